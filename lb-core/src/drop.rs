@@ -1,0 +1,99 @@
+//! Why a packet was not sent: every such packet has exactly one [`DropReason`], which is a counter, a metric
+//! label and a word in a trace.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
+        /// Why a packet was not sent.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+
+            /// The label in metrics and traces.
+            pub const fn label(self) -> &'static str {
+                match self { $(DropReason::$name => $label,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than its Ethernet header, or than a header that it announces.
+    TruncatedEthernet = "truncated_ethernet",
+    /// More 802.1Q tags than two, or a tag without room for it.
+    BadVlan = "bad_vlan",
+    /// An 802.1Q tag that no interface of this host has.
+    UnknownVlan = "unknown_vlan",
+    TruncatedIpv4 = "truncated_ipv4",
+    /// The version field is not that of the EtherType.
+    BadIpVersion = "bad_ip_version",
+    /// IPv4 header length below 20 bytes, or longer than the packet.
+    BadIpv4HeaderLength = "bad_ipv4_header_length",
+    /// Total length shorter than the header, or longer than the frame.
+    BadIpv4TotalLength = "bad_ipv4_total_length",
+    BadIpv4Checksum = "bad_ipv4_checksum",
+    /// An option runs over the header's end.
+    BadIpv4Option = "bad_ipv4_option",
+    /// Strict or loose source route: refused, as hosts do by default (RFC 6274 §3.13.2.3).
+    Ipv4SourceRoute = "ipv4_source_route",
+    /// A source or destination that may not be on the wire (0/8, 127/8, multicast or broadcast source; RFC 1122 §3.2.1.3).
+    MartianAddress = "martian_address",
+    TruncatedIpv6 = "truncated_ipv6",
+    /// Payload length longer than the frame.
+    BadIpv6PayloadLength = "bad_ipv6_payload_length",
+    /// An extension header runs over the packet's end, repeats beyond the limit, or stands where it may not.
+    BadIpv6Extension = "bad_ipv6_extension",
+    /// A type-0 routing header (RFC 5095).
+    Ipv6RoutingHeader0 = "ipv6_routing_header_0",
+    TruncatedTcp = "truncated_tcp",
+    /// TCP data offset below 20 bytes or beyond the segment.
+    BadTcpOffset = "bad_tcp_offset",
+    TruncatedUdp = "truncated_udp",
+    /// UDP length below 8 or beyond the datagram.
+    BadUdpLength = "bad_udp_length",
+    TruncatedIcmp = "truncated_icmp",
+    /// An ICMP error whose checksum is wrong.
+    BadIcmpChecksum = "bad_icmp_checksum",
+    /// An ICMP error whose embedded packet cannot be read.
+    BadIcmpPayload = "bad_icmp_payload",
+    /// Offset and length beyond 65,535, or a middle fragment not a multiple of 8 bytes.
+    BadFragment = "bad_fragment",
+    /// A later fragment whose first one did not come in time, or for which there was no room to wait.
+    FragmentWithoutFirst = "fragment_without_first",
+    FragmentTableFull = "fragment_table_full",
+    /// TTL or hop limit reached 0 here.
+    TtlExceeded = "ttl_exceeded",
+    /// Longer than the next hop's MTU and not to be fragmented: the sender was told.
+    TooBig = "too_big",
+    NoRoute = "no_route",
+    /// A route that says blackhole, prohibit or unreachable.
+    RouteForbids = "route_forbids",
+    /// Forwarding of packets that no service takes is switched off.
+    ForwardingOff = "forwarding_off",
+    /// The next hop does not answer ARP or ND.
+    NeighbourFailed = "neighbour_failed",
+    /// More packets wait for a next hop than there is room.
+    NeighbourQueueFull = "neighbour_queue_full",
+    /// The virtual service has no real server that takes a new connection: the client was told.
+    NoServer = "no_server",
+    /// The connection's real server was removed.
+    ServerRemoved = "server_removed",
+    /// Not the start of a TCP connection, and of none that is known (a RST, for example).
+    NoConnection = "no_connection",
+    /// The flow table has no room for a new connection.
+    FlowTableFull = "flow_table_full",
+    /// The protocol or its combination is not handled here.
+    Unsupported = "unsupported",
+    /// The worker that owns the flow takes no more packets now.
+    HandOverFull = "hand_over_full",
+    /// The twin takes no more packets now.
+    TwinFull = "twin_full",
+    /// The port's transmit queue is full.
+    TxFull = "tx_full",
+    /// No packet buffer is free.
+    NoBuffer = "no_buffer",
+    /// An ICMP message was not sent because enough were already (RFC 1812 §4.3.2.8).
+    IcmpRateLimited = "icmp_rate_limited",
+}

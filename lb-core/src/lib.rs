@@ -1,0 +1,15 @@
+//! All packet logic of the load balancer: wire formats, flows, IPVS, routes, tables.
+//!
+//! No DPDK, no thread, no clock, no I/O. [`path`] is the page to read first.
+
+pub mod counters;
+pub mod drop;
+pub mod flow;
+pub mod hook;
+pub mod ids;
+pub mod ipvs;
+pub mod mem;
+pub mod packet;
+pub mod path;
+pub mod tables;
+pub mod time;

@@ -1,0 +1,171 @@
+//! The one audited module with `unsafe` code: memory regions, typed arrays in them, prefetch.
+//!
+//! Flow tables live in a [`Region`] taken at start, with a versioned layout and no pointers in it, so that a later
+//! process can adopt the memory of a dead one. A region is carved into [`Slab`]s: arrays of plain data.
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A block of initialised memory, zeroed or adopted, that starts on a page and belongs to this value and the slabs
+/// taken from it.
+pub struct Region {
+    start: NonNull<u8>,
+    len: usize,
+    taken: usize,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the part of the memory that is not taken yet is reached through this value alone; the owner may be sent.
+unsafe impl Send for Region {}
+
+/// A page of bytes, so that the allocator aligns a region to one.
+#[repr(C, align(4096))]
+struct Page([u8; PAGE]);
+const PAGE: usize = 4096;
+
+/// Ordinary memory of so many pages.
+struct Heap {
+    start: NonNull<u8>,
+    layout: std::alloc::Layout,
+}
+
+// SAFETY: `Heap` itself never reads or writes the block, it only frees it.
+unsafe impl Send for Heap {}
+// SAFETY: as above.
+unsafe impl Sync for Heap {}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `Region::heap` with this layout, freed once, here.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+impl Region {
+    /// Ordinary zeroed memory; the system gives pages when they are first touched.
+    ///
+    /// # Panics
+    /// When the address space has no room (at start-up).
+    pub fn heap(len: usize) -> Region {
+        let layout = std::alloc::Layout::array::<Page>(len.div_ceil(PAGE).max(1)).expect("fits an isize");
+        // SAFETY: the layout is at least one page long.
+        let block = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(block) else { std::alloc::handle_alloc_error(layout) };
+        Region { start, len: layout.size(), taken: 0, owner: Arc::new(Heap { start, layout }) }
+    }
+
+    /// A region over memory that `owner` keeps mapped until it is dropped.
+    ///
+    /// # Safety
+    /// `start` is aligned to a page and valid for reads and writes of `len` initialised bytes, which nobody else
+    /// uses, as long as `owner` lives.
+    pub unsafe fn from_raw(start: NonNull<u8>, len: usize, owner: Arc<dyn Any + Send + Sync>) -> Region {
+        assert!(start.as_ptr().addr().is_multiple_of(PAGE), "a region starts on a page");
+        Region { start, len, taken: 0, owner }
+    }
+
+    /// Bytes of a region that a slab of `count` `T` takes.
+    pub const fn bytes_for<T>(count: usize) -> usize {
+        (count * size_of::<T>()).next_multiple_of(PAGE)
+    }
+
+    /// Splits off the next slab, in the state that the memory is in.
+    ///
+    /// # Panics
+    /// When there is no such room left: its size was computed with other figures (a programmer's error).
+    pub fn take<T: Plain>(&mut self, count: usize) -> Slab<T> {
+        const { assert!(align_of::<T>() <= PAGE) };
+        let bytes = Self::bytes_for::<T>(count);
+        assert!(bytes <= self.len - self.taken, "a region of {} bytes is too small", self.len);
+        // SAFETY: taken + bytes is within the region; `taken` stays a multiple of a page, so it is aligned for T.
+        let start = unsafe { self.start.add(self.taken) }.cast::<T>();
+        self.taken += bytes;
+        Slab { start, len: count, _owner: self.owner.clone() }
+    }
+}
+
+/// Plain data: any bytes are a valid value, there is no padding and no pointer.
+pub trait Plain: FromBytes + IntoBytes + Copy + Send + 'static {}
+impl<T: FromBytes + IntoBytes + Copy + Send + 'static> Plain for T {}
+
+/// An array of plain data in a [`Region`], the only access to its part of it.
+pub struct Slab<T> {
+    start: NonNull<T>,
+    len: usize,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: a slab is the only access to its memory, like a Box<[T]>.
+unsafe impl<T: Send> Send for Slab<T> {}
+
+impl<T> Deref for Slab<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: `take` made start..start+len valid, aligned and exclusive; any bytes are a valid T (Plain).
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Slab<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as for `deref`, and `&mut self` makes it the only access.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Slab<T> {
+    /// Fetches element `index` (its first cache line) into the cache; nothing when there is none.
+    #[inline]
+    pub fn prefetch(&self, index: usize) {
+        prefetch(self.start.as_ptr().wrapping_add(index));
+    }
+
+    /// As [`Slab::prefetch`], for the element's second cache line.
+    #[inline]
+    pub fn prefetch_second(&self, index: usize) {
+        prefetch(self.start.as_ptr().wrapping_add(index).cast::<u8>().wrapping_add(64));
+    }
+}
+
+/// Fetches the cache line at `address`, which need not be valid.
+#[inline]
+pub fn prefetch<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast::<i8>());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slabs_of_a_region_are_zeroed_apart_and_outlive_it() {
+        let mut region = Region::heap(Region::bytes_for::<u64>(3) + Region::bytes_for::<u32>(5000));
+        let mut a = region.take::<u64>(3);
+        let mut b = region.take::<u32>(5000);
+        drop(region);
+        assert!(a.iter().all(|&n| n == 0) && b.iter().all(|&n| n == 0));
+        a.fill(u64::MAX);
+        b[4999] = 7;
+        assert_eq!((a[2], b[0], b[4999]), (u64::MAX, 0, 7));
+        a.prefetch(1 << 60);
+    }
+
+    #[test]
+    #[should_panic(expected = "too small")]
+    fn a_slab_beyond_the_region_is_refused() {
+        Region::heap(4096).take::<u8>(4097);
+    }
+}

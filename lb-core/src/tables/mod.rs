@@ -1,0 +1,90 @@
+//! What the control plane compiled: one immutable snapshot of everything that the workers look up.
+//!
+//! The control plane builds a [`Tables`] for each change and publishes it to the workers, which adopt it
+//! between two bursts. Parts that did not change are shared with the snapshot before. What outlives a snapshot
+//! (scheduler cursors, connection counts, statistics) is kept outside, by [`ServiceId`](crate::ids::ServiceId)
+//! and [`ServerId`](crate::ids::ServerId).
+
+mod interface;
+mod neighbour;
+mod route;
+mod service;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use interface::{Interface, InterfaceId, Interfaces};
+pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
+pub use route::{Prefix, Route, Routes};
+pub use service::{Forward, Protocol, Server, Service, ServiceKey, Services};
+
+use crate::time::Timeout;
+
+/// One snapshot. Two snapshots with the same `generation` are the same; a flow that was looked up under another
+/// generation is looked up again at its next packet.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    pub generation: u32,
+    pub interfaces: Arc<Interfaces>,
+    pub routes: Arc<Routes>,
+    pub neighbours: Arc<Neighbours>,
+    pub services: Arc<Services>,
+    pub settings: Settings,
+}
+
+/// Single values.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// `ipvsadm --set`: established TCP, TCP after the server's FIN, UDP.
+    pub tcp: Timeout,
+    pub tcp_fin: Timeout,
+    pub udp: Timeout,
+    /// Packets that no service takes are routed (Linux: `net.ipv4.ip_forward`).
+    pub forwarding: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            tcp: Timeout::from_secs(900),
+            tcp_fin: Timeout::from_secs(120),
+            udp: Timeout::from_secs(300),
+            forwarding: true,
+        }
+    }
+}
+
+/// Where a packet to some address goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// To this host: a virtual service, or up the twin.
+    Local,
+    /// To a neighbour that is known, be it reachable or not.
+    Hop(HopId),
+    /// To a neighbour that nobody has asked for yet.
+    Unresolved(InterfaceId, IpAddr),
+    /// Out of an interface that is Linux's alone: up the twin, Linux routes it.
+    Linux,
+    /// A route says no.
+    Forbidden,
+    NoRoute,
+}
+
+impl Tables {
+    /// Looks up the route to `to` and its next hop.
+    pub fn way(&self, to: IpAddr) -> Way {
+        match self.routes.lookup(to) {
+            None => Way::NoRoute,
+            Some(Route::Local) => Way::Local,
+            Some(Route::Linux) => Way::Linux,
+            Some(Route::Forbidden) => Way::Forbidden,
+            Some(Route::Via { interface, gateway }) => {
+                let neighbour = gateway.unwrap_or(to);
+                match self.neighbours.find(interface, neighbour) {
+                    Some(hop) => Way::Hop(hop),
+                    None => Way::Unresolved(interface, neighbour),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Neighbours: the MAC addresses of next hops, as Linux resolved them on the twin.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use super::{InterfaceId, Interfaces};
+use crate::ids::PortId;
+
+/// A MAC address, as on the wire.
+pub type Mac = [u8; 6];
+
+/// Index into [`Neighbours`], valid within one generation of the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct HopId(pub u32);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reachability {
+    Reachable,
+    /// It does not answer.
+    Failed,
+}
+
+/// All that sending to a neighbour takes: half a cache line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(32))]
+pub struct NextHop {
+    pub dst_mac: Mac,
+    pub src_mac: Mac,
+    pub port: PortId,
+    /// 0: untagged.
+    pub vlan: u16,
+    /// Longest IP packet, in bytes.
+    pub mtu: u16,
+    pub interface: InterfaceId,
+    pub state: Reachability,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours {
+    hops: Vec<NextHop>,
+    by_address: HashMap<(InterfaceId, IpAddr), HopId>,
+}
+
+impl Neighbours {
+    /// Neighbours on interfaces that are not in `interfaces` are left out. `None` for a MAC address says that
+    /// the neighbour does not answer.
+    pub fn new(
+        interfaces: &Interfaces,
+        neighbours: impl IntoIterator<Item = (InterfaceId, IpAddr, Option<Mac>)>,
+    ) -> Neighbours {
+        let mut table = Neighbours::default();
+        for (interface, address, mac) in neighbours {
+            let Some(out) = interfaces.get(interface) else { continue };
+            let id = HopId(table.hops.len() as u32);
+            table.hops.push(NextHop {
+                dst_mac: mac.unwrap_or_default(),
+                src_mac: out.mac,
+                port: out.port,
+                vlan: out.vlan,
+                mtu: out.mtu,
+                interface,
+                state: if mac.is_some() { Reachability::Reachable } else { Reachability::Failed },
+            });
+            table.by_address.insert((interface, address), id);
+        }
+        table
+    }
+
+    pub fn find(&self, interface: InterfaceId, address: IpAddr) -> Option<HopId> {
+        self.by_address.get(&(interface, address)).copied()
+    }
+
+    #[inline]
+    pub fn get(&self, id: HopId) -> Option<&NextHop> {
+        self.hops.get(id.0 as usize)
+    }
+
+    pub fn len(&self) -> usize {
+        self.hops.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.hops.is_empty()
+    }
+}

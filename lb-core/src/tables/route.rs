@@ -1,0 +1,202 @@
+//! Routes: longest-prefix match.
+//!
+//! The prefixes are flattened, when the table is built, into disjoint ranges of addresses, so that a
+//! lookup is one binary search: 20 steps for a full Internet table. It is asked for the first packet of a flow and
+//! for packets without one, not for each packet.
+
+use std::net::IpAddr;
+
+use super::InterfaceId;
+
+/// An address and the length of its network part, in bits: 0..=32 or 0..=128. Host bits are ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub len: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// An address of this host (or a broadcast address of its networks).
+    Local,
+    Via {
+        interface: InterfaceId,
+        /// `None`: the destination is a neighbour itself.
+        gateway: Option<IpAddr>,
+    },
+    /// By an interface that is not one of ours.
+    Linux,
+    /// blackhole, prohibit, unreachable.
+    Forbidden,
+}
+
+/// Disjoint ranges in ascending order: from `starts[i]` up to the next start, `routes[i]` holds.
+#[derive(Clone, Debug, Default)]
+struct Ranges {
+    starts: Vec<u128>,
+    routes: Vec<Option<Route>>,
+}
+
+impl Ranges {
+    /// `prefixes`: first and last address of each, and its length in bits.
+    fn new(mut prefixes: Vec<(u128, u128, u8, Route)>) -> Ranges {
+        // A parent sorts before its children, so that a stack of open prefixes names the longest at any point.
+        prefixes.sort_by_key(|&(first, _, len, _)| (first, len));
+        prefixes.dedup_by_key(|&mut (first, _, len, _)| (first, len));
+        let mut table = Ranges::default();
+        let mut open: Vec<(u128, Route)> = Vec::new();
+        for (first, last, _, route) in prefixes {
+            table.close_before(&mut open, Some(first));
+            table.push(first, Some(route));
+            open.push((last, route));
+        }
+        table.close_before(&mut open, None);
+        table
+    }
+
+    /// Ends the open prefixes that end before `next` (all, when there is no next).
+    fn close_before(&mut self, open: &mut Vec<(u128, Route)>, next: Option<u128>) {
+        while let Some(&(last, _)) = open.last() {
+            if next.is_some_and(|next| last >= next) {
+                return;
+            }
+            open.pop();
+            if let Some(after) = last.checked_add(1) {
+                self.push(after, open.last().map(|&(_, route)| route));
+            }
+        }
+    }
+
+    fn push(&mut self, start: u128, route: Option<Route>) {
+        if self.starts.last() == Some(&start) {
+            self.starts.pop();
+            self.routes.pop();
+        }
+        self.starts.push(start);
+        self.routes.push(route);
+    }
+
+    fn lookup(&self, address: u128) -> Option<Route> {
+        let after = self.starts.partition_point(|&start| start <= address);
+        self.routes[after.checked_sub(1)?]
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    ipv4: Ranges,
+    ipv6: Ranges,
+    len: usize,
+}
+
+impl Routes {
+    /// Of two routes with the same prefix the first one is taken: give them in order of preference.
+    pub fn new(routes: impl IntoIterator<Item = (Prefix, Route)>) -> Routes {
+        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+        for (prefix, route) in routes {
+            let (list, bits) = match prefix.address {
+                IpAddr::V4(_) => (&mut ipv4, 32),
+                IpAddr::V6(_) => (&mut ipv6, 128),
+            };
+            let host_bits = bits - u32::from(prefix.len).min(bits);
+            let host_mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
+            let first = number(prefix.address) & !host_mask;
+            list.push((first, first | host_mask, prefix.len, route));
+        }
+        let len = ipv4.len() + ipv6.len();
+        Routes { ipv4: Ranges::new(ipv4), ipv6: Ranges::new(ipv6), len }
+    }
+
+    pub fn lookup(&self, to: IpAddr) -> Option<Route> {
+        match to {
+            IpAddr::V4(_) => self.ipv4.lookup(number(to)),
+            IpAddr::V6(_) => self.ipv6.lookup(number(to)),
+        }
+    }
+
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.lookup(address) == Some(Route::Local)
+    }
+
+    /// Prefixes given.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn via(n: u16) -> Route {
+        Route::Via { interface: InterfaceId(n), gateway: None }
+    }
+
+    /// The slow obvious twin: of the prefixes that hold the address, the longest, of those the first.
+    fn linear(routes: &[(Prefix, Route)], to: IpAddr) -> Option<Route> {
+        let mut best: Option<(u8, Route)> = None;
+        for &(prefix, route) in routes {
+            let bits = if to.is_ipv4() { 32 } else { 128 };
+            let shift = bits - u32::from(prefix.len);
+            let net = |a: IpAddr| number(a).checked_shr(shift).unwrap_or(0);
+            if prefix.address.is_ipv4() == to.is_ipv4()
+                && net(prefix.address) == net(to)
+                && best.is_none_or(|(len, _)| prefix.len > len)
+            {
+                best = Some((prefix.len, route));
+            }
+        }
+        best.map(|(_, route)| route)
+    }
+
+    #[test]
+    fn the_default_route_covers_the_last_address() {
+        let all = |address| Prefix { address, len: 0 };
+        let routes = Routes::new([
+            (all(Ipv4Addr::UNSPECIFIED.into()), via(4)),
+            (all(Ipv6Addr::UNSPECIFIED.into()), via(6)),
+        ]);
+        assert_eq!(routes.lookup(Ipv4Addr::BROADCAST.into()), Some(via(4)));
+        assert_eq!(routes.lookup(Ipv6Addr::from(u128::MAX).into()), Some(via(6)));
+    }
+
+    proptest! {
+        #[test]
+        fn lookup_agrees_with_a_linear_search(
+            prefixes in prop::collection::vec((0u32..64, 0u8..=32, 0u16..9, any::<bool>()), 0..40),
+            probes in prop::collection::vec(0u32..64, 40),
+        ) {
+            let address = |small: u32, v6: bool| -> IpAddr {
+                // Few distinct bits, at the top and the bottom, so that prefixes nest and meet.
+                let bits = (small >> 3) << 29 | small & 7;
+                if v6 { Ipv6Addr::from(u128::from(bits) << 96).into() } else { Ipv4Addr::from(bits).into() }
+            };
+            let routes: Vec<_> = prefixes
+                .into_iter()
+                .map(|(small, len, n, v6)| (Prefix { address: address(small, v6), len }, via(n)))
+                .collect();
+            let table = Routes::new(routes.clone());
+            for small in probes {
+                for v6 in [false, true] {
+                    let to = address(small, v6);
+                    prop_assert_eq!(table.lookup(to), linear(&routes, to));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Virtual services and their real servers, compiled.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use hashbrown::HashMap;
+
+use crate::ids::{ServerId, ServiceId};
+use crate::ipvs::SchedulerKind;
+
+/// An IP protocol number.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    pub const ICMP: Protocol = Protocol(1);
+    pub const TCP: Protocol = Protocol(6);
+    pub const UDP: Protocol = Protocol(17);
+    pub const ICMPV6: Protocol = Protocol(58);
+    pub const SCTP: Protocol = Protocol(132);
+}
+
+impl fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Protocol::ICMP => f.write_str("ICMP"),
+            Protocol::TCP => f.write_str("TCP"),
+            Protocol::UDP => f.write_str("UDP"),
+            Protocol::ICMPV6 => f.write_str("ICMPv6"),
+            Protocol::SCTP => f.write_str("SCTP"),
+            Protocol(other) => write!(f, "protocol {other}"),
+        }
+    }
+}
+
+/// How a packet gets to the real server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Forward {
+    /// Masquerading: destination and, on the way back, source are rewritten.
+    Masq,
+}
+
+/// What a new connection is matched by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ServiceKey {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub id: ServerId,
+    pub address: IpAddr,
+    pub port: u16,
+    /// 0 quiesces: no new connections, the others go on. At most 2³¹ − 1.
+    pub weight: u32,
+    pub forward: Forward,
+    /// No new connections from this many on; 0: no limit.
+    pub upper_threshold: u32,
+    /// New connections again below this many; 0: below three quarters of `upper_threshold`.
+    pub lower_threshold: u32,
+    /// Set at `upper_threshold`, cleared at `lower_threshold`, by the workers; outlives the snapshot.
+    pub overloaded: Arc<AtomicBool>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub id: ServiceId,
+    pub key: ServiceKey,
+    pub scheduler: SchedulerKind,
+    /// Newest first: the order in which the kernel lists and scans them.
+    pub servers: Vec<Server>,
+    /// Changes whenever a server is added, removed or edited, or the scheduler is exchanged: scheduler state
+    /// of another version starts anew.
+    pub version: u32,
+}
+
+/// All virtual services.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    by_key: HashMap<ServiceKey, Arc<Service>>,
+    by_server: Vec<Option<(Arc<Service>, u32)>>,
+    ipv4: usize,
+    ipv6: usize,
+}
+
+impl Services {
+    pub fn new(services: impl IntoIterator<Item = Arc<Service>>) -> Services {
+        let mut all = Services::default();
+        for service in services {
+            for (index, server) in service.servers.iter().enumerate() {
+                if all.by_server.len() <= server.id.index() {
+                    all.by_server.resize(server.id.index() + 1, None);
+                }
+                all.by_server[server.id.index()] = Some((service.clone(), index as u32));
+            }
+            match service.key.address {
+                IpAddr::V4(_) => all.ipv4 += 1,
+                IpAddr::V6(_) => all.ipv6 += 1,
+            }
+            all.by_key.insert(service.key, service);
+        }
+        all
+    }
+
+    #[inline]
+    pub fn find(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.by_key.get(key)
+    }
+
+    /// The server with this id, unless it was removed.
+    #[inline]
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        let (service, index) = self.by_server.get(id.index())?.as_ref()?;
+        service.servers.get(*index as usize)
+    }
+
+    /// With no service of a family the kernel's IPVS does not look at its packets at all: connections that are
+    /// left over are not translated any more.
+    #[inline]
+    pub fn is_active(&self, is_ipv6: bool) -> bool {
+        if is_ipv6 { self.ipv6 > 0 } else { self.ipv4 > 0 }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_key.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}

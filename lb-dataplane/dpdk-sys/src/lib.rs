@@ -1,0 +1,1 @@
+//! Generated binding to the installed DPDK.
