@@ -69,8 +69,8 @@ pub enum InsertError {
     Full,
     /// Both buckets of one of its tuples are full: rare, below 1 in 100,000 in a full table.
     IndexFull,
-    /// One of its tuples belongs to a connection already.
-    Taken,
+    /// One of its tuples belongs to this connection already.
+    Taken(FlowId),
 }
 
 pub struct Store {
@@ -232,8 +232,8 @@ impl Store {
     pub(super) fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
         let hashes = [new.original.hash(self.hasher), new.reply.hash(self.hasher)];
         for (tuple, hash) in [&new.original, &new.reply].into_iter().zip(hashes) {
-            if self.index.find(hash, |at| self.tuple(at.id(), at.direction()) == *tuple).is_some() {
-                return Err(InsertError::Taken);
+            if let Some(at) = self.index.find(hash, |at| self.tuple(at.id(), at.direction()) == *tuple) {
+                return Err(InsertError::Taken(at.id()));
             }
         }
         let id = self.allocate(new).ok_or(InsertError::Full)?;

@@ -78,9 +78,9 @@ fn a_full_pool_of_ipv6_addresses_refuses_ipv6_alone() {
 fn a_tuple_belongs_to_one_connection() {
     let mut table = table(10);
     let mut new = flow(0, Tick(0), Timeout::from_secs(60));
-    table.insert(&new).unwrap();
+    let id = table.insert(&new).unwrap();
     new.original.sport = 1001;
-    assert_eq!(table.insert(&new), Err(InsertError::Taken));
+    assert_eq!(table.insert(&new), Err(InsertError::Taken(id)));
     assert_eq!(table.len(), (1, 0));
 }
 
@@ -131,7 +131,7 @@ proptest! {
                     let is_ipv6_full = n % 2 == 1 && model.keys().filter(|&n| n % 2 == 1).count() == 12;
                     let result = table.insert(&flow(n, now, timeout));
                     if model.contains_key(&n) {
-                        prop_assert_eq!(result, Err(InsertError::Taken));
+                        prop_assert!(matches!(result, Err(InsertError::Taken(_))));
                     } else if model.len() == 24 || is_ipv6_full {
                         prop_assert_eq!(result, Err(InsertError::Full));
                     } else {
