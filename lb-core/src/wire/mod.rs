@@ -26,3 +26,6 @@ pub(crate) fn array_mut<const N: usize>(bytes: &mut [u8], at: usize) -> Option<&
 pub(crate) fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
