@@ -8,7 +8,13 @@
 //! of its fixed size, which a frame either has or has not.
 
 pub mod checksum;
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
 pub mod parse;
+pub mod tcp;
+pub mod udp;
 
 /// The `N` bytes of `bytes` from `at` on, if there are so many.
 #[inline]
