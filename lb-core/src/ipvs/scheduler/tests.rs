@@ -77,6 +77,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => any::<usize>().prop_map(|place| Op::Remove { place }),
         1 => (any::<usize>(), weight()).prop_map(|(place, weight)| Op::Edit { place, weight }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(place, on)| Op::Overload { place, on }),
+        1 => any::<bool>().prop_map(|on| Op::OverloadAll { on }),
         6 => Just(Op::Pick),
     ];
     prop::collection::vec(op, 0..60)
@@ -115,6 +116,7 @@ pub(super) fn apply(service: &mut Service, op: &Op, mut seen: impl FnMut(&Servic
             let Some(at) = place(at) else { return };
             servers[at].overloaded.store(on, Relaxed);
         }
+        Op::OverloadAll { on } => servers.iter().for_each(|server| server.overloaded.store(on, Relaxed)),
         Op::Pick => {}
     }
 }
