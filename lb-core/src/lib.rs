@@ -13,3 +13,4 @@ pub mod packet;
 pub mod path;
 pub mod tables;
 pub mod time;
+pub mod wire;
