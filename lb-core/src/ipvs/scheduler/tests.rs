@@ -66,6 +66,9 @@ pub(super) enum Op {
         place: usize,
         on: bool,
     },
+    OverloadAll {
+        on: bool,
+    },
     Pick,
 }
 
