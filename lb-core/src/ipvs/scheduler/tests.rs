@@ -81,7 +81,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (any::<usize>(), weight()).prop_map(|(place, weight)| Op::Edit { place, weight }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(place, on)| Op::Overload { place, on }),
         1 => any::<bool>().prop_map(|on| Op::OverloadAll { on }),
-        6 => Just(Op::Pick),
+        14 => Just(Op::Pick),
     ];
     prop::collection::vec(op, 0..60)
 }
@@ -125,6 +125,8 @@ pub(super) fn apply(service: &mut Service, op: &Op, mut seen: impl FnMut(&Servic
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     /// A worker that gets no connection while servers change one after another, and then meets the last list alone,
     /// picks as one that met each list.
     #[test]

@@ -213,6 +213,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
         #[test]
         fn skipping_levels_agrees_with_walking_down_them(ops in ops()) {
             let mut service = changed(None, SchedulerKind::Wrr, vec![]);
