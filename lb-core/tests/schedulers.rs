@@ -4,15 +4,19 @@
 //! that real sockets opened, closed and reset, in order, and the counters at each step. A small model of the control
 //! plane and of the connections replays them; each pick and each counter must be the recorded one.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+mod model;
 
-use lb_core::ids::{ServerId, ServiceId};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_core::ids::ServerId;
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Loads, Request, State};
 use lb_core::ipvs::state::{Direction, TcpState, Timeouts};
-use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
-use lb_core::time::Tick;
+use lb_core::tables::{Protocol, Server, Service, Settings};
+use lb_core::time::{Tick, Timeout};
+use model::Model;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -62,8 +66,7 @@ impl Loads for Counts {
 
 /// One service, its connections, and one worker's scheduler state.
 struct Director {
-    service: Option<Service>,
-    ids: HashMap<SocketAddr, ServerId>,
+    model: Model,
     state: State,
     counts: Counts,
     connections: Vec<Option<Connection>>,
@@ -72,10 +75,9 @@ struct Director {
 }
 
 impl Director {
-    fn new() -> Director {
+    fn new(setup: &[String]) -> Director {
         Director {
-            service: None,
-            ids: HashMap::new(),
+            model: Model::new(setup),
             state: State::default(),
             counts: Counts::default(),
             connections: Vec::new(),
@@ -84,64 +86,10 @@ impl Director {
         }
     }
 
-    fn service(&self) -> &Service {
-        self.service.as_ref().expect("a service was added")
-    }
-
-    /// Obeys one `ipvsadm` command line.
-    fn ipvsadm(&mut self, line: &str) {
-        let mut words = line.split_whitespace();
-        let command = words.next().expect("a command");
-        let mut options = HashMap::new();
-        while let Some(option) = words.next() {
-            let value = if option == "-m" { "" } else { words.next().expect("a value") };
-            options.insert(option, value);
-        }
-        let number = |option, default: u32| options.get(option).map_or(default, |v| v.parse().expect(line));
-        let scheduler = || SchedulerKind::from_name(options["-s"]).expect(line);
-        let Some(old) = self.service.take() else {
-            assert_eq!(command, "-A");
-            let (protocol, option) =
-                if options.contains_key("-t") { (Protocol::TCP, "-t") } else { (Protocol::UDP, "-u") };
-            let address: SocketAddr = options[option].parse().expect(line);
-            let key = ServiceKey { protocol, address: address.ip(), port: address.port() };
-            self.service = Some(Service::new(None, ServiceId(0), key, scheduler(), vec![], 1));
-            return;
-        };
-        if command == "-E" {
-            let version = old.version + u32::from(old.scheduler != scheduler());
-            let next = Service::new(Some(&old), old.id, old.key, scheduler(), old.servers.clone(), version);
-            self.service = Some(next);
-            return;
-        }
-        let address: SocketAddr = options["-r"].parse().expect(line);
-        let next_id = ServerId(self.ids.len() as u32);
-        let id = *self.ids.entry(address).or_insert(next_id);
-        let mut servers = old.servers.clone();
-        let mut server = Server {
-            id,
-            address: address.ip(),
-            port: address.port(),
-            weight: number("-w", 1),
-            forward: Forward::Masq,
-            upper_threshold: number("-x", 0),
-            lower_threshold: number("-y", 0),
-            overloaded: Default::default(),
-        };
-        let place = servers.iter().position(|server| server.id == id);
-        match command {
-            "-a" => servers.insert(0, server),
-            "-e" => {
-                let edited = &mut servers[place.expect(line)];
-                server.overloaded = edited.overloaded.clone();
-                server.after_edit(edited.upper_threshold);
-                *edited = server;
-            }
-            "-d" => drop(servers.remove(place.expect(line))),
-            _ => panic!("{line}: what command is this?"),
-        }
-        let next = Service::new(Some(&old), old.id, old.key, old.scheduler, servers, old.version + 1);
-        self.service = Some(next);
+    fn service(&self) -> Arc<Service> {
+        let services = self.model.services();
+        assert_eq!(services.len(), 1);
+        services.iter().next().expect("there is one").clone()
     }
 
     fn listed(&self) -> Vec<Row> {
@@ -153,10 +101,10 @@ impl Director {
 
     /// Opens a connection, to the end of the handshake; returns the server picked.
     fn open(&mut self, client: (IpAddr, u16)) -> Option<IpAddr> {
-        let service = self.service.as_ref().expect("a service was added");
+        let service = self.service();
         let key = service.key;
         let request = Request { client, virtual_: (key.address, key.port) };
-        let Some(picked) = self.state.pick(service, &self.counts, &request) else {
+        let Some(picked) = self.state.pick(&service, &self.counts, &request) else {
             self.connections.push(None);
             return None;
         };
@@ -201,7 +149,8 @@ impl Director {
     }
 
     fn sleep(&mut self, seconds: u32) {
-        self.now = self.now.after(lb_core::time::Timeout::from_secs(seconds));
+        self.now = self.now.after(Timeout::from_secs(seconds));
+        let service = self.service();
         for place in &mut self.connections {
             let Some(connection) = place.take_if(|connection| self.now.is_at_or_after(connection.expires))
             else {
@@ -213,7 +162,6 @@ impl Director {
             } else {
                 counts.1 -= 1;
             }
-            let service = self.service.as_ref().expect("a service was added");
             if let Some(server) = service.servers.iter().find(|server| server.id == connection.server) {
                 server.after_unbind(counts.0 + counts.1);
             }
@@ -223,10 +171,7 @@ impl Director {
 
 /// Replays one vector; returns how many picks there were.
 fn replay(vector: &Vector) -> usize {
-    let mut director = Director::new();
-    for line in &vector.setup {
-        director.ipvsadm(line);
-    }
+    let mut director = Director::new(&vector.setup);
     let order: Vec<IpAddr> = director.service().servers.iter().map(|server| server.address).collect();
     assert_eq!(order, vector.order, "{}", vector.name);
     // Without `close` among the steps the sockets were closed at once, but for the one that `held` names.
@@ -259,7 +204,7 @@ fn replay(vector: &Vector) -> usize {
                 after
             }
             Step::Ipvsadm { ipvsadm, after } => {
-                director.ipvsadm(ipvsadm);
+                director.model.ipvsadm(ipvsadm);
                 after
             }
             Step::Sleep { sleep, after } => {
