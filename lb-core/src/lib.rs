@@ -6,6 +6,7 @@ pub mod counters;
 pub mod drop;
 pub mod flow;
 pub mod hook;
+pub mod icmp;
 pub mod ids;
 pub mod ipvs;
 pub mod mem;

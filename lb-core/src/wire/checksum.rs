@@ -4,6 +4,10 @@
 //! complemented. It is 0 only when every word is; a sum of 0xffff is the other representation of zero, and what a
 //! correct packet adds up to with its checksum in it.
 
+use super::ipv4;
+use super::parse::{Fragment, Headers};
+use crate::tables::Protocol;
+
 /// Sum of `bytes`; an odd last byte counts as the upper half of a word.
 ///
 /// Sums of pieces may be [added](add) when every piece but the last has an even length.
@@ -82,6 +86,35 @@ pub fn pseudo_v4(src: u32, dst: u32, protocol: u8, len: u16) -> u16 {
 #[inline]
 pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], protocol: u8, len: u32) -> u16 {
     fold(u64::from(sum(src)) + u64::from(sum(dst)) + u64::from(protocol) + u64::from(len))
+}
+
+/// Sum of the pseudo-header of a packet whose transport header and data are `frame`'s: what a port that computes
+/// checksums wants to find in the field.
+#[inline]
+pub fn pseudo(frame: &[u8], headers: &Headers) -> u16 {
+    let len = headers.l4_len();
+    if headers.is_ipv6 {
+        let (src, dst) = (headers.ipv6_source(frame), headers.ipv6_destination(frame));
+        pseudo_v6(&src, &dst, headers.protocol.0, len as u32)
+    } else {
+        let Some(ip) = ipv4::header(frame, usize::from(headers.l3)) else { return 0 };
+        pseudo_v4(ipv4::source(ip), ipv4::destination(ip), headers.protocol.0, len as u16)
+    }
+}
+
+/// Sum of pseudo-header (none for ICMP over IPv4), transport header and data, the checksum field as it stands.
+///
+/// `None` when they are not all in `frame`: a chained packet, a fragment.
+pub fn of_transport(frame: &[u8], headers: &Headers) -> Option<u16> {
+    if headers.fragment != Fragment::None {
+        return None;
+    }
+    let data = frame.get(usize::from(headers.l4)..headers.end())?;
+    let pseudo = match headers.protocol {
+        Protocol::ICMP => 0,
+        _ => pseudo(frame, headers),
+    };
+    Some(add(pseudo, sum(data)))
 }
 
 /// What changing some words does to a checksum, to be applied to any field that covers them.

@@ -8,7 +8,14 @@
 //! of its fixed size, which a frame either has or has not.
 
 pub mod checksum;
+pub mod ethernet;
+pub mod fragment;
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
 pub mod parse;
+pub mod tcp;
+pub mod udp;
 
 /// The `N` bytes of `bytes` from `at` on, if there are so many.
 #[inline]
@@ -26,3 +33,6 @@ pub(crate) fn array_mut<const N: usize>(bytes: &mut [u8], at: usize) -> Option<&
 pub(crate) fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
 }
+
+#[cfg(test)]
+pub(crate) mod testing;

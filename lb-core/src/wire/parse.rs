@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{array, be16, checksum};
+use super::{array, be16, checksum, ethernet, ipv4};
 use crate::drop::DropReason;
 use crate::packet::RxChecksum;
 use crate::tables::Protocol;
@@ -139,11 +139,7 @@ impl Headers {
     }
 }
 
-const ETHERNET: usize = 14;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_QINQ: u16 = 0x88a8;
+const ETHERNET: usize = ethernet::LEN;
 
 /// Reads a frame's headers.
 ///
@@ -219,13 +215,10 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
         icmp_type: 0,
         fragment: Fragment::None,
         is_ipv6: false,
-        dont_fragment: flags & DF != 0,
+        dont_fragment: flags & ipv4::DF != 0,
         is_for_twin: false,
     })
 }
-
-const DF: u16 = 0x4000;
-const MF: u16 = 0x2000;
 
 /// False for 0/8, 127/8 and all from 224/3 on, which need a second look.
 #[inline(always)]
@@ -241,7 +234,7 @@ fn general(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Result<Pa
     let mut ethertype = be16(ethernet[12], ethernet[13]);
     let mut l3 = ETHERNET;
     let mut vlans = Vlans::default();
-    while matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
+    while matches!(ethertype, ethernet::VLAN | ethernet::QINQ) {
         if l3 == ETHERNET + 8 {
             return Err(DropReason::BadVlan);
         }
@@ -251,8 +244,8 @@ fn general(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Result<Pa
         l3 += 4;
     }
     match ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, frame_len, l3, vlans, ip_checksum).map(Parsed::Ip),
-        ETHERTYPE_IPV6 => ipv6(frame, frame_len, l3, vlans).map(Parsed::Ip),
+        ethernet::IPV4 => read_ipv4(frame, frame_len, l3, vlans, ip_checksum).map(Parsed::Ip),
+        ethernet::IPV6 => read_ipv6(frame, frame_len, l3, vlans).map(Parsed::Ip),
         _ => Ok(Parsed::Other),
     }
 }
@@ -274,7 +267,7 @@ impl Vlans {
     }
 }
 
-fn ipv4(
+fn read_ipv4(
     frame: &[u8],
     frame_len: usize,
     l3: usize,
@@ -310,7 +303,7 @@ fn ipv4(
     let flags = be16(ip[6], ip[7]);
     let offset = (flags & 0x1fff) << 3;
     let payload = usize::from(total) - header_len;
-    let fragment = fragment(offset, flags & MF != 0, payload)?;
+    let fragment = fragment(offset, flags & ipv4::MF != 0, payload)?;
     let mut headers = Headers {
         src,
         dst,
@@ -329,7 +322,7 @@ fn ipv4(
         icmp_type: 0,
         fragment,
         is_ipv6: false,
-        dont_fragment: flags & DF != 0,
+        dont_fragment: flags & ipv4::DF != 0,
         is_for_twin,
     };
     transport(frame, &mut headers)?;
@@ -390,7 +383,7 @@ fn fragment(offset: u16, has_more: bool, len: usize) -> Result<Fragment, DropRea
     Ok(if offset == 0 { Fragment::First } else { Fragment::Later })
 }
 
-fn ipv6(frame: &[u8], frame_len: usize, l3: usize, vlans: Vlans) -> Result<Headers, DropReason> {
+fn read_ipv6(frame: &[u8], frame_len: usize, l3: usize, vlans: Vlans) -> Result<Headers, DropReason> {
     let ip: &[u8; 40] = array(frame, l3).ok_or(DropReason::TruncatedIpv6)?;
     if ip[0] >> 4 != 6 {
         return Err(DropReason::BadIpVersion);
@@ -423,7 +416,15 @@ fn ipv6(frame: &[u8], frame_len: usize, l3: usize, vlans: Vlans) -> Result<Heade
         is_for_twin: ipv6_addresses(src, dst)?,
     };
     // Extension headers are in the packet, and in the part of it that is in one piece.
-    ipv6_extensions(frame.get(..headers.end()).unwrap_or(frame), &mut headers)?;
+    let packet = frame.get(..headers.end()).unwrap_or(frame);
+    let walked = ipv6_extensions(packet, l3 + 40, headers.protocol)?;
+    headers.protocol = walked.protocol;
+    headers.l4 = walked.l4 as u16;
+    if let Some(piece) = walked.piece {
+        headers.fragment_id = piece.id;
+        headers.fragment_offset = piece.offset;
+        headers.fragment = fragment(piece.offset, piece.has_more, headers.l4_len())?;
+    }
     transport(frame, &mut headers)?;
     Ok(headers)
 }
@@ -449,24 +450,42 @@ fn ipv6_addresses(src: &[u8; 16], dst: &[u8; 16]) -> Result<bool, DropReason> {
 /// Most extension headers that a packet may have: real ones have one or two.
 const MAX_EXTENSIONS: usize = 8;
 
-/// Walks the extension headers, up to the transport header or to a later fragment's data.
-fn ipv6_extensions(packet: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
+/// Where the extension headers of an IPv6 packet end.
+pub(crate) struct Extensions {
+    /// What follows them, and where.
+    pub(crate) protocol: Protocol,
+    pub(crate) l4: usize,
+    /// What a fragment header said, if there was one.
+    pub(crate) piece: Option<Piece>,
+}
+
+/// A fragment's place in its datagram, offset in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece {
+    pub(crate) id: u32,
+    pub(crate) offset: u16,
+    pub(crate) has_more: bool,
+}
+
+/// Walks the extension headers that begin at `l4` in `packet` with one of kind `protocol`, up to the transport header or
+/// to a later fragment's data.
+pub(crate) fn ipv6_extensions(
+    packet: &[u8],
+    mut l4: usize,
+    mut protocol: Protocol,
+) -> Result<Extensions, DropReason> {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
-    let mut at = usize::from(headers.l4);
-    let mut has_fragment_header = false;
-    for count in 0.. {
-        let kind = headers.protocol.0;
+    let mut piece = None;
+    for count in 0..=MAX_EXTENSIONS {
+        let kind = protocol.0;
         if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
-            break;
+            return Ok(Extensions { protocol, l4, piece });
         }
-        if count == MAX_EXTENSIONS {
-            return Err(DropReason::BadIpv6Extension);
-        }
-        let header: &[u8; 8] = array(packet, at).ok_or(DropReason::BadIpv6Extension)?;
+        let header: &[u8; 8] = array(packet, l4).ok_or(DropReason::BadIpv6Extension)?;
         let mut len = (usize::from(header[1]) + 1) * 8;
         match kind {
             // RFC 8200 §4.1: directly behind the IPv6 header only.
@@ -475,30 +494,28 @@ fn ipv6_extensions(packet: &[u8], headers: &mut Headers) -> Result<(), DropReaso
             ROUTING if header[2] == 0 && header[3] > 0 => return Err(DropReason::Ipv6RoutingHeader0),
             // RFC 4302 §2.2: in units of 4 bytes, minus 2.
             AUTHENTICATION => len = (usize::from(header[1]) + 2) * 4,
-            FRAGMENT if has_fragment_header => return Err(DropReason::BadIpv6Extension),
+            FRAGMENT if piece.is_some() => return Err(DropReason::BadIpv6Extension),
             FRAGMENT => {
-                has_fragment_header = true;
                 len = 8;
+                let offset = be16(header[2], header[3]);
+                piece = Some(Piece {
+                    id: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                    offset: offset & !7,
+                    has_more: offset & 1 != 0,
+                });
             }
             _ => {}
         }
-        if at + len > packet.len() {
+        if l4 + len > packet.len() {
             return Err(DropReason::BadIpv6Extension);
         }
-        at += len;
-        headers.protocol = Protocol(header[0]);
-        headers.l4 = at as u16;
-        if kind == FRAGMENT {
-            let offset = be16(header[2], header[3]);
-            headers.fragment_id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            headers.fragment_offset = offset & !7;
-            headers.fragment = fragment(offset & !7, offset & 1 != 0, headers.l4_len())?;
-            if headers.fragment == Fragment::Later {
-                break;
-            }
+        l4 += len;
+        protocol = Protocol(header[0]);
+        if piece.is_some_and(|piece| piece.offset > 0) {
+            return Ok(Extensions { protocol, l4, piece });
         }
     }
-    Ok(())
+    Err(DropReason::BadIpv6Extension)
 }
 
 /// Reads ports, flags and type, and checks what the transport header says about lengths.

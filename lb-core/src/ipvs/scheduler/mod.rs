@@ -256,3 +256,6 @@ fn push_bounded<T>(log: &mut Vec<T>, entry: T) {
     }
     log.push(entry);
 }
+
+#[cfg(test)]
+mod tests;

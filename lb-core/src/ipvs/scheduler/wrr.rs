@@ -157,3 +157,76 @@ fn next(servers: &[Server], from: usize, level: u32) -> Option<usize> {
     let rest = servers.get(from..)?;
     Some(from + rest.iter().position(|server| server.weight >= level && server.takes_new())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::{Idle, Op, apply, changed, ops, request};
+    use super::super::{SchedulerKind, State as WorkerState};
+    use super::*;
+
+    /// The slow obvious twin: every level, every server, one step at a time.
+    struct Walk {
+        cursor: Option<usize>,
+        level: u32,
+    }
+
+    impl Walk {
+        fn changed(&mut self, servers: &[Server]) {
+            self.cursor = None;
+            self.level = Levels::of(servers).keep(self.level);
+        }
+
+        fn pick(&mut self, servers: &[Server]) -> Option<usize> {
+            let levels = Levels::of(servers);
+            if levels.top() == 0 {
+                return None;
+            }
+            let start = (self.cursor, self.level);
+            let mut from = self.cursor.map_or(0, |cursor| cursor + 1);
+            let (mut is_new_round, mut was_last_pass) = (false, false);
+            loop {
+                for (index, server) in servers.iter().enumerate().skip(from) {
+                    if server.takes_new() && server.weight >= self.level {
+                        self.cursor = Some(index);
+                        return self.cursor;
+                    }
+                    // Once round, back to where the search began.
+                    if is_new_round && was_last_pass && Some(index) == start.0 {
+                        return None;
+                    }
+                }
+                self.level = self.level.saturating_sub(levels.step());
+                if self.level == 0 {
+                    self.level = levels.top();
+                    if was_last_pass || start.0.is_none() {
+                        self.cursor = None;
+                        return None;
+                    }
+                    is_new_round = true;
+                }
+                was_last_pass = self.level <= levels.step();
+                from = 0;
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn skipping_levels_agrees_with_walking_down_them(ops in ops()) {
+            let mut service = changed(None, SchedulerKind::Wrr, vec![]);
+            let mut walk = Walk { cursor: None, level: 0 };
+            let mut state = WorkerState::default();
+            for op in &ops {
+                apply(&mut service, op, |service| walk.changed(&service.servers));
+                if let Op::Pick = op {
+                    let expected = walk.pick(&service.servers);
+                    prop_assert_eq!(state.pick(&service, &Idle, &request()), expected);
+                }
+            }
+        }
+    }
+}
