@@ -377,7 +377,7 @@ fn fragment(offset: u16, has_more: bool, len: usize) -> Result<Fragment, DropRea
     }
     // RFC 791 §3.2, RFC 8200 §4.5: all but the last are multiples of 8 bytes long, and the whole fits 16 bits. One
     // without data is of no use but to fill tables.
-    if len == 0 || (has_more && len % 8 != 0) || usize::from(offset) + len > usize::from(u16::MAX) {
+    if len == 0 || (has_more && !len.is_multiple_of(8)) || usize::from(offset) + len > usize::from(u16::MAX) {
         return Err(DropReason::BadFragment);
     }
     Ok(if offset == 0 { Fragment::First } else { Fragment::Later })
