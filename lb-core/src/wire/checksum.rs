@@ -40,12 +40,12 @@ pub fn sum20(bytes: &[u8; 20]) -> u16 {
 }
 
 /// Folds an accumulator of words to 16 bits, carries added back in.
+///
+/// A number added to itself with its halves exchanged has the sum of the halves, and the carry of that, in its upper half.
 #[inline]
 const fn fold(total: u64) -> u16 {
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16);
-    ((total & 0xffff) + (total >> 16)) as u16
+    let half = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// One's-complement addition of two sums.

@@ -494,6 +494,13 @@ fn compare_readers(frame: &[u8], frame_len: usize) {
             assert_eq!(thorough, Ok(Parsed::Ip(headers)));
         }
         assert_eq!(parse(frame, frame_len, said), thorough);
+        let mut headers = Headers::default();
+        let (found, expected) = match thorough {
+            Ok(Parsed::Ip(headers)) => (Ok(true), headers),
+            Ok(Parsed::Other) => (Ok(false), headers),
+            Err(reason) => (Err(reason), headers),
+        };
+        assert_eq!((parse_into(&mut headers, frame, frame_len, said), headers), (found, expected));
     }
 }
 
