@@ -212,8 +212,13 @@ impl<P: Packet> Path<P> {
             packet.prefetch();
         }
         let mut all = ArrayVec::new();
-        let mac = self.own_mac(burst);
+        // A burst comes from one port, but for one that was handed over.
+        let (mut port, mut mac) = (PortId(u16::MAX), None);
         for packet in burst.iter() {
+            if packet.port() != port {
+                port = packet.port();
+                mac = self.own_mac(port);
+            }
             let frame = packet.data();
             let parsed = parse(frame, packet.frame_len(), packet.rx_checksums().ip);
             let mut seen = match parsed {
@@ -320,10 +325,9 @@ impl<P: Packet> Path<P> {
         self.mine.dropped(reason, hook).add(1);
     }
 
-    /// The MAC address of the port that the burst came by. (A port's VLANs share it.)
+    /// A port's own MAC address, which its VLANs share.
     #[inline]
-    fn own_mac(&self, burst: &Burst<P>) -> Option<Mac> {
-        let port = burst.first()?.port();
+    fn own_mac(&self, port: PortId) -> Option<Mac> {
         let interface = self.tables.interfaces.find(port, 0)?;
         Some(self.tables.interfaces.get(interface)?.mac)
     }
