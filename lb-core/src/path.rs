@@ -169,6 +169,8 @@ impl<P: Packet> Path<P> {
     /// Uses `tables` from the next burst on; returns the ones used before, to be freed elsewhere.
     pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         self.timeouts = Timeouts::new(&tables.settings);
+        // Services mostly have a server each, so that there is room already.
+        self.schedulers.resize(tables.services.id_bound());
         self.mine.turns.generation.set(tables.generation.into());
         self.waiting.look_again();
         std::mem::replace(&mut self.tables, tables)

@@ -178,7 +178,9 @@ fn side(direction: Direction) -> state::Direction {
     }
 }
 
-/// A client's SYN for a connection in TIME_WAIT begins a new one (the kernel's `conn_reuse_mode` 1).
+/// A client's SYN for a connection that is over begins a new one (the kernel's `conn_reuse_mode` 1).
 fn starts_anew(was: TcpState, direction: Direction, headers: &Headers) -> bool {
-    was == TcpState::TimeWait && direction == Direction::Original && headers.tcp_flags & SYN != 0
+    matches!(was, TcpState::TimeWait | TcpState::Close)
+        && direction == Direction::Original
+        && headers.tcp_flags & SYN != 0
 }

@@ -325,6 +325,21 @@ fn quiesced_servers_take_no_new_connection_and_keep_the_established_ones() {
 }
 
 #[test]
+fn a_syn_for_a_connection_that_is_over_begins_a_new_one_and_for_a_live_one_does_not() {
+    for (ending, is_over) in [("RA", true), ("A", false)] {
+        let mut director = Director::new();
+        director.receive(WAN, &[from_client(4000, "S")]);
+        director.receive(LAN, &[from_server(11, 4000, "SA"), from_server(11, 4000, ending)]);
+        let again = director.receive(WAN, &[from_client(4000, "S")]);
+        let expected = if is_over { ip("10.0.0.12") } else { ip("10.0.0.11") };
+        assert_eq!(read(&again.sent[0].1).2, expected);
+        assert_eq!(director.states().len(), 1);
+        let connections = [2, 3].map(|n| director.counters[0].server(ServerId(n)).active.get());
+        assert_eq!(connections, if is_over { [0, 1] } else { [1, 0] });
+    }
+}
+
+#[test]
 fn a_full_table_refuses_new_connections_and_serves_the_others() {
     let mut director = Director::new();
     for n in 0..110 {
