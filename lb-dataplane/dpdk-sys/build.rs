@@ -7,28 +7,74 @@ use std::process::exit;
 
 /// Drivers, their buses and the shared parts of them, for labs, tests and virtual machines.
 const DRIVERS: &[&str] = &[
-    "bus_vdev", "bus_pci", "mempool_ring", "net_af_packet", "net_af_xdp", "net_memif", "net_null", "net_pcap",
-    "net_ring", "net_tap", "net_vhost", "net_virtio",
+    "bus_vdev",
+    "bus_pci",
+    "mempool_ring",
+    "net_af_packet",
+    "net_af_xdp",
+    "net_memif",
+    "net_null",
+    "net_pcap",
+    "net_ring",
+    "net_tap",
+    "net_vhost",
+    "net_virtio",
 ];
 
 /// Physical network cards and those of hypervisors and clouds (feature `hardware`, and every release build).
 const HARDWARE_DRIVERS: &[&str] = &[
-    "bus_auxiliary", "bus_vmbus", "common_iavf", "common_idpf", "common_mlx5", "common_sfc_efx", "net_atlantic",
-    "net_axgbe", "net_bnxt", "net_cxgbe", "net_e1000", "net_ena", "net_enic", "net_gve", "net_i40e", "net_iavf",
-    "net_ice", "net_igc", "net_ixgbe", "net_mana", "net_mlx4", "net_mlx5", "net_netvsc", "net_ngbe", "net_sfc",
-    "net_txgbe", "net_vmxnet3",
+    "bus_auxiliary",
+    "bus_vmbus",
+    "common_iavf",
+    "common_idpf",
+    "common_mlx5",
+    "common_sfc_efx",
+    "net_atlantic",
+    "net_axgbe",
+    "net_bnxt",
+    "net_cxgbe",
+    "net_e1000",
+    "net_ena",
+    "net_enic",
+    "net_gve",
+    "net_i40e",
+    "net_iavf",
+    "net_ice",
+    "net_igc",
+    "net_ixgbe",
+    "net_mana",
+    "net_mlx4",
+    "net_mlx5",
+    "net_netvsc",
+    "net_ngbe",
+    "net_sfc",
+    "net_txgbe",
+    "net_vmxnet3",
 ];
 
 /// What precedes the name of a driver's archive: these are not libraries.
 const DRIVER_KINDS: &[&str] = &[
-    "baseband_", "bus_", "common_", "compress_", "crypto_", "dma_", "event_", "gpu_", "mempool_", "ml_", "net_",
-    "power_", "raw_", "regex_", "vdpa_",
+    "baseband_",
+    "bus_",
+    "common_",
+    "compress_",
+    "crypto_",
+    "dma_",
+    "event_",
+    "gpu_",
+    "mempool_",
+    "ml_",
+    "net_",
+    "power_",
+    "raw_",
+    "regex_",
+    "vdpa_",
 ];
 
 /// Shared system libraries that DPDK's libraries and the drivers above use, where this DPDK was built with them.
 const SYSTEM_LIBRARIES: &[&str] = &[
-    "archive", "atomic", "bpf", "bsd", "dl", "efa", "elf", "fdt", "ibverbs", "jansson", "m", "mana", "md", "mlx4",
-    "mlx5", "numa", "pcap", "pthread", "rt", "xdp", "z",
+    "archive", "atomic", "bpf", "bsd", "dl", "efa", "elf", "fdt", "ibverbs", "jansson", "m", "mana", "md",
+    "mlx4", "mlx5", "numa", "pcap", "pthread", "rt", "xdp", "z",
 ];
 
 fn main() {
@@ -70,7 +116,7 @@ fn words(arguments: &[&str]) -> Vec<String> {
 
 fn bind(cflags: &[String]) {
     let functions = "rte_eal_(init|cleanup)|rte_(openlog_stream|log_set_global_level|strerror|version)\
-        |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_(pool_create|free_bulk)\
+        |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_pool_create\
         |rte_mempool_(free|avail_count|in_use_count)|rte_socket_id|lb_.*\
         |rte_eth_(dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|get_port_by_name|adjust_nb_rx_tx_desc\
         |socket_id|count_avail)|(rx|tx)_queue_setup|macaddr_get|link_get_nowait|link_to_str\
@@ -104,10 +150,8 @@ fn compile_shim(cflags: &[String]) {
 }
 
 fn link(directory: &Path, static_libs: &[String]) {
-    let archives: Vec<&str> = static_libs
-        .iter()
-        .filter_map(|word| word.strip_prefix("-l:librte_")?.strip_suffix(".a"))
-        .collect();
+    let archives: Vec<&str> =
+        static_libs.iter().filter_map(|word| word.strip_prefix("-l:librte_")?.strip_suffix(".a")).collect();
     if archives.is_empty() || !directory.join("librte_eal.a").exists() {
         fail(&format!("no static DPDK (librte_*.a) in {}: run `make setup`", directory.display()));
     }
