@@ -62,7 +62,7 @@ impl Memory {
         Memory {
             buffers: buffers as u32,
             data_room,
-            dpdk: buffers * MbufPool::bytes_each(data_room) + EAL_OVERHEAD,
+            dpdk: buffers * MbufPool::bytes_each(data_room, config.huge_pages) + EAL_OVERHEAD,
             tables: flow::memory_needed(connections, ipv6_connections),
             connections,
             ipv6_connections,

@@ -289,7 +289,7 @@ mod tests {
         host.set_nonblocking(true).unwrap();
         while host.send(&[0; 100]).is_ok() {}
         drop(pump);
-        assert_eq!(end.down.slots(), TWIN_RING.min(end.down.slots()));
+        assert!(end.down.slots() <= TWIN_RING);
         assert!(host.send(&[0; 100]).is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock));
     }
 }

@@ -229,10 +229,16 @@ impl MbufPool {
         unsafe { sys::rte_mempool_in_use_count(self.as_ptr()) }
     }
 
-    /// Bytes that one buffer takes in all, about.
-    pub(crate) const fn bytes_each(data_room: u16) -> usize {
-        // An object's header and its alignment to cache lines.
-        (data_room as usize + sys::LB_MBUF_SIZE + 64 + 127) & !63
+    /// Bytes that one buffer takes in all. DPDK lets none lie across two pages, which costs much on small ones.
+    pub(crate) const fn bytes_each(data_room: u16, huge_pages: bool) -> usize {
+        const PAGE: usize = 4096;
+        // An object's header, and some cache lines by which DPDK spreads objects over memory channels.
+        let object = (data_room as usize + sys::LB_MBUF_SIZE + 64 + 191) & !63;
+        match PAGE / object {
+            _ if huge_pages => object,
+            0 => object.next_multiple_of(PAGE),
+            fitting => PAGE / fitting,
+        }
     }
 
     /// The room that frames with this MTU need, headroom included: an Ethernet header and two VLAN tags before the IP
