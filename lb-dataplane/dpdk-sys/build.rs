@@ -115,7 +115,7 @@ fn words(arguments: &[&str]) -> Vec<String> {
 }
 
 fn bind(cflags: &[String]) {
-    let functions = "rte_eal_(init|cleanup)|rte_(openlog_stream|log_set_global_level|strerror|version)\
+    let functions = "rte_eal_(init|cleanup|get_runtime_dir)|rte_(openlog_stream|log_set_global_level|strerror|version)\
         |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_pool_create\
         |rte_mempool_(free|avail_count|in_use_count)|rte_socket_id|lb_.*\
         |rte_eth_(dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|get_port_by_name|adjust_nb_rx_tx_desc\

@@ -1,9 +1,11 @@
 //! DPDK's environment (EAL): started once a process, with what it prints kept back, so that an error is one line.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -84,6 +86,7 @@ impl Eal {
         // The EAL has bound this thread to its own CPU.
         let _ = usable.apply();
         if outcome < 0 {
+            remove_runtime_directory();
             return Err(StartError::Eal(log.first_line().unwrap_or_else(super::last_error)));
         }
         Ok(Eal { log })
@@ -139,6 +142,19 @@ impl Drop for Eal {
     fn drop(&mut self) {
         // SAFETY: the EAL is up, and ports and pool are gone (order of fields in `Dataplane`).
         unsafe { sys::rte_eal_cleanup() };
+        remove_runtime_directory();
+    }
+}
+
+/// Removes the directory that the EAL makes for itself, and the one above it. Only what is empty goes.
+fn remove_runtime_directory() {
+    // SAFETY: a string of DPDK's own that ends in a zero byte and is never freed.
+    let directory = unsafe { CStr::from_ptr(sys::rte_eal_get_runtime_dir()) };
+    let directory = Path::new(OsStr::from_bytes(directory.to_bytes()));
+    for directory in directory.ancestors().take(2).filter(|path| path.is_absolute()) {
+        if std::fs::remove_dir(directory).is_err() {
+            return;
+        }
     }
 }
 
@@ -150,7 +166,8 @@ fn arguments(config: &EalConfig<'_>, usable: &CpuSet) -> Vec<String> {
         "--log-level=error".to_owned(),
         "--no-shconf".to_owned(),
         "--no-telemetry".to_owned(),
-        format!("--file-prefix=lb{}", std::process::id()),
+        // Names the directory that DPDK makes in any case; with these arguments nothing gets into it.
+        "--file-prefix=lb".to_owned(),
     ];
     if config.huge_pages {
         arguments.push("--in-memory".to_owned());

@@ -12,22 +12,22 @@ use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
 /// What to do with a frame, by its last byte, so that a test can ask for it.
-pub mod order {
+pub(crate) mod order {
     /// Out of the other port of the pair (0–1, 2–3 …).
-    pub const ACROSS: u8 = 0;
+    pub(crate) const ACROSS: u8 = 0;
     /// Up the twin of the port.
-    pub const UP: u8 = 1;
+    pub(crate) const UP: u8 = 1;
     /// To worker 1, which marks it and sends it across.
-    pub const HAND_OVER: u8 = 2;
+    pub(crate) const HAND_OVER: u8 = 2;
     /// Have its port's number resolved as a neighbour.
-    pub const RESOLVE: u8 = 3;
+    pub(crate) const RESOLVE: u8 = 3;
     /// A new buffer with one byte, across.
-    pub const NEW: u8 = 4;
+    pub(crate) const NEW: u8 = 4;
 }
 
 /// Ports from this one on are not ends of a wire but of the host: all frames go between them and their twin.
 #[derive(Clone, Copy)]
-pub struct Wire {
+pub(crate) struct Wire {
     pub worker: WorkerId,
     pub host_ports_from: u16,
     /// Frames carry an [`order`].
@@ -35,13 +35,13 @@ pub struct Wire {
     pub flows: u32,
 }
 
-pub struct Wiring {
+pub(crate) struct Wiring {
     wire: Wire,
     tables: Arc<Tables>,
 }
 
 impl Wiring {
-    pub fn new(wire: Wire) -> Wiring {
+    pub(crate) fn new(wire: Wire) -> Wiring {
         Wiring { wire, tables: Arc::default() }
     }
 
@@ -65,7 +65,7 @@ impl Wiring {
                     io.transmit(PortId(packet.port().0 ^ 1), new);
                 }
             }
-            _ => {
+            order::ACROSS.. => {
                 packet.prefetch();
                 packet.data_mut()[0] ^= self.tables.generation as u8;
                 Self::across(packet, io);
