@@ -82,7 +82,7 @@ impl Dataplane {
         let paths = paths(&config, &memory)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
-        let pool = MbufPool::new(memory.buffers, memory.data_room)?;
+        let pool = MbufPool::new(memory.buffers, memory.data_room, memory.layout)?;
         let workers = config.workers.len() as u16;
         let mut ports = Vec::new();
         for (index, (port, number)) in config.ports.iter().zip(numbers).enumerate() {
