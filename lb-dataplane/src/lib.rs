@@ -29,6 +29,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::path::{FlowView, Path, PathConfig};
 use lb_core::tables::Tables;
+use lb_core::time::Tick;
 
 pub use config::{Config, Idle, PortConfig};
 pub use device::{Backend, Device, Pool};
@@ -192,6 +193,8 @@ fn paths(config: &Config, memory: &Memory) -> Result<Vec<PathConfig>, StartError
                 max_ipv6_connections: memory.ipv6_connections,
                 memory: memory::take_region(memory.tables, config.huge_pages)?,
                 hash_seed,
+                // The workers' clock starts with them.
+                now: Tick(0),
             })
         })
         .collect()
