@@ -186,7 +186,8 @@ impl Twin {
     }
 
     /// Brings the twin of `port` up and makes `addresses` those that we put on it: addresses of an earlier call that
-    /// are not among them go, those that somebody else put there stay. All or nothing; the view shows it on return.
+    /// are not among them go, those that somebody else put there stay. All or nothing. The view shows it on return (IPv6 addresses once
+    /// the twin has a carrier).
     ///
     /// # Errors
     /// The kernel's reason, and the address that it refused.

@@ -18,6 +18,9 @@ use netlink_packet_route::route::{
 use super::links::{IfIndex, Indices};
 use super::rules::{Lookup, Rules};
 
+/// `RT_TABLE_LOCAL`: the kernel keeps the host's own addresses there.
+const LOCAL_TABLE: u32 = 255;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Local,
@@ -208,6 +211,13 @@ impl RouteTables {
             None if same_metric > 0 => RouteChange::Unclear,
             None => RouteChange::None,
         }
+    }
+
+    /// Is this one of the host's own addresses?
+    pub(super) fn has_local(&self, address: IpAddr) -> bool {
+        let prefix = masked(address, if address.is_ipv6() { 128 } else { 32 });
+        let entry = self.tables.get(&LOCAL_TABLE).and_then(|table| table.best(prefix));
+        entry.is_some_and(|entry| entry.kind == Kind::Local)
     }
 
     /// Does any route leave by this link?

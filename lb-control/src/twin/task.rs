@@ -51,6 +51,9 @@ const DATAGRAMS_AT_ONCE: usize = 256;
 /// Datagrams that may have waited for us: more than [`RECEIVE_BUFFER`] holds.
 const DATAGRAMS_WAITING: usize = 1 << 17;
 
+/// Longest wait for the kernel to finish with an address, in milliseconds.
+const LOCAL_WAIT_MS: u32 = 200;
+
 /// What the handle asks of the thread.
 pub(super) enum Command {
     SetAddresses { port: PortId, addresses: Vec<IpNet>, reply: oneshot::Sender<Result<(), TwinError>> },
@@ -499,8 +502,8 @@ impl Task {
             }
             Command::SetAddresses { port, addresses, reply } => {
                 let done = self.set_addresses(port, addresses).await;
-                // What the kernel did it has said by now: the view shows it before the caller goes on.
-                self.drain(DATAGRAMS_WAITING);
+                // The view shows what was done before the caller goes on.
+                self.wait_until_local(port).await;
                 if self.wants_dump() {
                     self.dump_due().await;
                 }
@@ -524,6 +527,19 @@ impl Task {
             Asked::Refused => {
                 self.counters.asks_refused.add(1);
             }
+        }
+    }
+
+    /// IPv4 addresses are local routes as soon as the kernel answers; for IPv6 ones (without duplicate address detection)
+    /// it does the rest in a moment of its own, and without a carrier not at all.
+    async fn wait_until_local(&mut self, port: PortId) {
+        for _ in 0..LOCAL_WAIT_MS {
+            self.drain(DATAGRAMS_WAITING);
+            let addresses = self.configured.get(&port).map(Vec::as_slice).unwrap_or_default();
+            if addresses.iter().all(|net| self.mirror.routes.has_local(net.addr())) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
