@@ -1,1 +1,3 @@
-//! See the package description.
+//! The control plane: everything that is not a packet.
+
+pub mod twin;
