@@ -126,10 +126,10 @@ fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
             "[[virtual_service]]\naddress = \"192.0.2.10:80\"\nreal_servers = [\n{ adress = \"10.0.0.1:1\" }]\n"
         ),
         [
-            "line 11: virtual_service 192.0.2.10:80: real server number 1: adress: unknown key (did you mean address?); \
-             allowed: address, weight, forward, upper_threshold, lower_threshold",
             "line 11: virtual_service 192.0.2.10:80: real server number 1: address: missing; \
              required: \"address:port\" or \"address\": the service's port",
+            "line 11: virtual_service 192.0.2.10:80: real server number 1: adress: unknown key (did you mean address?); \
+             allowed: address, weight, forward, upper_threshold, lower_threshold",
         ]
     );
 }
