@@ -1,3 +1,10 @@
-//! The control plane: what `lbd` and `lbctl` are made of. Nothing here links DPDK.
+//! The control plane: what the operator wrote, how it gets to the daemon, and the commands that speak to it.
+//!
+//! [`config`] is what the file says, [`model`] holds the operator's wishes; [`api`] says how they travel. Nothing here
+//! links DPDK: the daemon's binary puts it behind [`plane::Plane`].
 
+pub mod api;
 pub mod config;
+pub mod model;
+pub mod plane;
+pub mod stats;

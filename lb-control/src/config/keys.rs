@@ -69,9 +69,9 @@ pub const DATAPLANE: Section = Section {
         key(
             "idle",
             "string",
-            "\"poll\"",
-            "\"poll\", \"sleep\"",
-            "what a worker without packets does: poll on, or sleep for moments (for tests and shared CPUs)",
+            "\"auto\"",
+            "\"auto\", \"poll\", \"pause\", \"sleep\"",
+            "a worker without packets: poll; pause between polls; sleep for moments; auto: pause on isolated CPUs, else sleep",
         ),
         key(
             "forwarding",

@@ -48,11 +48,18 @@ pub struct Dataplane {
 /// What a worker does when there is no packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Idle {
-    /// It goes on polling.
+    /// As `Pause` on a CPU that the kernel was told to leave alone, as `Sleep` on others.
+    Auto,
+    /// It polls at full speed.
     Poll,
+    /// It polls, and lets the CPU's sibling thread run meanwhile.
+    Pause,
     /// It sleeps for moments.
     Sleep,
 }
+
+const IDLES: &[(&str, Idle)] =
+    &[("auto", Idle::Auto), ("poll", Idle::Poll), ("pause", Idle::Pause), ("sleep", Idle::Sleep)];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {
@@ -214,7 +221,7 @@ fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
         max_connections: 1_000_000,
         max_ipv6_connections: 1_000_000,
         max_servers: 65_536,
-        idle: Idle::Poll,
+        idle: Idle::Auto,
         forwarding: true,
     };
     let Some(table) = section(errors, document, &keys::DATAPLANE) else {
@@ -259,7 +266,7 @@ fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
     if let Some(number) = table.integer(errors, "max_servers", 16..=1_048_576) {
         dataplane.max_servers = number;
     }
-    if let Some(idle) = table.choice(errors, "idle", &[("poll", Idle::Poll), ("sleep", Idle::Sleep)], &[]) {
+    if let Some(idle) = table.choice(errors, "idle", IDLES, &[]) {
         dataplane.idle = idle;
     }
     if let Some(fact) = table.boolean(errors, "forwarding") {

@@ -101,7 +101,7 @@ fn the_documented_example_is_read_as_written() {
 fn what_is_absent_has_its_documented_default() {
     let config = Config::parse(GOOD).expect("valid");
     let d = &config.dataplane;
-    assert_eq!((d.memory_mb, d.huge_pages, d.max_connections, d.idle), (512, true, 1_000_000, Idle::Poll));
+    assert_eq!((d.memory_mb, d.huge_pages, d.max_connections, d.idle), (512, true, 1_000_000, Idle::Auto));
     assert_eq!((d.max_ipv6_connections, d.max_servers, d.forwarding), (1_000_000, 65_536, true));
     assert_eq!(config.api, Api { socket: "/run/lb/api.sock".into(), http: None });
     assert_eq!(config.timeouts, Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
@@ -146,7 +146,7 @@ fn every_error_is_reported_at_once_in_the_order_of_lines() {
             "line 2: dataplane: workers: 5000 is outside 0..=1023",
             "line 3: dataplane: memory_mb: 7 is outside 64..=1048576",
             "line 4: dataplane: huge_pages: expected true or false, found a string: \"yes\"",
-            "line 5: dataplane: idle: \"sleeep\" is unknown (did you mean \"sleep\"?); allowed: \"poll\", \"sleep\"",
+            "line 5: dataplane: idle: \"sleeep\" is unknown (did you mean \"sleep\"?); allowed: \"auto\", \"poll\", \"pause\", \"sleep\"",
             "line 6: dataplane: max_connections: expected an integer in 1024..=268435456, found a float: 1_000.5",
         ]
     );
