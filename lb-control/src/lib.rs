@@ -4,6 +4,7 @@
 //! links DPDK: the daemon's binary puts it behind [`plane::Plane`].
 
 pub mod api;
+pub mod compile;
 pub mod config;
 pub mod model;
 pub mod plane;

@@ -114,8 +114,7 @@ impl Statistics {
 
     /// All that was ever counted, whatever was removed or zeroed since.
     pub fn total(&self, workers: &[Arc<WorkerCounters>]) -> Counts {
-        (0..self.servers_seen)
-            .fold(Counts::default(), |sum, id| sum.plus(raw(workers, ServerId(id as u32))))
+        (0..self.servers_seen).fold(Counts::default(), |sum, id| sum.plus(raw(workers, ServerId(id as u32))))
     }
 
     /// Moves every estimator on; call it every [`ESTIMATE_EVERY_SECS`].
@@ -257,7 +256,10 @@ mod tests {
         }
 
         fn delete_server(&mut self, server: &str) {
-            self.apply(Command::DeleteServer { service: service(), server: server.parse().expect("an address") });
+            self.apply(Command::DeleteServer {
+                service: service(),
+                server: server.parse().expect("an address"),
+            });
         }
 
         fn id(&self, server: &str) -> ServerId {

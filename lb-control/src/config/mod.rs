@@ -5,6 +5,7 @@
 
 pub mod keys;
 mod read;
+mod reload;
 mod service;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use lb_core::time::Timeout;
 
 pub use read::ConfigError;
 use read::{Errors, Table};
+pub use reload::{AddressChange, Reload, Said};
 pub use service::{RealServer, VirtualService};
 
 /// A config file's content.
