@@ -20,7 +20,10 @@ pub trait Plane: Send + Sync + 'static {
     fn ports(&self) -> Vec<PortState>;
 
     /// Shows every connection to `visit` until that breaks off. May take long: not for threads that serve others.
-    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>);
+    ///
+    /// # Errors
+    /// A worker that does not answer, in words.
+    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String>;
 
     /// Cycles of the time-stamp counter a second, which the workers' `busy_cycles` and `idle_cycles` count.
     fn cycles_per_second(&self) -> u64;
