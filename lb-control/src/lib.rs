@@ -7,6 +7,7 @@ pub mod api;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+pub mod metrics;
 pub mod model;
 pub mod plane;
 pub mod stats;

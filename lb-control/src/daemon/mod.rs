@@ -31,6 +31,7 @@ use crate::plane::Plane;
 use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
 
 pub use socket::{Socket, SocketError};
+pub(crate) use views::VERSION;
 use watch::Watch;
 
 /// Requests that wait for the control task; whoever asks more waits.
