@@ -1,0 +1,148 @@
+//! Rewrite: addresses, ports, TTL, and the checksums by what the connection's entry says they change by.
+
+use std::net::IpAddr;
+
+use crate::flow::{Deltas, Tuple};
+use crate::packet::Packet;
+use crate::tables::Protocol;
+use crate::wire::checksum::{self, Delta};
+use crate::wire::ipv4::TTL_DECREMENT;
+use crate::wire::parse::{Fragment, Headers};
+use crate::wire::{ipv4, ipv6, tcp, udp};
+
+/// How a rewrite ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    Done,
+    /// An IPv4 UDP datagram that came without a checksum: the kernel fills it in.
+    NeedsUdpChecksum,
+    /// The headers are not where the parser saw them (it never happens).
+    Unreadable,
+}
+
+/// What a packet's way changes in its checksums, TTL included: to be kept in the connection's entry.
+pub(super) fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
+    let (ip, addresses) = match (from.src, from.dst, to.src, to.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst), IpAddr::V4(new_src), IpAddr::V4(new_dst)) => {
+            let changed = Delta::double_word(src.into(), new_src.into())
+                .and(Delta::double_word(dst.into(), new_dst.into()));
+            (changed.and(TTL_DECREMENT), changed)
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst), IpAddr::V6(new_src), IpAddr::V6(new_dst)) => {
+            let changed = Delta::address(&src.octets(), &new_src.octets())
+                .and(Delta::address(&dst.octets(), &new_dst.octets()));
+            (Delta::default(), changed)
+        }
+        _ => (Delta::default(), Delta::default()),
+    };
+    let ports = Delta::word(from.sport, to.sport).and(Delta::word(from.dport, to.dport));
+    Deltas { ip: ip.0, l4: addresses.and(ports).0 }
+}
+
+/// Gives an IPv4 packet new addresses (source, destination) and ports, and one TTL less.
+#[inline]
+pub(super) fn ipv4(
+    frame: &mut [u8],
+    headers: &Headers,
+    addresses: (u32, u32),
+    ports: (u16, u16),
+    deltas: Deltas,
+) -> Outcome {
+    let Some(ip) = ipv4::header_mut(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
+    ipv4::rewrite(ip, addresses.0, addresses.1, Delta(deltas.ip));
+    transport(frame, headers, ports, Delta(deltas.l4))
+}
+
+/// Gives an IPv6 packet new addresses (source, destination) and ports, and one hop less.
+#[inline]
+pub(super) fn ipv6(
+    frame: &mut [u8],
+    headers: &Headers,
+    (src, dst): (&[u8; 16], &[u8; 16]),
+    ports: (u16, u16),
+    deltas: Deltas,
+) -> Outcome {
+    let Some(ip) = ipv6::header_mut(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
+    ipv6::decrement_hop_limit(ip);
+    ip[8..24].copy_from_slice(src);
+    ip[24..40].copy_from_slice(dst);
+    transport(frame, headers, ports, Delta(deltas.l4))
+}
+
+/// As [`ipv4`] or [`ipv6`](fn@ipv6), to what `to` says.
+pub(super) fn any(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Deltas) -> Outcome {
+    let ports = (to.sport, to.dport);
+    match (to.src, to.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => ipv4(frame, headers, (src.into(), dst.into()), ports, deltas),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            ipv6(frame, headers, (&src.octets(), &dst.octets()), ports, deltas)
+        }
+        _ => Outcome::Unreadable,
+    }
+}
+
+#[inline]
+fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
+    let at = usize::from(headers.l4);
+    if headers.fragment == Fragment::Later {
+        return Outcome::Done;
+    }
+    if headers.protocol == Protocol::TCP {
+        let Some(tcp) = tcp::header_mut(frame, at) else { return Outcome::Unreadable };
+        tcp::rewrite(tcp, ports.0, ports.1, delta);
+        return Outcome::Done;
+    }
+    let Some(udp) = udp::header_mut(frame, at) else { return Outcome::Unreadable };
+    udp::rewrite(udp, ports.0, ports.1, delta);
+    // A first fragment cannot be summed up; it stays without a checksum, which is allowed.
+    if udp::checksum(udp) == 0 && !headers.is_ipv6 && headers.fragment == Fragment::None {
+        return Outcome::NeedsUdpChecksum;
+    }
+    Outcome::Done
+}
+
+/// Makes a packet again what it was before [`any`], but for the TTL.
+pub(super) fn undo(frame: &mut [u8], headers: &Headers, before: &Tuple, deltas: Deltas) {
+    // `any` lowers the TTL once more, as it was when it came; the checksum counts that step already.
+    let back =
+        Deltas { ip: Delta(deltas.ip).reversed().and(TTL_DECREMENT).0, l4: Delta(deltas.l4).reversed().0 };
+    raise_ttl(frame, headers);
+    any(frame, headers, before, back);
+}
+
+/// The opposite of what [`any`] does to the TTL, without the checksum.
+fn raise_ttl(frame: &mut [u8], headers: &Headers) {
+    let at = usize::from(headers.l3) + if headers.is_ipv6 { 7 } else { 8 };
+    if let Some(ttl) = frame.get_mut(at) {
+        *ttl = ttl.wrapping_add(1);
+    }
+}
+
+/// Writes the checksum of an IPv4 UDP datagram that has none: by the port where it can, else in software. A chained
+/// buffer, which is not in one piece, keeps none.
+#[cold]
+pub(super) fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers) {
+    let (l3, at, end) = (usize::from(headers.l3), usize::from(headers.l4), headers.end());
+    let Some(ip) = ipv4::header(packet.data(), l3) else { return };
+    let len = headers.l4_len() as u16;
+    let pseudo = checksum::pseudo_v4(ipv4::source(ip), ipv4::destination(ip), Protocol::UDP.0, len);
+    let Some(datagram) = packet.data().get(at..end) else { return };
+    // The field is 0, as it must be for summing up.
+    let sum = checksum::add(pseudo, checksum::sum(datagram));
+    let is_offloaded = packet.offload_l4_checksum(l3, at, false, true);
+    if let Some(udp) = udp::header_mut(packet.data_mut(), at) {
+        udp::set_checksum(udp, if is_offloaded { pseudo } else { checksum::finish_udp(sum) });
+    }
+}
+
+/// One hop less, for a packet that is forwarded as it is. It must have one left.
+pub(super) fn decrement_ttl(frame: &mut [u8], headers: &Headers) {
+    let l3 = usize::from(headers.l3);
+    if headers.is_ipv6 {
+        if let Some(ip) = ipv6::header_mut(frame, l3) {
+            ipv6::decrement_hop_limit(ip);
+        }
+    } else if let Some(ip) = ipv4::header_mut(frame, l3) {
+        ipv4::decrement_ttl(ip);
+    }
+}
