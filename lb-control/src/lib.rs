@@ -3,4 +3,5 @@
 //! [`model`] holds the operator's wishes; [`api`] says how they travel.
 
 pub mod api;
+pub mod cli;
 pub mod model;

@@ -1,0 +1,4 @@
+//! The command line: `lbctl`, and the commands that it speaks as well.
+
+pub mod director;
+pub mod ipvsadm;
