@@ -556,7 +556,7 @@ fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), Error
         ForwardMethod::Masq if spec.tunnel.is_some() => invalid("a tunnel is asked for with masquerading"),
         ForwardMethod::Masq if spec.server.port() == 0 => invalid("port 0 is for persistent services only"),
         ForwardMethod::Masq => Ok(()),
-        ForwardMethod::Direct => not_built("direct routing (-g)"),
+        ForwardMethod::Direct => not_built("direct routing (-g, ipvsadm's default; masquerading is -m)"),
         ForwardMethod::Tunnel => not_built("tunneling (-i)"),
     }
 }
