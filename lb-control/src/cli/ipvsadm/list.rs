@@ -182,8 +182,13 @@ fn server(
     }
 }
 
-/// The command lines that make what is there. Thresholds are not among them, as with ipvsadm.
-pub(super) fn save(out: &mut dyn Write, services: Vec<ServiceView>, format: Format) -> io::Result<()> {
+/// The command lines that make what is there. ipvsadm's own have no thresholds.
+pub(super) fn save(
+    out: &mut dyn Write,
+    services: Vec<ServiceView>,
+    format: Format,
+    thresholds: bool,
+) -> io::Result<()> {
     let services = sorted(services, |a, b| compare_services(&a.spec.service, &b.spec.service));
     for service in services {
         let at = &service.spec.service;
@@ -218,6 +223,9 @@ pub(super) fn save(out: &mut dyn Write, services: Vec<ServiceView>, format: Form
                 if tunnel.port != 0 {
                     write!(out, " --tun-port {}", tunnel.port)?;
                 }
+            }
+            if thresholds && server.spec.upper_threshold != 0 {
+                write!(out, " -x {} -y {}", server.spec.upper_threshold, server.spec.lower_threshold)?;
             }
             writeln!(out)?;
         }

@@ -11,10 +11,10 @@ mod options;
 mod popt;
 mod request;
 
-use std::io::{BufRead, Write};
+use std::io::{self, BufRead, Write};
 
 use super::director::{Director, DirectorError};
-use crate::api::types::{Batch, Command, ErrorBody, ErrorKind, OnError};
+use crate::api::types::{Batch, Command, ErrorBody, ErrorKind, OnError, ServiceView};
 use request::{Format, Request};
 
 /// Of usage errors.
@@ -51,7 +51,10 @@ impl Stop {
 
     /// The end of a listing.
     fn listing(error: &DirectorError) -> Stop {
-        let code = if matches!(error, DirectorError::Refused(_)) { NOTHING } else { FAILED };
+        let code = match error {
+            DirectorError::Refused(_) | DirectorError::Output(_) => NOTHING,
+            _ => FAILED,
+        };
         Stop { code, message: message(error), only_this_line: false }
     }
 }
@@ -76,6 +79,8 @@ fn refusal(error: &ErrorBody) -> &str {
 fn message(error: &DirectorError) -> String {
     match error {
         DirectorError::Refused(body) => refusal(body).to_owned(),
+        // The reader of the listing has seen enough.
+        DirectorError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => String::new(),
         other => format!("ipvsadm: {other}"),
     }
 }
@@ -131,6 +136,14 @@ pub fn run_restore(words: &[String], director: &mut dyn Director, streams: &mut 
     }
 }
 
+/// Command lines that make the services again, all of it: `ipvsadm -S` forgets thresholds.
+///
+/// # Errors
+/// The first of `output`.
+pub fn save_all(output: &mut dyn Write, services: Vec<ServiceView>) -> io::Result<()> {
+    list::save(output, services, Format { numeric: true, ..Format::default() }, true)
+}
+
 /// A usage line; exit 0 when it was asked for.
 fn script_usage(word: &str, usage: &str, streams: &mut Streams<'_>) -> u8 {
     let asked = matches!(word, "-h" | "--help");
@@ -153,6 +166,9 @@ struct Session<'a, 'b> {
 
 impl Session<'_, '_> {
     fn complain(&mut self, message: &str) {
+        if message.is_empty() {
+            return;
+        }
         // Nobody is left to tell when standard error is closed.
         let _ = writeln!(self.streams.errors, "{message}");
     }
@@ -209,7 +225,7 @@ impl Session<'_, '_> {
             }
             Request::Save(format) => {
                 let services = self.director.services(None).map_err(|error| Stop::listing(&error))?;
-                list::save(output, services, format)
+                list::save(output, services, format, false)
             }
             Request::ListConnections(format) => {
                 list::connections_title(output, format).map_err(|error| Stop::listing(&error.into()))?;

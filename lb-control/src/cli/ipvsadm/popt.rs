@@ -119,7 +119,10 @@ impl<'a> Words<'a> {
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> (Vec<(Opt, Option<String>)>, Option<String>, Vec<String>) {
+    type Options = Vec<(Opt, Option<String>)>;
+
+    /// Options, the error that ended them, words left over.
+    fn read(line: &str) -> (Options, Option<String>, Vec<String>) {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         let mut reader = Words::new(&words);
         let mut options = Vec::new();
