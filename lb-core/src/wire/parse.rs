@@ -26,7 +26,7 @@ pub enum Parsed {
 ///
 /// A burst of 32 of them stays in the first-level cache beside the tables and the frames' first lines, which is why it is kept to 40
 /// bytes (a test says so) and holds no IPv6 address: those are read from the frame when they are asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Headers {
     /// IPv4 addresses; 0 for IPv6.
     pub src: u32,
@@ -64,8 +64,9 @@ pub struct Headers {
     pub is_for_twin: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fragment {
+    #[default]
     /// A packet in one piece (IPv6 atomic fragments included, RFC 6946).
     None,
     /// The first of several, with the ports.
