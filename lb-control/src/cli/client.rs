@@ -202,7 +202,7 @@ mod tests {
     use crate::api::types::{Command, ErrorKind, OnError};
 
     /// A daemon that gives one answer and says what it was asked.
-    fn daemon(answer: &'static str) -> (tempfile::TempDir, Client, JoinHandle<String>) {
+    fn daemon(answer: String) -> (tempfile::TempDir, Client, JoinHandle<String>) {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("api.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
@@ -226,11 +226,13 @@ mod tests {
         (directory, client, asked)
     }
 
+    fn whole(status: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
     #[test]
     fn a_batch_is_one_request() {
-        let (_directory, mut client, asked) = daemon(
-            "HTTP/1.1 200 OK\r\ncontent-length: 48\r\n\r\n{\"done\":1,\"failed\":[]}                          ",
-        );
+        let (_directory, mut client, asked) = daemon(whole("200 OK", "{\"done\":1,\"failed\":[]}"));
         let reply = client.run(Batch { commands: vec![Command::Flush], on_error: OnError::Continue });
         assert_eq!(reply.expect("an answer"), BatchReply { done: 1, failed: Vec::new() });
         assert_eq!(
@@ -241,9 +243,8 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_its_kind() {
-        let (_directory, mut client, asked) = daemon(
-            "HTTP/1.1 404 Not Found\r\ncontent-length: 45\r\n\r\n{\"error\":\"no_such_service\",\"message\":\"gone\"}  ",
-        );
+        let (_directory, mut client, asked) =
+            daemon(whole("404 Not Found", "{\"error\":\"no_such_service\",\"message\":\"gone\"}"));
         let address = "udp/[2001:db8::1]:53".parse().expect("valid");
         match client.services(Some(address)) {
             Err(DirectorError::Refused(body)) => assert_eq!(body.error, ErrorKind::NoSuchService),
@@ -257,13 +258,16 @@ mod tests {
 
     #[test]
     fn connections_come_one_by_one_however_they_are_cut() {
-        let (_directory, mut client, asked) = daemon(concat!(
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-            "28\r\n{\"protocol\":\"udp\",\"expires\":9,\"state\":\"UD\r\n",
-            "57\r\nP\",\"client\":\"10.0.0.1:1\",\"virtual\":\"10.0.0.2:2\",\"destination\":\"10.0.0.3:3\"}\n{\"protocol\":\"\r\n",
-            "73\r\ntcp\",\"expires\":60,\"state\":\"SYN_RECV\",\"client\":\"[::1]:1\",\"virtual\":\"[::2]:2\",\"destination\":\"[::3]:3\"}\n             \r\n",
-            "0\r\n\r\n",
-        ));
+        let parts = [
+            "{\"protocol\":\"udp\",\"expires\":9,\"state\":\"UD",
+            "P\",\"client\":\"10.0.0.1:1\",\"virtual\":\"10.0.0.2:2\",\"destination\":\"10.0.0.3:3\"}\n{\"protocol\":",
+            "\"tcp\",\"expires\":60,\"state\":\"SYN_RECV\",\"client\":\"[::1]:1\",\"virtual\":\"[::2]:2\",",
+            "\"destination\":\"[::3]:3\"}\n",
+            "",
+        ];
+        let chunks = parts.map(|part| format!("{:x}\r\n{part}\r\n", part.len())).concat();
+        let (_directory, mut client, asked) =
+            daemon(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"));
         let mut seen = Vec::new();
         let done = client.connections(&mut |connection| {
             seen.push(format!("{} {}", connection.state, connection.destination));

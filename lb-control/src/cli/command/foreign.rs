@@ -46,11 +46,12 @@ impl OwnCommand for Foreign {
             return Err(io::Error::other(format!("{} is not built yet", self.0)).into());
         };
         let words: Vec<String> = matches.get_many("words").into_iter().flatten().cloned().collect();
+        let mut client = context.client()?;
         let mut streams = Streams {
             input: &mut BufReader::new(io::stdin()),
             output: context.output,
             errors: &mut io::stderr(),
         };
-        Ok(speak(&words, &mut context.client()?, &mut streams))
+        Ok(speak(&words, &mut client, &mut streams))
     }
 }
