@@ -46,9 +46,6 @@ impl OwnCommand for Connections {
         let mut client = context.client()?;
         let out = &mut *context.output;
         let mut found = 0u64;
-        if !count && !json {
-            line(out, ["protocol", "expires", "state", "client", "virtual", "real server"])?;
-        }
         client.connections(&mut |connection| {
             if service.is_some_and(|service| service != of(&connection))
                 || server.is_some_and(|server| server != connection.destination)
@@ -57,6 +54,9 @@ impl OwnCommand for Connections {
                 return Ok(());
             }
             found += 1;
+            if found == 1 && !count && !json {
+                line(out, ["protocol", "expires", "state", "client", "virtual", "real server"])?;
+            }
             if json {
                 serde_json::to_writer(&mut *out, &connection)?;
                 return writeln!(out);

@@ -217,20 +217,25 @@ impl Session<'_, '_> {
             Request::Help => help::print(output),
             Request::Version => help::version(output),
             Request::ListServices(format, only) => {
-                if only.is_none() {
-                    list::version(output).map_err(|error| Stop::listing(&error.into()))?;
-                }
                 let services = self.director.services(only).map_err(|error| Stop::listing(&error))?;
-                list::services(output, services, format)
+                let version = if only.is_none() { list::version(output) } else { Ok(()) };
+                version.and_then(|()| list::services(output, services, format))
             }
             Request::Save(format) => {
                 let services = self.director.services(None).map_err(|error| Stop::listing(&error))?;
                 list::save(output, services, format, false)
             }
             Request::ListConnections(format) => {
-                list::connections_title(output, format).map_err(|error| Stop::listing(&error.into()))?;
-                let mut each = |connection| list::connection(output, &connection, format);
-                return self.director.connections(&mut each).map_err(|error| Stop::listing(&error));
+                // No title over an error.
+                let mut titled = false;
+                let done = self.director.connections(&mut |connection| {
+                    if !std::mem::replace(&mut titled, true) {
+                        list::connections_title(output, format)?;
+                    }
+                    list::connection(output, &connection, format)
+                });
+                done.map_err(|error| Stop::listing(&error))?;
+                if titled { Ok(()) } else { list::connections_title(output, format) }
             }
             Request::ListTimeouts => {
                 let timeouts = self.director.timeouts().map_err(|error| Stop::listing(&error))?;
