@@ -8,6 +8,7 @@ pub mod compile;
 pub mod config;
 pub mod daemon;
 pub mod metrics;
+pub mod cli;
 pub mod model;
 pub mod plane;
 pub mod stats;

@@ -8,11 +8,17 @@
 //!
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
+mod check;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use check::{
+    check_ranges, check_server, check_service, full, lets_in_again, name, no_such_server, no_such_service,
+    not_built_service, service_not_defined,
+};
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
@@ -23,10 +29,6 @@ use crate::api::types::{
     Transport,
 };
 
-/// Schedulers of the kernel that are still to come; other names are unknown to it as well.
-const SCHEDULERS_TO_COME: &[&str] = &["sed", "nq", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh"];
-/// The kernel's only persistence engine.
-const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
 /// Weights are signed 32-bit numbers in the kernel.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
 
@@ -251,8 +253,8 @@ impl Model {
             ));
         };
         self.incarnations += 1;
-        let service =
-            Service { id: ServiceId(id), key, scheduler, servers: Vec::new(), version: self.new_version() };
+        let version = self.new_version();
+        let service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
         self.services
             .insert(place(&key), Entry { service: Arc::new(service), incarnation: self.incarnations });
         Ok(Change { zeroed_services: vec![ServiceId(id)], publish: true, ..Change::default() })
@@ -265,8 +267,7 @@ impl Model {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
         }
-        let service = self.change(&spec.service).expect("it was there");
-        service.scheduler = scheduler;
+        self.change(&spec.service, scheduler, |_| ());
         Ok(Change { publish: true, ..Change::default() })
     }
 
@@ -311,7 +312,7 @@ impl Model {
         }
         check_server(address, spec)?;
 
-        let (key, incarnation) = (entry.service.key, entry.incarnation);
+        let (key, scheduler, incarnation) = (entry.service.key, entry.service.scheduler, entry.incarnation);
         let mut change = Change { publish: true, ..Change::default() };
         let (id, overloaded) = match self.trash.remove(&(key, spec.server.ip(), spec.server.port())) {
             Some(removed) => {
@@ -332,7 +333,6 @@ impl Model {
                 (ServerId(id), Arc::default())
             }
         };
-        let service = self.change(address).expect("it was there");
         let server = Server {
             id,
             address: spec.server.ip(),
@@ -343,7 +343,7 @@ impl Model {
             lower_threshold: spec.lower_threshold,
             overloaded,
         };
-        service.servers.insert(0, server);
+        self.change(address, scheduler, |servers| servers.insert(0, server));
         Ok(change)
     }
 
@@ -354,15 +354,17 @@ impl Model {
             return Err(no_such_server(address, spec.server));
         };
         check_server(address, spec)?;
-        let service = self.change(address).expect("it was there");
-        let server = &mut service.servers[position];
-        let old_upper = std::mem::replace(&mut server.upper_threshold, spec.upper_threshold);
-        server.weight = spec.weight;
-        server.lower_threshold = spec.lower_threshold;
-        if lets_in_again(old_upper, spec.upper_threshold) {
-            let overloaded = server.overloaded.clone();
+        let (old, scheduler) = (&entry.service.servers[position], entry.service.scheduler);
+        if lets_in_again(old.upper_threshold, spec.upper_threshold) {
+            let overloaded = old.overloaded.clone();
             self.to_clear.push(overloaded);
         }
+        self.change(address, scheduler, |servers| {
+            let server = &mut servers[position];
+            server.weight = spec.weight;
+            server.upper_threshold = spec.upper_threshold;
+            server.lower_threshold = spec.lower_threshold;
+        });
         Ok(Change { publish: true, ..Change::default() })
     }
 
@@ -371,11 +373,9 @@ impl Model {
         let Some(position) = position(&entry.service, server) else {
             return Err(no_such_server(address, server));
         };
-        let incarnation = entry.incarnation;
-        let service = self.change(address).expect("it was there");
-        let gone = service.servers.remove(position);
-        let key = service.key;
-        self.throw_away(key, &gone, incarnation);
+        let (service, incarnation) = (entry.service.clone(), entry.incarnation);
+        self.change(address, service.scheduler, |servers| drop(servers.remove(position)));
+        self.throw_away(service.key, &service.servers[position], incarnation);
         Ok(Change { publish: true, ..Change::default() })
     }
 
@@ -415,13 +415,23 @@ impl Model {
         self.services.get(&place(&key(address)?))
     }
 
-    /// A service to be changed in a way that its scheduler has to see.
-    fn change(&mut self, address: &ServiceAddress) -> Option<&mut Service> {
+    /// Puts another service in the place of one, with real servers that `edit` has changed, so that its scheduler sees a
+    /// new version.
+    fn change(
+        &mut self,
+        address: &ServiceAddress,
+        scheduler: SchedulerKind,
+        edit: impl FnOnce(&mut Vec<Server>),
+    ) {
         let version = self.new_version();
-        let entry = self.services.get_mut(&place(&key(address)?))?;
-        let service = Arc::make_mut(&mut entry.service);
-        service.version = version;
-        Some(service)
+        let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
+        if let Some(entry) = entry {
+            let old = &entry.service;
+            let mut servers = old.servers.clone();
+            edit(&mut servers);
+            let new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
+            entry.service = Arc::new(new);
+        }
     }
 
     /// Unlike every version before, of any service: a service that gets the id of a deleted one does not inherit its
@@ -474,137 +484,6 @@ pub fn server_spec(server: &Server) -> ServerSpec {
 
 fn position(service: &Service, at: SocketAddr) -> Option<usize> {
     service.servers.iter().position(|server| server.port == at.port() && server.address == at.ip())
-}
-
-/// A higher limit, or none, lets connections into an overloaded server again at once (`__ip_vs_update_dest`).
-fn lets_in_again(old_upper: u32, new_upper: u32) -> bool {
-    new_upper == 0 || new_upper > old_upper
-}
-
-/// Everything about a service but whether it exists.
-fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBody> {
-    let service = &spec.service;
-    let scheduler = SchedulerKind::from_name(&spec.scheduler);
-    let to_come = SCHEDULERS_TO_COME.contains(&spec.scheduler.as_str());
-    if scheduler.is_none() && !to_come {
-        let known: Vec<_> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
-        let message = format!(
-            "virtual service {service}: no scheduler {:?}; there are {}",
-            spec.scheduler,
-            known.join(", ")
-        );
-        return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
-    }
-    if let Some(engine) = &spec.persistence_engine
-        && engine != PERSISTENCE_ENGINE_TO_COME
-    {
-        let message = format!("virtual service {service}: no persistence engine {engine:?}");
-        return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
-    }
-    if key(service).is_none() {
-        return Err(not_built_service(service));
-    }
-    let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
-    let Some(scheduler) = scheduler else { return not_built(format!("scheduler {}", spec.scheduler)) };
-    if let Some(engine) = &spec.persistence_engine {
-        return not_built(format!("persistence engine {engine}"));
-    }
-    if spec.persistence.is_some() {
-        return not_built("persistence".to_owned());
-    }
-    if spec.one_packet {
-        return not_built("one-packet scheduling".to_owned());
-    }
-    if !spec.scheduler_flags.is_empty() {
-        return not_built(format!("scheduler flags {}", spec.scheduler_flags.join(",")));
-    }
-    if service.port() == 0 {
-        let message = format!("virtual service {service}: port 0 is for persistent services only");
-        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
-    }
-    Ok(scheduler)
-}
-
-fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {
-    let out_of_range = |what: String| {
-        let message = format!("{}: {what}", name(service, spec.server));
-        Err(ErrorBody::new(ErrorKind::OutOfRange, message))
-    };
-    if spec.weight > MAX_WEIGHT {
-        return out_of_range(format!("weight {} is outside 0..={MAX_WEIGHT}", spec.weight));
-    }
-    if spec.lower_threshold > spec.upper_threshold {
-        let (lower, upper) = (spec.lower_threshold, spec.upper_threshold);
-        return out_of_range(format!("lower threshold {lower} is above the upper threshold {upper}"));
-    }
-    Ok(())
-}
-
-fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {
-    let invalid = |what: &str| {
-        let message = format!("{}: {what}", name(service, spec.server));
-        Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
-    };
-    if spec.server.is_ipv6() != service.is_ipv6() && spec.forward != ForwardMethod::Tunnel {
-        return invalid("only a tunnel leads to another address family");
-    }
-    if !is_unicast(spec.server.ip()) {
-        return invalid("the address is not unicast");
-    }
-    let not_built = |what: &str| Err(not_built(name(service, spec.server), what));
-    match spec.forward {
-        ForwardMethod::Masq if spec.tunnel.is_some() => invalid("a tunnel is asked for with masquerading"),
-        ForwardMethod::Masq if spec.server.port() == 0 => invalid("port 0 is for persistent services only"),
-        ForwardMethod::Masq => Ok(()),
-        ForwardMethod::Direct => not_built("direct routing (-g)"),
-        ForwardMethod::Tunnel => not_built("tunneling (-i)"),
-    }
-}
-
-/// What the kernel takes for a real server: not "this network" (0/8), multicast or broadcast (`inet_addr_type`);
-/// not ::, multicast, link-local or IPv4-mapped (`__ipv6_addr_type`).
-fn is_unicast(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast(),
-        IpAddr::V6(address) => {
-            !address.is_unspecified()
-                && !address.is_multicast()
-                && !address.is_unicast_link_local()
-                && address.to_ipv4_mapped().is_none()
-        }
-    }
-}
-
-fn name(service: &ServiceAddress, server: SocketAddr) -> String {
-    format!("real server {server} of {service}")
-}
-
-fn no_such_service(service: &ServiceAddress) -> ErrorBody {
-    ErrorBody::new(ErrorKind::NoSuchService, format!("virtual service {service}: no such service"))
-}
-
-fn service_not_defined(service: &ServiceAddress) -> ErrorBody {
-    ErrorBody::new(ErrorKind::ServiceNotDefined, format!("virtual service {service}: no such service"))
-}
-
-fn no_such_server(service: &ServiceAddress, server: SocketAddr) -> ErrorBody {
-    ErrorBody::new(ErrorKind::NoSuchServer, format!("{}: no such real server", name(service, server)))
-}
-
-fn full(who: String, what: &str, limit: usize) -> ErrorBody {
-    ErrorBody::new(ErrorKind::Full, format!("{who}: there is room for {limit} {what}"))
-}
-
-fn not_built(who: String, what: &str) -> ErrorBody {
-    ErrorBody::new(ErrorKind::NotBuilt, format!("{who}: {what} is not built yet"))
-}
-
-fn not_built_service(service: &ServiceAddress) -> ErrorBody {
-    let what = match service {
-        ServiceAddress::FwMark { .. } => "matching by firewall mark",
-        ServiceAddress::Endpoint { .. } => "SCTP",
-    };
-    not_built(format!("virtual service {service}"), what)
 }
 
 #[cfg(test)]

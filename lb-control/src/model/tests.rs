@@ -120,7 +120,7 @@ fn what_is_not_built_is_refused_by_name() {
                 service: service(WEB),
                 server: ServerSpec { forward: ForwardMethod::Direct, ..server(A) },
             },
-            "direct routing (-g)",
+            "direct routing (-g",
         ),
         (
             Command::AddServer {
