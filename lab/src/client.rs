@@ -1,0 +1,136 @@
+//! What clients do: fetch pages, send datagrams, ping, load.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::namespace::Namespace;
+
+/// `http://192.0.2.10:80/…` or, for IPv6, with brackets.
+pub fn url(address: IpAddr, port: u16, path: &str) -> String {
+    format!("http://{}{path}", SocketAddr::new(address, port))
+}
+
+/// Fetches a page with curl, over a connection of its own.
+///
+/// # Errors
+/// What curl says, or when it took longer than 5 s; any status other than 200.
+pub fn curl(client: &Namespace, url: &str) -> Result<String> {
+    client.run(10, "curl", &["--silent", "--show-error", "--fail", "--max-time", "5", url])
+}
+
+/// Sends `payload` from a new socket and returns the first answer, within a second.
+///
+/// # Errors
+/// The socket's: no answer in time, or what an ICMP error made of it (`ConnectionRefused` …).
+pub fn ask(client: &Namespace, server: SocketAddr, payload: &[u8]) -> std::io::Result<Vec<u8>> {
+    let exchange = client.enter(|| {
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => [0; 4].into(),
+            SocketAddr::V6(_) => [0; 16].into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.connect(server)?;
+        socket.send(payload)?;
+        let mut answer = vec![0; 65536];
+        let length = socket.recv(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
+    });
+    exchange.map_err(std::io::Error::other)?
+}
+
+/// How many of `count` echo requests were answered within a second each.
+///
+/// # Errors
+/// When ping cannot be run.
+pub fn ping(client: &Namespace, address: IpAddr, count: u32, extra: &[&str]) -> Result<u32> {
+    let (count, address) = (count.to_string(), address.to_string());
+    let mut arguments = vec!["-n", "-q", "-W", "1", "-i", "0.02", "-c", &count];
+    arguments.extend(extra);
+    arguments.push(&address);
+    let output = client.output(20, "ping", &arguments)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .find_map(|line| line.split(", ").find_map(|part| part.strip_suffix(" received")?.parse().ok()))
+        .with_context(|| format!("ping: {text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// What `wrk` measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load {
+    pub requests_per_second: f64,
+    /// Latency at the median and the 99th percentile, as wrk prints it (`1.23ms`).
+    pub p50: String,
+    pub p99: String,
+    /// Answers other than 2xx and socket errors, as wrk prints them; empty when there were none.
+    pub errors: String,
+}
+
+/// Loads a URL with wrk: one thread, `connections` kept open, for `seconds`.
+///
+/// # Errors
+/// What wrk says.
+pub fn wrk(client: &Namespace, url: &str, connections: u16, seconds: u16) -> Result<Load> {
+    let (connections, duration) = (connections.to_string(), format!("{seconds}s"));
+    let text = client.run(
+        u32::from(seconds) + 15,
+        "wrk",
+        &["-t1", "-c", &connections, "-d", &duration, "--latency", url],
+    )?;
+    parse_wrk(&text)
+}
+
+fn parse_wrk(text: &str) -> Result<Load> {
+    let value =
+        |label: &str| text.lines().find_map(|line| Some(line.trim().strip_prefix(label)?.trim().to_owned()));
+    let Some(rate) = value("Requests/sec:").and_then(|rate| rate.parse().ok()) else {
+        bail!("wrk did not say how many requests a second: {text}");
+    };
+    let errors: Vec<String> =
+        ["Socket errors:", "Non-2xx or 3xx responses:"].iter().filter_map(|label| value(label)).collect();
+    Ok(Load {
+        requests_per_second: rate,
+        p50: value("50%").unwrap_or_default(),
+        p99: value("99%").unwrap_or_default(),
+        errors: errors.join("; "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrk_is_read_with_its_errors() {
+        let text = "Running 1s test @ http://192.0.2.10:80/
+  1 threads and 10 connections
+  Latency Distribution
+     50%  236.00us
+     75%  310.00us
+     90%  427.00us
+     99%    1.02ms
+  30110 requests in 1.00s, 5.02MB read
+  Socket errors: connect 0, read 0, write 0, timeout 3
+Requests/sec:  30072.81
+Transfer/sec:      5.02MB
+";
+        let load = parse_wrk(text).unwrap();
+        assert_eq!(
+            load,
+            Load {
+                requests_per_second: 30072.81,
+                p50: "236.00us".to_owned(),
+                p99: "1.02ms".to_owned(),
+                errors: "connect 0, read 0, write 0, timeout 3".to_owned(),
+            }
+        );
+    }
+
+    #[test]
+    fn urls_of_ipv6_addresses_have_brackets() {
+        assert_eq!(url("2001:db8::10".parse().unwrap(), 80, "/x"), "http://[2001:db8::10]:80/x");
+    }
+}

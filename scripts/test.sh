@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Every test there is, one build for all of them; the last thing on the terminal is nextest's summary.
+#
+# The lab tests (package `lab`) and tests whose path holds `needs_root` change network namespaces: without root
+# they are left out, and we say so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '== %s\n' "$*"; }
+
+say "setup"
+scripts/setup.sh
+
+say "formatting and lints"
+scripts/lint.sh
+
+say "build (lbd and lbctl as the lab tests run them, same profile as the tests)"
+cargo build --locked --workspace --bins --profile test
+
+say "documentation tests"
+cargo test --locked --workspace --doc --quiet
+
+filter=()
+if [ "$(id -u)" -ne 0 ]; then
+  say "not root: the lab tests and tests named needs_root are skipped; run \`make test\` as root for them"
+  filter=(-E 'not (package(lab) & kind(test) & not binary(licences)) and not test(/needs_root/)')
+fi
+
+say "tests"
+exec cargo nextest run --locked --workspace "${filter[@]}" </dev/null
