@@ -26,6 +26,8 @@ reasons! {
     BadVlan = "bad_vlan",
     /// An 802.1Q tag that no interface of this host has.
     UnknownVlan = "unknown_vlan",
+    /// A unicast frame for another host's MAC address.
+    OtherHost = "other_host",
     TruncatedIpv4 = "truncated_ipv4",
     /// The version field is not that of the EtherType.
     BadIpVersion = "bad_ip_version",

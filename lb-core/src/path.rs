@@ -1,16 +1,53 @@
-//! A packet's road, stage by stage, over a burst of at most 32 packets.
+//! A packet's road, stage by stage, over a burst of at most 32 packets. This is the page to read first.
+//!
+//! ```text
+//! rx burst
+//!   → parse            bytes → headers, hash; malformed packets leave here with a drop reason
+//!   → steer            is this worker the flow's owner? if not: hand over
+//!   → look up          all buckets prefetched, then all entries, then compared
+//!   → known?  ── yes ─→ established: the entry holds the compiled rewrite and the next hop
+//!   └ no ─→ PREROUTING → route → INPUT (virtual service: schedule, bind; else up the twin)
+//!                              or FORWARD (routed)
+//!   → rewrite          addresses, ports, checksums, TTL, MAC
+//!   → tx burst
+//! ```
+//!
+//! A stage handles the whole burst before the next one begins, so that memory is on its way while other packets are
+//! worked on. The rest of the road is in the files of `path/`, one turning each.
+
+mod established;
+mod first;
+mod fragment;
+mod list;
+mod output;
+mod related;
+mod rewrite;
+mod steer;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+pub use list::FlowView;
+
 use crate::counters::WorkerCounters;
-use crate::ids::{PortId, ServerId, WorkerId};
+use crate::drop::DropReason;
+use crate::flow::{FlowHash, FlowRef, FlowTable};
+use crate::hook::Hook;
+use crate::icmp::RateLimiter;
+use crate::ids::{PortId, WorkerId};
+use crate::ipvs::scheduler;
+use crate::ipvs::state::Timeouts;
 use crate::mem::Region;
 use crate::packet::Packet;
-use crate::tables::{InterfaceId, Protocol, Tables};
-use crate::time::{Tick, Timeout};
+use crate::tables::{InterfaceId, Mac, Protocol, Tables};
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers, Parsed, parse};
 
 /// Packets that go down the road together.
 pub const BURST: usize = 32;
@@ -40,19 +77,6 @@ pub enum Steer {
     Fragment { sport: u16, dport: u16 },
 }
 
-/// One connection, as `ipvsadm -Lnc` lists it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FlowView {
-    pub protocol: Protocol,
-    pub client: (IpAddr, u16),
-    pub virtual_: (IpAddr, u16),
-    pub server: (IpAddr, u16),
-    pub server_id: ServerId,
-    /// The kernel's word: `ESTABLISHED`, `UDP` …
-    pub state: &'static str,
-    pub expires_in: Timeout,
-}
-
 /// What a worker's path is made with.
 pub struct PathConfig {
     pub worker: WorkerId,
@@ -66,58 +90,264 @@ pub struct PathConfig {
     pub memory: Region,
     /// Keys the hashes, so that nobody outside can aim at one bucket. The same for all workers.
     pub hash_seed: u64,
+    /// The moment at which timers begin to run.
+    pub now: Tick,
 }
 
 /// One worker's share of the packet logic: its flows, its timers, the tables it uses.
 pub struct Path<P> {
+    worker: WorkerId,
     tables: Arc<Tables>,
-    config: PathConfig,
-    waiting: Vec<P>,
+    timeouts: Timeouts,
+    flows: FlowTable,
+    schedulers: scheduler::States,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    mine: Arc<WorkerCounters>,
+    fragments: fragment::Fragments<P>,
+    waiting: waiting::Waiting<P>,
+    icmp_limit: RateLimiter,
+}
+
+/// What the stages find out about one packet.
+#[derive(Clone, Copy)]
+struct Seen {
+    headers: Headers,
+    hash: FlowHash,
+    guess: Option<FlowRef>,
+    kind: Kind,
+}
+
+/// Which turning a packet takes after the parser.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// TCP or UDP: it may belong to a connection.
+    Flow,
+    /// An ICMP error: its embedded packet may belong to one.
+    IcmpError,
+    /// Any other IP packet.
+    Routed,
+    /// Not IP, multicast, broadcast: Linux's.
+    Twin,
+    /// Kept back (a fragment before its first), or handed over to its owner.
+    Kept,
+    Dropped(DropReason),
 }
 
 impl<P: Packet> Path<P> {
     /// Takes all memory that it will ever use.
     pub fn new(config: PathConfig) -> Path<P> {
-        Path { tables: Arc::default(), config, waiting: Vec::new() }
+        let mine = config.counters[config.worker.index()].clone();
+        mine.flows.capacity.set(config.max_connections.into());
+        mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
+        let mut schedulers = scheduler::States::default();
+        schedulers.resize(mine.server_capacity());
+        let tables = Arc::new(Tables::default());
+        Path {
+            worker: config.worker,
+            timeouts: Timeouts::new(&tables.settings),
+            tables,
+            flows: FlowTable::new(
+                config.memory,
+                config.max_connections,
+                config.max_ipv6_connections,
+                config.hash_seed,
+                config.now,
+            ),
+            schedulers,
+            counters: config.counters,
+            mine,
+            fragments: fragment::Fragments::new(),
+            waiting: waiting::Waiting::new(),
+            icmp_limit: RateLimiter::new(config.now),
+        }
     }
 
     /// Uses `tables` from the next burst on; returns the ones used before, to be freed elsewhere.
     pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
+        self.timeouts = Timeouts::new(&tables.settings);
+        self.mine.turns.generation.set(tables.generation.into());
+        self.waiting.look_again();
         std::mem::replace(&mut self.tables, tables)
     }
 
     /// Takes a burst from a port.
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
-        let _ = (now, io, &self.config, &self.waiting);
-        burst.clear();
+        let mut seen = self.parse(burst);
+        if self.counters.len() > 1 {
+            self.steer(burst, &mut seen, now, io);
+        } else {
+            self.gather_fragments(burst, &mut seen, now);
+        }
+        self.look_up(burst, &mut seen);
+        self.go(burst, &seen, now, io);
+        self.release_fragments(now, io);
     }
 
     /// Takes packets that another worker handed over.
     pub fn receive_handed_over(
         &mut self,
-        burst: &mut ArrayVec<(P, Steer), BURST>,
+        handed: &mut ArrayVec<(P, Steer), BURST>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let _ = (now, io);
-        burst.clear();
+        let mut burst = Burst::new();
+        let mut steers: ArrayVec<Steer, BURST> = ArrayVec::new();
+        for (packet, steer) in handed.drain(..) {
+            burst.push(packet);
+            steers.push(steer);
+        }
+        let mut seen = self.parse(&mut burst);
+        for (seen, steer) in seen.iter_mut().zip(steers) {
+            if let Steer::Fragment { sport, dport } = steer {
+                self.join_fragment(seen, sport, dport);
+            }
+        }
+        self.look_up(&mut burst, &mut seen);
+        self.go(&mut burst, &seen, now, io);
     }
 
-    /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
-    pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
-        let _ = (port, now, io);
-        burst.clear();
+    /// Stage 1: bytes become headers and a hash, whose line of the index is fetched.
+    #[inline]
+    fn parse(&self, burst: &mut Burst<P>) -> ArrayVec<Seen, BURST> {
+        for packet in burst.iter() {
+            packet.prefetch();
+        }
+        let mut all = ArrayVec::new();
+        let mac = self.own_mac(burst);
+        for packet in burst.iter() {
+            let frame = packet.data();
+            let parsed = parse(frame, packet.frame_len(), packet.rx_checksums().ip);
+            let mut seen = Seen { headers: Headers::NONE, hash: FlowHash::default(), guess: None, kind: Kind::Twin };
+            match parsed {
+                Ok(Parsed::Ip(headers)) => {
+                    seen.kind = kind(frame, &headers, mac);
+                    if seen.kind == Kind::Flow {
+                        seen.hash = self.hash(frame, &headers);
+                        self.flows.prefetch_bucket(seen.hash);
+                    }
+                    seen.headers = headers;
+                }
+                Ok(Parsed::Other) => {}
+                Err(reason) => seen.kind = Kind::Dropped(reason),
+            }
+            all.push(seen);
+        }
+        all
+    }
+
+    #[inline]
+    fn hash(&self, frame: &[u8], headers: &Headers) -> FlowHash {
+        let (sport, dport, protocol) = (headers.sport, headers.dport, headers.protocol.0);
+        if headers.is_ipv6 {
+            let (src, dst) = (headers.ipv6_source(frame), headers.ipv6_destination(frame));
+            self.flows.hasher().ipv6(&src, &dst, sport, dport, protocol)
+        } else {
+            self.flows.hasher().ipv4(headers.src, headers.dst, sport, dport, protocol)
+        }
+    }
+
+    /// Stage 2: the index says which entries they most likely are; these are fetched.
+    #[inline]
+    fn look_up(&self, burst: &mut Burst<P>, all: &mut ArrayVec<Seen, BURST>) {
+        debug_assert!(burst.len() == all.len());
+        for seen in all.iter_mut() {
+            if seen.kind == Kind::Flow {
+                seen.guess = self.flows.guess(seen.hash);
+            }
+        }
+    }
+
+    /// Stages 3 and 4: compares, rewrites, sends; or takes a slower turning.
+    #[inline]
+    fn go(&mut self, burst: &mut Burst<P>, all: &ArrayVec<Seen, BURST>, now: Tick, io: &mut impl Io<P>) {
+        for (packet, seen) in burst.drain(..).zip(all) {
+            match seen.kind {
+                Kind::Flow => match self.find(packet.data(), seen) {
+                    Some(at) => self.established(packet, &seen.headers, at, now, io),
+                    None => self.first(packet, &seen.headers, now, io),
+                },
+                Kind::IcmpError => self.related(packet, &seen.headers, now, io),
+                Kind::Routed => self.route(packet, &seen.headers, now, io),
+                Kind::Twin => self.to_twin(packet, io),
+                Kind::Kept => {}
+                Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
+            }
+        }
+    }
+
+    /// Stage 3: is it the flow that it seems to be?
+    #[inline]
+    fn find(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
+        let h = &seen.headers;
+        if h.is_ipv6 {
+            return self.find_ipv6(frame, seen);
+        }
+        let guess = seen.guess?;
+        if self.flows.is_ipv4(guess, h.src, h.dst, h.sport, h.dport, h.protocol.0) {
+            return Some(guess);
+        }
+        self.flows.find_ipv4(seen.hash, h.src, h.dst, h.sport, h.dport, h.protocol.0)
+    }
+
+    fn find_ipv6(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
+        let h = &seen.headers;
+        let (src, dst) = (h.ipv6_source(frame), h.ipv6_destination(frame));
+        let guess = seen.guess?;
+        if self.flows.is_ipv6(guess, &src, &dst, h.sport, h.dport, h.protocol.0) {
+            return Some(guess);
+        }
+        self.flows.find_ipv6(seen.hash, &src, &dst, h.sport, h.dport, h.protocol.0)
     }
 
     /// Does what is due: expires flows, gives up on packets that wait too long. A bounded amount of work a call.
     pub fn turn(&mut self, now: Tick, io: &mut impl Io<P>) {
-        let _ = (now, io);
+        self.expire(now);
+        self.retry_waiting(now, io);
+        self.fragments.give_up(now, &self.mine);
+        self.count_fill();
     }
 
-    /// Lists connections, looking at up to `budget` entries from `cursor` on (0 at first). Returns the next
-    /// cursor, or `None` at the end.
-    pub fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut impl FnMut(FlowView)) -> Option<u32> {
-        let _ = (cursor, budget, now, visit);
-        None
+    /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
+    pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, _now: Tick, io: &mut impl Io<P>) {
+        self.mine.port(port).from_twin.add(burst.len() as u64);
+        for packet in burst.drain(..) {
+            io.transmit(port, packet);
+        }
+    }
+
+    /// Up to Linux, as it came.
+    fn to_twin(&mut self, packet: P, io: &mut impl Io<P>) {
+        let port = packet.port();
+        self.mine.port(port).to_twin.add(1);
+        io.to_twin(port, packet);
+    }
+
+    #[inline]
+    fn drop(&self, reason: DropReason, hook: Hook) {
+        self.mine.drop(reason, hook).add(1);
+    }
+
+    /// The MAC address of the port that the burst came by. (A port's VLANs share it.)
+    #[inline]
+    fn own_mac(&self, burst: &Burst<P>) -> Option<Mac> {
+        let port = burst.first()?.port();
+        let interface = self.tables.interfaces.find(port, 0)?;
+        Some(self.tables.interfaces.get(interface)?.mac)
+    }
+}
+
+/// Which turning an IP packet takes.
+#[inline]
+fn kind(frame: &[u8], headers: &Headers, mac: Option<Mac>) -> Kind {
+    let to: Mac = frame.first_chunk().copied().unwrap_or_default();
+    if mac.is_some_and(|mac| mac != to) {
+        // Broadcast and multicast frames are Linux's, whatever is in them.
+        return if to[0] & 1 == 1 { Kind::Twin } else { Kind::Dropped(DropReason::OtherHost) };
+    }
+    match headers.protocol {
+        _ if headers.is_for_twin => Kind::Twin,
+        Protocol::TCP | Protocol::UDP => Kind::Flow,
+        _ if headers.is_icmp_error() => Kind::IcmpError,
+        _ => Kind::Routed,
     }
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hashbrown::HashMap;
 
 use crate::ids::{ServerId, ServiceId};
-use crate::ipvs::SchedulerKind;
+use crate::ipvs::{SchedulerKind, scheduler};
 
 /// An IP protocol number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,9 +73,42 @@ pub struct Service {
     pub scheduler: SchedulerKind,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
-    /// Changes whenever a server is added, removed or edited, or the scheduler is exchanged: scheduler state
-    /// of another version starts anew.
+    /// Grows whenever a server is added, removed or edited (also when the edit changes nothing), or the scheduler is
+    /// exchanged; not when the service is edited otherwise. Never used twice for one id, also when the service
+    /// was deleted in between. Wraps.
     pub version: u32,
+    compiled: scheduler::Compiled,
+}
+
+impl Server {
+    /// Takes new connections: neither quiesced nor overloaded.
+    #[inline]
+    pub fn takes_new(&self) -> bool {
+        self.weight > 0 && !self.overloaded.load(Relaxed)
+    }
+}
+
+impl Service {
+    /// The service after a change from `old`, or a new one: with it, its scheduler's half is compiled.
+    ///
+    /// To be called for each change in turn, also for those that are never published: what a scheduler picks
+    /// next may depend on each list of servers that there was. Several changes at once count as removals, then
+    /// edits, then additions one by one.
+    pub fn new(
+        old: Option<&Service>,
+        id: ServiceId,
+        key: ServiceKey,
+        scheduler: SchedulerKind,
+        servers: Vec<Server>,
+        version: u32,
+    ) -> Service {
+        let compiled = scheduler::Compiled::new(old, scheduler, &servers, version);
+        Service { id, key, scheduler, servers, version, compiled }
+    }
+
+    pub(crate) fn compiled(&self) -> &scheduler::Compiled {
+        &self.compiled
+    }
 }
 
 /// All virtual services.
@@ -85,6 +118,7 @@ pub struct Services {
     by_server: Vec<Option<(Arc<Service>, u32)>>,
     ipv4: usize,
     ipv6: usize,
+    id_bound: usize,
 }
 
 impl Services {
@@ -101,6 +135,7 @@ impl Services {
                 IpAddr::V4(_) => all.ipv4 += 1,
                 IpAddr::V6(_) => all.ipv6 += 1,
             }
+            all.id_bound = all.id_bound.max(service.id.index() + 1);
             all.by_key.insert(service.key, service);
         }
         all
@@ -123,6 +158,11 @@ impl Services {
     #[inline]
     pub fn is_active(&self, is_ipv6: bool) -> bool {
         if is_ipv6 { self.ipv6 > 0 } else { self.ipv4 > 0 }
+    }
+
+    /// All [`ServiceId`]s are below this.
+    pub fn id_bound(&self) -> usize {
+        self.id_bound
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {

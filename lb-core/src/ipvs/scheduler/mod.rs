@@ -1,29 +1,261 @@
 //! Which real server gets a new connection: one file a scheduler, one row in the table.
+//!
+//! A scheduler has two halves. [`Compiled`] belongs to the [`Service`] and is made by the control plane whenever the
+//! service changes (hash tables; for the round robins, what past changes do to a cursor). [`State`] belongs
+//! to one worker and one service, outlives the snapshots, and is what a pick moves (cursors, caches). A pick
+//! allocates nothing and may change its state alone.
+//!
+//! Each file holds `Compiled` with `new(&Change)`, and `State` with
+//! - `new(&Compiled, version)`: a worker meets the service, or its scheduler was exchanged;
+//! - `follow(&mut self, &Compiled, &Service, from)`: the service changed since version `from`;
+//! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request)`: an index into `service.servers`.
+//!
+//! # One worker and several
+//! With one worker the picks are the kernel's, pick for pick. Each further worker has its own cursors: rr and wrr are
+//! exact for each worker by itself, so that with `w` workers the counts of two servers of equal weight
+//! differ by at most `w` (rr), or by a round's share of each worker (wrr). lc and wlc look at the sums over all
+//! workers; they can miss what another worker bound in the same burst, 32 connections at most.
 
-/// The schedulers' table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SchedulerKind {
-    Rr,
-    Wrr,
-    Lc,
-    Wlc,
+use std::net::IpAddr;
+
+use hashbrown::HashSet;
+
+use crate::ids::{ServerId, ServiceId};
+use crate::tables::{Server, Service};
+
+/// Active and inactive connections of a real server, over all workers.
+pub trait Loads {
+    fn active(&self, server: ServerId) -> u64;
+    fn inactive(&self, server: ServerId) -> u64;
+}
+
+/// What a scheduler may know of the packet that opens a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    pub client: (IpAddr, u16),
+    pub virtual_: (IpAddr, u16),
+}
+
+/// A change of a service, as a scheduler sees it.
+struct Change<'a> {
+    /// The service's version after the change.
+    version: u32,
+    /// The servers after the change.
+    servers: &'a [Server],
+    /// How many of them, from the head on, were added; 0 when the scheduler is new and the servers are not.
+    added: usize,
+    /// The servers removed, in the order of the list, each with the one that stood before it (`None`: the head).
+    removed: Vec<(ServerId, Option<ServerId>)>,
+}
+
+impl<'a> Change<'a> {
+    fn new(old: &[Server], servers: &'a [Server], version: u32) -> Change<'a> {
+        // What both lists end with did not change; mostly that is all but one server.
+        let same = old.iter().rev().zip(servers.iter().rev()).take_while(|(a, b)| a.id == b.id).count();
+        let (old, new) = (&old[..old.len() - same], &servers[..servers.len() - same]);
+        let ids = |servers: &[Server]| -> HashSet<ServerId> { servers.iter().map(|s| s.id).collect() };
+        let (were, are) = (ids(old), ids(new));
+        let added = new.iter().take_while(|server| !were.contains(&server.id)).count();
+        let mut removed = Vec::new();
+        let mut before = None;
+        for server in old {
+            if are.contains(&server.id) {
+                before = Some(server.id);
+            } else {
+                removed.push((server.id, before));
+            }
+        }
+        Change { version, servers, added, removed }
+    }
+}
+
+macro_rules! schedulers {
+    ($($(#[$doc:meta])* $module:ident: $kind:ident,)*) => {
+        $(mod $module;)*
+
+        /// The schedulers' table.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum SchedulerKind { $($(#[$doc])* $kind,)* }
+
+        impl SchedulerKind {
+            pub const ALL: &'static [SchedulerKind] = &[$(SchedulerKind::$kind,)*];
+
+            /// As in `ipvsadm -s`, in the config and in metric labels.
+            pub const fn name(self) -> &'static str {
+                match self { $(SchedulerKind::$kind => stringify!($module),)* }
+            }
+        }
+
+        #[derive(Clone, Debug)]
+        enum CompiledKind { $($kind($module::Compiled),)* }
+
+        impl CompiledKind {
+            fn new(kind: SchedulerKind, before: Option<&CompiledKind>, change: &Change<'_>) -> CompiledKind {
+                match kind {
+                    $(SchedulerKind::$kind => {
+                        let before = match before {
+                            Some(CompiledKind::$kind(before)) => Some(before),
+                            _ => None,
+                        };
+                        CompiledKind::$kind($module::Compiled::new(before, change))
+                    })*
+                }
+            }
+        }
+
+        #[derive(Clone, Debug)]
+        enum StateKind { $($kind($module::State),)* }
+
+        impl StateKind {
+            fn new(compiled: &CompiledKind) -> StateKind {
+                match compiled {
+                    $(CompiledKind::$kind(compiled) => StateKind::$kind($module::State::new(compiled)),)*
+                }
+            }
+
+            /// False when the state is another scheduler's.
+            fn follow(&mut self, compiled: &CompiledKind, service: &Service, from: u32) -> bool {
+                match (self, compiled) {
+                    $((StateKind::$kind(state), CompiledKind::$kind(compiled)) => {
+                        state.follow(compiled, service, from);
+                        true
+                    })*
+                    _ => false,
+                }
+            }
+
+            #[inline]
+            fn pick(
+                &mut self,
+                compiled: &CompiledKind,
+                service: &Service,
+                loads: &impl Loads,
+                request: &Request,
+            ) -> Option<usize> {
+                match (self, compiled) {
+                    $((StateKind::$kind(state), CompiledKind::$kind(compiled)) => {
+                        state.pick(compiled, service, loads, request)
+                    })*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+schedulers! {
+    /// Round robin.
+    rr: Rr,
+    /// Weighted round robin.
+    wrr: Wrr,
+    /// Least connections.
+    lc: Lc,
+    /// Weighted least connections.
+    wlc: Wlc,
 }
 
 impl SchedulerKind {
-    pub const ALL: &'static [SchedulerKind] =
-        &[SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Lc, SchedulerKind::Wlc];
-
-    /// As in `ipvsadm -s` and in the config.
-    pub const fn name(self) -> &'static str {
-        match self {
-            SchedulerKind::Rr => "rr",
-            SchedulerKind::Wrr => "wrr",
-            SchedulerKind::Lc => "lc",
-            SchedulerKind::Wlc => "wlc",
-        }
-    }
-
     pub fn from_name(name: &str) -> Option<SchedulerKind> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 }
+
+/// The half of a scheduler that the control plane makes.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The version of the service since which this scheduler has been its own.
+    epoch: u32,
+    kind: CompiledKind,
+}
+
+impl Compiled {
+    /// What `new` needs, after a change from `old`, or as a new service.
+    pub(crate) fn new(
+        old: Option<&Service>,
+        kind: SchedulerKind,
+        servers: &[Server],
+        version: u32,
+    ) -> Compiled {
+        let same = old.filter(|old| old.scheduler == kind);
+        let mut change = Change::new(same.map_or(&[], |old| &old.servers), servers, version);
+        if old.is_some() && same.is_none() {
+            change.added = 0;
+        }
+        Compiled {
+            epoch: same.map_or(version, |old| old.compiled().epoch),
+            kind: CompiledKind::new(kind, same.map(|old| &old.compiled().kind), &change),
+        }
+    }
+}
+
+/// The half of a scheduler that one worker keeps for one service.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    epoch: u32,
+    version: u32,
+    kind: Option<StateKind>,
+}
+
+impl State {
+    /// The index in `service.servers` of the server that gets a new connection; `None` when no server takes any.
+    #[inline]
+    pub fn pick(&mut self, service: &Service, loads: &impl Loads, request: &Request) -> Option<usize> {
+        let compiled = service.compiled();
+        if self.kind.is_none() || self.version != service.version || self.epoch != compiled.epoch {
+            self.catch_up(service);
+        }
+        self.kind.as_mut()?.pick(&compiled.kind, service, loads, request)
+    }
+
+    #[cold]
+    fn catch_up(&mut self, service: &Service) {
+        let compiled = service.compiled();
+        let followed = match &mut self.kind {
+            Some(kind) if self.epoch == compiled.epoch => kind.follow(&compiled.kind, service, self.version),
+            _ => false,
+        };
+        if !followed {
+            self.kind = Some(StateKind::new(&compiled.kind));
+        }
+        self.epoch = compiled.epoch;
+        self.version = service.version;
+    }
+}
+
+/// One worker's states, by [`ServiceId`].
+#[derive(Debug, Default)]
+pub struct States(Vec<State>);
+
+impl States {
+    /// Makes room for ids below `services`. Allocates: to be called when tables are adopted.
+    pub fn resize(&mut self, services: usize) {
+        if services > self.0.len() {
+            self.0.resize_with(services, State::default);
+        }
+    }
+
+    /// The state of this service; `None` without room for it.
+    #[inline]
+    pub fn get_mut(&mut self, service: ServiceId) -> Option<&mut State> {
+        self.0.get_mut(service.index())
+    }
+}
+
+/// True when this version came after `other`; versions wrap.
+fn is_newer(version: u32, other: u32) -> bool {
+    version != other && version.wrapping_sub(other) <= u32::MAX / 2
+}
+
+/// How many past changes are remembered for workers that have not seen a new connection since.
+const LOG: usize = 64;
+
+/// Appends, at the cost of the oldest.
+fn push_bounded<T>(log: &mut Vec<T>, entry: T) {
+    if log.len() == LOG {
+        log.remove(0);
+    }
+    log.push(entry);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,350 @@
+//! A flow's entry: one cache line for a connection, both its tuples in it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{FlowHash, Hasher};
+use crate::ids::ServerId;
+use crate::tables::{HopId, Protocol};
+use crate::time::{Tick, Timeout};
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    /// As the connection's first packet: from the client.
+    Original = 0,
+    /// Back to the client.
+    Reply = 1,
+}
+
+impl Direction {
+    #[inline]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    #[inline]
+    pub fn opposite(self) -> Direction {
+        match self {
+            Direction::Original => Direction::Reply,
+            Direction::Reply => Direction::Original,
+        }
+    }
+}
+
+/// A connection's entry, by its place in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FlowId(pub u32);
+
+/// A connection and a direction: what the index refers to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowRef(pub(super) u32);
+
+impl FlowRef {
+    #[inline]
+    pub fn new(id: FlowId, direction: Direction) -> FlowRef {
+        FlowRef(id.0 << 1 | direction as u32)
+    }
+
+    #[inline]
+    pub fn id(self) -> FlowId {
+        FlowId(self.0 >> 1)
+    }
+
+    #[inline]
+    pub fn direction(self) -> Direction {
+        if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
+    }
+}
+
+/// What a packet carries, in one direction. Ports are 0 where the protocol has none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Tuple {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub sport: u16,
+    pub dport: u16,
+    pub protocol: Protocol,
+}
+
+impl Tuple {
+    /// The tuple of a packet that answers this one's.
+    #[must_use]
+    pub fn reversed(self) -> Tuple {
+        Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol: self.protocol }
+    }
+
+    pub fn hash(&self, hasher: Hasher) -> FlowHash {
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                hasher.ipv4(src.into(), dst.into(), self.sport, self.dport, self.protocol.0)
+            }
+            (src, dst) => hasher.ipv6(&octets(src), &octets(dst), self.sport, self.dport, self.protocol.0),
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
+        IpAddr::V6(a) => a.octets(),
+    }
+}
+
+/// One direction's addresses and ports. For IPv6 the addresses are in [`Addresses`], and these are 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(super) struct Ends {
+    pub src: u32,
+    pub dst: u32,
+    pub sport: u16,
+    pub dport: u16,
+}
+
+/// An IPv6 connection's addresses, as on the wire: by direction, source and destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C, align(64))]
+pub(super) struct Addresses {
+    pub(super) ends: [[[u8; 16]; 2]; 2],
+}
+
+impl Addresses {
+    pub(super) fn new(original: &Tuple, reply: &Tuple) -> Addresses {
+        let ends = |tuple: &Tuple| [octets(tuple.src), octets(tuple.dst)];
+        Addresses { ends: [ends(original), ends(reply)] }
+    }
+}
+
+/// How a packet of one direction is changed, worked out once: what is added to its checksums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Deltas {
+    /// For the IPv4 header's checksum: addresses.
+    pub ip: u16,
+    /// For the transport checksum: addresses (pseudo-header) and ports.
+    pub l4: u16,
+}
+
+/// A connection, whole: 64 bytes for IPv4, 64 more for IPv6 addresses.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C, align(64))]
+pub struct Entry {
+    pub(super) ends: [Ends; 2],
+    deltas: [Deltas; 2],
+    /// Index of the IPv6 addresses; [`Entry::IPV4`] for IPv4.
+    pub(super) addresses: u32,
+    /// Time of the last packet, in ticks.
+    seen: u32,
+    /// Ticks after `seen` when it ends.
+    timeout: u32,
+    server: u32,
+    /// Of the tables that `hops` are from.
+    generation: u32,
+    hops: [u32; 2],
+    protocol: u8,
+    state: u8,
+    flags: u8,
+    in_use: u8,
+}
+
+impl Entry {
+    pub(super) const IPV4: u32 = u32::MAX;
+    const NO_HOP: u32 = u32::MAX;
+    /// Counted as inactive at its real server.
+    const INACTIVE: u8 = 1;
+    /// The real server was removed (under this generation of the tables).
+    const SERVER_REMOVED: u8 = 2;
+    /// IPVS is off for this family (under this generation of the tables).
+    const BYPASS: u8 = 4;
+
+    pub(super) fn new(new: &NewFlow, addresses: u32) -> Entry {
+        let ends = |tuple: &Tuple| {
+            let number = |address| match address {
+                IpAddr::V4(a) => u32::from(a),
+                IpAddr::V6(_) => 0,
+            };
+            Ends { src: number(tuple.src), dst: number(tuple.dst), sport: tuple.sport, dport: tuple.dport }
+        };
+        Entry {
+            ends: [ends(&new.original), ends(&new.reply)],
+            deltas: new.deltas,
+            addresses,
+            seen: new.now.0,
+            timeout: new.timeout.0,
+            server: new.server.0,
+            generation: 0,
+            hops: [Self::NO_HOP; 2],
+            protocol: new.original.protocol.0,
+            state: new.state,
+            flags: 0,
+            in_use: 1,
+        }
+    }
+
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        Protocol(self.protocol)
+    }
+
+    #[inline]
+    pub fn is_ipv6(&self) -> bool {
+        self.addresses != Self::IPV4
+    }
+
+    /// The protocol's own state (see [`crate::ipvs::state`]); it may be any number.
+    #[inline]
+    pub fn state(&self) -> u8 {
+        self.state
+    }
+
+    #[inline]
+    pub fn set_state(&mut self, state: u8) {
+        self.state = state;
+    }
+
+    #[inline]
+    pub fn server(&self) -> ServerId {
+        ServerId(self.server)
+    }
+
+    #[inline]
+    pub fn deltas(&self, direction: Direction) -> Deltas {
+        self.deltas[direction.index()]
+    }
+
+    /// New source and destination of an IPv4 packet that goes this way: the other direction's ends, swapped.
+    #[inline]
+    pub fn rewritten_ipv4(&self, direction: Direction) -> (u32, u32) {
+        let other = &self.ends[direction.index() ^ 1];
+        (other.dst, other.src)
+    }
+
+    /// New source and destination port of a packet that goes this way.
+    #[inline]
+    pub fn rewritten_ports(&self, direction: Direction) -> (u16, u16) {
+        let other = &self.ends[direction.index() ^ 1];
+        (other.dport, other.sport)
+    }
+
+    /// A packet came: it ends a timeout after `now`.
+    #[inline]
+    pub fn touch(&mut self, now: Tick) {
+        self.seen = now.0;
+    }
+
+    pub fn expires(&self) -> Tick {
+        Tick(self.seen).after(Timeout(self.timeout))
+    }
+
+    #[inline]
+    pub fn timeout(&self) -> Timeout {
+        Timeout(self.timeout)
+    }
+
+    /// The tables' generation that the cached next hops and flags are from.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Forgets what was cached, and caches under `generation` from now on.
+    pub fn renew(&mut self, generation: u32) {
+        self.generation = generation;
+        self.hops = [Self::NO_HOP; 2];
+        self.flags &= !(Self::SERVER_REMOVED | Self::BYPASS);
+    }
+
+    #[inline]
+    pub fn hop(&self, direction: Direction) -> Option<HopId> {
+        let hop = self.hops[direction.index()];
+        (hop != Self::NO_HOP).then_some(HopId(hop))
+    }
+
+    pub fn set_hop(&mut self, direction: Direction, hop: HopId) {
+        self.hops[direction.index()] = hop.0;
+    }
+
+    #[inline]
+    pub fn is_inactive(&self) -> bool {
+        self.flags & Self::INACTIVE != 0
+    }
+
+    pub fn set_inactive(&mut self, is: bool) {
+        self.set_flag(Self::INACTIVE, is);
+    }
+
+    #[inline]
+    pub fn is_server_removed(&self) -> bool {
+        self.flags & Self::SERVER_REMOVED != 0
+    }
+
+    pub fn set_server_removed(&mut self) {
+        self.set_flag(Self::SERVER_REMOVED, true);
+    }
+
+    #[inline]
+    pub fn is_bypassed(&self) -> bool {
+        self.flags & Self::BYPASS != 0
+    }
+
+    pub fn set_bypassed(&mut self) {
+        self.set_flag(Self::BYPASS, true);
+    }
+
+    /// True when neither of the two is set: the packet goes the ordinary way.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.flags & (Self::SERVER_REMOVED | Self::BYPASS) == 0
+    }
+
+    fn set_flag(&mut self, flag: u8, is: bool) {
+        self.flags = if is { self.flags | flag } else { self.flags & !flag };
+    }
+
+    /// A free entry remembers the next free one where a used one has its server.
+    pub(super) fn next_free(&self) -> u32 {
+        self.server
+    }
+
+    pub(super) fn set_next_free(&mut self, next: u32) {
+        self.in_use = 0;
+        self.server = next;
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use == 1
+    }
+
+    pub(super) fn set_timeout(&mut self, timeout: Timeout) {
+        self.timeout = timeout.0;
+    }
+
+    /// This direction's tuple.
+    pub(super) fn tuple(&self, direction: Direction, addresses: Option<&Addresses>) -> Tuple {
+        let ends = &self.ends[direction.index()];
+        let (src, dst) = match addresses {
+            Some(addresses) => {
+                let [src, dst] = addresses.ends[direction.index()];
+                (IpAddr::V6(Ipv6Addr::from(src)), IpAddr::V6(Ipv6Addr::from(dst)))
+            }
+            None => (IpAddr::V4(Ipv4Addr::from(ends.src)), IpAddr::V4(Ipv4Addr::from(ends.dst))),
+        };
+        Tuple { src, dst, sport: ends.sport, dport: ends.dport, protocol: Protocol(self.protocol) }
+    }
+}
+
+/// A connection to be entered.
+#[derive(Clone, Debug)]
+pub struct NewFlow {
+    pub original: Tuple,
+    /// As the answers come in: not yet translated.
+    pub reply: Tuple,
+    /// What translating a packet of each direction adds to its checksums.
+    pub deltas: [Deltas; 2],
+    pub server: ServerId,
+    pub state: u8,
+    pub timeout: Timeout,
+    pub now: Tick,
+}

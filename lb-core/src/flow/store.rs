@@ -1,0 +1,314 @@
+//! Where connections are kept: index, entries and addresses, without the timers.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple};
+use super::hash::{FlowHash, Hasher};
+use super::index::Index;
+use crate::mem::{Region, Slab};
+
+/// Changes with every change of what is in the region.
+const LAYOUT_VERSION: u32 = 1;
+const MAGIC: u64 = u64::from_be_bytes(*b"lbflows\0");
+
+/// What the region begins with: who wrote it, for what sizes, and the few values that are not in an array.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Header {
+    magic: u64,
+    seed: u64,
+    version: u32,
+    max_connections: u32,
+    max_ipv6: u32,
+    /// Entries and IPv6 addresses in use.
+    entries: PoolHead,
+    addresses: PoolHead,
+    _room: u32,
+}
+
+/// A pool of numbered places: those once used and free now are a list, the rest was never used.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct PoolHead {
+    free: u32,
+    never_used: u32,
+    used: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl PoolHead {
+    const EMPTY: PoolHead = PoolHead { free: NONE, never_used: 0, used: 0 };
+
+    fn take(&mut self, capacity: u32, next: impl Fn(u32) -> u32) -> Option<u32> {
+        let place = if self.free != NONE {
+            let place = self.free;
+            self.free = next(place);
+            place
+        } else if self.never_used < capacity {
+            self.never_used += 1;
+            self.never_used - 1
+        } else {
+            return None;
+        };
+        self.used += 1;
+        Some(place)
+    }
+
+    /// Returns what the freed place must remember: the next free one.
+    fn give(&mut self, place: u32) -> u32 {
+        self.used -= 1;
+        std::mem::replace(&mut self.free, place)
+    }
+}
+
+/// Why a connection was not entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError {
+    /// All entries (or all places for IPv6 addresses) are in use.
+    Full,
+    /// Both buckets of one of its tuples are full: rare, below 1 in 100,000 in a full table.
+    IndexFull,
+    /// One of its tuples belongs to this connection already.
+    Taken(FlowId),
+}
+
+pub struct Store {
+    header: Slab<Header>,
+    index: Index,
+    entries: Slab<Entry>,
+    addresses: Slab<Addresses>,
+    /// Of a free place for addresses, the next free one.
+    next_addresses: Slab<u32>,
+    hasher: Hasher,
+}
+
+impl Store {
+    pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
+        Region::bytes_for::<Header>(1)
+            + Index::bytes_for(max_connections)
+            + Region::bytes_for::<Entry>(max_connections as usize)
+            + Region::bytes_for::<Addresses>(max_ipv6_connections as usize)
+            + Region::bytes_for::<u32>(max_ipv6_connections as usize)
+    }
+
+    pub(super) fn take(
+        region: &mut Region,
+        max_connections: u32,
+        max_ipv6_connections: u32,
+        seed: u64,
+    ) -> Store {
+        assert!(max_connections < 1 << 31, "a flow's reference has 31 bits");
+        let mut header: Slab<Header> = region.take(1);
+        header[0] = Header {
+            magic: MAGIC,
+            seed,
+            version: LAYOUT_VERSION,
+            max_connections,
+            max_ipv6: max_ipv6_connections,
+            entries: PoolHead::EMPTY,
+            addresses: PoolHead::EMPTY,
+            _room: 0,
+        };
+        Store {
+            header,
+            index: Index::take(region, max_connections),
+            entries: region.take(max_connections as usize),
+            addresses: region.take(max_ipv6_connections as usize),
+            next_addresses: region.take(max_ipv6_connections as usize),
+            hasher: Hasher::new(seed),
+        }
+    }
+
+    #[inline]
+    pub fn hasher(&self) -> Hasher {
+        self.hasher
+    }
+
+    /// Connections, and of these IPv6 ones.
+    pub fn len(&self) -> (u32, u32) {
+        (self.header[0].entries.used, self.header[0].addresses.used)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len().0 == 0
+    }
+
+    /// First stage of a look-up: fetches the index's line.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: FlowHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Second stage: which entry it most likely is, and fetches that.
+    #[inline]
+    pub fn guess(&self, hash: FlowHash) -> Option<FlowRef> {
+        let guess = self.index.guess(hash)?;
+        self.entries.prefetch(guess.id().0 as usize);
+        Some(guess)
+    }
+
+    /// Third stage: whether the guess is right.
+    #[inline]
+    pub fn is_ipv4(&self, at: FlowRef, src: u32, dst: u32, sport: u16, dport: u16, protocol: u8) -> bool {
+        let Some(entry) = self.entries.get(at.id().0 as usize) else { return false };
+        let ends = &entry.ends[at.direction().index()];
+        ends.src == src
+            && ends.dst == dst
+            && ends.sport == sport
+            && ends.dport == dport
+            && entry.protocol().0 == protocol
+            && !entry.is_ipv6()
+    }
+
+    /// As [`FlowTable::is_ipv4`], with addresses as on the wire.
+    #[inline]
+    pub fn is_ipv6(
+        &self,
+        at: FlowRef,
+        src: &[u8; 16],
+        dst: &[u8; 16],
+        sport: u16,
+        dport: u16,
+        protocol: u8,
+    ) -> bool {
+        let Some(entry) = self.entries.get(at.id().0 as usize) else { return false };
+        let ends = &entry.ends[at.direction().index()];
+        let Some(addresses) = self.addresses.get(entry.addresses as usize) else { return false };
+        let [have_src, have_dst] = &addresses.ends[at.direction().index()];
+        ends.sport == sport
+            && ends.dport == dport
+            && entry.protocol().0 == protocol
+            && have_src == src
+            && have_dst == dst
+    }
+
+    /// All stages at once.
+    pub fn find(&self, tuple: &Tuple) -> Option<FlowRef> {
+        self.index.find(tuple.hash(self.hasher), |at| self.tuple(at.id(), at.direction()) == *tuple)
+    }
+
+    /// The rest of a look-up whose guess was wrong.
+    #[cold]
+    pub fn find_ipv4(
+        &self,
+        hash: FlowHash,
+        src: u32,
+        dst: u32,
+        sport: u16,
+        dport: u16,
+        protocol: u8,
+    ) -> Option<FlowRef> {
+        self.index.find(hash, |at| self.is_ipv4(at, src, dst, sport, dport, protocol))
+    }
+
+    #[inline]
+    pub fn entry(&self, id: FlowId) -> &Entry {
+        &self.entries[id.0 as usize]
+    }
+
+    #[inline]
+    pub fn entry_mut(&mut self, id: FlowId) -> &mut Entry {
+        &mut self.entries[id.0 as usize]
+    }
+
+    /// New source and destination of an IPv6 packet that goes this way, as on the wire.
+    #[inline]
+    pub fn rewritten_ipv6(&self, at: FlowRef) -> Option<&[[u8; 16]; 2]> {
+        let entry = &self.entries[at.id().0 as usize];
+        let addresses = self.addresses.get(entry.addresses as usize)?;
+        Some(&addresses.ends[at.direction().index() ^ 1])
+    }
+
+    pub fn tuple(&self, id: FlowId, direction: Direction) -> Tuple {
+        let entry = &self.entries[id.0 as usize];
+        entry.tuple(direction, self.addresses.get(entry.addresses as usize))
+    }
+
+    /// Enters a connection; it has no timer yet.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; the table is as it was.
+    pub(super) fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
+        let hashes = [new.original.hash(self.hasher), new.reply.hash(self.hasher)];
+        for (tuple, hash) in [&new.original, &new.reply].into_iter().zip(hashes) {
+            if let Some(at) = self.index.find(hash, |at| self.tuple(at.id(), at.direction()) == *tuple) {
+                return Err(InsertError::Taken(at.id()));
+            }
+        }
+        let id = self.allocate(new).ok_or(InsertError::Full)?;
+        let references = [FlowRef::new(id, Direction::Original), FlowRef::new(id, Direction::Reply)];
+        for (way, (hash, reference)) in hashes.into_iter().zip(references).enumerate() {
+            if !self.index_insert(hash, reference) {
+                if way == 1 {
+                    self.index.remove(hashes[0], references[0]);
+                }
+                self.free(id);
+                return Err(InsertError::IndexFull);
+            }
+        }
+        Ok(id)
+    }
+
+    fn index_insert(&mut self, hash: FlowHash, reference: FlowRef) -> bool {
+        let (entries, addresses, hasher) = (&self.entries, &self.addresses, self.hasher);
+        self.index.insert(hash, reference, |at| {
+            let entry = &entries[at.id().0 as usize];
+            entry.tuple(at.direction(), addresses.get(entry.addresses as usize)).hash(hasher)
+        })
+    }
+
+    fn allocate(&mut self, new: &NewFlow) -> Option<FlowId> {
+        let header = &mut self.header[0];
+        let entries = &self.entries;
+        let id = header.entries.take(header.max_connections, |place| entries[place as usize].next_free())?;
+        let mut addresses = Entry::IPV4;
+        if new.original.dst.is_ipv6() {
+            let next = &self.next_addresses;
+            let Some(place) = header.addresses.take(header.max_ipv6, |place| next[place as usize]) else {
+                let next_free = header.entries.give(id);
+                self.entries[id as usize].set_next_free(next_free);
+                return None;
+            };
+            addresses = place;
+            self.addresses[place as usize] = Addresses::new(&new.original, &new.reply);
+        }
+        self.entries[id as usize] = Entry::new(new, addresses);
+        Some(FlowId(id))
+    }
+
+    fn free(&mut self, id: FlowId) {
+        let header = &mut self.header[0];
+        let entry = &mut self.entries[id.0 as usize];
+        if let Some(next) = self.next_addresses.get_mut(entry.addresses as usize) {
+            *next = header.addresses.give(entry.addresses);
+        }
+        entry.set_next_free(header.entries.give(id.0));
+    }
+
+    /// Takes a connection, whose timer is gone, out of the index and frees its place.
+    pub(super) fn forget(&mut self, id: FlowId) {
+        for direction in [Direction::Original, Direction::Reply] {
+            let hash = self.tuple(id, direction).hash(self.hasher);
+            self.index.remove(hash, FlowRef::new(id, direction));
+        }
+        self.free(id);
+    }
+
+    pub(super) fn prefetch_entry(&self, id: u32) {
+        self.entries.prefetch(id as usize);
+    }
+
+    /// Visits the connections in places `from..to`; places beyond the table's end are none.
+    pub fn iter(&self, from: u32, to: u32) -> impl Iterator<Item = (FlowId, &Entry)> {
+        let end = to.min(self.header[0].entries.never_used);
+        (from..end)
+            .map(|place| (FlowId(place), &self.entries[place as usize]))
+            .filter(|(_, entry)| entry.is_in_use())
+    }
+
+    /// One more than the highest place that was ever in use.
+    pub fn places(&self) -> u32 {
+        self.header[0].entries.never_used
+    }
+}

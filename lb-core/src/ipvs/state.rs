@@ -1,0 +1,261 @@
+//! In which state is a connection, how long may it rest in it, does it count as active?
+//!
+//! Asked for each packet of a connection: a state is one byte in its flow, the next one is one look into a constant
+//! table, the timeout another. The states are those of the kernel's IPVS, which sees packets, not sockets:
+//! a client's FIN means `CLOSE_WAIT`, a server's `FIN_WAIT`. No sequence number is looked at.
+//!
+//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_proto_tcp.c` and `ip_vs_proto_udp.c`, and recorded packets.
+
+use crate::tables::Settings;
+use crate::time::Timeout;
+
+/// The state of a TCP connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum TcpState {
+    /// No packet seen yet.
+    #[default]
+    None,
+    Established,
+    SynSent,
+    SynRecv,
+    FinWait,
+    TimeWait,
+    Close,
+    CloseWait,
+    LastAck,
+    Listen,
+    SynAck,
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the client.
+    Input,
+    /// From the real server, through us.
+    Output,
+    /// From the client, when the server's answers do not come through us.
+    InputOnly,
+}
+
+use TcpState::{
+    Close, CloseWait, Established, FinWait, LastAck, Listen, None as New, SynAck, SynRecv, SynSent, TimeWait,
+};
+
+impl TcpState {
+    pub const ALL: [TcpState; 11] =
+        [New, Established, SynSent, SynRecv, FinWait, TimeWait, Close, CloseWait, LastAck, Listen, SynAck];
+
+    /// From memory that may hold anything: what is no state is `Close`.
+    #[inline]
+    pub const fn from_u8(value: u8) -> TcpState {
+        if (value as usize) < Self::ALL.len() { Self::ALL[value as usize] } else { Close }
+    }
+
+    /// As `ipvsadm -Lnc` prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            New => "NONE",
+            Established => "ESTABLISHED",
+            SynSent => "SYN_SENT",
+            SynRecv => "SYN_RECV",
+            FinWait => "FIN_WAIT",
+            TimeWait => "TIME_WAIT",
+            Close => "CLOSE",
+            CloseWait => "CLOSE_WAIT",
+            LastAck => "LAST_ACK",
+            Listen => "LISTEN",
+            SynAck => "SYNACK",
+        }
+    }
+
+    /// Counts as active: being set up, or established. A connection is active from its beginning on.
+    #[inline]
+    pub const fn is_active(self) -> bool {
+        ACTIVE >> self as u8 & 1 == 1
+    }
+
+    /// The state after a packet. `flags` is the last byte of the TCP header's flags; of several, RST counts
+    /// before SYN, SYN before FIN, FIN before ACK. A packet with none of them closes.
+    #[inline]
+    #[must_use]
+    pub const fn next(self, direction: Direction, flags: u8) -> TcpState {
+        let flags = (flags & 7 | flags >> 1 & 8) as usize;
+        NEXT[direction as usize][flags][self as usize]
+    }
+}
+
+const ACTIVE: u16 = 1 << Established as u16 | 1 << SynSent as u16 | 1 << SynRecv as u16 | 1 << SynAck as u16;
+
+/// Where SYN, FIN, ACK and RST lead from one state.
+type Row = (TcpState, [TcpState; 4]);
+
+const INPUT: [Row; 11] = [
+    (New, [SynRecv, Close, Established, Close]),
+    (Established, [Established, CloseWait, Established, Close]),
+    (SynSent, [Established, SynSent, SynSent, Close]),
+    (SynRecv, [SynRecv, TimeWait, Established, SynRecv]),
+    (FinWait, [SynRecv, TimeWait, FinWait, Close]),
+    (TimeWait, [SynRecv, TimeWait, TimeWait, Close]),
+    (Close, [SynRecv, Close, Close, Close]),
+    (CloseWait, [SynRecv, CloseWait, CloseWait, Close]),
+    (LastAck, [SynRecv, LastAck, Close, LastAck]),
+    (Listen, [SynRecv, Listen, Listen, Listen]),
+    (SynAck, [SynRecv, TimeWait, Established, SynRecv]),
+];
+
+const OUTPUT: [Row; 11] = [
+    (New, [SynSent, TimeWait, Established, Close]),
+    (Established, [Established, FinWait, Established, Close]),
+    (SynSent, [SynSent, SynSent, SynSent, SynSent]),
+    (SynRecv, [SynRecv, TimeWait, Established, Close]),
+    (FinWait, [SynSent, FinWait, FinWait, Close]),
+    (TimeWait, [SynSent, TimeWait, TimeWait, TimeWait]),
+    (Close, [SynSent, Close, Close, Close]),
+    (CloseWait, [SynSent, TimeWait, CloseWait, Close]),
+    (LastAck, [SynSent, LastAck, LastAck, Close]),
+    (Listen, [Listen, Listen, Established, Close]),
+    (SynAck, [SynRecv, TimeWait, Established, Close]),
+];
+
+/// Where a client's packet leads elsewhere when the server's answers are not seen.
+const INPUT_ONLY: [Row; 3] = [
+    (Established, [Established, FinWait, Established, Close]),
+    (FinWait, [SynRecv, FinWait, FinWait, Close]),
+    (SynAck, [SynRecv, TimeWait, Established, Close]),
+];
+
+/// By direction, by flags (FIN 1, SYN 2, RST 4, ACK 8), by state.
+static NEXT: [[[TcpState; 16]; 16]; 3] = {
+    let mut table = [[[Close; 16]; 16]; 3];
+    fill(&mut table[Direction::Input as usize], &INPUT);
+    fill(&mut table[Direction::Output as usize], &OUTPUT);
+    fill(&mut table[Direction::InputOnly as usize], &INPUT);
+    fill(&mut table[Direction::InputOnly as usize], &INPUT_ONLY);
+    table
+};
+
+const fn fill(table: &mut [[TcpState; 16]; 16], rows: &[Row]) {
+    let mut row = 0;
+    while row < rows.len() {
+        let (state, [syn, fin, ack, rst]) = rows[row];
+        let mut flags = 1;
+        while flags < 16 {
+            table[flags][state as usize] = match flags {
+                flags if flags & 4 != 0 => rst,
+                flags if flags & 2 != 0 => syn,
+                flags if flags & 1 != 0 => fin,
+                _ => ack,
+            };
+            flags += 1;
+        }
+        row += 1;
+    }
+}
+
+/// How `ipvsadm -Lnc` calls the one state of a UDP connection. It never counts as active.
+pub const UDP_STATE: &str = "UDP";
+
+/// How long a connection may rest in each state, made once from the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    tcp: [Timeout; 16],
+    pub udp: Timeout,
+}
+
+impl Timeouts {
+    pub fn new(settings: &Settings) -> Timeouts {
+        let mut tcp = [Timeout::from_secs(10); 16];
+        for (state, seconds) in [(New, 2), (SynSent, 120), (SynRecv, 60), (TimeWait, 120), (Close, 10)] {
+            tcp[state as usize] = Timeout::from_secs(seconds);
+        }
+        for (state, seconds) in [(CloseWait, 60), (LastAck, 30), (Listen, 120), (SynAck, 120)] {
+            tcp[state as usize] = Timeout::from_secs(seconds);
+        }
+        tcp[Established as usize] = settings.tcp;
+        tcp[FinWait as usize] = settings.tcp_fin;
+        Timeouts { tcp, udp: settings.udp }
+    }
+
+    #[inline]
+    pub const fn tcp(&self, state: TcpState) -> Timeout {
+        self.tcp[state as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIN: u8 = 1;
+    const SYN: u8 = 2;
+    const RST: u8 = 4;
+    const PSH: u8 = 8;
+    const ACK: u8 = 16;
+
+    #[test]
+    fn any_byte_is_a_state_and_what_is_none_is_close() {
+        for state in TcpState::ALL {
+            assert_eq!(TcpState::from_u8(state as u8), state);
+        }
+        for value in 11..=255 {
+            assert_eq!(TcpState::from_u8(value), Close);
+        }
+    }
+
+    #[test]
+    fn a_life_closed_by_the_client() {
+        let mut state = New;
+        for (direction, flags, expected) in [
+            (Direction::Input, SYN, SynRecv),
+            (Direction::Output, SYN | ACK, SynRecv),
+            (Direction::Input, ACK, Established),
+            (Direction::Input, ACK | FIN | PSH, CloseWait),
+            (Direction::Output, ACK, CloseWait),
+            (Direction::Output, ACK | FIN, TimeWait),
+            (Direction::Input, ACK, TimeWait),
+            (Direction::Input, SYN, SynRecv),
+        ] {
+            state = state.next(direction, flags);
+            assert_eq!(state, expected);
+        }
+    }
+
+    #[test]
+    fn a_client_that_is_seen_alone_goes_through_fin_wait() {
+        let next = |state: TcpState, flags| state.next(Direction::InputOnly, flags);
+        assert_eq!(next(Established, FIN | ACK), FinWait);
+        assert_eq!(next(FinWait, ACK), FinWait);
+        assert_eq!(next(New, SYN), SynRecv);
+        assert_eq!(next(SynRecv, RST), SynRecv);
+    }
+
+    #[test]
+    fn of_several_flags_the_strongest_counts_and_none_closes() {
+        for state in TcpState::ALL {
+            for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+                let next = |flags| state.next(direction, flags);
+                assert_eq!(next(RST | SYN | FIN | ACK), next(RST));
+                assert_eq!(next(SYN | FIN | ACK), next(SYN));
+                assert_eq!(next(FIN | ACK), next(FIN));
+                assert_eq!(next(0xe8), Close, "PSH, URG, ECE and CWR alone");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_govern_established_fin_wait_and_udp_alone() {
+        let secs = Timeout::from_secs;
+        let settings = Settings { tcp: secs(7), tcp_fin: secs(8), udp: secs(9), ..Settings::default() };
+        let (set, default) = (Timeouts::new(&settings), Timeouts::new(&Settings::default()));
+        assert_eq!((set.tcp(Established), set.tcp(FinWait), set.udp), (secs(7), secs(8), secs(9)));
+        for state in TcpState::ALL {
+            let same = set.tcp(state) == default.tcp(state);
+            assert_eq!(same, state != Established && state != FinWait, "{}", state.name());
+        }
+        let seconds = TcpState::ALL.map(|state| default.tcp(state).as_secs());
+        assert_eq!(seconds, [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120]);
+    }
+}

@@ -1,0 +1,176 @@
+//! A packet of a connection that is known: its entry holds the rewrite and the next hop.
+//!
+//! This is where nearly all packets go. The straight line is in `established`; whatever is not ordinary turns off it
+//! into a function of its own.
+
+use super::rewrite::{self, Outcome};
+use super::waiting::Undo;
+use super::{Io, Path};
+use crate::drop::DropReason;
+use crate::flow::{Direction, FlowId, FlowRef};
+use crate::hook::Hook;
+use crate::ipvs::state::{self, TcpState};
+use crate::packet::Packet;
+use crate::tables::{Protocol, Reachability, Way};
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers};
+
+/// SYN, of the TCP flags.
+const SYN: u8 = 2;
+
+impl<P: Packet> Path<P> {
+    #[inline]
+    pub(super) fn established(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if self.flows.entry(at.id()).generation() != self.tables.generation {
+            self.renew(at.id(), headers.is_ipv6);
+        }
+        let entry = self.flows.entry_mut(at.id());
+        if !entry.is_plain() && (entry.is_bypassed() || at.direction() == Direction::Original) {
+            return self.not_plain(packet, headers, at, now, io);
+        }
+        if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
+            let was = TcpState::from_u8(entry.state());
+            let is = was.next(side(at.direction()), headers.tcp_flags);
+            if was != is {
+                if starts_anew(was, at.direction(), headers) {
+                    self.end(at.id());
+                    return self.first(packet, headers, now, io);
+                }
+                self.change_state(at.id(), is);
+            }
+        }
+        self.count(headers, at, now);
+        let entry = self.flows.entry(at.id());
+        let hop = entry.hop(at.direction()).and_then(|hop| self.tables.neighbours.get(hop));
+        let Some(hop) = hop.filter(|hop| {
+            headers.ttl > 1 && headers.ip_len <= u32::from(hop.mtu) && hop.state == Reachability::Reachable
+        }) else {
+            return self.off_line(packet, headers, at, now, io);
+        };
+        let deltas = entry.deltas(at.direction());
+        let ports = entry.rewritten_ports(at.direction());
+        let outcome = match self.flows.rewritten_ipv6(at) {
+            None => {
+                rewrite::ipv4(packet.data_mut(), headers, entry.rewritten_ipv4(at.direction()), ports, deltas)
+            }
+            Some(addresses) => rewrite::ipv6(packet.data_mut(), headers, addresses, ports, deltas),
+        };
+        match outcome {
+            Outcome::Done => {}
+            Outcome::NeedsUdpChecksum => rewrite::fill_udp_checksum(&mut packet, headers),
+            Outcome::Unreadable => return self.drop(DropReason::Unsupported, Hook::Postrouting),
+        }
+        self.send(packet, headers, hop, io);
+    }
+
+    /// A packet of this connection came.
+    #[inline]
+    pub(super) fn count(&mut self, headers: &Headers, at: FlowRef, now: Tick) {
+        let entry = self.flows.entry_mut(at.id());
+        entry.touch(now);
+        let cell = self.mine.server(entry.server());
+        let bytes = u64::from(headers.ip_len);
+        match at.direction() {
+            Direction::Original => {
+                cell.in_packets.add(1);
+                cell.in_bytes.add(bytes);
+            }
+            Direction::Reply => {
+                cell.out_packets.add(1);
+                cell.out_bytes.add(bytes);
+            }
+        }
+    }
+
+    /// The tables changed since the connection's last packet: what was cached is looked up again.
+    #[cold]
+    pub(super) fn renew(&mut self, id: FlowId, is_ipv6: bool) {
+        let services = &self.tables.services;
+        let entry = self.flows.entry_mut(id);
+        let timeout = match entry.protocol() {
+            Protocol::TCP => self.timeouts.tcp(TcpState::from_u8(entry.state())),
+            _ => self.timeouts.udp,
+        };
+        entry.renew(self.tables.generation);
+        if !services.is_active(is_ipv6) {
+            entry.set_bypassed();
+        } else if services.server(entry.server()).is_none() {
+            entry.set_server_removed();
+        }
+        if entry.timeout() != timeout {
+            self.flows.set_timeout(id, timeout);
+        }
+    }
+
+    /// Its real server was removed, or IPVS is off.
+    #[cold]
+    fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        if self.flows.entry(at.id()).is_bypassed() {
+            self.route(packet, headers, now, io);
+        } else {
+            // The kernel drops silently and lets the timer run, so that adding the server again resumes. What the
+            // server still sends is still translated.
+            self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+    }
+
+    /// Not the straight line: the next hop is not known yet or does not answer, or the packet does not fit.
+    #[cold]
+    fn off_line(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        let before = self.flows.tuple(at.id(), at.direction());
+        let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        match self.check(headers, after.dst) {
+            Ok(Way::Hop(hop)) => self.flows.entry_mut(at.id()).set_hop(at.direction(), hop),
+            Ok(_) => {}
+            Err(refusal) => {
+                if at.direction() == Direction::Original && headers.ttl > 1 {
+                    // The kernel's IPVS quotes the packet as it would have left.
+                    rewrite::decrement_ttl(packet.data_mut(), headers);
+                }
+                return self.refuse(packet, headers, refusal, now, io);
+            }
+        }
+        let deltas = self.flows.entry(at.id()).deltas(at.direction());
+        match rewrite::any(packet.data_mut(), headers, &after, deltas) {
+            Outcome::Done => {}
+            Outcome::NeedsUdpChecksum => rewrite::fill_udp_checksum(&mut packet, headers),
+            Outcome::Unreadable => return self.drop(DropReason::Unsupported, Hook::Postrouting),
+        }
+        self.leave(packet, headers, after.dst, Some(Undo { before, deltas }), now, io);
+    }
+
+    /// Exchanges the connection's state, with what hangs on it: its timeout, and what it counts as.
+    fn change_state(&mut self, id: FlowId, state: TcpState) {
+        let entry = self.flows.entry_mut(id);
+        entry.set_state(state as u8);
+        let cell = self.mine.server(entry.server());
+        if state.is_active() == entry.is_inactive() {
+            entry.set_inactive(!state.is_active());
+            let (from, to) =
+                if state.is_active() { (&cell.inactive, &cell.active) } else { (&cell.active, &cell.inactive) };
+            from.sub(1);
+            to.add(1);
+        }
+        self.flows.set_timeout(id, self.timeouts.tcp(state));
+    }
+}
+
+#[inline]
+fn side(direction: Direction) -> state::Direction {
+    match direction {
+        Direction::Original => state::Direction::Input,
+        Direction::Reply => state::Direction::Output,
+    }
+}
+
+/// A client's SYN for a connection in TIME_WAIT begins a new one (the kernel's `conn_reuse_mode` 1).
+fn starts_anew(was: TcpState, direction: Direction, headers: &Headers) -> bool {
+    was == TcpState::TimeWait && direction == Direction::Original && headers.tcp_flags & SYN != 0
+}

@@ -1,0 +1,179 @@
+//! A packet of no connection that is known: PREROUTING, the routing decision, and INPUT with its virtual services.
+
+use std::sync::Arc;
+
+use super::rewrite;
+use super::{Io, Path};
+use crate::counters::WorkerCounters;
+use crate::drop::DropReason;
+use crate::flow::{Direction, Entry, FlowId, FlowRef, InsertError, NewFlow, Tuple};
+use crate::hook::Hook;
+use crate::icmp;
+use crate::ids::ServerId;
+use crate::ipvs::scheduler::{Loads, Request};
+use crate::ipvs::state::TcpState;
+use crate::packet::Packet;
+use crate::tables::{Protocol, Server, Service, ServiceKey};
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers};
+
+const SYN: u8 = 2;
+const RST: u8 = 4;
+
+/// Timers visited in one turn at most: some 20 µs of work.
+const TIMERS_PER_TURN: usize = 256;
+
+/// All workers' connections.
+struct AllWorkers<'a>(&'a [Arc<WorkerCounters>]);
+
+impl AllWorkers<'_> {
+    fn all(&self, server: ServerId) -> u64 {
+        self.active(server).wrapping_add(self.inactive(server))
+    }
+}
+
+impl Loads for AllWorkers<'_> {
+    fn active(&self, server: ServerId) -> u64 {
+        self.0.iter().map(|worker| worker.server(server).active.get()).fold(0, u64::wrapping_add)
+    }
+
+    fn inactive(&self, server: ServerId) -> u64 {
+        self.0.iter().map(|worker| worker.server(server).inactive.get()).fold(0, u64::wrapping_add)
+    }
+}
+
+impl<P: Packet> Path<P> {
+    /// PREROUTING and, when the packet is for a virtual service on this host, INPUT.
+    pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        self.mine.flows.missed.add(1);
+        if headers.fragment != Fragment::Later && self.tables.services.is_active(headers.is_ipv6) {
+            let (client, to) = (headers.source(packet.data()), headers.destination(packet.data()));
+            let key = ServiceKey { protocol: headers.protocol, address: to, port: headers.dport };
+            if let Some(service) = self.tables.services.find(&key)
+                && self.tables.routes.is_local(to)
+            {
+                let service = service.clone();
+                let original = Tuple {
+                    src: client,
+                    dst: to,
+                    sport: headers.sport,
+                    dport: headers.dport,
+                    protocol: headers.protocol,
+                };
+                return self.request(packet, headers, &service, original, now, io);
+            }
+        }
+        self.route(packet, headers, now, io);
+    }
+
+    /// IPVS at LOCAL_IN: schedules and binds.
+    fn request(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        service: &Arc<Service>,
+        original: Tuple,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | RST) != SYN {
+            // Not a beginning: the host's own stack answers, with an RST where one is due.
+            return self.to_twin(packet, io);
+        }
+        let request =
+            Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport) };
+        let picked = self
+            .schedulers
+            .get_mut(service.id)
+            .and_then(|state| state.pick(service, &AllWorkers(&self.counters), &request))
+            .and_then(|index| service.servers.get(index));
+        let Some(server) = picked.filter(|server| server.id.index() < self.mine.server_capacity()) else {
+            return self.answer(packet, headers, icmp::Kind::PortUnreachable, DropReason::NoServer, Hook::Input, now, io);
+        };
+        match self.bind(original, server, now) {
+            Some(at) => self.established(packet, headers, at, now, io),
+            None => self.drop(DropReason::FlowTableFull, Hook::Input),
+        }
+    }
+
+    /// Enters a connection to `server`. `None`: there is no room.
+    fn bind(&mut self, original: Tuple, server: &Server, now: Tick) -> Option<FlowRef> {
+        let after =
+            Tuple { src: original.src, dst: server.address, sport: original.sport, dport: server.port, ..original };
+        let reply = after.reversed();
+        let is_tcp = original.protocol == Protocol::TCP;
+        let new = NewFlow {
+            original,
+            reply,
+            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            server: server.id,
+            state: TcpState::None as u8,
+            timeout: if is_tcp { self.timeouts.tcp(TcpState::None) } else { self.timeouts.udp },
+            now,
+        };
+        let id = self.insert(&new)?;
+        let entry = self.flows.entry_mut(id);
+        entry.renew(self.tables.generation);
+        entry.set_inactive(!is_tcp);
+        let cell = self.mine.server(server.id);
+        if is_tcp { &cell.active } else { &cell.inactive }.add(1);
+        cell.connections.add(1);
+        self.mine.flows.inserted.add(1);
+        server.after_bind(AllWorkers(&self.counters).all(server.id));
+        Some(FlowRef::new(id, Direction::Original))
+    }
+
+    /// Enters a connection. One that has a tuple in common goes: of two connections of a client that look the same
+    /// to the real server, the newer one gets the answers, as in the kernel.
+    fn insert(&mut self, new: &NewFlow) -> Option<FlowId> {
+        loop {
+            match self.flows.insert(new) {
+                Ok(id) => return Some(id),
+                Err(InsertError::Taken(older)) => self.end(older),
+                Err(InsertError::Full) => {
+                    self.mine.flows.full.add(1);
+                    return None;
+                }
+                Err(InsertError::IndexFull) => {
+                    self.mine.flows.index_full.add(1);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Ends a connection before its time.
+    pub(super) fn end(&mut self, id: FlowId) {
+        unbind(self.flows.entry(id), &self.mine, &self.counters, &self.tables.services);
+        self.flows.remove(id);
+    }
+
+    pub(super) fn expire(&mut self, now: Tick) {
+        let (mine, counters, services) = (&self.mine, &self.counters, &self.tables.services);
+        self.flows.expire(now, TIMERS_PER_TURN, |entry| {
+            unbind(entry, mine, counters, services);
+            mine.flows.expired.add(1);
+        });
+    }
+
+    pub(super) fn count_fill(&self) {
+        let (entries, ipv6) = self.flows.len();
+        self.mine.flows.entries.set(entries.into());
+        self.mine.flows.ipv6_entries.set(ipv6.into());
+        self.mine.turns.waiting.set((self.waiting.len() + self.fragments.waiting()) as u64);
+    }
+}
+
+/// A connection leaves its real server.
+fn unbind(
+    entry: &Entry,
+    mine: &WorkerCounters,
+    all: &[Arc<WorkerCounters>],
+    services: &crate::tables::Services,
+) {
+    let cell = mine.server(entry.server());
+    if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
+    if let Some(server) = services.server(entry.server()) {
+        server.after_unbind(AllWorkers(all).all(server.id));
+    }
+}

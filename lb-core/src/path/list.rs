@@ -1,0 +1,53 @@
+//! Listing connections, a few places at a time, between two bursts.
+
+use std::net::IpAddr;
+
+use super::Path;
+use crate::flow::{Direction, Entry, FlowId};
+use crate::ids::ServerId;
+use crate::ipvs::state::{TcpState, UDP_STATE};
+use crate::packet::Packet;
+use crate::tables::Protocol;
+use crate::time::{Tick, Timeout};
+
+/// One connection, as `ipvsadm -Lnc` lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowView {
+    pub protocol: Protocol,
+    pub client: (IpAddr, u16),
+    pub virtual_: (IpAddr, u16),
+    pub server: (IpAddr, u16),
+    pub server_id: ServerId,
+    /// The kernel's word: `ESTABLISHED`, `UDP` …
+    pub state: &'static str,
+    pub expires_in: Timeout,
+}
+
+impl<P: Packet> Path<P> {
+    /// Lists connections, looking at up to `budget` places of the table from `cursor` on (0 at first). Returns the next
+    /// cursor, or `None` at the end.
+    pub fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut impl FnMut(FlowView)) -> Option<u32> {
+        let end = cursor.saturating_add(budget);
+        for (id, entry) in self.flows.iter(cursor, end) {
+            visit(self.view(id, entry, now));
+        }
+        (end < self.flows.places()).then_some(end)
+    }
+
+    fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
+        let original = self.flows.tuple(id, Direction::Original);
+        let reply = self.flows.tuple(id, Direction::Reply);
+        FlowView {
+            protocol: entry.protocol(),
+            client: (original.src, original.sport),
+            virtual_: (original.dst, original.dport),
+            server: (reply.src, reply.sport),
+            server_id: entry.server(),
+            state: match entry.protocol() {
+                Protocol::TCP => TcpState::from_u8(entry.state()).name(),
+                _ => UDP_STATE,
+            },
+            expires_in: Timeout(entry.expires().since(now)),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The way out: the routing decision for what no connection takes, the next hop, fragmentation, and what the director
+//! itself answers.
+
+use std::net::IpAddr;
+
+use super::rewrite;
+use super::waiting::Undo;
+use super::{Io, Path};
+use crate::drop::DropReason;
+use crate::hook::Hook;
+use crate::icmp;
+use crate::packet::Packet;
+use crate::tables::{Mac, NextHop, Reachability, Way};
+use crate::time::Tick;
+use crate::wire::parse::Headers;
+use crate::wire::{array_mut, fragment};
+
+/// Why a packet may not go on; its sender is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    Ttl,
+    /// For a next hop that takes so many bytes.
+    TooBig(u16),
+    NoRoute,
+    Forbidden,
+}
+
+impl<P: Packet> Path<P> {
+    /// A packet that belongs to no connection: to this host, or through it.
+    pub(super) fn route(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let to = headers.destination(packet.data());
+        match self.check(headers, to) {
+            Ok(Way::Local | Way::Linux) => self.to_twin(packet, io),
+            _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
+            Ok(_) => {
+                rewrite::decrement_ttl(packet.data_mut(), headers);
+                self.leave(packet, headers, to, None, now, io);
+            }
+            Err(refusal) => self.refuse(packet, headers, refusal, now, io),
+        }
+    }
+
+    /// Which way a packet to `to` goes, if it may.
+    pub(super) fn check(&self, headers: &Headers, to: IpAddr) -> Result<Way, Refusal> {
+        let way = self.tables.way(to);
+        match way {
+            Way::Local | Way::Linux => return Ok(way),
+            Way::NoRoute => return Err(Refusal::NoRoute),
+            Way::Forbidden => return Err(Refusal::Forbidden),
+            Way::Hop(_) | Way::Unresolved(..) => {}
+        }
+        if headers.ttl <= 1 {
+            return Err(Refusal::Ttl);
+        }
+        if let Way::Hop(hop) = way
+            && let Some(hop) = self.tables.neighbours.get(hop)
+            && headers.ip_len > u32::from(hop.mtu)
+            && headers.dont_fragment
+        {
+            return Err(Refusal::TooBig(hop.mtu));
+        }
+        Ok(way)
+    }
+
+    #[cold]
+    pub(super) fn refuse(&mut self, packet: P, headers: &Headers, refusal: Refusal, now: Tick, io: &mut impl Io<P>) {
+        let (kind, reason) = match refusal {
+            Refusal::Ttl => (icmp::Kind::TimeExceeded, DropReason::TtlExceeded),
+            Refusal::TooBig(mtu) => (icmp::Kind::TooBig { mtu }, DropReason::TooBig),
+            Refusal::NoRoute => (icmp::Kind::NetUnreachable, DropReason::NoRoute),
+            Refusal::Forbidden => (icmp::Kind::Prohibited, DropReason::RouteForbids),
+        };
+        self.answer(packet, headers, kind, reason, Hook::Forward, now, io);
+    }
+
+    /// Sends a packet, whose addresses and TTL are as they shall be, to the next hop towards `to`; if that is not known
+    /// yet, keeps it until it is. `undo` makes it again what it was when it came, for an answer to its sender.
+    pub(super) fn leave(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        to: IpAddr,
+        undo: Option<Undo>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        match self.tables.way(to) {
+            Way::Hop(hop) => match self.tables.neighbours.get(hop).copied() {
+                Some(hop) if hop.state == Reachability::Reachable => {
+                    if headers.ip_len > u32::from(hop.mtu) {
+                        self.send_in_pieces(packet, headers, &hop, io);
+                    } else {
+                        self.send(packet, headers, &hop, io);
+                    }
+                }
+                _ => self.wait(packet, headers, to, undo, now, io),
+            },
+            Way::Unresolved(..) => self.wait(packet, headers, to, undo, now, io),
+            // A real server on this host or behind an interface that is Linux's: its packets would have to come back
+            // by the twin.
+            Way::Local | Way::Linux => self.drop(DropReason::Unsupported, Hook::Postrouting),
+            Way::Forbidden => self.drop(DropReason::RouteForbids, Hook::Postrouting),
+            Way::NoRoute => self.drop(DropReason::NoRoute, Hook::Postrouting),
+        }
+    }
+
+    /// Writes the Ethernet header and sends.
+    #[inline]
+    pub(super) fn send(&self, mut packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
+        if (headers.vlan_len() != 0 || hop.vlan != 0) && !retag(&mut packet, headers, hop) {
+            return self.drop(DropReason::NoBuffer, Hook::Egress);
+        }
+        if let Some(macs) = array_mut::<12>(packet.data_mut(), 0) {
+            macs[..6].copy_from_slice(&hop.dst_mac);
+            macs[6..].copy_from_slice(&hop.src_mac);
+        }
+        io.transmit(hop.port, packet);
+    }
+
+    /// An IPv4 packet that does not fit and may be split (RFC 791 §3.2).
+    #[cold]
+    fn send_in_pieces(&mut self, packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
+        let mut pieces: super::Burst<P> = super::Burst::new();
+        if fragment::split(packet, headers, hop.mtu, || io.allocate(), &mut pieces).is_err() {
+            return self.drop(DropReason::NoBuffer, Hook::Egress);
+        }
+        for piece in pieces {
+            self.send(piece, headers, hop, io);
+        }
+    }
+
+    /// Drops a packet and tells its sender why, unless enough were told already.
+    pub(super) fn answer(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        kind: icmp::Kind,
+        reason: DropReason,
+        hook: Hook,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.drop(reason, hook);
+        let Some(source) = self.answers_from(packet.data(), packet.port(), headers) else { return };
+        if !self.icmp_limit.allow(now) {
+            self.mine.turns.icmp_suppressed.add(1);
+            return;
+        }
+        if icmp::make_error(&mut packet, headers, kind, source).is_ok() {
+            self.mine.turns.icmp_sent.add(1);
+            io.transmit(packet.port(), packet);
+        }
+    }
+
+    /// The address that an answer to this packet comes from: the one that it was sent to, when that is ours, else the
+    /// interface's (RFC 1812 §4.3.2.4).
+    fn answers_from(&self, frame: &[u8], port: crate::ids::PortId, headers: &Headers) -> Option<IpAddr> {
+        let to = headers.destination(frame);
+        if self.tables.routes.is_local(to) {
+            return Some(to);
+        }
+        let interface = self.tables.interfaces.get(self.tables.interfaces.find(port, headers.vlan)?)?;
+        if headers.is_ipv6 { interface.ipv6.map(IpAddr::V6) } else { interface.ipv4.map(IpAddr::V4) }
+    }
+}
+
+/// Exchanges the frame's 802.1Q tags for the next hop's. The MAC addresses are written by the caller.
+#[cold]
+fn retag<P: Packet>(packet: &mut P, headers: &Headers, hop: &NextHop) -> bool {
+    const TAG: u8 = 4;
+    let wanted = if hop.vlan == 0 { 0 } else { TAG };
+    if packet.move_start(headers.vlan_len() as isize - isize::from(wanted)).is_err() {
+        return false;
+    }
+    let ethertype: [u8; 2] = if headers.is_ipv6 { [0x86, 0xdd] } else { [0x08, 0x00] };
+    let types = size_of::<Mac>() * 2;
+    if wanted == 0 {
+        array_mut::<2>(packet.data_mut(), types).map(|field| *field = ethertype).is_some()
+    } else {
+        let [high, low] = hop.vlan.to_be_bytes();
+        let tag = [0x81, 0x00, high, low, ethertype[0], ethertype[1]];
+        array_mut::<6>(packet.data_mut(), types).map(|field| *field = tag).is_some()
+    }
+}

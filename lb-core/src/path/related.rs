@@ -1,0 +1,55 @@
+//! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
+
+use super::rewrite;
+use super::{Io, Path};
+use crate::drop::DropReason;
+use crate::flow::Direction;
+use crate::hook::Hook;
+use crate::icmp;
+use crate::packet::Packet;
+use crate::time::Tick;
+use crate::wire::parse::Headers;
+
+impl<P: Packet> Path<P> {
+    #[cold]
+    pub(super) fn related(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let embedded = match icmp::embedded(packet.data(), headers) {
+            Ok(embedded) => embedded,
+            Err(reason) => return self.drop(reason, Hook::Prerouting),
+        };
+        // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
+        let Some(at) = self.flows.find(&embedded.tuple.reversed()) else {
+            return self.route(packet, headers, now, io);
+        };
+        if self.flows.entry(at.id()).generation() != self.tables.generation {
+            self.renew(at.id(), headers.is_ipv6);
+        }
+        let entry = self.flows.entry(at.id());
+        if entry.is_bypassed() {
+            return self.route(packet, headers, now, io);
+        }
+        if entry.is_server_removed() && at.direction() == Direction::Original {
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        // As the embedded packet was when its sender sent it, and where the error belongs.
+        let inner = self.flows.tuple(at.id(), at.direction().opposite());
+        let (source, destination) = match at.direction() {
+            Direction::Original => (headers.source(packet.data()), inner.src),
+            Direction::Reply => (inner.dst, headers.destination(packet.data())),
+        };
+        match self.check(headers, destination) {
+            Ok(_) => {}
+            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+        }
+        let cell = self.mine.server(entry.server());
+        let (packets, bytes) = match at.direction() {
+            Direction::Original => (&cell.in_packets, &cell.in_bytes),
+            Direction::Reply => (&cell.out_packets, &cell.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(headers.ip_len));
+        icmp::translate(packet.data_mut(), headers, &embedded, source, destination, &inner);
+        rewrite::decrement_ttl(packet.data_mut(), headers);
+        self.leave(packet, headers, destination, None, now, io);
+    }
+}

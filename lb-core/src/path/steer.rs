@@ -1,0 +1,129 @@
+//! Steering: which worker owns a packet's flow, and fragments brought to it.
+//!
+//! The client's endpoint, the *outside* one, stands in both directions of a connection: as source on the way in, as
+//! destination on the way back. The owner is a hash of it, so that both directions come to the same worker whichever
+//! queue the port put them in. Fragments first go to the worker that a hash of their datagram names, which knows
+//! the ports from the first one and takes them on to the owner.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use super::{BURST, Burst, Io, Kind, Path, Seen, Steer};
+use crate::icmp;
+use crate::ids::WorkerId;
+use crate::packet::Packet;
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers};
+
+impl<P: Packet> Path<P> {
+    /// Takes out of the burst what is another worker's, and fragments that must wait.
+    #[cold]
+    pub(super) fn steer(
+        &mut self,
+        burst: &mut Burst<P>,
+        all: &mut ArrayVec<Seen, BURST>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let mut staying = Burst::new();
+        let mut staying_seen = ArrayVec::new();
+        for (packet, seen) in burst.drain(..).zip(all.drain(..)) {
+            let is_whole = seen.headers.fragment == Fragment::None || seen.kind != Kind::Flow;
+            let stays = if is_whole {
+                let owner = self.owner(&packet, &seen);
+                self.stay_or_go(packet, seen, owner, Steer::Plain, io)
+            } else {
+                let gatherer = self.gatherer(&packet, &seen.headers);
+                match self.stay_or_go(packet, seen, gatherer, Steer::Plain, io) {
+                    Some((packet, seen)) => self.gathered(packet, seen, now, io),
+                    None => None,
+                }
+            };
+            if let Some((packet, seen)) = stays {
+                staying.push(packet);
+                staying_seen.push(seen);
+            }
+        }
+        *burst = staying;
+        *all = staying_seen;
+    }
+
+    /// A fragment at the worker that gathers its datagram: it stays if it can be told whose it is and that is here.
+    pub(super) fn gathered(&mut self, packet: P, seen: Seen, now: Tick, io: &mut impl Io<P>) -> Option<(P, Seen)> {
+        let (packet, seen) = self.gather(packet, seen, now)?;
+        let owner = self.owner(&packet, &seen);
+        let steer = Steer::Fragment { sport: seen.headers.sport, dport: seen.headers.dport };
+        self.stay_or_go(packet, seen, owner, steer, io)
+    }
+
+    fn stay_or_go(
+        &self,
+        packet: P,
+        seen: Seen,
+        to: WorkerId,
+        steer: Steer,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Seen)> {
+        if to == self.worker {
+            return Some((packet, seen));
+        }
+        io.hand_over(to, packet, steer);
+        None
+    }
+
+    /// The owner of a packet's flow; packets of no flow stay where they are.
+    fn owner(&self, packet: &P, seen: &Seen) -> WorkerId {
+        if self.counters.len() == 1 {
+            return self.worker;
+        }
+        let (frame, headers) = (packet.data(), &seen.headers);
+        let (src, dst, sport, dport) = match seen.kind {
+            Kind::Flow => (headers.source(frame), headers.destination(frame), headers.sport, headers.dport),
+            Kind::IcmpError => match icmp::embedded(frame, headers) {
+                Ok(embedded) => {
+                    let like = embedded.tuple.reversed();
+                    (like.src, like.dst, like.sport, like.dport)
+                }
+                Err(_) => return self.worker,
+            },
+            _ => return self.worker,
+        };
+        let (address, port) = if self.is_inbound(packet, headers, dst) { (src, sport) } else { (dst, dport) };
+        self.hashed(number(address), port)
+    }
+
+    /// Whether the outside endpoint is the source.
+    fn is_inbound(&self, packet: &P, headers: &Headers, dst: IpAddr) -> bool {
+        if self.tables.routes.is_local(dst) {
+            return true;
+        }
+        let interfaces = &self.tables.interfaces;
+        // With clients on every interface, what is not for an address of ours is an answer to one.
+        interfaces.has_inside()
+            && interfaces
+                .find(packet.port(), headers.vlan)
+                .and_then(|id| interfaces.get(id))
+                .is_some_and(|interface| interface.outside)
+    }
+
+    /// The worker that gathers a datagram's fragments.
+    fn gatherer(&self, packet: &P, headers: &Headers) -> WorkerId {
+        let frame = packet.data();
+        let addresses =
+            number(headers.source(frame)) ^ number(headers.destination(frame)).rotate_left(64);
+        let id = headers.fragment_id;
+        self.hashed(addresses, (id ^ id >> 16) as u16)
+    }
+
+    fn hashed(&self, address: u128, port: u16) -> WorkerId {
+        WorkerId(self.flows.hasher().owner(address, port, self.counters.len() as u16))
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(a) => u128::from(u32::from(a)),
+        IpAddr::V6(a) => u128::from(a),
+    }
+}

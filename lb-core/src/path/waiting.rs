@@ -1,0 +1,122 @@
+//! Packets whose next hop is not resolved yet: kept, in a bounded number, while Linux is asked.
+
+use std::net::IpAddr;
+
+use super::rewrite;
+use super::{Io, Path};
+use crate::drop::DropReason;
+use crate::flow::{Deltas, Tuple};
+use crate::hook::Hook;
+use crate::icmp;
+use crate::packet::Packet;
+use crate::tables::{Reachability, Way};
+use crate::time::{Tick, Timeout};
+use crate::wire::parse::Headers;
+
+/// Packets that wait at most: in all, and for one address.
+const CAPACITY: usize = 512;
+const CAPACITY_EACH: usize = 64;
+/// How long at most. Linux gives up on a neighbour after three requests, a second apart.
+const PATIENCE: Timeout = Timeout::from_secs(4);
+/// How often those are looked for that waited too long.
+const ROUND: Timeout = Timeout::from_secs(1);
+
+/// What a rewritten packet was, and what the rewrite changed in its checksums.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Undo {
+    pub before: Tuple,
+    pub deltas: Deltas,
+}
+
+struct Held<P> {
+    packet: P,
+    headers: Headers,
+    to: IpAddr,
+    undo: Option<Undo>,
+    since: Tick,
+}
+
+pub(super) struct Waiting<P> {
+    held: Vec<Held<P>>,
+    /// Where `held` is moved while it is gone through; always empty otherwise.
+    spare: Vec<Held<P>>,
+    look_again: bool,
+    last_round: Tick,
+}
+
+impl<P> Waiting<P> {
+    pub(super) fn new() -> Waiting<P> {
+        Waiting {
+            held: Vec::with_capacity(CAPACITY),
+            spare: Vec::with_capacity(CAPACITY),
+            look_again: false,
+            last_round: Tick::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// There are new tables: a next hop may have been resolved.
+    pub(super) fn look_again(&mut self) {
+        self.look_again = true;
+    }
+}
+
+impl<P: Packet> Path<P> {
+    /// Keeps a packet that is as it shall leave, but for its Ethernet header.
+    pub(super) fn wait(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        to: IpAddr,
+        undo: Option<Undo>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if let Some((interface, neighbour)) = self.tables.neighbour_towards(to) {
+            io.resolve(interface, neighbour);
+        }
+        let held = &mut self.waiting.held;
+        if held.len() == CAPACITY || held.iter().filter(|held| held.to == to).count() >= CAPACITY_EACH {
+            return self.drop(DropReason::NeighbourQueueFull, Hook::Egress);
+        }
+        held.push(Held { packet, headers: *headers, to, undo, since: now });
+    }
+
+    /// Sends those on whose next hop is known now; gives up on those that waited too long or that nobody answers for.
+    pub(super) fn retry_waiting(&mut self, now: Tick, io: &mut impl Io<P>) {
+        let is_round = now.since(self.waiting.last_round) >= ROUND.0;
+        if self.waiting.held.is_empty() || !(self.waiting.look_again || is_round) {
+            return;
+        }
+        self.waiting.look_again = false;
+        self.waiting.last_round = now;
+        std::mem::swap(&mut self.waiting.held, &mut self.waiting.spare);
+        let mut all = std::mem::take(&mut self.waiting.spare);
+        for held in all.drain(..) {
+            let state = match self.tables.way(held.to) {
+                Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.state),
+                _ => None,
+            };
+            match state {
+                Some(Reachability::Reachable) => {
+                    self.leave(held.packet, &held.headers, held.to, held.undo, now, io);
+                }
+                Some(Reachability::Failed) => self.nobody_there(held, now, io),
+                None if now.since(held.since) >= PATIENCE.0 => self.nobody_there(held, now, io),
+                None => self.waiting.held.push(held),
+            }
+        }
+        self.waiting.spare = all;
+    }
+
+    fn nobody_there(&mut self, mut held: Held<P>, now: Tick, io: &mut impl Io<P>) {
+        if let Some(undo) = held.undo {
+            rewrite::undo(held.packet.data_mut(), &held.headers, &undo.before, undo.deltas);
+        }
+        let (kind, reason) = (icmp::Kind::HostUnreachable, DropReason::NeighbourFailed);
+        self.answer(held.packet, &held.headers, kind, reason, Hook::Egress, now, io);
+    }
+}

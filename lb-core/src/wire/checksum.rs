@@ -1,0 +1,289 @@
+//! The Internet checksum (RFC 1071), computed from the bytes or brought up to date by a difference (RFC 1624).
+//!
+//! A *sum* here is the folded one's-complement sum of 16-bit big-endian words, in host order and not yet
+//! complemented. It is 0 only when every word is; a sum of 0xffff is the other representation of zero, and what a
+//! correct packet adds up to with its checksum in it.
+
+use super::ipv4;
+use super::parse::{Fragment, Headers};
+use crate::tables::Protocol;
+
+/// Sum of `bytes`; an odd last byte counts as the upper half of a word.
+///
+/// Sums of pieces may be [added](add) when every piece but the last has an even length.
+#[inline]
+pub fn sum(bytes: &[u8]) -> u16 {
+    // One's-complement addition does not mind the byte order (RFC 1071 §2 (B)): words are added as the machine reads
+    // them, and the result is turned once. 2³² additions of 32-bit halves fit into the accumulator.
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let mut total = 0u64;
+    for chunk in chunks {
+        let word = u64::from_ne_bytes(*chunk);
+        total += (word & 0xffff_ffff) + (word >> 32);
+    }
+    let mut tail = [0; 8];
+    tail[..rest.len()].copy_from_slice(rest);
+    let word = u64::from_ne_bytes(tail);
+    total += (word & 0xffff_ffff) + (word >> 32);
+    u16::from_be(fold(total))
+}
+
+/// Sum of a header of 20 bytes, such as IPv4's without options: five additions.
+#[inline]
+pub fn sum20(bytes: &[u8; 20]) -> u16 {
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut total = 0u64;
+    for word in words {
+        total += u64::from(u32::from_ne_bytes(*word));
+    }
+    u16::from_be(fold(total))
+}
+
+/// Folds an accumulator of words to 16 bits, carries added back in.
+#[inline]
+const fn fold(total: u64) -> u16 {
+    let total = (total & 0xffff_ffff) + (total >> 32);
+    let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
+    let total = (total & 0xffff) + (total >> 16);
+    ((total & 0xffff) + (total >> 16)) as u16
+}
+
+/// One's-complement addition of two sums.
+#[inline]
+pub const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
+}
+
+/// The checksum field that belongs to a sum.
+#[inline]
+pub const fn finish(sum: u16) -> u16 {
+    !sum
+}
+
+/// As [`finish`], for UDP, where 0 means that there is no checksum and 0xffff is sent instead (RFC 768).
+#[inline]
+pub const fn finish_udp(sum: u16) -> u16 {
+    match !sum {
+        0 => 0xffff,
+        checksum => checksum,
+    }
+}
+
+/// True when a sum that includes its checksum field says that the bytes are as they were sent.
+#[inline]
+pub const fn is_good(sum: u16) -> bool {
+    sum == 0xffff
+}
+
+/// Sum of the pseudo-header of TCP and UDP over IPv4 (RFC 9293 §3.1). `len` is that of the transport header and its data.
+#[inline]
+pub fn pseudo_v4(src: u32, dst: u32, protocol: u8, len: u16) -> u16 {
+    fold(u64::from(src) + u64::from(dst) + u64::from(protocol) + u64::from(len))
+}
+
+/// Sum of the pseudo-header of TCP, UDP and ICMPv6 over IPv6 (RFC 8200 §8.1).
+#[inline]
+pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], protocol: u8, len: u32) -> u16 {
+    fold(u64::from(sum(src)) + u64::from(sum(dst)) + u64::from(protocol) + u64::from(len))
+}
+
+/// Sum of the pseudo-header of a packet whose transport header and data are `frame`'s: what a port that computes
+/// checksums wants to find in the field.
+#[inline]
+pub fn pseudo(frame: &[u8], headers: &Headers) -> u16 {
+    let len = headers.l4_len();
+    if headers.is_ipv6 {
+        let (src, dst) = (headers.ipv6_source(frame), headers.ipv6_destination(frame));
+        pseudo_v6(&src, &dst, headers.protocol.0, len as u32)
+    } else {
+        let Some(ip) = ipv4::header(frame, usize::from(headers.l3)) else { return 0 };
+        pseudo_v4(ipv4::source(ip), ipv4::destination(ip), headers.protocol.0, len as u16)
+    }
+}
+
+/// Sum of pseudo-header (none for ICMP over IPv4), transport header and data, the checksum field as it stands.
+///
+/// `None` when they are not all in `frame`: a chained packet, a fragment.
+pub fn of_transport(frame: &[u8], headers: &Headers) -> Option<u16> {
+    if headers.fragment != Fragment::None {
+        return None;
+    }
+    let data = frame.get(usize::from(headers.l4)..headers.end())?;
+    let pseudo = match headers.protocol {
+        Protocol::ICMP => 0,
+        _ => pseudo(frame, headers),
+    };
+    Some(add(pseudo, sum(data)))
+}
+
+/// What changing some words does to a checksum, to be applied to any field that covers them.
+///
+/// It is the sum of `~m + m'` of each word (RFC 1624 eqn. 3), so that two differences combine by addition, and one
+/// for a connection's rewrite can be computed once and kept. The default changes nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(transparent)]
+pub struct Delta(pub u16);
+
+impl Delta {
+    #[inline]
+    pub const fn word(old: u16, new: u16) -> Delta {
+        Delta(add(!old, new))
+    }
+
+    /// Two words at once: an IPv4 address, or both ports.
+    #[inline]
+    pub const fn double_word(old: u32, new: u32) -> Delta {
+        Delta(fold(!old as u64 + new as u64))
+    }
+
+    /// An IPv6 address.
+    #[inline]
+    pub fn address(old: &[u8; 16], new: &[u8; 16]) -> Delta {
+        Delta(add(!sum(old), sum(new)))
+    }
+
+    /// Both changes.
+    #[inline]
+    #[must_use]
+    pub const fn and(self, other: Delta) -> Delta {
+        Delta(add(self.0, other.0))
+    }
+
+    /// The change back.
+    #[inline]
+    #[must_use]
+    pub const fn reversed(self) -> Delta {
+        Delta(!self.0)
+    }
+
+    /// The checksum field after the change: `~(~HC + ~m + m')`. A wrong checksum stays wrong by as much.
+    ///
+    /// What it gives equals a computation over all bytes: with any non-zero word in them (a pseudo-header's protocol, an
+    /// IP version) the sum `~HC` of the bytes is never 0, and then no addition makes it 0.
+    #[inline]
+    pub const fn apply(self, checksum: u16) -> u16 {
+        !add(!checksum, self.0)
+    }
+
+    /// As [`apply`](Self::apply), for UDP: 0 is no checksum and stays so, and a result of 0 is sent as 0xffff (RFC 768).
+    #[inline]
+    pub const fn apply_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 { 0 } else { finish_udp(add(!checksum, self.0)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 1071 §4.1, word by word.
+    fn slow_sum(bytes: &[u8]) -> u16 {
+        let mut total = 0u32;
+        for pair in bytes.chunks(2) {
+            total += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+            if total > 0xffff {
+                total = (total & 0xffff) + 1;
+            }
+        }
+        total as u16
+    }
+
+    #[test]
+    fn example_of_rfc_1071_adds_up() {
+        assert_eq!(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+    }
+
+    #[test]
+    fn example_of_rfc_1624_does_not_give_the_other_zero() {
+        // RFC 1624 §4: HC 0xdd2f, word 0x5555 becomes 0x3285; the answer is 0x0000, not 0xffff.
+        assert_eq!(Delta::word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+        assert_eq!(Delta::word(0x5555, 0x3285).apply_udp(0xdd2f), 0xffff);
+    }
+
+    #[test]
+    fn no_checksum_stays_none_in_udp() {
+        assert_eq!(Delta::word(1, 2).apply_udp(0), 0);
+    }
+
+    #[test]
+    fn largest_words_do_not_overflow() {
+        assert_eq!(sum(&[0xff; 65_535]), slow_sum(&[0xff; 65_535]));
+        assert_eq!(sum(&[]), 0);
+        assert_eq!(Delta::double_word(0, u32::MAX).apply(0x1234), Delta::word(0, 0xffff).apply(0x1234));
+    }
+
+    proptest! {
+        #[test]
+        fn sum_equals_its_slow_twin(bytes in proptest::collection::vec(any::<u8>(), 0..200), skip in 0usize..8) {
+            let bytes = &bytes[skip.min(bytes.len())..];
+            prop_assert_eq!(sum(bytes), slow_sum(bytes));
+        }
+
+        #[test]
+        fn sum_of_twenty_bytes_equals_its_slow_twin(bytes: [u8; 20]) {
+            prop_assert_eq!(sum20(&bytes), slow_sum(&bytes));
+        }
+
+        #[test]
+        fn sums_of_pieces_add_up(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..100) {
+            let (first, second) = bytes.split_at((at * 2).min(bytes.len() & !1));
+            prop_assert_eq!(add(sum(first), sum(second)), slow_sum(&bytes));
+        }
+
+        #[test]
+        fn incremental_equals_full(
+            mut bytes in proptest::collection::vec(prop_oneof![Just(0u8), Just(0xff), any::<u8>()], 60..61),
+            word in prop_oneof![Just(0u16), Just(0xffff), any::<u16>()],
+            double in prop_oneof![Just(0u32), Just(u32::MAX), any::<u32>()],
+            address in prop_oneof![Just([0u8; 16]), Just([0xff; 16]), any::<[u8; 16]>()],
+        ) {
+            bytes[0] = 0x45;
+            let before = finish(slow_sum(&bytes));
+            let old_word = be16(bytes[4], bytes[5]);
+            let old_double = u32::from_be_bytes(bytes[8..12].try_into().unwrap());
+            let old_address: [u8; 16] = bytes[20..36].try_into().unwrap();
+            bytes[4..6].copy_from_slice(&word.to_be_bytes());
+            bytes[8..12].copy_from_slice(&double.to_be_bytes());
+            bytes[20..36].copy_from_slice(&address);
+            let delta = Delta::word(old_word, word)
+                .and(Delta::double_word(old_double, double))
+                .and(Delta::address(&old_address, &address));
+            let after = finish(slow_sum(&bytes));
+            prop_assert_eq!(delta.apply(before), after);
+            prop_assert_eq!(delta.reversed().apply(after), before);
+            // As UDP writes it: 0 never stands in the field.
+            let (before, after) = (finish_udp(!before), finish_udp(!after));
+            prop_assert_eq!(delta.apply_udp(before), after);
+        }
+
+        #[test]
+        fn wrong_checksum_stays_wrong(checksum: u16, error in 1u16..0xffff, old: u32, new: u32) {
+            let delta = Delta::double_word(old, new);
+            let wrong = add(checksum, error);
+            prop_assert_ne!(delta.apply(wrong) % 0xffff, delta.apply(checksum) % 0xffff);
+        }
+
+        #[test]
+        fn pseudo_headers_equal_their_bytes(src: [u8; 16], dst: [u8; 16], protocol: u8, len: u16) {
+            let v4 = [&src[..4], &dst[..4], &[0, protocol], &len.to_be_bytes()].concat();
+            prop_assert_eq!(
+                pseudo_v4(
+                    u32::from_be_bytes(src[..4].try_into().unwrap()),
+                    u32::from_be_bytes(dst[..4].try_into().unwrap()),
+                    protocol,
+                    len
+                ),
+                slow_sum(&v4)
+            );
+            let v6 = [&src[..], &dst[..], &u32::from(len).to_be_bytes(), &[0, 0, 0, protocol]].concat();
+            prop_assert_eq!(pseudo_v6(&src, &dst, protocol, u32::from(len)), slow_sum(&v6));
+        }
+    }
+
+    fn be16(high: u8, low: u8) -> u16 {
+        crate::wire::be16(high, low)
+    }
+}

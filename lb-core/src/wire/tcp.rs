@@ -1,0 +1,49 @@
+//! The TCP header (RFC 9293 §3.1).
+
+use super::checksum::Delta;
+use super::{array, array_mut, be16};
+
+/// Length without options.
+pub const LEN: usize = 20;
+/// Offset of the checksum.
+pub const CHECKSUM: usize = 16;
+
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const PSH: u8 = 0x08;
+pub const ACK: u8 = 0x10;
+pub const URG: u8 = 0x20;
+
+/// The fixed part of a header.
+pub type Header = [u8; LEN];
+
+#[inline]
+pub fn header(frame: &[u8], l4: usize) -> Option<&Header> {
+    array(frame, l4)
+}
+
+#[inline]
+pub fn header_mut(frame: &mut [u8], l4: usize) -> Option<&mut Header> {
+    array_mut(frame, l4)
+}
+
+#[inline]
+pub fn checksum(header: &Header) -> u16 {
+    be16(header[CHECKSUM], header[CHECKSUM + 1])
+}
+
+/// Writes both ports and brings the checksum up to date with `delta`: the change of the addresses and of these ports.
+#[inline]
+pub fn rewrite(header: &mut Header, sport: u16, dport: u16, delta: Delta) {
+    header[0..2].copy_from_slice(&sport.to_be_bytes());
+    header[2..4].copy_from_slice(&dport.to_be_bytes());
+    let checksum = delta.apply(checksum(header));
+    header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Writes the checksum field, as computed or as the pseudo-header's sum that a port wants to find there.
+#[inline]
+pub fn set_checksum(header: &mut Header, checksum: u16) {
+    header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+}
