@@ -16,6 +16,7 @@
 
 pub mod cleanup;
 pub mod client;
+pub mod demo;
 
 pub mod director;
 pub mod kernel_director;
