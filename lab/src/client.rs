@@ -1,6 +1,7 @@
 //! What clients do: fetch pages, send datagrams, ping, load.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -40,6 +41,87 @@ pub fn ask(client: &Namespace, server: SocketAddr, payload: &[u8]) -> std::io::R
         Ok(answer)
     });
     exchange.map_err(std::io::Error::other)?
+}
+
+/// An HTTP connection that is kept open and used again.
+#[derive(Debug)]
+pub struct KeptOpen {
+    stream: BufReader<TcpStream>,
+}
+
+impl KeptOpen {
+    /// Connects from the client's namespace; an answer is waited for 10 s at most.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn connect(client: &Namespace, server: SocketAddr) -> io::Result<KeptOpen> {
+        let connected = client.enter(|| TcpStream::connect_timeout(&server, Duration::from_secs(5)));
+        let stream = connected.map_err(io::Error::other)??;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(KeptOpen { stream: BufReader::new(stream) })
+    }
+
+    /// Its own end, as the server sees it.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn local(&self) -> io::Result<SocketAddr> {
+        self.stream.get_ref().local_addr()
+    }
+
+    /// How long an answer is waited for.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn set_patience(&self, limit: Duration) -> io::Result<()> {
+        self.stream.get_ref().set_read_timeout(Some(limit))
+    }
+
+    /// Asks for a page and reads it whole.
+    ///
+    /// # Errors
+    /// The socket's: no answer in time, connection closed.
+    pub fn get(&mut self, path: &str) -> io::Result<Vec<u8>> {
+        self.ask(path)?;
+        self.read(&mut |_| ())
+    }
+
+    /// Asks for a page without reading it.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn ask(&mut self, path: &str) -> io::Result<()> {
+        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n")
+    }
+
+    /// Reads the answer to [`KeptOpen::ask`]; `progress` is told of every 64 KiB how many bytes there are so far.
+    ///
+    /// # Errors
+    /// The socket's: no answer in time, connection closed.
+    pub fn read(&mut self, progress: &mut dyn FnMut(usize)) -> io::Result<Vec<u8>> {
+        let mut length = None;
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if line == "\r\n" {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("Content-Length:") {
+                length = value.trim().parse().ok();
+            }
+        }
+        let length: usize = length.ok_or_else(|| io::Error::other("an answer without Content-Length"))?;
+        let mut body = vec![0; length];
+        let mut done = 0;
+        for piece in body.chunks_mut(65536) {
+            self.stream.read_exact(piece)?;
+            done += piece.len();
+            progress(done);
+        }
+        Ok(body)
+    }
 }
 
 /// How many of `count` echo requests were answered within a second each.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -198,12 +198,20 @@ impl Director {
     /// # Errors
     /// When it cannot be started at all.
     pub fn spawn(lab: &Lab, plan: &LbdPlan, name: &str) -> Result<Director> {
-        let namespace = lab.director().clone();
         if plan.driver == Driver::AfPacket {
-            silence_kernel(&namespace)?;
+            silence_kernel(lab.director())?;
         }
+        Director::spawn_on(lab, &plan.toml(&socket(lab.dir())), name)
+    }
+
+    /// Starts `lbd` on a config file of the caller's own, without waiting.
+    ///
+    /// # Errors
+    /// When it cannot be started at all.
+    pub fn spawn_on(lab: &Lab, toml: &str, name: &str) -> Result<Director> {
+        let namespace = lab.director().clone();
         let config = lab.dir().join(format!("{name}.toml"));
-        fs::write(&config, plan.toml(&socket(lab.dir())))?;
+        fs::write(&config, toml)?;
         let lbd = program("lbd")?;
         let process =
             Process::spawn(&namespace, lab.dir(), name, utf8(&lbd)?, &["--config", utf8(&config)?])?;
@@ -252,11 +260,24 @@ impl Director {
     /// # Errors
     /// When it fails: what it said.
     pub fn ipvsadm(&self, arguments: &str) -> Result<String> {
+        let output = self.ipvsadm_output(arguments)?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("ipvsadm {arguments}: {}: {}", output.status, stderr.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `lbctl ipvsadm` with arguments separated by spaces, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn ipvsadm_output(&self, arguments: &str) -> Result<Output> {
         let lbctl = program("lbctl")?;
         let socket = self.socket();
         let mut all = vec!["--socket", utf8(&socket)?, "ipvsadm"];
         all.extend(arguments.split_whitespace());
-        self.namespace.run(10, utf8(&lbctl)?, &all)
+        self.namespace.output(10, utf8(&lbctl)?, &all)
     }
 
     /// The metrics page.

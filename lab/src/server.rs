@@ -1,8 +1,8 @@
 //! Real servers: nginx that answers with its name, and a UDP echo that does the same.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::Write;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,16 +136,11 @@ impl UdpEcho {
         let thread = std::thread::Builder::new().name(format!("echo-{role}")).spawn(move || {
             let mut datagram = vec![0; 65536];
             while !stopped.load(Ordering::Relaxed) {
-                match socket.recv_from(&mut datagram) {
-                    Ok((length, from)) => {
-                        let mut answer = format!("{role} ").into_bytes();
-                        answer.extend_from_slice(&datagram[..length]);
-                        let _lost_like_any_datagram = socket.send_to(&answer, from);
-                    }
-                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                    // An ICMP error about an earlier answer: the next datagram is none the worse.
-                    Err(_) => {}
-                }
+                // Nothing in time, or an ICMP error about an earlier answer: on to the next datagram.
+                let Ok((length, from)) = socket.recv_from(&mut datagram) else { continue };
+                let mut answer = format!("{role} ").into_bytes();
+                answer.extend_from_slice(&datagram[..length]);
+                let _lost_like_any_datagram = socket.send_to(&answer, from);
             }
         })?;
         Ok(UdpEcho { stop, thread: Some(thread) })
@@ -167,6 +162,53 @@ impl Drop for UdpEcho {
             let _ended = thread.join();
         }
     }
+}
+
+/// A TCP server that reads until the client has sent everything, then answers with how many bytes that was.
+#[derive(Debug)]
+pub struct Sink {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sink {
+    /// Starts it in the namespace, on an address and port of its own; it serves one client after the other.
+    ///
+    /// # Errors
+    /// When the address is taken or not there.
+    pub fn start(namespace: &Namespace, address: SocketAddr) -> Result<Sink> {
+        let listener = namespace.enter(|| TcpListener::bind(address))??;
+        listener.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("sink".to_owned()).spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        let _the_clients_loss = swallow(stream);
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            }
+        })?;
+        Ok(Sink { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let bytes = std::io::copy(&mut stream, &mut std::io::sink())?;
+    stream.write_all(bytes.to_string().as_bytes())
 }
 
 /// Writes a file of `mebibytes` that all nginx servers serve as `/files/<name>`; no two of its lines are the same.
