@@ -107,6 +107,9 @@ pub struct TurnCounters {
     pub turns: Counter,
     /// Generation of the tables in use.
     pub generation: Counter,
+    /// ICMP errors sent, and those not sent because enough were (RFC 1812 §4.3.2.8).
+    pub icmp_sent: Counter,
+    pub icmp_suppressed: Counter,
     /// Packets waiting for a next hop, and fragments waiting for their first.
     pub waiting: Counter,
 }
@@ -154,7 +157,7 @@ impl WorkerCounters {
     }
 
     #[inline]
-    pub fn drop(&self, reason: DropReason, hook: Hook) -> &Counter {
+    pub fn dropped(&self, reason: DropReason, hook: Hook) -> &Counter {
         &self.drops[reason as usize][hook as usize]
     }
 }

@@ -96,6 +96,4 @@ reasons! {
     TxFull = "tx_full",
     /// No packet buffer is free.
     NoBuffer = "no_buffer",
-    /// An ICMP message was not sent because enough were already (RFC 1812 §4.3.2.8).
-    IcmpRateLimited = "icmp_rate_limited",
 }

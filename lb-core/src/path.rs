@@ -39,7 +39,7 @@ use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::{FlowHash, FlowRef, FlowTable};
 use crate::hook::Hook;
-use crate::icmp::RateLimiter;
+use crate::icmp::{RateLimit, is_translatable};
 use crate::ids::{PortId, WorkerId};
 use crate::ipvs::scheduler;
 use crate::ipvs::state::Timeouts;
@@ -105,7 +105,7 @@ pub struct Path<P> {
     mine: Arc<WorkerCounters>,
     fragments: fragment::Fragments<P>,
     waiting: waiting::Waiting<P>,
-    icmp_limit: RateLimiter,
+    icmp_limit: RateLimit,
 }
 
 /// What the stages find out about one packet.
@@ -115,6 +115,12 @@ struct Seen {
     hash: FlowHash,
     guess: Option<FlowRef>,
     kind: Kind,
+}
+
+impl Seen {
+    fn new(headers: Headers) -> Seen {
+        Seen { headers, hash: FlowHash::default(), guess: None, kind: Kind::Flow }
+    }
 }
 
 /// Which turning a packet takes after the parser.
@@ -128,8 +134,6 @@ enum Kind {
     Routed,
     /// Not IP, multicast, broadcast: Linux's.
     Twin,
-    /// Kept back (a fragment before its first), or handed over to its owner.
-    Kept,
     Dropped(DropReason),
 }
 
@@ -158,7 +162,7 @@ impl<P: Packet> Path<P> {
             mine,
             fragments: fragment::Fragments::new(),
             waiting: waiting::Waiting::new(),
-            icmp_limit: RateLimiter::new(config.now),
+            icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
         }
     }
 
@@ -173,12 +177,10 @@ impl<P: Packet> Path<P> {
     /// Takes a burst from a port.
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         let mut seen = self.parse(burst);
-        if self.counters.len() > 1 {
+        if self.counters.len() > 1 || seen.iter().any(|seen| seen.headers.fragment != Fragment::None) {
             self.steer(burst, &mut seen, now, io);
-        } else {
-            self.gather_fragments(burst, &mut seen, now);
         }
-        self.look_up(burst, &mut seen);
+        self.look_up(&mut seen);
         self.go(burst, &seen, now, io);
         self.release_fragments(now, io);
     }
@@ -196,19 +198,16 @@ impl<P: Packet> Path<P> {
             burst.push(packet);
             steers.push(steer);
         }
-        let mut seen = self.parse(&mut burst);
-        for (seen, steer) in seen.iter_mut().zip(steers) {
-            if let Steer::Fragment { sport, dport } = steer {
-                self.join_fragment(seen, sport, dport);
-            }
-        }
-        self.look_up(&mut burst, &mut seen);
+        let mut seen = self.parse(&burst);
+        self.join_handed_over(&mut burst, &mut seen, &steers, now, io);
+        self.look_up(&mut seen);
         self.go(&mut burst, &seen, now, io);
+        self.release_fragments(now, io);
     }
 
     /// Stage 1: bytes become headers and a hash, whose line of the index is fetched.
     #[inline]
-    fn parse(&self, burst: &mut Burst<P>) -> ArrayVec<Seen, BURST> {
+    fn parse(&self, burst: &Burst<P>) -> ArrayVec<Seen, BURST> {
         for packet in burst.iter() {
             packet.prefetch();
         }
@@ -217,18 +216,14 @@ impl<P: Packet> Path<P> {
         for packet in burst.iter() {
             let frame = packet.data();
             let parsed = parse(frame, packet.frame_len(), packet.rx_checksums().ip);
-            let mut seen = Seen { headers: Headers::NONE, hash: FlowHash::default(), guess: None, kind: Kind::Twin };
-            match parsed {
-                Ok(Parsed::Ip(headers)) => {
-                    seen.kind = kind(frame, &headers, mac);
-                    if seen.kind == Kind::Flow {
-                        seen.hash = self.hash(frame, &headers);
-                        self.flows.prefetch_bucket(seen.hash);
-                    }
-                    seen.headers = headers;
-                }
-                Ok(Parsed::Other) => {}
-                Err(reason) => seen.kind = Kind::Dropped(reason),
+            let mut seen = match parsed {
+                Ok(Parsed::Ip(headers)) => Seen { kind: kind(frame, &headers, mac), ..Seen::new(headers) },
+                Ok(Parsed::Other) => Seen { kind: Kind::Twin, ..Seen::new(Headers::default()) },
+                Err(reason) => Seen { kind: Kind::Dropped(reason), ..Seen::new(Headers::default()) },
+            };
+            if seen.kind == Kind::Flow {
+                seen.hash = self.hash(frame, &seen.headers);
+                self.flows.prefetch_bucket(seen.hash);
             }
             all.push(seen);
         }
@@ -248,8 +243,7 @@ impl<P: Packet> Path<P> {
 
     /// Stage 2: the index says which entries they most likely are; these are fetched.
     #[inline]
-    fn look_up(&self, burst: &mut Burst<P>, all: &mut ArrayVec<Seen, BURST>) {
-        debug_assert!(burst.len() == all.len());
+    fn look_up(&self, all: &mut ArrayVec<Seen, BURST>) {
         for seen in all.iter_mut() {
             if seen.kind == Kind::Flow {
                 seen.guess = self.flows.guess(seen.hash);
@@ -269,7 +263,6 @@ impl<P: Packet> Path<P> {
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
                 Kind::Routed => self.route(packet, &seen.headers, now, io),
                 Kind::Twin => self.to_twin(packet, io),
-                Kind::Kept => {}
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
         }
@@ -324,7 +317,7 @@ impl<P: Packet> Path<P> {
 
     #[inline]
     fn drop(&self, reason: DropReason, hook: Hook) {
-        self.mine.drop(reason, hook).add(1);
+        self.mine.dropped(reason, hook).add(1);
     }
 
     /// The MAC address of the port that the burst came by. (A port's VLANs share it.)
@@ -347,7 +340,7 @@ fn kind(frame: &[u8], headers: &Headers, mac: Option<Mac>) -> Kind {
     match headers.protocol {
         _ if headers.is_for_twin => Kind::Twin,
         Protocol::TCP | Protocol::UDP => Kind::Flow,
-        _ if headers.is_icmp_error() => Kind::IcmpError,
+        _ if is_translatable(headers) => Kind::IcmpError,
         _ => Kind::Routed,
     }
 }

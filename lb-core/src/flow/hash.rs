@@ -14,6 +14,11 @@ impl FlowHash {
         ((self.0 >> 48) as u16).max(1)
     }
 
+    /// A number below `n`.
+    pub fn below(self, n: u32) -> usize {
+        scale(self.0 as u32, n)
+    }
+
     /// A number below `buckets`.
     #[inline]
     pub(super) fn first_bucket(self, buckets: u32) -> usize {

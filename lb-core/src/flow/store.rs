@@ -202,6 +202,20 @@ impl Store {
         self.index.find(hash, |at| self.is_ipv4(at, src, dst, sport, dport, protocol))
     }
 
+    /// As [`Store::find_ipv4`].
+    #[cold]
+    pub fn find_ipv6(
+        &self,
+        hash: FlowHash,
+        src: &[u8; 16],
+        dst: &[u8; 16],
+        sport: u16,
+        dport: u16,
+        protocol: u8,
+    ) -> Option<FlowRef> {
+        self.index.find(hash, |at| self.is_ipv6(at, src, dst, sport, dport, protocol))
+    }
+
     #[inline]
     pub fn entry(&self, id: FlowId) -> &Entry {
         &self.entries[id.0 as usize]
@@ -214,10 +228,11 @@ impl Store {
 
     /// New source and destination of an IPv6 packet that goes this way, as on the wire.
     #[inline]
-    pub fn rewritten_ipv6(&self, at: FlowRef) -> Option<&[[u8; 16]; 2]> {
+    pub fn rewritten_ipv6(&self, at: FlowRef) -> Option<(&[u8; 16], &[u8; 16])> {
         let entry = &self.entries[at.id().0 as usize];
         let addresses = self.addresses.get(entry.addresses as usize)?;
-        Some(&addresses.ends[at.direction().index() ^ 1])
+        let [src, dst] = &addresses.ends[at.direction().index() ^ 1];
+        Some((dst, src))
     }
 
     pub fn tuple(&self, id: FlowId, direction: Direction) -> Tuple {

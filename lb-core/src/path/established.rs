@@ -73,9 +73,14 @@ impl<P: Packet> Path<P> {
     /// A packet of this connection came.
     #[inline]
     pub(super) fn count(&mut self, headers: &Headers, at: FlowRef, now: Tick) {
-        let entry = self.flows.entry_mut(at.id());
-        entry.touch(now);
-        let cell = self.mine.server(entry.server());
+        self.flows.entry_mut(at.id()).touch(now);
+        self.count_bytes(headers, at);
+    }
+
+    /// For the real server's statistics.
+    #[inline]
+    pub(super) fn count_bytes(&self, headers: &Headers, at: FlowRef) {
+        let cell = self.mine.server(self.flows.entry(at.id()).server());
         let bytes = u64::from(headers.ip_len);
         match at.direction() {
             Direction::Original => {
@@ -153,8 +158,11 @@ impl<P: Packet> Path<P> {
         let cell = self.mine.server(entry.server());
         if state.is_active() == entry.is_inactive() {
             entry.set_inactive(!state.is_active());
-            let (from, to) =
-                if state.is_active() { (&cell.inactive, &cell.active) } else { (&cell.active, &cell.inactive) };
+            let (from, to) = if state.is_active() {
+                (&cell.inactive, &cell.active)
+            } else {
+                (&cell.active, &cell.inactive)
+            };
             from.sub(1);
             to.add(1);
         }

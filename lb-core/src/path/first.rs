@@ -88,7 +88,15 @@ impl<P: Packet> Path<P> {
             .and_then(|state| state.pick(service, &AllWorkers(&self.counters), &request))
             .and_then(|index| service.servers.get(index));
         let Some(server) = picked.filter(|server| server.id.index() < self.mine.server_capacity()) else {
-            return self.answer(packet, headers, icmp::Kind::PortUnreachable, DropReason::NoServer, Hook::Input, now, io);
+            return self.answer(
+                packet,
+                headers,
+                icmp::Problem::PortUnreachable,
+                DropReason::NoServer,
+                Hook::Input,
+                now,
+                io,
+            );
         };
         match self.bind(original, server, now) {
             Some(at) => self.established(packet, headers, at, now, io),
@@ -98,8 +106,13 @@ impl<P: Packet> Path<P> {
 
     /// Enters a connection to `server`. `None`: there is no room.
     fn bind(&mut self, original: Tuple, server: &Server, now: Tick) -> Option<FlowRef> {
-        let after =
-            Tuple { src: original.src, dst: server.address, sport: original.sport, dport: server.port, ..original };
+        let after = Tuple {
+            src: original.src,
+            dst: server.address,
+            sport: original.sport,
+            dport: server.port,
+            ..original
+        };
         let reply = after.reversed();
         let is_tcp = original.protocol == Protocol::TCP;
         let new = NewFlow {

@@ -70,7 +70,7 @@ impl<P> Fragments<P> {
         let before = self.waiting.len();
         self.waiting.retain(|waiter| now.since(waiter.since) < PATIENCE.0);
         let dropped = before - self.waiting.len();
-        mine.drop(DropReason::FragmentWithoutFirst, Hook::Prerouting).add(dropped as u64);
+        mine.dropped(DropReason::FragmentWithoutFirst, Hook::Prerouting).add(dropped as u64);
     }
 }
 
@@ -133,7 +133,7 @@ impl<P: Packet> Path<P> {
                 all.push(seen);
             }
         }
-        self.look_up(&mut burst, &mut all);
+        self.look_up(&mut all);
         self.go(&mut burst, &all, now, io);
     }
 
@@ -144,7 +144,10 @@ impl<P: Packet> Path<P> {
         };
         let id = datagram.id;
         let (src, dst) = (octets(datagram.src), octets(datagram.dst));
-        self.flows.hasher().ipv6(&src, &dst, (id >> 16) as u16, id as u16, datagram.protocol).below(SETS as u32)
+        self.flows
+            .hasher()
+            .ipv6(&src, &dst, (id >> 16) as u16, id as u16, datagram.protocol)
+            .below(SETS as u32)
     }
 }
 

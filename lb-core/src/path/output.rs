@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
+
 use super::rewrite;
 use super::waiting::Undo;
 use super::{Io, Path};
@@ -10,10 +12,10 @@ use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::icmp;
 use crate::packet::Packet;
-use crate::tables::{Mac, NextHop, Reachability, Way};
+use crate::tables::{NextHop, Reachability, Way};
 use crate::time::Tick;
 use crate::wire::parse::Headers;
-use crate::wire::{array_mut, fragment};
+use crate::wire::{ethernet, fragment};
 
 /// Why a packet may not go on; its sender is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,14 +65,21 @@ impl<P: Packet> Path<P> {
     }
 
     #[cold]
-    pub(super) fn refuse(&mut self, packet: P, headers: &Headers, refusal: Refusal, now: Tick, io: &mut impl Io<P>) {
-        let (kind, reason) = match refusal {
-            Refusal::Ttl => (icmp::Kind::TimeExceeded, DropReason::TtlExceeded),
-            Refusal::TooBig(mtu) => (icmp::Kind::TooBig { mtu }, DropReason::TooBig),
-            Refusal::NoRoute => (icmp::Kind::NetUnreachable, DropReason::NoRoute),
-            Refusal::Forbidden => (icmp::Kind::Prohibited, DropReason::RouteForbids),
+    pub(super) fn refuse(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        refusal: Refusal,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let (problem, reason) = match refusal {
+            Refusal::Ttl => (icmp::Problem::TimeExceeded, DropReason::TtlExceeded),
+            Refusal::TooBig(mtu) => (icmp::Problem::TooBig { mtu }, DropReason::TooBig),
+            Refusal::NoRoute => (icmp::Problem::NetUnreachable, DropReason::NoRoute),
+            Refusal::Forbidden => (icmp::Problem::Prohibited, DropReason::RouteForbids),
         };
-        self.answer(packet, headers, kind, reason, Hook::Forward, now, io);
+        self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
     }
 
     /// Sends a packet, whose addresses and TTL are as they shall be, to the next hop towards `to`; if that is not known
@@ -107,24 +116,24 @@ impl<P: Packet> Path<P> {
     /// Writes the Ethernet header and sends.
     #[inline]
     pub(super) fn send(&self, mut packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
-        if (headers.vlan_len() != 0 || hop.vlan != 0) && !retag(&mut packet, headers, hop) {
+        if (headers.vlan_len() != 0 || hop.vlan != 0)
+            && ethernet::set_vlan(&mut packet, &mut headers.clone(), hop.vlan).is_err()
+        {
             return self.drop(DropReason::NoBuffer, Hook::Egress);
         }
-        if let Some(macs) = array_mut::<12>(packet.data_mut(), 0) {
-            macs[..6].copy_from_slice(&hop.dst_mac);
-            macs[6..].copy_from_slice(&hop.src_mac);
-        }
+        ethernet::set_addresses(packet.data_mut(), &hop.dst_mac, &hop.src_mac);
         io.transmit(hop.port, packet);
     }
 
     /// An IPv4 packet that does not fit and may be split (RFC 791 §3.2).
     #[cold]
-    fn send_in_pieces(&mut self, packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
-        let mut pieces: super::Burst<P> = super::Burst::new();
-        if fragment::split(packet, headers, hop.mtu, || io.allocate(), &mut pieces).is_err() {
-            return self.drop(DropReason::NoBuffer, Hook::Egress);
+    fn send_in_pieces(&mut self, mut packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
+        let mut later = ArrayVec::new();
+        if let Err(reason) = fragment::split(&mut packet, headers, hop.mtu, || io.allocate(), &mut later) {
+            return self.drop(reason, Hook::Egress);
         }
-        for piece in pieces {
+        self.send(packet, headers, hop, io);
+        for piece in later {
             self.send(piece, headers, hop, io);
         }
     }
@@ -134,7 +143,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         mut packet: P,
         headers: &Headers,
-        kind: icmp::Kind,
+        problem: icmp::Problem,
         reason: DropReason,
         hook: Hook,
         now: Tick,
@@ -146,7 +155,7 @@ impl<P: Packet> Path<P> {
             self.mine.turns.icmp_suppressed.add(1);
             return;
         }
-        if icmp::make_error(&mut packet, headers, kind, source).is_ok() {
+        if icmp::make_error(&mut packet, headers, problem, source).is_ok() {
             self.mine.turns.icmp_sent.add(1);
             io.transmit(packet.port(), packet);
         }
@@ -161,24 +170,5 @@ impl<P: Packet> Path<P> {
         }
         let interface = self.tables.interfaces.get(self.tables.interfaces.find(port, headers.vlan)?)?;
         if headers.is_ipv6 { interface.ipv6.map(IpAddr::V6) } else { interface.ipv4.map(IpAddr::V4) }
-    }
-}
-
-/// Exchanges the frame's 802.1Q tags for the next hop's. The MAC addresses are written by the caller.
-#[cold]
-fn retag<P: Packet>(packet: &mut P, headers: &Headers, hop: &NextHop) -> bool {
-    const TAG: u8 = 4;
-    let wanted = if hop.vlan == 0 { 0 } else { TAG };
-    if packet.move_start(headers.vlan_len() as isize - isize::from(wanted)).is_err() {
-        return false;
-    }
-    let ethertype: [u8; 2] = if headers.is_ipv6 { [0x86, 0xdd] } else { [0x08, 0x00] };
-    let types = size_of::<Mac>() * 2;
-    if wanted == 0 {
-        array_mut::<2>(packet.data_mut(), types).map(|field| *field = ethertype).is_some()
-    } else {
-        let [high, low] = hop.vlan.to_be_bytes();
-        let tag = [0x81, 0x00, high, low, ethertype[0], ethertype[1]];
-        array_mut::<6>(packet.data_mut(), types).map(|field| *field = tag).is_some()
     }
 }

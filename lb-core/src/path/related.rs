@@ -3,9 +3,9 @@
 use super::rewrite;
 use super::{Io, Path};
 use crate::drop::DropReason;
-use crate::flow::Direction;
+use crate::flow::{Direction, Tuple};
 use crate::hook::Hook;
-use crate::icmp;
+use crate::icmp::{self, Embedded, End};
 use crate::packet::Packet;
 use crate::time::Tick;
 use crate::wire::parse::Headers;
@@ -18,7 +18,7 @@ impl<P: Packet> Path<P> {
             Err(reason) => return self.drop(reason, Hook::Prerouting),
         };
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
-        let Some(at) = self.flows.find(&embedded.tuple.reversed()) else {
+        let Some(at) = self.flows.find(&answer_to(&embedded)) else {
             return self.route(packet, headers, now, io);
         };
         if self.flows.entry(at.id()).generation() != self.tables.generation {
@@ -31,25 +31,32 @@ impl<P: Packet> Path<P> {
         if entry.is_server_removed() && at.direction() == Direction::Original {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
-        // As the embedded packet was when its sender sent it, and where the error belongs.
+        // As the embedded packet was when its sender sent it.
         let inner = self.flows.tuple(at.id(), at.direction().opposite());
-        let (source, destination) = match at.direction() {
-            Direction::Original => (headers.source(packet.data()), inner.src),
-            Direction::Reply => (inner.dst, headers.destination(packet.data())),
+        let (end, address, port, destination) = match at.direction() {
+            Direction::Original => (End::Destination, inner.src, inner.sport, inner.src),
+            Direction::Reply => (End::Source, inner.dst, inner.dport, headers.destination(packet.data())),
         };
         match self.check(headers, destination) {
             Ok(_) => {}
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         }
-        let cell = self.mine.server(entry.server());
-        let (packets, bytes) = match at.direction() {
-            Direction::Original => (&cell.in_packets, &cell.in_bytes),
-            Direction::Reply => (&cell.out_packets, &cell.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(headers.ip_len));
-        icmp::translate(packet.data_mut(), headers, &embedded, source, destination, &inner);
+        self.count_bytes(headers, at);
+        if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
+            return self.drop(reason, Hook::Prerouting);
+        }
         rewrite::decrement_ttl(packet.data_mut(), headers);
         self.leave(packet, headers, destination, None, now, io);
+    }
+}
+
+/// What a packet looks like that answers the embedded one.
+pub(super) fn answer_to(embedded: &Embedded) -> Tuple {
+    Tuple {
+        src: embedded.dst,
+        dst: embedded.src,
+        sport: embedded.dport,
+        dport: embedded.sport,
+        protocol: embedded.protocol,
     }
 }

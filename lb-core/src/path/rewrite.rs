@@ -6,11 +6,9 @@ use crate::flow::{Deltas, Tuple};
 use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::wire::checksum::{self, Delta};
+use crate::wire::ipv4::TTL_DECREMENT;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::{array, array_mut};
-
-/// What decrementing the TTL does to the IPv4 header's checksum: one less in the upper byte of its word.
-const TTL_DELTA: Delta = Delta::word(0x0100, 0x0000);
+use crate::wire::{ipv4, ipv6, tcp, udp};
 
 /// How a rewrite ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +26,7 @@ pub(super) fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
         (IpAddr::V4(src), IpAddr::V4(dst), IpAddr::V4(new_src), IpAddr::V4(new_dst)) => {
             let changed = Delta::double_word(src.into(), new_src.into())
                 .and(Delta::double_word(dst.into(), new_dst.into()));
-            (changed.and(TTL_DELTA), changed)
+            (changed.and(TTL_DECREMENT), changed)
         }
         (IpAddr::V6(src), IpAddr::V6(dst), IpAddr::V6(new_src), IpAddr::V6(new_dst)) => {
             let changed = Delta::address(&src.octets(), &new_src.octets())
@@ -50,13 +48,9 @@ pub(super) fn ipv4(
     ports: (u16, u16),
     deltas: Deltas,
 ) -> Outcome {
-    let Some(ip) = array_mut::<20>(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
-    ip[8] = headers.ttl.wrapping_sub(1);
-    let old = u16::from_be_bytes([ip[10], ip[11]]);
-    ip[10..12].copy_from_slice(&Delta(deltas.ip).apply(old).to_be_bytes());
-    ip[12..16].copy_from_slice(&addresses.0.to_be_bytes());
-    ip[16..20].copy_from_slice(&addresses.1.to_be_bytes());
-    l4(frame, headers, ports, Delta(deltas.l4))
+    let Some(ip) = ipv4::header_mut(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
+    ipv4::rewrite(ip, addresses.0, addresses.1, Delta(deltas.ip));
+    transport(frame, headers, ports, Delta(deltas.l4))
 }
 
 /// Gives an IPv6 packet new addresses (source, destination) and ports, and one hop less.
@@ -64,51 +58,64 @@ pub(super) fn ipv4(
 pub(super) fn ipv6(
     frame: &mut [u8],
     headers: &Headers,
-    addresses: &[[u8; 16]; 2],
+    (src, dst): (&[u8; 16], &[u8; 16]),
     ports: (u16, u16),
     deltas: Deltas,
 ) -> Outcome {
-    let Some(ip) = array_mut::<40>(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
-    ip[7] = headers.ttl.wrapping_sub(1);
-    ip[8..24].copy_from_slice(&addresses[1]);
-    ip[24..40].copy_from_slice(&addresses[0]);
-    l4(frame, headers, ports, Delta(deltas.l4))
+    let Some(ip) = ipv6::header_mut(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
+    ipv6::decrement_hop_limit(ip);
+    ip[8..24].copy_from_slice(src);
+    ip[24..40].copy_from_slice(dst);
+    transport(frame, headers, ports, Delta(deltas.l4))
 }
 
-/// As [`ipv4`] or [`ipv6`], to what `to` says.
+/// As [`ipv4`] or [`ipv6`](fn@ipv6), to what `to` says.
 pub(super) fn any(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Deltas) -> Outcome {
     let ports = (to.sport, to.dport);
     match (to.src, to.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => ipv4(frame, headers, (src.into(), dst.into()), ports, deltas),
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            ipv6(frame, headers, &[dst.octets(), src.octets()], ports, deltas)
+            ipv6(frame, headers, (&src.octets(), &dst.octets()), ports, deltas)
         }
         _ => Outcome::Unreadable,
     }
 }
 
 #[inline]
-fn l4(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
+fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
+    let at = usize::from(headers.l4);
     if headers.fragment == Fragment::Later {
         return Outcome::Done;
     }
-    let at = usize::from(headers.l4);
-    let is_tcp = headers.protocol == Protocol::TCP;
-    let Some(head) = array_mut::<8>(frame, at) else { return Outcome::Unreadable };
-    head[0..2].copy_from_slice(&ports.0.to_be_bytes());
-    head[2..4].copy_from_slice(&ports.1.to_be_bytes());
-    if is_tcp {
-        let Some(field) = array_mut::<2>(frame, at + 16) else { return Outcome::Unreadable };
-        *field = delta.apply(u16::from_be_bytes(*field)).to_be_bytes();
+    if headers.protocol == Protocol::TCP {
+        let Some(tcp) = tcp::header_mut(frame, at) else { return Outcome::Unreadable };
+        tcp::rewrite(tcp, ports.0, ports.1, delta);
         return Outcome::Done;
     }
-    let old = u16::from_be_bytes([head[6], head[7]]);
-    if old == 0 && !headers.is_ipv6 {
-        // A first fragment cannot be summed up; its checksum stays out, which is allowed.
-        return if headers.fragment == Fragment::None { Outcome::NeedsUdpChecksum } else { Outcome::Done };
+    let Some(udp) = udp::header_mut(frame, at) else { return Outcome::Unreadable };
+    udp::rewrite(udp, ports.0, ports.1, delta);
+    // A first fragment cannot be summed up; it stays without a checksum, which is allowed.
+    if udp::checksum(udp) == 0 && !headers.is_ipv6 && headers.fragment == Fragment::None {
+        return Outcome::NeedsUdpChecksum;
     }
-    head[6..8].copy_from_slice(&delta.apply_udp(old).to_be_bytes());
     Outcome::Done
+}
+
+/// Makes a packet again what it was before [`any`], but for the TTL.
+pub(super) fn undo(frame: &mut [u8], headers: &Headers, before: &Tuple, deltas: Deltas) {
+    // `any` lowers the TTL once more, as it was when it came; the checksum counts that step already.
+    let back =
+        Deltas { ip: Delta(deltas.ip).reversed().and(TTL_DECREMENT).0, l4: Delta(deltas.l4).reversed().0 };
+    raise_ttl(frame, headers);
+    any(frame, headers, before, back);
+}
+
+/// The opposite of what [`any`] does to the TTL, without the checksum.
+fn raise_ttl(frame: &mut [u8], headers: &Headers) {
+    let at = usize::from(headers.l3) + if headers.is_ipv6 { 7 } else { 8 };
+    if let Some(ttl) = frame.get_mut(at) {
+        *ttl = ttl.wrapping_add(1);
+    }
 }
 
 /// Writes the checksum of an IPv4 UDP datagram that has none: by the port where it can, else in software. A chained
@@ -116,34 +123,26 @@ fn l4(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> O
 #[cold]
 pub(super) fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers) {
     let (l3, at, end) = (usize::from(headers.l3), usize::from(headers.l4), headers.end());
-    let Some(ip) = array::<20>(packet.data(), l3) else { return };
-    let src = u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]);
-    let dst = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
-    let len = headers.l4_len();
-    let pseudo = checksum::pseudo_v4(src, dst, Protocol::UDP.0, len as u16);
-    let Some(field) = array_mut::<2>(packet.data_mut(), at + 6) else { return };
-    *field = pseudo.to_be_bytes();
-    if packet.offload_l4_checksum(l3, at, false, true) {
-        return;
-    }
-    let Some(field) = array_mut::<2>(packet.data_mut(), at + 6) else { return };
-    *field = [0; 2];
+    let Some(ip) = ipv4::header(packet.data(), l3) else { return };
+    let len = headers.l4_len() as u16;
+    let pseudo = checksum::pseudo_v4(ipv4::source(ip), ipv4::destination(ip), Protocol::UDP.0, len);
     let Some(datagram) = packet.data().get(at..end) else { return };
-    let sum = checksum::finish_udp(checksum::add(pseudo, checksum::sum(datagram)));
-    if let Some(field) = array_mut::<2>(packet.data_mut(), at + 6) {
-        *field = sum.to_be_bytes();
+    // The field is 0, as it must be for summing up.
+    let sum = checksum::add(pseudo, checksum::sum(datagram));
+    let is_offloaded = packet.offload_l4_checksum(l3, at, false, true);
+    if let Some(udp) = udp::header_mut(packet.data_mut(), at) {
+        udp::set_checksum(udp, if is_offloaded { pseudo } else { checksum::finish_udp(sum) });
     }
 }
 
-/// One hop less, for a packet that is forwarded as it is.
+/// One hop less, for a packet that is forwarded as it is. It must have one left.
 pub(super) fn decrement_ttl(frame: &mut [u8], headers: &Headers) {
+    let l3 = usize::from(headers.l3);
     if headers.is_ipv6 {
-        if let Some(ip) = array_mut::<40>(frame, usize::from(headers.l3)) {
-            ip[7] = headers.ttl.saturating_sub(1);
+        if let Some(ip) = ipv6::header_mut(frame, l3) {
+            ipv6::decrement_hop_limit(ip);
         }
-    } else if let Some(ip) = array_mut::<20>(frame, usize::from(headers.l3)) {
-        ip[8] = headers.ttl.saturating_sub(1);
-        let old = u16::from_be_bytes([ip[10], ip[11]]);
-        ip[10..12].copy_from_slice(&TTL_DELTA.apply(old).to_be_bytes());
+    } else if let Some(ip) = ipv4::header_mut(frame, l3) {
+        ipv4::decrement_ttl(ip);
     }
 }

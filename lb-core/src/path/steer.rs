@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use super::related::answer_to;
 use super::{BURST, Burst, Io, Kind, Path, Seen, Steer};
 use crate::icmp;
 use crate::ids::WorkerId;
@@ -49,8 +50,44 @@ impl<P: Packet> Path<P> {
         *all = staying_seen;
     }
 
+    /// Packets that another worker handed over are not steered again; fragments without their ports are gathered here.
+    pub(super) fn join_handed_over(
+        &mut self,
+        burst: &mut Burst<P>,
+        all: &mut ArrayVec<Seen, BURST>,
+        steers: &[Steer],
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let mut staying = Burst::new();
+        let mut staying_seen = ArrayVec::new();
+        for ((packet, mut seen), steer) in burst.drain(..).zip(all.drain(..)).zip(steers) {
+            let is_whole = seen.headers.fragment == Fragment::None || seen.kind != Kind::Flow;
+            let stays = match *steer {
+                Steer::Fragment { sport, dport } => {
+                    self.join_fragment(&mut seen, packet.data(), sport, dport);
+                    Some((packet, seen))
+                }
+                Steer::Plain if is_whole => Some((packet, seen)),
+                Steer::Plain => self.gathered(packet, seen, now, io),
+            };
+            if let Some((packet, seen)) = stays {
+                staying.push(packet);
+                staying_seen.push(seen);
+            }
+        }
+        *burst = staying;
+        *all = staying_seen;
+    }
+
     /// A fragment at the worker that gathers its datagram: it stays if it can be told whose it is and that is here.
-    pub(super) fn gathered(&mut self, packet: P, seen: Seen, now: Tick, io: &mut impl Io<P>) -> Option<(P, Seen)> {
+    pub(super) fn gathered(
+        &mut self,
+        packet: P,
+        seen: Seen,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Seen)> {
         let (packet, seen) = self.gather(packet, seen, now)?;
         let owner = self.owner(&packet, &seen);
         let steer = Steer::Fragment { sport: seen.headers.sport, dport: seen.headers.dport };
@@ -82,7 +119,7 @@ impl<P: Packet> Path<P> {
             Kind::Flow => (headers.source(frame), headers.destination(frame), headers.sport, headers.dport),
             Kind::IcmpError => match icmp::embedded(frame, headers) {
                 Ok(embedded) => {
-                    let like = embedded.tuple.reversed();
+                    let like = answer_to(&embedded);
                     (like.src, like.dst, like.sport, like.dport)
                 }
                 Err(_) => return self.worker,
@@ -110,8 +147,7 @@ impl<P: Packet> Path<P> {
     /// The worker that gathers a datagram's fragments.
     fn gatherer(&self, packet: &P, headers: &Headers) -> WorkerId {
         let frame = packet.data();
-        let addresses =
-            number(headers.source(frame)) ^ number(headers.destination(frame)).rotate_left(64);
+        let addresses = number(headers.source(frame)) ^ number(headers.destination(frame)).rotate_left(64);
         let id = headers.fragment_id;
         self.hashed(addresses, (id ^ id >> 16) as u16)
     }

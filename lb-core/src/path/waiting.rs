@@ -116,7 +116,7 @@ impl<P: Packet> Path<P> {
         if let Some(undo) = held.undo {
             rewrite::undo(held.packet.data_mut(), &held.headers, &undo.before, undo.deltas);
         }
-        let (kind, reason) = (icmp::Kind::HostUnreachable, DropReason::NeighbourFailed);
-        self.answer(held.packet, &held.headers, kind, reason, Hook::Egress, now, io);
+        let (problem, reason) = (icmp::Problem::HostUnreachable, DropReason::NeighbourFailed);
+        self.answer(held.packet, &held.headers, problem, reason, Hook::Egress, now, io);
     }
 }

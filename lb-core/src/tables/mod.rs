@@ -71,6 +71,14 @@ pub enum Way {
 }
 
 impl Tables {
+    /// The interface and neighbour by which packets to `to` leave.
+    pub fn neighbour_towards(&self, to: IpAddr) -> Option<(InterfaceId, IpAddr)> {
+        match self.routes.lookup(to)? {
+            Route::Via { interface, gateway } => Some((interface, gateway.unwrap_or(to))),
+            _ => None,
+        }
+    }
+
     /// Looks up the route to `to` and its next hop.
     pub fn way(&self, to: IpAddr) -> Way {
         match self.routes.lookup(to) {

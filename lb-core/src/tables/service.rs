@@ -11,7 +11,7 @@ use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::{SchedulerKind, scheduler};
 
 /// An IP protocol number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Protocol(pub u8);
 
 impl Protocol {
