@@ -88,7 +88,7 @@ fn fold(a: u64, b: u64) -> u64 {
 /// Maps a full-range number to 0..n without a division.
 #[inline]
 fn scale(hash: u32, n: u32) -> usize {
-    (u64::from(hash) * u64::from(n) >> 32) as usize
+    ((u64::from(hash) * u64::from(n)) >> 32) as usize
 }
 
 #[inline]

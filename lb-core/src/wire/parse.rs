@@ -68,7 +68,6 @@ pub struct Headers {
 pub enum Fragment {
     #[default]
     /// A packet in one piece (IPv6 atomic fragments included, RFC 6946).
-    #[default]
     None,
     /// The first of several, with the ports.
     First,
