@@ -27,4 +27,6 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 say "tests"
+# An error says where it comes from; the stack below it is the test runner's.
+export RUST_LIB_BACKTRACE=0
 exec cargo nextest run --locked --workspace "${filter[@]}" </dev/null
