@@ -19,6 +19,14 @@ for name in ipvsadm ipvsadm-save ipvsadm-restore; do
   ln -sf ../../sbin/lbctl "$root/lib/lb/$name"
 done
 
+lbctl="$target/lbctl"
+install -d "$root/share/man/man1" "$root/share/bash-completion/completions" \
+  "$root/share/zsh/site-functions" "$root/share/fish/vendor_completions.d"
+"$lbctl" man --directory "$root/share/man/man1"
+"$lbctl" completions bash >"$root/share/bash-completion/completions/lbctl"
+"$lbctl" completions zsh >"$root/share/zsh/site-functions/_lbctl"
+"$lbctl" completions fish >"$root/share/fish/vendor_completions.d/lbctl.fish"
+
 install -d "$root/lib/systemd/system"
 sed "s|@PREFIX@|$prefix|g" packaging/lbd.service.in >"$root/lib/systemd/system/lbd.service"
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every test there is, one build for all of them; the last thing on the terminal is nextest's summary.
 #
-# The lab tests (package `lab`) and tests whose path holds `needs_root` change network namespaces: without root
-# they are left out, and we say so.
+# Tests that make network namespaces (nearly all of package `lab`, `veth` of lb-dataplane, `netns_tests` of the twin) need
+# root: without it they are left out, and we say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,8 +22,9 @@ cargo test --locked --workspace --doc --quiet
 
 filter=()
 if [ "$(id -u)" -ne 0 ]; then
-  say "not root: the lab tests and tests named needs_root are skipped; run \`make test\` as root for them"
-  filter=(-E 'not (package(lab) & kind(test) & not binary(licences)) and not test(/needs_root/)')
+  say "not root: tests that make network namespaces are skipped (counted in the summary); run as root for them"
+  filter=(-E 'not (package(lab) & kind(test) & not binary(licences))
+    and not (package(lb-dataplane) & binary(veth)) and not test(/netns_tests::/)')
 fi
 
 say "tests"

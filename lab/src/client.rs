@@ -144,25 +144,35 @@ pub fn ping(client: &Namespace, address: IpAddr, count: u32, extra: &[&str]) -> 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Load {
     pub requests_per_second: f64,
-    /// Latency at the median and the 99th percentile, as wrk prints it (`1.23ms`).
-    pub p50: String,
-    pub p99: String,
+    /// Latency at the median, milliseconds.
+    pub p50_ms: f64,
+    /// Latency at the 99th percentile, milliseconds.
+    pub p99_ms: f64,
     /// Answers other than 2xx and socket errors, as wrk prints them; empty when there were none.
     pub errors: String,
 }
 
-/// Loads a URL with wrk: one thread, `connections` kept open, for `seconds`.
+/// How wrk uses its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// Kept open, for one request after the other.
+    KeptOpen,
+    /// A new one for each request.
+    OneRequest,
+}
+
+/// Loads a URL with wrk: one thread, `connections` at a time, for `seconds`.
 ///
 /// # Errors
 /// What wrk says.
-pub fn wrk(client: &Namespace, url: &str, connections: u16, seconds: u16) -> Result<Load> {
+pub fn wrk(client: &Namespace, url: &str, connections: u16, seconds: u16, reuse: Reuse) -> Result<Load> {
     let (connections, duration) = (connections.to_string(), format!("{seconds}s"));
-    let text = client.run(
-        u32::from(seconds) + 15,
-        "wrk",
-        &["-t1", "-c", &connections, "-d", &duration, "--latency", url],
-    )?;
-    parse_wrk(&text)
+    let mut arguments = vec!["-t1", "-c", &connections, "-d", &duration, "--latency"];
+    if reuse == Reuse::OneRequest {
+        arguments.extend(["-H", "Connection: close"]);
+    }
+    arguments.push(url);
+    parse_wrk(&client.run(u32::from(seconds) + 15, "wrk", &arguments)?)
 }
 
 fn parse_wrk(text: &str) -> Result<Load> {
@@ -175,10 +185,24 @@ fn parse_wrk(text: &str) -> Result<Load> {
         ["Socket errors:", "Non-2xx or 3xx responses:"].iter().filter_map(|label| value(label)).collect();
     Ok(Load {
         requests_per_second: rate,
-        p50: value("50%").unwrap_or_default(),
-        p99: value("99%").unwrap_or_default(),
+        p50_ms: value("50%").and_then(|text| milliseconds(&text)).context("wrk printed no median")?,
+        p99_ms: value("99%").and_then(|text| milliseconds(&text)).context("wrk printed no 99 %")?,
         errors: errors.join("; "),
     })
+}
+
+/// wrk's `236.00us`, `1.02ms`, `1.50s` or `2.00m`.
+fn milliseconds(text: &str) -> Option<f64> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (value, unit) = text.split_at(unit);
+    let factor = match unit {
+        "us" => 1e-3,
+        "ms" => 1.0,
+        "s" => 1e3,
+        "m" => 6e4,
+        _ => return None,
+    };
+    Some(value.parse::<f64>().ok()? * factor)
 }
 
 #[cfg(test)]
@@ -204,8 +228,8 @@ Transfer/sec:      5.02MB
             load,
             Load {
                 requests_per_second: 30072.81,
-                p50: "236.00us".to_owned(),
-                p99: "1.02ms".to_owned(),
+                p50_ms: 0.236,
+                p99_ms: 1.02,
                 errors: "connect 0, read 0, write 0, timeout 3".to_owned(),
             }
         );

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cleanup::{self, Tag};
-use crate::client::{self, Load};
+use crate::client::{self, Load, Reuse};
 use crate::director::{Director, Driver, HTTP, LbdPlan, program};
 use crate::kernel_director::KernelDirector;
 use crate::server::Nginx;
@@ -34,27 +34,27 @@ pub fn run(through: Through, keep: bool, seconds: u16) -> Result<()> {
     if keep && tag.exists() {
         bail!("one is running already; `make demo-stop` ends it");
     }
-    let lab = step("a lab of namespaces: client, director, switch, s1, s2, s3", || {
+    let lab = step("demo: a lab of namespaces: client, director, switch, s1, s2, s3", || {
         Lab::with(&Plan { tag, ..Plan::default() })
     })?;
-    let servers = step("three nginx real servers", || Nginx::start_all(&lab))?;
+    let servers = step("demo: three nginx real servers", || Nginx::start_all(&lab))?;
     let director = match through {
-        Through::Lbd(driver) => Some(step("lbd in the director's namespace", || {
+        Through::Lbd(driver) => Some(step("demo: lbd in the director's namespace", || {
             Director::start(&lab, &LbdPlan { driver, ..LbdPlan::default() })
         })?),
         Through::Nft => {
-            step("the kernel's NAT in the director's namespace", || KernelDirector::start(&lab))?;
+            step("demo: the kernel's NAT in the director's namespace", || KernelDirector::start(&lab))?;
             None
         }
     };
 
     let url = client::url(VIP.into(), 80, "/");
-    let answers = step(&format!("{PAGES} pages with curl, {url} from the client"), || {
+    let answers = step(&format!("demo: {PAGES} pages with curl, {url} from the client"), || {
         (0..PAGES).map(|_| client::curl(lab.client(), &url)).collect::<Result<Vec<_>>>()
     })?;
     println!("      answered by: {}", answers.concat().replace('\n', " "));
-    let load = step(&format!("{seconds} s of load with wrk, {CONNECTIONS} connections"), || {
-        client::wrk(lab.client(), &url, CONNECTIONS, seconds)
+    let load = step(&format!("demo: {seconds} s of load with wrk, {CONNECTIONS} connections"), || {
+        client::wrk(lab.client(), &url, CONNECTIONS, seconds, Reuse::KeptOpen)
     })?;
 
     let counts = requests_served(&servers)?;
@@ -81,13 +81,13 @@ pub fn run(through: Through, keep: bool, seconds: u16) -> Result<()> {
         return Ok(());
     }
     if let Some(director) = director {
-        let (status, log) = step("stopping lbd with SIGTERM", || director.stop())?;
+        let (status, log) = step("demo: stopping lbd with SIGTERM", || director.stop())?;
         if !status.success() {
             bail!("lbd ended with {status}; it said:\n{log}");
         }
     }
     let tag = lab.tag().clone();
-    step("removing the lab", || {
+    step("demo: removing the lab", || {
         drop(servers);
         drop(lab);
         if tag.exists() { bail!("something of lab {tag} is still there") } else { Ok(()) }
@@ -105,15 +105,15 @@ pub fn stop() -> Result<()> {
         println!("demo: none is running");
         return Ok(());
     }
-    step("ending the demo that was left running", || {
+    step("demo: ending the demo that was left running", || {
         cleanup::remove(&tag);
         if tag.exists() { bail!("something of lab {tag} is still there") } else { Ok(()) }
     })
 }
 
 /// Says what is being done before it is done, and how long it took.
-fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    print!("demo: {what} … ");
+pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    print!("{what} … ");
     std::io::stdout().flush()?;
     let start = Instant::now();
     match work() {
@@ -161,10 +161,10 @@ fn table(counts: &[(String, usize)]) -> String {
 
 fn load_line(load: &Load) -> String {
     format!(
-        "wrk: {:.0} requests/s, latency {} median, {} at 99 %, errors: {}",
+        "wrk: {:.0} requests/s, latency {:.2} ms median, {:.2} ms at 99 %, errors: {}",
         load.requests_per_second,
-        load.p50,
-        load.p99,
+        load.p50_ms,
+        load.p99_ms,
         if load.errors.is_empty() { "none" } else { &load.errors }
     )
 }

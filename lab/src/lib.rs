@@ -19,6 +19,7 @@ pub mod client;
 pub mod demo;
 
 pub mod director;
+pub mod end_to_end;
 pub mod kernel_director;
 pub mod metrics;
 pub mod namespace;

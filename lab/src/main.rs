@@ -1,9 +1,11 @@
-//! `lab`: the demo from the command line.
+//! `lab`: the demo and the end-to-end benchmark from the command line.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use lab::demo::{self, Through};
+use lab::end_to_end;
 
 /// Real clients, a director and real servers in network namespaces on this machine.
 #[derive(Parser)]
@@ -26,6 +28,18 @@ enum Command {
         /// Seconds of load
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
         seconds: u16,
+    },
+    /// Measures HTTP through lbd, and through its peers on the same machine
+    EndToEnd {
+        /// Length of one run, seconds
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=3600))]
+        seconds: u16,
+        /// Runs of each measure
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+        runs: u16,
+        /// Where the results go, as JSON
+        #[arg(long)]
+        json: Option<PathBuf>,
     },
     /// Ends what `demo --keep` left running, and sweeps what killed labs left
     Stop,
@@ -51,12 +65,13 @@ fn main() -> ExitCode {
             };
             demo::run(through, keep, seconds)
         }
+        Command::EndToEnd { seconds, runs, json } => end_to_end::run(seconds, runs, json.as_deref()),
         Command::Stop => demo::stop(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("demo: failed: {error:#}");
+            eprintln!("lab: failed: {error:#}");
             ExitCode::FAILURE
         }
     }

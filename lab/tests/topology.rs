@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
+use lab::client::Reuse;
 use lab::server::{self, ECHO_PORT, Nginx, UdpEcho};
 use lab::topology::{CLIENT, DIRECTOR, DIRECTOR_V6, GATEWAY, VIP, VIP_V6};
 use lab::wire::Tap;
@@ -76,7 +77,7 @@ fn load_is_measured_by_wrk() -> Result<()> {
     let lab = Lab::new()?;
     let _kernel = KernelDirector::start(&lab)?;
     let _servers = Nginx::start_all(&lab)?;
-    let load = client::wrk(lab.client(), &client::url(VIP.into(), 80, "/"), 8, 1)?;
+    let load = client::wrk(lab.client(), &client::url(VIP.into(), 80, "/"), 8, 1, Reuse::KeptOpen)?;
     assert_eq!(load.errors, "");
     assert!(load.requests_per_second > 0.0, "{load:?}");
     Ok(())
