@@ -13,7 +13,8 @@ fn main() {
             }
             let mut road = Road::new(transport, flows, Region::heap(Road::memory(flows)));
             let mut costs = Vec::new();
-            road.established(flows, 4_000_000, &mut costs, 5);
+            let packets = std::env::var("ROAD_PACKETS").map_or(4_000_000, |n| n.parse().unwrap());
+            road.established(flows, packets, &mut costs, if packets < 1_000_000 { 1 } else { 5 });
             let mut ns: Vec<f64> = costs.iter().map(|c| c.cycles / per_ns).collect();
             ns.sort_by(f64::total_cmp);
             println!(
