@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::names::Names;
 use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
 use super::popt::Words;
 use super::{Stop, address};
@@ -83,7 +84,7 @@ struct Line {
 ///
 /// # Errors
 /// What to print and the exit code.
-pub(crate) fn parse(words: &[String]) -> Result<Request, Stop> {
+pub(crate) fn parse(words: &[String], names: &Names<'_>) -> Result<Request, Stop> {
     let mut words = Words::new(words);
     let Ok(Some((command, argument))) = words.next_option() else { return Err(Stop::try_help()) };
     let mut line = Line::default();
@@ -115,7 +116,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Request, Stop> {
     }
     loop {
         match words.next_option() {
-            Ok(Some((opt, argument))) => line.take(opt, argument.as_deref(), words.current())?,
+            Ok(Some((opt, argument))) => line.take(opt, argument.as_deref(), words.current(), names)?,
             Ok(None) => break,
             Err(bad) => return Err(Stop::line(bad.to_string())),
         }
@@ -165,13 +166,13 @@ impl Line {
     }
 
     /// `word`: what the option stood in.
-    fn take(&mut self, opt: Opt, argument: Option<&str>, word: &str) -> Result<(), Stop> {
+    fn take(&mut self, opt: Opt, argument: Option<&str>, word: &str, names: &Names<'_>) -> Result<(), Stop> {
         const MAX: u32 = i32::MAX as u32;
         let text = argument.unwrap_or_default();
         match opt {
-            Opt::TcpService => self.service(Transport::Tcp, text)?,
-            Opt::UdpService => self.service(Transport::Udp, text)?,
-            Opt::SctpService => self.service(Transport::Sctp, text)?,
+            Opt::TcpService => self.service(Transport::Tcp, text, names)?,
+            Opt::UdpService => self.service(Transport::Udp, text, names)?,
+            Opt::SctpService => self.service(Transport::Sctp, text, names)?,
             Opt::FwMark => {
                 self.give(Subject::Service)?;
                 self.mark = number(text, 1, u32::MAX, &format!("invalid fwmark value `{text}' specified"))?;
@@ -200,7 +201,7 @@ impl Line {
             }
             Opt::Netmask => {
                 self.give(Subject::Netmask)?;
-                self.netmask = Some(self.netmask(text)?);
+                self.netmask = Some(self.netmask(text, names)?);
             }
             Opt::OnePacket => {
                 self.give(Subject::OnePacket)?;
@@ -208,7 +209,7 @@ impl Line {
             }
             Opt::RealServer => {
                 self.give(Subject::Server)?;
-                let (address, port) = address::endpoint(text, self.transport)
+                let (address, port) = address::endpoint(text, self.transport, names)
                     .ok_or_else(|| Stop::usage("illegal real server address[:port] specified"))?;
                 self.server = Some(SocketAddr::new(address, port.unwrap_or(self.port)));
             }
@@ -310,9 +311,9 @@ impl Line {
         self.give(subject)
     }
 
-    fn service(&mut self, transport: Transport, text: &str) -> Result<(), Stop> {
+    fn service(&mut self, transport: Transport, text: &str, names: &Names<'_>) -> Result<(), Stop> {
         self.give(Subject::Service)?;
-        let (address, port) = address::endpoint(text, Some(transport))
+        let (address, port) = address::endpoint(text, Some(transport), names)
             .ok_or_else(|| Stop::usage("illegal virtual server address[:port] specified"))?;
         self.transport = Some(transport);
         self.address = Some(address);
@@ -336,9 +337,9 @@ impl Line {
         self.mark_is_ipv6 || self.address.is_some_and(|address| address.is_ipv6())
     }
 
-    fn netmask(&self, text: &str) -> Result<String, Stop> {
+    fn netmask(&self, text: &str, names: &Names<'_>) -> Result<String, Stop> {
         if !self.is_ipv6() {
-            let mask = address::host(text)
+            let mask = address::host(text, names)
                 .ok_or_else(|| Stop::usage("illegal virtual server persistent mask specified"))?;
             return Ok(mask.to_string());
         }
