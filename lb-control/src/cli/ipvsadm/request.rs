@@ -497,3 +497,97 @@ fn multicast_group(text: &str) -> Result<(), Stop> {
     }
     Err(Stop::usage(format!("invalid {family}mcast-group `{text}'")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::super::names::Lookup;
+    use super::super::options::TABLE;
+    use super::*;
+
+    /// Nobody has a name.
+    struct Nobody;
+
+    impl Lookup for Nobody {
+        fn address(&self, _: &str) -> Option<Ipv4Addr> {
+            None
+        }
+
+        fn host(&self, _: Ipv4Addr) -> Option<String> {
+            None
+        }
+
+        fn port(&self, _: &str, _: Transport) -> Option<u16> {
+            None
+        }
+
+        fn service(&self, _: u16, _: Transport) -> Option<String> {
+            None
+        }
+    }
+
+    fn read(line: &str) -> Result<Request, Stop> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        parse(&words, &Names::new(&Nobody))
+    }
+
+    #[test]
+    fn a_line_becomes_one_command() {
+        let service = "tcp/192.0.2.1:80".parse().expect("valid");
+        let server = "10.0.0.1:8080".parse().expect("valid");
+        let spec =
+            ServerSpec { weight: 5, upper_threshold: 100, lower_threshold: 50, ..ServerSpec::new(server) };
+        assert_eq!(
+            read("-at192.0.2.1:80 -r 10.0.0.1:8080 -mw5 --u-threshold=100 -y 50"),
+            Ok(Request::Change(Command::AddServer { service, server: spec }))
+        );
+        assert_eq!(
+            read("-E -t 192.0.2.1:80"),
+            Ok(Request::Change(Command::EditService(ServiceSpec::new(service, "wlc"))))
+        );
+        assert_eq!(read("-Z"), Ok(Request::Change(Command::Zero { service: None })));
+    }
+
+    #[test]
+    fn what_is_not_built_is_passed_on_and_not_dropped() {
+        let Ok(Request::Change(Command::AddService(spec))) =
+            read("-A -u [2001:db8::1]:53 -s sh -b sh-port,flag-1 -p 60 -M 64 -o --pe sip")
+        else {
+            panic!("it is a right line")
+        };
+        assert_eq!(spec.persistence, Some(Persistence { timeout: 60, netmask: Some("64".to_owned()) }));
+        assert_eq!(spec.scheduler_flags, ["sh-port", "flag-1"]);
+        assert_eq!((spec.one_packet, spec.persistence_engine.as_deref()), (true, Some("sip")));
+        let Ok(Request::Change(Command::AddServer { server, .. })) =
+            read("-a -t 192.0.2.1:80 -r 10.0.0.1 -i --tun-type gue --tun-port 6080 --tun-csum")
+        else {
+            panic!("it is a right line")
+        };
+        let tunnel = Tunnel { encapsulation: "gue".into(), port: 6080, checksum: Some("checksum".into()) };
+        assert_eq!((server.forward, server.tunnel), (ForwardMethod::Tunnel, Some(tunnel)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_odd(
+            words in prop::collection::vec(
+                prop_oneof![
+                    (0..TABLE.len()).prop_map(|index| format!("--{}", TABLE[index].long)),
+                    (0..TABLE.len()).prop_map(|index| format!("-{}", TABLE[index].short.unwrap_or('n'))),
+                    "[-=:.,0-9x\\[\\]a-zü]{0,8}",
+                    Just("192.0.2.1:80".to_owned()),
+                    Just("[2001:db8::1]:80".to_owned()),
+                ],
+                0..8,
+            ),
+        ) {
+            if let Err(stop) = parse(&words, &Names::new(&Nobody)) {
+                prop_assert!(stop.code == 2 || stop.code == 255);
+                prop_assert!(!stop.message.is_empty());
+            }
+        }
+    }
+}
