@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
@@ -7,39 +6,8 @@ use super::*;
 use crate::ids::PortId;
 use crate::packet::Frame;
 use crate::wire::testing::{
-    self, CLIENT, CLIENT6, Ip, L4, Recipe, VIP, VIP6, frame, headers, recipe, tcp, udp,
+    self, CLIENT, CLIENT6, Ip, L4, Recipe, VIP, VIP6, frame, headers, recipe, recorded, tcp, udp,
 };
-use crate::wire::{checksum, ipv4};
-
-#[derive(serde::Deserialize)]
-struct Recorded {
-    #[serde(rename = "if")]
-    interface: String,
-    dir: String,
-    hex: String,
-}
-
-/// Frames that the kernel's IPVS received and sent: `c0` is the client's side, `r0` the real servers'.
-struct Step(Vec<Recorded>);
-
-fn step(vector: &str, step: &str) -> Step {
-    #[derive(serde::Deserialize)]
-    struct File {
-        vectors: BTreeMap<String, BTreeMap<String, Vec<Recorded>>>,
-    }
-    let mut file: File = serde_json::from_str(include_str!("../tests/oracle/icmp.json")).unwrap();
-    Step(file.vectors.remove(vector).unwrap().remove(step).unwrap())
-}
-
-impl Step {
-    fn frame(&self, interface: &str, dir: &str) -> Vec<u8> {
-        let found = self.0.iter().find(|p| p.interface == interface && p.dir == dir).unwrap();
-        (0..found.hex.len())
-            .step_by(2)
-            .map(|n| u8::from_str_radix(&found.hex[n..n + 2], 16).unwrap())
-            .collect()
-    }
-}
 
 fn packet(frame: &[u8]) -> Frame {
     Frame::new(PortId(0), frame)
@@ -72,7 +40,7 @@ fn forwarded(mut frame: Vec<u8>) -> Vec<u8> {
 #[test]
 fn port_unreachable_is_as_recorded() {
     for name in ["SYN", "UDP"] {
-        let step = step("no-server", name);
+        let step = recorded("no-server", name);
         let ours = error_about(&step.frame("c0", "out"), Problem::PortUnreachable, vip());
         assert_eq!(headers(&ours).protocol, Protocol::ICMP, "the header's checksum is good");
         assert_eq!(without_id(ours), without_id(step.frame("c0", "in")), "{name}");
@@ -81,7 +49,7 @@ fn port_unreachable_is_as_recorded() {
 
 #[test]
 fn ipv6_port_unreachable_is_as_recorded() {
-    let step = step("nat-ipv6", "connect with no server");
+    let step = recorded("nat-ipv6", "connect with no server");
     let ours = error_about(&step.frame("c0", "out"), Problem::PortUnreachable, VIP6.into());
     let mut recorded = step.frame("c0", "in");
     // The kernel draws a flow label.
@@ -91,7 +59,7 @@ fn ipv6_port_unreachable_is_as_recorded() {
 
 #[test]
 fn fragmentation_needed_is_as_recorded() {
-    let step = step("nat-mtu", "1400-byte packet with DF");
+    let step = recorded("nat-mtu", "1400-byte packet with DF");
     let mut sent = step.frame("c0", "out");
     // Only the first 160 bytes were recorded: the rest is more of the same.
     let fill = sent[159];
@@ -106,7 +74,7 @@ fn errors_from_behind_are_translated_as_recorded() {
     for name in
         ["frag-needed from behind the director about client->server packet", "time-exceeded from behind"]
     {
-        let step = step("icmp-mapping", name);
+        let step = recorded("icmp-mapping", name);
         let mut frame = step.frame("r0", "out");
         let (found, expected) = (headers(&frame), step.frame("c0", "in"));
         assert!(is_translatable(&found));
@@ -120,7 +88,7 @@ fn errors_from_behind_are_translated_as_recorded() {
 
 #[test]
 fn errors_from_the_front_are_translated_as_recorded() {
-    let step = step(
+    let step = recorded(
         "icmp-mapping",
         "frag-needed from a router between client and director about server->client packet",
     );
@@ -134,7 +102,7 @@ fn errors_from_the_front_are_translated_as_recorded() {
 
 #[test]
 fn quoted_udp_is_what_the_client_sent() {
-    let step = step("icmp-mapping", "UDP to closed port on real server");
+    let step = recorded("icmp-mapping", "UDP to closed port on real server");
     let mut frame = step.frame("r0", "out");
     let found = headers(&frame);
     let quoted = embedded(&frame, &found).unwrap();
@@ -365,8 +333,17 @@ proptest! {
         let before = error.clone();
         translate(&mut error, &found, &quoted, end, address, port).unwrap();
         let after = embedded(&error, &found).unwrap();
+        let l3 = usize::from(found.l3);
+        let outer: (IpAddr, IpAddr) = if found.is_ipv6 {
+            let ip = ipv6::header(&error, l3).unwrap();
+            (ipv6::source(ip).into(), ipv6::destination(ip).into())
+        } else {
+            let ip = ipv4::header(&error, l3).unwrap();
+            (ipv4::source(ip).to_be_bytes().into(), ipv4::destination(ip).to_be_bytes().into())
+        };
+        prop_assert_eq!(outer.0, if is_source { address } else { found.source(&before) });
+        prop_assert_eq!(outer.1, if is_source { found.destination(&before) } else { address });
         if is_source {
-            prop_assert_eq!(found.source(&error), if found.is_ipv6 { address } else { found.source(&before) });
             prop_assert_eq!((after.dst, after.dport, after.src), (address, port, quoted.src));
         } else {
             prop_assert_eq!((after.src, after.sport, after.dst), (address, port, quoted.dst));

@@ -8,6 +8,9 @@
 pub struct FlowHash(pub(super) u64);
 
 impl FlowHash {
+    /// Of nothing.
+    pub const NONE: FlowHash = FlowHash(0);
+
     /// What is compared in the index before an entry is looked at; never 0, which marks a free slot.
     #[inline]
     pub(super) fn tag(self) -> u16 {
@@ -88,7 +91,7 @@ fn fold(a: u64, b: u64) -> u64 {
 /// Maps a full-range number to 0..n without a division.
 #[inline]
 fn scale(hash: u32, n: u32) -> usize {
-    (u64::from(hash) * u64::from(n) >> 32) as usize
+    ((u64::from(hash) * u64::from(n)) >> 32) as usize
 }
 
 #[inline]

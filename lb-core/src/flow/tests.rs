@@ -22,7 +22,7 @@ fn table(connections: u32) -> FlowTable {
 /// The n-th client's connection to a service: IPv6 when n is odd.
 fn flow(n: u32, now: Tick, timeout: Timeout) -> NewFlow {
     let protocol = Protocol::UDP;
-    let (original, reply) = if n % 2 == 0 {
+    let (original, reply) = if n.is_multiple_of(2) {
         let (client, service) = (Ipv4Addr::from(0x0a00_0000 + n).into(), Ipv4Addr::new(192, 0, 2, 10).into());
         (
             Tuple { src: client, dst: service, sport: 1000, dport: 53, protocol },

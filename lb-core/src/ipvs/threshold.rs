@@ -29,10 +29,64 @@ impl Server {
         }
     }
 
-    /// It was edited, or added again; `old_upper` is the upper threshold that it had. Runs in the control plane.
+    /// It was edited; `old_upper` is the upper threshold that it had. Runs in the control plane.
+    ///
+    /// A server that is added again gets a new flag instead: nothing would clear the old one if its connections
+    /// ended while it was away. If they did not, it is set at the first connection that it gets.
     pub fn after_edit(&self, old_upper: u32) {
         if self.upper_threshold == 0 || self.upper_threshold > old_upper {
             self.overloaded.store(false, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ServerId;
+    use crate::tables::Forward;
+
+    fn server(upper: u32, lower: u32) -> Server {
+        Server {
+            id: ServerId(0),
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            port: 80,
+            weight: 1,
+            forward: Forward::Masq,
+            upper_threshold: upper,
+            lower_threshold: lower,
+            overloaded: Default::default(),
+        }
+    }
+
+    /// The connections that a server had when it came to be full, and when it was not any more.
+    fn turns(server: &Server) -> (Option<u64>, Option<u64>) {
+        let full = (1..20).find(|&connections| {
+            server.after_bind(connections);
+            !server.takes_new()
+        });
+        let free = (0..20).rev().find(|&connections| {
+            server.after_unbind(connections);
+            server.takes_new()
+        });
+        (full, free)
+    }
+
+    #[test]
+    fn a_server_is_full_at_the_upper_threshold_until_it_is_below_the_lower() {
+        assert_eq!(turns(&server(8, 3)), (Some(8), Some(2)));
+        assert_eq!(turns(&server(8, 0)), (Some(8), Some(5)), "below three quarters");
+        assert_eq!(turns(&server(8, 1)), (Some(8), Some(0)));
+        assert_eq!(turns(&server(0, 0)), (None, Some(19)));
+    }
+
+    #[test]
+    fn an_edit_frees_a_full_server_when_it_raises_or_lifts_the_upper_threshold() {
+        for (new, is_free) in [(9, true), (0, true), (8, false), (2, false)] {
+            let edited = server(new, 0);
+            edited.overloaded.store(true, Relaxed);
+            edited.after_edit(8);
+            assert_eq!(edited.takes_new(), is_free, "to {new}");
         }
     }
 }

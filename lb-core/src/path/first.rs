@@ -20,6 +20,10 @@ use crate::wire::parse::{Fragment, Headers};
 const SYN: u8 = 2;
 const RST: u8 = 4;
 
+/// Where an FTP server's data connections come from. The kernel's IPVS schedules none from there, of TCP or UDP, lest a
+/// real server's own active data connection is taken for a client's.
+const FTP_DATA: u16 = 20;
+
 /// Timers visited in one turn at most: some 20 µs of work.
 const TIMERS_PER_TURN: usize = 256;
 
@@ -76,8 +80,9 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | RST) != SYN {
-            // Not a beginning: the host's own stack answers, with an RST where one is due.
+        let is_beginning = headers.protocol != Protocol::TCP || headers.tcp_flags & (SYN | RST) == SYN;
+        if !is_beginning || original.sport == FTP_DATA {
+            // The host's own stack answers, with an RST where one is due.
             return self.to_twin(packet, io);
         }
         let request =
@@ -99,7 +104,7 @@ impl<P: Packet> Path<P> {
             );
         };
         match self.bind(original, server, now) {
-            Some(at) => self.established(packet, headers, at, now, io),
+            Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }

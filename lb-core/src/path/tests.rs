@@ -9,9 +9,11 @@ use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
 use crate::packet::Frame;
 use crate::tables::{
-    Forward, Interface, Interfaces, Neighbours, Prefix, Route, Routes, Server, Service, ServiceKey, Services,
+    Forward, Interface, Interfaces, Mac, Neighbours, Prefix, Route, Routes, Server, Service, ServiceKey,
+    Services,
 };
 use crate::wire::checksum;
+use crate::wire::parse::{Parsed, parse};
 
 const WAN: PortId = PortId(0);
 const LAN: PortId = PortId(1);
@@ -322,6 +324,21 @@ fn quiesced_servers_take_no_new_connection_and_keep_the_established_ones() {
     let refusal = out.sent[1].1.data();
     assert_eq!((refusal[14 + 9], refusal[14 + 20], refusal[14 + 21]), (1, 3, 3), "ICMP port unreachable");
     assert_eq!(director.dropped(DropReason::NoServer), 1);
+}
+
+#[test]
+fn a_syn_for_a_connection_that_is_over_begins_a_new_one_and_for_a_live_one_does_not() {
+    for (ending, is_over) in [("RA", true), ("A", false)] {
+        let mut director = Director::new();
+        director.receive(WAN, &[from_client(4000, "S")]);
+        director.receive(LAN, &[from_server(11, 4000, "SA"), from_server(11, 4000, ending)]);
+        let again = director.receive(WAN, &[from_client(4000, "S")]);
+        let expected = if is_over { ip("10.0.0.12") } else { ip("10.0.0.11") };
+        assert_eq!(read(&again.sent[0].1).2, expected);
+        assert_eq!(director.states().len(), 1);
+        let connections = [2, 3].map(|n| director.counters[0].server(ServerId(n)).active.get());
+        assert_eq!(connections, if is_over { [0, 1] } else { [1, 0] });
+    }
 }
 
 #[test]

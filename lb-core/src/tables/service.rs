@@ -62,7 +62,8 @@ pub struct Server {
     pub upper_threshold: u32,
     /// New connections again below this many; 0: below three quarters of `upper_threshold`.
     pub lower_threshold: u32,
-    /// Set at `upper_threshold`, cleared at `lower_threshold`, by the workers; outlives the snapshot.
+    /// Set at `upper_threshold`, cleared at `lower_threshold`, by the workers; outlives the snapshot. New when the
+    /// server is added (again).
     pub overloaded: Arc<AtomicBool>,
 }
 

@@ -4,8 +4,8 @@
 //! complemented. It is 0 only when every word is; a sum of 0xffff is the other representation of zero, and what a
 //! correct packet adds up to with its checksum in it.
 
-use super::ipv4;
 use super::parse::{Fragment, Headers};
+use super::{ipv4, udp};
 use crate::tables::Protocol;
 
 /// Sum of `bytes`; an odd last byte counts as the upper half of a word.
@@ -40,12 +40,12 @@ pub fn sum20(bytes: &[u8; 20]) -> u16 {
 }
 
 /// Folds an accumulator of words to 16 bits, carries added back in.
+///
+/// A number added to itself with its halves exchanged has the sum of the halves, and the carry of that, in its upper half.
 #[inline]
 const fn fold(total: u64) -> u16 {
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16);
-    ((total & 0xffff) + (total >> 16)) as u16
+    let half = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// One's-complement addition of two sums.
@@ -88,11 +88,11 @@ pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], protocol: u8, len: u32) -> u16 
     fold(u64::from(sum(src)) + u64::from(sum(dst)) + u64::from(protocol) + u64::from(len))
 }
 
-/// Sum of the pseudo-header of a packet whose transport header and data are `frame`'s: what a port that computes
-/// checksums wants to find in the field.
+/// Sum of the pseudo-header of a packet, of which `frame` has the IP header: what a port that computes checksums wants to
+/// find in the field.
 #[inline]
 pub fn pseudo(frame: &[u8], headers: &Headers) -> u16 {
-    let len = headers.l4_len();
+    let len = covered(frame, headers);
     if headers.is_ipv6 {
         let (src, dst) = (headers.ipv6_source(frame), headers.ipv6_destination(frame));
         pseudo_v6(&src, &dst, headers.protocol.0, len as u32)
@@ -109,12 +109,21 @@ pub fn of_transport(frame: &[u8], headers: &Headers) -> Option<u16> {
     if headers.fragment != Fragment::None {
         return None;
     }
-    let data = frame.get(usize::from(headers.l4)..headers.end())?;
+    let at = usize::from(headers.l4);
+    let data = frame.get(at..at + covered(frame, headers))?;
     let pseudo = match headers.protocol {
         Protocol::ICMP => 0,
         _ => pseudo(frame, headers),
     };
     Some(add(pseudo, sum(data)))
+}
+
+/// Bytes from the transport header on that its checksum covers: UDP says so itself, others go to the packet's end.
+fn covered(frame: &[u8], headers: &Headers) -> usize {
+    match udp::header(frame, usize::from(headers.l4)) {
+        Some(udp) if headers.protocol == Protocol::UDP => usize::from(udp::len(udp)),
+        _ => headers.l4_len(),
+    }
 }
 
 /// What changing some words does to a checksum, to be applied to any field that covers them.
@@ -178,6 +187,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::testing::{self, Ip, L4, Recipe, recipe};
+    use crate::wire::{be16, ipv6, tcp};
 
     /// RFC 1071 §4.1, word by word.
     fn slow_sum(bytes: &[u8]) -> u16 {
@@ -267,6 +278,45 @@ mod tests {
         }
 
         #[test]
+        fn rewritten_packets_have_the_checksum_that_etherparse_computes(
+            is_tcp: bool,
+            src: [u8; 4],
+            dst: [u8; 4],
+            src6: [u8; 16],
+            dst6: [u8; 16],
+            sport: u16,
+            dport: u16,
+            len in 0usize..70,
+            padding in 0usize..3,
+        ) {
+            let l4 = |sport, dport| {
+                if is_tcp { L4::Tcp { sport, dport, flags: 16, options: 3 } } else { L4::Udp { sport, dport } }
+            };
+            let build = |ip, l4| Recipe { padding, ..recipe(ip, l4, len) }.build();
+            let before = build(testing::v4(), l4(4700, 2018));
+            let ip = Ip::V4 { src, dst, options: vec![], dont_fragment: true, more: false, offset: 0 };
+            let after = build(ip, l4(sport, dport));
+            let found = testing::headers(&before);
+            prop_assert!(is_good(of_transport(&before, &found).unwrap()));
+            prop_assert_eq!(of_transport(&before[..33 + len], &found), None, "not all there");
+            let mut frame = before;
+            let header = ipv4::header_mut(&mut frame, 14).unwrap();
+            let delta = ipv4::set_source(header, u32::from_be_bytes(src))
+                .and(ipv4::set_destination(header, u32::from_be_bytes(dst)));
+            rewrite(&mut frame, is_tcp, 34, (sport, dport), delta);
+            prop_assert_eq!(frame, after);
+
+            let before = build(testing::v6(), l4(4700, 2018));
+            let after = build(Ip::V6 { src: src6, dst: dst6, extensions: Default::default() }, l4(sport, dport));
+            prop_assert!(is_good(of_transport(&before, &testing::headers(&before)).unwrap()));
+            let mut frame = before;
+            let header = ipv6::header_mut(&mut frame, 14).unwrap();
+            let delta = ipv6::set_source(header, &src6).and(ipv6::set_destination(header, &dst6));
+            rewrite(&mut frame, is_tcp, 54, (sport, dport), delta);
+            prop_assert_eq!(frame, after);
+        }
+
+        #[test]
         fn pseudo_headers_equal_their_bytes(src: [u8; 16], dst: [u8; 16], protocol: u8, len: u16) {
             let v4 = [&src[..4], &dst[..4], &[0, protocol], &len.to_be_bytes()].concat();
             prop_assert_eq!(
@@ -283,7 +333,26 @@ mod tests {
         }
     }
 
-    fn be16(high: u8, low: u8) -> u16 {
-        crate::wire::be16(high, low)
+    /// Writes both ports, from 4700 and 2018.
+    fn rewrite(frame: &mut [u8], is_tcp: bool, l4: usize, ports: (u16, u16), addresses: Delta) {
+        let delta = addresses.and(Delta::word(4700, ports.0)).and(Delta::word(2018, ports.1));
+        if is_tcp {
+            tcp::rewrite(tcp::header_mut(frame, l4).unwrap(), ports.0, ports.1, delta);
+        } else {
+            udp::rewrite(udp::header_mut(frame, l4).unwrap(), ports.0, ports.1, delta);
+        }
+    }
+
+    #[test]
+    fn udp_checksum_covers_what_udp_says() {
+        let mut frame = testing::frame(testing::v4(), testing::udp(), 20);
+        let whole = testing::headers(&frame);
+        // Four bytes of data stand behind the datagram: length and checksum are without them.
+        frame[38..40].copy_from_slice(&24u16.to_be_bytes());
+        udp::set_checksum(udp::header_mut(&mut frame, 34).unwrap(), 0);
+        let checksum = finish_udp(of_transport(&frame, &whole).unwrap());
+        udp::set_checksum(udp::header_mut(&mut frame, 34).unwrap(), checksum);
+        let shorter = testing::frame(testing::v4(), testing::udp(), 16);
+        assert_eq!(checksum, be16(shorter[40], shorter[41]));
     }
 }

@@ -138,11 +138,12 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{CLIENT, Ip, L4, Recipe, VIP, headers, recipe, udp};
     use super::*;
     use crate::ids::PortId;
     use crate::packet::Frame;
-    use crate::wire::parse::Fragment;
+    use crate::wire::checksum::Delta;
+    use crate::wire::tcp;
+    use crate::wire::testing::{CLIENT, Ip, L4, Recipe, VIP, headers, recipe, recorded, udp};
 
     fn v4(options: &[u8], offset: u16, more: bool, dont_fragment: bool) -> Ip {
         Ip::V4 { src: CLIENT, dst: VIP, options: options.to_vec(), dont_fragment, more, offset }
@@ -187,15 +188,22 @@ mod tests {
 
     #[test]
     fn packet_is_split_as_recorded() {
-        // 1400 bytes over an MTU of 1300: the kernel sent 1300 bytes with MF, then 120 bytes at 1280.
-        let frame = recipe(v4(&[], 0, false, false), udp(), 1372).build();
+        let step = recorded("nat-mtu", "1400-byte packet without DF");
+        let expected = step.frames("r0", "in");
+        // What the kernel split: the packet that came, with the real server's address and port in it. Only its first 160 bytes
+        // were recorded: the rest is more of the same.
+        let mut frame = step.frame("c0", "out");
+        let fill = frame[159];
+        frame.resize(1414, fill);
+        let ip = ipv4::header_mut(&mut frame, 14).unwrap();
+        ipv4::decrement_ttl(ip);
+        let delta = ipv4::set_destination(ip, u32::from_be_bytes([10, 2, 0, 11]));
+        let ports = delta.and(Delta::word(2022, 8080));
+        tcp::rewrite(tcp::header_mut(&mut frame, 34).unwrap(), 5100, 8080, ports);
         let pieces = split_all(&frame, 1300).unwrap();
-        let found: Vec<_> = pieces
-            .iter()
-            .map(|p| headers(p))
-            .map(|h| (h.ip_len, h.fragment, h.fragment_offset, h.fragment_id))
-            .collect();
-        assert_eq!(found, [(1300, Fragment::First, 0, 0x1234), (120, Fragment::Later, 1280, 0x1234)]);
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [1314, 134]);
+        assert_eq!(pieces[0][14..160], expected[0][14..]);
+        assert_eq!(pieces[1][14..], expected[1][14..]);
     }
 
     #[test]

@@ -77,6 +77,29 @@ pub enum Fragment {
 }
 
 impl Headers {
+    /// Of a frame that has none.
+    pub const NONE: Headers = Headers {
+        src: 0,
+        dst: 0,
+        fragment_id: 0,
+        ip_len: 0,
+        fragment_offset: 0,
+        sport: 0,
+        dport: 0,
+        vlan: 0,
+        inner_vlan: 0,
+        l4: 0,
+        l3: 0,
+        ttl: 0,
+        protocol: Protocol(0),
+        tcp_flags: 0,
+        icmp_type: 0,
+        fragment: Fragment::None,
+        is_ipv6: false,
+        dont_fragment: false,
+        is_for_twin: false,
+    };
+
     /// Bytes of 802.1Q and 802.1ad tags.
     #[inline]
     pub fn vlan_len(&self) -> u8 {
@@ -156,6 +179,34 @@ pub fn parse(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Result<
     }
 }
 
+/// As [`parse`], with the headers written to where they stay; true when there are any, false for a frame that is
+/// not IP.
+///
+/// For bursts: wide loads that copy a value whose small fields were written a moment ago wait for those writes,
+/// and so would a copy out of [`parse`]'s result.
+///
+/// # Errors
+/// As [`parse`]; `headers` is then as it was.
+#[inline(always)]
+pub fn parse_into(
+    headers: &mut Headers,
+    frame: &[u8],
+    frame_len: usize,
+    ip_checksum: RxChecksum,
+) -> Result<bool, DropReason> {
+    if let Some(found) = plain(frame, frame_len, ip_checksum) {
+        *headers = found;
+        return Ok(true);
+    }
+    match general(frame, frame_len, ip_checksum)? {
+        Parsed::Ip(found) => {
+            *headers = found;
+            Ok(true)
+        }
+        Parsed::Other => Ok(false),
+    }
+}
+
 /// Ethernet, IPv4 without options and TCP up to its options: what `plain` looks at.
 const PLAIN: usize = ETHERNET + 20 + 20;
 
@@ -178,23 +229,24 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
     let tcp_header = u16::from(l4[12] >> 4) * 4;
     let udp_len = be16(l4[4], l4[5]);
     let has_good_transport = if is_tcp {
-        (tcp_header >= 20) & (tcp_header <= payload)
+        tcp_header >= 20 && tcp_header <= payload
     } else {
-        is_udp & (udp_len >= 8) & (udp_len <= payload)
+        is_udp && udp_len >= 8 && udp_len <= payload
     };
     let has_good_checksum = match ip_checksum {
         RxChecksum::Good => true,
         RxChecksum::Unknown => checksum::is_good(checksum::sum20(ip)),
         RxChecksum::Bad => false,
     };
-    let is_plain = (u32::from_be_bytes([0, head[12], head[13], ip[0]]) == 0x0008_0045)
-        & (total >= 20)
-        & (ETHERNET + usize::from(total) <= frame_len)
-        & (flags & 0x3fff == 0)
-        & is_ordinary(src)
-        & is_ordinary(dst)
-        & has_good_transport
-        & has_good_checksum;
+    // None of these is ever false for usual packets: a branch that is never taken costs less than its value.
+    let is_plain = u32::from_be_bytes([head[12], head[13], ip[0], ip[1]]) >> 8 == 0x0008_0045
+        && flags & 0x3fff == 0
+        && total >= 20
+        && ETHERNET + usize::from(total) <= frame_len
+        && is_ordinary(src)
+        && is_ordinary(dst)
+        && has_good_transport
+        && has_good_checksum;
     if !is_plain {
         return None;
     }
@@ -225,7 +277,7 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
 #[inline(always)]
 fn is_ordinary(address: u32) -> bool {
     let net = address >> 24;
-    (net.wrapping_sub(1) < 223) & (net != 127)
+    net.wrapping_sub(1) < 223 && net != 127
 }
 
 /// Reads any packet.
@@ -378,7 +430,7 @@ fn fragment(offset: u16, has_more: bool, len: usize) -> Result<Fragment, DropRea
     }
     // RFC 791 §3.2, RFC 8200 §4.5: all but the last are multiples of 8 bytes long, and the whole fits 16 bits. One
     // without data is of no use but to fill tables.
-    if len == 0 || (has_more && len % 8 != 0) || usize::from(offset) + len > usize::from(u16::MAX) {
+    if len == 0 || (has_more && !len.is_multiple_of(8)) || usize::from(offset) + len > usize::from(u16::MAX) {
         return Err(DropReason::BadFragment);
     }
     Ok(if offset == 0 { Fragment::First } else { Fragment::Later })

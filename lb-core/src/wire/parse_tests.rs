@@ -42,7 +42,8 @@ fn v6_between(src: &str, dst: &str) -> Vec<u8> {
 
 /// An IPv6 packet whose payload begins with extension headers written by hand.
 fn v6_raw(first: u8, payload: &[u8]) -> Vec<u8> {
-    Recipe { payload: payload.to_vec(), ..recipe(v6(), L4::Other(first), 0) }.build()
+    let frame = Recipe { payload: payload.to_vec(), ..recipe(v6(), L4::Other(59), 0) }.build();
+    changed(frame, 14 + 6, &[first])
 }
 
 #[test]
@@ -319,7 +320,12 @@ fn bad_ipv6_headers_are_refused() {
     };
     assert_eq!(headers(&chain(8, 17)).dport, 2018);
     assert_eq!(refusal(&chain(9, 17)), DropReason::BadIpv6Extension, "too many");
-    assert_eq!(refusal(&chain(1, 0)), DropReason::BadIpv6Extension, "hop-by-hop not first");
+    let hop_by_hop = |first| {
+        let udp = [0x12, 0x5c, 0x07, 0xe2, 0, 8, 0, 0];
+        v6_raw(first, &[&[60 - first, 0, 1, 4, 0, 0, 0, 0], &[17, 0, 1, 4, 0, 0, 0, 0], &udp[..]].concat())
+    };
+    assert_eq!(headers(&hop_by_hop(0)).dport, 2018);
+    assert_eq!(refusal(&hop_by_hop(60)), DropReason::BadIpv6Extension, "hop-by-hop not first");
     assert_eq!(refusal(&v6_raw(60, &[17, 1, 1, 4, 0, 0, 0, 0])), DropReason::BadIpv6Extension, "overrun");
     assert_eq!(refusal(&v6_raw(44, &[17, 0, 0])), DropReason::BadIpv6Extension, "cut");
     let twice = [44, 0, 0, 0, 0, 0, 0, 1, 17, 0, 0, 0, 0, 0, 0, 1, 0x12, 0x5c, 0x07, 0xe2, 0, 8, 0, 0];
@@ -494,6 +500,13 @@ fn compare_readers(frame: &[u8], frame_len: usize) {
             assert_eq!(thorough, Ok(Parsed::Ip(headers)));
         }
         assert_eq!(parse(frame, frame_len, said), thorough);
+        let mut headers = Headers::default();
+        let (found, expected) = match thorough {
+            Ok(Parsed::Ip(headers)) => (Ok(true), headers),
+            Ok(Parsed::Other) => (Ok(false), headers),
+            Err(reason) => (Err(reason), headers),
+        };
+        assert_eq!((parse_into(&mut headers, frame, frame_len, said), headers), (found, expected));
     }
 }
 

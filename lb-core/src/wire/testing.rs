@@ -1,5 +1,7 @@
 //! Frames for the tests of this crate, built by an implementation that is not ours (etherparse).
 
+use std::collections::BTreeMap;
+
 use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv4Options, Ipv6Extensions, Ipv6FlowLabel,
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, Ipv6RoutingExtensions, PacketBuilder, VlanId,
@@ -180,4 +182,41 @@ pub(crate) fn headers(frame: &[u8]) -> Headers {
 /// Why a frame is refused.
 pub(crate) fn refusal(frame: &[u8]) -> DropReason {
     parse(frame, frame.len(), RxChecksum::Unknown).expect_err("a refusal")
+}
+
+/// Frames that the kernel's IPVS received and sent in one step of a recording.
+pub(crate) struct Step(Vec<Recorded>);
+
+#[derive(serde::Deserialize)]
+struct Recorded {
+    /// `c0`: the clients' side, `r0`: the real servers'.
+    #[serde(rename = "if")]
+    interface: String,
+    /// `out`: sent by the client or the real server, `in`: what came to it.
+    dir: String,
+    hex: String,
+}
+
+/// A step of `tests/oracle/icmp.json`.
+pub(crate) fn recorded(vector: &str, step: &str) -> Step {
+    #[derive(serde::Deserialize)]
+    struct File {
+        vectors: BTreeMap<String, BTreeMap<String, Vec<Recorded>>>,
+    }
+    let mut file: File = serde_json::from_str(include_str!("../../tests/oracle/icmp.json")).unwrap();
+    Step(file.vectors.remove(vector).unwrap().remove(step).unwrap())
+}
+
+impl Step {
+    /// The first frame seen there.
+    pub(crate) fn frame(&self, interface: &str, dir: &str) -> Vec<u8> {
+        self.frames(interface, dir).swap_remove(0)
+    }
+
+    pub(crate) fn frames(&self, interface: &str, dir: &str) -> Vec<Vec<u8>> {
+        let byte = |hex: &str| u8::from_str_radix(hex, 16).unwrap();
+        let bytes = |hex: &str| (0..hex.len()).step_by(2).map(|n| byte(&hex[n..n + 2])).collect();
+        let seen = self.0.iter().filter(|frame| frame.interface == interface && frame.dir == dir);
+        seen.map(|frame| bytes(&frame.hex)).collect()
+    }
 }

@@ -19,6 +19,12 @@ pub fn header_mut(frame: &mut [u8], l4: usize) -> Option<&mut Header> {
     array_mut(frame, l4)
 }
 
+/// Length of the header and its data.
+#[inline]
+pub fn len(header: &Header) -> u16 {
+    be16(header[4], header[5])
+}
+
 /// The checksum field; 0: none was computed, which IPv4 allows.
 #[inline]
 pub fn checksum(header: &Header) -> u16 {

@@ -60,7 +60,12 @@ impl Model {
                             version = old.version;
                         }
                     }
-                    "-a" => servers.insert(0, self.server(key, &options)),
+                    "-a" => {
+                        let mut server = self.server(key, &options);
+                        server.overloaded = Default::default();
+                        self.known.insert((key, options.address("-r")), server.clone());
+                        servers.insert(0, server);
+                    }
                     "-e" => {
                         let edited = self.server(key, &options);
                         let place = servers.iter().position(|server| server.id == edited.id);
