@@ -21,4 +21,12 @@
 //! ten thousand lines is one request and one new set of tables. A command is done wholly or not at all; with
 //! `"on_error": "rollback"` so is the batch.
 
+pub mod http;
+mod lines;
+pub mod openapi;
+mod page;
+pub mod server;
 pub mod types;
+
+#[cfg(test)]
+mod tests;
