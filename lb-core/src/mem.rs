@@ -134,6 +134,25 @@ impl<T> Slab<T> {
     }
 }
 
+/// Bit i: `list[i]` is `wanted`.
+#[inline]
+pub fn equal_u16x8(list: &[u16; 8], wanted: u16) -> u8 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{
+            __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+        };
+        // SAFETY: SSE2 belongs to x86-64; 16 bytes are read from an array of 16 bytes, at any alignment.
+        unsafe {
+            let list = _mm_loadu_si128(list.as_ptr().cast::<__m128i>());
+            let equal = _mm_cmpeq_epi16(list, _mm_set1_epi16(wanted as i16));
+            _mm_movemask_epi8(_mm_packs_epi16(equal, equal)) as u8
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    list.iter().enumerate().fold(0, |mask, (i, &have)| mask | u8::from(have == wanted) << i)
+}
+
 /// Fetches the cache line at `address`, which need not be valid.
 #[inline]
 pub fn prefetch<T>(address: *const T) {
@@ -161,6 +180,14 @@ mod tests {
         b[4999] = 7;
         assert_eq!((a[2], b[0], b[4999]), (u64::MAX, 0, 7));
         a.prefetch(1 << 60);
+    }
+
+    #[test]
+    fn equal_words_are_found_wherever_they_stand() {
+        for places in 0..=255u8 {
+            let list = std::array::from_fn(|i| if places >> i & 1 == 1 { 0xfffe } else { i as u16 });
+            assert_eq!(equal_u16x8(&list, 0xfffe), places);
+        }
     }
 
     #[test]

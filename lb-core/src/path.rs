@@ -45,9 +45,10 @@ use crate::ipvs::scheduler;
 use crate::ipvs::state::Timeouts;
 use crate::mem::Region;
 use crate::packet::Packet;
-use crate::tables::{InterfaceId, Mac, Protocol, Tables};
+use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
-use crate::wire::parse::{Fragment, Headers, Parsed, parse};
+use crate::wire::ethernet;
+use crate::wire::parse::{Fragment, Headers, parse_into};
 
 /// Packets that go down the road together.
 pub const BURST: usize = 32;
@@ -118,9 +119,8 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(headers: Headers) -> Seen {
-        Seen { headers, hash: FlowHash::default(), guess: None, kind: Kind::Flow }
-    }
+    const NOTHING: Seen =
+        Seen { headers: Headers::NONE, hash: FlowHash::NONE, guess: None, kind: Kind::Twin };
 }
 
 /// Which turning a packet takes after the parser.
@@ -178,7 +178,8 @@ impl<P: Packet> Path<P> {
 
     /// Takes a burst from a port.
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
-        let mut seen = self.parse(burst);
+        let mut seen = ArrayVec::from([Seen::NOTHING; BURST]);
+        self.parse(burst, &mut seen);
         if self.counters.len() > 1 || seen.iter().any(|seen| seen.headers.fragment != Fragment::None) {
             self.steer(burst, &mut seen, now, io);
         }
@@ -200,7 +201,8 @@ impl<P: Packet> Path<P> {
             burst.push(packet);
             steers.push(steer);
         }
-        let mut seen = self.parse(&burst);
+        let mut seen = ArrayVec::from([Seen::NOTHING; BURST]);
+        self.parse(&burst, &mut seen);
         self.join_handed_over(&mut burst, &mut seen, &steers, now, io);
         self.look_up(&mut seen);
         self.go(&mut burst, &seen, now, io);
@@ -208,33 +210,30 @@ impl<P: Packet> Path<P> {
     }
 
     /// Stage 1: bytes become headers and a hash, whose line of the index is fetched.
-    #[inline]
-    fn parse(&self, burst: &Burst<P>) -> ArrayVec<Seen, BURST> {
+    #[inline(always)]
+    fn parse(&self, burst: &Burst<P>, all: &mut ArrayVec<Seen, BURST>) {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let mut all = ArrayVec::new();
+        all.truncate(burst.len());
         // A burst comes from one port, but for one that was handed over.
         let (mut port, mut mac) = (PortId(u16::MAX), None);
-        for packet in burst.iter() {
+        for (packet, seen) in burst.iter().zip(all.iter_mut()) {
             if packet.port() != port {
                 port = packet.port();
                 mac = self.own_mac(port);
             }
             let frame = packet.data();
-            let parsed = parse(frame, packet.frame_len(), packet.rx_checksums().ip);
-            let mut seen = match parsed {
-                Ok(Parsed::Ip(headers)) => Seen { kind: kind(frame, &headers, mac), ..Seen::new(headers) },
-                Ok(Parsed::Other) => Seen { kind: Kind::Twin, ..Seen::new(Headers::default()) },
-                Err(reason) => Seen { kind: Kind::Dropped(reason), ..Seen::new(Headers::default()) },
-            };
+            match parse_into(&mut seen.headers, frame, packet.frame_len(), packet.rx_checksums().ip) {
+                Ok(true) => seen.kind = kind(frame, &seen.headers, mac),
+                Ok(false) => {}
+                Err(reason) => seen.kind = Kind::Dropped(reason),
+            }
             if seen.kind == Kind::Flow {
                 seen.hash = self.hash(frame, &seen.headers);
                 self.flows.prefetch_bucket(seen.hash);
             }
-            all.push(seen);
         }
-        all
     }
 
     #[inline]
@@ -329,19 +328,22 @@ impl<P: Packet> Path<P> {
 
     /// A port's own MAC address, which its VLANs share.
     #[inline]
-    fn own_mac(&self, port: PortId) -> Option<Mac> {
+    fn own_mac(&self, port: PortId) -> Option<MacWord> {
         let interface = self.tables.interfaces.find(port, 0)?;
-        Some(self.tables.interfaces.get(interface)?.mac)
+        let [a, b, c, d, e, f] = self.tables.interfaces.get(interface)?.mac;
+        Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 }
 
 /// Which turning an IP packet takes.
-#[inline]
-fn kind(frame: &[u8], headers: &Headers, mac: Option<Mac>) -> Kind {
-    let to: Mac = frame.first_chunk().copied().unwrap_or_default();
-    if mac.is_some_and(|mac| mac != to) {
+#[inline(always)]
+fn kind(frame: &[u8], headers: &Headers, mac: Option<MacWord>) -> Kind {
+    if let Some(mac) = mac
+        && mac != mac_word(frame)
+    {
         // Broadcast and multicast frames are Linux's, whatever is in them.
-        return if to[0] & 1 == 1 { Kind::Twin } else { Kind::Dropped(DropReason::OtherHost) };
+        let is_group = ethernet::is_group(&ethernet::destination(frame));
+        return if is_group { Kind::Twin } else { Kind::Dropped(DropReason::OtherHost) };
     }
     match headers.protocol {
         _ if headers.is_for_twin => Kind::Twin,
@@ -349,4 +351,13 @@ fn kind(frame: &[u8], headers: &Headers, mac: Option<Mac>) -> Kind {
         _ if is_translatable(headers) => Kind::IcmpError,
         _ => Kind::Routed,
     }
+}
+
+/// A MAC address as one number, to be compared at once.
+type MacWord = u64;
+
+/// The first six bytes; 0 of a frame that is shorter than eight.
+#[inline]
+fn mac_word(frame: &[u8]) -> MacWord {
+    frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes) & 0xffff_ffff_ffff)
 }

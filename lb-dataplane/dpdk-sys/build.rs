@@ -116,8 +116,8 @@ fn words(arguments: &[&str]) -> Vec<String> {
 
 fn bind(cflags: &[String]) {
     let functions = "rte_eal_(init|cleanup|get_runtime_dir)|rte_(openlog_stream|log_set_global_level|strerror|version)\
-        |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_pool_create\
-        |rte_mempool_(free|avail_count|in_use_count)|rte_socket_id|lb_.*\
+        |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_(init|pool_init)|rte_mbuf_best_mempool_ops\
+        |rte_mempool_(create_empty|set_ops_byname|populate_default|obj_iter|free|in_use_count)|rte_socket_id|lb_.*\
         |rte_eth_(dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|get_port_by_name|adjust_nb_rx_tx_desc\
         |socket_id|count_avail)|(rx|tx)_queue_setup|macaddr_get|link_get_nowait|link_to_str\
         |promiscuous_enable|stats_get)";
@@ -125,6 +125,7 @@ fn bind(cflags: &[String]) {
         .header("wrapper.h")
         .clang_args(cflags)
         .allowlist_function(functions)
+        .allowlist_type("rte_pktmbuf_pool_private")
         .allowlist_var("rte_eth_fp_ops|LB_.*|RTE_(MAX_ETHPORTS|MAX_LCORE|ETH_LINK_MAX_STR_LEN)")
         .opaque_type("rte_mbuf|rte_mempool|rte_l2tpv2_combined_msg_hdr|rte_device|rte_ether_hdr")
         .blocklist_type("FILE|_IO_.*")

@@ -10,6 +10,7 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
 
@@ -28,6 +29,8 @@ static const size_t LB_MBUF_HEADROOM = RTE_PKTMBUF_HEADROOM;
 
 /* Bit positions in rte_mbuf.tx_offload. */
 static const uint32_t LB_TX_L3_LEN_SHIFT = RTE_MBUF_L2_LEN_BITS;
+
+static const uint32_t LB_MEMPOOL_NO_IOVA_CONTIG = RTE_MEMPOOL_F_NO_IOVA_CONTIG;
 
 static const uint64_t LB_RX_IP_CKSUM_MASK = RTE_MBUF_F_RX_IP_CKSUM_MASK;
 static const uint64_t LB_RX_IP_CKSUM_GOOD = RTE_MBUF_F_RX_IP_CKSUM_GOOD;

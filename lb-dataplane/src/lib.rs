@@ -29,6 +29,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::path::{FlowView, Path, PathConfig};
 use lb_core::tables::Tables;
+use lb_core::time::Tick;
 
 pub use config::{Config, Idle, PortConfig};
 pub use device::{Backend, Device, Pool};
@@ -82,7 +83,7 @@ impl Dataplane {
         let paths = paths(&config, &memory)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
-        let pool = MbufPool::new(memory.buffers, memory.data_room)?;
+        let pool = MbufPool::new(memory.buffers, memory.data_room, memory.layout)?;
         let workers = config.workers.len() as u16;
         let mut ports = Vec::new();
         for (index, (port, number)) in config.ports.iter().zip(numbers).enumerate() {
@@ -192,6 +193,8 @@ fn paths(config: &Config, memory: &Memory) -> Result<Vec<PathConfig>, StartError
                 max_ipv6_connections: memory.ipv6_connections,
                 memory: memory::take_region(memory.tables, config.huge_pages)?,
                 hash_seed,
+                // The workers' clock starts with them.
+                now: Tick(0),
             })
         })
         .collect()

@@ -8,7 +8,7 @@ use lb_core::flow;
 use crate::config::{Config, PortConfig};
 use crate::cpu::{self, Capability, CpuSet};
 use crate::dpdk::eal;
-use crate::dpdk::mbuf::MbufPool;
+use crate::dpdk::mbuf::{Layout, MbufPool};
 use crate::dpdk::port::DESCRIPTORS;
 use crate::error::{PortProblem, StartError};
 use crate::memory::{HUGE_PAGE, huge_pages};
@@ -23,6 +23,8 @@ const MOST_PORTS: usize = dpdk_sys::RTE_MAX_ETHPORTS as usize;
 const HELD_BY_WORKER: usize = 4096;
 /// Buffers in the rings between AF_XDP and the kernel, for each queue (the driver's default lengths).
 const AF_XDP_RINGS: usize = 4 * 2048;
+/// Drivers that copy packets or keep them in this process, so that nothing depends on where buffers lie.
+const IN_PROCESS_DRIVERS: &[&str] = &["net_null", "net_ring", "net_pcap", "net_tap", "net_af_packet"];
 /// DPDK's own needs besides the packet buffers.
 const EAL_OVERHEAD: usize = 24 << 20;
 /// What `echo … > nr_hugepages` is advised at least.
@@ -34,6 +36,7 @@ pub(crate) struct Memory {
     pub(crate) buffers: u32,
     /// Bytes of each buffer's room, headroom included.
     pub(crate) data_room: u16,
+    pub(crate) layout: Layout,
     /// Bytes for buffers and DPDK's own needs.
     pub(crate) dpdk: usize,
     /// Bytes of each worker's tables.
@@ -57,12 +60,19 @@ impl Memory {
         let buffers = ports + workers * (workers - 1) * HAND_OVER_RING + workers * HELD_BY_WORKER;
         let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         let data_room = MbufPool::data_room(mtu);
+        let is_shared = |port: &PortConfig| !IN_PROCESS_DRIVERS.contains(&driver(&port.device));
+        let layout = match (config.huge_pages, config.ports.iter().any(is_shared)) {
+            (true, _) => Layout::Huge,
+            (false, true) => Layout::WithinPages,
+            (false, false) => Layout::Dense,
+        };
         let connections = config.max_connections.div_ceil(workers as u32);
         let ipv6_connections = config.max_ipv6_connections.div_ceil(workers as u32);
         Memory {
             buffers: buffers as u32,
             data_room,
-            dpdk: buffers * MbufPool::bytes_each(data_room, config.huge_pages) + EAL_OVERHEAD,
+            layout,
+            dpdk: buffers * MbufPool::bytes_each(data_room, layout) + EAL_OVERHEAD,
             tables: flow::memory_needed(connections, ipv6_connections),
             connections,
             ipv6_connections,

@@ -195,13 +195,17 @@ fn live<B: Backend, L: Logic<B::Packet>>(
     ready: &mpsc::Sender<(Option<u32>, Result<(), String>)>,
 ) {
     let pinned = cpu.map_or(Ok(()), cpu::pin).map_err(|error| error.to_string());
-    let entered = pinned.and_then(|()| B::enter_thread());
-    let is_in = entered.is_ok();
     // Nobody listens when another worker failed; then `stop` is set.
-    let _ = ready.send((cpu, entered));
-    if is_in {
-        // Its packets are freed before the thread leaves.
-        Worker::new(equipment, logic()).run(stop);
-        B::leave_thread();
+    match pinned.and_then(|()| B::enter_thread()) {
+        Ok(()) => {
+            let worker = Worker::new(equipment, logic());
+            let _ = ready.send((cpu, Ok(())));
+            // Its packets are freed before the thread leaves.
+            worker.run(stop);
+            B::leave_thread();
+        }
+        Err(reason) => {
+            let _ = ready.send((cpu, Err(reason)));
+        }
     }
 }

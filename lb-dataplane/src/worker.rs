@@ -319,7 +319,7 @@ impl<B: Backend> WorkerIo<B> {
     /// Counts a packet that goes no further here, and frees it.
     #[cold]
     fn refuse(&self, reason: DropReason, hook: Hook, packet: B::Packet) {
-        WorkerCounters::drop(&self.counters, reason, hook).add(1);
+        self.counters.dropped(reason, hook).add(1);
         drop(packet);
     }
 
@@ -352,7 +352,7 @@ impl<B: Backend> Lane<B> {
         cell.tx_packets.add((packets - left) as u64);
         cell.tx_bytes.add(all_bytes - left_bytes);
         if left > 0 {
-            counters.drop(DropReason::TxFull, Hook::Egress).add(left as u64);
+            counters.dropped(DropReason::TxFull, Hook::Egress).add(left as u64);
             self.buffer.clear();
         }
     }

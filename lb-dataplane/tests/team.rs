@@ -120,7 +120,7 @@ fn a_packet_that_is_handed_over_arrives_with_what_was_found_out_about_it() {
 #[test]
 fn what_finds_no_room_is_counted_by_reason_and_hook() {
     let (team, [a, b]) = start(1, 0);
-    let drops = |reason, hook| WorkerCounters::drop(&team.counters()[0], reason, hook).get();
+    let drops = |reason, hook| team.counters()[0].dropped(reason, hook).get();
     put(&a, frame(0, order::UP));
     until(|| drops(DropReason::TwinFull, Hook::Egress) == 1);
     // There is no worker 1.

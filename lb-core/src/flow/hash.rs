@@ -8,6 +8,9 @@
 pub struct FlowHash(pub(super) u64);
 
 impl FlowHash {
+    /// Of nothing.
+    pub const NONE: FlowHash = FlowHash(0);
+
     /// What is compared in the index before an entry is looked at; never 0, which marks a free slot.
     #[inline]
     pub(super) fn tag(self) -> u16 {

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::FlowHash;
 use super::entry::FlowRef;
-use crate::mem::{Region, Slab};
+use crate::mem::{Region, Slab, equal_u16x8};
 
 const WAYS: usize = 8;
 
@@ -27,11 +27,7 @@ impl Bucket {
     /// Bit i: slot i has this tag.
     #[inline]
     fn matching(&self, tag: u16) -> u8 {
-        let mut mask = 0;
-        for (way, &have) in self.tags.iter().enumerate() {
-            mask |= u8::from(have == tag) << way;
-        }
-        mask
+        equal_u16x8(&self.tags, tag)
     }
 
     fn put(&mut self, tag: u16, to: FlowRef) -> bool {

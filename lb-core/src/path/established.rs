@@ -6,6 +6,7 @@
 use super::rewrite::{self, Outcome};
 use super::waiting::Undo;
 use super::{Io, Path};
+use crate::counters::ServerCell;
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowId, FlowRef};
 use crate::hook::Hook;
@@ -19,7 +20,7 @@ use crate::wire::parse::{Fragment, Headers};
 const SYN: u8 = 2;
 
 impl<P: Packet> Path<P> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn established(
         &mut self,
         mut packet: P,
@@ -46,21 +47,26 @@ impl<P: Packet> Path<P> {
                 self.change_state(at.id(), is);
             }
         }
-        self.count(headers, at, now);
-        let entry = self.flows.entry(at.id());
-        let hop = entry.hop(at.direction()).and_then(|hop| self.tables.neighbours.get(hop));
+        let direction = at.direction();
+        let entry = self.flows.entry_mut(at.id());
+        entry.touch(now);
+        count(self.mine.server(entry.server()), direction, headers);
+        let hop = entry.hop(direction).and_then(|hop| self.tables.neighbours.get(hop));
         let Some(hop) = hop.filter(|hop| {
-            headers.ttl > 1 && headers.ip_len <= u32::from(hop.mtu) && hop.state == Reachability::Reachable
+            (headers.ttl > 1)
+                & (headers.ip_len <= u32::from(hop.mtu))
+                & (hop.state == Reachability::Reachable)
         }) else {
             return self.off_line(packet, headers, at, now, io);
         };
-        let deltas = entry.deltas(at.direction());
-        let ports = entry.rewritten_ports(at.direction());
-        let outcome = match self.flows.rewritten_ipv6(at) {
-            None => {
-                rewrite::ipv4(packet.data_mut(), headers, entry.rewritten_ipv4(at.direction()), ports, deltas)
+        let (deltas, ports) = (entry.deltas(direction), entry.rewritten_ports(direction));
+        let outcome = if entry.is_ipv6() {
+            match self.flows.rewritten_ipv6(at) {
+                Some(addresses) => rewrite::ipv6(packet.data_mut(), headers, addresses, ports, deltas),
+                None => Outcome::Unreadable,
             }
-            Some(addresses) => rewrite::ipv6(packet.data_mut(), headers, addresses, ports, deltas),
+        } else {
+            rewrite::ipv4(packet.data_mut(), headers, entry.rewritten_ipv4(direction), ports, deltas)
         };
         match outcome {
             Outcome::Done => {}
@@ -70,28 +76,17 @@ impl<P: Packet> Path<P> {
         self.send(packet, headers, hop, io);
     }
 
-    /// A packet of this connection came.
-    #[inline]
-    pub(super) fn count(&mut self, headers: &Headers, at: FlowRef, now: Tick) {
-        self.flows.entry_mut(at.id()).touch(now);
-        self.count_bytes(headers, at);
-    }
-
-    /// For the real server's statistics.
-    #[inline]
-    pub(super) fn count_bytes(&self, headers: &Headers, at: FlowRef) {
-        let cell = self.mine.server(self.flows.entry(at.id()).server());
-        let bytes = u64::from(headers.ip_len);
-        match at.direction() {
-            Direction::Original => {
-                cell.in_packets.add(1);
-                cell.in_bytes.add(bytes);
-            }
-            Direction::Reply => {
-                cell.out_packets.add(1);
-                cell.out_bytes.add(bytes);
-            }
-        }
+    /// As [`Path::established`], for where few packets come by.
+    #[inline(never)]
+    pub(super) fn begun(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.established(packet, headers, at, now, io);
     }
 
     /// The tables changed since the connection's last packet: what was cached is looked up again.
@@ -168,6 +163,17 @@ impl<P: Packet> Path<P> {
         }
         self.flows.set_timeout(id, self.timeouts.tcp(state));
     }
+}
+
+/// Counts a packet of a connection for its real server.
+#[inline(always)]
+pub(super) fn count(cell: &ServerCell, direction: Direction, headers: &Headers) {
+    let (packets, bytes) = match direction {
+        Direction::Original => (&cell.in_packets, &cell.in_bytes),
+        Direction::Reply => (&cell.out_packets, &cell.out_bytes),
+    };
+    packets.add(1);
+    bytes.add(u64::from(headers.ip_len));
 }
 
 #[inline]

@@ -104,7 +104,7 @@ impl<P: Packet> Path<P> {
             );
         };
         match self.bind(original, server, now) {
-            Some(at) => self.established(packet, headers, at, now, io),
+            Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }

@@ -114,7 +114,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Writes the Ethernet header and sends.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&self, mut packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
         if (headers.vlan_len() != 0 || hop.vlan != 0)
             && ethernet::set_vlan(&mut packet, &mut headers.clone(), hop.vlan).is_err()

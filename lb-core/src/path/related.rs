@@ -1,5 +1,6 @@
 //! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
 
+use super::established::count;
 use super::rewrite;
 use super::{Io, Path};
 use crate::drop::DropReason;
@@ -41,7 +42,7 @@ impl<P: Packet> Path<P> {
             Ok(_) => {}
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         }
-        self.count_bytes(headers, at);
+        count(self.mine.server(entry.server()), at.direction(), headers);
         if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
             return self.drop(reason, Hook::Prerouting);
         }

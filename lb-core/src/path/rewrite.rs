@@ -40,7 +40,7 @@ pub(super) fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
 }
 
 /// Gives an IPv4 packet new addresses (source, destination) and ports, and one TTL less.
-#[inline]
+#[inline(always)]
 pub(super) fn ipv4(
     frame: &mut [u8],
     headers: &Headers,
@@ -81,7 +81,7 @@ pub(super) fn any(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Delta
     }
 }
 
-#[inline]
+#[inline(always)]
 fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
     let at = usize::from(headers.l4);
     if headers.fragment == Fragment::Later {

@@ -9,9 +9,11 @@ use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
 use crate::packet::Frame;
 use crate::tables::{
-    Forward, Interface, Interfaces, Neighbours, Prefix, Route, Routes, Server, Service, ServiceKey, Services,
+    Forward, Interface, Interfaces, Mac, Neighbours, Prefix, Route, Routes, Server, Service, ServiceKey,
+    Services,
 };
 use crate::wire::checksum;
+use crate::wire::parse::{Parsed, parse};
 
 const WAN: PortId = PortId(0);
 const LAN: PortId = PortId(1);

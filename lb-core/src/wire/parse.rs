@@ -77,6 +77,29 @@ pub enum Fragment {
 }
 
 impl Headers {
+    /// Of a frame that has none.
+    pub const NONE: Headers = Headers {
+        src: 0,
+        dst: 0,
+        fragment_id: 0,
+        ip_len: 0,
+        fragment_offset: 0,
+        sport: 0,
+        dport: 0,
+        vlan: 0,
+        inner_vlan: 0,
+        l4: 0,
+        l3: 0,
+        ttl: 0,
+        protocol: Protocol(0),
+        tcp_flags: 0,
+        icmp_type: 0,
+        fragment: Fragment::None,
+        is_ipv6: false,
+        dont_fragment: false,
+        is_for_twin: false,
+    };
+
     /// Bytes of 802.1Q and 802.1ad tags.
     #[inline]
     pub fn vlan_len(&self) -> u8 {

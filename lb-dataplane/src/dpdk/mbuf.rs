@@ -1,7 +1,6 @@
 //! DPDK's packet buffers.
 
-use std::ffi::CString;
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,6 +183,18 @@ impl Packet for Mbuf {
     }
 }
 
+/// How buffers lie in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Layout {
+    /// On huge pages.
+    Huge,
+    /// On small pages, none across two: what shares the memory with the kernel or a device. It costs: buffers that all
+    /// start on a page compete for the same few sets of the CPU's cache (36 instead of 8 ns a packet in a bare loop).
+    WithinPages,
+    /// On small pages, wherever they fit.
+    Dense,
+}
+
 /// A pool of buffers, freed with its last handle.
 struct OwnedPool(NonNull<sys::rte_mempool>);
 
@@ -208,14 +219,39 @@ impl MbufPool {
     const CACHE: u32 = 256;
 
     /// Makes `count` buffers with `data_room` bytes each, headroom included.
-    pub(crate) fn new(count: u32, data_room: u16) -> Result<MbufPool, StartError> {
-        let name = CString::new("packets").expect("no zero byte");
-        // SAFETY: the EAL is up; the name is copied. -1 is SOCKET_ID_ANY.
-        let pool =
-            unsafe { sys::rte_pktmbuf_pool_create(name.as_ptr(), count, Self::CACHE, 0, data_room, -1) };
-        match NonNull::new(pool) {
-            Some(pool) => Ok(MbufPool(Arc::new(OwnedPool(pool)))),
-            None => Err(StartError::Buffers { count, reason: last_error() }),
+    pub(crate) fn new(count: u32, data_room: u16, layout: Layout) -> Result<MbufPool, StartError> {
+        let failed = || StartError::Buffers { count, reason: last_error() };
+        let flags = match layout {
+            Layout::Dense => sys::LB_MEMPOOL_NO_IOVA_CONTIG,
+            Layout::Huge | Layout::WithinPages => 0,
+        };
+        let mut private =
+            sys::rte_pktmbuf_pool_private { mbuf_data_room_size: data_room, ..Default::default() };
+        // SAFETY: the EAL is up; names end in a zero byte, and DPDK copies them and `private`. -1 is SOCKET_ID_ANY. The
+        // steps are those of rte_pktmbuf_pool_create, which takes no flags.
+        unsafe {
+            let pool = sys::rte_mempool_create_empty(
+                c"packets".as_ptr(),
+                count,
+                (sys::LB_MBUF_SIZE + usize::from(data_room)) as u32,
+                Self::CACHE,
+                size_of::<sys::rte_pktmbuf_pool_private>() as u32,
+                -1,
+                flags,
+            );
+            // From here on an error frees it.
+            let pool = OwnedPool(NonNull::new(pool).ok_or_else(failed)?);
+            let raw = pool.0.as_ptr();
+            let ops = sys::rte_mbuf_best_mempool_ops();
+            if sys::rte_mempool_set_ops_byname(raw, ops, null_mut()) != 0 {
+                return Err(failed());
+            }
+            sys::rte_pktmbuf_pool_init(raw, (&raw mut private).cast());
+            if sys::rte_mempool_populate_default(raw) < 0 {
+                return Err(failed());
+            }
+            sys::rte_mempool_obj_iter(raw, Some(sys::rte_pktmbuf_init), null_mut());
+            Ok(MbufPool(Arc::new(pool)))
         }
     }
 
@@ -229,15 +265,15 @@ impl MbufPool {
         unsafe { sys::rte_mempool_in_use_count(self.as_ptr()) }
     }
 
-    /// Bytes that one buffer takes in all. DPDK lets none lie across two pages, which costs much on small ones.
-    pub(crate) const fn bytes_each(data_room: u16, huge_pages: bool) -> usize {
+    /// Bytes that one buffer takes in all.
+    pub(crate) const fn bytes_each(data_room: u16, layout: Layout) -> usize {
         const PAGE: usize = 4096;
         // An object's header, and some cache lines by which DPDK spreads objects over memory channels.
         let object = (data_room as usize + sys::LB_MBUF_SIZE + 64 + 191) & !63;
-        match PAGE / object {
-            _ if huge_pages => object,
-            0 => object.next_multiple_of(PAGE),
-            fitting => PAGE / fitting,
+        match (layout, PAGE / object) {
+            (Layout::Huge | Layout::Dense, _) => object,
+            (Layout::WithinPages, 0) => object.next_multiple_of(PAGE),
+            (Layout::WithinPages, fitting) => PAGE / fitting,
         }
     }
 
