@@ -175,9 +175,9 @@ impl Indices {
     }
 }
 
-/// A primary address of the widest scope, the oldest of these.
+/// An address of the widest scope, of these a primary one, of these the oldest.
 fn source_ipv4(addresses: &[Address]) -> Option<Ipv4Addr> {
-    let key = |a: &Address| (a.flags.contains(AddressFlags::Secondary), a.scope);
+    let key = |a: &Address| (a.scope, a.flags.contains(AddressFlags::Secondary));
     addresses
         .iter()
         .filter_map(|a| match a.address {
@@ -267,4 +267,140 @@ fn parse_address(message: &AddressMessage) -> Option<Address> {
         scope: u8::from(message.header.scope),
         flags,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::ids::PortId;
+    use netlink_packet_route::address::AddressScope;
+
+    use super::*;
+
+    fn link(index: IfIndex, name: &str, more: impl IntoIterator<Item = LinkAttribute>) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up | LinkFlags::Running;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(1500),
+            LinkAttribute::Address(vec![2, 0, 0, 0, 0, index as u8]),
+        ];
+        message.attributes.extend(more);
+        message
+    }
+
+    fn vlan(parent: IfIndex, id: u16, protocol: VlanProtocol) -> [LinkAttribute; 2] {
+        let data = InfoData::Vlan(vec![InfoVlan::Protocol(protocol), InfoVlan::Id(id)]);
+        [
+            LinkAttribute::Link(parent),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(data)]),
+        ]
+    }
+
+    fn address(index: IfIndex, text: &str, scope: AddressScope, flags: AddressFlags) -> AddressMessage {
+        let net: ipnet::IpNet = text.parse().expect("a prefix");
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = net.prefix_len();
+        message.header.scope = scope;
+        message.attributes = vec![AddressAttribute::Address(net.addr()), AddressAttribute::Flags(flags)];
+        message
+    }
+
+    fn ports() -> Vec<TwinPort> {
+        let port = |name: &str, id, outside| TwinPort { name: name.to_owned(), id: PortId(id), outside };
+        vec![port("wan", 0, true), port("lan", 1, false)]
+    }
+
+    fn list(links: &Links) -> Vec<(String, u16, u16, bool)> {
+        let (interfaces, _) = links.interfaces(&ports());
+        interfaces.iter().map(|(_, i)| (i.name.clone(), i.port.0, i.vlan, i.outside)).collect()
+    }
+
+    #[test]
+    fn ports_and_their_vlans_become_interfaces_and_nothing_else_does() {
+        let mut links = Links::default();
+        // A VLAN may be heard of before its parent.
+        links.apply_link(&link(30, "wan.200", vlan(10, 200, VlanProtocol::Ieee8021Q)));
+        links.apply_link(&link(10, "wan", []));
+        links.apply_link(&link(5, "lan", []));
+        links.apply_link(&link(31, "wan.100", vlan(10, 100, VlanProtocol::Ieee8021Q)));
+        links.apply_link(&link(1, "lo", []));
+        links.apply_link(&link(2, "eth0", []));
+        links.apply_link(&link(32, "eth0.7", vlan(2, 7, VlanProtocol::Ieee8021Q)));
+        links.apply_link(&link(33, "wan.qinq", vlan(10, 8, VlanProtocol::Ieee8021Ad)));
+        links.apply_link(&link(34, "wan.100.9", vlan(31, 9, VlanProtocol::Ieee8021Q)));
+        // Its parent has our parent's index, in another namespace.
+        let mut foreign = link(35, "foreign", vlan(10, 300, VlanProtocol::Ieee8021Q));
+        foreign.attributes.push(LinkAttribute::LinkNetNsId(0));
+        links.apply_link(&foreign);
+        let expected =
+            [("wan", 0, 0, true), ("lan", 1, 0, false), ("wan.100", 0, 100, true), ("wan.200", 0, 200, true)];
+        assert_eq!(list(&links), expected.map(|(name, port, vlan, out)| (name.to_owned(), port, vlan, out)));
+        let (interfaces, indices) = links.interfaces(&ports());
+        let hundred = interfaces.find(PortId(0), 100).expect("it is there");
+        assert_eq!((indices.index(hundred), indices.id(31)), (Some(31), Some(hundred)));
+        assert_eq!(indices.id(2), None);
+        links.remove_link(&link(10, "wan", []));
+        assert_eq!(list(&links), [("lan".to_owned(), 1, 0, false)]);
+    }
+
+    #[test]
+    fn a_link_says_what_changed() {
+        let mut links = Links::default();
+        let up = link(10, "wan", []);
+        assert_eq!(links.apply_link(&up), LinkChange { changed: true, state_of: None });
+        assert_eq!(links.apply_link(&up), LinkChange { changed: false, state_of: None });
+        let mut down = up.clone();
+        down.header.flags = LinkFlags::empty();
+        assert_eq!(links.apply_link(&down), LinkChange { changed: true, state_of: Some(10) });
+        assert!(!links.is_up(10));
+        let mut port_of_a_bridge = down.clone();
+        port_of_a_bridge.header.interface_family = AddressFamily::Bridge;
+        assert_eq!(links.remove_link(&port_of_a_bridge), LinkChange::default(), "only the bridge lost it");
+        assert_eq!(links.remove_link(&down), LinkChange { changed: true, state_of: Some(10) });
+    }
+
+    #[test]
+    fn mac_and_mtu_are_the_links() {
+        let mut links = Links::default();
+        links.apply_link(&link(10, "wan", [LinkAttribute::Mtu(65_536)]));
+        let (interfaces, _) = links.interfaces(&ports());
+        let wan = interfaces.get(InterfaceId(0)).expect("it is there");
+        assert_eq!((wan.mac, wan.mtu), ([2, 0, 0, 0, 0, 10], u16::MAX));
+    }
+
+    #[test]
+    fn icmp_errors_come_from_a_primary_global_address() {
+        let (global, site) = (AddressScope::Universe, AddressScope::Link);
+        let none = AddressFlags::empty();
+        let mut links = Links::default();
+        links.apply_link(&link(10, "wan", []));
+        let sources = |links: &Links| {
+            let (interfaces, _) = links.interfaces(&ports());
+            let wan = interfaces.get(InterfaceId(0)).expect("it is there");
+            (wan.ipv4.map(|a| a.to_string()), wan.ipv6.map(|a| a.to_string()))
+        };
+        let some = |a: &str, b: &str| (Some(a.to_owned()), Some(b.to_owned()));
+        links.apply_address(&address(10, "169.254.1.1/16", site, none));
+        links.apply_address(&address(10, "fe80::1/64", site, none));
+        assert_eq!(sources(&links), some("169.254.1.1", "fe80::1"));
+        links.apply_address(&address(10, "192.0.2.2/24", global, AddressFlags::Secondary));
+        links.apply_address(&address(10, "2001:db8::1/64", global, AddressFlags::Tentative));
+        links.apply_address(&address(10, "2001:db8::2/64", global, AddressFlags::Dadfailed));
+        assert_eq!(sources(&links), some("192.0.2.2", "fe80::1"));
+        links.apply_address(&address(10, "192.0.2.1/24", global, none));
+        links.apply_address(&address(10, "2001:db8::3/64", global, AddressFlags::Deprecated));
+        assert_eq!(sources(&links), some("192.0.2.1", "2001:db8::3"));
+        assert!(
+            links.apply_address(&address(10, "2001:db8::1/64", global, none)),
+            "it is no longer tentative"
+        );
+        assert!(!links.apply_address(&address(10, "2001:db8::1/64", global, none)), "no news");
+        assert_eq!(sources(&links), some("192.0.2.1", "2001:db8::1"));
+        let gone = address(10, "192.0.2.1/24", global, none);
+        assert_eq!(links.remove_address(&gone), Some("192.0.2.1".parse().expect("an address")));
+        assert_eq!(links.remove_address(&gone), None);
+        assert_eq!(sources(&links).0.as_deref(), Some("192.0.2.2"));
+    }
 }

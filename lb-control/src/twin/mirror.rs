@@ -66,7 +66,6 @@ impl Mirror {
                     todo.dump_routes = self.may_have_lost_routes(change.state_of);
                     if let Some(index) = change.state_of {
                         self.neighbours.remove_link(index);
-                        todo.build_neighbours = true;
                     }
                 }
                 RouteNetlinkMessage::NewAddress(address) => {

@@ -610,6 +610,37 @@ fn what_was_lost_in_an_overrun_is_read_again() {
 }
 
 #[test]
+fn links_and_neighbours_that_are_not_ours_publish_nothing() {
+    in_namespace(|| {
+        let far = Far::new();
+        far.wire("wan");
+        sh("ip link set wan up; ip addr add 192.0.2.1/24 dev wan");
+        block_on(async {
+            let (mut task, mut view, counters) = paused_task(task::RECEIVE_BUFFER).await;
+            sh("ip link add other type veth peer name unused; ip link set other address 02:00:00:00:00:55");
+            sh("ip link set wan mtu 1300");
+            turn_until(&mut task, &view, |view| view.interfaces.get(WAN).is_some_and(|wan| wan.mtu == 1300))
+                .await;
+            // Whatever the kernel still had to say about the wire coming up has been said.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            task.turn().await;
+            view.mark_unchanged();
+            let events = counters.events.get();
+            sh(
+                "ip link set other mtu 1400; ip neigh add 10.9.9.9 lladdr 02:00:00:00:00:66 dev other nud noarp",
+            );
+            while counters.events.get() < events + 2 {
+                task.turn().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            task.turn().await;
+            assert!(!view.has_changed().expect("the task is there"));
+        });
+    });
+}
+
+#[test]
 fn dropping_the_handle_ends_the_thread() {
     in_namespace(|| {
         let far = Far::new();

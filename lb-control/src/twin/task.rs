@@ -237,7 +237,11 @@ impl Task {
         if let Some(why) = applied.unreadable {
             self.unreadable(&why);
         }
-        self.note(applied.todo);
+        let mut todo = applied.todo;
+        // A neighbour on a link that is not (yet) ours is no news for the workers.
+        todo.build_neighbours &=
+            applied.neighbour.is_some_and(|change| self.indices.id(change.key.0).is_some());
+        self.note(todo);
         if let Some(change) = applied.neighbour
             && self.upkeep.on_state(change.key, change.state, Instant::now())
         {
@@ -398,19 +402,30 @@ impl Task {
     /// Builds what changed and publishes it.
     pub(super) async fn publish(&mut self, routes: Routes) {
         let todo = self.todo;
-        let mut all = false;
+        let (mut all, mut has_changed) = (false, false);
         if todo.build_interfaces {
             self.counters.interfaces_built.add(1);
             let (interfaces, indices) = self.mirror.links.interfaces(&self.ports);
             // Routes and neighbours name interfaces by their place in the list.
             all = indices != self.indices;
-            self.say_what_changed(&interfaces);
-            self.indices = indices;
-            self.view.interfaces = Arc::new(interfaces);
+            // Links that are not ours come and go.
+            has_changed = all || interfaces != *self.view.interfaces;
+            if has_changed {
+                self.say_what_changed(&interfaces);
+                self.indices = indices;
+                self.view.interfaces = Arc::new(interfaces);
+            }
+        }
+        // A next hop holds the MAC address and MTU of its interface.
+        if has_changed || todo.build_neighbours {
+            self.counters.neighbours_built.add(1);
+            self.view.neighbours =
+                Arc::new(self.mirror.neighbours.build(&self.view.interfaces, &self.indices));
+            has_changed = true;
         }
         let start = Instant::now();
         let routes_due = routes == Routes::AtOnce || self.routes_at().is_some_and(|at| at <= start);
-        let routes_built = all || (todo.build_routes && routes_due) || !self.is_published();
+        let routes_built = all || (todo.build_routes && routes_due);
         if routes_built {
             self.counters.routes_built.add(1);
             let built = self.mirror.routes.build(&self.mirror.rules, &self.indices);
@@ -419,24 +434,17 @@ impl Task {
             self.routes_not_before = Instant::now() + start.elapsed() * ROUTES_REST;
             self.routes_changed_at = None;
             self.todo.build_routes = false;
-        }
-        // A next hop holds the MAC address and MTU of its interface.
-        if all || todo.build_neighbours || todo.build_interfaces {
-            self.counters.neighbours_built.add(1);
-            self.view.neighbours =
-                Arc::new(self.mirror.neighbours.build(&self.view.interfaces, &self.indices));
+            has_changed = true;
         }
         self.todo.build_interfaces = false;
         self.todo.build_neighbours = false;
         self.changed_at = None;
-        self.out.send_replace(self.view.clone());
+        if has_changed {
+            self.out.send_replace(self.view.clone());
+        }
         if routes_built {
             self.keep_neighbours().await;
         }
-    }
-
-    fn is_published(&self) -> bool {
-        self.counters.routes_built.get() > 0
     }
 
     fn say_what_changed(&self, new: &lb_core::tables::Interfaces) {
