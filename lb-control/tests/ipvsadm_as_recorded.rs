@@ -7,13 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::Ipv4Addr;
 
 use lb_control::api::types::{
     Batch, BatchReply, Connection, Counts, ErrorBody, ErrorKind, Failure, Rates, ServerView, ServiceAddress,
-    ServiceView, Timeouts,
+    ServiceView, Timeouts, Transport,
 };
 use lb_control::cli::director::{Director, DirectorError};
-use lb_control::cli::ipvsadm::{self, Streams};
+use lb_control::cli::ipvsadm::{self, Lookup, Surroundings};
 use lb_control::model::{self, Limits, Model};
 use serde::Deserialize;
 
@@ -104,7 +105,43 @@ struct Subject {
     server: Option<String>,
 }
 
-/// Names that the recording has, as numbers.
+/// The names of ports that the recording has, for TCP and UDP alike.
+const PORTS: [(&str, u16); 10] = [
+    ("http", 80),
+    ("https", 443),
+    ("ftp", 21),
+    ("smtp", 25),
+    ("domain", 53),
+    ("sip", 5060),
+    ("sip-tls", 5061),
+    ("http-alt", 8080),
+    ("tproxy", 8081),
+    ("mdns", 5353),
+];
+
+/// What the recording machine knew of hosts and ports.
+struct Known;
+
+impl Lookup for Known {
+    fn address(&self, host: &str) -> Option<Ipv4Addr> {
+        (host == "localhost").then_some(Ipv4Addr::LOCALHOST)
+    }
+
+    fn host(&self, address: Ipv4Addr) -> Option<String> {
+        (address == Ipv4Addr::LOCALHOST).then(|| "localhost".to_owned())
+    }
+
+    fn port(&self, service: &str, _: Transport) -> Option<u16> {
+        PORTS.iter().find(|(name, _)| *name == service).map(|(_, port)| *port)
+    }
+
+    fn service(&self, port: u16, transport: Transport) -> Option<String> {
+        let known = PORTS.iter().find(|(_, number)| *number == port && transport != Transport::Sctp);
+        known.map(|(name, _)| (*name).to_owned())
+    }
+}
+
+/// An endpoint of the recording in numbers.
 fn numeric(text: &str) -> String {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let host = match host {
@@ -112,19 +149,10 @@ fn numeric(text: &str) -> String {
         "1.2.3" => "1.2.0.3",
         other => other,
     };
-    let port = match port {
-        "http" => "80",
-        "https" => "443",
-        "ftp" => "21",
-        "smtp" => "25",
-        "domain" => "53",
-        "sip" => "5060",
-        "sip-tls" => "5061",
-        "http-alt" => "8080",
-        "tproxy" => "8081",
-        other => other,
-    };
-    format!("{host}:{port}")
+    match Known.port(port, Transport::Tcp) {
+        Some(port) => format!("{host}:{port}"),
+        None => format!("{host}:{port}"),
+    }
 }
 
 fn argument<'a>(argv: &'a [String], options: &[&str]) -> Option<&'a str> {
@@ -301,10 +329,11 @@ fn replay(recording: &str) -> Score {
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let stdin = vector.stdin.clone().unwrap_or_default();
         let mut input = stdin.as_bytes();
-        let mut streams = Streams { input: &mut input, output: &mut output, errors: &mut errors };
+        let mut around =
+            Surroundings { names: &Known, input: &mut input, output: &mut output, errors: &mut errors };
         let code = match vector.prog.as_str() {
-            "ipvsadm" => ipvsadm::run(&vector.argv, &mut director, &mut streams),
-            "ipvsadm-save" => ipvsadm::run_save(&vector.argv, &mut director, &mut streams),
+            "ipvsadm" => ipvsadm::run(&vector.argv, &mut director, &mut around),
+            "ipvsadm-save" => ipvsadm::run_save(&vector.argv, &mut director, &mut around),
             other => panic!("{}: {other} is not replayed", vector.n),
         };
         let mut output = String::from_utf8(output).expect("text");

@@ -136,7 +136,7 @@ impl Control {
                     .plane
                     .counters()
                     .iter()
-                    .map(|worker| WorkerCounters::drop(worker, reason, hook).get())
+                    .map(|worker| WorkerCounters::dropped(worker, reason, hook).get())
                     .sum();
                 if packets > 0 {
                     views.push(DropView { reason: reason.label().into(), hook: hook.name().into(), packets });

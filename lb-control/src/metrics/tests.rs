@@ -65,7 +65,7 @@ fn scrape() -> Scrape {
         worker.turns.busy_cycles.set(300);
         worker.turns.bursts[0].set(4);
         worker.turns.bursts[5].set(6);
-        WorkerCounters::drop(worker, DropReason::NoRoute, Hook::Forward).set(3);
+        WorkerCounters::dropped(worker, DropReason::NoRoute, Hook::Forward).set(3);
     }
     parse(&text(gather(&control)))
 }

@@ -5,13 +5,13 @@ use std::io::{self, BufReader};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, Failure, OwnCommand};
-use crate::cli::ipvsadm::{self, Streams};
+use crate::cli::ipvsadm::{self, Surroundings, System};
 
 /// By name.
 pub(super) struct Foreign(pub(super) &'static str);
 
 /// What speaks a command's syntax, if it is built.
-type Speaker = fn(&[String], &mut dyn crate::cli::director::Director, &mut Streams<'_>) -> u8;
+type Speaker = fn(&[String], &mut dyn crate::cli::director::Director, &mut Surroundings<'_>) -> u8;
 
 fn speaker(name: &str) -> Option<Speaker> {
     match name {
@@ -47,11 +47,12 @@ impl OwnCommand for Foreign {
         };
         let words: Vec<String> = matches.get_many("words").into_iter().flatten().cloned().collect();
         let mut client = context.client()?;
-        let mut streams = Streams {
+        let mut around = Surroundings {
+            names: &System,
             input: &mut BufReader::new(io::stdin()),
             output: context.output,
             errors: &mut io::stderr(),
         };
-        Ok(speak(&words, &mut client, &mut streams))
+        Ok(speak(&words, &mut client, &mut around))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::names;
+use super::names::Names;
 use crate::api::types::Transport;
 
 /// A whole decimal number within `min..=max` (strtol).
@@ -44,22 +44,26 @@ fn part(text: &str) -> Option<u32> {
 }
 
 /// An IPv4 address or the name of a host that has one.
-pub(crate) fn host(text: &str) -> Option<Ipv4Addr> {
-    ipv4(text).or_else(|| names::host_address(text))
+pub(crate) fn host(text: &str, names: &Names<'_>) -> Option<Ipv4Addr> {
+    ipv4(text).or_else(|| names.address(text))
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `IPV6`; ports also by name. `transport` is what names of ports are looked up
 /// for.
-pub(crate) fn endpoint(text: &str, transport: Option<Transport>) -> Option<(IpAddr, Option<u16>)> {
+pub(crate) fn endpoint(
+    text: &str,
+    transport: Option<Transport>,
+    names: &Names<'_>,
+) -> Option<(IpAddr, Option<u16>)> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;
-        let port = port(rest.strip_prefix(':')?, transport)?;
+        let port = port(rest.strip_prefix(':')?, transport, names)?;
         let address = match address.parse::<Ipv6Addr>() {
             Ok(address) => address.into(),
-            Err(_) => host(address)?.into(),
+            Err(_) => host(address, names)?.into(),
         };
         return Some((address, Some(port)));
     }
@@ -67,23 +71,24 @@ pub(crate) fn endpoint(text: &str, transport: Option<Transport>) -> Option<(IpAd
         return Some((address.into(), None));
     }
     match text.rsplit_once(':') {
-        None => Some((host(text)?.into(), None)),
+        None => Some((host(text, names)?.into(), None)),
         Some((address, name)) => {
-            let address = host(address)?.into();
-            Some((address, Some(port(name, transport)?)))
+            let address = host(address, names)?.into();
+            Some((address, Some(port(name, transport, names)?)))
         }
     }
 }
 
-fn port(text: &str, transport: Option<Transport>) -> Option<u16> {
+fn port(text: &str, transport: Option<Transport>, names: &Names<'_>) -> Option<u16> {
     match number(text, 0, 65535) {
         Some(port) => u16::try_from(port).ok(),
-        None => names::service_port(text, transport?),
+        None => names.port(text, transport?),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::System;
     use super::*;
 
     #[test]
@@ -120,11 +125,12 @@ mod tests {
 
     #[test]
     fn endpoints_are_read_as_recorded() {
-        let tcp = Some(Transport::Tcp);
+        let names = Names::new(&System);
+        let endpoint = |text| super::endpoint(text, Some(Transport::Tcp), &names);
         let v6: IpAddr = "2001:db8::12".parse().expect("valid");
-        assert_eq!(endpoint("2001:db8::12", tcp), Some((v6, None)));
-        assert_eq!(endpoint("[2001:db8::12]:80", tcp), Some((v6, Some(80))));
-        assert_eq!(endpoint("10.0.0.1:http", tcp), Some(([10, 0, 0, 1].into(), Some(80))));
+        assert_eq!(endpoint("2001:db8::12"), Some((v6, None)));
+        assert_eq!(endpoint("[2001:db8::12]:80"), Some((v6, Some(80))));
+        assert_eq!(endpoint("10.0.0.1:http"), Some(([10, 0, 0, 1].into(), Some(80))));
         for bad in [
             "[2001:db8::12]",
             "80",
@@ -134,7 +140,7 @@ mod tests {
             "10.0.0.1:-1",
             "10.0.0.1:nosuchservice",
         ] {
-            assert_eq!(endpoint(bad, tcp), None, "{bad}");
+            assert_eq!(endpoint(bad), None, "{bad}");
         }
     }
 }

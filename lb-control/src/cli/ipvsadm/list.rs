@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
-use super::names;
+use super::names::Names;
 use super::request::Format;
 use crate::api::types::{
     Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, Timeouts, Transport,
@@ -88,6 +88,7 @@ pub(super) fn services(
     out: &mut dyn Write,
     mut services: Vec<ServiceView>,
     format: Format,
+    names: &Names<'_>,
 ) -> io::Result<()> {
     let look = Look::of(format);
     look.title(out)?;
@@ -95,7 +96,7 @@ pub(super) fn services(
         services = sorted(services, |a, b| compare_services(&a.spec.service, &b.spec.service));
     }
     for service in services {
-        let mut name = service_name(&service.spec.service, format.numeric);
+        let mut name = service_name(&service.spec.service, format.numeric, names);
         if !service.spec.service.is_ipv6() {
             name = cut(&name, SERVICE_WIDTH);
         }
@@ -125,7 +126,7 @@ pub(super) fn services(
         let is_ipv6 = service.spec.service.is_ipv6();
         let transport = transport(&service.spec.service);
         for server in in_order(service.servers, format) {
-            self::server(out, &server, look, transport, is_ipv6, format)?;
+            self::server(out, &server, look, transport, is_ipv6, format, names)?;
         }
     }
     Ok(())
@@ -138,8 +139,9 @@ fn server(
     transport: Transport,
     is_ipv6: bool,
     format: Format,
+    names: &Names<'_>,
 ) -> io::Result<()> {
-    let mut name = names::endpoint(server.spec.server, transport, format.numeric);
+    let mut name = names.endpoint(server.spec.server, transport, format.numeric);
     if !is_ipv6 {
         name = cut(&name, SERVER_WIDTH);
     }
@@ -187,6 +189,7 @@ pub(super) fn save(
     out: &mut dyn Write,
     services: Vec<ServiceView>,
     format: Format,
+    names: &Names<'_>,
     thresholds: bool,
 ) -> io::Result<()> {
     let services = sorted(services, |a, b| compare_services(&a.spec.service, &b.spec.service));
@@ -203,7 +206,7 @@ pub(super) fn save(
                     Transport::Sctp => "--sctp-service",
                 };
                 let at = SocketAddr::new(*address, *port);
-                format!("{option} {}", names::endpoint(at, *transport, format.numeric))
+                format!("{option} {}", names.endpoint(at, *transport, format.numeric))
             }
         };
         write!(out, "-A {name} -s {}", service.spec.scheduler)?;
@@ -216,7 +219,7 @@ pub(super) fn save(
                 ForwardMethod::Direct => "-g",
                 ForwardMethod::Tunnel => "-i",
             };
-            let real = names::endpoint(server.spec.server, transport, format.numeric);
+            let real = names.endpoint(server.spec.server, transport, format.numeric);
             write!(out, "-a {name} -r {real} {option} -w {}", server.spec.weight)?;
             if let Some(tunnel) = &server.spec.tunnel {
                 write!(out, " --tun-type {}", tunnel.encapsulation)?;
@@ -270,9 +273,14 @@ pub(super) fn connections_title(out: &mut dyn Write, format: Format) -> io::Resu
     }
 }
 
-pub(super) fn connection(out: &mut dyn Write, connection: &Connection, format: Format) -> io::Result<()> {
+pub(super) fn connection(
+    out: &mut dyn Write,
+    connection: &Connection,
+    format: Format,
+    names: &Names<'_>,
+) -> io::Result<()> {
     let Connection { protocol, expires, state, client, virtual_, destination } = connection;
-    let name = |at: SocketAddr| names::endpoint(at, *protocol, format.numeric);
+    let name = |at: SocketAddr| names.endpoint(at, *protocol, format.numeric);
     writeln!(
         out,
         "{:<3} {:<6} {state:<11} {:<18} {:<18} {}",
@@ -291,14 +299,14 @@ fn transport(service: &ServiceAddress) -> Transport {
     }
 }
 
-fn service_name(service: &ServiceAddress, numeric: bool) -> String {
+fn service_name(service: &ServiceAddress, numeric: bool, names: &Names<'_>) -> String {
     match service {
         // The kernel's tool prints marks as signed numbers.
         ServiceAddress::FwMark { mark, is_ipv6 } => {
             format!("FWM  {}{}", *mark as i32, if *is_ipv6 { " IPv6" } else { "" })
         }
         ServiceAddress::Endpoint { transport, address, port } => {
-            let at = names::endpoint(SocketAddr::new(*address, *port), *transport, numeric);
+            let at = names.endpoint(SocketAddr::new(*address, *port), *transport, numeric);
             format!("{:<4} {at}", transport.name().to_ascii_uppercase())
         }
     }
@@ -418,6 +426,7 @@ fn sorted<T>(mut items: Vec<T>, compare: impl Fn(&T, &T) -> i32 + Copy) -> Vec<T
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::System;
     use super::*;
     use crate::api::types::{Counts, ServerSpec};
 
@@ -449,7 +458,7 @@ mod tests {
         };
         let numeric = Format { numeric: true, ..Format::default() };
         assert_eq!(
-            text(|out| self::connection(out, &connection, numeric)),
+            text(|out| self::connection(out, &connection, numeric, &Names::new(&System))),
             "TCP 13:54  ESTABLISHED 172.20.7.2:4650    10.9.0.1:2017      10.2.0.11:8080\n"
         );
         let ipv6 = Connection {
@@ -460,7 +469,7 @@ mod tests {
             ..connection
         };
         assert_eq!(
-            text(|out| self::connection(out, &ipv6, numeric)),
+            text(|out| self::connection(out, &ipv6, numeric, &Names::new(&System))),
             "TCP 14:39  ESTABLISHED [fd10::9]:5700     [fd09::1]:2030     [fd02::11]:8080\n"
         );
     }
@@ -485,7 +494,7 @@ mod tests {
         };
         let format = Format { numeric: true, stats: true, ..Format::default() };
         assert_eq!(
-            text(|out| services(out, vec![service], format)),
+            text(|out| services(out, vec![service], format, &Names::new(&System))),
             "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
              -> RemoteAddress:Port\n\
              UDP  10.9.0.1:2009                       1        1        0       68        0\n  \

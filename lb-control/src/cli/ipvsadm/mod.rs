@@ -13,8 +13,11 @@ mod request;
 
 use std::io::{self, BufRead, Write};
 
+pub use names::{Lookup, System};
+
 use super::director::{Director, DirectorError};
 use crate::api::types::{Batch, Command, ErrorBody, ErrorKind, OnError, ServiceView};
+use names::Names;
 use request::{Format, Request};
 
 /// Of usage errors.
@@ -85,19 +88,21 @@ fn message(error: &DirectorError) -> String {
     }
 }
 
-/// The three streams of a command.
-pub struct Streams<'a> {
+/// What a command has to do with besides its director.
+pub struct Surroundings<'a> {
+    pub names: &'a dyn Lookup,
     pub input: &'a mut dyn BufRead,
     pub output: &'a mut dyn Write,
     pub errors: &'a mut dyn Write,
 }
 
 /// Does one command line (without the program's name) and returns its exit code.
-pub fn run(words: &[String], director: &mut dyn Director, streams: &mut Streams<'_>) -> u8 {
-    let mut session = Session { director, streams, pending: Vec::new(), result: 0 };
+pub fn run(words: &[String], director: &mut dyn Director, around: &mut Surroundings<'_>) -> u8 {
+    let names = Names::new(around.names);
+    let mut session = Session { director, around, names, pending: Vec::new(), result: 0 };
     let request = match words {
         [] => Ok(Request::ListServices(Format::default(), None)),
-        words => request::parse(words),
+        words => request::parse(words, &session.names),
     };
     let done = request.and_then(|request| match request {
         Request::Restore => session.restore(),
@@ -117,22 +122,22 @@ pub fn run(words: &[String], director: &mut dyn Director, streams: &mut Streams<
 }
 
 /// `ipvsadm-save`: `-n` for numbers.
-pub fn run_save(words: &[String], director: &mut dyn Director, streams: &mut Streams<'_>) -> u8 {
+pub fn run_save(words: &[String], director: &mut dyn Director, around: &mut Surroundings<'_>) -> u8 {
     let mut line = vec!["-S".to_owned()];
     for word in words {
         if word != "-n" {
-            return script_usage(word, "ipvsadm-save [-n] > FILE", streams);
+            return script_usage(word, "ipvsadm-save [-n] > FILE", around);
         }
         line.push(word.clone());
     }
-    run(&line, director, streams)
+    run(&line, director, around)
 }
 
 /// `ipvsadm-restore`: command lines from standard input.
-pub fn run_restore(words: &[String], director: &mut dyn Director, streams: &mut Streams<'_>) -> u8 {
+pub fn run_restore(words: &[String], director: &mut dyn Director, around: &mut Surroundings<'_>) -> u8 {
     match words.first() {
-        Some(word) => script_usage(word, "ipvsadm-restore < FILE", streams),
-        None => run(&["-R".to_owned()], director, streams),
+        Some(word) => script_usage(word, "ipvsadm-restore < FILE", around),
+        None => run(&["-R".to_owned()], director, around),
     }
 }
 
@@ -141,23 +146,25 @@ pub fn run_restore(words: &[String], director: &mut dyn Director, streams: &mut 
 /// # Errors
 /// The first of `output`.
 pub fn save_all(output: &mut dyn Write, services: Vec<ServiceView>) -> io::Result<()> {
-    list::save(output, services, Format { numeric: true, ..Format::default() }, true)
+    let format = Format { numeric: true, ..Format::default() };
+    list::save(output, services, format, &Names::new(&System), true)
 }
 
 /// A usage line; exit 0 when it was asked for.
-fn script_usage(word: &str, usage: &str, streams: &mut Streams<'_>) -> u8 {
+fn script_usage(word: &str, usage: &str, around: &mut Surroundings<'_>) -> u8 {
     let asked = matches!(word, "-h" | "--help");
     let written = if asked {
-        writeln!(streams.output, "Usage: {usage}")
+        writeln!(around.output, "Usage: {usage}")
     } else {
-        writeln!(streams.errors, "{word}: unknown option; usage: {usage}")
+        writeln!(around.errors, "{word}: unknown option; usage: {usage}")
     };
     u8::from(!asked || written.is_err())
 }
 
 struct Session<'a, 'b> {
     director: &'a mut dyn Director,
-    streams: &'a mut Streams<'b>,
+    around: &'a mut Surroundings<'b>,
+    names: Names<'b>,
     /// Changes read and not sent yet: a restore sends many at a time.
     pending: Vec<Command>,
     /// Of the last line.
@@ -170,7 +177,7 @@ impl Session<'_, '_> {
             return;
         }
         // Nobody is left to tell when standard error is closed.
-        let _ = writeln!(self.streams.errors, "{message}");
+        let _ = writeln!(self.around.errors, "{message}");
     }
 
     /// A restore goes on after the director's errors and ends at the first line that it cannot read.
@@ -178,7 +185,7 @@ impl Session<'_, '_> {
         let mut line = String::new();
         loop {
             line.clear();
-            match self.streams.input.read_line(&mut line) {
+            match self.around.input.read_line(&mut line) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) => return Err(Stop::line(format!("ipvsadm: standard input: {error}"))),
@@ -188,7 +195,7 @@ impl Session<'_, '_> {
             if words.is_empty() {
                 continue;
             }
-            let done = match request::parse(&words) {
+            let done = match request::parse(&words, &self.names) {
                 Ok(Request::Restore) => Err(Stop::try_help()),
                 Ok(request) => self.run(request),
                 Err(stop) => Err(stop),
@@ -212,18 +219,18 @@ impl Session<'_, '_> {
         }
         self.send()?;
         self.result = 0;
-        let output = &mut *self.streams.output;
+        let output = &mut *self.around.output;
         let written = match request {
             Request::Help => help::print(output),
             Request::Version => help::version(output),
             Request::ListServices(format, only) => {
                 let services = self.director.services(only).map_err(|error| Stop::listing(&error))?;
                 let version = if only.is_none() { list::version(output) } else { Ok(()) };
-                version.and_then(|()| list::services(output, services, format))
+                version.and_then(|()| list::services(output, services, format, &self.names))
             }
             Request::Save(format) => {
                 let services = self.director.services(None).map_err(|error| Stop::listing(&error))?;
-                list::save(output, services, format, false)
+                list::save(output, services, format, &self.names, false)
             }
             Request::ListConnections(format) => {
                 // No title over an error.
@@ -232,7 +239,7 @@ impl Session<'_, '_> {
                     if !std::mem::replace(&mut titled, true) {
                         list::connections_title(output, format)?;
                     }
-                    list::connection(output, &connection, format)
+                    list::connection(output, &connection, format, &self.names)
                 });
                 done.map_err(|error| Stop::listing(&error))?;
                 if titled { Ok(()) } else { list::connections_title(output, format) }

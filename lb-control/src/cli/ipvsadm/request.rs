@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::names::Names;
 use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
 use super::popt::Words;
 use super::{Stop, address};
@@ -83,7 +84,7 @@ struct Line {
 ///
 /// # Errors
 /// What to print and the exit code.
-pub(crate) fn parse(words: &[String]) -> Result<Request, Stop> {
+pub(crate) fn parse(words: &[String], names: &Names<'_>) -> Result<Request, Stop> {
     let mut words = Words::new(words);
     let Ok(Some((command, argument))) = words.next_option() else { return Err(Stop::try_help()) };
     let mut line = Line::default();
@@ -115,7 +116,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Request, Stop> {
     }
     loop {
         match words.next_option() {
-            Ok(Some((opt, argument))) => line.take(opt, argument.as_deref(), words.current())?,
+            Ok(Some((opt, argument))) => line.take(opt, argument.as_deref(), words.current(), names)?,
             Ok(None) => break,
             Err(bad) => return Err(Stop::line(bad.to_string())),
         }
@@ -165,13 +166,13 @@ impl Line {
     }
 
     /// `word`: what the option stood in.
-    fn take(&mut self, opt: Opt, argument: Option<&str>, word: &str) -> Result<(), Stop> {
+    fn take(&mut self, opt: Opt, argument: Option<&str>, word: &str, names: &Names<'_>) -> Result<(), Stop> {
         const MAX: u32 = i32::MAX as u32;
         let text = argument.unwrap_or_default();
         match opt {
-            Opt::TcpService => self.service(Transport::Tcp, text)?,
-            Opt::UdpService => self.service(Transport::Udp, text)?,
-            Opt::SctpService => self.service(Transport::Sctp, text)?,
+            Opt::TcpService => self.service(Transport::Tcp, text, names)?,
+            Opt::UdpService => self.service(Transport::Udp, text, names)?,
+            Opt::SctpService => self.service(Transport::Sctp, text, names)?,
             Opt::FwMark => {
                 self.give(Subject::Service)?;
                 self.mark = number(text, 1, u32::MAX, &format!("invalid fwmark value `{text}' specified"))?;
@@ -200,7 +201,7 @@ impl Line {
             }
             Opt::Netmask => {
                 self.give(Subject::Netmask)?;
-                self.netmask = Some(self.netmask(text)?);
+                self.netmask = Some(self.netmask(text, names)?);
             }
             Opt::OnePacket => {
                 self.give(Subject::OnePacket)?;
@@ -208,7 +209,7 @@ impl Line {
             }
             Opt::RealServer => {
                 self.give(Subject::Server)?;
-                let (address, port) = address::endpoint(text, self.transport)
+                let (address, port) = address::endpoint(text, self.transport, names)
                     .ok_or_else(|| Stop::usage("illegal real server address[:port] specified"))?;
                 self.server = Some(SocketAddr::new(address, port.unwrap_or(self.port)));
             }
@@ -310,9 +311,9 @@ impl Line {
         self.give(subject)
     }
 
-    fn service(&mut self, transport: Transport, text: &str) -> Result<(), Stop> {
+    fn service(&mut self, transport: Transport, text: &str, names: &Names<'_>) -> Result<(), Stop> {
         self.give(Subject::Service)?;
-        let (address, port) = address::endpoint(text, Some(transport))
+        let (address, port) = address::endpoint(text, Some(transport), names)
             .ok_or_else(|| Stop::usage("illegal virtual server address[:port] specified"))?;
         self.transport = Some(transport);
         self.address = Some(address);
@@ -336,9 +337,9 @@ impl Line {
         self.mark_is_ipv6 || self.address.is_some_and(|address| address.is_ipv6())
     }
 
-    fn netmask(&self, text: &str) -> Result<String, Stop> {
+    fn netmask(&self, text: &str, names: &Names<'_>) -> Result<String, Stop> {
         if !self.is_ipv6() {
-            let mask = address::host(text)
+            let mask = address::host(text, names)
                 .ok_or_else(|| Stop::usage("illegal virtual server persistent mask specified"))?;
             return Ok(mask.to_string());
         }
@@ -495,4 +496,98 @@ fn multicast_group(text: &str) -> Result<(), Stop> {
         return Ok(());
     }
     Err(Stop::usage(format!("invalid {family}mcast-group `{text}'")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::super::names::Lookup;
+    use super::super::options::TABLE;
+    use super::*;
+
+    /// Nobody has a name.
+    struct Nobody;
+
+    impl Lookup for Nobody {
+        fn address(&self, _: &str) -> Option<Ipv4Addr> {
+            None
+        }
+
+        fn host(&self, _: Ipv4Addr) -> Option<String> {
+            None
+        }
+
+        fn port(&self, _: &str, _: Transport) -> Option<u16> {
+            None
+        }
+
+        fn service(&self, _: u16, _: Transport) -> Option<String> {
+            None
+        }
+    }
+
+    fn read(line: &str) -> Result<Request, Stop> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        parse(&words, &Names::new(&Nobody))
+    }
+
+    #[test]
+    fn a_line_becomes_one_command() {
+        let service = "tcp/192.0.2.1:80".parse().expect("valid");
+        let server = "10.0.0.1:8080".parse().expect("valid");
+        let spec =
+            ServerSpec { weight: 5, upper_threshold: 100, lower_threshold: 50, ..ServerSpec::new(server) };
+        assert_eq!(
+            read("-at192.0.2.1:80 -r 10.0.0.1:8080 -mw5 --u-threshold=100 -y 50"),
+            Ok(Request::Change(Command::AddServer { service, server: spec }))
+        );
+        assert_eq!(
+            read("-E -t 192.0.2.1:80"),
+            Ok(Request::Change(Command::EditService(ServiceSpec::new(service, "wlc"))))
+        );
+        assert_eq!(read("-Z"), Ok(Request::Change(Command::Zero { service: None })));
+    }
+
+    #[test]
+    fn what_is_not_built_is_passed_on_and_not_dropped() {
+        let Ok(Request::Change(Command::AddService(spec))) =
+            read("-A -u [2001:db8::1]:53 -s sh -b sh-port,flag-1 -p 60 -M 64 -o --pe sip")
+        else {
+            panic!("it is a right line")
+        };
+        assert_eq!(spec.persistence, Some(Persistence { timeout: 60, netmask: Some("64".to_owned()) }));
+        assert_eq!(spec.scheduler_flags, ["sh-port", "flag-1"]);
+        assert_eq!((spec.one_packet, spec.persistence_engine.as_deref()), (true, Some("sip")));
+        let Ok(Request::Change(Command::AddServer { server, .. })) =
+            read("-a -t 192.0.2.1:80 -r 10.0.0.1 -i --tun-type gue --tun-port 6080 --tun-csum")
+        else {
+            panic!("it is a right line")
+        };
+        let tunnel = Tunnel { encapsulation: "gue".into(), port: 6080, checksum: Some("checksum".into()) };
+        assert_eq!((server.forward, server.tunnel), (ForwardMethod::Tunnel, Some(tunnel)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_odd(
+            words in prop::collection::vec(
+                prop_oneof![
+                    (0..TABLE.len()).prop_map(|index| format!("--{}", TABLE[index].long)),
+                    (0..TABLE.len()).prop_map(|index| format!("-{}", TABLE[index].short.unwrap_or('n'))),
+                    "[-=:.,0-9x\\[\\]a-zü]{0,8}",
+                    Just("192.0.2.1:80".to_owned()),
+                    Just("[2001:db8::1]:80".to_owned()),
+                ],
+                0..8,
+            ),
+        ) {
+            if let Err(stop) = parse(&words, &Names::new(&Nobody)) {
+                prop_assert!(stop.code == 2 || stop.code == 255);
+                prop_assert!(!stop.message.is_empty());
+            }
+        }
+    }
 }
