@@ -37,7 +37,7 @@ fn without(allowed: &CpuSet, workers: &[u32]) -> Option<CpuSet> {
     }
     let mut rest = *allowed;
     for &cpu in workers.iter().filter(|&&cpu| (cpu as usize) < CpuSet::MAX_CPU) {
-        rest.clear(cpu as usize);
+        rest.unset(cpu as usize);
     }
     (rest.count() > 0 && rest != *allowed).then_some(rest)
 }

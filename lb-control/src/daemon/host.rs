@@ -34,7 +34,7 @@ struct Wanted {
 }
 
 /// Passes wishes on to the twin's task.
-pub struct TwinHost {
+pub(super) struct TwinHost {
     wanted: watch::Sender<Wanted>,
 }
 
@@ -59,7 +59,7 @@ impl From<TwinView> for Network {
 }
 
 /// The ports in the words of the twin.
-pub fn twin_ports(config: &Config) -> Vec<TwinPort> {
+pub(super) fn twin_ports(config: &Config) -> Vec<TwinPort> {
     let port = |(index, port): (usize, &crate::config::Port)| TwinPort {
         name: port.name.clone(),
         id: PortId(index as u16),
@@ -77,7 +77,7 @@ impl TwinHost {
     ///
     /// # Errors
     /// The kernel's reason, and the port.
-    pub async fn start(twin: Arc<Twin>, config: &Config) -> Result<TwinHost, TwinError> {
+    pub(super) async fn start(twin: Arc<Twin>, config: &Config) -> Result<TwinHost, TwinError> {
         let mut addresses = Vec::new();
         for (index, port) in config.ports.iter().enumerate() {
             twin.set_addresses(PortId(index as u16), &nets(&port.addresses)).await?;
@@ -109,7 +109,7 @@ async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>) {
 }
 
 /// Publishes what Linux says, at once and then not more often than every [`PUBLISH_EVERY`], until the twin ends.
-pub async fn follow(twin: Arc<Twin>, control: Handle) {
+pub(super) async fn follow(twin: Arc<Twin>, control: Handle) {
     let mut view = twin.changed();
     loop {
         let network = Network::from(view.borrow_and_update().clone());
@@ -126,7 +126,7 @@ pub async fn follow(twin: Arc<Twin>, control: Handle) {
 }
 
 /// Passes the workers' questions for neighbours on to Linux.
-pub async fn resolve(twin: Arc<Twin>, plane: Arc<dyn Plane>) {
+pub(super) async fn resolve(twin: Arc<Twin>, plane: Arc<dyn Plane>) {
     let mut interval = tokio::time::interval(ASK_EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
