@@ -144,7 +144,7 @@ fn child() {
     let sum = |of: &dyn Fn(&lb_core::counters::PortCell) -> u64| -> u64 {
         counters.iter().map(|worker| of(worker.port(last))).sum()
     };
-    println!("said: up {} down {}", sum(&|c| c.to_twin.get()), sum(&|c| c.from_twin.get()));
+    println!("said: up {} down {}", sum(&|c| c.rx_packets.get()), sum(&|c| c.tx_packets.get()));
     dataplane.stop();
     println!("said: stopped");
     pause();
