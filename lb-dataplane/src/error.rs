@@ -74,8 +74,9 @@ pub enum PortProblem {
     Probe(String),
     #[error("mtu {mtu} is outside {least}..={most}, which the device can do")]
     Mtu { mtu: u16, least: u16, most: u16 },
-    #[error("queue {queue} does not start, another process may hold it: {reason}")]
-    Queue { queue: u16, reason: String },
+    /// `hint` begins with a comma, or is empty.
+    #[error("queue {queue} does not start{hint}: {reason}")]
+    Queue { queue: u16, hint: &'static str, reason: String },
     #[error("{step} failed: {reason}")]
     Setup { step: &'static str, reason: String },
 }
