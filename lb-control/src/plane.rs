@@ -1,12 +1,13 @@
 //! What the control plane needs of the data plane. `lbd` puts DPDK's behind it, tests a fake: nothing of this
 //! crate's library links DPDK.
 
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::path::FlowView;
-use lb_core::tables::{Mac, Tables};
+use lb_core::tables::{InterfaceId, Mac, Tables};
 
 /// The workers and their ports.
 pub trait Plane: Send + Sync + 'static {
@@ -24,6 +25,9 @@ pub trait Plane: Send + Sync + 'static {
     /// # Errors
     /// A worker that does not answer, in words.
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String>;
+
+    /// The next neighbour that a worker wants resolved, if there is one.
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
 
     /// Cycles of the time-stamp counter a second, which the workers' `busy_cycles` and `idle_cycles` count.
     fn cycles_per_second(&self) -> u64;

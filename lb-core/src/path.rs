@@ -260,10 +260,14 @@ impl<P: Packet> Path<P> {
     /// Stages 3 and 4: compares, rewrites, sends; or takes a slower turning.
     #[inline]
     fn go(&mut self, burst: &mut Burst<P>, all: &ArrayVec<Seen, BURST>, now: Tick, io: &mut impl Io<P>) {
+        let mut found = 0;
         for (packet, seen) in burst.drain(..).zip(all) {
             match seen.kind {
                 Kind::Flow => match self.find(packet.data(), seen) {
-                    Some(at) => self.established(packet, &seen.headers, at, now, io),
+                    Some(at) => {
+                        found += 1;
+                        self.established(packet, &seen.headers, at, now, io);
+                    }
                     None => self.first(packet, &seen.headers, now, io),
                 },
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
@@ -272,6 +276,7 @@ impl<P: Packet> Path<P> {
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
         }
+        self.mine.flows.found.add(found);
     }
 
     /// Stage 3: is it the flow that it seems to be?
@@ -308,7 +313,6 @@ impl<P: Packet> Path<P> {
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
     pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, _now: Tick, io: &mut impl Io<P>) {
-        self.mine.port(port).from_twin.add(burst.len() as u64);
         for packet in burst.drain(..) {
             io.transmit(port, packet);
         }
@@ -316,9 +320,7 @@ impl<P: Packet> Path<P> {
 
     /// Up to Linux, as it came.
     fn to_twin(&mut self, packet: P, io: &mut impl Io<P>) {
-        let port = packet.port();
-        self.mine.port(port).to_twin.add(1);
-        io.to_twin(port, packet);
+        io.to_twin(packet.port(), packet);
     }
 
     #[inline]

@@ -1,1 +1,321 @@
-//! See the package description.
+//! The data plane: poll-mode workers on DPDK ports, and the handle by which the control plane drives them.
+//!
+//! [`Dataplane::start`] makes, in this order: the tables' memory, DPDK, its ports, their Linux twins, the workers.
+//! [`worker`] is the loop in which each worker spends its life; what packets go through is [`lb_core::path`].
+
+mod clock;
+mod config;
+mod cpu;
+mod device;
+mod dpdk;
+mod error;
+mod listing;
+mod mailbox;
+mod memory;
+mod memory_port;
+mod preflight;
+mod resolve;
+mod ring;
+mod tap;
+mod team;
+mod twin;
+mod worker;
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::{PortId, WorkerId};
+use lb_core::path::{FlowView, Path, PathConfig};
+use lb_core::tables::Tables;
+use lb_core::time::Tick;
+
+pub use config::{Config, Idle, PortConfig};
+pub use device::{Backend, Device, Pool};
+pub use dpdk::mbuf::Mbuf;
+pub use dpdk::port::{PortInfo, PortStats};
+pub use error::{PortProblem, StartError};
+pub use memory_port::{HeapFrames, InMemory, MemoryPort, Wire, memory_port};
+pub use resolve::{Question, Questions};
+pub use team::{Member, Team, WorkerStalled};
+pub use worker::{Logic, Queue, Seat, Twin};
+
+use dpdk::Dpdk;
+use dpdk::eal::{Eal, EalConfig};
+use dpdk::mbuf::{self, MbufPool};
+use dpdk::port::Port;
+use preflight::Memory;
+use twin::{Pump, TwinEnd};
+
+/// The running data plane. Dropping it is stopping it.
+// The order of the fields is the order in which they end: who holds packets first, the memory of packets last.
+pub struct Dataplane {
+    team: Team,
+    /// By port.
+    pumps: Vec<Option<Pump>>,
+    ports: Vec<Port>,
+    pool: MbufPool,
+    _eal: Eal,
+    infos: Vec<PortInfo>,
+    cpus: Vec<u32>,
+}
+
+impl Dataplane {
+    /// Starts all; the workers run, with empty tables, when it returns. Works once a process.
+    ///
+    /// # Errors
+    /// One line; nothing is left behind.
+    pub fn start(config: Config) -> Result<Dataplane, StartError> {
+        Dataplane::start_with(config, Path::<Mbuf>::new)
+    }
+
+    /// As [`Dataplane::start`], with another logic than [`Path`]: for measurements and tests of what is around it.
+    /// `logic` is called once on each worker's thread.
+    ///
+    /// # Errors
+    /// As for [`Dataplane::start`].
+    pub fn start_with<L: Logic<Mbuf>>(
+        config: Config,
+        logic: impl Fn(PathConfig) -> L + Clone + Send + 'static,
+    ) -> Result<Dataplane, StartError> {
+        let memory = preflight::check(&config)?;
+        let paths = paths(&config, &memory)?;
+        let mut eal = start_eal(&config, &memory)?;
+        let numbers = probe(&mut eal, &config.ports)?;
+        let pool = MbufPool::new(memory.buffers, memory.data_room, memory.layout)?;
+        let workers = config.workers.len() as u16;
+        let mut ports = Vec::new();
+        for (index, (port, number)) in config.ports.iter().zip(numbers).enumerate() {
+            ports.push(Port::start(&mut eal, number, PortId(index as u16), port, workers, &pool)?);
+        }
+        mbuf::set_ports_write_l4(ports.iter().all(|port| port.writes_l4));
+        let infos: Vec<PortInfo> = ports.iter().map(|port| port.info.clone()).collect();
+        let (pumps, mut twins) = start_twins(&config.ports, &infos, &pool)?;
+        let counters = paths[0].counters.clone();
+        let mut members = Vec::new();
+        for (worker, path) in paths.into_iter().enumerate() {
+            let logic = logic.clone();
+            members.push(Member {
+                cpu: Some(config.workers[worker]),
+                seats: seats(worker, config.workers.len(), &ports, &mut twins),
+                pool: pool.clone(),
+                logic: move || logic(path),
+            });
+        }
+        let team = Team::start::<Dpdk, _, _>(members, counters, config.idle)?;
+        eal.let_log_out();
+        Ok(Dataplane { team, pumps, ports, pool, _eal: eal, infos, cpus: config.workers })
+    }
+
+    /// Ends the workers and the twins, then stops and closes the ports: no TAP and no XDP program stays.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    /// The ports as they were at the start, by [`PortId`].
+    pub fn ports(&self) -> &[PortInfo] {
+        &self.infos
+    }
+
+    /// What the port itself counts, and its link now. `None`: there is no such port.
+    pub fn port_stats(&self, port: PortId) -> Option<PortStats> {
+        self.ports.get(port.index()).map(Port::stats)
+    }
+
+    /// Frames that the kernel refused on the port's twin, and how often frames from it had to wait for a buffer.
+    /// `None`: there is no such port, or it has no twin.
+    pub fn twin_troubles(&self, port: PortId) -> Option<(u64, u64)> {
+        let counters = self.pumps.get(port.index())?.as_ref()?.counters();
+        Some((counters.refused.get(), counters.no_buffer.get()))
+    }
+
+    /// Packet buffers in use, in queues and caches too.
+    pub fn buffers_in_use(&self) -> u32 {
+        self.pool.in_use()
+    }
+
+    /// What each worker counts.
+    pub fn counters(&self) -> &Arc<[Arc<WorkerCounters>]> {
+        self.team.counters()
+    }
+
+    /// Leaves `tables` for all workers, and frees the snapshots that they gave back. Never waits.
+    pub fn publish(&self, tables: Arc<Tables>) {
+        self.team.publish(tables);
+    }
+
+    /// Whether all workers use the tables of this generation.
+    pub fn generation_everywhere(&self, generation: u32) -> bool {
+        self.team.generation_everywhere(generation)
+    }
+
+    /// Neighbours that the workers want resolved: to be emptied by the control plane. Each is asked for about once a second
+    /// and worker as long as packets come for it.
+    pub fn resolve_requests(&self) -> &Questions {
+        self.team.resolve_requests()
+    }
+
+    /// Visits the connections of all workers until `visit` breaks; see [`Team::list_flows`].
+    ///
+    /// # Errors
+    /// `WorkerStalled` when a worker does not answer.
+    pub fn list_flows(
+        &self,
+        visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
+    ) -> Result<(), WorkerStalled> {
+        self.team.list_flows(visit)
+    }
+
+    /// Cycles a second of the counters of busy and idle cycles.
+    pub fn tsc_hz(&self) -> u64 {
+        self.team.tsc_hz()
+    }
+
+    /// The CPU of each worker.
+    pub fn worker_cpus(&self) -> &[u32] {
+        &self.cpus
+    }
+}
+
+/// What each worker's path is made with, its memory taken.
+fn paths(config: &Config, memory: &Memory) -> Result<Vec<PathConfig>, StartError> {
+    let workers = config.workers.len();
+    let counters: Arc<[Arc<WorkerCounters>]> =
+        (0..workers).map(|_| Arc::new(WorkerCounters::new(config.max_servers, config.ports.len()))).collect();
+    let hash_seed = config.hash_seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
+    (0..workers)
+        .map(|worker| {
+            Ok(PathConfig {
+                worker: WorkerId(worker as u16),
+                counters: counters.clone(),
+                max_connections: memory.connections,
+                max_ipv6_connections: memory.ipv6_connections,
+                memory: memory::take_region(memory.tables, config.huge_pages)?,
+                hash_seed,
+                // The workers' clock starts with them.
+                now: Tick(0),
+            })
+        })
+        .collect()
+}
+
+fn start_eal(config: &Config, memory: &Memory) -> Result<Eal, StartError> {
+    let pci = config.ports.iter().map(|port| port.device.as_str());
+    Eal::start(&EalConfig {
+        huge_pages: config.huge_pages,
+        memory_mb: memory.dpdk_mb(),
+        pci: pci.filter(|device| preflight::pci_address(device).is_some()).collect(),
+        arguments: &config.driver_args,
+        workers: &config.workers,
+    })
+}
+
+/// DPDK's number of each port.
+fn probe(eal: &mut Eal, ports: &[PortConfig]) -> Result<Vec<u16>, StartError> {
+    ports
+        .iter()
+        .map(|port| {
+            let number = match preflight::pci_address(&port.device) {
+                Some(address) => eal.port_of(&address),
+                None => eal.probe(&port.device),
+            };
+            number.map_err(|reason| StartError::Port {
+                port: port.name.clone(),
+                device: port.device.clone(),
+                problem: PortProblem::Probe(reason),
+            })
+        })
+        .collect()
+}
+
+type Twins = (Vec<Option<Pump>>, Vec<Option<TwinEnd<Mbuf>>>);
+
+fn start_twins(ports: &[PortConfig], infos: &[PortInfo], pool: &MbufPool) -> Result<Twins, StartError> {
+    let (mut pumps, mut ends) = (Vec::new(), Vec::new());
+    for (port, info) in ports.iter().zip(infos) {
+        if !port.twin {
+            pumps.push(None);
+            ends.push(None);
+            continue;
+        }
+        // An Ethernet header and two VLAN tags.
+        let longest = usize::from(port.mtu) + 14 + 8;
+        let (pump, end) = tap::create(&port.name, info.mac, port.mtu)
+            .and_then(|file| Pump::start(&port.name, file, pool.clone(), longest))
+            .map_err(|error| StartError::Port {
+                port: port.name.clone(),
+                device: port.device.clone(),
+                problem: PortProblem::Twin { name: port.name.clone(), error },
+            })?;
+        pumps.push(Some(pump));
+        ends.push(Some(end));
+    }
+    Ok((pumps, ends))
+}
+
+/// The ports as `worker` of `workers` sees them. Queues are dealt out in turns that start at another worker for each
+/// port, so that ports with a single queue do not all fall to the first one; the first one serves the twins.
+fn seats(
+    worker: usize,
+    workers: usize,
+    ports: &[Port],
+    twins: &mut [Option<TwinEnd<Mbuf>>],
+) -> Vec<Seat<Dpdk>> {
+    let seat = |(index, port): (usize, &Port)| {
+        let queue = match place(worker, workers, index, usize::from(port.info.queues)) {
+            Place::Queue(queue) => Queue::Own(port.queue(queue)),
+            Place::Worker(other) => Queue::Of(other),
+        };
+        let twin = match (twins[index].take(), worker) {
+            (Some(end), 0) => Twin::Own(end),
+            (None, 0) => Twin::None,
+            _ => Twin::Of(WorkerId(0)),
+        };
+        Seat { queue, twin }
+    };
+    ports.iter().enumerate().map(seat).collect()
+}
+
+/// Where a worker sends what goes out by a port.
+#[derive(PartialEq, Eq, Debug)]
+enum Place {
+    Queue(u16),
+    Worker(WorkerId),
+}
+
+fn place(worker: usize, workers: usize, port: usize, queues: usize) -> Place {
+    let turn = (worker + workers - port % workers) % workers;
+    if turn < queues {
+        Place::Queue(turn as u16)
+    } else {
+        Place::Worker(WorkerId(((port + turn % queues) % workers) as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_queue_has_one_worker_and_every_worker_a_way_to_each_port() {
+        for workers in 1..6usize {
+            for port in 0..7 {
+                for queues in 1..=workers {
+                    let mut owners = vec![None; queues];
+                    for worker in 0..workers {
+                        if let Place::Queue(queue) = place(worker, workers, port, queues) {
+                            assert_eq!(owners[usize::from(queue)].replace(worker), None);
+                        }
+                    }
+                    assert!(owners.iter().all(Option::is_some));
+                    for worker in 0..workers {
+                        if let Place::Worker(other) = place(worker, workers, port, queues) {
+                            assert!(owners.contains(&Some(other.index())), "worker {other:?} has a queue");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

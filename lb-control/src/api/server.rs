@@ -134,7 +134,7 @@ fn rejected(rejection: &BytesRejection) -> ErrorBody {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Which {
+pub(super) struct Which {
     service: Option<String>,
 }
 

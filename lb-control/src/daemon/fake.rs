@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use lb_core::counters::WorkerCounters;
-use lb_core::ids::ServerId;
+use lb_core::ids::{PortId, ServerId};
 use lb_core::path::FlowView;
-use lb_core::tables::{Protocol, Tables};
+use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::Timeout;
 
 use super::{Control, Host};
 use crate::compile::Network;
-use crate::config::{AddressChange, Config};
+use crate::config::{Config, PortAddress};
 use crate::plane::{Plane, PortState};
 
 pub(crate) struct FakePlane {
@@ -86,6 +86,10 @@ impl Plane for FakePlane {
         Ok(())
     }
 
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
+        None
+    }
+
     fn cycles_per_second(&self) -> u64 {
         2_000_000_000
     }
@@ -94,13 +98,13 @@ impl Plane for FakePlane {
 /// Remembers what it was told.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHost {
-    pub(crate) changes: Arc<Mutex<Vec<AddressChange>>>,
+    pub(crate) addresses: Arc<Mutex<Vec<(PortId, Vec<PortAddress>)>>>,
     pub(crate) kept: Arc<Mutex<Vec<IpAddr>>>,
 }
 
 impl Host for FakeHost {
-    fn change_address(&self, change: &AddressChange) {
-        self.changes.lock().expect("not poisoned").push(change.clone());
+    fn set_addresses(&self, port: PortId, addresses: &[PortAddress]) {
+        self.addresses.lock().expect("not poisoned").push((port, addresses.to_vec()));
     }
 
     fn keep_neighbours(&self, mut hosts: Vec<IpAddr>) {

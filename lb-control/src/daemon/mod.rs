@@ -8,6 +8,9 @@
 //!
 //! A request is a closure that runs on that task, between two others: no lock, and each sees a whole state.
 
+mod cpus;
+mod host;
+mod run;
 mod socket;
 mod views;
 mod watch;
@@ -21,15 +24,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
+use lb_core::ids::PortId;
 use lb_core::tables::{Settings, Tables};
 
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
-use crate::config::{AddressChange, Config, Reload, Said};
+use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
 
+pub use cpus::leave_to_workers;
+pub use run::{Setup, StartProblem, listen_http, run};
 pub use socket::{Socket, SocketError};
 pub(crate) use views::VERSION;
 use watch::Watch;
@@ -43,8 +49,8 @@ const CHANGES_LOGGED: usize = 100;
 /// The Linux side of the ports, as far as the daemon tells it something. What it tells the daemon comes by
 /// [`Control::use_network`] and [`Control::set_twin_problem`].
 pub trait Host: Send + 'static {
-    /// Puts an address on a twin or takes it away.
-    fn change_address(&self, change: &AddressChange);
+    /// Makes these the addresses that the config file puts on a port's twin.
+    fn set_addresses(&self, port: PortId, addresses: &[PortAddress]);
     /// Names the hosts whose neighbour entries are kept fresh: the real servers.
     fn keep_neighbours(&self, hosts: Vec<IpAddr>);
 }
@@ -184,10 +190,12 @@ impl Control {
             change.publish = true;
         }
         self.settle(&change);
-        for change in &reload.addresses {
-            self.host.change_address(change);
-        }
         self.config = self.config.followed_by(new);
+        for (index, port) in self.config.ports.iter().enumerate() {
+            if reload.addresses.iter().any(|change| change.port == port.name) {
+                self.host.set_addresses(PortId(index as u16), &port.addresses);
+            }
+        }
         log_reload(&reload);
         Ok(reload)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use lb_core::ids::ServerId;
+use lb_core::ids::{PortId, ServerId};
 use lb_core::tables::{Interface, Interfaces};
 
 use super::fake::{config, start};
@@ -83,7 +83,7 @@ fn an_unchanged_file_publishes_nothing_at_a_reload() {
     let reload = control.reload(config(SERVICE)).expect("nothing to do");
     assert!(reload.is_empty());
     assert_eq!(plane.publications(), 1);
-    assert!(host.changes.lock().unwrap().is_empty());
+    assert!(host.addresses.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -118,15 +118,15 @@ fn what_needs_a_restart_is_said_again_until_it_is_undone() {
     let changed = || {
         let mut new = config(SERVICE);
         new.dataplane.workers = vec![4];
-        new.ports[0].addresses = vec!["192.0.2.1/24"].into_iter().map(|a| parse_address(a)).collect();
+        new.ports[0].addresses = vec![parse_address("192.0.2.1/24")];
         new
     };
     assert_eq!(control.reload(changed()).unwrap().restart.len(), 1);
     let again = control.reload(changed()).unwrap();
     assert_eq!((again.restart.len(), again.addresses.len()), (1, 0), "the address was put there before");
-    assert_eq!(host.changes.lock().unwrap().len(), 1);
+    assert_eq!(*host.addresses.lock().unwrap(), [(PortId(0), vec![parse_address("192.0.2.1/24")])]);
     assert_eq!(control.reload(config(SERVICE)).unwrap().restart.len(), 0);
-    assert_eq!(host.changes.lock().unwrap().len(), 2, "and taken away");
+    assert_eq!(host.addresses.lock().unwrap()[1], (PortId(0), vec![]), "and taken away");
 }
 
 fn parse_address(text: &str) -> crate::config::PortAddress {

@@ -96,6 +96,11 @@ impl FlowTable {
             &mut self.store,
             |store, id| store.prefetch_entry(id),
             |store, id| {
+                if now.is_at_or_after(store.entry(FlowId(id)).expires()) {
+                    store.prefetch_buckets(FlowId(id));
+                }
+            },
+            |store, id| {
                 let entry = store.entry(FlowId(id));
                 let due = entry.expires();
                 if !now.is_at_or_after(due) {

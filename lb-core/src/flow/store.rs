@@ -246,12 +246,19 @@ impl Store {
     /// See [`InsertError`]; the table is as it was.
     pub(super) fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
         let hashes = [new.original.hash(self.hasher), new.reply.hash(self.hasher)];
-        for (tuple, hash) in [&new.original, &new.reply].into_iter().zip(hashes) {
-            if let Some(at) = self.index.find(hash, |at| self.tuple(at.id(), at.direction()) == *tuple) {
-                return Err(InsertError::Taken(at.id()));
+        // On its way while the entry is written.
+        self.index.prefetch(hashes[1]);
+        let id = self.allocate(new);
+        let holder = [&new.original, &new.reply].into_iter().zip(hashes).find_map(|(tuple, hash)| {
+            self.index.find(hash, |at| self.tuple(at.id(), at.direction()) == *tuple)
+        });
+        if let Some(holder) = holder {
+            if let Some(id) = id {
+                self.free(id);
             }
+            return Err(InsertError::Taken(holder.id()));
         }
-        let id = self.allocate(new).ok_or(InsertError::Full)?;
+        let id = id.ok_or(InsertError::Full)?;
         let references = [FlowRef::new(id, Direction::Original), FlowRef::new(id, Direction::Reply)];
         for (way, (hash, reference)) in hashes.into_iter().zip(references).enumerate() {
             if !self.index_insert(hash, reference) {
@@ -308,6 +315,13 @@ impl Store {
             self.index.remove(hash, FlowRef::new(id, direction));
         }
         self.free(id);
+    }
+
+    /// Fetches what [`Store::forget`] will look at.
+    pub(super) fn prefetch_buckets(&self, id: FlowId) {
+        for direction in [Direction::Original, Direction::Reply] {
+            self.index.prefetch(self.tuple(id, direction).hash(self.hasher));
+        }
     }
 
     pub(super) fn prefetch_entry(&self, id: u32) {

@@ -13,7 +13,7 @@ use crate::ids::ServerId;
 use crate::ipvs::scheduler::{Loads, Request};
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Protocol, Server, Service, ServiceKey};
+use crate::tables::{Protocol, ServiceKey};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 
@@ -47,39 +47,25 @@ impl Loads for AllWorkers<'_> {
 }
 
 impl<P: Packet> Path<P> {
-    /// PREROUTING and, when the packet is for a virtual service on this host, INPUT.
+    /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
     pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         self.mine.flows.missed.add(1);
-        if headers.fragment != Fragment::Later && self.tables.services.is_active(headers.is_ipv6) {
-            let (client, to) = (headers.source(packet.data()), headers.destination(packet.data()));
-            let key = ServiceKey { protocol: headers.protocol, address: to, port: headers.dport };
-            if let Some(service) = self.tables.services.find(&key)
-                && self.tables.routes.is_local(to)
-            {
-                let service = service.clone();
-                let original = Tuple {
-                    src: client,
-                    dst: to,
-                    sport: headers.sport,
-                    dport: headers.dport,
-                    protocol: headers.protocol,
-                };
-                return self.request(packet, headers, &service, original, now, io);
-            }
+        if headers.fragment == Fragment::Later || !self.tables.services.is_active(headers.is_ipv6) {
+            return self.route(packet, headers, now, io);
         }
-        self.route(packet, headers, now, io);
-    }
-
-    /// IPVS at LOCAL_IN: schedules and binds.
-    fn request(
-        &mut self,
-        packet: P,
-        headers: &Headers,
-        service: &Arc<Service>,
-        original: Tuple,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
+        let original = Tuple {
+            src: headers.source(packet.data()),
+            dst: headers.destination(packet.data()),
+            sport: headers.sport,
+            dport: headers.dport,
+            protocol: headers.protocol,
+        };
+        let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
+        let Some(service) =
+            self.tables.services.find(&key).filter(|_| self.tables.routes.is_local(original.dst))
+        else {
+            return self.route(packet, headers, now, io);
+        };
         let is_beginning = headers.protocol != Protocol::TCP || headers.tcp_flags & (SYN | RST) == SYN;
         if !is_beginning || original.sport == FTP_DATA {
             // The host's own stack answers, with an RST where one is due.
@@ -91,40 +77,28 @@ impl<P: Packet> Path<P> {
             .schedulers
             .get_mut(service.id)
             .and_then(|state| state.pick(service, &AllWorkers(&self.counters), &request))
-            .and_then(|index| service.servers.get(index));
-        let Some(server) = picked.filter(|server| server.id.index() < self.mine.server_capacity()) else {
-            return self.answer(
-                packet,
-                headers,
-                icmp::Problem::PortUnreachable,
-                DropReason::NoServer,
-                Hook::Input,
-                now,
-                io,
-            );
+            .and_then(|index| service.servers.get(index))
+            .filter(|server| server.id.index() < self.mine.server_capacity())
+            .map(|server| (server.id, server.address, server.port));
+        let Some((id, address, port)) = picked else {
+            let problem = icmp::Problem::PortUnreachable;
+            return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
-        match self.bind(original, server, now) {
+        match self.bind(original, Tuple { dst: address, dport: port, ..original }, id, now) {
             Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
 
-    /// Enters a connection to `server`. `None`: there is no room.
-    fn bind(&mut self, original: Tuple, server: &Server, now: Tick) -> Option<FlowRef> {
-        let after = Tuple {
-            src: original.src,
-            dst: server.address,
-            sport: original.sport,
-            dport: server.port,
-            ..original
-        };
+    /// Enters a connection whose packets leave for `server` as `after`. `None`: there is no room.
+    fn bind(&mut self, original: Tuple, after: Tuple, server: ServerId, now: Tick) -> Option<FlowRef> {
         let reply = after.reversed();
         let is_tcp = original.protocol == Protocol::TCP;
         let new = NewFlow {
             original,
             reply,
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
-            server: server.id,
+            server,
             state: TcpState::None as u8,
             timeout: if is_tcp { self.timeouts.tcp(TcpState::None) } else { self.timeouts.udp },
             now,
@@ -133,11 +107,14 @@ impl<P: Packet> Path<P> {
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation);
         entry.set_inactive(!is_tcp);
-        let cell = self.mine.server(server.id);
+        let cell = self.mine.server(server);
         if is_tcp { &cell.active } else { &cell.inactive }.add(1);
         cell.connections.add(1);
         self.mine.flows.inserted.add(1);
-        server.after_bind(AllWorkers(&self.counters).all(server.id));
+        if let Some(picked) = self.tables.services.server(server).filter(|server| server.upper_threshold > 0)
+        {
+            picked.after_bind(AllWorkers(&self.counters).all(server));
+        }
         Some(FlowRef::new(id, Direction::Original))
     }
 
@@ -191,7 +168,7 @@ fn unbind(
 ) {
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
-    if let Some(server) = services.server(entry.server()) {
+    if let Some(server) = services.server(entry.server()).filter(|server| server.upper_threshold > 0) {
         server.after_unbind(AllWorkers(all).all(server.id));
     }
 }

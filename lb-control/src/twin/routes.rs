@@ -1,0 +1,405 @@
+//! Routes of the kernel, by table → [`Routes`].
+//!
+//! The kernel looks through the tables one after the other and takes the longest prefix *within* the first table that
+//! has one; our [`Routes`] is a single longest-prefix match. So a prefix of a later table is left out where an earlier
+//! table has a prefix that covers it, and a `throw` route stands for what the later tables say.
+
+use std::net::IpAddr;
+
+use hashbrown::{HashMap, HashSet};
+use lb_core::tables::{Prefix, Route, Routes};
+use netlink_packet_core::NLM_F_REPLACE;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType,
+    RouteVia,
+};
+
+use super::links::{IfIndex, Indices};
+use super::rules::{Lookup, Rules};
+
+/// `RT_TABLE_LOCAL`: the kernel keeps the host's own addresses there.
+const LOCAL_TABLE: u32 = 255;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Local,
+    Unicast,
+    Forbidden,
+    Throw,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Hop {
+    /// 0: none.
+    index: IfIndex,
+    gateway: Option<IpAddr>,
+    /// The kernel does not use it now.
+    is_dead: bool,
+    /// MPLS, SRv6 and the like: Linux can send this, we cannot.
+    has_encapsulation: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Entry {
+    metric: u32,
+    kind: Kind,
+    first: Hop,
+    /// Further next hops of a multipath route.
+    others: Box<[Hop]>,
+    /// `src`: when that address goes, so does the route.
+    source: Option<IpAddr>,
+    /// A nexthop object of Linux; 0: none.
+    nexthop: u32,
+}
+
+impl Entry {
+    fn hops(&self) -> impl Iterator<Item = &Hop> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.kind != Kind::Unicast || self.hops().any(|hop| !hop.is_dead)
+    }
+
+    /// `None` for `throw`.
+    fn route(&self, indices: &Indices) -> Option<(Route, Option<IfIndex>)> {
+        match self.kind {
+            Kind::Local => Some((Route::Local, None)),
+            Kind::Forbidden => Some((Route::Forbidden, None)),
+            Kind::Throw => None,
+            Kind::Unicast => {
+                let ours = self.hops().filter(|hop| !hop.is_dead && !hop.has_encapsulation).find_map(|hop| {
+                    let interface = indices.id(hop.index)?;
+                    Some((Route::Via { interface, gateway: hop.gateway }, Some(hop.index)))
+                });
+                Some(ours.unwrap_or((Route::Linux, None)))
+            }
+        }
+    }
+}
+
+/// One routing table of the kernel.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct Table {
+    /// In order of preference: the metric, then the kernel's order.
+    entries: HashMap<Prefix, Vec<Entry>>,
+    /// How many prefixes there are of each length, for the search of a covering one.
+    lengths: [Lengths; 2],
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Lengths([u32; 129]);
+
+impl Default for Lengths {
+    fn default() -> Lengths {
+        Lengths([0; 129])
+    }
+}
+
+impl Table {
+    fn lengths(&mut self, prefix: Prefix) -> &mut u32 {
+        &mut self.lengths[usize::from(prefix.address.is_ipv6())].0[usize::from(prefix.len)]
+    }
+
+    fn best(&self, prefix: Prefix) -> Option<&Entry> {
+        self.entries.get(&prefix)?.iter().find(|entry| entry.is_usable())
+    }
+
+    /// The longest usable prefix that holds all of `prefix`.
+    fn covering(&self, prefix: Prefix) -> Option<&Entry> {
+        let lengths = &self.lengths[usize::from(prefix.address.is_ipv6())].0;
+        (0..=prefix.len)
+            .rev()
+            .filter(|&len| lengths[usize::from(len)] > 0)
+            .find_map(|len| self.best(masked(prefix.address, len)))
+    }
+}
+
+/// What a message did to the mirror.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RouteChange {
+    None,
+    Changed,
+    /// Several routes share table, prefix and metric, and the message does not say enough to know which of them the
+    /// kernel has now, in which order: ask it.
+    Unclear,
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct RouteTables {
+    tables: HashMap<u32, Table>,
+    len: usize,
+}
+
+/// What [`RouteTables::build`] made.
+pub(super) struct Built {
+    pub(super) routes: Routes,
+    /// The gateways in use.
+    pub(super) gateways: HashSet<(IfIndex, IpAddr)>,
+}
+
+impl RouteTables {
+    /// `RTM_NEWROUTE`; `flags` of the netlink header.
+    pub(super) fn add(&mut self, message: &RouteMessage, flags: u16) -> RouteChange {
+        let Some((table, prefix, new)) = parse(message) else { return RouteChange::None };
+        let table = self.tables.entry(table).or_default();
+        let list = table.entries.entry(prefix).or_default();
+        let was_empty = list.is_empty();
+        let same_metric = list.iter().filter(|old| old.metric == new.metric).count();
+        let change = match list.iter_mut().find(|old| old.metric == new.metric) {
+            Some(old) if *old == new => RouteChange::None,
+            Some(old) if flags & NLM_F_REPLACE != 0 => {
+                *old = new;
+                if same_metric > 1 { RouteChange::Unclear } else { RouteChange::Changed }
+            }
+            _ => {
+                let at = list.partition_point(|old| old.metric <= new.metric);
+                list.insert(at, new);
+                self.len += 1;
+                if same_metric > 0 { RouteChange::Unclear } else { RouteChange::Changed }
+            }
+        };
+        if was_empty {
+            *table.lengths(prefix) += 1;
+        }
+        change
+    }
+
+    /// One route of a dump: the kernel gives them in its order.
+    pub(super) fn add_dumped(&mut self, message: &RouteMessage) {
+        self.add(message, 0);
+    }
+
+    /// `other` is of the other family.
+    pub(super) fn absorb(&mut self, other: RouteTables) {
+        self.len += other.len;
+        for (number, theirs) in other.tables {
+            let ours = self.tables.entry(number).or_default();
+            if ours.entries.is_empty() {
+                *ours = theirs;
+                continue;
+            }
+            ours.entries.extend(theirs.entries);
+            for (ours, theirs) in ours.lengths.iter_mut().zip(theirs.lengths) {
+                ours.0.iter_mut().zip(theirs.0).for_each(|(ours, theirs)| *ours += theirs);
+            }
+        }
+    }
+
+    /// `RTM_DELROUTE`.
+    pub(super) fn remove(&mut self, message: &RouteMessage) -> RouteChange {
+        let Some((number, prefix, gone)) = parse(message) else { return RouteChange::None };
+        let Some(table) = self.tables.get_mut(&number) else { return RouteChange::None };
+        let Some(list) = table.entries.get_mut(&prefix) else { return RouteChange::None };
+        let same_metric = list.iter().filter(|old| old.metric == gone.metric).count();
+        // Flags such as `linkdown` may differ from what was heard at first.
+        let found = list.iter().position(|old| {
+            let path = |e: &Entry| e.hops().map(|hop| (hop.index, hop.gateway)).collect::<Vec<_>>();
+            old.metric == gone.metric && (*old == gone || (old.kind == gone.kind && path(old) == path(&gone)))
+        });
+        match found {
+            Some(at) => {
+                list.remove(at);
+                self.len -= 1;
+                if list.is_empty() {
+                    table.entries.remove(&prefix);
+                    *table.lengths(prefix) -= 1;
+                }
+                RouteChange::Changed
+            }
+            None if same_metric > 0 => RouteChange::Unclear,
+            None => RouteChange::None,
+        }
+    }
+
+    /// Is this one of the host's own addresses?
+    pub(super) fn has_local(&self, address: IpAddr) -> bool {
+        let prefix = masked(address, if address.is_ipv6() { 128 } else { 32 });
+        let entry = self.tables.get(&LOCAL_TABLE).and_then(|table| table.best(prefix));
+        entry.is_some_and(|entry| entry.kind == Kind::Local)
+    }
+
+    /// Does any route leave by this link?
+    pub(super) fn uses_link(&self, index: IfIndex) -> bool {
+        self.any(|entry| entry.hops().any(|hop| hop.index == index))
+    }
+
+    /// Does any route name this address as its `src`?
+    pub(super) fn uses_source(&self, address: IpAddr) -> bool {
+        self.any(|entry| entry.source == Some(address))
+    }
+
+    /// Does any route use a nexthop object?
+    pub(super) fn uses_nexthops(&self) -> bool {
+        self.any(|entry| entry.nexthop != 0)
+    }
+
+    fn any(&self, is_wanted: impl Fn(&Entry) -> bool) -> bool {
+        self.tables.values().flat_map(|table| table.entries.values().flatten()).any(is_wanted)
+    }
+
+    pub(super) fn build(&self, rules: &Rules, indices: &Indices) -> Built {
+        let mut routes = Vec::with_capacity(self.len);
+        let mut gateways = HashSet::new();
+        for is_ipv6 in [false, true] {
+            self.build_family(is_ipv6, rules, indices, &mut routes, &mut gateways);
+        }
+        Built { routes: Routes::new(routes), gateways }
+    }
+
+    fn build_family(
+        &self,
+        is_ipv6: bool,
+        rules: &Rules,
+        indices: &Indices,
+        routes: &mut Vec<(Prefix, Route)>,
+        gateways: &mut HashSet<(IfIndex, IpAddr)>,
+    ) {
+        let mut tables: Vec<&Table> = Vec::new();
+        let mut ends_forbidden = false;
+        for lookup in rules.order(is_ipv6) {
+            match lookup {
+                Lookup::Table(number) => tables.extend(self.tables.get(&number)),
+                Lookup::Forbidden => {
+                    ends_forbidden = true;
+                    break;
+                }
+            }
+        }
+        let mut push = |prefix, route, index: Option<IfIndex>| {
+            if let (Route::Via { gateway: Some(gateway), .. }, Some(index)) = (route, index) {
+                gateways.insert((index, gateway));
+            }
+            routes.push((prefix, route));
+        };
+        for (at, table) in tables.iter().enumerate() {
+            let (earlier, later) = (&tables[..at], &tables[at + 1..]);
+            for (&prefix, entries) in &table.entries {
+                if prefix.address.is_ipv6() != is_ipv6 {
+                    continue;
+                }
+                let Some(entry) = entries.iter().find(|entry| entry.is_usable()) else { continue };
+                if answer(earlier, prefix, indices).is_some() {
+                    continue;
+                }
+                match entry.route(indices).or_else(|| answer(later, prefix, indices)) {
+                    Some((route, index)) => push(prefix, route, index),
+                    // `throw`, and no later table knows more: no route, which a hole in a covering prefix cannot say.
+                    None => push(prefix, Route::Forbidden, None),
+                }
+            }
+        }
+        if ends_forbidden {
+            let any = if is_ipv6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
+            // Last, so that a default route of a table before it comes first.
+            push(Prefix { address: any, len: 0 }, Route::Forbidden, None);
+        }
+    }
+}
+
+/// What these tables, looked up one after the other, say of all of `prefix`.
+fn answer(tables: &[&Table], prefix: Prefix, indices: &Indices) -> Option<(Route, Option<IfIndex>)> {
+    tables.iter().find_map(|table| table.covering(prefix)?.route(indices))
+}
+
+fn masked(address: IpAddr, len: u8) -> Prefix {
+    let address = match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+            IpAddr::from((u32::from(v4) & mask).to_be_bytes())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0);
+            IpAddr::from((u128::from(v6) & mask).to_be_bytes())
+        }
+    };
+    Prefix { address, len }
+}
+
+/// `None` for what is not mirrored: multicast routes, cached clones, routes by TOS or by source.
+fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
+    let header = &message.header;
+    let unspecified: IpAddr = match header.address_family {
+        AddressFamily::Inet => [0u8; 4].into(),
+        AddressFamily::Inet6 => [0u16; 8].into(),
+        _ => return None,
+    };
+    if header.tos != 0 || header.source_prefix_length != 0 || header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let kind = match header.kind {
+        RouteType::Unicast => Kind::Unicast,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast => Kind::Local,
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => Kind::Forbidden,
+        RouteType::Throw => Kind::Throw,
+        _ => return None,
+    };
+    let mut table = u32::from(header.table);
+    let mut destination = unspecified;
+    let mut multipath: &[RouteNextHop] = &[];
+    let mut entry = Entry {
+        metric: 0,
+        kind,
+        first: Hop {
+            index: 0,
+            gateway: None,
+            is_dead: header.flags.contains(RouteFlags::Dead),
+            has_encapsulation: false,
+        },
+        others: Box::default(),
+        source: None,
+        nexthop: 0,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Destination(address) => destination = ip(address)?,
+            RouteAttribute::Priority(metric) => entry.metric = *metric,
+            RouteAttribute::PrefSource(address) => entry.source = ip(address),
+            RouteAttribute::NhId(id) => entry.nexthop = *id,
+            RouteAttribute::Oif(index) => entry.first.index = *index,
+            RouteAttribute::MultiPath(hops) => multipath = hops,
+            other => of_hop(&mut entry.first, other),
+        }
+    }
+    if let [first, others @ ..] = multipath {
+        entry.first = parse_hop(first);
+        entry.others = others.iter().map(parse_hop).collect();
+    }
+    Some((table, masked(destination, header.destination_prefix_length), entry))
+}
+
+fn parse_hop(message: &RouteNextHop) -> Hop {
+    let mut hop = Hop {
+        index: message.interface_index,
+        gateway: None,
+        is_dead: message.flags.contains(RouteNextHopFlags::Dead),
+        has_encapsulation: false,
+    };
+    for attribute in &message.attributes {
+        of_hop(&mut hop, attribute);
+    }
+    hop
+}
+
+fn of_hop(hop: &mut Hop, attribute: &RouteAttribute) {
+    match attribute {
+        RouteAttribute::Gateway(address) => hop.gateway = ip(address),
+        RouteAttribute::Via(RouteVia::Inet(address)) => hop.gateway = Some((*address).into()),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => hop.gateway = Some((*address).into()),
+        RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => hop.has_encapsulation = true,
+        _ => {}
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

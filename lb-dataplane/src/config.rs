@@ -1,0 +1,50 @@
+//! What the data plane is started with.
+
+/// All that [`Dataplane::start`](crate::Dataplane::start) needs to know. Values come from the config file, so that the
+/// errors name its keys.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// CPU of each worker.
+    pub workers: Vec<u32>,
+    /// Extra arguments for DPDK's EAL.
+    pub driver_args: Vec<String>,
+    /// Bound on packet buffers and tables together, in MiB.
+    pub memory_mb: u32,
+    pub huge_pages: bool,
+    /// Of all workers together.
+    pub max_connections: u32,
+    /// Of `max_connections`, how many may be IPv6.
+    pub max_ipv6_connections: u32,
+    /// Bounds [`ServerId`](lb_core::ids::ServerId).
+    pub max_servers: usize,
+    pub ports: Vec<PortConfig>,
+    pub idle: Idle,
+    /// Keys the hashes of flows; `None`: random.
+    pub hash_seed: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PortConfig {
+    /// Also the name of its Linux twin.
+    pub name: String,
+    /// A PCI address or a DPDK vdev, either with its arguments.
+    pub device: String,
+    /// Longest IP packet, in bytes.
+    pub mtu: u16,
+    /// Whether the port has a twin in Linux. Without one nothing needs root.
+    pub twin: bool,
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Idle {
+    /// [`Idle::Pause`] on a CPU that the kernel was told to leave alone (`isolcpus`), [`Idle::Sleep`] on others.
+    #[default]
+    Auto,
+    /// Polls at full speed.
+    Poll,
+    /// Polls, and lets the CPU's sibling thread run meanwhile.
+    Pause,
+    /// Polls, and after a millisecond without work sleeps for 50 µs at a time.
+    Sleep,
+}

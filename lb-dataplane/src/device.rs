@@ -1,0 +1,35 @@
+//! What a worker needs around it: ports, packet buffers. DPDK is one such backend, memory another.
+
+use lb_core::packet::Packet;
+use lb_core::path::Burst;
+
+/// One receive and one transmit queue of a port, both the worker's own.
+pub trait Device<P> {
+    /// Adds what came in to `burst`, which is empty, without waiting.
+    fn receive(&mut self, burst: &mut Burst<P>);
+
+    /// Takes packets from the front of `burst`; what is left in it found no room.
+    fn transmit(&mut self, burst: &mut Burst<P>);
+}
+
+/// Where new packet buffers come from.
+pub trait Pool<P> {
+    /// A new, empty buffer; `None` when all are in use.
+    fn allocate(&mut self) -> Option<P>;
+}
+
+/// A family of devices and the packets that go through them.
+pub trait Backend: 'static {
+    type Packet: Packet + Send + 'static;
+    type Device: Device<Self::Packet> + Send + 'static;
+    type Pool: Pool<Self::Packet> + Send + 'static;
+
+    /// Called first on each worker's thread, already on its CPU.
+    ///
+    /// # Errors
+    /// One line with the reason.
+    fn enter_thread() -> Result<(), String>;
+
+    /// Called last on a thread that entered, when it holds no packet any more.
+    fn leave_thread();
+}

@@ -1,0 +1,323 @@
+//! DPDK's ports: what they can do, how they are set up, how workers receive and send.
+
+use std::ffi::{CStr, c_void};
+use std::ptr::null;
+
+use dpdk_sys as sys;
+use lb_core::ids::PortId;
+use lb_core::path::{BURST, Burst};
+use lb_core::tables::Mac;
+
+use super::eal::Eal;
+use super::mbuf::{Mbuf, MbufPool};
+use crate::config::PortConfig;
+use crate::device::Device;
+use crate::error::{PortProblem, StartError};
+
+/// Descriptors of a receive and of a transmit queue, where the port does not want others.
+pub(crate) const DESCRIPTORS: u16 = 1024;
+
+/// What a port is, as `lbctl ports` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortInfo {
+    pub id: PortId,
+    pub name: String,
+    pub device: String,
+    /// DPDK's name of the driver: `net_af_xdp`.
+    pub driver: String,
+    pub mac: Mac,
+    pub mtu: u16,
+    /// The link at the start, in words: `Link up at 10 Gbps FDX Autoneg`.
+    pub link: String,
+    /// Pairs of a receive and a transmit queue: one a worker, or fewer when the port has not so many.
+    pub queues: u16,
+    /// What the port does for us, in words: `rx ipv4 checksum`.
+    pub offloads: Vec<&'static str>,
+}
+
+/// What a port counts itself, and its link now.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PortStats {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Came in while the receive queue was full.
+    pub rx_missed: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    /// Came in while no buffer was free.
+    pub rx_no_buffer: u64,
+    pub link: String,
+}
+
+/// A port that DPDK has found. Dropping it stops and closes it.
+pub(crate) struct Port {
+    /// DPDK's number, not ours.
+    number: u16,
+    pub(crate) info: PortInfo,
+    pub(crate) writes_l4: bool,
+    is_promiscuous: bool,
+}
+
+/// The offloads that are used where a port has them, with their names in [`PortInfo`].
+const RX_OFFLOADS: [(u64, &str); 3] = [
+    (sys::LB_RX_OFFLOAD_IPV4_CKSUM, "rx ipv4 checksum"),
+    (sys::LB_RX_OFFLOAD_UDP_CKSUM, "rx udp checksum"),
+    (sys::LB_RX_OFFLOAD_TCP_CKSUM, "rx tcp checksum"),
+];
+const TX_OFFLOADS: [(u64, &str); 3] = [
+    (sys::LB_TX_OFFLOAD_UDP_CKSUM, "tx udp checksum"),
+    (sys::LB_TX_OFFLOAD_TCP_CKSUM, "tx tcp checksum"),
+    // All buffers come from one pool and none is shared, as this one demands.
+    (sys::LB_TX_OFFLOAD_MBUF_FAST_FREE, "tx fast free"),
+];
+const TX_L4: u64 = sys::LB_TX_OFFLOAD_UDP_CKSUM | sys::LB_TX_OFFLOAD_TCP_CKSUM;
+
+fn chosen(offloads: &[(u64, &'static str)], can: u64) -> (u64, Vec<&'static str>) {
+    let had = offloads.iter().filter(|(bit, _)| can & bit == *bit);
+    had.fold((0, Vec::new()), |(bits, mut names), &(bit, name)| {
+        names.push(name);
+        (bits | bit, names)
+    })
+}
+
+impl Port {
+    /// Sets up and starts DPDK's port `number` with up to `workers` pairs of queues.
+    pub(crate) fn start(
+        eal: &mut Eal,
+        number: u16,
+        id: PortId,
+        config: &PortConfig,
+        workers: u16,
+        pool: &MbufPool,
+    ) -> Result<Port, StartError> {
+        eal.forget_log();
+        let info = PortInfo {
+            id,
+            name: config.name.clone(),
+            device: config.device.clone(),
+            driver: String::new(),
+            mac: Mac::default(),
+            mtu: config.mtu,
+            link: String::new(),
+            queues: 0,
+            offloads: Vec::new(),
+        };
+        let mut port = Port { number, info, writes_l4: false, is_promiscuous: false };
+        port.set_up(eal, workers, pool).map_err(|problem| StartError::Port {
+            port: config.name.clone(),
+            device: config.device.clone(),
+            problem,
+        })?;
+        Ok(port)
+    }
+
+    fn set_up(&mut self, eal: &mut Eal, workers: u16, pool: &MbufPool) -> Result<(), PortProblem> {
+        let number = self.number;
+        let mut step = |name: &'static str, outcome: i32| match outcome {
+            0.. => Ok(()),
+            _ => Err(PortProblem::Setup { step: name, reason: eal.reason(outcome) }),
+        };
+        let mut device = sys::rte_eth_dev_info::default();
+        // SAFETY: DPDK writes one rte_eth_dev_info.
+        step("asking the device what it can do", unsafe { sys::rte_eth_dev_info_get(number, &mut device) })?;
+        // SAFETY: a static string of the driver, when there is one.
+        unsafe {
+            if !device.driver_name.is_null() {
+                self.info.driver = CStr::from_ptr(device.driver_name).to_string_lossy().into_owned();
+            }
+        }
+        let mtu = self.info.mtu;
+        if mtu < device.min_mtu || mtu > device.max_mtu {
+            return Err(PortProblem::Mtu { mtu, least: device.min_mtu, most: device.max_mtu });
+        }
+        let most = device.max_rx_queues.min(device.max_tx_queues).max(1);
+        let queues = if device.flow_type_rss_offloads == 0 && !spreads_by_itself(&self.info.driver) {
+            1
+        } else {
+            workers.min(most)
+        };
+        let mut conf = sys::rte_eth_conf::default();
+        let (rx, mut names) = chosen(&RX_OFFLOADS, device.rx_offload_capa);
+        let (tx, tx_names) = chosen(&TX_OFFLOADS, device.tx_offload_capa);
+        names.extend(tx_names);
+        conf.rxmode.mtu = u32::from(mtu);
+        conf.rxmode.offloads = rx;
+        conf.txmode.offloads = tx;
+        let hash = device.flow_type_rss_offloads & sys::LB_RSS_L3_L4;
+        if queues > 1 && hash != 0 {
+            conf.rxmode.mq_mode = sys::LB_MQ_RX_RSS;
+            conf.rx_adv_conf.rss_conf.rss_hf = hash;
+            names.push("rss");
+        } else {
+            conf.rxmode.mq_mode = sys::LB_MQ_RX_NONE;
+        }
+        // SAFETY: DPDK copies the configuration.
+        step("configuring", unsafe { sys::rte_eth_dev_configure(number, queues, queues, &conf) })?;
+        let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
+        // SAFETY: DPDK reads and writes the two numbers.
+        step("choosing the queues' lengths", unsafe {
+            sys::rte_eth_dev_adjust_nb_rx_tx_desc(number, &mut rx_descriptors, &mut tx_descriptors)
+        })?;
+        for queue in 0..queues {
+            // SAFETY: null asks for the driver's defaults; the pool lives until the port is closed. -1 is
+            // SOCKET_ID_ANY.
+            let outcome = unsafe {
+                let outcome = sys::rte_eth_rx_queue_setup(
+                    number,
+                    queue,
+                    rx_descriptors,
+                    u32::MAX,
+                    null(),
+                    pool.as_ptr(),
+                );
+                if outcome < 0 {
+                    outcome
+                } else {
+                    sys::rte_eth_tx_queue_setup(number, queue, tx_descriptors, u32::MAX, null())
+                }
+            };
+            if outcome < 0 {
+                return Err(PortProblem::Queue { queue, reason: eal.reason(outcome) });
+            }
+        }
+        let mut step = |name: &'static str, outcome: i32| match outcome {
+            0.. => Ok(()),
+            _ => Err(PortProblem::Setup { step: name, reason: eal.reason(outcome) }),
+        };
+        // SAFETY: DPDK writes one address, of six bytes.
+        step("reading the MAC address", unsafe {
+            sys::rte_eth_macaddr_get(number, (&raw mut self.info.mac).cast())
+        })?;
+        // SAFETY: no memory is involved.
+        step("starting", unsafe { sys::rte_eth_dev_start(number) })?;
+        // IPv6 neighbours and routing daemons speak by multicast. A failure (the driver has neither) is as good as it
+        // gets: such drivers filter nothing.
+        // SAFETY: no memory is involved.
+        self.is_promiscuous = unsafe {
+            sys::rte_eth_allmulticast_enable(number) != 0 && sys::rte_eth_promiscuous_enable(number) == 0
+        };
+        self.info.queues = queues;
+        self.info.offloads = names;
+        self.info.link = link(number);
+        self.writes_l4 = tx & TX_L4 == TX_L4;
+        Ok(())
+    }
+
+    /// One pair of queues of the port, for one worker. `index` is below [`PortInfo::queues`], each asked for once.
+    pub(crate) fn queue(&self, index: u16) -> PortQueue {
+        assert!(index < self.info.queues, "queue {index} of {}", self.info.queues);
+        // SAFETY: the port is started, so that its entry is filled, and does not change until it is stopped.
+        let entry = unsafe { &sys::rte_eth_fp_ops[usize::from(self.number)] };
+        // SAFETY: the arrays of queues are as long as RTE_MAX_QUEUES_PER_PORT, and this queue was set up.
+        let (rx_queue, tx_queue) =
+            unsafe { (*entry.rxq.data.add(usize::from(index)), *entry.txq.data.add(usize::from(index))) };
+        PortQueue {
+            receive: entry.rx_pkt_burst.expect("a started port receives"),
+            transmit: entry.tx_pkt_burst.expect("a started port sends"),
+            // Drivers that need to see a packet before they offload its checksum.
+            prepare: entry.tx_pkt_prepare.filter(|_| self.writes_l4),
+            rx_queue,
+            tx_queue,
+            port: self.info.id,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PortStats {
+        let mut stats = sys::rte_eth_stats::default();
+        // SAFETY: DPDK writes one rte_eth_stats; on failure it stays zero.
+        unsafe { sys::rte_eth_stats_get(self.number, &mut stats) };
+        PortStats {
+            rx_packets: stats.ipackets,
+            tx_packets: stats.opackets,
+            rx_bytes: stats.ibytes,
+            tx_bytes: stats.obytes,
+            rx_missed: stats.imissed,
+            rx_errors: stats.ierrors,
+            tx_errors: stats.oerrors,
+            rx_no_buffer: stats.rx_nombuf,
+            link: link(self.number),
+        }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // SAFETY: no worker uses its queues any more (order of fields in `Dataplane`).
+        unsafe {
+            if self.is_promiscuous {
+                sys::rte_eth_promiscuous_disable(self.number);
+            }
+            sys::rte_eth_dev_stop(self.number);
+            sys::rte_eth_dev_close(self.number);
+        }
+    }
+}
+
+/// Drivers that spread packets over their queues without RSS: the kernel does (AF_PACKET's fanout, the queues of the
+/// interface under AF_XDP), or nothing real comes in (null).
+fn spreads_by_itself(driver: &str) -> bool {
+    ["net_af_packet", "net_af_xdp", "net_null", "net_ring", "net_tap", "net_pcap"].contains(&driver)
+}
+
+/// The link in DPDK's words.
+fn link(number: u16) -> String {
+    let mut link = sys::rte_eth_link::default();
+    let mut text = [0u8; sys::RTE_ETH_LINK_MAX_STR_LEN as usize];
+    // SAFETY: DPDK writes one rte_eth_link, and into the text its length at most, a zero byte included.
+    unsafe {
+        sys::rte_eth_link_get_nowait(number, &mut link);
+        sys::rte_eth_link_to_str(text.as_mut_ptr().cast(), text.len(), &link);
+    }
+    CStr::from_bytes_until_nul(&text).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+type BurstFunction = unsafe extern "C" fn(*mut c_void, *mut *mut sys::rte_mbuf, u16) -> u16;
+
+/// A receive and a transmit queue of a port, one worker's own. It must be dropped before its port.
+pub(crate) struct PortQueue {
+    receive: BurstFunction,
+    transmit: BurstFunction,
+    prepare: Option<BurstFunction>,
+    rx_queue: *mut c_void,
+    tx_queue: *mut c_void,
+    port: PortId,
+}
+
+// SAFETY: a queue is used by one thread at a time, whichever it is; this value is the only access.
+unsafe impl Send for PortQueue {}
+
+impl Device<Mbuf> for PortQueue {
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst<Mbuf>) {
+        debug_assert!(burst.is_empty());
+        // SAFETY: the port is started; the burst is empty with room for BURST pointers, which is what an `Mbuf` is, and
+        // the driver has written as many as it says, each now ours.
+        unsafe {
+            let received = (self.receive)(self.rx_queue, burst.as_mut_ptr().cast(), BURST as u16);
+            burst.set_len(usize::from(received));
+        }
+        for packet in burst {
+            packet.set_port(self.port);
+        }
+    }
+
+    #[inline]
+    fn transmit(&mut self, burst: &mut Burst<Mbuf>) {
+        let mut count = burst.len() as u16;
+        let packets: *mut *mut sys::rte_mbuf = burst.as_mut_ptr().cast();
+        // SAFETY: the port is started; `count` packets are ours. Those that the driver takes are its own from then on, so
+        // the rest is moved to the front and the length cut, and none is dropped twice.
+        unsafe {
+            if let Some(prepare) = self.prepare {
+                // The first packet that the driver would not send ends the burst.
+                count = prepare(self.tx_queue, packets, count);
+            }
+            let sent = usize::from((self.transmit)(self.tx_queue, packets, count));
+            let left = burst.len() - sent;
+            std::ptr::copy(packets.add(sent), packets, left);
+            burst.set_len(left);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Why the data plane does not start: one line each, that names the object as the operator wrote it, and the mend.
+
+use std::io;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("dataplane.workers: at least one CPU is needed")]
+    NoWorker,
+    #[error("dataplane.workers: CPU {cpu} is not there, this process may use CPUs {usable}")]
+    NoCpu { cpu: u32, usable: String },
+    #[error("dataplane.workers: CPU {0} is listed twice")]
+    CpuTwice(u32),
+    #[error("dataplane.workers: {given} workers, at most {most} are possible")]
+    TooManyWorkers { given: usize, most: usize },
+    #[error("dataplane.driver_args: {argument} may not be given here, {instead} decides it")]
+    DriverArgument { argument: String, instead: &'static str },
+    #[error("{given} ports, at most {most} are possible")]
+    TooManyPorts { given: usize, most: usize },
+    #[error(
+        "dataplane.memory_mb: {given} is too little, {needed} are needed: {buffers} for packet buffers, {tables} for \
+         {connections} connections"
+    )]
+    MemoryBudget { given: u32, needed: usize, buffers: usize, tables: usize, connections: u32 },
+    #[error(
+        "no huge pages: {needed} of 2 MB are needed, {free} are free; run: echo {enough} > \
+         /proc/sys/vm/nr_hugepages, or set huge_pages = false"
+    )]
+    HugePages { needed: usize, free: usize, enough: usize },
+    #[error("no memory: {bytes} bytes for tables: {error}")]
+    Memory { bytes: usize, error: io::Error },
+    #[error("no memory for {count} packet buffers: {reason}")]
+    Buffers { count: u32, reason: String },
+    #[error("DPDK was started in this process before, and can be only once")]
+    Twice,
+    #[error("DPDK does not start: {0}")]
+    Eal(String),
+    #[error("port \"{port}\", device \"{device}\": {problem}")]
+    Port { port: String, device: String, problem: PortProblem },
+    #[error("worker on CPU {cpu}: {reason}")]
+    Worker { cpu: u32, reason: String },
+}
+
+/// What is wrong with one port.
+#[derive(Debug, thiserror::Error)]
+pub enum PortProblem {
+    #[error("the name is that of another port")]
+    NameTwice,
+    #[error("the device is that of another port")]
+    DeviceTwice,
+    #[error(
+        "the name must be 1 to 15 bytes without blank or slash, as it is that of a network interface too"
+    )]
+    BadName,
+    #[error("there is no network interface {0}")]
+    NoInterface(String),
+    #[error("mtu {mtu} is more than the {has} of {interface}; run: ip link set {interface} mtu {mtu}")]
+    InterfaceMtu { interface: String, mtu: u16, has: u32 },
+    #[error("there is no such PCI device")]
+    NoPciDevice,
+    #[error("it belongs to the kernel's driver {0}; run: dpdk-devbind.py --bind=vfio-pci ADDRESS")]
+    KernelDriver(String),
+    #[error("root is needed ({0})")]
+    NoPrivilege(&'static str),
+    #[error("a network interface named {0} is there already, choose another name for the port")]
+    TwinExists(String),
+    #[error("no twin {name}: {error}")]
+    Twin { name: String, error: io::Error },
+    #[error("it does not start: {0}")]
+    Probe(String),
+    #[error("mtu {mtu} is outside {least}..={most}, which the device can do")]
+    Mtu { mtu: u16, least: u16, most: u16 },
+    #[error("queue {queue} does not start, another process may hold it: {reason}")]
+    Queue { queue: u16, reason: String },
+    #[error("{step} failed: {reason}")]
+    Setup { step: &'static str, reason: String },
+}

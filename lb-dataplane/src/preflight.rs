@@ -1,0 +1,365 @@
+//! What can be said before DPDK is started: DPDK starts once a process, and what it says is not for operators.
+
+use std::fs;
+use std::path::Path;
+
+use lb_core::flow;
+
+use crate::config::{Config, PortConfig};
+use crate::cpu::{self, Capability, CpuSet};
+use crate::dpdk::eal;
+use crate::dpdk::mbuf::{Layout, MbufPool};
+use crate::dpdk::port::DESCRIPTORS;
+use crate::error::{PortProblem, StartError};
+use crate::memory::{HUGE_PAGE, huge_pages};
+use crate::ring::HAND_OVER_RING;
+use crate::tap;
+use crate::twin::TWIN_RING;
+
+/// DPDK numbers threads and ports up to these.
+const MOST_WORKERS: usize = dpdk_sys::RTE_MAX_LCORE as usize - 1;
+const MOST_PORTS: usize = dpdk_sys::RTE_MAX_ETHPORTS as usize;
+/// Packets that one worker may hold: in the threads' caches, waiting for neighbours and first fragments.
+const HELD_BY_WORKER: usize = 4096;
+/// Buffers in the rings between AF_XDP and the kernel, for each queue (the driver's default lengths).
+const AF_XDP_RINGS: usize = 4 * 2048;
+/// Drivers that copy packets or keep them in this process, so that nothing depends on where buffers lie.
+const IN_PROCESS_DRIVERS: &[&str] = &["net_null", "net_ring", "net_pcap", "net_tap", "net_af_packet"];
+/// DPDK's own needs besides the packet buffers.
+const EAL_OVERHEAD: usize = 24 << 20;
+/// What `echo … > nr_hugepages` is advised at least.
+const ADVISED_HUGE_PAGES: usize = 512;
+
+/// The memory that a configuration takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Memory {
+    pub(crate) buffers: u32,
+    /// Bytes of each buffer's room, headroom included.
+    pub(crate) data_room: u16,
+    pub(crate) layout: Layout,
+    /// Bytes for buffers and DPDK's own needs.
+    pub(crate) dpdk: usize,
+    /// Bytes of each worker's tables.
+    pub(crate) tables: usize,
+    /// What each worker has room for.
+    pub(crate) connections: u32,
+    pub(crate) ipv6_connections: u32,
+}
+
+impl Memory {
+    pub(crate) fn of(config: &Config) -> Memory {
+        let workers = config.workers.len();
+        let ports: usize = config
+            .ports
+            .iter()
+            .map(|port| {
+                let rings = if driver(&port.device) == "net_af_xdp" { AF_XDP_RINGS } else { 0 };
+                workers * (2 * usize::from(DESCRIPTORS) + rings) + 2 * TWIN_RING
+            })
+            .sum();
+        let buffers = ports + workers * (workers - 1) * HAND_OVER_RING + workers * HELD_BY_WORKER;
+        let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+        let data_room = MbufPool::data_room(mtu);
+        let is_shared = |port: &PortConfig| !IN_PROCESS_DRIVERS.contains(&driver(&port.device));
+        let layout = match (config.huge_pages, config.ports.iter().any(is_shared)) {
+            (true, _) => Layout::Huge,
+            (false, true) => Layout::WithinPages,
+            (false, false) => Layout::Dense,
+        };
+        let connections = config.max_connections.div_ceil(workers as u32);
+        let ipv6_connections = config.max_ipv6_connections.div_ceil(workers as u32);
+        Memory {
+            buffers: buffers as u32,
+            data_room,
+            layout,
+            dpdk: buffers * MbufPool::bytes_each(data_room, layout) + EAL_OVERHEAD,
+            tables: flow::memory_needed(connections, ipv6_connections),
+            connections,
+            ipv6_connections,
+        }
+    }
+
+    pub(crate) fn dpdk_mb(&self) -> usize {
+        self.dpdk.div_ceil(1 << 20)
+    }
+}
+
+/// Checks all that can be checked without DPDK, and computes the memory.
+pub(crate) fn check(config: &Config) -> Result<Memory, StartError> {
+    check_workers(&config.workers)?;
+    eal::check_arguments(&config.driver_args)?;
+    if config.ports.len() > MOST_PORTS {
+        return Err(StartError::TooManyPorts { given: config.ports.len(), most: MOST_PORTS });
+    }
+    for (index, port) in config.ports.iter().enumerate() {
+        check_port(port, &config.ports[..index]).map_err(|problem| StartError::Port {
+            port: port.name.clone(),
+            device: port.device.clone(),
+            problem,
+        })?;
+    }
+    let memory = Memory::of(config);
+    check_memory(config, &memory)?;
+    Ok(memory)
+}
+
+fn check_workers(workers: &[u32]) -> Result<(), StartError> {
+    if workers.is_empty() {
+        return Err(StartError::NoWorker);
+    }
+    if workers.len() > MOST_WORKERS {
+        return Err(StartError::TooManyWorkers { given: workers.len(), most: MOST_WORKERS });
+    }
+    let usable = CpuSet::usable().map_err(|error| StartError::Eal(error.to_string()))?;
+    for (index, &cpu) in workers.iter().enumerate() {
+        if !usable.has(cpu) {
+            return Err(StartError::NoCpu { cpu, usable: usable.to_text() });
+        }
+        if workers[..index].contains(&cpu) {
+            return Err(StartError::CpuTwice(cpu));
+        }
+    }
+    Ok(())
+}
+
+fn check_memory(config: &Config, memory: &Memory) -> Result<(), StartError> {
+    let tables = memory.tables * config.workers.len();
+    let tables_mb = tables.div_ceil(1 << 20);
+    let needed = memory.dpdk_mb() + tables_mb;
+    if needed > config.memory_mb as usize {
+        return Err(StartError::MemoryBudget {
+            given: config.memory_mb,
+            needed,
+            buffers: memory.dpdk_mb(),
+            tables: tables_mb,
+            connections: config.max_connections,
+        });
+    }
+    if config.huge_pages {
+        let needed =
+            memory.dpdk.div_ceil(HUGE_PAGE) + memory.tables.div_ceil(HUGE_PAGE) * config.workers.len();
+        let (free, all) = huge_pages();
+        if needed > free {
+            let enough = (all - free + needed).max(ADVISED_HUGE_PAGES);
+            return Err(StartError::HugePages { needed, free, enough });
+        }
+    }
+    Ok(())
+}
+
+fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProblem> {
+    let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%';
+    if port.name.is_empty()
+        || port.name.len() > tap::LONGEST_NAME
+        || !port.name.bytes().all(is_name)
+        || [".", ".."].contains(&port.name.as_str())
+    {
+        return Err(PortProblem::BadName);
+    }
+    if others.iter().any(|other| other.name == port.name) {
+        return Err(PortProblem::NameTwice);
+    }
+    if others.iter().any(|other| device_name(&other.device) == device_name(&port.device)) {
+        return Err(PortProblem::DeviceTwice);
+    }
+    check_device(&port.device, port.mtu)?;
+    if port.twin {
+        if cpu::interface_exists(&port.name) {
+            return Err(PortProblem::TwinExists(port.name.clone()));
+        }
+        if !cpu::has_capability(Capability::NetAdmin) {
+            return Err(PortProblem::NoPrivilege("CAP_NET_ADMIN, for its twin"));
+        }
+    }
+    Ok(())
+}
+
+fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
+    if let Some(address) = pci_address(device) {
+        return check_pci(&address);
+    }
+    let (needs, why) = match driver(device) {
+        "net_af_xdp" => (Capability::NetAdmin, "CAP_NET_ADMIN, for AF_XDP"),
+        "net_tap" => (Capability::NetAdmin, "CAP_NET_ADMIN, for a TAP"),
+        "net_af_packet" => (Capability::NetRaw, "CAP_NET_RAW, for AF_PACKET"),
+        _ => return Ok(()),
+    };
+    if driver(device) != "net_tap" {
+        let interface = device.split(',').find_map(|argument| argument.strip_prefix("iface="));
+        if let Some(interface) = interface.map(str::to_owned) {
+            match tap::mtu_of(&interface) {
+                Err(_) => return Err(PortProblem::NoInterface(interface)),
+                Ok(has) if has < u32::from(mtu) => {
+                    return Err(PortProblem::InterfaceMtu { interface, mtu, has });
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }
+}
+
+fn check_pci(address: &str) -> Result<(), PortProblem> {
+    let directory = Path::new("/sys/bus/pci/devices").join(address);
+    if !directory.exists() {
+        return Err(PortProblem::NoPciDevice);
+    }
+    // NVIDIA's and Microsoft's cards stay with the kernel's driver, DPDK works beside it.
+    let beside = ["mlx4_core", "mlx5_core", "mana"];
+    let free = ["vfio-pci", "igb_uio", "uio_pci_generic"];
+    let bound = fs::read_link(directory.join("driver")).ok();
+    let bound = bound.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    match bound {
+        Some(name) if !beside.contains(&name.as_str()) && !free.contains(&name.as_str()) => {
+            Err(PortProblem::KernelDriver(name))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A device's name without its arguments.
+pub(crate) fn device_name(device: &str) -> &str {
+    device.split(',').next().unwrap_or_default()
+}
+
+/// A vdev's driver: its name without arguments and number.
+fn driver(device: &str) -> &str {
+    device_name(device).trim_end_matches(|c: char| c.is_ascii_digit())
+}
+
+/// The address of a PCI device, in full (`0000:01:00.0`), when the device is one.
+pub(crate) fn pci_address(device: &str) -> Option<String> {
+    let name = device_name(device);
+    let (rest, function) = name.rsplit_once('.')?;
+    let parts: Vec<&str> = rest.split(':').collect();
+    let (domain, bus, slot) = match parts[..] {
+        [bus, slot] => ("0000", bus, slot),
+        [domain, bus, slot] => (domain, bus, slot),
+        _ => return None,
+    };
+    let is_hex = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_address = is_hex(domain, 4) && is_hex(bus, 2) && is_hex(slot, 2) && is_hex(function, 1);
+    is_address.then(|| format!("{domain}:{bus}:{slot}.{function}").to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Idle;
+
+    fn config() -> Config {
+        let cpu = CpuSet::usable().unwrap().iter().next().unwrap();
+        Config {
+            workers: vec![cpu],
+            driver_args: Vec::new(),
+            memory_mb: 512,
+            huge_pages: false,
+            max_connections: 1000,
+            max_ipv6_connections: 100,
+            max_servers: 16,
+            ports: vec![port("a", "net_null0")],
+            idle: Idle::Sleep,
+            hash_seed: Some(1),
+        }
+    }
+
+    fn port(name: &str, device: &str) -> PortConfig {
+        PortConfig { name: name.to_owned(), device: device.to_owned(), mtu: 1500, twin: false }
+    }
+
+    /// The one line that a changed configuration is refused with.
+    fn refusal(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = config();
+        change(&mut config);
+        let line = check(&config).unwrap_err().to_string();
+        assert!(!line.contains('\n'), "{line}");
+        line
+    }
+
+    #[test]
+    fn a_sound_configuration_passes() {
+        check(&config()).unwrap();
+    }
+
+    #[test]
+    fn cpus_that_cannot_be_used_are_named() {
+        assert_eq!(refusal(|c| c.workers.clear()), "dataplane.workers: at least one CPU is needed");
+        let line = refusal(|c| c.workers = vec![1020]);
+        assert!(
+            line.starts_with("dataplane.workers: CPU 1020 is not there, this process may use CPUs "),
+            "{line}"
+        );
+        let line = refusal(|c| c.workers.push(c.workers[0]));
+        assert!(line.ends_with("is listed twice"), "{line}");
+    }
+
+    #[test]
+    fn driver_arguments_that_are_decided_elsewhere_are_refused() {
+        let line = refusal(|c| c.driver_args = vec!["--no-pci".to_owned(), "--socket-mem=64".to_owned()]);
+        assert_eq!(
+            line,
+            "dataplane.driver_args: --socket-mem=64 may not be given here, dataplane.memory_mb decides it"
+        );
+    }
+
+    #[test]
+    fn a_budget_that_does_not_suffice_is_told_what_does() {
+        let line = refusal(|c| c.memory_mb = 10);
+        let needed = line.strip_prefix("dataplane.memory_mb: 10 is too little, ").unwrap();
+        let needed: u32 = needed.split(' ').next().unwrap().parse().unwrap();
+        let mut config = config();
+        config.memory_mb = needed;
+        check(&config).unwrap();
+    }
+
+    #[test]
+    fn missing_huge_pages_are_told_with_the_command_that_mends_it() {
+        let line = refusal(|c| {
+            c.huge_pages = true;
+            c.memory_mb = u32::MAX;
+            c.max_connections = 2_000_000_000;
+        });
+        assert!(line.starts_with("no huge pages: "), "{line}");
+        assert!(line.contains("run: echo ") && line.ends_with("or set huge_pages = false"), "{line}");
+    }
+
+    #[test]
+    fn ports_that_cannot_be_are_named_with_their_device() {
+        let second = |name: &str, device: &str| {
+            let port = port(name, device);
+            refusal(|c| c.ports.push(port))
+        };
+        assert_eq!(
+            second("a", "net_null1"),
+            r#"port "a", device "net_null1": the name is that of another port"#
+        );
+        assert_eq!(
+            second("b", "net_null0,size=64"),
+            r#"port "b", device "net_null0,size=64": the device is that of another port"#
+        );
+        assert!(second("a name", "net_null1").contains("1 to 15 bytes without blank or slash"));
+        assert!(second("a-name-that-is-long", "net_null1").contains("1 to 15 bytes"));
+        assert_eq!(
+            second("wan", "net_af_xdp0,iface=nosuch0"),
+            r#"port "wan", device "net_af_xdp0,iface=nosuch0": there is no network interface nosuch0"#
+        );
+        assert_eq!(
+            second("wan", "ffff:ff:1f.7"),
+            r#"port "wan", device "ffff:ff:1f.7": there is no such PCI device"#
+        );
+        let taken = PortConfig { twin: true, ..port("lo", "net_null1") };
+        assert_eq!(
+            refusal(|c| c.ports.push(taken)),
+            r#"port "lo", device "net_null1": a network interface named lo is there already, choose another name for the port"#
+        );
+    }
+
+    #[test]
+    fn pci_addresses_are_told_from_vdevs() {
+        assert_eq!(pci_address("0000:01:00.0,x=1").as_deref(), Some("0000:01:00.0"));
+        assert_eq!(pci_address("AB:00.1").as_deref(), Some("0000:ab:00.1"));
+        for vdev in ["net_null0", "net_af_xdp0,iface=eth0.5", "net_tap0,mac=00:64:74:61:70:11", "1:2.3"] {
+            assert_eq!(pci_address(vdev), None, "{vdev}");
+        }
+    }
+}

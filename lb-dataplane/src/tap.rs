@@ -1,0 +1,115 @@
+//! The kernel's side of a Linux twin: a TAP device, which is there as long as its file is open.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_ulong};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::Duration;
+
+use lb_core::tables::Mac;
+
+/// Longest name of a network interface, in bytes.
+pub(crate) const LONGEST_NAME: usize = libc::IFNAMSIZ - 1;
+
+/// Makes the TAP device `name` with this MAC address (all zero: one of the kernel's choice) and MTU, up. Reading and writing its file never wait; each
+/// read and write is one Ethernet frame, without a header of TUN's own and with its checksums filled in.
+///
+/// Source of the interface: the kernel's `Documentation/networking/tuntap.rst`.
+///
+/// # Errors
+/// What the kernel says: no `/dev/net/tun`, no privilege, a name that is taken.
+pub(crate) fn create(name: &str, mac: Mac, mtu: u16) -> io::Result<File> {
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    let mut request = named(name)?;
+    // IFF_TUN_EXCL: never attach to a device that is there already.
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as i16;
+    control(tap.as_raw_fd(), libc::TUNSETIFF, &mut request)?;
+
+    let socket = inet_socket()?;
+    let socket = socket.as_raw_fd();
+    if mac != Mac::default() {
+        let mut request = named(name)?;
+        // SAFETY: `sockaddr` and a hardware address are plain bytes.
+        unsafe {
+            request.ifr_ifru.ifru_hwaddr.sa_family = libc::ARPHRD_ETHER;
+            for (to, from) in request.ifr_ifru.ifru_hwaddr.sa_data.iter_mut().zip(mac) {
+                *to = from as libc::c_char;
+            }
+        }
+        control(socket, libc::SIOCSIFHWADDR, &mut request)?;
+    }
+    let mut request = named(name)?;
+    request.ifr_ifru.ifru_mtu = c_int::from(mtu);
+    control(socket, libc::SIOCSIFMTU, &mut request)?;
+    let mut request = named(name)?;
+    control(socket, libc::SIOCGIFFLAGS, &mut request)?;
+    // SAFETY: the kernel has just written the flags.
+    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as i16 };
+    control(socket, libc::SIOCSIFFLAGS, &mut request)?;
+    Ok(tap)
+}
+
+/// The MTU of a network interface; an error when there is none.
+pub(crate) fn mtu_of(interface: &str) -> io::Result<u32> {
+    let mut request = named(interface)?;
+    control(inet_socket()?.as_raw_fd(), libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: the kernel has just written it.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu }.unsigned_abs())
+}
+
+fn named(name: &str) -> io::Result<libc::ifreq> {
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: an ifreq is plain bytes, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    Ok(request)
+}
+
+fn control(file: c_int, operation: c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
+    // SAFETY: all operations used here read and write one ifreq at most.
+    match unsafe { libc::ioctl(file, operation as _, std::ptr::from_mut(request)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn inet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no memory is involved; a new descriptor is ours to own.
+    unsafe {
+        match libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// A counter in the kernel that wakes who waits for it.
+pub(crate) fn event() -> io::Result<File> {
+    // SAFETY: no memory is involved; a new descriptor is ours to own.
+    unsafe {
+        match libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd).into()),
+        }
+    }
+}
+
+/// Waits until one of the two can be read, or `timeout` is over.
+pub(crate) fn wait_readable(files: [BorrowedFd<'_>; 2], timeout: Duration) {
+    let mut polled =
+        files.map(|file| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+    let milliseconds = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    // SAFETY: two entries, as said. A failure (a signal) is a wake-up like any other.
+    unsafe { libc::poll(polled.as_mut_ptr(), 2, milliseconds) };
+}

@@ -1,0 +1,211 @@
+//! The workers of one data plane: their threads, what connects them, and what the control plane asks of them.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::WorkerId;
+use lb_core::path::FlowView;
+use lb_core::tables::Tables;
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::config::Idle;
+use crate::cpu;
+use crate::device::Backend;
+use crate::error::StartError;
+use crate::listing::Listing;
+use crate::mailbox::Mailbox;
+use crate::resolve::{Asker, Questions, questions};
+use crate::ring::{HAND_OVER_RING, mesh};
+use crate::worker::{Equipment, Logic, Seat, Worker};
+
+/// How long a list waits for a worker that gives nothing.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What one worker is started with.
+pub struct Member<B: Backend, F> {
+    /// `None`: wherever the kernel puts it (tests).
+    pub cpu: Option<u32>,
+    pub seats: Vec<Seat<B>>,
+    pub pool: B::Pool,
+    /// Makes the worker's logic, on the worker's thread.
+    pub logic: F,
+}
+
+/// A worker did not answer in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("worker {} does not answer", .0.0)]
+pub struct WorkerStalled(pub WorkerId);
+
+/// The running workers. Dropping it ends them.
+pub struct Team {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    listings: Vec<Arc<Listing>>,
+    /// Number of the last list.
+    list: Mutex<u64>,
+    questions: Arc<Questions>,
+    hz: u64,
+}
+
+impl Team {
+    /// Starts one worker for each member and waits until all run.
+    ///
+    /// # Errors
+    /// `Worker` when a thread cannot be started or set up; those that were are ended.
+    pub fn start<B, F, L>(
+        members: Vec<Member<B, F>>,
+        counters: Arc<[Arc<WorkerCounters>]>,
+        idle: Idle,
+    ) -> Result<Team, StartError>
+    where
+        B: Backend,
+        F: FnOnce() -> L + Send + 'static,
+        L: Logic<B::Packet>,
+    {
+        assert_eq!(members.len(), counters.len(), "one set of counters a worker");
+        let clock = Clock::calibrate();
+        let mut team = Team {
+            threads: Vec::new(),
+            stop: Arc::new(AtomicBool::new(false)),
+            mailboxes: counters.iter().map(|_| Arc::default()).collect(),
+            listings: counters.iter().map(|_| Arc::default()).collect(),
+            counters,
+            list: Mutex::new(0),
+            questions: questions(),
+            hz: clock.hz(),
+        };
+        let (ready, is_ready) = mpsc::channel();
+        let rings = mesh(members.len(), HAND_OVER_RING);
+        for (index, (member, rings)) in members.into_iter().zip(rings).enumerate() {
+            let cpu = member.cpu;
+            let equipment = Equipment {
+                worker: WorkerId(index as u16),
+                counters: team.counters[index].clone(),
+                seats: member.seats,
+                rings,
+                pool: member.pool,
+                asker: Asker::new(team.questions.clone()),
+                mailbox: team.mailboxes[index].clone(),
+                listing: team.listings[index].clone(),
+                clock,
+                idle: settled(idle, cpu),
+            };
+            let (stop, ready, logic) = (team.stop.clone(), ready.clone(), member.logic);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker {index}"))
+                .spawn(move || live(cpu, equipment, logic, &stop, &ready))
+                .map_err(|error| failed(cpu, &error.to_string()))?;
+            team.threads.push(thread);
+        }
+        drop(ready);
+        for _ in 0..team.threads.len() {
+            let (cpu, outcome) = is_ready.recv().unwrap_or((None, Err("it ended".to_owned())));
+            outcome.map_err(|reason| failed(cpu, &reason))?;
+        }
+        Ok(team)
+    }
+
+    pub fn counters(&self) -> &Arc<[Arc<WorkerCounters>]> {
+        &self.counters
+    }
+
+    /// Leaves `tables` for all workers, and frees what they gave back. Never waits.
+    pub fn publish(&self, tables: Arc<Tables>) {
+        for mailbox in &self.mailboxes {
+            mailbox.publish(tables.clone());
+        }
+    }
+
+    /// Whether all workers use the tables of this generation. Frees what they gave back.
+    pub fn generation_everywhere(&self, generation: u32) -> bool {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.free_returned());
+        self.counters.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+
+    /// Neighbours to be resolved, each about once a second and worker.
+    pub fn resolve_requests(&self) -> &Questions {
+        &self.questions
+    }
+
+    /// Visits the connections of all workers, worker by worker, until `visit` breaks. What comes and goes
+    /// meanwhile may be missed, or be seen twice.
+    ///
+    /// # Errors
+    /// `WorkerStalled` names the first worker that did not answer; the others' connections were visited.
+    pub fn list_flows(
+        &self,
+        visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
+    ) -> Result<(), WorkerStalled> {
+        let mut number = self.list.lock();
+        let mut stalled = None;
+        for (index, listing) in self.listings.iter().enumerate() {
+            let worker = WorkerId(index as u16);
+            *number += 1;
+            match listing.read(*number, LIST_PATIENCE, &mut |view| visit(worker, view)) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(()),
+                Err(_) => stalled = stalled.or(Some(WorkerStalled(worker))),
+            }
+        }
+        stalled.map_or(Ok(()), Err)
+    }
+
+    /// Cycles a second of the counters in [`TurnCounters`](lb_core::counters::TurnCounters).
+    pub fn tsc_hz(&self) -> u64 {
+        self.hz
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A worker that panicked has already said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn failed(cpu: Option<u32>, reason: &str) -> StartError {
+    StartError::Worker { cpu: cpu.unwrap_or_default(), reason: reason.to_owned() }
+}
+
+fn settled(idle: Idle, cpu: Option<u32>) -> Idle {
+    match idle {
+        Idle::Auto if cpu.is_some_and(cpu::is_isolated) => Idle::Pause,
+        Idle::Auto => Idle::Sleep,
+        other => other,
+    }
+}
+
+/// A worker's thread, from its first moment to its last.
+fn live<B: Backend, L: Logic<B::Packet>>(
+    cpu: Option<u32>,
+    equipment: Equipment<B>,
+    logic: impl FnOnce() -> L,
+    stop: &AtomicBool,
+    ready: &mpsc::Sender<(Option<u32>, Result<(), String>)>,
+) {
+    let pinned = cpu.map_or(Ok(()), cpu::pin).map_err(|error| error.to_string());
+    // Nobody listens when another worker failed; then `stop` is set.
+    match pinned.and_then(|()| B::enter_thread()) {
+        Ok(()) => {
+            let worker = Worker::new(equipment, logic());
+            let _ = ready.send((cpu, Ok(())));
+            // Its packets are freed before the thread leaves.
+            worker.run(stop);
+            B::leave_thread();
+        }
+        Err(reason) => {
+            let _ = ready.send((cpu, Err(reason)));
+        }
+    }
+}

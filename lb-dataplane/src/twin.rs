@@ -1,0 +1,295 @@
+//! A port's Linux twin: frames for this host go up to the kernel, frames from this host come down.
+//!
+//! A thread for each port, the pump, carries frames between the TAP device and two bounded rings of the worker that
+//! serves the twin, so that the worker makes no system call for a frame.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lb_core::counters::Counter;
+use lb_core::packet::Packet;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::device::Pool;
+use crate::tap;
+
+/// Frames that wait each way.
+pub(crate) const TWIN_RING: usize = 512;
+/// Frames moved one way before the other way has its turn.
+const ROUND: usize = 64;
+/// The pump looks at least so often whether it is to end.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// The pump's pause when the worker does not take what the host sends.
+const FULL_PAUSE: Duration = Duration::from_micros(100);
+
+/// What the pump did not pass on.
+#[derive(Debug, Default)]
+pub(crate) struct TwinCounters {
+    /// Refused by the kernel: the twin is down, for example.
+    pub refused: Counter,
+    /// Left in the kernel's queue for a while because no packet buffer was free.
+    pub no_buffer: Counter,
+}
+
+/// The worker's end.
+pub struct TwinEnd<P> {
+    pub(crate) up: Producer<P>,
+    pub(crate) down: Consumer<P>,
+    bell: Arc<Bell>,
+    has_rung: bool,
+}
+
+impl<P> TwinEnd<P> {
+    /// Puts a frame into the way up.
+    #[inline]
+    pub(crate) fn push(&mut self, packet: P) -> Result<(), P> {
+        self.has_rung = false;
+        self.up.push(packet).map_err(|rtrb::PushError::Full(packet)| packet)
+    }
+
+    /// Wakes the pump when it sleeps and frames were pushed. One call a turn.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        if !self.has_rung {
+            self.has_rung = true;
+            self.bell.ring();
+        }
+    }
+}
+
+/// Wakes a sleeping pump; costs the worker a system call only when it does sleep.
+struct Bell {
+    event: File,
+    asleep: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self) {
+        // Orders the push before the look at `asleep`; the pump orders the same two the other way round.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
+            // It fails only when it is already rung 2⁶⁴ times.
+            let _ = (&self.event).write(&1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// The thread of one twin. Ends when dropped or stopped, and the file (so the TAP device) with it.
+pub(crate) struct Pump {
+    stop: Arc<AtomicBool>,
+    bell: Arc<Bell>,
+    counters: Arc<TwinCounters>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pump {
+    /// Starts the pump of the twin `name` on `file`, which never waits, for frames of up to `longest` bytes.
+    pub(crate) fn start<P: Packet + Send + 'static>(
+        name: &str,
+        file: File,
+        pool: impl Pool<P> + Send + 'static,
+        longest: usize,
+    ) -> io::Result<(Pump, TwinEnd<P>)> {
+        let bell = Arc::new(Bell { event: tap::event()?, asleep: AtomicBool::new(false) });
+        let stop = Arc::new(AtomicBool::new(false));
+        let counters = Arc::new(TwinCounters::default());
+        let (up, up_end) = RingBuffer::new(TWIN_RING);
+        let (down_end, down) = RingBuffer::new(TWIN_RING);
+        let carrier = Carrier {
+            file,
+            up: up_end,
+            down: down_end,
+            pool,
+            longest,
+            spare: None,
+            bell: bell.clone(),
+            counters: counters.clone(),
+        };
+        let stopped = stop.clone();
+        let thread =
+            std::thread::Builder::new().name(format!("twin {name}")).spawn(move || carrier.run(&stopped))?;
+        let pump = Pump { stop, bell: bell.clone(), counters, thread: Some(thread) };
+        Ok((pump, TwinEnd { up, down, bell, has_rung: true }))
+    }
+
+    pub(crate) fn counters(&self) -> &TwinCounters {
+        &self.counters
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = (&self.bell.event).write(&1u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            // A pump that panicked has already said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a pump's thread holds.
+struct Carrier<P, A> {
+    file: File,
+    up: Consumer<P>,
+    down: Producer<P>,
+    pool: A,
+    longest: usize,
+    /// A buffer for the next frame from the host.
+    spare: Option<P>,
+    bell: Arc<Bell>,
+    counters: Arc<TwinCounters>,
+}
+
+/// How carrying frames down ended.
+#[derive(PartialEq, Eq)]
+enum Down {
+    /// The host has sent no more.
+    Empty,
+    /// There is more: the round was over.
+    More,
+    /// The ring is full, or no buffer is free.
+    Stuck,
+}
+
+impl<P: Packet, A: Pool<P>> Carrier<P, A> {
+    fn run(mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let went_up = self.carry_up();
+            match self.carry_down() {
+                Down::More => {}
+                Down::Stuck => std::thread::sleep(FULL_PAUSE),
+                Down::Empty if went_up => {}
+                Down::Empty => self.sleep(),
+            }
+        }
+    }
+
+    fn sleep(&mut self) {
+        self.bell.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.up.is_empty() {
+            tap::wait_readable([self.file.as_fd(), self.bell.event.as_fd()], LONGEST_SLEEP);
+        }
+        self.bell.asleep.store(false, Ordering::Relaxed);
+        let _ = (&self.bell.event).read(&mut [0; 8]);
+    }
+
+    /// Returns whether there were any.
+    fn carry_up(&mut self) -> bool {
+        for moved in 0..ROUND {
+            let Ok(packet) = self.up.pop() else { return moved > 0 };
+            let frame = packet.data();
+            // Buffers hold a whole frame, so a chained one is longer than the port's MTU.
+            if frame.len() != packet.frame_len() || (&self.file).write(frame).is_err() {
+                self.counters.refused.add(1);
+            }
+        }
+        true
+    }
+
+    fn carry_down(&mut self) -> Down {
+        for _ in 0..ROUND {
+            if self.down.is_full() {
+                return Down::Stuck;
+            }
+            let Some(mut packet) = self.spare.take().or_else(|| self.pool.allocate()) else {
+                self.counters.no_buffer.add(1);
+                return Down::Stuck;
+            };
+            if packet.set_len(self.longest).is_err() {
+                self.counters.no_buffer.add(1);
+                return Down::Stuck;
+            }
+            match (&self.file).read(packet.data_mut()) {
+                Ok(len) if len > 0 && packet.set_len(len).is_ok() => {
+                    // Only this end pushes, and the ring was not full.
+                    let _ = self.down.push(packet);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.spare = Some(packet),
+                _ => {
+                    self.spare = Some(packet);
+                    return Down::Empty;
+                }
+            }
+        }
+        Down::More
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Instant;
+
+    use lb_core::ids::PortId;
+    use lb_core::packet::Frame;
+
+    use super::*;
+    use crate::memory_port::HeapFrames;
+
+    fn start() -> (Pump, TwinEnd<Frame>, UnixDatagram) {
+        let (host, file) = UnixDatagram::pair().unwrap();
+        file.set_nonblocking(true).unwrap();
+        host.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (pump, end) = Pump::start("t", File::from(OwnedFd::from(file)), HeapFrames, 1600).unwrap();
+        (pump, end, host)
+    }
+
+    fn next(end: &mut TwinEnd<Frame>) -> Frame {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Ok(frame) = end.down.pop() {
+                return frame;
+            }
+            assert!(Instant::now() < deadline, "no frame came down");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn frames_go_up_and_come_down_whole_also_when_the_pump_was_asleep() {
+        let (_pump, mut end, host) = start();
+        for n in 1..200usize {
+            if n % 50 == 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            end.push(Frame::new(PortId(0), &vec![n as u8; n])).unwrap();
+            end.flush();
+            let mut bytes = [0; 2000];
+            assert_eq!(host.recv(&mut bytes).unwrap(), n);
+            assert!(bytes[..n].iter().all(|&b| b == n as u8));
+            host.send(&vec![n as u8; n + 1]).unwrap();
+            assert_eq!(next(&mut end).data(), vec![n as u8; n + 1]);
+        }
+    }
+
+    #[test]
+    fn frames_that_the_kernel_refuses_are_counted() {
+        let (pump, mut end, host) = start();
+        drop(host);
+        end.push(Frame::new(PortId(0), &[1; 60])).unwrap();
+        end.flush();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while pump.counters().refused.get() == 0 {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_pump_whose_worker_stands_still_ends_and_closes_its_file() {
+        let (pump, end, host) = start();
+        host.set_nonblocking(true).unwrap();
+        while host.send(&[0; 100]).is_ok() {}
+        drop(pump);
+        assert!(end.down.slots() <= TWIN_RING);
+        assert!(host.send(&[0; 100]).is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock));
+    }
+}

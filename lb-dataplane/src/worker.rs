@@ -1,0 +1,412 @@
+//! The worker's loop: receive, run the path, send. It allocates nothing, locks nothing and never waits.
+//!
+//! A turn looks once at each source of packets (other workers' rings, ports, twins), lets the path do what is due, and
+//! sends what is left in the transmit buffers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, WorkerId};
+use lb_core::packet::Packet;
+use lb_core::path::{BURST, Burst, FlowView, Io, Path, Steer};
+use lb_core::tables::{InterfaceId, Tables};
+use lb_core::time::Tick;
+
+use crate::clock::{Clock, cycles};
+use crate::config::Idle;
+use crate::device::{Backend, Device, Pool};
+use crate::listing::{ListCursor, Listing};
+use crate::mailbox::Mailbox;
+use crate::resolve::Asker;
+use crate::ring::{Errand, Incoming, Outgoing, RingEnds};
+use crate::twin::TwinEnd;
+
+/// What a worker runs: the packet logic of one worker. [`Path`] is the one; tests have simpler ones.
+pub trait Logic<P: Packet> {
+    fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables>;
+    fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
+    fn receive_handed_over(
+        &mut self,
+        burst: &mut ArrayVec<(P, Steer), BURST>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    );
+    fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
+    fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
+    fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
+}
+
+impl<P: Packet> Logic<P> for Path<P> {
+    fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
+        Path::adopt(self, tables)
+    }
+
+    #[inline]
+    fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        Path::receive(self, burst, now, io);
+    }
+
+    #[inline]
+    fn receive_handed_over(
+        &mut self,
+        burst: &mut ArrayVec<(P, Steer), BURST>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        Path::receive_handed_over(self, burst, now, io);
+    }
+
+    #[inline]
+    fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        Path::receive_from_twin(self, port, burst, now, io);
+    }
+
+    #[inline]
+    fn turn(&mut self, now: Tick, io: &mut impl Io<P>) {
+        Path::turn(self, now, io);
+    }
+
+    fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
+        Path::list(self, cursor, budget, now, &mut |view| visit(view))
+    }
+}
+
+/// Who sends and receives on a port, seen from one worker.
+pub enum Queue<D> {
+    /// This worker has a pair of queues of its own.
+    Own(D),
+    /// The port has too few: that worker sends for this one.
+    Of(WorkerId),
+}
+
+/// Who serves a port's twin, seen from one worker.
+pub enum Twin<P> {
+    None,
+    Own(TwinEnd<P>),
+    Of(WorkerId),
+}
+
+/// One port, seen from one worker.
+pub struct Seat<B: Backend> {
+    pub queue: Queue<B::Device>,
+    pub twin: Twin<B::Packet>,
+}
+
+/// All that a worker is made of, besides its logic.
+pub(crate) struct Equipment<B: Backend> {
+    pub(crate) worker: WorkerId,
+    pub(crate) counters: Arc<WorkerCounters>,
+    /// By port.
+    pub(crate) seats: Vec<Seat<B>>,
+    pub(crate) rings: RingEnds<B::Packet>,
+    pub(crate) pool: B::Pool,
+    pub(crate) asker: Asker,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) listing: Arc<Listing>,
+    pub(crate) clock: Clock,
+    /// Not [`Idle::Auto`].
+    pub(crate) idle: Idle,
+}
+
+/// A worker: [`Worker::run`] is its thread's life.
+pub(crate) struct Worker<B: Backend, L> {
+    logic: L,
+    io: WorkerIo<B>,
+    /// From each other worker.
+    incoming: Vec<Incoming<B::Packet>>,
+    mailbox: Arc<Mailbox>,
+    listing: Arc<Listing>,
+    cursor: ListCursor,
+    clock: Clock,
+    idle: Idle,
+    burst: Burst<B::Packet>,
+    handed: ArrayVec<(B::Packet, Steer), BURST>,
+}
+
+/// Turns without work before a worker takes it easier.
+const EMPTY_TURNS: u32 = 64;
+/// A sleeping worker's nap.
+const NAP: Duration = Duration::from_micros(50);
+
+impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
+    pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
+        let Equipment { worker, counters, seats, rings, pool, asker, mailbox, listing, clock, idle } =
+            equipment;
+        let lanes = seats
+            .into_iter()
+            .map(|seat| Lane { queue: seat.queue, twin: seat.twin, buffer: Burst::new() })
+            .collect();
+        let io = WorkerIo { worker, counters, lanes, outgoing: rings.outgoing, pool, asker, now: Tick(0) };
+        Worker {
+            logic,
+            io,
+            incoming: rings.incoming.into_iter().flatten().collect(),
+            mailbox,
+            listing,
+            cursor: ListCursor::default(),
+            clock,
+            idle,
+            burst: Burst::new(),
+            handed: ArrayVec::new(),
+        }
+    }
+
+    /// Turns until `stop`; then sends what it holds.
+    pub(crate) fn run(mut self, stop: &AtomicBool) {
+        let a_millisecond = self.clock.hz() / 1000;
+        let mut before = cycles();
+        let mut idle_since = before;
+        let mut empty_turns = 0u32;
+        while !stop.load(Ordering::Relaxed) {
+            let had_work = self.turn(self.clock.tick(before));
+            let now = cycles();
+            let turns = &self.io.counters.turns;
+            turns.turns.add(1);
+            let spent = now.wrapping_sub(before);
+            before = now;
+            if had_work {
+                turns.busy_cycles.add(spent);
+                idle_since = now;
+                empty_turns = 0;
+                continue;
+            }
+            turns.idle_cycles.add(spent);
+            empty_turns = empty_turns.saturating_add(1);
+            if self.idle == Idle::Poll || empty_turns < EMPTY_TURNS {
+                continue;
+            }
+            if self.idle == Idle::Sleep && now.wrapping_sub(idle_since) > a_millisecond {
+                std::thread::sleep(NAP);
+            } else {
+                for _ in 0..8 {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        self.io.flush();
+    }
+
+    /// One turn. Returns whether there was work.
+    pub(crate) fn turn(&mut self, now: Tick) -> bool {
+        self.io.now = now;
+        self.exchange_tables();
+        let mut had_work = self.receive_handed_over(now);
+        for port in 0..self.io.lanes.len() {
+            had_work |= self.receive(PortId(port as u16), now);
+            had_work |= self.receive_from_twin(PortId(port as u16), now);
+        }
+        self.logic.turn(now, &mut self.io);
+        self.io.flush();
+        had_work | self.list(now)
+    }
+
+    fn exchange_tables(&mut self) {
+        let (logic, counters) = (&mut self.logic, &self.io.counters);
+        self.mailbox.exchange(|tables| {
+            let generation = tables.generation;
+            let old = logic.adopt(tables);
+            counters.turns.generation.set(u64::from(generation));
+            old
+        });
+    }
+
+    fn receive_handed_over(&mut self, now: Tick) -> bool {
+        let mut had_work = false;
+        for ring in &mut self.incoming {
+            let mut taken = 0;
+            while taken < BURST
+                && let Ok((packet, errand)) = ring.pop()
+            {
+                taken += 1;
+                match errand {
+                    Errand::Own(steer) => self.handed.push((packet, steer)),
+                    Errand::Transmit(port) => self.io.transmit(port, packet),
+                    Errand::ToTwin(port) => self.io.to_twin(port, packet),
+                }
+            }
+            if taken > 0 {
+                had_work = true;
+                self.io.counters.turns.handed_in.add(taken as u64);
+            }
+            if !self.handed.is_empty() {
+                self.logic.receive_handed_over(&mut self.handed, now, &mut self.io);
+                self.handed.clear();
+            }
+        }
+        had_work
+    }
+
+    fn receive(&mut self, port: PortId, now: Tick) -> bool {
+        let Queue::Own(device) = &mut self.io.lanes[port.index()].queue else { return false };
+        device.receive(&mut self.burst);
+        if self.burst.is_empty() {
+            return false;
+        }
+        let counters = &self.io.counters;
+        counters.turns.count_burst(self.burst.len());
+        let cell = counters.port(port);
+        cell.rx_packets.add(self.burst.len() as u64);
+        cell.rx_bytes.add(bytes(&self.burst));
+        self.logic.receive(&mut self.burst, now, &mut self.io);
+        self.burst.clear();
+        true
+    }
+
+    fn receive_from_twin(&mut self, port: PortId, now: Tick) -> bool {
+        let Twin::Own(twin) = &mut self.io.lanes[port.index()].twin else { return false };
+        while !self.burst.is_full()
+            && let Ok(packet) = twin.down.pop()
+        {
+            self.burst.push(packet);
+        }
+        if self.burst.is_empty() {
+            return false;
+        }
+        self.io.counters.port(port).from_twin.add(self.burst.len() as u64);
+        self.logic.receive_from_twin(port, &mut self.burst, now, &mut self.io);
+        self.burst.clear();
+        true
+    }
+
+    fn list(&mut self, now: Tick) -> bool {
+        let logic = &self.logic;
+        self.listing.give(&mut self.cursor, |from, budget, visit| logic.list(from, budget, now, visit))
+    }
+}
+
+fn bytes<P: Packet>(burst: &[P]) -> u64 {
+    burst.iter().map(|packet| packet.frame_len() as u64).sum()
+}
+
+/// A worker's side of one port.
+struct Lane<B: Backend> {
+    queue: Queue<B::Device>,
+    twin: Twin<B::Packet>,
+    /// Packets to be sent.
+    buffer: Burst<B::Packet>,
+}
+
+/// What the path sees of its worker.
+struct WorkerIo<B: Backend> {
+    worker: WorkerId,
+    counters: Arc<WorkerCounters>,
+    lanes: Vec<Lane<B>>,
+    /// To each other worker.
+    outgoing: Vec<Option<Outgoing<B::Packet>>>,
+    pool: B::Pool,
+    asker: Asker,
+    now: Tick,
+}
+
+impl<B: Backend> WorkerIo<B> {
+    /// Sends all transmit buffers and wakes the pumps that have something to do.
+    #[inline]
+    fn flush(&mut self) {
+        for (port, lane) in self.lanes.iter_mut().enumerate() {
+            lane.send(PortId(port as u16), &self.counters);
+            if let Twin::Own(twin) = &mut lane.twin {
+                twin.flush();
+            }
+        }
+    }
+
+    /// Counts a packet that goes no further here, and frees it.
+    #[cold]
+    fn refuse(&self, reason: DropReason, hook: Hook, packet: B::Packet) {
+        self.counters.dropped(reason, hook).add(1);
+        drop(packet);
+    }
+
+    /// Gives a packet to another worker; returns it when there is no such worker or its ring is full.
+    #[inline]
+    fn pass(&mut self, to: WorkerId, packet: B::Packet, errand: Errand) -> Result<(), B::Packet> {
+        let Some(Some(ring)) = self.outgoing.get_mut(to.index()) else { return Err(packet) };
+        match ring.push((packet, errand)) {
+            Ok(()) => {
+                self.counters.turns.handed_over.add(1);
+                Ok(())
+            }
+            Err(rtrb::PushError::Full((packet, _))) => Err(packet),
+        }
+    }
+}
+
+impl<B: Backend> Lane<B> {
+    /// Sends the buffer; what the port does not take is counted and freed.
+    #[inline]
+    fn send(&mut self, port: PortId, counters: &WorkerCounters) {
+        let Queue::Own(device) = &mut self.queue else { return };
+        if self.buffer.is_empty() {
+            return;
+        }
+        let (packets, all_bytes) = (self.buffer.len(), bytes(&self.buffer));
+        device.transmit(&mut self.buffer);
+        let (left, left_bytes) = (self.buffer.len(), bytes(&self.buffer));
+        let cell = counters.port(port);
+        cell.tx_packets.add((packets - left) as u64);
+        cell.tx_bytes.add(all_bytes - left_bytes);
+        if left > 0 {
+            counters.dropped(DropReason::TxFull, Hook::Egress).add(left as u64);
+            self.buffer.clear();
+        }
+    }
+}
+
+impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
+    #[inline]
+    fn transmit(&mut self, port: PortId, packet: B::Packet) {
+        let Some(lane) = self.lanes.get_mut(port.index()) else {
+            return self.refuse(DropReason::TxFull, Hook::Egress, packet);
+        };
+        if let Queue::Of(worker) = lane.queue {
+            if let Err(packet) = self.pass(worker, packet, Errand::Transmit(port)) {
+                self.refuse(DropReason::HandOverFull, Hook::Egress, packet);
+            }
+            return;
+        }
+        lane.buffer.push(packet);
+        if lane.buffer.is_full() {
+            lane.send(port, &self.counters);
+        }
+    }
+
+    fn to_twin(&mut self, port: PortId, packet: B::Packet) {
+        let refused = match self.lanes.get_mut(port.index()).map(|lane| &mut lane.twin) {
+            Some(Twin::Own(twin)) => {
+                let result = twin.push(packet);
+                if result.is_ok() {
+                    self.counters.port(port).to_twin.add(1);
+                }
+                result.err()
+            }
+            Some(&mut Twin::Of(worker)) => self.pass(worker, packet, Errand::ToTwin(port)).err(),
+            Some(Twin::None) | None => Some(packet),
+        };
+        if let Some(packet) = refused {
+            self.refuse(DropReason::TwinFull, Hook::Egress, packet);
+        }
+    }
+
+    #[inline]
+    fn hand_over(&mut self, to: WorkerId, packet: B::Packet, steer: Steer) {
+        debug_assert_ne!(to, self.worker, "a packet of one's own is not handed over");
+        if let Err(packet) = self.pass(to, packet, Errand::Own(steer)) {
+            self.refuse(DropReason::HandOverFull, Hook::Ingress, packet);
+        }
+    }
+
+    #[inline]
+    fn allocate(&mut self) -> Option<B::Packet> {
+        self.pool.allocate()
+    }
+
+    fn resolve(&mut self, interface: InterfaceId, address: IpAddr) {
+        self.asker.ask((interface, address), self.now);
+    }
+}
