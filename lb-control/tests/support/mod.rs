@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use lb_control::api::{http, server};
 use lb_control::compile::Network;
-use lb_control::config::{AddressChange, Config};
+use lb_control::config::{Config, PortAddress};
 use lb_control::daemon::{Control, Host};
 use lb_control::plane::{Plane, PortState};
 use lb_core::counters::WorkerCounters;
+use lb_core::ids::PortId;
 use lb_core::path::FlowView;
-use lb_core::tables::Tables;
+use lb_core::tables::{InterfaceId, Tables};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -41,6 +42,10 @@ impl Plane for Quiet {
         Ok(())
     }
 
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
+        None
+    }
+
     fn cycles_per_second(&self) -> u64 {
         2_000_000_000
     }
@@ -50,7 +55,7 @@ impl Plane for Quiet {
 struct Untouched;
 
 impl Host for Untouched {
-    fn change_address(&self, _: &AddressChange) {}
+    fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
 
     fn keep_neighbours(&self, _: Vec<IpAddr>) {}
 }
