@@ -448,6 +448,33 @@ fn fragments_follow_their_connection_in_any_order() {
 }
 
 #[test]
+fn fragments_that_begin_a_connection_in_one_burst_stay_together() {
+    for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0], [1, 2, 0]] {
+        let mut director = Director::new();
+        let parts = datagram(3);
+        let burst = order.map(|part| parts[part].clone());
+        let out = director.receive(WAN, &burst);
+        assert_eq!((out.sent.len(), out.to_twin.len()), (3, 0), "{order:?}");
+        for (_, frame) in &out.sent {
+            assert_eq!(frame.data()[30..34], [10, 0, 0, 11], "{order:?}");
+        }
+        assert_eq!(director.states(), ["UDP"]);
+    }
+}
+
+#[test]
+fn datagrams_that_begin_a_connection_in_one_burst_go_to_one_server() {
+    let mut director = Director::new();
+    let frame = datagram(1).remove(0);
+    let out = director.receive(WAN, &[frame.clone(), frame.clone(), frame]);
+    assert_eq!(out.sent.len(), 3);
+    for (_, frame) in &out.sent {
+        assert_eq!(frame.data()[30..34], out.sent[0].1.data()[30..34]);
+    }
+    assert_eq!(director.states(), ["UDP"]);
+}
+
+#[test]
 fn a_fragment_whose_first_never_comes_is_dropped_in_the_end() {
     let mut director = Director::new();
     assert!(director.receive(WAN, &[datagram(3)[1].clone()]).sent.is_empty());
