@@ -1,3 +1,16 @@
-//! The control plane: everything that is not a packet.
+//! The control plane: what the operator wrote, how it gets to the daemon, and the commands that speak to it.
+//!
+//! [`config`] is what the file says, [`model`] holds the operator's wishes, [`api`] says how they travel, [`twin`] brings
+//! what Linux knows, [`daemon`] puts it all together. Nothing here links DPDK: the daemon's binary puts it behind
+//! [`plane::Plane`].
 
+pub mod api;
+pub mod cli;
+pub mod compile;
+pub mod config;
+pub mod daemon;
+pub mod metrics;
+pub mod model;
+pub mod plane;
+pub mod stats;
 pub mod twin;

@@ -313,7 +313,6 @@ impl<P: Packet> Path<P> {
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
     pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, _now: Tick, io: &mut impl Io<P>) {
-        self.mine.port(port).from_twin.add(burst.len() as u64);
         for packet in burst.drain(..) {
             io.transmit(port, packet);
         }
@@ -321,9 +320,7 @@ impl<P: Packet> Path<P> {
 
     /// Up to Linux, as it came.
     fn to_twin(&mut self, packet: P, io: &mut impl Io<P>) {
-        let port = packet.port();
-        self.mine.port(port).to_twin.add(1);
-        io.to_twin(port, packet);
+        io.to_twin(packet.port(), packet);
     }
 
     #[inline]

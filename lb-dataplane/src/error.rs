@@ -53,6 +53,8 @@ pub enum PortProblem {
     BadName,
     #[error("there is no network interface {0}")]
     NoInterface(String),
+    #[error("mtu {mtu} is more than the {has} of {interface}; run: ip link set {interface} mtu {mtu}")]
+    InterfaceMtu { interface: String, mtu: u16, has: u32 },
     #[error("there is no such PCI device")]
     NoPciDevice,
     #[error("it belongs to the kernel's driver {0}; run: dpdk-devbind.py --bind=vfio-pci ADDRESS")]

@@ -162,7 +162,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProble
     if others.iter().any(|other| device_name(&other.device) == device_name(&port.device)) {
         return Err(PortProblem::DeviceTwice);
     }
-    check_device(&port.device)?;
+    check_device(&port.device, port.mtu)?;
     if port.twin {
         if cpu::interface_exists(&port.name) {
             return Err(PortProblem::TwinExists(port.name.clone()));
@@ -174,7 +174,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProble
     Ok(())
 }
 
-fn check_device(device: &str) -> Result<(), PortProblem> {
+fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
     if let Some(address) = pci_address(device) {
         return check_pci(&address);
     }
@@ -186,8 +186,14 @@ fn check_device(device: &str) -> Result<(), PortProblem> {
     };
     if driver(device) != "net_tap" {
         let interface = device.split(',').find_map(|argument| argument.strip_prefix("iface="));
-        if let Some(interface) = interface.filter(|name| !cpu::interface_exists(name)) {
-            return Err(PortProblem::NoInterface(interface.to_owned()));
+        if let Some(interface) = interface.map(str::to_owned) {
+            match tap::mtu_of(&interface) {
+                Err(_) => return Err(PortProblem::NoInterface(interface)),
+                Ok(has) if has < u32::from(mtu) => {
+                    return Err(PortProblem::InterfaceMtu { interface, mtu, has });
+                }
+                Ok(_) => {}
+            }
         }
     }
     if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }

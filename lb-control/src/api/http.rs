@@ -1,0 +1,250 @@
+//! One HTTP connection: how long it may take, how much it may say, and an answer with a reason to what is not HTTP.
+//!
+//! A connection carries one request. Its head is read and checked here, because the HTTP library answers a bad one
+//! with a bare status; then the library gets the bytes as if they had just come.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::Uri;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+use tracing::{debug, warn};
+
+use super::types::{ErrorBody, ErrorKind};
+
+/// Connections at a time; more wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// Longest request line with headers, bytes.
+const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
+/// A request's head must have come by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client that takes nothing of the answer for so long is cut off.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failure to accept (no file descriptors left, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections that are being served when the daemon stops may finish within this time.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Where connections come from.
+pub trait Listener: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Ok(UnixListener::accept(self).await?.0)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Ok(TcpListener::accept(self).await?.0)
+    }
+}
+
+/// Serves `router` until `stop` is true, then lets what is under way finish.
+pub async fn serve(listener: impl Listener, router: Router, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut is_failing = false;
+    loop {
+        let place = places.clone().acquire_owned().await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|&stop| stop) => break,
+        };
+        match accepted {
+            Ok(stream) => {
+                is_failing = false;
+                let router = router.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = serve_one(stream, router).await {
+                        debug!(%error, "connection ended early");
+                    }
+                });
+            }
+            Err(error) => {
+                if !is_failing {
+                    warn!(%error, "cannot accept connections");
+                }
+                is_failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    let _ = timeout(DRAIN, places.acquire_many(CONNECTIONS as u32)).await;
+}
+
+async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    router: Router,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let mut stream = Box::pin(stream);
+    let head = match timeout(HEAD_TIMEOUT, read_head(&mut stream)).await {
+        Ok(Ok(Some(head))) => head,
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Err(Bad::Io(error))) => return Err(error.into()),
+        Ok(Err(Bad::Request(why))) => return Ok(refuse(&mut stream, &why).await?),
+        Err(_) => {
+            let why = format!("the request's head did not come within {} s", HEAD_TIMEOUT.as_secs());
+            return Ok(refuse(&mut stream, &why).await?);
+        }
+    };
+    let stream = Replay { head, stream };
+    let service = TowerToHyperService::new(router);
+    http1::Builder::new()
+        .keep_alive(false)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .await?;
+    Ok(())
+}
+
+enum Bad {
+    Io(io::Error),
+    Request(String),
+}
+
+impl From<io::Error> for Bad {
+    fn from(error: io::Error) -> Bad {
+        Bad::Io(error)
+    }
+}
+
+/// Reads until the head is whole and right; what came of the body is behind it. `None`: the client said nothing.
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>, Bad> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut bytes).await? == 0 {
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            return Err(Bad::Request("the request ends within its head".to_owned()));
+        }
+        match check_head(&bytes) {
+            Ok(true) => return Ok(Some(bytes.into())),
+            Ok(false) if bytes.len() >= MAX_HEAD => {
+                return Err(Bad::Request(format!("the request's head is longer than {MAX_HEAD} bytes")));
+            }
+            Ok(false) => {}
+            Err(why) => return Err(Bad::Request(why)),
+        }
+    }
+}
+
+/// True when the head is whole, false when more has to come.
+fn check_head(bytes: &[u8]) -> Result<bool, String> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Partial) => return Ok(false),
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(error) => return Err(format!("not an HTTP/1.1 request: {error}")),
+    }
+    let path = request.path.unwrap_or_default();
+    if Uri::try_from(path).is_err() {
+        return Err(format!("{path:?} is no URL"));
+    }
+    let mut lengths = 0;
+    for header in request.headers.iter() {
+        let value = header.value;
+        if header.name.eq_ignore_ascii_case("content-length") {
+            lengths += 1;
+            let is_number = std::str::from_utf8(value).is_ok_and(|text| {
+                text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok()
+            });
+            if !is_number || lengths > 1 {
+                return Err(format!("bad Content-Length: {}", String::from_utf8_lossy(value)));
+            }
+        }
+        if header.name.eq_ignore_ascii_case("transfer-encoding") && !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(format!("Transfer-Encoding {} is not known", String::from_utf8_lossy(value)));
+        }
+    }
+    Ok(true)
+}
+
+/// Answers 400 with the reason.
+async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &str) -> io::Result<()> {
+    let error = ErrorBody::new(ErrorKind::BadRequest, why);
+    let body = serde_json::to_string(&error).map_err(io::Error::other)?;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Closing with bytes unread would reset the connection, and the client might never see the answer.
+    let mut rest = [0; 4096];
+    let mut left: usize = 1 << 20;
+    let drain = async {
+        while let Ok(n @ 1..) = stream.read(&mut rest).await {
+            left = left.saturating_sub(n);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = timeout(Duration::from_secs(1), drain).await;
+    Ok(())
+}
+
+/// A stream whose first bytes were read already.
+struct Replay<S> {
+    head: Bytes,
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Replay<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.head.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, buffer);
+        }
+        let n = self.head.len().min(buffer.remaining());
+        buffer.put_slice(&self.head.split_to(n));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

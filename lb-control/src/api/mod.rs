@@ -1,0 +1,32 @@
+//! The HTTP API: JSON over a UNIX socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /v1/commands` with [`Batch`](types::Batch) | 200 [`BatchReply`](types::BatchReply), also when commands failed; 400 when the body is not a batch (nothing is done then) |
+//! | `GET /v1/services` | [`ServicesReply`](types::ServicesReply): services, real servers, counts, rates |
+//! | `GET /v1/services?service=tcp/192.0.2.1:80` | the same with that service alone; 404 `no_such_service` |
+//! | `GET /v1/timeouts` | [`Timeouts`](types::Timeouts) |
+//! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line |
+//! | `GET /v1/status` | [`Status`](types::Status) |
+//! | `GET /v1/ports` | list of [`PortView`](types::PortView) |
+//! | `GET /v1/workers` | list of [`WorkerView`](types::WorkerView) |
+//! | `GET /v1/drops` | list of [`DropView`](types::DropView), only those that are not 0 |
+//! | `GET /v1/openapi.json` | this API, described |
+//! | `GET /metrics`, `/healthz`, `/readyz` | as on the TCP address |
+//!
+//! Every answer that is not 2xx has an [`ErrorBody`](types::ErrorBody), with the status that
+//! [`ErrorKind::status`](types::ErrorKind::status) gives.
+//!
+//! One endpoint takes all changes, because order matters to an operator (`-A` before `-a`) and because a restore of
+//! ten thousand lines is one request and one new set of tables. A command is done wholly or not at all; with
+//! `"on_error": "rollback"` so is the batch.
+
+pub mod http;
+mod lines;
+pub mod openapi;
+mod page;
+pub mod server;
+pub mod types;
+
+#[cfg(test)]
+mod tests;

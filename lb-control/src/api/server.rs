@@ -1,0 +1,285 @@
+//! The API's routes: what each request asks the control task, and how the answer looks.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use lb_core::path::FlowView;
+use lb_core::tables::Protocol;
+
+use super::types::{
+    Batch, BatchReply, Connection, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, Status, Timeouts,
+    Transport, WorkerView,
+};
+use super::{lines, openapi, page};
+use crate::daemon::Handle;
+use crate::metrics;
+use crate::plane::Plane;
+
+/// Longest body of a request, bytes: a restore of some 100,000 lines.
+pub const MAX_BODY: usize = 16 << 20;
+/// A body must have come by then.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Lists of connections at a time: each keeps a thread busy.
+const LISTINGS: usize = 4;
+/// Bytes of a list that are sent at once, and how many such pieces wait for a slow reader.
+const PIECE: usize = 32 * 1024;
+const PIECES: usize = 4;
+
+#[derive(Clone)]
+pub(super) struct Api {
+    control: Handle,
+    plane: Arc<dyn Plane>,
+    listings: Arc<Semaphore>,
+}
+
+/// Everything, for the UNIX socket.
+pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
+    let api = Router::new()
+        .route("/v1/commands", post(commands))
+        .route("/v1/services", get(services))
+        .route("/v1/timeouts", get(timeouts))
+        .route("/v1/connections", get(connections))
+        .route("/v1/status", get(status))
+        .route("/v1/ports", get(ports))
+        .route("/v1/workers", get(workers))
+        .route("/v1/drops", get(drops))
+        .route("/v1/openapi.json", get(describe));
+    finish(api.merge(public()), control, plane)
+}
+
+/// Metrics, health and the status page, for the TCP address: nothing that changes anything.
+pub fn tcp_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
+    finish(public(), control, plane)
+}
+
+fn public() -> Router<Api> {
+    Router::new()
+        .route("/", get(status_page))
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+}
+
+fn finish(router: Router<Api>, control: Handle, plane: Arc<dyn Plane>) -> Router {
+    router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Api { control, plane, listings: Arc::new(Semaphore::new(LISTINGS)) })
+}
+
+impl IntoResponse for ErrorBody {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self)).into_response()
+    }
+}
+
+fn bad_request(why: impl Into<String>) -> ErrorBody {
+    ErrorBody::new(ErrorKind::BadRequest, why)
+}
+
+/// Does commands, in their order, all at one moment.
+#[utoipa::path(post, path = "/v1/commands", request_body = Batch, responses(
+    (status = 200, description = "done, or done in part: see `failed`", body = BatchReply),
+    (status = 400, description = "no batch of commands; nothing was done", body = ErrorBody),
+    (status = 413, description = "longer than 16 MiB", body = ErrorBody),
+))]
+pub(super) async fn commands(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<BatchReply>, ErrorBody> {
+    let body = read_body(request).await?;
+    let batch: Batch =
+        serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
+    Ok(Json(api.control.ask(move |control| control.batch(&batch)).await?))
+}
+
+async fn read_body(request: Request) -> Result<Bytes, ErrorBody> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(rejection)) => Err(rejected(&rejection)),
+        Err(_) => {
+            Err(bad_request(format!("the request's body did not come within {} s", BODY_TIMEOUT.as_secs())))
+        }
+    }
+}
+
+fn too_large() -> ErrorBody {
+    ErrorBody::new(ErrorKind::TooLarge, format!("the request's body is longer than {MAX_BODY} bytes"))
+}
+
+fn rejected(rejection: &BytesRejection) -> ErrorBody {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return too_large();
+    }
+    bad_request(format!("body: {}", rejection.body_text()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    service: Option<String>,
+}
+
+/// Virtual services with their real servers and statistics.
+#[utoipa::path(get, path = "/v1/services", params(
+    ("service" = Option<String>, Query, description = "only this one: tcp/192.0.2.1:80")
+), responses(
+    (status = 200, body = ServicesReply),
+    (status = 400, description = "no address of a service", body = ErrorBody),
+    (status = 404, description = "no such service", body = ErrorBody),
+))]
+pub(super) async fn services(
+    State(api): State<Api>,
+    which: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<ServicesReply>, ErrorBody> {
+    let Query(which) = which.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let which = which.service.map(|text| text.parse()).transpose();
+    let which = which.map_err(|error| bad_request(format!("{error}")))?;
+    let services = api.control.ask(move |control| control.services(which.as_ref())).await??;
+    Ok(Json(ServicesReply { services }))
+}
+
+/// Idle seconds after which connections are forgotten.
+#[utoipa::path(get, path = "/v1/timeouts", responses((status = 200, body = Timeouts)))]
+pub(super) async fn timeouts(State(api): State<Api>) -> Result<Json<Timeouts>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.model().timeouts()).await?))
+}
+
+/// Connections, one JSON object a line, as they are found: none twice, but some may have come or gone meanwhile.
+#[utoipa::path(get, path = "/v1/connections", responses(
+    (status = 200, content_type = "application/x-ndjson", body = Connection),
+    (status = 503, description = "too many lists at a time", body = ErrorBody),
+))]
+pub(super) async fn connections(State(api): State<Api>) -> Result<Response, ErrorBody> {
+    let place = api.listings.clone().try_acquire_owned().map_err(|_| {
+        let message = format!("{LISTINGS} lists of connections are under way, no more at a time");
+        ErrorBody::new(ErrorKind::Unavailable, message)
+    })?;
+    let (pieces, receiver) = mpsc::channel(PIECES);
+    let plane = api.plane.clone();
+    tokio::task::spawn_blocking(move || list_connections(&*plane, &pieces, place));
+    let body = Body::from_stream(lines::Pieces(receiver));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+fn list_connections(plane: &dyn Plane, pieces: &mpsc::Sender<lines::Piece>, _place: OwnedSemaphorePermit) {
+    let mut lines = Vec::with_capacity(PIECE + 512);
+    let listed = plane.list_flows(&mut |view| {
+        if serde_json::to_writer(&mut lines, &connection(&view)).is_err() {
+            return ControlFlow::Break(());
+        }
+        lines.push(b'\n');
+        if lines.len() < PIECE {
+            return ControlFlow::Continue(());
+        }
+        // A reader that went away ends the list.
+        match pieces.blocking_send(Ok(std::mem::take(&mut lines).into())) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    let last = match listed {
+        Ok(()) => Ok(lines.into()),
+        // The answer is under way: breaking it off is all that can be said.
+        Err(why) => Err(std::io::Error::other(why)),
+    };
+    let _ = pieces.blocking_send(last);
+}
+
+fn connection(view: &FlowView) -> Connection {
+    Connection {
+        protocol: if view.protocol == Protocol::UDP { Transport::Udp } else { Transport::Tcp },
+        expires: view.expires_in.as_secs(),
+        state: view.state.to_owned(),
+        client: view.client.into(),
+        virtual_: view.virtual_.into(),
+        destination: view.server.into(),
+    }
+}
+
+/// The daemon as it is.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+pub(super) async fn status(State(api): State<Api>) -> Result<Json<Status>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.status()).await?))
+}
+
+/// The ports and what went through them.
+#[utoipa::path(get, path = "/v1/ports", responses((status = 200, body = [PortView])))]
+pub(super) async fn ports(State(api): State<Api>) -> Result<Json<Vec<PortView>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.port_views()).await?))
+}
+
+/// The workers.
+#[utoipa::path(get, path = "/v1/workers", responses((status = 200, body = [WorkerView])))]
+pub(super) async fn workers(State(api): State<Api>) -> Result<Json<Vec<WorkerView>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.worker_views()).await?))
+}
+
+/// Packets that were not sent, by reason and hook.
+#[utoipa::path(get, path = "/v1/drops", responses((status = 200, body = [DropView])))]
+pub(super) async fn drops(State(api): State<Api>) -> Result<Json<Vec<DropView>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.drop_views()).await?))
+}
+
+/// This description.
+#[utoipa::path(get, path = "/v1/openapi.json", responses((status = 200, description = "OpenAPI 3.1")))]
+pub(super) async fn describe() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::document()).into_response()
+}
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
+pub(super) async fn scrape(State(api): State<Api>) -> Result<Response, ErrorBody> {
+    let families = api.control.ask(|control| metrics::gather(control)).await?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(families)).into_response())
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, content_type = "text/plain", body = String)))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The workers do what was asked of them.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, content_type = "text/plain", body = String),
+    (status = 503, description = "why not, one line each", content_type = "text/plain", body = String),
+))]
+pub(super) async fn readyz(State(api): State<Api>) -> Response {
+    match api.control.ask(|control| control.problems()).await {
+        Ok(problems) if problems.is_empty() => "ready\n".into_response(),
+        Ok(problems) => (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message + "\n").into_response(),
+    }
+}
+
+async fn status_page(State(api): State<Api>) -> Result<Html<String>, ErrorBody> {
+    Ok(Html(api.control.ask(|control| page::render(control)).await?))
+}
+
+async fn not_found(request: Request) -> ErrorBody {
+    ErrorBody::new(ErrorKind::NotFound, format!("{}: there is no such path", request.uri().path()))
+}
+
+async fn method_not_allowed(request: Request) -> Result<Infallible, ErrorBody> {
+    let message = format!("{}: {} is not possible here", request.uri().path(), request.method());
+    Err(ErrorBody::new(ErrorKind::MethodNotAllowed, message))
+}

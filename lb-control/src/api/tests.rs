@@ -1,0 +1,299 @@
+//! The API over a real UNIX socket, byte by byte, with a fake data plane behind it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+use super::{http, server};
+use crate::daemon::fake::{self, FakePlane};
+
+const SERVICE: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:80"
+scheduler = "rr"
+real_servers = [{ address = "10.0.0.1" }]
+"#;
+
+/// A daemon on a socket of its own; it ends with this value.
+struct Bench {
+    path: PathBuf,
+    plane: Arc<FakePlane>,
+    stop: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    fn start() -> Bench {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("lb-api-{}-{}.sock", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let (control, plane, _) = fake::start(SERVICE);
+        let router = server::unix_router(control.spawn(), plane.clone());
+        let (stop, stopped) = watch::channel(false);
+        let listener = UnixListener::bind(&path).expect("free");
+        let server = tokio::spawn(http::serve(listener, router, stopped));
+        Bench { path, plane, stop, server }
+    }
+
+    /// Sends bytes; the status and the body of the answer.
+    async fn send(&self, request: &[u8]) -> (u16, String) {
+        let mut stream = UnixStream::connect(&self.path).await.expect("a daemon");
+        // A daemon that refuses may close before it has read all.
+        let _ = stream.write_all(request).await;
+        let _ = stream.shutdown().await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        let answer = String::from_utf8(answer).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+        let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
+        let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        (status, if is_chunked { unchunk(body) } else { body.to_owned() })
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: lb\r\n\r\n").as_bytes()).await
+    }
+
+    async fn post(&self, body: &str) -> (u16, String) {
+        let length = body.len();
+        self.send(
+            format!("POST /v1/commands HTTP/1.1\r\nhost: lb\r\ncontent-length: {length}\r\n\r\n{body}")
+                .as_bytes(),
+        )
+        .await
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n").expect("a chunk");
+        let length = usize::from_str_radix(length, 16).expect("a length");
+        if length == 0 {
+            return whole;
+        }
+        whole.push_str(&rest[..length]);
+        body = &rest[length + 2..];
+    }
+}
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_change_the_tables_and_are_listed() {
+    let bench = Bench::start();
+    let (status, reply) = bench
+        .post(r#"{"commands": [{"add_server": {"service": "tcp/192.0.2.1:80", "server": {"server": "10.0.0.2:80"}}},
+                                {"delete_service": {"service": "tcp/192.0.2.9:80"}}]}"#)
+        .await;
+    let reply = json(&reply);
+    assert_eq!((status, reply["done"].as_u64()), (200, Some(1)));
+    assert_eq!(reply["failed"][0]["index"], 1);
+    assert_eq!(reply["failed"][0]["error"], "no_such_service");
+    let (status, services) = bench.get("/v1/services?service=tcp/192.0.2.1:80").await;
+    assert_eq!(status, 200);
+    let servers = json(&services)["services"][0]["servers"].as_array().expect("a list").len();
+    assert_eq!((servers, bench.plane.publications()), (2, 2));
+    assert_eq!(bench.get("/v1/services").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_documented_path_answers() {
+    let bench = Bench::start();
+    for path in ["timeouts", "status", "ports", "workers", "drops", "openapi.json", "services"] {
+        let (status, body) = bench.get(&format!("/v1/{path}")).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        json(&body);
+    }
+    assert_eq!(bench.get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(bench.get("/readyz").await, (200, "ready\n".to_owned()));
+    let (status, metrics) = bench.get("/metrics").await;
+    assert!(status == 200 && metrics.contains("\nlb_build_info{"), "{metrics}");
+    assert!(bench.get("/").await.1.contains("lbd"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_names_the_reason_with_status_503() {
+    let bench = Bench::start();
+    bench.plane.workers[1].turns.generation.set(0);
+    let (status, body) = bench.get("/readyz").await;
+    assert_eq!((status, body.as_str()), (503, "worker 1 uses tables 0, published are 2\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_there_is_refused_with_a_reason() {
+    let bench = Bench::start();
+    for (path, status, error) in [
+        ("/v2", 404, "not_found"),
+        ("/v1/services?service=tcp/192.0.2.9:80", 404, "no_such_service"),
+        ("/v1/services?service=nonsense", 400, "bad_request"),
+        ("/v1/services?servce=tcp/192.0.2.1:80", 400, "bad_request"),
+        ("/v1/commands", 405, "method_not_allowed"),
+    ] {
+        let (got, body) = bench.get(path).await;
+        assert_eq!(got, status, "{path}: {body}");
+        assert_eq!(json(&body)["error"], error, "{path}");
+        assert!(!json(&body)["message"].as_str().expect("a reason").is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_no_batch_is_refused_and_changes_nothing() {
+    let bench = Bench::start();
+    for body in [
+        "",
+        "{",
+        "[]",
+        "{\"commands\": [{\"nonsense\": {}}]}",
+        "{\"commands\": [\"flush\"], \"onerror\": \"rollback\"}",
+        "{\"commands\": [\"flush\", {\"add_server\": {\"service\": \"tcp/1:80\"}}]}",
+        "\u{0}\u{1}\u{7f}",
+    ] {
+        let (status, reply) = bench.post(body).await;
+        assert_eq!((status, json(&reply)["error"].as_str()), (400, Some("bad_request")), "{body:?}: {reply}");
+    }
+    assert_eq!(bench.plane.publications(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_bytes_are_answered_400_with_a_reason() {
+    let bench = Bench::start();
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut inputs: Vec<Vec<u8>> = (0..200)
+        .map(|_| {
+            let length = random() as usize % 600 + 1;
+            (0..length).map(|_| random() as u8).collect()
+        })
+        .collect();
+    inputs.extend(
+        [
+            &b"GET / HTTP/9.9\r\n\r\n"[..],
+            b"GET / HTTP/1.1\r\nhost: lb",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"GET / HTTP/1.1\r\nbad header\r\n\r\n",
+            b"GET no-url-at-all HTTP/1.1\r\nhost: \x00\r\n\r\n",
+            b"POST /v1/commands HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+            b"POST /v1/commands HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+            b"POST /v1/commands HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n",
+        ]
+        .map(<[u8]>::to_vec),
+    );
+    inputs.push([&b"GET /"[..], &[b'a'; 64 * 1024], b" HTTP/1.1\r\n\r\n"].concat());
+    for input in inputs {
+        let (status, body) = bench.send(&input).await;
+        assert_eq!(status, 400, "{:?}", String::from_utf8_lossy(&input));
+        let body = json(&body);
+        assert_eq!(body["error"], "bad_request");
+        assert!(!body["message"].as_str().expect("a reason").is_empty());
+    }
+    assert_eq!(bench.get("/healthz").await.0, 200, "and it still serves");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_beyond_the_limit_is_refused() {
+    let bench = Bench::start();
+    let head =
+        format!("POST /v1/commands HTTP/1.1\r\nhost: lb\r\ncontent-length: {}\r\n\r\n", server::MAX_BODY + 1);
+    let (status, reply) = bench.send(head.as_bytes()).await;
+    assert_eq!((status, json(&reply)["error"].as_str()), (413, Some("too_large")));
+    // Without a length it is found out on the way.
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(1 << 20));
+    let request = format!(
+        "POST /v1/commands HTTP/1.1\r\nhost: lb\r\ntransfer-encoding: chunked\r\n\r\n{}",
+        chunk.repeat(17)
+    );
+    let (status, reply) = bench.send(request.as_bytes()).await;
+    assert_eq!((status, json(&reply)["error"].as_str()), (413, Some("too_large")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_streamed_line_by_line() {
+    let bench = Bench::start();
+    bench.plane.flows.store(5000, Relaxed);
+    let (status, body) = bench.get("/v1/connections").await;
+    assert_eq!((status, body.lines().count()), (200, 5000));
+    let last: super::types::Connection =
+        serde_json::from_str(body.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((last.state.as_str(), last.expires), ("ESTABLISHED", 899));
+    assert_eq!(last.client, "11.0.19.135:80".parse().expect("an address"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_goes_away_ends_the_list() {
+    let bench = Bench::start();
+    bench.plane.flows.store(200_000_000, Relaxed);
+    let mut stream = UnixStream::connect(&bench.path).await.expect("a daemon");
+    stream.write_all(b"GET /v1/connections HTTP/1.1\r\nhost: lb\r\n\r\n").await.expect("sent");
+    let mut some = [0; 1024];
+    stream.read_exact(&mut some).await.expect("a beginning");
+    drop(stream);
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let now = bench.plane.listed.load(Relaxed);
+        if now == seen {
+            break;
+        }
+        seen = now;
+    }
+    assert!(seen < 200_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_way_is_finished_when_the_daemon_stops() {
+    let mut bench = Bench::start();
+    let mut stream = UnixStream::connect(&bench.path).await.expect("a daemon");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.expect("sent");
+    assert_eq!(bench.get("/healthz").await.0, 200, "the first connection is being served by now");
+    bench.stop.send(true).expect("it runs");
+    stream.write_all(b"host: lb\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    (&mut bench.server).await.expect("it ends");
+    assert!(UnixStream::connect(&bench.path).await.is_err());
+}
+
+#[test]
+fn the_tcp_address_has_no_commands() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (control, plane, _) = fake::start(SERVICE);
+        let router = server::tcp_router(control.spawn(), plane);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(http::serve(listener, router, stopped));
+        for (path, expected) in
+            [("/metrics", "200"), ("/readyz", "200"), ("/v1/services", "404"), ("/v1/commands", "404")]
+        {
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("a daemon");
+            stream
+                .write_all(format!("GET {path} HTTP/1.1\r\nhost: lb\r\n\r\n").as_bytes())
+                .await
+                .expect("sent");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            assert_eq!(answer.split(' ').nth(1), Some(expected), "{path}");
+        }
+    });
+}

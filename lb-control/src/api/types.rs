@@ -1,0 +1,607 @@
+//! What goes over the API: one Rust type for each JSON object, used by the daemon and by `lbctl` alike.
+//!
+//! Commands are what the operator may ask for, in full: also features that are not built yet have their field, so that
+//! the model ([`crate::model`]) can refuse them by name instead of a parser dropping them.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A transport protocol that a virtual service can be over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Transport {
+    pub const ALL: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::Sctp];
+
+    /// As in the config file, in URLs and in the services database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp",
+            Transport::Sctp => "sctp",
+        }
+    }
+}
+
+/// What a virtual service is known by, written `tcp/192.0.2.1:80`, `udp/[2001:db8::1]:53`, `fwmark/7` or `fwmark6/7`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum ServiceAddress {
+    Endpoint { transport: Transport, address: IpAddr, port: u16 },
+    FwMark { mark: u32, is_ipv6: bool },
+}
+
+impl utoipa::PartialSchema for ServiceAddress {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("tcp/ADDRESS:PORT, udp/…, sctp/…, fwmark/MARK or fwmark6/MARK"))
+            .examples([serde_json::json!("tcp/192.0.2.1:80")])
+            .into()
+    }
+}
+
+impl ToSchema for ServiceAddress {}
+
+impl ServiceAddress {
+    pub fn is_ipv6(&self) -> bool {
+        match self {
+            ServiceAddress::Endpoint { address, .. } => address.is_ipv6(),
+            ServiceAddress::FwMark { is_ipv6, .. } => *is_ipv6,
+        }
+    }
+
+    /// 0 for a firewall mark.
+    pub fn port(&self) -> u16 {
+        match self {
+            ServiceAddress::Endpoint { port, .. } => *port,
+            ServiceAddress::FwMark { .. } => 0,
+        }
+    }
+}
+
+impl fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            ServiceAddress::Endpoint { transport, address, port } => {
+                write!(f, "{}/{}", transport.name(), SocketAddr::new(address, port))
+            }
+            ServiceAddress::FwMark { mark, is_ipv6: false } => write!(f, "fwmark/{mark}"),
+            ServiceAddress::FwMark { mark, is_ipv6: true } => write!(f, "fwmark6/{mark}"),
+        }
+    }
+}
+
+impl From<ServiceAddress> for String {
+    fn from(address: ServiceAddress) -> String {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for ServiceAddress {
+    type Error = BadServiceAddress;
+
+    fn try_from(text: String) -> Result<ServiceAddress, BadServiceAddress> {
+        text.parse()
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "virtual service {0:?}: expected tcp/ADDRESS:PORT, udp/ADDRESS:PORT, sctp/ADDRESS:PORT, fwmark/MARK or fwmark6/MARK"
+)]
+pub struct BadServiceAddress(String);
+
+impl FromStr for ServiceAddress {
+    type Err = BadServiceAddress;
+
+    fn from_str(text: &str) -> Result<ServiceAddress, BadServiceAddress> {
+        let bad = || BadServiceAddress(text.to_owned());
+        let (kind, rest) = text.split_once('/').ok_or_else(bad)?;
+        if let Some(transport) = Transport::ALL.into_iter().find(|transport| transport.name() == kind) {
+            let at: SocketAddr = rest.parse().map_err(|_| bad())?;
+            return Ok(ServiceAddress::Endpoint { transport, address: at.ip(), port: at.port() });
+        }
+        let is_ipv6 = match kind {
+            "fwmark" => false,
+            "fwmark6" => true,
+            _ => return Err(bad()),
+        };
+        match rest.parse() {
+            Ok(mark @ 1..) => Ok(ServiceAddress::FwMark { mark, is_ipv6 }),
+            _ => Err(bad()),
+        }
+    }
+}
+
+/// A virtual service without its real servers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    pub service: ServiceAddress,
+    /// Name of the scheduler.
+    #[serde(default = "default_scheduler")]
+    pub scheduler: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduler_flags: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<Persistence>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence_engine: Option<String>,
+    /// One-packet scheduling: each UDP datagram is scheduled anew.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub one_packet: bool,
+}
+
+/// The scheduler of a service that names none, as with `ipvsadm`.
+pub const DEFAULT_SCHEDULER: &str = "wlc";
+
+fn default_scheduler() -> String {
+    DEFAULT_SCHEDULER.to_owned()
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl ServiceSpec {
+    /// A plain service: no persistence, no flags.
+    pub fn new(service: ServiceAddress, scheduler: &str) -> ServiceSpec {
+        ServiceSpec {
+            service,
+            scheduler: scheduler.to_owned(),
+            scheduler_flags: Vec::new(),
+            persistence: None,
+            persistence_engine: None,
+            one_packet: false,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// Seconds, 1..=2678400.
+    pub timeout: u32,
+    /// Clients that are one client: an IPv4 mask (`255.255.255.0`) or an IPv6 prefix length (`64`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netmask: Option<String>,
+}
+
+/// How packets get to a real server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardMethod {
+    #[default]
+    Masq,
+    Direct,
+    Tunnel,
+}
+
+impl ForwardMethod {
+    /// As in the config file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ForwardMethod::Masq => "masq",
+            ForwardMethod::Direct => "direct",
+            ForwardMethod::Tunnel => "tunnel",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSpec {
+    /// `10.0.0.1:8080`, `[2001:db8::1]:8080`.
+    #[schema(value_type = String)]
+    pub server: SocketAddr,
+    /// 0..=2147483647; 0: no new connections, the others go on.
+    #[serde(default = "default_weight")]
+    pub weight: u32,
+    #[serde(default)]
+    pub forward: ForwardMethod,
+    /// No new connections from this many on; 0: no limit.
+    #[serde(default)]
+    pub upper_threshold: u32,
+    /// New connections again below this many; 0: three quarters of `upper_threshold`.
+    #[serde(default)]
+    pub lower_threshold: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+}
+
+fn default_weight() -> u32 {
+    1
+}
+
+impl ServerSpec {
+    /// Masquerading, weight 1, no thresholds.
+    pub fn new(server: SocketAddr) -> ServerSpec {
+        ServerSpec {
+            server,
+            weight: 1,
+            forward: ForwardMethod::Masq,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            tunnel: None,
+        }
+    }
+}
+
+/// How the tunnel to a real server is made.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// `ipip`, `gue` or `gre`.
+    pub encapsulation: String,
+    /// UDP port of GUE; 0 otherwise.
+    #[serde(default)]
+    pub port: u16,
+    /// `none`, `checksum` or `remote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+}
+
+/// Idle seconds after which a connection is forgotten. 0 in a command: leave as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// Established TCP.
+    pub tcp: u32,
+    /// TCP after the server's FIN.
+    pub tcp_fin: u32,
+    pub udp: u32,
+}
+
+/// One change. Each is done wholly or not at all.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    AddService(ServiceSpec),
+    /// Everything but the real servers is replaced.
+    EditService(ServiceSpec),
+    DeleteService {
+        service: ServiceAddress,
+    },
+    AddServer {
+        service: ServiceAddress,
+        server: ServerSpec,
+    },
+    /// Everything but address and port is replaced.
+    EditServer {
+        service: ServiceAddress,
+        server: ServerSpec,
+    },
+    DeleteServer {
+        service: ServiceAddress,
+        #[schema(value_type = String)]
+        server: SocketAddr,
+    },
+    /// Deletes all services.
+    Flush,
+    /// Sets statistics to 0, of one service or of all.
+    Zero {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<ServiceAddress>,
+    },
+    SetTimeouts(Timeouts),
+}
+
+/// What happens after a command of a batch that fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The others are done: as `ipvsadm -R`.
+    #[default]
+    Continue,
+    /// What was done before it is undone: the batch is done wholly or not at all.
+    Rollback,
+}
+
+/// Body of `POST /v1/commands`. All of it takes effect on the packet path at the same moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    pub commands: Vec<Command>,
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+/// Answer to a [`Batch`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct BatchReply {
+    /// Commands done.
+    pub done: usize,
+    /// Commands that failed, in their order.
+    pub failed: Vec<Failure>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// Place in the batch, from 0.
+    pub index: usize,
+    #[serde(flatten)]
+    pub error: ErrorBody,
+}
+
+/// Body of every answer that is not 2xx.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct ErrorBody {
+    pub error: ErrorKind,
+    /// One line: the object as it was given, the value, what is allowed.
+    pub message: String,
+}
+
+impl ErrorBody {
+    pub fn new(error: ErrorKind, message: impl Into<String>) -> ErrorBody {
+        ErrorBody { error, message: message.into() }
+    }
+}
+
+/// What went wrong; the first group are the kernel's own errors.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    ServiceExists,
+    /// A command about a service itself names one that is not there.
+    NoSuchService,
+    /// A command about a real server names a service that is not there.
+    ServiceNotDefined,
+    ServerExists,
+    NoSuchServer,
+    /// A weight or threshold that cannot be.
+    OutOfRange,
+    UnknownScheduler,
+    /// For example an address that is not unicast.
+    InvalidOperation,
+    /// There is no room for one more.
+    Full,
+
+    /// A feature of IPVS that this load balancer does not have yet.
+    NotBuilt,
+    BadRequest,
+    NotFound,
+    MethodNotAllowed,
+    /// The body is longer than the daemon takes.
+    TooLarge,
+    /// The daemon cannot answer now: it is starting, stopping, or a worker does not answer.
+    Unavailable,
+    Internal,
+}
+
+impl ErrorKind {
+    /// HTTP status of an answer with this error.
+    pub const fn status(self) -> u16 {
+        match self {
+            ErrorKind::ServiceExists | ErrorKind::ServerExists => 409,
+            ErrorKind::NoSuchService
+            | ErrorKind::ServiceNotDefined
+            | ErrorKind::NoSuchServer
+            | ErrorKind::NotFound => 404,
+            ErrorKind::OutOfRange | ErrorKind::UnknownScheduler | ErrorKind::InvalidOperation => 422,
+            ErrorKind::Full => 507,
+            ErrorKind::NotBuilt => 501,
+            ErrorKind::BadRequest => 400,
+            ErrorKind::MethodNotAllowed => 405,
+            ErrorKind::TooLarge => 413,
+            ErrorKind::Unavailable => 503,
+            ErrorKind::Internal => 500,
+        }
+    }
+}
+
+/// Counts since the start or the last [`Command::Zero`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Counts {
+    pub connections: u64,
+    pub in_packets: u64,
+    pub out_packets: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+}
+
+/// The kernel's estimator: a moving average over the last seconds, each a second, rounded as the kernel rounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Rates {
+    pub connections: u64,
+    pub in_packets: u64,
+    pub out_packets: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+}
+
+/// Answer to `GET /v1/services`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct ServicesReply {
+    /// By protocol, address and port.
+    pub services: Vec<ServiceView>,
+}
+
+/// A virtual service as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServiceView {
+    #[serde(flatten)]
+    pub spec: ServiceSpec,
+    pub counts: Counts,
+    pub rates: Rates,
+    /// Newest first, as the kernel has them and the schedulers scan them.
+    pub servers: Vec<ServerView>,
+}
+
+/// A real server as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServerView {
+    #[serde(flatten)]
+    pub spec: ServerSpec,
+    /// Connections now: TCP connections that are established or being set up.
+    pub active: u64,
+    /// Connections now: all others.
+    pub inactive: u64,
+    /// Persistence templates now.
+    pub persistent: u64,
+    /// It reached its upper threshold and is not below the lower one yet.
+    pub overloaded: bool,
+    pub counts: Counts,
+    pub rates: Rates,
+}
+
+/// A line of the answer to `GET /v1/connections`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Connection {
+    pub protocol: Transport,
+    /// Seconds until it is forgotten if nothing comes.
+    pub expires: u32,
+    /// The kernel's word: `ESTABLISHED`, `UDP` …
+    pub state: String,
+    #[schema(value_type = String)]
+    pub client: SocketAddr,
+    #[serde(rename = "virtual")]
+    #[schema(value_type = String)]
+    pub virtual_: SocketAddr,
+    #[schema(value_type = String)]
+    pub destination: SocketAddr,
+}
+
+/// Answer to `GET /v1/status`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    /// Seconds since the daemon was ready.
+    pub uptime: u64,
+    pub ready: bool,
+    /// Why it is not ready: one line each.
+    pub problems: Vec<String>,
+    pub config: String,
+    /// Of the tables published last.
+    pub generation: u32,
+    pub services: usize,
+    pub servers: usize,
+    /// Connections now, and how many there is room for.
+    pub connections: u64,
+    pub max_connections: u64,
+}
+
+/// A port as it is, and its Linux twin.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PortView {
+    pub name: String,
+    pub device: String,
+    /// `aa:bb:cc:dd:ee:ff`
+    pub mac: String,
+    pub mtu: u32,
+    pub link_up: bool,
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// Lost by the device for want of buffers or by errors, as it says.
+    pub rx_missed: u64,
+    pub to_twin: u64,
+    pub from_twin: u64,
+}
+
+/// A reason for which packets were not sent, where, and how many.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DropView {
+    pub reason: String,
+    pub hook: String,
+    pub packets: u64,
+}
+
+/// A worker as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    pub worker: u16,
+    pub cpu: u32,
+    /// It took its last turn a moment ago.
+    pub alive: bool,
+    pub busy_cycles: u64,
+    pub idle_cycles: u64,
+    pub turns: u64,
+    /// Of the tables that it uses.
+    pub generation: u32,
+    pub flows: u64,
+    pub flow_capacity: u64,
+    pub handed_over: u64,
+    pub handed_in: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_addresses_read_as_they_are_written() {
+        for text in [
+            "tcp/192.0.2.1:80",
+            "udp/[2001:db8::1]:53",
+            "sctp/192.0.2.1:9000",
+            "fwmark/7",
+            "fwmark6/4294967295",
+        ] {
+            assert_eq!(text.parse::<ServiceAddress>().expect(text).to_string(), text);
+        }
+        for text in [
+            "",
+            "tcp",
+            "tcp/",
+            "tcp/192.0.2.1",
+            "icmp/192.0.2.1:1",
+            "fwmark/0",
+            "fwmark/-1",
+            "fwmark/4294967296",
+            "tcp/2001:db8::1:80",
+        ] {
+            let error = text.parse::<ServiceAddress>().expect_err(text);
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn commands_have_a_stable_form_and_defaults() {
+        let json = r#"{"commands": [
+            {"add_service": {"service": "tcp/192.0.2.1:80"}},
+            {"add_server": {"service": "tcp/192.0.2.1:80", "server": {"server": "10.0.0.1:8080"}}},
+            {"zero": {}},
+            "flush",
+            {"set_timeouts": {"tcp": 900, "tcp_fin": 120, "udp": 300}}
+        ]}"#;
+        let batch: Batch = serde_json::from_str(json).expect("valid");
+        let service = "tcp/192.0.2.1:80".parse().expect("valid");
+        assert_eq!(
+            batch.commands,
+            [
+                Command::AddService(ServiceSpec::new(service, "wlc")),
+                Command::AddServer {
+                    service,
+                    server: ServerSpec::new("10.0.0.1:8080".parse().expect("valid"))
+                },
+                Command::Zero { service: None },
+                Command::Flush,
+                Command::SetTimeouts(Timeouts { tcp: 900, tcp_fin: 120, udp: 300 }),
+            ]
+        );
+        assert_eq!(batch.on_error, OnError::Continue);
+        let again: Batch =
+            serde_json::from_str(&serde_json::to_string(&batch).expect("serialises")).expect("reads");
+        assert_eq!(again, batch);
+    }
+
+    #[test]
+    fn unknown_fields_of_a_command_are_errors() {
+        let json = r#"{"commands": [{"add_service": {"service": "tcp/192.0.2.1:80", "persistent": true}}]}"#;
+        let error = serde_json::from_str::<Batch>(json).expect_err("unknown field");
+        assert!(error.to_string().contains("persistent"), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! `lbd`, the daemon: arguments, the order of the start, the end. All else is in the library.
+
+mod plane;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Parser;
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use lb_control::config::Config;
+use lb_control::daemon::{self, Setup, Socket, StartProblem};
+
+use plane::Dpdk;
+
+/// Layer-4 load balancer: IPVS-style virtual services on DPDK poll-mode workers.
+///
+/// SIGHUP reloads the config file, SIGTERM and SIGINT stop.
+#[derive(Parser)]
+#[command(name = "lbd", version)]
+struct Arguments {
+    /// The config file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Only check the config file: prints what is wrong with it, exits 0 or 1.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let began = Instant::now();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap prints help and version to standard output, errors to standard error.
+            let _ = error.print();
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let result = if arguments.check { check(&arguments) } else { serve(arguments, began) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{}", as_lines(&problem.to_string()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every line is the program's, so that it is found in a log of many.
+fn as_lines(problem: &str) -> String {
+    problem.lines().map(|line| format!("lbd: {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn load(arguments: &Arguments) -> Result<Config, StartProblem> {
+    let config = Config::load(&arguments.config)?;
+    daemon::check(&config).map_err(|error| format!("{}: {error}", arguments.config.display()))?;
+    Ok(config)
+}
+
+fn check(arguments: &Arguments) -> Result<(), StartProblem> {
+    let config = load(arguments)?;
+    let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
+    println!(
+        "{}: valid: {} workers, {} ports, {} virtual services, {servers} real servers",
+        arguments.config.display(),
+        config.dataplane.workers.len(),
+        config.ports.len(),
+        config.services.len(),
+    );
+    Ok(())
+}
+
+fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
+    let config = load(&arguments)?;
+    log_to_stderr();
+    info!(version = env!("CARGO_PKG_VERSION"), config = %arguments.config.display(), "starting");
+    // What another daemon may hold comes before anything that takes long or leaves traces.
+    let (socket, unix) = Socket::listen(&config.api.socket)?;
+    let http = config.api.http.map(daemon::listen_http).transpose()?;
+    info!(
+        workers = ?config.dataplane.workers,
+        ports = config.ports.len(),
+        connections = config.dataplane.max_connections,
+        "starting the data plane"
+    );
+    let plane = Arc::new(Dpdk::start(&config)?);
+    daemon::leave_to_workers(&config.dataplane.workers);
+    let result =
+        daemon::run(Setup { config, config_path: arguments.config, unix, http, began }, plane.clone());
+    let stopping = Instant::now();
+    match Arc::try_unwrap(plane) {
+        Ok(plane) => plane.stop(),
+        // A thread that still lists connections has it: the process ends all the same.
+        Err(_) => warn!("a request was still under way"),
+    }
+    drop(socket);
+    if result.is_ok() {
+        info!(after_ms = stopping.elapsed().as_millis() as u64, "stopped");
+    }
+    result
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("LBD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,107 @@
+//! DPDK's data plane behind the control plane's trait: nothing but words translated.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use lb_control::config::{Config, Idle};
+use lb_control::plane::{Plane, PortState};
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::PortId;
+use lb_core::path::FlowView;
+use lb_core::tables::{InterfaceId, Tables};
+use lb_dataplane::{Dataplane, PortConfig, StartError};
+
+pub(crate) struct Dpdk {
+    dataplane: Dataplane,
+    ports: usize,
+}
+
+impl Dpdk {
+    /// Starts what the config says.
+    ///
+    /// # Errors
+    /// One line that names what does not start; nothing is left behind.
+    pub(crate) fn start(config: &Config) -> Result<Dpdk, StartError> {
+        let port = |port: &lb_control::config::Port| PortConfig {
+            name: port.name.clone(),
+            device: port.device.clone(),
+            mtu: port.mtu,
+            twin: true,
+        };
+        let wanted = &config.dataplane;
+        let dataplane = Dataplane::start(lb_dataplane::Config {
+            workers: wanted.workers.clone(),
+            driver_args: wanted.driver_args.clone(),
+            memory_mb: wanted.memory_mb,
+            huge_pages: wanted.huge_pages,
+            max_connections: wanted.max_connections,
+            max_ipv6_connections: wanted.max_ipv6_connections,
+            max_servers: wanted.max_servers as usize,
+            ports: config.ports.iter().map(port).collect(),
+            idle: match wanted.idle {
+                Idle::Auto => lb_dataplane::Idle::Auto,
+                Idle::Poll => lb_dataplane::Idle::Poll,
+                Idle::Pause => lb_dataplane::Idle::Pause,
+                Idle::Sleep => lb_dataplane::Idle::Sleep,
+            },
+            hash_seed: None,
+        })?;
+        for port in dataplane.ports() {
+            let (name, device, offloads) = (&port.name, &port.device, port.offloads.join(", "));
+            tracing::info!(
+                name,
+                device,
+                driver = port.driver,
+                link = port.link,
+                queues = port.queues,
+                offloads,
+                "port"
+            );
+        }
+        Ok(Dpdk { dataplane, ports: config.ports.len() })
+    }
+
+    /// Ends the workers, closes the ports, takes the TAPs away.
+    pub(crate) fn stop(self) {
+        self.dataplane.stop();
+    }
+}
+
+impl Plane for Dpdk {
+    fn publish(&self, tables: Arc<Tables>) {
+        self.dataplane.publish(tables);
+    }
+
+    fn counters(&self) -> &[Arc<WorkerCounters>] {
+        self.dataplane.counters()
+    }
+
+    fn ports(&self) -> Vec<PortState> {
+        let state = |index: usize| {
+            let stats = self.dataplane.port_stats(PortId(index as u16)).unwrap_or_default();
+            PortState {
+                mac: self.dataplane.ports()[index].mac,
+                link_up: stats.link.starts_with("Link up"),
+                rx_missed: stats.rx_missed + stats.rx_no_buffer,
+                rx_errors: stats.rx_errors,
+                tx_errors: stats.tx_errors,
+            }
+        };
+        (0..self.ports).map(state).collect()
+    }
+
+    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+        self.dataplane
+            .list_flows(&mut |_, view| visit(view))
+            .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
+    }
+
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
+        self.dataplane.resolve_requests().pop()
+    }
+
+    fn cycles_per_second(&self) -> u64 {
+        self.dataplane.tsc_hz()
+    }
+}

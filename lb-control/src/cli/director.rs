@@ -1,0 +1,48 @@
+//! Who does what a command line asks for: the daemon over its socket, or a model in a test.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::api::types::{Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, Timeouts};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectorError {
+    #[error("no lbd at {}: {reason}", socket.display())]
+    Unreachable { socket: PathBuf, reason: String },
+    /// The daemon says no.
+    #[error("{0}")]
+    Refused(ErrorBody),
+    /// The daemon says something that is not in the API.
+    #[error("lbd at {}: {reason}", socket.display())]
+    BadAnswer { socket: PathBuf, reason: String },
+    /// What was read could not be passed on.
+    #[error("output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// What the kernel is to ipvsadm.
+pub trait Director {
+    /// # Errors
+    /// None of the commands' own: those are in the reply.
+    fn run(&mut self, batch: Batch) -> Result<BatchReply, DirectorError>;
+
+    /// All services, or one. Sorted by protocol, address, port; real servers newest first.
+    ///
+    /// # Errors
+    /// `Refused` with `NoSuchService`.
+    fn services(&mut self, only: Option<ServiceAddress>) -> Result<Vec<ServiceView>, DirectorError>;
+
+    /// # Errors
+    /// When there is no answer.
+    fn timeouts(&mut self) -> Result<Timeouts, DirectorError>;
+
+    /// Gives each connection to `each` as it comes.
+    ///
+    /// # Errors
+    /// The first one of `each`, or no answer.
+    fn connections(
+        &mut self,
+        each: &mut dyn FnMut(Connection) -> io::Result<()>,
+    ) -> Result<(), DirectorError>;
+}

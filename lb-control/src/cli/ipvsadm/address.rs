@@ -1,0 +1,146 @@
+//! Reads numbers and addresses as the C library functions behind ipvsadm do: leading blanks and signs in numbers,
+//! `1.2.3` for 1.2.0.3, hexadecimal and octal parts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::names::Names;
+use crate::api::types::Transport;
+
+/// A whole decimal number within `min..=max` (strtol).
+pub(crate) fn number(text: &str, min: i64, max: i64) -> Option<i64> {
+    let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|number| (min..=max).contains(number))
+}
+
+/// An IPv4 address of one to four parts, the last one filling what is left (inet_aton).
+pub(crate) fn ipv4(text: &str) -> Option<Ipv4Addr> {
+    let parts: Vec<u32> = text.split('.').map(part).collect::<Option<_>>()?;
+    let (&last, front) = parts.split_last()?;
+    if front.len() > 3 || front.iter().any(|&part| part > 255) {
+        return None;
+    }
+    let room = 32 - 8 * front.len() as u32;
+    if room < 32 && last >> room != 0 {
+        return None;
+    }
+    let front = front.iter().enumerate().map(|(index, part)| part << (24 - 8 * index)).sum::<u32>();
+    Some(Ipv4Addr::from(front | last))
+}
+
+fn part(text: &str) -> Option<u32> {
+    let (digits, radix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&text[2..], 16),
+        [b'0', _, ..] => (&text[1..], 8),
+        _ => (text, 10),
+    };
+    if !digits.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return None;
+    }
+    u32::from_str_radix(digits, radix).ok()
+}
+
+/// An IPv4 address or the name of a host that has one.
+pub(crate) fn host(text: &str, names: &Names<'_>) -> Option<Ipv4Addr> {
+    ipv4(text).or_else(|| names.address(text))
+}
+
+/// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `IPV6`; ports also by name. `transport` is what names of ports are looked up
+/// for.
+pub(crate) fn endpoint(
+    text: &str,
+    transport: Option<Transport>,
+    names: &Names<'_>,
+) -> Option<(IpAddr, Option<u16>)> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, rest) = rest.split_once(']')?;
+        let port = port(rest.strip_prefix(':')?, transport, names)?;
+        let address = match address.parse::<Ipv6Addr>() {
+            Ok(address) => address.into(),
+            Err(_) => host(address, names)?.into(),
+        };
+        return Some((address, Some(port)));
+    }
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Some((address.into(), None));
+    }
+    match text.rsplit_once(':') {
+        None => Some((host(text, names)?.into(), None)),
+        Some((address, name)) => {
+            let address = host(address, names)?.into();
+            Some((address, Some(port(name, transport, names)?)))
+        }
+    }
+}
+
+fn port(text: &str, transport: Option<Transport>, names: &Names<'_>) -> Option<u16> {
+    match number(text, 0, 65535) {
+        Some(port) => u16::try_from(port).ok(),
+        None => names.port(text, transport?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::System;
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_to_their_end() {
+        assert_eq!(number("  +12", 0, 65535), Some(12));
+        assert_eq!(number("-1", -5, 5), Some(-1));
+        for bad in ["", " ", "-", "3x", "0x10", "65536", "99999999999999999999", "1 "] {
+            assert_eq!(number(bad, 0, 65535), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ipv4_addresses_may_lack_parts() {
+        let cases = [
+            ("1.2.3.4", Some([1, 2, 3, 4])),
+            ("1.2.3", Some([1, 2, 0, 3])),
+            ("1.258", Some([1, 0, 1, 2])),
+            ("24", Some([0, 0, 0, 24])),
+            ("0x7f.1", Some([127, 0, 0, 1])),
+            ("010.0.0.1", Some([8, 0, 0, 1])),
+            ("4294967295", Some([255, 255, 255, 255])),
+            ("256.1.1.1", None),
+            ("1.2.3.256", None),
+            ("1.2.3.4.5", None),
+            ("1..2", None),
+            ("09.1", None),
+            ("+1.2.3.4", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(ipv4(text), expected.map(Ipv4Addr::from), "{text}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_read_as_recorded() {
+        let names = Names::new(&System);
+        let endpoint = |text| super::endpoint(text, Some(Transport::Tcp), &names);
+        let v6: IpAddr = "2001:db8::12".parse().expect("valid");
+        assert_eq!(endpoint("2001:db8::12"), Some((v6, None)));
+        assert_eq!(endpoint("[2001:db8::12]:80"), Some((v6, Some(80))));
+        assert_eq!(endpoint("10.0.0.1:http"), Some(([10, 0, 0, 1].into(), Some(80))));
+        for bad in [
+            "[2001:db8::12]",
+            "80",
+            "",
+            "10.0.0.1:",
+            "10.0.0.1:65536",
+            "10.0.0.1:-1",
+            "10.0.0.1:nosuchservice",
+        ] {
+            assert_eq!(endpoint(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The listings of ipvsadm 1.31, to the byte. Widths, titles and the order are recorded behaviour; how large numbers are
+//! abbreviated and long names cut is from ipvsadm.c.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use super::names::Names;
+use super::request::Format;
+use crate::api::types::{
+    Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, Timeouts, Transport,
+};
+
+/// Longest name of an IPv4 service and of its real servers.
+const SERVICE_WIDTH: usize = 33;
+const SERVER_WIDTH: usize = 28;
+
+pub(super) fn version(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "IP Virtual Server version 1.2.1 (size=4096)")
+}
+
+pub(super) fn timeouts(out: &mut dyn Write, timeouts: Timeouts) -> io::Result<()> {
+    let Timeouts { tcp, tcp_fin, udp } = timeouts;
+    writeln!(out, "Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}")
+}
+
+/// Of several looks the first one counts, in this order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Stats,
+    Rate,
+    Thresholds,
+    PersistentConn,
+    TunInfo,
+    Plain,
+}
+
+impl Look {
+    fn of(format: Format) -> Look {
+        if format.stats {
+            Look::Stats
+        } else if format.rate {
+            Look::Rate
+        } else if format.thresholds {
+            Look::Thresholds
+        } else if format.persistent_conn {
+            Look::PersistentConn
+        } else if format.tun_info {
+            Look::TunInfo
+        } else {
+            Look::Plain
+        }
+    }
+
+    fn title(self, out: &mut dyn Write) -> io::Result<()> {
+        let first = "Prot LocalAddress:Port";
+        let mut columns = |names: [&str; 5]| {
+            write!(out, "{first:<SERVICE_WIDTH$}")?;
+            names.iter().try_for_each(|name| write!(out, " {name:>8}"))?;
+            writeln!(out, "\n  -> RemoteAddress:Port")
+        };
+        match self {
+            Look::Stats => columns(["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"]),
+            Look::Rate => columns(["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"]),
+            Look::Thresholds => writeln!(
+                out,
+                "{first:<SERVICE_WIDTH$} {:<10} {:<10} {:<10} {:<10}\n  -> RemoteAddress:Port",
+                "Uthreshold", "Lthreshold", "ActiveConn", "InActConn"
+            ),
+            Look::PersistentConn => writeln!(
+                out,
+                "{first:<SERVICE_WIDTH$} {:<9} {:<11} {:<10} {:<10}\n  -> RemoteAddress:Port",
+                "Weight", "PersistConn", "ActiveConn", "InActConn"
+            ),
+            Look::TunInfo => writeln!(
+                out,
+                "{first} Scheduler Flags\n  -> RemoteAddress:Port           Forward TunnelInfo    Weight ActiveConn InActConn"
+            ),
+            Look::Plain => writeln!(
+                out,
+                "{first} Scheduler Flags\n  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn"
+            ),
+        }
+    }
+}
+
+/// Titles, services, real servers.
+pub(super) fn services(
+    out: &mut dyn Write,
+    mut services: Vec<ServiceView>,
+    format: Format,
+    names: &Names<'_>,
+) -> io::Result<()> {
+    let look = Look::of(format);
+    look.title(out)?;
+    if !format.nosort {
+        services = sorted(services, |a, b| compare_services(&a.spec.service, &b.spec.service));
+    }
+    for service in services {
+        let mut name = service_name(&service.spec.service, format.numeric, names);
+        if !service.spec.service.is_ipv6() {
+            name = cut(&name, SERVICE_WIDTH);
+        }
+        match look {
+            Look::Stats | Look::Rate => {
+                write!(out, "{name:<SERVICE_WIDTH$}")?;
+                let ServiceView { counts, rates, .. } = &service;
+                let numbers = if look == Look::Stats {
+                    [
+                        counts.connections,
+                        counts.in_packets,
+                        counts.out_packets,
+                        counts.in_bytes,
+                        counts.out_bytes,
+                    ]
+                } else {
+                    [rates.connections, rates.in_packets, rates.out_packets, rates.in_bytes, rates.out_bytes]
+                };
+                large_numbers(out, numbers, format.exact)?;
+            }
+            _ => {
+                write!(out, "{name} {}", service.spec.scheduler)?;
+                flags(out, &service.spec, &[" (", ")"], [" persistent ", " mask ", " pe ", " ops"])?;
+            }
+        }
+        writeln!(out)?;
+        let is_ipv6 = service.spec.service.is_ipv6();
+        let transport = transport(&service.spec.service);
+        for server in in_order(service.servers, format) {
+            self::server(out, &server, look, transport, is_ipv6, format, names)?;
+        }
+    }
+    Ok(())
+}
+
+fn server(
+    out: &mut dyn Write,
+    server: &ServerView,
+    look: Look,
+    transport: Transport,
+    is_ipv6: bool,
+    format: Format,
+    names: &Names<'_>,
+) -> io::Result<()> {
+    let mut name = names.endpoint(server.spec.server, transport, format.numeric);
+    if !is_ipv6 {
+        name = cut(&name, SERVER_WIDTH);
+    }
+    write!(out, "  -> {name:<SERVER_WIDTH$}")?;
+    let ServerView { spec, active, inactive, persistent, counts, rates, .. } = server;
+    match look {
+        Look::Stats => {
+            let numbers = [
+                counts.connections,
+                counts.in_packets,
+                counts.out_packets,
+                counts.in_bytes,
+                counts.out_bytes,
+            ];
+            large_numbers(out, numbers, format.exact)?;
+            writeln!(out)
+        }
+        Look::Rate => {
+            let numbers =
+                [rates.connections, rates.in_packets, rates.out_packets, rates.in_bytes, rates.out_bytes];
+            large_numbers(out, numbers, format.exact)?;
+            writeln!(out)
+        }
+        Look::Thresholds => {
+            let (upper, lower) = (spec.upper_threshold, spec.lower_threshold);
+            writeln!(out, " {upper:<10} {lower:<10} {active:<10} {inactive:<10}")
+        }
+        Look::PersistentConn => {
+            writeln!(out, " {:<9} {persistent:<11} {active:<10} {inactive:<10}", spec.weight)
+        }
+        Look::TunInfo => {
+            let tunnel = tunnel_info(server);
+            let forward = forward_name(spec.forward);
+            writeln!(out, " {forward:<7} {tunnel:<13} {:<6} {active:<10} {inactive:<10}", spec.weight)
+        }
+        Look::Plain => {
+            let forward = forward_name(spec.forward);
+            writeln!(out, " {forward:<7} {:<6} {active:<10} {inactive:<10}", spec.weight)
+        }
+    }
+}
+
+/// The command lines that make what is there. ipvsadm's own have no thresholds.
+pub(super) fn save(
+    out: &mut dyn Write,
+    services: Vec<ServiceView>,
+    format: Format,
+    names: &Names<'_>,
+    thresholds: bool,
+) -> io::Result<()> {
+    let services = sorted(services, |a, b| compare_services(&a.spec.service, &b.spec.service));
+    for service in services {
+        let at = &service.spec.service;
+        let name = match at {
+            ServiceAddress::FwMark { mark, is_ipv6 } => {
+                format!("-f {}{}", *mark as i32, if *is_ipv6 { " -6" } else { "" })
+            }
+            ServiceAddress::Endpoint { transport, address, port } => {
+                let option = match transport {
+                    Transport::Tcp => "-t",
+                    Transport::Udp => "-u",
+                    Transport::Sctp => "--sctp-service",
+                };
+                let at = SocketAddr::new(*address, *port);
+                format!("{option} {}", names.endpoint(at, *transport, format.numeric))
+            }
+        };
+        write!(out, "-A {name} -s {}", service.spec.scheduler)?;
+        flags(out, &service.spec, &[" -b ", ""], [" -p ", " -M ", " --pe ", " -o"])?;
+        writeln!(out)?;
+        let transport = transport(at);
+        for server in in_order(service.servers, format) {
+            let option = match server.spec.forward {
+                ForwardMethod::Masq => "-m",
+                ForwardMethod::Direct => "-g",
+                ForwardMethod::Tunnel => "-i",
+            };
+            let real = names.endpoint(server.spec.server, transport, format.numeric);
+            write!(out, "-a {name} -r {real} {option} -w {}", server.spec.weight)?;
+            if let Some(tunnel) = &server.spec.tunnel {
+                write!(out, " --tun-type {}", tunnel.encapsulation)?;
+                if tunnel.port != 0 {
+                    write!(out, " --tun-port {}", tunnel.port)?;
+                }
+            }
+            if thresholds && server.spec.upper_threshold != 0 {
+                write!(out, " -x {} -y {}", server.spec.upper_threshold, server.spec.lower_threshold)?;
+            }
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+/// What stands behind a scheduler. The rule form has its flags after persistence, the listing before.
+fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [&str; 4]) -> io::Result<()> {
+    let [persistent, mask, engine, one_packet] = words;
+    let [open, close] = brackets;
+    let list = spec.scheduler_flags.join(",");
+    let is_rule = close.is_empty();
+    if !list.is_empty() && !is_rule {
+        write!(out, "{open}{list}{close}")?;
+    }
+    if let Some(persistence) = &spec.persistence {
+        write!(out, "{persistent}{}", persistence.timeout)?;
+        if let Some(netmask) = &persistence.netmask {
+            write!(out, "{mask}{netmask}")?;
+        }
+    }
+    if let Some(name) = &spec.persistence_engine {
+        write!(out, "{engine}{name}")?;
+    }
+    if spec.one_packet {
+        write!(out, "{one_packet}")?;
+    }
+    if !list.is_empty() && is_rule {
+        write!(out, "{open}{list}")?;
+    }
+    Ok(())
+}
+
+pub(super) fn connections_title(out: &mut dyn Write, format: Format) -> io::Result<()> {
+    writeln!(out, "IPVS connection entries")?;
+    write!(out, "pro expire {:<11} {:<18} {:<18} ", "state", "source", "virtual")?;
+    if format.persistent_conn {
+        writeln!(out, "{:<18} {:<16} pe_data", "destination", "pe name")
+    } else {
+        writeln!(out, "destination")
+    }
+}
+
+pub(super) fn connection(
+    out: &mut dyn Write,
+    connection: &Connection,
+    format: Format,
+    names: &Names<'_>,
+) -> io::Result<()> {
+    let Connection { protocol, expires, state, client, virtual_, destination } = connection;
+    let name = |at: SocketAddr| names.endpoint(at, *protocol, format.numeric);
+    writeln!(
+        out,
+        "{:<3} {:<6} {state:<11} {:<18} {:<18} {}",
+        protocol.name().to_ascii_uppercase(),
+        format!("{:02}:{:02}", expires / 60, expires % 60),
+        name(*client),
+        name(*virtual_),
+        name(*destination),
+    )
+}
+
+fn transport(service: &ServiceAddress) -> Transport {
+    match service {
+        ServiceAddress::Endpoint { transport, .. } => *transport,
+        ServiceAddress::FwMark { .. } => Transport::Tcp,
+    }
+}
+
+fn service_name(service: &ServiceAddress, numeric: bool, names: &Names<'_>) -> String {
+    match service {
+        // The kernel's tool prints marks as signed numbers.
+        ServiceAddress::FwMark { mark, is_ipv6 } => {
+            format!("FWM  {}{}", *mark as i32, if *is_ipv6 { " IPv6" } else { "" })
+        }
+        ServiceAddress::Endpoint { transport, address, port } => {
+            let at = names.endpoint(SocketAddr::new(*address, *port), *transport, numeric);
+            format!("{:<4} {at}", transport.name().to_ascii_uppercase())
+        }
+    }
+}
+
+const fn forward_name(forward: ForwardMethod) -> &'static str {
+    match forward {
+        ForwardMethod::Masq => "Masq",
+        ForwardMethod::Direct => "Route",
+        ForwardMethod::Tunnel => "Tunnel",
+    }
+}
+
+fn tunnel_info(server: &ServerView) -> String {
+    let Some(tunnel) = &server.spec.tunnel else { return "n/a".to_owned() };
+    let checksum = match tunnel.checksum.as_deref() {
+        Some("checksum") => "+c",
+        Some("remote") => "r+c",
+        _ => "-c",
+    };
+    match tunnel.encapsulation.as_str() {
+        "ipip" => "ipip".to_owned(),
+        "gue" => format!("gue:{}:{checksum}", tunnel.port),
+        other => format!("{other}:{checksum}"),
+    }
+}
+
+fn cut(name: &str, width: usize) -> String {
+    name.chars().take(width).collect()
+}
+
+/// Nine columns each: 100 million and more are abbreviated unless they shall be exact.
+fn large_numbers(out: &mut dyn Write, numbers: [u64; 5], exact: bool) -> io::Result<()> {
+    const BILLION: u64 = 1_000_000_000;
+    numbers.into_iter().try_for_each(|number| match number {
+        number if exact => {
+            let digits = number.to_string();
+            let width = if digits.len() <= 8 { 9 } else { digits.len() + 1 };
+            write!(out, "{digits:>width$}")
+        }
+        0..100_000_000 => write!(out, "{number:>9}"),
+        100_000_000..BILLION => write!(out, "{:>8}K", number / 1_000),
+        BILLION..100_000_000_000 => write!(out, "{:>8}M", number / 1_000_000),
+        100_000_000_000..100_000_000_000_000 => write!(out, "{:>8}G", number / BILLION),
+        _ => write!(out, "{:>8}T", number / (1_000 * BILLION)),
+    })
+}
+
+fn in_order(servers: Vec<ServerView>, format: Format) -> Vec<ServerView> {
+    if format.nosort {
+        return servers;
+    }
+    sorted(servers, |a, b| compare_addresses(a.spec.server, b.spec.server))
+}
+
+/// Firewall marks, families, protocols, addresses, ports: differences as signed 32-bit numbers, so that 192.0.2.1
+/// stands before 1.2.0.3, and mark 4294967295 before all.
+fn compare_services(a: &ServiceAddress, b: &ServiceAddress) -> i32 {
+    let head = |service: &ServiceAddress| match service {
+        ServiceAddress::FwMark { mark, is_ipv6 } => [*mark, u32::from(*is_ipv6), 0],
+        ServiceAddress::Endpoint { transport, address, .. } => {
+            let protocol = match transport {
+                Transport::Tcp => 6,
+                Transport::Udp => 17,
+                Transport::Sctp => 132,
+            };
+            [0, u32::from(address.is_ipv6()), protocol]
+        }
+    };
+    let order = first_difference(head(a), head(b));
+    match (a, b) {
+        _ if order != 0 => order,
+        (
+            &ServiceAddress::Endpoint { address: a, port: a_port, .. },
+            &ServiceAddress::Endpoint { address: b, port: b_port, .. },
+        ) => compare_addresses(SocketAddr::new(a, a_port), SocketAddr::new(b, b_port)),
+        _ => order,
+    }
+}
+
+fn compare_addresses(a: SocketAddr, b: SocketAddr) -> i32 {
+    let words = |at: SocketAddr| match at.ip() {
+        IpAddr::V4(address) => [u32::from(address), 0, 0, 0, u32::from(at.port())],
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            [(bits >> 96) as u32, (bits >> 64) as u32, (bits >> 32) as u32, bits as u32, u32::from(at.port())]
+        }
+    };
+    first_difference(words(a), words(b))
+}
+
+fn first_difference<const N: usize>(a: [u32; N], b: [u32; N]) -> i32 {
+    a.into_iter()
+        .zip(b)
+        .map(|(a, b)| a.wrapping_sub(b) as i32)
+        .find(|&difference| difference != 0)
+        .unwrap_or(0)
+}
+
+/// A merge sort that stands any `compare`: ipvsadm's has cycles (10 < 127 < 192 < 10), which the library's sort may
+/// refuse. What it makes of them there depends on the kernel's hash table.
+fn sorted<T>(mut items: Vec<T>, compare: impl Fn(&T, &T) -> i32 + Copy) -> Vec<T> {
+    if items.len() < 2 {
+        return items;
+    }
+    let back = items.split_off(items.len() / 2);
+    let mut front = sorted(items, compare).into_iter().peekable();
+    let mut back = sorted(back, compare).into_iter().peekable();
+    let mut merged = Vec::with_capacity(front.len() + back.len());
+    while let (Some(a), Some(b)) = (front.peek(), back.peek()) {
+        merged.extend(if compare(a, b) <= 0 { front.next() } else { back.next() });
+    }
+    merged.extend(front);
+    merged.extend(back);
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::System;
+    use super::*;
+    use crate::api::types::{Counts, ServerSpec};
+
+    fn text(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).expect("memory");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn large_numbers_are_abbreviated_unless_exact() {
+        let numbers = [99_999_999, 100_000_000, 1_000_000_000, 100_000_000_000, u64::MAX];
+        let short = text(|out| large_numbers(out, numbers, false));
+        assert_eq!(short, " 99999999  100000K    1000M     100G18446744T");
+        let exact = text(|out| large_numbers(out, numbers, true));
+        assert_eq!(exact, " 99999999 100000000 1000000000 100000000000 18446744073709551615");
+    }
+
+    #[test]
+    fn connections_look_as_recorded() {
+        let at = |text: &str| text.parse().expect(text);
+        let connection = Connection {
+            protocol: Transport::Tcp,
+            expires: 834,
+            state: "ESTABLISHED".to_owned(),
+            client: at("172.20.7.2:4650"),
+            virtual_: at("10.9.0.1:2017"),
+            destination: at("10.2.0.11:8080"),
+        };
+        let numeric = Format { numeric: true, ..Format::default() };
+        assert_eq!(
+            text(|out| self::connection(out, &connection, numeric, &Names::new(&System))),
+            "TCP 13:54  ESTABLISHED 172.20.7.2:4650    10.9.0.1:2017      10.2.0.11:8080\n"
+        );
+        let ipv6 = Connection {
+            client: at("[fd10::9]:5700"),
+            virtual_: at("[fd09::1]:2030"),
+            destination: at("[fd02::11]:8080"),
+            expires: 879,
+            ..connection
+        };
+        assert_eq!(
+            text(|out| self::connection(out, &ipv6, numeric, &Names::new(&System))),
+            "TCP 14:39  ESTABLISHED [fd10::9]:5700     [fd09::1]:2030     [fd02::11]:8080\n"
+        );
+    }
+
+    #[test]
+    fn statistics_look_as_recorded() {
+        let counts = Counts { connections: 1, in_packets: 1, in_bytes: 68, ..Counts::default() };
+        let server = ServerView {
+            spec: ServerSpec::new("10.2.0.13:53".parse().expect("valid")),
+            active: 0,
+            inactive: 1,
+            persistent: 0,
+            overloaded: false,
+            counts,
+            rates: Default::default(),
+        };
+        let service = ServiceView {
+            spec: ServiceSpec::new("udp/10.9.0.1:2009".parse().expect("valid"), "rr"),
+            counts,
+            rates: Default::default(),
+            servers: vec![server],
+        };
+        let format = Format { numeric: true, stats: true, ..Format::default() };
+        assert_eq!(
+            text(|out| services(out, vec![service], format, &Names::new(&System))),
+            "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  \
+             -> RemoteAddress:Port\n\
+             UDP  10.9.0.1:2009                       1        1        0       68        0\n  \
+             -> 10.2.0.13:53                        1        1        0       68        0\n"
+        );
+    }
+
+    #[test]
+    fn the_order_is_that_of_signed_differences() {
+        let addresses = ["192.0.2.1:80", "1.2.0.3:80", "192.0.2.1:8080"];
+        let parsed = addresses.map(|text| text.parse::<SocketAddr>().expect(text)).to_vec();
+        let order: Vec<_> =
+            sorted(parsed, |a, b| compare_addresses(*a, *b)).iter().map(SocketAddr::to_string).collect();
+        assert_eq!(order, ["192.0.2.1:80", "192.0.2.1:8080", "1.2.0.3:80"]);
+    }
+}

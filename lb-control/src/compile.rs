@@ -1,0 +1,139 @@
+//! From what the operator wrote and what Linux says to the tables that the workers use.
+//!
+//! Each publication is a new [`Tables`] that shares every part that did not change with the one before: a real server
+//! that is edited rebuilds its service (the model does) and the index of services; routes, neighbours, interfaces and
+//! the other services stay the same allocations.
+
+use std::sync::Arc;
+
+use lb_core::tables::{Interfaces, Neighbours, Routes, Services, Settings, Tables};
+
+use crate::model::Model;
+
+/// What the Linux twin contributes: interfaces, routes, neighbours of one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    pub interfaces: Arc<Interfaces>,
+    pub routes: Arc<Routes>,
+    pub neighbours: Arc<Neighbours>,
+}
+
+/// Builds one snapshot after the other.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    current: Arc<Tables>,
+}
+
+impl Compiler {
+    /// The snapshot that was built last.
+    pub fn current(&self) -> &Arc<Tables> {
+        &self.current
+    }
+
+    /// A snapshot with the model's services and timeouts.
+    pub fn with_model(&mut self, model: &Model, settings: Settings) -> Arc<Tables> {
+        let services = if self.has_services_of(model) {
+            self.current.services.clone()
+        } else {
+            Arc::new(Services::new(model.services().cloned()))
+        };
+        self.next(Tables { services, settings: model.settings(settings), ..Tables::clone(&self.current) })
+    }
+
+    /// A snapshot with the network as it is now; `None` when that is what the current one has.
+    pub fn with_network(&mut self, network: &Network) -> Option<Arc<Tables>> {
+        let Network { interfaces, routes, neighbours } = network.clone();
+        let old = &self.current;
+        let is_same = Arc::ptr_eq(&old.interfaces, &interfaces)
+            && Arc::ptr_eq(&old.routes, &routes)
+            && Arc::ptr_eq(&old.neighbours, &neighbours);
+        (!is_same)
+            .then(|| self.next(Tables { interfaces, routes, neighbours, ..Tables::clone(&self.current) }))
+    }
+
+    fn has_services_of(&self, model: &Model) -> bool {
+        let old = &self.current.services;
+        old.len() == model.services().len()
+            && model.services().all(|new| old.find(&new.key).is_some_and(|old| Arc::ptr_eq(old, new)))
+    }
+
+    fn next(&mut self, tables: Tables) -> Arc<Tables> {
+        // 0 is the generation of workers that have no tables yet.
+        let generation = self.current.generation.checked_add(1).unwrap_or(1);
+        self.current = Arc::new(Tables { generation, ..tables });
+        self.current.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec};
+    use crate::model::Limits;
+
+    fn service(n: u8) -> ServiceAddress {
+        format!("tcp/192.0.2.{n}:80").parse().expect("an address")
+    }
+
+    fn model(services: u8) -> Model {
+        let mut model = Model::new(Limits { services: 100, servers: 100 });
+        for n in 1..=services {
+            model.apply(&Command::AddService(ServiceSpec::new(service(n), "rr"))).expect("right");
+            let server = ServerSpec::new(format!("10.0.0.{n}:80").parse().expect("an address"));
+            model.apply(&Command::AddServer { service: service(n), server }).expect("right");
+        }
+        model
+    }
+
+    #[test]
+    fn a_changed_server_rebuilds_its_service_alone() {
+        let (mut compiler, mut model) = (Compiler::default(), model(3));
+        let settings = Settings::default();
+        let before = compiler.with_model(&model, settings);
+        let server = ServerSpec { weight: 9, ..ServerSpec::new("10.0.0.2:80".parse().expect("an address")) };
+        model.apply(&Command::EditServer { service: service(2), server }).expect("right");
+        let after = compiler.with_model(&model, settings);
+        for n in 1..=3 {
+            let key = crate::model::key(&service(n)).expect("a key");
+            let is_shared = Arc::ptr_eq(
+                before.services.find(&key).expect("there"),
+                after.services.find(&key).expect("there"),
+            );
+            assert_eq!(is_shared, n != 2, "service {n}");
+        }
+        assert!(Arc::ptr_eq(&before.routes, &after.routes));
+        assert!(Arc::ptr_eq(&before.neighbours, &after.neighbours));
+        assert!(Arc::ptr_eq(&before.interfaces, &after.interfaces));
+        assert_eq!(after.generation, before.generation + 1);
+    }
+
+    #[test]
+    fn a_changed_timeout_shares_all_services() {
+        let (mut compiler, mut model) = (Compiler::default(), model(2));
+        let settings = Settings { forwarding: false, ..Settings::default() };
+        let before = compiler.with_model(&model, settings);
+        let timeouts = crate::api::types::Timeouts { tcp: 5, tcp_fin: 0, udp: 0 };
+        model.apply(&Command::SetTimeouts(timeouts)).expect("right");
+        let after = compiler.with_model(&model, settings);
+        assert!(Arc::ptr_eq(&before.services, &after.services));
+        assert_eq!((after.settings.tcp.as_secs(), after.settings.forwarding), (5, false));
+        assert_eq!(before.settings.tcp.as_secs(), 900);
+    }
+
+    #[test]
+    fn a_new_route_shares_all_but_the_routes() {
+        let mut compiler = Compiler::default();
+        let before = compiler.with_model(&model(2), Settings::default());
+        let same = Network {
+            interfaces: before.interfaces.clone(),
+            routes: before.routes.clone(),
+            neighbours: before.neighbours.clone(),
+        };
+        assert!(compiler.with_network(&same).is_none(), "nothing new, nothing to publish");
+        let after = compiler.with_network(&Network { routes: Arc::default(), ..same }).expect("new routes");
+        assert!(Arc::ptr_eq(&before.services, &after.services));
+        assert!(Arc::ptr_eq(&before.neighbours, &after.neighbours));
+        assert!(!Arc::ptr_eq(&before.routes, &after.routes));
+        assert_eq!(after.generation, before.generation + 1);
+    }
+}

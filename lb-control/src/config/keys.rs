@@ -1,0 +1,274 @@
+//! The keys of the config file: one row each, from which "unknown key" messages and the table in
+//! `docs/config.md` follow.
+
+/// A table of the file and its keys.
+pub struct Section {
+    /// As in the file: `dataplane`, `port` …
+    pub name: &'static str,
+    /// `[[name]]`: may stand any number of times.
+    pub is_list: bool,
+    pub keys: &'static [Key],
+}
+
+pub struct Key {
+    pub name: &'static str,
+    /// What it holds, in the words of TOML.
+    pub holds: &'static str,
+    /// `required`, or the value that holds when the key is absent.
+    pub default: &'static str,
+    /// Allowed values.
+    pub allowed: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn key(
+    name: &'static str,
+    holds: &'static str,
+    default: &'static str,
+    allowed: &'static str,
+    meaning: &'static str,
+) -> Key {
+    Key { name, holds, default, allowed, meaning }
+}
+
+pub const DATAPLANE: Section = Section {
+    name: "dataplane",
+    is_list: false,
+    keys: &[
+        key(
+            "workers",
+            "list of integers",
+            "required",
+            "1 to 64 different CPUs",
+            "CPU of each poll-mode worker",
+        ),
+        key("driver_args", "list of strings", "[]", "DPDK's", "extra arguments for DPDK's EAL"),
+        key("memory_mb", "integer", "512", "64..=1048576", "memory for packet buffers and tables, MiB"),
+        key("huge_pages", "boolean", "true", "true, false", "false: ordinary memory, for laptops and tests"),
+        key(
+            "max_connections",
+            "integer",
+            "1000000",
+            "1024..=268435456",
+            "connections, of all workers together",
+        ),
+        key(
+            "max_ipv6_connections",
+            "integer",
+            "as max_connections",
+            "0..=max_connections",
+            "how many of them may be IPv6 (64 bytes more each)",
+        ),
+        key(
+            "max_servers",
+            "integer",
+            "65536",
+            "16..=1048576",
+            "real servers, removed ones with connections included",
+        ),
+        key(
+            "idle",
+            "string",
+            "\"auto\"",
+            "\"auto\", \"poll\", \"pause\", \"sleep\"",
+            "a worker without packets: poll; pause between polls; sleep for moments; auto: pause on isolated CPUs, else sleep",
+        ),
+        key(
+            "forwarding",
+            "boolean",
+            "true",
+            "true, false",
+            "route packets that no virtual service takes, as `net.ipv4.ip_forward` does",
+        ),
+    ],
+};
+
+pub const PORT: Section = Section {
+    name: "port",
+    is_list: true,
+    keys: &[
+        key(
+            "name",
+            "string",
+            "required",
+            "1 to 15 characters of A-Z a-z 0-9 _ . -",
+            "also its twin's name in Linux",
+        ),
+        key("device", "string", "required", "DPDK's", "PCI address, or a DPDK vdev with its arguments"),
+        key(
+            "addresses",
+            "list of strings",
+            "[]",
+            "\"address/length\"",
+            "put on the twin, as `ip addr add` does",
+        ),
+        key("outside", "boolean", "false", "true, false", "clients are out there; several ports may be"),
+        key("mtu", "integer", "1500", "576..=9000", "longest IP packet, bytes"),
+    ],
+};
+
+pub const API: Section = Section {
+    name: "api",
+    is_list: false,
+    keys: &[
+        key(
+            "socket",
+            "string",
+            "\"/run/lb/api.sock\"",
+            "absolute path, 1 to 107 bytes",
+            "UNIX socket of the API",
+        ),
+        key(
+            "http",
+            "string",
+            "none: not served",
+            "\"address:port\"",
+            "TCP address of /metrics, /healthz, /readyz and the status page",
+        ),
+    ],
+};
+
+pub const TIMEOUTS: Section = Section {
+    name: "timeouts",
+    is_list: false,
+    keys: &[
+        key(
+            "tcp",
+            "integer",
+            "900",
+            "1..=2678400",
+            "seconds of an established TCP connection without packets",
+        ),
+        key("tcp_fin", "integer", "120", "1..=2678400", "seconds of a TCP connection after the server's FIN"),
+        key("udp", "integer", "300", "1..=2678400", "seconds of a UDP flow without packets"),
+    ],
+};
+
+pub const VIRTUAL_SERVICE: Section = Section {
+    name: "virtual_service",
+    is_list: true,
+    keys: &[
+        key(
+            "address",
+            "string",
+            "required",
+            "\"address:port\", IPv6 as \"[address]:port\"",
+            "what clients connect to",
+        ),
+        key("fwmark", "integer", "none", "not built yet", "takes packets by mark instead of `address`"),
+        key(
+            "protocol",
+            "string",
+            "\"tcp\"",
+            "\"tcp\", \"udp\"; \"sctp\" is not built yet",
+            "transport protocol",
+        ),
+        key(
+            "scheduler",
+            "string",
+            "\"wlc\"",
+            "\"rr\", \"wrr\", \"lc\", \"wlc\"; the others of IPVS are not built yet",
+            "which real server gets a new connection",
+        ),
+        key(
+            "persistence",
+            "integer",
+            "none",
+            "not built yet",
+            "seconds that a client stays with its real server",
+        ),
+        key(
+            "real_servers",
+            "list of tables",
+            "[]",
+            "see below",
+            "real servers, as in `ipvsadm -a`, oldest first",
+        ),
+    ],
+};
+
+pub const REAL_SERVER: Section = Section {
+    name: "real_servers",
+    is_list: true,
+    keys: &[
+        key(
+            "address",
+            "string",
+            "required",
+            "\"address:port\" or \"address\": the service's port",
+            "of the family of its service",
+        ),
+        key("weight", "integer", "1", "0..=65535", "share of new connections; 0 quiesces the server"),
+        key(
+            "forward",
+            "string",
+            "\"masq\"",
+            "\"masq\"; \"direct\", \"tunnel\", \"fullnat\" are not built yet",
+            "forwarding method",
+        ),
+        key(
+            "upper_threshold",
+            "integer",
+            "0",
+            "0..=2147483647",
+            "no new connections from this many on; 0: no limit",
+        ),
+        key(
+            "lower_threshold",
+            "integer",
+            "0",
+            "0..=upper_threshold",
+            "new connections again below this many; 0: below 75 % of upper_threshold",
+        ),
+    ],
+};
+
+/// All tables, in the order of `docs/config.md`.
+pub const SECTIONS: &[&Section] = &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &VIRTUAL_SERVICE, &REAL_SERVER];
+
+/// Tables at the top of the file.
+pub const TOP: &[&str] = &["dataplane", "port", "api", "timeouts", "virtual_service"];
+
+/// The known name that is nearest to `typed`, when it is near enough to be meant.
+pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))
+        .filter(|&(likeness, _)| likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_holds_every_key_with_its_row() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config.md");
+        let document = std::fs::read_to_string(path).expect(path);
+        let mut missing = String::new();
+        for section in SECTIONS {
+            for key in section.keys {
+                let row = format!(
+                    "| `{}` | {} | {} | {} | {} |",
+                    key.name, key.holds, key.default, key.allowed, key.meaning
+                );
+                if !document.contains(&row) {
+                    writeln!(missing, "[{}] {row}", section.name).expect("a string");
+                }
+            }
+        }
+        assert!(missing.is_empty(), "docs/config.md does not hold:\n{missing}");
+    }
+
+    #[test]
+    fn the_nearest_key_is_the_one_that_was_meant() {
+        let keys = || DATAPLANE.keys.iter().map(|key| key.name);
+        assert_eq!(nearest("hugepages", keys()), Some("huge_pages"));
+        assert_eq!(nearest("worker", keys()), Some("workers"));
+        assert_eq!(nearest("zzz", keys()), None);
+    }
+}

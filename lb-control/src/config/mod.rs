@@ -1,0 +1,397 @@
+//! The config file: TOML text in, valid values or every error with its line out.
+//!
+//! What stands in a [`Config`] has been checked: types, ranges, duplicates, address families. What only the machine
+//! can tell (is there such a device, is the socket taken) is found out at start.
+
+pub mod keys;
+mod read;
+mod reload;
+mod service;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use lb_core::tables::Settings;
+use lb_core::time::Timeout;
+
+pub use read::ConfigError;
+use read::{Errors, Table};
+pub use reload::{AddressChange, Reload, Said};
+pub use service::{RealServer, VirtualService};
+
+/// A config file's content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    pub dataplane: Dataplane,
+    /// At least one.
+    pub ports: Vec<Port>,
+    pub api: Api,
+    pub timeouts: Timeouts,
+    /// In the file's order, each key once.
+    pub services: Vec<VirtualService>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dataplane {
+    /// CPU numbers, at least one, each once.
+    pub workers: Vec<u32>,
+    pub driver_args: Vec<String>,
+    pub memory_mb: u32,
+    pub huge_pages: bool,
+    pub max_connections: u32,
+    pub max_ipv6_connections: u32,
+    pub max_servers: u32,
+    pub idle: Idle,
+    pub forwarding: bool,
+}
+
+/// What a worker does when there is no packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idle {
+    /// As `Pause` on a CPU that the kernel was told to leave alone, as `Sleep` on others.
+    Auto,
+    /// It polls at full speed.
+    Poll,
+    /// It polls, and lets the CPU's sibling thread run meanwhile.
+    Pause,
+    /// It sleeps for moments.
+    Sleep,
+}
+
+const IDLES: &[(&str, Idle)] =
+    &[("auto", Idle::Auto), ("poll", Idle::Poll), ("pause", Idle::Pause), ("sleep", Idle::Sleep)];
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    pub name: String,
+    pub device: String,
+    pub addresses: Vec<PortAddress>,
+    pub outside: bool,
+    pub mtu: u16,
+}
+
+/// An address and the length of its network part, in bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PortAddress {
+    pub address: IpAddr,
+    pub len: u8,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Api {
+    pub socket: PathBuf,
+    pub http: Option<SocketAddr>,
+}
+
+/// Seconds, 1..=2678400 each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    pub tcp: u32,
+    pub tcp_fin: u32,
+    pub udp: u32,
+}
+
+/// Longest file that is read, bytes.
+const MAX_FILE: u64 = 256 << 20;
+/// Most ports: as many as DPDK has by default.
+const MAX_PORTS: usize = 32;
+const MAX_WORKERS: usize = 64;
+/// Highest CPU number that DPDK's default build knows is below this.
+const MAX_CPU: u32 = 1023;
+const DEFAULT_SOCKET: &str = "/run/lb/api.sock";
+/// `sun_path` of a UNIX socket holds 108 bytes with the final 0.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Why there is no config.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("{path}: {error}")]
+    Read { path: String, error: std::io::Error },
+    #[error("{path}: {len} bytes is longer than {MAX_FILE} bytes")]
+    TooLong { path: String, len: u64 },
+    /// One line an error.
+    #[error("{}", lines(.path, .errors))]
+    Invalid { path: String, errors: Vec<ConfigError> },
+}
+
+fn lines(path: &str, errors: &[ConfigError]) -> String {
+    errors.iter().map(|e| format!("{path}:{}: {}", e.line, e.message)).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`LoadError`], which prints as one line for each thing that is wrong.
+    pub fn load(path: &Path) -> Result<Config, LoadError> {
+        let name = || path.display().to_string();
+        let read = |error| LoadError::Read { path: name(), error };
+        let len = std::fs::metadata(path).map_err(read)?.len();
+        if len > MAX_FILE {
+            return Err(LoadError::TooLong { path: name(), len });
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        Config::parse(&text).map_err(|errors| LoadError::Invalid { path: name(), errors })
+    }
+
+    /// Parses and checks a file's text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of lines.
+    pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
+        let mut errors = Errors::new(text);
+        let (document, syntax) = DeTable::parse_recoverable(text);
+        for error in &syntax {
+            let at = error.span().unwrap_or(0..0);
+            errors.add(&at, error.message());
+        }
+        if !syntax.is_empty() {
+            return Err(errors.into_sorted());
+        }
+        let document = document.get_ref();
+        for key in document.keys() {
+            if !keys::TOP.contains(&key.get_ref().as_ref()) {
+                let text = read::unknown_key("", key.get_ref(), keys::TOP.iter().copied());
+                errors.add(&key.span(), text);
+            }
+        }
+        let config = Config {
+            dataplane: dataplane(&mut errors, document),
+            ports: ports(&mut errors, document),
+            api: api(&mut errors, document),
+            timeouts: timeouts(&mut errors, document),
+            services: service::services(&mut errors, document),
+        };
+        let errors = errors.into_sorted();
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// The values that go into the tables.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            tcp: Timeout::from_secs(self.timeouts.tcp),
+            tcp_fin: Timeout::from_secs(self.timeouts.tcp_fin),
+            udp: Timeout::from_secs(self.timeouts.udp),
+            forwarding: self.dataplane.forwarding,
+        }
+    }
+}
+
+fn section<'d>(
+    errors: &mut Errors<'_>,
+    document: &'d DeTable<'d>,
+    section: &'static keys::Section,
+) -> Option<Table<'d>> {
+    Table::new(errors, document.get(section.name)?, section, section.name.to_owned())
+}
+
+/// The tables of `[[section]]`, each named after its value of `named_by`.
+fn sections<'d>(
+    errors: &mut Errors<'_>,
+    document: &'d DeTable<'d>,
+    section: &'static keys::Section,
+    named_by: &str,
+) -> Vec<Table<'d>> {
+    let Some(value) = document.get(section.name) else { return Vec::new() };
+    let DeValue::Array(list) = value.get_ref() else {
+        errors.add(&value.span(), format!("{0}: expected a list of tables: [[{0}]]", section.name));
+        return Vec::new();
+    };
+    list.iter()
+        .enumerate()
+        .filter_map(|(index, value)| {
+            let name = match value.get_ref() {
+                DeValue::Table(table) => match table.get(named_by).map(|name| name.get_ref()) {
+                    Some(DeValue::String(name)) => format!("{} {name}", section.name),
+                    _ => format!("{} number {}", section.name, index + 1),
+                },
+                _ => section.name.to_owned(),
+            };
+            Table::new(errors, value, section, name)
+        })
+        .collect()
+}
+
+fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
+    let mut dataplane = Dataplane {
+        workers: Vec::new(),
+        driver_args: Vec::new(),
+        memory_mb: 512,
+        huge_pages: true,
+        max_connections: 1_000_000,
+        max_ipv6_connections: 1_000_000,
+        max_servers: 65_536,
+        idle: Idle::Auto,
+        forwarding: true,
+    };
+    let Some(table) = section(errors, document, &keys::DATAPLANE) else {
+        if !document.contains_key("dataplane") {
+            errors.add(&(0..0), "dataplane: missing; required: a table [dataplane] with workers = [CPU, …]");
+        }
+        return dataplane;
+    };
+    if table.get("workers").is_none() {
+        table.missing(errors, "workers");
+    }
+    for cpu in table.integers(errors, "workers", 0..=MAX_CPU) {
+        if dataplane.workers.contains(&cpu.value) {
+            table.error(errors, &cpu.at, "workers", format!("CPU {} stands twice", cpu.value));
+        } else {
+            dataplane.workers.push(cpu.value);
+        }
+    }
+    if let Some(value) = table.get("workers")
+        && let DeValue::Array(list) = value.get_ref()
+        && (list.is_empty() || list.len() > MAX_WORKERS)
+    {
+        let text = format!("{} workers are outside 1..={MAX_WORKERS}", list.len());
+        table.error(errors, &value.span(), "workers", text);
+    }
+    dataplane.driver_args =
+        table.strings(errors, "driver_args").into_iter().map(|arg| arg.value.to_owned()).collect();
+    for arg in table.strings(errors, "driver_args").iter().filter(|arg| arg.value.contains('\0')) {
+        table.error(errors, &arg.at, "driver_args", "holds a NUL character");
+    }
+    if let Some(number) = table.integer(errors, "memory_mb", 64..=1_048_576) {
+        dataplane.memory_mb = number;
+    }
+    if let Some(fact) = table.boolean(errors, "huge_pages") {
+        dataplane.huge_pages = fact;
+    }
+    if let Some(number) = table.integer(errors, "max_connections", 1024..=268_435_456) {
+        dataplane.max_connections = number;
+    }
+    let most = dataplane.max_connections;
+    dataplane.max_ipv6_connections = table.integer(errors, "max_ipv6_connections", 0..=most).unwrap_or(most);
+    if let Some(number) = table.integer(errors, "max_servers", 16..=1_048_576) {
+        dataplane.max_servers = number;
+    }
+    if let Some(idle) = table.choice(errors, "idle", IDLES, &[]) {
+        dataplane.idle = idle;
+    }
+    if let Some(fact) = table.boolean(errors, "forwarding") {
+        dataplane.forwarding = fact;
+    }
+    dataplane
+}
+
+fn ports(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::new();
+    if !document.contains_key("port") {
+        errors.add(&(0..0), "port: missing; required: a table [[port]] with name and device for each port");
+    }
+    let tables = sections(errors, document, &keys::PORT, "name");
+    if tables.len() > MAX_PORTS {
+        let text = format!("port: {} ports are outside 1..={MAX_PORTS}", tables.len());
+        errors.add(&tables[MAX_PORTS].at, text);
+    }
+    for table in tables {
+        let name = table.required_string(errors, "name");
+        let device = table.required_string(errors, "device");
+        if let Some(name) = &name {
+            if !is_interface_name(name.value) {
+                let text = format!(
+                    "\"{}\" is no name of a Linux interface: {}",
+                    name.value,
+                    keys::PORT.keys[0].allowed
+                );
+                table.error(errors, &name.at, "name", text);
+            }
+            if ports.iter().any(|port| port.name == name.value) {
+                table.error(errors, &name.at, "name", format!("\"{}\" stands twice", name.value));
+            }
+        }
+        if let Some(device) = &device {
+            if device.value.is_empty()
+                || device.value.contains('\0')
+                || device.value.contains(char::is_whitespace)
+            {
+                let text = format!("\"{}\" is no PCI address or DPDK vdev", device.value);
+                table.error(errors, &device.at, "device", text);
+            }
+            if let Some(other) = ports.iter().find(|port| port.device == device.value) {
+                let text = format!("\"{}\" is taken by port {}", device.value, other.name);
+                table.error(errors, &device.at, "device", text);
+            }
+        }
+        let mut addresses = Vec::new();
+        for text in table.strings(errors, "addresses") {
+            match PortAddress::parse(text.value) {
+                Some(address) => addresses.push(address),
+                None => {
+                    let message = format!(
+                        "\"{}\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
+                        text.value
+                    );
+                    table.error(errors, &text.at, "addresses", message);
+                }
+            }
+        }
+        ports.push(Port {
+            name: name.map_or(String::new(), |name| name.value.to_owned()),
+            device: device.map_or(String::new(), |device| device.value.to_owned()),
+            addresses,
+            outside: table.boolean(errors, "outside").unwrap_or(false),
+            mtu: table.integer(errors, "mtu", 576..=9000).unwrap_or(1500) as u16,
+        });
+    }
+    ports
+}
+
+/// What Linux takes, without what needs quoting in a shell.
+fn is_interface_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=15).contains(&name.len())
+        && name.bytes().all(plain)
+        && !matches!(name, "." | ".." | "all" | "default" | "lo")
+}
+
+impl PortAddress {
+    fn parse(text: &str) -> Option<PortAddress> {
+        let (address, len) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let len: u8 = len.parse().ok()?;
+        (len <= if address.is_ipv4() { 32 } else { 128 }).then_some(PortAddress { address, len })
+    }
+}
+
+fn api(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Api {
+    let mut api = Api { socket: DEFAULT_SOCKET.into(), http: None };
+    let Some(table) = section(errors, document, &keys::API) else { return api };
+    if let Some(socket) = table.string(errors, "socket") {
+        let path = socket.value;
+        if !path.starts_with('/')
+            || path.ends_with('/')
+            || path.len() > MAX_SOCKET_PATH
+            || path.contains('\0')
+        {
+            let text = format!("\"{path}\" is no absolute path of at most {MAX_SOCKET_PATH} bytes");
+            table.error(errors, &socket.at, "socket", text);
+        }
+        api.socket = path.into();
+    }
+    if let Some(http) = table.string(errors, "http") {
+        api.http = http.value.parse().ok();
+        if api.http.is_none() {
+            let text = format!(
+                "\"{}\" is no address with port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"",
+                http.value
+            );
+            table.error(errors, &http.at, "http", text);
+        }
+    }
+    api
+}
+
+fn timeouts(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Timeouts {
+    let table = section(errors, document, &keys::TIMEOUTS);
+    let mut seconds = |key, default| {
+        table.as_ref().and_then(|table| table.integer(errors, key, 1..=Timeout::MAX_SECS)).unwrap_or(default)
+    };
+    Timeouts { tcp: seconds("tcp", 900), tcp_fin: seconds("tcp_fin", 120), udp: seconds("udp", 300) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+//! `[[virtual_service]]` of the config file.
+
+use std::net::{IpAddr, SocketAddr};
+
+use toml::de::DeTable;
+
+use lb_core::ipvs::SchedulerKind;
+use lb_core::tables::{Forward, Protocol, ServiceKey};
+
+use super::read::{Errors, Found, Table};
+use super::{keys, sections};
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VirtualService {
+    pub key: ServiceKey,
+    pub scheduler: SchedulerKind,
+    /// In the file's order: the one that is added first stands first. Each address once.
+    pub servers: Vec<RealServer>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RealServer {
+    pub address: SocketAddr,
+    /// 0..=65535
+    pub weight: u32,
+    pub forward: Forward,
+    pub upper_threshold: u32,
+    /// At most `upper_threshold`.
+    pub lower_threshold: u32,
+}
+
+const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
+const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
+const SCHEDULERS_NOT_BUILT: &[&str] = &["sh", "mh", "dh", "sed", "nq", "fo", "ovf", "lblc", "lblcr", "twos"];
+const FORWARDS: &[(&str, Forward)] = &[("masq", Forward::Masq)];
+const FORWARDS_NOT_BUILT: &[&str] = &["direct", "tunnel", "fullnat"];
+const MAX_WEIGHT: u32 = 65_535;
+/// The kernel keeps thresholds in 32 bits and ipvsadm takes them as a signed number.
+const MAX_THRESHOLD: u32 = i32::MAX as u32;
+
+pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<VirtualService> {
+    let mut known = hashbrown::HashMap::new();
+    let mut services = Vec::new();
+    let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|&kind| (kind.name(), kind)).collect();
+    for table in sections(errors, document, &keys::VIRTUAL_SERVICE, "address") {
+        for key in ["fwmark", "persistence"] {
+            if let Some(value) = table.get(key) {
+                table.error(errors, &value.span(), key, "not built yet");
+            }
+        }
+        let protocol =
+            table.choice(errors, "protocol", PROTOCOLS, PROTOCOLS_NOT_BUILT).unwrap_or(Protocol::TCP);
+        let scheduler = table
+            .choice(errors, "scheduler", &schedulers, SCHEDULERS_NOT_BUILT)
+            .unwrap_or(SchedulerKind::Wlc);
+        let address = match (table.get("fwmark"), table.get("address")) {
+            (Some(_), None) => None,
+            _ => table.required_string(errors, "address"),
+        };
+        let Some(address) = service_address(errors, &table, address) else {
+            servers(errors, &table, None);
+            continue;
+        };
+        let key = ServiceKey { protocol, address: address.value.ip(), port: address.value.port() };
+        let line = errors.line(address.at.start);
+        if let Some(other) = known.insert(key, line) {
+            let text = format!("{} stands twice: also in line {other}", address.value);
+            table.error(errors, &address.at, "address", text);
+        }
+        let servers = servers(errors, &table, Some(address.value));
+        services.push(VirtualService { key, scheduler, servers });
+    }
+    services
+}
+
+fn service_address(
+    errors: &mut Errors<'_>,
+    table: &Table<'_>,
+    typed: Option<Found<&str>>,
+) -> Option<Found<SocketAddr>> {
+    let Found { value, at } = typed?;
+    match value.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => {
+            table.error(
+                errors,
+                &at,
+                "address",
+                "port 0 (every port) needs persistence, which is not built yet",
+            );
+            None
+        }
+        Ok(address) if address.ip().is_unspecified() || address.ip().is_multicast() => {
+            table.error(errors, &at, "address", format!("{} is no unicast address", address.ip()));
+            None
+        }
+        Ok(address) => Some(Found { value: address, at }),
+        Err(_) => {
+            let text = format!(
+                "\"{value}\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\""
+            );
+            table.error(errors, &at, "address", text);
+            None
+        }
+    }
+}
+
+/// `service` is `None` when its own address is wrong: the servers are checked all the same.
+fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAddr>) -> Vec<RealServer> {
+    let mut servers: Vec<RealServer> = Vec::new();
+    let mut known = hashbrown::HashSet::new();
+    for (index, value) in table.list(errors, "real_servers").unwrap_or_default().iter().enumerate() {
+        let typed = value.get_ref().get("address").and_then(|address| address.get_ref().as_str());
+        let name = match typed {
+            Some(address) => format!("{}: real server {address}", table.name),
+            None => format!("{}: real server number {}", table.name, index + 1),
+        };
+        let Some(server) = Table::new(errors, value, &keys::REAL_SERVER, name) else { continue };
+        let weight = server.integer(errors, "weight", 0..=MAX_WEIGHT).unwrap_or(1);
+        let forward = server.choice(errors, "forward", FORWARDS, FORWARDS_NOT_BUILT).unwrap_or(Forward::Masq);
+        let upper_threshold = server.integer(errors, "upper_threshold", 0..=MAX_THRESHOLD).unwrap_or(0);
+        let lower_threshold = server.integer(errors, "lower_threshold", 0..=upper_threshold).unwrap_or(0);
+        let Some(found) = server.required_string(errors, "address") else { continue };
+        let port = service.map_or(1, |service| service.port());
+        let Some(address) = server_address(found.value, port) else {
+            let text = format!(
+                "\"{}\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+                found.value
+            );
+            server.error(errors, &found.at, "address", text);
+            continue;
+        };
+        if let Some(service) = service
+            && service.is_ipv4() != address.is_ipv4()
+        {
+            let family = if service.is_ipv4() { "IPv4" } else { "IPv6" };
+            server.error(
+                errors,
+                &found.at,
+                "address",
+                format!("{address} is not {family} as its service is"),
+            );
+        }
+        if !known.insert(address) {
+            server.error(errors, &found.at, "address", format!("{address} stands twice in this service"));
+        }
+        servers.push(RealServer { address, weight, forward, upper_threshold, lower_threshold });
+    }
+    servers
+}
+
+/// Without a port: that of the service.
+fn server_address(typed: &str, service_port: u16) -> Option<SocketAddr> {
+    let address = match typed.parse::<SocketAddr>() {
+        Ok(address) => address,
+        Err(_) => SocketAddr::new(typed.parse::<IpAddr>().ok()?, service_port),
+    };
+    let ip = address.ip();
+    (address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()).then_some(address)
+}

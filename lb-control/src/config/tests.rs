@@ -1,0 +1,326 @@
+//! Each thing that can be wrong with a config file, and the exact line that says so.
+
+use lb_core::ipvs::SchedulerKind;
+use lb_core::tables::Protocol;
+
+use super::*;
+
+const GOOD: &str = r#"
+[dataplane]
+workers = [1]
+
+[[port]]
+name = "wan"
+device = "net_af_xdp0,iface=veth0"
+"#;
+
+/// The messages for `GOOD` with `more` behind it; `GOOD` has 8 lines, so `more` starts in line 8.
+fn errors_with(more: &str) -> Vec<String> {
+    let text = format!("{GOOD}{more}");
+    Config::parse(&text).expect_err("an invalid config").iter().map(ToString::to_string).collect()
+}
+
+fn errors_of(text: &str) -> Vec<String> {
+    Config::parse(text).expect_err("an invalid config").iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_documented_example_is_read_as_written() {
+    let config = Config::parse(
+        r#"
+        [dataplane]
+        workers = [1, 3]
+        driver_args = ["--no-pci"]
+        memory_mb = 256
+        huge_pages = false
+        max_connections = 2000
+        max_ipv6_connections = 1000
+        max_servers = 100
+        idle = "sleep"
+        forwarding = false
+
+        [[port]]
+        name = "wan"
+        device = "net_af_xdp0,iface=veth0"
+        addresses = ["192.0.2.1/24", "2001:db8::1/64"]
+        outside = true
+        mtu = 9000
+
+        [api]
+        socket = "/tmp/lb.sock"
+        http = "127.0.0.1:9477"
+
+        [timeouts]
+        tcp = 10
+        tcp_fin = 20
+        udp = 30
+
+        [[virtual_service]]
+        address = "192.0.2.10:80"
+        protocol = "udp"
+        scheduler = "wrr"
+        real_servers = [
+          { address = "10.0.0.11:8080", weight = 5, forward = "masq", upper_threshold = 9, lower_threshold = 3 },
+          { address = "10.0.0.12" },
+        ]
+        "#,
+    )
+    .expect("valid");
+    assert_eq!(
+        config.dataplane,
+        Dataplane {
+            workers: vec![1, 3],
+            driver_args: vec!["--no-pci".into()],
+            memory_mb: 256,
+            huge_pages: false,
+            max_connections: 2000,
+            max_ipv6_connections: 1000,
+            max_servers: 100,
+            idle: Idle::Sleep,
+            forwarding: false,
+        }
+    );
+    let port = &config.ports[0];
+    assert_eq!((port.name.as_str(), port.outside, port.mtu), ("wan", true, 9000));
+    assert_eq!(port.addresses[1], PortAddress { address: "2001:db8::1".parse().unwrap(), len: 64 });
+    assert_eq!(config.api.http, Some("127.0.0.1:9477".parse().unwrap()));
+    assert_eq!(config.api.socket, PathBuf::from("/tmp/lb.sock"));
+    let settings = config.settings();
+    assert_eq!((settings.tcp.as_secs(), settings.tcp_fin.as_secs(), settings.udp.as_secs()), (10, 20, 30));
+    assert!(!settings.forwarding);
+    let service = &config.services[0];
+    assert_eq!((service.key.protocol, service.key.port), (Protocol::UDP, 80));
+    assert_eq!(service.scheduler, SchedulerKind::Wrr);
+    let first = service.servers[0];
+    assert_eq!((first.weight, first.upper_threshold, first.lower_threshold), (5, 9, 3));
+    assert_eq!(service.servers[1].address, "10.0.0.12:80".parse().unwrap(), "the service's port");
+    assert_eq!(service.servers[1].weight, 1);
+}
+
+#[test]
+fn what_is_absent_has_its_documented_default() {
+    let config = Config::parse(GOOD).expect("valid");
+    let d = &config.dataplane;
+    assert_eq!((d.memory_mb, d.huge_pages, d.max_connections, d.idle), (512, true, 1_000_000, Idle::Auto));
+    assert_eq!((d.max_ipv6_connections, d.max_servers, d.forwarding), (1_000_000, 65_536, true));
+    assert_eq!(config.api, Api { socket: "/run/lb/api.sock".into(), http: None });
+    assert_eq!(config.timeouts, Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
+    assert_eq!((config.ports[0].mtu, config.ports[0].outside), (1500, false));
+    assert!(config.services.is_empty());
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
+    assert_eq!(
+        errors_with("[timeouts]\ntcpfin = 3\n"),
+        ["line 9: timeouts: tcpfin: unknown key (did you mean tcp_fin?); allowed: tcp, tcp_fin, udp"]
+    );
+    assert_eq!(
+        errors_with("[apj]\nsocket = 3\n"),
+        [
+            "line 8: apj: unknown key (did you mean api?); allowed: dataplane, port, api, timeouts, virtual_service"
+        ]
+    );
+    assert_eq!(
+        errors_with(
+            "[[virtual_service]]\naddress = \"192.0.2.10:80\"\nreal_servers = [\n{ adress = \"10.0.0.1:1\" }]\n"
+        ),
+        [
+            "line 11: virtual_service 192.0.2.10:80: real server number 1: address: missing; \
+             required: \"address:port\" or \"address\": the service's port",
+            "line 11: virtual_service 192.0.2.10:80: real server number 1: adress: unknown key (did you mean address?); \
+             allowed: address, weight, forward, upper_threshold, lower_threshold",
+        ]
+    );
+}
+
+#[test]
+fn every_error_is_reported_at_once_in_the_order_of_lines() {
+    assert_eq!(
+        errors_of(
+            "[dataplane]\nworkers = [1, 1, 5000]\nmemory_mb = 7\nhuge_pages = \"yes\"\nidle = \"sleeep\"\nmax_connections = 1_000.5\n"
+        ),
+        [
+            "line 1: port: missing; required: a table [[port]] with name and device for each port",
+            "line 2: dataplane: workers: CPU 1 stands twice",
+            "line 2: dataplane: workers: 5000 is outside 0..=1023",
+            "line 3: dataplane: memory_mb: 7 is outside 64..=1048576",
+            "line 4: dataplane: huge_pages: expected true or false, found a string: \"yes\"",
+            "line 5: dataplane: idle: \"sleeep\" is unknown (did you mean \"sleep\"?); allowed: \"auto\", \"poll\", \"pause\", \"sleep\"",
+            "line 6: dataplane: max_connections: expected an integer in 1024..=268435456, found a float: 1_000.5",
+        ]
+    );
+}
+
+#[test]
+fn a_weight_out_of_range_names_the_server_as_typed() {
+    assert_eq!(
+        errors_with(
+            "[[virtual_service]]\naddress = \"192.0.2.10:80\"\nreal_servers = [\n  { address = \"10.0.1.9:8080\", weight = 70000 },\n]\n"
+        ),
+        [
+            "line 11: virtual_service 192.0.2.10:80: real server 10.0.1.9:8080: weight: 70000 is outside 0..=65535"
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_built_yet_is_refused_by_name() {
+    assert_eq!(
+        errors_with(
+            r#"[[virtual_service]]
+address = "192.0.2.10:80"
+scheduler = "sh"
+protocol = "sctp"
+persistence = 300
+real_servers = [{ address = "10.0.0.11:8080", forward = "direct" }]
+[[virtual_service]]
+fwmark = 7
+"#
+        ),
+        [
+            "line 10: virtual_service 192.0.2.10:80: scheduler: \"sh\" is not built yet; allowed: \"rr\", \"wrr\", \"lc\", \"wlc\"",
+            "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
+            "line 12: virtual_service 192.0.2.10:80: persistence: not built yet",
+            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
+             allowed: \"masq\"",
+            "line 15: virtual_service number 2: fwmark: not built yet",
+        ]
+    );
+}
+
+#[test]
+fn duplicates_are_refused() {
+    assert_eq!(
+        errors_with(
+            r#"[[port]]
+name = "wan"
+device = "net_af_xdp0,iface=veth0"
+[[virtual_service]]
+address = "192.0.2.10:80"
+real_servers = [{ address = "10.0.0.11" }, { address = "10.0.0.11:80" }]
+[[virtual_service]]
+address = "192.0.2.10:80"
+[[virtual_service]]
+address = "192.0.2.10:80"
+protocol = "udp"
+"#
+        ),
+        [
+            "line 9: port wan: name: \"wan\" stands twice",
+            "line 10: port wan: device: \"net_af_xdp0,iface=veth0\" is taken by port wan",
+            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:80: address: 10.0.0.11:80 stands twice in this service",
+            "line 15: virtual_service 192.0.2.10:80: address: 192.0.2.10:80 stands twice: also in line 12",
+        ]
+    );
+}
+
+#[test]
+fn addresses_that_cannot_be_are_refused_with_an_example() {
+    assert_eq!(
+        errors_with(
+            r#"[[port]]
+name = "a/b"
+device = ""
+addresses = ["192.0.2.1", "192.0.2.1/33"]
+[api]
+socket = "lb.sock"
+http = "9477"
+[[virtual_service]]
+address = "192.0.2.10"
+[[virtual_service]]
+address = "192.0.2.10:0"
+[[virtual_service]]
+address = "[2001:db8::10]:53"
+real_servers = [{ address = "10.0.0.11:53" }, { address = "10.0.0.300" }]
+"#
+        ),
+        [
+            "line 9: port a/b: name: \"a/b\" is no name of a Linux interface: 1 to 15 characters of A-Z a-z 0-9 _ . -",
+            "line 10: port a/b: device: \"\" is no PCI address or DPDK vdev",
+            "line 11: port a/b: addresses: \"192.0.2.1\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
+            "line 11: port a/b: addresses: \"192.0.2.1/33\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
+            "line 13: api: socket: \"lb.sock\" is no absolute path of at most 107 bytes",
+            "line 14: api: http: \"9477\" is no address with port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"",
+            "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\"",
+            "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence, which is not built yet",
+            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is",
+            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+        ]
+    );
+}
+
+#[test]
+fn a_lower_threshold_above_the_upper_one_is_refused() {
+    assert_eq!(
+        errors_with(
+            "[[virtual_service]]\naddress = \"192.0.2.10:80\"\nreal_servers = [{ address = \"10.0.0.1\", upper_threshold = 5, lower_threshold = 6 }]\n"
+        ),
+        ["line 10: virtual_service 192.0.2.10:80: real server 10.0.0.1: lower_threshold: 6 is outside 0..=5"]
+    );
+}
+
+#[test]
+fn a_table_of_the_wrong_kind_is_refused() {
+    assert_eq!(
+        errors_of("dataplane = 3\n[port]\nname = \"wan\"\n"),
+        [
+            "line 1: dataplane: expected a table, found an integer",
+            "line 2: port: expected a list of tables: [[port]]",
+        ]
+    );
+    assert_eq!(
+        errors_of("[dataplane]\nworkers = []\n[[port]]\n"),
+        [
+            "line 2: dataplane: workers: 0 workers are outside 1..=64",
+            "line 3: port number 1: name: missing; required: 1 to 15 characters of A-Z a-z 0-9 _ . -",
+            "line 3: port number 1: device: missing; required: DPDK's",
+        ]
+    );
+}
+
+#[test]
+fn broken_syntax_is_reported_with_its_line() {
+    let errors = errors_with("[timeouts]\ntcp = \nudp = 4\n");
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].starts_with("line 9: "), "{errors:?}");
+    assert!(Config::parse("\u{0}\u{1}[[[").is_err());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let error = Config::load(Path::new("/nowhere/lb.toml")).expect_err("no such file");
+    assert_eq!(error.to_string(), "/nowhere/lb.toml: No such file or directory (os error 2)");
+}
+
+#[test]
+fn errors_of_a_file_start_with_its_name_and_line() {
+    let file = std::env::temp_dir().join(format!("lb-config-{}.toml", std::process::id()));
+    std::fs::write(&file, "[dataplane]\nworkers = [1]\nmemory_mb = 1\n").expect("writable");
+    let error = Config::load(&file).expect_err("invalid").to_string();
+    std::fs::remove_file(&file).expect("removable");
+    let name = file.display();
+    assert_eq!(
+        error,
+        format!(
+            "{name}:1: port: missing; required: a table [[port]] with name and device for each port\n\
+             {name}:3: dataplane: memory_mb: 1 is outside 64..=1048576"
+        )
+    );
+}
+
+#[test]
+fn every_example_config_is_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect(folder) {
+        let path = entry.expect("readable").path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            if let Err(error) = Config::load(&path) {
+                panic!("{error}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "examples are missing in {folder}: found {seen}");
+}

@@ -1,0 +1,138 @@
+//! A data plane without packets, for tests: it adopts tables when it is told to, and counts what it is told to.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::{PortId, ServerId};
+use lb_core::path::FlowView;
+use lb_core::tables::{InterfaceId, Protocol, Tables};
+use lb_core::time::Timeout;
+
+use super::{Control, Host};
+use crate::compile::Network;
+use crate::config::{Config, PortAddress};
+use crate::plane::{Plane, PortState};
+
+pub(crate) struct FakePlane {
+    pub(crate) workers: Vec<Arc<WorkerCounters>>,
+    pub(crate) published: Mutex<Vec<Arc<Tables>>>,
+    /// Workers do not adopt what is published.
+    pub(crate) is_deaf: AtomicBool,
+    /// Connections that are listed.
+    pub(crate) flows: AtomicU32,
+    /// How many of them were asked for.
+    pub(crate) listed: AtomicU32,
+}
+
+impl FakePlane {
+    pub(crate) fn new(workers: usize) -> Arc<FakePlane> {
+        let workers: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
+        workers.iter().for_each(|worker| worker.flows.capacity.set(500));
+        Arc::new(FakePlane {
+            workers,
+            published: Mutex::default(),
+            is_deaf: AtomicBool::new(false),
+            flows: AtomicU32::new(0),
+            listed: AtomicU32::new(0),
+        })
+    }
+
+    pub(crate) fn tables(&self) -> Arc<Tables> {
+        self.published.lock().expect("not poisoned").last().expect("something was published").clone()
+    }
+
+    pub(crate) fn publications(&self) -> usize {
+        self.published.lock().expect("not poisoned").len()
+    }
+}
+
+impl Plane for FakePlane {
+    fn publish(&self, tables: Arc<Tables>) {
+        if !self.is_deaf.load(Relaxed) {
+            self.workers.iter().for_each(|worker| worker.turns.generation.set(tables.generation.into()));
+        }
+        self.published.lock().expect("not poisoned").push(tables);
+    }
+
+    fn counters(&self) -> &[Arc<WorkerCounters>] {
+        &self.workers
+    }
+
+    fn ports(&self) -> Vec<PortState> {
+        let mac = [2, 0, 0, 0, 0, 0xab];
+        vec![PortState { mac, link_up: true, rx_missed: 3, ..PortState::default() }]
+    }
+
+    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+        for n in 0..self.flows.load(Relaxed) {
+            self.listed.store(n + 1, Relaxed);
+            let address = |first| (IpAddr::V4(Ipv4Addr::from(first + n)), 80);
+            let view = FlowView {
+                protocol: Protocol::TCP,
+                client: address(0x0b00_0000),
+                virtual_: address(0xc000_0201 - n),
+                server: address(0x0a00_0000),
+                server_id: ServerId(0),
+                state: "ESTABLISHED",
+                expires_in: Timeout::from_secs(899),
+            };
+            if visit(view).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
+        None
+    }
+
+    fn cycles_per_second(&self) -> u64 {
+        2_000_000_000
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Clone, Default)]
+pub(crate) struct FakeHost {
+    pub(crate) addresses: Arc<Mutex<Vec<(PortId, Vec<PortAddress>)>>>,
+    pub(crate) kept: Arc<Mutex<Vec<IpAddr>>>,
+}
+
+impl Host for FakeHost {
+    fn set_addresses(&self, port: PortId, addresses: &[PortAddress]) {
+        self.addresses.lock().expect("not poisoned").push((port, addresses.to_vec()));
+    }
+
+    fn keep_neighbours(&self, mut hosts: Vec<IpAddr>) {
+        hosts.sort();
+        *self.kept.lock().expect("not poisoned") = hosts;
+    }
+}
+
+const HEAD: &str = r#"
+[dataplane]
+workers = [4, 6]
+max_servers = 64
+[[port]]
+name = "wan"
+device = "net_null0"
+"#;
+
+/// A config with two workers, a port and `more`.
+pub(crate) fn config(more: &str) -> Config {
+    Config::parse(&format!("{HEAD}{more}")).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+/// A daemon with that config over a fake plane.
+pub(crate) fn start(more: &str) -> (Control, Arc<FakePlane>, FakeHost) {
+    let (plane, host) = (FakePlane::new(2), FakeHost::default());
+    let network = Network::default();
+    let control =
+        Control::start(config(more), "lb.toml".into(), plane.clone(), Box::new(host.clone()), &network)
+            .unwrap_or_else(|error| panic!("{error}"));
+    (control, plane, host)
+}

@@ -1,0 +1,138 @@
+//! The Linux side of the ports: what the daemon wants of the twins, carried out one after the other.
+//!
+//! Only the newest wish counts, so that a burst of changes costs the kernel one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tracing::warn;
+
+use lb_core::ids::PortId;
+
+use super::{Handle, Host};
+use crate::compile::Network;
+use crate::config::{Config, PortAddress};
+use crate::plane::Plane;
+use crate::twin::{Twin, TwinError, TwinPort, TwinView};
+
+/// How often the workers' questions for neighbours are collected, and how many at a time.
+const ASK_EVERY: Duration = Duration::from_millis(2);
+const ASKED_AT_ONCE: usize = 1024;
+/// At most so often is what Linux says published.
+const PUBLISH_EVERY: Duration = Duration::from_millis(5);
+
+/// All that is wanted of the twins.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Wanted {
+    /// By port.
+    addresses: Vec<Vec<PortAddress>>,
+    kept: Vec<IpAddr>,
+}
+
+/// Passes wishes on to the twin's task.
+pub(super) struct TwinHost {
+    wanted: watch::Sender<Wanted>,
+}
+
+impl Host for TwinHost {
+    fn set_addresses(&self, port: PortId, addresses: &[PortAddress]) {
+        self.wanted.send_modify(|wanted| {
+            if let Some(of_port) = wanted.addresses.get_mut(port.index()) {
+                *of_port = addresses.to_vec();
+            }
+        });
+    }
+
+    fn keep_neighbours(&self, hosts: Vec<IpAddr>) {
+        self.wanted.send_modify(|wanted| wanted.kept = hosts);
+    }
+}
+
+impl From<TwinView> for Network {
+    fn from(view: TwinView) -> Network {
+        Network { interfaces: view.interfaces, routes: view.routes, neighbours: view.neighbours }
+    }
+}
+
+/// The ports in the words of the twin.
+pub(super) fn twin_ports(config: &Config) -> Vec<TwinPort> {
+    let port = |(index, port): (usize, &crate::config::Port)| TwinPort {
+        name: port.name.clone(),
+        id: PortId(index as u16),
+        outside: port.outside,
+    };
+    config.ports.iter().enumerate().map(port).collect()
+}
+
+fn nets(addresses: &[PortAddress]) -> Vec<IpNet> {
+    addresses.iter().filter_map(|a| IpNet::new(a.address, a.len).ok()).collect()
+}
+
+impl TwinHost {
+    /// Brings the twins up with the config's addresses, then carries out what is wanted in a task of its own.
+    ///
+    /// # Errors
+    /// The kernel's reason, and the port.
+    pub(super) async fn start(twin: Arc<Twin>, config: &Config) -> Result<TwinHost, TwinError> {
+        let mut addresses = Vec::new();
+        for (index, port) in config.ports.iter().enumerate() {
+            twin.set_addresses(PortId(index as u16), &nets(&port.addresses)).await?;
+            addresses.push(port.addresses.clone());
+        }
+        let (wanted, receiver) = watch::channel(Wanted { addresses, kept: Vec::new() });
+        tokio::spawn(carry_out(twin, receiver));
+        Ok(TwinHost { wanted })
+    }
+}
+
+async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>) {
+    let mut done = wanted.borrow_and_update().clone();
+    while wanted.changed().await.is_ok() {
+        let next = wanted.borrow_and_update().clone();
+        for (index, (addresses, old)) in next.addresses.iter().zip(&done.addresses).enumerate() {
+            if addresses != old
+                && let Err(error) = twin.set_addresses(PortId(index as u16), &nets(addresses)).await
+            {
+                warn!("{error}");
+            }
+        }
+        if next.kept != done.kept {
+            // A twin that has stopped is reported where its views are followed.
+            let _ = twin.keep_resolved(next.kept.clone()).await;
+        }
+        done = next;
+    }
+}
+
+/// Publishes what Linux says, at once and then not more often than every [`PUBLISH_EVERY`], until the twin ends.
+pub(super) async fn follow(twin: Arc<Twin>, control: Handle) {
+    let mut view = twin.changed();
+    loop {
+        let network = Network::from(view.borrow_and_update().clone());
+        if control.ask(move |control| control.use_network(&network)).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(PUBLISH_EVERY).await;
+        if view.changed().await.is_err() {
+            let problem = Some("the mirror of Linux's routes and neighbours has stopped".to_owned());
+            let _ = control.ask(move |control| control.set_twin_problem(problem)).await;
+            return;
+        }
+    }
+}
+
+/// Passes the workers' questions for neighbours on to Linux.
+pub(super) async fn resolve(twin: Arc<Twin>, plane: Arc<dyn Plane>) {
+    let mut interval = tokio::time::interval(ASK_EVERY);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        for (interface, address) in std::iter::from_fn(|| plane.next_question()).take(ASKED_AT_ONCE) {
+            twin.resolve(interface, address);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The daemon's heart: one task owns all that can change, everybody else asks it.
+//!
+//! ```text
+//! API ────┐
+//! SIGHUP ─┼→ Handle ─(bounded queue)→ Control { model, statistics, tables } ─publish→ workers
+//! twin ───┘                             │ every 250 ms: watchdog, ids to free; every 2 s: rates
+//! ```
+//!
+//! A request is a closure that runs on that task, between two others: no lock, and each sees a whole state.
+
+mod cpus;
+mod host;
+mod run;
+mod socket;
+mod views;
+mod watch;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+use tracing::{info, warn};
+
+use lb_core::ids::PortId;
+use lb_core::tables::{Settings, Tables};
+
+use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
+use crate::compile::{Compiler, Network};
+use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
+use crate::model::{Change, Limits, Model};
+use crate::plane::Plane;
+use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
+
+pub use cpus::leave_to_workers;
+pub use run::{Setup, StartProblem, listen_http, run};
+pub use socket::{Socket, SocketError};
+pub(crate) use views::VERSION;
+use watch::Watch;
+
+/// Requests that wait for the control task; whoever asks more waits.
+const REQUESTS: usize = 256;
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+/// Changes of one reload that are logged one by one.
+const CHANGES_LOGGED: usize = 100;
+
+/// The Linux side of the ports, as far as the daemon tells it something. What it tells the daemon comes by
+/// [`Control::use_network`] and [`Control::set_twin_problem`].
+pub trait Host: Send + 'static {
+    /// Makes these the addresses that the config file puts on a port's twin.
+    fn set_addresses(&self, port: PortId, addresses: &[PortAddress]);
+    /// Names the hosts whose neighbour entries are kept fresh: the real servers.
+    fn keep_neighbours(&self, hosts: Vec<IpAddr>);
+}
+
+/// All that can change. Lives on one task; see [`Handle`].
+pub struct Control {
+    model: Model,
+    statistics: Statistics,
+    compiler: Compiler,
+    /// Those that the config file sets; timeouts are the model's.
+    settings: Settings,
+    /// What the file said last, with the values that need a restart as they are in use.
+    config: Config,
+    config_path: PathBuf,
+    plane: Arc<dyn Plane>,
+    host: Box<dyn Host>,
+    watch: Watch,
+    twin_problem: Option<String>,
+    ready_since: Instant,
+}
+
+/// Room in the tables for what the config asks.
+fn limits(config: &Config) -> Limits {
+    let servers = config.dataplane.max_servers as usize;
+    Limits { services: servers, servers }
+}
+
+/// Finds out whether a valid config's services can be made.
+///
+/// # Errors
+/// The first that cannot, in one line.
+pub fn check(config: &Config) -> Result<(), ErrorBody> {
+    let mut model = Model::new(limits(config));
+    let reload = Reload::first(config, &model);
+    model.apply_all(&reload.commands).map(drop).map_err(|(_, error)| error)
+}
+
+impl Control {
+    /// Makes the config's services and publishes the first tables.
+    ///
+    /// # Errors
+    /// As [`check`].
+    pub fn start(
+        config: Config,
+        config_path: PathBuf,
+        plane: Arc<dyn Plane>,
+        host: Box<dyn Host>,
+        network: &Network,
+    ) -> Result<Control, ErrorBody> {
+        let mut control = Control {
+            model: Model::new(limits(&config)),
+            statistics: Statistics::default(),
+            compiler: Compiler::default(),
+            settings: config.settings(),
+            watch: Watch::new(plane.counters(), Instant::now()),
+            config_path,
+            plane,
+            host,
+            twin_problem: None,
+            ready_since: Instant::now(),
+            config,
+        };
+        // No publication yet: the tables with the services follow at once.
+        let _ = control.compiler.with_network(network);
+        let first = Reload::first(&control.config, &control.model);
+        let change = control.model.apply_all(&first.commands).map_err(|(_, error)| error)?;
+        control.settle(&Change { publish: true, ..change });
+        Ok(control)
+    }
+
+    /// Serves requests until every [`Handle`] is gone.
+    pub fn spawn(self) -> Handle {
+        let (jobs, queue) = mpsc::channel(REQUESTS);
+        tokio::spawn(self.run(queue));
+        Handle { jobs }
+    }
+
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let interval = |every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        let mut watch = interval(WATCH_EVERY);
+        let mut estimate = interval(Duration::from_secs(ESTIMATE_EVERY_SECS));
+        loop {
+            tokio::select! {
+                job = jobs.recv() => match job {
+                    Some(job) => job(&mut self),
+                    None => return,
+                },
+                _ = watch.tick() => self.look_after(Instant::now()),
+                _ = estimate.tick() => self.statistics.estimate(self.plane.counters()),
+            }
+        }
+    }
+
+    /// Does a batch of commands; all of it takes effect at one moment.
+    pub fn batch(&mut self, batch: &Batch) -> BatchReply {
+        let mut reply = BatchReply::default();
+        let mut change = Change::default();
+        match batch.on_error {
+            OnError::Continue => {
+                for (index, command) in batch.commands.iter().enumerate() {
+                    match self.model.apply(command) {
+                        Ok(done) => {
+                            change.zeroed_services.extend(done.zeroed_services);
+                            change.zeroed_servers.extend(done.zeroed_servers);
+                            change.publish |= done.publish;
+                            reply.done += 1;
+                        }
+                        Err(error) => reply.failed.push(Failure { index, error }),
+                    }
+                }
+            }
+            OnError::Rollback => match self.model.apply_all(&batch.commands) {
+                Ok(done) => {
+                    change = done;
+                    reply.done = batch.commands.len();
+                }
+                Err((index, error)) => reply.failed.push(Failure { index, error }),
+            },
+        }
+        self.settle(&change);
+        reply
+    }
+
+    /// Takes over what a new config file says (`docs/config.md`, "Reload"): wholly or not at all.
+    ///
+    /// # Errors
+    /// What cannot be done; then nothing is changed.
+    pub fn reload(&mut self, new: Config) -> Result<Reload, ErrorBody> {
+        let reload = Reload::between(&self.config, &new, &self.model);
+        let mut change = self.model.apply_all(&reload.commands).map_err(|(_, error)| error)?;
+        if let Some(forwarding) = reload.forwarding {
+            self.settings.forwarding = forwarding;
+            change.publish = true;
+        }
+        self.settle(&change);
+        self.config = self.config.followed_by(new);
+        for (index, port) in self.config.ports.iter().enumerate() {
+            if reload.addresses.iter().any(|change| change.port == port.name) {
+                self.host.set_addresses(PortId(index as u16), &port.addresses);
+            }
+        }
+        log_reload(&reload);
+        Ok(reload)
+    }
+
+    /// Publishes tables with what Linux says now.
+    pub fn use_network(&mut self, network: &Network) {
+        if let Some(tables) = self.compiler.with_network(network) {
+            self.plane.publish(tables);
+        }
+    }
+
+    /// `Some`: the twins do not work, and why.
+    pub fn set_twin_problem(&mut self, problem: Option<String>) {
+        match (&self.twin_problem, &problem) {
+            (None, Some(why)) => warn!(problem = %why, "twin is down"),
+            (Some(_), None) => info!("twin is up again"),
+            _ => {}
+        }
+        self.twin_problem = problem;
+    }
+
+    /// Why the daemon does not do what it should: one line each; empty when it is ready.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.watch.problems(Instant::now(), &self.config.dataplane.workers);
+        let published = self.compiler.current().generation;
+        for (index, worker) in self.plane.counters().iter().enumerate() {
+            let used = worker.turns.generation.get();
+            if used != u64::from(published) {
+                problems.push(format!("worker {index} uses tables {used}, published are {published}"));
+            }
+        }
+        problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
+        problems
+    }
+
+    pub fn tables(&self) -> &Arc<Tables> {
+        self.compiler.current()
+    }
+
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    pub fn plane(&self) -> &Arc<dyn Plane> {
+        &self.plane
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Has the statistics, the workers and the twins follow a change of the model.
+    fn settle(&mut self, change: &Change) {
+        let workers = self.plane.counters();
+        if change.publish {
+            self.statistics.follow(self.model.services(), workers);
+        }
+        self.statistics.zero(&change.zeroed_services, &change.zeroed_servers, workers);
+        if change.publish {
+            let tables = self.compiler.with_model(&self.model, self.settings);
+            self.plane.publish(tables);
+            self.host.keep_neighbours(views::server_addresses(&self.model));
+        }
+    }
+
+    /// Notices workers that stand still, and frees the ids of removed real servers without connections.
+    fn look_after(&mut self, now: Instant) {
+        let workers = self.plane.counters();
+        self.watch.look(workers, now, &self.config.dataplane.workers);
+        let published = u64::from(self.compiler.current().generation);
+        // Before all have adopted them, a worker may still bind a connection to a removed server.
+        let is_adopted = workers.iter().all(|worker| worker.turns.generation.get() == published);
+        if is_adopted && self.model.removed_servers().next().is_some() {
+            let released = self.model.release(|id| crate::stats::connections(workers, id) != (0, 0));
+            if released > 0 {
+                let kept: hashbrown::HashSet<_> = self.model.removed_servers().collect();
+                let in_use: hashbrown::HashSet<_> =
+                    self.model.services().flat_map(|s| &s.servers).map(|server| server.id).collect();
+                self.statistics.forget(|id| kept.contains(&id) || in_use.contains(&id));
+            }
+        }
+    }
+}
+
+impl Config {
+    /// `new`, with the values that need a restart as they are in use.
+    fn followed_by(&self, new: Config) -> Config {
+        let mut dataplane = self.dataplane.clone();
+        dataplane.forwarding = new.dataplane.forwarding;
+        let mut ports = self.ports.clone();
+        for port in &mut ports {
+            if let Some(named) = new.ports.iter().find(|named| named.name == port.name) {
+                port.addresses.clone_from(&named.addresses);
+            }
+        }
+        Config { dataplane, ports, api: self.api.clone(), ..new }
+    }
+}
+
+fn log_reload(reload: &Reload) {
+    for key in &reload.restart {
+        warn!("reload: needs a restart: {key}");
+    }
+    for command in reload.commands.iter().take(CHANGES_LOGGED) {
+        info!("reload: {}", Said(command));
+    }
+    if let Some(more @ 1..) = reload.commands.len().checked_sub(CHANGES_LOGGED) {
+        info!("reload: and {more} changes more");
+    }
+    for AddressChange { port, address, is_added } in &reload.addresses {
+        info!("reload: port {port}: address {address} {}", if *is_added { "added" } else { "removed" });
+    }
+    if let Some(forwarding) = reload.forwarding {
+        info!("reload: forwarding is {}", if forwarding { "on" } else { "off" });
+    }
+    let changes = reload.commands.len() + reload.addresses.len() + usize::from(reload.forwarding.is_some());
+    info!(changes, "reloaded");
+}
+
+type Job = Box<dyn FnOnce(&mut Control) + Send>;
+
+/// How everybody else asks the control task.
+#[derive(Clone)]
+pub struct Handle {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Handle {
+    /// Has `question` answered between two other requests.
+    ///
+    /// # Errors
+    /// `Unavailable` when the control task has ended.
+    pub async fn ask<A: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Control) -> A + Send + 'static,
+    ) -> Result<A, ErrorBody> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |control| {
+            // Nobody may be waiting any more.
+            let _ = reply.send(question(control));
+        });
+        let stopping = || ErrorBody::new(ErrorKind::Unavailable, "the daemon is stopping");
+        self.jobs.send(job).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Does one command, as from the API.
+    ///
+    /// # Errors
+    /// The model's, or `Unavailable`.
+    pub async fn command(&self, command: Command) -> Result<(), ErrorBody> {
+        let batch = Batch { commands: vec![command], on_error: OnError::Continue };
+        let reply = self.ask(move |control| control.batch(&batch)).await?;
+        reply.failed.into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fake;
+#[cfg(test)]
+mod tests;

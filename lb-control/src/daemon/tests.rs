@@ -1,0 +1,224 @@
+//! The control task over a fake data plane.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use lb_core::ids::{PortId, ServerId};
+use lb_core::tables::{Interface, Interfaces};
+
+use super::fake::{config, start};
+use super::*;
+use crate::api::types::{ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
+
+const SERVICE: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:80"
+scheduler = "rr"
+real_servers = [{ address = "10.0.0.1" }, { address = "10.0.0.2" }]
+"#;
+
+fn service() -> ServiceAddress {
+    "tcp/192.0.2.1:80".parse().expect("an address")
+}
+
+fn delete(server: &str) -> Command {
+    Command::DeleteServer { service: service(), server: server.parse().expect("an address") }
+}
+
+fn add(server: &str) -> Command {
+    Command::AddServer { service: service(), server: ServerSpec::new(server.parse().expect("an address")) }
+}
+
+fn batch(commands: Vec<Command>, on_error: OnError) -> Batch {
+    Batch { commands, on_error }
+}
+
+#[test]
+fn the_first_tables_hold_the_files_services_and_timeouts() {
+    let (control, plane, host) = start(&format!("[timeouts]\nudp = 10\n{SERVICE}"));
+    assert_eq!(plane.publications(), 1);
+    let tables = plane.tables();
+    assert_eq!((tables.services.len(), tables.settings.udp.as_secs()), (1, 10));
+    assert!(tables.generation > 0, "0 says that a worker has no tables");
+    assert_eq!(*host.kept.lock().unwrap(), ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    assert_eq!(control.problems(), [""; 0]);
+}
+
+#[test]
+fn a_batch_is_published_once_and_failures_are_told_by_place() {
+    let (mut control, plane, _) = start(SERVICE);
+    let commands = vec![add("10.0.0.3:80"), add("10.0.0.1:80"), delete("10.0.0.9:80"), add("10.0.0.4:80")];
+    let reply = control.batch(&batch(commands, OnError::Continue));
+    assert_eq!(reply.done, 2);
+    let failed: Vec<_> = reply.failed.iter().map(|failure| (failure.index, failure.error.error)).collect();
+    assert_eq!(failed, [(1, ErrorKind::ServerExists), (2, ErrorKind::NoSuchServer)]);
+    assert_eq!(plane.publications(), 2);
+    assert_eq!(plane.tables().services.iter().next().unwrap().servers.len(), 4);
+}
+
+#[test]
+fn a_batch_with_rollback_that_fails_changes_and_publishes_nothing() {
+    let (mut control, plane, _) = start(SERVICE);
+    let commands = vec![add("10.0.0.3:80"), add("10.0.0.1:80"), Command::Flush];
+    let reply = control.batch(&batch(commands, OnError::Rollback));
+    assert_eq!((reply.done, reply.failed.len(), reply.failed[0].index), (0, 1, 1));
+    assert_eq!(plane.publications(), 1);
+    assert_eq!(control.services(None).unwrap()[0].servers.len(), 2);
+}
+
+#[test]
+fn a_command_that_changes_no_table_publishes_none() {
+    let (mut control, plane, _) = start(SERVICE);
+    let commands = vec![
+        Command::Zero { service: None },
+        Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 0, udp: 0 }),
+        Command::EditService(ServiceSpec::new(service(), "rr")),
+    ];
+    assert_eq!(control.batch(&batch(commands, OnError::Continue)).done, 3);
+    assert_eq!(plane.publications(), 1);
+}
+
+#[test]
+fn an_unchanged_file_publishes_nothing_at_a_reload() {
+    let (mut control, plane, host) = start(SERVICE);
+    let reload = control.reload(config(SERVICE)).expect("nothing to do");
+    assert!(reload.is_empty());
+    assert_eq!(plane.publications(), 1);
+    assert!(host.addresses.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_reload_keeps_ids_of_what_stays() {
+    let (mut control, plane, _) = start(SERVICE);
+    let before = plane.tables();
+    let server = |tables: &Tables, ip: &str| {
+        let service = tables.services.iter().next().expect("there").clone();
+        service.servers.iter().find(|s| s.address.to_string() == ip).expect("there").id
+    };
+    let kept = server(&before, "10.0.0.1");
+    control.reload(config(&SERVICE.replace("10.0.0.2", "10.0.0.3"))).expect("right");
+    assert_eq!(server(&plane.tables(), "10.0.0.1"), kept);
+    assert_eq!(plane.publications(), 2);
+}
+
+#[test]
+fn a_reload_that_cannot_be_done_changes_nothing() {
+    let (mut control, plane, _) = start(SERVICE);
+    let many: Vec<_> = (1..=70).map(|n| format!("{{ address = \"10.0.1.{n}\" }}")).collect();
+    let more = SERVICE.replace("{ address = \"10.0.0.2\" }", &many.join(", "));
+    let error = control.reload(config(&more)).expect_err("64 servers at most");
+    assert_eq!(error.error, ErrorKind::Full);
+    assert_eq!(plane.publications(), 1);
+    assert_eq!(control.services(None).unwrap()[0].servers.len(), 2);
+    assert!(control.reload(config(SERVICE)).expect("the file of before").is_empty());
+}
+
+#[test]
+fn what_needs_a_restart_is_said_again_until_it_is_undone() {
+    let (mut control, _, host) = start(SERVICE);
+    let changed = || {
+        let mut new = config(SERVICE);
+        new.dataplane.workers = vec![4];
+        new.ports[0].addresses = vec![parse_address("192.0.2.1/24")];
+        new
+    };
+    assert_eq!(control.reload(changed()).unwrap().restart.len(), 1);
+    let again = control.reload(changed()).unwrap();
+    assert_eq!((again.restart.len(), again.addresses.len()), (1, 0), "the address was put there before");
+    assert_eq!(*host.addresses.lock().unwrap(), [(PortId(0), vec![parse_address("192.0.2.1/24")])]);
+    assert_eq!(control.reload(config(SERVICE)).unwrap().restart.len(), 0);
+    assert_eq!(host.addresses.lock().unwrap()[1], (PortId(0), vec![]), "and taken away");
+}
+
+fn parse_address(text: &str) -> crate::config::PortAddress {
+    let (address, len) = text.split_once('/').unwrap();
+    crate::config::PortAddress { address: address.parse().unwrap(), len: len.parse().unwrap() }
+}
+
+#[test]
+fn forwarding_follows_a_reload() {
+    let (mut control, plane, _) = start(SERVICE);
+    let mut new = config(SERVICE);
+    new.dataplane.forwarding = false;
+    control.reload(new).expect("right");
+    assert!(!plane.tables().settings.forwarding);
+}
+
+#[test]
+fn an_id_is_freed_when_all_workers_have_the_new_tables_and_no_connection_is_left() {
+    let (mut control, plane, _) = start(SERVICE);
+    let id = control.model().services().next().unwrap().servers[0].id;
+    plane.workers[1].server(id).inactive.set(1);
+    plane.is_deaf.store(true, Relaxed);
+    control.batch(&batch(vec![delete("10.0.0.2:80")], OnError::Continue));
+    let removed = |control: &Control| control.model().removed_servers().collect::<Vec<ServerId>>();
+    plane.workers[1].server(id).inactive.set(0);
+    control.look_after(Instant::now());
+    assert_eq!(removed(&control), [id], "the workers may still bind to it");
+    plane.workers.iter().for_each(|w| w.turns.generation.set(plane.tables().generation.into()));
+    plane.workers[1].server(id).inactive.set(1);
+    control.look_after(Instant::now());
+    assert_eq!(removed(&control), [id], "it has a connection");
+    plane.workers[1].server(id).inactive.set(0);
+    control.look_after(Instant::now());
+    assert_eq!(removed(&control), []);
+}
+
+#[test]
+fn workers_that_do_not_adopt_and_a_twin_that_is_down_are_problems() {
+    let (mut control, plane, _) = start(SERVICE);
+    plane.is_deaf.store(true, Relaxed);
+    control.batch(&batch(vec![delete("10.0.0.2:80")], OnError::Continue));
+    control.set_twin_problem(Some("netlink socket closed".into()));
+    let published = plane.tables().generation;
+    assert_eq!(
+        control.problems(),
+        [
+            format!("worker 0 uses tables {}, published are {published}", published - 1),
+            format!("worker 1 uses tables {}, published are {published}", published - 1),
+            "twin: netlink socket closed".to_owned(),
+        ]
+    );
+    assert!(!control.status().ready);
+}
+
+#[test]
+fn what_linux_says_is_published_and_the_same_again_is_not() {
+    let (mut control, plane, _) = start(SERVICE);
+    let interface = Interface {
+        name: "wan".into(),
+        port: Default::default(),
+        vlan: 0,
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        outside: true,
+        ipv4: None,
+        ipv6: None,
+    };
+    let network = Network { interfaces: Arc::new(Interfaces::new(vec![interface])), ..Network::default() };
+    control.use_network(&network);
+    control.use_network(&network);
+    assert_eq!(plane.publications(), 2);
+    let tables = plane.tables();
+    assert_eq!((tables.interfaces.iter().count(), tables.services.len()), (1, 1));
+}
+
+#[test]
+fn a_config_whose_services_cannot_be_made_is_found_by_the_check() {
+    let bad = config(
+        "[[virtual_service]]\naddress = \"[2001:db8::1]:80\"\nreal_servers = [{ address = \"[fe80::1]:80\" }]\n",
+    );
+    let error = check(&bad).expect_err("link-local").to_string();
+    assert_eq!(error, "real server [fe80::1]:80 of tcp/[2001:db8::1]:80: the address is not unicast");
+}
+
+#[tokio::test]
+async fn requests_are_answered_in_turn_and_refused_after_the_end() {
+    let (control, plane, _) = start(SERVICE);
+    let handle = control.spawn();
+    handle.command(add("10.0.0.3:80")).await.expect("right");
+    let error = handle.command(add("10.0.0.3:80")).await.expect_err("twice");
+    assert_eq!(error.error, ErrorKind::ServerExists);
+    let count =
+        handle.ask(|control| control.services(None).unwrap()[0].servers.len()).await.expect("an answer");
+    assert_eq!((count, plane.publications()), (3, 2));
+}

@@ -1,0 +1,155 @@
+//! What the API shows of the daemon's state.
+
+use std::net::IpAddr;
+use std::process;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashSet;
+
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::hook::Hook;
+use lb_core::ids::PortId;
+use lb_core::tables::{Server, Service};
+
+use super::Control;
+use crate::api::types::{
+    DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
+};
+use crate::model::{self, Model};
+use crate::stats::connections;
+
+/// The version, as every part of the program says it.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+impl Control {
+    /// Services with their real servers and statistics; only `which`, when that is given.
+    ///
+    /// # Errors
+    /// `NoSuchService`.
+    pub fn services(&self, which: Option<&ServiceAddress>) -> Result<Vec<ServiceView>, ErrorBody> {
+        match which {
+            None => Ok(self.model.services().map(|service| self.service_view(service)).collect()),
+            Some(address) => match self.model.find(address) {
+                Some(service) => Ok(vec![self.service_view(service)]),
+                None => {
+                    let message = format!("virtual service {address}: no such service");
+                    Err(ErrorBody::new(ErrorKind::NoSuchService, message))
+                }
+            },
+        }
+    }
+
+    fn service_view(&self, service: &Service) -> ServiceView {
+        let (counts, rates) = self.statistics.service(service.id, self.plane.counters());
+        ServiceView {
+            spec: model::service_spec(service),
+            counts,
+            rates,
+            servers: service.servers.iter().map(|server| self.server_view(server)).collect(),
+        }
+    }
+
+    fn server_view(&self, server: &Server) -> ServerView {
+        let workers = self.plane.counters();
+        let (counts, rates) = self.statistics.server(server.id, workers);
+        let (active, inactive) = connections(workers, server.id);
+        ServerView {
+            spec: model::server_spec(server),
+            active,
+            inactive,
+            persistent: 0,
+            overloaded: server.overloaded.load(std::sync::atomic::Ordering::Relaxed),
+            counts,
+            rates,
+        }
+    }
+
+    pub fn status(&self) -> Status {
+        let problems = self.problems();
+        let flows = |count: fn(&WorkerCounters) -> u64| self.plane.counters().iter().map(|w| count(w)).sum();
+        Status {
+            version: VERSION.to_owned(),
+            pid: process::id(),
+            uptime: self.ready_since.elapsed().as_secs(),
+            ready: problems.is_empty(),
+            problems,
+            config: self.config_path.display().to_string(),
+            generation: self.compiler.current().generation,
+            services: self.model.services().len(),
+            servers: self.model.services().map(|service| service.servers.len()).sum(),
+            connections: flows(|worker| worker.flows.entries.get()),
+            max_connections: flows(|worker| worker.flows.capacity.get()),
+        }
+    }
+
+    pub fn port_views(&self) -> Vec<PortView> {
+        let states = self.plane.ports();
+        let ports = self.config.ports.iter().zip(states).enumerate();
+        let view = |(index, (port, state)): (usize, (&crate::config::Port, crate::plane::PortState))| {
+            let sum = |count: fn(&lb_core::counters::PortCell) -> u64| {
+                self.plane.counters().iter().map(|worker| count(worker.port(PortId(index as u16)))).sum()
+            };
+            PortView {
+                name: port.name.clone(),
+                device: port.device.clone(),
+                mac: state.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                mtu: port.mtu.into(),
+                link_up: state.link_up,
+                rx_packets: sum(|cell| cell.rx_packets.get()),
+                rx_bytes: sum(|cell| cell.rx_bytes.get()),
+                tx_packets: sum(|cell| cell.tx_packets.get()),
+                tx_bytes: sum(|cell| cell.tx_bytes.get()),
+                rx_missed: state.rx_missed + state.rx_errors,
+                to_twin: sum(|cell| cell.to_twin.get()),
+                from_twin: sum(|cell| cell.from_twin.get()),
+            }
+        };
+        ports.map(view).collect()
+    }
+
+    pub fn worker_views(&self) -> Vec<WorkerView> {
+        let now = Instant::now();
+        let view = |(index, worker): (usize, &Arc<WorkerCounters>)| WorkerView {
+            worker: index as u16,
+            cpu: self.config.dataplane.workers.get(index).copied().unwrap_or_default(),
+            alive: !self.watch.is_stalled(index, now),
+            busy_cycles: worker.turns.busy_cycles.get(),
+            idle_cycles: worker.turns.idle_cycles.get(),
+            turns: worker.turns.turns.get(),
+            generation: worker.turns.generation.get() as u32,
+            flows: worker.flows.entries.get(),
+            flow_capacity: worker.flows.capacity.get(),
+            handed_over: worker.turns.handed_over.get(),
+            handed_in: worker.turns.handed_in.get(),
+        };
+        self.plane.counters().iter().enumerate().map(view).collect()
+    }
+
+    /// Packets that were not sent, by reason and hook; only those that there were.
+    pub fn drop_views(&self) -> Vec<DropView> {
+        let mut views = Vec::new();
+        for &reason in DropReason::ALL {
+            for hook in Hook::ALL {
+                let packets = self
+                    .plane
+                    .counters()
+                    .iter()
+                    .map(|worker| worker.dropped(reason, hook).get())
+                    .sum();
+                if packets > 0 {
+                    views.push(DropView { reason: reason.label().into(), hook: hook.name().into(), packets });
+                }
+            }
+        }
+        views
+    }
+}
+
+/// Every real server's address, once.
+pub(super) fn server_addresses(model: &Model) -> Vec<IpAddr> {
+    let addresses: HashSet<IpAddr> =
+        model.services().flat_map(|service| &service.servers).map(|server| server.address).collect();
+    addresses.into_iter().collect()
+}

@@ -1,0 +1,90 @@
+//! `lb_ipvs_*`: virtual services and real servers, as node_exporter's ipvs collector shows the kernel's.
+//!
+//! As there, the totals have no labels and the `backend_` families one series a real server
+//! (source: node_exporter, collector/ipvs_linux.go). The other `backend_` counters are ours: what `ipvsadm --stats` shows.
+
+use lb_core::tables::{Protocol, Server, Service};
+
+use super::Family;
+use crate::api::types::Counts;
+use crate::daemon::Control;
+use crate::stats::connections;
+
+type Row = (&'static str, &'static str, fn(&Counts) -> u64);
+
+const TOTALS: &[Row] = &[
+    ("lb_ipvs_connections_total", "Connections made.", |counts| counts.connections),
+    ("lb_ipvs_incoming_packets_total", "Packets from clients.", |counts| counts.in_packets),
+    ("lb_ipvs_outgoing_packets_total", "Packets to clients.", |counts| counts.out_packets),
+    ("lb_ipvs_incoming_bytes_total", "Bytes from clients.", |counts| counts.in_bytes),
+    ("lb_ipvs_outgoing_bytes_total", "Bytes to clients.", |counts| counts.out_bytes),
+];
+
+const BACKENDS: &[Row] = &[
+    ("lb_ipvs_backend_connections_total", "Connections made to the real server.", |counts| {
+        counts.connections
+    }),
+    ("lb_ipvs_backend_incoming_packets_total", "Packets from clients to the real server.", |counts| {
+        counts.in_packets
+    }),
+    ("lb_ipvs_backend_outgoing_packets_total", "Packets from the real server to clients.", |counts| {
+        counts.out_packets
+    }),
+    ("lb_ipvs_backend_incoming_bytes_total", "Bytes from clients to the real server.", |counts| {
+        counts.in_bytes
+    }),
+    ("lb_ipvs_backend_outgoing_bytes_total", "Bytes from the real server to clients.", |counts| {
+        counts.out_bytes
+    }),
+];
+
+pub(super) fn gather(control: &Control) -> Vec<Family> {
+    let workers = control.plane().counters();
+    let total = control.statistics().total(workers);
+    let mut families: Vec<Family> = TOTALS
+        .iter()
+        .map(|(name, help, count)| Family::counter(name, help).with(&[], count(&total)))
+        .collect();
+
+    let mut active = Family::gauge(
+        "lb_ipvs_backend_connections_active",
+        "Connections of the real server now: TCP connections that are established or being set up.",
+    );
+    let mut inactive = Family::gauge(
+        "lb_ipvs_backend_connections_inactive",
+        "All other connections of the real server now.",
+    );
+    let mut weight = Family::gauge("lb_ipvs_backend_weight", "Weight of the real server; 0: quiesced.");
+    let mut backends: Vec<Family> =
+        BACKENDS.iter().map(|(name, help, _)| Family::counter(name, help)).collect();
+    for service in control.model().services() {
+        for server in &service.servers {
+            with_labels(service, server, |labels| {
+                let (now_active, now_inactive) = connections(workers, server.id);
+                active.add(labels, now_active);
+                inactive.add(labels, now_inactive);
+                weight.add(labels, server.weight.into());
+                let (counts, _) = control.statistics().server(server.id, workers);
+                for (family, (_, _, count)) in backends.iter_mut().zip(BACKENDS) {
+                    family.add(labels, count(&counts));
+                }
+            });
+        }
+    }
+    families.extend([active, inactive, weight]);
+    families.extend(backends);
+    families
+}
+
+/// node_exporter's label set.
+fn with_labels(service: &Service, server: &Server, use_labels: impl FnOnce(&[(&str, &str)])) {
+    let proto = if service.key.protocol == Protocol::UDP { "UDP" } else { "TCP" };
+    use_labels(&[
+        ("local_address", &service.key.address.to_string()),
+        ("local_port", &service.key.port.to_string()),
+        ("remote_address", &server.address.to_string()),
+        ("remote_port", &server.port.to_string()),
+        ("proto", proto),
+        ("local_mark", ""),
+    ]);
+}

@@ -1,0 +1,27 @@
+//! `lb_tables_*`: what the control plane compiled.
+
+use super::Family;
+use crate::daemon::Control;
+
+pub(super) fn gather(control: &Control) -> Vec<Family> {
+    let tables = control.tables();
+    let servers: usize = control.model().services().map(|service| service.servers.len()).sum();
+    let gauge = |name, help, value: usize| Family::gauge(name, help).with(&[], value as u64);
+    vec![
+        gauge("lb_tables_generation", "Generation of the tables published last.", tables.generation as usize),
+        gauge("lb_tables_services", "Virtual services.", tables.services.len()),
+        gauge("lb_tables_servers", "Real servers.", servers),
+        gauge(
+            "lb_tables_removed_servers",
+            "Removed real servers whose ids are kept for their connections.",
+            control.model().removed_servers().count(),
+        ),
+        gauge("lb_tables_routes", "Routes.", tables.routes.len()),
+        gauge(
+            "lb_tables_neighbours",
+            "Neighbours, those included that do not answer.",
+            tables.neighbours.len(),
+        ),
+        gauge("lb_tables_interfaces", "Interfaces: ports and their VLANs.", tables.interfaces.iter().count()),
+    ]
+}

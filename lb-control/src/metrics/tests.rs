@@ -1,0 +1,132 @@
+//! The text is parsed back, sample by sample.
+
+use std::collections::BTreeMap;
+
+use lb_core::drop::DropReason;
+use lb_core::hook::Hook;
+use lb_core::ids::PortId;
+
+use super::*;
+use crate::daemon::fake;
+
+const SERVICES: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:80"
+real_servers = [{ address = "10.0.0.1:8080", weight = 3 }]
+[[virtual_service]]
+address = "[2001:db8::1]:53"
+protocol = "udp"
+real_servers = [{ address = "[2001:db8::11]:53" }]
+"#;
+
+/// Samples by name and labels; types by name.
+struct Scrape {
+    samples: BTreeMap<String, f64>,
+    types: BTreeMap<String, String>,
+}
+
+/// Reads the text format as far as the program writes it; anything else is a failure.
+fn parse(text: &str) -> Scrape {
+    let mut scrape = Scrape { samples: BTreeMap::new(), types: BTreeMap::new() };
+    let mut current = String::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            assert!(rest.split_once(' ').is_some_and(|(_, help)| !help.is_empty()), "{line}");
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect(line);
+            current = name.to_owned();
+            assert!(scrape.types.insert(name.to_owned(), kind.to_owned()).is_none(), "twice: {line}");
+        } else {
+            let (sample, value) = line.rsplit_once(' ').expect(line);
+            assert!(sample.starts_with(&current), "{line} does not belong to {current}");
+            let value = value.parse().expect(line);
+            assert!(scrape.samples.insert(sample.to_owned(), value).is_none(), "twice: {line}");
+        }
+    }
+    scrape
+}
+
+fn scrape() -> Scrape {
+    let (control, plane, _) = fake::start(SERVICES);
+    let server = control.model().services().next().expect("there").servers[0].id;
+    for (n, worker) in plane.workers.iter().enumerate() {
+        let n = n as u64;
+        let cell = worker.server(server);
+        cell.active.set(2 + n);
+        cell.inactive.set(10);
+        cell.connections.set(100);
+        cell.in_packets.set(1000);
+        cell.out_bytes.set(50_000);
+        worker.port(PortId(0)).rx_packets.set(7);
+        worker.flows.entries.set(12);
+        worker.flows.full.set(1);
+        worker.turns.turns.set(5);
+        worker.turns.busy_cycles.set(300);
+        worker.turns.bursts[0].set(4);
+        worker.turns.bursts[5].set(6);
+        worker.dropped(DropReason::NoRoute, Hook::Forward).set(3);
+    }
+    parse(&text(gather(&control)))
+}
+
+#[test]
+fn ipvs_figures_stand_under_node_exporters_names_and_labels() {
+    let scrape = scrape();
+    let labels = r#"{local_address="192.0.2.1",local_port="80",remote_address="10.0.0.1",remote_port="8080",proto="TCP",local_mark=""}"#;
+    let backend = |ending: &str| scrape.samples[&format!("lb_ipvs_backend_{ending}{labels}")];
+    assert_eq!(
+        (backend("connections_active"), backend("connections_inactive"), backend("weight")),
+        (5.0, 20.0, 3.0)
+    );
+    assert_eq!((backend("connections_total"), backend("outgoing_bytes_total")), (200.0, 100_000.0));
+    assert_eq!(scrape.samples["lb_ipvs_connections_total"], 200.0);
+    assert_eq!(scrape.samples["lb_ipvs_incoming_packets_total"], 2000.0);
+    let udp6 = r#"{local_address="2001:db8::1",local_port="53",remote_address="2001:db8::11",remote_port="53",proto="UDP",local_mark=""}"#;
+    assert_eq!(scrape.samples[&format!("lb_ipvs_backend_weight{udp6}")], 1.0);
+}
+
+#[test]
+fn workers_ports_flows_and_drops_are_there() {
+    let scrape = scrape();
+    let of = |name: &str| *scrape.samples.get(name).unwrap_or_else(|| panic!("{name} is missing"));
+    assert_eq!(of(r#"lb_worker_busy_cycles_total{worker="1",cpu="6"}"#), 300.0);
+    assert_eq!(of(r#"lb_worker_burst_packets_bucket{worker="0",cpu="4",le="1"}"#), 4.0);
+    assert_eq!(of(r#"lb_worker_burst_packets_bucket{worker="0",cpu="4",le="31"}"#), 4.0);
+    assert_eq!(of(r#"lb_worker_burst_packets_bucket{worker="0",cpu="4",le="+Inf"}"#), 10.0);
+    assert_eq!(of(r#"lb_worker_burst_packets_sum{worker="0",cpu="4"}"#), 4.0 + 6.0 * 32.0);
+    assert_eq!(of(r#"lb_worker_generation{worker="0",cpu="4"}"#), of("lb_tables_generation"));
+    assert_eq!(of(r#"lb_port_receive_packets_total{port="wan"}"#), 14.0);
+    assert_eq!(of(r#"lb_port_up{port="wan"}"#), 1.0);
+    assert_eq!(of(r#"lb_port_receive_missed_total{port="wan"}"#), 3.0);
+    assert_eq!(of("lb_conntrack_entries"), 24.0);
+    assert_eq!(of("lb_conntrack_entries_limit"), 1000.0);
+    assert_eq!(of("lb_conntrack_stat_drop"), 2.0);
+    assert_eq!(of(r#"lb_drops_total{reason="no_route",hook="forward"}"#), 6.0);
+    assert_eq!(of("lb_tables_services"), 2.0);
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        of(&format!(r#"lb_build_info{{version="{version}",arch="{}"}}"#, std::env::consts::ARCH)),
+        1.0
+    );
+}
+
+#[test]
+fn counters_end_in_total_and_nothing_else_does() {
+    for (name, kind) in scrape().types {
+        if !name.starts_with("lb_conntrack_stat_") {
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        }
+        assert!(name.starts_with("lb_"), "{name}");
+    }
+}
+
+#[test]
+fn every_file_of_the_folder_stands_in_the_table() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/metrics");
+    for entry in std::fs::read_dir(folder).expect(folder) {
+        let path = entry.expect("readable").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let is_listed = FAMILIES.iter().any(|(listed, _)| *listed == name);
+        assert!(is_listed || matches!(name.as_str(), "mod" | "tests"), "{name} is not in FAMILIES");
+    }
+}

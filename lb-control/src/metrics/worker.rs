@@ -1,0 +1,80 @@
+//! `lb_worker_*`: the workers' loops.
+
+use lb_core::counters::TurnCounters;
+
+use super::Family;
+use crate::daemon::Control;
+
+type Row = (&'static str, &'static str, fn(&TurnCounters) -> u64);
+
+const COUNTERS: &[Row] = &[
+    (
+        "lb_worker_busy_cycles_total",
+        "Cycles of turns that had work; see lb_worker_cycles_per_second.",
+        |turns| turns.busy_cycles.get(),
+    ),
+    ("lb_worker_idle_cycles_total", "Cycles of turns that had none.", |turns| turns.idle_cycles.get()),
+    ("lb_worker_turns_total", "Turns of the loop.", |turns| turns.turns.get()),
+    ("lb_worker_handed_over_total", "Packets handed over to the worker that owns their flow.", |turns| {
+        turns.handed_over.get()
+    }),
+    ("lb_worker_handed_in_total", "Packets taken over from other workers.", |turns| turns.handed_in.get()),
+];
+
+const GAUGES: &[Row] = &[
+    ("lb_worker_generation", "Generation of the tables in use.", |turns| turns.generation.get()),
+    ("lb_worker_waiting_packets", "Packets waiting for a next hop or a first fragment.", |turns| {
+        turns.waiting.get()
+    }),
+];
+
+pub(super) fn gather(control: &Control) -> Vec<Family> {
+    let views = control.worker_views();
+    let labels: Vec<(String, String)> =
+        views.iter().map(|v| (v.worker.to_string(), v.cpu.to_string())).collect();
+    let workers = control.plane().counters();
+    let fill = |mut family: Family, value: fn(&TurnCounters) -> u64| {
+        for ((worker, cpu), counters) in labels.iter().zip(workers) {
+            family.add(&[("worker", worker), ("cpu", cpu)], value(&counters.turns));
+        }
+        family
+    };
+    let counter = |&(name, help, value): &Row| fill(Family::counter(name, help), value);
+    let gauge = |&(name, help, value): &Row| fill(Family::gauge(name, help), value);
+    let mut families: Vec<Family> = COUNTERS.iter().map(counter).chain(GAUGES.iter().map(gauge)).collect();
+
+    let mut up = Family::gauge(
+        "lb_worker_up",
+        "1: the worker took its last turn within a second; 0: it stands still.",
+    );
+    let mut flows = Family::gauge("lb_worker_flows", "Connections of the worker now.");
+    let mut capacity = Family::gauge("lb_worker_flows_limit", "Connections that the worker has room for.");
+    let mut bursts =
+        Family::histogram("lb_worker_burst_packets", "Packets received at once, by their number.");
+    for (((worker, cpu), view), counters) in labels.iter().zip(&views).zip(workers) {
+        let labels = [("worker", worker.as_str()), ("cpu", cpu.as_str())];
+        up.add(&labels, view.alive.into());
+        flows.add(&labels, view.flows);
+        capacity.add(&labels, view.flow_capacity);
+        let counts = counters.turns.bursts.iter().map(|count| count.get());
+        let classes = TurnCounters::BURST_CLASSES.into_iter().zip(counts);
+        bursts.add_histogram(&labels, classes.clone(), least_sum(classes));
+    }
+    families.extend([up, flows, capacity, bursts]);
+    families.push(
+        Family::gauge("lb_worker_cycles_per_second", "Cycles of the workers' clock a second.")
+            .with(&[], control.plane().cycles_per_second()),
+    );
+    families
+}
+
+/// The sum of the burst sizes at least, as the workers count classes only: each burst as the smallest of its class.
+fn least_sum(classes: impl Iterator<Item = (u64, u64)>) -> f64 {
+    let mut least = 1;
+    let mut sum = 0;
+    for (bound, count) in classes {
+        sum += least * count;
+        least = bound + 1;
+    }
+    sum as f64
+}

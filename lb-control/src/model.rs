@@ -1,0 +1,490 @@
+//! What the operator wrote: virtual services, their real servers, timeouts. Which commands are right, and what do
+//! they make of it?
+//!
+//! Pure: no I/O, no clock. The daemon applies [`Command`]s here, then publishes [`Model::services`] to the workers and
+//! resets the statistics that [`Change`] names. Errors come in the kernel's order and kinds
+//! (net/netfilter/ipvs/ip_vs_ctl.c of Linux 6.1 is the source of the facts below; behaviour recorded from it is the
+//! test).
+//!
+//! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
+
+mod check;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use check::{
+    check_ranges, check_server, check_service, full, lets_in_again, name, no_such_server, no_such_service,
+    not_built_service, service_not_defined,
+};
+use lb_core::ids::{ServerId, ServiceId};
+use lb_core::ipvs::SchedulerKind;
+use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
+use lb_core::time::Timeout;
+
+use crate::api::types::{
+    Command, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Timeouts,
+    Transport,
+};
+
+/// Weights are signed 32-bit numbers in the kernel.
+pub const MAX_WEIGHT: u32 = i32::MAX as u32;
+
+/// How much there is room for in the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bounds [`ServiceId`].
+    pub services: usize,
+    /// Bounds [`ServerId`]; removed servers count while they have connections.
+    pub servers: usize,
+}
+
+/// What else a command changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Change {
+    /// Services whose statistics start at 0 from here on.
+    pub zeroed_services: Vec<ServiceId>,
+    /// Real servers whose statistics start at 0 from here on (their connections live on).
+    pub zeroed_servers: Vec<ServerId>,
+    /// Tables have to be built and published.
+    pub publish: bool,
+}
+
+impl Change {
+    fn add(&mut self, other: Change) {
+        self.zeroed_services.extend(other.zeroed_services);
+        self.zeroed_servers.extend(other.zeroed_servers);
+        self.publish |= other.publish;
+    }
+}
+
+/// Numbers from 0 that are given and taken back.
+#[derive(Clone, Debug)]
+struct Ids {
+    next: u32,
+    free: Vec<u32>,
+    limit: u32,
+}
+
+impl Ids {
+    fn new(limit: usize) -> Ids {
+        Ids { next: 0, free: Vec::new(), limit: u32::try_from(limit).unwrap_or(u32::MAX) }
+    }
+
+    fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            (self.next < self.limit).then(|| {
+                self.next += 1;
+                self.next - 1
+            })
+        })
+    }
+}
+
+/// Services sort by protocol, address, port.
+type Place = (u8, IpAddr, u16);
+
+fn place(key: &ServiceKey) -> Place {
+    (key.protocol.0, key.address, key.port)
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    service: Arc<Service>,
+    /// Unlike that of every other service that ever was, also under the same key.
+    incarnation: u64,
+}
+
+/// A removed real server that may still have connections.
+#[derive(Clone, Debug)]
+struct Removed {
+    id: ServerId,
+    overloaded: Arc<AtomicBool>,
+    upper_threshold: u32,
+    incarnation: u64,
+}
+
+/// The operator's wishes.
+#[derive(Clone, Debug)]
+pub struct Model {
+    services: BTreeMap<Place, Entry>,
+    timeouts: Timeouts,
+    trash: HashMap<(ServiceKey, IpAddr, u16), Removed>,
+    service_ids: Ids,
+    server_ids: Ids,
+    limits: Limits,
+    incarnations: u64,
+    versions: u32,
+    /// Flags that the commands under way clear, once all of them have succeeded.
+    to_clear: Vec<Arc<AtomicBool>>,
+}
+
+impl Model {
+    pub fn new(limits: Limits) -> Model {
+        let default = Settings::default();
+        Model {
+            services: BTreeMap::new(),
+            timeouts: Timeouts {
+                tcp: default.tcp.as_secs(),
+                tcp_fin: default.tcp_fin.as_secs(),
+                udp: default.udp.as_secs(),
+            },
+            trash: HashMap::new(),
+            service_ids: Ids::new(limits.services),
+            server_ids: Ids::new(limits.servers),
+            limits,
+            incarnations: 0,
+            versions: 0,
+            to_clear: Vec::new(),
+        }
+    }
+
+    /// Sorted by protocol, address and port; unchanged ones are the same `Arc` as before.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
+        self.services.values().map(|entry| &entry.service)
+    }
+
+    pub fn find(&self, address: &ServiceAddress) -> Option<&Arc<Service>> {
+        Some(&self.entry(address)?.service)
+    }
+
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// `settings` with the operator's timeouts.
+    pub fn settings(&self, settings: Settings) -> Settings {
+        Settings {
+            tcp: Timeout::from_secs(self.timeouts.tcp),
+            tcp_fin: Timeout::from_secs(self.timeouts.tcp_fin),
+            udp: Timeout::from_secs(self.timeouts.udp),
+            ..settings
+        }
+    }
+
+    /// Real servers, those that were removed and have connections left included.
+    pub fn server_ids_in_use(&self) -> usize {
+        self.server_ids.next as usize - self.server_ids.free.len()
+    }
+
+    /// Real servers that were removed and whose ids are kept for their connections.
+    pub fn removed_servers(&self) -> impl Iterator<Item = ServerId> {
+        self.trash.values().map(|removed| removed.id)
+    }
+
+    /// Does one command, wholly or not at all.
+    ///
+    /// # Errors
+    /// The kernel's, in the kernel's order; `Full` when there is no room; `NotBuilt` for what would be right but does
+    /// not exist yet.
+    pub fn apply(&mut self, command: &Command) -> Result<Change, ErrorBody> {
+        let change = self.step(command)?;
+        self.clear_overloaded();
+        Ok(change)
+    }
+
+    fn clear_overloaded(&mut self) {
+        for overloaded in self.to_clear.drain(..) {
+            overloaded.store(false, Relaxed);
+        }
+    }
+
+    fn step(&mut self, command: &Command) -> Result<Change, ErrorBody> {
+        match command {
+            Command::AddService(spec) => self.add_service(spec),
+            Command::EditService(spec) => self.edit_service(spec),
+            Command::DeleteService { service } => self.delete_service(service),
+            Command::AddServer { service, server } => self.add_server(service, server),
+            Command::EditServer { service, server } => self.edit_server(service, server),
+            Command::DeleteServer { service, server } => self.delete_server(service, *server),
+            Command::Flush => Ok(self.flush()),
+            Command::Zero { service } => self.zero(service.as_ref()),
+            Command::SetTimeouts(timeouts) => self.set_timeouts(*timeouts),
+        }
+    }
+
+    /// Does all commands or none.
+    ///
+    /// # Errors
+    /// The place of the first command that fails, and its error.
+    pub fn apply_all(&mut self, commands: &[Command]) -> Result<Change, (usize, ErrorBody)> {
+        let mut trial = self.clone();
+        let mut change = Change::default();
+        for (index, command) in commands.iter().enumerate() {
+            change.add(trial.step(command).map_err(|error| (index, error))?);
+        }
+        trial.clear_overloaded();
+        *self = trial;
+        Ok(change)
+    }
+
+    /// Forgets the removed real servers of which `has_connections` says that none is left; their ids may be given again.
+    /// Returns how many. Must be asked only after all workers have adopted tables without the server: before, one may still bind.
+    pub fn release(&mut self, mut has_connections: impl FnMut(ServerId) -> bool) -> usize {
+        let before = self.trash.len();
+        let free = &mut self.server_ids.free;
+        self.trash.retain(|_, removed| {
+            let keep = has_connections(removed.id);
+            if !keep {
+                free.push(removed.id.0);
+            }
+            keep
+        });
+        before - self.trash.len()
+    }
+
+    fn add_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
+        let key = key(&spec.service);
+        if key.is_some_and(|key| self.services.contains_key(&place(&key))) {
+            return Err(ErrorBody::new(
+                ErrorKind::ServiceExists,
+                format!("virtual service {}: already exists", spec.service),
+            ));
+        }
+        let scheduler = check_service(spec)?;
+        let Some(key) = key else { return Err(not_built_service(&spec.service)) };
+        let Some(id) = self.service_ids.take() else {
+            return Err(full(
+                format!("virtual service {}", spec.service),
+                "virtual services",
+                self.limits.services,
+            ));
+        };
+        self.incarnations += 1;
+        let version = self.new_version();
+        let service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
+        self.services
+            .insert(place(&key), Entry { service: Arc::new(service), incarnation: self.incarnations });
+        Ok(Change { zeroed_services: vec![ServiceId(id)], publish: true, ..Change::default() })
+    }
+
+    fn edit_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
+        let Some(entry) = self.entry(&spec.service) else { return Err(no_such_service(&spec.service)) };
+        let scheduler = check_service(spec)?;
+        if scheduler == entry.service.scheduler {
+            // The kernel keeps the scheduler's state too.
+            return Ok(Change::default());
+        }
+        self.change(&spec.service, scheduler, |_| ());
+        Ok(Change { publish: true, ..Change::default() })
+    }
+
+    fn delete_service(&mut self, address: &ServiceAddress) -> Result<Change, ErrorBody> {
+        let gone = key(address).and_then(|key| self.services.remove(&place(&key)));
+        let Some(gone) = gone else { return Err(no_such_service(address)) };
+        self.discard(gone);
+        Ok(Change { publish: true, ..Change::default() })
+    }
+
+    fn flush(&mut self) -> Change {
+        let publish = !self.services.is_empty();
+        for gone in std::mem::take(&mut self.services).into_values() {
+            self.discard(gone);
+        }
+        Change { publish, ..Change::default() }
+    }
+
+    fn discard(&mut self, gone: Entry) {
+        self.service_ids.free.push(gone.service.id.0);
+        for server in &gone.service.servers {
+            self.throw_away(gone.service.key, server, gone.incarnation);
+        }
+    }
+
+    fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
+        let removed = Removed {
+            id: server.id,
+            overloaded: server.overloaded.clone(),
+            upper_threshold: server.upper_threshold,
+            incarnation,
+        };
+        self.trash.insert((key, server.address, server.port), removed);
+    }
+
+    fn add_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
+        let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
+        check_ranges(address, spec)?;
+        if position(&entry.service, spec.server).is_some() {
+            let message = format!("{}: already exists", name(address, spec.server));
+            return Err(ErrorBody::new(ErrorKind::ServerExists, message));
+        }
+        check_server(address, spec)?;
+
+        let (key, scheduler, incarnation) = (entry.service.key, entry.service.scheduler, entry.incarnation);
+        let mut change = Change { publish: true, ..Change::default() };
+        let (id, overloaded) = match self.trash.remove(&(key, spec.server.ip(), spec.server.port())) {
+            Some(removed) => {
+                // Its counts come back, unless it was removed with its service.
+                if removed.incarnation != incarnation {
+                    change.zeroed_servers.push(removed.id);
+                }
+                if lets_in_again(removed.upper_threshold, spec.upper_threshold) {
+                    self.to_clear.push(removed.overloaded.clone());
+                }
+                (removed.id, removed.overloaded)
+            }
+            None => {
+                let Some(id) = self.server_ids.take() else {
+                    return Err(full(name(address, spec.server), "real servers", self.limits.servers));
+                };
+                change.zeroed_servers.push(ServerId(id));
+                (ServerId(id), Arc::default())
+            }
+        };
+        let server = Server {
+            id,
+            address: spec.server.ip(),
+            port: spec.server.port(),
+            weight: spec.weight,
+            forward: Forward::Masq,
+            upper_threshold: spec.upper_threshold,
+            lower_threshold: spec.lower_threshold,
+            overloaded,
+        };
+        self.change(address, scheduler, |servers| servers.insert(0, server));
+        Ok(change)
+    }
+
+    fn edit_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
+        let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
+        check_ranges(address, spec)?;
+        let Some(position) = position(&entry.service, spec.server) else {
+            return Err(no_such_server(address, spec.server));
+        };
+        check_server(address, spec)?;
+        let (old, scheduler) = (&entry.service.servers[position], entry.service.scheduler);
+        if lets_in_again(old.upper_threshold, spec.upper_threshold) {
+            let overloaded = old.overloaded.clone();
+            self.to_clear.push(overloaded);
+        }
+        self.change(address, scheduler, |servers| {
+            let server = &mut servers[position];
+            server.weight = spec.weight;
+            server.upper_threshold = spec.upper_threshold;
+            server.lower_threshold = spec.lower_threshold;
+        });
+        Ok(Change { publish: true, ..Change::default() })
+    }
+
+    fn delete_server(&mut self, address: &ServiceAddress, server: SocketAddr) -> Result<Change, ErrorBody> {
+        let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
+        let Some(position) = position(&entry.service, server) else {
+            return Err(no_such_server(address, server));
+        };
+        let (service, incarnation) = (entry.service.clone(), entry.incarnation);
+        self.change(address, service.scheduler, |servers| drop(servers.remove(position)));
+        self.throw_away(service.key, &service.servers[position], incarnation);
+        Ok(Change { publish: true, ..Change::default() })
+    }
+
+    fn zero(&self, address: Option<&ServiceAddress>) -> Result<Change, ErrorBody> {
+        let mut change = Change::default();
+        let mut zero = |service: &Service| {
+            change.zeroed_services.push(service.id);
+            change.zeroed_servers.extend(service.servers.iter().map(|server| server.id));
+        };
+        match address {
+            None => self.services().for_each(|service| zero(service)),
+            Some(address) => zero(self.find(address).ok_or_else(|| no_such_service(address))?),
+        }
+        Ok(change)
+    }
+
+    fn set_timeouts(&mut self, new: Timeouts) -> Result<Change, ErrorBody> {
+        for (name, seconds) in [("tcp", new.tcp), ("tcp_fin", new.tcp_fin), ("udp", new.udp)] {
+            if seconds > Timeout::MAX_SECS {
+                let message =
+                    format!("timeout {name}: {seconds} is outside 0..={} seconds", Timeout::MAX_SECS);
+                return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+            }
+        }
+        let or_old = |new: u32, old: u32| if new == 0 { old } else { new };
+        let timeouts = Timeouts {
+            tcp: or_old(new.tcp, self.timeouts.tcp),
+            tcp_fin: or_old(new.tcp_fin, self.timeouts.tcp_fin),
+            udp: or_old(new.udp, self.timeouts.udp),
+        };
+        let publish = timeouts != self.timeouts;
+        self.timeouts = timeouts;
+        Ok(Change { publish, ..Change::default() })
+    }
+
+    fn entry(&self, address: &ServiceAddress) -> Option<&Entry> {
+        self.services.get(&place(&key(address)?))
+    }
+
+    /// Puts another service in the place of one, with real servers that `edit` has changed, so that its scheduler sees a
+    /// new version.
+    fn change(
+        &mut self,
+        address: &ServiceAddress,
+        scheduler: SchedulerKind,
+        edit: impl FnOnce(&mut Vec<Server>),
+    ) {
+        let version = self.new_version();
+        let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
+        if let Some(entry) = entry {
+            let old = &entry.service;
+            let mut servers = old.servers.clone();
+            edit(&mut servers);
+            let new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
+            entry.service = Arc::new(new);
+        }
+    }
+
+    /// Unlike every version before, of any service: a service that gets the id of a deleted one does not inherit its
+    /// scheduler's state.
+    fn new_version(&mut self) -> u32 {
+        self.versions = self.versions.wrapping_add(1);
+        self.versions
+    }
+}
+
+/// The key of a service that can exist; `None` for kinds that are not built.
+pub fn key(address: &ServiceAddress) -> Option<ServiceKey> {
+    let ServiceAddress::Endpoint { transport, address, port } = *address else { return None };
+    let protocol = match transport {
+        Transport::Tcp => Protocol::TCP,
+        Transport::Udp => Protocol::UDP,
+        Transport::Sctp => return None,
+    };
+    Some(ServiceKey { protocol, address, port })
+}
+
+/// The address of an existing service.
+pub fn address(key: &ServiceKey) -> ServiceAddress {
+    let transport = match key.protocol {
+        Protocol::UDP => Transport::Udp,
+        Protocol::SCTP => Transport::Sctp,
+        _ => Transport::Tcp,
+    };
+    ServiceAddress::Endpoint { transport, address: key.address, port: key.port }
+}
+
+/// What a command would have to say to make this service.
+pub fn service_spec(service: &Service) -> ServiceSpec {
+    ServiceSpec::new(address(&service.key), service.scheduler.name())
+}
+
+/// What a command would have to say to make this real server.
+pub fn server_spec(server: &Server) -> ServerSpec {
+    ServerSpec {
+        server: SocketAddr::new(server.address, server.port),
+        weight: server.weight,
+        forward: match server.forward {
+            Forward::Masq => ForwardMethod::Masq,
+        },
+        upper_threshold: server.upper_threshold,
+        lower_threshold: server.lower_threshold,
+        tunnel: None,
+    }
+}
+
+fn position(service: &Service, at: SocketAddr) -> Option<usize> {
+    service.servers.iter().position(|server| server.port == at.port() && server.address == at.ip())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! What may be: checks of a service or real server before the model takes it, and the errors that name it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_core::ipvs::SchedulerKind;
+
+use super::{MAX_WEIGHT, key};
+use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
+
+/// Schedulers of the kernel that are still to come; other names are unknown to it as well.
+const SCHEDULERS_TO_COME: &[&str] = &["sed", "nq", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh"];
+/// The kernel's only persistence engine.
+const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
+/// A higher limit, or none, lets connections into an overloaded server again at once (`__ip_vs_update_dest`).
+pub(super) fn lets_in_again(old_upper: u32, new_upper: u32) -> bool {
+    new_upper == 0 || new_upper > old_upper
+}
+
+/// Everything about a service but whether it exists.
+pub(super) fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBody> {
+    let service = &spec.service;
+    let scheduler = SchedulerKind::from_name(&spec.scheduler);
+    let to_come = SCHEDULERS_TO_COME.contains(&spec.scheduler.as_str());
+    if scheduler.is_none() && !to_come {
+        let known: Vec<_> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
+        let message = format!(
+            "virtual service {service}: no scheduler {:?}; there are {}",
+            spec.scheduler,
+            known.join(", ")
+        );
+        return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
+    }
+    if let Some(engine) = &spec.persistence_engine
+        && engine != PERSISTENCE_ENGINE_TO_COME
+    {
+        let message = format!("virtual service {service}: no persistence engine {engine:?}");
+        return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
+    }
+    if key(service).is_none() {
+        return Err(not_built_service(service));
+    }
+    let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
+    let Some(scheduler) = scheduler else { return not_built(format!("scheduler {}", spec.scheduler)) };
+    if let Some(engine) = &spec.persistence_engine {
+        return not_built(format!("persistence engine {engine}"));
+    }
+    if spec.persistence.is_some() {
+        return not_built("persistence".to_owned());
+    }
+    if spec.one_packet {
+        return not_built("one-packet scheduling".to_owned());
+    }
+    if !spec.scheduler_flags.is_empty() {
+        return not_built(format!("scheduler flags {}", spec.scheduler_flags.join(",")));
+    }
+    if service.port() == 0 {
+        let message = format!("virtual service {service}: port 0 is for persistent services only");
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    Ok(scheduler)
+}
+
+pub(super) fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {
+    let out_of_range = |what: String| {
+        let message = format!("{}: {what}", name(service, spec.server));
+        Err(ErrorBody::new(ErrorKind::OutOfRange, message))
+    };
+    if spec.weight > MAX_WEIGHT {
+        return out_of_range(format!("weight {} is outside 0..={MAX_WEIGHT}", spec.weight));
+    }
+    if spec.lower_threshold > spec.upper_threshold {
+        let (lower, upper) = (spec.lower_threshold, spec.upper_threshold);
+        return out_of_range(format!("lower threshold {lower} is above the upper threshold {upper}"));
+    }
+    Ok(())
+}
+
+pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {
+    let invalid = |what: &str| {
+        let message = format!("{}: {what}", name(service, spec.server));
+        Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
+    };
+    if spec.server.is_ipv6() != service.is_ipv6() && spec.forward != ForwardMethod::Tunnel {
+        return invalid("only a tunnel leads to another address family");
+    }
+    if !is_unicast(spec.server.ip()) {
+        return invalid("the address is not unicast");
+    }
+    let not_built = |what: &str| Err(not_built(name(service, spec.server), what));
+    match spec.forward {
+        ForwardMethod::Masq if spec.tunnel.is_some() => invalid("a tunnel is asked for with masquerading"),
+        ForwardMethod::Masq if spec.server.port() == 0 => invalid("port 0 is for persistent services only"),
+        ForwardMethod::Masq => Ok(()),
+        ForwardMethod::Direct => not_built("direct routing (-g, ipvsadm's default; masquerading is -m)"),
+        ForwardMethod::Tunnel => not_built("tunneling (-i)"),
+    }
+}
+
+/// What the kernel takes for a real server: not "this network" (0/8), multicast or broadcast (`inet_addr_type`);
+/// not ::, multicast, link-local or IPv4-mapped (`__ipv6_addr_type`).
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] != 0 && !address.is_multicast() && !address.is_broadcast(),
+        IpAddr::V6(address) => {
+            !address.is_unspecified()
+                && !address.is_multicast()
+                && !address.is_unicast_link_local()
+                && address.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+pub(super) fn name(service: &ServiceAddress, server: SocketAddr) -> String {
+    format!("real server {server} of {service}")
+}
+
+pub(super) fn no_such_service(service: &ServiceAddress) -> ErrorBody {
+    ErrorBody::new(ErrorKind::NoSuchService, format!("virtual service {service}: no such service"))
+}
+
+pub(super) fn service_not_defined(service: &ServiceAddress) -> ErrorBody {
+    ErrorBody::new(ErrorKind::ServiceNotDefined, format!("virtual service {service}: no such service"))
+}
+
+pub(super) fn no_such_server(service: &ServiceAddress, server: SocketAddr) -> ErrorBody {
+    ErrorBody::new(ErrorKind::NoSuchServer, format!("{}: no such real server", name(service, server)))
+}
+
+pub(super) fn full(who: String, what: &str, limit: usize) -> ErrorBody {
+    ErrorBody::new(ErrorKind::Full, format!("{who}: there is room for {limit} {what}"))
+}
+
+fn not_built(who: String, what: &str) -> ErrorBody {
+    ErrorBody::new(ErrorKind::NotBuilt, format!("{who}: {what} is not built yet"))
+}
+
+pub(super) fn not_built_service(service: &ServiceAddress) -> ErrorBody {
+    let what = match service {
+        ServiceAddress::FwMark { .. } => "matching by firewall mark",
+        ServiceAddress::Endpoint { .. } => "SCTP",
+    };
+    not_built(format!("virtual service {service}"), what)
+}

@@ -1,0 +1,271 @@
+use super::*;
+
+fn service(text: &str) -> ServiceAddress {
+    text.parse().expect(text)
+}
+
+fn server(text: &str) -> ServerSpec {
+    ServerSpec::new(text.parse().expect(text))
+}
+
+fn add(text: &str) -> Command {
+    Command::AddService(ServiceSpec::new(service(text), "rr"))
+}
+
+fn edit(text: &str, scheduler: &str) -> Command {
+    Command::EditService(ServiceSpec::new(service(text), scheduler))
+}
+
+fn add_server(of: &str, text: &str) -> Command {
+    Command::AddServer { service: service(of), server: server(text) }
+}
+
+fn delete_server(of: &str, text: &str) -> Command {
+    Command::DeleteServer { service: service(of), server: text.parse().expect(text) }
+}
+
+const WEB: &str = "tcp/192.0.2.1:80";
+const A: &str = "10.0.0.1:8080";
+const B: &str = "10.0.0.2:8080";
+
+fn model() -> Model {
+    Model::new(Limits { services: 3, servers: 3 })
+}
+
+fn with_servers(servers: &[&str]) -> Model {
+    let mut model = model();
+    model.apply(&add(WEB)).expect("new");
+    for text in servers {
+        model.apply(&add_server(WEB, text)).expect("new");
+    }
+    model
+}
+
+fn web(model: &Model) -> &Arc<Service> {
+    model.find(&service(WEB)).expect("there")
+}
+
+fn refused(model: &mut Model, command: Command) -> ErrorKind {
+    let before = format!("{:?}", model.services().collect::<Vec<_>>());
+    let error = model.apply(&command).expect_err("refused");
+    assert_eq!(format!("{:?}", model.services().collect::<Vec<_>>()), before, "nothing is half applied");
+    error.error
+}
+
+#[test]
+fn servers_stand_newest_first() {
+    let model = with_servers(&[A, B]);
+    let ports: Vec<_> = web(&model).servers.iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(ports, ["10.0.0.2", "10.0.0.1"]);
+}
+
+#[test]
+fn errors_are_the_kernels() {
+    let mut model = with_servers(&[A]);
+    let none = "tcp/192.0.2.99:80";
+    assert_eq!(refused(&mut model, add(WEB)), ErrorKind::ServiceExists);
+    assert_eq!(refused(&mut model, edit(none, "rr")), ErrorKind::NoSuchService);
+    assert_eq!(refused(&mut model, edit(WEB, "nosuch")), ErrorKind::UnknownScheduler);
+    assert_eq!(
+        refused(&mut model, Command::DeleteService { service: service(none) }),
+        ErrorKind::NoSuchService
+    );
+    assert_eq!(refused(&mut model, Command::Zero { service: Some(service(none)) }), ErrorKind::NoSuchService);
+    assert_eq!(refused(&mut model, add_server(none, A)), ErrorKind::ServiceNotDefined);
+    assert_eq!(refused(&mut model, add_server(WEB, A)), ErrorKind::ServerExists);
+    assert_eq!(refused(&mut model, delete_server(WEB, B)), ErrorKind::NoSuchServer);
+    assert_eq!(refused(&mut model, delete_server(none, A)), ErrorKind::ServiceNotDefined);
+    let edit_b = Command::EditServer { service: service(WEB), server: server(B) };
+    assert_eq!(refused(&mut model, edit_b), ErrorKind::NoSuchServer);
+    let above = ServerSpec { lower_threshold: 1, ..server(B) };
+    assert_eq!(
+        refused(&mut model, Command::AddServer { service: service(WEB), server: above }),
+        ErrorKind::OutOfRange
+    );
+    let heavy = ServerSpec { weight: MAX_WEIGHT + 1, ..server(B) };
+    assert_eq!(
+        refused(&mut model, Command::AddServer { service: service(WEB), server: heavy }),
+        ErrorKind::OutOfRange
+    );
+    for bad in ["224.0.0.5:80", "0.0.0.0:80", "255.255.255.255:80", "[2001:db8::11]:80", "10.0.0.7:0"] {
+        assert_eq!(refused(&mut model, add_server(WEB, bad)), ErrorKind::InvalidOperation, "{bad}");
+    }
+    let long = Timeouts { tcp: 2_678_401, tcp_fin: 0, udp: 0 };
+    assert_eq!(refused(&mut model, Command::SetTimeouts(long)), ErrorKind::InvalidOperation);
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    let mut model = with_servers(&[]);
+    let spec = ServiceSpec::new(service("tcp/192.0.2.2:80"), "rr");
+    let persistence = Some(crate::api::types::Persistence { timeout: 360, netmask: None });
+    let cases = [
+        (
+            Command::AddService(ServiceSpec::new(service("fwmark/7"), "rr")),
+            "fwmark/7: matching by firewall mark",
+        ),
+        (
+            Command::AddService(ServiceSpec::new(service("sctp/192.0.2.2:80"), "rr")),
+            "sctp/192.0.2.2:80: SCTP",
+        ),
+        (Command::AddService(ServiceSpec { scheduler: "mh".into(), ..spec.clone() }), "scheduler mh"),
+        (Command::AddService(ServiceSpec { persistence, ..spec.clone() }), "persistence"),
+        (Command::AddService(ServiceSpec { one_packet: true, ..spec.clone() }), "one-packet scheduling"),
+        (
+            Command::AddService(ServiceSpec { scheduler_flags: vec!["flag-1".into()], ..spec.clone() }),
+            "scheduler flags flag-1",
+        ),
+        (
+            Command::AddServer {
+                service: service(WEB),
+                server: ServerSpec { forward: ForwardMethod::Direct, ..server(A) },
+            },
+            "direct routing (-g",
+        ),
+        (
+            Command::AddServer {
+                service: service(WEB),
+                server: ServerSpec { forward: ForwardMethod::Tunnel, ..server("[2001:db8::11]:80") },
+            },
+            "tunneling (-i)",
+        ),
+    ];
+    for (command, what) in cases {
+        let error = model.apply(&command).expect_err(what);
+        assert_eq!(error.error, ErrorKind::NotBuilt);
+        assert!(error.message.contains(what) && error.message.ends_with("is not built yet"), "{error}");
+    }
+}
+
+#[test]
+fn only_changes_that_a_scheduler_sees_change_the_version() {
+    let mut model = with_servers(&[A]);
+    let mut seen = vec![web(&model).version];
+    let mut step = |model: &mut Model, command: Command, changes: bool| {
+        model.apply(&command).expect("right");
+        let version = web(model).version;
+        assert_eq!(!seen.contains(&version), changes, "{command:?}");
+        seen.push(version);
+    };
+    step(&mut model, edit(WEB, "rr"), false);
+    step(&mut model, edit(WEB, "wrr"), true);
+    step(&mut model, edit(WEB, "rr"), true);
+    step(&mut model, add_server(WEB, B), true);
+    step(&mut model, Command::EditServer { service: service(WEB), server: server(B) }, true);
+    step(&mut model, delete_server(WEB, B), true);
+    step(&mut model, add("tcp/192.0.2.2:80"), false);
+    step(&mut model, Command::Zero { service: None }, false);
+    model.apply(&Command::DeleteService { service: service(WEB) }).expect("there");
+    step(&mut model, add(WEB), true);
+}
+
+#[test]
+fn a_change_leaves_other_services_shared() {
+    let mut model = with_servers(&[]);
+    let other = "udp/192.0.2.1:80";
+    model.apply(&add(other)).expect("new");
+    let (web_before, other_before) =
+        (web(&model).clone(), model.find(&service(other)).expect("there").clone());
+    model.apply(&add_server(WEB, A)).expect("new");
+    assert!(!Arc::ptr_eq(web(&model), &web_before));
+    assert!(web_before.servers.is_empty(), "tables in use do not change");
+    assert!(Arc::ptr_eq(model.find(&service(other)).expect("there"), &other_before));
+}
+
+#[test]
+fn a_removed_server_comes_back_with_id_counts_and_overload() {
+    let mut model = model();
+    model.apply(&add(WEB)).expect("new");
+    let limited = ServerSpec { upper_threshold: 3, ..server(A) };
+    let change =
+        model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
+    let id = web(&model).servers[0].id;
+    assert_eq!(change.zeroed_servers, [id]);
+    web(&model).servers[0].overloaded.store(true, Relaxed);
+
+    model.apply(&delete_server(WEB, A)).expect("there");
+    assert_eq!(model.release(|_| true), 0, "it has connections");
+    assert_eq!(model.removed_servers().collect::<Vec<_>>(), [id]);
+    let change =
+        model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
+    assert!(change.zeroed_servers.is_empty(), "its counts are back");
+    assert_eq!(web(&model).servers[0].id, id);
+    assert!(web(&model).servers[0].overloaded.load(Relaxed));
+    assert_eq!(model.removed_servers().count(), 0);
+
+    // With its service it loses the statistics, but not the connections.
+    model.apply(&Command::Flush).expect("always");
+    model.apply(&add(WEB)).expect("new");
+    let change = model.apply(&Command::AddServer { service: service(WEB), server: limited }).expect("new");
+    assert_eq!(change.zeroed_servers, [id]);
+    assert!(web(&model).servers[0].overloaded.load(Relaxed));
+}
+
+#[test]
+fn a_higher_threshold_clears_overload_at_once() {
+    let mut model = with_servers(&[A]);
+    let set = |model: &mut Model, upper| {
+        let server = ServerSpec { upper_threshold: upper, ..server(A) };
+        model.apply(&Command::EditServer { service: service(WEB), server }).expect("there");
+        web(model).servers[0].overloaded.load(Relaxed)
+    };
+    set(&mut model, 5);
+    web(&model).servers[0].overloaded.store(true, Relaxed);
+    assert!(set(&mut model, 4));
+    assert!(!set(&mut model, 6));
+    web(&model).servers[0].overloaded.store(true, Relaxed);
+    assert!(!set(&mut model, 0));
+}
+
+#[test]
+fn ids_are_bounded_and_come_back_when_no_connection_is_left() {
+    let mut model = with_servers(&[A, B, "10.0.0.3:8080"]);
+    let id = web(&model).servers[1].id;
+    model.apply(&delete_server(WEB, B)).expect("there");
+    assert_eq!(refused(&mut model, add_server(WEB, "10.0.0.4:8080")), ErrorKind::Full);
+    assert_eq!(model.server_ids_in_use(), 3);
+    assert_eq!(model.release(|asked| asked != id), 1);
+    assert_eq!(model.server_ids_in_use(), 2);
+    let change = model.apply(&add_server(WEB, "10.0.0.4:8080")).expect("there is room again");
+    assert_eq!((web(&model).servers[0].id, change.zeroed_servers), (id, vec![id]));
+
+    for port in [81, 82] {
+        model.apply(&add(&format!("tcp/192.0.2.1:{port}"))).expect("there is room");
+    }
+    assert_eq!(refused(&mut model, add("tcp/192.0.2.1:83")), ErrorKind::Full);
+    let gone = model.find(&service("tcp/192.0.2.1:81")).expect("there").id;
+    model.apply(&Command::DeleteService { service: service("tcp/192.0.2.1:81") }).expect("there");
+    model.apply(&add("tcp/192.0.2.1:83")).expect("there is room again");
+    assert_eq!(model.find(&service("tcp/192.0.2.1:83")).expect("there").id, gone);
+}
+
+#[test]
+fn a_batch_that_fails_changes_nothing() {
+    let mut model = with_servers(&[A]);
+    let overloaded = web(&model).servers[0].overloaded.clone();
+    overloaded.store(true, Relaxed);
+    let lift = Command::EditServer { service: service(WEB), server: server(A) };
+    let before = web(&model).clone();
+    let (index, error) = model
+        .apply_all(&[lift.clone(), Command::Flush, add_server(WEB, A)])
+        .expect_err("the service is gone");
+    assert_eq!((index, error.error), (2, ErrorKind::ServiceNotDefined));
+    assert!(Arc::ptr_eq(web(&model), &before));
+    assert!(overloaded.load(Relaxed), "a change that did not happen lets nobody in");
+
+    let change = model.apply_all(&[lift, add("tcp/192.0.2.2:80")]).expect("right");
+    assert!(change.publish && change.zeroed_services.len() == 1);
+    assert!(!overloaded.load(Relaxed));
+}
+
+#[test]
+fn zero_leaves_a_timeout_as_it_is() {
+    let mut model = model();
+    assert_eq!(model.timeouts(), Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
+    let change = model.apply(&Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 5, udp: 0 })).expect("right");
+    assert!(change.publish);
+    assert_eq!(model.timeouts(), Timeouts { tcp: 900, tcp_fin: 5, udp: 300 });
+    assert_eq!(model.settings(Settings::default()).tcp_fin.as_secs(), 5);
+    let nothing = model.apply(&Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 0, udp: 0 })).expect("right");
+    assert_eq!(nothing, Change::default());
+}

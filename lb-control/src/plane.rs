@@ -1,0 +1,45 @@
+//! What the control plane needs of the data plane. `lbd` puts DPDK's behind it, tests a fake: nothing of this
+//! crate's library links DPDK.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use lb_core::counters::WorkerCounters;
+use lb_core::path::FlowView;
+use lb_core::tables::{InterfaceId, Mac, Tables};
+
+/// The workers and their ports.
+pub trait Plane: Send + Sync + 'static {
+    /// Gives every worker these tables, to be used from its next burst on. Does not wait.
+    fn publish(&self, tables: Arc<Tables>);
+
+    /// What each worker counts, in the order of `dataplane.workers`.
+    fn counters(&self) -> &[Arc<WorkerCounters>];
+
+    /// The ports, in the order of the config.
+    fn ports(&self) -> Vec<PortState>;
+
+    /// Shows every connection to `visit` until that breaks off. May take long: not for threads that serve others.
+    ///
+    /// # Errors
+    /// A worker that does not answer, in words.
+    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String>;
+
+    /// The next neighbour that a worker wants resolved, if there is one.
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
+
+    /// Cycles of the time-stamp counter a second, which the workers' `busy_cycles` and `idle_cycles` count.
+    fn cycles_per_second(&self) -> u64;
+}
+
+/// A port as the device sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PortState {
+    pub mac: Mac,
+    pub link_up: bool,
+    /// Packets that the device lost: no descriptor, no buffer, errors.
+    pub rx_missed: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+}
