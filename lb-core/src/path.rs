@@ -229,10 +229,22 @@ impl<P: Packet> Path<P> {
                 Ok(false) => {}
                 Err(reason) => seen.kind = Kind::Dropped(reason),
             }
+            if seen.headers.vlan != 0 {
+                self.check_vlan(packet.port(), seen);
+            }
             if seen.kind == Kind::Flow {
                 seen.hash = self.hash(frame, &seen.headers);
                 self.flows.prefetch_bucket(seen.hash);
             }
+        }
+    }
+
+    /// A tag must name a VLAN that is an interface of this host; one within another never does.
+    #[cold]
+    fn check_vlan(&self, port: PortId, seen: &mut Seen) {
+        let is_known = self.tables.interfaces.find(port, seen.headers.vlan).is_some();
+        if !is_known || seen.headers.inner_vlan != 0 {
+            seen.kind = Kind::Dropped(DropReason::UnknownVlan);
         }
     }
 

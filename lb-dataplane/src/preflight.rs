@@ -185,7 +185,8 @@ fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
         _ => return Ok(()),
     };
     if driver(device) != "net_tap" {
-        let interface = device.split(',').find_map(|argument| argument.strip_prefix("iface="));
+        let argument = |name: &str| device.split(',').find_map(|argument| argument.strip_prefix(name));
+        let interface = argument("iface=");
         if let Some(interface) = interface.map(str::to_owned) {
             match tap::mtu_of(&interface) {
                 Err(_) => return Err(PortProblem::NoInterface(interface)),
@@ -194,9 +195,23 @@ fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
                 }
                 Ok(_) => {}
             }
+            if driver(device) == "net_af_xdp" && argument("start_queue=").is_none() {
+                let taken = argument("queue_count=").and_then(|count| count.parse().ok()).unwrap_or(1);
+                let has = receive_queues(&interface);
+                if has > taken {
+                    return Err(PortProblem::SpareQueues { interface, has, taken });
+                }
+            }
         }
     }
     if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }
+}
+
+/// Receive queues of a network interface; 0 when the system does not say.
+fn receive_queues(interface: &str) -> usize {
+    let directory = Path::new("/sys/class/net").join(interface).join("queues");
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count()
 }
 
 fn check_pci(address: &str) -> Result<(), PortProblem> {

@@ -179,7 +179,10 @@ impl Port {
                 }
             };
             if outcome < 0 {
-                return Err(PortProblem::Queue { queue, reason: eal.reason(outcome) });
+                // AF_XDP's driver says no more than that there is no socket.
+                let is_exclusive = self.info.driver == "net_af_xdp";
+                let hint = if is_exclusive { ", another process may hold it" } else { "" };
+                return Err(PortProblem::Queue { queue, hint, reason: eal.reason(outcome) });
             }
         }
         let mut step = |name: &'static str, outcome: i32| match outcome {
