@@ -82,8 +82,6 @@ reasons! {
     NoServer = "no_server",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
-    /// Not the start of a TCP connection, and of none that is known (a RST, for example).
-    NoConnection = "no_connection",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",
     /// The protocol or its combination is not handled here.

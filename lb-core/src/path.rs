@@ -229,10 +229,22 @@ impl<P: Packet> Path<P> {
                 Ok(false) => {}
                 Err(reason) => seen.kind = Kind::Dropped(reason),
             }
+            if seen.headers.vlan != 0 {
+                self.check_vlan(packet.port(), seen);
+            }
             if seen.kind == Kind::Flow {
                 seen.hash = self.hash(frame, &seen.headers);
                 self.flows.prefetch_bucket(seen.hash);
             }
+        }
+    }
+
+    /// A tag must name a VLAN that is an interface of this host; one within another never does.
+    #[cold]
+    fn check_vlan(&self, port: PortId, seen: &mut Seen) {
+        let is_known = self.tables.interfaces.find(port, seen.headers.vlan).is_some();
+        if !is_known || seen.headers.inner_vlan != 0 {
+            seen.kind = Kind::Dropped(DropReason::UnknownVlan);
         }
     }
 
@@ -272,7 +284,7 @@ impl<P: Packet> Path<P> {
                 },
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
                 Kind::Routed => self.route(packet, &seen.headers, now, io),
-                Kind::Twin => self.to_twin(packet, io),
+                Kind::Twin => io.to_twin(packet.port(), packet),
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
         }
@@ -313,17 +325,9 @@ impl<P: Packet> Path<P> {
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
     pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, _now: Tick, io: &mut impl Io<P>) {
-        self.mine.port(port).from_twin.add(burst.len() as u64);
         for packet in burst.drain(..) {
             io.transmit(port, packet);
         }
-    }
-
-    /// Up to Linux, as it came.
-    fn to_twin(&mut self, packet: P, io: &mut impl Io<P>) {
-        let port = packet.port();
-        self.mine.port(port).to_twin.add(1);
-        io.to_twin(port, packet);
     }
 
     #[inline]

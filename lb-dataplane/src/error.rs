@@ -53,6 +53,13 @@ pub enum PortProblem {
     BadName,
     #[error("there is no network interface {0}")]
     NoInterface(String),
+    #[error("mtu {mtu} is more than the {has} of {interface}; run: ip link set {interface} mtu {mtu}")]
+    InterfaceMtu { interface: String, mtu: u16, has: u32 },
+    #[error(
+        "{interface} has {has} receive queues and the device takes {taken}, the kernel would keep the rest; run: ethtool \
+         -L {interface} combined {taken} (or rx {taken} tx {taken}), or add queue_count={has} to the device"
+    )]
+    SpareQueues { interface: String, has: usize, taken: usize },
     #[error("there is no such PCI device")]
     NoPciDevice,
     #[error("it belongs to the kernel's driver {0}; run: dpdk-devbind.py --bind=vfio-pci ADDRESS")]
@@ -67,8 +74,9 @@ pub enum PortProblem {
     Probe(String),
     #[error("mtu {mtu} is outside {least}..={most}, which the device can do")]
     Mtu { mtu: u16, least: u16, most: u16 },
-    #[error("queue {queue} does not start, another process may hold it: {reason}")]
-    Queue { queue: u16, reason: String },
+    /// `hint` begins with a comma, or is empty.
+    #[error("queue {queue} does not start{hint}: {reason}")]
+    Queue { queue: u16, hint: &'static str, reason: String },
     #[error("{step} failed: {reason}")]
     Setup { step: &'static str, reason: String },
 }

@@ -298,6 +298,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_handle_may_be_shared_between_threads() {
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<Dataplane>();
+    }
+
+    #[test]
     fn every_queue_has_one_worker_and_every_worker_a_way_to_each_port() {
         for workers in 1..6usize {
             for port in 0..7 {

@@ -162,7 +162,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProble
     if others.iter().any(|other| device_name(&other.device) == device_name(&port.device)) {
         return Err(PortProblem::DeviceTwice);
     }
-    check_device(&port.device)?;
+    check_device(&port.device, port.mtu)?;
     if port.twin {
         if cpu::interface_exists(&port.name) {
             return Err(PortProblem::TwinExists(port.name.clone()));
@@ -174,7 +174,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProble
     Ok(())
 }
 
-fn check_device(device: &str) -> Result<(), PortProblem> {
+fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
     if let Some(address) = pci_address(device) {
         return check_pci(&address);
     }
@@ -185,12 +185,33 @@ fn check_device(device: &str) -> Result<(), PortProblem> {
         _ => return Ok(()),
     };
     if driver(device) != "net_tap" {
-        let interface = device.split(',').find_map(|argument| argument.strip_prefix("iface="));
-        if let Some(interface) = interface.filter(|name| !cpu::interface_exists(name)) {
-            return Err(PortProblem::NoInterface(interface.to_owned()));
+        let argument = |name: &str| device.split(',').find_map(|argument| argument.strip_prefix(name));
+        let interface = argument("iface=");
+        if let Some(interface) = interface.map(str::to_owned) {
+            match tap::mtu_of(&interface) {
+                Err(_) => return Err(PortProblem::NoInterface(interface)),
+                Ok(has) if has < u32::from(mtu) => {
+                    return Err(PortProblem::InterfaceMtu { interface, mtu, has });
+                }
+                Ok(_) => {}
+            }
+            if driver(device) == "net_af_xdp" && argument("start_queue=").is_none() {
+                let taken = argument("queue_count=").and_then(|count| count.parse().ok()).unwrap_or(1);
+                let has = receive_queues(&interface);
+                if has > taken {
+                    return Err(PortProblem::SpareQueues { interface, has, taken });
+                }
+            }
         }
     }
     if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }
+}
+
+/// Receive queues of a network interface; 0 when the system does not say.
+fn receive_queues(interface: &str) -> usize {
+    let directory = Path::new("/sys/class/net").join(interface).join("queues");
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"rx-")).count()
 }
 
 fn check_pci(address: &str) -> Result<(), PortProblem> {

@@ -56,6 +56,14 @@ pub(crate) fn create(name: &str, mac: Mac, mtu: u16) -> io::Result<File> {
     Ok(tap)
 }
 
+/// The MTU of a network interface; an error when there is none.
+pub(crate) fn mtu_of(interface: &str) -> io::Result<u32> {
+    let mut request = named(interface)?;
+    control(inet_socket()?.as_raw_fd(), libc::SIOCGIFMTU, &mut request)?;
+    // SAFETY: the kernel has just written it.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu }.unsigned_abs())
+}
+
 fn named(name: &str) -> io::Result<libc::ifreq> {
     if name.is_empty() || name.len() > LONGEST_NAME {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -144,7 +144,7 @@ fn child() {
     let sum = |of: &dyn Fn(&lb_core::counters::PortCell) -> u64| -> u64 {
         counters.iter().map(|worker| of(worker.port(last))).sum()
     };
-    println!("said: up {} down {}", sum(&|c| c.to_twin.get()), sum(&|c| c.from_twin.get()));
+    println!("said: up {} down {}", sum(&|c| c.rx_packets.get()), sum(&|c| c.tx_packets.get()));
     dataplane.stop();
     println!("said: stopped");
     pause();
@@ -193,7 +193,7 @@ fn frames_pass_and_nothing_is_left(name: &str, devices: &str) {
     assert!(counts.iter().all(|&count| count >= 42), "requests and answers, ARP: {said}");
     assert_eq!(running.said(), "stopped");
     let links = ip(&format!("-n {} link", lab.director));
-    assert!(!links.contains("twin") && !links.contains("xdp"), "{links}");
+    assert!(!["twin", "xdp", "PROMISC"].iter().any(|left| links.contains(left)), "{links}");
     running.go_on();
     assert!(running.child.wait().unwrap().success());
 }
@@ -219,11 +219,21 @@ fn af_packet_ports_carry_frames_and_leave_nothing_behind() {
 }
 
 #[test]
-fn what_another_process_holds_is_told_in_one_line() {
+fn what_cannot_start_is_told_in_one_line_with_the_mend() {
     if !is_root() {
         return;
     }
     let lab = Lab::new("q");
+    ip(&format!("-n {} link set v2 mtu 1400", lab.director));
+    assert_eq!(
+        lab.start("net_af_packet0,iface=v2").said(),
+        r#"port "twin0", device "net_af_packet0,iface=v2": mtu 1500 is more than the 1400 of v2; run: ip link set v2 mtu 1500"#
+    );
+    ip(&format!("-n {} link add w0 numrxqueues 3 type veth peer name w1", lab.director));
+    assert_eq!(
+        lab.start("net_af_xdp0,iface=w0").said(),
+        r#"port "twin0", device "net_af_xdp0,iface=w0": w0 has 3 receive queues and the device takes 1, the kernel would keep the rest; run: ethtool -L w0 combined 1 (or rx 1 tx 1), or add queue_count=3 to the device"#
+    );
     let mut first = lab.start("net_af_xdp0,iface=v0");
     assert_eq!(first.said(), "running");
     assert_eq!(

@@ -1,7 +1,7 @@
 //! From one config file to the next: which commands make the difference, and what needs a restart?
 //!
 //! The difference is taken between what the file said and what it says, not between the file and what runs: what was
-//! made or changed by other means stays (`docs/decisions/reload-by-difference.md`). What runs only decides whether an
+//! made or changed by other means stays (`docs/decisions/0004-reload-by-difference.md`). What runs only decides whether an
 //! object has to be added or edited.
 
 use std::fmt::{self, Debug};

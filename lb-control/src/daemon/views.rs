@@ -132,12 +132,8 @@ impl Control {
         let mut views = Vec::new();
         for &reason in DropReason::ALL {
             for hook in Hook::ALL {
-                let packets = self
-                    .plane
-                    .counters()
-                    .iter()
-                    .map(|worker| WorkerCounters::dropped(worker, reason, hook).get())
-                    .sum();
+                let packets =
+                    self.plane.counters().iter().map(|worker| worker.dropped(reason, hook).get()).sum();
                 if packets > 0 {
                     views.push(DropView { reason: reason.label().into(), hook: hook.name().into(), packets });
                 }

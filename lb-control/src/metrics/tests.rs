@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
@@ -65,7 +64,7 @@ fn scrape() -> Scrape {
         worker.turns.busy_cycles.set(300);
         worker.turns.bursts[0].set(4);
         worker.turns.bursts[5].set(6);
-        WorkerCounters::dropped(worker, DropReason::NoRoute, Hook::Forward).set(3);
+        worker.dropped(DropReason::NoRoute, Hook::Forward).set(3);
     }
     parse(&text(gather(&control)))
 }

@@ -122,14 +122,11 @@ fn raise_ttl(frame: &mut [u8], headers: &Headers) {
 /// buffer, which is not in one piece, keeps none.
 #[cold]
 pub(super) fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers) {
-    let (l3, at, end) = (usize::from(headers.l3), usize::from(headers.l4), headers.end());
-    let Some(ip) = ipv4::header(packet.data(), l3) else { return };
-    let len = headers.l4_len() as u16;
-    let pseudo = checksum::pseudo_v4(ipv4::source(ip), ipv4::destination(ip), Protocol::UDP.0, len);
-    let Some(datagram) = packet.data().get(at..end) else { return };
+    let at = usize::from(headers.l4);
     // The field is 0, as it must be for summing up.
-    let sum = checksum::add(pseudo, checksum::sum(datagram));
-    let is_offloaded = packet.offload_l4_checksum(l3, at, false, true);
+    let Some(sum) = checksum::of_transport(packet.data(), headers) else { return };
+    let pseudo = checksum::pseudo(packet.data(), headers);
+    let is_offloaded = packet.offload_l4_checksum(usize::from(headers.l3), at, false, true);
     if let Some(udp) = udp::header_mut(packet.data_mut(), at) {
         udp::set_checksum(udp, if is_offloaded { pseudo } else { checksum::finish_udp(sum) });
     }

@@ -369,6 +369,46 @@ fn what_is_not_for_a_service_goes_to_the_host_or_is_routed() {
     assert_eq!(director.dropped(DropReason::OtherHost), 1);
 }
 
+/// The frame with a tag of `vlan`.
+fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0x00], &vlan.to_be_bytes(), &frame[12..]].concat()
+}
+
+#[test]
+fn frames_of_a_vlan_come_in_by_its_interface_and_leave_by_the_next_hop_s() {
+    let mut director = Director::new();
+    let out = director.receive(WAN, &[tagged(&from_client(4000, "S"), 7)]);
+    assert!(out.sent.is_empty());
+    assert_eq!(director.dropped(DropReason::UnknownVlan), 1);
+
+    // The client's side becomes VLAN 7 of the port, with the client behind it.
+    let mut tables = tables(2, &[11, 12], 1);
+    let mut interfaces: Vec<_> = tables.interfaces.iter().map(|(_, interface)| interface.clone()).collect();
+    interfaces.push(Interface { name: "wan.7".into(), vlan: 7, ..interfaces[0].clone() });
+    let interfaces = Interfaces::new(interfaces);
+    let neighbours = [
+        (InterfaceId(1), ip("10.0.0.11"), Some(server_mac(11))),
+        (InterfaceId(2), ip("192.0.2.100"), Some(CLIENT)),
+    ];
+    tables.neighbours = Neighbours::new(&interfaces, neighbours).into();
+    tables.interfaces = interfaces.into();
+    let via = |n| Route::Via { interface: InterfaceId(n), gateway: None };
+    tables.routes = Routes::new([
+        (Prefix { address: ip("192.0.2.0"), len: 24 }, via(2)),
+        (Prefix { address: ip("192.0.2.10"), len: 32 }, Route::Local),
+        (Prefix { address: ip("10.0.0.0"), len: 24 }, via(1)),
+    ])
+    .into();
+    director.path.adopt(tables.into());
+    let out = director.receive(WAN, &[tagged(&from_client(4000, "S"), 7)]);
+    assert_eq!(out.sent[0].0, LAN);
+    assert_eq!(read(&out.sent[0].1), (ip("192.0.2.100"), 4000, ip("10.0.0.11"), 8080, 63));
+    assert_eq!(out.sent[0].1.data()[12..14], [8, 0], "no tag on the servers' side");
+    let out = director.receive(LAN, &[from_server(11, 4000, "SA")]);
+    assert_eq!(out.sent[0].1.data()[..16], [&CLIENT[..], &OUR_WAN, &[0x81, 0, 0, 7]].concat());
+    assert_eq!(read(&out.sent[0].1), (ip("192.0.2.10"), 80, ip("192.0.2.100"), 4000, 63));
+}
+
 /// The UDP datagram of `parts` × 800 bytes, in fragments.
 fn datagram(parts: usize) -> Vec<Vec<u8>> {
     let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1)

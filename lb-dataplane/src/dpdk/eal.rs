@@ -122,6 +122,8 @@ impl Eal {
     /// The text of an error code, and the first line that was printed since the last look.
     pub(crate) fn reason(&mut self, code: i32) -> String {
         match self.log.first_line() {
+            // Drivers return a bare -1 for anything, which would read "operation not permitted".
+            Some(line) if code == -1 => line,
             Some(line) => format!("{line} ({})", error_text(code)),
             None => error_text(code),
         }

@@ -57,6 +57,7 @@ pub(crate) struct Port {
     number: u16,
     pub(crate) info: PortInfo,
     pub(crate) writes_l4: bool,
+    is_promiscuous: bool,
 }
 
 /// The offloads that are used where a port has them, with their names in [`PortInfo`].
@@ -103,7 +104,7 @@ impl Port {
             queues: 0,
             offloads: Vec::new(),
         };
-        let mut port = Port { number, info, writes_l4: false };
+        let mut port = Port { number, info, writes_l4: false, is_promiscuous: false };
         port.set_up(eal, workers, pool).map_err(|problem| StartError::Port {
             port: config.name.clone(),
             device: config.device.clone(),
@@ -178,7 +179,10 @@ impl Port {
                 }
             };
             if outcome < 0 {
-                return Err(PortProblem::Queue { queue, reason: eal.reason(outcome) });
+                // AF_XDP's driver says no more than that there is no socket.
+                let is_exclusive = self.info.driver == "net_af_xdp";
+                let hint = if is_exclusive { ", another process may hold it" } else { "" };
+                return Err(PortProblem::Queue { queue, hint, reason: eal.reason(outcome) });
             }
         }
         let mut step = |name: &'static str, outcome: i32| match outcome {
@@ -191,6 +195,12 @@ impl Port {
         })?;
         // SAFETY: no memory is involved.
         step("starting", unsafe { sys::rte_eth_dev_start(number) })?;
+        // IPv6 neighbours and routing daemons speak by multicast. A failure (the driver has neither) is as good as it
+        // gets: such drivers filter nothing.
+        // SAFETY: no memory is involved.
+        self.is_promiscuous = unsafe {
+            sys::rte_eth_allmulticast_enable(number) != 0 && sys::rte_eth_promiscuous_enable(number) == 0
+        };
         self.info.queues = queues;
         self.info.offloads = names;
         self.info.link = link(number);
@@ -239,6 +249,9 @@ impl Drop for Port {
     fn drop(&mut self) {
         // SAFETY: no worker uses its queues any more (order of fields in `Dataplane`).
         unsafe {
+            if self.is_promiscuous {
+                sys::rte_eth_promiscuous_disable(self.number);
+            }
             sys::rte_eth_dev_stop(self.number);
             sys::rte_eth_dev_close(self.number);
         }

@@ -1,0 +1,383 @@
+//! `lbd` in the director's namespace, driven as an operator would: config file, signals, `lbctl`, metrics.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
+
+use crate::metrics::Metrics;
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::server::{ECHO_PORT, HTTP_PORT};
+use crate::topology::{self, LAN_LINK, Lab, WAN_LINK};
+use crate::wait;
+
+/// Where metrics and health are served, inside the director's namespace.
+pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
+
+/// Longest start of `lbd` that is waited for.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// Longest orderly stop.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// The DPDK driver on the director's links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Takes the packets away from the kernel; one queue.
+    AfXdp,
+    /// The kernel sees a copy, which the lab drops.
+    AfPacket,
+}
+
+/// What a config file of `lbd` in the lab says.
+#[derive(Clone, Debug)]
+pub struct LbdPlan {
+    pub driver: Driver,
+    pub workers: Vec<u32>,
+    pub mtu: u16,
+    pub lan_mtu: u16,
+    pub max_connections: u32,
+    /// The `[[virtual_service]]` blocks and whatever else comes after the ports, as TOML.
+    pub services: String,
+}
+
+impl Default for LbdPlan {
+    /// One worker on the last CPU, AF_XDP, and the virtual services of [`LbdPlan::usual_services`].
+    fn default() -> LbdPlan {
+        LbdPlan {
+            driver: Driver::AfXdp,
+            workers: vec![last_cpu()],
+            mtu: 1500,
+            lan_mtu: 1500,
+            max_connections: 65536,
+            services: LbdPlan::usual_services(3, "rr"),
+        }
+    }
+}
+
+impl LbdPlan {
+    /// TCP port 80 (to the servers' 8080) and UDP [`ECHO_PORT`] on the VIP, IPv4 and IPv6, over the first `servers`.
+    pub fn usual_services(servers: u8, scheduler: &str) -> String {
+        let v4: Vec<IpAddr> = (0..servers).map(|index| topology::server(index).into()).collect();
+        let v6: Vec<IpAddr> = (0..servers).map(|index| topology::server_v6(index).into()).collect();
+        [(topology::VIP.into(), v4), (topology::VIP_V6.into(), v6)]
+            .iter()
+            .flat_map(|(vip, servers)| {
+                [("tcp", 80, HTTP_PORT), ("udp", ECHO_PORT, ECHO_PORT)].map(|(protocol, port, real)| {
+                    let servers: Vec<(SocketAddr, u32)> =
+                        servers.iter().map(|address| (SocketAddr::new(*address, real), 1)).collect();
+                    LbdPlan::service(SocketAddr::new(*vip, port), protocol, scheduler, &servers)
+                })
+            })
+            .collect()
+    }
+
+    /// One `[[virtual_service]]` with real servers and their weights.
+    pub fn service(
+        vip: SocketAddr,
+        protocol: &str,
+        scheduler: &str,
+        servers: &[(SocketAddr, u32)],
+    ) -> String {
+        let servers: Vec<String> = servers
+            .iter()
+            .map(|(address, weight)| format!("  {{ address = \"{address}\", weight = {weight} }},\n"))
+            .collect();
+        format!(
+            "\n[[virtual_service]]\naddress = \"{vip}\"\nprotocol = \"{protocol}\"\n\
+             scheduler = \"{scheduler}\"\nreal_servers = [\n{}]\n",
+            servers.concat()
+        )
+    }
+
+    /// The config file.
+    pub fn toml(&self, socket: &Path) -> String {
+        let (wan, lan) = match self.driver {
+            Driver::AfXdp => {
+                (format!("net_af_xdp0,iface={WAN_LINK}"), format!("net_af_xdp1,iface={LAN_LINK}"))
+            }
+            Driver::AfPacket => (self.af_packet(0, WAN_LINK), self.af_packet(1, LAN_LINK)),
+        };
+        format!(
+            "[dataplane]
+workers = {workers:?}
+driver_args = [\"--no-pci\"]
+memory_mb = 256
+huge_pages = false
+max_connections = {max_connections}
+
+[[port]]
+name = \"wan\"
+device = \"{wan}\"
+addresses = [\"{director}/24\", \"{vip}/32\", \"{director6}/64\", \"{vip6}/128\"]
+outside = true
+mtu = {mtu}
+
+[[port]]
+name = \"lan\"
+device = \"{lan}\"
+addresses = [\"{gateway}/24\", \"{gateway6}/64\"]
+mtu = {lan_mtu}
+
+[api]
+socket = \"{socket}\"
+http = \"{HTTP}\"
+{services}",
+            workers = self.workers,
+            max_connections = self.max_connections,
+            director = topology::DIRECTOR,
+            vip = topology::VIP,
+            director6 = topology::DIRECTOR_V6,
+            vip6 = topology::VIP_V6,
+            gateway = topology::GATEWAY,
+            gateway6 = topology::GATEWAY_V6,
+            mtu = self.mtu,
+            lan_mtu = self.lan_mtu,
+            socket = socket.display(),
+            services = self.services,
+        )
+    }
+
+    /// Devargs of `net_af_packet`: a queue pair a worker, and frames that hold the MTU.
+    fn af_packet(&self, number: u8, link: &str) -> String {
+        let frame = if self.mtu.max(self.lan_mtu) > 1500 { 16384 } else { 2048 };
+        let block = frame.max(4096);
+        format!(
+            "net_af_packet{number},iface={link},qpairs={},framesz={frame},blocksz={block},framecnt=512",
+            self.workers.len()
+        )
+    }
+}
+
+/// The machine's last CPU: the first does the rest of the work.
+pub fn last_cpu() -> u32 {
+    std::thread::available_parallelism().map_or(0, |count| count.get().saturating_sub(1) as u32)
+}
+
+/// The build's own `lbd` or `lbctl`: the one beside this program, or beside the test's directory.
+///
+/// # Errors
+/// When it was not built: names the command that does.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let this = std::env::current_exe().context("where this program is")?;
+    let dir = this.parent().context("this program has no directory")?;
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
+    let path = dir.join(name);
+    if !path.is_file() {
+        bail!("{} is not there: cargo build --workspace --bins --profile test", path.display());
+    }
+    Ok(path)
+}
+
+/// A running `lbd`; dropping it kills it (use [`Director::stop`] for an orderly end).
+#[derive(Debug)]
+pub struct Director {
+    namespace: Namespace,
+    dir: PathBuf,
+    process: Process,
+}
+
+impl Director {
+    /// Starts `lbd` on the plan's config and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends instead: with its output.
+    pub fn start(lab: &Lab, plan: &LbdPlan) -> Result<Director> {
+        let mut director = Director::spawn(lab, plan, "lbd")?;
+        director.until_ready()?;
+        Ok(director)
+    }
+
+    /// Starts `lbd` without waiting; `name` distinguishes its log and config from another one's.
+    ///
+    /// # Errors
+    /// When it cannot be started at all.
+    pub fn spawn(lab: &Lab, plan: &LbdPlan, name: &str) -> Result<Director> {
+        if plan.driver == Driver::AfPacket {
+            silence_kernel(lab.director())?;
+        }
+        Director::spawn_on(lab, &plan.toml(&socket(lab.dir())), name)
+    }
+
+    /// Starts `lbd` on a config file of the caller's own, without waiting.
+    ///
+    /// # Errors
+    /// When it cannot be started at all.
+    pub fn spawn_on(lab: &Lab, toml: &str, name: &str) -> Result<Director> {
+        let namespace = lab.director().clone();
+        let config = lab.dir().join(format!("{name}.toml"));
+        fs::write(&config, toml)?;
+        let lbd = program("lbd")?;
+        let process =
+            Process::spawn(&namespace, lab.dir(), name, utf8(&lbd)?, &["--config", utf8(&config)?])?;
+        Ok(Director { namespace, dir: lab.dir().to_owned(), process })
+    }
+
+    /// Waits for `/readyz` to say yes.
+    ///
+    /// # Errors
+    /// When `lbd` ends, or is not ready in time: with its output.
+    pub fn until_ready(&mut self) -> Result<()> {
+        let ready = wait::until("lbd ready", START_LIMIT, || {
+            if let Ok(Some(status)) = self.process.exited() {
+                return Some(Err(anyhow!("lbd ended with {status}")));
+            }
+            matches!(self.get("/readyz"), Ok((200, _))).then_some(Ok(()))
+        });
+        ready.and_then(|ended| ended).with_context(|| format!("lbd said:\n{}", self.log()))
+    }
+
+    /// What `lbd` has written to its standard output and error.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.dir)
+    }
+
+    /// Writes a new config and sends SIGHUP. When this returns, the signal is sent, not yet obeyed.
+    ///
+    /// # Errors
+    /// When `lbd` is gone.
+    pub fn reload(&self, plan: &LbdPlan) -> Result<()> {
+        fs::write(self.dir.join("lbd.toml"), plan.toml(&self.socket()))?;
+        self.process.signal(Signal::SIGHUP)
+    }
+
+    /// Runs `lbctl ipvsadm` with arguments separated by spaces, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails: what it said.
+    pub fn ipvsadm(&self, arguments: &str) -> Result<String> {
+        let output = self.ipvsadm_output(arguments)?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("ipvsadm {arguments}: {}: {}", output.status, stderr.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `lbctl ipvsadm` with arguments separated by spaces, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn ipvsadm_output(&self, arguments: &str) -> Result<Output> {
+        let lbctl = program("lbctl")?;
+        let socket = self.socket();
+        let mut all = vec!["--socket", utf8(&socket)?, "ipvsadm"];
+        all.extend(arguments.split_whitespace());
+        self.namespace.output(10, utf8(&lbctl)?, &all)
+    }
+
+    /// The metrics page.
+    ///
+    /// # Errors
+    /// When it is not served, or is no Prometheus text.
+    pub fn metrics(&self) -> Result<Metrics> {
+        match self.get("/metrics")? {
+            (200, text) => Metrics::parse(&text),
+            (status, text) => bail!("/metrics: {status} {text}"),
+        }
+    }
+
+    /// Fetches a page of the metrics and health server: status and body.
+    ///
+    /// # Errors
+    /// When nothing answers.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.namespace.enter(|| http_get(HTTP, path))?
+    }
+
+    /// SIGTERM, and the wait for the end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop(mut self) -> Result<(ExitStatus, String)> {
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(STOP_LIMIT).with_context(|| format!("lbd said:\n{}", self.log()))?;
+        Ok((status, self.log()))
+    }
+
+    pub(crate) fn leave_running(self) {
+        self.process.leave_running();
+    }
+}
+
+/// Where a lab's `lbd` has its API.
+pub fn socket(dir: &Path) -> PathBuf {
+    dir.join("api.sock")
+}
+
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Drops the kernel's copy of what `af_packet` receives, before the kernel can answer it.
+fn silence_kernel(director: &Namespace) -> Result<()> {
+    let chain = |link: &str| {
+        format!("chain {link} {{ type filter hook ingress device {link} priority 0; policy drop; }}")
+    };
+    let rules = format!(
+        "add table netdev silence\ndelete table netdev silence\n\
+         table netdev silence {{ {}\n{}\n }}",
+        chain(WAN_LINK),
+        chain(LAN_LINK)
+    );
+    director.run(10, "nft", &[&rules])?;
+    Ok(())
+}
+
+/// A request without keep-alive: the body is what comes until the end.
+fn http_get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    parse_answer(&String::from_utf8_lossy(&answer))
+        .with_context(|| format!("{server}{path}: not an HTTP answer that this reads"))
+}
+
+/// Status and body; a chunked body is put together.
+fn parse_answer(answer: &str) -> Option<(u16, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return Some((status, body.to_owned()));
+    }
+    let mut whole = String::new();
+    let mut rest = body;
+    loop {
+        let (length, after) = rest.split_once("\r\n")?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        if length == 0 {
+            return Some((status, whole));
+        }
+        whole.push_str(after.get(..length)?);
+        rest = after.get(length + 2..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_whole_and_chunked() {
+        let whole = "HTTP/1.1 503 Service Unavailable\r\nX: y\r\n\r\nnot yet";
+        assert_eq!(parse_answer(whole), Some((503, "not yet".to_owned())));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        assert_eq!(parse_answer(chunked), Some((200, "abcde".to_owned())));
+    }
+}

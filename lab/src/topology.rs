@@ -1,0 +1,272 @@
+//! The lab itself: which namespaces there are, how they are wired, and who has which address.
+//!
+//! | who | IPv4 | IPv6 |
+//! |---|---|---|
+//! | client | 192.0.2.100/24 (behind an access router: 198.51.100.100/24) | 2001:db8::100/64 (2001:db8:51::100/64) |
+//! | access router, when planned | 198.51.100.1/24, 192.0.2.2/24 | 2001:db8:51::1/64, 2001:db8::2/64 |
+//! | director, on its twin `wan` | 192.0.2.1/24, VIP 192.0.2.10/32 | 2001:db8::1/64, VIP 2001:db8::10/128 |
+//! | director, on its twin `lan` | 10.0.0.1/24 | fd00:1::1/64 |
+//! | real servers s1, s2 … | 10.0.0.11/24 … | fd00:1::11/64 … |
+//!
+//! The director's two links end in `lbwan0` and `lblan0`, without addresses: they stand for the NIC that DPDK takes.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
+
+use crate::cleanup::{self, Tag};
+use crate::namespace::Namespace;
+
+/// The client's address on the wan.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
+/// The client's address when it sits behind the access router.
+pub const CLIENT_BEHIND_ACCESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
+/// The client's IPv6 address on the wan.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+/// The director's own address on the wan.
+pub const DIRECTOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The director's own IPv6 address on the wan.
+pub const DIRECTOR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// The virtual service's address.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// The virtual service's IPv6 address.
+pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+/// The director's address on the lan: the real servers' default route.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// The director's IPv6 address on the lan.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
+
+/// The director's end of the wan link.
+pub const WAN_LINK: &str = "lbwan0";
+/// The director's end of the lan link.
+pub const LAN_LINK: &str = "lblan0";
+
+/// The address of real server `index` (s1 has index 0).
+pub fn server(index: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 11 + index)
+}
+
+/// The IPv6 address of real server `index`: `fd00:1::11` for s1, and so on.
+pub fn server_v6(index: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x11 + u16::from(index))
+}
+
+/// What lab to make.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub tag: Tag,
+    /// Real servers, at most 5.
+    pub servers: u8,
+    /// MTU of the wan link, both ends.
+    pub wan_mtu: u16,
+    /// MTU of everything on the lan side.
+    pub lan_mtu: u16,
+    /// Puts the client behind a router whose link towards it has this MTU, while the client's own end keeps 1500: what
+    /// a tunnel in somebody's access network looks like.
+    pub access_mtu: Option<u16>,
+    /// Queues of the director's links: AF_XDP takes one, a worker more needs one more of `af_packet`.
+    pub queues: u8,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            tag: Tag::of_this_process(),
+            servers: 3,
+            wan_mtu: 1500,
+            lan_mtu: 1500,
+            access_mtu: None,
+            queues: 1,
+        }
+    }
+}
+
+/// A lab that is up; dropping it removes it with everything that runs in it.
+#[derive(Debug)]
+pub struct Lab {
+    tag: Tag,
+    client: Namespace,
+    director: Namespace,
+    access: Option<Namespace>,
+    switch: Namespace,
+    servers: Vec<Namespace>,
+    dir: PathBuf,
+    /// Set when the operator wants to keep it.
+    is_left_behind: bool,
+}
+
+impl Lab {
+    /// A lab of the default plan: three real servers, MTU 1500 everywhere.
+    ///
+    /// # Errors
+    /// Without root, or what the kernel says.
+    pub fn new() -> Result<Lab> {
+        Lab::with(&Plan::default())
+    }
+
+    /// Makes namespaces and links, and gives addresses and routes to all but the director.
+    ///
+    /// # Errors
+    /// Without root, when a lab of that tag is there, or what the kernel says; nothing is left behind.
+    pub fn with(plan: &Plan) -> Result<Lab> {
+        if !Uid::effective().is_root() {
+            bail!("the lab makes network namespaces: it needs root");
+        }
+        if plan.tag.exists() {
+            bail!("lab {} is there already", plan.tag);
+        }
+        cleanup::register(&plan.tag)?;
+        build(plan).inspect_err(|_| cleanup::remove(&plan.tag))
+    }
+
+    pub fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    pub fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    pub fn director(&self) -> &Namespace {
+        &self.director
+    }
+
+    /// The router between the client and the wan, when planned.
+    pub fn access(&self) -> Option<&Namespace> {
+        self.access.as_ref()
+    }
+
+    pub fn switch(&self) -> &Namespace {
+        &self.switch
+    }
+
+    /// The real servers' namespaces, s1 first.
+    pub fn servers(&self) -> &[Namespace] {
+        &self.servers
+    }
+
+    /// Where files of this lab go: configurations, logs, sockets. Removed with it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Lets the lab stay when this program ends; `cleanup::remove` with its tag takes it away.
+    pub fn leave_behind(mut self) {
+        self.is_left_behind = true;
+        cleanup::forget(&self.tag);
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !self.is_left_behind {
+            cleanup::remove(&self.tag);
+        }
+    }
+}
+
+fn build(plan: &Plan) -> Result<Lab> {
+    let dir = plan.tag.dir();
+    fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+    let make = |role: &str| Namespace::create(plan.tag.namespace(role), role);
+
+    let client = make("client")?;
+    let director = make("director")?;
+    let switch = make("switch")?;
+    let servers = (1..=plan.servers).map(|n| make(&format!("s{n}"))).collect::<Result<Vec<_>>>()?;
+    let access = plan.access_mtu.map(|_| make("access")).transpose()?;
+
+    match (&access, plan.access_mtu) {
+        (Some(access), Some(mtu)) => wire_access(plan, &client, access, &director, mtu)?,
+        _ => {
+            link(plan, (&client, "eth0", plan.wan_mtu), (&director, WAN_LINK, plan.wan_mtu))?;
+            endpoint(&client, &[&format!("{CLIENT}/24"), &format!("{CLIENT_V6}/64")], None)?;
+        }
+    }
+
+    link(plan, (&director, LAN_LINK, plan.lan_mtu), (&switch, "director", plan.lan_mtu))?;
+    switch.ip("link add br0 type bridge mcast_snooping 0 stp_state 0")?;
+    switch.ip(&format!("link set br0 mtu {} up", plan.lan_mtu))?;
+    switch.ip("link set director master br0 up")?;
+    for (index, server_ns) in (0_u8..).zip(&servers) {
+        let port = server_ns.role().to_owned();
+        link(plan, (server_ns, "eth0", plan.lan_mtu), (&switch, &port, plan.lan_mtu))?;
+        switch.ip(&format!("link set {port} master br0 up"))?;
+        endpoint(
+            server_ns,
+            &[&format!("{}/24", server(index)), &format!("{}/64", server_v6(index))],
+            Some((GATEWAY, GATEWAY_V6)),
+        )?;
+    }
+    nic(&director, WAN_LINK, plan.queues)?;
+    nic(&director, LAN_LINK, plan.queues)?;
+
+    Ok(Lab { tag: plan.tag.clone(), client, director, access, switch, servers, dir, is_left_behind: false })
+}
+
+/// client ── access router ── director, with the small MTU on the router's link towards the client.
+fn wire_access(
+    plan: &Plan,
+    client: &Namespace,
+    access: &Namespace,
+    director: &Namespace,
+    mtu: u16,
+) -> Result<()> {
+    link(plan, (client, "eth0", plan.wan_mtu), (access, "eth1", mtu))?;
+    link(plan, (access, "eth0", plan.wan_mtu), (director, WAN_LINK, plan.wan_mtu))?;
+    let near = Ipv4Addr::new(198, 51, 100, 1);
+    let near_v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
+    endpoint(client, &[&format!("{CLIENT_BEHIND_ACCESS}/24"), "2001:db8:51::100/64"], Some((near, near_v6)))?;
+    endpoint(access, &["192.0.2.2/24", "2001:db8::2/64"], None)?;
+    access.run(10, "ethtool", &["-K", "eth1", "tx", "off"])?;
+    access.ip(&format!("addr add {near}/24 dev eth1"))?;
+    access.ip(&format!("addr add {near_v6}/64 dev eth1"))?;
+    access.ip("link set eth1 up")?;
+    access.sysctl("ipv4/ip_forward", "1")?;
+    access.sysctl("ipv6/conf/all/forwarding", "1")
+}
+
+/// A cable: a veth pair, each end born in its own namespace.
+fn link(plan: &Plan, a: (&Namespace, &str, u16), b: (&Namespace, &str, u16)) -> Result<()> {
+    let queues = plan.queues;
+    a.0.ip(&format!(
+        "link add {} mtu {} numrxqueues {queues} numtxqueues {queues} type veth \
+         peer name {} mtu {} numrxqueues {queues} numtxqueues {queues} netns {}",
+        a.1,
+        a.2,
+        b.1,
+        b.2,
+        b.0.name()
+    ))?;
+    Ok(())
+}
+
+/// A host's `eth0`: addresses, default routes, and checksums computed by the host itself. A veth otherwise passes
+/// packets on with partial checksums; the DPDK drivers cannot tell, and whoever gets them next drops them.
+fn endpoint(host: &Namespace, addresses: &[&str], gateway: Option<(Ipv4Addr, Ipv6Addr)>) -> Result<()> {
+    host.run(10, "ethtool", &["-K", "eth0", "tx", "off"])?;
+    for address in addresses {
+        host.ip(&format!("addr add {address} dev eth0"))?;
+    }
+    host.ip("link set eth0 up")?;
+    if let Some((v4, v6)) = gateway {
+        host.ip(&format!("route add default via {v4}"))?;
+        host.ip(&format!("route add default via {v6}"))?;
+    }
+    Ok(())
+}
+
+/// The director's end of a cable, as a NIC that the kernel says nothing on.
+fn nic(director: &Namespace, name: &str, queues: u8) -> Result<()> {
+    director.sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    director.run(10, "ethtool", &["-K", name, "tx", "off"])?;
+    let offered = director.ip(&format!("-d link show {name}"))?;
+    if !offered.contains(&format!("numrxqueues {queues} ")) {
+        bail!("{name}: {queues} queues asked for, the kernel says: {offered}");
+    }
+    director.ip(&format!("link set {name} up"))?;
+    Ok(())
+}

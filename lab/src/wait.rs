@@ -1,0 +1,46 @@
+//! Waiting for a fact instead of for a time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// How often a fact is looked at.
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// Waits until `fact` is `Some`, and returns what it holds.
+///
+/// # Errors
+/// Names `what` and `limit` when the fact did not come true in time.
+pub fn until<T>(what: &str, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = fact() {
+            return Ok(value);
+        }
+        if start.elapsed() > limit {
+            bail!("{what}: not within {} s", limit.as_secs_f32());
+        }
+        std::thread::sleep(PERIOD);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fact_that_comes_true_ends_the_wait() {
+        let mut looks = 0;
+        let value = until("third look", Duration::from_secs(5), || {
+            looks += 1;
+            (looks == 3).then_some(looks)
+        });
+        assert_eq!(value.ok(), Some(3));
+    }
+
+    #[test]
+    fn a_fact_that_never_comes_true_is_named() {
+        let error = until("pigs fly", Duration::ZERO, || None::<()>).map_err(|e| e.to_string());
+        assert_eq!(error, Err("pigs fly: not within 0 s".to_owned()));
+    }
+}

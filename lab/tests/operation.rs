@@ -1,0 +1,180 @@
+//! Goal: what an operator does to a director in service hurts nobody.
+//! Method: connections are held open across the operation; what stays is compared with what Linux says is there.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::client::KeptOpen;
+use lab::server::{self, HTTP_PORT};
+use lab::topology::{self, VIP};
+use lab::{LbdPlan, Plan, Scene, until};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The TCP service on the VIP over the servers of these indices.
+fn service_over(servers: &[u8]) -> String {
+    let servers: Vec<(SocketAddr, u32)> = servers
+        .iter()
+        .map(|index| (SocketAddr::new(topology::server(*index).into(), HTTP_PORT), 1))
+        .collect();
+    LbdPlan::service(SocketAddr::new(VIP.into(), 80), "tcp", "rr", &servers)
+}
+
+fn plan_over(servers: &[u8]) -> LbdPlan {
+    LbdPlan { services: service_over(servers), ..LbdPlan::default() }
+}
+
+/// A connection that the given real server answers, found by opening as many as it takes.
+fn connection_to(scene: &Scene, role: &str) -> Result<KeptOpen> {
+    for _ in 0..10 {
+        let mut connection = KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80))?;
+        if connection.get("/")? == format!("{role}\n").as_bytes() {
+            return Ok(connection);
+        }
+    }
+    anyhow::bail!("none of ten connections went to {role}")
+}
+
+#[test]
+fn the_connection_listing_is_what_is_really_open() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1, 2]))?;
+    let mut held = Vec::new();
+    for _ in 0..9 {
+        let mut connection = KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80))?;
+        connection.get("/")?;
+        held.push(connection);
+    }
+    let mut open = BTreeSet::new();
+    for (index, server) in (0_u8..).zip(scene.lab.servers()) {
+        for line in server.run(5, "ss", &["-Htn", "state", "established", "sport = :8080"])?.lines() {
+            let peer = line.split_whitespace().nth(3).context("ss: no peer")?;
+            open.insert((peer.to_owned(), format!("{}:{HTTP_PORT}", topology::server(index))));
+        }
+    }
+    assert_eq!(open.len(), 9, "{open:?}");
+    let listing = scene.director.ipvsadm("-L -n -c")?;
+    let listed: BTreeSet<_> = listing
+        .lines()
+        .filter(|line| line.contains(" ESTABLISHED "))
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            Some((fields.get(3)?.to_string(), fields.get(5)?.to_string()))
+        })
+        .collect();
+    assert_eq!(listed, open, "{listing}");
+    Ok(())
+}
+
+#[test]
+fn a_download_survives_a_reload_that_replaces_its_server_and_new_ones_go_elsewhere() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1]))?;
+    let content = server::serve_file(&scene.lab, "large", 48)?;
+    let mut download = connection_to(&scene, "s1")?;
+    let mut other = connection_to(&scene, "s2")?;
+    download.ask("/files/large")?;
+    let mut is_reloaded = false;
+    let mut reload = Ok(());
+    let copy = download.read(&mut |bytes| {
+        // Far more is still to come than all buffers on the way hold.
+        if bytes > 1 << 20 && !is_reloaded {
+            is_reloaded = true;
+            reload = scene.director.reload(&plan_over(&[0, 2])).and_then(|()| {
+                until("the new server list", PATIENCE, || {
+                    let listing = scene.director.ipvsadm("-L -n").ok()?;
+                    (listing.contains("10.0.0.13:8080") && !listing.contains("10.0.0.12:8080")).then_some(())
+                })
+            });
+        }
+    })?;
+    reload?;
+    assert!(copy == content, "the copy differs");
+    assert_eq!(scene.who_serves(VIP, 4)?, ["s1", "s1", "s3", "s3"]);
+    other.set_patience(Duration::from_millis(500))?;
+    assert!(other.get("/").is_err(), "the removed server still got requests");
+    Ok(())
+}
+
+#[test]
+fn a_reload_with_a_mistake_changes_nothing_and_says_what_is_wrong() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1]))?;
+    let before = scene.director.ipvsadm("-S -n")?;
+    let services = service_over(&[2]).replace("weight = 1", "weight = 70000");
+    scene.director.reload(&LbdPlan { services, ..LbdPlan::default() })?;
+    until("the message about the weight", PATIENCE, || scene.director.log().contains("70000").then_some(()))?;
+    assert_eq!(scene.director.ipvsadm("-S -n")?, before);
+    assert_eq!(scene.who_serves(VIP, 2)?, ["s1", "s2"]);
+    Ok(())
+}
+
+#[test]
+fn a_quiesced_server_keeps_its_connections_and_gets_no_new_ones() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1]))?;
+    let mut held = connection_to(&scene, "s1")?;
+    scene.director.ipvsadm("-e -t 192.0.2.10:80 -r 10.0.0.11:8080 -m -w 0")?;
+    assert_eq!(scene.who_serves(VIP, 4)?, ["s2"; 4]);
+    assert_eq!(held.get("/")?, b"s1\n");
+    Ok(())
+}
+
+#[test]
+fn a_removed_server_gets_nothing_until_it_is_added_again() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1]))?;
+    let mut held = connection_to(&scene, "s1")?;
+    scene.director.ipvsadm("-d -t 192.0.2.10:80 -r 10.0.0.11:8080")?;
+    assert_eq!(scene.who_serves(VIP, 2)?, ["s2"; 2]);
+    held.set_patience(Duration::from_millis(500))?;
+    held.ask("/")?;
+    assert!(held.read(&mut |_| ()).is_err(), "the removed server was asked");
+    scene.director.ipvsadm("-a -t 192.0.2.10:80 -r 10.0.0.11:8080 -m")?;
+    // The client's TCP sends the request again by itself.
+    held.set_patience(Duration::from_secs(10))?;
+    assert_eq!(held.read(&mut |_| ())?, b"s1\n");
+    Ok(())
+}
+
+#[test]
+fn services_are_made_and_taken_away_while_others_serve() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0]))?;
+    let mut held = connection_to(&scene, "s1")?;
+    scene.director.ipvsadm("-A -t 192.0.2.10:8081 -s rr")?;
+    scene.director.ipvsadm("-a -t 192.0.2.10:8081 -r 10.0.0.12:8080 -m")?;
+    let url = lab::client::url(VIP.into(), 8081, "/");
+    assert_eq!(lab::client::curl(scene.lab.client(), &url)?, "s2\n");
+    scene.director.ipvsadm("-D -t 192.0.2.10:8081")?;
+    assert!(lab::client::curl(scene.lab.client(), &url).is_err());
+    assert_eq!(held.get("/")?, b"s1\n");
+    Ok(())
+}
+
+#[test]
+fn a_rule_for_a_service_that_is_not_there_fails_as_ipvsadm_does() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0]))?;
+    let before = scene.director.ipvsadm("-S -n")?;
+    let output = scene.director.ipvsadm_output("-a -t 192.0.2.99:80 -r 10.0.0.12:8080 -m")?;
+    assert_eq!(output.status.code(), Some(255));
+    assert!(!output.stderr.is_empty());
+    assert_eq!(scene.director.ipvsadm("-S -n")?, before);
+    Ok(())
+}
+
+#[test]
+fn statistics_count_what_went_through() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1, 2]))?;
+    scene.who_serves(VIP, 9)?;
+    let metrics = scene.director.metrics()?;
+    let vip = "local_address=\"192.0.2.10\"";
+    assert_eq!(metrics.sum("lb_ipvs_connections_total", &[vip, "local_port=\"80\""]), 9.0);
+    for index in 0..3 {
+        let server = format!("remote_address=\"{}\"", topology::server(index));
+        assert_eq!(metrics.sum("lb_ipvs_connections_total", &[&server]), 3.0, "{server}");
+        // SYN, ACK, request, two acknowledgements with the FIN at the least; as many of the server's.
+        assert!(metrics.sum("lb_ipvs_incoming_packets_total", &[&server]) >= 12.0, "{server}");
+        assert!(metrics.sum("lb_ipvs_outgoing_bytes_total", &[&server]) > 3.0 * 200.0, "{server}");
+    }
+    let listing = scene.director.ipvsadm("-L -n --stats")?;
+    let row = listing.lines().find(|line| line.contains("10.0.0.11:8080")).context("no row of s1")?;
+    assert_eq!(row.split_whitespace().nth(2), Some("3"), "{listing}");
+    Ok(())
+}

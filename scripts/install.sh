@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what `make build` built, under DESTDIR and PREFIX:
+#
+#   sbin/lbd  sbin/lbctl             the programs
+#   lib/lb/{ipvsadm,…}               links to lbctl that speak those commands: put the directory on PATH, or link from it
+#   share/man, shell completions     as lbctl itself writes them
+#   lib/systemd/system/lbd.service   the unit
+#   share/doc/lb/examples            the example configs; /etc/lb/lbd.toml if there is none
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target="${CARGO_TARGET_DIR:-target}/release"
+prefix="${PREFIX:-/usr/local}"
+root="${DESTDIR:-}$prefix"
+
+install -D -m 755 "$target/lbd" "$root/sbin/lbd"
+install -D -m 755 "$target/lbctl" "$root/sbin/lbctl"
+install -d "$root/lib/lb"
+for name in ipvsadm ipvsadm-save ipvsadm-restore; do
+  ln -sf ../../sbin/lbctl "$root/lib/lb/$name"
+done
+
+lbctl="$target/lbctl"
+install -d "$root/share/man/man1" "$root/share/bash-completion/completions" \
+  "$root/share/zsh/site-functions" "$root/share/fish/vendor_completions.d"
+"$lbctl" man --directory "$root/share/man/man1"
+"$lbctl" completions bash >"$root/share/bash-completion/completions/lbctl"
+"$lbctl" completions zsh >"$root/share/zsh/site-functions/_lbctl"
+"$lbctl" completions fish >"$root/share/fish/vendor_completions.d/lbctl.fish"
+
+install -d "$root/lib/systemd/system"
+sed "s|@PREFIX@|$prefix|g" packaging/lbd.service.in >"$root/lib/systemd/system/lbd.service"
+
+install -d "$root/share/doc/lb/examples"
+install -m 644 configs/*.toml "$root/share/doc/lb/examples/"
+etc="${DESTDIR:-}/etc/lb"
+if [ ! -e "$etc/lbd.toml" ]; then
+  install -D -m 640 configs/minimal.toml "$etc/lbd.toml"
+fi
+echo "install: done, under $root; config: $etc/lbd.toml"

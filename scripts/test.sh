@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Every test there is, one build for all of them; the last thing on the terminal is nextest's summary.
+#
+# Tests that make network namespaces (nearly all of package `lab`, `veth` of lb-dataplane, `netns_tests` of the twin) need
+# root: without it they are left out, and we say so.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '== %s\n' "$*"; }
+
+say "setup"
+scripts/setup.sh
+
+say "formatting and lints"
+scripts/lint.sh
+
+say "build (lbd and lbctl as the lab tests run them, same profile as the tests)"
+cargo build --locked --workspace --bins --profile test
+
+say "documentation tests"
+cargo test --locked --workspace --doc --quiet
+
+filter=()
+if [ "$(id -u)" -ne 0 ]; then
+  say "not root: tests that make network namespaces are skipped (counted in the summary); run as root for them"
+  filter=(-E 'not (package(lab) & kind(test) & not binary(licences))
+    and not (package(lb-dataplane) & binary(veth)) and not test(/netns_tests::/)')
+fi
+
+say "tests"
+# An error says where it comes from; the stack below it is the test runner's.
+export RUST_LIB_BACKTRACE=0
+exec cargo nextest run --locked --workspace "${filter[@]}" </dev/null
