@@ -1,6 +1,9 @@
 //! Benchmarks of the packet path and the harness that compares it with its peers.
 //!
-//! [`road`] drives `lb_core::path::Path` on one core with a generator whose own cost is measured and subtracted.
+//! [`traffic`] says what is sent, [`road`] sends it through the path alone. The program `bench` (`main.rs`) runs
+//! every measure of its list and writes the results down.
 
+pub mod measure;
 pub mod road;
+pub mod traffic;
 pub mod tsc;

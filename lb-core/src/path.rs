@@ -286,7 +286,7 @@ impl<P: Packet> Path<P> {
                 }
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
                 Kind::Routed => self.route(packet, &seen.headers, now, io),
-                Kind::Twin => self.to_twin(packet, io),
+                Kind::Twin => io.to_twin(packet.port(), packet),
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
         }
@@ -337,11 +337,6 @@ impl<P: Packet> Path<P> {
         for packet in burst.drain(..) {
             io.transmit(port, packet);
         }
-    }
-
-    /// Up to Linux, as it came.
-    fn to_twin(&mut self, packet: P, io: &mut impl Io<P>) {
-        io.to_twin(packet.port(), packet);
     }
 
     #[inline]

@@ -1,49 +1,55 @@
-//! Prints what a packet costs in the path.
-use lb_benches::road::{Road, Transport};
-use lb_benches::tsc;
-use lb_core::mem::Region;
+//! Measures the packet path alone, in this process, and prints one line of JSON: the program that callgrind runs, and a
+//! quick look at a change of `lb-core`.
 
-fn main() {
-    let per_ns = tsc::per_nanosecond();
-    let want: Vec<String> = std::env::args().skip(1).collect();
-    for transport in [Transport::Udp, Transport::Tcp] {
-        for flows in [1_000u32, 100_000, 1_000_000] {
-            if !want.is_empty() && !want.iter().any(|w| *w == format!("{transport:?}-{flows}")) {
-                continue;
-            }
-            let mut road = Road::new(transport, flows, Region::heap(Road::memory(flows)));
-            let mut costs = Vec::new();
-            let packets = std::env::var("ROAD_PACKETS").map_or(4_000_000, |n| n.parse().unwrap());
-            road.established(flows, packets, &mut costs, if packets < 1_000_000 { 1 } else { 5 });
-            let mut ns: Vec<f64> = costs.iter().map(|c| c.cycles / per_ns).collect();
-            ns.sort_by(f64::total_cmp);
-            println!(
-                "{transport:?} {flows}: {:.1} ns (min {:.1} max {:.1}), generator {:.1}; sent {:?}",
-                ns[ns.len() / 2],
-                ns[0],
-                ns[ns.len() - 1],
-                costs[0].generator_cycles / per_ns,
-                road.sent()
-            );
-        }
+use std::process::ExitCode;
+
+use clap::Parser;
+use lb_benches::measure::{Measured, Scenario, Visit};
+use lb_benches::road::Road;
+use lb_benches::traffic::Traffic;
+
+#[derive(Parser)]
+struct Arguments {
+    /// masq-udp, masq-tcp, new-udp, new-tcp
+    scenario: Scenario,
+    /// Connections that are open
+    #[arg(long, default_value_t = 1000)]
+    flows: u32,
+    /// Packets of each run
+    #[arg(long, default_value_t = 4_000_000)]
+    packets: u64,
+    #[arg(long, default_value_t = 5)]
+    runs: u32,
+    /// Connections that the table has room for
+    #[arg(long)]
+    capacity: Option<u32>,
+}
+
+struct Measure {
+    capacity: u32,
+    packets: u64,
+    runs: u32,
+}
+
+impl Visit for Measure {
+    type Output = Result<Measured, String>;
+
+    fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
+        Road::new(self.capacity).measure(&mut traffic, self.packets, self.runs)
     }
-    if want.is_empty() || want.iter().any(|w| w == "new") {
-        let mut road = Road::new(Transport::Udp, 1_200_000, Region::heap(Road::memory(1_200_000)));
-        let mut costs = Vec::new();
-        road.new_flows(4_000_000, 1_000_000, &mut costs, 5);
-        for c in costs {
-            println!(
-                "new udp {:.1} ns = {:.2} M/s, gen {:.1}",
-                c.cycles / per_ns,
-                1e3 / (c.cycles / per_ns),
-                c.generator_cycles / per_ns
-            );
+}
+
+fn main() -> ExitCode {
+    let Arguments { scenario, flows, packets, runs, capacity } = Arguments::parse();
+    let capacity = capacity.unwrap_or(scenario.capacity(flows));
+    match scenario.with(flows, Measure { capacity, packets, runs }) {
+        Ok(measured) => {
+            println!("{}", serde_json::to_string(&measured).expect("numbers alone"));
+            ExitCode::SUCCESS
         }
-        println!(
-            "{:?} {} {}",
-            road.sent(),
-            road.counters().flows.expired.get(),
-            road.counters().flows.full.get()
-        );
+        Err(error) => {
+            eprintln!("{scenario}: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

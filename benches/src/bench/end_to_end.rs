@@ -1,0 +1,39 @@
+//! HTTP from a client to real servers, through `lbd` and through its peers: the lab measures, this collects.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::{Context, Found, is_installed, succeeded};
+use crate::results::Row;
+
+pub(super) fn run(context: &Context) -> Result<Found> {
+    let Ok(lab) = context.program("lab") else {
+        return Ok(Found::left_out("end-to-end", "the lab is not built"));
+    };
+    for program in ["wrk", "nginx", "ip"] {
+        if !is_installed(program) {
+            return Ok(Found::left_out("end-to-end", &format!("{program} is not installed")));
+        }
+    }
+    let file = context.scratch.join("end-to-end.json");
+    let (seconds, runs) = context.choose(("1", "1"), ("3", "5"));
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", "400"]).arg(lab);
+    command.args(["end-to-end", "--seconds", seconds, "--runs", runs, "--json"]).arg(&file);
+    if let Err(error) = succeeded(&mut command) {
+        // The other figures are worth keeping: those of the way that failed are missing, and it is said why.
+        return Ok(Found::left_out("end-to-end", &format!("{error:#}")));
+    }
+    let list = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    let rows: Vec<Row> = serde_json::from_str(&list).context("what the lab wrote")?;
+    Ok(Found {
+        rows,
+        notes: vec![
+            "end-to-end: over veth the kernel's stacks at both ends and the generator are the limit; it compares ways through one \
+             machine, and measures no NIC."
+                .to_owned(),
+        ],
+    })
+}

@@ -1,0 +1,137 @@
+//! Instructions that the path executes for a packet, counted by callgrind: the same on a busy machine as on a quiet one, so
+//! that a change of a few per cent shows.
+//!
+//! Two runs of different length are counted, and their difference divided by the difference of their packets, so that
+//! opening the connections and warming up are not in it. Only what goes on in `Road::go_through` is counted.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use lb_benches::measure::Scenario;
+
+use super::{Context, Found, is_installed, road_arguments, succeeded, text};
+use crate::results::{INSTRUCTIONS, Row};
+
+const FLOWS: u32 = 1_000;
+/// More than so much above the recorded figure is a regression.
+const TOLERANCE: f64 = 1.05;
+
+pub(super) fn run(context: &Context) -> Result<Found> {
+    if !is_installed("valgrind") {
+        return Ok(Found::left_out("instructions", "valgrind is not installed"));
+    }
+    let road = context.program("road")?;
+    let recorded = Recorded::read()?;
+    let mut found = Found::default();
+    for scenario in Scenario::all() {
+        // Of new connections, all that were begun are to end before the shorter run is over.
+        let flows = if matches!(scenario, Scenario::Masq(_)) { FLOWS } else { 20 * FLOWS };
+        let packets = 20_000 * scenario.packets_each();
+        let file = context.scratch.join(format!("callgrind.{scenario}"));
+        let short = count(&road, scenario, flows, packets, &file)?;
+        let long = count(&road, scenario, flows, 3 * packets, &file)?;
+        let each = (long - short) as f64 / (2 * packets) as f64;
+        let row = Row::new(scenario.name(), flows, INSTRUCTIONS, vec![each]);
+        found.notes.push(match recorded.of(scenario.name()) {
+            Some(before) if is_regression(row.median, before) => {
+                format!("REGRESSION: {scenario}: {} instructions a packet, recorded are {before}", row.median)
+            }
+            Some(before) => {
+                format!("{scenario}: {} instructions a packet, recorded are {before}", row.median)
+            }
+            None => format!("{scenario}: {} instructions a packet, none are recorded", row.median),
+        });
+        found.rows.push(row);
+    }
+    Ok(found)
+}
+
+fn count(road: &Path, scenario: Scenario, flows: u32, packets: u64, file: &Path) -> Result<u64> {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*Road*go_through*"]);
+    command.arg(format!("--callgrind-out-file={}", text(file)?)).arg(road);
+    command.args(road_arguments(scenario, flows, packets, 1));
+    // A table no larger than needed: valgrind pays for each page.
+    command.args(["--capacity", &(flows + flows / 4).to_string()]);
+    succeeded(&mut command)?;
+    let out = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    total(&out).with_context(|| format!("{scenario}: callgrind counted nothing in Road::go_through"))
+}
+
+/// The instructions that a file of callgrind's sums up; `None` when there are none.
+fn total(out: &str) -> Option<u64> {
+    let line = |label: &str| out.lines().find_map(|line| line.strip_prefix(label));
+    // The first event counted is the instruction read.
+    let is_instructions = line("events:")?.split_whitespace().next() == Some("Ir");
+    let total = line("totals:").or_else(|| line("summary:"))?;
+    total.split_whitespace().next()?.parse().ok().filter(|&count| is_instructions && count > 0)
+}
+
+/// Whether a figure is so much above the recorded one that somebody has to look.
+pub(crate) fn is_regression(now: f64, recorded: f64) -> bool {
+    now > recorded * TOLERANCE
+}
+
+/// The figures that were recorded last, by bench: `benches/instructions.json`.
+pub(crate) struct Recorded(BTreeMap<String, f64>);
+
+impl Recorded {
+    pub(crate) fn path() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json")
+    }
+
+    pub(crate) fn read() -> Result<Recorded> {
+        match fs::read_to_string(Recorded::path()) {
+            Ok(text) => Ok(Recorded(serde_json::from_str(&text).context("benches/instructions.json")?)),
+            Err(_) => Ok(Recorded(BTreeMap::new())),
+        }
+    }
+
+    pub(crate) fn of(&self, bench: &str) -> Option<f64> {
+        self.0.get(bench).copied()
+    }
+
+    /// Keeps what these rows say.
+    pub(crate) fn write(rows: &[Row]) -> Result<()> {
+        let of = rows.iter().filter(|row| row.metric == INSTRUCTIONS);
+        let figures: BTreeMap<&str, f64> = of.map(|row| (row.bench.as_str(), row.median)).collect();
+        if figures.is_empty() {
+            return Ok(());
+        }
+        fs::write(Recorded::path(), serde_json::to_string_pretty(&figures)? + "\n")?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUT: &str = "# callgrind format\nversion: 1\ncreator: callgrind-3.19.0\npid: 4711\n\
+        cmd:  ./road masq-udp\npart: 1\n\n\ndesc: I1 cache: \n\npositions: line\nevents: Ir\n\
+        summary: 123456789\n\n\nob=(1) /road\nfl=(1) road.rs\nfn=(1) main\n12 400\ntotals: 123456789\n";
+
+    #[test]
+    fn the_total_is_read_from_callgrinds_file() {
+        assert_eq!(total(OUT), Some(123_456_789));
+        let cut = OUT.split("totals:").next().unwrap();
+        assert_eq!(total(cut), Some(123_456_789), "a file that was cut off has its summary");
+    }
+
+    #[test]
+    fn nothing_counted_is_no_total() {
+        assert_eq!(total(&OUT.replace("123456789", "0")), None);
+        assert_eq!(total(&OUT.replace("events: Ir", "events: Dr Ir")), None);
+        assert_eq!(total(""), None);
+    }
+
+    #[test]
+    fn five_per_cent_more_are_tolerated() {
+        assert!(!is_regression(105.0, 100.0));
+        assert!(is_regression(105.1, 100.0));
+        assert!(!is_regression(50.0, 100.0));
+    }
+}

@@ -1,0 +1,28 @@
+//! What an IPv4 connection takes of memory: entry, index and timers.
+
+use anyhow::Result;
+use lb_benches::measure::Scenario;
+use lb_benches::traffic::Transport;
+use lb_core::flow::memory_needed;
+
+use super::{Context, Found};
+use crate::results::{BYTES, Row};
+
+const CONNECTIONS: u32 = 1_000_000;
+
+pub(super) fn run(context: &Context) -> Result<Found> {
+    let each = |bytes: u64| bytes as f64 / f64::from(CONNECTIONS);
+    // Measured, so that nothing is forgotten: a process with that many connections open.
+    let measured = context.road(Scenario::Masq(Transport::Udp), CONNECTIONS, 1, 1)?;
+    Ok(Found {
+        rows: vec![
+            Row::new("memory", CONNECTIONS, BYTES, vec![each(memory_needed(CONNECTIONS, 0) as u64)]),
+            Row::new("memory-resident", CONNECTIONS, BYTES, vec![each(measured.resident_bytes)]),
+        ],
+        notes: vec![
+            "memory: what is taken at the start for so many IPv4 connections, index and timers included. memory-resident: by how \
+             much a process grew that has as many open."
+                .to_owned(),
+        ],
+    })
+}

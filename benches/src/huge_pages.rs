@@ -1,0 +1,57 @@
+//! Huge pages for the measures: what is there, or reserved for as long as they take.
+
+use std::fs;
+
+const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
+/// What the largest measure takes, in pages of 2 MB.
+const WANTED: usize = 320;
+
+/// Reserved huge pages; dropping it gives back those that were not there before.
+pub(crate) struct HugePages {
+    before: Option<usize>,
+    pub(crate) is_there: bool,
+}
+
+impl HugePages {
+    /// Takes what is free, and as root more where that is not enough.
+    pub(crate) fn reserve() -> HugePages {
+        let (free, all) = (count("HugePages_Free:"), count("HugePages_Total:"));
+        if count("Hugepagesize:") != 2048 {
+            return HugePages { before: None, is_there: false };
+        }
+        if free >= WANTED {
+            return HugePages { before: None, is_there: true };
+        }
+        let can_write = fs::write(RESERVED, (all - free + WANTED).to_string()).is_ok();
+        let is_there = count("HugePages_Free:") >= WANTED;
+        let pages = HugePages { before: can_write.then_some(all), is_there };
+        if !is_there { HugePages { is_there: false, ..pages } } else { pages }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match (self.is_there, self.before) {
+            (true, Some(_)) => "huge pages of 2 MB, reserved for this run".to_owned(),
+            (true, None) => "huge pages of 2 MB".to_owned(),
+            (false, _) => {
+                "ordinary memory with transparent huge pages: no huge pages are reserved".to_owned()
+            }
+        }
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        if let Some(before) = self.before
+            && let Err(error) = fs::write(RESERVED, before.to_string())
+        {
+            eprintln!("bench: {RESERVED} is not {before} again: {error}");
+        }
+    }
+}
+
+/// A figure of `/proc/meminfo`.
+fn count(label: &str) -> usize {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(label));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

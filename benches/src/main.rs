@@ -1,0 +1,217 @@
+//! `bench`: runs every measure, prints a table, and writes down what it found.
+//!
+//! - `target/bench/results.json`: the figures, for programs;
+//! - `target/bench/RESULTS.md`: the same with their conditions, for people;
+//! - `benches/RESULTS.md` and `benches/instructions.json`: those that were recorded last (`--record`).
+
+mod bench;
+mod conditions;
+mod huge_pages;
+mod results;
+mod worker;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use lb_benches::measure::Scenario;
+
+use bench::{BENCHES, Context, Recorded};
+use conditions::Conditions;
+use huge_pages::HugePages;
+use results::{INSTRUCTIONS, NS, RATIO, Row};
+
+/// Measures the load balancer, side by side with the peers that are on this machine.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// What to measure; all when none is named: masq, testpmd, path, new, memory, instructions, lbd-ready, end-to-end
+    names: Vec<String>,
+    /// Shorter runs: two minutes at most in all
+    #[arg(long)]
+    quick: bool,
+    /// Keep the results as the recorded ones, in benches/
+    #[arg(long)]
+    record: bool,
+    /// Fail when a packet takes over 5 % more instructions than recorded
+    #[arg(long)]
+    gate: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One measure in this process, of which DPDK is part
+    #[command(hide = true)]
+    Worker { scenario: Scenario, flows: u32, packets: u64, runs: u32, cpu: u32, huge_pages: String },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Command::Worker { scenario, flows, packets, runs, cpu, huge_pages }) => {
+            measure(worker::Plan { scenario, flows, packets, runs, cpu, huge_pages: huge_pages == "true" })
+        }
+        None => run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(plan: worker::Plan) -> Result<()> {
+    println!("{}", serde_json::to_string(&worker::measure(plan)?)?);
+    Ok(())
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    for name in &arguments.names {
+        if !BENCHES.iter().any(|bench| bench.name == name) {
+            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+            bail!("no measure {name}; there are {}", known.join(", "));
+        }
+    }
+    let program = std::env::current_exe()?;
+    let programs = program.parent().context("this program is in no directory")?.to_owned();
+    let out = programs.parent().context("no target directory")?.join("bench");
+    fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    let scratch = Scratch::new()?;
+    let pages = HugePages::reserve();
+    let (cpu, pinned) = conditions::measuring_cpu();
+    let mode = if arguments.quick { "quick" } else { "full" };
+    let conditions = Conditions::gather(mode, &pages.describe(), &pinned);
+    print!("{}", conditions.lines(""));
+    let context = Context {
+        is_quick: arguments.quick,
+        cpu,
+        huge_pages: pages.is_there,
+        programs,
+        scratch: scratch.0.clone(),
+    };
+    let (rows, notes, failures) = run_all(&context, &arguments.names);
+    drop(pages);
+
+    println!("\n{}", results::table(&rows));
+    for note in &notes {
+        println!("{note}");
+    }
+    let report = report(&conditions, &rows, &notes);
+    write(&out.join("results.json"), &(serde_json::to_string_pretty(&rows)? + "\n"))?;
+    write(&out.join("RESULTS.md"), &report)?;
+    println!("\nwritten: {} and RESULTS.md beside it", out.join("results.json").display());
+    let worse = regressions(&rows)?;
+    if arguments.record {
+        write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md"), &report)?;
+        Recorded::write(&rows)?;
+        println!("recorded: benches/RESULTS.md");
+    }
+    if failures > 0 {
+        bail!("{failures} of the measures failed, see above");
+    }
+    if arguments.gate && !worse.is_empty() {
+        bail!("over 5 % more instructions a packet than recorded: {}", worse.join(", "));
+    }
+    Ok(())
+}
+
+/// Runs the measures that are named, or all. One that fails does not keep the others from being run.
+fn run_all(context: &Context, names: &[String]) -> (Vec<Row>, Vec<String>, usize) {
+    let (mut rows, mut notes, mut failures) = (Vec::new(), Vec::new(), 0);
+    for bench in
+        BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name))
+    {
+        eprint!("bench: {} … ", bench.name);
+        let start = Instant::now();
+        match (bench.run)(context) {
+            Ok(found) => {
+                eprintln!("{:.1} s", start.elapsed().as_secs_f32());
+                rows.extend(found.rows);
+                notes.extend(found.notes);
+            }
+            Err(error) => {
+                eprintln!("failed");
+                notes.push(format!("FAILED: {}: {error:#}", bench.name));
+                failures += 1;
+            }
+        }
+    }
+    rows.extend(ratio(&rows));
+    (rows, notes, failures)
+}
+
+/// What a packet costs beside one that testpmd merely rewrites, of the same run.
+fn ratio(rows: &[Row]) -> Option<Row> {
+    let ours = results::find(rows, "masq-udp", 1_000, NS)?;
+    let peer = results::find(rows, "testpmd-5tswap", 0, NS)?;
+    let row = Row::new("masq-udp", 1_000, RATIO, vec![ours.median / peer.median]);
+    Some(Row { runs: ours.runs.min(peer.runs), ..row })
+}
+
+/// The measures that take more instructions than recorded.
+fn regressions(rows: &[Row]) -> Result<Vec<String>> {
+    let recorded = Recorded::read()?;
+    let counted = rows.iter().filter(|row| row.metric == INSTRUCTIONS);
+    let is_worse =
+        |row: &&Row| recorded.of(&row.bench).is_some_and(|before| bench::is_regression(row.median, before));
+    Ok(counted.filter(is_worse).map(|row| row.bench.clone()).collect())
+}
+
+fn report(conditions: &Conditions, rows: &[Row], notes: &[String]) -> String {
+    let notes: String = notes.iter().map(|note| format!("- {note}\n")).collect();
+    format!(
+        "# Benchmark results\n\nWritten by `make bench`.\n\n## Conditions\n\n{}\n## Figures\n\n{}\n## Notes\n\n{notes}",
+        conditions.lines("- "),
+        results::markdown(rows)
+    )
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// A directory that goes when it is dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch> {
+        let path = std::env::temp_dir().join(format!("lb-bench-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gone_already = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_every_measure() {
+        let help = <Arguments as clap::CommandFactory>::command().render_long_help().to_string();
+        for bench in BENCHES {
+            assert!(help.contains(bench.name), "{}", bench.name);
+        }
+    }
+
+    #[test]
+    fn the_ratio_is_of_two_figures_of_one_run() {
+        let row = |bench, flows, value| Row::new(bench, flows, NS, vec![value; 5]);
+        let rows = [row("masq-udp", 1_000, 30.0), row("testpmd-5tswap", 0, 15.0)];
+        let ratio = ratio(&rows).unwrap();
+        assert_eq!((ratio.median, ratio.runs, ratio.metric.as_str()), (2.0, 5, RATIO));
+        assert_eq!(super::ratio(&rows[..1]), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! What is measured of the packet path, by name, and what came out: the same for all that drive it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::traffic::{Established, Fresh, Lives, PACKETS_A_LIFE, Traffic, Transport};
+
+/// One measure of the packet path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scenario {
+    /// Packets of so many open connections.
+    Masq(Transport),
+    /// Connections that begin and end; so many are alive.
+    New(Transport),
+}
+
+const NAMES: [(&str, Scenario); 4] = [
+    ("masq-udp", Scenario::Masq(Transport::Udp)),
+    ("masq-tcp", Scenario::Masq(Transport::Tcp)),
+    ("new-udp", Scenario::New(Transport::Udp)),
+    ("new-tcp", Scenario::New(Transport::Tcp)),
+];
+
+impl Scenario {
+    pub fn all() -> impl Iterator<Item = Scenario> {
+        NAMES.into_iter().map(|(_, scenario)| scenario)
+    }
+
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, scenario)| *scenario == self).map_or("", |(name, _)| name)
+    }
+
+    /// Packets that make up what is counted: one, or a connection's life.
+    pub fn packets_each(self) -> u64 {
+        match self {
+            Scenario::New(Transport::Tcp) => PACKETS_A_LIFE,
+            _ => 1,
+        }
+    }
+
+    /// Connections that the table has room for: what the configuration file says when it says nothing, or what the
+    /// measure needs if that is more.
+    pub fn capacity(self, flows: u32) -> u32 {
+        match self {
+            Scenario::Masq(_) => flows.max(1_000_000),
+            Scenario::New(_) => (flows + flows / 4).max(1_000_000),
+        }
+    }
+
+    /// Calls `visit` with the traffic of this scenario.
+    pub fn with<V: Visit>(self, flows: u32, visit: V) -> V::Output {
+        match self {
+            Scenario::Masq(transport) => visit.visit(Established::new(transport, flows)),
+            Scenario::New(Transport::Udp) => visit.visit(Fresh::new(flows)),
+            Scenario::New(Transport::Tcp) => visit.visit(Lives::new(flows)),
+        }
+    }
+}
+
+/// Something to be done with a traffic of whatever type.
+pub trait Visit {
+    type Output;
+    fn visit<T: Traffic + Send + 'static>(self, traffic: T) -> Self::Output;
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Scenario, String> {
+        let known = NAMES.map(|(name, _)| name).join(", ");
+        let found = NAMES.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, scenario)| scenario).ok_or(format!("no measure {name}; there are {known}"))
+    }
+}
+
+/// What one process that measures the path prints, as one line of JSON.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// Nanoseconds a packet of each run, the generator's not counted.
+    pub ns: Vec<f64>,
+    /// Nanoseconds a packet that the generator took, in the mean.
+    pub generator_ns: f64,
+    /// By how much the process grew from before its tables were made until the connections were open.
+    pub resident_bytes: u64,
+}
+
+/// The resident memory of this process, huge pages included, in bytes.
+///
+/// # Panics
+/// Without `/proc`.
+pub fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux's /proc is mounted");
+    parse_resident(&status)
+}
+
+fn parse_resident(status: &str) -> u64 {
+    let kilobytes = |label: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(label));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    };
+    // Pages of hugetlbfs are counted apart.
+    (kilobytes("VmRSS:") + kilobytes("HugetlbPages:")) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scenario_is_found_by_its_name() {
+        for scenario in Scenario::all() {
+            assert_eq!(scenario.name().parse(), Ok(scenario));
+        }
+        assert_eq!(
+            "masq".parse::<Scenario>(),
+            Err("no measure masq; there are masq-udp, masq-tcp, new-udp, new-tcp".to_owned())
+        );
+    }
+
+    #[test]
+    fn resident_memory_has_both_kinds_of_pages() {
+        let status = "VmHWM:\t  900 kB\nVmRSS:\t    100 kB\nHugetlbPages:\t    2048 kB\n";
+        assert_eq!(parse_resident(status), 2148 << 10);
+        assert!(resident_bytes() > 0);
+    }
+}

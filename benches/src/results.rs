@@ -1,0 +1,211 @@
+//! Figures: one row each, as `results.json` holds them (INTERFACE), as a table, and held against what they must be.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+/// One figure of one measure.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) bench: String,
+    /// What the traffic went through, end to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) through: Option<String>,
+    pub(crate) flows: u32,
+    pub(crate) rules: u32,
+    pub(crate) workers: u32,
+    pub(crate) metric: String,
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) runs: u32,
+}
+
+impl Row {
+    /// The figure that several runs gave.
+    ///
+    /// # Panics
+    /// Without any run.
+    pub(crate) fn new(bench: &str, flows: u32, metric: &str, mut runs: Vec<f64>) -> Row {
+        assert!(!runs.is_empty(), "{bench} was not run");
+        runs.sort_by(f64::total_cmp);
+        Row {
+            bench: bench.to_owned(),
+            through: None,
+            flows,
+            rules: 0,
+            workers: 1,
+            metric: metric.to_owned(),
+            median: round(runs[runs.len() / 2]),
+            min: round(runs[0]),
+            max: round(runs[runs.len() - 1]),
+            runs: runs.len() as u32,
+        }
+    }
+}
+
+/// To what can be told apart: four significant digits or more.
+fn round(value: f64) -> f64 {
+    let digits = 3 - value.abs().max(1e-9).log10().floor() as i32;
+    if digits <= 0 {
+        return value.round();
+    }
+    let scale = 10f64.powi(digits.min(6));
+    (value * scale).round() / scale
+}
+
+/// The figure of a bench, if it is there.
+pub(crate) fn find<'a>(rows: &'a [Row], bench: &str, flows: u32, metric: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.bench == bench && row.flows == flows && row.metric == metric)
+}
+
+pub(crate) const NS: &str = "ns_per_packet";
+pub(crate) const INSTRUCTIONS: &str = "instructions_per_packet";
+pub(crate) const PER_SECOND: &str = "per_second";
+pub(crate) const BYTES: &str = "bytes_per_connection";
+pub(crate) const SECONDS: &str = "seconds";
+pub(crate) const RATIO: &str = "ratio_to_testpmd_5tswap";
+
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// What the project wants of a figure.
+const MUST: &[(&str, u32, &str, Bound)] = &[
+    ("masq-udp", 1_000, NS, Bound::AtMost(35.0)),
+    ("masq-udp", 100_000, NS, Bound::AtMost(50.0)),
+    ("masq-udp", 1_000_000, NS, Bound::AtMost(65.0)),
+    ("masq-tcp", 1_000, NS, Bound::AtMost(35.0)),
+    ("masq-tcp", 100_000, NS, Bound::AtMost(50.0)),
+    ("masq-tcp", 1_000_000, NS, Bound::AtMost(65.0)),
+    ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
+    ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(2.5e6)),
+    ("memory", 1_000_000, BYTES, Bound::AtMost(192.0)),
+    ("lbd-ready", 1_000_000, SECONDS, Bound::AtMost(2.0)),
+];
+
+/// What a figure must be, and whether it is.
+fn verdict(row: &Row) -> String {
+    let must = MUST.iter().find(|(bench, flows, metric, _)| {
+        row.bench == *bench && row.flows == *flows && row.metric == *metric
+    });
+    let (text, is_met) = match must {
+        None => return String::new(),
+        Some((.., Bound::AtMost(bound))) => (format!("≤ {}", number(*bound)), row.median <= *bound),
+        Some((.., Bound::AtLeast(bound))) => (format!("≥ {}", number(*bound)), row.median >= *bound),
+    };
+    format!("{text}: {}", if is_met { "met" } else { "missed" })
+}
+
+/// Digits in groups of three.
+fn number(value: f64) -> String {
+    if value.abs() < 1000.0 {
+        return format!("{value}");
+    }
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+const HEAD: [&str; 8] = ["bench", "flows", "metric", "median", "min", "max", "runs", "must"];
+
+fn cells(row: &Row) -> [String; 8] {
+    let bench = match &row.through {
+        Some(through) => format!("{} through {through}", row.bench),
+        None => row.bench.clone(),
+    };
+    [
+        bench,
+        if row.flows == 0 { String::new() } else { number(f64::from(row.flows)) },
+        row.metric.clone(),
+        number(row.median),
+        number(row.min),
+        number(row.max),
+        row.runs.to_string(),
+        verdict(row),
+    ]
+}
+
+/// The table on a terminal.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut lines: Vec<[String; 8]> = vec![HEAD.map(str::to_owned)];
+    lines.extend(rows.iter().map(cells));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 8] = std::array::from_fn(width);
+    let mut text = String::new();
+    for line in &lines {
+        let mut out = String::new();
+        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+            // Words to the left, numbers to the right.
+            let _infallible = match column {
+                0 | 2 | 7 => write!(out, "{cell:<width$}  "),
+                _ => write!(out, "{cell:>width$}  "),
+            };
+        }
+        text.push_str(out.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The same in Markdown.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let mut text = format!("| {} |\n|---|---:|---|---:|---:|---:|---:|---|\n", HEAD.join(" | "));
+    for row in rows {
+        text.push_str(&format!("| {} |\n", cells(row).join(" | ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_the_object_that_the_interface_shows() {
+        let row = Row::new("masq-udp", 1_000_000, NS, vec![52.0, 46.9, 48.1, 50.0, 47.0]);
+        assert_eq!(
+            serde_json::to_string(&row).unwrap(),
+            r#"{"bench":"masq-udp","flows":1000000,"rules":0,"workers":1,"metric":"ns_per_packet","median":48.1,"min":46.9,"max":52.0,"runs":5}"#
+        );
+    }
+
+    #[test]
+    fn the_labs_rows_are_read_and_written_with_what_they_went_through() {
+        let text = r#"{"bench":"end-to-end","through":"nft","flows":60,"rules":0,"workers":0,"metric":"p50_ms","median":1.5,"min":1.0,"max":2.0,"runs":3}"#;
+        let row: Row = serde_json::from_str(text).unwrap();
+        assert_eq!(row.through.as_deref(), Some("nft"));
+        assert_eq!(serde_json::to_string(&row).unwrap(), text);
+    }
+
+    #[test]
+    fn figures_keep_four_digits() {
+        assert_eq!([1234567.8, 48.123456, 0.1234567, 98.869].map(round), [1234568.0, 48.12, 0.1235, 98.87]);
+    }
+
+    #[test]
+    fn a_figure_is_held_against_what_it_must_be() {
+        let verdict_of = |bench, metric, value| verdict(&Row::new(bench, 1_000_000, metric, vec![value]));
+        assert_eq!(verdict_of("masq-udp", NS, 65.0), "≤ 65: met");
+        assert_eq!(verdict_of("masq-udp", NS, 65.1), "≤ 65: missed");
+        assert_eq!(verdict_of("new-udp", PER_SECOND, 2_600_000.0), "≥ 2 500 000: met");
+        assert_eq!(verdict_of("new-tcp", PER_SECOND, 1.0), "");
+    }
+
+    #[test]
+    fn both_tables_hold_every_row() {
+        let rows = [Row::new("a", 0, NS, vec![1.0]), Row::new("b", 1000, NS, vec![2.5])];
+        assert_eq!(
+            table(&rows).lines().nth(2).unwrap(),
+            "b      1 000  ns_per_packet     2.5  2.5  2.5     1"
+        );
+        assert!(markdown(&rows).ends_with("| b | 1 000 | ns_per_packet | 2.5 | 2.5 | 2.5 | 1 |  |\n"));
+    }
+}

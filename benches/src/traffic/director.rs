@@ -1,0 +1,74 @@
+//! The director under test: two ports, one virtual service for each transport, ten real servers.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use lb_core::ids::{PortId, ServerId, ServiceId};
+use lb_core::ipvs::SchedulerKind;
+use lb_core::tables::{
+    Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
+    Service, ServiceKey, Services, Tables,
+};
+
+use super::{LAN, WAN};
+
+/// Our MAC addresses, by port.
+pub(super) const MACS: [Mac; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// Real servers of each virtual service.
+pub(super) const SERVERS: u32 = 10;
+/// Bounds the ids of real servers.
+pub const SERVER_CAPACITY: usize = 64;
+
+/// What the control plane would publish: masquerading, round robin, every neighbour resolved.
+pub fn tables() -> Tables {
+    let interface = |name: &str, port: PortId, mac| Interface {
+        name: name.into(),
+        port,
+        vlan: 0,
+        mac,
+        mtu: 1500,
+        outside: port == WAN,
+        ipv4: None,
+        ipv6: None,
+    };
+    let interfaces = Interfaces::new(vec![interface("wan", WAN, MACS[0]), interface("lan", LAN, MACS[1])]);
+    let gateway = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let routes = Routes::new([
+        (Prefix { address: VIP.into(), len: 32 }, Route::Local),
+        (
+            Prefix { address: Ipv4Addr::UNSPECIFIED.into(), len: 0 },
+            Route::Via { interface: InterfaceId(0), gateway: Some(gateway) },
+        ),
+        (
+            Prefix { address: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 },
+            Route::Via { interface: InterfaceId(1), gateway: None },
+        ),
+    ]);
+    let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_000b + n));
+    let servers = (0..SERVERS).map(|n| (InterfaceId(1), address(n), Some([2, 0, 0, 0, 2, n as u8])));
+    let gateways = [(InterfaceId(0), gateway, Some([2, 0, 0, 0, 1, 1]))];
+    let neighbours = Neighbours::new(&interfaces, servers.chain(gateways));
+    let services = [Protocol::TCP, Protocol::UDP].into_iter().enumerate().map(|(n, protocol)| {
+        let servers = (0..SERVERS).map(|i| Server {
+            id: ServerId(n as u32 * SERVERS + i),
+            address: address(i),
+            port: 8080,
+            weight: 1,
+            forward: Forward::Masq,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloaded: Arc::default(),
+        });
+        let key = ServiceKey { protocol, address: VIP.into(), port: 80 };
+        Arc::new(Service::new(None, ServiceId(n as u32), key, SchedulerKind::Rr, servers.collect(), 1))
+    });
+    Tables {
+        generation: 1,
+        interfaces: interfaces.into(),
+        routes: routes.into(),
+        neighbours: neighbours.into(),
+        services: Services::new(services).into(),
+        ..Tables::default()
+    }
+}

@@ -1,0 +1,123 @@
+//! Packets of connections that are open: random order, both directions in equal parts.
+
+use std::net::IpAddr;
+
+use lb_core::ids::PortId;
+use lb_core::path::{BURST, FlowView};
+
+use super::recipe::{ACK, Recipe, SYN, Transport, templates};
+use super::{Counted, LEN, Traffic, WAN};
+
+pub struct Established {
+    transport: Transport,
+    flows: u32,
+    opened: u32,
+    templates: [[u8; LEN]; 2],
+    /// By port, in the order in which they are sent again and again.
+    recipes: [Vec<Recipe>; 2],
+    at: [usize; 2],
+    has_begun: bool,
+}
+
+impl Established {
+    pub fn new(transport: Transport, flows: u32) -> Established {
+        Established {
+            transport,
+            flows,
+            opened: 0,
+            templates: templates(transport),
+            recipes: [Vec::new(), Vec::new()],
+            at: [0; 2],
+            has_begun: false,
+        }
+    }
+}
+
+impl Traffic for Established {
+    fn count(&mut self, port: PortId) -> usize {
+        if self.has_begun {
+            BURST
+        } else if port == WAN {
+            BURST.min((self.flows - self.opened) as usize)
+        } else {
+            0
+        }
+    }
+
+    #[inline]
+    fn write(&mut self, port: PortId, frame: &mut [u8; LEN]) {
+        let (way, transport) = (port.index(), self.transport);
+        if !self.has_begun {
+            let recipe = Recipe::request(transport, self.opened);
+            self.opened += 1;
+            return recipe.write(&self.templates[way], transport, SYN, frame);
+        }
+        let (recipes, at) = (&self.recipes[way], &mut self.at[way]);
+        let recipe = &recipes[*at];
+        *at += 1;
+        if *at == recipes.len() {
+            *at = 0;
+        }
+        recipe.write(&self.templates[way], transport, ACK, frame);
+    }
+
+    fn is_open(&self) -> bool {
+        self.opened == self.flows
+    }
+
+    fn learn(&mut self, flow: FlowView) {
+        let (IpAddr::V4(client), IpAddr::V4(server)) = (flow.client.0, flow.server.0) else { return };
+        let n = self.recipes[0].len() as u32;
+        self.recipes[0].push(Recipe::request(self.transport, n));
+        self.recipes[1].push(Recipe::reply(
+            self.transport,
+            (server.into(), flow.server.1),
+            (client.into(), flow.client.1),
+        ));
+    }
+
+    fn begin(&mut self) {
+        for (recipes, seed) in self.recipes.iter_mut().zip([1, 2]) {
+            assert_eq!(recipes.len(), self.flows as usize, "every connection was opened");
+            shuffle(recipes, seed);
+        }
+        self.has_begun = true;
+    }
+
+    /// Each connection once in each direction, which establishes those of TCP; and a while for small numbers.
+    fn warm_up(&self) -> u64 {
+        u64::from(2 * self.flows.next_multiple_of(BURST as u32)).max(200_000)
+    }
+
+    fn check(&self, counted: &Counted) -> Result<(), String> {
+        if counted.missed + counted.dropped + counted.expired > 0 || !counted.is_all_sent() {
+            return Err(format!("packets of open connections alone were to go through, but: {counted:?}"));
+        }
+        Ok(())
+    }
+}
+
+/// Fisher–Yates.
+fn shuffle(list: &mut [Recipe], seed: u64) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
+    for i in (1..list.len()).rev() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        list.swap(i, (state % (i as u64 + 1)) as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shuffling_loses_none() {
+        let mut list: Vec<Recipe> = (0..100).map(|n| Recipe::request(Transport::Udp, n)).collect();
+        let ordered = list.clone();
+        shuffle(&mut list, 1);
+        assert_ne!(list, ordered);
+        assert!(ordered.iter().all(|recipe| list.contains(recipe)));
+    }
+}
