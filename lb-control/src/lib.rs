@@ -1,8 +1,8 @@
 //! The control plane: what the operator wrote, how it gets to the daemon, and the commands that speak to it.
 //!
 //! [`config`] is what the file says, [`model`] holds the operator's wishes, [`api`] says how they travel, [`twin`] brings
-//! what Linux knows, [`daemon`] puts it all together. Nothing here links DPDK: the daemon's binary puts it behind
-//! [`plane::Plane`].
+//! what Linux knows, [`daemon`] puts it all together, [`cli`] asks it. Nothing here links DPDK: the daemon's binary puts
+//! it behind [`plane::Plane`].
 
 pub mod api;
 pub mod cli;

@@ -1,22 +1,28 @@
 //! Goal: `ipvsadm` prints and returns what the kernel's own does, byte by byte, for all that is built.
 //!
-//! Method: the recorded command lines are given in order to the command, with a model as its director. Output and exit
-//! code must be equal. A difference is excused only when the line itself, or an earlier line about the same service or
+//! Method: the recorded command lines are given in order to the command, once with a model as its director and once with
+//! the daemon's API on a real socket. Output and exit code must be equal. A difference is excused only when the line itself, or an earlier line about the same service or
 //! real server, asks for what is not built: which those are is decided here from the words of the line, not from what
 //! the command says. Listings are compared without the lines of such services and real servers.
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use lb_control::api::types::{
     Batch, BatchReply, Connection, Counts, ErrorBody, ErrorKind, Failure, Rates, ServerView, ServiceAddress,
     ServiceView, Timeouts, Transport,
 };
+use lb_control::cli::client::Client;
 use lb_control::cli::director::{Director, DirectorError};
 use lb_control::cli::ipvsadm::{self, Lookup, Surroundings};
 use lb_control::model::{self, Limits, Model};
+use lb_core::tables::Service;
 use serde::Deserialize;
+use support::Daemon;
 
 #[derive(Deserialize)]
 struct Recording {
@@ -39,6 +45,12 @@ struct Vector {
 /// A director that has no packets.
 struct InProcess(Model);
 
+impl InProcess {
+    fn new() -> InProcess {
+        InProcess(Model::new(Limits { services: 1000, servers: 1000 }))
+    }
+}
+
 impl Director for InProcess {
     fn run(&mut self, batch: Batch) -> Result<BatchReply, DirectorError> {
         let mut reply = BatchReply::default();
@@ -58,7 +70,7 @@ impl Director for InProcess {
                 DirectorError::Refused(ErrorBody::new(ErrorKind::NoSuchService, "no such service"))
             })?],
         };
-        let view = |service: &std::sync::Arc<lb_core::tables::Service>| ServiceView {
+        let view = |service: &Arc<Service>| ServiceView {
             spec: model::service_spec(service),
             counts: Counts::default(),
             rates: Rates::default(),
@@ -320,9 +332,8 @@ struct Score {
     different: Vec<String>,
 }
 
-fn replay(recording: &str) -> Score {
+fn replay(recording: &str, director: &mut dyn Director) -> Score {
     let recording: Recording = serde_json::from_str(recording).expect("a recording");
-    let mut director = InProcess(Model::new(Limits { services: 1000, servers: 1000 }));
     let mut excused = Excused::default();
     let mut score = Score::default();
     for vector in &recording.vectors {
@@ -332,8 +343,8 @@ fn replay(recording: &str) -> Score {
         let mut around =
             Surroundings { names: &Known, input: &mut input, output: &mut output, errors: &mut errors };
         let code = match vector.prog.as_str() {
-            "ipvsadm" => ipvsadm::run(&vector.argv, &mut director, &mut around),
-            "ipvsadm-save" => ipvsadm::run_save(&vector.argv, &mut director, &mut around),
+            "ipvsadm" => ipvsadm::run(&vector.argv, director, &mut around),
+            "ipvsadm-save" => ipvsadm::run_save(&vector.argv, director, &mut around),
             other => panic!("{}: {other} is not replayed", vector.n),
         };
         let mut output = String::from_utf8(output).expect("text");
@@ -392,8 +403,9 @@ fn is_refusal(errors: &str) -> bool {
     errors.trim_end().lines().count() == 1 && errors.trim_end().ends_with("is not built yet")
 }
 
-fn check(name: &str, recording: &str, at_least: usize) {
-    let score = replay(recording);
+/// `at_least`: vectors that were equal when this was written.
+fn check(name: &str, recording: &str, director: &mut dyn Director, at_least: usize) {
+    let score = replay(recording, director);
     println!(
         "{name}: {} equal, {} equal for what is built, {} refused, {} different",
         score.equal,
@@ -405,19 +417,28 @@ fn check(name: &str, recording: &str, at_least: usize) {
         println!("  not built: {line}");
     }
     assert!(score.different.is_empty(), "{name}:\n{}", score.different.join("\n"));
-    assert!(
-        score.equal + score.equal_for_what_is_built >= at_least,
-        "{name}: fewer vectors are equal than before: {}",
-        score.equal + score.equal_for_what_is_built
-    );
+    let equal = score.equal + score.equal_for_what_is_built;
+    assert!(equal >= at_least, "{name}: {equal} vectors are equal, {at_least} were");
 }
+
+const LINES: (&str, usize) = (include_str!("oracle/cli.json"), 294);
+const MORE_LINES: (&str, usize) = (include_str!("oracle/cli_daemon_misc.json"), 36);
 
 #[test]
 fn command_lines_do_as_recorded() {
-    check("cli.json", include_str!("oracle/cli.json"), 294);
+    check("cli.json", LINES.0, &mut InProcess::new(), LINES.1);
 }
 
 #[test]
 fn daemons_limits_and_edits_do_as_recorded() {
-    check("cli_daemon_misc.json", include_str!("oracle/cli_daemon_misc.json"), 36);
+    check("cli_daemon_misc.json", MORE_LINES.0, &mut InProcess::new(), MORE_LINES.1);
+}
+
+#[test]
+fn all_of_it_does_as_recorded_over_the_api() {
+    for (name, (recording, at_least)) in [("cli.json", LINES), ("cli_daemon_misc.json", MORE_LINES)] {
+        let daemon = Daemon::start(Vec::new());
+        let mut client = Client::new(&daemon.socket()).expect("a client");
+        check(name, recording, &mut client, at_least);
+    }
 }

@@ -275,16 +275,18 @@ impl<P: Packet> Path<P> {
         let mut found = 0;
         for (packet, seen) in burst.drain(..).zip(all) {
             match seen.kind {
-                Kind::Flow => match self.find(packet.data(), seen) {
-                    Some(at) => {
-                        found += 1;
-                        self.established(packet, &seen.headers, at, now, io);
+                Kind::Flow => {
+                    match self.find(packet.data(), seen).or_else(|| self.find_begun(packet.data(), seen)) {
+                        Some(at) => {
+                            found += 1;
+                            self.established(packet, &seen.headers, at, now, io);
+                        }
+                        None => self.first(packet, &seen.headers, now, io),
                     }
-                    None => self.first(packet, &seen.headers, now, io),
-                },
+                }
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
                 Kind::Routed => self.route(packet, &seen.headers, now, io),
-                Kind::Twin => self.to_twin(packet, io),
+                Kind::Twin => io.to_twin(packet.port(), packet),
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
         }
@@ -303,6 +305,13 @@ impl<P: Packet> Path<P> {
             return Some(guess);
         }
         self.flows.find_ipv4(seen.hash, h.src, h.dst, h.sport, h.dport, h.protocol.0)
+    }
+
+    /// Looks a second time: an earlier packet of the same burst may have begun the connection.
+    #[cold]
+    fn find_begun(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
+        let guess = self.flows.guess(seen.hash);
+        self.find(frame, &Seen { guess, ..*seen })
     }
 
     fn find_ipv6(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
@@ -328,11 +337,6 @@ impl<P: Packet> Path<P> {
         for packet in burst.drain(..) {
             io.transmit(port, packet);
         }
-    }
-
-    /// Up to Linux, as it came.
-    fn to_twin(&mut self, packet: P, io: &mut impl Io<P>) {
-        io.to_twin(packet.port(), packet);
     }
 
     #[inline]

@@ -268,6 +268,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         if self.burst.is_empty() {
             return false;
         }
+        self.io.counters.port(port).from_twin.add(self.burst.len() as u64);
         self.logic.receive_from_twin(port, &mut self.burst, now, &mut self.io);
         self.burst.clear();
         true
@@ -377,7 +378,13 @@ impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
 
     fn to_twin(&mut self, port: PortId, packet: B::Packet) {
         let refused = match self.lanes.get_mut(port.index()).map(|lane| &mut lane.twin) {
-            Some(Twin::Own(twin)) => twin.push(packet).err(),
+            Some(Twin::Own(twin)) => {
+                let result = twin.push(packet);
+                if result.is_ok() {
+                    self.counters.port(port).to_twin.add(1);
+                }
+                result.err()
+            }
             Some(&mut Twin::Of(worker)) => self.pass(worker, packet, Errand::ToTwin(port)).err(),
             Some(Twin::None) | None => Some(packet),
         };

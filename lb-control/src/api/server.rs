@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -29,6 +29,8 @@ use crate::plane::Plane;
 
 /// Longest body of a request, bytes: a restore of some 100,000 lines.
 pub const MAX_BODY: usize = 16 << 20;
+/// Bytes of a body that is too long that are still read.
+const MAX_DISCARDED: usize = 64 << 20;
 /// A body must have come by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Lists of connections at a time: each keeps a thread busy.
@@ -73,11 +75,11 @@ fn public() -> Router<Api> {
 }
 
 fn finish(router: Router<Api>, control: Handle, plane: Arc<dyn Plane>) -> Router {
-    router
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Api { control, plane, listings: Arc::new(Semaphore::new(LISTINGS)) })
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(Api {
+        control,
+        plane,
+        listings: Arc::new(Semaphore::new(LISTINGS)),
+    })
 }
 
 impl IntoResponse for ErrorBody {
@@ -107,29 +109,48 @@ pub(super) async fn commands(
     Ok(Json(api.control.ask(move |control| control.batch(&batch)).await?))
 }
 
-async fn read_body(request: Request) -> Result<Bytes, ErrorBody> {
+/// Reads the whole body. One that is too long is read on for a while all the same: a connection that is closed with bytes
+/// unread is reset, and the client would not see why.
+async fn read_body(request: Request) -> Result<Vec<u8>, ErrorBody> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > MAX_BODY) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(rejection)) => Err(rejected(&rejection)),
+    let announced = announced.and_then(|length| length.parse::<usize>().ok());
+    let mut is_too_long = announced.is_some_and(|length| length > MAX_BODY);
+    let (mut bytes, mut discarded) = (Vec::new(), 0);
+    let mut body = request.into_body();
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            let data = match frame.map(|frame| frame.into_data()) {
+                Ok(Ok(data)) => data,
+                // Trailers.
+                Ok(Err(_)) => continue,
+                Err(_) if is_too_long => break,
+                Err(error) => return Err(bad_request(format!("body: {error}"))),
+            };
+            is_too_long |= bytes.len() + data.len() > MAX_BODY;
+            if !is_too_long {
+                bytes.extend_from_slice(&data);
+                continue;
+            }
+            bytes = Vec::new();
+            discarded += data.len();
+            if discarded > MAX_DISCARDED {
+                break;
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, read).await {
+        Ok(read) => read?,
         Err(_) => {
-            Err(bad_request(format!("the request's body did not come within {} s", BODY_TIMEOUT.as_secs())))
+            let why = format!("the request's body did not come within {} s", BODY_TIMEOUT.as_secs());
+            return Err(bad_request(why));
         }
     }
-}
-
-fn too_large() -> ErrorBody {
-    ErrorBody::new(ErrorKind::TooLarge, format!("the request's body is longer than {MAX_BODY} bytes"))
-}
-
-fn rejected(rejection: &BytesRejection) -> ErrorBody {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return too_large();
+    if is_too_long {
+        let message = format!("the request's body is longer than {MAX_BODY} bytes");
+        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
     }
-    bad_request(format!("body: {}", rejection.body_text()))
+    Ok(bytes)
 }
 
 #[derive(Deserialize)]

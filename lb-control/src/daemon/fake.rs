@@ -95,10 +95,13 @@ impl Plane for FakePlane {
     }
 }
 
+/// A port and the addresses that it was to have.
+type Addressed = (PortId, Vec<PortAddress>);
+
 /// Remembers what it was told.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHost {
-    pub(crate) addresses: Arc<Mutex<Vec<(PortId, Vec<PortAddress>)>>>,
+    pub(crate) addresses: Arc<Mutex<Vec<Addressed>>>,
     pub(crate) kept: Arc<Mutex<Vec<IpAddr>>>,
 }
 

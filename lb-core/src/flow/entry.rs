@@ -76,6 +76,7 @@ impl Tuple {
         Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol: self.protocol }
     }
 
+    #[inline]
     pub fn hash(&self, hasher: Hasher) -> FlowHash {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -319,6 +320,24 @@ impl Entry {
 
     pub(super) fn set_timeout(&mut self, timeout: Timeout) {
         self.timeout = timeout.0;
+    }
+
+    /// The hash of this direction's tuple.
+    #[inline]
+    pub(super) fn hash(
+        &self,
+        direction: Direction,
+        addresses: Option<&Addresses>,
+        hasher: Hasher,
+    ) -> FlowHash {
+        let ends = &self.ends[direction.index()];
+        match addresses {
+            None => hasher.ipv4(ends.src, ends.dst, ends.sport, ends.dport, self.protocol),
+            Some(addresses) => {
+                let [src, dst] = &addresses.ends[direction.index()];
+                hasher.ipv6(src, dst, ends.sport, ends.dport, self.protocol)
+            }
+        }
     }
 
     /// This direction's tuple.

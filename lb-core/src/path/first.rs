@@ -69,7 +69,7 @@ impl<P: Packet> Path<P> {
         let is_beginning = headers.protocol != Protocol::TCP || headers.tcp_flags & (SYN | RST) == SYN;
         if !is_beginning || original.sport == FTP_DATA {
             // The host's own stack answers, with an RST where one is due.
-            return self.to_twin(packet, io);
+            return io.to_twin(packet.port(), packet);
         }
         let request =
             Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport) };

@@ -32,7 +32,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn route(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let to = headers.destination(packet.data());
         match self.check(headers, to) {
-            Ok(Way::Local | Way::Linux) => self.to_twin(packet, io),
+            Ok(Way::Local | Way::Linux) => io.to_twin(packet.port(), packet),
             _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
             Ok(_) => {
                 rewrite::decrement_ttl(packet.data_mut(), headers);

@@ -252,7 +252,7 @@ fn an_ipv6_connection_is_translated_both_ways() {
     let answer = tcp((server_mac(11), OUR_LAN), ("fd00::11", 8080), ("2001:db8::100", 4000), "SA");
     // Once over the slow way, which learns the next hop, and once more over the straight line.
     for _ in 0..2 {
-        let out = director.receive(LAN, &[answer.clone()]);
+        let out = director.receive(LAN, std::slice::from_ref(&answer));
         assert_eq!(read(&out.sent[0].1), (ip("2001:db8::10"), 80, ip("2001:db8::100"), 4000, 63));
     }
 }
@@ -286,7 +286,7 @@ fn a_client_whose_server_does_not_answer_arp_is_told_about_the_packet_that_it_se
     let mut director = Director::new();
     director.path.adopt(tables(2, &[], 1).into());
     let syn = from_client(4000, "S");
-    director.receive(WAN, &[syn.clone()]);
+    director.receive(WAN, std::slice::from_ref(&syn));
     director.now = Tick(100 + 500);
     let out = director.turn();
     let (port, frame) = &out.sent[0];
@@ -445,6 +445,33 @@ fn fragments_follow_their_connection_in_any_order() {
         }
         assert_eq!(director.states(), ["UDP"]);
     }
+}
+
+#[test]
+fn fragments_that_begin_a_connection_in_one_burst_stay_together() {
+    for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0], [1, 2, 0]] {
+        let mut director = Director::new();
+        let parts = datagram(3);
+        let burst = order.map(|part| parts[part].clone());
+        let out = director.receive(WAN, &burst);
+        assert_eq!((out.sent.len(), out.to_twin.len()), (3, 0), "{order:?}");
+        for (_, frame) in &out.sent {
+            assert_eq!(frame.data()[30..34], [10, 0, 0, 11], "{order:?}");
+        }
+        assert_eq!(director.states(), ["UDP"]);
+    }
+}
+
+#[test]
+fn datagrams_that_begin_a_connection_in_one_burst_go_to_one_server() {
+    let mut director = Director::new();
+    let frame = datagram(1).remove(0);
+    let out = director.receive(WAN, &[frame.clone(), frame.clone(), frame]);
+    assert_eq!(out.sent.len(), 3);
+    for (_, frame) in &out.sent {
+        assert_eq!(frame.data()[30..34], out.sent[0].1.data()[30..34]);
+    }
+    assert_eq!(director.states(), ["UDP"]);
 }
 
 #[test]

@@ -5,8 +5,9 @@ mod plane;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tracing::{info, warn};
@@ -78,17 +79,19 @@ fn check(arguments: &Arguments) -> Result<(), StartProblem> {
 fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let config = load(&arguments)?;
     log_to_stderr();
-    info!(version = env!("CARGO_PKG_VERSION"), config = %arguments.config.display(), "starting");
     // What another daemon may hold comes before anything that takes long or leaves traces.
     let (socket, unix) = Socket::listen(&config.api.socket)?;
     let http = config.api.http.map(daemon::listen_http).transpose()?;
+    // Nothing is logged before this: a start that fails is one line.
+    let plane = Arc::new(announce_if_slow("starting the data plane", || Dpdk::start(&config))?);
     info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %arguments.config.display(),
         workers = ?config.dataplane.workers,
-        ports = config.ports.len(),
         connections = config.dataplane.max_connections,
-        "starting the data plane"
+        "data plane started"
     );
-    let plane = Arc::new(Dpdk::start(&config)?);
+    plane.log_ports();
     daemon::leave_to_workers(&config.dataplane.workers);
     let result =
         daemon::run(Setup { config, config_path: arguments.config, unix, http, began }, plane.clone());
@@ -102,6 +105,21 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     if result.is_ok() {
         info!(after_ms = stopping.elapsed().as_millis() as u64, "stopped");
     }
+    result
+}
+
+/// Does `work`; when it takes longer than a second the log says what is going on.
+fn announce_if_slow<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    let announcer = thread::spawn(move || {
+        if is_done.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            info!("{what}");
+        }
+    });
+    let result = work();
+    drop(done);
+    // It only waits and writes a line.
+    let _ = announcer.join();
     result
 }
 

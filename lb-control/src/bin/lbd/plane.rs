@@ -47,7 +47,12 @@ impl Dpdk {
             },
             hash_seed: None,
         })?;
-        for port in dataplane.ports() {
+        Ok(Dpdk { dataplane, ports: config.ports.len() })
+    }
+
+    /// Says what each port is.
+    pub(crate) fn log_ports(&self) {
+        for port in self.dataplane.ports() {
             let (name, device, offloads) = (&port.name, &port.device, port.offloads.join(", "));
             tracing::info!(
                 name,
@@ -59,7 +64,6 @@ impl Dpdk {
                 "port"
             );
         }
-        Ok(Dpdk { dataplane, ports: config.ports.len() })
     }
 
     /// Ends the workers, closes the ports, takes the TAPs away.

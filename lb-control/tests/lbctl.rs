@@ -1,0 +1,206 @@
+//! Goal: the `lbctl` binary does what its help says, by each of its names, against the daemon's API and without one.
+//!
+//! Method: the daemon's control plane serves its API on a socket; the binary is run as an operator runs it, and exit code,
+//! standard output and standard error are looked at.
+
+mod support;
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use lb_core::ids::ServerId;
+use lb_core::path::FlowView;
+use lb_core::tables::Protocol;
+use lb_core::time::Timeout;
+use support::Daemon;
+
+const LBCTL: &str = env!("CARGO_BIN_EXE_lbctl");
+
+struct Done {
+    code: Option<i32>,
+    out: String,
+    errors: String,
+}
+
+fn run(program: &Path, words: &str, socket: &Path, stdin: &str) -> Done {
+    let mut child = Command::new(program)
+        .args(words.split_whitespace())
+        .env("LB_SOCKET", socket)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    child.stdin.take().expect("piped").write_all(stdin.as_bytes()).expect("it reads");
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Done { code: status.code(), out: text(stdout), errors: text(stderr) }
+}
+
+/// Runs `lbctl` and expects it to succeed in silence but for its output.
+fn lbctl(daemon: &Daemon, words: &str) -> String {
+    let done = run(Path::new(LBCTL), words, &daemon.socket(), "");
+    assert_eq!((done.code, done.errors.as_str()), (Some(0), ""), "lbctl {words}");
+    done.out
+}
+
+const TABLE: &str = "\
+-A -t 10.0.0.100:80 -s wrr
+-a -t 10.0.0.100:80 -r 10.0.0.200:8080 -m -w 5 -x 100 -y 50
+-a -t 10.0.0.100:80 -r 10.0.0.201:8080 -m -w 0
+-A -u [2001:db8::1]:53 -s rr
+";
+
+/// A TCP and a UDP connection.
+fn two_connections() -> Vec<FlowView> {
+    let at = |last, port| (IpAddr::from([10, 0, 0, last]), port);
+    let flow = |protocol, state, seconds, client| FlowView {
+        protocol,
+        client: at(client, 40_000),
+        virtual_: at(100, 80),
+        server: at(200, 8080),
+        server_id: ServerId(0),
+        state,
+        expires_in: Timeout::from_secs(seconds),
+    };
+    vec![flow(Protocol::TCP, "ESTABLISHED", 834, 1), flow(Protocol::UDP, "UDP", 300, 2)]
+}
+
+fn with_services() -> Daemon {
+    let daemon = Daemon::start(two_connections());
+    let done = run(Path::new(LBCTL), "ipvsadm -R", &daemon.socket(), TABLE);
+    assert_eq!((done.code, done.errors.as_str()), (Some(0), ""));
+    daemon
+}
+
+#[test]
+fn services_are_listed_with_what_they_carry() {
+    let daemon = with_services();
+    let listing = lbctl(&daemon, "services");
+    let lines: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..3], ["tcp/10.0.0.100:80", "wrr", "0"]);
+    assert_eq!(lines[2][..3], ["10.0.0.201:8080", "masq", "0"]);
+    assert_eq!(lines[2].last(), Some(&"quiesced"));
+    assert_eq!(lines[3][..6], ["10.0.0.200:8080", "masq", "5", "0", "0", "50..100"]);
+    assert!(lines[4].join(" ").ends_with("no real server takes connections"), "{listing}");
+
+    let one = lbctl(&daemon, "services udp/[2001:db8::1]:53 --json");
+    let json: serde_json::Value = serde_json::from_str(&one).expect("JSON");
+    assert_eq!(json["services"].as_array().map(Vec::len), Some(1));
+    let none = run(Path::new(LBCTL), "services tcp/10.0.0.9:80", &daemon.socket(), "");
+    assert_eq!((none.code, none.out.as_str()), (Some(1), ""));
+    assert!(none.errors.starts_with("lbctl: ") && none.errors.contains("tcp/10.0.0.9:80"), "{}", none.errors);
+}
+
+#[test]
+fn what_is_saved_is_restored_with_thresholds() {
+    let saved = lbctl(&with_services(), "services --save");
+    assert!(saved.contains("-a -t 10.0.0.100:80 -r 10.0.0.200:8080 -m -w 5 -x 100 -y 50\n"), "{saved}");
+    let other = Daemon::start(Vec::new());
+    let done = run(Path::new(LBCTL), "ipvsadm-restore", &other.socket(), &saved);
+    assert_eq!(done.code, Some(0), "{}", done.errors);
+    assert_eq!(lbctl(&other, "services --save"), saved);
+    assert!(!lbctl(&other, "ipvsadm-save -n").contains("-x 100"), "the kernel's tool forgets thresholds");
+}
+
+#[test]
+fn connections_are_selected_and_counted() {
+    let daemon = with_services();
+    assert_eq!(lbctl(&daemon, "connections --count"), "2\n");
+    assert_eq!(lbctl(&daemon, "connections --count --state established"), "1\n");
+    assert_eq!(lbctl(&daemon, "connections --count --service udp/10.0.0.100:80"), "1\n");
+    assert_eq!(lbctl(&daemon, "connections --count --server 10.0.0.201:8080"), "0\n");
+    assert_eq!(
+        lbctl(&daemon, "ipvsadm -Lnc"),
+        "IPVS connection entries\n\
+         pro expire state       source             virtual            destination\n\
+         TCP 13:54  ESTABLISHED 10.0.0.1:40000     10.0.0.100:80      10.0.0.200:8080\n\
+         UDP 05:00  UDP         10.0.0.2:40000     10.0.0.100:80      10.0.0.200:8080\n"
+    );
+}
+
+#[test]
+fn every_listing_answers_and_gives_json() {
+    let daemon = with_services();
+    for command in ["status", "ports", "workers", "drops"] {
+        let done = run(Path::new(LBCTL), &format!("{command} --json"), &daemon.socket(), "");
+        assert_eq!(done.errors, "", "{command}");
+        serde_json::from_str::<serde_json::Value>(&done.out)
+            .unwrap_or_else(|error| panic!("{command}: {error}"));
+        let plain = run(Path::new(LBCTL), command, &daemon.socket(), "");
+        assert_eq!(plain.errors, "", "{command}");
+        assert!(!plain.out.is_empty() && !plain.out.starts_with(['{', '[']), "{command}: {}", plain.out);
+    }
+    assert!(lbctl(&daemon, "metrics").contains("lb_ipvs_"));
+    assert_eq!(lbctl(&daemon, "set --udp 60"), "tcp 900 s, tcp-fin 120 s, udp 60 s\n");
+}
+
+#[test]
+fn links_are_the_commands_that_they_are_named_after() {
+    let daemon = with_services();
+    let directory = tempfile::tempdir().expect("a directory");
+    let link = |name: &str| {
+        let path = directory.path().join(name);
+        std::os::unix::fs::symlink(LBCTL, &path).expect("a link");
+        path
+    };
+    let ipvsadm = link("ipvsadm");
+    let listing = run(&ipvsadm, "-Ln -u [2001:db8::1]:53", &daemon.socket(), "");
+    assert!(listing.out.ends_with("UDP  [2001:db8::1]:53 rr\n"), "{}", listing.out);
+    let wrong = run(&ipvsadm, "-D -t 10.0.0.9:80", &daemon.socket(), "");
+    assert_eq!((wrong.code, wrong.errors.as_str()), (Some(255), "No such service\n"));
+    let usage = run(&ipvsadm, "-A", &daemon.socket(), "");
+    assert_eq!(usage.code, Some(2));
+    let iptables = run(&link("iptables"), "-L -n", &daemon.socket(), "");
+    assert_eq!((iptables.code, iptables.errors.as_str()), (Some(1), "lbctl: iptables is not built yet\n"));
+}
+
+#[test]
+fn no_daemon_is_one_line_and_nothing_else() {
+    let nowhere = Path::new("/nonexistent/api.sock");
+    let reason = "no lbd at /nonexistent/api.sock: No such file or directory\n";
+    for (words, code, name) in [
+        ("status", 1, "lbctl"),
+        ("connections", 1, "lbctl"),
+        ("ipvsadm -Ln", 255, "ipvsadm"),
+        ("ipvsadm -Lnc", 255, "ipvsadm"),
+        ("ipvsadm -C", 255, "ipvsadm"),
+    ] {
+        let done = run(Path::new(LBCTL), words, nowhere, "");
+        assert_eq!((done.code, done.out.as_str()), (Some(code), ""), "{words}");
+        assert_eq!(done.errors, format!("{name}: {reason}"), "{words}");
+    }
+}
+
+#[test]
+fn a_long_restore_is_one_request() {
+    let daemon = Daemon::start(Vec::new());
+    let lines = |action: &str, rest: &str| -> String {
+        (0..1_000).map(|n| format!("{action} -t 10.1.{}.{}:80 {rest}\n", n / 250, n % 250 + 1)).collect()
+    };
+    let table = lines("-A", "-s wlc") + &lines("-a", "-r 10.2.0.1:80 -m");
+    let status = || -> serde_json::Value {
+        let done = run(Path::new(LBCTL), "status --json", &daemon.socket(), "");
+        serde_json::from_str(&done.out).expect("JSON")
+    };
+    let before = status()["generation"].as_u64().expect("a number");
+    let done = run(Path::new(LBCTL), "ipvsadm -R", &daemon.socket(), &table);
+    assert_eq!((done.code, done.errors.as_str()), (Some(0), ""));
+    let after = status();
+    assert_eq!((after["services"].as_u64(), after["servers"].as_u64()), (Some(1_000), Some(1_000)));
+    assert_eq!(after["generation"].as_u64(), Some(before + 1), "one set of new tables for all of them");
+}
+
+#[test]
+fn completions_and_man_pages_follow_from_the_commands() {
+    let daemon = Daemon::start(Vec::new());
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(lbctl(&daemon, &format!("completions {shell}")).contains("connections"), "{shell}");
+    }
+    assert!(lbctl(&daemon, "man").contains(".TH lbctl 1"));
+    let directory = tempfile::tempdir().expect("a directory");
+    lbctl(&daemon, &format!("man --directory {}", directory.path().display()));
+    assert!(directory.path().join("lbctl-services.1").exists());
+}

@@ -1,0 +1,74 @@
+//! Goal: `lbd` as its operator starts it tells what is wrong in lines that name it, and exits 0 or 1. Method: the program
+//! itself is run; what needs root and a network is in the lab's tests.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn lbd(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lbd")).args(arguments).output().expect("lbd runs")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[test]
+fn check_says_that_every_example_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let mut checked = 0;
+    for entry in fs::read_dir(folder).expect("the examples") {
+        let path = entry.expect("readable").path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let output = lbd(&["--config", path.to_str().expect("UTF-8"), "--check"]);
+            assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+            assert!(text(&output.stdout).contains(": valid: "), "{}", text(&output.stdout));
+            checked += 1;
+        }
+    }
+    assert!(checked >= 4, "{checked}");
+}
+
+#[test]
+fn check_prints_a_line_for_each_error_and_exits_1() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("lb.toml");
+    let bad = "[dataplane]\nworkers = [1]\nhugepages = true\n[[port]]\nname = \"wan\"\ndevice = \"net_null0\"\nmtu = 1\n";
+    fs::write(&path, bad).expect("writable");
+    let name = path.to_str().expect("UTF-8");
+    let output = lbd(&["--config", name, "--check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<&str> = text(&output.stderr).lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    let start = format!(
+        "lbd: {name}:3: dataplane: hugepages: unknown key (did you mean huge_pages?); allowed: workers, "
+    );
+    assert!(lines[0].starts_with(&start), "{}", lines[0]);
+    assert_eq!(lines[1], format!("lbd: {name}:7: port wan: mtu: 1 is outside 576..=9000"));
+}
+
+#[test]
+fn a_file_that_is_not_there_and_an_unknown_option_end_with_1() {
+    let output = lbd(&["--config", "/nowhere/lb.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "lbd: /nowhere/lb.toml: No such file or directory (os error 2)\n");
+    assert_eq!(lbd(&["--confg", "x"]).status.code(), Some(1));
+    assert_eq!(lbd(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_port_that_is_not_there_is_one_line_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, socket) = (directory.path().join("lb.toml"), directory.path().join("run/api.sock"));
+    let config = format!(
+        "[dataplane]\nworkers = [0]\ndriver_args = [\"--no-pci\"]\nhuge_pages = false\nmax_connections = 2000\n\
+         [[port]]\nname = \"wan\"\ndevice = \"net_af_packet0,iface=no-such-port\"\n[api]\nsocket = {socket:?}\n"
+    );
+    fs::write(&path, config).expect("writable");
+    let output = lbd(&["--config", path.to_str().expect("UTF-8")]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("port \"wan\""), "{said}");
+    assert_eq!(fs::read_dir(directory.path().join("run")).expect("made").count(), 0);
+}

@@ -1,0 +1,101 @@
+//! The daemon's control plane and API on a socket of its own, without packets.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lb_control::api::{http, server};
+use lb_control::compile::Network;
+use lb_control::config::{Config, PortAddress};
+use lb_control::daemon::{Control, Host};
+use lb_control::plane::{Plane, PortState};
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::PortId;
+use lb_core::path::FlowView;
+use lb_core::tables::{InterfaceId, Tables};
+use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// A worker that forwards nothing and lists what it is given.
+struct Quiet {
+    workers: [Arc<WorkerCounters>; 1],
+    flows: Vec<FlowView>,
+}
+
+impl Plane for Quiet {
+    fn publish(&self, tables: Arc<Tables>) {
+        self.workers[0].turns.generation.set(tables.generation.into());
+    }
+
+    fn counters(&self) -> &[Arc<WorkerCounters>] {
+        &self.workers
+    }
+
+    fn ports(&self) -> Vec<PortState> {
+        vec![PortState { mac: [2, 0, 0, 0, 0, 1], link_up: true, ..PortState::default() }]
+    }
+
+    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+        let _ = self.flows.iter().cloned().try_for_each(visit);
+        Ok(())
+    }
+
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
+        None
+    }
+
+    fn cycles_per_second(&self) -> u64 {
+        2_000_000_000
+    }
+}
+
+/// A host whose addresses nobody changes.
+struct Untouched;
+
+impl Host for Untouched {
+    fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
+
+    fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+}
+
+/// The daemon's control plane and API, on a socket in a directory of its own. It ends with this value.
+pub(crate) struct Daemon {
+    directory: tempfile::TempDir,
+    /// Ends the server when it is dropped, as the runtime does.
+    _stop: watch::Sender<bool>,
+    _runtime: Runtime,
+}
+
+impl Daemon {
+    pub(crate) fn start(flows: Vec<FlowView>) -> Daemon {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = directory.path().join("api.sock");
+        let config = r#"
+            [dataplane]
+            workers = [1]
+            [[port]]
+            name = "wan"
+            device = "net_null0"
+        "#;
+        let config = Config::parse(config).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let servers = config.dataplane.max_servers as usize;
+        let plane = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))], flows });
+        let host = Box::new(Untouched);
+        let control =
+            Control::start(config, PathBuf::from("lb.toml"), plane.clone(), host, &Network::default())
+                .unwrap_or_else(|error| panic!("{error}"));
+        let runtime = Runtime::new().expect("a runtime");
+        let (stop, stopped) = watch::channel(false);
+        runtime.block_on(async {
+            let listener = UnixListener::bind(&socket).expect("a socket");
+            tokio::spawn(http::serve(listener, server::unix_router(control.spawn(), plane), stopped));
+        });
+        Daemon { directory, _stop: stop, _runtime: runtime }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("api.sock")
+    }
+}
