@@ -38,6 +38,8 @@ pub trait Plane: Send + Sync + 'static {
 pub struct PortState {
     pub mac: Mac,
     pub link_up: bool,
+    /// Somebody deleted its twin, which stays away until the next start.
+    pub twin_is_gone: bool,
     /// Packets that the device lost: no descriptor, no buffer, errors.
     pub rx_missed: u64,
     pub rx_errors: u64,

@@ -134,6 +134,11 @@ impl Dataplane {
         Some((counters.refused.get(), counters.no_buffer.get()))
     }
 
+    /// Whether the port has a twin that somebody deleted (`ip link del`): it stays away until the next start.
+    pub fn twin_is_gone(&self, port: PortId) -> bool {
+        self.pumps.get(port.index()).and_then(Option::as_ref).is_some_and(Pump::is_gone)
+    }
+
     /// Packet buffers in use, in queues and caches too.
     pub fn buffers_in_use(&self) -> u32 {
         self.pool.in_use()

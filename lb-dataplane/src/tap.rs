@@ -105,11 +105,13 @@ pub(crate) fn event() -> io::Result<File> {
     }
 }
 
-/// Waits until one of the two can be read, or `timeout` is over.
-pub(crate) fn wait_readable(files: [BorrowedFd<'_>; 2], timeout: Duration) {
+/// Waits until one of the two can be read, or `timeout` is over. Returns whether the first one can never be read again: a
+/// TAP device that was deleted.
+pub(crate) fn wait_readable(files: [BorrowedFd<'_>; 2], timeout: Duration) -> bool {
     let mut polled =
         files.map(|file| libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 });
     let milliseconds = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-    // SAFETY: two entries, as said. A failure (a signal) is a wake-up like any other.
+    // SAFETY: two entries, as said. A failure (a signal) is a wake-up like any other, and leaves `revents` zero.
     unsafe { libc::poll(polled.as_mut_ptr(), 2, milliseconds) };
+    polled[0].revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
 }

@@ -79,9 +79,11 @@ impl Bell {
     }
 }
 
-/// The thread of one twin. Ends when dropped or stopped, and the file (so the TAP device) with it.
+/// The thread of one twin. Ends when dropped, and the file (so the TAP device) with it; ends by itself when the TAP device
+/// was deleted, after which what goes up fills the ring and is dropped there.
 pub(crate) struct Pump {
     stop: Arc<AtomicBool>,
+    is_gone: Arc<AtomicBool>,
     bell: Arc<Bell>,
     counters: Arc<TwinCounters>,
     thread: Option<JoinHandle<()>>,
@@ -110,11 +112,18 @@ impl Pump {
             bell: bell.clone(),
             counters: counters.clone(),
         };
-        let stopped = stop.clone();
-        let thread =
-            std::thread::Builder::new().name(format!("twin {name}")).spawn(move || carrier.run(&stopped))?;
-        let pump = Pump { stop, bell: bell.clone(), counters, thread: Some(thread) };
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let (stopped, gone) = (stop.clone(), is_gone.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("twin {name}"))
+            .spawn(move || gone.store(carrier.run(&stopped) == Ending::Gone, Ordering::Relaxed))?;
+        let pump = Pump { stop, is_gone, bell: bell.clone(), counters, thread: Some(thread) };
         Ok((pump, TwinEnd { up, down, bell, has_rung: true }))
+    }
+
+    /// Whether somebody deleted the TAP device: the twin carries nothing any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
     }
 
     pub(crate) fn counters(&self) -> &TwinCounters {
@@ -155,29 +164,48 @@ enum Down {
     More,
     /// The ring is full, or no buffer is free.
     Stuck,
+    /// The file cannot be read and never will be.
+    Gone,
+}
+
+/// Why a pump ended.
+#[derive(PartialEq, Eq)]
+enum Ending {
+    Stopped,
+    /// The TAP device was deleted.
+    Gone,
 }
 
 impl<P: Packet, A: Pool<P>> Carrier<P, A> {
-    fn run(mut self, stop: &AtomicBool) {
+    fn run(mut self, stop: &AtomicBool) -> Ending {
         while !stop.load(Ordering::Relaxed) {
             let went_up = self.carry_up();
             match self.carry_down() {
                 Down::More => {}
                 Down::Stuck => std::thread::sleep(FULL_PAUSE),
                 Down::Empty if went_up => {}
-                Down::Empty => self.sleep(),
+                Down::Empty => {
+                    if self.sleep() {
+                        return Ending::Gone;
+                    }
+                }
+                Down::Gone => return Ending::Gone,
             }
         }
+        Ending::Stopped
     }
 
-    fn sleep(&mut self) {
+    /// Returns whether the file is one that nothing comes from any more.
+    fn sleep(&mut self) -> bool {
+        let mut is_gone = false;
         self.bell.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         if self.up.is_empty() {
-            tap::wait_readable([self.file.as_fd(), self.bell.event.as_fd()], LONGEST_SLEEP);
+            is_gone = tap::wait_readable([self.file.as_fd(), self.bell.event.as_fd()], LONGEST_SLEEP);
         }
         self.bell.asleep.store(false, Ordering::Relaxed);
         let _ = (&self.bell.event).read(&mut [0; 8]);
+        is_gone
     }
 
     /// Returns whether there were any.
@@ -211,10 +239,14 @@ impl<P: Packet, A: Pool<P>> Carrier<P, A> {
                     // Only this end pushes, and the ring was not full.
                     let _ = self.down.push(packet);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.spare = Some(packet),
-                _ => {
+                outcome => {
                     self.spare = Some(packet);
-                    return Down::Empty;
+                    match outcome.map_err(|error| error.kind()) {
+                        Err(io::ErrorKind::Interrupted) => {}
+                        Ok(_) | Err(io::ErrorKind::WouldBlock) => return Down::Empty,
+                        // EBADFD, of a TAP device that was deleted.
+                        Err(_) => return Down::Gone,
+                    }
                 }
             }
         }
@@ -281,6 +313,27 @@ mod tests {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn a_pump_ends_and_says_so_when_its_device_is_gone() {
+        let (_host, file) = UnixDatagram::pair().unwrap();
+        file.set_nonblocking(true).unwrap();
+        let device = file.try_clone().unwrap();
+        let (pump, mut end) =
+            Pump::start::<Frame>("t", File::from(OwnedFd::from(file)), HeapFrames, 1600).unwrap();
+        assert!(!pump.is_gone());
+        device.shutdown(std::net::Shutdown::Both).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !pump.is_gone() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        for _ in 0..TWIN_RING {
+            end.push(Frame::new(PortId(0), &[1; 60])).unwrap();
+            end.flush();
+        }
+        assert!(end.push(Frame::new(PortId(0), &[1; 60])).is_err(), "full, so that the worker counts it");
     }
 
     #[test]

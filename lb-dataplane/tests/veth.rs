@@ -7,6 +7,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::{Wire, Wiring};
 use lb_core::ids::PortId;
@@ -115,7 +116,11 @@ impl Running {
     }
 
     fn go_on(&mut self) {
-        self.stdin.write_all(b"\n").unwrap();
+        self.order("");
+    }
+
+    fn order(&mut self, what: &str) {
+        writeln!(self.stdin, "{what}").unwrap();
     }
 }
 
@@ -138,9 +143,18 @@ fn child() {
         Err(error) => return println!("said: {error}"),
     };
     println!("said: running");
-    pause();
-    let counters = dataplane.counters().clone();
     let last = PortId(devices.len() as u16 - 1);
+    let mut order = String::new();
+    std::io::stdin().read_line(&mut order).unwrap();
+    if order == "twin\n" {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !dataplane.twin_is_gone(last) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        println!("said: gone {}", dataplane.twin_is_gone(last));
+        pause();
+    }
+    let counters = dataplane.counters().clone();
     let sum = |of: &dyn Fn(&lb_core::counters::PortCell) -> u64| -> u64 {
         counters.iter().map(|worker| of(worker.port(last))).sum()
     };
@@ -216,6 +230,29 @@ fn af_packet_ports_carry_frames_and_leave_nothing_behind() {
             "net_af_packet0,iface=v0 net_af_packet1,iface=v1 net_af_packet2,iface=v2",
         );
     }
+}
+
+#[test]
+fn a_twin_that_somebody_deletes_is_reported() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new("g");
+    let mut running = lab.start("net_null0 net_null1 net_af_packet2,iface=v2");
+    assert_eq!(running.said(), "running");
+    // Neither of these is the end of a twin.
+    ip(&format!("-n {} link set twin2 down", lab.director));
+    ip(&format!("-n {} link set twin2 up", lab.director));
+    ip(&format!("-n {} addr add 10.77.1.9/24 dev twin2", lab.director));
+    lab.ping(2, "10.77.1.9", 100);
+    ip(&format!("-n {} link del twin2", lab.director));
+    running.order("twin");
+    assert_eq!(running.said(), "gone true");
+    running.go_on();
+    assert!(running.said().starts_with("up"));
+    assert_eq!(running.said(), "stopped");
+    running.go_on();
+    assert!(running.child.wait().unwrap().success());
 }
 
 #[test]

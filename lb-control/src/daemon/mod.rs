@@ -227,6 +227,8 @@ impl Control {
                 problems.push(format!("worker {index} uses tables {used}, published are {published}"));
             }
         }
+        let gone = self.config.ports.iter().zip(self.plane.ports()).filter(|(_, state)| state.twin_is_gone);
+        problems.extend(gone.map(|(port, _)| format!("port {}: its twin is gone, restart lbd", port.name)));
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
     }

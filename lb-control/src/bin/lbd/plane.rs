@@ -87,6 +87,7 @@ impl Plane for Dpdk {
             PortState {
                 mac: self.dataplane.ports()[index].mac,
                 link_up: stats.link.starts_with("Link up"),
+                twin_is_gone: self.dataplane.twin_is_gone(PortId(index as u16)),
                 rx_missed: stats.rx_missed + stats.rx_no_buffer,
                 rx_errors: stats.rx_errors,
                 tx_errors: stats.tx_errors,
