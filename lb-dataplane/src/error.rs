@@ -55,11 +55,17 @@ pub enum PortProblem {
     NoInterface(String),
     #[error("mtu {mtu} is more than the {has} of {interface}; run: ip link set {interface} mtu {mtu}")]
     InterfaceMtu { interface: String, mtu: u16, has: u32 },
+    /// `or` begins with a comma, or is empty.
     #[error(
-        "{interface} has {has} receive queues and the device takes {taken}, the kernel would keep the rest; run: ethtool \
-         -L {interface} combined {taken} (or rx {taken} tx {taken}), or add queue_count={has} to the device"
+        "{interface} has {has} receive queues and {served} of them would be served, the kernel would keep the rest; run: \
+         ethtool -L {interface} combined {served} (or rx {served} tx {served}){or}"
     )]
-    SpareQueues { interface: String, has: usize, taken: usize },
+    SpareQueues { interface: String, has: usize, served: usize, or: String },
+    #[error(
+        "{argument}={taken} is more than the {workers} of dataplane.workers, what comes to the rest would be lost; use \
+         {argument}={workers}"
+    )]
+    UnservedQueues { argument: &'static str, taken: usize, workers: usize },
     #[error("mtu {mtu} is more than the {most} that its frames hold; add to the device: {advice}")]
     FrameSize { mtu: u16, most: u16, advice: String },
     #[error("another lbd uses the interface {0}")]

@@ -95,10 +95,8 @@ pub(crate) fn check(config: &Config) -> Result<Memory, StartError> {
         return Err(StartError::TooManyPorts { given: config.ports.len(), most: MOST_PORTS });
     }
     for (index, port) in config.ports.iter().enumerate() {
-        check_port(port, &config.ports[..index]).map_err(|problem| StartError::Port {
-            port: port.name.clone(),
-            device: port.device.clone(),
-            problem,
+        check_port(port, &config.ports[..index], config.workers.len()).map_err(|problem| {
+            StartError::Port { port: port.name.clone(), device: port.device.clone(), problem }
         })?;
     }
     let memory = Memory::of(config);
@@ -150,7 +148,7 @@ fn check_memory(config: &Config, memory: &Memory) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProblem> {
+fn check_port(port: &PortConfig, others: &[PortConfig], workers: usize) -> Result<(), PortProblem> {
     let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%';
     if port.name.is_empty()
         || port.name.len() > tap::LONGEST_NAME
@@ -165,7 +163,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProble
     if others.iter().any(|other| device_name(&other.device) == device_name(&port.device)) {
         return Err(PortProblem::DeviceTwice);
     }
-    check_device(&port.device, port.mtu)?;
+    check_device(&port.device, port.mtu, workers)?;
     if port.twin {
         if cpu::interface_exists(&port.name) {
             return Err(PortProblem::TwinExists(port.name.clone()));
@@ -177,7 +175,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProble
     Ok(())
 }
 
-fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
+fn check_device(device: &str, mtu: u16, workers: usize) -> Result<(), PortProblem> {
     if let Some(address) = pci_address(device) {
         return check_pci(&address);
     }
@@ -195,13 +193,7 @@ fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
             }
             Ok(_) => {}
         }
-        if driver(device) == "net_af_xdp" && argument(device, "start_queue=").is_none() {
-            let taken = argument(device, "queue_count=").and_then(|count| count.parse().ok()).unwrap_or(1);
-            let has = receive_queues(&interface);
-            if has > taken {
-                return Err(PortProblem::SpareQueues { interface, has, taken });
-            }
-        }
+        check_queues(device, &interface, receive_queues(&interface), workers)?;
         if driver(device) == "net_af_packet" && af_packet_mtu(device) < mtu {
             let frame = (u32::from(mtu) + AF_PACKET_OVERHEAD).next_multiple_of(16);
             // Blocks are whole pages, and the driver takes them for whole frames too.
@@ -211,6 +203,35 @@ fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
         }
     }
     if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }
+}
+
+/// Checks that a worker serves each queue that frames come to. The interface has `has` receive queues.
+///
+/// AF_XDP takes the interface's queues one by one, and those that it does not take stay with the kernel; AF_PACKET's sockets
+/// share all frames. Of the queues that a device takes, each worker serves one at most. `start_queue=` with another number
+/// than 0 says that the queues before are meant for the kernel.
+fn check_queues(device: &str, interface: &str, has: usize, workers: usize) -> Result<(), PortProblem> {
+    let number = |name| argument(device, name).and_then(|number| number.parse::<usize>().ok());
+    let unserved = |argument, taken| PortProblem::UnservedQueues { argument, taken, workers };
+    match driver(device) {
+        "net_af_packet" => match number("qpairs=") {
+            Some(taken) if taken > workers => Err(unserved("qpairs", taken)),
+            _ => Ok(()),
+        },
+        "net_af_xdp" => {
+            let taken = number("queue_count=").unwrap_or(1);
+            let served = taken.min(workers);
+            if number("start_queue=").unwrap_or(0) == 0 && has > served {
+                let or = match has <= workers {
+                    true => format!(", or give the device queue_count={has}"),
+                    false => String::new(),
+                };
+                return Err(PortProblem::SpareQueues { interface: interface.to_owned(), has, served, or });
+            }
+            if taken > workers { Err(unserved("queue_count", taken)) } else { Ok(()) }
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Receive queues of a network interface; 0 when the system does not say.
@@ -398,7 +419,8 @@ mod tests {
     #[test]
     fn frames_too_small_for_the_mtu_are_refused_with_the_ones_that_do() {
         let device = |arguments: &str| format!("net_af_packet0,iface=lo{arguments}");
-        let checked = |mtu, arguments: &str| check_device(&device(arguments), mtu).map_err(|e| e.to_string());
+        let checked =
+            |mtu, arguments: &str| check_device(&device(arguments), mtu, 1).map_err(|e| e.to_string());
         assert_eq!(checked(1964, ""), Ok(()));
         assert_eq!(
             checked(9000, ""),
@@ -407,6 +429,40 @@ mod tests {
                 .to_owned())
         );
         assert_eq!(checked(9000, ",framesz=9088,blocksz=290816"), Ok(()));
+    }
+
+    #[test]
+    fn queues_that_no_worker_would_serve_are_refused_with_a_mend_that_mends() {
+        let said = |device: &str, has, workers| {
+            check_queues(&format!("{device},iface=eth0"), "eth0", has, workers).err().map(|e| e.to_string())
+        };
+        let spare = |served, or: &str| {
+            Some(format!(
+                "eth0 has 4 receive queues and {served} of them would be served, the kernel would keep the rest; run: \
+                 ethtool -L eth0 combined {served} (or rx {served} tx {served}){or}"
+            ))
+        };
+        assert_eq!(said("net_af_xdp0", 4, 1), spare(1, ""));
+        assert_eq!(said("net_af_xdp0,queue_count=4", 4, 1), spare(1, ""));
+        assert_eq!(said("net_af_xdp0,start_queue=0,queue_count=4", 4, 2), spare(2, ""));
+        assert_eq!(said("net_af_xdp0", 4, 4), spare(1, ", or give the device queue_count=4"));
+        assert_eq!(said("net_af_xdp0,queue_count=4", 4, 4), None);
+        assert_eq!(said("net_af_xdp0", 1, 3), None);
+        assert_eq!(said("net_af_xdp0", 0, 1), None, "the system does not say");
+        assert_eq!(
+            said("net_af_xdp0,start_queue=2,queue_count=2", 4, 2),
+            None,
+            "the first two are the kernel's"
+        );
+        let unserved = |argument| {
+            Some(format!(
+                "{argument}=4 is more than the 2 of dataplane.workers, what comes to the rest would be lost; use {argument}=2"
+            ))
+        };
+        assert_eq!(said("net_af_xdp0,start_queue=1,queue_count=4", 5, 2), unserved("queue_count"));
+        assert_eq!(said("net_af_packet0,qpairs=4", 4, 2), unserved("qpairs"));
+        assert_eq!(said("net_af_packet0,qpairs=2", 4, 2), None);
+        assert_eq!(said("net_af_packet0", 4, 2), None);
     }
 
     #[test]

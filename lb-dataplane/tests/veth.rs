@@ -269,7 +269,7 @@ fn what_cannot_start_is_told_in_one_line_with_the_mend() {
     ip(&format!("-n {} link add w0 numrxqueues 3 type veth peer name w1", lab.director));
     assert_eq!(
         lab.start("net_af_xdp0,iface=w0").said(),
-        r#"port "twin0", device "net_af_xdp0,iface=w0": w0 has 3 receive queues and the device takes 1, the kernel would keep the rest; run: ethtool -L w0 combined 1 (or rx 1 tx 1), or add queue_count=3 to the device"#
+        r#"port "twin0", device "net_af_xdp0,iface=w0": w0 has 3 receive queues and 1 of them would be served, the kernel would keep the rest; run: ethtool -L w0 combined 1 (or rx 1 tx 1)"#
     );
     let mut first = lab.start("net_af_xdp0,iface=v0");
     assert_eq!(first.said(), "running");
