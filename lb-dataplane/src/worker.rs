@@ -183,6 +183,9 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             }
             if self.idle == Idle::Sleep && now.wrapping_sub(idle_since) > a_millisecond {
                 std::thread::sleep(NAP);
+                // What comes during the nap must not make the nap count as work.
+                before = cycles();
+                turns.idle_cycles.add(before.wrapping_sub(now));
             } else {
                 for _ in 0..8 {
                     std::hint::spin_loop();
