@@ -27,9 +27,11 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// The pump's pause when the worker does not take what the host sends.
 const FULL_PAUSE: Duration = Duration::from_micros(100);
 
-/// What the pump did not pass on.
+/// What the pump counts.
 #[derive(Debug, Default)]
 pub(crate) struct TwinCounters {
+    /// Frames that the kernel took.
+    pub given: Counter,
     /// Refused by the kernel: the twin is down, for example.
     pub refused: Counter,
     /// Left in the kernel's queue for a while because no packet buffer was free.
@@ -42,6 +44,7 @@ pub struct TwinEnd<P> {
     pub(crate) down: Consumer<P>,
     bell: Arc<Bell>,
     has_rung: bool,
+    counters: Arc<TwinCounters>,
 }
 
 impl<P> TwinEnd<P> {
@@ -50,6 +53,12 @@ impl<P> TwinEnd<P> {
     pub(crate) fn push(&mut self, packet: P) -> Result<(), P> {
         self.has_rung = false;
         self.up.push(packet).map_err(|rtrb::PushError::Full(packet)| packet)
+    }
+
+    /// How many frames the kernel has taken.
+    #[inline]
+    pub(crate) fn given(&self) -> u64 {
+        self.counters.given.get()
     }
 
     /// Wakes the pump when it sleeps and frames were pushed. One call a turn.
@@ -117,8 +126,8 @@ impl Pump {
         let thread = std::thread::Builder::new()
             .name(format!("twin {name}"))
             .spawn(move || gone.store(carrier.run(&stopped) == Ending::Gone, Ordering::Relaxed))?;
-        let pump = Pump { stop, is_gone, bell: bell.clone(), counters, thread: Some(thread) };
-        Ok((pump, TwinEnd { up, down, bell, has_rung: true }))
+        let end = TwinEnd { up, down, bell: bell.clone(), has_rung: true, counters: counters.clone() };
+        Ok((Pump { stop, is_gone, bell, counters, thread: Some(thread) }, end))
     }
 
     /// Whether somebody deleted the TAP device: the twin carries nothing any more.
@@ -214,9 +223,9 @@ impl<P: Packet, A: Pool<P>> Carrier<P, A> {
             let Ok(packet) = self.up.pop() else { return moved > 0 };
             let frame = packet.data();
             // Buffers hold a whole frame, so a chained one is longer than the port's MTU.
-            if frame.len() != packet.frame_len() || (&self.file).write(frame).is_err() {
-                self.counters.refused.add(1);
-            }
+            let is_given = frame.len() == packet.frame_len() && (&self.file).write(frame).is_ok();
+            let counter = if is_given { &self.counters.given } else { &self.counters.refused };
+            counter.add(1);
         }
         true
     }
@@ -266,6 +275,15 @@ mod tests {
     use super::*;
     use crate::memory_port::HeapFrames;
 
+    /// Waits for something that the pump does.
+    fn until(mut is_done: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !is_done() {
+            assert!(Instant::now() < deadline, "it never came");
+            std::thread::yield_now();
+        }
+    }
+
     fn start() -> (Pump, TwinEnd<Frame>, UnixDatagram) {
         let (host, file) = UnixDatagram::pair().unwrap();
         file.set_nonblocking(true).unwrap();
@@ -275,14 +293,8 @@ mod tests {
     }
 
     fn next(end: &mut TwinEnd<Frame>) -> Frame {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            if let Ok(frame) = end.down.pop() {
-                return frame;
-            }
-            assert!(Instant::now() < deadline, "no frame came down");
-            std::thread::yield_now();
-        }
+        until(|| !end.down.is_empty());
+        end.down.pop().unwrap()
     }
 
     #[test]
@@ -296,6 +308,7 @@ mod tests {
             end.flush();
             let mut bytes = [0; 2000];
             assert_eq!(host.recv(&mut bytes).unwrap(), n);
+            until(|| end.given() == n as u64);
             assert!(bytes[..n].iter().all(|&b| b == n as u8));
             host.send(&vec![n as u8; n + 1]).unwrap();
             assert_eq!(next(&mut end).data(), vec![n as u8; n + 1]);
@@ -308,11 +321,8 @@ mod tests {
         drop(host);
         end.push(Frame::new(PortId(0), &[1; 60])).unwrap();
         end.flush();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while pump.counters().refused.get() == 0 {
-            assert!(Instant::now() < deadline);
-            std::thread::yield_now();
-        }
+        until(|| pump.counters().refused.get() == 1);
+        assert_eq!(end.given(), 0);
     }
 
     #[test]
@@ -324,11 +334,7 @@ mod tests {
             Pump::start::<Frame>("t", File::from(OwnedFd::from(file)), HeapFrames, 1600).unwrap();
         assert!(!pump.is_gone());
         device.shutdown(std::net::Shutdown::Both).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !pump.is_gone() {
-            assert!(Instant::now() < deadline);
-            std::thread::yield_now();
-        }
+        until(|| pump.is_gone());
         for _ in 0..TWIN_RING {
             end.push(Frame::new(PortId(0), &[1; 60])).unwrap();
             end.flush();

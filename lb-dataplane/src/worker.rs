@@ -315,6 +315,7 @@ impl<B: Backend> WorkerIo<B> {
             lane.send(PortId(port as u16), &self.counters);
             if let Twin::Own(twin) = &mut lane.twin {
                 twin.flush();
+                self.counters.port(PortId(port as u16)).to_twin.set(twin.given());
             }
         }
     }
@@ -381,13 +382,7 @@ impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
 
     fn to_twin(&mut self, port: PortId, packet: B::Packet) {
         let refused = match self.lanes.get_mut(port.index()).map(|lane| &mut lane.twin) {
-            Some(Twin::Own(twin)) => {
-                let result = twin.push(packet);
-                if result.is_ok() {
-                    self.counters.port(port).to_twin.add(1);
-                }
-                result.err()
-            }
+            Some(Twin::Own(twin)) => twin.push(packet).err(),
             Some(&mut Twin::Of(worker)) => self.pass(worker, packet, Errand::ToTwin(port)).err(),
             Some(Twin::None) | None => Some(packet),
         };
