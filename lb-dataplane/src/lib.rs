@@ -40,6 +40,7 @@ pub use error::{PortProblem, StartError};
 pub use memory_port::{HeapFrames, InMemory, MemoryPort, Wire, memory_port};
 pub use resolve::{Question, Questions};
 pub use team::{Member, Team, WorkerStalled};
+pub use twin::TwinTroubles;
 pub use worker::{Logic, Queue, Seat, Twin};
 
 use claim::Claims;
@@ -127,11 +128,9 @@ impl Dataplane {
         self.ports.get(port.index()).map(Port::stats)
     }
 
-    /// Frames that the kernel refused on the port's twin, and how often frames from it had to wait for a buffer.
-    /// `None`: there is no such port, or it has no twin.
-    pub fn twin_troubles(&self, port: PortId) -> Option<(u64, u64)> {
-        let counters = self.pumps.get(port.index())?.as_ref()?.counters();
-        Some((counters.refused.get(), counters.no_buffer.get()))
+    /// What the port's twin did not carry. `None`: there is no such port, or it has no twin.
+    pub fn twin_troubles(&self, port: PortId) -> Option<TwinTroubles> {
+        self.pumps.get(port.index())?.as_ref().map(Pump::troubles)
     }
 
     /// Whether the port has a twin that somebody deleted (`ip link del`): it stays away until the next start.

@@ -36,6 +36,19 @@ pub(crate) struct TwinCounters {
     pub refused: Counter,
     /// Left in the kernel's queue for a while because no packet buffer was free.
     pub no_buffer: Counter,
+    /// From the kernel, dropped: longer than the port sends. The twin's MTU was raised above the port's.
+    pub too_long: Counter,
+}
+
+/// What a twin did not carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TwinTroubles {
+    /// Frames that the kernel refused: the twin is down, for example.
+    pub refused: u64,
+    /// How often frames from the kernel had to wait because no packet buffer was free.
+    pub no_buffer: u64,
+    /// Frames from the kernel that were dropped, as they are longer than the port sends.
+    pub too_long: u64,
 }
 
 /// The worker's end.
@@ -135,8 +148,9 @@ impl Pump {
         self.is_gone.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn counters(&self) -> &TwinCounters {
-        &self.counters
+    pub(crate) fn troubles(&self) -> TwinTroubles {
+        let TwinCounters { refused, no_buffer, too_long, .. } = &*self.counters;
+        TwinTroubles { refused: refused.get(), no_buffer: no_buffer.get(), too_long: too_long.get() }
     }
 }
 
@@ -239,11 +253,16 @@ impl<P: Packet, A: Pool<P>> Carrier<P, A> {
                 self.counters.no_buffer.add(1);
                 return Down::Stuck;
             };
-            if packet.set_len(self.longest).is_err() {
+            // A byte more than is carried, as the kernel cuts what does not fit and does not say so.
+            if packet.set_len(self.longest + 1).is_err() {
                 self.counters.no_buffer.add(1);
                 return Down::Stuck;
             }
             match (&self.file).read(packet.data_mut()) {
+                Ok(len) if len > self.longest => {
+                    self.counters.too_long.add(1);
+                    self.spare = Some(packet);
+                }
                 Ok(len) if len > 0 && packet.set_len(len).is_ok() => {
                     // Only this end pushes, and the ring was not full.
                     let _ = self.down.push(packet);
@@ -321,8 +340,19 @@ mod tests {
         drop(host);
         end.push(Frame::new(PortId(0), &[1; 60])).unwrap();
         end.flush();
-        until(|| pump.counters().refused.get() == 1);
+        until(|| pump.troubles().refused == 1);
         assert_eq!(end.given(), 0);
+    }
+
+    #[test]
+    fn a_frame_too_long_for_the_port_is_dropped_and_counted_and_the_longest_one_passes() {
+        let (pump, mut end, host) = start();
+        for len in [1601, 1600, 9000] {
+            host.send(&vec![7; len]).unwrap();
+        }
+        assert_eq!(next(&mut end).data(), [7; 1600]);
+        until(|| pump.troubles().too_long == 2);
+        assert!(end.down.is_empty());
     }
 
     #[test]
