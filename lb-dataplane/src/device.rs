@@ -8,7 +8,7 @@ pub trait Device<P> {
     /// Adds what came in to `burst`, which is empty, without waiting.
     fn receive(&mut self, burst: &mut Burst<P>);
 
-    /// Takes packets from the front of `burst`; what is left in it found no room.
+    /// Takes packets from `burst` in their order; what is left in it found no room, or is nothing that the device sends.
     fn transmit(&mut self, burst: &mut Burst<P>);
 }
 

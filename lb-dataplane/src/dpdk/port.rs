@@ -310,19 +310,95 @@ impl Device<Mbuf> for PortQueue {
 
     #[inline]
     fn transmit(&mut self, burst: &mut Burst<Mbuf>) {
-        let mut count = burst.len() as u16;
-        let packets: *mut *mut sys::rte_mbuf = burst.as_mut_ptr().cast();
-        // SAFETY: the port is started; `count` packets are ours. Those that the driver takes are its own from then on, so
-        // the rest is moved to the front and the length cut, and none is dropped twice.
-        unsafe {
-            if let Some(prepare) = self.prepare {
-                // The first packet that the driver would not send ends the burst.
-                count = prepare(self.tx_queue, packets, count);
+        let (count, packets) = (burst.len(), burst.as_mut_ptr().cast::<*mut sys::rte_mbuf>());
+        // SAFETY: the burst holds `count` packets, and an `Mbuf` is a pointer to one.
+        let all = unsafe { std::slice::from_raw_parts_mut(packets, count) };
+        let (queue, send, prepare) = (self.tx_queue, self.transmit, self.prepare);
+        // SAFETY: the port is started; the packets are ours, and those that the driver takes are not used any more.
+        let send = |packets: &mut [*mut sys::rte_mbuf]| unsafe {
+            usize::from(send(queue, packets.as_mut_ptr(), packets.len() as u16))
+        };
+        let sent = match prepare {
+            None => send(all),
+            Some(prepare) => {
+                // SAFETY: as above; the driver only looks at the packets and completes their headers.
+                let prepare = |packets: &mut [*mut sys::rte_mbuf]| unsafe {
+                    usize::from(prepare(queue, packets.as_mut_ptr(), packets.len() as u16))
+                };
+                send_prepared(all, prepare, send)
             }
-            let sent = usize::from((self.transmit)(self.tx_queue, packets, count));
-            let left = burst.len() - sent;
-            std::ptr::copy(packets.add(sent), packets, left);
-            burst.set_len(left);
+        };
+        // SAFETY: the first `sent` packets are the driver's own, so the rest is moved to the front and the length cut, and
+        // none is dropped twice.
+        unsafe {
+            std::ptr::copy(packets.add(sent), packets, count - sent);
+            burst.set_len(count - sent);
         }
+    }
+}
+
+/// Sends all that `prepare` and `send` take, each of which says how many from the front. What `prepare` refuses goes
+/// behind the rest, in front of which are those that were sent: so many are returned.
+fn send_prepared<T>(
+    packets: &mut [T],
+    mut prepare: impl FnMut(&mut [T]) -> usize,
+    mut send: impl FnMut(&mut [T]) -> usize,
+) -> usize {
+    let (mut sent, mut end) = (0, packets.len());
+    while sent < end {
+        let prepared = prepare(&mut packets[sent..end]);
+        let taken = send(&mut packets[sent..sent + prepared]);
+        sent += taken;
+        if taken < prepared {
+            break;
+        }
+        if sent < end {
+            // The driver would not send this one.
+            packets[sent..end].rotate_left(1);
+            end -= 1;
+        }
+    }
+    sent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends `packets` by a driver that refuses odd ones and has room for so many.
+    fn send(packets: &mut [u32], room: usize) -> Vec<u32> {
+        let mut out = Vec::new();
+        let is_even = |packet: &&u32| **packet % 2 == 0;
+        let sent = send_prepared(
+            packets,
+            |packets| packets.iter().take_while(is_even).count(),
+            |packets| {
+                let taken = packets.len().min(room - out.len());
+                out.extend_from_slice(&packets[..taken]);
+                taken
+            },
+        );
+        assert_eq!(sent, out.len());
+        assert_eq!(packets[..sent], out, "what was sent is in front");
+        out
+    }
+
+    #[test]
+    fn a_packet_that_the_driver_refuses_holds_up_no_other() {
+        let mut packets = [1, 2, 4, 3, 5, 6];
+        assert_eq!(send(&mut packets, 9), [2, 4, 6]);
+        packets[3..].sort_unstable();
+        assert_eq!(packets[3..], [1, 3, 5], "the rest is there for the caller to drop");
+        assert_eq!(send(&mut [8, 6, 4], 9), [8, 6, 4]);
+        assert_eq!(send(&mut [1, 3], 9), [0; 0]);
+        assert_eq!(send(&mut [], 9), [0; 0]);
+    }
+
+    #[test]
+    fn what_a_full_queue_does_not_take_is_left() {
+        let mut packets = [2, 1, 4, 6, 8];
+        assert_eq!(send(&mut packets, 2), [2, 4]);
+        packets[2..].sort_unstable();
+        assert_eq!(packets[2..], [1, 6, 8]);
     }
 }
