@@ -14,6 +14,9 @@ pub trait Plane: Send + Sync + 'static {
     /// Gives every worker these tables, to be used from its next burst on. Does not wait.
     fn publish(&self, tables: Arc<Tables>);
 
+    /// Frees the tables that no worker uses any more. Does not wait.
+    fn collect(&self) {}
+
     /// What each worker counts, in the order of `dataplane.workers`.
     fn counters(&self) -> &[Arc<WorkerCounters>];
 

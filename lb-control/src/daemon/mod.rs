@@ -271,6 +271,7 @@ impl Control {
     fn look_after(&mut self, now: Instant) {
         let workers = self.plane.counters();
         self.watch.look(workers, now, &self.config.dataplane.workers);
+        self.plane.collect();
         let published = u64::from(self.compiler.current().generation);
         // Before all have adopted them, a worker may still bind a connection to a removed server.
         let is_adopted = workers.iter().all(|worker| worker.turns.generation.get() == published);

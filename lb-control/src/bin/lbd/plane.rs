@@ -77,6 +77,10 @@ impl Plane for Dpdk {
         self.dataplane.publish(tables);
     }
 
+    fn collect(&self) {
+        self.dataplane.collect();
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         self.dataplane.counters()
     }
