@@ -101,10 +101,13 @@ pub(crate) fn has_capability(capability: Capability) -> bool {
 }
 
 /// The index of a network interface, when it is there.
-pub(crate) fn interface_exists(name: &str) -> bool {
-    let Ok(name) = std::ffi::CString::new(name) else { return false };
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
     // SAFETY: `name` ends in a zero byte.
-    unsafe { libc::if_nametoindex(name.as_ptr()) != 0 }
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_exists_and_another_does_not() {
-        assert!(interface_exists("lo"));
-        assert!(!interface_exists("no such one"));
+        assert!(interface_index("lo").is_some());
+        assert!(interface_index("no such one").is_none());
     }
 }

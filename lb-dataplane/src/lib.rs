@@ -21,6 +21,7 @@ mod tap;
 mod team;
 mod twin;
 mod worker;
+mod xdp;
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;

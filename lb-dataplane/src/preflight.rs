@@ -15,6 +15,7 @@ use crate::memory::{HUGE_PAGE, huge_pages};
 use crate::ring::HAND_OVER_RING;
 use crate::tap;
 use crate::twin::TWIN_RING;
+use crate::xdp;
 
 /// DPDK numbers threads and ports up to these.
 const MOST_WORKERS: usize = dpdk_sys::RTE_MAX_LCORE as usize - 1;
@@ -165,7 +166,7 @@ fn check_port(port: &PortConfig, others: &[PortConfig], workers: usize) -> Resul
     }
     check_device(&port.device, port.mtu, workers)?;
     if port.twin {
-        if cpu::interface_exists(&port.name) {
+        if cpu::interface_index(&port.name).is_some() {
             return Err(PortProblem::TwinExists(port.name.clone()));
         }
         if !cpu::has_capability(Capability::NetAdmin) {
@@ -272,6 +273,13 @@ pub(crate) fn interface(device: &str) -> Option<&str> {
         return None;
     }
     argument(device, "iface=")
+}
+
+/// The XDP program that is on the interface of an AF_XDP device before that is started. To be asked when the interface is
+/// claimed: then the program is nobody's. What the kernel does not tell is no reason not to start.
+pub(crate) fn xdp_left(device: &str) -> Option<u32> {
+    let interface = interface(device).filter(|_| driver(device) == "net_af_xdp")?;
+    xdp::program_on(interface).ok().flatten()
 }
 
 /// The value of a vdev's argument, given with its `=`.

@@ -1,4 +1,5 @@
-//! The kernel's side of a Linux twin: a TAP device, which is there as long as its file is open.
+//! The kernel's side of a Linux twin: a TAP device, which is there as long as its file is open. And the other files and
+//! sockets of this crate that the standard library does not open.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_ulong};
@@ -85,9 +86,18 @@ fn control(file: c_int, operation: c_ulong, request: &mut libc::ifreq) -> io::Re
 }
 
 fn inet_socket() -> io::Result<OwnedFd> {
+    socket(libc::AF_INET, libc::SOCK_DGRAM, 0)
+}
+
+/// A socket to the kernel's routing netlink that never waits.
+pub(crate) fn netlink_socket() -> io::Result<File> {
+    socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_NONBLOCK, libc::NETLINK_ROUTE).map(File::from)
+}
+
+fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: no memory is involved; a new descriptor is ours to own.
     unsafe {
-        match libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) {
+        match libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) {
             -1 => Err(io::Error::last_os_error()),
             fd => Ok(OwnedFd::from_raw_fd(fd)),
         }

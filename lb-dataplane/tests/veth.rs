@@ -142,7 +142,8 @@ fn child() {
         Ok(dataplane) => dataplane,
         Err(error) => return println!("said: {error}"),
     };
-    println!("said: running");
+    let over: Vec<_> = dataplane.ports().iter().filter(|port| port.xdp_left.is_some()).collect();
+    println!("said: running{}", if over.is_empty() { "" } else { " with an XDP program of an earlier run" });
     let last = PortId(devices.len() as u16 - 1);
     let mut order = String::new();
     std::io::stdin().read_line(&mut order).unwrap();
@@ -230,6 +231,27 @@ fn af_packet_ports_carry_frames_and_leave_nothing_behind() {
             "net_af_packet0,iface=v0 net_af_packet1,iface=v1 net_af_packet2,iface=v2",
         );
     }
+}
+
+#[test]
+fn what_a_killed_run_left_is_told_and_is_gone_after_a_clean_stop() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new("k");
+    let has = |what| ip(&format!("-n {} link show v0", lab.director)).contains(what);
+    let mut killed = lab.start("net_af_xdp0,iface=v0");
+    assert_eq!(killed.said(), "running");
+    drop(killed);
+    assert!(has("xdp") && has("PROMISC"), "so there is something to be told");
+    let mut running = lab.start("net_af_xdp0,iface=v0");
+    assert_eq!(running.said(), "running with an XDP program of an earlier run");
+    running.go_on();
+    assert!(running.said().starts_with("up"));
+    assert_eq!(running.said(), "stopped");
+    assert!(!has("xdp") && !has("PROMISC"));
+    running.go_on();
+    assert!(running.child.wait().unwrap().success());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::mbuf::{Mbuf, MbufPool};
 use crate::config::PortConfig;
 use crate::device::Device;
 use crate::error::{PortProblem, StartError};
+use crate::preflight;
 
 /// Descriptors of a receive and of a transmit queue, where the port does not want others.
 pub(crate) const DESCRIPTORS: u16 = 1024;
@@ -33,6 +34,9 @@ pub struct PortInfo {
     pub queues: u16,
     /// What the port does for us, in words: `rx ipv4 checksum`.
     pub offloads: Vec<&'static str>,
+    /// The number of an XDP program that an earlier run left on the interface of an AF_XDP port, as it was killed. The port
+    /// has taken it over, and a clean stop removes it.
+    pub xdp_left: Option<u32>,
 }
 
 /// What a port counts itself, and its link now.
@@ -103,6 +107,7 @@ impl Port {
             link: String::new(),
             queues: 0,
             offloads: Vec::new(),
+            xdp_left: preflight::xdp_left(&config.device),
         };
         let mut port = Port { number, info, writes_l4: false, is_promiscuous: false };
         port.set_up(eal, workers, pool).map_err(|problem| StartError::Port {

@@ -63,6 +63,14 @@ impl Dpdk {
                 offloads,
                 "port"
             );
+            if let Some(program) = port.xdp_left {
+                tracing::info!(
+                    name,
+                    device,
+                    program,
+                    "an XDP program of a run that was killed is taken over, a clean stop removes it"
+                );
+            }
         }
     }
 
