@@ -327,7 +327,8 @@ impl<B: Backend> WorkerIo<B> {
         drop(packet);
     }
 
-    /// Gives a packet to another worker; returns it when there is no such worker or its ring is full.
+    /// Gives a packet to another worker; returns it when there is no such worker or its ring is full. `handed_over` counts it
+    /// whatever the errand: also those that only leave by a queue or a twin which that worker serves.
     #[inline]
     fn pass(&mut self, to: WorkerId, packet: B::Packet, errand: Errand) -> Result<(), B::Packet> {
         let Some(Some(ring)) = self.outgoing.get_mut(to.index()) else { return Err(packet) };
