@@ -145,8 +145,8 @@ http = \"{HTTP}\"
 
     /// Devargs of `net_af_packet`: a queue pair a worker, and frames that hold the MTU.
     fn af_packet(&self, number: u8, link: &str) -> String {
-        let frame = if self.mtu.max(self.lan_mtu) > 1500 { 16384 } else { 2048 };
-        let block = frame.max(4096);
+        // Room for the kernel's header, a gap, and the Ethernet header. Blocks are whole pages and whole frames.
+        let (frame, block) = if self.mtu.max(self.lan_mtu) > 1900 { (9088, 9088 * 32) } else { (2048, 4096) };
         format!(
             "net_af_packet{number},iface={link},qpairs={},framesz={frame},blocksz={block},framecnt=512",
             self.workers.len()

@@ -16,6 +16,12 @@ fn links(lab: &Lab) -> Result<String> {
     lab.director().ip("-d link show")
 }
 
+/// Their names; their state changes by itself while a lab comes up.
+fn link_names(lab: &Lab) -> Result<Vec<String>> {
+    let links = lab.director().ip("-o link show")?;
+    Ok(links.lines().filter_map(|line| line.split(": ").nth(1)).map(str::to_owned).collect())
+}
+
 /// Runs `lbd` on a config that it cannot start with: how it ended, and what it said.
 fn failed_start(lab: &Lab, toml: &str) -> Result<(ExitStatus, String)> {
     let mut lbd = Director::spawn_on(lab, toml, "second")?;
@@ -90,12 +96,13 @@ fn a_second_lbd_on_the_same_socket_is_refused_and_the_first_serves_on() -> Resul
 #[test]
 fn a_port_that_is_not_there_is_named_and_nothing_is_left() -> Result<()> {
     let lab = Lab::new()?;
-    let before = links(&lab)?;
+    let before = link_names(&lab)?;
     let socket = director::socket(lab.dir());
     let toml = LbdPlan::default().toml(&socket).replace(LAN_LINK, "nosuch0");
     let outcome = failed_start(&lab, &toml)?;
     assert_refused(&outcome, "nosuch0");
-    assert_eq!(links(&lab)?, before);
+    assert_eq!(link_names(&lab)?, before);
+    assert!(!links(&lab)?.contains("prog/xdp"));
     assert!(!socket.exists());
     Ok(())
 }

@@ -60,6 +60,10 @@ pub enum PortProblem {
          -L {interface} combined {taken} (or rx {taken} tx {taken}), or add queue_count={has} to the device"
     )]
     SpareQueues { interface: String, has: usize, taken: usize },
+    #[error("mtu {mtu} is more than the {most} that its frames hold; add to the device: {advice}")]
+    FrameSize { mtu: u16, most: u16, advice: String },
+    #[error("another lbd uses the interface {0}")]
+    InUse(String),
     #[error("there is no such PCI device")]
     NoPciDevice,
     #[error("it belongs to the kernel's driver {0}; run: dpdk-devbind.py --bind=vfio-pci ADDRESS")]

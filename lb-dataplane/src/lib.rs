@@ -3,6 +3,7 @@
 //! [`Dataplane::start`] makes, in this order: the tables' memory, DPDK, its ports, their Linux twins, the workers.
 //! [`worker`] is the loop in which each worker spends its life; what packets go through is [`lb_core::path`].
 
+mod claim;
 mod clock;
 mod config;
 mod cpu;
@@ -41,6 +42,7 @@ pub use resolve::{Question, Questions};
 pub use team::{Member, Team, WorkerStalled};
 pub use worker::{Logic, Queue, Seat, Twin};
 
+use claim::Claims;
 use dpdk::Dpdk;
 use dpdk::eal::{Eal, EalConfig};
 use dpdk::mbuf::{self, MbufPool};
@@ -57,6 +59,7 @@ pub struct Dataplane {
     ports: Vec<Port>,
     pool: MbufPool,
     _eal: Eal,
+    _claims: Claims,
     infos: Vec<PortInfo>,
     cpus: Vec<u32>,
 }
@@ -80,6 +83,7 @@ impl Dataplane {
         logic: impl Fn(PathConfig) -> L + Clone + Send + 'static,
     ) -> Result<Dataplane, StartError> {
         let memory = preflight::check(&config)?;
+        let claims = Claims::take(&config.ports)?;
         let paths = paths(&config, &memory)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
@@ -105,7 +109,7 @@ impl Dataplane {
         }
         let team = Team::start::<Dpdk, _, _>(members, counters, config.idle)?;
         eal.let_log_out();
-        Ok(Dataplane { team, pumps, ports, pool, _eal: eal, infos, cpus: config.workers })
+        Ok(Dataplane { team, pumps, ports, pool, _eal: eal, _claims: claims, infos, cpus: config.workers })
     }
 
     /// Ends the workers and the twins, then stops and closes the ports: no TAP and no XDP program stays.

@@ -25,6 +25,9 @@ const HELD_BY_WORKER: usize = 4096;
 const AF_XDP_RINGS: usize = 4 * 2048;
 /// Drivers that copy packets or keep them in this process, so that nothing depends on where buffers lie.
 const IN_PROCESS_DRIVERS: &[&str] = &["net_null", "net_ring", "net_pcap", "net_tap", "net_af_packet"];
+/// What is in a frame of `net_af_packet` besides the IP packet: the kernel's header and a gap, 66 bytes together, and the
+/// Ethernet header with a VLAN tag. Source: `tpacket_rcv` in Linux, TPACKET_V2.
+const AF_PACKET_OVERHEAD: u32 = 66 + 18;
 /// DPDK's own needs besides the packet buffers.
 const EAL_OVERHEAD: usize = 24 << 20;
 /// What `echo … > nr_hugepages` is advised at least.
@@ -184,24 +187,27 @@ fn check_device(device: &str, mtu: u16) -> Result<(), PortProblem> {
         "net_af_packet" => (Capability::NetRaw, "CAP_NET_RAW, for AF_PACKET"),
         _ => return Ok(()),
     };
-    if driver(device) != "net_tap" {
-        let argument = |name: &str| device.split(',').find_map(|argument| argument.strip_prefix(name));
-        let interface = argument("iface=");
-        if let Some(interface) = interface.map(str::to_owned) {
-            match tap::mtu_of(&interface) {
-                Err(_) => return Err(PortProblem::NoInterface(interface)),
-                Ok(has) if has < u32::from(mtu) => {
-                    return Err(PortProblem::InterfaceMtu { interface, mtu, has });
-                }
-                Ok(_) => {}
+    if let Some(interface) = interface(device).map(str::to_owned) {
+        match tap::mtu_of(&interface) {
+            Err(_) => return Err(PortProblem::NoInterface(interface)),
+            Ok(has) if has < u32::from(mtu) => {
+                return Err(PortProblem::InterfaceMtu { interface, mtu, has });
             }
-            if driver(device) == "net_af_xdp" && argument("start_queue=").is_none() {
-                let taken = argument("queue_count=").and_then(|count| count.parse().ok()).unwrap_or(1);
-                let has = receive_queues(&interface);
-                if has > taken {
-                    return Err(PortProblem::SpareQueues { interface, has, taken });
-                }
+            Ok(_) => {}
+        }
+        if driver(device) == "net_af_xdp" && argument(device, "start_queue=").is_none() {
+            let taken = argument(device, "queue_count=").and_then(|count| count.parse().ok()).unwrap_or(1);
+            let has = receive_queues(&interface);
+            if has > taken {
+                return Err(PortProblem::SpareQueues { interface, has, taken });
             }
+        }
+        if driver(device) == "net_af_packet" && af_packet_mtu(device) < mtu {
+            let frame = (u32::from(mtu) + AF_PACKET_OVERHEAD).next_multiple_of(16);
+            // Blocks are whole pages, and the driver takes them for whole frames too.
+            let block = frame << 12_u32.saturating_sub(frame.trailing_zeros());
+            let advice = format!("framesz={frame},blocksz={block}");
+            return Err(PortProblem::FrameSize { mtu, most: af_packet_mtu(device), advice });
         }
     }
     if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }
@@ -230,6 +236,26 @@ fn check_pci(address: &str) -> Result<(), PortProblem> {
         }
         _ => Ok(()),
     }
+}
+
+/// The longest IP packet that the frames of `net_af_packet`'s rings hold (`framesz`, by default 2048).
+fn af_packet_mtu(device: &str) -> u16 {
+    let frame = argument(device, "framesz=").and_then(|size| size.parse().ok());
+    let most = frame.unwrap_or(2048_u32).saturating_sub(AF_PACKET_OVERHEAD);
+    u16::try_from(most).unwrap_or(u16::MAX)
+}
+
+/// The kernel's interface that a vdev is on (not the one that `net_tap` makes).
+pub(crate) fn interface(device: &str) -> Option<&str> {
+    if driver(device) == "net_tap" {
+        return None;
+    }
+    argument(device, "iface=")
+}
+
+/// The value of a vdev's argument, given with its `=`.
+fn argument<'d>(device: &'d str, name: &str) -> Option<&'d str> {
+    device.split(',').find_map(|argument| argument.strip_prefix(name))
 }
 
 /// A device's name without its arguments.
@@ -367,6 +393,20 @@ mod tests {
             refusal(|c| c.ports.push(taken)),
             r#"port "lo", device "net_null1": a network interface named lo is there already, choose another name for the port"#
         );
+    }
+
+    #[test]
+    fn frames_too_small_for_the_mtu_are_refused_with_the_ones_that_do() {
+        let device = |arguments: &str| format!("net_af_packet0,iface=lo{arguments}");
+        let checked = |mtu, arguments: &str| check_device(&device(arguments), mtu).map_err(|e| e.to_string());
+        assert_eq!(checked(1964, ""), Ok(()));
+        assert_eq!(
+            checked(9000, ""),
+            Err("mtu 9000 is more than the 1964 that its frames hold; \
+                 add to the device: framesz=9088,blocksz=290816"
+                .to_owned())
+        );
+        assert_eq!(checked(9000, ",framesz=9088,blocksz=290816"), Ok(()));
     }
 
     #[test]

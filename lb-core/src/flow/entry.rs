@@ -311,6 +311,8 @@ impl Entry {
 
     pub(super) fn set_next_free(&mut self, next: u32) {
         self.in_use = 0;
+        // A look-up that began before it was freed must not take it for what it was: no packet has protocol 0.
+        self.protocol = 0;
         self.server = next;
     }
 

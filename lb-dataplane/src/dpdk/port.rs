@@ -142,7 +142,9 @@ impl Port {
         let (rx, mut names) = chosen(&RX_OFFLOADS, device.rx_offload_capa);
         let (tx, tx_names) = chosen(&TX_OFFLOADS, device.tx_offload_capa);
         names.extend(tx_names);
-        conf.rxmode.mtu = u32::from(mtu);
+        // AF_PACKET names an Ethernet frame as its longest, whatever its rings hold, and passes on what they hold
+        // (`preflight` has looked at that).
+        conf.rxmode.mtu = u32::from(if self.info.driver == "net_af_packet" { mtu.min(1500) } else { mtu });
         conf.rxmode.offloads = rx;
         conf.txmode.offloads = tx;
         let hash = device.flow_type_rss_offloads & sys::LB_RSS_L3_L4;
