@@ -42,6 +42,12 @@ impl Row {
             runs: runs.len() as u32,
         }
     }
+
+    /// With figures rounded as ours are.
+    #[must_use]
+    pub(crate) fn rounded(self) -> Row {
+        Row { median: round(self.median), min: round(self.min), max: round(self.max), ..self }
+    }
 }
 
 /// Of ordered figures; of an even number the mean of the two in the middle.

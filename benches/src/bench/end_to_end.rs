@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     let list = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
     let rows: Vec<Row> = serde_json::from_str(&list).context("what the lab wrote")?;
     Ok(Found {
-        rows,
+        rows: rows.into_iter().map(Row::rounded).collect(),
         notes: vec![
             "end-to-end: over veth the kernel's stacks at both ends and the generator are the limit; it compares ways through one \
              machine, and measures no NIC."
