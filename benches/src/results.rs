@@ -36,12 +36,18 @@ impl Row {
             rules: 0,
             workers: 1,
             metric: metric.to_owned(),
-            median: round(runs[runs.len() / 2]),
+            median: round(median(&runs)),
             min: round(runs[0]),
             max: round(runs[runs.len() - 1]),
             runs: runs.len() as u32,
         }
     }
+}
+
+/// Of ordered figures; of an even number the mean of the two in the middle.
+fn median(runs: &[f64]) -> f64 {
+    let middle = runs.len() / 2;
+    if runs.len().is_multiple_of(2) { f64::midpoint(runs[middle - 1], runs[middle]) } else { runs[middle] }
 }
 
 /// To what can be told apart: four significant digits or more.
@@ -183,6 +189,11 @@ mod tests {
         let row: Row = serde_json::from_str(text).unwrap();
         assert_eq!(row.through.as_deref(), Some("nft"));
         assert_eq!(serde_json::to_string(&row).unwrap(), text);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+        assert_eq!(Row::new("a", 0, NS, vec![4.0, 1.0, 2.0, 3.0]).median, 2.5);
     }
 
     #[test]

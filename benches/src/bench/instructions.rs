@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use lb_benches::measure::Scenario;
+use lb_benches::traffic::Transport;
 
 use super::{Context, Found, is_installed, road_arguments, succeeded, text};
 use crate::results::{INSTRUCTIONS, Row};
@@ -27,8 +28,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     let recorded = Recorded::read()?;
     let mut found = Found::default();
     for scenario in Scenario::all() {
-        // Of new connections, all that were begun are to end before the shorter run is over.
-        let flows = if matches!(scenario, Scenario::Masq(_)) { FLOWS } else { 20 * FLOWS };
+        let flows = flows(scenario);
         let packets = 20_000 * scenario.packets_each();
         let file = context.scratch.join(format!("callgrind.{scenario}"));
         let short = count(&road, scenario, flows, packets, &file)?;
@@ -47,6 +47,16 @@ pub(super) fn run(context: &Context) -> Result<Found> {
         found.rows.push(row);
     }
     Ok(found)
+}
+
+/// Few open connections. Of those that begin and end so many that several do in each tick of the timers' wheel: its turning
+/// is not to weigh more than in earnest.
+fn flows(scenario: Scenario) -> u32 {
+    match scenario {
+        Scenario::Masq(_) => FLOWS,
+        Scenario::New(Transport::Udp) => 200 * FLOWS,
+        Scenario::New(Transport::Tcp) => 80 * FLOWS,
+    }
 }
 
 fn count(road: &Path, scenario: Scenario, flows: u32, packets: u64, file: &Path) -> Result<u64> {

@@ -2,10 +2,12 @@
 
 mod end_to_end;
 mod instructions;
+mod lbd;
 mod masq;
 mod memory;
 mod new;
 mod path;
+mod publish;
 mod ready;
 mod testpmd;
 
@@ -36,6 +38,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "memory", run: memory::run },
     Bench { name: "instructions", run: instructions::run },
     Bench { name: "lbd-ready", run: ready::run },
+    Bench { name: "publish-one-server", run: publish::run },
     Bench { name: "end-to-end", run: end_to_end::run },
 ];
 

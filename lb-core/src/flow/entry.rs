@@ -76,6 +76,7 @@ impl Tuple {
         Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol: self.protocol }
     }
 
+    #[inline]
     pub fn hash(&self, hasher: Hasher) -> FlowHash {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
@@ -310,6 +311,8 @@ impl Entry {
 
     pub(super) fn set_next_free(&mut self, next: u32) {
         self.in_use = 0;
+        // A look-up that began before it was freed must not take it for what it was: no packet has protocol 0.
+        self.protocol = 0;
         self.server = next;
     }
 
@@ -319,6 +322,24 @@ impl Entry {
 
     pub(super) fn set_timeout(&mut self, timeout: Timeout) {
         self.timeout = timeout.0;
+    }
+
+    /// The hash of this direction's tuple.
+    #[inline]
+    pub(super) fn hash(
+        &self,
+        direction: Direction,
+        addresses: Option<&Addresses>,
+        hasher: Hasher,
+    ) -> FlowHash {
+        let ends = &self.ends[direction.index()];
+        match addresses {
+            None => hasher.ipv4(ends.src, ends.dst, ends.sport, ends.dport, self.protocol),
+            Some(addresses) => {
+                let [src, dst] = &addresses.ends[direction.index()];
+                hasher.ipv6(src, dst, ends.sport, ends.dport, self.protocol)
+            }
+        }
     }
 
     /// This direction's tuple.

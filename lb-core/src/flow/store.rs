@@ -274,10 +274,7 @@ impl Store {
 
     fn index_insert(&mut self, hash: FlowHash, reference: FlowRef) -> bool {
         let (entries, addresses, hasher) = (&self.entries, &self.addresses, self.hasher);
-        self.index.insert(hash, reference, |at| {
-            let entry = &entries[at.id().0 as usize];
-            entry.tuple(at.direction(), addresses.get(entry.addresses as usize)).hash(hasher)
-        })
+        self.index.insert(hash, reference, |at| hash_of(entries, addresses, hasher, at))
     }
 
     fn allocate(&mut self, new: &NewFlow) -> Option<FlowId> {
@@ -311,8 +308,8 @@ impl Store {
     /// Takes a connection, whose timer is gone, out of the index and frees its place.
     pub(super) fn forget(&mut self, id: FlowId) {
         for direction in [Direction::Original, Direction::Reply] {
-            let hash = self.tuple(id, direction).hash(self.hasher);
-            self.index.remove(hash, FlowRef::new(id, direction));
+            let at = FlowRef::new(id, direction);
+            self.index.remove(hash_of(&self.entries, &self.addresses, self.hasher, at), at);
         }
         self.free(id);
     }
@@ -320,7 +317,8 @@ impl Store {
     /// Fetches what [`Store::forget`] will look at.
     pub(super) fn prefetch_buckets(&self, id: FlowId) {
         for direction in [Direction::Original, Direction::Reply] {
-            self.index.prefetch(self.tuple(id, direction).hash(self.hasher));
+            let at = FlowRef::new(id, direction);
+            self.index.prefetch(hash_of(&self.entries, &self.addresses, self.hasher, at));
         }
     }
 
@@ -340,4 +338,11 @@ impl Store {
     pub fn places(&self) -> u32 {
         self.header[0].entries.never_used
     }
+}
+
+/// The hash of a tuple that is in the index.
+#[inline]
+fn hash_of(entries: &[Entry], addresses: &[Addresses], hasher: Hasher, at: FlowRef) -> FlowHash {
+    let entry = &entries[at.id().0 as usize];
+    entry.hash(at.direction(), addresses.get(entry.addresses as usize), hasher)
 }

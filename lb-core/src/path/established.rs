@@ -48,6 +48,9 @@ impl<P: Packet> Path<P> {
             }
         }
         let direction = at.direction();
+        if self.flows.entry(at.id()).hop(direction).is_none() {
+            self.find_hop(at);
+        }
         let entry = self.flows.entry_mut(at.id());
         entry.touch(now);
         count(self.mine.server(entry.server()), direction, headers);
@@ -109,6 +112,15 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// The first packet of a direction since the tables changed: its next hop is kept, if there is one.
+    #[inline(never)]
+    fn find_hop(&mut self, at: FlowRef) {
+        let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
+        if let Way::Hop(hop) = self.tables.way(to) {
+            self.flows.entry_mut(at.id()).set_hop(at.direction(), hop);
+        }
+    }
+
     /// Its real server was removed, or IPVS is off.
     #[cold]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
@@ -127,7 +139,6 @@ impl<P: Packet> Path<P> {
         let before = self.flows.tuple(at.id(), at.direction());
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         match self.check(headers, after.dst) {
-            Ok(Way::Hop(hop)) => self.flows.entry_mut(at.id()).set_hop(at.direction(), hop),
             Ok(_) => {}
             Err(refusal) => {
                 if at.direction() == Direction::Original && headers.ttl > 1 {

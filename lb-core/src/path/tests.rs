@@ -369,6 +369,38 @@ fn what_is_not_for_a_service_goes_to_the_host_or_is_routed() {
     assert_eq!(director.dropped(DropReason::OtherHost), 1);
 }
 
+#[test]
+fn a_connection_that_a_newer_one_pushes_out_is_gone_for_the_rest_of_the_burst() {
+    let mut director = Director::new();
+    // The same client port to both protocols' service is two connections; to a second address of the service on the
+    // same real server, the newer one pushes the older out.
+    let mut tables = tables(2, &[11], 1);
+    let service = |id: u32, address: &str| {
+        let server = Server {
+            id: ServerId(id),
+            address: ip("10.0.0.11"),
+            port: 8080,
+            weight: 1,
+            forward: Forward::Masq,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloaded: Arc::default(),
+        };
+        let key = ServiceKey { protocol: Protocol::TCP, address: ip(address), port: 80 };
+        Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], 2))
+    };
+    tables.services = Services::new([service(1, "192.0.2.10"), service(2, "192.0.2.1")]).into();
+    director.path.adopt(tables.into());
+    let older = |flags| tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.10", 80), flags);
+    let newer = |flags| tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 80), flags);
+    director.receive(WAN, &[older("S")]);
+    let out = director.receive(WAN, &[newer("S"), older("A"), newer("A")]);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (2, 1), "the older one's ACK is of no connection");
+    assert_eq!(director.states(), ["ESTABLISHED"]);
+    let counts = [1, 2].map(|id| director.counters[0].server(ServerId(id)).active.get());
+    assert_eq!(counts, [0, 1]);
+}
+
 /// The frame with a tag of `vlan`.
 fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0x00], &vlan.to_be_bytes(), &frame[12..]].concat()
