@@ -294,7 +294,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Stage 3: is it the flow that it seems to be?
-    #[inline]
+    #[inline(always)]
     fn find(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
         let h = &seen.headers;
         if h.is_ipv6 {
