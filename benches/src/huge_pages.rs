@@ -6,8 +6,9 @@ const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
 /// What the largest measure takes, in pages of 2 MB.
 const WANTED: usize = 320;
 
-/// Reserved huge pages; dropping it gives back those that were not there before.
+/// Reserved huge pages.
 pub(crate) struct HugePages {
+    /// How many there were, when more were reserved.
     before: Option<usize>,
     pub(crate) is_there: bool,
 }
@@ -16,31 +17,24 @@ impl HugePages {
     /// Takes what is free, and as root more where that is not enough.
     pub(crate) fn reserve() -> HugePages {
         let (free, all) = (count("HugePages_Free:"), count("HugePages_Total:"));
-        if count("Hugepagesize:") != 2048 {
-            return HugePages { before: None, is_there: false };
+        let is_usual = count("Hugepagesize:") == 2048;
+        if !is_usual || free >= WANTED {
+            return HugePages { before: None, is_there: is_usual };
         }
-        if free >= WANTED {
-            return HugePages { before: None, is_there: true };
-        }
-        let can_write = fs::write(RESERVED, (all - free + WANTED).to_string()).is_ok();
-        let is_there = count("HugePages_Free:") >= WANTED;
-        let pages = HugePages { before: can_write.then_some(all), is_there };
-        if !is_there { HugePages { is_there: false, ..pages } } else { pages }
+        let is_written = fs::write(RESERVED, (all - free + WANTED).to_string()).is_ok();
+        HugePages { before: is_written.then_some(all), is_there: count("HugePages_Free:") >= WANTED }
     }
 
     pub(crate) fn describe(&self) -> String {
         match (self.is_there, self.before) {
             (true, Some(_)) => "huge pages of 2 MB, reserved for this run".to_owned(),
             (true, None) => "huge pages of 2 MB".to_owned(),
-            (false, _) => {
-                "ordinary memory with transparent huge pages: no huge pages are reserved".to_owned()
-            }
+            (false, _) => format!("transparent huge pages: {WANTED} huge pages of 2 MB are not to be had"),
         }
     }
-}
 
-impl Drop for HugePages {
-    fn drop(&mut self) {
+    /// Gives back those that were not there before.
+    pub(crate) fn give_back(&self) {
         if let Some(before) = self.before
             && let Err(error) = fs::write(RESERVED, before.to_string())
         {

@@ -7,17 +7,21 @@
 mod bench;
 mod conditions;
 mod huge_pages;
+mod lbd;
 mod results;
 mod worker;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use lb_benches::measure::Scenario;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use bench::{BENCHES, Context, Recorded};
 use conditions::Conditions;
@@ -84,8 +88,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     let programs = program.parent().context("this program is in no directory")?.to_owned();
     let out = programs.parent().context("no target directory")?.join("bench");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let scratch = Scratch::new()?;
-    let pages = HugePages::reserve();
+    let machine = Arc::new(Machine::borrow()?);
+    put_back_on_signal(machine.clone())?;
+    let pages = &machine.pages;
     let (cpu, pinned) = conditions::measuring_cpu();
     let mode = if arguments.quick { "quick" } else { "full" };
     let conditions = Conditions::gather(mode, &pages.describe(), &pinned);
@@ -95,10 +100,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         cpu,
         huge_pages: pages.is_there,
         programs,
-        scratch: scratch.0.clone(),
+        scratch: machine.scratch.clone(),
     };
     let (rows, notes, failures) = run_all(&context, &arguments.names);
-    drop(pages);
+    machine.put_back();
 
     println!("\n{}", results::table(&rows));
     for note in &notes {
@@ -109,13 +114,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     write(&out.join("RESULTS.md"), &report)?;
     println!("\nwritten: {} and RESULTS.md beside it", out.join("results.json").display());
     let worse = regressions(&rows)?;
-    if arguments.record {
-        write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md"), &report)?;
-        Recorded::write(&rows)?;
-        println!("recorded: benches/RESULTS.md");
-    }
     if failures > 0 {
         bail!("{failures} of the measures failed, see above");
+    }
+    if arguments.record {
+        Recorded::write(&rows)?;
+        // A report of some measures alone would hide the others'.
+        if arguments.names.is_empty() {
+            write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("RESULTS.md"), &report)?;
+        }
+        println!("recorded in benches/");
     }
     if arguments.gate && !worse.is_empty() {
         bail!("over 5 % more instructions a packet than recorded: {}", worse.join(", "));
@@ -178,21 +186,36 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// A directory that goes when it is dropped.
-struct Scratch(PathBuf);
+/// What a run changes on this machine.
+struct Machine {
+    pages: HugePages,
+    /// A directory for what only this run needs.
+    scratch: PathBuf,
+}
 
-impl Scratch {
-    fn new() -> Result<Scratch> {
-        let path = std::env::temp_dir().join(format!("lb-bench-{}", std::process::id()));
-        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Scratch(path))
+impl Machine {
+    fn borrow() -> Result<Machine> {
+        let scratch = std::env::temp_dir().join(format!("lb-bench-{}", std::process::id()));
+        fs::create_dir(&scratch).with_context(|| format!("creating {}", scratch.display()))?;
+        Ok(Machine { pages: HugePages::reserve(), scratch })
+    }
+
+    fn put_back(&self) {
+        self.pages.give_back();
+        let _gone_already = fs::remove_dir_all(&self.scratch);
     }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _gone_already = fs::remove_dir_all(&self.0);
-    }
+/// What runs meanwhile got the same Ctrl-C.
+fn put_back_on_signal(machine: Arc<Machine>) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            machine.put_back();
+            std::process::exit(128 + signal);
+        }
+    })?;
+    Ok(())
 }
 
 #[cfg(test)]

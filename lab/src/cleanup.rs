@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 
 use anyhow::{Context, Result};
@@ -25,6 +25,7 @@ const NETNS_DIR: &str = "/run/netns";
 /// Labs of this process that are up; the signal handler removes them.
 static LIVE: Mutex<Vec<Tag>> = Mutex::new(Vec::new());
 static SIGNALS: Once = Once::new();
+static IS_SIGNALLED: AtomicBool = AtomicBool::new(false);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The name of one lab.
@@ -112,6 +113,14 @@ pub fn remove(tag: &Tag) {
     forget(tag);
 }
 
+/// To be called before the process ends by itself: once a signal came, its thread removes the labs and ends the process,
+/// and what fails meanwhile fails because of that.
+pub fn let_signal_finish() {
+    while IS_SIGNALLED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 /// Removes the labs whose makers are dead, and returns their tags.
 pub fn sweep() -> Vec<Tag> {
     let mut stale: Vec<Tag> = names_in(Path::new(NETNS_DIR))
@@ -178,6 +187,7 @@ fn watch_signals() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::Builder::new().name("lab-signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            IS_SIGNALLED.store(true, Ordering::SeqCst);
             eprintln!("lab: signal {signal}: removing the lab");
             let tags = live().clone();
             for tag in &tags {

@@ -195,14 +195,14 @@ fn parse_wrk(text: &str) -> Result<Load> {
 fn milliseconds(text: &str) -> Option<f64> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (value, unit) = text.split_at(unit);
-    let factor = match unit {
-        "us" => 1e-3,
-        "ms" => 1.0,
-        "s" => 1e3,
-        "m" => 6e4,
-        _ => return None,
-    };
-    Some(value.parse::<f64>().ok()? * factor)
+    let value: f64 = value.parse().ok()?;
+    match unit {
+        "us" => Some(value / 1e3),
+        "ms" => Some(value),
+        "s" => Some(value * 1e3),
+        "m" => Some(value * 6e4),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,7 @@ fn main() -> ExitCode {
         Command::EndToEnd { seconds, runs, json } => end_to_end::run(seconds, runs, json.as_deref()),
         Command::Stop => demo::stop(),
     };
+    lab::cleanup::let_signal_finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -74,8 +74,8 @@ pub trait Io<P> {
 pub enum Steer {
     /// The owner finds all in the packet itself.
     Plain,
-    /// A fragment whose ports stood in the first one: source, destination.
-    Fragment { sport: u16, dport: u16 },
+    /// A fragment, and what stood in the first one: ports, protocol.
+    Fragment { sport: u16, dport: u16, protocol: Protocol },
 }
 
 /// What a worker's path is made with.
@@ -294,7 +294,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Stage 3: is it the flow that it seems to be?
-    #[inline]
+    #[inline(always)]
     fn find(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
         let h = &seen.headers;
         if h.is_ipv6 {

@@ -6,8 +6,9 @@ use lb_benches::traffic::Transport;
 use lb_core::flow::memory_needed;
 
 use super::{Context, Found};
-use crate::results::{BYTES, Row};
+use crate::results::{BYTES, BYTES_RESIDENT, Row};
 
+const NAME: &str = "masq-udp";
 const CONNECTIONS: u32 = 1_000_000;
 
 pub(super) fn run(context: &Context) -> Result<Found> {
@@ -16,11 +17,11 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     let measured = context.road(Scenario::Masq(Transport::Udp), CONNECTIONS, 1, 1)?;
     Ok(Found {
         rows: vec![
-            Row::new("memory", CONNECTIONS, BYTES, vec![each(memory_needed(CONNECTIONS, 0) as u64)]),
-            Row::new("memory-resident", CONNECTIONS, BYTES, vec![each(measured.resident_bytes)]),
+            Row::new(NAME, CONNECTIONS, BYTES, vec![each(memory_needed(CONNECTIONS, 0) as u64)]),
+            Row::new(NAME, CONNECTIONS, BYTES_RESIDENT, vec![each(measured.resident_bytes)]),
         ],
         notes: vec![
-            "memory: what is taken at the start for so many IPv4 connections, index and timers included. memory-resident: by how \
+            "bytes_per_connection: what is taken at the start for so many IPv4 connections, index and timers included; …_resident: by how \
              much a process grew that has as many open."
                 .to_owned(),
         ],

@@ -2,13 +2,12 @@
 
 mod end_to_end;
 mod instructions;
-mod lbd;
+mod lbd_ready;
 mod masq;
 mod memory;
 mod new;
 mod path;
-mod publish;
-mod ready;
+mod publish_one_server;
 mod testpmd;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +23,7 @@ pub(crate) use instructions::{Recorded, is_regression};
 
 /// One measure.
 pub(crate) struct Bench {
-    /// What `bench NAME` runs.
+    /// What `bench NAME` runs, and with underscores its file.
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Context) -> Result<Found>,
 }
@@ -37,8 +36,8 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "new", run: new::run },
     Bench { name: "memory", run: memory::run },
     Bench { name: "instructions", run: instructions::run },
-    Bench { name: "lbd-ready", run: ready::run },
-    Bench { name: "publish-one-server", run: publish::run },
+    Bench { name: "lbd-ready", run: lbd_ready::run },
+    Bench { name: "publish-one-server", run: publish_one_server::run },
     Bench { name: "end-to-end", run: end_to_end::run },
 ];
 
@@ -95,7 +94,7 @@ impl Context {
     }
 
     /// One of our programs.
-    fn program(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn program(&self, name: &str) -> Result<PathBuf> {
         let path = self.programs.join(name);
         if !path.exists() {
             bail!("{} is not built", path.display());
@@ -130,11 +129,11 @@ fn is_installed(program: &str) -> bool {
 }
 
 /// A child that is killed when it is not waited for to its end.
-struct Child(std::process::Child);
+pub(crate) struct Child(pub(crate) std::process::Child);
 
 impl Child {
     /// Asks it to end, and waits; kills it when it does not within `patience`.
-    fn end(mut self, patience: Duration) {
+    pub(crate) fn end(mut self, patience: Duration) {
         // SIGTERM by the program that has it: signalling needs `unsafe` or a crate more.
         let _gone_already = Command::new("kill").arg(self.0.id().to_string()).status();
         let deadline = std::time::Instant::now() + patience;
@@ -153,6 +152,25 @@ impl Drop for Child {
     }
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_measure_has_a_file_and_every_file_a_row() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bench");
+        let mut files: Vec<String> = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().replace('_', "-"))
+            .filter(|name| name != "mod")
+            .collect();
+        files.sort();
+        let mut names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        names.sort_unstable();
+        assert_eq!(files, names);
+    }
 }

@@ -39,6 +39,8 @@ impl FlowHash {
 #[derive(Clone, Copy, Debug)]
 pub struct Hasher {
     seed: u64,
+    /// For the other factor of a product: with a known one, a product could be made 0.
+    second: u64,
 }
 
 const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -47,7 +49,8 @@ const THIRD: u64 = 0xa076_1d64_78bd_642f;
 
 impl Hasher {
     pub fn new(seed: u64) -> Hasher {
-        Hasher { seed: fold(seed ^ FIRST, THIRD) }
+        let seed = fold(seed ^ FIRST, THIRD);
+        Hasher { seed, second: fold(seed ^ SECOND, FIRST) }
     }
 
     /// Addresses and ports in host order.
@@ -62,8 +65,8 @@ impl Hasher {
     pub fn ipv6(self, src: &[u8; 16], dst: &[u8; 16], sport: u16, dport: u16, protocol: u8) -> FlowHash {
         let (s1, s2) = halves(src);
         let (d1, d2) = halves(dst);
-        let source = fold(s1 ^ self.seed, s2 ^ SECOND);
-        let destination = fold(d1 ^ self.seed.rotate_left(32), d2 ^ THIRD);
+        let source = fold(s1 ^ self.seed, s2 ^ self.second);
+        let destination = fold(d1 ^ self.seed.rotate_left(32), d2 ^ self.second.rotate_left(32));
         FlowHash(self.finish(source ^ destination.rotate_left(23), sport, dport, protocol))
     }
 
@@ -76,7 +79,7 @@ impl Hasher {
     /// The worker, below `workers`, that owns the flows of an outside endpoint (IPv4 addresses: `u128::from(u32)`).
     #[inline]
     pub fn owner(self, outside: u128, port: u16, workers: u16) -> u16 {
-        let address = (outside >> 64) as u64 ^ (outside as u64).rotate_left(17);
+        let address = fold((outside >> 64) as u64 ^ self.second, outside as u64 ^ self.seed.rotate_left(17));
         let hash = fold(fold(address ^ self.seed, u64::from(port) ^ FIRST) ^ address, self.seed ^ SECOND);
         scale((hash >> 32) as u32, u32::from(workers)) as u16
     }

@@ -3,7 +3,7 @@
 //! This is where nearly all packets go. The straight line is in `established`; whatever is not ordinary turns off it
 //! into a function of its own.
 
-use super::rewrite::{self, Outcome};
+use super::rewrite::{self, Offload, Outcome};
 use super::waiting::Undo;
 use super::{Io, Path};
 use crate::counters::ServerCell;
@@ -73,7 +73,9 @@ impl<P: Packet> Path<P> {
         };
         match outcome {
             Outcome::Done => {}
-            Outcome::NeedsUdpChecksum => rewrite::fill_udp_checksum(&mut packet, headers),
+            Outcome::NeedsUdpChecksum => {
+                rewrite::fill_udp_checksum(&mut packet, headers, Offload::IfPossible)
+            }
             Outcome::Unreadable => return self.drop(DropReason::Unsupported, Hook::Postrouting),
         }
         self.send(packet, headers, hop, io);
@@ -124,8 +126,13 @@ impl<P: Packet> Path<P> {
     /// Its real server was removed, or IPVS is off.
     #[cold]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
-        if self.flows.entry(at.id()).is_bypassed() {
+        let entry = self.flows.entry(at.id());
+        let was = TcpState::from_u8(entry.state());
+        if entry.is_bypassed() {
             self.route(packet, headers, now, io);
+        } else if entry.protocol() == Protocol::TCP && starts_anew(was, at.direction(), headers) {
+            self.end(at.id());
+            self.first(packet, headers, now, io);
         } else {
             // The kernel drops silently and lets the timer run, so that adding the server again resumes. What the
             // server still sends is still translated.
@@ -139,6 +146,9 @@ impl<P: Packet> Path<P> {
         let before = self.flows.tuple(at.id(), at.direction());
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         match self.check(headers, after.dst) {
+            // A real server on this host or behind an interface that is Linux's: its packets would have to come back
+            // by the twin.
+            Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => {}
             Err(refusal) => {
                 if at.direction() == Direction::Original && headers.ttl > 1 {
@@ -151,7 +161,8 @@ impl<P: Packet> Path<P> {
         let deltas = self.flows.entry(at.id()).deltas(at.direction());
         match rewrite::any(packet.data_mut(), headers, &after, deltas) {
             Outcome::Done => {}
-            Outcome::NeedsUdpChecksum => rewrite::fill_udp_checksum(&mut packet, headers),
+            // Not by a port: the packet may yet become pieces, or an ICMP error.
+            Outcome::NeedsUdpChecksum => rewrite::fill_udp_checksum(&mut packet, headers, Offload::No),
             Outcome::Unreadable => return self.drop(DropReason::Unsupported, Hook::Postrouting),
         }
         self.leave(packet, headers, after.dst, Some(Undo { before, deltas }), now, io);
@@ -169,8 +180,9 @@ impl<P: Packet> Path<P> {
             } else {
                 (&cell.active, &cell.inactive)
             };
-            from.sub(1);
+            // In this order, so that no reader ever sees neither.
             to.add(1);
+            from.sub(1);
         }
         self.flows.set_timeout(id, self.timeouts.tcp(state));
     }

@@ -50,7 +50,8 @@ impl<P: Packet> Path<P> {
     /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
     pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         self.mine.flows.missed.add(1);
-        if headers.fragment == Fragment::Later || !self.tables.services.is_active(headers.is_ipv6) {
+        let is_eligible = headers.fragment != Fragment::Later && !headers.is_from_link_local(packet.data());
+        if !is_eligible || !self.tables.services.is_active(headers.is_ipv6) {
             return self.route(packet, headers, now, io);
         }
         let original = Tuple {
@@ -60,6 +61,10 @@ impl<P: Packet> Path<P> {
             dport: headers.dport,
             protocol: headers.protocol,
         };
+        if self.tables.routes.is_local(original.src) {
+            // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
+            return self.drop(DropReason::MartianAddress, Hook::Prerouting);
+        }
         let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
         let Some(service) =
             self.tables.services.find(&key).filter(|_| self.tables.routes.is_local(original.dst))
@@ -100,7 +105,8 @@ impl<P: Packet> Path<P> {
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
             server,
             state: TcpState::None as u8,
-            timeout: if is_tcp { self.timeouts.tcp(TcpState::None) } else { self.timeouts.udp },
+            // As after this packet, a SYN: the timer need not be armed twice.
+            timeout: if is_tcp { self.timeouts.tcp(TcpState::SynRecv) } else { self.timeouts.udp },
             now,
         };
         let id = self.insert(&new)?;

@@ -3,15 +3,16 @@
 
 use arrayvec::ArrayVec;
 
-use super::{BURST, Burst, Io, Path, Seen};
+use super::{BURST, Burst, Io, Kind, Path, Seen};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::packet::Packet;
+use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::{Fragment, Headers};
 
-/// Datagrams remembered: sets of four, of which the oldest makes room.
+/// Datagrams remembered: sets of four, newest first, of which the oldest makes room.
 const SETS: usize = 256;
 const WAYS: usize = 4;
 /// Fragments that wait at most, and how long.
@@ -35,6 +36,8 @@ struct Known {
     datagram: Datagram,
     sport: u16,
     dport: u16,
+    /// What the first fragment carries; for IPv6 the later ones may not say it.
+    protocol: Protocol,
     since: Tick,
 }
 
@@ -48,13 +51,17 @@ struct Waiter<P> {
 pub(super) struct Fragments<P> {
     known: Vec<[Option<Known>; WAYS]>,
     waiting: Vec<Waiter<P>>,
-    /// A first fragment came for which others wait.
-    release: Option<Datagram>,
+    /// First fragments of this burst for which others wait.
+    release: ArrayVec<Known, BURST>,
 }
 
 impl<P> Fragments<P> {
     pub(super) fn new() -> Fragments<P> {
-        Fragments { known: vec![[None; WAYS]; SETS], waiting: Vec::with_capacity(CAPACITY), release: None }
+        Fragments {
+            known: vec![[None; WAYS]; SETS],
+            waiting: Vec::with_capacity(CAPACITY),
+            release: ArrayVec::new(),
+        }
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -75,22 +82,31 @@ impl<P> Fragments<P> {
 }
 
 impl<P: Packet> Path<P> {
-    /// A fragment of a TCP or UDP packet: the first one's ports are noted; to a later one they are added, or it
-    /// waits for them.
+    /// A fragment: the first one's ports are noted; to a later one they are added, or it waits for them, if anybody
+    /// here may have to do with it.
     pub(super) fn gather(&mut self, packet: P, mut seen: Seen, now: Tick) -> Option<(P, Seen)> {
         let headers = &seen.headers;
         let datagram = datagram(packet.data(), headers);
         let set = self.set_of(&datagram);
         if headers.fragment == Fragment::First {
-            let known = Known { datagram, sport: headers.sport, dport: headers.dport, since: now };
-            self.fragments.remember(set, known, now);
+            let (sport, dport, protocol) = (headers.sport, headers.dport, headers.protocol);
+            let known = Known { datagram, sport, dport, protocol, since: now };
+            self.fragments.remember(set, known);
             if self.fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
-                self.fragments.release = Some(datagram);
+                // A burst has no more packets than there is room.
+                let _ = self.fragments.release.try_push(known);
             }
             return Some((packet, seen));
         }
         if let Some(known) = self.fragments.recall(set, &datagram, now) {
-            self.join_fragment(&mut seen, packet.data(), known.sport, known.dport);
+            self.join_fragment(&mut seen, packet.data(), known.sport, known.dport, known.protocol);
+            return Some((packet, seen));
+        }
+        let services = &self.tables.services;
+        let may_be_ours = self.tables.routes.is_local(datagram.dst) && services.is_active(headers.is_ipv6)
+            || services.is_server(datagram.src);
+        if !may_be_ours {
+            seen.kind = Kind::Routed;
             return Some((packet, seen));
         }
         if self.fragments.waiting.len() == CAPACITY {
@@ -101,10 +117,21 @@ impl<P: Packet> Path<P> {
         None
     }
 
-    /// A later fragment gets the ports that stood in the first.
-    pub(super) fn join_fragment(&self, seen: &mut Seen, frame: &[u8], sport: u16, dport: u16) {
-        seen.headers.sport = sport;
-        seen.headers.dport = dport;
+    /// A later fragment gets what stood in the first.
+    pub(super) fn join_fragment(
+        &self,
+        seen: &mut Seen,
+        frame: &[u8],
+        sport: u16,
+        dport: u16,
+        protocol: Protocol,
+    ) {
+        (seen.headers.sport, seen.headers.dport, seen.headers.protocol) = (sport, dport, protocol);
+        if !matches!(protocol, Protocol::TCP | Protocol::UDP) {
+            seen.kind = Kind::Routed;
+            return;
+        }
+        seen.kind = Kind::Flow;
         seen.hash = self.hash(frame, &seen.headers);
         self.flows.prefetch_bucket(seen.hash);
     }
@@ -112,25 +139,31 @@ impl<P: Packet> Path<P> {
     /// Sends on the fragments that waited for a first one that has gone by now.
     #[inline]
     pub(super) fn release_fragments(&mut self, now: Tick, io: &mut impl Io<P>) {
-        if let Some(datagram) = self.fragments.release.take() {
-            self.release(datagram, now, io);
+        while let Some(known) = self.fragments.release.pop() {
+            self.release(&known, now, io);
         }
     }
 
     #[cold]
-    fn release(&mut self, datagram: Datagram, now: Tick, io: &mut impl Io<P>) {
+    fn release(&mut self, known: &Known, now: Tick, io: &mut impl Io<P>) {
         let mut burst = Burst::new();
         let mut all: ArrayVec<Seen, BURST> = ArrayVec::new();
         let mut place = 0;
-        while place < self.fragments.waiting.len() && !burst.is_full() {
-            if self.fragments.waiting[place].datagram != datagram {
+        while place < self.fragments.waiting.len() {
+            if self.fragments.waiting[place].datagram != known.datagram {
                 place += 1;
                 continue;
             }
-            let waiter = self.fragments.waiting.remove(place);
-            if let Some((packet, seen)) = self.gathered(waiter.packet, waiter.seen, now, io) {
+            let Waiter { packet, mut seen, .. } = self.fragments.waiting.remove(place);
+            self.join_fragment(&mut seen, packet.data(), known.sport, known.dport, known.protocol);
+            if let Some((packet, seen)) = self.to_owner(packet, seen, io) {
                 burst.push(packet);
                 all.push(seen);
+            }
+            if burst.is_full() {
+                self.look_up(&mut all);
+                self.go(&mut burst, &all, now, io);
+                all.clear();
             }
         }
         self.look_up(&mut all);
@@ -157,16 +190,14 @@ impl<P> Fragments<P> {
         (now.since(known.since) < MEMORY.0).then_some(*known)
     }
 
-    fn remember(&mut self, set: usize, known: Known, now: Tick) {
+    fn remember(&mut self, set: usize, known: Known) {
         let ways = &mut self.known[set];
-        let age = |way: &Option<Known>| match way {
-            Some(other) if other.datagram == known.datagram => u32::MAX,
-            Some(other) => now.since(other.since),
-            None => u32::MAX - 1,
-        };
-        if let Some(oldest) = ways.iter_mut().max_by_key(|way| age(way)) {
-            *oldest = Some(known);
-        }
+        let oldest = ways
+            .iter()
+            .position(|way| way.is_none_or(|other| other.datagram == known.datagram))
+            .unwrap_or(WAYS - 1);
+        ways[..=oldest].rotate_right(1);
+        ways[0] = Some(known);
     }
 }
 

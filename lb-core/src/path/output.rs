@@ -54,12 +54,16 @@ impl<P: Packet> Path<P> {
         if headers.ttl <= 1 {
             return Err(Refusal::Ttl);
         }
-        if let Way::Hop(hop) = way
-            && let Some(hop) = self.tables.neighbours.get(hop)
-            && headers.ip_len > u32::from(hop.mtu)
+        let mtu = match way {
+            Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.mtu),
+            Way::Unresolved(interface, _) => self.tables.interfaces.get(interface).map(|i| i.mtu),
+            _ => None,
+        };
+        if let Some(mtu) = mtu
+            && headers.ip_len > u32::from(mtu)
             && headers.dont_fragment
         {
-            return Err(Refusal::TooBig(hop.mtu));
+            return Err(Refusal::TooBig(mtu));
         }
         Ok(way)
     }

@@ -8,6 +8,7 @@ use crate::flow::{Direction, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{self, Embedded, End};
 use crate::packet::Packet;
+use crate::tables::Way;
 use crate::time::Tick;
 use crate::wire::parse::Headers;
 
@@ -16,6 +17,8 @@ impl<P: Packet> Path<P> {
     pub(super) fn related(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let embedded = match icmp::embedded(packet.data(), headers) {
             Ok(embedded) => embedded,
+            // Of no connection that could be told: a router passes it on.
+            Err(DropReason::BadIcmpPayload) => return self.route(packet, headers, now, io),
             Err(reason) => return self.drop(reason, Hook::Prerouting),
         };
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
@@ -39,6 +42,7 @@ impl<P: Packet> Path<P> {
             Direction::Reply => (End::Source, inner.dst, inner.dport, headers.destination(packet.data())),
         };
         match self.check(headers, destination) {
+            Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => {}
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         }

@@ -10,6 +10,13 @@ use crate::wire::ipv4::TTL_DECREMENT;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::{ipv4, ipv6, tcp, udp};
 
+/// Whether a port may write a checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Offload {
+    IfPossible,
+    No,
+}
+
 /// How a rewrite ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
@@ -121,12 +128,13 @@ fn raise_ttl(frame: &mut [u8], headers: &Headers) {
 /// Writes the checksum of an IPv4 UDP datagram that has none: by the port where it can, else in software. A chained
 /// buffer, which is not in one piece, keeps none.
 #[cold]
-pub(super) fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers) {
+pub(super) fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers, offload: Offload) {
     let at = usize::from(headers.l4);
     // The field is 0, as it must be for summing up.
     let Some(sum) = checksum::of_transport(packet.data(), headers) else { return };
     let pseudo = checksum::pseudo(packet.data(), headers);
-    let is_offloaded = packet.offload_l4_checksum(usize::from(headers.l3), at, false, true);
+    let is_offloaded = offload == Offload::IfPossible
+        && packet.offload_l4_checksum(usize::from(headers.l3), at, false, true);
     if let Some(udp) = udp::header_mut(packet.data_mut(), at) {
         udp::set_checksum(udp, if is_offloaded { pseudo } else { checksum::finish_udp(sum) });
     }

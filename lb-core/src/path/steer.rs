@@ -30,8 +30,7 @@ impl<P: Packet> Path<P> {
         let mut staying = Burst::new();
         let mut staying_seen = ArrayVec::new();
         for (packet, seen) in burst.drain(..).zip(all.drain(..)) {
-            let is_whole = seen.headers.fragment == Fragment::None || seen.kind != Kind::Flow;
-            let stays = if is_whole {
+            let stays = if !is_gathered(&seen) {
                 let owner = self.owner(&packet, &seen);
                 self.stay_or_go(packet, seen, owner, Steer::Plain, io)
             } else {
@@ -62,13 +61,12 @@ impl<P: Packet> Path<P> {
         let mut staying = Burst::new();
         let mut staying_seen = ArrayVec::new();
         for ((packet, mut seen), steer) in burst.drain(..).zip(all.drain(..)).zip(steers) {
-            let is_whole = seen.headers.fragment == Fragment::None || seen.kind != Kind::Flow;
             let stays = match *steer {
-                Steer::Fragment { sport, dport } => {
-                    self.join_fragment(&mut seen, packet.data(), sport, dport);
+                Steer::Fragment { sport, dport, protocol } => {
+                    self.join_fragment(&mut seen, packet.data(), sport, dport, protocol);
                     Some((packet, seen))
                 }
-                Steer::Plain if is_whole => Some((packet, seen)),
+                Steer::Plain if !is_gathered(&seen) => Some((packet, seen)),
                 Steer::Plain => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
@@ -89,9 +87,14 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) -> Option<(P, Seen)> {
         let (packet, seen) = self.gather(packet, seen, now)?;
+        self.to_owner(packet, seen, io)
+    }
+
+    /// A fragment whose ports are known goes to its flow's owner, if that is not here.
+    pub(super) fn to_owner(&self, packet: P, seen: Seen, io: &mut impl Io<P>) -> Option<(P, Seen)> {
         let owner = self.owner(&packet, &seen);
-        let steer = Steer::Fragment { sport: seen.headers.sport, dport: seen.headers.dport };
-        self.stay_or_go(packet, seen, owner, steer, io)
+        let Headers { sport, dport, protocol, .. } = seen.headers;
+        self.stay_or_go(packet, seen, owner, Steer::Fragment { sport, dport, protocol }, io)
     }
 
     fn stay_or_go(
@@ -126,22 +129,9 @@ impl<P: Packet> Path<P> {
             },
             _ => return self.worker,
         };
-        let (address, port) = if self.is_inbound(packet, headers, dst) { (src, sport) } else { (dst, dport) };
+        // What is for an address of ours comes from outside; all else that a connection may have goes there.
+        let (address, port) = if self.tables.routes.is_local(dst) { (src, sport) } else { (dst, dport) };
         self.hashed(number(address), port)
-    }
-
-    /// Whether the outside endpoint is the source.
-    fn is_inbound(&self, packet: &P, headers: &Headers, dst: IpAddr) -> bool {
-        if self.tables.routes.is_local(dst) {
-            return true;
-        }
-        let interfaces = &self.tables.interfaces;
-        // With clients on every interface, what is not for an address of ours is an answer to one.
-        interfaces.has_inside()
-            && interfaces
-                .find(packet.port(), headers.vlan)
-                .and_then(|id| interfaces.get(id))
-                .is_some_and(|interface| interface.outside)
     }
 
     /// The worker that gathers a datagram's fragments.
@@ -155,6 +145,13 @@ impl<P: Packet> Path<P> {
     fn hashed(&self, address: u128, port: u16) -> WorkerId {
         WorkerId(self.flows.hasher().owner(address, port, self.counters.len() as u16))
     }
+}
+
+/// Whether it is a fragment that is brought together with the others of its datagram: of TCP or UDP; of IPv6 any, because a
+/// later one need not say what it is of.
+fn is_gathered(seen: &Seen) -> bool {
+    seen.headers.fragment != Fragment::None
+        && (seen.kind == Kind::Flow || seen.kind == Kind::Routed && seen.headers.is_ipv6)
 }
 
 fn number(address: IpAddr) -> u128 {

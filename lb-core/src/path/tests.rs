@@ -1,5 +1,7 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
+mod regressions;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -13,9 +13,9 @@ use crate::tables::{Reachability, Way};
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::Headers;
 
-/// Packets that wait at most: in all, and for one address.
+/// Packets that wait at most: in all, and for one address (for those whose hash has the same last byte, to be exact).
 const CAPACITY: usize = 512;
-const CAPACITY_EACH: usize = 64;
+const CAPACITY_EACH: u16 = 64;
 /// How long at most. Linux gives up on a neighbour after three requests, a second apart.
 const PATIENCE: Timeout = Timeout::from_secs(4);
 /// How often those are looked for that waited too long.
@@ -40,6 +40,8 @@ pub(super) struct Waiting<P> {
     held: Vec<Held<P>>,
     /// Where `held` is moved while it is gone through; always empty otherwise.
     spare: Vec<Held<P>>,
+    /// How many of `held` are for addresses of each hash.
+    each: [u16; 256],
     look_again: bool,
     last_round: Tick,
 }
@@ -49,6 +51,7 @@ impl<P> Waiting<P> {
         Waiting {
             held: Vec::with_capacity(CAPACITY),
             spare: Vec::with_capacity(CAPACITY),
+            each: [0; 256],
             look_again: false,
             last_round: Tick::default(),
         }
@@ -78,23 +81,30 @@ impl<P: Packet> Path<P> {
         if let Some((interface, neighbour)) = self.tables.neighbour_towards(to) {
             io.resolve(interface, neighbour);
         }
-        let held = &mut self.waiting.held;
-        if held.len() == CAPACITY || held.iter().filter(|held| held.to == to).count() >= CAPACITY_EACH {
+        let waiting = &mut self.waiting;
+        let each = &mut waiting.each[class(to)];
+        if waiting.held.len() == CAPACITY || *each == CAPACITY_EACH {
             return self.drop(DropReason::NeighbourQueueFull, Hook::Egress);
         }
-        held.push(Held { packet, headers: *headers, to, undo, since: now });
+        *each += 1;
+        waiting.held.push(Held { packet, headers: *headers, to, undo, since: now });
     }
 
     /// Sends those on whose next hop is known now; gives up on those that waited too long or that nobody answers for.
     pub(super) fn retry_waiting(&mut self, now: Tick, io: &mut impl Io<P>) {
         let is_round = now.since(self.waiting.last_round) >= ROUND.0;
-        if self.waiting.held.is_empty() || !(self.waiting.look_again || is_round) {
+        if self.waiting.held.is_empty() {
+            self.waiting.last_round = now;
+            return;
+        }
+        if !(self.waiting.look_again || is_round) {
             return;
         }
         self.waiting.look_again = false;
         self.waiting.last_round = now;
         std::mem::swap(&mut self.waiting.held, &mut self.waiting.spare);
         let mut all = std::mem::take(&mut self.waiting.spare);
+        self.waiting.each = [0; 256];
         for held in all.drain(..) {
             let state = match self.tables.way(held.to) {
                 Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.state),
@@ -106,7 +116,10 @@ impl<P: Packet> Path<P> {
                 }
                 Some(Reachability::Failed) => self.nobody_there(held, now, io),
                 None if now.since(held.since) >= PATIENCE.0 => self.nobody_there(held, now, io),
-                None => self.waiting.held.push(held),
+                None => {
+                    self.waiting.each[class(held.to)] += 1;
+                    self.waiting.held.push(held);
+                }
             }
         }
         self.waiting.spare = all;
@@ -119,4 +132,16 @@ impl<P: Packet> Path<P> {
         let (problem, reason) = (icmp::Problem::HostUnreachable, DropReason::NeighbourFailed);
         self.answer(held.packet, &held.headers, problem, reason, Hook::Egress, now, io);
     }
+}
+
+/// Which of 256 an address counts among.
+fn class(address: IpAddr) -> usize {
+    let number = match address {
+        IpAddr::V4(a) => u32::from(a),
+        IpAddr::V6(a) => {
+            let number = u128::from(a);
+            (number ^ number >> 64) as u32
+        }
+    };
+    (number.wrapping_mul(0x9e37_79b9) >> 24) as usize
 }

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use hashbrown::HashMap;
+
 use super::Mac;
 use crate::ids::PortId;
 
@@ -19,7 +21,7 @@ pub struct Interface {
     pub mac: Mac,
     /// Longest IP packet, in bytes.
     pub mtu: u16,
-    /// Clients are out there (`outside` in the config).
+    /// Clients are out there (`outside` in the config): for the steering that a NIC does. Ours needs no such hint.
     pub outside: bool,
     /// The addresses that ICMP errors made here come from.
     pub ipv4: Option<Ipv4Addr>,
@@ -31,20 +33,23 @@ pub struct Interfaces {
     list: Vec<Interface>,
     /// By port: its untagged interface.
     untagged: Vec<Option<InterfaceId>>,
-    has_inside: bool,
+    tagged: HashMap<(PortId, u16), InterfaceId>,
 }
 
 impl Interfaces {
     pub fn new(list: Vec<Interface>) -> Interfaces {
         let ports = list.iter().map(|i| i.port.index() + 1).max().unwrap_or(0);
         let mut untagged = vec![None; ports];
+        let mut tagged = HashMap::new();
         for (index, interface) in list.iter().enumerate() {
+            let id = InterfaceId(index as u16);
             if interface.vlan == 0 {
-                untagged[interface.port.index()] = Some(InterfaceId(index as u16));
+                untagged[interface.port.index()] = Some(id);
+            } else {
+                tagged.insert((interface.port, interface.vlan), id);
             }
         }
-        let has_inside = list.iter().any(|i| !i.outside);
-        Interfaces { list, untagged, has_inside }
+        Interfaces { list, untagged, tagged }
     }
 
     /// The interface that a frame on `port` with this VLAN id (0: none) came in by.
@@ -53,8 +58,7 @@ impl Interfaces {
         if vlan == 0 {
             return self.untagged.get(port.index()).copied().flatten();
         }
-        let found = self.list.iter().position(|i| i.port == port && i.vlan == vlan)?;
-        Some(InterfaceId(found as u16))
+        self.tagged.get(&(port, vlan)).copied()
     }
 
     #[inline]
@@ -64,11 +68,5 @@ impl Interfaces {
 
     pub fn iter(&self) -> impl Iterator<Item = (InterfaceId, &Interface)> {
         self.list.iter().enumerate().map(|(index, interface)| (InterfaceId(index as u16), interface))
-    }
-
-    /// False when clients are on every interface: a one-arm set-up, in which a port does not tell a packet's direction.
-    #[inline]
-    pub fn has_inside(&self) -> bool {
-        self.has_inside
     }
 }

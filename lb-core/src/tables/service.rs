@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::{SchedulerKind, scheduler};
@@ -120,6 +120,7 @@ pub struct Services {
     ipv4: usize,
     ipv6: usize,
     id_bound: usize,
+    server_addresses: HashSet<IpAddr>,
 }
 
 impl Services {
@@ -130,6 +131,7 @@ impl Services {
                 if all.by_server.len() <= server.id.index() {
                     all.by_server.resize(server.id.index() + 1, None);
                 }
+                all.server_addresses.insert(server.address);
                 all.by_server[server.id.index()] = Some((service.clone(), index as u32));
             }
             match service.key.address {
@@ -152,6 +154,11 @@ impl Services {
     pub fn server(&self, id: ServerId) -> Option<&Server> {
         let (service, index) = self.by_server.get(id.index())?.as_ref()?;
         service.servers.get(*index as usize)
+    }
+
+    /// Whether a real server has this address.
+    pub fn is_server(&self, address: IpAddr) -> bool {
+        self.server_addresses.contains(&address)
     }
 
     /// With no service of a family the kernel's IPVS does not look at its packets at all: connections that are

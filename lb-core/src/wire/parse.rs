@@ -130,6 +130,12 @@ impl Headers {
         }
     }
 
+    /// True for an IPv6 packet from a link-local address, which can be answered on its own link alone.
+    #[inline]
+    pub fn is_from_link_local(&self, frame: &[u8]) -> bool {
+        self.is_ipv6 && Ipv6Addr::from(self.ipv6_source(frame)).is_unicast_link_local()
+    }
+
     /// The source of this packet, which must be the one in `frame`.
     #[inline]
     pub fn source(&self, frame: &[u8]) -> IpAddr {

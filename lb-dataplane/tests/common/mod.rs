@@ -53,7 +53,11 @@ impl Wiring {
         match packet.data().last().copied().unwrap_or_default() {
             order::UP => io.to_twin(packet.port(), packet),
             order::HAND_OVER if self.wire.worker != WorkerId(1) => {
-                io.hand_over(WorkerId(1), packet, Steer::Fragment { sport: 7, dport: 9 });
+                io.hand_over(
+                    WorkerId(1),
+                    packet,
+                    Steer::Fragment { sport: 7, dport: 9, protocol: Protocol::UDP },
+                );
             }
             order::RESOLVE => {
                 io.resolve(InterfaceId(packet.port().0), IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -93,7 +97,7 @@ impl<P: Packet> Logic<P> for Wiring {
 
     fn receive_handed_over(&mut self, burst: &mut ArrayVec<(P, Steer), BURST>, _: Tick, io: &mut impl Io<P>) {
         for (mut packet, steer) in burst.drain(..) {
-            assert_eq!(steer, Steer::Fragment { sport: 7, dport: 9 });
+            assert_eq!(steer, Steer::Fragment { sport: 7, dport: 9, protocol: Protocol::UDP });
             packet.data_mut()[0] = b'h';
             Self::across(packet, io);
         }

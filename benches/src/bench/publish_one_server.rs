@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use super::lbd::{Lbd, address, missing};
 use super::{Context, Found, succeeded};
+use crate::lbd::{Lbd, address, missing};
 use crate::results::{Row, SECONDS};
 
 /// Virtual services, of ten real servers each.

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::lbd::{CONNECTIONS, Lbd, missing};
 use super::{Context, Found};
+use crate::lbd::{CONNECTIONS, Lbd, missing};
 use crate::results::{Row, SECONDS};
 
 pub(super) fn run(context: &Context) -> Result<Found> {

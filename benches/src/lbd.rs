@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::{Child, Context, text};
+use crate::bench::{Child, Context, text};
 
 /// Connections that it has room for.
-pub(super) const CONNECTIONS: u32 = 1_000_000;
+pub(crate) const CONNECTIONS: u32 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `lbd`; dropping it kills it.
-pub(super) struct Lbd {
+pub(crate) struct Lbd {
     child: Child,
     socket: PathBuf,
     /// From exec to readiness.
-    pub(super) start: Duration,
+    pub(crate) start: Duration,
 }
 
 /// Why it cannot be run here, if so.
-pub(super) fn missing(context: &Context) -> Option<&'static str> {
+pub(crate) fn missing(context: &Context) -> Option<&'static str> {
     let can_unshare = || {
         let status = Command::new("unshare").args(["--net", "true"]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
@@ -46,7 +46,7 @@ impl Lbd {
     ///
     /// # Errors
     /// What it says when it ends, or that it is not ready in time.
-    pub(super) fn start(context: &Context, services: u32) -> Result<Lbd> {
+    pub(crate) fn start(context: &Context, services: u32) -> Result<Lbd> {
         let file = |name: &str| context.scratch.join(name);
         let (notify, config, log, socket) =
             (file("notify"), file("lbd.toml"), file("lbd.log"), file("api.sock"));
@@ -77,7 +77,7 @@ impl Lbd {
     }
 
     /// Speaks to it as an operator does.
-    pub(super) fn lbctl(&self, context: &Context) -> Result<Command> {
+    pub(crate) fn lbctl(&self, context: &Context) -> Result<Command> {
         let mut command = Command::new(context.program("lbctl")?);
         command.arg("--socket").arg(&self.socket);
         Ok(command)
@@ -87,7 +87,7 @@ impl Lbd {
     ///
     /// # Errors
     /// When it does not answer.
-    pub(super) fn generation(&self) -> Result<u64> {
+    pub(crate) fn generation(&self) -> Result<u64> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(b"GET /v1/workers HTTP/1.1\r\nHost: lbd\r\nConnection: close\r\n\r\n")?;
@@ -96,7 +96,7 @@ impl Lbd {
         oldest(&answer).with_context(|| format!("lbd answers {answer:?}"))
     }
 
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         self.child.end(Duration::from_secs(10));
     }
 }
@@ -146,7 +146,7 @@ http = "127.0.0.1:9477"
 }
 
 /// Of the n-th virtual service.
-pub(super) fn address(service: u32) -> String {
+pub(crate) fn address(service: u32) -> String {
     format!("192.0.2.{}:{}", 10 + service % 100, 1000 + service / 100)
 }
 

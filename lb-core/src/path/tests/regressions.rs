@@ -1,0 +1,107 @@
+//! Finds, each with the packets that showed it.
+
+use super::*;
+
+fn with_id(mut frame: Vec<u8>, id: u16) -> Vec<u8> {
+    frame[18..20].copy_from_slice(&id.to_be_bytes());
+    crate::wire::ipv4::fill_checksum(&mut frame[14..34]);
+    frame
+}
+
+#[test]
+fn an_entry_freed_earlier_in_the_burst_is_not_taken_for_a_connection() {
+    let mut d = Director::new();
+    d.receive(WAN, &[from_client(4000, "S")]);
+    d.receive(WAN, &[from_client(4000, "F")]);
+    let out = d.receive(WAN, &[from_client(4000, "SR"), from_client(4000, "A")]);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (0, 2));
+    assert!(d.states().is_empty());
+}
+
+#[test]
+fn waiting_fragments_are_released_once_however_many_first_ones_came_since() {
+    let mut d = Director::new();
+    let parts = datagram(3);
+    for n in 0..80u16 {
+        let burst: Vec<_> = (0..32).map(|m| with_id(parts[0].clone(), 10_000 + n * 32 + m)).collect();
+        d.receive(WAN, &burst);
+    }
+    for n in 0..200u16 {
+        d.receive(WAN, &[with_id(parts[1].clone(), n)]);
+        let mut burst = vec![with_id(parts[0].clone(), n)];
+        burst.extend((0..31).map(|m| with_id(parts[0].clone(), 20_000 + n * 32 + m)));
+        assert_eq!(d.receive(WAN, &burst).sent.len(), 33);
+    }
+}
+
+#[test]
+fn two_datagrams_whose_first_fragments_share_a_burst_both_follow() {
+    let mut d = Director::new();
+    let parts = datagram(3);
+    let mut sent = 0;
+    for id in [1, 2] {
+        sent += d.receive(WAN, &[with_id(parts[1].clone(), id), with_id(parts[2].clone(), id)]).sent.len();
+    }
+    sent += d.receive(WAN, &[with_id(parts[0].clone(), 1), with_id(parts[0].clone(), 2)]).sent.len();
+    assert_eq!(sent, 6);
+}
+
+#[test]
+fn a_large_datagram_in_reverse_order_follows_whole() {
+    let mut d = Director::new();
+    let mut parts = datagram(45);
+    parts.reverse();
+    let sent: usize = parts.into_iter().map(|part| d.receive(WAN, &[part]).sent.len()).sum();
+    assert_eq!(sent, 45);
+}
+
+#[test]
+fn a_packet_without_hops_left_to_a_server_behind_linux_is_dropped() {
+    let mut d = Director::new();
+    let route = |address: &str, len, route| (Prefix { address: ip(address), len }, route);
+    let routes = Routes::new([route("192.0.2.10", 32, Route::Local), route("10.0.0.0", 24, Route::Linux)]);
+    d.path.adopt(Tables { routes: routes.into(), ..tables(2, &[11, 12], 1) }.into());
+    let mut frame = from_client(4000, "S");
+    frame[22] = 0;
+    crate::wire::ipv4::fill_checksum(&mut frame[14..34]);
+    assert!(d.receive(WAN, &[frame]).sent.is_empty());
+    assert_eq!(d.dropped(DropReason::Unsupported), 1);
+}
+
+#[test]
+fn a_syn_for_a_finished_connection_of_a_removed_server_is_scheduled_anew() {
+    let mut d = Director::new();
+    d.receive(WAN, &[from_client(4000, "S")]);
+    d.receive(WAN, &[from_client(4000, "F")]);
+    let mut t = tables(2, &[11, 12], 1);
+    let other = Server {
+        id: ServerId(40),
+        address: ip("10.0.0.12"),
+        port: 8080,
+        weight: 1,
+        forward: Forward::Masq,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        overloaded: Arc::default(),
+    };
+    let key = ServiceKey { protocol: Protocol::TCP, address: ip("192.0.2.10"), port: 80 };
+    t.services = Arc::new(Services::new([Arc::new(Service::new(
+        None,
+        ServiceId(1),
+        key,
+        SchedulerKind::Rr,
+        vec![other],
+        2,
+    ))]));
+    d.path.adopt(t.into());
+    let out = d.receive(WAN, &[from_client(4000, "S")]);
+    assert_eq!(out.sent.len(), 1);
+}
+
+#[test]
+fn a_packet_that_claims_to_come_from_ourselves_is_dropped() {
+    let mut d = Director::new();
+    let out = d.receive(WAN, &[tcp((CLIENT, OUR_WAN), ("192.0.2.10", 80), ("192.0.2.10", 80), "S")]);
+    assert!(out.sent.is_empty());
+    assert_eq!(d.dropped(DropReason::MartianAddress), 1);
+}
