@@ -373,7 +373,7 @@ mod tests {
     /// Sends `packets` by a driver that refuses odd ones and has room for so many.
     fn send(packets: &mut [u32], room: usize) -> Vec<u32> {
         let mut out = Vec::new();
-        let is_even = |packet: &&u32| **packet % 2 == 0;
+        let is_even = |packet: &&u32| packet.is_multiple_of(2);
         let sent = send_prepared(
             packets,
             |packets| packets.iter().take_while(is_even).count(),
