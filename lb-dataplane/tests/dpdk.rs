@@ -145,7 +145,8 @@ fn stop() {
     let dataplane = Dataplane::start_with(config, wiring).unwrap();
     let turns = |worker: usize| dataplane.counters()[worker].turns.turns.get();
     until(|| (0..dataplane.worker_cpus().len()).all(|worker| turns(worker) > 1000));
-    assert!(dataplane.buffers_in_use() > 0);
+    // Between two bursts there may be none in use, for a moment.
+    until(|| dataplane.buffers_in_use() > 0);
     dataplane.stop();
 }
 
