@@ -35,7 +35,7 @@ use crate::plane::Plane;
 use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
 
 pub use cpus::leave_to_workers;
-pub use run::{Setup, StartProblem, listen_http, run};
+pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};
 pub(crate) use views::VERSION;
 use watch::Watch;
