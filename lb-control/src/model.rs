@@ -13,10 +13,9 @@ mod check;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use check::{
-    check_ranges, check_server, check_service, full, lets_in_again, name, no_such_server, no_such_service,
+    check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
     not_built_service, service_not_defined,
 };
 use lb_core::ids::{ServerId, ServiceId};
@@ -101,8 +100,6 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Removed {
     id: ServerId,
-    overloaded: Arc<AtomicBool>,
-    upper_threshold: u32,
     incarnation: u64,
 }
 
@@ -117,8 +114,6 @@ pub struct Model {
     limits: Limits,
     incarnations: u64,
     versions: u32,
-    /// Flags that the commands under way clear, once all of them have succeeded.
-    to_clear: Vec<Arc<AtomicBool>>,
 }
 
 impl Model {
@@ -137,7 +132,6 @@ impl Model {
             limits,
             incarnations: 0,
             versions: 0,
-            to_clear: Vec::new(),
         }
     }
 
@@ -180,18 +174,6 @@ impl Model {
     /// The kernel's, in the kernel's order; `Full` when there is no room; `NotBuilt` for what would be right but does
     /// not exist yet.
     pub fn apply(&mut self, command: &Command) -> Result<Change, ErrorBody> {
-        let change = self.step(command)?;
-        self.clear_overloaded();
-        Ok(change)
-    }
-
-    fn clear_overloaded(&mut self) {
-        for overloaded in self.to_clear.drain(..) {
-            overloaded.store(false, Relaxed);
-        }
-    }
-
-    fn step(&mut self, command: &Command) -> Result<Change, ErrorBody> {
         match command {
             Command::AddService(spec) => self.add_service(spec),
             Command::EditService(spec) => self.edit_service(spec),
@@ -213,9 +195,8 @@ impl Model {
         let mut trial = self.clone();
         let mut change = Change::default();
         for (index, command) in commands.iter().enumerate() {
-            change.add(trial.step(command).map_err(|error| (index, error))?);
+            change.add(trial.apply(command).map_err(|error| (index, error))?);
         }
-        trial.clear_overloaded();
         *self = trial;
         Ok(change)
     }
@@ -294,12 +275,7 @@ impl Model {
     }
 
     fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
-        let removed = Removed {
-            id: server.id,
-            overloaded: server.overloaded.clone(),
-            upper_threshold: server.upper_threshold,
-            incarnation,
-        };
+        let removed = Removed { id: server.id, incarnation };
         self.trash.insert((key, server.address, server.port), removed);
     }
 
@@ -314,23 +290,20 @@ impl Model {
 
         let (key, scheduler, incarnation) = (entry.service.key, entry.service.scheduler, entry.incarnation);
         let mut change = Change { publish: true, ..Change::default() };
-        let (id, overloaded) = match self.trash.remove(&(key, spec.server.ip(), spec.server.port())) {
+        let id = match self.trash.remove(&(key, spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
                 if removed.incarnation != incarnation {
                     change.zeroed_servers.push(removed.id);
                 }
-                if lets_in_again(removed.upper_threshold, spec.upper_threshold) {
-                    self.to_clear.push(removed.overloaded.clone());
-                }
-                (removed.id, removed.overloaded)
+                removed.id
             }
             None => {
                 let Some(id) = self.server_ids.take() else {
                     return Err(full(name(address, spec.server), "real servers", self.limits.servers));
                 };
                 change.zeroed_servers.push(ServerId(id));
-                (ServerId(id), Arc::default())
+                ServerId(id)
             }
         };
         let server = Server {
@@ -341,7 +314,8 @@ impl Model {
             forward: Forward::Masq,
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
-            overloaded,
+            // Not that of before: nothing would clear it if its connections ended while it was away.
+            overloaded: Arc::default(),
         };
         self.change(address, scheduler, |servers| servers.insert(0, server));
         Ok(change)
@@ -354,16 +328,14 @@ impl Model {
             return Err(no_such_server(address, spec.server));
         };
         check_server(address, spec)?;
-        let (old, scheduler) = (&entry.service.servers[position], entry.service.scheduler);
-        if lets_in_again(old.upper_threshold, spec.upper_threshold) {
-            let overloaded = old.overloaded.clone();
-            self.to_clear.push(overloaded);
-        }
+        let (old_upper, scheduler) =
+            (entry.service.servers[position].upper_threshold, entry.service.scheduler);
         self.change(address, scheduler, |servers| {
             let server = &mut servers[position];
             server.weight = spec.weight;
             server.upper_threshold = spec.upper_threshold;
             server.lower_threshold = spec.lower_threshold;
+            server.after_edit(old_upper);
         });
         Ok(Change { publish: true, ..Change::default() })
     }

@@ -11,10 +11,6 @@ use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, Service
 const SCHEDULERS_TO_COME: &[&str] = &["sed", "nq", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh"];
 /// The kernel's only persistence engine.
 const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
-/// A higher limit, or none, lets connections into an overloaded server again at once (`__ip_vs_update_dest`).
-pub(super) fn lets_in_again(old_upper: u32, new_upper: u32) -> bool {
-    new_upper == 0 || new_upper > old_upper
-}
 
 /// Everything about a service but whether it exists.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBody> {
