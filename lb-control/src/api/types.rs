@@ -264,7 +264,7 @@ pub struct Timeouts {
 
 /// One change. Each is done wholly or not at all.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     AddService(ServiceSpec),
     /// Everything but the real servers is replaced.
@@ -600,8 +600,15 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_a_command_are_errors() {
-        let json = r#"{"commands": [{"add_service": {"service": "tcp/192.0.2.1:80", "persistent": true}}]}"#;
-        let error = serde_json::from_str::<Batch>(json).expect_err("unknown field");
-        assert!(error.to_string().contains("persistent"), "{error}");
+        for json in [
+            r#"{"commands": [{"add_service": {"service": "tcp/192.0.2.1:80", "typo": true}}]}"#,
+            r#"{"commands": [{"zero": {"typo": "tcp/192.0.2.1:80"}}]}"#,
+            r#"{"commands": [{"delete_service": {"service": "tcp/192.0.2.1:80", "typo": 1}}]}"#,
+            r#"{"commands": [{"set_timeouts": {"tcp": 0, "tcp_fin": 0, "udp": 0, "typo": 1}}]}"#,
+            r#"{"commands": [], "typo": 1}"#,
+        ] {
+            let error = serde_json::from_str::<Batch>(json).expect_err("unknown field");
+            assert!(error.to_string().contains("typo"), "{error}");
+        }
     }
 }
