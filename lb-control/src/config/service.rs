@@ -62,8 +62,8 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             continue;
         };
         let key = ServiceKey { protocol, address: address.value.ip(), port: address.value.port() };
-        let line = errors.line(address.at.start);
-        if let Some(other) = known.insert(key, line) {
+        if let Some(other) = known.insert(key, address.at.start) {
+            let other = errors.line(other);
             let text = format!("{} stands twice: also in line {other}", address.value);
             table.error(errors, &address.at, "address", text);
         }

@@ -16,6 +16,7 @@ mod views;
 mod watch;
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -154,17 +155,11 @@ impl Control {
         let mut change = Change::default();
         match batch.on_error {
             OnError::Continue => {
-                for (index, command) in batch.commands.iter().enumerate() {
-                    match self.model.apply(command) {
-                        Ok(done) => {
-                            change.zeroed_services.extend(done.zeroed_services);
-                            change.zeroed_servers.extend(done.zeroed_servers);
-                            change.publish |= done.publish;
-                            reply.done += 1;
-                        }
-                        Err(error) => reply.failed.push(Failure { index, error }),
-                    }
-                }
+                change = self.model.apply_each(&batch.commands, |index, error| {
+                    reply.failed.push(Failure { index, error });
+                    ControlFlow::Continue(())
+                });
+                reply.done = batch.commands.len() - reply.failed.len();
             }
             OnError::Rollback => match self.model.apply_all(&batch.commands) {
                 Ok(done) => {
