@@ -14,6 +14,9 @@ pub trait Plane: Send + Sync + 'static {
     /// Gives every worker these tables, to be used from its next burst on. Does not wait.
     fn publish(&self, tables: Arc<Tables>);
 
+    /// Whether all workers use the tables of this generation. Frees those that they gave back: to be asked now and then.
+    fn all_use(&self, generation: u32) -> bool;
+
     /// What each worker counts, in the order of `dataplane.workers`.
     fn counters(&self) -> &[Arc<WorkerCounters>];
 

@@ -57,6 +57,10 @@ impl Plane for FakePlane {
         self.published.lock().expect("not poisoned").push(tables);
     }
 
+    fn all_use(&self, generation: u32) -> bool {
+        self.workers.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }

@@ -25,7 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use lb_core::ids::PortId;
+use hashbrown::HashSet;
+use lb_core::ids::{PortId, ServerId};
 use lb_core::tables::{Settings, Tables};
 
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
@@ -69,6 +70,8 @@ pub struct Control {
     plane: Arc<dyn Plane>,
     host: Box<dyn Host>,
     watch: Watch,
+    /// Removed real servers that had no connection at the last look.
+    idle: HashSet<ServerId>,
     twin_problem: Option<String>,
     ready_since: Instant,
 }
@@ -110,6 +113,7 @@ impl Control {
             config_path,
             plane,
             host,
+            idle: HashSet::new(),
             twin_problem: None,
             ready_since: Instant::now(),
             config,
@@ -214,16 +218,22 @@ impl Control {
 
     /// Why the daemon does not do what it should: one line each; empty when it is ready.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = self.watch.problems(Instant::now(), &self.config.dataplane.workers);
+        let mut problems = self.watch.problems(&self.config.dataplane.workers);
         let published = self.compiler.current().generation;
         for (index, worker) in self.plane.counters().iter().enumerate() {
             let used = worker.turns.generation.get();
-            if used != u64::from(published) {
+            // A worker has none at first; later on it has a moment for each publication.
+            if used == 0 || (used != u64::from(published) && self.watch.is_behind(index)) {
                 problems.push(format!("worker {index} uses tables {used}, published are {published}"));
             }
         }
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
+    }
+
+    /// Whether all workers use the newest tables.
+    pub fn is_adopted(&self) -> bool {
+        self.plane.all_use(self.compiler.current().generation)
     }
 
     pub fn tables(&self) -> &Arc<Tables> {
@@ -256,6 +266,9 @@ impl Control {
         if change.publish {
             let tables = self.compiler.with_model(&self.model, self.settings);
             self.plane.publish(tables);
+            // One that is back starts anew when it is removed again.
+            let removed: HashSet<ServerId> = self.model.removed_servers().collect();
+            self.idle.retain(|id| removed.contains(id));
             self.host.keep_neighbours(views::server_addresses(&self.model));
         }
     }
@@ -263,15 +276,20 @@ impl Control {
     /// Notices workers that stand still, and frees the ids of removed real servers without connections.
     fn look_after(&mut self, now: Instant) {
         let workers = self.plane.counters();
-        self.watch.look(workers, now, &self.config.dataplane.workers);
-        let published = u64::from(self.compiler.current().generation);
+        let published = self.compiler.current().generation;
+        self.watch.look(workers, published, now, &self.config.dataplane.workers);
         // Before all have adopted them, a worker may still bind a connection to a removed server.
-        let is_adopted = workers.iter().all(|worker| worker.turns.generation.get() == published);
+        let is_adopted = self.plane.all_use(published);
         if is_adopted && self.model.removed_servers().next().is_some() {
-            let released = self.model.release(|id| crate::stats::connections(workers, id) != (0, 0));
+            // A connection that turns from active to inactive may be in neither count for a moment.
+            let is_idle = |&id: &ServerId| crate::stats::connections(workers, id) == (0, 0);
+            let idle: HashSet<ServerId> = self.model.removed_servers().filter(is_idle).collect();
+            let was_idle = std::mem::take(&mut self.idle);
+            let released = self.model.release(|id| !(idle.contains(&id) && was_idle.contains(&id)));
+            self.idle = idle.difference(&was_idle).copied().collect();
             if released > 0 {
-                let kept: hashbrown::HashSet<_> = self.model.removed_servers().collect();
-                let in_use: hashbrown::HashSet<_> =
+                let kept: HashSet<_> = self.model.removed_servers().collect();
+                let in_use: HashSet<_> =
                     self.model.services().flat_map(|s| &s.servers).map(|server| server.id).collect();
                 self.statistics.forget(|id| kept.contains(&id) || in_use.contains(&id));
             }

@@ -160,12 +160,13 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
 async fn await_adoption(control: &Handle) {
     let deadline = Instant::now() + ADOPTION;
     loop {
-        let problems = control.ask(|control| control.problems()).await.unwrap_or_default();
-        if problems.is_empty() {
+        let (is_adopted, problems) =
+            control.ask(|control| (control.is_adopted(), control.problems())).await.unwrap_or_default();
+        if is_adopted && problems.is_empty() {
             return;
         }
         if Instant::now() > deadline {
-            warn!(problems = %problems.join("; "), "not ready yet");
+            warn!(is_adopted, problems = %problems.join("; "), "not ready yet");
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

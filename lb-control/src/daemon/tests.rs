@@ -160,6 +160,8 @@ fn an_id_is_freed_when_all_workers_have_the_new_tables_and_no_connection_is_left
     assert_eq!(removed(&control), [id], "it has a connection");
     plane.workers[1].server(id).inactive.set(0);
     control.look_after(Instant::now());
+    assert_eq!(removed(&control), [id], "a connection may just have been between two counts");
+    control.look_after(Instant::now());
     assert_eq!(removed(&control), []);
 }
 
@@ -170,6 +172,11 @@ fn workers_that_do_not_adopt_and_a_twin_that_is_down_are_problems() {
     control.batch(&batch(vec![delete("10.0.0.2:80")], OnError::Continue));
     control.set_twin_problem(Some("netlink socket closed".into()));
     let published = plane.tables().generation;
+    assert_eq!(control.problems(), ["twin: netlink socket closed"], "the workers have a moment");
+    for seconds in 1..=4 {
+        plane.workers.iter().for_each(|worker| worker.turns.turns.add(1));
+        control.look_after(Instant::now() + Duration::from_secs(seconds));
+    }
     assert_eq!(
         control.problems(),
         [

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::process;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hashbrown::HashSet;
 
@@ -110,11 +109,10 @@ impl Control {
     }
 
     pub fn worker_views(&self) -> Vec<WorkerView> {
-        let now = Instant::now();
         let view = |(index, worker): (usize, &Arc<WorkerCounters>)| WorkerView {
             worker: index as u16,
             cpu: self.config.dataplane.workers.get(index).copied().unwrap_or_default(),
-            alive: !self.watch.is_stalled(index, now),
+            alive: !self.watch.is_stalled(index),
             busy_cycles: worker.turns.busy_cycles.get(),
             idle_cycles: worker.turns.idle_cycles.get(),
             turns: worker.turns.turns.get(),

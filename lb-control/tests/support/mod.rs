@@ -29,6 +29,10 @@ impl Plane for Quiet {
         self.workers[0].turns.generation.set(tables.generation.into());
     }
 
+    fn all_use(&self, generation: u32) -> bool {
+        self.counters().iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }

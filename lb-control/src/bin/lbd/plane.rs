@@ -77,6 +77,10 @@ impl Plane for Dpdk {
         self.dataplane.publish(tables);
     }
 
+    fn all_use(&self, generation: u32) -> bool {
+        self.dataplane.generation_everywhere(generation)
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         self.dataplane.counters()
     }
