@@ -73,7 +73,7 @@ impl Life {
 
     /// Whether SIGTERM or SIGINT came; logs which, once.
     pub fn was_told_to_stop(&mut self) -> bool {
-        let asked = self.runtime.block_on(timeout(Duration::ZERO, self.signals.stop()));
+        let asked = self.runtime.block_on(async { timeout(Duration::ZERO, self.signals.stop()).await });
         if let Ok(signal) = asked {
             info!(signal, "stopping");
         }
