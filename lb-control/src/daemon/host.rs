@@ -64,6 +64,7 @@ pub(super) fn twin_ports(config: &Config) -> Vec<TwinPort> {
         name: port.name.clone(),
         id: PortId(index as u16),
         outside: port.outside,
+        mtu: port.mtu,
     };
     config.ports.iter().enumerate().map(port).collect()
 }
