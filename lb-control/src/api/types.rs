@@ -109,6 +109,9 @@ impl FromStr for ServiceAddress {
         let (kind, rest) = text.split_once('/').ok_or_else(bad)?;
         if let Some(transport) = Transport::ALL.into_iter().find(|transport| transport.name() == kind) {
             let at: SocketAddr = rest.parse().map_err(|_| bad())?;
+            if matches!(at, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+                return Err(bad());
+            }
             return Ok(ServiceAddress::Endpoint { transport, address: at.ip(), port: at.port() });
         }
         let is_ipv6 = match kind {
@@ -562,6 +565,7 @@ mod tests {
             "fwmark/-1",
             "fwmark/4294967296",
             "tcp/2001:db8::1:80",
+            "tcp/[fe80::1%3]:80",
         ] {
             let error = text.parse::<ServiceAddress>().expect_err(text);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");

@@ -82,6 +82,9 @@ pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Resul
     if !is_unicast(spec.server.ip()) {
         return invalid("the address is not unicast");
     }
+    if matches!(spec.server, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+        return invalid("an address with a zone cannot be told from the same one on another link");
+    }
     let not_built = |what: &str| Err(not_built(name(service, spec.server), what));
     match spec.forward {
         ForwardMethod::Masq if spec.tunnel.is_some() => invalid("a tunnel is asked for with masquerading"),
