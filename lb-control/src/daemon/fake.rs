@@ -15,6 +15,7 @@ use super::{Control, Host};
 use crate::compile::Network;
 use crate::config::{Config, PortAddress};
 use crate::plane::{Plane, PortState};
+use crate::twin::TwinCounters;
 
 pub(crate) struct FakePlane {
     pub(crate) workers: Vec<Arc<WorkerCounters>>,
@@ -107,6 +108,8 @@ type Addressed = (PortId, Vec<PortAddress>);
 pub(crate) struct FakeHost {
     pub(crate) addresses: Arc<Mutex<Vec<Addressed>>>,
     pub(crate) kept: Arc<Mutex<Vec<IpAddr>>>,
+    pub(crate) problems: Arc<Mutex<Vec<String>>>,
+    pub(crate) counters: Arc<TwinCounters>,
 }
 
 impl Host for FakeHost {
@@ -117,6 +120,14 @@ impl Host for FakeHost {
     fn keep_neighbours(&self, mut hosts: Vec<IpAddr>) {
         hosts.sort();
         *self.kept.lock().expect("not poisoned") = hosts;
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.problems.lock().expect("not poisoned").clone()
+    }
+
+    fn counters(&self) -> &TwinCounters {
+        &self.counters
     }
 }
 

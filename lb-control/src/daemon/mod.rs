@@ -35,6 +35,7 @@ use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
+use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
 pub use run::{Life, Setup, StartProblem, listen_http};
@@ -55,6 +56,9 @@ pub trait Host: Send + 'static {
     fn set_addresses(&self, port: PortId, addresses: &[PortAddress]);
     /// Names the hosts whose neighbour entries are kept fresh: the real servers.
     fn keep_neighbours(&self, hosts: Vec<IpAddr>);
+    /// What could not be made so far and is tried again: one line each.
+    fn problems(&self) -> Vec<String>;
+    fn counters(&self) -> &TwinCounters;
 }
 
 /// All that can change. Lives on one task; see [`Handle`].
@@ -227,6 +231,7 @@ impl Control {
                 problems.push(format!("worker {index} uses tables {used}, published are {published}"));
             }
         }
+        problems.extend(self.host.problems());
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
     }
@@ -250,6 +255,10 @@ impl Control {
 
     pub fn plane(&self) -> &Arc<dyn Plane> {
         &self.plane
+    }
+
+    pub fn twin_counters(&self) -> &TwinCounters {
+        self.host.counters()
     }
 
     pub fn config(&self) -> &Config {
@@ -323,7 +332,9 @@ fn log_reload(reload: &Reload) {
         info!("reload: and {more} changes more");
     }
     for AddressChange { port, address, is_added } in &reload.addresses {
-        info!("reload: port {port}: address {address} {}", if *is_added { "added" } else { "removed" });
+        // The host says when it has done so.
+        let what = if *is_added { "is to be added" } else { "is to go" };
+        info!("reload: port {port}: address {address} {what}");
     }
     if let Some(forwarding) = reload.forwarding {
         info!("reload: forwarding is {}", if forwarding { "on" } else { "off" });

@@ -10,6 +10,7 @@ use lb_control::compile::Network;
 use lb_control::config::{Config, PortAddress};
 use lb_control::daemon::{Control, Host};
 use lb_control::plane::{Plane, PortState};
+use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::PortId;
 use lb_core::path::FlowView;
@@ -56,12 +57,23 @@ impl Plane for Quiet {
 }
 
 /// A host whose addresses nobody changes.
-struct Untouched;
+#[derive(Default)]
+struct Untouched {
+    counters: TwinCounters,
+}
 
 impl Host for Untouched {
     fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
 
     fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn counters(&self) -> &TwinCounters {
+        &self.counters
+    }
 }
 
 /// The daemon's control plane and API, on a socket in a directory of its own. It ends with this value.
@@ -86,7 +98,7 @@ impl Daemon {
         let config = Config::parse(config).unwrap_or_else(|errors| panic!("{errors:?}"));
         let servers = config.dataplane.max_servers as usize;
         let plane = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))], flows });
-        let host = Box::new(Untouched);
+        let host = Box::new(Untouched::default());
         let control =
             Control::start(config, PathBuf::from("lb.toml"), plane.clone(), host, &Network::default())
                 .unwrap_or_else(|error| panic!("{error}"));
