@@ -32,6 +32,9 @@ pub trait Plane: Send + Sync + 'static {
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
 
+    /// Packet buffers in use, those in queues and caches included.
+    fn buffers_in_use(&self) -> u32;
+
     /// Cycles of the time-stamp counter a second, which the workers' `busy_cycles` and `idle_cycles` count.
     fn cycles_per_second(&self) -> u64;
 }
@@ -45,4 +48,8 @@ pub struct PortState {
     pub rx_missed: u64,
     pub rx_errors: u64,
     pub tx_errors: u64,
+    /// Frames that the kernel refused on the twin.
+    pub twin_refused: u64,
+    /// Times that frames from the twin had to wait for a buffer.
+    pub twin_waits: u64,
 }

@@ -510,8 +510,14 @@ pub struct PortView {
     pub tx_bytes: u64,
     /// Lost by the device for want of buffers or by errors, as it says.
     pub rx_missed: u64,
+    /// Packets that the device could not send.
+    pub tx_errors: u64,
     pub to_twin: u64,
     pub from_twin: u64,
+    /// Frames that the kernel refused on the twin.
+    pub twin_refused: u64,
+    /// Times that frames from the twin had to wait for a buffer.
+    pub twin_waits: u64,
 }
 
 /// A reason for which packets were not sent, where, and how many.

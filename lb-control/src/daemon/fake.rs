@@ -68,7 +68,14 @@ impl Plane for FakePlane {
 
     fn ports(&self) -> Vec<PortState> {
         let mac = [2, 0, 0, 0, 0, 0xab];
-        vec![PortState { mac, link_up: true, rx_missed: 3, ..PortState::default() }]
+        vec![PortState {
+            mac,
+            link_up: true,
+            rx_missed: 3,
+            tx_errors: 5,
+            twin_refused: 6,
+            ..PortState::default()
+        }]
     }
 
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
@@ -93,6 +100,10 @@ impl Plane for FakePlane {
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         None
+    }
+
+    fn buffers_in_use(&self) -> u32 {
+        77
     }
 
     fn cycles_per_second(&self) -> u64 {

@@ -101,6 +101,9 @@ impl Control {
                 tx_packets: sum(|cell| cell.tx_packets.get()),
                 tx_bytes: sum(|cell| cell.tx_bytes.get()),
                 rx_missed: state.rx_missed + state.rx_errors,
+                tx_errors: state.tx_errors,
+                twin_refused: state.twin_refused,
+                twin_waits: state.twin_waits,
                 to_twin: sum(|cell| cell.to_twin.get()),
                 from_twin: sum(|cell| cell.from_twin.get()),
             }

@@ -51,6 +51,10 @@ impl Plane for Quiet {
         None
     }
 
+    fn buffers_in_use(&self) -> u32 {
+        77
+    }
+
     fn cycles_per_second(&self) -> u64 {
         2_000_000_000
     }

@@ -88,12 +88,16 @@ impl Plane for Dpdk {
     fn ports(&self) -> Vec<PortState> {
         let state = |index: usize| {
             let stats = self.dataplane.port_stats(PortId(index as u16)).unwrap_or_default();
+            let (twin_refused, twin_waits) =
+                self.dataplane.twin_troubles(PortId(index as u16)).unwrap_or_default();
             PortState {
                 mac: self.dataplane.ports()[index].mac,
                 link_up: stats.link.starts_with("Link up"),
                 rx_missed: stats.rx_missed + stats.rx_no_buffer,
                 rx_errors: stats.rx_errors,
                 tx_errors: stats.tx_errors,
+                twin_refused,
+                twin_waits,
             }
         };
         (0..self.ports).map(state).collect()
@@ -107,6 +111,10 @@ impl Plane for Dpdk {
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         self.dataplane.resolve_requests().pop()
+    }
+
+    fn buffers_in_use(&self) -> u32 {
+        self.dataplane.buffers_in_use()
     }
 
     fn cycles_per_second(&self) -> u64 {
