@@ -12,13 +12,14 @@ mod check;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use check::{
-    check_ranges, check_server, check_service, full, lets_in_again, name, no_such_server, no_such_service,
+    check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
     not_built_service, service_not_defined,
 };
+use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
@@ -45,9 +46,9 @@ pub struct Limits {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Change {
     /// Services whose statistics start at 0 from here on.
-    pub zeroed_services: Vec<ServiceId>,
+    pub zeroed_services: HashSet<ServiceId>,
     /// Real servers whose statistics start at 0 from here on (their connections live on).
-    pub zeroed_servers: Vec<ServerId>,
+    pub zeroed_servers: HashSet<ServerId>,
     /// Tables have to be built and published.
     pub publish: bool,
 }
@@ -101,8 +102,6 @@ struct Entry {
 #[derive(Clone, Debug)]
 struct Removed {
     id: ServerId,
-    overloaded: Arc<AtomicBool>,
-    upper_threshold: u32,
     incarnation: u64,
 }
 
@@ -117,8 +116,6 @@ pub struct Model {
     limits: Limits,
     incarnations: u64,
     versions: u32,
-    /// Flags that the commands under way clear, once all of them have succeeded.
-    to_clear: Vec<Arc<AtomicBool>>,
 }
 
 impl Model {
@@ -137,7 +134,6 @@ impl Model {
             limits,
             incarnations: 0,
             versions: 0,
-            to_clear: Vec::new(),
         }
     }
 
@@ -180,23 +176,18 @@ impl Model {
     /// The kernel's, in the kernel's order; `Full` when there is no room; `NotBuilt` for what would be right but does
     /// not exist yet.
     pub fn apply(&mut self, command: &Command) -> Result<Change, ErrorBody> {
-        let change = self.step(command)?;
-        self.clear_overloaded();
-        Ok(change)
-    }
-
-    fn clear_overloaded(&mut self) {
-        for overloaded in self.to_clear.drain(..) {
-            overloaded.store(false, Relaxed);
-        }
-    }
-
-    fn step(&mut self, command: &Command) -> Result<Change, ErrorBody> {
         match command {
             Command::AddService(spec) => self.add_service(spec),
             Command::EditService(spec) => self.edit_service(spec),
             Command::DeleteService { service } => self.delete_service(service),
-            Command::AddServer { service, server } => self.add_server(service, server),
+            Command::AddServer { .. } => {
+                let mut failed = None;
+                let change = self.apply_each(std::slice::from_ref(command), |_, error| {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                });
+                failed.map_or(Ok(change), Err)
+            }
             Command::EditServer { service, server } => self.edit_server(service, server),
             Command::DeleteServer { service, server } => self.delete_server(service, *server),
             Command::Flush => Ok(self.flush()),
@@ -211,13 +202,56 @@ impl Model {
     /// The place of the first command that fails, and its error.
     pub fn apply_all(&mut self, commands: &[Command]) -> Result<Change, (usize, ErrorBody)> {
         let mut trial = self.clone();
-        let mut change = Change::default();
-        for (index, command) in commands.iter().enumerate() {
-            change.add(trial.step(command).map_err(|error| (index, error))?);
+        let mut failed = None;
+        let change = trial.apply_each(commands, |index, error| {
+            failed = Some((index, error));
+            ControlFlow::Break(())
+        });
+        if let Some(failed) = failed {
+            return Err(failed);
         }
-        trial.clear_overloaded();
         *self = trial;
         Ok(change)
+    }
+
+    /// Does one command after the other, each wholly or not at all. `failed` gets the place of one that fails and its
+    /// error, and says whether the others are done. Real servers that are added to one service in turn cost one
+    /// build of it.
+    pub fn apply_each(
+        &mut self,
+        commands: &[Command],
+        mut failed: impl FnMut(usize, ErrorBody) -> ControlFlow<()>,
+    ) -> Change {
+        let mut change = Change::default();
+        let is_same_run = |a: &Command, b: &Command| match (a, b) {
+            (Command::AddServer { service: a, .. }, Command::AddServer { service: b, .. }) => a == b,
+            _ => false,
+        };
+        let mut first = 0;
+        for run in commands.chunk_by(is_same_run) {
+            let is_broken = match &run[0] {
+                Command::AddServer { service, .. } => {
+                    let servers = run.iter().filter_map(|command| match command {
+                        Command::AddServer { server, .. } => Some(server),
+                        _ => None,
+                    });
+                    let failed = |index, error| failed(first + index, error);
+                    self.add_servers(service, servers, &mut change, failed).is_break()
+                }
+                command => match self.apply(command) {
+                    Ok(done) => {
+                        change.add(done);
+                        false
+                    }
+                    Err(error) => failed(first, error).is_break(),
+                },
+            };
+            if is_broken {
+                break;
+            }
+            first += run.len();
+        }
+        change
     }
 
     /// Forgets the removed real servers of which `has_connections` says that none is left; their ids may be given again.
@@ -257,7 +291,7 @@ impl Model {
         let service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
         self.services
             .insert(place(&key), Entry { service: Arc::new(service), incarnation: self.incarnations });
-        Ok(Change { zeroed_services: vec![ServiceId(id)], publish: true, ..Change::default() })
+        Ok(Change { zeroed_services: HashSet::from([ServiceId(id)]), publish: true, ..Change::default() })
     }
 
     fn edit_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
@@ -294,46 +328,77 @@ impl Model {
     }
 
     fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
-        let removed = Removed {
-            id: server.id,
-            overloaded: server.overloaded.clone(),
-            upper_threshold: server.upper_threshold,
-            incarnation,
-        };
+        let removed = Removed { id: server.id, incarnation };
         self.trash.insert((key, server.address, server.port), removed);
     }
 
-    fn add_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
-        let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
+    /// `failed` gets the place among `specs` and says whether the others are added.
+    fn add_servers<'s>(
+        &mut self,
+        address: &ServiceAddress,
+        specs: impl Iterator<Item = &'s ServerSpec>,
+        change: &mut Change,
+        mut failed: impl FnMut(usize, ErrorBody) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Some(Entry { service, incarnation }) = self.entry(address).cloned() else {
+            return specs.enumerate().try_for_each(|(index, _)| failed(index, service_not_defined(address)));
+        };
+        let mut known: HashSet<SocketAddr> =
+            service.servers.iter().map(|server| SocketAddr::new(server.address, server.port)).collect();
+        let mut added = Vec::new();
+        let mut flow = ControlFlow::Continue(());
+        for (index, spec) in specs.enumerate() {
+            match self.new_server(address, &service.key, incarnation, spec, &mut known, change) {
+                Ok(server) => added.push(server),
+                Err(error) => flow = failed(index, error),
+            }
+            if flow.is_break() {
+                break;
+            }
+        }
+        if !added.is_empty() {
+            change.publish = true;
+            self.change(address, service.scheduler, |servers| {
+                servers.splice(..0, added.into_iter().rev());
+            });
+        }
+        flow
+    }
+
+    /// A real server with an id. `known`: those of the service.
+    fn new_server(
+        &mut self,
+        address: &ServiceAddress,
+        key: &ServiceKey,
+        incarnation: u64,
+        spec: &ServerSpec,
+        known: &mut HashSet<SocketAddr>,
+        change: &mut Change,
+    ) -> Result<Server, ErrorBody> {
         check_ranges(address, spec)?;
-        if position(&entry.service, spec.server).is_some() {
+        if known.contains(&spec.server) {
             let message = format!("{}: already exists", name(address, spec.server));
             return Err(ErrorBody::new(ErrorKind::ServerExists, message));
         }
         check_server(address, spec)?;
-
-        let (key, scheduler, incarnation) = (entry.service.key, entry.service.scheduler, entry.incarnation);
-        let mut change = Change { publish: true, ..Change::default() };
-        let (id, overloaded) = match self.trash.remove(&(key, spec.server.ip(), spec.server.port())) {
+        let id = match self.trash.remove(&(*key, spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
                 if removed.incarnation != incarnation {
-                    change.zeroed_servers.push(removed.id);
+                    change.zeroed_servers.insert(removed.id);
                 }
-                if lets_in_again(removed.upper_threshold, spec.upper_threshold) {
-                    self.to_clear.push(removed.overloaded.clone());
-                }
-                (removed.id, removed.overloaded)
+                removed.id
             }
             None => {
                 let Some(id) = self.server_ids.take() else {
                     return Err(full(name(address, spec.server), "real servers", self.limits.servers));
                 };
-                change.zeroed_servers.push(ServerId(id));
-                (ServerId(id), Arc::default())
+                change.zeroed_servers.insert(ServerId(id));
+                ServerId(id)
             }
         };
-        let server = Server {
+        known.insert(spec.server);
+        Ok(Server {
             id,
             address: spec.server.ip(),
             port: spec.server.port(),
@@ -341,10 +406,9 @@ impl Model {
             forward: Forward::Masq,
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
-            overloaded,
-        };
-        self.change(address, scheduler, |servers| servers.insert(0, server));
-        Ok(change)
+            // Not that of before: nothing would clear it if its connections ended while it was away.
+            overloaded: Arc::default(),
+        })
     }
 
     fn edit_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
@@ -354,16 +418,14 @@ impl Model {
             return Err(no_such_server(address, spec.server));
         };
         check_server(address, spec)?;
-        let (old, scheduler) = (&entry.service.servers[position], entry.service.scheduler);
-        if lets_in_again(old.upper_threshold, spec.upper_threshold) {
-            let overloaded = old.overloaded.clone();
-            self.to_clear.push(overloaded);
-        }
+        let (old_upper, scheduler) =
+            (entry.service.servers[position].upper_threshold, entry.service.scheduler);
         self.change(address, scheduler, |servers| {
             let server = &mut servers[position];
             server.weight = spec.weight;
             server.upper_threshold = spec.upper_threshold;
             server.lower_threshold = spec.lower_threshold;
+            server.after_edit(old_upper);
         });
         Ok(Change { publish: true, ..Change::default() })
     }
@@ -382,7 +444,7 @@ impl Model {
     fn zero(&self, address: Option<&ServiceAddress>) -> Result<Change, ErrorBody> {
         let mut change = Change::default();
         let mut zero = |service: &Service| {
-            change.zeroed_services.push(service.id);
+            change.zeroed_services.insert(service.id);
             change.zeroed_servers.extend(service.servers.iter().map(|server| server.id));
         };
         match address {

@@ -14,8 +14,8 @@ pub trait Plane: Send + Sync + 'static {
     /// Gives every worker these tables, to be used from its next burst on. Does not wait.
     fn publish(&self, tables: Arc<Tables>);
 
-    /// Frees the tables that no worker uses any more. Does not wait.
-    fn collect(&self) {}
+    /// Whether all workers use the tables of this generation. Frees those that they gave back: to be asked now and then.
+    fn all_use(&self, generation: u32) -> bool;
 
     /// What each worker counts, in the order of `dataplane.workers`.
     fn counters(&self) -> &[Arc<WorkerCounters>];
@@ -32,6 +32,9 @@ pub trait Plane: Send + Sync + 'static {
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
 
+    /// Packet buffers in use, those in queues and caches included.
+    fn buffers_in_use(&self) -> u32;
+
     /// Cycles of the time-stamp counter a second, which the workers' `busy_cycles` and `idle_cycles` count.
     fn cycles_per_second(&self) -> u64;
 }
@@ -47,4 +50,8 @@ pub struct PortState {
     pub rx_missed: u64,
     pub rx_errors: u64,
     pub tx_errors: u64,
+    /// Frames that the kernel refused on the twin.
+    pub twin_refused: u64,
+    /// Times that frames from the twin had to wait for a buffer.
+    pub twin_waits: u64,
 }

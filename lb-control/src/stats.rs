@@ -73,7 +73,12 @@ impl Statistics {
     }
 
     /// Starts the statistics of these services and real servers at 0.
-    pub fn zero(&mut self, services: &[ServiceId], servers: &[ServerId], workers: &[Arc<WorkerCounters>]) {
+    pub fn zero(
+        &mut self,
+        services: &HashSet<ServiceId>,
+        servers: &HashSet<ServerId>,
+        workers: &[Arc<WorkerCounters>],
+    ) {
         for id in services {
             let Some(known) = self.services.get_mut(id) else { continue };
             known.carried = Counts::default();

@@ -100,7 +100,7 @@ pub struct TurnCounters {
     pub idle_cycles: Counter,
     /// Bursts by size: 1, 2–3, 4–7, 8–15, 16–31, 32.
     pub bursts: [Counter; 6],
-    /// Packets handed over to another worker, received from one, and refused because its ring was full.
+    /// Packets passed to another worker (the owner of their flow, or of the port's queue or twin), and received from one.
     pub handed_over: Counter,
     pub handed_in: Counter,
     /// Turns since the start: a watchdog sees that the worker lives.

@@ -153,14 +153,7 @@ impl Dataplane {
     pub fn publish(&self, tables: Arc<Tables>) {
         self.team.publish(tables);
     }
-
-    /// Frees the snapshots that the workers gave back since the last [`Dataplane::publish`]. Never waits; to be called now
-    /// and then, as a snapshot may be large.
-    pub fn collect(&self) {
-        self.team.collect();
-    }
-
-    /// Whether all workers use the tables of this generation.
+    /// Whether all workers use the tables of this generation. Frees those that they gave back: to be asked now and then.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
         self.team.generation_everywhere(generation)
     }

@@ -123,15 +123,9 @@ impl Team {
             mailbox.publish(tables.clone());
         }
     }
-
-    /// Frees the tables that the workers gave back. Never waits.
-    pub fn collect(&self) {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.free_returned());
-    }
-
     /// Whether all workers use the tables of this generation. Frees what they gave back.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
-        self.collect();
+        self.mailboxes.iter().for_each(|mailbox| mailbox.free_returned());
         self.counters.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
     }
 

@@ -149,7 +149,7 @@ fn new_tables_are_used_by_all_workers_and_the_old_ones_are_freed_by_the_publishe
         until(|| team.generation_everywhere(generation));
     }
     until(|| {
-        team.collect();
+        team.generation_everywhere(20);
         published.iter().filter(|t| t.strong_count() > 0).count() == 1
     });
     put(&a, frame(0, order::ACROSS));

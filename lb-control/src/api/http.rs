@@ -29,14 +29,14 @@ const CONNECTIONS: usize = 64;
 /// Longest request line with headers, bytes.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
-/// A request's head must have come by then.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request's head must have come by then: short, because silent clients must not keep others waiting for long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// A client that takes nothing of the answer for so long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a failure to accept (no file descriptors left, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections that are being served when the daemon stops may finish within this time.
-const DRAIN: Duration = Duration::from_secs(1);
+pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 
 /// Where connections come from.
 pub trait Listener: Send + 'static {
@@ -66,9 +66,13 @@ pub async fn serve(listener: impl Listener, router: Router, mut stop: watch::Rec
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut is_failing = false;
     loop {
-        let place = places.clone().acquire_owned().await;
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let next = async {
+            // It is never closed.
+            let place = places.clone().acquire_owned().await.ok();
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             _ = stop.wait_for(|&stop| stop) => break,
         };
         match accepted {

@@ -29,6 +29,8 @@ use crate::plane::Plane;
 
 /// Longest body of a request, bytes: a restore of some 100,000 lines.
 pub const MAX_BODY: usize = 16 << 20;
+/// Commands of one batch: all of them are done between two other requests.
+pub const MAX_COMMANDS: usize = 100_000;
 /// Bytes of a body that is too long that are still read.
 const MAX_DISCARDED: usize = 64 << 20;
 /// A body must have come by then.
@@ -97,7 +99,7 @@ fn bad_request(why: impl Into<String>) -> ErrorBody {
 #[utoipa::path(post, path = "/v1/commands", request_body = Batch, responses(
     (status = 200, description = "done, or done in part: see `failed`", body = BatchReply),
     (status = 400, description = "no batch of commands; nothing was done", body = ErrorBody),
-    (status = 413, description = "longer than 16 MiB", body = ErrorBody),
+    (status = 413, description = "longer than 16 MiB, or more than 100,000 commands", body = ErrorBody),
 ))]
 pub(super) async fn commands(
     State(api): State<Api>,
@@ -106,6 +108,10 @@ pub(super) async fn commands(
     let body = read_body(request).await?;
     let batch: Batch =
         serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
+    if batch.commands.len() > MAX_COMMANDS {
+        let message = format!("{} commands are more than {MAX_COMMANDS} at a time", batch.commands.len());
+        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
+    }
     Ok(Json(api.control.ask(move |control| control.batch(&batch)).await?))
 }
 

@@ -273,6 +273,23 @@ async fn a_request_under_way_is_finished_when_the_daemon_stops() {
     assert!(UnixStream::connect(&bench.path).await.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_say_half_do_not_hold_up_the_end() {
+    let mut bench = Bench::start();
+    let mut silent = Vec::new();
+    // As many as are served at a time, and one that waits.
+    for _ in 0..65 {
+        let mut stream = UnixStream::connect(&bench.path).await.expect("a daemon");
+        let half = b"POST /v1/commands HTTP/1.1\r\nhost: lb\r\ncontent-length: 100\r\n\r\n{";
+        stream.write_all(half).await.expect("sent");
+        silent.push(stream);
+    }
+    bench.stop.send(true).expect("it runs");
+    // Well below the time that a body has to come.
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(15), &mut bench.server).await;
+    ended.expect("it ends in time").expect("and does not panic");
+}
+
 #[test]
 fn the_tcp_address_has_no_commands() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -109,6 +109,9 @@ impl FromStr for ServiceAddress {
         let (kind, rest) = text.split_once('/').ok_or_else(bad)?;
         if let Some(transport) = Transport::ALL.into_iter().find(|transport| transport.name() == kind) {
             let at: SocketAddr = rest.parse().map_err(|_| bad())?;
+            if matches!(at, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+                return Err(bad());
+            }
             return Ok(ServiceAddress::Endpoint { transport, address: at.ip(), port: at.port() });
         }
         let is_ipv6 = match kind {
@@ -264,7 +267,7 @@ pub struct Timeouts {
 
 /// One change. Each is done wholly or not at all.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     AddService(ServiceSpec),
     /// Everything but the real servers is replaced.
@@ -507,8 +510,14 @@ pub struct PortView {
     pub tx_bytes: u64,
     /// Lost by the device for want of buffers or by errors, as it says.
     pub rx_missed: u64,
+    /// Packets that the device could not send.
+    pub tx_errors: u64,
     pub to_twin: u64,
     pub from_twin: u64,
+    /// Frames that the kernel refused on the twin.
+    pub twin_refused: u64,
+    /// Times that frames from the twin had to wait for a buffer.
+    pub twin_waits: u64,
 }
 
 /// A reason for which packets were not sent, where, and how many.
@@ -562,6 +571,7 @@ mod tests {
             "fwmark/-1",
             "fwmark/4294967296",
             "tcp/2001:db8::1:80",
+            "tcp/[fe80::1%3]:80",
         ] {
             let error = text.parse::<ServiceAddress>().expect_err(text);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
@@ -600,8 +610,15 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_a_command_are_errors() {
-        let json = r#"{"commands": [{"add_service": {"service": "tcp/192.0.2.1:80", "persistent": true}}]}"#;
-        let error = serde_json::from_str::<Batch>(json).expect_err("unknown field");
-        assert!(error.to_string().contains("persistent"), "{error}");
+        for json in [
+            r#"{"commands": [{"add_service": {"service": "tcp/192.0.2.1:80", "typo": true}}]}"#,
+            r#"{"commands": [{"zero": {"typo": "tcp/192.0.2.1:80"}}]}"#,
+            r#"{"commands": [{"delete_service": {"service": "tcp/192.0.2.1:80", "typo": 1}}]}"#,
+            r#"{"commands": [{"set_timeouts": {"tcp": 0, "tcp_fin": 0, "udp": 0, "typo": 1}}]}"#,
+            r#"{"commands": [], "typo": 1}"#,
+        ] {
+            let error = serde_json::from_str::<Batch>(json).expect_err("unknown field");
+            assert!(error.to_string().contains("typo"), "{error}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -55,7 +57,8 @@ impl Client {
         self.ask("POST", path, body.into())
     }
 
-    /// Gives the answer on as it comes.
+    /// Gives the answer on as it comes. It is read ahead: the daemon cuts off whoever does not read for some seconds, and
+    /// `out` may be a pager.
     ///
     /// # Errors
     /// No answer, a refusal, or the first error of `out`.
@@ -83,15 +86,27 @@ impl Client {
         each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         let this = &*self;
-        this.runtime.block_on(async {
+        let (parts, received) = mpsc::channel::<Bytes>();
+        let read = async move {
             let mut body = this.send("GET", path, Bytes::new()).await?.into_body();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| this.bad_answer(error))?;
-                if let Some(part) = frame.data_ref() {
-                    each(part)?;
+                if let Ok(part) = frame.into_data()
+                    && parts.send(part).is_err()
+                {
+                    // Nobody wants the rest.
+                    break;
                 }
             }
             Ok(())
+        };
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| this.runtime.block_on(read));
+            let given_on = received.iter().try_for_each(|part| each(&part));
+            drop(received);
+            let read = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            given_on?;
+            read
         })
     }
 

@@ -8,6 +8,7 @@ mod read;
 mod reload;
 mod service;
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -109,8 +110,8 @@ const MAX_SOCKET_PATH: usize = 107;
 pub enum LoadError {
     #[error("{path}: {error}")]
     Read { path: String, error: std::io::Error },
-    #[error("{path}: {len} bytes is longer than {MAX_FILE} bytes")]
-    TooLong { path: String, len: u64 },
+    #[error("{path}: longer than {MAX_FILE} bytes")]
+    TooLong { path: String },
     /// One line an error.
     #[error("{}", lines(.path, .errors))]
     Invalid { path: String, errors: Vec<ConfigError> },
@@ -128,11 +129,16 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, LoadError> {
         let name = || path.display().to_string();
         let read = |error| LoadError::Read { path: name(), error };
-        let len = std::fs::metadata(path).map_err(read)?.len();
-        if len > MAX_FILE {
-            return Err(LoadError::TooLong { path: name(), len });
+        let mut text = Vec::new();
+        // What is no regular file does not tell its length.
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text))
+            .map_err(read)?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(LoadError::TooLong { path: name() });
         }
-        let text = std::fs::read_to_string(path).map_err(read)?;
+        let text = String::from_utf8(text)
+            .map_err(|error| read(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
         Config::parse(&text).map_err(|errors| LoadError::Invalid { path: name(), errors })
     }
 

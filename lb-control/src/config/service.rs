@@ -62,8 +62,8 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             continue;
         };
         let key = ServiceKey { protocol, address: address.value.ip(), port: address.value.port() };
-        let line = errors.line(address.at.start);
-        if let Some(other) = known.insert(key, line) {
+        if let Some(other) = known.insert(key, address.at.start) {
+            let other = errors.line(other);
             let text = format!("{} stands twice: also in line {other}", address.value);
             table.error(errors, &address.at, "address", text);
         }
@@ -93,6 +93,10 @@ fn service_address(
             table.error(errors, &at, "address", format!("{} is no unicast address", address.ip()));
             None
         }
+        Ok(address) if has_zone(address) => {
+            table.error(errors, &at, "address", format!("\"{value}\" has a zone, which is not built yet"));
+            None
+        }
         Ok(address) => Some(Found { value: address, at }),
         Err(_) => {
             let text = format!(
@@ -102,6 +106,11 @@ fn service_address(
             None
         }
     }
+}
+
+/// `fe80::1%eth0`: link-local addresses are the same on every link, and the tables do not tell links apart.
+fn has_zone(address: SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0)
 }
 
 /// `service` is `None` when its own address is wrong: the servers are checked all the same.
@@ -155,5 +164,6 @@ fn server_address(typed: &str, service_port: u16) -> Option<SocketAddr> {
         Err(_) => SocketAddr::new(typed.parse::<IpAddr>().ok()?, service_port),
     };
     let ip = address.ip();
-    (address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()).then_some(address)
+    (address.port() != 0 && !has_zone(address) && !ip.is_unspecified() && !ip.is_multicast())
+        .then_some(address)
 }

@@ -324,3 +324,16 @@ fn every_example_config_is_valid() {
     }
     assert!(seen >= 4, "examples are missing in {folder}: found {seen}");
 }
+
+#[test]
+fn a_zone_is_refused_not_dropped() {
+    let service = "[[virtual_service]]\naddress = \"[fe80::1%3]:80\"\n";
+    assert_eq!(
+        errors_with(service),
+        [
+            "line 9: virtual_service [fe80::1%3]:80: address: \"[fe80::1%3]:80\" has a zone, which is not built yet"
+        ]
+    );
+    let server = "[[virtual_service]]\naddress = \"[2001:db8::1]:80\"\nreal_servers = [{ address = \"[fe80::1%3]:80\" }]\n";
+    assert!(errors_with(server)[0].contains("is no address with port"));
+}

@@ -15,6 +15,7 @@ use super::{Control, Host};
 use crate::compile::Network;
 use crate::config::{Config, PortAddress};
 use crate::plane::{Plane, PortState};
+use crate::twin::TwinCounters;
 
 pub(crate) struct FakePlane {
     pub(crate) workers: Vec<Arc<WorkerCounters>>,
@@ -57,13 +58,24 @@ impl Plane for FakePlane {
         self.published.lock().expect("not poisoned").push(tables);
     }
 
+    fn all_use(&self, generation: u32) -> bool {
+        self.workers.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }
 
     fn ports(&self) -> Vec<PortState> {
         let mac = [2, 0, 0, 0, 0, 0xab];
-        vec![PortState { mac, link_up: true, rx_missed: 3, ..PortState::default() }]
+        vec![PortState {
+            mac,
+            link_up: true,
+            rx_missed: 3,
+            tx_errors: 5,
+            twin_refused: 6,
+            ..PortState::default()
+        }]
     }
 
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
@@ -90,6 +102,10 @@ impl Plane for FakePlane {
         None
     }
 
+    fn buffers_in_use(&self) -> u32 {
+        77
+    }
+
     fn cycles_per_second(&self) -> u64 {
         2_000_000_000
     }
@@ -103,6 +119,8 @@ type Addressed = (PortId, Vec<PortAddress>);
 pub(crate) struct FakeHost {
     pub(crate) addresses: Arc<Mutex<Vec<Addressed>>>,
     pub(crate) kept: Arc<Mutex<Vec<IpAddr>>>,
+    pub(crate) problems: Arc<Mutex<Vec<String>>>,
+    pub(crate) counters: Arc<TwinCounters>,
 }
 
 impl Host for FakeHost {
@@ -113,6 +131,14 @@ impl Host for FakeHost {
     fn keep_neighbours(&self, mut hosts: Vec<IpAddr>) {
         hosts.sort();
         *self.kept.lock().expect("not poisoned") = hosts;
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.problems.lock().expect("not poisoned").clone()
+    }
+
+    fn counters(&self) -> &TwinCounters {
+        &self.counters
     }
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Only the newest wish counts, so that a burst of changes costs the kernel one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
-use tracing::warn;
+use tokio::time::{MissedTickBehavior, timeout};
+use tracing::{info, warn};
 
 use lb_core::ids::PortId;
 
@@ -17,7 +18,7 @@ use super::{Handle, Host};
 use crate::compile::Network;
 use crate::config::{Config, PortAddress};
 use crate::plane::Plane;
-use crate::twin::{Twin, TwinError, TwinPort, TwinView};
+use crate::twin::{Twin, TwinCounters, TwinError, TwinPort, TwinView};
 
 /// How often the workers' questions for neighbours are collected, and how many at a time.
 const ASK_EVERY: Duration = Duration::from_millis(2);
@@ -33,9 +34,22 @@ struct Wanted {
     kept: Vec<IpAddr>,
 }
 
+/// How long the kernel is left alone after it refused addresses.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What the kernel refused last, by port, in words.
+type Refusals = Arc<Mutex<BTreeMap<PortId, String>>>;
+
 /// Passes wishes on to the twin's task.
 pub(super) struct TwinHost {
     wanted: watch::Sender<Wanted>,
+    refusals: Refusals,
+    counters: Arc<TwinCounters>,
+}
+
+fn locked(refusals: &Refusals) -> MutexGuard<'_, BTreeMap<PortId, String>> {
+    // Each change of it is whole.
+    refusals.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Host for TwinHost {
@@ -49,6 +63,14 @@ impl Host for TwinHost {
 
     fn keep_neighbours(&self, hosts: Vec<IpAddr>) {
         self.wanted.send_modify(|wanted| wanted.kept = hosts);
+    }
+
+    fn problems(&self) -> Vec<String> {
+        locked(&self.refusals).values().cloned().collect()
+    }
+
+    fn counters(&self) -> &TwinCounters {
+        &self.counters
     }
 }
 
@@ -64,6 +86,7 @@ pub(super) fn twin_ports(config: &Config) -> Vec<TwinPort> {
         name: port.name.clone(),
         id: PortId(index as u16),
         outside: port.outside,
+        mtu: port.mtu,
     };
     config.ports.iter().enumerate().map(port).collect()
 }
@@ -84,27 +107,49 @@ impl TwinHost {
             addresses.push(port.addresses.clone());
         }
         let (wanted, receiver) = watch::channel(Wanted { addresses, kept: Vec::new() });
-        tokio::spawn(carry_out(twin, receiver));
-        Ok(TwinHost { wanted })
+        let (refusals, counters) = (Refusals::default(), twin.counters().clone());
+        tokio::spawn(carry_out(twin, receiver, refusals.clone()));
+        Ok(TwinHost { wanted, refusals, counters })
     }
 }
 
-async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>) {
+async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>, refusals: Refusals) {
     let mut done = wanted.borrow_and_update().clone();
-    while wanted.changed().await.is_ok() {
+    loop {
+        if locked(&refusals).is_empty() {
+            if wanted.changed().await.is_err() {
+                return;
+            }
+        } else if let Ok(Err(_)) = timeout(RETRY_AFTER, wanted.changed()).await {
+            return;
+        }
         let next = wanted.borrow_and_update().clone();
-        for (index, (addresses, old)) in next.addresses.iter().zip(&done.addresses).enumerate() {
-            if addresses != old
-                && let Err(error) = twin.set_addresses(PortId(index as u16), &nets(addresses)).await
-            {
-                warn!("{error}");
+        for (index, (addresses, old)) in next.addresses.iter().zip(&mut done.addresses).enumerate() {
+            let port = PortId(index as u16);
+            if addresses == old {
+                // Also when what was refused is not wanted any more.
+                locked(&refusals).remove(&port);
+                continue;
+            }
+            match twin.set_addresses(port, &nets(addresses)).await {
+                Ok(()) => {
+                    info!(port = index, addresses = ?nets(addresses), "addresses are set");
+                    old.clone_from(addresses);
+                    locked(&refusals).remove(&port);
+                }
+                Err(error) => {
+                    let said = error.to_string();
+                    if locked(&refusals).insert(port, said.clone()).as_ref() != Some(&said) {
+                        warn!("{said}; it keeps the addresses that it had");
+                    }
+                }
             }
         }
         if next.kept != done.kept {
             // A twin that has stopped is reported where its views are followed.
             let _ = twin.keep_resolved(next.kept.clone()).await;
+            done.kept = next.kept;
         }
-        done = next;
     }
 }
 

@@ -16,6 +16,7 @@ mod views;
 mod watch;
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +25,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use lb_core::ids::PortId;
+use hashbrown::HashSet;
+use lb_core::ids::{PortId, ServerId};
 use lb_core::tables::{Settings, Tables};
 
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
@@ -33,9 +35,10 @@ use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
+use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
-pub use run::{Setup, StartProblem, listen_http, run};
+pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};
 pub(crate) use views::VERSION;
 use watch::Watch;
@@ -53,6 +56,9 @@ pub trait Host: Send + 'static {
     fn set_addresses(&self, port: PortId, addresses: &[PortAddress]);
     /// Names the hosts whose neighbour entries are kept fresh: the real servers.
     fn keep_neighbours(&self, hosts: Vec<IpAddr>);
+    /// What could not be made so far and is tried again: one line each.
+    fn problems(&self) -> Vec<String>;
+    fn counters(&self) -> &TwinCounters;
 }
 
 /// All that can change. Lives on one task; see [`Handle`].
@@ -68,6 +74,8 @@ pub struct Control {
     plane: Arc<dyn Plane>,
     host: Box<dyn Host>,
     watch: Watch,
+    /// Removed real servers that had no connection at the last look.
+    idle: HashSet<ServerId>,
     twin_problem: Option<String>,
     ready_since: Instant,
 }
@@ -109,6 +117,7 @@ impl Control {
             config_path,
             plane,
             host,
+            idle: HashSet::new(),
             twin_problem: None,
             ready_since: Instant::now(),
             config,
@@ -154,17 +163,11 @@ impl Control {
         let mut change = Change::default();
         match batch.on_error {
             OnError::Continue => {
-                for (index, command) in batch.commands.iter().enumerate() {
-                    match self.model.apply(command) {
-                        Ok(done) => {
-                            change.zeroed_services.extend(done.zeroed_services);
-                            change.zeroed_servers.extend(done.zeroed_servers);
-                            change.publish |= done.publish;
-                            reply.done += 1;
-                        }
-                        Err(error) => reply.failed.push(Failure { index, error }),
-                    }
-                }
+                change = self.model.apply_each(&batch.commands, |index, error| {
+                    reply.failed.push(Failure { index, error });
+                    ControlFlow::Continue(())
+                });
+                reply.done = batch.commands.len() - reply.failed.len();
             }
             OnError::Rollback => match self.model.apply_all(&batch.commands) {
                 Ok(done) => {
@@ -219,18 +222,25 @@ impl Control {
 
     /// Why the daemon does not do what it should: one line each; empty when it is ready.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = self.watch.problems(Instant::now(), &self.config.dataplane.workers);
+        let mut problems = self.watch.problems(&self.config.dataplane.workers);
         let published = self.compiler.current().generation;
         for (index, worker) in self.plane.counters().iter().enumerate() {
             let used = worker.turns.generation.get();
-            if used != u64::from(published) {
+            // A worker has none at first; later on it has a moment for each publication.
+            if used == 0 || (used != u64::from(published) && self.watch.is_behind(index)) {
                 problems.push(format!("worker {index} uses tables {used}, published are {published}"));
             }
         }
         let gone = self.config.ports.iter().zip(self.plane.ports()).filter(|(_, state)| state.twin_is_gone);
         problems.extend(gone.map(|(port, _)| format!("port {}: its twin is gone, restart lbd", port.name)));
+        problems.extend(self.host.problems());
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
+    }
+
+    /// Whether all workers use the newest tables.
+    pub fn is_adopted(&self) -> bool {
+        self.plane.all_use(self.compiler.current().generation)
     }
 
     pub fn tables(&self) -> &Arc<Tables> {
@@ -249,6 +259,10 @@ impl Control {
         &self.plane
     }
 
+    pub fn twin_counters(&self) -> &TwinCounters {
+        self.host.counters()
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -263,6 +277,9 @@ impl Control {
         if change.publish {
             let tables = self.compiler.with_model(&self.model, self.settings);
             self.plane.publish(tables);
+            // One that is back starts anew when it is removed again.
+            let removed: HashSet<ServerId> = self.model.removed_servers().collect();
+            self.idle.retain(|id| removed.contains(id));
             self.host.keep_neighbours(views::server_addresses(&self.model));
         }
     }
@@ -270,16 +287,20 @@ impl Control {
     /// Notices workers that stand still, and frees the ids of removed real servers without connections.
     fn look_after(&mut self, now: Instant) {
         let workers = self.plane.counters();
-        self.watch.look(workers, now, &self.config.dataplane.workers);
-        self.plane.collect();
-        let published = u64::from(self.compiler.current().generation);
+        let published = self.compiler.current().generation;
+        self.watch.look(workers, published, now, &self.config.dataplane.workers);
         // Before all have adopted them, a worker may still bind a connection to a removed server.
-        let is_adopted = workers.iter().all(|worker| worker.turns.generation.get() == published);
+        let is_adopted = self.plane.all_use(published);
         if is_adopted && self.model.removed_servers().next().is_some() {
-            let released = self.model.release(|id| crate::stats::connections(workers, id) != (0, 0));
+            // A connection that turns from active to inactive may be in neither count for a moment.
+            let is_idle = |&id: &ServerId| crate::stats::connections(workers, id) == (0, 0);
+            let idle: HashSet<ServerId> = self.model.removed_servers().filter(is_idle).collect();
+            let was_idle = std::mem::take(&mut self.idle);
+            let released = self.model.release(|id| !(idle.contains(&id) && was_idle.contains(&id)));
+            self.idle = idle.difference(&was_idle).copied().collect();
             if released > 0 {
-                let kept: hashbrown::HashSet<_> = self.model.removed_servers().collect();
-                let in_use: hashbrown::HashSet<_> =
+                let kept: HashSet<_> = self.model.removed_servers().collect();
+                let in_use: HashSet<_> =
                     self.model.services().flat_map(|s| &s.servers).map(|server| server.id).collect();
                 self.statistics.forget(|id| kept.contains(&id) || in_use.contains(&id));
             }
@@ -313,7 +334,9 @@ fn log_reload(reload: &Reload) {
         info!("reload: and {more} changes more");
     }
     for AddressChange { port, address, is_added } in &reload.addresses {
-        info!("reload: port {port}: address {address} {}", if *is_added { "added" } else { "removed" });
+        // The host says when it has done so.
+        let what = if *is_added { "is to be added" } else { "is to go" };
+        info!("reload: port {port}: address {address} {what}");
     }
     if let Some(forwarding) = reload.forwarding {
         info!("reload: forwarding is {}", if forwarding { "on" } else { "off" });

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::host::{self, TwinHost};
@@ -45,26 +46,54 @@ pub fn listen_http(address: SocketAddr) -> Result<TcpListener, StartProblem> {
     Ok(listener)
 }
 
-/// Runs until SIGTERM or SIGINT. Threads of its own: call it where they may inherit the caller's CPUs.
-///
-/// # Errors
-/// What does not start; nothing runs any more then.
-pub fn run(setup: Setup, plane: Arc<dyn Plane>) -> Result<(), StartProblem> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start threads: {error}"))?;
-    let result = runtime.block_on(live(setup, plane));
-    // A list of connections that nobody reads must not hold up the end.
-    runtime.shutdown_timeout(Duration::from_millis(500));
-    result
+/// The process from its first trace on: its threads, and the signals that are answered from then on.
+pub struct Life {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
 }
 
-async fn live(setup: Setup, plane: Arc<dyn Plane>) -> Result<(), StartProblem> {
-    // First of all, so that a signal during the start is not the end of a process with TAPs and XDP programs.
-    let mut signals = Signals::new()?;
+impl Life {
+    /// Takes over SIGHUP, SIGTERM and SIGINT. What comes before [`Life::run`] is kept for it.
+    ///
+    /// # Errors
+    /// Threads or handlers that the system does not grant.
+    pub fn begin() -> Result<Life, StartProblem> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start threads: {error}"))?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?
+        };
+        Ok(Life { runtime, signals })
+    }
+
+    /// Whether SIGTERM or SIGINT came; logs which, once.
+    pub fn was_told_to_stop(&mut self) -> bool {
+        let asked = self.runtime.block_on(async { timeout(Duration::ZERO, self.signals.stop()).await });
+        if let Ok(signal) = asked {
+            info!(signal, "stopping");
+        }
+        asked.is_ok()
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// What does not start; nothing runs any more then.
+    pub fn run(self, setup: Setup, plane: Arc<dyn Plane>) -> Result<(), StartProblem> {
+        let Life { runtime, signals } = self;
+        let result = runtime.block_on(live(setup, plane, signals));
+        // A list of connections that nobody reads must not hold up the end.
+        runtime.shutdown_timeout(Duration::from_millis(500));
+        result
+    }
+}
+
+async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Result<(), StartProblem> {
     let Setup { config, config_path, unix, http, began } = setup;
     let ports = host::twin_ports(&config);
     let twin = Arc::new(tokio::task::spawn_blocking(|| Twin::start(ports)).await??);
@@ -114,8 +143,13 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>) -> Result<(), StartProblem> {
     }
     notify(&[NotifyState::Stopping]);
     let _ = stop.send(true);
-    for server in servers {
-        let _ = server.await;
+    let ends = async {
+        for server in servers {
+            let _ = server.await;
+        }
+    };
+    if timeout(http::DRAIN + Duration::from_secs(1), ends).await.is_err() {
+        warn!("requests under way are broken off");
     }
     follower.abort();
     resolver.abort();
@@ -126,12 +160,13 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>) -> Result<(), StartProblem> {
 async fn await_adoption(control: &Handle) {
     let deadline = Instant::now() + ADOPTION;
     loop {
-        let problems = control.ask(|control| control.problems()).await.unwrap_or_default();
-        if problems.is_empty() {
+        let (is_adopted, problems) =
+            control.ask(|control| (control.is_adopted(), control.problems())).await.unwrap_or_default();
+        if is_adopted && problems.is_empty() {
             return;
         }
         if Instant::now() > deadline {
-            warn!(problems = %problems.join("; "), "not ready yet");
+            warn!(is_adopted, problems = %problems.join("; "), "not ready yet");
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -193,5 +228,33 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
             _ = self.interrupt.recv() => Asked::Stop("SIGINT"),
         }
+    }
+
+    /// Leaves SIGHUP for [`Signals::next`].
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_during_the_start_is_kept_for_its_end() {
+        let mut life = Life::begin().expect("threads and handlers");
+        assert!(!life.was_told_to_stop());
+        kill_process(getpid(), Signal::HUP).expect("sent");
+        kill_process(getpid(), Signal::TERM).expect("sent");
+        // The runtime's own thread passes it on.
+        while !life.was_told_to_stop() {
+            std::thread::yield_now();
+        }
+        assert!(matches!(life.runtime.block_on(life.signals.next()), Asked::Reload), "for later");
     }
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::process::umask;
 use tracing::warn;
 
 /// Owner and group may speak to the daemon.
@@ -54,7 +55,11 @@ impl Socket {
         // From here on the drop of `socket` cleans up; it must not remove what belongs to another program.
         remove_stale(path).inspect_err(|_| drop(fs::remove_file(&lock_path)))?;
         let socket = Socket { path: path.to_owned(), lock_path, _lock: lock };
-        let listener = UnixListener::bind(path).map_err(failed("cannot listen"))?;
+        // The mode holds from the first moment on. Nothing else makes files meanwhile.
+        let before = umask(!Mode::from_raw_mode(MODE) & Mode::from_raw_mode(0o777));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener.map_err(failed("cannot listen"))?;
         fs::set_permissions(path, Permissions::from_mode(MODE)).map_err(failed("cannot set its mode"))?;
         Ok((socket, listener))
     }

@@ -160,22 +160,32 @@ fn an_id_is_freed_when_all_workers_have_the_new_tables_and_no_connection_is_left
     assert_eq!(removed(&control), [id], "it has a connection");
     plane.workers[1].server(id).inactive.set(0);
     control.look_after(Instant::now());
+    assert_eq!(removed(&control), [id], "a connection may just have been between two counts");
+    control.look_after(Instant::now());
     assert_eq!(removed(&control), []);
 }
 
 #[test]
 fn workers_that_do_not_adopt_and_a_twin_that_is_down_are_problems() {
-    let (mut control, plane, _) = start(SERVICE);
+    let (mut control, plane, host) = start(SERVICE);
     plane.is_deaf.store(true, Relaxed);
     control.batch(&batch(vec![delete("10.0.0.2:80")], OnError::Continue));
+    host.problems.lock().unwrap().push("port wan: address refused".into());
     control.set_twin_problem(Some("netlink socket closed".into()));
     let published = plane.tables().generation;
+    let of_linux = ["port wan: address refused", "twin: netlink socket closed"];
+    assert_eq!(control.problems(), of_linux, "the workers have a moment");
+    for seconds in 1..=4 {
+        plane.workers.iter().for_each(|worker| worker.turns.turns.add(1));
+        control.look_after(Instant::now() + Duration::from_secs(seconds));
+    }
     assert_eq!(
         control.problems(),
         [
             format!("worker 0 uses tables {}, published are {published}", published - 1),
             format!("worker 1 uses tables {}, published are {published}", published - 1),
-            "twin: netlink socket closed".to_owned(),
+            of_linux[0].to_owned(),
+            of_linux[1].to_owned(),
         ]
     );
     assert!(!control.status().ready);

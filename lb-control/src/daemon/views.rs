@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::process;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hashbrown::HashSet;
 
@@ -102,6 +101,9 @@ impl Control {
                 tx_packets: sum(|cell| cell.tx_packets.get()),
                 tx_bytes: sum(|cell| cell.tx_bytes.get()),
                 rx_missed: state.rx_missed + state.rx_errors,
+                tx_errors: state.tx_errors,
+                twin_refused: state.twin_refused,
+                twin_waits: state.twin_waits,
                 to_twin: sum(|cell| cell.to_twin.get()),
                 from_twin: sum(|cell| cell.from_twin.get()),
             }
@@ -110,11 +112,10 @@ impl Control {
     }
 
     pub fn worker_views(&self) -> Vec<WorkerView> {
-        let now = Instant::now();
         let view = |(index, worker): (usize, &Arc<WorkerCounters>)| WorkerView {
             worker: index as u16,
             cpu: self.config.dataplane.workers.get(index).copied().unwrap_or_default(),
-            alive: !self.watch.is_stalled(index, now),
+            alive: !self.watch.is_stalled(index),
             busy_cycles: worker.turns.busy_cycles.get(),
             idle_cycles: worker.turns.idle_cycles.get(),
             turns: worker.turns.turns.get(),

@@ -8,6 +8,7 @@ mod drops;
 mod ipvs;
 mod port;
 mod tables;
+mod twin;
 mod worker;
 
 use prometheus::TextEncoder;
@@ -28,6 +29,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("ipvs", ipvs::gather),
     ("port", port::gather),
     ("tables", tables::gather),
+    ("twin", twin::gather),
     ("worker", worker::gather),
 ];
 

@@ -18,6 +18,17 @@ const COUNTERS: &[Row] = &[
     ),
     ("lb_port_to_twin_packets_total", "Packets given to Linux by the port's twin.", |port| port.to_twin),
     ("lb_port_from_twin_packets_total", "Packets of Linux sent by the port's twin.", |port| port.from_twin),
+    ("lb_port_transmit_errors_total", "Packets that the device could not send.", |port| port.tx_errors),
+    (
+        "lb_port_twin_refused_total",
+        "Frames that the kernel refused on the port's twin, and frames of its own longer than the port sends.",
+        |port| port.twin_refused,
+    ),
+    (
+        "lb_port_twin_waits_total",
+        "Times that frames from the port's twin had to wait for a buffer.",
+        |port| port.twin_waits,
+    ),
 ];
 
 const GAUGES: &[Row] = &[

@@ -98,6 +98,10 @@ fn workers_ports_flows_and_drops_are_there() {
     assert_eq!(of(r#"lb_port_receive_packets_total{port="wan"}"#), 14.0);
     assert_eq!(of(r#"lb_port_up{port="wan"}"#), 1.0);
     assert_eq!(of(r#"lb_port_receive_missed_total{port="wan"}"#), 3.0);
+    assert_eq!(of(r#"lb_port_transmit_errors_total{port="wan"}"#), 5.0);
+    assert_eq!(of(r#"lb_port_twin_refused_total{port="wan"}"#), 6.0);
+    assert_eq!(of("lb_worker_buffers_in_use"), 77.0);
+    assert_eq!(of("lb_twin_events_total"), 0.0);
     assert_eq!(of("lb_conntrack_entries"), 24.0);
     assert_eq!(of("lb_conntrack_entries_limit"), 1000.0);
     assert_eq!(of("lb_conntrack_stat_drop"), 2.0);

@@ -15,10 +15,16 @@ const COUNTERS: &[Row] = &[
     ),
     ("lb_worker_idle_cycles_total", "Cycles of turns that had none.", |turns| turns.idle_cycles.get()),
     ("lb_worker_turns_total", "Turns of the loop.", |turns| turns.turns.get()),
-    ("lb_worker_handed_over_total", "Packets handed over to the worker that owns their flow.", |turns| {
-        turns.handed_over.get()
-    }),
+    (
+        "lb_worker_handed_over_total",
+        "Packets passed to another worker: the owner of their flow, or of the port's queue or twin.",
+        |turns| turns.handed_over.get(),
+    ),
     ("lb_worker_handed_in_total", "Packets taken over from other workers.", |turns| turns.handed_in.get()),
+    ("lb_worker_icmp_sent_total", "ICMP errors sent.", |turns| turns.icmp_sent.get()),
+    ("lb_worker_icmp_suppressed_total", "ICMP errors not sent because there were too many.", |turns| {
+        turns.icmp_suppressed.get()
+    }),
 ];
 
 const GAUGES: &[Row] = &[
@@ -61,6 +67,13 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
         bursts.add_histogram(&labels, classes.clone(), least_sum(classes));
     }
     families.extend([up, flows, capacity, bursts]);
+    families.push(
+        Family::gauge(
+            "lb_worker_buffers_in_use",
+            "Packet buffers of all workers in use, in queues and caches too.",
+        )
+        .with(&[], control.plane().buffers_in_use().into()),
+    );
     families.push(
         Family::gauge("lb_worker_cycles_per_second", "Cycles of the workers' clock a second.")
             .with(&[], control.plane().cycles_per_second()),

@@ -11,10 +11,6 @@ use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, Service
 const SCHEDULERS_TO_COME: &[&str] = &["sed", "nq", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh"];
 /// The kernel's only persistence engine.
 const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
-/// A higher limit, or none, lets connections into an overloaded server again at once (`__ip_vs_update_dest`).
-pub(super) fn lets_in_again(old_upper: u32, new_upper: u32) -> bool {
-    new_upper == 0 || new_upper > old_upper
-}
 
 /// Everything about a service but whether it exists.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBody> {
@@ -85,6 +81,9 @@ pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Resul
     }
     if !is_unicast(spec.server.ip()) {
         return invalid("the address is not unicast");
+    }
+    if matches!(spec.server, SocketAddr::V6(v6) if v6.scope_id() != 0) {
+        return invalid("an address with a zone cannot be told from the same one on another link");
     }
     let not_built = |what: &str| Err(not_built(name(service, spec.server), what));
     match spec.forward {

@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::*;
 
 fn service(text: &str) -> ServiceAddress {
@@ -173,14 +175,14 @@ fn a_change_leaves_other_services_shared() {
 }
 
 #[test]
-fn a_removed_server_comes_back_with_id_counts_and_overload() {
+fn a_removed_server_comes_back_with_id_and_counts_but_not_overloaded() {
     let mut model = model();
     model.apply(&add(WEB)).expect("new");
     let limited = ServerSpec { upper_threshold: 3, ..server(A) };
     let change =
         model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
     let id = web(&model).servers[0].id;
-    assert_eq!(change.zeroed_servers, [id]);
+    assert_eq!(change.zeroed_servers, HashSet::from([id]));
     web(&model).servers[0].overloaded.store(true, Relaxed);
 
     model.apply(&delete_server(WEB, A)).expect("there");
@@ -190,15 +192,16 @@ fn a_removed_server_comes_back_with_id_counts_and_overload() {
         model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
     assert!(change.zeroed_servers.is_empty(), "its counts are back");
     assert_eq!(web(&model).servers[0].id, id);
-    assert!(web(&model).servers[0].overloaded.load(Relaxed));
+    assert!(!web(&model).servers[0].overloaded.load(Relaxed), "nothing would clear it while it was away");
+    web(&model).servers[0].overloaded.store(true, Relaxed);
     assert_eq!(model.removed_servers().count(), 0);
 
     // With its service it loses the statistics, but not the connections.
     model.apply(&Command::Flush).expect("always");
     model.apply(&add(WEB)).expect("new");
     let change = model.apply(&Command::AddServer { service: service(WEB), server: limited }).expect("new");
-    assert_eq!(change.zeroed_servers, [id]);
-    assert!(web(&model).servers[0].overloaded.load(Relaxed));
+    assert_eq!(change.zeroed_servers, HashSet::from([id]));
+    assert!(!web(&model).servers[0].overloaded.load(Relaxed));
 }
 
 #[test]
@@ -212,7 +215,13 @@ fn a_higher_threshold_clears_overload_at_once() {
     set(&mut model, 5);
     web(&model).servers[0].overloaded.store(true, Relaxed);
     assert!(set(&mut model, 4));
+    let in_use = web(&model).servers[0].overloaded.clone();
     assert!(!set(&mut model, 6));
+    in_use.store(true, Relaxed);
+    assert!(
+        !web(&model).servers[0].overloaded.load(Relaxed),
+        "a worker with the tables of before is not heard"
+    );
     web(&model).servers[0].overloaded.store(true, Relaxed);
     assert!(!set(&mut model, 0));
 }
@@ -227,7 +236,7 @@ fn ids_are_bounded_and_come_back_when_no_connection_is_left() {
     assert_eq!(model.release(|asked| asked != id), 1);
     assert_eq!(model.server_ids_in_use(), 2);
     let change = model.apply(&add_server(WEB, "10.0.0.4:8080")).expect("there is room again");
-    assert_eq!((web(&model).servers[0].id, change.zeroed_servers), (id, vec![id]));
+    assert_eq!((web(&model).servers[0].id, change.zeroed_servers), (id, HashSet::from([id])));
 
     for port in [81, 82] {
         model.apply(&add(&format!("tcp/192.0.2.1:{port}"))).expect("there is room");
@@ -255,7 +264,7 @@ fn a_batch_that_fails_changes_nothing() {
 
     let change = model.apply_all(&[lift, add("tcp/192.0.2.2:80")]).expect("right");
     assert!(change.publish && change.zeroed_services.len() == 1);
-    assert!(!overloaded.load(Relaxed));
+    assert!(!web(&model).servers[0].overloaded.load(Relaxed));
 }
 
 #[test]
@@ -268,4 +277,29 @@ fn zero_leaves_a_timeout_as_it_is() {
     assert_eq!(model.settings(Settings::default()).tcp_fin.as_secs(), 5);
     let nothing = model.apply(&Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 0, udp: 0 })).expect("right");
     assert_eq!(nothing, Change::default());
+}
+
+#[test]
+fn servers_added_in_one_batch_stand_as_if_added_one_by_one() {
+    let servers = ["10.0.0.3:8080", A, "10.0.0.4:8080", B];
+    let commands: Vec<_> = servers.iter().map(|server| add_server(WEB, server)).collect();
+    let mut model = with_servers(&[A]);
+    let (mut failed, version) = (Vec::new(), web(&model).version);
+    let change = model.apply_each(&commands, |index, error| {
+        failed.push((index, error.error));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(failed, [(1, ErrorKind::ServerExists), (3, ErrorKind::Full)]);
+    let there: Vec<_> = web(&model).servers.iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(there, ["10.0.0.4", "10.0.0.3", "10.0.0.1"]);
+    assert!(change.publish && change.zeroed_servers.len() == 2);
+    assert_eq!(web(&model).version, version + 1, "built once");
+}
+
+#[test]
+fn what_is_zeroed_often_is_noted_once() {
+    let mut model = with_servers(&[A, B]);
+    let zero = vec![Command::Zero { service: None }; 1000];
+    let change = model.apply_all(&zero).expect("right");
+    assert_eq!((change.zeroed_services.len(), change.zeroed_servers.len()), (1, 2));
 }

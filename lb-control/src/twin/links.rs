@@ -145,7 +145,7 @@ impl Links {
             port: port.id,
             vlan,
             mac: link.mac.unwrap_or_default(),
-            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX).min(port.mtu),
             outside: port.outside,
             ipv4: source_ipv4(addresses),
             ipv6: source_ipv6(addresses),
@@ -308,7 +308,8 @@ mod tests {
     }
 
     fn ports() -> Vec<TwinPort> {
-        let port = |name: &str, id, outside| TwinPort { name: name.to_owned(), id: PortId(id), outside };
+        let port =
+            |name: &str, id, outside| TwinPort { name: name.to_owned(), id: PortId(id), outside, mtu: 9000 };
         vec![port("wan", 0, true), port("lan", 1, false)]
     }
 
@@ -362,12 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn mac_and_mtu_are_the_links() {
+    fn mac_and_mtu_are_the_links_but_no_packet_is_longer_than_the_port_takes() {
         let mut links = Links::default();
-        links.apply_link(&link(10, "wan", [LinkAttribute::Mtu(65_536)]));
-        let (interfaces, _) = links.interfaces(&ports());
-        let wan = interfaces.get(InterfaceId(0)).expect("it is there");
-        assert_eq!((wan.mac, wan.mtu), ([2, 0, 0, 0, 0, 10], u16::MAX));
+        for (of_link, expected) in [(1400, 1400), (65_536, 9000)] {
+            links.apply_link(&link(10, "wan", [LinkAttribute::Mtu(of_link)]));
+            let (interfaces, _) = links.interfaces(&ports());
+            let wan = interfaces.get(InterfaceId(0)).expect("it is there");
+            assert_eq!((wan.mac, wan.mtu), ([2, 0, 0, 0, 0, 10], expected));
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct TwinPort {
     pub name: String,
     pub id: PortId,
     pub outside: bool,
+    /// Of the device: longest IP packet, bytes. A larger MTU of the twin does not make it take more.
+    pub mtu: u16,
 }
 
 /// What Linux has now. The three belong together: routes and neighbours name interfaces by their place in `interfaces`.

@@ -100,7 +100,7 @@ impl Drop for Far {
 }
 
 fn port(name: &str, number: u16) -> TwinPort {
-    TwinPort { name: name.to_owned(), id: PortId(number), outside: number == 0 }
+    TwinPort { name: name.to_owned(), id: PortId(number), outside: number == 0, mtu: 9000 }
 }
 
 fn ip(text: &str) -> IpAddr {

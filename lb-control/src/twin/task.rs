@@ -446,9 +446,11 @@ impl Task {
             }
         }
         for &gone in old.iter().filter(|a| !addresses.contains(a)) {
-            setup::remove_address(&mut self.requests, index, gone)
-                .await
-                .map_err(|source| TwinError::address(&name, gone, &source))?;
+            if let Err(source) = setup::remove_address(&mut self.requests, index, gone).await {
+                undo.run(&mut self.requests).await;
+                return Err(TwinError::address(&name, gone, &source));
+            }
+            undo.removed.push(gone);
         }
         self.configured.insert(port, addresses);
         Ok(())

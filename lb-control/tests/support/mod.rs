@@ -10,6 +10,7 @@ use lb_control::compile::Network;
 use lb_control::config::{Config, PortAddress};
 use lb_control::daemon::{Control, Host};
 use lb_control::plane::{Plane, PortState};
+use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::PortId;
 use lb_core::path::FlowView;
@@ -29,6 +30,10 @@ impl Plane for Quiet {
         self.workers[0].turns.generation.set(tables.generation.into());
     }
 
+    fn all_use(&self, generation: u32) -> bool {
+        self.counters().iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }
@@ -46,18 +51,33 @@ impl Plane for Quiet {
         None
     }
 
+    fn buffers_in_use(&self) -> u32 {
+        77
+    }
+
     fn cycles_per_second(&self) -> u64 {
         2_000_000_000
     }
 }
 
 /// A host whose addresses nobody changes.
-struct Untouched;
+#[derive(Default)]
+struct Untouched {
+    counters: TwinCounters,
+}
 
 impl Host for Untouched {
     fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
 
     fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn counters(&self) -> &TwinCounters {
+        &self.counters
+    }
 }
 
 /// The daemon's control plane and API, on a socket in a directory of its own. It ends with this value.
@@ -82,7 +102,7 @@ impl Daemon {
         let config = Config::parse(config).unwrap_or_else(|errors| panic!("{errors:?}"));
         let servers = config.dataplane.max_servers as usize;
         let plane = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))], flows });
-        let host = Box::new(Untouched);
+        let host = Box::new(Untouched::default());
         let control =
             Control::start(config, PathBuf::from("lb.toml"), plane.clone(), host, &Network::default())
                 .unwrap_or_else(|error| panic!("{error}"));

@@ -3,6 +3,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_conn.c` and `ip_vs_ctl.c`, and recorded picks.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::tables::Server;
@@ -29,13 +30,15 @@ impl Server {
         }
     }
 
-    /// It was edited; `old_upper` is the upper threshold that it had. Runs in the control plane.
+    /// It was edited; `old_upper` is the upper threshold that it had. Runs in the control plane, before the server is
+    /// published. A higher limit, or none, lets connections in again at once (`__ip_vs_update_dest`): by a new
+    /// flag, as a worker with the tables of before may still set the old one.
     ///
     /// A server that is added again gets a new flag instead: nothing would clear the old one if its connections
     /// ended while it was away. If they did not, it is set at the first connection that it gets.
-    pub fn after_edit(&self, old_upper: u32) {
+    pub fn after_edit(&mut self, old_upper: u32) {
         if self.upper_threshold == 0 || self.upper_threshold > old_upper {
-            self.overloaded.store(false, Relaxed);
+            self.overloaded = Arc::default();
         }
     }
 }
@@ -83,9 +86,11 @@ mod tests {
     #[test]
     fn an_edit_frees_a_full_server_when_it_raises_or_lifts_the_upper_threshold() {
         for (new, is_free) in [(9, true), (0, true), (8, false), (2, false)] {
-            let edited = server(new, 0);
-            edited.overloaded.store(true, Relaxed);
+            let before = server(8, 0);
+            before.after_bind(8);
+            let mut edited = Server { upper_threshold: new, ..before.clone() };
             edited.after_edit(8);
+            before.after_bind(8);
             assert_eq!(edited.takes_new(), is_free, "to {new}");
         }
     }

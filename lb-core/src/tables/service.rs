@@ -63,7 +63,7 @@ pub struct Server {
     /// New connections again below this many; 0: below three quarters of `upper_threshold`.
     pub lower_threshold: u32,
     /// Set at `upper_threshold`, cleared at `lower_threshold`, by the workers; outlives the snapshot. New when the
-    /// server is added (again).
+    /// server is added (again), and when an edit lets connections in again.
     pub overloaded: Arc<AtomicBool>,
 }
 

@@ -100,7 +100,7 @@ impl Model {
     fn server(&mut self, key: ServiceKey, options: &Options<'_>) -> Server {
         let address = options.address("-r");
         let before = self.known.get(&(key, address));
-        let server = Server {
+        let mut server = Server {
             id: before.map_or(ServerId(self.known.len() as u32), |before| before.id),
             address: address.ip(),
             port: address.port(),

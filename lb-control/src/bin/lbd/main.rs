@@ -14,9 +14,12 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use lb_control::config::Config;
-use lb_control::daemon::{self, Setup, Socket, StartProblem};
+use lb_control::daemon::{self, Life, Setup, Socket, StartProblem};
 
 use plane::Dpdk;
+
+/// A list of connections may go on for so long after nobody reads it any more.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
 
 /// Layer-4 load balancer: IPVS-style virtual services on DPDK poll-mode workers.
 ///
@@ -79,6 +82,8 @@ fn check(arguments: &Arguments) -> Result<(), StartProblem> {
 fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let config = load(&arguments)?;
     log_to_stderr();
+    // From here on a signal does not end the process but asks it to: there will be traces to clean up.
+    let mut life = Life::begin()?;
     // What another daemon may hold comes before anything that takes long or leaves traces.
     let (socket, unix) = Socket::listen(&config.api.socket)?;
     let http = config.api.http.map(daemon::listen_http).transpose()?;
@@ -93,19 +98,35 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     );
     plane.log_ports();
     daemon::leave_to_workers(&config.dataplane.workers);
-    let result =
-        daemon::run(Setup { config, config_path: arguments.config, unix, http, began }, plane.clone());
+    let result = if life.was_told_to_stop() {
+        Ok(())
+    } else {
+        life.run(Setup { config, config_path: arguments.config, unix, http, began }, plane.clone())
+    };
     let stopping = Instant::now();
-    match Arc::try_unwrap(plane) {
-        Ok(plane) => plane.stop(),
-        // A thread that still lists connections has it: the process ends all the same.
-        Err(_) => warn!("a request was still under way"),
-    }
+    stop(plane);
     drop(socket);
     if result.is_ok() {
         info!(after_ms = stopping.elapsed().as_millis() as u64, "stopped");
     }
     result
+}
+
+/// Ends the data plane, once the threads that still list connections have let go of it.
+fn stop(mut plane: Arc<Dpdk>) {
+    let deadline = Instant::now() + LAST_REQUESTS;
+    loop {
+        plane = match Arc::try_unwrap(plane) {
+            Ok(plane) => return plane.stop(),
+            Err(plane) => plane,
+        };
+        if Instant::now() > deadline {
+            // The process ends all the same, and the kernel takes back what it lent.
+            warn!("a request is still under way: the ports are not closed in order");
+            return;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Does `work`; when it takes longer than a second the log says what is going on.

@@ -85,8 +85,8 @@ impl Plane for Dpdk {
         self.dataplane.publish(tables);
     }
 
-    fn collect(&self) {
-        self.dataplane.collect();
+    fn all_use(&self, generation: u32) -> bool {
+        self.dataplane.generation_everywhere(generation)
     }
 
     fn counters(&self) -> &[Arc<WorkerCounters>] {
@@ -96,6 +96,7 @@ impl Plane for Dpdk {
     fn ports(&self) -> Vec<PortState> {
         let state = |index: usize| {
             let stats = self.dataplane.port_stats(PortId(index as u16)).unwrap_or_default();
+            let twin = self.dataplane.twin_troubles(PortId(index as u16)).unwrap_or_default();
             PortState {
                 mac: self.dataplane.ports()[index].mac,
                 link_up: stats.link.starts_with("Link up"),
@@ -103,6 +104,8 @@ impl Plane for Dpdk {
                 rx_missed: stats.rx_missed + stats.rx_no_buffer,
                 rx_errors: stats.rx_errors,
                 tx_errors: stats.tx_errors,
+                twin_refused: twin.refused + twin.too_long,
+                twin_waits: twin.no_buffer,
             }
         };
         (0..self.ports).map(state).collect()
@@ -116,6 +119,10 @@ impl Plane for Dpdk {
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         self.dataplane.resolve_requests().pop()
+    }
+
+    fn buffers_in_use(&self) -> u32 {
+        self.dataplane.buffers_in_use()
     }
 
     fn cycles_per_second(&self) -> u64 {
