@@ -178,7 +178,7 @@ impl<P: Packet> Path<P> {
 
     /// Takes a burst from a port.
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
-        let mut seen = ArrayVec::from([Seen::NOTHING; BURST]);
+        let mut seen = ArrayVec::new();
         self.parse(burst, &mut seen);
         if self.counters.len() > 1 || seen.iter().any(|seen| seen.headers.fragment != Fragment::None) {
             self.steer(burst, &mut seen, now, io);
@@ -201,7 +201,7 @@ impl<P: Packet> Path<P> {
             burst.push(packet);
             steers.push(steer);
         }
-        let mut seen = ArrayVec::from([Seen::NOTHING; BURST]);
+        let mut seen = ArrayVec::new();
         self.parse(&burst, &mut seen);
         self.join_handed_over(&mut burst, &mut seen, &steers, now, io);
         self.look_up(&mut seen);
@@ -215,10 +215,11 @@ impl<P: Packet> Path<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        all.truncate(burst.len());
         // A burst comes from one port, but for one that was handed over.
         let (mut port, mut mac) = (PortId(u16::MAX), None);
-        for (packet, seen) in burst.iter().zip(all.iter_mut()) {
+        for packet in burst {
+            all.push(Seen::NOTHING);
+            let Some(seen) = all.last_mut() else { return };
             if packet.port() != port {
                 port = packet.port();
                 mac = self.own_mac(port);
