@@ -102,7 +102,13 @@ pub const PORT: Section = Section {
             "\"address/length\"",
             "put on the twin, as `ip addr add` does",
         ),
-        key("outside", "boolean", "false", "true, false", "clients are out there; several ports may be"),
+        key(
+            "outside",
+            "boolean",
+            "false",
+            "true, false",
+            "clients are out there; several ports may be. For the steering that a NIC does, which is not built yet: the hand-over between workers needs no hint",
+        ),
         key("mtu", "integer", "1500", "576..=9000", "longest IP packet, bytes"),
     ],
 };
