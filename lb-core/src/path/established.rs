@@ -15,9 +15,7 @@ use crate::packet::Packet;
 use crate::tables::{Protocol, Reachability, Way};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
-
-/// SYN, of the TCP flags.
-const SYN: u8 = 2;
+use crate::wire::tcp::SYN;
 
 impl<P: Packet> Path<P> {
     #[inline(always)]

@@ -16,9 +16,7 @@ use crate::packet::Packet;
 use crate::tables::{Protocol, ServiceKey};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
-
-const SYN: u8 = 2;
-const RST: u8 = 4;
+use crate::wire::tcp::{RST, SYN};
 
 /// Where an FTP server's data connections come from. The kernel's IPVS schedules none from there, of TCP or UDP, lest a
 /// real server's own active data connection is taken for a client's.

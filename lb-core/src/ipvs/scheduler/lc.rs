@@ -3,7 +3,8 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_lc.c`, and recorded picks.
 
-use super::{Change, Loads, Request};
+pub(super) use super::Nothing as Compiled;
+use super::{Loads, Request};
 use crate::ids::ServerId;
 use crate::tables::Service;
 
@@ -13,15 +14,6 @@ use crate::tables::Service;
 pub(super) fn load(loads: &impl Loads, server: ServerId) -> u64 {
     let active = loads.active(server);
     active * 256 + active + loads.inactive(server)
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Compiled;
-
-impl Compiled {
-    pub(super) fn new(_: Option<&Compiled>, _: &Change<'_>) -> Compiled {
-        Compiled
-    }
 }
 
 #[derive(Clone, Debug)]

@@ -69,6 +69,16 @@ impl<'a> Change<'a> {
     }
 }
 
+/// `Compiled` of a scheduler for which the control plane makes nothing.
+#[derive(Clone, Debug)]
+struct Nothing;
+
+impl Nothing {
+    fn new(_: Option<&Nothing>, _: &Change<'_>) -> Nothing {
+        Nothing
+    }
+}
+
 macro_rules! schedulers {
     ($($(#[$doc:meta])* $module:ident: $kind:ident,)*) => {
         $(mod $module;)*

@@ -3,17 +3,9 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_wlc.c`, and recorded picks.
 
 use super::lc::load;
-use super::{Change, Loads, Request};
+pub(super) use super::Nothing as Compiled;
+use super::{Loads, Request};
 use crate::tables::Service;
-
-#[derive(Clone, Debug)]
-pub(super) struct Compiled;
-
-impl Compiled {
-    pub(super) fn new(_: Option<&Compiled>, _: &Change<'_>) -> Compiled {
-        Compiled
-    }
-}
 
 #[derive(Clone, Debug)]
 pub(super) struct State;
