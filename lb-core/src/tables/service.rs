@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use hashbrown::{HashMap, HashSet};
 
 use crate::ids::{ServerId, ServiceId};
-use crate::ipvs::{SchedulerKind, scheduler};
+use crate::ipvs::SchedulerKind;
+use crate::ipvs::scheduler::{self, Scheduler, SchedulerFlags};
 
 /// An IP protocol number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -72,6 +73,7 @@ pub struct Service {
     pub id: ServiceId,
     pub key: ServiceKey,
     pub scheduler: SchedulerKind,
+    pub scheduler_flags: SchedulerFlags,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
     /// Grows whenever a server is added, removed or edited (also when the edit changes nothing), or the scheduler is
@@ -99,12 +101,18 @@ impl Service {
         old: Option<&Service>,
         id: ServiceId,
         key: ServiceKey,
-        scheduler: SchedulerKind,
+        scheduler: impl Into<Scheduler>,
         servers: Vec<Server>,
         version: u32,
     ) -> Service {
-        let compiled = scheduler::Compiled::new(old, scheduler, &servers, version);
-        Service { id, key, scheduler, servers, version, compiled }
+        let Scheduler { kind, flags } = scheduler.into();
+        let compiled = scheduler::Compiled::new(old, kind, &servers, version);
+        Service { id, key, scheduler: kind, scheduler_flags: flags, servers, version, compiled }
+    }
+
+    /// The scheduler with its flags.
+    pub fn scheduler(&self) -> Scheduler {
+        Scheduler { kind: self.scheduler, flags: self.scheduler_flags }
     }
 
     pub(crate) fn compiled(&self) -> &scheduler::Compiled {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Services, Settings};
 use lb_core::time::Timeout;
 
@@ -52,11 +53,11 @@ impl Model {
             command => {
                 let old = old.unwrap_or_else(|| panic!("{line}: there is no such service"));
                 let (mut servers, mut scheduler, mut version) =
-                    (old.servers.clone(), old.scheduler, self.version);
+                    (old.servers.clone(), old.scheduler(), self.version);
                 match command {
                     "-E" => {
                         scheduler = options.scheduler();
-                        if scheduler == old.scheduler {
+                        if scheduler.kind == old.scheduler {
                             version = old.version;
                         }
                     }
@@ -137,6 +138,11 @@ impl<'a> Options<'a> {
     }
 
     fn service(&self) -> ServiceKey {
+        if let Some(mark) = self.values.get("-f") {
+            // Marks are not matched here: any key of its own does.
+            let address = std::net::Ipv4Addr::from(mark.parse::<u32>().expect(self.line)).into();
+            return ServiceKey { protocol: Protocol::TCP, address, port: 0 };
+        }
         let (protocol, option) =
             if self.values.contains_key("-t") { (Protocol::TCP, "-t") } else { (Protocol::UDP, "-u") };
         let address = self.address(option);
@@ -151,7 +157,9 @@ impl<'a> Options<'a> {
         self.values.get(option).map_or(default, |value| value.parse().expect(self.line))
     }
 
-    fn scheduler(&self) -> SchedulerKind {
-        SchedulerKind::from_name(self.values["-s"]).expect(self.line)
+    fn scheduler(&self) -> Scheduler {
+        let has = |flag| self.values.get("-b").is_some_and(|flags| flags.contains(flag));
+        let kind = SchedulerKind::from_name(self.values["-s"]).expect(self.line);
+        Scheduler { kind, flags: SchedulerFlags { fallback: has("fallback"), port: has("port") } }
     }
 }

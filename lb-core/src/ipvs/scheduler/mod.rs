@@ -23,6 +23,28 @@ use hashbrown::HashSet;
 use crate::ids::{ServerId, ServiceId};
 use crate::tables::{Server, Service};
 
+/// A scheduler and what it is told (`ipvsadm -s … -b …`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scheduler {
+    pub kind: SchedulerKind,
+    pub flags: SchedulerFlags,
+}
+
+/// Flags of sh and mh; others do not look at them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SchedulerFlags {
+    /// When the server is quiesced or overloaded, another one is looked for (`sh-fallback`, `mh-fallback`).
+    pub fallback: bool,
+    /// The client's port is hashed too (`sh-port`, `mh-port`).
+    pub port: bool,
+}
+
+impl From<SchedulerKind> for Scheduler {
+    fn from(kind: SchedulerKind) -> Scheduler {
+        Scheduler { kind, flags: SchedulerFlags::default() }
+    }
+}
+
 /// Active and inactive connections of a real server, over all workers.
 pub trait Loads {
     fn active(&self, server: ServerId) -> u64;
@@ -162,6 +184,20 @@ schedulers! {
     lc: Lc,
     /// Weighted least connections.
     wlc: Wlc,
+    /// Destination hashing.
+    dh: Dh,
+    /// Source hashing.
+    sh: Sh,
+    /// Shortest expected delay.
+    sed: Sed,
+    /// Never queue.
+    nq: Nq,
+    /// Weighted failover.
+    fo: Fo,
+    /// Weighted overflow.
+    ovf: Ovf,
+    /// Maglev hashing.
+    mh: Mh,
 }
 
 impl SchedulerKind {
@@ -249,6 +285,14 @@ impl States {
     pub fn get_mut(&mut self, service: ServiceId) -> Option<&mut State> {
         self.0.get_mut(service.index())
     }
+}
+
+/// The greatest common divisor; of 0 and a number, that number.
+fn gcd(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// True when this version came after `other`; versions wrap.

@@ -5,7 +5,7 @@
 use super::lc::load;
 pub(super) use super::Nothing as Compiled;
 use super::{Loads, Request};
-use crate::tables::Service;
+use crate::tables::{Server, Service};
 
 #[derive(Clone, Debug)]
 pub(super) struct State;
@@ -25,17 +25,23 @@ impl State {
         loads: &impl Loads,
         _: &Request,
     ) -> Option<usize> {
-        let mut best: Option<(usize, u64, u32)> = None;
-        for (index, server) in service.servers.iter().enumerate().filter(|(_, server)| server.takes_new()) {
-            let load = load(loads, server.id);
-            // load / weight < best load / best weight, without a division.
-            let is_less = best.is_none_or(|(_, best_load, best_weight)| {
-                u128::from(best_load) * u128::from(server.weight) > u128::from(load) * u128::from(best_weight)
-            });
-            if is_less {
-                best = Some((index, load, server.weight));
-            }
-        }
-        Some(best?.0)
+        least_for_weight(service, |server| load(loads, server.id))
     }
+}
+
+/// The server that takes new connections with the least `cost` for its weight, of several the first in the list.
+#[inline]
+pub(super) fn least_for_weight(service: &Service, cost: impl Fn(&Server) -> u64) -> Option<usize> {
+    let mut best: Option<(usize, u64, u32)> = None;
+    for (index, server) in service.servers.iter().enumerate().filter(|(_, server)| server.takes_new()) {
+        let cost = cost(server);
+        // cost / weight < best cost / best weight, without a division.
+        let is_less = best.is_none_or(|(_, best_cost, best_weight)| {
+            u128::from(best_cost) * u128::from(server.weight) > u128::from(cost) * u128::from(best_weight)
+        });
+        if is_less {
+            best = Some((index, cost, server.weight));
+        }
+    }
+    Some(best?.0)
 }

@@ -11,7 +11,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_wrr.c`, and recorded picks.
 
-use super::{Change, Loads, Request, is_newer, push_bounded};
+use super::{Change, Loads, Request, gcd, is_newer, push_bounded};
 use crate::tables::{Server, Service};
 
 /// What a list of servers says about levels.
@@ -54,13 +54,6 @@ impl Levels {
             level
         }
     }
-}
-
-fn gcd(mut a: u32, mut b: u32) -> u32 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
 
 #[derive(Clone, Debug)]

@@ -1,0 +1,44 @@
+//! dh, destination hashing: the address that the client asked for names the real server. Of use to services by firewall mark
+//! before caches. Weights other than 0 do not matter.
+//!
+//! 256 buckets are dealt out to the servers one by one, in the order of the list. A bucket whose server is quiesced or
+//! overloaded refuses. Stateless: all workers pick the same.
+//!
+//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_dh.c`, and recorded picks.
+
+use super::sh::{bucket, deal, fold};
+use super::{Change, Loads, Request};
+use crate::tables::{Server, Service};
+
+/// Indices into the list of servers; empty without servers.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled(Box<[u32]>);
+
+impl Compiled {
+    pub(super) fn new(_: Option<&Compiled>, change: &Change<'_>) -> Compiled {
+        Compiled(deal(change.servers, |_| 1))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct State;
+
+impl State {
+    pub(super) fn new(_: &Compiled) -> State {
+        State
+    }
+
+    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
+
+    #[inline]
+    pub(super) fn pick(
+        &mut self,
+        compiled: &Compiled,
+        service: &Service,
+        _: &impl Loads,
+        request: &Request,
+    ) -> Option<usize> {
+        let index = *compiled.0.get(bucket(fold(request.virtual_.0)))? as usize;
+        service.servers.get(index).is_some_and(Server::takes_new).then_some(index)
+    }
+}
