@@ -21,7 +21,7 @@ use check::{
 };
 use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
-use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
 use lb_core::time::Timeout;
 
@@ -297,11 +297,15 @@ impl Model {
     fn edit_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
         let Some(entry) = self.entry(&spec.service) else { return Err(no_such_service(&spec.service)) };
         let scheduler = check_service(spec)?;
-        if scheduler == entry.service.scheduler {
+        if scheduler == entry.service.scheduler() {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
         }
-        self.change(&spec.service, scheduler, |_| ());
+        if scheduler.kind == entry.service.scheduler {
+            self.set_flags(&spec.service, scheduler.flags);
+        } else {
+            self.change(&spec.service, scheduler, |_| ());
+        }
         Ok(Change { publish: true, ..Change::default() })
     }
 
@@ -358,7 +362,7 @@ impl Model {
         }
         if !added.is_empty() {
             change.publish = true;
-            self.change(address, service.scheduler, |servers| {
+            self.change(address, service.scheduler(), |servers| {
                 servers.splice(..0, added.into_iter().rev());
             });
         }
@@ -419,7 +423,7 @@ impl Model {
         };
         check_server(address, spec)?;
         let (old_upper, scheduler) =
-            (entry.service.servers[position].upper_threshold, entry.service.scheduler);
+            (entry.service.servers[position].upper_threshold, entry.service.scheduler());
         self.change(address, scheduler, |servers| {
             let server = &mut servers[position];
             server.weight = spec.weight;
@@ -436,7 +440,7 @@ impl Model {
             return Err(no_such_server(address, server));
         };
         let (service, incarnation) = (entry.service.clone(), entry.incarnation);
-        self.change(address, service.scheduler, |servers| drop(servers.remove(position)));
+        self.change(address, service.scheduler(), |servers| drop(servers.remove(position)));
         self.throw_away(service.key, &service.servers[position], incarnation);
         Ok(Change { publish: true, ..Change::default() })
     }
@@ -482,7 +486,7 @@ impl Model {
     fn change(
         &mut self,
         address: &ServiceAddress,
-        scheduler: SchedulerKind,
+        scheduler: Scheduler,
         edit: impl FnOnce(&mut Vec<Server>),
     ) {
         let version = self.new_version();
@@ -493,6 +497,16 @@ impl Model {
             edit(&mut servers);
             let new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
             entry.service = Arc::new(new);
+        }
+    }
+
+    /// Flags alone change nothing of what the scheduler has made or remembers.
+    fn set_flags(&mut self, address: &ServiceAddress, flags: SchedulerFlags) {
+        let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
+        if let Some(entry) = entry {
+            let mut service = Service::clone(&entry.service);
+            service.scheduler_flags = flags;
+            entry.service = Arc::new(service);
         }
     }
 
@@ -527,7 +541,9 @@ pub fn address(key: &ServiceKey) -> ServiceAddress {
 
 /// What a command would have to say to make this service.
 pub fn service_spec(service: &Service) -> ServiceSpec {
-    ServiceSpec::new(address(&service.key), service.scheduler.name())
+    let mut spec = ServiceSpec::new(address(&service.key), service.scheduler.name());
+    spec.scheduler_flags = service.scheduler_flags.names(service.scheduler).map(str::to_owned).collect();
+    spec
 }
 
 /// What a command would have to say to make this real server.

@@ -173,8 +173,15 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "scheduler",
             "string",
             "\"wlc\"",
-            "\"rr\", \"wrr\", \"lc\", \"wlc\"; the others of IPVS are not built yet",
+            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\"; \"lblc\", \"lblcr\", \"twos\" are not built yet",
             "which real server gets a new connection",
+        ),
+        key(
+            "scheduler_flags",
+            "list of strings",
+            "[]",
+            "\"sh-port\", \"sh-fallback\"; \"mh-port\", \"mh-fallback\"",
+            "hash the client's port too; try other servers when the one that is meant takes none",
         ),
         key(
             "persistence",

@@ -8,6 +8,7 @@ use std::fmt::{self, Debug};
 
 use hashbrown::HashMap;
 
+use lb_core::ipvs::scheduler::Scheduler;
 use lb_core::tables::{Forward, Service};
 
 use super::{Config, PortAddress, RealServer, VirtualService};
@@ -94,15 +95,23 @@ impl Reload {
 /// Makes a service that the file did not name, or that is not there any more.
 fn add_service(commands: &mut Vec<Command>, wanted: &VirtualService, model: &Model) {
     let address = model::address(&wanted.key);
-    let spec = ServiceSpec::new(address, wanted.scheduler.name());
+    let spec = service_spec(wanted);
     let running = model.find(&address);
     match running {
         None => commands.push(Command::AddService(spec)),
-        Some(service) if service.scheduler != wanted.scheduler => commands.push(Command::EditService(spec)),
+        Some(service) if service.scheduler() != wanted.scheduler => commands.push(Command::EditService(spec)),
         Some(_) => {}
     }
     for server in &wanted.servers {
         put_server(commands, address, None, server, running.map(|service| &**service));
+    }
+}
+
+fn service_spec(service: &VirtualService) -> ServiceSpec {
+    let Scheduler { kind, flags } = service.scheduler;
+    ServiceSpec {
+        scheduler_flags: flags.names(kind).map(str::to_owned).collect(),
+        ..ServiceSpec::new(model::address(&service.key), kind.name())
     }
 }
 
@@ -113,8 +122,8 @@ fn change_service(
     running: &Service,
 ) {
     let address = model::address(&new.key);
-    if old.scheduler != new.scheduler && running.scheduler != new.scheduler {
-        commands.push(Command::EditService(ServiceSpec::new(address, new.scheduler.name())));
+    if old.scheduler != new.scheduler && running.scheduler() != new.scheduler {
+        commands.push(Command::EditService(service_spec(new)));
     }
     let before: HashMap<_, _> = old.servers.iter().map(|server| (server.address, server)).collect();
     let after: HashMap<_, _> = new.servers.iter().map(|server| (server.address, server)).collect();

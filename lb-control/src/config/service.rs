@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use toml::de::DeTable;
 
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{Forward, Protocol, ServiceKey};
 
 use super::read::{Errors, Found, Table};
@@ -13,7 +14,7 @@ use super::{keys, sections};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VirtualService {
     pub key: ServiceKey,
-    pub scheduler: SchedulerKind,
+    pub scheduler: Scheduler,
     /// In the file's order: the one that is added first stands first. Each address once.
     pub servers: Vec<RealServer>,
 }
@@ -31,7 +32,7 @@ pub struct RealServer {
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
 const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
-const SCHEDULERS_NOT_BUILT: &[&str] = &["sh", "mh", "dh", "sed", "nq", "fo", "ovf", "lblc", "lblcr", "twos"];
+const SCHEDULERS_NOT_BUILT: &[&str] = &["lblc", "lblcr", "twos"];
 const FORWARDS: &[(&str, Forward)] = &[("masq", Forward::Masq)];
 const FORWARDS_NOT_BUILT: &[&str] = &["direct", "tunnel", "fullnat"];
 const MAX_WEIGHT: u32 = 65_535;
@@ -53,6 +54,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         let scheduler = table
             .choice(errors, "scheduler", &schedulers, SCHEDULERS_NOT_BUILT)
             .unwrap_or(SchedulerKind::Wlc);
+        let flags = scheduler_flags(errors, &table, scheduler);
         let address = match (table.get("fwmark"), table.get("address")) {
             (Some(_), None) => None,
             _ => table.required_string(errors, "address"),
@@ -68,9 +70,20 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             table.error(errors, &address.at, "address", text);
         }
         let servers = servers(errors, &table, Some(address.value));
-        services.push(VirtualService { key, scheduler, servers });
+        services.push(VirtualService { key, scheduler: Scheduler { kind: scheduler, flags }, servers });
     }
     services
+}
+
+fn scheduler_flags(errors: &mut Errors<'_>, table: &Table<'_>, kind: SchedulerKind) -> SchedulerFlags {
+    let typed = table.strings(errors, "scheduler_flags");
+    for flag in &typed {
+        if SchedulerFlags::from_names(kind, [flag.value]).is_err() {
+            let text = format!("\"{}\" is no flag of scheduler {}", flag.value, kind.name());
+            table.error(errors, &flag.at, "scheduler_flags", text);
+        }
+    }
+    SchedulerFlags::from_names(kind, typed.iter().map(|flag| flag.value)).unwrap_or_default()
 }
 
 fn service_address(

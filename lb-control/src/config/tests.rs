@@ -90,7 +90,7 @@ fn the_documented_example_is_read_as_written() {
     assert!(!settings.forwarding);
     let service = &config.services[0];
     assert_eq!((service.key.protocol, service.key.port), (Protocol::UDP, 80));
-    assert_eq!(service.scheduler, SchedulerKind::Wrr);
+    assert_eq!(service.scheduler, SchedulerKind::Wrr.into());
     let first = service.servers[0];
     assert_eq!((first.weight, first.upper_threshold, first.lower_threshold), (5, 9, 3));
     assert_eq!(service.servers[1].address, "10.0.0.12:80".parse().unwrap(), "the service's port");
@@ -170,7 +170,8 @@ fn what_is_not_built_yet_is_refused_by_name() {
         errors_with(
             r#"[[virtual_service]]
 address = "192.0.2.10:80"
-scheduler = "sh"
+scheduler = "lblc"
+scheduler_flags = ["sh-port", "flag-1"]
 protocol = "sctp"
 persistence = 300
 real_servers = [{ address = "10.0.0.11:8080", forward = "direct" }]
@@ -179,12 +180,14 @@ fwmark = 7
 "#
         ),
         [
-            "line 10: virtual_service 192.0.2.10:80: scheduler: \"sh\" is not built yet; allowed: \"rr\", \"wrr\", \"lc\", \"wlc\"",
-            "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
-            "line 12: virtual_service 192.0.2.10:80: persistence: not built yet",
-            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
+            "line 10: virtual_service 192.0.2.10:80: scheduler: \"lblc\" is not built yet; allowed: \"rr\", \"wrr\", \"lc\", \"wlc\", \
+             \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\"",
+            "line 11: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
+            "line 12: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
+            "line 13: virtual_service 192.0.2.10:80: persistence: not built yet",
+            "line 14: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
              allowed: \"masq\"",
-            "line 15: virtual_service number 2: fwmark: not built yet",
+            "line 16: virtual_service number 2: fwmark: not built yet",
         ]
     );
 }

@@ -3,17 +3,18 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 
 use super::{MAX_WEIGHT, key};
 use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
 
 /// Schedulers of the kernel that are still to come; other names are unknown to it as well.
-const SCHEDULERS_TO_COME: &[&str] = &["sed", "nq", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "mh"];
+const SCHEDULERS_TO_COME: &[&str] = &["lblc", "lblcr"];
 /// The kernel's only persistence engine.
 const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
 
 /// Everything about a service but whether it exists.
-pub(super) fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBody> {
+pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> {
     let service = &spec.service;
     let scheduler = SchedulerKind::from_name(&spec.scheduler);
     let to_come = SCHEDULERS_TO_COME.contains(&spec.scheduler.as_str());
@@ -36,7 +37,14 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBo
         return Err(not_built_service(service));
     }
     let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
-    let Some(scheduler) = scheduler else { return not_built(format!("scheduler {}", spec.scheduler)) };
+    let Some(kind) = scheduler else { return not_built(format!("scheduler {}", spec.scheduler)) };
+    let flags = SchedulerFlags::from_names(kind, spec.scheduler_flags.iter().map(String::as_str)).map_err(
+        |flag| {
+            let message =
+                format!("virtual service {service}: scheduler {} has no flag {flag:?}", kind.name());
+            ErrorBody::new(ErrorKind::InvalidOperation, message)
+        },
+    )?;
     if let Some(engine) = &spec.persistence_engine {
         return not_built(format!("persistence engine {engine}"));
     }
@@ -46,14 +54,11 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<SchedulerKind, ErrorBo
     if spec.one_packet {
         return not_built("one-packet scheduling".to_owned());
     }
-    if !spec.scheduler_flags.is_empty() {
-        return not_built(format!("scheduler flags {}", spec.scheduler_flags.join(",")));
-    }
     if service.port() == 0 {
         let message = format!("virtual service {service}: port 0 is for persistent services only");
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
-    Ok(scheduler)
+    Ok(Scheduler { kind, flags })
 }
 
 pub(super) fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {

@@ -158,8 +158,8 @@ impl<'a> Options<'a> {
     }
 
     fn scheduler(&self) -> Scheduler {
-        let has = |flag| self.values.get("-b").is_some_and(|flags| flags.contains(flag));
         let kind = SchedulerKind::from_name(self.values["-s"]).expect(self.line);
-        Scheduler { kind, flags: SchedulerFlags { fallback: has("fallback"), port: has("port") } }
+        let flags = self.values.get("-b").map_or(vec![], |flags| flags.split(',').collect());
+        Scheduler { kind, flags: SchedulerFlags::from_names(kind, flags).expect(self.line) }
     }
 }

@@ -138,7 +138,13 @@ pub(crate) const TABLE: &[Row] = &[
     value(Opt::FwMark, Some('f'), "fwmark-service", "MARK", "a service by firewall mark (not built yet)"),
     flag(Opt::Ipv6, Some('6'), "ipv6", "the firewall mark is for IPv6"),
     value(Opt::Scheduler, Some('s'), "scheduler", "NAME", "how connections are shared out; wlc if not given"),
-    value(Opt::SchedFlags, Some('b'), "sched-flags", "FLAGS", "flags of the scheduler (not built yet)"),
+    value(
+        Opt::SchedFlags,
+        Some('b'),
+        "sched-flags",
+        "FLAGS",
+        "flags of the scheduler: sh-port, sh-fallback, mh-port, mh-fallback",
+    ),
     value(Opt::PersistenceEngine, None, "pe", "NAME", "persistence engine (not built yet)"),
     Row {
         opt: Opt::Persistent,

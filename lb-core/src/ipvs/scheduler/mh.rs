@@ -61,7 +61,7 @@ fn shares(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, super::gcd).max(1);
     let greatest = weights.iter().max().copied().unwrap_or(0) / divisor;
     let shift = (u32::BITS - greatest.leading_zeros()).saturating_sub(SHARE_BITS);
-    let share = |&weight: &u32| if weight == 0 { 0 } else { (weight / divisor >> shift).max(1) };
+    let share = |&weight: &u32| if weight == 0 { 0 } else { ((weight / divisor) >> shift).max(1) };
     weights.iter().map(share).collect()
 }
 
@@ -110,7 +110,7 @@ impl State {
         request: &Request,
     ) -> Option<usize> {
         let flags = service.scheduler_flags;
-        let (address, port) = (request.client.0, if flags.port { request.client.1 } else { 0 });
+        let (address, port) = (request.client.0, if flags.port() { request.client.1 } else { 0 });
         let at = |offset| hash(KEYS[0], address, port, offset) % PLACES;
         let available = |place: u32| {
             let index = *compiled.places.get(place as usize)? as usize;
@@ -118,7 +118,7 @@ impl State {
         };
         let first = at(0);
         available(first).or_else(|| {
-            let tries = if flags.fallback { PLACES } else { 0 };
+            let tries = if flags.fallback() { PLACES } else { 0 };
             (0..tries).find_map(|offset| available(at((offset + first) % PLACES)))
         })
     }

@@ -30,13 +30,53 @@ pub struct Scheduler {
     pub flags: SchedulerFlags,
 }
 
-/// Flags of sh and mh; others do not look at them.
+/// Three flags that a scheduler may give a meaning to; sh and mh do to the first two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SchedulerFlags {
+pub struct SchedulerFlags(u8);
+
+impl SchedulerFlags {
+    const FALLBACK: u8 = 1;
+    const PORT: u8 = 2;
+    /// What any scheduler takes, whether or not it means something to it.
+    const PLAIN: [&'static str; 3] = ["flag-1", "flag-2", "flag-3"];
+
     /// When the server is quiesced or overloaded, another one is looked for (`sh-fallback`, `mh-fallback`).
-    pub fallback: bool,
+    #[inline]
+    pub fn fallback(self) -> bool {
+        self.0 & Self::FALLBACK != 0
+    }
+
     /// The client's port is hashed too (`sh-port`, `mh-port`).
-    pub port: bool,
+    #[inline]
+    pub fn port(self) -> bool {
+        self.0 & Self::PORT != 0
+    }
+
+    /// Flags by their names, in any order.
+    ///
+    /// # Errors
+    /// The first name that is none of `kind`'s.
+    pub fn from_names<'n>(
+        kind: SchedulerKind,
+        names: impl IntoIterator<Item = &'n str>,
+    ) -> Result<SchedulerFlags, &'n str> {
+        names.into_iter().try_fold(SchedulerFlags::default(), |flags, name| {
+            let is_it = |all: [&str; 3]| all.iter().position(|&of_kind| of_kind == name);
+            match is_it(kind.flag_names()).or_else(|| is_it(Self::PLAIN)) {
+                Some(bit) => Ok(SchedulerFlags(flags.0 | 1 << bit)),
+                None => Err(name),
+            }
+        })
+    }
+
+    /// As ipvsadm writes them.
+    pub fn names(self, kind: SchedulerKind) -> impl Iterator<Item = &'static str> {
+        kind.flag_names()
+            .into_iter()
+            .enumerate()
+            .filter(move |(bit, _)| self.0 & 1 << bit != 0)
+            .map(|(_, name)| name)
+    }
 }
 
 impl From<SchedulerKind> for Scheduler {
@@ -203,6 +243,15 @@ schedulers! {
 impl SchedulerKind {
     pub fn from_name(name: &str) -> Option<SchedulerKind> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// What its three flags are called.
+    fn flag_names(self) -> [&'static str; 3] {
+        match self {
+            SchedulerKind::Sh => ["sh-fallback", "sh-port", "flag-3"],
+            SchedulerKind::Mh => ["mh-fallback", "mh-port", "flag-3"],
+            _ => SchedulerFlags::PLAIN,
+        }
     }
 }
 

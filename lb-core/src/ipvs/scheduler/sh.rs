@@ -67,9 +67,9 @@ impl State {
     ) -> Option<usize> {
         let flags = service.scheduler_flags;
         let (address, port) = request.client;
-        let number = fold(address).wrapping_add(if flags.port { port.into() } else { 0 });
+        let number = fold(address).wrapping_add(if flags.port() { port.into() } else { 0 });
         let first = bucket(number);
-        let tries = if flags.fallback { BUCKETS } else { 0 };
+        let tries = if flags.fallback() { BUCKETS } else { 0 };
         // Looking further adds the first bucket's number twice: so does the kernel.
         std::iter::once(first)
             .chain((0..tries).map(|offset| (offset + 2 * first) % BUCKETS))
