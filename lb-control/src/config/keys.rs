@@ -173,7 +173,7 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "scheduler",
             "string",
             "\"wlc\"",
-            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\"; \"lblc\", \"lblcr\", \"twos\" are not built yet",
+            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"twos\"; \"lblc\", \"lblcr\" are not built yet",
             "which real server gets a new connection",
         ),
         key(

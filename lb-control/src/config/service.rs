@@ -32,7 +32,7 @@ pub struct RealServer {
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
 const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
-const SCHEDULERS_NOT_BUILT: &[&str] = &["lblc", "lblcr", "twos"];
+const SCHEDULERS_NOT_BUILT: &[&str] = &["lblc", "lblcr"];
 const FORWARDS: &[(&str, Forward)] = &[("masq", Forward::Masq)];
 const FORWARDS_NOT_BUILT: &[&str] = &["direct", "tunnel", "fullnat"];
 const MAX_WEIGHT: u32 = 65_535;

@@ -181,7 +181,7 @@ fwmark = 7
         ),
         [
             "line 10: virtual_service 192.0.2.10:80: scheduler: \"lblc\" is not built yet; allowed: \"rr\", \"wrr\", \"lc\", \"wlc\", \
-             \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\"",
+             \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"twos\"",
             "line 11: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
             "line 12: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
             "line 13: virtual_service 192.0.2.10:80: persistence: not built yet",

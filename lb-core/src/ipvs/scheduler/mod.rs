@@ -238,6 +238,8 @@ schedulers! {
     ovf: Ovf,
     /// Maglev hashing.
     mh: Mh,
+    /// Power of two choices.
+    twos: Twos,
 }
 
 impl SchedulerKind {

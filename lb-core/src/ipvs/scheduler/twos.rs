@@ -1,0 +1,124 @@
+//! twos, the power of two choices: two real servers drawn by chance, by their weights, and of these the one with fewer
+//! connections for its weight, the first one when they are even.
+//!
+//! Chance is a worker's own count of picks, mixed with the client's endpoint. Workers draw independently of each other, so that
+//! several spread as one does; connections are counted over all workers.
+//!
+//! Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001; of how weights count: Linux,
+//! `net/netfilter/ipvs/ip_vs_twos.c`.
+
+use super::lc::load;
+pub(super) use super::Nothing as Compiled;
+use super::sh::fold;
+use super::{Loads, Request};
+use crate::tables::{Server, Service};
+
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    picks: u32,
+}
+
+impl State {
+    pub(super) fn new(_: &Compiled) -> State {
+        State { picks: 0 }
+    }
+
+    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
+
+    #[inline]
+    pub(super) fn pick(
+        &mut self,
+        _: &Compiled,
+        service: &Service,
+        loads: &impl Loads,
+        request: &Request,
+    ) -> Option<usize> {
+        let all = || service.servers.iter().enumerate().filter(|(_, server)| server.takes_new());
+        let total: u64 = all().map(|(_, server)| u64::from(server.weight)).sum();
+        if total == 0 {
+            return None;
+        }
+        self.picks = self.picks.wrapping_add(1);
+        let (address, port) = request.client;
+        let client = u64::from(fold(address)) << 16 | u64::from(port);
+        let chance = mixed(client.rotate_left(16) ^ u64::from(self.picks) << 32);
+        let drawn = |chance: u64| {
+            // A number below `total`, by multiplication.
+            let mut left = ((u128::from(chance) * u128::from(total)) >> 64) as u64;
+            all().find(|(_, server)| {
+                let is_it = left < u64::from(server.weight);
+                left = left.saturating_sub(server.weight.into());
+                is_it
+            })
+        };
+        let (first, second) = (drawn(chance)?, drawn(mixed(chance))?);
+        let cost = |(_, server): (usize, &Server)| u128::from(load(loads, server.id));
+        let weight = |(_, server): (usize, &Server)| u128::from(server.weight);
+        let is_second = cost(second) * weight(first) < cost(first) * weight(second);
+        Some(if is_second { second.0 } else { first.0 })
+    }
+}
+
+/// A number of which each bit depends on each bit of `n`.
+///
+/// Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ n >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::super::tests::{Idle, changed, request, server};
+    use super::super::{SchedulerKind, State as WorkerState};
+    use super::*;
+    use crate::ids::ServerId;
+
+    struct Counts(RefCell<Vec<u64>>);
+
+    impl Loads for Counts {
+        fn active(&self, server: ServerId) -> u64 {
+            self.0.borrow()[server.index()]
+        }
+        fn inactive(&self, _: ServerId) -> u64 {
+            0
+        }
+    }
+
+    fn request_of(client: u16) -> Request {
+        Request { client: (request().client.0, client), ..request() }
+    }
+
+    #[test]
+    fn without_connections_shares_follow_the_weights() {
+        let service =
+            changed(None, SchedulerKind::Twos, vec![server(0, 4), server(1, 3), server(2, 2), server(3, 0)]);
+        let mut state = WorkerState::default();
+        let mut picks = [0u32; 4];
+        for client in 0..9000 {
+            picks[state.pick(&service, &Idle, &request_of(client)).unwrap()] += 1;
+        }
+        assert_eq!(picks[3], 0);
+        for (picks, weight) in picks.into_iter().zip([4u32, 3, 2]) {
+            assert!(picks.abs_diff(weight * 1000) < 150, "{picks} picks, weight {weight}");
+        }
+    }
+
+    #[test]
+    fn two_choices_keep_held_connections_nearly_even() {
+        let service = changed(None, SchedulerKind::Twos, (0..10).map(|id| server(id, 1)).collect());
+        let counts = Counts(RefCell::new(vec![0; 10]));
+        let mut state = WorkerState::default();
+        for client in 0..5000 {
+            let picked = state.pick(&service, &counts, &request_of(client)).unwrap();
+            counts.0.borrow_mut()[picked] += 1;
+        }
+        // One choice alone would spread by some 20 to either side.
+        let held = counts.0.borrow();
+        assert!(held.iter().all(|held| held.abs_diff(500) <= 5), "{held:?}");
+    }
+}
