@@ -1,0 +1,3 @@
+//! `sim`: runs the simulation from the command line.
+
+fn main() {}
