@@ -10,7 +10,7 @@
 
 mod check;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -110,7 +110,8 @@ struct Removed {
 pub struct Model {
     services: BTreeMap<Place, Entry>,
     timeouts: Timeouts,
-    trash: HashMap<(ServiceKey, IpAddr, u16), Removed>,
+    /// In a fixed order, so that the same commands always give the same ids.
+    trash: BTreeMap<(Place, IpAddr, u16), Removed>,
     service_ids: Ids,
     server_ids: Ids,
     limits: Limits,
@@ -128,7 +129,7 @@ impl Model {
                 tcp_fin: default.tcp_fin.as_secs(),
                 udp: default.udp.as_secs(),
             },
-            trash: HashMap::new(),
+            trash: BTreeMap::new(),
             service_ids: Ids::new(limits.services),
             server_ids: Ids::new(limits.servers),
             limits,
@@ -333,7 +334,7 @@ impl Model {
 
     fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
         let removed = Removed { id: server.id, incarnation };
-        self.trash.insert((key, server.address, server.port), removed);
+        self.trash.insert((place(&key), server.address, server.port), removed);
     }
 
     /// `failed` gets the place among `specs` and says whether the others are added.
@@ -385,7 +386,7 @@ impl Model {
             return Err(ErrorBody::new(ErrorKind::ServerExists, message));
         }
         check_server(address, spec)?;
-        let id = match self.trash.remove(&(*key, spec.server.ip(), spec.server.port())) {
+        let id = match self.trash.remove(&(place(key), spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
                 if removed.incarnation != incarnation {

@@ -72,6 +72,7 @@ pub struct Frame {
     bytes: Vec<u8>,
     start: usize,
     port: PortId,
+    tag: u64,
 }
 
 impl Frame {
@@ -80,9 +81,21 @@ impl Frame {
     pub const MAX: usize = 9216;
 
     pub fn new(port: PortId, frame: &[u8]) -> Frame {
-        let mut bytes = vec![0; Self::HEADROOM];
+        let mut bytes = Vec::with_capacity(Self::HEADROOM + frame.len());
+        bytes.resize(Self::HEADROOM, 0);
         bytes.extend_from_slice(frame);
-        Frame { bytes, start: Self::HEADROOM, port }
+        Frame { bytes, start: Self::HEADROOM, port, tag: 0 }
+    }
+
+    /// With a number that stays with the buffer, so that a packet can be told from others whatever is written into it.
+    #[must_use]
+    pub fn tagged(self, tag: u64) -> Frame {
+        Frame { tag, ..self }
+    }
+
+    /// 0 of a frame that nobody tagged.
+    pub fn tag(&self) -> u64 {
+        self.tag
     }
 }
 

@@ -17,6 +17,7 @@ mod memory_port;
 mod preflight;
 mod resolve;
 mod ring;
+mod stepped;
 mod tap;
 mod team;
 mod twin;
@@ -40,8 +41,9 @@ pub use dpdk::port::{PortInfo, PortStats};
 pub use error::{PortProblem, StartError};
 pub use memory_port::{HeapFrames, InMemory, MemoryPort, Wire, memory_port};
 pub use resolve::{Question, Questions};
+pub use stepped::Stepped;
 pub use team::{Member, Team, WorkerStalled};
-pub use twin::TwinTroubles;
+pub use twin::{Host, TwinTroubles, memory_twin};
 pub use worker::{Logic, Queue, Seat, Twin};
 
 use claim::Claims;
@@ -287,12 +289,13 @@ fn seats(
 
 /// Where a worker sends what goes out by a port.
 #[derive(PartialEq, Eq, Debug)]
-enum Place {
+pub enum Place {
     Queue(u16),
     Worker(WorkerId),
 }
 
-fn place(worker: usize, workers: usize, port: usize, queues: usize) -> Place {
+/// How the `queues` queues of a port are dealt out to the workers: see [`Place`].
+pub fn place(worker: usize, workers: usize, port: usize, queues: usize) -> Place {
     let turn = (worker + workers - port % workers) % workers;
     if turn < queues {
         Place::Queue(turn as u16)

@@ -54,6 +54,11 @@ impl Wire {
         self.to_worker.push(frame)
     }
 
+    /// Frames that the worker has not taken yet, and frames that it sent and nobody took yet.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.to_worker.len(), self.from_worker.len())
+    }
+
     /// Takes the next frame that the worker sent.
     pub fn take(&self) -> Option<Frame> {
         self.from_worker.pop()

@@ -21,7 +21,7 @@ use crate::error::StartError;
 use crate::listing::Listing;
 use crate::mailbox::Mailbox;
 use crate::resolve::{Asker, Questions, questions};
-use crate::ring::{HAND_OVER_RING, mesh};
+use crate::ring::{HAND_OVER_RING, RingEnds, mesh};
 use crate::worker::{Equipment, Logic, Seat, Worker};
 
 /// How long a list waits for a worker that gives nothing.
@@ -42,16 +42,58 @@ pub struct Member<B: Backend, F> {
 #[error("worker {} does not answer", .0.0)]
 pub struct WorkerStalled(pub WorkerId);
 
+/// What the control plane and its workers have in common, whoever turns the workers.
+pub(crate) struct Ties {
+    pub(crate) counters: Arc<[Arc<WorkerCounters>]>,
+    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
+    pub(crate) listings: Vec<Arc<Listing>>,
+    pub(crate) questions: Arc<Questions>,
+}
+
+impl Ties {
+    pub(crate) fn new(counters: Arc<[Arc<WorkerCounters>]>) -> Ties {
+        Ties {
+            mailboxes: counters.iter().map(|_| Arc::default()).collect(),
+            listings: counters.iter().map(|_| Arc::default()).collect(),
+            counters,
+            questions: questions(),
+        }
+    }
+
+    /// What the worker `index` is made of, besides its logic.
+    pub(crate) fn equip<B: Backend>(
+        &self,
+        index: usize,
+        seats: Vec<Seat<B>>,
+        pool: B::Pool,
+        rings: RingEnds<B::Packet>,
+    ) -> Equipment<B> {
+        Equipment {
+            worker: WorkerId(index as u16),
+            counters: self.counters[index].clone(),
+            seats,
+            rings,
+            pool,
+            asker: Asker::new(self.questions.clone()),
+            mailbox: self.mailboxes[index].clone(),
+            listing: self.listings[index].clone(),
+        }
+    }
+
+    /// See [`Team::generation_everywhere`].
+    pub(crate) fn generation_everywhere(&self, generation: u32) -> bool {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.free_returned());
+        self.counters.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+}
+
 /// The running workers. Dropping it ends them.
 pub struct Team {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
-    counters: Arc<[Arc<WorkerCounters>]>,
-    mailboxes: Vec<Arc<Mailbox>>,
-    listings: Vec<Arc<Listing>>,
+    ties: Ties,
     /// Number of the last list.
     list: Mutex<u64>,
-    questions: Arc<Questions>,
     hz: u64,
 }
 
@@ -75,33 +117,19 @@ impl Team {
         let mut team = Team {
             threads: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
-            mailboxes: counters.iter().map(|_| Arc::default()).collect(),
-            listings: counters.iter().map(|_| Arc::default()).collect(),
-            counters,
+            ties: Ties::new(counters),
             list: Mutex::new(0),
-            questions: questions(),
             hz: clock.hz(),
         };
         let (ready, is_ready) = mpsc::channel();
         let rings = mesh(members.len(), HAND_OVER_RING);
         for (index, (member, rings)) in members.into_iter().zip(rings).enumerate() {
-            let cpu = member.cpu;
-            let equipment = Equipment {
-                worker: WorkerId(index as u16),
-                counters: team.counters[index].clone(),
-                seats: member.seats,
-                rings,
-                pool: member.pool,
-                asker: Asker::new(team.questions.clone()),
-                mailbox: team.mailboxes[index].clone(),
-                listing: team.listings[index].clone(),
-                clock,
-                idle: settled(idle, cpu),
-            };
-            let (stop, ready, logic) = (team.stop.clone(), ready.clone(), member.logic);
+            let Member { cpu, seats, pool, logic } = member;
+            let equipment = team.ties.equip(index, seats, pool, rings);
+            let (stop, ready, idle) = (team.stop.clone(), ready.clone(), settled(idle, cpu));
             let thread = std::thread::Builder::new()
                 .name(format!("worker {index}"))
-                .spawn(move || live(cpu, equipment, logic, &stop, &ready))
+                .spawn(move || live(cpu, equipment, logic, clock, idle, &stop, &ready))
                 .map_err(|error| failed(cpu, &error.to_string()))?;
             team.threads.push(thread);
         }
@@ -114,24 +142,23 @@ impl Team {
     }
 
     pub fn counters(&self) -> &Arc<[Arc<WorkerCounters>]> {
-        &self.counters
+        &self.ties.counters
     }
 
     /// Leaves `tables` for all workers, and frees what they gave back. Never waits.
     pub fn publish(&self, tables: Arc<Tables>) {
-        for mailbox in &self.mailboxes {
+        for mailbox in &self.ties.mailboxes {
             mailbox.publish(tables.clone());
         }
     }
     /// Whether all workers use the tables of this generation. Frees what they gave back.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.free_returned());
-        self.counters.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+        self.ties.generation_everywhere(generation)
     }
 
     /// Neighbours to be resolved, each about once a second and worker.
     pub fn resolve_requests(&self) -> &Questions {
-        &self.questions
+        &self.ties.questions
     }
 
     /// Visits the connections of all workers, worker by worker, until `visit` breaks. What comes and goes
@@ -145,7 +172,7 @@ impl Team {
     ) -> Result<(), WorkerStalled> {
         let mut number = self.list.lock();
         let mut stalled = None;
-        for (index, listing) in self.listings.iter().enumerate() {
+        for (index, listing) in self.ties.listings.iter().enumerate() {
             let worker = WorkerId(index as u16);
             *number += 1;
             match listing.read(*number, LIST_PATIENCE, &mut |view| visit(worker, view)) {
@@ -190,6 +217,8 @@ fn live<B: Backend, L: Logic<B::Packet>>(
     cpu: Option<u32>,
     equipment: Equipment<B>,
     logic: impl FnOnce() -> L,
+    clock: Clock,
+    idle: Idle,
     stop: &AtomicBool,
     ready: &mpsc::Sender<(Option<u32>, Result<(), String>)>,
 ) {
@@ -200,7 +229,7 @@ fn live<B: Backend, L: Logic<B::Packet>>(
             let worker = Worker::new(equipment, logic());
             let _ = ready.send((cpu, Ok(())));
             // Its packets are freed before the thread leaves.
-            worker.run(stop);
+            worker.run(clock, idle, stop);
             B::leave_thread();
         }
         Err(reason) => {

@@ -55,9 +55,48 @@ pub struct TwinTroubles {
 pub struct TwinEnd<P> {
     pub(crate) up: Producer<P>,
     pub(crate) down: Consumer<P>,
-    bell: Arc<Bell>,
+    /// None of a twin in memory, where nobody sleeps.
+    bell: Option<Arc<Bell>>,
     has_rung: bool,
     counters: Arc<TwinCounters>,
+}
+
+/// The host's end of a twin in memory.
+pub struct Host<P> {
+    up: Consumer<P>,
+    down: Producer<P>,
+    counters: Arc<TwinCounters>,
+}
+
+/// Makes a twin whose ways hold `capacity` frames each, for tests and simulation: no kernel, no thread.
+pub fn memory_twin<P>(capacity: usize) -> (TwinEnd<P>, Host<P>) {
+    let (up, up_end) = RingBuffer::new(capacity);
+    let (down_end, down) = RingBuffer::new(capacity);
+    let counters = Arc::new(TwinCounters::default());
+    let end = TwinEnd { up, down, bell: None, has_rung: true, counters: counters.clone() };
+    (end, Host { up: up_end, down: down_end, counters })
+}
+
+impl<P> Host<P> {
+    /// Takes the next frame that the worker sent up.
+    pub fn take(&mut self) -> Option<P> {
+        let packet = self.up.pop().ok()?;
+        self.counters.given.add(1);
+        Some(packet)
+    }
+
+    /// Frames on their way up.
+    pub fn waiting(&self) -> usize {
+        self.up.slots()
+    }
+
+    /// Sends a frame down.
+    ///
+    /// # Errors
+    /// Gives the frame back when the way down is full.
+    pub fn put(&mut self, packet: P) -> Result<(), P> {
+        self.down.push(packet).map_err(|rtrb::PushError::Full(packet)| packet)
+    }
 }
 
 impl<P> TwinEnd<P> {
@@ -79,7 +118,9 @@ impl<P> TwinEnd<P> {
     pub(crate) fn flush(&mut self) {
         if !self.has_rung {
             self.has_rung = true;
-            self.bell.ring();
+            if let Some(bell) = &self.bell {
+                bell.ring();
+            }
         }
     }
 }
@@ -139,7 +180,7 @@ impl Pump {
         let thread = std::thread::Builder::new()
             .name(format!("twin {name}"))
             .spawn(move || gone.store(carrier.run(&stopped) == Ending::Gone, Ordering::Relaxed))?;
-        let end = TwinEnd { up, down, bell: bell.clone(), has_rung: true, counters: counters.clone() };
+        let end = TwinEnd { up, down, bell: Some(bell.clone()), has_rung: true, counters: counters.clone() };
         Ok((Pump { stop, is_gone, bell, counters, thread: Some(thread) }, end))
     }
 
@@ -332,6 +373,19 @@ mod tests {
             host.send(&vec![n as u8; n + 1]).unwrap();
             assert_eq!(next(&mut end).data(), vec![n as u8; n + 1]);
         }
+    }
+
+    #[test]
+    fn a_twin_in_memory_carries_both_ways_and_counts_what_the_host_took() {
+        let (mut end, mut host) = memory_twin(1);
+        end.push(Frame::new(PortId(0), &[1])).unwrap();
+        assert!(end.push(Frame::new(PortId(0), &[2])).is_err(), "full");
+        end.flush();
+        assert_eq!((host.waiting(), end.given()), (1, 0));
+        assert_eq!(host.take().unwrap().data(), [1]);
+        assert_eq!((host.waiting(), end.given()), (0, 1));
+        host.put(Frame::new(PortId(0), &[3])).unwrap();
+        assert_eq!(next(&mut end).data(), [3]);
     }
 
     #[test]

@@ -109,12 +109,9 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) asker: Asker,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) listing: Arc<Listing>,
-    pub(crate) clock: Clock,
-    /// Not [`Idle::Auto`].
-    pub(crate) idle: Idle,
 }
 
-/// A worker: [`Worker::run`] is its thread's life.
+/// A worker: [`Worker::run`] is its thread's life; without a thread, [`Worker::turn`] is called for each turn.
 pub(crate) struct Worker<B: Backend, L> {
     logic: L,
     io: WorkerIo<B>,
@@ -123,8 +120,6 @@ pub(crate) struct Worker<B: Backend, L> {
     mailbox: Arc<Mailbox>,
     listing: Arc<Listing>,
     cursor: ListCursor,
-    clock: Clock,
-    idle: Idle,
     burst: Burst<B::Packet>,
     handed: ArrayVec<(B::Packet, Steer), BURST>,
 }
@@ -136,8 +131,7 @@ const NAP: Duration = Duration::from_micros(50);
 
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
-        let Equipment { worker, counters, seats, rings, pool, asker, mailbox, listing, clock, idle } =
-            equipment;
+        let Equipment { worker, counters, seats, rings, pool, asker, mailbox, listing } = equipment;
         let lanes = seats
             .into_iter()
             .map(|seat| Lane { queue: seat.queue, twin: seat.twin, buffer: Burst::new() })
@@ -150,21 +144,19 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             mailbox,
             listing,
             cursor: ListCursor::default(),
-            clock,
-            idle,
             burst: Burst::new(),
             handed: ArrayVec::new(),
         }
     }
 
-    /// Turns until `stop`; then sends what it holds.
-    pub(crate) fn run(mut self, stop: &AtomicBool) {
-        let a_millisecond = self.clock.hz() / 1000;
+    /// Turns until `stop`; then sends what it holds. `idle` is not [`Idle::Auto`].
+    pub(crate) fn run(mut self, clock: Clock, idle: Idle, stop: &AtomicBool) {
+        let a_millisecond = clock.hz() / 1000;
         let mut before = cycles();
         let mut idle_since = before;
         let mut empty_turns = 0u32;
         while !stop.load(Ordering::Relaxed) {
-            let had_work = self.turn(self.clock.tick(before));
+            let had_work = self.turn(clock.tick(before));
             let now = cycles();
             let turns = &self.io.counters.turns;
             turns.turns.add(1);
@@ -178,10 +170,10 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             }
             turns.idle_cycles.add(spent);
             empty_turns = empty_turns.saturating_add(1);
-            if self.idle == Idle::Poll || empty_turns < EMPTY_TURNS {
+            if idle == Idle::Poll || empty_turns < EMPTY_TURNS {
                 continue;
             }
-            if self.idle == Idle::Sleep && now.wrapping_sub(idle_since) > a_millisecond {
+            if idle == Idle::Sleep && now.wrapping_sub(idle_since) > a_millisecond {
                 std::thread::sleep(NAP);
                 // What comes during the nap must not make the nap count as work.
                 before = cycles();
@@ -275,6 +267,10 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         self.logic.receive_from_twin(port, &mut self.burst, now, &mut self.io);
         self.burst.clear();
         true
+    }
+
+    pub(crate) fn logic(&self) -> &L {
+        &self.logic
     }
 
     fn list(&mut self, now: Tick) -> bool {

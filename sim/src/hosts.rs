@@ -1,0 +1,650 @@
+//! Clients and servers: what they open, how they answer, and what they expect of everything that reaches them.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use lb_core::packet::{Frame, Packet};
+
+use crate::conn::{ASK_PATIENCE, ASK_TRIES, Ask, Conn, Outcome, Talk};
+use crate::director::Subject;
+use crate::draw::mix;
+use crate::invariants::name;
+use crate::ledger::Key;
+use crate::map::{ECHO_PORT, PLACES, SERVER_PORT, SERVICE_PORT, place};
+use crate::tags::{NONE, Sent, Way};
+use crate::tcp::{self, End, Life, Terms};
+use crate::violation::{Checked, Violation, hold};
+use crate::wire::{self, ACK, Body, ICMP, ICMPV6, Ip, RST, SYN, Seen, TCP, UDP};
+use crate::world::World;
+
+/// How a real server is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ServerState {
+    Up,
+    /// Says nothing, until then.
+    Dead(u64),
+    /// Takes no new connection, until then.
+    Refuses(u64),
+}
+
+/// Pieces of datagrams, by sender, id and protocol, until all have come.
+#[derive(Default)]
+pub(crate) struct Pieces(BTreeMap<(IpAddr, u32, u8), Gathered>);
+
+#[derive(Default)]
+struct Gathered {
+    first: Option<(Vec<u8>, Sent)>,
+    data: BTreeMap<u16, Vec<u8>>,
+    end: Option<usize>,
+    is_mangled: bool,
+    since: u64,
+}
+
+/// Microseconds after which the rest of a datagram is not waited for any more.
+const GATHERING: u64 = 10_000_000;
+/// A connection's packets may be under way for so long after its end.
+const LINGER: u64 = 3_000_000;
+/// The client's ports begin there.
+const FIRST_PORT: u16 = 1024;
+
+/// An end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl<L: Subject> World<L> {
+    pub(crate) fn change_server(&mut self, host: usize, until: u64) {
+        let state = if self.draw.coin() { ServerState::Dead(until) } else { ServerState::Refuses(until) };
+        self.servers[host] = state;
+        let is_dead = matches!(state, ServerState::Dead(_));
+        self.note("server fails", ("host dead until", [host as u64, u64::from(is_dead), until, 0]));
+    }
+
+    fn server_state(&self, host: usize) -> ServerState {
+        match self.servers[host] {
+            ServerState::Dead(until) | ServerState::Refuses(until) if until <= self.now => ServerState::Up,
+            state => state,
+        }
+    }
+
+    /// Opens connections until there are as many as wanted.
+    pub(crate) fn open_some(&mut self) {
+        if self.is_quiet {
+            return;
+        }
+        for _ in 0..8 {
+            if self.conns.open >= self.shape.load {
+                return;
+            }
+            self.open();
+        }
+    }
+
+    fn open(&mut self) {
+        let client = self.draw.pick(&self.plan.clients);
+        let is_clean = self.shape.is_clean();
+        let kind = self.draw.below(20);
+        let n = self.draw.below(PLACES as u64) as usize;
+        let (is_tcp, address) = place(n);
+        let has = self.control.has(n);
+        let is_ipv6 = address.is_ipv6();
+        let direct = self.draw.pick(&self.plan.servers);
+        let direct = self.plan.hosts[direct].address(is_ipv6);
+        // To a service; to a port without one; directly to a server's own address; a ping to either.
+        let (to, place, is_tcp, is_echo) = match kind {
+            0 => ((address, 81), None, true, false),
+            1 => ((direct, ECHO_PORT), None, is_tcp, false),
+            2 => ((address, 0), None, false, true),
+            3 => ((direct, 0), None, false, true),
+            _ if has => ((address, SERVICE_PORT), Some(n), is_tcp, false),
+            _ if is_clean => return,
+            _ => ((address, SERVICE_PORT), Some(n), is_tcp, false),
+        };
+        let port = FIRST_PORT + self.draw.below(u64::from(self.shape.client_ports)) as u16;
+        if self.by_client.contains_key(&(client, port, is_tcp)) {
+            return;
+        }
+        self.serial += 1;
+        let serial = self.serial;
+        let binding = place.map_or(NONE, |place| {
+            self.ledger.open(Key { client: client as u32, port, place: place as u16 })
+        });
+        let ttl = if !is_clean && self.draw.below(100) == 0 { self.draw.between(1, 2) as u8 } else { 64 };
+        let key = mix(u64::from(serial) << 20 ^ 0x5eed);
+        let talk = if is_tcp {
+            let long = self.draw.below(10) == 0;
+            let terms = Terms {
+                key,
+                request: self.draw.between(1, if long { 20_000 } else { 400 }) as u32,
+                response: self.draw.between(0, if long { 60_000 } else { 2000 }) as u32,
+                mss: self.draw.pick(&[100, 536, 1200, 1430]),
+                window: self.draw.pick(&[600, 3000, 20_000]),
+                server_closes_first: self.draw.coin(),
+            };
+            let client = End::client(&terms, mix(key) as u32, self.now);
+            Talk::Tcp { terms, client, server: None }
+        } else {
+            let most = if self.draw.below(8) == 0 { 3000 } else { 300 };
+            let lens = (self.draw.between(8, most) as u16, self.draw.between(8, most) as u16);
+            Talk::Ask(Ask {
+                is_echo,
+                is_summed: is_ipv6 || is_echo || self.draw.below(4) > 0,
+                key,
+                round: 0,
+                rounds: self.draw.between(1, 12) as u32,
+                lens: if is_echo { (lens.0, lens.0) } else { lens },
+                tries: 0,
+                deadline: self.now,
+            })
+        };
+        let conn = Conn {
+            serial,
+            client,
+            port,
+            to,
+            place,
+            binding,
+            ttl,
+            talk,
+            mtu: self.draw.pick(&[1500, 1500, 1280]),
+            opened: self.now,
+            ended: None,
+            server: None,
+        };
+        let at = self.conns.add(conn);
+        self.by_client.insert((client, port, is_tcp), at);
+        let detail = [serial.into(), client as u64, port.into(), place.map_or(999, |place| place as u64)];
+        self.note("open", ("connection client port service", detail));
+        self.pump(at);
+        self.timers.push(Reverse((self.now + 300_000, at, serial)));
+    }
+
+    /// Sends all that both ends of a connection have to send.
+    fn pump(&mut self, at: u32) {
+        self.pump_side(at, Side::Client);
+        self.pump_side(at, Side::Server);
+        self.settle(at);
+    }
+
+    fn pump_side(&mut self, at: u32, side: Side) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        match &mut conn.talk {
+            Talk::Tcp { client, server, .. } => {
+                let end = match side {
+                    Side::Client => Some(client),
+                    Side::Server => server.as_mut(),
+                };
+                let Some(end) = end else { return };
+                let key = end.sends;
+                let mut sends = Vec::new();
+                end.send(now, &mut sends);
+                for send in sends {
+                    self.send_segment(at, side, key, send);
+                }
+            }
+            Talk::Ask(ask) if side == Side::Client && conn.ended.is_none() && ask.deadline <= now => {
+                if ask.tries == ASK_TRIES {
+                    self.end(at, Outcome::GaveUp);
+                    return;
+                }
+                ask.deadline = now + (ASK_PATIENCE << ask.tries);
+                ask.tries += 1;
+                let ask = *ask;
+                self.ask(at, &ask);
+            }
+            Talk::Ask(_) => {}
+        }
+    }
+
+    fn send_segment(&mut self, at: u32, side: Side, key: u64, send: tcp::Send) {
+        let mut payload = [0; 1500];
+        let payload = &mut payload[..send.len.into()];
+        tcp::fill(key, send.offset.into(), payload);
+        let Some(conn) = self.conns.get(at) else { return };
+        let (client, port, to, ttl) = (conn.client, conn.port, conn.to, conn.ttl);
+        let Some((host, src, dst, sport, dport)) = self.ends(at, side) else { return };
+        let body = Body::Tcp { sport, dport, seq: send.seq, ack: send.ack, flags: send.flags, payload };
+        let ip = Ip { src, dst, ttl, id: 0, dont_fragment: true, options: 0 };
+        let _ = (client, port, to);
+        self.send(host, &ip, &body, 2000, self.story(at, side, ttl, false));
+    }
+
+    /// Host, source, destination and ports of what one end sends.
+    fn ends(&self, at: u32, side: Side) -> Option<(usize, IpAddr, IpAddr, u16, u16)> {
+        let conn = self.conns.get(at)?;
+        let is_ipv6 = conn.to.0.is_ipv6();
+        let client = self.plan.hosts[conn.client].address(is_ipv6);
+        match side {
+            Side::Client => Some((conn.client, client, conn.to.0, conn.port, conn.to.1)),
+            Side::Server => {
+                let host = conn.server?;
+                let port = if conn.place.is_some() { SERVER_PORT } else { conn.to.1 };
+                Some((host, self.plan.hosts[host].address(is_ipv6), client, port, conn.port))
+            }
+        }
+    }
+
+    fn story(&self, at: u32, side: Side, ttl: u8, is_unsummed: bool) -> Sent {
+        let (serial, binding) = self.conns.get(at).map_or((0, NONE), |conn| (conn.serial, conn.binding));
+        let way = if side == Side::Client { Way::Request } else { Way::Reply };
+        Sent { conn: at, serial, binding, way, ttl, is_mangled: false, is_later_piece: false, is_unsummed }
+    }
+
+    /// The client asks.
+    fn ask(&mut self, at: u32, ask: &Ask) {
+        let payload = question(self.conns.get(at).map_or(0, |conn| conn.serial), ask, false, ask.lens.0);
+        self.send_data(at, Side::Client, ask, &payload, ask.round);
+    }
+
+    fn send_data(&mut self, at: u32, side: Side, ask: &Ask, payload: &[u8], round: u32) {
+        let Some(conn) = self.conns.get(at) else { return };
+        let (mtu, ttl, id) = (conn.mtu, if side == Side::Client { conn.ttl } else { 64 }, conn.port);
+        let Some((host, src, dst, sport, dport)) = self.ends(at, side) else { return };
+        self.packet_ids += 1;
+        let options = if self.packet_ids % 13 == 0 { 1 } else { 0 };
+        let ip = Ip { src, dst, ttl, id: self.packet_ids as u16, dont_fragment: false, options };
+        let body = if ask.is_echo {
+            Body::Echo { is_reply: side == Side::Server, id, seq: round as u16, payload }
+        } else {
+            Body::Udp { sport, dport, is_summed: ask.is_summed, payload }
+        };
+        self.send(host, &ip, &body, mtu, self.story(at, side, ttl, !ask.is_summed));
+    }
+
+    /// Timers that are due.
+    pub(crate) fn wake(&mut self) -> Checked {
+        while let Some(&Reverse((when, at, serial))) = self.timers.peek()
+            && when <= self.now
+        {
+            self.timers.pop();
+            let now = self.now;
+            let Some(conn) = self.conns.get_mut(at).filter(|conn| conn.serial == serial) else { continue };
+            if let Some(ended) = conn.ended
+                && ended + LINGER <= now
+            {
+                self.forget(at);
+                continue;
+            }
+            if let Talk::Tcp { client, server, .. } = &mut conn.talk {
+                for end in [Some(client), server.as_mut()].into_iter().flatten() {
+                    if end.deadline <= now {
+                        end.time_out(now);
+                    }
+                }
+            }
+            self.pump(at);
+            if let Some(next) = self.next_deadline(at) {
+                self.timers.push(Reverse((next.max(now + 1), at, serial)));
+            }
+        }
+        Ok(())
+    }
+
+    fn next_deadline(&self, at: u32) -> Option<u64> {
+        let conn = self.conns.get(at)?;
+        if let Some(ended) = conn.ended {
+            return Some(ended + LINGER);
+        }
+        Some(match &conn.talk {
+            Talk::Tcp { client, server, .. } => {
+                let server = server.as_ref().filter(|end| end.life == Life::Open).map(|end| end.deadline);
+                server.map_or(client.deadline, |deadline| deadline.min(client.deadline))
+            }
+            Talk::Ask(ask) => ask.deadline,
+        })
+    }
+
+    /// Notes when the client's end is over.
+    fn settle(&mut self, at: u32) {
+        let Some(conn) = self.conns.get(at) else { return };
+        if let (Talk::Tcp { client, .. }, None) = (&conn.talk, conn.ended) {
+            match client.life {
+                Life::Open => {}
+                Life::Done => self.end(at, Outcome::Done),
+                Life::Reset => self.end(at, Outcome::Reset),
+                Life::GaveUp => self.end(at, Outcome::GaveUp),
+            }
+        }
+    }
+
+    fn end(&mut self, at: u32, outcome: Outcome) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        conn.ended = Some(now);
+        let (serial, port, opened) = (conn.serial, conn.to.1, conn.opened);
+        self.conns.open -= 1;
+        let word = match outcome {
+            Outcome::Done => {
+                self.stats.done += 1;
+                "done"
+            }
+            Outcome::Reset => {
+                self.stats.reset += 1;
+                "reset"
+            }
+            Outcome::GaveUp => {
+                self.stats.gave_up += 1;
+                "given up"
+            }
+        };
+        self.watch.ended(serial, port, outcome);
+        self.note(word, ("connection micros", [serial.into(), now - opened, 0, 0]));
+        self.timers.push(Reverse((now + LINGER, at, serial)));
+    }
+
+    fn forget(&mut self, at: u32) {
+        let Some(conn) = self.conns.remove(at) else { return };
+        let is_tcp = matches!(conn.talk, Talk::Tcp { .. });
+        self.by_client.remove(&(conn.client, conn.port, is_tcp));
+    }
+
+    /// A frame reaches a host.
+    pub(crate) fn at_host(&mut self, host: usize, frame: Frame, sent: Sent) -> Checked {
+        let bytes = frame.data();
+        let Ok(seen) = wire::read(bytes) else {
+            hold!(sent.is_mangled || sent.way == Way::Junk, name::RIGHT, "host {host} got a frame that cannot be read");
+            return Ok(());
+        };
+        if matches!(self.server_state(host), ServerState::Dead(_)) {
+            return Ok(());
+        }
+        if seen.piece.is_none() {
+            return self.take(host, bytes, &seen, sent);
+        }
+        let Some((whole, sent)) = self.gather(host, bytes, &seen, sent) else { return Ok(()) };
+        match wire::read(&whole) {
+            Ok(seen) => self.take(host, &whole, &seen, sent),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// A piece of a datagram; the whole, when it was the last one missing.
+    fn gather(&mut self, host: usize, bytes: &[u8], seen: &Seen, sent: Sent) -> Option<(Vec<u8>, Sent)> {
+        let piece = seen.piece?;
+        let now = self.now;
+        let all = &mut self.pieces[host].0;
+        all.retain(|_, gathered| gathered.since + GATHERING > now);
+        let key = (seen.src, piece.id, seen.protocol);
+        let gathered = all.entry(key).or_default();
+        if gathered.data.is_empty() {
+            gathered.since = now;
+        }
+        gathered.is_mangled |= sent.is_mangled;
+        let data = bytes[seen.l4..seen.end].to_vec();
+        if !piece.more {
+            gathered.end = Some(usize::from(piece.offset) + data.len());
+        }
+        if piece.offset == 0 {
+            gathered.first = Some((bytes.to_vec(), sent));
+        }
+        gathered.data.insert(piece.offset, data);
+        let mut whole = Vec::new();
+        for (&offset, data) in &gathered.data {
+            let from = whole.len().checked_sub(offset.into())?;
+            whole.extend_from_slice(data.get(from..).unwrap_or_default());
+        }
+        if gathered.end != Some(whole.len()) {
+            return None;
+        }
+        let (first, sent) = gathered.first.clone()?;
+        let sent = Sent { is_mangled: gathered.is_mangled, is_later_piece: false, ..sent };
+        all.remove(&key);
+        let seen = wire::read(&first).ok()?;
+        Some((wire::join(&first, &seen, &whole), sent))
+    }
+
+    /// A whole packet reaches a host.
+    fn take(&mut self, host: usize, bytes: &[u8], seen: &Seen, sent: Sent) -> Checked {
+        if sent.is_mangled || sent.way == Way::Junk {
+            return Ok(());
+        }
+        hold!(
+            seen.is_sum_right(bytes),
+            name::RIGHT,
+            "host {host} got a packet of connection {} with a wrong checksum: {seen:?}",
+            sent.serial
+        );
+        // What is late, of a connection that is gone, is nobody's.
+        let Some(conn) = self.conns.get(sent.conn).filter(|conn| conn.serial == sent.serial) else { return Ok(()) };
+        let is_ipv6 = conn.to.0.is_ipv6();
+        let client = self.plan.hosts[conn.client].address(is_ipv6);
+        let is_error = match seen.protocol {
+            ICMP => !matches!(bytes.get(seen.l4), Some(0 | 8)),
+            ICMPV6 => bytes.get(seen.l4).is_some_and(|&kind| kind < 128),
+            _ => false,
+        };
+        if is_error {
+            return self.take_error(host, bytes, seen, sent);
+        }
+        let is_at_client = host == conn.client;
+        let way = sent.way;
+        hold!(
+            is_at_client == (way == Way::Reply || way == Way::Host),
+            name::NO_BYTES_TO_ANOTHER,
+            "host {host} got a packet of connection {} that went {way:?}",
+            sent.serial
+        );
+        let my_port = conn.port;
+        if matches!(seen.protocol, TCP | UDP) {
+            let ports = seen.ports(bytes).unwrap_or_default();
+            let server_port = if conn.place.is_some() { SERVER_PORT } else { conn.to.1 };
+            let (from, to) = if is_at_client {
+                ((conn.to.0, conn.to.1), (client, conn.port))
+            } else {
+                ((client, conn.port), (self.plan.hosts[host].address(is_ipv6), server_port))
+            };
+            hold!(
+                (seen.src, ports.0) == from && (seen.dst, ports.1) == to,
+                name::RIGHT,
+                "host {host} got a packet of connection {} from {} {} to {} {}, not from {from:?} to {to:?}",
+                sent.serial,
+                seen.src,
+                ports.0,
+                seen.dst,
+                ports.1
+            );
+        }
+        match seen.protocol {
+            TCP if is_at_client => self.segment_at_client(sent.conn, bytes, seen),
+            TCP => self.segment_at_server(host, sent.conn, bytes, seen),
+            UDP | ICMP | ICMPV6 => self.data_at(host, sent, bytes, seen, is_at_client, my_port),
+            other => Err(Violation { name: name::RIGHT, what: format!("host {host} got protocol {other}") }),
+        }
+    }
+
+    fn segment_at_client(&mut self, at: u32, bytes: &[u8], seen: &Seen) -> Checked {
+        let now = self.now;
+        let Some(segment) = wire::segment(seen, bytes) else { return Ok(()) };
+        let Some(Conn { talk: Talk::Tcp { client, .. }, serial, ended, .. }) = self.conns.get_mut(at) else {
+            return Ok(());
+        };
+        if ended.is_some() {
+            if client.life == Life::Done && segment.flags & (RST | SYN) == 0 && segment.flags & wire::FIN != 0 {
+                let (key, send) = (client.sends, client.late_ack());
+                self.send_segment(at, Side::Client, key, send);
+            }
+            return Ok(());
+        }
+        client.take(&segment, now).map_err(|wrong| Violation {
+            name: name::NO_BYTES_TO_ANOTHER,
+            what: format!("client of connection {serial}: byte {} of the answer is not its own", wrong.offset),
+        })?;
+        self.pump_side(at, Side::Client);
+        self.settle(at);
+        Ok(())
+    }
+
+    fn segment_at_server(&mut self, host: usize, at: u32, bytes: &[u8], seen: &Seen) -> Checked {
+        let now = self.now;
+        let state = self.server_state(host);
+        let Some(segment) = wire::segment(seen, bytes) else { return Ok(()) };
+        let Some(conn) = self.conns.get_mut(at) else { return Ok(()) };
+        let serial = conn.serial;
+        let is_mine = conn.server == Some(host);
+        let Talk::Tcp { terms, server, .. } = &mut conn.talk else { return Ok(()) };
+        let is_opening = segment.flags & (SYN | ACK | RST) == SYN;
+        let is_known = is_mine && server.is_some();
+        if !is_known {
+            if !is_opening || state != ServerState::Up {
+                if segment.flags & RST == 0 {
+                    self.refuse(host, at, seen, &segment, bytes);
+                }
+                return Ok(());
+            }
+            *server = Some(End::server(terms, mix(u64::from(serial) ^ host as u64) as u32, segment.seq, now));
+            conn.server = Some(host);
+        }
+        let Talk::Tcp { server: Some(server), .. } = &mut conn.talk else { return Ok(()) };
+        if server.life == Life::Done && segment.flags & wire::FIN != 0 {
+            let (key, send) = (server.sends, server.late_ack());
+            self.send_segment(at, Side::Server, key, send);
+            return Ok(());
+        }
+        server.take(&segment, now).map_err(|wrong| Violation {
+            name: name::NO_BYTES_TO_ANOTHER,
+            what: format!("server host {host}: byte {} of connection {serial} is not its own", wrong.offset),
+        })?;
+        let deadline = server.deadline;
+        self.pump_side(at, Side::Server);
+        self.timers.push(Reverse((deadline.max(now + 1), at, serial)));
+        Ok(())
+    }
+
+    /// A server that knows nothing of a segment's connection, or takes none, answers with an RST.
+    fn refuse(&mut self, host: usize, at: u32, seen: &Seen, segment: &wire::Segment<'_>, bytes: &[u8]) {
+        let Some((sport, dport)) = seen.ports(bytes) else { return };
+        let ack = segment.seq.wrapping_add(segment.payload.len() as u32 + u32::from(segment.flags & SYN != 0));
+        let body = Body::Tcp { sport: dport, dport: sport, seq: segment.ack, ack, flags: RST | ACK, payload: &[] };
+        let ip = Ip { src: seen.dst, dst: seen.src, ttl: 64, id: 0, dont_fragment: true, options: 0 };
+        let sent = self.story(at, Side::Server, 64, false);
+        self.send(host, &ip, &body, 1500, sent);
+    }
+
+    /// A datagram or a ping.
+    fn data_at(&mut self, host: usize, sent: Sent, bytes: &[u8], seen: &Seen, is_at_client: bool, port: u16) -> Checked {
+        let at = sent.conn;
+        let payload = match seen.protocol {
+            UDP => wire::datagram(seen, bytes),
+            _ => bytes.get(seen.l4 + 8..seen.end),
+        };
+        let refuses = self.server_state(host) != ServerState::Up;
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(at) else { return Ok(()) };
+        let Talk::Ask(ask) = &mut conn.talk else { return Ok(()) };
+        let got = payload.and_then(|payload| payload.first_chunk::<8>());
+        let got = got.map(|head| {
+            let [a, b, c, d, e, f, g, h] = *head;
+            (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+        });
+        let Some((serial, round)) = got else {
+            return Err(Violation { name: name::RIGHT, what: format!("host {host} got no data of connection {}", sent.serial) });
+        };
+        let is_answer = is_at_client && !ask.is_echo;
+        let asked = Ask { round, ..*ask };
+        let len = if is_answer { ask.lens.1 } else { ask.lens.0 };
+        let expected = question(conn.serial, &asked, is_answer, len);
+        hold!(
+            serial == conn.serial && payload == Some(&expected[..]),
+            name::NO_BYTES_TO_ANOTHER,
+            "host {host}: datagram {round} of connection {serial} is not what connection {} sent",
+            sent.serial
+        );
+        if is_at_client {
+            if conn.ended.is_none() && round == ask.round {
+                (ask.round, ask.tries, ask.deadline) = (round + 1, 0, now);
+                if ask.round == ask.rounds {
+                    self.end(at, Outcome::Done);
+                } else {
+                    self.pump_side(at, Side::Client);
+                }
+            }
+            return Ok(());
+        }
+        let ask = asked;
+        if refuses {
+            return Ok(());
+        }
+        conn.server = Some(host);
+        let reply = if ask.is_echo { expected } else { question(serial, &ask, true, ask.lens.1) };
+        let _ = port;
+        self.send_data(at, Side::Server, &ask, &reply, round);
+        Ok(())
+    }
+
+    /// An ICMP error must quote a packet that this very host sent.
+    fn take_error(&mut self, host: usize, bytes: &[u8], seen: &Seen, sent: Sent) -> Checked {
+        let (kind, quote) = (bytes[seen.l4], &bytes[seen.l4 + 8..seen.end]);
+        let Some(conn) = self.conns.get(sent.conn) else { return Ok(()) };
+        let is_ipv6 = seen.dst.is_ipv6();
+        let l4 = if is_ipv6 { 40 } else { usize::from(quote.first().copied().unwrap_or(0) & 15) * 4 };
+        let protocol = quote.get(if is_ipv6 { 6 } else { 9 }).copied().unwrap_or(0);
+        if is_ipv6 && protocol == 44 || quote.len() < l4 + 8 {
+            return Ok(());
+        }
+        let address = |at: usize| -> Option<IpAddr> {
+            if is_ipv6 {
+                quote.get(at..at + 16).and_then(|b| b.first_chunk::<16>()).map(|b| IpAddr::from(*b))
+            } else {
+                quote.get(at..at + 4).and_then(|b| b.first_chunk::<4>()).map(|b| IpAddr::from(*b))
+            }
+        };
+        let (src, dst) = if is_ipv6 { (address(8), address(24)) } else { (address(12), address(16)) };
+        let side = if host == conn.client { Side::Client } else { Side::Server };
+        let client = self.plan.hosts[conn.client].address(is_ipv6);
+        let mine = self.plan.hosts[host].address(is_ipv6);
+        let other = if side == Side::Client { conn.to.0 } else { client };
+        hold!(
+            src == Some(mine) && dst == Some(other),
+            name::RIGHT,
+            "host {host} got an ICMP error about a packet from {src:?} to {dst:?}, connection {} is from {mine} to {other}",
+            sent.serial
+        );
+        if matches!(protocol, TCP | UDP) {
+            let word = |at: usize| u16::from_be_bytes([quote[at], quote[at + 1]]);
+            let server_port = if conn.place.is_some() { SERVER_PORT } else { conn.to.1 };
+            let ports = match side {
+                Side::Client => (conn.port, conn.to.1),
+                Side::Server => (server_port, conn.port),
+            };
+            hold!(
+                (word(l4), word(l4 + 2)) == ports,
+                name::RIGHT,
+                "host {host} got an ICMP error about ports {} and {}, connection {} has {ports:?}",
+                word(l4),
+                word(l4 + 2),
+                sent.serial
+            );
+        }
+        let is_too_big = if is_ipv6 { kind == 2 } else { kind == 3 && bytes[seen.l4 + 1] == 4 };
+        let mtu = u32::from_be_bytes([0, 0, bytes[seen.l4 + 6], bytes[seen.l4 + 7]]);
+        if is_too_big && mtu >= 1000 {
+            self.shrink(sent.conn, side, mtu as u16);
+        }
+        Ok(())
+    }
+
+    fn shrink(&mut self, at: u32, side: Side, mtu: u16) {
+        let Some(conn) = self.conns.get_mut(at) else { return };
+        conn.mtu = conn.mtu.min(mtu.into());
+        if let Talk::Tcp { client, server, .. } = &mut conn.talk {
+            let end = if side == Side::Client { Some(client) } else { server.as_mut() };
+            if let Some(end) = end {
+                end.shrink(mtu - 80);
+            }
+        }
+        self.pump_side(at, side);
+    }
+}
+
+/// Question or answer `round` of a connection: its number, the round, and bytes that are its own.
+fn question(serial: u32, ask: &Ask, is_answer: bool, len: u16) -> Vec<u8> {
+    let mut payload = vec![0; len.into()];
+    tcp::fill(mix(ask.key ^ u64::from(ask.round) << 1 ^ u64::from(is_answer)), 0, &mut payload);
+    payload[..4].copy_from_slice(&serial.to_be_bytes());
+    payload[4..8].copy_from_slice(&ask.round.to_be_bytes());
+    payload
+}

@@ -1,0 +1,76 @@
+//! After a worker's turn: it uses what it was given, and new connections went where they may.
+
+use lb_core::ids::ServerId;
+
+use super::name;
+use crate::director::Subject;
+use crate::violation::{Checked, hold};
+use crate::world::World;
+
+/// Of a real server that has an upper threshold: connections, and whether it takes no more.
+struct Limited {
+    id: ServerId,
+    total: u64,
+    is_full: bool,
+}
+
+pub(crate) struct Before(Vec<Limited>);
+
+fn total<L: Subject>(world: &World<L>, id: ServerId) -> u64 {
+    let cells = world.director.counters.iter().map(|worker| worker.server(id));
+    cells.fold(0, |all, cell| all.wrapping_add(cell.active.get()).wrapping_add(cell.inactive.get()))
+}
+
+pub(crate) fn before_turn<L: Subject>(world: &World<L>, worker: usize) -> Before {
+    let Some(published) = world.control.published(world.control.delivered[worker]) else { return Before(Vec::new()) };
+    let limited = published.rules.iter().filter(|rule| rule.upper > 0);
+    let now = limited.map(|rule| Limited { id: rule.id, total: total(world, rule.id), is_full: rule.is_overloaded() });
+    Before(now.collect())
+}
+
+pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before: Before) -> Checked {
+    let delivered = world.control.delivered[worker];
+    let used = world.director.generation(worker);
+    hold!(used == delivered, name::USED, "worker {worker} uses tables {used}, {delivered} were left for it");
+    let inserted = world.director.counters[worker].flows.inserted.get();
+    if inserted == world.watch.inserted[worker] {
+        return Ok(());
+    }
+    let new = inserted - std::mem::replace(&mut world.watch.inserted[worker], inserted);
+    let Some(published) = world.control.published(used) else { return Ok(()) };
+    let cells = &world.director.counters[worker];
+    let mut counted = 0;
+    for (index, known) in world.watch.connections[worker].iter_mut().enumerate() {
+        let id = ServerId(index as u32);
+        let connections = cells.server(id).connections.get();
+        let more = connections - std::mem::replace(known, connections);
+        if more == 0 {
+            continue;
+        }
+        counted += more;
+        let Some(rule) = published.rule(id) else {
+            hold!(false, name::NOTHING_NEW, "server {index} got {more} connections from worker {worker}, but was removed");
+            continue;
+        };
+        hold!(rule.weight > 0, name::NOTHING_NEW, "server {index} got {more} connections from worker {worker}, but is quiesced");
+    }
+    hold!(counted == new, name::COUNTERS, "worker {worker} entered {new} connections, its servers got {counted}");
+    for Limited { id, total: had, is_full } in before.0 {
+        let Some(rule) = published.rule(id) else { continue };
+        let has = total(world, id);
+        // Only those that began here; if some ended as well it may have been let in between.
+        let began = has.saturating_sub(had);
+        if began == 0 {
+            continue;
+        }
+        hold!(
+            !(is_full && rule.is_overloaded() && began == new),
+            name::NOTHING_NEW,
+            "server {} was overloaded with {had} connections, {began} began on worker {worker}",
+            id.0
+        );
+        let most = u64::from(rule.upper).max(had + 1);
+        hold!(has <= most, name::NOTHING_NEW, "server {} has {has} connections, its upper threshold is {}", id.0, rule.upper);
+    }
+    Ok(())
+}

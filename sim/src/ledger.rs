@@ -1,0 +1,163 @@
+//! Which real server each client endpoint was brought to, as seen from outside: what the director may not change as long
+//! as the connection lives.
+
+use lb_core::time::Tick;
+
+use crate::invariants::name;
+use crate::map::Map;
+use crate::violation::{Checked, hold};
+
+/// A client's endpoint and the virtual service that it speaks to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    pub client: u32,
+    pub port: u16,
+    pub place: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Binding {
+    key: Key,
+    /// `None`: nothing is known.
+    server: Option<u32>,
+    last: Tick,
+    /// An end was seen, or something that may have looked like one to the director: it may begin anew.
+    is_over: bool,
+    /// When such a packet was last on its way into the director.
+    last_end: Option<Tick>,
+    is_established: bool,
+}
+
+/// Shortest timeouts that any table in use may have had, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortest {
+    pub tcp: u32,
+    pub udp: u32,
+}
+
+/// A TCP connection that is not established yet lives a minute at least.
+const SETTING_UP: u32 = 60 * Tick::PER_SECOND;
+/// A packet may be in the director for so long.
+const LONGEST: u32 = 40 * Tick::PER_SECOND;
+
+#[derive(Default)]
+pub struct Ledger {
+    bindings: Vec<Binding>,
+    by_key: Map<Key, u32>,
+}
+
+/// A packet of a connection, as it came out of the director.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    pub is_tcp: bool,
+    pub is_syn: bool,
+    pub is_end: bool,
+    pub now: Tick,
+}
+
+impl Ledger {
+    /// The place of this endpoint's entry.
+    pub fn open(&mut self, key: Key) -> u32 {
+        let bindings = &mut self.bindings;
+        *self.by_key.entry(key).or_insert_with(|| {
+            bindings.push(Binding {
+                key,
+                server: None,
+                last: Tick(0),
+                is_over: false,
+                last_end: None,
+                is_established: false,
+            });
+            bindings.len() as u32 - 1
+        })
+    }
+
+    /// Something goes into the director that may end the connection there.
+    pub fn may_end(&mut self, at: u32, now: Tick) {
+        if let Some(binding) = self.bindings.get_mut(at as usize) {
+            binding.is_over = true;
+            binding.last_end = Some(now);
+        }
+    }
+
+    /// The director is another one, or has forgotten everything.
+    pub fn forget(&mut self) {
+        for binding in &mut self.bindings {
+            binding.server = None;
+        }
+    }
+
+    /// Whether the director must still know this connection.
+    pub fn is_live(&self, at: u32, is_tcp: bool, now: Tick, shortest: Shortest) -> bool {
+        let Some(binding) = self.bindings.get(at as usize) else { return false };
+        let timeout = match (is_tcp, binding.is_established) {
+            (true, true) => shortest.tcp,
+            (true, false) => SETTING_UP.min(shortest.tcp),
+            (false, _) => shortest.udp,
+        };
+        binding.server.is_some() && !binding.is_over && now.since(binding.last) < timeout
+    }
+
+    /// A client's packet came out, on its way to `server`.
+    ///
+    /// # Errors
+    /// When the connection lives and is another server's.
+    pub fn to_server(&mut self, at: u32, server: u32, passed: Passed, shortest: Shortest) -> Checked {
+        let is_live = self.is_live(at, passed.is_tcp, passed.now, shortest);
+        let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(()) };
+        let is_other = binding.server != Some(server);
+        if let Some(before) = binding.server
+            && is_other
+        {
+            hold!(
+                !is_live,
+                name::ONE_SERVER,
+                "{:?} was brought to server host {before} and now to {server}, {} ticks later",
+                binding.key,
+                passed.now.since(binding.last)
+            );
+        }
+        hold!(
+            !(is_other && passed.is_tcp && !passed.is_syn),
+            name::ONE_SERVER,
+            "{:?} was brought to server host {server} by a packet that opens nothing",
+            binding.key
+        );
+        if is_other {
+            self.push_out(at, server, passed.now);
+        }
+        let binding = &mut self.bindings[at as usize];
+        binding.last = passed.now;
+        if is_other || binding.is_over && passed.is_syn {
+            // A FIN from before may still be on its way through the director, and end this one.
+            binding.is_over = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
+            binding.is_established = false;
+        }
+        binding.server = Some(server);
+        binding.is_established |= !passed.is_syn;
+        binding.is_over |= passed.is_end;
+        Ok(())
+    }
+
+    /// A server's packet came out, on its way to the client.
+    pub fn to_client(&mut self, at: u32, passed: Passed) {
+        if let Some(binding) = self.bindings.get_mut(at as usize) {
+            binding.last = passed.now;
+            binding.is_over |= passed.is_end;
+        }
+    }
+
+    /// A newer connection of the same client endpoint to the same server ends the older one: the server could not tell them
+    /// apart.
+    fn push_out(&mut self, at: u32, server: u32, now: Tick) {
+        let key = self.bindings[at as usize].key;
+        for place in 0..crate::map::PLACES as u16 {
+            if let Some(&other) = self.by_key.get(&Key { place, ..key })
+                && other != at
+                && self.bindings[other as usize].server == Some(server)
+            {
+                self.may_end(other, now);
+            }
+        }
+    }
+}

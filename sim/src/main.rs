@@ -1,0 +1,69 @@
+//! `sim`: runs the simulation from the command line. Ends with 0 when all invariants held, 1 when one did not, 2 when the
+//! arguments are wrong.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use lb_core::packet::Frame;
+use lb_core::path::Path;
+use sim::run::{STEPS, run};
+
+/// Runs the whole load balancer in one process, under faults drawn from a seed.
+#[derive(Parser)]
+struct Arguments {
+    /// The world to run.
+    #[arg(long, conflicts_with_all = ["seeds", "minutes"])]
+    seed: Option<u64>,
+    /// Worlds to run, one after the other: FROM..TO.
+    #[arg(long, value_parser = range, conflicts_with = "minutes")]
+    seeds: Option<(u64, u64)>,
+    /// Run worlds that were never run, for so long.
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Steps of each world.
+    #[arg(long, default_value_t = STEPS)]
+    steps: u64,
+}
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let bad = || format!("{text:?} is not FROM..TO");
+    let (from, to) = text.split_once("..").ok_or_else(bad)?;
+    Ok((from.parse().map_err(|_| bad())?, to.parse().map_err(|_| bad())?))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let start = Instant::now();
+    let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64);
+    let (first, last, end) = match (&arguments.seed, &arguments.seeds, arguments.minutes) {
+        (Some(seed), ..) => (*seed, *seed + 1, None),
+        (_, Some((from, to)), _) => (*from, *to, None),
+        (.., minutes) => {
+            let first = fresh / 1_000_000_000 * 100_000;
+            (first, u64::MAX, Some(Duration::from_secs_f64(minutes.unwrap_or(1.0) * 60.0)))
+        }
+    };
+    let (mut packets, mut worlds) = (0, 0);
+    for seed in first..last {
+        if end.is_some_and(|end| start.elapsed() >= end) {
+            break;
+        }
+        match run::<Path<Frame>>(seed, arguments.steps) {
+            Ok(summary) => {
+                packets += summary.stats.packets;
+                worlds += 1;
+                if end.is_none() {
+                    println!("{summary:?}");
+                }
+            }
+            Err(failure) => {
+                println!("{failure}");
+                return ExitCode::from(1);
+            }
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{worlds} worlds, {packets} packets in {seconds:.1} s: {:.0} packets a second", packets as f64 / seconds);
+    ExitCode::SUCCESS
+}

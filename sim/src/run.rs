@@ -1,0 +1,97 @@
+//! A run: steps from a seed until one fails, and what is said about a failure.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::director::Subject;
+use crate::invariants;
+use crate::violation::Violation;
+use crate::world::{Stats, World};
+
+/// Steps of a run that is asked for without saying how many.
+pub const STEPS: u64 = 20_000;
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub seed: u64,
+    pub steps: u64,
+    pub stats: Stats,
+    /// The same whenever the same happened.
+    pub digest: u64,
+    pub virtual_seconds: u64,
+}
+
+/// A run that failed: all that it takes to see it again.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub step: u64,
+    pub violation: Violation,
+    pub events: Vec<String>,
+    pub shape: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { seed, step, violation, events, shape } = self;
+        writeln!(f, "invariant {} does not hold: {}", violation.name, violation.what)?;
+        writeln!(f, "seed {seed}, step {step}, commit {}", commit())?;
+        writeln!(f, "{shape}")?;
+        writeln!(f, "the last events:")?;
+        for event in events {
+            writeln!(f, "  {event}")?;
+        }
+        write!(f, "replay: make sim SEED={seed} STEPS={step}")
+    }
+}
+
+/// The commit that is checked out, with a plus when files differ from it.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".to_owned() };
+    let is_changed = git(&["status", "--porcelain"]).is_some_and(|changes| !changes.is_empty());
+    if is_changed { commit + "+" } else { commit }
+}
+
+/// Runs `steps` steps of the world of `seed`.
+///
+/// # Errors
+/// The first invariant that did not hold; a panic counts as one.
+pub fn run<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
+    let mut world = World::<L>::new(seed);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        for _ in 0..steps {
+            world.step()?;
+        }
+        invariants::at_end_of_life(&mut world)
+    }));
+    let violation = match outcome {
+        Ok(Ok(())) => {
+            return Ok(Summary {
+                seed,
+                steps,
+                stats: world.stats,
+                digest: world.events.digest(),
+                virtual_seconds: world.now / 1_000_000,
+            });
+        }
+        Ok(Err(violation)) => violation,
+        Err(panic) => Violation { name: "nothing_panics", what: message(panic.as_ref()) },
+    };
+    Err(Box::new(Failure {
+        seed,
+        step: world.step,
+        violation,
+        events: world.events.last().map(ToString::to_string).collect(),
+        shape: format!("{:?}", world.shape),
+    }))
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
+}

@@ -1,0 +1,268 @@
+//! The world, and one step of it: time goes on, chance strikes, packets arrive, workers turn, and all that came out is looked
+//! at.
+
+use std::collections::BinaryHeap;
+use std::cmp::Reverse;
+
+use lb_core::time::Tick;
+
+use crate::conn::Conns;
+use crate::control::Control;
+use crate::director::{Director, Subject};
+use crate::draw::Draw;
+use crate::events::{Detail, Event, Events};
+use crate::hosts::{Pieces, ServerState};
+use crate::invariants::{self, Watch};
+use crate::ledger::Ledger;
+use crate::map::{Map, Plan};
+use crate::network::Flight;
+use crate::shape::Shape;
+use crate::tags::Tags;
+use crate::violation::Checked;
+
+/// What was done, for whoever reads the summary.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Stats {
+    /// Frames that the director was given, of all its lives.
+    pub packets: u64,
+    pub done: u64,
+    pub reset: u64,
+    pub gave_up: u64,
+    pub kills: u64,
+    pub published: u64,
+    pub icmp: u64,
+}
+
+pub struct World<L> {
+    pub shape: Shape,
+    pub draw: Draw,
+    /// Microseconds since the beginning, and steps.
+    pub now: u64,
+    pub step: u64,
+    pub events: Events,
+    pub stats: Stats,
+    pub plan: Plan,
+    pub director: Director<L>,
+    pub control: Control,
+    pub conns: Conns,
+    pub(crate) serial: u32,
+    /// By client host and port: its connection.
+    pub(crate) by_client: Map<(usize, u16, bool), u32>,
+    /// When a connection has something to do.
+    pub(crate) timers: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    pub(crate) flights: BinaryHeap<Flight>,
+    pub(crate) number: u64,
+    pub tags: Tags,
+    pub ledger: Ledger,
+    /// By host.
+    pub(crate) servers: Vec<ServerState>,
+    pub(crate) pieces: Vec<Pieces>,
+    pub(crate) packet_ids: u32,
+    /// By port: down until then.
+    pub(crate) link_down: Vec<u64>,
+    /// By worker: not turned until then.
+    pub(crate) stalled: Vec<u64>,
+    pub(crate) dry_until: u64,
+    /// Nothing new is begun, so that all can come to its end.
+    pub(crate) is_quiet: bool,
+    pub(crate) watch: Watch,
+    pub(crate) buffer: Vec<u8>,
+    hash_seed: u64,
+}
+
+impl<L: Subject> World<L> {
+    pub fn new(seed: u64) -> World<L> {
+        let mut draw = Draw::new(seed);
+        let shape = Shape::draw(&mut draw);
+        World::of(shape, draw)
+    }
+
+    /// A world of this shape.
+    pub fn of(shape: Shape, mut draw: Draw) -> World<L> {
+        let plan = Plan::new(&shape, &mut draw);
+        let hash_seed = draw.number();
+        let director = Director::start(&shape, hash_seed, Tick(0));
+        let control = Control::new(&shape, &plan, &mut draw);
+        let watch = Watch::new(&shape);
+        World {
+            draw,
+            now: 0,
+            step: 0,
+            events: Events::default(),
+            stats: Stats::default(),
+            director,
+            control,
+            conns: Conns::default(),
+            serial: 0,
+            by_client: Map::default(),
+            timers: BinaryHeap::new(),
+            flights: BinaryHeap::new(),
+            number: 0,
+            tags: Tags::default(),
+            ledger: Ledger::default(),
+            servers: vec![ServerState::Up; plan.hosts.len()],
+            pieces: plan.hosts.iter().map(|_| Pieces::default()).collect(),
+            packet_ids: 0,
+            link_down: vec![0; shape.ports.len()],
+            stalled: vec![0; usize::from(shape.workers)],
+            dry_until: 0,
+            is_quiet: false,
+            watch,
+            buffer: Vec::new(),
+            hash_seed,
+            plan,
+            shape,
+        }
+    }
+
+    pub fn tick(&self) -> Tick {
+        Tick((self.now / 10_000) as u32)
+    }
+
+    pub(crate) fn note(&mut self, what: &'static str, detail: Detail) {
+        self.events.note(Event { step: self.step, micros: self.now, what, detail });
+    }
+
+    /// One step.
+    ///
+    /// # Errors
+    /// The first property that does not hold.
+    pub fn step(&mut self) -> Checked {
+        self.step += 1;
+        self.advance();
+        self.strike()?;
+        self.configure();
+        self.open_some();
+        self.wake()?;
+        self.deliver()?;
+        self.turn_all()?;
+        invariants::after_step(self)
+    }
+
+    /// Time goes on by a little, or to the next thing that happens.
+    fn advance(&mut self) {
+        let soon = self.now + self.draw.between(1, self.shape.pace);
+        let flight = self.flights.peek().map(|flight| flight.at);
+        let timer = self.timers.peek().map(|timer| timer.0.0);
+        let next = flight.into_iter().chain(timer).min().unwrap_or(u64::MAX);
+        self.now = soon.max(next.min(self.now + 500_000));
+    }
+
+    /// What goes wrong by step.
+    fn strike(&mut self) -> Checked {
+        if self.shape.is_clean() {
+            return Ok(());
+        }
+        let faults = self.shape.faults;
+        if self.draw.happens(faults.link_down) {
+            let port = self.draw.below(self.link_down.len() as u64) as usize;
+            self.link_down[port] = self.now + self.draw.between(1000, 2_000_000);
+            self.note("link down", ("port until", [port as u64, self.link_down[port], 0, 0]));
+        }
+        if self.draw.happens(faults.stall) {
+            let worker = self.draw.below(self.stalled.len() as u64) as usize;
+            self.stalled[worker] = self.now + self.draw.between(1000, 3_000_000);
+            self.note("worker stalls", ("worker until", [worker as u64, self.stalled[worker], 0, 0]));
+        }
+        if self.draw.happens(faults.dry) {
+            self.dry_until = self.now + self.draw.between(1000, 500_000);
+            self.note("no buffer is free", ("until", [self.dry_until, 0, 0, 0]));
+        }
+        self.director.set_dry(self.now < self.dry_until);
+        if self.draw.happens(faults.neighbour) {
+            self.control.lose_neighbour(&mut self.draw, self.now);
+            self.note("a neighbour is lost", ("", [0; 4]));
+        }
+        if self.draw.happens(faults.server) {
+            let host = self.draw.pick(&self.plan.servers);
+            let until = self.now + self.draw.between(10_000, 5_000_000);
+            self.change_server(host, until);
+        }
+        if self.draw.happens(faults.jump) {
+            let by = self.draw.pick(&[1_000_000, 12_000_000, 70_000_000, 130_000_000, 1_000_000_000, 3_600_000_000]);
+            self.now += self.draw.between(1, by);
+            self.note("time jumps", ("by", [by, 0, 0, 0]));
+        }
+        if self.draw.happens(faults.junk) {
+            self.send_junk();
+        }
+        if self.draw.happens(faults.kill) {
+            self.kill()?;
+        }
+        Ok(())
+    }
+
+    /// The director is killed and started anew: it has forgotten everything.
+    fn kill(&mut self) -> Checked {
+        self.stats.kills += 1;
+        self.note("kill and start", ("", [0; 4]));
+        invariants::at_end_of_life(self)?;
+        self.director = Director::start(&self.shape, self.hash_seed, self.tick());
+        self.control = self.control.restarted(&self.shape, &self.plan);
+        self.tags.forget();
+        self.ledger.forget();
+        self.watch = Watch::new(&self.shape);
+        Ok(())
+    }
+
+    /// The control plane's part: commands, Linux's answers, tables left for one worker after the other.
+    fn configure(&mut self) {
+        while let Some((interface, address)) = self.director.questions().pop() {
+            let at = self.now + self.draw.between(100, 400_000);
+            self.control.asked(interface, address, at);
+        }
+        let heard = self.control.hear(&self.plan, self.now);
+        if heard > 0 {
+            self.note("Linux answers", ("neighbours", [heard as u64, 0, 0, 0]));
+        }
+        let every = self.shape.change_every;
+        if every > 0 && !self.is_quiet && self.draw.below(every) == 0 {
+            let (what, place, is_right) = self.control.change(&self.plan, &mut self.draw);
+            self.note(what, ("place done", [place as u64, u64::from(is_right), 0, 0]));
+        }
+        if self.step % 64 == 0 && self.director.generation_everywhere(self.control.generation()) {
+            let counters = &self.director.counters;
+            let has = |id| {
+                counters.iter().any(|w| {
+                    let cell = w.server(id);
+                    cell.active.get().wrapping_add(cell.inactive.get()) != 0
+                })
+            };
+            self.control.release(has);
+        }
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        // A worker may turn between any two deliveries.
+        let count = self.draw.between(1, 16);
+        for _ in 0..count {
+            if let Some((worker, tables)) = self.control.next_delivery() {
+                self.director.publish_to(worker, tables);
+                continue;
+            }
+            if !self.control.wants_to_publish() {
+                break;
+            }
+            let order = (0..self.director.workers()).rev().collect();
+            let generation = self.control.publish(order);
+            self.stats.published += 1;
+            self.note("publish", ("generation", [generation.into(), 0, 0, 0]));
+        }
+    }
+
+    fn turn_all(&mut self) -> Checked {
+        let workers = self.director.workers();
+        let first = self.draw.below(workers as u64) as usize;
+        for n in 0..workers {
+            let worker = (first + n) % workers;
+            if self.stalled[worker] > self.now {
+                continue;
+            }
+            let before = invariants::before_turn(self, worker);
+            self.director.turn(worker, self.tick());
+            invariants::after_turn(self, worker, before)?;
+        }
+        self.collect()
+    }
+}
