@@ -13,7 +13,7 @@ use lb_core::counters::{Counter, ServerCell, WorkerCounters};
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
-use lb_core::ids::{PortId, ServerId, WorkerId};
+use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::{Frame, Packet};
 use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
@@ -68,9 +68,18 @@ pub struct Mismatch {
     /// The packet it is about, if it is about one: an index of `packets`.
     pub cause: Option<usize>,
     /// What is not as it must be.
-    pub what: String,
+    pub what: &'static str,
     pub path: String,
     pub reference: String,
+    /// The counters that are not as they must be.
+    pub miscounts: Vec<Miscount>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Miscount {
+    pub of: String,
+    pub path: u64,
+    pub reference: u64,
 }
 
 impl fmt::Display for Mismatch {
@@ -82,8 +91,11 @@ impl fmt::Display for Mismatch {
                 writeln!(f, "  packet {number}, port {}:  {}", port.0, Hex(bytes))?;
             }
         }
-        writeln!(f, "  the path:       {path}")?;
-        write!(f, "  the reference:  {reference}")
+        write!(f, "  the path:       {path}\n  the reference:  {reference}")?;
+        for Miscount { of, path, reference } in &self.miscounts {
+            write!(f, "\n  counted by the path {path}, by the reference {reference}: {of}")?;
+        }
+        Ok(())
     }
 }
 
@@ -182,6 +194,28 @@ fn lane(action: &Action) -> (u8, u16) {
     }
 }
 
+/// The first of each lane's actions that are not the same.
+fn parting<'a>(
+    held: &'a [Held],
+    expected: &'a [Expected],
+) -> Option<(Option<&'a Held>, Option<&'a Expected>)> {
+    let mut lanes: Vec<_> = held.iter().map(Held::lane).collect();
+    lanes.extend(expected.iter().map(|expected| lane(&expected.action)));
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes.into_iter().find_map(|at| {
+        let mut did = held.iter().filter(|held| held.lane() == at);
+        let mut must = expected.iter().filter(|expected| lane(&expected.action) == at);
+        loop {
+            match (did.next(), must.next()) {
+                (None, None) => return None,
+                (Some(did), Some(must)) if did.is(&must.action) => {}
+                parted => return Some(parted),
+            }
+        }
+    })
+}
+
 /// Stands between the path and the worker: holds back what the path does and notes what it chose.
 struct Recorder<'a, I> {
     io: &'a mut I,
@@ -259,81 +293,54 @@ impl Watched {
 
     /// Compares what the path did with what it must do, and what it counted.
     fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Result<(), Mismatch> {
+        let miscounts = self.miscounts();
         let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
-        if !is_same {
-            self.compare_lanes(call, held, expected)?;
+        let parted = if is_same { None } else { parting(held, expected) };
+        if miscounts.is_empty() && parted.is_none() {
+            return Ok(());
         }
-        self.compare_counters(call)
+        let mut mismatch = self.mismatch(call, "the path does not count as it must");
+        if let Some((did, must)) = parted {
+            mismatch.what = "a packet does not leave as it must";
+            mismatch.cause = must.and_then(|must| must.cause);
+            mismatch.path = described(did.map(Held::action).as_ref());
+            mismatch.reference = described(must.map(|must| &must.action));
+        }
+        mismatch.miscounts = miscounts;
+        Err(mismatch)
     }
 
-    fn compare_lanes(&self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Result<(), Mismatch> {
-        let mut lanes: Vec<_> = held.iter().map(Held::lane).collect();
-        lanes.extend(expected.iter().map(|expected| lane(&expected.action)));
-        lanes.sort_unstable();
-        lanes.dedup();
-        for at in lanes {
-            let mut did = held.iter().filter(|held| held.lane() == at);
-            let mut must = expected.iter().filter(|expected| lane(&expected.action) == at);
-            loop {
-                let (did, must) = (did.next(), must.next());
-                match (did, must) {
-                    (None, None) => break,
-                    (Some(did), Some(must)) if did.is(&must.action) => {}
-                    _ => {
-                        return Err(Mismatch {
-                            cause: must.and_then(|must| must.cause),
-                            path: described(did.map(Held::action).as_ref()),
-                            reference: described(must.map(|must| &must.action)),
-                            ..self.mismatch(call, "a packet does not leave as it must".into())
-                        });
-                    }
-                }
+    /// The counters that are wrong.
+    fn miscounts(&mut self) -> Vec<Miscount> {
+        let mut wrong = Vec::new();
+        let mut check = |path: u64, reference: u64, of: &dyn Fn() -> String| {
+            if path != reference {
+                wrong.push(Miscount { of: of(), path, reference });
             }
-        }
-        Ok(())
-    }
-
-    fn compare_counters(&mut self, call: &Call<'_>) -> Result<(), Mismatch> {
+        };
         let (counters, touched) = self.reference.counters();
         for (name, of) in COUNTERS {
-            let (path, reference) = (of(&self.counters).get(), of(counters).get());
-            if path != reference {
-                return Err(self.miscount(call, format!("the counter `{name}` is wrong"), path, reference));
-            }
+            check(of(&self.counters).get(), of(counters).get(), &|| name.into());
         }
         for &reason in DropReason::ALL.iter().filter(|reason| !BY_THE_WORKER.contains(reason)) {
             for hook in Hook::ALL {
                 let count = |counters: &WorkerCounters| counters.dropped(reason, hook).get();
-                let (path, reference) = (count(&self.counters), count(counters));
-                if path != reference {
-                    let what = format!("packets dropped as `{}` at {}", reason.label(), hook.name());
-                    return Err(self.miscount(call, what, path, reference));
-                }
+                let name = || format!("dropped as {} at {}", reason.label(), hook.name());
+                check(count(&self.counters), count(counters), &name);
+            }
+        }
+        for &server in &touched {
+            let (path, reference) = (self.counters.server(server), counters.server(server));
+            for (name, of) in SERVER_COUNTERS {
+                check(of(path).get(), of(reference).get(), &|| format!("{name} of server {}", server.0));
             }
         }
         for server in touched {
-            self.compare_server(call, server)?;
-        }
-        Ok(())
-    }
-
-    fn compare_server(&mut self, call: &Call<'_>, server: ServerId) -> Result<(), Mismatch> {
-        let (counters, _) = self.reference.counters();
-        let (path, reference) = (self.counters.server(server), counters.server(server));
-        for (name, of) in SERVER_COUNTERS {
-            let (path, reference) = (of(path).get(), of(reference).get());
-            if path != reference {
-                let what = format!("the counter `{name}` of server {} is wrong", server.0);
-                return Err(self.miscount(call, what, path, reference));
+            if let Some((path, reference)) = self.reference.overloaded(server) {
+                check(path.into(), reference.into(), &|| format!("server {} is overloaded", server.0));
             }
         }
-        if let Some((path, reference)) = self.reference.overloaded(server)
-            && path != reference
-        {
-            let what = format!("server {} is overloaded or not", server.0);
-            return Err(self.miscount(call, what, path.into(), reference.into()));
-        }
-        Ok(())
+        wrong
     }
 
     /// Compares all connections.
@@ -352,16 +359,11 @@ impl Watched {
         Err(Mismatch {
             path: surplus.map_or("does not have that one".into(), |view| format!("{view:?}")),
             reference: missing.map_or("does not have that one".into(), |view| format!("{view:?}")),
-            ..self.mismatch(call, "a connection is not as it must be".into())
+            ..self.mismatch(call, "a connection is not as it must be")
         })
     }
 
-    fn miscount(&self, call: &Call<'_>, what: String, path: u64, reference: u64) -> Mismatch {
-        let (path, reference) = (path.to_string(), reference.to_string());
-        Mismatch { path, reference, ..self.mismatch(call, what) }
-    }
-
-    fn mismatch(&self, call: &Call<'_>, what: String) -> Mismatch {
+    fn mismatch(&self, call: &Call<'_>, what: &'static str) -> Mismatch {
         Mismatch {
             worker: self.worker,
             now: call.now,
@@ -372,6 +374,7 @@ impl Watched {
             what,
             path: String::new(),
             reference: String::new(),
+            miscounts: Vec::new(),
         }
     }
 
@@ -458,7 +461,9 @@ impl Logic<Frame> for Watched {
         let call = Call { name: "turn", now, packets: &[] };
         let compared = match self.reference.turn(now, taken, expired, is_left) {
             Ok(expected) => self.compare(&call, &held, &expected),
-            Err(what) => Err(self.mismatch(&call, what)),
+            Err(path) => {
+                Err(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
+            }
         };
         self.judge(compared);
         self.turns += 1;

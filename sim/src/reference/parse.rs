@@ -277,7 +277,7 @@ pub(super) fn walk(packet: &[u8], at: usize, protocol: u8) -> Result<Walked, Dro
             return Ok(walked);
         }
         let bad = Err(DropReason::BadIpv6Extension);
-        if count > 8 || packet.len() < walked.at + 8 {
+        if count == 8 || packet.len() < walked.at + 8 {
             return bad;
         }
         let header = &packet[walked.at..];
