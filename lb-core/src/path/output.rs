@@ -155,6 +155,10 @@ impl<P: Packet> Path<P> {
     ) {
         self.drop(reason, hook);
         let Some(source) = self.answers_from(packet.data(), packet.port(), headers) else { return };
+        // What is not answered takes nothing from those that are.
+        if !icmp::may_answer(packet.data(), headers) {
+            return;
+        }
         if !self.icmp_limit.allow(now) {
             self.mine.turns.icmp_suppressed.add(1);
             return;

@@ -62,12 +62,13 @@ impl<P: Packet> Path<P> {
         let mut staying_seen = ArrayVec::new();
         for ((packet, mut seen), steer) in burst.drain(..).zip(all.drain(..)).zip(steers) {
             let stays = match *steer {
-                Steer::Fragment { sport, dport, protocol } => {
+                Steer::Fragment { sport, dport, protocol } if is_gathered(&seen) => {
                     self.join_fragment(&mut seen, packet.data(), sport, dport, protocol);
                     Some((packet, seen))
                 }
-                Steer::Plain if !is_gathered(&seen) => Some((packet, seen)),
-                Steer::Plain => self.gathered(packet, seen, now, io),
+                // Also a fragment that these tables drop, which were not those of the worker that handed it over.
+                _ if !is_gathered(&seen) => Some((packet, seen)),
+                _ => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
                 staying.push(packet);

@@ -105,3 +105,32 @@ fn a_packet_that_claims_to_come_from_ourselves_is_dropped() {
     assert!(out.sent.is_empty());
     assert_eq!(d.dropped(DropReason::MartianAddress), 1);
 }
+
+#[test]
+fn packets_that_may_not_be_answered_leave_the_others_their_answers() {
+    let mut d = Director::new();
+    let to_nowhere = |from| tcp(C2D, (from, 4000), ("198.51.100.1", 22), "S");
+    let mut error = Vec::new();
+    etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1)
+        .ipv4([192, 0, 2, 100], [198, 51, 100, 1], 64)
+        .icmpv4_raw(3, 1, [0; 4])
+        .write(&mut error, &[0; 28])
+        .unwrap();
+    for _ in 0..200 {
+        assert!(d.receive(WAN, std::slice::from_ref(&error)).sent.is_empty());
+    }
+    assert_eq!(d.receive(WAN, &[to_nowhere("192.0.2.100")]).sent.len(), 1);
+    assert_eq!(d.dropped(DropReason::NoRoute), 201);
+}
+
+#[test]
+fn a_fragment_handed_over_from_a_vlan_that_is_gone_by_then_is_dropped() {
+    let mut d = Director::new();
+    let frame = tagged(&datagram(3)[1], 7);
+    let steer = Steer::Fragment { sport: 5353, dport: 80, protocol: Protocol::UDP };
+    let mut handed: ArrayVec<_, BURST> = [(Frame::new(WAN, &frame), steer)].into_iter().collect();
+    let mut out = Out::default();
+    d.path.receive_handed_over(&mut handed, d.now, &mut out);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (0, 0));
+    assert_eq!(d.dropped(DropReason::UnknownVlan), 1);
+}

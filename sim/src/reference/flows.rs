@@ -1,0 +1,135 @@
+//! The connections of one worker: a map by number, and a map from both tuples.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+use lb_core::flow::{Direction, Tuple};
+use lb_core::ids::ServerId;
+use lb_core::ipvs::state::TcpState;
+use lb_core::time::{Tick, Timeout};
+
+use super::SLOT;
+
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) original: Tuple,
+    pub(super) reply: Tuple,
+    pub(super) server: ServerId,
+    pub(super) state: TcpState,
+    /// Counts as active at its real server.
+    pub(super) is_active: bool,
+    pub(super) seen: Tick,
+    pub(super) timeout: Timeout,
+}
+
+impl Connection {
+    pub(super) fn due(&self) -> Tick {
+        self.seen.after(self.timeout)
+    }
+}
+
+pub(super) type Number = u64;
+
+pub(super) struct Flows {
+    connections: HashMap<Number, Connection>,
+    by_tuple: HashMap<Tuple, (Number, Direction)>,
+    by_due: BTreeSet<(u64, Number)>,
+    next: Number,
+    capacity: usize,
+    ipv6_capacity: usize,
+    ipv6: usize,
+    clock: Clock,
+}
+
+/// Ticks wrap; these do not.
+struct Clock {
+    tick: Tick,
+    absolute: u64,
+}
+
+impl Clock {
+    fn absolute(&self, tick: Tick) -> u64 {
+        self.absolute.wrapping_add_signed(i64::from(tick.0.wrapping_sub(self.tick.0) as i32))
+    }
+}
+
+impl Flows {
+    pub(super) fn new(capacity: u32, ipv6_capacity: u32, now: Tick) -> Flows {
+        Flows {
+            connections: HashMap::new(),
+            by_tuple: HashMap::new(),
+            by_due: BTreeSet::new(),
+            next: 0,
+            capacity: capacity as usize,
+            ipv6_capacity: ipv6_capacity as usize,
+            ipv6: 0,
+            // Slots begin where ticks are multiples of their length.
+            clock: Clock { tick: now, absolute: (1 << 40) + u64::from(now.0) },
+        }
+    }
+
+    pub(super) fn set_now(&mut self, now: Tick) {
+        self.clock = Clock { absolute: self.clock.absolute(now), tick: now };
+    }
+
+    /// All, and of these the IPv6 ones.
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.connections.len(), self.ipv6)
+    }
+
+    pub(super) fn is_full(&self, is_ipv6: bool) -> bool {
+        self.connections.len() == self.capacity || is_ipv6 && self.ipv6 == self.ipv6_capacity
+    }
+
+    pub(super) fn find(&self, tuple: &Tuple) -> Option<(Number, Direction)> {
+        self.by_tuple.get(tuple).copied()
+    }
+
+    pub(super) fn get(&self, number: Number) -> &Connection {
+        &self.connections[&number]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values()
+    }
+
+    /// Enters a connection, of whose tuples there is none yet.
+    pub(super) fn insert(&mut self, connection: Connection) -> Number {
+        let number = self.next;
+        self.next += 1;
+        self.by_tuple.insert(connection.original, (number, Direction::Original));
+        self.by_tuple.insert(connection.reply, (number, Direction::Reply));
+        self.by_due.insert((self.clock.absolute(connection.due()), number));
+        self.ipv6 += usize::from(connection.original.src.is_ipv6());
+        self.connections.insert(number, connection);
+        number
+    }
+
+    pub(super) fn remove(&mut self, number: Number) -> Connection {
+        let connection = self.connections.remove(&number).expect("it is there");
+        self.by_tuple.remove(&connection.original);
+        self.by_tuple.remove(&connection.reply);
+        self.by_due.remove(&(self.clock.absolute(connection.due()), number));
+        self.ipv6 -= usize::from(connection.original.src.is_ipv6());
+        connection
+    }
+
+    /// Changes a connection, but for its tuples.
+    pub(super) fn change(&mut self, number: Number, change: impl FnOnce(&mut Connection)) {
+        let connection = self.connections.get_mut(&number).expect("it is there");
+        let before = connection.due();
+        change(connection);
+        let after = connection.due();
+        if before != after {
+            self.by_due.remove(&(self.clock.absolute(before), number));
+            self.by_due.insert((self.clock.absolute(after), number));
+        }
+    }
+
+    /// Those whose time is over by now, in their order, and whether the slot of the timer wheel is over in which it was.
+    pub(super) fn due(&self) -> impl Iterator<Item = (Number, bool)> {
+        let now = self.clock.absolute;
+        let is_over = move |due: u64| due.next_multiple_of(SLOT) <= now;
+        self.by_due.range(..=(now, Number::MAX)).map(move |&(due, number)| (number, is_over(due)))
+    }
+}

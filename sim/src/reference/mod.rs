@@ -1,0 +1,251 @@
+//! The reference director: what the path must do, said slowly and obviously.
+//!
+//! It takes the packets, tables and times that [`lb_core::path::Path`] takes, and says what must leave: plain maps and vectors, bytes read and
+//! written by code of its own, every checksum summed over all that it covers, one packet after the other, nothing cached. Of
+//! `lb-core` it uses what is data (tables, tuples, ticks, names of states and drop reasons) and the keyed hash that both
+//! ends of a hand-over must compute alike. [`Watched`](crate::watched::Watched) runs both and compares.
+//!
+//! There is one [`Reference`] a worker; what workers share is in their [`Team`].
+//!
+//! # Where the path is free
+//! The reference follows what the path chose, within these bounds:
+//! - *Expiry*: an entry may outlive its time by the rest of a timer slot ([`SLOT`] ticks), and longer while the wheel, which visits a bounded number
+//!   of timers a turn, is behind ([`Reference::turn`]).
+//! - *Index*: a new connection may be refused for want of room in its buckets; the path counts it in `index_full`.
+//! - *Buffers*: the pieces of a fragmented packet need buffers, which the worker may not have.
+//! - *Order*: packets of one burst leave in their order by each port; what leaves by different ports, to the twin, and to other workers is
+//!   not ordered among each other.
+//!
+//! Bounds of the path that decide what a client sees are not free, and are therefore said here too: which datagrams are
+//! remembered (`fragments.rs`), how many packets wait (`waiting.rs`), how many past changes of a service a worker catches up with (`schedule.rs`).
+
+mod answer;
+mod checksum;
+mod connection;
+mod flows;
+mod fragments;
+mod output;
+mod parse;
+mod pieces;
+mod related;
+mod rewrite;
+mod road;
+mod schedule;
+mod steer;
+mod tcp;
+mod team;
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::flow::{Hasher, Tuple};
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, ServerId, WorkerId};
+use lb_core::path::{FlowView, PathConfig, Steer};
+use lb_core::tables::{InterfaceId, Tables};
+use lb_core::time::Tick;
+
+pub use team::Team;
+
+/// Something that a worker does with a packet, or asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    Transmit(PortId, Vec<u8>),
+    ToTwin(PortId, Vec<u8>),
+    /// With the port that the packet came in by.
+    HandOver(WorkerId, Steer, PortId, Vec<u8>),
+    Resolve(InterfaceId, IpAddr),
+}
+
+/// What must be done, and for which packet of the burst; `None`: for one that had waited.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Expected {
+    pub action: Action,
+    pub cause: Option<usize>,
+}
+
+/// What the path did where it was free to choose.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// Whether there was a buffer, each time that it asked for one.
+    pub buffers: VecDeque<bool>,
+    /// For each connection that found no room in the index, how many actions there had been.
+    pub index_full: VecDeque<usize>,
+}
+
+/// Ticks of a slot of the timer wheel.
+pub const SLOT: u64 = 16;
+/// Timers that the wheel visits in a turn at most.
+const VISITS: usize = 256;
+
+/// What one worker must do.
+pub struct Reference {
+    worker: WorkerId,
+    team: Arc<Team>,
+    /// What the worker's counters must say.
+    counters: Arc<WorkerCounters>,
+    tables: Arc<Tables>,
+    hasher: Hasher,
+    flows: flows::Flows,
+    places: schedule::Places,
+    fragments: fragments::Fragments,
+    waiting: waiting::Waiting,
+    limit: answer::Limit,
+    now: Tick,
+    /// Turns since the wheel was last not behind.
+    turns_behind: usize,
+    taken: Taken,
+    expected: Vec<Expected>,
+    touched: Vec<ServerId>,
+}
+
+/// A packet on its road: how it came, and its bytes as they are now.
+#[derive(Clone, Debug)]
+struct Packet {
+    port: PortId,
+    cause: Option<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Reference {
+    /// For the worker that is made with `config`.
+    pub fn new(config: &PathConfig, team: &Arc<Team>) -> Reference {
+        let mine = team.counters[config.worker.index()].clone();
+        mine.flows.capacity.set(config.max_connections.into());
+        mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
+        Reference {
+            worker: config.worker,
+            team: team.clone(),
+            counters: mine,
+            tables: Arc::default(),
+            hasher: Hasher::new(config.hash_seed),
+            flows: flows::Flows::new(config.max_connections, config.max_ipv6_connections, config.now),
+            places: schedule::Places::default(),
+            fragments: fragments::Fragments::default(),
+            waiting: waiting::Waiting::default(),
+            limit: answer::Limit::new(config.now),
+            now: config.now,
+            turns_behind: 0,
+            taken: Taken::default(),
+            expected: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    pub fn adopt(&mut self, tables: Arc<Tables>) {
+        self.team.tell(&tables);
+        self.counters.turns.generation.set(tables.generation.into());
+        self.waiting.look_again();
+        self.tables = tables;
+    }
+
+    /// What must be done with a burst from a port.
+    pub fn receive(&mut self, burst: Vec<(PortId, Vec<u8>)>, now: Tick, taken: Taken) -> Vec<Expected> {
+        self.begin(now, taken);
+        let burst = numbered(burst);
+        let staying: Vec<_> = burst.filter_map(|packet| self.steer(packet)).collect();
+        self.go(staying);
+        std::mem::take(&mut self.expected)
+    }
+
+    /// What must be done with packets that another worker handed over.
+    pub fn receive_handed_over(
+        &mut self,
+        burst: Vec<(PortId, Vec<u8>)>,
+        steers: &[Steer],
+        now: Tick,
+        taken: Taken,
+    ) -> Vec<Expected> {
+        self.begin(now, taken);
+        let burst = numbered(burst).zip(steers);
+        let staying: Vec<_> = burst.filter_map(|(packet, steer)| self.join(packet, *steer)).collect();
+        self.go(staying);
+        std::mem::take(&mut self.expected)
+    }
+
+    /// What must be done with frames that the host sent.
+    pub fn receive_from_twin(&mut self, port: PortId, burst: Vec<(PortId, Vec<u8>)>) -> Vec<Expected> {
+        let sent = burst.into_iter().enumerate();
+        sent.map(|(number, (_, bytes))| Expected {
+            action: Action::Transmit(port, bytes),
+            cause: Some(number),
+        })
+        .collect()
+    }
+
+    /// What must be done as time passes, when the path let `expired` connections go and `is_left` says which it still has.
+    ///
+    /// # Errors
+    /// What is wrong with those that it let go.
+    pub fn turn(
+        &mut self,
+        now: Tick,
+        taken: Taken,
+        expired: u64,
+        is_left: impl FnOnce() -> Vec<Tuple>,
+    ) -> Result<Vec<Expected>, String> {
+        self.begin(now, taken);
+        self.expire(expired, is_left)?;
+        self.retry_waiting();
+        self.give_up_fragments();
+        let (entries, ipv6) = self.flows.len();
+        self.counters.flows.entries.set(entries as u64);
+        self.counters.flows.ipv6_entries.set(ipv6 as u64);
+        self.counters.turns.waiting.set((self.waiting.len() + self.fragments.waiting()) as u64);
+        Ok(std::mem::take(&mut self.expected))
+    }
+
+    /// The connections that there must be.
+    pub fn connections(&self) -> impl Iterator<Item = FlowView> {
+        self.flows.iter().map(|connection| connection::view(connection, self.now))
+    }
+
+    /// What the worker's counters must say; those of servers, where they may have changed since this was asked last.
+    pub fn counters(&mut self) -> (&WorkerCounters, Vec<ServerId>) {
+        (&self.counters, std::mem::take(&mut self.touched))
+    }
+
+    /// Whether a server's flag says that it is overloaded, and whether it must; `None` when it was removed.
+    pub fn overloaded(&self, server: ServerId) -> Option<(bool, bool)> {
+        let server = self.tables.services.server(server)?;
+        Some((server.overloaded.load(Relaxed), self.team.shared().is_overloaded(server)))
+    }
+
+    pub fn generation(&self) -> u32 {
+        self.tables.generation
+    }
+
+    fn begin(&mut self, now: Tick, taken: Taken) {
+        self.now = now;
+        self.flows.set_now(now);
+        self.taken = taken;
+    }
+
+    fn act(&mut self, cause: Option<usize>, action: Action) {
+        self.expected.push(Expected { action, cause });
+    }
+
+    fn transmit(&mut self, port: PortId, packet: Packet) {
+        self.act(packet.cause, Action::Transmit(port, packet.bytes));
+    }
+
+    fn to_twin(&mut self, packet: Packet) {
+        self.act(packet.cause, Action::ToTwin(packet.port, packet.bytes));
+    }
+
+    fn drop(&mut self, reason: DropReason, hook: Hook) {
+        self.counters.dropped(reason, hook).add(1);
+    }
+}
+
+fn numbered(burst: Vec<(PortId, Vec<u8>)>) -> impl Iterator<Item = Packet> {
+    burst.into_iter().enumerate().map(|(number, (port, bytes))| Packet { port, cause: Some(number), bytes })
+}

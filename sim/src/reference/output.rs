@@ -1,0 +1,112 @@
+//! The way out: route, next hop, Ethernet header.
+
+use std::net::IpAddr;
+
+use lb_core::drop::DropReason;
+use lb_core::flow::Tuple;
+use lb_core::hook::Hook;
+use lb_core::tables::{NextHop, Reachability, Way};
+
+use super::answer::Problem;
+use super::parse::Read;
+use super::{Packet, Reference, pieces, rewrite};
+
+/// Why a packet may not go on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Refusal {
+    NoRoute,
+    Forbidden,
+    Ttl,
+    TooBig(u16),
+}
+
+/// What a packet was before it got as it shall leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Before {
+    /// The same, but for the TTL.
+    Same,
+    /// From and to these.
+    Rewritten(Tuple),
+}
+
+impl Reference {
+    /// A packet of no connection: up to the host, or through.
+    pub(super) fn route(&mut self, mut packet: Packet, read: Read) {
+        match self.check(&read, read.dst) {
+            Ok(Way::Local | Way::Linux) => self.to_twin(packet),
+            _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
+            Err(refusal) => self.refuse(packet, read, refusal),
+            Ok(_) => {
+                rewrite::lower_ttl(&mut packet.bytes, &read);
+                self.leave(packet, read, read.dst, Before::Same);
+            }
+        }
+    }
+
+    /// The way to `to`, if the packet may take it: first the route, then the TTL, then its length.
+    pub(super) fn check(&self, read: &Read, to: IpAddr) -> Result<Way, Refusal> {
+        let way = self.tables.way(to);
+        let mtu = match way {
+            Way::Local | Way::Linux => return Ok(way),
+            Way::NoRoute => return Err(Refusal::NoRoute),
+            Way::Forbidden => return Err(Refusal::Forbidden),
+            Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.mtu),
+            Way::Unresolved(interface, _) => self.tables.interfaces.get(interface).map(|out| out.mtu),
+        };
+        if read.ttl <= 1 {
+            return Err(Refusal::Ttl);
+        }
+        match mtu {
+            Some(mtu) if read.dont_fragment && read.ip_len() > usize::from(mtu) => Err(Refusal::TooBig(mtu)),
+            _ => Ok(way),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, packet: Packet, read: Read, refusal: Refusal) {
+        let (problem, reason) = match refusal {
+            Refusal::NoRoute => (Problem::NetUnreachable, DropReason::NoRoute),
+            Refusal::Forbidden => (Problem::Prohibited, DropReason::RouteForbids),
+            Refusal::Ttl => (Problem::TimeExceeded, DropReason::TtlExceeded),
+            Refusal::TooBig(mtu) => (Problem::TooBig(mtu), DropReason::TooBig),
+        };
+        self.answer(packet, read, problem, reason, Hook::Forward);
+    }
+
+    /// Sends a packet that is as it shall leave, but for its Ethernet header, towards `to`; or keeps it until the next hop is known.
+    pub(super) fn leave(&mut self, packet: Packet, read: Read, to: IpAddr, before: Before) {
+        let hop = match self.tables.way(to) {
+            Way::Hop(hop) => self.tables.neighbours.get(hop).copied(),
+            Way::Unresolved(..) => None,
+            Way::Local | Way::Linux => return self.drop(DropReason::Unsupported, Hook::Postrouting),
+            Way::Forbidden => return self.drop(DropReason::RouteForbids, Hook::Postrouting),
+            Way::NoRoute => return self.drop(DropReason::NoRoute, Hook::Postrouting),
+        };
+        match hop.filter(|hop| hop.state == Reachability::Reachable) {
+            None => self.wait(packet, read, to, before),
+            Some(hop) if read.ip_len() <= usize::from(hop.mtu) => self.send(packet, &read, &hop),
+            Some(hop) => self.send_in_pieces(packet, read, &hop),
+        }
+    }
+
+    fn send(&mut self, packet: Packet, read: &Read, hop: &NextHop) {
+        let mut frame = [hop.dst_mac, hop.src_mac].concat();
+        if hop.vlan != 0 {
+            frame.extend([0x8100, hop.vlan].map(u16::to_be_bytes).concat());
+        }
+        // From the EtherType on.
+        frame.extend(&packet.bytes[read.l3 - 2..]);
+        self.transmit(hop.port, Packet { bytes: frame, ..packet });
+    }
+
+    fn send_in_pieces(&mut self, packet: Packet, read: Read, hop: &NextHop) {
+        let buffers = &mut self.taken.buffers;
+        match pieces::of(&packet.bytes, &read, hop.mtu, || buffers.pop_front().unwrap_or(true)) {
+            Ok(pieces) => {
+                for bytes in pieces {
+                    self.send(Packet { bytes, ..packet.clone() }, &read, hop);
+                }
+            }
+            Err(reason) => self.drop(reason, Hook::Egress),
+        }
+    }
+}

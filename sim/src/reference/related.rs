@@ -1,0 +1,171 @@
+//! ICMP errors about a connection's packets (RFC 5508 §4): passed on to the end that sent them, as if about what it sent.
+
+use std::net::IpAddr;
+
+use lb_core::drop::DropReason;
+use lb_core::flow::{Direction, Tuple};
+use lb_core::hook::Hook;
+use lb_core::tables::{Protocol, Way};
+
+use super::checksum::{address_sum, fold, moved, moved_udp, place, sum};
+use super::output::Before;
+use super::parse::{self, ICMPV6, Piece, Read, TCP, UDP, word};
+use super::{Packet, Reference, rewrite};
+
+/// The packet that an error quotes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quoted {
+    l3: usize,
+    l4: usize,
+    protocol: u8,
+    pub(super) src: IpAddr,
+    pub(super) dst: IpAddr,
+    pub(super) sport: u16,
+    pub(super) dport: u16,
+}
+
+/// Reads what an error quotes: an IP header and eight bytes of what follows it, at least (RFC 792).
+pub(super) fn quoted(frame: &[u8], read: &Read) -> Result<Quoted, DropReason> {
+    let bad = Err(DropReason::BadIcmpPayload);
+    if read.piece != Piece::Whole {
+        return bad;
+    }
+    if message_sum(frame, read) != 0xffff {
+        return Err(DropReason::BadIcmpChecksum);
+    }
+    let message = &frame[..read.end];
+    let l3 = read.l4 + 8;
+    let header_len = if read.is_ipv6() { 40 } else { 20 };
+    let version = if read.is_ipv6() { 6 } else { 4 };
+    if message.len() < l3 + header_len || message[l3] >> 4 != version {
+        return bad;
+    }
+    let (src, dst, protocol, l4) = if read.is_ipv6() {
+        let Ok(walked) = parse::walk(message, l3 + 40, message[l3 + 6]) else { return bad };
+        if walked.fragment.is_some_and(|(_, offset, _)| offset > 0) {
+            return bad;
+        }
+        (parse::ipv6(message, l3 + 8), parse::ipv6(message, l3 + 24), walked.protocol, walked.at)
+    } else {
+        let header_len = usize::from(message[l3] & 15) * 4;
+        if header_len < 20 || word(message, l3 + 6) & 0x1fff != 0 {
+            return bad;
+        }
+        (parse::ipv4(message, l3 + 12), parse::ipv4(message, l3 + 16), message[l3 + 9], l3 + header_len)
+    };
+    if message.len() < l4 + 8 {
+        return bad;
+    }
+    let (sport, dport) = match protocol {
+        TCP | UDP => (word(message, l4), word(message, l4 + 2)),
+        _ => (0, 0),
+    };
+    Ok(Quoted { l3, l4, protocol, src, dst, sport, dport })
+}
+
+impl Reference {
+    pub(super) fn related(&mut self, mut packet: Packet, read: Read) {
+        let quoted = match quoted(&packet.bytes, &read) {
+            Ok(quoted) => quoted,
+            Err(DropReason::BadIcmpPayload) => return self.route(packet, read),
+            Err(reason) => return self.drop(reason, Hook::Prerouting),
+        };
+        // The error goes the way of an answer to the packet that it quotes.
+        let like = Tuple {
+            src: quoted.dst,
+            dst: quoted.src,
+            sport: quoted.dport,
+            dport: quoted.sport,
+            protocol: Protocol(quoted.protocol),
+        };
+        let Some((number, direction)) = self.flows.find(&like) else { return self.route(packet, read) };
+        self.renew(number);
+        let connection = self.flows.get(number).clone();
+        let services = &self.tables.services;
+        if !services.is_active(read.is_ipv6()) {
+            return self.route(packet, read);
+        }
+        if direction == Direction::Original && services.server(connection.server).is_none() {
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        // What the sender of the quoted packet sent.
+        let (sent, destination) = match direction {
+            Direction::Original => (connection.reply, connection.reply.src),
+            Direction::Reply => (connection.original, read.dst),
+        };
+        match self.check(&read, destination) {
+            Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
+            Ok(_) => {}
+            Err(refusal) => return self.refuse(packet, read, refusal),
+        }
+        self.count(connection.server, direction, &read);
+        translate(&mut packet.bytes, &read, &quoted, direction, &sent);
+        rewrite::lower_ttl(&mut packet.bytes, &read);
+        self.leave(packet, read, destination, Before::Same);
+    }
+}
+
+/// From a router on the clients' side (`Original`): the real server hears of what it sent, whose source was rewritten. From one on the servers' side
+/// (`Reply`): the client hears of what it sent, whose destination was rewritten, and from the address that it sent to.
+fn translate(frame: &mut [u8], read: &Read, quoted: &Quoted, direction: Direction, sent: &Tuple) {
+    let inner = Read { l3: quoted.l3, l4: quoted.l4, ..*read };
+    let (outer_at, inner_at, port_at, old, new) = match direction {
+        Direction::Original => (
+            rewrite::destination_at(read),
+            rewrite::source_at(&inner),
+            quoted.l4,
+            (quoted.src, quoted.sport),
+            (sent.src, sent.sport),
+        ),
+        Direction::Reply => (
+            rewrite::source_at(read),
+            rewrite::destination_at(&inner),
+            quoted.l4 + 2,
+            (quoted.dst, quoted.dport),
+            (sent.dst, sent.dport),
+        ),
+    };
+    rewrite::write_address(frame, outer_at, new.0);
+    rewrite::seal(frame, read);
+
+    // The quoted header may have been wrong already: who reads it gets it as wrong as it was.
+    let header_len = quoted.l4 - quoted.l3;
+    let header_sum = |frame: &[u8]| {
+        let header = &frame[quoted.l3..quoted.l3 + header_len];
+        fold(u64::from(sum(header)) + u64::from(!word(header, 10)))
+    };
+    let before = header_sum(frame);
+    rewrite::write_address(frame, inner_at, new.0);
+    if !read.is_ipv6() {
+        let field = moved(word(frame, quoted.l3 + 10), before, header_sum(frame));
+        frame[quoted.l3 + 10..quoted.l3 + 12].copy_from_slice(&field.to_be_bytes());
+    }
+    if let Some(place) = place(quoted.protocol) {
+        frame[port_at..port_at + 2].copy_from_slice(&new.1.to_be_bytes());
+        let at = quoted.l4 + place;
+        if at + 2 <= read.end {
+            // Not all that this checksum covers is quoted: it changes as the address and the port do.
+            let of = |(address, port): (IpAddr, u16)| fold(address_sum(address) + u64::from(port));
+            let field = word(frame, at);
+            let field = match quoted.protocol {
+                UDP => moved_udp(field, of(old), of(new)),
+                _ => moved(field, of(old), of(new)),
+            };
+            frame[at..at + 2].copy_from_slice(&field.to_be_bytes());
+        }
+    }
+    frame[read.l4 + 2..read.l4 + 4].fill(0);
+    let field = !message_sum(frame, read);
+    frame[read.l4 + 2..read.l4 + 4].copy_from_slice(&field.to_be_bytes());
+}
+
+/// Sum of an ICMP message, with the pseudo-header that ICMPv6 has (RFC 4443 §2.3).
+fn message_sum(frame: &[u8], read: &Read) -> u16 {
+    let message = &frame[read.l4..read.end];
+    let mut total = u64::from(sum(message));
+    if read.is_ipv6() {
+        let addresses = &frame[read.l3 + 8..read.l3 + 40];
+        total += u64::from(sum(addresses)) + message.len() as u64 + u64::from(ICMPV6);
+    }
+    fold(total)
+}

@@ -1,0 +1,232 @@
+//! The road of a packet that stays: of a connection, of one to be, or through.
+
+use lb_core::drop::DropReason;
+use lb_core::flow::{Direction, Tuple};
+use lb_core::hook::Hook;
+use lb_core::ids::ServerId;
+use lb_core::ipvs::state::TcpState;
+use lb_core::tables::{Protocol, ServiceKey, Way};
+
+use super::answer::Problem;
+use super::connection::starts_anew;
+use super::flows::{Connection, Number};
+use super::output::Before;
+use super::parse::{Piece, RST, Read, SYN, TCP};
+use super::steer::{Kind, Staying};
+use super::{Packet, Reference, rewrite, schedule, tcp};
+
+/// Where an FTP server's data connections come from: none is begun from there, lest a real server's own is taken for a client's.
+const FTP_DATA: u16 = 20;
+
+impl Reference {
+    /// Those that stay of a burst, and then the fragments that waited for one of them.
+    pub(super) fn go(&mut self, staying: Vec<Staying>) {
+        self.take_roads(staying);
+        self.release_fragments();
+    }
+
+    pub(super) fn take_roads(&mut self, staying: Vec<Staying>) {
+        for Staying { packet, kind } in staying {
+            match kind {
+                Kind::Flow(read) => match self.flows.find(&tuple(&read)) {
+                    Some((number, direction)) => {
+                        self.counters.flows.found.add(1);
+                        self.established(packet, read, number, direction);
+                    }
+                    None => self.first(packet, read),
+                },
+                Kind::IcmpError(read) => self.related(packet, read),
+                Kind::Routed(read) => self.route(packet, read),
+                Kind::Host => self.to_twin(packet),
+                Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
+            }
+        }
+    }
+
+    /// A packet of no connection: PREROUTING, the routing decision, INPUT.
+    fn first(&mut self, packet: Packet, read: Read) {
+        self.counters.flows.missed.add(1);
+        let tables = self.tables.clone();
+        let is_link_local = matches!(read.src, std::net::IpAddr::V6(src) if src.is_unicast_link_local());
+        if read.piece == Piece::Later || is_link_local || !tables.services.is_active(read.is_ipv6()) {
+            return self.route(packet, read);
+        }
+        if tables.routes.is_local(read.src) {
+            // A "land" attack.
+            return self.drop(DropReason::MartianAddress, Hook::Prerouting);
+        }
+        let original = tuple(&read);
+        let key = ServiceKey { protocol: original.protocol, address: read.dst, port: read.dport };
+        let service = tables.services.find(&key).filter(|_| tables.routes.is_local(read.dst));
+        let Some(service) = service else { return self.route(packet, read) };
+        let begins = read.protocol != TCP || read.tcp_flags & SYN != 0 && read.tcp_flags & RST == 0;
+        if !begins || read.sport == FTP_DATA {
+            return self.to_twin(packet);
+        }
+        let picked = self.places.pick(&self.team, service).map(|index| &service.servers[index]);
+        let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {
+            return self.answer(packet, read, Problem::PortUnreachable, DropReason::NoServer, Hook::Input);
+        };
+        let after = Tuple { dst: server.address, dport: server.port, ..original };
+        match self.bind(original, after.reversed(), server.id) {
+            Some(number) => self.established(packet, read, number, Direction::Original),
+            None => self.drop(DropReason::FlowTableFull, Hook::Input),
+        }
+    }
+
+    /// Enters a connection, if there is room. Older ones that look the same to the client or to the real server go.
+    fn bind(&mut self, original: Tuple, reply: Tuple, server: ServerId) -> Option<Number> {
+        while let Some((older, _)) = self.flows.find(&original).or_else(|| self.flows.find(&reply)) {
+            self.end(older);
+        }
+        if self.flows.is_full(original.src.is_ipv6()) {
+            self.counters.flows.full.add(1);
+            return None;
+        }
+        if self.taken.index_full.front() == Some(&self.expected.len()) {
+            self.taken.index_full.pop_front();
+            self.counters.flows.index_full.add(1);
+            return None;
+        }
+        let is_tcp = original.protocol == Protocol::TCP;
+        let state = TcpState::None;
+        let number = self.flows.insert(Connection {
+            original,
+            reply,
+            server,
+            state,
+            is_active: is_tcp,
+            seen: self.now,
+            timeout: if is_tcp {
+                tcp::timeout(state, &self.tables.settings)
+            } else {
+                self.tables.settings.udp
+            },
+        });
+        self.touched.push(server);
+        let cell = self.counters.server(server);
+        if is_tcp { &cell.active } else { &cell.inactive }.add(1);
+        cell.connections.add(1);
+        self.counters.flows.inserted.add(1);
+        if let Some(server) = self.tables.services.server(server) {
+            schedule::after_bind(&self.team, server);
+        }
+        Some(number)
+    }
+
+    /// Ends a connection.
+    pub(super) fn end(&mut self, number: Number) {
+        let connection = self.flows.remove(number);
+        self.touched.push(connection.server);
+        let cell = self.counters.server(connection.server);
+        if connection.is_active { &cell.active } else { &cell.inactive }.sub(1);
+        if let Some(server) = self.tables.services.server(connection.server) {
+            schedule::after_unbind(&self.team, server);
+        }
+    }
+
+    /// A packet of a connection.
+    fn established(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
+        self.renew(number);
+        let connection = self.flows.get(number).clone();
+        let services = &self.tables.services;
+        if !services.is_active(read.is_ipv6()) {
+            // Without a service of its family IPVS looks at nothing.
+            return self.route(packet, read);
+        }
+        let is_from_client = direction == Direction::Original;
+        if is_from_client && services.server(connection.server).is_none() {
+            if read.protocol == TCP && starts_anew(connection.state, &read) {
+                self.end(number);
+                return self.first(packet, read);
+            }
+            // Silently, and the timer runs on: adding the server again resumes.
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        if read.protocol == TCP && read.piece != Piece::Later {
+            let state = tcp::next(connection.state, is_from_client, read.tcp_flags);
+            if state != connection.state && is_from_client && starts_anew(connection.state, &read) {
+                self.end(number);
+                return self.first(packet, read);
+            }
+            self.enter_state(number, state);
+        }
+        let now = self.now;
+        self.flows.change(number, |connection| connection.seen = now);
+        self.count(connection.server, direction, &read);
+
+        let (before, after) = match direction {
+            Direction::Original => (connection.original, connection.reply.reversed()),
+            Direction::Reply => (connection.reply, connection.original.reversed()),
+        };
+        match self.check(&read, after.dst) {
+            Ok(Way::Local | Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
+            Ok(_) => {
+                let mut packet = packet;
+                rewrite::to(&mut packet.bytes, &read, &after);
+                rewrite::lower_ttl(&mut packet.bytes, &read);
+                self.leave(packet, read, after.dst, Before::Rewritten(before));
+            }
+            Err(refusal) => {
+                let mut packet = packet;
+                if is_from_client && read.ttl > 1 {
+                    // The kernel quotes a client's packet as it would have left.
+                    rewrite::lower_ttl(&mut packet.bytes, &read);
+                }
+                self.refuse(packet, read, refusal);
+            }
+        }
+    }
+
+    /// Lets those go that the path let go, if their time is over.
+    pub(super) fn expire(
+        &mut self,
+        expired: u64,
+        is_left: impl FnOnce() -> Vec<Tuple>,
+    ) -> Result<(), String> {
+        let due: Vec<_> = self.flows.due().collect();
+        let over: Vec<Number> = due.iter().filter(|due| due.1).map(|due| due.0).collect();
+        let gone = if expired == over.len() as u64 {
+            self.turns_behind = 0;
+            over
+        } else {
+            let left: hashbrown::HashSet<Tuple> = is_left().into_iter().collect();
+            let is_gone = |number: &Number| !left.contains(&self.flows.get(*number).original);
+            let gone: Vec<Number> = due.iter().map(|due| due.0).filter(is_gone).collect();
+            if gone.len() as u64 != expired {
+                return Err(format!(
+                    "{expired} connections ended, of those whose time is over {}",
+                    gone.len()
+                ));
+            }
+            self.turns_behind += 1;
+            // A wheel that is behind has visited as many timers as it may in each turn; no timer twice, and now and then one that is not due.
+            let enough = 4 * (self.flows.len().0 / super::VISITS + 1);
+            if self.turns_behind > enough {
+                let late =
+                    over.iter().find(|number| !gone.contains(number)).map(|&number| self.flows.get(number));
+                return Err(format!(
+                    "after {} turns this connection has not ended: {late:?}",
+                    self.turns_behind
+                ));
+            }
+            gone
+        };
+        for number in gone {
+            self.counters.flows.expired.add(1);
+            self.end(number);
+        }
+        Ok(())
+    }
+}
+
+/// What a packet carries.
+pub(super) fn tuple(read: &Read) -> Tuple {
+    Tuple {
+        src: read.src,
+        dst: read.dst,
+        sport: read.sport,
+        dport: read.dport,
+        protocol: Protocol(read.protocol),
+    }
+}

@@ -1,0 +1,157 @@
+//! Which turning a packet takes, and which worker it belongs to.
+
+use std::net::IpAddr;
+
+use lb_core::drop::DropReason;
+use lb_core::ids::WorkerId;
+use lb_core::path::Steer;
+use lb_core::tables::Protocol;
+
+use super::parse::{self, Piece, Read, TCP, UDP};
+use super::related::quoted;
+use super::{Action, Packet, Reference};
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// TCP or UDP: of a connection, or of one to be.
+    Flow(Read),
+    /// An ICMP error: about a packet of a connection, maybe.
+    IcmpError(Read),
+    /// Any other packet to be routed.
+    Routed(Read),
+    /// The host's.
+    Host,
+    Dropped(DropReason),
+}
+
+/// A packet that stays at this worker.
+#[derive(Clone, Debug)]
+pub(super) struct Staying {
+    pub(super) packet: Packet,
+    pub(super) kind: Kind,
+}
+
+impl Reference {
+    fn kind(&self, packet: &Packet) -> Kind {
+        let frame = &packet.bytes;
+        let read = match parse::read(frame) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Kind::Host,
+            Err(reason) => return Kind::Dropped(reason),
+        };
+        let interfaces = &self.tables.interfaces;
+        if read.vlan != 0 && (read.inner_vlan != 0 || interfaces.find(packet.port, read.vlan).is_none()) {
+            return Kind::Dropped(DropReason::UnknownVlan);
+        }
+        // VLANs have their port's MAC address.
+        let port = interfaces.find(packet.port, 0).and_then(|interface| interfaces.get(interface));
+        if port.is_some_and(|port| frame[..6] != port.mac) {
+            let is_for_many = frame[0] & 1 == 1;
+            return if is_for_many { Kind::Host } else { Kind::Dropped(DropReason::OtherHost) };
+        }
+        match read.protocol {
+            _ if read.is_for_host => Kind::Host,
+            TCP | UDP => Kind::Flow(read),
+            _ if read.is_error_to_pass_on() => Kind::IcmpError(read),
+            _ => Kind::Routed(read),
+        }
+    }
+
+    /// A packet from a port: `None` when it goes to another worker, or waits.
+    pub(super) fn steer(&mut self, packet: Packet) -> Option<Staying> {
+        let kind = self.kind(&packet);
+        if let Some(read) = gathered(&kind) {
+            let gatherer = self.gatherer(&read);
+            if gatherer != self.worker {
+                self.hand_over(gatherer, packet, Steer::Plain);
+                return None;
+            }
+            return self.gather(packet, kind, read);
+        }
+        let owner = self.owner(&packet, &kind);
+        if owner != self.worker {
+            self.hand_over(owner, packet, Steer::Plain);
+            return None;
+        }
+        Some(Staying { packet, kind })
+    }
+
+    /// A packet from another worker, which is not steered again.
+    pub(super) fn join(&mut self, packet: Packet, steer: Steer) -> Option<Staying> {
+        let kind = self.kind(&packet);
+        match (gathered(&kind), steer) {
+            (Some(read), Steer::Fragment { sport, dport, protocol }) => {
+                Some(Staying { packet, kind: joined(read, sport, dport, protocol.0) })
+            }
+            (Some(read), Steer::Plain) => self.gather(packet, kind, read),
+            (None, _) => Some(Staying { packet, kind }),
+        }
+    }
+
+    /// A fragment whose first one is known goes on to the owner of its connection.
+    pub(super) fn to_owner(&mut self, packet: Packet, kind: Kind) -> Option<Staying> {
+        let owner = self.owner(&packet, &kind);
+        if owner == self.worker {
+            return Some(Staying { packet, kind });
+        }
+        let (Kind::Flow(read) | Kind::Routed(read)) = kind else {
+            unreachable!("fragments are one of these")
+        };
+        let steer =
+            Steer::Fragment { sport: read.sport, dport: read.dport, protocol: Protocol(read.protocol) };
+        self.hand_over(owner, packet, steer);
+        None
+    }
+
+    fn hand_over(&mut self, to: WorkerId, packet: Packet, steer: Steer) {
+        self.act(packet.cause, Action::HandOver(to, steer, packet.port, packet.bytes));
+    }
+
+    /// Of a connection's packets, in both directions: the worker that a hash of the client's end names. Others stay.
+    fn owner(&self, packet: &Packet, kind: &Kind) -> WorkerId {
+        let (src, dst) = match kind {
+            Kind::Flow(read) => ((read.src, read.sport), (read.dst, read.dport)),
+            Kind::IcmpError(read) => match quoted(&packet.bytes, read) {
+                // The error goes the way that an answer to the quoted packet goes.
+                Ok(quoted) => ((quoted.dst, quoted.dport), (quoted.src, quoted.sport)),
+                Err(_) => return self.worker,
+            },
+            Kind::Routed(_) | Kind::Host | Kind::Dropped(_) => return self.worker,
+        };
+        let client = if self.tables.routes.is_local(dst.0) { src } else { dst };
+        self.hashed(number(client.0), client.1)
+    }
+
+    /// The worker at which a datagram's fragments come together.
+    fn gatherer(&self, read: &Read) -> WorkerId {
+        let id = (read.id >> 16 ^ read.id) as u16;
+        self.hashed(number(read.src) ^ number(read.dst).rotate_left(64), id)
+    }
+
+    fn hashed(&self, address: u128, port: u16) -> WorkerId {
+        WorkerId(self.hasher.owner(address, port, self.team.counters.len() as u16))
+    }
+}
+
+/// Fragments of TCP and UDP are brought together; of IPv6 all, for a later one need not say what it is of.
+fn gathered(kind: &Kind) -> Option<Read> {
+    match kind {
+        Kind::Flow(read) if read.piece != Piece::Whole => Some(*read),
+        Kind::Routed(read) if read.piece != Piece::Whole && read.is_ipv6() => Some(*read),
+        _ => None,
+    }
+}
+
+/// A later fragment, with what stood in the first one.
+pub(super) fn joined(mut read: Read, sport: u16, dport: u16, protocol: u8) -> Kind {
+    (read.sport, read.dport, read.protocol) = (sport, dport, protocol);
+    if protocol == TCP || protocol == UDP { Kind::Flow(read) } else { Kind::Routed(read) }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}

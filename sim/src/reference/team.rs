@@ -1,0 +1,130 @@
+//! What the references of all workers share: counts by real server, who is overloaded, and every list of servers there was.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use hashbrown::HashMap;
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::{ServerId, ServiceId};
+use lb_core::ipvs::SchedulerKind;
+use lb_core::tables::{Server, ServiceKey, Tables};
+
+/// The references of one data plane's workers.
+pub struct Team {
+    /// What the workers' own counters must say.
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    overloaded: HashMap<usize, (Arc<AtomicBool>, bool)>,
+    histories: HashMap<ServiceId, Vec<Edition>>,
+    told: Vec<u32>,
+}
+
+/// A service at one version.
+#[derive(Clone, Debug)]
+pub(super) struct Edition {
+    key: ServiceKey,
+    pub(super) version: u32,
+    pub(super) scheduler: SchedulerKind,
+    /// With their weights, in the order of the list.
+    pub(super) servers: Vec<(ServerId, u32)>,
+    pub(super) comes: Comes,
+    /// How many tables had been told when the service was last in them.
+    last_told: usize,
+}
+
+/// How an edition follows on the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Comes {
+    /// The service is new.
+    New,
+    /// Its scheduler was exchanged.
+    Rescheduled,
+    Changed,
+}
+
+impl Team {
+    /// For as many workers and real servers as `counters` have.
+    pub fn new(counters: &[Arc<WorkerCounters>]) -> Team {
+        let same_shape =
+            |worker: &Arc<WorkerCounters>| Arc::new(WorkerCounters::new(worker.server_capacity(), 0));
+        Team { counters: counters.iter().map(same_shape).collect(), shared: Mutex::default() }
+    }
+
+    /// Tells of tables that were compiled, be they published or not. What a scheduler picks depends on each list of
+    /// servers there was, so that all must be told in their order, and at the latest when a worker adopts them.
+    pub fn tell(&self, tables: &Tables) {
+        let mut shared = self.shared();
+        if shared.told.last().is_some_and(|last| last.wrapping_sub(tables.generation) <= u32::MAX / 2) {
+            return;
+        }
+        shared.told.push(tables.generation);
+        shared.overloaded.retain(|_, (flag, _)| Arc::strong_count(flag) > 1);
+        for service in tables.services.iter() {
+            shared.learn_flags(&service.servers);
+            let told = shared.told.len();
+            let history = shared.histories.entry(service.id).or_default();
+            let last =
+                history.last_mut().filter(|last| last.last_told + 1 == told && last.key == service.key);
+            let comes = match last {
+                Some(last) if last.version == service.version => {
+                    last.last_told = told;
+                    continue;
+                }
+                Some(last) if last.scheduler == service.scheduler => Comes::Changed,
+                Some(_) => Comes::Rescheduled,
+                None => Comes::New,
+            };
+            history.push(Edition {
+                key: service.key,
+                version: service.version,
+                scheduler: service.scheduler,
+                servers: service.servers.iter().map(|server| (server.id, server.weight)).collect(),
+                comes,
+                last_told: told,
+            });
+        }
+    }
+
+    pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("no reference panicked")
+    }
+
+    /// Active and inactive connections of a real server, over all workers.
+    pub(super) fn connections(&self, server: ServerId) -> (u64, u64) {
+        self.counters.iter().map(|worker| worker.server(server)).fold((0, 0), |(active, inactive), cell| {
+            (active + cell.active.get(), inactive + cell.inactive.get())
+        })
+    }
+}
+
+impl Shared {
+    /// A flag that nobody has seen is as the control plane made it.
+    fn learn_flags(&mut self, servers: &[Server]) {
+        for server in servers {
+            let flag = &server.overloaded;
+            let now = flag.load(Relaxed);
+            self.overloaded.entry(Arc::as_ptr(flag) as usize).or_insert_with(|| (flag.clone(), now));
+        }
+    }
+
+    pub(super) fn is_overloaded(&self, server: &Server) -> bool {
+        self.overloaded[&(Arc::as_ptr(&server.overloaded) as usize)].1
+    }
+
+    pub(super) fn set_overloaded(&mut self, server: &Server, is: bool) {
+        let flag = &server.overloaded;
+        self.overloaded.insert(Arc::as_ptr(flag) as usize, (flag.clone(), is));
+    }
+
+    /// The editions of a service up to this version.
+    pub(super) fn history(&self, service: ServiceId, version: u32) -> &[Edition] {
+        let all = self.histories.get(&service).map_or(&[][..], Vec::as_slice);
+        let last = all.iter().rposition(|edition| edition.version == version);
+        &all[..last.map_or(0, |last| last + 1)]
+    }
+}

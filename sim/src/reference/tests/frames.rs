@@ -1,0 +1,146 @@
+//! Frames for the tests: right ones, and ways to spoil them.
+
+use std::net::IpAddr;
+
+use super::super::checksum::{address_sum, fold, seal_ipv4, sum};
+use super::super::parse::{ICMP, ICMPV6, TCP, UDP};
+
+/// SplitMix64 (Steele, Lea, Flood, 2014).
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub(super) fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(super) fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// What a frame is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Recipe {
+    pub(super) macs: ([u8; 6], [u8; 6]),
+    pub(super) tags: Vec<u16>,
+    pub(super) src: IpAddr,
+    pub(super) dst: IpAddr,
+    pub(super) ttl: u8,
+    pub(super) id: u32,
+    pub(super) dont_fragment: bool,
+    /// IPv4 options, a multiple of four bytes.
+    pub(super) options: Vec<u8>,
+    /// IPv6 extension headers: kind and the six bytes behind its first two.
+    pub(super) extensions: Vec<(u8, [u8; 6])>,
+    /// Offset and more.
+    pub(super) fragment: Option<(u16, bool)>,
+    pub(super) protocol: u8,
+    /// Transport header and data, its checksum right.
+    pub(super) segment: Vec<u8>,
+    pub(super) padding: usize,
+}
+
+impl Recipe {
+    pub(super) fn build(&self) -> Vec<u8> {
+        let mut out = [self.macs.1, self.macs.0].concat();
+        for tag in &self.tags {
+            out.extend([0x81, 0, (tag >> 8) as u8, *tag as u8]);
+        }
+        match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                out.extend([8, 0]);
+                let header_len = 20 + self.options.len();
+                let total = (header_len + self.segment.len()) as u16;
+                let (offset, more) = self.fragment.unwrap_or((0, false));
+                let flags = offset / 8 | u16::from(more) << 13 | u16::from(self.dont_fragment) << 14;
+                let mut header = vec![0x40 | (header_len / 4) as u8, 0];
+                header.extend(total.to_be_bytes());
+                header.extend((self.id as u16).to_be_bytes());
+                header.extend(flags.to_be_bytes());
+                header.extend([self.ttl, self.protocol, 0, 0]);
+                header.extend(src.octets());
+                header.extend(dst.octets());
+                header.extend(&self.options);
+                seal_ipv4(&mut header);
+                out.extend(header);
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                out.extend([0x86, 0xdd]);
+                let mut extensions = self.extensions.clone();
+                if let Some((offset, more)) = self.fragment {
+                    let word = (offset | u16::from(more)).to_be_bytes();
+                    let id = self.id.to_be_bytes();
+                    extensions.push((44, [word[0], word[1], id[0], id[1], id[2], id[3]]));
+                }
+                let kinds: Vec<u8> =
+                    extensions.iter().map(|extension| extension.0).chain([self.protocol]).collect();
+                let len = (extensions.len() * 8 + self.segment.len()) as u16;
+                out.extend([0x60, 1, 2, 3]);
+                out.extend(len.to_be_bytes());
+                out.extend([kinds[0], self.ttl]);
+                out.extend(src.octets());
+                out.extend(dst.octets());
+                for ((_, body), next) in extensions.iter().zip(&kinds[1..]) {
+                    out.extend([*next, 0]);
+                    out.extend(body);
+                }
+            }
+            _ => panic!("one family"),
+        }
+        out.extend(&self.segment);
+        out.extend(std::iter::repeat_n(0xee, self.padding));
+        out
+    }
+}
+
+/// A segment with its checksum, between two ends.
+pub(super) fn segment(protocol: u8, (src, dst): (IpAddr, IpAddr), mut segment: Vec<u8>) -> Vec<u8> {
+    let at = match protocol {
+        TCP => 16,
+        UDP => 6,
+        ICMP | ICMPV6 => 2,
+        _ => return segment,
+    };
+    segment[at..at + 2].fill(0);
+    let mut total = u64::from(sum(&segment));
+    if protocol != ICMP {
+        total += address_sum(src) + address_sum(dst) + segment.len() as u64 + u64::from(protocol);
+    }
+    let field = match !fold(total) {
+        0 if protocol == UDP => 0xffff,
+        field => field,
+    };
+    segment[at..at + 2].copy_from_slice(&field.to_be_bytes());
+    segment
+}
+
+pub(super) fn tcp(ports: (u16, u16), flags: u8, options: usize, data: &[u8]) -> Vec<u8> {
+    let mut out = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    out.extend([0, 0, 0, 1, 0, 0, 0, 2, ((5 + options) << 4) as u8, flags, 4, 0, 0, 0, 0, 0]);
+    out.extend(vec![1; options * 4]);
+    out.extend(data);
+    out
+}
+
+pub(super) fn udp(ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+    let len = (8 + data.len()) as u16;
+    let mut out = [ports.0, ports.1, len, 0].map(u16::to_be_bytes).concat();
+    out.extend(data);
+    out
+}

@@ -1,0 +1,733 @@
+//! A director with clients and real servers, of which each step does something.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hashbrown::HashMap;
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::flow::memory_needed;
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
+use lb_core::ipvs::SchedulerKind;
+use lb_core::mem::Region;
+use lb_core::packet::{Frame, Packet as _};
+use lb_core::path::{BURST, Burst, Io, PathConfig, Steer};
+use lb_core::tables::{
+    Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
+    Service, ServiceKey, Services, Settings, Tables,
+};
+use lb_core::time::{Tick, Timeout};
+use lb_dataplane::Logic;
+
+use super::super::Team;
+use super::super::parse::{self, ACK, FIN, ICMP, ICMPV6, Piece, RST, Read, SYN, TCP, UDP};
+use super::frames::{Recipe, Rng, segment, tcp, udp};
+use crate::watched::{Verdict, Watched};
+
+const SERVERS: usize = 64;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn port_mac(port: u16) -> Mac {
+    [2, 0, 0, 0, 0, port as u8 + 1]
+}
+
+/// What left, from which worker.
+#[derive(Default)]
+pub(super) struct Out {
+    sent: Vec<(PortId, Vec<u8>)>,
+    handed: Vec<(WorkerId, Frame, Steer)>,
+    to_twin: u64,
+    asked: u64,
+    has_no_buffers: bool,
+}
+
+impl Io<Frame> for Out {
+    fn transmit(&mut self, port: PortId, packet: Frame) {
+        self.sent.push((port, packet.data().to_vec()));
+    }
+    fn to_twin(&mut self, _: PortId, _: Frame) {
+        self.to_twin += 1;
+    }
+    fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
+        self.handed.push((to, packet, steer));
+    }
+    fn allocate(&mut self) -> Option<Frame> {
+        (!self.has_no_buffers).then(|| Frame::new(PortId(0), &[]))
+    }
+    fn resolve(&mut self, _: InterfaceId, _: IpAddr) {
+        self.asked += 1;
+    }
+}
+
+/// What came to pass over all runs, so that a run that says nothing is found out.
+#[derive(Default, Debug)]
+pub(super) struct Seen {
+    pub(super) packets: u64,
+    pub(super) sent: u64,
+    pub(super) to_twin: u64,
+    pub(super) handed_over: u64,
+    pub(super) asked: u64,
+    pub(super) connections: u64,
+    pub(super) expired: u64,
+    pub(super) full: u64,
+    pub(super) icmp_sent: u64,
+    pub(super) icmp_suppressed: u64,
+    pub(super) drops: HashMap<DropReason, u64>,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, world: &World) {
+        self.packets += world.packets;
+        self.sent += world.sent;
+        self.to_twin += world.to_twin;
+        self.handed_over += world.handed_over;
+        self.asked += world.asked;
+        for worker in world.counters.iter() {
+            self.connections += worker.flows.inserted.get();
+            self.expired += worker.flows.expired.get();
+            self.full += worker.flows.full.get();
+            self.icmp_sent += worker.turns.icmp_sent.get();
+            self.icmp_suppressed += worker.turns.icmp_suppressed.get();
+            for &reason in DropReason::ALL {
+                let count: u64 = Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum();
+                *self.drops.entry(reason).or_default() += count;
+            }
+        }
+    }
+}
+
+pub(super) struct World {
+    rng: Rng,
+    workers: Vec<Watched>,
+    pub(super) verdict: Verdict,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    team: Arc<Team>,
+    handed: Vec<VecDeque<(Frame, Steer)>>,
+    now: Tick,
+    generation: u32,
+    version: u32,
+    services: Vec<Option<Arc<Service>>>,
+    /// Each real server that there ever was, by service and address.
+    known: HashMap<(ServiceKey, IpAddr), Server>,
+    neighbours: HashMap<IpAddr, Option<Mac>>,
+    settings: Settings,
+    mtu: u16,
+    odd_route: usize,
+    tables: Arc<Tables>,
+    adopted: Vec<u32>,
+    /// Frames that left a while ago, by port.
+    left: VecDeque<(PortId, Vec<u8>)>,
+    packets: u64,
+    sent: u64,
+    to_twin: u64,
+    handed_over: u64,
+    asked: u64,
+}
+
+const KEYS: [(u8, &str, u16); 5] = [
+    (6, "192.0.2.10", 80),
+    (17, "192.0.2.10", 80),
+    (6, "192.0.2.11", 443),
+    (6, "2001:db8::10", 80),
+    (17, "2001:db8::10", 53),
+];
+
+fn key(number: usize) -> ServiceKey {
+    let (protocol, address, port) = KEYS[number];
+    ServiceKey { protocol: Protocol(protocol), address: ip(address), port }
+}
+
+fn server_address(is_ipv6: bool, n: usize) -> IpAddr {
+    ip(&if is_ipv6 { format!("fd00::{}", 11 + n) } else { format!("10.0.0.{}", 11 + n) })
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        let mut rng = Rng(seed);
+        let workers = rng.of(&[1, 1, 2, 3, 4]);
+        let counters: Arc<[Arc<WorkerCounters>]> =
+            (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVERS, 3))).collect();
+        let team = Arc::new(Team::new(&counters));
+        let verdict = Verdict::default();
+        let now = Tick(rng.of(&[0, 1000, u32::MAX - 30_000, 0x7fff_ff00]));
+        let (connections, ipv6) = rng.of(&[(2, 1), (20, 8), (300, 300), (2000, 1000)]);
+        let config = |worker: usize| PathConfig {
+            worker: WorkerId(worker as u16),
+            counters: counters.clone(),
+            max_connections: connections,
+            max_ipv6_connections: ipv6,
+            memory: Region::heap(memory_needed(connections, ipv6)),
+            hash_seed: seed,
+            now,
+        };
+        let mut world = World {
+            workers: (0..workers).map(|worker| Watched::new(config(worker), &team, &verdict)).collect(),
+            rng,
+            verdict,
+            counters: counters.clone(),
+            team,
+            handed: (0..workers).map(|_| VecDeque::new()).collect(),
+            now,
+            generation: 0,
+            version: 0,
+            services: vec![None; KEYS.len()],
+            known: HashMap::new(),
+            neighbours: HashMap::new(),
+            settings: Settings::default(),
+            mtu: 1500,
+            odd_route: 0,
+            tables: Arc::default(),
+            adopted: vec![0; workers],
+            left: VecDeque::new(),
+            packets: 0,
+            sent: 0,
+            to_twin: 0,
+            handed_over: 0,
+            asked: 0,
+        };
+        for number in 0..KEYS.len() {
+            world.change_service(number);
+            for _ in 0..3 {
+                world.change_server(number);
+            }
+        }
+        for address in ["192.0.2.100", "192.0.2.101", "192.0.2.1", "2001:db8::100", "2001:db8::ffff"] {
+            world.neighbours.insert(ip(address), Some([2, 0, 0, 0, 1, 1]));
+        }
+        for n in 0..4 {
+            for is_ipv6 in [false, true] {
+                world.neighbours.insert(server_address(is_ipv6, n), Some([2, 0, 0, 0, 2, n as u8]));
+            }
+        }
+        world.compile();
+        for worker in 0..workers {
+            world.adopt(worker);
+        }
+        world
+    }
+
+    fn next_version(&mut self) -> u32 {
+        self.version += 1;
+        self.version
+    }
+
+    /// Adds, removes or reschedules a service.
+    fn change_service(&mut self, number: usize) {
+        let version = self.next_version();
+        let scheduler = self.rng.of(SchedulerKind::ALL);
+        let id = ServiceId(number as u32);
+        self.services[number] = match self.services[number].take() {
+            None => Some(Arc::new(Service::new(None, id, key(number), scheduler, vec![], version))),
+            Some(_) if self.rng.one_in(4) => None,
+            Some(old) => {
+                let version = if scheduler == old.scheduler { old.version } else { version };
+                Some(Arc::new(Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version)))
+            }
+        };
+        self.compile();
+    }
+
+    /// Adds, edits or removes a real server of a service.
+    fn change_server(&mut self, number: usize) {
+        let Some(old) = self.services[number].clone() else { return };
+        let version = self.next_version();
+        let n = self.rng.below(5);
+        let address = server_address(old.key.address.is_ipv6(), n);
+        let before = self.known.get(&(old.key, address)).cloned();
+        let place = old.servers.iter().position(|server| server.address == address);
+        let mut servers = old.servers.clone();
+        if let Some(place) = place
+            && self.rng.one_in(2)
+        {
+            servers.remove(place);
+        } else {
+            let next_id = ServerId(self.known.len() as u32);
+            let upper_threshold = self.rng.of(&[0, 0, 0, 3, 10]);
+            let mut server = Server {
+                id: before.as_ref().map_or(next_id, |before| before.id),
+                address,
+                port: self.rng.of(&[80, 8080]),
+                weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
+                forward: Forward::Masq,
+                upper_threshold,
+                lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),
+                overloaded: before.as_ref().map(|before| before.overloaded.clone()).unwrap_or_default(),
+            };
+            server.after_edit(before.map_or(0, |before| before.upper_threshold));
+            match place {
+                Some(place) => servers[place] = server.clone(),
+                None => {
+                    server.overloaded = Arc::default();
+                    servers.insert(0, server.clone());
+                }
+            }
+            self.known.insert((old.key, address), server);
+        }
+        let service = Service::new(Some(&old), old.id, old.key, old.scheduler, servers, version);
+        self.services[number] = Some(Arc::new(service));
+        self.compile();
+    }
+
+    fn change_neighbour(&mut self) {
+        let (n, is_ipv6) = (self.rng.below(5), self.rng.one_in(2));
+        let address = match self.rng.below(4) {
+            0 => ip(self.rng.of(&["192.0.2.100", "192.0.2.1", "2001:db8::100", "2001:db8::ffff"])),
+            _ => server_address(is_ipv6, n),
+        };
+        match self.rng.below(5) {
+            0 => self.neighbours.remove(&address),
+            1 => self.neighbours.insert(address, None),
+            _ => self.neighbours.insert(address, Some([2, 0, 0, 0, 3, n as u8])),
+        };
+        self.compile();
+    }
+
+    fn change_settings(&mut self) {
+        let timeout = self.rng.of(&[1, 5, 60, 900, 900]);
+        match self.rng.below(6) {
+            0 => self.settings.tcp = Timeout::from_secs(timeout),
+            1 => self.settings.tcp_fin = Timeout::from_secs(timeout),
+            2 => self.settings.udp = Timeout::from_secs(timeout),
+            3 => self.settings.forwarding = !self.rng.one_in(4),
+            4 => self.mtu = self.rng.of(&[1500, 1500, 1500, 1280, 576, 68, 20]),
+            _ => self.odd_route = self.rng.below(24),
+        }
+        self.compile();
+    }
+
+    /// New tables, told to the team and not adopted yet.
+    fn compile(&mut self) {
+        self.generation += 1;
+        let interface = |name: &str, port: u16, vlan, mtu, ipv4: &str, ipv6: Option<&str>| Interface {
+            name: name.into(),
+            port: PortId(port),
+            vlan,
+            mac: port_mac(port),
+            mtu,
+            outside: port == 0,
+            ipv4: Some(ipv4.parse().unwrap()),
+            ipv6: ipv6.map(|address| address.parse().unwrap()),
+        };
+        let interfaces = Interfaces::new(vec![
+            interface("wan", 0, 0, 1500, "192.0.2.9", Some("2001:db8::9")),
+            interface("lan", 1, 0, self.mtu, "10.0.0.9", Some("fd00::9")),
+            interface("lan.7", 1, 7, 1500, "10.7.0.9", None),
+        ]);
+        let via =
+            |n, gateway: Option<&str>| Route::Via { interface: InterfaceId(n), gateway: gateway.map(ip) };
+        let route = |address: &str, len, route| (Prefix { address: ip(address), len }, route);
+        let mut routes = match self.odd_route {
+            1 => vec![route("10.0.0.0", 24, Route::Linux)],
+            2 => vec![route("10.0.0.0", 24, Route::Forbidden)],
+            3 => vec![route("10.0.0.12", 32, Route::Local)],
+            4 => vec![route("192.0.2.10", 32, Route::Forbidden)],
+            5 => vec![route("10.0.0.0", 24, via(2, None)), route("fd00::", 64, via(2, None))],
+            6 => vec![route("fd00::", 64, Route::Linux)],
+            _ => vec![],
+        };
+        routes.extend([
+            route("192.0.2.0", 24, via(0, None)),
+            route("192.0.2.9", 32, Route::Local),
+            route("192.0.2.10", 32, Route::Local),
+            route("192.0.2.11", 32, Route::Local),
+            route("198.51.100.0", 24, via(0, Some("192.0.2.1"))),
+            route("203.0.113.0", 24, Route::Forbidden),
+            route("10.0.0.0", 24, via(1, None)),
+            route("10.0.0.9", 32, Route::Local),
+            route("10.7.0.0", 24, via(2, None)),
+            route("10.8.0.0", 24, Route::Linux),
+            route("2001:db8::", 64, via(0, None)),
+            route("2001:db8::9", 128, Route::Local),
+            route("2001:db8::10", 128, Route::Local),
+            route("2001:db8:1::", 48, via(0, Some("2001:db8::ffff"))),
+            route("fd00::", 64, via(1, None)),
+        ]);
+        let on = |address: &IpAddr| match address {
+            IpAddr::V4(a) if a.octets()[0] == 10 => vec![1, 2],
+            IpAddr::V6(a) if a.segments()[0] == 0xfd00 => vec![1, 2],
+            _ => vec![0],
+        };
+        let neighbours = self.neighbours.iter().flat_map(|(address, mac)| {
+            on(address).into_iter().map(move |interface| (InterfaceId(interface), *address, *mac))
+        });
+        self.tables = Arc::new(Tables {
+            generation: self.generation,
+            neighbours: Neighbours::new(&interfaces, neighbours).into(),
+            interfaces: interfaces.into(),
+            routes: Routes::new(routes).into(),
+            services: Services::new(self.services.iter().flatten().cloned()).into(),
+            settings: self.settings,
+        });
+        self.team.tell(&self.tables);
+    }
+
+    fn adopt(&mut self, worker: usize) {
+        if self.adopted[worker] != self.tables.generation {
+            self.adopted[worker] = self.tables.generation;
+            self.workers[worker].adopt(self.tables.clone());
+        }
+    }
+
+    pub(super) fn step(&mut self) {
+        match self.rng.below(100) {
+            0..50 => self.burst(),
+            50..75 => self.hand_over(),
+            75..94 => self.turn(),
+            94 => {
+                let number = self.rng.below(KEYS.len());
+                self.change_server(number);
+            }
+            95 => self.change_neighbour(),
+            96 => {
+                let number = self.rng.below(KEYS.len());
+                if self.rng.one_in(3) {
+                    self.change_service(number);
+                }
+            }
+            97 => self.change_settings(),
+            _ => self.from_twin(),
+        }
+    }
+
+    /// All tables adopted, all rings empty, all time over.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..600 {
+            self.now = Tick(self.now.0.wrapping_add(1000));
+            for worker in 0..self.workers.len() {
+                self.adopt(worker);
+                self.hand_over_to(worker);
+                self.turn_of(worker);
+            }
+        }
+        for worker in self.counters.iter() {
+            assert_eq!(worker.flows.entries.get(), 0, "all connections have ended");
+        }
+    }
+
+    fn turn(&mut self) {
+        let ticks = self.rng.of(&[0, 0, 1, 1, 2, 5, 20, 100, 500]);
+        let ticks = if self.rng.one_in(200) { self.rng.of(&[7000, 100_000, 10_000_000]) } else { ticks };
+        self.now = Tick(self.now.0.wrapping_add(ticks));
+        let worker = self.rng.below(self.workers.len());
+        self.adopt(worker);
+        self.turn_of(worker);
+    }
+
+    fn turn_of(&mut self, worker: usize) {
+        let mut out = self.out();
+        self.workers[worker].turn(self.now, &mut out);
+        self.take(out);
+    }
+
+    fn out(&mut self) -> Out {
+        Out { has_no_buffers: self.rng.one_in(20), ..Out::default() }
+    }
+
+    fn burst(&mut self) {
+        let worker = self.rng.below(self.workers.len());
+        let len = self.rng.of(&[1, 1, 1, 2, 4, 32]);
+        let mut burst = Burst::new();
+        while burst.len() < len {
+            for (port, frame) in self.frames() {
+                if burst.len() < len {
+                    burst.push(Frame::new(port, &frame));
+                }
+            }
+        }
+        self.packets += len as u64;
+        let mut out = self.out();
+        self.workers[worker].receive(&mut burst, self.now, &mut out);
+        self.take(out);
+    }
+
+    fn from_twin(&mut self) {
+        let worker = self.rng.below(self.workers.len());
+        let frames = self.frames();
+        let mut burst: Burst<Frame> =
+            frames.iter().map(|(port, frame)| Frame::new(*port, frame)).take(BURST).collect();
+        let mut out = self.out();
+        self.workers[worker].receive_from_twin(PortId(1), &mut burst, self.now, &mut out);
+        self.take(out);
+    }
+
+    fn hand_over(&mut self) {
+        let worker = self.rng.below(self.workers.len());
+        self.hand_over_to(worker);
+    }
+
+    fn hand_over_to(&mut self, worker: usize) {
+        let len = self.handed[worker].len().min(BURST);
+        let mut burst: ArrayVec<_, BURST> = self.handed[worker].drain(..len).collect();
+        let mut out = self.out();
+        self.workers[worker].receive_handed_over(&mut burst, self.now, &mut out);
+        self.take(out);
+    }
+
+    fn take(&mut self, out: Out) {
+        self.to_twin += out.to_twin;
+        self.asked += out.asked;
+        self.sent += out.sent.len() as u64;
+        self.handed_over += out.handed.len() as u64;
+        for (to, frame, steer) in out.handed {
+            self.handed[to.index()].push_back((frame, steer));
+        }
+        for (port, frame) in out.sent {
+            if self.left.len() == 50 {
+                let place = self.rng.below(50);
+                self.left.remove(place);
+            }
+            self.left.push_back((port, frame));
+        }
+    }
+
+    /// One packet, or the pieces of one.
+    fn frames(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        let drawn = match self.rng.below(10) {
+            0..4 => Some(self.from_client()),
+            4..8 => self.answer(),
+            8 => self.error(),
+            _ => None,
+        };
+        let (port, recipe) = drawn.unwrap_or_else(|| self.stray());
+        let mut frames = if self.rng.one_in(12) && recipe.segment.len() > 40 && recipe.fragment.is_none() {
+            let mut pieces = pieces(&recipe, self.rng.of(&[24, 64, 200]));
+            for _ in 0..self.rng.below(3) {
+                let (a, b) = (self.rng.below(pieces.len()), self.rng.below(pieces.len()));
+                pieces.swap(a, b);
+            }
+            if self.rng.one_in(4) {
+                pieces.pop();
+            }
+            pieces.into_iter().map(|piece| piece.build()).collect()
+        } else {
+            vec![recipe.build()]
+        };
+        for frame in &mut frames {
+            self.spoil(frame);
+        }
+        frames.into_iter().map(|frame| (port, frame)).collect()
+    }
+
+    fn recipe(&mut self, port: PortId, src: IpAddr, dst: IpAddr, protocol: u8, bytes: Vec<u8>) -> Recipe {
+        let rng = &mut self.rng;
+        let options = match rng.below(30) {
+            0 => vec![1, 1, 0, 9],
+            1 => vec![0x94, 4, 0, 0],
+            2 => vec![0x44, 6, 5, 0, 0x94, 4, 0, 0],
+            3 => vec![131, 4, 4, 1],
+            4 => vec![7, 9, 4, 1],
+            5 => vec![1; 40],
+            _ => vec![],
+        };
+        let extensions = match rng.below(30) {
+            0 => vec![(0, [1, 4, 0, 0, 0, 0])],
+            1 => vec![(60, [1, 4, 0, 0, 0, 0])],
+            2 => vec![(0, [0; 6]), (43, [4, 0, 0, 0, 0, 0])],
+            3 => vec![(43, [0, 1, 0, 0, 0, 0])],
+            4 => vec![(60, [0; 6]); 9],
+            5 => vec![(51, [0; 6])],
+            6 => vec![(60, [0; 6]), (0, [0; 6])],
+            _ => vec![],
+        };
+        let own = if rng.one_in(60) {
+            rng.of(&[[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [2, 9, 9, 9, 9, 9]])
+        } else {
+            port_mac(port.0)
+        };
+        Recipe {
+            macs: ([2, 0, 0, 0, 1, 1], own),
+            tags: match rng.below(60) {
+                0 => vec![0],
+                1 => vec![7],
+                2 => vec![8],
+                3 => vec![7, 0],
+                4 => vec![0, 7],
+                5 => vec![7, 7],
+                6 => vec![1, 2, 3],
+                _ => vec![],
+            },
+            src,
+            dst,
+            ttl: if rng.one_in(20) { rng.of(&[0, 1, 2]) } else { 64 },
+            id: rng.below(30) as u32,
+            dont_fragment: rng.one_in(2),
+            options,
+            extensions,
+            fragment: if rng.one_in(100) { Some((0, false)) } else { None },
+            protocol,
+            segment: segment(protocol, (src, dst), bytes),
+            padding: rng.of(&[0, 0, 6]),
+        }
+    }
+
+    fn data(&mut self) -> Vec<u8> {
+        let len = self.rng.of(&[0, 1, 7, 64, 300, 1000, 1460]);
+        self.rng.bytes(len)
+    }
+
+    fn flags(&mut self) -> u8 {
+        let usual = [SYN, SYN, SYN | ACK, ACK, ACK, ACK, FIN | ACK, RST, RST | ACK, FIN, 0];
+        if self.rng.one_in(15) { self.rng.next() as u8 } else { self.rng.of(&usual) }
+    }
+
+    fn from_client(&mut self) -> (PortId, Recipe) {
+        let (protocol, vip, port) = self.rng.of(&KEYS);
+        let vip = ip(vip);
+        let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
+            (false, 0) => "192.0.2.101",
+            (false, 1) => "192.0.2.77",
+            (false, 2) => "192.0.2.10",
+            (false, 3..7) => "198.51.100.5",
+            (false, _) => "192.0.2.100",
+            (true, 0) => "fe80::5",
+            (true, 1) => "2001:db8::77",
+            (true, 2..6) => "2001:db8:1::5",
+            (true, _) => "2001:db8::100",
+        });
+        let sport = if self.rng.one_in(40) { 20 } else { 4000 + self.rng.below(25) as u16 };
+        let dport = if self.rng.one_in(30) { 81 } else { port };
+        let bytes = self.transport(protocol, (sport, dport));
+        (PortId(0), self.recipe(PortId(0), client, vip, protocol, bytes))
+    }
+
+    fn transport(&mut self, protocol: u8, ports: (u16, u16)) -> Vec<u8> {
+        let data = self.data();
+        match protocol {
+            TCP => {
+                let options = self.rng.of(&[0, 0, 3]);
+                tcp(ports, self.flags(), options, &data)
+            }
+            UDP => udp(ports, &data),
+            _ => [&[8, 0, 0, 0, 0, 1, 0, 1][..], &data].concat(),
+        }
+    }
+
+    /// Something that left a while ago.
+    fn left(&mut self) -> Option<(PortId, Vec<u8>, Read)> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let place = self.rng.below(self.left.len());
+        let (port, frame) = self.left[place].clone();
+        let read = parse::read(&frame).ok().flatten()?;
+        Some((port, frame, read))
+    }
+
+    /// A packet back to where something came from, or once more from the client.
+    fn answer(&mut self) -> Option<(PortId, Recipe)> {
+        let (port, _, read) = self.left()?;
+        if read.piece == Piece::Later || read.protocol != TCP && read.protocol != UDP {
+            return None;
+        }
+        let bytes = self.transport(read.protocol, (read.dport, read.sport));
+        Some((port, self.recipe(port, read.dst, read.src, read.protocol, bytes)))
+    }
+
+    /// An ICMP error about something that left.
+    fn error(&mut self) -> Option<(PortId, Recipe)> {
+        let (port, frame, read) = self.left()?;
+        let kinds: &[u8] = if read.is_ipv6() { &[1, 2, 3, 4, 137, 128] } else { &[3, 3, 4, 5, 11, 12, 8] };
+        let most = self.rng.of(&[20, 28, 30, 40, 60, 548]);
+        let quote = &frame[read.l3..read.end.min(read.l3 + most)];
+        let mut message = vec![self.rng.of(kinds), 1, 0, 0, 0, 0, 5, 0];
+        message.extend(quote);
+        if self.rng.one_in(10) {
+            let place = 8 + self.rng.below(quote.len());
+            message[place] ^= 1 << self.rng.below(8);
+        }
+        let router = match (read.is_ipv6(), self.rng.one_in(2)) {
+            (false, true) => ip("198.51.100.1"),
+            (true, true) => ip("2001:db8:1::1"),
+            _ => read.dst,
+        };
+        let protocol = if read.is_ipv6() { ICMPV6 } else { ICMP };
+        Some((port, self.recipe(port, router, read.src, protocol, message)))
+    }
+
+    /// Any packet through us, or up to the host.
+    fn stray(&mut self) -> (PortId, Recipe) {
+        let is_ipv6 = self.rng.one_in(2);
+        let all: &[&str] = if is_ipv6 {
+            &[
+                "2001:db8::100",
+                "fd00::11",
+                "fd00::99",
+                "2001:db8::9",
+                "ff02::1",
+                "fe80::1",
+                "3fff::1",
+                "::",
+                "::1",
+            ]
+        } else {
+            &[
+                "192.0.2.100",
+                "10.0.0.11",
+                "10.0.0.99",
+                "192.0.2.9",
+                "224.0.0.1",
+                "255.255.255.255",
+                "203.0.113.7",
+                "10.8.0.1",
+                "10.7.0.5",
+                "8.8.8.8",
+                "0.0.0.0",
+                "127.0.0.1",
+            ]
+        };
+        let (src, dst) = (ip(self.rng.of(all)), ip(self.rng.of(all)));
+        let protocol = self.rng.of(&[TCP, UDP, ICMP, ICMPV6, 50]);
+        let ports = (self.rng.of(&[4000, 20]), self.rng.of(&[80, 22]));
+        let bytes = self.transport(protocol, ports);
+        let port = PortId(self.rng.below(3) as u16);
+        (port, self.recipe(port, src, dst, protocol, bytes))
+    }
+
+    fn spoil(&mut self, frame: &mut Vec<u8>) {
+        if self.rng.one_in(15) {
+            for _ in 0..=self.rng.below(2) {
+                let place = self.rng.below(frame.len());
+                frame[place] ^= 1 << self.rng.below(8);
+            }
+        }
+        if self.rng.one_in(25)
+            && let Some(at) = udp_checksum(frame)
+        {
+            frame[at..at + 2].fill(0);
+        }
+        // Most of what was flipped in an IPv4 header would never be seen behind its checksum.
+        if self.rng.one_in(3) && frame.len() > 60 && frame[12..14] == [8, 0] {
+            let len = usize::from(frame[14] & 15) * 4;
+            if len >= 20 && frame.len() >= 14 + len {
+                super::super::checksum::seal_ipv4(&mut frame[14..14 + len]);
+            }
+        }
+        if self.rng.one_in(60) {
+            let len = self.rng.below(frame.len() + 1);
+            frame.truncate(len);
+        }
+    }
+}
+
+fn udp_checksum(frame: &[u8]) -> Option<usize> {
+    let read = parse::read(frame).ok()??;
+    (read.protocol == UDP && read.piece != Piece::Later).then_some(read.l4 + 6)
+}
+
+/// The fragments of a packet, of `len` bytes each.
+fn pieces(recipe: &Recipe, len: usize) -> Vec<Recipe> {
+    let count = recipe.segment.len().div_ceil(len);
+    let part = |(number, part): (usize, &[u8])| Recipe {
+        segment: part.to_vec(),
+        fragment: Some(((number * len) as u16, number + 1 < count)),
+        dont_fragment: false,
+        ..recipe.clone()
+    };
+    recipe.segment.chunks(len).enumerate().map(part).collect()
+}

@@ -1,0 +1,529 @@
+//! The path under watch: each call goes to the real path and to the [reference](crate::reference), and both must have done the same.
+//!
+//! [`Watched`] stands where a worker expects its path. What the path does is held back, compared, and then done. The first difference is
+//! kept in the team's [`Verdict`] as a [`Mismatch`], which says which packet came, what the path did and what it must do; from then on nothing is
+//! compared any more, as the two have parted.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use arrayvec::ArrayVec;
+use lb_core::counters::{Counter, ServerCell, WorkerCounters};
+use lb_core::drop::DropReason;
+use lb_core::flow::Tuple;
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, WorkerId};
+use lb_core::packet::{Frame, Packet};
+use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::tables::{InterfaceId, Tables};
+use lb_core::time::Tick;
+use lb_dataplane::Logic;
+
+use crate::reference::{Action, Expected, Reference, Taken, Team};
+
+/// The invariant that a [`Mismatch`] breaks.
+pub const AS_THE_REFERENCE_SAYS: &str = "as_the_reference_says";
+
+/// Turns after which all connections are compared.
+const TURNS_A_COMPARISON: u32 = 512;
+
+/// What the watched workers of one data plane have come to; its clones are the same one.
+#[derive(Clone, Default)]
+pub struct Verdict(Arc<Mutex<Option<Mismatch>>>);
+
+impl Verdict {
+    /// The first difference that there was, in any worker.
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.0.lock().expect("nobody panics with it").clone()
+    }
+
+    /// # Panics
+    /// With the first difference, if there was one.
+    pub fn assert_agreement(&self) {
+        if let Some(mismatch) = self.mismatch() {
+            panic!("{AS_THE_REFERENCE_SAYS}: {mismatch}");
+        }
+    }
+
+    fn is_out(&self) -> bool {
+        self.0.lock().expect("nobody panics with it").is_some()
+    }
+
+    fn set(&self, mismatch: Mismatch) {
+        self.0.lock().expect("nobody panics with it").get_or_insert(mismatch);
+    }
+}
+
+/// A difference between the path and the reference.
+#[derive(Clone, Debug)]
+pub struct Mismatch {
+    pub worker: WorkerId,
+    pub now: Tick,
+    /// Of the tables in use.
+    pub generation: u32,
+    /// What was called, with the packets that it was called with.
+    pub call: &'static str,
+    pub packets: Vec<(PortId, Vec<u8>)>,
+    /// The packet it is about, if it is about one: an index of `packets`.
+    pub cause: Option<usize>,
+    /// What is not as it must be.
+    pub what: &'static str,
+    pub path: String,
+    pub reference: String,
+    /// The counters that are not as they must be.
+    pub miscounts: Vec<Miscount>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Miscount {
+    pub of: String,
+    pub path: u64,
+    pub reference: u64,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch { worker, now, generation, call, what, path, reference, .. } = self;
+        writeln!(f, "{what} (worker {}, {call} at tick {}, tables {generation})", worker.0, now.0)?;
+        for (number, (port, bytes)) in self.packets.iter().enumerate() {
+            if self.cause.is_none_or(|cause| cause == number) {
+                writeln!(f, "  packet {number}, port {}:  {}", port.0, Hex(bytes))?;
+            }
+        }
+        write!(f, "  the path:       {path}\n  the reference:  {reference}")?;
+        for Miscount { of, path, reference } in &self.miscounts {
+            write!(f, "\n  counted by the path {path}, by the reference {reference}: {of}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn described(action: Option<&Action>) -> String {
+    match action {
+        None => "nothing".into(),
+        Some(Action::Transmit(port, bytes)) => format!("transmit by port {}: {}", port.0, Hex(bytes)),
+        Some(Action::ToTwin(port, bytes)) => format!("to the twin of port {}: {}", port.0, Hex(bytes)),
+        Some(Action::HandOver(to, steer, port, bytes)) => {
+            format!("hand over to worker {}, {steer:?}, of port {}: {}", to.0, port.0, Hex(bytes))
+        }
+        Some(Action::Resolve(interface, address)) => {
+            format!("resolve {address} on interface {}", interface.0)
+        }
+    }
+}
+
+/// One worker's path and its reference.
+pub struct Watched {
+    worker: WorkerId,
+    path: Path<Frame>,
+    reference: Reference,
+    /// The path's.
+    counters: Arc<WorkerCounters>,
+    verdict: Verdict,
+    turns: u32,
+}
+
+/// What the path did, not done yet.
+enum Held {
+    Transmit(PortId, Frame),
+    ToTwin(PortId, Frame),
+    HandOver(WorkerId, Frame, Steer),
+    Resolve(InterfaceId, IpAddr),
+}
+
+impl Held {
+    /// Which of them keep their order among each other.
+    fn lane(&self) -> (u8, u16) {
+        match self {
+            Held::Transmit(port, _) => (0, port.0),
+            Held::ToTwin(port, _) => (1, port.0),
+            Held::HandOver(to, ..) => (2, to.0),
+            Held::Resolve(..) => (3, 0),
+        }
+    }
+
+    fn is(&self, action: &Action) -> bool {
+        match (self, action) {
+            (Held::Transmit(port, frame), Action::Transmit(to, bytes)) => port == to && frame.data() == bytes,
+            (Held::ToTwin(port, frame), Action::ToTwin(to, bytes)) => port == to && frame.data() == bytes,
+            (Held::HandOver(to, frame, steer), Action::HandOver(worker, how, port, bytes)) => {
+                to == worker && steer == how && frame.port() == *port && frame.data() == bytes
+            }
+            (Held::Resolve(interface, address), Action::Resolve(on, who)) => {
+                interface == on && address == who
+            }
+            _ => false,
+        }
+    }
+
+    fn action(&self) -> Action {
+        let bytes = |frame: &Frame| frame.data().to_vec();
+        match self {
+            Held::Transmit(port, frame) => Action::Transmit(*port, bytes(frame)),
+            Held::ToTwin(port, frame) => Action::ToTwin(*port, bytes(frame)),
+            Held::HandOver(to, frame, steer) => Action::HandOver(*to, *steer, frame.port(), bytes(frame)),
+            Held::Resolve(interface, address) => Action::Resolve(*interface, *address),
+        }
+    }
+
+    fn act(self, io: &mut impl Io<Frame>) {
+        match self {
+            Held::Transmit(port, frame) => io.transmit(port, frame),
+            Held::ToTwin(port, frame) => io.to_twin(port, frame),
+            Held::HandOver(to, frame, steer) => io.hand_over(to, frame, steer),
+            Held::Resolve(interface, address) => io.resolve(interface, address),
+        }
+    }
+}
+
+fn lane(action: &Action) -> (u8, u16) {
+    match action {
+        Action::Transmit(port, _) => (0, port.0),
+        Action::ToTwin(port, _) => (1, port.0),
+        Action::HandOver(to, ..) => (2, to.0),
+        Action::Resolve(..) => (3, 0),
+    }
+}
+
+/// The first of each lane's actions that are not the same.
+fn parting<'a>(
+    held: &'a [Held],
+    expected: &'a [Expected],
+) -> Option<(Option<&'a Held>, Option<&'a Expected>)> {
+    let mut lanes: Vec<_> = held.iter().map(Held::lane).collect();
+    lanes.extend(expected.iter().map(|expected| lane(&expected.action)));
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes.into_iter().find_map(|at| {
+        let mut did = held.iter().filter(|held| held.lane() == at);
+        let mut must = expected.iter().filter(|expected| lane(&expected.action) == at);
+        loop {
+            match (did.next(), must.next()) {
+                (None, None) => return None,
+                (Some(did), Some(must)) if did.is(&must.action) => {}
+                parted => return Some(parted),
+            }
+        }
+    })
+}
+
+/// Stands between the path and the worker: holds back what the path does and notes what it chose.
+struct Recorder<'a, I> {
+    io: &'a mut I,
+    counters: &'a WorkerCounters,
+    index_full: u64,
+    held: Vec<Held>,
+    taken: Taken,
+}
+
+impl<'a, I: Io<Frame>> Recorder<'a, I> {
+    fn new(io: &'a mut I, counters: &'a WorkerCounters) -> Recorder<'a, I> {
+        let index_full = counters.flows.index_full.get();
+        Recorder { io, counters, index_full, held: Vec::new(), taken: Taken::default() }
+    }
+
+    /// Connections that found no room in the index did so before what is to be held now.
+    fn note(&mut self) {
+        let index_full = self.counters.flows.index_full.get();
+        for _ in self.index_full..index_full {
+            self.taken.index_full.push_back(self.held.len());
+        }
+        self.index_full = index_full;
+    }
+
+    fn hold(&mut self, held: Held) {
+        self.note();
+        self.held.push(held);
+    }
+
+    fn end(mut self) -> (Vec<Held>, Taken) {
+        self.note();
+        (self.held, self.taken)
+    }
+}
+
+impl<I: Io<Frame>> Io<Frame> for Recorder<'_, I> {
+    fn transmit(&mut self, port: PortId, packet: Frame) {
+        self.hold(Held::Transmit(port, packet));
+    }
+    fn to_twin(&mut self, port: PortId, packet: Frame) {
+        self.hold(Held::ToTwin(port, packet));
+    }
+    fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
+        self.hold(Held::HandOver(to, packet, steer));
+    }
+    fn allocate(&mut self) -> Option<Frame> {
+        let buffer = self.io.allocate();
+        self.taken.buffers.push_back(buffer.is_some());
+        buffer
+    }
+    fn resolve(&mut self, interface: InterfaceId, address: IpAddr) {
+        self.hold(Held::Resolve(interface, address));
+    }
+}
+
+/// One call of the path, as far as a report has to say it.
+struct Call<'a> {
+    name: &'static str,
+    now: Tick,
+    packets: &'a [(PortId, Vec<u8>)],
+}
+
+impl Watched {
+    /// The path that `config` describes, and the reference for it. All workers have the same `team` and `verdict`.
+    pub fn new(config: PathConfig, team: &Arc<Team>, verdict: &Verdict) -> Watched {
+        Watched {
+            worker: config.worker,
+            reference: Reference::new(&config, team),
+            counters: config.counters[config.worker.index()].clone(),
+            path: Path::new(config),
+            verdict: verdict.clone(),
+            turns: 0,
+        }
+    }
+
+    /// Compares what the path did with what it must do, and what it counted.
+    fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Result<(), Mismatch> {
+        let miscounts = self.miscounts();
+        let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
+        let parted = if is_same { None } else { parting(held, expected) };
+        if miscounts.is_empty() && parted.is_none() {
+            return Ok(());
+        }
+        let mut mismatch = self.mismatch(call, "the path does not count as it must");
+        if let Some((did, must)) = parted {
+            mismatch.what = "a packet does not leave as it must";
+            mismatch.cause = must.and_then(|must| must.cause);
+            mismatch.path = described(did.map(Held::action).as_ref());
+            mismatch.reference = described(must.map(|must| &must.action));
+        }
+        mismatch.miscounts = miscounts;
+        Err(mismatch)
+    }
+
+    /// The counters that are wrong.
+    fn miscounts(&mut self) -> Vec<Miscount> {
+        let mut wrong = Vec::new();
+        let mut check = |path: u64, reference: u64, of: &dyn Fn() -> String| {
+            if path != reference {
+                wrong.push(Miscount { of: of(), path, reference });
+            }
+        };
+        let (counters, touched) = self.reference.counters();
+        for (name, of) in COUNTERS {
+            check(of(&self.counters).get(), of(counters).get(), &|| name.into());
+        }
+        for &reason in DropReason::ALL.iter().filter(|reason| !BY_THE_WORKER.contains(reason)) {
+            for hook in Hook::ALL {
+                let count = |counters: &WorkerCounters| counters.dropped(reason, hook).get();
+                let name = || format!("dropped as {} at {}", reason.label(), hook.name());
+                check(count(&self.counters), count(counters), &name);
+            }
+        }
+        for &server in &touched {
+            let (path, reference) = (self.counters.server(server), counters.server(server));
+            for (name, of) in SERVER_COUNTERS {
+                check(of(path).get(), of(reference).get(), &|| format!("{name} of server {}", server.0));
+            }
+        }
+        for server in touched {
+            if let Some((path, reference)) = self.reference.overloaded(server) {
+                check(path.into(), reference.into(), &|| format!("server {} is overloaded", server.0));
+            }
+        }
+        wrong
+    }
+
+    /// Compares all connections.
+    fn compare_connections(&self, call: &Call<'_>) -> Result<(), Mismatch> {
+        let mut path = Vec::new();
+        self.path.list(0, u32::MAX, call.now, &mut |view| path.push(view));
+        let mut reference: Vec<FlowView> = self.reference.connections().collect();
+        let by_client = |view: &FlowView| (view.client, view.virtual_, view.protocol);
+        path.sort_by_key(by_client);
+        reference.sort_by_key(by_client);
+        if path == reference {
+            return Ok(());
+        }
+        let missing = reference.iter().find(|view| !path.contains(view));
+        let surplus = path.iter().find(|view| !reference.contains(view));
+        Err(Mismatch {
+            path: surplus.map_or("does not have that one".into(), |view| format!("{view:?}")),
+            reference: missing.map_or("does not have that one".into(), |view| format!("{view:?}")),
+            ..self.mismatch(call, "a connection is not as it must be")
+        })
+    }
+
+    fn mismatch(&self, call: &Call<'_>, what: &'static str) -> Mismatch {
+        Mismatch {
+            worker: self.worker,
+            now: call.now,
+            generation: self.reference.generation(),
+            call: call.name,
+            packets: call.packets.to_vec(),
+            cause: None,
+            what,
+            path: String::new(),
+            reference: String::new(),
+            miscounts: Vec::new(),
+        }
+    }
+
+    fn judge(&self, compared: Result<(), Mismatch>) {
+        if let Err(mismatch) = compared {
+            self.verdict.set(mismatch);
+        }
+    }
+}
+
+impl Logic<Frame> for Watched {
+    fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
+        self.reference.adopt(tables.clone());
+        self.path.adopt(tables)
+    }
+
+    fn receive(&mut self, burst: &mut Burst<Frame>, now: Tick, io: &mut impl Io<Frame>) {
+        if self.verdict.is_out() {
+            return self.path.receive(burst, now, io);
+        }
+        let packets = copies(burst.iter());
+        let mut recorder = Recorder::new(io, &self.counters);
+        self.path.receive(burst, now, &mut recorder);
+        let (held, taken) = recorder.end();
+        let expected = self.reference.receive(packets.clone(), now, taken);
+        let call = Call { name: "receive", now, packets: &packets };
+        let compared = self.compare(&call, &held, &expected);
+        self.judge(compared);
+        held.into_iter().for_each(|held| held.act(io));
+    }
+
+    fn receive_handed_over(
+        &mut self,
+        burst: &mut ArrayVec<(Frame, Steer), BURST>,
+        now: Tick,
+        io: &mut impl Io<Frame>,
+    ) {
+        if self.verdict.is_out() {
+            return self.path.receive_handed_over(burst, now, io);
+        }
+        let packets = copies(burst.iter().map(|(frame, _)| frame));
+        let steers: Vec<Steer> = burst.iter().map(|(_, steer)| *steer).collect();
+        let mut recorder = Recorder::new(io, &self.counters);
+        self.path.receive_handed_over(burst, now, &mut recorder);
+        let (held, taken) = recorder.end();
+        let expected = self.reference.receive_handed_over(packets.clone(), &steers, now, taken);
+        let call = Call { name: "receive_handed_over", now, packets: &packets };
+        let compared = self.compare(&call, &held, &expected);
+        self.judge(compared);
+        held.into_iter().for_each(|held| held.act(io));
+    }
+
+    fn receive_from_twin(
+        &mut self,
+        port: PortId,
+        burst: &mut Burst<Frame>,
+        now: Tick,
+        io: &mut impl Io<Frame>,
+    ) {
+        if self.verdict.is_out() {
+            return self.path.receive_from_twin(port, burst, now, io);
+        }
+        let packets = copies(burst.iter());
+        let mut recorder = Recorder::new(io, &self.counters);
+        self.path.receive_from_twin(port, burst, now, &mut recorder);
+        let (held, _) = recorder.end();
+        let expected = self.reference.receive_from_twin(port, packets.clone());
+        let call = Call { name: "receive_from_twin", now, packets: &packets };
+        let compared = self.compare(&call, &held, &expected);
+        self.judge(compared);
+        held.into_iter().for_each(|held| held.act(io));
+    }
+
+    fn turn(&mut self, now: Tick, io: &mut impl Io<Frame>) {
+        if self.verdict.is_out() {
+            return self.path.turn(now, io);
+        }
+        let before = self.counters.flows.expired.get();
+        let mut recorder = Recorder::new(io, &self.counters);
+        self.path.turn(now, &mut recorder);
+        let (held, taken) = recorder.end();
+        let expired = self.counters.flows.expired.get().wrapping_sub(before);
+        let is_left = || originals(&self.path, now);
+        let call = Call { name: "turn", now, packets: &[] };
+        let compared = match self.reference.turn(now, taken, expired, is_left) {
+            Ok(expected) => self.compare(&call, &held, &expected),
+            Err(path) => {
+                Err(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
+            }
+        };
+        self.judge(compared);
+        self.turns += 1;
+        if self.turns % TURNS_A_COMPARISON == 0 && !self.verdict.is_out() {
+            self.judge(self.compare_connections(&call));
+        }
+        held.into_iter().for_each(|held| held.act(io));
+    }
+
+    fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
+        self.path.list(cursor, budget, now, &mut |view| visit(view))
+    }
+}
+
+fn copies<'a>(burst: impl Iterator<Item = &'a Frame>) -> Vec<(PortId, Vec<u8>)> {
+    burst.map(|frame| (frame.port(), frame.data().to_vec())).collect()
+}
+
+fn originals(path: &Path<Frame>, now: Tick) -> Vec<Tuple> {
+    let mut all = Vec::new();
+    path.list(0, u32::MAX, now, &mut |view| {
+        all.push(Tuple {
+            src: view.client.0,
+            dst: view.virtual_.0,
+            sport: view.client.1,
+            dport: view.virtual_.1,
+            protocol: view.protocol,
+        });
+    });
+    all
+}
+
+/// Packets are dropped for these by the worker around the path.
+const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::TwinFull, DropReason::TxFull];
+
+type Of<T> = fn(&T) -> &Counter;
+
+const COUNTERS: [(&str, Of<WorkerCounters>); 14] = [
+    ("entries", |counters| &counters.flows.entries),
+    ("capacity", |counters| &counters.flows.capacity),
+    ("ipv6_entries", |counters| &counters.flows.ipv6_entries),
+    ("ipv6_capacity", |counters| &counters.flows.ipv6_capacity),
+    ("inserted", |counters| &counters.flows.inserted),
+    ("expired", |counters| &counters.flows.expired),
+    ("full", |counters| &counters.flows.full),
+    ("index_full", |counters| &counters.flows.index_full),
+    ("found", |counters| &counters.flows.found),
+    ("missed", |counters| &counters.flows.missed),
+    ("generation", |counters| &counters.turns.generation),
+    ("icmp_sent", |counters| &counters.turns.icmp_sent),
+    ("icmp_suppressed", |counters| &counters.turns.icmp_suppressed),
+    ("waiting", |counters| &counters.turns.waiting),
+];
+
+const SERVER_COUNTERS: [(&str, Of<ServerCell>); 7] = [
+    ("active", |cell| &cell.active),
+    ("inactive", |cell| &cell.inactive),
+    ("connections", |cell| &cell.connections),
+    ("in_packets", |cell| &cell.in_packets),
+    ("in_bytes", |cell| &cell.in_bytes),
+    ("out_packets", |cell| &cell.out_packets),
+    ("out_bytes", |cell| &cell.out_bytes),
+];
