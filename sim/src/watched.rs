@@ -25,8 +25,8 @@ use crate::reference::{Action, Expected, Reference, Taken, Team};
 /// The invariant that a [`Mismatch`] breaks.
 pub const AS_THE_REFERENCE_SAYS: &str = "as_the_reference_says";
 
-/// Turns after which all connections are compared.
-const TURNS_A_COMPARISON: u32 = 512;
+/// Turns after which all connections are compared, at least; or as many as there are connections, so that it costs one of them a turn.
+const TURNS_A_COMPARISON: u64 = 64;
 
 /// What the watched workers of one data plane have come to; its clones are the same one.
 #[derive(Clone, Default)]
@@ -121,15 +121,16 @@ fn described(action: Option<&Action>) -> String {
     }
 }
 
-/// One worker's path and its reference.
-pub struct Watched {
+/// One worker's path, or what stands for it, and its reference.
+pub struct Watched<L = Path<Frame>> {
     worker: WorkerId,
-    path: Path<Frame>,
+    path: L,
     reference: Reference,
     /// The path's.
     counters: Arc<WorkerCounters>,
     verdict: Verdict,
-    turns: u32,
+    /// Since all connections were compared.
+    turns: u64,
 }
 
 /// What the path did, not done yet.
@@ -281,11 +282,23 @@ struct Call<'a> {
 impl Watched {
     /// The path that `config` describes, and the reference for it. All workers have the same `team` and `verdict`.
     pub fn new(config: PathConfig, team: &Arc<Team>, verdict: &Verdict) -> Watched {
+        Watched::around(Path::new, config, team, verdict)
+    }
+}
+
+impl<L: Logic<Frame>> Watched<L> {
+    /// As [`Watched::new`], for what `make` makes of the configuration.
+    pub fn around(
+        make: impl FnOnce(PathConfig) -> L,
+        config: PathConfig,
+        team: &Arc<Team>,
+        verdict: &Verdict,
+    ) -> Watched<L> {
         Watched {
             worker: config.worker,
             reference: Reference::new(&config, team),
             counters: config.counters[config.worker.index()].clone(),
-            path: Path::new(config),
+            path: make(config),
             verdict: verdict.clone(),
             turns: 0,
         }
@@ -385,7 +398,7 @@ impl Watched {
     }
 }
 
-impl Logic<Frame> for Watched {
+impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
     fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         self.reference.adopt(tables.clone());
         self.path.adopt(tables)
@@ -467,7 +480,8 @@ impl Logic<Frame> for Watched {
         };
         self.judge(compared);
         self.turns += 1;
-        if self.turns % TURNS_A_COMPARISON == 0 && !self.verdict.is_out() {
+        if self.turns >= self.counters.flows.entries.get().max(TURNS_A_COMPARISON) && !self.verdict.is_out() {
+            self.turns = 0;
             self.judge(self.compare_connections(&call));
         }
         held.into_iter().for_each(|held| held.act(io));
@@ -482,7 +496,7 @@ fn copies<'a>(burst: impl Iterator<Item = &'a Frame>) -> Vec<(PortId, Vec<u8>)> 
     burst.map(|frame| (frame.port(), frame.data().to_vec())).collect()
 }
 
-fn originals(path: &Path<Frame>, now: Tick) -> Vec<Tuple> {
+fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<Tuple> {
     let mut all = Vec::new();
     path.list(0, u32::MAX, now, &mut |view| {
         all.push(Tuple {
