@@ -305,12 +305,12 @@ impl<L: Logic<Frame>> Watched<L> {
     }
 
     /// Compares what the path did with what it must do, and what it counted.
-    fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Result<(), Mismatch> {
+    fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Option<Mismatch> {
         let miscounts = self.miscounts();
         let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
         let parted = if is_same { None } else { parting(held, expected) };
         if miscounts.is_empty() && parted.is_none() {
-            return Ok(());
+            return None;
         }
         let mut mismatch = self.mismatch(call, "the path does not count as it must");
         if let Some((did, must)) = parted {
@@ -320,7 +320,7 @@ impl<L: Logic<Frame>> Watched<L> {
             mismatch.reference = described(must.map(|must| &must.action));
         }
         mismatch.miscounts = miscounts;
-        Err(mismatch)
+        Some(mismatch)
     }
 
     /// The counters that are wrong.
@@ -357,7 +357,7 @@ impl<L: Logic<Frame>> Watched<L> {
     }
 
     /// Compares all connections.
-    fn compare_connections(&self, call: &Call<'_>) -> Result<(), Mismatch> {
+    fn compare_connections(&self, call: &Call<'_>) -> Option<Mismatch> {
         let mut path = Vec::new();
         self.path.list(0, u32::MAX, call.now, &mut |view| path.push(view));
         let mut reference: Vec<FlowView> = self.reference.connections().collect();
@@ -365,11 +365,11 @@ impl<L: Logic<Frame>> Watched<L> {
         path.sort_by_key(by_client);
         reference.sort_by_key(by_client);
         if path == reference {
-            return Ok(());
+            return None;
         }
         let missing = reference.iter().find(|view| !path.contains(view));
         let surplus = path.iter().find(|view| !reference.contains(view));
-        Err(Mismatch {
+        Some(Mismatch {
             path: surplus.map_or("does not have that one".into(), |view| format!("{view:?}")),
             reference: missing.map_or("does not have that one".into(), |view| format!("{view:?}")),
             ..self.mismatch(call, "a connection is not as it must be")
@@ -391,8 +391,8 @@ impl<L: Logic<Frame>> Watched<L> {
         }
     }
 
-    fn judge(&self, compared: Result<(), Mismatch>) {
-        if let Err(mismatch) = compared {
+    fn judge(&self, compared: Option<Mismatch>) {
+        if let Some(mismatch) = compared {
             self.verdict.set(mismatch);
         }
     }
@@ -475,7 +475,7 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         let compared = match self.reference.turn(now, taken, expired, is_left) {
             Ok(expected) => self.compare(&call, &held, &expected),
             Err(path) => {
-                Err(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
+                Some(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
             }
         };
         self.judge(compared);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use lb_core::counters::WorkerCounters;
-use lb_core::ids::{PortId, WorkerId};
+use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
@@ -62,19 +62,17 @@ impl Spoiled {
 
     fn before(&mut self, now: Tick) -> Tick {
         self.calls += 1;
-        let is_time = self.calls % ONE_IN == 0;
+        let is_time = self.calls.is_multiple_of(ONE_IN);
         match self.wrong {
             Wrong::NotCounted if is_time => self.counters.flows.found.sub(1),
-            Wrong::CountedTwice if is_time => {
-                self.counters.server(lb_core::ids::ServerId(0)).in_packets.add(1)
-            }
+            Wrong::CountedTwice if is_time => self.counters.server(ServerId(0)).in_packets.add(1),
             _ => {}
         }
         if self.wrong == Wrong::LateByATick { Tick(now.0.wrapping_add(1)) } else { now }
     }
 
     fn io<'a, I>(&self, io: &'a mut I) -> Spoiler<'a, I> {
-        let wrong = if self.calls % ONE_IN == 0 { self.wrong } else { Wrong::Nothing };
+        let wrong = if self.calls.is_multiple_of(ONE_IN) { self.wrong } else { Wrong::Nothing };
         Spoiler { io, wrong }
     }
 }

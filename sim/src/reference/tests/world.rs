@@ -123,7 +123,7 @@ pub(super) struct World<L = Path<Frame>> {
     odd_route: usize,
     tables: Arc<Tables>,
     adopted: Vec<u32>,
-    /// Frames that left a while ago, by port.
+    /// Frames that left a while ago, each with its port.
     left: VecDeque<(PortId, Vec<u8>)>,
     packets: u64,
     sent: u64,
@@ -422,7 +422,7 @@ impl<L: Logic<Frame>> World<L> {
                 }
             }
             97 => self.change_settings(),
-            _ => self.from_twin(),
+            _ => self.twin_burst(),
         }
     }
 
@@ -480,7 +480,7 @@ impl<L: Logic<Frame>> World<L> {
         self.take(out);
     }
 
-    fn from_twin(&mut self) {
+    fn twin_burst(&mut self) {
         let worker = self.rng.below(self.workers.len());
         let frames = self.frames();
         let mut burst: Burst<Frame> =
@@ -524,14 +524,14 @@ impl<L: Logic<Frame>> World<L> {
     fn frames(&mut self) -> Vec<(PortId, Vec<u8>)> {
         match self.mood {
             Mood::Fragments if self.rng.one_in(2) => {
-                let (port, mut recipe) = self.from_client();
+                let (port, mut recipe) = self.client_packet();
                 recipe.fragment = Some((64, self.rng.one_in(2)));
                 recipe.id = self.rng.next() as u32;
                 recipe.segment.truncate(80);
                 return vec![(port, recipe.build())];
             }
             Mood::Errors if self.rng.one_in(2) => {
-                let (port, mut recipe) = self.from_client();
+                let (port, mut recipe) = self.client_packet();
                 recipe.ttl = 1;
                 return vec![(port, recipe.build())];
             }
@@ -548,7 +548,7 @@ impl<L: Logic<Frame>> World<L> {
                     "10.7.0.11",
                     "10.7.0.12",
                 ];
-                let (port, mut recipe) = self.from_client();
+                let (port, mut recipe) = self.client_packet();
                 if recipe.src.is_ipv4() {
                     recipe.dst = ip(self.rng.of(&hosts));
                     recipe.segment = segment(recipe.protocol, (recipe.src, recipe.dst), recipe.segment);
@@ -558,7 +558,7 @@ impl<L: Logic<Frame>> World<L> {
             _ => {}
         }
         let drawn = match self.rng.below(10) {
-            0..4 => Some(self.from_client()),
+            0..4 => Some(self.client_packet()),
             4..8 => self.answer(),
             8 => self.error(),
             _ => None,
@@ -645,7 +645,7 @@ impl<L: Logic<Frame>> World<L> {
         if self.rng.one_in(15) { self.rng.next() as u8 } else { self.rng.of(&usual) }
     }
 
-    fn from_client(&mut self) -> (PortId, Recipe) {
+    fn client_packet(&mut self) -> (PortId, Recipe) {
         let (protocol, vip, port) = self.rng.of(&KEYS);
         let vip = ip(vip);
         let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
