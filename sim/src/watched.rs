@@ -25,8 +25,8 @@ use crate::reference::{Action, Expected, Reference, Taken, Team};
 /// The invariant that a [`Mismatch`] breaks.
 pub const AS_THE_REFERENCE_SAYS: &str = "as_the_reference_says";
 
-/// Turns after which all connections are compared.
-const TURNS_A_COMPARISON: u32 = 512;
+/// Turns after which all connections are compared, at least; or as many as there are connections, so that it costs one of them a turn.
+const TURNS_A_COMPARISON: u64 = 64;
 
 /// What the watched workers of one data plane have come to; its clones are the same one.
 #[derive(Clone, Default)]
@@ -121,15 +121,16 @@ fn described(action: Option<&Action>) -> String {
     }
 }
 
-/// One worker's path and its reference.
-pub struct Watched {
+/// One worker's path, or what stands for it, and its reference.
+pub struct Watched<L = Path<Frame>> {
     worker: WorkerId,
-    path: Path<Frame>,
+    path: L,
     reference: Reference,
     /// The path's.
     counters: Arc<WorkerCounters>,
     verdict: Verdict,
-    turns: u32,
+    /// Since all connections were compared.
+    turns: u64,
 }
 
 /// What the path did, not done yet.
@@ -281,23 +282,35 @@ struct Call<'a> {
 impl Watched {
     /// The path that `config` describes, and the reference for it. All workers have the same `team` and `verdict`.
     pub fn new(config: PathConfig, team: &Arc<Team>, verdict: &Verdict) -> Watched {
+        Watched::around(Path::new, config, team, verdict)
+    }
+}
+
+impl<L: Logic<Frame>> Watched<L> {
+    /// As [`Watched::new`], for what `make` makes of the configuration.
+    pub fn around(
+        make: impl FnOnce(PathConfig) -> L,
+        config: PathConfig,
+        team: &Arc<Team>,
+        verdict: &Verdict,
+    ) -> Watched<L> {
         Watched {
             worker: config.worker,
             reference: Reference::new(&config, team),
             counters: config.counters[config.worker.index()].clone(),
-            path: Path::new(config),
+            path: make(config),
             verdict: verdict.clone(),
             turns: 0,
         }
     }
 
     /// Compares what the path did with what it must do, and what it counted.
-    fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Result<(), Mismatch> {
+    fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Option<Mismatch> {
         let miscounts = self.miscounts();
         let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
         let parted = if is_same { None } else { parting(held, expected) };
         if miscounts.is_empty() && parted.is_none() {
-            return Ok(());
+            return None;
         }
         let mut mismatch = self.mismatch(call, "the path does not count as it must");
         if let Some((did, must)) = parted {
@@ -307,7 +320,7 @@ impl Watched {
             mismatch.reference = described(must.map(|must| &must.action));
         }
         mismatch.miscounts = miscounts;
-        Err(mismatch)
+        Some(mismatch)
     }
 
     /// The counters that are wrong.
@@ -344,7 +357,7 @@ impl Watched {
     }
 
     /// Compares all connections.
-    fn compare_connections(&self, call: &Call<'_>) -> Result<(), Mismatch> {
+    fn compare_connections(&self, call: &Call<'_>) -> Option<Mismatch> {
         let mut path = Vec::new();
         self.path.list(0, u32::MAX, call.now, &mut |view| path.push(view));
         let mut reference: Vec<FlowView> = self.reference.connections().collect();
@@ -352,11 +365,11 @@ impl Watched {
         path.sort_by_key(by_client);
         reference.sort_by_key(by_client);
         if path == reference {
-            return Ok(());
+            return None;
         }
         let missing = reference.iter().find(|view| !path.contains(view));
         let surplus = path.iter().find(|view| !reference.contains(view));
-        Err(Mismatch {
+        Some(Mismatch {
             path: surplus.map_or("does not have that one".into(), |view| format!("{view:?}")),
             reference: missing.map_or("does not have that one".into(), |view| format!("{view:?}")),
             ..self.mismatch(call, "a connection is not as it must be")
@@ -378,14 +391,14 @@ impl Watched {
         }
     }
 
-    fn judge(&self, compared: Result<(), Mismatch>) {
-        if let Err(mismatch) = compared {
+    fn judge(&self, compared: Option<Mismatch>) {
+        if let Some(mismatch) = compared {
             self.verdict.set(mismatch);
         }
     }
 }
 
-impl Logic<Frame> for Watched {
+impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
     fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         self.reference.adopt(tables.clone());
         self.path.adopt(tables)
@@ -462,12 +475,13 @@ impl Logic<Frame> for Watched {
         let compared = match self.reference.turn(now, taken, expired, is_left) {
             Ok(expected) => self.compare(&call, &held, &expected),
             Err(path) => {
-                Err(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
+                Some(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
             }
         };
         self.judge(compared);
         self.turns += 1;
-        if self.turns % TURNS_A_COMPARISON == 0 && !self.verdict.is_out() {
+        if self.turns >= self.counters.flows.entries.get().max(TURNS_A_COMPARISON) && !self.verdict.is_out() {
+            self.turns = 0;
             self.judge(self.compare_connections(&call));
         }
         held.into_iter().for_each(|held| held.act(io));
@@ -482,7 +496,7 @@ fn copies<'a>(burst: impl Iterator<Item = &'a Frame>) -> Vec<(PortId, Vec<u8>)> 
     burst.map(|frame| (frame.port(), frame.data().to_vec())).collect()
 }
 
-fn originals(path: &Path<Frame>, now: Tick) -> Vec<Tuple> {
+fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<Tuple> {
     let mut all = Vec::new();
     path.list(0, u32::MAX, now, &mut |view| {
         all.push(Tuple {

@@ -66,7 +66,7 @@ impl Fragments {
         if is_known {
             self.known.retain(|known| known.datagram != first.datagram);
         } else if of_set().count() == REMEMBERED_IN_A_SET {
-            let oldest = of_set().last().expect("there are some").0;
+            let oldest = of_set().next_back().expect("there are some").0;
             self.known.remove(oldest);
         }
         self.known.insert(0, first);
@@ -91,12 +91,12 @@ impl Reference {
             if fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
                 fragments.came.push(first);
             }
-            return self.to_owner(packet, kind);
+            return self.pass_to_owner(packet, kind);
         }
         let first = fragments.known.iter().find(|first| first.datagram == datagram);
         if let Some(first) = first.filter(|first| now.since(first.came) < MEMORY.0) {
             let kind = joined(read, first.sport, first.dport, first.protocol);
-            return self.to_owner(packet, kind);
+            return self.pass_to_owner(packet, kind);
         }
         let services = &self.tables.services;
         let is_for_a_service = self.tables.routes.is_local(read.dst) && services.is_active(read.is_ipv6());
@@ -124,7 +124,7 @@ impl Reference {
             let released: Vec<Waiter> = released;
             for Waiter { packet, read, .. } in released {
                 let kind = joined(read, first.sport, first.dport, first.protocol);
-                staying.extend(self.to_owner(packet, kind));
+                staying.extend(self.pass_to_owner(packet, kind));
             }
             self.take_roads(staying);
         }

@@ -237,7 +237,7 @@ impl Reference {
         self.act(packet.cause, Action::Transmit(port, packet.bytes));
     }
 
-    fn to_twin(&mut self, packet: Packet) {
+    fn up_the_twin(&mut self, packet: Packet) {
         self.act(packet.cause, Action::ToTwin(packet.port, packet.bytes));
     }
 

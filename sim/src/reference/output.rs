@@ -33,7 +33,7 @@ impl Reference {
     /// A packet of no connection: up to the host, or through.
     pub(super) fn route(&mut self, mut packet: Packet, read: Read) {
         match self.check(&read, read.dst) {
-            Ok(Way::Local | Way::Linux) => self.to_twin(packet),
+            Ok(Way::Local | Way::Linux) => self.up_the_twin(packet),
             _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
             Err(refusal) => self.refuse(packet, read, refusal),
             Ok(_) => {

@@ -205,7 +205,9 @@ fn read_options(options: &[u8]) -> Result<(), DropReason> {
 fn piece(offset: usize, has_more: bool, len: usize) -> Result<Piece, DropReason> {
     match (offset, has_more) {
         (0, false) => Ok(Piece::Whole),
-        _ if len == 0 || offset + len > 65_535 || has_more && len % 8 != 0 => Err(DropReason::BadFragment),
+        _ if len == 0 || offset + len > 65_535 || has_more && !len.is_multiple_of(8) => {
+            Err(DropReason::BadFragment)
+        }
         (0, true) => Ok(Piece::First),
         _ => Ok(Piece::Later),
     }

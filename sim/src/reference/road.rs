@@ -37,7 +37,7 @@ impl Reference {
                 },
                 Kind::IcmpError(read) => self.related(packet, read),
                 Kind::Routed(read) => self.route(packet, read),
-                Kind::Host => self.to_twin(packet),
+                Kind::Host => self.up_the_twin(packet),
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
         }
@@ -61,7 +61,7 @@ impl Reference {
         let Some(service) = service else { return self.route(packet, read) };
         let begins = read.protocol != TCP || read.tcp_flags & SYN != 0 && read.tcp_flags & RST == 0;
         if !begins || read.sport == FTP_DATA {
-            return self.to_twin(packet);
+            return self.up_the_twin(packet);
         }
         let picked = self.places.pick(&self.team, service).map(|index| &service.servers[index]);
         let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {

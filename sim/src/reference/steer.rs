@@ -90,7 +90,7 @@ impl Reference {
     }
 
     /// A fragment whose first one is known goes on to the owner of its connection.
-    pub(super) fn to_owner(&mut self, packet: Packet, kind: Kind) -> Option<Staying> {
+    pub(super) fn pass_to_owner(&mut self, packet: Packet, kind: Kind) -> Option<Staying> {
         let owner = self.owner(&packet, &kind);
         if owner == self.worker {
             return Some(Staying { packet, kind });

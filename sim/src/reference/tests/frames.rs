@@ -68,7 +68,7 @@ impl Recipe {
                 let header_len = 20 + self.options.len();
                 let total = (header_len + self.segment.len()) as u16;
                 let (offset, more) = self.fragment.unwrap_or((0, false));
-                let flags = offset / 8 | u16::from(more) << 13 | u16::from(self.dont_fragment) << 14;
+                let flags = offset / 8 + 0x2000 * u16::from(more) + 0x4000 * u16::from(self.dont_fragment);
                 let mut header = vec![0x40 | (header_len / 4) as u8, 0];
                 header.extend(total.to_be_bytes());
                 header.extend((self.id as u16).to_be_bytes());

@@ -14,7 +14,7 @@ use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
-use lb_core::path::{BURST, Burst, Io, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
     Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
     Service, ServiceKey, Services, Settings, Tables,
@@ -82,7 +82,7 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn add(&mut self, world: &World) {
+    pub(super) fn add<L>(&mut self, world: &World<L>) {
         self.packets += world.packets;
         self.sent += world.sent;
         self.to_twin += world.to_twin;
@@ -102,9 +102,11 @@ impl Seen {
     }
 }
 
-pub(super) struct World {
+pub(super) struct World<L = Path<Frame>> {
     rng: Rng,
-    workers: Vec<Watched>,
+    /// What it does more of than of other things.
+    mood: Mood,
+    workers: Vec<Watched<L>>,
     pub(super) verdict: Verdict,
     counters: Arc<[Arc<WorkerCounters>]>,
     team: Arc<Team>,
@@ -121,13 +123,25 @@ pub(super) struct World {
     odd_route: usize,
     tables: Arc<Tables>,
     adopted: Vec<u32>,
-    /// Frames that left a while ago, by port.
+    /// Frames that left a while ago, each with its port.
     left: VecDeque<(PortId, Vec<u8>)>,
     packets: u64,
     sent: u64,
     to_twin: u64,
     handed_over: u64,
     asked: u64,
+}
+
+/// What a world is full of, for the bounds that ordinary traffic never meets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mood {
+    Ordinary,
+    /// Fragments whose first one never comes.
+    Fragments,
+    /// Packets that must be answered, at one moment.
+    Errors,
+    /// Next hops that are not known.
+    Unresolved,
 }
 
 const KEYS: [(u8, &str, u16); 5] = [
@@ -149,7 +163,21 @@ fn server_address(is_ipv6: bool, n: usize) -> IpAddr {
 
 impl World {
     pub(super) fn new(seed: u64) -> World {
+        World::around(seed, Path::new)
+    }
+}
+
+impl<L: Logic<Frame>> World<L> {
+    pub(super) fn around(seed: u64, make: impl Fn(PathConfig) -> L) -> World<L> {
         let mut rng = Rng(seed);
+        let mood = rng.of(&[
+            Mood::Ordinary,
+            Mood::Ordinary,
+            Mood::Ordinary,
+            Mood::Fragments,
+            Mood::Errors,
+            Mood::Unresolved,
+        ]);
         let workers = rng.of(&[1, 1, 2, 3, 4]);
         let counters: Arc<[Arc<WorkerCounters>]> =
             (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVERS, 3))).collect();
@@ -167,8 +195,11 @@ impl World {
             now,
         };
         let mut world = World {
-            workers: (0..workers).map(|worker| Watched::new(config(worker), &team, &verdict)).collect(),
+            workers: (0..workers)
+                .map(|worker| Watched::around(&make, config(worker), &team, &verdict))
+                .collect(),
             rng,
+            mood,
             verdict,
             counters: counters.clone(),
             team,
@@ -391,7 +422,7 @@ impl World {
                 }
             }
             97 => self.change_settings(),
-            _ => self.from_twin(),
+            _ => self.twin_burst(),
         }
     }
 
@@ -411,7 +442,10 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let ticks = self.rng.of(&[0, 0, 1, 1, 2, 5, 20, 100, 500]);
+        let ticks = match self.mood {
+            Mood::Ordinary => self.rng.of(&[0, 0, 1, 1, 2, 5, 20, 100, 500]),
+            _ => self.rng.of(&[0, 0, 0, 0, 0, 0, 0, 1, 20]),
+        };
         let ticks = if self.rng.one_in(200) { self.rng.of(&[7000, 100_000, 10_000_000]) } else { ticks };
         self.now = Tick(self.now.0.wrapping_add(ticks));
         let worker = self.rng.below(self.workers.len());
@@ -446,7 +480,7 @@ impl World {
         self.take(out);
     }
 
-    fn from_twin(&mut self) {
+    fn twin_burst(&mut self) {
         let worker = self.rng.below(self.workers.len());
         let frames = self.frames();
         let mut burst: Burst<Frame> =
@@ -488,8 +522,43 @@ impl World {
 
     /// One packet, or the pieces of one.
     fn frames(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        match self.mood {
+            Mood::Fragments if self.rng.one_in(2) => {
+                let (port, mut recipe) = self.client_packet();
+                recipe.fragment = Some((64, self.rng.one_in(2)));
+                recipe.id = self.rng.next() as u32;
+                recipe.segment.truncate(80);
+                return vec![(port, recipe.build())];
+            }
+            Mood::Errors if self.rng.one_in(2) => {
+                let (port, mut recipe) = self.client_packet();
+                recipe.ttl = 1;
+                return vec![(port, recipe.build())];
+            }
+            Mood::Unresolved if self.rng.one_in(2) => {
+                let hosts = [
+                    "10.0.0.99",
+                    "10.0.0.98",
+                    "10.7.0.5",
+                    "10.7.0.6",
+                    "10.7.0.7",
+                    "10.7.0.8",
+                    "10.7.0.9",
+                    "10.7.0.10",
+                    "10.7.0.11",
+                    "10.7.0.12",
+                ];
+                let (port, mut recipe) = self.client_packet();
+                if recipe.src.is_ipv4() {
+                    recipe.dst = ip(self.rng.of(&hosts));
+                    recipe.segment = segment(recipe.protocol, (recipe.src, recipe.dst), recipe.segment);
+                }
+                return vec![(port, recipe.build())];
+            }
+            _ => {}
+        }
         let drawn = match self.rng.below(10) {
-            0..4 => Some(self.from_client()),
+            0..4 => Some(self.client_packet()),
             4..8 => self.answer(),
             8 => self.error(),
             _ => None,
@@ -576,7 +645,7 @@ impl World {
         if self.rng.one_in(15) { self.rng.next() as u8 } else { self.rng.of(&usual) }
     }
 
-    fn from_client(&mut self) -> (PortId, Recipe) {
+    fn client_packet(&mut self) -> (PortId, Recipe) {
         let (protocol, vip, port) = self.rng.of(&KEYS);
         let vip = ip(vip);
         let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
