@@ -63,7 +63,11 @@ impl<L: Subject> World<L> {
         let is_icmp = matches!(seen.protocol, ICMP | ICMPV6);
         let is_own_error = is_icmp && sent.way != Way::Error && self.is_own_error(bytes, &seen, sent);
         if is_own_error {
-            hold!(seen.is_sum_right(bytes), name::RIGHT, "an ICMP error of the director has a wrong checksum: {seen:?}");
+            hold!(
+                seen.is_sum_right(bytes),
+                name::RIGHT,
+                "an ICMP error of the director has a wrong checksum: {seen:?}"
+            );
             return self.pass_on(frame, Some(sent));
         }
         if sent.way == Way::Host {
@@ -123,7 +127,9 @@ impl<L: Subject> World<L> {
 
     /// Addresses and ports are the translated ones.
     fn check_ends(&mut self, seen: &Seen, bytes: &[u8], sent: Sent, tag: u64) -> Checked {
-        let Some(conn) = self.conns.get(sent.conn).filter(|conn| conn.serial == sent.serial) else { return Ok(()) };
+        let Some(conn) = self.conns.get(sent.conn).filter(|conn| conn.serial == sent.serial) else {
+            return Ok(());
+        };
         if sent.way == Way::Error {
             return Ok(());
         }
@@ -222,7 +228,9 @@ impl<L: Subject> World<L> {
         let mut answer = Vec::new();
         match seen.protocol {
             TCP => {
-                let Some(segment) = wire::segment(&seen, bytes).filter(|s| s.flags & RST == 0) else { return Ok(()) };
+                let Some(segment) = wire::segment(&seen, bytes).filter(|s| s.flags & RST == 0) else {
+                    return Ok(());
+                };
                 let len = segment.payload.len() as u32 + u32::from(segment.flags & SYN != 0);
                 let ack = segment.seq.wrapping_add(len);
                 let (sport, dport) = (ports.1, ports.0);
@@ -258,7 +266,8 @@ impl<L: Subject> World<L> {
         }
         let family = usize::from(seen.dst.is_ipv6());
         let has_family = self.control.history.values().all(|published| published.has_family[family]);
-        let is_live = self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
+        let is_live =
+            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
         hold!(
             !(is_live && has_family),
             name::KEPT,

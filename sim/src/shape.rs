@@ -94,12 +94,28 @@ impl Shape {
     /// Nothing goes wrong and nothing is full: whatever is sent must arrive.
     pub fn is_clean(&self) -> bool {
         let Faults {
-            loss, duplicate, delay, corrupt, truncate, fragment, icmp, link_down, server, stall, dry, neighbour, kill, jump,
+            loss,
+            duplicate,
+            delay,
+            corrupt,
+            truncate,
+            fragment,
+            icmp,
+            link_down,
+            server,
+            stall,
+            dry,
+            neighbour,
+            kill,
+            jump,
             junk,
         } = self.faults;
-        [loss, duplicate, delay, corrupt, truncate, fragment, icmp, link_down, server, stall, dry, neighbour, kill, jump, junk]
-            .iter()
-            .all(|&rate| rate == 0)
+        [
+            loss, duplicate, delay, corrupt, truncate, fragment, icmp, link_down, server, stall, dry,
+            neighbour, kill, jump, junk,
+        ]
+        .iter()
+        .all(|&rate| rate == 0)
             && self.change_every == 0
     }
 
@@ -128,7 +144,11 @@ impl Shape {
             ring: if is_tight { draw.between(1, 32) } else { 1024 } as usize,
             twin_ring: if is_tight { draw.between(1, 16) } else { 512 } as usize,
             connections,
-            ipv6_connections: if is_tight { draw.between(1, u64::from(connections)) as u32 } else { connections },
+            ipv6_connections: if is_tight {
+                draw.between(1, u64::from(connections)) as u32
+            } else {
+                connections
+            },
             server_ids: draw.pick(&[24, 40, 256]),
             clients: draw.between(1, 12) as usize,
             servers: draw.between(1, 8) as usize,

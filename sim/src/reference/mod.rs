@@ -24,6 +24,7 @@ mod checksum;
 mod connection;
 mod flows;
 mod fragments;
+mod hashing;
 mod output;
 mod parse;
 mod pieces;

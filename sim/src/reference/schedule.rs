@@ -1,9 +1,13 @@
-//! Which real server gets a new connection: the four schedulers, as the kernel defines them, one step at a time.
+//! Which real server gets a new connection: the schedulers, as the kernel defines them, one step at a time. Those that hash are in
+//! [`hashing`]. The chance of twos is a definition of the path's, done again here.
 
+use hashbrown::HashMap;
+use lb_core::flow::Tuple;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Server, Service};
 
+use super::hashing::{self, Maglev};
 use super::team::{Comes, Edition, Shared, Team};
 
 /// One worker's place in the rounds of one service.
@@ -15,6 +19,11 @@ pub(super) struct Place {
     cursor: Option<ServerId>,
     /// wrr: servers of this weight or more are picked in this pass.
     level: u32,
+    /// mh: each server's last weight above 0, and the table.
+    weights: HashMap<ServerId, u32>,
+    maglev: Maglev,
+    /// twos: what it picked so far.
+    picks: u32,
 }
 
 /// What a change of a list of servers means to a place.
@@ -31,15 +40,35 @@ enum Step {
 const REMEMBERED: usize = 64;
 
 impl Place {
-    pub(super) fn pick(&mut self, team: &Team, shared: &Shared, service: &Service) -> Option<usize> {
+    pub(super) fn pick(
+        &mut self,
+        team: &Team,
+        shared: &Shared,
+        service: &Service,
+        packet: &Tuple,
+    ) -> Option<usize> {
         self.follow(shared.history(service.id, service.version));
         let servers = &service.servers;
         let takes_new = |server: &Server| server.weight > 0 && !shared.is_overloaded(server);
         match service.scheduler {
             SchedulerKind::Rr => self.round_robin(servers, takes_new),
             SchedulerKind::Wrr => self.weighted_round_robin(servers, takes_new),
-            SchedulerKind::Lc => least(team, servers, takes_new, |_| 1),
-            SchedulerKind::Wlc => least(team, servers, takes_new, |server| server.weight),
+            SchedulerKind::Lc => least(servers, takes_new, |server| (load(team, server), 1)),
+            SchedulerKind::Wlc => least(servers, takes_new, |server| (load(team, server), server.weight)),
+            SchedulerKind::Sed => least(servers, takes_new, |server| delay(team, server)),
+            SchedulerKind::Nq => {
+                let is_idle = |server: &Server| takes_new(server) && team.connections(server.id).0 == 0;
+                let idle = servers.iter().position(is_idle);
+                idle.or_else(|| least(servers, takes_new, |server| delay(team, server)))
+            }
+            SchedulerKind::Fo => heaviest(servers, takes_new),
+            SchedulerKind::Ovf => heaviest(servers, |server| {
+                takes_new(server) && team.connections(server.id).0 <= u64::from(server.weight)
+            }),
+            SchedulerKind::Dh => hashing::destination(service, packet, takes_new),
+            SchedulerKind::Sh => hashing::source(service, packet, takes_new),
+            SchedulerKind::Mh => self.maglev.pick(service, &self.weights, packet, takes_new),
+            SchedulerKind::Twos => self.two_choices(team, servers, packet, takes_new),
         }
     }
 
@@ -53,6 +82,7 @@ impl Place {
         for (number, edition) in history.iter().enumerate().skip(self.followed) {
             let before = number.checked_sub(1).map(|number| &history[number]);
             steps_of(before, edition, &mut steps);
+            self.note_weights(edition);
         }
         self.followed = history.len();
         let begin = steps.iter().rposition(|step| matches!(step, Step::Begin));
@@ -64,7 +94,7 @@ impl Place {
         };
         for step in steps.drain(known..) {
             match step {
-                Step::Begin => (self.cursor, self.level) = (None, 0),
+                Step::Begin => (self.cursor, self.level, self.picks) = (None, 0, 0),
                 Step::Gone(server, before) if self.cursor == Some(server) => self.cursor = before,
                 Step::Gone(..) => {}
                 Step::Levels(levels) => (self.cursor, self.level) = (None, levels.keep(self.level)),
@@ -74,6 +104,47 @@ impl Place {
             // Any change sends it to the head, also one that leaves the levels as they were.
             self.cursor = None;
         }
+    }
+
+    /// A weight of 0 leaves the last one above it noted.
+    fn note_weights(&mut self, edition: &Edition) {
+        let before = match edition.comes {
+            Comes::Changed => std::mem::take(&mut self.weights),
+            Comes::New | Comes::Rescheduled => HashMap::new(),
+        };
+        let noted = edition.servers.iter().filter_map(|&(id, weight)| match weight {
+            0 => Some((id, *before.get(&id)?)),
+            weight => Some((id, weight)),
+        });
+        self.weights = noted.collect();
+    }
+
+    /// Two tickets are drawn, of which each server has as many as its weight says; the less loaded wins.
+    fn two_choices(
+        &mut self,
+        team: &Team,
+        servers: &[Server],
+        packet: &Tuple,
+        takes_new: impl Fn(&Server) -> bool,
+    ) -> Option<usize> {
+        let tickets = |server: &Server| if takes_new(server) { u128::from(server.weight) } else { 0 };
+        let all: u128 = servers.iter().map(tickets).sum();
+        if all == 0 {
+            return None;
+        }
+        self.picks = self.picks.wrapping_add(1);
+        let client = u64::from(hashing::folded(packet.src)) * 65536 + u64::from(packet.sport);
+        let first = hashing::mixed(client.rotate_left(16) ^ (u64::from(self.picks) << 32));
+        let holder = |chance: u64| {
+            let ticket = u128::from(chance) * all / (1 << 64);
+            let upto = |index: usize| servers[..=index].iter().map(tickets).sum::<u128>();
+            (0..servers.len()).find(|&index| ticket < upto(index))
+        };
+        let (first, second) = (holder(first)?, holder(hashing::mixed(first))?);
+        let (a, b) = (&servers[first], &servers[second]);
+        let is_second = u128::from(load(team, b)) * u128::from(a.weight)
+            < u128::from(load(team, a)) * u128::from(b.weight);
+        Some(if is_second { second } else { first })
     }
 
     /// The next one in the list, round and round.
@@ -158,7 +229,8 @@ fn steps_of(before: Option<&Edition>, edition: &Edition, steps: &mut Vec<Step>) 
                 last = levels;
             }
         }
-        SchedulerKind::Lc | SchedulerKind::Wlc => {}
+        // The others have no place in a round.
+        _ => {}
     }
 }
 
@@ -198,25 +270,42 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// The fewest connections for its weight; of several, the first. An active connection counts 256 times as much, and once more as any.
+/// The least cost for its weight; of several, the first. `cost` gives both.
 fn least(
-    team: &Team,
     servers: &[Server],
     takes_new: impl Fn(&Server) -> bool,
-    weight: impl Fn(&Server) -> u32,
+    cost: impl Fn(&Server) -> (u64, u32),
 ) -> Option<usize> {
     let mut best: Option<(usize, u128, u128)> = None;
     for (index, server) in servers.iter().enumerate() {
         if !takes_new(server) {
             continue;
         }
-        let (active, inactive) = team.connections(server.id);
-        let (load, weight) = (u128::from(active * 256 + active + inactive), u128::from(weight(server)));
-        if best.is_none_or(|(_, best_load, best_weight)| load * best_weight < best_load * weight) {
-            best = Some((index, load, weight));
+        let (cost, weight) = cost(server);
+        let (cost, weight) = (u128::from(cost), u128::from(weight));
+        if best.is_none_or(|(_, best_cost, best_weight)| cost * best_weight < best_cost * weight) {
+            best = Some((index, cost, weight));
         }
     }
     best.map(|(index, ..)| index)
+}
+
+/// An active connection counts 256 times as much, and once more as any.
+fn load(team: &Team, server: &Server) -> u64 {
+    let (active, inactive) = team.connections(server.id);
+    active * 256 + active + inactive
+}
+
+/// sed and nq: active connections, the new one counted in, and the weight.
+fn delay(team: &Team, server: &Server) -> (u64, u32) {
+    (team.connections(server.id).0 + 1, server.weight)
+}
+
+/// The greatest weight; of several, the first.
+fn heaviest(servers: &[Server], is_eligible: impl Fn(&Server) -> bool) -> Option<usize> {
+    let eligible = || servers.iter().filter(|&server| is_eligible(server));
+    let greatest = eligible().map(|server| server.weight).max()?;
+    servers.iter().position(|server| is_eligible(server) && server.weight == greatest)
 }
 
 /// When a real server is full: `ipvsadm -x` and `-y`.
@@ -248,8 +337,8 @@ pub(super) fn after_unbind(team: &Team, server: &Server) {
 pub(super) struct Places(hashbrown::HashMap<ServiceId, Place>);
 
 impl Places {
-    pub(super) fn pick(&mut self, team: &Team, service: &Service) -> Option<usize> {
+    pub(super) fn pick(&mut self, team: &Team, service: &Service, packet: &Tuple) -> Option<usize> {
         let shared = team.shared();
-        self.0.entry(service.id).or_default().pick(team, &shared, service)
+        self.0.entry(service.id).or_default().pick(team, &shared, service, packet)
     }
 }
