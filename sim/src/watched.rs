@@ -9,8 +9,8 @@
 //! # use lb_core::{counters::WorkerCounters, flow::memory_needed, ids::WorkerId, mem::Region, path::PathConfig, time::Tick};
 //! # use lb_core::tables::Tables;
 //! # use lb_dataplane::Logic;
-//! use lb_sim::reference::Team;
-//! use lb_sim::watched::{Verdict, Watched};
+//! use sim::reference::Team;
+//! use sim::watched::{Verdict, Watched};
 //!
 //! let counters: Arc<[_]> = (0..2).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
 //! let (team, verdict) = (Arc::new(Team::new(&counters)), Verdict::default());
