@@ -3,6 +3,26 @@
 //! [`Watched`] stands where a worker expects its path. What the path does is held back, compared, and then done. The first difference is
 //! kept in the team's [`Verdict`] as a [`Mismatch`], which says which packet came, what the path did and what it must do; from then on nothing is
 //! compared any more, as the two have parted.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use lb_core::{counters::WorkerCounters, flow::memory_needed, ids::WorkerId, mem::Region, path::PathConfig, time::Tick};
+//! # use lb_core::tables::Tables;
+//! # use lb_dataplane::Logic;
+//! use sim::reference::Team;
+//! use sim::watched::{Verdict, Watched};
+//!
+//! let counters: Arc<[_]> = (0..2).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
+//! let (team, verdict) = (Arc::new(Team::new(&counters)), Verdict::default());
+//! # let config = |worker| PathConfig { worker: WorkerId(worker), counters: counters.clone(), max_connections: 100,
+//! #     max_ipv6_connections: 50, memory: Region::heap(memory_needed(100, 50)), hash_seed: 1, now: Tick(0) };
+//! let mut workers: Vec<_> = (0..2).map(|n| Watched::new(config(n), &team, &verdict)).collect();
+//!
+//! # let tables = Arc::new(Tables { generation: 1, ..Tables::default() });
+//! team.tell(&tables); // all that are compiled, in their order, also those that no worker will see
+//! workers[0].adopt(tables);
+//! verdict.assert_agreement(); // or ask verdict.mismatch()
+//! ```
 
 use std::fmt;
 use std::net::IpAddr;

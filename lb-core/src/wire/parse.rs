@@ -544,6 +544,9 @@ pub(crate) fn ipv6_extensions(
         if !matches!(kind, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
             return Ok(Extensions { protocol, l4, piece });
         }
+        if count == MAX_EXTENSIONS {
+            break;
+        }
         let header: &[u8; 8] = array(packet, l4).ok_or(DropReason::BadIpv6Extension)?;
         let mut len = (usize::from(header[1]) + 1) * 8;
         match kind {

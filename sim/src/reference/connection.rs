@@ -41,7 +41,7 @@ impl Reference {
     }
 
     pub(super) fn count(&mut self, server: ServerId, direction: Direction, read: &Read) {
-        self.touched.push(server);
+        self.touch(server);
         let cell = self.counters.server(server);
         let (packets, bytes) = match direction {
             Direction::Original => (&cell.in_packets, &cell.in_bytes),

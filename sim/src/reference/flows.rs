@@ -1,4 +1,4 @@
-//! The connections of one worker: a map by number, and a map from both tuples.
+//! The connections of one worker: a list by number, and a map from both tuples.
 
 use std::collections::BTreeSet;
 
@@ -28,13 +28,14 @@ impl Connection {
     }
 }
 
-pub(super) type Number = u64;
+pub(super) type Number = usize;
 
 pub(super) struct Flows {
-    connections: HashMap<Number, Connection>,
+    /// By number; the numbers of those that ended are given again.
+    connections: Vec<Option<Connection>>,
+    free: Vec<Number>,
     by_tuple: HashMap<Tuple, (Number, Direction)>,
     by_due: BTreeSet<(u64, Number)>,
-    next: Number,
     capacity: usize,
     ipv6_capacity: usize,
     ipv6: usize,
@@ -56,10 +57,10 @@ impl Clock {
 impl Flows {
     pub(super) fn new(capacity: u32, ipv6_capacity: u32, now: Tick) -> Flows {
         Flows {
-            connections: HashMap::new(),
+            connections: Vec::new(),
+            free: Vec::new(),
             by_tuple: HashMap::new(),
             by_due: BTreeSet::new(),
-            next: 0,
             capacity: capacity as usize,
             ipv6_capacity: ipv6_capacity as usize,
             ipv6: 0,
@@ -74,11 +75,11 @@ impl Flows {
 
     /// All, and of these the IPv6 ones.
     pub(super) fn len(&self) -> (usize, usize) {
-        (self.connections.len(), self.ipv6)
+        (self.connections.len() - self.free.len(), self.ipv6)
     }
 
     pub(super) fn is_full(&self, is_ipv6: bool) -> bool {
-        self.connections.len() == self.capacity || is_ipv6 && self.ipv6 == self.ipv6_capacity
+        self.len().0 == self.capacity || is_ipv6 && self.ipv6 == self.ipv6_capacity
     }
 
     pub(super) fn find(&self, tuple: &Tuple) -> Option<(Number, Direction)> {
@@ -86,27 +87,30 @@ impl Flows {
     }
 
     pub(super) fn get(&self, number: Number) -> &Connection {
-        &self.connections[&number]
+        self.connections[number].as_ref().expect("it is there")
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values()
+        self.connections.iter().flatten()
     }
 
     /// Enters a connection, of whose tuples there is none yet.
     pub(super) fn insert(&mut self, connection: Connection) -> Number {
-        let number = self.next;
-        self.next += 1;
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
         self.by_tuple.insert(connection.original, (number, Direction::Original));
         self.by_tuple.insert(connection.reply, (number, Direction::Reply));
         self.by_due.insert((self.clock.absolute(connection.due()), number));
         self.ipv6 += usize::from(connection.original.src.is_ipv6());
-        self.connections.insert(number, connection);
+        self.connections[number] = Some(connection);
         number
     }
 
     pub(super) fn remove(&mut self, number: Number) -> Connection {
-        let connection = self.connections.remove(&number).expect("it is there");
+        let connection = self.connections[number].take().expect("it is there");
+        self.free.push(number);
         self.by_tuple.remove(&connection.original);
         self.by_tuple.remove(&connection.reply);
         self.by_due.remove(&(self.clock.absolute(connection.due()), number));
@@ -116,7 +120,7 @@ impl Flows {
 
     /// Changes a connection, but for its tuples.
     pub(super) fn change(&mut self, number: Number, change: impl FnOnce(&mut Connection)) {
-        let connection = self.connections.get_mut(&number).expect("it is there");
+        let connection = self.connections[number].as_mut().expect("it is there");
         let before = connection.due();
         change(connection);
         let after = connection.due();

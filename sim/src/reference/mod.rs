@@ -242,6 +242,13 @@ impl Reference {
         self.act(packet.cause, Action::ToTwin(packet.port, packet.bytes));
     }
 
+    /// The server's counters change.
+    fn touch(&mut self, server: ServerId) {
+        if !self.touched.contains(&server) {
+            self.touched.push(server);
+        }
+    }
+
     fn drop(&mut self, reason: DropReason, hook: Hook) {
         self.counters.dropped(reason, hook).add(1);
     }

@@ -88,14 +88,14 @@ impl Reference {
         }
     }
 
-    fn send(&mut self, packet: Packet, read: &Read, hop: &NextHop) {
-        let mut frame = [hop.dst_mac, hop.src_mac].concat();
+    fn send(&mut self, mut packet: Packet, read: &Read, hop: &NextHop) {
+        let mut link = [hop.dst_mac, hop.src_mac].concat();
         if hop.vlan != 0 {
-            frame.extend([0x8100, hop.vlan].map(u16::to_be_bytes).concat());
+            link.extend([0x8100, hop.vlan].map(u16::to_be_bytes).concat());
         }
-        // From the EtherType on.
-        frame.extend(&packet.bytes[read.l3 - 2..]);
-        self.transmit(hop.port, Packet { bytes: frame, ..packet });
+        // All up to the EtherType, which stays.
+        packet.bytes.splice(..read.l3 - 2, link);
+        self.transmit(hop.port, packet);
     }
 
     fn send_in_pieces(&mut self, packet: Packet, read: Read, hop: &NextHop) {

@@ -103,7 +103,7 @@ impl Reference {
                 self.tables.settings.udp
             },
         });
-        self.touched.push(server);
+        self.touch(server);
         let cell = self.counters.server(server);
         if is_tcp { &cell.active } else { &cell.inactive }.add(1);
         cell.connections.add(1);
@@ -117,7 +117,7 @@ impl Reference {
     /// Ends a connection.
     pub(super) fn end(&mut self, number: Number) {
         let connection = self.flows.remove(number);
-        self.touched.push(connection.server);
+        self.touch(connection.server);
         let cell = self.counters.server(connection.server);
         if connection.is_active { &cell.active } else { &cell.inactive }.sub(1);
         if let Some(server) = self.tables.services.server(connection.server) {
@@ -145,6 +145,7 @@ impl Reference {
         }
         if read.protocol == TCP && read.piece != Piece::Later {
             let state = tcp::next(connection.state, is_from_client, read.tcp_flags);
+            // A SYN that is an RST as well leaves a closed connection as it is.
             if state != connection.state && is_from_client && starts_anew(connection.state, &read) {
                 self.end(number);
                 return self.first(packet, read);

@@ -21,7 +21,9 @@ pub struct Team {
 pub(super) struct Shared {
     overloaded: HashMap<usize, (Arc<AtomicBool>, bool)>,
     histories: HashMap<ServiceId, Vec<Edition>>,
-    told: Vec<u32>,
+    /// Tables told so far, and the generation of the last.
+    told: usize,
+    last_generation: Option<u32>,
 }
 
 /// A service at one version.
@@ -59,14 +61,16 @@ impl Team {
     /// servers there was, so that all must be told in their order, and at the latest when a worker adopts them.
     pub fn tell(&self, tables: &Tables) {
         let mut shared = self.shared();
-        if shared.told.last().is_some_and(|last| last.wrapping_sub(tables.generation) <= u32::MAX / 2) {
+        let is_old = |last: u32| last.wrapping_sub(tables.generation) <= u32::MAX / 2;
+        if shared.last_generation.is_some_and(is_old) {
             return;
         }
-        shared.told.push(tables.generation);
+        shared.last_generation = Some(tables.generation);
+        shared.told += 1;
         shared.overloaded.retain(|_, (flag, _)| Arc::strong_count(flag) > 1);
         for service in tables.services.iter() {
             shared.learn_flags(&service.servers);
-            let told = shared.told.len();
+            let told = shared.told;
             let history = shared.histories.entry(service.id).or_default();
             let last =
                 history.last_mut().filter(|last| last.last_told + 1 == told && last.key == service.key);

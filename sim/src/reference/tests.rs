@@ -4,10 +4,20 @@ mod bites;
 mod frames;
 mod world;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
+use lb_core::hook::Hook;
+use lb_core::ids::PortId;
 use lb_core::packet::Frame;
+use lb_core::time::Tick;
 use lb_dataplane::Logic;
 use world::{Seen, World};
+
+use super::parse::{SYN, TCP};
+use super::{Action, Reference, Taken, Team};
 
 /// Steps of a run.
 const STEPS: usize = 1500;
@@ -55,4 +65,70 @@ fn the_path_does_what_the_reference_says() {
     for reason in DropReason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {
         at_least(reason.label(), seen.drops[reason], 1);
     }
+}
+
+/// A reference without a path, with the tables of a world.
+fn alone() -> Reference {
+    let counters: Arc<[_]> = [Arc::new(WorkerCounters::new(64, 3))].into();
+    let team = Arc::new(Team::new(&counters));
+    let config = world::config(0, &counters, (20, 8), 0, Tick(0));
+    let mut reference = Reference::new(&config, &team);
+    reference.adopt(World::new(0).tables);
+    reference
+}
+
+/// A client's SYN for the first service.
+fn syn(sport: u16) -> (PortId, Vec<u8>) {
+    let ends: (IpAddr, IpAddr) = ([192, 0, 2, 100].into(), [192, 0, 2, 10].into());
+    let recipe = frames::Recipe {
+        macs: ([2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 0, 1]),
+        tags: vec![],
+        src: ends.0,
+        dst: ends.1,
+        ttl: 64,
+        id: 1,
+        dont_fragment: true,
+        options: vec![],
+        extensions: vec![],
+        fragment: None,
+        protocol: TCP,
+        segment: frames::segment(TCP, ends, frames::tcp((sport, 80), SYN, 0, &[])),
+        padding: 0,
+    };
+    (PortId(0), recipe.build())
+}
+
+#[test]
+fn a_connection_for_which_the_path_found_no_room_in_its_index_is_none() {
+    let mut reference = alone();
+    // Of three, the one that came after the first had left.
+    let taken = Taken { index_full: [1].into(), ..Taken::default() };
+    let expected = reference.receive(vec![syn(1), syn(2), syn(3)], Tick(0), taken);
+    let causes: Vec<_> = expected.iter().map(|expected| expected.cause).collect();
+    assert_eq!(causes, [Some(0), Some(2)]);
+    assert!(expected.iter().all(|expected| matches!(expected.action, Action::Transmit(PortId(1), _))));
+    assert_eq!(reference.connections().count(), 2);
+    let (counters, _) = reference.counters();
+    assert_eq!(counters.flows.index_full.get(), 1);
+    assert_eq!(counters.dropped(DropReason::FlowTableFull, Hook::Input).get(), 1);
+}
+
+#[test]
+fn connections_end_when_the_path_lets_them_go_and_not_before_their_time() {
+    let slot_is_over = Tick(6000 + 16);
+    let mut reference = alone();
+    reference.receive(vec![syn(1), syn(2)], Tick(0), Taken::default());
+    let nobody = Vec::new;
+    let early = reference.turn(Tick(5999), Taken::default(), 1, nobody);
+    assert_eq!(early, Err("1 connections ended, of those whose time is over 0".into()));
+    let all: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
+    let one = all[1..].to_vec();
+    assert_eq!(reference.turn(slot_is_over, Taken::default(), 1, || one.clone()), Ok(vec![]));
+    let left: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
+    assert_eq!(left, one);
+    // The wheel may be behind for a while, not for long.
+    for _ in 0..3 {
+        assert_eq!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()), Ok(vec![]));
+    }
+    assert!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()).is_err());
 }

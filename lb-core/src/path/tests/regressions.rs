@@ -134,3 +134,33 @@ fn a_fragment_handed_over_from_a_vlan_that_is_gone_by_then_is_dropped() {
     assert_eq!((out.sent.len(), out.to_twin.len()), (0, 0));
     assert_eq!(d.dropped(DropReason::UnknownVlan), 1);
 }
+
+#[test]
+fn a_later_fragment_may_have_no_more_extension_headers_than_its_first() {
+    let mut d = Director::new();
+    let eight = [60, 60, 60, 60, 60, 60, 60, 44];
+    let nine = [60, 60, 60, 60, 60, 60, 60, 60, 44];
+    for (kinds, sent) in [(&eight[..], 1), (&nine[..], 0)] {
+        let mut frame = tcp(C2D, ("2001:db8::100", 4000), ("fd00::11", 22), "S");
+        let mut headers = Vec::new();
+        for (n, _) in kinds.iter().enumerate() {
+            let is_fragment = n + 1 == kinds.len();
+            headers.extend([
+                kinds.get(n + 1).copied().unwrap_or(6),
+                0,
+                0,
+                if is_fragment { 8 } else { 0 },
+                0,
+                0,
+                0,
+                0,
+            ]);
+        }
+        let payload_len = (frame.len() - 54 + headers.len()) as u16;
+        frame[18..20].copy_from_slice(&payload_len.to_be_bytes());
+        frame[20] = kinds[0];
+        frame.splice(54..54, headers);
+        assert_eq!(d.receive(WAN, &[frame]).sent.len(), sent, "{} headers", kinds.len());
+    }
+    assert_eq!(d.dropped(DropReason::BadIpv6Extension), 1);
+}

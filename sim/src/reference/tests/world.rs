@@ -121,7 +121,7 @@ pub(super) struct World<L = Path<Frame>> {
     settings: Settings,
     mtu: u16,
     odd_route: usize,
-    tables: Arc<Tables>,
+    pub(super) tables: Arc<Tables>,
     adopted: Vec<u32>,
     /// Frames that left a while ago, each with its port.
     left: VecDeque<(PortId, Vec<u8>)>,
@@ -157,6 +157,25 @@ fn key(number: usize) -> ServiceKey {
     ServiceKey { protocol: Protocol(protocol), address: ip(address), port }
 }
 
+/// For so many connections, and so many IPv6 ones of them.
+pub(super) fn config(
+    worker: u16,
+    counters: &Arc<[Arc<WorkerCounters>]>,
+    (connections, ipv6): (u32, u32),
+    seed: u64,
+    now: Tick,
+) -> PathConfig {
+    PathConfig {
+        worker: WorkerId(worker),
+        counters: counters.clone(),
+        max_connections: connections,
+        max_ipv6_connections: ipv6,
+        memory: Region::heap(memory_needed(connections, ipv6)),
+        hash_seed: seed,
+        now,
+    }
+}
+
 fn server_address(is_ipv6: bool, n: usize) -> IpAddr {
     ip(&if is_ipv6 { format!("fd00::{}", 11 + n) } else { format!("10.0.0.{}", 11 + n) })
 }
@@ -185,15 +204,7 @@ impl<L: Logic<Frame>> World<L> {
         let verdict = Verdict::default();
         let now = Tick(rng.of(&[0, 1000, u32::MAX - 30_000, 0x7fff_ff00]));
         let (connections, ipv6) = rng.of(&[(2, 1), (20, 8), (300, 300), (2000, 1000)]);
-        let config = |worker: usize| PathConfig {
-            worker: WorkerId(worker as u16),
-            counters: counters.clone(),
-            max_connections: connections,
-            max_ipv6_connections: ipv6,
-            memory: Region::heap(memory_needed(connections, ipv6)),
-            hash_seed: seed,
-            now,
-        };
+        let config = |worker| config(worker, &counters, (connections, ipv6), seed, now);
         let mut world = World {
             workers: (0..workers)
                 .map(|worker| Watched::around(&make, config(worker), &team, &verdict))
@@ -214,7 +225,7 @@ impl<L: Logic<Frame>> World<L> {
             mtu: 1500,
             odd_route: 0,
             tables: Arc::default(),
-            adopted: vec![0; workers],
+            adopted: vec![0; usize::from(workers)],
             left: VecDeque::new(),
             packets: 0,
             sent: 0,
@@ -237,7 +248,7 @@ impl<L: Logic<Frame>> World<L> {
             }
         }
         world.compile();
-        for worker in 0..workers {
+        for worker in 0..usize::from(workers) {
             world.adopt(worker);
         }
         world
