@@ -152,7 +152,9 @@ impl Control {
             let _ = next.model.apply(&Command::AddService(model::service_spec(service)));
             // Newest first in the model.
             for server in service.servers.iter().rev() {
-                let _ = next.model.apply(&Command::AddServer { service: key, server: model::server_spec(server) });
+                let _ = next
+                    .model
+                    .apply(&Command::AddServer { service: key, server: model::server_spec(server) });
             }
         }
         let _ = next.model.apply(&Command::SetTimeouts(self.model.timeouts()));
@@ -200,7 +202,9 @@ impl Control {
         let service = service(n);
         let (word, command) = match draw.below(24) {
             0 | 1 => ("add service", Command::AddService(ServiceSpec::new(service, draw.pick(&SCHEDULERS)))),
-            2 | 3 => ("edit service", Command::EditService(ServiceSpec::new(service, draw.pick(&SCHEDULERS)))),
+            2 | 3 => {
+                ("edit service", Command::EditService(ServiceSpec::new(service, draw.pick(&SCHEDULERS))))
+            }
             4 => ("delete service", Command::DeleteService { service }),
             5..=9 => ("add server", Command::AddServer { service, server: limited(server, draw) }),
             10..=15 => ("edit server", Command::EditServer { service, server: limited(server, draw) }),
@@ -269,9 +273,10 @@ impl Control {
     }
 
     fn rebuild_neighbours(&mut self) {
-        let all = self.neighbours.iter().map(|(&(interface, address), &mac)| {
-            (InterfaceId(interface as u16), address, mac)
-        });
+        let all = self
+            .neighbours
+            .iter()
+            .map(|(&(interface, address), &mac)| (InterfaceId(interface as u16), address, mac));
         self.network.neighbours = Arc::new(Neighbours::new(&self.network.interfaces, all));
         self.is_due = true;
     }
@@ -286,7 +291,8 @@ impl Control {
         self.compiler.with_network(&self.network);
         let tables = self.compiler.with_model(&self.model, self.settings);
         let generation = tables.generation;
-        let mut rules: Vec<_> = self.model.services().flat_map(|service| service.servers.iter()).map(rule).collect();
+        let mut rules: Vec<_> =
+            self.model.services().flat_map(|service| service.servers.iter()).map(rule).collect();
         rules.sort_by_key(|rule| rule.id);
         let has_family = [tables.services.is_active(false), tables.services.is_active(true)];
         self.history.insert(generation, Published { tables, rules, has_family });
@@ -332,7 +338,12 @@ impl Control {
 
     /// All ids of real servers are below.
     pub fn id_bound(&self) -> usize {
-        self.history.values().flat_map(|published| &published.rules).map(|rule| rule.id.index() + 1).max().unwrap_or(0)
+        self.history
+            .values()
+            .flat_map(|published| &published.rules)
+            .map(|rule| rule.id.index() + 1)
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -349,5 +360,10 @@ fn rule(server: &lb_core::tables::Server) -> Rule {
 fn limited(server: ServerSpec, draw: &mut Draw) -> ServerSpec {
     let upper = if draw.below(3) == 0 { draw.between(1, 12) as u32 } else { 0 };
     let lower = if upper > 0 && draw.coin() { draw.between(1, upper.into()) as u32 } else { 0 };
-    ServerSpec { weight: draw.pick(&[0, 1, 1, 2, 5]), upper_threshold: upper, lower_threshold: lower, ..server }
+    ServerSpec {
+        weight: draw.pick(&[0, 1, 1, 2, 5]),
+        upper_threshold: upper,
+        lower_threshold: lower,
+        ..server
+    }
 }

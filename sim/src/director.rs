@@ -12,8 +12,8 @@ use lb_core::path::{FlowView, Path, PathConfig};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 use lb_dataplane::{
-    Backend, Host, Logic, Member, MemoryPort, Place, Pool, Queue, Questions, Seat, Stepped, Twin, Wire, memory_port,
-    memory_twin, place,
+    Backend, Host, Logic, Member, MemoryPort, Place, Pool, Questions, Queue, Seat, Stepped, Twin, Wire,
+    memory_port, memory_twin, place,
 };
 
 use crate::shape::Shape;
@@ -78,8 +78,9 @@ pub struct Director<L> {
 impl<L: Subject> Director<L> {
     pub fn start(shape: &Shape, hash_seed: u64, now: Tick) -> Director<L> {
         let workers = usize::from(shape.workers);
-        let counters: Arc<[_]> =
-            (0..workers).map(|_| Arc::new(WorkerCounters::new(shape.server_ids, shape.ports.len()))).collect();
+        let counters: Arc<[_]> = (0..workers)
+            .map(|_| Arc::new(WorkerCounters::new(shape.server_ids, shape.ports.len())))
+            .collect();
         let (mut wires, mut devices) = (Vec::new(), Vec::new());
         for port in &shape.ports {
             let ends = (0..port.queues).map(|_| memory_port(port.capacity));
@@ -95,7 +96,9 @@ impl<L: Subject> Director<L> {
         for worker in 0..workers {
             let seats = (0..shape.ports.len()).map(|port| {
                 let queue = match place(worker, workers, port, devices[port].len()) {
-                    Place::Queue(queue) => Queue::Own(devices[port][usize::from(queue)].take().expect("dealt once")),
+                    Place::Queue(queue) => {
+                        Queue::Own(devices[port][usize::from(queue)].take().expect("dealt once"))
+                    }
                     Place::Worker(other) => Queue::Of(other),
                 };
                 // As in `Dataplane`: the first worker serves the twins.

@@ -63,7 +63,11 @@ impl<L: Subject> World<L> {
         let is_icmp = matches!(seen.protocol, ICMP | ICMPV6);
         let is_own_error = is_icmp && sent.way != Way::Error && self.is_own_error(bytes, &seen, sent);
         if is_own_error {
-            hold!(seen.is_sum_right(bytes), name::RIGHT, "an ICMP error of the director has a wrong checksum: {seen:?}");
+            hold!(
+                seen.is_sum_right(bytes),
+                name::RIGHT,
+                "an ICMP error of the director has a wrong checksum: {seen:?}"
+            );
             return self.pass_on(frame, Some(sent));
         }
         if sent.way == Way::Host {
@@ -123,7 +127,9 @@ impl<L: Subject> World<L> {
 
     /// Addresses and ports are the translated ones.
     fn check_ends(&mut self, seen: &Seen, bytes: &[u8], sent: Sent, tag: u64) -> Checked {
-        let Some(conn) = self.conns.get(sent.conn).filter(|conn| conn.serial == sent.serial) else { return Ok(()) };
+        let Some(conn) = self.conns.get(sent.conn).filter(|conn| conn.serial == sent.serial) else {
+            return Ok(());
+        };
         if sent.way == Way::Error {
             return Ok(());
         }
@@ -148,6 +154,10 @@ impl<L: Subject> World<L> {
                 let passed = self.passed(seen, bytes);
                 self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)
             }
+            (Way::Reply, Some(_)) if self.plan.host_at(seen.src).is_some() => {
+                let host = self.plan.host_at(seen.src);
+                self.check_untranslated(seen, host, sent)
+            }
             (Way::Reply, Some(_)) => {
                 self.check_same(seen, ports, (conn.to.0, conn.to.1), client, serial, tag)?;
                 if ports.is_some() {
@@ -160,6 +170,26 @@ impl<L: Subject> World<L> {
             (Way::Reply, None) => self.check_same(seen, ports, direct(conn), client, serial, tag),
             _ => Ok(()),
         }
+    }
+
+    /// A real server's packet was passed on as it is, as a router does: the director must not know its connection.
+    fn check_untranslated(&self, seen: &Seen, host: Option<usize>, sent: Sent) -> Checked {
+        let is_tcp = seen.protocol == TCP;
+        let has_family = self.has_family(seen.dst.is_ipv6());
+        let is_live = self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest)
+            && self.ledger.server(sent.binding) == host.map(|host| host as u32);
+        hold!(
+            !(is_live && has_family && seen.is_first()),
+            name::KEPT,
+            "a server's packet of the live connection {} was not translated",
+            sent.serial
+        );
+        Ok(())
+    }
+
+    /// Whether all tables in use have virtual services of the family: without any, connections are not looked at.
+    fn has_family(&self, is_ipv6: bool) -> bool {
+        self.control.history.values().all(|published| published.has_family[usize::from(is_ipv6)])
     }
 
     fn passed(&self, seen: &Seen, bytes: &[u8]) -> Passed {
@@ -222,7 +252,9 @@ impl<L: Subject> World<L> {
         let mut answer = Vec::new();
         match seen.protocol {
             TCP => {
-                let Some(segment) = wire::segment(&seen, bytes).filter(|s| s.flags & RST == 0) else { return Ok(()) };
+                let Some(segment) = wire::segment(&seen, bytes).filter(|s| s.flags & RST == 0) else {
+                    return Ok(());
+                };
                 let len = segment.payload.len() as u32 + u32::from(segment.flags & SYN != 0);
                 let ack = segment.seq.wrapping_add(len);
                 let (sport, dport) = (ports.1, ports.0);
@@ -256,9 +288,9 @@ impl<L: Subject> World<L> {
         if sent.way != Way::Request || sent.binding == NONE || seen.ports(bytes).is_none() {
             return Ok(());
         }
-        let family = usize::from(seen.dst.is_ipv6());
-        let has_family = self.control.history.values().all(|published| published.has_family[family]);
-        let is_live = self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
+        let has_family = self.has_family(seen.dst.is_ipv6());
+        let is_live =
+            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
         hold!(
             !(is_live && has_family),
             name::KEPT,

@@ -23,7 +23,14 @@ pub type Detail = (&'static str, [u64; 4]);
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (names, numbers) = self.detail;
-        write!(f, "step {} at {}.{:06} s: {}", self.step, self.micros / 1_000_000, self.micros % 1_000_000, self.what)?;
+        write!(
+            f,
+            "step {} at {}.{:06} s: {}",
+            self.step,
+            self.micros / 1_000_000,
+            self.micros % 1_000_000,
+            self.what
+        )?;
         for (name, number) in names.split_whitespace().zip(numbers) {
             write!(f, " {name}={number}")?;
         }
@@ -41,7 +48,8 @@ pub struct Events {
 impl Events {
     pub fn note(&mut self, event: Event) {
         let Event { step, micros, what, detail: (_, numbers) } = event;
-        let first = what.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(131).wrapping_add(u64::from(byte)));
+        let first =
+            what.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(131).wrapping_add(u64::from(byte)));
         for number in [first, step, micros].into_iter().chain(numbers) {
             self.digest = mix(self.digest ^ number).wrapping_add(self.digest.rotate_left(7));
         }

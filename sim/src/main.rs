@@ -35,7 +35,8 @@ fn range(text: &str) -> Result<(u64, u64), String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let start = Instant::now();
-    let fresh = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64);
+    let fresh =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64);
     let (first, last, end) = match (&arguments.seed, &arguments.seeds, arguments.minutes) {
         (Some(seed), ..) => (*seed, *seed + 1, None),
         (_, Some((from, to)), _) => (*from, *to, None),
@@ -64,6 +65,9 @@ fn main() -> ExitCode {
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    println!("{worlds} worlds, {packets} packets in {seconds:.1} s: {:.0} packets a second", packets as f64 / seconds);
+    println!(
+        "{worlds} worlds, {packets} packets in {seconds:.1} s: {:.0} packets a second",
+        packets as f64 / seconds
+    );
     ExitCode::SUCCESS
 }

@@ -129,8 +129,11 @@ impl Plan {
         routes.push((Prefix { address: Ipv4Addr::new(203, 0, 113, 0).into(), len: 24 }, Route::Forbidden));
         let hosts: Vec<_> = (0..shape.clients + shape.servers).map(|n| host(shape, draw, n)).collect();
         let with = |role| (0..hosts.len()).filter(|&n| hosts[n].role == role).collect();
-        let by_address =
-            hosts.iter().enumerate().flat_map(|(n, host)| [(host.ipv4.into(), n), (host.ipv6.into(), n)]).collect();
+        let by_address = hosts
+            .iter()
+            .enumerate()
+            .flat_map(|(n, host)| [(host.ipv4.into(), n), (host.ipv6.into(), n)])
+            .collect();
         Plan {
             interfaces: Arc::new(Interfaces::new(interfaces)),
             routes: Arc::new(Routes::new(routes)),

@@ -150,7 +150,11 @@ impl<L: Subject> World<L> {
             let is_flags = seen.protocol == wire::TCP && (at == l4 + 13 || at == l4 + 12);
             let is_end_or_protocol = at >= seen.l3 && at < l4 + 4;
             let is_ip6_next = seen.dst.is_ipv6() && at < l4;
-            if is_flags || is_ip6_next || is_opening_or_ending && is_end_or_protocol || flags & ACK == 0 && at < l4 + 4 {
+            if is_flags
+                || is_ip6_next
+                || is_opening_or_ending && is_end_or_protocol
+                || flags & ACK == 0 && at < l4 + 4
+            {
                 return false;
             }
         }

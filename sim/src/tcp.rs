@@ -163,7 +163,8 @@ impl End {
         if !has_request {
             return 1;
         }
-        let may_close = if self.closes_first { self.rcv >= self.peer_fin() } else { self.rcv > self.peer_fin() };
+        let may_close =
+            if self.closes_first { self.rcv >= self.peer_fin() } else { self.rcv > self.peer_fin() };
         let end = if may_close { self.fin() + 1 } else { self.fin() };
         end.min(self.una + self.window)
     }
@@ -177,7 +178,8 @@ impl End {
         while self.nxt < self.limit() {
             let at = self.nxt;
             let ack = if self.rcv > 0 { ACK } else { 0 };
-            let mut send = Send { seq: self.iss.wrapping_add(at), ack: self.ack(), flags: ack, offset: 0, len: 0 };
+            let mut send =
+                Send { seq: self.iss.wrapping_add(at), ack: self.ack(), flags: ack, offset: 0, len: 0 };
             if at == 0 {
                 send.flags |= SYN;
                 self.nxt += 1;
@@ -200,7 +202,13 @@ impl End {
             self.deadline = now + (PATIENCE << self.tries.min(8));
         } else if self.needs_ack && self.rcv > 0 {
             self.needs_ack = false;
-            out.push(Send { seq: self.iss.wrapping_add(self.nxt), ack: self.ack(), flags: ACK, offset: 0, len: 0 });
+            out.push(Send {
+                seq: self.iss.wrapping_add(self.nxt),
+                ack: self.ack(),
+                flags: ACK,
+                offset: 0,
+                len: 0,
+            });
         }
     }
 
@@ -258,7 +266,8 @@ impl End {
         }
         if self.rcv == 0 {
             // Nothing but an answer to the SYN counts before the connection is up.
-            if segment.flags & RST != 0 && segment.flags & ACK != 0 && segment.ack == self.iss.wrapping_add(1) {
+            if segment.flags & RST != 0 && segment.flags & ACK != 0 && segment.ack == self.iss.wrapping_add(1)
+            {
                 self.life = Life::Reset;
             }
             return Ok(());
@@ -347,7 +356,12 @@ mod tests {
                 let server = server.get_or_insert_with(|| End::server(terms, 77, send.seq, now));
                 let mut payload = vec![0; send.len.into()];
                 fill(client.sends, send.offset.into(), &mut payload);
-                server.take(&Segment { seq: send.seq, ack: send.ack, flags: send.flags, payload: &payload }, now).unwrap();
+                server
+                    .take(
+                        &Segment { seq: send.seq, ack: send.ack, flags: send.flags, payload: &payload },
+                        now,
+                    )
+                    .unwrap();
             }
             let Some(server) = &mut server else { continue };
             let mut sends = Vec::new();
@@ -362,7 +376,12 @@ mod tests {
                 }
                 let mut payload = vec![0; send.len.into()];
                 fill(server.sends, send.offset.into(), &mut payload);
-                client.take(&Segment { seq: send.seq, ack: send.ack, flags: send.flags, payload: &payload }, now).unwrap();
+                client
+                    .take(
+                        &Segment { seq: send.seq, ack: send.ack, flags: send.flags, payload: &payload },
+                        now,
+                    )
+                    .unwrap();
             }
         }
         (client.life, server.unwrap().life)

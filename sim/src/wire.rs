@@ -36,12 +36,34 @@ pub struct Ip {
 
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {
-    Tcp { sport: u16, dport: u16, seq: u32, ack: u32, flags: u8, payload: &'a [u8] },
+    Tcp {
+        sport: u16,
+        dport: u16,
+        seq: u32,
+        ack: u32,
+        flags: u8,
+        payload: &'a [u8],
+    },
     /// `is_summed`: with a checksum.
-    Udp { sport: u16, dport: u16, is_summed: bool, payload: &'a [u8] },
-    Echo { is_reply: bool, id: u16, seq: u16, payload: &'a [u8] },
+    Udp {
+        sport: u16,
+        dport: u16,
+        is_summed: bool,
+        payload: &'a [u8],
+    },
+    Echo {
+        is_reply: bool,
+        id: u16,
+        seq: u16,
+        payload: &'a [u8],
+    },
     /// `kind` and `code` of the packet's family.
-    Error { kind: u8, code: u8, rest: u32, quote: &'a [u8] },
+    Error {
+        kind: u8,
+        code: u8,
+        rest: u32,
+        quote: &'a [u8],
+    },
 }
 
 impl Body<'_> {
@@ -49,7 +71,13 @@ impl Body<'_> {
         match self {
             Body::Tcp { .. } => TCP,
             Body::Udp { .. } => UDP,
-            Body::Echo { .. } | Body::Error { .. } => if is_ipv6 { ICMPV6 } else { ICMP },
+            Body::Echo { .. } | Body::Error { .. } => {
+                if is_ipv6 {
+                    ICMPV6
+                } else {
+                    ICMP
+                }
+            }
         }
     }
 }
@@ -92,7 +120,18 @@ pub fn build(out: &mut Vec<u8>, link: &Link, ip: &Ip, body: &Body<'_>) {
             out.resize(l3 + header, 1);
             let flags = if ip.dont_fragment { 0x40 } else { 0 };
             out[l3..l3 + 12].copy_from_slice(&[
-                0x45 + ip.options, 0, 0, 0, (ip.id >> 8) as u8, ip.id as u8, flags, 0, ip.ttl, protocol, 0, 0,
+                0x45 + ip.options,
+                0,
+                0,
+                0,
+                (ip.id >> 8) as u8,
+                ip.id as u8,
+                flags,
+                0,
+                ip.ttl,
+                protocol,
+                0,
+                0,
             ]);
             out[l3 + 12..l3 + 16].copy_from_slice(&src.octets());
             out[l3 + 16..l3 + 20].copy_from_slice(&dst.octets());
@@ -239,7 +278,8 @@ pub fn read(frame: &[u8]) -> Result<Seen, Unreadable> {
             let (offset, more) = ((flags & 0x1fff) * 8, flags & 0x2000 != 0);
             let id = word(l3 + 4)?;
             let piece = (offset > 0 || more).then_some(Piece { id: id.into(), offset, more });
-            let address = |at: usize| IpAddr::from(Ipv4Addr::from(*header[at..].first_chunk::<4>().unwrap_or(&[0; 4])));
+            let address =
+                |at: usize| IpAddr::from(Ipv4Addr::from(*header[at..].first_chunk::<4>().unwrap_or(&[0; 4])));
             Ok(Seen {
                 link,
                 src: address(12),
@@ -268,7 +308,9 @@ pub fn read(frame: &[u8]) -> Result<Seen, Unreadable> {
                 piece = Some(Piece { id, offset: flags & !7, more: flags & 1 != 0 });
                 (protocol, l4) = (at[0], l4 + 8);
             }
-            let address = |at: usize| IpAddr::from(Ipv6Addr::from(*header[at..].first_chunk::<16>().unwrap_or(&[0; 16])));
+            let address = |at: usize| {
+                IpAddr::from(Ipv6Addr::from(*header[at..].first_chunk::<16>().unwrap_or(&[0; 16])))
+            };
             Ok(Seen {
                 link,
                 src: address(8),
@@ -397,7 +439,14 @@ mod tests {
 
     fn ip(is_ipv6: bool) -> Ip {
         let (src, dst) = if is_ipv6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
-        Ip { src: src.parse().unwrap(), dst: dst.parse().unwrap(), ttl: 64, id: 7, dont_fragment: false, options: 0 }
+        Ip {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            ttl: 64,
+            id: 7,
+            dont_fragment: false,
+            options: 0,
+        }
     }
 
     #[test]
@@ -426,7 +475,12 @@ mod tests {
         for is_ipv6 in [false, true] {
             let mut frame = Vec::new();
             let payload: Vec<u8> = (0..100).collect();
-            build(&mut frame, &link, &ip(is_ipv6), &Body::Udp { sport: 1, dport: 2, is_summed: true, payload: &payload });
+            build(
+                &mut frame,
+                &link,
+                &ip(is_ipv6),
+                &Body::Udp { sport: 1, dport: 2, is_summed: true, payload: &payload },
+            );
             let seen = read(&frame).unwrap();
             let mut data = Vec::new();
             for piece in pieces(&frame, &seen, 9, 40) {

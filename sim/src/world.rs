@@ -1,8 +1,8 @@
 //! The world, and one step of it: time goes on, chance strikes, packets arrive, workers turn, and all that came out is looked
 //! at.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use lb_core::time::Tick;
 
@@ -179,7 +179,14 @@ impl<L: Subject> World<L> {
             self.change_server(host, until);
         }
         if self.draw.happens(faults.jump) {
-            let by = self.draw.pick(&[1_000_000, 12_000_000, 70_000_000, 130_000_000, 1_000_000_000, 3_600_000_000]);
+            let by = self.draw.pick(&[
+                1_000_000,
+                12_000_000,
+                70_000_000,
+                130_000_000,
+                1_000_000_000,
+                3_600_000_000,
+            ]);
             self.now += self.draw.between(1, by);
             self.note("time jumps", ("by", [by, 0, 0, 0]));
         }

@@ -41,12 +41,24 @@ pub(super) fn check<L: Subject>(world: &World<L>) -> Checked {
         queued_up += host.waiting() as u64;
     }
     let (put, taken, up) = (sum(&world.watch.put), sum(&world.watch.taken), sum(&world.watch.up));
-    hold!(put == rx + queued_in, name::COUNTERS, "{put} frames were put in, {queued_in} wait, {rx} are counted as received");
-    hold!(taken + queued_out == tx, name::COUNTERS, "{taken} frames were taken, {queued_out} wait, {tx} are counted as sent");
+    hold!(
+        put == rx + queued_in,
+        name::COUNTERS,
+        "{put} frames were put in, {queued_in} wait, {rx} are counted as received"
+    );
+    hold!(
+        taken + queued_out == tx,
+        name::COUNTERS,
+        "{taken} frames were taken, {queued_out} wait, {tx} are counted as sent"
+    );
     came += rx + from_twin;
     went += tx + up + queued_up;
     let in_rings = handed_over.checked_sub(handed_in);
-    hold!(in_rings.is_some(), name::ACCOUNTED, "{handed_in} packets were taken from rings, {handed_over} put in");
+    hold!(
+        in_rings.is_some(),
+        name::ACCOUNTED,
+        "{handed_in} packets were taken from rings, {handed_over} put in"
+    );
     let in_rings = in_rings.unwrap_or(0);
     hold!(
         came == went + in_rings,
@@ -55,6 +67,10 @@ pub(super) fn check<L: Subject>(world: &World<L>) -> Checked {
     );
     let workers = director.workers() as u64;
     let most = workers * (workers - 1) * world.shape.ring as u64;
-    hold!(in_rings <= most, name::BOUNDED, "{in_rings} packets are between workers, there is room for {most}");
+    hold!(
+        in_rings <= most,
+        name::BOUNDED,
+        "{in_rings} packets are between workers, there is room for {most}"
+    );
     Ok(())
 }

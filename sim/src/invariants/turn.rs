@@ -22,9 +22,15 @@ fn total<L: Subject>(world: &World<L>, id: ServerId) -> u64 {
 }
 
 pub(crate) fn before_turn<L: Subject>(world: &World<L>, worker: usize) -> Before {
-    let Some(published) = world.control.published(world.control.delivered[worker]) else { return Before(Vec::new()) };
+    let Some(published) = world.control.published(world.control.delivered[worker]) else {
+        return Before(Vec::new());
+    };
     let limited = published.rules.iter().filter(|rule| rule.upper > 0);
-    let now = limited.map(|rule| Limited { id: rule.id, total: total(world, rule.id), is_full: rule.is_overloaded() });
+    let now = limited.map(|rule| Limited {
+        id: rule.id,
+        total: total(world, rule.id),
+        is_full: rule.is_overloaded(),
+    });
     Before(now.collect())
 }
 
@@ -49,12 +55,24 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
         }
         counted += more;
         let Some(rule) = published.rule(id) else {
-            hold!(false, name::NOTHING_NEW, "server {index} got {more} connections from worker {worker}, but was removed");
+            hold!(
+                false,
+                name::NOTHING_NEW,
+                "server {index} got {more} connections from worker {worker}, but was removed"
+            );
             continue;
         };
-        hold!(rule.weight > 0, name::NOTHING_NEW, "server {index} got {more} connections from worker {worker}, but is quiesced");
+        hold!(
+            rule.weight > 0,
+            name::NOTHING_NEW,
+            "server {index} got {more} connections from worker {worker}, but is quiesced"
+        );
     }
-    hold!(counted == new, name::COUNTERS, "worker {worker} entered {new} connections, its servers got {counted}");
+    hold!(
+        counted == new,
+        name::COUNTERS,
+        "worker {worker} entered {new} connections, its servers got {counted}"
+    );
     for Limited { id, total: had, is_full } in before.0 {
         let Some(rule) = published.rule(id) else { continue };
         let has = total(world, id);
@@ -70,7 +88,13 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
             id.0
         );
         let most = u64::from(rule.upper).max(had + 1);
-        hold!(has <= most, name::NOTHING_NEW, "server {} has {has} connections, its upper threshold is {}", id.0, rule.upper);
+        hold!(
+            has <= most,
+            name::NOTHING_NEW,
+            "server {} has {has} connections, its upper threshold is {}",
+            id.0,
+            rule.upper
+        );
     }
     Ok(())
 }

@@ -37,8 +37,8 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
         world.director.list(worker, now, &mut |flow| {
             listed += 1;
             listed_ipv6 += u64::from(flow.client.0.is_ipv6());
-            let is_active =
-                flow.protocol == Protocol::TCP && matches!(flow.state, "ESTABLISHED" | "SYN_SENT" | "SYN_RECV" | "SYNACK");
+            let is_active = flow.protocol == Protocol::TCP
+                && matches!(flow.state, "ESTABLISHED" | "SYN_SENT" | "SYN_RECV" | "SYNACK");
             let count = &mut counts[flow.server_id.index()];
             if is_active {
                 count.0 += 1;
@@ -95,12 +95,17 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
 
 /// Tables that no worker uses any more are freed.
 fn forget_old_tables<L: Subject>(world: &mut World<L>) -> Checked {
-    let oldest = (0..world.director.workers()).map(|worker| world.director.generation(worker)).min().unwrap_or(0);
+    let oldest =
+        (0..world.director.workers()).map(|worker| world.director.generation(worker)).min().unwrap_or(0);
     // Frees what the workers gave back.
     world.director.generation_everywhere(oldest);
     world.control.forget_before(oldest);
     for (generation, tables) in world.control.past.drain(..) {
-        hold!(tables.strong_count() == 0, name::BOUNDED, "tables {generation} are not freed, all workers use {oldest} or later");
+        hold!(
+            tables.strong_count() == 0,
+            name::BOUNDED,
+            "tables {generation} are not freed, all workers use {oldest} or later"
+        );
     }
     Ok(())
 }
