@@ -596,9 +596,13 @@ impl<L: Subject> World<L> {
         let (kind, quote) = (bytes[seen.l4], &bytes[seen.l4 + 8..seen.end]);
         let Some(conn) = self.conns.get(sent.conn) else { return Ok(()) };
         let is_ipv6 = seen.dst.is_ipv6();
-        let l4 = if is_ipv6 { 40 } else { usize::from(quote.first().copied().unwrap_or(0) & 15) * 4 };
-        let protocol = quote.get(if is_ipv6 { 6 } else { 9 }).copied().unwrap_or(0);
-        if is_ipv6 && protocol == 44 || quote.len() < l4 + 8 {
+        let byte = |at: usize| quote.get(at).copied().unwrap_or(0);
+        let (protocol, l4, is_first) = match (is_ipv6, byte(6)) {
+            (false, _) => (byte(9), usize::from(byte(0) & 15) * 4, byte(6) & 0x1f == 0 && byte(7) == 0),
+            (true, 44) => (byte(40), 48, byte(42) == 0 && byte(43) & !7 == 0),
+            (true, protocol) => (protocol, 40, true),
+        };
+        if quote.len() < l4 + 8 {
             return Ok(());
         }
         let address = |at: usize| -> Option<IpAddr> {
@@ -619,7 +623,7 @@ impl<L: Subject> World<L> {
             "host {host} got an ICMP error about a packet from {src:?} to {dst:?}, connection {} is from {mine} to {other}",
             sent.serial
         );
-        if matches!(protocol, TCP | UDP) {
+        if is_first && matches!(protocol, TCP | UDP) {
             let word = |at: usize| u16::from_be_bytes([quote[at], quote[at + 1]]);
             let server_port = if conn.place.is_some() { SERVER_PORT } else { conn.to.1 };
             let ports = match side {
