@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test bench setup install fmt lint build
+.PHONY: help demo demo-stop test sim bench setup install fmt lint build
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -19,6 +19,9 @@ demo-stop: ## ends what `make demo KEEP=1` left running
 
 test: ## every test: formatting, lints, licences, unit, property, scenario, lab (lab tests need root)
 	@scripts/test.sh
+
+sim: ## the whole system simulated: SEED=7 (STEPS=…) replays, MINUTES=10 searches with fresh seeds
+	@scripts/sim.sh $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),,--minutes $(or $(MINUTES),1))
 
 bench: ## measures, side by side with the peers on this machine; QUICK=1 takes two minutes at most
 	@scripts/bench.sh $(if $(QUICK),--quick)

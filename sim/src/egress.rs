@@ -87,7 +87,8 @@ impl<L: Subject> World<L> {
                 "frame {tag} of connection {serial} left with a wrong checksum: {seen:?}"
             );
             let is_unsummed = seen.protocol == UDP && bytes.get(seen.l4 + 6..seen.l4 + 8) == Some(&[0, 0]);
-            let is_translated = sent.binding != NONE;
+            let is_as_it_was = sent.way == Way::Reply && self.plan.host_at(seen.src).is_some();
+            let is_translated = sent.binding != NONE && !is_as_it_was;
             hold!(
                 !(is_translated && is_unsummed),
                 name::RIGHT,
@@ -154,6 +155,10 @@ impl<L: Subject> World<L> {
                 let passed = self.passed(seen, bytes);
                 self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)
             }
+            (Way::Reply, Some(_)) if self.plan.host_at(seen.src).is_some() => {
+                let host = self.plan.host_at(seen.src);
+                self.check_untranslated(seen, host, sent)
+            }
             (Way::Reply, Some(_)) => {
                 self.check_same(seen, ports, (conn.to.0, conn.to.1), client, serial, tag)?;
                 if ports.is_some() {
@@ -166,6 +171,26 @@ impl<L: Subject> World<L> {
             (Way::Reply, None) => self.check_same(seen, ports, direct(conn), client, serial, tag),
             _ => Ok(()),
         }
+    }
+
+    /// A real server's packet was passed on as it is, as a router does: the director must not know its connection.
+    fn check_untranslated(&self, seen: &Seen, host: Option<usize>, sent: Sent) -> Checked {
+        let is_tcp = seen.protocol == TCP;
+        let has_family = self.has_family(seen.dst.is_ipv6());
+        let is_live = self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest)
+            && self.ledger.server(sent.binding) == host.map(|host| host as u32);
+        hold!(
+            !(is_live && has_family && seen.is_first()),
+            name::KEPT,
+            "a server's packet of the live connection {} was not translated",
+            sent.serial
+        );
+        Ok(())
+    }
+
+    /// Whether all tables in use have virtual services of the family: without any, connections are not looked at.
+    fn has_family(&self, is_ipv6: bool) -> bool {
+        self.control.history.values().all(|published| published.has_family[usize::from(is_ipv6)])
     }
 
     fn passed(&self, seen: &Seen, bytes: &[u8]) -> Passed {
@@ -264,8 +289,7 @@ impl<L: Subject> World<L> {
         if sent.way != Way::Request || sent.binding == NONE || seen.ports(bytes).is_none() {
             return Ok(());
         }
-        let family = usize::from(seen.dst.is_ipv6());
-        let has_family = self.control.history.values().all(|published| published.has_family[family]);
+        let has_family = self.has_family(seen.dst.is_ipv6());
         let is_live =
             self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
         hold!(

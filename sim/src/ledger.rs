@@ -98,6 +98,11 @@ impl Ledger {
         binding.server.is_some() && !binding.is_over && now.since(binding.last) < timeout
     }
 
+    /// Where the client was brought to last.
+    pub fn server(&self, at: u32) -> Option<u32> {
+        self.bindings.get(at as usize)?.server
+    }
+
     /// A client's packet came out, on its way to `server`.
     ///
     /// # Errors

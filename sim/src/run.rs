@@ -95,3 +95,47 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_core::packet::Frame;
+    use lb_core::path::Path;
+
+    use super::*;
+
+    fn all_hold(seeds: std::ops::Range<u64>, steps: u64) {
+        for seed in seeds {
+            if let Err(failure) = run::<Path<Frame>>(seed, steps) {
+                panic!("{failure}");
+            }
+        }
+    }
+
+    #[test]
+    fn known_seeds_hold() {
+        all_hold(1..41, 2000);
+    }
+
+    #[test]
+    fn more_known_seeds_hold() {
+        all_hold(1000..1040, 2000);
+    }
+
+    #[test]
+    fn a_fresh_seed_holds() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let seed = now.as_micros() as u64;
+        all_hold(seed..seed + 20, 2000);
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_run() {
+        for seed in 1..6 {
+            let runs = [(); 2].map(|()| run::<Path<Frame>>(seed, 1500).unwrap());
+            assert_eq!(runs[0].digest, runs[1].digest, "seed {seed}");
+            assert!(runs[0].stats.packets > 0);
+        }
+        let digests: Vec<_> = (1..4).map(|seed| run::<Path<Frame>>(seed, 100).unwrap().digest).collect();
+        assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+    }
+}

@@ -136,7 +136,14 @@ impl Shape {
                 spread: draw.pick(&[Spread::First, Spread::Symmetric, Spread::Hashed, Spread::Turns]),
             })
             .collect();
-        let connections = if is_tight { draw.between(4, 60) } else { 4096 } as u32;
+        // With nothing going wrong no table may be full either.
+        let connections = if is_clean {
+            32_768
+        } else if is_tight {
+            draw.between(4, 60) as u32
+        } else {
+            4096
+        };
         Shape {
             workers,
             ports,
@@ -149,10 +156,10 @@ impl Shape {
             } else {
                 connections
             },
-            server_ids: draw.pick(&[24, 40, 256]),
+            server_ids: if is_clean { 256 } else { draw.pick(&[24, 40, 256]) },
             clients: draw.between(1, 12) as usize,
             servers: draw.between(1, 8) as usize,
-            client_ports: draw.pick(&[3, 40, 2000]),
+            client_ports: if is_clean { draw.pick(&[40, 200]) } else { draw.pick(&[3, 40, 2000]) },
             load: draw.pick(&[8, 60, 300]),
             pace: draw.pick(&[50, 300, 2000, 20_000]),
             change_every: if is_clean { 0 } else { draw.pick(&[0, 20, 200, 2000]) },
