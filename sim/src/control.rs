@@ -58,6 +58,7 @@ struct Answer {
 pub struct Control {
     model: Model,
     compiler: Compiler,
+    compiled: Vec<Arc<Tables>>,
     settings: Settings,
     neighbours: BTreeMap<(usize, IpAddr), Option<Mac>>,
     network: Network,
@@ -123,6 +124,7 @@ impl Control {
         Control {
             model: Model::new(Limits { services: 64, servers: shape.server_ids }),
             compiler: Compiler::default(),
+            compiled: Vec::new(),
             settings,
             neighbours: BTreeMap::new(),
             network: Network {
@@ -149,15 +151,13 @@ impl Control {
         next.servers_ever = self.servers_ever;
         for service in self.model.services() {
             let key = model::address(&service.key);
-            let _ = next.model.apply(&Command::AddService(model::service_spec(service)));
+            next.apply_quietly(&Command::AddService(model::service_spec(service)));
             // Newest first in the model.
             for server in service.servers.iter().rev() {
-                let _ = next
-                    .model
-                    .apply(&Command::AddServer { service: key, server: model::server_spec(server) });
+                next.apply_quietly(&Command::AddServer { service: key, server: model::server_spec(server) });
             }
         }
-        let _ = next.model.apply(&Command::SetTimeouts(self.model.timeouts()));
+        next.apply_quietly(&Command::SetTimeouts(self.model.timeouts()));
         next.note_timeouts();
         next.neighbours = self.neighbours.clone();
         next.rebuild_neighbours();
@@ -170,8 +170,9 @@ impl Control {
     }
 
     fn apply(&mut self, command: &Command, plan: &Plan) -> bool {
-        let Ok(change) = self.model.apply(command) else { return false };
-        self.is_due |= change.publish;
+        if !self.apply_quietly(command) {
+            return false;
+        }
         if let Command::AddServer { service: at, server } = command
             && let Some(n) = (0..PLACES).find(|&n| service(n) == *at)
             && let Some(host) = plan.host_at(server.server.ip())
@@ -180,6 +181,20 @@ impl Control {
         }
         self.note_timeouts();
         true
+    }
+
+    fn apply_quietly(&mut self, command: &Command) -> bool {
+        let Ok(change) = self.model.apply(command) else { return false };
+        if change.publish {
+            self.is_due = true;
+            self.compiled.push(self.compiler.with_model(&self.model, self.settings));
+        }
+        true
+    }
+
+    /// Tables that were compiled since this was asked last, published or not: what a scheduler picks depends on each.
+    pub fn compiled(&mut self) -> Vec<Arc<Tables>> {
+        std::mem::take(&mut self.compiled)
     }
 
     fn note_timeouts(&mut self) {
@@ -290,6 +305,7 @@ impl Control {
         self.is_due = false;
         self.compiler.with_network(&self.network);
         let tables = self.compiler.with_model(&self.model, self.settings);
+        self.compiled.push(tables.clone());
         let generation = tables.generation;
         let mut rules: Vec<_> =
             self.model.services().flat_map(|service| service.servers.iter()).map(rule).collect();

@@ -16,16 +16,48 @@ use lb_dataplane::{
     memory_port, memory_twin, place,
 };
 
+use crate::reference::Team;
 use crate::shape::Shape;
+use crate::watched::{Verdict, Watched};
 
 /// What a worker runs here.
 pub trait Subject: Logic<Frame> + 'static {
-    fn new(config: PathConfig) -> Self;
+    /// Who watches the workers of one director.
+    type Judge;
+    fn judge(counters: &[Arc<WorkerCounters>]) -> Self::Judge;
+    fn new(config: PathConfig, judge: &Self::Judge) -> Self;
+    /// Tells of tables that were compiled, in their order, before any worker adopts them.
+    fn tell(judge: &Self::Judge, tables: &Tables);
+    /// What a worker did that it must not do.
+    fn mismatch(judge: &Self::Judge) -> Option<String>;
 }
 
+/// Nobody watches.
 impl Subject for Path<Frame> {
-    fn new(config: PathConfig) -> Path<Frame> {
+    type Judge = ();
+    fn judge(_: &[Arc<WorkerCounters>]) {}
+    fn new(config: PathConfig, (): &()) -> Path<Frame> {
         Path::new(config)
+    }
+    fn tell((): &(), _: &Tables) {}
+    fn mismatch((): &()) -> Option<String> {
+        None
+    }
+}
+
+impl Subject for Watched {
+    type Judge = (Arc<Team>, Verdict);
+    fn judge(counters: &[Arc<WorkerCounters>]) -> Self::Judge {
+        (Arc::new(Team::new(counters)), Verdict::default())
+    }
+    fn new(config: PathConfig, (team, verdict): &Self::Judge) -> Watched {
+        Watched::new(config, team, verdict)
+    }
+    fn tell((team, _): &Self::Judge, tables: &Tables) {
+        team.tell(tables);
+    }
+    fn mismatch((_, verdict): &Self::Judge) -> Option<String> {
+        verdict.mismatch().map(|mismatch| mismatch.to_string())
     }
 }
 
@@ -65,7 +97,7 @@ impl Pool<Frame> for Buffers {
 }
 
 /// A director from its start to its end.
-pub struct Director<L> {
+pub struct Director<L: Subject> {
     team: Stepped<Simulated, L>,
     pub counters: Arc<[Arc<WorkerCounters>]>,
     /// By port and queue.
@@ -73,6 +105,7 @@ pub struct Director<L> {
     /// By port.
     pub hosts: Vec<Host<Frame>>,
     buffers: Buffers,
+    judge: L::Judge,
 }
 
 impl<L: Subject> Director<L> {
@@ -92,6 +125,7 @@ impl<L: Subject> Director<L> {
         let (twins, hosts): (Vec<_>, Vec<_>) = twins.unzip();
         let mut twins: Vec<_> = twins.into_iter().map(Some).collect();
         let buffers = Buffers::default();
+        let judge = L::judge(&counters);
         let mut members = Vec::new();
         for worker in 0..workers {
             let seats = (0..shape.ports.len()).map(|port| {
@@ -114,19 +148,30 @@ impl<L: Subject> Director<L> {
                 hash_seed,
                 now,
             };
+            let judge = &judge;
             members.push(Member {
                 cpu: None,
                 seats: seats.collect(),
                 pool: buffers.clone(),
-                logic: move || L::new(config),
+                logic: move || L::new(config, judge),
             });
         }
         let team = Stepped::new(members, counters.clone(), shape.ring);
-        Director { team, counters, wires, hosts, buffers }
+        Director { team, counters, wires, hosts, buffers, judge }
     }
 
     pub fn turn(&mut self, worker: usize, now: Tick) {
         self.team.turn(WorkerId(worker as u16), now);
+    }
+
+    /// Tells of tables that were compiled, whether or not they will be published.
+    pub fn tell(&self, tables: &Tables) {
+        L::tell(&self.judge, tables);
+    }
+
+    /// What a worker did that the reference does not.
+    pub fn mismatch(&self) -> Option<String> {
+        L::mismatch(&self.judge)
     }
 
     pub fn publish_to(&self, worker: usize, tables: Arc<Tables>) {

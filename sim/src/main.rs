@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lb_core::packet::Frame;
-use lb_core::path::Path;
 use sim::run::{STEPS, run};
+use sim::watched::Watched;
 
 /// Runs the whole load balancer in one process, under faults drawn from a seed.
 #[derive(Parser)]
@@ -50,7 +49,7 @@ fn main() -> ExitCode {
         if end.is_some_and(|end| start.elapsed() >= end) {
             break;
         }
-        match run::<Path<Frame>>(seed, arguments.steps) {
+        match run::<Watched>(seed, arguments.steps) {
             Ok(summary) => {
                 packets += summary.stats.packets;
                 worlds += 1;

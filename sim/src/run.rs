@@ -98,14 +98,13 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::packet::Frame;
-    use lb_core::path::Path;
+    use crate::watched::Watched;
 
     use super::*;
 
     fn all_hold(seeds: std::ops::Range<u64>, steps: u64) {
         for seed in seeds {
-            if let Err(failure) = run::<Path<Frame>>(seed, steps) {
+            if let Err(failure) = run::<Watched>(seed, steps) {
                 panic!("{failure}");
             }
         }
@@ -131,11 +130,11 @@ mod tests {
     #[test]
     fn the_same_seed_is_the_same_run() {
         for seed in 1..6 {
-            let runs = [(); 2].map(|()| run::<Path<Frame>>(seed, 1500).unwrap());
+            let runs = [(); 2].map(|()| run::<Watched>(seed, 1500).unwrap());
             assert_eq!(runs[0].digest, runs[1].digest, "seed {seed}");
             assert!(runs[0].stats.packets > 0);
         }
-        let digests: Vec<_> = (1..4).map(|seed| run::<Path<Frame>>(seed, 100).unwrap().digest).collect();
+        let digests: Vec<_> = (1..4).map(|seed| run::<Watched>(seed, 100).unwrap().digest).collect();
         assert!(digests[0] != digests[1] && digests[1] != digests[2]);
     }
 }

@@ -33,7 +33,7 @@ pub struct Stats {
     pub icmp: u64,
 }
 
-pub struct World<L> {
+pub struct World<L: Subject> {
     pub shape: Shape,
     pub draw: Draw,
     /// Microseconds since the beginning, and steps.
@@ -254,6 +254,9 @@ impl<L: Subject> World<L> {
             let order = (0..self.director.workers()).rev().collect();
             let generation = self.control.publish(order);
             self.stats.published += 1;
+            for tables in self.control.compiled() {
+                self.director.tell(&tables);
+            }
             self.note("publish", ("generation", [generation.into(), 0, 0, 0]));
         }
     }

@@ -42,6 +42,8 @@ pub mod name {
     pub const USED: &str = "published_is_used";
     /// Where nothing goes wrong and nothing is full, every connection comes to its end with all its bytes.
     pub const DELIVERED: &str = "delivered_when_nothing_fails";
+    /// Each packet does what the reference says.
+    pub const REFERENCE: &str = crate::watched::AS_THE_REFERENCE_SAYS;
 
     pub const ALL: &[&str] = &[
         ACCOUNTED,
@@ -56,6 +58,7 @@ pub mod name {
         BOUNDED,
         USED,
         DELIVERED,
+        REFERENCE,
     ];
 }
 

@@ -35,6 +35,9 @@ pub(crate) fn before_turn<L: Subject>(world: &World<L>, worker: usize) -> Before
 }
 
 pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before: Before) -> Checked {
+    if let Some(mismatch) = world.director.mismatch() {
+        hold!(false, name::REFERENCE, "{mismatch}");
+    }
     let delivered = world.control.delivered[worker];
     let used = world.director.generation(worker);
     hold!(used == delivered, name::USED, "worker {worker} uses tables {used}, {delivered} were left for it");
