@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
-use lb_core::tables::{Server, ServiceKey, Tables};
+use lb_core::tables::{Server, Service, ServiceKey, Tables};
 
 /// The references of one data plane's workers.
 pub struct Team {
@@ -57,8 +57,8 @@ impl Team {
         Team { counters: counters.iter().map(same_shape).collect(), shared: Mutex::default() }
     }
 
-    /// Tells of tables that were compiled, be they published or not. What a scheduler picks depends on each list of
-    /// servers there was, so that all must be told in their order, and at the latest when a worker adopts them.
+    /// Tells of tables that were compiled, be they published or not. What a scheduler picks depends on each list of servers there was, so that
+    /// all must be told in their order (or their services, by [`Team::tell_service`]), and at the latest when a worker adopts them.
     pub fn tell(&self, tables: &Tables) {
         let mut shared = self.shared();
         let is_old = |last: u32| last.wrapping_sub(tables.generation) <= u32::MAX / 2;
@@ -68,30 +68,17 @@ impl Team {
         shared.last_generation = Some(tables.generation);
         shared.told += 1;
         shared.overloaded.retain(|_, (flag, _)| Arc::strong_count(flag) > 1);
+        let told = shared.told;
         for service in tables.services.iter() {
-            shared.learn_flags(&service.servers);
-            let told = shared.told;
-            let history = shared.histories.entry(service.id).or_default();
-            let last =
-                history.last_mut().filter(|last| last.last_told + 1 == told && last.key == service.key);
-            let comes = match last {
-                Some(last) if last.version == service.version => {
-                    last.last_told = told;
-                    continue;
-                }
-                Some(last) if last.scheduler == service.scheduler => Comes::Changed,
-                Some(_) => Comes::Rescheduled,
-                None => Comes::New,
-            };
-            history.push(Edition {
-                key: service.key,
-                version: service.version,
-                scheduler: service.scheduler,
-                servers: service.servers.iter().map(|server| (server.id, server.weight)).collect(),
-                comes,
-                last_told: told,
-            });
+            shared.learn(service, told - 1);
         }
+    }
+
+    /// Tells of a service that was changed, for changes that no tables are compiled for.
+    pub fn tell_service(&self, service: &Service) {
+        let mut shared = self.shared();
+        let told = shared.told;
+        shared.learn(service, told);
     }
 
     pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -107,6 +94,31 @@ impl Team {
 }
 
 impl Shared {
+    /// A service as it is now; it is not the one that there was before if that was last in tables before `since`.
+    fn learn(&mut self, service: &Service, since: usize) {
+        self.learn_flags(&service.servers);
+        let told = self.told;
+        let history = self.histories.entry(service.id).or_default();
+        let last = history.last_mut().filter(|last| last.last_told >= since && last.key == service.key);
+        let comes = match last {
+            Some(last) if last.version == service.version => {
+                last.last_told = told;
+                return;
+            }
+            Some(last) if last.scheduler == service.scheduler => Comes::Changed,
+            Some(_) => Comes::Rescheduled,
+            None => Comes::New,
+        };
+        history.push(Edition {
+            key: service.key,
+            version: service.version,
+            scheduler: service.scheduler,
+            servers: service.servers.iter().map(|server| (server.id, server.weight)).collect(),
+            comes,
+            last_told: told,
+        });
+    }
+
     /// A flag that nobody has seen is as the control plane made it.
     fn learn_flags(&mut self, servers: &[Server]) {
         for server in servers {

@@ -312,8 +312,12 @@ impl<L: Logic<Frame>> World<L> {
             self.known.insert((old.key, address), server);
         }
         let service = Service::new(Some(&old), old.id, old.key, old.scheduler, servers, version);
+        self.team.tell_service(&service);
         self.services[number] = Some(Arc::new(service));
-        self.compile();
+        // A control plane in a hurry compiles several changes at once.
+        if self.rng.one_in(2) {
+            self.compile();
+        }
     }
 
     fn change_neighbour(&mut self) {
@@ -574,7 +578,10 @@ impl<L: Logic<Frame>> World<L> {
             8 => self.error(),
             _ => None,
         };
-        let (port, recipe) = drawn.unwrap_or_else(|| self.stray());
+        let (port, mut recipe) = drawn.unwrap_or_else(|| self.stray());
+        if self.rng.one_in(40) {
+            recipe.segment.truncate(self.rng.below(24));
+        }
         let mut frames = if self.rng.one_in(12) && recipe.segment.len() > 40 && recipe.fragment.is_none() {
             let mut pieces = pieces(&recipe, self.rng.of(&[24, 64, 200]));
             for _ in 0..self.rng.below(3) {
