@@ -26,6 +26,8 @@ struct Binding {
     /// When such a packet was last on its way into the director.
     last_end: Option<Tick>,
     is_established: bool,
+    /// The client's endpoint, by whatever service.
+    group: u32,
 }
 
 /// Shortest timeouts that any table in use may have had, in ticks.
@@ -44,6 +46,9 @@ const LONGEST: u32 = 40 * Tick::PER_SECOND;
 pub struct Ledger {
     bindings: Vec<Binding>,
     by_key: Map<Key, u32>,
+    /// Bindings of one client endpoint, transport and family.
+    groups: Vec<Vec<u32>>,
+    by_endpoint: Map<(u32, u16, u16), u32>,
 }
 
 /// A packet of a connection, as it came out of the director.
@@ -58,18 +63,41 @@ pub struct Passed {
 impl Ledger {
     /// The place of this endpoint's entry.
     pub fn open(&mut self, key: Key) -> u32 {
-        let bindings = &mut self.bindings;
-        *self.by_key.entry(key).or_insert_with(|| {
-            bindings.push(Binding {
-                key,
-                server: None,
-                last: Tick(0),
-                is_over: false,
-                last_end: None,
-                is_established: false,
-            });
-            bindings.len() as u32 - 1
-        })
+        if let Some(&at) = self.by_key.get(&key) {
+            return at;
+        }
+        let at = self.bindings.len() as u32;
+        let groups = &mut self.groups;
+        // Places of one transport and family are the same modulo 4.
+        let group = *self.by_endpoint.entry((key.client, key.port, key.place % 4)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() as u32 - 1
+        });
+        groups[group as usize].push(at);
+        self.bindings.push(Binding {
+            key,
+            server: None,
+            last: Tick(0),
+            is_over: false,
+            last_end: None,
+            is_established: false,
+            group,
+        });
+        self.by_key.insert(key, at);
+        at
+    }
+
+    /// A packet goes into the director that may begin a connection. If that comes to the real server of another connection
+    /// of the client's endpoint, that one ends: the server could not tell them apart.
+    pub fn may_begin(&mut self, at: u32, now: Tick) {
+        let Some(binding) = self.bindings.get(at as usize) else { return };
+        let group = binding.group as usize;
+        for n in 0..self.groups[group].len() {
+            let other = self.groups[group][n];
+            if other != at {
+                self.may_end(other, now);
+            }
+        }
     }
 
     /// Something goes into the director that may end the connection there.
@@ -128,9 +156,6 @@ impl Ledger {
             "{:?} was brought to server host {server} by a packet that opens nothing",
             binding.key
         );
-        if is_other {
-            self.push_out(at, server, passed.now);
-        }
         let binding = &mut self.bindings[at as usize];
         binding.last = passed.now;
         if is_other || binding.is_over && passed.is_syn {
@@ -149,20 +174,6 @@ impl Ledger {
         if let Some(binding) = self.bindings.get_mut(at as usize) {
             binding.last = passed.now;
             binding.is_over |= passed.is_end;
-        }
-    }
-
-    /// A newer connection of the same client endpoint to the same server ends the older one: the server could not tell them
-    /// apart.
-    fn push_out(&mut self, at: u32, server: u32, now: Tick) {
-        let key = self.bindings[at as usize].key;
-        for place in 0..crate::map::PLACES as u16 {
-            if let Some(&other) = self.by_key.get(&Key { place, ..key })
-                && other != at
-                && self.bindings[other as usize].server == Some(server)
-            {
-                self.may_end(other, now);
-            }
         }
     }
 }

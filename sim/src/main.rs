@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use lb_core::packet::Frame;
 use lb_core::path::Path;
-use sim::run::{STEPS, run};
+use sim::run::{STEPS, run, show};
 
 /// Runs the whole load balancer in one process, under faults drawn from a seed.
 #[derive(Parser)]
@@ -21,6 +21,9 @@ struct Arguments {
     /// Run worlds that were never run, for so long.
     #[arg(long)]
     minutes: Option<f64>,
+    /// Prints every event of the world that is run.
+    #[arg(long, requires = "seed")]
+    events: bool,
     /// Steps of each world.
     #[arg(long, default_value_t = STEPS)]
     steps: u64,
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
         if end.is_some_and(|end| start.elapsed() >= end) {
             break;
         }
-        match run::<Path<Frame>>(seed, arguments.steps) {
+        let run = if arguments.events { show::<Path<Frame>> } else { run::<Path<Frame>> };
+        match run(seed, arguments.steps) {
             Ok(summary) => {
                 packets += summary.stats.packets;
                 worlds += 1;
