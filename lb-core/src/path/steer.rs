@@ -49,7 +49,8 @@ impl<P: Packet> Path<P> {
         *all = staying_seen;
     }
 
-    /// Packets that another worker handed over are not steered again; fragments without their ports are gathered here.
+    /// Packets that another worker handed over are steered again: its tables may be others than ours, so that it did not know
+    /// which end is outside. Fragments without their ports are gathered here.
     pub(super) fn join_handed_over(
         &mut self,
         burst: &mut Burst<P>,
@@ -64,9 +65,12 @@ impl<P: Packet> Path<P> {
             let stays = match *steer {
                 Steer::Fragment { sport, dport, protocol } => {
                     self.join_fragment(&mut seen, packet.data(), sport, dport, protocol);
-                    Some((packet, seen))
+                    self.to_owner(packet, seen, io)
                 }
-                Steer::Plain if !is_gathered(&seen) => Some((packet, seen)),
+                Steer::Plain if !is_gathered(&seen) => {
+                    let owner = self.owner(&packet, &seen);
+                    self.stay_or_go(packet, seen, owner, Steer::Plain, io)
+                }
                 Steer::Plain => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
