@@ -21,6 +21,8 @@ struct Binding {
     /// `None`: nothing is known.
     server: Option<u32>,
     last: Tick,
+    /// When the first packet came out that went to `server`.
+    since: Tick,
     /// An end was seen, or something that may have looked like one to the director: it may begin anew.
     is_over: bool,
     /// When such a packet was last on its way into the director.
@@ -57,6 +59,8 @@ pub struct Passed {
     pub is_tcp: bool,
     pub is_syn: bool,
     pub is_end: bool,
+    /// When it came to the director. It was looked up at some moment from then on.
+    pub given: Tick,
     pub now: Tick,
 }
 
@@ -78,6 +82,7 @@ impl Ledger {
             key,
             server: None,
             last: Tick(0),
+            since: Tick(0),
             is_over: false,
             last_end: None,
             is_established: false,
@@ -126,9 +131,10 @@ impl Ledger {
         binding.server.is_some() && !binding.is_over && now.since(binding.last) < timeout
     }
 
-    /// Where the client was brought to last.
-    pub fn server(&self, at: u32) -> Option<u32> {
-        self.bindings.get(at as usize)?.server
+    /// Where the client was brought to, if that was before `given`.
+    pub fn server_before(&self, at: u32, given: Tick) -> Option<u32> {
+        let binding = self.bindings.get(at as usize)?;
+        binding.server.filter(|_| !binding.since.is_at_or_after(given))
     }
 
     /// A client's packet came out, on its way to `server`.
@@ -139,6 +145,12 @@ impl Ledger {
         let is_live = self.is_live(at, passed.is_tcp, passed.now, shortest);
         let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(()) };
         let is_other = binding.server != Some(server);
+        // What was changed on the way may have opened or ended something unseen.
+        let is_doubtful = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
+        if is_other && binding.server.is_some() && binding.since.is_at_or_after(passed.given) {
+            // It waited in the director while a newer one overtook it.
+            return Ok(());
+        }
         if let Some(before) = binding.server
             && is_other
         {
@@ -151,13 +163,16 @@ impl Ledger {
             );
         }
         hold!(
-            !(is_other && passed.is_tcp && !passed.is_syn),
+            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful,
             name::ONE_SERVER,
             "{:?} was brought to server host {server} by a packet that opens nothing",
             binding.key
         );
         let binding = &mut self.bindings[at as usize];
-        binding.last = passed.now;
+        binding.last = passed.given;
+        if is_other {
+            binding.since = passed.now;
+        }
         if is_other || binding.is_over && passed.is_syn {
             // A FIN from before may still be on its way through the director, and end this one.
             binding.is_over = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
@@ -172,7 +187,7 @@ impl Ledger {
     /// A server's packet came out, on its way to the client.
     pub fn to_client(&mut self, at: u32, passed: Passed) {
         if let Some(binding) = self.bindings.get_mut(at as usize) {
-            binding.last = passed.now;
+            binding.last = passed.given;
             binding.is_over |= passed.is_end;
         }
     }
