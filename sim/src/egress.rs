@@ -2,6 +2,7 @@
 
 use lb_core::ids::PortId;
 use lb_core::packet::{Frame, Packet};
+use lb_core::time::Tick;
 
 use crate::conn::Conn;
 use crate::director::Subject;
@@ -152,7 +153,7 @@ impl<L: Subject> World<L> {
                     seen.dst
                 );
                 let (Some(host), Some(_)) = (host, ports) else { return Ok(()) };
-                let passed = self.passed(seen, bytes);
+                let passed = self.passed(seen, bytes, sent);
                 self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)
             }
             (Way::Reply, Some(_)) if self.plan.host_at(seen.src).is_some() => {
@@ -162,7 +163,7 @@ impl<L: Subject> World<L> {
             (Way::Reply, Some(_)) => {
                 self.check_same(seen, ports, (conn.to.0, conn.to.1), client, serial, tag)?;
                 if ports.is_some() {
-                    let passed = self.passed(seen, bytes);
+                    let passed = self.passed(seen, bytes, sent);
                     self.ledger.to_client(sent.binding, passed);
                 }
                 Ok(())
@@ -178,7 +179,8 @@ impl<L: Subject> World<L> {
         let is_tcp = seen.protocol == TCP;
         let has_family = self.has_family(seen.dst.is_ipv6());
         let is_live = self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest)
-            && self.ledger.server(sent.binding) == host.map(|host| host as u32);
+            && self.ledger.server_before(sent.binding, Tick((sent.given / 10_000) as u32))
+                == host.map(|host| host as u32);
         hold!(
             !(is_live && has_family && seen.is_first()),
             name::KEPT,
@@ -193,12 +195,13 @@ impl<L: Subject> World<L> {
         self.control.history.values().all(|published| published.has_family[usize::from(is_ipv6)])
     }
 
-    fn passed(&self, seen: &Seen, bytes: &[u8]) -> Passed {
+    fn passed(&self, seen: &Seen, bytes: &[u8], sent: Sent) -> Passed {
         let flags = seen.tcp_flags(bytes);
         Passed {
             is_tcp: seen.protocol == TCP,
             is_syn: flags & (SYN | ACK | RST) == SYN,
             is_end: flags & (FIN | RST) != 0,
+            given: Tick((sent.given / 10_000) as u32),
             now: self.tick(),
         }
     }

@@ -43,6 +43,8 @@ pub struct Events {
     last: VecDeque<Event>,
     digest: u64,
     count: u64,
+    /// Every event is printed.
+    pub is_shown: bool,
 }
 
 impl Events {
@@ -54,6 +56,9 @@ impl Events {
             self.digest = mix(self.digest ^ number).wrapping_add(self.digest.rotate_left(7));
         }
         self.count += 1;
+        if self.is_shown {
+            println!("{event}");
+        }
         if self.last.len() == SHOWN {
             self.last.pop_front();
         }

@@ -230,7 +230,17 @@ impl<L: Subject> World<L> {
     fn story(&self, at: u32, side: Side, ttl: u8, is_unsummed: bool) -> Sent {
         let (serial, binding) = self.conns.get(at).map_or((0, NONE), |conn| (conn.serial, conn.binding));
         let way = if side == Side::Client { Way::Request } else { Way::Reply };
-        Sent { conn: at, serial, binding, way, ttl, is_mangled: false, is_later_piece: false, is_unsummed }
+        Sent {
+            conn: at,
+            serial,
+            binding,
+            way,
+            ttl,
+            is_mangled: false,
+            is_later_piece: false,
+            is_unsummed,
+            given: 0,
+        }
     }
 
     /// The client asks.

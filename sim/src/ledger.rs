@@ -21,11 +21,15 @@ struct Binding {
     /// `None`: nothing is known.
     server: Option<u32>,
     last: Tick,
+    /// When the first packet came out that went to `server`.
+    since: Tick,
     /// An end was seen, or something that may have looked like one to the director: it may begin anew.
     is_over: bool,
     /// When such a packet was last on its way into the director.
     last_end: Option<Tick>,
     is_established: bool,
+    /// The client's endpoint, by whatever service.
+    group: u32,
 }
 
 /// Shortest timeouts that any table in use may have had, in ticks.
@@ -44,6 +48,9 @@ const LONGEST: u32 = 40 * Tick::PER_SECOND;
 pub struct Ledger {
     bindings: Vec<Binding>,
     by_key: Map<Key, u32>,
+    /// Bindings of one client endpoint, transport and family.
+    groups: Vec<Vec<u32>>,
+    by_endpoint: Map<(u32, u16, u16), u32>,
 }
 
 /// A packet of a connection, as it came out of the director.
@@ -52,24 +59,50 @@ pub struct Passed {
     pub is_tcp: bool,
     pub is_syn: bool,
     pub is_end: bool,
+    /// When it came to the director. It was looked up at some moment from then on.
+    pub given: Tick,
     pub now: Tick,
 }
 
 impl Ledger {
     /// The place of this endpoint's entry.
     pub fn open(&mut self, key: Key) -> u32 {
-        let bindings = &mut self.bindings;
-        *self.by_key.entry(key).or_insert_with(|| {
-            bindings.push(Binding {
-                key,
-                server: None,
-                last: Tick(0),
-                is_over: false,
-                last_end: None,
-                is_established: false,
-            });
-            bindings.len() as u32 - 1
-        })
+        if let Some(&at) = self.by_key.get(&key) {
+            return at;
+        }
+        let at = self.bindings.len() as u32;
+        let groups = &mut self.groups;
+        // Places of one transport and family are the same modulo 4.
+        let group = *self.by_endpoint.entry((key.client, key.port, key.place % 4)).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() as u32 - 1
+        });
+        groups[group as usize].push(at);
+        self.bindings.push(Binding {
+            key,
+            server: None,
+            last: Tick(0),
+            since: Tick(0),
+            is_over: false,
+            last_end: None,
+            is_established: false,
+            group,
+        });
+        self.by_key.insert(key, at);
+        at
+    }
+
+    /// A packet goes into the director that may begin a connection. If that comes to the real server of another connection
+    /// of the client's endpoint, that one ends: the server could not tell them apart.
+    pub fn may_begin(&mut self, at: u32, now: Tick) {
+        let Some(binding) = self.bindings.get(at as usize) else { return };
+        let group = binding.group as usize;
+        for n in 0..self.groups[group].len() {
+            let other = self.groups[group][n];
+            if other != at {
+                self.may_end(other, now);
+            }
+        }
     }
 
     /// Something goes into the director that may end the connection there.
@@ -98,9 +131,10 @@ impl Ledger {
         binding.server.is_some() && !binding.is_over && now.since(binding.last) < timeout
     }
 
-    /// Where the client was brought to last.
-    pub fn server(&self, at: u32) -> Option<u32> {
-        self.bindings.get(at as usize)?.server
+    /// Where the client was brought to, if that was before `given`.
+    pub fn server_before(&self, at: u32, given: Tick) -> Option<u32> {
+        let binding = self.bindings.get(at as usize)?;
+        binding.server.filter(|_| !binding.since.is_at_or_after(given))
     }
 
     /// A client's packet came out, on its way to `server`.
@@ -111,6 +145,12 @@ impl Ledger {
         let is_live = self.is_live(at, passed.is_tcp, passed.now, shortest);
         let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(()) };
         let is_other = binding.server != Some(server);
+        // What was changed on the way may have opened or ended something unseen.
+        let is_doubtful = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
+        if is_other && binding.server.is_some() && binding.since.is_at_or_after(passed.given) {
+            // It waited in the director while a newer one overtook it.
+            return Ok(());
+        }
         if let Some(before) = binding.server
             && is_other
         {
@@ -123,16 +163,16 @@ impl Ledger {
             );
         }
         hold!(
-            !(is_other && passed.is_tcp && !passed.is_syn),
+            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful,
             name::ONE_SERVER,
             "{:?} was brought to server host {server} by a packet that opens nothing",
             binding.key
         );
-        if is_other {
-            self.push_out(at, server, passed.now);
-        }
         let binding = &mut self.bindings[at as usize];
-        binding.last = passed.now;
+        binding.last = passed.given;
+        if is_other {
+            binding.since = passed.now;
+        }
         if is_other || binding.is_over && passed.is_syn {
             // A FIN from before may still be on its way through the director, and end this one.
             binding.is_over = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
@@ -147,22 +187,8 @@ impl Ledger {
     /// A server's packet came out, on its way to the client.
     pub fn to_client(&mut self, at: u32, passed: Passed) {
         if let Some(binding) = self.bindings.get_mut(at as usize) {
-            binding.last = passed.now;
+            binding.last = passed.given;
             binding.is_over |= passed.is_end;
-        }
-    }
-
-    /// A newer connection of the same client endpoint to the same server ends the older one: the server could not tell them
-    /// apart.
-    fn push_out(&mut self, at: u32, server: u32, now: Tick) {
-        let key = self.bindings[at as usize].key;
-        for place in 0..crate::map::PLACES as u16 {
-            if let Some(&other) = self.by_key.get(&Key { place, ..key })
-                && other != at
-                && self.bindings[other as usize].server == Some(server)
-            {
-                self.may_end(other, now);
-            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sim::run::{STEPS, run};
+use sim::run::{STEPS, run, show};
 use sim::watched::Watched;
 
 /// Runs the whole load balancer in one process, under faults drawn from a seed.
@@ -20,6 +20,9 @@ struct Arguments {
     /// Run worlds that were never run, for so long.
     #[arg(long)]
     minutes: Option<f64>,
+    /// Prints every event of the world that is run.
+    #[arg(long, requires = "seed")]
+    events: bool,
     /// Steps of each world.
     #[arg(long, default_value_t = STEPS)]
     steps: u64,
@@ -49,7 +52,8 @@ fn main() -> ExitCode {
         if end.is_some_and(|end| start.elapsed() >= end) {
             break;
         }
-        match run::<Watched>(seed, arguments.steps) {
+        let run = if arguments.events { show::<Watched> } else { run::<Watched> };
+        match run(seed, arguments.steps) {
             Ok(summary) => {
                 packets += summary.stats.packets;
                 worlds += 1;

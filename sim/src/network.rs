@@ -217,6 +217,16 @@ impl<L: Subject> World<L> {
         }
         let queue = self.queue(port, frame.data());
         let tag = self.tags.give(sent, self.now);
+        let may_begin = match wire::read(frame.data()) {
+            Ok(seen) => {
+                let flags = seen.tcp_flags(frame.data());
+                seen.protocol == wire::UDP || flags & (SYN | ACK) == SYN || sent.is_mangled
+            }
+            Err(_) => false,
+        };
+        if may_begin && sent.way == Way::Request && sent.binding != crate::tags::NONE {
+            self.ledger.may_begin(sent.binding, self.tick());
+        }
         let may_end = match wire::read(frame.data()) {
             Ok(seen) => seen.tcp_flags(frame.data()) & (FIN | RST) != 0 || sent.is_mangled,
             Err(_) => false,

@@ -62,7 +62,20 @@ fn commit() -> String {
 /// # Errors
 /// The first invariant that did not hold; a panic counts as one.
 pub fn run<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
+    run_world(World::<L>::new(seed), seed, steps)
+}
+
+/// As [`run`], and prints each event.
+///
+/// # Errors
+/// As for [`run`].
+pub fn show<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
     let mut world = World::<L>::new(seed);
+    world.events.is_shown = true;
+    run_world(world, seed, steps)
+}
+
+fn run_world<L: Subject>(mut world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..steps {
             world.step()?;

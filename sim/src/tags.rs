@@ -39,6 +39,8 @@ pub struct Sent {
     pub is_later_piece: bool,
     /// A UDP datagram without a checksum.
     pub is_unsummed: bool,
+    /// When the director was given it, in microseconds.
+    pub given: u64,
 }
 
 impl Sent {
@@ -51,13 +53,13 @@ impl Sent {
         is_mangled: false,
         is_later_piece: false,
         is_unsummed: false,
+        given: 0,
     };
 }
 
 #[derive(Clone, Copy)]
 struct Known {
     sent: Sent,
-    at: u64,
     is_out: bool,
 }
 
@@ -75,11 +77,13 @@ const LONGEST: u64 = 120_000_000;
 impl Tags {
     /// A tag for a frame that the director is given now.
     pub fn give(&mut self, sent: Sent, now: u64) -> u64 {
-        while self.known.len() > 4096 && self.known.front().is_some_and(|known| known.at + LONGEST < now) {
+        while self.known.len() > 4096
+            && self.known.front().is_some_and(|known| known.sent.given + LONGEST < now)
+        {
             self.known.pop_front();
             self.base += 1;
         }
-        self.known.push_back(Known { sent, at: now, is_out: false });
+        self.known.push_back(Known { sent: Sent { given: now, ..sent }, is_out: false });
         self.base + self.known.len() as u64
     }
 

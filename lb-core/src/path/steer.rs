@@ -49,7 +49,8 @@ impl<P: Packet> Path<P> {
         *all = staying_seen;
     }
 
-    /// Packets that another worker handed over are not steered again; fragments without their ports are gathered here.
+    /// Packets that another worker handed over are steered again: its tables may be others than ours, so that it did not know
+    /// which end is outside. Fragments without their ports are gathered here.
     pub(super) fn join_handed_over(
         &mut self,
         burst: &mut Burst<P>,
@@ -64,10 +65,14 @@ impl<P: Packet> Path<P> {
             let stays = match *steer {
                 Steer::Fragment { sport, dport, protocol } if is_gathered(&seen) => {
                     self.join_fragment(&mut seen, packet.data(), sport, dport, protocol);
-                    Some((packet, seen))
+                    self.to_owner(packet, seen, io)
                 }
-                // Also a fragment that these tables drop, which were not those of the worker that handed it over.
-                _ if !is_gathered(&seen) => Some((packet, seen)),
+                // Steered once more: tables reach one worker before the other, and two that use different ones need not
+                // agree on whose a packet is. Also a fragment that these tables drop and the other worker's did not.
+                _ if !is_gathered(&seen) => {
+                    let owner = self.owner(&packet, &seen);
+                    self.stay_or_go(packet, seen, owner, Steer::Plain, io)
+                }
                 _ => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {

@@ -69,6 +69,10 @@ impl Reference {
             }
             return self.gather(packet, kind, read);
         }
+        self.stay_or_go(packet, kind)
+    }
+
+    fn stay_or_go(&mut self, packet: Packet, kind: Kind) -> Option<Staying> {
         let owner = self.owner(&packet, &kind);
         if owner != self.worker {
             self.hand_over(owner, packet, Steer::Plain);
@@ -77,15 +81,15 @@ impl Reference {
         Some(Staying { packet, kind })
     }
 
-    /// A packet from another worker, which is not steered again.
+    /// A packet from another worker, whose tables may be others than ours: it is steered again.
     pub(super) fn join(&mut self, packet: Packet, steer: Steer) -> Option<Staying> {
         let kind = self.kind(&packet);
         match (gathered(&kind), steer) {
             (Some(read), Steer::Fragment { sport, dport, protocol }) => {
-                Some(Staying { packet, kind: joined(read, sport, dport, protocol.0) })
+                self.pass_to_owner(packet, joined(read, sport, dport, protocol.0))
             }
             (Some(read), Steer::Plain) => self.gather(packet, kind, read),
-            (None, _) => Some(Staying { packet, kind }),
+            (None, _) => self.stay_or_go(packet, kind),
         }
     }
 

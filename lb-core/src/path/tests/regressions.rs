@@ -164,3 +164,32 @@ fn a_later_fragment_may_have_no_more_extension_headers_than_its_first() {
     }
     assert_eq!(d.dropped(DropReason::BadIpv6Extension), 1);
 }
+
+#[test]
+fn a_packet_that_a_worker_without_tables_handed_over_is_bound_by_its_owner_alone() {
+    let mut handed_on = 0;
+    for with in [0u16, 1] {
+        let counters = counters(2);
+        let mut owner = path(with, &counters);
+        owner.adopt(tables(1, &[11, 12], 1).into());
+        let mut other = path(1 - with, &counters);
+        for sport in 4000..4032 {
+            let syn = Frame::new(WAN, &from_client(sport, "S"));
+            let mut out = Out::default();
+            other.receive(&mut Burst::from_iter([syn.clone()]), Tick(100), &mut out);
+            let mut handed: ArrayVec<_, BURST> =
+                out.handed.into_iter().map(|(_, frame, steer)| (frame, steer)).collect();
+            let was_handed = handed.len();
+            let mut out = Out::default();
+            owner.receive_handed_over(&mut handed, Tick(100), &mut out);
+            assert_eq!(out.sent.len() + out.handed.len(), was_handed);
+            handed_on += out.handed.len();
+            let mut direct = Out::default();
+            owner.receive(&mut Burst::from_iter([syn]), Tick(100), &mut direct);
+            if was_handed > 0 {
+                assert_eq!(out.sent.len(), direct.sent.len(), "as if it had come to the owner");
+            }
+        }
+    }
+    assert!(handed_on > 0, "some belong to the worker without tables");
+}
