@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -156,12 +157,23 @@ pub(crate) fn config(more: &str) -> Config {
     Config::parse(&format!("{HEAD}{more}")).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
-/// A daemon with that config over a fake plane.
+/// A daemon with that config over a fake plane; nothing outlives it.
 pub(crate) fn start(more: &str) -> (Control, Arc<FakePlane>, FakeHost) {
+    start_from(more, None)
+}
+
+/// As [`start`], with a model's file.
+pub(crate) fn start_from(more: &str, model_file: Option<&Path>) -> (Control, Arc<FakePlane>, FakeHost) {
     let (plane, host) = (FakePlane::new(2), FakeHost::default());
     let network = Network::default();
-    let control =
-        Control::start(config(more), "lb.toml".into(), plane.clone(), Box::new(host.clone()), &network)
-            .unwrap_or_else(|error| panic!("{error}"));
+    let control = Control::start(
+        config(more),
+        "lb.toml".into(),
+        model_file,
+        plane.clone(),
+        Box::new(host.clone()),
+        &network,
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
     (control, plane, host)
 }
