@@ -23,6 +23,9 @@ pub(crate) struct FakePlane {
     pub(crate) published: Mutex<Vec<Arc<Tables>>>,
     /// Workers do not adopt what is published.
     pub(crate) is_deaf: AtomicBool,
+    /// The port has no link; its twin was deleted.
+    pub(crate) is_unplugged: AtomicBool,
+    pub(crate) is_twin_gone: AtomicBool,
     /// Connections that are listed.
     pub(crate) flows: AtomicU32,
     /// How many of them were asked for.
@@ -37,6 +40,8 @@ impl FakePlane {
             workers,
             published: Mutex::default(),
             is_deaf: AtomicBool::new(false),
+            is_unplugged: AtomicBool::new(false),
+            is_twin_gone: AtomicBool::new(false),
             flows: AtomicU32::new(0),
             listed: AtomicU32::new(0),
         })
@@ -71,7 +76,8 @@ impl Plane for FakePlane {
         let mac = [2, 0, 0, 0, 0, 0xab];
         vec![PortState {
             mac,
-            link_up: true,
+            link_up: !self.is_unplugged.load(Relaxed),
+            twin_is_gone: self.is_twin_gone.load(Relaxed),
             rx_missed: 3,
             tx_errors: 5,
             twin_refused: 6,

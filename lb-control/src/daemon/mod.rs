@@ -247,6 +247,11 @@ impl Control {
         self.plane.counters().iter().map(|worker| worker.flows.entries.get()).sum()
     }
 
+    /// Whether every worker takes its turns.
+    pub fn is_turning(&self) -> bool {
+        (0..self.plane.counters().len()).all(|worker| !self.watch.is_stalled(worker))
+    }
+
     /// Publishes tables with what Linux says now.
     pub fn use_network(&mut self, network: &Network) {
         if let Some(tables) = self.compiler.with_network(network) {
@@ -281,8 +286,16 @@ impl Control {
                 problems.push(format!("worker {index} uses tables {used}, published are {published}"));
             }
         }
-        let gone = self.config.ports.iter().zip(self.plane.ports()).filter(|(_, state)| state.twin_is_gone);
+        let ports: Vec<_> = self.config.ports.iter().zip(self.plane.ports()).collect();
+        let gone = ports.iter().filter(|(_, state)| state.twin_is_gone);
         problems.extend(gone.map(|(port, _)| format!("port {}: its twin is gone, restart lbd", port.name)));
+        // Where there are several ways to clients, or to real servers, one is enough.
+        for is_outside in [true, false] {
+            let mut side = ports.iter().filter(|(port, _)| port.outside == is_outside).peekable();
+            if side.peek().is_some() && side.clone().all(|(_, state)| !state.link_up) {
+                problems.extend(side.map(|(port, _)| format!("port {}: no link", port.name)));
+            }
+        }
         problems.extend(self.host.problems());
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems

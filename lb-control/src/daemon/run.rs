@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use super::host::{self, TwinHost};
@@ -136,6 +137,8 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     await_adoption(&control).await;
     info!(socket = %socket.display(), after_ms = began.elapsed().as_millis() as u64, "ready");
     notify(&[NotifyState::Ready]);
+    let watchdog =
+        sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(control.clone(), limit)));
 
     loop {
         match signals.next().await {
@@ -161,6 +164,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     if timeout(http::DRAIN + Duration::from_secs(1), ends).await.is_err() {
         warn!("requests under way are broken off");
     }
+    watchdog.inspect(JoinHandle::abort);
     follower.abort();
     resolver.abort();
     Ok(())
@@ -180,6 +184,21 @@ async fn await_adoption(control: &Handle) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Tells the service manager's watchdog, which waits no longer than `limit`, that all goes on: as long as every worker takes
+/// its turns and the control task answers.
+async fn feed_watchdog(control: Handle, limit: Duration) {
+    let mut ticks = tokio::time::interval(limit / 4);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match control.ask(|control| control.is_turning()).await {
+            Ok(true) => notify(&[NotifyState::Watchdog]),
+            Ok(false) => {}
+            Err(_) => return,
+        }
     }
 }
 

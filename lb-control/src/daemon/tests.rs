@@ -315,3 +315,14 @@ fn draining_is_published_and_told_and_no_change_ends_it() {
     assert!(settings.draining && !settings.forwarding);
     assert_eq!(control.problems(), ["draining: 3 connections are left, new ones are not taken"]);
 }
+
+#[test]
+fn a_port_without_link_or_twin_is_a_problem_while_it_lasts() {
+    let (control, plane, _) = start(SERVICE);
+    assert_eq!(control.problems(), [""; 0]);
+    plane.is_unplugged.store(true, Relaxed);
+    assert_eq!(control.problems(), ["port wan: no link"]);
+    plane.is_unplugged.store(false, Relaxed);
+    plane.is_twin_gone.store(true, Relaxed);
+    assert_eq!(control.problems(), ["port wan: its twin is gone, restart lbd"]);
+}
