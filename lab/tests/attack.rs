@@ -35,6 +35,28 @@ fn descriptors(scene: &mut Scene) -> Result<usize> {
     Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
+/// Prints how many turns of the worker were long, and how often the host's scheduler took its CPU away meanwhile: on a
+/// shared machine only the comparison says anything, so nothing is asserted.
+fn report_turns(scene: &mut Scene, what: &str) -> Result<()> {
+    let metrics = scene.director.metrics()?;
+    let turns = |turn: &str, le: &str| metrics.sum("lb_worker_turn_seconds_bucket", &[turn, le]);
+    for turn in ["turn=\"busy\"", "turn=\"idle\""] {
+        let all = turns(turn, "le=\"+Inf\"");
+        let longer = ["0.00005", "0.0001", "0.0002", "0.0016"]
+            .map(|bound| format!("{} > {bound} s", all - turns(turn, &format!("le=\"{bound}\""))));
+        eprintln!("{what}: {turn}: {all} turns, {}", longer.join(", "));
+    }
+    let pid = scene.director.process().pid().context("it runs")?;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        if status.starts_with("Name:\tworker") {
+            let switches = status.lines().filter(|line| line.contains("ctxt_switches")).collect::<Vec<_>>();
+            eprintln!("{what}: worker: {}", switches.join(", "));
+        }
+    }
+    Ok(())
+}
+
 fn held(scene: &Scene) -> Result<KeptOpen> {
     let mut connection = KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80))?;
     connection.get("/")?;
@@ -77,7 +99,7 @@ fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Res
     const SERVICES: u16 = 10_000;
     let mut scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
     let mut after_warm_up = 0;
-    for round in 0..12_u8 {
+    for round in 0..24_u8 {
         // Other real servers each time: the ids of 65,536 last for six rounds, if they are not taken back.
         let mut commands = vec!["\"flush\"".to_owned()];
         for port in 1..=SERVICES {
@@ -93,10 +115,12 @@ fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Res
         until("the ids of removed servers", PATIENCE, || {
             (scene.director.metrics().ok()?.sum("lb_tables_removed_servers", &[]) == 0.0).then_some(())
         })?;
+        eprintln!("round {round}: {} KiB", memory(&mut scene)?);
         if round == 3 {
             after_warm_up = memory(&mut scene)?;
         }
     }
+    report_turns(&mut scene, "services")?;
     let after = memory(&mut scene)?;
     assert!(after < after_warm_up + SLACK_KIB, "from {after_warm_up} to {after} KiB");
     assert!(is_ready(&scene)?);
@@ -163,6 +187,7 @@ fn a_syn_flood_fills_the_table_and_no_more_and_connections_go_on() -> Result<()>
             before = memory(&mut scene)?;
         }
     }
+    report_turns(&mut scene, "SYN flood")?;
     let metrics = scene.director.metrics()?;
     let drops = metrics.sum("lb_drops_total", &["reason=\"flow_table_full\""]);
     assert!(drops > f64::from(ROOM), "{drops} refused");

@@ -72,8 +72,9 @@ pub async fn serve(listener: impl Listener, router: Router, mut stop: watch::Rec
     let mut is_failing = false;
     loop {
         let next = async {
+            let accepted = listener.accept().await;
             places.make_room().await;
-            listener.accept().await
+            accepted
         };
         let accepted = tokio::select! {
             accepted = next => accepted,
@@ -134,20 +135,23 @@ impl Places {
                 self.is_crowded &= self.taken.len() > CONNECTIONS / 2;
                 return;
             }
-            let is_silent = |place: &Place| !place.has_asked.load(Relaxed);
-            let victim = self.taken.iter().position(is_silent).unwrap_or(0);
-            let fair_until = self.taken[victim].since + FAIR_TIME;
-            tokio::select! {
-                _ = self.tasks.join_next() => {}
-                () = tokio::time::sleep_until(fair_until) => {
-                    self.taken[victim].task.abort();
-                    if !self.is_crowded {
-                        self.is_crowded = true;
-                        warn!("{CONNECTIONS} connections at a time are served: the oldest are cut off for new ones");
-                    }
-                    self.tasks.join_next().await;
+            let first_fair = self.taken[0].since + FAIR_TIME;
+            if Instant::now() < first_fair {
+                tokio::select! {
+                    _ = self.tasks.join_next() => {}
+                    () = tokio::time::sleep_until(first_fair) => {}
                 }
+                continue;
             }
+            let has_had_time = |place: &Place| place.since.elapsed() >= FAIR_TIME;
+            let is_silent = |place: &Place| has_had_time(place) && !place.has_asked.load(Relaxed);
+            let victim = self.taken.iter().position(is_silent).unwrap_or(0);
+            self.taken[victim].task.abort();
+            if !self.is_crowded {
+                self.is_crowded = true;
+                warn!("{CONNECTIONS} connections at a time are served: the oldest are cut off for new ones");
+            }
+            self.tasks.join_next().await;
         }
     }
 

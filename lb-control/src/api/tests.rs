@@ -317,13 +317,13 @@ async fn clients_that_are_slow_with_their_request_do_not_keep_others_from_being_
     for _ in 0..2 * http::CONNECTIONS {
         assert_eq!(bench.get("/healthz").await.0, 200);
     }
-    // One place was enough for all of them.
-    let mut first = slow.swap_remove(0);
-    let mut said = Vec::new();
-    let _reset = first.read_to_end(&mut said).await;
-    assert!(said.is_empty(), "{}", String::from_utf8_lossy(&said));
-    let still_served = slow.last_mut().expect("many").try_read(&mut [0; 1]);
-    assert_eq!(still_served.expect_err("nothing to read").kind(), std::io::ErrorKind::WouldBlock);
+    // A few places were enough for all of them.
+    let is_cut_off = |stream: &UnixStream| match stream.try_read(&mut [0; 1]) {
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        Ok(_) => true,
+    };
+    let cut_off = slow.iter().filter(|stream| is_cut_off(stream)).count();
+    assert!((1..http::CONNECTIONS / 2).contains(&cut_off), "{cut_off}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

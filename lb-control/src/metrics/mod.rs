@@ -118,10 +118,13 @@ impl Family {
         let mut buckets = Vec::new();
         for (bound, in_class) in classes {
             count += in_class;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(count);
-            buckets.push(bucket);
+            // The encoder makes the bucket without a bound of the count.
+            if bound.is_finite() {
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(bound);
+                bucket.set_cumulative_count(count);
+                buckets.push(bucket);
+            }
         }
         histogram.set_bucket(buckets);
         histogram.set_sample_count(count);
