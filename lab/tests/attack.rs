@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// More than `lbd` serves at a time on each of its sockets.
 const CLIENTS: usize = 200;
 /// What a process may grow by whose use of memory is flat: the allocator's slack. Each flood below brings many times that.
-const SLACK_KIB: u64 = 32 * 1024;
+const SLACK_KIB: u64 = 16 * 1024;
 
 /// Resident memory of `lbd`, KiB.
 fn memory(scene: &mut Scene) -> Result<u64> {
@@ -97,6 +97,8 @@ fn command(scene: &Scene, commands: &str) -> Result<()> {
 #[test]
 fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Result<()> {
     const SERVICES: u16 = 10_000;
+    // Some 12 MiB a round: each of the threads that may do a batch keeps a heap of that size, eight rounds are more than all of them.
+    const HEAPS_KIB: u64 = 64 * 1024;
     let mut scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
     let mut after_warm_up = 0;
     for round in 0..16_u8 {
@@ -121,7 +123,7 @@ fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Res
     }
     report_turns(&mut scene, "services")?;
     let after = memory(&mut scene)?;
-    assert!(after < after_warm_up + SLACK_KIB, "from {after_warm_up} to {after} KiB");
+    assert!(after < after_warm_up + HEAPS_KIB, "from {after_warm_up} to {after} KiB");
     assert!(is_ready(&scene)?);
     Ok(())
 }
