@@ -172,7 +172,7 @@ fn a_syn_flood_fills_the_table_and_no_more_and_connections_go_on() -> Result<()>
     let director = mac_of(&scene.lab.director().ip("link show wan")?)?;
     let mut before = 0;
     for number in 0..10 * ROOM {
-        let client = Ipv4Addr::from(0xc612_0000 | number / 5);
+        let client = Ipv4Addr::from(0xc612_0000 + number / 5);
         let frame = PacketBuilder::ethernet2(wire.mac(), director)
             .ipv4(client.octets(), VIP.octets(), 64)
             .tcp(1024 + (number % 5) as u16, 80, number, 1024)

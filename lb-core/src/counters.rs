@@ -137,7 +137,7 @@ impl TurnClock {
 
     #[inline]
     pub fn class(self, cycles: u64) -> usize {
-        let shortest = (u128::from(cycles) * u128::from(self.scale) >> 32) as u64;
+        let shortest = ((u128::from(cycles) * u128::from(self.scale)) >> 32) as u64;
         ((u64::BITS - shortest.leading_zeros()) as usize).min(TURN_CLASSES - 1)
     }
 }
