@@ -42,6 +42,7 @@ pub struct LbdPlan {
     pub mtu: u16,
     pub lan_mtu: u16,
     pub max_connections: u32,
+    pub drain_secs: u32,
     /// The `[[virtual_service]]` blocks and whatever else comes after the ports, as TOML.
     pub services: String,
 }
@@ -55,6 +56,7 @@ impl Default for LbdPlan {
             mtu: 1500,
             lan_mtu: 1500,
             max_connections: 65536,
+            drain_secs: 0,
             services: LbdPlan::usual_services(3, "rr"),
         }
     }
@@ -110,6 +112,7 @@ driver_args = [\"--no-pci\"]
 memory_mb = 256
 huge_pages = false
 max_connections = {max_connections}
+drain_secs = {drain_secs}
 
 [[port]]
 name = \"wan\"
@@ -130,6 +133,7 @@ http = \"{HTTP}\"
 {services}",
             workers = self.workers,
             max_connections = self.max_connections,
+            drain_secs = self.drain_secs,
             director = topology::DIRECTOR,
             vip = topology::VIP,
             director6 = topology::DIRECTOR_V6,
@@ -209,12 +213,20 @@ impl Director {
     /// # Errors
     /// When it cannot be started at all.
     pub fn spawn_on(lab: &Lab, toml: &str, name: &str) -> Result<Director> {
+        Director::spawn_under(lab, toml, name, &[])
+    }
+
+    /// As [`Director::spawn_on`], by a program that becomes `lbd`: `env`, `setpriv` and their arguments.
+    ///
+    /// # Errors
+    /// When it cannot be started at all.
+    pub fn spawn_under(lab: &Lab, toml: &str, name: &str, before: &[&str]) -> Result<Director> {
         let namespace = lab.director().clone();
         let config = lab.dir().join(format!("{name}.toml"));
         fs::write(&config, toml)?;
         let lbd = program("lbd")?;
-        let process =
-            Process::spawn(&namespace, lab.dir(), name, utf8(&lbd)?, &["--config", utf8(&config)?])?;
+        let words = [before, &[utf8(&lbd)?, "--config", utf8(&config)?]].concat();
+        let process = Process::spawn(&namespace, lab.dir(), name, words[0], &words[1..])?;
         Ok(Director { namespace, dir: lab.dir().to_owned(), process })
     }
 
@@ -324,7 +336,10 @@ fn utf8(path: &Path) -> Result<&str> {
 }
 
 /// Drops the kernel's copy of what `af_packet` receives, before the kernel can answer it.
-fn silence_kernel(director: &Namespace) -> Result<()> {
+///
+/// # Errors
+/// What nft says.
+pub fn silence_kernel(director: &Namespace) -> Result<()> {
     let chain = |link: &str| {
         format!("chain {link} {{ type filter hook ingress device {link} priority 0; policy drop; }}")
     };

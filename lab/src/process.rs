@@ -1,13 +1,16 @@
 //! A program that runs in a namespace until it is told to stop, with its output in a file.
 
 use std::fs::{self, File};
+use std::marker::PhantomData;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::namespace::Namespace;
@@ -86,9 +89,43 @@ impl Process {
         wait::until(&what, limit, || self.exited().transpose())?
     }
 
+    /// Stops one of its threads, by name, until the value is dropped; the others run on.
+    ///
+    /// # Errors
+    /// When there is no such thread, or it cannot be traced.
+    pub fn freeze(&self, thread: &str) -> Result<Frozen> {
+        let pid = self.pid().with_context(|| format!("{} is gone", self.name))?;
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = task?;
+            if fs::read_to_string(task.path().join("comm"))?.trim() != thread {
+                continue;
+            }
+            let id = Pid::from_raw(task.file_name().to_string_lossy().parse()?);
+            ptrace::seize(id, ptrace::Options::empty()).context("tracing it")?;
+            let frozen = Frozen { thread: id, _of_this_thread: PhantomData };
+            ptrace::interrupt(id).context("stopping it")?;
+            waitpid(id, Some(WaitPidFlag::__WALL))?;
+            return Ok(frozen);
+        }
+        bail!("{} has no thread {thread}", self.name)
+    }
+
     /// Lets it run on after this program ends.
     pub(crate) fn leave_running(mut self) {
         self.child = None;
+    }
+}
+
+/// A thread that stands still; dropping it lets it go on. Whoever stopped it must let it go.
+#[derive(Debug)]
+pub struct Frozen {
+    thread: Pid,
+    _of_this_thread: PhantomData<*const ()>,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _gone = ptrace::detach(self.thread, None);
     }
 }
 

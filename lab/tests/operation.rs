@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use lab::client::KeptOpen;
 use lab::server::{self, HTTP_PORT};
 use lab::topology::{self, VIP};
-use lab::{LbdPlan, Plan, Scene, until};
+use lab::{Director, LbdPlan, Plan, Scene, until};
+use nix::sys::signal::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -176,5 +177,72 @@ fn statistics_count_what_went_through() -> Result<()> {
         let row = listing.lines().find(|line| line.contains(server)).context("no row of the server")?;
         assert_eq!(row.split_whitespace().nth(2), Some("3"), "{listing}");
     }
+    Ok(())
+}
+
+#[test]
+fn what_was_made_by_command_is_there_after_a_kill_and_after_a_stop() -> Result<()> {
+    let mut scene = Scene::up(&Plan::default(), &plan_over(&[0, 1]))?;
+    scene.director.ipvsadm("-A -t 192.0.2.10:8081 -s wlc")?;
+    scene.director.ipvsadm("-a -t 192.0.2.10:8081 -r 10.0.0.12:8080 -m -w 7")?;
+    scene.director.ipvsadm("-e -t 192.0.2.10:80 -r 10.0.0.11:8080 -m -w 0")?;
+    scene.director.ipvsadm("--set 0 0 77")?;
+    let state = |scene: &Scene| {
+        Ok::<_, anyhow::Error>([scene.director.ipvsadm("-S -n")?, scene.director.ipvsadm("-L --timeout")?])
+    };
+    let before = state(&scene)?;
+    scene.director.process().signal(Signal::SIGKILL)?;
+    scene.director.process().wait(PATIENCE)?;
+    scene.director = Director::start(&scene.lab, &plan_over(&[0, 1]))?;
+    assert_eq!(state(&scene)?, before);
+
+    // The file names a third server meanwhile.
+    scene.director.process().signal(Signal::SIGTERM)?;
+    scene.director.process().wait(PATIENCE)?;
+    scene.director = Director::start(&scene.lab, &plan_over(&[0, 1, 2]))?;
+    let third = "-a -t 192.0.2.10:80 -r 10.0.0.13:8080 -m -w 1\n";
+    let after = state(&scene)?;
+    assert!(after[0].contains(third), "{after:?}");
+    assert_eq!([after[0].replace(third, ""), after[1].clone()], before);
+    assert_eq!(scene.who_serves(VIP, 4)?, ["s2", "s2", "s3", "s3"]);
+    let url = lab::client::url(VIP.into(), 8081, "/");
+    assert_eq!(lab::client::curl(scene.lab.client(), &url)?, "s2\n");
+    Ok(())
+}
+
+#[test]
+fn a_draining_director_serves_its_connections_and_no_others_until_a_second_signal() -> Result<()> {
+    let mut scene = Scene::up(&Plan::default(), &LbdPlan { drain_secs: 600, ..plan_over(&[0, 1]) })?;
+    let mut held = connection_to(&scene, "s1")?;
+    scene.director.process().signal(Signal::SIGTERM)?;
+    let said = until("not ready", PATIENCE, || match scene.director.get("/readyz") {
+        Ok((503, said)) => Some(said),
+        _ => None,
+    })?;
+    assert!(said.starts_with("draining: ") && said.contains("connections are left"), "{said}");
+    assert!(KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80)).is_err());
+    assert!(scene.director.metrics()?.sum("lb_drops_total", &["reason=\"draining\""]) > 0.0);
+    // What the operator does meanwhile is done.
+    scene.director.ipvsadm("-A -t 192.0.2.10:8081 -s rr")?;
+    scene.director.reload(&LbdPlan { drain_secs: 600, ..plan_over(&[0, 1, 2]) })?;
+    until("the third server", PATIENCE, || {
+        scene.director.ipvsadm("-L -n").ok().filter(|listing| listing.contains("10.0.0.13:8080"))
+    })?;
+    assert_eq!(held.get("/")?, b"s1\n");
+    let (status, log) = scene.director.stop()?;
+    assert!(status.success(), "{status}: {log}");
+    assert!(log.lines().any(|line| line.contains("drained") && line.contains("SIGTERM")), "{log}");
+    Ok(())
+}
+
+#[test]
+fn draining_ends_with_the_last_connection() -> Result<()> {
+    let services = LbdPlan::usual_services(1, "rr") + "[timeouts]\nudp = 1\n";
+    let scene = Scene::up(&Plan::default(), &LbdPlan { drain_secs: 600, services, ..LbdPlan::default() })?;
+    scene.who_echoes(VIP, 3)?;
+    let (status, log) = scene.director.stop()?;
+    assert!(status.success(), "{status}: {log}");
+    let drained = log.lines().find(|line| line.contains("drained")).context(log.clone())?;
+    assert!(drained.contains("no connection is left") && drained.contains("connections=0"), "{drained}");
     Ok(())
 }

@@ -161,6 +161,19 @@ impl Model {
         }
     }
 
+    /// What would have to be said to an empty model to make this one. Removed real servers are not in it.
+    pub fn commands(&self) -> impl Iterator<Item = Command> {
+        let of_service = |service: &Arc<Service>| {
+            let spec = service_spec(service);
+            let address = spec.service;
+            // The one that is added last stands first.
+            let servers: Vec<_> = service.servers.iter().rev().map(server_spec).collect();
+            let add = move |server| Command::AddServer { service: address, server };
+            std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
+        };
+        std::iter::once(Command::SetTimeouts(self.timeouts)).chain(self.services().flat_map(of_service))
+    }
+
     /// Real servers, those that were removed and have connections left included.
     pub fn server_ids_in_use(&self) -> usize {
         self.server_ids.next as usize - self.server_ids.free.len()

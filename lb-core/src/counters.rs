@@ -98,6 +98,11 @@ pub struct TurnCounters {
     /// Time-stamp-counter cycles of turns that had work, and of those that had none.
     pub busy_cycles: Counter,
     pub idle_cycles: Counter,
+    /// Cycles asleep; in `idle_cycles` too.
+    pub nap_cycles: Counter,
+    /// Turns by the time that they took: those that had work, and those that had none.
+    pub busy_turns: [Counter; TURN_CLASSES],
+    pub idle_turns: [Counter; TURN_CLASSES],
     /// Bursts by size: 1, 2–3, 4–7, 8–15, 16–31, 32.
     pub bursts: [Counter; 6],
     /// Packets passed to another worker (the owner of their flow, or of the port's queue or twin), and received from one.
@@ -114,7 +119,42 @@ pub struct TurnCounters {
     pub waiting: Counter,
 }
 
+/// Classes of turns by their time; the last one has no upper bound.
+const TURN_CLASSES: usize = TurnCounters::TURN_BOUNDS.len() + 1;
+
+/// From the cycles of a turn to its class.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnClock {
+    /// 2⁻³² of the shortest class a cycle.
+    scale: u64,
+}
+
+impl TurnClock {
+    pub fn new(cycles_per_second: u64) -> TurnClock {
+        let classes_per_second = 1_000_000_000 / TurnCounters::TURN_BOUNDS[0];
+        TurnClock { scale: (classes_per_second << 32) / cycles_per_second.max(1) }
+    }
+
+    #[inline]
+    pub fn class(self, cycles: u64) -> usize {
+        let shortest = ((u128::from(cycles) * u128::from(self.scale)) >> 32) as u64;
+        ((u64::BITS - shortest.leading_zeros()) as usize).min(TURN_CLASSES - 1)
+    }
+}
+
 impl TurnCounters {
+    /// Upper bounds of the classes of turns, nanoseconds. A packet that comes during a turn waits for its end: 100 µs is
+    /// what may be expected.
+    pub const TURN_BOUNDS: [u64; 10] =
+        [3_125, 6_250, 12_500, 25_000, 50_000, 100_000, 200_000, 400_000, 800_000, 1_600_000];
+
+    /// Turns that took 100 µs or more.
+    pub fn long_turns(&self) -> u64 {
+        let is_long = |class: usize| class > 0 && Self::TURN_BOUNDS[class - 1] >= 100_000;
+        let count = |class: usize| self.busy_turns[class].get() + self.idle_turns[class].get();
+        (0..TURN_CLASSES).filter(|&class| is_long(class)).map(count).sum()
+    }
+
     /// Upper bounds of the classes of `bursts`, inclusive.
     pub const BURST_CLASSES: [u64; 6] = [1, 3, 7, 15, 31, 32];
 
@@ -159,5 +199,34 @@ impl WorkerCounters {
     #[inline]
     pub fn dropped(&self, reason: DropReason, hook: Hook) -> &Counter {
         &self.drops[reason as usize][hook as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_in_the_class_whose_bounds_are_around_its_time() {
+        for hz in [1_000_000_000, 2_594_961_000, 5_000_000_001_u64] {
+            let clock = TurnClock::new(hz);
+            let cycles = |nanoseconds: u64| (u128::from(nanoseconds) * u128::from(hz) / 1_000_000_000) as u64;
+            for (class, &bound) in TurnCounters::TURN_BOUNDS.iter().enumerate() {
+                assert_eq!(clock.class(cycles(bound - 10)), class, "{hz}: {bound}");
+                assert_eq!(clock.class(cycles(bound + 10)), class + 1, "{hz}: {bound}");
+            }
+            assert_eq!((clock.class(0), clock.class(u64::MAX)), (0, TURN_CLASSES - 1));
+        }
+    }
+
+    #[test]
+    fn long_turns_are_those_from_100_microseconds_on() {
+        let turns = TurnCounters::default();
+        let clock = TurnClock::new(1_000_000_000);
+        for nanoseconds in [50_000, 99_000, 101_000, 300_000, 3_000_000] {
+            turns.busy_turns[clock.class(nanoseconds)].add(1);
+        }
+        turns.idle_turns[clock.class(150_000)].add(1);
+        assert_eq!(turns.long_turns(), 4);
     }
 }

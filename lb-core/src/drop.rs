@@ -80,6 +80,8 @@ reasons! {
     NeighbourQueueFull = "neighbour_queue_full",
     /// The virtual service has no real server that takes a new connection: the client was told.
     NoServer = "no_server",
+    /// The director is about to stop and takes no new connection: another one may take the client's next try.
+    Draining = "draining",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
     /// The flow table has no room for a new connection.

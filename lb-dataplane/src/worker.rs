@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use lb_core::counters::WorkerCounters;
+use lb_core::counters::{TurnClock, WorkerCounters};
 use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, WorkerId};
@@ -152,6 +152,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     /// Turns until `stop`; then sends what it holds. `idle` is not [`Idle::Auto`].
     pub(crate) fn run(mut self, clock: Clock, idle: Idle, stop: &AtomicBool) {
         let a_millisecond = clock.hz() / 1000;
+        let turn_clock = TurnClock::new(clock.hz());
         let mut before = cycles();
         let mut idle_since = before;
         let mut empty_turns = 0u32;
@@ -164,11 +165,13 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             before = now;
             if had_work {
                 turns.busy_cycles.add(spent);
+                turns.busy_turns[turn_clock.class(spent)].add(1);
                 idle_since = now;
                 empty_turns = 0;
                 continue;
             }
             turns.idle_cycles.add(spent);
+            turns.idle_turns[turn_clock.class(spent)].add(1);
             empty_turns = empty_turns.saturating_add(1);
             if idle == Idle::Poll || empty_turns < EMPTY_TURNS {
                 continue;
@@ -177,7 +180,9 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
                 std::thread::sleep(NAP);
                 // What comes during the nap must not make the nap count as work.
                 before = cycles();
-                turns.idle_cycles.add(before.wrapping_sub(now));
+                let asleep = before.wrapping_sub(now);
+                turns.idle_cycles.add(asleep);
+                turns.nap_cycles.add(asleep);
             } else {
                 for _ in 0..8 {
                     std::hint::spin_loop();

@@ -3,9 +3,11 @@
 //! A connection carries one request. Its head is read and checked here, because the HTTP library answers a bad one
 //! with a bare status; then the library gets the bytes as if they had just come.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,15 +19,18 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, warn};
 
 use super::types::{ErrorBody, ErrorKind};
 
 /// Connections at a time; more wait to be accepted.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
+/// For so long at least is a connection served when others wait.
+const FAIR_TIME: Duration = Duration::from_millis(500);
 /// Longest request line with headers, bytes.
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -63,28 +68,22 @@ impl Listener for TcpListener {
 
 /// Serves `router` until `stop` is true, then lets what is under way finish.
 pub async fn serve(listener: impl Listener, router: Router, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut places = Places::default();
     let mut is_failing = false;
     loop {
         let next = async {
-            // It is never closed.
-            let place = places.clone().acquire_owned().await.ok();
-            (place, listener.accept().await)
+            let accepted = listener.accept().await;
+            places.make_room().await;
+            accepted
         };
-        let (place, accepted) = tokio::select! {
-            next = next => next,
+        let accepted = tokio::select! {
+            accepted = next => accepted,
             _ = stop.wait_for(|&stop| stop) => break,
         };
         match accepted {
             Ok(stream) => {
                 is_failing = false;
-                let router = router.clone();
-                tokio::spawn(async move {
-                    let _place = place;
-                    if let Err(error) = serve_one(stream, router).await {
-                        debug!(%error, "connection ended early");
-                    }
-                });
+                places.take(stream, router.clone());
             }
             Err(error) => {
                 if !is_failing {
@@ -95,12 +94,77 @@ pub async fn serve(listener: impl Listener, router: Router, mut stop: watch::Rec
             }
         }
     }
-    let _ = timeout(DRAIN, places.acquire_many(CONNECTIONS as u32)).await;
+    let _ = timeout(DRAIN, places.empty()).await;
+}
+
+/// The connections that are being served.
+#[derive(Default)]
+struct Places {
+    tasks: JoinSet<()>,
+    /// Oldest first.
+    taken: VecDeque<Place>,
+    is_crowded: bool,
+}
+
+struct Place {
+    task: AbortHandle,
+    since: Instant,
+    /// Its request has come.
+    has_asked: Arc<AtomicBool>,
+}
+
+impl Places {
+    fn take<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&mut self, stream: S, router: Router) {
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let asked = has_asked.clone();
+        let task = self.tasks.spawn(async move {
+            if let Err(error) = serve_one(stream, router, &asked).await {
+                debug!(%error, "connection ended early");
+            }
+        });
+        self.taken.push_back(Place { task, since: Instant::now(), has_asked });
+    }
+
+    /// Waits for a place. When none becomes free in time the oldest connection that has not asked for anything yet is cut
+    /// off, or the oldest of all: whoever asks and reads at once is served, however many others do not.
+    async fn make_room(&mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.taken.retain(|place| !place.task.is_finished());
+            if self.taken.len() < CONNECTIONS {
+                self.is_crowded &= self.taken.len() > CONNECTIONS / 2;
+                return;
+            }
+            let first_fair = self.taken[0].since + FAIR_TIME;
+            if Instant::now() < first_fair {
+                tokio::select! {
+                    _ = self.tasks.join_next() => {}
+                    () = tokio::time::sleep_until(first_fair) => {}
+                }
+                continue;
+            }
+            let has_had_time = |place: &Place| place.since.elapsed() >= FAIR_TIME;
+            let is_silent = |place: &Place| has_had_time(place) && !place.has_asked.load(Relaxed);
+            let victim = self.taken.iter().position(is_silent).unwrap_or(0);
+            self.taken[victim].task.abort();
+            if !self.is_crowded {
+                self.is_crowded = true;
+                warn!("{CONNECTIONS} connections at a time are served: the oldest are cut off for new ones");
+            }
+            self.tasks.join_next().await;
+        }
+    }
+
+    /// Waits until all are served.
+    async fn empty(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
 }
 
 async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     router: Router,
+    has_asked: &AtomicBool,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
@@ -115,6 +179,7 @@ async fn serve_one<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
             return Ok(refuse(&mut stream, &why).await?);
         }
     };
+    has_asked.store(true, Relaxed);
     let stream = Replay { head, stream };
     let service = TowerToHyperService::new(router);
     http1::Builder::new()

@@ -35,6 +35,8 @@ pub const MAX_COMMANDS: usize = 100_000;
 const MAX_DISCARDED: usize = 64 << 20;
 /// A body must have come by then.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// A control task that takes longer to say whether all is well is not well.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lists of connections at a time: each keeps a thread busy.
 const LISTINGS: usize = 4;
 /// Bytes of a list that are sent at once, and how many such pieces wait for a slow reader.
@@ -291,7 +293,12 @@ pub(super) async fn healthz() -> &'static str {
     (status = 503, description = "why not, one line each", content_type = "text/plain", body = String),
 ))]
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
-    match api.control.ask(|control| control.problems()).await {
+    let asked = tokio::time::timeout(READY_TIMEOUT, api.control.ask(|control| control.problems()));
+    let answer = asked.await.unwrap_or_else(|_| {
+        let message = format!("the control task has not answered for {} s", READY_TIMEOUT.as_secs());
+        Err(ErrorBody::new(ErrorKind::Unavailable, message))
+    });
+    match answer {
         Ok(problems) if problems.is_empty() => "ready\n".into_response(),
         Ok(problems) => (StatusCode::SERVICE_UNAVAILABLE, problems.join("\n") + "\n").into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message + "\n").into_response(),

@@ -290,6 +290,83 @@ async fn clients_that_say_half_do_not_hold_up_the_end() {
     ended.expect("it ends in time").expect("and does not panic");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_clients_do_not_keep_others_from_being_served() {
+    let bench = Bench::start();
+    let mut silent = Vec::new();
+    for _ in 0..3 * http::CONNECTIONS {
+        silent.push(UnixStream::connect(&bench.path).await.expect("a daemon"));
+    }
+    assert_eq!(bench.get("/healthz").await.0, 200);
+    let mut first = silent.swap_remove(0);
+    let mut said = Vec::new();
+    let _reset = first.read_to_end(&mut said).await;
+    assert!(!said.starts_with(b"HTTP/1.1 200"), "it asked for nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_are_slow_with_their_request_do_not_keep_others_from_being_served() {
+    let bench = Bench::start();
+    let mut slow = Vec::new();
+    for _ in 0..http::CONNECTIONS {
+        let mut stream = UnixStream::connect(&bench.path).await.expect("a daemon");
+        let half = b"POST /v1/commands HTTP/1.1\r\nhost: lb\r\ncontent-length: 100\r\n\r\n{";
+        stream.write_all(half).await.expect("sent");
+        slow.push(stream);
+    }
+    for _ in 0..2 * http::CONNECTIONS {
+        assert_eq!(bench.get("/healthz").await.0, 200);
+    }
+    // A few places were enough for all of them.
+    let is_cut_off = |stream: &UnixStream| match stream.try_read(&mut [0; 1]) {
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        Ok(_) => true,
+    };
+    let cut_off = slow.iter().filter(|stream| is_cut_off(stream)).count();
+    assert!((1..http::CONNECTIONS / 2).contains(&cut_off), "{cut_off}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_nobody_reads_is_not_made_further_than_what_may_wait() {
+    let bench = Bench::start();
+    bench.plane.flows.store(200_000_000, Relaxed);
+    let mut stream = UnixStream::connect(&bench.path).await.expect("a daemon");
+    stream.write_all(b"GET /v1/connections HTTP/1.1\r\nhost: lb\r\n\r\n").await.expect("sent");
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let now = bench.plane.listed.load(Relaxed);
+        if now > 0 && now == seen {
+            break;
+        }
+        seen = now;
+    }
+    // Four pieces of 32 KiB, one in the making, and what the socket and the HTTP library hold: 100 bytes and more a line.
+    assert!(seen < 20_000, "{seen} lines were made");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_is_answered_although_the_control_task_is_not() {
+    let (control, plane, _) = fake::start(SERVICE);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let control = control.spawn();
+    let blocked = control.clone();
+    let is_held = tokio::spawn(async move { blocked.ask(move |_| held.recv()).await });
+    let path = std::env::temp_dir().join(format!("lb-api-{}-held.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("free");
+    let (_stop, stopped) = watch::channel(false);
+    tokio::spawn(http::serve(listener, server::unix_router(control, plane), stopped));
+    let mut stream = UnixStream::connect(&path).await.expect("a daemon");
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: lb\r\n\r\n").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.ends_with("the control task has not answered for 1 s\n"), "{answer}");
+    release.send(()).expect("it waits");
+    is_held.await.expect("it ends").expect("an answer").expect("released");
+    std::fs::remove_file(&path).expect("there");
+}
+
 #[test]
 fn the_tcp_address_has_no_commands() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -538,6 +538,8 @@ pub struct WorkerView {
     pub busy_cycles: u64,
     pub idle_cycles: u64,
     pub turns: u64,
+    /// Turns of 100 µs and more: a packet that came meanwhile waited for so long.
+    pub long_turns: u64,
     /// Of the tables that it uses.
     pub generation: u32,
     pub flows: u64,

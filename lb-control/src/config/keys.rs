@@ -80,6 +80,13 @@ pub const DATAPLANE: Section = Section {
             "true, false",
             "route packets that no virtual service takes, as `net.ipv4.ip_forward` does",
         ),
+        key(
+            "drain_secs",
+            "integer",
+            "0",
+            "0..=86400",
+            "seconds that connections have to end in after SIGTERM, while virtual services take no new ones; 0: stop at once",
+        ),
     ],
 };
 

@@ -11,6 +11,7 @@ mod service;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// In the file's order, each key once.
     pub services: Vec<VirtualService>,
+    /// All that was read, comments too: for the next run, which compares.
+    pub text: Arc<str>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +49,8 @@ pub struct Dataplane {
     pub max_servers: u32,
     pub idle: Idle,
     pub forwarding: bool,
+    /// Seconds that connections have to end in after SIGTERM.
+    pub drain_secs: u32,
 }
 
 /// What a worker does when there is no packet.
@@ -169,6 +174,7 @@ impl Config {
             api: api(&mut errors, document),
             timeouts: timeouts(&mut errors, document),
             services: service::services(&mut errors, document),
+            text: text.into(),
         };
         let errors = errors.into_sorted();
         if errors.is_empty() { Ok(config) } else { Err(errors) }
@@ -181,6 +187,7 @@ impl Config {
             tcp_fin: Timeout::from_secs(self.timeouts.tcp_fin),
             udp: Timeout::from_secs(self.timeouts.udp),
             forwarding: self.dataplane.forwarding,
+            draining: false,
         }
     }
 }
@@ -231,6 +238,7 @@ fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
         max_servers: 65_536,
         idle: Idle::Auto,
         forwarding: true,
+        drain_secs: 0,
     };
     let Some(table) = section(errors, document, &keys::DATAPLANE) else {
         if !document.contains_key("dataplane") {
@@ -279,6 +287,9 @@ fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
     }
     if let Some(fact) = table.boolean(errors, "forwarding") {
         dataplane.forwarding = fact;
+    }
+    if let Some(number) = table.integer(errors, "drain_secs", 0..=86_400) {
+        dataplane.drain_secs = number;
     }
     dataplane
 }

@@ -38,6 +38,7 @@ fn the_documented_example_is_read_as_written() {
         max_servers = 100
         idle = "sleep"
         forwarding = false
+        drain_secs = 60
 
         [[port]]
         name = "wan"
@@ -78,6 +79,7 @@ fn the_documented_example_is_read_as_written() {
             max_servers: 100,
             idle: Idle::Sleep,
             forwarding: false,
+            drain_secs: 60,
         }
     );
     let port = &config.ports[0];
@@ -102,7 +104,10 @@ fn what_is_absent_has_its_documented_default() {
     let config = Config::parse(GOOD).expect("valid");
     let d = &config.dataplane;
     assert_eq!((d.memory_mb, d.huge_pages, d.max_connections, d.idle), (512, true, 1_000_000, Idle::Auto));
-    assert_eq!((d.max_ipv6_connections, d.max_servers, d.forwarding), (1_000_000, 65_536, true));
+    assert_eq!(
+        (d.max_ipv6_connections, d.max_servers, d.forwarding, d.drain_secs),
+        (1_000_000, 65_536, true, 0)
+    );
     assert_eq!(config.api, Api { socket: "/run/lb/api.sock".into(), http: None });
     assert_eq!(config.timeouts, Timeouts { tcp: 900, tcp_fin: 120, udp: 300 });
     assert_eq!((config.ports[0].mtu, config.ports[0].outside), (1500, false));

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +23,9 @@ pub(crate) struct FakePlane {
     pub(crate) published: Mutex<Vec<Arc<Tables>>>,
     /// Workers do not adopt what is published.
     pub(crate) is_deaf: AtomicBool,
+    /// The port has no link; its twin was deleted.
+    pub(crate) is_unplugged: AtomicBool,
+    pub(crate) is_twin_gone: AtomicBool,
     /// Connections that are listed.
     pub(crate) flows: AtomicU32,
     /// How many of them were asked for.
@@ -36,6 +40,8 @@ impl FakePlane {
             workers,
             published: Mutex::default(),
             is_deaf: AtomicBool::new(false),
+            is_unplugged: AtomicBool::new(false),
+            is_twin_gone: AtomicBool::new(false),
             flows: AtomicU32::new(0),
             listed: AtomicU32::new(0),
         })
@@ -70,7 +76,8 @@ impl Plane for FakePlane {
         let mac = [2, 0, 0, 0, 0, 0xab];
         vec![PortState {
             mac,
-            link_up: true,
+            link_up: !self.is_unplugged.load(Relaxed),
+            twin_is_gone: self.is_twin_gone.load(Relaxed),
             rx_missed: 3,
             tx_errors: 5,
             twin_refused: 6,
@@ -156,12 +163,23 @@ pub(crate) fn config(more: &str) -> Config {
     Config::parse(&format!("{HEAD}{more}")).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
-/// A daemon with that config over a fake plane.
+/// A daemon with that config over a fake plane; nothing outlives it.
 pub(crate) fn start(more: &str) -> (Control, Arc<FakePlane>, FakeHost) {
+    start_from(more, None)
+}
+
+/// As [`start`], with a model's file.
+pub(crate) fn start_from(more: &str, model_file: Option<&Path>) -> (Control, Arc<FakePlane>, FakeHost) {
     let (plane, host) = (FakePlane::new(2), FakeHost::default());
     let network = Network::default();
-    let control =
-        Control::start(config(more), "lb.toml".into(), plane.clone(), Box::new(host.clone()), &network)
-            .unwrap_or_else(|error| panic!("{error}"));
+    let control = Control::start(
+        config(more),
+        "lb.toml".into(),
+        model_file,
+        plane.clone(),
+        Box::new(host.clone()),
+        &network,
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
     (control, plane, host)
 }

@@ -10,6 +10,7 @@
 
 mod cpus;
 mod host;
+mod keep;
 mod run;
 mod socket;
 mod views;
@@ -17,7 +18,7 @@ mod watch;
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,9 @@ use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
 use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
+pub(crate) use keep::KeepCounters;
+pub use keep::model_file;
+use keep::{Keeper, Kept};
 pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};
 pub(crate) use views::VERSION;
@@ -74,6 +78,8 @@ pub struct Control {
     plane: Arc<dyn Plane>,
     host: Box<dyn Host>,
     watch: Watch,
+    /// `None`: nothing is to outlive the process.
+    keeper: Option<Keeper>,
     /// Removed real servers that had no connection at the last look.
     idle: HashSet<ServerId>,
     twin_problem: Option<String>,
@@ -91,25 +97,47 @@ fn limits(config: &Config) -> Limits {
 /// # Errors
 /// The first that cannot, in one line.
 pub fn check(config: &Config) -> Result<(), ErrorBody> {
+    first_model(config, None).map(drop)
+}
+
+/// The model to begin with: that of the run before, with what the config file says otherwise than then; or the config
+/// file's alone.
+fn first_model(config: &Config, kept: Option<Kept>) -> Result<Model, ErrorBody> {
+    if let Some(Kept { config: of_then, mut model }) = kept {
+        let difference = Reload::between(&of_then, config, &model);
+        match model.apply_all(&difference.commands) {
+            Ok(_) => {
+                log_commands("config file changed since the run before", &difference.commands);
+                return Ok(model);
+            }
+            Err((_, error)) => {
+                warn!(%error, "the config file's changes do not fit the model of the run before: the config file alone counts");
+            }
+        }
+    }
     let mut model = Model::new(limits(config));
-    let reload = Reload::first(config, &model);
-    model.apply_all(&reload.commands).map(drop).map_err(|(_, error)| error)
+    let first = Reload::first(config, &model);
+    model.apply_all(&first.commands).map_err(|(_, error)| error)?;
+    Ok(model)
 }
 
 impl Control {
-    /// Makes the config's services and publishes the first tables.
+    /// Makes the services of the run before and of the config, and publishes the first tables. `model_file` is where
+    /// the run before left its model and this one leaves its own.
     ///
     /// # Errors
     /// As [`check`].
     pub fn start(
         config: Config,
         config_path: PathBuf,
+        model_file: Option<&Path>,
         plane: Arc<dyn Plane>,
         host: Box<dyn Host>,
         network: &Network,
     ) -> Result<Control, ErrorBody> {
+        let kept = model_file.and_then(|path| keep::recall(path, limits(&config)));
         let mut control = Control {
-            model: Model::new(limits(&config)),
+            model: first_model(&config, kept)?,
             statistics: Statistics::default(),
             compiler: Compiler::default(),
             settings: config.settings(),
@@ -117,6 +145,7 @@ impl Control {
             config_path,
             plane,
             host,
+            keeper: model_file.and_then(Keeper::start),
             idle: HashSet::new(),
             twin_problem: None,
             ready_since: Instant::now(),
@@ -124,9 +153,8 @@ impl Control {
         };
         // No publication yet: the tables with the services follow at once.
         let _ = control.compiler.with_network(network);
-        let first = Reload::first(&control.config, &control.model);
-        let change = control.model.apply_all(&first.commands).map_err(|(_, error)| error)?;
-        control.settle(&Change { publish: true, ..change });
+        control.settle(&Change { publish: true, ..Change::default() });
+        control.keep();
         Ok(control)
     }
 
@@ -178,6 +206,9 @@ impl Control {
             },
         }
         self.settle(&change);
+        if change.publish {
+            self.keep();
+        }
         reply
     }
 
@@ -194,6 +225,7 @@ impl Control {
         }
         self.settle(&change);
         self.config = self.config.followed_by(new);
+        self.keep();
         for (index, port) in self.config.ports.iter().enumerate() {
             if reload.addresses.iter().any(|change| change.port == port.name) {
                 self.host.set_addresses(PortId(index as u16), &port.addresses);
@@ -201,6 +233,23 @@ impl Control {
         }
         log_reload(&reload);
         Ok(reload)
+    }
+
+    /// Has the virtual services take no new connections from here on; those that there are go on. Returns how long they may.
+    pub fn drain(&mut self) -> Duration {
+        self.settings.draining = true;
+        self.settle(&Change { publish: true, ..Change::default() });
+        Duration::from_secs(self.config.dataplane.drain_secs.into())
+    }
+
+    /// Connections that the workers know, those included that are over and wait for their timer.
+    pub fn connections(&self) -> u64 {
+        self.plane.counters().iter().map(|worker| worker.flows.entries.get()).sum()
+    }
+
+    /// Whether every worker takes its turns.
+    pub fn is_turning(&self) -> bool {
+        (0..self.plane.counters().len()).all(|worker| !self.watch.is_stalled(worker))
     }
 
     /// Publishes tables with what Linux says now.
@@ -223,6 +272,12 @@ impl Control {
     /// Why the daemon does not do what it should: one line each; empty when it is ready.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.watch.problems(&self.config.dataplane.workers);
+        if self.settings.draining {
+            problems.push(format!(
+                "draining: {} connections are left, new ones are not taken",
+                self.connections()
+            ));
+        }
         let published = self.compiler.current().generation;
         for (index, worker) in self.plane.counters().iter().enumerate() {
             let used = worker.turns.generation.get();
@@ -231,8 +286,16 @@ impl Control {
                 problems.push(format!("worker {index} uses tables {used}, published are {published}"));
             }
         }
-        let gone = self.config.ports.iter().zip(self.plane.ports()).filter(|(_, state)| state.twin_is_gone);
+        let ports: Vec<_> = self.config.ports.iter().zip(self.plane.ports()).collect();
+        let gone = ports.iter().filter(|(_, state)| state.twin_is_gone);
         problems.extend(gone.map(|(port, _)| format!("port {}: its twin is gone, restart lbd", port.name)));
+        // Where there are several ways to clients, or to real servers, one is enough.
+        for is_outside in [true, false] {
+            let mut side = ports.iter().filter(|(port, _)| port.outside == is_outside).peekable();
+            if side.peek().is_some() && side.clone().all(|(_, state)| !state.link_up) {
+                problems.extend(side.map(|(port, _)| format!("port {}: no link", port.name)));
+            }
+        }
         problems.extend(self.host.problems());
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
@@ -265,6 +328,17 @@ impl Control {
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Has the model saved for the next run.
+    fn keep(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(self.config.text.clone(), self.model.clone());
+        }
+    }
+
+    pub(crate) fn keep_counters(&self) -> Option<&KeepCounters> {
+        self.keeper.as_ref().map(Keeper::counters)
     }
 
     /// Has the statistics, the workers and the twins follow a change of the model.
@@ -313,6 +387,7 @@ impl Config {
     fn followed_by(&self, new: Config) -> Config {
         let mut dataplane = self.dataplane.clone();
         dataplane.forwarding = new.dataplane.forwarding;
+        dataplane.drain_secs = new.dataplane.drain_secs;
         let mut ports = self.ports.clone();
         for port in &mut ports {
             if let Some(named) = new.ports.iter().find(|named| named.name == port.name) {
@@ -327,12 +402,7 @@ fn log_reload(reload: &Reload) {
     for key in &reload.restart {
         warn!("reload: needs a restart: {key}");
     }
-    for command in reload.commands.iter().take(CHANGES_LOGGED) {
-        info!("reload: {}", Said(command));
-    }
-    if let Some(more @ 1..) = reload.commands.len().checked_sub(CHANGES_LOGGED) {
-        info!("reload: and {more} changes more");
-    }
+    log_commands("reload", &reload.commands);
     for AddressChange { port, address, is_added } in &reload.addresses {
         // The host says when it has done so.
         let what = if *is_added { "is to be added" } else { "is to go" };
@@ -343,6 +413,15 @@ fn log_reload(reload: &Reload) {
     }
     let changes = reload.commands.len() + reload.addresses.len() + usize::from(reload.forwarding.is_some());
     info!(changes, "reloaded");
+}
+
+fn log_commands(why: &str, commands: &[Command]) {
+    for command in commands.iter().take(CHANGES_LOGGED) {
+        info!("{why}: {}", Said(command));
+    }
+    if let Some(more @ 1..) = commands.len().checked_sub(CHANGES_LOGGED) {
+        info!("{why}: and {more} changes more");
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Control) + Send>;

@@ -2,14 +2,15 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use super::host::{self, TwinHost};
@@ -22,12 +23,19 @@ use crate::twin::Twin;
 /// All workers must use the first tables by then, or the log says so.
 const ADOPTION: Duration = Duration::from_secs(1);
 
+/// How often the connections are counted that are left while draining.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+/// Within this time after the last sign of life the service manager may expect the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// What the daemon is run with.
 pub struct Setup {
     pub config: Config,
     pub config_path: PathBuf,
     pub unix: UnixListener,
     pub http: Option<TcpListener>,
+    /// Where the model outlives the process.
+    pub model_file: Option<PathBuf>,
     /// When the process began.
     pub began: Instant,
 }
@@ -94,15 +102,17 @@ impl Life {
 }
 
 async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Result<(), StartProblem> {
-    let Setup { config, config_path, unix, http, began } = setup;
+    let Setup { config, config_path, unix, http, model_file, began } = setup;
     let ports = host::twin_ports(&config);
     let twin = Arc::new(tokio::task::spawn_blocking(|| Twin::start(ports)).await??);
     let twin_host = TwinHost::start(twin.clone(), &config).await?;
     let network = twin.view().into();
     let socket = config.api.socket.clone();
-    let control = Control::start(config, config_path.clone(), plane.clone(), Box::new(twin_host), &network)
-        .map_err(|error| format!("{}: {error}", config_path.display()))?
-        .spawn();
+    let (plane_of_control, host) = (plane.clone(), Box::new(twin_host));
+    let control =
+        Control::start(config, config_path.clone(), model_file.as_deref(), plane_of_control, host, &network)
+            .map_err(|error| format!("{}: {error}", config_path.display()))?
+            .spawn();
     let follower = tokio::spawn(host::follow(twin.clone(), control.clone()));
     let resolver = tokio::spawn(host::resolve(twin.clone(), plane.clone()));
 
@@ -127,6 +137,8 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     await_adoption(&control).await;
     info!(socket = %socket.display(), after_ms = began.elapsed().as_millis() as u64, "ready");
     notify(&[NotifyState::Ready]);
+    let watchdog =
+        sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(control.clone(), limit)));
 
     loop {
         match signals.next().await {
@@ -142,6 +154,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
         }
     }
     notify(&[NotifyState::Stopping]);
+    drain(&control, &mut signals, &config_path).await;
     let _ = stop.send(true);
     let ends = async {
         for server in servers {
@@ -151,6 +164,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     if timeout(http::DRAIN + Duration::from_secs(1), ends).await.is_err() {
         warn!("requests under way are broken off");
     }
+    watchdog.inspect(JoinHandle::abort);
     follower.abort();
     resolver.abort();
     Ok(())
@@ -170,6 +184,61 @@ async fn await_adoption(control: &Handle) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Tells the service manager's watchdog, which waits no longer than `limit`, that all goes on: as long as every worker takes
+/// its turns and the control task answers.
+async fn feed_watchdog(control: Handle, limit: Duration) {
+    let mut ticks = tokio::time::interval(limit / 4);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match control.ask(|control| control.is_turning()).await {
+            Ok(true) => notify(&[NotifyState::Watchdog]),
+            Ok(false) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Lets the connections end that there are, when the config file says so, while no new ones are taken. What the operator
+/// changes meanwhile is done, and is there after the next start. A second signal ends it.
+async fn drain(control: &Handle, signals: &mut Signals, config_path: &Path) {
+    let asked = control.ask(|control| match control.config().dataplane.drain_secs {
+        0 => None,
+        _ => Some((control.drain(), control.connections())),
+    });
+    let Ok(Some((limit, connections))) = asked.await else { return };
+    info!(connections, limit_secs = limit.as_secs(), "draining: no new connections are taken");
+    let began = Instant::now();
+    let reloads = async {
+        loop {
+            match signals.next().await {
+                Asked::Reload => reload(control, config_path.to_owned()).await,
+                Asked::Stop(name) => return name,
+            }
+        }
+    };
+    let why = tokio::select! {
+        () = no_connection(control) => "no connection is left",
+        () = tokio::time::sleep(limit) => "the time is over",
+        name = reloads => name,
+    };
+    let connections = control.ask(|control| control.connections()).await.unwrap_or_default();
+    info!(connections, why, after_secs = began.elapsed().as_secs(), "drained");
+}
+
+/// Waits until no worker has a connection and none can get one.
+async fn no_connection(control: &Handle) {
+    loop {
+        // Meanwhile systemd's own limit for stopping does not run out.
+        notify(&[NotifyState::ExtendTimeoutUsec(STOP_TIMEOUT.as_micros() as u32)]);
+        let is_over = control.ask(|control| control.is_adopted() && control.connections() == 0).await;
+        if is_over.unwrap_or(true) {
+            return;
+        }
+        tokio::time::sleep(DRAIN_LOOK).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::tables::{Interface, Interfaces};
 
-use super::fake::{config, start};
+use super::fake::{config, start, start_from};
 use super::*;
 use crate::api::types::{ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
 
@@ -231,4 +231,98 @@ async fn requests_are_answered_in_turn_and_refused_after_the_end() {
     let count =
         handle.ask(|control| control.services(None).unwrap()[0].servers.len()).await.expect("an answer");
     assert_eq!((count, plane.publications()), (3, 2));
+}
+
+/// What runs, in the words of `ipvsadm -S`.
+fn running(control: &Control) -> Vec<String> {
+    let server =
+        |server: &crate::api::types::ServerView| format!("{} {}", server.spec.server, server.spec.weight);
+    let service = |service: &crate::api::types::ServiceView| {
+        let servers: Vec<_> = service.servers.iter().map(server).collect();
+        format!("{} {}: {}", service.spec.service, service.spec.scheduler, servers.join(", "))
+    };
+    control.services(None).expect("all").iter().map(service).collect()
+}
+
+fn weight(server: &str, weight: u32) -> Command {
+    let spec = ServerSpec::new(server.parse().expect("an address"));
+    Command::EditServer { service: service(), server: ServerSpec { weight, ..spec } }
+}
+
+#[test]
+fn what_was_made_by_command_is_there_after_a_restart_and_the_files_changes_are_applied() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("model");
+    let (mut control, ..) = start_from(SERVICE, Some(&file));
+    let other: ServiceAddress = "udp/192.0.2.9:53".parse().expect("an address");
+    let commands = vec![
+        Command::AddService(ServiceSpec::new(other, "lc")),
+        add("10.0.0.3:80"),
+        weight("10.0.0.1:80", 0),
+        Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 0, udp: 77 }),
+    ];
+    assert_eq!(control.batch(&batch(commands, OnError::Continue)).done, 4);
+    let before = running(&control);
+    drop(control);
+
+    let (mut control, plane, _) = start_from(SERVICE, Some(&file));
+    assert_eq!(running(&control), before);
+    assert_eq!((plane.publications(), plane.tables().settings.udp.as_secs()), (1, 77));
+    // A reload changes what the next start compares with.
+    control.reload(config(&SERVICE.replace("\"rr\"", "\"wrr\""))).expect("right");
+    drop(control);
+
+    let edited = SERVICE.replace("{ address = \"10.0.0.2\" }", "{ address = \"10.0.0.4\" }");
+    let (control, ..) = start_from(&edited, Some(&file));
+    let expected =
+        ["tcp/192.0.2.1:80 rr: 10.0.0.4:80 1, 10.0.0.3:80 1, 10.0.0.1:80 0", "udp/192.0.2.9:53 lc: "];
+    assert_eq!(running(&control), expected, "as the file says where it changed, and as it was elsewhere");
+    drop(control);
+    let (control, ..) = start_from(&edited, Some(&file));
+    assert_eq!(running(&control), expected, "and again");
+}
+
+#[test]
+fn a_damaged_model_or_one_that_the_new_file_does_not_fit_leaves_the_file_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("model");
+    std::fs::write(&file, "lbd-model 1 boot=x").expect("written");
+    let (mut control, ..) = start_from(SERVICE, Some(&file));
+    assert_eq!(running(&control), ["tcp/192.0.2.1:80 rr: 10.0.0.2:80 1, 10.0.0.1:80 1"]);
+    let many = (1..=60).map(|n| add(&format!("10.0.1.{n}:80"))).collect();
+    assert_eq!(control.batch(&batch(many, OnError::Rollback)).done, 60);
+    drop(control);
+    let more: Vec<_> = (1..=10).map(|n| format!("{{ address = \"10.0.2.{n}\" }}")).collect();
+    let larger = SERVICE.replace("{ address = \"10.0.0.2\" }", &more.join(", "));
+    let (control, ..) = start_from(&larger, Some(&file));
+    assert_eq!(control.services(None).expect("all")[0].servers.len(), 11, "there is room for 64");
+}
+
+#[test]
+fn draining_is_published_and_told_and_no_change_ends_it() {
+    let (mut control, plane, _) = start(SERVICE);
+    plane.workers[1].flows.entries.set(3);
+    let mut new = config(SERVICE);
+    new.dataplane.drain_secs = 60;
+    control.reload(new).expect("right");
+    assert_eq!(control.drain(), Duration::from_secs(60));
+    assert!(plane.tables().settings.draining);
+    let mut new = config(SERVICE);
+    new.dataplane.forwarding = false;
+    control.reload(new).expect("right");
+    assert_eq!(control.batch(&batch(vec![add("10.0.0.3:80")], OnError::Continue)).done, 1);
+    let settings = plane.tables().settings;
+    assert!(settings.draining && !settings.forwarding);
+    assert_eq!(control.problems(), ["draining: 3 connections are left, new ones are not taken"]);
+}
+
+#[test]
+fn a_port_without_link_or_twin_is_a_problem_while_it_lasts() {
+    let (control, plane, _) = start(SERVICE);
+    assert_eq!(control.problems(), [""; 0]);
+    plane.is_unplugged.store(true, Relaxed);
+    assert_eq!(control.problems(), ["port wan: no link"]);
+    plane.is_unplugged.store(false, Relaxed);
+    plane.is_twin_gone.store(true, Relaxed);
+    assert_eq!(control.problems(), ["port wan: its twin is gone, restart lbd"]);
 }

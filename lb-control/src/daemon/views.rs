@@ -119,6 +119,7 @@ impl Control {
             busy_cycles: worker.turns.busy_cycles.get(),
             idle_cycles: worker.turns.idle_cycles.get(),
             turns: worker.turns.turns.get(),
+            long_turns: worker.turns.long_turns(),
             generation: worker.turns.generation.get() as u32,
             flows: worker.flows.entries.get(),
             flow_capacity: worker.flows.capacity.get(),

@@ -106,11 +106,11 @@ impl Family {
         self
     }
 
-    /// `classes`: inclusive upper bound and count of each class, ascending. `sum`: of all values seen.
+    /// `classes`: upper bound and count of each class, ascending. `sum`: of all values seen.
     fn add_histogram(
         &mut self,
         labels: &[(&str, &str)],
-        classes: impl Iterator<Item = (u64, u64)>,
+        classes: impl Iterator<Item = (f64, u64)>,
         sum: f64,
     ) {
         let mut histogram = Histogram::default();
@@ -118,10 +118,13 @@ impl Family {
         let mut buckets = Vec::new();
         for (bound, in_class) in classes {
             count += in_class;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound as f64);
-            bucket.set_cumulative_count(count);
-            buckets.push(bucket);
+            // The encoder makes the bucket without a bound of the count.
+            if bound.is_finite() {
+                let mut bucket = Bucket::default();
+                bucket.set_upper_bound(bound);
+                bucket.set_cumulative_count(count);
+                buckets.push(bucket);
+            }
         }
         histogram.set_bucket(buckets);
         histogram.set_sample_count(count);

@@ -1,5 +1,7 @@
 //! `lb_tables_*`: what the control plane compiled.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use super::Family;
 use crate::daemon::Control;
 
@@ -7,7 +9,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     let tables = control.tables();
     let servers: usize = control.model().services().map(|service| service.servers.len()).sum();
     let gauge = |name, help, value: usize| Family::gauge(name, help).with(&[], value as u64);
-    vec![
+    let mut families = vec![
         gauge("lb_tables_generation", "Generation of the tables published last.", tables.generation as usize),
         gauge("lb_tables_services", "Virtual services.", tables.services.len()),
         gauge("lb_tables_servers", "Real servers.", servers),
@@ -23,5 +25,22 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
             tables.neighbours.len(),
         ),
         gauge("lb_tables_interfaces", "Interfaces: ports and their VLANs.", tables.interfaces.iter().count()),
-    ]
+    ];
+    if let Some(counters) = control.keep_counters() {
+        let counter =
+            |name, help, value: &AtomicU64| Family::counter(name, help).with(&[], value.load(Relaxed));
+        families.extend([
+            counter(
+                "lb_tables_saved_total",
+                "Times that the model was saved for the next start.",
+                &counters.written,
+            ),
+            counter(
+                "lb_tables_not_saved_total",
+                "Times that this failed, as the log says.",
+                &counters.failed,
+            ),
+        ]);
+    }
+    families
 }

@@ -62,6 +62,11 @@ fn scrape() -> Scrape {
         worker.flows.full.set(1);
         worker.turns.turns.set(5);
         worker.turns.busy_cycles.set(300);
+        worker.turns.busy_turns[0].set(90);
+        worker.turns.busy_turns[6].set(2);
+        worker.turns.idle_turns[10].set(1);
+        worker.turns.idle_cycles.set(9_000_000_000);
+        worker.turns.nap_cycles.set(8_000_000_000);
         worker.turns.bursts[0].set(4);
         worker.turns.bursts[5].set(6);
         worker.dropped(DropReason::NoRoute, Hook::Forward).set(3);
@@ -94,6 +99,15 @@ fn workers_ports_flows_and_drops_are_there() {
     assert_eq!(of(r#"lb_worker_burst_packets_bucket{worker="0",cpu="4",le="31"}"#), 4.0);
     assert_eq!(of(r#"lb_worker_burst_packets_bucket{worker="0",cpu="4",le="+Inf"}"#), 10.0);
     assert_eq!(of(r#"lb_worker_burst_packets_sum{worker="0",cpu="4"}"#), 4.0 + 6.0 * 32.0);
+    let turns = |name: &str, turn: &str, le: &str| {
+        of(&format!(r#"lb_worker_turn_seconds_{name}{{worker="1",cpu="6",turn="{turn}"{le}}}"#))
+    };
+    assert_eq!(turns("bucket", "busy", r#",le="0.0001""#), 90.0);
+    assert_eq!(turns("bucket", "busy", r#",le="0.0002""#), 92.0);
+    assert_eq!((turns("count", "busy", ""), turns("sum", "busy", "")), (92.0, 300.0 / 2e9));
+    assert_eq!(turns("bucket", "idle", r#",le="0.0016""#), 0.0);
+    assert_eq!(turns("bucket", "idle", r#",le="+Inf""#), 1.0);
+    assert_eq!(turns("sum", "idle", ""), 0.5, "without the sleep");
     assert_eq!(of(r#"lb_worker_generation{worker="0",cpu="4"}"#), of("lb_tables_generation"));
     assert_eq!(of(r#"lb_port_receive_packets_total{port="wan"}"#), 14.0);
     assert_eq!(of(r#"lb_port_up{port="wan"}"#), 1.0);

@@ -1,6 +1,6 @@
 //! `lb_worker_*`: the workers' loops.
 
-use lb_core::counters::TurnCounters;
+use lb_core::counters::{Counter, TurnCounters};
 
 use super::Family;
 use crate::daemon::Control;
@@ -55,6 +55,11 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     );
     let mut flows = Family::gauge("lb_worker_flows", "Connections of the worker now.");
     let mut capacity = Family::gauge("lb_worker_flows_limit", "Connections that the worker has room for.");
+    let mut turns = Family::histogram(
+        "lb_worker_turn_seconds",
+        "Turns of the loop that had work and that had none, by their time; sleep is not in it.",
+    );
+    let cycles_per_second = control.plane().cycles_per_second().max(1) as f64;
     let mut bursts =
         Family::histogram("lb_worker_burst_packets", "Packets received at once, by their number.");
     for (((worker, cpu), view), counters) in labels.iter().zip(&views).zip(workers) {
@@ -64,9 +69,19 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
         capacity.add(&labels, view.flow_capacity);
         let counts = counters.turns.bursts.iter().map(|count| count.get());
         let classes = TurnCounters::BURST_CLASSES.into_iter().zip(counts);
-        bursts.add_histogram(&labels, classes.clone(), least_sum(classes));
+        let sum = least_sum(classes.clone());
+        bursts.add_histogram(&labels, classes.map(|(bound, count)| (bound as f64, count)), sum);
+        let counts = &counters.turns;
+        let idle_cycles = counts.idle_cycles.get().saturating_sub(counts.nap_cycles.get());
+        for (turn, classes, cycles) in [
+            ("busy", &counts.busy_turns, counts.busy_cycles.get()),
+            ("idle", &counts.idle_turns, idle_cycles),
+        ] {
+            let labels = [labels[0], labels[1], ("turn", turn)];
+            turns.add_histogram(&labels, turn_classes(classes), cycles as f64 / cycles_per_second);
+        }
     }
-    families.extend([up, flows, capacity, bursts]);
+    families.extend([up, flows, capacity, bursts, turns]);
     families.push(
         Family::gauge(
             "lb_worker_buffers_in_use",
@@ -79,6 +94,12 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
             .with(&[], control.plane().cycles_per_second()),
     );
     families
+}
+
+/// The upper bound of each class in seconds, and how many turns there were.
+fn turn_classes(counts: &[Counter]) -> impl Iterator<Item = (f64, u64)> {
+    let bounds = TurnCounters::TURN_BOUNDS.iter().map(|&nanoseconds| nanoseconds as f64 / 1e9);
+    bounds.chain([f64::INFINITY]).zip(counts.iter().map(Counter::get))
 }
 
 /// The sum of the burst sizes at least, as the workers count classes only: each burst as the smallest of its class.

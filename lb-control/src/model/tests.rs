@@ -1,5 +1,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn service(text: &str) -> ServiceAddress {
@@ -298,4 +300,70 @@ fn what_is_zeroed_often_is_noted_once() {
     let zero = vec![Command::Zero { service: None }; 1000];
     let change = model.apply_all(&zero).expect("right");
     assert_eq!((change.zeroed_services.len(), change.zeroed_servers.len()), (1, 2));
+}
+
+fn any_service() -> impl Strategy<Value = ServiceAddress> {
+    let text = (any::<bool>(), any::<bool>(), 1..4u8, 1..3u16);
+    text.prop_map(|(is_tcp, is_ipv6, host, port)| {
+        let transport = if is_tcp { "tcp" } else { "udp" };
+        let ip = if is_ipv6 { format!("[2001:db8::{host}]") } else { format!("192.0.2.{host}") };
+        format!("{transport}/{ip}:{port}").parse().expect("an address")
+    })
+}
+
+fn any_server_of(service: ServiceAddress) -> impl Strategy<Value = ServerSpec> {
+    let numbers = (1..6u8, 1..3u16, 0..=MAX_WEIGHT, 0..100u32, 0..100u32);
+    numbers.prop_map(move |(host, port, weight, a, b)| {
+        let ip: IpAddr = if service.is_ipv6() {
+            format!("2001:db8:1::{host}").parse().expect("IPv6")
+        } else {
+            IpAddr::from([10, 0, 0, host])
+        };
+        ServerSpec {
+            weight,
+            upper_threshold: a.max(b),
+            lower_threshold: a.min(b),
+            ..ServerSpec::new(SocketAddr::new(ip, port))
+        }
+    })
+}
+
+fn any_command() -> impl Strategy<Value = Command> {
+    let scheduler = prop_oneof![Just("rr"), Just("wrr"), Just("lc"), Just("wlc")];
+    let service = || (any_service(), scheduler.clone()).prop_map(|(a, name)| ServiceSpec::new(a, name));
+    let with_server = || any_service().prop_flat_map(|a| (Just(a), any_server_of(a)));
+    prop_oneof![
+        8 => service().prop_map(Command::AddService),
+        1 => service().prop_map(Command::EditService),
+        1 => any_service().prop_map(|service| Command::DeleteService { service }),
+        16 => with_server().prop_map(|(service, server)| Command::AddServer { service, server }),
+        4 => with_server().prop_map(|(service, server)| Command::EditServer { service, server }),
+        4 => with_server().prop_map(|(service, server)| {
+            Command::DeleteServer { service, server: server.server }
+        }),
+        1 => (0..99u32, 0..99u32, 0..99u32).prop_map(|(tcp, tcp_fin, udp)| {
+            Command::SetTimeouts(Timeouts { tcp, tcp_fin, udp })
+        }),
+    ]
+}
+
+/// All that the operator sees of a model.
+fn seen(model: &Model) -> impl PartialEq + std::fmt::Debug {
+    let servers = |service: &Service| service.servers.iter().map(server_spec).collect::<Vec<_>>();
+    let services: Vec<_> =
+        model.services().map(|service| (service_spec(service), servers(service))).collect();
+    (services, model.timeouts())
+}
+
+proptest! {
+    #[test]
+    fn the_commands_of_a_model_make_the_same_one_again(commands in prop::collection::vec(any_command(), 0..200)) {
+        let limits = Limits { services: 20, servers: 40 };
+        let mut model = Model::new(limits);
+        model.apply_each(&commands, |_, _| ControlFlow::Continue(()));
+        let mut again = Model::new(limits);
+        let all: Vec<_> = model.commands().collect();
+        prop_assert!(again.apply_all(&all).is_ok());
+        prop_assert_eq!(seen(&again), seen(&model));
+    }
 }

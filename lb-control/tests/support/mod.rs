@@ -104,7 +104,7 @@ impl Daemon {
         let plane = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))], flows });
         let host = Box::new(Untouched::default());
         let control =
-            Control::start(config, PathBuf::from("lb.toml"), plane.clone(), host, &Network::default())
+            Control::start(config, PathBuf::from("lb.toml"), None, plane.clone(), host, &Network::default())
                 .unwrap_or_else(|error| panic!("{error}"));
         let runtime = Runtime::new().expect("a runtime");
         let (stop, stopped) = watch::channel(false);

@@ -74,6 +74,10 @@ impl<P: Packet> Path<P> {
             // The host's own stack answers, with an RST where one is due.
             return io.to_twin(packet.port(), packet);
         }
+        if self.tables.settings.draining {
+            // Silently: the client sends its SYN again, perhaps to the director that takes over.
+            return self.drop(DropReason::Draining, Hook::Input);
+        }
         let request =
             Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport) };
         let picked = self

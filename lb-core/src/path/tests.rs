@@ -329,6 +329,23 @@ fn quiesced_servers_take_no_new_connection_and_keep_the_established_ones() {
 }
 
 #[test]
+fn a_draining_director_answers_no_new_client_and_keeps_the_connections_that_it_has() {
+    let mut director = Director::new();
+    director.receive(WAN, &[from_client(4000, "S")]);
+    let mut draining = tables(2, &[11, 12], 1);
+    draining.settings.draining = true;
+    director.path.adopt(Arc::new(draining));
+    let out = director.receive(WAN, &[from_client(4001, "S"), from_client(4000, "A")]);
+    assert_eq!(
+        (out.sent.len(), out.to_twin.len()),
+        (1, 0),
+        "the connection's packet alone, no answer to the other"
+    );
+    assert_eq!(director.dropped(DropReason::Draining), 1);
+    assert_eq!(director.receive(LAN, &[from_server(11, 4000, "SA")]).sent.len(), 1);
+}
+
+#[test]
 fn a_syn_for_a_connection_that_is_over_begins_a_new_one_and_for_a_live_one_does_not() {
     for (ending, is_over) in [("RA", true), ("A", false)] {
         let mut director = Director::new();

@@ -41,6 +41,8 @@ pub struct Settings {
     pub udp: Timeout,
     /// Packets that no service takes are routed (Linux: `net.ipv4.ip_forward`).
     pub forwarding: bool,
+    /// The director is about to stop: virtual services take no new connections.
+    pub draining: bool,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             tcp_fin: Timeout::from_secs(120),
             udp: Timeout::from_secs(300),
             forwarding: true,
+            draining: false,
         }
     }
 }

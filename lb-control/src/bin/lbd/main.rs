@@ -101,7 +101,9 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let result = if life.was_told_to_stop() {
         Ok(())
     } else {
-        life.run(Setup { config, config_path: arguments.config, unix, http, began }, plane.clone())
+        let model_file = Some(daemon::model_file(&config.api.socket));
+        let setup = Setup { config, config_path: arguments.config, unix, http, model_file, began };
+        life.run(setup, plane.clone())
     };
     let stopping = Instant::now();
     stop(plane);

@@ -1,0 +1,231 @@
+//! Goal: whatever comes in whatever number, nothing grows without limit, what is established goes on, and `/readyz` tells
+//! the truth.
+//! Method: floods on the wire and on the sockets of a running `lbd`; its memory, descriptors and ids are counted before and
+//! after, and a thread of it is stopped to see who notices.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use etherparse::PacketBuilder;
+use lab::client::KeptOpen;
+use lab::topology::VIP;
+use lab::wire::Tap;
+use lab::{LbdPlan, Plan, Scene, director, until};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// More than `lbd` serves at a time on each of its sockets.
+const CLIENTS: usize = 200;
+/// What a process may grow by whose use of memory is flat: the allocator's slack. Each flood below brings many times that.
+const SLACK_KIB: u64 = 16 * 1024;
+
+/// Resident memory of `lbd`, KiB.
+fn memory(scene: &mut Scene) -> Result<u64> {
+    let pid = scene.director.process().pid().context("it runs")?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+fn descriptors(scene: &mut Scene) -> Result<usize> {
+    let pid = scene.director.process().pid().context("it runs")?;
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// Prints how many turns of the worker were long, and how often the host's scheduler took its CPU away meanwhile: on a
+/// shared machine only the comparison says anything, so nothing is asserted.
+fn report_turns(scene: &mut Scene, what: &str) -> Result<()> {
+    let metrics = scene.director.metrics()?;
+    let turns = |turn: &str, le: &str| metrics.sum("lb_worker_turn_seconds_bucket", &[turn, le]);
+    for turn in ["turn=\"busy\"", "turn=\"idle\""] {
+        let all = turns(turn, "le=\"+Inf\"");
+        let longer = ["0.00005", "0.0001", "0.0002", "0.0016"]
+            .map(|bound| format!("{} > {bound} s", all - turns(turn, &format!("le=\"{bound}\""))));
+        eprintln!("{what}: {turn}: {all} turns, {}", longer.join(", "));
+    }
+    let pid = scene.director.process().pid().context("it runs")?;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(task?.path().join("status"))?;
+        if status.starts_with("Name:\tworker") {
+            let switches = status.lines().filter(|line| line.contains("ctxt_switches")).collect::<Vec<_>>();
+            eprintln!("{what}: worker: {}", switches.join(", "));
+        }
+    }
+    Ok(())
+}
+
+fn held(scene: &Scene) -> Result<KeptOpen> {
+    let mut connection = KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80))?;
+    connection.get("/")?;
+    Ok(connection)
+}
+
+fn is_ready(scene: &Scene) -> Result<bool> {
+    Ok(scene.director.get("/readyz")?.0 == 200)
+}
+
+/// What `/readyz` says once it says no.
+fn not_ready(scene: &Scene, why: &str) -> Result<String> {
+    until(why, PATIENCE, || match scene.director.get("/readyz") {
+        Ok((503, said)) if said.contains(why) => Some(said),
+        _ => None,
+    })
+}
+
+fn ready_again(scene: &Scene) -> Result<()> {
+    until("ready again", PATIENCE, || is_ready(scene).ok()?.then_some(()))
+}
+
+/// Sends commands as one batch.
+fn command(scene: &Scene, commands: &str) -> Result<()> {
+    let mut stream = UnixStream::connect(scene.director.socket())?;
+    let body = format!("{{\"commands\":[{commands}],\"on_error\":\"rollback\"}}");
+    write!(
+        stream,
+        "POST /v1/commands HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"failed\":[]"), "{answer}");
+    Ok(())
+}
+
+#[test]
+fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Result<()> {
+    const SERVICES: u16 = 10_000;
+    // Some 12 MiB a round: each of the threads that may do a batch keeps a heap of that size, eight rounds are more than all of them.
+    const HEAPS_KIB: u64 = 64 * 1024;
+    let mut scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    let mut after_warm_up = 0;
+    for round in 0..16_u8 {
+        // Other real servers each time: the ids of 65,536 last for six rounds, if they are not taken back.
+        let mut commands = vec!["\"flush\"".to_owned()];
+        for port in 1..=SERVICES {
+            let service = format!("\"service\":\"tcp/192.0.2.10:{port}\"");
+            commands.push(format!("{{\"add_service\":{{{service}}}}}"));
+            commands.push(format!(
+                "{{\"add_server\":{{{service},\"server\":{{\"server\":\"10.0.{round}.11:{port}\"}}}}}}"
+            ));
+        }
+        command(&scene, &commands.join(","))?;
+        let metrics = scene.director.metrics()?;
+        assert_eq!(metrics.sum("lb_tables_services", &[]), f64::from(SERVICES));
+        until("the ids of removed servers", PATIENCE, || {
+            (scene.director.metrics().ok()?.sum("lb_tables_removed_servers", &[]) == 0.0).then_some(())
+        })?;
+        if round == 7 {
+            after_warm_up = memory(&mut scene)?;
+        }
+    }
+    report_turns(&mut scene, "services")?;
+    let after = memory(&mut scene)?;
+    assert!(after < after_warm_up + HEAPS_KIB, "from {after_warm_up} to {after} KiB");
+    assert!(is_ready(&scene)?);
+    Ok(())
+}
+
+#[test]
+fn clients_that_say_nothing_or_read_nothing_keep_nobody_out_and_cost_a_bounded_amount() -> Result<()> {
+    let mut scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    let mut connection = held(&scene)?;
+    scene.director.metrics()?;
+    let (memory_before, descriptors_before) = (memory(&mut scene)?, descriptors(&mut scene)?);
+    let (mut of_api, mut of_metrics) = (Vec::new(), Vec::new());
+    for number in 0..CLIENTS {
+        let mut stream = UnixStream::connect(scene.director.socket())?;
+        if number % 2 == 0 {
+            write!(stream, "GET /v1/services HTTP/1.1\r\nhost: lb\r\n\r\n")?;
+        }
+        of_api.push(stream);
+        let mut stream = scene.lab.director().enter(|| TcpStream::connect(director::HTTP))??;
+        if number % 2 == 0 {
+            write!(stream, "GET /metrics HTTP/1.1\r\nhost: lb\r\n\r\n")?;
+        }
+        of_metrics.push(stream);
+        if number % 20 == 0 {
+            assert!(is_ready(&scene)?, "after {number}");
+            scene.director.ipvsadm("-L -n")?;
+        }
+    }
+    assert_eq!(connection.get("/")?.len(), 3);
+    // 64 on each socket.
+    let descriptors_after = descriptors(&mut scene)?;
+    assert!(
+        descriptors_after <= descriptors_before + 2 * 64,
+        "from {descriptors_before} to {descriptors_after}"
+    );
+    let memory_after = memory(&mut scene)?;
+    assert!(memory_after < memory_before + SLACK_KIB, "from {memory_before} to {memory_after} KiB");
+    Ok(())
+}
+
+#[test]
+fn a_syn_flood_fills_the_table_and_no_more_and_connections_go_on() -> Result<()> {
+    const ROOM: u32 = 8192;
+    let mut scene = Scene::up(&Plan::default(), &LbdPlan { max_connections: ROOM, ..LbdPlan::default() })?;
+    let mut connection = held(&scene)?;
+    let wire = Tap::open(scene.lab.client(), "eth0")?;
+    let director = mac_of(&scene.lab.director().ip("link show wan")?)?;
+    let mut before = 0;
+    for number in 0..10 * ROOM {
+        let client = Ipv4Addr::from(0xc612_0000 + number / 5);
+        let frame = PacketBuilder::ethernet2(wire.mac(), director)
+            .ipv4(client.octets(), VIP.octets(), 64)
+            .tcp(1024 + (number % 5) as u16, 80, number, 1024)
+            .syn();
+        let mut bytes = Vec::with_capacity(frame.size(0));
+        frame.write(&mut bytes, &[])?;
+        wire.send(&bytes)?;
+        if number % ROOM == 0 {
+            assert_eq!(connection.get("/")?.len(), 3, "after {number} SYNs");
+            assert!(is_ready(&scene)?, "after {number} SYNs");
+        }
+        if number == 2 * ROOM {
+            before = memory(&mut scene)?;
+        }
+    }
+    report_turns(&mut scene, "SYN flood")?;
+    let metrics = scene.director.metrics()?;
+    let drops = metrics.sum("lb_drops_total", &["reason=\"flow_table_full\""]);
+    assert!(drops > f64::from(ROOM), "{drops} refused");
+    assert!(metrics.sum("lb_conntrack_entries", &[]) <= f64::from(ROOM));
+    let after = memory(&mut scene)?;
+    assert!(after < before + SLACK_KIB, "from {before} to {after} KiB");
+    assert_eq!(connection.get("/")?.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn readiness_says_so_when_a_worker_stands_still_and_when_it_goes_on() -> Result<()> {
+    let mut scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    assert!(is_ready(&scene)?);
+    let frozen = scene.director.process().freeze("worker 0")?;
+    not_ready(&scene, "worker 0 on CPU")?;
+    // It cannot adopt what is published now.
+    scene.director.ipvsadm("-A -t 192.0.2.10:8081 -s rr")?;
+    let said = not_ready(&scene, "published are")?;
+    assert!(said.contains("stands still since"), "{said}");
+    drop(frozen);
+    ready_again(&scene)?;
+    assert_eq!(scene.who_serves(VIP, 3)?, ["s1", "s2", "s3"]);
+    Ok(())
+}
+
+#[test]
+fn readiness_says_so_when_a_twin_is_deleted() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    scene.lab.director().ip("link delete lan")?;
+    not_ready(&scene, "port lan: its twin is gone")?;
+    Ok(())
+}
+
+fn mac_of(link: &str) -> Result<[u8; 6]> {
+    let text =
+        link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("no address")?;
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
+    bytes.try_into().map_err(|_| anyhow::anyhow!("{text} is no MAC address"))
+}

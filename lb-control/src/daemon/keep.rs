@@ -1,0 +1,464 @@
+//! The model's file: what the operator wrote outlives the process, so that the connections which outlive it have their
+//! services (`docs/decisions/0006-model-outlives-the-process.md`).
+//!
+//! ```text
+//! lbd-model 1 boot=<id> config=<bytes> model=<bytes> crc32=<of both, hex>⏎
+//! <the config file's text as it was applied last><the commands that make the model, as JSON>
+//! ```
+//!
+//! A thread of its own writes the newest state beside the file and renames it, so that a change costs its author the
+//! handing over alone and a reader finds a whole state or the one before.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+use tracing::{info, warn};
+
+use crate::api::types::{Command, ErrorBody};
+use crate::config::Config;
+use crate::model::{Limits, Model};
+
+const MAGIC: &str = "lbd-model";
+/// Of the header and of what follows it. What commands learn to say has a default, so that it needs no new one.
+const VERSION: u32 = 1;
+/// Longest header, bytes.
+const MAX_HEADER: usize = 256;
+/// Longest file that is read, bytes: some ten times the largest config and model.
+const MAX_FILE: u64 = 4 << 30;
+const NOT_SAVED: &str =
+    "cannot save the model: what was made by command will be missing after the next start";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Where the model is kept that belongs to the connections kept at `beside`.
+pub fn model_file(beside: &Path) -> PathBuf {
+    let mut path = beside.as_os_str().to_owned();
+    path.push(".model");
+    path.into()
+}
+
+/// What runs, as the operator wrote it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    /// What the config file said when it was applied last.
+    pub(super) config: Config,
+    pub(super) model: Model,
+}
+
+/// Why a model's file is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("cannot read it: {0}")]
+    Read(io::Error),
+    #[error("it is no regular file of the user that lbd runs as")]
+    Foreign,
+    #[error("it is no model of lbd's")]
+    NotAModel,
+    #[error("it has the format {0:?}, this lbd has {VERSION}")]
+    OtherVersion(String),
+    #[error("it is from before the machine's last boot")]
+    OtherBoot,
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    #[error("the config file of then is not understood: line {line}: {message}")]
+    Config { line: usize, message: String },
+    #[error("{0}")]
+    Model(ErrorBody),
+}
+
+/// Reads what the run before left; `None`: nothing.
+fn load(path: &Path, limits: Limits) -> Result<Option<Kept>, Unusable> {
+    let mut bytes = Vec::new();
+    // What is a link, or another user's, may have been put there to be taken for ours.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Unusable::Read(error)),
+    };
+    let metadata = file.metadata().map_err(Unusable::Read)?;
+    if !metadata.is_file() || metadata.uid() != geteuid().as_raw() {
+        return Err(Unusable::Foreign);
+    }
+    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(Unusable::Read)?;
+    decode(&bytes, &boot_id().map_err(Unusable::Read)?, limits).map(Some)
+}
+
+/// As [`load`]; what is unusable, and what is used, is said in one line.
+pub(super) fn recall(path: &Path, limits: Limits) -> Option<Kept> {
+    let file = path.display();
+    match load(path, limits) {
+        Ok(kept) => {
+            if let Some(Kept { model, .. }) = &kept {
+                let servers: usize = model.services().map(|service| service.servers.len()).sum();
+                info!(%file, services = model.services().len(), servers, "goes on from the model of the run before");
+            }
+            kept
+        }
+        Err(why) => {
+            warn!(%file, %why, "the model of the run before is not used: the config file alone counts");
+            None
+        }
+    }
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
+fn encode(config: &str, model: &Model, boot: &str) -> Vec<u8> {
+    let commands: Vec<Command> = model.commands().collect();
+    // They have no map with keys that are no strings, and nothing else fails.
+    let model = serde_json::to_vec(&commands).unwrap_or_default();
+    let checksum = checksum(config.as_bytes(), &model);
+    let header = format!(
+        "{MAGIC} {VERSION} boot={boot} config={} model={} crc32={checksum}\n",
+        config.len(),
+        model.len()
+    );
+    [header.as_bytes(), config.as_bytes(), &model].concat()
+}
+
+fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
+    let end = bytes.iter().take(MAX_HEADER).position(|&byte| byte == b'\n').ok_or(Unusable::NotAModel)?;
+    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| Unusable::NotAModel)?;
+    let rest = &bytes[end + 1..];
+    let mut words = header.split(' ');
+    if words.next() != Some(MAGIC) {
+        return Err(Unusable::NotAModel);
+    }
+    let version = words.next().unwrap_or_default();
+    if version != VERSION.to_string() {
+        return Err(Unusable::OtherVersion(version.to_owned()));
+    }
+    let damaged = |what: &str| Unusable::Damaged(what.to_owned());
+    let mut field = |name: &str| {
+        let word = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
+        word.ok_or_else(|| damaged("its first line"))
+    };
+    let of_boot = field("boot")?;
+    let (config, model, expected) = (field("config")?, field("model")?, field("crc32")?);
+    if words.next().is_some() {
+        return Err(damaged("its first line"));
+    }
+    if of_boot != boot {
+        return Err(Unusable::OtherBoot);
+    }
+    let length = |text: &str| text.parse::<usize>().map_err(|_| damaged("its first line"));
+    let (config, model) = (length(config)?, length(model)?);
+    if config.checked_add(model) != Some(rest.len()) {
+        return Err(damaged("its length"));
+    }
+    let (config, model) = rest.split_at(config);
+    if expected != checksum(config, model) {
+        return Err(damaged("its checksum"));
+    }
+    let config = std::str::from_utf8(config).map_err(|error| Unusable::Damaged(error.to_string()))?;
+    let config = Config::parse(config).map_err(|errors| match errors.into_iter().next() {
+        Some(error) => Unusable::Config { line: error.line, message: error.message },
+        None => damaged("its config"),
+    })?;
+    let commands: Vec<Command> =
+        serde_json::from_slice(model).map_err(|error| Unusable::Damaged(error.to_string()))?;
+    let mut model = Model::new(limits);
+    model.apply_all(&commands).map_err(|(_, error)| Unusable::Model(error))?;
+    Ok(Kept { config, model })
+}
+
+fn checksum(config: &[u8], model: &[u8]) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(config);
+    hasher.update(model);
+    format!("{:08x}", hasher.finalize())
+}
+
+/// Times that the file was written, and that this failed.
+#[derive(Debug, Default)]
+pub(crate) struct KeepCounters {
+    pub(crate) written: AtomicU64,
+    pub(crate) failed: AtomicU64,
+}
+
+/// What is to be written next; a newer state takes the place of one that has not been written yet.
+#[derive(Debug, Default)]
+struct Next {
+    state: Option<(Arc<str>, Model)>,
+    is_over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    next: Mutex<Next>,
+    has_changed: Condvar,
+    counters: KeepCounters,
+}
+
+impl Shared {
+    fn next(&self) -> MutexGuard<'_, Next> {
+        // Each change of it is whole.
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the model's file. Dropping it waits until the newest state is written.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// `None`: there is no boot's id or no thread to be had, as the log says.
+    pub(super) fn start(path: &Path) -> Option<Keeper> {
+        let shared = Arc::new(Shared::default());
+        let (of_writer, file) = (shared.clone(), path.to_owned());
+        let writer = boot_id().and_then(|boot| {
+            let life = move || write_all(&of_writer, &file, &boot);
+            thread::Builder::new().name("model".to_owned()).spawn(life)
+        });
+        match writer {
+            Ok(writer) => Some(Keeper { shared, writer: Some(writer) }),
+            Err(error) => {
+                warn!(file = %path.display(), %error, "{NOT_SAVED}");
+                None
+            }
+        }
+    }
+
+    /// Has this written as soon as what is being written is done. Does not wait.
+    pub(super) fn keep(&self, config: Arc<str>, model: Model) {
+        self.shared.next().state = Some((config, model));
+        self.shared.has_changed.notify_one();
+    }
+
+    pub(super) fn counters(&self) -> &KeepCounters {
+        &self.shared.counters
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.shared.next().is_over = true;
+        self.shared.has_changed.notify_one();
+        if let Some(writer) = self.writer.take() {
+            // It does not panic; if it did, the file is as it was.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// The writer's life: one state after the other, until it is over and none is left.
+fn write_all(shared: &Shared, path: &Path, boot: &str) {
+    let mut is_failing = false;
+    loop {
+        let (config, model) = {
+            let mut next = shared.next();
+            loop {
+                if let Some(state) = next.state.take() {
+                    break state;
+                }
+                if next.is_over {
+                    return;
+                }
+                next = shared.has_changed.wait(next).unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        match replace(path, &encode(&config, &model, boot)) {
+            Ok(()) => {
+                shared.counters.written.fetch_add(1, Relaxed);
+                if is_failing {
+                    info!(file = %path.display(), "the model is saved again");
+                }
+                is_failing = false;
+            }
+            Err(error) => {
+                shared.counters.failed.fetch_add(1, Relaxed);
+                if !is_failing {
+                    warn!(file = %path.display(), %error, "{NOT_SAVED}");
+                }
+                is_failing = true;
+            }
+        }
+    }
+}
+
+/// Puts `bytes` in the file's place at one moment. Nothing is forced to a disk: the file is to outlive the process, not
+/// the machine's run.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    fs::rename(&beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec};
+    use crate::daemon::fake;
+
+    const LIMITS: Limits = Limits { services: 64, servers: 64 };
+    const BOOT: &str = "8f6e2f3a-0000-4000-8000-000000000001";
+
+    fn service() -> ServiceAddress {
+        "udp/[2001:db8::1]:53".parse().expect("an address")
+    }
+
+    fn model() -> Model {
+        let mut model = Model::new(LIMITS);
+        let server = ServerSpec::new("[2001:db8::9]:53".parse().expect("an address"));
+        let commands = [
+            Command::AddService(ServiceSpec::new(service(), "rr")),
+            Command::AddServer { service: service(), server },
+        ];
+        model.apply_all(&commands).expect("right");
+        model
+    }
+
+    fn text() -> Arc<str> {
+        fake::config("[timeouts]\nudp = 10 # ≤ 30\n").text
+    }
+
+    fn whole() -> Vec<u8> {
+        encode(&text(), &model(), BOOT)
+    }
+
+    /// The file's header as `change` makes it, over the same content.
+    fn with_header(change: impl Fn(&str) -> String) -> Vec<u8> {
+        let whole = whole();
+        let end = whole.iter().position(|&byte| byte == b'\n').expect("a header");
+        let header = std::str::from_utf8(&whole[..end]).expect("text");
+        [change(header).as_bytes(), &whole[end..]].concat()
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        decode(bytes, BOOT, LIMITS).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let kept = decode(&whole(), BOOT, LIMITS).expect("undamaged");
+        assert_eq!(kept.config.timeouts.udp, 10);
+        assert_eq!(kept.config.text, text());
+        assert_eq!(kept.model.find(&service()).expect("there").servers.len(), 1);
+    }
+
+    #[test]
+    fn each_kind_of_unusable_file_is_told_by_its_reason() {
+        let cases: [(Vec<u8>, &str); 9] = [
+            (Vec::new(), "no model of lbd's"),
+            (b"[dataplane]\nworkers = [1]\n".to_vec(), "no model of lbd's"),
+            (vec![0; 4096], "no model of lbd's"),
+            (
+                with_header(|h| h.replace("lbd-model 1 ", "lbd-model 2 ")),
+                "it has the format \"2\", this lbd has 1",
+            ),
+            (
+                with_header(|h| h.replace("000000000001", "000000000002")),
+                "from before the machine's last boot",
+            ),
+            (with_header(|h| h.replace(" crc32=", " crc=")), "damaged: its first line"),
+            (with_header(|h| format!("{h} more=1")), "damaged: its first line"),
+            (with_header(|h| h.replace(" config=", " config=1")), "damaged: its length"),
+            ([whole(), b" ".to_vec()].concat(), "damaged: its length"),
+        ];
+        for (bytes, reason) in cases {
+            let said = refusal(&bytes);
+            assert!(said.contains(reason), "{reason}: {said}");
+        }
+        let narrow = Limits { services: 64, servers: 0 };
+        let said = decode(&whole(), BOOT, narrow).expect_err("no room").to_string();
+        assert_eq!(
+            said,
+            format!("real server [2001:db8::9]:53 of {}: there is room for 0 real servers", service())
+        );
+        let old_words = encode("[dataplane]\nworkers = [1]\ncolour = 3\n", &model(), BOOT);
+        assert!(refusal(&old_words).starts_with("the config file of then is not understood: line "));
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_is_taken_for_a_model(at in any::<prop::sample::Index>(), bit in 0..8u8, cut in any::<bool>()) {
+            let mut bytes = whole();
+            let at = at.index(bytes.len());
+            if cut {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << bit;
+            }
+            prop_assert!(decode(&bytes, BOOT, LIMITS).is_err(), "byte {at}");
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let header = b"lbd-model 1 boot=b config=";
+            let _ = decode(&[&header[..], &bytes].concat(), "b", LIMITS);
+            let _ = decode(&bytes, "b", LIMITS);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_no_error_and_a_link_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("model");
+        assert!(load(&path, LIMITS).expect("nothing is wrong").is_none());
+        std::os::unix::fs::symlink("/etc/hostname", &path).expect("a link");
+        assert!(matches!(load(&path, LIMITS), Err(Unusable::Read(_))));
+    }
+
+    #[test]
+    fn the_newest_state_is_on_disk_when_the_keeper_is_gone_and_nothing_is_left_beside() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("model");
+        let keeper = Keeper::start(&path).expect("a thread");
+        let mut model = model();
+        for port in 1..200_u16 {
+            let server = format!("[2001:db8::a]:{port}").parse().expect("an address");
+            if port > 1 {
+                let gone = format!("[2001:db8::a]:{}", port - 1).parse().expect("an address");
+                model.apply(&Command::DeleteServer { service: service(), server: gone }).expect("there");
+                model.release(|_| false);
+            }
+            model
+                .apply(&Command::AddServer { service: service(), server: ServerSpec::new(server) })
+                .expect("room");
+            keeper.keep(text(), model.clone());
+        }
+        drop(keeper);
+        let kept = load(&path, LIMITS).expect("readable").expect("there");
+        assert_eq!(kept.model.find(&service()).expect("there").servers[0].port, 199);
+        let files: Vec<_> = fs::read_dir(directory.path()).expect("readable").collect();
+        assert_eq!(files.len(), 1, "{files:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_tried_again_at_the_next_change() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("absent").join("model");
+        let keeper = Keeper::start(&path).expect("a thread");
+        keeper.keep(text(), model());
+        while keeper.counters().failed.load(Relaxed) == 0 {
+            thread::yield_now();
+        }
+        fs::create_dir(path.parent().expect("a parent")).expect("made");
+        keeper.keep(text(), model());
+        while keeper.counters().written.load(Relaxed) == 0 {
+            thread::yield_now();
+        }
+        assert!(load(&path, LIMITS).expect("readable").is_some());
+    }
+}
