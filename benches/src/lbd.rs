@@ -115,6 +115,7 @@ workers = [{cpu}]
 driver_args = ["--no-pci"]
 memory_mb = 512
 huge_pages = {huge_pages}
+flow_memory = "none"
 max_connections = {CONNECTIONS}
 
 [[port]]

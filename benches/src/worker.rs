@@ -72,6 +72,7 @@ fn config(plan: &Plan) -> Config {
         driver_args: Vec::new(),
         memory_mb: 1024,
         huge_pages: plan.huge_pages,
+        flow_memory: lb_dataplane::FlowMemory::Forgotten,
         max_connections: plan.scenario.capacity(plan.flows),
         max_ipv6_connections: 0,
         max_servers: SERVER_CAPACITY,

@@ -1,6 +1,7 @@
 //! What removes a lab: by name, from any way out.
 //!
-//! A lab's namespaces are `lblab-<tag>-<role>` and its files are in `/tmp/lblab-<tag>`. The tag is the process id
+//! A lab's namespaces are `lblab-<tag>-<role>` and its files are in `/tmp/lblab-<tag>`; its `lbd` keeps connections in
+//! `/dev/shm/lbd-tmp-lblab-<tag>-…`. The tag is the process id
 //! and a number, or `demo` for the one that `make demo KEEP=1` leaves running. Nothing else on the machine has such a
 //! name, and only processes inside such namespaces are ended.
 
@@ -21,6 +22,9 @@ use signal_hook::iterator::Signals;
 const PREFIX: &str = "lblab-";
 /// Where `ip netns` keeps the names.
 const NETNS_DIR: &str = "/run/netns";
+
+/// Where an `lbd` without huge pages keeps connections for its next start.
+const FLOW_MEMORY_DIR: &str = "/dev/shm";
 
 /// Labs of this process that are up; the signal handler removes them.
 static LIVE: Mutex<Vec<Tag>> = Mutex::new(Vec::new());
@@ -110,6 +114,11 @@ pub fn remove(tag: &Tag) {
         let _gone_already = Command::new("ip").args(["netns", "del", name]).output();
     }
     let _gone_already = fs::remove_dir_all(tag.dir());
+    // What an lbd of the lab kept for its next start; twins went with their namespace.
+    let kept = format!("lbd{}", tag.dir().display()).replace('/', "-");
+    for name in names_in(Path::new(FLOW_MEMORY_DIR)).into_iter().filter(|name| name.starts_with(&kept)) {
+        let _gone_already = fs::remove_file(Path::new(FLOW_MEMORY_DIR).join(name));
+    }
     forget(tag);
 }
 

@@ -43,6 +43,8 @@ pub struct LbdPlan {
     pub lan_mtu: u16,
     pub max_connections: u32,
     pub drain_secs: u32,
+    /// `dataplane.flow_memory`; `None`: left out, so that connections and twins are kept.
+    pub flow_memory: Option<&'static str>,
     /// The `[[virtual_service]]` blocks and whatever else comes after the ports, as TOML.
     pub services: String,
 }
@@ -57,6 +59,7 @@ impl Default for LbdPlan {
             lan_mtu: 1500,
             max_connections: 65536,
             drain_secs: 0,
+            flow_memory: None,
             services: LbdPlan::usual_services(3, "rr"),
         }
     }
@@ -113,6 +116,7 @@ memory_mb = 256
 huge_pages = false
 max_connections = {max_connections}
 drain_secs = {drain_secs}
+{flow_memory}
 
 [[port]]
 name = \"wan\"
@@ -134,6 +138,8 @@ http = \"{HTTP}\"
             workers = self.workers,
             max_connections = self.max_connections,
             drain_secs = self.drain_secs,
+            flow_memory =
+                self.flow_memory.map(|path| format!("flow_memory = \"{path}\"")).unwrap_or_default(),
             director = topology::DIRECTOR,
             vip = topology::VIP,
             director6 = topology::DIRECTOR_V6,
@@ -321,9 +327,34 @@ impl Director {
         Ok((status, self.log()))
     }
 
+    /// SIGKILL, and the wait for the end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(STOP_LIMIT).map(drop)
+    }
+
     pub(crate) fn leave_running(self) {
         self.process.leave_running();
     }
+}
+
+/// Runs `lbd --config … --forget` on the config of an `lbd` that was [started](Director::start): what it printed, and how it
+/// ended.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn forget(lab: &Lab) -> Result<Output> {
+    let (lbd, config) = (program("lbd")?, lab.dir().join("lbd.toml"));
+    lab.director().output(10, utf8(&lbd)?, &["--config", utf8(&config)?, "--forget"])
+}
+
+/// Where a lab's `lbd` keeps its connections for the next start.
+pub fn flow_memory(dir: &Path) -> PathBuf {
+    let name = format!("lbd{}", socket(dir).display()).replace('/', "-");
+    Path::new("/dev/shm").join(name)
 }
 
 /// Where a lab's `lbd` has its API.

@@ -16,6 +16,7 @@
 
 pub mod cleanup;
 pub mod client;
+pub mod crowd;
 pub mod demo;
 
 pub mod director;

@@ -39,7 +39,8 @@ fn assert_refused(outcome: &(ExitStatus, String), names: &str) {
 }
 
 fn sigterm_leaves_nothing(driver: Driver) -> Result<()> {
-    let scene = Scene::up(&Plan::default(), &LbdPlan { driver, ..LbdPlan::default() })?;
+    let scene =
+        Scene::up(&Plan::default(), &LbdPlan { driver, flow_memory: Some("none"), ..LbdPlan::default() })?;
     let during = links(&scene.lab)?;
     assert!(during.contains(": wan: ") && during.contains(": lan: "), "no twins: {during}");
     assert_eq!(during.contains("prog/xdp"), driver == Driver::AfXdp, "{during}");

@@ -61,7 +61,7 @@ fn a_port_that_is_not_there_is_one_line_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().expect("a directory");
     let (path, socket) = (directory.path().join("lb.toml"), directory.path().join("run/api.sock"));
     let config = format!(
-        "[dataplane]\nworkers = [0]\ndriver_args = [\"--no-pci\"]\nhuge_pages = false\nmax_connections = 2000\n\
+        "[dataplane]\nworkers = [0]\ndriver_args = [\"--no-pci\"]\nhuge_pages = false\nflow_memory = \"none\"\nmax_connections = 2000\n\
          [[port]]\nname = \"wan\"\ndevice = \"net_af_packet0,iface=no-such-port\"\n[api]\nsocket = {socket:?}\n"
     );
     fs::write(&path, config).expect("writable");

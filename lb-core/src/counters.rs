@@ -82,6 +82,8 @@ pub struct FlowCounters {
     pub ipv6_entries: Counter,
     pub ipv6_capacity: Counter,
     pub inserted: Counter,
+    /// Of a process before this one, entered at the start; not in `inserted`.
+    pub carried_over: Counter,
     pub expired: Counter,
     /// New connections refused because the table was full.
     pub full: Counter,

@@ -59,6 +59,13 @@ impl Region {
         Region { start, len: layout.size(), taken: 0, owner: Arc::new(Heap { start, layout }) }
     }
 
+    /// As [`Region::heap`], with what outlives the region: as a file does that a process had mapped.
+    pub fn heap_with_remains(len: usize) -> (Region, Remains) {
+        let region = Region::heap(len);
+        let remains = Remains { start: region.start, len: region.len, owner: region.owner.clone() };
+        (region, remains)
+    }
+
     /// A region over memory that `owner` keeps mapped until it is dropped.
     ///
     /// # Safety
@@ -86,6 +93,26 @@ impl Region {
         let start = unsafe { self.start.add(self.taken) }.cast::<T>();
         self.taken += bytes;
         Slab { start, len: count, _owner: self.owner.clone() }
+    }
+}
+
+/// Memory of a [`Region`], for when that is gone with all that was taken from it.
+pub struct Remains {
+    start: NonNull<u8>,
+    len: usize,
+    owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: the memory is reached only by who is the last owner; the owner may be sent.
+unsafe impl Send for Remains {}
+
+impl Remains {
+    /// The bytes as they were left; `None` while the region or a slab of it is there.
+    pub fn bytes(&mut self) -> Option<&mut [u8]> {
+        Arc::get_mut(&mut self.owner)?;
+        // SAFETY: the memory is valid and initialised as long as the owner lives; region and slabs hold the owner, so that
+        // there are none, and the borrow of `self` makes this the only access.
+        Some(unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) })
     }
 }
 
@@ -180,6 +207,18 @@ mod tests {
         b[4999] = 7;
         assert_eq!((a[2], b[0], b[4999]), (u64::MAX, 0, 7));
         a.prefetch(1 << 60);
+    }
+
+    #[test]
+    fn remains_are_read_when_nobody_can_write_them_any_more() {
+        let (mut region, mut remains) = Region::heap_with_remains(4096);
+        let mut slab = region.take::<u32>(2);
+        slab[1] = 7;
+        assert!(remains.bytes().is_none());
+        drop(region);
+        assert!(remains.bytes().is_none());
+        drop(slab);
+        assert_eq!(remains.bytes().unwrap()[..8], [0, 0, 0, 0, 7, 0, 0, 0]);
     }
 
     #[test]

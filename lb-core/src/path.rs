@@ -15,6 +15,7 @@
 //! A stage handles the whole burst before the next one begins, so that memory is on its way while other packets are
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
+mod carry_over;
 mod established;
 mod first;
 mod fragment;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+pub use carry_over::CarriedOver;
 pub use list::FlowView;
 
 use crate::counters::WorkerCounters;

@@ -55,6 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             driver_args: Vec::new(),
             memory_mb: 512,
             huge_pages: std::env::var_os("HUGE").is_some(),
+            flow_memory: lb_dataplane::FlowMemory::Forgotten,
             max_connections: 1,
             max_ipv6_connections: 1,
             max_servers: 1,

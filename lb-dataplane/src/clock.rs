@@ -1,7 +1,10 @@
 //! The workers' clock: the CPU's time-stamp counter, turned into [`Tick`]s without a system call.
+//!
+//! Ticks count from the machine's boot, so that what one process wrote down means the same to the next one.
 #![allow(unsafe_code)]
 
-use std::time::{Duration, Instant};
+use std::mem::zeroed;
+use std::time::Duration;
 
 use lb_core::time::Tick;
 
@@ -9,24 +12,26 @@ use lb_core::time::Tick;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: u64,
+    /// At `start`.
+    tick: Tick,
     hz: u64,
     /// 2⁶⁴ ticks a cycle.
     scale: u64,
 }
 
 impl Clock {
-    /// Measures the counter against the system's monotonic clock, which takes 20 ms. Tick 0 is now.
+    /// Measures the counter against the system's clock, which takes 20 ms.
     pub(crate) fn calibrate() -> Clock {
-        let (from, before) = (Instant::now(), cycles());
+        let (before, from) = reading();
         std::thread::sleep(Duration::from_millis(20));
-        let (elapsed, counted) = (from.elapsed(), cycles().wrapping_sub(before));
-        let hz = u128::from(counted) * 1_000_000_000 / elapsed.as_nanos().max(1);
-        Clock::new(cycles(), (hz as u64).max(1_000_000))
+        let (now, to) = reading();
+        let hz = u128::from(now.wrapping_sub(before)) * 1_000_000_000 / (to - from).as_nanos().max(1);
+        Clock::new(now, tick_of(to), (hz as u64).max(1_000_000))
     }
 
-    fn new(start: u64, hz: u64) -> Clock {
+    fn new(start: u64, tick: Tick, hz: u64) -> Clock {
         let scale = (u128::from(Tick::PER_SECOND) << 64) / u128::from(hz);
-        Clock { start, hz, scale: scale as u64 }
+        Clock { start, tick, hz, scale: scale as u64 }
     }
 
     /// Counter cycles a second.
@@ -40,8 +45,42 @@ impl Clock {
         let elapsed = cycles.wrapping_sub(self.start);
         // A CPU's counter may lag behind the one that was read at the start.
         let elapsed = if elapsed > u64::MAX / 2 { 0 } else { elapsed };
-        Tick(((u128::from(elapsed) * u128::from(self.scale)) >> 64) as u32)
+        Tick(self.tick.0.wrapping_add(((u128::from(elapsed) * u128::from(self.scale)) >> 64) as u32))
     }
+}
+
+/// Times that both clocks are read to get them at one moment.
+const READINGS: usize = 16;
+
+/// The counter and the time since boot, of one moment: of several readings the one that took the least time, as the thread
+/// may be interrupted between the two.
+fn reading() -> (u64, Duration) {
+    let read = |_| {
+        let before = cycles();
+        let time = since_boot();
+        (cycles().wrapping_sub(before), before, time)
+    };
+    let (_, at, time) = (0..READINGS).map(read).min().expect("several");
+    (at, time)
+}
+
+/// Now, for who has no [`Clock`].
+pub(crate) fn now() -> Tick {
+    tick_of(since_boot())
+}
+
+fn tick_of(since_boot: Duration) -> Tick {
+    // Ticks wrap.
+    Tick((since_boot.as_millis() / u128::from(1000 / Tick::PER_SECOND)) as u32)
+}
+
+/// Also of the time that the machine slept.
+fn since_boot() -> Duration {
+    // SAFETY: a timespec is two numbers, for which zero is valid.
+    let mut time: libc::timespec = unsafe { zeroed() };
+    // SAFETY: the kernel writes one timespec; it knows this clock since 2.6.39.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 /// The time-stamp counter.
@@ -54,9 +93,7 @@ pub(crate) fn cycles() -> u64 {
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        use std::sync::OnceLock;
-        static START: OnceLock<Instant> = OnceLock::new();
-        START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+        since_boot().as_nanos() as u64
     }
 }
 
@@ -66,14 +103,23 @@ mod tests {
 
     #[test]
     fn a_tick_is_a_hundredth_of_a_second_for_years() {
-        let clock = Clock::new(1000, 2_100_000_000);
-        assert_eq!(clock.tick(1000), Tick(0));
-        assert_eq!(clock.tick(1000 + 2_100_000_000), Tick(99), "rounded down");
+        let clock = Clock::new(1000, Tick(7), 2_100_000_000);
+        assert_eq!(clock.tick(1000), Tick(7));
+        assert_eq!(clock.tick(1000 + 2_100_000_000), Tick(7 + 99), "rounded down");
         let year = 365 * 86_400;
         let wanted = year as u32 * Tick::PER_SECOND;
-        let got = clock.tick(1000 + 2_100_000_000 * year).0;
+        let got = clock.tick(1000 + 2_100_000_000 * year).0 - 7;
         assert!(wanted - got <= 1, "{got} is not {wanted}");
-        assert_eq!(clock.tick(900), Tick(0), "a counter that lags");
+        assert_eq!(clock.tick(900), Tick(7), "a counter that lags");
+    }
+
+    #[test]
+    fn all_clocks_of_a_boot_agree() {
+        let (one, other) = (Clock::calibrate(), Clock::calibrate());
+        let at = cycles();
+        let apart = |a: Tick, b: Tick| a.since(b).max(b.since(a));
+        assert!(apart(one.tick(at), other.tick(at)) <= 1);
+        assert!(apart(one.tick(at), now()) < 1000, "now is within ten seconds of a moment ago");
     }
 
     #[test]

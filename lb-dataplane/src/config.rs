@@ -1,5 +1,7 @@
 //! What the data plane is started with.
 
+use std::path::PathBuf;
+
 /// All that [`Dataplane::start`](crate::Dataplane::start) needs to know. Values come from the config file, so that the
 /// errors name its keys.
 #[derive(Clone, Debug)]
@@ -11,6 +13,7 @@ pub struct Config {
     /// Bound on packet buffers and tables together, in MiB.
     pub memory_mb: u32,
     pub huge_pages: bool,
+    pub flow_memory: FlowMemory,
     /// Of all workers together.
     pub max_connections: u32,
     /// Of `max_connections`, how many may be IPv6.
@@ -21,6 +24,28 @@ pub struct Config {
     pub idle: Idle,
     /// Keys the hashes of flows; `None`: random.
     pub hash_seed: Option<u64>,
+}
+
+/// Where flow memory is, and whether connections and twins outlive the process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FlowMemory {
+    /// In the process alone; the twins go with it too.
+    Forgotten,
+    /// In a file of this name on hugetlbfs or `/dev/shm`; when there can be none, in the process alone.
+    Named(String),
+    /// In this file, on hugetlbfs or tmpfs.
+    File(PathBuf),
+}
+
+impl FlowMemory {
+    /// What the twins that stay are marked with.
+    pub(crate) fn mark(&self) -> Option<String> {
+        match self {
+            FlowMemory::Forgotten => None,
+            FlowMemory::Named(name) => Some(name.clone()),
+            FlowMemory::File(path) => Some(format!("lbd {}", path.display())),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! Why the data plane does not start: one line each, that names the object as the operator wrote it, and the mend.
 
 use std::io;
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -28,6 +29,8 @@ pub enum StartError {
     HugePages { needed: usize, free: usize, enough: usize },
     #[error("no memory: {bytes} bytes for tables: {error}")]
     Memory { bytes: usize, error: io::Error },
+    #[error("flow memory {}: {reason}", .path.display())]
+    FlowMemory { path: PathBuf, reason: String },
     #[error("no memory for {count} packet buffers: {reason}")]
     Buffers { count: u32, reason: String },
     #[error("DPDK was started in this process before, and can be only once")]
@@ -78,6 +81,11 @@ pub enum PortProblem {
     NoPrivilege(&'static str),
     #[error("a network interface named {0} is there already, choose another name for the port")]
     TwinExists(String),
+    #[error(
+        "{name} is there already, kept by the lbd with the mark \"{mark}\"; stop that one and run: lbd --config FILE \
+         --forget, with its config file"
+    )]
+    TwinKept { name: String, mark: String },
     #[error("no twin {name}: {error}")]
     Twin { name: String, error: io::Error },
     #[error("it does not start: {0}")]

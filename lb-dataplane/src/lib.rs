@@ -10,6 +10,9 @@ mod cpu;
 mod device;
 mod dpdk;
 mod error;
+mod heir;
+mod keep;
+mod link;
 mod listing;
 mod mailbox;
 mod memory;
@@ -30,15 +33,16 @@ use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, WorkerId};
+use lb_core::mem::Region;
 use lb_core::path::{FlowView, Path, PathConfig};
 use lb_core::tables::Tables;
-use lb_core::time::Tick;
 
-pub use config::{Config, Idle, PortConfig};
+pub use config::{Config, FlowMemory, Idle, PortConfig};
 pub use device::{Backend, Device, Pool};
 pub use dpdk::mbuf::Mbuf;
 pub use dpdk::port::{PortInfo, PortStats};
 pub use error::{PortProblem, StartError};
+pub use heir::Succession;
 pub use memory_port::{HeapFrames, InMemory, MemoryPort, Wire, memory_port};
 pub use resolve::{Question, Questions};
 pub use stepped::Stepped;
@@ -51,6 +55,8 @@ use dpdk::Dpdk;
 use dpdk::eal::{Eal, EalConfig};
 use dpdk::mbuf::{self, MbufPool};
 use dpdk::port::Port;
+use heir::{Executor, Share};
+use keep::{Keep, Legacy};
 use preflight::Memory;
 use twin::{Pump, TwinEnd};
 
@@ -58,6 +64,8 @@ use twin::{Pump, TwinEnd};
 // The order of the fields is the order in which they end: who holds packets first, the memory of packets last.
 pub struct Dataplane {
     team: Team,
+    /// After the workers, whose last words it waits for.
+    executor: Option<Executor>,
     /// By port.
     pumps: Vec<Option<Pump>>,
     ports: Vec<Port>,
@@ -66,15 +74,17 @@ pub struct Dataplane {
     _claims: Claims,
     infos: Vec<PortInfo>,
     cpus: Vec<u32>,
+    notices: Vec<String>,
 }
 
 impl Dataplane {
-    /// Starts all; the workers run, with empty tables, when it returns. Works once a process.
+    /// Starts all. The workers wait for the first tables; then they take over what [`Config::flow_memory`] holds of a
+    /// process before this one, and then the first packets. Works once a process.
     ///
     /// # Errors
-    /// One line; nothing is left behind.
+    /// One line; nothing is left behind that was not there before.
     pub fn start(config: Config) -> Result<Dataplane, StartError> {
-        Dataplane::start_with(config, Path::<Mbuf>::new)
+        Dataplane::begin(config, |config, share| share.take(Path::<Mbuf>::new(config)))
     }
 
     /// As [`Dataplane::start`], with another logic than [`Path`]: for measurements and tests of what is around it.
@@ -86,9 +96,20 @@ impl Dataplane {
         config: Config,
         logic: impl Fn(PathConfig) -> L + Clone + Send + 'static,
     ) -> Result<Dataplane, StartError> {
-        let memory = preflight::check(&config)?;
+        let mut dataplane = Dataplane::begin(config, move |config, _| logic(config))?;
+        // Such a logic takes nothing over and waits for nobody.
+        dataplane.executor = None;
+        Ok(dataplane)
+    }
+
+    fn begin<L: Logic<Mbuf>>(
+        config: Config,
+        logic: impl Fn(PathConfig, Share) -> L + Clone + Send + 'static,
+    ) -> Result<Dataplane, StartError> {
+        let (mut keep, mut notices) = Keep::open(&config.flow_memory, config.huge_pages)?;
+        let memory = preflight::check(&config, keep.as_ref())?;
         let claims = Claims::take(&config.ports)?;
-        let paths = paths(&config, &memory)?;
+        let (paths, legacy) = paths(&config, &memory, &mut keep, &mut notices)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
         let pool = MbufPool::new(memory.buffers, memory.data_room, memory.layout)?;
@@ -99,24 +120,51 @@ impl Dataplane {
         }
         mbuf::set_ports_write_l4(ports.iter().all(|port| port.writes_l4));
         let infos: Vec<PortInfo> = ports.iter().map(|port| port.info.clone()).collect();
-        let (pumps, mut twins) = start_twins(&config.ports, &infos, &pool)?;
+        let mark = config.flow_memory.mark();
+        let (pumps, mut twins) = start_twins(&config.ports, &infos, &pool, mark.as_deref())?;
+        notices.extend(remove_stale_twins(&config.ports, mark.as_deref()));
+        let (executor, share) = Executor::start(config.workers.len(), legacy, keep)
+            .map_err(|error| StartError::Worker { cpu: config.workers[0], reason: error.to_string() })?;
         let counters = paths[0].counters.clone();
         let mut members = Vec::new();
         for (worker, path) in paths.into_iter().enumerate() {
-            let logic = logic.clone();
+            let (logic, share) = (logic.clone(), share.clone());
             members.push(Member {
                 cpu: Some(config.workers[worker]),
                 seats: seats(worker, config.workers.len(), &ports, &mut twins),
                 pool: pool.clone(),
-                logic: move || logic(path),
+                logic: move || logic(path, share),
             });
         }
+        drop(share);
         let team = Team::start::<Dpdk, _, _>(members, counters, config.idle)?;
         eal.let_log_out();
-        Ok(Dataplane { team, pumps, ports, pool, _eal: eal, _claims: claims, infos, cpus: config.workers })
+        Ok(Dataplane {
+            team,
+            executor: Some(executor),
+            pumps,
+            ports,
+            pool,
+            _eal: eal,
+            _claims: claims,
+            infos,
+            cpus: config.workers,
+            notices,
+        })
     }
 
-    /// Ends the workers and the twins, then stops and closes the ports: no TAP and no XDP program stays.
+    /// What the operator should know of the start, a line each.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// How taking over the connections of the process before ended: once, when it has.
+    pub fn take_succession(&self) -> Option<Succession> {
+        self.executor.as_ref()?.take_outcome()
+    }
+
+    /// Ends the workers, then stops and closes the ports: no XDP program stays. Flow memory and twins stay for the next
+    /// start, unless they are [`FlowMemory::Forgotten`].
     pub fn stop(self) {
         drop(self);
     }
@@ -155,9 +203,10 @@ impl Dataplane {
     pub fn publish(&self, tables: Arc<Tables>) {
         self.team.publish(tables);
     }
-    /// Whether all workers use the tables of this generation. Frees those that they gave back: to be asked now and then.
+
+    /// Whether all workers use the tables of this generation, and take packets. Frees those that they gave back: to be asked now and then.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
-        self.team.generation_everywhere(generation)
+        self.executor.as_ref().is_none_or(Executor::is_done) & self.team.generation_everywhere(generation)
     }
 
     /// Neighbours that the workers want resolved: to be emptied by the control plane. Each is asked for about once a second
@@ -188,26 +237,55 @@ impl Dataplane {
     }
 }
 
-/// What each worker's path is made with, its memory taken.
-fn paths(config: &Config, memory: &Memory) -> Result<Vec<PathConfig>, StartError> {
+/// What each worker's path is made with, its memory taken; and what the file of the process before holds.
+fn paths(
+    config: &Config,
+    memory: &Memory,
+    keep: &mut Option<Keep>,
+    notices: &mut Vec<String>,
+) -> Result<(Vec<PathConfig>, Legacy), StartError> {
     let workers = config.workers.len();
     let counters: Arc<[Arc<WorkerCounters>]> =
         (0..workers).map(|_| Arc::new(WorkerCounters::new(config.max_servers, config.ports.len()))).collect();
     let hash_seed = config.hash_seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
-    (0..workers)
-        .map(|worker| {
-            Ok(PathConfig {
-                worker: WorkerId(worker as u16),
-                counters: counters.clone(),
-                max_connections: memory.connections,
-                max_ipv6_connections: memory.ipv6_connections,
-                memory: memory::take_region(memory.tables, config.huge_pages)?,
-                hash_seed,
-                // The workers' clock starts with them.
-                now: Tick(0),
-            })
-        })
-        .collect()
+    let (regions, legacy) = regions(config, memory.tables, keep, notices)?;
+    let path = |(worker, memory_of_it)| PathConfig {
+        worker: WorkerId(worker as u16),
+        counters: counters.clone(),
+        max_connections: memory.connections,
+        max_ipv6_connections: memory.ipv6_connections,
+        memory: memory_of_it,
+        hash_seed,
+        now: clock::now(),
+    };
+    Ok((regions.into_iter().enumerate().map(path).collect(), legacy))
+}
+
+/// Memory of `bytes` for each worker: of the file, or anonymous where there is to be none or (at a place of our own choice)
+/// can be none.
+fn regions(
+    config: &Config,
+    bytes: usize,
+    keep: &mut Option<Keep>,
+    notices: &mut Vec<String>,
+) -> Result<(Vec<Region>, Legacy), StartError> {
+    if let Some(file) = keep {
+        let made = file.create(config.workers.len(), bytes);
+        notices.append(&mut file.notices);
+        match made {
+            Ok(made) => return Ok(made),
+            Err(error) if matches!(config.flow_memory, FlowMemory::File(_)) => return Err(error),
+            Err(error) => notices.push(format!(
+                "flow memory {}: {error}; no connection is carried over to the next start",
+                file.path().display()
+            )),
+        }
+        // What is in it must not come back after this process.
+        file.discard();
+        *keep = None;
+    }
+    let regions = config.workers.iter().map(|_| memory::take_region(bytes, config.huge_pages));
+    Ok((regions.collect::<Result<_, _>>()?, Legacy::default()))
 }
 
 fn start_eal(config: &Config, memory: &Memory) -> Result<Eal, StartError> {
@@ -241,7 +319,12 @@ fn probe(eal: &mut Eal, ports: &[PortConfig]) -> Result<Vec<u16>, StartError> {
 
 type Twins = (Vec<Option<Pump>>, Vec<Option<TwinEnd<Mbuf>>>);
 
-fn start_twins(ports: &[PortConfig], infos: &[PortInfo], pool: &MbufPool) -> Result<Twins, StartError> {
+fn start_twins(
+    ports: &[PortConfig],
+    infos: &[PortInfo],
+    pool: &MbufPool,
+    mark: Option<&str>,
+) -> Result<Twins, StartError> {
     let (mut pumps, mut ends) = (Vec::new(), Vec::new());
     for (port, info) in ports.iter().zip(infos) {
         if !port.twin {
@@ -251,7 +334,7 @@ fn start_twins(ports: &[PortConfig], infos: &[PortInfo], pool: &MbufPool) -> Res
         }
         // An Ethernet header and two VLAN tags.
         let longest = usize::from(port.mtu) + 14 + 8;
-        let (pump, end) = tap::create(&port.name, info.mac, port.mtu)
+        let (pump, end) = tap::open(&port.name, info.mac, port.mtu, mark)
             .and_then(|file| Pump::start(&port.name, file, pool.clone(), longest))
             .map_err(|error| StartError::Port {
                 port: port.name.clone(),
@@ -262,6 +345,44 @@ fn start_twins(ports: &[PortConfig], infos: &[PortInfo], pool: &MbufPool) -> Res
         ends.push(Some(end));
     }
     Ok((pumps, ends))
+}
+
+/// Removes twins with our mark whose ports are not in the config any more. Returns a line for each.
+fn remove_stale_twins(ports: &[PortConfig], mark: Option<&str>) -> Vec<String> {
+    let Some(mark) = mark else { return Vec::new() };
+    let mut said = Vec::new();
+    for name in link::marked(mark).unwrap_or_default() {
+        if !ports.iter().any(|port| port.twin && port.name == name) {
+            said.push(match tap::remove(&name) {
+                Ok(()) => format!("twin {name} is removed: no port has that name any more"),
+                Err(error) => format!("twin {name} cannot be removed, though no port has that name: {error}"),
+            });
+        }
+    }
+    said
+}
+
+/// Removes what a stopped data plane left for its next start: twins and flow memory. Returns what was removed.
+///
+/// # Errors
+/// `FlowMemory` when a process uses it; `Port` for a twin that cannot be removed.
+pub fn forget(flow_memory: &FlowMemory) -> Result<Vec<String>, StartError> {
+    let files = Keep::existing(flow_memory)?;
+    let mut removed = Vec::new();
+    for name in flow_memory.mark().and_then(|mark| link::marked(&mark).ok()).unwrap_or_default() {
+        tap::remove(&name).map_err(|error| StartError::Port {
+            port: name.clone(),
+            device: "its twin".to_owned(),
+            problem: PortProblem::Twin { name: name.clone(), error },
+        })?;
+        removed.push(format!("twin {name}"));
+    }
+    for (path, _lock) in files {
+        let gone = std::fs::remove_file(&path);
+        gone.map_err(|error| StartError::FlowMemory { path: path.clone(), reason: error.to_string() })?;
+        removed.push(path.display().to_string());
+    }
+    Ok(removed)
 }
 
 /// The ports as `worker` of `workers` sees them. Queues are dealt out in turns that start at another worker for each

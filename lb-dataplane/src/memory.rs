@@ -1,8 +1,14 @@
-//! Memory of the tables: anonymous, on huge pages where there are any, all of it given by the kernel at start.
+//! Memory of the tables: anonymous or of a file in memory, on huge pages where there are any, all of it given by the
+//! kernel at start.
 #![allow(unsafe_code)]
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io;
+use std::mem::zeroed;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
@@ -60,6 +66,116 @@ fn map(len: usize, huge_pages: bool) -> io::Result<Mapping> {
         populate(&mapping)?;
     }
     Ok(mapping)
+}
+
+/// A whole file, mapped and shared with it.
+pub(crate) struct FileMapping(Mapping);
+
+impl FileMapping {
+    /// The first `len` bytes of a file to be read, by who holds its lock.
+    pub(crate) fn readable(file: &File, len: usize) -> io::Result<FileMapping> {
+        map_file(file, len, libc::PROT_READ).map(FileMapping)
+    }
+
+    /// `len` bytes of a file whose memory is [`allocate`]d, every page of them mapped.
+    pub(crate) fn writable(file: &File, len: usize) -> io::Result<FileMapping> {
+        let mapping = map_file(file, len, libc::PROT_READ | libc::PROT_WRITE)?;
+        populate(&mapping)?;
+        Ok(FileMapping(mapping))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped readable with this length as long as `self` lives. Who else has the file does not write it: it is
+        // locked, and a mapping that is written is given away by `into_regions`.
+        unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
+    }
+
+    /// Only of a writable one.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `bytes`, and mapped writable.
+        unsafe { std::slice::from_raw_parts_mut(self.0.start.as_ptr(), self.0.len) }
+    }
+
+    /// Regions of `len` bytes at these places, which are apart and on pages. Only of a writable one.
+    pub(crate) fn into_regions(self, places: impl Iterator<Item = usize>, len: usize) -> Vec<Region> {
+        let mapping = Arc::new(self.0);
+        let mut end = 0;
+        places
+            .map(|place| {
+                assert!(place >= end && place + len <= mapping.len, "regions are apart and within the file");
+                end = place + len;
+                // SAFETY: within the mapping, which the region keeps; apart from all other regions, as just checked.
+                unsafe { Region::from_raw(mapping.start.add(place), len, mapping.clone()) }
+            })
+            .collect()
+    }
+}
+
+fn map_file(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapping> {
+    // SAFETY: a mapping at an address of the kernel's choice touches nothing that exists.
+    let start = unsafe { libc::mmap(null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Mapping { start: NonNull::new(start.cast::<u8>()).expect("the kernel maps nothing at 0"), len })
+}
+
+/// Gives an empty file `len` bytes of zeroed memory.
+pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
+    file.set_len(len as u64)?;
+    // SAFETY: no memory is involved.
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as libc::off_t) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether it says that a file system in memory, or the machine, is full.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::ENOMEM))
+}
+
+/// What kind of file system a file is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FileSystem {
+    /// hugetlbfs.
+    Huge,
+    /// tmpfs.
+    Memory,
+    Other,
+}
+
+/// `None`: there is no such file.
+pub(crate) fn file_system(path: &Path) -> Option<FileSystem> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `statfs` is plain numbers, for which zero is valid.
+    let mut found: libc::statfs = unsafe { zeroed() };
+    // SAFETY: the path ends in a zero byte, and the kernel writes one `statfs`.
+    if unsafe { libc::statfs(path.as_ptr(), &mut found) } != 0 {
+        return None;
+    }
+    Some(match found.f_type {
+        libc::HUGETLBFS_MAGIC => FileSystem::Huge,
+        libc::TMPFS_MAGIC => FileSystem::Memory,
+        _ => FileSystem::Other,
+    })
+}
+
+/// Where hugetlbfs with pages of 2 MB is mounted.
+pub(crate) fn huge_page_mounts() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mount = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        let (path, kind, options) = (words.next()?, words.next()?, words.next()?);
+        let is_ours = kind == "hugetlbfs" && options.split(',').any(|option| option == "pagesize=2M");
+        is_ours.then(|| PathBuf::from(path))
+    };
+    mounts.lines().filter_map(mount).collect()
+}
+
+/// Names this boot of the machine.
+pub(crate) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Asks for transparent huge pages, then has the kernel give every page.

@@ -11,6 +11,8 @@ use crate::dpdk::eal;
 use crate::dpdk::mbuf::{Layout, MbufPool};
 use crate::dpdk::port::DESCRIPTORS;
 use crate::error::{PortProblem, StartError};
+use crate::keep::Keep;
+use crate::link;
 use crate::memory::{HUGE_PAGE, huge_pages};
 use crate::ring::HAND_OVER_RING;
 use crate::tap;
@@ -88,20 +90,21 @@ impl Memory {
     }
 }
 
-/// Checks all that can be checked without DPDK, and computes the memory.
-pub(crate) fn check(config: &Config) -> Result<Memory, StartError> {
+/// Checks all that can be checked without DPDK, and computes the memory. `keep` is the file of flow memory.
+pub(crate) fn check(config: &Config, keep: Option<&Keep>) -> Result<Memory, StartError> {
     check_workers(&config.workers)?;
     eal::check_arguments(&config.driver_args)?;
     if config.ports.len() > MOST_PORTS {
         return Err(StartError::TooManyPorts { given: config.ports.len(), most: MOST_PORTS });
     }
+    let mark = config.flow_memory.mark();
     for (index, port) in config.ports.iter().enumerate() {
-        check_port(port, &config.ports[..index], config.workers.len()).map_err(|problem| {
-            StartError::Port { port: port.name.clone(), device: port.device.clone(), problem }
-        })?;
+        check_port(port, &config.ports[..index], config.workers.len(), mark.as_deref()).map_err(
+            |problem| StartError::Port { port: port.name.clone(), device: port.device.clone(), problem },
+        )?;
     }
     let memory = Memory::of(config);
-    check_memory(config, &memory)?;
+    check_memory(config, &memory, keep)?;
     Ok(memory)
 }
 
@@ -124,7 +127,7 @@ fn check_workers(workers: &[u32]) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_memory(config: &Config, memory: &Memory) -> Result<(), StartError> {
+fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result<(), StartError> {
     let tables = memory.tables * config.workers.len();
     let tables_mb = tables.div_ceil(1 << 20);
     let needed = memory.dpdk_mb() + tables_mb;
@@ -138,9 +141,17 @@ fn check_memory(config: &Config, memory: &Memory) -> Result<(), StartError> {
         });
     }
     if config.huge_pages {
-        let needed =
-            memory.dpdk.div_ceil(HUGE_PAGE) + memory.tables.div_ceil(HUGE_PAGE) * config.workers.len();
+        let tables = memory.tables.div_ceil(HUGE_PAGE) * config.workers.len();
+        let needed = memory.dpdk.div_ceil(HUGE_PAGE)
+            + match keep {
+                // The first page of the file says what it is.
+                Some(keep) if keep.is_on_huge_pages() => tables + 1,
+                Some(_) => 0,
+                None => tables,
+            };
         let (free, all) = huge_pages();
+        // What a process before this one left is given back before it comes to that.
+        let free = free + keep.map_or(0, Keep::huge_pages_held);
         if needed > free {
             let enough = (all - free + needed).max(ADVISED_HUGE_PAGES);
             return Err(StartError::HugePages { needed, free, enough });
@@ -149,7 +160,12 @@ fn check_memory(config: &Config, memory: &Memory) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_port(port: &PortConfig, others: &[PortConfig], workers: usize) -> Result<(), PortProblem> {
+fn check_port(
+    port: &PortConfig,
+    others: &[PortConfig],
+    workers: usize,
+    mark: Option<&str>,
+) -> Result<(), PortProblem> {
     let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%';
     if port.name.is_empty()
         || port.name.len() > tap::LONGEST_NAME
@@ -167,13 +183,23 @@ fn check_port(port: &PortConfig, others: &[PortConfig], workers: usize) -> Resul
     check_device(&port.device, port.mtu, workers)?;
     if port.twin {
         if cpu::interface_index(&port.name).is_some() {
-            return Err(PortProblem::TwinExists(port.name.clone()));
+            check_kept(&port.name, mark)?;
         }
         if !cpu::has_capability(Capability::NetAdmin) {
             return Err(PortProblem::NoPrivilege("CAP_NET_ADMIN, for its twin"));
         }
     }
     Ok(())
+}
+
+/// An interface that is there is ours when it has our mark.
+fn check_kept(name: &str, ours: Option<&str>) -> Result<(), PortProblem> {
+    let has = link::mark_of(name).map_err(|error| PortProblem::Twin { name: name.to_owned(), error })?;
+    match has {
+        Some(mark) if ours == Some(mark.as_str()) => Ok(()),
+        Some(mark) if mark.starts_with("lbd") => Err(PortProblem::TwinKept { name: name.to_owned(), mark }),
+        _ => Err(PortProblem::TwinExists(name.to_owned())),
+    }
 }
 
 fn check_device(device: &str, mtu: u16, workers: usize) -> Result<(), PortProblem> {
@@ -315,7 +341,7 @@ pub(crate) fn pci_address(device: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Idle;
+    use crate::config::{FlowMemory, Idle};
 
     fn config() -> Config {
         let cpu = CpuSet::usable().unwrap().iter().next().unwrap();
@@ -324,6 +350,7 @@ mod tests {
             driver_args: Vec::new(),
             memory_mb: 512,
             huge_pages: false,
+            flow_memory: FlowMemory::Forgotten,
             max_connections: 1000,
             max_ipv6_connections: 100,
             max_servers: 16,
@@ -341,14 +368,14 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut Config)) -> String {
         let mut config = config();
         change(&mut config);
-        let line = check(&config).unwrap_err().to_string();
+        let line = check(&config, None).unwrap_err().to_string();
         assert!(!line.contains('\n'), "{line}");
         line
     }
 
     #[test]
     fn a_sound_configuration_passes() {
-        check(&config()).unwrap();
+        check(&config(), None).unwrap();
     }
 
     #[test]
@@ -379,7 +406,7 @@ mod tests {
         let needed: u32 = needed.split(' ').next().unwrap().parse().unwrap();
         let mut config = config();
         config.memory_mb = needed;
-        check(&config).unwrap();
+        check(&config, None).unwrap();
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! The kernel's side of a Linux twin: a TAP device, which is there as long as its file is open. And the other files and
-//! sockets of this crate that the standard library does not open.
+//! The kernel's side of a Linux twin: a TAP device, which is there as long as its file is open, or stays for the next
+//! process with its addresses, routes and neighbours. And the other files and sockets of this crate that the standard
+//! library does not open.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_ulong};
@@ -12,30 +13,33 @@ use std::time::Duration;
 
 use lb_core::tables::Mac;
 
+use crate::link;
+
 /// Longest name of a network interface, in bytes.
 pub(crate) const LONGEST_NAME: usize = libc::IFNAMSIZ - 1;
 
 /// Makes the TAP device `name` with this MAC address (all zero: one of the kernel's choice) and MTU, up. Reading and writing its file never wait; each
 /// read and write is one Ethernet frame, without a header of TUN's own and with its checksums filled in.
 ///
+/// With a `mark` the device stays when its file is closed, and one that is there already with this mark (its alias, in
+/// the kernel's words) is taken.
+///
 /// Source of the interface: the kernel's `Documentation/networking/tuntap.rst`.
 ///
 /// # Errors
 /// What the kernel says: no `/dev/net/tun`, no privilege, a name that is taken.
-pub(crate) fn create(name: &str, mac: Mac, mtu: u16) -> io::Result<File> {
-    let tap = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open("/dev/net/tun")?;
-    let mut request = named(name)?;
-    // IFF_TUN_EXCL: never attach to a device that is there already.
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL) as i16;
-    control(tap.as_raw_fd(), libc::TUNSETIFF, &mut request)?;
-
+pub(crate) fn open(name: &str, mac: Mac, mtu: u16, mark: Option<&str>) -> io::Result<File> {
+    let is_kept = mark.is_some() && link::mark_of(name)?.as_deref() == mark;
+    let tap = attach(name, is_kept)?;
+    if let Some(mark) = mark.filter(|_| !is_kept) {
+        // In this order, so that none stays without its mark.
+        link::set_mark(name, mark)?;
+        persist(&tap, true)?;
+    }
     let socket = inet_socket()?;
     let socket = socket.as_raw_fd();
-    if mac != Mac::default() {
+    // What is right already is left alone: a change of the MAC address would have Linux forget all neighbours.
+    if mac != Mac::default() && mac != mac_of(socket, name)? {
         let mut request = named(name)?;
         // SAFETY: `sockaddr` and a hardware address are plain bytes.
         unsafe {
@@ -55,6 +59,42 @@ pub(crate) fn create(name: &str, mac: Mac, mtu: u16) -> io::Result<File> {
     unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as i16 };
     control(socket, libc::SIOCSIFFLAGS, &mut request)?;
     Ok(tap)
+}
+
+/// Removes a device that stays by itself; an error when a process has its file.
+pub(crate) fn remove(name: &str) -> io::Result<()> {
+    persist(&attach(name, true)?, false)
+}
+
+/// The file of a device: of a new one, or of one that is there and that no process has.
+fn attach(name: &str, is_there: bool) -> io::Result<File> {
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open("/dev/net/tun")?;
+    let mut request = named(name)?;
+    // IFF_TUN_EXCL: never attach to a device that is there already.
+    let new = if is_there { 0 } else { libc::IFF_TUN_EXCL };
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | new) as i16;
+    control(tap.as_raw_fd(), libc::TUNSETIFF, &mut request)?;
+    Ok(tap)
+}
+
+fn persist(tap: &File, stays: bool) -> io::Result<()> {
+    // SAFETY: the argument is a number, no memory is involved.
+    match unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST as _, c_ulong::from(stays)) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn mac_of(socket: c_int, name: &str) -> io::Result<Mac> {
+    let mut request = named(name)?;
+    control(socket, libc::SIOCGIFHWADDR, &mut request)?;
+    // SAFETY: the kernel has just written it.
+    let bytes = unsafe { request.ifr_ifru.ifru_hwaddr.sa_data };
+    Ok(std::array::from_fn(|i| bytes[i] as u8))
 }
 
 /// The MTU of a network interface; an error when there is none.

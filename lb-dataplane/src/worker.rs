@@ -30,6 +30,11 @@ use crate::twin::TwinEnd;
 /// What a worker runs: the packet logic of one worker. [`Path`] is the one; tests have simpler ones.
 pub trait Logic<P: Packet> {
     fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables>;
+    /// Whether it takes packets yet. Until then the worker only looks for tables.
+    #[inline]
+    fn is_ready(&self) -> bool {
+        true
+    }
     fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
     fn receive_handed_over(
         &mut self,
@@ -196,6 +201,9 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn turn(&mut self, now: Tick) -> bool {
         self.io.now = now;
         self.exchange_tables();
+        if !self.logic.is_ready() {
+            return false;
+        }
         let mut had_work = self.receive_handed_over(now);
         for port in 0..self.io.lanes.len() {
             had_work |= self.receive(PortId(port as u16), now);

@@ -1,43 +1,20 @@
 //! The XDP program of a network interface, asked of the kernel by netlink.
 //!
-//! A run that was killed leaves its program attached, and nothing else: its TAPs end with it. AF_XDP's driver takes such a
-//! program over and removes it at a clean stop, so that all there is to do is to say so.
+//! A run that was killed leaves its program attached. AF_XDP's driver takes such a program over and removes it at a clean
+//! stop, so that all there is to do is to say so.
 
-use std::io::{self, Read, Write};
+use std::io;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage, LinkXdp};
 
-use crate::{cpu, tap};
-
-/// Longest datagram that the kernel answers with.
-const LONGEST_REPLY: usize = 64 * 1024;
+use crate::link;
 
 /// The kernel's number of the program that is attached to `interface`, if there is one.
 ///
 /// # Errors
 /// What the kernel says; `NotFound` when there is no such interface.
 pub(crate) fn program_on(interface: &str) -> io::Result<Option<u32>> {
-    let mut link = LinkMessage::default();
-    link.header.index = cpu::interface_index(interface).ok_or(io::ErrorKind::NotFound)?;
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(link));
-    request.header.flags = NLM_F_REQUEST;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    let mut socket = tap::netlink_socket()?;
-    socket.write_all(&bytes)?;
-    // The answer is there when the request was taken, so that the socket need not wait.
-    let mut reply = vec![0; LONGEST_REPLY];
-    let len = socket.read(&mut reply)?;
-    let reply =
-        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&reply[..len]).map_err(io::Error::other)?;
-    match reply.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(program_of(&link)),
-        NetlinkPayload::Error(error) => Err(error.to_io()),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
+    Ok(program_of(&link::of(interface)?))
 }
 
 fn program_of(link: &LinkMessage) -> Option<u32> {

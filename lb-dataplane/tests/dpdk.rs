@@ -59,6 +59,7 @@ fn config(devices: &[&str]) -> Config {
         driver_args: Vec::new(),
         memory_mb: 256,
         huge_pages: false,
+        flow_memory: lb_dataplane::FlowMemory::Forgotten,
         max_connections: 1000,
         max_ipv6_connections: 1000,
         max_servers: 4,

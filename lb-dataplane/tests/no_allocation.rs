@@ -46,6 +46,7 @@ fn workers_that_run_allocate_nothing() {
         driver_args: Vec::new(),
         memory_mb: 256,
         huge_pages: false,
+        flow_memory: lb_dataplane::FlowMemory::Forgotten,
         max_connections: 1000,
         max_ipv6_connections: 10,
         max_servers: 4,

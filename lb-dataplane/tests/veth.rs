@@ -178,6 +178,7 @@ fn config(devices: &[&str]) -> Config {
         driver_args: vec!["--no-pci".to_owned()],
         memory_mb: 1024,
         huge_pages: false,
+        flow_memory: lb_dataplane::FlowMemory::Forgotten,
         max_connections: 1000,
         max_ipv6_connections: 1000,
         max_servers: 4,

@@ -46,6 +46,13 @@ pub const DATAPLANE: Section = Section {
         key("memory_mb", "integer", "512", "64..=1048576", "memory for packet buffers and tables, MiB"),
         key("huge_pages", "boolean", "true", "true, false", "false: ordinary memory, for laptops and tests"),
         key(
+            "flow_memory",
+            "string",
+            "named after api.socket, on hugetlbfs or /dev/shm",
+            "absolute path on hugetlbfs or tmpfs, \"none\"",
+            "file that keeps the connections for the next start; none: connections and twins end with lbd",
+        ),
+        key(
             "max_connections",
             "integer",
             "1000000",

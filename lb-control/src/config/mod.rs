@@ -44,6 +44,7 @@ pub struct Dataplane {
     pub driver_args: Vec<String>,
     pub memory_mb: u32,
     pub huge_pages: bool,
+    pub flow_memory: FlowMemory,
     pub max_connections: u32,
     pub max_ipv6_connections: u32,
     pub max_servers: u32,
@@ -51,6 +52,16 @@ pub struct Dataplane {
     pub forwarding: bool,
     /// Seconds that connections have to end in after SIGTERM.
     pub drain_secs: u32,
+}
+
+/// Where connections are kept, also for the next start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FlowMemory {
+    /// In a file whose name is [made of](Config::flow_memory_name) that of the API's socket.
+    Derived,
+    File(PathBuf),
+    /// In the process alone.
+    None,
 }
 
 /// What a worker does when there is no packet.
@@ -180,6 +191,12 @@ impl Config {
         if errors.is_empty() { Ok(config) } else { Err(errors) }
     }
 
+    /// The name of the file of [`FlowMemory::Derived`], so that two daemons with two sockets have two files:
+    /// `lbd-run-lb-api.sock`.
+    pub fn flow_memory_name(&self) -> String {
+        format!("lbd{}", self.api.socket.display()).replace('/', "-")
+    }
+
     /// The values that go into the tables.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -233,6 +250,7 @@ fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
         driver_args: Vec::new(),
         memory_mb: 512,
         huge_pages: true,
+        flow_memory: FlowMemory::Derived,
         max_connections: 1_000_000,
         max_ipv6_connections: 1_000_000,
         max_servers: 65_536,
@@ -273,6 +291,18 @@ fn dataplane(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Dataplane {
     }
     if let Some(fact) = table.boolean(errors, "huge_pages") {
         dataplane.huge_pages = fact;
+    }
+    if let Some(text) = table.string(errors, "flow_memory") {
+        match text.value {
+            "none" => dataplane.flow_memory = FlowMemory::None,
+            path if path.starts_with('/') && !path.ends_with('/') && !path.contains('\0') => {
+                dataplane.flow_memory = FlowMemory::File(path.into());
+            }
+            other => {
+                let message = format!("\"{other}\" is no absolute path of a file, nor \"none\"");
+                table.error(errors, &text.at, "flow_memory", message);
+            }
+        }
     }
     if let Some(number) = table.integer(errors, "max_connections", 1024..=268_435_456) {
         dataplane.max_connections = number;

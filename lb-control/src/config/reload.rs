@@ -210,6 +210,7 @@ fn restarts(old: &Config, new: &Config) -> Vec<String> {
     compare("dataplane.driver_args".into(), &a.driver_args, &b.driver_args);
     compare("dataplane.memory_mb".into(), &a.memory_mb, &b.memory_mb);
     compare("dataplane.huge_pages".into(), &a.huge_pages, &b.huge_pages);
+    compare("dataplane.flow_memory".into(), &a.flow_memory, &b.flow_memory);
     compare("dataplane.max_connections".into(), &a.max_connections, &b.max_connections);
     compare("dataplane.max_ipv6_connections".into(), &a.max_ipv6_connections, &b.max_ipv6_connections);
     compare("dataplane.max_servers".into(), &a.max_servers, &b.max_servers);

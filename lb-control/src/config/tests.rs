@@ -33,6 +33,7 @@ fn the_documented_example_is_read_as_written() {
         driver_args = ["--no-pci"]
         memory_mb = 256
         huge_pages = false
+        flow_memory = "/dev/hugepages/lb"
         max_connections = 2000
         max_ipv6_connections = 1000
         max_servers = 100
@@ -74,6 +75,7 @@ fn the_documented_example_is_read_as_written() {
             driver_args: vec!["--no-pci".into()],
             memory_mb: 256,
             huge_pages: false,
+            flow_memory: FlowMemory::File("/dev/hugepages/lb".into()),
             max_connections: 2000,
             max_ipv6_connections: 1000,
             max_servers: 100,

@@ -21,6 +21,9 @@ const COUNTERS: &[Row] = &[
     ("lb_conntrack_stat_found", "Packets whose connection was found.", |flows| &flows.found),
     ("lb_conntrack_stat_missed", "Packets whose connection was not found.", |flows| &flows.missed),
     ("lb_conntrack_stat_insert", "Connections made.", |flows| &flows.inserted),
+    ("lb_conntrack_carried_over_total", "Connections of the process before this one, taken over.", |flows| {
+        &flows.carried_over
+    }),
     ("lb_conntrack_stat_delete", "Connections that expired.", |flows| &flows.expired),
     ("lb_conntrack_stat_drop", "Connections refused because the table was full.", |flows| &flows.full),
     (

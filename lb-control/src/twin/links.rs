@@ -6,14 +6,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::HashMap;
+use ipnet::IpNet;
 use lb_core::tables::{Interface, InterfaceId, Interfaces, Mac};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, VlanProtocol,
 };
 
 use super::TwinPort;
+use super::setup::OUR_PROTOCOL;
 
 /// The kernel's index of a link.
 pub(super) type IfIndex = u32;
@@ -35,6 +37,8 @@ struct Address {
     prefix_len: u8,
     scope: u8,
     flags: AddressFlags,
+    /// We put it there, or an lbd before us.
+    is_ours: bool,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -100,6 +104,13 @@ impl Links {
         let before = list.len();
         list.retain(|a| (a.address, a.prefix_len) != (gone.address, gone.prefix_len));
         (list.len() < before).then_some(gone.address)
+    }
+
+    /// The addresses on a link that an lbd put there.
+    pub(super) fn ours(&self, index: IfIndex) -> Vec<IpNet> {
+        let all = self.addresses.get(&index).map(Vec::as_slice).unwrap_or_default();
+        let ours = all.iter().filter(|a| a.is_ours);
+        ours.filter_map(|a| IpNet::new(a.address, a.prefix_len).ok()).collect()
     }
 
     pub(super) fn absorb(&mut self, other: Links) {
@@ -251,13 +262,14 @@ fn parse_vlan(info: &[LinkInfo]) -> Option<u16> {
 }
 
 fn parse_address(message: &AddressMessage) -> Option<Address> {
-    let (mut local, mut peer) = (None, None);
+    let (mut local, mut peer, mut is_ours) = (None, None, false);
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => peer = Some(*address),
             AddressAttribute::Flags(all) => flags = *all,
+            AddressAttribute::Protocol(by) => is_ours = *by == AddressProtocol::Other(OUR_PROTOCOL),
             _ => {}
         }
     }
@@ -266,6 +278,7 @@ fn parse_address(message: &AddressMessage) -> Option<Address> {
         prefix_len: message.header.prefix_len,
         scope: u8::from(message.header.scope),
         flags,
+        is_ours,
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -17,6 +17,10 @@ use tracing::warn;
 use super::links::IfIndex;
 use super::neighbours::Key;
 use super::socket::Socket;
+
+/// Who put an address there (`ip addr show`: `proto 0x6c`), so that the next process knows which ones were the config's.
+/// Kernels before 5.18 do not keep it.
+pub(super) const OUR_PROTOCOL: u8 = b'l';
 
 pub(super) async fn bring_up(socket: &mut Socket, index: IfIndex) -> io::Result<()> {
     let mut link = LinkMessage::default();
@@ -68,6 +72,7 @@ fn address_message(index: IfIndex, address: IpNet) -> AddressMessage {
     message.header.prefix_len = address.prefix_len();
     message.attributes.push(AddressAttribute::Local(address.addr()));
     message.attributes.push(AddressAttribute::Address(address.addr()));
+    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(OUR_PROTOCOL)));
     if address.addr().is_ipv6() {
         // The address is the operator's word: it works from the first packet on.
         message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
@@ -87,10 +92,12 @@ pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
 ///
 /// The files of `/proc/sys/net` are those of the network namespace of the thread that opens them.
 pub(super) fn settle(name: &str) {
-    for (setting, value) in [("rp_filter", "0"), ("promote_secondaries", "1")] {
-        let path = format!("/proc/sys/net/ipv4/conf/{name}/{setting}");
-        if let Err(error) = std::fs::write(&path, value) {
-            warn!(interface = name, setting, value, %error, "cannot set a sysctl of the twin");
+    set(name, "ipv4/conf", "rp_filter", "0");
+    set(name, "ipv4/conf", "promote_secondaries", "1");
+    // While lbd is restarted the twin has no carrier. Older kernels than 5.16 forget the neighbours then, and ask again.
+    for (family, setting) in [("ipv4/conf", "arp_evict_nocarrier"), ("ipv6/conf", "ndisc_evict_nocarrier")] {
+        if std::path::Path::new(&format!("/proc/sys/net/{family}/{name}/{setting}")).exists() {
+            set(name, family, setting, "0");
         }
     }
     // The kernel takes the stricter of `all` and the interface's own.
@@ -102,6 +109,12 @@ pub(super) fn settle(name: &str) {
             "net.ipv4.conf.all.rp_filter = 1: Linux drops packets to this host that arrive by another interface \
              than its route back; set it to 0 or 2"
         );
+    }
+}
+
+fn set(name: &str, family: &str, setting: &str, value: &str) {
+    if let Err(error) = std::fs::write(format!("/proc/sys/net/{family}/{name}/{setting}"), value) {
+        warn!(interface = name, setting, value, %error, "cannot set a sysctl of the twin");
     }
 }
 

@@ -124,9 +124,11 @@ impl Task {
             .await
             .map_err(|source| TwinError::Netlink { what: "cannot read the kernel's tables", source })?;
         for port in &task.ports {
-            if task.mirror.links.index_of(&port.name).is_none() {
+            let Some(index) = task.mirror.links.index_of(&port.name) else {
                 return Err(TwinError::NoInterface { port: port.name.clone() });
-            }
+            };
+            // A twin that stayed over a restart has what the config said then.
+            task.configured.insert(port.id, task.mirror.links.ours(index));
             setup::settle(&port.name);
         }
         task.publish(Routes::AtOnce).await;

@@ -160,6 +160,7 @@ impl Entry {
     /// IPVS is off for this family (under this generation of the tables).
     const BYPASS: u8 = 4;
 
+    /// Not in use yet.
     pub(super) fn new(new: &NewFlow, addresses: u32) -> Entry {
         let ends = |tuple: &Tuple| {
             let number = |address| match address {
@@ -180,7 +181,7 @@ impl Entry {
             protocol: new.original.protocol.0,
             state: new.state,
             flags: 0,
-            in_use: 1,
+            in_use: 0,
         }
     }
 
@@ -233,6 +234,11 @@ impl Entry {
     #[inline]
     pub fn touch(&mut self, now: Tick) {
         self.seen = now.0;
+    }
+
+    /// Time of the last packet.
+    pub(super) fn seen(&self) -> Tick {
+        Tick(self.seen)
     }
 
     pub fn expires(&self) -> Tick {
@@ -310,7 +316,6 @@ impl Entry {
     }
 
     pub(super) fn set_next_free(&mut self, next: u32) {
-        self.in_use = 0;
         // A look-up that began before it was freed must not take it for what it was: no packet has protocol 0.
         self.protocol = 0;
         self.server = next;
@@ -318,6 +323,19 @@ impl Entry {
 
     pub(super) fn is_in_use(&self) -> bool {
         self.in_use == 1
+    }
+
+    /// Neither in use nor anything that it could never be.
+    pub(super) fn is_free(&self) -> bool {
+        self.in_use == 0
+    }
+
+    pub(super) fn set_in_use(&mut self) {
+        self.in_use = 1;
+    }
+
+    pub(super) fn set_free(&mut self) {
+        self.in_use = 0;
     }
 
     pub(super) fn set_timeout(&mut self, timeout: Timeout) {
@@ -368,4 +386,31 @@ pub struct NewFlow {
     pub state: u8,
     pub timeout: Timeout,
     pub now: Tick,
+}
+
+/// What a later process relies on, in words.
+#[cfg(test)]
+pub(super) fn layout() -> String {
+    use std::mem::offset_of;
+
+    format!(
+        "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
+         in_use at {}\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+        size_of::<Entry>(),
+        offset_of!(Entry, ends),
+        offset_of!(Entry, addresses),
+        Entry::IPV4,
+        offset_of!(Entry, seen),
+        offset_of!(Entry, timeout),
+        offset_of!(Entry, protocol),
+        offset_of!(Entry, state),
+        offset_of!(Entry, in_use),
+        size_of::<Ends>(),
+        offset_of!(Ends, src),
+        offset_of!(Ends, dst),
+        offset_of!(Ends, sport),
+        offset_of!(Ends, dport),
+        size_of::<Addresses>(),
+        offset_of!(Addresses, ends),
+    )
 }

@@ -76,6 +76,12 @@ impl Hasher {
         fold(fold(addresses ^ self.seed, rest ^ SECOND) ^ addresses, self.seed ^ THIRD)
     }
 
+    /// A checksum of two words.
+    pub(super) fn checksum(self, a: u64, b: u64) -> u32 {
+        let sum = fold(fold(a ^ self.seed, b ^ FIRST) ^ a, self.second);
+        (sum ^ sum >> 32) as u32
+    }
+
     /// The worker, below `workers`, that owns the flows of an outside endpoint (IPv4 addresses: `u128::from(u32)`).
     #[inline]
     pub fn owner(self, outside: u128, port: u16, workers: u16) -> u16 {

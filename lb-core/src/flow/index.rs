@@ -170,6 +170,28 @@ impl Index {
         }
         removed
     }
+
+    /// Whether the counts in the buckets are right, and there is no tuple but `tuples` whose hashes `hash_of` gives.
+    pub(super) fn check(&self, tuples: usize, hash_of: impl Fn(FlowRef) -> FlowHash) -> Result<(), String> {
+        let mut moved_on = vec![0; self.buckets.len()];
+        let mut found = 0;
+        for (number, bucket) in self.buckets.iter().enumerate() {
+            for (&tag, &to) in bucket.tags.iter().zip(&bucket.refs).filter(|(tag, _)| **tag != 0) {
+                let hash = hash_of(FlowRef(to));
+                let (first, second) = (hash.first_bucket(self.count), hash.second_bucket(self.count));
+                if tag != hash.tag() || ![first, second].contains(&number) {
+                    return Err(format!("bucket {number} holds reference {to}, which does not belong there"));
+                }
+                moved_on[first] += u32::from(number != first);
+                found += 1;
+            }
+        }
+        if let Some(number) = (0..self.buckets.len()).find(|&n| self.buckets[n].moved_on != moved_on[n]) {
+            let (says, are) = (self.buckets[number].moved_on, moved_on[number]);
+            return Err(format!("bucket {number} says that {says} tuples moved on, {are} did"));
+        }
+        if found != tuples { Err(format!("the index has {found} tuples of {tuples}")) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]

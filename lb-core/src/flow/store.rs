@@ -1,5 +1,7 @@
 //! Where connections are kept: index, entries and addresses, without the timers.
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple};
@@ -7,23 +9,54 @@ use super::hash::{FlowHash, Hasher};
 use super::index::Index;
 use crate::mem::{Region, Slab};
 
-/// Changes with every change of what is in the region.
-const LAYOUT_VERSION: u32 = 1;
-const MAGIC: u64 = u64::from_be_bytes(*b"lbflows\0");
+/// Changes with every change of what is in the region, or of what its values mean.
+pub const LAYOUT_VERSION: u32 = 2;
 
-/// What the region begins with: who wrote it, for what sizes, and the few values that are not in an array.
+/// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct Header {
-    magic: u64,
-    seed: u64,
-    version: u32,
-    max_connections: u32,
-    max_ipv6: u32,
+    sizes: Sizes,
     /// Entries and IPv6 addresses in use.
     entries: PoolHead,
     addresses: PoolHead,
-    _room: u32,
+}
+
+/// The part of the header that stays as it was written, and that a later process goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(super) struct Sizes {
+    pub(super) magic: u64,
+    pub(super) version: u32,
+    pub(super) max_connections: u32,
+    pub(super) max_ipv6: u32,
+    /// Of the four before it: a header that was damaged is not believed.
+    pub(super) checksum: u32,
+}
+
+impl Sizes {
+    pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"lbflows\0");
+    /// A flow's reference has 31 bits.
+    pub(super) const MOST_CONNECTIONS: u32 = (1 << 31) - 1;
+
+    fn new(max_connections: u32, max_ipv6: u32) -> Sizes {
+        let sizes =
+            Sizes { magic: Self::MAGIC, version: LAYOUT_VERSION, max_connections, max_ipv6, checksum: 0 };
+        Sizes { checksum: sizes.sum(), ..sizes }
+    }
+
+    /// What the checksum should be.
+    pub(super) fn sum(&self) -> u32 {
+        let low = u64::from(self.version) << 32 | u64::from(self.max_connections);
+        Hasher::new(self.magic).checksum(low, self.max_ipv6.into())
+    }
+
+    /// Where the entries and the IPv6 addresses begin in the region, and where the latter end.
+    pub(super) fn places(&self) -> [usize; 3] {
+        let entries = Region::bytes_for::<Header>(1) + Index::bytes_for(self.max_connections);
+        let addresses = entries + Region::bytes_for::<Entry>(self.max_connections as usize);
+        [entries, addresses, addresses + Region::bytes_for::<Addresses>(self.max_ipv6 as usize)]
+    }
 }
 
 /// A pool of numbered places: those once used and free now are a list, the rest was never used.
@@ -60,6 +93,27 @@ impl PoolHead {
         self.used -= 1;
         std::mem::replace(&mut self.free, place)
     }
+
+    /// Whether the list of free places and the counts agree; marks in `is_free` those that are not in use.
+    fn check(&self, capacity: u32, is_free: &mut [bool], next: impl Fn(u32) -> u32) -> Result<(), String> {
+        if self.never_used > capacity {
+            return Err(format!("{} of {capacity} places were used", self.never_used));
+        }
+        is_free[self.never_used as usize..].fill(true);
+        let mut place = self.free;
+        while place != NONE {
+            if place >= self.never_used || std::mem::replace(&mut is_free[place as usize], true) {
+                return Err(format!("free place {place} is listed twice, or was never used"));
+            }
+            place = next(place);
+        }
+        let used = is_free.iter().filter(|&&is_free| !is_free).count();
+        if used != self.used as usize {
+            Err(format!("{used} places are in use, not {}", self.used))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Why a connection was not entered.
@@ -85,11 +139,8 @@ pub struct Store {
 
 impl Store {
     pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
-        Region::bytes_for::<Header>(1)
-            + Index::bytes_for(max_connections)
-            + Region::bytes_for::<Entry>(max_connections as usize)
-            + Region::bytes_for::<Addresses>(max_ipv6_connections as usize)
-            + Region::bytes_for::<u32>(max_ipv6_connections as usize)
+        let [_, _, end] = Sizes::new(max_connections, max_ipv6_connections).places();
+        end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
     }
 
     pub(super) fn take(
@@ -98,17 +149,12 @@ impl Store {
         max_ipv6_connections: u32,
         seed: u64,
     ) -> Store {
-        assert!(max_connections < 1 << 31, "a flow's reference has 31 bits");
+        assert!(max_connections <= Sizes::MOST_CONNECTIONS, "a flow's reference has 31 bits");
         let mut header: Slab<Header> = region.take(1);
         header[0] = Header {
-            magic: MAGIC,
-            seed,
-            version: LAYOUT_VERSION,
-            max_connections,
-            max_ipv6: max_ipv6_connections,
+            sizes: Sizes::new(max_connections, max_ipv6_connections),
             entries: PoolHead::EMPTY,
             addresses: PoolHead::EMPTY,
-            _room: 0,
         };
         Store {
             header,
@@ -280,11 +326,13 @@ impl Store {
     fn allocate(&mut self, new: &NewFlow) -> Option<FlowId> {
         let header = &mut self.header[0];
         let entries = &self.entries;
-        let id = header.entries.take(header.max_connections, |place| entries[place as usize].next_free())?;
+        let id =
+            header.entries.take(header.sizes.max_connections, |place| entries[place as usize].next_free())?;
         let mut addresses = Entry::IPV4;
         if new.original.dst.is_ipv6() {
             let next = &self.next_addresses;
-            let Some(place) = header.addresses.take(header.max_ipv6, |place| next[place as usize]) else {
+            let Some(place) = header.addresses.take(header.sizes.max_ipv6, |place| next[place as usize])
+            else {
                 let next_free = header.entries.give(id);
                 self.entries[id as usize].set_next_free(next_free);
                 return None;
@@ -292,13 +340,20 @@ impl Store {
             addresses = place;
             self.addresses[place as usize] = Addresses::new(&new.original, &new.reply);
         }
-        self.entries[id as usize] = Entry::new(new, addresses);
+        let entry = &mut self.entries[id as usize];
+        *entry = Entry::new(new, addresses);
+        // A process that is killed here leaves a free entry, never half of one: it is in use when all of it is there.
+        compiler_fence(Ordering::SeqCst);
+        entry.set_in_use();
         Some(FlowId(id))
     }
 
     fn free(&mut self, id: FlowId) {
         let header = &mut self.header[0];
         let entry = &mut self.entries[id.0 as usize];
+        entry.set_free();
+        // The same the other way round.
+        compiler_fence(Ordering::SeqCst);
         if let Some(next) = self.next_addresses.get_mut(entry.addresses as usize) {
             *next = header.addresses.give(entry.addresses);
         }
@@ -334,6 +389,44 @@ impl Store {
             .filter(|(_, entry)| entry.is_in_use())
     }
 
+    pub(super) fn is_in_use(&self, id: u32) -> bool {
+        self.entries[id as usize].is_in_use()
+    }
+
+    /// See [`FlowTable::check`](super::FlowTable::check).
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Header { sizes, entries, addresses } = self.header[0];
+        let mut is_free = vec![false; self.entries.len()];
+        entries
+            .check(sizes.max_connections, &mut is_free, |place| self.entries[place as usize].next_free())?;
+        let mut is_free_address = vec![false; self.addresses.len()];
+        addresses.check(sizes.max_ipv6, &mut is_free_address, |place| self.next_addresses[place as usize])?;
+        for (place, (entry, &is_free)) in self.entries.iter().zip(&is_free).enumerate() {
+            if entry.is_in_use() == is_free {
+                return Err(format!("entry {place}: free={is_free}"));
+            }
+            if !is_free && entry.is_ipv6() {
+                let place = entry.addresses as usize;
+                if is_free_address.get(place).is_none_or(|&is_free| is_free) {
+                    return Err(format!("IPv6 addresses {place} are free, or another entry's"));
+                }
+                is_free_address[place] = true;
+            }
+        }
+        if is_free_address.contains(&false) {
+            return Err("IPv6 addresses are in use by no entry".to_owned());
+        }
+        for (id, _) in self.iter(0, u32::MAX) {
+            for direction in [Direction::Original, Direction::Reply] {
+                if self.find(&self.tuple(id, direction)) != Some(FlowRef::new(id, direction)) {
+                    return Err(format!("entry {}: not found by its {direction:?} tuple", id.0));
+                }
+            }
+        }
+        let hash_of = |at| hash_of(&self.entries, &self.addresses, self.hasher, at);
+        self.index.check(2 * entries.used as usize, hash_of)
+    }
+
     /// One more than the highest place that was ever in use.
     pub fn places(&self) -> u32 {
         self.header[0].entries.never_used
@@ -345,4 +438,29 @@ impl Store {
 fn hash_of(entries: &[Entry], addresses: &[Addresses], hasher: Hasher, at: FlowRef) -> FlowHash {
     let entry = &entries[at.id().0 as usize];
     entry.hash(at.direction(), addresses.get(entry.addresses as usize), hasher)
+}
+
+/// What a later process relies on, in words.
+#[cfg(test)]
+pub(super) fn layout() -> String {
+    use std::mem::offset_of;
+
+    use crate::ipvs::state::TcpState;
+
+    let [entries, addresses, end] = Sizes::new(1000, 100).places();
+    let states: Vec<_> =
+        TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
+    format!(
+        "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}\n\
+         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, up to {end}\n\
+         {}\nstates: {}",
+        size_of::<Header>(),
+        offset_of!(Sizes, magic),
+        offset_of!(Sizes, version),
+        offset_of!(Sizes, max_connections),
+        offset_of!(Sizes, max_ipv6),
+        offset_of!(Sizes, checksum),
+        super::entry::layout(),
+        states.join(", "),
+    )
 }

@@ -98,6 +98,16 @@ fn a_shorter_timeout_takes_effect_and_a_longer_one_too() {
     assert_eq!(ended, [(0, 10), (2, 900)]);
 }
 
+#[test]
+fn the_layout_is_that_of_its_version() {
+    assert_eq!(
+        (LAYOUT_VERSION, store::layout().as_str()),
+        (2, include_str!("layout.txt").trim_end()),
+        "what is in flow memory has changed, so that another version of lbd must not read it: raise LAYOUT_VERSION in \
+         flow/store.rs, and write it here and the layout into flow/layout.txt"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u32),
@@ -182,5 +192,6 @@ proptest! {
             }
             prop_assert_eq!(table.iter(0, u32::MAX).count(), model.len());
         }
+        prop_assert_eq!(table.check(), Ok(()));
     }
 }

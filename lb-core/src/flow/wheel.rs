@@ -157,6 +157,31 @@ impl Wheel {
         self.links[next as usize].prev = prev;
         self.links[node as usize] = Link { next: node, prev: node };
     }
+
+    /// Whether the ids that `is_armed` are in the wheel, each once, and no other.
+    pub(super) fn check(&self, is_armed: impl Fn(u32) -> bool) -> Result<(), String> {
+        let mut armed = vec![false; self.links.len() - SLOTS];
+        for head in 0..SLOTS {
+            let mut node = head;
+            loop {
+                let next = self.links[node].next as usize;
+                if self.links[next].prev as usize != node {
+                    return Err(format!("slot {head}: the links of {node} and {next} disagree"));
+                }
+                node = next;
+                if node == head {
+                    break;
+                }
+                if node < SLOTS || std::mem::replace(&mut armed[node - SLOTS], true) {
+                    return Err(format!("slot {head}: {node} is not armed here alone"));
+                }
+            }
+        }
+        match (0..).zip(&armed).find(|&(id, &is)| is != is_armed(id)) {
+            Some((id, is)) => Err(format!("armed={is}: entry {id}")),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

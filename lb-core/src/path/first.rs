@@ -115,15 +115,19 @@ impl<P: Packet> Path<P> {
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation);
         entry.set_inactive(!is_tcp);
-        let cell = self.mine.server(server);
-        if is_tcp { &cell.active } else { &cell.inactive }.add(1);
-        cell.connections.add(1);
+        self.count_bound(server, is_tcp);
+        self.mine.server(server).connections.add(1);
         self.mine.flows.inserted.add(1);
-        if let Some(picked) = self.tables.services.server(server).filter(|server| server.upper_threshold > 0)
-        {
-            picked.after_bind(AllWorkers(&self.counters).all(server));
-        }
         Some(FlowRef::new(id, Direction::Original))
+    }
+
+    /// A connection came to its real server.
+    pub(super) fn count_bound(&self, id: ServerId, is_active: bool) {
+        let cell = self.mine.server(id);
+        if is_active { &cell.active } else { &cell.inactive }.add(1);
+        if let Some(server) = self.tables.services.server(id).filter(|server| server.upper_threshold > 0) {
+            server.after_bind(AllWorkers(&self.counters).all(id));
+        }
     }
 
     /// Enters a connection. One that has a tuple in common goes: of two connections of a client that look the same

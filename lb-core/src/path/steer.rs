@@ -137,6 +137,11 @@ impl<P: Packet> Path<P> {
         };
         // What is for an address of ours comes from outside; all else that a connection may have goes there.
         let (address, port) = if self.tables.routes.is_local(dst) { (src, sport) } else { (dst, dport) };
+        self.owner_of(address, port)
+    }
+
+    /// The owner of the flows of an outside endpoint.
+    pub(super) fn owner_of(&self, address: IpAddr, port: u16) -> WorkerId {
         self.hashed(number(address), port)
     }
 

@@ -33,6 +33,9 @@ struct Arguments {
     /// Only check the config file: prints what is wrong with it, exits 0 or 1.
     #[arg(long)]
     check: bool,
+    /// Removes what a stopped lbd left for its next start: connections and twins. Refused while one runs.
+    #[arg(long, conflicts_with = "check")]
+    forget: bool,
 }
 
 fn main() -> ExitCode {
@@ -45,7 +48,11 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
-    let result = if arguments.check { check(&arguments) } else { serve(arguments, began) };
+    let result = match &arguments {
+        Arguments { check: true, .. } => check(&arguments),
+        Arguments { forget: true, .. } => forget(&arguments),
+        _ => serve(arguments, began),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
@@ -79,6 +86,14 @@ fn check(arguments: &Arguments) -> Result<(), StartProblem> {
     Ok(())
 }
 
+fn forget(arguments: &Arguments) -> Result<(), StartProblem> {
+    let config = load(arguments)?;
+    for removed in lb_dataplane::forget(&plane::flow_memory(&config))? {
+        println!("removed: {removed}");
+    }
+    Ok(())
+}
+
 fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let config = load(&arguments)?;
     log_to_stderr();
@@ -96,7 +111,7 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
         connections = config.dataplane.max_connections,
         "data plane started"
     );
-    plane.log_ports();
+    plane.log_start();
     daemon::leave_to_workers(&config.dataplane.workers);
     let result = if life.was_told_to_stop() {
         Ok(())

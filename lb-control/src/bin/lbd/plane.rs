@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use lb_control::config::{Config, Idle};
+use lb_control::config::{self, Config, Idle};
 use lb_control::plane::{Plane, PortState};
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::PortId;
 use lb_core::path::FlowView;
 use lb_core::tables::{InterfaceId, Tables};
-use lb_dataplane::{Dataplane, PortConfig, StartError};
+use lb_dataplane::{Dataplane, FlowMemory, PortConfig, StartError, Succession};
 
 pub(crate) struct Dpdk {
     dataplane: Dataplane,
@@ -35,6 +35,7 @@ impl Dpdk {
             driver_args: wanted.driver_args.clone(),
             memory_mb: wanted.memory_mb,
             huge_pages: wanted.huge_pages,
+            flow_memory: flow_memory(config),
             max_connections: wanted.max_connections,
             max_ipv6_connections: wanted.max_ipv6_connections,
             max_servers: wanted.max_servers as usize,
@@ -50,8 +51,11 @@ impl Dpdk {
         Ok(Dpdk { dataplane, ports: config.ports.len() })
     }
 
-    /// Says what each port is.
-    pub(crate) fn log_ports(&self) {
+    /// Says what each port is, and what else the start came upon.
+    pub(crate) fn log_start(&self) {
+        for notice in self.dataplane.notices() {
+            tracing::warn!("{notice}");
+        }
         for port in self.dataplane.ports() {
             let (name, device, offloads) = (&port.name, &port.device, port.offloads.join(", "));
             tracing::info!(
@@ -74,9 +78,35 @@ impl Dpdk {
         }
     }
 
-    /// Ends the workers, closes the ports, takes the TAPs away.
+    /// Ends the workers, closes the ports.
     pub(crate) fn stop(self) {
         self.dataplane.stop();
+    }
+}
+
+/// Where the config has connections kept.
+pub(crate) fn flow_memory(config: &Config) -> FlowMemory {
+    match &config.dataplane.flow_memory {
+        config::FlowMemory::Derived => FlowMemory::Named(config.flow_memory_name()),
+        config::FlowMemory::File(path) => FlowMemory::File(path.clone()),
+        config::FlowMemory::None => FlowMemory::Forgotten,
+    }
+}
+
+fn log_succession(succession: &Succession) {
+    if let Some(problem) = &succession.problem {
+        tracing::warn!("{problem}; no connection is carried over to the next start");
+    }
+    if let Some(carried) = succession.carried {
+        tracing::info!(
+            connections = carried.connections,
+            expired = carried.expired,
+            lost_no_server = carried.no_server,
+            lost_no_room = carried.no_room,
+            damaged = carried.damaged,
+            after_ms = succession.took.as_millis() as u64,
+            "carried over"
+        );
     }
 }
 
@@ -86,7 +116,11 @@ impl Plane for Dpdk {
     }
 
     fn all_use(&self, generation: u32) -> bool {
-        self.dataplane.generation_everywhere(generation)
+        let is_used = self.dataplane.generation_everywhere(generation);
+        if let Some(succession) = self.dataplane.take_succession() {
+            log_succession(&succession);
+        }
+        is_used
     }
 
     fn counters(&self) -> &[Arc<WorkerCounters>] {

@@ -1,0 +1,142 @@
+//! What a later process reads of the flow memory of one that is dead, however that ended.
+//!
+//! Nothing is used in place. The header says only what sizes the arrays have; then each entry that is in use is read
+//! and believed as far as it proves itself: what can be computed again (hashes, checksum differences, the list of free
+//! places, timers, counts) is not even looked at. So the memory may hold anything: a connection may be lost by
+//! it, but none is wrong in a way that a new one could not be.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use zerocopy::FromBytes;
+
+use super::entry::{Addresses, Direction, Entry, Tuple};
+use super::store::{LAYOUT_VERSION, Sizes};
+use crate::ipvs::state::TcpState;
+use crate::tables::Protocol;
+use crate::time::{Tick, Timeout};
+
+/// One worker's flow memory, to be read.
+#[derive(Clone, Copy)]
+pub struct Salvage<'m> {
+    entries: &'m [u8],
+    addresses: &'m [u8],
+}
+
+/// Why flow memory is not read at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// It does not begin as flow memory does.
+    Foreign,
+    /// Of another version of the program.
+    Version(u32),
+    /// The header's checksum is wrong.
+    Header,
+    /// There are fewer bytes than the header says.
+    Short { has: usize, needed: usize },
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Foreign => write!(f, "it is no flow memory"),
+            Refused::Version(version) => {
+                write!(f, "its layout is version {version}, this program's is {LAYOUT_VERSION}")
+            }
+            Refused::Header => write!(f, "its header is damaged"),
+            Refused::Short { has, needed } => write!(f, "it has {has} bytes, its header says {needed}"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// A connection that was read and is as it could have been.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Salvaged {
+    pub original: Tuple,
+    pub reply: Tuple,
+    pub state: u8,
+    pub timeout: Timeout,
+    /// Time of its last packet, not later than now.
+    pub seen: Tick,
+}
+
+/// An entry that no connection could have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damaged;
+
+/// The clock of a run is measured, so a process may have written times that are not over yet for the next one. Up to
+/// so far ahead they are taken for now; what is later is damage.
+const CLOCKS_DIFFER: u32 = 600 * Tick::PER_SECOND;
+
+impl<'m> Salvage<'m> {
+    /// Reads the header of a worker's flow memory, at any alignment.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn of(memory: &'m [u8]) -> Result<Salvage<'m>, Refused> {
+        let (sizes, _) = Sizes::read_from_prefix(memory).map_err(|_| Refused::Foreign)?;
+        if sizes.magic != Sizes::MAGIC {
+            return Err(Refused::Foreign);
+        }
+        if sizes.version != LAYOUT_VERSION {
+            return Err(Refused::Version(sizes.version));
+        }
+        if sizes.checksum != sizes.sum() || sizes.max_connections > Sizes::MOST_CONNECTIONS {
+            return Err(Refused::Header);
+        }
+        let [entries, addresses, end] = sizes.places();
+        let short = Refused::Short { has: memory.len(), needed: end };
+        let array = |from: usize, bytes: usize| memory.get(from..end)?.get(..bytes);
+        Ok(Salvage {
+            entries: array(entries, sizes.max_connections as usize * size_of::<Entry>()).ok_or(short)?,
+            addresses: array(addresses, sizes.max_ipv6 as usize * size_of::<Addresses>()).ok_or(short)?,
+        })
+    }
+
+    /// Every entry that is in use, or says something else than that it is free.
+    pub fn connections(&self, now: Tick) -> impl Iterator<Item = Result<Salvaged, Damaged>> {
+        let entries = self.entries.chunks_exact(size_of::<Entry>());
+        entries.filter_map(move |bytes| {
+            let entry = Entry::read_from_bytes(bytes).ok().filter(|entry| !entry.is_free())?;
+            Some(self.connection(&entry, now).ok_or(Damaged))
+        })
+    }
+
+    /// `None`: it is damaged.
+    fn connection(&self, entry: &Entry, now: Tick) -> Option<Salvaged> {
+        let addresses = if entry.is_ipv6() { Some(self.addresses(entry.addresses)?) } else { None };
+        let tuple = |direction| entry.tuple(direction, addresses.as_ref());
+        let (original, reply) = (tuple(Direction::Original), tuple(Direction::Reply));
+        let seen = entry.seen();
+        let ahead = seen.since(now);
+        let is_sound = entry.is_in_use()
+            && is_state(entry.protocol(), entry.state())
+            && [original.src, original.dst, reply.src].into_iter().all(is_unicast)
+            && (reply.dst, reply.dport) == (original.src, original.sport)
+            && reply != original
+            && (1..=Timeout::from_secs(Timeout::MAX_SECS).0).contains(&entry.timeout().0)
+            && ahead <= CLOCKS_DIFFER;
+        let seen = if ahead > 0 { now } else { seen };
+        is_sound.then(|| Salvaged { original, reply, state: entry.state(), timeout: entry.timeout(), seen })
+    }
+
+    fn addresses(&self, place: u32) -> Option<Addresses> {
+        let bytes = self.addresses.chunks_exact(size_of::<Addresses>()).nth(place as usize)?;
+        Addresses::read_from_bytes(bytes).ok()
+    }
+}
+
+fn is_state(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::TCP => usize::from(state) < TcpState::ALL.len(),
+        Protocol::UDP => state == 0,
+        _ => false,
+    }
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !address.is_unspecified() && !address.is_multicast() && !is_broadcast
+}

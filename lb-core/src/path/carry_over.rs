@@ -1,0 +1,135 @@
+//! Connections of a process that is dead, entered into this one's tables before the first packet comes.
+//!
+//! Seed, number of workers and sizes may be others than they were: each worker reads all of the old memory and takes
+//! what is its own. A real server is found again by what the operator calls it: the virtual service, and its address and port
+//! there. Ids of the dead process mean nothing.
+
+use std::iter::Sum;
+use std::net::IpAddr;
+use std::ops::Add;
+
+use hashbrown::HashMap;
+
+use super::{Path, rewrite};
+use crate::flow::carry::{Salvage, Salvaged};
+use crate::flow::{InsertError, NewFlow};
+use crate::ids::{ServerId, WorkerId};
+use crate::ipvs::state::TcpState;
+use crate::packet::Packet;
+use crate::tables::{Protocol, ServiceKey, Services};
+use crate::time::Tick;
+
+/// What became of the connections that were found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CarriedOver {
+    /// These go on.
+    pub connections: u64,
+    /// Their time was over while nobody ran.
+    pub expired: u64,
+    /// Their virtual service or real server is not there any more.
+    pub no_server: u64,
+    /// The table is smaller than it was.
+    pub no_room: u64,
+    /// Entries that no connection could have, or a second one with the same addresses and ports.
+    pub damaged: u64,
+}
+
+impl Add for CarriedOver {
+    type Output = CarriedOver;
+
+    fn add(self, other: CarriedOver) -> CarriedOver {
+        CarriedOver {
+            connections: self.connections + other.connections,
+            expired: self.expired + other.expired,
+            no_server: self.no_server + other.no_server,
+            no_room: self.no_room + other.no_room,
+            damaged: self.damaged + other.damaged,
+        }
+    }
+}
+
+impl Sum for CarriedOver {
+    fn sum<I: Iterator<Item = CarriedOver>>(all: I) -> CarriedOver {
+        all.fold(CarriedOver::default(), Add::add)
+    }
+}
+
+/// Real servers by virtual service, address and port.
+type Servers = HashMap<(ServiceKey, IpAddr, u16), ServerId>;
+
+impl<P: Packet> Path<P> {
+    /// Takes this worker's connections out of the memory of all workers of a dead process. Each worker is to be called,
+    /// with the same memory and tables, before its first packet: the tables that name the real servers must be
+    /// [adopted](Path::adopt). Added over the workers, each entry of the memory is counted once.
+    pub fn carry_over(&mut self, memory: &[Salvage<'_>], now: Tick) -> CarriedOver {
+        let servers = servers(&self.tables.services, self.mine.server_capacity());
+        let mut done = CarriedOver::default();
+        for found in memory.iter().flat_map(|salvage| salvage.connections(now)) {
+            match found {
+                Ok(found) if self.owner_of(found.original.src, found.original.sport) == self.worker => {
+                    *self.carry(&found, &servers, now, &mut done) += 1;
+                }
+                Ok(_) => {}
+                // Nobody's: the first worker counts it.
+                Err(_) => done.damaged += u64::from(self.worker == WorkerId(0)),
+            }
+        }
+        self.mine.flows.carried_over.add(done.connections);
+        self.count_fill();
+        done
+    }
+
+    /// Enters one connection. Returns the count of what became of it.
+    fn carry<'d>(
+        &mut self,
+        found: &Salvaged,
+        servers: &Servers,
+        now: Tick,
+        done: &'d mut CarriedOver,
+    ) -> &'d mut u64 {
+        let Salvaged { original, reply, state, timeout, seen } = *found;
+        if now.is_at_or_after(seen.after(timeout)) {
+            return &mut done.expired;
+        }
+        let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
+        let Some(&server) = servers.get(&(key, reply.src, reply.sport)) else {
+            return &mut done.no_server;
+        };
+        let after = reply.reversed();
+        let new = NewFlow {
+            original,
+            reply,
+            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            server,
+            state,
+            timeout,
+            now: seen,
+        };
+        match self.flows.insert(&new) {
+            Ok(id) => self.flows.entry_mut(id).set_inactive(!is_active(original.protocol, state)),
+            Err(InsertError::Taken(_)) => return &mut done.damaged,
+            Err(InsertError::Full | InsertError::IndexFull) => return &mut done.no_room,
+        }
+        self.count_bound(server, is_active(original.protocol, state));
+        &mut done.connections
+    }
+}
+
+/// A connection is active from its beginning on, before its first state.
+fn is_active(protocol: Protocol, state: u8) -> bool {
+    let state = TcpState::from_u8(state);
+    protocol == Protocol::TCP && (state == TcpState::None || state.is_active())
+}
+
+fn servers(services: &Services, capacity: usize) -> Servers {
+    let mut servers = Servers::new();
+    for service in services.iter() {
+        for server in service.servers.iter().filter(|server| server.id.index() < capacity) {
+            servers.insert((service.key, server.address, server.port), server.id);
+        }
+    }
+    servers
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,588 @@
+//! Flow memory that outlives the process: a file in memory, which the next process reads.
+//!
+//! The file is never used in place. The next process makes a new one beside it, its workers take over what they find in
+//! the old one, and then the new one gets the old one's name: a process that is killed at any moment before leaves the old
+//! one as it was. Whoever uses a file holds its lock.
+//!
+//! ```text
+//! 0          a page of text: what the file is, of which boot, how many workers, how much each has; with a sum
+//! 2 MB       the flow memory of worker 0 (`lb_core::flow`), then that of worker 1 …, each beginning at 2 MB
+//! ```
+
+use std::fmt::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use lb_core::flow::carry::Salvage;
+use lb_core::mem::Region;
+
+use crate::config::FlowMemory;
+use crate::error::StartError;
+use crate::memory::{self, FileMapping, FileSystem, HUGE_PAGE};
+
+/// Of what is around the workers' memory; that has a version of its own.
+const FILE_VERSION: u32 = 1;
+const FIRST_LINE: &str = "flow memory of lbd";
+/// Bytes of the text at most.
+const TEXT: usize = 4096;
+/// More than a data plane may have.
+const MOST_WORKERS: usize = 1024;
+/// Times that a file which its owner replaces meanwhile is opened anew.
+const ATTEMPTS: usize = 16;
+
+/// The files of one data plane, locked.
+pub(crate) struct Keep {
+    /// Where the new file will be.
+    path: PathBuf,
+    /// With a lock each; the first is at `path`, be it empty.
+    found: Vec<Found>,
+    /// The new file, until it has its name.
+    new: Option<File>,
+    is_committed: bool,
+    /// What the operator should know.
+    pub(crate) notices: Vec<String>,
+}
+
+struct Found {
+    path: PathBuf,
+    file: File,
+    is_new: bool,
+    content: Content,
+}
+
+enum Content {
+    Nothing,
+    Mapped(FileMapping),
+    /// Where there was no room for two.
+    Copied(Box<[u8]>),
+}
+
+/// What dead workers left, one piece each.
+#[derive(Default)]
+pub(crate) struct Legacy {
+    pieces: Vec<(Content, Vec<std::ops::Range<usize>>)>,
+}
+
+impl Legacy {
+    /// What can be read, by worker.
+    pub(crate) fn salvages(&self) -> Vec<Salvage<'_>> {
+        let pieces = self.pieces.iter().flat_map(|(content, ranges)| {
+            ranges.iter().filter_map(|range| Salvage::of(content.bytes().get(range.clone())?).ok())
+        });
+        pieces.collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+}
+
+impl Content {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Content::Nothing => &[],
+            Content::Mapped(mapping) => mapping.bytes(),
+            Content::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl Keep {
+    /// Finds and locks the files; `None` when nothing is to be kept, or nothing can.
+    ///
+    /// # Errors
+    /// `FlowMemory`: another process uses one, or the file that the operator named cannot be.
+    pub(crate) fn open(
+        wanted: &FlowMemory,
+        huge_pages: bool,
+    ) -> Result<(Option<Keep>, Vec<String>), StartError> {
+        let mut notices = Vec::new();
+        let places = places(wanted, huge_pages, &mut notices)?;
+        let Some((path, first)) = make_one(&places, wanted, &mut notices)? else {
+            return Ok((None, notices));
+        };
+        let mut found = vec![first];
+        for other in places.iter().filter(|&place| *place != path) {
+            if let Some(old) = lock(other, false)? {
+                found.push(old);
+            }
+        }
+        Ok((Some(Keep { path, found, new: None, is_committed: false, notices: Vec::new() }), notices))
+    }
+
+    /// The files that there are, without making any.
+    pub(crate) fn existing(wanted: &FlowMemory) -> Result<Vec<(PathBuf, File)>, StartError> {
+        let mut found = Vec::new();
+        for place in places(wanted, true, &mut Vec::new())? {
+            found.extend(lock(&place, false)?.map(|found| (found.path, found.file)));
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Huge pages that old files hold.
+    pub(crate) fn huge_pages_held(&self) -> usize {
+        let huge =
+            self.found.iter().filter(|found| memory::file_system(&found.path) == Some(FileSystem::Huge));
+        huge.map(|found| found.file.metadata().map_or(0, |file| file.len() as usize / HUGE_PAGE)).sum()
+    }
+
+    pub(crate) fn is_on_huge_pages(&self) -> bool {
+        memory::file_system(&self.path) == Some(FileSystem::Huge)
+    }
+
+    /// Makes the new file with `bytes` for each worker, zeroed and all of it given by the kernel; reads what the old ones
+    /// are.
+    ///
+    /// # Errors
+    /// `Memory` when there is no room.
+    pub(crate) fn create(
+        &mut self,
+        workers: usize,
+        bytes: usize,
+    ) -> Result<(Vec<Region>, Legacy), StartError> {
+        let stride = bytes.next_multiple_of(HUGE_PAGE);
+        let len = HUGE_PAGE + workers * stride;
+        for found in &mut self.found {
+            found.read(&mut self.notices);
+        }
+        let failed = |error| StartError::Memory { bytes: len, error };
+        let mapping = match self.create_file(len) {
+            Err(error) if memory::is_no_room(&error) && self.has_legacy() => {
+                self.notices.push(format!(
+                    "flow memory {}: there is no room for a second file of {} MB beside the old one, whose connections \
+                     are in this process alone until it serves",
+                    self.path.display(),
+                    len >> 20
+                ));
+                for found in &mut self.found {
+                    found.copy().map_err(failed)?;
+                }
+                self.create_file(len).map_err(failed)?
+            }
+            outcome => outcome.map_err(failed)?,
+        };
+        let mut mapping = mapping;
+        let text = describe(workers, bytes);
+        mapping.bytes_mut()[..text.len()].copy_from_slice(text.as_bytes());
+        let regions = mapping.into_regions((0..workers).map(|worker| HUGE_PAGE + worker * stride), stride);
+        Ok((regions, self.take_legacy()))
+    }
+
+    /// Removes the files that there are.
+    pub(crate) fn discard(&mut self) {
+        for found in self.found.drain(..) {
+            let _ = fs::remove_file(&found.path);
+        }
+    }
+
+    fn new_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".new");
+        path.into()
+    }
+
+    fn create_file(&mut self, len: usize) -> io::Result<FileMapping> {
+        let path = self.new_path();
+        // Of a process that was killed before it came to use it.
+        let _ = fs::remove_file(&path);
+        let file = options().create_new(true).open(&path)?;
+        file.try_lock().map_err(io::Error::from)?;
+        let made = memory::allocate(&file, len).and_then(|()| FileMapping::writable(&file, len));
+        match made {
+            Ok(mapping) => {
+                self.new = Some(file);
+                Ok(mapping)
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn has_legacy(&self) -> bool {
+        self.found.iter().any(|found| !matches!(found.content, Content::Nothing))
+    }
+
+    /// Finds the workers' pieces; what is refused is said and left out.
+    fn take_legacy(&mut self) -> Legacy {
+        let mut legacy = Legacy::default();
+        for found in &mut self.found {
+            let content = std::mem::replace(&mut found.content, Content::Nothing);
+            if let Content::Nothing = content {
+                continue;
+            }
+            let name = found.path.display();
+            match pieces(content.bytes()) {
+                Err(reason) => self.notices.push(format!("flow memory {name} is not carried over: {reason}")),
+                Ok(pieces) => {
+                    for (worker, piece) in pieces.iter().enumerate() {
+                        if let Err(reason) = Salvage::of(&content.bytes()[piece.clone()]) {
+                            let what =
+                                format!("flow memory {name}, worker {worker}, is not carried over: {reason}");
+                            self.notices.push(what);
+                        }
+                    }
+                    legacy.pieces.push((content, pieces));
+                }
+            }
+        }
+        legacy
+    }
+
+    /// Gives the new file its name; from now on it is what the next process finds. Frees the old ones.
+    ///
+    /// # Errors
+    /// The file and the kernel's reason.
+    pub(crate) fn commit(&mut self) -> Result<(), String> {
+        if self.new.is_some() {
+            let said = |error| format!("flow memory {}: {error}", self.path.display());
+            fs::rename(self.new_path(), &self.path).map_err(said)?;
+        }
+        self.is_committed = true;
+        for other in self.found.iter().skip(1) {
+            let _ = fs::remove_file(&other.path);
+        }
+        self.found.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Keep {
+    fn drop(&mut self) {
+        if self.is_committed {
+            return;
+        }
+        if self.new.is_some() {
+            let _ = fs::remove_file(self.new_path());
+        }
+        for made in self.found.iter().filter(|found| found.is_new) {
+            let _ = fs::remove_file(&made.path);
+        }
+    }
+}
+
+impl Found {
+    fn read(&mut self, notices: &mut Vec<String>) {
+        let Ok(metadata) = self.file.metadata() else { return };
+        if metadata.len() == 0 {
+            return;
+        }
+        let name = self.path.display();
+        // A hole would be filled by looking at it.
+        if metadata.blocks().saturating_mul(512) < metadata.len() {
+            return notices.push(format!("flow memory {name} is not carried over: it has holes"));
+        }
+        match FileMapping::readable(&self.file, metadata.len() as usize) {
+            Ok(mapping) => self.content = Content::Mapped(mapping),
+            Err(error) => notices.push(format!("flow memory {name} is not carried over: {error}")),
+        }
+    }
+
+    /// Frees the file, for which there is no room; its content stays in ordinary memory.
+    fn copy(&mut self) -> io::Result<()> {
+        if let Content::Mapped(mapping) = &self.content {
+            self.content = Content::Copied(mapping.bytes().into());
+            self.file.set_len(0)?;
+        }
+        Ok(())
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+fn refused(path: &Path, reason: impl Into<String>) -> StartError {
+    StartError::FlowMemory { path: path.to_owned(), reason: reason.into() }
+}
+
+/// Where the file may be, the best place first.
+fn places(
+    wanted: &FlowMemory,
+    huge_pages: bool,
+    notices: &mut Vec<String>,
+) -> Result<Vec<PathBuf>, StartError> {
+    match wanted {
+        FlowMemory::Forgotten => Ok(Vec::new()),
+        FlowMemory::File(path) => {
+            // On a disk the kernel would stop the workers to write their memory back.
+            match path.parent().and_then(memory::file_system) {
+                Some(FileSystem::Huge | FileSystem::Memory) => Ok(vec![path.clone()]),
+                Some(FileSystem::Other) => Err(refused(path, "it is on no tmpfs and no hugetlbfs")),
+                None => Err(refused(path, "there is no such directory")),
+            }
+        }
+        FlowMemory::Named(name) => {
+            let mut places = memory::huge_page_mounts();
+            if huge_pages && places.is_empty() {
+                notices.push(
+                    "no hugetlbfs of 2 MB pages is mounted, flow memory is on /dev/shm; run: mount -t hugetlbfs \
+                     -o pagesize=2M none /dev/hugepages"
+                        .to_owned(),
+                );
+            }
+            let shm = PathBuf::from("/dev/shm");
+            if memory::file_system(&shm) == Some(FileSystem::Memory) {
+                places.insert(if huge_pages { places.len() } else { 0 }, shm);
+            }
+            Ok(places.into_iter().map(|place| place.join(name)).collect())
+        }
+    }
+}
+
+/// Opens the file at the first place where there can be one.
+fn make_one(
+    places: &[PathBuf],
+    wanted: &FlowMemory,
+    notices: &mut Vec<String>,
+) -> Result<Option<(PathBuf, Found)>, StartError> {
+    for place in places {
+        match lock(place, true) {
+            Ok(Some(found)) => return Ok(Some((place.clone(), found))),
+            Ok(None) => {}
+            Err(StartError::FlowMemory { path, reason }) if is_skipped(wanted, &reason) => {
+                notices.push(format!("flow memory {}: {reason}", path.display()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !matches!(wanted, FlowMemory::Forgotten) {
+        notices.push("no place for flow memory: no connection is carried over to the next start".to_owned());
+    }
+    Ok(None)
+}
+
+const IN_USE: &str = "another lbd uses it";
+
+/// A place of our own choice that does not do leaves the next one; but never past another process.
+fn is_skipped(wanted: &FlowMemory, reason: &str) -> bool {
+    matches!(wanted, FlowMemory::Named(_)) && reason != IN_USE
+}
+
+/// Opens and locks a file; `None` when it is not there and is not to be made.
+fn lock(path: &Path, make: bool) -> Result<Option<Found>, StartError> {
+    for _ in 0..ATTEMPTS {
+        let (file, is_new) = match options().open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && make => {
+                match options().create_new(true).open(path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                    made => (made.map_err(|error| refused(path, error.to_string()))?, true),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => (opened.map_err(|error| refused(path, error.to_string()))?, false),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(refused(path, IN_USE)),
+            Err(TryLockError::Error(error)) => return Err(refused(path, error.to_string())),
+        }
+        // Its last owner may have replaced it since it was opened here.
+        let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|file| (file.dev(), file.ino())).ok();
+        if inode(file.metadata()) == inode(fs::symlink_metadata(path)) {
+            return Ok(Some(Found { path: path.to_owned(), file, is_new, content: Content::Nothing }));
+        }
+    }
+    Err(refused(path, IN_USE))
+}
+
+/// The text at the beginning of a file.
+fn describe(workers: usize, bytes: usize) -> String {
+    let mut text = format!(
+        "{FIRST_LINE}\nversion {FILE_VERSION}\nboot {}\nworkers {workers}\nbytes {bytes}\n",
+        memory::boot()
+    );
+    let sum = sum(&text);
+    // A string takes all that is written to it.
+    let _ = writeln!(text, "sum {sum:016x}");
+    text
+}
+
+/// FNV-1a.
+fn sum(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Where the workers' pieces are in a file.
+fn pieces(file: &[u8]) -> Result<Vec<std::ops::Range<usize>>, String> {
+    let page = &file[..file.len().min(TEXT)];
+    let end = page.iter().position(|&byte| byte == 0).unwrap_or(page.len());
+    let text = std::str::from_utf8(&page[..end]).ok().filter(|text| text.starts_with(FIRST_LINE));
+    let text = text.ok_or("it does not begin as flow memory does")?;
+    let damaged = || "its header is damaged".to_owned();
+    let (said, rest) = text.split_at(text.find("sum ").ok_or_else(damaged)?);
+    let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    match value("version") {
+        Some(version) if version == FILE_VERSION.to_string() => {}
+        Some(version) => return Err(format!("its version is {version}, this program's is {FILE_VERSION}")),
+        None => return Err(damaged()),
+    }
+    if rest.trim_end() != format!("sum {:016x}", sum(said)) {
+        return Err(damaged());
+    }
+    if value("boot") != Some(memory::boot().as_str()) {
+        return Err("it is of an earlier boot".to_owned());
+    }
+    let number = |key| value(key).and_then(|number| number.parse::<usize>().ok()).ok_or_else(damaged);
+    let (workers, bytes) = (number("workers")?, number("bytes")?);
+    let stride = bytes.checked_next_multiple_of(HUGE_PAGE).ok_or_else(damaged)?;
+    let needed =
+        stride.checked_mul(workers).and_then(|all| all.checked_add(HUGE_PAGE)).ok_or_else(damaged)?;
+    if workers > MOST_WORKERS || file.len() < needed {
+        return Err(format!("it has {} bytes, its header says {needed}", file.len()));
+    }
+    let piece = |worker| HUGE_PAGE + worker * stride..HUGE_PAGE + worker * stride + bytes;
+    Ok((0..workers).map(piece).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use lb_core::flow::{FlowTable, memory_needed};
+    use lb_core::time::Tick;
+
+    use super::*;
+
+    /// A name of its own on /dev/shm, whose files go when this is dropped.
+    struct Name(String);
+
+    impl Name {
+        fn new(test: &str) -> Name {
+            Name(format!("lbd-test-{test}-{}", std::process::id()))
+        }
+
+        fn wanted(&self) -> FlowMemory {
+            FlowMemory::Named(self.0.clone())
+        }
+
+        fn path(&self) -> PathBuf {
+            Path::new("/dev/shm").join(&self.0)
+        }
+
+        fn open(&self) -> Keep {
+            Keep::open(&self.wanted(), false).unwrap().0.unwrap()
+        }
+
+        /// Opens and makes the file for `workers` workers with empty tables.
+        fn serve(&self, workers: usize) -> (Keep, Legacy, Vec<FlowTable>) {
+            let mut keep = self.open();
+            let (regions, legacy) = keep.create(workers, memory_needed(100, 10)).unwrap();
+            let table = |region| FlowTable::new(region, 100, 10, 7, Tick(0));
+            (keep, legacy, regions.into_iter().map(table).collect())
+        }
+    }
+
+    impl Drop for Name {
+        fn drop(&mut self) {
+            for end in ["", ".new"] {
+                let _ = fs::remove_file(format!("{}{end}", self.path().display()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_process_finds_what_the_last_one_that_served_left() {
+        let name = Name::new("next");
+        let (mut first, legacy, tables) = name.serve(2);
+        assert!(legacy.is_empty());
+        first.commit().unwrap();
+        drop((first, tables));
+        // This one is killed before it serves: dropping it in order is less than that.
+        let (second, legacy, tables) = name.serve(3);
+        assert_eq!(legacy.salvages().len(), 2);
+        std::mem::forget(second);
+        drop((legacy, tables));
+        let left = OpenOptions::new().read(true).open(name.path()).unwrap();
+        assert_eq!(left.metadata().unwrap().len() as usize, 3 * HUGE_PAGE, "the first one's");
+    }
+
+    #[test]
+    fn a_start_that_fails_leaves_what_was_there() {
+        let name = Name::new("fails");
+        drop(name.serve(1));
+        assert!(!name.path().exists(), "nothing was there");
+        let (mut keep, _, tables) = name.serve(1);
+        keep.commit().unwrap();
+        drop((keep, tables));
+        drop(name.serve(2));
+        assert_eq!(fs::metadata(name.path()).unwrap().len() as usize, 2 * HUGE_PAGE);
+        assert!(!PathBuf::from(format!("{}.new", name.path().display())).exists());
+    }
+
+    #[test]
+    fn a_second_process_on_the_same_file_is_refused_before_and_after_the_first_one_serves() {
+        let name = Name::new("second");
+        let refusal = || Keep::open(&name.wanted(), false).err().unwrap().to_string();
+        let line = format!("flow memory {}: another lbd uses it", name.path().display());
+        let (mut keep, _, tables) = name.serve(1);
+        assert_eq!(refusal(), line);
+        keep.commit().unwrap();
+        assert_eq!(refusal(), line);
+        assert!(Keep::existing(&name.wanted()).is_err());
+        drop(keep);
+        assert_eq!(refusal(), line, "a mapping holds the lock too");
+        drop(tables);
+        name.open();
+    }
+
+    #[test]
+    fn a_file_that_is_not_right_is_refused_with_a_reason() {
+        let reason = |change: &dyn Fn(&File)| {
+            let name = Name::new("damaged");
+            let (mut keep, _, tables) = name.serve(1);
+            keep.commit().unwrap();
+            drop((keep, tables));
+            change(&OpenOptions::new().write(true).open(name.path()).unwrap());
+            let (keep, legacy, _tables) = name.serve(1);
+            assert!(legacy.salvages().is_empty());
+            let line = keep.notices.concat();
+            let begin = format!("flow memory {}", name.path().display());
+            assert!(line.starts_with(&begin) && line.contains("is not carried over: "), "{line}");
+            line.rsplit("is not carried over: ").next().unwrap().to_owned()
+        };
+        let write = |bytes: &'static [u8], at: u64| move |file: &File| file.write_all_at(bytes, at).unwrap();
+        assert_eq!(reason(&write(b"F", 0)), "it does not begin as flow memory does");
+        assert_eq!(reason(&write(b"version 7", 19)), "its version is 7, this program's is 1");
+        assert_eq!(reason(&write(b"0", 40)), "its header is damaged");
+        assert_eq!(reason(&write(&[0xff; 5000], 0)), "it does not begin as flow memory does");
+        assert_eq!(reason(&write(b"x", HUGE_PAGE as u64 + 1)), "it is no flow memory");
+        assert_eq!(reason(&|file| file.set_len(1 << 45).unwrap()), "it has holes");
+        let short = reason(&|file| file.set_len(HUGE_PAGE as u64).unwrap());
+        assert_eq!(short, "it has 2097152 bytes, its header says 4194304");
+    }
+
+    #[test]
+    fn flow_memory_on_a_disk_is_refused() {
+        let refused =
+            |path: &str| Keep::open(&FlowMemory::File(path.into()), false).err().unwrap().to_string();
+        assert_eq!(refused("/proc/lb"), "flow memory /proc/lb: it is on no tmpfs and no hugetlbfs");
+        assert_eq!(refused("/nosuch/lb"), "flow memory /nosuch/lb: there is no such directory");
+        assert!(Keep::open(&FlowMemory::Forgotten, false).unwrap().0.is_none());
+    }
+
+    #[test]
+    fn where_two_files_have_no_room_the_old_one_is_read_into_this_process() {
+        let name = Name::new("room");
+        let (mut keep, _, tables) = name.serve(1);
+        keep.commit().unwrap();
+        drop((keep, tables));
+        let mut keep = name.open();
+        for found in &mut keep.found {
+            found.read(&mut Vec::new());
+            found.copy().unwrap();
+        }
+        assert_eq!(fs::metadata(name.path()).unwrap().len(), 0, "its memory is free");
+        assert_eq!(keep.take_legacy().salvages().len(), 1);
+    }
+}
