@@ -197,6 +197,12 @@ impl Config {
         format!("lbd{}", self.api.socket.display()).replace('/', "-")
     }
 
+    /// Where the model is kept for the next start, if connections are: always on tmpfs, since hugetlbfs has no files to write to.
+    pub fn model_file(&self) -> Option<PathBuf> {
+        let is_kept = self.dataplane.flow_memory != FlowMemory::None;
+        is_kept.then(|| Path::new("/dev/shm").join(format!("{}.model", self.flow_memory_name())))
+    }
+
     /// The values that go into the tables.
     pub fn settings(&self) -> Settings {
         Settings {

@@ -36,13 +36,6 @@ const NOT_SAVED: &str =
     "cannot save the model: what was made by command will be missing after the next start";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Where the model is kept that belongs to the connections kept at `beside`.
-pub fn model_file(beside: &Path) -> PathBuf {
-    let mut path = beside.as_os_str().to_owned();
-    path.push(".model");
-    path.into()
-}
-
 /// What runs, as the operator wrote it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {

@@ -40,7 +40,6 @@ use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
 pub(crate) use keep::KeepCounters;
-pub use keep::model_file;
 use keep::{Keeper, Kept};
 pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};

@@ -91,6 +91,13 @@ fn forget(arguments: &Arguments) -> Result<(), StartProblem> {
     for removed in lb_dataplane::forget(&plane::flow_memory(&config))? {
         println!("removed: {removed}");
     }
+    if let Some(model) = config.model_file() {
+        match std::fs::remove_file(&model) {
+            Ok(()) => println!("removed: {}", model.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("cannot remove {}: {error}", model.display()).into()),
+        }
+    }
     Ok(())
 }
 
@@ -116,7 +123,7 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let result = if life.was_told_to_stop() {
         Ok(())
     } else {
-        let model_file = Some(daemon::model_file(&config.api.socket));
+        let model_file = config.model_file();
         let setup = Setup { config, config_path: arguments.config, unix, http, model_file, began };
         life.run(setup, plane.clone())
     };

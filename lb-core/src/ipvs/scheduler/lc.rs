@@ -34,7 +34,13 @@ impl State {
         loads: &impl Loads,
         _: &Request,
     ) -> Option<usize> {
-        let candidates = service.servers.iter().enumerate().filter(|(_, server)| server.takes_new());
-        Some(candidates.min_by_key(|(_, server)| load(loads, server.id))?.0)
+        let mut best: Option<(usize, u64)> = None;
+        for (index, server) in service.servers.iter().enumerate().filter(|(_, server)| server.takes_new()) {
+            let load = load(loads, server.id);
+            if best.is_none_or(|(_, least)| load < least) {
+                best = Some((index, load));
+            }
+        }
+        Some(best?.0)
     }
 }
