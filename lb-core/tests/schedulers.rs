@@ -134,7 +134,7 @@ impl Director {
         } else {
             counts.1 += 1;
         }
-        server.after_bind(counts.0 + counts.1);
+        server.after_bind(|| counts.0 + counts.1);
         let expires = self.now.after(self.timeouts.udp);
         self.connections.push(Some(Connection { server: server.id, state: TcpState::None, expires }));
         if is_tcp {
@@ -181,7 +181,7 @@ impl Director {
                 counts.1 -= 1;
             }
             if let Some(server) = service.servers.iter().find(|server| server.id == connection.server) {
-                server.after_unbind(counts.0 + counts.1);
+                server.after_unbind(|| counts.0 + counts.1);
             }
         }
     }

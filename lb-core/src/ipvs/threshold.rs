@@ -4,29 +4,45 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_conn.c` and `ip_vs_ctl.c`, and recorded picks.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::fence;
 
 use crate::tables::Server;
 
+// Workers count for themselves and sum up all workers' counts, so each change of a count or of the flag is followed by a
+// fence before the counts are read: of two workers that change something at once, one at least sees the other's. Without
+// them, two last connections that end at once would leave a server overloaded for ever. `lb-models` checks it.
 impl Server {
-    /// A connection was bound to it; with it, it has `connections` of any state, over all workers.
+    /// A connection was bound to it. `connections` counts those of any state, over all workers, with this one.
     #[inline]
-    pub fn after_bind(&self, connections: u64) {
-        if self.upper_threshold != 0 && connections >= u64::from(self.upper_threshold) {
+    pub fn after_bind(&self, connections: impl Fn() -> u64) {
+        if self.upper_threshold == 0 {
+            return;
+        }
+        fence(SeqCst);
+        if connections() >= u64::from(self.upper_threshold) {
             self.overloaded.store(true, Relaxed);
+            // Connections that ended since the count found no flag to clear.
+            self.after_unbind(connections);
         }
     }
 
-    /// A connection of it ended; without it, it has `connections` of any state, over all workers.
+    /// A connection of it ended. `connections` counts those of any state, over all workers, without this one.
     #[inline]
-    pub fn after_unbind(&self, connections: u64) {
-        let is_below = match (self.lower_threshold, self.upper_threshold) {
-            (0, 0) => true,
-            (0, upper) => connections * 4 < u64::from(upper) * 3,
-            (lower, _) => connections < u64::from(lower),
-        };
-        if is_below && self.overloaded.load(Relaxed) {
+    pub fn after_unbind(&self, connections: impl Fn() -> u64) {
+        if self.upper_threshold == 0 {
+            return;
+        }
+        fence(SeqCst);
+        if self.overloaded.load(Relaxed) && self.is_below(connections()) {
             self.overloaded.store(false, Relaxed);
+        }
+    }
+
+    fn is_below(&self, connections: u64) -> bool {
+        match (self.lower_threshold, u64::from(self.upper_threshold)) {
+            (0, upper) => connections * 4 < upper * 3,
+            (lower, _) => connections < u64::from(lower),
         }
     }
 
@@ -65,11 +81,11 @@ mod tests {
     /// The connections that a server had when it came to be full, and when it was not any more.
     fn turns(server: &Server) -> (Option<u64>, Option<u64>) {
         let full = (1..20).find(|&connections| {
-            server.after_bind(connections);
+            server.after_bind(|| connections);
             !server.takes_new()
         });
         let free = (0..20).rev().find(|&connections| {
-            server.after_unbind(connections);
+            server.after_unbind(|| connections);
             server.takes_new()
         });
         (full, free)
@@ -87,10 +103,10 @@ mod tests {
     fn an_edit_frees_a_full_server_when_it_raises_or_lifts_the_upper_threshold() {
         for (new, is_free) in [(9, true), (0, true), (8, false), (2, false)] {
             let before = server(8, 0);
-            before.after_bind(8);
+            before.after_bind(|| 8);
             let mut edited = Server { upper_threshold: new, ..before.clone() };
             edited.after_edit(8);
-            before.after_bind(8);
+            before.after_bind(|| 8);
             assert_eq!(edited.takes_new(), is_free, "to {new}");
         }
     }

@@ -125,8 +125,8 @@ impl<P: Packet> Path<P> {
     pub(super) fn count_bound(&self, id: ServerId, is_active: bool) {
         let cell = self.mine.server(id);
         if is_active { &cell.active } else { &cell.inactive }.add(1);
-        if let Some(server) = self.tables.services.server(id).filter(|server| server.upper_threshold > 0) {
-            server.after_bind(AllWorkers(&self.counters).all(id));
+        if let Some(server) = self.tables.services.server(id) {
+            server.after_bind(|| AllWorkers(&self.counters).all(id));
         }
     }
 
@@ -180,7 +180,7 @@ fn unbind(
 ) {
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
-    if let Some(server) = services.server(entry.server()).filter(|server| server.upper_threshold > 0) {
-        server.after_unbind(AllWorkers(all).all(server.id));
+    if let Some(server) = services.server(entry.server()) {
+        server.after_unbind(|| AllWorkers(all).all(server.id));
     }
 }
