@@ -7,13 +7,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::team::Turns;
 use arrayvec::ArrayVec;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
 use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, Steer};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
-use parking_lot::Mutex;
 
 use crate::clock;
 use crate::keep::{Keep, Legacy};
@@ -103,7 +103,7 @@ impl<P: Packet> Logic<P> for Heir<P> {
 /// Waits for all workers, gives the new file its name, opens the gate.
 pub(crate) struct Executor {
     is_open: Arc<AtomicBool>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Turns<State>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -124,7 +124,7 @@ impl Executor {
     ) -> std::io::Result<(Executor, Share)> {
         let (done, reports) = mpsc::channel();
         let is_open = Arc::new(AtomicBool::new(false));
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Turns::new(State::default()));
         let has_legacy = !legacy.is_empty();
         let share = Share { legacy: Arc::new(legacy), done, is_open: is_open.clone() };
         let (gate, result) = (is_open.clone(), state.clone());

@@ -3,6 +3,7 @@
 //! [`Dataplane::start`] makes, in this order: the tables' memory, DPDK, its ports, their Linux twins, the workers.
 //! [`worker`] is the loop in which each worker spends its life; what packets go through is [`lb_core::path`].
 
+mod bell;
 mod claim;
 mod clock;
 mod config;
@@ -199,12 +200,13 @@ impl Dataplane {
         self.team.counters()
     }
 
-    /// Leaves `tables` for all workers, and frees the snapshots that they gave back. Never waits.
+    /// Leaves `tables` for all workers, and frees the snapshots that they gave back. Never waits for a worker.
     pub fn publish(&self, tables: Arc<Tables>) {
         self.team.publish(tables);
     }
 
-    /// Whether all workers use the tables of this generation, and take packets. Frees those that they gave back: to be asked now and then.
+    /// Whether all workers use the tables of this generation, and take packets. Frees those that they gave back, and sends those that they
+    /// left no room for: to be asked now and then.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
         self.executor.as_ref().is_none_or(Executor::is_done) & self.team.generation_everywhere(generation)
     }

@@ -1,105 +1,115 @@
-//! Listing a worker's connections: it streams them, a few entries a turn, into a bounded queue that another thread
-//! empties. A list may be of millions, and neither side may hold them all or wait for the other.
+//! Listing a worker's connections: it streams them, a few entries a turn, into a bounded ring that another thread
+//! empties. A list may be of millions, and neither side may hold them all; the worker never waits for the reader.
+//! `lb-models` checks it under every schedule.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam::queue::ArrayQueue;
 use lb_core::path::FlowView;
+use rtrb::{Consumer, Producer, RingBuffer};
 
 /// Connections on their way.
-const QUEUE: usize = 1024;
+const RING: usize = 1024;
 /// Entries that a worker looks at in a turn.
 const BUDGET: usize = 128;
 /// The reader's pause when nothing has come.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Between one worker and whoever lists. One list at a time: the reader holds a lock.
-pub(crate) struct Listing {
+/// Which list is asked for, and which was given.
+#[derive(Default)]
+struct Lists {
     /// Number of the list that is asked for; 0: none.
     wanted: AtomicU64,
     /// Number of the last list that was given to its end.
     ended: AtomicU64,
-    views: ArrayQueue<(u64, FlowView)>,
 }
 
-impl Default for Listing {
-    fn default() -> Listing {
-        Listing { wanted: AtomicU64::new(0), ended: AtomicU64::new(0), views: ArrayQueue::new(QUEUE) }
-    }
-}
-
-/// The worker's place in the list that it is giving.
-#[derive(Default)]
-pub(crate) struct ListCursor {
+/// The worker's end.
+pub(crate) struct Lister {
+    lists: Arc<Lists>,
+    views: Producer<(u64, FlowView)>,
+    /// The list that is being given.
     number: u64,
-    /// `None`: at the end.
+    /// Where it goes on. `None`: at the end.
     next: Option<u32>,
+}
+
+/// The end of whoever lists: one list at a time.
+pub(crate) struct ListReader {
+    lists: Arc<Lists>,
+    views: Consumer<(u64, FlowView)>,
 }
 
 /// A worker gave nothing for too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stalled;
 
-impl Listing {
-    /// The worker's part: goes on with the list that is asked for, if any. `list` looks at up to so many entries from a
-    /// cursor on and returns the next cursor. Returns whether there was anything to do.
+/// Makes both ends between one worker and whoever lists.
+pub(crate) fn listing() -> (Lister, ListReader) {
+    let (given, views) = RingBuffer::new(RING);
+    let lists = Arc::<Lists>::default();
+    (Lister { lists: lists.clone(), views: given, number: 0, next: None }, ListReader { lists, views })
+}
+
+impl Lister {
+    /// Goes on with the list that is asked for, if any. `list` looks at up to so many entries from a cursor on and
+    /// returns the next cursor. Returns whether there was anything to do.
     #[inline]
     pub(crate) fn give(
-        &self,
-        cursor: &mut ListCursor,
+        &mut self,
         list: impl FnOnce(u32, u32, &mut dyn FnMut(FlowView)) -> Option<u32>,
     ) -> bool {
-        let wanted = self.wanted.load(Ordering::Acquire);
-        if wanted != cursor.number {
-            *cursor = ListCursor { number: wanted, next: (wanted != 0).then_some(0) };
+        let wanted = self.lists.wanted.load(Ordering::Acquire);
+        if wanted != self.number {
+            (self.number, self.next) = (wanted, (wanted != 0).then_some(0));
         }
-        let Some(at) = cursor.next else { return false };
-        let room = QUEUE - self.views.len();
+        let Some(at) = self.next else { return false };
         // An entry gives one view at most, and only this worker adds views.
-        let budget = room.min(BUDGET);
+        let budget = self.views.slots().min(BUDGET);
         if budget == 0 {
             return false;
         }
-        cursor.next = list(at, budget as u32, &mut |view| {
+        self.next = list(at, budget as u32, &mut |view| {
             let _ = self.views.push((wanted, view));
         });
-        if cursor.next.is_none() {
-            self.ended.store(wanted, Ordering::Release);
+        if self.next.is_none() {
+            self.lists.ended.store(wanted, Ordering::Release);
         }
         true
     }
+}
 
-    /// The reader's part: asks for list `number` (never used before, not 0) and visits it to its end, or until
-    /// `visit` says to break.
+impl ListReader {
+    /// Asks for list `number` (never used before, not 0) and visits it to its end, or until `visit` says to break.
     ///
     /// # Errors
     /// [`Stalled`] when the worker gives nothing for `patience`.
     pub(crate) fn read(
-        &self,
+        &mut self,
         number: u64,
         patience: Duration,
         visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Stalled> {
-        self.wanted.store(number, Ordering::Release);
+        self.lists.wanted.store(number, Ordering::Release);
         let result = self.read_all(number, patience, visit);
-        self.wanted.store(0, Ordering::Release);
+        self.lists.wanted.store(0, Ordering::Release);
         result
     }
 
     fn read_all(
-        &self,
+        &mut self,
         number: u64,
         patience: Duration,
         visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Stalled> {
         let mut last = Instant::now();
         loop {
-            // Read before the queue: what was queued before the end is then seen.
-            let ended = self.ended.load(Ordering::Acquire) == number;
+            // Read before the ring: what was put in before the end is then seen.
+            let ended = self.lists.ended.load(Ordering::Acquire) == number;
             let mut came = false;
-            while let Some((of, view)) = self.views.pop() {
+            while let Ok((of, view)) = self.views.pop() {
                 came = true;
                 // Others are left over from a list that was broken off.
                 if of == number && visit(view).is_break() {
@@ -123,7 +133,6 @@ impl Listing {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
-    use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 
     use lb_core::ids::ServerId;
@@ -146,28 +155,25 @@ mod tests {
     }
 
     /// A worker whose table has `entries` entries, of which every third is in use; runs until `stop`.
-    fn worker(listing: Arc<Listing>, entries: u32, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<u32> {
+    fn worker(mut lister: Lister, entries: u32, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
         std::thread::spawn(move || {
-            let (mut cursor, mut most) = (ListCursor::default(), 0);
             while !stop.load(Ordering::Relaxed) {
-                listing.give(&mut cursor, |from, budget, visit| {
+                lister.give(|from, budget, visit| {
                     let end = (from + budget).min(entries);
                     (from..end).filter(|n| n % 3 == 0).for_each(|n| visit(view(n)));
                     (end < entries).then_some(end)
                 });
-                most = most.max(listing.views.len() as u32);
             }
-            most
         })
     }
 
     #[test]
-    fn a_list_much_longer_than_the_queue_comes_whole_and_in_order() {
-        let (listing, stop) = (Arc::new(Listing::default()), Arc::new(AtomicBool::new(false)));
-        let thread = worker(listing.clone(), 30_000, stop.clone());
+    fn a_list_much_longer_than_the_ring_comes_whole_and_in_order() {
+        let ((lister, mut reader), stop) = (listing(), Arc::new(AtomicBool::new(false)));
+        let thread = worker(lister, 30_000, stop.clone());
         for number in 1..3 {
             let mut got = Vec::new();
-            let end = listing.read(number, Duration::from_secs(20), &mut |view| {
+            let end = reader.read(number, Duration::from_secs(20), &mut |view| {
                 got.push(view.server_id.0);
                 ControlFlow::Continue(())
             });
@@ -175,17 +181,17 @@ mod tests {
             assert_eq!(got, (0..30_000).step_by(3).collect::<Vec<_>>());
         }
         stop.store(true, Ordering::Relaxed);
-        assert!(thread.join().unwrap() as usize <= QUEUE);
+        thread.join().unwrap();
     }
 
     #[test]
     fn a_list_after_one_that_was_broken_off_has_nothing_of_it() {
-        let (listing, stop) = (Arc::new(Listing::default()), Arc::new(AtomicBool::new(false)));
-        let thread = worker(listing.clone(), 30_000, stop.clone());
-        let broken = listing.read(1, Duration::from_secs(20), &mut |_| ControlFlow::Break(()));
+        let ((lister, mut reader), stop) = (listing(), Arc::new(AtomicBool::new(false)));
+        let thread = worker(lister, 30_000, stop.clone());
+        let broken = reader.read(1, Duration::from_secs(20), &mut |_| ControlFlow::Break(()));
         assert_eq!(broken, Ok(ControlFlow::Break(())));
         let mut count = 0;
-        let whole = listing.read(2, Duration::from_secs(20), &mut |_| {
+        let whole = reader.read(2, Duration::from_secs(20), &mut |_| {
             count += 1;
             ControlFlow::Continue(())
         });
@@ -196,8 +202,8 @@ mod tests {
 
     #[test]
     fn a_worker_that_stands_still_is_reported() {
-        let listing = Listing::default();
-        let result = listing.read(1, Duration::from_millis(5), &mut |_| ControlFlow::Continue(()));
+        let (_lister, mut reader) = listing();
+        let result = reader.read(1, Duration::from_millis(5), &mut |_| ControlFlow::Continue(()));
         assert_eq!(result, Err(Stalled));
     }
 }

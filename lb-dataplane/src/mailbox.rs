@@ -1,50 +1,66 @@
-//! How new tables get to a worker, and how the old ones get back to be freed: a worker never frees a snapshot.
+//! How new tables get to a worker, and how the old ones get back to be freed: a worker never frees a snapshot, and never
+//! waits for the thread that publishes.
+//!
+//! A ring each way, both with one producer and one consumer. The worker adopts all that has come, in the order in which it
+//! was published, and gives one snapshot back for each that it takes. `lb-models` checks it under every schedule.
 
 use std::sync::Arc;
 
-use crossbeam::queue::ArrayQueue;
 use lb_core::tables::Tables;
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
-/// Snapshots on their way back. When so many wait, the worker adopts no new ones before they are collected.
-const RETURNS: usize = 4;
+/// Snapshots on their way, each way. More than are published in one turn of a worker that runs.
+const RING: usize = 16;
 
-/// One worker's mailbox.
-#[derive(Debug)]
-pub(crate) struct Mailbox {
-    /// The newest tables that the worker has not seen.
-    newest: ArrayQueue<Arc<Tables>>,
-    returns: ArrayQueue<Arc<Tables>>,
+/// Makes one worker's mailbox: the control plane's end and the worker's.
+pub(crate) fn mailbox() -> (Publisher, Inbox) {
+    let (to_worker, published) = RingBuffer::new(RING);
+    let (old, returned) = RingBuffer::new(RING);
+    (Publisher { to_worker, returned, unsent: None }, Inbox { published, old })
 }
 
-impl Default for Mailbox {
-    fn default() -> Mailbox {
-        Mailbox { newest: ArrayQueue::new(1), returns: ArrayQueue::new(RETURNS) }
-    }
+/// The control plane's end.
+pub(crate) struct Publisher {
+    to_worker: Producer<Arc<Tables>>,
+    returned: Consumer<Arc<Tables>>,
+    /// The newest tables, when the worker left no room for them.
+    unsent: Option<Arc<Tables>>,
 }
 
-impl Mailbox {
-    /// Leaves `tables` for the worker in place of any that it has not seen, and frees those and what it gave back.
-    /// The control plane calls it, and never waits.
-    pub(crate) fn publish(&self, tables: Arc<Tables>) {
-        drop(self.newest.force_push(tables));
-        self.free_returned();
+impl Publisher {
+    /// Leaves `tables` for the worker. Never waits.
+    pub(crate) fn publish(&mut self, tables: Arc<Tables>) {
+        self.unsent = Some(tables);
+        self.attend();
     }
 
-    /// Frees what the worker gave back. The control plane calls it.
-    pub(crate) fn free_returned(&self) {
-        while self.returns.pop().is_some() {}
-    }
-
-    /// The worker's part: has `adopt` exchange the tables in use for new ones, when there are any.
-    #[inline]
-    pub(crate) fn exchange(&self, adopt: impl FnOnce(Arc<Tables>) -> Arc<Tables>) {
-        if self.newest.is_empty() || self.returns.is_full() {
-            return;
+    /// Frees what the worker gave back, and sends what found no room. To be called now and then.
+    pub(crate) fn attend(&mut self) {
+        while self.returned.pop().is_ok() {}
+        if let Some(tables) = self.unsent.take()
+            && let Err(PushError::Full(tables)) = self.to_worker.push(tables)
+        {
+            self.unsent = Some(tables);
         }
-        let Some(tables) = self.newest.pop() else { return };
-        // Only this worker adds to `returns`, and it was not full.
-        if let Err(old) = self.returns.push(adopt(tables)) {
-            std::mem::forget(old);
+    }
+}
+
+/// The worker's end.
+pub(crate) struct Inbox {
+    published: Consumer<Arc<Tables>>,
+    old: Producer<Arc<Tables>>,
+}
+
+impl Inbox {
+    /// Has `adopt` exchange the tables in use for new ones, when there are any and the old ones can be given back.
+    #[inline]
+    pub(crate) fn exchange(&mut self, mut adopt: impl FnMut(Arc<Tables>) -> Arc<Tables>) {
+        while !self.published.is_empty() && !self.old.is_full() {
+            let Ok(tables) = self.published.pop() else { return };
+            // It was not full, and only this worker adds to it.
+            if let Err(PushError::Full(old)) = self.old.push(adopt(tables)) {
+                std::mem::forget(old);
+            }
         }
     }
 }
@@ -57,37 +73,51 @@ mod tests {
         Arc::new(Tables { generation, ..Tables::default() })
     }
 
-    /// Adopts once; the generation then in use.
-    fn adopt(mailbox: &Mailbox, used: &mut Arc<Tables>) -> u32 {
-        mailbox.exchange(|new| std::mem::replace(used, new));
+    /// A turn of the worker; the generation then in use.
+    fn turn(inbox: &mut Inbox, used: &mut Arc<Tables>) -> u32 {
+        inbox.exchange(|new| {
+            assert!(new.generation > used.generation, "in their order");
+            std::mem::replace(used, new)
+        });
         used.generation
     }
 
     #[test]
     fn a_worker_gets_the_newest_tables_and_the_old_ones_are_freed_by_the_publisher() {
-        let mailbox = Mailbox::default();
+        let (mut publisher, mut inbox) = mailbox();
         let (first, second, third) = (tables(1), tables(2), tables(3));
         let mut used = first.clone();
-        mailbox.publish(second.clone());
-        mailbox.publish(third.clone());
-        assert_eq!(Arc::strong_count(&second), 1, "never seen, so freed at once");
-        assert_eq!(adopt(&mailbox, &mut used), 3);
-        assert_eq!(adopt(&mailbox, &mut used), 3, "nothing new");
-        assert_eq!(Arc::strong_count(&first), 2, "on its way back");
-        mailbox.free_returned();
-        assert_eq!(Arc::strong_count(&first), 1);
+        publisher.publish(second.clone());
+        publisher.publish(third.clone());
+        assert_eq!(turn(&mut inbox, &mut used), 3);
+        assert_eq!(turn(&mut inbox, &mut used), 3, "nothing new");
+        assert_eq!(Arc::strong_count(&first) + Arc::strong_count(&second), 4, "on their way back");
+        publisher.attend();
+        assert_eq!(Arc::strong_count(&first) + Arc::strong_count(&second), 2);
+    }
+
+    #[test]
+    fn what_finds_no_room_gives_way_to_newer_tables_and_is_sent_later() {
+        let (mut publisher, mut inbox) = mailbox();
+        let mut used = tables(0);
+        let all: Vec<_> = (1..=RING as u32 + 2).map(tables).collect();
+        all.iter().for_each(|tables| publisher.publish(tables.clone()));
+        assert_eq!(Arc::strong_count(&all[RING]), 1, "never sent, so freed at once");
+        assert_eq!(turn(&mut inbox, &mut used), RING as u32);
+        publisher.attend();
+        assert_eq!(turn(&mut inbox, &mut used), RING as u32 + 2);
     }
 
     #[test]
     fn a_worker_waits_with_new_tables_while_nobody_collects_the_old_ones() {
-        let mailbox = Mailbox::default();
+        let (mut publisher, mut inbox) = mailbox();
         let mut used = tables(0);
-        for generation in 1..=RETURNS as u32 + 1 {
-            drop(mailbox.newest.force_push(tables(generation)));
-            adopt(&mailbox, &mut used);
+        for generation in 1..=RING as u32 + 1 {
+            publisher.to_worker.push(tables(generation)).unwrap();
+            turn(&mut inbox, &mut used);
         }
-        assert_eq!(used.generation, RETURNS as u32);
-        mailbox.free_returned();
-        assert_eq!(adopt(&mailbox, &mut used), RETURNS as u32 + 1);
+        assert_eq!(used.generation, RING as u32);
+        publisher.attend();
+        assert_eq!(turn(&mut inbox, &mut used), RING as u32 + 1);
     }
 }

@@ -10,6 +10,9 @@ use lb_core::time::Tick;
 
 /// Questions that wait for the control plane, of all workers.
 const QUEUE: usize = 1024;
+/// Places in the queue. A worker that asked into the place of a question that is just being taken would have to wait for the
+/// taker; with so many there is always another.
+const PLACES: usize = 2 * QUEUE;
 /// Questions that a worker remembers; two that share a place push each other out.
 const REMEMBERED: usize = 256;
 
@@ -19,7 +22,7 @@ pub type Question = (InterfaceId, IpAddr);
 pub type Questions = ArrayQueue<Question>;
 
 pub(crate) fn questions() -> Arc<Questions> {
-    Arc::new(ArrayQueue::new(QUEUE))
+    Arc::new(ArrayQueue::new(PLACES))
 }
 
 /// One worker's side.
@@ -39,7 +42,7 @@ impl Asker {
         let place = &mut self.recent[place(question)];
         let is_recent =
             matches!(*place, Some((asked, at)) if asked == question && now.since(at) < Tick::PER_SECOND);
-        if !is_recent && self.questions.push(question).is_ok() {
+        if !is_recent && self.questions.len() < QUEUE && self.questions.push(question).is_ok() {
             *place = Some((question, now));
         }
     }

@@ -28,7 +28,7 @@ impl<B: Backend, L: Logic<B::Packet>> Stepped<B, L> {
         ring: usize,
     ) -> Stepped<B, L> {
         assert_eq!(members.len(), counters.len(), "one set of counters a worker");
-        let ties = Ties::new(counters);
+        let mut ties = Ties::new(counters);
         let rings = mesh(members.len(), ring);
         let workers = members.into_iter().zip(rings).enumerate().map(|(index, (member, rings))| {
             Worker::new(ties.equip(index, member.seats, member.pool, rings), (member.logic)())
@@ -48,7 +48,7 @@ impl<B: Backend, L: Logic<B::Packet>> Stepped<B, L> {
     /// Leaves `tables` for one worker: [`Team::publish`](crate::Team::publish) does so for one after the other, and
     /// a worker may turn between any two.
     pub fn publish_to(&self, worker: WorkerId, tables: Arc<Tables>) {
-        self.ties.mailboxes[worker.index()].publish(tables);
+        self.ties.publishers.lock()[worker.index()].publish(tables);
     }
 
     /// See [`Team::generation_everywhere`](crate::Team::generation_everywhere).

@@ -11,15 +11,14 @@ use lb_core::counters::WorkerCounters;
 use lb_core::ids::WorkerId;
 use lb_core::path::FlowView;
 use lb_core::tables::Tables;
-use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::config::Idle;
 use crate::cpu;
 use crate::device::Backend;
 use crate::error::StartError;
-use crate::listing::Listing;
-use crate::mailbox::Mailbox;
+use crate::listing::{ListReader, listing};
+use crate::mailbox::{Publisher, mailbox};
 use crate::resolve::{Asker, Questions, questions};
 use crate::ring::{HAND_OVER_RING, RingEnds, mesh};
 use crate::worker::{Equipment, Logic, Seat, Worker};
@@ -45,29 +44,28 @@ pub struct WorkerStalled(pub WorkerId);
 /// What the control plane and its workers have in common, whoever turns the workers.
 pub(crate) struct Ties {
     pub(crate) counters: Arc<[Arc<WorkerCounters>]>,
-    pub(crate) mailboxes: Vec<Arc<Mailbox>>,
-    pub(crate) listings: Vec<Arc<Listing>>,
+    /// By worker, as the lists below.
+    pub(crate) publishers: Turns<Vec<Publisher>>,
+    lists: Turns<Lists>,
     pub(crate) questions: Arc<Questions>,
 }
 
 impl Ties {
     pub(crate) fn new(counters: Arc<[Arc<WorkerCounters>]>) -> Ties {
-        Ties {
-            mailboxes: counters.iter().map(|_| Arc::default()).collect(),
-            listings: counters.iter().map(|_| Arc::default()).collect(),
-            counters,
-            questions: questions(),
-        }
+        Ties { counters, publishers: Turns::default(), lists: Turns::default(), questions: questions() }
     }
 
-    /// What the worker `index` is made of, besides its logic.
+    /// What the worker `index` is made of, besides its logic. To be called for each worker, in their order.
     pub(crate) fn equip<B: Backend>(
-        &self,
+        &mut self,
         index: usize,
         seats: Vec<Seat<B>>,
         pool: B::Pool,
         rings: RingEnds<B::Packet>,
     ) -> Equipment<B> {
+        let ((publisher, inbox), (lister, reader)) = (mailbox(), listing());
+        self.publishers.get_mut().push(publisher);
+        self.lists.get_mut().readers.push(reader);
         Equipment {
             worker: WorkerId(index as u16),
             counters: self.counters[index].clone(),
@@ -75,14 +73,14 @@ impl Ties {
             rings,
             pool,
             asker: Asker::new(self.questions.clone()),
-            mailbox: self.mailboxes[index].clone(),
-            listing: self.listings[index].clone(),
+            inbox,
+            lister,
         }
     }
 
     /// See [`Team::generation_everywhere`].
     pub(crate) fn generation_everywhere(&self, generation: u32) -> bool {
-        self.mailboxes.iter().for_each(|mailbox| mailbox.free_returned());
+        self.publishers.lock().iter_mut().for_each(Publisher::attend);
         self.counters.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
     }
 }
@@ -92,9 +90,19 @@ pub struct Team {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     ties: Ties,
-    /// Number of the last list.
-    list: Mutex<u64>,
     hz: u64,
+}
+
+/// The control plane's threads take turns at these; the workers know no lock.
+#[expect(clippy::disallowed_types)]
+pub(crate) type Turns<T> = parking_lot::Mutex<T>;
+
+/// Where the lists of connections come from.
+#[derive(Default)]
+struct Lists {
+    /// Number of the last list.
+    last: u64,
+    readers: Vec<ListReader>,
 }
 
 impl Team {
@@ -118,7 +126,6 @@ impl Team {
             threads: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             ties: Ties::new(counters),
-            list: Mutex::new(0),
             hz: clock.hz(),
         };
         let (ready, is_ready) = mpsc::channel();
@@ -145,13 +152,13 @@ impl Team {
         &self.ties.counters
     }
 
-    /// Leaves `tables` for all workers, and frees what they gave back. Never waits.
+    /// Leaves `tables` for all workers, and frees what they gave back. Never waits for a worker.
     pub fn publish(&self, tables: Arc<Tables>) {
-        for mailbox in &self.ties.mailboxes {
-            mailbox.publish(tables.clone());
-        }
+        self.ties.publishers.lock().iter_mut().for_each(|publisher| publisher.publish(tables.clone()));
     }
-    /// Whether all workers use the tables of this generation. Frees what they gave back.
+
+    /// Whether all workers use the tables of this generation. Frees what they gave back, and sends those that they left
+    /// no room for: to be asked now and then.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
         self.ties.generation_everywhere(generation)
     }
@@ -170,12 +177,12 @@ impl Team {
         &self,
         visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
     ) -> Result<(), WorkerStalled> {
-        let mut number = self.list.lock();
+        let Lists { last, readers } = &mut *self.ties.lists.lock();
         let mut stalled = None;
-        for (index, listing) in self.ties.listings.iter().enumerate() {
+        for (index, reader) in readers.iter_mut().enumerate() {
             let worker = WorkerId(index as u16);
-            *number += 1;
-            match listing.read(*number, LIST_PATIENCE, &mut |view| visit(worker, view)) {
+            *last += 1;
+            match reader.read(*last, LIST_PATIENCE, &mut |view| visit(worker, view)) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(_) => stalled = stalled.or(Some(WorkerStalled(worker))),

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use lb_core::counters::Counter;
 use lb_core::packet::Packet;
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::bell::Bell;
 use crate::device::Pool;
 use crate::tap;
 
@@ -125,23 +126,6 @@ impl<P> TwinEnd<P> {
     }
 }
 
-/// Wakes a sleeping pump; costs the worker a system call only when it does sleep.
-struct Bell {
-    event: File,
-    asleep: AtomicBool,
-}
-
-impl Bell {
-    fn ring(&self) {
-        // Orders the push before the look at `asleep`; the pump orders the same two the other way round.
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
-            // It fails only when it is already rung 2⁶⁴ times.
-            let _ = (&self.event).write(&1u64.to_ne_bytes());
-        }
-    }
-}
-
 /// The thread of one twin. Ends when dropped, and the file (so the TAP device) with it; ends by itself when the TAP device
 /// was deleted, after which what goes up fills the ring and is dropped there.
 pub(crate) struct Pump {
@@ -160,7 +144,7 @@ impl Pump {
         pool: impl Pool<P> + Send + 'static,
         longest: usize,
     ) -> io::Result<(Pump, TwinEnd<P>)> {
-        let bell = Arc::new(Bell { event: tap::event()?, asleep: AtomicBool::new(false) });
+        let bell = Arc::new(Bell::new(tap::event()?));
         let stop = Arc::new(AtomicBool::new(false));
         let counters = Arc::new(TwinCounters::default());
         let (up, up_end) = RingBuffer::new(TWIN_RING);
@@ -198,7 +182,7 @@ impl Pump {
 impl Drop for Pump {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let _ = (&self.bell.event).write(&1u64.to_ne_bytes());
+        self.bell.wake();
         if let Some(thread) = self.thread.take() {
             // A pump that panicked has already said so.
             let _ = thread.join();
@@ -261,15 +245,9 @@ impl<P: Packet, A: Pool<P>> Carrier<P, A> {
 
     /// Returns whether the file is one that nothing comes from any more.
     fn sleep(&mut self) -> bool {
-        let mut is_gone = false;
-        self.bell.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.up.is_empty() {
-            is_gone = tap::wait_readable([self.file.as_fd(), self.bell.event.as_fd()], LONGEST_SLEEP);
-        }
-        self.bell.asleep.store(false, Ordering::Relaxed);
-        let _ = (&self.bell.event).read(&mut [0; 8]);
-        is_gone
+        let Carrier { up, file, bell, .. } = self;
+        let wait = |event: &File| tap::wait_readable([file.as_fd(), event.as_fd()], LONGEST_SLEEP);
+        bell.sleep(|| !up.is_empty(), wait).unwrap_or(false)
     }
 
     /// Returns whether there were any.

@@ -21,8 +21,8 @@ use lb_core::time::Tick;
 use crate::clock::{Clock, cycles};
 use crate::config::Idle;
 use crate::device::{Backend, Device, Pool};
-use crate::listing::{ListCursor, Listing};
-use crate::mailbox::Mailbox;
+use crate::listing::Lister;
+use crate::mailbox::Inbox;
 use crate::resolve::Asker;
 use crate::ring::{Errand, Incoming, Outgoing, RingEnds};
 use crate::twin::TwinEnd;
@@ -112,8 +112,8 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) rings: RingEnds<B::Packet>,
     pub(crate) pool: B::Pool,
     pub(crate) asker: Asker,
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) listing: Arc<Listing>,
+    pub(crate) inbox: Inbox,
+    pub(crate) lister: Lister,
 }
 
 /// A worker: [`Worker::run`] is its thread's life; without a thread, [`Worker::turn`] is called for each turn.
@@ -122,9 +122,8 @@ pub(crate) struct Worker<B: Backend, L> {
     io: WorkerIo<B>,
     /// From each other worker.
     incoming: Vec<Incoming<B::Packet>>,
-    mailbox: Arc<Mailbox>,
-    listing: Arc<Listing>,
-    cursor: ListCursor,
+    inbox: Inbox,
+    lister: Lister,
     burst: Burst<B::Packet>,
     handed: ArrayVec<(B::Packet, Steer), BURST>,
 }
@@ -136,7 +135,7 @@ const NAP: Duration = Duration::from_micros(50);
 
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
-        let Equipment { worker, counters, seats, rings, pool, asker, mailbox, listing } = equipment;
+        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister } = equipment;
         let lanes = seats
             .into_iter()
             .map(|seat| Lane { queue: seat.queue, twin: seat.twin, buffer: Burst::new() })
@@ -146,9 +145,8 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             logic,
             io,
             incoming: rings.incoming.into_iter().flatten().collect(),
-            mailbox,
-            listing,
-            cursor: ListCursor::default(),
+            inbox,
+            lister,
             burst: Burst::new(),
             handed: ArrayVec::new(),
         }
@@ -216,7 +214,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
 
     fn exchange_tables(&mut self) {
         let (logic, counters) = (&mut self.logic, &self.io.counters);
-        self.mailbox.exchange(|tables| {
+        self.inbox.exchange(|tables| {
             let generation = tables.generation;
             let old = logic.adopt(tables);
             counters.turns.generation.set(u64::from(generation));
@@ -288,7 +286,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
 
     fn list(&mut self, now: Tick) -> bool {
         let logic = &self.logic;
-        self.listing.give(&mut self.cursor, |from, budget, visit| logic.list(from, budget, now, visit))
+        self.lister.give(|from, budget, visit| logic.list(from, budget, now, visit))
     }
 }
 
