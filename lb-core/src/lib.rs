@@ -15,3 +15,14 @@ pub mod path;
 pub mod tables;
 pub mod time;
 pub mod wire;
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+
+    #[test]
+    #[should_panic(expected = "attempt to add with overflow")]
+    fn arithmetic_that_overflows_fails_a_test() {
+        black_box(black_box(u8::MAX) + black_box(1));
+    }
+}

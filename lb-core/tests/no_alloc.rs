@@ -1,6 +1,10 @@
-//! Goal: after its start the path takes no memory from the heap, whatever comes by.
-//! Method: an allocator that counts, frames made beforehand, and a story that takes every turning of the road. Each chapter says
-//! what the path counted or sent, so that none is passed by.
+//! Goal: after its start the path takes no memory from the heap and makes no system call, whatever comes by.
+//! Method: an allocator that counts, a process that dies of a system call, frames made beforehand, and a story that takes
+//! every turning of the road. Each chapter says what the path counted or sent, so that none is passed by.
+//!
+//! That it takes no lock, also none that is free, follows from `clippy.toml`: the crate names none.
+
+mod sealed;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -426,6 +430,28 @@ fn no_turning_of_the_road_takes_memory_from_the_heap() {
     assert_eq!(director.out.sent.iter().filter(|packet| packet.port == WAN).count(), 120 + 8 + 20 + 10 + 3);
     let to_server = director.out.sent.iter().rfind(|packet| packet.port == LAN).unwrap();
     assert_eq!(to_server.data()[30..34], Ipv4Addr::from(SERVER).octets());
+}
+
+#[test]
+fn no_turning_of_the_road_makes_a_system_call() {
+    let outcome = sealed::outcome("no_turning_of_the_road_makes_a_system_call", || {
+        let mut director = Director::new(tables(1, false));
+        let story = Story::new();
+        sealed::seal();
+        story.tell(&mut director);
+        sealed::done();
+    });
+    assert_eq!(outcome, sealed::Outcome::NoCall, "or a panic: see no_turning_of_the_road_takes_memory");
+}
+
+#[test]
+fn a_system_call_is_found_when_there_is_one() {
+    let outcome = sealed::outcome("a_system_call_is_found_when_there_is_one", || {
+        sealed::seal();
+        let _ = std::env::current_dir();
+        sealed::done();
+    });
+    assert_eq!(outcome, sealed::Outcome::Call);
 }
 
 #[test]
