@@ -1,0 +1,223 @@
+//! Goal: the simulation finds a director that does one thing wrong, whichever it is.
+//! Method: `mutants.toml` lists changes of the sources. A copy of the workspace gets them all, each behind a condition, and is
+//! built once; the program then runs with none switched on, which must go well, and with each of them, which must fail.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// Worlds that each mutant is tried in until one finds it, and their steps.
+const SEEDS: &str = "1..201";
+const STEPS: &str = "3000";
+/// A mutant that takes longer stands still, and that is found out too.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Tells the program which mutant is switched on, by its number in the list, from 1 on.
+const SWITCH: &str = "LB_MUTANT";
+const PROGRAM: &str = "mutants";
+/// What the program is made of.
+const PACKAGES: [&str; 4] = ["lb-core", "lb-dataplane", "lb-control", "sim"];
+
+#[derive(Deserialize)]
+struct List {
+    mutant: Vec<Mutant>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mutant {
+    name: String,
+    /// What goes wrong: for who reads the list.
+    breaks: String,
+    file: String,
+    find: String,
+    replace: String,
+}
+
+#[test]
+fn every_mutant_is_found() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let list = fs::read_to_string(root.join("sim/mutants.toml")).unwrap();
+    let List { mutant: mutants } = toml::from_str(&list).unwrap();
+    assert!(mutants.len() >= 20 && mutants.iter().all(|mutant| !mutant.breaks.is_empty()));
+    let program = build(root, &mutants);
+    if let Verdict::Found(how) = run(&program, 0) {
+        panic!("without any mutant: {how}");
+    }
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((number, mutant)) =
+                    (1..).zip(&mutants).nth(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    match run(&program, number) {
+                        Verdict::Found(how) => println!("{}: {how}", mutant.name),
+                        Verdict::Unseen => survivors.lock().unwrap().push(&mutant.name),
+                    }
+                }
+            });
+        }
+    });
+    let survivors = survivors.into_inner().unwrap();
+    assert!(survivors.is_empty(), "no invariant says anything about {survivors:?}");
+}
+
+enum Verdict {
+    Found(String),
+    Unseen,
+}
+
+/// Runs the program with one mutant, or with none (0).
+fn run(program: &Path, number: usize) -> Verdict {
+    let mut child = Command::new(program)
+        .args(["--seeds", SEEDS, "--steps", STEPS])
+        .env(SWITCH, number.to_string())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    // It writes a line for each world, so little that the pipe holds it all.
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if start.elapsed() > PATIENCE => break None,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let Some(status) = status else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        return Verdict::Found(format!("it stands still for {PATIENCE:?}"));
+    };
+    let output = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
+    match status.code() {
+        Some(0) => Verdict::Unseen,
+        Some(1) => {
+            let line = |start: &str| output.lines().find(|line| line.starts_with(start)).unwrap_or_default();
+            Verdict::Found(format!("{} ({})", line("invariant "), line("seed ")))
+        }
+        _ => Verdict::Found(format!("{status}")),
+    }
+}
+
+/// Makes the program, in a workspace beside the ordinary one and with what that has compiled already.
+fn build(root: &Path, mutants: &[Mutant]) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let copy = target.join("tmp/mutants");
+    let mut files = BTreeMap::new();
+    let members = manifest(root, &mut files);
+    for member in members.iter().map(String::as_str).chain(["docs", "configs"]) {
+        collect(root, Path::new(member), &mut files);
+    }
+    mutate(mutants, &mut files);
+    write(&copy, &files);
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--locked", "--workspace", "--bin", PROGRAM, "--profile", "test"])
+        .current_dir(&copy)
+        .env("CARGO_TARGET_DIR", target);
+    // Nothing of the package that runs this test may be taken for one that is built.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_BIN_") || text == "CARGO_MANIFEST_DIR" {
+            cargo.env_remove(&name);
+        }
+    }
+    let output = cargo.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target.join("debug").join(PROGRAM)
+}
+
+/// The workspace's manifest and lock file. Returns its members but for the binding to DPDK, which is taken from where it is.
+fn manifest(root: &Path, files: &mut BTreeMap<PathBuf, String>) -> Vec<String> {
+    const BINDING: &str = "lb-dataplane/dpdk-sys";
+    let mut manifest: toml::Table =
+        toml::from_str(&fs::read_to_string(root.join("Cargo.toml")).unwrap()).unwrap();
+    let workspace = manifest["workspace"].as_table_mut().unwrap();
+    let members = workspace["members"].as_array_mut().unwrap();
+    members.retain(|member| member.as_str() != Some(BINDING));
+    let names = members.iter().map(|member| member.as_str().unwrap().to_owned()).collect();
+    let binding = root.join(BINDING).to_str().unwrap().to_owned();
+    workspace["dependencies"]["dpdk-sys"]["path"] = binding.into();
+    // Cargo takes a package for that of the same name in another workspace when all settings are the same.
+    let profile: toml::Table =
+        PACKAGES.iter().map(|&name| (name.to_owned(), toml::toml! { debug = false }.into())).collect();
+    manifest["profile"]["test"].as_table_mut().unwrap().insert("package".to_owned(), profile.into());
+    files.insert("Cargo.toml".into(), manifest.to_string());
+    files.insert("Cargo.lock".into(), fs::read_to_string(root.join("Cargo.lock")).unwrap());
+    names
+}
+
+/// All text files below a folder.
+fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(root.join(folder)).unwrap() {
+        let entry = entry.unwrap();
+        let path = folder.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            if path != Path::new("lb-dataplane/dpdk-sys") {
+                collect(root, &path, files);
+            }
+        } else if let Ok(text) = fs::read_to_string(entry.path()) {
+            files.insert(path, text);
+        }
+    }
+}
+
+/// Puts all mutants into the sources.
+fn mutate(mutants: &[Mutant], files: &mut BTreeMap<PathBuf, String>) {
+    // By file, from its end on, so that places found before stay where they are.
+    let mut places: Vec<(&Path, usize, usize)> = Vec::new();
+    for (index, Mutant { name, file, find, .. }) in mutants.iter().enumerate() {
+        let text = files.get(Path::new(file)).unwrap_or_else(|| panic!("mutant {name}: there is no {file}"));
+        let found: Vec<_> = text.match_indices(find.as_str()).map(|(at, _)| at).collect();
+        let &[at] = found.as_slice() else {
+            panic!("mutant {name} no longer applies: {file} has its text {} times", found.len());
+        };
+        places.push((Path::new(file), at, index));
+    }
+    places.sort_unstable_by(|a, b| b.cmp(a));
+    let mut last: Option<(&Path, usize)> = None;
+    for (file, at, index) in places {
+        let Mutant { name, find, replace, .. } = &mutants[index];
+        let end = at + find.len();
+        assert!(last.is_none_or(|(of, from)| of != file || end <= from), "mutant {name} overlaps another");
+        last = Some((file, at));
+        let krate = if file.starts_with("lb-core") { "crate" } else { "lb_core" };
+        let choice = format!("if {krate}::mutant::is({}) {{ {replace} }} else {{ {find} }}", index + 1);
+        let is_statement = find.ends_with([';', '}']);
+        files
+            .get_mut(file)
+            .unwrap()
+            .replace_range(at..end, &if is_statement { choice } else { format!("({choice})") });
+    }
+    let switch = format!(
+        "use std::sync::LazyLock;
+        static ON: LazyLock<usize> = LazyLock::new(|| std::env::var(\"{SWITCH}\").unwrap().parse().unwrap());
+        pub fn is(number: usize) -> bool {{ *ON == number }}"
+    );
+    files.insert("lb-core/src/mutant.rs".into(), switch);
+    files.get_mut(Path::new("lb-core/src/lib.rs")).unwrap().push_str("\npub mod mutant;\n");
+    // A name of its own, so that `target` keeps the ordinary program.
+    let program = format!("\n[[bin]]\nname = \"{PROGRAM}\"\npath = \"src/main.rs\"\n");
+    files.get_mut(Path::new("sim/Cargo.toml")).unwrap().push_str(&program);
+}
+
+/// Writes what differs from what is there, so that a second run compiles only what changed.
+fn write(copy: &Path, files: &BTreeMap<PathBuf, String>) {
+    for (path, text) in files {
+        let path = copy.join(path);
+        if fs::read_to_string(&path).is_ok_and(|old| old == *text) {
+            continue;
+        }
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
