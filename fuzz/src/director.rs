@@ -97,10 +97,11 @@ pub(crate) fn ipvsadm(words: &[String], input: &str, director: &mut InProcess) -
 
 /// The services that these models hold can be saved, and restored to the same, with and without names of ports.
 pub(crate) fn check_round_trip(director: &mut InProcess) {
-    let services = listing(&director.0).0;
+    let mut services = listing(&director.0).0;
     let mut all = Vec::new();
     ipvsadm::save_all(&mut all, services.clone()).expect("a vector takes everything");
     let all = String::from_utf8(all).expect("ipvsadm writes text");
+    sort(&mut services);
     assert_eq!(services, restored(&all), "restored from {all}");
 
     for option in ["-Sn", "-S"] {
@@ -119,7 +120,14 @@ fn restored(lines: &str) -> Vec<ServiceView> {
     let mut director = InProcess(model());
     let done = ipvsadm(&["-R".to_owned()], lines, &mut director);
     assert_eq!(done, Done { code: 0, output: String::new(), errors: String::new() }, "restoring {lines}");
-    listing(&director.0).0
+    let mut services = listing(&director.0).0;
+    sort(&mut services);
+    services
+}
+
+/// Whichever real server was added first.
+pub(crate) fn sort(services: &mut [ServiceView]) {
+    services.iter_mut().for_each(|service| service.servers.sort_by_key(|server| server.spec.server));
 }
 
 /// The same everywhere, unlike the system's.

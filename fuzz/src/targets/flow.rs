@@ -20,12 +20,11 @@ struct Ends {
     src: u8,
     dst: u8,
     sport: u8,
-    is_udp: bool,
 }
 
 #[derive(Arbitrary)]
 enum Step {
-    Insert { is_ipv6: bool, original: Ends, reply: Ends, secs: u16 },
+    Insert { is_ipv6: bool, is_udp: bool, original: Ends, reply: Ends, secs: u16 },
     Remove { nth: u8 },
     Touch { nth: u8 },
     SetTimeout { nth: u8, secs: u16 },
@@ -33,7 +32,7 @@ enum Step {
 }
 
 impl Ends {
-    fn tuple(self, is_ipv6: bool) -> Tuple {
+    fn tuple(self, is_ipv6: bool, is_udp: bool) -> Tuple {
         let address = |n: u8| match is_ipv6 {
             true => Ipv6Addr::from(u128::from(n % 8) << 64 | 1).into(),
             false => Ipv4Addr::from(0x0a00_0000 + u32::from(n % 8)).into(),
@@ -43,7 +42,7 @@ impl Ends {
             dst: address(self.dst),
             sport: u16::from(self.sport % 4),
             dport: 80,
-            protocol: if self.is_udp { Protocol::UDP } else { Protocol::TCP },
+            protocol: if is_udp { Protocol::UDP } else { Protocol::TCP },
         }
     }
 }
@@ -78,8 +77,8 @@ pub(crate) fn run(data: &[u8]) {
         let connections = known.len();
         let nth = |nth: u8| usize::from(nth) % connections;
         match step {
-            Step::Insert { is_ipv6, original, reply, secs } => {
-                let (original, reply) = (original.tuple(is_ipv6), reply.tuple(is_ipv6));
+            Step::Insert { is_ipv6, is_udp, original, reply, secs } => {
+                let (original, reply) = (original.tuple(is_ipv6, is_udp), reply.tuple(is_ipv6, is_udp));
                 // No packet is its own answer.
                 if original == reply {
                     continue;
@@ -163,8 +162,8 @@ fn check(table: &FlowTable, known: &[Known]) {
         }
     }
     for n in 0..=u8::MAX {
-        let ends = Ends { src: n & 7, dst: n >> 3 & 7, sport: n >> 6, is_udp: false };
-        for tuple in [ends.tuple(false), ends.tuple(true)] {
+        let ends = Ends { src: n & 7, dst: n >> 3 & 7, sport: n >> 6 };
+        for tuple in [ends.tuple(false, true), ends.tuple(true, false)] {
             let is_known = known.iter().any(|flow| flow.original == tuple || flow.reply == tuple);
             assert_eq!(table.find(&tuple).is_some(), is_known, "{tuple:?}");
         }
