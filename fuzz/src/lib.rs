@@ -7,4 +7,5 @@
 
 mod daemon;
 mod director;
+mod scene;
 pub mod targets;

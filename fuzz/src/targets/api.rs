@@ -71,7 +71,8 @@ fn check(answer: &[u8], request: &[u8]) -> Option<u16> {
     let (head, body) = answer.split_at(end + 4);
     let head = std::str::from_utf8(head).expect("a head of text").to_ascii_lowercase();
     let status = head.strip_prefix("http/1.1 ").or_else(|| head.strip_prefix("http/1.0 "));
-    let status = status.and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok()).expect("a status");
+    let status =
+        status.and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok()).expect("a status");
     assert_ne!(status, 500, "{head}{}", String::from_utf8_lossy(body));
     let is_json = head.contains("content-type: application/json\r\n") && !head.contains("transfer-encoding");
     if is_json && !body.is_empty() {

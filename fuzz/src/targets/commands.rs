@@ -82,7 +82,9 @@ impl Subject {
         match *self {
             Subject::Tcp { n, port } => endpoint(Transport::Tcp, ipv4(n), if n < 128 { 80 } else { port }),
             Subject::Udp { n } => endpoint(Transport::Udp, ipv4(n), 53),
-            Subject::Ipv6 { n } => endpoint(Transport::Tcp, Ipv6Addr::from(u128::from(n % 4) + (0xfd << 120)).into(), 80),
+            Subject::Ipv6 { n } => {
+                endpoint(Transport::Tcp, Ipv6Addr::from(u128::from(n % 4) + (0xfd << 120)).into(), 80)
+            }
             Subject::Sctp { n } => endpoint(Transport::Sctp, ipv4(n), 9000),
             Subject::Mark { mark, is_ipv6 } => ServiceAddress::FwMark { mark: mark.max(1), is_ipv6 },
             Subject::Other { address, port } => endpoint(Transport::Tcp, address, port),
@@ -175,7 +177,9 @@ pub(crate) fn run(data: &[u8]) {
             OnError::Rollback => {
                 let before = (listing(&model), model.server_ids_in_use());
                 match model.apply_all(&batch.commands) {
-                    Ok(_) => assert_eq!((listing(&model), vec![]), (listing(&one_by_one), failed), "{batch:?}"),
+                    Ok(_) => {
+                        assert_eq!((listing(&model), vec![]), (listing(&one_by_one), failed), "{batch:?}")
+                    }
                     Err(error) => {
                         assert_eq!((listing(&model), model.server_ids_in_use()), before, "{batch:?}");
                         assert_eq!(Some(&error), failed.first(), "{batch:?}");
@@ -229,10 +233,12 @@ fn check_listing(model: &Model) {
     for service in &services {
         commands.push(Command::AddService(service.spec.clone()));
         // Newest first.
-        commands.extend(service.servers.iter().rev().map(|server| Command::AddServer {
-            service: service.spec.service,
-            server: server.spec.clone(),
-        }));
+        commands.extend(
+            service.servers.iter().rev().map(|server| Command::AddServer {
+                service: service.spec.service,
+                server: server.spec.clone(),
+            }),
+        );
     }
     let made = again.apply_all(&commands);
     assert!(made.is_ok(), "{made:?}");

@@ -86,7 +86,8 @@ pub(crate) fn run(data: &[u8]) {
                 number += 1;
                 let timeout = Timeout::from_secs(u32::from(secs) + 1);
                 let server = ServerId(number);
-                let new = NewFlow { original, reply, deltas: Default::default(), server, state: 0, timeout, now };
+                let new =
+                    NewFlow { original, reply, deltas: Default::default(), server, state: 0, timeout, now };
                 insert(&mut table, &mut known, &new);
             }
             Step::Remove { nth: n } if !known.is_empty() => {
@@ -138,12 +139,17 @@ fn wait(table: &mut FlowTable, known: &mut Vec<Known>, now: Tick, calls: u8, bud
         let visited = table.expire(now, budget, |entry| ended.push(entry.server().0));
         assert!(visited <= budget && ended.len() <= visited);
         for number in ended {
-            let at = known.iter().position(|known| known.number == number).expect("ended twice, or never begun");
+            let at =
+                known.iter().position(|known| known.number == number).expect("ended twice, or never begun");
             assert!(now.is_at_or_after(known.swap_remove(at).ends()), "ended before its time");
         }
         if visited == 0 {
             let late = known.iter().find(|known| now.since(known.ends()) > STEP);
-            assert!(late.is_none(), "outlived its time by {} ticks", late.map_or(0, |late| now.since(late.ends())));
+            assert!(
+                late.is_none(),
+                "outlived its time by {} ticks",
+                late.map_or(0, |late| now.since(late.ends()))
+            );
             return;
         }
     }

@@ -6,6 +6,7 @@ mod config;
 mod flow;
 mod ipvsadm;
 mod packet;
+mod path;
 
 mod restore;
 
@@ -24,4 +25,4 @@ macro_rules! targets {
     };
 }
 
-targets! { packet, flow, config, ipvsadm, restore, commands, api }
+targets! { packet, path, flow, config, ipvsadm, restore, commands, api }

@@ -75,7 +75,11 @@ fn check_headers(headers: &Headers, frame: &[u8], frame_len: usize) {
     assert!(headers.vlan < 4096 && headers.inner_vlan < 4096, "{headers:?}");
     assert_eq!(headers.fragment_offset == 0, headers.fragment != Fragment::Later, "{headers:?}");
     let is_later = headers.fragment == Fragment::Later;
-    let transport = if is_later { 0 } else { [(6, 20), (17, 8)].iter().find(|t| t.0 == headers.protocol.0).map_or(0, |t| t.1) };
+    let transport = if is_later {
+        0
+    } else {
+        [(6, 20), (17, 8)].iter().find(|t| t.0 == headers.protocol.0).map_or(0, |t| t.1)
+    };
     assert!(headers.l4_len() >= transport && frame.len() >= l4 + transport, "{headers:?}");
     assert!(transport > 0 || (headers.sport, headers.dport, headers.tcp_flags) == (0, 0, 0), "{headers:?}");
 }
