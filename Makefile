@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test bench setup install fmt lint build
+.PHONY: help demo demo-stop test fuzz bench setup install fmt lint build
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -19,6 +19,9 @@ demo-stop: ## ends what `make demo KEEP=1` left running
 
 test: ## every test: formatting, lints, licences, unit, property, scenario, lab (lab tests need root)
 	@scripts/test.sh
+
+fuzz: ## coverage-guided fuzzing of every target, MINUTES=1 each; TARGETS='packet path' for some
+	@scripts/fuzz.sh --minutes $(or $(MINUTES),1) $(TARGETS)
 
 bench: ## measures, side by side with the peers on this machine; QUICK=1 takes two minutes at most
 	@scripts/bench.sh $(if $(QUICK),--quick)
