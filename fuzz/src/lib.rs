@@ -9,3 +9,4 @@ mod daemon;
 mod director;
 mod scene;
 pub mod targets;
+mod workers;

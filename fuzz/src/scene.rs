@@ -204,6 +204,8 @@ impl Host {
 pub(crate) struct Sent {
     is_ipv6: bool,
     is_udp: bool,
+    /// One of few clients to a service, instead of `from` and `to`.
+    is_usual: bool,
     from: Host,
     to: Host,
     sport: u8,
@@ -222,13 +224,19 @@ pub(crate) struct Sent {
 impl Sent {
     /// The port on which it comes in.
     pub(crate) fn port(&self) -> PortId {
-        if matches!(self.from, Host::Server(_)) { LAN } else { WAN }
+        if matches!(self.from, Host::Server(_)) && !self.is_usual { LAN } else { WAN }
     }
 
     pub(crate) fn frame(&self) -> Vec<u8> {
         let ports = |n: u8| [80, 8080, 4000, 4001, 4002, 20, 53, 0][usize::from(n % 8)];
-        let ends = (self.from.address(self.is_ipv6), self.to.address(self.is_ipv6));
-        let transport = (self.is_udp, ports(self.sport), ports(self.dport), self.flags);
+        let (ends, ports) = if self.is_usual {
+            let ends = (client(self.sport >> 6, self.is_ipv6), virtual_(self.dport % 2, self.is_ipv6));
+            (ends, (4000 + u16::from(self.sport % 4), 80))
+        } else {
+            let ends = (self.from.address(self.is_ipv6), self.to.address(self.is_ipv6));
+            (ends, (ports(self.sport), ports(self.dport)))
+        };
+        let transport = (self.is_udp, ports.0, ports.1, self.flags);
         let len = usize::from(self.len % 1600);
         let mut frame = frame(self.port(), ends, transport, self.ttl, len);
         if self.may_be_split && !self.is_ipv6 {

@@ -61,7 +61,8 @@ fn the_kept_corpus_passes() {
 #[test]
 fn what_random_changes_make_of_the_kept_corpus_passes() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-    let seed = std::env::var("SEED").ok().map_or(now.as_nanos() as u64, |seed| seed.parse().expect("a number"));
+    let seed =
+        std::env::var("SEED").ok().map_or(now.as_nanos() as u64, |seed| seed.parse().expect("a number"));
     println!("SEED={seed}");
     on_each(|target| {
         let kept = kept(target);

@@ -157,6 +157,7 @@ fn wait(table: &mut FlowTable, known: &mut Vec<Known>, now: Tick, calls: u8, bud
 }
 
 fn check(table: &FlowTable, known: &[Known]) {
+    assert_eq!(table.check(), Ok(()));
     assert_eq!(table.len().0 as usize, known.len());
     assert_eq!(table.iter(0, u32::MAX).count(), known.len());
     for flow in known {

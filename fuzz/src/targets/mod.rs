@@ -1,5 +1,6 @@
 //! One file a target, one row here.
 
+mod adopt;
 mod api;
 mod commands;
 mod config;
@@ -25,4 +26,4 @@ macro_rules! targets {
     };
 }
 
-targets! { packet, path, flow, config, ipvsadm, restore, commands, api }
+targets! { packet, path, flow, adopt, config, ipvsadm, restore, commands, api }
