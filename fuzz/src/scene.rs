@@ -13,7 +13,7 @@ use lb_core::tables::{
     Service, ServiceKey, Services, Settings, Tables,
 };
 use lb_core::time::Timeout;
-use lb_core::wire::{ethernet, icmp, ipv4, ipv6, parse};
+use lb_core::wire::{ethernet, ipv4, ipv6, parse};
 
 pub(crate) const WAN: PortId = PortId(0);
 pub(crate) const LAN: PortId = PortId(1);
@@ -199,59 +199,74 @@ impl Host {
     }
 }
 
-/// A packet of somebody.
+/// A packet of somebody. One out of two is nothing special, so that connections come to be.
 #[derive(Arbitrary, Debug)]
 pub(crate) struct Sent {
     is_ipv6: bool,
     is_udp: bool,
-    /// One of few clients to a service, instead of `from` and `to`.
-    is_usual: bool,
+    /// Of 0..=191, one of few clients to a service, instead of `from` and `to`.
+    usual: u8,
     from: Host,
     to: Host,
     sport: u8,
     dport: u8,
     flags: u8,
-    ttl: u8,
     len: u16,
-    may_be_split: bool,
-    /// Its number, how many pieces of its datagram there are, and which of them this is.
-    piece: Option<(u8, u8, u8)>,
-    is_tagged: bool,
-    /// A byte that is another.
-    pub(crate) damage: Option<(u16, u8)>,
+    quirk: Quirk,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Quirk {
+    which: u8,
+    values: [u8; 3],
+}
+
+/// TCP flags: SYN, SYN and ACK, ACK, FIN and ACK, RST; beyond these, any.
+fn flags(n: u8) -> u8 {
+    [0x02, 0x02, 0x12, 0x10, 0x10, 0x11, 0x04].get(usize::from(n >> 5)).copied().unwrap_or(n << 3 | n & 7)
 }
 
 impl Sent {
+    fn is_usual(&self) -> bool {
+        self.usual < 192
+    }
+
     /// The port on which it comes in.
     pub(crate) fn port(&self) -> PortId {
-        if matches!(self.from, Host::Server(_)) && !self.is_usual { LAN } else { WAN }
+        if matches!(self.from, Host::Server(_)) && !self.is_usual() { LAN } else { WAN }
+    }
+
+    /// A byte in it is another than it should be.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.quirk.which % 16 == 0
     }
 
     pub(crate) fn frame(&self) -> Vec<u8> {
         let ports = |n: u8| [80, 8080, 4000, 4001, 4002, 20, 53, 0][usize::from(n % 8)];
-        let (ends, ports) = if self.is_usual {
+        let (ends, ports) = if self.is_usual() {
             let ends = (client(self.sport >> 6, self.is_ipv6), virtual_(self.dport % 2, self.is_ipv6));
             (ends, (4000 + u16::from(self.sport % 4), 80))
         } else {
             let ends = (self.from.address(self.is_ipv6), self.to.address(self.is_ipv6));
             (ends, (ports(self.sport), ports(self.dport)))
         };
-        let transport = (self.is_udp, ports.0, ports.1, self.flags);
-        let len = usize::from(self.len % 1600);
-        let mut frame = frame(self.port(), ends, transport, self.ttl, len);
-        if self.may_be_split && !self.is_ipv6 {
-            set_dont_fragment(&mut frame, false);
-        }
-        if let Some((id, of, nth)) = self.piece {
-            frame = piece(&frame, self.is_ipv6, id, usize::from(of % 4) + 2, usize::from(nth));
-        }
-        if self.is_tagged {
-            let tag = [&ethernet::VLAN.to_be_bytes()[..], &VLAN.to_be_bytes()].concat();
-            frame.splice(12..12, tag);
-        }
-        if let Some((at, byte)) = self.damage {
-            let at = usize::from(at) % frame.len();
-            frame[at] = byte;
+        let transport = (self.is_udp, ports.0, ports.1, flags(self.flags));
+        let [a, b, c] = self.quirk.values;
+        let which = self.quirk.which % 16;
+        let ttl = if which == 1 { a % 4 } else { 64 };
+        let mut frame = frame(self.port(), ends, transport, ttl, usize::from(self.len % 1600));
+        match which {
+            0 => {
+                let at = usize::from(u16::from_be_bytes([a, b])) % frame.len();
+                frame[at] = c;
+            }
+            2 | 3 => frame = piece(&frame, self.is_ipv6, a, usize::from(b % 4) + 2, c.into()),
+            4 => drop(frame.splice(12..12, [ethernet::VLAN.to_be_bytes(), VLAN.to_be_bytes()].concat())),
+            5 if !self.is_ipv6 => {
+                frame[20] = 0;
+                ipv4::fill_checksum(&mut frame[14..34]);
+            }
+            _ => {}
         }
         frame
     }
@@ -286,11 +301,6 @@ fn frame(
     frame
 }
 
-fn set_dont_fragment(frame: &mut [u8], is: bool) {
-    frame[20] = if is { 0x40 } else { 0 };
-    ipv4::fill_checksum(&mut frame[14..34]);
-}
-
 /// The `nth` of about `of` pieces of an untagged packet without options.
 fn piece(whole: &[u8], is_ipv6: bool, id: u8, of: usize, nth: usize) -> Vec<u8> {
     let l4 = ethernet::LEN + if is_ipv6 { ipv6::LEN } else { ipv4::LEN };
@@ -322,8 +332,8 @@ fn piece(whole: &[u8], is_ipv6: bool, id: u8, of: usize, nth: usize) -> Vec<u8> 
 pub(crate) struct Answer {
     flags: u8,
     len: u8,
-    /// An ICMP error of this type about it, instead.
-    error: Option<u8>,
+    /// Of 192 on, an ICMP error about it instead, of one of four types.
+    error: u8,
 }
 
 impl Answer {
@@ -333,25 +343,27 @@ impl Answer {
             return None;
         };
         let ends = (headers.destination(sent), headers.source(sent));
-        let Some(kind) = self.error else {
-            let transport = (headers.protocol == Protocol::UDP, headers.dport, headers.sport, self.flags);
+        if self.error < 192 {
+            let is_udp = headers.protocol == Protocol::UDP;
+            let transport = (is_udp, headers.dport, headers.sport, flags(self.flags));
             return Some(frame(port, ends, transport, 64, self.len.into()));
-        };
+        }
+        let kind = self.error % 4;
         let packet = &sent[usize::from(headers.l3)..headers.end()];
         let quote = &packet[..packet.len().min(usize::from(self.len).max(28))];
-        let rest = [0, 0, (self.flags >> 4).into(), 0];
+        let rest = [0, 0, self.flags >> 4, 0];
         let builder = PacketBuilder::ethernet2(NEIGHBOUR, OURS[port.index()]);
         let mut frame = Vec::new();
         match ends {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let kind = [3, 11, 12, 4][usize::from(kind % 4)];
+                let kind = [3, 11, 12, 4][usize::from(kind)];
                 builder
                     .ipv4(from.octets(), to.octets(), 64)
                     .icmpv4_raw(kind, 0, rest)
                     .write(&mut frame, quote)
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let kind = kind % 4 + 1;
+                let kind = kind + 1;
                 builder
                     .ipv6(from.octets(), to.octets(), 64)
                     .icmpv6_raw(kind, 0, rest)
@@ -360,7 +372,6 @@ impl Answer {
             _ => return None,
         }
         .expect("a vector takes everything");
-        debug_assert!(frame.len() >= icmp::LEN);
         Some(frame)
     }
 }

@@ -158,7 +158,7 @@ impl Workers {
     fn take(&mut self, step: Step) {
         match step {
             Step::Receive { worker, burst } => {
-                self.outside.is_damaged |= burst.iter().any(|sent| sent.damage.is_some());
+                self.outside.is_damaged |= burst.iter().any(Sent::is_damaged);
                 // A burst comes from one port.
                 for port in [WAN, LAN] {
                     let frames = burst.iter().filter(|sent| sent.port() == port).map(Sent::frame);
