@@ -27,8 +27,8 @@ const SERVICES: u32 = 6;
 const SERVERS: u32 = 3;
 /// Real servers of all services: bounds [`ServerId`].
 pub(crate) const SERVER_IDS: u32 = SERVICES * SERVERS;
-/// Longest time that a connection lives here without a packet.
-pub(crate) const LONGEST: Timeout = Timeout::from_secs(255);
+/// Longest time that a connection lives here without a packet: TIME_WAIT.
+pub(crate) const LONGEST: Timeout = Timeout::from_secs(120);
 
 /// What stands in the tables.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl Plan {
             ]
         });
         let neighbours = Neighbours::new(&interfaces, hosts);
-        let timeout = Timeout::from_secs(u32::from(self.timeout).max(1));
+        let timeout = Timeout::from_secs(u32::from(self.timeout % 120) + 1);
         Tables {
             generation,
             routes: self.routes().into(),
