@@ -33,7 +33,7 @@ cp "${CARGO_TARGET_DIR:-target}/debug/fuzz" "$out/fuzz"
 
 if [ -n "$keep" ]; then
   for target in "${targets[@]}"; do
-    FUZZ_TARGET=$target "$out/fuzz" -set_cover_merge=1 -max_len=4096 "fuzz/corpus/$target" "$out/corpus/$target" \
+    FUZZ_TARGET=$target "$out/fuzz" -set_cover_merge=1 -use_counters=0 -max_len=4096 "fuzz/corpus/$target" "$out/corpus/$target" \
       >"$out/$target.log" 2>&1
     echo "fuzz: $target: $(find "fuzz/corpus/$target" -type f | wc -l) inputs are kept"
   done

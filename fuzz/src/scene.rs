@@ -238,7 +238,7 @@ impl Sent {
 
     /// A byte in it is another than it should be.
     pub(crate) fn is_damaged(&self) -> bool {
-        self.quirk.which % 16 == 0
+        self.quirk.which.is_multiple_of(16)
     }
 
     pub(crate) fn frame(&self) -> Vec<u8> {
@@ -320,7 +320,7 @@ fn piece(whole: &[u8], is_ipv6: bool, id: u8, of: usize, nth: usize) -> Vec<u8> 
     } else {
         head[16..18].copy_from_slice(&((ipv4::LEN + part.len()) as u16).to_be_bytes());
         head[18..20].copy_from_slice(&[0, id]);
-        head[20..22].copy_from_slice(&(more << 13 | offset / 8).to_be_bytes());
+        head[20..22].copy_from_slice(&((more << 13) | (offset / 8)).to_be_bytes());
         ipv4::fill_checksum(&mut head[14..34]);
     }
     head.extend_from_slice(part);
