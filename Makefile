@@ -3,7 +3,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test sim bench setup install fmt lint build
+.PHONY: help demo demo-stop test sim fuzz bench setup install fmt lint build
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -22,6 +22,9 @@ test: ## every test: formatting, lints, licences, unit, property, scenario, lab 
 
 sim: ## the whole system simulated: SEED=7 (STEPS=…) replays, MINUTES=10 searches with fresh seeds
 	@scripts/sim.sh $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),,--minutes $(or $(MINUTES),1))
+
+fuzz: ## coverage-guided fuzzing of every target, MINUTES=1 each; TARGETS='packet path' for some
+	@scripts/fuzz.sh --minutes $(or $(MINUTES),1) $(TARGETS)
 
 bench: ## measures, side by side with the peers on this machine; QUICK=1 takes two minutes at most
 	@scripts/bench.sh $(if $(QUICK),--quick)

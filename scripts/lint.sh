@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo fmt --all --check
-cargo clippy --locked --workspace --all-targets --profile test -- -D warnings
+cargo clippy --locked --workspace --all-targets --features lb-fuzz/libfuzzer --profile test -- -D warnings

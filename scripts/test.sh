@@ -20,6 +20,9 @@ cargo build --locked --workspace --bins --profile test
 say "documentation tests"
 cargo test --locked --workspace --doc --quiet
 
+say "memory, flows and the path under AddressSanitizer"
+scripts/asan.sh
+
 filter=()
 if [ "$(id -u)" -ne 0 ]; then
   say "not root: tests that make network namespaces are skipped (counted in the summary); run as root for them"

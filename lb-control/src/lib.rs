@@ -11,6 +11,7 @@ pub mod config;
 pub mod daemon;
 pub mod metrics;
 pub mod model;
+mod one_line;
 pub mod plane;
 pub mod stats;
 pub mod twin;

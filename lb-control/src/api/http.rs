@@ -247,8 +247,14 @@ fn check_head(bytes: &[u8]) -> Result<bool, String> {
                 return Err(format!("bad Content-Length: {}", String::from_utf8_lossy(value)));
             }
         }
-        if header.name.eq_ignore_ascii_case("transfer-encoding") && !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(format!("Transfer-Encoding {} is not known", String::from_utf8_lossy(value)));
+        if header.name.eq_ignore_ascii_case("transfer-encoding") {
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(format!("Transfer-Encoding {} is not known", String::from_utf8_lossy(value)));
+            }
+            // RFC 9112 §6.1: it came with HTTP/1.1.
+            if request.version == Some(0) {
+                return Err("Transfer-Encoding in an HTTP/1.0 request".to_owned());
+            }
         }
     }
     Ok(true)

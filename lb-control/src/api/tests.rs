@@ -194,6 +194,7 @@ async fn random_bytes_are_answered_400_with_a_reason() {
             b"POST /v1/commands HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
             b"POST /v1/commands HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
             b"POST /v1/commands HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n",
+            b"POST /v1/commands HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         ]
         .map(<[u8]>::to_vec),
     );

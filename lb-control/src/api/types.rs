@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::one_line::one_line;
+
 /// A transport protocol that a virtual service can be over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -347,7 +349,7 @@ pub struct ErrorBody {
 
 impl ErrorBody {
     pub fn new(error: ErrorKind, message: impl Into<String>) -> ErrorBody {
-        ErrorBody { error, message: message.into() }
+        ErrorBody { error, message: one_line(message.into()) }
     }
 }
 

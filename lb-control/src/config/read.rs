@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{Section, nearest};
+use crate::one_line::one_line;
 
 /// One thing that is wrong with a config file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,7 +42,7 @@ impl<'t> Errors<'t> {
 
     pub(super) fn add(&mut self, at: &Range<usize>, message: impl Into<String>) {
         let line = self.line(at.start);
-        self.list.push((at.start, ConfigError { line, message: message.into() }));
+        self.list.push((at.start, ConfigError { line, message: one_line(message.into()) }));
     }
 
     /// In the order of the text.

@@ -336,6 +336,14 @@ fn every_example_config_is_valid() {
 }
 
 #[test]
+fn a_value_with_control_characters_is_quoted_in_one_line() {
+    assert_eq!(
+        errors_with("[api]\nsocket = \"a\\nb\\u001b[2J\"\n"),
+        ["line 9: api: socket: \"a\\nb\\u{1b}[2J\" is no absolute path of at most 107 bytes"]
+    );
+}
+
+#[test]
 fn a_zone_is_refused_not_dropped() {
     let service = "[[virtual_service]]\naddress = \"[fe80::1%3]:80\"\n";
     assert_eq!(

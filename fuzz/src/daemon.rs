@@ -1,0 +1,106 @@
+//! The daemon's control plane without packets, without Linux, and without sockets.
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lb_control::compile::Network;
+use lb_control::config::{Config, PortAddress};
+use lb_control::daemon::{Control, Host};
+use lb_control::plane::{Plane, PortState};
+use lb_control::twin::TwinCounters;
+use lb_core::counters::WorkerCounters;
+use lb_core::ids::{PortId, ServerId};
+use lb_core::path::FlowView;
+use lb_core::tables::{InterfaceId, Protocol, Tables};
+use lb_core::time::Timeout;
+
+const CONFIG: &str = r#"
+[dataplane]
+workers = [1]
+max_servers = 16
+[[port]]
+name = "wan"
+device = "net_null0"
+[[virtual_service]]
+address = "192.0.2.1:80"
+real_servers = [{ address = "10.0.0.1" }]
+"#;
+
+/// A control plane with one service, and what it publishes to.
+pub(crate) fn control() -> (Control, Arc<dyn Plane>) {
+    let config = Config::parse(CONFIG).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let servers = config.dataplane.max_servers as usize;
+    let plane: Arc<dyn Plane> = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))] });
+    let host = Box::new(NoHost::default());
+    let control = Control::start(config, PathBuf::from("lb.toml"), plane.clone(), host, &Network::default());
+    (control.unwrap_or_else(|error| panic!("{error}")), plane)
+}
+
+/// A worker with one connection, which takes tables and forwards nothing.
+struct Quiet {
+    workers: [Arc<WorkerCounters>; 1],
+}
+
+impl Plane for Quiet {
+    fn publish(&self, tables: Arc<Tables>) {
+        self.workers[0].turns.generation.set(tables.generation.into());
+    }
+
+    fn all_use(&self, generation: u32) -> bool {
+        self.workers[0].turns.generation.get() == u64::from(generation)
+    }
+
+    fn counters(&self) -> &[Arc<WorkerCounters>] {
+        &self.workers
+    }
+
+    fn ports(&self) -> Vec<PortState> {
+        vec![PortState { link_up: true, ..PortState::default() }]
+    }
+
+    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+        let _ = visit(FlowView {
+            protocol: Protocol::TCP,
+            client: ([198, 51, 100, 1].into(), 4000),
+            virtual_: ([192, 0, 2, 1].into(), 80),
+            server: ([10, 0, 0, 1].into(), 80),
+            server_id: ServerId(0),
+            state: "ESTABLISHED",
+            expires_in: Timeout::from_secs(900),
+        });
+        Ok(())
+    }
+
+    fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
+        None
+    }
+
+    fn buffers_in_use(&self) -> u32 {
+        0
+    }
+
+    fn cycles_per_second(&self) -> u64 {
+        2_000_000_000
+    }
+}
+
+#[derive(Default)]
+struct NoHost {
+    counters: TwinCounters,
+}
+
+impl Host for NoHost {
+    fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
+
+    fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn counters(&self) -> &TwinCounters {
+        &self.counters
+    }
+}

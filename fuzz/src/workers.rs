@@ -1,0 +1,307 @@
+//! The workers of a director between the hosts of a [scene](crate::scene), and what must hold after each step.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arbitrary::Arbitrary;
+use arrayvec::ArrayVec;
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::flow::carry::Salvage;
+use lb_core::flow::memory_needed;
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, ServerId, WorkerId};
+use lb_core::ipvs::state::TcpState;
+use lb_core::mem::{Region, Remains};
+use lb_core::packet::{Frame, Packet};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::tables::InterfaceId;
+use lb_core::time::{Tick, Timeout};
+use lb_core::wire::checksum;
+use lb_core::wire::parse::{Parsed, parse};
+
+use crate::scene::{Answer, LAN, LONGEST, Plan, SERVER_IDS, Sent, WAN};
+
+const CONNECTIONS: u32 = 24;
+const IPV6: u32 = 8;
+/// Frames that left and can be answered.
+const REMEMBERED: usize = 16;
+/// Handed over more often, a packet goes round.
+const HAND_OVERS: usize = 3;
+
+#[derive(Arbitrary, Debug)]
+pub(crate) enum Step {
+    Receive { worker: u8, burst: Vec<Sent> },
+    Answer { worker: u8, nth: u8, answer: Answer },
+    Raw { worker: u8, is_lan: bool, frame: Vec<u8> },
+    FromTwin { frame: Vec<u8> },
+    Wait { ticks: u16 },
+    Adopt(Plan),
+}
+
+/// All that is around the workers, and what must add up.
+#[derive(Default)]
+struct Outside {
+    /// Packets given to the path, and those that it made.
+    given: u64,
+    made: u64,
+    /// Packets that it gave back, up or out.
+    left: u64,
+    handed: VecDeque<(WorkerId, Frame, Steer)>,
+    sent: VecDeque<(PortId, Frame)>,
+    is_out_of_buffers: bool,
+    /// A packet came that was not right.
+    is_damaged: bool,
+}
+
+impl Io<Frame> for Outside {
+    fn transmit(&mut self, port: PortId, packet: Frame) {
+        self.left += 1;
+        if !self.is_damaged {
+            check_frame(packet.data());
+        }
+        if self.sent.len() == REMEMBERED {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((port, packet));
+    }
+
+    fn to_twin(&mut self, _: PortId, _: Frame) {
+        self.left += 1;
+    }
+
+    fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
+        self.handed.push_back((to, packet, steer));
+    }
+
+    fn allocate(&mut self) -> Option<Frame> {
+        self.made += u64::from(!self.is_out_of_buffers);
+        (!self.is_out_of_buffers).then(|| Frame::new(WAN, &[]))
+    }
+
+    fn resolve(&mut self, _: InterfaceId, _: IpAddr) {}
+}
+
+pub(crate) struct Workers {
+    paths: Vec<Path<Frame>>,
+    /// What a process leaves that is killed.
+    remains: Vec<Remains>,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    outside: Outside,
+    plan: Plan,
+    generation: u32,
+    now: Tick,
+}
+
+impl Workers {
+    /// One to three of them, with `plan` in their tables.
+    pub(crate) fn new(workers: u8, plan: Plan, now: Tick, is_out_of_buffers: bool) -> Workers {
+        let workers = u16::from(workers % 3) + 1;
+        let counters: Arc<[_]> =
+            (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVER_IDS as usize, 2))).collect();
+        let outside = Outside { is_out_of_buffers, ..Outside::default() };
+        let mut all =
+            Workers { paths: Vec::new(), remains: Vec::new(), counters, outside, plan, now, generation: 0 };
+        for worker in 0..workers {
+            let (memory, remains) = Region::heap_with_remains(memory_needed(CONNECTIONS, IPV6));
+            all.remains.push(remains);
+            all.paths.push(Path::new(PathConfig {
+                worker: WorkerId(worker),
+                counters: all.counters.clone(),
+                max_connections: CONNECTIONS,
+                max_ipv6_connections: IPV6,
+                memory,
+                hash_seed: 1,
+                now,
+            }));
+        }
+        all.adopt(plan);
+        all
+    }
+
+    /// What stands in the tables.
+    pub(crate) fn plan(&self) -> Plan {
+        self.plan
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// The flow memory of all workers, after a sudden end.
+    pub(crate) fn killed(self) -> Vec<Vec<u8>> {
+        drop(self.paths);
+        let left = self.remains.into_iter();
+        left.map(|mut remains| remains.bytes().expect("the workers are gone").to_vec()).collect()
+    }
+
+    /// Takes the connections of workers that were killed.
+    pub(crate) fn carry_over(&mut self, memory: &[Salvage<'_>]) -> CarriedOver {
+        let done = self.paths.iter_mut().map(|path| path.carry_over(memory, self.now)).sum();
+        self.check();
+        done
+    }
+
+    /// Does one step, and looks whether all is as it must be.
+    pub(crate) fn step(&mut self, step: Step) {
+        let before: Vec<u64> = (0..SERVER_IDS).map(|id| self.connections(id)).collect();
+        self.take(step);
+        self.turn();
+        self.check();
+        for (id, before) in (0..SERVER_IDS).zip(before) {
+            let is_new = self.connections(id) > before;
+            assert!(!is_new || self.plan.takes_new(id), "real server {id} got a connection");
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Receive { worker, burst } => {
+                self.outside.is_damaged |= burst.iter().any(Sent::is_damaged);
+                // A burst comes from one port.
+                for port in [WAN, LAN] {
+                    let frames = burst.iter().filter(|sent| sent.port() == port).map(Sent::frame);
+                    self.receive(worker, port, frames.take(BURST).collect());
+                }
+            }
+            Step::Answer { worker, nth, answer } => {
+                let nth = usize::from(nth) % self.outside.sent.len().max(1);
+                let Some((port, sent)) = self.outside.sent.get(nth) else { return };
+                let (port, answer) = (*port, answer.to(*port, sent.data()));
+                self.receive(worker, port, answer.into_iter().collect());
+            }
+            Step::Raw { worker, is_lan, frame } => {
+                self.outside.is_damaged = true;
+                self.receive(worker, if is_lan { LAN } else { WAN }, vec![frame]);
+            }
+            Step::FromTwin { frame } => {
+                self.outside.is_damaged = true;
+                self.outside.given += 1;
+                let mut burst: Burst<Frame> = std::iter::once(Frame::new(WAN, &frame)).collect();
+                self.paths[0].receive_from_twin(WAN, &mut burst, self.now, &mut self.outside);
+            }
+            Step::Wait { ticks } => self.now = self.now.after(Timeout(ticks.into())),
+            Step::Adopt(plan) => self.adopt(plan),
+        }
+    }
+
+    fn adopt(&mut self, plan: Plan) {
+        self.plan = plan;
+        self.generation += 1;
+        let tables = Arc::new(plan.tables(self.generation));
+        self.paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+    }
+
+    /// A worker takes a burst, and the others what it hands over.
+    fn receive(&mut self, worker: u8, port: PortId, frames: Vec<Vec<u8>>) {
+        let worker = usize::from(worker) % self.paths.len();
+        self.outside.given += frames.len() as u64;
+        let mut burst: Burst<Frame> = frames.iter().map(|frame| Frame::new(port, frame)).collect();
+        self.paths[worker].receive(&mut burst, self.now, &mut self.outside);
+        assert!(burst.is_empty(), "{} packets were left in the burst", burst.len());
+        self.pass_on();
+    }
+
+    fn pass_on(&mut self) {
+        let limit = HAND_OVERS * (self.outside.given as usize + 1);
+        for _ in 0..limit {
+            let Some((to, packet, steer)) = self.outside.handed.pop_front() else { return };
+            let mut handed: ArrayVec<_, BURST> = std::iter::once((packet, steer)).collect();
+            self.paths[to.index()].receive_handed_over(&mut handed, self.now, &mut self.outside);
+        }
+        panic!("packets go round between the workers");
+    }
+
+    fn turn(&mut self) {
+        self.paths.iter_mut().for_each(|path| path.turn(self.now, &mut self.outside));
+        self.pass_on();
+        // Once more, for counters of what was handed over.
+        self.paths.iter_mut().for_each(|path| path.turn(self.now, &mut self.outside));
+    }
+
+    fn connections(&self, id: u32) -> u64 {
+        self.counters.iter().map(|worker| worker.server(ServerId(id)).connections.get()).sum()
+    }
+
+    fn flows_of(&self, worker: usize) -> Vec<FlowView> {
+        let mut flows = Vec::new();
+        self.paths[worker].list(0, u32::MAX, self.now, &mut |flow| flows.push(flow));
+        flows
+    }
+
+    /// Of all workers.
+    pub(crate) fn flows(&self) -> Vec<FlowView> {
+        (0..self.paths.len()).flat_map(|worker| self.flows_of(worker)).collect()
+    }
+
+    fn waiting(&self) -> u64 {
+        self.counters.iter().map(|worker| worker.turns.waiting.get()).sum()
+    }
+
+    fn check(&self) {
+        self.check_packets();
+        let mut seen = HashSet::new();
+        for (worker, counters) in self.counters.iter().enumerate() {
+            let flows = self.flows_of(worker);
+            assert_eq!(counters.flows.entries.get(), flows.len() as u64);
+            for id in 0..SERVER_IDS {
+                let of = |is_active| {
+                    let mine = flows.iter().filter(|flow| flow.server_id == ServerId(id));
+                    mine.filter(|flow| is_counted_active(flow) == is_active).count() as u64
+                };
+                let cell = counters.server(ServerId(id));
+                let counts = (cell.active.get(), cell.inactive.get());
+                assert_eq!(counts, (of(true), of(false)), "worker {worker}, server {id}: {flows:?}");
+            }
+            for flow in flows {
+                assert!(seen.insert((flow.protocol, flow.client, flow.virtual_)), "there twice: {flow:?}");
+                assert!(seen.insert((flow.protocol, flow.server, flow.client)), "an answer of two: {flow:?}");
+            }
+        }
+    }
+
+    /// Each packet is sent, given to Linux, dropped for a reason, or waits.
+    fn check_packets(&self) {
+        let mut dropped = 0;
+        for worker in self.counters.iter() {
+            for &reason in DropReason::ALL {
+                dropped += Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum::<u64>();
+            }
+            // What is answered by an ICMP error is dropped, and becomes the error.
+            dropped -= worker.turns.icmp_sent.get();
+        }
+        let Outside { given, made, left, .. } = self.outside;
+        assert_eq!(given + made, left + dropped + self.waiting(), "{left} left, {dropped} dropped");
+    }
+
+    /// When nothing comes any more, all ends in its time.
+    pub(crate) fn end(&mut self) {
+        self.now = self.now.after(LONGEST).after(Timeout::from_secs(10));
+        // So many that all timers are visited, and that what waits is looked at again a second later.
+        for _ in 0..4 {
+            self.now = self.now.after(Timeout::from_secs(1));
+            self.turn();
+        }
+        self.check();
+        assert_eq!(self.waiting(), 0, "packets wait for ever");
+        assert_eq!(self.flows(), [], "connections that never end");
+    }
+}
+
+/// A connection is active from its beginning on, before its first state.
+fn is_counted_active(flow: &FlowView) -> bool {
+    let state = TcpState::ALL.into_iter().find(|state| state.name() == flow.state);
+    state.is_some_and(|state| state.is_active() || state == TcpState::None)
+}
+
+/// A packet that left is right, when all that came were.
+fn check_frame(frame: &[u8]) {
+    match parse(frame, frame.len(), Default::default()) {
+        Ok(Parsed::Ip(headers)) => {
+            let sum = checksum::of_transport(frame, &headers);
+            assert!(sum.is_none_or(checksum::is_good), "a wrong checksum was sent: {frame:02x?}");
+        }
+        other => panic!("{other:?} was sent: {frame:02x?}"),
+    }
+}
