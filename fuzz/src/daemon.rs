@@ -34,7 +34,8 @@ pub(crate) fn control() -> (Control, Arc<dyn Plane>) {
     let servers = config.dataplane.max_servers as usize;
     let plane: Arc<dyn Plane> = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))] });
     let host = Box::new(NoHost::default());
-    let control = Control::start(config, PathBuf::from("lb.toml"), plane.clone(), host, &Network::default());
+    let control =
+        Control::start(config, PathBuf::from("lb.toml"), None, plane.clone(), host, &Network::default());
     (control.unwrap_or_else(|error| panic!("{error}")), plane)
 }
 

@@ -86,7 +86,13 @@ impl Plan {
             neighbours: neighbours.into(),
             interfaces: interfaces.into(),
             services: self.services(generation).into(),
-            settings: Settings { tcp: timeout, tcp_fin: timeout, udp: timeout, forwarding: self.forwarding },
+            settings: Settings {
+                tcp: timeout,
+                tcp_fin: timeout,
+                udp: timeout,
+                forwarding: self.forwarding,
+                draining: false,
+            },
         }
     }
 

@@ -20,6 +20,7 @@ use lb_core::tables::InterfaceId;
 use lb_core::time::{Tick, Timeout};
 use lb_core::wire::checksum;
 use lb_core::wire::parse::{Parsed, parse};
+use sim::director::Subject;
 
 use crate::scene::{Answer, LAN, LONGEST, Plan, SERVER_IDS, Sent, WAN};
 
@@ -83,8 +84,10 @@ impl Io<Frame> for Outside {
     fn resolve(&mut self, _: InterfaceId, _: IpAddr) {}
 }
 
-pub(crate) struct Workers {
-    paths: Vec<Path<Frame>>,
+/// `L`: the path, alone or with the reference that watches it.
+pub(crate) struct Workers<L: Subject> {
+    paths: Vec<L>,
+    judge: L::Judge,
     /// What a process leaves that is killed.
     remains: Vec<Remains>,
     counters: Arc<[Arc<WorkerCounters>]>,
@@ -94,19 +97,19 @@ pub(crate) struct Workers {
     now: Tick,
 }
 
-impl Workers {
+impl<L: Subject> Workers<L> {
     /// One to three of them, with `plan` in their tables.
-    pub(crate) fn new(workers: u8, plan: Plan, now: Tick, is_out_of_buffers: bool) -> Workers {
+    pub(crate) fn new(workers: u8, plan: Plan, now: Tick, is_out_of_buffers: bool) -> Workers<L> {
         let workers = u16::from(workers % 3) + 1;
         let counters: Arc<[_]> =
             (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVER_IDS as usize, 2))).collect();
         let outside = Outside { is_out_of_buffers, ..Outside::default() };
-        let mut all =
-            Workers { paths: Vec::new(), remains: Vec::new(), counters, outside, plan, now, generation: 0 };
+        let (paths, remains, judge) = (Vec::new(), Vec::new(), L::judge(&counters));
+        let mut all = Workers { paths, judge, remains, counters, outside, plan, now, generation: 0 };
         for worker in 0..workers {
             let (memory, remains) = Region::heap_with_remains(memory_needed(CONNECTIONS, IPV6));
             all.remains.push(remains);
-            all.paths.push(Path::new(PathConfig {
+            let config = PathConfig {
                 worker: WorkerId(worker),
                 counters: all.counters.clone(),
                 max_connections: CONNECTIONS,
@@ -114,7 +117,8 @@ impl Workers {
                 memory,
                 hash_seed: 1,
                 now,
-            }));
+            };
+            all.paths.push(L::new(config, &all.judge));
         }
         all.adopt(plan);
         all
@@ -134,13 +138,6 @@ impl Workers {
         drop(self.paths);
         let left = self.remains.into_iter();
         left.map(|mut remains| remains.bytes().expect("the workers are gone").to_vec()).collect()
-    }
-
-    /// Takes the connections of workers that were killed.
-    pub(crate) fn carry_over(&mut self, memory: &[Salvage<'_>]) -> CarriedOver {
-        let done = self.paths.iter_mut().map(|path| path.carry_over(memory, self.now)).sum();
-        self.check();
-        done
     }
 
     /// Does one step, and looks whether all is as it must be.
@@ -190,6 +187,7 @@ impl Workers {
         self.plan = plan;
         self.generation += 1;
         let tables = Arc::new(plan.tables(self.generation));
+        L::tell(&self.judge, &tables);
         self.paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
     }
 
@@ -240,6 +238,9 @@ impl Workers {
     }
 
     fn check(&self) {
+        if let Some(mismatch) = L::mismatch(&self.judge) {
+            panic!("the path does not as the reference says: {mismatch}");
+        }
         self.check_packets();
         let mut seen = HashSet::new();
         for (worker, counters) in self.counters.iter().enumerate() {
@@ -286,6 +287,15 @@ impl Workers {
         self.check();
         assert_eq!(self.waiting(), 0, "packets wait for ever");
         assert_eq!(self.flows(), [], "connections that never end");
+    }
+}
+
+impl Workers<Path<Frame>> {
+    /// Takes the connections of workers that were killed.
+    pub(crate) fn carry_over(&mut self, memory: &[Salvage<'_>]) -> CarriedOver {
+        let done = self.paths.iter_mut().map(|path| path.carry_over(memory, self.now)).sum();
+        self.check();
+        done
     }
 }
 

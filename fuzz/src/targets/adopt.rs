@@ -3,6 +3,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use lb_core::flow::carry::Salvage;
+use lb_core::packet::Frame;
+use lb_core::path::Path;
 use lb_core::time::{Tick, Timeout};
 
 use crate::scene::Plan;
@@ -85,7 +87,7 @@ impl Damage {
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else { return };
-    let mut old = Workers::new(input.workers.0, Plan::USUAL, Tick(input.now), false);
+    let mut old = Workers::<Path<Frame>>::new(input.workers.0, Plan::USUAL, Tick(input.now), false);
     input.before.into_iter().for_each(|step| old.step(step));
     let (before, plan) = (old.flows(), input.plan.unwrap_or(old.plan()));
     let now = old.now().after(Timeout(input.pause.into()));
@@ -94,7 +96,7 @@ pub(crate) fn run(data: &[u8]) {
 
     let readable: Vec<Salvage<'_>> = memory.iter().filter_map(|memory| Salvage::of(memory).ok()).collect();
     let found: Vec<_> = readable.iter().flat_map(|memory| memory.connections(now)).collect();
-    let mut new = Workers::new(input.workers.1, plan, now, false);
+    let mut new = Workers::<Path<Frame>>::new(input.workers.1, plan, now, false);
     let done = new.carry_over(&readable);
     let counted = done.connections + done.expired + done.no_server + done.no_room + done.damaged;
     assert_eq!(counted, found.len() as u64, "{done:?}");
