@@ -153,10 +153,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_ahead_stands_until_the_time_has_come() {
-        let mut clock = Clock::new(0, Tick(0), 1000);
-        clock.set(1000, Tick(95));
-        assert_eq!([1000, 1040, 1050, 1060].map(|at| clock.counted(at)), [100, 100, 100, 100].map(Tick));
-        assert_eq!(clock.counted(1071), Tick(102));
+        let mut clock = Clock::new(0, Tick(0), 1024);
+        clock.set(1024, Tick(95));
+        assert_eq!([1024, 1050, 1074].map(|at| clock.counted(at)), [Tick(100); 3]);
+        assert_eq!(clock.counted(1074 + 1024), Tick(200));
     }
 
     #[test]

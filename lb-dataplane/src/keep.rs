@@ -613,9 +613,9 @@ mod tests {
         let target = Name::new("target");
         fs::write(target.path(), "theirs").unwrap();
         let told = || {
-            let (keep, notices) = Keep::open(&name.wanted(), false).unwrap();
             let forgotten = Keep::existing(&name.wanted()).err().unwrap().to_string();
             assert!(forgotten.ends_with(FOREIGN), "{forgotten}");
+            let (keep, notices) = Keep::open(&name.wanted(), false).unwrap();
             assert!(keep.is_none_or(|keep| keep.path() != name.path()), "it is used");
             notices.concat()
         };
