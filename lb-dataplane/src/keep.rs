@@ -105,10 +105,15 @@ impl Keep {
         };
         let mut found = vec![first];
         for other in places.iter().filter(|&place| *place != path) {
-            if let Some(old) = lock(other, false)? {
-                found.push(old);
+            match lock(other, false) {
+                Ok(old) => found.extend(old),
+                Err(StartError::FlowMemory { path, reason }) if is_skipped(wanted, &reason) => {
+                    notices.push(format!("flow memory {} is not carried over: {reason}", path.display()));
+                }
+                Err(error) => return Err(error),
             }
         }
+        remove_unfinished(found.iter().map(|found| &found.path));
         Ok((Some(Keep { path, found, new: None, is_committed: false, notices: Vec::new() }), notices))
     }
 
@@ -118,6 +123,7 @@ impl Keep {
         for place in places(wanted, true, &mut Vec::new())? {
             found.extend(lock(&place, false)?.map(|found| (found.path, found.file)));
         }
+        remove_unfinished(found.iter().map(|(path, _)| path));
         Ok(found)
     }
 
@@ -163,7 +169,13 @@ impl Keep {
                 for found in &mut self.found {
                     found.copy().map_err(failed)?;
                 }
-                self.create_file(len).map_err(failed)?
+                match self.create_file(len) {
+                    Ok(mapping) => mapping,
+                    Err(error) => {
+                        self.restore();
+                        return Err(failed(error));
+                    }
+                }
             }
             outcome => outcome.map_err(failed)?,
         };
@@ -181,16 +193,17 @@ impl Keep {
         }
     }
 
-    fn new_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
-        path.push(".new");
-        path.into()
+    /// Puts back what was [copied](Found::copy).
+    fn restore(&mut self) {
+        for found in &mut self.found {
+            if let Err(error) = found.restore() {
+                self.notices.push(format!("flow memory {} is lost: {error}", found.path.display()));
+            }
+        }
     }
 
     fn create_file(&mut self, len: usize) -> io::Result<FileMapping> {
-        let path = self.new_path();
-        // Of a process that was killed before it came to use it.
-        let _ = fs::remove_file(&path);
+        let path = unfinished(&self.path);
         let file = options().create_new(true).open(&path)?;
         file.try_lock().map_err(io::Error::from)?;
         let made = memory::allocate(&file, len).and_then(|()| FileMapping::writable(&file, len));
@@ -210,8 +223,8 @@ impl Keep {
         self.found.iter().any(|found| !matches!(found.content, Content::Nothing))
     }
 
-    /// Finds the workers' pieces; what is refused is said and left out.
-    fn take_legacy(&mut self) -> Legacy {
+    /// Finds the workers' pieces in what [`Keep::create`] read; what is refused is said and left out.
+    pub(crate) fn take_legacy(&mut self) -> Legacy {
         let mut legacy = Legacy::default();
         for found in &mut self.found {
             let content = std::mem::replace(&mut found.content, Content::Nothing);
@@ -243,7 +256,7 @@ impl Keep {
     pub(crate) fn commit(&mut self) -> Result<(), String> {
         if self.new.is_some() {
             let said = |error| format!("flow memory {}: {error}", self.path.display());
-            fs::rename(self.new_path(), &self.path).map_err(said)?;
+            fs::rename(unfinished(&self.path), &self.path).map_err(said)?;
         }
         self.is_committed = true;
         for other in self.found.iter().skip(1) {
@@ -260,7 +273,7 @@ impl Drop for Keep {
             return;
         }
         if self.new.is_some() {
-            let _ = fs::remove_file(self.new_path());
+            let _ = fs::remove_file(unfinished(&self.path));
         }
         for made in self.found.iter().filter(|found| found.is_new) {
             let _ = fs::remove_file(&made.path);
@@ -293,11 +306,35 @@ impl Found {
         }
         Ok(())
     }
+
+    fn restore(&mut self) -> io::Result<()> {
+        if let Content::Copied(bytes) = &self.content {
+            memory::allocate(&self.file, bytes.len())?;
+            FileMapping::writable(&self.file, bytes.len())?.bytes_mut().copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Where the file that is to take this one's place is made.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".new");
+    path.into()
+}
+
+/// Frees what a process left that was killed before it served. Whoever makes such a file has the lock of the one beside it.
+fn remove_unfinished<'p>(locked: impl Iterator<Item = &'p PathBuf>) {
+    for path in locked {
+        // Mostly there is none.
+        let _ = fs::remove_file(unfinished(path));
+    }
 }
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    options.read(true).write(true).mode(0o600).custom_flags(flags);
     options
 }
 
@@ -362,6 +399,7 @@ fn make_one(
 }
 
 const IN_USE: &str = "another lbd uses it";
+const FOREIGN: &str = "it is no regular file that the user whom lbd runs as has and nobody else can write";
 
 /// A place of our own choice that does not do leaves the next one; but never past another process.
 fn is_skipped(wanted: &FlowMemory, reason: &str) -> bool {
@@ -379,8 +417,15 @@ fn lock(path: &Path, make: bool) -> Result<Option<Found>, StartError> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Not followed: whoever may write the directory can put a link there.
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(refused(path, FOREIGN)),
             opened => (opened.map_err(|error| refused(path, error.to_string()))?, false),
         };
+        // Before its lock is looked at, which somebody else could hold for ever.
+        let metadata = file.metadata().map_err(|error| refused(path, error.to_string()))?;
+        if !metadata.is_file() || metadata.uid() != memory::user() || metadata.mode() & 0o022 != 0 {
+            return Err(refused(path, FOREIGN));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(refused(path, IN_USE)),
@@ -447,7 +492,7 @@ fn pieces(file: &[u8]) -> Result<Vec<std::ops::Range<usize>>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, PermissionsExt};
 
     use lb_core::flow::{FlowTable, memory_needed};
     use lb_core::time::Tick;
@@ -560,6 +605,63 @@ mod tests {
         assert_eq!(reason(&|file| file.set_len(1 << 45).unwrap()), "it has holes");
         let short = reason(&|file| file.set_len(HUGE_PAGE as u64).unwrap());
         assert_eq!(short, "it has 2097152 bytes, its header says 4194304");
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_neither_used_nor_touched() {
+        let name = Name::new("foreign");
+        let target = Name::new("target");
+        fs::write(target.path(), "theirs").unwrap();
+        let told = || {
+            let forgotten = Keep::existing(&name.wanted()).err().unwrap().to_string();
+            assert!(forgotten.ends_with(FOREIGN), "{forgotten}");
+            let (keep, notices) = Keep::open(&name.wanted(), false).unwrap();
+            assert!(keep.is_none_or(|keep| keep.path() != name.path()), "it is used");
+            notices.concat()
+        };
+        let line = format!("flow memory {}: {FOREIGN}", name.path().display());
+        std::os::unix::fs::symlink(target.path(), name.path()).unwrap();
+        assert!(told().starts_with(&line), "a link");
+        fs::remove_file(target.path()).unwrap();
+        assert!(told().starts_with(&line), "a link to nothing");
+        assert!(!target.path().exists());
+        fs::remove_file(name.path()).unwrap();
+        fs::write(name.path(), "").unwrap();
+        fs::set_permissions(name.path(), fs::Permissions::from_mode(0o666)).unwrap();
+        // Its lock does not keep lbd from starting.
+        let theirs = File::open(name.path()).unwrap();
+        theirs.lock().unwrap();
+        assert!(told().starts_with(&line), "everybody can write it");
+    }
+
+    #[test]
+    fn a_process_that_was_killed_while_it_started_leaves_no_second_file() {
+        let name = Name::new("unfinished");
+        let finds: [fn(&Name); 2] =
+            [|name| drop(name.open()), |name| drop(Keep::existing(&name.wanted()).unwrap())];
+        for find in finds {
+            let (mut keep, _, tables) = name.serve(1);
+            keep.commit().unwrap();
+            drop((keep, tables));
+            fs::write(unfinished(&name.path()), "half").unwrap();
+            find(&name);
+            assert!(!unfinished(&name.path()).exists());
+            assert!(name.path().exists());
+        }
+    }
+
+    #[test]
+    fn a_file_for_which_there_is_no_room_leaves_the_old_one_as_it_was() {
+        let name = Name::new("none");
+        let (mut keep, _, tables) = name.serve(1);
+        keep.commit().unwrap();
+        drop((keep, tables));
+        let before = fs::read(name.path()).unwrap();
+        let mut keep = name.open();
+        assert!(keep.create(1, 1 << 46).is_err());
+        assert_eq!(keep.take_legacy().salvages().len(), 1, "for who serves without a file");
+        drop(keep);
+        assert!(fs::read(name.path()).unwrap() == before);
     }
 
     #[test]

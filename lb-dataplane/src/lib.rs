@@ -271,6 +271,7 @@ fn regions(
     keep: &mut Option<Keep>,
     notices: &mut Vec<String>,
 ) -> Result<(Vec<Region>, Legacy), StartError> {
+    let mut legacy = Legacy::default();
     if let Some(file) = keep {
         let made = file.create(config.workers.len(), bytes);
         notices.append(&mut file.notices);
@@ -282,12 +283,14 @@ fn regions(
                 file.path().display()
             )),
         }
+        legacy = file.take_legacy();
+        notices.append(&mut file.notices);
         // What is in it must not come back after this process.
         file.discard();
         *keep = None;
     }
     let regions = config.workers.iter().map(|_| memory::take_region(bytes, config.huge_pages));
-    Ok((regions.collect::<Result<_, _>>()?, Legacy::default()))
+    Ok((regions.collect::<Result<_, _>>()?, legacy))
 }
 
 fn start_eal(config: &Config, memory: &Memory) -> Result<Eal, StartError> {

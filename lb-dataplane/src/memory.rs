@@ -120,7 +120,7 @@ fn map_file(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapp
     Ok(Mapping { start: NonNull::new(start.cast::<u8>()).expect("the kernel maps nothing at 0"), len })
 }
 
-/// Gives an empty file `len` bytes of zeroed memory.
+/// Gives a file `len` bytes of memory, an empty one zeroed.
 pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
     file.set_len(len as u64)?;
     // SAFETY: no memory is involved.
@@ -171,6 +171,12 @@ pub(crate) fn huge_page_mounts() -> Vec<PathBuf> {
         is_ours.then(|| PathBuf::from(path))
     };
     mounts.lines().filter_map(mount).collect()
+}
+
+/// The user whose files are ours.
+pub(crate) fn user() -> u32 {
+    // SAFETY: no memory is involved, and it cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 /// Names this boot of the machine.

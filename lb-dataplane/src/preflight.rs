@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lb_core::flow;
 
@@ -33,6 +34,8 @@ const IN_PROCESS_DRIVERS: &[&str] = &["net_null", "net_ring", "net_pcap", "net_t
 const AF_PACKET_OVERHEAD: u32 = 66 + 18;
 /// DPDK's own needs besides the packet buffers.
 const EAL_OVERHEAD: usize = 24 << 20;
+/// Within this time the kernel has back what a process had that was killed: a thread of its own frees AF_XDP's memory.
+const GIVING_BACK: Duration = Duration::from_secs(1);
 /// What `echo … > nr_hugepages` is advised at least.
 const ADVISED_HUGE_PAGES: usize = 512;
 
@@ -149,15 +152,29 @@ fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result
                 Some(_) => 0,
                 None => tables,
             };
-        let (free, all) = huge_pages();
         // What a process before this one left is given back before it comes to that.
-        let free = free + keep.map_or(0, Keep::huge_pages_held);
+        let held = keep.map_or(0, Keep::huge_pages_held);
+        let patience = if held > 0 { GIVING_BACK } else { Duration::ZERO };
+        let (free, all) = await_pages(needed.saturating_sub(held), patience, huge_pages);
+        let free = free + held;
         if needed > free {
             let enough = (all - free + needed).max(ADVISED_HUGE_PAGES);
             return Err(StartError::HugePages { needed, free, enough });
         }
     }
     Ok(())
+}
+
+/// Free huge pages and all, once so many are free or `patience` is over.
+fn await_pages(needed: usize, patience: Duration, count: impl Fn() -> (usize, usize)) -> (usize, usize) {
+    let began = Instant::now();
+    loop {
+        let (free, all) = count();
+        if free >= needed || began.elapsed() >= patience {
+            return (free, all);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn check_port(
@@ -371,6 +388,17 @@ mod tests {
         let line = check(&config, None).unwrap_err().to_string();
         assert!(!line.contains('\n'), "{line}");
         line
+    }
+
+    #[test]
+    fn huge_pages_that_are_on_their_way_back_are_waited_for_and_others_are_not() {
+        let looks = std::cell::Cell::new(0);
+        let count = || {
+            looks.set(looks.get() + 1);
+            (10 * looks.get(), 100)
+        };
+        assert_eq!(await_pages(30, Duration::MAX, count), (30, 100));
+        assert_eq!(await_pages(usize::MAX, Duration::ZERO, || (7, 9)), (7, 9));
     }
 
     #[test]

@@ -153,7 +153,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     }
 
     /// Turns until `stop`; then sends what it holds. `idle` is not [`Idle::Auto`].
-    pub(crate) fn run(mut self, clock: Clock, idle: Idle, stop: &AtomicBool) {
+    pub(crate) fn run(mut self, mut clock: Clock, idle: Idle, stop: &AtomicBool) {
         let a_millisecond = clock.hz() / 1000;
         let turn_clock = TurnClock::new(clock.hz());
         let mut before = cycles();

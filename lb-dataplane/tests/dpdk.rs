@@ -126,6 +126,9 @@ fn the_packet_path_runs_on_a_port() {
 fn path() {
     let dataplane = Dataplane::start(config(&["net_null0"])).unwrap();
     let counters = dataplane.counters()[0].clone();
+    assert_eq!(counters.port(PortId(0)).rx_packets.get(), 0, "no packet before the first tables");
+    dataplane.publish(Arc::new(Tables { generation: 1, ..Tables::default() }));
+    until(|| dataplane.generation_everywhere(1));
     until(|| counters.port(PortId(0)).rx_packets.get() > 10_000);
     assert!(dataplane.tsc_hz() > 1_000_000);
     assert_eq!(dataplane.worker_cpus(), [0]);

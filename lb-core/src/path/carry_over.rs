@@ -8,9 +8,10 @@ use std::iter::Sum;
 use std::net::IpAddr;
 use std::ops::Add;
 
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
-use super::{Path, rewrite};
+use super::{BURST, Path, rewrite};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::{InsertError, NewFlow};
 use crate::ids::{ServerId, WorkerId};
@@ -64,19 +65,40 @@ impl<P: Packet> Path<P> {
     pub fn carry_over(&mut self, memory: &[Salvage<'_>], now: Tick) -> CarriedOver {
         let servers = servers(&self.tables.services, self.mine.server_capacity());
         let mut done = CarriedOver::default();
+        let mut burst = ArrayVec::<Salvaged, BURST>::new();
         for found in memory.iter().flat_map(|salvage| salvage.connections(now)) {
             match found {
                 Ok(found) if self.owner_of(found.original.src, found.original.sport) == self.worker => {
-                    *self.carry(&found, &servers, now, &mut done) += 1;
+                    // What is needed of the index is on its way while others are entered.
+                    for tuple in [&found.original, &found.reply] {
+                        self.flows.prefetch_bucket(tuple.hash(self.flows.hasher()));
+                    }
+                    burst.push(found);
                 }
                 Ok(_) => {}
                 // Nobody's: the first worker counts it.
                 Err(_) => done.damaged += u64::from(self.worker == WorkerId(0)),
             }
+            if burst.is_full() {
+                self.carry_all(&mut burst, &servers, now, &mut done);
+            }
         }
+        self.carry_all(&mut burst, &servers, now, &mut done);
         self.mine.flows.carried_over.add(done.connections);
         self.count_fill();
         done
+    }
+
+    fn carry_all(
+        &mut self,
+        burst: &mut ArrayVec<Salvaged, BURST>,
+        servers: &Servers,
+        now: Tick,
+        done: &mut CarriedOver,
+    ) {
+        for found in burst.drain(..) {
+            *self.carry(&found, servers, now, done) += 1;
+        }
     }
 
     /// Enters one connection. Returns the count of what became of it.

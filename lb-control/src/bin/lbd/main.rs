@@ -116,6 +116,7 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
         config = %arguments.config.display(),
         workers = ?config.dataplane.workers,
         connections = config.dataplane.max_connections,
+        after_ms = began.elapsed().as_millis() as u64,
         "data plane started"
     );
     plane.log_start();
