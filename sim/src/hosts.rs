@@ -477,17 +477,9 @@ impl<L: Subject> World<L> {
     fn segment_at_client(&mut self, at: u32, bytes: &[u8], seen: &Seen) -> Checked {
         let now = self.now;
         let Some(segment) = wire::segment(seen, bytes) else { return Ok(()) };
-        let Some(Conn { talk: Talk::Tcp { client, .. }, serial, ended, .. }) = self.conns.get_mut(at) else {
+        let Some(Conn { talk: Talk::Tcp { client, .. }, serial, .. }) = self.conns.get_mut(at) else {
             return Ok(());
         };
-        if ended.is_some() {
-            if client.life == Life::Done && segment.flags & (RST | SYN) == 0 && segment.flags & wire::FIN != 0
-            {
-                let (key, send) = (client.sends, client.late_ack());
-                self.send_segment(at, Side::Client, key, send);
-            }
-            return Ok(());
-        }
         client.take(&segment, now).map_err(|wrong| Violation {
             name: name::NO_BYTES_TO_ANOTHER,
             what: format!(
@@ -521,11 +513,6 @@ impl<L: Subject> World<L> {
             conn.server = Some(host);
         }
         let Talk::Tcp { server: Some(server), .. } = &mut conn.talk else { return Ok(()) };
-        if server.life == Life::Done && segment.flags & wire::FIN != 0 {
-            let (key, send) = (server.sends, server.late_ack());
-            self.send_segment(at, Side::Server, key, send);
-            return Ok(());
-        }
         server.take(&segment, now).map_err(|wrong| Violation {
             name: name::NO_BYTES_TO_ANOTHER,
             what: format!("server host {host}: byte {} of connection {serial} is not its own", wrong.offset),

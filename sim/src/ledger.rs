@@ -113,7 +113,24 @@ impl Ledger {
         }
     }
 
-    /// The director is another one, or has forgotten everything.
+    /// The director is another one, which has the connections that `has` says. Returns one that lives and is not there.
+    pub fn keep(&mut self, has: impl Fn(&Key) -> bool, now: Tick, shortest: Shortest) -> Option<Key> {
+        let mut lost = None;
+        for at in 0..self.bindings.len() {
+            let key = self.bindings[at].key;
+            if has(&key) {
+                continue;
+            }
+            // Places of TCP are even.
+            if self.is_live(at as u32, key.place % 2 == 0, now, shortest) {
+                lost.get_or_insert(key);
+            }
+            self.bindings[at].server = None;
+        }
+        lost
+    }
+
+    /// The director may have forgotten anything.
     pub fn forget(&mut self) {
         for binding in &mut self.bindings {
             binding.server = None;
