@@ -154,7 +154,10 @@ impl<L: Subject> World<L> {
                 );
                 let (Some(host), Some(_)) = (host, ports) else { return Ok(()) };
                 let passed = self.passed(seen, bytes, sent);
-                self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)
+                if self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)? {
+                    self.note("brought", ("connection server tag", [serial.into(), host as u64, tag, 0]));
+                }
+                Ok(())
             }
             (Way::Reply, Some(_)) if self.plan.host_at(seen.src).is_some() => {
                 let host = self.plan.host_at(seen.src);

@@ -151,6 +151,7 @@ impl<L: Subject> World<L> {
             talk,
             mtu: self.draw.pick(&[1500, 1500, 1280]),
             opened: self.now,
+            alarm: u64::MAX,
             ended: None,
             server: None,
         };
@@ -159,7 +160,14 @@ impl<L: Subject> World<L> {
         let detail = [serial.into(), client as u64, port.into(), place.map_or(999, |place| place as u64)];
         self.note("open", ("connection client port service", detail));
         self.pump(at);
-        self.timers.push(Reverse((self.now + 300_000, at, serial)));
+    }
+
+    /// Sees to it that the connection is looked at when its next deadline is over.
+    fn arm(&mut self, at: u32) {
+        let Some(next) = self.next_deadline(at).map(|next| next.max(self.now + 1)) else { return };
+        let Some(conn) = self.conns.get_mut(at).filter(|conn| next < conn.alarm) else { return };
+        conn.alarm = next;
+        self.timers.push(Reverse((next, at, conn.serial)));
     }
 
     /// Sends all that both ends of a connection have to send.
@@ -167,6 +175,7 @@ impl<L: Subject> World<L> {
         self.pump_side(at, Side::Client);
         self.pump_side(at, Side::Server);
         self.settle(at);
+        self.arm(at);
     }
 
     fn pump_side(&mut self, at: u32, side: Side) {
@@ -271,7 +280,9 @@ impl<L: Subject> World<L> {
         {
             self.timers.pop();
             let now = self.now;
-            let Some(conn) = self.conns.get_mut(at).filter(|conn| conn.serial == serial) else { continue };
+            let is_it = |conn: &&mut Conn| conn.serial == serial && conn.alarm == when;
+            let Some(conn) = self.conns.get_mut(at).filter(is_it) else { continue };
+            conn.alarm = u64::MAX;
             if let Some(ended) = conn.ended
                 && ended + LINGER <= now
             {
@@ -286,9 +297,6 @@ impl<L: Subject> World<L> {
                 }
             }
             self.pump(at);
-            if let Some(next) = self.next_deadline(at) {
-                self.timers.push(Reverse((next.max(now + 1), at, serial)));
-            }
         }
         Ok(())
     }
@@ -324,6 +332,7 @@ impl<L: Subject> World<L> {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(at) else { return };
         conn.ended = Some(now);
+        conn.alarm = u64::MAX;
         let (serial, port, opened) = (conn.serial, conn.to.1, conn.opened);
         self.conns.open -= 1;
         let word = match outcome {
@@ -342,7 +351,7 @@ impl<L: Subject> World<L> {
         };
         self.watch.ended(serial, port, outcome);
         self.note(word, ("connection micros", [serial.into(), now - opened, 0, 0]));
-        self.timers.push(Reverse((now + LINGER, at, serial)));
+        self.arm(at);
     }
 
     fn forget(&mut self, at: u32) {
@@ -489,6 +498,7 @@ impl<L: Subject> World<L> {
         })?;
         self.pump_side(at, Side::Client);
         self.settle(at);
+        self.arm(at);
         Ok(())
     }
 
@@ -517,9 +527,8 @@ impl<L: Subject> World<L> {
             name: name::NO_BYTES_TO_ANOTHER,
             what: format!("server host {host}: byte {} of connection {serial} is not its own", wrong.offset),
         })?;
-        let deadline = server.deadline;
         self.pump_side(at, Side::Server);
-        self.timers.push(Reverse((deadline.max(now + 1), at, serial)));
+        self.arm(at);
         Ok(())
     }
 
@@ -574,6 +583,7 @@ impl<L: Subject> World<L> {
                     self.end(at, Outcome::Done);
                 } else {
                     self.pump_side(at, Side::Client);
+                    self.arm(at);
                 }
             }
             return Ok(());

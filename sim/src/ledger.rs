@@ -28,6 +28,8 @@ struct Binding {
     /// When such a packet was last on its way into the director.
     last_end: Option<Tick>,
     is_established: bool,
+    /// The director may or may not know the connection, and any server.
+    is_unknown: bool,
     /// The client's endpoint, by whatever service.
     group: u32,
 }
@@ -86,6 +88,7 @@ impl Ledger {
             is_over: false,
             last_end: None,
             is_established: false,
+            is_unknown: false,
             group,
         });
         self.by_key.insert(key, at);
@@ -133,7 +136,7 @@ impl Ledger {
     /// The director may have forgotten anything.
     pub fn forget(&mut self) {
         for binding in &mut self.bindings {
-            binding.server = None;
+            (binding.server, binding.is_unknown) = (None, true);
         }
     }
 
@@ -154,19 +157,19 @@ impl Ledger {
         binding.server.filter(|_| !binding.since.is_at_or_after(given))
     }
 
-    /// A client's packet came out, on its way to `server`.
+    /// A client's packet came out, on its way to `server`. Returns whether that is another one than before.
     ///
     /// # Errors
     /// When the connection lives and is another server's.
-    pub fn to_server(&mut self, at: u32, server: u32, passed: Passed, shortest: Shortest) -> Checked {
+    pub fn to_server(&mut self, at: u32, server: u32, passed: Passed, shortest: Shortest) -> Checked<bool> {
         let is_live = self.is_live(at, passed.is_tcp, passed.now, shortest);
-        let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(()) };
+        let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(false) };
         let is_other = binding.server != Some(server);
         // What was changed on the way may have opened or ended something unseen.
         let is_doubtful = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
         if is_other && binding.server.is_some() && binding.since.is_at_or_after(passed.given) {
             // It waited in the director while a newer one overtook it.
-            return Ok(());
+            return Ok(false);
         }
         if let Some(before) = binding.server
             && is_other
@@ -180,7 +183,7 @@ impl Ledger {
             );
         }
         hold!(
-            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful,
+            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful || binding.is_unknown,
             name::ONE_SERVER,
             "{:?} was brought to server host {server} by a packet that opens nothing",
             binding.key
@@ -195,10 +198,10 @@ impl Ledger {
             binding.is_over = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
             binding.is_established = false;
         }
-        binding.server = Some(server);
+        (binding.server, binding.is_unknown) = (Some(server), false);
         binding.is_established |= !passed.is_syn;
         binding.is_over |= passed.is_end;
-        Ok(())
+        Ok(is_other)
     }
 
     /// A server's packet came out, on its way to the client.

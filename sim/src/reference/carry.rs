@@ -16,13 +16,13 @@ use super::steer::number;
 use super::{Reference, schedule, tcp};
 
 /// A connection as a director left it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Left(pub(super) Connection);
+#[derive(Clone, Debug)]
+pub struct Left(Connection);
 
-impl Left {
-    /// Who it is of: what the next director has it under, if it has it.
-    pub fn original(&self) -> Tuple {
-        self.0.original
+/// The next director numbers its servers anew.
+impl PartialEq for Left {
+    fn eq(&self, other: &Left) -> bool {
+        self.0 == Connection { server: self.0.server, ..other.0.clone() }
     }
 }
 
