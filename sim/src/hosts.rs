@@ -625,7 +625,8 @@ impl<L: Subject> World<L> {
         let mine = self.plan.hosts[host].address(is_ipv6);
         let other = if side == Side::Client { conn.to.0 } else { client };
         let is_tcp = matches!(conn.talk, Talk::Tcp { .. });
-        let is_known = self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest);
+        let is_known = self.ledger.server_before(sent.binding, sent.given).is_some()
+            && self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest);
         let is_of_server = dst.is_some_and(|dst| self.plan.host_at(dst).is_some());
         if sent.way == Way::Error && side == Side::Client && conn.place.is_some() && is_of_server && !is_known
         {

@@ -196,7 +196,7 @@ impl Ledger {
         );
         let binding = &mut self.bindings[at as usize];
         binding.last = tick(passed.given);
-        if is_other || !is_live && passed.is_syn {
+        if is_other || !is_live {
             binding.since = passed.now;
         }
         if is_other || binding.is_over && passed.is_syn {
