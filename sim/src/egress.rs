@@ -295,7 +295,8 @@ impl<L: Subject> World<L> {
         }
         let has_family = self.has_family(seen.dst.is_ipv6());
         let is_live =
-            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
+            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest)
+                && self.ledger.server_before(sent.binding, sent.given).is_some();
         hold!(
             !(is_live && has_family),
             name::KEPT,
