@@ -20,6 +20,8 @@ pub struct Conn {
     /// Longest packet, in bytes of IP, that its ends send in one piece.
     pub mtu: usize,
     pub opened: u64,
+    /// When its next timer goes off.
+    pub alarm: u64,
     /// When it ended for the client.
     pub ended: Option<u64>,
     /// Where its last answer came from.

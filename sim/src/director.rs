@@ -1,14 +1,16 @@
 //! The director under test: real workers, turned one by one, on ports and twins in memory.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use arrayvec::ArrayVec;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::carry::{Salvage, Salvaged};
 use lb_core::flow::memory_needed;
 use lb_core::ids::{PortId, WorkerId};
-use lb_core::mem::Region;
+use lb_core::mem::{Region, Remains};
 use lb_core::packet::Frame;
-use lb_core::path::{FlowView, Path, PathConfig};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 use lb_dataplane::{
@@ -16,7 +18,8 @@ use lb_dataplane::{
     memory_port, memory_twin, place,
 };
 
-use crate::reference::Team;
+use crate::draw::Draw;
+use crate::reference::{Left, Team};
 use crate::shape::Shape;
 use crate::watched::{Verdict, Watched};
 
@@ -24,17 +27,38 @@ use crate::watched::{Verdict, Watched};
 pub trait Subject: Logic<Frame> + 'static {
     /// Who watches the workers of one director.
     type Judge;
+    /// What the next director must find of a connection.
+    type Left: for<'a> From<&'a Salvaged> + PartialEq;
     fn judge(counters: &[Arc<WorkerCounters>]) -> Self::Judge;
     fn new(config: PathConfig, judge: &Self::Judge) -> Self;
     /// Tells of tables that were compiled, in their order, before any worker adopts them.
     fn tell(judge: &Self::Judge, tables: &Tables);
     /// What a worker did that it must not do.
     fn mismatch(judge: &Self::Judge) -> Option<String>;
+    fn left(&self) -> Vec<Self::Left>;
+    /// Takes its connections out of the memory of a dead director, in which there must be what is `left`.
+    fn carry_over(&mut self, memory: &[Salvage<'_>], left: &[Vec<Self::Left>], now: Tick) -> CarriedOver;
+    /// Whether index, timers and counts agree with the connections.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    fn check_connections(&self) -> Result<(), String>;
+}
+
+/// Of a connection whose worker nobody watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unwatched;
+
+impl From<&Salvaged> for Unwatched {
+    fn from(_: &Salvaged) -> Unwatched {
+        Unwatched
+    }
 }
 
 /// Nobody watches.
 impl Subject for Path<Frame> {
     type Judge = ();
+    type Left = Unwatched;
     fn judge(_: &[Arc<WorkerCounters>]) {}
     fn new(config: PathConfig, (): &()) -> Path<Frame> {
         Path::new(config)
@@ -43,10 +67,22 @@ impl Subject for Path<Frame> {
     fn mismatch((): &()) -> Option<String> {
         None
     }
+    fn left(&self) -> Vec<Unwatched> {
+        let mut left = Vec::new();
+        self.list(0, u32::MAX, Tick(0), &mut |_| left.push(Unwatched));
+        left
+    }
+    fn carry_over(&mut self, memory: &[Salvage<'_>], _: &[Vec<Unwatched>], now: Tick) -> CarriedOver {
+        self.carry_over(memory, now)
+    }
+    fn check_connections(&self) -> Result<(), String> {
+        self.check_connections()
+    }
 }
 
 impl Subject for Watched {
     type Judge = (Arc<Team>, Verdict);
+    type Left = Left;
     fn judge(counters: &[Arc<WorkerCounters>]) -> Self::Judge {
         (Arc::new(Team::new(counters)), Verdict::default())
     }
@@ -58,6 +94,149 @@ impl Subject for Watched {
     }
     fn mismatch((_, verdict): &Self::Judge) -> Option<String> {
         verdict.mismatch().map(|mismatch| mismatch.to_string())
+    }
+    fn left(&self) -> Vec<Left> {
+        self.left().collect()
+    }
+    fn carry_over(&mut self, memory: &[Salvage<'_>], left: &[Vec<Left>], now: Tick) -> CarriedOver {
+        self.carry_over(memory, left, now)
+    }
+    fn check_connections(&self) -> Result<(), String> {
+        self.check_connections()
+    }
+}
+
+/// What a dead director left, until all workers of the next one have taken their part.
+pub struct Estate<L: Subject> {
+    /// By worker of the dead director.
+    memory: Vec<Remains>,
+    left: Vec<Vec<L::Left>>,
+    pub damage: Damage,
+    carried: CarriedOver,
+}
+
+/// What happened to the memory between the two directors.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Damage {
+    /// Bytes that were changed, at most.
+    pub bytes: usize,
+    /// Workers' memory that nobody can read any more.
+    pub refused: usize,
+    /// Connections that are not read as they were left.
+    pub changed: usize,
+    pub unreadable: u64,
+}
+
+/// How taking over went.
+pub struct Succession {
+    pub left: u64,
+    pub carried: CarriedOver,
+    pub damage: Damage,
+}
+
+impl<L: Subject> Estate<L> {
+    pub fn none() -> Estate<L> {
+        let (damage, carried) = (Damage::default(), CarriedOver::default());
+        Estate { memory: Vec::new(), left: Vec::new(), damage, carried }
+    }
+
+    fn carry_over(&mut self, heir: &mut L, now: Tick) {
+        let memory: Vec<_> = self.memory.iter_mut().filter_map(Remains::bytes).collect();
+        let memory: Vec<_> = memory.iter().filter_map(|bytes| Salvage::of(bytes).ok()).collect();
+        self.carried = self.carried + heir.carry_over(&memory, &self.left, now);
+    }
+
+    /// Changes some bytes. What is left is what the memory says from then on, as nobody else can know.
+    fn spoil(&mut self, draw: &mut Draw, now: Tick) {
+        for (memory, left) in self.memory.iter_mut().zip(&mut self.left) {
+            let Some(bytes) = memory.bytes() else { continue };
+            // The header, what comes after it, or anything.
+            let reach = draw.pick(&[24, 100_000, bytes.len() as u64]).min(bytes.len() as u64);
+            for _ in 0..draw.below(40) {
+                bytes[draw.below(reach) as usize] = draw.number() as u8;
+                self.damage.bytes += 1;
+            }
+            let before = std::mem::take(left);
+            let Ok(salvage) = Salvage::of(bytes) else {
+                self.damage.refused += 1;
+                continue;
+            };
+            for found in salvage.connections(now) {
+                match found {
+                    Ok(found) => left.push(L::Left::from(&found)),
+                    Err(_) => self.damage.unreadable += 1,
+                }
+            }
+            self.damage.changed += left.iter().filter(|left| !before.contains(left)).count();
+            self.damage.changed += before.len().saturating_sub(left.len());
+        }
+    }
+}
+
+/// What the workers of a director have in common until each has its connections.
+struct Gate<L: Subject> {
+    estate: Mutex<Estate<L>>,
+    /// Workers that have not taken their part.
+    outstanding: AtomicUsize,
+    now: Mutex<Tick>,
+}
+
+impl<L: Subject> Gate<L> {
+    fn estate(&self) -> MutexGuard<'_, Estate<L>> {
+        self.estate.lock().expect("nobody panics with it")
+    }
+
+    fn now(&self) -> MutexGuard<'_, Tick> {
+        self.now.lock().expect("nobody panics with it")
+    }
+}
+
+/// A worker's logic that begins with what the director before left. As in `Dataplane`, no worker takes packets before all
+/// have tables and their connections.
+pub struct Heir<L: Subject> {
+    logic: L,
+    is_due: bool,
+    gate: Arc<Gate<L>>,
+}
+
+impl<L: Subject> Logic<Frame> for Heir<L> {
+    fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
+        let old = self.logic.adopt(tables);
+        if std::mem::take(&mut self.is_due) {
+            let now = *self.gate.now();
+            self.gate.estate().carry_over(&mut self.logic, now);
+            self.gate.outstanding.fetch_sub(1, Relaxed);
+        }
+        old
+    }
+    fn is_ready(&self) -> bool {
+        self.gate.outstanding.load(Relaxed) == 0
+    }
+    fn receive(&mut self, burst: &mut Burst<Frame>, now: Tick, io: &mut impl Io<Frame>) {
+        self.logic.receive(burst, now, io);
+    }
+    fn receive_handed_over(
+        &mut self,
+        burst: &mut ArrayVec<(Frame, Steer), BURST>,
+        now: Tick,
+        io: &mut impl Io<Frame>,
+    ) {
+        self.logic.receive_handed_over(burst, now, io);
+    }
+    fn receive_from_twin(
+        &mut self,
+        port: PortId,
+        burst: &mut Burst<Frame>,
+        now: Tick,
+        io: &mut impl Io<Frame>,
+    ) {
+        self.logic.receive_from_twin(port, burst, now, io);
+    }
+    fn turn(&mut self, now: Tick, io: &mut impl Io<Frame>) {
+        self.logic.turn(now, io);
+    }
+    fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
+        self.logic.list(cursor, budget, now, visit)
     }
 }
 
@@ -98,7 +277,12 @@ impl Pool<Frame> for Buffers {
 
 /// A director from its start to its end.
 pub struct Director<L: Subject> {
-    team: Stepped<Simulated, L>,
+    team: Stepped<Simulated, Heir<L>>,
+    gate: Arc<Gate<L>>,
+    /// Somebody asks how taking over went.
+    is_asked: bool,
+    /// By worker: what outlives it.
+    remains: Vec<Remains>,
     pub counters: Arc<[Arc<WorkerCounters>]>,
     /// By port and queue.
     pub wires: Vec<Vec<Wire>>,
@@ -109,8 +293,15 @@ pub struct Director<L: Subject> {
 }
 
 impl<L: Subject> Director<L> {
-    pub fn start(shape: &Shape, hash_seed: u64, now: Tick) -> Director<L> {
+    /// The next director after the one that left `estate`.
+    pub fn start(shape: &Shape, hash_seed: u64, now: Tick, estate: Estate<L>) -> Director<L> {
         let workers = usize::from(shape.workers);
+        let gate = Arc::new(Gate {
+            estate: Mutex::new(estate),
+            outstanding: AtomicUsize::new(workers),
+            now: Mutex::new(now),
+        });
+        let mut remains = Vec::new();
         let counters: Arc<[_]> = (0..workers)
             .map(|_| Arc::new(WorkerCounters::new(shape.server_ids, shape.ports.len())))
             .collect();
@@ -139,28 +330,54 @@ impl<L: Subject> Director<L> {
                 let twin = twins[port].take().map_or(Twin::Of(WorkerId(0)), Twin::Own);
                 Seat { queue, twin }
             });
+            let memory = memory_needed(shape.connections, shape.ipv6_connections);
+            let (memory, outliving) = Region::heap_with_remains(memory);
+            remains.push(outliving);
             let config = PathConfig {
                 worker: WorkerId(worker as u16),
                 counters: counters.clone(),
                 max_connections: shape.connections,
                 max_ipv6_connections: shape.ipv6_connections,
-                memory: Region::heap(memory_needed(shape.connections, shape.ipv6_connections)),
+                memory,
                 hash_seed,
                 now,
             };
-            let judge = &judge;
+            let (judge, gate) = (&judge, gate.clone());
             members.push(Member {
                 cpu: None,
                 seats: seats.collect(),
                 pool: buffers.clone(),
-                logic: move || L::new(config, judge),
+                logic: move || Heir { logic: L::new(config, judge), is_due: true, gate },
             });
         }
         let team = Stepped::new(members, counters.clone(), shape.ring);
-        Director { team, counters, wires, hosts, buffers, judge }
+        Director { team, gate, is_asked: true, remains, counters, wires, hosts, buffers, judge }
+    }
+
+    /// What it leaves. The memory can be read when the director is gone.
+    pub fn leave(&mut self) -> Estate<L> {
+        let left = (0..self.workers()).map(|worker| self.logic(worker).left()).collect();
+        Estate { memory: std::mem::take(&mut self.remains), left, ..Estate::none() }
+    }
+
+    /// Spoils what the director before left, which is gone.
+    pub fn spoil(&mut self, draw: &mut Draw, now: Tick) {
+        self.gate.estate().spoil(draw, now);
+    }
+
+    /// How taking over went, once, when all workers have their connections.
+    pub fn succession(&mut self) -> Option<Succession> {
+        let is_done = self.gate.outstanding.load(Relaxed) == 0;
+        if !is_done || !std::mem::take(&mut self.is_asked) {
+            return None;
+        }
+        let Estate { left, carried, damage, .. } =
+            std::mem::replace(&mut *self.gate.estate(), Estate::none());
+        Some(Succession { left: left.iter().map(|left| left.len() as u64).sum(), carried, damage })
     }
 
     pub fn turn(&mut self, worker: usize, now: Tick) {
+        *self.gate.now() = now;
         self.team.turn(WorkerId(worker as u16), now);
     }
 
@@ -193,11 +410,11 @@ impl<L: Subject> Director<L> {
 
     /// All connections of a worker.
     pub fn list(&self, worker: usize, now: Tick, visit: &mut dyn FnMut(FlowView)) {
-        self.team.logic(WorkerId(worker as u16)).list(0, u32::MAX, now, visit);
+        self.logic(worker).list(0, u32::MAX, now, visit);
     }
 
     pub fn logic(&self, worker: usize) -> &L {
-        self.team.logic(WorkerId(worker as u16))
+        &self.team.logic(WorkerId(worker as u16)).logic
     }
 
     pub fn set_dry(&self, is_dry: bool) {

@@ -2,7 +2,6 @@
 
 use lb_core::ids::PortId;
 use lb_core::packet::{Frame, Packet};
-use lb_core::time::Tick;
 
 use crate::conn::Conn;
 use crate::director::Subject;
@@ -154,7 +153,10 @@ impl<L: Subject> World<L> {
                 );
                 let (Some(host), Some(_)) = (host, ports) else { return Ok(()) };
                 let passed = self.passed(seen, bytes, sent);
-                self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)
+                if self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)? {
+                    self.note("brought", ("connection server tag", [serial.into(), host as u64, tag, 0]));
+                }
+                Ok(())
             }
             (Way::Reply, Some(_)) if self.plan.host_at(seen.src).is_some() => {
                 let host = self.plan.host_at(seen.src);
@@ -179,8 +181,7 @@ impl<L: Subject> World<L> {
         let is_tcp = seen.protocol == TCP;
         let has_family = self.has_family(seen.dst.is_ipv6());
         let is_live = self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest)
-            && self.ledger.server_before(sent.binding, Tick((sent.given / 10_000) as u32))
-                == host.map(|host| host as u32);
+            && self.ledger.server_before(sent.binding, sent.given) == host.map(|host| host as u32);
         hold!(
             !(is_live && has_family && seen.is_first()),
             name::KEPT,
@@ -201,8 +202,8 @@ impl<L: Subject> World<L> {
             is_tcp: seen.protocol == TCP,
             is_syn: flags & (SYN | ACK | RST) == SYN,
             is_end: flags & (FIN | RST) != 0,
-            given: Tick((sent.given / 10_000) as u32),
-            now: self.tick(),
+            given: sent.given,
+            now: self.now,
         }
     }
 
@@ -294,7 +295,8 @@ impl<L: Subject> World<L> {
         }
         let has_family = self.has_family(seen.dst.is_ipv6());
         let is_live =
-            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest);
+            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest)
+                && self.ledger.server_before(sent.binding, sent.given).is_some();
         hold!(
             !(is_live && has_family),
             name::KEPT,

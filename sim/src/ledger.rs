@@ -21,13 +21,15 @@ struct Binding {
     /// `None`: nothing is known.
     server: Option<u32>,
     last: Tick,
-    /// When the first packet came out that went to `server`.
-    since: Tick,
+    /// When the first packet of this life came out that went to `server`, in microseconds.
+    since: u64,
     /// An end was seen, or something that may have looked like one to the director: it may begin anew.
     is_over: bool,
     /// When such a packet was last on its way into the director.
     last_end: Option<Tick>,
     is_established: bool,
+    /// The director may or may not know the connection, and any server.
+    is_unknown: bool,
     /// The client's endpoint, by whatever service.
     group: u32,
 }
@@ -59,9 +61,13 @@ pub struct Passed {
     pub is_tcp: bool,
     pub is_syn: bool,
     pub is_end: bool,
-    /// When it came to the director. It was looked up at some moment from then on.
-    pub given: Tick,
-    pub now: Tick,
+    /// When it came to the director, in microseconds. It was looked up at some moment from then on.
+    pub given: u64,
+    pub now: u64,
+}
+
+fn tick(micros: u64) -> Tick {
+    Tick((micros / 10_000) as u32)
 }
 
 impl Ledger {
@@ -82,10 +88,11 @@ impl Ledger {
             key,
             server: None,
             last: Tick(0),
-            since: Tick(0),
+            since: 0,
             is_over: false,
             last_end: None,
             is_established: false,
+            is_unknown: false,
             group,
         });
         self.by_key.insert(key, at);
@@ -113,10 +120,27 @@ impl Ledger {
         }
     }
 
-    /// The director is another one, or has forgotten everything.
+    /// The director is another one, which has the connections that `has` says. Returns one that lives and is not there.
+    pub fn keep(&mut self, has: impl Fn(&Key) -> bool, now: Tick, shortest: Shortest) -> Option<Key> {
+        let mut lost = None;
+        for at in 0..self.bindings.len() {
+            let key = self.bindings[at].key;
+            if has(&key) {
+                continue;
+            }
+            // Places of TCP are even.
+            if self.is_live(at as u32, key.place % 2 == 0, now, shortest) {
+                lost.get_or_insert(key);
+            }
+            self.bindings[at].server = None;
+        }
+        lost
+    }
+
+    /// The director may have forgotten anything.
     pub fn forget(&mut self) {
         for binding in &mut self.bindings {
-            binding.server = None;
+            (binding.server, binding.is_unknown) = (None, true);
         }
     }
 
@@ -132,24 +156,26 @@ impl Ledger {
     }
 
     /// Where the client was brought to, if that was before `given`.
-    pub fn server_before(&self, at: u32, given: Tick) -> Option<u32> {
+    pub fn server_before(&self, at: u32, given: u64) -> Option<u32> {
         let binding = self.bindings.get(at as usize)?;
-        binding.server.filter(|_| !binding.since.is_at_or_after(given))
+        binding.server.filter(|_| binding.since < given)
     }
 
-    /// A client's packet came out, on its way to `server`.
+    /// A client's packet came out, on its way to `server`. Returns whether that is another one than before.
     ///
     /// # Errors
     /// When the connection lives and is another server's.
-    pub fn to_server(&mut self, at: u32, server: u32, passed: Passed, shortest: Shortest) -> Checked {
-        let is_live = self.is_live(at, passed.is_tcp, passed.now, shortest);
-        let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(()) };
+    pub fn to_server(&mut self, at: u32, server: u32, passed: Passed, shortest: Shortest) -> Checked<bool> {
+        let is_live = self.is_live(at, passed.is_tcp, tick(passed.now), shortest);
+        let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(false) };
         let is_other = binding.server != Some(server);
         // What was changed on the way may have opened or ended something unseen.
-        let is_doubtful = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
-        if is_other && binding.server.is_some() && binding.since.is_at_or_after(passed.given) {
-            // It waited in the director while a newer one overtook it.
-            return Ok(());
+        let is_doubtful = binding.last_end.is_some_and(|end| tick(passed.now).since(end) < LONGEST);
+        if is_other && binding.server.is_some() && binding.since >= passed.given {
+            // One of the two overtook the other in the director: the next packet says which was the later one.
+            let binding = &mut self.bindings[at as usize];
+            (binding.server, binding.is_unknown) = (None, true);
+            return Ok(false);
         }
         if let Some(before) = binding.server
             && is_other
@@ -159,35 +185,35 @@ impl Ledger {
                 name::ONE_SERVER,
                 "{:?} was brought to server host {before} and now to {server}, {} ticks later",
                 binding.key,
-                passed.now.since(binding.last)
+                tick(passed.now).since(binding.last)
             );
         }
         hold!(
-            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful,
+            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful || binding.is_unknown,
             name::ONE_SERVER,
             "{:?} was brought to server host {server} by a packet that opens nothing",
             binding.key
         );
         let binding = &mut self.bindings[at as usize];
-        binding.last = passed.given;
-        if is_other {
+        binding.last = tick(passed.given);
+        if is_other || !is_live {
             binding.since = passed.now;
         }
         if is_other || binding.is_over && passed.is_syn {
             // A FIN from before may still be on its way through the director, and end this one.
-            binding.is_over = binding.last_end.is_some_and(|end| passed.now.since(end) < LONGEST);
+            binding.is_over = binding.last_end.is_some_and(|end| tick(passed.now).since(end) < LONGEST);
             binding.is_established = false;
         }
-        binding.server = Some(server);
+        (binding.server, binding.is_unknown) = (Some(server), false);
         binding.is_established |= !passed.is_syn;
         binding.is_over |= passed.is_end;
-        Ok(())
+        Ok(is_other)
     }
 
     /// A server's packet came out, on its way to the client.
     pub fn to_client(&mut self, at: u32, passed: Passed) {
         if let Some(binding) = self.bindings.get_mut(at as usize) {
-            binding.last = passed.given;
+            binding.last = tick(passed.given);
             binding.is_over |= passed.is_end;
         }
     }

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use lb_core::packet::Frame;
+use lb_core::path::Path;
 use sim::run::{STEPS, run, show};
 use sim::watched::Watched;
 
@@ -23,6 +25,9 @@ struct Arguments {
     /// Prints every event of the world that is run.
     #[arg(long, requires = "seed")]
     events: bool,
+    /// Without the reference: shows what it costs.
+    #[arg(long)]
+    unwatched: bool,
     /// Steps of each world.
     #[arg(long, default_value_t = STEPS)]
     steps: u64,
@@ -32,6 +37,13 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     let bad = || format!("{text:?} is not FROM..TO");
     let (from, to) = text.split_once("..").ok_or_else(bad)?;
     Ok((from.parse().map_err(|_| bad())?, to.parse().map_err(|_| bad())?))
+}
+
+/// Seconds that this process had a core.
+fn on_a_core() -> Option<f64> {
+    let statistics = std::fs::read_to_string("/proc/self/schedstat").ok()?;
+    let nanoseconds: f64 = statistics.split_whitespace().next()?.parse().ok()?;
+    Some(nanoseconds / 1e9)
 }
 
 fn main() -> ExitCode {
@@ -48,15 +60,22 @@ fn main() -> ExitCode {
         }
     };
     let (mut packets, mut worlds) = (0, 0);
+    let (mut kills, mut carried) = (0, 0);
     for seed in first..last {
         if end.is_some_and(|end| start.elapsed() >= end) {
             break;
         }
-        let run = if arguments.events { show::<Watched> } else { run::<Watched> };
+        let run = match (arguments.events, arguments.unwatched) {
+            (true, _) => show::<Watched>,
+            (_, true) => run::<Path<Frame>>,
+            _ => run::<Watched>,
+        };
         match run(seed, arguments.steps) {
             Ok(summary) => {
                 packets += summary.stats.packets;
                 worlds += 1;
+                kills += summary.stats.kills;
+                carried += summary.stats.carried;
                 if end.is_none() {
                     println!("{summary:?}");
                 }
@@ -72,5 +91,10 @@ fn main() -> ExitCode {
         "{worlds} worlds, {packets} packets in {seconds:.1} s: {:.0} packets a second",
         packets as f64 / seconds
     );
+    println!("{kills} directors were killed, {carried} connections went on");
+    // The machine may have other work.
+    if let Some(seconds) = on_a_core() {
+        println!("{seconds:.1} s on a core: {:.0} packets a second", packets as f64 / seconds);
+    }
     ExitCode::SUCCESS
 }

@@ -11,7 +11,7 @@ use crate::map::Plan;
 use crate::shape::Spread;
 use crate::tags::{Sent, Way};
 use crate::violation::Checked;
-use crate::wire::{self, ACK, Body, FIN, Ip, Link, RST, SYN};
+use crate::wire::{self, ACK, Body, FIN, Ip, Link, RST, SYN, Seen};
 use crate::world::World;
 
 /// Where a frame goes.
@@ -25,9 +25,8 @@ pub enum To {
 pub struct Flight {
     pub at: u64,
     number: u64,
-    pub to: To,
-    pub sent: Sent,
-    pub frame: Frame,
+    /// Elsewhere, so that there is little to move while flights are put in their order.
+    cargo: Box<(To, Sent, Frame)>,
 }
 
 impl Ord for Flight {
@@ -132,7 +131,7 @@ impl<L: Subject> World<L> {
             at += self.draw.between(1000, 1_000_000);
         }
         self.number += 1;
-        self.flights.push(Flight { at, number: self.number, to, sent, frame });
+        self.flights.push(Flight { at, number: self.number, cargo: Box::new((to, sent, frame)) });
     }
 
     /// Changes one byte. What ends a connection for the director must not come to be by that, as its ends would know
@@ -195,13 +194,14 @@ impl<L: Subject> World<L> {
             && flight.at <= self.now
         {
             let Some(flight) = self.flights.pop() else { break };
-            match flight.to {
-                To::Director => self.into_director(flight.frame, flight.sent),
+            let (to, sent, frame) = *flight.cargo;
+            match to {
+                To::Director => self.into_director(frame, sent),
                 To::Host(host) => {
                     let interface = self.plan.hosts[host].interface;
                     let port = self.plan.interface(interface).port;
                     if self.link_down[port.index()] <= self.now {
-                        self.at_host(host, flight.frame, flight.sent)?;
+                        self.at_host(host, frame, sent)?;
                     }
                 }
             }
@@ -215,24 +215,18 @@ impl<L: Subject> World<L> {
         if self.link_down[port.index()] > self.now {
             return;
         }
-        let queue = self.queue(port, frame.data());
+        let seen = wire::read(frame.data()).ok();
+        let queue = self.queue(port, seen.as_ref(), frame.data());
         let tag = self.tags.give(sent, self.now);
-        let may_begin = match wire::read(frame.data()) {
-            Ok(seen) => {
-                let flags = seen.tcp_flags(frame.data());
-                seen.protocol == wire::UDP || flags & (SYN | ACK) == SYN || sent.is_mangled
+        if let Some(seen) = seen.filter(|_| sent.binding != crate::tags::NONE) {
+            let flags = seen.tcp_flags(frame.data());
+            let may_begin = seen.protocol == wire::UDP || flags & (SYN | ACK) == SYN || sent.is_mangled;
+            if may_begin && sent.way == Way::Request {
+                self.ledger.may_begin(sent.binding, self.tick());
             }
-            Err(_) => false,
-        };
-        if may_begin && sent.way == Way::Request && sent.binding != crate::tags::NONE {
-            self.ledger.may_begin(sent.binding, self.tick());
-        }
-        let may_end = match wire::read(frame.data()) {
-            Ok(seen) => seen.tcp_flags(frame.data()) & (FIN | RST) != 0 || sent.is_mangled,
-            Err(_) => false,
-        };
-        if may_end && sent.binding != crate::tags::NONE {
-            self.ledger.may_end(sent.binding, self.tick());
+            if flags & (FIN | RST) != 0 || sent.is_mangled {
+                self.ledger.may_end(sent.binding, self.tick());
+            }
         }
         let len = frame.data().len() as u64;
         let is_in = self.director.wires[port.index()][queue].put(frame.tagged(tag)).is_ok();
@@ -245,14 +239,14 @@ impl<L: Subject> World<L> {
     }
 
     /// The queue that the port puts a frame in.
-    fn queue(&mut self, port: PortId, frame: &[u8]) -> usize {
+    fn queue(&self, port: PortId, seen: Option<&Seen>, frame: &[u8]) -> usize {
         let shape = &self.shape.ports[port.index()];
         let queues = u64::from(shape.queues);
         let number = match shape.spread {
             Spread::First => 0,
             Spread::Turns => self.number,
-            Spread::Symmetric | Spread::Hashed => match wire::read(frame) {
-                Ok(seen) => {
+            Spread::Symmetric | Spread::Hashed => match seen {
+                Some(seen) => {
                     let (sport, dport) = seen.ports(frame).unwrap_or_default();
                     let end = |address: std::net::IpAddr, port: u16| {
                         let number = match address {
@@ -264,7 +258,7 @@ impl<L: Subject> World<L> {
                     let (a, b) = (end(seen.src, sport), end(seen.dst, dport));
                     if shape.spread == Spread::Symmetric { mix(a ^ b) } else { mix(a.wrapping_add(b >> 1)) }
                 }
-                Err(_) => 0,
+                None => 0,
             },
         };
         (number % queues) as usize

@@ -91,7 +91,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Nothing goes wrong and nothing is full: whatever is sent must arrive.
+    /// Nothing goes wrong but that directors die, and nothing is full: whatever is sent must arrive.
     pub fn is_clean(&self) -> bool {
         let Faults {
             loss,
@@ -106,13 +106,13 @@ impl Shape {
             stall,
             dry,
             neighbour,
-            kill,
+            kill: _,
             jump,
             junk,
         } = self.faults;
         [
             loss, duplicate, delay, corrupt, truncate, fragment, icmp, link_down, server, stall, dry,
-            neighbour, kill, jump, junk,
+            neighbour, jump, junk,
         ]
         .iter()
         .all(|&rate| rate == 0)
@@ -121,17 +121,12 @@ impl Shape {
 
     pub fn draw(draw: &mut Draw) -> Shape {
         let is_clean = draw.below(5) == 0;
-        let workers = match draw.below(4) {
-            0 => 1,
-            1 => 2,
-            2 => draw.between(3, 5),
-            _ => draw.between(6, 16),
-        } as u16;
+        let workers = workers(draw);
         let is_tight = !is_clean && draw.below(3) == 0;
         let count = draw.between(2, 4);
         let ports = (0..count)
             .map(|_| PortShape {
-                queues: draw.between(1, u64::from(workers)) as u16,
+                queues: draw.between(1, workers.into()) as u16,
                 capacity: if is_tight { draw.between(2, 64) } else { 4096 } as usize,
                 spread: draw.pick(&[Spread::First, Spread::Symmetric, Spread::Hashed, Spread::Turns]),
             })
@@ -163,9 +158,34 @@ impl Shape {
             load: draw.pick(&[8, 60, 300]),
             pace: draw.pick(&[50, 300, 2000, 20_000]),
             change_every: if is_clean { 0 } else { draw.pick(&[0, 20, 200, 2000]) },
-            faults: if is_clean { Faults::default() } else { faults(draw) },
+            faults: if is_clean {
+                Faults { kill: draw.pick(&[0, 0, 100, 1000]), ..Faults::default() }
+            } else {
+                faults(draw)
+            },
         }
     }
+
+    /// What the director that is started next may have otherwise.
+    pub fn draw_size(&mut self, draw: &mut Draw) {
+        self.workers = workers(draw);
+        for port in &mut self.ports {
+            port.queues = draw.between(1, self.workers.into()) as u16;
+        }
+        if !self.is_clean() {
+            self.connections = draw.pick(&[self.connections, self.connections, 16, 4096]);
+            self.ipv6_connections = draw.between(1, self.connections.into()) as u32;
+        }
+    }
+}
+
+fn workers(draw: &mut Draw) -> u16 {
+    (match draw.below(4) {
+        0 => 1,
+        1 => 2,
+        2 => draw.between(3, 5),
+        _ => draw.between(6, 16),
+    }) as u16
 }
 
 /// Each port as it is or with a VLAN beside it; the first is outside, the second inside.

@@ -71,13 +71,14 @@ pub struct Tags {
     base: u64,
 }
 
-/// Microseconds after which a frame cannot be in the director any more, unless a worker stands still.
+/// Microseconds and frames after which a frame cannot be in the director any more: time may jump while it is.
 const LONGEST: u64 = 120_000_000;
+const MOST: usize = 1 << 17;
 
 impl Tags {
     /// A tag for a frame that the director is given now.
     pub fn give(&mut self, sent: Sent, now: u64) -> u64 {
-        while self.known.len() > 4096
+        while self.known.len() > MOST
             && self.known.front().is_some_and(|known| known.sent.given + LONGEST < now)
         {
             self.known.pop_front();

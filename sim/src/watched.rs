@@ -32,15 +32,16 @@ use arrayvec::ArrayVec;
 use lb_core::counters::{Counter, ServerCell, WorkerCounters};
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
+use lb_core::flow::carry::Salvage;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::{Frame, Packet};
-use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::Logic;
 
-use crate::reference::{Action, Expected, Reference, Taken, Team};
+use crate::reference::{Action, Expected, Left, Reference, Taken, Team};
 
 /// The invariant that a [`Mismatch`] breaks.
 pub const AS_THE_REFERENCE_SAYS: &str = "as_the_reference_says";
@@ -304,6 +305,41 @@ impl Watched {
     pub fn new(config: PathConfig, team: &Arc<Team>, verdict: &Verdict) -> Watched {
         Watched::around(Path::new, config, team, verdict)
     }
+
+    /// Takes this worker's connections out of the memory of a dead director, of whose workers the references say that they `left` these.
+    pub fn carry_over(&mut self, memory: &[Salvage<'_>], left: &[Vec<Left>], now: Tick) -> CarriedOver {
+        let carried = self.path.carry_over(memory, now);
+        let has = originals(&self.path, now).into_iter().collect();
+        let call = Call { name: "carry_over", now, packets: &[] };
+        let what = "connections are not carried over as they must be";
+        let compared = match self.reference.carry_over(left, &has, now) {
+            // Entries that say nothing the reference was not told of.
+            Ok(expected) if expected == CarriedOver { damaged: expected.damaged, ..carried } => {
+                self.compare(&call, &[], &[]).or_else(|| self.compare_connections(&call))
+            }
+            Ok(expected) => Some(Mismatch {
+                path: format!("{carried:?}"),
+                reference: format!("{expected:?}"),
+                ..self.mismatch(&call, what)
+            }),
+            Err(path) => Some(Mismatch { path, ..self.mismatch(&call, what) }),
+        };
+        self.judge(compared);
+        carried
+    }
+
+    /// What the next director must find.
+    pub fn left(&self) -> impl Iterator<Item = Left> {
+        self.reference.left()
+    }
+
+    /// See [`Path::check_connections`].
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_connections(&self) -> Result<(), String> {
+        self.path.check_connections()
+    }
 }
 
 impl<L: Logic<Frame>> Watched<L> {
@@ -326,7 +362,9 @@ impl<L: Logic<Frame>> Watched<L> {
 
     /// Compares what the path did with what it must do, and what it counted.
     fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Option<Mismatch> {
-        let miscounts = self.miscounts();
+        // All reasons are many: they are looked at when a packet may have been dropped, and now and then.
+        let is_dropping = held.len() < call.packets.len() || self.turns % TURNS_A_COMPARISON == 0;
+        let miscounts = self.miscounts(is_dropping);
         let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
         let parted = if is_same { None } else { parting(held, expected) };
         if miscounts.is_empty() && parted.is_none() {
@@ -344,7 +382,7 @@ impl<L: Logic<Frame>> Watched<L> {
     }
 
     /// The counters that are wrong.
-    fn miscounts(&mut self) -> Vec<Miscount> {
+    fn miscounts(&mut self, is_dropping: bool) -> Vec<Miscount> {
         let mut wrong = Vec::new();
         let mut check = |path: u64, reference: u64, of: &dyn Fn() -> String| {
             if path != reference {
@@ -355,7 +393,8 @@ impl<L: Logic<Frame>> Watched<L> {
         for (name, of) in COUNTERS {
             check(of(&self.counters).get(), of(counters).get(), &|| name.into());
         }
-        for &reason in DropReason::ALL.iter().filter(|reason| !BY_THE_WORKER.contains(reason)) {
+        let reasons = if is_dropping { DropReason::ALL } else { &[] };
+        for &reason in reasons.iter().filter(|reason| !BY_THE_WORKER.contains(reason)) {
             for hook in Hook::ALL {
                 let count = |counters: &WorkerCounters| counters.dropped(reason, hook).get();
                 let name = || format!("dropped as {} at {}", reason.label(), hook.name());
@@ -535,13 +574,14 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 14] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 15] = [
     ("entries", |counters| &counters.flows.entries),
     ("capacity", |counters| &counters.flows.capacity),
     ("ipv6_entries", |counters| &counters.flows.ipv6_entries),
     ("ipv6_capacity", |counters| &counters.flows.ipv6_capacity),
     ("inserted", |counters| &counters.flows.inserted),
     ("expired", |counters| &counters.flows.expired),
+    ("carried_over", |counters| &counters.flows.carried_over),
     ("full", |counters| &counters.flows.full),
     ("index_full", |counters| &counters.flows.index_full),
     ("found", |counters| &counters.flows.found),

@@ -8,7 +8,7 @@ use lb_core::time::Tick;
 
 use crate::conn::Conns;
 use crate::control::Control;
-use crate::director::{Director, Subject};
+use crate::director::{Director, Estate, Subject};
 use crate::draw::Draw;
 use crate::events::{Detail, Event, Events};
 use crate::hosts::{Pieces, ServerState};
@@ -29,6 +29,8 @@ pub struct Stats {
     pub reset: u64,
     pub gave_up: u64,
     pub kills: u64,
+    /// Connections that went on under the next director.
+    pub carried: u64,
     pub published: u64,
     pub icmp: u64,
 }
@@ -67,7 +69,6 @@ pub struct World<L: Subject> {
     pub(crate) is_quiet: bool,
     pub(crate) watch: Watch,
     pub(crate) buffer: Vec<u8>,
-    hash_seed: u64,
 }
 
 impl<L: Subject> World<L> {
@@ -81,7 +82,7 @@ impl<L: Subject> World<L> {
     pub fn of(shape: Shape, mut draw: Draw) -> World<L> {
         let plan = Plan::new(&shape, &mut draw);
         let hash_seed = draw.number();
-        let director = Director::start(&shape, hash_seed, Tick(0));
+        let director = Director::start(&shape, hash_seed, Tick(0), Estate::none());
         let control = Control::new(&shape, &plan, &mut draw);
         let watch = Watch::new(&shape);
         World {
@@ -109,7 +110,6 @@ impl<L: Subject> World<L> {
             is_quiet: false,
             watch,
             buffer: Vec::new(),
-            hash_seed,
             plan,
             shape,
         }
@@ -150,10 +150,13 @@ impl<L: Subject> World<L> {
 
     /// What goes wrong by step.
     fn strike(&mut self) -> Checked {
+        let faults = self.shape.faults;
+        if self.draw.happens(faults.kill) {
+            self.kill()?;
+        }
         if self.shape.is_clean() {
             return Ok(());
         }
-        let faults = self.shape.faults;
         if self.draw.happens(faults.link_down) {
             let port = self.draw.below(self.link_down.len() as u64) as usize;
             self.link_down[port] = self.now + self.draw.between(1000, 2_000_000);
@@ -193,21 +196,30 @@ impl<L: Subject> World<L> {
         if self.draw.happens(faults.junk) {
             self.send_junk();
         }
-        if self.draw.happens(faults.kill) {
-            self.kill()?;
-        }
         Ok(())
     }
 
-    /// The director is killed and started anew: it has forgotten everything.
+    /// The director is killed, and another one is started that takes its connections; it may be of another size.
     fn kill(&mut self) -> Checked {
         self.stats.kills += 1;
-        self.note("kill and start", ("", [0; 4]));
         invariants::at_end_of_life(self)?;
-        self.director = Director::start(&self.shape, self.hash_seed, self.tick());
+        let estate = self.director.leave();
+        if self.draw.coin() {
+            self.shape.draw_size(&mut self.draw);
+            self.stalled.resize(usize::from(self.shape.workers), 0);
+        }
+        // Nobody runs for a while.
+        self.now += self.draw.between(0, if self.shape.is_clean() { 300_000 } else { 3_000_000 });
+        let tick = self.tick();
+        self.director = Director::start(&self.shape, self.draw.number(), tick, estate);
+        let is_spoilt = !self.shape.is_clean() && self.draw.below(4) == 0;
+        if is_spoilt {
+            self.director.spoil(&mut self.draw, tick);
+        }
+        let workers = self.shape.workers.into();
+        self.note("kill and start", ("workers spoilt", [workers, is_spoilt.into(), 0, 0]));
         self.control = self.control.restarted(&self.shape, &self.plan);
         self.tags.forget();
-        self.ledger.forget();
         self.watch = Watch::new(&self.shape);
         Ok(())
     }
@@ -272,6 +284,9 @@ impl<L: Subject> World<L> {
             let before = invariants::before_turn(self, worker);
             self.director.turn(worker, self.tick());
             invariants::after_turn(self, worker, before)?;
+            if let Some(succession) = self.director.succession() {
+                invariants::after_succession(self, &succession)?;
+            }
         }
         self.collect()
     }

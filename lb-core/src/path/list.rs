@@ -34,6 +34,16 @@ impl<P: Packet> Path<P> {
         (end < self.flows.places()).then_some(end)
     }
 
+    /// Whether index, timers, free places and counts agree with the connections: see [`FlowTable::check`]. For tests; slow.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    ///
+    /// [`FlowTable::check`]: crate::flow::FlowTable::check
+    pub fn check_connections(&self) -> Result<(), String> {
+        self.flows.check()
+    }
+
     fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
         let original = self.flows.tuple(id, Direction::Original);
         let reply = self.flows.tuple(id, Direction::Reply);

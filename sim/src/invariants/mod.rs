@@ -5,6 +5,7 @@
 //! the end.
 
 mod account;
+mod succession;
 mod turn;
 mod whole;
 
@@ -14,6 +15,7 @@ use crate::shape::Shape;
 use crate::violation::{Checked, hold};
 use crate::world::World;
 
+pub(crate) use succession::after_succession;
 pub(crate) use turn::{after_turn, before_turn};
 
 /// The invariants' names.
@@ -32,8 +34,8 @@ pub mod name {
     pub const ONE_OWNER: &str = "one_owner";
     /// What is counted is what there is.
     pub const COUNTERS: &str = "counters_add_up";
-    /// An entry whose time is over is gone.
-    pub const EXPIRED: &str = "expired_entry_gone";
+    /// An entry whose time is over is gone, and nothing is left of it in index and timers.
+    pub const EXPIRED: &str = "expired_entry_gone_from_every_index";
     /// Real servers that are quiesced, overloaded or removed get no new connection.
     pub const NOTHING_NEW: &str = "quiesced_and_overloaded_get_nothing_new";
     /// Tables, queues and rings hold no more than they may, and old snapshots are freed.

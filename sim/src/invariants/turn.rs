@@ -14,7 +14,16 @@ struct Limited {
     is_full: bool,
 }
 
-pub(crate) struct Before(Vec<Limited>);
+#[derive(Default)]
+pub(crate) struct Before {
+    limited: Vec<Limited>,
+    /// Of all workers, from the director before.
+    carried: u64,
+}
+
+fn carried<L: Subject>(world: &World<L>) -> u64 {
+    world.director.counters.iter().map(|worker| worker.flows.carried_over.get()).sum()
+}
 
 fn total<L: Subject>(world: &World<L>, id: ServerId) -> u64 {
     let cells = world.director.counters.iter().map(|worker| worker.server(id));
@@ -23,7 +32,7 @@ fn total<L: Subject>(world: &World<L>, id: ServerId) -> u64 {
 
 pub(crate) fn before_turn<L: Subject>(world: &World<L>, worker: usize) -> Before {
     let Some(published) = world.control.published(world.control.delivered[worker]) else {
-        return Before(Vec::new());
+        return Before::default();
     };
     let limited = published.rules.iter().filter(|rule| rule.upper > 0);
     let now = limited.map(|rule| Limited {
@@ -31,7 +40,7 @@ pub(crate) fn before_turn<L: Subject>(world: &World<L>, worker: usize) -> Before
         total: total(world, rule.id),
         is_full: rule.is_overloaded(),
     });
-    Before(now.collect())
+    Before { limited: now.collect(), carried: carried(world) }
 }
 
 pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before: Before) -> Checked {
@@ -76,7 +85,11 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
         name::COUNTERS,
         "worker {worker} entered {new} connections, its servers got {counted}"
     );
-    for Limited { id, total: had, is_full } in before.0 {
+    if before.carried != carried(world) {
+        // Those are not new, however many they are.
+        return Ok(());
+    }
+    for Limited { id, total: had, is_full } in before.limited {
         let Some(rule) = published.rule(id) else { continue };
         let has = total(world, id);
         // Only those that began here; if some ended as well it may have been let in between.

@@ -57,6 +57,8 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
                 over.insert(key, since);
             }
         });
+        let sound = world.director.logic(worker).check_connections();
+        hold!(sound.is_ok(), name::EXPIRED, "the connections of worker {worker} do not agree: {sound:?}");
         let is_stalled = world.stalled[worker] > world.now;
         remembered[worker] = if is_stalled { Map::default() } else { over };
         hold!(twice.is_none(), name::ONE_OWNER, "{twice:?} and worker {worker} have the same connection");

@@ -10,7 +10,7 @@ use lb_core::time::{Tick, Timeout};
 
 use super::SLOT;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Connection {
     pub(super) original: Tuple,
     pub(super) reply: Tuple,

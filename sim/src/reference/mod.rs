@@ -12,6 +12,7 @@
 //! - *Expiry*: an entry may outlive its time by the rest of a timer slot ([`SLOT`] ticks), and longer while the wheel, which visits a bounded number
 //!   of timers a turn, is behind ([`Reference::turn`]).
 //! - *Index*: a new connection may be refused for want of room in its buckets; the path counts it in `index_full`.
+//! - *Room*: which connections of the director before find room, when there is not enough for all, is the path's choice.
 //! - *Buffers*: the pieces of a fragmented packet need buffers, which the worker may not have.
 //! - *Order*: packets of one burst leave in their order by each port; what leaves by different ports, to the twin, and to other workers is
 //!   not ordered among each other.
@@ -20,6 +21,7 @@
 //! remembered (`fragments.rs`), how many packets wait (`waiting.rs`), how many past changes of a service a worker catches up with (`schedule.rs`).
 
 mod answer;
+mod carry;
 mod checksum;
 mod connection;
 mod flows;
@@ -54,6 +56,7 @@ use lb_core::path::{FlowView, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
+pub use carry::Left;
 pub use team::Team;
 
 /// Something that a worker does with a packet, or asks for.
@@ -197,11 +200,15 @@ impl Reference {
         self.expire(expired, is_left)?;
         self.retry_waiting();
         self.give_up_fragments();
+        self.count_fill();
+        Ok(std::mem::take(&mut self.expected))
+    }
+
+    fn count_fill(&self) {
         let (entries, ipv6) = self.flows.len();
         self.counters.flows.entries.set(entries as u64);
         self.counters.flows.ipv6_entries.set(ipv6 as u64);
         self.counters.turns.waiting.set((self.waiting.len() + self.fragments.waiting()) as u64);
-        Ok(std::mem::take(&mut self.expected))
     }
 
     /// The connections that there must be.

@@ -133,7 +133,7 @@ impl Reference {
         self.hashed(number(read.src) ^ number(read.dst).rotate_left(64), id)
     }
 
-    fn hashed(&self, address: u128, port: u16) -> WorkerId {
+    pub(super) fn hashed(&self, address: u128, port: u16) -> WorkerId {
         WorkerId(self.hasher.owner(address, port, self.team.counters.len() as u16))
     }
 }
@@ -153,7 +153,7 @@ pub(super) fn joined(mut read: Read, sport: u16, dport: u16, protocol: u8) -> Ki
     if protocol == TCP || protocol == UDP { Kind::Flow(read) } else { Kind::Routed(read) }
 }
 
-fn number(address: IpAddr) -> u128 {
+pub(super) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
         IpAddr::V6(address) => address.into(),
