@@ -263,7 +263,7 @@ impl<L: Subject> World<L> {
         let (mtu, ttl, id) = (conn.mtu, if side == Side::Client { conn.ttl } else { 64 }, conn.port);
         let Some((host, src, dst, sport, dport)) = self.ends(at, side) else { return };
         self.packet_ids += 1;
-        let options = if self.packet_ids % 13 == 0 { 1 } else { 0 };
+        let options = if self.packet_ids.is_multiple_of(13) { 1 } else { 0 };
         let ip = Ip { src, dst, ttl, id: self.packet_ids as u16, dont_fragment: false, options };
         let body = if ask.is_echo {
             Body::Echo { is_reply: side == Side::Server, id, seq: round as u16, payload }

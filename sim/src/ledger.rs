@@ -129,7 +129,7 @@ impl Ledger {
                 continue;
             }
             // Places of TCP are even.
-            if self.is_live(at as u32, key.place % 2 == 0, now, shortest) {
+            if self.is_live(at as u32, key.place.is_multiple_of(2), now, shortest) {
                 lost.get_or_insert(key);
             }
             self.bindings[at].server = None;

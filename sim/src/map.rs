@@ -189,6 +189,6 @@ fn host(shape: &Shape, draw: &mut Draw, n: usize) -> Host {
 
 /// Transport, family and address of place `n` of [`PLACES`].
 pub fn place(n: usize) -> (bool, IpAddr) {
-    let (is_tcp, is_ipv6) = (n % 2 == 0, n / 2 % 2 == 1);
+    let (is_tcp, is_ipv6) = (n.is_multiple_of(2), n / 2 % 2 == 1);
     (is_tcp, virtual_address(n / 4, is_ipv6))
 }

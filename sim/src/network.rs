@@ -196,7 +196,7 @@ impl<L: Subject> World<L> {
             let Some(flight) = self.flights.pop() else { break };
             let (to, sent, frame) = *flight.cargo;
             match to {
-                To::Director => self.into_director(frame, sent),
+                To::Director => self.give_to_director(frame, sent),
                 To::Host(host) => {
                     let interface = self.plan.hosts[host].interface;
                     let port = self.plan.interface(interface).port;
@@ -210,7 +210,7 @@ impl<L: Subject> World<L> {
     }
 
     /// A frame arrives at a port of the director.
-    fn into_director(&mut self, frame: Frame, sent: Sent) {
+    fn give_to_director(&mut self, frame: Frame, sent: Sent) {
         let port = frame.port();
         if self.link_down[port.index()] > self.now {
             return;

@@ -363,7 +363,7 @@ impl<L: Logic<Frame>> Watched<L> {
     /// Compares what the path did with what it must do, and what it counted.
     fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Option<Mismatch> {
         // All reasons are many: they are looked at when a packet may have been dropped, and now and then.
-        let is_dropping = held.len() < call.packets.len() || self.turns % TURNS_A_COMPARISON == 0;
+        let is_dropping = held.len() < call.packets.len() || self.turns.is_multiple_of(TURNS_A_COMPARISON);
         let miscounts = self.miscounts(is_dropping);
         let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
         let parted = if is_same { None } else { parting(held, expected) };

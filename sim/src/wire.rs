@@ -408,7 +408,7 @@ pub fn pieces(frame: &[u8], seen: &Seen, id: u32, most: usize) -> Vec<Vec<u8>> {
                 out.extend((offset | u16::from(more)).to_be_bytes());
                 out.extend(id.to_be_bytes());
             } else {
-                let flags = offset / 8 | if more { 0x2000 } else { 0 };
+                let flags = (offset / 8) | if more { 0x2000 } else { 0 };
                 out[seen.l3 + 6..seen.l3 + 8].copy_from_slice(&flags.to_be_bytes());
             }
             out.extend_from_slice(chunk);

@@ -239,7 +239,7 @@ impl<L: Subject> World<L> {
             let (what, place, is_right) = self.control.change(&self.plan, &mut self.draw);
             self.note(what, ("place done", [place as u64, u64::from(is_right), 0, 0]));
         }
-        if self.step % 64 == 0 && self.director.generation_everywhere(self.control.generation()) {
+        if self.step.is_multiple_of(64) && self.director.generation_everywhere(self.control.generation()) {
             let counters = &self.director.counters;
             let has = |id| {
                 counters.iter().any(|w| {

@@ -130,10 +130,10 @@ pub(crate) fn after_step<L: Subject>(world: &mut World<L>) -> Checked {
     if let Some(what) = &world.watch.failed {
         hold!(false, name::DELIVERED, "{what}");
     }
-    if world.step % OFTEN == 0 {
+    if world.step.is_multiple_of(OFTEN) {
         account::check(world)?;
     }
-    if world.step % SELDOM == 0 {
+    if world.step.is_multiple_of(SELDOM) {
         whole::check(world)?;
     }
     Ok(())

@@ -27,7 +27,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
     let mut owners: Map<Key, usize> = Map::default();
     let mut remembered = std::mem::take(&mut world.watch.whole.over);
     remembered.resize_with(world.director.workers(), Map::default);
-    for worker in 0..world.director.workers() {
+    for (worker, remembered) in remembered.iter_mut().enumerate() {
         let counters = &world.director.counters[worker];
         let mut counts = vec![(0u64, 0u64); counters.server_capacity()];
         let (mut listed, mut listed_ipv6) = (0, 0);
@@ -50,7 +50,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
                 twice = Some((key, other));
             }
             if flow.expires_in.0 == 0 {
-                let since = remembered[worker].get(&key).copied().unwrap_or((now, world.step));
+                let since = remembered.get(&key).copied().unwrap_or((now, world.step));
                 if now.since(since.0) > LATE && world.step - since.1 > TURNS {
                     late = Some((key, since));
                 }
@@ -60,7 +60,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
         let sound = world.director.logic(worker).check_connections();
         hold!(sound.is_ok(), name::EXPIRED, "the connections of worker {worker} do not agree: {sound:?}");
         let is_stalled = world.stalled[worker] > world.now;
-        remembered[worker] = if is_stalled { Map::default() } else { over };
+        *remembered = if is_stalled { Map::default() } else { over };
         hold!(twice.is_none(), name::ONE_OWNER, "{twice:?} and worker {worker} have the same connection");
         hold!(
             late.is_none() || is_stalled,
