@@ -625,10 +625,14 @@ impl<L: Subject> World<L> {
         let mine = self.plan.hosts[host].address(is_ipv6);
         let other = if side == Side::Client { conn.to.0 } else { client };
         let is_tcp = matches!(conn.talk, Talk::Tcp { .. });
-        let is_known = self.ledger.server_before(sent.binding, sent.given).is_some()
+        let quoted = dst.and_then(|dst| self.plan.host_at(dst)).map(|host| host as u32);
+        let is_known = self.ledger.server_before(sent.binding, sent.given) == quoted
             && self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest);
-        let is_of_server = dst.is_some_and(|dst| self.plan.host_at(dst).is_some());
-        if sent.way == Way::Error && side == Side::Client && conn.place.is_some() && is_of_server && !is_known
+        if sent.way == Way::Error
+            && side == Side::Client
+            && conn.place.is_some()
+            && quoted.is_some()
+            && !is_known
         {
             // Of a connection that the director had forgotten: passed on as it was, about a packet that nobody here sent.
             return Ok(());

@@ -63,6 +63,9 @@ impl Reference {
         if !begins || read.sport == FTP_DATA {
             return self.up_the_twin(packet);
         }
+        if tables.settings.draining {
+            return self.drop(DropReason::Draining, Hook::Input);
+        }
         let picked = self.places.pick(&self.team, service, &original).map(|index| &service.servers[index]);
         let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {
             return self.answer(packet, read, Problem::PortUnreachable, DropReason::NoServer, Hook::Input);

@@ -336,12 +336,13 @@ impl<L: Logic<Frame>> World<L> {
 
     fn change_settings(&mut self) {
         let timeout = self.rng.of(&[1, 5, 60, 900, 900]);
-        match self.rng.below(6) {
+        match self.rng.below(7) {
             0 => self.settings.tcp = Timeout::from_secs(timeout),
             1 => self.settings.tcp_fin = Timeout::from_secs(timeout),
             2 => self.settings.udp = Timeout::from_secs(timeout),
             3 => self.settings.forwarding = !self.rng.one_in(4),
             4 => self.mtu = self.rng.of(&[1500, 1500, 1500, 1280, 576, 68, 20]),
+            5 => self.settings.draining = self.rng.one_in(4),
             _ => self.odd_route = self.rng.below(24),
         }
         self.compile();
