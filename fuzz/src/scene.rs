@@ -65,7 +65,8 @@ impl Plan {
         timeout: 60,
     };
 
-    pub(crate) fn tables(&self, generation: u32) -> Tables {
+    /// After `before`.
+    pub(crate) fn tables(&self, generation: u32, before: &Tables) -> Tables {
         let interfaces = self.interfaces();
         let hosts = (0..8).filter(|n| self.resolved >> n & 1 == 1).flat_map(|n| {
             let mac = (self.failed >> n & 1 == 0).then_some(NEIGHBOUR);
@@ -85,7 +86,7 @@ impl Plan {
             routes: self.routes().into(),
             neighbours: neighbours.into(),
             interfaces: interfaces.into(),
-            services: self.services(generation).into(),
+            services: self.services(generation, &before.services).into(),
             settings: Settings {
                 tcp: timeout,
                 tcp_fin: timeout,
@@ -135,7 +136,7 @@ impl Plan {
         ]))
     }
 
-    fn services(&self, generation: u32) -> Services {
+    fn services(&self, generation: u32, before: &Services) -> Services {
         let service = |n: u32| {
             let is_ipv6 = n >= 4;
             let protocol = if n.is_multiple_of(2) { Protocol::TCP } else { Protocol::UDP };
@@ -151,7 +152,8 @@ impl Plan {
             });
             let key = ServiceKey { protocol, address: virtual_(n as u8 / 2 % 2, is_ipv6), port: 80 };
             let scheduler = SCHEDULERS[usize::from(self.scheduler % 4)];
-            Arc::new(Service::new(None, ServiceId(n), key, scheduler, servers.collect(), generation))
+            let old = before.find(&key).map(|old| &**old);
+            Arc::new(Service::new(old, ServiceId(n), key, scheduler, servers.collect(), generation))
         };
         Services::new((0..SERVICES).filter(|n| self.services >> n & 1 == 1).map(service))
     }

@@ -16,7 +16,7 @@ use lb_core::ipvs::state::TcpState;
 use lb_core::mem::{Region, Remains};
 use lb_core::packet::{Frame, Packet};
 use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
-use lb_core::tables::InterfaceId;
+use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_core::wire::checksum;
 use lb_core::wire::parse::{Parsed, parse};
@@ -93,6 +93,7 @@ pub(crate) struct Workers<L: Subject> {
     counters: Arc<[Arc<WorkerCounters>]>,
     outside: Outside,
     plan: Plan,
+    tables: Arc<Tables>,
     generation: u32,
     now: Tick,
 }
@@ -105,7 +106,17 @@ impl<L: Subject> Workers<L> {
             (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVER_IDS as usize, 2))).collect();
         let outside = Outside { is_out_of_buffers, ..Outside::default() };
         let (paths, remains, judge) = (Vec::new(), Vec::new(), L::judge(&counters));
-        let mut all = Workers { paths, judge, remains, counters, outside, plan, now, generation: 0 };
+        let mut all = Workers {
+            paths,
+            judge,
+            remains,
+            counters,
+            outside,
+            plan,
+            tables: Arc::default(),
+            now,
+            generation: 0,
+        };
         for worker in 0..workers {
             let (memory, remains) = Region::heap_with_remains(memory_needed(CONNECTIONS, IPV6));
             all.remains.push(remains);
@@ -186,7 +197,8 @@ impl<L: Subject> Workers<L> {
     fn adopt(&mut self, plan: Plan) {
         self.plan = plan;
         self.generation += 1;
-        let tables = Arc::new(plan.tables(self.generation));
+        let tables = Arc::new(plan.tables(self.generation, &self.tables));
+        self.tables = tables.clone();
         L::tell(&self.judge, &tables);
         self.paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
     }

@@ -62,6 +62,8 @@ impl Stop {
     }
 }
 
+const NOT_FOUND: &str = "Scheduler or persistence engine not found";
+
 /// The kernel's words for its own errors, ours for others (libipvs).
 fn refusal(error: &ErrorBody) -> &str {
     match error.error {
@@ -71,7 +73,7 @@ fn refusal(error: &ErrorBody) -> &str {
         ErrorKind::ServerExists => "Destination already exists",
         ErrorKind::NoSuchServer => "No such destination",
         ErrorKind::OutOfRange => "Numerical result out of range",
-        ErrorKind::UnknownScheduler => "Scheduler or persistence engine not found",
+        ErrorKind::UnknownScheduler => NOT_FOUND,
         ErrorKind::InvalidOperation => {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::names::Names;
 use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
 use super::popt::Words;
-use super::{Stop, address};
+use super::{NOT_FOUND, Stop, address};
 use crate::api::types::{
     Command, DEFAULT_SCHEDULER, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
     Timeouts, Transport, Tunnel,
@@ -423,6 +423,9 @@ impl Line {
         }
         let scheduler =
             if self.scheduler.is_empty() { DEFAULT_SCHEDULER.to_owned() } else { self.scheduler.clone() };
+        if scheduler == NOT_IN_THE_KERNEL {
+            return Err(Stop::line(NOT_FOUND.to_owned()));
+        }
         Ok(ServiceSpec {
             service,
             scheduler_flags: sched_flags(self.sched_flags.as_deref(), &scheduler)?,
@@ -467,6 +470,9 @@ impl Line {
         })
     }
 }
+
+/// A scheduler of ours that the kernel whose command lines were recorded does not have.
+const NOT_IN_THE_KERNEL: &str = "twos";
 
 /// Flags by name, `flag-1` to `flag-3` for any scheduler.
 fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop> {
