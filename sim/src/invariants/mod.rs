@@ -79,6 +79,8 @@ pub(crate) struct Watch {
     /// By worker and real server: connections so far.
     connections: Vec<Vec<u64>>,
     inserted: Vec<u64>,
+    /// By worker: did not use the newest tables after its last turn.
+    is_behind: Vec<bool>,
     failed: Option<String>,
     whole: whole::Remembered,
 }
@@ -94,6 +96,7 @@ impl Watch {
             down: vec![0; ports],
             connections: vec![vec![0; shape.server_ids]; workers],
             inserted: vec![0; workers],
+            is_behind: vec![false; workers],
             failed: None,
             whole: whole::Remembered::default(),
         }

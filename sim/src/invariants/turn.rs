@@ -49,7 +49,19 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
     }
     let delivered = world.control.delivered[worker];
     let used = world.director.generation(worker);
-    hold!(used == delivered, name::USED, "worker {worker} uses tables {used}, {delivered} were left for it");
+    // What a worker that stood still for long found no room for is sent when the control plane looks again: a turn later.
+    let was_behind = std::mem::replace(&mut world.watch.is_behind[worker], used != delivered);
+    if used != delivered {
+        hold!(!was_behind, name::USED, "worker {worker} uses tables {used}, {delivered} were left for it");
+        world.director.generation_everywhere(delivered);
+        // Who may get connections is not the question under tables that are past.
+        let cells = &world.director.counters[worker];
+        world.watch.inserted[worker] = cells.flows.inserted.get();
+        for (index, known) in world.watch.connections[worker].iter_mut().enumerate() {
+            *known = cells.server(ServerId(index as u32)).connections.get();
+        }
+        return Ok(());
+    }
     let inserted = world.director.counters[worker].flows.inserted.get();
     if inserted == world.watch.inserted[worker] {
         return Ok(());
