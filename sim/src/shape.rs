@@ -90,6 +90,9 @@ pub struct Shape {
     pub faults: Faults,
 }
 
+/// Microseconds between steps at most, in the slowest worlds.
+const SLOW: u64 = 20_000;
+
 impl Shape {
     /// Nothing goes wrong but that directors die, and nothing is full: whatever is sent must arrive.
     pub fn is_clean(&self) -> bool {
@@ -117,6 +120,8 @@ impl Shape {
         .iter()
         .all(|&rate| rate == 0)
             && self.change_every == 0
+            // Workers that turn so seldom are offered more than they can take, and TCP's patience ends.
+            && self.pace < SLOW
     }
 
     pub fn draw(draw: &mut Draw) -> Shape {
@@ -156,7 +161,7 @@ impl Shape {
             servers: draw.between(1, 8) as usize,
             client_ports: if is_clean { draw.pick(&[40, 200]) } else { draw.pick(&[3, 40, 2000]) },
             load: draw.pick(&[8, 60, 300]),
-            pace: draw.pick(&[50, 300, 2000, 20_000]),
+            pace: draw.pick(&[50, 300, 2000, SLOW]),
             change_every: if is_clean { 0 } else { draw.pick(&[0, 20, 200, 2000]) },
             faults: if is_clean {
                 Faults { kill: draw.pick(&[0, 0, 100, 1000]), ..Faults::default() }
