@@ -106,6 +106,8 @@ pub struct Reference {
     now: Tick,
     /// Turns since the wheel was last not behind.
     turns_behind: usize,
+    /// Most connections that there were in these turns.
+    most_behind: usize,
     taken: Taken,
     expected: Vec<Expected>,
     touched: Vec<ServerId>,
@@ -138,6 +140,7 @@ impl Reference {
             limit: answer::Limit::new(config.now),
             now: config.now,
             turns_behind: 0,
+            most_behind: 0,
             taken: Taken::default(),
             expected: Vec::new(),
             touched: Vec::new(),

@@ -191,7 +191,7 @@ impl Reference {
         let due: Vec<_> = self.flows.due().collect();
         let over: Vec<Number> = due.iter().filter(|due| due.1).map(|due| due.0).collect();
         let gone = if expired == over.len() as u64 {
-            self.turns_behind = 0;
+            (self.turns_behind, self.most_behind) = (0, 0);
             over
         } else {
             let left: hashbrown::HashSet<Tuple> = is_left().into_iter().collect();
@@ -205,7 +205,8 @@ impl Reference {
             }
             self.turns_behind += 1;
             // A wheel that is behind has visited as many timers as it may in each turn; no timer twice, and now and then one that is not due.
-            let enough = 4 * (self.flows.len().0 / super::VISITS + 1);
+            self.most_behind = self.most_behind.max(self.flows.len().0);
+            let enough = 4 * (self.most_behind / super::VISITS + 1);
             if self.turns_behind > enough {
                 let late =
                     over.iter().find(|number| !gone.contains(number)).map(|&number| self.flows.get(number));
