@@ -192,7 +192,7 @@ impl<L: Subject> World<L> {
     }
 
     /// Whether all tables in use have virtual services of the family: without any, connections are not looked at.
-    fn has_family(&self, is_ipv6: bool) -> bool {
+    pub(crate) fn has_family(&self, is_ipv6: bool) -> bool {
         self.control.history.values().all(|published| published.has_family[usize::from(is_ipv6)])
     }
 

@@ -632,9 +632,9 @@ impl<L: Subject> World<L> {
             && side == Side::Client
             && conn.place.is_some()
             && quoted.is_some()
-            && !is_known
+            && !(is_known && self.has_family(is_ipv6))
         {
-            // Of a connection that the director had forgotten: passed on as it was, about a packet that nobody here sent.
+            // Of a connection that the director had forgotten, or while it had no service of the family: passed on as it was, about a packet that nobody here sent.
             return Ok(());
         }
         hold!(
