@@ -1,7 +1,7 @@
 //! Time as an argument: the packet path never reads a clock, its caller says what time it is.
 
-/// A moment, in hundredths of a second since the data plane started. It wraps after 497 days, so
-/// two moments are compared by their distance, which must stay below 248 days.
+/// A moment, in hundredths of a second since the machine was booted, so that it means the same to the next process. It wraps
+/// after 497 days, so two moments are compared by their distance, which must stay below 248 days.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(transparent)]
 pub struct Tick(pub u32);

@@ -13,8 +13,9 @@
 //! # One worker and several
 //! With one worker the picks are the kernel's, pick for pick. Each further worker has its own cursors: rr and wrr are
 //! exact for each worker by itself, so that with `w` workers the counts of two servers of equal weight
-//! differ by at most `w` (rr), or by a round's share of each worker (wrr). lc and wlc look at the sums over all
-//! workers; they can miss what another worker bound in the same burst, 32 connections at most.
+//! differ by at most `w` (rr), or by a round's share of each worker (wrr). lc, wlc, sed, nq, ovf and twos look at the sums over
+//! all workers; they can miss what another worker bound in the same burst, 32 connections at most. dh, sh, mh and fo keep
+//! nothing: all workers pick the same.
 
 use std::net::IpAddr;
 
