@@ -53,6 +53,10 @@ impl Plane for Quiet {
         self.workers[0].turns.generation.get() == u64::from(generation)
     }
 
+    fn takes_packets(&self) -> bool {
+        true
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }

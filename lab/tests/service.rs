@@ -100,6 +100,8 @@ fn the_service_manager_is_told_of_start_reload_stall_drain_and_stop() -> Result<
     until("a worker that stands still", PATIENCE, || {
         matches!(lbd.get("/readyz"), Ok((503, said)) if said.contains("stands still")).then_some(())
     })?;
+    // What was asked for before may still be on its way.
+    std::thread::sleep(WATCHDOG);
     manager.told()?;
     std::thread::sleep(WATCHDOG * 2);
     assert_eq!(manager.told()?, [""; 0], "the watchdog is fed although a worker stands still");

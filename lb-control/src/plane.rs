@@ -17,6 +17,9 @@ pub trait Plane: Send + Sync + 'static {
     /// Whether all workers use the tables of this generation. Frees those that they gave back: to be asked now and then.
     fn all_use(&self, generation: u32) -> bool;
 
+    /// Whether the workers take packets: not before the connections of the run before are carried over.
+    fn takes_packets(&self) -> bool;
+
     /// What each worker counts, in the order of `dataplane.workers`.
     fn counters(&self) -> &[Arc<WorkerCounters>];
 

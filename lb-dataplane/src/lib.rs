@@ -205,10 +205,15 @@ impl Dataplane {
         self.team.publish(tables);
     }
 
-    /// Whether all workers use the tables of this generation, and take packets. Frees those that they gave back, and sends those that they
-    /// left no room for: to be asked now and then.
+    /// Whether the workers take packets: all have carried over their share of what the process before left.
+    pub fn takes_packets(&self) -> bool {
+        self.executor.as_ref().is_none_or(Executor::is_done)
+    }
+
+    /// Whether all workers use the tables of this generation, and take packets. Frees those that they gave back, and
+    /// sends those that they left no room for: to be asked now and then.
     pub fn generation_everywhere(&self, generation: u32) -> bool {
-        self.executor.as_ref().is_none_or(Executor::is_done) & self.team.generation_everywhere(generation)
+        self.takes_packets() & self.team.generation_everywhere(generation)
     }
 
     /// Neighbours that the workers want resolved: to be emptied by the control plane. Each is asked for about once a second

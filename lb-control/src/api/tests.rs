@@ -130,6 +130,12 @@ async fn readiness_names_the_reason_with_status_503() {
     bench.plane.workers[1].turns.generation.set(0);
     let (status, body) = bench.get("/readyz").await;
     assert_eq!((status, body.as_str()), (503, "worker 1 uses tables 0, published are 2\n"));
+    bench.plane.workers[1].turns.generation.set(2);
+    bench.plane.is_carrying_over.store(true, Relaxed);
+    let carrying_over = "the connections of the run before are being carried over\n";
+    assert_eq!(bench.get("/readyz").await, (503, carrying_over.to_owned()));
+    bench.plane.is_carrying_over.store(false, Relaxed);
+    assert_eq!(bench.get("/readyz").await, (200, "ready\n".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

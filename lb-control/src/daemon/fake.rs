@@ -26,6 +26,8 @@ pub(crate) struct FakePlane {
     /// The port has no link; its twin was deleted.
     pub(crate) is_unplugged: AtomicBool,
     pub(crate) is_twin_gone: AtomicBool,
+    /// The workers do not take packets yet.
+    pub(crate) is_carrying_over: AtomicBool,
     /// Connections that are listed.
     pub(crate) flows: AtomicU32,
     /// How many of them were asked for.
@@ -41,6 +43,7 @@ impl FakePlane {
             published: Mutex::default(),
             is_deaf: AtomicBool::new(false),
             is_unplugged: AtomicBool::new(false),
+            is_carrying_over: AtomicBool::new(false),
             is_twin_gone: AtomicBool::new(false),
             flows: AtomicU32::new(0),
             listed: AtomicU32::new(0),
@@ -66,6 +69,10 @@ impl Plane for FakePlane {
 
     fn all_use(&self, generation: u32) -> bool {
         self.workers.iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
+    }
+
+    fn takes_packets(&self) -> bool {
+        !self.is_carrying_over.load(Relaxed)
     }
 
     fn counters(&self) -> &[Arc<WorkerCounters>] {

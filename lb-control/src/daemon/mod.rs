@@ -48,6 +48,7 @@ use watch::Watch;
 
 /// Requests that wait for the control task; whoever asks more waits.
 const REQUESTS: usize = 256;
+const CARRYING_OVER: &str = "the connections of the run before are being carried over";
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// Changes of one reload that are logged one by one.
 const CHANGES_LOGGED: usize = 100;
@@ -276,6 +277,9 @@ impl Control {
                 "draining: {} connections are left, new ones are not taken",
                 self.connections()
             ));
+        }
+        if !self.plane.takes_packets() {
+            problems.push(CARRYING_OVER.to_owned());
         }
         let published = self.compiler.current().generation;
         for (index, worker) in self.plane.counters().iter().enumerate() {

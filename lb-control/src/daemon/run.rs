@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
@@ -20,8 +19,8 @@ use crate::config::Config;
 use crate::plane::Plane;
 use crate::twin::Twin;
 
-/// All workers must use the first tables by then, or the log says so.
-const ADOPTION: Duration = Duration::from_secs(1);
+/// What keeps the daemon from being ready for longer is said.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the connections are counted that are left while draining.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
@@ -134,11 +133,13 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
             stopped,
         )));
     }
-    await_adoption(&control).await;
-    info!(socket = %socket.display(), after_ms = began.elapsed().as_millis() as u64, "ready");
-    notify(&[NotifyState::Ready]);
-    let watchdog =
-        sd_notify::watchdog_enabled().map(|limit| tokio::spawn(feed_watchdog(control.clone(), limit)));
+    let to_manager = control.clone();
+    let manager = tokio::spawn(async move {
+        say_when_ready(&to_manager, &socket, began).await;
+        if let Some(limit) = sd_notify::watchdog_enabled() {
+            feed_watchdog(&to_manager, limit).await;
+        }
+    });
 
     loop {
         match signals.next().await {
@@ -164,32 +165,42 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     if timeout(http::DRAIN + Duration::from_secs(1), ends).await.is_err() {
         warn!("requests under way are broken off");
     }
-    watchdog.inspect(JoinHandle::abort);
+    manager.abort();
     follower.abort();
     resolver.abort();
     Ok(())
 }
 
-/// Waits until all workers use the first tables; when they do not, the daemon runs on and says so.
-async fn await_adoption(control: &Handle) {
-    let deadline = Instant::now() + ADOPTION;
+/// Tells the log and the service manager when the daemon is ready: the workers take packets by the first tables, and
+/// nothing is wrong. What is wrong for longer (a port without a link) is said, and does not hold up the service manager,
+/// once packets are taken.
+async fn say_when_ready(control: &Handle, socket: &Path, began: Instant) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut is_said = false;
     loop {
         let (is_adopted, problems) =
             control.ask(|control| (control.is_adopted(), control.problems())).await.unwrap_or_default();
         if is_adopted && problems.is_empty() {
-            return;
+            info!(socket = %socket.display(), after_ms = began.elapsed().as_millis() as u64, "ready");
+            break;
         }
         if Instant::now() > deadline {
-            warn!(is_adopted, problems = %problems.join("; "), "not ready yet");
-            return;
+            if !is_said {
+                warn!(is_adopted, problems = %problems.join("; "), "not ready yet");
+                is_said = true;
+            }
+            if is_adopted {
+                break;
+            }
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    notify(&[NotifyState::Ready]);
 }
 
 /// Tells the service manager's watchdog, which waits no longer than `limit`, that all goes on: as long as every worker takes
 /// its turns and the control task answers.
-async fn feed_watchdog(control: Handle, limit: Duration) {
+async fn feed_watchdog(control: &Handle, limit: Duration) {
     let mut ticks = tokio::time::interval(limit / 4);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

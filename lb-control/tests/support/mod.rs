@@ -34,6 +34,10 @@ impl Plane for Quiet {
         self.counters().iter().all(|worker| worker.turns.generation.get() == u64::from(generation))
     }
 
+    fn takes_packets(&self) -> bool {
+        true
+    }
+
     fn counters(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }

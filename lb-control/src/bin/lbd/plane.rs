@@ -116,11 +116,15 @@ impl Plane for Dpdk {
     }
 
     fn all_use(&self, generation: u32) -> bool {
-        let is_used = self.dataplane.generation_everywhere(generation);
+        self.dataplane.generation_everywhere(generation)
+    }
+
+    fn takes_packets(&self) -> bool {
+        let takes_packets = self.dataplane.takes_packets();
         if let Some(succession) = self.dataplane.take_succession() {
             log_succession(&succession);
         }
-        is_used
+        takes_packets
     }
 
     fn counters(&self) -> &[Arc<WorkerCounters>] {
