@@ -23,14 +23,11 @@ pub struct Region {
 // SAFETY: the part of the memory that is not taken yet is reached through this value alone; the owner may be sent.
 unsafe impl Send for Region {}
 
-/// A page of bytes, so that the allocator aligns a region to one.
-#[repr(C, align(4096))]
-struct Page([u8; PAGE]);
 const PAGE: usize = 4096;
 
-/// Ordinary memory of so many pages.
+/// Ordinary memory, as the allocator gave it.
 struct Heap {
-    start: NonNull<u8>,
+    block: NonNull<u8>,
     layout: std::alloc::Layout,
 }
 
@@ -42,7 +39,7 @@ unsafe impl Sync for Heap {}
 impl Drop for Heap {
     fn drop(&mut self) {
         // SAFETY: allocated in `Region::heap` with this layout, freed once, here.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) }
+        unsafe { std::alloc::dealloc(self.block.as_ptr(), self.layout) }
     }
 }
 
@@ -52,11 +49,16 @@ impl Region {
     /// # Panics
     /// When the address space has no room (at start-up).
     pub fn heap(len: usize) -> Region {
-        let layout = std::alloc::Layout::array::<Page>(len.div_ceil(PAGE).max(1)).expect("fits an isize");
+        let len = len.next_multiple_of(PAGE);
+        // A page more, to begin at one: of an allocator that is asked to align, the memory is written to become zero.
+        let layout = std::alloc::Layout::array::<u8>(len + PAGE).expect("fits an isize");
         // SAFETY: the layout is at least one page long.
         let block = unsafe { std::alloc::alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(block) else { std::alloc::handle_alloc_error(layout) };
-        Region { start, len: layout.size(), taken: 0, owner: Arc::new(Heap { start, layout }) }
+        let Some(block) = NonNull::new(block) else { std::alloc::handle_alloc_error(layout) };
+        let before = block.as_ptr().addr().next_multiple_of(PAGE) - block.as_ptr().addr();
+        // SAFETY: less than a page, and the block is a page longer than the region.
+        let start = unsafe { block.add(before) };
+        Region { start, len, taken: 0, owner: Arc::new(Heap { block, layout }) }
     }
 
     /// As [`Region::heap`], with what outlives the region: as a file does that a process had mapped.

@@ -39,12 +39,12 @@ impl<L: Subject> World<L> {
         let serial = sent.map_or(0, |sent| sent.serial);
         let len = frame.data().len() as u64;
         self.note("out", ("port tag connection bytes", [port.0.into(), tag, serial.into(), len]));
-        if sent.is_some_and(|sent| sent.is_mangled || sent.way == Way::Junk) {
-            return self.pass_on(frame, sent);
-        }
         let bytes = frame.data();
+        let is_unchecked = sent.is_some_and(|sent| sent.is_mangled || sent.way == Way::Junk);
         let seen = match wire::read(bytes) {
+            Ok(seen) if is_unchecked => return self.pass_on(frame, &seen, sent),
             Ok(seen) => seen,
+            Err(_) if is_unchecked => return Ok(()),
             Err(why) => {
                 hold!(false, name::RIGHT, "frame {tag} of connection {serial} left port {}: {why}", port.0);
                 return Ok(());
@@ -58,7 +58,7 @@ impl<L: Subject> World<L> {
                 "a buffer of the director's own left port {} and is no later piece: {seen:?}",
                 port.0
             );
-            return self.pass_on(frame, None);
+            return self.pass_on(frame, &seen, None);
         };
         let is_icmp = matches!(seen.protocol, ICMP | ICMPV6);
         let is_own_error = is_icmp && sent.way != Way::Error && self.is_own_error(bytes, &seen, sent);
@@ -68,10 +68,10 @@ impl<L: Subject> World<L> {
                 name::RIGHT,
                 "an ICMP error of the director has a wrong checksum: {seen:?}"
             );
-            return self.pass_on(frame, Some(sent));
+            return self.pass_on(frame, &seen, Some(sent));
         }
         if sent.way == Way::Host {
-            return self.pass_on(frame, Some(sent));
+            return self.pass_on(frame, &seen, Some(sent));
         }
         hold!(
             seen.ttl.wrapping_add(1) == sent.ttl,
@@ -96,7 +96,7 @@ impl<L: Subject> World<L> {
             );
         }
         self.check_ends(&seen, bytes, sent, tag)?;
-        self.pass_on(frame, Some(sent))
+        self.pass_on(frame, &seen, Some(sent))
     }
 
     /// MAC addresses and tag are those of the way to the destination.
@@ -227,8 +227,7 @@ impl<L: Subject> World<L> {
     }
 
     /// On to the host that it is for, if there is one.
-    fn pass_on(&mut self, frame: Frame, sent: Option<Sent>) -> Checked {
-        let Ok(seen) = wire::read(frame.data()) else { return Ok(()) };
+    fn pass_on(&mut self, frame: Frame, seen: &Seen, sent: Option<Sent>) -> Checked {
         let Some(host) = self.plan.host_at(seen.dst) else { return Ok(()) };
         // Which packet it is a piece of says the first one.
         let sent = sent.unwrap_or(Sent { is_later_piece: true, ..Sent::JUNK });

@@ -189,11 +189,12 @@ impl<L: Subject> World<L> {
                 };
                 let Some(end) = end else { return };
                 let key = end.sends;
-                let mut sends = Vec::new();
+                let mut sends = std::mem::take(&mut self.sends);
                 end.send(now, &mut sends);
-                for send in sends {
+                for send in sends.drain(..) {
                     self.send_segment(at, side, key, send);
                 }
+                self.sends = sends;
             }
             Talk::Ask(ask) if side == Side::Client && conn.ended.is_none() && ask.deadline <= now => {
                 if ask.tries == ASK_TRIES {

@@ -1,10 +1,10 @@
 //! Who is where: the director's interfaces, the hosts on them, the addresses of virtual services.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use lb_core::ids::PortId;
 use lb_core::tables::{Interface, InterfaceId, Interfaces, Prefix, Route, Routes};
 
@@ -13,7 +13,7 @@ use crate::shape::Shape;
 use crate::wire::Mac;
 
 /// A map whose order nobody looks at, with a hash that is always the same.
-pub type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+pub type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// Addresses of virtual services.
 pub const VIRTUAL: usize = 3;

@@ -13,17 +13,21 @@ const TRIES: u32 = 7;
 
 /// Writes the bytes from `offset` on of the stream `key`.
 pub fn fill(key: u64, offset: u64, out: &mut [u8]) {
-    let mut at = offset;
+    let word = |number: u64| mix(key ^ number).to_le_bytes();
+    let (mut number, from) = (offset / 8, (offset % 8) as usize);
     let mut rest = out;
-    while !rest.is_empty() {
-        let word = mix(key ^ (at / 8)).to_le_bytes();
-        let from = (at % 8) as usize;
-        let count = (8 - from).min(rest.len());
-        let (now, later) = rest.split_at_mut(count);
-        now.copy_from_slice(&word[from..from + count]);
-        at += count as u64;
-        rest = later;
+    if from > 0 {
+        let (first, later) = rest.split_at_mut((8 - from).min(rest.len()));
+        first.copy_from_slice(&word(number)[from..from + first.len()]);
+        (number, rest) = (number + 1, later);
     }
+    let (words, last) = rest.as_chunks_mut::<8>();
+    for out in words {
+        *out = word(number);
+        number += 1;
+    }
+    let len = last.len();
+    last.copy_from_slice(&word(number)[..len]);
 }
 
 /// The first byte that is not the stream's.

@@ -26,7 +26,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock};
 
 use arrayvec::ArrayVec;
 use lb_core::counters::{Counter, ServerCell, WorkerCounters};
@@ -51,12 +51,12 @@ const TURNS_A_COMPARISON: u64 = 64;
 
 /// What the watched workers of one data plane have come to; its clones are the same one.
 #[derive(Clone, Default)]
-pub struct Verdict(Arc<Mutex<Option<Mismatch>>>);
+pub struct Verdict(Arc<OnceLock<Mismatch>>);
 
 impl Verdict {
     /// The first difference that there was, in any worker.
     pub fn mismatch(&self) -> Option<Mismatch> {
-        self.0.lock().expect("nobody panics with it").clone()
+        self.0.get().cloned()
     }
 
     /// # Panics
@@ -68,11 +68,11 @@ impl Verdict {
     }
 
     fn is_out(&self) -> bool {
-        self.0.lock().expect("nobody panics with it").is_some()
+        self.0.get().is_some()
     }
 
     fn set(&self, mismatch: Mismatch) {
-        self.0.lock().expect("nobody panics with it").get_or_insert(mismatch);
+        self.0.get_or_init(|| mismatch);
     }
 }
 
@@ -152,6 +152,41 @@ pub struct Watched<L = Path<Frame>> {
     verdict: Verdict,
     /// Since all connections were compared.
     turns: u64,
+    /// Of the call that is compared.
+    came: Came,
+    held: Vec<Held>,
+}
+
+/// The packets that the path was called with, as they came, in one buffer.
+#[derive(Default)]
+struct Came {
+    bytes: Vec<u8>,
+    /// By packet: its port, and where it ends.
+    ends: Vec<(PortId, usize)>,
+}
+
+impl Came {
+    fn note<'a>(&mut self, burst: impl Iterator<Item = &'a Frame>) {
+        self.clear();
+        for frame in burst {
+            self.bytes.extend_from_slice(frame.data());
+            self.ends.push((frame.port(), self.bytes.len()));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (PortId, &[u8])> {
+        let mut begin = 0;
+        self.ends.iter().map(move |&(port, end)| (port, &self.bytes[std::mem::replace(&mut begin, end)..end]))
+    }
 }
 
 /// What the path did, not done yet.
@@ -243,14 +278,14 @@ struct Recorder<'a, I> {
     io: &'a mut I,
     counters: &'a WorkerCounters,
     index_full: u64,
-    held: Vec<Held>,
+    held: &'a mut Vec<Held>,
     taken: Taken,
 }
 
 impl<'a, I: Io<Frame>> Recorder<'a, I> {
-    fn new(io: &'a mut I, counters: &'a WorkerCounters) -> Recorder<'a, I> {
+    fn new(io: &'a mut I, counters: &'a WorkerCounters, held: &'a mut Vec<Held>) -> Recorder<'a, I> {
         let index_full = counters.flows.index_full.get();
-        Recorder { io, counters, index_full, held: Vec::new(), taken: Taken::default() }
+        Recorder { io, counters, index_full, held, taken: Taken::default() }
     }
 
     /// Connections that found no room in the index did so before what is to be held now.
@@ -267,9 +302,9 @@ impl<'a, I: Io<Frame>> Recorder<'a, I> {
         self.held.push(held);
     }
 
-    fn end(mut self) -> (Vec<Held>, Taken) {
+    fn end(mut self) -> Taken {
         self.note();
-        (self.held, self.taken)
+        self.taken
     }
 }
 
@@ -294,10 +329,9 @@ impl<I: Io<Frame>> Io<Frame> for Recorder<'_, I> {
 }
 
 /// One call of the path, as far as a report has to say it.
-struct Call<'a> {
+struct Call {
     name: &'static str,
     now: Tick,
-    packets: &'a [(PortId, Vec<u8>)],
 }
 
 impl Watched {
@@ -310,12 +344,13 @@ impl Watched {
     pub fn carry_over(&mut self, memory: &[Salvage<'_>], left: &[Vec<Left>], now: Tick) -> CarriedOver {
         let carried = self.path.carry_over(memory, now);
         let has = originals(&self.path, now).into_iter().collect();
-        let call = Call { name: "carry_over", now, packets: &[] };
+        self.came.clear();
+        let call = Call { name: "carry_over", now };
         let what = "connections are not carried over as they must be";
         let compared = match self.reference.carry_over(left, &has, now) {
             // Entries that say nothing the reference was not told of.
             Ok(expected) if expected == CarriedOver { damaged: expected.damaged, ..carried } => {
-                self.compare(&call, &[], &[]).or_else(|| self.compare_connections(&call))
+                self.compare(&call).or_else(|| self.compare_connections(&call))
             }
             Ok(expected) => Some(Mismatch {
                 path: format!("{carried:?}"),
@@ -357,13 +392,16 @@ impl<L: Logic<Frame>> Watched<L> {
             path: make(config),
             verdict: verdict.clone(),
             turns: 0,
+            came: Came::default(),
+            held: Vec::new(),
         }
     }
 
     /// Compares what the path did with what it must do, and what it counted.
-    fn compare(&mut self, call: &Call<'_>, held: &[Held], expected: &[Expected]) -> Option<Mismatch> {
+    fn compare(&self, call: &Call) -> Option<Mismatch> {
+        let (held, expected) = (&self.held, self.reference.expected());
         // All reasons are many: they are looked at when a packet may have been dropped, and now and then.
-        let is_dropping = held.len() < call.packets.len() || self.turns.is_multiple_of(TURNS_A_COMPARISON);
+        let is_dropping = held.len() < self.came.len() || self.turns.is_multiple_of(TURNS_A_COMPARISON);
         let miscounts = self.miscounts(is_dropping);
         let is_same = held.len() == expected.len() && held.iter().zip(expected).all(|(a, b)| a.is(&b.action));
         let parted = if is_same { None } else { parting(held, expected) };
@@ -382,7 +420,7 @@ impl<L: Logic<Frame>> Watched<L> {
     }
 
     /// The counters that are wrong.
-    fn miscounts(&mut self, is_dropping: bool) -> Vec<Miscount> {
+    fn miscounts(&self, is_dropping: bool) -> Vec<Miscount> {
         let mut wrong = Vec::new();
         let mut check = |path: u64, reference: u64, of: &dyn Fn() -> String| {
             if path != reference {
@@ -401,13 +439,13 @@ impl<L: Logic<Frame>> Watched<L> {
                 check(count(&self.counters), count(counters), &name);
             }
         }
-        for &server in &touched {
+        for &server in touched {
             let (path, reference) = (self.counters.server(server), counters.server(server));
             for (name, of) in SERVER_COUNTERS {
                 check(of(path).get(), of(reference).get(), &|| format!("{name} of server {}", server.0));
             }
         }
-        for server in touched {
+        for &server in touched {
             if let Some((path, reference)) = self.reference.overloaded(server) {
                 check(path.into(), reference.into(), &|| format!("server {} is overloaded", server.0));
             }
@@ -416,7 +454,7 @@ impl<L: Logic<Frame>> Watched<L> {
     }
 
     /// Compares all connections.
-    fn compare_connections(&self, call: &Call<'_>) -> Option<Mismatch> {
+    fn compare_connections(&self, call: &Call) -> Option<Mismatch> {
         let mut path = Vec::new();
         self.path.list(0, u32::MAX, call.now, &mut |view| path.push(view));
         let mut reference: Vec<FlowView> = self.reference.connections().collect();
@@ -435,19 +473,24 @@ impl<L: Logic<Frame>> Watched<L> {
         })
     }
 
-    fn mismatch(&self, call: &Call<'_>, what: &'static str) -> Mismatch {
+    fn mismatch(&self, call: &Call, what: &'static str) -> Mismatch {
         Mismatch {
             worker: self.worker,
             now: call.now,
             generation: self.reference.generation(),
             call: call.name,
-            packets: call.packets.to_vec(),
+            packets: self.came.iter().map(|(port, bytes)| (port, bytes.to_vec())).collect(),
             cause: None,
             what,
             path: String::new(),
             reference: String::new(),
             miscounts: Vec::new(),
         }
+    }
+
+    /// Does what was held back.
+    fn act(&mut self, io: &mut impl Io<Frame>) {
+        self.held.drain(..).for_each(|held| held.act(io));
     }
 
     fn judge(&self, compared: Option<Mismatch>) {
@@ -467,15 +510,13 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         if self.verdict.is_out() {
             return self.path.receive(burst, now, io);
         }
-        let packets = copies(burst.iter());
-        let mut recorder = Recorder::new(io, &self.counters);
+        self.came.note(burst.iter());
+        let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.receive(burst, now, &mut recorder);
-        let (held, taken) = recorder.end();
-        let expected = self.reference.receive(packets.clone(), now, taken);
-        let call = Call { name: "receive", now, packets: &packets };
-        let compared = self.compare(&call, &held, &expected);
-        self.judge(compared);
-        held.into_iter().for_each(|held| held.act(io));
+        let taken = recorder.end();
+        self.reference.receive(self.came.iter(), now, taken);
+        self.judge(self.compare(&Call { name: "receive", now }));
+        self.act(io);
     }
 
     fn receive_handed_over(
@@ -487,16 +528,14 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         if self.verdict.is_out() {
             return self.path.receive_handed_over(burst, now, io);
         }
-        let packets = copies(burst.iter().map(|(frame, _)| frame));
-        let steers: Vec<Steer> = burst.iter().map(|(_, steer)| *steer).collect();
-        let mut recorder = Recorder::new(io, &self.counters);
+        self.came.note(burst.iter().map(|(frame, _)| frame));
+        let steers: ArrayVec<Steer, BURST> = burst.iter().map(|(_, steer)| *steer).collect();
+        let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.receive_handed_over(burst, now, &mut recorder);
-        let (held, taken) = recorder.end();
-        let expected = self.reference.receive_handed_over(packets.clone(), &steers, now, taken);
-        let call = Call { name: "receive_handed_over", now, packets: &packets };
-        let compared = self.compare(&call, &held, &expected);
-        self.judge(compared);
-        held.into_iter().for_each(|held| held.act(io));
+        let taken = recorder.end();
+        self.reference.receive_handed_over(self.came.iter(), &steers, now, taken);
+        self.judge(self.compare(&Call { name: "receive_handed_over", now }));
+        self.act(io);
     }
 
     fn receive_from_twin(
@@ -509,15 +548,13 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         if self.verdict.is_out() {
             return self.path.receive_from_twin(port, burst, now, io);
         }
-        let packets = copies(burst.iter());
-        let mut recorder = Recorder::new(io, &self.counters);
+        self.came.note(burst.iter());
+        let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.receive_from_twin(port, burst, now, &mut recorder);
-        let (held, _) = recorder.end();
-        let expected = self.reference.receive_from_twin(port, packets.clone());
-        let call = Call { name: "receive_from_twin", now, packets: &packets };
-        let compared = self.compare(&call, &held, &expected);
-        self.judge(compared);
-        held.into_iter().for_each(|held| held.act(io));
+        let taken = recorder.end();
+        self.reference.receive_from_twin(port, self.came.iter(), now, taken);
+        self.judge(self.compare(&Call { name: "receive_from_twin", now }));
+        self.act(io);
     }
 
     fn turn(&mut self, now: Tick, io: &mut impl Io<Frame>) {
@@ -525,14 +562,15 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
             return self.path.turn(now, io);
         }
         let before = self.counters.flows.expired.get();
-        let mut recorder = Recorder::new(io, &self.counters);
+        self.came.clear();
+        let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.turn(now, &mut recorder);
-        let (held, taken) = recorder.end();
+        let taken = recorder.end();
         let expired = self.counters.flows.expired.get().wrapping_sub(before);
         let is_left = || originals(&self.path, now);
-        let call = Call { name: "turn", now, packets: &[] };
+        let call = Call { name: "turn", now };
         let compared = match self.reference.turn(now, taken, expired, is_left) {
-            Ok(expected) => self.compare(&call, &held, &expected),
+            Ok(()) => self.compare(&call),
             Err(path) => {
                 Some(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
             }
@@ -543,16 +581,12 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
             self.turns = 0;
             self.judge(self.compare_connections(&call));
         }
-        held.into_iter().for_each(|held| held.act(io));
+        self.act(io);
     }
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
     }
-}
-
-fn copies<'a>(burst: impl Iterator<Item = &'a Frame>) -> Vec<(PortId, Vec<u8>)> {
-    burst.map(|frame| (frame.port(), frame.data().to_vec())).collect()
 }
 
 fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<Tuple> {

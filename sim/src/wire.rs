@@ -82,14 +82,16 @@ impl Body<'_> {
     }
 }
 
-/// The plain sum of RFC 1071: words, carries added back in.
+/// The plain sum of RFC 1071: words, carries added back in. Words are added as this machine reads them, and the sum's bytes are
+/// put in order (§2 (B)).
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
-    let mut total: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
     let mut last = [0; 4];
     last[..rest.len()].copy_from_slice(rest);
-    total += u64::from(u32::from_be_bytes(last));
-    total
+    let last = u64::from(u32::from_ne_bytes(last));
+    // No frame is long enough for a carry out of 64 bits.
+    let total = words.iter().fold(last, |total, word| total.wrapping_add(u32::from_ne_bytes(*word).into()));
+    u16::from_be(folded(total)).into()
 }
 
 fn folded(mut total: u64) -> u16 {
@@ -137,9 +139,9 @@ pub fn build(out: &mut Vec<u8>, link: &Link, ip: &Ip, body: &Body<'_>) {
             out[l3 + 16..l3 + 20].copy_from_slice(&dst.octets());
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            out.extend([0x60, 0, 0, 0, 0, 0, protocol, ip.ttl]);
-            out.extend(src.octets());
-            out.extend(dst.octets());
+            out.extend_from_slice(&[0x60, 0, 0, 0, 0, 0, protocol, ip.ttl]);
+            out.extend_from_slice(&src.octets());
+            out.extend_from_slice(&dst.octets());
         }
         _ => unreachable!("one family"),
     }
@@ -162,30 +164,30 @@ pub fn build(out: &mut Vec<u8>, link: &Link, ip: &Ip, body: &Body<'_>) {
 }
 
 fn write_link(out: &mut Vec<u8>, link: &Link, is_ipv6: bool) {
-    out.extend(link.dst);
-    out.extend(link.src);
+    out.extend_from_slice(&link.dst);
+    out.extend_from_slice(&link.src);
     if link.vlan != 0 {
-        out.extend([0x81, 0]);
-        out.extend(link.vlan.to_be_bytes());
+        out.extend_from_slice(&[0x81, 0]);
+        out.extend_from_slice(&link.vlan.to_be_bytes());
     }
-    out.extend(if is_ipv6 { [0x86, 0xdd] } else { [8, 0] });
+    out.extend_from_slice(if is_ipv6 { &[0x86, 0xdd] } else { &[8, 0] });
 }
 
 fn write_body(out: &mut Vec<u8>, body: &Body<'_>, is_ipv6: bool) {
     match *body {
         Body::Tcp { sport, dport, seq, ack, flags, payload } => {
-            out.extend(sport.to_be_bytes());
-            out.extend(dport.to_be_bytes());
-            out.extend(seq.to_be_bytes());
-            out.extend(ack.to_be_bytes());
-            out.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+            out.extend_from_slice(&sport.to_be_bytes());
+            out.extend_from_slice(&dport.to_be_bytes());
+            out.extend_from_slice(&seq.to_be_bytes());
+            out.extend_from_slice(&ack.to_be_bytes());
+            out.extend_from_slice(&[0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
             out.extend_from_slice(payload);
         }
         Body::Udp { sport, dport, payload, .. } => {
-            out.extend(sport.to_be_bytes());
-            out.extend(dport.to_be_bytes());
-            out.extend((8 + payload.len() as u16).to_be_bytes());
-            out.extend([0, 0]);
+            out.extend_from_slice(&sport.to_be_bytes());
+            out.extend_from_slice(&dport.to_be_bytes());
+            out.extend_from_slice(&(8 + payload.len() as u16).to_be_bytes());
+            out.extend_from_slice(&[0, 0]);
             out.extend_from_slice(payload);
         }
         Body::Echo { is_reply, id, seq, payload } => {
@@ -195,14 +197,14 @@ fn write_body(out: &mut Vec<u8>, body: &Body<'_>, is_ipv6: bool) {
                 (true, true) => 129,
                 (true, false) => 128,
             };
-            out.extend([kind, 0, 0, 0]);
-            out.extend(id.to_be_bytes());
-            out.extend(seq.to_be_bytes());
+            out.extend_from_slice(&[kind, 0, 0, 0]);
+            out.extend_from_slice(&id.to_be_bytes());
+            out.extend_from_slice(&seq.to_be_bytes());
             out.extend_from_slice(payload);
         }
         Body::Error { kind, code, rest, quote } => {
-            out.extend([kind, code, 0, 0]);
-            out.extend(rest.to_be_bytes());
+            out.extend_from_slice(&[kind, code, 0, 0]);
+            out.extend_from_slice(&rest.to_be_bytes());
             out.extend_from_slice(quote);
         }
     }

@@ -68,7 +68,9 @@ pub struct World<L: Subject> {
     /// Nothing new is begun, so that all can come to its end.
     pub(crate) is_quiet: bool,
     pub(crate) watch: Watch,
+    /// Empty, with the room that they needed before.
     pub(crate) buffer: Vec<u8>,
+    pub(crate) sends: Vec<crate::tcp::Send>,
 }
 
 impl<L: Subject> World<L> {
@@ -110,6 +112,7 @@ impl<L: Subject> World<L> {
             is_quiet: false,
             watch,
             buffer: Vec::new(),
+            sends: Vec::new(),
             plan,
             shape,
         }

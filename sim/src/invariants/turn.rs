@@ -17,12 +17,12 @@ struct Limited {
 #[derive(Default)]
 pub(crate) struct Before {
     limited: Vec<Limited>,
-    /// Of all workers, from the director before.
+    /// Of this worker, from the director before.
     carried: u64,
 }
 
-fn carried<L: Subject>(world: &World<L>) -> u64 {
-    world.director.counters.iter().map(|worker| worker.flows.carried_over.get()).sum()
+fn carried<L: Subject>(world: &World<L>, worker: usize) -> u64 {
+    world.director.counters[worker].flows.carried_over.get()
 }
 
 fn total<L: Subject>(world: &World<L>, id: ServerId) -> u64 {
@@ -40,7 +40,7 @@ pub(crate) fn before_turn<L: Subject>(world: &World<L>, worker: usize) -> Before
         total: total(world, rule.id),
         is_full: rule.is_overloaded(),
     });
-    Before { limited: now.collect(), carried: carried(world) }
+    Before { limited: now.collect(), carried: carried(world, worker) }
 }
 
 pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before: Before) -> Checked {
@@ -97,7 +97,7 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
         name::COUNTERS,
         "worker {worker} entered {new} connections, its servers got {counted}"
     );
-    if before.carried != carried(world) {
+    if before.carried != carried(world, worker) {
         // Those are not new, however many they are.
         return Ok(());
     }

@@ -13,7 +13,7 @@ use lb_core::time::Tick;
 
 use super::flows::Connection;
 use super::steer::number;
-use super::{Reference, schedule, tcp};
+use super::{Reference, Taken, schedule, tcp};
 
 /// A connection as a director left it.
 #[derive(Clone, Debug)]
@@ -59,8 +59,7 @@ impl Reference {
         has: &HashSet<Tuple>,
         now: Tick,
     ) -> Result<CarriedOver, String> {
-        self.now = now;
-        self.flows.set_now(now);
+        self.begin(now, Taken::default());
         let mut done = CarriedOver::default();
         let mut missing = Vec::new();
         for Left(connection) in left.iter().flatten() {

@@ -4,11 +4,15 @@ use std::net::IpAddr;
 
 use super::parse::{ICMP, Read, TCP, UDP, word};
 
-/// One's-complement sum of 16-bit words; an odd last byte is the upper half of one.
+/// One's-complement sum of 16-bit words; an odd last byte is the upper half of one. Two words at a time: the carry of the lower one is
+/// added to the upper one, and that one's is added back in by [`fold`].
 pub(super) fn sum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2);
-    let last = words.remainder().first().map_or(0, |byte| u64::from(*byte) << 8);
-    fold(words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + last)
+    let (pairs, rest) = bytes.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = u64::from(u32::from_be_bytes(last));
+    // No frame is long enough for a carry out of 64 bits.
+    fold(pairs.iter().fold(last, |total, pair| total.wrapping_add(u32::from_be_bytes(*pair).into())))
 }
 
 pub(super) fn fold(mut total: u64) -> u16 {

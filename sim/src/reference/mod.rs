@@ -109,6 +109,7 @@ pub struct Reference {
     /// Most connections that there were in these turns.
     most_behind: usize,
     taken: Taken,
+    /// In this call: what must be done, and servers whose counters may have changed.
     expected: Vec<Expected>,
     touched: Vec<ServerId>,
 }
@@ -154,38 +155,45 @@ impl Reference {
         self.tables = tables;
     }
 
+    /// What must be done: each call says it anew.
+    pub fn expected(&self) -> &[Expected] {
+        &self.expected
+    }
+
     /// What must be done with a burst from a port.
-    pub fn receive(&mut self, burst: Vec<(PortId, Vec<u8>)>, now: Tick, taken: Taken) -> Vec<Expected> {
+    pub fn receive<'a>(&mut self, burst: impl Iterator<Item = (PortId, &'a [u8])>, now: Tick, taken: Taken) {
         self.begin(now, taken);
         let burst = numbered(burst);
         let staying: Vec<_> = burst.filter_map(|packet| self.steer(packet)).collect();
         self.go(staying);
-        std::mem::take(&mut self.expected)
     }
 
     /// What must be done with packets that another worker handed over.
-    pub fn receive_handed_over(
+    pub fn receive_handed_over<'a>(
         &mut self,
-        burst: Vec<(PortId, Vec<u8>)>,
+        burst: impl Iterator<Item = (PortId, &'a [u8])>,
         steers: &[Steer],
         now: Tick,
         taken: Taken,
-    ) -> Vec<Expected> {
+    ) {
         self.begin(now, taken);
         let burst = numbered(burst).zip(steers);
         let staying: Vec<_> = burst.filter_map(|(packet, steer)| self.join(packet, *steer)).collect();
         self.go(staying);
-        std::mem::take(&mut self.expected)
     }
 
     /// What must be done with frames that the host sent.
-    pub fn receive_from_twin(&mut self, port: PortId, burst: Vec<(PortId, Vec<u8>)>) -> Vec<Expected> {
-        let sent = burst.into_iter().enumerate();
-        sent.map(|(number, (_, bytes))| Expected {
-            action: Action::Transmit(port, bytes),
-            cause: Some(number),
-        })
-        .collect()
+    pub fn receive_from_twin<'a>(
+        &mut self,
+        port: PortId,
+        burst: impl Iterator<Item = (PortId, &'a [u8])>,
+        now: Tick,
+        taken: Taken,
+    ) {
+        self.begin(now, taken);
+        for packet in numbered(burst) {
+            self.transmit(port, packet);
+        }
     }
 
     /// What must be done as time passes, when the path let `expired` connections go and `is_left` says which it still has.
@@ -198,13 +206,13 @@ impl Reference {
         taken: Taken,
         expired: u64,
         is_left: impl FnOnce() -> Vec<Tuple>,
-    ) -> Result<Vec<Expected>, String> {
+    ) -> Result<(), String> {
         self.begin(now, taken);
         self.expire(expired, is_left)?;
         self.retry_waiting();
         self.give_up_fragments();
         self.count_fill();
-        Ok(std::mem::take(&mut self.expected))
+        Ok(())
     }
 
     fn count_fill(&self) {
@@ -219,9 +227,9 @@ impl Reference {
         self.flows.iter().map(|connection| connection::view(connection, self.now))
     }
 
-    /// What the worker's counters must say; those of servers, where they may have changed since this was asked last.
-    pub fn counters(&mut self) -> (&WorkerCounters, Vec<ServerId>) {
-        (&self.counters, std::mem::take(&mut self.touched))
+    /// What the worker's counters must say; those of servers, where the last call may have changed them.
+    pub fn counters(&self) -> (&WorkerCounters, &[ServerId]) {
+        (&self.counters, &self.touched)
     }
 
     /// Whether a server's flag says that it is overloaded, and whether it must; `None` when it was removed.
@@ -238,6 +246,8 @@ impl Reference {
         self.now = now;
         self.flows.set_now(now);
         self.taken = taken;
+        self.expected.clear();
+        self.touched.clear();
     }
 
     fn act(&mut self, cause: Option<usize>, action: Action) {
@@ -264,6 +274,10 @@ impl Reference {
     }
 }
 
-fn numbered(burst: Vec<(PortId, Vec<u8>)>) -> impl Iterator<Item = Packet> {
-    burst.into_iter().enumerate().map(|(number, (port, bytes))| Packet { port, cause: Some(number), bytes })
+fn numbered<'a>(burst: impl Iterator<Item = (PortId, &'a [u8])>) -> impl Iterator<Item = Packet> {
+    burst.enumerate().map(|(number, (port, bytes))| Packet {
+        port,
+        cause: Some(number),
+        bytes: bytes.to_vec(),
+    })
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
@@ -36,9 +37,9 @@ impl Reference {
             Ok(Way::Local | Way::Linux) => self.up_the_twin(packet),
             _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
             Err(refusal) => self.refuse(packet, read, refusal),
-            Ok(_) => {
+            Ok(way) => {
                 rewrite::lower_ttl(&mut packet.bytes, &read);
-                self.leave(packet, read, read.dst, Before::Same);
+                self.leave(packet, read, read.dst, way, Before::Same);
             }
         }
     }
@@ -72,9 +73,9 @@ impl Reference {
         self.answer(packet, read, problem, reason, Hook::Forward);
     }
 
-    /// Sends a packet that is as it shall leave, but for its Ethernet header, towards `to`; or keeps it until the next hop is known.
-    pub(super) fn leave(&mut self, packet: Packet, read: Read, to: IpAddr, before: Before) {
-        let hop = match self.tables.way(to) {
+    /// Sends a packet that is as it shall leave, but for its Ethernet header, on its `way` to `to`; or keeps it until the next hop is known.
+    pub(super) fn leave(&mut self, packet: Packet, read: Read, to: IpAddr, way: Way, before: Before) {
+        let hop = match way {
             Way::Hop(hop) => self.tables.neighbours.get(hop).copied(),
             Way::Unresolved(..) => None,
             Way::Local | Way::Linux => return self.drop(DropReason::Unsupported, Hook::Postrouting),
@@ -89,9 +90,10 @@ impl Reference {
     }
 
     fn send(&mut self, mut packet: Packet, read: &Read, hop: &NextHop) {
-        let mut link = [hop.dst_mac, hop.src_mac].concat();
+        let mut link = ArrayVec::<u8, 16>::new();
+        link.extend(hop.dst_mac.into_iter().chain(hop.src_mac));
         if hop.vlan != 0 {
-            link.extend([0x8100, hop.vlan].map(u16::to_be_bytes).concat());
+            link.extend([0x8100, hop.vlan].map(u16::to_be_bytes).into_iter().flatten());
         }
         // All up to the EtherType, which stays.
         packet.bytes.splice(..read.l3 - 2, link);

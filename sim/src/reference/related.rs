@@ -93,15 +93,15 @@ impl Reference {
             Direction::Original => (connection.reply, connection.reply.src),
             Direction::Reply => (connection.original, read.dst),
         };
-        match self.check(&read, destination) {
+        let way = match self.check(&read, destination) {
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
-            Ok(_) => {}
+            Ok(way) => way,
             Err(refusal) => return self.refuse(packet, read, refusal),
-        }
+        };
         self.count(connection.server, direction, &read);
         translate(&mut packet.bytes, &read, &quoted, direction, &sent);
         rewrite::lower_ttl(&mut packet.bytes, &read);
-        self.leave(packet, read, destination, Before::Same);
+        self.leave(packet, read, destination, way, Before::Same);
     }
 }
 

@@ -165,11 +165,11 @@ impl Reference {
         };
         match self.check(&read, after.dst) {
             Ok(Way::Local | Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
-            Ok(_) => {
+            Ok(way) => {
                 let mut packet = packet;
                 rewrite::to(&mut packet.bytes, &read, &after);
                 rewrite::lower_ttl(&mut packet.bytes, &read);
-                self.leave(packet, read, after.dst, Before::Rewritten(before));
+                self.leave(packet, read, after.dst, way, Before::Rewritten(before));
             }
             Err(refusal) => {
                 let mut packet = packet;

@@ -98,12 +98,18 @@ fn syn(sport: u16) -> (PortId, Vec<u8>) {
     (PortId(0), recipe.build())
 }
 
+fn receive_syns(reference: &mut Reference, sports: std::ops::Range<u16>, taken: Taken) {
+    let burst: Vec<_> = sports.map(syn).collect();
+    reference.receive(burst.iter().map(|(port, bytes)| (*port, &bytes[..])), Tick(0), taken);
+}
+
 #[test]
 fn a_connection_for_which_the_path_found_no_room_in_its_index_is_none() {
     let mut reference = alone();
     // Of three, the one that came after the first had left.
     let taken = Taken { index_full: [1].into(), ..Taken::default() };
-    let expected = reference.receive(vec![syn(1), syn(2), syn(3)], Tick(0), taken);
+    receive_syns(&mut reference, 1..4, taken);
+    let expected = reference.expected();
     let causes: Vec<_> = expected.iter().map(|expected| expected.cause).collect();
     assert_eq!(causes, [Some(0), Some(2)]);
     assert!(expected.iter().all(|expected| matches!(expected.action, Action::Transmit(PortId(1), _))));
@@ -117,18 +123,19 @@ fn a_connection_for_which_the_path_found_no_room_in_its_index_is_none() {
 fn connections_end_when_the_path_lets_them_go_and_not_before_their_time() {
     let slot_is_over = Tick(6000 + 16);
     let mut reference = alone();
-    reference.receive(vec![syn(1), syn(2)], Tick(0), Taken::default());
+    receive_syns(&mut reference, 1..3, Taken::default());
     let nobody = Vec::new;
     let early = reference.turn(Tick(5999), Taken::default(), 1, nobody);
     assert_eq!(early, Err("1 connections ended, of those whose time is over 0".into()));
     let all: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     let one = all[1..].to_vec();
-    assert_eq!(reference.turn(slot_is_over, Taken::default(), 1, || one.clone()), Ok(vec![]));
+    assert_eq!(reference.turn(slot_is_over, Taken::default(), 1, || one.clone()), Ok(()));
+    assert_eq!(reference.expected(), []);
     let left: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     assert_eq!(left, one);
     // The wheel may be behind for a while, not for long.
     for _ in 0..3 {
-        assert_eq!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()), Ok(vec![]));
+        assert_eq!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()), Ok(()));
     }
     assert!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()).is_err());
 }

@@ -71,13 +71,16 @@ impl Reference {
         }
         (self.waiting.look_again, self.waiting.last_round) = (false, self.now);
         for held in std::mem::take(&mut self.waiting.held) {
-            let state = match self.tables.way(held.to) {
+            let way = self.tables.way(held.to);
+            let state = match way {
                 Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.state),
                 _ => None,
             };
             let is_patient = self.now.since(held.since) < PATIENCE.0;
             match state {
-                Some(Reachability::Reachable) => self.leave(held.packet, held.read, held.to, held.before),
+                Some(Reachability::Reachable) => {
+                    self.leave(held.packet, held.read, held.to, way, held.before);
+                }
                 None if is_patient => self.waiting.held.push(held),
                 None | Some(Reachability::Failed) => self.nobody_there(held),
             }
