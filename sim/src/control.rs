@@ -10,7 +10,6 @@ use lb_control::compile::{Compiler, Network};
 use lb_control::model::{self, Limits, Model};
 use lb_core::ids::ServerId;
 use lb_core::tables::{InterfaceId, Neighbours, Settings, Tables};
-use lb_core::time::Tick;
 
 use crate::draw::Draw;
 use crate::ledger::Shortest;
@@ -75,7 +74,6 @@ pub struct Control {
     /// By place: hosts that were a real server of it, as bits.
     pub servers_ever: [u64; PLACES],
     pub shortest: Shortest,
-    longest: u32,
 }
 
 /// The model's word for place `n`.
@@ -140,7 +138,6 @@ impl Control {
             delivered: vec![0; usize::from(shape.workers)],
             servers_ever: [0; PLACES],
             shortest: Shortest { tcp: settings.tcp.0, udp: settings.udp.0 },
-            longest: settings.tcp.0,
         }
     }
 
@@ -149,6 +146,8 @@ impl Control {
         let mut next = Control::empty(shape, plan);
         next.settings = self.settings;
         next.servers_ever = self.servers_ever;
+        // A connection goes on with the timeout that it has, which is that of some tables before.
+        next.shortest = self.shortest;
         for service in self.model.services() {
             let key = model::address(&service.key);
             next.apply_quietly(&Command::AddService(model::service_spec(service)));
@@ -201,12 +200,6 @@ impl Control {
         let now = self.model.settings(self.settings);
         self.shortest.tcp = self.shortest.tcp.min(now.tcp.0);
         self.shortest.udp = self.shortest.udp.min(now.udp.0);
-        self.longest = self.longest.max(now.tcp.0).max(now.udp.0).max(now.tcp_fin.0);
-    }
-
-    /// Ticks after which no connection can be left that got no packet.
-    pub fn longest(&self) -> u32 {
-        self.longest.max(120 * Tick::PER_SECOND)
     }
 
     /// One command at random. Returns a word for it, its place, and whether it was right.
@@ -381,5 +374,22 @@ fn limited(server: ServerSpec, draw: &mut Draw) -> ServerSpec {
         upper_threshold: upper,
         lower_threshold: lower,
         ..server
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_carried_over_may_have_a_shorter_timeout_than_any_tables_since() {
+        let mut draw = Draw::new(1);
+        let shape = Shape::draw(&mut draw);
+        let plan = Plan::new(&shape, &mut draw);
+        let mut control = Control::new(&shape, &plan, &mut draw);
+        for udp in [20, 900] {
+            assert!(control.apply(&Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 0, udp }), &plan));
+        }
+        assert_eq!(control.restarted(&shape, &plan).shortest.udp, 2000);
     }
 }
