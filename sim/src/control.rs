@@ -23,6 +23,7 @@ pub struct Rule {
     pub id: ServerId,
     pub weight: u32,
     pub upper: u32,
+    pub lower: u32,
     pub overloaded: Arc<AtomicBool>,
 }
 
@@ -43,6 +44,14 @@ impl Published {
 impl Rule {
     pub fn is_overloaded(&self) -> bool {
         self.overloaded.load(Relaxed)
+    }
+
+    /// With so many connections it takes new ones again: fewer than the lower threshold, or than three quarters of the upper one.
+    pub fn is_relieved(&self, connections: u64) -> bool {
+        match self.lower {
+            0 => connections * 4 < u64::from(self.upper) * 3,
+            lower => connections < u64::from(lower),
+        }
     }
 }
 
@@ -89,6 +98,13 @@ impl Control {
     /// A director's first configuration.
     pub fn new(shape: &Shape, plan: &Plan, draw: &mut Draw) -> Control {
         let mut control = Control::empty(shape, plan);
+        // Real servers that are soon full, and connections that soon end.
+        let is_limited = !shape.is_clean() && draw.below(3) == 0;
+        if is_limited {
+            let timeouts =
+                Timeouts { tcp: draw.pick(&[3, 20, 900]), tcp_fin: 3, udp: draw.pick(&[1, 3, 20]) };
+            control.apply(&Command::SetTimeouts(timeouts), plan);
+        }
         for n in 0..PLACES {
             if n > 3 && draw.below(4) == 0 {
                 continue;
@@ -100,7 +116,10 @@ impl Control {
             for at in 0..count {
                 let host = plan.servers[(first + at) % plan.servers.len()];
                 let server = control.server(plan, n, host);
-                let server = ServerSpec { weight: draw.between(1, 3) as u32, ..server };
+                let server = match is_limited {
+                    true => limited(server, draw),
+                    false => ServerSpec { weight: draw.between(1, 3) as u32, ..server },
+                };
                 commands.push(Command::AddServer { service: service(n), server });
             }
             // Beyond the ids that there are it is refused, as it should be.
@@ -361,13 +380,18 @@ fn rule(server: &lb_core::tables::Server) -> Rule {
         id: server.id,
         weight: server.weight,
         upper: server.upper_threshold,
+        lower: server.lower_threshold,
         overloaded: server.overloaded.clone(),
     }
 }
 
-/// With a weight and thresholds at random, mostly none.
+/// With a weight and thresholds at random: none, low, or higher.
 fn limited(server: ServerSpec, draw: &mut Draw) -> ServerSpec {
-    let upper = if draw.below(3) == 0 { draw.between(1, 12) as u32 } else { 0 };
+    let upper = match draw.below(4) {
+        0 | 1 => 0,
+        2 => draw.between(1, 3) as u32,
+        _ => draw.between(1, 12) as u32,
+    };
     let lower = if upper > 0 && draw.coin() { draw.between(1, upper.into()) as u32 } else { 0 };
     ServerSpec {
         weight: draw.pick(&[0, 1, 1, 2, 5]),
