@@ -149,6 +149,8 @@ impl<L: Subject> Estate<L> {
 
     /// Changes some bytes. What is left is what the memory says from then on, as nobody else can know.
     fn spoil(&mut self, draw: &mut Draw, now: Tick) {
+        // It may have been spoilt before.
+        (self.damage.refused, self.damage.unreadable) = (0, 0);
         for (memory, left) in self.memory.iter_mut().zip(&mut self.left) {
             let Some(bytes) = memory.bytes() else { continue };
             // The header, what comes after it, or anything.
@@ -403,6 +405,11 @@ impl<L: Subject> Director<L> {
 
     /// What it leaves. The memory can be read when the director is gone.
     pub fn leave(&mut self) -> Estate<L> {
+        if self.gate.outstanding.load(Relaxed) > 0 {
+            // As in `Dataplane`: until all workers have their connections, what the director before left stays what is found.
+            let estate = std::mem::replace(&mut *self.gate.estate(), Estate::none());
+            return Estate { carried: CarriedOver::default(), ..estate };
+        }
         let left = (0..self.workers()).map(|worker| self.logic(worker).left()).collect();
         Estate { memory: std::mem::take(&mut self.remains), left, ..Estate::none() }
     }
