@@ -116,9 +116,10 @@ impl Control {
             for at in 0..count {
                 let host = plan.servers[(first + at) % plan.servers.len()];
                 let server = control.server(plan, n, host);
-                let server = match is_limited {
-                    true => limited(server, draw),
-                    false => ServerSpec { weight: draw.between(1, 3) as u32, ..server },
+                let server = if is_limited {
+                    limited(server, draw)
+                } else {
+                    ServerSpec { weight: draw.between(1, 3) as u32, ..server }
                 };
                 commands.push(Command::AddServer { service: service(n), server });
             }

@@ -492,3 +492,25 @@ impl<L: Subject> Director<L> {
         self.counters.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Faults;
+    use crate::world::World;
+
+    #[test]
+    fn a_director_killed_before_it_has_taken_over_leaves_what_it_found() {
+        let mut draw = Draw::new(1);
+        let shape = Shape { change_every: 0, faults: Faults::default(), ..Shape::draw(&mut draw) };
+        let mut world = World::<Path<Frame>>::of(shape, draw);
+        (0..300).for_each(|_| world.step().unwrap());
+        let estate = world.director.leave();
+        let left: usize = estate.left.iter().map(Vec::len).sum();
+        assert!(left > 0);
+        let mut next = Director::start(&world.shape, 2, world.tick(), estate);
+        let again = next.leave();
+        assert_eq!(again.left.iter().map(Vec::len).sum::<usize>(), left);
+        assert_eq!(again.memory.len(), world.director.workers());
+    }
+}

@@ -97,7 +97,7 @@ pub struct Shortest {
 /// A TCP connection that is not established yet lives a minute at least.
 const SETTING_UP: u32 = 60 * Tick::PER_SECOND;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     bindings: Vec<Binding>,
     by_key: Map<Key, u32>,
@@ -223,5 +223,93 @@ impl Ledger {
         {
             binding.touch(moment.at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: Shortest = Shortest { tcp: 90_000, udp: 30_000 };
+    const A: u32 = 10;
+    const B: u32 = 11;
+
+    fn at(number: u64) -> Moment {
+        Moment { number, at: Tick(100 + number as u32) }
+    }
+
+    /// A ledger of one TCP connection, which began at real server A by lookup 1, and its place.
+    fn begun() -> (Ledger, u32) {
+        let mut ledger = Ledger::default();
+        let place = ledger.open(Key { client: 1, port: 1024, place: 0 });
+        ledger.looked_up(place, Effect::Opens, at(1), SHORTEST);
+        assert_eq!(ledger.to_server(place, A, at(1), true), Ok(true));
+        (ledger, place)
+    }
+
+    #[test]
+    fn a_connection_comes_to_another_server_only_after_its_end_and_a_packet_that_begins_one() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Opens, at(2), SHORTEST);
+        assert!(ledger.clone().to_server(place, B, at(2), true).is_err(), "it lives");
+        ledger.looked_up(place, Effect::EndsAt(B), at(3), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(3), SHORTEST), Some(A), "it is not B's to end");
+        ledger.looked_up(place, Effect::EndsAt(A), at(4), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(4), SHORTEST), None);
+        assert!(ledger.clone().to_server(place, B, at(5), false).is_err(), "nothing has begun one");
+        ledger.looked_up(place, Effect::Opens, at(6), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(6), true), Ok(true));
+    }
+
+    #[test]
+    fn a_packet_that_waited_since_before_a_connection_began_anew_says_nothing_of_it() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(3), SHORTEST);
+        ledger.looked_up(place, Effect::Opens, at(4), SHORTEST);
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert_eq!(ledger.to_server(place, B, at(4), true), Ok(true));
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert_eq!(ledger.live_server(place, at(5), SHORTEST), Some(B));
+        assert_eq!(ledger.live_server(place, at(2), SHORTEST), None, "it was A's then");
+    }
+
+    #[test]
+    fn an_end_that_was_looked_up_before_the_beginning_ends_nothing() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(2), SHORTEST);
+        ledger.looked_up(place, Effect::Opens, at(3), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(3), true), Ok(true));
+        assert_eq!(ledger.live_server(place, at(4), SHORTEST), Some(B));
+        ledger.looked_up(place, Effect::Opens, at(4), SHORTEST);
+        assert!(ledger.to_server(place, A, at(4), true).is_err());
+    }
+
+    #[test]
+    fn the_server_of_a_beginning_that_was_dropped_is_told_by_the_next_packet() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(2), SHORTEST);
+        ledger.looked_up(place, Effect::Opens, at(3), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(4), false), Ok(true));
+        assert!(ledger.to_server(place, A, at(5), false).is_err());
+    }
+
+    #[test]
+    fn another_service_of_the_same_endpoint_ends_a_connection_only_by_beginning_one() {
+        let (mut ledger, place) = begun();
+        let other = ledger.open(Key { client: 1, port: 1024, place: 4 });
+        ledger.looked_up(other, Effect::Nothing, at(2), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(2), SHORTEST), Some(A));
+        ledger.looked_up(other, Effect::Opens, at(3), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(3), SHORTEST), None);
+    }
+
+    #[test]
+    fn a_connection_that_rested_for_the_shortest_timeout_may_begin_anew() {
+        let (mut ledger, place) = begun();
+        let later = |ticks| Moment { number: 2, at: Tick(101 + ticks) };
+        assert_eq!(ledger.live_server(place, later(SETTING_UP - 1), SHORTEST), Some(A));
+        assert_eq!(ledger.live_server(place, later(SETTING_UP), SHORTEST), None);
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert_eq!(ledger.live_server(place, later(SETTING_UP), SHORTEST), Some(A), "it is established");
     }
 }
