@@ -10,7 +10,6 @@ use lb_control::compile::{Compiler, Network};
 use lb_control::model::{self, Limits, Model};
 use lb_core::ids::ServerId;
 use lb_core::tables::{InterfaceId, Neighbours, Settings, Tables};
-use lb_core::time::Tick;
 
 use crate::draw::Draw;
 use crate::ledger::Shortest;
@@ -24,6 +23,7 @@ pub struct Rule {
     pub id: ServerId,
     pub weight: u32,
     pub upper: u32,
+    pub lower: u32,
     pub overloaded: Arc<AtomicBool>,
 }
 
@@ -44,6 +44,14 @@ impl Published {
 impl Rule {
     pub fn is_overloaded(&self) -> bool {
         self.overloaded.load(Relaxed)
+    }
+
+    /// With so many connections it takes new ones again: fewer than the lower threshold, or than three quarters of the upper one.
+    pub fn is_relieved(&self, connections: u64) -> bool {
+        match self.lower {
+            0 => connections * 4 < u64::from(self.upper) * 3,
+            lower => connections < u64::from(lower),
+        }
     }
 }
 
@@ -75,7 +83,6 @@ pub struct Control {
     /// By place: hosts that were a real server of it, as bits.
     pub servers_ever: [u64; PLACES],
     pub shortest: Shortest,
-    longest: u32,
 }
 
 /// The model's word for place `n`.
@@ -91,6 +98,13 @@ impl Control {
     /// A director's first configuration.
     pub fn new(shape: &Shape, plan: &Plan, draw: &mut Draw) -> Control {
         let mut control = Control::empty(shape, plan);
+        // Real servers that are soon full, and connections that soon end.
+        let is_limited = !shape.is_clean() && draw.below(3) == 0;
+        if is_limited {
+            let timeouts =
+                Timeouts { tcp: draw.pick(&[3, 20, 900]), tcp_fin: 3, udp: draw.pick(&[1, 3, 20]) };
+            control.apply(&Command::SetTimeouts(timeouts), plan);
+        }
         for n in 0..PLACES {
             if n > 3 && draw.below(4) == 0 {
                 continue;
@@ -102,7 +116,11 @@ impl Control {
             for at in 0..count {
                 let host = plan.servers[(first + at) % plan.servers.len()];
                 let server = control.server(plan, n, host);
-                let server = ServerSpec { weight: draw.between(1, 3) as u32, ..server };
+                let server = if is_limited {
+                    limited(server, draw)
+                } else {
+                    ServerSpec { weight: draw.between(1, 3) as u32, ..server }
+                };
                 commands.push(Command::AddServer { service: service(n), server });
             }
             // Beyond the ids that there are it is refused, as it should be.
@@ -140,7 +158,6 @@ impl Control {
             delivered: vec![0; usize::from(shape.workers)],
             servers_ever: [0; PLACES],
             shortest: Shortest { tcp: settings.tcp.0, udp: settings.udp.0 },
-            longest: settings.tcp.0,
         }
     }
 
@@ -149,6 +166,8 @@ impl Control {
         let mut next = Control::empty(shape, plan);
         next.settings = self.settings;
         next.servers_ever = self.servers_ever;
+        // A connection goes on with the timeout that it has, which is that of some tables before.
+        next.shortest = self.shortest;
         for service in self.model.services() {
             let key = model::address(&service.key);
             next.apply_quietly(&Command::AddService(model::service_spec(service)));
@@ -201,12 +220,6 @@ impl Control {
         let now = self.model.settings(self.settings);
         self.shortest.tcp = self.shortest.tcp.min(now.tcp.0);
         self.shortest.udp = self.shortest.udp.min(now.udp.0);
-        self.longest = self.longest.max(now.tcp.0).max(now.udp.0).max(now.tcp_fin.0);
-    }
-
-    /// Ticks after which no connection can be left that got no packet.
-    pub fn longest(&self) -> u32 {
-        self.longest.max(120 * Tick::PER_SECOND)
     }
 
     /// One command at random. Returns a word for it, its place, and whether it was right.
@@ -368,18 +381,40 @@ fn rule(server: &lb_core::tables::Server) -> Rule {
         id: server.id,
         weight: server.weight,
         upper: server.upper_threshold,
+        lower: server.lower_threshold,
         overloaded: server.overloaded.clone(),
     }
 }
 
-/// With a weight and thresholds at random, mostly none.
+/// With a weight and thresholds at random: none, low, or higher.
 fn limited(server: ServerSpec, draw: &mut Draw) -> ServerSpec {
-    let upper = if draw.below(3) == 0 { draw.between(1, 12) as u32 } else { 0 };
+    let upper = match draw.below(4) {
+        0 | 1 => 0,
+        2 => draw.between(1, 3) as u32,
+        _ => draw.between(1, 12) as u32,
+    };
     let lower = if upper > 0 && draw.coin() { draw.between(1, upper.into()) as u32 } else { 0 };
     ServerSpec {
         weight: draw.pick(&[0, 1, 1, 2, 5]),
         upper_threshold: upper,
         lower_threshold: lower,
         ..server
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_carried_over_may_have_a_shorter_timeout_than_any_tables_since() {
+        let mut draw = Draw::new(1);
+        let shape = Shape::draw(&mut draw);
+        let plan = Plan::new(&shape, &mut draw);
+        let mut control = Control::new(&shape, &plan, &mut draw);
+        for udp in [20, 900] {
+            assert!(control.apply(&Command::SetTimeouts(Timeouts { tcp: 0, tcp_fin: 0, udp }), &plan));
+        }
+        assert_eq!(control.restarted(&shape, &plan).shortest.udp, 2000);
     }
 }

@@ -1,5 +1,6 @@
 //! The director under test: real workers, turned one by one, on ports and twins in memory.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,7 +12,7 @@ use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::{Region, Remains};
 use lb_core::packet::Frame;
 use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
-use lb_core::tables::Tables;
+use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{
     Backend, Host, Logic, Member, MemoryPort, Place, Pool, Questions, Queue, Seat, Stepped, Twin, Wire,
@@ -148,6 +149,8 @@ impl<L: Subject> Estate<L> {
 
     /// Changes some bytes. What is left is what the memory says from then on, as nobody else can know.
     fn spoil(&mut self, draw: &mut Draw, now: Tick) {
+        // It may have been spoilt before.
+        (self.damage.refused, self.damage.unreadable) = (0, 0);
         for (memory, left) in self.memory.iter_mut().zip(&mut self.left) {
             let Some(bytes) = memory.bytes() else { continue };
             // The header, what comes after it, or anything.
@@ -178,6 +181,8 @@ struct Gate<L: Subject> {
     estate: Mutex<Estate<L>>,
     /// Workers that have not taken their part.
     outstanding: AtomicUsize,
+    /// All have, and it was looked at how that went.
+    is_open: AtomicBool,
     now: Mutex<Tick>,
 }
 
@@ -192,11 +197,43 @@ impl<L: Subject> Gate<L> {
 }
 
 /// A worker's logic that begins with what the director before left. As in `Dataplane`, no worker takes packets before all
-/// have tables and their connections.
+/// have tables and their connections; and none before these were looked at.
 pub struct Heir<L: Subject> {
     logic: L,
     is_due: bool,
     gate: Arc<Gate<L>>,
+    /// Tags of the packets that it looked up, in their order, until somebody takes them.
+    looked_up: Mutex<Vec<u64>>,
+}
+
+/// Watches which packets of a burst the worker hands over, as it does not look them up.
+struct Steered<'a, I> {
+    io: &'a mut I,
+    looked_up: &'a mut Vec<u64>,
+    /// Where the burst begins there.
+    from: usize,
+}
+
+impl<I: Io<Frame>> Io<Frame> for Steered<'_, I> {
+    fn transmit(&mut self, port: PortId, packet: Frame) {
+        self.io.transmit(port, packet);
+    }
+    fn to_twin(&mut self, port: PortId, packet: Frame) {
+        self.io.to_twin(port, packet);
+    }
+    fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
+        let here = self.looked_up[self.from..].iter().position(|&tag| tag == packet.tag());
+        if let Some(place) = here {
+            self.looked_up.remove(self.from + place);
+        }
+        self.io.hand_over(to, packet, steer);
+    }
+    fn allocate(&mut self) -> Option<Frame> {
+        self.io.allocate()
+    }
+    fn resolve(&mut self, interface: InterfaceId, address: IpAddr) {
+        self.io.resolve(interface, address);
+    }
 }
 
 impl<L: Subject> Logic<Frame> for Heir<L> {
@@ -210,10 +247,13 @@ impl<L: Subject> Logic<Frame> for Heir<L> {
         old
     }
     fn is_ready(&self) -> bool {
-        self.gate.outstanding.load(Relaxed) == 0
+        self.gate.is_open.load(Relaxed)
     }
     fn receive(&mut self, burst: &mut Burst<Frame>, now: Tick, io: &mut impl Io<Frame>) {
-        self.logic.receive(burst, now, io);
+        let looked_up = self.looked_up.get_mut().expect("nobody panics with it");
+        let from = looked_up.len();
+        looked_up.extend(burst.iter().map(Frame::tag));
+        self.logic.receive(burst, now, &mut Steered { io, looked_up, from });
     }
     fn receive_handed_over(
         &mut self,
@@ -221,7 +261,10 @@ impl<L: Subject> Logic<Frame> for Heir<L> {
         now: Tick,
         io: &mut impl Io<Frame>,
     ) {
-        self.logic.receive_handed_over(burst, now, io);
+        let looked_up = self.looked_up.get_mut().expect("nobody panics with it");
+        let from = looked_up.len();
+        looked_up.extend(burst.iter().map(|(frame, _)| frame.tag()));
+        self.logic.receive_handed_over(burst, now, &mut Steered { io, looked_up, from });
     }
     fn receive_from_twin(
         &mut self,
@@ -299,6 +342,7 @@ impl<L: Subject> Director<L> {
         let gate = Arc::new(Gate {
             estate: Mutex::new(estate),
             outstanding: AtomicUsize::new(workers),
+            is_open: AtomicBool::new(false),
             now: Mutex::new(now),
         });
         let mut remains = Vec::new();
@@ -347,7 +391,12 @@ impl<L: Subject> Director<L> {
                 cpu: None,
                 seats: seats.collect(),
                 pool: buffers.clone(),
-                logic: move || Heir { logic: L::new(config, judge), is_due: true, gate },
+                logic: move || Heir {
+                    logic: L::new(config, judge),
+                    is_due: true,
+                    gate,
+                    looked_up: Mutex::default(),
+                },
             });
         }
         let team = Stepped::new(members, counters.clone(), shape.ring);
@@ -356,6 +405,11 @@ impl<L: Subject> Director<L> {
 
     /// What it leaves. The memory can be read when the director is gone.
     pub fn leave(&mut self) -> Estate<L> {
+        if self.gate.outstanding.load(Relaxed) > 0 {
+            // As in `Dataplane`: until all workers have their connections, what the director before left stays what is found.
+            let estate = std::mem::replace(&mut *self.gate.estate(), Estate::none());
+            return Estate { carried: CarriedOver::default(), ..estate };
+        }
         let left = (0..self.workers()).map(|worker| self.logic(worker).left()).collect();
         Estate { memory: std::mem::take(&mut self.remains), left, ..Estate::none() }
     }
@@ -371,6 +425,7 @@ impl<L: Subject> Director<L> {
         if !is_done || !std::mem::take(&mut self.is_asked) {
             return None;
         }
+        self.gate.is_open.store(true, Relaxed);
         let Estate { left, carried, damage, .. } =
             std::mem::replace(&mut *self.gate.estate(), Estate::none());
         Some(Succession { left: left.iter().map(|left| left.len() as u64).sum(), carried, damage })
@@ -417,6 +472,13 @@ impl<L: Subject> Director<L> {
         &self.team.logic(WorkerId(worker as u16)).logic
     }
 
+    /// Moves the tags of the packets that a worker looked up since this was asked last to `tags`, in their order.
+    pub fn take_looked_up(&self, worker: usize, tags: &mut Vec<u64>) {
+        let mut looked_up =
+            self.team.logic(WorkerId(worker as u16)).looked_up.lock().expect("nobody panics with it");
+        tags.append(&mut looked_up);
+    }
+
     pub fn set_dry(&self, is_dry: bool) {
         self.buffers.0.is_dry.store(is_dry, Relaxed);
     }
@@ -428,5 +490,27 @@ impl<L: Subject> Director<L> {
 
     pub fn workers(&self) -> usize {
         self.counters.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Faults;
+    use crate::world::World;
+
+    #[test]
+    fn a_director_killed_before_it_has_taken_over_leaves_what_it_found() {
+        let mut draw = Draw::new(1);
+        let shape = Shape { change_every: 0, faults: Faults::default(), ..Shape::draw(&mut draw) };
+        let mut world = World::<Path<Frame>>::of(shape, draw);
+        (0..300).for_each(|_| world.step().unwrap());
+        let estate = world.director.leave();
+        let left: usize = estate.left.iter().map(Vec::len).sum();
+        assert!(left > 0);
+        let mut next = Director::start(&world.shape, 2, world.tick(), estate);
+        let again = next.leave();
+        assert_eq!(again.left.iter().map(Vec::len).sum::<usize>(), left);
+        assert_eq!(again.memory.len(), world.director.workers());
     }
 }

@@ -6,11 +6,10 @@ use lb_core::packet::{Frame, Packet};
 use crate::conn::Conn;
 use crate::director::Subject;
 use crate::invariants::name;
-use crate::ledger::Passed;
 use crate::map::SERVER_PORT;
 use crate::tags::{NONE, Sent, Way};
 use crate::violation::{Checked, hold};
-use crate::wire::{self, ACK, Body, FIN, ICMP, ICMPV6, Ip, Link, RST, SYN, Seen, TCP, UDP};
+use crate::wire::{self, ACK, Body, ICMP, ICMPV6, Ip, Link, RST, SYN, Seen, TCP, UDP};
 use crate::world::World;
 
 impl<L: Subject> World<L> {
@@ -152,8 +151,8 @@ impl<L: Subject> World<L> {
                     seen.dst
                 );
                 let (Some(host), Some(_)) = (host, ports) else { return Ok(()) };
-                let passed = self.passed(seen, bytes, sent);
-                if self.ledger.to_server(sent.binding, host as u32, passed, self.control.shortest)? {
+                let is_syn = seen.tcp_flags(bytes) & (SYN | ACK | RST) == SYN;
+                if self.ledger.to_server(sent.binding, host as u32, sent.looked_up, is_syn)? {
                     self.note("brought", ("connection server tag", [serial.into(), host as u64, tag, 0]));
                 }
                 Ok(())
@@ -165,8 +164,7 @@ impl<L: Subject> World<L> {
             (Way::Reply, Some(_)) => {
                 self.check_same(seen, ports, (conn.to.0, conn.to.1), client, serial, tag)?;
                 if ports.is_some() {
-                    let passed = self.passed(seen, bytes, sent);
-                    self.ledger.to_client(sent.binding, passed);
+                    self.ledger.to_client(sent.binding, sent.looked_up);
                 }
                 Ok(())
             }
@@ -178,10 +176,9 @@ impl<L: Subject> World<L> {
 
     /// A real server's packet was passed on as it is, as a router does: the director must not know its connection.
     fn check_untranslated(&self, seen: &Seen, host: Option<usize>, sent: Sent) -> Checked {
-        let is_tcp = seen.protocol == TCP;
         let has_family = self.has_family(seen.dst.is_ipv6());
-        let is_live = self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest)
-            && self.ledger.server_before(sent.binding, sent.given) == host.map(|host| host as u32);
+        let server = self.ledger.live_server(sent.binding, sent.looked_up, self.control.shortest);
+        let is_live = server.is_some() && server == host.map(|host| host as u32);
         hold!(
             !(is_live && has_family && seen.is_first()),
             name::KEPT,
@@ -194,17 +191,6 @@ impl<L: Subject> World<L> {
     /// Whether all tables in use have virtual services of the family: without any, connections are not looked at.
     pub(crate) fn has_family(&self, is_ipv6: bool) -> bool {
         self.control.history.values().all(|published| published.has_family[usize::from(is_ipv6)])
-    }
-
-    fn passed(&self, seen: &Seen, bytes: &[u8], sent: Sent) -> Passed {
-        let flags = seen.tcp_flags(bytes);
-        Passed {
-            is_tcp: seen.protocol == TCP,
-            is_syn: flags & (SYN | ACK | RST) == SYN,
-            is_end: flags & (FIN | RST) != 0,
-            given: sent.given,
-            now: self.now,
-        }
     }
 
     fn check_same(
@@ -293,9 +279,8 @@ impl<L: Subject> World<L> {
             return Ok(());
         }
         let has_family = self.has_family(seen.dst.is_ipv6());
-        let is_live =
-            self.ledger.is_live(sent.binding, seen.protocol == TCP, self.tick(), self.control.shortest)
-                && self.ledger.server_before(sent.binding, sent.given).is_some();
+        let server = self.ledger.live_server(sent.binding, sent.looked_up, self.control.shortest);
+        let is_live = server.is_some();
         hold!(
             !(is_live && has_family),
             name::KEPT,

@@ -240,17 +240,7 @@ impl<L: Subject> World<L> {
     fn story(&self, at: u32, side: Side, ttl: u8, is_unsummed: bool) -> Sent {
         let (serial, binding) = self.conns.get(at).map_or((0, NONE), |conn| (conn.serial, conn.binding));
         let way = if side == Side::Client { Way::Request } else { Way::Reply };
-        Sent {
-            conn: at,
-            serial,
-            binding,
-            way,
-            ttl,
-            is_mangled: false,
-            is_later_piece: false,
-            is_unsummed,
-            given: 0,
-        }
+        Sent { conn: at, serial, binding, way, ttl, is_unsummed, ..Sent::JUNK }
     }
 
     /// The client asks.
@@ -625,10 +615,9 @@ impl<L: Subject> World<L> {
         let client = self.plan.hosts[conn.client].address(is_ipv6);
         let mine = self.plan.hosts[host].address(is_ipv6);
         let other = if side == Side::Client { conn.to.0 } else { client };
-        let is_tcp = matches!(conn.talk, Talk::Tcp { .. });
         let quoted = dst.and_then(|dst| self.plan.host_at(dst)).map(|host| host as u32);
-        let is_known = self.ledger.server_before(sent.binding, sent.given) == quoted
-            && self.ledger.is_live(sent.binding, is_tcp, self.tick(), self.control.shortest);
+        let server = self.ledger.live_server(sent.binding, sent.looked_up, self.control.shortest);
+        let is_known = server == quoted;
         if sent.way == Way::Error
             && side == Side::Client
             && conn.place.is_some()

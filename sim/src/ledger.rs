@@ -1,5 +1,9 @@
 //! Which real server each client endpoint was brought to, as seen from outside: what the director may not change as long
 //! as the connection lives.
+//!
+//! What a packet does to a connection, it does when its owner looks it up, and a worker looks packets up one after the other. So each
+//! packet has the [`Moment`] at which it was looked up last, and the ledger goes by these: however long a packet waited before, or waits
+//! after, nothing else is excused by it than what came after it there.
 
 use lb_core::time::Tick;
 
@@ -15,23 +19,72 @@ pub struct Key {
     pub place: u16,
 }
 
+impl Key {
+    fn is_tcp(&self) -> bool {
+        // Places of TCP are even.
+        self.place.is_multiple_of(2)
+    }
+}
+
+/// When a worker looked a packet up: numbers grow from 1 on, 0 is never.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moment {
+    pub number: u64,
+    pub at: Tick,
+}
+
+/// What a packet may do to the connection that it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    Nothing,
+    /// Begins it, if the director does not know it.
+    Opens,
+    /// Ends it: a client's.
+    Ends,
+    /// Ends it if this server is its server.
+    EndsAt(u32),
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Binding {
     key: Key,
     /// `None`: nothing is known.
     server: Option<u32>,
+    /// When a packet was last looked up that came out.
     last: Tick,
-    /// When the first packet of this life came out that went to `server`, in microseconds.
+    /// The lookup with which this life began.
     since: u64,
-    /// An end was seen, or something that may have looked like one to the director: it may begin anew.
-    is_over: bool,
-    /// When such a packet was last on its way into the director.
-    last_end: Option<Tick>,
+    /// The last lookup that may have begun a life. After `since`: nothing has come out of that life yet, so that its server is not known.
+    opened: u64,
+    /// The last lookup that may have ended a life.
+    ended: u64,
     is_established: bool,
-    /// The director may or may not know the connection, and any server.
-    is_unknown: bool,
     /// The client's endpoint, by whatever service.
     group: u32,
+}
+
+impl Binding {
+    fn is_unknown(&self) -> bool {
+        self.opened > self.since
+    }
+
+    fn is_live(&self, now: Tick, shortest: Shortest) -> bool {
+        let timeout = match (self.key.is_tcp(), self.is_established) {
+            (true, true) => shortest.tcp,
+            (true, false) => SETTING_UP.min(shortest.tcp),
+            (false, _) => shortest.udp,
+        };
+        let is_over = self.ended > self.since;
+        // What was looked up before the last one may come out after it.
+        let is_in_time = self.last.is_at_or_after(now) || now.since(self.last) < timeout;
+        self.server.is_some() && !self.is_unknown() && !is_over && is_in_time
+    }
+
+    fn touch(&mut self, now: Tick) {
+        if now.is_at_or_after(self.last) {
+            self.last = now;
+        }
+    }
 }
 
 /// Shortest timeouts that any table in use may have had, in ticks.
@@ -43,31 +96,16 @@ pub struct Shortest {
 
 /// A TCP connection that is not established yet lives a minute at least.
 const SETTING_UP: u32 = 60 * Tick::PER_SECOND;
-/// A packet may be in the director for so long.
-const LONGEST: u32 = 40 * Tick::PER_SECOND;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     bindings: Vec<Binding>,
     by_key: Map<Key, u32>,
     /// Bindings of one client endpoint, transport and family.
     groups: Vec<Vec<u32>>,
     by_endpoint: Map<(u32, u16, u16), u32>,
-}
-
-/// A packet of a connection, as it came out of the director.
-#[derive(Clone, Copy, Debug)]
-pub struct Passed {
-    pub is_tcp: bool,
-    pub is_syn: bool,
-    pub is_end: bool,
-    /// When it came to the director, in microseconds. It was looked up at some moment from then on.
-    pub given: u64,
-    pub now: u64,
-}
-
-fn tick(micros: u64) -> Tick {
-    Tick((micros / 10_000) as u32)
+    /// Number of the last lookup.
+    latest: u64,
 }
 
 impl Ledger {
@@ -89,132 +127,189 @@ impl Ledger {
             server: None,
             last: Tick(0),
             since: 0,
-            is_over: false,
-            last_end: None,
+            opened: 0,
+            ended: 0,
             is_established: false,
-            is_unknown: false,
             group,
         });
         self.by_key.insert(key, at);
         at
     }
 
-    /// A packet goes into the director that may begin a connection. If that comes to the real server of another connection
-    /// of the client's endpoint, that one ends: the server could not tell them apart.
-    pub fn may_begin(&mut self, at: u32, now: Tick) {
-        let Some(binding) = self.bindings.get(at as usize) else { return };
-        let group = binding.group as usize;
-        for n in 0..self.groups[group].len() {
-            let other = self.groups[group][n];
-            if other != at {
-                self.may_end(other, now);
+    /// A packet of the connection was looked up; it may have been dropped then. Each is told, in the order of their moments.
+    pub fn looked_up(&mut self, at: u32, effect: Effect, moment: Moment, shortest: Shortest) {
+        self.latest = moment.number;
+        let Some(binding) = self.bindings.get_mut(at as usize) else { return };
+        match effect {
+            Effect::Nothing => {}
+            Effect::Ends => binding.ended = moment.number,
+            Effect::EndsAt(server) => {
+                if binding.is_unknown() || binding.server == Some(server) {
+                    binding.ended = moment.number;
+                }
             }
-        }
-    }
-
-    /// Something goes into the director that may end the connection there.
-    pub fn may_end(&mut self, at: u32, now: Tick) {
-        if let Some(binding) = self.bindings.get_mut(at as usize) {
-            binding.is_over = true;
-            binding.last_end = Some(now);
+            Effect::Opens if binding.is_live(moment.at, shortest) => {}
+            Effect::Opens => {
+                binding.opened = moment.number;
+                // If it comes to the real server of another connection of the client's endpoint, that one ends: the server could
+                // not tell them apart.
+                for &other in &self.groups[binding.group as usize] {
+                    if other != at {
+                        self.bindings[other as usize].ended = moment.number;
+                    }
+                }
+            }
         }
     }
 
     /// The director is another one, which has the connections that `has` says. Returns one that lives and is not there.
     pub fn keep(&mut self, has: impl Fn(&Key) -> bool, now: Tick, shortest: Shortest) -> Option<Key> {
         let mut lost = None;
-        for at in 0..self.bindings.len() {
-            let key = self.bindings[at].key;
-            if has(&key) {
-                continue;
+        for binding in self.bindings.iter_mut().filter(|binding| !has(&binding.key)) {
+            if binding.is_live(now, shortest) {
+                lost.get_or_insert(binding.key);
             }
-            // Places of TCP are even.
-            if self.is_live(at as u32, key.place.is_multiple_of(2), now, shortest) {
-                lost.get_or_insert(key);
-            }
-            self.bindings[at].server = None;
+            (binding.server, binding.opened) = (None, 0);
         }
         lost
     }
 
-    /// The director may have forgotten anything.
+    /// The director may have forgotten anything, and may have what never was.
     pub fn forget(&mut self) {
         for binding in &mut self.bindings {
-            (binding.server, binding.is_unknown) = (None, true);
+            (binding.server, binding.since, binding.opened) = (None, 0, self.latest.max(1));
         }
     }
 
-    /// Whether the director must still know this connection.
-    pub fn is_live(&self, at: u32, is_tcp: bool, now: Tick, shortest: Shortest) -> bool {
-        let Some(binding) = self.bindings.get(at as usize) else { return false };
-        let timeout = match (is_tcp, binding.is_established) {
-            (true, true) => shortest.tcp,
-            (true, false) => SETTING_UP.min(shortest.tcp),
-            (false, _) => shortest.udp,
-        };
-        binding.server.is_some() && !binding.is_over && now.since(binding.last) < timeout
-    }
-
-    /// Where the client was brought to, if that was before `given`.
-    pub fn server_before(&self, at: u32, given: u64) -> Option<u32> {
+    /// The real server of a connection that must have been known when a packet of it was looked up.
+    pub fn live_server(&self, at: u32, moment: Moment, shortest: Shortest) -> Option<u32> {
         let binding = self.bindings.get(at as usize)?;
-        binding.server.filter(|_| binding.since < given)
+        let is_live = binding.since <= moment.number && binding.is_live(moment.at, shortest);
+        binding.server.filter(|_| is_live)
     }
 
     /// A client's packet came out, on its way to `server`. Returns whether that is another one than before.
     ///
     /// # Errors
-    /// When the connection lives and is another server's.
-    pub fn to_server(&mut self, at: u32, server: u32, passed: Passed, shortest: Shortest) -> Checked<bool> {
-        let is_live = self.is_live(at, passed.is_tcp, tick(passed.now), shortest);
-        let Some(binding) = self.bindings.get(at as usize).copied() else { return Ok(false) };
-        let is_other = binding.server != Some(server);
-        // What was changed on the way may have opened or ended something unseen.
-        let is_doubtful = binding.last_end.is_some_and(|end| tick(passed.now).since(end) < LONGEST);
-        if is_other && binding.server.is_some() && binding.since >= passed.given {
-            // One of the two overtook the other in the director: the next packet says which was the later one.
-            let binding = &mut self.bindings[at as usize];
-            (binding.server, binding.is_unknown) = (None, true);
+    /// When it is another one, and nothing was looked up that may have begun the connection anew.
+    pub fn to_server(&mut self, at: u32, server: u32, moment: Moment, is_syn: bool) -> Checked<bool> {
+        let Some(binding) = self.bindings.get_mut(at as usize) else { return Ok(false) };
+        if moment.number < binding.since.max(binding.opened) {
+            // It has waited since, and says nothing of this life.
             return Ok(false);
         }
-        if let Some(before) = binding.server
-            && is_other
-        {
-            hold!(
-                !is_live,
-                name::ONE_SERVER,
-                "{:?} was brought to server host {before} and now to {server}, {} ticks later",
-                binding.key,
-                tick(passed.now).since(binding.last)
-            );
-        }
+        let is_other = binding.server != Some(server);
         hold!(
-            !(is_other && passed.is_tcp && !passed.is_syn) || is_doubtful || binding.is_unknown,
+            !is_other || binding.is_unknown(),
             name::ONE_SERVER,
-            "{:?} was brought to server host {server} by a packet that opens nothing",
-            binding.key
+            "{:?} was brought to server host {:?} and now, by {moment:?}, to {server}, {} ticks later",
+            binding.key,
+            binding.server,
+            moment.at.since(binding.last)
         );
-        let binding = &mut self.bindings[at as usize];
-        binding.last = tick(passed.given);
-        if is_other || !is_live {
-            binding.since = passed.now;
+        if binding.is_unknown() {
+            (binding.since, binding.is_established) = (binding.opened, false);
         }
-        if is_other || binding.is_over && passed.is_syn {
-            // A FIN from before may still be on its way through the director, and end this one.
-            binding.is_over = binding.last_end.is_some_and(|end| tick(passed.now).since(end) < LONGEST);
-            binding.is_established = false;
-        }
-        (binding.server, binding.is_unknown) = (Some(server), false);
-        binding.is_established |= !passed.is_syn;
-        binding.is_over |= passed.is_end;
+        binding.server = Some(server);
+        binding.is_established |= !is_syn;
+        binding.touch(moment.at);
         Ok(is_other)
     }
 
     /// A server's packet came out, on its way to the client.
-    pub fn to_client(&mut self, at: u32, passed: Passed) {
-        if let Some(binding) = self.bindings.get_mut(at as usize) {
-            binding.last = tick(passed.given);
-            binding.is_over |= passed.is_end;
+    pub fn to_client(&mut self, at: u32, moment: Moment) {
+        if let Some(binding) = self.bindings.get_mut(at as usize)
+            && moment.number >= binding.since.max(binding.opened)
+        {
+            binding.touch(moment.at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORTEST: Shortest = Shortest { tcp: 90_000, udp: 30_000 };
+    const A: u32 = 10;
+    const B: u32 = 11;
+
+    fn at(number: u64) -> Moment {
+        Moment { number, at: Tick(100 + number as u32) }
+    }
+
+    /// A ledger of one TCP connection, which began at real server A by lookup 1, and its place.
+    fn begun() -> (Ledger, u32) {
+        let mut ledger = Ledger::default();
+        let place = ledger.open(Key { client: 1, port: 1024, place: 0 });
+        ledger.looked_up(place, Effect::Opens, at(1), SHORTEST);
+        assert_eq!(ledger.to_server(place, A, at(1), true), Ok(true));
+        (ledger, place)
+    }
+
+    #[test]
+    fn a_connection_comes_to_another_server_only_after_its_end_and_a_packet_that_begins_one() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Opens, at(2), SHORTEST);
+        assert!(ledger.clone().to_server(place, B, at(2), true).is_err(), "it lives");
+        ledger.looked_up(place, Effect::EndsAt(B), at(3), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(3), SHORTEST), Some(A), "it is not B's to end");
+        ledger.looked_up(place, Effect::EndsAt(A), at(4), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(4), SHORTEST), None);
+        assert!(ledger.clone().to_server(place, B, at(5), false).is_err(), "nothing has begun one");
+        ledger.looked_up(place, Effect::Opens, at(6), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(6), true), Ok(true));
+    }
+
+    #[test]
+    fn a_packet_that_waited_since_before_a_connection_began_anew_says_nothing_of_it() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(3), SHORTEST);
+        ledger.looked_up(place, Effect::Opens, at(4), SHORTEST);
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert_eq!(ledger.to_server(place, B, at(4), true), Ok(true));
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert_eq!(ledger.live_server(place, at(5), SHORTEST), Some(B));
+        assert_eq!(ledger.live_server(place, at(2), SHORTEST), None, "it was A's then");
+    }
+
+    #[test]
+    fn an_end_that_was_looked_up_before_the_beginning_ends_nothing() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(2), SHORTEST);
+        ledger.looked_up(place, Effect::Opens, at(3), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(3), true), Ok(true));
+        assert_eq!(ledger.live_server(place, at(4), SHORTEST), Some(B));
+        ledger.looked_up(place, Effect::Opens, at(4), SHORTEST);
+        assert!(ledger.to_server(place, A, at(4), true).is_err());
+    }
+
+    #[test]
+    fn the_server_of_a_beginning_that_was_dropped_is_told_by_the_next_packet() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(2), SHORTEST);
+        ledger.looked_up(place, Effect::Opens, at(3), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(4), false), Ok(true));
+        assert!(ledger.to_server(place, A, at(5), false).is_err());
+    }
+
+    #[test]
+    fn another_service_of_the_same_endpoint_ends_a_connection_only_by_beginning_one() {
+        let (mut ledger, place) = begun();
+        let other = ledger.open(Key { client: 1, port: 1024, place: 4 });
+        ledger.looked_up(other, Effect::Nothing, at(2), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(2), SHORTEST), Some(A));
+        ledger.looked_up(other, Effect::Opens, at(3), SHORTEST);
+        assert_eq!(ledger.live_server(place, at(3), SHORTEST), None);
+    }
+
+    #[test]
+    fn a_connection_that_rested_for_the_shortest_timeout_may_begin_anew() {
+        let (mut ledger, place) = begun();
+        let later = |ticks| Moment { number: 2, at: Tick(101 + ticks) };
+        assert_eq!(ledger.live_server(place, later(SETTING_UP - 1), SHORTEST), Some(A));
+        assert_eq!(ledger.live_server(place, later(SETTING_UP), SHORTEST), None);
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert_eq!(ledger.live_server(place, later(SETTING_UP), SHORTEST), Some(A), "it is established");
     }
 }

@@ -7,6 +7,7 @@ use lb_core::packet::{Frame, Packet};
 
 use crate::director::Subject;
 use crate::draw::mix;
+use crate::ledger::Effect;
 use crate::map::Plan;
 use crate::shape::Spread;
 use crate::tags::{Sent, Way};
@@ -210,24 +211,15 @@ impl<L: Subject> World<L> {
     }
 
     /// A frame arrives at a port of the director.
-    fn give_to_director(&mut self, frame: Frame, sent: Sent) {
+    fn give_to_director(&mut self, frame: Frame, mut sent: Sent) {
         let port = frame.port();
         if self.link_down[port.index()] > self.now {
             return;
         }
         let seen = wire::read(frame.data()).ok();
         let queue = self.queue(port, seen.as_ref(), frame.data());
+        sent.effect = seen.map_or(Effect::Nothing, |seen| self.effect(&seen, frame.data(), sent.way));
         let tag = self.tags.give(sent, self.now);
-        if let Some(seen) = seen.filter(|_| sent.binding != crate::tags::NONE) {
-            let flags = seen.tcp_flags(frame.data());
-            let may_begin = seen.protocol == wire::UDP || flags & (SYN | ACK) == SYN || sent.is_mangled;
-            if may_begin && sent.way == Way::Request {
-                self.ledger.may_begin(sent.binding, self.tick());
-            }
-            if flags & (FIN | RST) != 0 || sent.is_mangled {
-                self.ledger.may_end(sent.binding, self.tick());
-            }
-        }
         let len = frame.data().len() as u64;
         let is_in = self.director.wires[port.index()][queue].put(frame.tagged(tag)).is_ok();
         if is_in {
@@ -236,6 +228,21 @@ impl<L: Subject> World<L> {
         }
         let what = if is_in { "in" } else { "port is full" };
         self.note(what, ("port tag connection bytes", [port.0.into(), tag, sent.serial.into(), len]));
+    }
+
+    /// What a packet may do to its connection. Nothing that was changed on the way does more than it says (see `corrupt`).
+    fn effect(&self, seen: &Seen, bytes: &[u8], way: Way) -> Effect {
+        let flags = seen.tcp_flags(bytes);
+        let is_datagram = seen.protocol == wire::UDP && seen.is_first();
+        match way {
+            Way::Request if is_datagram || flags & (SYN | RST) == SYN => Effect::Opens,
+            Way::Request if flags & (FIN | RST) != 0 => Effect::Ends,
+            Way::Reply if flags & (FIN | RST) != 0 => match self.plan.host_at(seen.src) {
+                Some(host) => Effect::EndsAt(host as u32),
+                None => Effect::Nothing,
+            },
+            _ => Effect::Nothing,
+        }
     }
 
     /// The queue that the port puts a frame in.

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
+use lb_core::time::Tick;
+
 use crate::invariants::name;
+use crate::ledger::{Effect, Moment};
 use crate::violation::{Checked, hold};
 
 /// Index of nothing.
@@ -39,8 +42,12 @@ pub struct Sent {
     pub is_later_piece: bool,
     /// A UDP datagram without a checksum.
     pub is_unsummed: bool,
+    /// What it may do to its connection.
+    pub effect: Effect,
     /// When the director was given it, in microseconds.
     pub given: u64,
+    /// When it was looked up last.
+    pub looked_up: Moment,
 }
 
 impl Sent {
@@ -53,7 +60,9 @@ impl Sent {
         is_mangled: false,
         is_later_piece: false,
         is_unsummed: false,
+        effect: Effect::Nothing,
         given: 0,
+        looked_up: Moment { number: 0, at: Tick(0) },
     };
 }
 
@@ -69,6 +78,7 @@ pub struct Tags {
     known: VecDeque<Known>,
     /// Tag of the first of `known`; tags count from 1.
     base: u64,
+    lookups: u64,
 }
 
 /// Microseconds and frames after which a frame cannot be in the director any more: time may jump while it is.
@@ -86,6 +96,14 @@ impl Tags {
         }
         self.known.push_back(Known { sent: Sent { given: now, ..sent }, is_out: false });
         self.base + self.known.len() as u64
+    }
+
+    /// A worker looked up the frame with this tag, after all that it said this of before.
+    pub fn looked_up(&mut self, tag: u64, at: Tick) -> Option<Sent> {
+        let known = self.known.get_mut(tag.checked_sub(self.base + 1)? as usize)?;
+        self.lookups += 1;
+        known.sent.looked_up = Moment { number: self.lookups, at };
+        Some(known.sent)
     }
 
     /// The director sent a frame with this tag.

@@ -17,7 +17,7 @@ use crate::ledger::Ledger;
 use crate::map::{Map, Plan};
 use crate::network::Flight;
 use crate::shape::Shape;
-use crate::tags::Tags;
+use crate::tags::{NONE, Tags};
 use crate::violation::Checked;
 
 /// What was done, for whoever reads the summary.
@@ -71,6 +71,7 @@ pub struct World<L: Subject> {
     /// Empty, with the room that they needed before.
     pub(crate) buffer: Vec<u8>,
     pub(crate) sends: Vec<crate::tcp::Send>,
+    looked_up: Vec<u64>,
 }
 
 impl<L: Subject> World<L> {
@@ -113,6 +114,7 @@ impl<L: Subject> World<L> {
             watch,
             buffer: Vec::new(),
             sends: Vec::new(),
+            looked_up: Vec::new(),
             plan,
             shape,
         }
@@ -276,6 +278,19 @@ impl<L: Subject> World<L> {
         }
     }
 
+    /// What the packets that a worker looked up in its turn may have done to their connections.
+    fn note_looked_up(&mut self, worker: usize) {
+        let tick = self.tick();
+        let mut tags = std::mem::take(&mut self.looked_up);
+        self.director.take_looked_up(worker, &mut tags);
+        for tag in tags.drain(..) {
+            if let Some(sent) = self.tags.looked_up(tag, tick).filter(|sent| sent.binding != NONE) {
+                self.ledger.looked_up(sent.binding, sent.effect, sent.looked_up, self.control.shortest);
+            }
+        }
+        self.looked_up = tags;
+    }
+
     fn turn_all(&mut self) -> Checked {
         let workers = self.director.workers();
         let first = self.draw.below(workers as u64) as usize;
@@ -286,6 +301,7 @@ impl<L: Subject> World<L> {
             }
             let before = invariants::before_turn(self, worker);
             self.director.turn(worker, self.tick());
+            self.note_looked_up(worker);
             invariants::after_turn(self, worker, before)?;
             if let Some(succession) = self.director.succession() {
                 invariants::after_succession(self, &succession)?;

@@ -38,6 +38,8 @@ pub mod name {
     pub const EXPIRED: &str = "expired_entry_gone_from_every_index";
     /// Real servers that are quiesced, overloaded or removed get no new connection.
     pub const NOTHING_NEW: &str = "quiesced_and_overloaded_get_nothing_new";
+    /// A real server without connections, or with fewer than its lower threshold again, is not overloaded.
+    pub const RELIEVED: &str = "relieved_server_not_overloaded";
     /// Tables, queues and rings hold no more than they may, and old snapshots are freed.
     pub const BOUNDED: &str = "memory_bounded";
     /// A worker uses what was last left for it.
@@ -57,6 +59,7 @@ pub mod name {
         COUNTERS,
         EXPIRED,
         NOTHING_NEW,
+        RELIEVED,
         BOUNDED,
         USED,
         DELIVERED,

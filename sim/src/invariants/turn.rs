@@ -62,6 +62,7 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
         }
         return Ok(());
     }
+    check_relieved(world, used, &before)?;
     let inserted = world.director.counters[worker].flows.inserted.get();
     if inserted == world.watch.inserted[worker] {
         return Ok(());
@@ -122,6 +123,24 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
             "server {} has {has} connections, its upper threshold is {}",
             id.0,
             rule.upper
+        );
+    }
+    Ok(())
+}
+
+/// When connections of a real server ended in this turn, the worker looked at whether it is overloaded still, by the tables that it uses.
+fn check_relieved<L: Subject>(world: &World<L>, used: u32, before: &Before) -> Checked {
+    let Some(published) = world.control.published(used) else { return Ok(()) };
+    for &Limited { id, total: had, .. } in &before.limited {
+        let Some(rule) = published.rule(id).filter(|rule| rule.is_overloaded()) else { continue };
+        let has = total(world, id);
+        hold!(
+            has >= had || !rule.is_relieved(has),
+            name::RELIEVED,
+            "server {} is overloaded with {has} connections of {had}; its thresholds are {} and {}",
+            id.0,
+            rule.upper,
+            rule.lower
         );
     }
     Ok(())

@@ -27,6 +27,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
     let mut owners: Map<Key, usize> = Map::default();
     let mut remembered = std::mem::take(&mut world.watch.whole.over);
     remembered.resize_with(world.director.workers(), Map::default);
+    let mut connections = vec![0; world.shape.server_ids];
     for (worker, remembered) in remembered.iter_mut().enumerate() {
         let counters = &world.director.counters[worker];
         let mut counts = vec![(0u64, 0u64); counters.server_capacity()];
@@ -81,6 +82,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
             "worker {worker} has {listed} connections, {listed_ipv6} of IPv6; there is room for {room:?}"
         );
         for (index, &(active, inactive)) in counts.iter().enumerate() {
+            connections[index] += active + inactive;
             let cell = counters.server(ServerId(index as u32));
             let counted = (cell.active.get(), cell.inactive.get());
             hold!(
@@ -92,7 +94,29 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
         }
     }
     world.watch.whole.over = remembered;
+    check_relieved(world, &connections)?;
     forget_old_tables(world)
+}
+
+/// A real server that has no connection, at no worker, is not overloaded: nothing would ever end that.
+fn check_relieved<L: Subject>(world: &World<L>, connections: &[u64]) -> Checked {
+    let newest = world.control.generation();
+    if !world.director.generation_everywhere(newest) {
+        // Whose tables were exchanged last may have to look yet.
+        return Ok(());
+    }
+    let Some(published) = world.control.published(newest) else { return Ok(()) };
+    for rule in published.rules.iter().filter(|rule| rule.upper > 0) {
+        hold!(
+            connections[rule.id.index()] > 0 || !rule.is_overloaded(),
+            name::RELIEVED,
+            "server {} is overloaded without a connection; its thresholds are {} and {}",
+            rule.id.0,
+            rule.upper,
+            rule.lower
+        );
+    }
+    Ok(())
 }
 
 /// Tables that no worker uses any more are freed.
