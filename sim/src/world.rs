@@ -263,6 +263,7 @@ impl<L: Subject> World<L> {
         for _ in 0..count {
             if let Some((worker, tables)) = self.control.next_delivery() {
                 self.director.publish_to(worker, tables);
+                self.watch.given(worker);
                 continue;
             }
             if !self.control.wants_to_publish() {

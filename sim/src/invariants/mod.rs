@@ -82,8 +82,8 @@ pub(crate) struct Watch {
     /// By worker and real server: connections so far.
     connections: Vec<Vec<u64>>,
     inserted: Vec<u64>,
-    /// By worker: did not use the newest tables after its last turn.
-    is_behind: Vec<bool>,
+    /// By worker: tables that it was given since its last turn.
+    given: Vec<usize>,
     failed: Option<String>,
     whole: whole::Remembered,
 }
@@ -99,7 +99,7 @@ impl Watch {
             down: vec![0; ports],
             connections: vec![vec![0; shape.server_ids]; workers],
             inserted: vec![0; workers],
-            is_behind: vec![false; workers],
+            given: vec![0; workers],
             failed: None,
             whole: whole::Remembered::default(),
         }
@@ -107,6 +107,10 @@ impl Watch {
 
     pub(crate) fn put(&mut self, port: usize) {
         self.put[port] += 1;
+    }
+
+    pub(crate) fn given(&mut self, worker: usize) {
+        self.given[worker] += 1;
     }
 
     pub(crate) fn taken(&mut self, port: usize) {

@@ -7,6 +7,9 @@ use crate::director::Subject;
 use crate::violation::{Checked, hold};
 use crate::world::World;
 
+/// Tables that wait for one worker at most, but for the newest ones.
+const MAILBOX: usize = 16;
+
 /// Of a real server that has an upper threshold: connections, and whether it takes no more.
 struct Limited {
     id: ServerId,
@@ -49,11 +52,16 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
     }
     let delivered = world.control.delivered[worker];
     let used = world.director.generation(worker);
-    // What a worker that stood still for long found no room for is sent when the control plane looks again: a turn later.
-    let was_behind = std::mem::replace(&mut world.watch.is_behind[worker], used != delivered);
+    let given = std::mem::take(&mut world.watch.given[worker]);
     if used != delivered {
-        hold!(!was_behind, name::USED, "worker {worker} uses tables {used}, {delivered} were left for it");
+        hold!(
+            given > MAILBOX,
+            name::USED,
+            "worker {worker} uses tables {used}, {delivered} were left for it, of {given} since its last turn"
+        );
+        // What found no room is sent when the control plane looks again.
         world.director.generation_everywhere(delivered);
+        world.watch.given(worker);
         // Who may get connections is not the question under tables that are past.
         let cells = &world.director.counters[worker];
         world.watch.inserted[worker] = cells.flows.inserted.get();
