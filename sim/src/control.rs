@@ -85,7 +85,8 @@ fn service(n: usize) -> ServiceAddress {
     ServiceAddress::Endpoint { transport, address, port: SERVICE_PORT }
 }
 
-const SCHEDULERS: [&str; 12] = ["rr", "wrr", "lc", "wlc", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+const SCHEDULERS: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
 
 impl Control {
     /// A director's first configuration.

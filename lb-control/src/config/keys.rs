@@ -187,7 +187,7 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "scheduler",
             "string",
             "\"wlc\"",
-            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"twos\"; \"lblc\", \"lblcr\" are not built yet",
+            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"lblc\", \"lblcr\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"twos\"",
             "which real server gets a new connection",
         ),
         key(

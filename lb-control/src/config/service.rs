@@ -32,7 +32,6 @@ pub struct RealServer {
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
 const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
-const SCHEDULERS_NOT_BUILT: &[&str] = &["lblc", "lblcr"];
 const FORWARDS: &[(&str, Forward)] = &[("masq", Forward::Masq)];
 const FORWARDS_NOT_BUILT: &[&str] = &["direct", "tunnel", "fullnat"];
 const MAX_WEIGHT: u32 = 65_535;
@@ -51,9 +50,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         }
         let protocol =
             table.choice(errors, "protocol", PROTOCOLS, PROTOCOLS_NOT_BUILT).unwrap_or(Protocol::TCP);
-        let scheduler = table
-            .choice(errors, "scheduler", &schedulers, SCHEDULERS_NOT_BUILT)
-            .unwrap_or(SchedulerKind::Wlc);
+        let scheduler = table.choice(errors, "scheduler", &schedulers, &[]).unwrap_or(SchedulerKind::Wlc);
         let flags = scheduler_flags(errors, &table, scheduler);
         let address = match (table.get("fwmark"), table.get("address")) {
             (Some(_), None) => None,

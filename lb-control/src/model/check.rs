@@ -8,17 +8,13 @@ use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use super::{MAX_WEIGHT, key};
 use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
 
-/// Schedulers of the kernel that are still to come; other names are unknown to it as well.
-const SCHEDULERS_TO_COME: &[&str] = &["lblc", "lblcr"];
 /// The kernel's only persistence engine.
 const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
 
 /// Everything about a service but whether it exists.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> {
     let service = &spec.service;
-    let scheduler = SchedulerKind::from_name(&spec.scheduler);
-    let to_come = SCHEDULERS_TO_COME.contains(&spec.scheduler.as_str());
-    if scheduler.is_none() && !to_come {
+    let Some(kind) = SchedulerKind::from_name(&spec.scheduler) else {
         let known: Vec<_> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
         let message = format!(
             "virtual service {service}: no scheduler {:?}; there are {}",
@@ -26,7 +22,7 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
             known.join(", ")
         );
         return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
-    }
+    };
     if let Some(engine) = &spec.persistence_engine
         && engine != PERSISTENCE_ENGINE_TO_COME
     {
@@ -37,7 +33,6 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
         return Err(not_built_service(service));
     }
     let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
-    let Some(kind) = scheduler else { return not_built(format!("scheduler {}", spec.scheduler)) };
     let flags = SchedulerFlags::from_names(kind, spec.scheduler_flags.iter().map(String::as_str)).map_err(
         |flag| {
             let message =

@@ -112,7 +112,6 @@ fn what_is_not_built_is_refused_by_name() {
             Command::AddService(ServiceSpec::new(service("sctp/192.0.2.2:80"), "rr")),
             "sctp/192.0.2.2:80: SCTP",
         ),
-        (Command::AddService(ServiceSpec { scheduler: "lblc".into(), ..spec.clone() }), "scheduler lblc"),
         (Command::AddService(ServiceSpec { persistence, ..spec.clone() }), "persistence"),
         (Command::AddService(ServiceSpec { one_packet: true, ..spec.clone() }), "one-packet scheduling"),
         (

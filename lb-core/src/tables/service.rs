@@ -128,6 +128,7 @@ pub struct Services {
     ipv4: usize,
     ipv6: usize,
     id_bound: usize,
+    keep_destinations: bool,
     server_addresses: HashSet<IpAddr>,
 }
 
@@ -146,6 +147,7 @@ impl Services {
                 IpAddr::V4(_) => all.ipv4 += 1,
                 IpAddr::V6(_) => all.ipv6 += 1,
             }
+            all.keep_destinations |= service.scheduler.keeps_destinations();
             all.id_bound = all.id_bound.max(service.id.index() + 1);
             all.by_key.insert(service.key, service);
         }
@@ -179,6 +181,11 @@ impl Services {
     /// All [`ServiceId`]s are below this.
     pub fn id_bound(&self) -> usize {
         self.id_bound
+    }
+
+    /// Whether a scheduler among them remembers destinations.
+    pub fn keep_destinations(&self) -> bool {
+        self.keep_destinations
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {

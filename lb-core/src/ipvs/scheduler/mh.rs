@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use super::sh::fold;
-use super::{Change, Loads, Request};
+use super::{Change, Loads, Request, Room};
 use crate::ids::ServerId;
 use crate::tables::{Server, Service};
 
@@ -108,6 +108,7 @@ impl State {
         service: &Service,
         _: &impl Loads,
         request: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let flags = service.scheduler_flags;
         let (address, port) = (request.client.0, if flags.port() { request.client.1 } else { 0 });

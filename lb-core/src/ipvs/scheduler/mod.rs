@@ -8,21 +8,29 @@
 //! Each file holds `Compiled` with `new(&Change)`, and `State` with
 //! - `new(&Compiled, version)`: a worker meets the service, or its scheduler was exchanged;
 //! - `follow(&mut self, &Compiled, &Service, from)`: the service changed since version `from`;
-//! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request)`: an index into `service.servers`.
+//! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request, &mut Room)`: an index into `service.servers`.
+//!
+//! What needs memory that grows with the servers or with what passes is in the worker's [`Room`], of a fixed size and for all its services
+//! together: lc, wlc, sed, nq, fo and ovf do not look at each server ([`cheapest`](super::cheapest)), lblc and lblcr remember
+//! [`destinations`](super::destinations).
 //!
 //! # One worker and several
 //! With one worker the picks are the kernel's, pick for pick. Each further worker has its own cursors: rr and wrr are
 //! exact for each worker by itself, so that with `w` workers the counts of two servers of equal weight
-//! differ by at most `w` (rr), or by a round's share of each worker (wrr). lc, wlc, sed, nq, ovf and twos look at the sums over
-//! all workers; they can miss what another worker bound in the same burst, 32 connections at most. dh, sh, mh and fo keep
-//! nothing: all workers pick the same.
+//! differ by at most `w` (rr), or by a round's share of each worker (wrr). twos, and with up to 16 servers lc, wlc, sed, nq, fo
+//! and ovf, look at the sums over all workers at each pick; they can miss what another worker bound in the same burst, 32 connections at
+//! most. With more servers than that [`cheapest`](super::cheapest) says how far off the latter are. lblc and lblcr remember destinations
+//! for each worker. dh, sh and mh keep nothing: all workers pick the same.
 
 use std::net::IpAddr;
 
 use hashbrown::HashSet;
 
-use crate::ids::{ServerId, ServiceId};
-use crate::tables::{Server, Service};
+use super::cheapest::Cheapest;
+use super::destinations::Destinations;
+use crate::ids::ServerId;
+use crate::tables::{Server, Service, Services};
+use crate::time::Tick;
 
 /// A scheduler and what it is told (`ipvsadm -s … -b …`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +98,8 @@ impl From<SchedulerKind> for Scheduler {
 pub trait Loads {
     fn active(&self, server: ServerId) -> u64;
     fn inactive(&self, server: ServerId) -> u64;
+    /// Other workers count too.
+    fn is_shared(&self) -> bool;
 }
 
 /// What a scheduler may know of the packet that opens a connection.
@@ -97,6 +107,14 @@ pub trait Loads {
 pub struct Request {
     pub client: (IpAddr, u16),
     pub virtual_: (IpAddr, u16),
+    pub now: Tick,
+}
+
+/// Memory that one worker's schedulers share.
+#[derive(Debug)]
+struct Room {
+    cheapest: Cheapest,
+    destinations: Destinations,
 }
 
 /// A change of a service, as a scheduler sees it.
@@ -204,10 +222,11 @@ macro_rules! schedulers {
                 service: &Service,
                 loads: &impl Loads,
                 request: &Request,
+                room: &mut Room,
             ) -> Option<usize> {
                 match (self, compiled) {
                     $((StateKind::$kind(state), CompiledKind::$kind(compiled)) => {
-                        state.pick(compiled, service, loads, request)
+                        state.pick(compiled, service, loads, request, room)
                     })*
                     _ => None,
                 }
@@ -225,6 +244,10 @@ schedulers! {
     lc: Lc,
     /// Weighted least connections.
     wlc: Wlc,
+    /// Locality-based least connections.
+    lblc: Lblc,
+    /// Locality-based least connections with replication.
+    lblcr: Lblcr,
     /// Destination hashing.
     dh: Dh,
     /// Source hashing.
@@ -246,6 +269,11 @@ schedulers! {
 impl SchedulerKind {
     pub fn from_name(name: &str) -> Option<SchedulerKind> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// Whether it remembers destinations.
+    pub(crate) fn keeps_destinations(self) -> bool {
+        matches!(self, SchedulerKind::Lblc | SchedulerKind::Lblcr)
     }
 
     /// What its three flags are called.
@@ -288,21 +316,26 @@ impl Compiled {
 
 /// The half of a scheduler that one worker keeps for one service.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+struct State {
     epoch: u32,
     version: u32,
     kind: Option<StateKind>,
 }
 
 impl State {
-    /// The index in `service.servers` of the server that gets a new connection; `None` when no server takes any.
     #[inline]
-    pub fn pick(&mut self, service: &Service, loads: &impl Loads, request: &Request) -> Option<usize> {
+    fn pick(
+        &mut self,
+        service: &Service,
+        loads: &impl Loads,
+        request: &Request,
+        room: &mut Room,
+    ) -> Option<usize> {
         let compiled = service.compiled();
         if self.kind.is_none() || self.version != service.version || self.epoch != compiled.epoch {
             self.catch_up(service);
         }
-        self.kind.as_mut()?.pick(&compiled.kind, service, loads, request)
+        self.kind.as_mut()?.pick(&compiled.kind, service, loads, request, room)
     }
 
     #[cold]
@@ -320,22 +353,48 @@ impl State {
     }
 }
 
-/// One worker's states, by [`ServiceId`].
-#[derive(Debug, Default)]
-pub struct States(Vec<State>);
+/// What one worker's schedulers keep.
+#[derive(Debug)]
+pub struct States {
+    /// By [`ServiceId`](crate::ids::ServiceId).
+    states: Vec<State>,
+    room: Room,
+}
 
 impl States {
-    /// Makes room for ids below `services`. Allocates: to be called when tables are adopted.
-    pub fn resize(&mut self, services: usize) {
-        if services > self.0.len() {
-            self.0.resize_with(services, State::default);
+    /// `servers` bounds [`ServerId`].
+    pub fn new(servers: usize) -> States {
+        let room = Room { cheapest: Cheapest::new(servers), destinations: Destinations::default() };
+        States { states: Vec::new(), room }
+    }
+
+    /// Makes room for these services. Allocates, if need be: to be called when tables are adopted.
+    pub fn make_room(&mut self, services: &Services) {
+        self.resize(services.id_bound());
+        if services.keep_destinations() {
+            self.room.destinations.make_room();
         }
     }
 
-    /// The state of this service; `None` without room for it.
+    /// Makes room for ids below `services`.
+    pub fn resize(&mut self, services: usize) {
+        if services > self.states.len() {
+            self.states.resize_with(services, State::default);
+            self.room.cheapest.resize(services);
+        }
+    }
+
+    /// The index in `service.servers` of the server that gets a new connection; `None` when no server takes any, or
+    /// when there is no room for the service.
     #[inline]
-    pub fn get_mut(&mut self, service: ServiceId) -> Option<&mut State> {
-        self.0.get_mut(service.index())
+    pub fn pick(&mut self, service: &Service, loads: &impl Loads, request: &Request) -> Option<usize> {
+        self.states.get_mut(service.id.index())?.pick(service, loads, request, &mut self.room)
+    }
+
+    /// This worker changed what [`Loads`] says of a server, or whether it is overloaded.
+    #[inline]
+    pub fn touch(&mut self, server: ServerId) {
+        self.room.cheapest.touch(server);
     }
 }
 
