@@ -78,7 +78,7 @@ impl Director for InProcess {
                 .servers
                 .iter()
                 .map(|server| ServerView {
-                    spec: model::server_spec(server),
+                    spec: model::server_spec(service, server),
                     active: 0,
                     inactive: 0,
                     persistent: 0,

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
+use lb_core::ipvs::scheduler::{
+    DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
+};
 
-use super::{MAX_WEIGHT, key};
+use super::{MAX_WARMUP, MAX_WEIGHT, key};
 use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
 
 /// The kernel's only persistence engine.
@@ -53,7 +55,24 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
         let message = format!("virtual service {service}: port 0 is for persistent services only");
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
-    Ok(Scheduler { kind, flags })
+    let table_size = spec.table_size.unwrap_or(DEFAULT_TABLE_SIZE);
+    if spec.table_size.is_some() && kind != SchedulerKind::Maglev {
+        let message =
+            format!("virtual service {service}: table_size is for scheduler maglev, not {}", kind.name());
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    if !is_table_size(table_size) {
+        let message = format!(
+            "virtual service {service}: table_size {table_size} is not a prime in {DEFAULT_TABLE_SIZE}..={MAX_TABLE_SIZE}"
+        );
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    if spec.warmup > MAX_WARMUP {
+        let message =
+            format!("virtual service {service}: warmup {} is outside 0..={MAX_WARMUP} seconds", spec.warmup);
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    Ok(Scheduler { kind, flags, table_size, warmup: spec.warmup })
 }
 
 pub(super) fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {

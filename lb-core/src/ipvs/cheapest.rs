@@ -89,6 +89,8 @@ struct Seat {
     next: u32,
 }
 
+const _: () = assert!(size_of::<Seat>() == 64, "as docs/decisions/0007 says");
+
 /// `Seat::next` of one that was not touched, and of the last one that was.
 const UNTOUCHED: u32 = u32::MAX;
 const LAST: u32 = u32::MAX - 1;

@@ -94,6 +94,7 @@ impl Place {
             SchedulerKind::Dh => hashing::destination(service, packet, takes_new),
             SchedulerKind::Sh => hashing::source(service, packet, takes_new),
             SchedulerKind::Mh => self.maglev.pick(service, &self.weights, packet, takes_new),
+            SchedulerKind::Maglev => self.maglev.pick_canonical(service, packet, takes_new),
             SchedulerKind::Twos => self.two_choices(team, servers, packet, takes_new),
         }
     }
@@ -123,6 +124,7 @@ impl Place {
                 Step::Begin => {
                     (self.cursor, self.level, self.picks) = (None, 0, 0);
                     self.destinations.clear();
+                    self.maglev = Maglev::default();
                 }
                 Step::Gone(server, before) if self.cursor == Some(server) => self.cursor = before,
                 Step::Gone(..) => {}

@@ -57,7 +57,7 @@ impl Compiled {
 }
 
 /// How many places a server takes in its turn.
-fn shares(weights: &[u32]) -> Vec<u32> {
+pub(super) fn shares(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, super::gcd).max(1);
     let greatest = weights.iter().max().copied().unwrap_or(0) / divisor;
     let shift = (u32::BITS - greatest.leading_zeros()).saturating_sub(SHARE_BITS);

@@ -20,11 +20,13 @@
 //! differ by at most `w` (rr), or by a round's share of each worker (wrr). twos, and with up to 16 servers lc, wlc, sed, nq, fo
 //! and ovf, look at the sums over all workers at each pick; they can miss what another worker bound in the same burst, 32 connections at
 //! most. With more servers than that [`cheapest`](super::cheapest) says how far off the latter are. lblc and lblcr remember destinations
-//! for each worker. dh, sh and mh keep nothing: all workers pick the same.
+//! for each worker. dh, sh, mh and maglev keep nothing: all workers pick the same.
 
 use std::net::IpAddr;
 
 use hashbrown::HashSet;
+
+pub use maglev::{DEFAULT_SIZE as DEFAULT_TABLE_SIZE, MAX_SIZE as MAX_TABLE_SIZE, is_size as is_table_size};
 
 use super::cheapest::Cheapest;
 use super::destinations::Destinations;
@@ -37,9 +39,14 @@ use crate::time::Tick;
 pub struct Scheduler {
     pub kind: SchedulerKind,
     pub flags: SchedulerFlags,
+    /// maglev: places in its table ([`is_table_size`]).
+    pub table_size: u32,
+    /// Seconds in which a server that is added or comes back gets its full weight. Those who pick see weights
+    /// alone: the control plane says them anew.
+    pub warmup: u32,
 }
 
-/// Three flags that a scheduler may give a meaning to; sh and mh do to the first two.
+/// Three flags that a scheduler may give a meaning to; sh and mh do to the first two, maglev to the second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SchedulerFlags(u8);
 
@@ -55,7 +62,7 @@ impl SchedulerFlags {
         self.0 & Self::FALLBACK != 0
     }
 
-    /// The client's port is hashed too (`sh-port`, `mh-port`).
+    /// The client's port is hashed too (`sh-port`, `mh-port`, `maglev-port`).
     #[inline]
     pub fn port(self) -> bool {
         self.0 & Self::PORT != 0
@@ -90,7 +97,7 @@ impl SchedulerFlags {
 
 impl From<SchedulerKind> for Scheduler {
     fn from(kind: SchedulerKind) -> Scheduler {
-        Scheduler { kind, flags: SchedulerFlags::default() }
+        Scheduler { kind, flags: SchedulerFlags::default(), table_size: DEFAULT_TABLE_SIZE, warmup: 0 }
     }
 }
 
@@ -121,6 +128,8 @@ struct Room {
 struct Change<'a> {
     /// The service's version after the change.
     version: u32,
+    /// Places in the table of maglev.
+    table_size: u32,
     /// The servers after the change.
     servers: &'a [Server],
     /// How many of them, from the head on, were added; 0 when the scheduler is new and the servers are not.
@@ -130,7 +139,7 @@ struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn new(old: &[Server], servers: &'a [Server], version: u32) -> Change<'a> {
+    fn new(old: &[Server], servers: &'a [Server], version: u32, table_size: u32) -> Change<'a> {
         // What both lists end with did not change; mostly that is all but one server.
         let same = old.iter().rev().zip(servers.iter().rev()).take_while(|(a, b)| a.id == b.id).count();
         let (old, new) = (&old[..old.len() - same], &servers[..servers.len() - same]);
@@ -146,7 +155,7 @@ impl<'a> Change<'a> {
                 removed.push((server.id, before));
             }
         }
-        Change { version, servers, added, removed }
+        Change { version, table_size, servers, added, removed }
     }
 }
 
@@ -262,6 +271,8 @@ schedulers! {
     ovf: Ovf,
     /// Maglev hashing.
     mh: Mh,
+    /// Maglev hashing for several directors.
+    maglev: Maglev,
     /// Power of two choices.
     twos: Twos,
 }
@@ -281,6 +292,7 @@ impl SchedulerKind {
         match self {
             SchedulerKind::Sh => ["sh-fallback", "sh-port", "flag-3"],
             SchedulerKind::Mh => ["mh-fallback", "mh-port", "flag-3"],
+            SchedulerKind::Maglev => ["flag-1", "maglev-port", "flag-3"],
             _ => SchedulerFlags::PLAIN,
         }
     }
@@ -298,12 +310,14 @@ impl Compiled {
     /// What `new` needs, after a change from `old`, or as a new service.
     pub(crate) fn new(
         old: Option<&Service>,
-        kind: SchedulerKind,
+        scheduler: Scheduler,
         servers: &[Server],
         version: u32,
     ) -> Compiled {
+        let kind = scheduler.kind;
         let same = old.filter(|old| old.scheduler == kind);
-        let mut change = Change::new(same.map_or(&[], |old| &old.servers), servers, version);
+        let before = same.map_or(&[][..], |old| &old.servers);
+        let mut change = Change::new(before, servers, version, scheduler.table_size);
         if old.is_some() && same.is_none() {
             change.added = 0;
         }
