@@ -35,8 +35,8 @@ const TRIES: usize = 128;
 /// Whether a table may have this size: a prime from [`DEFAULT_SIZE`] to [`MAX_SIZE`].
 pub fn is_size(size: u32) -> bool {
     (DEFAULT_SIZE..=MAX_SIZE).contains(&size)
-        && size % 2 != 0
-        && (3..).step_by(2).take_while(|divisor| divisor * divisor <= size).all(|divisor| size % divisor != 0)
+        && !size.is_multiple_of(2)
+        && (3..).step_by(2).take_while(|divisor| divisor * divisor <= size).all(|divisor| !size.is_multiple_of(divisor))
 }
 
 /// Keys of the hashes: where a server's permutation begins, its step, and where a client falls.
