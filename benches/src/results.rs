@@ -77,6 +77,9 @@ pub(crate) const PER_SECOND: &str = "per_second";
 pub(crate) const BYTES: &str = "bytes_per_connection";
 pub(crate) const BYTES_RESIDENT: &str = "bytes_per_connection_resident";
 pub(crate) const SECONDS: &str = "seconds";
+pub(crate) const RATIO_TO_10: &str = "ratio_to_10_servers";
+pub(crate) const GREATEST_SHARE: &str = "greatest_share_to_mean";
+pub(crate) const MOVED: &str = "others_moved";
 pub(crate) const RATIO: &str = "ratio_to_testpmd_5tswap";
 
 enum Bound {
@@ -94,6 +97,9 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("masq-tcp", 1_000_000, NS, Bound::AtMost(65.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(2.5e6)),
+    ("new-udp lc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
+    ("new-udp wlc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
+    ("maglev-fill 1000", 0, SECONDS, Bound::AtMost(0.0015)),
     ("masq-udp", 1_000_000, BYTES, Bound::AtMost(192.0)),
     ("lbd-ready", 1_000_000, SECONDS, Bound::AtMost(2.0)),
 ];

@@ -17,7 +17,7 @@ use lb_core::tables::InterfaceId;
 use lb_core::time::Tick;
 
 use crate::measure::{Measured, resident_bytes};
-use crate::traffic::{Counted, LAN, LEN, SERVER_CAPACITY, Traffic, WAN, fill, tables};
+use crate::traffic::{Counted, LAN, LEN, Spread, Traffic, WAN, fill, tables};
 use crate::tsc;
 
 /// What DPDK leaves free before a frame.
@@ -139,10 +139,10 @@ struct Cost {
 
 impl Road {
     /// A path with room for `capacity` connections.
-    pub fn new(capacity: u32) -> Road {
+    pub fn new(capacity: u32, spread: Spread) -> Road {
         let resident_before = resident_bytes();
         let counters: Arc<[Arc<WorkerCounters>]> =
-            Arc::new([Arc::new(WorkerCounters::new(SERVER_CAPACITY, 2))]);
+            Arc::new([Arc::new(WorkerCounters::new(spread.server_capacity(), 2))]);
         let mut path = Path::new(PathConfig {
             worker: WorkerId(0),
             counters: counters.clone(),
@@ -152,7 +152,7 @@ impl Road {
             hash_seed: 0x5eed,
             now: Tick(0),
         });
-        path.adopt(tables().into());
+        path.adopt(tables(spread).into());
         let mut sink = Sink::default();
         sink.free.extend((0..2 * BURST).map(|_| BenchFrame::new()));
         Road { path, counters, sink, burst: Burst::new(), generated: 0, resident_before }
@@ -237,7 +237,7 @@ mod tests {
         type Output = Result<Measured, String>;
 
         fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-            Road::new(8000).measure(&mut traffic, self.0, 2)
+            Road::new(8000, Spread::default()).measure(&mut traffic, self.0, 2)
         }
     }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use arrayvec::ArrayVec;
 use lb_benches::measure::{Measured, Scenario, Visit};
-use lb_benches::traffic::{Counted, LAN, LEN, SERVER_CAPACITY, Traffic, Transport, WAN, fill, tables};
+use lb_benches::traffic::{
+    Counted, LAN, LEN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, fill, tables,
+};
 use lb_benches::tsc;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::PortId;
@@ -128,7 +130,7 @@ impl<T: Traffic> Driven<T> {
     ) -> Driven<T> {
         let counters = config.counters.clone();
         let mut path = Path::new(config);
-        path.adopt(tables().into());
+        path.adopt(tables(Spread::default()).into());
         let runs = runs as usize;
         Driven {
             path,

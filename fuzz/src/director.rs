@@ -27,7 +27,7 @@ pub(crate) fn listing(model: &Model) -> (Vec<ServiceView>, Timeouts) {
 
 fn view(service: &Service) -> ServiceView {
     let server = |server| ServerView {
-        spec: model::server_spec(server),
+        spec: model::server_spec(service, server),
         active: 0,
         inactive: 0,
         persistent: 0,

@@ -9,11 +9,13 @@
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
 mod check;
+mod warmup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use check::{
     check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
@@ -21,9 +23,11 @@ use check::{
 };
 use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
+use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
 use lb_core::time::Timeout;
+use warmup::Warming;
 
 use crate::api::types::{
     Command, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Timeouts,
@@ -32,6 +36,9 @@ use crate::api::types::{
 
 /// Weights are signed 32-bit numbers in the kernel.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
+
+/// Seconds of slow start.
+pub const MAX_WARMUP: u32 = 3600;
 
 /// How much there is room for in the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +103,7 @@ struct Entry {
     service: Arc<Service>,
     /// Unlike that of every other service that ever was, also under the same key.
     incarnation: u64,
+    warming: Warming,
 }
 
 /// A removed real server that may still have connections.
@@ -117,6 +125,10 @@ pub struct Model {
     limits: Limits,
     incarnations: u64,
     versions: u32,
+    /// Since some moment.
+    now: Duration,
+    /// The services of which a real server warms up.
+    warming: BTreeSet<Place>,
 }
 
 impl Model {
@@ -135,7 +147,20 @@ impl Model {
             limits,
             incarnations: 0,
             versions: 0,
+            now: Duration::ZERO,
+            warming: BTreeSet::new(),
         }
+    }
+
+    /// Says what time it is, since any moment that stays the same; never less than before. Real servers that warm up get the
+    /// weights of this moment.
+    pub fn pass(&mut self, now: Duration) -> Change {
+        self.now = now;
+        let mut change = Change::default();
+        for place in self.warming.clone() {
+            change.publish |= self.warm_up(place);
+        }
+        change
     }
 
     /// Sorted by protocol, address and port; unchanged ones are the same `Arc` as before.
@@ -167,7 +192,8 @@ impl Model {
             let spec = service_spec(service);
             let address = spec.service;
             // The one that is added last stands first.
-            let servers: Vec<_> = service.servers.iter().rev().map(server_spec).collect();
+            let servers: Vec<_> =
+                service.servers.iter().rev().map(|server| server_spec(service, server)).collect();
             let add = move |server| Command::AddServer { service: address, server };
             std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
         };
@@ -303,8 +329,10 @@ impl Model {
         self.incarnations += 1;
         let version = self.new_version();
         let service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
-        self.services
-            .insert(place(&key), Entry { service: Arc::new(service), incarnation: self.incarnations });
+        self.services.insert(
+            place(&key),
+            Entry { service: Arc::new(service), incarnation: self.incarnations, warming: Warming::default() },
+        );
         Ok(Change { zeroed_services: HashSet::from([ServiceId(id)]), publish: true, ..Change::default() })
     }
 
@@ -315,7 +343,7 @@ impl Model {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
         }
-        if scheduler.kind == entry.service.scheduler {
+        if (Scheduler { flags: entry.service.scheduler_flags, ..scheduler }) == entry.service.scheduler() {
             self.set_flags(&spec.service, scheduler.flags);
         } else {
             self.change(&spec.service, scheduler, |_| ());
@@ -339,6 +367,7 @@ impl Model {
     }
 
     fn discard(&mut self, gone: Entry) {
+        self.warming.remove(&place(&gone.service.key));
         self.service_ids.free.push(gone.service.id.0);
         for server in &gone.service.servers {
             self.throw_away(gone.service.key, server, gone.incarnation);
@@ -358,7 +387,7 @@ impl Model {
         change: &mut Change,
         mut failed: impl FnMut(usize, ErrorBody) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Some(Entry { service, incarnation }) = self.entry(address).cloned() else {
+        let Some(Entry { service, incarnation, .. }) = self.entry(address).cloned() else {
             return specs.enumerate().try_for_each(|(index, _)| failed(index, service_not_defined(address)));
         };
         let mut known: HashSet<SocketAddr> =
@@ -507,11 +536,39 @@ impl Model {
         let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
         if let Some(entry) = entry {
             let old = &entry.service;
-            let mut servers = old.servers.clone();
+            let mut servers = wanted(old);
             edit(&mut servers);
-            let new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
+            entry.warming.follow(old, scheduler, &servers, self.now);
+            let wanted_weights = entry.warming.weigh(scheduler, &mut servers, self.now);
+            let mut new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
+            new.wanted_weights = wanted_weights;
+            let place = place(&old.key);
             entry.service = Arc::new(new);
+            if entry.warming.is_empty() {
+                self.warming.remove(&place);
+            } else {
+                self.warming.insert(place);
+            }
         }
+    }
+
+    /// Gives the real servers of a service the weights of this moment; says whether they are others.
+    fn warm_up(&mut self, place: Place) -> bool {
+        let version = self.new_version();
+        let Some(entry) = self.services.get_mut(&place) else { return false };
+        let old = &entry.service;
+        let (scheduler, mut servers) = (old.scheduler(), wanted(old));
+        let wanted_weights = entry.warming.weigh(scheduler, &mut servers, self.now);
+        if entry.warming.is_empty() {
+            self.warming.remove(&place);
+        }
+        if servers.iter().map(|server| server.weight).eq(old.servers.iter().map(|server| server.weight)) {
+            return false;
+        }
+        let mut new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
+        new.wanted_weights = wanted_weights;
+        entry.service = Arc::new(new);
+        true
     }
 
     /// Flags alone change nothing of what the scheduler has made or remembers.
@@ -553,18 +610,26 @@ pub fn address(key: &ServiceKey) -> ServiceAddress {
     ServiceAddress::Endpoint { transport, address: key.address, port: key.port }
 }
 
+/// Its real servers, with the weights that the operator gave.
+fn wanted(service: &Service) -> Vec<Server> {
+    let wanted = |server: &Server| Server { weight: service.wanted_weight(server), ..server.clone() };
+    service.servers.iter().map(wanted).collect()
+}
+
 /// What a command would have to say to make this service.
 pub fn service_spec(service: &Service) -> ServiceSpec {
     let mut spec = ServiceSpec::new(address(&service.key), service.scheduler.name());
     spec.scheduler_flags = service.scheduler_flags.names(service.scheduler).map(str::to_owned).collect();
+    spec.table_size = (service.scheduler == SchedulerKind::Maglev).then_some(service.table_size);
+    spec.warmup = service.warmup;
     spec
 }
 
-/// What a command would have to say to make this real server.
-pub fn server_spec(server: &Server) -> ServerSpec {
+/// What a command would have to say to make this real server of a service.
+pub fn server_spec(service: &Service, server: &Server) -> ServerSpec {
     ServerSpec {
         server: SocketAddr::new(server.address, server.port),
-        weight: server.weight,
+        weight: service.wanted_weight(server),
         forward: match server.forward {
             Forward::Masq => ForwardMethod::Masq,
         },

@@ -78,7 +78,7 @@ impl Director for InProcess {
                 .servers
                 .iter()
                 .map(|server| ServerView {
-                    spec: model::server_spec(server),
+                    spec: model::server_spec(service, server),
                     active: 0,
                     inactive: 0,
                     persistent: 0,
@@ -224,11 +224,8 @@ fn is_change(argv: &[String], options: &[&str]) -> bool {
 fn asks_for_more(argv: &[String]) -> bool {
     let adds_service = is_change(argv, &["-A", "-E", "--add-service", "--edit-service"]);
     let adds_server = is_change(argv, &["-a", "-e", "--add-server", "--edit-server"]);
-    let schedulers = ["lblc", "lblcr"];
     let service = ["-p", "--persistent", "-o", "--ops", "--pe", "-f", "--fwmark-service", "--sctp-service"];
-    adds_service
-        && (has(argv, &service)
-            || argument(argv, &["-s", "--scheduler"]).is_some_and(|name| schedulers.contains(&name)))
+    adds_service && has(argv, &service)
         || adds_server && !has(argv, &["-m", "--masquerading"])
         || has(argv, &["--start-daemon"])
 }

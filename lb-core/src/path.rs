@@ -145,7 +145,7 @@ impl<P: Packet> Path<P> {
         let mine = config.counters[config.worker.index()].clone();
         mine.flows.capacity.set(config.max_connections.into());
         mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
-        let mut schedulers = scheduler::States::default();
+        let mut schedulers = scheduler::States::new(mine.server_capacity());
         schedulers.resize(mine.server_capacity());
         let tables = Arc::new(Tables::default());
         Path {
@@ -172,7 +172,7 @@ impl<P: Packet> Path<P> {
     pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         self.timeouts = Timeouts::new(&tables.settings);
         // Services mostly have a server each, so that there is room already.
-        self.schedulers.resize(tables.services.id_bound());
+        self.schedulers.make_room(&tables.services);
         self.mine.turns.generation.set(tables.generation.into());
         self.waiting.look_again();
         std::mem::replace(&mut self.tables, tables)

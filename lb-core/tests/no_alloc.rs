@@ -16,6 +16,7 @@ use lb_core::flow::memory_needed;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::{Loads, Request, States};
 use lb_core::mem::Region;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
@@ -458,4 +459,63 @@ fn a_system_call_is_found_when_there_is_one() {
 fn an_allocation_is_found_when_there_is_one() {
     let found = allocation_counter::measure(|| drop(std::hint::black_box(Box::new(1))));
     assert_eq!(found.count_total, 1);
+}
+
+/// Connections by real server: each has as many as its id says.
+struct Counts;
+
+impl Loads for Counts {
+    fn active(&self, server: ServerId) -> u64 {
+        server.0.into()
+    }
+    fn inactive(&self, _: ServerId) -> u64 {
+        0
+    }
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn no_scheduler_takes_memory_from_the_heap_to_pick() {
+    const SERVERS: u32 = 40;
+    let service = |number: usize, kind, old: Option<&Service>, version| {
+        let server = |n: u32| Server {
+            id: ServerId(number as u32 * SERVERS + n),
+            address: Ipv4Addr::from(0x0a00_0000 + n).into(),
+            port: 80,
+            weight: 1 + n % version,
+            forward: Forward::Masq,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloaded: Arc::default(),
+        };
+        let key = ServiceKey { protocol: Protocol::TCP, address: VIP.into(), port: number as u16 };
+        let servers = (version..SERVERS).map(server).collect();
+        Service::new(old, ServiceId(number as u32), key, kind, servers, version)
+    };
+    let kinds = SchedulerKind::ALL;
+    let first: Vec<Service> =
+        kinds.iter().enumerate().map(|(number, &kind)| service(number, kind, None, 1)).collect();
+    let later: Vec<Service> =
+        first.iter().enumerate().map(|(number, old)| service(number, old.scheduler, Some(old), 2)).collect();
+    let mut states = States::new(kinds.len() * SERVERS as usize);
+    states.make_room(&Services::new(first.iter().cloned().map(Arc::new)));
+    let mut picked = 0;
+    let found = allocation_counter::measure(|| {
+        for service in first.iter().chain(&later) {
+            for n in 0..50_000u32 {
+                let (client, to) = (Ipv4Addr::from(n * 7919), Ipv4Addr::from(n));
+                let request =
+                    Request { client: (client.into(), 7), virtual_: (to.into(), 80), now: Tick(n * 100) };
+                if let Some(index) = states.pick(service, &Counts, &request) {
+                    states.touch(service.servers[index].id);
+                    picked += 1;
+                }
+            }
+        }
+    });
+    // To ovf all servers but a few are full.
+    assert!(picked >= (2 * kinds.len() - 2) * 50_000, "{picked}");
+    assert_eq!(found.count_total, 0, "allocations, {} bytes", found.bytes_total);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use lb_control::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, Timeouts, Transport};
 use lb_control::compile::{Compiler, Network};
@@ -92,7 +93,14 @@ fn service(n: usize) -> ServiceAddress {
     ServiceAddress::Endpoint { transport, address, port: SERVICE_PORT }
 }
 
-const SCHEDULERS: [&str; 12] = ["rr", "wrr", "lc", "wlc", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"];
+const SCHEDULERS: [&str; 15] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "maglev", "twos"];
+
+/// A service with a scheduler at random, now and then with slow start.
+fn spec(service: ServiceAddress, draw: &mut Draw) -> ServiceSpec {
+    let scheduler = draw.pick(&SCHEDULERS);
+    ServiceSpec { warmup: draw.pick(&[0, 0, 0, 1, 60]), ..ServiceSpec::new(service, scheduler) }
+}
 
 impl Control {
     /// A director's first configuration.
@@ -109,7 +117,7 @@ impl Control {
             if n > 3 && draw.below(4) == 0 {
                 continue;
             }
-            let spec = ServiceSpec::new(service(n), draw.pick(&SCHEDULERS));
+            let spec = spec(service(n), draw);
             let mut commands = vec![Command::AddService(spec)];
             let first = draw.below(plan.servers.len() as u64) as usize;
             let count = draw.between(1, plan.servers.len() as u64) as usize;
@@ -173,7 +181,8 @@ impl Control {
             next.apply_quietly(&Command::AddService(model::service_spec(service)));
             // Newest first in the model.
             for server in service.servers.iter().rev() {
-                next.apply_quietly(&Command::AddServer { service: key, server: model::server_spec(server) });
+                let server = model::server_spec(service, server);
+                next.apply_quietly(&Command::AddServer { service: key, server });
             }
         }
         next.apply_quietly(&Command::SetTimeouts(self.model.timeouts()));
@@ -229,10 +238,8 @@ impl Control {
         let server = self.server(plan, n, host);
         let service = service(n);
         let (word, command) = match draw.below(24) {
-            0 | 1 => ("add service", Command::AddService(ServiceSpec::new(service, draw.pick(&SCHEDULERS)))),
-            2 | 3 => {
-                ("edit service", Command::EditService(ServiceSpec::new(service, draw.pick(&SCHEDULERS))))
-            }
+            0 | 1 => ("add service", Command::AddService(spec(service, draw))),
+            2 | 3 => ("edit service", Command::EditService(spec(service, draw))),
             4 => ("delete service", Command::DeleteService { service }),
             5..=9 => ("add server", Command::AddServer { service, server: limited(server, draw) }),
             10..=15 => ("edit server", Command::EditServer { service, server: limited(server, draw) }),
@@ -248,10 +255,18 @@ impl Control {
                 return ("set forwarding", usize::from(self.settings.forwarding), true);
             }
             21 if draw.below(20) == 0 => ("flush", Command::Flush),
-            21 => ("add service", Command::AddService(ServiceSpec::new(service, draw.pick(&SCHEDULERS)))),
+            21 => ("add service", Command::AddService(spec(service, draw))),
             _ => ("zero", Command::Zero { service: Some(service) }),
         };
         (word, n, self.apply(&command, plan))
+    }
+
+    /// Time passes for servers that warm up. `now`: microseconds.
+    pub fn pass(&mut self, now: u64) {
+        if self.model.pass(Duration::from_micros(now)).publish {
+            self.is_due = true;
+            self.compiled.push(self.compiler.with_model(&self.model, self.settings));
+        }
     }
 
     /// Forgets removed servers, once all workers use tables without them.

@@ -239,6 +239,7 @@ impl<L: Subject> World<L> {
         if heard > 0 {
             self.note("Linux answers", ("neighbours", [heard as u64, 0, 0, 0]));
         }
+        self.control.pass(self.now);
         let every = self.shape.change_every;
         if every > 0 && !self.is_quiet && self.draw.below(every) == 0 {
             let (what, place, is_right) = self.control.change(&self.plan, &mut self.draw);

@@ -8,6 +8,8 @@ mod memory;
 mod new;
 mod path;
 mod publish_one_server;
+mod schedulers;
+mod spread;
 mod testpmd;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lb_benches::measure::{Measured, Scenario};
+use lb_benches::traffic::Spread;
 
 use crate::results::Row;
 
@@ -34,6 +37,8 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "testpmd", run: testpmd::run },
     Bench { name: "path", run: path::run },
     Bench { name: "new", run: new::run },
+    Bench { name: "schedulers", run: schedulers::run },
+    Bench { name: "spread", run: spread::run },
     Bench { name: "memory", run: memory::run },
     Bench { name: "instructions", run: instructions::run },
     Bench { name: "lbd-ready", run: lbd_ready::run },
@@ -84,10 +89,19 @@ impl Context {
     }
 
     /// Measures the path alone, in a process of its own.
-    fn road(&self, scenario: Scenario, flows: u32, packets: u64, runs: u32) -> Result<Measured> {
+    fn road(
+        &self,
+        scenario: Scenario,
+        spread: Spread,
+        flows: u32,
+        packets: u64,
+        runs: u32,
+    ) -> Result<Measured> {
         let mut command = Command::new("taskset");
         command.args(["-c", &self.cpu.to_string()]).arg(self.program("road")?);
         command.args(road_arguments(scenario, flows, packets, runs));
+        let Spread { scheduler, servers } = spread;
+        command.args(["--scheduler", scheduler.name(), "--servers", &servers.to_string()]);
         // Large blocks of the heap lie on transparent huge pages (glibc 2.35 and newer).
         command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
         measured(command)

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;
-use lb_benches::traffic::Transport;
+use lb_benches::traffic::{Spread, Transport};
 
 use super::{Context, FLOWS, Found};
 use crate::results::{NS, Row};
@@ -12,7 +12,8 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     let mut found = Found::default();
     for (name, transport) in [("path-udp", Transport::Udp), ("path-tcp", Transport::Tcp)] {
         for flows in FLOWS {
-            let measured = context.road(Scenario::Masq(transport), flows, packets, runs)?;
+            let measured =
+                context.road(Scenario::Masq(transport), Spread::default(), flows, packets, runs)?;
             found.rows.push(Row::new(name, flows, NS, measured.ns));
         }
     }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use lb_benches::measure::{Measured, Scenario, Visit};
 use lb_benches::road::Road;
-use lb_benches::traffic::Traffic;
+use lb_benches::traffic::{Spread, Traffic};
+use lb_core::ipvs::SchedulerKind;
 
 #[derive(Parser)]
 struct Arguments {
@@ -23,10 +24,21 @@ struct Arguments {
     /// Connections that the table has room for
     #[arg(long)]
     capacity: Option<u32>,
+    /// As in `ipvsadm -s`
+    #[arg(long, default_value = "rr", value_parser = scheduler)]
+    scheduler: SchedulerKind,
+    /// Real servers
+    #[arg(long, default_value_t = Spread::default().servers)]
+    servers: u32,
+}
+
+fn scheduler(name: &str) -> Result<SchedulerKind, String> {
+    SchedulerKind::from_name(name).ok_or(format!("no scheduler {name}"))
 }
 
 struct Measure {
     capacity: u32,
+    spread: Spread,
     packets: u64,
     runs: u32,
 }
@@ -35,14 +47,15 @@ impl Visit for Measure {
     type Output = Result<Measured, String>;
 
     fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-        Road::new(self.capacity).measure(&mut traffic, self.packets, self.runs)
+        Road::new(self.capacity, self.spread).measure(&mut traffic, self.packets, self.runs)
     }
 }
 
 fn main() -> ExitCode {
-    let Arguments { scenario, flows, packets, runs, capacity } = Arguments::parse();
+    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers } = Arguments::parse();
+    let spread = Spread { scheduler, servers };
     let capacity = capacity.unwrap_or(scenario.capacity(flows));
-    match scenario.with(flows, Measure { capacity, packets, runs }) {
+    match scenario.with(flows, Measure { capacity, spread, packets, runs }) {
         Ok(measured) => {
             println!("{}", serde_json::to_string(&measured).expect("numbers alone"));
             ExitCode::SUCCESS

@@ -1,4 +1,4 @@
-//! The director under test: two ports, one virtual service for each transport, ten real servers.
+//! The director under test: two ports, one virtual service for each transport, ten real servers if not said otherwise.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -20,8 +20,29 @@ pub(super) const SERVERS: u32 = 10;
 /// Bounds the ids of real servers.
 pub const SERVER_CAPACITY: usize = 64;
 
-/// What the control plane would publish: masquerading, round robin, every neighbour resolved.
-pub fn tables() -> Tables {
+/// How connections are spread, and over how many real servers of each virtual service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Spread {
+    pub scheduler: SchedulerKind,
+    /// At most 65,000.
+    pub servers: u32,
+}
+
+impl Default for Spread {
+    fn default() -> Spread {
+        Spread { scheduler: SchedulerKind::Rr, servers: SERVERS }
+    }
+}
+
+impl Spread {
+    /// Bounds the ids of real servers.
+    pub fn server_capacity(self) -> usize {
+        (2 * self.servers as usize).max(SERVER_CAPACITY)
+    }
+}
+
+/// What the control plane would publish: masquerading, every neighbour resolved.
+pub fn tables(spread: Spread) -> Tables {
     let interface = |name: &str, port: PortId, mac| Interface {
         name: name.into(),
         port,
@@ -41,17 +62,18 @@ pub fn tables() -> Tables {
             Route::Via { interface: InterfaceId(0), gateway: Some(gateway) },
         ),
         (
-            Prefix { address: Ipv4Addr::new(10, 0, 0, 0).into(), len: 24 },
+            Prefix { address: Ipv4Addr::new(10, 0, 0, 0).into(), len: 16 },
             Route::Via { interface: InterfaceId(1), gateway: None },
         ),
     ]);
     let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_000b + n));
-    let servers = (0..SERVERS).map(|n| (InterfaceId(1), address(n), Some([2, 0, 0, 0, 2, n as u8])));
+    let mac = |n: u32| [2, 0, 0, 1, (n >> 8) as u8, n as u8];
+    let servers = (0..spread.servers).map(|n| (InterfaceId(1), address(n), Some(mac(n))));
     let gateways = [(InterfaceId(0), gateway, Some([2, 0, 0, 0, 1, 1]))];
     let neighbours = Neighbours::new(&interfaces, servers.chain(gateways));
     let services = [Protocol::TCP, Protocol::UDP].into_iter().enumerate().map(|(n, protocol)| {
-        let servers = (0..SERVERS).map(|i| Server {
-            id: ServerId(n as u32 * SERVERS + i),
+        let servers = (0..spread.servers).map(|i| Server {
+            id: ServerId(n as u32 * spread.servers + i),
             address: address(i),
             port: 8080,
             weight: 1,
@@ -61,7 +83,7 @@ pub fn tables() -> Tables {
             overloaded: Arc::default(),
         });
         let key = ServiceKey { protocol, address: VIP.into(), port: 80 };
-        Arc::new(Service::new(None, ServiceId(n as u32), key, SchedulerKind::Rr, servers.collect(), 1))
+        Arc::new(Service::new(None, ServiceId(n as u32), key, spread.scheduler, servers.collect(), 1))
     });
     Tables {
         generation: 1,

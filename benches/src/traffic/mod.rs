@@ -17,7 +17,7 @@ use lb_core::packet::Packet;
 use lb_core::path::{BURST, Burst, FlowView};
 use lb_core::time::Tick;
 
-pub use director::{SERVER_CAPACITY, tables};
+pub use director::{SERVER_CAPACITY, Spread, tables};
 pub use established::Established;
 pub use fresh::Fresh;
 pub use lives::{Lives, PACKETS_A_LIFE};

@@ -145,6 +145,13 @@ pub struct ServiceSpec {
     /// One-packet scheduling: each UDP datagram is scheduled anew.
     #[serde(default, skip_serializing_if = "is_false")]
     pub one_packet: bool,
+    /// Of scheduler maglev: places in its table, a prime in 65537..=16777216. 65537 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_size: Option<u32>,
+    /// Slow start: seconds in which a real server that is added, or comes back from weight 0, gets its full weight,
+    /// 0..=3600; 0: at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub warmup: u32,
 }
 
 /// The scheduler of a service that names none, as with `ipvsadm`.
@@ -158,6 +165,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 impl ServiceSpec {
     /// A plain service: no persistence, no flags.
     pub fn new(service: ServiceAddress, scheduler: &str) -> ServiceSpec {
@@ -168,6 +179,8 @@ impl ServiceSpec {
             persistence: None,
             persistence_engine: None,
             one_packet: false,
+            table_size: None,
+            warmup: 0,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fmt::{self, Debug};
 
 use hashbrown::HashMap;
 
+use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::Scheduler;
 use lb_core::tables::{Forward, Service};
 
@@ -108,9 +109,11 @@ fn add_service(commands: &mut Vec<Command>, wanted: &VirtualService, model: &Mod
 }
 
 fn service_spec(service: &VirtualService) -> ServiceSpec {
-    let Scheduler { kind, flags } = service.scheduler;
+    let Scheduler { kind, flags, table_size, warmup } = service.scheduler;
     ServiceSpec {
         scheduler_flags: flags.names(kind).map(str::to_owned).collect(),
+        table_size: (kind == SchedulerKind::Maglev).then_some(table_size),
+        warmup,
         ..ServiceSpec::new(model::address(&service.key), kind.name())
     }
 }
@@ -171,7 +174,11 @@ fn put_server(
 }
 
 fn find_server(service: &Service, wanted: &RealServer) -> Option<ServerSpec> {
-    service.servers.iter().map(model::server_spec).find(|spec| spec.server == wanted.address)
+    service
+        .servers
+        .iter()
+        .map(|server| model::server_spec(service, server))
+        .find(|spec| spec.server == wanted.address)
 }
 
 fn spec(server: &RealServer) -> ServerSpec {

@@ -5,11 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use toml::de::DeTable;
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
+use lb_core::ipvs::scheduler::{
+    DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
+};
 use lb_core::tables::{Forward, Protocol, ServiceKey};
 
 use super::read::{Errors, Found, Table};
 use super::{keys, sections};
+use crate::model::MAX_WARMUP;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VirtualService {
@@ -32,7 +35,6 @@ pub struct RealServer {
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
 const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
-const SCHEDULERS_NOT_BUILT: &[&str] = &["lblc", "lblcr"];
 const FORWARDS: &[(&str, Forward)] = &[("masq", Forward::Masq)];
 const FORWARDS_NOT_BUILT: &[&str] = &["direct", "tunnel", "fullnat"];
 const MAX_WEIGHT: u32 = 65_535;
@@ -51,10 +53,10 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         }
         let protocol =
             table.choice(errors, "protocol", PROTOCOLS, PROTOCOLS_NOT_BUILT).unwrap_or(Protocol::TCP);
-        let scheduler = table
-            .choice(errors, "scheduler", &schedulers, SCHEDULERS_NOT_BUILT)
-            .unwrap_or(SchedulerKind::Wlc);
+        let scheduler = table.choice(errors, "scheduler", &schedulers, &[]).unwrap_or(SchedulerKind::Wlc);
         let flags = scheduler_flags(errors, &table, scheduler);
+        let table_size = table_size(errors, &table, scheduler);
+        let warmup = table.integer(errors, "warmup", 0..=MAX_WARMUP).unwrap_or(0);
         let address = match (table.get("fwmark"), table.get("address")) {
             (Some(_), None) => None,
             _ => table.required_string(errors, "address"),
@@ -70,9 +72,27 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             table.error(errors, &address.at, "address", text);
         }
         let servers = servers(errors, &table, Some(address.value));
-        services.push(VirtualService { key, scheduler: Scheduler { kind: scheduler, flags }, servers });
+        services.push(VirtualService {
+            key,
+            scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
+            servers,
+        });
     }
     services
+}
+
+fn table_size(errors: &mut Errors<'_>, table: &Table<'_>, kind: SchedulerKind) -> u32 {
+    let Some(value) = table.get("table_size") else { return DEFAULT_TABLE_SIZE };
+    let sizes = DEFAULT_TABLE_SIZE..=MAX_TABLE_SIZE;
+    let Some(size) = table.integer(errors, "table_size", sizes) else { return DEFAULT_TABLE_SIZE };
+    if !is_table_size(size) {
+        table.error(errors, &value.span(), "table_size", format!("{size} is not a prime"));
+    }
+    if kind != SchedulerKind::Maglev {
+        let text = format!("is for scheduler maglev, not {}", kind.name());
+        table.error(errors, &value.span(), "table_size", text);
+    }
+    size
 }
 
 fn scheduler_flags(errors: &mut Errors<'_>, table: &Table<'_>, kind: SchedulerKind) -> SchedulerFlags {

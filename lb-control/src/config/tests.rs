@@ -177,7 +177,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
         errors_with(
             r#"[[virtual_service]]
 address = "192.0.2.10:80"
-scheduler = "lblc"
 scheduler_flags = ["sh-port", "flag-1"]
 protocol = "sctp"
 persistence = 300
@@ -187,14 +186,12 @@ fwmark = 7
 "#
         ),
         [
-            "line 10: virtual_service 192.0.2.10:80: scheduler: \"lblc\" is not built yet; allowed: \"rr\", \"wrr\", \"lc\", \"wlc\", \
-             \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"twos\"",
-            "line 11: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
-            "line 12: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
-            "line 13: virtual_service 192.0.2.10:80: persistence: not built yet",
-            "line 14: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
+            "line 10: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
+            "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
+            "line 12: virtual_service 192.0.2.10:80: persistence: not built yet",
+            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
              allowed: \"masq\"",
-            "line 16: virtual_service number 2: fwmark: not built yet",
+            "line 15: virtual_service number 2: fwmark: not built yet",
         ]
     );
 }

@@ -179,14 +179,27 @@ impl Control {
                     Some(job) => job(&mut self),
                     None => return,
                 },
-                _ = watch.tick() => self.look_after(Instant::now()),
+                _ = watch.tick() => {
+                    let now = Instant::now();
+                    self.look_after(now);
+                    self.warm_up(now);
+                }
                 _ = estimate.tick() => self.statistics.estimate(self.plane.counters()),
             }
         }
     }
 
+    /// Gives real servers that warm up the weights of this moment.
+    fn warm_up(&mut self, now: Instant) {
+        let change = self.model.pass(now.saturating_duration_since(self.ready_since));
+        if change.publish {
+            self.settle(&change);
+        }
+    }
+
     /// Does a batch of commands; all of it takes effect at one moment.
     pub fn batch(&mut self, batch: &Batch) -> BatchReply {
+        self.warm_up(Instant::now());
         let mut reply = BatchReply::default();
         let mut change = Change::default();
         match batch.on_error {
@@ -217,6 +230,7 @@ impl Control {
     /// # Errors
     /// What cannot be done; then nothing is changed.
     pub fn reload(&mut self, new: Config) -> Result<Reload, ErrorBody> {
+        self.warm_up(Instant::now());
         let reload = Reload::between(&self.config, &new, &self.model);
         let mut change = self.model.apply_all(&reload.commands).map_err(|(_, error)| error)?;
         if let Some(forwarding) = reload.forwarding {

@@ -46,16 +46,16 @@ impl Control {
             spec: model::service_spec(service),
             counts,
             rates,
-            servers: service.servers.iter().map(|server| self.server_view(server)).collect(),
+            servers: service.servers.iter().map(|server| self.server_view(service, server)).collect(),
         }
     }
 
-    fn server_view(&self, server: &Server) -> ServerView {
+    fn server_view(&self, service: &Service, server: &Server) -> ServerView {
         let workers = self.plane.counters();
         let (counts, rates) = self.statistics.server(server.id, workers);
         let (active, inactive) = connections(workers, server.id);
         ServerView {
-            spec: model::server_spec(server),
+            spec: model::server_spec(service, server),
             active,
             inactive,
             persistent: 0,

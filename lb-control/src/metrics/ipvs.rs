@@ -63,7 +63,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
                 let (now_active, now_inactive) = connections(workers, server.id);
                 active.add(labels, now_active);
                 inactive.add(labels, now_inactive);
-                weight.add(labels, server.weight.into());
+                weight.add(labels, service.wanted_weight(server).into());
                 let (counts, _) = control.statistics().server(server.id, workers);
                 for (family, (_, _, count)) in backends.iter_mut().zip(BACKENDS) {
                     family.add(labels, count(&counts));

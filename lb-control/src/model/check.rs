@@ -3,22 +3,20 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
+use lb_core::ipvs::scheduler::{
+    DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
+};
 
-use super::{MAX_WEIGHT, key};
+use super::{MAX_WARMUP, MAX_WEIGHT, key};
 use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
 
-/// Schedulers of the kernel that are still to come; other names are unknown to it as well.
-const SCHEDULERS_TO_COME: &[&str] = &["lblc", "lblcr"];
 /// The kernel's only persistence engine.
 const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
 
 /// Everything about a service but whether it exists.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> {
     let service = &spec.service;
-    let scheduler = SchedulerKind::from_name(&spec.scheduler);
-    let to_come = SCHEDULERS_TO_COME.contains(&spec.scheduler.as_str());
-    if scheduler.is_none() && !to_come {
+    let Some(kind) = SchedulerKind::from_name(&spec.scheduler) else {
         let known: Vec<_> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
         let message = format!(
             "virtual service {service}: no scheduler {:?}; there are {}",
@@ -26,7 +24,7 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
             known.join(", ")
         );
         return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
-    }
+    };
     if let Some(engine) = &spec.persistence_engine
         && engine != PERSISTENCE_ENGINE_TO_COME
     {
@@ -37,7 +35,6 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
         return Err(not_built_service(service));
     }
     let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
-    let Some(kind) = scheduler else { return not_built(format!("scheduler {}", spec.scheduler)) };
     let flags = SchedulerFlags::from_names(kind, spec.scheduler_flags.iter().map(String::as_str)).map_err(
         |flag| {
             let message =
@@ -58,7 +55,24 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
         let message = format!("virtual service {service}: port 0 is for persistent services only");
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
-    Ok(Scheduler { kind, flags })
+    let table_size = spec.table_size.unwrap_or(DEFAULT_TABLE_SIZE);
+    if spec.table_size.is_some() && kind != SchedulerKind::Maglev {
+        let message =
+            format!("virtual service {service}: table_size is for scheduler maglev, not {}", kind.name());
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    if !is_table_size(table_size) {
+        let message = format!(
+            "virtual service {service}: table_size {table_size} is not a prime in {DEFAULT_TABLE_SIZE}..={MAX_TABLE_SIZE}"
+        );
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    if spec.warmup > MAX_WARMUP {
+        let message =
+            format!("virtual service {service}: warmup {} is outside 0..={MAX_WARMUP} seconds", spec.warmup);
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+    }
+    Ok(Scheduler { kind, flags, table_size, warmup: spec.warmup })
 }
 
 pub(super) fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn service(text: &str) -> ServiceAddress {
+pub(super) fn service(text: &str) -> ServiceAddress {
     text.parse().expect(text)
 }
 
@@ -36,7 +36,7 @@ fn model() -> Model {
     Model::new(Limits { services: 3, servers: 3 })
 }
 
-fn with_servers(servers: &[&str]) -> Model {
+pub(super) fn with_servers(servers: &[&str]) -> Model {
     let mut model = model();
     model.apply(&add(WEB)).expect("new");
     for text in servers {
@@ -112,7 +112,6 @@ fn what_is_not_built_is_refused_by_name() {
             Command::AddService(ServiceSpec::new(service("sctp/192.0.2.2:80"), "rr")),
             "sctp/192.0.2.2:80: SCTP",
         ),
-        (Command::AddService(ServiceSpec { scheduler: "lblc".into(), ..spec.clone() }), "scheduler lblc"),
         (Command::AddService(ServiceSpec { persistence, ..spec.clone() }), "persistence"),
         (Command::AddService(ServiceSpec { one_packet: true, ..spec.clone() }), "one-packet scheduling"),
         (
@@ -349,7 +348,9 @@ fn any_command() -> impl Strategy<Value = Command> {
 
 /// All that the operator sees of a model.
 fn seen(model: &Model) -> impl PartialEq + std::fmt::Debug {
-    let servers = |service: &Service| service.servers.iter().map(server_spec).collect::<Vec<_>>();
+    let servers = |service: &Service| {
+        service.servers.iter().map(|server| server_spec(service, server)).collect::<Vec<_>>()
+    };
     let services: Vec<_> =
         model.services().map(|service| (service_spec(service), servers(service))).collect();
     (services, model.timeouts())

@@ -1,5 +1,7 @@
 //! IPVS: virtual services, their schedulers, the states of their connections.
 
+mod cheapest;
+mod destinations;
 pub mod scheduler;
 pub mod state;
 mod threshold;

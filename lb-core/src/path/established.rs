@@ -181,6 +181,7 @@ impl<P: Packet> Path<P> {
             // In this order, so that no reader ever sees neither.
             to.add(1);
             from.sub(1);
+            self.schedulers.touch(entry.server());
         }
         self.flows.set_timeout(id, self.timeouts.tcp(state));
     }

@@ -10,7 +10,7 @@ use crate::flow::{Direction, Entry, FlowId, FlowRef, InsertError, NewFlow, Tuple
 use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::ServerId;
-use crate::ipvs::scheduler::{Loads, Request};
+use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
 use crate::tables::{Protocol, ServiceKey};
@@ -41,6 +41,10 @@ impl Loads for AllWorkers<'_> {
 
     fn inactive(&self, server: ServerId) -> u64 {
         self.0.iter().map(|worker| worker.server(server).inactive.get()).fold(0, u64::wrapping_add)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.0.len() > 1
     }
 }
 
@@ -79,11 +83,10 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::Draining, Hook::Input);
         }
         let request =
-            Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport) };
+            Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport), now };
         let picked = self
             .schedulers
-            .get_mut(service.id)
-            .and_then(|state| state.pick(service, &AllWorkers(&self.counters), &request))
+            .pick(service, &AllWorkers(&self.counters), &request)
             .and_then(|index| service.servers.get(index))
             .filter(|server| server.id.index() < self.mine.server_capacity())
             .map(|server| (server.id, server.address, server.port));
@@ -122,12 +125,13 @@ impl<P: Packet> Path<P> {
     }
 
     /// A connection came to its real server.
-    pub(super) fn count_bound(&self, id: ServerId, is_active: bool) {
+    pub(super) fn count_bound(&mut self, id: ServerId, is_active: bool) {
         let cell = self.mine.server(id);
         if is_active { &cell.active } else { &cell.inactive }.add(1);
         if let Some(server) = self.tables.services.server(id) {
             server.after_bind(|| AllWorkers(&self.counters).all(id));
         }
+        self.schedulers.touch(id);
     }
 
     /// Enters a connection. One that has a tuple in common goes: of two connections of a client that look the same
@@ -151,14 +155,15 @@ impl<P: Packet> Path<P> {
 
     /// Ends a connection before its time.
     pub(super) fn end(&mut self, id: FlowId) {
-        unbind(self.flows.entry(id), &self.mine, &self.counters, &self.tables.services);
+        unbind(self.flows.entry(id), &self.mine, &self.counters, &self.tables.services, &mut self.schedulers);
         self.flows.remove(id);
     }
 
     pub(super) fn expire(&mut self, now: Tick) {
         let (mine, counters, services) = (&self.mine, &self.counters, &self.tables.services);
+        let schedulers = &mut self.schedulers;
         self.flows.expire(now, TIMERS_PER_TURN, |entry| {
-            unbind(entry, mine, counters, services);
+            unbind(entry, mine, counters, services, schedulers);
             mine.flows.expired.add(1);
         });
     }
@@ -177,10 +182,12 @@ fn unbind(
     mine: &WorkerCounters,
     all: &[Arc<WorkerCounters>],
     services: &crate::tables::Services,
+    schedulers: &mut States,
 ) {
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
     if let Some(server) = services.server(entry.server()) {
         server.after_unbind(|| AllWorkers(all).all(server.id));
     }
+    schedulers.touch(entry.server());
 }

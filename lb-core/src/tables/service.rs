@@ -74,8 +74,13 @@ pub struct Service {
     pub key: ServiceKey,
     pub scheduler: SchedulerKind,
     pub scheduler_flags: SchedulerFlags,
+    /// As in [`Scheduler`].
+    pub table_size: u32,
+    pub warmup: u32,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
+    /// While a server warms up: the weights that the operator gave to those whose weight is another now.
+    pub wanted_weights: HashMap<ServerId, u32>,
     /// Grows whenever a server is added, removed or edited (also when the edit changes nothing), or the scheduler is
     /// exchanged; not when the service is edited otherwise. Never used twice for one id, also when the service
     /// was deleted in between. Wraps.
@@ -105,14 +110,37 @@ impl Service {
         servers: Vec<Server>,
         version: u32,
     ) -> Service {
-        let Scheduler { kind, flags } = scheduler.into();
-        let compiled = scheduler::Compiled::new(old, kind, &servers, version);
-        Service { id, key, scheduler: kind, scheduler_flags: flags, servers, version, compiled }
+        let scheduler = scheduler.into();
+        let compiled = scheduler::Compiled::new(old, scheduler, &servers, version);
+        let Scheduler { kind, flags, table_size, warmup } = scheduler;
+        let wanted_weights = HashMap::new();
+        Service {
+            id,
+            key,
+            scheduler: kind,
+            scheduler_flags: flags,
+            table_size,
+            warmup,
+            servers,
+            wanted_weights,
+            version,
+            compiled,
+        }
     }
 
-    /// The scheduler with its flags.
+    /// The scheduler with what it is told.
     pub fn scheduler(&self) -> Scheduler {
-        Scheduler { kind: self.scheduler, flags: self.scheduler_flags }
+        Scheduler {
+            kind: self.scheduler,
+            flags: self.scheduler_flags,
+            table_size: self.table_size,
+            warmup: self.warmup,
+        }
+    }
+
+    /// The weight that the operator gave to a server of it.
+    pub fn wanted_weight(&self, server: &Server) -> u32 {
+        self.wanted_weights.get(&server.id).copied().unwrap_or(server.weight)
     }
 
     pub(crate) fn compiled(&self) -> &scheduler::Compiled {
@@ -128,6 +156,7 @@ pub struct Services {
     ipv4: usize,
     ipv6: usize,
     id_bound: usize,
+    keep_destinations: bool,
     server_addresses: HashSet<IpAddr>,
 }
 
@@ -146,6 +175,7 @@ impl Services {
                 IpAddr::V4(_) => all.ipv4 += 1,
                 IpAddr::V6(_) => all.ipv6 += 1,
             }
+            all.keep_destinations |= service.scheduler.keeps_destinations();
             all.id_bound = all.id_bound.max(service.id.index() + 1);
             all.by_key.insert(service.key, service);
         }
@@ -179,6 +209,11 @@ impl Services {
     /// All [`ServiceId`]s are below this.
     pub fn id_bound(&self) -> usize {
         self.id_bound
+    }
+
+    /// Whether a scheduler among them remembers destinations.
+    pub fn keep_destinations(&self) -> bool {
+        self.keep_destinations
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {

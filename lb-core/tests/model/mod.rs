@@ -160,6 +160,6 @@ impl<'a> Options<'a> {
     fn scheduler(&self) -> Scheduler {
         let kind = SchedulerKind::from_name(self.values["-s"]).expect(self.line);
         let flags = self.values.get("-b").map_or(vec![], |flags| flags.split(',').collect());
-        Scheduler { kind, flags: SchedulerFlags::from_names(kind, flags).expect(self.line) }
+        Scheduler { flags: SchedulerFlags::from_names(kind, flags).expect(self.line), ..kind.into() }
     }
 }

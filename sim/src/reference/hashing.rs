@@ -97,7 +97,7 @@ fn siphash(key: u64, number: u32) -> usize {
     (hasher.finish() % (1 << 32)) as usize
 }
 
-/// A Maglev table, made when the servers or their last weights changed.
+/// A Maglev table, of mh or of maglev, made when the servers or their last weights changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Maglev {
     made_of: Vec<(IpAddr, u16, u32)>,
@@ -117,7 +117,11 @@ impl Maglev {
         let made_of: Vec<_> =
             service.servers.iter().map(|server| (server.address, server.port, weight(server))).collect();
         if made_of != self.made_of {
-            self.owners = owners(&made_of);
+            self.owners = owners(&made_of, PLACES, |address, port| {
+                let number = folded(address).wrapping_add(port.into());
+                let start = siphash(2_654_435_761, number) % PLACES;
+                (start, siphash(2_654_446_892, number) % (PLACES - 1) + 1)
+            });
             self.made_of = made_of;
         }
         if self.owners.is_empty() {
@@ -140,8 +144,62 @@ impl Maglev {
     }
 }
 
-/// Who owns each place, by address, port and last weight.
-fn owners(servers: &[(IpAddr, u16, u32)]) -> Vec<usize> {
+/// Keys of maglev: where the wishes of a server begin, how far they are apart, where a client falls.
+const MAGLEV: [u64; 3] = [1, 2, 3];
+
+/// A number below `bound`, of an address and port.
+fn spread(key: u64, address: IpAddr, port: u16, bound: usize) -> usize {
+    let octets = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    let mut hasher = SipHasher13::new_with_keys(key, u64::from_be_bytes(*b"\0\0maglev"));
+    hasher.write(&[octets.as_slice(), &port.to_be_bytes()].concat());
+    (u128::from(hasher.finish()) * bound as u128 / (1 << 64)) as usize
+}
+
+impl Maglev {
+    /// maglev: servers take their turns by address and port, the quiesced ones none. After 128 places in a row whose servers are
+    /// overloaded the first server that is not.
+    pub(super) fn pick_canonical(
+        &mut self,
+        service: &Service,
+        packet: &Tuple,
+        takes_new: impl Fn(&Server) -> bool,
+    ) -> Option<usize> {
+        let mut order: Vec<usize> =
+            (0..service.servers.len()).filter(|&index| service.servers[index].weight > 0).collect();
+        order.sort_by_key(|&index| (service.servers[index].address, service.servers[index].port));
+        let facts = |&index: &usize| {
+            let server = &service.servers[index];
+            (server.address, server.port, server.weight)
+        };
+        let made_of: Vec<_> = order.iter().map(facts).collect();
+        let size = service.table_size as usize;
+        if made_of != self.made_of || self.owners.len() != size {
+            self.owners = owners(&made_of, size, |address, port| {
+                let start = spread(MAGLEV[0], address, port, size);
+                (start, spread(MAGLEV[1], address, port, size - 1) + 1)
+            });
+            self.made_of = made_of;
+        }
+        if order.is_empty() {
+            return None;
+        }
+        let port = if service.scheduler_flags.port() { packet.sport } else { 0 };
+        let first = spread(MAGLEV[2], packet.src, port, size);
+        let near = (0..128).map(|further| self.owners[(first + further) % size]);
+        let all = near.chain(0..order.len()).map(|owner| order[owner]);
+        all.into_iter().find(|&index| takes_new(&service.servers[index]))
+    }
+}
+
+/// Who owns each place, by address, port and weight; `wish` says which place a server wishes first, and how far the next wishes are.
+fn owners(
+    servers: &[(IpAddr, u16, u32)],
+    places: usize,
+    wish: impl Fn(IpAddr, u16) -> (usize, usize),
+) -> Vec<usize> {
     let weights = || servers.iter().map(|server| server.2).filter(|&weight| weight > 0);
     let Some(greatest) = weights().max() else { return Vec::new() };
     let divisor =
@@ -151,15 +209,13 @@ fn owners(servers: &[(IpAddr, u16, u32)]) -> Vec<usize> {
     while (greatest / divisor) >> halvings >= 64 {
         halvings += 1;
     }
-    let mut owners = vec![None; PLACES];
-    let mut free = PLACES;
+    let mut owners = vec![None; places];
+    let mut free = places;
     let mut wishes: Vec<_> = servers
         .iter()
         .map(|&(address, port, _)| {
-            let number = folded(address).wrapping_add(port.into());
-            let start = siphash(2_654_435_761, number) % PLACES;
-            let step = siphash(2_654_446_892, number) % (PLACES - 1) + 1;
-            (0..PLACES).map(move |wish| (start + wish * step) % PLACES)
+            let (start, step) = wish(address, port);
+            (0..places).map(move |wish| (start + wish * step) % places)
         })
         .collect();
     while free > 0 {

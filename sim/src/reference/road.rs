@@ -66,7 +66,8 @@ impl Reference {
         if tables.settings.draining {
             return self.drop(DropReason::Draining, Hook::Input);
         }
-        let picked = self.places.pick(&self.team, service, &original).map(|index| &service.servers[index]);
+        let picked =
+            self.places.pick(&self.team, service, &original, self.now).map(|index| &service.servers[index]);
         let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {
             return self.answer(packet, read, Problem::PortUnreachable, DropReason::NoServer, Hook::Input);
         };

@@ -1,11 +1,15 @@
 //! Which real server gets a new connection: the schedulers, as the kernel defines them, one step at a time. Those that hash are in
-//! [`hashing`]. The chance of twos is a definition of the path's, done again here.
+//! [`hashing`]. The chance of twos is a definition of the path's, done again here. So few destinations are asked for that none is
+//! forgotten for lack of room.
+
+use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use lb_core::flow::Tuple;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Server, Service};
+use lb_core::time::Tick;
 
 use super::hashing::{self, Maglev};
 use super::team::{Comes, Edition, Shared, Team};
@@ -24,6 +28,25 @@ pub(super) struct Place {
     maglev: Maglev,
     /// twos: what it picked so far.
     picks: u32,
+    /// lblc and lblcr: which servers a destination has.
+    destinations: HashMap<IpAddr, Destination>,
+}
+
+#[derive(Clone, Debug)]
+struct Destination {
+    used: Tick,
+    changed: Tick,
+    /// The newest first.
+    servers: Vec<ServerId>,
+}
+
+/// Seconds after which a destination that nobody asks for is forgotten, and a set that does not change loses a server.
+const DAY: u32 = 86_400;
+/// Servers of one destination.
+const SET: usize = 16;
+
+fn seconds_since(now: Tick, then: Tick) -> f64 {
+    f64::from(now.0.wrapping_sub(then.0)) / f64::from(Tick::PER_SECOND)
 }
 
 /// What a change of a list of servers means to a place.
@@ -46,6 +69,7 @@ impl Place {
         shared: &Shared,
         service: &Service,
         packet: &Tuple,
+        now: Tick,
     ) -> Option<usize> {
         self.follow(shared.history(service.id, service.version));
         let servers = &service.servers;
@@ -55,6 +79,8 @@ impl Place {
             SchedulerKind::Wrr => self.weighted_round_robin(servers, takes_new),
             SchedulerKind::Lc => least(servers, takes_new, |server| (load(team, server), 1)),
             SchedulerKind::Wlc => least(servers, takes_new, |server| (load(team, server), server.weight)),
+            SchedulerKind::Lblc => self.locality(team, servers, packet.dst, now, takes_new),
+            SchedulerKind::Lblcr => self.replicated_locality(team, servers, packet.dst, now, takes_new),
             SchedulerKind::Sed => least(servers, takes_new, |server| delay(team, server)),
             SchedulerKind::Nq => {
                 let is_idle = |server: &Server| takes_new(server) && team.connections(server.id).0 == 0;
@@ -68,6 +94,7 @@ impl Place {
             SchedulerKind::Dh => hashing::destination(service, packet, takes_new),
             SchedulerKind::Sh => hashing::source(service, packet, takes_new),
             SchedulerKind::Mh => self.maglev.pick(service, &self.weights, packet, takes_new),
+            SchedulerKind::Maglev => self.maglev.pick_canonical(service, packet, takes_new),
             SchedulerKind::Twos => self.two_choices(team, servers, packet, takes_new),
         }
     }
@@ -94,7 +121,11 @@ impl Place {
         };
         for step in steps.drain(known..) {
             match step {
-                Step::Begin => (self.cursor, self.level, self.picks) = (None, 0, 0),
+                Step::Begin => {
+                    (self.cursor, self.level, self.picks) = (None, 0, 0);
+                    self.destinations.clear();
+                    self.maglev = Maglev::default();
+                }
                 Step::Gone(server, before) if self.cursor == Some(server) => self.cursor = before,
                 Step::Gone(..) => {}
                 Step::Levels(levels) => (self.cursor, self.level) = (None, levels.keep(self.level)),
@@ -145,6 +176,96 @@ impl Place {
         let is_second = u128::from(load(team, b)) * u128::from(a.weight)
             < u128::from(load(team, a)) * u128::from(b.weight);
         Some(if is_second { second } else { first })
+    }
+
+    /// The server that the destination had, unless it is of no use any more; then the one that wlc picks.
+    fn locality(
+        &mut self,
+        team: &Team,
+        servers: &[Server],
+        destination: IpAddr,
+        now: Tick,
+        takes_new: impl Fn(&Server) -> bool,
+    ) -> Option<usize> {
+        self.forget_old(now);
+        if let Some(known) = self.destinations.get_mut(&destination) {
+            known.used = now;
+            let had = servers.iter().position(|server| server.id == known.servers[0]);
+            if let Some(had) = had.filter(|&had| servers[had].weight > 0 && !is_busy(team, servers, had)) {
+                return Some(had);
+            }
+        }
+        let picked = least(servers, takes_new, |server| (load(team, server), server.weight))?;
+        let known = Destination { used: now, changed: now, servers: vec![servers[picked].id] };
+        self.destinations.insert(destination, known);
+        Some(picked)
+    }
+
+    /// As [`Place::locality`], among the servers that the destination has.
+    fn replicated_locality(
+        &mut self,
+        team: &Team,
+        servers: &[Server],
+        destination: IpAddr,
+        now: Tick,
+        takes_new: impl Fn(&Server) -> bool,
+    ) -> Option<usize> {
+        self.forget_old(now);
+        let for_weight = |server: &Server| (load(team, server), server.weight);
+        let new = Destination { used: now, changed: now, servers: Vec::new() };
+        let known = self.destinations.get(&destination).cloned();
+        let mut known = known.unwrap_or(new);
+        known.used = now;
+        let find = |id: &ServerId| servers.iter().find(|server| server.id == *id);
+        let members: Vec<Server> = known.servers.iter().filter_map(find).cloned().collect();
+        let least_member = least(&members, &takes_new, for_weight)
+            .and_then(|member| servers.iter().position(|server| server.id == members[member].id));
+        let most_loaded = |known: &Destination| {
+            let gone = known.servers.iter().rposition(|id| find(id).is_none());
+            gone.or_else(|| {
+                let loads = known.servers.iter().filter_map(find).map(for_weight);
+                let mut most: Option<(usize, u64, u32)> = None;
+                for (at, (load, weight)) in loads.enumerate() {
+                    let is_more = |(_, most, of): (usize, u64, u32)| {
+                        u128::from(load) * u128::from(of) > u128::from(most) * u128::from(weight)
+                    };
+                    if weight > 0 && most.is_none_or(is_more) {
+                        most = Some((at, load, weight));
+                    }
+                }
+                most.map(|(at, ..)| at)
+            })
+        };
+        if known.servers.len() > 1
+            && seconds_since(now, known.changed) > f64::from(DAY)
+            && let Some(leaves) = most_loaded(&known)
+        {
+            known.servers.remove(leaves);
+            known.changed = now;
+        }
+        let mut picked = least_member.filter(|&member| !is_busy(team, servers, member));
+        if picked.is_none() {
+            picked = least(servers, takes_new, for_weight);
+            if let Some(comes) =
+                picked.map(|picked| servers[picked].id).filter(|id| !known.servers.contains(id))
+            {
+                if known.servers.len() == SET
+                    && let Some(leaves) = most_loaded(&known)
+                {
+                    known.servers.remove(leaves);
+                }
+                known.servers.insert(0, comes);
+                known.changed = now;
+            }
+        }
+        if !known.servers.is_empty() {
+            self.destinations.insert(destination, known);
+        }
+        picked
+    }
+
+    fn forget_old(&mut self, now: Tick) {
+        self.destinations.retain(|_, known| seconds_since(now, known.used) < f64::from(DAY));
     }
 
     /// The next one in the list, round and round.
@@ -290,6 +411,13 @@ fn least(
     best.map(|(index, ..)| index)
 }
 
+/// It has more active connections than its weight, and another one less than half as many as its own.
+fn is_busy(team: &Team, servers: &[Server], index: usize) -> bool {
+    let active = |server: &Server| team.connections(server.id).0;
+    active(&servers[index]) > servers[index].weight.into()
+        && servers.iter().any(|other| 2 * active(other) < other.weight.into())
+}
+
 /// An active connection counts 256 times as much, and once more as any.
 fn load(team: &Team, server: &Server) -> u64 {
     let (active, inactive) = team.connections(server.id);
@@ -337,8 +465,14 @@ pub(super) fn after_unbind(team: &Team, server: &Server) {
 pub(super) struct Places(hashbrown::HashMap<ServiceId, Place>);
 
 impl Places {
-    pub(super) fn pick(&mut self, team: &Team, service: &Service, packet: &Tuple) -> Option<usize> {
+    pub(super) fn pick(
+        &mut self,
+        team: &Team,
+        service: &Service,
+        packet: &Tuple,
+        now: Tick,
+    ) -> Option<usize> {
         let shared = team.shared();
-        self.0.entry(service.id).or_default().pick(team, &shared, service, packet)
+        self.0.entry(service.id).or_default().pick(team, &shared, service, packet, now)
     }
 }

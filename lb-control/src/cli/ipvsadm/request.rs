@@ -423,7 +423,7 @@ impl Line {
         }
         let scheduler =
             if self.scheduler.is_empty() { DEFAULT_SCHEDULER.to_owned() } else { self.scheduler.clone() };
-        if scheduler == NOT_IN_THE_KERNEL {
+        if NOT_IN_THE_KERNEL.contains(&scheduler.as_str()) {
             return Err(Stop::line(NOT_FOUND.to_owned()));
         }
         Ok(ServiceSpec {
@@ -434,6 +434,8 @@ impl Line {
             persistence: self.persistence.map(|timeout| Persistence { timeout, netmask: self.netmask }),
             persistence_engine: self.engine,
             one_packet: self.one_packet,
+            table_size: None,
+            warmup: 0,
         })
     }
 
@@ -471,8 +473,8 @@ impl Line {
     }
 }
 
-/// A scheduler of ours that the kernel whose command lines were recorded does not have.
-const NOT_IN_THE_KERNEL: &str = "twos";
+/// Schedulers of ours that the kernel whose command lines were recorded does not have.
+const NOT_IN_THE_KERNEL: [&str; 2] = ["maglev", "twos"];
 
 /// Flags by name, `flag-1` to `flag-3` for any scheduler.
 fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop> {

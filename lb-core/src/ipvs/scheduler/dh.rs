@@ -7,7 +7,7 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_dh.c`, and recorded picks.
 
 use super::sh::{bucket, deal, fold};
-use super::{Change, Loads, Request};
+use super::{Change, Loads, Request, Room};
 use crate::tables::{Server, Service};
 
 /// Indices into the list of servers; empty without servers.
@@ -37,6 +37,7 @@ impl State {
         service: &Service,
         _: &impl Loads,
         request: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let index = *compiled.0.get(bucket(fold(request.virtual_.0)))? as usize;
         service.servers.get(index).is_some_and(Server::takes_new).then_some(index)

@@ -4,20 +4,9 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_fo.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request};
-use crate::tables::{Server, Service};
-
-/// The server with the greatest weight of those that are `eligible`, of several the first in the list.
-#[inline]
-pub(super) fn heaviest(service: &Service, eligible: impl Fn(&Server) -> bool) -> Option<usize> {
-    let mut best: Option<(usize, u32)> = None;
-    for (index, server) in service.servers.iter().enumerate() {
-        if best.is_none_or(|(_, weight)| server.weight > weight) && eligible(server) {
-            best = Some((index, server.weight));
-        }
-    }
-    Some(best?.0)
-}
+use super::{Loads, Request, Room};
+use crate::ipvs::cheapest::Price;
+use crate::tables::Service;
 
 #[derive(Clone, Debug)]
 pub(super) struct State;
@@ -34,9 +23,10 @@ impl State {
         &mut self,
         _: &Compiled,
         service: &Service,
-        _: &impl Loads,
+        loads: &impl Loads,
         _: &Request,
+        room: &mut Room,
     ) -> Option<usize> {
-        heaviest(service, Server::takes_new)
+        room.cheapest.pick(service, loads, |server| Price::of(server, 1))
     }
 }

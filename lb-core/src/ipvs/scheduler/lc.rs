@@ -4,8 +4,9 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_lc.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request};
+use super::{Loads, Request, Room};
 use crate::ids::ServerId;
+use crate::ipvs::cheapest::Price;
 use crate::tables::Service;
 
 /// An active connection weighs 256; each connection, active or not, weighs one more (Linux 6.1.192; until
@@ -33,14 +34,11 @@ impl State {
         service: &Service,
         loads: &impl Loads,
         _: &Request,
+        room: &mut Room,
     ) -> Option<usize> {
-        let mut best: Option<(usize, u64)> = None;
-        for (index, server) in service.servers.iter().enumerate().filter(|(_, server)| server.takes_new()) {
-            let load = load(loads, server.id);
-            if best.is_none_or(|(_, least)| load < least) {
-                best = Some((index, load));
-            }
-        }
-        Some(best?.0)
+        room.cheapest.pick(service, loads, |server| match Price::of(server, load(loads, server.id)) {
+            Price::NEVER => Price::NEVER,
+            Price { cost, .. } => Price { cost, weight: 1 },
+        })
     }
 }

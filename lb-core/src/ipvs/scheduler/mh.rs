@@ -16,7 +16,7 @@ use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use super::sh::fold;
-use super::{Change, Loads, Request};
+use super::{Change, Loads, Request, Room};
 use crate::ids::ServerId;
 use crate::tables::{Server, Service};
 
@@ -57,7 +57,7 @@ impl Compiled {
 }
 
 /// How many places a server takes in its turn.
-fn shares(weights: &[u32]) -> Vec<u32> {
+pub(super) fn shares(weights: &[u32]) -> Vec<u32> {
     let divisor = weights.iter().copied().fold(0, super::gcd).max(1);
     let greatest = weights.iter().max().copied().unwrap_or(0) / divisor;
     let shift = (u32::BITS - greatest.leading_zeros()).saturating_sub(SHARE_BITS);
@@ -108,6 +108,7 @@ impl State {
         service: &Service,
         _: &impl Loads,
         request: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let flags = service.scheduler_flags;
         let (address, port) = (request.client.0, if flags.port() { request.client.1 } else { 0 });

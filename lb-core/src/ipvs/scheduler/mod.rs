@@ -8,30 +8,45 @@
 //! Each file holds `Compiled` with `new(&Change)`, and `State` with
 //! - `new(&Compiled, version)`: a worker meets the service, or its scheduler was exchanged;
 //! - `follow(&mut self, &Compiled, &Service, from)`: the service changed since version `from`;
-//! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request)`: an index into `service.servers`.
+//! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request, &mut Room)`: an index into `service.servers`.
+//!
+//! What needs memory that grows with the servers or with what passes is in the worker's [`Room`], of a fixed size and for all its services
+//! together: lc, wlc, sed, nq, fo and ovf do not look at each server ([`cheapest`](super::cheapest)), lblc and lblcr remember
+//! [`destinations`](super::destinations).
 //!
 //! # One worker and several
 //! With one worker the picks are the kernel's, pick for pick. Each further worker has its own cursors: rr and wrr are
 //! exact for each worker by itself, so that with `w` workers the counts of two servers of equal weight
-//! differ by at most `w` (rr), or by a round's share of each worker (wrr). lc, wlc, sed, nq, ovf and twos look at the sums over
-//! all workers; they can miss what another worker bound in the same burst, 32 connections at most. dh, sh, mh and fo keep
-//! nothing: all workers pick the same.
+//! differ by at most `w` (rr), or by a round's share of each worker (wrr). twos, and with up to 16 servers lc, wlc, sed, nq, fo
+//! and ovf, look at the sums over all workers at each pick; they can miss what another worker bound in the same burst, 32 connections at
+//! most. With more servers than that [`cheapest`](super::cheapest) says how far off the latter are. lblc and lblcr remember destinations
+//! for each worker. dh, sh, mh and maglev keep nothing: all workers pick the same.
 
 use std::net::IpAddr;
 
 use hashbrown::HashSet;
 
-use crate::ids::{ServerId, ServiceId};
-use crate::tables::{Server, Service};
+pub use maglev::{DEFAULT_SIZE as DEFAULT_TABLE_SIZE, MAX_SIZE as MAX_TABLE_SIZE, is_size as is_table_size};
+
+use super::cheapest::Cheapest;
+use super::destinations::Destinations;
+use crate::ids::ServerId;
+use crate::tables::{Server, Service, Services};
+use crate::time::Tick;
 
 /// A scheduler and what it is told (`ipvsadm -s … -b …`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scheduler {
     pub kind: SchedulerKind,
     pub flags: SchedulerFlags,
+    /// maglev: places in its table ([`is_table_size`]).
+    pub table_size: u32,
+    /// Seconds in which a server that is added or comes back gets its full weight. Those who pick see weights
+    /// alone: the control plane says them anew.
+    pub warmup: u32,
 }
 
-/// Three flags that a scheduler may give a meaning to; sh and mh do to the first two.
+/// Three flags that a scheduler may give a meaning to; sh and mh do to the first two, maglev to the second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SchedulerFlags(u8);
 
@@ -47,7 +62,7 @@ impl SchedulerFlags {
         self.0 & Self::FALLBACK != 0
     }
 
-    /// The client's port is hashed too (`sh-port`, `mh-port`).
+    /// The client's port is hashed too (`sh-port`, `mh-port`, `maglev-port`).
     #[inline]
     pub fn port(self) -> bool {
         self.0 & Self::PORT != 0
@@ -82,7 +97,7 @@ impl SchedulerFlags {
 
 impl From<SchedulerKind> for Scheduler {
     fn from(kind: SchedulerKind) -> Scheduler {
-        Scheduler { kind, flags: SchedulerFlags::default() }
+        Scheduler { kind, flags: SchedulerFlags::default(), table_size: DEFAULT_TABLE_SIZE, warmup: 0 }
     }
 }
 
@@ -90,6 +105,8 @@ impl From<SchedulerKind> for Scheduler {
 pub trait Loads {
     fn active(&self, server: ServerId) -> u64;
     fn inactive(&self, server: ServerId) -> u64;
+    /// Other workers count too.
+    fn is_shared(&self) -> bool;
 }
 
 /// What a scheduler may know of the packet that opens a connection.
@@ -97,12 +114,22 @@ pub trait Loads {
 pub struct Request {
     pub client: (IpAddr, u16),
     pub virtual_: (IpAddr, u16),
+    pub now: Tick,
+}
+
+/// Memory that one worker's schedulers share.
+#[derive(Debug)]
+struct Room {
+    cheapest: Cheapest,
+    destinations: Destinations,
 }
 
 /// A change of a service, as a scheduler sees it.
 struct Change<'a> {
     /// The service's version after the change.
     version: u32,
+    /// Places in the table of maglev.
+    table_size: u32,
     /// The servers after the change.
     servers: &'a [Server],
     /// How many of them, from the head on, were added; 0 when the scheduler is new and the servers are not.
@@ -112,7 +139,7 @@ struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn new(old: &[Server], servers: &'a [Server], version: u32) -> Change<'a> {
+    fn new(old: &[Server], servers: &'a [Server], version: u32, table_size: u32) -> Change<'a> {
         // What both lists end with did not change; mostly that is all but one server.
         let same = old.iter().rev().zip(servers.iter().rev()).take_while(|(a, b)| a.id == b.id).count();
         let (old, new) = (&old[..old.len() - same], &servers[..servers.len() - same]);
@@ -128,7 +155,7 @@ impl<'a> Change<'a> {
                 removed.push((server.id, before));
             }
         }
-        Change { version, servers, added, removed }
+        Change { version, table_size, servers, added, removed }
     }
 }
 
@@ -204,10 +231,11 @@ macro_rules! schedulers {
                 service: &Service,
                 loads: &impl Loads,
                 request: &Request,
+                room: &mut Room,
             ) -> Option<usize> {
                 match (self, compiled) {
                     $((StateKind::$kind(state), CompiledKind::$kind(compiled)) => {
-                        state.pick(compiled, service, loads, request)
+                        state.pick(compiled, service, loads, request, room)
                     })*
                     _ => None,
                 }
@@ -225,6 +253,10 @@ schedulers! {
     lc: Lc,
     /// Weighted least connections.
     wlc: Wlc,
+    /// Locality-based least connections.
+    lblc: Lblc,
+    /// Locality-based least connections with replication.
+    lblcr: Lblcr,
     /// Destination hashing.
     dh: Dh,
     /// Source hashing.
@@ -239,6 +271,8 @@ schedulers! {
     ovf: Ovf,
     /// Maglev hashing.
     mh: Mh,
+    /// Maglev hashing for several directors.
+    maglev: Maglev,
     /// Power of two choices.
     twos: Twos,
 }
@@ -248,11 +282,17 @@ impl SchedulerKind {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
+    /// Whether it remembers destinations.
+    pub(crate) fn keeps_destinations(self) -> bool {
+        matches!(self, SchedulerKind::Lblc | SchedulerKind::Lblcr)
+    }
+
     /// What its three flags are called.
     fn flag_names(self) -> [&'static str; 3] {
         match self {
             SchedulerKind::Sh => ["sh-fallback", "sh-port", "flag-3"],
             SchedulerKind::Mh => ["mh-fallback", "mh-port", "flag-3"],
+            SchedulerKind::Maglev => ["flag-1", "maglev-port", "flag-3"],
             _ => SchedulerFlags::PLAIN,
         }
     }
@@ -270,12 +310,14 @@ impl Compiled {
     /// What `new` needs, after a change from `old`, or as a new service.
     pub(crate) fn new(
         old: Option<&Service>,
-        kind: SchedulerKind,
+        scheduler: Scheduler,
         servers: &[Server],
         version: u32,
     ) -> Compiled {
+        let kind = scheduler.kind;
         let same = old.filter(|old| old.scheduler == kind);
-        let mut change = Change::new(same.map_or(&[], |old| &old.servers), servers, version);
+        let before = same.map_or(&[][..], |old| &old.servers);
+        let mut change = Change::new(before, servers, version, scheduler.table_size);
         if old.is_some() && same.is_none() {
             change.added = 0;
         }
@@ -288,21 +330,26 @@ impl Compiled {
 
 /// The half of a scheduler that one worker keeps for one service.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+struct State {
     epoch: u32,
     version: u32,
     kind: Option<StateKind>,
 }
 
 impl State {
-    /// The index in `service.servers` of the server that gets a new connection; `None` when no server takes any.
     #[inline]
-    pub fn pick(&mut self, service: &Service, loads: &impl Loads, request: &Request) -> Option<usize> {
+    fn pick(
+        &mut self,
+        service: &Service,
+        loads: &impl Loads,
+        request: &Request,
+        room: &mut Room,
+    ) -> Option<usize> {
         let compiled = service.compiled();
         if self.kind.is_none() || self.version != service.version || self.epoch != compiled.epoch {
             self.catch_up(service);
         }
-        self.kind.as_mut()?.pick(&compiled.kind, service, loads, request)
+        self.kind.as_mut()?.pick(&compiled.kind, service, loads, request, room)
     }
 
     #[cold]
@@ -320,22 +367,48 @@ impl State {
     }
 }
 
-/// One worker's states, by [`ServiceId`].
-#[derive(Debug, Default)]
-pub struct States(Vec<State>);
+/// What one worker's schedulers keep.
+#[derive(Debug)]
+pub struct States {
+    /// By [`ServiceId`](crate::ids::ServiceId).
+    states: Vec<State>,
+    room: Room,
+}
 
 impl States {
-    /// Makes room for ids below `services`. Allocates: to be called when tables are adopted.
-    pub fn resize(&mut self, services: usize) {
-        if services > self.0.len() {
-            self.0.resize_with(services, State::default);
+    /// `servers` bounds [`ServerId`].
+    pub fn new(servers: usize) -> States {
+        let room = Room { cheapest: Cheapest::new(servers), destinations: Destinations::default() };
+        States { states: Vec::new(), room }
+    }
+
+    /// Makes room for these services. Allocates, if need be: to be called when tables are adopted.
+    pub fn make_room(&mut self, services: &Services) {
+        self.resize(services.id_bound());
+        if services.keep_destinations() {
+            self.room.destinations.make_room();
         }
     }
 
-    /// The state of this service; `None` without room for it.
+    /// Makes room for ids below `services`.
+    pub fn resize(&mut self, services: usize) {
+        if services > self.states.len() {
+            self.states.resize_with(services, State::default);
+            self.room.cheapest.resize(services);
+        }
+    }
+
+    /// The index in `service.servers` of the server that gets a new connection; `None` when no server takes any, or
+    /// when there is no room for the service.
     #[inline]
-    pub fn get_mut(&mut self, service: ServiceId) -> Option<&mut State> {
-        self.0.get_mut(service.index())
+    pub fn pick(&mut self, service: &Service, loads: &impl Loads, request: &Request) -> Option<usize> {
+        self.states.get_mut(service.id.index())?.pick(service, loads, request, &mut self.room)
+    }
+
+    /// This worker changed what [`Loads`] says of a server, or whether it is overloaded.
+    #[inline]
+    pub fn touch(&mut self, server: ServerId) {
+        self.room.cheapest.touch(server);
     }
 }
 

@@ -3,9 +3,9 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nq.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::wlc::least_for_weight;
-use super::{Loads, Request};
-use crate::tables::{Server, Service};
+use super::{Loads, Request, Room};
+use crate::ipvs::cheapest::Price;
+use crate::tables::Service;
 
 #[derive(Clone, Debug)]
 pub(super) struct State;
@@ -24,12 +24,12 @@ impl State {
         service: &Service,
         loads: &impl Loads,
         _: &Request,
+        room: &mut Room,
     ) -> Option<usize> {
-        let is_idle = |server: &Server| server.takes_new() && loads.active(server.id) == 0;
-        service
-            .servers
-            .iter()
-            .position(is_idle)
-            .or_else(|| least_for_weight(service, |server| loads.active(server.id) + 1))
+        room.cheapest.pick(service, loads, |server| {
+            let active = loads.active(server.id);
+            // All idle ones are even, whatever their weights, and below all others.
+            Price::of(server, if active == 0 { 0 } else { active + 1 })
+        })
     }
 }

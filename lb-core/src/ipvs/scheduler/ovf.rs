@@ -6,8 +6,8 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ovf.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::fo::heaviest;
-use super::{Loads, Request};
+use super::{Loads, Request, Room};
+use crate::ipvs::cheapest::Price;
 use crate::tables::Service;
 
 #[derive(Clone, Debug)]
@@ -27,7 +27,11 @@ impl State {
         service: &Service,
         loads: &impl Loads,
         _: &Request,
+        room: &mut Room,
     ) -> Option<usize> {
-        heaviest(service, |server| server.takes_new() && loads.active(server.id) <= u64::from(server.weight))
+        room.cheapest.pick(service, loads, |server| {
+            let is_full = loads.active(server.id) > server.weight.into();
+            if is_full { Price::NEVER } else { Price::of(server, 1) }
+        })
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_rr.c`, and recorded picks.
 
-use super::{Change, Loads, Request, is_newer, push_bounded};
+use super::{Change, Loads, Request, Room, is_newer, push_bounded};
 use crate::ids::ServerId;
 use crate::tables::{Server, Service};
 
@@ -63,6 +63,7 @@ impl State {
         service: &Service,
         _: &impl Loads,
         _: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let servers = &service.servers;
         let start = self.cursor.map_or(0, |(_, index)| index + 1).min(servers.len());

@@ -4,8 +4,8 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_sed.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::wlc::least_for_weight;
-use super::{Loads, Request};
+use super::{Loads, Request, Room};
+use crate::ipvs::cheapest::Price;
 use crate::tables::Service;
 
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ impl State {
         service: &Service,
         loads: &impl Loads,
         _: &Request,
+        room: &mut Room,
     ) -> Option<usize> {
-        least_for_weight(service, |server| loads.active(server.id) + 1)
+        room.cheapest.pick(service, loads, |server| Price::of(server, loads.active(server.id) + 1))
     }
 }

@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use super::{Change, Loads, Request};
+use super::{Change, Loads, Request, Room};
 use crate::tables::{Server, Service};
 
 pub(super) const BUCKETS: usize = 256;
@@ -64,6 +64,7 @@ impl State {
         service: &Service,
         _: &impl Loads,
         request: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let flags = service.scheduler_flags;
         let (address, port) = request.client;

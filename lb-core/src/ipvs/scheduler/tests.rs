@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::ServiceId;
 use crate::tables::{Forward, Protocol, ServiceKey};
 
 /// Servers without connections.
@@ -18,11 +19,22 @@ impl Loads for Idle {
     fn inactive(&self, _: ServerId) -> u64 {
         0
     }
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 pub(super) fn request() -> Request {
     let anyone = IpAddr::from(Ipv4Addr::LOCALHOST);
-    Request { client: (anyone, 1), virtual_: (anyone, 2) }
+    Request { client: (anyone, 1), virtual_: (anyone, 2), now: Tick(0) }
+}
+
+/// One worker, with room for the services and servers of these tests.
+pub(super) fn worker() -> States {
+    let mut worker = States::new(4096);
+    worker.resize(1);
+    worker.room.destinations.make_room();
+    worker
 }
 
 pub(super) fn server(id: u32, weight: u32) -> Server {
@@ -97,7 +109,8 @@ pub(super) fn apply(service: &mut Service, op: &Op, mut seen: impl FnMut(&Servic
     };
     match *op {
         Op::Add { weight } => {
-            let id = service.version;
+            // Each one once, from 0 on.
+            let id = service.version.wrapping_add(5);
             servers.insert(0, server(id, weight));
             change(service, &servers);
         }
@@ -133,13 +146,22 @@ proptest! {
     fn a_worker_that_saw_no_change_picks_as_one_that_saw_each(ops in ops()) {
         for &kind in SchedulerKind::ALL {
             let mut service = changed(None, kind, vec![]);
-            let (mut awake, mut asleep) = (State::default(), State::default());
+            let (mut awake, mut asleep) = (worker(), worker());
             for op in &ops {
-                apply(&mut service, op, |service| awake.catch_up(service));
+                apply(&mut service, op, |service| awake.states[0].catch_up(service));
+                for server in &service.servers {
+                    // It may be overloaded now, or not any more.
+                    awake.touch(server.id);
+                    asleep.touch(server.id);
+                }
                 if let Op::Pick = op {
                     let picked = awake.pick(&service, &Idle, &request());
                     prop_assert_eq!(asleep.pick(&service, &Idle, &request()), picked, "{}", kind.name());
-                    let takes_new = picked.map(|index| service.servers[index].takes_new());
+                    let takes_new = picked.map(|index| {
+                        let server = &service.servers[index];
+                        // An overloaded server keeps its destinations.
+                        server.takes_new() || kind == SchedulerKind::Lblc && server.weight > 0
+                    });
                     // Without their fallback flag, hashes refuse what falls on a server that takes none.
                     let may_refuse = matches!(kind, SchedulerKind::Dh | SchedulerKind::Sh | SchedulerKind::Mh);
                     let nobody = || may_refuse || !service.servers.iter().any(Server::takes_new);
@@ -159,7 +181,7 @@ fn servers_that_come_in_one_change_count_as_added_one_by_one() {
         for first in (0..servers.len()).rev() {
             service = changed(Some(&service), kind, servers[first..].to_vec());
         }
-        let (mut a, mut b) = (State::default(), State::default());
+        let (mut a, mut b) = (worker(), worker());
         for _ in 0..20 {
             assert_eq!(
                 a.pick(&at_once, &Idle, &request()),
@@ -175,7 +197,7 @@ fn servers_that_come_in_one_change_count_as_added_one_by_one() {
 fn an_exchanged_scheduler_starts_anew_also_when_it_comes_back() {
     let servers = vec![server(3, 1), server(2, 1), server(1, 1)];
     let first = changed(None, SchedulerKind::Rr, servers.clone());
-    let mut state = State::default();
+    let mut state = worker();
     assert_eq!(state.pick(&first, &Idle, &request()), Some(0));
     let between = changed(Some(&first), SchedulerKind::Lc, servers.clone());
     let back = changed(Some(&between), SchedulerKind::Rr, servers);
@@ -187,7 +209,7 @@ fn an_exchanged_scheduler_starts_anew_also_when_it_comes_back() {
 fn a_worker_behind_by_more_changes_than_are_remembered_still_picks() {
     for &kind in SchedulerKind::ALL {
         let mut service = changed(None, kind, vec![server(1, 5), server(2, 5)]);
-        let mut state = State::default();
+        let mut state = worker();
         state.pick(&service, &Idle, &request());
         for weight in 0..2 * LOG as u32 {
             let servers = vec![server(1000 + weight, weight % 7 + 1), server(2, 5)];
@@ -201,12 +223,11 @@ fn a_worker_behind_by_more_changes_than_are_remembered_still_picks() {
 #[test]
 fn states_are_kept_when_room_grows_and_never_shrink() {
     let service = changed(None, SchedulerKind::Rr, vec![server(2, 1), server(1, 1)]);
-    let mut states = States::default();
-    assert!(states.get_mut(service.id).is_none());
+    let mut states = States::new(4);
+    assert_eq!(states.pick(&service, &Idle, &request()), None, "there is no room");
     for (room, expected) in [(1, 0), (9, 1), (0, 0)] {
         states.resize(room);
-        let state = states.get_mut(service.id).expect("there is room");
-        assert_eq!(state.pick(&service, &Idle, &request()), Some(expected));
+        assert_eq!(states.pick(&service, &Idle, &request()), Some(expected));
     }
 }
 

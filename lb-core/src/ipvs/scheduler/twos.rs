@@ -10,7 +10,7 @@
 use super::lc::load;
 pub(super) use super::Nothing as Compiled;
 use super::sh::fold;
-use super::{Loads, Request};
+use super::{Loads, Request, Room};
 use crate::tables::{Server, Service};
 
 #[derive(Clone, Debug)]
@@ -32,6 +32,7 @@ impl State {
         service: &Service,
         loads: &impl Loads,
         request: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let all = || service.servers.iter().enumerate().filter(|(_, server)| server.takes_new());
         let total: u64 = all().map(|(_, server)| u64::from(server.weight)).sum();
@@ -73,8 +74,8 @@ fn mixed(n: u64) -> u64 {
 mod tests {
     use std::cell::RefCell;
 
-    use super::super::tests::{Idle, changed, request, server};
-    use super::super::{SchedulerKind, State as WorkerState};
+    use super::super::tests::{Idle, changed, request, server, worker};
+    use super::super::SchedulerKind;
     use super::*;
     use crate::ids::ServerId;
 
@@ -87,6 +88,9 @@ mod tests {
         fn inactive(&self, _: ServerId) -> u64 {
             0
         }
+        fn is_shared(&self) -> bool {
+            false
+        }
     }
 
     fn request_of(client: u16) -> Request {
@@ -97,7 +101,7 @@ mod tests {
     fn without_connections_shares_follow_the_weights() {
         let service =
             changed(None, SchedulerKind::Twos, vec![server(0, 4), server(1, 3), server(2, 2), server(3, 0)]);
-        let mut state = WorkerState::default();
+        let mut state = worker();
         let mut picks = [0u32; 4];
         for client in 0..9000 {
             picks[state.pick(&service, &Idle, &request_of(client)).unwrap()] += 1;
@@ -112,7 +116,7 @@ mod tests {
     fn two_choices_keep_held_connections_nearly_even() {
         let service = changed(None, SchedulerKind::Twos, (0..10).map(|id| server(id, 1)).collect());
         let counts = Counts(RefCell::new(vec![0; 10]));
-        let mut state = WorkerState::default();
+        let mut state = worker();
         for client in 0..5000 {
             let picked = state.pick(&service, &counts, &request_of(client)).unwrap();
             counts.0.borrow_mut()[picked] += 1;

@@ -4,8 +4,9 @@
 
 use super::lc::load;
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request};
-use crate::tables::{Server, Service};
+use super::{Loads, Request, Room};
+use crate::ipvs::cheapest::Price;
+use crate::tables::Service;
 
 #[derive(Clone, Debug)]
 pub(super) struct State;
@@ -24,24 +25,14 @@ impl State {
         service: &Service,
         loads: &impl Loads,
         _: &Request,
+        room: &mut Room,
     ) -> Option<usize> {
-        least_for_weight(service, |server| load(loads, server.id))
+        least_loaded(service, loads, room)
     }
 }
 
-/// The server that takes new connections with the least `cost` for its weight, of several the first in the list.
+/// What wlc picks, and lblc and lblcr for a destination.
 #[inline]
-pub(super) fn least_for_weight(service: &Service, cost: impl Fn(&Server) -> u64) -> Option<usize> {
-    let mut best: Option<(usize, u64, u32)> = None;
-    for (index, server) in service.servers.iter().enumerate().filter(|(_, server)| server.takes_new()) {
-        let cost = cost(server);
-        // cost / weight < best cost / best weight, without a division.
-        let is_less = best.is_none_or(|(_, best_cost, best_weight)| {
-            u128::from(best_cost) * u128::from(server.weight) > u128::from(cost) * u128::from(best_weight)
-        });
-        if is_less {
-            best = Some((index, cost, server.weight));
-        }
-    }
-    Some(best?.0)
+pub(super) fn least_loaded(service: &Service, loads: &impl Loads, room: &mut Room) -> Option<usize> {
+    room.cheapest.pick(service, loads, |server| Price::of(server, load(loads, server.id)))
 }

@@ -11,7 +11,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_wrr.c`, and recorded picks.
 
-use super::{Change, Loads, Request, gcd, is_newer, push_bounded};
+use super::{Change, Loads, Request, Room, gcd, is_newer, push_bounded};
 use crate::tables::{Server, Service};
 
 /// What a list of servers says about levels.
@@ -119,6 +119,7 @@ impl State {
         service: &Service,
         _: &impl Loads,
         _: &Request,
+        _: &mut Room,
     ) -> Option<usize> {
         let (top, step) = (compiled.levels.top(), compiled.levels.step());
         if top == 0 {
@@ -155,8 +156,8 @@ fn next(servers: &[Server], from: usize, level: u32) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::tests::{Idle, Op, apply, changed, ops, request};
-    use super::super::{SchedulerKind, State as WorkerState};
+    use super::super::tests::{Idle, Op, apply, changed, ops, request, worker};
+    use super::super::SchedulerKind;
     use super::*;
 
     /// The slow obvious twin: every level, every server, one step at a time.
@@ -212,7 +213,7 @@ mod tests {
         fn skipping_levels_agrees_with_walking_down_them(ops in ops()) {
             let mut service = changed(None, SchedulerKind::Wrr, vec![]);
             let mut walk = Walk { cursor: None, level: 0 };
-            let mut state = WorkerState::default();
+            let mut state = worker();
             for op in &ops {
                 apply(&mut service, op, |service| walk.changed(&service.servers));
                 if let Op::Pick = op {
