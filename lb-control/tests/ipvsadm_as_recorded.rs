@@ -223,13 +223,11 @@ fn is_change(argv: &[String], options: &[&str]) -> bool {
 /// Does the line ask for what is not built?
 fn asks_for_more(argv: &[String]) -> bool {
     let adds_service = is_change(argv, &["-A", "-E", "--add-service", "--edit-service"]);
-    let adds_server = is_change(argv, &["-a", "-e", "--add-server", "--edit-server"]);
     let schedulers = ["lblc", "lblcr"];
     let service = ["-p", "--persistent", "-o", "--ops", "--pe", "-f", "--fwmark-service", "--sctp-service"];
     adds_service
         && (has(argv, &service)
             || argument(argv, &["-s", "--scheduler"]).is_some_and(|name| schedulers.contains(&name)))
-        || adds_server && !has(argv, &["-m", "--masquerading"])
         || has(argv, &["--start-daemon"])
 }
 

@@ -181,7 +181,7 @@ scheduler = "lblc"
 scheduler_flags = ["sh-port", "flag-1"]
 protocol = "sctp"
 persistence = 300
-real_servers = [{ address = "10.0.0.11:8080", forward = "direct" }]
+real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
 [[virtual_service]]
 fwmark = 7
 "#
@@ -192,8 +192,8 @@ fwmark = 7
             "line 11: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
             "line 12: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
             "line 13: virtual_service 192.0.2.10:80: persistence: not built yet",
-            "line 14: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
-             allowed: \"masq\"",
+            "line 14: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
+             allowed: \"masq\", \"direct\", \"tunnel\"",
             "line 16: virtual_service number 2: fwmark: not built yet",
         ]
     );
