@@ -105,7 +105,8 @@ fn tunnel(encapsulation: &str, port: u16, checksum: Option<&str>) -> Option<Tunn
 
 #[test]
 fn methods_and_tunnels_come_back_as_they_were_said() {
-    let mut model = with_servers(&[]);
+    let mut model = Model::new(Limits { services: 1, servers: 7 });
+    model.apply(&add(WEB)).expect("new");
     let cases = [
         ("10.0.0.1:80", ForwardMethod::Direct, None),
         ("10.0.0.2:80", ForwardMethod::Tunnel, tunnel("ipip", 0, None)),
