@@ -143,7 +143,7 @@ impl Road {
         let resident_before = resident_bytes();
         let counters: Arc<[Arc<WorkerCounters>]> =
             Arc::new([Arc::new(WorkerCounters::new(SERVER_CAPACITY, 2))]);
-        let mut path = Path::new(PathConfig {
+        let path = Path::new(PathConfig {
             worker: WorkerId(0),
             counters: counters.clone(),
             max_connections: capacity,
@@ -152,7 +152,6 @@ impl Road {
             hash_seed: 0x5eed,
             now: Tick(0),
         });
-        path.adopt(tables().into());
         let mut sink = Sink::default();
         sink.free.extend((0..2 * BURST).map(|_| BenchFrame::new()));
         Road { path, counters, sink, burst: Burst::new(), generated: 0, resident_before }
@@ -168,6 +167,7 @@ impl Road {
         packets: u64,
         runs: u32,
     ) -> Result<Measured, String> {
+        self.path.adopt(tables(traffic.forward()).into());
         while !traffic.is_open() {
             self.send(traffic, 1);
         }

@@ -20,8 +20,8 @@ pub(super) const SERVERS: u32 = 10;
 /// Bounds the ids of real servers.
 pub const SERVER_CAPACITY: usize = 64;
 
-/// What the control plane would publish: masquerading, round robin, every neighbour resolved.
-pub fn tables() -> Tables {
+/// What the control plane would publish: round robin, every neighbour resolved.
+pub fn tables(forward: Forward) -> Tables {
     let interface = |name: &str, port: PortId, mac| Interface {
         name: name.into(),
         port,
@@ -29,7 +29,7 @@ pub fn tables() -> Tables {
         mac,
         mtu: 1500,
         outside: port == WAN,
-        ipv4: None,
+        ipv4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         ipv6: None,
     };
     let interfaces = Interfaces::new(vec![interface("wan", WAN, MACS[0]), interface("lan", LAN, MACS[1])]);
@@ -55,7 +55,7 @@ pub fn tables() -> Tables {
             address: address(i),
             port: 8080,
             weight: 1,
-            forward: Forward::Masq,
+            forward,
             upper_threshold: 0,
             lower_threshold: 0,
             overloaded: Arc::default(),
