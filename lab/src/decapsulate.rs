@@ -41,8 +41,8 @@ impl Decapsulator {
         server.sysctl(&format!("ipv4/conf/{UNPACKED}/rp_filter"), "0")?;
         // The kernel would answer that nobody here takes them.
         let rules = format!(
-            "table inet tunnels {{ chain in {{ type filter hook input priority -300; \
-             meta l4proto {{ 4, 41, 47 }} drop; udp dport {GUE_PORT} drop; }} }}"
+            "table inet tunnels {{\nchain in {{\ntype filter hook input priority -300;\n\
+             meta l4proto {{ 4, 41, 47 }} drop\nudp dport {GUE_PORT} drop\n}}\n}}"
         );
         server.run(10, "nft", &[&rules])?;
         let outer = Tap::open(server, "eth0")?;
