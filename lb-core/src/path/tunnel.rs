@@ -92,8 +92,8 @@ impl Inner {
     }
 }
 
-/// Writes the outer headers before the IP packet; the Ethernet header, with its tags, moves to the front. `id` is the outer IPv4
-/// header's when it may be split.
+/// Writes the outer headers before the IP packet, and an Ethernet header with the tags that it had and still without addresses. `id` is
+/// the outer IPv4 header's when it may be split.
 ///
 /// # Errors
 /// `NoBuffer` when there is no headroom; `Unsupported` when the whole would be too long, or when a checksum over all is
@@ -112,10 +112,15 @@ pub(super) fn encapsulate<P: Packet>(
     if usize::from(inner.len) + grows > usize::from(u16::MAX) {
         return Err(DropReason::Unsupported);
     }
-    let flow = source_port(packet.data(), headers);
+    let flow = match tunnel {
+        Tunnel::Gue { .. } => source_port(packet.data(), headers),
+        Tunnel::Ipip | Tunnel::Gre { .. } => 0,
+    };
     packet.move_start(-(grows as isize)).map_err(|_| DropReason::NoBuffer)?;
     let frame = packet.data_mut();
-    frame.copy_within(grows..grows + l3, 0);
+    if headers.vlan_len() > 0 {
+        frame.copy_within(grows..grows + l3, 0);
+    }
     let outer_type = match ends {
         Ends::V4(..) => ethernet::IPV4,
         Ends::V6(..) => ethernet::IPV6,
