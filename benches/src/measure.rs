@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use lb_core::tables::{Forward, GueChecksum, Tunnel};
 use serde::{Deserialize, Serialize};
 
 use crate::traffic::{Established, Fresh, Lives, PACKETS_A_LIFE, Traffic, Transport};
@@ -12,13 +13,21 @@ use crate::traffic::{Established, Fresh, Lives, PACKETS_A_LIFE, Traffic, Transpo
 pub enum Scenario {
     /// Packets of so many open connections.
     Masq(Transport),
+    /// UDP packets of so many open connections, from the clients alone: the real servers answer by another way.
+    OneWay(Forward),
     /// Connections that begin and end; so many are alive.
     New(Transport),
 }
 
-const NAMES: [(&str, Scenario); 4] = [
+const GUE: Tunnel = Tunnel::Gue { port: 6080, checksum: GueChecksum::No };
+
+const NAMES: [(&str, Scenario); 8] = [
     ("masq-udp", Scenario::Masq(Transport::Udp)),
     ("masq-tcp", Scenario::Masq(Transport::Tcp)),
+    ("direct-udp", Scenario::OneWay(Forward::Direct)),
+    ("ipip-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Ipip))),
+    ("gue-udp", Scenario::OneWay(Forward::Tunnel(GUE))),
+    ("gre-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Gre { checksum: false }))),
     ("new-udp", Scenario::New(Transport::Udp)),
     ("new-tcp", Scenario::New(Transport::Tcp)),
 ];
@@ -44,7 +53,7 @@ impl Scenario {
     /// measure needs if that is more.
     pub fn capacity(self, flows: u32) -> u32 {
         match self {
-            Scenario::Masq(_) => flows.max(1_000_000),
+            Scenario::Masq(_) | Scenario::OneWay(_) => flows.max(1_000_000),
             Scenario::New(_) => (flows + flows / 4).max(1_000_000),
         }
     }
@@ -52,7 +61,8 @@ impl Scenario {
     /// Calls `visit` with the traffic of this scenario.
     pub fn with<V: Visit>(self, flows: u32, visit: V) -> V::Output {
         match self {
-            Scenario::Masq(transport) => visit.visit(Established::new(transport, flows)),
+            Scenario::Masq(transport) => visit.visit(Established::new(transport, Forward::Masq, flows)),
+            Scenario::OneWay(forward) => visit.visit(Established::new(Transport::Udp, forward, flows)),
             Scenario::New(Transport::Udp) => visit.visit(Fresh::new(flows)),
             Scenario::New(Transport::Tcp) => visit.visit(Lives::new(flows)),
         }
@@ -121,7 +131,8 @@ mod tests {
         }
         assert_eq!(
             "masq".parse::<Scenario>(),
-            Err("no measure masq; there are masq-udp, masq-tcp, new-udp, new-tcp".to_owned())
+            Err("no measure masq; there are masq-udp, masq-tcp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp"
+                .to_owned())
         );
     }
 

@@ -123,6 +123,7 @@ impl Io<BenchFrame> for Sink {
 /// The director and the frames that go through it.
 pub struct Road {
     path: Path<BenchFrame>,
+    spread: Spread,
     counters: Arc<[Arc<WorkerCounters>]>,
     sink: Sink,
     burst: Burst<BenchFrame>,
@@ -143,7 +144,7 @@ impl Road {
         let resident_before = resident_bytes();
         let counters: Arc<[Arc<WorkerCounters>]> =
             Arc::new([Arc::new(WorkerCounters::new(spread.server_capacity(), 2))]);
-        let mut path = Path::new(PathConfig {
+        let path = Path::new(PathConfig {
             worker: WorkerId(0),
             counters: counters.clone(),
             max_connections: capacity,
@@ -152,10 +153,9 @@ impl Road {
             hash_seed: 0x5eed,
             now: Tick(0),
         });
-        path.adopt(tables(spread).into());
         let mut sink = Sink::default();
         sink.free.extend((0..2 * BURST).map(|_| BenchFrame::new()));
-        Road { path, counters, sink, burst: Burst::new(), generated: 0, resident_before }
+        Road { path, spread, counters, sink, burst: Burst::new(), generated: 0, resident_before }
     }
 
     /// Opens the connections that the traffic wants, warms up, and measures `runs` times `packets` packets.
@@ -168,6 +168,7 @@ impl Road {
         packets: u64,
         runs: u32,
     ) -> Result<Measured, String> {
+        self.path.adopt(tables(self.spread, traffic.forward()).into());
         while !traffic.is_open() {
             self.send(traffic, 1);
         }

@@ -67,8 +67,8 @@ impl Visit for Drive {
 fn config(plan: &Plan) -> Config {
     let port =
         |name: &str, device: String| PortConfig { name: name.to_owned(), device, mtu: 1500, twin: false };
-    // Nothing comes back for connections of one packet.
-    let no_rx = u8::from(plan.scenario == Scenario::New(Transport::Udp));
+    // Nothing comes back for connections of one packet, nor where real servers answer by another way.
+    let no_rx = u8::from(matches!(plan.scenario, Scenario::New(Transport::Udp) | Scenario::OneWay(_)));
     Config {
         workers: vec![plan.cpu],
         driver_args: Vec::new(),
@@ -130,7 +130,7 @@ impl<T: Traffic> Driven<T> {
     ) -> Driven<T> {
         let counters = config.counters.clone();
         let mut path = Path::new(config);
-        path.adopt(tables(Spread::default()).into());
+        path.adopt(tables(Spread::default(), traffic.forward()).into());
         let runs = runs as usize;
         Driven {
             path,

@@ -17,6 +17,7 @@
 pub mod cleanup;
 pub mod client;
 pub mod crowd;
+pub mod decapsulate;
 pub mod demo;
 
 pub mod director;

@@ -25,13 +25,13 @@ use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
-use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Settings};
+use lb_core::tables::{self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Settings};
 use lb_core::time::Timeout;
 use warmup::Warming;
 
 use crate::api::types::{
     Command, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Timeouts,
-    Transport,
+    Transport, Tunnel,
 };
 
 /// Weights are signed 32-bit numbers in the kernel.
@@ -428,6 +428,7 @@ impl Model {
             return Err(ErrorBody::new(ErrorKind::ServerExists, message));
         }
         check_server(address, spec)?;
+        let forward = check::forward(address, spec)?;
         let id = match self.trash.remove(&(place(key), spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
@@ -450,7 +451,7 @@ impl Model {
             address: spec.server.ip(),
             port: spec.server.port(),
             weight: spec.weight,
-            forward: Forward::Masq,
+            forward,
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
             // Not that of before: nothing would clear it if its connections ended while it was away.
@@ -465,11 +466,13 @@ impl Model {
             return Err(no_such_server(address, spec.server));
         };
         check_server(address, spec)?;
+        let forward = check::forward(address, spec)?;
         let (old_upper, scheduler) =
             (entry.service.servers[position].upper_threshold, entry.service.scheduler());
         self.change(address, scheduler, |servers| {
             let server = &mut servers[position];
             server.weight = spec.weight;
+            server.forward = forward;
             server.upper_threshold = spec.upper_threshold;
             server.lower_threshold = spec.lower_threshold;
             server.after_edit(old_upper);
@@ -627,16 +630,34 @@ pub fn service_spec(service: &Service) -> ServiceSpec {
 
 /// What a command would have to say to make this real server of a service.
 pub fn server_spec(service: &Service, server: &Server) -> ServerSpec {
+    let (forward, tunnel) = forward_spec(server.forward);
     ServerSpec {
         server: SocketAddr::new(server.address, server.port),
         weight: service.wanted_weight(server),
-        forward: match server.forward {
-            Forward::Masq => ForwardMethod::Masq,
-        },
+        forward,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
-        tunnel: None,
+        tunnel,
     }
+}
+
+/// What a command would have to say to have this method.
+pub fn forward_spec(forward: Forward) -> (ForwardMethod, Option<Tunnel>) {
+    let tunnel = match forward {
+        Forward::Masq => return (ForwardMethod::Masq, None),
+        Forward::Direct => return (ForwardMethod::Direct, None),
+        Forward::Tunnel(tunnel) => tunnel,
+    };
+    let (encapsulation, port, checksum) = match tunnel {
+        tables::Tunnel::Ipip => ("ipip", 0, None),
+        tables::Tunnel::Gue { port, checksum: GueChecksum::No } => ("gue", port, Some("none")),
+        tables::Tunnel::Gue { port, checksum: GueChecksum::Yes } => ("gue", port, Some("checksum")),
+        tables::Tunnel::Gue { port, checksum: GueChecksum::Remote } => ("gue", port, Some("remote")),
+        tables::Tunnel::Gre { checksum: false } => ("gre", 0, Some("none")),
+        tables::Tunnel::Gre { checksum: true } => ("gre", 0, Some("checksum")),
+    };
+    let (encapsulation, checksum) = (encapsulation.to_owned(), checksum.map(str::to_owned));
+    (ForwardMethod::Tunnel, Some(Tunnel { encapsulation, port, checksum }))
 }
 
 fn position(service: &Service, at: SocketAddr) -> Option<usize> {

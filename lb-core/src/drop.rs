@@ -86,6 +86,10 @@ reasons! {
     ServerRemoved = "server_removed",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",
+    /// An ICMP error about a tunnel's packet: an error of ours told the client instead.
+    TunnelError = "tunnel_error",
+    /// The interface towards a tunnel's real server has no address that the tunnel could come from.
+    NoTunnelSource = "no_tunnel_source",
     /// The protocol or its combination is not handled here.
     Unsupported = "unsupported",
     /// The worker that owns the flow takes no more packets now.

@@ -7,11 +7,11 @@
 use std::net::IpAddr;
 
 use crate::drop::DropReason;
-use crate::packet::Packet;
+use crate::packet::{Packet, RxChecksum};
 use crate::tables::Protocol;
 use crate::time::Tick;
 use crate::wire::checksum::{self, Delta};
-use crate::wire::parse::{Fragment, Headers, ipv6_extensions};
+use crate::wire::parse::{Fragment, Headers, ipv6_extensions, parse_into};
 use crate::wire::{array, array_mut, be16, ethernet, icmp, ipv4, ipv6, tcp, udp};
 
 /// The packet that an error quotes, as far as it is there.
@@ -54,9 +54,16 @@ pub fn embedded(frame: &[u8], headers: &Headers) -> Result<Embedded, DropReason>
     if !checksum::is_good(sum) {
         return Err(DropReason::BadIcmpChecksum);
     }
-    let l3 = usize::from(headers.l4) + icmp::LEN;
     let message = frame.get(..headers.end()).ok_or(DropReason::BadIcmpPayload)?;
-    let (src, dst, protocol, l4) = if headers.is_ipv6 {
+    quoted(message, usize::from(headers.l4) + icmp::LEN, headers.is_ipv6)
+}
+
+/// Reads the quoted packet that begins at `l3` of a message, which is a frame up to the end of what is quoted.
+///
+/// # Errors
+/// `BadIcmpPayload`, as [`embedded`].
+pub fn quoted(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Embedded, DropReason> {
+    let (src, dst, protocol, l4) = if is_ipv6 {
         let ip = ipv6::header(message, l3).filter(|ip| ip[0] >> 4 == 6).ok_or(DropReason::BadIcmpPayload)?;
         let walked = ipv6_extensions(message, l3 + ipv6::LEN, Protocol(ip[6]))
             .map_err(|_| DropReason::BadIcmpPayload)?;
@@ -198,6 +205,11 @@ pub enum Problem {
     },
     /// TTL or hop limit reached 0.
     TimeExceeded,
+    /// Another error of the packet's own family, passed on.
+    Told {
+        kind: u8,
+        code: u8,
+    },
 }
 
 impl Problem {
@@ -210,6 +222,7 @@ impl Problem {
             Problem::TooBig { mtu } => (3, 4, u32::from(mtu)),
             Problem::Prohibited => (3, 13, 0),
             Problem::TimeExceeded => (11, 0, 0),
+            Problem::Told { kind, code } => (kind, code, 0),
         }
     }
 
@@ -222,6 +235,7 @@ impl Problem {
             Problem::PortUnreachable => (1, 4, 0),
             Problem::TooBig { mtu } => (2, 0, u32::from(mtu)),
             Problem::TimeExceeded => (3, 0, 0),
+            Problem::Told { kind, code } => (kind, code, 0),
         }
     }
 }
@@ -240,8 +254,9 @@ const MAX_IPV4: usize = 576;
 const MAX_IPV6: usize = 1280;
 /// TTL and hop limit of what we send, as Linux's.
 const TTL: u8 = 64;
-/// Precedence "internetwork control" (RFC 1812 §4.3.2.5).
-const TOS: u8 = 0xc0;
+/// Precedence "internetwork control" (RFC 1812 §4.3.2.5), and what stays of the type of service that the packet had.
+const PRECEDENCE: u8 = 0xc0;
+const KEPT_TOS: u8 = 0x1e;
 
 /// True when there may be an error about this packet (RFC 1122 §3.2.2, RFC 4443 §2.4 (e)): never about another error, what was
 /// sent to many, a later fragment, or what names no sender.
@@ -302,7 +317,8 @@ pub fn make_error<P: Packet>(
     let ip = frame.get_mut(l3..).ok_or(NoError::NoRoom)?;
     match (source, to) {
         (IpAddr::V4(source), IpAddr::V4(to)) => {
-            write_ipv4(ip, ip_len as u16, headers.fragment_id as u16, source.octets(), to.octets());
+            let tos = PRECEDENCE | ip.get(header_len + 1).map_or(0, |tos| tos & KEPT_TOS);
+            write_ipv4(ip, tos, ip_len as u16, headers.fragment_id as u16, source.octets(), to.octets());
             write_icmp(ip, ipv4::LEN, problem.icmp(), 0);
         }
         (IpAddr::V6(source), IpAddr::V6(to)) => {
@@ -316,11 +332,66 @@ pub fn make_error<P: Packet>(
     Ok(())
 }
 
-fn write_ipv4(ip: &mut [u8], len: u16, id: u16, source: [u8; 4], to: [u8; 4]) {
+/// What an error about a tunnel's packet means for the packet within: that of `inner`, quoted by that of `outer`.
+pub fn problem(frame: &[u8], headers: &Headers, outer: &Embedded, inner: &Embedded) -> Option<Problem> {
+    let message: &[u8; icmp::LEN] = array(frame, usize::from(headers.l4))?;
+    let [kind, code, _, _, rest @ ..] = *message;
+    let is_too_big = if headers.is_ipv6 { kind == 2 } else { (kind, code) == (3, 4) };
+    if is_too_big {
+        let mtu = if headers.is_ipv6 { u32::from_be_bytes(rest) } else { be16(rest[2], rest[3]).into() };
+        let mtu = mtu.saturating_sub(u32::from(inner.l3 - outer.l3));
+        return Some(Problem::TooBig { mtu: mtu.try_into().unwrap_or(u16::MAX) });
+    }
+    Some(if inner.src.is_ipv6() == headers.is_ipv6 {
+        Problem::Told { kind, code }
+    } else {
+        Problem::HostUnreachable
+    })
+}
+
+/// Turns an error about a tunnel's packet into one about the packet within, as far as that is quoted, from the address that it was
+/// sent to. Returns the new packet's headers; its Ethernet addresses are good for nothing.
+pub fn about_inner<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    inner: &Embedded,
+    problem: Problem,
+) -> Option<Headers> {
+    let (l3, start) = (usize::from(headers.l3), usize::from(inner.l3));
+    let is_ipv6 = inner.src.is_ipv6();
+    let end = headers.end();
+    let frame = packet.data_mut();
+    let ether_type = if is_ipv6 { ethernet::IPV6 } else { ethernet::IPV4 };
+    frame.get_mut(l3 - 2..l3)?.copy_from_slice(&ether_type.to_be_bytes());
+    frame.get(..end)?;
+    frame.copy_within(..l3, start - l3);
+    packet.move_start((start - l3) as isize).ok()?;
+    let (src, dst, fragment_id) = match ipv4::header(packet.data(), l3) {
+        Some(ip) if !is_ipv6 => (ipv4::source(ip), ipv4::destination(ip), be16(ip[4], ip[5]).into()),
+        _ => (0, 0, 0),
+    };
+    let quoted = Headers {
+        src,
+        dst,
+        fragment_id,
+        ip_len: (end - start) as u32,
+        l3: headers.l3,
+        l4: inner.l4 - (start - l3) as u16,
+        protocol: inner.protocol,
+        is_ipv6,
+        ..Headers::NONE
+    };
+    make_error(packet, &quoted, problem, inner.dst).ok()?;
+    let mut error = Headers::NONE;
+    let is_ip = parse_into(&mut error, packet.data(), packet.frame_len(), RxChecksum::Good);
+    is_ip.ok()?.then_some(error)
+}
+
+fn write_ipv4(ip: &mut [u8], tos: u8, len: u16, id: u16, source: [u8; 4], to: [u8; 4]) {
     let Some(header) = ip.first_chunk_mut::<{ ipv4::LEN }>() else { return };
     *header = [0; ipv4::LEN];
     header[0] = 0x45;
-    header[1] = TOS;
+    header[1] = tos;
     header[2..4].copy_from_slice(&len.to_be_bytes());
     header[4..6].copy_from_slice(&id.to_be_bytes());
     header[8] = TTL;

@@ -20,10 +20,12 @@ mod established;
 mod first;
 mod fragment;
 mod list;
+mod one_way;
 mod output;
 mod related;
 mod rewrite;
 mod steer;
+mod tunnel;
 mod waiting;
 
 #[cfg(test)]
@@ -51,6 +53,9 @@ use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
 use crate::wire::ethernet;
 use crate::wire::parse::{Fragment, Headers, parse_into};
+
+/// How far apart two workers' first outer identifications are.
+const OUTER_IDS_APART: u16 = 1021;
 
 /// Packets that go down the road together.
 pub const BURST: usize = 32;
@@ -109,6 +114,8 @@ pub struct Path<P> {
     fragments: fragment::Fragments<P>,
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
+    /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
+    next_outer_id: u16,
 }
 
 /// What the stages find out about one packet.
@@ -165,6 +172,8 @@ impl<P: Packet> Path<P> {
             fragments: fragment::Fragments::new(),
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
+            // Workers send to the same real servers: they begin apart.
+            next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }
     }
 

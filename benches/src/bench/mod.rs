@@ -5,6 +5,7 @@ mod instructions;
 mod lbd_ready;
 mod masq;
 mod memory;
+mod methods;
 mod new;
 mod path;
 mod publish_one_server;
@@ -36,6 +37,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "masq", run: masq::run },
     Bench { name: "testpmd", run: testpmd::run },
     Bench { name: "path", run: path::run },
+    Bench { name: "methods", run: methods::run },
     Bench { name: "new", run: new::run },
     Bench { name: "schedulers", run: schedulers::run },
     Bench { name: "spread", run: spread::run },

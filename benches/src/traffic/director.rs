@@ -41,8 +41,8 @@ impl Spread {
     }
 }
 
-/// What the control plane would publish: masquerading, every neighbour resolved.
-pub fn tables(spread: Spread) -> Tables {
+/// What the control plane would publish: every neighbour resolved.
+pub fn tables(spread: Spread, forward: Forward) -> Tables {
     let interface = |name: &str, port: PortId, mac| Interface {
         name: name.into(),
         port,
@@ -50,7 +50,7 @@ pub fn tables(spread: Spread) -> Tables {
         mac,
         mtu: 1500,
         outside: port == WAN,
-        ipv4: None,
+        ipv4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         ipv6: None,
     };
     let interfaces = Interfaces::new(vec![interface("wan", WAN, MACS[0]), interface("lan", LAN, MACS[1])]);
@@ -77,7 +77,7 @@ pub fn tables(spread: Spread) -> Tables {
             address: address(i),
             port: 8080,
             weight: 1,
-            forward: Forward::Masq,
+            forward,
             upper_threshold: 0,
             lower_threshold: 0,
             overloaded: Arc::default(),

@@ -1,15 +1,18 @@
-//! Packets of connections that are open: random order, both directions in equal parts.
+//! Packets of connections that are open: random order, both directions in equal parts, or the clients' alone where real servers
+//! answer by another way.
 
 use std::net::IpAddr;
 
 use lb_core::ids::PortId;
 use lb_core::path::{BURST, FlowView};
+use lb_core::tables::Forward;
 
 use super::recipe::{ACK, Recipe, SYN, Transport, templates};
 use super::{Counted, LEN, Traffic, WAN};
 
 pub struct Established {
     transport: Transport,
+    forward: Forward,
     flows: u32,
     opened: u32,
     templates: [[u8; LEN]; 2],
@@ -20,9 +23,10 @@ pub struct Established {
 }
 
 impl Established {
-    pub fn new(transport: Transport, flows: u32) -> Established {
+    pub fn new(transport: Transport, forward: Forward, flows: u32) -> Established {
         Established {
             transport,
+            forward,
             flows,
             opened: 0,
             templates: templates(transport),
@@ -35,9 +39,9 @@ impl Established {
 
 impl Traffic for Established {
     fn count(&mut self, port: PortId) -> usize {
-        if self.has_begun {
+        if self.has_begun && (port == WAN || !self.forward.method().is_one_way()) {
             BURST
-        } else if port == WAN {
+        } else if port == WAN && !self.has_begun {
             BURST.min((self.flows - self.opened) as usize)
         } else {
             0
@@ -59,6 +63,10 @@ impl Traffic for Established {
             *at = 0;
         }
         recipe.write(&self.templates[way], transport, ACK, frame);
+    }
+
+    fn forward(&self) -> Forward {
+        self.forward
     }
 
     fn is_open(&self) -> bool {

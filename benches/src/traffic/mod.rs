@@ -15,6 +15,7 @@ use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
 use lb_core::path::{BURST, Burst, FlowView};
+use lb_core::tables::Forward;
 use lb_core::time::Tick;
 
 pub use director::{SERVER_CAPACITY, Spread, tables};
@@ -38,6 +39,11 @@ pub trait Traffic {
 
     /// Writes the next packet.
     fn write(&mut self, port: PortId, frame: &mut [u8; LEN]);
+
+    /// How the packets get to the real servers.
+    fn forward(&self) -> Forward {
+        Forward::Masq
+    }
 
     /// The moment that the path is told.
     fn now(&self) -> Tick {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use arbitrary::{Arbitrary, Unstructured};
-use lb_core::flow::{Direction, FlowId, FlowTable, InsertError, NewFlow, Tuple, memory_needed};
+use lb_core::flow::{Direction, FlowId, FlowTable, InsertError, Method, NewFlow, Tuple, memory_needed};
 use lb_core::ids::ServerId;
 use lb_core::mem::Region;
 use lb_core::tables::Protocol;
@@ -86,8 +86,8 @@ pub(crate) fn run(data: &[u8]) {
                 number += 1;
                 let timeout = Timeout::from_secs(u32::from(secs) + 1);
                 let server = ServerId(number);
-                let new =
-                    NewFlow { original, reply, deltas: Default::default(), server, state: 0, timeout, now };
+                let (method, deltas) = (Method::Masq, Default::default());
+                let new = NewFlow { original, reply, method, deltas, server, state: 0, timeout, now };
                 insert(&mut table, &mut known, &new);
             }
             Step::Remove { nth: n } if !known.is_empty() => {

@@ -10,10 +10,10 @@ use hashbrown::HashMap;
 
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::Scheduler;
-use lb_core::tables::{Forward, Service};
+use lb_core::tables::Service;
 
 use super::{Config, PortAddress, RealServer, VirtualService};
-use crate::api::types::{Command, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
+use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
 use crate::model::{self, Model};
 
 /// What a new config file asks for.
@@ -167,7 +167,7 @@ fn put_server(
         merged.upper_threshold = wanted.upper_threshold;
         merged.lower_threshold = wanted.lower_threshold;
     }
-    merged.forward = wanted.forward;
+    (merged.forward, merged.tunnel) = (wanted.forward, wanted.tunnel);
     if merged != server {
         commands.push(Command::EditServer { service, server: merged });
     }
@@ -182,11 +182,11 @@ fn find_server(service: &Service, wanted: &RealServer) -> Option<ServerSpec> {
 }
 
 fn spec(server: &RealServer) -> ServerSpec {
+    let (forward, tunnel) = model::forward_spec(server.forward);
     ServerSpec {
         weight: server.weight,
-        forward: match server.forward {
-            Forward::Masq => ForwardMethod::Masq,
-        },
+        forward,
+        tunnel,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
         ..ServerSpec::new(server.address)
@@ -249,12 +249,22 @@ impl fmt::Display for Said<'_> {
             }
             Command::DeleteService { service } => write!(f, "virtual service {service} removed"),
             Command::AddServer { service, server } => {
-                write!(f, "real server {} of {service} added, weight {}", server.server, server.weight)
+                write!(
+                    f,
+                    "real server {} of {service} added, forward {}, weight {}",
+                    server.server,
+                    server.forward.name(),
+                    server.weight
+                )
             }
             Command::EditServer { service, server } => write!(
                 f,
-                "real server {} of {service}: weight is {}, thresholds are {} and {}",
-                server.server, server.weight, server.upper_threshold, server.lower_threshold
+                "real server {} of {service}: forward is {}, weight is {}, thresholds are {} and {}",
+                server.server,
+                server.forward.name(),
+                server.weight,
+                server.upper_threshold,
+                server.lower_threshold
             ),
             Command::DeleteServer { service, server } => {
                 write!(f, "real server {server} of {service} removed")
@@ -349,8 +359,8 @@ mod tests {
             said(&old, &new, &mut model),
             [
                 "real server 10.0.0.3:80 of tcp/192.0.2.1:80 removed",
-                "real server 10.0.0.2:80 of tcp/192.0.2.1:80: weight is 5, thresholds are 0 and 0",
-                "real server 10.0.0.4:80 of tcp/192.0.2.1:80 added, weight 1",
+                "real server 10.0.0.2:80 of tcp/192.0.2.1:80: forward is masq, weight is 5, thresholds are 0 and 0",
+                "real server 10.0.0.4:80 of tcp/192.0.2.1:80 added, forward masq, weight 1",
             ]
         );
     }
@@ -383,7 +393,9 @@ mod tests {
             service(r#"{ address = "10.0.0.1", weight = 3, upper_threshold = 9, lower_threshold = 4 }"#);
         assert_eq!(
             said(&old, &new, &mut model),
-            ["real server 10.0.0.1:80 of tcp/192.0.2.1:80: weight is 0, thresholds are 9 and 4"]
+            [
+                "real server 10.0.0.1:80 of tcp/192.0.2.1:80: forward is masq, weight is 0, thresholds are 9 and 4"
+            ]
         );
     }
 
@@ -398,8 +410,8 @@ mod tests {
             said(&config(""), &new, &mut model),
             [
                 "virtual service tcp/192.0.2.1:80: scheduler is rr",
-                "real server 10.0.0.1:80 of tcp/192.0.2.1:80: weight is 1, thresholds are 0 and 0",
-                "real server 10.0.0.2:80 of tcp/192.0.2.1:80 added, weight 1",
+                "real server 10.0.0.1:80 of tcp/192.0.2.1:80: forward is masq, weight is 1, thresholds are 0 and 0",
+                "real server 10.0.0.2:80 of tcp/192.0.2.1:80 added, forward masq, weight 1",
             ]
         );
     }
@@ -414,7 +426,7 @@ mod tests {
             said(&old, &new, &mut model),
             [
                 "virtual service tcp/192.0.2.1:80 added, scheduler rr",
-                "real server 10.0.0.1:80 of tcp/192.0.2.1:80 added, weight 2",
+                "real server 10.0.0.1:80 of tcp/192.0.2.1:80 added, forward masq, weight 2",
             ]
         );
     }

@@ -8,10 +8,11 @@ use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
-use lb_core::tables::{Forward, Protocol, ServiceKey};
+use lb_core::tables::{Forward, GueChecksum, Protocol, ServiceKey, Tunnel};
 
 use super::read::{Errors, Found, Table};
 use super::{keys, sections};
+use crate::api::types::ForwardMethod;
 use crate::model::MAX_WARMUP;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,8 +36,16 @@ pub struct RealServer {
 
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
 const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
-const FORWARDS: &[(&str, Forward)] = &[("masq", Forward::Masq)];
-const FORWARDS_NOT_BUILT: &[&str] = &["direct", "tunnel", "fullnat"];
+const FORWARDS: &[(&str, ForwardMethod)] =
+    &[("masq", ForwardMethod::Masq), ("direct", ForwardMethod::Direct), ("tunnel", ForwardMethod::Tunnel)];
+const FORWARDS_NOT_BUILT: &[&str] = &["fullnat"];
+const TUNNELS: &[(&str, Tunnel)] = &[
+    ("ipip", Tunnel::Ipip),
+    ("gue", Tunnel::Gue { port: 0, checksum: GueChecksum::No }),
+    ("gre", Tunnel::Gre { checksum: false }),
+];
+const CHECKSUMS: &[(&str, GueChecksum)] =
+    &[("none", GueChecksum::No), ("checksum", GueChecksum::Yes), ("remote", GueChecksum::Remote)];
 const MAX_WEIGHT: u32 = 65_535;
 /// The kernel keeps thresholds in 32 bits and ipvsadm takes them as a signed number.
 const MAX_THRESHOLD: u32 = i32::MAX as u32;
@@ -158,7 +167,7 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAdd
         };
         let Some(server) = Table::new(errors, value, &keys::REAL_SERVER, name) else { continue };
         let weight = server.integer(errors, "weight", 0..=MAX_WEIGHT).unwrap_or(1);
-        let forward = server.choice(errors, "forward", FORWARDS, FORWARDS_NOT_BUILT).unwrap_or(Forward::Masq);
+        let forward = forward(errors, &server);
         let upper_threshold = server.integer(errors, "upper_threshold", 0..=MAX_THRESHOLD).unwrap_or(0);
         let lower_threshold = server.integer(errors, "lower_threshold", 0..=upper_threshold).unwrap_or(0);
         let Some(found) = server.required_string(errors, "address") else { continue };
@@ -173,14 +182,25 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAdd
         };
         if let Some(service) = service
             && service.is_ipv4() != address.is_ipv4()
+            && !matches!(forward, Forward::Tunnel(_))
         {
             let family = if service.is_ipv4() { "IPv4" } else { "IPv6" };
             server.error(
                 errors,
                 &found.at,
                 "address",
-                format!("{address} is not {family} as its service is"),
+                format!("{address} is not {family} as its service is: only a tunnel leads there"),
             );
+        }
+        if let Some(service) = service
+            && forward != Forward::Masq
+            && service.port() != address.port()
+        {
+            let text = format!(
+                "{address} does not have its service's port {}, which only masquerading changes",
+                service.port()
+            );
+            server.error(errors, &found.at, "address", text);
         }
         if !known.insert(address) {
             server.error(errors, &found.at, "address", format!("{address} stands twice in this service"));
@@ -188,6 +208,51 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAdd
         servers.push(RealServer { address, weight, forward, upper_threshold, lower_threshold });
     }
     servers
+}
+
+/// The method and, of a tunnel, its kind.
+fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
+    let method = server.choice(errors, "forward", FORWARDS, FORWARDS_NOT_BUILT).unwrap_or_default();
+    let kind = server.choice(errors, "tunnel", TUNNELS, &[]);
+    let port = server.integer(errors, "tunnel_port", 1..=u32::from(u16::MAX));
+    let checksum = server.choice(errors, "tunnel_checksum", CHECKSUMS, &[]);
+    let mut misplaced = |key: &str, what: &str| {
+        if let Some(value) = server.get(key) {
+            server.error(errors, &value.span(), key, what);
+        }
+    };
+    let kind = match method {
+        ForwardMethod::Masq | ForwardMethod::Direct => {
+            for key in ["tunnel", "tunnel_port", "tunnel_checksum"] {
+                misplaced(key, "goes with forward = \"tunnel\" alone");
+            }
+            return if method == ForwardMethod::Masq { Forward::Masq } else { Forward::Direct };
+        }
+        ForwardMethod::Tunnel => kind.unwrap_or(Tunnel::Ipip),
+    };
+    if !matches!(kind, Tunnel::Gue { .. }) {
+        misplaced("tunnel_port", "goes with tunnel = \"gue\" alone");
+    }
+    Forward::Tunnel(match kind {
+        Tunnel::Ipip => {
+            misplaced("tunnel_checksum", "goes with tunnel = \"gue\" and \"gre\" alone");
+            kind
+        }
+        Tunnel::Gue { .. } => {
+            if server.get("tunnel_port").is_none() {
+                let at = server.get("tunnel").map_or(0..0, |value| value.span());
+                server.error(errors, &at, "tunnel", "\"gue\" needs a tunnel_port");
+            }
+            let port = port.map_or(0, |port| port as u16);
+            Tunnel::Gue { port, checksum: checksum.unwrap_or(GueChecksum::No) }
+        }
+        Tunnel::Gre { .. } => {
+            if checksum == Some(GueChecksum::Remote) {
+                misplaced("tunnel_checksum", "\"remote\" goes with tunnel = \"gue\" alone");
+            }
+            Tunnel::Gre { checksum: checksum == Some(GueChecksum::Yes) }
+        }
+    })
 }
 
 /// Without a port: that of the service.

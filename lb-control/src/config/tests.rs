@@ -1,7 +1,7 @@
 //! Each thing that can be wrong with a config file, and the exact line that says so.
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::tables::Protocol;
+use lb_core::tables::{Forward, GueChecksum, Protocol, Tunnel};
 
 use super::*;
 
@@ -136,7 +136,7 @@ fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
             "line 11: virtual_service 192.0.2.10:80: real server number 1: address: missing; \
              required: \"address:port\" or \"address\": the service's port",
             "line 11: virtual_service 192.0.2.10:80: real server number 1: adress: unknown key (did you mean address?); \
-             allowed: address, weight, forward, upper_threshold, lower_threshold",
+             allowed: address, weight, forward, tunnel, tunnel_port, tunnel_checksum, upper_threshold, lower_threshold",
         ]
     );
 }
@@ -172,6 +172,51 @@ fn a_weight_out_of_range_names_the_server_as_typed() {
 }
 
 #[test]
+fn methods_and_tunnels_are_read() {
+    let text = r#"[[virtual_service]]
+address = "192.0.2.10:80"
+real_servers = [
+  { address = "10.0.0.11:8080" },
+  { address = "10.0.0.12", forward = "direct" },
+  { address = "2001:db8::13", forward = "tunnel" },
+  { address = "10.0.0.14:80", forward = "tunnel", tunnel = "gue", tunnel_port = 6080, tunnel_checksum = "remote" },
+  { address = "10.0.0.15", forward = "tunnel", tunnel = "gre", tunnel_checksum = "checksum" },
+]
+"#;
+    let config = Config::parse(&format!("{GOOD}{text}")).expect("a valid config");
+    let methods: Vec<_> = config.services[0].servers.iter().map(|server| server.forward).collect();
+    let gue = Tunnel::Gue { port: 6080, checksum: GueChecksum::Remote };
+    let [ipip, gue, gre] = [Tunnel::Ipip, gue, Tunnel::Gre { checksum: true }].map(Forward::Tunnel);
+    assert_eq!(methods, [Forward::Masq, Forward::Direct, ipip, gue, gre]);
+}
+
+#[test]
+fn methods_and_tunnels_that_do_not_go_together_are_refused() {
+    assert_eq!(
+        errors_with(
+            r#"[[virtual_service]]
+address = "192.0.2.10:80"
+real_servers = [
+  { address = "10.0.0.11:8080", forward = "direct" },
+  { address = "10.0.0.12", tunnel = "gre" },
+  { address = "10.0.0.13", forward = "tunnel", tunnel = "gue" },
+  { address = "10.0.0.14", forward = "tunnel", tunnel_port = 6080 },
+  { address = "10.0.0.15", forward = "tunnel", tunnel = "gre", tunnel_checksum = "remote" },
+]
+"#
+        ),
+        [
+            "line 11: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: address: 10.0.0.11:8080 does not have its service's \
+             port 80, which only masquerading changes",
+            "line 12: virtual_service 192.0.2.10:80: real server 10.0.0.12: tunnel: goes with forward = \"tunnel\" alone",
+            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.13: tunnel: \"gue\" needs a tunnel_port",
+            "line 14: virtual_service 192.0.2.10:80: real server 10.0.0.14: tunnel_port: goes with tunnel = \"gue\" alone",
+            "line 15: virtual_service 192.0.2.10:80: real server 10.0.0.15: tunnel_checksum: \"remote\" goes with tunnel = \"gue\" alone",
+        ]
+    );
+}
+
+#[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     assert_eq!(
         errors_with(
@@ -180,7 +225,7 @@ address = "192.0.2.10:80"
 scheduler_flags = ["sh-port", "flag-1"]
 protocol = "sctp"
 persistence = 300
-real_servers = [{ address = "10.0.0.11:8080", forward = "direct" }]
+real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
 [[virtual_service]]
 fwmark = 7
 "#
@@ -189,8 +234,8 @@ fwmark = 7
             "line 10: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
             "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
             "line 12: virtual_service 192.0.2.10:80: persistence: not built yet",
-            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"direct\" is not built yet; \
-             allowed: \"masq\"",
+            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
+             allowed: \"masq\", \"direct\", \"tunnel\"",
             "line 15: virtual_service number 2: fwmark: not built yet",
         ]
     );
@@ -251,7 +296,7 @@ real_servers = [{ address = "10.0.0.11:53" }, { address = "10.0.0.300" }]
             "line 14: api: http: \"9477\" is no address with port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"",
             "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\"",
             "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence, which is not built yet",
-            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is",
+            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is: only a tunnel leads there",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
         ]
     );

@@ -6,6 +6,7 @@ use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
+use lb_core::tables::{Forward, GueChecksum, Tunnel};
 
 use super::{MAX_WARMUP, MAX_WEIGHT, key};
 use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
@@ -104,14 +105,53 @@ pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Resul
     if matches!(spec.server, SocketAddr::V6(v6) if v6.scope_id() != 0) {
         return invalid("an address with a zone cannot be told from the same one on another link");
     }
-    let not_built = |what: &str| Err(not_built(name(service, spec.server), what));
     match spec.forward {
-        ForwardMethod::Masq if spec.tunnel.is_some() => invalid("a tunnel is asked for with masquerading"),
         ForwardMethod::Masq if spec.server.port() == 0 => invalid("port 0 is for persistent services only"),
-        ForwardMethod::Masq => Ok(()),
-        ForwardMethod::Direct => not_built("direct routing (-g, ipvsadm's default; masquerading is -m)"),
-        ForwardMethod::Tunnel => not_built("tunneling (-i)"),
+        ForwardMethod::Direct | ForwardMethod::Tunnel if spec.server.port() != service.port() => {
+            let what = format!(
+                "{} does not change the port: it must be the virtual service's, {}",
+                spec.forward.name(),
+                service.port()
+            );
+            invalid(&what)
+        }
+        _ => Ok(()),
     }
+}
+
+/// How packets get to the real server: the tunnel must go with the method, and its parts with each other.
+pub(super) fn forward(service: &ServiceAddress, spec: &ServerSpec) -> Result<Forward, ErrorBody> {
+    let invalid = |what: String| {
+        let message = format!("{}: {what}", name(service, spec.server));
+        Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
+    };
+    let tunnel = match (spec.forward, &spec.tunnel) {
+        (ForwardMethod::Masq, None) => return Ok(Forward::Masq),
+        (ForwardMethod::Direct, None) => return Ok(Forward::Direct),
+        (ForwardMethod::Tunnel, None) => return Ok(Forward::Tunnel(Tunnel::Ipip)),
+        (ForwardMethod::Tunnel, Some(tunnel)) => tunnel,
+        (method, Some(_)) => return invalid(format!("a tunnel is asked for with forward {}", method.name())),
+    };
+    let checksum = tunnel.checksum.as_deref().unwrap_or("none");
+    let kind = tunnel.encapsulation.as_str();
+    if kind != "gue" && tunnel.port != 0 {
+        return invalid(format!("a tunnel of type {kind} has no port"));
+    }
+    let what = match (kind, checksum) {
+        ("ipip", "none") => Tunnel::Ipip,
+        ("gue", _) if tunnel.port == 0 => {
+            return invalid("a tunnel of type gue needs a port other than 0".to_owned());
+        }
+        ("gue", "none") => Tunnel::Gue { port: tunnel.port, checksum: GueChecksum::No },
+        ("gue", "checksum") => Tunnel::Gue { port: tunnel.port, checksum: GueChecksum::Yes },
+        ("gue", "remote") => Tunnel::Gue { port: tunnel.port, checksum: GueChecksum::Remote },
+        ("gre", "none" | "checksum") => Tunnel::Gre { checksum: checksum == "checksum" },
+        ("ipip" | "gue" | "gre", _) => {
+            return invalid(format!("a tunnel of type {kind} has no checksum {checksum:?}"));
+        }
+        _ => return invalid(format!("no tunnel of type {kind:?}; there are ipip, gue, gre")),
+    };
+    Ok(Forward::Tunnel(what))
 }
 
 /// What the kernel takes for a real server: not "this network" (0/8), multicast or broadcast (`inet_addr_type`);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use zerocopy::FromBytes;
 
-use super::entry::{Addresses, Direction, Entry, Tuple};
+use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
 use crate::ipvs::state::TcpState;
 use crate::tables::Protocol;
@@ -56,6 +56,7 @@ impl std::error::Error for Refused {}
 pub struct Salvaged {
     pub original: Tuple,
     pub reply: Tuple,
+    pub method: Method,
     pub state: u8,
     pub timeout: Timeout,
     /// Time of its last packet, not later than now.
@@ -106,12 +107,16 @@ impl<'m> Salvage<'m> {
 
     /// `None`: it is damaged.
     fn connection(&self, entry: &Entry, now: Tick) -> Option<Salvaged> {
-        let addresses = if entry.is_ipv6() { Some(self.addresses(entry.addresses)?) } else { None };
+        let addresses = match entry.addresses {
+            Entry::NO_ADDRESSES => None,
+            place => Some(self.addresses(place)?),
+        };
         let tuple = |direction| entry.tuple(direction, addresses.as_ref());
         let (original, reply) = (tuple(Direction::Original), tuple(Direction::Reply));
         let seen = entry.seen();
         let ahead = seen.since(now);
         let is_sound = entry.is_in_use()
+            && entry.has_sound_flags()
             && is_state(entry.protocol(), entry.state())
             && [original.src, original.dst, reply.src].into_iter().all(is_unicast)
             && (reply.dst, reply.dport) == (original.src, original.sport)
@@ -119,7 +124,14 @@ impl<'m> Salvage<'m> {
             && (1..=Timeout::from_secs(Timeout::MAX_SECS).0).contains(&entry.timeout().0)
             && ahead <= CLOCKS_DIFFER;
         let seen = if ahead > 0 { now } else { seen };
-        is_sound.then(|| Salvaged { original, reply, state: entry.state(), timeout: entry.timeout(), seen })
+        is_sound.then(|| Salvaged {
+            original,
+            reply,
+            method: entry.method(),
+            state: entry.state(),
+            timeout: entry.timeout(),
+            seen,
+        })
     }
 
     fn addresses(&self, place: u32) -> Option<Addresses> {

@@ -59,6 +59,25 @@ impl FlowRef {
     }
 }
 
+/// How a connection's packets get to the real server: as when it began, whatever the real server's method is now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum Method {
+    #[default]
+    Masq = 0,
+    Direct = 1,
+    Tunnel = 2,
+}
+
+impl Method {
+    /// The real server answers the client by another way than through us. Its answers could not be told from those of
+    /// others: it may have many virtual services' addresses.
+    #[inline]
+    pub const fn is_one_way(self) -> bool {
+        !matches!(self, Method::Masq)
+    }
+}
+
 /// What a packet carries, in one direction. Ports are 0 where the protocol has none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tuple {
@@ -94,7 +113,7 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// One direction's addresses and ports. For IPv6 the addresses are in [`Addresses`], and these are 0.
+/// One direction's addresses and ports. IPv6 addresses are in [`Addresses`], and 0 here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub(super) struct Ends {
@@ -104,7 +123,8 @@ pub(super) struct Ends {
     pub dport: u16,
 }
 
-/// An IPv6 connection's addresses, as on the wire: by direction, source and destination.
+/// The addresses of an IPv6 connection, and of an IPv4 one with an IPv6 real server, as on the wire: by direction, source and
+/// destination. What is IPv4 is mapped (RFC 4291 §2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(64))]
 pub(super) struct Addresses {
@@ -134,7 +154,7 @@ pub struct Deltas {
 pub struct Entry {
     pub(super) ends: [Ends; 2],
     deltas: [Deltas; 2],
-    /// Index of the IPv6 addresses; [`Entry::IPV4`] for IPv4.
+    /// Index of the IPv6 addresses; [`Entry::NO_ADDRESSES`] when there are none.
     pub(super) addresses: u32,
     /// Time of the last packet, in ticks.
     seen: u32,
@@ -151,7 +171,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    pub(super) const IPV4: u32 = u32::MAX;
+    pub(super) const NO_ADDRESSES: u32 = u32::MAX;
     const NO_HOP: u32 = u32::MAX;
     /// Counted as inactive at its real server.
     const INACTIVE: u8 = 1;
@@ -159,6 +179,11 @@ impl Entry {
     const SERVER_REMOVED: u8 = 2;
     /// IPVS is off for this family (under this generation of the tables).
     const BYPASS: u8 = 4;
+    /// Client and virtual service are IPv6.
+    const IPV6: u8 = 8;
+    /// The [`Method`], and where it begins.
+    const METHOD: u8 = 0b11 << Self::METHOD_AT;
+    const METHOD_AT: u8 = 4;
 
     /// Not in use yet.
     pub(super) fn new(new: &NewFlow, addresses: u32) -> Entry {
@@ -180,7 +205,8 @@ impl Entry {
             hops: [Self::NO_HOP; 2],
             protocol: new.original.protocol.0,
             state: new.state,
-            flags: 0,
+            flags: (new.method as u8) << Self::METHOD_AT
+                | if new.original.dst.is_ipv6() { Self::IPV6 } else { 0 },
             in_use: 0,
         }
     }
@@ -192,7 +218,22 @@ impl Entry {
 
     #[inline]
     pub fn is_ipv6(&self) -> bool {
-        self.addresses != Self::IPV4
+        self.flags & Self::IPV6 != 0
+    }
+
+    #[inline]
+    pub fn method(&self) -> Method {
+        match self.flags & Self::METHOD {
+            0 => Method::Masq,
+            bits if bits == (Method::Direct as u8) << Self::METHOD_AT => Method::Direct,
+            _ => Method::Tunnel,
+        }
+    }
+
+    /// The directions whose tuples are in the index.
+    #[inline]
+    pub(super) fn indexed(&self) -> &'static [Direction] {
+        indexed(self.method())
     }
 
     /// The protocol's own state (see [`crate::ipvs::state`]); it may be any number.
@@ -300,10 +341,10 @@ impl Entry {
         self.set_flag(Self::BYPASS, true);
     }
 
-    /// True when neither of the two is set: the packet goes the ordinary way.
+    /// True when neither of the two is set and it is masqueraded: the packet goes the ordinary way.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.flags & (Self::SERVER_REMOVED | Self::BYPASS) == 0
+        self.flags & (Self::SERVER_REMOVED | Self::BYPASS | Self::METHOD) == 0
     }
 
     fn set_flag(&mut self, flag: u8, is: bool) {
@@ -319,6 +360,12 @@ impl Entry {
         // A look-up that began before it was freed must not take it for what it was: no packet has protocol 0.
         self.protocol = 0;
         self.server = next;
+    }
+
+    /// Whether its flags are some that a connection can have.
+    pub(super) fn has_sound_flags(&self) -> bool {
+        self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
+            && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -351,7 +398,7 @@ impl Entry {
         hasher: Hasher,
     ) -> FlowHash {
         let ends = &self.ends[direction.index()];
-        match addresses {
+        match addresses.filter(|_| self.is_ipv6()) {
             None => hasher.ipv4(ends.src, ends.dst, ends.sport, ends.dport, self.protocol),
             Some(addresses) => {
                 let [src, dst] = &addresses.ends[direction.index()];
@@ -363,13 +410,17 @@ impl Entry {
     /// This direction's tuple.
     pub(super) fn tuple(&self, direction: Direction, addresses: Option<&Addresses>) -> Tuple {
         let ends = &self.ends[direction.index()];
-        let (src, dst) = match addresses {
-            Some(addresses) => {
-                let [src, dst] = addresses.ends[direction.index()];
-                (IpAddr::V6(Ipv6Addr::from(src)), IpAddr::V6(Ipv6Addr::from(dst)))
+        let (mut src, mut dst) = (IpAddr::V4(Ipv4Addr::from(ends.src)), IpAddr::V4(Ipv4Addr::from(ends.dst)));
+        if let Some(addresses) = addresses {
+            let [wide_src, wide_dst] = addresses.ends[direction.index()].map(Ipv6Addr::from);
+            if self.is_ipv6() {
+                (src, dst) = (wide_src.into(), wide_dst.into());
             }
-            None => (IpAddr::V4(Ipv4Addr::from(ends.src)), IpAddr::V4(Ipv4Addr::from(ends.dst))),
-        };
+            // A real server may be of the other family; its own addresses are never mapped ones.
+            if direction == Direction::Reply && self.method() == Method::Tunnel {
+                src = IpAddr::V6(wide_src).to_canonical();
+            }
+        }
         Tuple { src, dst, sport: ends.sport, dport: ends.dport, protocol: Protocol(self.protocol) }
     }
 }
@@ -378,14 +429,22 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct NewFlow {
     pub original: Tuple,
-    /// As the answers come in: not yet translated.
+    /// As the answers come in: not yet translated. Its source is the real server, also where no answer comes in.
     pub reply: Tuple,
+    pub method: Method,
     /// What translating a packet of each direction adds to its checksums.
     pub deltas: [Deltas; 2],
     pub server: ServerId,
     pub state: u8,
     pub timeout: Timeout,
     pub now: Tick,
+}
+
+/// The directions whose tuples are in the index. A real server that answers by itself stays out of it: it has one
+/// address for many virtual services.
+#[inline]
+pub(super) const fn indexed(method: Method) -> &'static [Direction] {
+    if method.is_one_way() { &[Direction::Original] } else { &[Direction::Original, Direction::Reply] }
 }
 
 /// What a later process relies on, in words.
@@ -395,15 +454,19 @@ pub(super) fn layout() -> String {
 
     format!(
         "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
-         in_use at {}\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {}\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
         size_of::<Entry>(),
         offset_of!(Entry, ends),
         offset_of!(Entry, addresses),
-        Entry::IPV4,
+        Entry::NO_ADDRESSES,
         offset_of!(Entry, seen),
         offset_of!(Entry, timeout),
         offset_of!(Entry, protocol),
         offset_of!(Entry, state),
+        offset_of!(Entry, flags),
+        Entry::IPV6,
+        (Method::Direct as u8) << Entry::METHOD_AT,
+        (Method::Tunnel as u8) << Entry::METHOD_AT,
         offset_of!(Entry, in_use),
         size_of::<Ends>(),
         offset_of!(Ends, src),

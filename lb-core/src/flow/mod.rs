@@ -1,4 +1,5 @@
-//! Flows: one entry a connection, both its tuples in one index.
+//! Flows: one entry a connection, its tuples in one index: both, or the client's alone where the real server's answers go
+//! another way.
 //!
 //! A [`FlowTable`] belongs to one worker, which alone reads and writes it. All its memory is taken at start, in one
 //! [`Region`], with a versioned layout and no pointers: a header, the index, the entries, the IPv6 addresses, the timer
@@ -13,7 +14,7 @@ mod wheel;
 
 use std::ops::{Deref, DerefMut};
 
-pub use entry::{Deltas, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple};
+pub use entry::{Deltas, Direction, Entry, FlowId, FlowRef, Method, NewFlow, Tuple};
 pub use hash::{FlowHash, Hasher};
 pub use store::{InsertError, LAYOUT_VERSION, Store};
 use wheel::{Due, Wheel};

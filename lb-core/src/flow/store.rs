@@ -4,13 +4,13 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple};
+use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple, indexed};
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -227,6 +227,7 @@ impl Store {
             && entry.protocol().0 == protocol
             && have_src == src
             && have_dst == dst
+            && entry.is_ipv6()
     }
 
     /// All stages at once.
@@ -291,12 +292,14 @@ impl Store {
     /// # Errors
     /// See [`InsertError`]; the table is as it was.
     pub(super) fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
+        let ways = indexed(new.method);
+        let tuple = |way: Direction| if way == Direction::Original { &new.original } else { &new.reply };
         let hashes = [new.original.hash(self.hasher), new.reply.hash(self.hasher)];
         // On its way while the entry is written.
         self.index.prefetch(hashes[1]);
         let id = self.allocate(new);
-        let holder = [&new.original, &new.reply].into_iter().zip(hashes).find_map(|(tuple, hash)| {
-            self.index.find(hash, |at| self.tuple(at.id(), at.direction()) == *tuple)
+        let holder = ways.iter().find_map(|&way| {
+            self.index.find(hashes[way.index()], |at| self.tuple(at.id(), at.direction()) == *tuple(way))
         });
         if let Some(holder) = holder {
             if let Some(id) = id {
@@ -305,11 +308,10 @@ impl Store {
             return Err(InsertError::Taken(holder.id()));
         }
         let id = id.ok_or(InsertError::Full)?;
-        let references = [FlowRef::new(id, Direction::Original), FlowRef::new(id, Direction::Reply)];
-        for (way, (hash, reference)) in hashes.into_iter().zip(references).enumerate() {
-            if !self.index_insert(hash, reference) {
-                if way == 1 {
-                    self.index.remove(hashes[0], references[0]);
+        for &way in ways {
+            if !self.index_insert(hashes[way.index()], FlowRef::new(id, way)) {
+                if way == Direction::Reply {
+                    self.index.remove(hashes[0], FlowRef::new(id, Direction::Original));
                 }
                 self.free(id);
                 return Err(InsertError::IndexFull);
@@ -328,8 +330,8 @@ impl Store {
         let entries = &self.entries;
         let id =
             header.entries.take(header.sizes.max_connections, |place| entries[place as usize].next_free())?;
-        let mut addresses = Entry::IPV4;
-        if new.original.dst.is_ipv6() {
+        let mut addresses = Entry::NO_ADDRESSES;
+        if new.original.dst.is_ipv6() || new.reply.src.is_ipv6() {
             let next = &self.next_addresses;
             let Some(place) = header.addresses.take(header.sizes.max_ipv6, |place| next[place as usize])
             else {
@@ -362,7 +364,7 @@ impl Store {
 
     /// Takes a connection, whose timer is gone, out of the index and frees its place.
     pub(super) fn forget(&mut self, id: FlowId) {
-        for direction in [Direction::Original, Direction::Reply] {
+        for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
             self.index.remove(hash_of(&self.entries, &self.addresses, self.hasher, at), at);
         }
@@ -371,7 +373,7 @@ impl Store {
 
     /// Fetches what [`Store::forget`] will look at.
     pub(super) fn prefetch_buckets(&self, id: FlowId) {
-        for direction in [Direction::Original, Direction::Reply] {
+        for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
             self.index.prefetch(hash_of(&self.entries, &self.addresses, self.hasher, at));
         }
@@ -405,7 +407,7 @@ impl Store {
             if entry.is_in_use() == is_free {
                 return Err(format!("entry {place}: free={is_free}"));
             }
-            if !is_free && entry.is_ipv6() {
+            if !is_free && (entry.is_ipv6() || entry.addresses != Entry::NO_ADDRESSES) {
                 let place = entry.addresses as usize;
                 if is_free_address.get(place).is_none_or(|&is_free| is_free) {
                     return Err(format!("IPv6 addresses {place} are free, or another entry's"));
@@ -416,15 +418,17 @@ impl Store {
         if is_free_address.contains(&false) {
             return Err("IPv6 addresses are in use by no entry".to_owned());
         }
-        for (id, _) in self.iter(0, u32::MAX) {
-            for direction in [Direction::Original, Direction::Reply] {
+        let mut references = 0;
+        for (id, entry) in self.iter(0, u32::MAX) {
+            for &direction in entry.indexed() {
+                references += 1;
                 if self.find(&self.tuple(id, direction)) != Some(FlowRef::new(id, direction)) {
                     return Err(format!("entry {}: not found by its {direction:?} tuple", id.0));
                 }
             }
         }
         let hash_of = |at| hash_of(&self.entries, &self.addresses, self.hasher, at);
-        self.index.check(2 * entries.used as usize, hash_of)
+        self.index.check(references, hash_of)
     }
 
     /// One more than the highest place that was ever in use.

@@ -109,7 +109,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         done: &'d mut CarriedOver,
     ) -> &'d mut u64 {
-        let Salvaged { original, reply, state, timeout, seen } = *found;
+        let Salvaged { original, reply, method, state, timeout, seen } = *found;
         if now.is_at_or_after(seen.after(timeout)) {
             return &mut done.expired;
         }
@@ -121,6 +121,7 @@ impl<P: Packet> Path<P> {
         let new = NewFlow {
             original,
             reply,
+            method,
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
             server,
             state,

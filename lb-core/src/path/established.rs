@@ -4,7 +4,7 @@
 //! into a function of its own.
 
 use super::rewrite::{self, Offload, Outcome};
-use super::waiting::Undo;
+use super::waiting::Going;
 use super::{Io, Path};
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
@@ -114,20 +114,22 @@ impl<P: Packet> Path<P> {
 
     /// The first packet of a direction since the tables changed: its next hop is kept, if there is one.
     #[inline(never)]
-    fn find_hop(&mut self, at: FlowRef) {
+    pub(super) fn find_hop(&mut self, at: FlowRef) {
         let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
         if let Way::Hop(hop) = self.tables.way(to) {
             self.flows.entry_mut(at.id()).set_hop(at.direction(), hop);
         }
     }
 
-    /// Its real server was removed, or IPVS is off.
-    #[cold]
+    /// Direct routing or a tunnel; or its real server was removed, or IPVS is off.
+    #[inline(never)]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
         let was = TcpState::from_u8(entry.state());
         if entry.is_bypassed() {
             self.route(packet, headers, now, io);
+        } else if !entry.is_server_removed() {
+            self.one_way(packet, headers, at, now, io);
         } else if entry.protocol() == Protocol::TCP && starts_anew(was, at.direction(), headers) {
             self.end(at.id());
             self.first(packet, headers, now, io);
@@ -163,11 +165,11 @@ impl<P: Packet> Path<P> {
             Outcome::NeedsUdpChecksum => rewrite::fill_udp_checksum(&mut packet, headers, Offload::No),
             Outcome::Unreadable => return self.drop(DropReason::Unsupported, Hook::Postrouting),
         }
-        self.leave(packet, headers, after.dst, Some(Undo { before, deltas }), now, io);
+        self.leave(packet, headers, after.dst, Going::Rewritten { before, deltas }, now, io);
     }
 
     /// Exchanges the connection's state, with what hangs on it: its timeout, and what it counts as.
-    fn change_state(&mut self, id: FlowId, state: TcpState) {
+    pub(super) fn change_state(&mut self, id: FlowId, state: TcpState) {
         let entry = self.flows.entry_mut(id);
         entry.set_state(state as u8);
         let cell = self.mine.server(entry.server());
@@ -207,7 +209,7 @@ fn side(direction: Direction) -> state::Direction {
 }
 
 /// A client's SYN for a connection that is over begins a new one (the kernel's `conn_reuse_mode` 1).
-fn starts_anew(was: TcpState, direction: Direction, headers: &Headers) -> bool {
+pub(super) fn starts_anew(was: TcpState, direction: Direction, headers: &Headers) -> bool {
     matches!(was, TcpState::TimeWait | TcpState::Close)
         && direction == Direction::Original
         && headers.tcp_flags & SYN != 0

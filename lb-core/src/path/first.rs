@@ -6,7 +6,7 @@ use super::rewrite;
 use super::{Io, Path};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
-use crate::flow::{Direction, Entry, FlowId, FlowRef, InsertError, NewFlow, Tuple};
+use crate::flow::{Direction, Entry, FlowId, FlowRef, InsertError, Method, NewFlow, Tuple};
 use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::ServerId;
@@ -89,24 +89,33 @@ impl<P: Packet> Path<P> {
             .pick(service, &AllWorkers(&self.counters), &request)
             .and_then(|index| service.servers.get(index))
             .filter(|server| server.id.index() < self.mine.server_capacity())
-            .map(|server| (server.id, server.address, server.port));
-        let Some((id, address, port)) = picked else {
+            .map(|server| (server.id, server.address, server.port, server.forward.method()));
+        let Some((id, address, port, method)) = picked else {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
-        match self.bind(original, Tuple { dst: address, dport: port, ..original }, id, now) {
+        match self.bind(original, Tuple { dst: address, dport: port, ..original }, method, id, now) {
             Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
 
-    /// Enters a connection whose packets leave for `server` as `after`. `None`: there is no room.
-    fn bind(&mut self, original: Tuple, after: Tuple, server: ServerId, now: Tick) -> Option<FlowRef> {
+    /// Enters a connection whose packets leave for `server`, which is the destination of `after`: as `after` when they are
+    /// masqueraded. `None`: there is no room.
+    fn bind(
+        &mut self,
+        original: Tuple,
+        after: Tuple,
+        method: Method,
+        server: ServerId,
+        now: Tick,
+    ) -> Option<FlowRef> {
         let reply = after.reversed();
         let is_tcp = original.protocol == Protocol::TCP;
         let new = NewFlow {
             original,
             reply,
+            method,
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
             server,
             state: TcpState::None as u8,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::rewrite;
-use super::waiting::Undo;
+use super::waiting::Going;
 use super::{Io, Path};
 use crate::drop::DropReason;
 use crate::hook::Hook;
@@ -36,7 +36,7 @@ impl<P: Packet> Path<P> {
             _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
             Ok(_) => {
                 rewrite::decrement_ttl(packet.data_mut(), headers);
-                self.leave(packet, headers, to, None, now, io);
+                self.leave(packet, headers, to, Going::AsItIs, now, io);
             }
             Err(refusal) => self.refuse(packet, headers, refusal, now, io),
         }
@@ -87,28 +87,30 @@ impl<P: Packet> Path<P> {
     }
 
     /// Sends a packet, whose addresses and TTL are as they shall be, to the next hop towards `to`; if that is not known
-    /// yet, keeps it until it is. `undo` makes it again what it was when it came, for an answer to its sender.
+    /// yet, keeps it until it is. `going` says how it becomes again what it was when it came, for an answer to its sender.
     pub(super) fn leave(
         &mut self,
         packet: P,
         headers: &Headers,
         to: IpAddr,
-        undo: Option<Undo>,
+        going: Going,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
         match self.tables.way(to) {
             Way::Hop(hop) => match self.tables.neighbours.get(hop).copied() {
                 Some(hop) if hop.state == Reachability::Reachable => {
-                    if headers.ip_len > u32::from(hop.mtu) {
+                    if let Going::InTunnel(tunnel) = going {
+                        self.send_in_tunnel(packet, headers, tunnel, to, &hop, io);
+                    } else if headers.ip_len > u32::from(hop.mtu) {
                         self.send_in_pieces(packet, headers, &hop, io);
                     } else {
                         self.send(packet, headers, &hop, io);
                     }
                 }
-                _ => self.wait(packet, headers, to, undo, now, io),
+                _ => self.wait(packet, headers, to, going, now, io),
             },
-            Way::Unresolved(..) => self.wait(packet, headers, to, undo, now, io),
+            Way::Unresolved(..) => self.wait(packet, headers, to, going, now, io),
             // A real server on this host or behind an interface that is Linux's: its packets would have to come back
             // by the twin.
             Way::Local | Way::Linux => self.drop(DropReason::Unsupported, Hook::Postrouting),
@@ -131,7 +133,13 @@ impl<P: Packet> Path<P> {
 
     /// An IPv4 packet that does not fit and may be split (RFC 791 §3.2).
     #[cold]
-    fn send_in_pieces(&mut self, mut packet: P, headers: &Headers, hop: &NextHop, io: &mut impl Io<P>) {
+    pub(super) fn send_in_pieces(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        hop: &NextHop,
+        io: &mut impl Io<P>,
+    ) {
         let mut later = ArrayVec::new();
         if let Err(reason) = fragment::split(&mut packet, headers, hop.mtu, || io.allocate(), &mut later) {
             return self.drop(reason, Hook::Egress);

@@ -1,10 +1,10 @@
 //! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
 
 use super::established::count;
-use super::rewrite;
-use super::{Io, Path};
+use super::waiting::Going;
+use super::{Io, Path, rewrite, tunnel};
 use crate::drop::DropReason;
-use crate::flow::{Direction, Tuple};
+use crate::flow::{Direction, Method, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{self, Embedded, End};
 use crate::packet::Packet;
@@ -21,6 +21,9 @@ impl<P: Packet> Path<P> {
             Err(DropReason::BadIcmpPayload) => return self.route(packet, headers, now, io),
             Err(reason) => return self.drop(reason, Hook::Prerouting),
         };
+        if let Some(inner) = self.in_tunnel(packet.data(), headers, &embedded) {
+            return self.about_tunnel(packet, headers, &embedded, &inner, now, io);
+        }
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
         let Some(at) = self.flows.find(&answer_to(&embedded)) else {
             return self.route(packet, headers, now, io);
@@ -34,6 +37,10 @@ impl<P: Packet> Path<P> {
         }
         if entry.is_server_removed() && at.direction() == Direction::Original {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        if entry.method().is_one_way() {
+            // About what the real server sent to the client by another way: it knows this packet as it is.
+            return self.onward(packet, headers, at, now, io);
         }
         // As the embedded packet was when its sender sent it.
         let inner = self.flows.tuple(at.id(), at.direction().opposite());
@@ -51,7 +58,51 @@ impl<P: Packet> Path<P> {
             return self.drop(reason, Hook::Prerouting);
         }
         rewrite::decrement_ttl(packet.data_mut(), headers);
-        self.leave(packet, headers, destination, None, now, io);
+        self.leave(packet, headers, destination, Going::AsItIs, now, io);
+    }
+
+    /// The packet of a client that a quoted packet of one of our tunnels carried, as far as it is quoted.
+    pub(super) fn in_tunnel(&self, frame: &[u8], headers: &Headers, outer: &Embedded) -> Option<Embedded> {
+        let tables = &self.tables;
+        let is_ours = tables.routes.is_local(outer.src)
+            && tables.services.is_server(outer.dst)
+            && tables.routes.is_local(headers.destination(frame));
+        if !is_ours {
+            return None;
+        }
+        let message = frame.get(..headers.end())?;
+        let (is_ipv6, at) = tunnel::carried(message.get(usize::from(outer.l4)..)?, outer.protocol)?;
+        icmp::quoted(message, usize::from(outer.l4) + at, is_ipv6).ok()
+    }
+
+    /// An error about a tunnel's packet: its client is told, by an error of ours about the packet that it carried, as the kernel
+    /// does. What it says of an MTU is less what the tunnel takes.
+    fn about_tunnel(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        outer: &Embedded,
+        inner: &Embedded,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let found = self.flows.find(&answer_to(inner).reversed()).filter(|at| {
+            self.flows.entry(at.id()).method() == Method::Tunnel
+                && self.flows.tuple(at.id(), Direction::Reply).src == outer.dst
+        });
+        let (Some(at), Some(problem)) = (found, icmp::problem(packet.data(), headers, outer, inner)) else {
+            return self.route(packet, headers, now, io);
+        };
+        let client = self.flows.tuple(at.id(), Direction::Original).src;
+        self.drop(DropReason::TunnelError, Hook::Input);
+        if !self.icmp_limit.allow(now) {
+            self.mine.turns.icmp_suppressed.add(1);
+            return;
+        }
+        if let Some(error) = icmp::about_inner(&mut packet, headers, inner, problem) {
+            self.mine.turns.icmp_sent.add(1);
+            self.leave(packet, &error, client, Going::AsItIs, now, io);
+        }
     }
 }
 

@@ -128,7 +128,10 @@ impl<P: Packet> Path<P> {
             Kind::Flow => (headers.source(frame), headers.destination(frame), headers.sport, headers.dport),
             Kind::IcmpError => match icmp::embedded(frame, headers) {
                 Ok(embedded) => {
-                    let like = answer_to(&embedded);
+                    let like = match self.in_tunnel(frame, headers, &embedded) {
+                        Some(inner) => answer_to(&inner).reversed(),
+                        None => answer_to(&embedded),
+                    };
                     (like.src, like.dst, like.sport, like.dport)
                 }
                 Err(_) => return self.worker,

@@ -1,5 +1,6 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
+mod methods;
 mod regressions;
 
 use std::net::IpAddr;
@@ -85,6 +86,7 @@ fn tables(generation: u32, resolved: &[u8], weight: u32) -> Tables {
         route("2001:db8::", 64, via(0)),
         route("2001:db8::10", 128, Route::Local),
         route("fd00::", 64, via(1)),
+        route("fd00::1", 128, Route::Local),
     ]);
     let client =
         [ip("192.0.2.100"), ip("2001:db8::100")].map(|address| (InterfaceId(0), address, Some(CLIENT)));

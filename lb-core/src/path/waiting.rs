@@ -9,7 +9,7 @@ use crate::flow::{Deltas, Tuple};
 use crate::hook::Hook;
 use crate::icmp;
 use crate::packet::Packet;
-use crate::tables::{Reachability, Way};
+use crate::tables::{Reachability, Tunnel, Way};
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::Headers;
 
@@ -21,18 +21,24 @@ const PATIENCE: Timeout = Timeout::from_secs(4);
 /// How often those are looked for that waited too long.
 const ROUND: Timeout = Timeout::from_secs(1);
 
-/// What a rewritten packet was, and what the rewrite changed in its checksums.
+/// What was done to a packet that is ready to leave, but for its TTL, or is still to be done.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Undo {
-    pub before: Tuple,
-    pub deltas: Deltas,
+pub(super) enum Going {
+    AsItIs,
+    /// What it was before, and what the rewrite changed in its checksums.
+    Rewritten {
+        before: Tuple,
+        deltas: Deltas,
+    },
+    /// It is put into a tunnel when the next hop is known.
+    InTunnel(Tunnel),
 }
 
 struct Held<P> {
     packet: P,
     headers: Headers,
     to: IpAddr,
-    undo: Option<Undo>,
+    going: Going,
     since: Tick,
 }
 
@@ -68,13 +74,13 @@ impl<P> Waiting<P> {
 }
 
 impl<P: Packet> Path<P> {
-    /// Keeps a packet that is as it shall leave, but for its Ethernet header.
+    /// Keeps a packet that is as it shall leave, but for its Ethernet header and its tunnel.
     pub(super) fn wait(
         &mut self,
         packet: P,
         headers: &Headers,
         to: IpAddr,
-        undo: Option<Undo>,
+        going: Going,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -87,7 +93,7 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::NeighbourQueueFull, Hook::Egress);
         }
         *each += 1;
-        waiting.held.push(Held { packet, headers: *headers, to, undo, since: now });
+        waiting.held.push(Held { packet, headers: *headers, to, going, since: now });
     }
 
     /// Sends those on whose next hop is known now; gives up on those that waited too long or that nobody answers for.
@@ -112,7 +118,7 @@ impl<P: Packet> Path<P> {
             };
             match state {
                 Some(Reachability::Reachable) => {
-                    self.leave(held.packet, &held.headers, held.to, held.undo, now, io);
+                    self.leave(held.packet, &held.headers, held.to, held.going, now, io);
                 }
                 Some(Reachability::Failed) => self.nobody_there(held, now, io),
                 None if now.since(held.since) >= PATIENCE.0 => self.nobody_there(held, now, io),
@@ -126,8 +132,8 @@ impl<P: Packet> Path<P> {
     }
 
     fn nobody_there(&mut self, mut held: Held<P>, now: Tick, io: &mut impl Io<P>) {
-        if let Some(undo) = held.undo {
-            rewrite::undo(held.packet.data_mut(), &held.headers, &undo.before, undo.deltas);
+        if let Going::Rewritten { before, deltas } = held.going {
+            rewrite::undo(held.packet.data_mut(), &held.headers, &before, deltas);
         }
         let (problem, reason) = (icmp::Problem::HostUnreachable, DropReason::NeighbourFailed);
         self.answer(held.packet, &held.headers, problem, reason, Hook::Egress, now, io);

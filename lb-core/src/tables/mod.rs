@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use interface::{Interface, InterfaceId, Interfaces};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
 pub use route::{Prefix, Route, Routes};
-pub use service::{Forward, Protocol, Server, Service, ServiceKey, Services};
+pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Tunnel};
 
 use crate::time::Timeout;
 

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::flow::Method;
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
 use crate::ipvs::scheduler::{self, Scheduler, SchedulerFlags};
+use crate::wire::{ipv4, ipv6};
 
 /// An IP protocol number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -17,8 +19,13 @@ pub struct Protocol(pub u8);
 
 impl Protocol {
     pub const ICMP: Protocol = Protocol(1);
+    /// IPv4 in IP.
+    pub const IPIP: Protocol = Protocol(4);
     pub const TCP: Protocol = Protocol(6);
     pub const UDP: Protocol = Protocol(17);
+    /// IPv6 in IP.
+    pub const IPV6: Protocol = Protocol(41);
+    pub const GRE: Protocol = Protocol(47);
     pub const ICMPV6: Protocol = Protocol(58);
     pub const SCTP: Protocol = Protocol(132);
 }
@@ -41,6 +48,67 @@ impl fmt::Debug for Protocol {
 pub enum Forward {
     /// Masquerading: destination and, on the way back, source are rewritten.
     Masq,
+    /// Direct routing: as it is, to the real server's MAC address. The real server has the virtual service's address
+    /// too, and answers the client itself.
+    Direct,
+    /// Within a packet to the real server, which unpacks it, has the virtual service's address too, and answers the
+    /// client itself.
+    Tunnel(Tunnel),
+}
+
+impl Forward {
+    /// What a connection that begins now remembers of it.
+    pub fn method(self) -> Method {
+        match self {
+            Forward::Masq => Method::Masq,
+            Forward::Direct => Method::Direct,
+            Forward::Tunnel(_) => Method::Tunnel,
+        }
+    }
+}
+
+/// What is put before a packet that goes through a tunnel, behind the outer IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tunnel {
+    /// Nothing: IP in IP (RFC 2003, RFC 2473, RFC 4213).
+    Ipip,
+    /// UDP and generic UDP encapsulation (draft-ietf-intarea-gue, version 0).
+    Gue { port: u16, checksum: GueChecksum },
+    /// Generic routing encapsulation (RFC 2784).
+    Gre { checksum: bool },
+}
+
+/// Whether GUE's UDP header has a checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum GueChecksum {
+    No,
+    Yes,
+    /// It has. Remote checksum offload is for packets whose own checksum is still to be written, which one that was
+    /// received never is: the kernel's IPVS sends its packets without the option too.
+    Remote,
+}
+
+impl Tunnel {
+    /// Bytes behind the outer IP header.
+    #[inline]
+    pub const fn header_len(self) -> usize {
+        match self {
+            Tunnel::Ipip => 0,
+            Tunnel::Gue { .. } => 12,
+            Tunnel::Gre { checksum: false } => 4,
+            Tunnel::Gre { checksum: true } => 8,
+        }
+    }
+
+    /// Bytes by which a packet grows in a tunnel to `to`.
+    #[inline]
+    pub const fn overhead(self, to: IpAddr) -> usize {
+        let outer = match to {
+            IpAddr::V4(_) => ipv4::LEN,
+            IpAddr::V6(_) => ipv6::LEN,
+        };
+        outer + self.header_len()
+    }
 }
 
 /// What a new connection is matched by.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
-use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, Services, Settings};
+use lb_core::tables::{
+    Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Settings, Tunnel,
+};
 use lb_core::time::Timeout;
 
 #[derive(Default)]
@@ -106,7 +108,7 @@ impl Model {
             address: address.ip(),
             port: address.port(),
             weight: options.number("-w", 1),
-            forward: Forward::Masq,
+            forward: options.forward(),
             upper_threshold: options.number("-x", 0),
             lower_threshold: options.number("-y", 0),
             overloaded: before.map(|before| before.overloaded.clone()).unwrap_or_default(),
@@ -131,7 +133,8 @@ impl<'a> Options<'a> {
         let mut values = HashMap::new();
         let mut words = words[1..].iter();
         while let Some(&option) = words.next() {
-            let value = if option == "-m" { "" } else { words.next().expect("a value") };
+            let is_flag = matches!(option, "-m" | "-g" | "-i" | "--tun-csum");
+            let value = if is_flag { "" } else { words.next().expect("a value") };
             values.insert(option, value);
         }
         Options { line, values }
@@ -155,6 +158,22 @@ impl<'a> Options<'a> {
 
     fn number(&self, option: &str, default: u32) -> u32 {
         self.values.get(option).map_or(default, |value| value.parse().expect(self.line))
+    }
+
+    fn forward(&self) -> Forward {
+        let has = |option| self.values.contains_key(option);
+        let checksum = has("--tun-csum");
+        match self.values.get("--tun-type") {
+            _ if has("-m") => Forward::Masq,
+            _ if !has("-i") => Forward::Direct,
+            None => Forward::Tunnel(Tunnel::Ipip),
+            Some(&"gre") => Forward::Tunnel(Tunnel::Gre { checksum }),
+            Some(_) => {
+                let port = self.number("--tun-port", 0) as u16;
+                let checksum = if checksum { GueChecksum::Yes } else { GueChecksum::No };
+                Forward::Tunnel(Tunnel::Gue { port, checksum })
+            }
+        }
     }
 
     fn scheduler(&self) -> Scheduler {

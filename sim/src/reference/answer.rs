@@ -18,6 +18,8 @@ pub(super) enum Problem {
     Prohibited,
     TooBig(u16),
     TimeExceeded,
+    /// Type and code of another's error, about a packet of the same family.
+    Told(u8, u8),
 }
 
 impl Problem {
@@ -37,6 +39,7 @@ impl Problem {
             (Problem::PortUnreachable, true) => (1, 4),
             (Problem::TooBig(_), true) => (2, 0),
             (Problem::TimeExceeded, true) => (3, 0),
+            (Problem::Told(kind, code), _) => (kind, code),
         };
         (kind, code, mtu)
     }
@@ -59,7 +62,7 @@ impl Limit {
         Limit { credit: Self::MOST, last: now }
     }
 
-    fn allow(&mut self, now: Tick) -> bool {
+    pub(super) fn allow(&mut self, now: Tick) -> bool {
         self.credit = (self.credit + u64::from(now.since(self.last)) * Self::GAIN).min(Self::MOST);
         self.last = now;
         let is_allowed = self.credit >= Self::MESSAGE;
@@ -121,7 +124,7 @@ fn may_answer(frame: &[u8], read: &Read) -> bool {
 }
 
 /// The error about a packet, which is quoted as it is now, back by the way that it came.
-fn error_about(frame: &[u8], read: &Read, problem: Problem, source: IpAddr) -> Vec<u8> {
+pub(super) fn error_about(frame: &[u8], read: &Read, problem: Problem, source: IpAddr) -> Vec<u8> {
     let (header_len, most) = if read.is_ipv6() { (40, 1280) } else { (20, 576) };
     let quote = read.ip_len().min(most - header_len - 8);
     let (kind, code, rest) = problem.message(read.is_ipv6());
@@ -132,8 +135,8 @@ fn error_about(frame: &[u8], read: &Read, problem: Problem, source: IpAddr) -> V
     match (source, read.src) {
         (IpAddr::V4(source), IpAddr::V4(to)) => {
             header[0] = 0x45;
-            // Precedence "internetwork control" (RFC 1812 §4.3.2.5).
-            header[1] = 0xc0;
+            // Precedence "internetwork control" (RFC 1812 §4.3.2.5); the rest is the packet's type of service.
+            header[1] = 0xc0 | frame[read.l3 + 1] & 0x1e;
             header[2..4].copy_from_slice(&((header_len + message.len()) as u16).to_be_bytes());
             header[4..6].copy_from_slice(&(read.id as u16).to_be_bytes());
             header[8] = 64;

@@ -11,7 +11,7 @@ use lb_core::path::CarriedOver;
 use lb_core::tables::{Protocol, ServiceKey};
 use lb_core::time::Tick;
 
-use super::flows::Connection;
+use super::flows::{self, Connection};
 use super::steer::number;
 use super::{Reference, Taken, schedule, tcp};
 
@@ -34,6 +34,7 @@ impl From<&Salvaged> for Left {
         Left(Connection {
             original: found.original,
             reply: found.reply,
+            method: found.method,
             server: ServerId(0),
             state,
             is_active: is_tcp && (state == TcpState::None || tcp::is_active(state)),
@@ -63,7 +64,7 @@ impl Reference {
         let mut done = CarriedOver::default();
         let mut missing = Vec::new();
         for Left(connection) in left.iter().flatten() {
-            let Connection { original, reply, .. } = *connection;
+            let Connection { original, reply, method, .. } = *connection;
             if self.owner_of(&original) != self.worker {
                 continue;
             }
@@ -75,13 +76,13 @@ impl Reference {
                 done.no_server += 1;
                 continue;
             };
-            if self.flows.find(&original).or_else(|| self.flows.find(&reply)).is_some() {
+            if self.flows.holder(&original, &reply, method).is_some() {
                 done.damaged += 1;
                 continue;
             }
             if !has.contains(&original) {
                 done.no_room += 1;
-                missing.push(original);
+                missing.push((original, flows::is_wide(&original, &reply)));
                 continue;
             }
             done.connections += 1;
@@ -95,8 +96,8 @@ impl Reference {
         }
         self.counters.flows.carried_over.add(done.connections);
         self.count_fill();
-        match missing.iter().find(|original| !self.flows.is_full(original.src.is_ipv6())) {
-            Some(original) => Err(format!("{original:?} was not carried over, though there is room")),
+        match missing.iter().find(|&&(_, is_wide)| !self.flows.is_full(is_wide)) {
+            Some((original, _)) => Err(format!("{original:?} was not carried over, though there is room")),
             None => Ok(done),
         }
     }

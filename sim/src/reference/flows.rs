@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
-use lb_core::flow::{Direction, Tuple};
+use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::ids::ServerId;
 use lb_core::ipvs::state::TcpState;
 use lb_core::time::{Tick, Timeout};
@@ -13,7 +13,9 @@ use super::SLOT;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Connection {
     pub(super) original: Tuple,
+    /// Of packets from the real server, also where none comes by.
     pub(super) reply: Tuple,
+    pub(super) method: Method,
     pub(super) server: ServerId,
     pub(super) state: TcpState,
     /// Counts as active at its real server.
@@ -26,6 +28,21 @@ impl Connection {
     pub(super) fn due(&self) -> Tick {
         self.seen.after(self.timeout)
     }
+
+    /// Takes one of the places for IPv6 addresses.
+    fn is_wide(&self) -> bool {
+        is_wide(&self.original, &self.reply)
+    }
+
+    /// Answers come by here too.
+    fn is_two_way(&self) -> bool {
+        self.method == Method::Masq
+    }
+}
+
+/// Whether a connection takes one of the places for IPv6 addresses.
+pub(super) fn is_wide(original: &Tuple, reply: &Tuple) -> bool {
+    original.dst.is_ipv6() || reply.src.is_ipv6()
 }
 
 pub(super) type Number = usize;
@@ -78,12 +95,18 @@ impl Flows {
         (self.connections.len() - self.free.len(), self.ipv6)
     }
 
-    pub(super) fn is_full(&self, is_ipv6: bool) -> bool {
-        self.len().0 == self.capacity || is_ipv6 && self.ipv6 == self.ipv6_capacity
+    pub(super) fn is_full(&self, is_wide: bool) -> bool {
+        self.len().0 == self.capacity || is_wide && self.ipv6 == self.ipv6_capacity
     }
 
     pub(super) fn find(&self, tuple: &Tuple) -> Option<(Number, Direction)> {
         self.by_tuple.get(tuple).copied()
+    }
+
+    /// One of whose tuples this connection would have, if it comes to be.
+    pub(super) fn holder(&self, original: &Tuple, reply: &Tuple, method: Method) -> Option<Number> {
+        let of_reply = || if method == Method::Masq { self.find(reply) } else { None };
+        self.find(original).or_else(of_reply).map(|(number, _)| number)
     }
 
     pub(super) fn get(&self, number: Number) -> &Connection {
@@ -101,9 +124,11 @@ impl Flows {
             self.connections.len() - 1
         });
         self.by_tuple.insert(connection.original, (number, Direction::Original));
-        self.by_tuple.insert(connection.reply, (number, Direction::Reply));
+        if connection.is_two_way() {
+            self.by_tuple.insert(connection.reply, (number, Direction::Reply));
+        }
         self.by_due.insert((self.clock.absolute(connection.due()), number));
-        self.ipv6 += usize::from(connection.original.src.is_ipv6());
+        self.ipv6 += usize::from(connection.is_wide());
         self.connections[number] = Some(connection);
         number
     }
@@ -112,9 +137,11 @@ impl Flows {
         let connection = self.connections[number].take().expect("it is there");
         self.free.push(number);
         self.by_tuple.remove(&connection.original);
-        self.by_tuple.remove(&connection.reply);
+        if connection.is_two_way() {
+            self.by_tuple.remove(&connection.reply);
+        }
         self.by_due.remove(&(self.clock.absolute(connection.due()), number));
-        self.ipv6 -= usize::from(connection.original.src.is_ipv6());
+        self.ipv6 -= usize::from(connection.is_wide());
         connection
     }
 

@@ -25,6 +25,7 @@ mod carry;
 mod checksum;
 mod connection;
 mod flows;
+mod forward;
 mod fragments;
 mod hashing;
 mod output;
@@ -103,6 +104,8 @@ pub struct Reference {
     fragments: fragments::Fragments,
     waiting: waiting::Waiting,
     limit: answer::Limit,
+    /// Identification of the last outer header.
+    outer_id: u16,
     now: Tick,
     /// Turns since the wheel was last not behind.
     turns_behind: usize,
@@ -139,6 +142,7 @@ impl Reference {
             fragments: fragments::Fragments::default(),
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
+            outer_id: config.worker.0.wrapping_mul(1021),
             now: config.now,
             turns_behind: 0,
             most_behind: 0,

@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
-use lb_core::tables::{NextHop, Reachability, Way};
+use lb_core::tables::{NextHop, Reachability, Tunnel, Way};
 
 use super::answer::Problem;
 use super::parse::Read;
@@ -28,6 +28,8 @@ pub(super) enum Before {
     Same,
     /// From and to these.
     Rewritten(Tuple),
+    /// The same, but for the TTL; a tunnel is still to come.
+    NotPacked(Tunnel),
 }
 
 impl Reference {
@@ -82,14 +84,18 @@ impl Reference {
             Way::Forbidden => return self.drop(DropReason::RouteForbids, Hook::Postrouting),
             Way::NoRoute => return self.drop(DropReason::NoRoute, Hook::Postrouting),
         };
-        match hop.filter(|hop| hop.state == Reachability::Reachable) {
+        let hop = hop.filter(|hop| hop.state == Reachability::Reachable);
+        if let (Some(hop), Before::NotPacked(tunnel)) = (hop, before) {
+            return self.pack_and_send(packet, read, tunnel, to, &hop);
+        }
+        match hop {
             None => self.wait(packet, read, to, before),
             Some(hop) if read.ip_len() <= usize::from(hop.mtu) => self.send(packet, &read, &hop),
             Some(hop) => self.send_in_pieces(packet, read, &hop),
         }
     }
 
-    fn send(&mut self, mut packet: Packet, read: &Read, hop: &NextHop) {
+    pub(super) fn send(&mut self, mut packet: Packet, read: &Read, hop: &NextHop) {
         let mut link = ArrayVec::<u8, 16>::new();
         link.extend(hop.dst_mac.into_iter().chain(hop.src_mac));
         if hop.vlan != 0 {
@@ -100,7 +106,7 @@ impl Reference {
         self.transmit(hop.port, packet);
     }
 
-    fn send_in_pieces(&mut self, packet: Packet, read: Read, hop: &NextHop) {
+    pub(super) fn send_in_pieces(&mut self, packet: Packet, read: Read, hop: &NextHop) {
         let buffers = &mut self.taken.buffers;
         match pieces::of(&packet.bytes, &read, hop.mtu, || buffers.pop_front().unwrap_or(true)) {
             Ok(pieces) => {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lb_core::drop::DropReason;
-use lb_core::flow::{Direction, Tuple};
+use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::tables::{Protocol, Way};
 
@@ -15,9 +15,9 @@ use super::{Packet, Reference, rewrite};
 /// The packet that an error quotes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quoted {
-    l3: usize,
-    l4: usize,
-    protocol: u8,
+    pub(super) l3: usize,
+    pub(super) l4: usize,
+    pub(super) protocol: u8,
     pub(super) src: IpAddr,
     pub(super) dst: IpAddr,
     pub(super) sport: u16,
@@ -33,14 +33,18 @@ pub(super) fn quoted(frame: &[u8], read: &Read) -> Result<Quoted, DropReason> {
     if message_sum(frame, read) != 0xffff {
         return Err(DropReason::BadIcmpChecksum);
     }
-    let message = &frame[..read.end];
-    let l3 = read.l4 + 8;
-    let header_len = if read.is_ipv6() { 40 } else { 20 };
-    let version = if read.is_ipv6() { 6 } else { 4 };
+    quoted_at(&frame[..read.end], read.l4 + 8, read.is_ipv6())
+}
+
+/// The same of a packet that begins at `l3` and is quoted up to the end of `message`.
+pub(super) fn quoted_at(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Quoted, DropReason> {
+    let bad = Err(DropReason::BadIcmpPayload);
+    let header_len = if is_ipv6 { 40 } else { 20 };
+    let version = if is_ipv6 { 6 } else { 4 };
     if message.len() < l3 + header_len || message[l3] >> 4 != version {
         return bad;
     }
-    let (src, dst, protocol, l4) = if read.is_ipv6() {
+    let (src, dst, protocol, l4) = if is_ipv6 {
         let Ok(walked) = parse::walk(message, l3 + 40, message[l3 + 6]) else { return bad };
         if walked.fragment.is_some_and(|(_, offset, _)| offset > 0) {
             return bad;
@@ -70,6 +74,9 @@ impl Reference {
             Err(DropReason::BadIcmpPayload) => return self.route(packet, read),
             Err(reason) => return self.drop(reason, Hook::Prerouting),
         };
+        if let Some(inner) = self.in_tunnel(&packet.bytes, &read, &quoted) {
+            return self.about_tunnel(packet, read, &quoted, &inner);
+        }
         // The error goes the way of an answer to the packet that it quotes.
         let like = Tuple {
             src: quoted.dst,
@@ -87,6 +94,10 @@ impl Reference {
         }
         if direction == Direction::Original && services.server(connection.server).is_none() {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        if connection.method != Method::Masq {
+            // What it is about went to the client by another way: the real server gets it as it is.
+            return self.onward(packet, read, &connection);
         }
         // What the sender of the quoted packet sent.
         let (sent, destination) = match direction {

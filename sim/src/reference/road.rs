@@ -1,7 +1,7 @@
 //! The road of a packet that stays: of a connection, of one to be, or through.
 
 use lb_core::drop::DropReason;
-use lb_core::flow::{Direction, Tuple};
+use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::state::TcpState;
@@ -9,7 +9,7 @@ use lb_core::tables::{Protocol, ServiceKey, Way};
 
 use super::answer::Problem;
 use super::connection::starts_anew;
-use super::flows::{Connection, Number};
+use super::flows::{Connection, Number, is_wide};
 use super::output::Before;
 use super::parse::{Piece, RST, Read, SYN, TCP};
 use super::steer::{Kind, Staying};
@@ -72,18 +72,18 @@ impl Reference {
             return self.answer(packet, read, Problem::PortUnreachable, DropReason::NoServer, Hook::Input);
         };
         let after = Tuple { dst: server.address, dport: server.port, ..original };
-        match self.bind(original, after.reversed(), server.id) {
+        match self.bind(original, after.reversed(), server.forward.method(), server.id) {
             Some(number) => self.established(packet, read, number, Direction::Original),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
 
     /// Enters a connection, if there is room. Older ones that look the same to the client or to the real server go.
-    fn bind(&mut self, original: Tuple, reply: Tuple, server: ServerId) -> Option<Number> {
-        while let Some((older, _)) = self.flows.find(&original).or_else(|| self.flows.find(&reply)) {
+    fn bind(&mut self, original: Tuple, reply: Tuple, method: Method, server: ServerId) -> Option<Number> {
+        while let Some(older) = self.flows.holder(&original, &reply, method) {
             self.end(older);
         }
-        if self.flows.is_full(original.src.is_ipv6()) {
+        if self.flows.is_full(is_wide(&original, &reply)) {
             self.counters.flows.full.add(1);
             return None;
         }
@@ -97,6 +97,7 @@ impl Reference {
         let number = self.flows.insert(Connection {
             original,
             reply,
+            method,
             server,
             state,
             is_active: is_tcp,
@@ -148,7 +149,10 @@ impl Reference {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
         if read.protocol == TCP && read.piece != Piece::Later {
-            let state = tcp::next(connection.state, is_from_client, read.tcp_flags);
+            let state = match connection.method {
+                Method::Masq => tcp::next(connection.state, is_from_client, read.tcp_flags),
+                Method::Direct | Method::Tunnel => tcp::next_unanswered(connection.state, read.tcp_flags),
+            };
             // A SYN that is an RST as well leaves a closed connection as it is.
             if state != connection.state && is_from_client && starts_anew(connection.state, &read) {
                 self.end(number);
@@ -158,6 +162,9 @@ impl Reference {
         }
         let now = self.now;
         self.flows.change(number, |connection| connection.seen = now);
+        if connection.method != Method::Masq {
+            return self.onward(packet, read, &connection);
+        }
         self.count(connection.server, direction, &read);
 
         let (before, after) = match direction {

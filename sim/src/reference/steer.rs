@@ -118,7 +118,10 @@ impl Reference {
             Kind::Flow(read) => ((read.src, read.sport), (read.dst, read.dport)),
             Kind::IcmpError(read) => match quoted(&packet.bytes, read) {
                 // The error goes the way that an answer to the quoted packet goes.
-                Ok(quoted) => ((quoted.dst, quoted.dport), (quoted.src, quoted.sport)),
+                Ok(quoted) => match self.in_tunnel(&packet.bytes, read, &quoted) {
+                    Some(inner) => ((inner.src, inner.sport), (inner.dst, inner.dport)),
+                    None => ((quoted.dst, quoted.dport), (quoted.src, quoted.sport)),
+                },
                 Err(_) => return self.worker,
             },
             Kind::Routed(_) | Kind::Host | Kind::Dropped(_) => return self.worker,

@@ -59,6 +59,17 @@ pub(super) fn next(state: TcpState, is_from_client: bool, flags: u8) -> TcpState
     }
 }
 
+/// The state after a segment from the client of a connection whose answers are not seen.
+pub(super) fn next_unanswered(state: TcpState, flags: u8) -> TcpState {
+    match (event(flags), state) {
+        // What the client's FIN means is as if the server had sent it.
+        (Event::Fin, Established) => FinWait,
+        (Event::Fin, FinWait) => FinWait,
+        (Event::Rst, SynAck) => Close,
+        _ => next(state, true, flags),
+    }
+}
+
 /// Being set up, or established.
 pub(super) fn is_active(state: TcpState) -> bool {
     matches!(state, Established | SynSent | SynRecv | SynAck)

@@ -226,6 +226,13 @@ pub(super) fn save(
                 if tunnel.port != 0 {
                     write!(out, " --tun-port {}", tunnel.port)?;
                 }
+                let checksum = match tunnel.checksum.as_deref() {
+                    Some("none") => " --tun-nocsum",
+                    Some("checksum") => " --tun-csum",
+                    Some("remote") => " --tun-remcsum",
+                    _ => "",
+                };
+                write!(out, "{checksum}")?;
             }
             if thresholds && server.spec.upper_threshold != 0 {
                 write!(out, " -x {} -y {}", server.spec.upper_threshold, server.spec.lower_threshold)?;

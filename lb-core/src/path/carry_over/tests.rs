@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use super::*;
 use crate::counters::WorkerCounters;
 use crate::flow::carry::Refused;
-use crate::flow::{Direction, Tuple, memory_needed};
+use crate::flow::{Direction, Method, Tuple, memory_needed};
 use crate::ids::ServiceId;
 use crate::ipvs::SchedulerKind;
 use crate::mem::{Region, Remains};
@@ -149,6 +149,7 @@ impl Begun {
         Salvaged {
             original,
             reply: Tuple { dst: server, dport: 8080, ..original }.reversed(),
+            method: Method::Masq,
             state: if protocol == Protocol::TCP { self.state } else { 0 },
             timeout: Timeout(self.timeout),
             seen: Tick(NOW.0 - self.age),
@@ -161,6 +162,7 @@ impl Begun {
         let new = NewFlow {
             original: flow.original,
             reply: flow.reply,
+            method: flow.method,
             // What is in memory is not to be believed.
             deltas: Default::default(),
             server: ServerId(self.service as u32 * servers + self.server),
@@ -314,7 +316,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
         change(&mut memory);
         Salvage::of(&memory).err().unwrap().to_string()
     };
-    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 2");
+    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 3");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[1] = 0), "it is no flow memory");

@@ -16,8 +16,8 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
-    Service, ServiceKey, Services, Settings, Tables,
+    Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route,
+    Routes, Server, Service, ServiceKey, Services, Settings, Tables, Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -176,6 +176,21 @@ pub(super) fn config(
     }
 }
 
+/// Tunnels last.
+const FORWARDS: &[Forward] = &[
+    Forward::Masq,
+    Forward::Masq,
+    Forward::Masq,
+    Forward::Direct,
+    Forward::Direct,
+    Forward::Tunnel(Tunnel::Ipip),
+    Forward::Tunnel(Tunnel::Ipip),
+    Forward::Tunnel(Tunnel::Gue { port: 6080, checksum: GueChecksum::No }),
+    Forward::Tunnel(Tunnel::Gue { port: 6080, checksum: GueChecksum::Yes }),
+    Forward::Tunnel(Tunnel::Gre { checksum: false }),
+    Forward::Tunnel(Tunnel::Gre { checksum: true }),
+];
+
 fn server_address(is_ipv6: bool, n: usize) -> IpAddr {
     ip(&if is_ipv6 { format!("fd00::{}", 11 + n) } else { format!("10.0.0.{}", 11 + n) })
 }
@@ -280,7 +295,9 @@ impl<L: Logic<Frame>> World<L> {
         let Some(old) = self.services[number].clone() else { return };
         let version = self.next_version();
         let n = self.rng.below(5);
-        let address = server_address(old.key.address.is_ipv6(), n);
+        // A tunnel may lead to the other family.
+        let is_other = self.rng.one_in(6);
+        let address = server_address(old.key.address.is_ipv6() != is_other, n);
         let before = self.known.get(&(old.key, address)).cloned();
         let place = old.servers.iter().position(|server| server.address == address);
         let mut servers = old.servers.clone();
@@ -296,7 +313,7 @@ impl<L: Logic<Frame>> World<L> {
                 address,
                 port: self.rng.of(&[80, 8080]),
                 weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
-                forward: Forward::Masq,
+                forward: self.rng.of(if is_other { &FORWARDS[5..] } else { FORWARDS }),
                 upper_threshold,
                 lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),
                 overloaded: before.as_ref().map(|before| before.overloaded.clone()).unwrap_or_default(),

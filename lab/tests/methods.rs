@@ -1,0 +1,189 @@
+//! Goal: real clients are served by direct routing and through tunnels, by real servers set up as operators do it.
+//! Method: the virtual service's address is on `lo` of every real server, quiet for ARP; answers go to the client by a cable of
+//! their own, past the director. The end of a tunnel is `lab::decapsulate`.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::decapsulate::{Decapsulator, GUE_PORT};
+use lab::server::{self, ECHO_PORT, HTTP_PORT, Nginx, Sink, UdpEcho};
+use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
+use lab::{Director, Lab, LbdPlan, client, until};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const SINK_PORT: u16 = 9000;
+const SERVERS: u8 = 3;
+/// The client's end of the cable that answers come by.
+const BACK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+const BACK_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x100);
+
+/// Real servers of the service's family, or of the other one.
+#[derive(Clone, Copy, PartialEq)]
+enum Family {
+    Same,
+    Other,
+}
+
+/// All services of the test: pages, echo, and a sink on s1, over IPv4 and IPv6.
+fn services(forward: &str, family: Family) -> String {
+    let mut text = String::new();
+    for vip in [IpAddr::from(VIP), VIP_V6.into()] {
+        let is_ipv6 = vip.is_ipv6() == (family == Family::Same);
+        let address = |index| -> IpAddr {
+            if is_ipv6 { topology::server_v6(index).into() } else { topology::server(index).into() }
+        };
+        for (protocol, port, servers) in
+            [("tcp", HTTP_PORT, SERVERS), ("udp", ECHO_PORT, SERVERS), ("tcp", SINK_PORT, 1)]
+        {
+            let servers: String = (0..servers)
+                .map(|index| format!("{{ address = \"{}\", {forward} }}, ", address(index)))
+                .collect();
+            text += &format!(
+                "\n[[virtual_service]]\naddress = \"{}\"\nprotocol = \"{protocol}\"\nscheduler = \"rr\"\n\
+                 real_servers = [{servers}]\n",
+                SocketAddr::new(vip, port)
+            );
+        }
+    }
+    text
+}
+
+/// What an operator does on a real server, and a way back to the client.
+fn answers_go_straight(lab: &Lab) -> Result<()> {
+    let (client, switch) = (lab.client(), lab.switch());
+    switch.ip(&format!("link add back type veth peer name back0 netns {}", client.name()))?;
+    switch.ip("link set back master br0 up")?;
+    client.run(10, "ethtool", &["-K", "back0", "tx", "off"])?;
+    client.ip(&format!("addr add {BACK}/24 dev back0"))?;
+    client.ip(&format!("addr add {BACK_V6}/64 dev back0"))?;
+    client.ip("link set back0 up")?;
+    for server in lab.servers() {
+        server.sysctl("ipv4/conf/all/arp_ignore", "1")?;
+        server.sysctl("ipv4/conf/all/arp_announce", "2")?;
+        server.ip(&format!("addr add {VIP}/32 dev lo"))?;
+        server.ip(&format!("addr add {VIP_V6}/128 dev lo"))?;
+        // The echo answers from the address that the route names.
+        server.ip(&format!("route add {CLIENT}/32 via {BACK} src {VIP}"))?;
+        server.ip(&format!("route add {CLIENT_V6}/128 via {BACK_V6} src {VIP_V6}"))?;
+    }
+    Ok(())
+}
+
+/// `takes`: bytes of a tunnel behind its outer IP header; none: there is no tunnel.
+fn clients_are_served(forward: &str, family: Family, takes: Option<u16>) -> Result<()> {
+    let lab = Lab::new()?;
+    answers_go_straight(&lab)?;
+    let _nginx = Nginx::start_all(&lab)?;
+    let _echoes = UdpEcho::start_all(&lab)?;
+    let _sink = Sink::start(&lab.servers()[0], SocketAddr::new([0_u16; 8].into(), SINK_PORT))?;
+    let ends = match takes {
+        Some(_) => lab.servers().iter().map(Decapsulator::start).collect::<Result<Vec<_>>>()?,
+        None => Vec::new(),
+    };
+    let director =
+        Director::start(&lab, &LbdPlan { services: services(forward, family), ..LbdPlan::default() })?;
+    let content = server::serve_file(&lab, "large", 2)?;
+    for vip in [IpAddr::from(VIP), VIP_V6.into()] {
+        let page = client::url(vip, HTTP_PORT, "/");
+        let mut who = (0..6).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
+        who.sort();
+        assert_eq!(who.concat(), "s1\ns1\ns2\ns2\ns3\ns3\n", "over {vip}");
+        let echo = SocketAddr::new(vip, ECHO_PORT);
+        let mut who: Vec<String> = (0..3)
+            .map(|_| Ok(String::from_utf8_lossy(&client::ask(lab.client(), echo, b"?")?).into_owned()))
+            .collect::<Result<_>>()?;
+        who.sort();
+        assert_eq!(who, ["s1 ?", "s2 ?", "s3 ?"], "over {vip}");
+
+        let mut connection = client::KeptOpen::connect(lab.client(), SocketAddr::new(vip, HTTP_PORT))?;
+        ensure!(connection.get("/files/large")? == content, "the copy differs, over {vip}");
+        let listed = director.ipvsadm("-L -n -c")?;
+        let mine = connection.local()?.port().to_string();
+        let line = listed.lines().find(|line| line.contains(&mine)).unwrap_or_default();
+        ensure!(line.contains("ESTABLISHED"), "over {vip}: {listed}");
+
+        // Segments are as long as the client's link allows at first: it has to hear of the tunnel.
+        let mut stream = lab.client().enter(|| TcpStream::connect((vip, SINK_PORT)))??;
+        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.write_all(&vec![0x2a; 1 << 20])?;
+        stream.shutdown(Shutdown::Write)?;
+        let mut count = String::new();
+        stream.read_to_string(&mut count)?;
+        assert_eq!(count, (1 << 20).to_string(), "over {vip}");
+        if let Some(takes) = takes {
+            let is_to_ipv6 = vip.is_ipv6() == (family == Family::Same);
+            let mtu = 1500 - takes - if is_to_ipv6 { 40 } else { 20 };
+            let route = lab.client().ip(&format!("route get {vip}"))?;
+            ensure!(
+                route.contains(&format!("mtu {mtu}")),
+                "the client did not learn the tunnel's MTU: {route}"
+            );
+        }
+    }
+    if takes.is_some() {
+        ensure!(
+            ends.iter().all(|end| end.unpacked() > 0),
+            "a real server got nothing by its tunnel: {ends:?}"
+        );
+    }
+    let stats = director.ipvsadm("-L -n --stats --exact")?;
+    for line in stats.lines().filter(|line| line.contains("->")).skip(1) {
+        let numbers: Vec<&str> = line.split_whitespace().rev().take(5).collect();
+        assert_eq!([numbers[2], numbers[0]], ["0", "0"], "answers came by the director: {line}");
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_are_served_by_direct_routing() -> Result<()> {
+    clients_are_served("forward = \"direct\"", Family::Same, None)
+}
+
+#[test]
+fn clients_are_served_through_ipip() -> Result<()> {
+    clients_are_served_over("ipip", "", 0)
+}
+
+#[test]
+fn clients_are_served_through_gue() -> Result<()> {
+    let more = format!(", tunnel_port = {GUE_PORT}, tunnel_checksum = \"checksum\"");
+    clients_are_served_over("gue", &more, 12)
+}
+
+#[test]
+fn clients_are_served_through_gre() -> Result<()> {
+    clients_are_served_over("gre", ", tunnel_checksum = \"checksum\"", 8)
+}
+
+fn clients_are_served_over(kind: &str, more: &str, takes: u16) -> Result<()> {
+    let forward = format!("forward = \"tunnel\", tunnel = \"{kind}\"{more}");
+    for family in [Family::Same, Family::Other] {
+        clients_are_served(&forward, family, Some(takes))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_by_direct_routing_outlives_the_director() -> Result<()> {
+    let lab = Lab::new()?;
+    answers_go_straight(&lab)?;
+    let _nginx = Nginx::start_all(&lab)?;
+    let plan = LbdPlan { services: services("forward = \"direct\"", Family::Same), ..LbdPlan::default() };
+    let director = Director::start(&lab, &plan)?;
+    let mut connections = [IpAddr::from(VIP), VIP_V6.into()]
+        .map(|vip| client::KeptOpen::connect(lab.client(), SocketAddr::new(vip, HTTP_PORT)));
+    for connection in &mut connections {
+        connection.as_mut().map_err(|error| anyhow::anyhow!("{error}"))?.get("/")?;
+    }
+    director.kill()?;
+    let director = Director::start(&lab, &plan)?;
+    for connection in &mut connections {
+        connection.as_mut().map_err(|error| anyhow::anyhow!("{error}"))?.get("/")?;
+    }
+    until("the connections are listed", PATIENCE, || {
+        let listed = director.ipvsadm("-L -n -c").ok()?;
+        (listed.lines().filter(|line| line.contains("ESTABLISHED")).count() == 2).then_some(())
+    })
+}

@@ -1,0 +1,214 @@
+//! Direct routing and tunnels: a client's packet goes on to the real server with its addresses and ports as they are, and
+//! the real server answers the client by another way.
+//!
+//! So the client's direction alone drives a TCP connection's state, as in the kernel, and there is nothing to translate.
+//! A real server that is an address of this host (the kernel's "local node") gets its packets by the twin.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use super::established::{count, starts_anew};
+use super::output::Refusal;
+use super::waiting::Going;
+use super::{Io, Path, rewrite, tunnel};
+use crate::drop::DropReason;
+use crate::flow::{Direction, FlowRef, Method};
+use crate::hook::Hook;
+use crate::ids::ServerId;
+use crate::ipvs::state::{self, TcpState};
+use crate::packet::Packet;
+use crate::tables::{Forward, NextHop, Protocol, Reachability, Tunnel, Way};
+use crate::time::Tick;
+use crate::wire::fragment;
+use crate::wire::parse::{Fragment, Headers};
+
+impl<P: Packet> Path<P> {
+    /// As [`Path::established`], for a packet of such a connection: there are none but from the client.
+    #[inline]
+    pub(super) fn one_way(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
+            let was = TcpState::from_u8(self.flows.entry(at.id()).state());
+            let is = was.next(state::Direction::InputOnly, headers.tcp_flags);
+            if was != is {
+                if starts_anew(was, at.direction(), headers) {
+                    self.end(at.id());
+                    return self.first(packet, headers, now, io);
+                }
+                self.change_state(at.id(), is);
+            }
+        }
+        self.flows.entry_mut(at.id()).touch(now);
+        self.onward(packet, headers, at, now, io);
+    }
+
+    /// Sends a packet, or an ICMP error about the connection, on to its real server, and counts it.
+    #[inline]
+    pub(super) fn onward(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if self.flows.entry(at.id()).hop(Direction::Original).is_none() {
+            self.find_hop(at);
+        }
+        let entry = self.flows.entry(at.id());
+        count(self.mine.server(entry.server()), Direction::Original, headers);
+        let hop = entry.hop(Direction::Original).and_then(|hop| self.tables.neighbours.get(hop));
+        let Some(&hop) = hop.filter(|hop| (headers.ttl > 1) & (hop.state == Reachability::Reachable)) else {
+            return self.onward_off_line(packet, headers, at, now, io);
+        };
+        match self.tunnel(at) {
+            None if headers.ip_len <= u32::from(hop.mtu) => {
+                rewrite::decrement_ttl(packet.data_mut(), headers);
+                self.send(packet, headers, &hop, io);
+            }
+            Some((tunnel, to)) if headers.ip_len + tunnel.overhead(to) as u32 <= u32::from(hop.mtu) => {
+                rewrite::decrement_ttl(packet.data_mut(), headers);
+                match self.encapsulate(&mut packet, headers, tunnel, to, &hop) {
+                    Ok(()) => self.send(packet, headers, &hop, io),
+                    Err(reason) => self.drop(reason, Hook::Postrouting),
+                }
+            }
+            _ => self.onward_off_line(packet, headers, at, now, io),
+        }
+    }
+
+    /// The next hop is not known yet or does not answer, the packet does not fit, or the real server is this host.
+    #[cold]
+    fn onward_off_line(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let to = self.flows.tuple(at.id(), Direction::Reply).src;
+        let tunnel = self.tunnel(at).map(|(tunnel, _)| tunnel);
+        let overhead = tunnel.map_or(0, |tunnel| tunnel.overhead(to));
+        match self.check_within(headers, to, overhead) {
+            Ok(Way::Local) => return io.to_twin(packet.port(), packet),
+            // Linux would take it for its own: the virtual service's address is there.
+            Ok(Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
+            Ok(_) => rewrite::decrement_ttl(packet.data_mut(), headers),
+            Err(refusal) => {
+                if headers.ttl > 1 {
+                    // The kernel's IPVS quotes the packet as it would have left.
+                    rewrite::decrement_ttl(packet.data_mut(), headers);
+                }
+                return self.refuse(packet, headers, refusal, now, io);
+            }
+        }
+        self.leave(packet, headers, to, tunnel.map_or(Going::AsItIs, Going::InTunnel), now, io);
+    }
+
+    /// The tunnel that a connection's packets go through, and where it ends.
+    #[inline]
+    fn tunnel(&self, at: FlowRef) -> Option<(Tunnel, IpAddr)> {
+        let entry = self.flows.entry(at.id());
+        (entry.method() == Method::Tunnel).then(|| self.tunnel_to(entry.server(), at))
+    }
+
+    /// The kind of tunnel is what the real server has now; the connection goes on through one when the real server's
+    /// method is another by now, as in the kernel.
+    #[inline]
+    fn tunnel_to(&self, server: ServerId, at: FlowRef) -> (Tunnel, IpAddr) {
+        match self.tables.services.server(server) {
+            Some(server) => match server.forward {
+                Forward::Tunnel(tunnel) => (tunnel, server.address),
+                Forward::Masq | Forward::Direct => (Tunnel::Ipip, server.address),
+            },
+            None => (Tunnel::Ipip, self.flows.tuple(at.id(), Direction::Reply).src),
+        }
+    }
+
+    /// Puts a packet into a tunnel that begins at the interface of `hop`.
+    #[inline]
+    pub(super) fn encapsulate(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        tunnel: Tunnel,
+        to: IpAddr,
+        hop: &NextHop,
+    ) -> Result<(), DropReason> {
+        let interface = self.tables.interfaces.get(hop.interface);
+        let ends = interface.and_then(|interface| tunnel::Ends::new(interface, to));
+        let ends = ends.ok_or(DropReason::NoTunnelSource)?;
+        self.next_outer_id = self.next_outer_id.wrapping_add(1);
+        tunnel::encapsulate(packet, headers, tunnel, ends, self.next_outer_id)
+    }
+
+    /// Sends a packet, whose TTL is as it shall be, through a tunnel to the next hop `hop`.
+    #[cold]
+    pub(super) fn send_in_tunnel(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        tunnel: Tunnel,
+        to: IpAddr,
+        hop: &NextHop,
+        io: &mut impl Io<P>,
+    ) {
+        let room = u32::from(hop.mtu).saturating_sub(tunnel.overhead(to) as u32);
+        if headers.ip_len > room && to.is_ipv6() {
+            // No router splits the outer packet on its way, and we do not either: the inner one may be split.
+            let mut later = ArrayVec::new();
+            let split = fragment::split(&mut packet, headers, room as u16, || io.allocate(), &mut later);
+            if let Err(reason) = split {
+                return self.drop(reason, Hook::Egress);
+            }
+            for piece in std::iter::once(packet).chain(later) {
+                self.send_piece_in_tunnel(piece, headers, tunnel, to, hop, io);
+            }
+            return;
+        }
+        if let Err(reason) = self.encapsulate(&mut packet, headers, tunnel, to, hop) {
+            return self.drop(reason, Hook::Postrouting);
+        }
+        if headers.ip_len <= room {
+            return self.send(packet, headers, hop, io);
+        }
+        match tunnel::outer(&packet) {
+            Some(outer) => self.send_in_pieces(packet, &outer, hop, io),
+            None => self.drop(DropReason::Unsupported, Hook::Egress),
+        }
+    }
+
+    fn send_piece_in_tunnel(
+        &mut self,
+        mut piece: P,
+        headers: &Headers,
+        tunnel: Tunnel,
+        to: IpAddr,
+        hop: &NextHop,
+        io: &mut impl Io<P>,
+    ) {
+        let ip_len = (piece.frame_len() - usize::from(headers.l3)) as u32;
+        let headers = Headers { ip_len, ..*headers };
+        match self.encapsulate(&mut piece, &headers, tunnel, to, hop) {
+            Ok(()) => self.send(piece, &headers, hop, io),
+            Err(reason) => self.drop(reason, Hook::Postrouting),
+        }
+    }
+
+    /// Which way a packet to `to` goes, if it may with `overhead` bytes before it.
+    fn check_within(&self, headers: &Headers, to: IpAddr, overhead: usize) -> Result<Way, Refusal> {
+        let grown = Headers { ip_len: headers.ip_len + overhead as u32, ..*headers };
+        self.check(&grown, to).map_err(|refusal| match refusal {
+            Refusal::TooBig(mtu) => Refusal::TooBig(mtu.saturating_sub(overhead as u16)),
+            other => other,
+        })
+    }
+}
