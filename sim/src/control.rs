@@ -10,7 +10,8 @@ use lb_control::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, T
 use lb_control::compile::{Compiler, Network};
 use lb_control::model::{self, Limits, Model};
 use lb_core::ids::ServerId;
-use lb_core::tables::{InterfaceId, Neighbours, Settings, Tables};
+use lb_core::ipvs::SchedulerKind;
+use lb_core::tables::{InterfaceId, Neighbours, Server, Service, Settings, Tables};
 use lb_core::time::Tick;
 
 use crate::draw::Draw;
@@ -24,6 +25,7 @@ use crate::wire::Mac;
 pub struct Rule {
     pub id: ServerId,
     pub weight: u32,
+    /// No more connections than this; 0: no bound.
     pub upper: u32,
     pub overloaded: Arc<AtomicBool>,
 }
@@ -322,8 +324,11 @@ impl Control {
         let tables = self.compiler.with_model(&self.model, self.settings);
         self.compiled.push(tables.clone());
         let generation = tables.generation;
-        let mut rules: Vec<_> =
-            self.model.services().flat_map(|service| service.servers.iter()).map(rule).collect();
+        let mut rules: Vec<_> = self
+            .model
+            .services()
+            .flat_map(|service| service.servers.iter().map(|server| rule(service, server)))
+            .collect();
         rules.sort_by_key(|rule| rule.id);
         let has_family = [tables.services.is_active(false), tables.services.is_active(true)];
         self.history.insert(generation, Published { tables, rules, has_family });
@@ -378,11 +383,13 @@ impl Control {
     }
 }
 
-fn rule(server: &lb_core::tables::Server) -> Rule {
+fn rule(service: &Service, server: &Server) -> Rule {
+    // With lblc a server that is overloaded keeps its destinations.
+    let is_bounded = service.scheduler != SchedulerKind::Lblc;
     Rule {
         id: server.id,
         weight: server.weight,
-        upper: server.upper_threshold,
+        upper: if is_bounded { server.upper_threshold } else { 0 },
         overloaded: server.overloaded.clone(),
     }
 }
