@@ -262,7 +262,7 @@ fn source_port(frame: &[u8], headers: &Headers) -> u16 {
     };
     let ports = u32::from(headers.sport) << 16 | u32::from(headers.dport);
     let mixed = u64::from(source ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (FIRST + (mixed * PORTS >> 32) as u32) as u16
+    (FIRST + ((mixed * PORTS) >> 32) as u32) as u16
 }
 
 /// What a tunnel carries, of which `within` is all that follows an outer IP header with this `protocol`: whether it is IPv6, and
