@@ -9,8 +9,8 @@ use etherparse::PacketBuilder;
 use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{
-    Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route,
-    Routes, Server, Service, ServiceKey, Services, Settings, Tables, Tunnel,
+    Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
+    Service, ServiceKey, Services, Settings, Tables,
 };
 use lb_core::time::Timeout;
 use lb_core::wire::{ethernet, ipv4, ipv6, parse};
@@ -145,7 +145,7 @@ impl Plan {
                 address: server(m as u8, is_ipv6),
                 port: 8080,
                 weight: self.weight.into(),
-                forward: FORWARDS[usize::from(self.scheduler / 4) % FORWARDS.len()],
+                forward: Forward::Masq,
                 upper_threshold: self.threshold.into(),
                 lower_threshold: 0,
                 overloaded: Arc::default(),
@@ -164,16 +164,6 @@ impl Plan {
         self.weight > 0 && self.services >> service & 1 == 1 && self.servers >> server & 1 == 1
     }
 }
-
-/// By what is left of the scheduler's number.
-const FORWARDS: [Forward; 6] = [
-    Forward::Masq,
-    Forward::Direct,
-    Forward::Tunnel(Tunnel::Ipip),
-    Forward::Tunnel(Tunnel::Gue { port: 6080, checksum: GueChecksum::Yes }),
-    Forward::Tunnel(Tunnel::Gre { checksum: true }),
-    Forward::Masq,
-];
 
 fn v6(net: u32, host: u128) -> IpAddr {
     Ipv6Addr::from(u128::from(net) << 96 | host).into()

@@ -191,7 +191,7 @@ impl Place {
         if let Some(known) = self.destinations.get_mut(&destination) {
             known.used = now;
             let had = servers.iter().position(|server| server.id == known.servers[0]);
-            if let Some(had) = had.filter(|&had| servers[had].weight > 0 && !is_busy(team, servers, had)) {
+            if let Some(had) = had.filter(|&had| takes_new(&servers[had]) && !is_busy(team, servers, had)) {
                 return Some(had);
             }
         }

@@ -1,9 +1,9 @@
 //! lblc, locality-based least connections: connections to one destination go to the same real server, as long as it is not
 //! busy while another one is idle. Of use to services by firewall mark before caches.
 //!
-//! A destination gets the server that [`wlc`](super::wlc) picks, and keeps it until the server is removed or quiesced, or
-//! has more active connections than its weight while some other one has less than half as many as its weight. A server
-//! that is overloaded by its threshold keeps its destinations, as in the kernel: `-x` bounds what others may come.
+//! A destination gets the server that [`wlc`](super::wlc) picks, and keeps it until the server is removed, quiesced or
+//! overloaded by its threshold, or has more active connections than its weight while some other one has less than half as
+//! many as its weight. (The kernel lets a server have more than its threshold from destinations that it has.)
 //!
 //! How many destinations are remembered, and for how long: [`destinations`](crate::ipvs::destinations). Each worker
 //! remembers for itself, so that with `w` workers a destination may have up to `w` servers. A pick walks the list only
@@ -74,7 +74,7 @@ impl State {
         let key = compiled.key(service, request);
         if let Some(known) = room.destinations.find(key, request.now)
             && let Some((index, server)) = known.servers.first().and_then(|&id| compiled.find(service, id))
-            && server.weight > 0
+            && server.takes_new()
             && !is_busy(service, server, loads)
         {
             return Some(index);

@@ -157,11 +157,7 @@ proptest! {
                 if let Op::Pick = op {
                     let picked = awake.pick(&service, &Idle, &request());
                     prop_assert_eq!(asleep.pick(&service, &Idle, &request()), picked, "{}", kind.name());
-                    let takes_new = picked.map(|index| {
-                        let server = &service.servers[index];
-                        // An overloaded server keeps its destinations.
-                        server.takes_new() || kind == SchedulerKind::Lblc && server.weight > 0
-                    });
+                    let takes_new = picked.map(|index| service.servers[index].takes_new());
                     // Without their fallback flag, hashes refuse what falls on a server that takes none.
                     let may_refuse = matches!(kind, SchedulerKind::Dh | SchedulerKind::Sh | SchedulerKind::Mh);
                     let nobody = || may_refuse || !service.servers.iter().any(Server::takes_new);
