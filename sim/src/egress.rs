@@ -176,7 +176,7 @@ impl<L: Subject> World<L> {
 
     /// A real server's packet was passed on as it is, as a router does: the director must not know its connection.
     fn check_untranslated(&self, seen: &Seen, host: Option<usize>, sent: Sent) -> Checked {
-        let has_family = self.has_family(seen.dst.is_ipv6());
+        let has_family = sent.has_family[usize::from(seen.dst.is_ipv6())];
         let server = self.ledger.live_server(sent.binding, sent.looked_up, self.control.shortest);
         let is_live = server.is_some() && server == host.map(|host| host as u32);
         hold!(
@@ -278,7 +278,7 @@ impl<L: Subject> World<L> {
         if sent.way != Way::Request || sent.binding == NONE || seen.ports(bytes).is_none() {
             return Ok(());
         }
-        let has_family = self.has_family(seen.dst.is_ipv6());
+        let has_family = sent.has_family[usize::from(seen.dst.is_ipv6())];
         let server = self.ledger.live_server(sent.binding, sent.looked_up, self.control.shortest);
         let is_live = server.is_some();
         hold!(

@@ -622,7 +622,7 @@ impl<L: Subject> World<L> {
             && side == Side::Client
             && conn.place.is_some()
             && quoted.is_some()
-            && !(is_known && self.has_family(is_ipv6))
+            && !(is_known && sent.has_family[usize::from(is_ipv6)])
         {
             // Of a connection that the director had forgotten, or while it had no service of the family: passed on as it was, about a packet that nobody here sent.
             return Ok(());

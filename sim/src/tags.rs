@@ -48,6 +48,8 @@ pub struct Sent {
     pub given: u64,
     /// When it was looked up last.
     pub looked_up: Moment,
+    /// Whether there were virtual services of IPv4, and of IPv6, then.
+    pub has_family: [bool; 2],
 }
 
 impl Sent {
@@ -63,6 +65,7 @@ impl Sent {
         effect: Effect::Nothing,
         given: 0,
         looked_up: Moment { number: 0, at: Tick(0) },
+        has_family: [false; 2],
     };
 }
 
@@ -99,10 +102,11 @@ impl Tags {
     }
 
     /// A worker looked up the frame with this tag, after all that it said this of before.
-    pub fn looked_up(&mut self, tag: u64, at: Tick) -> Option<Sent> {
+    pub fn looked_up(&mut self, tag: u64, at: Tick, has_family: [bool; 2]) -> Option<Sent> {
         let known = self.known.get_mut(tag.checked_sub(self.base + 1)? as usize)?;
         self.lookups += 1;
         known.sent.looked_up = Moment { number: self.lookups, at };
+        known.sent.has_family = has_family;
         Some(known.sent)
     }
 

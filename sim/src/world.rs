@@ -283,10 +283,12 @@ impl<L: Subject> World<L> {
     /// What the packets that a worker looked up in its turn may have done to their connections.
     fn note_looked_up(&mut self, worker: usize) {
         let tick = self.tick();
+        let has_family = [false, true].map(|is_ipv6| self.has_family(is_ipv6));
         let mut tags = std::mem::take(&mut self.looked_up);
         self.director.take_looked_up(worker, &mut tags);
         for tag in tags.drain(..) {
-            if let Some(sent) = self.tags.looked_up(tag, tick).filter(|sent| sent.binding != NONE) {
+            if let Some(sent) = self.tags.looked_up(tag, tick, has_family).filter(|sent| sent.binding != NONE)
+            {
                 self.ledger.looked_up(sent.binding, sent.effect, sent.looked_up, self.control.shortest);
             }
         }

@@ -83,7 +83,9 @@ fn check(answer: &[u8], request: &[u8]) -> Option<u16> {
             assert!(!error.message.is_empty() && !error.message.contains(char::is_control), "{error:?}");
         }
     } else {
-        let is_head = request.starts_with(b"HEAD ");
+        // Empty lines before a request do not count: RFC 9112, section 2.2.
+        let begin = request.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(request.len());
+        let is_head = request[begin..].starts_with(b"HEAD ");
         assert!(status < 400 || status == 503 || is_head, "{status} without a reason: {head}");
     }
     Some(status)

@@ -121,6 +121,8 @@ pub(super) struct World<L = Path<Frame>> {
     settings: Settings,
     mtu: u16,
     odd_route: usize,
+    /// The real servers' interface has an address that tunnels over IPv6 can come from.
+    has_ipv6_source: bool,
     pub(super) tables: Arc<Tables>,
     adopted: Vec<u32>,
     /// Frames that left a while ago, each with its port.
@@ -239,6 +241,7 @@ impl<L: Logic<Frame>> World<L> {
             settings: Settings::default(),
             mtu: 1500,
             odd_route: 0,
+            has_ipv6_source: true,
             tables: Arc::default(),
             adopted: vec![0; usize::from(workers)],
             left: VecDeque::new(),
@@ -353,13 +356,14 @@ impl<L: Logic<Frame>> World<L> {
 
     fn change_settings(&mut self) {
         let timeout = self.rng.of(&[1, 5, 60, 900, 900]);
-        match self.rng.below(7) {
+        match self.rng.below(8) {
             0 => self.settings.tcp = Timeout::from_secs(timeout),
             1 => self.settings.tcp_fin = Timeout::from_secs(timeout),
             2 => self.settings.udp = Timeout::from_secs(timeout),
             3 => self.settings.forwarding = !self.rng.one_in(4),
             4 => self.mtu = self.rng.of(&[1500, 1500, 1500, 1280, 576, 68, 20]),
             5 => self.settings.draining = self.rng.one_in(4),
+            6 => self.has_ipv6_source = !self.rng.one_in(4),
             _ => self.odd_route = self.rng.below(24),
         }
         self.compile();
@@ -378,9 +382,10 @@ impl<L: Logic<Frame>> World<L> {
             ipv4: Some(ipv4.parse().unwrap()),
             ipv6: ipv6.map(|address| address.parse().unwrap()),
         };
+        let lan_ipv6 = Some("fd00::9").filter(|_| self.has_ipv6_source);
         let interfaces = Interfaces::new(vec![
             interface("wan", 0, 0, 1500, "192.0.2.9", Some("2001:db8::9")),
-            interface("lan", 1, 0, self.mtu, "10.0.0.9", Some("fd00::9")),
+            interface("lan", 1, 0, self.mtu, "10.0.0.9", lan_ipv6),
             interface("lan.7", 1, 7, 1500, "10.7.0.9", None),
         ]);
         let via =
