@@ -117,7 +117,11 @@ impl Control {
             if n > 3 && draw.below(4) == 0 {
                 continue;
             }
-            let spec = spec(service(n), draw);
+            let mut spec = spec(service(n), draw);
+            if shape.is_clean() && spec.scheduler == "ovf" {
+                // It refuses while every real server has more active connections than its weight, and a client may give up.
+                spec.scheduler = "wlc".to_owned();
+            }
             let mut commands = vec![Command::AddService(spec)];
             let first = draw.below(plan.servers.len() as u64) as usize;
             let count = draw.between(1, plan.servers.len() as u64) as usize;
