@@ -100,11 +100,11 @@ fn the_service_manager_is_told_of_start_reload_stall_drain_and_stop() -> Result<
     until("a worker that stands still", PATIENCE, || {
         matches!(lbd.get("/readyz"), Ok((503, said)) if said.contains("stands still")).then_some(())
     })?;
-    // What was asked for before may still be on its way.
-    std::thread::sleep(WATCHDOG);
-    manager.told()?;
-    std::thread::sleep(WATCHDOG * 2);
-    assert_eq!(manager.told()?, [""; 0], "the watchdog is fed although a worker stands still");
+    // What was asked for before may be on its way for a while: a control thread waits where the kernel is busy with links.
+    until("the watchdog is not fed while a worker stands still", PATIENCE, || {
+        std::thread::sleep(WATCHDOG * 2);
+        manager.told().is_ok_and(|told| told.is_empty()).then_some(())
+    })?;
     drop(frozen);
     manager.until("WATCHDOG=1")?;
     until("ready again", PATIENCE, || matches!(lbd.get("/readyz"), Ok((200, _))).then_some(()))?;
