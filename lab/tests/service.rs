@@ -11,7 +11,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lab::process::Frozen;
 use lab::server::Nginx;
 use lab::topology::VIP;
 use lab::{Director, Driver, Lab, LbdPlan, client, director, until};
@@ -75,26 +74,6 @@ impl Manager {
     }
 }
 
-/// Freezes the worker until `/readyz` says so. One that is frozen while it adopts tables, in the allocator, holds up the
-/// control threads too, which no stall of its own making does: it is let go, and frozen again.
-fn freeze_worker(lbd: &mut Director) -> Result<Frozen> {
-    let mut answer = String::new();
-    for _ in 0..5 {
-        // On a busy CPU it needs a while to come out of it.
-        std::thread::sleep(Duration::from_millis(500));
-        let frozen = lbd.process().freeze("worker 0")?;
-        let is_said = until("a worker that stands still", Duration::from_secs(5), || {
-            let ready = lbd.get("/readyz");
-            answer = format!("{ready:?}");
-            matches!(ready, Ok((503, said)) if said.contains("stands still")).then_some(())
-        });
-        if is_said.is_ok() {
-            return Ok(frozen);
-        }
-    }
-    bail!("/readyz does not say that a worker stands still: {answer}; log: {}", lbd.log())
-}
-
 #[test]
 fn the_service_manager_is_told_of_start_reload_stall_drain_and_stop() -> Result<()> {
     let lab = Lab::new()?;
@@ -114,9 +93,20 @@ fn the_service_manager_is_told_of_start_reload_stall_drain_and_stop() -> Result<
     let told = manager.until("READY=1")?;
     assert!(told.contains(&"RELOADING=1".to_owned()), "{told:?}");
 
+    // Not while it adopts the tables of the reload: one that is frozen in the allocator holds up the others too.
     manager.until("WATCHDOG=1")?;
-    let frozen = freeze_worker(&mut lbd)?;
-    // What was asked for before may be on its way for a while: a control thread waits where the kernel is busy with links.
+    manager.until("WATCHDOG=1")?;
+    let frozen = lbd.process().freeze("worker 0")?;
+    let mut answer = String::new();
+    until("a worker that stands still", PATIENCE, || {
+        // As a service manager does: whoever tells it more than it has room for has to wait.
+        manager.told().ok()?;
+        let ready = lbd.get("/readyz");
+        answer = format!("{ready:?}");
+        matches!(ready, Ok((503, said)) if said.contains("stands still")).then_some(())
+    })
+    .with_context(|| format!("/readyz: {answer}; log: {}", lbd.log()))?;
+    // What was said before may still be on its way.
     until("the watchdog is not fed while a worker stands still", PATIENCE, || {
         std::thread::sleep(WATCHDOG * 2);
         manager.told().is_ok_and(|told| told.is_empty()).then_some(())
