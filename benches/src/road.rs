@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::memory_needed;
+use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::Region;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
@@ -149,6 +150,7 @@ impl Road {
             counters: counters.clone(),
             max_connections: capacity,
             max_ipv6_connections: 0,
+            uses: Arc::new(Uses::new(1, capacity)),
             memory: Region::heap(memory_needed(capacity, 0)),
             hash_seed: 0x5eed,
             now: Tick(0),

@@ -10,6 +10,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::flow::carry::Salvage;
 use lb_core::flow::memory_needed;
+use lb_core::flow::template::Uses;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::ipvs::state::TcpState;
@@ -104,6 +105,7 @@ impl<L: Subject> Workers<L> {
         let workers = u16::from(workers % 3) + 1;
         let counters: Arc<[_]> =
             (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVER_IDS as usize, 2))).collect();
+        let uses = Arc::new(Uses::new(workers.into(), CONNECTIONS));
         let outside = Outside { is_out_of_buffers, ..Outside::default() };
         let (paths, remains, judge) = (Vec::new(), Vec::new(), L::judge(&counters));
         let mut all = Workers {
@@ -125,6 +127,7 @@ impl<L: Subject> Workers<L> {
                 counters: all.counters.clone(),
                 max_connections: CONNECTIONS,
                 max_ipv6_connections: IPV6,
+                uses: uses.clone(),
                 memory,
                 hash_seed: 1,
                 now,

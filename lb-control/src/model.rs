@@ -25,13 +25,15 @@ use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
-use lb_core::tables::{self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Settings};
+use lb_core::tables::{
+    self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings,
+};
 use lb_core::time::Timeout;
 use warmup::Warming;
 
 use crate::api::types::{
-    Command, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Timeouts,
-    Transport, Tunnel,
+    Command, ErrorBody, ErrorKind, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
+    Timeouts, Transport, Tunnel,
 };
 
 /// Weights are signed 32-bit numbers in the kernel.
@@ -317,7 +319,7 @@ impl Model {
                 format!("virtual service {}: already exists", spec.service),
             ));
         }
-        let scheduler = check_service(spec)?;
+        let (scheduler, options) = check_service(spec)?;
         let Some(key) = key else { return Err(not_built_service(&spec.service)) };
         let Some(id) = self.service_ids.take() else {
             return Err(full(
@@ -328,7 +330,8 @@ impl Model {
         };
         self.incarnations += 1;
         let version = self.new_version();
-        let service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
+        let mut service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
+        service.options = options;
         self.services.insert(
             place(&key),
             Entry { service: Arc::new(service), incarnation: self.incarnations, warming: Warming::default() },
@@ -338,16 +341,15 @@ impl Model {
 
     fn edit_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
         let Some(entry) = self.entry(&spec.service) else { return Err(no_such_service(&spec.service)) };
-        let scheduler = check_service(spec)?;
-        if scheduler == entry.service.scheduler() {
+        let (scheduler, options) = check_service(spec)?;
+        if (scheduler, options) == (entry.service.scheduler(), entry.service.options) {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
         }
-        if (Scheduler { flags: entry.service.scheduler_flags, ..scheduler }) == entry.service.scheduler() {
-            self.set_flags(&spec.service, scheduler.flags);
-        } else {
+        if (Scheduler { flags: entry.service.scheduler_flags, ..scheduler }) != entry.service.scheduler() {
             self.change(&spec.service, scheduler, |_| ());
         }
+        self.set(&spec.service, scheduler.flags, options);
         Ok(Change { publish: true, ..Change::default() })
     }
 
@@ -574,12 +576,13 @@ impl Model {
         true
     }
 
-    /// Flags alone change nothing of what the scheduler has made or remembers.
-    fn set_flags(&mut self, address: &ServiceAddress, flags: SchedulerFlags) {
+    /// These change nothing of what the scheduler has made or remembers.
+    fn set(&mut self, address: &ServiceAddress, flags: SchedulerFlags, options: ServiceOptions) {
         let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
         if let Some(entry) = entry {
             let mut service = Service::clone(&entry.service);
             service.scheduler_flags = flags;
+            service.options = options;
             entry.service = Arc::new(service);
         }
     }
@@ -625,7 +628,18 @@ pub fn service_spec(service: &Service) -> ServiceSpec {
     spec.scheduler_flags = service.scheduler_flags.names(service.scheduler).map(str::to_owned).collect();
     spec.table_size = (service.scheduler == SchedulerKind::Maglev).then_some(service.table_size);
     spec.warmup = service.warmup;
+    options_spec(&mut spec, &service.options);
     spec
+}
+
+/// Says these options.
+pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
+    let is_ipv6 = spec.service.is_ipv6();
+    spec.one_packet = options.one_packet;
+    spec.persistence = options.persistence.map(|persistence| Persistence {
+        timeout: persistence.timeout.as_secs(),
+        netmask: persistence.mask.text(is_ipv6),
+    });
 }
 
 /// What a command would have to say to make this real server of a service.

@@ -165,6 +165,12 @@ pub fn connections(workers: &[Arc<WorkerCounters>], id: ServerId) -> (u64, u64) 
     (active, inactive)
 }
 
+/// Persistence templates of a real server, over all workers.
+pub fn templates(workers: &[Arc<WorkerCounters>], id: ServerId) -> u64 {
+    let workers = workers.iter().filter(|worker| id.index() < worker.server_capacity());
+    workers.map(|worker| worker.server(id).persistent.get()).sum()
+}
+
 impl Counts {
     fn zip(self, other: Counts, f: impl Fn(u64, u64) -> u64) -> Counts {
         Counts {

@@ -57,6 +57,7 @@ const TABLE: &str = "\
 fn two_connections() -> Vec<FlowView> {
     let at = |last, port| (IpAddr::from([10, 0, 0, last]), port);
     let flow = |protocol, state, seconds, client| FlowView {
+        is_template: false,
         protocol,
         client: at(client, 40_000),
         virtual_: at(100, 80),

@@ -41,6 +41,8 @@ pub struct ServerCell {
     pub active: Counter,
     /// All other connections.
     pub inactive: Counter,
+    /// Persistence templates.
+    pub persistent: Counter,
     /// Connections since the start.
     pub connections: Counter,
     pub in_packets: Counter,

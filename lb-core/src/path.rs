@@ -22,6 +22,7 @@ mod fragment;
 mod list;
 mod one_way;
 mod output;
+mod persistent;
 mod related;
 mod rewrite;
 mod steer;
@@ -38,9 +39,11 @@ use arrayvec::ArrayVec;
 
 pub use carry_over::CarriedOver;
 pub use list::FlowView;
+pub use persistent::Held;
 
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
+use crate::flow::template::Uses;
 use crate::flow::{FlowHash, FlowRef, FlowTable};
 use crate::hook::Hook;
 use crate::icmp::{RateLimit, is_translatable};
@@ -81,8 +84,21 @@ pub trait Io<P> {
 pub enum Steer {
     /// The owner finds all in the packet itself.
     Plain,
-    /// A fragment, and what stood in the first one: ports, protocol.
-    Fragment { sport: u16, dport: u16, protocol: Protocol },
+    /// A first packet for a persistent service, at the worker that has its client's template; and the fragments that follow
+    /// on it, so that they do not overtake it.
+    Ask(Ports),
+    /// Back, with what the template says; `None`: that worker knows of no persistent service, or of no template of its own.
+    Answer(Ports, Option<Held>),
+    /// A fragment.
+    Fragment(Ports),
+}
+
+/// What stands in the first fragment of a datagram and not in the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ports {
+    pub sport: u16,
+    pub dport: u16,
+    pub protocol: Protocol,
 }
 
 /// What a worker's path is made with.
@@ -94,6 +110,8 @@ pub struct PathConfig {
     pub max_connections: u32,
     /// Of these, how many may be IPv6.
     pub max_ipv6_connections: u32,
+    /// Of all workers' tables, each with room for `max_connections`.
+    pub uses: Arc<Uses>,
     /// At least [`memory_needed`](crate::flow::memory_needed) bytes for these figures.
     pub memory: Region,
     /// Keys the hashes, so that nobody outside can aim at one bucket. The same for all workers.
@@ -108,6 +126,7 @@ pub struct Path<P> {
     tables: Arc<Tables>,
     timeouts: Timeouts,
     flows: FlowTable,
+    uses: Arc<Uses>,
     schedulers: scheduler::States,
     counters: Arc<[Arc<WorkerCounters>]>,
     mine: Arc<WorkerCounters>,
@@ -166,6 +185,7 @@ impl<P: Packet> Path<P> {
                 config.hash_seed,
                 config.now,
             ),
+            uses: config.uses,
             schedulers,
             counters: config.counters,
             mine,

@@ -13,6 +13,7 @@ use etherparse::PacketBuilder;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::flow::memory_needed;
+use lb_core::flow::template::Uses;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
@@ -133,6 +134,7 @@ impl Director {
             counters: counters.clone(),
             max_connections: CONNECTIONS,
             max_ipv6_connections: 20,
+            uses: Arc::new(Uses::new(1, CONNECTIONS)),
             memory: Region::heap(memory_needed(CONNECTIONS, 20)),
             hash_seed: 1,
             now: Tick(0),

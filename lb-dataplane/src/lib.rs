@@ -33,6 +33,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::Region;
 use lb_core::path::{FlowView, Path, PathConfig};
@@ -256,11 +257,13 @@ fn paths(
         (0..workers).map(|_| Arc::new(WorkerCounters::new(config.max_servers, config.ports.len()))).collect();
     let hash_seed = config.hash_seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
     let (regions, legacy) = regions(config, memory.tables, keep, notices)?;
+    let uses = Arc::new(Uses::new(workers, memory.connections));
     let path = |(worker, memory_of_it)| PathConfig {
         worker: WorkerId(worker as u16),
         counters: counters.clone(),
         max_connections: memory.connections,
         max_ipv6_connections: memory.ipv6_connections,
+        uses: uses.clone(),
         memory: memory_of_it,
         hash_seed,
         now: clock::now(),

@@ -144,6 +144,7 @@ mod tests {
     fn view(n: u32) -> FlowView {
         let address = (IpAddr::V4(Ipv4Addr::from(n)), 1);
         FlowView {
+            is_template: false,
             protocol: Protocol::UDP,
             client: address,
             virtual_: address,

@@ -76,6 +76,7 @@ mod tests {
     fn workers_turn_and_adopt_tables_one_by_one() {
         let counters: Arc<[_]> = (0..2).map(|_| Arc::new(WorkerCounters::new(1, 1))).collect();
         let (port, wire) = memory_port(4);
+        let uses = Arc::new(lb_core::flow::template::Uses::new(2, 8));
         let mut port = Some(port);
         let members = (0..2u16).map(|worker| {
             let queue = port.take().map_or(Queue::Of(WorkerId(0)), Queue::Own);
@@ -84,6 +85,7 @@ mod tests {
                 counters: counters.clone(),
                 max_connections: 8,
                 max_ipv6_connections: 8,
+                uses: uses.clone(),
                 memory: lb_core::mem::Region::heap(lb_core::flow::memory_needed(8, 8)),
                 hash_seed: 1,
                 now: Tick(0),

@@ -19,7 +19,7 @@ use common::{Wire, Wiring};
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, PathConfig, Ports, Steer};
 use lb_core::tables::{Protocol, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, PortConfig};
@@ -123,7 +123,11 @@ impl<P: Packet> Logic<P> for Sealed {
         if let Some(other) = self.other
             && let Some(packet) = burst.pop()
         {
-            io.hand_over(other, packet, Steer::Fragment { sport: 7, dport: 9, protocol: Protocol::UDP });
+            io.hand_over(
+                other,
+                packet,
+                Steer::Fragment(Ports { sport: 7, dport: 9, protocol: Protocol::UDP }),
+            );
         }
         self.logic.receive(burst, now, io);
     }

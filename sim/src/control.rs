@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use lb_control::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, Timeouts, Transport};
+use lb_control::api::types::{
+    Command, Persistence, ServerSpec, ServiceAddress, ServiceSpec, Timeouts, Transport,
+};
 use lb_control::compile::{Compiler, Network};
 use lb_control::model::{self, Limits, Model};
 use lb_core::ids::ServerId;
-use lb_core::tables::{InterfaceId, Neighbours, Settings, Tables};
+use lb_core::tables::{InterfaceId, Neighbours, Server, Service, Settings, Tables};
 
 use crate::draw::Draw;
 use crate::ledger::Shortest;
@@ -25,6 +27,8 @@ pub struct Rule {
     pub weight: u32,
     pub upper: u32,
     pub lower: u32,
+    /// Its service's clients keep it, also when it takes no others.
+    pub is_persistent: bool,
     pub overloaded: Arc<AtomicBool>,
 }
 
@@ -96,10 +100,17 @@ fn service(n: usize) -> ServiceAddress {
 const SCHEDULERS: [&str; 15] =
     ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "maglev", "twos"];
 
-/// A service with a scheduler at random, now and then with slow start.
-fn spec(service: ServiceAddress, draw: &mut Draw) -> ServiceSpec {
-    let scheduler = draw.pick(&SCHEDULERS);
-    ServiceSpec { warmup: draw.pick(&[0, 0, 0, 1, 60]), ..ServiceSpec::new(service, scheduler) }
+/// A service with a scheduler at random, now and then with slow start; one in four is persistent.
+fn spec(n: usize, draw: &mut Draw) -> ServiceSpec {
+    let service = service(n);
+    let mut spec = ServiceSpec::new(service, draw.pick(&SCHEDULERS));
+    spec.warmup = draw.pick(&[0, 0, 0, 1, 60]);
+    if draw.below(4) == 0 {
+        let mask = if service.is_ipv6() { "64" } else { "255.255.255.0" };
+        let netmask = draw.coin().then(|| mask.to_owned());
+        spec.persistence = Some(Persistence { timeout: draw.pick(&[1, 3, 20, 100]), netmask });
+    }
+    spec
 }
 
 impl Control {
@@ -117,7 +128,7 @@ impl Control {
             if n > 3 && draw.below(4) == 0 {
                 continue;
             }
-            let mut spec = spec(service(n), draw);
+            let mut spec = spec(n, draw);
             if shape.is_clean() && spec.scheduler == "ovf" {
                 // It refuses while every real server has more active connections than its weight, and a client may give up.
                 spec.scheduler = "wlc".to_owned();
@@ -242,8 +253,8 @@ impl Control {
         let server = self.server(plan, n, host);
         let service = service(n);
         let (word, command) = match draw.below(24) {
-            0 | 1 => ("add service", Command::AddService(spec(service, draw))),
-            2 | 3 => ("edit service", Command::EditService(spec(service, draw))),
+            0 | 1 => ("add service", Command::AddService(spec(n, draw))),
+            2 | 3 => ("edit service", Command::EditService(spec(n, draw))),
             4 => ("delete service", Command::DeleteService { service }),
             5..=9 => ("add server", Command::AddServer { service, server: limited(server, draw) }),
             10..=15 => ("edit server", Command::EditServer { service, server: limited(server, draw) }),
@@ -259,7 +270,7 @@ impl Control {
                 return ("set forwarding", usize::from(self.settings.forwarding), true);
             }
             21 if draw.below(20) == 0 => ("flush", Command::Flush),
-            21 => ("add service", Command::AddService(spec(service, draw))),
+            21 => ("add service", Command::AddService(spec(n, draw))),
             _ => ("zero", Command::Zero { service: Some(service) }),
         };
         (word, n, self.apply(&command, plan))
@@ -339,8 +350,11 @@ impl Control {
         let tables = self.compiler.with_model(&self.model, self.settings);
         self.compiled.push(tables.clone());
         let generation = tables.generation;
-        let mut rules: Vec<_> =
-            self.model.services().flat_map(|service| service.servers.iter()).map(rule).collect();
+        let mut rules: Vec<_> = self
+            .model
+            .services()
+            .flat_map(|service| service.servers.iter().map(|server| rule(service, server)))
+            .collect();
         rules.sort_by_key(|rule| rule.id);
         let has_family = [tables.services.is_active(false), tables.services.is_active(true)];
         self.history.insert(generation, Published { tables, rules, has_family });
@@ -395,12 +409,13 @@ impl Control {
     }
 }
 
-fn rule(server: &lb_core::tables::Server) -> Rule {
+fn rule(service: &Service, server: &Server) -> Rule {
     Rule {
         id: server.id,
         weight: server.weight,
         upper: server.upper_threshold,
         lower: server.lower_threshold,
+        is_persistent: service.options.persistence.is_some(),
         overloaded: server.overloaded.clone(),
     }
 }

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::carry::{Salvage, Salvaged};
 use lb_core::flow::memory_needed;
+use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::{Region, Remains};
 use lb_core::packet::Frame;
@@ -361,6 +362,7 @@ impl<L: Subject> Director<L> {
         let mut twins: Vec<_> = twins.into_iter().map(Some).collect();
         let buffers = Buffers::default();
         let judge = L::judge(&counters);
+        let uses = Arc::new(Uses::new(workers, shape.connections));
         let mut members = Vec::new();
         for worker in 0..workers {
             let seats = (0..shape.ports.len()).map(|port| {
@@ -382,6 +384,7 @@ impl<L: Subject> Director<L> {
                 counters: counters.clone(),
                 max_connections: shape.connections,
                 max_ipv6_connections: shape.ipv6_connections,
+                uses: uses.clone(),
                 memory,
                 hash_seed,
                 now,

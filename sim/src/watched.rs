@@ -14,7 +14,9 @@
 //!
 //! let counters: Arc<[_]> = (0..2).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
 //! let (team, verdict) = (Arc::new(Team::new(&counters)), Verdict::default());
+//! # let uses = Arc::new(lb_core::flow::template::Uses::new(2, 100));
 //! # let config = |worker| PathConfig { worker: WorkerId(worker), counters: counters.clone(), max_connections: 100,
+//! #     uses: uses.clone(),
 //! #     max_ipv6_connections: 50, memory: Region::heap(memory_needed(100, 50)), hash_seed: 1, now: Tick(0) };
 //! let mut workers: Vec<_> = (0..2).map(|n| Watched::new(config(n), &team, &verdict)).collect();
 //!
@@ -33,12 +35,13 @@ use lb_core::counters::{Counter, ServerCell, WorkerCounters};
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::flow::carry::Salvage;
+use lb_core::flow::template::template_protocol;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::{Frame, Packet};
 use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
-use lb_core::time::Tick;
+use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
 use crate::reference::{Action, Expected, Left, Reference, Taken, Team};
@@ -299,6 +302,9 @@ impl<'a, I: Io<Frame>> Recorder<'a, I> {
 
     fn hold(&mut self, held: Held) {
         self.note();
+        if let Held::HandOver(_, _, Steer::Answer(_, Some(answer))) = held {
+            self.taken.answers.push_back(answer);
+        }
         self.held.push(held);
     }
 
@@ -343,7 +349,7 @@ impl Watched {
     /// Takes this worker's connections out of the memory of a dead director, of whose workers the references say that they `left` these.
     pub fn carry_over(&mut self, memory: &[Salvage<'_>], left: &[Vec<Left>], now: Tick) -> CarriedOver {
         let carried = self.path.carry_over(memory, now);
-        let has = originals(&self.path, now).into_iter().collect();
+        let has = originals(&self.path, now).into_iter().map(|(tuple, _)| tuple).collect();
         self.came.clear();
         let call = Call { name: "carry_over", now };
         let what = "connections are not carried over as they must be";
@@ -458,7 +464,11 @@ impl<L: Logic<Frame>> Watched<L> {
         let mut path = Vec::new();
         self.path.list(0, u32::MAX, call.now, &mut |view| path.push(view));
         let mut reference: Vec<FlowView> = self.reference.connections().collect();
-        let by_client = |view: &FlowView| (view.client, view.virtual_, view.protocol);
+        let by_client = |view: &FlowView| {
+            let ends = (view.client, view.virtual_, view.server, view.server_id);
+            // Of templates that bind no more several may have the same ends.
+            (ends, view.protocol, view.is_template, view.state, view.expires_in)
+        };
         path.sort_by_key(by_client);
         reference.sort_by_key(by_client);
         if path == reference {
@@ -589,16 +599,17 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
     }
 }
 
-fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<Tuple> {
+fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<(Tuple, Timeout)> {
     let mut all = Vec::new();
     path.list(0, u32::MAX, now, &mut |view| {
-        all.push(Tuple {
+        let tuple = Tuple {
             src: view.client.0,
             dst: view.virtual_.0,
             sport: view.client.1,
             dport: view.virtual_.1,
-            protocol: view.protocol,
-        });
+            protocol: if view.is_template { template_protocol(view.protocol) } else { view.protocol },
+        };
+        all.push((tuple, view.expires_in));
     });
     all
 }
@@ -626,7 +637,8 @@ const COUNTERS: [(&str, Of<WorkerCounters>); 15] = [
     ("waiting", |counters| &counters.turns.waiting),
 ];
 
-const SERVER_COUNTERS: [(&str, Of<ServerCell>); 7] = [
+const SERVER_COUNTERS: [(&str, Of<ServerCell>); 8] = [
+    ("persistent", |cell| &cell.persistent),
     ("active", |cell| &cell.active),
     ("inactive", |cell| &cell.inactive),
     ("connections", |cell| &cell.connections),

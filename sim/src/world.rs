@@ -250,7 +250,7 @@ impl<L: Subject> World<L> {
             let has = |id| {
                 counters.iter().any(|w| {
                     let cell = w.server(id);
-                    cell.active.get().wrapping_add(cell.inactive.get()) != 0
+                    cell.active.get().wrapping_add(cell.inactive.get()) != 0 || cell.persistent.get() != 0
                 })
             };
             self.control.release(has);

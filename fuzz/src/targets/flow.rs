@@ -137,7 +137,10 @@ fn insert(table: &mut FlowTable, known: &mut Vec<Known>, new: &NewFlow) {
 fn wait(table: &mut FlowTable, known: &mut Vec<Known>, now: Tick, calls: u8, budget: usize) {
     for _ in 0..calls {
         let mut ended = Vec::new();
-        let visited = table.expire(now, budget, |entry| ended.push(entry.server().0));
+        let visited = table.expire(now, budget, |store, id| {
+            ended.push(store.entry(id).server().0);
+            None
+        });
         assert!(visited <= budget && ended.len() <= visited);
         for number in ended {
             let at =

@@ -100,7 +100,9 @@ fn add_service(commands: &mut Vec<Command>, wanted: &VirtualService, model: &Mod
     let running = model.find(&address);
     match running {
         None => commands.push(Command::AddService(spec)),
-        Some(service) if service.scheduler() != wanted.scheduler => commands.push(Command::EditService(spec)),
+        Some(service) if (service.scheduler(), service.options) != (wanted.scheduler, wanted.options) => {
+            commands.push(Command::EditService(spec));
+        }
         Some(_) => {}
     }
     for server in &wanted.servers {
@@ -110,12 +112,14 @@ fn add_service(commands: &mut Vec<Command>, wanted: &VirtualService, model: &Mod
 
 fn service_spec(service: &VirtualService) -> ServiceSpec {
     let Scheduler { kind, flags, table_size, warmup } = service.scheduler;
-    ServiceSpec {
+    let mut spec = ServiceSpec {
         scheduler_flags: flags.names(kind).map(str::to_owned).collect(),
         table_size: (kind == SchedulerKind::Maglev).then_some(table_size),
         warmup,
         ..ServiceSpec::new(model::address(&service.key), kind.name())
-    }
+    };
+    model::options_spec(&mut spec, &service.options);
+    spec
 }
 
 fn change_service(
@@ -125,8 +129,16 @@ fn change_service(
     running: &Service,
 ) {
     let address = model::address(&new.key);
-    if old.scheduler != new.scheduler && running.scheduler() != new.scheduler {
-        commands.push(Command::EditService(service_spec(new)));
+    // What the file did not change stays as it runs.
+    let mut wanted = new.clone();
+    if old.scheduler == new.scheduler {
+        wanted.scheduler = running.scheduler();
+    }
+    if old.options == new.options {
+        wanted.options = running.options;
+    }
+    if (wanted.scheduler, wanted.options) != (running.scheduler(), running.options) {
+        commands.push(Command::EditService(service_spec(&wanted)));
     }
     let before: HashMap<_, _> = old.servers.iter().map(|server| (server.address, server)).collect();
     let after: HashMap<_, _> = new.servers.iter().map(|server| (server.address, server)).collect();
@@ -235,6 +247,16 @@ fn restarts(old: &Config, new: &Config) -> Vec<String> {
     list
 }
 
+/// What else a service is told, as its log lines end.
+fn options(spec: &ServiceSpec) -> String {
+    let one_packet = if spec.one_packet { ", one packet" } else { "" };
+    let persistence = spec.persistence.as_ref().map_or(String::new(), |persistence| {
+        let mask = persistence.netmask.as_ref().map_or(String::new(), |mask| format!(" mask {mask}"));
+        format!(", persistent {} s{mask}", persistence.timeout)
+    });
+    persistence + one_packet
+}
+
 /// A command in the words of the log.
 pub struct Said<'c>(pub &'c Command);
 
@@ -242,10 +264,22 @@ impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Command::AddService(spec) => {
-                write!(f, "virtual service {} added, scheduler {}", spec.service, spec.scheduler)
+                write!(
+                    f,
+                    "virtual service {} added, scheduler {}{}",
+                    spec.service,
+                    spec.scheduler,
+                    options(spec)
+                )
             }
             Command::EditService(spec) => {
-                write!(f, "virtual service {}: scheduler is {}", spec.service, spec.scheduler)
+                write!(
+                    f,
+                    "virtual service {}: scheduler is {}{}",
+                    spec.service,
+                    spec.scheduler,
+                    options(spec)
+                )
             }
             Command::DeleteService { service } => write!(f, "virtual service {service} removed"),
             Command::AddServer { service, server } => {

@@ -8,7 +8,10 @@ use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
-use lb_core::tables::{Forward, GueChecksum, Protocol, ServiceKey, Tunnel};
+use lb_core::tables::{
+    ClientMask, Forward, GueChecksum, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+};
+use lb_core::time::Timeout;
 
 use super::read::{Errors, Found, Table};
 use super::{keys, sections};
@@ -19,6 +22,7 @@ use crate::model::MAX_WARMUP;
 pub struct VirtualService {
     pub key: ServiceKey,
     pub scheduler: Scheduler,
+    pub options: ServiceOptions,
     /// In the file's order: the one that is added first stands first. Each address once.
     pub servers: Vec<RealServer>,
 }
@@ -55,10 +59,8 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
     let mut services = Vec::new();
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|&kind| (kind.name(), kind)).collect();
     for table in sections(errors, document, &keys::VIRTUAL_SERVICE, "address") {
-        for key in ["fwmark", "persistence"] {
-            if let Some(value) = table.get(key) {
-                table.error(errors, &value.span(), key, "not built yet");
-            }
+        if let Some(value) = table.get("fwmark") {
+            table.error(errors, &value.span(), "fwmark", "not built yet");
         }
         let protocol =
             table.choice(errors, "protocol", PROTOCOLS, PROTOCOLS_NOT_BUILT).unwrap_or(Protocol::TCP);
@@ -70,7 +72,9 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             (Some(_), None) => None,
             _ => table.required_string(errors, "address"),
         };
-        let Some(address) = service_address(errors, &table, address) else {
+        let seconds = table.integer(errors, "persistence", 1..=Timeout::MAX_SECS);
+        let Some(address) = service_address(errors, &table, address, table.get("persistence").is_some())
+        else {
             servers(errors, &table, None);
             continue;
         };
@@ -81,9 +85,13 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             table.error(errors, &address.at, "address", text);
         }
         let servers = servers(errors, &table, Some(address.value));
+        let one_packet = one_packet(errors, &table, protocol);
+        let mask = client_mask(errors, &table, key.address.is_ipv6());
+        let persistence = seconds.map(|seconds| Persistence { timeout: Timeout::from_secs(seconds), mask });
         services.push(VirtualService {
             key,
             scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
+            options: ServiceOptions { persistence, one_packet },
             servers,
         });
     }
@@ -115,20 +123,43 @@ fn scheduler_flags(errors: &mut Errors<'_>, table: &Table<'_>, kind: SchedulerKi
     SchedulerFlags::from_names(kind, typed.iter().map(|flag| flag.value)).unwrap_or_default()
 }
 
+fn one_packet(errors: &mut Errors<'_>, table: &Table<'_>, protocol: Protocol) -> bool {
+    let is_wanted = table.boolean(errors, "one_packet").unwrap_or(false);
+    if let Some(value) = table.get("one_packet").filter(|_| is_wanted && protocol != Protocol::UDP) {
+        table.error(errors, &value.span(), "one_packet", "is for protocol \"udp\"");
+    }
+    is_wanted
+}
+
+/// `persistence_mask`, which says nothing without `persistence`.
+fn client_mask(errors: &mut Errors<'_>, table: &Table<'_>, is_ipv6: bool) -> ClientMask {
+    let Some(Found { value, at }) = table.string(errors, "persistence_mask") else {
+        return ClientMask::WHOLE;
+    };
+    if table.get("persistence").is_none() {
+        table.error(errors, &at, "persistence_mask", "there is no persistence");
+    }
+    ClientMask::parse(value, is_ipv6).unwrap_or_else(|| {
+        let form = if is_ipv6 {
+            "a prefix length in 1..=128, such as \"64\""
+        } else {
+            "a mask such as \"255.255.255.0\""
+        };
+        table.error(errors, &at, "persistence_mask", format!("\"{value}\" is not {form}"));
+        ClientMask::WHOLE
+    })
+}
+
 fn service_address(
     errors: &mut Errors<'_>,
     table: &Table<'_>,
     typed: Option<Found<&str>>,
+    is_persistent: bool,
 ) -> Option<Found<SocketAddr>> {
     let Found { value, at } = typed?;
     match value.parse::<SocketAddr>() {
-        Ok(address) if address.port() == 0 => {
-            table.error(
-                errors,
-                &at,
-                "address",
-                "port 0 (every port) needs persistence, which is not built yet",
-            );
+        Ok(address) if address.port() == 0 && !is_persistent => {
+            table.error(errors, &at, "address", "port 0 (every port) needs persistence");
             None
         }
         Ok(address) if address.ip().is_unspecified() || address.ip().is_multicast() => {
@@ -255,13 +286,13 @@ fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
     })
 }
 
-/// Without a port: that of the service.
+/// Without a port: that of the service. Port 0, of a service of every port, is the one that the client asked for.
 fn server_address(typed: &str, service_port: u16) -> Option<SocketAddr> {
     let address = match typed.parse::<SocketAddr>() {
         Ok(address) => address,
         Err(_) => SocketAddr::new(typed.parse::<IpAddr>().ok()?, service_port),
     };
     let ip = address.ip();
-    (address.port() != 0 && !has_zone(address) && !ip.is_unspecified() && !ip.is_multicast())
-        .then_some(address)
+    let has_port = address.port() != 0 || service_port == 0;
+    (has_port && !has_zone(address) && !ip.is_unspecified() && !ip.is_multicast()).then_some(address)
 }

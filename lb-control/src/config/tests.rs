@@ -224,7 +224,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
 address = "192.0.2.10:80"
 scheduler_flags = ["sh-port", "flag-1"]
 protocol = "sctp"
-persistence = 300
 real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
 [[virtual_service]]
 fwmark = 7
@@ -233,10 +232,40 @@ fwmark = 7
         [
             "line 10: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
             "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
-            "line 12: virtual_service 192.0.2.10:80: persistence: not built yet",
-            "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
+            "line 12: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
              allowed: \"masq\", \"direct\", \"tunnel\"",
-            "line 15: virtual_service number 2: fwmark: not built yet",
+            "line 14: virtual_service number 2: fwmark: not built yet",
+        ]
+    );
+}
+
+#[test]
+fn persistence_has_a_time_and_a_mask_and_one_packet_is_for_udp() {
+    assert_eq!(
+        errors_with(
+            r#"[[virtual_service]]
+address = "192.0.2.10:0"
+persistence = 0
+real_servers = [{ address = "10.0.0.11" }, { address = "10.0.0.12:8080" }]
+[[virtual_service]]
+address = "192.0.2.10:80"
+persistence = 300
+persistence_mask = "24"
+real_servers = [{ address = "10.0.0.11:0" }]
+[[virtual_service]]
+address = "[2001:db8::10]:80"
+persistence_mask = "64"
+[[virtual_service]]
+address = "192.0.2.11:80"
+one_packet = true
+"#
+        ),
+        [
+            "line 10: virtual_service 192.0.2.10:0: persistence: 0 is outside 1..=2678400",
+            "line 15: virtual_service 192.0.2.10:80: persistence_mask: \"24\" is not a mask such as \"255.255.255.0\"",
+            "line 16: virtual_service 192.0.2.10:80: real server 10.0.0.11:0: address: \"10.0.0.11:0\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+            "line 19: virtual_service [2001:db8::10]:80: persistence_mask: there is no persistence",
+            "line 22: virtual_service 192.0.2.11:80: one_packet: is for protocol \"udp\"",
         ]
     );
 }
@@ -295,7 +324,7 @@ real_servers = [{ address = "10.0.0.11:53" }, { address = "10.0.0.300" }]
             "line 13: api: socket: \"lb.sock\" is no absolute path of at most 107 bytes",
             "line 14: api: http: \"9477\" is no address with port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"",
             "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\"",
-            "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence, which is not built yet",
+            "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is: only a tunnel leads there",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
         ]

@@ -97,6 +97,7 @@ impl Plane for FakePlane {
             self.listed.store(n + 1, Relaxed);
             let address = |first| (IpAddr::V4(Ipv4Addr::from(first + n)), 80);
             let view = FlowView {
+                is_template: false,
                 protocol: Protocol::TCP,
                 client: address(0x0b00_0000),
                 virtual_: address(0xc000_0201 - n),

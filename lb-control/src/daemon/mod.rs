@@ -35,7 +35,7 @@ use crate::compile::{Compiler, Network};
 use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
-use crate::stats::{ESTIMATE_EVERY_SECS, Statistics};
+use crate::stats::{self, ESTIMATE_EVERY_SECS, Statistics};
 use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
@@ -375,7 +375,7 @@ impl Control {
         }
     }
 
-    /// Notices workers that stand still, and frees the ids of removed real servers without connections.
+    /// Notices workers that stand still, and frees the ids of removed real servers without connections and templates.
     fn look_after(&mut self, now: Instant) {
         let workers = self.plane.counters();
         let published = self.compiler.current().generation;
@@ -384,7 +384,9 @@ impl Control {
         let is_adopted = self.plane.all_use(published);
         if is_adopted && self.model.removed_servers().next().is_some() {
             // A connection that turns from active to inactive may be in neither count for a moment.
-            let is_idle = |&id: &ServerId| crate::stats::connections(workers, id) == (0, 0);
+            let is_idle = |&id: &ServerId| {
+                stats::connections(workers, id) == (0, 0) && stats::templates(workers, id) == 0
+            };
             let idle: HashSet<ServerId> = self.model.removed_servers().filter(is_idle).collect();
             let was_idle = std::mem::take(&mut self.idle);
             let released = self.model.release(|id| !(idle.contains(&id) && was_idle.contains(&id)));

@@ -17,7 +17,7 @@ use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
 use crate::model::{self, Model};
-use crate::stats::connections;
+use crate::stats::{connections, templates};
 
 /// The version, as every part of the program says it.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -58,7 +58,7 @@ impl Control {
             spec: model::server_spec(service, server),
             active,
             inactive,
-            persistent: 0,
+            persistent: templates(workers, server.id),
             overloaded: server.overloaded.load(std::sync::atomic::Ordering::Relaxed),
             counts,
             rates,

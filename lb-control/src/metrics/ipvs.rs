@@ -8,7 +8,7 @@ use lb_core::tables::{Protocol, Server, Service};
 use super::Family;
 use crate::api::types::Counts;
 use crate::daemon::Control;
-use crate::stats::connections;
+use crate::stats::{connections, templates};
 
 type Row = (&'static str, &'static str, fn(&Counts) -> u64);
 
@@ -54,6 +54,8 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
         "lb_ipvs_backend_connections_inactive",
         "All other connections of the real server now.",
     );
+    let mut persistent =
+        Family::gauge("lb_ipvs_backend_persistence_templates", "Clients that keep the real server now.");
     let mut weight = Family::gauge("lb_ipvs_backend_weight", "Weight of the real server; 0: quiesced.");
     let mut backends: Vec<Family> =
         BACKENDS.iter().map(|(name, help, _)| Family::counter(name, help)).collect();
@@ -63,6 +65,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
                 let (now_active, now_inactive) = connections(workers, server.id);
                 active.add(labels, now_active);
                 inactive.add(labels, now_inactive);
+                persistent.add(labels, templates(workers, server.id));
                 weight.add(labels, service.wanted_weight(server).into());
                 let (counts, _) = control.statistics().server(server.id, workers);
                 for (family, (_, _, count)) in backends.iter_mut().zip(BACKENDS) {
@@ -71,7 +74,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
             });
         }
     }
-    families.extend([active, inactive, weight]);
+    families.extend([active, inactive, persistent, weight]);
     families.extend(backends);
     families
 }

@@ -6,16 +6,19 @@ use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
-use lb_core::tables::{Forward, GueChecksum, Tunnel};
+use lb_core::tables::{ClientMask, Forward, GueChecksum, Persistence, ServiceOptions, Tunnel};
+use lb_core::time::Timeout;
 
 use super::{MAX_WARMUP, MAX_WEIGHT, key};
-use crate::api::types::{ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec};
+use crate::api::types::{
+    self as api, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Transport,
+};
 
 /// The kernel's only persistence engine.
 const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
 
 /// Everything about a service but whether it exists.
-pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> {
+pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOptions), ErrorBody> {
     let service = &spec.service;
     let Some(kind) = SchedulerKind::from_name(&spec.scheduler) else {
         let known: Vec<_> = SchedulerKind::ALL.iter().map(|kind| kind.name()).collect();
@@ -46,13 +49,13 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
     if let Some(engine) = &spec.persistence_engine {
         return not_built(format!("persistence engine {engine}"));
     }
-    if spec.persistence.is_some() {
-        return not_built("persistence".to_owned());
+    let persistence = spec.persistence.as_ref().map(|asked| check_persistence(service, asked)).transpose()?;
+    let is_udp = matches!(service, ServiceAddress::Endpoint { transport: Transport::Udp, .. });
+    if spec.one_packet && !is_udp {
+        let message = format!("virtual service {service}: one-packet scheduling is for UDP");
+        return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
-    if spec.one_packet {
-        return not_built("one-packet scheduling".to_owned());
-    }
-    if service.port() == 0 {
+    if service.port() == 0 && persistence.is_none() {
         let message = format!("virtual service {service}: port 0 is for persistent services only");
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
@@ -73,7 +76,34 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<Scheduler, ErrorBody> 
             format!("virtual service {service}: warmup {} is outside 0..={MAX_WARMUP} seconds", spec.warmup);
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
-    Ok(Scheduler { kind, flags, table_size, warmup: spec.warmup })
+    let scheduler = Scheduler { kind, flags, table_size, warmup: spec.warmup };
+    Ok((scheduler, ServiceOptions { persistence, one_packet: spec.one_packet }))
+}
+
+fn check_persistence(service: &ServiceAddress, asked: &api::Persistence) -> Result<Persistence, ErrorBody> {
+    let invalid = |what: String| {
+        let message = format!("virtual service {service}: {what}");
+        Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
+    };
+    let seconds = asked.timeout;
+    if !(1..=Timeout::MAX_SECS).contains(&seconds) {
+        return invalid(format!("persistence {seconds} is outside 1..={} seconds", Timeout::MAX_SECS));
+    }
+    let mask = match &asked.netmask {
+        None => ClientMask::WHOLE,
+        Some(text) => match ClientMask::parse(text, service.is_ipv6()) {
+            Some(mask) => mask,
+            None => {
+                let form = if service.is_ipv6() {
+                    "a prefix length in 1..=128"
+                } else {
+                    "a mask such as 255.255.255.0"
+                };
+                return invalid(format!("persistence mask {text:?} is not {form}"));
+            }
+        },
+    };
+    Ok(Persistence { timeout: Timeout::from_secs(seconds), mask })
 }
 
 pub(super) fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {
@@ -106,7 +136,6 @@ pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Resul
         return invalid("an address with a zone cannot be told from the same one on another link");
     }
     match spec.forward {
-        ForwardMethod::Masq if spec.server.port() == 0 => invalid("port 0 is for persistent services only"),
         ForwardMethod::Direct | ForwardMethod::Tunnel if spec.server.port() != service.port() => {
             let what = format!(
                 "{} does not change the port: it must be the virtual service's, {}",

@@ -91,7 +91,7 @@ fn errors_are_the_kernels() {
         refused(&mut model, Command::AddServer { service: service(WEB), server: heavy }),
         ErrorKind::OutOfRange
     );
-    for bad in ["224.0.0.5:80", "0.0.0.0:80", "255.255.255.255:80", "[2001:db8::11]:80", "10.0.0.7:0"] {
+    for bad in ["224.0.0.5:80", "0.0.0.0:80", "255.255.255.255:80", "[2001:db8::11]:80"] {
         assert_eq!(refused(&mut model, add_server(WEB, bad)), ErrorKind::InvalidOperation, "{bad}");
     }
     let long = Timeouts { tcp: 2_678_401, tcp_fin: 0, udp: 0 };
@@ -184,10 +184,68 @@ fn methods_that_do_not_go_together_are_refused_and_leave_no_id_behind() {
 }
 
 #[test]
+fn options_are_said_again_as_they_were_said_and_go_with_an_edit_without_them() {
+    let mut model = Model::new(Limits { services: 9, servers: 9 });
+    let spec = |at: &str, timeout, netmask: Option<&str>| {
+        let netmask = netmask.map(str::to_owned);
+        ServiceSpec {
+            persistence: Some(Persistence { timeout, netmask }),
+            ..ServiceSpec::new(service(at), "rr")
+        }
+    };
+    let every_port = "tcp/192.0.2.4:0";
+    for spec in [
+        spec(every_port, 360, None),
+        spec("tcp/192.0.2.5:80", 1, Some("255.0.255.0")),
+        spec("udp/[2001:db8::1]:53", 2_678_400, Some("64")),
+    ] {
+        model.apply(&Command::AddService(spec.clone())).expect("right");
+        assert_eq!(service_spec(model.find(&spec.service).expect("there")), spec);
+    }
+    model.apply(&add_server(every_port, "10.0.0.7:0")).expect("it gets the port that the client asked for");
+    let whole = spec("tcp/192.0.2.6:80", 60, Some("255.255.255.255"));
+    model.apply(&Command::AddService(whole.clone())).expect("right");
+    let persistence = service_spec(model.find(&whole.service).expect("there")).persistence;
+    assert_eq!(persistence.expect("said").netmask, None, "each address is a client anyway");
+
+    let udp = ServiceSpec { one_packet: true, ..ServiceSpec::new(service("udp/192.0.2.8:53"), "rr") };
+    model.apply(&Command::AddService(udp.clone())).expect("right");
+    assert_eq!(service_spec(model.find(&udp.service).expect("there")), udp);
+    let tcp = ServiceSpec { service: service("tcp/192.0.2.8:53"), ..udp };
+    assert_eq!(refused(&mut model, Command::AddService(tcp)), ErrorKind::InvalidOperation);
+
+    let before = model.find(&service(every_port)).expect("there").clone();
+    let longer = spec(every_port, 720, None);
+    let change = model.apply(&Command::EditService(longer.clone())).expect("right");
+    let after = model.find(&service(every_port)).expect("there").clone();
+    assert!(change.publish);
+    assert_eq!(
+        (service_spec(&after), after.version),
+        (longer.clone(), before.version),
+        "the scheduler sees no change"
+    );
+    assert!(!model.apply(&Command::EditService(longer)).expect("right").publish, "nothing is new");
+    model.apply(&add_server(every_port, "10.0.0.8:0")).expect("right");
+    assert_eq!(model.find(&service(every_port)).expect("there").options, after.options);
+    let plain = Command::EditService(ServiceSpec::new(service("tcp/192.0.2.5:80"), "wlc"));
+    model.apply(&plain).expect("right");
+    assert_eq!(model.find(&service("tcp/192.0.2.5:80")).expect("there").options.persistence, None);
+
+    for bad in [
+        spec(every_port, 0, None),
+        spec(every_port, 2_678_401, None),
+        spec(every_port, 60, Some("64")),
+        spec("udp/[2001:db8::1]:53", 60, Some("255.255.255.0")),
+        ServiceSpec::new(service(every_port), "rr"),
+    ] {
+        let refused = refused(&mut model, Command::EditService(bad.clone()));
+        assert_eq!(refused, ErrorKind::InvalidOperation, "{bad:?}");
+    }
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     let mut model = with_servers(&[]);
-    let spec = ServiceSpec::new(service("tcp/192.0.2.2:80"), "rr");
-    let persistence = Some(crate::api::types::Persistence { timeout: 360, netmask: None });
     let cases = [
         (
             Command::AddService(ServiceSpec::new(service("fwmark/7"), "rr")),
@@ -197,8 +255,6 @@ fn what_is_not_built_is_refused_by_name() {
             Command::AddService(ServiceSpec::new(service("sctp/192.0.2.2:80"), "rr")),
             "sctp/192.0.2.2:80: SCTP",
         ),
-        (Command::AddService(ServiceSpec { persistence, ..spec.clone() }), "persistence"),
-        (Command::AddService(ServiceSpec { one_packet: true, ..spec.clone() }), "one-packet scheduling"),
     ];
     for (command, what) in cases {
         let error = model.apply(&command).expect_err(what);

@@ -12,6 +12,7 @@ use zerocopy::FromBytes;
 
 use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
+use super::template::{ASSURED, INVALID, templated};
 use crate::ipvs::state::TcpState;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
@@ -118,7 +119,9 @@ impl<'m> Salvage<'m> {
         let is_sound = entry.is_in_use()
             && entry.has_sound_flags()
             && is_state(entry.protocol(), entry.state())
-            && [original.src, original.dst, reply.src].into_iter().all(is_unicast)
+            && (if entry.is_template() { original.sport == 0 } else { is_unicast(original.src) })
+            && (templated(entry.protocol()) == Some(Protocol::ANY) || is_unicast(original.dst))
+            && is_unicast(reply.src)
             && (reply.dst, reply.dport) == (original.src, original.sport)
             && reply != original
             && (1..=Timeout::from_secs(Timeout::MAX_SECS).0).contains(&entry.timeout().0)
@@ -144,7 +147,7 @@ fn is_state(protocol: Protocol, state: u8) -> bool {
     match protocol {
         Protocol::TCP => usize::from(state) < TcpState::ALL.len(),
         Protocol::UDP => state == 0,
-        _ => false,
+        _ => templated(protocol).is_some() && state <= ASSURED | INVALID,
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::template::{self, templated};
 use super::{FlowHash, Hasher};
 use crate::ids::ServerId;
 use crate::tables::{HopId, Protocol};
@@ -184,6 +185,10 @@ impl Entry {
     /// The [`Method`], and where it begins.
     const METHOD: u8 = 0b11 << Self::METHOD_AT;
     const METHOD_AT: u8 = 4;
+    /// The connection is counted at its persistence template.
+    const COUNTED: u8 = 0x40;
+    /// Its first answer assures its template: TCP has a state for that.
+    const UNANSWERED: u8 = 0x80;
 
     /// Not in use yet.
     pub(super) fn new(new: &NewFlow, addresses: u32) -> Entry {
@@ -230,10 +235,27 @@ impl Entry {
         }
     }
 
-    /// The directions whose tuples are in the index.
+    /// Not a connection: see [`template`].
+    pub fn is_template(&self) -> bool {
+        templated(self.protocol()).is_some()
+    }
+
+    /// The directions whose tuples are in the index: of a template the client's alone, of one that binds no more none.
     #[inline]
     pub(super) fn indexed(&self) -> &'static [Direction] {
-        indexed(self.method())
+        if self.is_invalid() { &[] } else { indexed(self.method(), self.is_template()) }
+    }
+
+    /// A template that binds no more: its real server was removed.
+    pub(super) fn is_invalid(&self) -> bool {
+        self.is_template() && self.state & template::INVALID != 0
+    }
+
+    /// A template that binds no more has the ports that the kernel gives it.
+    pub(super) fn invalidate(&mut self) {
+        self.state |= template::INVALID;
+        self.ends[0].dport = u16::MAX;
+        self.ends[1].sport = u16::MAX;
     }
 
     /// The protocol's own state (see [`crate::ipvs::state`]); it may be any number.
@@ -341,10 +363,27 @@ impl Entry {
         self.set_flag(Self::BYPASS, true);
     }
 
-    /// True when neither of the two is set and it is masqueraded: the packet goes the ordinary way.
+    /// True when none of the two is set, it is masqueraded and no answer is waited for: the packet goes the ordinary way.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.flags & (Self::SERVER_REMOVED | Self::BYPASS | Self::METHOD) == 0
+        self.flags & (Self::SERVER_REMOVED | Self::BYPASS | Self::METHOD | Self::UNANSWERED) == 0
+    }
+
+    #[inline]
+    pub fn is_counted(&self) -> bool {
+        self.flags & Self::COUNTED != 0
+    }
+
+    pub fn set_counted(&mut self) {
+        self.set_flag(Self::COUNTED, true);
+    }
+
+    pub fn is_unanswered(&self) -> bool {
+        self.flags & Self::UNANSWERED != 0
+    }
+
+    pub fn set_unanswered(&mut self, is: bool) {
+        self.set_flag(Self::UNANSWERED, is);
     }
 
     fn set_flag(&mut self, flag: u8, is: bool) {
@@ -441,10 +480,14 @@ pub struct NewFlow {
 }
 
 /// The directions whose tuples are in the index. A real server that answers by itself stays out of it: it has one
-/// address for many virtual services.
+/// address for many virtual services; and of a template it is the client's alone.
 #[inline]
-pub(super) const fn indexed(method: Method) -> &'static [Direction] {
-    if method.is_one_way() { &[Direction::Original] } else { &[Direction::Original, Direction::Reply] }
+pub(super) const fn indexed(method: Method, is_template: bool) -> &'static [Direction] {
+    if is_template || method.is_one_way() {
+        &[Direction::Original]
+    } else {
+        &[Direction::Original, Direction::Reply]
+    }
 }
 
 /// What a later process relies on, in words.

@@ -7,10 +7,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple, indexed};
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
+use super::template::{TemplatePlace, templated};
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -134,6 +135,8 @@ pub struct Store {
     addresses: Slab<Addresses>,
     /// Of a free place for addresses, the next free one.
     next_addresses: Slab<u32>,
+    /// Of a connection that is counted at its persistence template: where that is.
+    templates: Slab<u32>,
     hasher: Hasher,
 }
 
@@ -141,6 +144,7 @@ impl Store {
     pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
         let [_, _, end] = Sizes::new(max_connections, max_ipv6_connections).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
+            + Region::bytes_for::<u32>(max_connections as usize)
     }
 
     pub(super) fn take(
@@ -162,6 +166,7 @@ impl Store {
             entries: region.take(max_connections as usize),
             addresses: region.take(max_ipv6_connections as usize),
             next_addresses: region.take(max_ipv6_connections as usize),
+            templates: region.take(max_connections as usize),
             hasher: Hasher::new(seed),
         }
     }
@@ -292,7 +297,7 @@ impl Store {
     /// # Errors
     /// See [`InsertError`]; the table is as it was.
     pub(super) fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
-        let ways = indexed(new.method);
+        let ways = indexed(new.method, templated(new.original.protocol).is_some());
         let tuple = |way: Direction| if way == Direction::Original { &new.original } else { &new.reply };
         let hashes = [new.original.hash(self.hasher), new.reply.hash(self.hasher)];
         // On its way while the entry is written.
@@ -364,11 +369,31 @@ impl Store {
 
     /// Takes a connection, whose timer is gone, out of the index and frees its place.
     pub(super) fn forget(&mut self, id: FlowId) {
+        self.unindex(id);
+        self.free(id);
+    }
+
+    fn unindex(&mut self, id: FlowId) {
         for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
             self.index.remove(hash_of(&self.entries, &self.addresses, self.hasher, at), at);
         }
-        self.free(id);
+    }
+
+    /// A template binds no more: no look-up finds it. Its time runs on.
+    pub fn invalidate(&mut self, id: FlowId) {
+        self.unindex(id);
+        self.entry_mut(id).invalidate();
+    }
+
+    /// The template at which a connection is counted.
+    pub(crate) fn template(&self, id: FlowId) -> Option<TemplatePlace> {
+        self.entry(id).is_counted().then(|| TemplatePlace(self.templates[id.0 as usize]))
+    }
+
+    pub(crate) fn set_template(&mut self, id: FlowId, template: TemplatePlace) {
+        self.templates[id.0 as usize] = template.0;
+        self.entry_mut(id).set_counted();
     }
 
     /// Fetches what [`Store::forget`] will look at.
@@ -449,15 +474,20 @@ fn hash_of(entries: &[Entry], addresses: &[Addresses], hasher: Hasher, at: FlowR
 pub(super) fn layout() -> String {
     use std::mem::offset_of;
 
+    use super::template;
     use crate::ipvs::state::TcpState;
+    use crate::tables::Protocol;
 
     let [entries, addresses, end] = Sizes::new(1000, 100).places();
+    let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]
+        .map(|protocol| format!("{}={}", protocol.0, template::template_protocol(protocol).0))
+        .into();
     let states: Vec<_> =
         TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
     format!(
         "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}\n\
          for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, up to {end}\n\
-         {}\nstates: {}",
+         {}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
         size_of::<Header>(),
         offset_of!(Sizes, magic),
         offset_of!(Sizes, version),
@@ -466,5 +496,8 @@ pub(super) fn layout() -> String {
         offset_of!(Sizes, checksum),
         super::entry::layout(),
         states.join(", "),
+        templates.join(", "),
+        template::ASSURED,
+        template::INVALID,
     )
 }

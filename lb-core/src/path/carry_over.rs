@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 
 use super::{BURST, Path, rewrite};
 use crate::flow::carry::{Salvage, Salvaged};
+use crate::flow::template::{INVALID, templated};
 use crate::flow::{InsertError, NewFlow};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::state::TcpState;
@@ -23,7 +24,7 @@ use crate::time::Tick;
 /// What became of the connections that were found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CarriedOver {
-    /// These go on.
+    /// These go on, persistence templates among them.
     pub connections: u64,
     /// Their time was over while nobody ran.
     pub expired: u64,
@@ -55,7 +56,7 @@ impl Sum for CarriedOver {
     }
 }
 
-/// Real servers by virtual service, address and port.
+/// Real servers by virtual service, address and port; of a service of every port also by address alone, port 0.
 type Servers = HashMap<(ServiceKey, IpAddr, u16), ServerId>;
 
 impl<P: Packet> Path<P> {
@@ -113,8 +114,13 @@ impl<P: Packet> Path<P> {
         if now.is_at_or_after(seen.after(timeout)) {
             return &mut done.expired;
         }
-        let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
-        let Some(&server) = servers.get(&(key, reply.src, reply.sport)) else {
+        let template_of = templated(original.protocol);
+        let protocol = template_of.unwrap_or(original.protocol);
+        let key = ServiceKey { protocol, address: original.dst, port: original.dport };
+        let key = self.tables.services.taking(&key).map_or(key, |service| service.key);
+        let port = if key.port == 0 { 0 } else { reply.sport };
+        let is_invalid = template_of.is_some() && state & INVALID != 0;
+        let Some(&server) = servers.get(&(key, reply.src, port)).filter(|_| !is_invalid) else {
             return &mut done.no_server;
         };
         let after = reply.reversed();
@@ -129,6 +135,11 @@ impl<P: Packet> Path<P> {
             now: seen,
         };
         match self.flows.insert(&new) {
+            Ok(id) if template_of.is_some() => {
+                self.uses.begin(self.worker, id.0);
+                self.mine.server(server).persistent.add(1);
+                return &mut done.connections;
+            }
             Ok(id) => self.flows.entry_mut(id).set_inactive(!is_active(original.protocol, state)),
             Err(InsertError::Taken(_)) => return &mut done.damaged,
             Err(InsertError::Full | InsertError::IndexFull) => return &mut done.no_room,
@@ -149,6 +160,9 @@ fn servers(services: &Services, capacity: usize) -> Servers {
     for service in services.iter() {
         for server in service.servers.iter().filter(|server| server.id.index() < capacity) {
             servers.insert((service.key, server.address, server.port), server.id);
+            if service.key.port == 0 {
+                servers.entry((service.key, server.address, 0)).or_insert(server.id);
+            }
         }
     }
     servers

@@ -8,7 +8,7 @@ use super::waiting::Going;
 use super::{Io, Path};
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
-use crate::flow::{Direction, FlowId, FlowRef};
+use crate::flow::{Deltas, Direction, FlowId, FlowRef, Tuple};
 use crate::hook::Hook;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
@@ -30,12 +30,12 @@ impl<P: Packet> Path<P> {
         if self.flows.entry(at.id()).generation() != self.tables.generation {
             self.renew(at.id(), headers.is_ipv6);
         }
-        let entry = self.flows.entry_mut(at.id());
-        if !entry.is_plain() && (entry.is_bypassed() || at.direction() == Direction::Original) {
+        let entry = self.flows.entry(at.id());
+        let was = TcpState::from_u8(entry.state());
+        if !entry.is_plain() && self.turns_off(at) {
             return self.not_plain(packet, headers, at, now, io);
         }
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
-            let was = TcpState::from_u8(entry.state());
             let is = was.next(side(at.direction()), headers.tcp_flags);
             if was != is {
                 if starts_anew(was, at.direction(), headers) {
@@ -121,6 +121,19 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// Whether a packet of a connection that is not plain leaves the straight line.
+    #[inline(never)]
+    fn turns_off(&mut self, at: FlowRef) -> bool {
+        let entry = self.flows.entry(at.id());
+        if entry.is_bypassed() || at.direction() == Direction::Original {
+            return entry.is_bypassed() || entry.is_server_removed() || entry.method().is_one_way();
+        }
+        if entry.is_unanswered() {
+            self.assure_template(at.id());
+        }
+        false
+    }
+
     /// Direct routing or a tunnel; or its real server was removed, or IPVS is off.
     #[inline(never)]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
@@ -142,23 +155,38 @@ impl<P: Packet> Path<P> {
 
     /// Not the straight line: the next hop is not known yet or does not answer, or the packet does not fit.
     #[cold]
-    fn off_line(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+    fn off_line(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let before = self.flows.tuple(at.id(), at.direction());
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        let deltas = self.flows.entry(at.id()).deltas(at.direction());
+        self.rewrite_slowly(packet, headers, at.direction(), before, after, deltas, now, io);
+    }
+
+    /// Sends a packet that is `before` as `after`, by whatever way that goes.
+    pub(super) fn rewrite_slowly(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        direction: Direction,
+        before: Tuple,
+        after: Tuple,
+        deltas: Deltas,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         match self.check(headers, after.dst) {
             // A real server on this host or behind an interface that is Linux's: its packets would have to come back
             // by the twin.
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => {}
             Err(refusal) => {
-                if at.direction() == Direction::Original && headers.ttl > 1 {
+                if direction == Direction::Original && headers.ttl > 1 {
                     // The kernel's IPVS quotes the packet as it would have left.
                     rewrite::decrement_ttl(packet.data_mut(), headers);
                 }
                 return self.refuse(packet, headers, refusal, now, io);
             }
         }
-        let deltas = self.flows.entry(at.id()).deltas(at.direction());
         match rewrite::any(packet.data_mut(), headers, &after, deltas) {
             Outcome::Done => {}
             // Not by a port: the packet may yet become pieces, or an ICMP error.
@@ -186,6 +214,9 @@ impl<P: Packet> Path<P> {
             self.schedulers.touch(entry.server());
         }
         self.flows.set_timeout(id, self.timeouts.tcp(state));
+        if state == TcpState::Established {
+            self.assure_template(id);
+        }
     }
 }
 

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use super::established::count;
+use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Path};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
-use crate::flow::{Direction, Entry, FlowId, FlowRef, InsertError, Method, NewFlow, Tuple};
+use crate::flow::template::Uses;
+use crate::flow::{Direction, FlowId, FlowRef, InsertError, Method, NewFlow, Store, Tuple};
 use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::ServerId;
 use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Protocol, ServiceKey};
+use crate::tables::{Protocol, Server, Service, ServiceKey};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{RST, SYN};
@@ -52,8 +55,10 @@ impl<P: Packet> Path<P> {
     /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
     pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         self.mine.flows.missed.add(1);
-        let is_eligible = headers.fragment != Fragment::Later && !headers.is_from_link_local(packet.data());
-        if !is_eligible || !self.tables.services.is_active(headers.is_ipv6) {
+        if headers.fragment == Fragment::Later {
+            return self.later_fragment(packet, headers, now, io);
+        }
+        if headers.is_from_link_local(packet.data()) || !self.tables.services.is_active(headers.is_ipv6) {
             return self.route(packet, headers, now, io);
         }
         let original = Tuple {
@@ -69,7 +74,7 @@ impl<P: Packet> Path<P> {
         }
         let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
         let Some(service) =
-            self.tables.services.find(&key).filter(|_| self.tables.routes.is_local(original.dst))
+            self.tables.services.taking(&key).filter(|_| self.tables.routes.is_local(original.dst))
         else {
             return self.route(packet, headers, now, io);
         };
@@ -82,27 +87,58 @@ impl<P: Packet> Path<P> {
             // Silently: the client sends its SYN again, perhaps to the director that takes over.
             return self.drop(DropReason::Draining, Hook::Input);
         }
-        let request =
-            Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport), now };
-        let picked = self
-            .schedulers
-            .pick(service, &AllWorkers(&self.counters), &request)
-            .and_then(|index| service.servers.get(index))
-            .filter(|server| server.id.index() < self.mine.server_capacity())
+        if let Some(persistence) = service.options.persistence {
+            let service = service.clone();
+            return self.first_persistent(packet, headers, original, &service, persistence, now, io);
+        }
+        let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
+        let picked = pick(&mut self.schedulers, service, &original, &self.counters, &self.mine, now)
             .map(|server| (server.id, server.address, server.port, server.forward.method()));
         let Some((id, address, port, method)) = picked else {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
-        match self.bind(original, Tuple { dst: address, dport: port, ..original }, method, id, now) {
+        let after = Tuple { dst: address, dport: if port == 0 { original.dport } else { port }, ..original };
+        if is_one_packet {
+            return self.one_packet(packet, headers, original, after, method, id, now, io);
+        }
+        match self.bind(original, after, method, id, now) {
             Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
 
+    /// Sends a datagram to its real server and remembers nothing of it: an answer that comes through us is routed as it is.
+    #[cold]
+    pub(super) fn one_packet(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: Tuple,
+        after: Tuple,
+        method: Method,
+        server: ServerId,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if method.is_one_way() {
+            // Its entry tells the way, and is in nobody's.
+            let Some(at) = self.bind(original, after, method, server, now) else {
+                return self.drop(DropReason::FlowTableFull, Hook::Input);
+            };
+            self.onward(packet, headers, at, now, io);
+            return self.end(at.id());
+        }
+        let cell = self.mine.server(server);
+        cell.connections.add(1);
+        count(cell, Direction::Original, headers);
+        let deltas = rewrite::deltas(&original, &after);
+        self.rewrite_slowly(packet, headers, Direction::Original, original, after, deltas, now, io);
+    }
+
     /// Enters a connection whose packets leave for `server`, which is the destination of `after`: as `after` when they are
     /// masqueraded. `None`: there is no room.
-    fn bind(
+    pub(super) fn bind(
         &mut self,
         original: Tuple,
         after: Tuple,
@@ -145,7 +181,7 @@ impl<P: Packet> Path<P> {
 
     /// Enters a connection. One that has a tuple in common goes: of two connections of a client that look the same
     /// to the real server, the newer one gets the answers, as in the kernel.
-    fn insert(&mut self, new: &NewFlow) -> Option<FlowId> {
+    pub(super) fn insert(&mut self, new: &NewFlow) -> Option<FlowId> {
         loop {
             match self.flows.insert(new) {
                 Ok(id) => return Some(id),
@@ -164,16 +200,29 @@ impl<P: Packet> Path<P> {
 
     /// Ends a connection before its time.
     pub(super) fn end(&mut self, id: FlowId) {
-        unbind(self.flows.entry(id), &self.mine, &self.counters, &self.tables.services, &mut self.schedulers);
+        unbind(
+            &self.flows,
+            id,
+            &self.mine,
+            &self.counters,
+            &self.tables.services,
+            &self.uses,
+            &mut self.schedulers,
+        );
         self.flows.remove(id);
     }
 
     pub(super) fn expire(&mut self, now: Tick) {
-        let (mine, counters, services) = (&self.mine, &self.counters, &self.tables.services);
-        let schedulers = &mut self.schedulers;
-        self.flows.expire(now, TIMERS_PER_TURN, |entry| {
-            unbind(entry, mine, counters, services, schedulers);
+        let (mine, counters, services, uses) =
+            (&self.mine, &self.counters, &self.tables.services, &self.uses);
+        let (schedulers, worker) = (&mut self.schedulers, self.worker);
+        self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
+            if flows.entry(id).is_template() && !uses.end(worker, id.0) {
+                return Some(WITH_CONNECTIONS);
+            }
+            unbind(flows, id, mine, counters, services, uses, schedulers);
             mine.flows.expired.add(1);
+            None
         });
     }
 
@@ -185,14 +234,39 @@ impl<P: Packet> Path<P> {
     }
 }
 
-/// A connection leaves its real server.
+/// Which of the service's real servers gets a new connection.
+#[inline]
+pub(super) fn pick<'s>(
+    schedulers: &mut States,
+    service: &'s Service,
+    original: &Tuple,
+    counters: &[Arc<WorkerCounters>],
+    mine: &WorkerCounters,
+    now: Tick,
+) -> Option<&'s Server> {
+    let request =
+        Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport), now };
+    let index = schedulers.pick(service, &AllWorkers(counters), &request)?;
+    service.servers.get(index).filter(|server| server.id.index() < mine.server_capacity())
+}
+
+/// A connection leaves its real server, or a template goes.
 fn unbind(
-    entry: &Entry,
+    flows: &Store,
+    id: FlowId,
     mine: &WorkerCounters,
     all: &[Arc<WorkerCounters>],
     services: &crate::tables::Services,
+    uses: &Uses,
     schedulers: &mut States,
 ) {
+    let entry = flows.entry(id);
+    if entry.is_template() {
+        return mine.server(entry.server()).persistent.sub(1);
+    }
+    if let Some(template) = flows.template(id) {
+        uses.give_back(template);
+    }
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
     if let Some(server) = services.server(entry.server()) {

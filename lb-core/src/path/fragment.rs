@@ -3,7 +3,7 @@
 
 use arrayvec::ArrayVec;
 
-use super::{BURST, Burst, Io, Kind, Path, Seen};
+use super::{BURST, Burst, Io, Kind, Path, Ports, Seen};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::hook::Hook;
@@ -34,10 +34,8 @@ struct Datagram {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     datagram: Datagram,
-    sport: u16,
-    dport: u16,
-    /// What the first fragment carries; for IPv6 the later ones may not say it.
-    protocol: Protocol,
+    /// What the first fragment carries; for IPv6 the later ones may not say the protocol.
+    ports: Ports,
     since: Tick,
 }
 
@@ -89,8 +87,7 @@ impl<P: Packet> Path<P> {
         let datagram = datagram(packet.data(), headers);
         let set = self.set_of(&datagram);
         if headers.fragment == Fragment::First {
-            let (sport, dport, protocol) = (headers.sport, headers.dport, headers.protocol);
-            let known = Known { datagram, sport, dport, protocol, since: now };
+            let known = Known { datagram, ports: ports(headers), since: now };
             self.fragments.remember(set, known);
             if self.fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
                 // A burst has no more packets than there is room.
@@ -99,7 +96,7 @@ impl<P: Packet> Path<P> {
             return Some((packet, seen));
         }
         if let Some(known) = self.fragments.recall(set, &datagram, now) {
-            self.join_fragment(&mut seen, packet.data(), known.sport, known.dport, known.protocol);
+            self.join_fragment(&mut seen, packet.data(), known.ports);
             return Some((packet, seen));
         }
         let services = &self.tables.services;
@@ -118,14 +115,8 @@ impl<P: Packet> Path<P> {
     }
 
     /// A later fragment gets what stood in the first.
-    pub(super) fn join_fragment(
-        &self,
-        seen: &mut Seen,
-        frame: &[u8],
-        sport: u16,
-        dport: u16,
-        protocol: Protocol,
-    ) {
+    pub(super) fn join_fragment(&self, seen: &mut Seen, frame: &[u8], ports: Ports) {
+        let Ports { sport, dport, protocol } = ports;
         (seen.headers.sport, seen.headers.dport, seen.headers.protocol) = (sport, dport, protocol);
         if !matches!(protocol, Protocol::TCP | Protocol::UDP) {
             seen.kind = Kind::Routed;
@@ -155,7 +146,7 @@ impl<P: Packet> Path<P> {
                 continue;
             }
             let Waiter { packet, mut seen, .. } = self.fragments.waiting.remove(place);
-            self.join_fragment(&mut seen, packet.data(), known.sport, known.dport, known.protocol);
+            self.join_fragment(&mut seen, packet.data(), known.ports);
             if let Some((packet, seen)) = self.to_owner(packet, seen, io) {
                 burst.push(packet);
                 all.push(seen);
@@ -199,6 +190,11 @@ impl<P> Fragments<P> {
         ways[..=oldest].rotate_right(1);
         ways[0] = Some(known);
     }
+}
+
+/// What is known of a packet's ports, once its datagram's first fragment came.
+pub(super) fn ports(headers: &Headers) -> Ports {
+    Ports { sport: headers.sport, dport: headers.dport, protocol: headers.protocol }
 }
 
 fn datagram(frame: &[u8], headers: &Headers) -> Datagram {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Path;
+use crate::flow::template::templated;
 use crate::flow::{Direction, Entry, FlowId};
 use crate::ids::ServerId;
 use crate::ipvs::state::{TcpState, UDP_STATE};
@@ -10,15 +11,18 @@ use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
 
-/// One connection, as `ipvsadm -Lnc` lists it.
+/// One connection or persistence template, as `ipvsadm -Lnc` lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FlowView {
+    /// A persistence template: no connection.
+    pub is_template: bool,
+    /// [`Protocol::ANY`] of a firewall mark's template.
     pub protocol: Protocol,
     pub client: (IpAddr, u16),
     pub virtual_: (IpAddr, u16),
     pub server: (IpAddr, u16),
     pub server_id: ServerId,
-    /// The kernel's word: `ESTABLISHED`, `UDP` …
+    /// The kernel's word: `ESTABLISHED`, `UDP`, of a template `NONE` or `ASSURED` …
     pub state: &'static str,
     pub expires_in: Timeout,
 }
@@ -48,12 +52,14 @@ impl<P: Packet> Path<P> {
         let original = self.flows.tuple(id, Direction::Original);
         let reply = self.flows.tuple(id, Direction::Reply);
         FlowView {
-            protocol: entry.protocol(),
+            is_template: entry.is_template(),
+            protocol: templated(entry.protocol()).unwrap_or(entry.protocol()),
             client: (original.src, original.sport),
             virtual_: (original.dst, original.dport),
             server: (reply.src, reply.sport),
             server_id: entry.server(),
             state: match entry.protocol() {
+                _ if entry.is_template() => self.template_state(id),
                 Protocol::TCP => TcpState::from_u8(entry.state()).name(),
                 _ => UDP_STATE,
             },

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use super::fragment::ports;
 use super::related::answer_to;
-use super::{BURST, Burst, Io, Kind, Path, Seen, Steer};
+use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer};
 use crate::icmp;
 use crate::ids::WorkerId;
 use crate::packet::Packet;
@@ -63,8 +64,16 @@ impl<P: Packet> Path<P> {
         let mut staying_seen = ArrayVec::new();
         for ((packet, mut seen), steer) in burst.drain(..).zip(all.drain(..)).zip(steers) {
             let stays = match *steer {
-                Steer::Fragment { sport, dport, protocol } if is_gathered(&seen) => {
-                    self.join_fragment(&mut seen, packet.data(), sport, dport, protocol);
+                Steer::Ask(ports) if self.is_flow_with(&mut seen, &packet, ports) => {
+                    self.asked(packet, &seen.headers, now, io);
+                    None
+                }
+                Steer::Answer(ports, held) if self.is_flow_with(&mut seen, &packet, ports) => {
+                    self.answered(packet, &seen.headers, held, now, io);
+                    None
+                }
+                Steer::Fragment(ports) if is_gathered(&seen) => {
+                    self.join_fragment(&mut seen, packet.data(), ports);
                     self.to_owner(packet, seen, io)
                 }
                 // Steered once more: tables reach one worker before the other, and two that use different ones need not
@@ -99,8 +108,16 @@ impl<P: Packet> Path<P> {
     /// A fragment whose ports are known goes to its flow's owner, if that is not here.
     pub(super) fn to_owner(&self, packet: P, seen: Seen, io: &mut impl Io<P>) -> Option<(P, Seen)> {
         let owner = self.owner(&packet, &seen);
-        let Headers { sport, dport, protocol, .. } = seen.headers;
-        self.stay_or_go(packet, seen, owner, Steer::Fragment { sport, dport, protocol }, io)
+        let steer = Steer::Fragment(ports(&seen.headers));
+        self.stay_or_go(packet, seen, owner, steer, io)
+    }
+
+    /// Whether it is a packet of a connection, or of one to be; a later fragment gets the ports that it has not.
+    fn is_flow_with(&self, seen: &mut Seen, packet: &P, ports: Ports) -> bool {
+        if is_gathered(seen) && seen.headers.fragment == Fragment::Later {
+            self.join_fragment(seen, packet.data(), ports);
+        }
+        seen.kind == Kind::Flow
     }
 
     fn stay_or_go(

@@ -1,6 +1,7 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
 mod methods;
+mod persistent;
 mod regressions;
 
 use std::net::IpAddr;
@@ -126,16 +127,21 @@ fn tables(generation: u32, resolved: &[u8], weight: u32) -> Tables {
     }
 }
 
-fn path(worker: u16, counters: &Arc<[Arc<WorkerCounters>]>) -> Path<Frame> {
-    Path::new(PathConfig {
+fn path(worker: u16, counters: &Arc<[Arc<WorkerCounters>]>, uses: &Arc<Uses>) -> Path<Frame> {
+    Path::new(config(worker, counters, uses))
+}
+
+fn config(worker: u16, counters: &Arc<[Arc<WorkerCounters>]>, uses: &Arc<Uses>) -> PathConfig {
+    PathConfig {
         worker: WorkerId(worker),
         counters: counters.clone(),
         max_connections: 100,
         max_ipv6_connections: 50,
+        uses: uses.clone(),
         memory: Region::heap(memory_needed(100, 50)),
         hash_seed: 1,
         now: Tick(0),
-    })
+    }
 }
 
 fn counters(workers: usize) -> Arc<[Arc<WorkerCounters>]> {
@@ -151,7 +157,7 @@ struct Director {
 impl Director {
     fn new() -> Director {
         let counters = counters(1);
-        let mut path = path(0, &counters);
+        let mut path = path(0, &counters, &Arc::new(Uses::new(1, 100)));
         path.adopt(tables(1, &[11, 12], 1).into());
         Director { path, counters, now: Tick(100) }
     }
@@ -539,15 +545,24 @@ fn a_fragment_whose_first_never_comes_is_dropped_in_the_end() {
 
 /// Sends a packet to a worker, and on to others as they hand it over.
 fn deliver(paths: &mut [Path<Frame>], worker: usize, port: PortId, frame: &[u8]) -> Vec<(usize, Frame)> {
+    deliver_all(paths, worker, port, &[frame.to_vec()])
+}
+
+fn deliver_all(
+    paths: &mut [Path<Frame>],
+    worker: usize,
+    port: PortId,
+    frames: &[Vec<u8>],
+) -> Vec<(usize, Frame)> {
     let mut out = Out::default();
-    let mut burst: Burst<Frame> = [Frame::new(port, frame)].into_iter().collect();
+    let mut burst: Burst<Frame> = frames.iter().map(|frame| Frame::new(port, frame)).collect();
     paths[worker].receive(&mut burst, Tick(100), &mut out);
     let mut sent: Vec<_> = out.sent.into_iter().map(|(_, frame)| (worker, frame)).collect();
     let mut handed = std::collections::VecDeque::from(out.handed);
     for hops in 0.. {
         // As the rings do, in order: a first fragment stays before those that waited for it.
         let Some((to, packet, steer)) = handed.pop_front() else { break };
-        assert!(hops < 8, "a packet goes round");
+        assert!(hops < 8 * frames.len(), "a packet goes round");
         let mut out = Out::default();
         let mut burst: ArrayVec<_, BURST> = [(packet, steer)].into_iter().collect();
         paths[to.index()].receive_handed_over(&mut burst, Tick(100), &mut out);
@@ -561,7 +576,8 @@ fn deliver(paths: &mut [Path<Frame>], worker: usize, port: PortId, frame: &[u8])
 fn with_several_workers_both_directions_and_fragments_end_at_the_owner() {
     const WORKERS: usize = 4;
     let counters = counters(WORKERS);
-    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters)).collect();
+    let uses = Arc::new(Uses::new(WORKERS, 100));
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
     for path in &mut paths {
         path.adopt(tables(1, &[11, 12], 1).into());
     }

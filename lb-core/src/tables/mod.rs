@@ -7,6 +7,7 @@
 
 mod interface;
 mod neighbour;
+mod options;
 mod route;
 mod service;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use interface::{Interface, InterfaceId, Interfaces};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
+pub use options::{ClientMask, Persistence, ServiceOptions};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Tunnel};
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hashbrown::{HashMap, HashSet};
 
+use super::ServiceOptions;
 use crate::flow::Method;
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
@@ -18,6 +19,8 @@ use crate::wire::{ipv4, ipv6};
 pub struct Protocol(pub u8);
 
 impl Protocol {
+    /// Of no protocol (the kernel's IPPROTO_IP): services by firewall mark.
+    pub const ANY: Protocol = Protocol(0);
     pub const ICMP: Protocol = Protocol(1);
     /// IPv4 in IP.
     pub const IPIP: Protocol = Protocol(4);
@@ -145,6 +148,7 @@ pub struct Service {
     /// As in [`Scheduler`].
     pub table_size: u32,
     pub warmup: u32,
+    pub options: ServiceOptions,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
     /// While a server warms up: the weights that the operator gave to those whose weight is another now.
@@ -165,7 +169,7 @@ impl Server {
 }
 
 impl Service {
-    /// The service after a change from `old`, or a new one: with it, its scheduler's half is compiled.
+    /// The service after a change from `old`, whose options it has, or a new one: with it, its scheduler's half is compiled.
     ///
     /// To be called for each change in turn, also for those that are never published: what a scheduler picks
     /// next may depend on each list of servers that there was. Several changes at once count as removals, then
@@ -189,6 +193,7 @@ impl Service {
             scheduler_flags: flags,
             table_size,
             warmup,
+            options: old.map_or_else(ServiceOptions::default, |old| old.options),
             servers,
             wanted_weights,
             version,
@@ -223,6 +228,8 @@ pub struct Services {
     by_server: Vec<Option<(Arc<Service>, u32)>>,
     ipv4: usize,
     ipv6: usize,
+    /// Services that take every port of their address.
+    of_every_port: usize,
     id_bound: usize,
     keep_destinations: bool,
     server_addresses: HashSet<IpAddr>,
@@ -244,6 +251,7 @@ impl Services {
                 IpAddr::V6(_) => all.ipv6 += 1,
             }
             all.keep_destinations |= service.scheduler.keeps_destinations();
+            all.of_every_port += usize::from(service.key.port == 0);
             all.id_bound = all.id_bound.max(service.id.index() + 1);
             all.by_key.insert(service.key, service);
         }
@@ -253,6 +261,15 @@ impl Services {
     #[inline]
     pub fn find(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.by_key.get(key)
+    }
+
+    /// The service that takes a packet to this address and port: the one of that port before the one of every port.
+    #[inline]
+    pub fn taking(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        match self.by_key.get(key) {
+            None if self.of_every_port > 0 => self.by_key.get(&ServiceKey { port: 0, ..*key }),
+            found => found,
+        }
     }
 
     /// The server with this id, unless it was removed.

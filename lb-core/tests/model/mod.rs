@@ -8,7 +8,8 @@ use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{
-    Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Settings, Tunnel,
+    ClientMask, Forward, GueChecksum, Persistence, Protocol, Server, Service, ServiceKey, ServiceOptions,
+    Services, Settings, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -44,7 +45,7 @@ impl Model {
         let key = options.service();
         let old = self.services.remove(&key);
         self.version += 1;
-        let next = match words[0] {
+        let mut next = match words[0] {
             "-A" => {
                 assert!(old.is_none(), "{line}: the service is there already");
                 let next_id = ServiceId(self.service_ids.len() as u32);
@@ -84,6 +85,9 @@ impl Model {
                 Service::new(Some(&old), old.id, key, scheduler, servers, version)
             }
         };
+        if matches!(words[0], "-A" | "-E") {
+            next.options = options.service_options();
+        }
         self.services.insert(key, Arc::new(next));
     }
 
@@ -133,7 +137,7 @@ impl<'a> Options<'a> {
         let mut values = HashMap::new();
         let mut words = words[1..].iter();
         while let Some(&option) = words.next() {
-            let is_flag = matches!(option, "-m" | "-g" | "-i" | "--tun-csum");
+            let is_flag = matches!(option, "-m" | "-g" | "-i" | "-o" | "--tun-csum");
             let value = if is_flag { "" } else { words.next().expect("a value") };
             values.insert(option, value);
         }
@@ -150,6 +154,16 @@ impl<'a> Options<'a> {
             if self.values.contains_key("-t") { (Protocol::TCP, "-t") } else { (Protocol::UDP, "-u") };
         let address = self.address(option);
         ServiceKey { protocol, address: address.ip(), port: address.port() }
+    }
+
+    fn service_options(&self) -> ServiceOptions {
+        let mask = self.values.get("-M").map_or(ClientMask::WHOLE, |text| {
+            ClientMask::parse(text, self.service().address.is_ipv6()).expect(self.line)
+        });
+        let persistence = |seconds| Persistence { timeout: Timeout::from_secs(seconds), mask };
+        let seconds = self.values.get("-p").map(|seconds| seconds.parse().expect(self.line));
+        let one_packet = self.values.contains_key("-o");
+        ServiceOptions { persistence: seconds.map(persistence), one_packet }
     }
 
     fn address(&self, option: &str) -> SocketAddr {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Ports, Steer};
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -56,7 +56,7 @@ impl Wiring {
                 io.hand_over(
                     WorkerId(1),
                     packet,
-                    Steer::Fragment { sport: 7, dport: 9, protocol: Protocol::UDP },
+                    Steer::Fragment(Ports { sport: 7, dport: 9, protocol: Protocol::UDP }),
                 );
             }
             order::RESOLVE => {
@@ -97,7 +97,7 @@ impl<P: Packet> Logic<P> for Wiring {
 
     fn receive_handed_over(&mut self, burst: &mut ArrayVec<(P, Steer), BURST>, _: Tick, io: &mut impl Io<P>) {
         for (mut packet, steer) in burst.drain(..) {
-            assert_eq!(steer, Steer::Fragment { sport: 7, dport: 9, protocol: Protocol::UDP });
+            assert_eq!(steer, Steer::Fragment(Ports { sport: 7, dport: 9, protocol: Protocol::UDP }));
             packet.data_mut()[0] = b'h';
             Self::across(packet, io);
         }
@@ -116,6 +116,7 @@ impl<P: Packet> Logic<P> for Wiring {
         for n in cursor..end {
             let address = (IpAddr::V4(Ipv4Addr::from(n)), self.wire.worker.0);
             visit(FlowView {
+                is_template: false,
                 protocol: Protocol::UDP,
                 client: address,
                 virtual_: address,

@@ -96,7 +96,7 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
             continue;
         };
         hold!(
-            rule.weight > 0,
+            rule.weight > 0 || rule.is_persistent,
             name::NOTHING_NEW,
             "server {index} got {more} connections from worker {worker}, but is quiesced"
         );
@@ -111,7 +111,8 @@ pub(crate) fn after_turn<L: Subject>(world: &mut World<L>, worker: usize, before
         return Ok(());
     }
     for Limited { id, total: had, is_full } in before.limited {
-        let Some(rule) = published.rule(id) else { continue };
+        // A client's template knows no threshold.
+        let Some(rule) = published.rule(id).filter(|rule| !rule.is_persistent) else { continue };
         let has = total(world, id);
         // Only those that began here; if some ended as well it may have been let in between.
         let began = has.saturating_sub(had);

@@ -30,7 +30,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
     let mut connections = vec![0; world.shape.server_ids];
     for (worker, remembered) in remembered.iter_mut().enumerate() {
         let counters = &world.director.counters[worker];
-        let mut counts = vec![(0u64, 0u64); counters.server_capacity()];
+        let mut counts = vec![(0u64, 0u64, 0u64); counters.server_capacity()];
         let (mut listed, mut listed_ipv6) = (0, 0);
         let mut over: Map<Key, (Tick, u64)> = Map::default();
         let mut twice = None;
@@ -41,13 +41,17 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
             let is_active = flow.protocol == Protocol::TCP
                 && matches!(flow.state, "ESTABLISHED" | "SYN_SENT" | "SYN_RECV" | "SYNACK");
             let count = &mut counts[flow.server_id.index()];
-            if is_active {
+            if flow.is_template {
+                count.2 += 1;
+            } else if is_active {
                 count.0 += 1;
             } else {
                 count.1 += 1;
             }
             let key = (flow.protocol.0, flow.client.0, flow.client.1, flow.virtual_.0, flow.virtual_.1);
-            if let Some(other) = owners.insert(key, worker) {
+            // Of templates that bind no more there may be many.
+            let is_invalid = flow.is_template && flow.virtual_.1 == u16::MAX;
+            if !is_invalid && let Some(other) = owners.insert(key, worker) {
                 twice = Some((key, other));
             }
             if flow.expires_in.0 == 0 {
@@ -81,15 +85,14 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
             name::BOUNDED,
             "worker {worker} has {listed} connections, {listed_ipv6} of IPv6; there is room for {room:?}"
         );
-        for (index, &(active, inactive)) in counts.iter().enumerate() {
-            connections[index] += active + inactive;
+        for (index, &has) in counts.iter().enumerate() {
+            connections[index] += has.0 + has.1;
             let cell = counters.server(ServerId(index as u32));
-            let counted = (cell.active.get(), cell.inactive.get());
+            let counted = (cell.active.get(), cell.inactive.get(), cell.persistent.get());
             hold!(
-                counted == (active, inactive),
+                counted == has,
                 name::COUNTERS,
-                "worker {worker} counts {counted:?} active and inactive connections of server {index}, it has {:?}",
-                (active, inactive)
+                "worker {worker} counts {counted:?} active and inactive connections and templates of server {index}, it has {has:?}"
             );
         }
     }

@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use hashbrown::HashSet;
 use lb_core::flow::Tuple;
 use lb_core::flow::carry::Salvaged;
+use lb_core::flow::template::templated;
 use lb_core::ids::{ServerId, WorkerId};
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::CarriedOver;
-use lb_core::tables::{Protocol, ServiceKey};
+use lb_core::tables::{Protocol, Server};
 use lb_core::time::Tick;
 
 use super::flows::{self, Connection};
+use super::persistent::{Template, service_of};
 use super::steer::number;
 use super::{Reference, Taken, schedule, tcp};
 
@@ -29,7 +31,10 @@ impl PartialEq for Left {
 /// What damaged memory says, where nobody else can say it. The server's id means nothing.
 impl From<&Salvaged> for Left {
     fn from(found: &Salvaged) -> Left {
-        let state = TcpState::from_u8(found.state);
+        let is_template = templated(found.original.protocol).is_some();
+        let template =
+            Template { serial: 0, was_assured: found.state & 1 != 0, is_invalid: found.state & 2 != 0 };
+        let state = if is_template { TcpState::None } else { TcpState::from_u8(found.state) };
         let is_tcp = found.original.protocol == Protocol::TCP;
         Left(Connection {
             original: found.original,
@@ -40,6 +45,8 @@ impl From<&Salvaged> for Left {
             is_active: is_tcp && (state == TcpState::None || tcp::is_active(state)),
             seen: found.seen,
             timeout: found.timeout,
+            template: is_template.then_some(template),
+            bound_by: None,
         })
     }
 }
@@ -47,7 +54,14 @@ impl From<&Salvaged> for Left {
 impl Reference {
     /// What this director's worker leaves.
     pub fn left(&self) -> impl Iterator<Item = Left> {
-        self.flows.iter().cloned().map(Left)
+        let forget = |mut connection: Connection| {
+            connection.bound_by = None;
+            if let Some(template) = &mut connection.template {
+                template.serial = 0;
+            }
+            Left(connection)
+        };
+        self.flows.iter().cloned().map(forget)
     }
 
     /// Takes this worker's connections of those that all workers of the one before left. Which of them find room the path chooses: it `has` them.
@@ -72,11 +86,13 @@ impl Reference {
                 done.expired += 1;
                 continue;
             }
-            let Some(server) = self.named(&original, reply.src, reply.sport) else {
+            let is_invalid = connection.template.is_some_and(|template| template.is_invalid);
+            let named = self.named(&original, reply.src, reply.sport);
+            let Some(server) = named.filter(|_| !is_invalid) else {
                 done.no_server += 1;
                 continue;
             };
-            if self.flows.holder(&original, &reply, method).is_some() {
+            if self.flows.holder(connection).is_some() {
                 done.damaged += 1;
                 continue;
             }
@@ -86,6 +102,13 @@ impl Reference {
                 continue;
             }
             done.connections += 1;
+            if let Some(template) = connection.template {
+                let serial = self.team.shared().new_template();
+                let Connection { timeout, seen, .. } = *connection;
+                let template = Template { serial, ..template };
+                self.enter_template(original, reply, method, server, timeout, seen, template);
+                continue;
+            }
             self.flows.insert(Connection { server, ..connection.clone() });
             self.touch(server);
             let cell = self.counters.server(server);
@@ -108,10 +131,10 @@ impl Reference {
 
     /// The real server that the operator knows by this address and port, in the service that the client speaks to.
     fn named(&self, original: &Tuple, address: IpAddr, port: u16) -> Option<ServerId> {
-        let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
-        let service = self.tables.services.find(&key)?;
-        let server =
-            service.servers.iter().find(|server| (server.address, server.port) == (address, port))?;
+        let protocol = templated(original.protocol).unwrap_or(original.protocol);
+        let service = service_of(&self.tables, &Tuple { protocol, ..*original })?;
+        let is_port = |server: &Server| service.key.port == 0 || server.port == port;
+        let server = service.servers.iter().find(|server| server.address == address && is_port(server))?;
         (server.id.index() < self.counters.server_capacity()).then_some(server.id)
     }
 }

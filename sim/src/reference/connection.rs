@@ -1,6 +1,7 @@
 //! What a connection keeps: its state, its time, what it counts as.
 
 use lb_core::flow::Direction;
+use lb_core::flow::template::templated;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::FlowView;
@@ -57,11 +58,24 @@ pub(super) fn starts_anew(state: TcpState, read: &Read) -> bool {
     matches!(state, TcpState::TimeWait | TcpState::Close) && read.tcp_flags & SYN != 0
 }
 
-/// As `ipvsadm -Lnc` lists it.
-pub(super) fn view(connection: &Connection, now: Tick) -> FlowView {
+impl Reference {
+    /// As `ipvsadm -Lnc` lists it.
+    pub(super) fn view(&self, connection: &Connection) -> FlowView {
+        let mut view = view(connection, self.now);
+        if let Some(template) = connection.template {
+            let is_assured =
+                template.was_assured || self.team.shared().template_use(template.serial).is_assured;
+            view.state = if is_assured { "ASSURED" } else { "NONE" };
+        }
+        view
+    }
+}
+
+fn view(connection: &Connection, now: Tick) -> FlowView {
     let Connection { original, reply, server, state, .. } = *connection;
     FlowView {
-        protocol: original.protocol,
+        protocol: templated(original.protocol).unwrap_or(original.protocol),
+        is_template: connection.template.is_some(),
         client: (original.src, original.sport),
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),

@@ -9,6 +9,7 @@ use lb_core::ipvs::state::TcpState;
 use lb_core::time::{Tick, Timeout};
 
 use super::SLOT;
+use super::persistent::{Serial, Template};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Connection {
@@ -22,6 +23,10 @@ pub(super) struct Connection {
     pub(super) is_active: bool,
     pub(super) seen: Tick,
     pub(super) timeout: Timeout,
+    /// It is no connection but a persistence template.
+    pub(super) template: Option<Template>,
+    /// The template that counts it.
+    pub(super) bound_by: Option<Serial>,
 }
 
 impl Connection {
@@ -36,7 +41,7 @@ impl Connection {
 
     /// Answers come by here too.
     fn is_two_way(&self) -> bool {
-        self.method == Method::Masq
+        self.method == Method::Masq && self.template.is_none()
     }
 }
 
@@ -103,10 +108,10 @@ impl Flows {
         self.by_tuple.get(tuple).copied()
     }
 
-    /// One of whose tuples this connection would have, if it comes to be.
-    pub(super) fn holder(&self, original: &Tuple, reply: &Tuple, method: Method) -> Option<Number> {
-        let of_reply = || if method == Method::Masq { self.find(reply) } else { None };
-        self.find(original).or_else(of_reply).map(|(number, _)| number)
+    /// One of whose tuples this connection has, if it comes to be.
+    pub(super) fn holder(&self, connection: &Connection) -> Option<Number> {
+        let of_reply = || if connection.is_two_way() { self.find(&connection.reply) } else { None };
+        self.find(&connection.original).or_else(of_reply).map(|(number, _)| number)
     }
 
     pub(super) fn get(&self, number: Number) -> &Connection {
@@ -136,13 +141,25 @@ impl Flows {
     pub(super) fn remove(&mut self, number: Number) -> Connection {
         let connection = self.connections[number].take().expect("it is there");
         self.free.push(number);
-        self.by_tuple.remove(&connection.original);
+        // Of a template that binds no more no look-up finds any.
+        if connection.template.is_none_or(|template| !template.is_invalid) {
+            self.by_tuple.remove(&connection.original);
+        }
         if connection.is_two_way() {
             self.by_tuple.remove(&connection.reply);
         }
         self.by_due.remove(&(self.clock.absolute(connection.due()), number));
         self.ipv6 -= usize::from(connection.is_wide());
         connection
+    }
+
+    /// A template binds no more: it has other ports, and no look-up finds it.
+    pub(super) fn invalidate(&mut self, number: Number) {
+        let connection = self.connections[number].as_mut().expect("it is there");
+        self.by_tuple.remove(&connection.original);
+        connection.original.dport = u16::MAX;
+        connection.reply.sport = u16::MAX;
+        connection.template.as_mut().expect("it is one").is_invalid = true;
     }
 
     /// Changes a connection, but for its tuples.

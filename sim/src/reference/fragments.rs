@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use lb_core::drop::DropReason;
 use lb_core::flow::Hasher;
 use lb_core::hook::Hook;
+use lb_core::path::Ports;
 use lb_core::time::{Tick, Timeout};
 
 use super::parse::{Piece, Read};
-use super::steer::{Kind, Staying, joined};
+use super::steer::{Kind, Staying, joined, ports};
 use super::{Packet, Reference};
 
 /// A hash puts datagrams into so many sets, of which each remembers its newest.
@@ -33,9 +34,7 @@ struct Datagram {
 struct First {
     datagram: Datagram,
     set: usize,
-    sport: u16,
-    dport: u16,
-    protocol: u8,
+    ports: Ports,
     came: Tick,
 }
 
@@ -79,14 +78,7 @@ impl Reference {
         let datagram = datagram(&read);
         let (fragments, now) = (&mut self.fragments, self.now);
         if read.piece == Piece::First {
-            let first = First {
-                datagram,
-                set: set(self.hasher, &datagram),
-                sport: read.sport,
-                dport: read.dport,
-                protocol: read.protocol,
-                came: now,
-            };
+            let first = First { datagram, set: set(self.hasher, &datagram), ports: ports(&read), came: now };
             fragments.remember(first);
             if fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
                 fragments.came.push(first);
@@ -95,7 +87,7 @@ impl Reference {
         }
         let first = fragments.known.iter().find(|first| first.datagram == datagram);
         if let Some(first) = first.filter(|first| now.since(first.came) < MEMORY.0) {
-            let kind = joined(read, first.sport, first.dport, first.protocol);
+            let kind = joined(read, first.ports);
             return self.pass_to_owner(packet, kind);
         }
         let services = &self.tables.services;
@@ -123,7 +115,7 @@ impl Reference {
             let mut staying = Vec::new();
             let released: Vec<Waiter> = released;
             for Waiter { packet, read, .. } in released {
-                let kind = joined(read, first.sport, first.dport, first.protocol);
+                let kind = joined(read, first.ports);
                 staying.extend(self.pass_to_owner(packet, kind));
             }
             self.take_roads(staying);

@@ -11,6 +11,8 @@
 //! The reference follows what the path chose, within these bounds:
 //! - *Expiry*: an entry may outlive its time by the rest of a timer slot ([`SLOT`] ticks), and longer while the wheel, which visits a bounded number
 //!   of timers a turn, is behind ([`Reference::turn`]).
+//! - *Templates*: by what name a persistence template goes between workers; and when its time and its last connection's are over in the same turn, which of
+//!   the two ends first.
 //! - *Index*: a new connection may be refused for want of room in its buckets; the path counts it in `index_full`.
 //! - *Room*: which connections of the director before find room, when there is not enough for all, is the path's choice.
 //! - *Buffers*: the pieces of a fragmented packet need buffers, which the worker may not have.
@@ -30,6 +32,7 @@ mod fragments;
 mod hashing;
 mod output;
 mod parse;
+mod persistent;
 mod pieces;
 mod related;
 mod rewrite;
@@ -53,9 +56,9 @@ use lb_core::drop::DropReason;
 use lb_core::flow::{Hasher, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
-use lb_core::path::{FlowView, PathConfig, Steer};
+use lb_core::path::{FlowView, Held, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
-use lb_core::time::Tick;
+use lb_core::time::{Tick, Timeout};
 
 pub use carry::Left;
 pub use team::Team;
@@ -84,6 +87,8 @@ pub struct Taken {
     pub buffers: VecDeque<bool>,
     /// For each connection that found no room in the index, how many actions there had been.
     pub index_full: VecDeque<usize>,
+    /// What it told other workers of templates, in order.
+    pub answers: VecDeque<Held>,
 }
 
 /// Ticks of a slot of the timer wheel.
@@ -209,7 +214,7 @@ impl Reference {
         now: Tick,
         taken: Taken,
         expired: u64,
-        is_left: impl FnOnce() -> Vec<Tuple>,
+        is_left: impl FnOnce() -> Vec<(Tuple, Timeout)>,
     ) -> Result<(), String> {
         self.begin(now, taken);
         self.expire(expired, is_left)?;
@@ -228,7 +233,7 @@ impl Reference {
 
     /// The connections that there must be.
     pub fn connections(&self) -> impl Iterator<Item = FlowView> {
-        self.flows.iter().map(|connection| connection::view(connection, self.now))
+        self.flows.iter().map(|connection| self.view(connection))
     }
 
     /// What the worker's counters must say; those of servers, where the last call may have changed them.

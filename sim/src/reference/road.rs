@@ -1,17 +1,20 @@
 //! The road of a packet that stays: of a connection, of one to be, or through.
 
+use hashbrown::HashMap;
 use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::state::TcpState;
-use lb_core::tables::{Protocol, ServiceKey, Way};
+use lb_core::tables::{Protocol, Way};
+use lb_core::time::Timeout;
 
 use super::answer::Problem;
 use super::connection::starts_anew;
 use super::flows::{Connection, Number, is_wide};
 use super::output::Before;
-use super::parse::{Piece, RST, Read, SYN, TCP};
+use super::parse::{Piece, RST, Read, SYN, TCP, UDP};
+use super::persistent::service_of;
 use super::steer::{Kind, Staying};
 use super::{Packet, Reference, rewrite, schedule, tcp};
 
@@ -44,11 +47,14 @@ impl Reference {
     }
 
     /// A packet of no connection: PREROUTING, the routing decision, INPUT.
-    fn first(&mut self, packet: Packet, read: Read) {
+    pub(super) fn first(&mut self, packet: Packet, read: Read) {
         self.counters.flows.missed.add(1);
         let tables = self.tables.clone();
         let is_link_local = matches!(read.src, std::net::IpAddr::V6(src) if src.is_unicast_link_local());
-        if read.piece == Piece::Later || is_link_local || !tables.services.is_active(read.is_ipv6()) {
+        if read.piece == Piece::Later {
+            return self.first_is_on_its_way(packet, read);
+        }
+        if is_link_local || !tables.services.is_active(read.is_ipv6()) {
             return self.route(packet, read);
         }
         if tables.routes.is_local(read.src) {
@@ -56,8 +62,7 @@ impl Reference {
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
         let original = tuple(&read);
-        let key = ServiceKey { protocol: original.protocol, address: read.dst, port: read.dport };
-        let service = tables.services.find(&key).filter(|_| tables.routes.is_local(read.dst));
+        let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
         let Some(service) = service else { return self.route(packet, read) };
         let begins = read.protocol != TCP || read.tcp_flags & SYN != 0 && read.tcp_flags & RST == 0;
         if !begins || read.sport == FTP_DATA {
@@ -66,35 +71,59 @@ impl Reference {
         if tables.settings.draining {
             return self.drop(DropReason::Draining, Hook::Input);
         }
+        if service.options.persistence.is_some() {
+            return self.first_persistent(packet, read, service);
+        }
         let picked =
             self.places.pick(&self.team, service, &original, self.now).map(|index| &service.servers[index]);
         let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {
             return self.answer(packet, read, Problem::PortUnreachable, DropReason::NoServer, Hook::Input);
         };
-        let after = Tuple { dst: server.address, dport: server.port, ..original };
-        match self.bind(original, after.reversed(), server.forward.method(), server.id) {
+        let dport = if server.port == 0 { original.dport } else { server.port };
+        let after = Tuple { dst: server.address, dport, ..original };
+        let (id, method) = (server.id, server.forward.method());
+        if service.options.one_packet && read.protocol == UDP {
+            return self.one_packet(packet, read, after, method, id);
+        }
+        match self.bind(original, after.reversed(), method, id) {
             Some(number) => self.established(packet, read, number, Direction::Original),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
 
+    /// A datagram of which nothing is remembered.
+    pub(super) fn one_packet(
+        &mut self,
+        packet: Packet,
+        read: Read,
+        after: Tuple,
+        method: Method,
+        server: ServerId,
+    ) {
+        if method != Method::Masq {
+            let Some(number) = self.bind(tuple(&read), after.reversed(), method, server) else {
+                return self.drop(DropReason::FlowTableFull, Hook::Input);
+            };
+            let connection = self.flows.get(number).clone();
+            self.onward(packet, read, &connection);
+            return self.end(number);
+        }
+        self.counters.server(server).connections.add(1);
+        self.count(server, Direction::Original, &read);
+        self.send_as(packet, read, tuple(&read), after, true);
+    }
+
     /// Enters a connection, if there is room. Older ones that look the same to the client or to the real server go.
-    fn bind(&mut self, original: Tuple, reply: Tuple, method: Method, server: ServerId) -> Option<Number> {
-        while let Some(older) = self.flows.holder(&original, &reply, method) {
-            self.end(older);
-        }
-        if self.flows.is_full(is_wide(&original, &reply)) {
-            self.counters.flows.full.add(1);
-            return None;
-        }
-        if self.taken.index_full.front() == Some(&self.expected.len()) {
-            self.taken.index_full.pop_front();
-            self.counters.flows.index_full.add(1);
-            return None;
-        }
+    pub(super) fn bind(
+        &mut self,
+        original: Tuple,
+        reply: Tuple,
+        method: Method,
+        server: ServerId,
+    ) -> Option<Number> {
         let is_tcp = original.protocol == Protocol::TCP;
         let state = TcpState::None;
-        let number = self.flows.insert(Connection {
+        let connection = Connection {
             original,
             reply,
             method,
@@ -107,7 +136,16 @@ impl Reference {
             } else {
                 self.tables.settings.udp
             },
-        });
+            template: None,
+            bound_by: None,
+        };
+        while let Some(older) = self.flows.holder(&connection) {
+            self.end(older);
+        }
+        if !self.has_room(is_wide(&original, &reply)) {
+            return None;
+        }
+        let number = self.flows.insert(connection);
         self.touch(server);
         let cell = self.counters.server(server);
         if is_tcp { &cell.active } else { &cell.inactive }.add(1);
@@ -119,10 +157,27 @@ impl Reference {
         Some(number)
     }
 
+    /// Whether one more can be entered; counts when not.
+    pub(super) fn has_room(&mut self, is_wide: bool) -> bool {
+        if self.flows.is_full(is_wide) {
+            self.counters.flows.full.add(1);
+            return false;
+        }
+        if self.taken.index_full.front() == Some(&self.expected.len()) {
+            self.taken.index_full.pop_front();
+            self.counters.flows.index_full.add(1);
+            return false;
+        }
+        true
+    }
+
     /// Ends a connection.
     pub(super) fn end(&mut self, number: Number) {
         let connection = self.flows.remove(number);
         self.touch(connection.server);
+        if let Some(serial) = connection.bound_by {
+            self.team.shared().give_template_back(serial);
+        }
         let cell = self.counters.server(connection.server);
         if connection.is_active { &cell.active } else { &cell.inactive }.sub(1);
         if let Some(server) = self.tables.services.server(connection.server) {
@@ -131,7 +186,7 @@ impl Reference {
     }
 
     /// A packet of a connection.
-    fn established(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
+    pub(super) fn established(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
         self.renew(number);
         let connection = self.flows.get(number).clone();
         let services = &self.tables.services;
@@ -160,6 +215,7 @@ impl Reference {
             }
             self.enter_state(number, state);
         }
+        self.assure_template(number, direction);
         let now = self.now;
         self.flows.change(number, |connection| connection.seen = now);
         if connection.method != Method::Masq {
@@ -171,6 +227,11 @@ impl Reference {
             Direction::Original => (connection.original, connection.reply.reversed()),
             Direction::Reply => (connection.reply, connection.original.reversed()),
         };
+        self.send_as(packet, read, before, after, is_from_client);
+    }
+
+    /// Sends a packet that is `before` as `after`.
+    fn send_as(&mut self, packet: Packet, read: Read, before: Tuple, after: Tuple, is_from_client: bool) {
         match self.check(&read, after.dst) {
             Ok(Way::Local | Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(way) => {
@@ -194,16 +255,26 @@ impl Reference {
     pub(super) fn expire(
         &mut self,
         expired: u64,
-        is_left: impl FnOnce() -> Vec<Tuple>,
+        is_left: impl FnOnce() -> Vec<(Tuple, Timeout)>,
     ) -> Result<(), String> {
-        let due: Vec<_> = self.flows.due().collect();
+        let mut due: Vec<_> = self.flows.due().collect();
+        let is_template = |due: &(Number, bool)| self.flows.get(due.0).template.is_some();
+        let is_left: Box<dyn FnOnce() -> HashMap<Tuple, Timeout>> = if due.iter().any(is_template) {
+            let left = is_left();
+            let numbers: Vec<Number> = due.iter().map(|due| due.0).collect();
+            let prolonged = self.prolong_templates(&numbers, &left)?;
+            due.retain(|(number, _)| !prolonged.contains(number));
+            Box::new(|| left.into_iter().collect())
+        } else {
+            Box::new(|| is_left().into_iter().collect())
+        };
         let over: Vec<Number> = due.iter().filter(|due| due.1).map(|due| due.0).collect();
         let gone = if expired == over.len() as u64 {
             (self.turns_behind, self.most_behind) = (0, 0);
             over
         } else {
-            let left: hashbrown::HashSet<Tuple> = is_left().into_iter().collect();
-            let is_gone = |number: &Number| !left.contains(&self.flows.get(*number).original);
+            let left = is_left();
+            let is_gone = |number: &Number| !left.contains_key(&self.flows.get(*number).original);
             let gone: Vec<Number> = due.iter().map(|due| due.0).filter(is_gone).collect();
             if gone.len() as u64 != expired {
                 return Err(format!(
@@ -225,9 +296,19 @@ impl Reference {
             }
             gone
         };
-        for number in gone {
-            self.counters.flows.expired.add(1);
-            self.end(number);
+        self.counters.flows.expired.add(gone.len() as u64);
+        // A template's last connection may have ended before it.
+        let (templates, connections): (Vec<Number>, Vec<Number>) =
+            gone.into_iter().partition(|&number| self.flows.get(number).template.is_some());
+        connections.into_iter().for_each(|number| self.end(number));
+        for number in templates {
+            let Connection { original, server, template, .. } = self.flows.remove(number);
+            let left = template.map(|template| self.team.shared().end_template(template.serial).connections);
+            if left != Some(0) {
+                return Err(format!("a template ends that has {left:?} connections: {original:?}"));
+            }
+            self.touch(server);
+            self.counters.server(server).persistent.sub(1);
         }
         Ok(())
     }

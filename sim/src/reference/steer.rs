@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use lb_core::drop::DropReason;
 use lb_core::ids::WorkerId;
-use lb_core::path::Steer;
+use lb_core::path::{Ports, Steer};
 use lb_core::tables::Protocol;
 
 use super::parse::{self, Piece, Read, TCP, UDP};
@@ -83,12 +83,26 @@ impl Reference {
 
     /// A packet from another worker, whose tables may be others than ours: it is steered again.
     pub(super) fn join(&mut self, packet: Packet, steer: Steer) -> Option<Staying> {
-        let kind = self.kind(&packet);
-        match (gathered(&kind), steer) {
-            (Some(read), Steer::Fragment { sport, dport, protocol }) => {
-                self.pass_to_owner(packet, joined(read, sport, dport, protocol.0))
+        let mut kind = self.kind(&packet);
+        if let Some(read) = gathered(&kind).filter(|read| read.piece == Piece::Later)
+            && let Steer::Ask(ports) | Steer::Answer(ports, _) = steer
+        {
+            kind = joined(read, ports);
+        }
+        match (kind, steer) {
+            (Kind::Flow(read), Steer::Ask(_)) => {
+                self.asked(packet, read);
+                return None;
             }
-            (Some(read), Steer::Plain) => self.gather(packet, kind, read),
+            (Kind::Flow(read), Steer::Answer(_, held)) => {
+                self.answered(packet, read, held);
+                return None;
+            }
+            _ => {}
+        }
+        match (gathered(&kind), steer) {
+            (Some(read), Steer::Fragment(ports)) => self.pass_to_owner(packet, joined(read, ports)),
+            (Some(read), Steer::Plain | Steer::Ask(_) | Steer::Answer(..)) => self.gather(packet, kind, read),
             (None, _) => self.stay_or_go(packet, kind),
         }
     }
@@ -102,13 +116,11 @@ impl Reference {
         let (Kind::Flow(read) | Kind::Routed(read)) = kind else {
             unreachable!("fragments are one of these")
         };
-        let steer =
-            Steer::Fragment { sport: read.sport, dport: read.dport, protocol: Protocol(read.protocol) };
-        self.hand_over(owner, packet, steer);
+        self.hand_over(owner, packet, Steer::Fragment(ports(&read)));
         None
     }
 
-    fn hand_over(&mut self, to: WorkerId, packet: Packet, steer: Steer) {
+    pub(super) fn hand_over(&mut self, to: WorkerId, packet: Packet, steer: Steer) {
         self.act(packet.cause, Action::HandOver(to, steer, packet.port, packet.bytes));
     }
 
@@ -150,9 +162,14 @@ fn gathered(kind: &Kind) -> Option<Read> {
     }
 }
 
+pub(super) fn ports(read: &Read) -> Ports {
+    Ports { sport: read.sport, dport: read.dport, protocol: Protocol(read.protocol) }
+}
+
 /// A later fragment, with what stood in the first one.
-pub(super) fn joined(mut read: Read, sport: u16, dport: u16, protocol: u8) -> Kind {
-    (read.sport, read.dport, read.protocol) = (sport, dport, protocol);
+pub(super) fn joined(mut read: Read, ports: Ports) -> Kind {
+    let protocol = ports.protocol.0;
+    (read.sport, read.dport, read.protocol) = (ports.sport, ports.dport, protocol);
     if protocol == TCP || protocol == UDP { Kind::Flow(read) } else { Kind::Routed(read) }
 }
 

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::template::TemplateId;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Server, Service, ServiceKey, Tables};
+
+use super::persistent::{Serial, Use};
 
 /// The references of one data plane's workers.
 pub struct Team {
@@ -21,6 +24,10 @@ pub struct Team {
 pub(super) struct Shared {
     overloaded: HashMap<usize, (Arc<AtomicBool>, bool)>,
     histories: HashMap<ServiceId, Vec<Edition>>,
+    /// Templates that are there, and all that ever were.
+    uses: HashMap<Serial, Use>,
+    templates: Serial,
+    names: Vec<(TemplateId, Serial)>,
     /// Tables told so far, and the generation of the last.
     told: usize,
     last_generation: Option<u32>,
@@ -94,6 +101,44 @@ impl Team {
 }
 
 impl Shared {
+    pub(super) fn new_template(&mut self) -> Serial {
+        self.templates += 1;
+        self.uses.insert(self.templates, Use::default());
+        self.templates
+    }
+
+    /// The path calls a template so from now on.
+    pub(super) fn name_template(&mut self, name: TemplateId, serial: Serial) {
+        self.names.retain(|(other, _)| *other != name);
+        self.names.push((name, serial));
+    }
+
+    pub(super) fn template_named(&self, name: TemplateId) -> Option<Serial> {
+        self.names.iter().find(|(other, _)| *other == name).map(|&(_, serial)| serial)
+    }
+
+    pub(super) fn template_use(&self, serial: Serial) -> Use {
+        self.uses.get(&serial).copied().unwrap_or_default()
+    }
+
+    /// False: it is not there any more.
+    pub(super) fn take_template(&mut self, serial: Serial) -> bool {
+        self.uses.get_mut(&serial).map(|template| template.connections += 1).is_some()
+    }
+
+    pub(super) fn give_template_back(&mut self, serial: Serial) {
+        self.uses.get_mut(&serial).expect("it has a connection").connections -= 1;
+    }
+
+    pub(super) fn assure_template(&mut self, serial: Serial) {
+        self.uses.get_mut(&serial).expect("it has a connection").is_assured = true;
+    }
+
+    pub(super) fn end_template(&mut self, serial: Serial) -> Use {
+        self.names.retain(|(_, other)| *other != serial);
+        self.uses.remove(&serial).expect("it is there")
+    }
+
     /// A service as it is now; it is not the one that there was before if that was last in tables before `since`.
     fn learn(&mut self, service: &Service, since: usize) {
         self.learn_flags(&service.servers);

@@ -12,7 +12,8 @@ use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
-use lb_core::time::Tick;
+use lb_core::tables::{Protocol, Reachability, Server, ServiceKey, Tables, Way};
+use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 use world::{Seen, World};
 
@@ -71,9 +72,33 @@ fn the_path_does_what_the_reference_says() {
 fn alone() -> Reference {
     let counters: Arc<[_]> = [Arc::new(WorkerCounters::new(64, 3))].into();
     let team = Arc::new(Team::new(&counters));
-    let config = world::config(0, &counters, (20, 8), 0, Tick(0));
+    let config = world::config(
+        0,
+        &counters,
+        &Arc::new(lb_core::flow::template::Uses::new(1, 20)),
+        (20, 8),
+        0,
+        Tick(0),
+    );
     let mut reference = Reference::new(&config, &team);
-    reference.adopt(World::new(0).tables);
+    // Its first service takes any client at any time.
+    let is_plain = |tables: &Arc<Tables>| {
+        let key = ServiceKey { protocol: Protocol::TCP, address: [192, 0, 2, 10].into(), port: 80 };
+        tables.services.find(&key).is_some_and(|service| {
+            let takes_all = |server: &Server| {
+                let is_there = match tables.way(server.address) {
+                    Way::Hop(hop) => tables.neighbours.get(hop).map(|hop| hop.state),
+                    _ => None,
+                };
+                server.weight > 0 && server.upper_threshold == 0 && is_there == Some(Reachability::Reachable)
+            };
+            service.options == Default::default()
+                && !service.servers.is_empty()
+                && service.servers.iter().all(takes_all)
+        })
+    };
+    let tables = (0..1000).map(|seed| World::new(seed).tables).find(is_plain);
+    reference.adopt(tables.expect("one of so many worlds has such a service"));
     reference
 }
 
@@ -129,13 +154,14 @@ fn connections_end_when_the_path_lets_them_go_and_not_before_their_time() {
     assert_eq!(early, Err("1 connections ended, of those whose time is over 0".into()));
     let all: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     let one = all[1..].to_vec();
-    assert_eq!(reference.turn(slot_is_over, Taken::default(), 1, || one.clone()), Ok(()));
+    let left_by_path: Vec<_> = one.iter().map(|&original| (original, Timeout(0))).collect();
+    assert_eq!(reference.turn(slot_is_over, Taken::default(), 1, || left_by_path.clone()), Ok(()));
     assert_eq!(reference.expected(), []);
     let left: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     assert_eq!(left, one);
     // The wheel may be behind for a while, not for long.
     for _ in 0..3 {
-        assert_eq!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()), Ok(()));
+        assert_eq!(reference.turn(slot_is_over, Taken::default(), 0, || left_by_path.clone()), Ok(()));
     }
-    assert!(reference.turn(slot_is_over, Taken::default(), 0, || one.clone()).is_err());
+    assert!(reference.turn(slot_is_over, Taken::default(), 0, || left_by_path.clone()).is_err());
 }

@@ -468,6 +468,18 @@ mod tests {
             text(|out| self::connection(out, &connection, numeric, &Names::new(&System))),
             "TCP 13:54  ESTABLISHED 172.20.7.2:4650    10.9.0.1:2017      10.2.0.11:8080\n"
         );
+        let template = Connection {
+            expires: 49,
+            state: "ASSURED".to_owned(),
+            client: at("172.20.1.1:0"),
+            virtual_: at("10.9.0.1:0"),
+            destination: at("10.2.0.13:0"),
+            ..connection.clone()
+        };
+        assert_eq!(
+            text(|out| self::connection(out, &template, numeric, &Names::new(&System))),
+            "TCP 00:49  ASSURED     172.20.1.1:0       10.9.0.1:0         10.2.0.13:0\n"
+        );
         let ipv6 = Connection {
             client: at("[fd10::9]:5700"),
             virtual_: at("[fd09::1]:2030"),

@@ -152,10 +152,10 @@ pub(crate) const TABLE: &[Row] = &[
         long: "persistent",
         takes: Takes::Optional,
         argument: "SECONDS",
-        help: "a client keeps its real server (not built yet)",
+        help: "a client keeps its real server, for 360 seconds if not given",
     },
     value(Opt::Netmask, Some('M'), "netmask", "MASK", "clients that are one client for -p"),
-    flag(Opt::OnePacket, Some('o'), "ops", "schedule each datagram anew (not built yet)"),
+    flag(Opt::OnePacket, Some('o'), "ops", "schedule each datagram anew"),
     value(
         Opt::RealServer,
         Some('r'),

@@ -8,6 +8,7 @@ use proptest::sample::Index;
 use super::*;
 use crate::counters::WorkerCounters;
 use crate::flow::carry::Refused;
+use crate::flow::template::Uses;
 use crate::flow::{Direction, Method, Tuple, memory_needed};
 use crate::ids::ServiceId;
 use crate::ipvs::SchedulerKind;
@@ -70,6 +71,7 @@ impl Director {
             (0..shape.workers).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
         let (max_connections, max_ipv6) = (shape.connections, shape.connections / 2);
         let mut director = Director { paths: Vec::new(), remains: Vec::new() };
+        let uses = Arc::new(Uses::new(shape.workers.into(), max_connections));
         for worker in 0..shape.workers {
             let (memory, remains) = Region::heap_with_remains(memory_needed(max_connections, max_ipv6));
             let mut path = Path::new(PathConfig {
@@ -77,6 +79,7 @@ impl Director {
                 counters: counters.clone(),
                 max_connections,
                 max_ipv6_connections: max_ipv6,
+                uses: uses.clone(),
                 memory,
                 hash_seed: shape.seed,
                 now,
@@ -316,7 +319,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
         change(&mut memory);
         Salvage::of(&memory).err().unwrap().to_string()
     };
-    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 3");
+    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 4");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[1] = 0), "it is no flow memory");

@@ -394,7 +394,8 @@ fn a_tunnel_from_an_interface_without_an_address_goes_nowhere() {
 fn with_several_workers_errors_about_tunnels_come_to_the_connections_owner() {
     const WORKERS: usize = 4;
     let counters = counters(WORKERS);
-    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters)).collect();
+    let uses = Arc::new(Uses::new(WORKERS, 100));
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
     for path in &mut paths {
         path.adopt(by(1, Forward::Tunnel(Tunnel::Ipip), "fd00::11", &[11]).into());
     }

@@ -127,7 +127,7 @@ fn packets_that_may_not_be_answered_leave_the_others_their_answers() {
 fn a_fragment_handed_over_from_a_vlan_that_is_gone_by_then_is_dropped() {
     let mut d = Director::new();
     let frame = tagged(&datagram(3)[1], 7);
-    let steer = Steer::Fragment { sport: 5353, dport: 80, protocol: Protocol::UDP };
+    let steer = Steer::Fragment(Ports { sport: 5353, dport: 80, protocol: Protocol::UDP });
     let mut handed: ArrayVec<_, BURST> = [(Frame::new(WAN, &frame), steer)].into_iter().collect();
     let mut out = Out::default();
     d.path.receive_handed_over(&mut handed, d.now, &mut out);
@@ -170,9 +170,10 @@ fn a_packet_that_a_worker_without_tables_handed_over_is_bound_by_its_owner_alone
     let mut handed_on = 0;
     for with in [0u16, 1] {
         let counters = counters(2);
-        let mut owner = path(with, &counters);
+        let uses = Arc::new(Uses::new(2, 100));
+        let mut owner = path(with, &counters, &uses);
         owner.adopt(tables(1, &[11, 12], 1).into());
-        let mut other = path(1 - with, &counters);
+        let mut other = path(1 - with, &counters, &uses);
         for sport in 4000..4032 {
             let syn = Frame::new(WAN, &from_client(sport, "S"));
             let mut out = Out::default();

@@ -104,7 +104,7 @@ impl<I: Io<Frame>> Io<Frame> for Spoiler<'_, I> {
     fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
         match (self.wrong, steer) {
             (Wrong::OtherWorker, _) => self.io.hand_over(WorkerId(to.0 ^ 1), packet, steer),
-            (Wrong::OtherSteer, Steer::Fragment { .. }) => self.io.hand_over(to, packet, Steer::Plain),
+            (Wrong::OtherSteer, Steer::Fragment(_)) => self.io.hand_over(to, packet, Steer::Plain),
             _ => self.io.hand_over(to, packet, steer),
         }
     }

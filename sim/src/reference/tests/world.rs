@@ -1,7 +1,7 @@
 //! A director with clients and real servers, of which each step does something.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::flow::memory_needed;
+use lb_core::flow::template::Uses;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
@@ -16,8 +17,9 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route,
-    Routes, Server, Service, ServiceKey, Services, Settings, Tables, Tunnel,
+    ClientMask, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, Neighbours, Persistence,
+    Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions, Services, Settings, Tables,
+    Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -163,6 +165,7 @@ fn key(number: usize) -> ServiceKey {
 pub(super) fn config(
     worker: u16,
     counters: &Arc<[Arc<WorkerCounters>]>,
+    uses: &Arc<Uses>,
     (connections, ipv6): (u32, u32),
     seed: u64,
     now: Tick,
@@ -172,6 +175,7 @@ pub(super) fn config(
         counters: counters.clone(),
         max_connections: connections,
         max_ipv6_connections: ipv6,
+        uses: uses.clone(),
         memory: Region::heap(memory_needed(connections, ipv6)),
         hash_seed: seed,
         now,
@@ -221,7 +225,8 @@ impl<L: Logic<Frame>> World<L> {
         let verdict = Verdict::default();
         let now = Tick(rng.of(&[0, 1000, u32::MAX - 30_000, 0x7fff_ff00]));
         let (connections, ipv6) = rng.of(&[(2, 1), (20, 8), (300, 300), (2000, 1000)]);
-        let config = |worker| config(worker, &counters, (connections, ipv6), seed, now);
+        let uses = Arc::new(Uses::new(counters.len(), connections));
+        let config = |worker| config(worker, &counters, &uses, (connections, ipv6), seed, now);
         let mut world = World {
             workers: (0..workers)
                 .map(|worker| Watched::around(&make, config(worker), &team, &verdict))
@@ -283,14 +288,29 @@ impl<L: Logic<Frame>> World<L> {
         let scheduler = self.rng.of(SchedulerKind::ALL);
         let id = ServiceId(number as u32);
         self.services[number] = match self.services[number].take() {
-            None => Some(Arc::new(Service::new(None, id, key(number), scheduler, vec![], version))),
+            None => {
+                let mut service = Service::new(None, id, key(number), scheduler, vec![], version);
+                service.options = self.options();
+                Some(Arc::new(service))
+            }
             Some(_) if self.rng.one_in(4) => None,
             Some(old) => {
                 let version = if scheduler == old.scheduler { old.version } else { version };
-                Some(Arc::new(Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version)))
+                let mut service =
+                    Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version);
+                service.options = self.options();
+                Some(Arc::new(service))
             }
         };
         self.compile();
+    }
+
+    /// Every third service is persistent, every fifth forgets each packet.
+    fn options(&mut self) -> ServiceOptions {
+        let mask = self.rng.of(&[ClientMask::WHOLE, ClientMask::ipv4(Ipv4Addr::new(255, 255, 255, 0))]);
+        let timeout = Timeout::from_secs(self.rng.of(&[1, 3, 100]));
+        let persistence = self.rng.one_in(3).then_some(Persistence { timeout, mask });
+        ServiceOptions { persistence, one_packet: self.rng.one_in(5) }
     }
 
     /// Adds, edits or removes a real server of a service.

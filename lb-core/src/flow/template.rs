@@ -1,0 +1,166 @@
+//! Persistence templates: which real server does a client keep?
+//!
+//! A template is an entry of the flow table like a connection, so that both share the room that there is: bound are
+//! `(client under the service's mask, port 0)` and `(virtual address, port)`, or port 0 where the service takes every port. It
+//! stands in the index once, because no packet answers it, and under a protocol number that no packet which is looked up has.
+//!
+//! A template belongs to one worker, its connections to any (docs/decisions/0010). What they must tell each other is one
+//! word for each entry, shared by all workers ([`Uses`]): how many connections the template has, and whether one of them was ever
+//! established. Asked for where a connection begins, ends or becomes established, not for each packet.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::ids::WorkerId;
+use crate::tables::Protocol;
+
+/// Protocol numbers of the templates for SCTP, TCP and UDP, and for a firewall mark, which is of no protocol.
+const OF: [(Protocol, Protocol); 4] = [
+    (Protocol::SCTP, Protocol(252)),
+    (Protocol::TCP, Protocol(253)),
+    (Protocol::UDP, Protocol(254)),
+    (Protocol::ANY, Protocol(255)),
+];
+
+/// The number under which templates for `protocol` are looked up.
+pub fn template_protocol(protocol: Protocol) -> Protocol {
+    OF.iter().find(|(of, _)| *of == protocol).map_or(Protocol(255), |&(_, number)| number)
+}
+
+/// What a template with this number is for; `None`: it is a connection's.
+pub fn templated(number: Protocol) -> Option<Protocol> {
+    OF.get(usize::from(number.0).checked_sub(252)?).map(|&(of, _)| of)
+}
+
+/// Bits of a template's state.
+pub(crate) const ASSURED: u8 = 1;
+pub(crate) const INVALID: u8 = 2;
+
+/// A template as it was when a connection was bound by it, by its place among all workers'.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TemplateId {
+    place: u32,
+    /// Tells it from templates that had the place before.
+    age: u8,
+}
+
+impl TemplateId {
+    /// What a connection keeps: a template that has connections does not end.
+    pub(crate) fn place(self) -> TemplatePlace {
+        TemplatePlace(self.place)
+    }
+}
+
+/// A place among all workers' templates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TemplatePlace(pub(crate) u32);
+
+/// One word for each entry of each worker's table: connections of the template that it is, its age, whether it is assured.
+#[derive(Debug)]
+pub struct Uses {
+    words: Box<[AtomicU32]>,
+    /// Entries of one worker.
+    stride: u32,
+}
+
+const COUNT: u32 = (1 << 24) - 1;
+const AGE_AT: u32 = 24;
+const ASSURED_WORD: u32 = 1 << 31;
+
+impl Uses {
+    /// For `workers` tables of `max_connections` each.
+    ///
+    /// # Panics
+    /// When there are 2³² entries or more (at start-up).
+    pub fn new(workers: usize, max_connections: u32) -> Uses {
+        let places =
+            u32::try_from(workers as u64 * u64::from(max_connections)).expect("fewer than 2^32 entries");
+        Uses { words: (0..places).map(|_| AtomicU32::new(0)).collect(), stride: max_connections }
+    }
+
+    /// A template is made in entry `entry` of `worker`: it has no connection, and is unlike those that were there before.
+    pub(crate) fn begin(&self, worker: WorkerId, entry: u32) {
+        let word = self.word(self.at(worker, entry));
+        let age = age(word.load(Relaxed)).wrapping_add(1) & 0x7f;
+        word.store(u32::from(age) << AGE_AT, Relaxed);
+    }
+
+    /// What a connection that is to be bound by the template needs to know.
+    pub(crate) fn id(&self, worker: WorkerId, entry: u32) -> TemplateId {
+        let place = self.at(worker, entry);
+        TemplateId { place: place.0, age: age(self.word(place).load(Relaxed)) }
+    }
+
+    /// A connection was bound by the template. False: it ended meanwhile, or has more connections than can be counted.
+    pub(crate) fn take(&self, template: TemplateId) -> bool {
+        let one_more = |word: u32| (age(word) == template.age && word & COUNT < COUNT).then(|| word + 1);
+        self.word(template.place()).fetch_update(Relaxed, Relaxed, one_more).is_ok()
+    }
+
+    /// A connection that was [taken](Uses::take) ended.
+    pub(crate) fn give_back(&self, place: TemplatePlace) {
+        self.word(place).fetch_sub(1, Relaxed);
+    }
+
+    /// A connection that was taken was answered.
+    pub(crate) fn assure(&self, place: TemplatePlace) {
+        self.word(place).fetch_or(ASSURED_WORD, Relaxed);
+    }
+
+    pub(crate) fn is_assured(&self, worker: WorkerId, entry: u32) -> bool {
+        self.word(self.at(worker, entry)).load(Relaxed) & ASSURED_WORD != 0
+    }
+
+    /// The template's time is over. True: it has no connection and gets none any more. False: it has, and stays.
+    pub(crate) fn end(&self, worker: WorkerId, entry: u32) -> bool {
+        let next =
+            |word: u32| (word & COUNT == 0).then(|| u32::from(age(word).wrapping_add(1) & 0x7f) << AGE_AT);
+        self.word(self.at(worker, entry)).fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+
+    fn at(&self, worker: WorkerId, entry: u32) -> TemplatePlace {
+        TemplatePlace(u32::from(worker.0) * self.stride + entry)
+    }
+
+    fn word(&self, place: TemplatePlace) -> &AtomicU32 {
+        &self.words[place.0 as usize]
+    }
+}
+
+fn age(word: u32) -> u8 {
+    (word >> AGE_AT & 0x7f) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_protocol_has_a_number_for_its_templates_that_no_connection_has() {
+        for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::ANY] {
+            let number = template_protocol(protocol);
+            assert_eq!(templated(number), Some(protocol));
+            assert_eq!(templated(protocol), None);
+        }
+    }
+
+    #[test]
+    fn a_template_with_connections_does_not_end_and_one_that_ended_takes_none() {
+        let uses = Uses::new(2, 10);
+        let worker = WorkerId(1);
+        uses.begin(worker, 3);
+        let template = uses.id(worker, 3);
+        assert!(uses.take(template) && uses.take(template));
+        uses.assure(template.place());
+        assert!(!uses.end(worker, 3));
+        uses.give_back(template.place());
+        assert!(!uses.end(worker, 3), "one is left");
+        uses.give_back(template.place());
+        assert!(uses.is_assured(worker, 3) && !uses.is_assured(WorkerId(0), 3));
+        assert!(uses.end(worker, 3));
+        assert!(!uses.take(template), "it ended between two workers");
+        uses.begin(worker, 3);
+        assert!(!uses.take(template), "another one has its place");
+        assert!(!uses.is_assured(worker, 3));
+        assert!(uses.take(uses.id(worker, 3)));
+    }
+}

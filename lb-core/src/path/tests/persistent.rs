@@ -1,0 +1,317 @@
+//! Persistence: what the recordings do not show.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::flow::carry::Salvage;
+use crate::tables::{ClientMask, Persistence, ServiceOptions};
+use crate::time::Timeout;
+
+const WORKERS: usize = 4;
+
+/// Of a packet that has its ports itself.
+const AS_IT_SAYS: Ports = Ports { sport: 4000, dport: 80, protocol: Protocol::TCP };
+
+/// [`tables`], all of whose services are persistent; `edit` the TCP one.
+fn persistent(generation: u32, edit: impl FnOnce(&mut Service)) -> Tables {
+    let tables = tables(generation, &[11, 12], 1);
+    let mask = ClientMask::ipv4("255.255.255.0".parse().unwrap());
+    let mut edit = Some(edit);
+    let mut services: Vec<Service> = tables.services.iter().map(|service| (**service).clone()).collect();
+    services.sort_by_key(|service| service.id);
+    for service in &mut services {
+        let persistence = Some(Persistence { timeout: Timeout::from_secs(100), mask });
+        service.options = ServiceOptions { persistence, one_packet: false };
+        if let Some(edit) = edit.take() {
+            edit(service);
+        }
+    }
+    Tables { services: Services::new(services.into_iter().map(Arc::new)).into(), ..tables }
+}
+
+fn director(edit: impl FnOnce(&mut Service)) -> Director {
+    let mut director = Director::new();
+    director.path.adopt(persistent(2, edit).into());
+    director
+}
+
+/// As `ipvsadm -Lnc` lists them, sorted: state, client, virtual, server.
+fn listed(path: &Path<Frame>, now: Tick) -> Vec<String> {
+    let mut lines = Vec::new();
+    path.list(0, u32::MAX, now, &mut |flow| {
+        let end = |(address, port): (IpAddr, u16)| std::net::SocketAddr::new(address, port);
+        let ends = [flow.client, flow.virtual_, flow.server].map(|at| end(at).to_string());
+        lines.push(format!("{} {}", flow.state, ends.join(" ")));
+    });
+    lines.sort();
+    lines
+}
+
+fn server_of(frame: &Frame) -> IpAddr {
+    read(frame).2
+}
+
+#[test]
+fn with_several_workers_all_connections_of_a_client_find_its_template() {
+    let counters = counters(WORKERS);
+    let uses = Arc::new(Uses::new(WORKERS, 100));
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+    for path in &mut paths {
+        path.adopt(persistent(1, |_| ()).into());
+    }
+    let mut owners = std::collections::BTreeSet::new();
+    let mut server = None;
+    for n in 0..40u16 {
+        let sent = deliver(&mut paths, usize::from(n) % WORKERS, WAN, &from_client(4000 + n, "S"));
+        assert_eq!(sent.len(), 1);
+        owners.insert(sent[0].0);
+        assert_eq!(*server.get_or_insert(server_of(&sent[0].1)), server_of(&sent[0].1), "connection {n}");
+        // What follows goes to the owner alone.
+        let sent = deliver(&mut paths, usize::from(n / 3) % WORKERS, WAN, &from_client(4000 + n, "A"));
+        assert_eq!((sent.len(), Some(server_of(&sent[0].1))), (1, server));
+    }
+    assert_eq!(owners.len(), WORKERS, "the client's connections are spread over the workers");
+    let templates: Vec<_> =
+        paths.iter().flat_map(|path| listed(path, Tick(100))).filter(|line| line.contains(":0 ")).collect();
+    assert_eq!(templates.len(), 1, "{templates:?}");
+    assert!(templates[0].starts_with("ASSURED 192.0.2.0:0 192.0.2.10:80 "), "{templates:?}");
+    let sum = |count: fn(&crate::counters::ServerCell) -> u64| -> u64 {
+        counters.iter().flat_map(|worker| (0..8).map(|id| count(worker.server(ServerId(id))))).sum()
+    };
+    let sums = [
+        sum(|cell| cell.persistent.get()),
+        sum(|cell| cell.active.get()),
+        sum(|cell| cell.connections.get()),
+    ];
+    assert_eq!(sums, [1, 40, 40]);
+
+    // A connection at any worker keeps the template at its own.
+    let mut now = Tick(100);
+    let mut out = Out::default();
+    let is_left = |paths: &[Path<Frame>], now| {
+        paths.iter().flat_map(|path| listed(path, now)).filter(|line| line.contains(":0 ")).count()
+    };
+    for path in &mut paths {
+        assert_eq!(path.check_connections(), Ok(()));
+    }
+    // Established connections last 900 s, so that the template is given 60 s more again and again.
+    for seconds in 1..=890 {
+        now = Tick(100 + seconds * 100);
+        paths.iter_mut().for_each(|path| path.turn(now, &mut out));
+        assert_eq!(is_left(&paths, now), 1, "after {seconds} s");
+    }
+    for seconds in 891..=970 {
+        now = Tick(100 + seconds * 100);
+        paths.iter_mut().for_each(|path| path.turn(now, &mut out));
+    }
+    assert!(paths.iter().all(|path| listed(path, now).is_empty()));
+    assert_eq!(sum(|cell| cell.persistent.get()), 0);
+}
+
+#[test]
+fn fragments_of_a_first_datagram_do_not_overtake_the_templates_answer() {
+    let client = (ip("192.0.2.100"), 5353);
+    let mut went_there_and_back = 0;
+    for bits in 8..=32 {
+        let mask = ClientMask::ipv4(Ipv4Addr::from(u32::MAX << (32 - bits)));
+        for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+            let counters = counters(WORKERS);
+            let uses = Arc::new(Uses::new(WORKERS, 100));
+            let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+            for path in &mut paths {
+                let tables = persistent(1, |_| ());
+                let services = tables.services.iter().map(|service| {
+                    let mut service = (**service).clone();
+                    service.options.persistence.as_mut().unwrap().mask = mask;
+                    Arc::new(service)
+                });
+                let services = Services::new(services.collect::<Vec<_>>()).into();
+                path.adopt(Tables { services, ..tables }.into());
+            }
+            let owner = paths[0].owner_of(client.0, client.1);
+            went_there_and_back += usize::from(owner != paths[0].owner_of(mask.client(client.0), 0));
+            let parts = datagram(3);
+            let burst = order.map(|part| parts[part].clone());
+            let sent = deliver_all(&mut paths, 0, WAN, &burst);
+            assert_eq!(sent.len(), 3, "{bits} {order:?}");
+            for (worker, frame) in &sent {
+                let to = Ipv4Addr::from(<[u8; 4]>::try_from(&frame.data()[30..34]).unwrap());
+                assert_eq!((*worker, to.octets()[0]), (owner.index(), 10), "{bits} {order:?}");
+            }
+        }
+    }
+    assert!(went_there_and_back > 20, "{went_there_and_back} of 75");
+}
+
+#[test]
+fn a_worker_that_knows_of_no_persistent_service_does_not_hold_up_a_connection() {
+    let counters = counters(WORKERS);
+    let uses = Arc::new(Uses::new(WORKERS, 100));
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+    let holder = paths[0].owner_of(ip("192.0.2.0"), 0).index();
+    for (n, path) in paths.iter_mut().enumerate() {
+        let tables = if n == holder { tables(1, &[11, 12], 1) } else { persistent(2, |_| ()) };
+        path.adopt(tables.into());
+    }
+    for n in 0..20 {
+        assert_eq!(deliver(&mut paths, 0, WAN, &from_client(4000 + n, "S")).len(), 1);
+    }
+    // And the other way round: the owner learns in between that the service is not persistent any more.
+    for (n, path) in paths.iter_mut().enumerate() {
+        path.adopt(if n == holder { persistent(4, |_| ()) } else { tables(3, &[11, 12], 1) }.into());
+    }
+    let is_elsewhere = |port: &u16| paths[0].owner_of(ip("192.0.2.100"), *port).index() != holder;
+    let port = (5000..).find(is_elsewhere).unwrap();
+    let owner = paths[0].owner_of(ip("192.0.2.100"), port).index();
+    let mut out = Out::default();
+    let held = Held { server: ServerId(2), template: uses.id(WorkerId(holder as u16), 0) };
+    let mut burst: ArrayVec<_, BURST> =
+        [(Frame::new(WAN, &from_client(port, "S")), Steer::Answer(AS_IT_SAYS, Some(held)))]
+            .into_iter()
+            .collect();
+    paths[owner].receive_handed_over(&mut burst, Tick(100), &mut out);
+    assert_eq!(out.sent.len(), 1);
+}
+
+#[test]
+fn no_worker_makes_a_template_that_is_anothers() {
+    let counters = counters(WORKERS);
+    let uses = Arc::new(Uses::new(WORKERS, 100));
+    let client = ip("192.0.2.100");
+    let with = |mask| persistent(2, |service| service.options.persistence.as_mut().unwrap().mask = mask);
+    let masks = || (8..=32).map(|bits| ClientMask::ipv4(Ipv4Addr::from(u32::MAX << (32 - bits))));
+    for asking in masks() {
+        for asked in masks() {
+            let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+            let holder = paths[0].owner_of(asking.client(client), 0).index();
+            for (n, path) in paths.iter_mut().enumerate() {
+                path.adopt(with(if n == holder { asked } else { asking }).into());
+            }
+            assert_eq!(deliver(&mut paths, 0, WAN, &from_client(4000, "S")).len(), 1);
+            for (n, path) in paths.iter().enumerate() {
+                path.list(0, u32::MAX, Tick(100), &mut |flow| {
+                    let is_here = path.owner_of(flow.client.0, flow.client.1).index() == n;
+                    assert!(is_here, "{asking:?} {asked:?}: {flow:?} at {n}");
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_about_a_template_that_ended_meanwhile_begins_the_connection_all_the_same() {
+    let mut director = director(|_| ());
+    let held = Held { server: ServerId(2), template: director.path.uses.id(WorkerId(0), 7) };
+    director.path.uses.begin(WorkerId(0), 7);
+    let mut out = Out::default();
+    let mut burst: ArrayVec<_, BURST> =
+        [(Frame::new(WAN, &from_client(4000, "S")), Steer::Answer(AS_IT_SAYS, Some(held)))]
+            .into_iter()
+            .collect();
+    director.path.receive_handed_over(&mut burst, director.now, &mut out);
+    assert_eq!(server_of(&out.sent[0].1), ip("10.0.0.11"));
+    assert!(director.path.uses.end(WorkerId(0), 7), "nothing is counted at another template");
+}
+
+#[test]
+fn a_server_that_is_removed_is_replaced_and_one_that_is_full_is_kept() {
+    let mut director = director(|_| ());
+    let first = server_of(&director.receive(WAN, &[from_client(4000, "S")]).sent[0].1);
+    director.path.adopt(
+        persistent(3, |service| {
+            for server in &mut service.servers {
+                server.weight = 0;
+                server.upper_threshold = 1;
+                server.overloaded.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        })
+        .into(),
+    );
+    assert_eq!(server_of(&director.receive(WAN, &[from_client(4001, "S")]).sent[0].1), first);
+    director
+        .path
+        .adopt(persistent(4, |service| service.servers.retain(|server| server.address != first)).into());
+    let second = server_of(&director.receive(WAN, &[from_client(4002, "S")]).sent[0].1);
+    assert_ne!(second, first);
+    let lines = listed(&director.path, director.now);
+    let templates: Vec<_> = lines.iter().filter(|line| line.contains("192.0.2.0:0")).collect();
+    assert_eq!(
+        templates,
+        [
+            &format!("NONE 192.0.2.0:0 192.0.2.10:65535 {first}:65535"),
+            &format!("NONE 192.0.2.0:0 192.0.2.10:80 {second}:8080")
+        ]
+    );
+    assert_eq!(director.path.check_connections(), Ok(()));
+    // Its own connections end later than it would; then both go.
+    for seconds in 0..300 {
+        director.now = Tick(100 + seconds * 100);
+        director.turn();
+    }
+    assert!(listed(&director.path, director.now).is_empty());
+    assert_eq!(director.path.check_connections(), Ok(()));
+}
+
+#[test]
+fn a_packet_that_looks_like_a_template_is_none_of_it() {
+    let mut director = director(|service| {
+        if let Some(persistence) = &mut service.options.persistence {
+            persistence.mask = ClientMask::WHOLE;
+        }
+    });
+    director.receive(WAN, &[from_client(4000, "S")]);
+    let out = director.receive(WAN, &[from_client(0, "S")]);
+    assert_eq!(out.sent.len(), 1);
+    let out = director.receive(WAN, &[from_client(0, "A")]);
+    assert_eq!(out.sent.len(), 1, "of the connection from port 0");
+    let lines = listed(&director.path, director.now);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
+#[test]
+fn a_udp_template_is_assured_by_the_first_answer() {
+    let mut director = director(|_| ());
+    let query = datagram(1).remove(0);
+    let server = server_of(&director.receive(WAN, std::slice::from_ref(&query)).sent[0].1);
+    let state = |director: &Director| {
+        let lines = listed(&director.path, director.now);
+        lines.iter().find(|line| line.contains(":0 ")).unwrap().split(' ').next().unwrap().to_owned()
+    };
+    director.receive(WAN, std::slice::from_ref(&query));
+    assert_eq!(state(&director), "NONE");
+    let IpAddr::V4(server) = server else { panic!() };
+    let mut answer = Vec::new();
+    etherparse::PacketBuilder::ethernet2(server_mac(server.octets()[3]), OUR_LAN)
+        .ipv4(server.octets(), [192, 0, 2, 100], 64)
+        .udp(8080, 5353)
+        .write(&mut answer, b"answer")
+        .unwrap();
+    assert_eq!(director.receive(LAN, &[answer]).sent.len(), 1);
+    assert_eq!(state(&director), "ASSURED");
+}
+
+#[test]
+fn templates_outlive_a_restart() {
+    let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
+    let uses = Arc::new(Uses::new(1, 100));
+    let counters = counters(1);
+    let mut before = Path::new(PathConfig { memory, ..config(0, &counters, &uses) });
+    before.adopt(persistent(1, |_| ()).into());
+    let mut out = Out::default();
+    let mut burst: Burst<Frame> = [Frame::new(WAN, &from_client(4000, "S"))].into_iter().collect();
+    before.receive(&mut burst, Tick(100), &mut out);
+    let server = server_of(&out.sent[0].1);
+    drop(before);
+    let memory = remains.bytes().unwrap().to_vec();
+    let mut next = director(|service| service.servers.reverse());
+    let done = next.path.carry_over(&[Salvage::of(&memory).unwrap()], Tick(200));
+    assert_eq!(done, CarriedOver { connections: 2, ..CarriedOver::default() });
+    next.now = Tick(300);
+    for port in 4001..4005 {
+        let out = next.receive(WAN, &[from_client(port, "S")]);
+        assert_eq!(server_of(&out.sent[0].1), server);
+    }
+    let persistent: u64 = (0..8).map(|id| next.counters[0].server(ServerId(id)).persistent.get()).sum();
+    assert_eq!(persistent, 1);
+    assert_eq!(next.path.check_connections(), Ok(()));
+}

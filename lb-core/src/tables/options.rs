@@ -1,0 +1,97 @@
+//! What a virtual service is told besides its scheduler.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::time::Timeout;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ServiceOptions {
+    /// A client keeps its real server (`ipvsadm -p`).
+    pub persistence: Option<Persistence>,
+    /// Each datagram of a UDP service is scheduled anew (`ipvsadm -o`).
+    pub one_packet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Persistence {
+    /// After its last connection began; at least a second.
+    pub timeout: Timeout,
+    pub mask: ClientMask,
+}
+
+/// Which bits of their addresses tell clients apart (`ipvsadm -M`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClientMask(u128);
+
+impl ClientMask {
+    /// Each address is a client.
+    pub const WHOLE: ClientMask = ClientMask(u128::MAX);
+
+    /// Any bits, as the kernel takes them.
+    pub fn ipv4(mask: Ipv4Addr) -> ClientMask {
+        ClientMask(u128::MAX << 32 | u128::from(u32::from(mask)))
+    }
+
+    /// `None`: not within 1..=128.
+    pub fn ipv6(prefix: u8) -> Option<ClientMask> {
+        (1..=128).contains(&prefix).then(|| ClientMask(u128::MAX << (128 - prefix)))
+    }
+
+    /// The client that this address is.
+    pub fn client(self, address: IpAddr) -> IpAddr {
+        match address {
+            IpAddr::V4(a) => Ipv4Addr::from(u32::from(a) & self.0 as u32).into(),
+            IpAddr::V6(a) => Ipv6Addr::from(u128::from(a) & self.0).into(),
+        }
+    }
+
+    /// As `ipvsadm -M` takes it: a mask for IPv4, a prefix length for IPv6. `None`: no such mask.
+    pub fn parse(text: &str, is_ipv6: bool) -> Option<ClientMask> {
+        if is_ipv6 {
+            ClientMask::ipv6(text.parse().ok()?)
+        } else {
+            Some(ClientMask::ipv4(text.parse().ok()?))
+        }
+    }
+
+    /// The opposite of [`ClientMask::parse`]; `None` when each address is a client.
+    pub fn text(self, is_ipv6: bool) -> Option<String> {
+        if self == ClientMask::WHOLE {
+            None
+        } else if is_ipv6 {
+            Some(self.0.leading_ones().to_string())
+        } else {
+            Some(Ipv4Addr::from(self.0 as u32).to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_reads_as_it_is_written_and_makes_clients_of_addresses() {
+        for (text, address, client) in [
+            ("255.255.255.0", "192.0.2.77", "192.0.2.0"),
+            ("255.0.255.0", "10.1.2.3", "10.0.2.0"),
+            ("0.0.0.24", "10.1.2.31", "0.0.0.24"),
+            ("64", "2001:db8::1:2:3:4", "2001:db8::"),
+            ("1", "c000::1", "8000::"),
+        ] {
+            let address: IpAddr = address.parse().expect(address);
+            let mask = ClientMask::parse(text, address.is_ipv6()).expect(text);
+            assert_eq!(mask.client(address).to_string(), client, "{text}");
+            assert_eq!(mask.text(address.is_ipv6()).as_deref(), Some(text));
+        }
+        for (text, is_ipv6) in [("255.255.255.255", false), ("128", true)] {
+            assert_eq!(ClientMask::parse(text, is_ipv6), Some(ClientMask::WHOLE));
+        }
+        assert_eq!(ClientMask::WHOLE.text(false), None);
+        for (text, is_ipv6) in
+            [("0", true), ("129", true), ("255.255.255.0", true), ("24", false), ("", false)]
+        {
+            assert_eq!(ClientMask::parse(text, is_ipv6), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A new connection of a persistent service: its client keeps the real server that it has.
+
+use lb_core::drop::DropReason;
+use lb_core::flow::template::template_protocol;
+use lb_core::flow::{Direction, Method, Tuple};
+use lb_core::hook::Hook;
+use lb_core::ids::ServerId;
+use lb_core::ipvs::state::TcpState;
+use lb_core::path::{Held, Steer};
+use lb_core::tables::{Protocol, Service, Tables};
+use lb_core::time::{Tick, Timeout};
+
+use super::answer::Problem;
+use super::flows::{Connection, Number, is_wide};
+use super::parse::{Piece, Read, UDP};
+use super::road::tuple;
+use super::steer::{number, ports};
+use super::{Packet, Reference};
+
+/// Each template that there ever was has a number of its own.
+pub(super) type Serial = u64;
+
+/// What is special about an entry that is a template.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Template {
+    pub(super) serial: Serial,
+    /// It was, when it was last asked or carried over.
+    pub(super) was_assured: bool,
+    /// Its real server was removed.
+    pub(super) is_invalid: bool,
+}
+
+/// What the connections of a template tell it, at whatever worker they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Use {
+    pub(super) connections: usize,
+    pub(super) is_assured: bool,
+}
+
+/// How long a template stays whose time is over while it has connections.
+const STAYS: Timeout = Timeout::from_secs(60);
+
+/// The service that takes a packet: one of its port before one of every port.
+pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t std::sync::Arc<Service>> {
+    let of_port = |port: u16| {
+        let is_it = |service: &&std::sync::Arc<Service>| {
+            let key = service.key;
+            (key.protocol, key.address, key.port) == (to.protocol, to.dst, port)
+        };
+        tables.services.iter().find(is_it)
+    };
+    of_port(to.dport).or_else(|| of_port(0))
+}
+
+/// The tuple of the client's template; `None`: the service is not persistent.
+fn template_of(service: &Service, original: &Tuple) -> Option<Tuple> {
+    let persistence = service.options.persistence?;
+    Some(Tuple {
+        src: persistence.mask.client(original.src),
+        sport: 0,
+        dport: service.key.port,
+        protocol: template_protocol(original.protocol),
+        ..*original
+    })
+}
+
+impl Reference {
+    /// A first packet, at the owner of the connection to be.
+    pub(super) fn first_persistent(&mut self, packet: Packet, read: Read, service: &Service) {
+        let original = tuple(&read);
+        let Some(key) = template_of(service, &original) else { return };
+        let holder = self.hashed(number(key.src), 0);
+        if holder != self.worker {
+            return self.hand_over(holder, packet, Steer::Ask(ports(&read)));
+        }
+        match self.hold(key, service, &original) {
+            Ok((server, serial)) => self.begin_held(packet, read, service, server, Some(serial)),
+            Err(reason) => self.hold_failed(packet, read, reason),
+        }
+    }
+
+    /// A later fragment whose first one began no connection yet: it goes the way of the first one, behind it.
+    pub(super) fn first_is_on_its_way(&mut self, packet: Packet, read: Read) {
+        let original = tuple(&read);
+        let tables = self.tables.clone();
+        let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
+        let key = service.and_then(|service| template_of(service, &original));
+        match key.map(|key| self.hashed(number(key.src), 0)).filter(|&holder| holder != self.worker) {
+            Some(holder) => self.hand_over(holder, packet, Steer::Ask(ports(&read))),
+            None => self.route(packet, read),
+        }
+    }
+
+    /// A first packet whose template is here, from the owner.
+    pub(super) fn asked(&mut self, packet: Packet, read: Read) {
+        let original = tuple(&read);
+        let owner = self.hashed(number(original.src), original.sport);
+        let tables = self.tables.clone();
+        let service = service_of(&tables, &original);
+        let known = service.and_then(|service| Some((service, template_of(service, &original)?)));
+        let is_here = |key: &Tuple| self.hashed(number(key.src), 0) == self.worker;
+        let Some((service, key)) = known.filter(|(_, key)| read.piece != Piece::Later && is_here(key)) else {
+            return self.hand_over(owner, packet, Steer::Answer(ports(&read), None));
+        };
+        match self.hold(key, service, &original) {
+            Ok((server, serial)) => {
+                // By what name the template goes is the path's choice.
+                let Some(Held { template, .. }) = self.taken.answers.pop_front() else { return };
+                self.team.shared().name_template(template, serial);
+                self.hand_over(owner, packet, Steer::Answer(ports(&read), Some(Held { server, template })));
+            }
+            Err(reason) => self.hold_failed(packet, read, reason),
+        }
+    }
+
+    /// A first packet that is back at its owner.
+    pub(super) fn answered(&mut self, packet: Packet, read: Read, held: Option<Held>) {
+        let original = tuple(&read);
+        if let Some((at, direction)) = self.flows.find(&original) {
+            self.counters.flows.found.add(1);
+            return self.established(packet, read, at, direction);
+        }
+        if read.piece == Piece::Later {
+            return self.route(packet, read);
+        }
+        let tables = self.tables.clone();
+        let Some(service) = service_of(&tables, &original).filter(|it| it.options.persistence.is_some())
+        else {
+            return self.first(packet, read);
+        };
+        match held {
+            Some(Held { server, template }) => {
+                let serial = self.team.shared().template_named(template);
+                self.begin_held(packet, read, service, server, serial);
+            }
+            None => match self.pick(service, &original) {
+                Some(server) => self.begin_held(packet, read, service, server, None),
+                None => self.hold_failed(packet, read, DropReason::NoServer),
+            },
+        }
+    }
+
+    fn pick(&mut self, service: &Service, original: &Tuple) -> Option<ServerId> {
+        let picked =
+            self.places.pick(&self.team, service, original, self.now).map(|index| service.servers[index].id);
+        picked.filter(|server| server.index() < self.counters.server_capacity())
+    }
+
+    /// The client's real server, and the template that says so.
+    fn hold(
+        &mut self,
+        key: Tuple,
+        service: &Service,
+        original: &Tuple,
+    ) -> Result<(ServerId, Serial), DropReason> {
+        let now = self.now;
+        if let Some((at, _)) = self.flows.find(&key) {
+            let connection = self.flows.get(at);
+            let (server, template) = (connection.server, connection.template.expect("it is one"));
+            if self.tables.services.server(server).is_some() {
+                let is_assured = self.team.shared().template_use(template.serial).is_assured;
+                self.flows.change(at, |connection| {
+                    connection.seen = now;
+                    connection.template = Some(Template { was_assured: is_assured, ..template });
+                });
+                return Ok((server, template.serial));
+            }
+            self.flows.invalidate(at);
+        }
+        let id = self.pick(service, original).ok_or(DropReason::NoServer)?;
+        let server = service.servers.iter().find(|server| server.id == id).expect("it was picked");
+        let port = if original.dport == service.key.port { server.port } else { 0 };
+        let reply = Tuple { src: server.address, sport: port, ..key.reversed() };
+        if !self.has_room(is_wide(&key, &reply)) {
+            return Err(DropReason::FlowTableFull);
+        }
+        let serial = self.team.shared().new_template();
+        let timeout =
+            service.options.persistence.map_or(Timeout::default(), |persistence| persistence.timeout);
+        self.enter_template(
+            key,
+            reply,
+            server.forward.method(),
+            id,
+            timeout,
+            now,
+            Template { serial, was_assured: false, is_invalid: false },
+        );
+        Ok((id, serial))
+    }
+
+    pub(super) fn enter_template(
+        &mut self,
+        original: Tuple,
+        reply: Tuple,
+        method: Method,
+        server: ServerId,
+        timeout: Timeout,
+        seen: Tick,
+        template: Template,
+    ) {
+        self.flows.insert(Connection {
+            original,
+            reply,
+            method,
+            server,
+            state: TcpState::None,
+            is_active: false,
+            seen,
+            timeout,
+            template: Some(template),
+            bound_by: None,
+        });
+        self.touch(server);
+        self.counters.server(server).persistent.add(1);
+    }
+
+    fn hold_failed(&mut self, packet: Packet, read: Read, reason: DropReason) {
+        if reason == DropReason::NoServer {
+            return self.answer(packet, read, Problem::PortUnreachable, reason, Hook::Input);
+        }
+        self.drop(reason, Hook::Input);
+    }
+
+    fn begin_held(
+        &mut self,
+        packet: Packet,
+        read: Read,
+        service: &Service,
+        server: ServerId,
+        serial: Option<Serial>,
+    ) {
+        let tables = self.tables.clone();
+        let original = tuple(&read);
+        let Some(server) = tables.services.server(server) else {
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        };
+        let keeps_port = original.dport != service.key.port || server.port == 0;
+        let dport = if keeps_port { original.dport } else { server.port };
+        let after = Tuple { dst: server.address, dport, ..original };
+        let method = server.forward.method();
+        if service.options.one_packet && read.protocol == UDP {
+            return self.one_packet(packet, read, after, method, server.id);
+        }
+        let Some(at) = self.bind(original, after.reversed(), method, server.id) else {
+            return self.drop(DropReason::FlowTableFull, Hook::Input);
+        };
+        if let Some(serial) = serial.filter(|&serial| self.team.shared().take_template(serial)) {
+            self.flows.change(at, |connection| connection.bound_by = Some(serial));
+        }
+        self.established(packet, read, at, Direction::Original);
+    }
+
+    /// A packet of a connection came: an established one, and a datagram that was answered, assure the template.
+    pub(super) fn assure_template(&mut self, at: Number, direction: Direction) {
+        let connection = self.flows.get(at);
+        let is_assured = match connection.original.protocol {
+            Protocol::TCP => connection.state == TcpState::Established,
+            _ => direction == Direction::Reply,
+        };
+        if let Some(serial) = connection.bound_by.filter(|_| is_assured) {
+            self.team.shared().assure_template(serial);
+        }
+    }
+
+    /// Templates whose time was over and to which the path gave more, as it says: `left` are those that it has, with their time.
+    ///
+    /// # Errors
+    /// One of them has no connection.
+    pub(super) fn prolong_templates(
+        &mut self,
+        due: &[Number],
+        left: &[(Tuple, Timeout)],
+    ) -> Result<Vec<Number>, String> {
+        let uses = |at: Number| {
+            self.flows
+                .get(at)
+                .template
+                .map(|template| self.team.shared().template_use(template.serial).connections)
+        };
+        let mut templates: Vec<_> = due.iter().filter_map(|&at| Some((uses(at)?, at))).collect();
+        // Of templates that bind no more several may look the same: those with all of their time are the ones with connections.
+        templates.sort_by_key(|&(connections, _)| connections == 0);
+        let mut prolonged: Vec<Number> = Vec::new();
+        let now = self.now;
+        for (connections, at) in templates {
+            let original = self.flows.get(at).original;
+            let have = left.iter().filter(|has| **has == (original, STAYS)).count();
+            let is_known = |it: &&Connection| it.original == original && it.due() == now.after(STAYS);
+            if self.flows.iter().filter(is_known).count() >= have {
+                continue;
+            }
+            if connections == 0 {
+                return Err(format!("a template without connections stays: {:?}", self.flows.get(at)));
+            }
+            self.flows.change(at, |connection| (connection.seen, connection.timeout) = (now, STAYS));
+            prolonged.push(at);
+        }
+        Ok(prolonged)
+    }
+}
