@@ -86,6 +86,7 @@ impl Plan {
             routes: self.routes().into(),
             neighbours: neighbours.into(),
             interfaces: interfaces.into(),
+            marks: Default::default(),
             services: self.services(generation, &before.services).into(),
             settings: Settings {
                 tcp: timeout,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use lb_core::tables::{Interfaces, Neighbours, Routes, Services, Settings, Tables};
+use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Services, Settings, Tables};
 
 use crate::model::Model;
 
@@ -22,6 +22,7 @@ pub struct Network {
 #[derive(Debug, Default)]
 pub struct Compiler {
     current: Arc<Tables>,
+    marks: Arc<Marks>,
 }
 
 impl Compiler {
@@ -30,14 +31,24 @@ impl Compiler {
         &self.current
     }
 
-    /// A snapshot with the model's services and timeouts.
+    /// The firewall marks of the snapshots to come.
+    pub fn set_marks(&mut self, marks: Marks) {
+        self.marks = marks.into();
+    }
+
+    /// A snapshot with the model's services and timeouts, and the marks.
     pub fn with_model(&mut self, model: &Model, settings: Settings) -> Arc<Tables> {
         let services = if self.has_services_of(model) {
             self.current.services.clone()
         } else {
             Arc::new(Services::new(model.services().cloned()))
         };
-        self.next(Tables { services, settings: model.settings(settings), ..Tables::clone(&self.current) })
+        self.next(Tables {
+            services,
+            marks: self.marks.clone(),
+            settings: model.settings(settings),
+            ..Tables::clone(&self.current)
+        })
     }
 
     /// A snapshot with the network as it is now; `None` when that is what the current one has.

@@ -597,7 +597,10 @@ impl Model {
 
 /// The key of a service that can exist; `None` for kinds that are not built.
 pub fn key(address: &ServiceAddress) -> Option<ServiceKey> {
-    let ServiceAddress::Endpoint { transport, address, port } = *address else { return None };
+    let (transport, address, port) = match *address {
+        ServiceAddress::Endpoint { transport, address, port } => (transport, address, port),
+        ServiceAddress::FwMark { mark, is_ipv6 } => return Some(ServiceKey::of_mark(mark, is_ipv6)),
+    };
     let protocol = match transport {
         Transport::Tcp => Protocol::TCP,
         Transport::Udp => Protocol::UDP,
@@ -608,6 +611,9 @@ pub fn key(address: &ServiceAddress) -> Option<ServiceKey> {
 
 /// The address of an existing service.
 pub fn address(key: &ServiceKey) -> ServiceAddress {
+    if let Some(mark) = key.mark() {
+        return ServiceAddress::FwMark { mark, is_ipv6: key.address.is_ipv6() };
+    }
     let transport = match key.protocol {
         Protocol::UDP => Transport::Udp,
         Protocol::SCTP => Transport::Sctp,

@@ -25,7 +25,8 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet};
 use lb_core::path::{Burst, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Tables,
+    Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks, Neighbours, Prefix, Protocol, Route, Routes,
+    Tables,
 };
 use lb_core::time::{Tick, Timeout};
 use model::Model;
@@ -402,6 +403,7 @@ impl Director {
         let via = |interface, gateway: Option<&str>| Route::Via { interface, gateway: gateway.map(address) };
         let routes = [
             ("10.9.0.1", 32, Route::Local),
+            ("10.8.0.0", 16, Route::Local),
             ("10.1.0.254", 32, Route::Local),
             ("10.2.0.254", 32, Route::Local),
             ("127.0.0.1", 32, Route::Local),
@@ -430,8 +432,20 @@ impl Director {
             interfaces: Arc::new(interfaces),
             routes: Arc::new(Routes::new(routes)),
             services: Arc::new(self.model.services()),
+            marks: Arc::new(Marks(vec![Self::mark()])),
             settings: self.model.settings,
         }));
+    }
+
+    /// The recorded director's mangle table: all of 10.8.0.0/16 has mark 7.
+    fn mark() -> MarkRule {
+        MarkRule {
+            mark: 7,
+            protocol: None,
+            source: None,
+            destination: Some(Prefix { address: [10, 8, 0, 0].into(), len: 16 }),
+            destination_ports: 0..=u16::MAX,
+        }
     }
 
     fn sleep(&mut self, seconds: f32) {
@@ -590,8 +604,12 @@ impl Director {
     fn compare_counts(&self, counts: &[(String, SocketAddr, u64, u64)], differences: &mut Vec<String>) {
         let mut servers = 0;
         for service in self.model.services().iter() {
-            let protocol = if service.key.protocol == Protocol::TCP { "TCP" } else { "UDP" };
-            let name = format!("{protocol} {}", SocketAddr::new(service.key.address, service.key.port));
+            let key = service.key;
+            let protocol = if key.protocol == Protocol::TCP { "TCP" } else { "UDP" };
+            let name = match key.mark() {
+                Some(mark) => format!("FWM {mark}"),
+                None => format!("{protocol} {}", SocketAddr::new(key.address, key.port)),
+            };
             for server in &service.servers {
                 servers += 1;
                 let cell = self.counters.server(server.id);

@@ -134,7 +134,7 @@ impl Director {
         };
         let server = service.servers[picked].clone();
         let counts = self.counts.0.entry(server.id).or_default();
-        let is_tcp = key.protocol == Protocol::TCP;
+        let is_tcp = key.protocol != Protocol::UDP;
         if is_tcp {
             counts.0 += 1;
         } else {
@@ -202,7 +202,7 @@ fn replay(vector: &Vector) -> usize {
     let order: Vec<IpAddr> = director.service().servers.iter().map(|server| server.address).collect();
     assert_eq!(order, vector.order, "{}", vector.name);
     // Without `close` among the steps the sockets were closed at once, but for the one that `held` names.
-    let closes_at_once = director.service().key.protocol == Protocol::TCP
+    let closes_at_once = director.service().key.protocol != Protocol::UDP
         && vector.steps.iter().all(|step| match step {
             Step::Open { before, .. } => before.is_none() || vector.name == "lc-overhead-boundary",
             _ => true,

@@ -175,7 +175,14 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "\"address:port\", IPv6 as \"[address]:port\"; port 0, with `persistence`: every port",
             "what clients connect to",
         ),
-        key("fwmark", "integer", "none", "not built yet", "takes packets by mark instead of `address`"),
+        key(
+            "fwmark",
+            "integer",
+            "none",
+            "1..=4294967295, instead of `address` and `protocol`",
+            "takes new connections by the mark that `[[mark]]` gives them",
+        ),
+        key("family", "string", "\"ipv4\"", "\"ipv4\", \"ipv6\"; with `fwmark`", "of the packets"),
         key(
             "protocol",
             "string",
@@ -293,11 +300,42 @@ pub const REAL_SERVER: Section = Section {
     ],
 };
 
+pub const MARK: Section = Section {
+    name: "mark",
+    is_list: true,
+    keys: &[
+        key("mark", "integer", "required", "1..=4294967295", "what a `[[virtual_service]]` says as `fwmark`"),
+        key("protocol", "string", "any", "\"tcp\", \"udp\", \"sctp\"", "transport protocol"),
+        key(
+            "source",
+            "string",
+            "any",
+            "an address or prefix, such as \"192.0.2.0/24\"",
+            "where the client is",
+        ),
+        key(
+            "destination",
+            "string",
+            "any",
+            "an address or prefix, such as \"2001:db8::/64\"",
+            "what the client connects to: an address of the director",
+        ),
+        key(
+            "destination_ports",
+            "string",
+            "any",
+            "a port, such as \"80\", or a range, such as \"8000-8999\"",
+            "to which port",
+        ),
+    ],
+};
+
 /// All tables, in the order of `docs/config.md`.
-pub const SECTIONS: &[&Section] = &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &VIRTUAL_SERVICE, &REAL_SERVER];
+pub const SECTIONS: &[&Section] =
+    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
 
 /// Tables at the top of the file.
-pub const TOP: &[&str] = &["dataplane", "port", "api", "timeouts", "virtual_service"];
+pub const TOP: &[&str] = &["dataplane", "port", "api", "timeouts", "virtual_service", "mark"];
 
 /// The known name that is nearest to `typed`, when it is near enough to be meant.
 pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

@@ -4,6 +4,7 @@
 //! can tell (is there such a device, is the socket taken) is found out at start.
 
 pub mod keys;
+mod mark;
 mod read;
 mod reload;
 mod service;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use lb_core::tables::Settings;
+use lb_core::tables::{Marks, Settings};
 use lb_core::time::Timeout;
 
 pub use read::ConfigError;
@@ -33,6 +34,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// In the file's order, each key once.
     pub services: Vec<VirtualService>,
+    /// In the file's order.
+    pub marks: Marks,
     /// All that was read, comments too: for the next run, which compares.
     pub text: Arc<str>,
 }
@@ -185,6 +188,7 @@ impl Config {
             api: api(&mut errors, document),
             timeouts: timeouts(&mut errors, document),
             services: service::services(&mut errors, document),
+            marks: mark::marks(&mut errors, document),
             text: text.into(),
         };
         let errors = errors.into_sorted();

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::Scheduler;
-use lb_core::tables::Service;
+use lb_core::tables::{Marks, Service};
 
 use super::{Config, PortAddress, RealServer, VirtualService};
 use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
@@ -25,6 +25,8 @@ pub struct Reload {
     pub addresses: Vec<AddressChange>,
     /// `dataplane.forwarding`, when it changed.
     pub forwarding: Option<bool>,
+    /// All `[[mark]]` rules, when one changed.
+    pub marks: Option<Marks>,
     /// Keys that changed and are taken at start only, with both values.
     pub restart: Vec<String>,
 }
@@ -39,7 +41,11 @@ pub struct AddressChange {
 impl Reload {
     /// What a first file asks for.
     pub fn first(new: &Config, model: &Model) -> Reload {
-        let mut reload = Reload { forwarding: Some(new.dataplane.forwarding), ..Reload::default() };
+        let mut reload = Reload {
+            forwarding: Some(new.dataplane.forwarding),
+            marks: Some(new.marks.clone()),
+            ..Reload::default()
+        };
         let t = new.timeouts;
         reload.commands.push(Command::SetTimeouts(Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }));
         for service in &new.services {
@@ -57,6 +63,9 @@ impl Reload {
         let mut reload = Reload { restart: restarts(old, new), ..Reload::default() };
         if old.dataplane.forwarding != new.dataplane.forwarding {
             reload.forwarding = Some(new.dataplane.forwarding);
+        }
+        if old.marks != new.marks {
+            reload.marks = Some(new.marks.clone());
         }
         if old.timeouts != new.timeouts {
             // 0 leaves a timeout as it is.

@@ -59,33 +59,30 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
     let mut services = Vec::new();
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|&kind| (kind.name(), kind)).collect();
     for table in sections(errors, document, &keys::VIRTUAL_SERVICE, "address") {
-        if let Some(value) = table.get("fwmark") {
-            table.error(errors, &value.span(), "fwmark", "not built yet");
-        }
         let protocol =
             table.choice(errors, "protocol", PROTOCOLS, PROTOCOLS_NOT_BUILT).unwrap_or(Protocol::TCP);
         let scheduler = table.choice(errors, "scheduler", &schedulers, &[]).unwrap_or(SchedulerKind::Wlc);
         let flags = scheduler_flags(errors, &table, scheduler);
         let table_size = table_size(errors, &table, scheduler);
         let warmup = table.integer(errors, "warmup", 0..=MAX_WARMUP).unwrap_or(0);
-        let address = match (table.get("fwmark"), table.get("address")) {
-            (Some(_), None) => None,
-            _ => table.required_string(errors, "address"),
-        };
         let seconds = table.integer(errors, "persistence", 1..=Timeout::MAX_SECS);
-        let Some(address) = service_address(errors, &table, address, table.get("persistence").is_some())
+        let is_by_mark = table.get("fwmark").is_some();
+        let Some(Found { value: key, at }) =
+            (if is_by_mark { by_mark(errors, &table) } else { by_address(errors, &table, protocol) })
         else {
             servers(errors, &table, None);
             continue;
         };
-        let key = ServiceKey { protocol, address: address.value.ip(), port: address.value.port() };
-        if let Some(other) = known.insert(key, address.at.start) {
+        if let Some(other) = known.insert(key, at.start) {
             let other = errors.line(other);
-            let text = format!("{} stands twice: also in line {other}", address.value);
-            table.error(errors, &address.at, "address", text);
+            let (name, what) = match key.mark() {
+                Some(mark) => ("fwmark", mark.to_string()),
+                None => ("address", SocketAddr::new(key.address, key.port).to_string()),
+            };
+            table.error(errors, &at, name, format!("{what} stands twice: also in line {other}"));
         }
-        let servers = servers(errors, &table, Some(address.value));
-        let one_packet = one_packet(errors, &table, protocol);
+        let servers = servers(errors, &table, Some(key));
+        let one_packet = one_packet(errors, &table, key.protocol);
         let mask = client_mask(errors, &table, key.address.is_ipv6());
         let persistence = seconds.map(|seconds| Persistence { timeout: Timeout::from_secs(seconds), mask });
         services.push(VirtualService {
@@ -125,8 +122,9 @@ fn scheduler_flags(errors: &mut Errors<'_>, table: &Table<'_>, kind: SchedulerKi
 
 fn one_packet(errors: &mut Errors<'_>, table: &Table<'_>, protocol: Protocol) -> bool {
     let is_wanted = table.boolean(errors, "one_packet").unwrap_or(false);
-    if let Some(value) = table.get("one_packet").filter(|_| is_wanted && protocol != Protocol::UDP) {
-        table.error(errors, &value.span(), "one_packet", "is for protocol \"udp\"");
+    let is_right = matches!(protocol, Protocol::UDP | Protocol::ANY);
+    if let Some(value) = table.get("one_packet").filter(|_| is_wanted && !is_right) {
+        table.error(errors, &value.span(), "one_packet", "is for protocol \"udp\" and for `fwmark`");
     }
     is_wanted
 }
@@ -150,13 +148,25 @@ fn client_mask(errors: &mut Errors<'_>, table: &Table<'_>, is_ipv6: bool) -> Cli
     })
 }
 
-fn service_address(
-    errors: &mut Errors<'_>,
-    table: &Table<'_>,
-    typed: Option<Found<&str>>,
-    is_persistent: bool,
-) -> Option<Found<SocketAddr>> {
-    let Found { value, at } = typed?;
+/// `fwmark` and `family`: the mark says nothing of addresses.
+fn by_mark(errors: &mut Errors<'_>, table: &Table<'_>) -> Option<Found<ServiceKey>> {
+    let at = table.get("fwmark").map_or(0..0, |value| value.span());
+    for key in ["address", "protocol"] {
+        if let Some(value) = table.get(key) {
+            table.error(errors, &value.span(), key, "does not go with `fwmark`");
+        }
+    }
+    let is_ipv6 = table.choice(errors, "family", &[("ipv4", false), ("ipv6", true)], &[]).unwrap_or(false);
+    let mark = table.integer(errors, "fwmark", 1..=u32::MAX)?;
+    Some(Found { value: ServiceKey::of_mark(mark, is_ipv6), at })
+}
+
+fn by_address(errors: &mut Errors<'_>, table: &Table<'_>, protocol: Protocol) -> Option<Found<ServiceKey>> {
+    if let Some(value) = table.get("family") {
+        table.error(errors, &value.span(), "family", "goes with `fwmark` alone");
+    }
+    let Found { value, at } = table.required_string(errors, "address")?;
+    let is_persistent = table.get("persistence").is_some();
     match value.parse::<SocketAddr>() {
         Ok(address) if address.port() == 0 && !is_persistent => {
             table.error(errors, &at, "address", "port 0 (every port) needs persistence");
@@ -170,7 +180,9 @@ fn service_address(
             table.error(errors, &at, "address", format!("\"{value}\" has a zone, which is not built yet"));
             None
         }
-        Ok(address) => Some(Found { value: address, at }),
+        Ok(address) => {
+            Some(Found { value: ServiceKey { protocol, address: address.ip(), port: address.port() }, at })
+        }
         Err(_) => {
             let text = format!(
                 "\"{value}\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\""
@@ -187,7 +199,7 @@ fn has_zone(address: SocketAddr) -> bool {
 }
 
 /// `service` is `None` when its own address is wrong: the servers are checked all the same.
-fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAddr>) -> Vec<RealServer> {
+fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKey>) -> Vec<RealServer> {
     let mut servers: Vec<RealServer> = Vec::new();
     let mut known = hashbrown::HashSet::new();
     for (index, value) in table.list(errors, "real_servers").unwrap_or_default().iter().enumerate() {
@@ -202,7 +214,7 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAdd
         let upper_threshold = server.integer(errors, "upper_threshold", 0..=MAX_THRESHOLD).unwrap_or(0);
         let lower_threshold = server.integer(errors, "lower_threshold", 0..=upper_threshold).unwrap_or(0);
         let Some(found) = server.required_string(errors, "address") else { continue };
-        let port = service.map_or(1, |service| service.port());
+        let port = service.map_or(1, |service| service.port);
         let Some(address) = server_address(found.value, port) else {
             let text = format!(
                 "\"{}\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
@@ -212,10 +224,10 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAdd
             continue;
         };
         if let Some(service) = service
-            && service.is_ipv4() != address.is_ipv4()
+            && service.address.is_ipv4() != address.is_ipv4()
             && !matches!(forward, Forward::Tunnel(_))
         {
-            let family = if service.is_ipv4() { "IPv4" } else { "IPv6" };
+            let family = if service.address.is_ipv4() { "IPv4" } else { "IPv6" };
             server.error(
                 errors,
                 &found.at,
@@ -225,11 +237,12 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<SocketAdd
         }
         if let Some(service) = service
             && forward != Forward::Masq
-            && service.port() != address.port()
+            && service.mark().is_none()
+            && service.port != address.port()
         {
             let text = format!(
                 "{address} does not have its service's port {}, which only masquerading changes",
-                service.port()
+                service.port
             );
             server.error(errors, &found.at, "address", text);
         }
@@ -286,7 +299,7 @@ fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
     })
 }
 
-/// Without a port: that of the service. Port 0, of a service of every port, is the one that the client asked for.
+/// Without a port: that of the service. Port 0, of a service of every port or by mark, is the one that the client asked for.
 fn server_address(typed: &str, service_port: u16) -> Option<SocketAddr> {
     let address = match typed.parse::<SocketAddr>() {
         Ok(address) => address,

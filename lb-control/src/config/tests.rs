@@ -1,7 +1,7 @@
 //! Each thing that can be wrong with a config file, and the exact line that says so.
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::tables::{Forward, GueChecksum, Protocol, Tunnel};
+use lb_core::tables::{Forward, GueChecksum, MarkRule, Prefix, Protocol, ServiceKey, Tunnel};
 
 use super::*;
 
@@ -225,8 +225,6 @@ address = "192.0.2.10:80"
 scheduler_flags = ["sh-port", "flag-1"]
 protocol = "sctp"
 real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
-[[virtual_service]]
-fwmark = 7
 "#
         ),
         [
@@ -234,7 +232,6 @@ fwmark = 7
             "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
             "line 12: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
              allowed: \"masq\", \"direct\", \"tunnel\"",
-            "line 14: virtual_service number 2: fwmark: not built yet",
         ]
     );
 }
@@ -425,4 +422,92 @@ fn a_zone_is_refused_not_dropped() {
     );
     let server = "[[virtual_service]]\naddress = \"[2001:db8::1]:80\"\nreal_servers = [{ address = \"[fe80::1%3]:80\" }]\n";
     assert!(errors_with(server)[0].contains("is no address with port"));
+}
+
+#[test]
+fn a_service_by_mark_takes_what_the_rules_for_marks_say() {
+    let text = format!(
+        "{GOOD}{}",
+        r#"[[virtual_service]]
+fwmark = 4294967295
+persistence = 60
+real_servers = [{ address = "10.0.0.11" }, { address = "10.0.0.12:8080", forward = "direct" }]
+[[virtual_service]]
+fwmark = 7
+family = "ipv6"
+one_packet = true
+real_servers = [{ address = "fd00::11" }]
+[[mark]]
+mark = 4294967295
+protocol = "tcp"
+source = "198.51.100.0/24"
+destination = "192.0.2.10"
+destination_ports = "8000-8999"
+[[mark]]
+mark = 7
+destination_ports = "443"
+"#
+    );
+    let config = Config::parse(&text).expect("a valid config");
+    assert_eq!(config.services[0].key, ServiceKey::of_mark(u32::MAX, false));
+    assert_eq!(config.services[1].key, ServiceKey::of_mark(7, true));
+    assert_eq!(config.services[0].servers[0].address, "10.0.0.11:0".parse().unwrap());
+    let prefix = |address: &str, len| Some(Prefix { address: address.parse().unwrap(), len });
+    assert_eq!(
+        config.marks.0,
+        [
+            MarkRule {
+                mark: u32::MAX,
+                protocol: Some(Protocol::TCP),
+                source: prefix("198.51.100.0", 24),
+                destination: prefix("192.0.2.10", 32),
+                destination_ports: 8000..=8999,
+            },
+            MarkRule {
+                mark: 7,
+                protocol: None,
+                source: None,
+                destination: None,
+                destination_ports: 443..=443
+            },
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_marks_is_named() {
+    assert_eq!(
+        errors_with(
+            r#"[[virtual_service]]
+fwmark = 0
+[[virtual_service]]
+fwmark = 7
+address = "192.0.2.10:80"
+[[virtual_service]]
+fwmark = 7
+real_servers = [{ address = "fd00::11" }]
+[[virtual_service]]
+address = "192.0.2.10:80"
+family = "ipv6"
+[[mark]]
+source = "192.0.2.0/33"
+destination_ports = "90-80"
+[[mark]]
+mark = 8
+source = "192.0.2.1"
+destination = "2001:db8::/32"
+"#
+        ),
+        [
+            "line 9: virtual_service number 1: fwmark: 0 is outside 1..=4294967295",
+            "line 12: virtual_service 192.0.2.10:80: address: does not go with `fwmark`",
+            "line 14: virtual_service number 3: fwmark: 7 stands twice: also in line 11",
+            "line 15: virtual_service number 3: real server fd00::11: address: [fd00::11]:0 is not IPv4 as its service is: only a tunnel leads there",
+            "line 18: virtual_service 192.0.2.10:80: family: goes with `fwmark` alone",
+            "line 19: mark number 1: mark: missing; required: 1..=4294967295",
+            "line 20: mark number 1: source: \"192.0.2.0/33\" is no prefix, such as \"192.0.2.0/24\" or \"2001:db8::/64\"",
+            "line 21: mark number 1: destination_ports: \"90-80\" is no port or range of ports, such as \"80\" or \"8000-8999\"",
+            "line 24: mark number 2: source: is of another address family than destination",
+        ]
+    );
 }

@@ -237,6 +237,10 @@ impl Control {
             self.settings.forwarding = forwarding;
             change.publish = true;
         }
+        if let Some(marks) = &reload.marks {
+            self.compiler.set_marks(marks.clone());
+            change.publish = true;
+        }
         self.settle(&change);
         self.config = self.config.followed_by(new);
         self.keep();
@@ -430,7 +434,13 @@ fn log_reload(reload: &Reload) {
     if let Some(forwarding) = reload.forwarding {
         info!("reload: forwarding is {}", if forwarding { "on" } else { "off" });
     }
-    let changes = reload.commands.len() + reload.addresses.len() + usize::from(reload.forwarding.is_some());
+    if let Some(marks) = &reload.marks {
+        info!("reload: there are {} rules for marks", marks.0.len());
+    }
+    let changes = reload.commands.len()
+        + reload.addresses.len()
+        + usize::from(reload.forwarding.is_some())
+        + usize::from(reload.marks.is_some());
     info!(changes, "reloaded");
 }
 

@@ -81,13 +81,21 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
 
 /// node_exporter's label set.
 fn with_labels(service: &Service, server: &Server, use_labels: impl FnOnce(&[(&str, &str)])) {
-    let proto = if service.key.protocol == Protocol::UDP { "UDP" } else { "TCP" };
+    let key = service.key;
+    let proto = match key.protocol {
+        Protocol::ANY => "FWM",
+        Protocol::UDP => "UDP",
+        _ => "TCP",
+    };
+    // node_exporter has the mark from /proc/net/ip_vs, and no address with it.
+    let mark = key.mark().map_or(String::new(), |mark| format!("{mark:08X}"));
+    let address = if mark.is_empty() { key.address.to_string() } else { String::new() };
     use_labels(&[
-        ("local_address", &service.key.address.to_string()),
-        ("local_port", &service.key.port.to_string()),
+        ("local_address", &address),
+        ("local_port", &key.port.to_string()),
         ("remote_address", &server.address.to_string()),
         ("remote_port", &server.port.to_string()),
         ("proto", proto),
-        ("local_mark", ""),
+        ("local_mark", &mark),
     ]);
 }

@@ -50,12 +50,13 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
         return not_built(format!("persistence engine {engine}"));
     }
     let persistence = spec.persistence.as_ref().map(|asked| check_persistence(service, asked)).transpose()?;
+    let is_mark = matches!(service, ServiceAddress::FwMark { .. });
     let is_udp = matches!(service, ServiceAddress::Endpoint { transport: Transport::Udp, .. });
-    if spec.one_packet && !is_udp {
+    if spec.one_packet && !is_udp && !is_mark {
         let message = format!("virtual service {service}: one-packet scheduling is for UDP");
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
-    if service.port() == 0 && persistence.is_none() {
+    if service.port() == 0 && persistence.is_none() && !is_mark {
         let message = format!("virtual service {service}: port 0 is for persistent services only");
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
@@ -136,7 +137,9 @@ pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Resul
         return invalid("an address with a zone cannot be told from the same one on another link");
     }
     match spec.forward {
-        ForwardMethod::Direct | ForwardMethod::Tunnel if spec.server.port() != service.port() => {
+        ForwardMethod::Direct | ForwardMethod::Tunnel
+            if spec.server.port() != service.port() && !matches!(service, ServiceAddress::FwMark { .. }) =>
+        {
             let what = format!(
                 "{} does not change the port: it must be the virtual service's, {}",
                 spec.forward.name(),
@@ -222,9 +225,5 @@ fn not_built(who: String, what: &str) -> ErrorBody {
 }
 
 pub(super) fn not_built_service(service: &ServiceAddress) -> ErrorBody {
-    let what = match service {
-        ServiceAddress::FwMark { .. } => "matching by firewall mark",
-        ServiceAddress::Endpoint { .. } => "SCTP",
-    };
-    not_built(format!("virtual service {service}"), what)
+    not_built(format!("virtual service {service}"), "SCTP")
 }

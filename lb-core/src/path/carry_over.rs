@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use super::{BURST, Path, rewrite};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
-use crate::flow::{InsertError, NewFlow};
+use crate::flow::{InsertError, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
@@ -56,7 +56,7 @@ impl Sum for CarriedOver {
     }
 }
 
-/// Real servers by virtual service, address and port; of a service of every port also by address alone, port 0.
+/// Real servers by virtual service, address and port; of a service of every port, or by mark, also by address alone, port 0.
 type Servers = HashMap<(ServiceKey, IpAddr, u16), ServerId>;
 
 impl<P: Packet> Path<P> {
@@ -115,12 +115,17 @@ impl<P: Packet> Path<P> {
             return &mut done.expired;
         }
         let template_of = templated(original.protocol);
-        let protocol = template_of.unwrap_or(original.protocol);
-        let key = ServiceKey { protocol, address: original.dst, port: original.dport };
-        let key = self.tables.services.taking(&key).map_or(key, |service| service.key);
-        let port = if key.port == 0 { 0 } else { reply.sport };
+        let services = &self.tables.services;
+        let service = match template_of {
+            Some(protocol) => services.find(&ServiceKey::of(&Tuple { protocol, ..original })),
+            None => self.tables.service_for(&original),
+        };
         let is_invalid = template_of.is_some() && state & INVALID != 0;
-        let Some(&server) = servers.get(&(key, reply.src, port)).filter(|_| !is_invalid) else {
+        let server = service.filter(|_| !is_invalid).and_then(|service| {
+            let at = |port| servers.get(&(service.key, reply.src, port));
+            at(reply.sport).or_else(|| if service.key.port == 0 { at(0) } else { None })
+        });
+        let Some(&server) = server else {
             return &mut done.no_server;
         };
         let after = reply.reversed();

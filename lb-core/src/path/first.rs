@@ -16,7 +16,7 @@ use crate::ids::ServerId;
 use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Protocol, Server, Service, ServiceKey};
+use crate::tables::{Protocol, Server, Service};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{RST, SYN};
@@ -72,10 +72,8 @@ impl<P: Packet> Path<P> {
             // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
-        let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
-        let Some(service) =
-            self.tables.services.taking(&key).filter(|_| self.tables.routes.is_local(original.dst))
-        else {
+        let service = self.tables.service_for(&original);
+        let Some(service) = service.filter(|_| self.tables.routes.is_local(original.dst)) else {
             return self.route(packet, headers, now, io);
         };
         let is_beginning = headers.protocol != Protocol::TCP || headers.tcp_flags & (SYN | RST) == SYN;

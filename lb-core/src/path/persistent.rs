@@ -18,7 +18,7 @@ use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
-use crate::tables::{Persistence, Protocol, Service, ServiceKey};
+use crate::tables::{Persistence, Protocol, Service};
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::{Fragment, Headers};
 
@@ -129,8 +129,7 @@ impl<P: Packet> Path<P> {
     }
 
     fn persistent_service(&self, original: &Tuple) -> Option<(Arc<Service>, Persistence)> {
-        let key = ServiceKey { protocol: original.protocol, address: original.dst, port: original.dport };
-        let service = self.tables.services.taking(&key)?;
+        let service = self.tables.service_for(original)?;
         Some((service.clone(), service.options.persistence?))
     }
 
@@ -253,10 +252,10 @@ impl<P: Packet> Path<P> {
 fn template_of(service: &Service, persistence: Persistence, original: &Tuple) -> Tuple {
     Tuple {
         src: persistence.mask.client(original.src),
-        dst: original.dst,
+        dst: service.key.address,
         sport: 0,
         dport: service.key.port,
-        protocol: template_protocol(original.protocol),
+        protocol: template_protocol(service.key.protocol),
     }
 }
 

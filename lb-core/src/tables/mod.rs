@@ -6,6 +6,7 @@
 //! and [`ServerId`](crate::ids::ServerId).
 
 mod interface;
+mod mark;
 mod neighbour;
 mod options;
 mod route;
@@ -15,11 +16,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use interface::{Interface, InterfaceId, Interfaces};
+pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
 pub use options::{ClientMask, Persistence, ServiceOptions};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Tunnel};
 
+use crate::flow::Tuple;
 use crate::time::Timeout;
 
 /// One snapshot. Two snapshots with the same `generation` are the same; a flow that was looked up under another
@@ -31,6 +34,7 @@ pub struct Tables {
     pub routes: Arc<Routes>,
     pub neighbours: Arc<Neighbours>,
     pub services: Arc<Services>,
+    pub marks: Arc<Marks>,
     pub settings: Settings,
 }
 
@@ -76,6 +80,16 @@ pub enum Way {
 }
 
 impl Tables {
+    /// The virtual service that takes a connection which begins with such a packet: one by its mark before one by its destination, as
+    /// in the kernel (`ip_vs_service_find`).
+    #[inline]
+    pub fn service_for(&self, packet: &Tuple) -> Option<&Arc<Service>> {
+        let by_mark = self.services.has_marks().then(|| self.marks.mark(packet)).flatten();
+        by_mark
+            .and_then(|mark| self.services.find(&ServiceKey::of_mark(mark, packet.dst.is_ipv6())))
+            .or_else(|| self.services.taking(&ServiceKey::of(packet)))
+    }
+
     /// The interface and neighbour by which packets to `to` leave.
     pub fn neighbour_towards(&self, to: IpAddr) -> Option<(InterfaceId, IpAddr)> {
         match self.routes.lookup(to)? {

@@ -15,6 +15,22 @@ pub struct Prefix {
     pub len: u8,
 }
 
+impl Prefix {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differ = u32::from(network) ^ u32::from(address);
+                differ.leading_zeros() >= self.len.into()
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differ = u128::from(network) ^ u128::from(address);
+                differ.leading_zeros() >= self.len.into()
+            }
+            _ => false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
     /// An address of this host (or a broadcast address of its networks).

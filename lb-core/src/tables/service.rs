@@ -1,14 +1,14 @@
 //! Virtual services and their real servers, compiled.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hashbrown::{HashMap, HashSet};
 
 use super::ServiceOptions;
-use crate::flow::Method;
+use crate::flow::{Method, Tuple};
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
 use crate::ipvs::scheduler::{self, Scheduler, SchedulerFlags};
@@ -115,11 +115,36 @@ impl Tunnel {
 }
 
 /// What a new connection is matched by.
+///
+/// A firewall mark's has [`Protocol::ANY`], port 0, and the mark where an address begins, as the kernel writes it into a
+/// persistence template.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ServiceKey {
     pub protocol: Protocol,
     pub address: IpAddr,
     pub port: u16,
+}
+
+impl ServiceKey {
+    /// Of what a packet is sent to.
+    #[inline]
+    pub fn of(packet: &Tuple) -> ServiceKey {
+        ServiceKey { protocol: packet.protocol, address: packet.dst, port: packet.dport }
+    }
+
+    /// Of a firewall mark, which is not 0.
+    pub fn of_mark(mark: u32, is_ipv6: bool) -> ServiceKey {
+        let address =
+            if is_ipv6 { Ipv6Addr::from(u128::from(mark) << 96).into() } else { Ipv4Addr::from(mark).into() };
+        ServiceKey { protocol: Protocol::ANY, address, port: 0 }
+    }
+
+    pub fn mark(&self) -> Option<u32> {
+        (self.protocol == Protocol::ANY).then(|| match self.address {
+            IpAddr::V4(mark) => mark.into(),
+            IpAddr::V6(mark) => (u128::from(mark) >> 96) as u32,
+        })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -230,6 +255,7 @@ pub struct Services {
     ipv6: usize,
     /// Services that take every port of their address.
     of_every_port: usize,
+    of_marks: usize,
     id_bound: usize,
     keep_destinations: bool,
     server_addresses: HashSet<IpAddr>,
@@ -251,6 +277,7 @@ impl Services {
                 IpAddr::V6(_) => all.ipv6 += 1,
             }
             all.keep_destinations |= service.scheduler.keeps_destinations();
+            all.of_marks += usize::from(service.key.mark().is_some());
             all.of_every_port += usize::from(service.key.port == 0);
             all.id_bound = all.id_bound.max(service.id.index() + 1);
             all.by_key.insert(service.key, service);
@@ -270,6 +297,12 @@ impl Services {
             None if self.of_every_port > 0 => self.by_key.get(&ServiceKey { port: 0, ..*key }),
             found => found,
         }
+    }
+
+    /// Whether there are services by firewall mark.
+    #[inline]
+    pub fn has_marks(&self) -> bool {
+        self.of_marks > 0
     }
 
     /// The server with this id, unless it was removed.

@@ -146,9 +146,7 @@ impl<'a> Options<'a> {
 
     fn service(&self) -> ServiceKey {
         if let Some(mark) = self.values.get("-f") {
-            // Marks are not matched here: any key of its own does.
-            let address = std::net::Ipv4Addr::from(mark.parse::<u32>().expect(self.line)).into();
-            return ServiceKey { protocol: Protocol::TCP, address, port: 0 };
+            return ServiceKey::of_mark(mark.parse().expect(self.line), false);
         }
         let (protocol, option) =
             if self.values.contains_key("-t") { (Protocol::TCP, "-t") } else { (Protocol::UDP, "-u") };

@@ -9,7 +9,7 @@ use lb_core::flow::template::templated;
 use lb_core::ids::{ServerId, WorkerId};
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::CarriedOver;
-use lb_core::tables::{Protocol, Server};
+use lb_core::tables::{Protocol, ServiceKey};
 use lb_core::time::Tick;
 
 use super::flows::{self, Connection};
@@ -131,10 +131,17 @@ impl Reference {
 
     /// The real server that the operator knows by this address and port, in the service that the client speaks to.
     fn named(&self, original: &Tuple, address: IpAddr, port: u16) -> Option<ServerId> {
-        let protocol = templated(original.protocol).unwrap_or(original.protocol);
-        let service = service_of(&self.tables, &Tuple { protocol, ..*original })?;
-        let is_port = |server: &Server| service.key.port == 0 || server.port == port;
-        let server = service.servers.iter().find(|server| server.address == address && is_port(server))?;
+        let service = match templated(original.protocol) {
+            // Its tuple is the service's own.
+            Some(protocol) => {
+                let key = ServiceKey { protocol, address: original.dst, port: original.dport };
+                self.tables.services.iter().find(|service| service.key == key)?
+            }
+            None => service_of(&self.tables, original)?,
+        };
+        let there = || service.servers.iter().filter(|server| server.address == address);
+        let of_any_port = || there().next().filter(|_| service.key.port == 0);
+        let server = there().find(|server| server.port == port).or_else(of_any_port)?;
         (server.id.index() < self.counters.server_capacity()).then_some(server.id)
     }
 }

@@ -1,5 +1,8 @@
 //! A new connection of a persistent service: its client keeps the real server that it has.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use lb_core::drop::DropReason;
 use lb_core::flow::template::template_protocol;
 use lb_core::flow::{Direction, Method, Tuple};
@@ -7,7 +10,7 @@ use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::{Held, Steer};
-use lb_core::tables::{Protocol, Service, Tables};
+use lb_core::tables::{Prefix, Protocol, Service, ServiceKey, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::answer::Problem;
@@ -40,16 +43,38 @@ pub(super) struct Use {
 /// How long a template stays whose time is over while it has connections.
 const STAYS: Timeout = Timeout::from_secs(60);
 
-/// The service that takes a packet: one of its port before one of every port.
-pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t std::sync::Arc<Service>> {
-    let of_port = |port: u16| {
-        let is_it = |service: &&std::sync::Arc<Service>| {
-            let key = service.key;
-            (key.protocol, key.address, key.port) == (to.protocol, to.dst, port)
-        };
-        tables.services.iter().find(is_it)
+/// The service that takes a packet: one by its mark before one of its port before one of every port.
+pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<Service>> {
+    let of = |protocol, address, port| {
+        let key = ServiceKey { protocol, address, port };
+        tables.services.iter().find(|service| service.key == key)
     };
-    of_port(to.dport).or_else(|| of_port(0))
+    let is_in = |prefix: Option<Prefix>, address: IpAddr| {
+        let bits = |address: IpAddr, len: u8| match address {
+            IpAddr::V4(address) => u128::from(u32::from(address)) >> (32 - u32::from(len)),
+            IpAddr::V6(address) => u128::from(address).checked_shr(128 - u32::from(len)).unwrap_or(0),
+        };
+        prefix.is_none_or(|Prefix { address: network, len }| {
+            network.is_ipv4() == address.is_ipv4() && bits(network, len) == bits(address, len)
+        })
+    };
+    let marked = tables.marks.0.iter().find(|rule| {
+        rule.protocol.is_none_or(|protocol| protocol == to.protocol)
+            && is_in(rule.source, to.src)
+            && is_in(rule.destination, to.dst)
+            && rule.destination_ports.contains(&to.dport)
+    });
+    let by_mark = marked.and_then(|rule| {
+        let address = match to.dst {
+            IpAddr::V4(_) => IpAddr::from(rule.mark.to_be_bytes()),
+            IpAddr::V6(_) => {
+                let [a, b, c, d] = rule.mark.to_be_bytes();
+                IpAddr::from([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+        };
+        of(Protocol::ANY, address, 0)
+    });
+    by_mark.or_else(|| of(to.protocol, to.dst, to.dport)).or_else(|| of(to.protocol, to.dst, 0))
 }
 
 /// The tuple of the client's template; `None`: the service is not persistent.
@@ -57,10 +82,10 @@ fn template_of(service: &Service, original: &Tuple) -> Option<Tuple> {
     let persistence = service.options.persistence?;
     Some(Tuple {
         src: persistence.mask.client(original.src),
+        dst: service.key.address,
         sport: 0,
         dport: service.key.port,
-        protocol: template_protocol(original.protocol),
-        ..*original
+        protocol: template_protocol(service.key.protocol),
     })
 }
 

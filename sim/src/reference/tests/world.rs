@@ -17,9 +17,9 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    ClientMask, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, Neighbours, Persistence,
-    Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions, Services, Settings, Tables,
-    Tunnel,
+    ClientMask, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks, Neighbours,
+    Persistence, Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions, Services,
+    Settings, Tables, Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -117,6 +117,8 @@ pub(super) struct World<L = Path<Frame>> {
     generation: u32,
     version: u32,
     services: Vec<Option<Arc<Service>>>,
+    /// Numbers of rules, in their order.
+    marks: Vec<usize>,
     /// Each real server that there ever was, by service and address.
     known: HashMap<(ServiceKey, IpAddr), Server>,
     neighbours: HashMap<IpAddr, Option<Mac>>,
@@ -148,13 +150,36 @@ enum Mood {
     Unresolved,
 }
 
-const KEYS: [(u8, &str, u16); 5] = [
+const KEYS: [(u8, &str, u16); 8] = [
     (6, "192.0.2.10", 80),
     (17, "192.0.2.10", 80),
     (6, "192.0.2.11", 443),
     (6, "2001:db8::10", 80),
     (17, "2001:db8::10", 53),
+    (17, "192.0.2.11", 0),
+    // Firewall marks.
+    (0, "0.0.0.7", 0),
+    (0, "0:7::", 0),
 ];
+
+fn mark_rule(n: usize) -> MarkRule {
+    let any = MarkRule {
+        mark: 7,
+        protocol: None,
+        source: None,
+        destination: None,
+        destination_ports: 0..=u16::MAX,
+    };
+    let prefix = |address, len| Some(Prefix { address: ip(address), len });
+    match n {
+        0 => MarkRule { protocol: Some(Protocol::UDP), destination: prefix("192.0.2.10", 31), ..any },
+        1 => MarkRule { source: prefix("192.0.2.100", 32), destination_ports: 80..=80, ..any },
+        2 => MarkRule { destination: prefix("2001:db8::", 32), destination_ports: 50..=60, ..any },
+        3 => MarkRule { mark: 8, source: prefix("2001:db8::100", 128), ..any },
+        4 => MarkRule { mark: 9, destination_ports: 443..=443, ..any },
+        _ => MarkRule { source: prefix("0.0.0.0", 0), ..any },
+    }
+}
 
 fn key(number: usize) -> ServiceKey {
     let (protocol, address, port) = KEYS[number];
@@ -241,6 +266,7 @@ impl<L: Logic<Frame>> World<L> {
             generation: 0,
             version: 0,
             services: vec![None; KEYS.len()],
+            marks: Vec::new(),
             known: HashMap::new(),
             neighbours: HashMap::new(),
             settings: Settings::default(),
@@ -287,6 +313,9 @@ impl<L: Logic<Frame>> World<L> {
         let version = self.next_version();
         let scheduler = self.rng.of(SchedulerKind::ALL);
         let id = ServiceId(number as u32);
+        if self.rng.one_in(2) {
+            self.marks = (0..self.rng.below(4)).map(|_| self.rng.below(6)).collect();
+        }
         self.services[number] = match self.services[number].take() {
             None => {
                 let mut service = Service::new(None, id, key(number), scheduler, vec![], version);
@@ -334,7 +363,7 @@ impl<L: Logic<Frame>> World<L> {
             let mut server = Server {
                 id: before.as_ref().map_or(next_id, |before| before.id),
                 address,
-                port: self.rng.of(&[80, 8080]),
+                port: self.rng.of(&[80, 8080, 0]),
                 weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
                 forward: self.rng.of(if is_other { &FORWARDS[5..] } else { FORWARDS }),
                 upper_threshold,
@@ -451,6 +480,7 @@ impl<L: Logic<Frame>> World<L> {
             interfaces: interfaces.into(),
             routes: Routes::new(routes).into(),
             services: Services::new(self.services.iter().flatten().cloned()).into(),
+            marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
             settings: self.settings,
         });
         self.team.tell(&self.tables);
@@ -707,7 +737,7 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     fn client_packet(&mut self) -> (PortId, Recipe) {
-        let (protocol, vip, port) = self.rng.of(&KEYS);
+        let (protocol, vip, port) = self.rng.of(&KEYS[..6]);
         let vip = ip(vip);
         let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
             (false, 0) => "192.0.2.101",
