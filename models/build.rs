@@ -26,6 +26,14 @@ fn main() {
         .exchange("std::thread::sleep(PAUSE)", "super::pause(PAUSE)", 1)
         .exchange("const RING: usize = 1024;", "const RING: usize = 1;", 1)
         .write("listing.rs");
+    source("lb-dataplane/src/sharing.rs")
+        .exchange("use rtrb::", "use crate::rtrb::", 1)
+        .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 1)
+        .exchange("use lb_core::ids::ServerId;", "use super::{ServerId, SharedFlow, Tick, Walk};", 1)
+        .exchange("use lb_core::path::{SharedFlow, Walk};\n", "", 1)
+        .exchange("use lb_core::time::Tick;\n", "", 1)
+        .exchange("const RING: usize = 4096;", "const RING: usize = 1;", 1)
+        .write("sharing.rs");
     source("lb-dataplane/src/bell.rs")
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 1)
         .exchange("use std::fs::File;\n", "use super::Event as File;\n", 1)

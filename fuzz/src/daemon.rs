@@ -12,7 +12,7 @@ use lb_control::plane::{Plane, PortState};
 use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::FlowView;
+use lb_core::path::{FlowView, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::Timeout;
 
@@ -83,6 +83,20 @@ impl Plane for Quiet {
         None
     }
 
+    fn set_sharing(&self, _: bool) {}
+
+    fn begin_walk(&self, _: bool) {}
+
+    fn is_walk_over(&self) -> bool {
+        true
+    }
+
+    fn read_shared(&self, _: usize, _: &mut dyn FnMut(SharedFlow)) {}
+
+    fn give(&self, _: SharedFlow, _: ServerId) -> bool {
+        false
+    }
+
     fn buffers_in_use(&self) -> u32 {
         0
     }
@@ -101,6 +115,10 @@ impl Host for NoHost {
     fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
 
     fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+
+    fn has_interface(&self, name: &str) -> bool {
+        name == "eth0"
+    }
 
     fn problems(&self) -> Vec<String> {
         Vec::new()

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use lb_control::api::types::{
     Batch, BatchReply, Connection, Counts, ErrorBody, ErrorKind, Failure, Rates, ServerView, ServiceAddress,
-    ServiceView, Timeouts, Transport,
+    ServiceView, SyncDaemon, Timeouts, Transport,
 };
 use lb_control::cli::director::{Director, DirectorError};
 use lb_control::cli::ipvsadm::{self, Lookup, Surroundings};
@@ -66,6 +66,10 @@ impl Director for InProcess {
 
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError> {
         Ok(self.0.timeouts())
+    }
+
+    fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, DirectorError> {
+        Ok(self.0.sync_daemons().cloned().collect())
     }
 
     fn connections(

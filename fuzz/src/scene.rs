@@ -94,6 +94,7 @@ impl Plan {
                 udp: timeout,
                 forwarding: self.forwarding,
                 draining: false,
+                is_sharing: false,
             },
         }
     }

@@ -102,6 +102,26 @@ impl LbdPlan {
 
     /// The config file.
     pub fn toml(&self, socket: &Path) -> String {
+        let wan = format!(
+            "\"{}/24\", \"{}/32\", \"{}/64\", \"{}/128\"",
+            topology::DIRECTOR,
+            topology::VIP,
+            topology::DIRECTOR_V6,
+            topology::VIP_V6
+        );
+        let lan = format!("\"{}/24\", \"{}/64\"", topology::GATEWAY, topology::GATEWAY_V6);
+        self.toml_with(socket, &wan, &lan)
+    }
+
+    /// The config file of the standby: neither the VIP nor the servers' gateway is its own yet.
+    pub fn standby_toml(&self, socket: &Path) -> String {
+        let own = |side: usize| {
+            format!("\"{}/24\", \"{}/64\"", topology::STANDBY[side], topology::STANDBY_V6[side])
+        };
+        self.toml_with(socket, &own(0), &own(1))
+    }
+
+    fn toml_with(&self, socket: &Path, wan_addresses: &str, lan_addresses: &str) -> String {
         let (wan, lan) = match self.driver {
             Driver::AfXdp => {
                 (format!("net_af_xdp0,iface={WAN_LINK}"), format!("net_af_xdp1,iface={LAN_LINK}"))
@@ -121,14 +141,14 @@ drain_secs = {drain_secs}
 [[port]]
 name = \"wan\"
 device = \"{wan}\"
-addresses = [\"{director}/24\", \"{vip}/32\", \"{director6}/64\", \"{vip6}/128\"]
+addresses = [{wan_addresses}]
 outside = true
 mtu = {mtu}
 
 [[port]]
 name = \"lan\"
 device = \"{lan}\"
-addresses = [\"{gateway}/24\", \"{gateway6}/64\"]
+addresses = [{lan_addresses}]
 mtu = {lan_mtu}
 
 [api]
@@ -140,12 +160,6 @@ http = \"{HTTP}\"
             drain_secs = self.drain_secs,
             flow_memory =
                 self.flow_memory.map(|path| format!("flow_memory = \"{path}\"")).unwrap_or_default(),
-            director = topology::DIRECTOR,
-            vip = topology::VIP,
-            director6 = topology::DIRECTOR_V6,
-            vip6 = topology::VIP_V6,
-            gateway = topology::GATEWAY,
-            gateway6 = topology::GATEWAY_V6,
             mtu = self.mtu,
             lan_mtu = self.lan_mtu,
             socket = socket.display(),
@@ -227,13 +241,39 @@ impl Director {
     /// # Errors
     /// When it cannot be started at all.
     pub fn spawn_under(lab: &Lab, toml: &str, name: &str, before: &[&str]) -> Result<Director> {
-        let namespace = lab.director().clone();
-        let config = lab.dir().join(format!("{name}.toml"));
+        Director::spawn_in(lab.director(), lab.dir(), toml, name, before)
+    }
+
+    /// Starts `lbd` as the standby and waits until it is ready.
+    ///
+    /// # Errors
+    /// When there is no standby in the lab, or it ends instead: with its output.
+    pub fn start_standby(lab: &Lab, plan: &LbdPlan) -> Result<Director> {
+        let namespace = lab.standby().context("the lab has no standby")?;
+        let dir = lab.dir().join("standby");
+        fs::create_dir_all(&dir)?;
+        if plan.driver == Driver::AfPacket {
+            silence_kernel(namespace)?;
+        }
+        let mut director =
+            Director::spawn_in(namespace, &dir, &plan.standby_toml(&socket(&dir)), "lbd", &[])?;
+        director.until_ready()?;
+        Ok(director)
+    }
+
+    fn spawn_in(
+        namespace: &Namespace,
+        dir: &Path,
+        toml: &str,
+        name: &str,
+        before: &[&str],
+    ) -> Result<Director> {
+        let config = dir.join(format!("{name}.toml"));
         fs::write(&config, toml)?;
         let lbd = program("lbd")?;
         let words = [before, &[utf8(&lbd)?, "--config", utf8(&config)?]].concat();
-        let process = Process::spawn(&namespace, lab.dir(), name, words[0], &words[1..])?;
-        Ok(Director { namespace, dir: lab.dir().to_owned(), process })
+        let process = Process::spawn(namespace, dir, name, words[0], &words[1..])?;
+        Ok(Director { namespace: namespace.clone(), dir: dir.to_owned(), process })
     }
 
     /// Waits for `/readyz` to say yes.

@@ -6,6 +6,8 @@
 //! | access router, when planned | 198.51.100.1/24, 192.0.2.2/24 | 2001:db8:51::1/64, 2001:db8::2/64 |
 //! | director, on its twin `wan` | 192.0.2.1/24, VIP 192.0.2.10/32 | 2001:db8::1/64, VIP 2001:db8::10/128 |
 //! | director, on its twin `lan` | 10.0.0.1/24 | fd00:1::1/64 |
+//! | standby, when planned, on its twins | 192.0.2.3/24, 10.0.0.3/24 | 2001:db8::3/64, fd00:1::3/64 |
+//! | both directors, between them | 10.9.0.1/24, 10.9.0.2/24 on `sync0` | link-local |
 //! | real servers s1, s2 … | 10.0.0.11/24 … | fd00:1::11/64 … |
 //!
 //! The director's two links end in `lbwan0` and `lblan0`, without addresses: they stand for the NIC that DPDK takes.
@@ -39,6 +41,15 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// The director's IPv6 address on the lan.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 1);
 
+/// The standby's own addresses: on the wan, and on the lan.
+pub const STANDBY: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 3), Ipv4Addr::new(10, 0, 0, 3)];
+/// The standby's own IPv6 addresses: on the wan, and on the lan.
+pub const STANDBY_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 3), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 3)];
+
+/// The link between the two directors, the same name on both.
+pub const SYNC_LINK: &str = "sync0";
+
 /// The director's end of the wan link.
 pub const WAN_LINK: &str = "lbwan0";
 /// The director's end of the lan link.
@@ -67,6 +78,8 @@ pub struct Plan {
     /// Puts the client behind a router whose link towards it has this MTU, while the client's own end keeps 1500: what
     /// a tunnel in somebody's access network looks like.
     pub access_mtu: Option<u16>,
+    /// A second director, on the same wan and lan, and a link between the two.
+    pub standby: bool,
     /// Queues of the director's links: AF_XDP takes one, a worker more needs one more of `af_packet`.
     pub queues: u8,
 }
@@ -79,6 +92,7 @@ impl Default for Plan {
             wan_mtu: 1500,
             lan_mtu: 1500,
             access_mtu: None,
+            standby: false,
             queues: 1,
         }
     }
@@ -91,6 +105,7 @@ pub struct Lab {
     client: Namespace,
     director: Namespace,
     access: Option<Namespace>,
+    standby: Option<Namespace>,
     switch: Namespace,
     servers: Vec<Namespace>,
     dir: PathBuf,
@@ -139,6 +154,11 @@ impl Lab {
         self.access.as_ref()
     }
 
+    /// The second director, when planned.
+    pub fn standby(&self) -> Option<&Namespace> {
+        self.standby.as_ref()
+    }
+
     pub fn switch(&self) -> &Namespace {
         &self.switch
     }
@@ -178,23 +198,28 @@ fn build(plan: &Plan) -> Result<Lab> {
     let switch = make("switch")?;
     let servers = (1..=plan.servers).map(|n| make(&format!("s{n}"))).collect::<Result<Vec<_>>>()?;
     let access = plan.access_mtu.map(|_| make("access")).transpose()?;
+    let standby = plan.standby.then(|| make("standby")).transpose()?;
 
     match (&access, plan.access_mtu) {
         (Some(access), Some(mtu)) => wire_access(plan, &client, access, &director, mtu)?,
+        _ if plan.standby => {
+            bridge(&switch, "brwan", plan.wan_mtu)?;
+            for (host, name, port) in [(&client, "eth0", "client"), (&director, WAN_LINK, "wan")] {
+                plug(plan, (host, name), &switch, port, "brwan", plan.wan_mtu)?;
+            }
+            endpoint(&client, &[&format!("{CLIENT}/24"), &format!("{CLIENT_V6}/64")], None)?;
+        }
         _ => {
             link(plan, (&client, "eth0", plan.wan_mtu), (&director, WAN_LINK, plan.wan_mtu))?;
             endpoint(&client, &[&format!("{CLIENT}/24"), &format!("{CLIENT_V6}/64")], None)?;
         }
     }
 
-    link(plan, (&director, LAN_LINK, plan.lan_mtu), (&switch, "director", plan.lan_mtu))?;
-    switch.ip("link add br0 type bridge mcast_snooping 0 stp_state 0")?;
-    switch.ip(&format!("link set br0 mtu {} up", plan.lan_mtu))?;
-    switch.ip("link set director master br0 up")?;
+    bridge(&switch, "br0", plan.lan_mtu)?;
+    plug(plan, (&director, LAN_LINK), &switch, "director", "br0", plan.lan_mtu)?;
     for (index, server_ns) in (0_u8..).zip(&servers) {
         let port = server_ns.role().to_owned();
-        link(plan, (server_ns, "eth0", plan.lan_mtu), (&switch, &port, plan.lan_mtu))?;
-        switch.ip(&format!("link set {port} master br0 up"))?;
+        plug(plan, (server_ns, "eth0"), &switch, &port, "br0", plan.lan_mtu)?;
         endpoint(
             server_ns,
             &[&format!("{}/24", server(index)), &format!("{}/64", server_v6(index))],
@@ -203,8 +228,49 @@ fn build(plan: &Plan) -> Result<Lab> {
     }
     nic(&director, WAN_LINK, plan.queues)?;
     nic(&director, LAN_LINK, plan.queues)?;
+    if let Some(standby) = &standby {
+        plug(plan, (standby, WAN_LINK), &switch, "standbywan", "brwan", plan.wan_mtu)?;
+        plug(plan, (standby, LAN_LINK), &switch, "standbylan", "br0", plan.lan_mtu)?;
+        nic(standby, WAN_LINK, plan.queues)?;
+        nic(standby, LAN_LINK, plan.queues)?;
+        link(plan, (&director, SYNC_LINK, 1500), (standby, SYNC_LINK, 1500))?;
+        for (host, address) in [(&director, "10.9.0.1/24"), (standby, "10.9.0.2/24")] {
+            host.ip(&format!("addr add {address} dev {SYNC_LINK}"))?;
+            host.ip(&format!("link set {SYNC_LINK} up"))?;
+        }
+    }
 
-    Ok(Lab { tag: plan.tag.clone(), client, director, access, switch, servers, dir, is_left_behind: false })
+    Ok(Lab {
+        tag: plan.tag.clone(),
+        client,
+        director,
+        access,
+        standby,
+        switch,
+        servers,
+        dir,
+        is_left_behind: false,
+    })
+}
+
+fn bridge(switch: &Namespace, name: &str, mtu: u16) -> Result<()> {
+    switch.ip(&format!("link add {name} type bridge mcast_snooping 0 stp_state 0"))?;
+    switch.ip(&format!("link set {name} mtu {mtu} up"))?;
+    Ok(())
+}
+
+/// A cable from a host to a port of a bridge.
+fn plug(
+    plan: &Plan,
+    host: (&Namespace, &str),
+    switch: &Namespace,
+    port: &str,
+    bridge: &str,
+    mtu: u16,
+) -> Result<()> {
+    link(plan, (host.0, host.1, mtu), (switch, port, mtu))?;
+    switch.ip(&format!("link set {port} master {bridge} up"))?;
+    Ok(())
 }
 
 /// client ── access router ── director, with the small MTU on the router's link towards the client.

@@ -1,7 +1,7 @@
 //! The control plane: what the operator wrote, how it gets to the daemon, and the commands that speak to it.
 //!
 //! [`config`] is what the file says, [`model`] holds the operator's wishes, [`api`] says how they travel, [`twin`] brings
-//! what Linux knows, [`daemon`] puts it all together, [`cli`] asks it. Nothing here links DPDK: the daemon's binary puts
+//! what Linux knows, [`daemon`] puts it all together, [`cli`] asks it, [`sync`] shares connections with other directors. Nothing here links DPDK: the daemon's binary puts
 //! it behind [`plane::Plane`].
 
 pub mod api;
@@ -14,4 +14,5 @@ pub mod model;
 mod one_line;
 pub mod plane;
 pub mod stats;
+pub mod sync;
 pub mod twin;

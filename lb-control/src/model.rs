@@ -9,6 +9,7 @@
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
 mod check;
+mod sync;
 mod warmup;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +34,7 @@ use warmup::Warming;
 
 use crate::api::types::{
     Command, ErrorBody, ErrorKind, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
-    Timeouts, Transport, Tunnel,
+    SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
 };
 
 /// Weights are signed 32-bit numbers in the kernel.
@@ -63,7 +64,7 @@ pub struct Change {
 }
 
 impl Change {
-    fn add(&mut self, other: Change) {
+    pub(crate) fn add(&mut self, other: Change) {
         self.zeroed_services.extend(other.zeroed_services);
         self.zeroed_servers.extend(other.zeroed_servers);
         self.publish |= other.publish;
@@ -120,6 +121,7 @@ struct Removed {
 pub struct Model {
     services: BTreeMap<Place, Entry>,
     timeouts: Timeouts,
+    sync: BTreeMap<SyncRole, SyncDaemon>,
     /// In a fixed order, so that the same commands always give the same ids.
     trash: BTreeMap<(Place, IpAddr, u16), Removed>,
     service_ids: Ids,
@@ -143,6 +145,7 @@ impl Model {
                 tcp_fin: default.tcp_fin.as_secs(),
                 udp: default.udp.as_secs(),
             },
+            sync: BTreeMap::new(),
             trash: BTreeMap::new(),
             service_ids: Ids::new(limits.services),
             server_ids: Ids::new(limits.servers),
@@ -178,12 +181,13 @@ impl Model {
         self.timeouts
     }
 
-    /// `settings` with the operator's timeouts.
+    /// `settings` with the operator's timeouts, and whether connections are shared.
     pub fn settings(&self, settings: Settings) -> Settings {
         Settings {
             tcp: Timeout::from_secs(self.timeouts.tcp),
             tcp_fin: Timeout::from_secs(self.timeouts.tcp_fin),
             udp: Timeout::from_secs(self.timeouts.udp),
+            is_sharing: self.sync.contains_key(&SyncRole::Master),
             ..settings
         }
     }
@@ -199,7 +203,10 @@ impl Model {
             let add = move |server| Command::AddServer { service: address, server };
             std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
         };
-        std::iter::once(Command::SetTimeouts(self.timeouts)).chain(self.services().flat_map(of_service))
+        let daemons = self.sync_daemons().cloned().map(Command::StartSync);
+        std::iter::once(Command::SetTimeouts(self.timeouts))
+            .chain(self.services().flat_map(of_service))
+            .chain(daemons)
     }
 
     /// Real servers, those that were removed and have connections left included.
@@ -235,6 +242,8 @@ impl Model {
             Command::Flush => Ok(self.flush()),
             Command::Zero { service } => self.zero(service.as_ref()),
             Command::SetTimeouts(timeouts) => self.set_timeouts(*timeouts),
+            Command::StartSync(daemon) => self.start_sync(daemon),
+            Command::StopSync { role } => self.stop_sync(*role),
         }
     }
 
@@ -424,6 +433,7 @@ impl Model {
         known: &mut HashSet<SocketAddr>,
         change: &mut Change,
     ) -> Result<Server, ErrorBody> {
+        self.check_families(address, spec)?;
         check_ranges(address, spec)?;
         if known.contains(&spec.server) {
             let message = format!("{}: already exists", name(address, spec.server));

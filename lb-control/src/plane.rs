@@ -6,7 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
-use lb_core::path::FlowView;
+use lb_core::ids::ServerId;
+use lb_core::path::{FlowView, SharedFlow};
 use lb_core::tables::{InterfaceId, Mac, Tables};
 
 /// The workers and their ports.
@@ -34,6 +35,22 @@ pub trait Plane: Send + Sync + 'static {
 
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
+
+    /// Has the workers tell of connections, and take over what they are [given](Plane::give), from here on or no more.
+    fn set_sharing(&self, is_on: bool);
+
+    /// Has the workers walk through their connections and tell of all, or of those that had packets since the walk before
+    /// began.
+    fn begin_walk(&self, is_whole: bool);
+
+    /// Whether the walk is over and all that was told is read.
+    fn is_walk_over(&self) -> bool;
+
+    /// Visits at most `most` connections of each worker that were told of: by the walk, and because their state changed.
+    fn read_shared(&self, most: usize, visit: &mut dyn FnMut(SharedFlow));
+
+    /// Has the owner take over a connection that another director told of, with this real server. False: it has no room now.
+    fn give(&self, flow: SharedFlow, server: ServerId) -> bool;
 
     /// Packet buffers in use, those in queues and caches included.
     fn buffers_in_use(&self) -> u32;

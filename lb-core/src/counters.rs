@@ -87,6 +87,10 @@ pub struct FlowCounters {
     /// Of a process before this one, entered at the start; not in `inserted`.
     pub carried_over: Counter,
     pub expired: Counter,
+    /// Told of by another director, and entered; not in `inserted`.
+    pub taken_over: Counter,
+    /// Changes that other directors were not told of at once, because there were too many.
+    pub changes_untold: Counter,
     /// New connections refused because the table was full.
     pub full: Counter,
     /// New connections refused because both index buckets were full.

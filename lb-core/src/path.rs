@@ -25,6 +25,7 @@ mod output;
 mod persistent;
 mod related;
 mod rewrite;
+mod shared;
 mod steer;
 mod tunnel;
 mod waiting;
@@ -40,6 +41,8 @@ use arrayvec::ArrayVec;
 pub use carry_over::CarriedOver;
 pub use list::FlowView;
 pub use persistent::Held;
+pub use shared::{SharedFlow, Taken, Walk};
+pub use steer::owner;
 
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
@@ -133,6 +136,7 @@ pub struct Path<P> {
     fragments: fragment::Fragments<P>,
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
+    changed: shared::Changed,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
 }
@@ -192,6 +196,7 @@ impl<P: Packet> Path<P> {
             fragments: fragment::Fragments::new(),
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
+            changed: shared::Changed::new(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::team::Turns;
 use arrayvec::ArrayVec;
-use lb_core::ids::PortId;
+use lb_core::ids::{PortId, ServerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, Steer};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, SharedFlow, Steer, Walk};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
@@ -97,6 +97,24 @@ impl<P: Packet> Logic<P> for Heir<P> {
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
+    }
+
+    fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {
+        Logic::tell_changed(&mut self.path, budget, tell)
+    }
+
+    fn walk(
+        &mut self,
+        cursor: u32,
+        budget: u32,
+        walk: Walk,
+        tell: &mut dyn FnMut(SharedFlow),
+    ) -> Option<u32> {
+        Logic::walk(&mut self.path, cursor, budget, walk, tell)
+    }
+
+    fn take_over(&mut self, told: &SharedFlow, server: ServerId, now: Tick) {
+        Logic::take_over(&mut self.path, told, server, now);
     }
 }
 

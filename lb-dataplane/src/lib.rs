@@ -21,6 +21,7 @@ mod memory_port;
 mod preflight;
 mod resolve;
 mod ring;
+mod sharing;
 mod stepped;
 mod tap;
 mod team;
@@ -33,10 +34,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Hasher;
 use lb_core::flow::template::Uses;
-use lb_core::ids::{PortId, WorkerId};
+use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::mem::Region;
-use lb_core::path::{FlowView, Path, PathConfig};
+use lb_core::path::{FlowView, Path, PathConfig, SharedFlow};
 use lb_core::tables::Tables;
 
 pub use config::{Config, FlowMemory, Idle, PortConfig};
@@ -77,6 +79,8 @@ pub struct Dataplane {
     infos: Vec<PortInfo>,
     cpus: Vec<u32>,
     notices: Vec<String>,
+    /// As the workers have it: names a connection's owner.
+    hasher: Hasher,
 }
 
 impl Dataplane {
@@ -127,7 +131,7 @@ impl Dataplane {
         notices.extend(remove_stale_twins(&config.ports, mark.as_deref()));
         let (executor, share) = Executor::start(config.workers.len(), legacy, keep)
             .map_err(|error| StartError::Worker { cpu: config.workers[0], reason: error.to_string() })?;
-        let counters = paths[0].counters.clone();
+        let (counters, hasher) = (paths[0].counters.clone(), Hasher::new(paths[0].hash_seed));
         let mut members = Vec::new();
         for (worker, path) in paths.into_iter().enumerate() {
             let (logic, share) = (logic.clone(), share.clone());
@@ -152,6 +156,7 @@ impl Dataplane {
             infos,
             cpus: config.workers,
             notices,
+            hasher,
         })
     }
 
@@ -232,6 +237,35 @@ impl Dataplane {
         visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
     ) -> Result<(), WorkerStalled> {
         self.team.list_flows(visit)
+    }
+
+    /// Has the workers tell of connections, and take over what they are [given](Dataplane::give), from here on or no more.
+    pub fn set_sharing(&self, is_on: bool) {
+        self.team.set_sharing(is_on);
+    }
+
+    /// Has the workers walk through their connections and tell of all, or of those that had packets since the walk before
+    /// began. A walk that is under way is broken off.
+    pub fn begin_walk(&self, is_whole: bool) {
+        self.team.begin_walk(is_whole, clock::now());
+    }
+
+    /// Whether the walk is over and all that was told is read.
+    pub fn is_walk_over(&self) -> bool {
+        self.team.is_walk_over()
+    }
+
+    /// Visits at most `most` connections of each worker that were told of: by the walk, and because their state changed.
+    /// Returns how many.
+    pub fn read_shared(&self, most: usize, visit: &mut dyn FnMut(SharedFlow)) -> usize {
+        self.team.read_shared(most, visit)
+    }
+
+    /// Has the owner take over a connection that another director told of, with this real server. False: its ring is full.
+    pub fn give(&self, flow: SharedFlow, server: ServerId) -> bool {
+        let (client, port) = (flow.original.src, flow.original.sport);
+        let owner = lb_core::path::owner(self.hasher, client, port, self.cpus.len());
+        self.team.give(owner, flow, server)
     }
 
     /// Cycles a second of the counters of busy and idle cycles.

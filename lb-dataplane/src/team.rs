@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lb_core::counters::WorkerCounters;
-use lb_core::ids::WorkerId;
-use lb_core::path::FlowView;
+use lb_core::ids::{ServerId, WorkerId};
+use lb_core::path::{FlowView, SharedFlow, Walk};
 use lb_core::tables::Tables;
+use lb_core::time::Tick;
 
 use crate::clock::Clock;
 use crate::config::Idle;
@@ -21,6 +22,7 @@ use crate::listing::{ListReader, listing};
 use crate::mailbox::{Publisher, mailbox};
 use crate::resolve::{Asker, Questions, questions};
 use crate::ring::{HAND_OVER_RING, RingEnds, mesh};
+use crate::sharing::{ShareReader, sharing};
 use crate::worker::{Equipment, Logic, Seat, Worker};
 
 /// How long a list waits for a worker that gives nothing.
@@ -47,12 +49,19 @@ pub(crate) struct Ties {
     /// By worker, as the lists below.
     pub(crate) publishers: Turns<Vec<Publisher>>,
     lists: Turns<Lists>,
+    shares: Turns<Shares>,
     pub(crate) questions: Arc<Questions>,
 }
 
 impl Ties {
     pub(crate) fn new(counters: Arc<[Arc<WorkerCounters>]>) -> Ties {
-        Ties { counters, publishers: Turns::default(), lists: Turns::default(), questions: questions() }
+        Ties {
+            counters,
+            publishers: Turns::default(),
+            lists: Turns::default(),
+            shares: Turns::default(),
+            questions: questions(),
+        }
     }
 
     /// What the worker `index` is made of, besides its logic. To be called for each worker, in their order.
@@ -64,8 +73,10 @@ impl Ties {
         rings: RingEnds<B::Packet>,
     ) -> Equipment<B> {
         let ((publisher, inbox), (lister, reader)) = (mailbox(), listing());
+        let (sharer, share_reader) = sharing();
         self.publishers.get_mut().push(publisher);
         self.lists.get_mut().readers.push(reader);
+        self.shares.get_mut().readers.push(share_reader);
         Equipment {
             worker: WorkerId(index as u16),
             counters: self.counters[index].clone(),
@@ -75,6 +86,7 @@ impl Ties {
             asker: Asker::new(self.questions.clone()),
             inbox,
             lister,
+            sharer,
         }
     }
 
@@ -96,6 +108,15 @@ pub struct Team {
 /// The control plane's threads take turns at these; the workers know no lock.
 #[expect(clippy::disallowed_types)]
 pub(crate) type Turns<T> = parking_lot::Mutex<T>;
+
+/// Where connections come from that are shared, and go to.
+#[derive(Default)]
+struct Shares {
+    /// Number of the last walk, and when it began.
+    last: u32,
+    began: Tick,
+    readers: Vec<ShareReader>,
+}
 
 /// Where the lists of connections come from.
 #[derive(Default)]
@@ -189,6 +210,45 @@ impl Team {
             }
         }
         stalled.map_or(Ok(()), Err)
+    }
+
+    /// Has the workers look into what is shared.
+    pub(crate) fn set_sharing(&self, is_on: bool) {
+        self.ties.shares.lock().readers.iter().for_each(|reader| reader.set_on(is_on));
+    }
+
+    /// See [`Dataplane::begin_walk`](crate::Dataplane::begin_walk).
+    pub(crate) fn begin_walk(&self, is_whole: bool, now: Tick) {
+        let Shares { last, began, readers } = &mut *self.ties.shares.lock();
+        let walk = if is_whole { Walk::Whole } else { Walk::Since(*began) };
+        *last = last.wrapping_add(1);
+        *began = now;
+        readers.iter().for_each(|reader| reader.ask(*last, walk));
+    }
+
+    /// See [`Dataplane::is_walk_over`](crate::Dataplane::is_walk_over).
+    pub(crate) fn is_walk_over(&self) -> bool {
+        self.ties.shares.lock().readers.iter().all(ShareReader::is_over)
+    }
+
+    /// See [`Dataplane::read_shared`](crate::Dataplane::read_shared).
+    pub(crate) fn read_shared(&self, most: usize, visit: &mut dyn FnMut(SharedFlow)) -> usize {
+        let readers = &mut self.ties.shares.lock().readers;
+        let mut count = 0;
+        for reader in readers {
+            let told = std::iter::from_fn(|| reader.next()).take(most);
+            told.for_each(|flow| {
+                count += 1;
+                visit(flow);
+            });
+        }
+        count
+    }
+
+    /// Gives a worker a connection that is its own. False: its ring is full.
+    pub(crate) fn give(&self, owner: WorkerId, flow: SharedFlow, server: ServerId) -> bool {
+        let readers = &mut self.ties.shares.lock().readers;
+        readers.get_mut(owner.index()).is_some_and(|reader| reader.give(flow, server))
     }
 
     /// Cycles a second of the counters in [`TurnCounters`](lb_core::counters::TurnCounters).

@@ -3,6 +3,7 @@
 //! A turn looks once at each source of packets (other workers' rings, ports, twins), lets the path do what is due, and
 //! sends what is left in the transmit buffers.
 
+use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +13,9 @@ use arrayvec::ArrayVec;
 use lb_core::counters::{TurnClock, WorkerCounters};
 use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
-use lb_core::ids::{PortId, WorkerId};
+use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Path, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Path, SharedFlow, Steer, Walk};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
@@ -25,6 +26,7 @@ use crate::listing::Lister;
 use crate::mailbox::Inbox;
 use crate::resolve::Asker;
 use crate::ring::{Errand, Incoming, Outgoing, RingEnds};
+use crate::sharing::{Sharer, Shares};
 use crate::twin::TwinEnd;
 
 /// What a worker runs: the packet logic of one worker. [`Path`] is the one; tests have simpler ones.
@@ -45,6 +47,23 @@ pub trait Logic<P: Packet> {
     fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
+
+    /// See [`Path::tell_changed`]. A logic without connections shares none.
+    fn tell_changed(&mut self, _budget: u32, _tell: &mut dyn FnMut(SharedFlow)) -> bool {
+        false
+    }
+    /// See [`Path::walk`].
+    fn walk(
+        &mut self,
+        _cursor: u32,
+        _budget: u32,
+        _walk: Walk,
+        _tell: &mut dyn FnMut(SharedFlow),
+    ) -> Option<u32> {
+        None
+    }
+    /// See [`Path::take_over`].
+    fn take_over(&mut self, _told: &SharedFlow, _server: ServerId, _now: Tick) {}
 }
 
 impl<P: Packet> Logic<P> for Path<P> {
@@ -80,6 +99,51 @@ impl<P: Packet> Logic<P> for Path<P> {
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         Path::list(self, cursor, budget, now, &mut |view| visit(view))
     }
+
+    fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {
+        Path::tell_changed(self, budget, &mut |flow| tell(flow))
+    }
+
+    fn walk(
+        &mut self,
+        cursor: u32,
+        budget: u32,
+        walk: Walk,
+        tell: &mut dyn FnMut(SharedFlow),
+    ) -> Option<u32> {
+        Path::walk(self, cursor, budget, walk, &mut |flow| tell(flow))
+    }
+
+    fn take_over(&mut self, told: &SharedFlow, server: ServerId, now: Tick) {
+        Path::take_over(self, told, server, now);
+    }
+}
+
+/// A logic and what time it is, for [`Sharer`].
+struct Sharing<'l, P, L> {
+    logic: &'l mut L,
+    now: Tick,
+    packets: PhantomData<P>,
+}
+
+impl<P: Packet, L: Logic<P>> Shares for Sharing<'_, P, L> {
+    fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {
+        self.logic.tell_changed(budget, tell)
+    }
+
+    fn walk(
+        &mut self,
+        cursor: u32,
+        budget: u32,
+        walk: Walk,
+        tell: &mut dyn FnMut(SharedFlow),
+    ) -> Option<u32> {
+        self.logic.walk(cursor, budget, walk, tell)
+    }
+
+    fn take_over(&mut self, told: &SharedFlow, server: ServerId) {
+        self.logic.take_over(told, server, self.now);
+    }
 }
 
 /// Who sends and receives on a port, seen from one worker.
@@ -114,6 +178,7 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) asker: Asker,
     pub(crate) inbox: Inbox,
     pub(crate) lister: Lister,
+    pub(crate) sharer: Sharer,
 }
 
 /// A worker: [`Worker::run`] is its thread's life; without a thread, [`Worker::turn`] is called for each turn.
@@ -124,6 +189,7 @@ pub(crate) struct Worker<B: Backend, L> {
     incoming: Vec<Incoming<B::Packet>>,
     inbox: Inbox,
     lister: Lister,
+    sharer: Sharer,
     burst: Burst<B::Packet>,
     handed: ArrayVec<(B::Packet, Steer), BURST>,
 }
@@ -135,7 +201,7 @@ const NAP: Duration = Duration::from_micros(50);
 
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
-        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister } = equipment;
+        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, sharer } = equipment;
         let lanes = seats
             .into_iter()
             .map(|seat| Lane { queue: seat.queue, twin: seat.twin, buffer: Burst::new() })
@@ -147,6 +213,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             incoming: rings.incoming.into_iter().flatten().collect(),
             inbox,
             lister,
+            sharer,
             burst: Burst::new(),
             handed: ArrayVec::new(),
         }
@@ -209,7 +276,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         }
         self.logic.turn(now, &mut self.io);
         self.io.flush();
-        had_work | self.list(now)
+        had_work | self.list(now) | (self.sharer.is_on() && self.share(now))
     }
 
     fn exchange_tables(&mut self) {
@@ -287,6 +354,11 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     fn list(&mut self, now: Tick) -> bool {
         let logic = &self.logic;
         self.lister.give(|from, budget, visit| logic.list(from, budget, now, visit))
+    }
+
+    #[cold]
+    fn share(&mut self, now: Tick) -> bool {
+        self.sharer.turn(&mut Sharing { logic: &mut self.logic, now, packets: PhantomData })
     }
 }
 

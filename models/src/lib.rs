@@ -1,5 +1,5 @@
 //! What threads share, checked by [loom](https://docs.rs/loom) under every schedule and every outcome that the memory model
-//! allows: hand-over rings, publishing of tables, listing of connections, a twin's bell, counters, thresholds.
+//! allows: hand-over rings, publishing of tables, listing and sharing of connections, a twin's bell, counters, thresholds.
 //!
 //! The sources are those that run in production, the ring of the crate `rtrb` among them: `build.rs` takes them as they are,
 //! with loom's atomics, and makes rings so short that they are full and wrap. So a model says: with two
@@ -14,6 +14,7 @@ mod counters;
 mod listing;
 mod mailbox;
 mod ring;
+mod sharing;
 mod threshold;
 mod twin;
 

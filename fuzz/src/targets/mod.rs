@@ -8,8 +8,8 @@ mod flow;
 mod ipvsadm;
 mod packet;
 mod path;
-
 mod restore;
+mod sync;
 
 /// A part of the load balancer that takes bytes from outside.
 #[derive(Debug)]
@@ -26,4 +26,4 @@ macro_rules! targets {
     };
 }
 
-targets! { packet, path, flow, adopt, config, ipvsadm, restore, commands, api }
+targets! { packet, path, flow, adopt, config, ipvsadm, restore, commands, api, sync }

@@ -16,6 +16,7 @@ use super::types;
         server::commands,
         server::services,
         server::timeouts,
+        server::sync,
         server::connections,
         server::status,
         server::ports,

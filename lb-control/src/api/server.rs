@@ -19,8 +19,8 @@ use lb_core::path::FlowView;
 use lb_core::tables::Protocol;
 
 use super::types::{
-    Batch, BatchReply, Connection, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, Status, Timeouts,
-    Transport, WorkerView,
+    Batch, BatchReply, Connection, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, Status,
+    SyncDaemon, Timeouts, Transport, WorkerView,
 };
 use super::{lines, openapi, page};
 use crate::daemon::Handle;
@@ -56,6 +56,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/commands", post(commands))
         .route("/v1/services", get(services))
         .route("/v1/timeouts", get(timeouts))
+        .route("/v1/sync", get(sync))
         .route("/v1/connections", get(connections))
         .route("/v1/status", get(status))
         .route("/v1/ports", get(ports))
@@ -190,6 +191,12 @@ pub(super) async fn services(
 #[utoipa::path(get, path = "/v1/timeouts", responses((status = 200, body = Timeouts)))]
 pub(super) async fn timeouts(State(api): State<Api>) -> Result<Json<Timeouts>, ErrorBody> {
     Ok(Json(api.control.ask(|control| control.model().timeouts()).await?))
+}
+
+/// The sync daemons, the master first.
+#[utoipa::path(get, path = "/v1/sync", responses((status = 200, body = [SyncDaemon])))]
+pub(super) async fn sync(State(api): State<Api>) -> Result<Json<Vec<SyncDaemon>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.model().sync_daemons().cloned().collect()).await?))
 }
 
 /// Connections, one JSON object a line, as they are found: none twice, but some may have come or gone meanwhile.

@@ -280,6 +280,77 @@ pub struct Timeouts {
     pub udp: u32,
 }
 
+/// What a sync daemon does.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncRole {
+    /// Tells other directors of this one's connections.
+    Master,
+    /// Takes over the connections that other directors tell of.
+    Backup,
+}
+
+impl SyncRole {
+    pub const ALL: [SyncRole; 2] = [SyncRole::Master, SyncRole::Backup];
+
+    /// As in the config file and for `ipvsadm`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SyncRole::Master => "master",
+            SyncRole::Backup => "backup",
+        }
+    }
+}
+
+/// A daemon that shares connections with other directors.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyncDaemon {
+    pub role: SyncRole,
+    /// Linux interface that leads to the other directors.
+    pub interface: String,
+    /// Directors with another number are not heard; a backup with 0 hears all.
+    #[serde(default)]
+    pub syncid: u8,
+    /// Longest message, bytes of UDP data; 0: what 1500 bytes of IP hold.
+    #[serde(default)]
+    pub maxlen: u16,
+    #[serde(default = "SyncDaemon::default_group")]
+    #[schema(value_type = String)]
+    pub group: IpAddr,
+    #[serde(default = "SyncDaemon::default_port")]
+    pub port: u16,
+    #[serde(default = "SyncDaemon::default_ttl")]
+    pub ttl: u8,
+}
+
+impl SyncDaemon {
+    /// The kernel's defaults.
+    pub fn new(role: SyncRole, interface: &str) -> SyncDaemon {
+        SyncDaemon {
+            role,
+            interface: interface.to_owned(),
+            syncid: 0,
+            maxlen: 0,
+            group: SyncDaemon::default_group(),
+            port: SyncDaemon::default_port(),
+            ttl: SyncDaemon::default_ttl(),
+        }
+    }
+
+    fn default_group() -> IpAddr {
+        IpAddr::from([224, 0, 0, 81])
+    }
+
+    fn default_port() -> u16 {
+        8848
+    }
+
+    fn default_ttl() -> u8 {
+        1
+    }
+}
+
 /// One change. Each is done wholly or not at all.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -312,6 +383,10 @@ pub enum Command {
         service: Option<ServiceAddress>,
     },
     SetTimeouts(Timeouts),
+    StartSync(SyncDaemon),
+    StopSync {
+        role: SyncRole,
+    },
 }
 
 /// What happens after a command of a batch that fails.
@@ -382,6 +457,12 @@ pub enum ErrorKind {
     UnknownScheduler,
     /// For example an address that is not unicast.
     InvalidOperation,
+    /// There is a sync daemon of this role already.
+    SyncRuns,
+    /// There is no sync daemon of this role.
+    NoSync,
+    /// A sync daemon's interface is not there.
+    NoSuchDevice,
     /// There is no room for one more.
     Full,
 
@@ -401,10 +482,12 @@ impl ErrorKind {
     /// HTTP status of an answer with this error.
     pub const fn status(self) -> u16 {
         match self {
-            ErrorKind::ServiceExists | ErrorKind::ServerExists => 409,
+            ErrorKind::ServiceExists | ErrorKind::ServerExists | ErrorKind::SyncRuns => 409,
             ErrorKind::NoSuchService
             | ErrorKind::ServiceNotDefined
             | ErrorKind::NoSuchServer
+            | ErrorKind::NoSync
+            | ErrorKind::NoSuchDevice
             | ErrorKind::NotFound => 404,
             ErrorKind::OutOfRange | ErrorKind::UnknownScheduler | ErrorKind::InvalidOperation => 422,
             ErrorKind::Full => 507,

@@ -19,7 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::director::{Director, DirectorError};
 use crate::api::types::{
-    Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, ServicesReply, Timeouts,
+    Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, ServicesReply, SyncDaemon,
+    Timeouts,
 };
 
 /// How long a daemon may think before it answers. A stream may take as long as it likes.
@@ -179,6 +180,10 @@ impl Director for Client {
 
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError> {
         self.get("/v1/timeouts")
+    }
+
+    fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, DirectorError> {
+        self.get("/v1/sync")
     }
 
     fn connections(

@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::api::types::{Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, Timeouts};
+use crate::api::types::{
+    Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, SyncDaemon, Timeouts,
+};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,12 @@ pub trait Director {
     /// # Errors
     /// When there is no answer.
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError>;
+
+    /// The sync daemons, the master first.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, DirectorError>;
 
     /// Gives each connection to `each` as it comes.
     ///

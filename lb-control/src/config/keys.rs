@@ -164,6 +164,57 @@ pub const TIMEOUTS: Section = Section {
     ],
 };
 
+pub const SYNC: Section = Section {
+    name: "sync",
+    is_list: false,
+    keys: &[
+        key(
+            "master",
+            "string",
+            "none: no master",
+            "name of a Linux interface",
+            "tell other directors of this one's connections, by this interface",
+        ),
+        key(
+            "backup",
+            "string",
+            "none: no backup",
+            "name of a Linux interface",
+            "take over the connections that other directors tell of, by this interface",
+        ),
+        key(
+            "syncid",
+            "integer",
+            "0",
+            "0..=255",
+            "directors with another number are not heard; a backup with 0 hears all",
+        ),
+        key(
+            "group",
+            "string",
+            "\"224.0.0.81\"",
+            "IPv4 or IPv6 multicast address",
+            "multicast group of the directors",
+        ),
+        key("port", "integer", "8848", "1..=65535", "UDP port"),
+        key("ttl", "integer", "1", "1..=255", "TTL, or hop limit, of the messages"),
+        key(
+            "maxlen",
+            "integer",
+            "what 1500 bytes of IP hold",
+            "1..=65507",
+            "longest message, bytes of UDP data",
+        ),
+        key(
+            "refresh_period",
+            "integer",
+            "10",
+            "1..=3600 seconds",
+            "how often a master tells of a connection that goes on",
+        ),
+    ],
+};
+
 pub const VIRTUAL_SERVICE: Section = Section {
     name: "virtual_service",
     is_list: true,
@@ -332,10 +383,10 @@ pub const MARK: Section = Section {
 
 /// All tables, in the order of `docs/config.md`.
 pub const SECTIONS: &[&Section] =
-    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
+    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &SYNC, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
 
 /// Tables at the top of the file.
-pub const TOP: &[&str] = &["dataplane", "port", "api", "timeouts", "virtual_service", "mark"];
+pub const TOP: &[&str] = &["dataplane", "port", "api", "timeouts", "sync", "virtual_service", "mark"];
 
 /// The known name that is nearest to `typed`, when it is near enough to be meant.
 pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

@@ -8,6 +8,7 @@ mod mark;
 mod read;
 mod reload;
 mod service;
+mod sync;
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ pub use read::ConfigError;
 use read::{Errors, Table};
 pub use reload::{AddressChange, Reload, Said};
 pub use service::{RealServer, VirtualService};
+pub use sync::Sync;
 
 /// A config file's content.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +34,7 @@ pub struct Config {
     pub ports: Vec<Port>,
     pub api: Api,
     pub timeouts: Timeouts,
+    pub sync: Sync,
     /// In the file's order, each key once.
     pub services: Vec<VirtualService>,
     /// In the file's order.
@@ -187,6 +190,7 @@ impl Config {
             ports: ports(&mut errors, document),
             api: api(&mut errors, document),
             timeouts: timeouts(&mut errors, document),
+            sync: sync::sync(&mut errors, document),
             services: service::services(&mut errors, document),
             marks: mark::marks(&mut errors, document),
             text: text.into(),
@@ -215,6 +219,7 @@ impl Config {
             udp: Timeout::from_secs(self.timeouts.udp),
             forwarding: self.dataplane.forwarding,
             draining: false,
+            is_sharing: false,
         }
     }
 }

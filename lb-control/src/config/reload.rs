@@ -13,7 +13,7 @@ use lb_core::ipvs::scheduler::Scheduler;
 use lb_core::tables::{Marks, Service};
 
 use super::{Config, PortAddress, RealServer, VirtualService};
-use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
+use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, SyncRole, Timeouts};
 use crate::model::{self, Model};
 
 /// What a new config file asks for.
@@ -51,6 +51,7 @@ impl Reload {
         for service in &new.services {
             add_service(&mut reload.commands, service, model);
         }
+        reload.commands.extend(new.sync.daemons.iter().cloned().map(Command::StartSync));
         for port in &new.ports {
             let add = |&address| AddressChange { port: port.name.clone(), address, is_added: true };
             reload.addresses.extend(port.addresses.iter().map(add));
@@ -77,6 +78,8 @@ impl Reload {
             }));
         }
         addresses(&mut reload.addresses, old, new);
+        // Before the real servers: one of another address family does not go with a daemon.
+        stop_sync(&mut reload.commands, old, new, model);
 
         let before: HashMap<_, _> = old.services.iter().map(|service| (service.key, service)).collect();
         let after: HashMap<_, _> = new.services.iter().map(|service| (service.key, service)).collect();
@@ -94,11 +97,24 @@ impl Reload {
                 _ => add_service(&mut reload.commands, service, model),
             }
         }
+        let is_new = |role| old.sync.daemon(role) != new.sync.daemon(role);
+        let started = new.sync.daemons.iter().filter(|daemon| is_new(daemon.role));
+        reload.commands.extend(started.cloned().map(Command::StartSync));
         reload
     }
 
     pub fn is_empty(&self) -> bool {
         *self == Reload::default()
+    }
+}
+
+/// Stops the sync daemons of which the file says something else now.
+fn stop_sync(commands: &mut Vec<Command>, old: &Config, new: &Config, model: &Model) {
+    for role in SyncRole::ALL {
+        let runs = model.sync_daemons().any(|daemon| daemon.role == role);
+        if runs && old.sync.daemon(role) != new.sync.daemon(role) {
+            commands.push(Command::StopSync { role });
+        }
     }
 }
 
@@ -315,6 +331,10 @@ impl fmt::Display for Said<'_> {
             Command::Flush => f.write_str("all virtual services removed"),
             Command::Zero { service: Some(service) } => write!(f, "statistics of {service} set to 0"),
             Command::Zero { service: None } => f.write_str("all statistics set to 0"),
+            Command::StartSync(daemon) => {
+                write!(f, "sync {} started on {}", daemon.role.name(), daemon.interface)
+            }
+            Command::StopSync { role } => write!(f, "sync {} stopped", role.name()),
             Command::SetTimeouts(t) => {
                 let mut separator = "timeouts:";
                 for (name, seconds) in [("tcp", t.tcp), ("tcp_fin", t.tcp_fin), ("udp", t.udp)] {

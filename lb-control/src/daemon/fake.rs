@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::FlowView;
+use lb_core::path::{FlowView, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::Timeout;
 
@@ -32,6 +32,12 @@ pub(crate) struct FakePlane {
     pub(crate) flows: AtomicU32,
     /// How many of them were asked for.
     pub(crate) listed: AtomicU32,
+    pub(crate) is_sharing: AtomicBool,
+    /// Walks that were asked for; whole or not.
+    pub(crate) walks: Mutex<Vec<bool>>,
+    /// What workers tell of, and what they are given.
+    pub(crate) told: Mutex<Vec<SharedFlow>>,
+    pub(crate) given: Mutex<Vec<(SharedFlow, ServerId)>>,
 }
 
 impl FakePlane {
@@ -47,6 +53,10 @@ impl FakePlane {
             is_twin_gone: AtomicBool::new(false),
             flows: AtomicU32::new(0),
             listed: AtomicU32::new(0),
+            is_sharing: AtomicBool::new(false),
+            walks: Mutex::default(),
+            told: Mutex::default(),
+            given: Mutex::default(),
         })
     }
 
@@ -117,6 +127,29 @@ impl Plane for FakePlane {
         None
     }
 
+    fn set_sharing(&self, is_on: bool) {
+        self.is_sharing.store(is_on, Relaxed);
+    }
+
+    fn begin_walk(&self, is_whole: bool) {
+        self.walks.lock().expect("not poisoned").push(is_whole);
+    }
+
+    fn is_walk_over(&self) -> bool {
+        self.told.lock().expect("not poisoned").is_empty()
+    }
+
+    fn read_shared(&self, most: usize, visit: &mut dyn FnMut(SharedFlow)) {
+        let mut told = self.told.lock().expect("not poisoned");
+        let count = most.min(told.len());
+        told.drain(..count).for_each(visit);
+    }
+
+    fn give(&self, flow: SharedFlow, server: ServerId) -> bool {
+        self.given.lock().expect("not poisoned").push((flow, server));
+        true
+    }
+
     fn buffers_in_use(&self) -> u32 {
         77
     }
@@ -146,6 +179,10 @@ impl Host for FakeHost {
     fn keep_neighbours(&self, mut hosts: Vec<IpAddr>) {
         hosts.sort();
         *self.kept.lock().expect("not poisoned") = hosts;
+    }
+
+    fn has_interface(&self, name: &str) -> bool {
+        name == "eth0"
     }
 
     fn problems(&self) -> Vec<String> {

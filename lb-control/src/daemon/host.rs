@@ -65,6 +65,12 @@ impl Host for TwinHost {
         self.wanted.send_modify(|wanted| wanted.kept = hosts);
     }
 
+    fn has_interface(&self, name: &str) -> bool {
+        // Any socket will do to ask by.
+        std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))
+            .is_ok_and(|socket| rustix::net::netdevice::name_to_index(&socket, name).is_ok())
+    }
+
     fn problems(&self) -> Vec<String> {
         locked(&self.refusals).values().cloned().collect()
     }

@@ -36,6 +36,7 @@ use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::stats::{self, ESTIMATE_EVERY_SECS, Statistics};
+use crate::sync::{self, SyncState};
 use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
@@ -60,6 +61,8 @@ pub trait Host: Send + 'static {
     fn set_addresses(&self, port: PortId, addresses: &[PortAddress]);
     /// Names the hosts whose neighbour entries are kept fresh: the real servers.
     fn keep_neighbours(&self, hosts: Vec<IpAddr>);
+    /// Whether Linux has an interface of this name now.
+    fn has_interface(&self, name: &str) -> bool;
     /// What could not be made so far and is tried again: one line each.
     fn problems(&self) -> Vec<String>;
     fn counters(&self) -> &TwinCounters;
@@ -83,6 +86,9 @@ pub struct Control {
     /// Removed real servers that had no connection at the last look.
     idle: HashSet<ServerId>,
     twin_problem: Option<String>,
+    /// For the sync daemons, wherever they run.
+    sync: tokio::sync::watch::Sender<sync::Wanted>,
+    sync_state: Arc<SyncState>,
     ready_since: Instant,
 }
 
@@ -98,6 +104,15 @@ fn limits(config: &Config) -> Limits {
 /// The first that cannot, in one line.
 pub fn check(config: &Config) -> Result<(), ErrorBody> {
     first_model(config, None).map(drop)
+}
+
+/// Why the host cannot do a command, whatever the model says.
+fn refusal(host: &dyn Host, command: &Command) -> Option<ErrorBody> {
+    let Command::StartSync(daemon) = command else { return None };
+    (!host.has_interface(&daemon.interface)).then(|| {
+        let message = format!("sync {}: there is no interface {:?}", daemon.role.name(), daemon.interface);
+        ErrorBody::new(ErrorKind::NoSuchDevice, message)
+    })
 }
 
 /// The model to begin with: that of the run before, with what the config file says otherwise than then; or the config
@@ -148,6 +163,8 @@ impl Control {
             keeper: model_file.and_then(Keeper::start),
             idle: HashSet::new(),
             twin_problem: None,
+            sync: Default::default(),
+            sync_state: Arc::default(),
             ready_since: Instant::now(),
             config,
         };
@@ -200,29 +217,48 @@ impl Control {
     /// Does a batch of commands; all of it takes effect at one moment.
     pub fn batch(&mut self, batch: &Batch) -> BatchReply {
         self.warm_up(Instant::now());
+        let host = &*self.host;
         let mut reply = BatchReply::default();
         let mut change = Change::default();
         match batch.on_error {
             OnError::Continue => {
-                change = self.model.apply_each(&batch.commands, |index, error| {
-                    reply.failed.push(Failure { index, error });
-                    ControlFlow::Continue(())
-                });
+                // What the host refuses is not the model's to do; what stands between is.
+                let mut first = 0;
+                for commands in batch.commands.split_inclusive(|command| refusal(host, command).is_some()) {
+                    let refused = commands.last().and_then(|last| refusal(host, last));
+                    let to_do = &commands[..commands.len() - usize::from(refused.is_some())];
+                    change.add(self.model.apply_each(to_do, |index, error| {
+                        reply.failed.push(Failure { index: first + index, error });
+                        ControlFlow::Continue(())
+                    }));
+                    first += commands.len();
+                    reply.failed.extend(refused.map(|error| Failure { index: first - 1, error }));
+                }
                 reply.done = batch.commands.len() - reply.failed.len();
             }
-            OnError::Rollback => match self.model.apply_all(&batch.commands) {
-                Ok(done) => {
-                    change = done;
-                    reply.done = batch.commands.len();
+            OnError::Rollback => {
+                let refused = batch.commands.iter().enumerate();
+                let refused =
+                    refused.filter_map(|(index, command)| Some((index, refusal(host, command)?))).next();
+                match refused.map_or_else(|| self.model.apply_all(&batch.commands), Err) {
+                    Ok(done) => {
+                        change = done;
+                        reply.done = batch.commands.len();
+                    }
+                    Err((index, error)) => reply.failed.push(Failure { index, error }),
                 }
-                Err((index, error)) => reply.failed.push(Failure { index, error }),
-            },
+            }
         }
         self.settle(&change);
         if change.publish {
             self.keep();
         }
         reply
+    }
+
+    /// What the sync daemons go by, and what they say of themselves.
+    pub fn sync(&self) -> (tokio::sync::watch::Receiver<sync::Wanted>, Arc<SyncState>) {
+        (self.sync.subscribe(), self.sync_state.clone())
     }
 
     /// Takes over what a new config file says (`docs/config.md`, "Reload"): wholly or not at all.
@@ -318,6 +354,7 @@ impl Control {
             }
         }
         problems.extend(self.host.problems());
+        problems.extend(self.sync_state.problems());
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
     }
@@ -371,6 +408,11 @@ impl Control {
         self.statistics.zero(&change.zeroed_services, &change.zeroed_servers, workers);
         if change.publish {
             let tables = self.compiler.with_model(&self.model, self.settings);
+            self.sync.send_replace(sync::Wanted {
+                daemons: self.model.sync_daemons().cloned().collect(),
+                refresh: self.config.sync.refresh(tables.settings.shortest()),
+                tables: tables.clone(),
+            });
             self.plane.publish(tables);
             // One that is back starts anew when it is removed again.
             let removed: HashSet<ServerId> = self.model.removed_servers().collect();

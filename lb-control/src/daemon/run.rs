@@ -17,6 +17,7 @@ use super::{Control, Handle};
 use crate::api::{http, server};
 use crate::config::Config;
 use crate::plane::Plane;
+use crate::sync;
 use crate::twin::Twin;
 
 /// What keeps the daemon from being ready for longer is said.
@@ -110,8 +111,10 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     let (plane_of_control, host) = (plane.clone(), Box::new(twin_host));
     let control =
         Control::start(config, config_path.clone(), model_file.as_deref(), plane_of_control, host, &network)
-            .map_err(|error| format!("{}: {error}", config_path.display()))?
-            .spawn();
+            .map_err(|error| format!("{}: {error}", config_path.display()))?;
+    let (wanted_sync, sync_state) = control.sync();
+    let sync = tokio::spawn(sync::run(wanted_sync, plane.clone(), sync_state));
+    let control = control.spawn();
     let follower = tokio::spawn(host::follow(twin.clone(), control.clone()));
     let resolver = tokio::spawn(host::resolve(twin.clone(), plane.clone()));
 
@@ -166,6 +169,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
         warn!("requests under way are broken off");
     }
     manager.abort();
+    sync.abort();
     follower.abort();
     resolver.abort();
     Ok(())

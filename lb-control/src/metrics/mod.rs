@@ -7,6 +7,7 @@ mod conntrack;
 mod drops;
 mod ipvs;
 mod port;
+mod sync;
 mod tables;
 mod twin;
 mod worker;
@@ -28,6 +29,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("drops", drops::gather),
     ("ipvs", ipvs::gather),
     ("port", port::gather),
+    ("sync", sync::gather),
     ("tables", tables::gather),
     ("twin", twin::gather),
     ("worker", worker::gather),

@@ -168,6 +168,7 @@ pub struct Entry {
     protocol: u8,
     state: u8,
     flags: u8,
+    /// 0 when it is free; else [`Entry::IN_USE`], and what it is to other directors.
     in_use: u8,
 }
 
@@ -185,6 +186,11 @@ impl Entry {
     /// The [`Method`], and where it begins.
     const METHOD: u8 = 0b11 << Self::METHOD_AT;
     const METHOD_AT: u8 = 4;
+    const IN_USE: u8 = 1;
+    /// Another director told of it, and no packet came here since.
+    const HEARSAY: u8 = 2;
+    /// A walk of those that [tell](crate::path::Path::walk) other directors came by.
+    const WALKED: u8 = 4;
     /// The connection is counted at its persistence template.
     const COUNTED: u8 = 0x40;
     /// Its first answer assures its template: TCP has a state for that.
@@ -247,7 +253,7 @@ impl Entry {
     }
 
     /// A template that binds no more: its real server was removed.
-    pub(super) fn is_invalid(&self) -> bool {
+    pub fn is_invalid(&self) -> bool {
         self.is_template() && self.state & template::INVALID != 0
     }
 
@@ -300,7 +306,7 @@ impl Entry {
     }
 
     /// Time of the last packet.
-    pub(super) fn seen(&self) -> Tick {
+    pub fn seen(&self) -> Tick {
         Tick(self.seen)
     }
 
@@ -324,6 +330,25 @@ impl Entry {
         self.generation = generation;
         self.hops = [Self::NO_HOP; 2];
         self.flags &= !(Self::SERVER_REMOVED | Self::BYPASS);
+        self.in_use &= !Self::HEARSAY;
+    }
+
+    #[inline]
+    pub fn is_hearsay(&self) -> bool {
+        self.in_use & Self::HEARSAY != 0
+    }
+
+    /// Until its next packet, for which everything will be looked up anew: no tables have generation 0.
+    pub fn set_hearsay(&mut self) {
+        self.renew(0);
+        self.in_use |= Self::HEARSAY;
+    }
+
+    /// Returns whether it was noted before.
+    pub fn note_walk(&mut self) -> bool {
+        let was_there = self.in_use & Self::WALKED != 0;
+        self.in_use |= Self::WALKED;
+        was_there
     }
 
     #[inline]
@@ -403,12 +428,13 @@ impl Entry {
 
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
-        self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
+        self.in_use <= Self::IN_USE | Self::HEARSAY | Self::WALKED
+            && self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
             && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
     }
 
     pub(super) fn is_in_use(&self) -> bool {
-        self.in_use == 1
+        self.in_use & Self::IN_USE != 0
     }
 
     /// Neither in use nor anything that it could never be.
@@ -417,7 +443,7 @@ impl Entry {
     }
 
     pub(super) fn set_in_use(&mut self) {
-        self.in_use = 1;
+        self.in_use = Self::IN_USE;
     }
 
     pub(super) fn set_free(&mut self) {
@@ -497,7 +523,7 @@ pub(super) fn layout() -> String {
 
     format!(
         "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
-         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {}\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0)\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
         size_of::<Entry>(),
         offset_of!(Entry, ends),
         offset_of!(Entry, addresses),

@@ -11,7 +11,7 @@ use super::template::{TemplatePlace, templated};
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -414,6 +414,12 @@ impl Store {
         (from..end)
             .map(|place| (FlowId(place), &self.entries[place as usize]))
             .filter(|(_, entry)| entry.is_in_use())
+    }
+
+    /// Whether a connection has this place.
+    #[inline]
+    pub fn is_live(&self, id: FlowId) -> bool {
+        self.is_in_use(id.0)
     }
 
     pub(super) fn is_in_use(&self, id: u32) -> bool {

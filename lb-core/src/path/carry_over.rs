@@ -155,7 +155,7 @@ impl<P: Packet> Path<P> {
 }
 
 /// A connection is active from its beginning on, before its first state.
-fn is_active(protocol: Protocol, state: u8) -> bool {
+pub(super) fn is_active(protocol: Protocol, state: u8) -> bool {
     let state = TcpState::from_u8(state);
     protocol == Protocol::TCP && (state == TcpState::None || state.is_active())
 }

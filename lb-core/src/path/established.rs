@@ -196,8 +196,22 @@ impl<P: Packet> Path<P> {
         self.leave(packet, headers, after.dst, Going::Rewritten { before, deltas }, now, io);
     }
 
-    /// Exchanges the connection's state, with what hangs on it: its timeout, and what it counts as.
+    /// Exchanges the connection's state, with what hangs on it: its timeout, what it counts as, and that other directors
+    /// are to know.
     pub(super) fn change_state(&mut self, id: FlowId, state: TcpState) {
+        self.set_state(id, state);
+        self.flows.set_timeout(id, self.timeouts.tcp(state));
+        if state == TcpState::Established {
+            self.assure_template(id);
+        }
+        if self.tables.settings.is_sharing {
+            self.note_change(id);
+        }
+    }
+
+    /// Exchanges the connection's state and what it counts as.
+    #[inline]
+    pub(super) fn set_state(&mut self, id: FlowId, state: TcpState) {
         let entry = self.flows.entry_mut(id);
         entry.set_state(state as u8);
         let cell = self.mine.server(entry.server());
@@ -212,10 +226,6 @@ impl<P: Packet> Path<P> {
             to.add(1);
             from.sub(1);
             self.schedulers.touch(entry.server());
-        }
-        self.flows.set_timeout(id, self.timeouts.tcp(state));
-        if state == TcpState::Established {
-            self.assure_template(id);
         }
     }
 }

@@ -149,6 +149,8 @@ impl<P: Packet> Path<P> {
             let server = entry.server();
             if self.tables.services.server(server).is_some() {
                 entry.touch(now);
+                // Known at first hand, if another director told of it.
+                entry.renew(self.tables.generation);
                 // The next process reads it here.
                 entry.set_state(if is_assured { ASSURED } else { 0 });
                 return Ok(Held { server, template: self.uses.id(self.worker, id.0) });
@@ -171,6 +173,9 @@ impl<P: Packet> Path<P> {
         let id = self.insert(&new).ok_or(DropReason::FlowTableFull)?;
         self.uses.begin(self.worker, id.0);
         self.mine.server(new.server).persistent.add(1);
+        if self.tables.settings.is_sharing {
+            self.note_change(id);
+        }
         Ok(Held { server: new.server, template: self.uses.id(self.worker, id.0) })
     }
 

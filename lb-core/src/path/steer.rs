@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use super::fragment::ports;
 use super::related::answer_to;
 use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer};
+use crate::flow::Hasher;
 use crate::icmp;
 use crate::ids::WorkerId;
 use crate::packet::Packet;
@@ -162,7 +163,7 @@ impl<P: Packet> Path<P> {
 
     /// The owner of the flows of an outside endpoint.
     pub(super) fn owner_of(&self, address: IpAddr, port: u16) -> WorkerId {
-        self.hashed(number(address), port)
+        owner(self.flows.hasher(), address, port, self.counters.len())
     }
 
     /// The worker that gathers a datagram's fragments.
@@ -176,6 +177,11 @@ impl<P: Packet> Path<P> {
     fn hashed(&self, address: u128, port: u16) -> WorkerId {
         WorkerId(self.flows.hasher().owner(address, port, self.counters.len() as u16))
     }
+}
+
+/// The worker, of so many, that owns the flows of an outside endpoint; all workers' hashes have one seed.
+pub fn owner(hasher: Hasher, address: IpAddr, port: u16, workers: usize) -> WorkerId {
+    WorkerId(hasher.owner(number(address), port, workers as u16))
 }
 
 /// Whether it is a fragment that is brought together with the others of its datagram: of TCP or UDP; of IPv6 any, because a

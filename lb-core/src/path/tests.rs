@@ -3,6 +3,7 @@
 mod methods;
 mod persistent;
 mod regressions;
+mod shared;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -49,6 +49,8 @@ pub struct Settings {
     pub forwarding: bool,
     /// The director is about to stop: virtual services take no new connections.
     pub draining: bool,
+    /// Other directors are told of connections: workers note whose state changes.
+    pub is_sharing: bool,
 }
 
 impl Default for Settings {
@@ -59,7 +61,15 @@ impl Default for Settings {
             udp: Timeout::from_secs(300),
             forwarding: true,
             draining: false,
+            is_sharing: false,
         }
+    }
+}
+
+impl Settings {
+    /// The shortest of the timeouts.
+    pub fn shortest(&self) -> Timeout {
+        self.tcp.min(self.tcp_fin).min(self.udp)
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use lb_control::config::{self, Config, Idle};
 use lb_control::plane::{Plane, PortState};
 use lb_core::counters::WorkerCounters;
-use lb_core::ids::PortId;
-use lb_core::path::FlowView;
+use lb_core::ids::{PortId, ServerId};
+use lb_core::path::{FlowView, SharedFlow};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_dataplane::{Dataplane, FlowMemory, PortConfig, StartError, Succession};
 
@@ -157,6 +157,26 @@ impl Plane for Dpdk {
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         self.dataplane.resolve_requests().pop()
+    }
+
+    fn set_sharing(&self, is_on: bool) {
+        self.dataplane.set_sharing(is_on);
+    }
+
+    fn begin_walk(&self, is_whole: bool) {
+        self.dataplane.begin_walk(is_whole);
+    }
+
+    fn is_walk_over(&self) -> bool {
+        self.dataplane.is_walk_over()
+    }
+
+    fn read_shared(&self, most: usize, visit: &mut dyn FnMut(SharedFlow)) {
+        self.dataplane.read_shared(most, visit);
+    }
+
+    fn give(&self, flow: SharedFlow, server: ServerId) -> bool {
+        self.dataplane.give(flow, server)
     }
 
     fn buffers_in_use(&self) -> u32 {

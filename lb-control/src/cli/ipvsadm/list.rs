@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::names::Names;
 use super::request::Format;
 use crate::api::types::{
-    Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, Timeouts, Transport,
+    Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, Timeouts,
+    Transport,
 };
 
 /// Longest name of an IPv4 service and of its real servers.
@@ -21,6 +22,17 @@ pub(super) fn version(out: &mut dyn Write) -> io::Result<()> {
 pub(super) fn timeouts(out: &mut dyn Write, timeouts: Timeouts) -> io::Result<()> {
     let Timeouts { tcp, tcp_fin, udp } = timeouts;
     writeln!(out, "Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}")
+}
+
+pub(super) fn sync_daemons(out: &mut dyn Write, daemons: &[SyncDaemon]) -> io::Result<()> {
+    daemons.iter().try_for_each(|daemon| {
+        let SyncDaemon { role, interface, syncid, maxlen, group, port, ttl } = daemon;
+        writeln!(
+            out,
+            "{} sync daemon (mcast={interface}, syncid={syncid}, maxlen={maxlen}, group={group}, port={port}, ttl={ttl})",
+            role.name()
+        )
+    })
 }
 
 /// Of several looks the first one counts, in this order.

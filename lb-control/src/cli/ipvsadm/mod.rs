@@ -74,6 +74,9 @@ fn refusal(error: &ErrorBody) -> &str {
         ErrorKind::NoSuchServer => "No such destination",
         ErrorKind::OutOfRange => "Numerical result out of range",
         ErrorKind::UnknownScheduler => NOT_FOUND,
+        ErrorKind::SyncRuns => "Daemon has already run",
+        ErrorKind::NoSync => "No daemon is running",
+        ErrorKind::NoSuchDevice => "No such device",
         ErrorKind::InvalidOperation => {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
@@ -250,13 +253,9 @@ impl Session<'_, '_> {
                 let timeouts = self.director.timeouts().map_err(|error| Stop::listing(&error))?;
                 list::timeouts(output, timeouts)
             }
-            // There is none to list.
-            Request::ListDaemons => Ok(()),
-            Request::StopDaemon => return Err(Stop::line("No daemon is running".to_owned())),
-            Request::StartDaemon(role) => {
-                return Err(Stop::line(format!(
-                    "{role} sync daemon: connection synchronisation is not built yet"
-                )));
+            Request::ListDaemons => {
+                let daemons = self.director.sync_daemons().map_err(|error| Stop::listing(&error))?;
+                list::sync_daemons(output, &daemons)
             }
             Request::Restore | Request::Change(_) => return Err(Stop::try_help()),
         };

@@ -11,7 +11,7 @@ use super::popt::Words;
 use super::{NOT_FOUND, Stop, address};
 use crate::api::types::{
     Command, DEFAULT_SCHEDULER, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
-    Timeouts, Transport, Tunnel,
+    SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
 };
 
 /// Longest timeout, in seconds: 31 days.
@@ -48,9 +48,6 @@ pub(crate) enum Request {
     ListDaemons,
     Save(Format),
     Restore,
-    /// With the role as typed.
-    StartDaemon(String),
-    StopDaemon,
 }
 
 /// What was read so far.
@@ -77,7 +74,7 @@ struct Line {
     tun_type: Option<String>,
     tun_port: u16,
     tun_checksum: Option<&'static str>,
-    daemon_role: String,
+    daemon: Option<SyncDaemon>,
 }
 
 /// Reads one command line, without the program's name.
@@ -92,13 +89,14 @@ pub(crate) fn parse(words: &[String], names: &Names<'_>) -> Result<Request, Stop
         Opt::Help => return Ok(Request::Help),
         Opt::Version => return Ok(Request::Version),
         Opt::StartDaemon | Opt::StopDaemon => {
-            line.daemon_role = argument.unwrap_or_default();
-            if !matches!(line.daemon_role.as_str(), "master" | "backup") {
+            let role = argument.unwrap_or_default();
+            let Some(role) = SyncRole::ALL.into_iter().find(|known| known.name() == role) else {
                 return Err(Stop::usage(match command {
                     Opt::StartDaemon => "illegal start-daemon parameter specified",
                     _ => "illegal start_daemon specified",
                 }));
-            }
+            };
+            line.daemon = Some(SyncDaemon::new(role, ""));
         }
         Opt::AddService
         | Opt::EditService
@@ -254,26 +252,34 @@ impl Line {
             | Opt::TunInfo
             | Opt::NoSort
             | Opt::Numeric => self.look(opt)?,
-            Opt::McastInterface => self.give(Subject::McastInterface)?,
+            Opt::McastInterface => {
+                self.give(Subject::McastInterface)?;
+                self.sync(|daemon| daemon.interface = cut(text));
+            }
             Opt::SyncId => {
                 self.give(Subject::SyncId)?;
-                number(text, 0, 255, "illegal syncid specified")?;
+                let number = number(text, 0, 255, "illegal syncid specified")?;
+                self.sync(|daemon| daemon.syncid = number as u8);
             }
             Opt::SyncMaxLen => {
                 self.give(Subject::SyncMaxLen)?;
-                number(text, 1, MAX_SYNC_MESSAGE as u32, "illegal sync-maxlen specified")?;
+                let number = number(text, 1, MAX_SYNC_MESSAGE as u32, "illegal sync-maxlen specified")?;
+                self.sync(|daemon| daemon.maxlen = number as u16);
             }
             Opt::McastGroup => {
                 self.give(Subject::McastGroup)?;
-                multicast_group(text)?;
+                let group = multicast_group(text)?;
+                self.sync(|daemon| daemon.group = group);
             }
             Opt::McastPort => {
                 self.give(Subject::McastPort)?;
-                number(text, 1, 65_535, "illegal mcast-port specified")?;
+                let number = number(text, 1, 65_535, "illegal mcast-port specified")?;
+                self.sync(|daemon| daemon.port = number as u16);
             }
             Opt::McastTtl => {
                 self.give(Subject::McastTtl)?;
-                number(text, 1, 255, "illegal mcast-ttl specified")?;
+                let number = number(text, 1, 255, "illegal mcast-ttl specified")?;
+                self.sync(|daemon| daemon.ttl = number as u8);
             }
             Opt::AddService
             | Opt::EditService
@@ -293,6 +299,13 @@ impl Line {
             | Opt::Version => return Err(Stop::usage(format!("invalid option `{word}'"))),
         }
         Ok(())
+    }
+
+    /// With another command than a daemon's the option is refused later.
+    fn sync(&mut self, set: impl FnOnce(&mut SyncDaemon)) {
+        if let Some(daemon) = &mut self.daemon {
+            set(daemon);
+        }
     }
 
     fn look(&mut self, opt: Opt) -> Result<(), Stop> {
@@ -386,8 +399,11 @@ impl Line {
             Opt::List => self.listing()?,
             Opt::Save => Request::Save(self.format),
             Opt::Restore => Request::Restore,
-            Opt::StartDaemon => Request::StartDaemon(self.daemon_role),
-            Opt::StopDaemon => Request::StopDaemon,
+            Opt::StartDaemon => Request::Change(Command::StartSync(self.daemon.ok_or_else(Stop::try_help)?)),
+            Opt::StopDaemon => {
+                let daemon = self.daemon.ok_or_else(Stop::try_help)?;
+                Request::Change(Command::StopSync { role: daemon.role })
+            }
             _ => Request::Change(Command::Flush),
         })
     }
@@ -494,15 +510,14 @@ fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop
     flags.split(',').map(check).collect()
 }
 
-fn multicast_group(text: &str) -> Result<(), Stop> {
-    let (family, is_multicast) = match text.parse() {
-        Ok(IpAddr::V4(group)) => ("IPv4 ", group.is_multicast()),
-        Ok(IpAddr::V6(group)) => ("IPv6 ", group.is_multicast()),
-        Err(_) => ("", false),
+fn multicast_group(text: &str) -> Result<IpAddr, Stop> {
+    let group = text.parse();
+    let family = match group {
+        Ok(group) if IpAddr::is_multicast(&group) => return Ok(group),
+        Ok(IpAddr::V4(_)) => "IPv4 ",
+        Ok(IpAddr::V6(_)) => "IPv6 ",
+        Err(_) => "",
     };
-    if is_multicast {
-        return Ok(());
-    }
     Err(Stop::usage(format!("invalid {family}mcast-group `{text}'")))
 }
 

@@ -13,7 +13,7 @@ const WORKERS: usize = 4;
 const AS_IT_SAYS: Ports = Ports { sport: 4000, dport: 80, protocol: Protocol::TCP };
 
 /// [`tables`], all of whose services are persistent; `edit` the TCP one.
-fn persistent(generation: u32, edit: impl FnOnce(&mut Service)) -> Tables {
+pub(super) fn persistent(generation: u32, edit: impl FnOnce(&mut Service)) -> Tables {
     let tables = tables(generation, &[11, 12], 1);
     let mask = ClientMask::ipv4("255.255.255.0".parse().unwrap());
     let mut edit = Some(edit);

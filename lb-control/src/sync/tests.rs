@@ -1,0 +1,217 @@
+//! From the workers of one director to those of another, but for the wire.
+
+use std::net::IpAddr;
+
+use lb_core::flow::{Method, Tuple};
+use lb_core::ids::ServerId;
+use lb_core::path::SharedFlow;
+use lb_core::tables::Protocol;
+use lb_core::time::Timeout;
+use proptest::prelude::*;
+use tokio::runtime::Builder;
+
+use super::message::{Message, Record, Writer};
+use super::*;
+use crate::daemon::fake::{self, FakePlane};
+
+const SERVICES: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:80"
+real_servers = [{ address = "10.0.0.1:8080" }, { address = "10.0.0.2:8080" }]
+[[virtual_service]]
+address = "[2001:db8::1]:53"
+protocol = "udp"
+real_servers = [{ address = "[2001:db8::11]:53" }]
+[[virtual_service]]
+address = "192.0.2.2:0"
+persistence = 60
+real_servers = [{ address = "10.0.0.5:0" }]
+"#;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn flow(protocol: Protocol, addresses: [IpAddr; 3], ports: [u16; 3]) -> SharedFlow {
+    let [src, dst, server] = addresses;
+    let [sport, dport, port] = ports;
+    SharedFlow {
+        original: Tuple { src, dst, sport, dport, protocol },
+        is_template: false,
+        server: (server, port),
+        method: Method::Masq,
+        state: u8::from(protocol == Protocol::TCP),
+        is_active: protocol == Protocol::TCP,
+        timeout: Timeout::from_secs(900),
+        is_hearsay: false,
+    }
+}
+
+fn tcp(server: &str) -> SharedFlow {
+    let addresses = [ip("198.51.100.7"), ip("192.0.2.1"), ip(server)];
+    flow(Protocol::TCP, addresses, [4000, 80, 8080])
+}
+
+/// What a backup's workers are given of this message.
+fn given(
+    plane: &FakePlane,
+    wanted: &Wanted,
+    message: &[u8],
+    counters: &SyncCounters,
+) -> Vec<(SharedFlow, ServerId)> {
+    let Ok(Message::Connections(all)) = Message::read(message) else { panic!("{message:?}") };
+    let mut servers = backup::Servers::default();
+    servers.follow(wanted.tables.clone());
+    let taken = backup::take(all, &mut servers, plane, counters);
+    Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(taken);
+    std::mem::take(&mut plane.given.lock().expect("not poisoned"))
+}
+
+fn message(records: &[Record<'_>]) -> Vec<u8> {
+    let mut writer = Writer::new(0, 60_000);
+    records.iter().for_each(|record| assert!(writer.add(record)));
+    writer.message(<[u8]>::to_vec).expect("something")
+}
+
+#[test]
+fn a_connection_comes_to_the_real_server_that_it_had() {
+    let (control, plane, _) = fake::start(SERVICES);
+    let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
+    let udp = flow(Protocol::UDP, [ip("2001:db8::7"), ip("2001:db8::1"), ip("2001:db8::11")], [5000, 53, 53]);
+    // Of a service of every port: a connection to one of them, and its client's template.
+    let (every, its) = ([ip("198.51.100.7"), ip("192.0.2.2"), ip("10.0.0.5")], [4000, 443, 443]);
+    let template =
+        SharedFlow { is_template: true, is_active: false, ..flow(Protocol::TCP, every, [0, 0, 0]) };
+    let told = [
+        tcp("10.0.0.2"),
+        SharedFlow { is_hearsay: true, ..udp },
+        tcp("10.0.0.1"),
+        flow(Protocol::TCP, every, its),
+        template,
+    ];
+    let records: Vec<_> = told.iter().map(|flow| master::record(flow).expect("one family")).collect();
+    let id = |flow: &SharedFlow| {
+        let mut servers = control.model().services().flat_map(|service| &service.servers);
+        servers.find(|server| server.address == flow.server.0).expect("there").id
+    };
+    let expected: Vec<_> = told.iter().map(|flow| (*flow, id(flow))).collect();
+    assert_eq!(given(&plane, &wanted, &message(&records), &counters), expected);
+    assert_eq!(counters.connections_given.into_inner(), 5);
+}
+
+#[test]
+fn what_is_not_here_is_counted_and_the_rest_goes_on() {
+    let (control, plane, _) = fake::start(SERVICES);
+    let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
+    let right = master::record(&tcp("10.0.0.1")).expect("one family");
+    let records = [
+        master::record(&tcp("10.0.0.9")).expect("one family"),
+        Record { virtual_: "192.0.2.9:80".parse().expect("valid"), ..right },
+        Record { state: 11, ..right },
+        Record { state: 257, ..right },
+        Record { protocol: Protocol::GRE, ..right },
+        Record { timeout: 0, state: 4, ..right },
+    ];
+    let given = given(&plane, &wanted, &message(&records), &counters);
+    assert_eq!(given.len(), 1);
+    assert_eq!(given[0].0.timeout, Timeout::from_secs(120), "our own for FIN_WAIT");
+    let counts = [counters.no_server, counters.unknown, counters.connections_received];
+    assert_eq!(counts.map(AtomicU64::into_inner), [2, 3, 6]);
+}
+
+#[test]
+fn real_servers_are_those_of_the_newest_tables() {
+    let (control, ..) = fake::start(SERVICES);
+    let before = control.sync().0.borrow().tables.clone();
+    let (control, ..) = fake::start(&SERVICES.replace("10.0.0.2", "10.0.0.3"));
+    let after = control.sync().0.borrow().tables.clone();
+    let mut servers = backup::Servers::default();
+    servers.follow(before);
+    assert!(servers.find(&tcp("10.0.0.2")).is_some() && servers.find(&tcp("10.0.0.3")).is_none());
+    servers.follow(after);
+    assert!(servers.find(&tcp("10.0.0.2")).is_none() && servers.find(&tcp("10.0.0.3")).is_some());
+}
+
+#[test]
+fn daemons_follow_the_model_and_workers_share_while_there_is_one() {
+    use crate::api::types::{Batch, Command, ErrorKind, OnError};
+    let (mut control, plane, _) = fake::start(SERVICES);
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (wanted, state) = control.sync();
+        let life = tokio::spawn(run(wanted, plane.clone(), state));
+        let mut batch = |commands: Vec<Command>, on_error| {
+            let count = commands.len();
+            let reply = control.batch(&Batch { commands, on_error });
+            let failed: Vec<_> =
+                reply.failed.iter().map(|failure| (failure.index, failure.error.error)).collect();
+            assert!(reply.done == count - failed.len() || on_error == OnError::Rollback);
+            failed
+        };
+        let start = |interface| Command::StartSync(SyncDaemon::new(SyncRole::Backup, interface));
+        let until_sharing = async |is: bool| {
+            while plane.is_sharing.load(std::sync::atomic::Ordering::Relaxed) != is {
+                tokio::task::yield_now().await;
+            }
+        };
+        until_sharing(false).await;
+        let missing = (1, ErrorKind::NoSuchDevice);
+        assert_eq!(batch(vec![Command::Flush, start("nosuch0")], OnError::Rollback), [missing]);
+        let commands = vec![start("eth0"), start("nosuch0"), start("eth0"), Command::Flush];
+        assert_eq!(batch(commands, OnError::Continue), [missing, (2, ErrorKind::SyncRuns)]);
+        until_sharing(true).await;
+        assert!(batch(vec![Command::StopSync { role: SyncRole::Backup }], OnError::Continue).is_empty());
+        until_sharing(false).await;
+        drop(control);
+        life.await.expect("it ends with the control task");
+    });
+}
+
+#[test]
+fn an_interface_that_cannot_be_used_is_a_problem_until_it_can() {
+    let (state, daemon) = (SyncState::default(), SyncDaemon::new(SyncRole::Master, "eth0"));
+    state.set_problem(&daemon, Some(&std::io::Error::other("no such device")));
+    assert_eq!(state.problems(), ["sync master on eth0: no such device"]);
+    state.set_problem(&daemon, None);
+    assert!(state.problems().is_empty());
+}
+
+#[test]
+fn a_walk_that_nobody_waits_for_is_spread_over_its_time() {
+    let plane = FakePlane::new(2);
+    let refresh = Duration::from_secs(10);
+    plane.workers[1].flows.entries.set(1_000_000);
+    // 2000 ticks, at twice the pace.
+    assert_eq!(master::pace(false, refresh, &*plane), 1000);
+    assert_eq!(master::pace(true, refresh, &*plane), 2048);
+    plane.workers[1].flows.entries.set(0);
+    assert_eq!(master::pace(false, refresh, &*plane), 256);
+}
+
+proptest! {
+    #[test]
+    fn what_workers_tell_is_what_workers_are_given(
+        ends in any::<bool>().prop_flat_map(|is_ipv6| {
+            prop::array::uniform3(any::<u128>()).prop_map(move |numbers| numbers.map(|number| {
+                if is_ipv6 { IpAddr::from(number.to_be_bytes()) } else { IpAddr::from((number as u32).to_be_bytes()) }
+            }))
+        }),
+        ports in any::<[u16; 3]>(),
+        (is_tcp, state, is_active, is_hearsay, is_template) in any::<(bool, u8, bool, bool, bool)>(),
+        method in prop_oneof![Just(Method::Masq), Just(Method::Direct), Just(Method::Tunnel)],
+        timeout in 1..=Timeout::MAX_SECS,
+    ) {
+        let protocol = if is_tcp { Protocol::TCP } else { Protocol::UDP };
+        let told = SharedFlow {
+            method,
+            is_template,
+            state: if is_tcp { state % 11 } else { 0 },
+            is_active,
+            timeout: Timeout::from_secs(timeout),
+            is_hearsay,
+            ..flow(protocol, ends, ports)
+        };
+        let record = master::record(&told).expect("one family");
+        prop_assert_eq!(backup::flow(&record, &lb_core::tables::Settings::default()), Some(told));
+    }
+}

@@ -1,0 +1,267 @@
+//! Connections shared with other directors: what this worker tells of its own, and what it takes over of theirs.
+//!
+//! No packet pays for it: a connection is noted when its state changes, which is off the straight line, and a walk through
+//! the table, a few places a turn, finds those that had packets since the walk before by the time that each packet leaves in
+//! its entry anyway. What another director told of is not told on by walks, until a packet of it comes here.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use super::carry_over::is_active;
+use super::{Path, rewrite};
+use crate::flow::template::{ASSURED, template_protocol, templated};
+use crate::flow::{Direction, Entry, FlowId, Method, NewFlow, Tuple};
+use crate::ids::ServerId;
+use crate::ipvs::state::TcpState;
+use crate::packet::Packet;
+use crate::tables::{Protocol, Server};
+use crate::time::{Tick, Timeout};
+
+/// A connection, or a persistence template, as directors tell each other of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SharedFlow {
+    /// From the client to the virtual service. A template's client has port 0.
+    pub original: Tuple,
+    pub is_template: bool,
+    pub server: (IpAddr, u16),
+    /// The teller's. Whoever takes over goes by its own tables.
+    pub method: Method,
+    /// The protocol's own, in the kernel's numbers; of a template 1 when it is assured, else 0.
+    pub state: u8,
+    /// Counts as active at its real server.
+    pub is_active: bool,
+    /// How long it rests in this state.
+    pub timeout: Timeout,
+    /// The director that tells of it was itself told, and has seen no packet since.
+    pub is_hearsay: bool,
+}
+
+/// Which connections, and templates, a walk visits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walk {
+    /// All that may be told of.
+    Whole,
+    /// Those that had packets since then. One that has no states (UDP) must have been there at the walk before: most are over
+    /// sooner, and nobody would miss them.
+    Since(Tick),
+}
+
+/// What became of a connection that another director told of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    New,
+    /// It was there; state and timer are as told now.
+    Updated,
+    /// It was there, and what was told of it is older than what is known here.
+    Ignored,
+    /// The real server is not that of the id any more.
+    NoServer,
+    NoRoom,
+    /// No connection could be so.
+    Unsound,
+}
+
+/// Connections whose state changed and that were not told of yet.
+pub(super) struct Changed {
+    ids: VecDeque<FlowId>,
+}
+
+impl Changed {
+    /// More than change in one turn.
+    const MOST: usize = 4096;
+
+    /// Takes all memory that it will ever use.
+    pub(super) fn new() -> Changed {
+        Changed { ids: VecDeque::with_capacity(Changed::MOST) }
+    }
+}
+
+impl<P: Packet> Path<P> {
+    /// A connection's state changed, or a template began.
+    #[inline(never)]
+    pub(super) fn note_change(&mut self, id: FlowId) {
+        if !is_told(self.flows.entry(id)) {
+            return;
+        }
+        if self.changed.ids.len() < Changed::MOST {
+            self.changed.ids.push_back(id);
+        } else {
+            self.mine.flows.changes_untold.add(1);
+        }
+    }
+
+    /// Tells of at most `budget` connections whose state changed. Returns whether there were any.
+    pub fn tell_changed(&mut self, budget: u32, tell: &mut impl FnMut(SharedFlow)) -> bool {
+        let count = self.changed.ids.len().min(budget as usize);
+        for _ in 0..count {
+            let Some(id) = self.changed.ids.pop_front() else { break };
+            // It may be over by now, or another one that has its place; then that one is told of.
+            let entry = self.flows.entry(id);
+            if self.flows.is_live(id) && is_told(entry) {
+                tell(self.shared(id));
+            }
+        }
+        count > 0
+    }
+
+    /// Tells of connections, looking at up to `budget` places of the table from `cursor` on (0 at first). Returns the next
+    /// cursor, or `None` at the end.
+    pub fn walk(
+        &mut self,
+        cursor: u32,
+        budget: u32,
+        walk: Walk,
+        tell: &mut impl FnMut(SharedFlow),
+    ) -> Option<u32> {
+        let end = cursor.saturating_add(budget).min(self.flows.places());
+        for place in cursor..end {
+            let id = FlowId(place);
+            if !self.flows.is_live(id) || !is_told(self.flows.entry(id)) {
+                continue;
+            }
+            let entry = self.flows.entry_mut(id);
+            let is_due = match walk {
+                Walk::Whole => true,
+                Walk::Since(since) => {
+                    let was_there = entry.note_walk() || entry.protocol() != Protocol::UDP;
+                    was_there && !entry.is_hearsay() && entry.seen().is_at_or_after(since)
+                }
+            };
+            if is_due {
+                tell(self.shared(id));
+            }
+        }
+        (end < self.flows.places()).then_some(end)
+    }
+
+    /// Takes over a connection that another director told of. `server` is the id of its real server, as whoever asks found it
+    /// in the tables; they may be others by now.
+    pub fn take_over(&mut self, told: &SharedFlow, server: ServerId, now: Tick) -> Taken {
+        let SharedFlow { mut original, is_template, server: (address, port), state, timeout, .. } = *told;
+        if !is_sound(told) {
+            return Taken::Unsound;
+        }
+        if is_template {
+            original.protocol = template_protocol(original.protocol);
+        }
+        let after = Tuple { dst: address, dport: port, ..original };
+        let reply = after.reversed();
+        if original == reply {
+            return Taken::Unsound;
+        }
+        let is_still =
+            |found: &&Server| found.address == address && server.index() < self.mine.server_capacity();
+        let Some(found) = self.tables.services.server(server).filter(is_still) else {
+            return Taken::NoServer;
+        };
+        // The receiver's own method counts, as in the kernel.
+        let method = found.forward.method();
+        debug_assert_eq!(self.owner_of(original.src, original.sport), self.worker, "told to its owner");
+        if let Some(at) = self.flows.find(&original).filter(|at| at.direction() == Direction::Original) {
+            if self.flows.tuple(at.id(), Direction::Reply) == reply {
+                if told.is_hearsay {
+                    return Taken::Ignored;
+                }
+                self.update(at.id(), told, now);
+                return Taken::Updated;
+            }
+            let is_end_of_another = !told.is_active && original.protocol == Protocol::TCP;
+            // A template that is there has chosen already, as in the kernel.
+            if told.is_hearsay || is_end_of_another || is_template {
+                return Taken::Ignored;
+            }
+            self.end(at.id());
+        }
+        let new = NewFlow {
+            original,
+            reply,
+            method,
+            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            server,
+            state,
+            timeout,
+            now,
+        };
+        let Some(id) = self.insert(&new) else { return Taken::NoRoom };
+        self.mine.flows.taken_over.add(1);
+        if is_template {
+            self.uses.begin(self.worker, id.0);
+            self.flows.entry_mut(id).set_hearsay();
+            self.mine.server(server).persistent.add(1);
+            return Taken::New;
+        }
+        let is_active = is_active(original.protocol, state);
+        let entry = self.flows.entry_mut(id);
+        entry.set_inactive(!is_active);
+        entry.set_hearsay();
+        self.count_bound(server, is_active);
+        Taken::New
+    }
+
+    /// State and timer become as told.
+    fn update(&mut self, id: FlowId, told: &SharedFlow, now: Tick) {
+        let entry = self.flows.entry_mut(id);
+        entry.touch(now);
+        if entry.is_template() {
+            entry.set_state(told.state);
+        } else if entry.protocol() == Protocol::TCP && entry.state() != told.state {
+            self.set_state(id, TcpState::from_u8(told.state));
+        }
+        self.flows.set_timeout(id, told.timeout);
+        self.flows.entry_mut(id).set_hearsay();
+    }
+
+    fn shared(&self, id: FlowId) -> SharedFlow {
+        let entry = self.flows.entry(id);
+        let (original, reply) =
+            (self.flows.tuple(id, Direction::Original), self.flows.tuple(id, Direction::Reply));
+        let is_template = entry.is_template();
+        let is_assured = || self.uses.is_assured(self.worker, id.0) || entry.state() & ASSURED != 0;
+        SharedFlow {
+            original: Tuple {
+                protocol: templated(original.protocol).unwrap_or(original.protocol),
+                ..original
+            },
+            is_template,
+            server: (reply.src, reply.sport),
+            method: entry.method(),
+            state: if is_template { u8::from(is_assured()) } else { entry.state() },
+            is_active: !is_template && !entry.is_inactive(),
+            timeout: entry.timeout(),
+            is_hearsay: entry.is_hearsay(),
+        }
+    }
+}
+
+/// Whether other directors are told of a connection in this state: not before it is established. Of a template while it
+/// binds.
+fn is_told(entry: &Entry) -> bool {
+    match entry.protocol() {
+        Protocol::TCP => matches!(
+            TcpState::from_u8(entry.state()),
+            TcpState::Established
+                | TcpState::FinWait
+                | TcpState::TimeWait
+                | TcpState::Close
+                | TcpState::CloseWait
+        ),
+        Protocol::UDP => true,
+        _ => entry.is_template() && !entry.is_invalid(),
+    }
+}
+
+/// Whether there may be such a connection, or template.
+fn is_sound(told: &SharedFlow) -> bool {
+    let SharedFlow { original, is_template, state, timeout, .. } = *told;
+    timeout.0 > 0
+        && match original.protocol {
+            protocol if is_template => {
+                state <= ASSURED
+                    && original.sport == 0
+                    && templated(template_protocol(protocol)) == Some(protocol)
+            }
+            Protocol::TCP => usize::from(state) < TcpState::ALL.len(),
+            Protocol::UDP => state == 0,
+            _ => false,
+        }
+}
