@@ -15,6 +15,8 @@ use crate::bench::{Child, Context, text};
 
 /// Connections that it has room for.
 pub(crate) const CONNECTIONS: u32 = 1_000_000;
+/// Real servers that it has room for: those that were just removed included.
+const MAX_SERVERS: u32 = 250_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running `lbd`; dropping it kills it.
@@ -88,12 +90,45 @@ impl Lbd {
     /// # Errors
     /// When it does not answer.
     pub(crate) fn generation(&self) -> Result<u64> {
+        let answer = self.ask("GET /v1/workers HTTP/1.1\r\n", "")?;
+        oldest(&answer).with_context(|| format!("lbd answers {answer:?}"))
+    }
+
+    /// Waits until every worker uses tables newer than those of this generation.
+    ///
+    /// # Errors
+    /// When they do not within half a minute.
+    pub(crate) fn until_newer(&self, generation: u64) -> Result<()> {
+        let begun = Instant::now();
+        while self.generation()? <= generation {
+            if begun.elapsed() > PATIENCE {
+                bail!("the worker still uses generation {generation} of the tables");
+            }
+        }
+        Ok(())
+    }
+
+    /// Has one command done.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub(crate) fn command(&self, command: &str) -> Result<()> {
+        let body = format!(r#"{{"commands":[{command}],"on_error":"rollback"}}"#);
+        let head = format!("POST /v1/commands HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
+        let answer = self.ask(&head, &body)?;
+        if !answer.contains(r#""failed":[]"#) {
+            bail!("{command}: {answer}");
+        }
+        Ok(())
+    }
+
+    fn ask(&self, head: &str, body: &str) -> Result<String> {
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /v1/workers HTTP/1.1\r\nHost: lbd\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(format!("{head}Host: lbd\r\nConnection: close\r\n\r\n{body}").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        oldest(&answer).with_context(|| format!("lbd answers {answer:?}"))
+        Ok(answer)
     }
 
     pub(crate) fn stop(self) {
@@ -117,6 +152,7 @@ memory_mb = 512
 huge_pages = {huge_pages}
 flow_memory = "none"
 max_connections = {CONNECTIONS}
+max_servers = {MAX_SERVERS}
 
 [[port]]
 name = "wan"
@@ -127,7 +163,7 @@ outside = true
 [[port]]
 name = "lan"
 device = "net_null1,no-rx=1"
-addresses = ["10.0.0.1/24"]
+addresses = ["10.0.0.1/16"]
 
 [api]
 socket = "{socket}"
@@ -149,6 +185,22 @@ http = "127.0.0.1:9477"
 /// Of the n-th virtual service.
 pub(crate) fn address(service: u32) -> String {
     format!("192.0.2.{}:{}", 10 + service % 100, 1000 + service / 100)
+}
+
+/// The n-th real server of all.
+pub(crate) fn server(n: u32) -> String {
+    format!("10.0.{}.{}:{}", 1 + n / 200 % 200, 11 + n % 200, 8000 + n / 40_000)
+}
+
+/// So many virtual services with ten real servers each, as `ipvsadm-save -n` writes them.
+pub(crate) fn rules(services: u32) -> String {
+    let of_service = |n: u32| {
+        let service = address(n);
+        let servers =
+            (10 * n..10 * n + 10).map(move |m| format!("-a -t {service} -r {} -m -w 1\n", server(m)));
+        std::iter::once(format!("-A -t {} -s wlc\n", address(n))).chain(servers)
+    };
+    (0..services).flat_map(of_service).collect()
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub(crate) const PER_SECOND: &str = "per_second";
 pub(crate) const BYTES: &str = "bytes_per_connection";
 pub(crate) const BYTES_RESIDENT: &str = "bytes_per_connection_resident";
 pub(crate) const SECONDS: &str = "seconds";
+pub(crate) const OVER_MASQ: &str = "ns_over_masq";
 pub(crate) const RATIO_TO_10: &str = "ratio_to_10_servers";
 pub(crate) const GREATEST_SHARE: &str = "greatest_share_to_mean";
 pub(crate) const MOVED: &str = "others_moved";
@@ -95,10 +96,10 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("masq-tcp", 1_000, NS, Bound::AtMost(35.0)),
     ("masq-tcp", 100_000, NS, Bound::AtMost(50.0)),
     ("masq-tcp", 1_000_000, NS, Bound::AtMost(65.0)),
-    ("direct-udp", 1_000_000, NS, Bound::AtMost(75.0)),
-    ("ipip-udp", 1_000_000, NS, Bound::AtMost(75.0)),
-    ("gue-udp", 1_000_000, NS, Bound::AtMost(75.0)),
-    ("gre-udp", 1_000_000, NS, Bound::AtMost(75.0)),
+    ("direct-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
+    ("ipip-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
+    ("gue-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
+    ("gre-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(2.5e6)),
     ("new-udp lc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
@@ -106,6 +107,8 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("maglev-fill 1000", 0, SECONDS, Bound::AtMost(0.0015)),
     ("masq-udp", 1_000_000, BYTES, Bound::AtMost(192.0)),
     ("lbd-ready", 1_000_000, SECONDS, Bound::AtMost(2.0)),
+    ("publish-one-server 10000x10", 0, SECONDS, Bound::AtMost(0.001)),
+    ("restore 10000x10", 0, SECONDS, Bound::AtMost(2.0)),
 ];
 
 /// What a figure must be, and whether it is.

@@ -13,7 +13,7 @@ use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::path::{FlowView, SharedFlow};
-use lb_core::tables::{InterfaceId, Protocol, Tables};
+use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
 const CONFIG: &str = r#"
@@ -114,7 +114,7 @@ struct NoHost {
 impl Host for NoHost {
     fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
 
-    fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+    fn keep_neighbours(&self, _: &Arc<Services>) {}
 
     fn has_interface(&self, name: &str) -> bool {
         name == "eth0"

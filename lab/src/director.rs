@@ -3,11 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::metrics::Metrics;
@@ -336,6 +337,24 @@ impl Director {
         let mut all = vec!["--socket", utf8(&socket)?, "ipvsadm"];
         all.extend(arguments.split_whitespace());
         self.namespace.output(10, utf8(&lbctl)?, &all)
+    }
+
+    /// Has commands, JSON with commas between them, done over the API: all at one moment, or none.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub fn commands(&self, commands: &str) -> Result<()> {
+        let mut stream = UnixStream::connect(self.socket())?;
+        let body = format!("{{\"commands\":[{commands}],\"on_error\":\"rollback\"}}");
+        write!(
+            stream,
+            "POST /v1/commands HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"failed\":[]"), "{answer}");
+        Ok(())
     }
 
     /// The metrics page.

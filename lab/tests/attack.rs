@@ -4,12 +4,12 @@
 //! after, and a thread of it is stopped to see who notices.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use etherparse::PacketBuilder;
 use lab::client::KeptOpen;
 use lab::topology::VIP;
@@ -79,21 +79,6 @@ fn ready_again(scene: &Scene) -> Result<()> {
     until("ready again", PATIENCE, || is_ready(scene).ok()?.then_some(()))
 }
 
-/// Sends commands as one batch.
-fn command(scene: &Scene, commands: &str) -> Result<()> {
-    let mut stream = UnixStream::connect(scene.director.socket())?;
-    let body = format!("{{\"commands\":[{commands}],\"on_error\":\"rollback\"}}");
-    write!(
-        stream,
-        "POST /v1/commands HTTP/1.1\r\nhost: lb\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"failed\":[]"), "{answer}");
-    Ok(())
-}
-
 #[test]
 fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Result<()> {
     const SERVICES: u16 = 10_000;
@@ -111,7 +96,7 @@ fn ten_thousand_services_made_and_flushed_again_and_again_leave_nothing() -> Res
                 "{{\"add_server\":{{{service},\"server\":{{\"server\":\"10.0.{round}.11:{port}\"}}}}}}"
             ));
         }
-        command(&scene, &commands.join(","))?;
+        scene.director.commands(&commands.join(","))?;
         let metrics = scene.director.metrics()?;
         assert_eq!(metrics.sum("lb_tables_services", &[]), f64::from(SERVICES));
         until("the ids of removed servers", PATIENCE, || {

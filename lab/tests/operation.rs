@@ -2,12 +2,14 @@
 //! Method: connections are held open across the operation; what stays is compared with what Linux says is there.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::client::KeptOpen;
-use lab::server::{self, HTTP_PORT};
+use lab::server::{self, ECHO_PORT, HTTP_PORT};
 use lab::topology::{self, VIP};
 use lab::{Director, LbdPlan, Plan, Scene, until};
 use nix::sys::signal::Signal;
@@ -146,6 +148,66 @@ fn services_are_made_and_taken_away_while_others_serve() -> Result<()> {
     scene.director.ipvsadm("-D -t 192.0.2.10:8081")?;
     assert!(lab::client::curl(scene.lab.client(), &url).is_err());
     assert_eq!(held.get("/")?, b"s1\n");
+    Ok(())
+}
+
+/// One flow asks, and asks again as soon as it is answered, all the while.
+#[test]
+fn no_datagram_is_lost_while_thousands_of_services_come_change_and_go() -> Result<()> {
+    const SERVICES: u16 = 2000;
+    let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    let service = |n| format!("\"service\":\"tcp/192.0.2.10:{}\"", 10_000 + n);
+    let server = |n: u16, m, weight| {
+        let server = format!("\"server\":\"10.0.0.1{}:{}\",\"weight\":{weight}", 1 + m % 3, 1 + m);
+        format!("{{{},\"server\":{{{server}}}}}", service(n))
+    };
+    let add = (0..SERVICES).flat_map(|n| {
+        let servers = (0..10).map(move |m| format!("{{\"add_server\":{}}}", server(n, m, 1)));
+        std::iter::once(format!("{{\"add_service\":{{{}}}}}", service(n))).chain(servers)
+    });
+    let add = add.collect::<Vec<_>>().join(",");
+
+    let socket = scene.lab.client().enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+    socket.connect((VIP, ECHO_PORT))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let ask = || -> Result<()> {
+        socket.send(b"?")?;
+        socket.recv(&mut [0; 64]).map(drop).context("a datagram or its answer was lost")
+    };
+    // Who answers and whose answers come through is known from here on.
+    ask()?;
+    let dropped = scene.director.metrics()?.sum("lb_drops_total", &[]);
+    let is_done = AtomicBool::new(false);
+    let asked = thread::scope(|scope| {
+        let asking = scope.spawn(|| -> Result<u64> {
+            let mut asked = 0;
+            while !is_done.load(Relaxed) {
+                ask()?;
+                asked += 1;
+            }
+            Ok(asked)
+        });
+        let work = || -> Result<()> {
+            for round in 0..3 {
+                scene.director.commands(&add)?;
+                for n in 0..200 {
+                    let edit = server(n * 9, n % 10, n + round);
+                    scene.director.commands(&format!("{{\"edit_server\":{edit}}}"))?;
+                }
+                let gone: Vec<_> =
+                    (0..SERVICES).map(|n| format!("{{\"delete_service\":{{{}}}}}", service(n))).collect();
+                scene.director.commands(&gone.join(","))?;
+            }
+            Ok(())
+        };
+        let worked = work();
+        is_done.store(true, Relaxed);
+        let asked = asking.join().map_err(|_| anyhow::anyhow!("the asking panicked"))?;
+        worked.and(asked)
+    })?;
+    println!("{asked} datagrams were answered meanwhile");
+    anyhow::ensure!(asked > 100, "{asked} datagrams in all");
+    assert_eq!(scene.director.metrics()?.sum("lb_drops_total", &[]), dropped);
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! From what the operator wrote and what Linux says to the tables that the workers use.
 //!
 //! Each publication is a new [`Tables`] that shares every part that did not change with the one before: a real server
-//! that is edited rebuilds its service (the model does) and the index of services; routes, neighbours, interfaces and
-//! the other services stay the same allocations.
+//! that is edited rebuilds its service (the model does) and a few pieces of the index of services; the other pieces, routes,
+//! neighbours, interfaces and the other services stay the same allocations. So what a change costs does not grow with the number of
+//! services (`docs/decisions/0012-a-change-costs-what-it-changes.md`).
 
 use std::sync::Arc;
 
-use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Services, Settings, Tables};
+use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables};
 
 use crate::model::Model;
 
@@ -16,6 +17,14 @@ pub struct Network {
     pub interfaces: Arc<Interfaces>,
     pub routes: Arc<Routes>,
     pub neighbours: Arc<Neighbours>,
+}
+
+/// One virtual service, as it was and as it is; `None` where there was or is none with its key.
+#[derive(Clone, Debug)]
+pub struct ServiceChange {
+    pub key: ServiceKey,
+    pub old: Option<Arc<Service>>,
+    pub new: Option<Arc<Service>>,
 }
 
 /// Builds one snapshot after the other.
@@ -36,19 +45,37 @@ impl Compiler {
         self.marks = marks.into();
     }
 
-    /// A snapshot with the model's services and timeouts, and the marks.
-    pub fn with_model(&mut self, model: &Model, settings: Settings) -> Arc<Tables> {
-        let services = if self.has_services_of(model) {
-            self.current.services.clone()
-        } else {
-            Arc::new(Services::new(model.services().cloned()))
+    /// Which of these services the model has otherwise than the snapshot that was built last.
+    pub fn changes(&self, model: &Model, keys: impl IntoIterator<Item = ServiceKey>) -> Vec<ServiceChange> {
+        let change = |key| {
+            let (old, new) = (self.current.services.find(&key), model.at(&key));
+            let is_same = old.map(Arc::as_ptr) == new.map(Arc::as_ptr);
+            (!is_same).then(|| ServiceChange { key, old: old.cloned(), new: new.cloned() })
         };
-        self.next(Tables {
-            services,
-            marks: self.marks.clone(),
-            settings: model.settings(settings),
-            ..Tables::clone(&self.current)
-        })
+        keys.into_iter().filter_map(change).collect()
+    }
+
+    /// A snapshot with the model's services and timeouts, whatever changed, and the marks.
+    pub fn with_model(&mut self, model: &Model, settings: Settings) -> Arc<Tables> {
+        let here = model.services().map(|service| service.key);
+        let gone = self.current.services.iter().map(|service| service.key);
+        let gone = gone.filter(|key| model.at(key).is_none());
+        let changes = self.changes(model, here.chain(gone));
+        self.with_changes(&changes, model.settings(settings))
+    }
+
+    /// A snapshot with these changes of services, and the marks.
+    pub fn with_changes(&mut self, changes: &[ServiceChange], settings: Settings) -> Arc<Tables> {
+        let mut services = self.current.services.clone();
+        for ServiceChange { key, new, .. } in changes {
+            // Copied at the first change, and only then.
+            let services = Arc::make_mut(&mut services);
+            match new {
+                Some(service) => services.put(service.clone()),
+                None => services.remove(key),
+            }
+        }
+        self.next(Tables { services, marks: self.marks.clone(), settings, ..Tables::clone(&self.current) })
     }
 
     /// A snapshot with the network as it is now; `None` when that is what the current one has.
@@ -60,12 +87,6 @@ impl Compiler {
             && Arc::ptr_eq(&old.neighbours, &neighbours);
         (!is_same)
             .then(|| self.next(Tables { interfaces, routes, neighbours, ..Tables::clone(&self.current) }))
-    }
-
-    fn has_services_of(&self, model: &Model) -> bool {
-        let old = &self.current.services;
-        old.len() == model.services().len()
-            && model.services().all(|new| old.find(&new.key).is_some_and(|old| Arc::ptr_eq(old, new)))
     }
 
     fn next(&mut self, tables: Tables) -> Arc<Tables> {

@@ -59,14 +59,21 @@ pub struct Change {
     pub zeroed_services: HashSet<ServiceId>,
     /// Real servers whose statistics start at 0 from here on (their connections live on).
     pub zeroed_servers: HashSet<ServerId>,
+    /// Services that came, went, or are others now.
+    pub services: HashSet<ServiceKey>,
     /// Tables have to be built and published.
     pub publish: bool,
 }
 
 impl Change {
+    fn of(service: ServiceKey) -> Change {
+        Change { services: HashSet::from([service]), publish: true, ..Change::default() }
+    }
+
     pub(crate) fn add(&mut self, other: Change) {
         self.zeroed_services.extend(other.zeroed_services);
         self.zeroed_servers.extend(other.zeroed_servers);
+        self.services.extend(other.services);
         self.publish |= other.publish;
     }
 }
@@ -95,9 +102,9 @@ impl Ids {
 }
 
 /// Services sort by protocol, address, port.
-type Place = (u8, IpAddr, u16);
+pub(crate) type Place = (u8, IpAddr, u16);
 
-fn place(key: &ServiceKey) -> Place {
+pub(crate) fn place(key: &ServiceKey) -> Place {
     (key.protocol.0, key.address, key.port)
 }
 
@@ -163,7 +170,9 @@ impl Model {
         self.now = now;
         let mut change = Change::default();
         for place in self.warming.clone() {
-            change.publish |= self.warm_up(place);
+            if let Some(key) = self.warm_up(place) {
+                change.add(Change::of(key));
+            }
         }
         change
     }
@@ -175,6 +184,11 @@ impl Model {
 
     pub fn find(&self, address: &ServiceAddress) -> Option<&Arc<Service>> {
         Some(&self.entry(address)?.service)
+    }
+
+    /// The service with this key.
+    pub fn at(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        Some(&self.services.get(&place(key))?.service)
     }
 
     pub fn timeouts(&self) -> Timeouts {
@@ -194,19 +208,7 @@ impl Model {
 
     /// What would have to be said to an empty model to make this one. Removed real servers are not in it.
     pub fn commands(&self) -> impl Iterator<Item = Command> {
-        let of_service = |service: &Arc<Service>| {
-            let spec = service_spec(service);
-            let address = spec.service;
-            // The one that is added last stands first.
-            let servers: Vec<_> =
-                service.servers.iter().rev().map(|server| server_spec(service, server)).collect();
-            let add = move |server| Command::AddServer { service: address, server };
-            std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
-        };
-        let daemons = self.sync_daemons().cloned().map(Command::StartSync);
-        std::iter::once(Command::SetTimeouts(self.timeouts))
-            .chain(self.services().flat_map(of_service))
-            .chain(daemons)
+        commands(self.timeouts, self.services(), self.sync_daemons())
     }
 
     /// Real servers, those that were removed and have connections left included.
@@ -252,6 +254,10 @@ impl Model {
     /// # Errors
     /// The place of the first command that fails, and its error.
     pub fn apply_all(&mut self, commands: &[Command]) -> Result<Change, (usize, ErrorBody)> {
+        // One is done wholly or not at all anyway.
+        if let [command] = commands {
+            return self.apply(command).map_err(|error| (0, error));
+        }
         let mut trial = self.clone();
         let mut failed = None;
         let change = trial.apply_each(commands, |index, error| {
@@ -305,19 +311,19 @@ impl Model {
         change
     }
 
-    /// Forgets the removed real servers of which `has_connections` says that none is left; their ids may be given again.
-    /// Returns how many. Must be asked only after all workers have adopted tables without the server: before, one may still bind.
-    pub fn release(&mut self, mut has_connections: impl FnMut(ServerId) -> bool) -> usize {
-        let before = self.trash.len();
-        let free = &mut self.server_ids.free;
+    /// Forgets the removed real servers of which `has_connections` says that none is left; their ids, which are returned, may be
+    /// given again. Must be asked only after all workers have adopted tables without the server: before, one may still bind.
+    pub fn release(&mut self, mut has_connections: impl FnMut(ServerId) -> bool) -> Vec<ServerId> {
+        let mut released = Vec::new();
         self.trash.retain(|_, removed| {
             let keep = has_connections(removed.id);
             if !keep {
-                free.push(removed.id.0);
+                released.push(removed.id);
             }
             keep
         });
-        before - self.trash.len()
+        self.server_ids.free.extend(released.iter().map(|id| id.0));
+        released
     }
 
     fn add_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
@@ -345,11 +351,12 @@ impl Model {
             place(&key),
             Entry { service: Arc::new(service), incarnation: self.incarnations, warming: Warming::default() },
         );
-        Ok(Change { zeroed_services: HashSet::from([ServiceId(id)]), publish: true, ..Change::default() })
+        Ok(Change { zeroed_services: HashSet::from([ServiceId(id)]), ..Change::of(key) })
     }
 
     fn edit_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
         let Some(entry) = self.entry(&spec.service) else { return Err(no_such_service(&spec.service)) };
+        let key = entry.service.key;
         let (scheduler, options) = check_service(spec)?;
         if (scheduler, options) == (entry.service.scheduler(), entry.service.options) {
             // The kernel keeps the scheduler's state too.
@@ -359,22 +366,24 @@ impl Model {
             self.change(&spec.service, scheduler, |_| ());
         }
         self.set(&spec.service, scheduler.flags, options);
-        Ok(Change { publish: true, ..Change::default() })
+        Ok(Change::of(key))
     }
 
     fn delete_service(&mut self, address: &ServiceAddress) -> Result<Change, ErrorBody> {
         let gone = key(address).and_then(|key| self.services.remove(&place(&key)));
         let Some(gone) = gone else { return Err(no_such_service(address)) };
+        let change = Change::of(gone.service.key);
         self.discard(gone);
-        Ok(Change { publish: true, ..Change::default() })
+        Ok(change)
     }
 
     fn flush(&mut self) -> Change {
-        let publish = !self.services.is_empty();
+        let mut change = Change::default();
         for gone in std::mem::take(&mut self.services).into_values() {
+            change.add(Change::of(gone.service.key));
             self.discard(gone);
         }
-        Change { publish, ..Change::default() }
+        change
     }
 
     fn discard(&mut self, gone: Entry) {
@@ -415,7 +424,7 @@ impl Model {
             }
         }
         if !added.is_empty() {
-            change.publish = true;
+            change.add(Change::of(service.key));
             self.change(address, service.scheduler(), |servers| {
                 servers.splice(..0, added.into_iter().rev());
             });
@@ -479,8 +488,8 @@ impl Model {
         };
         check_server(address, spec)?;
         let forward = check::forward(address, spec)?;
-        let (old_upper, scheduler) =
-            (entry.service.servers[position].upper_threshold, entry.service.scheduler());
+        let (old_upper, scheduler, key) =
+            (entry.service.servers[position].upper_threshold, entry.service.scheduler(), entry.service.key);
         self.change(address, scheduler, |servers| {
             let server = &mut servers[position];
             server.weight = spec.weight;
@@ -489,7 +498,7 @@ impl Model {
             server.lower_threshold = spec.lower_threshold;
             server.after_edit(old_upper);
         });
-        Ok(Change { publish: true, ..Change::default() })
+        Ok(Change::of(key))
     }
 
     fn delete_server(&mut self, address: &ServiceAddress, server: SocketAddr) -> Result<Change, ErrorBody> {
@@ -500,7 +509,7 @@ impl Model {
         let (service, incarnation) = (entry.service.clone(), entry.incarnation);
         self.change(address, service.scheduler(), |servers| drop(servers.remove(position)));
         self.throw_away(service.key, &service.servers[position], incarnation);
-        Ok(Change { publish: true, ..Change::default() })
+        Ok(Change::of(service.key))
     }
 
     fn zero(&self, address: Option<&ServiceAddress>) -> Result<Change, ErrorBody> {
@@ -567,10 +576,10 @@ impl Model {
         }
     }
 
-    /// Gives the real servers of a service the weights of this moment; says whether they are others.
-    fn warm_up(&mut self, place: Place) -> bool {
+    /// Gives the real servers of a service the weights of this moment; returns its key if they are others.
+    fn warm_up(&mut self, place: Place) -> Option<ServiceKey> {
         let version = self.new_version();
-        let Some(entry) = self.services.get_mut(&place) else { return false };
+        let entry = self.services.get_mut(&place)?;
         let old = &entry.service;
         let (scheduler, mut servers) = (old.scheduler(), wanted(old));
         let wanted_weights = entry.warming.weigh(scheduler, &mut servers, self.now);
@@ -578,12 +587,13 @@ impl Model {
             self.warming.remove(&place);
         }
         if servers.iter().map(|server| server.weight).eq(old.servers.iter().map(|server| server.weight)) {
-            return false;
+            return None;
         }
         let mut new = Service::new(Some(old), old.id, old.key, scheduler, servers, version);
         new.wanted_weights = wanted_weights;
+        let key = old.key;
         entry.service = Arc::new(new);
-        true
+        Some(key)
     }
 
     /// These change nothing of what the scheduler has made or remembers.
@@ -603,6 +613,26 @@ impl Model {
         self.versions = self.versions.wrapping_add(1);
         self.versions
     }
+}
+
+/// What would have to be said to an empty model to make these services, with these timeouts.
+pub fn commands<'s>(
+    timeouts: Timeouts,
+    services: impl Iterator<Item = &'s Arc<Service>>,
+    daemons: impl Iterator<Item = &'s SyncDaemon>,
+) -> impl Iterator<Item = Command> {
+    let of_service = |service: &Arc<Service>| {
+        let spec = service_spec(service);
+        let address = spec.service;
+        // The one that is added last stands first.
+        let servers: Vec<_> =
+            service.servers.iter().rev().map(|server| server_spec(service, server)).collect();
+        let add = move |server| Command::AddServer { service: address, server };
+        std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
+    };
+    std::iter::once(Command::SetTimeouts(timeouts))
+        .chain(services.flat_map(of_service))
+        .chain(daemons.cloned().map(Command::StartSync))
 }
 
 /// The key of a service that can exist; `None` for kinds that are not built.

@@ -13,6 +13,7 @@ use lb_core::ids::{ServerId, ServiceId};
 use lb_core::tables::Service;
 
 use crate::api::types::{Counts, Rates};
+use crate::compile::ServiceChange;
 
 /// Seconds between two calls of [`Statistics::estimate`]: the kernel's.
 pub const ESTIMATE_EVERY_SECS: u64 = 2;
@@ -43,20 +44,17 @@ struct ServerStatistics {
 }
 
 impl Statistics {
-    /// Takes note of the services as they are now: call it after each change of the model, before
-    /// [`Statistics::zero`]. Looks only into those whose `Arc` is another than before.
-    pub fn follow<'s>(
-        &mut self,
-        services: impl Iterator<Item = &'s Arc<Service>>,
-        workers: &[Arc<WorkerCounters>],
-    ) {
-        let mut present: HashSet<ServiceId> = HashSet::with_capacity(self.services.len());
-        for service in services {
-            present.insert(service.id);
-            let known = self.services.entry(service.id).or_default();
-            if known.service.as_ref().is_some_and(|old| Arc::ptr_eq(old, service)) {
-                continue;
+    /// Takes note of the services that changed: call it after each change of the model, before [`Statistics::zero`].
+    pub fn follow(&mut self, changes: &[ServiceChange], workers: &[Arc<WorkerCounters>]) {
+        // First those that are gone: another service may have their number by now.
+        for ServiceChange { old, new, .. } in changes {
+            let id = |service: &Option<Arc<Service>>| service.as_ref().map(|service| service.id);
+            if let Some(gone) = id(old).filter(|_| id(old) != id(new)) {
+                self.services.remove(&gone);
             }
+        }
+        for service in changes.iter().filter_map(|change| change.new.as_ref()) {
+            let known = self.services.entry(service.id).or_default();
             let old = known.service.replace(service.clone());
             let old_ids = ids(old.as_deref());
             let new_ids = ids(Some(service));
@@ -69,7 +67,6 @@ impl Statistics {
                 self.servers_seen = self.servers_seen.max(added.index() + 1);
             }
         }
-        self.services.retain(|id, _| present.contains(id));
     }
 
     /// Starts the statistics of these services and real servers at 0.
@@ -95,8 +92,8 @@ impl Statistics {
     }
 
     /// Forgets a real server whose id may be given to another one.
-    pub fn forget(&mut self, mut is_known: impl FnMut(ServerId) -> bool) {
-        self.servers.retain(|&id, _| is_known(id));
+    pub fn forget(&mut self, id: ServerId) {
+        self.servers.remove(&id);
     }
 
     pub fn server(&self, id: ServerId, workers: &[Arc<WorkerCounters>]) -> (Counts, Rates) {
@@ -234,12 +231,16 @@ impl Estimator {
 
 #[cfg(test)]
 mod tests {
+    use lb_core::tables::Settings;
+
     use super::*;
     use crate::api::types::{Command, ServerSpec, ServiceSpec};
+    use crate::compile::Compiler;
     use crate::model::{Change, Limits, Model};
 
     struct Bench {
         model: Model,
+        compiler: Compiler,
         statistics: Statistics,
         workers: Vec<Arc<WorkerCounters>>,
     }
@@ -248,12 +249,16 @@ mod tests {
         fn new() -> Bench {
             let limits = Limits { services: 8, servers: 8 };
             let workers = vec![Arc::new(WorkerCounters::new(8, 1)), Arc::new(WorkerCounters::new(8, 1))];
-            Bench { model: Model::new(limits), statistics: Statistics::default(), workers }
+            let (model, compiler) = (Model::new(limits), Compiler::default());
+            Bench { model, compiler, statistics: Statistics::default(), workers }
         }
 
         fn apply(&mut self, command: Command) {
-            let Change { zeroed_services, zeroed_servers, .. } = self.model.apply(&command).expect("right");
-            self.statistics.follow(self.model.services(), &self.workers);
+            let Change { zeroed_services, zeroed_servers, services, .. } =
+                self.model.apply(&command).expect("right");
+            let changes = self.compiler.changes(&self.model, services);
+            self.compiler.with_changes(&changes, Settings::default());
+            self.statistics.follow(&changes, &self.workers);
             self.statistics.zero(&zeroed_services, &zeroed_servers, &self.workers);
         }
 

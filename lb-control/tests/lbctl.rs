@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
@@ -104,6 +106,39 @@ fn what_is_saved_is_restored_with_thresholds() {
     assert_eq!(done.code, Some(0), "{}", done.errors);
     assert_eq!(lbctl(&other, "services --save"), saved);
     assert!(!lbctl(&other, "ipvsadm-save -n").contains("-x 100"), "the kernel's tool forgets thresholds");
+}
+
+/// More lines than go to the daemon together.
+#[test]
+fn a_thousand_services_with_ten_thousand_servers_are_saved_as_they_were_restored() {
+    let mut table = String::new();
+    for n in 0..1000_u32 {
+        let (kind, service) = match n % 3 {
+            0 => ("-t", format!("192.0.{}.{}:80", n / 250, n % 250)),
+            1 => ("-u", format!("192.0.{}.{}:53", n / 250, n % 250)),
+            _ => ("-t", format!("[2001:db8::{n:x}]:443")),
+        };
+        writeln!(table, "-A {kind} {service} -s {}", ["rr", "wlc", "sh", "mh"][n as usize % 4])
+            .expect("a string");
+        for m in (0..10).rev() {
+            let server = match n % 3 {
+                2 => format!("[fd00::{n:x}:{m}]:443"),
+                _ => format!("10.{}.{}.{m}:80", n / 250, n % 250),
+            };
+            writeln!(table, "-a {kind} {service} -r {server} -m -w {}", n % 7 + m).expect("a string");
+        }
+    }
+    let (one, other) = (Daemon::start(Vec::new()), Daemon::start(Vec::new()));
+    let restore = |daemon: &Daemon, table: &str| {
+        let done = run(Path::new(LBCTL), "ipvsadm-restore", &daemon.socket(), table);
+        assert_eq!((done.code, done.out.as_str(), done.errors.as_str()), (Some(0), "", ""));
+        lbctl(daemon, "ipvsadm-save -n")
+    };
+    let saved = restore(&one, &table);
+    let sorted = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(&saved), sorted(&table));
+    assert_eq!(saved.lines().count(), 11_000);
+    assert_eq!(restore(&other, &saved), saved);
 }
 
 #[test]

@@ -137,6 +137,7 @@ pub struct Path<P> {
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
     changed: shared::Changed,
+    tunnels: tunnel::Tunnels,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
 }
@@ -197,6 +198,7 @@ impl<P: Packet> Path<P> {
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             changed: shared::Changed::new(),
+            tunnels: tunnel::Tunnels::new(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }

@@ -285,8 +285,8 @@ impl Control {
     }
 
     /// Forgets removed servers, once all workers use tables without them.
-    pub fn release(&mut self, has_connections: impl FnMut(ServerId) -> bool) -> usize {
-        self.model.release(has_connections)
+    pub fn release(&mut self, has_connections: impl FnMut(ServerId) -> bool) {
+        self.model.release(has_connections);
     }
 
     /// The workers ask for a neighbour; Linux answers after a while.

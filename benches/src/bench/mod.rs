@@ -9,6 +9,7 @@ mod methods;
 mod new;
 mod path;
 mod publish_one_server;
+mod restore;
 mod schedulers;
 mod spread;
 mod testpmd;
@@ -45,6 +46,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "instructions", run: instructions::run },
     Bench { name: "lbd-ready", run: lbd_ready::run },
     Bench { name: "publish-one-server", run: publish_one_server::run },
+    Bench { name: "restore", run: restore::run },
     Bench { name: "end-to-end", run: end_to_end::run },
 ];
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use lb_control::api::types::{
@@ -11,8 +12,8 @@ use lb_control::api::types::{
     Timeouts, Transport, Tunnel,
 };
 use lb_control::compile::Compiler;
-use lb_control::model::Model;
-use lb_core::tables::Settings;
+use lb_control::model::{Change, Model};
+use lb_core::tables::{Service, Settings};
 
 use crate::director::{listing, model};
 
@@ -165,32 +166,40 @@ pub(crate) fn run(data: &[u8]) {
         let batch = Batch { commands: steps.steps.iter().map(Step::command).collect(), on_error };
         check_json(&batch);
         let (one_by_one, failed) = one_by_one(&model, &batch.commands);
-        match on_error {
+        let change = match on_error {
             OnError::Continue => {
                 let mut together = Vec::new();
-                model.apply_each(&batch.commands, |index, error| {
+                let change = model.apply_each(&batch.commands, |index, error| {
                     together.push((index, error));
                     ControlFlow::Continue(())
                 });
                 assert_eq!((listing(&model), together), (listing(&one_by_one), failed), "{batch:?}");
+                change
             }
             OnError::Rollback => {
                 let before = (listing(&model), model.server_ids_in_use());
                 match model.apply_all(&batch.commands) {
-                    Ok(_) => {
-                        assert_eq!((listing(&model), vec![]), (listing(&one_by_one), failed), "{batch:?}")
+                    Ok(change) => {
+                        assert_eq!((listing(&model), vec![]), (listing(&one_by_one), failed), "{batch:?}");
+                        change
                     }
                     Err(error) => {
                         assert_eq!((listing(&model), model.server_ids_in_use()), before, "{batch:?}");
                         assert_eq!(Some(&error), failed.first(), "{batch:?}");
+                        Change::default()
                     }
                 }
             }
-        }
+        };
         model.release(|id| steps.connected >> (id.0 % 32) & 1 == 1);
         check_ids(&model);
-        let tables = compiler.with_model(&model, Settings::default());
+        let changes = compiler.changes(&model, change.services);
+        let tables = compiler.with_changes(&changes, Settings::default());
         assert_eq!(tables.services.len(), model.services().len());
+        let is_there = |service: &Arc<Service>| {
+            tables.services.find(&service.key).is_some_and(|found| Arc::ptr_eq(found, service))
+        };
+        assert!(model.services().all(is_there), "a service of {batch:?} changed and was not named");
         check_listing(&model);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::path::{FlowView, SharedFlow};
-use lb_core::tables::{InterfaceId, Protocol, Tables};
+use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
 use super::{Control, Host};
@@ -176,7 +176,8 @@ impl Host for FakeHost {
         self.addresses.lock().expect("not poisoned").push((port, addresses.to_vec()));
     }
 
-    fn keep_neighbours(&self, mut hosts: Vec<IpAddr>) {
+    fn keep_neighbours(&self, services: &Arc<Services>) {
+        let mut hosts: Vec<IpAddr> = services.server_addresses().collect();
         hosts.sort();
         *self.kept.lock().expect("not poisoned") = hosts;
     }

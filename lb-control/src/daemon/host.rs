@@ -3,7 +3,6 @@
 //! Only the newest wish counts, so that a burst of changes costs the kernel one.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{info, warn};
 
 use lb_core::ids::PortId;
+use lb_core::tables::Services;
 
 use super::{Handle, Host};
 use crate::compile::Network;
@@ -27,11 +27,12 @@ const ASKED_AT_ONCE: usize = 1024;
 const PUBLISH_EVERY: Duration = Duration::from_millis(5);
 
 /// All that is wanted of the twins.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Wanted {
     /// By port.
     addresses: Vec<Vec<PortAddress>>,
-    kept: Vec<IpAddr>,
+    /// Of these the real servers' neighbours are kept.
+    services: Arc<Services>,
 }
 
 /// How long the kernel is left alone after it refused addresses.
@@ -61,8 +62,8 @@ impl Host for TwinHost {
         });
     }
 
-    fn keep_neighbours(&self, hosts: Vec<IpAddr>) {
-        self.wanted.send_modify(|wanted| wanted.kept = hosts);
+    fn keep_neighbours(&self, services: &Arc<Services>) {
+        self.wanted.send_modify(|wanted| wanted.services = services.clone());
     }
 
     fn has_interface(&self, name: &str) -> bool {
@@ -112,7 +113,7 @@ impl TwinHost {
             twin.set_addresses(PortId(index as u16), &nets(&port.addresses)).await?;
             addresses.push(port.addresses.clone());
         }
-        let (wanted, receiver) = watch::channel(Wanted { addresses, kept: Vec::new() });
+        let (wanted, receiver) = watch::channel(Wanted { addresses, services: Arc::default() });
         let (refusals, counters) = (Refusals::default(), twin.counters().clone());
         tokio::spawn(carry_out(twin, receiver, refusals.clone()));
         Ok(TwinHost { wanted, refusals, counters })
@@ -151,11 +152,11 @@ async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>, refusal
                 }
             }
         }
-        if next.kept != done.kept {
+        if !next.services.has_addresses_of(&done.services) {
             // A twin that has stopped is reported where its views are followed.
-            let _ = twin.keep_resolved(next.kept.clone()).await;
-            done.kept = next.kept;
+            let _ = twin.keep_resolved(next.services.server_addresses().collect()).await;
         }
+        done.services = next.services;
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A thread of its own writes the newest state beside the file and renames it, so that a change costs its author the
-//! handing over alone and a reader finds a whole state or the one before.
+//! handing over alone and a reader finds a whole state or the one before. It rests for [`REST`] times as long as it worked, a second
+//! at most: many changes of a large model in turn leave the processor to who makes them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -16,14 +17,18 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use tracing::{info, warn};
 
-use crate::api::types::{Command, ErrorBody};
+use lb_core::tables::{Service, Services};
+
+use crate::api::types::{Command, ErrorBody, SyncDaemon, Timeouts};
 use crate::config::Config;
-use crate::model::{Limits, Model};
+use crate::model::{self, Limits, Model};
 
 const MAGIC: &str = "lbd-model";
 /// Of the header and of what follows it. What commands learn to say has a default, so that it needs no new one.
@@ -32,6 +37,8 @@ const VERSION: u32 = 1;
 const MAX_HEADER: usize = 256;
 /// Longest file that is read, bytes: some ten times the largest config and model.
 const MAX_FILE: u64 = 4 << 30;
+const REST: u32 = 9;
+const LONGEST_REST: Duration = Duration::from_secs(1);
 const NOT_SAVED: &str =
     "cannot save the model: what was made by command will be missing after the next start";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -105,8 +112,19 @@ fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
-fn encode(config: &str, model: &Model, boot: &str) -> Vec<u8> {
-    let commands: Vec<Command> = model.commands().collect();
+/// What runs, to be written.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    pub(super) config: Arc<str>,
+    pub(super) timeouts: Timeouts,
+    pub(super) services: Arc<Services>,
+    pub(super) daemons: Vec<SyncDaemon>,
+}
+
+fn encode(State { config, timeouts, services, daemons }: &State, boot: &str) -> Vec<u8> {
+    let mut sorted: Vec<&Arc<Service>> = services.iter().collect();
+    sorted.sort_unstable_by_key(|service| model::place(&service.key));
+    let commands: Vec<Command> = model::commands(*timeouts, sorted.into_iter(), daemons.iter()).collect();
     // They have no map with keys that are no strings, and nothing else fails.
     let model = serde_json::to_vec(&commands).unwrap_or_default();
     let checksum = checksum(config.as_bytes(), &model);
@@ -181,7 +199,7 @@ pub(crate) struct KeepCounters {
 /// What is to be written next; a newer state takes the place of one that has not been written yet.
 #[derive(Debug, Default)]
 struct Next {
-    state: Option<(Arc<str>, Model)>,
+    state: Option<State>,
     is_over: bool,
 }
 
@@ -225,8 +243,8 @@ impl Keeper {
     }
 
     /// Has this written as soon as what is being written is done. Does not wait.
-    pub(super) fn keep(&self, config: Arc<str>, model: Model) {
-        self.shared.next().state = Some((config, model));
+    pub(super) fn keep(&self, state: State) {
+        self.shared.next().state = Some(state);
         self.shared.has_changed.notify_one();
     }
 
@@ -250,7 +268,7 @@ impl Drop for Keeper {
 fn write_all(shared: &Shared, path: &Path, boot: &str) {
     let mut is_failing = false;
     loop {
-        let (config, model) = {
+        let state = {
             let mut next = shared.next();
             loop {
                 if let Some(state) = next.state.take() {
@@ -262,7 +280,8 @@ fn write_all(shared: &Shared, path: &Path, boot: &str) {
                 next = shared.has_changed.wait(next).unwrap_or_else(PoisonError::into_inner);
             }
         };
-        match replace(path, &encode(&config, &model, boot)) {
+        let begun = worked();
+        match replace(path, &encode(&state, boot)) {
             Ok(()) => {
                 shared.counters.written.fetch_add(1, Relaxed);
                 if is_failing {
@@ -278,7 +297,16 @@ fn write_all(shared: &Shared, path: &Path, boot: &str) {
                 is_failing = true;
             }
         }
+        let rest = LONGEST_REST.min(worked().saturating_sub(begun) * REST);
+        // It matters to nobody why it ends.
+        drop(shared.has_changed.wait_timeout_while(shared.next(), rest, |next| !next.is_over));
     }
+}
+
+/// What this thread has had of a processor.
+fn worked() -> Duration {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or_default())
 }
 
 /// Puts `bytes` in the file's place at one moment. Nothing is forced to a disk: the file is to outlive the process, not
@@ -322,12 +350,18 @@ mod tests {
         model
     }
 
+    fn state(model: &Model) -> State {
+        let services = Arc::new(Services::new(model.services().cloned()));
+        let daemons = model.sync_daemons().cloned().collect();
+        State { config: text(), timeouts: model.timeouts(), services, daemons }
+    }
+
     fn text() -> Arc<str> {
         fake::config("[timeouts]\nudp = 10 # ≤ 30\n").text
     }
 
     fn whole() -> Vec<u8> {
-        encode(&text(), &model(), BOOT)
+        encode(&state(&model()), BOOT)
     }
 
     /// The file's header as `change` makes it, over the same content.
@@ -379,7 +413,8 @@ mod tests {
             said,
             format!("real server [2001:db8::9]:53 of {}: there is room for 0 real servers", service())
         );
-        let old_words = encode("[dataplane]\nworkers = [1]\ncolour = 3\n", &model(), BOOT);
+        let config = Arc::from("[dataplane]\nworkers = [1]\ncolour = 3\n");
+        let old_words = encode(&State { config, ..state(&model()) }, BOOT);
         assert!(refusal(&old_words).starts_with("the config file of then is not understood: line "));
     }
 
@@ -429,7 +464,7 @@ mod tests {
             model
                 .apply(&Command::AddServer { service: service(), server: ServerSpec::new(server) })
                 .expect("room");
-            keeper.keep(text(), model.clone());
+            keeper.keep(state(&model));
         }
         drop(keeper);
         let kept = load(&path, LIMITS).expect("readable").expect("there");
@@ -443,12 +478,12 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("absent").join("model");
         let keeper = Keeper::start(&path).expect("a thread");
-        keeper.keep(text(), model());
+        keeper.keep(state(&model()));
         while keeper.counters().failed.load(Relaxed) == 0 {
             thread::yield_now();
         }
         fs::create_dir(path.parent().expect("a parent")).expect("made");
-        keeper.keep(text(), model());
+        keeper.keep(state(&model()));
         while keeper.counters().written.load(Relaxed) == 0 {
             thread::yield_now();
         }

@@ -16,7 +16,6 @@ mod socket;
 mod views;
 mod watch;
 
-use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use tracing::{info, warn};
 
 use hashbrown::HashSet;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::tables::{Settings, Tables};
+use lb_core::tables::{Services, Settings, Tables};
 
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
@@ -41,7 +40,7 @@ use crate::twin::TwinCounters;
 
 pub use cpus::leave_to_workers;
 pub(crate) use keep::KeepCounters;
-use keep::{Keeper, Kept};
+use keep::{Keeper, Kept, State};
 pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};
 pub(crate) use views::VERSION;
@@ -59,8 +58,8 @@ const CHANGES_LOGGED: usize = 100;
 pub trait Host: Send + 'static {
     /// Makes these the addresses that the config file puts on a port's twin.
     fn set_addresses(&self, port: PortId, addresses: &[PortAddress]);
-    /// Names the hosts whose neighbour entries are kept fresh: the real servers.
-    fn keep_neighbours(&self, hosts: Vec<IpAddr>);
+    /// Says which services there are: their real servers' neighbour entries are kept fresh.
+    fn keep_neighbours(&self, services: &Arc<Services>);
     /// Whether Linux has an interface of this name now.
     fn has_interface(&self, name: &str) -> bool;
     /// What could not be made so far and is tried again: one line each.
@@ -170,7 +169,8 @@ impl Control {
         };
         // No publication yet: the tables with the services follow at once.
         let _ = control.compiler.with_network(network);
-        control.settle(&Change { publish: true, ..Change::default() });
+        let services = control.model.services().map(|service| service.key).collect();
+        control.settle(&Change { services, publish: true, ..Change::default() });
         control.keep();
         Ok(control)
     }
@@ -391,7 +391,13 @@ impl Control {
     /// Has the model saved for the next run.
     fn keep(&self) {
         if let Some(keeper) = &self.keeper {
-            keeper.keep(self.config.text.clone(), self.model.clone());
+            let services = self.compiler.current().services.clone();
+            keeper.keep(State {
+                config: self.config.text.clone(),
+                timeouts: self.model.timeouts(),
+                services,
+                daemons: self.model.sync_daemons().cloned().collect(),
+            });
         }
     }
 
@@ -402,22 +408,23 @@ impl Control {
     /// Has the statistics, the workers and the twins follow a change of the model.
     fn settle(&mut self, change: &Change) {
         let workers = self.plane.counters();
-        if change.publish {
-            self.statistics.follow(self.model.services(), workers);
-        }
+        let changes = self.compiler.changes(&self.model, change.services.iter().copied());
+        self.statistics.follow(&changes, workers);
         self.statistics.zero(&change.zeroed_services, &change.zeroed_servers, workers);
         if change.publish {
-            let tables = self.compiler.with_model(&self.model, self.settings);
+            let tables = self.compiler.with_changes(&changes, self.model.settings(self.settings));
+            self.host.keep_neighbours(&tables.services);
             self.sync.send_replace(sync::Wanted {
                 daemons: self.model.sync_daemons().cloned().collect(),
                 refresh: self.config.sync.refresh(tables.settings.shortest()),
                 tables: tables.clone(),
             });
             self.plane.publish(tables);
-            // One that is back starts anew when it is removed again.
-            let removed: HashSet<ServerId> = self.model.removed_servers().collect();
-            self.idle.retain(|id| removed.contains(id));
-            self.host.keep_neighbours(views::server_addresses(&self.model));
+            if !self.idle.is_empty() {
+                // One that is back starts anew when it is removed again.
+                let removed: HashSet<ServerId> = self.model.removed_servers().collect();
+                self.idle.retain(|id| removed.contains(id));
+            }
         }
     }
 
@@ -435,14 +442,10 @@ impl Control {
             };
             let idle: HashSet<ServerId> = self.model.removed_servers().filter(is_idle).collect();
             let was_idle = std::mem::take(&mut self.idle);
-            let released = self.model.release(|id| !(idle.contains(&id) && was_idle.contains(&id)));
-            self.idle = idle.difference(&was_idle).copied().collect();
-            if released > 0 {
-                let kept: HashSet<_> = self.model.removed_servers().collect();
-                let in_use: HashSet<_> =
-                    self.model.services().flat_map(|s| &s.servers).map(|server| server.id).collect();
-                self.statistics.forget(|id| kept.contains(&id) || in_use.contains(&id));
+            for released in self.model.release(|id| !(idle.contains(&id) && was_idle.contains(&id))) {
+                self.statistics.forget(released);
             }
+            self.idle = idle.difference(&was_idle).copied().collect();
         }
     }
 }

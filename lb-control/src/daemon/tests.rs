@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::tables::{Interface, Interfaces};
 
+use std::net::IpAddr;
+
 use super::fake::{config, start, start_from};
 use super::*;
 use crate::api::types::{ServerSpec, ServiceAddress, ServiceSpec, Timeouts};

@@ -1,10 +1,7 @@
 //! What the API shows of the daemon's state.
 
-use std::net::IpAddr;
 use std::process;
 use std::sync::Arc;
-
-use hashbrown::HashSet;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
@@ -16,7 +13,7 @@ use super::Control;
 use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
-use crate::model::{self, Model};
+use crate::model;
 use crate::stats::{connections, templates};
 
 /// The version, as every part of the program says it.
@@ -143,11 +140,4 @@ impl Control {
         }
         views
     }
-}
-
-/// Every real server's address, once.
-pub(super) fn server_addresses(model: &Model) -> Vec<IpAddr> {
-    let addresses: HashSet<IpAddr> =
-        model.services().flat_map(|service| &service.servers).map(|server| server.address).collect();
-    addresses.into_iter().collect()
 }

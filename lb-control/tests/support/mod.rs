@@ -14,7 +14,7 @@ use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::path::{FlowView, SharedFlow};
-use lb_core::tables::{InterfaceId, Tables};
+use lb_core::tables::{InterfaceId, Services, Tables};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -87,7 +87,7 @@ struct Untouched {
 impl Host for Untouched {
     fn set_addresses(&self, _: PortId, _: &[PortAddress]) {}
 
-    fn keep_neighbours(&self, _: Vec<IpAddr>) {}
+    fn keep_neighbours(&self, _: &Arc<Services>) {}
 
     fn has_interface(&self, name: &str) -> bool {
         has_interface(name)

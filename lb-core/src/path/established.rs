@@ -32,7 +32,7 @@ impl<P: Packet> Path<P> {
         }
         let entry = self.flows.entry(at.id());
         let was = TcpState::from_u8(entry.state());
-        if !entry.is_plain() && self.turns_off(at) {
+        if !entry.is_plain() && (entry.method().is_one_way() || self.turns_off(at)) {
             return self.not_plain(packet, headers, at, now, io);
         }
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
@@ -121,12 +121,12 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Whether a packet of a connection that is not plain leaves the straight line.
+    /// Whether a packet of a masqueraded connection that is not plain leaves the straight line.
     #[inline(never)]
     fn turns_off(&mut self, at: FlowRef) -> bool {
         let entry = self.flows.entry(at.id());
         if entry.is_bypassed() || at.direction() == Direction::Original {
-            return entry.is_bypassed() || entry.is_server_removed() || entry.method().is_one_way();
+            return entry.is_bypassed() || entry.is_server_removed();
         }
         if entry.is_unanswered() {
             self.assure_template(at.id());
@@ -138,12 +138,13 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
-        let was = TcpState::from_u8(entry.state());
         if entry.is_bypassed() {
             self.route(packet, headers, now, io);
         } else if !entry.is_server_removed() {
             self.one_way(packet, headers, at, now, io);
-        } else if entry.protocol() == Protocol::TCP && starts_anew(was, at.direction(), headers) {
+        } else if entry.protocol() == Protocol::TCP
+            && starts_anew(TcpState::from_u8(entry.state()), at.direction(), headers)
+        {
             self.end(at.id());
             self.first(packet, headers, now, io);
         } else {

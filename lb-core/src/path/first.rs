@@ -124,7 +124,7 @@ impl<P: Packet> Path<P> {
             let Some(at) = self.bind(original, after, method, server, now) else {
                 return self.drop(DropReason::FlowTableFull, Hook::Input);
             };
-            self.onward(packet, headers, at, now, io);
+            self.onward_rarely(packet, headers, at, now, io);
             return self.end(at.id());
         }
         let cell = self.mine.server(server);

@@ -10,8 +10,9 @@ use arrayvec::ArrayVec;
 
 use super::established::{count, starts_anew};
 use super::output::Refusal;
+use super::tunnel::{self, Ends, Outer, Prepared};
 use super::waiting::Going;
-use super::{Io, Path, rewrite, tunnel};
+use super::{Io, Path, rewrite};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Method};
 use crate::hook::Hook;
@@ -25,7 +26,7 @@ use crate::wire::parse::{Fragment, Headers};
 
 impl<P: Packet> Path<P> {
     /// As [`Path::established`], for a packet of such a connection: there are none but from the client.
-    #[inline]
+    #[inline(always)]
     pub(super) fn one_way(
         &mut self,
         packet: P,
@@ -49,9 +50,32 @@ impl<P: Packet> Path<P> {
         self.onward(packet, headers, at, now, io);
     }
 
-    /// Sends a packet, or an ICMP error about the connection, on to its real server, and counts it.
-    #[inline]
-    pub(super) fn onward(
+    /// As [`Path::onward`], for what is rare: an ICMP error about the connection, a datagram that is all that there is of one.
+    #[inline(never)]
+    pub(super) fn onward_rarely(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.onward(packet, headers, at, now, io);
+    }
+
+    /// Sends a packet on to its real server, and counts it.
+    #[inline(always)]
+    fn onward(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        let entry = self.flows.entry(at.id());
+        count(self.mine.server(entry.server()), Direction::Original, headers);
+        match entry.method() {
+            Method::Tunnel => self.onward_in_tunnel(packet, headers, at, now, io),
+            Method::Direct | Method::Masq => self.onward_as_it_is(packet, headers, at, now, io),
+        }
+    }
+
+    #[inline(always)]
+    fn onward_as_it_is(
         &mut self,
         mut packet: P,
         headers: &Headers,
@@ -62,26 +86,56 @@ impl<P: Packet> Path<P> {
         if self.flows.entry(at.id()).hop(Direction::Original).is_none() {
             self.find_hop(at);
         }
-        let entry = self.flows.entry(at.id());
-        count(self.mine.server(entry.server()), Direction::Original, headers);
-        let hop = entry.hop(Direction::Original).and_then(|hop| self.tables.neighbours.get(hop));
-        let Some(&hop) = hop.filter(|hop| (headers.ttl > 1) & (hop.state == Reachability::Reachable)) else {
+        let hop = self.flows.entry(at.id()).hop(Direction::Original);
+        let Some(hop) = hop.and_then(|hop| self.tables.neighbours.get(hop)).filter(|hop| {
+            (headers.ttl > 1)
+                & (headers.ip_len <= u32::from(hop.mtu))
+                & (hop.state == Reachability::Reachable)
+        }) else {
             return self.onward_off_line(packet, headers, at, now, io);
         };
-        match self.tunnel(at) {
-            None if headers.ip_len <= u32::from(hop.mtu) => {
-                rewrite::decrement_ttl(packet.data_mut(), headers);
-                self.send(packet, headers, &hop, io);
-            }
-            Some((tunnel, to)) if headers.ip_len + tunnel.overhead(to) as u32 <= u32::from(hop.mtu) => {
-                rewrite::decrement_ttl(packet.data_mut(), headers);
-                match self.encapsulate(&mut packet, headers, tunnel, to, &hop) {
-                    Ok(()) => self.send(packet, headers, &hop, io),
-                    Err(reason) => self.drop(reason, Hook::Postrouting),
-                }
-            }
-            _ => self.onward_off_line(packet, headers, at, now, io),
+        rewrite::decrement_ttl(packet.data_mut(), headers);
+        self.send(packet, headers, hop, io);
+    }
+
+    /// Packets to one real server have all of their way in common: it is kept by real server, not by connection.
+    #[inline(always)]
+    fn onward_in_tunnel(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let (server, generation) = (self.flows.entry(at.id()).server(), self.tables.generation);
+        if self.tunnels.find(server, generation).is_none() {
+            self.prepare(server, at, headers.is_ipv6);
         }
+        let tunnel = self.tunnels.find(server, generation);
+        let Some(tunnel) =
+            tunnel.filter(|tunnel| (headers.ttl > 1) & (headers.ip_len <= u32::from(tunnel.room)))
+        else {
+            return self.onward_off_line(packet, headers, at, now, io);
+        };
+        self.next_outer_id = self.next_outer_id.wrapping_add(1);
+        match tunnel.outer.put_before_forwarded(&mut packet, headers, self.next_outer_id) {
+            Ok(()) => self.send(packet, headers, &tunnel.hop, io),
+            Err(reason) => self.drop(reason, Hook::Postrouting),
+        }
+    }
+
+    /// Works out the way to a real server by its tunnel, and keeps it if there is one.
+    #[inline(never)]
+    fn prepare(&mut self, server: ServerId, at: FlowRef, carries_ipv6: bool) {
+        let (tunnel, to) = self.tunnel_to(server, at);
+        let Way::Hop(hop) = self.tables.way(to) else { return };
+        let hop = self.tables.neighbours.get(hop).filter(|hop| hop.state == Reachability::Reachable);
+        let Some(&hop) = hop else { return };
+        let Some(ends) = self.ends(to, &hop) else { return };
+        let room = hop.mtu.saturating_sub(tunnel.overhead(to) as u16);
+        let prepared = Prepared { hop, room, outer: Outer::new(tunnel, ends, carries_ipv6) };
+        self.tunnels.keep(server, self.tables.generation, prepared);
     }
 
     /// The next hop is not known yet or does not answer, the packet does not fit, or the real server is this host.
@@ -114,7 +168,6 @@ impl<P: Packet> Path<P> {
     }
 
     /// The tunnel that a connection's packets go through, and where it ends.
-    #[inline]
     fn tunnel(&self, at: FlowRef) -> Option<(Tunnel, IpAddr)> {
         let entry = self.flows.entry(at.id());
         (entry.method() == Method::Tunnel).then(|| self.tunnel_to(entry.server(), at))
@@ -122,7 +175,6 @@ impl<P: Packet> Path<P> {
 
     /// The kind of tunnel is what the real server has now; the connection goes on through one when the real server's
     /// method is another by now, as in the kernel.
-    #[inline]
     fn tunnel_to(&self, server: ServerId, at: FlowRef) -> (Tunnel, IpAddr) {
         match self.tables.services.server(server) {
             Some(server) => match server.forward {
@@ -133,9 +185,13 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// A tunnel to `to` begins at the interface of the next hop.
+    fn ends(&self, to: IpAddr, hop: &NextHop) -> Option<Ends> {
+        Ends::new(self.tables.interfaces.get(hop.interface)?, to)
+    }
+
     /// Puts a packet into a tunnel that begins at the interface of `hop`.
-    #[inline]
-    pub(super) fn encapsulate(
+    fn encapsulate(
         &mut self,
         packet: &mut P,
         headers: &Headers,
@@ -143,11 +199,9 @@ impl<P: Packet> Path<P> {
         to: IpAddr,
         hop: &NextHop,
     ) -> Result<(), DropReason> {
-        let interface = self.tables.interfaces.get(hop.interface);
-        let ends = interface.and_then(|interface| tunnel::Ends::new(interface, to));
-        let ends = ends.ok_or(DropReason::NoTunnelSource)?;
+        let ends = self.ends(to, hop).ok_or(DropReason::NoTunnelSource)?;
         self.next_outer_id = self.next_outer_id.wrapping_add(1);
-        tunnel::encapsulate(packet, headers, tunnel, ends, self.next_outer_id)
+        Outer::new(tunnel, ends, headers.is_ipv6).put_before(packet, headers, self.next_outer_id)
     }
 
     /// Sends a packet, whose TTL is as it shall be, through a tunnel to the next hop `hop`.

@@ -40,7 +40,7 @@ impl<P: Packet> Path<P> {
         }
         if entry.method().is_one_way() {
             // About what the real server sent to the client by another way: it knows this packet as it is.
-            return self.onward(packet, headers, at, now, io);
+            return self.onward_rarely(packet, headers, at, now, io);
         }
         // As the embedded packet was when its sender sent it.
         let inner = self.flows.tuple(at.id(), at.direction().opposite());

@@ -141,9 +141,15 @@ pub(super) fn fill_udp_checksum<P: Packet>(packet: &mut P, headers: &Headers, of
 }
 
 /// One hop less, for a packet that is forwarded as it is. It must have one left.
+#[inline]
 pub(super) fn decrement_ttl(frame: &mut [u8], headers: &Headers) {
-    let l3 = usize::from(headers.l3);
-    if headers.is_ipv6 {
+    decrement_ttl_at(frame, usize::from(headers.l3), headers.is_ipv6);
+}
+
+/// As [`decrement_ttl`], for a packet whose IP header is at `l3` by now.
+#[inline]
+pub(super) fn decrement_ttl_at(frame: &mut [u8], l3: usize, is_ipv6: bool) {
+    if is_ipv6 {
         if let Some(ip) = ipv6::header_mut(frame, l3) {
             ipv6::decrement_hop_limit(ip);
         }

@@ -4,11 +4,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::rewrite;
 use crate::drop::DropReason;
+use crate::ids::ServerId;
 use crate::packet::Packet;
-use crate::tables::{GueChecksum, Interface, Protocol, Tunnel};
+use crate::tables::{GueChecksum, Interface, NextHop, Protocol, Tunnel};
 use crate::wire::parse::{Headers, parse_into};
-use crate::wire::{be16, checksum, ethernet, ipv4, ipv6, udp};
+use crate::wire::{array_mut, be16, checksum, ethernet, ipv4, ipv6, udp};
 
 /// Where a tunnel begins and ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,30 +21,204 @@ pub(super) enum Ends {
 
 impl Ends {
     /// From an interface; `None` when it has no address of that family.
-    #[inline]
     pub(super) fn new(from: &Interface, to: IpAddr) -> Option<Ends> {
         Some(match to {
             IpAddr::V4(to) => Ends::V4(from.ipv4?, to),
             IpAddr::V6(to) => Ends::V6(from.ipv6?, to),
         })
     }
+}
 
+const ETHER_TYPE_LEN: usize = 2;
+const GUE_LEN: usize = Tunnel::Gue { port: 0, checksum: GueChecksum::No }.header_len();
+
+/// All that goes before the packets of one tunnel, with 0 for what depends on the packet.
+#[derive(Clone, Debug)]
+pub(super) struct Outer {
+    /// EtherType and IP header.
+    ip: [u8; ETHER_TYPE_LEN + ipv6::LEN],
+    /// The tunnel's own header.
+    own: [u8; GUE_LEN],
+    /// Bytes of both, the EtherType not counted.
+    len: u8,
+    is_ipv6: bool,
+    carries_ipv6: bool,
+    tunnel: Tunnel,
+    /// Of both addresses and the protocol.
+    sum: u16,
+}
+
+impl Outer {
+    /// For packets of one family.
+    pub(super) fn new(tunnel: Tunnel, ends: Ends, carries_ipv6: bool) -> Outer {
+        let (carried, carried_type) =
+            if carries_ipv6 { (Protocol::IPV6, ethernet::IPV6) } else { (Protocol::IPIP, ethernet::IPV4) };
+        let protocol = match tunnel {
+            Tunnel::Ipip => carried,
+            Tunnel::Gue { .. } => Protocol::UDP,
+            Tunnel::Gre { .. } => Protocol::GRE,
+        };
+        let mut ip = [0; ETHER_TYPE_LEN + ipv6::LEN];
+        let (ether_type, header) = ip.split_at_mut(ETHER_TYPE_LEN);
+        let (header_len, addresses) = match ends {
+            Ends::V4(from, to) => {
+                ether_type.copy_from_slice(&ethernet::IPV4.to_be_bytes());
+                (header[0], header[9]) = (0x45, protocol.0);
+                header[12..16].copy_from_slice(&from.octets());
+                header[16..20].copy_from_slice(&to.octets());
+                (ipv4::LEN, 12..20)
+            }
+            // No flow label, as in the kernel.
+            Ends::V6(from, to) => {
+                ether_type.copy_from_slice(&ethernet::IPV6.to_be_bytes());
+                (header[0], header[6]) = (0x60, protocol.0);
+                header[8..24].copy_from_slice(&from.octets());
+                header[24..40].copy_from_slice(&to.octets());
+                (ipv6::LEN, 8..40)
+            }
+        };
+        let sum = checksum::add(checksum::sum(&header[addresses]), protocol.0.into());
+        let mut own = [0; GUE_LEN];
+        match tunnel {
+            Tunnel::Ipip => {}
+            Tunnel::Gue { port, .. } => {
+                own[2..4].copy_from_slice(&port.to_be_bytes());
+                // Version 0, no options; the protocol; no flags.
+                own[9] = carried.0;
+            }
+            Tunnel::Gre { checksum } => {
+                const CHECKSUM_PRESENT: u8 = 0x80;
+                own[0] = if checksum { CHECKSUM_PRESENT } else { 0 };
+                own[2..4].copy_from_slice(&carried_type.to_be_bytes());
+            }
+        }
+        let len = (header_len + tunnel.header_len()) as u8;
+        Outer { ip, own, len, is_ipv6: header_len == ipv6::LEN, carries_ipv6, tunnel, sum }
+    }
+
+    /// Writes the outer headers before the IP packet, and an Ethernet header with the tags that it had and still without
+    /// addresses. `id` is the outer IPv4 header's when it may be split.
+    ///
+    /// # Errors
+    /// `NoBuffer` when there is no headroom; `Unsupported` when the whole would be too long, or when a checksum over all is
+    /// asked for and the buffer is chained. The packet is good for nothing then.
+    pub(super) fn put_before<P: Packet>(
+        &self,
+        packet: &mut P,
+        headers: &Headers,
+        id: u16,
+    ) -> Result<(), DropReason> {
+        let frame = self.make_room(packet, headers)?;
+        self.write(frame, headers, id)
+    }
+
+    /// As [`put_before`](Self::put_before), of a packet that is forwarded: with one hop less, which it must have left.
+    #[inline(always)]
+    pub(super) fn put_before_forwarded<P: Packet>(
+        &self,
+        packet: &mut P,
+        headers: &Headers,
+        id: u16,
+    ) -> Result<(), DropReason> {
+        let frame = self.make_room(packet, headers)?;
+        rewrite::decrement_ttl_at(frame, usize::from(headers.l3) + self.len(), headers.is_ipv6);
+        self.write(frame, headers, id)
+    }
+
+    /// Bytes by which a packet grows.
     #[inline]
-    fn header_len(&self) -> usize {
-        match self {
-            Ends::V4(..) => ipv4::LEN,
-            Ends::V6(..) => ipv6::LEN,
+    fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    #[inline(always)]
+    fn make_room<'a, P: Packet>(
+        &self,
+        packet: &'a mut P,
+        headers: &Headers,
+    ) -> Result<&'a mut [u8], DropReason> {
+        debug_assert_eq!(self.carries_ipv6, headers.is_ipv6, "a virtual service is of one family");
+        if self.len() + headers.ip_len as usize > usize::from(u16::MAX) {
+            return Err(DropReason::Unsupported);
+        }
+        packet.move_start(-(self.len() as isize)).map_err(|_| DropReason::NoBuffer)?;
+        if headers.vlan_len() > 0 {
+            packet.data_mut().copy_within(self.len()..self.len() + usize::from(headers.l3), 0);
+        }
+        Ok(packet.data_mut())
+    }
+
+    #[inline(always)]
+    fn write(&self, frame: &mut [u8], headers: &Headers, id: u16) -> Result<(), DropReason> {
+        let l3 = usize::from(headers.l3);
+        let len = self.len() + headers.ip_len as usize;
+        let inner = Inner::read(frame, l3 + self.len(), headers).ok_or(DropReason::Unsupported)?;
+        let at = l3 - ETHER_TYPE_LEN;
+        let l4 = if self.is_ipv6 {
+            let ip = array_mut(frame, at).ok_or(DropReason::Unsupported)?;
+            self.write_ipv6(ip, &inner, len as u16);
+            l3 + ipv6::LEN
+        } else {
+            let ip = array_mut(frame, at).ok_or(DropReason::Unsupported)?;
+            self.write_ipv4(ip, &inner, len as u16, id);
+            l3 + ipv4::LEN
+        };
+        match self.tunnel {
+            Tunnel::Ipip => Ok(()),
+            Tunnel::Gue { checksum, .. } => {
+                let payload = (l3 + len - l4) as u16;
+                let flow = source_port(frame, l3 + self.len(), headers);
+                let gue: &mut [u8; GUE_LEN] = array_mut(frame, l4).ok_or(DropReason::Unsupported)?;
+                *gue = self.own;
+                gue[..2].copy_from_slice(&flow.to_be_bytes());
+                gue[4..6].copy_from_slice(&payload.to_be_bytes());
+                if checksum == GueChecksum::No {
+                    return Ok(());
+                }
+                let whole = frame.get_mut(l4..l3 + len).ok_or(DropReason::Unsupported)?;
+                let sum = checksum::add(checksum::add(self.sum, payload), checksum::sum(whole));
+                whole[udp::CHECKSUM..udp::LEN].copy_from_slice(&checksum::finish_udp(sum).to_be_bytes());
+                Ok(())
+            }
+            Tunnel::Gre { checksum: false } => {
+                let gre: &mut [u8; 4] = array_mut(frame, l4).ok_or(DropReason::Unsupported)?;
+                gre.copy_from_slice(&self.own[..4]);
+                Ok(())
+            }
+            Tunnel::Gre { checksum: true } => {
+                let whole = frame.get_mut(l4..l3 + len).ok_or(DropReason::Unsupported)?;
+                let gre: &mut [u8; 8] = array_mut(whole, 0).ok_or(DropReason::Unsupported)?;
+                gre.copy_from_slice(&self.own[..8]);
+                let sum = checksum::finish(checksum::sum(whole));
+                whole[4..6].copy_from_slice(&sum.to_be_bytes());
+                Ok(())
+            }
         }
     }
 
-    /// Sum of the pseudo-header of a UDP datagram.
-    fn pseudo(&self, len: u16) -> u16 {
-        match self {
-            Ends::V4(from, to) => checksum::pseudo_v4((*from).into(), (*to).into(), Protocol::UDP.0, len),
-            Ends::V6(from, to) => {
-                checksum::pseudo_v6(&from.octets(), &to.octets(), Protocol::UDP.0, len.into())
-            }
+    #[inline(always)]
+    fn write_ipv4(&self, out: &mut [u8; ETHER_TYPE_LEN + ipv4::LEN], inner: &Inner, len: u16, id: u16) {
+        if let Some(template) = self.ip.first_chunk() {
+            *out = *template;
         }
+        let (id, flags) = if inner.dont_fragment { (0, ipv4::DF) } else { (id, 0) };
+        let words = [u16::from_be_bytes([0x45, inner.tos]), len, id, flags];
+        for (field, word) in out.as_chunks_mut().0[1..].iter_mut().zip(words) {
+            *field = word.to_be_bytes();
+        }
+        let ttl = u16::from(inner.ttl) << 8;
+        let sum =
+            words.into_iter().fold(u64::from(self.sum) + u64::from(ttl), |sum, word| sum + u64::from(word));
+        out[10] = inner.ttl;
+        out[12..14].copy_from_slice(&checksum::finish(checksum::fold(sum)).to_be_bytes());
+    }
+
+    #[inline(always)]
+    fn write_ipv6(&self, out: &mut [u8; ETHER_TYPE_LEN + ipv6::LEN], inner: &Inner, len: u16) {
+        *out = self.ip;
+        let payload = len - ipv6::LEN as u16;
+        (out[2], out[3], out[9]) = (0x60 | inner.tos >> 4, inner.tos << 4, inner.ttl);
+        out[6..8].copy_from_slice(&payload.to_be_bytes());
     }
 }
 
@@ -51,194 +227,69 @@ struct Inner {
     tos: u8,
     ttl: u8,
     dont_fragment: bool,
-    protocol: Protocol,
-    ether_type: u16,
-    len: u16,
 }
 
 impl Inner {
-    #[inline]
-    fn read(frame: &[u8], headers: &Headers) -> Option<Inner> {
-        let (l3, len) = (usize::from(headers.l3), headers.ip_len as u16);
-        Some(if headers.is_ipv6 {
+    #[inline(always)]
+    fn read(frame: &[u8], l3: usize, headers: &Headers) -> Option<Inner> {
+        let (tos, ttl, dont_fragment) = if headers.is_ipv6 {
             let ip = ipv6::header(frame, l3)?;
-            Inner {
-                tos: ip[0] << 4 | ip[1] >> 4,
-                ttl: ip[7],
-                dont_fragment: false,
-                protocol: Protocol::IPV6,
-                ether_type: ethernet::IPV6,
-                len,
-            }
+            (ip[0] << 4 | ip[1] >> 4, ip[7], false)
         } else {
             let ip = ipv4::header(frame, l3)?;
-            Inner {
-                tos: ip[1],
-                ttl: ip[8],
-                dont_fragment: ipv4::fragmentation(ip) & ipv4::DF != 0,
-                protocol: Protocol::IPIP,
-                ether_type: ethernet::IPV4,
-                len,
-            }
-        })
-    }
-
-    /// "Congestion experienced" within is not said again without (RFC 3168 §9.1.1).
-    #[inline]
-    fn outer_tos(&self) -> u8 {
-        const CE: u8 = 0b11;
-        const ECT_0: u8 = 0b10;
-        if self.tos & CE == CE { self.tos & !CE | ECT_0 } else { self.tos }
+            (ip[1], ip[8], headers.dont_fragment)
+        };
+        Some(Inner { tos: outer_tos(tos), ttl, dont_fragment })
     }
 }
 
-/// Writes the outer headers before the IP packet, and an Ethernet header with the tags that it had and still without addresses. `id` is
-/// the outer IPv4 header's when it may be split.
+/// "Congestion experienced" (0b11) within is "capable" (0b10) without: not to be said twice (RFC 3168 §9.1.1).
+#[inline]
+const fn outer_tos(tos: u8) -> u8 {
+    tos & !(tos >> 1 & 1)
+}
+
+/// All that sending packets of one family to a real server by its tunnel takes, worked out once.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    pub(super) hop: NextHop,
+    /// Longest IP packet that fits, in bytes.
+    pub(super) room: u16,
+    pub(super) outer: Outer,
+}
+
+/// The tunnels that packets went by lately.
 ///
-/// # Errors
-/// `NoBuffer` when there is no headroom; `Unsupported` when the whole would be too long, or when a checksum over all is
-/// asked for and the buffer is chained. The packet is good for nothing then.
-#[inline]
-pub(super) fn encapsulate<P: Packet>(
-    packet: &mut P,
-    headers: &Headers,
-    tunnel: Tunnel,
-    ends: Ends,
-    id: u16,
-) -> Result<(), DropReason> {
-    let l3 = usize::from(headers.l3);
-    let inner = Inner::read(packet.data(), headers).ok_or(DropReason::Unsupported)?;
-    let grows = ends.header_len() + tunnel.header_len();
-    if usize::from(inner.len) + grows > usize::from(u16::MAX) {
-        return Err(DropReason::Unsupported);
-    }
-    let flow = match tunnel {
-        Tunnel::Gue { .. } => source_port(packet.data(), headers),
-        Tunnel::Ipip | Tunnel::Gre { .. } => 0,
-    };
-    packet.move_start(-(grows as isize)).map_err(|_| DropReason::NoBuffer)?;
-    let frame = packet.data_mut();
-    if headers.vlan_len() > 0 {
-        frame.copy_within(grows..grows + l3, 0);
-    }
-    let outer_type = match ends {
-        Ends::V4(..) => ethernet::IPV4,
-        Ends::V6(..) => ethernet::IPV6,
-    };
-    let end = l3 + grows + usize::from(inner.len);
-    debug_assert!(frame.len() >= l3 + grows, "the headers are in one piece");
-    frame[l3 - 2..l3].copy_from_slice(&outer_type.to_be_bytes());
-    let l4 = l3 + ends.header_len();
-    let payload = (tunnel.header_len() + usize::from(inner.len)) as u16;
-    let protocol = match tunnel {
-        Tunnel::Ipip => inner.protocol,
-        Tunnel::Gue { .. } => Protocol::UDP,
-        Tunnel::Gre { .. } => Protocol::GRE,
-    };
-    match ends {
-        Ends::V4(from, to) => write_ipv4(&mut frame[l3..l4], &inner, protocol, from, to, payload, id),
-        Ends::V6(from, to) => write_ipv6(&mut frame[l3..l4], &inner, protocol, from, to, payload),
-    }
-    match tunnel {
-        Tunnel::Ipip => {}
-        Tunnel::Gue { port, checksum } => {
-            let [sport, dport, len] = [flow, port, payload].map(u16::to_be_bytes);
-            let header = [
-                sport[0],
-                sport[1],
-                dport[0],
-                dport[1],
-                len[0],
-                len[1],
-                0,
-                0,
-                // Version 0, no options; the protocol; no flags.
-                0,
-                inner.protocol.0,
-                0,
-                0,
-            ];
-            frame[l4..l4 + header.len()].copy_from_slice(&header);
-            if checksum != GueChecksum::No {
-                let whole = frame.get(l4..end).ok_or(DropReason::Unsupported)?;
-                let sum = checksum::add(ends.pseudo(payload), checksum::sum(whole));
-                let at = l4 + udp::CHECKSUM;
-                frame[at..at + 2].copy_from_slice(&checksum::finish_udp(sum).to_be_bytes());
-            }
-        }
-        Tunnel::Gre { checksum } => {
-            const CHECKSUM_PRESENT: u8 = 0x80;
-            let ether_type = inner.ether_type.to_be_bytes();
-            let flags = if checksum { CHECKSUM_PRESENT } else { 0 };
-            frame[l4..l4 + 4].copy_from_slice(&[flags, 0, ether_type[0], ether_type[1]]);
-            if checksum {
-                frame[l4 + 4..l4 + 8].fill(0);
-                let whole = frame.get(l4..end).ok_or(DropReason::Unsupported)?;
-                let sum = checksum::finish(checksum::sum(whole));
-                frame[l4 + 4..l4 + 6].copy_from_slice(&sum.to_be_bytes());
-            }
-        }
-    }
-    Ok(())
+/// A real server's is in the place that its number says, and good under the tables that it was prepared from. Real servers whose
+/// numbers differ by a multiple of `CAPACITY` take it from each other: then it is prepared again, which costs some 200
+/// instructions, and nothing else.
+pub(super) struct Tunnels(Box<[Option<Known>; Self::CAPACITY]>);
+
+#[derive(Clone)]
+#[repr(align(64))]
+struct Known {
+    server: ServerId,
+    generation: u32,
+    prepared: Prepared,
 }
 
-/// `header` is as long as the header that is written.
-#[inline]
-fn write_ipv4(
-    header: &mut [u8],
-    inner: &Inner,
-    protocol: Protocol,
-    from: Ipv4Addr,
-    to: Ipv4Addr,
-    payload: u16,
-    id: u16,
-) {
-    let len = (payload + ipv4::LEN as u16).to_be_bytes();
-    let (id, flags) = if inner.dont_fragment { (0, ipv4::DF) } else { (id, 0) };
-    let (id, flags) = (id.to_be_bytes(), flags.to_be_bytes());
-    let (from, to) = (from.octets(), to.octets());
-    let mut ip: ipv4::Header = [
-        0x45,
-        inner.outer_tos(),
-        len[0],
-        len[1],
-        id[0],
-        id[1],
-        flags[0],
-        flags[1],
-        inner.ttl,
-        protocol.0,
-        0,
-        0,
-        from[0],
-        from[1],
-        from[2],
-        from[3],
-        to[0],
-        to[1],
-        to[2],
-        to[3],
-    ];
-    let sum = checksum::finish(checksum::sum20(&ip));
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    header.copy_from_slice(&ip);
-}
+impl Tunnels {
+    pub(super) const CAPACITY: usize = 1024;
 
-/// `header` is as long as the header that is written. No flow label, as in the kernel.
-#[inline]
-fn write_ipv6(
-    header: &mut [u8],
-    inner: &Inner,
-    protocol: Protocol,
-    from: Ipv6Addr,
-    to: Ipv6Addr,
-    payload: u16,
-) {
-    let tos = inner.outer_tos();
-    let len = payload.to_be_bytes();
-    header[..8].copy_from_slice(&[0x60 | tos >> 4, tos << 4, 0, 0, len[0], len[1], protocol.0, inner.ttl]);
-    header[8..24].copy_from_slice(&from.octets());
-    header[24..40].copy_from_slice(&to.octets());
+    pub(super) fn new() -> Tunnels {
+        Tunnels(Box::new([const { None }; Self::CAPACITY]))
+    }
+
+    /// The one to `server` under the tables with this `generation`, if it is known.
+    #[inline]
+    pub(super) fn find(&self, server: ServerId, generation: u32) -> Option<&Prepared> {
+        let known = self.0[server.index() % Self::CAPACITY].as_ref()?;
+        ((known.server == server) & (known.generation == generation)).then_some(&known.prepared)
+    }
+
+    pub(super) fn keep(&mut self, server: ServerId, generation: u32, prepared: Prepared) {
+        self.0[server.index() % Self::CAPACITY] = Some(Known { server, generation, prepared });
+    }
 }
 
 /// The headers of a packet that was put into a tunnel.
@@ -251,14 +302,15 @@ pub(super) fn outer<P: Packet>(packet: &P) -> Option<Headers> {
 /// GUE's source port: one for each flow, so that routers and ports that spread packets by ports keep flows together
 /// (draft-ietf-intarea-gue §5.11). From the kernel's default range of local ports.
 #[inline]
-fn source_port(frame: &[u8], headers: &Headers) -> u16 {
+fn source_port(frame: &[u8], l3: usize, headers: &Headers) -> u16 {
     const FIRST: u32 = 32_768;
     const PORTS: u64 = 60_999 - FIRST as u64 + 1;
-    let source = if headers.is_ipv6 {
-        let source = headers.ipv6_source(frame);
-        source.as_chunks::<4>().0.iter().fold(0, |folded, word| folded ^ u32::from_be_bytes(*word))
-    } else {
-        headers.src
+    let source = match ipv6::header(frame, l3) {
+        Some(ip) if headers.is_ipv6 => {
+            let source = ipv6::source(ip);
+            source.as_chunks::<4>().0.iter().fold(0, |folded, word| folded ^ u32::from_be_bytes(*word))
+        }
+        _ => headers.src,
     };
     let ports = u32::from(headers.sport) << 16 | u32::from(headers.dport);
     let mixed = u64::from(source ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -294,5 +346,176 @@ pub(super) fn carried(within: &[u8], protocol: Protocol) -> Option<(bool, usize)
             }
         }
         protocol => Some((by_protocol(protocol)?, 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Ipv4Header, Ipv6Header};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::PortId;
+    use crate::packet::Frame;
+    use crate::tables::{InterfaceId, Reachability};
+    use crate::wire::testing::{self, Recipe, headers, recipe};
+
+    fn ends(is_ipv6: bool) -> Ends {
+        if is_ipv6 {
+            Ends::V6("fd00::1".parse().unwrap(), "fd00::11".parse().unwrap())
+        } else {
+            Ends::V4([10, 0, 0, 1].into(), [10, 0, 0, 11].into())
+        }
+    }
+
+    fn tunnel() -> impl Strategy<Value = Tunnel> {
+        use GueChecksum::{No, Remote, Yes};
+        let gue = (any::<u16>(), prop_oneof![Just(No), Just(Yes), Just(Remote)]);
+        prop_oneof![
+            Just(Tunnel::Ipip),
+            gue.prop_map(|(port, checksum)| Tunnel::Gue { port, checksum }),
+            any::<bool>().prop_map(|checksum| Tunnel::Gre { checksum }),
+        ]
+    }
+
+    /// The outer IP header as another implementation writes it.
+    fn expected_ip(ends: Ends, inner: (u8, u8, bool), protocol: Protocol, payload: u16, id: u16) -> Vec<u8> {
+        let (tos, ttl, dont_fragment) = inner;
+        match ends {
+            Ends::V4(from, to) => {
+                let mut ip =
+                    Ipv4Header::new(payload, ttl, protocol.0.into(), from.octets(), to.octets()).unwrap();
+                (ip.dscp, ip.ecn) = ((tos >> 2).try_into().unwrap(), (tos & 3).try_into().unwrap());
+                (ip.identification, ip.dont_fragment) = (if dont_fragment { 0 } else { id }, dont_fragment);
+                ip.header_checksum = ip.calc_header_checksum();
+                ip.to_bytes().to_vec()
+            }
+            Ends::V6(from, to) => Ipv6Header {
+                traffic_class: tos,
+                payload_length: payload,
+                next_header: protocol.0.into(),
+                hop_limit: ttl,
+                source: from.octets(),
+                destination: to.octets(),
+                ..Ipv6Header::default()
+            }
+            .to_bytes()
+            .to_vec(),
+        }
+    }
+
+    proptest! {
+        /// Against headers by another implementation, and sums over all bytes.
+        #[test]
+        fn outer_headers_are_written_as_another_implementation_writes_them(
+            tunnel in tunnel(), over_ipv6: bool, carries_ipv6: bool, tos: u8, ttl in 2_u8.., dont_fragment: bool,
+            id: u16, len in 0_usize..1400, padding in 0_usize..4, tagged: bool,
+        ) {
+            let ip = match testing::v4() {
+                _ if carries_ipv6 => testing::v6(),
+                testing::Ip::V4 { src, dst, options, more, offset, .. } => {
+                    testing::Ip::V4 { src, dst, options, dont_fragment, more, offset }
+                }
+                other => other,
+            };
+            let vlans = if tagged { vec![7] } else { vec![] };
+            let mut frame = Recipe { vlans, padding, ..recipe(ip, testing::udp(), len) }.build();
+            let l3 = usize::from(headers(&frame).l3);
+            if carries_ipv6 {
+                (frame[l3], frame[l3 + 1], frame[l3 + 7]) = (0x60 | tos >> 4, tos << 4, ttl);
+            } else {
+                (frame[l3 + 1], frame[l3 + 8]) = (tos, ttl);
+                frame[l3 + 10..l3 + 12].fill(0);
+                let sum = checksum::finish(checksum::sum(&frame[l3..l3 + ipv4::LEN]));
+                frame[l3 + 10..l3 + 12].copy_from_slice(&sum.to_be_bytes());
+            }
+            let before = headers(&frame);
+            let outer = Outer::new(tunnel, ends(over_ipv6), carries_ipv6);
+            let mut packet = Frame::new(PortId(0), &frame);
+            prop_assert_eq!(outer.put_before_forwarded(&mut packet, &before, id), Ok(()));
+
+            rewrite::decrement_ttl(&mut frame, &before);
+            let mut as_it_is = Frame::new(PortId(0), &frame);
+            prop_assert_eq!(outer.put_before(&mut as_it_is, &before, id), Ok(()));
+            prop_assert!(packet == as_it_is, "with one hop less, either way");
+
+            let all = packet.data();
+            let l4 = l3 + if over_ipv6 { ipv6::LEN } else { ipv4::LEN };
+            let inner = l4 + tunnel.header_len();
+            prop_assert_eq!(&all[inner..], &frame[l3..], "what it carries");
+            prop_assert_eq!(&all[12..l3 - 2], &frame[12..l3 - 2], "tags");
+            let ether_type = if over_ipv6 { ethernet::IPV6 } else { ethernet::IPV4 };
+            prop_assert_eq!(&all[l3 - 2..l3], ether_type.to_be_bytes());
+            let carried = if carries_ipv6 { Protocol::IPV6 } else { Protocol::IPIP };
+            let protocol = match tunnel {
+                Tunnel::Ipip => carried,
+                Tunnel::Gue { .. } => Protocol::UDP,
+                Tunnel::Gre { .. } => Protocol::GRE,
+            };
+            let ecn = if tos & 3 == 3 { 2 } else { tos & 3 };
+            let from_inner = (tos & !3 | ecn, ttl - 1, dont_fragment && !carries_ipv6);
+            let end = all.len() - padding;
+            let expected = expected_ip(ends(over_ipv6), from_inner, protocol, (end - l4) as u16, id);
+            prop_assert_eq!(&all[l3..l4], expected);
+            prop_assert_eq!(super::carried(&all[l4..], protocol), Some((carries_ipv6, tunnel.header_len())));
+            let found = headers(all);
+            match tunnel {
+                Tunnel::Ipip => {}
+                Tunnel::Gue { port, checksum } => {
+                    prop_assert_eq!(found.dport, port);
+                    prop_assert!(found.sport >= 32_768 && found.sport < 61_000);
+                    let udp = udp::header(all, l4).unwrap();
+                    prop_assert_eq!(usize::from(udp::len(udp)), end - l4);
+                    match checksum {
+                        GueChecksum::No => prop_assert_eq!(udp::checksum(udp), 0),
+                        _ => prop_assert!(checksum::is_good(checksum::of_transport(all, &found).unwrap())),
+                    }
+                }
+                Tunnel::Gre { checksum: false } => prop_assert_eq!(&all[l4..l4 + 2], [0, 0]),
+                Tunnel::Gre { checksum: true } => {
+                    prop_assert!(checksum::is_good(checksum::sum(&all[l4..end])));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_too_long_or_finds_no_room_is_refused() {
+        let outer = Outer::new(Tunnel::Ipip, ends(false), false);
+        let frame = testing::frame(testing::v4(), testing::udp(), 9);
+        let mut packet = Frame::new(PortId(0), &frame);
+        let long = Headers { ip_len: 65_516, ..headers(&frame) };
+        assert_eq!(outer.put_before(&mut packet, &long, 0), Err(DropReason::Unsupported));
+        assert_eq!(packet.data(), frame);
+        while packet.move_start(-1).is_ok() {}
+        assert_eq!(outer.put_before(&mut packet, &headers(&frame), 0), Err(DropReason::NoBuffer));
+    }
+
+    #[test]
+    fn a_tunnel_is_found_by_its_real_server_under_its_tables_alone() {
+        let prepared = |room| Prepared {
+            hop: NextHop {
+                dst_mac: [2; 6],
+                src_mac: [3; 6],
+                port: PortId(1),
+                vlan: 0,
+                mtu: 1500,
+                interface: InterfaceId(0),
+                state: Reachability::Reachable,
+            },
+            room,
+            outer: Outer::new(Tunnel::Ipip, ends(false), false),
+        };
+        let room = |tunnels: &Tunnels, server, generation| {
+            tunnels.find(ServerId(server), generation).map(|prepared| prepared.room)
+        };
+        let mut tunnels = Tunnels::new();
+        let same_place = 5 + Tunnels::CAPACITY as u32;
+        tunnels.keep(ServerId(5), 1, prepared(1480));
+        assert_eq!(room(&tunnels, 5, 1), Some(1480));
+        assert_eq!(room(&tunnels, 5, 2), None, "the tables changed");
+        assert_eq!(room(&tunnels, same_place, 1), None, "another real server");
+        tunnels.keep(ServerId(same_place), 1, prepared(1400));
+        assert_eq!((room(&tunnels, 5, 1), room(&tunnels, same_place, 1)), (None, Some(1400)));
     }
 }

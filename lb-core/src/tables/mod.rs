@@ -11,6 +11,8 @@ mod neighbour;
 mod options;
 mod route;
 mod service;
+mod services;
+mod shared;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +22,8 @@ pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
 pub use options::{ClientMask, Persistence, ServiceOptions};
 pub use route::{Prefix, Route, Routes};
-pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Tunnel};
+pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
+pub use services::Services;
 
 use crate::flow::Tuple;
 use crate::time::Timeout;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::ServiceOptions;
 use crate::flow::{Method, Tuple};
@@ -243,106 +243,5 @@ impl Service {
 
     pub(crate) fn compiled(&self) -> &scheduler::Compiled {
         &self.compiled
-    }
-}
-
-/// All virtual services.
-#[derive(Clone, Debug, Default)]
-pub struct Services {
-    by_key: HashMap<ServiceKey, Arc<Service>>,
-    by_server: Vec<Option<(Arc<Service>, u32)>>,
-    ipv4: usize,
-    ipv6: usize,
-    /// Services that take every port of their address.
-    of_every_port: usize,
-    of_marks: usize,
-    id_bound: usize,
-    keep_destinations: bool,
-    server_addresses: HashSet<IpAddr>,
-}
-
-impl Services {
-    pub fn new(services: impl IntoIterator<Item = Arc<Service>>) -> Services {
-        let mut all = Services::default();
-        for service in services {
-            for (index, server) in service.servers.iter().enumerate() {
-                if all.by_server.len() <= server.id.index() {
-                    all.by_server.resize(server.id.index() + 1, None);
-                }
-                all.server_addresses.insert(server.address);
-                all.by_server[server.id.index()] = Some((service.clone(), index as u32));
-            }
-            match service.key.address {
-                IpAddr::V4(_) => all.ipv4 += 1,
-                IpAddr::V6(_) => all.ipv6 += 1,
-            }
-            all.keep_destinations |= service.scheduler.keeps_destinations();
-            all.of_marks += usize::from(service.key.mark().is_some());
-            all.of_every_port += usize::from(service.key.port == 0);
-            all.id_bound = all.id_bound.max(service.id.index() + 1);
-            all.by_key.insert(service.key, service);
-        }
-        all
-    }
-
-    #[inline]
-    pub fn find(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.by_key.get(key)
-    }
-
-    /// The service that takes a packet to this address and port: the one of that port before the one of every port.
-    #[inline]
-    pub fn taking(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        match self.by_key.get(key) {
-            None if self.of_every_port > 0 => self.by_key.get(&ServiceKey { port: 0, ..*key }),
-            found => found,
-        }
-    }
-
-    /// Whether there are services by firewall mark.
-    #[inline]
-    pub fn has_marks(&self) -> bool {
-        self.of_marks > 0
-    }
-
-    /// The server with this id, unless it was removed.
-    #[inline]
-    pub fn server(&self, id: ServerId) -> Option<&Server> {
-        let (service, index) = self.by_server.get(id.index())?.as_ref()?;
-        service.servers.get(*index as usize)
-    }
-
-    /// Whether a real server has this address.
-    pub fn is_server(&self, address: IpAddr) -> bool {
-        self.server_addresses.contains(&address)
-    }
-
-    /// With no service of a family the kernel's IPVS does not look at its packets at all: connections that are
-    /// left over are not translated any more.
-    #[inline]
-    pub fn is_active(&self, is_ipv6: bool) -> bool {
-        if is_ipv6 { self.ipv6 > 0 } else { self.ipv4 > 0 }
-    }
-
-    /// All [`ServiceId`]s are below this.
-    pub fn id_bound(&self) -> usize {
-        self.id_bound
-    }
-
-    /// Whether a scheduler among them remembers destinations.
-    pub fn keep_destinations(&self) -> bool {
-        self.keep_destinations
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_key.values()
-    }
-
-    pub fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
     }
 }

@@ -43,7 +43,7 @@ pub fn sum20(bytes: &[u8; 20]) -> u16 {
 ///
 /// A number added to itself with its halves exchanged has the sum of the halves, and the carry of that, in its upper half.
 #[inline]
-const fn fold(total: u64) -> u16 {
+pub(crate) const fn fold(total: u64) -> u16 {
     let half = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
     (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }

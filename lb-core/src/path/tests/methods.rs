@@ -141,6 +141,22 @@ fn tunnels_carry_either_family_in_either() {
 }
 
 #[test]
+fn a_connection_follows_the_tunnel_and_the_next_hop_that_its_real_server_has_now() {
+    let mut director = director(Forward::Tunnel(Tunnel::Ipip), "10.0.0.11");
+    let protocol = |out: Out| (out.sent.len() == 1).then(|| out.sent[0].1.data()[23]);
+    assert_eq!(protocol(director.receive(WAN, &[to(VIPS[0], "S")])), Some(Protocol::IPIP.0));
+    let gre = Forward::Tunnel(Tunnel::Gre { checksum: false });
+    director.path.adopt(by(3, gre, "10.0.0.11", &[11]).into());
+    assert_eq!(protocol(director.receive(WAN, &[to(VIPS[0], "A")])), Some(Protocol::GRE.0));
+    director.path.adopt(by(4, gre, "10.0.0.11", &[]).into());
+    let out = director.receive(WAN, &[to(VIPS[0], "A")]);
+    assert_eq!((out.sent.len(), out.resolve), (0, vec![ip("10.0.0.11")]));
+    // By another method now: the connection keeps its own, of the plain kind.
+    director.path.adopt(by(5, Forward::Masq, "10.0.0.11", &[11]).into());
+    assert_eq!(protocol(director.receive(WAN, &[to(VIPS[0], "A")])), Some(Protocol::IPIP.0));
+}
+
+#[test]
 fn a_packet_that_waits_for_its_next_hop_leaves_by_its_tunnel() {
     for server in ["10.0.0.11", "fd00::11"] {
         let mut director = Director::new();

@@ -1,0 +1,320 @@
+//! All virtual services, to be found by what a packet is for and by real server.
+//!
+//! The control plane changes a copy and publishes it. What a change of one service costs does not grow with the number of
+//! services ([`shared`](super::shared)): the copy shares all but a few pieces with the one before.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::shared::{Keyed, SharedList, SharedSet};
+use super::{Server, Service, ServiceKey};
+use crate::ids::{ServerId, ServiceId};
+
+/// All virtual services.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    by_key: SharedSet<Arc<Service>>,
+    by_id: SharedList<Option<Arc<Service>>>,
+    by_server: SharedList<Option<Place>>,
+    addresses: SharedSet<Address>,
+    ipv4: usize,
+    ipv6: usize,
+    /// Services that take every port of their address.
+    of_every_port: usize,
+    of_marks: usize,
+    /// Services whose scheduler remembers destinations.
+    with_destinations: usize,
+}
+
+/// Where a real server is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    service: ServiceId,
+    index: u32,
+}
+
+/// A real server's address, and how many real servers have it.
+#[derive(Clone, Copy, Debug)]
+struct Address {
+    address: IpAddr,
+    servers: u32,
+}
+
+impl Keyed for Arc<Service> {
+    type Key = ServiceKey;
+    #[inline]
+    fn key(&self) -> &ServiceKey {
+        &self.key
+    }
+}
+
+impl Keyed for Address {
+    type Key = IpAddr;
+    #[inline]
+    fn key(&self) -> &IpAddr {
+        &self.address
+    }
+}
+
+impl Services {
+    pub fn new(services: impl IntoIterator<Item = Arc<Service>>) -> Services {
+        let mut all = Services::default();
+        for service in services {
+            all.put(service);
+        }
+        all
+    }
+
+    /// Puts a service in the place of the one with its key, if there is one. A number that another service had is its own
+    /// from here on, as are the numbers of its real servers.
+    pub fn put(&mut self, service: Arc<Service>) {
+        let old = self.by_key.insert(service.clone());
+        let is_same = |(old, new): (&Server, &Server)| (old.id, old.address) == (new.id, new.address);
+        if let Some(old) = old {
+            if old.id == service.id
+                && old.servers.len() == service.servers.len()
+                && old.servers.iter().zip(&service.servers).all(is_same)
+            {
+                self.count(&old, usize::wrapping_sub);
+                self.count(&service, usize::wrapping_add);
+                return self.by_id.set(service.id.index(), Some(service));
+            }
+            self.leave(&old);
+        }
+        for (index, server) in (0..).zip(&service.servers) {
+            self.by_server.set(server.id.index(), Some(Place { service: service.id, index }));
+            let address = server.address;
+            let servers = self.addresses.get(&address).map_or(0, |known| known.servers);
+            self.addresses.insert(Address { address, servers: servers + 1 });
+        }
+        self.count(&service, usize::wrapping_add);
+        self.by_id.set(service.id.index(), Some(service));
+    }
+
+    /// Removes the service with this key, if there is one.
+    pub fn remove(&mut self, key: &ServiceKey) {
+        if let Some(gone) = self.by_key.remove(key) {
+            self.leave(&gone);
+        }
+    }
+
+    /// Its numbers may be another's by now.
+    fn leave(&mut self, gone: &Arc<Service>) {
+        for server in &gone.servers {
+            let place = self.by_server.get(server.id.index());
+            if place.is_some_and(|place| place.is_some_and(|place| place.service == gone.id)) {
+                self.by_server.set(server.id.index(), None);
+            }
+            let Some(&Address { address, servers }) = self.addresses.get(&server.address) else { continue };
+            if servers > 1 {
+                self.addresses.insert(Address { address, servers: servers - 1 });
+            } else {
+                self.addresses.remove(&address);
+            }
+        }
+        let of_its_id = self.by_id.get(gone.id.index()).and_then(Option::as_ref);
+        if of_its_id.is_some_and(|service| Arc::ptr_eq(service, gone)) {
+            self.by_id.set(gone.id.index(), None);
+        }
+        self.count(gone, usize::wrapping_sub);
+    }
+
+    fn count(&mut self, service: &Service, step: fn(usize, usize) -> usize) {
+        let of_family = if service.key.address.is_ipv6() { &mut self.ipv6 } else { &mut self.ipv4 };
+        *of_family = step(*of_family, 1);
+        self.of_every_port = step(self.of_every_port, usize::from(service.key.port == 0));
+        self.of_marks = step(self.of_marks, usize::from(service.key.mark().is_some()));
+        let keeps_destinations = service.scheduler.keeps_destinations();
+        self.with_destinations = step(self.with_destinations, keeps_destinations.into());
+    }
+
+    #[inline]
+    pub fn find(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.by_key.get(key)
+    }
+
+    /// The service that takes a packet to this address and port: the one of that port before the one of every port.
+    #[inline]
+    pub fn taking(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        match self.by_key.get(key) {
+            None if self.of_every_port > 0 => self.by_key.get(&ServiceKey { port: 0, ..*key }),
+            found => found,
+        }
+    }
+
+    /// Whether there are services by firewall mark.
+    #[inline]
+    pub fn has_marks(&self) -> bool {
+        self.of_marks > 0
+    }
+
+    /// The server with this id, unless it was removed.
+    #[inline]
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        let place = self.by_server.get(id.index())?.as_ref()?;
+        let service = self.by_id.get(place.service.index())?.as_ref()?;
+        service.servers.get(place.index as usize)
+    }
+
+    /// Whether a real server has this address.
+    pub fn is_server(&self, address: IpAddr) -> bool {
+        self.addresses.get(&address).is_some()
+    }
+
+    /// The addresses of the real servers, each once.
+    pub fn server_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|known| known.address)
+    }
+
+    /// Whether the real servers' addresses are known to be those of `other`: a copy that was changed without them.
+    pub fn has_addresses_of(&self, other: &Services) -> bool {
+        self.addresses.is_shared_with(&other.addresses)
+    }
+
+    /// With no service of a family the kernel's IPVS does not look at its packets at all: connections that are
+    /// left over are not translated any more.
+    #[inline]
+    pub fn is_active(&self, is_ipv6: bool) -> bool {
+        if is_ipv6 { self.ipv6 > 0 } else { self.ipv4 > 0 }
+    }
+
+    /// All [`ServiceId`]s are below this.
+    pub fn id_bound(&self) -> usize {
+        self.by_id.bound()
+    }
+
+    /// Whether a scheduler among them remembers destinations.
+    pub fn keep_destinations(&self) -> bool {
+        self.with_destinations > 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_key.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_key.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::atomic::AtomicBool;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ipvs::SchedulerKind;
+    use crate::tables::{Forward, Protocol};
+
+    /// The last two are of every port, of the addresses of the first two.
+    const KEYS: u8 = 6;
+    const ADDRESSES: u8 = 4;
+    const SERVERS: u8 = 5;
+
+    fn key(n: u8) -> ServiceKey {
+        let host = n % ADDRESSES;
+        let address = if host % 2 == 0 { IpAddr::from([192, 0, 2, host]) } else { [host.into(); 8].into() };
+        ServiceKey { protocol: Protocol::TCP, address, port: if n < ADDRESSES { 80 } else { 0 } }
+    }
+
+    /// Of the services with this key: their numbers are theirs alone, their addresses are not.
+    fn server(n: u8, server: u8) -> Server {
+        Server {
+            id: ServerId(u32::from(n) * 200 + u32::from(server)),
+            address: [10, 0, 0, server].into(),
+            port: 80,
+            weight: 1,
+            forward: Forward::Masq,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloaded: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// The service's key, number, real servers in their order, whether its scheduler remembers destinations.
+    type Spec = (u8, u32, Vec<u8>, bool);
+
+    fn service((n, id, servers, keeps): &Spec) -> Arc<Service> {
+        let servers = servers.iter().map(|&number| server(*n, number)).collect();
+        let kind = if *keeps { SchedulerKind::Lblc } else { SchedulerKind::Rr };
+        Arc::new(Service::new(None, ServiceId(*id), key(*n), kind, servers, 1))
+    }
+
+    /// What there is after a change: some keys, each with a number of its own.
+    fn state() -> impl Strategy<Value = Vec<Spec>> {
+        let ids = Just((0..u32::from(KEYS)).collect::<Vec<_>>()).prop_shuffle();
+        let of_key = (any::<bool>(), prop::sample::subsequence((0..SERVERS).collect::<Vec<_>>(), 0..=5));
+        let of_keys = prop::collection::vec((of_key, any::<bool>(), any::<bool>()), KEYS as usize);
+        (ids, of_keys).prop_map(|(ids, keys)| {
+            let spec = |(n, (((is_there, servers), turned, keeps), id)): (
+                u8,
+                (((bool, Vec<u8>), bool, bool), u32),
+            )| {
+                let servers = if turned { servers.into_iter().rev().collect() } else { servers };
+                is_there.then_some((n, id * 100, servers, keeps))
+            };
+            (0..).zip(keys.into_iter().zip(ids)).filter_map(spec).collect()
+        })
+    }
+
+    proptest! {
+        /// Against tables that are made anew, in whatever order the services are changed; and what was copied before
+        /// stays as it was.
+        #[test]
+        fn changed_services_are_what_new_ones_would_be(
+            states in prop::collection::vec(state(), 1..6),
+            order in Just((0..KEYS).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let mut all = Services::default();
+            let mut copies: Vec<(Services, BTreeMap<u8, Arc<Service>>)> = Vec::new();
+            for state in &states {
+                let now: BTreeMap<u8, Arc<Service>> = state.iter().map(|spec| (spec.0, service(spec))).collect();
+                for n in &order {
+                    match now.get(n) {
+                        Some(service) => all.put(service.clone()),
+                        None => all.remove(&key(*n)),
+                    }
+                }
+                copies.push((all.clone(), now));
+            }
+            for (all, now) in copies {
+                prop_assert_eq!((all.len(), all.is_empty()), (now.len(), now.is_empty()));
+                let listed: BTreeSet<ServiceId> = all.iter().map(|service| service.id).collect();
+                prop_assert_eq!(listed, now.values().map(|service| service.id).collect::<BTreeSet<_>>());
+                for n in 0..KEYS {
+                    let (found, expected) = (all.find(&key(n)), now.get(&n));
+                    prop_assert_eq!(found.map(Arc::as_ptr), expected.map(Arc::as_ptr));
+                    let taking = expected.or(now.get(&(n + ADDRESSES)));
+                    prop_assert_eq!(all.taking(&key(n)).map(Arc::as_ptr), taking.map(Arc::as_ptr));
+                    for number in 0..SERVERS {
+                        let id = server(n, number).id;
+                        let expected = expected.and_then(|s| s.servers.iter().find(|server| server.id == id));
+                        prop_assert_eq!(all.server(id).map(std::ptr::from_ref), expected.map(std::ptr::from_ref));
+                    }
+                }
+                let servers = || now.values().flat_map(|service| &service.servers);
+                let addresses: BTreeSet<IpAddr> = servers().map(|server| server.address).collect();
+                for number in 0..SERVERS {
+                    let address = server(0, number).address;
+                    prop_assert_eq!(all.is_server(address), addresses.contains(&address));
+                }
+                let mut of_all: Vec<IpAddr> = all.server_addresses().collect();
+                of_all.sort();
+                prop_assert_eq!(of_all, addresses.into_iter().collect::<Vec<_>>());
+                for is_ipv6 in [false, true] {
+                    let expected = now.values().any(|service| service.key.address.is_ipv6() == is_ipv6);
+                    prop_assert_eq!(all.is_active(is_ipv6), expected);
+                }
+                let keeps = now.values().any(|service| service.scheduler.keeps_destinations());
+                prop_assert_eq!(all.keep_destinations(), keeps);
+                prop_assert!(now.values().all(|service| service.id.index() < all.id_bound()));
+            }
+        }
+    }
+}
