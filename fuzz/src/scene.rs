@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
-use etherparse::PacketBuilder;
+use etherparse::{IpNumber, PacketBuilder};
 use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{
@@ -13,7 +13,7 @@ use lb_core::tables::{
     Service, ServiceKey, Services, Settings, Tables,
 };
 use lb_core::time::Timeout;
-use lb_core::wire::{ethernet, ipv4, ipv6, parse};
+use lb_core::wire::{ethernet, ipv4, ipv6, parse, sctp};
 
 pub(crate) const WAN: PortId = PortId(0);
 pub(crate) const LAN: PortId = PortId(1);
@@ -23,12 +23,12 @@ const VLAN: u16 = 7;
 const SCHEDULERS: [SchedulerKind; 4] =
     [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Lc, SchedulerKind::Wlc];
 
-const SERVICES: u32 = 6;
+const SERVICES: u32 = 8;
 const SERVERS: u32 = 3;
 /// Real servers of all services: bounds [`ServerId`].
 pub(crate) const SERVER_IDS: u32 = SERVICES * SERVERS;
-/// Longest time that a connection lives here without a packet: TIME_WAIT.
-pub(crate) const LONGEST: Timeout = Timeout::from_secs(120);
+/// Longest time that a connection lives here without a packet: an SCTP association.
+pub(crate) const LONGEST: Timeout = Timeout::from_secs(900);
 
 /// What stands in the tables.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -140,8 +140,14 @@ impl Plan {
 
     fn services(&self, generation: u32, before: &Services) -> Services {
         let service = |n: u32| {
-            let is_ipv6 = n >= 4;
-            let protocol = if n.is_multiple_of(2) { Protocol::TCP } else { Protocol::UDP };
+            let (protocol, is_ipv6) = match n {
+                0 | 2 => (Protocol::TCP, false),
+                1 | 3 => (Protocol::UDP, false),
+                4 => (Protocol::TCP, true),
+                5 => (Protocol::UDP, true),
+                6 => (Protocol::SCTP, false),
+                _ => (Protocol::SCTP, true),
+            };
             let servers = (0..SERVERS).filter(|m| self.servers >> m & 1 == 1).map(|m| Server {
                 id: ServerId(n * SERVERS + m),
                 address: server(m as u8, is_ipv6),
@@ -152,7 +158,8 @@ impl Plan {
                 lower_threshold: 0,
                 overloaded: Arc::default(),
             });
-            let key = ServiceKey { protocol, address: virtual_(n as u8 / 2 % 2, is_ipv6), port: 80 };
+            let key =
+                ServiceKey { protocol, address: virtual_(u8::from(n == 2 || n == 3), is_ipv6), port: 80 };
             let scheduler = SCHEDULERS[usize::from(self.scheduler % 4)];
             let old = before.find(&key).map(|old| &**old);
             Arc::new(Service::new(old, ServiceId(n), key, scheduler, servers.collect(), generation))
@@ -213,7 +220,7 @@ impl Host {
 #[derive(Arbitrary, Debug)]
 pub(crate) struct Sent {
     is_ipv6: bool,
-    is_udp: bool,
+    protocol: u8,
     /// Of 0..=191, one of few clients to a service, instead of `from` and `to`.
     usual: u8,
     from: Host,
@@ -229,6 +236,22 @@ pub(crate) struct Sent {
 struct Quirk {
     which: u8,
     values: [u8; 3],
+}
+
+/// TCP and UDP, fewer of SCTP, a few of ESP.
+fn protocol(n: u8) -> Protocol {
+    match n {
+        0xd8..0xf8 => Protocol::SCTP,
+        0xf8.. => Protocol::ESP,
+        n if n.is_multiple_of(2) => Protocol::TCP,
+        _ => Protocol::UDP,
+    }
+}
+
+/// An SCTP chunk: one of those that tell a state, more often those that begin an association; or any.
+fn chunk(n: u8) -> u8 {
+    let usual = [sctp::INIT, sctp::INIT, sctp::COOKIE_ECHO, sctp::COOKIE_ACK, sctp::SHUTDOWN, sctp::ABORT];
+    usual.get(usize::from(n >> 5)).copied().unwrap_or(n & 0x1f)
 }
 
 /// TCP flags: SYN, SYN and ACK, ACK, FIN and ACK, RST; beyond these, any.
@@ -260,7 +283,7 @@ impl Sent {
             let ends = (self.from.address(self.is_ipv6), self.to.address(self.is_ipv6));
             (ends, (ports(self.sport), ports(self.dport)))
         };
-        let transport = (self.is_udp, ports.0, ports.1, flags(self.flags));
+        let transport = (protocol(self.protocol), ports.0, ports.1, self.flags);
         let [a, b, c] = self.quirk.values;
         let which = self.quirk.which % 16;
         let ttl = if which == 1 { a % 4 } else { 64 };
@@ -282,11 +305,11 @@ impl Sent {
     }
 }
 
-/// A whole packet with right checksums. `transport`: whether it is UDP, ports, TCP flags.
+/// A whole packet with right checksums. `transport`: protocol, ports, what chooses [`flags`] or a [`chunk`].
 fn frame(
     port: PortId,
     (from, to): (IpAddr, IpAddr),
-    transport: (bool, u16, u16, u8),
+    transport: (Protocol, u16, u16, u8),
     ttl: u8,
     len: usize,
 ) -> Vec<u8> {
@@ -297,28 +320,50 @@ fn frame(
         _ => unreachable!("ends of one family"),
     };
     let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
-    let (is_udp, sport, dport, flags) = transport;
+    let (protocol, sport, dport, control) = transport;
     let mut frame = Vec::new();
-    if is_udp {
-        builder.udp(sport, dport).write(&mut frame, &payload)
-    } else {
-        let mut tcp = etherparse::TcpHeader::new(sport, dport, 1000, 64_240);
-        (tcp.fin, tcp.syn, tcp.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
-        (tcp.psh, tcp.ack, tcp.urg) = (flags & 8 != 0, flags & 16 != 0, flags & 32 != 0);
-        builder.tcp_header(tcp).write(&mut frame, &payload)
+    match protocol {
+        Protocol::UDP => builder.udp(sport, dport).write(&mut frame, &payload),
+        Protocol::TCP => {
+            let flags = flags(control);
+            let mut tcp = etherparse::TcpHeader::new(sport, dport, 1000, 64_240);
+            (tcp.fin, tcp.syn, tcp.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+            (tcp.psh, tcp.ack, tcp.urg) = (flags & 8 != 0, flags & 16 != 0, flags & 32 != 0);
+            builder.tcp_header(tcp).write(&mut frame, &payload)
+        }
+        Protocol::SCTP => {
+            let mut packet = [sport, dport, 1, 2, 0, 0].map(u16::to_be_bytes).concat();
+            packet.extend([chunk(control), 0]);
+            packet.extend((payload.len() as u16 + 4).to_be_bytes());
+            packet.extend(&payload);
+            let checksum = sctp_checksum(&packet);
+            packet[sctp::CHECKSUM..sctp::LEN].copy_from_slice(&checksum);
+            builder.write(&mut frame, IpNumber::SCTP, &packet)
+        }
+        Protocol(other) => builder.write(&mut frame, IpNumber(other), &payload),
     }
     .expect("a vector takes everything");
     frame
+}
+
+/// What an SCTP packet's checksum field shall hold (RFC 9260 appendix A).
+pub(crate) fn sctp_checksum(packet: &[u8]) -> [u8; 4] {
+    let field = sctp::CHECKSUM..sctp::LEN;
+    let bytes = packet.iter().enumerate().map(|(at, byte)| if field.contains(&at) { 0 } else { *byte });
+    let crc = bytes.fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1)))
+    });
+    (!crc).to_le_bytes()
 }
 
 /// The `nth` of about `of` pieces of an untagged packet without options.
 fn piece(whole: &[u8], is_ipv6: bool, id: u8, of: usize, nth: usize) -> Vec<u8> {
     let l4 = ethernet::LEN + if is_ipv6 { ipv6::LEN } else { ipv4::LEN };
     let data = &whole[l4..];
-    let each = data.len().div_ceil(of).next_multiple_of(8);
+    let each = data.len().div_ceil(of).next_multiple_of(8).max(8);
     let mut parts = data.chunks(each).enumerate();
     let of = parts.len();
-    let Some((nth, part)) = parts.nth(nth % of) else { return whole.to_vec() };
+    let Some((nth, part)) = parts.nth(nth % of.max(1)) else { return whole.to_vec() };
     let offset = (nth * each) as u16;
     let more = u16::from(nth + 1 < of);
     let mut head = whole[..l4].to_vec();
@@ -354,8 +399,11 @@ impl Answer {
         };
         let ends = (headers.destination(sent), headers.source(sent));
         if self.error < 192 {
-            let is_udp = headers.protocol == Protocol::UDP;
-            let transport = (is_udp, headers.dport, headers.sport, flags(self.flags));
+            let protocol = match headers.protocol {
+                protocol @ (Protocol::UDP | Protocol::SCTP | Protocol::ESP) => protocol,
+                _ => Protocol::TCP,
+            };
+            let transport = (protocol, headers.dport, headers.sport, self.flags);
             return Some(frame(port, ends, transport, 64, self.len.into()));
         }
         let kind = self.error % 4;

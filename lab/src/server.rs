@@ -128,7 +128,15 @@ impl UdpEcho {
     /// # Errors
     /// When the port is taken.
     pub fn start(namespace: &Namespace) -> Result<UdpEcho> {
-        let socket = namespace.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, ECHO_PORT)))??;
+        UdpEcho::start_on(namespace, ECHO_PORT)
+    }
+
+    /// As [`UdpEcho::start`], on another port.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start_on(namespace: &Namespace, port: u16) -> Result<UdpEcho> {
+        let socket = namespace.enter(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)))??;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use lab::decapsulate::{Decapsulator, GUE_PORT};
 use lab::server::{self, ECHO_PORT, HTTP_PORT, Nginx, Sink, UdpEcho};
 use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
-use lab::{Director, Lab, LbdPlan, client, until};
+use lab::{Director, Lab, LbdPlan, client, sctp, until};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const SINK_PORT: u16 = 9000;
@@ -186,4 +186,61 @@ fn a_connection_by_direct_routing_outlives_the_director() -> Result<()> {
         let listed = director.ipvsadm("-L -n -c").ok()?;
         (listed.lines().filter(|line| line.contains("ESTABLISHED")).count() == 2).then_some(())
     })
+}
+
+#[test]
+fn an_association_by_direct_routing_and_through_ipip_goes_by_what_the_client_sends() -> Result<()> {
+    const SCTP_PORT: u16 = 2905;
+    for (forward, is_tunnel) in [("direct", false), ("tunnel", true)] {
+        let lab = Lab::new()?;
+        answers_go_straight(&lab)?;
+        let at = SocketAddr::new(VIP.into(), SCTP_PORT);
+        let _servers =
+            lab.servers().iter().map(|server| sctp::Server::start(server, at)).collect::<Result<Vec<_>>>()?;
+        let ends = if is_tunnel {
+            lab.servers().iter().map(Decapsulator::start).collect::<Result<Vec<_>>>()?
+        } else {
+            Vec::new()
+        };
+        let servers: String = (0..SERVERS)
+            .map(|index| {
+                format!("{{ address = \"{}\", forward = \"{forward}\" }}, ", topology::server(index))
+            })
+            .collect();
+        let services = format!(
+            "\n[[virtual_service]]\naddress = \"{at}\"\nprotocol = \"sctp\"\nscheduler = \"rr\"\nreal_servers = [{servers}]\n"
+        );
+        let director = Director::start(&lab, &LbdPlan { services, ..LbdPlan::default() })?;
+        let mut who = Vec::new();
+        for port in 4000..4003 {
+            let from = SocketAddr::new(CLIENT.into(), port);
+            let mut association = sctp::Association::open(lab.client(), from, at)?;
+            // In fragments, which find the connection; our end of a tunnel puts none together.
+            let length = if is_tunnel { 1000 } else { 3000 };
+            let answer = association.ask(&vec![b'x'; length])?;
+            who.extend(answer.split_whitespace().next().map(str::to_owned));
+            let listed = director.ipvsadm("-L -n -c")?;
+            ensure!(
+                listed
+                    .lines()
+                    .any(|line| line.contains(&format!(":{port} ")) && line.contains("ESTABLISHED")),
+                "{listed}"
+            );
+            association.close()?;
+            until("the connection is closed", PATIENCE, || {
+                let listed = director.ipvsadm("-L -n -c").ok()?;
+                listed
+                    .lines()
+                    .any(|line| line.contains(&format!(":{port} ")) && line.contains("CLOSED"))
+                    .then_some(())
+            })?;
+        }
+        who.sort();
+        assert_eq!(who, ["s1", "s2", "s3"], "by {forward}");
+        ensure!(
+            ends.iter().all(|end| end.unpacked() > 0),
+            "a real server got nothing by its tunnel: {ends:?}"
+        );
+    }
+    Ok(())
 }

@@ -126,7 +126,7 @@ mod tests {
         model.apply(&Command::EditServer { service: service(2), server }).expect("right");
         let after = compiler.with_model(&model, settings);
         for n in 1..=3 {
-            let key = crate::model::key(&service(n)).expect("a key");
+            let key = crate::model::key(&service(n));
             let is_shared = Arc::ptr_eq(
                 before.services.find(&key).expect("there"),
                 after.services.find(&key).expect("there"),

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use check::{
     check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
-    not_built_service, service_not_defined,
+    service_not_defined,
 };
 use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
@@ -328,14 +328,13 @@ impl Model {
 
     fn add_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
         let key = key(&spec.service);
-        if key.is_some_and(|key| self.services.contains_key(&place(&key))) {
+        if self.services.contains_key(&place(&key)) {
             return Err(ErrorBody::new(
                 ErrorKind::ServiceExists,
                 format!("virtual service {}: already exists", spec.service),
             ));
         }
         let (scheduler, options) = check_service(spec)?;
-        let Some(key) = key else { return Err(not_built_service(&spec.service)) };
         let Some(id) = self.service_ids.take() else {
             return Err(full(
                 format!("virtual service {}", spec.service),
@@ -370,7 +369,7 @@ impl Model {
     }
 
     fn delete_service(&mut self, address: &ServiceAddress) -> Result<Change, ErrorBody> {
-        let gone = key(address).and_then(|key| self.services.remove(&place(&key)));
+        let gone = self.services.remove(&place(&key(address)));
         let Some(gone) = gone else { return Err(no_such_service(address)) };
         let change = Change::of(gone.service.key);
         self.discard(gone);
@@ -545,7 +544,7 @@ impl Model {
     }
 
     fn entry(&self, address: &ServiceAddress) -> Option<&Entry> {
-        self.services.get(&place(&key(address)?))
+        self.services.get(&place(&key(address)))
     }
 
     /// Puts another service in the place of one, with real servers that `edit` has changed, so that its scheduler sees a
@@ -557,7 +556,7 @@ impl Model {
         edit: impl FnOnce(&mut Vec<Server>),
     ) {
         let version = self.new_version();
-        let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
+        let entry = self.services.get_mut(&place(&key(address)));
         if let Some(entry) = entry {
             let old = &entry.service;
             let mut servers = wanted(old);
@@ -598,7 +597,7 @@ impl Model {
 
     /// These change nothing of what the scheduler has made or remembers.
     fn set(&mut self, address: &ServiceAddress, flags: SchedulerFlags, options: ServiceOptions) {
-        let entry = key(address).and_then(|key| self.services.get_mut(&place(&key)));
+        let entry = self.services.get_mut(&place(&key(address)));
         if let Some(entry) = entry {
             let mut service = Service::clone(&entry.service);
             service.scheduler_flags = flags;
@@ -635,31 +634,38 @@ pub fn commands<'s>(
         .chain(daemons.cloned().map(Command::StartSync))
 }
 
-/// The key of a service that can exist; `None` for kinds that are not built.
-pub fn key(address: &ServiceAddress) -> Option<ServiceKey> {
+/// The key of a service.
+pub fn key(address: &ServiceAddress) -> ServiceKey {
     let (transport, address, port) = match *address {
         ServiceAddress::Endpoint { transport, address, port } => (transport, address, port),
-        ServiceAddress::FwMark { mark, is_ipv6 } => return Some(ServiceKey::of_mark(mark, is_ipv6)),
+        ServiceAddress::FwMark { mark, is_ipv6 } => return ServiceKey::of_mark(mark, is_ipv6),
     };
     let protocol = match transport {
         Transport::Tcp => Protocol::TCP,
         Transport::Udp => Protocol::UDP,
-        Transport::Sctp => return None,
+        Transport::Sctp => Protocol::SCTP,
     };
-    Some(ServiceKey { protocol, address, port })
+    ServiceKey { protocol, address, port }
 }
 
 /// The address of an existing service.
 pub fn address(key: &ServiceKey) -> ServiceAddress {
-    if let Some(mark) = key.mark() {
-        return ServiceAddress::FwMark { mark, is_ipv6: key.address.is_ipv6() };
+    match key.mark() {
+        Some(mark) => ServiceAddress::FwMark { mark, is_ipv6: key.address.is_ipv6() },
+        None => {
+            let transport = transport(key.protocol);
+            ServiceAddress::Endpoint { transport, address: key.address, port: key.port }
+        }
     }
-    let transport = match key.protocol {
+}
+
+/// What a protocol is called that services and connections are of.
+pub fn transport(protocol: Protocol) -> Transport {
+    match protocol {
         Protocol::UDP => Transport::Udp,
         Protocol::SCTP => Transport::Sctp,
         _ => Transport::Tcp,
-    };
-    ServiceAddress::Endpoint { transport, address: key.address, port: key.port }
+    }
 }
 
 /// Its real servers, with the weights that the operator gave.

@@ -232,8 +232,7 @@ fn is_change(argv: &[String], options: &[&str]) -> bool {
 /// Does the line ask for what is not built?
 fn asks_for_more(argv: &[String]) -> bool {
     let adds_service = is_change(argv, &["-A", "-E", "--add-service", "--edit-service"]);
-    let service = ["--pe", "--sctp-service"];
-    adds_service && has(argv, &service)
+    adds_service && has(argv, &["--pe"])
 }
 
 impl Excused {

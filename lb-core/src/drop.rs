@@ -55,6 +55,8 @@ reasons! {
     TruncatedUdp = "truncated_udp",
     /// UDP length below 8 or beyond the datagram.
     BadUdpLength = "bad_udp_length",
+    /// Shorter than the common header and that of a chunk.
+    TruncatedSctp = "truncated_sctp",
     TruncatedIcmp = "truncated_icmp",
     /// An ICMP error whose checksum is wrong.
     BadIcmpChecksum = "bad_icmp_checksum",
@@ -64,6 +66,8 @@ reasons! {
     BadFragment = "bad_fragment",
     /// A later fragment whose first one did not come in time, or for which there was no room to wait.
     FragmentWithoutFirst = "fragment_without_first",
+    /// The first fragment of an SCTP packet, whose checksum needs the length of the whole, and whose last one did not come in time.
+    FragmentWithoutLast = "fragment_without_last",
     FragmentTableFull = "fragment_table_full",
     /// TTL or hop limit reached 0 here.
     TtlExceeded = "ttl_exceeded",

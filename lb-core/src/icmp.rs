@@ -12,7 +12,7 @@ use crate::tables::Protocol;
 use crate::time::Tick;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::parse::{Fragment, Headers, ipv6_extensions, parse_into};
-use crate::wire::{array, array_mut, be16, ethernet, icmp, ipv4, ipv6, tcp, udp};
+use crate::wire::{array, array_mut, be16, crc32c, ethernet, icmp, ipv4, ipv6, sctp, tcp, udp};
 
 /// The packet that an error quotes, as far as it is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,9 +24,11 @@ pub struct Embedded {
     pub protocol: Protocol,
     pub src: IpAddr,
     pub dst: IpAddr,
-    /// TCP and UDP ports; 0 for other protocols.
+    /// TCP, UDP and SCTP ports; 0 for other protocols.
     pub sport: u16,
     pub dport: u16,
+    /// Bytes of the transport header and its data, quoted or not; `None` when it is a fragment.
+    pub whole_len: Option<u16>,
 }
 
 /// True for errors that [`translate`] may pass on: destination unreachable, source quench, time exceeded, parameter problem,
@@ -63,29 +65,35 @@ pub fn embedded(frame: &[u8], headers: &Headers) -> Result<Embedded, DropReason>
 /// # Errors
 /// `BadIcmpPayload`, as [`embedded`].
 pub fn quoted(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Embedded, DropReason> {
-    let (src, dst, protocol, l4) = if is_ipv6 {
+    let (src, dst, protocol, l4, whole_end) = if is_ipv6 {
         let ip = ipv6::header(message, l3).filter(|ip| ip[0] >> 4 == 6).ok_or(DropReason::BadIcmpPayload)?;
         let walked = ipv6_extensions(message, l3 + ipv6::LEN, Protocol(ip[6]))
             .map_err(|_| DropReason::BadIcmpPayload)?;
         if walked.piece.is_some_and(|piece| piece.offset > 0) {
             return Err(DropReason::BadIcmpPayload);
         }
-        (ipv6::source(ip).into(), ipv6::destination(ip).into(), walked.protocol, walked.l4)
+        let end = l3 + ipv6::LEN + usize::from(be16(ip[4], ip[5]));
+        let whole_end = if walked.piece.is_some_and(|piece| piece.has_more) { None } else { Some(end) };
+        (ipv6::source(ip).into(), ipv6::destination(ip).into(), walked.protocol, walked.l4, whole_end)
     } else {
         let ip = ipv4::header(message, l3).filter(|ip| ip[0] >> 4 == 4).ok_or(DropReason::BadIcmpPayload)?;
         if ipv4::header_len(ip) < ipv4::LEN || ipv4::fragmentation(ip) & 0x1fff != 0 {
             return Err(DropReason::BadIcmpPayload);
         }
         let (src, dst) = (ipv4::source(ip).to_be_bytes(), ipv4::destination(ip).to_be_bytes());
-        (src.into(), dst.into(), Protocol(ip[9]), l3 + ipv4::header_len(ip))
+        let is_whole = ipv4::fragmentation(ip) & ipv4::MF == 0;
+        let whole_end = is_whole.then(|| l3 + usize::from(be16(ip[2], ip[3])));
+        (src.into(), dst.into(), Protocol(ip[9]), l3 + ipv4::header_len(ip), whole_end)
     };
     // RFC 792: at least 64 bits of the datagram's data.
     let start: &[u8; 8] = array(message, l4).ok_or(DropReason::BadIcmpPayload)?;
     let (sport, dport) = match protocol {
-        Protocol::TCP | Protocol::UDP => (be16(start[0], start[1]), be16(start[2], start[3])),
+        protocol if protocol.has_ports() => (be16(start[0], start[1]), be16(start[2], start[3])),
         _ => (0, 0),
     };
-    Ok(Embedded { l3: l3 as u16, l4: l4 as u16, protocol, src, dst, sport, dport })
+    // What is quoted need not say a length that can be.
+    let whole_len = whole_end.and_then(|end| end.checked_sub(l4)).map(|len| len as u16);
+    Ok(Embedded { l3: l3 as u16, l4: l4 as u16, protocol, src, dst, sport, dport, whole_len })
 }
 
 /// One end of a packet.
@@ -144,26 +152,48 @@ pub fn translate(
     if !headers.is_ipv6 {
         message = message.and(Delta::word(inner_checksum, read16(frame, inner_l3 + 10)));
     }
-    if matches!(embedded.protocol, Protocol::TCP | Protocol::UDP) {
+    if embedded.protocol.has_ports() {
         let at = if inner_end == End::Source { inner_l4 } else { inner_l4 + 2 };
-        let ports = Delta::word(read16(frame, at), port);
+        let before = read16(frame, at);
+        let ports = Delta::word(before, port);
         write16(frame, at, port);
         quoted = quoted.and(ports);
-        let (at, is_udp) = match embedded.protocol {
-            Protocol::UDP => (inner_l4 + udp::CHECKSUM, true),
-            _ => (inner_l4 + tcp::CHECKSUM, false),
-        };
-        message = message.and(ports);
-        if at + 2 <= headers.end() {
-            let before = read16(frame, at);
-            let after = if is_udp { quoted.apply_udp(before) } else { quoted.apply(before) };
-            write16(frame, at, after);
-            message = message.and(Delta::word(before, after));
-        }
+        message = message.and(ports).and(match embedded.protocol {
+            Protocol::UDP => {
+                reseal(frame, headers, inner_l4 + udp::CHECKSUM, |field| quoted.apply_udp(field))
+            }
+            Protocol::TCP => reseal(frame, headers, inner_l4 + tcp::CHECKSUM, |field| quoted.apply(field)),
+            _ => reseal_sctp(frame, headers, embedded, inner_end, before ^ port),
+        });
     }
     let at = l4 + icmp::CHECKSUM;
     write16(frame, at, message.apply(read16(frame, at)));
     Ok(())
+}
+
+/// Writes the quoted checksum at `at`, where it is quoted that far. Returns the change.
+fn reseal(frame: &mut [u8], headers: &Headers, at: usize, changed: impl Fn(u16) -> u16) -> Delta {
+    if at + 2 > headers.end() {
+        return Delta::default();
+    }
+    let before = read16(frame, at);
+    let after = changed(before);
+    write16(frame, at, after);
+    Delta::word(before, after)
+}
+
+/// As [`reseal`], of an SCTP packet, when a port at `end` differs by `change` (exclusive or) now. The checksum of a fragment, of which
+/// one does not see how long the whole is, stays as it is.
+fn reseal_sctp(frame: &mut [u8], headers: &Headers, embedded: &Embedded, end: End, change: u16) -> Delta {
+    let at = usize::from(embedded.l4) + sctp::CHECKSUM;
+    let len = embedded.whole_len.filter(|&len| usize::from(len) >= sctp::LEN);
+    let (Some(len), true) = (len, at + 4 <= headers.end()) else { return Delta::default() };
+    let Some(field) = array_mut::<4>(frame, at) else { return Delta::default() };
+    let change = u32::from(change.swap_bytes()) << if end == End::Source { 0 } else { 16 };
+    let before = u32::from_be_bytes(*field);
+    let after = before ^ crc32c::change_at_start(change, len).swap_bytes();
+    *field = after.to_be_bytes();
+    Delta::double_word(before, after)
 }
 
 /// Writes an address of the IP header at `l3`, and its checksum. Returns the change of the address.

@@ -19,12 +19,14 @@ mod carry_over;
 mod established;
 mod first;
 mod fragment;
+mod ipsec;
 mod list;
 mod one_way;
 mod output;
 mod persistent;
 mod related;
 mod rewrite;
+mod sctp;
 mod shared;
 mod steer;
 mod tunnel;
@@ -44,6 +46,7 @@ pub use persistent::Held;
 pub use shared::{SharedFlow, Taken, Walk};
 pub use steer::owner;
 
+use self::ipsec::is_ipsec;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -159,8 +162,10 @@ impl Seen {
 /// Which turning a packet takes after the parser.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// TCP or UDP: it may belong to a connection.
+    /// TCP, UDP or SCTP: it may belong to a connection.
     Flow,
+    /// AH or ESP: it may belong to the connection that negotiated it.
+    Ipsec,
     /// An ICMP error: its embedded packet may belong to one.
     IcmpError,
     /// Any other IP packet.
@@ -323,6 +328,7 @@ impl<P: Packet> Path<P> {
                         None => self.first(packet, &seen.headers, now, io),
                     }
                 }
+                Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
                 Kind::Routed => self.route(packet, &seen.headers, now, io),
                 Kind::Twin => io.to_twin(packet.port(), packet),
@@ -405,6 +411,16 @@ fn kind(frame: &[u8], headers: &Headers, mac: Option<MacWord>) -> Kind {
     match headers.protocol {
         _ if headers.is_for_twin => Kind::Twin,
         Protocol::TCP | Protocol::UDP => Kind::Flow,
+        _ => kind_of_other(headers),
+    }
+}
+
+/// The same of a packet that is neither TCP nor UDP.
+#[inline(never)]
+fn kind_of_other(headers: &Headers) -> Kind {
+    match headers.protocol {
+        Protocol::SCTP => Kind::Flow,
+        protocol if is_ipsec(protocol) => Kind::Ipsec,
         _ if is_translatable(headers) => Kind::IcmpError,
         _ => Kind::Routed,
     }

@@ -171,7 +171,7 @@ impl Director {
     }
 }
 
-/// TCP and UDP services on port 80 with one server, UDP on port 81 with the one whose MAC address comes late, on port 82 with
+/// TCP, UDP and SCTP services on port 80 with one server, UDP on port 500 too, UDP on port 81 with the one whose MAC address comes late, on port 82 with
 /// one that is quiesced; and TCP over IPv6.
 fn tables(generation: u32, is_late_known: bool) -> Tables {
     let interface = |name: &str, port, mac, mtu, ipv4: [u8; 4], ipv6: &str| Interface {
@@ -229,6 +229,8 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         service(Protocol::UDP, VIP.into(), 80, SERVER.into(), 1),
         service(Protocol::UDP, VIP.into(), 81, LATE_SERVER.into(), 1),
         service(Protocol::UDP, VIP.into(), 82, SERVER.into(), 0),
+        service(Protocol::UDP, VIP.into(), 500, SERVER.into(), 1),
+        service(Protocol::SCTP, VIP.into(), 80, SERVER.into(), 1),
         service(Protocol::TCP, "2001:db8::10".parse().unwrap(), 80, "fd00::11".parse().unwrap(), 1),
     ];
     Tables {
@@ -293,9 +295,29 @@ fn set_dont_fragment(frame: &mut [u8], dont: bool) {
     lb_core::wire::ipv4::fill_checksum(&mut frame[14..34]);
 }
 
+/// A packet of one chunk, as much data as `len` says.
+fn sctp(ends: Ends, ports: (u16, u16), chunk: u8, len: usize) -> Vec<u8> {
+    let mut packet = [ports.0, ports.1, 1, 2, 3, 4].map(u16::to_be_bytes).concat();
+    packet.extend([chunk, 0]);
+    packet.extend((len as u16 + 4).to_be_bytes());
+    packet.resize(packet.len() + len, 7);
+    other(ends, 132, &packet)
+}
+
+fn other(ends: Ends, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(ends.0, ends.1).ipv4(ends.2, ends.3, 64);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, etherparse::IpNumber(protocol), payload).unwrap();
+    frame
+}
+
 /// A datagram to port 80 in three fragments.
 fn fragments(sport: u16, id: u16) -> Vec<Buffer> {
-    let whole = udp(REQUEST, (sport, 80), 64, 3 * 400 - 8);
+    fragments_of(&udp(REQUEST, (sport, 80), 64, 3 * 400 - 8), id)
+}
+
+/// A packet of 1200 bytes of data in three fragments.
+fn fragments_of(whole: &[u8], id: u16) -> Vec<Buffer> {
     (0..3)
         .map(|part| {
             let mut frame = [&whole[..34], &whole[34 + part * 400..34 + (part + 1) * 400]].concat();
@@ -328,6 +350,8 @@ struct Story {
     ipv6: Vec<Buffer>,
     udp: Vec<Buffer>,
     fragments: Vec<Buffer>,
+    sctp: Vec<Buffer>,
+    ipsec: Vec<Buffer>,
     errors: Vec<Buffer>,
     refused: Vec<Buffer>,
     big: Vec<Buffer>,
@@ -367,6 +391,17 @@ impl Story {
                 .chain((5000..5020).map(|port| Buffer::new(LAN, &udp(REPLY, (8080, port), 64, 26))))
                 .collect(),
             fragments: fragments(5001, 7).into_iter().chain(backwards).collect(),
+            sctp: [
+                Buffer::new(WAN, &sctp(REQUEST, (5000, 80), 1, 16)),
+                Buffer::new(LAN, &sctp(REPLY, (8080, 5000), 2, 16)),
+            ]
+            .into_iter()
+            .chain(fragments_of(&sctp(REQUEST, (5000, 80), 0, 1200 - 16), 9))
+            .collect(),
+            ipsec: vec![
+                Buffer::new(WAN, &datagram(500, 500, 64, 26)),
+                Buffer::new(WAN, &other(REQUEST, 50, &[7; 40])),
+            ],
             errors: (5000..5010).map(port_unreachable).collect(),
             // A TTL at its end, and a service whose only server is quiesced.
             refused: vec![wan(datagram(5000, 80, 1, 26), false), wan(datagram(5000, 82, 64, 26), false)],
@@ -392,6 +427,8 @@ impl Story {
         assert_eq!(director.receive(&mut self.ipv6), 24);
         assert_eq!(director.receive(&mut self.udp), 40);
         assert_eq!(director.receive(&mut self.fragments), 6);
+        assert_eq!(director.receive(&mut self.sctp), 5, "three of them fragments");
+        assert_eq!(director.receive(&mut self.ipsec), 2);
         assert_eq!(director.receive(&mut self.errors), 10);
 
         assert_eq!(director.receive(&mut self.refused), 2, "ICMP errors");
@@ -430,7 +467,10 @@ fn no_turning_of_the_road_takes_memory_from_the_heap() {
     let story = Story::new();
     let found = allocation_counter::measure(|| story.tell(&mut director));
     assert_eq!(found.count_total, 0, "allocations, {} bytes", found.bytes_total);
-    assert_eq!(director.out.sent.iter().filter(|packet| packet.port == WAN).count(), 120 + 8 + 20 + 10 + 3);
+    assert_eq!(
+        director.out.sent.iter().filter(|packet| packet.port == WAN).count(),
+        120 + 8 + 20 + 1 + 10 + 3
+    );
     let to_server = director.out.sent.iter().rfind(|packet| packet.port == LAN).unwrap();
     assert_eq!(to_server.data()[30..34], Ipv4Addr::from(SERVER).octets());
 }

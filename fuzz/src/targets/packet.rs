@@ -78,7 +78,7 @@ fn check_headers(headers: &Headers, frame: &[u8], frame_len: usize) {
     let transport = if is_later {
         0
     } else {
-        [(6, 20), (17, 8)].iter().find(|t| t.0 == headers.protocol.0).map_or(0, |t| t.1)
+        [(6, 20), (17, 8), (132, 16)].iter().find(|t| t.0 == headers.protocol.0).map_or(0, |t| t.1)
     };
     assert!(headers.l4_len() >= transport && frame.len() >= l4 + transport, "{headers:?}");
     assert!(transport > 0 || (headers.sport, headers.dport, headers.tcp_flags) == (0, 0, 0), "{headers:?}");

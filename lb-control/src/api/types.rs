@@ -544,7 +544,7 @@ pub struct ServiceView {
 pub struct ServerView {
     #[serde(flatten)]
     pub spec: ServerSpec,
-    /// Connections now: TCP connections that are established or being set up.
+    /// Connections now: of TCP those that are established or being set up, of SCTP the established ones.
     pub active: u64,
     /// Connections now: all others.
     pub inactive: u64,

@@ -234,13 +234,7 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "takes new connections by the mark that `[[mark]]` gives them",
         ),
         key("family", "string", "\"ipv4\"", "\"ipv4\", \"ipv6\"; with `fwmark`", "of the packets"),
-        key(
-            "protocol",
-            "string",
-            "\"tcp\"",
-            "\"tcp\", \"udp\"; \"sctp\" is not built yet",
-            "transport protocol",
-        ),
+        key("protocol", "string", "\"tcp\"", "\"tcp\", \"udp\", \"sctp\"", "transport protocol"),
         key(
             "scheduler",
             "string",

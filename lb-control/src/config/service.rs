@@ -38,8 +38,8 @@ pub struct RealServer {
     pub lower_threshold: u32,
 }
 
-const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::TCP), ("udp", Protocol::UDP)];
-const PROTOCOLS_NOT_BUILT: &[&str] = &["sctp"];
+const PROTOCOLS: &[(&str, Protocol)] =
+    &[("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)];
 const FORWARDS: &[(&str, ForwardMethod)] =
     &[("masq", ForwardMethod::Masq), ("direct", ForwardMethod::Direct), ("tunnel", ForwardMethod::Tunnel)];
 const FORWARDS_NOT_BUILT: &[&str] = &["fullnat"];
@@ -59,8 +59,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
     let mut services = Vec::new();
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|&kind| (kind.name(), kind)).collect();
     for table in sections(errors, document, &keys::VIRTUAL_SERVICE, "address") {
-        let protocol =
-            table.choice(errors, "protocol", PROTOCOLS, PROTOCOLS_NOT_BUILT).unwrap_or(Protocol::TCP);
+        let protocol = table.choice(errors, "protocol", PROTOCOLS, &[]).unwrap_or(Protocol::TCP);
         let scheduler = table.choice(errors, "scheduler", &schedulers, &[]).unwrap_or(SchedulerKind::Wlc);
         let flags = scheduler_flags(errors, &table, scheduler);
         let table_size = table_size(errors, &table, scheduler);

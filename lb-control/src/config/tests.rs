@@ -223,14 +223,12 @@ fn what_is_not_built_yet_is_refused_by_name() {
             r#"[[virtual_service]]
 address = "192.0.2.10:80"
 scheduler_flags = ["sh-port", "flag-1"]
-protocol = "sctp"
 real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
 "#
         ),
         [
             "line 10: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
-            "line 11: virtual_service 192.0.2.10:80: protocol: \"sctp\" is not built yet; allowed: \"tcp\", \"udp\"",
-            "line 12: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
+            "line 11: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
              allowed: \"masq\", \"direct\", \"tunnel\"",
         ]
     );

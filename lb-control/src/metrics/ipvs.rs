@@ -3,11 +3,12 @@
 //! As there, the totals have no labels and the `backend_` families one series a real server
 //! (source: node_exporter, collector/ipvs_linux.go). The other `backend_` counters are ours: what `ipvsadm --stats` shows.
 
-use lb_core::tables::{Protocol, Server, Service};
+use lb_core::tables::{Server, Service};
 
 use super::Family;
 use crate::api::types::Counts;
 use crate::daemon::Control;
+use crate::model;
 use crate::stats::{connections, templates};
 
 type Row = (&'static str, &'static str, fn(&Counts) -> u64);
@@ -48,7 +49,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
 
     let mut active = Family::gauge(
         "lb_ipvs_backend_connections_active",
-        "Connections of the real server now: TCP connections that are established or being set up.",
+        "Connections of the real server now: of TCP those that are established or being set up, of SCTP the established ones.",
     );
     let mut inactive = Family::gauge(
         "lb_ipvs_backend_connections_inactive",
@@ -82,20 +83,19 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
 /// node_exporter's label set.
 fn with_labels(service: &Service, server: &Server, use_labels: impl FnOnce(&[(&str, &str)])) {
     let key = service.key;
-    let proto = match key.protocol {
-        Protocol::ANY => "FWM",
-        Protocol::UDP => "UDP",
-        _ => "TCP",
-    };
     // node_exporter has the mark from /proc/net/ip_vs, and no address with it.
-    let mark = key.mark().map_or(String::new(), |mark| format!("{mark:08X}"));
-    let address = if mark.is_empty() { key.address.to_string() } else { String::new() };
+    let (proto, address, mark) = match key.mark() {
+        Some(mark) => ("FWM".to_owned(), String::new(), format!("{mark:08X}")),
+        None => {
+            (model::transport(key.protocol).name().to_uppercase(), key.address.to_string(), String::new())
+        }
+    };
     use_labels(&[
         ("local_address", &address),
         ("local_port", &key.port.to_string()),
         ("remote_address", &server.address.to_string()),
         ("remote_port", &server.port.to_string()),
-        ("proto", proto),
+        ("proto", &proto),
         ("local_mark", &mark),
     ]);
 }

@@ -9,7 +9,7 @@ use lb_core::ipvs::scheduler::{
 use lb_core::tables::{ClientMask, Forward, GueChecksum, Persistence, ServiceOptions, Tunnel};
 use lb_core::time::Timeout;
 
-use super::{MAX_WARMUP, MAX_WEIGHT, key};
+use super::{MAX_WARMUP, MAX_WEIGHT};
 use crate::api::types::{
     self as api, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Transport,
 };
@@ -34,9 +34,6 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
     {
         let message = format!("virtual service {service}: no persistence engine {engine:?}");
         return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
-    }
-    if key(service).is_none() {
-        return Err(not_built_service(service));
     }
     let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
     let flags = SchedulerFlags::from_names(kind, spec.scheduler_flags.iter().map(String::as_str)).map_err(
@@ -222,8 +219,4 @@ pub(super) fn full(who: String, what: &str, limit: usize) -> ErrorBody {
 
 fn not_built(who: String, what: &str) -> ErrorBody {
     ErrorBody::new(ErrorKind::NotBuilt, format!("{who}: {what} is not built yet"))
-}
-
-pub(super) fn not_built_service(service: &ServiceAddress) -> ErrorBody {
-    not_built(format!("virtual service {service}"), "SCTP")
 }

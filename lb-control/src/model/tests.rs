@@ -246,15 +246,35 @@ fn options_are_said_again_as_they_were_said_and_go_with_an_edit_without_them() {
 #[test]
 fn what_is_not_built_is_refused_by_name() {
     let mut model = with_servers(&[]);
-    let cases = [(
-        Command::AddService(ServiceSpec::new(service("sctp/192.0.2.2:80"), "rr")),
-        "sctp/192.0.2.2:80: SCTP",
-    )];
-    for (command, what) in cases {
-        let error = model.apply(&command).expect_err(what);
-        assert_eq!(error.error, ErrorKind::NotBuilt);
-        assert!(error.message.contains(what) && error.message.ends_with("is not built yet"), "{error}");
+    let spec = ServiceSpec {
+        persistence_engine: Some("sip".to_owned()),
+        ..ServiceSpec::new(service("udp/192.0.2.2:5060"), "rr")
+    };
+    let error = model.apply(&Command::AddService(spec)).expect_err("not built");
+    assert_eq!(error.error, ErrorKind::NotBuilt);
+    assert_eq!(error.message, "virtual service udp/192.0.2.2:5060: persistence engine sip is not built yet");
+}
+
+#[test]
+fn services_by_mark_have_servers_of_any_port_and_no_need_of_persistence() {
+    let mut model = with_servers(&[]);
+    for address in ["fwmark/7", "fwmark/4294967295", "fwmark6/7"] {
+        let spec = ServiceSpec { one_packet: true, ..ServiceSpec::new(service(address), "rr") };
+        model.apply(&Command::AddService(spec.clone())).expect("right");
+        assert_eq!(refused(&mut model, Command::AddService(spec)), ErrorKind::ServiceExists);
+        let is_ipv6 = address.starts_with("fwmark6");
+        let servers = if is_ipv6 { ["[fd00::1]:0", "[fd00::1]:80"] } else { ["10.0.0.1:0", "10.0.0.1:80"] };
+        for server in servers {
+            model.apply(&add_server(address, server)).expect("right");
+            let direct = ServerSpec { forward: ForwardMethod::Direct, ..self::server(server) };
+            model.apply(&Command::EditServer { service: service(address), server: direct }).expect("right");
+        }
+        let found = model.find(&service(address)).expect("there");
+        assert_eq!(super::address(&found.key), service(address));
     }
+    let mixed = refused(&mut model, add_server("fwmark/7", "[fd00::1]:80"));
+    assert_eq!(mixed, ErrorKind::InvalidOperation);
+    assert!(model.find(&service("fwmark/8")).is_none());
 }
 
 #[test]

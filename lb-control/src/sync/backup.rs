@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::ServerId;
-use lb_core::ipvs::state::{TcpState, Timeouts};
+use lb_core::ipvs::state::{self, Timeouts};
 use lb_core::path::SharedFlow;
-use lb_core::tables::{Protocol, Service, ServiceKey, Settings, Tables};
+use lb_core::tables::{Service, ServiceKey, Settings, Tables};
 use lb_core::time::Timeout;
 use tokio::sync::watch;
 use tracing::info;
@@ -169,8 +169,7 @@ pub(super) fn flow(record: &Record<'_>, settings: &Settings) -> Option<SharedFlo
     let timeouts = Timeouts::new(settings);
     let default = match record.protocol {
         _ if record.is_template() => TEMPLATE_TIMEOUT,
-        Protocol::TCP if usize::from(state) < TcpState::ALL.len() => timeouts.tcp(TcpState::from_u8(state)),
-        Protocol::UDP if state == 0 => timeouts.udp,
+        protocol if state::is_state(protocol, state) => timeouts.of(protocol, state),
         _ => return None,
     };
     Some(SharedFlow {

@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
 use super::template::{ASSURED, INVALID, templated};
-use crate::ipvs::state::TcpState;
+use crate::ipvs::state;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
 
@@ -144,11 +144,7 @@ impl<'m> Salvage<'m> {
 }
 
 fn is_state(protocol: Protocol, state: u8) -> bool {
-    match protocol {
-        Protocol::TCP => usize::from(state) < TcpState::ALL.len(),
-        Protocol::UDP => state == 0,
-        _ => templated(protocol).is_some() && state <= ASSURED | INVALID,
-    }
+    state::is_state(protocol, state) || templated(protocol).is_some() && state <= ASSURED | INVALID
 }
 
 fn is_unicast(address: IpAddr) -> bool {

@@ -3,6 +3,7 @@
 mod cheapest;
 mod destinations;
 pub mod scheduler;
+pub mod sctp;
 pub mod state;
 mod threshold;
 

@@ -2,11 +2,13 @@
 //!
 //! Asked for each packet of a connection: a state is one byte in its flow, the next one is one look into a constant
 //! table, the timeout another. The states are those of the kernel's IPVS, which sees packets, not sockets:
-//! a client's FIN means `CLOSE_WAIT`, a server's `FIN_WAIT`. No sequence number is looked at.
+//! a client's FIN means `CLOSE_WAIT`, a server's `FIN_WAIT`. No sequence number is looked at. SCTP's are in
+//! [`sctp`](super::sctp).
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_proto_tcp.c` and `ip_vs_proto_udp.c`, and recorded packets.
 
-use crate::tables::Settings;
+use super::sctp::SctpState;
+use crate::tables::{Protocol, Settings};
 use crate::time::Timeout;
 
 /// The state of a TCP connection.
@@ -182,6 +184,55 @@ impl Timeouts {
     #[inline]
     pub const fn tcp(&self, state: TcpState) -> Timeout {
         self.tcp[state as usize]
+    }
+
+    /// That of a connection of this protocol, of whose state its entry says `state`.
+    #[inline]
+    pub fn of(&self, protocol: Protocol, state: u8) -> Timeout {
+        match protocol {
+            Protocol::TCP => self.tcp(TcpState::from_u8(state)),
+            Protocol::SCTP => SctpState::from_u8(state).timeout(),
+            _ => self.udp,
+        }
+    }
+}
+
+/// What `ipvsadm -Lnc` calls a state of this protocol's connections.
+pub fn name(protocol: Protocol, state: u8) -> &'static str {
+    match protocol {
+        Protocol::TCP => TcpState::from_u8(state).name(),
+        Protocol::SCTP => SctpState::from_u8(state).name(),
+        _ => UDP_STATE,
+    }
+}
+
+/// Whether a connection of this protocol counts as active in this state.
+#[inline]
+pub fn is_active(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::TCP => TcpState::from_u8(state).is_active(),
+        Protocol::SCTP => SctpState::from_u8(state).is_active(),
+        _ => false,
+    }
+}
+
+/// Whether both ends of a connection of this protocol have agreed in this state.
+#[inline]
+pub fn is_established(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::TCP => state == Established as u8,
+        Protocol::SCTP => state == SctpState::Established as u8,
+        _ => false,
+    }
+}
+
+/// Whether there are connections of this protocol, and this is a state of theirs.
+pub fn is_state(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::TCP => usize::from(state) < TcpState::ALL.len(),
+        Protocol::SCTP => usize::from(state) < SctpState::ALL.len(),
+        Protocol::UDP => state == 0,
+        _ => false,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
 use crate::flow::{InsertError, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
-use crate::ipvs::state::TcpState;
+use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
 use crate::tables::{Protocol, ServiceKey, Services};
 use crate::time::Tick;
@@ -139,25 +139,25 @@ impl<P: Packet> Path<P> {
             timeout,
             now: seen,
         };
+        let is_active = is_active(original.protocol, state);
         match self.flows.insert(&new) {
             Ok(id) if template_of.is_some() => {
                 self.uses.begin(self.worker, id.0);
                 self.mine.server(server).persistent.add(1);
                 return &mut done.connections;
             }
-            Ok(id) => self.flows.entry_mut(id).set_inactive(!is_active(original.protocol, state)),
+            Ok(id) => self.flows.entry_mut(id).set_inactive(!is_active),
             Err(InsertError::Taken(_)) => return &mut done.damaged,
             Err(InsertError::Full | InsertError::IndexFull) => return &mut done.no_room,
         }
-        self.count_bound(server, is_active(original.protocol, state));
+        self.count_bound(server, is_active);
         &mut done.connections
     }
 }
 
-/// A connection is active from its beginning on, before its first state.
+/// A TCP connection is active from its beginning on, before its first state.
 pub(super) fn is_active(protocol: Protocol, state: u8) -> bool {
-    let state = TcpState::from_u8(state);
-    protocol == Protocol::TCP && (state == TcpState::None || state.is_active())
+    state::is_active(protocol, state) || protocol == Protocol::TCP && state == TcpState::None as u8
 }
 
 fn servers(services: &Services, capacity: usize) -> Servers {

@@ -4,24 +4,27 @@
 //! into a function of its own.
 
 use super::rewrite::{self, Offload, Outcome};
+use super::sctp::is_reopened;
 use super::waiting::Going;
 use super::{Io, Path};
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
 use crate::flow::{Deltas, Direction, FlowId, FlowRef, Tuple};
 use crate::hook::Hook;
+use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
 use crate::tables::{Protocol, Reachability, Way};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
+use crate::wire::sctp;
 use crate::wire::tcp::SYN;
 
 impl<P: Packet> Path<P> {
     #[inline(always)]
     pub(super) fn established(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         at: FlowRef,
         now: Tick,
@@ -42,9 +45,24 @@ impl<P: Packet> Path<P> {
                     self.end(at.id());
                     return self.first(packet, headers, now, io);
                 }
-                self.change_state(at.id(), is);
+                self.change_state(at.id(), is as u8);
             }
+        } else if headers.protocol == Protocol::SCTP {
+            return self.sctp(packet, headers, at, now, io);
         }
+        self.masquerade(packet, headers, at, now, io);
+    }
+
+    /// Rewrites and sends a packet that has told the connection's state.
+    #[inline(always)]
+    pub(super) fn masquerade(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let direction = at.direction();
         if self.flows.entry(at.id()).hop(direction).is_none() {
             self.find_hop(at);
@@ -97,10 +115,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn renew(&mut self, id: FlowId, is_ipv6: bool) {
         let services = &self.tables.services;
         let entry = self.flows.entry_mut(id);
-        let timeout = match entry.protocol() {
-            Protocol::TCP => self.timeouts.tcp(TcpState::from_u8(entry.state())),
-            _ => self.timeouts.udp,
-        };
+        let timeout = self.timeouts.of(entry.protocol(), entry.state());
         entry.renew(self.tables.generation);
         if !services.is_active(is_ipv6) {
             entry.set_bypassed();
@@ -142,9 +157,7 @@ impl<P: Packet> Path<P> {
             self.route(packet, headers, now, io);
         } else if !entry.is_server_removed() {
             self.one_way(packet, headers, at, now, io);
-        } else if entry.protocol() == Protocol::TCP
-            && starts_anew(TcpState::from_u8(entry.state()), at.direction(), headers)
-        {
+        } else if self.is_followed(&packet, headers, at) {
             self.end(at.id());
             self.first(packet, headers, now, io);
         } else {
@@ -199,10 +212,11 @@ impl<P: Packet> Path<P> {
 
     /// Exchanges the connection's state, with what hangs on it: its timeout, what it counts as, and that other directors
     /// are to know.
-    pub(super) fn change_state(&mut self, id: FlowId, state: TcpState) {
+    pub(super) fn change_state(&mut self, id: FlowId, state: u8) {
         self.set_state(id, state);
-        self.flows.set_timeout(id, self.timeouts.tcp(state));
-        if state == TcpState::Established {
+        let protocol = self.flows.entry(id).protocol();
+        self.flows.set_timeout(id, self.timeouts.of(protocol, state));
+        if state::is_established(protocol, state) {
             self.assure_template(id);
         }
         if self.tables.settings.is_sharing {
@@ -212,21 +226,31 @@ impl<P: Packet> Path<P> {
 
     /// Exchanges the connection's state and what it counts as.
     #[inline]
-    pub(super) fn set_state(&mut self, id: FlowId, state: TcpState) {
+    pub(super) fn set_state(&mut self, id: FlowId, state: u8) {
         let entry = self.flows.entry_mut(id);
-        entry.set_state(state as u8);
+        entry.set_state(state);
+        let protocol = entry.protocol();
+        let is_active = state::is_active(protocol, state);
         let cell = self.mine.server(entry.server());
-        if state.is_active() == entry.is_inactive() {
-            entry.set_inactive(!state.is_active());
-            let (from, to) = if state.is_active() {
-                (&cell.inactive, &cell.active)
-            } else {
-                (&cell.active, &cell.inactive)
-            };
+        if is_active == entry.is_inactive() {
+            entry.set_inactive(!is_active);
+            let (from, to) =
+                if is_active { (&cell.inactive, &cell.active) } else { (&cell.active, &cell.inactive) };
             // In this order, so that no reader ever sees neither.
             to.add(1);
             from.sub(1);
             self.schedulers.touch(entry.server());
+        }
+    }
+
+    /// Whether a packet of a connection that is over begins the next one.
+    fn is_followed(&self, packet: &P, headers: &Headers, at: FlowRef) -> bool {
+        let state = self.flows.entry(at.id()).state();
+        match headers.protocol {
+            Protocol::TCP => starts_anew(TcpState::from_u8(state), at.direction(), headers),
+            Protocol::SCTP => sctp::chunk(packet.data(), headers)
+                .is_some_and(|chunk| is_reopened(SctpState::from_u8(state), at.direction(), chunk)),
+            _ => false,
         }
     }
 }

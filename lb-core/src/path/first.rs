@@ -14,14 +14,16 @@ use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::ServerId;
 use crate::ipvs::scheduler::{Loads, Request, States};
+use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
 use crate::tables::{Protocol, Server, Service};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
+use crate::wire::sctp;
 use crate::wire::tcp::{RST, SYN};
 
-/// Where an FTP server's data connections come from. The kernel's IPVS schedules none from there, of TCP or UDP, lest a
+/// Where an FTP server's data connections come from. The kernel's IPVS schedules none from there, of any protocol, lest a
 /// real server's own active data connection is taken for a client's.
 const FTP_DATA: u16 = 20;
 
@@ -76,9 +78,13 @@ impl<P: Packet> Path<P> {
         let Some(service) = service.filter(|_| self.tables.routes.is_local(original.dst)) else {
             return self.route(packet, headers, now, io);
         };
-        let is_beginning = headers.protocol != Protocol::TCP || headers.tcp_flags & (SYN | RST) == SYN;
+        let is_beginning = match headers.protocol {
+            Protocol::TCP => headers.tcp_flags & (SYN | RST) == SYN,
+            Protocol::SCTP => sctp::chunk(packet.data(), headers) == Some(sctp::INIT),
+            _ => true,
+        };
         if !is_beginning || original.sport == FTP_DATA {
-            // The host's own stack answers, with an RST where one is due.
+            // The host's own stack answers, with an RST or an ABORT where one is due.
             return io.to_twin(packet.port(), packet);
         }
         if self.tables.settings.draining {
@@ -153,8 +159,12 @@ impl<P: Packet> Path<P> {
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
             server,
             state: TcpState::None as u8,
-            // As after this packet, a SYN: the timer need not be armed twice.
-            timeout: if is_tcp { self.timeouts.tcp(TcpState::SynRecv) } else { self.timeouts.udp },
+            // As after this packet, a SYN or an INIT: the timer need not be armed twice.
+            timeout: match original.protocol {
+                Protocol::TCP => self.timeouts.tcp(TcpState::SynRecv),
+                Protocol::SCTP => SctpState::Init1.timeout(),
+                _ => self.timeouts.udp,
+            },
             now,
         };
         let id = self.insert(&new)?;

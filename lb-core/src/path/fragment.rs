@@ -3,20 +3,21 @@
 
 use arrayvec::ArrayVec;
 
+use super::ipsec::is_ipsec;
 use super::{BURST, Burst, Io, Kind, Path, Ports, Seen};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::packet::Packet;
-use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
-use crate::wire::parse::{Fragment, Headers};
+use crate::wire::parse::{Fragment, Headers, piece};
 
 /// Datagrams remembered: sets of four, newest first, of which the oldest makes room.
 const SETS: usize = 256;
 const WAYS: usize = 4;
 /// Fragments that wait at most, and how long.
 const CAPACITY: usize = 128;
+const UNSEALED: usize = 64;
 const PATIENCE: Timeout = Timeout::from_secs(1);
 /// How long a datagram is remembered (Linux: `ipfrag_time`).
 const MEMORY: Timeout = Timeout::from_secs(30);
@@ -39,6 +40,14 @@ struct Known {
     since: Tick,
 }
 
+/// The first fragment of an SCTP packet whose ports are to be written: its checksum changes by how long the whole is.
+struct Unsealed<P> {
+    packet: P,
+    headers: Headers,
+    datagram: Datagram,
+    since: Tick,
+}
+
 struct Waiter<P> {
     packet: P,
     seen: Seen,
@@ -49,6 +58,7 @@ struct Waiter<P> {
 pub(super) struct Fragments<P> {
     known: Vec<[Option<Known>; WAYS]>,
     waiting: Vec<Waiter<P>>,
+    unsealed: Vec<Unsealed<P>>,
     /// First fragments of this burst for which others wait.
     release: ArrayVec<Known, BURST>,
 }
@@ -58,24 +68,68 @@ impl<P> Fragments<P> {
         Fragments {
             known: vec![[None; WAYS]; SETS],
             waiting: Vec::with_capacity(CAPACITY),
+            unsealed: Vec::with_capacity(UNSEALED),
             release: ArrayVec::new(),
         }
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.unsealed.len()
     }
 
     /// Drops what waited too long.
     #[inline]
     pub(super) fn give_up(&mut self, now: Tick, mine: &WorkerCounters) {
-        if self.waiting.is_empty() {
+        if self.waiting() == 0 {
             return;
         }
-        let before = self.waiting.len();
+        let before = (self.waiting.len(), self.unsealed.len());
         self.waiting.retain(|waiter| now.since(waiter.since) < PATIENCE.0);
-        let dropped = before - self.waiting.len();
-        mine.dropped(DropReason::FragmentWithoutFirst, Hook::Prerouting).add(dropped as u64);
+        self.unsealed.retain(|first| now.since(first.since) < PATIENCE.0);
+        let dropped = (before.0 - self.waiting.len(), before.1 - self.unsealed.len());
+        mine.dropped(DropReason::FragmentWithoutFirst, Hook::Prerouting).add(dropped.0 as u64);
+        mine.dropped(DropReason::FragmentWithoutLast, Hook::Postrouting).add(dropped.1 as u64);
+    }
+
+    /// Keeps the first fragment of an SCTP packet until [`last`](Self::last) comes by.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub(super) fn keep_unsealed(&mut self, packet: P, headers: &Headers, now: Tick) -> Result<(), DropReason>
+    where
+        P: Packet,
+    {
+        if self.unsealed.len() == UNSEALED {
+            return Err(DropReason::FragmentTableFull);
+        }
+        let datagram = datagram(packet.data(), headers);
+        self.unsealed.push(Unsealed { packet, headers: *headers, datagram, since: now });
+        Ok(())
+    }
+
+    /// A later fragment of an SCTP packet: if it is the last one, the first one that waits for it, which learns how long
+    /// the whole is.
+    pub(super) fn last(&mut self, frame: &[u8], headers: &Headers) -> Option<(P, Headers)>
+    where
+        P: Packet,
+    {
+        if self.unsealed.is_empty() {
+            return None;
+        }
+        let last = piece(frame, headers).filter(|piece| !piece.has_more)?;
+        let end = usize::from(last.offset) + headers.end() - last.at;
+        let datagram = datagram(frame, headers);
+        let place = self.unsealed.iter().position(|first| first.datagram == datagram)?;
+        let Unsealed { packet, headers, .. } = self.unsealed.get(place)?;
+        // An IPv6 datagram may begin with an extension header, which is not of the SCTP packet.
+        let begins = piece(packet.data(), headers)?.at;
+        let len = (end + begins).saturating_sub(headers.l4.into());
+        if len <= headers.l4_len() {
+            // It ends within the first one: no receiver puts them together.
+            return None;
+        }
+        let Unsealed { packet, headers, .. } = self.unsealed.remove(place);
+        Some((packet, Headers { datagram_len: len as u16, ..headers }))
     }
 }
 
@@ -118,8 +172,8 @@ impl<P: Packet> Path<P> {
     pub(super) fn join_fragment(&self, seen: &mut Seen, frame: &[u8], ports: Ports) {
         let Ports { sport, dport, protocol } = ports;
         (seen.headers.sport, seen.headers.dport, seen.headers.protocol) = (sport, dport, protocol);
-        if !matches!(protocol, Protocol::TCP | Protocol::UDP) {
-            seen.kind = Kind::Routed;
+        if !protocol.has_ports() {
+            seen.kind = if is_ipsec(protocol) { Kind::Ipsec } else { Kind::Routed };
             return;
         }
         seen.kind = Kind::Flow;

@@ -6,7 +6,7 @@ use super::Path;
 use crate::flow::template::templated;
 use crate::flow::{Direction, Entry, FlowId};
 use crate::ids::ServerId;
-use crate::ipvs::state::{TcpState, UDP_STATE};
+use crate::ipvs::state;
 use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
@@ -58,10 +58,10 @@ impl<P: Packet> Path<P> {
             virtual_: (original.dst, original.dport),
             server: (reply.src, reply.sport),
             server_id: entry.server(),
-            state: match entry.protocol() {
-                _ if entry.is_template() => self.template_state(id),
-                Protocol::TCP => TcpState::from_u8(entry.state()).name(),
-                _ => UDP_STATE,
+            state: if entry.is_template() {
+                self.template_state(id)
+            } else {
+                state::name(entry.protocol(), entry.state())
             },
             expires_in: Timeout(entry.expires().since(now)),
         }

@@ -10,6 +10,7 @@ use arrayvec::ArrayVec;
 
 use super::established::{count, starts_anew};
 use super::output::Refusal;
+use super::sctp::Sctp;
 use super::tunnel::{self, Ends, Outer, Prepared};
 use super::waiting::Going;
 use super::{Io, Path, rewrite};
@@ -43,8 +44,13 @@ impl<P: Packet> Path<P> {
                     self.end(at.id());
                     return self.first(packet, headers, now, io);
                 }
-                self.change_state(at.id(), is);
+                self.change_state(at.id(), is as u8);
             }
+        } else if headers.protocol == Protocol::SCTP
+            && self.sctp_state(packet.data(), headers, at, state::Direction::InputOnly) == Sctp::BeginsAnew
+        {
+            self.end(at.id());
+            return self.first(packet, headers, now, io);
         }
         self.flows.entry_mut(at.id()).touch(now);
         self.onward(packet, headers, at, now, io);

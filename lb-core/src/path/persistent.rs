@@ -228,7 +228,7 @@ impl<P: Packet> Path<P> {
         };
         if let Some(template) = template.filter(|&template| self.uses.take(template)) {
             self.flows.set_template(at.id(), template.place());
-            self.flows.entry_mut(at.id()).set_unanswered(original.protocol != Protocol::TCP);
+            self.flows.entry_mut(at.id()).set_unanswered(original.protocol == Protocol::UDP);
         }
         self.begun(packet, headers, at, now, io);
     }

@@ -1,6 +1,7 @@
 //! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
 
 use super::established::count;
+use super::ipsec::{exchange, is_ipsec};
 use super::waiting::Going;
 use super::{Io, Path, rewrite, tunnel};
 use crate::drop::DropReason;
@@ -106,8 +107,11 @@ impl<P: Packet> Path<P> {
     }
 }
 
-/// What a packet looks like that answers the embedded one.
+/// What a packet looks like that answers the embedded one, or of the exchange that it belongs to.
 pub(super) fn answer_to(embedded: &Embedded) -> Tuple {
+    if is_ipsec(embedded.protocol) {
+        return exchange(embedded.dst, embedded.src);
+    }
     Tuple {
         src: embedded.dst,
         dst: embedded.src,

@@ -8,7 +8,7 @@ use crate::tables::Protocol;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ipv4::TTL_DECREMENT;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::{ipv4, ipv6, tcp, udp};
+use crate::wire::{ipv4, ipv6, sctp, tcp, udp};
 
 /// Whether a port may write a checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,12 +99,26 @@ fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delt
         tcp::rewrite(tcp, ports.0, ports.1, delta);
         return Outcome::Done;
     }
+    if headers.protocol != Protocol::UDP {
+        return other_transport(frame, headers, ports);
+    }
     let Some(udp) = udp::header_mut(frame, at) else { return Outcome::Unreadable };
     udp::rewrite(udp, ports.0, ports.1, delta);
     // A first fragment cannot be summed up; it stays without a checksum, which is allowed.
     if udp::checksum(udp) == 0 && !headers.is_ipv6 && headers.fragment == Fragment::None {
         return Outcome::NeedsUdpChecksum;
     }
+    Outcome::Done
+}
+
+/// SCTP, whose checksum covers no address; or AH or ESP, which have no ports.
+#[inline(never)]
+fn other_transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16)) -> Outcome {
+    if headers.protocol != Protocol::SCTP {
+        return Outcome::Done;
+    }
+    let Some(header) = sctp::header_mut(frame, headers.l4.into()) else { return Outcome::Unreadable };
+    sctp::rewrite(header, ports.0, ports.1, sctp::covered(headers));
     Outcome::Done
 }
 

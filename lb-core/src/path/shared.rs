@@ -12,7 +12,8 @@ use super::{Path, rewrite};
 use crate::flow::template::{ASSURED, template_protocol, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, NewFlow, Tuple};
 use crate::ids::ServerId;
-use crate::ipvs::state::TcpState;
+use crate::ipvs::sctp::SctpState;
+use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
 use crate::tables::{Protocol, Server};
 use crate::time::{Tick, Timeout};
@@ -165,7 +166,7 @@ impl<P: Packet> Path<P> {
                 self.update(at.id(), told, now);
                 return Taken::Updated;
             }
-            let is_end_of_another = !told.is_active && original.protocol == Protocol::TCP;
+            let is_end_of_another = !told.is_active && original.protocol != Protocol::UDP;
             // A template that is there has chosen already, as in the kernel.
             if told.is_hearsay || is_end_of_another || is_template {
                 return Taken::Ignored;
@@ -204,8 +205,8 @@ impl<P: Packet> Path<P> {
         entry.touch(now);
         if entry.is_template() {
             entry.set_state(told.state);
-        } else if entry.protocol() == Protocol::TCP && entry.state() != told.state {
-            self.set_state(id, TcpState::from_u8(told.state));
+        } else if entry.state() != told.state {
+            self.set_state(id, told.state);
         }
         self.flows.set_timeout(id, told.timeout);
         self.flows.entry_mut(id).set_hearsay();
@@ -245,6 +246,14 @@ fn is_told(entry: &Entry) -> bool {
                 | TcpState::Close
                 | TcpState::CloseWait
         ),
+        Protocol::SCTP => matches!(
+            SctpState::from_u8(entry.state()),
+            SctpState::Established
+                | SctpState::ShutdownSent
+                | SctpState::ShutdownReceived
+                | SctpState::ShutdownAckSent
+                | SctpState::Closed
+        ),
         Protocol::UDP => true,
         _ => entry.is_template() && !entry.is_invalid(),
     }
@@ -260,8 +269,6 @@ fn is_sound(told: &SharedFlow) -> bool {
                     && original.sport == 0
                     && templated(template_protocol(protocol)) == Some(protocol)
             }
-            Protocol::TCP => usize::from(state) < TcpState::ALL.len(),
-            Protocol::UDP => state == 0,
-            _ => false,
+            protocol => state::is_state(protocol, state),
         }
 }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::fragment::ports;
+use super::ipsec::ISAKMP;
 use super::related::answer_to;
 use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer};
 use crate::flow::Hasher;
@@ -144,6 +145,7 @@ impl<P: Packet> Path<P> {
         let (frame, headers) = (packet.data(), &seen.headers);
         let (src, dst, sport, dport) = match seen.kind {
             Kind::Flow => (headers.source(frame), headers.destination(frame), headers.sport, headers.dport),
+            Kind::Ipsec => (headers.source(frame), headers.destination(frame), ISAKMP, ISAKMP),
             Kind::IcmpError => match icmp::embedded(frame, headers) {
                 Ok(embedded) => {
                     let like = match self.in_tunnel(frame, headers, &embedded) {
@@ -184,11 +186,12 @@ pub fn owner(hasher: Hasher, address: IpAddr, port: u16, workers: usize) -> Work
     WorkerId(hasher.owner(number(address), port, workers as u16))
 }
 
-/// Whether it is a fragment that is brought together with the others of its datagram: of TCP or UDP; of IPv6 any, because a
+/// Whether it is a fragment that is brought together with the others of its datagram: of TCP, UDP or SCTP; of IPv6 any, because a
 /// later one need not say what it is of.
 fn is_gathered(seen: &Seen) -> bool {
     seen.headers.fragment != Fragment::None
-        && (seen.kind == Kind::Flow || seen.kind == Kind::Routed && seen.headers.is_ipv6)
+        && (seen.kind == Kind::Flow
+            || seen.headers.is_ipv6 && matches!(seen.kind, Kind::Routed | Kind::Ipsec))
 }
 
 fn number(address: IpAddr) -> u128 {

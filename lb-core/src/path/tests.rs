@@ -1,8 +1,10 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
+mod ipsec;
 mod methods;
 mod persistent;
 mod regressions;
+mod sctp;
 mod shared;
 
 use std::net::IpAddr;

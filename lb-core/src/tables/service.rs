@@ -29,8 +29,16 @@ impl Protocol {
     /// IPv6 in IP.
     pub const IPV6: Protocol = Protocol(41);
     pub const GRE: Protocol = Protocol(47);
+    pub const ESP: Protocol = Protocol(50);
+    pub const AH: Protocol = Protocol(51);
     pub const ICMPV6: Protocol = Protocol(58);
     pub const SCTP: Protocol = Protocol(132);
+
+    /// Whether its packets have ports, and are connections'.
+    #[inline]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Protocol::TCP | Protocol::UDP | Protocol::SCTP)
+    }
 }
 
 impl fmt::Debug for Protocol {

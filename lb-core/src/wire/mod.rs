@@ -8,12 +8,14 @@
 //! of its fixed size, which a frame either has or has not.
 
 pub mod checksum;
+pub mod crc32c;
 pub mod ethernet;
 pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod parse;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 

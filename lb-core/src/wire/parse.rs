@@ -1,6 +1,6 @@
 //! What is in this frame? The first stage of the packet path: bytes become [`Headers`], or a reason to drop them.
 //!
-//! Nearly every packet is untagged Ethernet, IPv4 without options, TCP or UDP in one piece: `plain` reads it in one
+//! Nearly every packet is untagged Ethernet, IPv4 without options, TCP, UDP or SCTP in one piece: `plain` reads it in one
 //! straight line, over an array of fixed size, and gives up at whatever is unusual. `general` reads everything, byte by
 //! byte, and knows the reasons; the two agree on each packet that the first one takes (a property test says so).
 //!
@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{array, be16, checksum, ethernet, ipv4};
+use super::{array, be16, checksum, ethernet, ipv4, ipv6, sctp};
 use crate::drop::DropReason;
 use crate::packet::RxChecksum;
 use crate::tables::Protocol;
@@ -37,7 +37,9 @@ pub struct Headers {
     pub ip_len: u32,
     /// Where this fragment's data belongs, in bytes.
     pub fragment_offset: u16,
-    /// TCP and UDP ports; 0 for other protocols and in later fragments.
+    /// Bytes of the whole that the first fragment of an SCTP packet is of, once its last one came; else 0.
+    pub datagram_len: u16,
+    /// TCP, UDP and SCTP ports; 0 for other protocols and in later fragments.
     pub sport: u16,
     pub dport: u16,
     /// Identifier of the outermost 802.1Q or 802.1ad tag, priority tags (identifier 0) passed over; 0: none.
@@ -84,6 +86,7 @@ impl Headers {
         fragment_id: 0,
         ip_len: 0,
         fragment_offset: 0,
+        datagram_len: 0,
         sport: 0,
         dport: 0,
         vlan: 0,
@@ -236,8 +239,10 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
     let udp_len = be16(l4[4], l4[5]);
     let has_good_transport = if is_tcp {
         tcp_header >= 20 && tcp_header <= payload
+    } else if is_udp {
+        udp_len >= 8 && udp_len <= payload
     } else {
-        is_udp && udp_len >= 8 && udp_len <= payload
+        ip[9] == Protocol::SCTP.0 && usize::from(payload) >= sctp::LEN + sctp::CHUNK
     };
     let has_good_checksum = match ip_checksum {
         RxChecksum::Good => true,
@@ -262,6 +267,7 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
         fragment_id: u32::from(be16(ip[4], ip[5])),
         ip_len: u32::from(total),
         fragment_offset: 0,
+        datagram_len: 0,
         sport: be16(l4[0], l4[1]),
         dport: be16(l4[2], l4[3]),
         vlan: 0,
@@ -369,6 +375,7 @@ fn read_ipv4(
         fragment_id: u32::from(be16(ip[4], ip[5])),
         ip_len: u32::from(total),
         fragment_offset: offset,
+        datagram_len: 0,
         sport: 0,
         dport: 0,
         vlan: vlans.outer,
@@ -459,6 +466,7 @@ fn read_ipv6(frame: &[u8], frame_len: usize, l3: usize, vlans: Vlans) -> Result<
         fragment_id: 0,
         ip_len: ip_len as u32,
         fragment_offset: 0,
+        datagram_len: 0,
         sport: 0,
         dport: 0,
         vlan: vlans.outer,
@@ -524,6 +532,27 @@ pub(crate) struct Piece {
     pub(crate) id: u32,
     pub(crate) offset: u16,
     pub(crate) has_more: bool,
+    /// Where in the packet its data begins: an extension header may be the first of it.
+    pub(crate) at: usize,
+}
+
+/// A fragment's place in its datagram, once more. `None`: it is none, or `frame` is another packet than `headers` are of.
+pub(crate) fn piece(frame: &[u8], headers: &Headers) -> Option<Piece> {
+    let l3 = usize::from(headers.l3);
+    if headers.fragment == Fragment::None {
+        return None;
+    }
+    if headers.is_ipv6 {
+        let packet = frame.get(..headers.end()).unwrap_or(frame);
+        let next = Protocol(*packet.get(l3 + 6)?);
+        return ipv6_extensions(packet, l3 + ipv6::LEN, next).ok()?.piece;
+    }
+    Some(Piece {
+        id: headers.fragment_id,
+        offset: headers.fragment_offset,
+        has_more: ipv4::fragmentation(ipv4::header(frame, l3)?) & ipv4::MF != 0,
+        at: headers.l4.into(),
+    })
 }
 
 /// Walks the extension headers that begin at `l4` in `packet` with one of kind `protocol`, up to the transport header or
@@ -564,6 +593,7 @@ pub(crate) fn ipv6_extensions(
                     id: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
                     offset: offset & !7,
                     has_more: offset & 1 != 0,
+                    at: l4 + len,
                 });
             }
             _ => {}
@@ -609,6 +639,12 @@ fn transport(frame: &[u8], headers: &mut Headers) -> Result<(), DropReason> {
             }
             headers.sport = be16(udp[0], udp[1]);
             headers.dport = be16(udp[2], udp[3]);
+        }
+        (Protocol::SCTP, _) => {
+            let sctp: &[u8; sctp::LEN + sctp::CHUNK] =
+                within(frame, at, len).ok_or(DropReason::TruncatedSctp)?;
+            headers.sport = be16(sctp[0], sctp[1]);
+            headers.dport = be16(sctp[2], sctp[3]);
         }
         (Protocol::ICMP, false) | (Protocol::ICMPV6, true) => {
             let icmp: &[u8; 8] = within(frame, at, len).ok_or(DropReason::TruncatedIcmp)?;

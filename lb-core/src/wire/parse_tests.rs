@@ -61,6 +61,7 @@ fn plain_tcp_is_read() {
         fragment_id: 0x1234,
         ip_len: 40,
         fragment_offset: 0,
+        datagram_len: 0,
         sport: 4700,
         dport: 2018,
         vlan: 0,
@@ -345,6 +346,7 @@ fn bad_transport_headers_are_refused() {
         assert_eq!(headers(&changed(udp, l4 + 4, &[0, 8])).dport, 2018, "data behind the UDP datagram");
         assert_eq!(refusal(&frame(ip.clone(), L4::Other(17), 7)), DropReason::TruncatedUdp);
         let icmp = if l4 == 34 { 1 } else { 58 };
+        assert_eq!(refusal(&frame(ip.clone(), L4::Other(132), 15)), DropReason::TruncatedSctp);
         assert_eq!(refusal(&frame(ip, L4::Other(icmp), 7)), DropReason::TruncatedIcmp);
     }
 }
@@ -422,6 +424,8 @@ fn any_recipe() -> impl Strategy<Value = Recipe> {
         4 => (any::<u16>(), any::<u16>(), 0u8..64, 0usize..11)
             .prop_map(|(sport, dport, flags, options)| L4::Tcp { sport, dport, flags, options }),
         4 => (any::<u16>(), any::<u16>()).prop_map(|(sport, dport)| L4::Udp { sport, dport }),
+        2 => (any::<u16>(), any::<u16>(), any::<u8>())
+            .prop_map(|(sport, dport, chunk)| L4::Sctp { sport, dport, chunk }),
         1 => (any::<u8>(), any::<u8>()).prop_map(|(kind, code)| L4::Icmp { kind, code }),
         1 => Just(L4::Other(47)),
     ];
@@ -486,6 +490,12 @@ fn compare_with_etherparse(frame: &[u8]) {
         }
         Some(TransportSlice::Icmpv4(icmp)) => assert_eq!(ours.icmp_type, icmp.type_u8()),
         Some(TransportSlice::Icmpv6(icmp)) => assert_eq!(ours.icmp_type, icmp.type_u8()),
+        // Etherparse reads no SCTP.
+        _ if ours.protocol == Protocol::SCTP && ours.fragment != Fragment::Later => {
+            let at = usize::from(ours.l4);
+            let ports = u32::from(ours.sport) << 16 | u32::from(ours.dport);
+            assert_eq!(ports.to_be_bytes(), frame[at..at + 4]);
+        }
         // A first fragment: etherparse reads no ports from one.
         _ if ours.fragment == Fragment::First => {}
         _ => assert_eq!((ours.sport, ours.dport, ours.icmp_type), (0, 0, 0)),

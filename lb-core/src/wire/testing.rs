@@ -7,8 +7,8 @@ use etherparse::{
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, Ipv6RoutingExtensions, PacketBuilder, VlanId,
 };
 
-use super::checksum;
 use super::parse::{Headers, Parsed, parse};
+use super::{checksum, crc32c, sctp};
 use crate::drop::DropReason;
 use crate::packet::RxChecksum;
 
@@ -49,9 +49,26 @@ pub(crate) struct Extensions {
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum L4 {
-    Tcp { sport: u16, dport: u16, flags: u8, options: usize },
-    Udp { sport: u16, dport: u16 },
-    Icmp { kind: u8, code: u8 },
+    Tcp {
+        sport: u16,
+        dport: u16,
+        flags: u8,
+        options: usize,
+    },
+    Udp {
+        sport: u16,
+        dport: u16,
+    },
+    /// A chunk, and data behind it. Its checksum is right.
+    Sctp {
+        sport: u16,
+        dport: u16,
+        chunk: u8,
+    },
+    Icmp {
+        kind: u8,
+        code: u8,
+    },
     Other(u8),
 }
 
@@ -106,6 +123,15 @@ impl Recipe {
                 builder.tcp_header(tcp).write(&mut out, &self.payload)
             }
             L4::Udp { sport, dport } => builder.udp(sport, dport).write(&mut out, &self.payload),
+            L4::Sctp { sport, dport, chunk } => {
+                let mut packet = [sport.to_be_bytes(), dport.to_be_bytes(), [0xab; 2], [0xcd; 2]].concat();
+                packet.extend([0, 0, 0, 0, chunk, 0]);
+                packet.extend((self.payload.len() as u16 + 4).to_be_bytes());
+                packet.extend(&self.payload);
+                let checksum = crc32c::tests::slow(&packet);
+                packet[sctp::CHECKSUM..sctp::LEN].copy_from_slice(&checksum.to_le_bytes());
+                builder.write(&mut out, IpNumber::SCTP, &packet)
+            }
             L4::Icmp { kind, code } if matches!(self.ip, Ip::V4 { .. }) => {
                 builder.icmpv4_raw(kind, code, [0; 4]).write(&mut out, &self.payload)
             }

@@ -148,8 +148,9 @@ impl<'a> Options<'a> {
         if let Some(mark) = self.values.get("-f") {
             return ServiceKey::of_mark(mark.parse().expect(self.line), false);
         }
-        let (protocol, option) =
-            if self.values.contains_key("-t") { (Protocol::TCP, "-t") } else { (Protocol::UDP, "-u") };
+        let kinds = [(Protocol::TCP, "-t"), (Protocol::UDP, "-u"), (Protocol::SCTP, "--sctp-service")];
+        let kind = kinds.into_iter().find(|(_, option)| self.values.contains_key(option));
+        let (protocol, option) = kind.expect(self.line);
         let address = self.address(option);
         ServiceKey { protocol, address: address.ip(), port: address.port() }
     }

@@ -7,15 +7,17 @@ use lb_core::flow::Tuple;
 use lb_core::flow::carry::Salvaged;
 use lb_core::flow::template::templated;
 use lb_core::ids::{ServerId, WorkerId};
+use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::CarriedOver;
 use lb_core::tables::{Protocol, ServiceKey};
 use lb_core::time::Tick;
 
+use super::connection::State;
 use super::flows::{self, Connection};
 use super::persistent::{Template, service_of};
 use super::steer::number;
-use super::{Reference, Taken, schedule, tcp};
+use super::{Reference, Taken, schedule};
 
 /// A connection as a director left it.
 #[derive(Clone, Debug)]
@@ -34,15 +36,18 @@ impl From<&Salvaged> for Left {
         let is_template = templated(found.original.protocol).is_some();
         let template =
             Template { serial: 0, was_assured: found.state & 1 != 0, is_invalid: found.state & 2 != 0 };
-        let state = if is_template { TcpState::None } else { TcpState::from_u8(found.state) };
-        let is_tcp = found.original.protocol == Protocol::TCP;
+        let state = match found.original.protocol {
+            Protocol::TCP => State::Tcp(TcpState::from_u8(found.state)),
+            Protocol::SCTP => State::Sctp(SctpState::from_u8(found.state)),
+            _ => State::Udp,
+        };
         Left(Connection {
             original: found.original,
             reply: found.reply,
             method: found.method,
             server: ServerId(0),
             state,
-            is_active: is_tcp && (state == TcpState::None || tcp::is_active(state)),
+            is_active: state == State::Tcp(TcpState::None) || state.is_active(),
             seen: found.seen,
             timeout: found.timeout,
             template: is_template.then_some(template),

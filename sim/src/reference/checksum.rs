@@ -76,6 +76,33 @@ pub(super) fn covered(
     fold(total)
 }
 
+/// CRC32c, as a number that stands in the packet with its lowest byte first (RFC 9260 appendix A).
+pub(super) fn crc32c(bytes: impl IntoIterator<Item = u8>) -> u32 {
+    const OF_BYTE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < table.len() {
+            let mut crc = byte as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
+                bit += 1;
+            }
+            table[byte] = crc;
+            byte += 1;
+        }
+        table
+    };
+    let step = |crc: u32, byte: u8| OF_BYTE[usize::from(crc as u8 ^ byte)] ^ crc >> 8;
+    !bytes.into_iter().fold(u32::MAX, step)
+}
+
+/// That of an SCTP packet of `len` bytes that begins with these: its own field counts as zero, and so does what is not there.
+pub(super) fn of_sctp(segment: &[u8], len: usize) -> u32 {
+    let byte = |at: usize| if (8..12).contains(&at) { 0 } else { segment.get(at).copied().unwrap_or(0) };
+    crc32c((0..len).map(byte))
+}
+
 /// Writes the checksum of an IPv4 header.
 pub(super) fn seal_ipv4(header: &mut [u8]) {
     header[10..12].fill(0);

@@ -1,32 +1,30 @@
 //! What a connection keeps: its state, its time, what it counts as.
 
-use lb_core::flow::Direction;
 use lb_core::flow::template::templated;
+use lb_core::flow::{Direction, Method};
 use lb_core::ids::ServerId;
+use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::FlowView;
-use lb_core::tables::Protocol;
+use lb_core::tables::{Protocol, Settings};
 use lb_core::time::{Tick, Timeout};
 
 use super::flows::{Connection, Number};
-use super::parse::{Read, SYN};
-use super::{Reference, tcp};
+use super::parse::{INIT, Piece, Read, SYN};
+use super::{Reference, sctp, tcp};
 
 impl Reference {
     /// A packet has to do with a connection: from now on it may rest as long as the settings say now.
     pub(super) fn renew(&mut self, number: Number) {
         let settings = self.tables.settings;
         self.flows.change(number, |connection| {
-            connection.timeout = match connection.original.protocol {
-                Protocol::TCP => tcp::timeout(connection.state, &settings),
-                _ => settings.udp,
-            };
+            connection.timeout = connection.state.timeout(&settings);
         });
     }
 
-    pub(super) fn enter_state(&mut self, number: Number, state: TcpState) {
+    pub(super) fn enter_state(&mut self, number: Number, state: State) {
         let connection = self.flows.get(number);
-        let (was, is) = (connection.state, tcp::is_active(state));
+        let (was, is) = (connection.state, state.is_active());
         if was == state {
             return;
         }
@@ -53,9 +51,74 @@ impl Reference {
     }
 }
 
-/// A client's SYN for a connection that is over begins a new one.
-pub(super) fn starts_anew(state: TcpState, read: &Read) -> bool {
-    matches!(state, TcpState::TimeWait | TcpState::Close) && read.tcp_flags & SYN != 0
+/// What a connection's packets have told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Tcp(TcpState),
+    Sctp(SctpState),
+    Udp,
+}
+
+impl State {
+    /// Before the first packet.
+    pub(super) fn new(protocol: Protocol) -> State {
+        match protocol {
+            Protocol::TCP => State::Tcp(TcpState::None),
+            Protocol::SCTP => State::Sctp(SctpState::None),
+            _ => State::Udp,
+        }
+    }
+
+    /// After a packet.
+    pub(super) fn next(self, method: Method, is_from_client: bool, read: &Read) -> State {
+        let is_answered = method == Method::Masq;
+        match (self, read.chunk) {
+            _ if read.piece == Piece::Later => self,
+            (State::Tcp(state), _) if is_answered => {
+                State::Tcp(tcp::next(state, is_from_client, read.tcp_flags))
+            }
+            (State::Tcp(state), _) => State::Tcp(tcp::next_unanswered(state, read.tcp_flags)),
+            (State::Sctp(state), Some(chunk)) if is_answered && is_from_client => {
+                State::Sctp(sctp::after_client(state, chunk))
+            }
+            (State::Sctp(state), Some(chunk)) if is_answered => State::Sctp(sctp::after_server(state, chunk)),
+            (State::Sctp(state), Some(chunk)) => State::Sctp(sctp::after_client_alone(state, chunk)),
+            (State::Sctp(_), None) | (State::Udp, _) => self,
+        }
+    }
+
+    pub(super) fn is_active(self) -> bool {
+        match self {
+            State::Tcp(state) => tcp::is_active(state),
+            State::Sctp(state) => state == SctpState::Established,
+            State::Udp => false,
+        }
+    }
+
+    pub(super) fn timeout(self, settings: &Settings) -> Timeout {
+        match self {
+            State::Tcp(state) => tcp::timeout(state, settings),
+            State::Sctp(state) => sctp::timeout(state),
+            State::Udp => settings.udp,
+        }
+    }
+
+    /// Whether a packet of the client, of a connection that is over, begins a new one.
+    pub(super) fn starts_anew(self, read: &Read) -> bool {
+        match self {
+            State::Tcp(TcpState::TimeWait | TcpState::Close) => read.tcp_flags & SYN != 0,
+            State::Sctp(SctpState::Closed) => read.chunk == Some(INIT),
+            _ => false,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            State::Tcp(state) => state.name(),
+            State::Sctp(state) => state.name(),
+            State::Udp => "UDP",
+        }
+    }
 }
 
 impl Reference {
@@ -80,7 +143,7 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),
         server_id: server,
-        state: if original.protocol == Protocol::TCP { state.name() } else { "UDP" },
+        state: state.name(),
         expires_in: Timeout(connection.due().since(now)),
     }
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use hashbrown::HashMap;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::ids::ServerId;
-use lb_core::ipvs::state::TcpState;
 use lb_core::time::{Tick, Timeout};
 
 use super::SLOT;
+use super::connection::State;
 use super::persistent::{Serial, Template};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Connection {
     pub(super) reply: Tuple,
     pub(super) method: Method,
     pub(super) server: ServerId,
-    pub(super) state: TcpState,
+    pub(super) state: State,
     /// Counts as active at its real server.
     pub(super) is_active: bool,
     pub(super) seen: Tick,

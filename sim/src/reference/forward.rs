@@ -4,16 +4,16 @@
 use std::net::IpAddr;
 
 use lb_core::drop::DropReason;
-use lb_core::flow::{Direction, Method, Tuple};
+use lb_core::flow::{Direction, Method};
 use lb_core::hook::Hook;
-use lb_core::tables::{Forward, GueChecksum, NextHop, Protocol, Tunnel, Way};
+use lb_core::tables::{Forward, GueChecksum, NextHop, Tunnel, Way};
 
 use super::answer::{Problem, error_about};
 use super::checksum::{address_sum, fold, seal_ipv4, sum};
 use super::flows::Connection;
 use super::output::{Before, Refusal};
 use super::parse::{self, Piece, Read, UDP, word};
-use super::related::{Quoted, quoted_at};
+use super::related::{Quoted, like_answer_to, quoted_at};
 use super::{Packet, Reference, pieces, rewrite};
 
 const IPIP: u8 = 4;
@@ -224,13 +224,7 @@ impl Reference {
 
     /// The client hears of the packet that it sent.
     pub(super) fn about_tunnel(&mut self, packet: Packet, read: Read, outer: &Quoted, inner: &Quoted) {
-        let sent = Tuple {
-            src: inner.src,
-            dst: inner.dst,
-            sport: inner.sport,
-            dport: inner.dport,
-            protocol: Protocol(inner.protocol),
-        };
+        let sent = like_answer_to(inner).reversed();
         let is_known = self.flows.find(&sent).is_some_and(|(number, _)| {
             let connection = self.flows.get(number);
             connection.method == Method::Tunnel && connection.reply.src == outer.dst

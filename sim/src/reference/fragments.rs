@@ -8,7 +8,7 @@ use lb_core::hook::Hook;
 use lb_core::path::Ports;
 use lb_core::time::{Tick, Timeout};
 
-use super::parse::{Piece, Read};
+use super::parse::{Piece, Read, fragment};
 use super::steer::{Kind, Staying, joined, ports};
 use super::{Packet, Reference};
 
@@ -18,6 +18,7 @@ const REMEMBERED_IN_A_SET: usize = 4;
 const MEMORY: Timeout = Timeout::from_secs(30);
 /// Fragments that wait, and how long.
 const ROOM: usize = 128;
+const ROOM_UNSEALED: usize = 64;
 const PATIENCE: Timeout = Timeout::from_secs(1);
 
 /// What a datagram's fragments have in common.
@@ -50,13 +51,15 @@ pub(super) struct Fragments {
     /// Newest first.
     known: Vec<First>,
     waiting: Vec<Waiter>,
+    /// First ones of SCTP that cannot be rewritten before it is known how long the whole is.
+    unsealed: Vec<Waiter>,
     /// First ones of this burst that others waited for.
     came: Vec<First>,
 }
 
 impl Fragments {
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.unsealed.len()
     }
 
     fn remember(&mut self, first: First) {
@@ -122,7 +125,44 @@ impl Reference {
         }
     }
 
+    pub(super) fn wait_for_last(&mut self, packet: Packet, read: Read) {
+        if self.fragments.unsealed.len() == ROOM_UNSEALED {
+            return self.drop(DropReason::FragmentTableFull, Hook::Postrouting);
+        }
+        let (packet, datagram) = (Packet { cause: None, ..packet }, datagram(&read));
+        self.fragments.unsealed.push(Waiter { packet, read, datagram, since: self.now });
+    }
+
+    /// The first fragment that waited for this later one, if that is the last.
+    pub(super) fn completed(&mut self, packet: &Packet, read: &Read) -> Option<(Packet, Read)> {
+        let (has_more, offset, at) = fragment(&packet.bytes, read);
+        let datagram = datagram(read);
+        let place = self.fragments.unsealed.iter().position(|first| first.datagram == datagram)?;
+        if has_more {
+            return None;
+        }
+        let first = &self.fragments.unsealed[place];
+        let (_, _, begins) = fragment(&first.packet.bytes, &first.read);
+        // Extension headers before the SCTP header are of the datagram, not of the SCTP packet.
+        let (end, before) = (offset + (read.end - at), first.read.l4 - begins);
+        if end <= first.read.end - begins {
+            // Not behind the first one, but in it.
+            return None;
+        }
+        let mut first = self.fragments.unsealed.remove(place);
+        first.read.whole_len = Some(end - before);
+        Some((first.packet, first.read))
+    }
+
     pub(super) fn give_up_fragments(&mut self) {
+        let (all, now) = (std::mem::take(&mut self.fragments.unsealed), self.now);
+        for first in all {
+            if now.since(first.since) < PATIENCE.0 {
+                self.fragments.unsealed.push(first);
+            } else {
+                self.drop(DropReason::FragmentWithoutLast, Hook::Postrouting);
+            }
+        }
         let (all, now) = (std::mem::take(&mut self.fragments.waiting), self.now);
         for waiter in all {
             if now.since(waiter.since) < PATIENCE.0 {

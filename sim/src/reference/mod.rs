@@ -38,6 +38,7 @@ mod related;
 mod rewrite;
 mod road;
 mod schedule;
+mod sctp;
 mod steer;
 mod tcp;
 mod team;

@@ -12,6 +12,15 @@ pub(super) const ICMP: u8 = 1;
 pub(super) const TCP: u8 = 6;
 pub(super) const UDP: u8 = 17;
 pub(super) const ICMPV6: u8 = 58;
+pub(super) const SCTP: u8 = 132;
+pub(super) const ESP: u8 = 50;
+pub(super) const AH: u8 = 51;
+
+/// Chunks (RFC 9260 §3.2).
+pub(super) const INIT: u8 = 1;
+pub(super) const ABORT: u8 = 6;
+pub(super) const COOKIE_ECHO: u8 = 10;
+pub(super) const COOKIE_ACK: u8 = 11;
 
 pub(super) const FIN: u8 = 1;
 pub(super) const SYN: u8 = 2;
@@ -42,6 +51,10 @@ pub(super) struct Read {
     pub(super) sport: u16,
     pub(super) dport: u16,
     pub(super) tcp_flags: u8,
+    /// Of SCTP: the chunk that counts.
+    pub(super) chunk: Option<u8>,
+    /// Bytes of which this is the first fragment, where that is known.
+    pub(super) whole_len: Option<usize>,
     pub(super) icmp_type: u8,
     pub(super) ttl: u8,
     pub(super) id: u32,
@@ -173,6 +186,8 @@ fn read_ipv4(frame: &[u8], l3: usize) -> Result<Read, DropReason> {
         sport: 0,
         dport: 0,
         tcp_flags: 0,
+        chunk: None,
+        whole_len: None,
         icmp_type: 0,
         ttl: frame[l3 + 8],
         id: u32::from(word(frame, l3 + 4)),
@@ -254,6 +269,8 @@ fn read_ipv6(frame: &[u8], l3: usize) -> Result<Read, DropReason> {
         sport: 0,
         dport: 0,
         tcp_flags: 0,
+        chunk: None,
+        whole_len: None,
         icmp_type: 0,
         ttl: frame[l3 + 7],
         id,
@@ -334,14 +351,52 @@ fn read_transport(frame: &[u8], read: &mut Read) -> Result<(), DropReason> {
                 return Err(DropReason::BadUdpLength);
             }
         }
+        SCTP => {
+            if segment.len() < 16 {
+                return Err(DropReason::TruncatedSctp);
+            }
+            read.chunk = Some(counting_chunk(&segment[12..]));
+        }
         ICMP if !read.is_ipv6() && segment.len() < 8 => return Err(DropReason::TruncatedIcmp),
         ICMPV6 if read.is_ipv6() && segment.len() < 8 => return Err(DropReason::TruncatedIcmp),
         ICMP if !read.is_ipv6() => read.icmp_type = segment[0],
         ICMPV6 if read.is_ipv6() => read.icmp_type = segment[0],
         _ => {}
     }
-    if read.protocol == TCP || read.protocol == UDP {
+    if has_ports(read.protocol) {
         (read.sport, read.dport) = (word(segment, 0), word(segment, 2));
     }
     Ok(())
+}
+
+pub(super) fn has_ports(protocol: u8) -> bool {
+    [TCP, UDP, SCTP].contains(&protocol)
+}
+
+/// The first chunk; but an ABORT that is bundled behind a cookie or its acknowledgement ends the association (RFC 9260 §3.3.7).
+fn counting_chunk(chunks: &[u8]) -> u8 {
+    let len = usize::from(word(chunks, 2));
+    let next = len.next_multiple_of(4);
+    let is_cookie = chunks[0] == COOKIE_ECHO || chunks[0] == COOKIE_ACK;
+    let is_aborted = is_cookie && len >= 4 && chunks.len() >= next + 4 && chunks[next] == ABORT;
+    if is_aborted { ABORT } else { chunks[0] }
+}
+
+/// Whether more fragments follow a fragment, its place in the datagram, and where its data begins in the frame.
+pub(super) fn fragment(frame: &[u8], read: &Read) -> (bool, usize, usize) {
+    if !read.is_ipv6() {
+        let flags = word(frame, read.l3 + 6);
+        return (flags & 0x2000 != 0, usize::from(flags & 0x1fff) * 8, read.l4);
+    }
+    let (mut at, mut kind) = (read.l3 + 40, frame[read.l3 + 6]);
+    while kind != 44 {
+        let unit = if kind == 51 {
+            (usize::from(frame[at + 1]) + 2) * 4
+        } else {
+            (usize::from(frame[at + 1]) + 1) * 8
+        };
+        (kind, at) = (frame[at], at + unit);
+    }
+    let offset = word(frame, at + 2);
+    (offset & 1 == 1, usize::from(offset & 0xfff8), at + 8)
 }

@@ -8,12 +8,14 @@ use lb_core::flow::template::template_protocol;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
+use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::{Held, Steer};
 use lb_core::tables::{Prefix, Protocol, Service, ServiceKey, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::answer::Problem;
+use super::connection::State;
 use super::flows::{Connection, Number, is_wide};
 use super::parse::{Piece, Read, UDP};
 use super::road::tuple;
@@ -229,7 +231,7 @@ impl Reference {
             reply,
             method,
             server,
-            state: TcpState::None,
+            state: State::Udp,
             is_active: false,
             seen,
             timeout,
@@ -280,7 +282,8 @@ impl Reference {
     pub(super) fn assure_template(&mut self, at: Number, direction: Direction) {
         let connection = self.flows.get(at);
         let is_assured = match connection.original.protocol {
-            Protocol::TCP => connection.state == TcpState::Established,
+            Protocol::TCP => connection.state == State::Tcp(TcpState::Established),
+            Protocol::SCTP => connection.state == State::Sctp(SctpState::Established),
             _ => direction == Direction::Reply,
         };
         if let Some(serial) = connection.bound_by.filter(|_| is_assured) {

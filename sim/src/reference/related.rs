@@ -7,9 +7,10 @@ use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::tables::{Protocol, Way};
 
-use super::checksum::{address_sum, fold, moved, moved_udp, place, sum};
+use super::checksum::{address_sum, fold, moved, moved_udp, of_sctp, place, sum};
 use super::output::Before;
-use super::parse::{self, ICMPV6, Piece, Read, TCP, UDP, word};
+use super::parse::{self, AH, ESP, ICMPV6, Piece, Read, SCTP, UDP, has_ports, word};
+use super::road::exchange;
 use super::{Packet, Reference, rewrite};
 
 /// The packet that an error quotes.
@@ -22,6 +23,8 @@ pub(super) struct Quoted {
     pub(super) dst: IpAddr,
     pub(super) sport: u16,
     pub(super) dport: u16,
+    /// Of the transport header and its data, as they were; `None` of a fragment.
+    pub(super) whole_len: Option<usize>,
 }
 
 /// Reads what an error quotes: an IP header and eight bytes of what follows it, at least (RFC 792).
@@ -61,10 +64,32 @@ pub(super) fn quoted_at(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Quot
         return bad;
     }
     let (sport, dport) = match protocol {
-        TCP | UDP => (word(message, l4), word(message, l4 + 2)),
+        protocol if has_ports(protocol) => (word(message, l4), word(message, l4 + 2)),
         _ => (0, 0),
     };
-    Ok(Quoted { l3, l4, protocol, src, dst, sport, dport })
+    let (end, is_whole) = if is_ipv6 {
+        let walked = parse::walk(message, l3 + 40, message[l3 + 6]);
+        let has_more = walked.is_ok_and(|walked| walked.fragment.is_some_and(|(_, _, has_more)| has_more));
+        (l3 + 40 + usize::from(word(message, l3 + 4)), !has_more)
+    } else {
+        (l3 + usize::from(word(message, l3 + 2)), word(message, l3 + 6) & 0x2000 == 0)
+    };
+    let whole_len = if is_whole { end.checked_sub(l4) } else { None };
+    Ok(Quoted { l3, l4, protocol, src, dst, sport, dport, whole_len })
+}
+
+/// A packet that goes the way of an answer to the quoted one, of the same connection.
+pub(super) fn like_answer_to(quoted: &Quoted) -> Tuple {
+    if [ESP, AH].contains(&quoted.protocol) {
+        return exchange(quoted.dst, quoted.src);
+    }
+    Tuple {
+        src: quoted.dst,
+        dst: quoted.src,
+        sport: quoted.dport,
+        dport: quoted.sport,
+        protocol: Protocol(quoted.protocol),
+    }
 }
 
 impl Reference {
@@ -78,13 +103,7 @@ impl Reference {
             return self.about_tunnel(packet, read, &quoted, &inner);
         }
         // The error goes the way of an answer to the packet that it quotes.
-        let like = Tuple {
-            src: quoted.dst,
-            dst: quoted.src,
-            sport: quoted.dport,
-            dport: quoted.sport,
-            protocol: Protocol(quoted.protocol),
-        };
+        let like = like_answer_to(&quoted);
         let Some((number, direction)) = self.flows.find(&like) else { return self.route(packet, read) };
         self.renew(number);
         let connection = self.flows.get(number).clone();
@@ -151,7 +170,18 @@ fn translate(frame: &mut [u8], read: &Read, quoted: &Quoted, direction: Directio
         let field = moved(word(frame, quoted.l3 + 10), before, header_sum(frame));
         frame[quoted.l3 + 10..quoted.l3 + 12].copy_from_slice(&field.to_be_bytes());
     }
-    if let Some(place) = place(quoted.protocol) {
+    if quoted.protocol == SCTP {
+        let ports = |frame: &[u8]| [0, 1, 2, 3].map(|n| frame[quoted.l4 + n]);
+        let before = ports(frame);
+        frame[port_at..port_at + 2].copy_from_slice(&new.1.to_be_bytes());
+        // What stands behind the ports is the same before and after.
+        if let Some(len) = quoted.whole_len.filter(|&len| len >= 12 && quoted.l4 + 12 <= read.end) {
+            let change = (of_sctp(&before, len) ^ of_sctp(&ports(frame), len)).to_le_bytes();
+            for (byte, change) in frame[quoted.l4 + 8..].iter_mut().zip(change) {
+                *byte ^= change;
+            }
+        }
+    } else if let Some(place) = place(quoted.protocol) {
         frame[port_at..port_at + 2].copy_from_slice(&new.1.to_be_bytes());
         let at = quoted.l4 + place;
         if at + 2 <= read.end {

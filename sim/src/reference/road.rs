@@ -1,22 +1,23 @@
 //! The road of a packet that stays: of a connection, of one to be, or through.
 
+use std::net::IpAddr;
+
 use hashbrown::HashMap;
 use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
-use lb_core::ipvs::state::TcpState;
 use lb_core::tables::{Protocol, Way};
 use lb_core::time::Timeout;
 
 use super::answer::Problem;
-use super::connection::starts_anew;
+use super::connection::State;
 use super::flows::{Connection, Number, is_wide};
 use super::output::Before;
-use super::parse::{Piece, RST, Read, SYN, TCP, UDP};
+use super::parse::{INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
 use super::persistent::service_of;
-use super::steer::{Kind, Staying};
-use super::{Packet, Reference, rewrite, schedule, tcp};
+use super::steer::{ISAKMP, Kind, Staying};
+use super::{Packet, Reference, rewrite, schedule};
 
 /// Where an FTP server's data connections come from: none is begun from there, lest a real server's own is taken for a client's.
 const FTP_DATA: u16 = 20;
@@ -37,6 +38,13 @@ impl Reference {
                         self.established(packet, read, number, direction);
                     }
                     None => self.first(packet, read),
+                },
+                Kind::Ipsec(read) => match self.flows.find(&exchange(read.src, read.dst)) {
+                    Some((number, direction)) => {
+                        self.counters.flows.found.add(1);
+                        self.established(packet, read, number, direction);
+                    }
+                    None => self.route(packet, read),
                 },
                 Kind::IcmpError(read) => self.related(packet, read),
                 Kind::Routed(read) => self.route(packet, read),
@@ -64,7 +72,11 @@ impl Reference {
         let original = tuple(&read);
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
         let Some(service) = service else { return self.route(packet, read) };
-        let begins = read.protocol != TCP || read.tcp_flags & SYN != 0 && read.tcp_flags & RST == 0;
+        let begins = match read.protocol {
+            TCP => read.tcp_flags & SYN != 0 && read.tcp_flags & RST == 0,
+            SCTP => read.chunk == Some(INIT),
+            _ => true,
+        };
         if !begins || read.sport == FTP_DATA {
             return self.up_the_twin(packet);
         }
@@ -122,7 +134,7 @@ impl Reference {
         server: ServerId,
     ) -> Option<Number> {
         let is_tcp = original.protocol == Protocol::TCP;
-        let state = TcpState::None;
+        let state = State::new(original.protocol);
         let connection = Connection {
             original,
             reply,
@@ -131,11 +143,7 @@ impl Reference {
             state,
             is_active: is_tcp,
             seen: self.now,
-            timeout: if is_tcp {
-                tcp::timeout(state, &self.tables.settings)
-            } else {
-                self.tables.settings.udp
-            },
+            timeout: state.timeout(&self.tables.settings),
             template: None,
             bound_by: None,
         };
@@ -196,26 +204,41 @@ impl Reference {
         }
         let is_from_client = direction == Direction::Original;
         if is_from_client && services.server(connection.server).is_none() {
-            if read.protocol == TCP && starts_anew(connection.state, &read) {
+            if connection.state.starts_anew(&read) {
                 self.end(number);
                 return self.first(packet, read);
             }
             // Silently, and the timer runs on: adding the server again resumes.
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
-        if read.protocol == TCP && read.piece != Piece::Later {
-            let state = match connection.method {
-                Method::Masq => tcp::next(connection.state, is_from_client, read.tcp_flags),
-                Method::Direct | Method::Tunnel => tcp::next_unanswered(connection.state, read.tcp_flags),
-            };
-            // A SYN that is an RST as well leaves a closed connection as it is.
-            if state != connection.state && is_from_client && starts_anew(connection.state, &read) {
-                self.end(number);
-                return self.first(packet, read);
-            }
-            self.enter_state(number, state);
+        let state = connection.state.next(connection.method, is_from_client, &read);
+        // A SYN that is an RST as well leaves a closed connection as it is.
+        if state != connection.state && is_from_client && connection.state.starts_anew(&read) {
+            self.end(number);
+            return self.first(packet, read);
         }
+        self.enter_state(number, state);
         self.assure_template(number, direction);
+        if connection.method == Method::Masq && read.protocol == SCTP {
+            let ports = match direction {
+                Direction::Original => (connection.reply.dport, connection.reply.sport),
+                Direction::Reply => (connection.original.dport, connection.original.sport),
+            };
+            if read.piece == Piece::First && ports != (read.sport, read.dport) {
+                return self.wait_for_last(packet, read);
+            }
+            if read.piece == Piece::Later
+                && let Some((first, read)) = self.completed(&packet, &read)
+            {
+                self.masquerade(first, read, number, direction);
+            }
+        }
+        self.masquerade(packet, read, number, direction);
+    }
+
+    fn masquerade(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
+        let connection = self.flows.get(number).clone();
+        let is_from_client = direction == Direction::Original;
         let now = self.now;
         self.flows.change(number, |connection| connection.seen = now);
         if connection.method != Method::Masq {
@@ -312,6 +335,11 @@ impl Reference {
         }
         Ok(())
     }
+}
+
+/// What negotiates the AH and ESP packets that go from `src` to `dst`.
+pub(super) fn exchange(src: IpAddr, dst: IpAddr) -> Tuple {
+    Tuple { src, dst, sport: ISAKMP, dport: ISAKMP, protocol: Protocol::UDP }
 }
 
 /// What a packet carries.

@@ -7,15 +7,17 @@ use lb_core::ids::WorkerId;
 use lb_core::path::{Ports, Steer};
 use lb_core::tables::Protocol;
 
-use super::parse::{self, Piece, Read, TCP, UDP};
+use super::parse::{self, AH, ESP, Piece, Read, has_ports};
 use super::related::quoted;
 use super::{Action, Packet, Reference};
 
 /// What a packet is.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// TCP or UDP: of a connection, or of one to be.
+    /// TCP, UDP or SCTP: of a connection, or of one to be.
     Flow(Read),
+    /// AH or ESP: of the connection that negotiated it, maybe.
+    Ipsec(Read),
     /// An ICMP error: about a packet of a connection, maybe.
     IcmpError(Read),
     /// Any other packet to be routed.
@@ -31,6 +33,9 @@ pub(super) struct Staying {
     pub(super) packet: Packet,
     pub(super) kind: Kind,
 }
+
+/// Who negotiates IPsec does it from this UDP port to this UDP port.
+pub(super) const ISAKMP: u16 = 500;
 
 impl Reference {
     fn kind(&self, packet: &Packet) -> Kind {
@@ -52,7 +57,8 @@ impl Reference {
         }
         match read.protocol {
             _ if read.is_for_host => Kind::Host,
-            TCP | UDP => Kind::Flow(read),
+            protocol if has_ports(protocol) => Kind::Flow(read),
+            ESP | AH => Kind::Ipsec(read),
             _ if read.is_error_to_pass_on() => Kind::IcmpError(read),
             _ => Kind::Routed(read),
         }
@@ -113,7 +119,7 @@ impl Reference {
         if owner == self.worker {
             return Some(Staying { packet, kind });
         }
-        let (Kind::Flow(read) | Kind::Routed(read)) = kind else {
+        let (Kind::Flow(read) | Kind::Routed(read) | Kind::Ipsec(read)) = kind else {
             unreachable!("fragments are one of these")
         };
         self.hand_over(owner, packet, Steer::Fragment(ports(&read)));
@@ -128,10 +134,17 @@ impl Reference {
     fn owner(&self, packet: &Packet, kind: &Kind) -> WorkerId {
         let (src, dst) = match kind {
             Kind::Flow(read) => ((read.src, read.sport), (read.dst, read.dport)),
+            Kind::Ipsec(read) => ((read.src, ISAKMP), (read.dst, ISAKMP)),
             Kind::IcmpError(read) => match quoted(&packet.bytes, read) {
                 // The error goes the way that an answer to the quoted packet goes.
                 Ok(quoted) => match self.in_tunnel(&packet.bytes, read, &quoted) {
+                    Some(inner) if [ESP, AH].contains(&inner.protocol) => {
+                        ((inner.src, ISAKMP), (inner.dst, ISAKMP))
+                    }
                     Some(inner) => ((inner.src, inner.sport), (inner.dst, inner.dport)),
+                    None if [ESP, AH].contains(&quoted.protocol) => {
+                        ((quoted.dst, ISAKMP), (quoted.src, ISAKMP))
+                    }
                     None => ((quoted.dst, quoted.dport), (quoted.src, quoted.sport)),
                 },
                 Err(_) => return self.worker,
@@ -153,11 +166,11 @@ impl Reference {
     }
 }
 
-/// Fragments of TCP and UDP are brought together; of IPv6 all, for a later one need not say what it is of.
+/// Fragments of TCP, UDP and SCTP are brought together; of IPv6 all, for a later one need not say what it is of.
 fn gathered(kind: &Kind) -> Option<Read> {
     match kind {
         Kind::Flow(read) if read.piece != Piece::Whole => Some(*read),
-        Kind::Routed(read) if read.piece != Piece::Whole && read.is_ipv6() => Some(*read),
+        Kind::Routed(read) | Kind::Ipsec(read) if read.piece != Piece::Whole && read.is_ipv6() => Some(*read),
         _ => None,
     }
 }
@@ -170,7 +183,11 @@ pub(super) fn ports(read: &Read) -> Ports {
 pub(super) fn joined(mut read: Read, ports: Ports) -> Kind {
     let protocol = ports.protocol.0;
     (read.sport, read.dport, read.protocol) = (ports.sport, ports.dport, protocol);
-    if protocol == TCP || protocol == UDP { Kind::Flow(read) } else { Kind::Routed(read) }
+    match protocol {
+        protocol if has_ports(protocol) => Kind::Flow(read),
+        ESP | AH => Kind::Ipsec(read),
+        _ => Kind::Routed(read),
+    }
 }
 
 pub(super) fn number(address: IpAddr) -> u128 {

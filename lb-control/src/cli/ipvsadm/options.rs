@@ -134,7 +134,7 @@ pub(crate) const TABLE: &[Row] = &[
     flag(Opt::Version, Some('v'), "version", "version of the command syntax"),
     value(Opt::TcpService, Some('t'), "tcp-service", "HOST[:PORT]", "a TCP service"),
     value(Opt::UdpService, Some('u'), "udp-service", "HOST[:PORT]", "a UDP service"),
-    value(Opt::SctpService, None, "sctp-service", "HOST[:PORT]", "an SCTP service (not built yet)"),
+    value(Opt::SctpService, None, "sctp-service", "HOST[:PORT]", "an SCTP service"),
     value(Opt::FwMark, Some('f'), "fwmark-service", "MARK", "a service by firewall mark"),
     flag(Opt::Ipv6, Some('6'), "ipv6", "the firewall mark is for IPv6"),
     value(Opt::Scheduler, Some('s'), "scheduler", "NAME", "how connections are shared out; wlc if not given"),

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::super::checksum::{address_sum, fold, seal_ipv4, sum};
-use super::super::parse::{ICMP, ICMPV6, TCP, UDP};
+use super::super::checksum::{address_sum, fold, of_sctp, seal_ipv4, sum};
+use super::super::parse::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
 pub(super) struct Rng(pub(super) u64);
@@ -115,6 +115,11 @@ pub(super) fn segment(protocol: u8, (src, dst): (IpAddr, IpAddr), mut segment: V
         TCP => 16,
         UDP => 6,
         ICMP | ICMPV6 => 2,
+        SCTP => {
+            let checksum = of_sctp(&segment, segment.len());
+            segment[8..12].copy_from_slice(&checksum.to_le_bytes());
+            return segment;
+        }
         _ => return segment,
     };
     segment[at..at + 2].fill(0);
@@ -142,5 +147,16 @@ pub(super) fn udp(ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     let len = (8 + data.len()) as u16;
     let mut out = [ports.0, ports.1, len, 0].map(u16::to_be_bytes).concat();
     out.extend(data);
+    out
+}
+
+/// Two chunks, the second one without a value.
+pub(super) fn sctp(ports: (u16, u16), chunks: [u8; 2], value: &[u8]) -> Vec<u8> {
+    let mut out = [ports.0, ports.1, 0x0102, 0x0304, 0, 0].map(u16::to_be_bytes).concat();
+    out.extend([chunks[0], 0]);
+    out.extend((4 + value.len() as u16).to_be_bytes());
+    out.extend(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out.extend([chunks[1], 0, 0, 4]);
     out
 }

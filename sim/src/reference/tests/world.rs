@@ -25,8 +25,11 @@ use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
 use super::super::Team;
-use super::super::parse::{self, ACK, FIN, ICMP, ICMPV6, Piece, RST, Read, SYN, TCP, UDP};
-use super::frames::{Recipe, Rng, segment, tcp, udp};
+use super::super::parse::{
+    self, ABORT, ACK, AH, COOKIE_ACK, COOKIE_ECHO, ESP, FIN, ICMP, ICMPV6, INIT, Piece, RST, Read, SCTP, SYN,
+    TCP, UDP, has_ports,
+};
+use super::frames::{Recipe, Rng, sctp, segment, tcp, udp};
 use crate::watched::{Verdict, Watched};
 
 const SERVERS: usize = 64;
@@ -150,13 +153,17 @@ enum Mood {
     Unresolved,
 }
 
-const KEYS: [(u8, &str, u16); 8] = [
+const KEYS: [(u8, &str, u16); 12] = [
     (6, "192.0.2.10", 80),
     (17, "192.0.2.10", 80),
     (6, "192.0.2.11", 443),
     (6, "2001:db8::10", 80),
     (17, "2001:db8::10", 53),
     (17, "192.0.2.11", 0),
+    (132, "192.0.2.10", 80),
+    (132, "2001:db8::10", 80),
+    (17, "192.0.2.11", 500),
+    (17, "2001:db8::10", 500),
     // Firewall marks.
     (0, "0.0.0.7", 0),
     (0, "0:7::", 0),
@@ -736,8 +743,15 @@ impl<L: Logic<Frame>> World<L> {
         if self.rng.one_in(15) { self.rng.next() as u8 } else { self.rng.of(&usual) }
     }
 
+    fn chunk(&mut self) -> u8 {
+        const DATA: u8 = 0;
+        let usual =
+            [INIT, INIT, 2, COOKIE_ECHO, COOKIE_ECHO, COOKIE_ACK, COOKIE_ACK, DATA, DATA, ABORT, 7, 8, 14];
+        if self.rng.one_in(15) { self.rng.next() as u8 } else { self.rng.of(&usual) }
+    }
+
     fn client_packet(&mut self) -> (PortId, Recipe) {
-        let (protocol, vip, port) = self.rng.of(&KEYS[..6]);
+        let (protocol, vip, port) = self.rng.of(&KEYS[..10]);
         let vip = ip(vip);
         let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
             (false, 0) => "192.0.2.101",
@@ -750,7 +764,16 @@ impl<L: Logic<Frame>> World<L> {
             (true, 2..6) => "2001:db8:1::5",
             (true, _) => "2001:db8::100",
         });
-        let sport = if self.rng.one_in(40) { 20 } else { 4000 + self.rng.below(25) as u16 };
+        let sport = match port {
+            // Who negotiates IPsec; or what was negotiated.
+            500 if self.rng.one_in(2) => {
+                let (protocol, bytes) = (self.rng.of(&[ESP, ESP, AH]), self.data());
+                return (PortId(0), self.recipe(PortId(0), client, vip, protocol, bytes));
+            }
+            500 if !self.rng.one_in(10) => 500,
+            _ if self.rng.one_in(40) => 20,
+            _ => 4000 + self.rng.below(25) as u16,
+        };
         let dport = if self.rng.one_in(30) { 81 } else { port };
         let bytes = self.transport(protocol, (sport, dport));
         (PortId(0), self.recipe(PortId(0), client, vip, protocol, bytes))
@@ -764,6 +787,10 @@ impl<L: Logic<Frame>> World<L> {
                 tcp(ports, self.flags(), options, &data)
             }
             UDP => udp(ports, &data),
+            SCTP => {
+                let (chunk, next) = (self.chunk(), self.chunk());
+                sctp(ports, [chunk, next], &data)
+            }
             _ => [&[8, 0, 0, 0, 0, 1, 0, 1][..], &data].concat(),
         }
     }
@@ -782,11 +809,17 @@ impl<L: Logic<Frame>> World<L> {
     /// A packet back to where something came from, or once more from the client.
     fn answer(&mut self) -> Option<(PortId, Recipe)> {
         let (port, _, read) = self.left()?;
-        if read.piece == Piece::Later || read.protocol != TCP && read.protocol != UDP {
+        let is_ipsec = [ESP, AH].contains(&read.protocol);
+        if read.piece == Piece::Later || !is_ipsec && !has_ports(read.protocol) {
             return None;
         }
-        let bytes = self.transport(read.protocol, (read.dport, read.sport));
-        Some((port, self.recipe(port, read.dst, read.src, read.protocol, bytes)))
+        let is_protected = is_ipsec || read.dport == 500 && self.rng.one_in(2);
+        let (protocol, bytes) = if is_protected {
+            (self.rng.of(&[ESP, AH]), self.data())
+        } else {
+            (read.protocol, self.transport(read.protocol, (read.dport, read.sport)))
+        };
+        Some((port, self.recipe(port, read.dst, read.src, protocol, bytes)))
     }
 
     /// An ICMP error about something that left.
@@ -842,7 +875,7 @@ impl<L: Logic<Frame>> World<L> {
             ]
         };
         let (src, dst) = (ip(self.rng.of(all)), ip(self.rng.of(all)));
-        let protocol = self.rng.of(&[TCP, UDP, ICMP, ICMPV6, 50]);
+        let protocol = self.rng.of(&[TCP, UDP, SCTP, ICMP, ICMPV6, 50]);
         let ports = (self.rng.of(&[4000, 20]), self.rng.of(&[80, 22]));
         let bytes = self.transport(protocol, ports);
         let port = PortId(self.rng.below(3) as u16);

@@ -1,0 +1,192 @@
+//! AH and ESP go with the ISAKMP exchange of the same addresses.
+
+use super::*;
+use crate::tables::Tunnel;
+use crate::wire::testing;
+
+const ESP: u8 = 50;
+const AH: u8 = 51;
+const VIP: &str = "192.0.2.10";
+const VIP6: &str = "2001:db8::10";
+
+/// ISAKMP of both families, on one real server each.
+fn director(forward: Forward) -> Director {
+    let service = |(id, (vip, server)): (u32, (&str, &str))| {
+        let server = Server {
+            id: ServerId(id),
+            address: ip(server),
+            port: 500,
+            weight: 1,
+            forward,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloaded: Arc::default(),
+        };
+        let key = ServiceKey { protocol: Protocol::UDP, address: ip(vip), port: 500 };
+        Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], 2))
+    };
+    let services = Services::new((0..).zip([(VIP, "10.0.0.11"), (VIP6, "fd00::11")]).map(service));
+    let mut director = Director::new();
+    director.path.adopt(Tables { services: services.into(), ..tables(2, &[11], 1) }.into());
+    director
+}
+
+fn packet(macs: (Mac, Mac), from: &str, to: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(macs.0, macs.1);
+    let builder = match (ip(from), ip(to)) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => builder.ipv4(src.octets(), dst.octets(), 64),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => builder.ipv6(src.octets(), dst.octets(), 64),
+        _ => unreachable!("one family"),
+    };
+    let mut frame = Vec::new();
+    if protocol == 17 {
+        builder.udp(500, 500).write(&mut frame, payload).unwrap();
+    } else {
+        builder.write(&mut frame, etherparse::IpNumber(protocol), payload).unwrap();
+    }
+    frame
+}
+
+/// Ends, TTL and payload of a packet.
+fn read(frame: &Frame) -> (IpAddr, IpAddr, u8, Vec<u8>) {
+    let frame = frame.data();
+    let headers = testing::headers(frame);
+    let payload = frame[usize::from(headers.l4)..headers.end()].to_vec();
+    (headers.source(frame), headers.destination(frame), headers.ttl, payload)
+}
+
+const SERVER: (Mac, Mac) = ([2, 0, 0, 0, 2, 11], OUR_LAN);
+
+#[test]
+fn they_go_both_ways_with_the_addresses_of_the_exchange() {
+    for (vip, client, server, protocols) in [
+        (VIP, "192.0.2.100", "10.0.0.11", &[ESP, AH][..]),
+        // Of IPv6, AH is an extension header, here and in the kernel.
+        (VIP6, "2001:db8::100", "fd00::11", &[ESP]),
+    ] {
+        for &protocol in protocols {
+            let mut director = director(Forward::Masq);
+            director.receive(WAN, &[packet(C2D, client, vip, 17, b"isakmp")]);
+            let inward = packet(C2D, client, vip, protocol, &[7; 40]);
+            let outward = packet(SERVER, server, client, protocol, &[8; 40]);
+            // Over the slow way, which learns the next hop, and over the straight one.
+            for _ in 0..2 {
+                let out = director.receive(WAN, std::slice::from_ref(&inward));
+                assert_eq!(out.sent[0].0, LAN);
+                assert_eq!(read(&out.sent[0].1), (ip(client), ip(server), 63, vec![7; 40]));
+                let out = director.receive(LAN, std::slice::from_ref(&outward));
+                assert_eq!(out.sent[0].0, WAN);
+                assert_eq!(read(&out.sent[0].1), (ip(vip), ip(client), 63, vec![8; 40]));
+            }
+            assert_eq!(director.states(), ["UDP"], "no connection of their own");
+            let cell = director.counters[0].server(ServerId(u32::from(ip(vip).is_ipv6())));
+            assert_eq!((cell.in_packets.get(), cell.out_packets.get()), (3, 2));
+        }
+    }
+}
+
+#[test]
+fn without_an_exchange_of_port_500_at_both_ends_they_are_the_hosts() {
+    let mut director = director(Forward::Masq);
+    let esp = packet(C2D, "192.0.2.100", VIP, ESP, &[7; 40]);
+    assert_eq!(director.receive(WAN, std::slice::from_ref(&esp)).to_twin.len(), 1);
+    let mut other_port = packet(C2D, "192.0.2.100", VIP, 17, b"isakmp");
+    other_port[34..36].copy_from_slice(&4500u16.to_be_bytes());
+    assert_eq!(director.receive(WAN, &[other_port]).sent.len(), 1);
+    assert_eq!(director.receive(WAN, &[esp]).to_twin.len(), 1);
+}
+
+#[test]
+fn they_keep_the_exchange_alive() {
+    let mut director = director(Forward::Masq);
+    director.receive(WAN, &[packet(C2D, "192.0.2.100", VIP, 17, b"isakmp")]);
+    for _ in 0..4 {
+        director.now = Tick(director.now.0 + 20_000);
+        director.turn();
+        director.receive(LAN, &[packet(SERVER, "10.0.0.11", "192.0.2.100", ESP, &[8; 40])]);
+    }
+    assert_eq!(director.states(), ["UDP"]);
+}
+
+#[test]
+fn direct_routing_and_tunnels_carry_them_as_they_are() {
+    for forward in [Forward::Direct, Forward::Tunnel(Tunnel::Ipip)] {
+        let mut director = director(forward);
+        director.receive(WAN, &[packet(C2D, "192.0.2.100", VIP, 17, b"isakmp")]);
+        let sent = packet(C2D, "192.0.2.100", VIP, AH, &[7; 40]);
+        let out = director.receive(WAN, std::slice::from_ref(&sent));
+        let frame = out.sent[0].1.data();
+        assert_eq!(out.sent[0].0, LAN);
+        assert_eq!(frame[frame.len() - 48..], sent[sent.len() - 48..], "addresses and payload");
+    }
+}
+
+#[test]
+fn each_fragment_goes_by_its_addresses() {
+    let mut director = director(Forward::Masq);
+    director.receive(WAN, &[packet(C2D, "192.0.2.100", VIP, 17, b"isakmp")]);
+    let mut later = packet(C2D, "192.0.2.100", VIP, ESP, &[7; 40]);
+    later[20..22].copy_from_slice(&100u16.to_be_bytes());
+    testing::reseal(&mut later);
+    let out = director.receive(WAN, &[later]);
+    assert_eq!(read(&out.sent[0].1).1, ip("10.0.0.11"), "without waiting for the first one");
+
+    // Of IPv6 a later fragment need not say what it is of: it does as the first one says.
+    let piece = |offset: u16, more: bool, kind: u8, payload: &[u8]| {
+        let head = [[kind, 0], (offset | u16::from(more)).to_be_bytes(), [0, 0], [0, 9]].concat();
+        packet(C2D, "2001:db8::100", VIP6, 44, &[&head, payload].concat())
+    };
+    director.receive(WAN, &[packet(C2D, "2001:db8::100", VIP6, 17, b"isakmp")]);
+    let options = [ESP, 0, 1, 4, 0, 0, 0, 0];
+    let first = piece(0, true, 60, &[&options[..], &[7; 24]].concat());
+    let later = piece(32, false, 60, &[7; 5]);
+    let out = director.receive(WAN, &[later, first]);
+    assert_eq!(out.sent.len(), 2);
+    assert!(out.sent.iter().all(|(_, frame)| read(frame).1 == ip("fd00::11")));
+}
+
+#[test]
+fn an_icmp_error_about_one_goes_to_its_sender() {
+    let mut director = director(Forward::Masq);
+    director.receive(WAN, &[packet(C2D, "192.0.2.100", VIP, 17, b"isakmp")]);
+    let sent = packet(C2D, "192.0.2.100", VIP, ESP, &[7; 40]);
+    let went = director.receive(WAN, std::slice::from_ref(&sent)).sent.remove(0).1;
+    let mut error = Vec::new();
+    etherparse::PacketBuilder::ethernet2(SERVER.0, SERVER.1)
+        .ipv4([10, 0, 0, 77], [192, 0, 2, 100], 64)
+        .icmpv4_raw(3, 4, [0, 0, 5, 0])
+        .write(&mut error, &went.data()[14..])
+        .unwrap();
+    let out = director.receive(LAN, &[error]);
+    let frame = out.sent[0].1.data();
+    assert_eq!(out.sent[0].0, WAN);
+    assert_eq!(frame[42 + 12..], sent[14 + 12..], "it quotes the packet as it was sent");
+}
+
+#[test]
+fn of_several_workers_the_one_that_has_the_exchange_gets_them() {
+    let counters = counters(4);
+    let uses = Arc::new(Uses::new(4, 100));
+    let mut paths: Vec<_> = (0..4).map(|worker| path(worker, &counters, &uses)).collect();
+    let tables = director(Forward::Masq).path.tables;
+    for path in &mut paths {
+        path.adopt(tables.clone());
+    }
+    let esp = packet(C2D, "192.0.2.100", VIP, ESP, &[7; 40]);
+    let back = packet(SERVER, "10.0.0.11", "192.0.2.100", ESP, &[8; 40]);
+    let isakmp = packet(C2D, "192.0.2.100", VIP, 17, b"isakmp");
+    let owners: Vec<_> = [(WAN, isakmp), (WAN, esp), (LAN, back)]
+        .iter()
+        .flat_map(|(port, frame)| {
+            paths
+                .iter_mut()
+                .map(|path| {
+                    let mut out = Out::default();
+                    path.receive(&mut [Frame::new(*port, frame)].into_iter().collect(), Tick(100), &mut out);
+                    out.handed.first().map_or(path.worker, |handed| handed.0)
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+}
