@@ -10,7 +10,7 @@ use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{
     Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
-    Service, ServiceKey, Services, Settings, Tables,
+    Service, ServiceKey, Services, Settings, Sysctls, Tables,
 };
 use lb_core::time::Timeout;
 use lb_core::wire::{ethernet, ipv4, ipv6, parse, sctp};
@@ -65,6 +65,17 @@ impl Plan {
         timeout: 60,
     };
 
+    /// The kernel's, or each at some value.
+    fn sysctls(&self) -> Sysctls {
+        let mut all = Sysctls::default();
+        if self.timeout & 1 == 1 {
+            for (n, sysctl) in Sysctls::TABLE.iter().enumerate() {
+                *(sysctl.value)(&mut all) = u32::from(self.timeout >> n) % (sysctl.max + 1);
+            }
+        }
+        all
+    }
+
     /// After `before`.
     pub(crate) fn tables(&self, generation: u32, before: &Tables) -> Tables {
         let interfaces = self.interfaces();
@@ -94,6 +105,7 @@ impl Plan {
                 udp: timeout,
                 forwarding: self.forwarding,
                 draining: false,
+                sysctls: self.sysctls(),
                 is_sharing: false,
             },
         }

@@ -27,14 +27,15 @@ use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{
-    self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings,
+    self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings, Sysctl,
+    Sysctls,
 };
 use lb_core::time::Timeout;
 use warmup::Warming;
 
 use crate::api::types::{
     Command, ErrorBody, ErrorKind, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
-    SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
+    SyncDaemon, SyncRole, SysctlValue, Timeouts, Transport, Tunnel,
 };
 
 /// Weights are signed 32-bit numbers in the kernel.
@@ -128,6 +129,7 @@ struct Removed {
 pub struct Model {
     services: BTreeMap<Place, Entry>,
     timeouts: Timeouts,
+    sysctls: Sysctls,
     sync: BTreeMap<SyncRole, SyncDaemon>,
     /// In a fixed order, so that the same commands always give the same ids.
     trash: BTreeMap<(Place, IpAddr, u16), Removed>,
@@ -153,6 +155,7 @@ impl Model {
                 udp: default.udp.as_secs(),
             },
             sync: BTreeMap::new(),
+            sysctls: Sysctls::default(),
             trash: BTreeMap::new(),
             service_ids: Ids::new(limits.services),
             server_ids: Ids::new(limits.servers),
@@ -202,13 +205,14 @@ impl Model {
             tcp_fin: Timeout::from_secs(self.timeouts.tcp_fin),
             udp: Timeout::from_secs(self.timeouts.udp),
             is_sharing: self.sync.contains_key(&SyncRole::Master),
+            sysctls: self.sysctls,
             ..settings
         }
     }
 
     /// What would have to be said to an empty model to make this one. Removed real servers are not in it.
     pub fn commands(&self) -> impl Iterator<Item = Command> {
-        commands(self.timeouts, self.services(), self.sync_daemons())
+        commands(self.timeouts, self.sysctls, self.services(), self.sync_daemons())
     }
 
     /// Real servers, those that were removed and have connections left included.
@@ -244,6 +248,7 @@ impl Model {
             Command::Flush => Ok(self.flush()),
             Command::Zero { service } => self.zero(service.as_ref()),
             Command::SetTimeouts(timeouts) => self.set_timeouts(*timeouts),
+            Command::SetSysctl(sysctl) => self.set_sysctl(sysctl),
             Command::StartSync(daemon) => self.start_sync(daemon),
             Command::StopSync { role } => self.stop_sync(*role),
         }
@@ -543,6 +548,25 @@ impl Model {
         Ok(Change { publish, ..Change::default() })
     }
 
+    pub fn sysctls(&self) -> Sysctls {
+        self.sysctls
+    }
+
+    fn set_sysctl(&mut self, new: &SysctlValue) -> Result<Change, ErrorBody> {
+        let SysctlValue { name, value } = new;
+        let Some(sysctl) = Sysctls::named(name) else {
+            let known: Vec<_> = Sysctls::TABLE.iter().map(|sysctl| sysctl.name).collect();
+            let message = format!("no sysctl {name:?}; there are {}", known.join(", "));
+            return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
+        };
+        if *value > sysctl.max {
+            let message = format!("sysctl {name}: {value} is outside 0..={}", sysctl.max);
+            return Err(ErrorBody::new(ErrorKind::OutOfRange, message));
+        }
+        let before = std::mem::replace((sysctl.value)(&mut self.sysctls), *value);
+        Ok(Change { publish: before != *value, ..Change::default() })
+    }
+
     fn entry(&self, address: &ServiceAddress) -> Option<&Entry> {
         self.services.get(&place(&key(address)))
     }
@@ -617,6 +641,7 @@ impl Model {
 /// What would have to be said to an empty model to make these services, with these timeouts.
 pub fn commands<'s>(
     timeouts: Timeouts,
+    sysctls: Sysctls,
     services: impl Iterator<Item = &'s Arc<Service>>,
     daemons: impl Iterator<Item = &'s SyncDaemon>,
 ) -> impl Iterator<Item = Command> {
@@ -629,7 +654,11 @@ pub fn commands<'s>(
         let add = move |server| Command::AddServer { service: address, server };
         std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
     };
+    let set = |(sysctl, value): (&Sysctl, u32)| {
+        Command::SetSysctl(SysctlValue { name: sysctl.name.to_owned(), value })
+    };
     std::iter::once(Command::SetTimeouts(timeouts))
+        .chain(sysctls.values().map(set))
         .chain(services.flat_map(of_service))
         .chain(daemons.cloned().map(Command::StartSync))
 }

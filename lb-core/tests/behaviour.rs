@@ -12,7 +12,7 @@
 
 mod model;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use lb_core::packet::{Frame, Packet};
 use lb_core::path::{Burst, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
     Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks, Neighbours, Prefix, Protocol, Route, Routes,
-    Tables,
+    Sysctls, Tables,
 };
 use lb_core::time::{Tick, Timeout};
 use model::Model;
@@ -51,6 +51,9 @@ const LOCAL_SERVER: &str = "what the director's own stack answers goes straight 
 struct Vector {
     name: String,
     setup: Vec<String>,
+    /// By name, where they are not ours.
+    #[serde(default)]
+    sysctl: HashMap<String, u32>,
     steps: Vec<Step>,
 }
 
@@ -360,8 +363,13 @@ impl Director {
             hash_seed: 7,
             now: Self::START,
         });
+        let mut model = Model::new(&vector.setup);
+        for (name, value) in &vector.sysctl {
+            let sysctl = Sysctls::named(name).expect("one of the kernel's");
+            *(sysctl.value)(&mut model.settings.sysctls) = *value;
+        }
         let mut director = Director {
-            model: Model::new(&vector.setup),
+            model,
             path,
             counters,
             io: Recorder::default(),

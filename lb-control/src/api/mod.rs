@@ -6,6 +6,7 @@
 //! | `GET /v1/services` | [`ServicesReply`](types::ServicesReply): services, real servers, counts, rates |
 //! | `GET /v1/services?service=tcp/192.0.2.1:80` | the same with that service alone; 404 `no_such_service` |
 //! | `GET /v1/timeouts` | [`Timeouts`](types::Timeouts) |
+//! | `GET /v1/sysctl` | the [`SysctlValue`](types::SysctlValue)s |
 //! | `GET /v1/sync` | the [`SyncDaemon`](types::SyncDaemon)s |
 //! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line |
 //! | `GET /v1/status` | [`Status`](types::Status) |

@@ -16,6 +16,7 @@ use super::types;
         server::commands,
         server::services,
         server::timeouts,
+        server::sysctl,
         server::sync,
         server::connections,
         server::status,

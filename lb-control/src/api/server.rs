@@ -19,7 +19,7 @@ use lb_core::path::FlowView;
 
 use super::types::{
     Batch, BatchReply, Connection, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, Status,
-    SyncDaemon, Timeouts, WorkerView,
+    SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{lines, openapi, page};
 use crate::daemon::Handle;
@@ -56,6 +56,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/commands", post(commands))
         .route("/v1/services", get(services))
         .route("/v1/timeouts", get(timeouts))
+        .route("/v1/sysctl", get(sysctl))
         .route("/v1/sync", get(sync))
         .route("/v1/connections", get(connections))
         .route("/v1/status", get(status))
@@ -191,6 +192,14 @@ pub(super) async fn services(
 #[utoipa::path(get, path = "/v1/timeouts", responses((status = 200, body = Timeouts)))]
 pub(super) async fn timeouts(State(api): State<Api>) -> Result<Json<Timeouts>, ErrorBody> {
     Ok(Json(api.control.ask(|control| control.model().timeouts()).await?))
+}
+
+/// The switches of the kernel's IPVS.
+#[utoipa::path(get, path = "/v1/sysctl", responses((status = 200, body = [SysctlValue])))]
+pub(super) async fn sysctl(State(api): State<Api>) -> Result<Json<Vec<SysctlValue>>, ErrorBody> {
+    let sysctls = api.control.ask(|control| control.model().sysctls()).await?;
+    let values = sysctls.values();
+    Ok(Json(values.map(|(sysctl, value)| SysctlValue { name: sysctl.name.to_owned(), value }).collect()))
 }
 
 /// The sync daemons, the master first.

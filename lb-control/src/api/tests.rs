@@ -112,7 +112,7 @@ async fn commands_change_the_tables_and_are_listed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_documented_path_answers() {
     let bench = Bench::start();
-    for path in ["timeouts", "status", "ports", "workers", "drops", "openapi.json", "services"] {
+    for path in ["timeouts", "sysctl", "status", "ports", "workers", "drops", "openapi.json", "services"] {
         let (status, body) = bench.get(&format!("/v1/{path}")).await;
         assert_eq!(status, 200, "{path}: {body}");
         json(&body);

@@ -302,6 +302,14 @@ impl SyncRole {
     }
 }
 
+/// A switch of the kernel's IPVS, by the kernel's name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SysctlValue {
+    pub name: String,
+    pub value: u32,
+}
+
 /// A daemon that shares connections with other directors.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -383,6 +391,7 @@ pub enum Command {
         service: Option<ServiceAddress>,
     },
     SetTimeouts(Timeouts),
+    SetSysctl(SysctlValue),
     StartSync(SyncDaemon),
     StopSync {
         role: SyncRole,

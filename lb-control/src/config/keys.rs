@@ -345,6 +345,31 @@ pub const REAL_SERVER: Section = Section {
     ],
 };
 
+/// In words: [`lb_core::tables::Sysctls::TABLE`] has their meaning.
+pub const SYSCTL: Section = Section {
+    name: "sysctl",
+    is_list: false,
+    keys: &[
+        key("conn_reuse_mode", "integer", "1", "0..=3", "what a SYN does on a TCP connection that is over"),
+        key(
+            "expire_nodest_conn",
+            "integer",
+            "2",
+            "0..=2",
+            "what a packet does whose real server was removed; 2: as 1 for UDP, as 0 else",
+        ),
+        key(
+            "expire_quiescent_template",
+            "integer",
+            "0",
+            "0, 1",
+            "1: weight 0 ends the persistence of clients",
+        ),
+        key("sloppy_sctp", "integer", "0", "0, 1", "1: any SCTP packet begins a connection"),
+        key("sloppy_tcp", "integer", "0", "0, 1", "1: any TCP packet without RST begins a connection"),
+    ],
+};
+
 pub const MARK: Section = Section {
     name: "mark",
     is_list: true,
@@ -377,10 +402,11 @@ pub const MARK: Section = Section {
 
 /// All tables, in the order of `docs/config.md`.
 pub const SECTIONS: &[&Section] =
-    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &SYNC, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
+    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &SYSCTL, &SYNC, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
 
 /// Tables at the top of the file.
-pub const TOP: &[&str] = &["dataplane", "port", "api", "timeouts", "sync", "virtual_service", "mark"];
+pub const TOP: &[&str] =
+    &["dataplane", "port", "api", "timeouts", "sysctl", "sync", "virtual_service", "mark"];
 
 /// The known name that is nearest to `typed`, when it is near enough to be meant.
 pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use lb_core::tables::{Marks, Settings};
+use lb_core::tables::{Marks, Settings, Sysctls};
 use lb_core::time::Timeout;
 
 pub use read::ConfigError;
@@ -39,6 +39,7 @@ pub struct Config {
     pub services: Vec<VirtualService>,
     /// In the file's order.
     pub marks: Marks,
+    pub sysctls: Sysctls,
     /// All that was read, comments too: for the next run, which compares.
     pub text: Arc<str>,
 }
@@ -193,6 +194,7 @@ impl Config {
             sync: sync::sync(&mut errors, document),
             services: service::services(&mut errors, document),
             marks: mark::marks(&mut errors, document),
+            sysctls: sysctls(&mut errors, document),
             text: text.into(),
         };
         let errors = errors.into_sorted();
@@ -220,8 +222,20 @@ impl Config {
             forwarding: self.dataplane.forwarding,
             draining: false,
             is_sharing: false,
+            sysctls: self.sysctls,
         }
     }
+}
+
+fn sysctls(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Sysctls {
+    let mut all = Sysctls::default();
+    let Some(table) = section(errors, document, &keys::SYSCTL) else { return all };
+    for sysctl in Sysctls::TABLE {
+        if let Some(value) = table.integer(errors, sysctl.name, 0..=sysctl.max) {
+            *(sysctl.value)(&mut all) = value;
+        }
+    }
+    all
 }
 
 fn section<'d>(

@@ -10,10 +10,10 @@ use hashbrown::HashMap;
 
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::Scheduler;
-use lb_core::tables::{Marks, Service};
+use lb_core::tables::{Marks, Service, Sysctls};
 
 use super::{Config, PortAddress, RealServer, VirtualService};
-use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, SyncRole, Timeouts};
+use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, SyncRole, SysctlValue, Timeouts};
 use crate::model::{self, Model};
 
 /// What a new config file asks for.
@@ -48,6 +48,7 @@ impl Reload {
         };
         let t = new.timeouts;
         reload.commands.push(Command::SetTimeouts(Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }));
+        sysctls(&mut reload.commands, &Sysctls::default(), &new.sysctls);
         for service in &new.services {
             add_service(&mut reload.commands, service, model);
         }
@@ -65,6 +66,7 @@ impl Reload {
         if old.dataplane.forwarding != new.dataplane.forwarding {
             reload.forwarding = Some(new.dataplane.forwarding);
         }
+        sysctls(&mut reload.commands, &old.sysctls, &new.sysctls);
         if old.marks != new.marks {
             reload.marks = Some(new.marks.clone());
         }
@@ -116,6 +118,15 @@ fn stop_sync(commands: &mut Vec<Command>, old: &Config, new: &Config, model: &Mo
             commands.push(Command::StopSync { role });
         }
     }
+}
+
+fn sysctls(commands: &mut Vec<Command>, old: &Sysctls, new: &Sysctls) {
+    let changed = old.values().zip(new.values()).filter(|((_, old), (_, new))| old != new);
+    commands.extend(
+        changed.map(|(_, (sysctl, value))| {
+            Command::SetSysctl(SysctlValue { name: sysctl.name.to_owned(), value })
+        }),
+    );
 }
 
 /// Makes a service that the file did not name, or that is not there any more.
@@ -334,6 +345,7 @@ impl fmt::Display for Said<'_> {
             Command::StartSync(daemon) => {
                 write!(f, "sync {} started on {}", daemon.role.name(), daemon.interface)
             }
+            Command::SetSysctl(SysctlValue { name, value }) => write!(f, "sysctl {name} is {value}"),
             Command::StopSync { role } => write!(f, "sync {} stopped", role.name()),
             Command::SetTimeouts(t) => {
                 let mut separator = "timeouts:";

@@ -24,7 +24,7 @@ use rustix::process::geteuid;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tracing::{info, warn};
 
-use lb_core::tables::{Service, Services};
+use lb_core::tables::{Service, Services, Sysctls};
 
 use crate::api::types::{Command, ErrorBody, SyncDaemon, Timeouts};
 use crate::config::Config;
@@ -117,14 +117,16 @@ fn boot_id() -> io::Result<String> {
 pub(super) struct State {
     pub(super) config: Arc<str>,
     pub(super) timeouts: Timeouts,
+    pub(super) sysctls: Sysctls,
     pub(super) services: Arc<Services>,
     pub(super) daemons: Vec<SyncDaemon>,
 }
 
-fn encode(State { config, timeouts, services, daemons }: &State, boot: &str) -> Vec<u8> {
+fn encode(State { config, timeouts, sysctls, services, daemons }: &State, boot: &str) -> Vec<u8> {
     let mut sorted: Vec<&Arc<Service>> = services.iter().collect();
     sorted.sort_unstable_by_key(|service| model::place(&service.key));
-    let commands: Vec<Command> = model::commands(*timeouts, sorted.into_iter(), daemons.iter()).collect();
+    let commands: Vec<Command> =
+        model::commands(*timeouts, *sysctls, sorted.into_iter(), daemons.iter()).collect();
     // They have no map with keys that are no strings, and nothing else fails.
     let model = serde_json::to_vec(&commands).unwrap_or_default();
     let checksum = checksum(config.as_bytes(), &model);
@@ -353,7 +355,7 @@ mod tests {
     fn state(model: &Model) -> State {
         let services = Arc::new(Services::new(model.services().cloned()));
         let daemons = model.sync_daemons().cloned().collect();
-        State { config: text(), timeouts: model.timeouts(), services, daemons }
+        State { config: text(), timeouts: model.timeouts(), sysctls: model.sysctls(), services, daemons }
     }
 
     fn text() -> Arc<str> {

@@ -395,6 +395,7 @@ impl Control {
             keeper.keep(State {
                 config: self.config.text.clone(),
                 timeouts: self.model.timeouts(),
+                sysctls: self.model.sysctls(),
                 services,
                 daemons: self.model.sync_daemons().cloned().collect(),
             });

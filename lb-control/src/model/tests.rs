@@ -509,3 +509,21 @@ proptest! {
         prop_assert_eq!(seen(&again), seen(&model));
     }
 }
+
+#[test]
+fn sysctls_go_into_the_settings_and_are_kept_for_the_next_start() {
+    let mut model = with_servers(&[]);
+    let set = |name: &str, value| Command::SetSysctl(SysctlValue { name: name.to_owned(), value });
+    assert!(model.apply(&set("expire_nodest_conn", 1)).expect("right").publish);
+    assert!(!model.apply(&set("expire_nodest_conn", 1)).expect("right").publish, "nothing is new");
+    assert_eq!(model.settings(Settings::default()).sysctls.expire_nodest_conn, 1);
+    let mut next = Model::new(Limits { services: 10, servers: 10 });
+    for command in model.commands() {
+        next.apply(&command).expect("right");
+    }
+    assert_eq!(next.sysctls(), model.sysctls());
+    let error = model.apply(&set("conn_reuse_mode", 4)).expect_err("too large");
+    assert_eq!(error.message, "sysctl conn_reuse_mode: 4 is outside 0..=3");
+    let error = model.apply(&set("drop_entry", 1)).expect_err("not there");
+    assert!(error.message.starts_with("no sysctl \"drop_entry\"; there are conn_reuse_mode, "), "{error}");
+}

@@ -4,7 +4,6 @@
 //! into a function of its own.
 
 use super::rewrite::{self, Offload, Outcome};
-use super::sctp::is_reopened;
 use super::waiting::Going;
 use super::{Io, Path};
 use crate::counters::ServerCell;
@@ -41,7 +40,7 @@ impl<P: Packet> Path<P> {
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
             let is = was.next(side(at.direction()), headers.tcp_flags);
             if was != is {
-                if starts_anew(was, at.direction(), headers) {
+                if self.starts_anew(was, at, headers) {
                     self.end(at.id());
                     return self.first(packet, headers, now, io);
                 }
@@ -157,7 +156,7 @@ impl<P: Packet> Path<P> {
             self.route(packet, headers, now, io);
         } else if !entry.is_server_removed() {
             self.one_way(packet, headers, at, now, io);
-        } else if self.is_followed(&packet, headers, at) {
+        } else if self.is_followed(&packet, headers, at) || self.ends_without_server(headers) {
             self.end(at.id());
             self.first(packet, headers, now, io);
         } else {
@@ -247,11 +246,33 @@ impl<P: Packet> Path<P> {
     fn is_followed(&self, packet: &P, headers: &Headers, at: FlowRef) -> bool {
         let state = self.flows.entry(at.id()).state();
         match headers.protocol {
-            Protocol::TCP => starts_anew(TcpState::from_u8(state), at.direction(), headers),
+            Protocol::TCP => self.starts_anew(TcpState::from_u8(state), at, headers),
             Protocol::SCTP => sctp::chunk(packet.data(), headers)
-                .is_some_and(|chunk| is_reopened(SctpState::from_u8(state), at.direction(), chunk)),
+                .is_some_and(|chunk| self.is_reopened(SctpState::from_u8(state), at.direction(), chunk)),
             _ => false,
         }
+    }
+
+    /// A client's SYN for a connection that is over begins a new one.
+    #[inline]
+    pub(super) fn starts_anew(&self, was: TcpState, at: FlowRef, headers: &Headers) -> bool {
+        let mode = self.tables.settings.sysctls.conn_reuse_mode;
+        let is_over = match was {
+            TcpState::TimeWait | TcpState::Close => mode > 0,
+            TcpState::FinWait => mode > 1 && self.flows.entry(at.id()).method().is_one_way(),
+            _ => false,
+        };
+        is_over && at.direction() == Direction::Original && headers.tcp_flags & SYN != 0
+    }
+
+    /// Whether a client's packet ends its connection, whose real server was removed.
+    fn ends_without_server(&self, headers: &Headers) -> bool {
+        let is_wanted = match self.tables.settings.sysctls.expire_nodest_conn {
+            0 => false,
+            1 => true,
+            _ => headers.protocol == Protocol::UDP,
+        };
+        is_wanted && headers.fragment != Fragment::Later
     }
 }
 
@@ -272,11 +293,4 @@ fn side(direction: Direction) -> state::Direction {
         Direction::Original => state::Direction::Input,
         Direction::Reply => state::Direction::Output,
     }
-}
-
-/// A client's SYN for a connection that is over begins a new one (the kernel's `conn_reuse_mode` 1).
-pub(super) fn starts_anew(was: TcpState, direction: Direction, headers: &Headers) -> bool {
-    matches!(was, TcpState::TimeWait | TcpState::Close)
-        && direction == Direction::Original
-        && headers.tcp_flags & SYN != 0
 }

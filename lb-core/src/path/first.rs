@@ -78,9 +78,13 @@ impl<P: Packet> Path<P> {
         let Some(service) = service.filter(|_| self.tables.routes.is_local(original.dst)) else {
             return self.route(packet, headers, now, io);
         };
+        let sysctls = &self.tables.settings.sysctls;
         let is_beginning = match headers.protocol {
-            Protocol::TCP => headers.tcp_flags & (SYN | RST) == SYN,
-            Protocol::SCTP => sctp::chunk(packet.data(), headers) == Some(sctp::INIT),
+            Protocol::TCP => {
+                headers.tcp_flags & RST == 0 && (headers.tcp_flags & SYN != 0 || sysctls.sloppy_tcp == 1)
+            }
+            Protocol::SCTP => sctp::chunk(packet.data(), headers)
+                .is_some_and(|chunk| chunk == sctp::INIT || sysctls.sloppy_sctp == 1),
             _ => true,
         };
         if !is_beginning || original.sport == FTP_DATA {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::established::{count, starts_anew};
+use super::established::count;
 use super::output::Refusal;
 use super::sctp::Sctp;
 use super::tunnel::{self, Ends, Outer, Prepared};
@@ -40,7 +40,7 @@ impl<P: Packet> Path<P> {
             let was = TcpState::from_u8(self.flows.entry(at.id()).state());
             let is = was.next(state::Direction::InputOnly, headers.tcp_flags);
             if was != is {
-                if starts_anew(was, at.direction(), headers) {
+                if self.starts_anew(was, at, headers) {
                     self.end(at.id());
                     return self.first(packet, headers, now, io);
                 }

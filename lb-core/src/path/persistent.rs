@@ -18,7 +18,7 @@ use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
-use crate::tables::{Persistence, Protocol, Service};
+use crate::tables::{Persistence, Protocol, Server, Service};
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::{Fragment, Headers};
 
@@ -147,7 +147,9 @@ impl<P: Packet> Path<P> {
             let is_assured = self.uses.is_assured(self.worker, id.0);
             let entry = self.flows.entry_mut(id);
             let server = entry.server();
-            if self.tables.services.server(server).is_some() {
+            let leaves_quiesced = self.tables.settings.sysctls.expire_quiescent_template == 1;
+            let stays = |server: &Server| server.weight > 0 || !leaves_quiesced;
+            if self.tables.services.server(server).is_some_and(stays) {
                 entry.touch(now);
                 // Known at first hand, if another director told of it.
                 entry.renew(self.tables.generation);

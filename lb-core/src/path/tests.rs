@@ -6,6 +6,7 @@ mod persistent;
 mod regressions;
 mod sctp;
 mod shared;
+mod sysctls;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -13,6 +13,7 @@ mod route;
 mod service;
 mod services;
 mod shared;
+mod sysctl;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use options::{ClientMask, Persistence, ServiceOptions};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;
+pub use sysctl::{Sysctl, Sysctls};
 
 use crate::flow::Tuple;
 use crate::time::Timeout;
@@ -54,6 +56,7 @@ pub struct Settings {
     pub draining: bool,
     /// Other directors are told of connections: workers note whose state changes.
     pub is_sharing: bool,
+    pub sysctls: Sysctls,
 }
 
 impl Default for Settings {
@@ -65,6 +68,7 @@ impl Default for Settings {
             forwarding: true,
             draining: false,
             is_sharing: false,
+            sysctls: Sysctls::default(),
         }
     }
 }

@@ -6,7 +6,7 @@ use lb_core::ids::ServerId;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::FlowView;
-use lb_core::tables::{Protocol, Settings};
+use lb_core::tables::{Protocol, Settings, Sysctls};
 use lb_core::time::{Tick, Timeout};
 
 use super::flows::{Connection, Number};
@@ -104,10 +104,14 @@ impl State {
     }
 
     /// Whether a packet of the client, of a connection that is over, begins a new one.
-    pub(super) fn starts_anew(self, read: &Read) -> bool {
+    pub(super) fn starts_anew(self, read: &Read, method: Method, sysctls: &Sysctls) -> bool {
+        let mode = sysctls.conn_reuse_mode;
         match self {
-            State::Tcp(TcpState::TimeWait | TcpState::Close) => read.tcp_flags & SYN != 0,
-            State::Sctp(SctpState::Closed) => read.chunk == Some(INIT),
+            State::Tcp(TcpState::TimeWait | TcpState::Close) => mode != 0 && read.tcp_flags & SYN != 0,
+            State::Tcp(TcpState::FinWait) => {
+                mode & 2 != 0 && method != Method::Masq && read.tcp_flags & SYN != 0
+            }
+            State::Sctp(SctpState::Closed) => mode != 0 && read.chunk == Some(INIT),
             _ => false,
         }
     }

@@ -11,7 +11,7 @@ use lb_core::ids::ServerId;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::{Held, Steer};
-use lb_core::tables::{Prefix, Protocol, Service, ServiceKey, Tables};
+use lb_core::tables::{Prefix, Protocol, Server, Service, ServiceKey, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::answer::Problem;
@@ -184,7 +184,10 @@ impl Reference {
         if let Some((at, _)) = self.flows.find(&key) {
             let connection = self.flows.get(at);
             let (server, template) = (connection.server, connection.template.expect("it is one"));
-            if self.tables.services.server(server).is_some() {
+            let leaves = |server: &Server| {
+                server.weight == 0 && self.tables.settings.sysctls.expire_quiescent_template == 1
+            };
+            if self.tables.services.server(server).is_some_and(|server| !leaves(server)) {
                 let is_assured = self.team.shared().template_use(template.serial).is_assured;
                 self.flows.change(at, |connection| {
                     connection.seen = now;

@@ -72,9 +72,10 @@ impl Reference {
         let original = tuple(&read);
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
         let Some(service) = service else { return self.route(packet, read) };
+        let sysctls = tables.settings.sysctls;
         let begins = match read.protocol {
-            TCP => read.tcp_flags & SYN != 0 && read.tcp_flags & RST == 0,
-            SCTP => read.chunk == Some(INIT),
+            TCP => (read.tcp_flags & SYN != 0 || sysctls.sloppy_tcp == 1) && read.tcp_flags & RST == 0,
+            SCTP => read.chunk == Some(INIT) || read.chunk.is_some() && sysctls.sloppy_sctp == 1,
             _ => true,
         };
         if !begins || read.sport == FTP_DATA {
@@ -203,8 +204,15 @@ impl Reference {
             return self.route(packet, read);
         }
         let is_from_client = direction == Direction::Original;
+        let sysctls = self.tables.settings.sysctls;
+        let starts_anew = connection.state.starts_anew(&read, connection.method, &sysctls);
         if is_from_client && services.server(connection.server).is_none() {
-            if connection.state.starts_anew(&read) {
+            let is_ended = match sysctls.expire_nodest_conn {
+                1 => read.piece != Piece::Later,
+                2 => read.piece != Piece::Later && read.protocol == UDP,
+                _ => false,
+            };
+            if starts_anew || is_ended {
                 self.end(number);
                 return self.first(packet, read);
             }
@@ -213,7 +221,7 @@ impl Reference {
         }
         let state = connection.state.next(connection.method, is_from_client, &read);
         // A SYN that is an RST as well leaves a closed connection as it is.
-        if state != connection.state && is_from_client && connection.state.starts_anew(&read) {
+        if state != connection.state && is_from_client && starts_anew {
             self.end(number);
             return self.first(packet, read);
         }

@@ -10,6 +10,7 @@ mod ports;
 mod services;
 mod set;
 mod status;
+mod sysctl;
 mod workers;
 
 use std::io::{self, Write};
@@ -31,6 +32,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &workers::Workers,
     &drops::Drops,
     &set::Set,
+    &sysctl::Sysctl,
     &metrics::Metrics,
     &foreign::Foreign("ipvsadm"),
     &foreign::Foreign("ipvsadm-save"),

@@ -19,7 +19,7 @@ use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
     ClientMask, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks, Neighbours,
     Persistence, Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions, Services,
-    Settings, Tables, Tunnel,
+    Settings, Sysctl, Sysctls, Tables, Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -412,7 +412,7 @@ impl<L: Logic<Frame>> World<L> {
 
     fn change_settings(&mut self) {
         let timeout = self.rng.of(&[1, 5, 60, 900, 900]);
-        match self.rng.below(8) {
+        match self.rng.below(9) {
             0 => self.settings.tcp = Timeout::from_secs(timeout),
             1 => self.settings.tcp_fin = Timeout::from_secs(timeout),
             2 => self.settings.udp = Timeout::from_secs(timeout),
@@ -420,6 +420,11 @@ impl<L: Logic<Frame>> World<L> {
             4 => self.mtu = self.rng.of(&[1500, 1500, 1500, 1280, 576, 68, 20]),
             5 => self.settings.draining = self.rng.one_in(4),
             6 => self.has_ipv6_source = !self.rng.one_in(4),
+            7 => {
+                let sysctl = self.rng.of(&[0, 1, 2, 3, 4]);
+                let Sysctl { max, value, .. } = Sysctls::TABLE[sysctl];
+                *value(&mut self.settings.sysctls) = self.rng.below(max as usize + 1) as u32;
+            }
             _ => self.odd_route = self.rng.below(24),
         }
         self.compile();

@@ -1,0 +1,125 @@
+//! The switches that the kernel has as sysctls: what each of their values does.
+
+use super::*;
+use crate::tables::{ClientMask, Persistence, ServiceOptions, Settings, Sysctls};
+use crate::time::Timeout;
+
+/// [`tables`] with one switch at a value, and what `edit` makes of the services.
+fn with(generation: u32, name: &str, value: u32, edit: impl Fn(&mut Service)) -> Tables {
+    let tables = tables(generation, &[11, 12], 1);
+    let mut sysctls = Sysctls::default();
+    *(Sysctls::named(name).unwrap().value)(&mut sysctls) = value;
+    let services = tables.services.iter().map(|service| {
+        let mut service = Service::clone(service);
+        edit(&mut service);
+        Arc::new(service)
+    });
+    let services = Services::new(services.collect::<Vec<_>>()).into();
+    Tables { services, settings: Settings { sysctls, ..tables.settings }, ..tables }
+}
+
+fn director(name: &str, value: u32) -> Director {
+    let mut director = Director::new();
+    director.path.adopt(with(2, name, value, |_| ()).into());
+    director
+}
+
+fn servers_of(out: &Out) -> Vec<IpAddr> {
+    out.sent.iter().map(|(_, frame)| read(frame).2).collect()
+}
+
+/// The service has lost its first real server.
+fn removes_the_first(service: &mut Service) {
+    *service = Service::new(
+        Some(service),
+        service.id,
+        service.key,
+        service.scheduler(),
+        service.servers[1..].to_vec(),
+        service.version + 1,
+    );
+}
+
+#[test]
+fn conn_reuse_mode_says_whether_a_syn_on_a_connection_that_is_over_is_scheduled_anew() {
+    for (mode, next) in [(0, "10.0.0.11"), (1, "10.0.0.12"), (2, "10.0.0.12"), (3, "10.0.0.12")] {
+        let mut director = director("conn_reuse_mode", mode);
+        director.receive(WAN, &[from_client(4000, "S")]);
+        director.receive(LAN, &[from_server(11, 4000, "RA")]);
+        assert_eq!(director.states(), ["CLOSE"]);
+        let out = director.receive(WAN, &[from_client(4000, "S")]);
+        assert_eq!(servers_of(&out), [ip(next)], "mode {mode}");
+    }
+}
+
+#[test]
+fn conn_reuse_mode_2_reckons_with_a_fin_where_no_answer_comes_by() {
+    for (mode, connections) in [(1, 1), (2, 2)] {
+        let mut director = Director::new();
+        let direct = |service: &mut Service| {
+            service.servers.iter_mut().for_each(|server| server.forward = Forward::Direct);
+        };
+        director.path.adopt(with(2, "conn_reuse_mode", mode, direct).into());
+        for flags in ["S", "A", "FA", "S"] {
+            director.receive(WAN, &[from_client(4000, flags)]);
+        }
+        let begun: u64 =
+            [2, 3].map(|id| director.counters[0].server(ServerId(id)).connections.get()).iter().sum();
+        assert_eq!(begun, connections, "mode {mode}: {:?}", director.states());
+    }
+}
+
+#[test]
+fn expire_nodest_conn_says_what_becomes_of_connections_whose_server_was_removed() {
+    let datagram = || datagram(1).remove(0);
+    for (value, tcp_goes_on, udp_goes_on) in [(0, true, true), (1, false, false), (2, true, false)] {
+        let mut director = director("expire_nodest_conn", value);
+        for flags in ["S", "A"] {
+            director.receive(WAN, &[from_client(4000, flags)]);
+        }
+        director.receive(WAN, &[datagram()]);
+        director.path.adopt(with(3, "expire_nodest_conn", value, removes_the_first).into());
+
+        let out = director.receive(WAN, &[from_client(4000, "A")]);
+        assert_eq!(out.sent.len(), 0);
+        assert_eq!(out.to_twin.len(), usize::from(!tcp_goes_on), "{value}: the host's stack resets it");
+        let out = director.receive(WAN, &[datagram()]);
+        let servers = if udp_goes_on { vec![] } else { vec![ip("10.0.0.12")] };
+        assert_eq!(servers_of(&out), servers, "{value}");
+        let dropped = u64::from(tcp_goes_on) + u64::from(udp_goes_on);
+        assert_eq!(director.dropped(DropReason::ServerRemoved), dropped, "{value}");
+    }
+}
+
+#[test]
+fn expire_quiescent_template_sends_clients_away_from_a_server_of_weight_0() {
+    for (value, next) in [(0, "10.0.0.11"), (1, "10.0.0.12")] {
+        let persistent = |service: &mut Service| {
+            let persistence = Persistence { timeout: Timeout::from_secs(100), mask: ClientMask::WHOLE };
+            service.options = ServiceOptions { persistence: Some(persistence), one_packet: false };
+        };
+        let mut director = Director::new();
+        director.path.adopt(with(2, "expire_quiescent_template", value, persistent).into());
+        assert_eq!(servers_of(&director.receive(WAN, &[from_client(4000, "S")])), [ip("10.0.0.11")]);
+        let quiesced = |service: &mut Service| {
+            persistent(service);
+            service.servers[0].weight = 0;
+        };
+        director.path.adopt(with(3, "expire_quiescent_template", value, quiesced).into());
+        assert_eq!(servers_of(&director.receive(WAN, &[from_client(4001, "S")])), [ip(next)], "{value}");
+        assert_eq!(director.path.check_connections(), Ok(()));
+    }
+}
+
+#[test]
+fn sloppy_tcp_lets_any_packet_but_a_reset_begin_a_connection() {
+    for (flags, strict, sloppy) in
+        [("S", 1, 1), ("A", 0, 1), ("FA", 0, 1), ("SA", 1, 1), ("R", 0, 0), ("RS", 0, 0)]
+    {
+        for (value, begins) in [(0, strict), (1, sloppy)] {
+            let mut director = director("sloppy_tcp", value);
+            let out = director.receive(WAN, &[from_client(4000, flags)]);
+            assert_eq!((out.sent.len(), out.to_twin.len()), (begins, 1 - begins), "{flags} with {value}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The switches that the kernel's IPVS has under `net.ipv4.vs`, with its names: one row each.
+//!
+//! Source of what they do: Linux, `Documentation/networking/ipvs-sysctl.rst`, and recorded connections.
+
+/// Their values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sysctls {
+    pub conn_reuse_mode: u32,
+    pub expire_nodest_conn: u32,
+    pub expire_quiescent_template: u32,
+    pub sloppy_sctp: u32,
+    pub sloppy_tcp: u32,
+}
+
+/// One of them: what the control plane knows it by.
+pub struct Sysctl {
+    pub name: &'static str,
+    /// Allowed are 0 to this.
+    pub max: u32,
+    pub meaning: &'static str,
+    pub value: fn(&mut Sysctls) -> &mut u32,
+}
+
+impl Sysctls {
+    pub const TABLE: &[Sysctl] = &[
+        Sysctl {
+            name: "conn_reuse_mode",
+            max: 3,
+            meaning: "a SYN on a TCP connection that is over: 0 goes to its real server, 1 begins a new one; 2 and 3 also after a FIN \
+                      of one that is routed directly or tunnelled",
+            value: |all| &mut all.conn_reuse_mode,
+        },
+        Sysctl {
+            name: "expire_nodest_conn",
+            max: 2,
+            meaning: "a packet for a real server that was removed: 0 is dropped, and adding the server again resumes; 1 ends the \
+                      connection; 2 does so for UDP",
+            value: |all| &mut all.expire_nodest_conn,
+        },
+        Sysctl {
+            name: "expire_quiescent_template",
+            max: 1,
+            meaning: "1: a client of a persistent service leaves its real server when that has weight 0",
+            value: |all| &mut all.expire_quiescent_template,
+        },
+        Sysctl {
+            name: "sloppy_sctp",
+            max: 1,
+            meaning: "1: any SCTP packet begins a connection, not an INIT alone",
+            value: |all| &mut all.sloppy_sctp,
+        },
+        Sysctl {
+            name: "sloppy_tcp",
+            max: 1,
+            meaning: "1: any TCP packet without RST begins a connection, not a SYN alone",
+            value: |all| &mut all.sloppy_tcp,
+        },
+    ];
+
+    pub fn named(name: &str) -> Option<&'static Sysctl> {
+        Sysctls::TABLE.iter().find(|sysctl| sysctl.name == name)
+    }
+
+    /// Those of [`Sysctls::TABLE`], with their values.
+    pub fn values(mut self) -> impl Iterator<Item = (&'static Sysctl, u32)> {
+        Sysctls::TABLE.iter().map(move |sysctl| (sysctl, *(sysctl.value)(&mut self)))
+    }
+}
+
+impl Default for Sysctls {
+    /// The kernel's, but for `expire_nodest_conn`: a UDP client knows of no end and would be sent nowhere for as long as it asks.
+    fn default() -> Sysctls {
+        Sysctls {
+            conn_reuse_mode: 1,
+            expire_nodest_conn: 2,
+            expire_quiescent_template: 0,
+            sloppy_sctp: 0,
+            sloppy_tcp: 0,
+        }
+    }
+}
