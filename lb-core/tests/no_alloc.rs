@@ -12,18 +12,18 @@ use std::sync::Arc;
 use etherparse::PacketBuilder;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
-use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
+use lb_core::flow::{Tuple, memory_needed};
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Loads, Request, States};
 use lb_core::mem::Region;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
-use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer, Taken, Walk};
 use lb_core::tables::{
     Forward, Interface, InterfaceId, Interfaces, Neighbours, Prefix, Protocol, Route, Routes, Server,
-    Service, ServiceKey, Services, Tables,
+    Service, ServiceKey, Services, Settings, Tables,
 };
 use lb_core::time::Tick;
 
@@ -239,7 +239,8 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         routes: routes.into(),
         neighbours: neighbours.into(),
         services: Services::new(services).into(),
-        ..Tables::default()
+        marks: Arc::default(),
+        settings: Settings { is_sharing: true, ..Settings::default() },
     }
 }
 
@@ -455,8 +456,19 @@ impl Story {
         let mut listed = 0;
         director.path.list(0, u32::MAX, director.now, &mut |_| listed += 1);
         assert_eq!(listed, CONNECTIONS);
+        let (mut told, mut last) = (0, None);
+        while director.path.tell_changed(32, &mut |_| told += 1) {}
+        assert!(told >= 120, "established and closing ones: {told}");
+        director.path.walk(0, u32::MAX, Walk::Whole, &mut |flow| last = Some(flow));
         director.pass(1000);
         assert_eq!(director.counters[0].flows.expired.get(), u64::from(CONNECTIONS));
+        let Some(flow) = last else { panic!("none was told of") };
+        let Tuple { protocol, dst: address, dport: port, .. } = flow.original;
+        let service = self.later.services.find(&ServiceKey { protocol, address, port });
+        let server = service.map(|service| service.servers[0].id).expect("its service");
+        for taken in [Taken::New, Taken::Updated] {
+            assert_eq!(director.path.take_over(&flow, server, director.now), taken);
+        }
         std::mem::forget(old);
     }
 }

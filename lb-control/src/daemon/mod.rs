@@ -354,7 +354,6 @@ impl Control {
             }
         }
         problems.extend(self.host.problems());
-        problems.extend(self.sync_state.problems());
         problems.extend(self.twin_problem.iter().map(|why| format!("twin: {why}")));
         problems
     }

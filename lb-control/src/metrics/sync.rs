@@ -31,13 +31,12 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     ] {
         refused.add(&[("reason", reason)], value.load(Relaxed));
     }
-    let mut running = Family::gauge("lb_sync_running", "Whether there is a sync daemon of this role.");
-    for role in crate::api::types::SyncRole::ALL {
-        let runs = control.model().sync_daemons().any(|daemon| daemon.role == role);
-        running.add(&[("role", role.name())], runs.into());
+    let mut up = Family::gauge("lb_sync_up", "Whether the sync daemon of this role hears and is heard.");
+    for daemon in control.model().sync_daemons() {
+        up.add(&[("role", daemon.role.name())], state.problem(daemon.role).is_none().into());
     }
     vec![
-        running,
+        up,
         both(
             "lb_sync_messages_total",
             "Messages to and from other directors.",

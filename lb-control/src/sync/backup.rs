@@ -29,7 +29,7 @@ const ASK_SELDOM: Duration = Duration::from_secs(30);
 const ASKED_OFTEN: u32 = 5;
 /// Times that all are asked for again because some were lost.
 const REPEATS: u32 = 3;
-/// How long a worker whose ring is full is waited for, and how often.
+/// How long workers whose rings are full are waited for, and how often in one message.
 const PAUSE: Duration = Duration::from_millis(1);
 const PAUSES: u32 = 20;
 /// Of a template without one, as in the kernel.
@@ -136,7 +136,7 @@ pub(super) async fn take(
     plane: &dyn Plane,
     counters: &SyncCounters,
 ) -> u64 {
-    let mut count = 0;
+    let (mut count, mut pauses) = (0, 0);
     for record in all {
         let Ok(record) = record else {
             counters.malformed.fetch_add(1, Relaxed);
@@ -151,12 +151,13 @@ pub(super) async fn take(
             counters.no_server.fetch_add(1, Relaxed);
             continue;
         };
-        let mut pauses = 0;
-        while !plane.give(flow, server) && pauses < PAUSES {
+        let mut is_given = plane.give(flow, server);
+        while !is_given && pauses < PAUSES {
             pauses += 1;
             tokio::time::sleep(PAUSE).await;
+            is_given = plane.give(flow, server);
         }
-        let outcome = if pauses < PAUSES { &counters.connections_given } else { &counters.no_room };
+        let outcome = if is_given { &counters.connections_given } else { &counters.no_room };
         outcome.fetch_add(1, Relaxed);
     }
     counters.connections_received.fetch_add(count, Relaxed);

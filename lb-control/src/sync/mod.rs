@@ -67,10 +67,10 @@ pub struct SyncState {
 }
 
 impl SyncState {
-    /// What keeps daemons from their work: one line each.
-    pub fn problems(&self) -> Vec<String> {
-        let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.values().cloned().collect()
+    /// What keeps the daemon of a role from its work, in one line. The director forwards all the same, and is ready: two
+    /// that lose each other must not both give up their addresses.
+    pub fn problem(&self, role: SyncRole) -> Option<String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).get(&role).cloned()
     }
 
     /// `None`: all is well. What is new is logged.

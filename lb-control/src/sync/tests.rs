@@ -171,9 +171,10 @@ fn daemons_follow_the_model_and_workers_share_while_there_is_one() {
 fn an_interface_that_cannot_be_used_is_a_problem_until_it_can() {
     let (state, daemon) = (SyncState::default(), SyncDaemon::new(SyncRole::Master, "eth0"));
     state.set_problem(&daemon, Some(&std::io::Error::other("no such device")));
-    assert_eq!(state.problems(), ["sync master on eth0: no such device"]);
+    assert_eq!(state.problem(SyncRole::Master).as_deref(), Some("sync master on eth0: no such device"));
+    assert_eq!(state.problem(SyncRole::Backup), None);
     state.set_problem(&daemon, None);
-    assert!(state.problems().is_empty());
+    assert_eq!(state.problem(SyncRole::Master), None);
 }
 
 #[test]

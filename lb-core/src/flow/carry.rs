@@ -147,7 +147,7 @@ fn is_state(protocol: Protocol, state: u8) -> bool {
     state::is_state(protocol, state) || templated(protocol).is_some() && state <= ASSURED | INVALID
 }
 
-fn is_unicast(address: IpAddr) -> bool {
+pub(crate) fn is_unicast(address: IpAddr) -> bool {
     let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
     !address.is_unspecified() && !address.is_multicast() && !is_broadcast
 }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::carry_over::is_active;
 use super::{Path, rewrite};
+use crate::flow::carry::is_unicast;
 use crate::flow::template::{ASSURED, template_protocol, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, NewFlow, Tuple};
 use crate::ids::ServerId;
@@ -172,6 +173,9 @@ impl<P: Packet> Path<P> {
                 return Taken::Ignored;
             }
             self.end(at.id());
+        } else if told.is_hearsay && !method.is_one_way() && self.flows.find(&reply).is_some() {
+            // Its answers look like those of one that is known here.
+            return Taken::Ignored;
         }
         let new = NewFlow {
             original,
@@ -263,6 +267,8 @@ fn is_told(entry: &Entry) -> bool {
 fn is_sound(told: &SharedFlow) -> bool {
     let SharedFlow { original, is_template, state, timeout, .. } = *told;
     timeout.0 > 0
+        && (is_template || is_unicast(original.src))
+        && is_unicast(original.dst)
         && match original.protocol {
             protocol if is_template => {
                 state <= ASSURED

@@ -205,6 +205,8 @@ fn what_cannot_be_is_not_taken_over() {
         Taken::Unsound,
         "a client with a port"
     );
+    let multicast = Tuple { src: ip("224.0.0.1"), ..told.original };
+    assert_eq!(refused(SharedFlow { original: multicast, ..told }, server), Taken::Unsound);
     let gre = Tuple { protocol: Protocol::GRE, ..told.original };
     assert_eq!(refused(SharedFlow { original: gre, ..told }, server), Taken::Unsound);
     for sport in 0..100 {
@@ -251,4 +253,21 @@ fn a_client_keeps_its_real_server_at_the_director_that_was_told_of_its_template(
         backup.turn();
     }
     assert_eq!(backup.counters[0].server(ServerId(2)).persistent.get(), 0);
+}
+
+#[test]
+fn hearsay_does_not_push_out_a_connection_whose_answers_look_the_same() {
+    let (mut master, mut backup) = (director(), director());
+    establish(&mut master, 4000);
+    let told = changed(&mut master)[0];
+    establish(&mut backup, 4000);
+    // The same client, by another virtual service, to the same real server.
+    let elsewhere = Tuple { dst: ip("192.0.2.11"), ..told.original };
+    let other = SharedFlow { original: elsewhere, ..told };
+    let (server, now) = (id_of(&backup, &told), backup.now);
+    let hearsay = SharedFlow { is_hearsay: true, ..other };
+    assert_eq!(backup.path.take_over(&hearsay, server, now), Taken::Ignored);
+    assert_eq!(backup.path.take_over(&other, server, now), Taken::New, "the newer one gets the answers");
+    assert_eq!(backup.states(), ["ESTABLISHED"]);
+    backup.path.check_connections().expect("a table in order");
 }
