@@ -393,6 +393,13 @@ impl Control {
         self.history.get(&generation)
     }
 
+    /// Whether these tables have a host as real server of place `n`.
+    pub fn has_server(&self, published: &Published, plan: &Plan, n: usize, host: usize) -> bool {
+        let address = self.server(plan, n, host).server.ip();
+        let service = published.tables.services.find(&model::key(&service(n)));
+        service.is_some_and(|service| service.servers.iter().any(|server| server.address == address))
+    }
+
     /// A service exists, as wished.
     pub fn has(&self, n: usize) -> bool {
         self.model.find(&service(n)).is_some()

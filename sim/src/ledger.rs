@@ -20,7 +20,7 @@ pub struct Key {
 }
 
 impl Key {
-    fn is_tcp(&self) -> bool {
+    pub fn is_tcp(&self) -> bool {
         // Places of TCP are even.
         self.place.is_multiple_of(2)
     }
@@ -179,6 +179,12 @@ impl Ledger {
         for binding in &mut self.bindings {
             (binding.server, binding.since, binding.opened) = (None, 0, self.latest.max(1));
         }
+    }
+
+    /// The connection, and the real server that it was brought to last.
+    pub fn server(&self, at: u32) -> Option<(Key, u32)> {
+        let binding = self.bindings.get(at as usize)?;
+        Some((binding.key, binding.server?))
     }
 
     /// The real server of a connection that must have been known when a packet of it was looked up.

@@ -13,7 +13,7 @@ use crate::draw::Draw;
 use crate::events::{Detail, Event, Events};
 use crate::hosts::{Pieces, ServerState};
 use crate::invariants::{self, Watch};
-use crate::ledger::Ledger;
+use crate::ledger::{Effect, Ledger};
 use crate::map::{Map, Plan};
 use crate::network::Flight;
 use crate::shape::Shape;
@@ -289,10 +289,23 @@ impl<L: Subject> World<L> {
         for tag in tags.drain(..) {
             if let Some(sent) = self.tags.looked_up(tag, tick, has_family).filter(|sent| sent.binding != NONE)
             {
+                if sent.effect == Effect::Opens && self.ends_without_server(worker, sent.binding) {
+                    self.ledger.looked_up(sent.binding, Effect::Ends, sent.looked_up, self.control.shortest);
+                }
                 self.ledger.looked_up(sent.binding, sent.effect, sent.looked_up, self.control.shortest);
             }
         }
         self.looked_up = tags;
+    }
+
+    /// A client's datagram for a real server that is not in its worker's tables any more begins anew.
+    fn ends_without_server(&self, worker: usize, binding: u32) -> bool {
+        let Some((key, host)) = self.ledger.server(binding).filter(|(key, _)| !key.is_tcp()) else {
+            return false;
+        };
+        let Some(published) = self.control.published(self.director.generation(worker)) else { return false };
+        let (place, host) = (usize::from(key.place), host as usize);
+        !self.control.has_server(published, &self.plan, place, host)
     }
 
     fn turn_all(&mut self) -> Checked {
