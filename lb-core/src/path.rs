@@ -197,13 +197,13 @@ impl<P: Packet> Path<P> {
             ),
             uses: config.uses,
             schedulers,
+            tunnels: tunnel::Tunnels::new(mine.server_capacity()),
             counters: config.counters,
             mine,
             fragments: fragment::Fragments::new(),
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             changed: shared::Changed::new(),
-            tunnels: tunnel::Tunnels::new(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }

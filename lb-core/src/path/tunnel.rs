@@ -261,9 +261,9 @@ pub(super) struct Prepared {
 /// The tunnels that packets went by lately.
 ///
 /// A real server's is in the place that its number says, and good under the tables that it was prepared from. Real servers whose
-/// numbers differ by a multiple of `CAPACITY` take it from each other: then it is prepared again, which costs some 200
+/// numbers differ by a multiple of the number of places take it from each other: then it is prepared again, which costs some 500
 /// instructions, and nothing else.
-pub(super) struct Tunnels(Box<[Option<Known>; Self::CAPACITY]>);
+pub(super) struct Tunnels(Box<[Option<Known>]>);
 
 #[derive(Clone)]
 #[repr(align(64))]
@@ -274,21 +274,29 @@ struct Known {
 }
 
 impl Tunnels {
-    pub(super) const CAPACITY: usize = 1024;
+    /// Places at most: 2 MiB.
+    const CAPACITY: usize = 16_384;
 
-    pub(super) fn new() -> Tunnels {
-        Tunnels(Box::new([const { None }; Self::CAPACITY]))
+    /// For so many real servers, if they are not more than there are places.
+    pub(super) fn new(servers: usize) -> Tunnels {
+        Tunnels(vec![None; servers.next_power_of_two().min(Self::CAPACITY)].into())
+    }
+
+    #[inline]
+    fn place(&self, server: ServerId) -> usize {
+        server.index() & (self.0.len() - 1)
     }
 
     /// The one to `server` under the tables with this `generation`, if it is known.
     #[inline]
     pub(super) fn find(&self, server: ServerId, generation: u32) -> Option<&Prepared> {
-        let known = self.0[server.index() % Self::CAPACITY].as_ref()?;
+        let known = self.0[self.place(server)].as_ref()?;
         ((known.server == server) & (known.generation == generation)).then_some(&known.prepared)
     }
 
     pub(super) fn keep(&mut self, server: ServerId, generation: u32, prepared: Prepared) {
-        self.0[server.index() % Self::CAPACITY] = Some(Known { server, generation, prepared });
+        let place = self.place(server);
+        self.0[place] = Some(Known { server, generation, prepared });
     }
 }
 
@@ -509,8 +517,8 @@ mod tests {
         let room = |tunnels: &Tunnels, server, generation| {
             tunnels.find(ServerId(server), generation).map(|prepared| prepared.room)
         };
-        let mut tunnels = Tunnels::new();
-        let same_place = 5 + Tunnels::CAPACITY as u32;
+        let mut tunnels = Tunnels::new(10);
+        let same_place = 5 + 16;
         tunnels.keep(ServerId(5), 1, prepared(1480));
         assert_eq!(room(&tunnels, 5, 1), Some(1480));
         assert_eq!(room(&tunnels, 5, 2), None, "the tables changed");

@@ -219,7 +219,8 @@ mod tests {
 
     fn key(n: u8) -> ServiceKey {
         let host = n % ADDRESSES;
-        let address = if host % 2 == 0 { IpAddr::from([192, 0, 2, host]) } else { [host.into(); 8].into() };
+        let address =
+            if host.is_multiple_of(2) { IpAddr::from([192, 0, 2, host]) } else { [host.into(); 8].into() };
         ServiceKey { protocol: Protocol::TCP, address, port: if n < ADDRESSES { 80 } else { 0 } }
     }
 
@@ -246,20 +247,27 @@ mod tests {
         Arc::new(Service::new(None, ServiceId(*id), key(*n), kind, servers, 1))
     }
 
+    /// What there is of a key after a change, but for its number.
+    fn of_key(n: u8) -> impl Strategy<Value = Option<Spec>> {
+        let servers = prop::sample::subsequence((0..SERVERS).collect::<Vec<_>>(), 0..=5);
+        let servers = (servers, any::<bool>()).prop_map(|(mut servers, is_turned)| {
+            if is_turned {
+                servers.reverse();
+            }
+            servers
+        });
+        prop::option::of((Just(n), Just(0), servers, any::<bool>()))
+    }
+
     /// What there is after a change: some keys, each with a number of its own.
     fn state() -> impl Strategy<Value = Vec<Spec>> {
         let ids = Just((0..u32::from(KEYS)).collect::<Vec<_>>()).prop_shuffle();
-        let of_key = (any::<bool>(), prop::sample::subsequence((0..SERVERS).collect::<Vec<_>>(), 0..=5));
-        let of_keys = prop::collection::vec((of_key, any::<bool>(), any::<bool>()), KEYS as usize);
-        (ids, of_keys).prop_map(|(ids, keys)| {
-            let spec = |(n, (((is_there, servers), turned, keeps), id)): (
-                u8,
-                (((bool, Vec<u8>), bool, bool), u32),
-            )| {
-                let servers = if turned { servers.into_iter().rev().collect() } else { servers };
-                is_there.then_some((n, id * 100, servers, keeps))
-            };
-            (0..).zip(keys.into_iter().zip(ids)).filter_map(spec).collect()
+        let keys = (0..KEYS).map(of_key).collect::<Vec<_>>();
+        (ids, keys).prop_map(|(ids, keys)| {
+            let specs = keys.into_iter().zip(ids);
+            specs
+                .filter_map(|(spec, id)| spec.map(|(n, _, servers, keeps)| (n, id * 100, servers, keeps)))
+                .collect()
         })
     }
 
