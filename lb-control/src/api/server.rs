@@ -16,15 +16,15 @@ use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use lb_core::path::FlowView;
+use lb_core::tables::Protocol;
 
 use super::types::{
-    Batch, BatchReply, Connection, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, Status,
-    SyncDaemon, SysctlValue, Timeouts, WorkerView,
+    Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
+    ServicesReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{lines, openapi, page};
 use crate::daemon::Handle;
 use crate::metrics;
-use crate::model;
 use crate::plane::Plane;
 
 /// Longest body of a request, bytes: a restore of some 100,000 lines.
@@ -251,7 +251,12 @@ fn list_connections(plane: &dyn Plane, pieces: &mpsc::Sender<lines::Piece>, _pla
 
 fn connection(view: &FlowView) -> Connection {
     Connection {
-        protocol: model::transport(view.protocol),
+        protocol: match view.protocol {
+            Protocol::ANY => ConnectionProtocol::Ip,
+            Protocol::UDP => ConnectionProtocol::Udp,
+            Protocol::SCTP => ConnectionProtocol::Sctp,
+            _ => ConnectionProtocol::Tcp,
+        },
         expires: view.expires_in.as_secs(),
         state: view.state.to_owned(),
         client: view.client.into(),

@@ -34,6 +34,35 @@ impl Transport {
     }
 }
 
+/// What a connection is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionProtocol {
+    Tcp,
+    Udp,
+    Sctp,
+    /// Of a firewall mark's persistence template: all of them.
+    Ip,
+}
+
+impl ConnectionProtocol {
+    pub const fn name(self) -> &'static str {
+        match self.transport() {
+            Some(transport) => transport.name(),
+            None => "ip",
+        }
+    }
+
+    pub const fn transport(self) -> Option<Transport> {
+        match self {
+            ConnectionProtocol::Tcp => Some(Transport::Tcp),
+            ConnectionProtocol::Udp => Some(Transport::Udp),
+            ConnectionProtocol::Sctp => Some(Transport::Sctp),
+            ConnectionProtocol::Ip => None,
+        }
+    }
+}
+
 /// What a virtual service is known by, written `tcp/192.0.2.1:80`, `udp/[2001:db8::1]:53`, `fwmark/7` or `fwmark6/7`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -568,7 +597,7 @@ pub struct ServerView {
 /// A line of the answer to `GET /v1/connections`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Connection {
-    pub protocol: Transport,
+    pub protocol: ConnectionProtocol,
     /// Seconds until it is forgotten if nothing comes.
     pub expires: u32,
     /// The kernel's word: `ESTABLISHED`, `UDP` …

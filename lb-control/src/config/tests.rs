@@ -125,7 +125,7 @@ fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
     assert_eq!(
         errors_with("[apj]\nsocket = 3\n"),
         [
-            "line 8: apj: unknown key (did you mean api?); allowed: dataplane, port, api, timeouts, sync, virtual_service"
+            "line 8: apj: unknown key (did you mean api?); allowed: dataplane, port, api, timeouts, sysctl, sync, virtual_service, mark"
         ]
     );
     assert_eq!(
@@ -260,7 +260,7 @@ one_packet = true
             "line 15: virtual_service 192.0.2.10:80: persistence_mask: \"24\" is not a mask such as \"255.255.255.0\"",
             "line 16: virtual_service 192.0.2.10:80: real server 10.0.0.11:0: address: \"10.0.0.11:0\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
             "line 19: virtual_service [2001:db8::10]:80: persistence_mask: there is no persistence",
-            "line 22: virtual_service 192.0.2.11:80: one_packet: is for protocol \"udp\"",
+            "line 22: virtual_service 192.0.2.11:80: one_packet: is for protocol \"udp\" and for `fwmark`",
         ]
     );
 }

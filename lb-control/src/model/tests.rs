@@ -257,7 +257,7 @@ fn what_is_not_built_is_refused_by_name() {
 
 #[test]
 fn services_by_mark_have_servers_of_any_port_and_no_need_of_persistence() {
-    let mut model = with_servers(&[]);
+    let mut model = Model::new(Limits { services: 10, servers: 10 });
     for address in ["fwmark/7", "fwmark/4294967295", "fwmark6/7"] {
         let spec = ServiceSpec { one_packet: true, ..ServiceSpec::new(service(address), "rr") };
         model.apply(&Command::AddService(spec.clone())).expect("right");

@@ -4,10 +4,12 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use lb_core::tables::{Protocol, ServiceKey};
 
 use super::{Context, Failure, OwnCommand};
 use crate::api::types::{Connection, ServiceAddress};
 use crate::cli::director::Director;
+use crate::model;
 
 pub(super) struct Connections;
 
@@ -77,10 +79,11 @@ impl OwnCommand for Connections {
 }
 
 fn of(connection: &Connection) -> ServiceAddress {
-    ServiceAddress::Endpoint {
-        transport: connection.protocol,
-        address: connection.virtual_.ip(),
-        port: connection.virtual_.port(),
+    let (address, port) = (connection.virtual_.ip(), connection.virtual_.port());
+    match connection.protocol.transport() {
+        Some(transport) => ServiceAddress::Endpoint { transport, address, port },
+        // The virtual address of a mark's template says the mark.
+        None => model::address(&ServiceKey { protocol: Protocol::ANY, address, port }),
     }
 }
 

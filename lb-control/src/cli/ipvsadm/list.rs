@@ -148,7 +148,7 @@ fn server(
     out: &mut dyn Write,
     server: &ServerView,
     look: Look,
-    transport: Transport,
+    transport: Option<Transport>,
     is_ipv6: bool,
     format: Format,
     names: &Names<'_>,
@@ -218,7 +218,7 @@ pub(super) fn save(
                     Transport::Sctp => "--sctp-service",
                 };
                 let at = SocketAddr::new(*address, *port);
-                format!("{option} {}", names.endpoint(at, *transport, format.numeric))
+                format!("{option} {}", names.endpoint(at, Some(*transport), format.numeric))
             }
         };
         write!(out, "-A {name} -s {}", service.spec.scheduler)?;
@@ -299,7 +299,7 @@ pub(super) fn connection(
     names: &Names<'_>,
 ) -> io::Result<()> {
     let Connection { protocol, expires, state, client, virtual_, destination } = connection;
-    let name = |at: SocketAddr| names.endpoint(at, *protocol, format.numeric);
+    let name = |at: SocketAddr| names.endpoint(at, protocol.transport(), format.numeric);
     writeln!(
         out,
         "{:<3} {:<6} {state:<11} {:<18} {:<18} {}",
@@ -311,10 +311,10 @@ pub(super) fn connection(
     )
 }
 
-fn transport(service: &ServiceAddress) -> Transport {
+fn transport(service: &ServiceAddress) -> Option<Transport> {
     match service {
-        ServiceAddress::Endpoint { transport, .. } => *transport,
-        ServiceAddress::FwMark { .. } => Transport::Tcp,
+        ServiceAddress::Endpoint { transport, .. } => Some(*transport),
+        ServiceAddress::FwMark { .. } => None,
     }
 }
 
@@ -325,7 +325,7 @@ fn service_name(service: &ServiceAddress, numeric: bool, names: &Names<'_>) -> S
             format!("FWM  {}{}", *mark as i32, if *is_ipv6 { " IPv6" } else { "" })
         }
         ServiceAddress::Endpoint { transport, address, port } => {
-            let at = names.endpoint(SocketAddr::new(*address, *port), *transport, numeric);
+            let at = names.endpoint(SocketAddr::new(*address, *port), Some(*transport), numeric);
             format!("{:<4} {at}", transport.name().to_ascii_uppercase())
         }
     }
@@ -447,6 +447,7 @@ fn sorted<T>(mut items: Vec<T>, compare: impl Fn(&T, &T) -> i32 + Copy) -> Vec<T
 mod tests {
     use super::super::names::System;
     use super::*;
+    use crate::api::types::ConnectionProtocol;
     use crate::api::types::{Counts, ServerSpec};
 
     fn text(print: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
@@ -468,7 +469,7 @@ mod tests {
     fn connections_look_as_recorded() {
         let at = |text: &str| text.parse().expect(text);
         let connection = Connection {
-            protocol: Transport::Tcp,
+            protocol: ConnectionProtocol::Tcp,
             expires: 834,
             state: "ESTABLISHED".to_owned(),
             client: at("172.20.7.2:4650"),

@@ -86,8 +86,8 @@ impl<'a> Names<'a> {
         self.lookup.port(service, transport)
     }
 
-    /// `host:port` for a listing. As with ipvsadm, an IPv6 host stays a number.
-    pub(crate) fn endpoint(&self, at: SocketAddr, transport: Transport, numeric: bool) -> String {
+    /// `host:port` for a listing. As with ipvsadm, an IPv6 host stays a number, and a port of no protocol.
+    pub(crate) fn endpoint(&self, at: SocketAddr, transport: Option<Transport>, numeric: bool) -> String {
         if numeric {
             return at.to_string();
         }
@@ -100,9 +100,11 @@ impl<'a> Names<'a> {
             IpAddr::V6(address) => format!("[{address}]"),
         };
         let mut services = self.services.borrow_mut();
-        let service = match at.port() {
-            0 => &None,
-            port => services.entry((port, transport)).or_insert_with(|| self.lookup.service(port, transport)),
+        let service = match (at.port(), transport) {
+            (0, _) | (_, None) => &None,
+            (port, Some(transport)) => {
+                services.entry((port, transport)).or_insert_with(|| self.lookup.service(port, transport))
+            }
         };
         match service {
             Some(service) => format!("{host}:{service}"),
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     fn endpoint(at: &str, numeric: bool) -> String {
-        Names::new(&System).endpoint(at.parse().expect(at), Transport::Udp, numeric)
+        Names::new(&System).endpoint(at.parse().expect(at), Some(Transport::Udp), numeric)
     }
 
     #[test]
