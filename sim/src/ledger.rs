@@ -56,7 +56,7 @@ struct Binding {
     since: u64,
     /// The last lookup that may have begun a life. After `since`: nothing has come out of that life yet, so that its server is not known.
     opened: u64,
-    /// The last lookup that may have ended a life.
+    /// The last lookup that may have ended a life; [`UNKNOWN`] until the next life begins.
     ended: u64,
     is_established: bool,
     /// The client's endpoint, by whatever service.
@@ -93,6 +93,9 @@ pub struct Shortest {
     pub tcp: u32,
     pub udp: u32,
 }
+
+/// Later than any lookup.
+const UNKNOWN: u64 = u64::MAX;
 
 /// A TCP connection that is not established yet lives a minute at least.
 const SETTING_UP: u32 = 60 * Tick::PER_SECOND;
@@ -151,6 +154,9 @@ impl Ledger {
             Effect::Opens if binding.is_live(moment.at, shortest) => {}
             Effect::Opens => {
                 binding.opened = moment.number;
+                if binding.ended == UNKNOWN {
+                    binding.ended = 0;
+                }
                 // If it comes to the real server of another connection of the client's endpoint, that one ends: the server could
                 // not tell them apart.
                 for &other in &self.groups[binding.group as usize] {
@@ -178,6 +184,8 @@ impl Ledger {
     pub fn forget(&mut self) {
         for binding in &mut self.bindings {
             (binding.server, binding.since, binding.opened) = (None, 0, self.latest.max(1));
+            // What it still has may be over: it waits for its timer.
+            binding.ended = UNKNOWN;
         }
     }
 
@@ -288,6 +296,20 @@ mod tests {
         assert_eq!(ledger.live_server(place, at(4), SHORTEST), Some(B));
         ledger.looked_up(place, Effect::Opens, at(4), SHORTEST);
         assert!(ledger.to_server(place, A, at(4), true).is_err());
+    }
+
+    #[test]
+    fn what_a_director_of_spoilt_memory_still_has_may_be_over_but_does_not_change_its_server() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::Ends, at(2), SHORTEST);
+        ledger.forget();
+        ledger.looked_up(place, Effect::Nothing, at(3), SHORTEST);
+        assert_eq!(ledger.to_server(place, A, at(3), false), Ok(true));
+        assert_eq!(ledger.live_server(place, at(3), SHORTEST), None, "nobody knows");
+        assert!(ledger.clone().to_server(place, B, at(4), false).is_err(), "nothing has begun one");
+        ledger.looked_up(place, Effect::Opens, at(5), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(5), true), Ok(true));
+        assert_eq!(ledger.live_server(place, at(6), SHORTEST), Some(B));
     }
 
     #[test]
