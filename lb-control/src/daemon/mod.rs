@@ -167,6 +167,7 @@ impl Control {
             ready_since: Instant::now(),
             config,
         };
+        control.compiler.set_marks(control.config.marks.clone());
         // No publication yet: the tables with the services follow at once.
         let _ = control.compiler.with_network(network);
         let services = control.model.services().map(|service| service.key).collect();

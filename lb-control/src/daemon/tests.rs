@@ -7,7 +7,7 @@ use lb_core::tables::{Interface, Interfaces};
 
 use std::net::IpAddr;
 
-use super::fake::{config, start, start_from};
+use super::fake::{FakePlane, config, start, start_from};
 use super::*;
 use crate::api::types::{ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
 
@@ -43,6 +43,18 @@ fn the_first_tables_hold_the_files_services_and_timeouts() {
     assert!(tables.generation > 0, "0 says that a worker has no tables");
     assert_eq!(*host.kept.lock().unwrap(), ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     assert_eq!(control.problems(), [""; 0]);
+}
+
+#[test]
+fn marks_and_sysctls_of_the_file_are_in_the_first_tables_and_follow_a_reload() {
+    let file = |mark: u32| format!("{SERVICE}[[mark]]\nmark = {mark}\n[sysctl]\nsloppy_tcp = 1\n");
+    let (mut control, plane, _) = start(&file(7));
+    let marks = |plane: &FakePlane| plane.tables().marks.0.iter().map(|rule| rule.mark).collect::<Vec<_>>();
+    assert_eq!((marks(&plane), plane.tables().settings.sysctls.sloppy_tcp), (vec![7], 1));
+    control.reload(config(&file(8))).expect("right");
+    assert_eq!((marks(&plane), plane.publications()), (vec![8], 2));
+    control.reload(config(SERVICE)).expect("right");
+    assert_eq!((marks(&plane), plane.tables().settings.sysctls.sloppy_tcp), (vec![], 0));
 }
 
 #[test]
