@@ -290,23 +290,42 @@ impl Reference {
     ) -> Result<(), String> {
         let mut due: Vec<_> = self.flows.due().collect();
         let is_template = |due: &(Number, bool)| self.flows.get(due.0).template.is_some();
-        let is_left: Box<dyn FnOnce() -> HashMap<Tuple, Timeout>> = if due.iter().any(is_template) {
+        let is_left: Box<dyn FnOnce() -> Vec<(Tuple, Timeout)>> = if due.iter().any(is_template) {
             let left = is_left();
             let numbers: Vec<Number> = due.iter().map(|due| due.0).collect();
             let prolonged = self.prolong_templates(&numbers, &left)?;
             due.retain(|(number, _)| !prolonged.contains(number));
-            Box::new(|| left.into_iter().collect())
+            Box::new(|| left)
         } else {
-            Box::new(|| is_left().into_iter().collect())
+            Box::new(is_left)
         };
         let over: Vec<Number> = due.iter().filter(|due| due.1).map(|due| due.0).collect();
         let gone = if expired == over.len() as u64 {
             (self.turns_behind, self.most_behind) = (0, 0);
             over
         } else {
-            let left = is_left();
-            let is_gone = |number: &Number| !left.contains_key(&self.flows.get(*number).original);
-            let gone: Vec<Number> = due.iter().map(|due| due.0).filter(is_gone).collect();
+            // Of templates that bind no more several may look the same: those without connections are gone, the longest over first.
+            let uses = |number: Number| {
+                let template = self.flows.get(number).template;
+                template.map_or(0, |template| self.team.shared().template_use(template.serial).connections)
+            };
+            due.sort_by_key(|&(number, _)| uses(number) > 0);
+            let mut left: HashMap<Tuple, usize> = HashMap::new();
+            for (original, _) in is_left() {
+                *left.entry(original).or_default() += 1;
+            }
+            let mut missing: HashMap<Tuple, usize> = HashMap::new();
+            for connection in self.flows.iter() {
+                match left.get_mut(&connection.original) {
+                    Some(count) if *count > 0 => *count -= 1,
+                    _ => *missing.entry(connection.original).or_default() += 1,
+                }
+            }
+            let mut is_gone = |number: &Number| {
+                let count = missing.get_mut(&self.flows.get(*number).original);
+                count.filter(|count| **count > 0).map(|count| *count -= 1).is_some()
+            };
+            let gone: Vec<Number> = due.iter().map(|due| due.0).filter(|number| is_gone(number)).collect();
             if gone.len() as u64 != expired {
                 return Err(format!(
                     "{expired} connections ended, of those whose time is over {}",
