@@ -97,6 +97,7 @@ struct Driven<T> {
     stage: Stage,
     packets: u64,
     runs: usize,
+    begun: Tick,
     tell: mpsc::Sender<Outcome>,
     /// Cycles that the generator took, and packets that it made.
     generating: u64,
@@ -121,6 +122,11 @@ enum Stage {
 }
 
 impl<T: Traffic> Driven<T> {
+    /// The traffic's time begins where the worker's clock stood, which the path's timers began with.
+    fn now(&self) -> Tick {
+        Tick(self.begun.0.wrapping_add(self.traffic.now().0))
+    }
+
     fn new(
         config: PathConfig,
         traffic: T,
@@ -128,7 +134,7 @@ impl<T: Traffic> Driven<T> {
         runs: u32,
         tell: mpsc::Sender<Outcome>,
     ) -> Driven<T> {
-        let counters = config.counters.clone();
+        let (counters, begun) = (config.counters.clone(), config.now);
         let mut path = Path::new(config);
         path.adopt(tables(Spread::default(), traffic.forward()).into());
         let runs = runs as usize;
@@ -139,6 +145,7 @@ impl<T: Traffic> Driven<T> {
             stage: Stage::Open,
             packets,
             runs,
+            begun,
             tell,
             generating: 0,
             generated: 0,
@@ -218,7 +225,7 @@ impl<T: Traffic> Logic<Mbuf> for Driven<T> {
         fill(&mut self.traffic, port, burst);
         self.generated += burst.len() as u64;
         self.generating += tsc::now() - start;
-        self.path.receive(burst, self.traffic.now(), io);
+        self.path.receive(burst, self.now(), io);
     }
 
     fn receive_handed_over(
@@ -242,7 +249,7 @@ impl<T: Traffic> Logic<Mbuf> for Driven<T> {
 
     #[inline]
     fn turn(&mut self, _: Tick, io: &mut impl Io<Mbuf>) {
-        self.path.turn(self.traffic.now(), io);
+        self.path.turn(self.now(), io);
     }
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
