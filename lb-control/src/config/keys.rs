@@ -425,6 +425,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_sysctl_has_a_key_with_its_default() {
+        let known = lb_core::tables::Sysctls::default()
+            .values()
+            .map(|(sysctl, value)| (sysctl.name, value.to_string()));
+        let keys = SYSCTL.keys.iter().map(|key| (key.name, key.default.to_owned()));
+        assert!(known.eq(keys));
+    }
+
+    #[test]
     fn the_documentation_holds_every_key_with_its_row() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config.md");
         let document = std::fs::read_to_string(path).expect(path);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::established::count;
+use super::ipsec::is_ipsec;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Path};
@@ -85,7 +86,7 @@ impl<P: Packet> Path<P> {
             }
             Protocol::SCTP => sctp::chunk(packet.data(), headers)
                 .is_some_and(|chunk| chunk == sctp::INIT || sysctls.sloppy_sctp == 1),
-            _ => true,
+            protocol => !is_ipsec(protocol),
         };
         if !is_beginning || original.sport == FTP_DATA {
             // The host's own stack answers, with an RST or an ABORT where one is due.

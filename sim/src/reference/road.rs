@@ -14,7 +14,7 @@ use super::answer::Problem;
 use super::connection::State;
 use super::flows::{Connection, Number, is_wide};
 use super::output::Before;
-use super::parse::{INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
+use super::parse::{AH, ESP, INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
 use super::persistent::service_of;
 use super::steer::{ISAKMP, Kind, Staying};
 use super::{Packet, Reference, rewrite, schedule};
@@ -76,6 +76,7 @@ impl Reference {
         let begins = match read.protocol {
             TCP => (read.tcp_flags & SYN != 0 || sysctls.sloppy_tcp == 1) && read.tcp_flags & RST == 0,
             SCTP => read.chunk == Some(INIT) || read.chunk.is_some() && sysctls.sloppy_sctp == 1,
+            AH | ESP => false,
             _ => true,
         };
         if !begins || read.sport == FTP_DATA {

@@ -1,7 +1,7 @@
 //! AH and ESP go with the ISAKMP exchange of the same addresses.
 
 use super::*;
-use crate::tables::Tunnel;
+use crate::tables::{MarkRule, Marks, Settings, Sysctls, Tunnel};
 use crate::wire::testing;
 
 const ESP: u8 = 50;
@@ -189,4 +189,41 @@ fn of_several_workers_the_one_that_has_the_exchange_gets_them() {
         })
         .collect();
     assert!(owners.iter().all(|owner| *owner == owners[0]), "{owners:?}");
+}
+
+#[test]
+fn they_begin_no_connection_also_where_a_mark_is_for_all_and_the_exchange_ends() {
+    let mut director = director(Forward::Masq);
+    let esp = || packet(C2D, "192.0.2.100", VIP, ESP, b"sealed");
+    director.receive(WAN, &[packet(C2D, "192.0.2.100", VIP, 17, b"exchange")]);
+    assert_eq!(director.receive(WAN, &[esp()]).sent.len(), 1);
+    // The exchange's real server goes, and there is a service for whatever comes.
+    let tables = tables(3, &[12], 1);
+    let server = Server {
+        id: ServerId(9),
+        address: ip("10.0.0.12"),
+        ..tables.services.iter().next().unwrap().servers[0].clone()
+    };
+    let all =
+        Service::new(None, ServiceId(9), ServiceKey::of_mark(7, false), SchedulerKind::Rr, vec![server], 3);
+    let rule = MarkRule {
+        mark: 7,
+        protocol: None,
+        source: None,
+        destination: None,
+        destination_ports: 0..=u16::MAX,
+    };
+    let sysctls = Sysctls { expire_nodest_conn: 1, ..Sysctls::default() };
+    director.path.adopt(
+        Tables {
+            services: Services::new([Arc::new(all)]).into(),
+            marks: Marks(vec![rule]).into(),
+            settings: Settings { sysctls, ..tables.settings },
+            ..tables
+        }
+        .into(),
+    );
+    let out = director.receive(WAN, &[esp()]);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1), "the host's");
+    assert_eq!(director.states(), [""; 0]);
 }
