@@ -2,6 +2,7 @@
 //!
 //! No DPDK, no thread, no clock, no I/O. [`path`] is the page to read first.
 
+pub mod conntrack;
 pub mod counters;
 pub mod drop;
 pub mod flow;

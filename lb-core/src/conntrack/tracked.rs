@@ -1,0 +1,94 @@
+//! What a tracked connection needs beside its flow's entry.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::CtState;
+use crate::flow::Direction;
+
+/// What is known of a connection, with netfilter's bits and names (`enum ip_conntrack_status`).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct Status(pub u16);
+
+impl Status {
+    pub const NONE: Status = Status(0);
+    /// Another connection announced it.
+    pub const EXPECTED: Status = Status(1);
+    /// Packets of both directions were seen.
+    pub const SEEN_REPLY: Status = Status(1 << 1);
+    /// Not to be dropped early.
+    pub const ASSURED: Status = Status(1 << 2);
+    /// Its first packet left.
+    pub const CONFIRMED: Status = Status(1 << 3);
+    pub const SRC_NAT: Status = Status(1 << 4);
+    pub const DST_NAT: Status = Status(1 << 5);
+    pub const SEQ_ADJUST: Status = Status(1 << 6);
+    pub const SRC_NAT_DONE: Status = Status(1 << 7);
+    pub const DST_NAT_DONE: Status = Status(1 << 8);
+    /// It was ended.
+    pub const DYING: Status = Status(1 << 9);
+    /// No packet prolongs it.
+    pub const FIXED_TIMEOUT: Status = Status(1 << 10);
+    /// Of a CT target, not of packets.
+    pub const TEMPLATE: Status = Status(1 << 11);
+    pub const NAT_CLASH: Status = Status(1 << 12);
+    pub const HELPER: Status = Status(1 << 13);
+
+    #[inline]
+    pub const fn has(self, all: Status) -> bool {
+        self.0 & all.0 == all.0
+    }
+
+    #[inline]
+    pub fn set(&mut self, bits: Status) {
+        self.0 |= bits.0;
+    }
+}
+
+/// A tracked connection, beside its flow's entry: one cache line. All zero: nothing is known.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, align(64))]
+pub struct Tracked {
+    /// `CONNMARK`.
+    pub mark: u32,
+    pub zone: u16,
+    pub status: Status,
+    /// The protocol's own.
+    pub(super) private: [u32; PRIVATE],
+}
+
+/// Words that a protocol has.
+pub(super) const PRIVATE: usize = 14;
+
+impl Tracked {
+    /// What a connection's packet is to rules that goes this way, before it is looked at.
+    #[inline]
+    pub fn is(&self, direction: Direction) -> CtState {
+        if direction == Direction::Reply || self.status.has(Status::SEEN_REPLY) {
+            CtState::Established
+        } else if self.status.has(Status::EXPECTED) {
+            CtState::Related
+        } else {
+            CtState::New
+        }
+    }
+}
+
+/// Packets and bytes of a connection, where `nf_conntrack_acct` is on.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable)]
+#[repr(C, align(32))]
+pub struct Accounting {
+    /// By direction.
+    pub packets: [u64; 2],
+    /// Of IP packets, headers included.
+    pub bytes: [u64; 2],
+}
+
+impl Accounting {
+    #[inline]
+    pub fn count(&mut self, direction: Direction, bytes: u32) {
+        let at = direction.index();
+        self.packets[at] = self.packets[at].wrapping_add(1);
+        self.bytes[at] = self.bytes[at].wrapping_add(u64::from(bytes));
+    }
+}

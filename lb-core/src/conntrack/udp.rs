@@ -1,0 +1,37 @@
+//! UDP: a connection is as long as packets come; a stream after two seconds of packets both ways.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
+
+use super::tracked::PRIVATE;
+use super::{Move, Settings, Status, Tracked};
+use crate::time::{Tick, Timeout};
+
+/// Younger ones are questions with their answer.
+const PROBE: Timeout = Timeout::from_secs(2);
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct Exchange {
+    /// Time of the first packet, in ticks.
+    begun: u32,
+    unused: [u32; PRIVATE - 1],
+}
+
+pub(super) fn begin(tracked: &mut Tracked, now: Tick, settings: &Settings) -> Move {
+    let exchange: &mut Exchange = transmute_mut!(&mut tracked.private);
+    exchange.begun = now.0;
+    Move::to(0, settings.udp)
+}
+
+pub(super) fn advance(tracked: &mut Tracked, now: Tick, settings: &Settings) -> Move {
+    let exchange: &mut Exchange = transmute_mut!(&mut tracked.private);
+    let status = &mut tracked.status;
+    let is_stream = status.has(Status::SEEN_REPLY) && now.since(Tick(exchange.begun)) > PROBE.0;
+    if !is_stream {
+        return Move::to(0, settings.udp);
+    }
+    if !status.has(Status::NAT_CLASH) {
+        status.set(Status::ASSURED);
+    }
+    Move::to(0, settings.udp_stream)
+}
