@@ -11,6 +11,7 @@
 mod cpus;
 mod host;
 mod keep;
+mod manager;
 mod run;
 mod socket;
 mod views;

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tracing::{error, info, warn};
 
 use super::host::{self, TwinHost};
+use super::manager::Manager;
 use super::{Control, Handle};
 use crate::api::{http, server};
 use crate::config::Config;
@@ -136,20 +137,21 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
             stopped,
         )));
     }
-    let to_manager = control.clone();
-    let manager = tokio::spawn(async move {
-        say_when_ready(&to_manager, &socket, began).await;
+    let manager = Arc::new(Manager::start(std::env::var_os("NOTIFY_SOCKET")));
+    let (to_manager, of_control) = (manager.clone(), control.clone());
+    let alive = tokio::spawn(async move {
+        say_when_ready(&of_control, &to_manager, &socket, began).await;
         if let Some(limit) = sd_notify::watchdog_enabled() {
-            feed_watchdog(&to_manager, limit).await;
+            feed_watchdog(&of_control, &to_manager, limit).await;
         }
     });
 
     loop {
         match signals.next().await {
             Asked::Reload => {
-                notify(&[NotifyState::Reloading]);
+                manager.tell(&NotifyState::Reloading);
                 reload(&control, config_path.clone()).await;
-                notify(&[NotifyState::Ready]);
+                manager.tell(&NotifyState::Ready);
             }
             Asked::Stop(name) => {
                 info!(signal = name, "stopping");
@@ -157,8 +159,8 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
             }
         }
     }
-    notify(&[NotifyState::Stopping]);
-    drain(&control, &mut signals, &config_path).await;
+    manager.tell(&NotifyState::Stopping);
+    drain(&control, &manager, &mut signals, &config_path).await;
     let _ = stop.send(true);
     let ends = async {
         for server in servers {
@@ -168,7 +170,11 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     if timeout(http::DRAIN + Duration::from_secs(1), ends).await.is_err() {
         warn!("requests under way are broken off");
     }
-    manager.abort();
+    alive.abort();
+    let _ = alive.await;
+    if let Some(manager) = Arc::into_inner(manager) {
+        manager.end().await;
+    }
     sync.abort();
     follower.abort();
     resolver.abort();
@@ -178,7 +184,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
 /// Tells the log and the service manager when the daemon is ready: the workers take packets by the first tables, and
 /// nothing is wrong. What is wrong for longer (a port without a link) is said, and does not hold up the service manager,
 /// once packets are taken.
-async fn say_when_ready(control: &Handle, socket: &Path, began: Instant) {
+async fn say_when_ready(control: &Handle, manager: &Manager, socket: &Path, began: Instant) {
     let deadline = Instant::now() + PATIENCE;
     let mut is_said = false;
     loop {
@@ -199,18 +205,18 @@ async fn say_when_ready(control: &Handle, socket: &Path, began: Instant) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    notify(&[NotifyState::Ready]);
+    manager.tell(&NotifyState::Ready);
 }
 
 /// Tells the service manager's watchdog, which waits no longer than `limit`, that all goes on: as long as every worker takes
 /// its turns and the control task answers.
-async fn feed_watchdog(control: &Handle, limit: Duration) {
+async fn feed_watchdog(control: &Handle, manager: &Manager, limit: Duration) {
     let mut ticks = tokio::time::interval(limit / 4);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         match control.ask(|control| control.is_turning()).await {
-            Ok(true) => notify(&[NotifyState::Watchdog]),
+            Ok(true) => manager.remind(&NotifyState::Watchdog),
             Ok(false) => {}
             Err(_) => return,
         }
@@ -219,7 +225,7 @@ async fn feed_watchdog(control: &Handle, limit: Duration) {
 
 /// Lets the connections end that there are, when the config file says so, while no new ones are taken. What the operator
 /// changes meanwhile is done, and is there after the next start. A second signal ends it.
-async fn drain(control: &Handle, signals: &mut Signals, config_path: &Path) {
+async fn drain(control: &Handle, manager: &Manager, signals: &mut Signals, config_path: &Path) {
     let asked = control.ask(|control| match control.config().dataplane.drain_secs {
         0 => None,
         _ => Some((control.drain(), control.connections())),
@@ -236,7 +242,7 @@ async fn drain(control: &Handle, signals: &mut Signals, config_path: &Path) {
         }
     };
     let why = tokio::select! {
-        () = no_connection(control) => "no connection is left",
+        () = no_connection(control, manager) => "no connection is left",
         () = tokio::time::sleep(limit) => "the time is over",
         name = reloads => name,
     };
@@ -245,10 +251,10 @@ async fn drain(control: &Handle, signals: &mut Signals, config_path: &Path) {
 }
 
 /// Waits until no worker has a connection and none can get one.
-async fn no_connection(control: &Handle) {
+async fn no_connection(control: &Handle, manager: &Manager) {
     loop {
         // Meanwhile systemd's own limit for stopping does not run out.
-        notify(&[NotifyState::ExtendTimeoutUsec(STOP_TIMEOUT.as_micros() as u32)]);
+        manager.remind(&NotifyState::ExtendTimeoutUsec(STOP_TIMEOUT.as_micros() as u32));
         let is_over = control.ask(|control| control.is_adopted() && control.connections() == 0).await;
         if is_over.unwrap_or(true) {
             return;
@@ -274,15 +280,6 @@ async fn reload(control: &Handle, path: PathBuf) {
             Ok(Ok(_)) => {}
             Ok(Err(error)) | Err(error) => error!(%error, "reload refused, nothing is changed"),
         },
-    }
-}
-
-fn notify(states: &[NotifyState]) {
-    // Without systemd there is nobody to tell.
-    if std::env::var_os("NOTIFY_SOCKET").is_some()
-        && let Err(error) = sd_notify::notify(states)
-    {
-        warn!(%error, "cannot notify the service manager");
     }
 }
 
