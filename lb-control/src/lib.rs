@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod model;
 mod one_line;
 pub mod plane;
+pub mod relief;
 pub mod stats;
 pub mod sync;
 pub mod twin;

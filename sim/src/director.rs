@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrayvec::ArrayVec;
+use lb_control::relief::relieve;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::carry::{Salvage, Salvaged};
 use lb_core::flow::memory_needed;
@@ -35,6 +36,8 @@ pub trait Subject: Logic<Frame> + 'static {
     fn new(config: PathConfig, judge: &Self::Judge) -> Self;
     /// Tells of tables that were compiled, in their order, before any worker adopts them.
     fn tell(judge: &Self::Judge, tables: &Tables);
+    /// All workers use these tables: the control plane relieves their real servers.
+    fn relieve(judge: &Self::Judge, tables: &Tables);
     /// What a worker did that it must not do.
     fn mismatch(judge: &Self::Judge) -> Option<String>;
     fn left(&self) -> Vec<Self::Left>;
@@ -66,6 +69,7 @@ impl Subject for Path<Frame> {
         Path::new(config)
     }
     fn tell((): &(), _: &Tables) {}
+    fn relieve((): &(), _: &Tables) {}
     fn mismatch((): &()) -> Option<String> {
         None
     }
@@ -93,6 +97,9 @@ impl Subject for Watched {
     }
     fn tell((team, _): &Self::Judge, tables: &Tables) {
         team.tell(tables);
+    }
+    fn relieve((team, _): &Self::Judge, tables: &Tables) {
+        team.relieve(&tables.services);
     }
     fn mismatch((_, verdict): &Self::Judge) -> Option<String> {
         verdict.mismatch().map(|mismatch| mismatch.to_string())
@@ -443,6 +450,12 @@ impl<L: Subject> Director<L> {
     /// Tells of tables that were compiled, whether or not they will be published.
     pub fn tell(&self, tables: &Tables) {
         L::tell(&self.judge, tables);
+    }
+
+    /// As the control plane does when all workers use these tables.
+    pub fn relieve(&self, tables: &Tables) {
+        relieve(&tables.services, &self.counters, |_| {});
+        L::relieve(&self.judge, tables);
     }
 
     /// What a worker did that the reference does not.

@@ -72,6 +72,8 @@ pub struct World<L: Subject> {
     pub(crate) buffer: Vec<u8>,
     pub(crate) sends: Vec<crate::tcp::Send>,
     looked_up: Vec<u64>,
+    /// The tables by which real servers were relieved last.
+    pub(crate) relieved: u32,
 }
 
 impl<L: Subject> World<L> {
@@ -115,6 +117,7 @@ impl<L: Subject> World<L> {
             buffer: Vec::new(),
             sends: Vec::new(),
             looked_up: Vec::new(),
+            relieved: 0,
             plan,
             shape,
         }
@@ -225,6 +228,7 @@ impl<L: Subject> World<L> {
         self.note("kill and start", ("workers spoilt", [workers, is_spoilt.into(), 0, 0]));
         self.control = self.control.restarted(&self.shape, &self.plan);
         self.tags.forget();
+        self.relieved = 0;
         self.watch = Watch::new(&self.shape);
         Ok(())
     }
@@ -254,6 +258,13 @@ impl<L: Subject> World<L> {
                 })
             };
             self.control.release(has);
+            let generation = self.control.generation();
+            if self.relieved != generation
+                && let Some(published) = self.control.published(generation)
+            {
+                self.director.relieve(&published.tables);
+                self.relieved = generation;
+            }
         }
         self.publish();
     }

@@ -35,6 +35,7 @@ use crate::compile::{Compiler, Network};
 use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
+use crate::relief;
 use crate::stats::{self, ESTIMATE_EVERY_SECS, Statistics};
 use crate::sync::{self, SyncState};
 use crate::twin::TwinCounters;
@@ -83,6 +84,8 @@ pub struct Control {
     watch: Watch,
     /// `None`: nothing is to outlive the process.
     keeper: Option<Keeper>,
+    /// The tables under which all workers were seen to be, and no real server is [overloaded without reason](relief).
+    relieved: u32,
     /// Removed real servers that had no connection at the last look.
     idle: HashSet<ServerId>,
     twin_problem: Option<String>,
@@ -161,6 +164,7 @@ impl Control {
             plane,
             host,
             keeper: model_file.and_then(Keeper::start),
+            relieved: 0,
             idle: HashSet::new(),
             twin_problem: None,
             sync: Default::default(),
@@ -430,13 +434,17 @@ impl Control {
         }
     }
 
-    /// Notices workers that stand still, and frees the ids of removed real servers without connections and templates.
+    /// Notices workers that stand still, relieves real servers, and frees the ids of removed real servers without connections and templates.
     fn look_after(&mut self, now: Instant) {
         let workers = self.plane.counters();
         let published = self.compiler.current().generation;
         self.watch.look(workers, published, now, &self.config.dataplane.workers);
         // Before all have adopted them, a worker may still bind a connection to a removed server.
         let is_adopted = self.plane.all_use(published);
+        if is_adopted && self.relieved != published {
+            relief::relieve(&self.compiler.current().services, workers, drop);
+            self.relieved = published;
+        }
         if is_adopted && self.model.removed_servers().next().is_some() {
             // A connection that turns from active to inactive may be in neither count for a moment.
             let is_idle = |&id: &ServerId| {

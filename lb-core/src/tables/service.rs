@@ -197,7 +197,12 @@ impl Server {
     /// Takes new connections: neither quiesced nor overloaded.
     #[inline]
     pub fn takes_new(&self) -> bool {
-        self.weight > 0 && !self.overloaded.load(Relaxed)
+        self.weight > 0 && !self.is_overloaded()
+    }
+
+    #[inline]
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Relaxed)
     }
 }
 

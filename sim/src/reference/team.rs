@@ -9,9 +9,10 @@ use lb_core::counters::WorkerCounters;
 use lb_core::flow::template::TemplateId;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
-use lb_core::tables::{Server, Service, ServiceKey, Tables};
+use lb_core::tables::{Server, Service, ServiceKey, Services, Tables};
 
 use super::persistent::{Serial, Use};
+use super::schedule;
 
 /// The references of one data plane's workers.
 pub struct Team {
@@ -86,6 +87,15 @@ impl Team {
         let mut shared = self.shared();
         let told = shared.told;
         shared.learn(service, told);
+    }
+
+    /// All workers use these services by now: the control plane lets connections in again where too few are left.
+    pub fn relieve(&self, services: &Services) {
+        for server in services.iter().flat_map(|service| &service.servers) {
+            if self.shared().is_overloaded(server) {
+                schedule::after_unbind(self, server);
+            }
+        }
     }
 
     pub(super) fn shared(&self) -> MutexGuard<'_, Shared> {
