@@ -21,6 +21,7 @@ mod first;
 mod fragment;
 mod ipsec;
 mod list;
+mod one_packet;
 mod one_way;
 mod output;
 mod persistent;
@@ -137,6 +138,7 @@ pub struct Path<P> {
     counters: Arc<[Arc<WorkerCounters>]>,
     mine: Arc<WorkerCounters>,
     fragments: fragment::Fragments<P>,
+    choices: one_packet::Choices,
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
     changed: shared::Changed,
@@ -201,6 +203,7 @@ impl<P: Packet> Path<P> {
             counters: config.counters,
             mine,
             fragments: fragment::Fragments::new(),
+            choices: one_packet::Choices::new(),
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             changed: shared::Changed::new(),

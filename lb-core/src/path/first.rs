@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::established::count;
 use super::ipsec::is_ipsec;
+use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Path};
@@ -109,7 +109,8 @@ impl<P: Packet> Path<P> {
         };
         let after = Tuple { dst: address, dport: if port == 0 { original.dport } else { port }, ..original };
         if is_one_packet {
-            return self.one_packet(packet, headers, original, after, method, id, now, io);
+            let choice = Choice { original, after, method, server: id };
+            return self.one_packet(packet, headers, choice, now, io);
         }
         match self.bind(original, after, method, id, now) {
             Some(at) => self.begun(packet, headers, at, now, io),
@@ -117,36 +118,8 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Sends a datagram to its real server and remembers nothing of it: an answer that comes through us is routed as it is.
-    #[cold]
-    pub(super) fn one_packet(
-        &mut self,
-        packet: P,
-        headers: &Headers,
-        original: Tuple,
-        after: Tuple,
-        method: Method,
-        server: ServerId,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
-        if method.is_one_way() {
-            // Its entry tells the way, and is in nobody's.
-            let Some(at) = self.bind(original, after, method, server, now) else {
-                return self.drop(DropReason::FlowTableFull, Hook::Input);
-            };
-            self.onward_rarely(packet, headers, at, now, io);
-            return self.end(at.id());
-        }
-        let cell = self.mine.server(server);
-        cell.connections.add(1);
-        count(cell, Direction::Original, headers);
-        let deltas = rewrite::deltas(&original, &after);
-        self.rewrite_slowly(packet, headers, Direction::Original, original, after, deltas, now, io);
-    }
-
     /// Enters a connection whose packets leave for `server`, which is the destination of `after`: as `after` when they are
-    /// masqueraded. `None`: there is no room.
+    /// masqueraded. It counts for the real server. `None`: there is no room.
     pub(super) fn bind(
         &mut self,
         original: Tuple,
@@ -155,8 +128,25 @@ impl<P: Packet> Path<P> {
         server: ServerId,
         now: Tick,
     ) -> Option<FlowRef> {
-        let reply = after.reversed();
         let is_tcp = original.protocol == Protocol::TCP;
+        let at = self.enter(original, after, method, server, now)?;
+        self.flows.entry_mut(at.id()).set_inactive(!is_tcp);
+        self.count_bound(server, is_tcp);
+        self.mine.server(server).connections.add(1);
+        self.mine.flows.inserted.add(1);
+        Some(at)
+    }
+
+    /// As [`Path::bind`], and it counts for nobody.
+    pub(super) fn enter(
+        &mut self,
+        original: Tuple,
+        after: Tuple,
+        method: Method,
+        server: ServerId,
+        now: Tick,
+    ) -> Option<FlowRef> {
+        let reply = after.reversed();
         let new = NewFlow {
             original,
             reply,
@@ -173,12 +163,7 @@ impl<P: Packet> Path<P> {
             now,
         };
         let id = self.insert(&new)?;
-        let entry = self.flows.entry_mut(id);
-        entry.renew(self.tables.generation);
-        entry.set_inactive(!is_tcp);
-        self.count_bound(server, is_tcp);
-        self.mine.server(server).connections.add(1);
-        self.mine.flows.inserted.add(1);
+        self.flows.entry_mut(id).renew(self.tables.generation);
         Some(FlowRef::new(id, Direction::Original))
     }
 

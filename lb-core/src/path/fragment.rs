@@ -12,7 +12,7 @@ use crate::packet::Packet;
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::{Fragment, Headers, piece};
 
-/// Datagrams remembered: sets of four, newest first, of which the oldest makes room.
+/// Datagrams remembered, in sets of four.
 const SETS: usize = 256;
 const WAYS: usize = 4;
 /// Fragments that wait at most, and how long.
@@ -24,20 +24,12 @@ const MEMORY: Timeout = Timeout::from_secs(30);
 
 /// What the fragments of one datagram have in common (RFC 791 §2.3, RFC 8200 §4.5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Datagram {
+pub(super) struct Datagram {
     src: std::net::IpAddr,
     dst: std::net::IpAddr,
     id: u32,
     /// 0 for IPv6, whose later fragments may not say it.
     protocol: u8,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    datagram: Datagram,
-    /// What the first fragment carries; for IPv6 the later ones may not say the protocol.
-    ports: Ports,
-    since: Tick,
 }
 
 /// The first fragment of an SCTP packet whose ports are to be written: its checksum changes by how long the whole is.
@@ -55,18 +47,47 @@ struct Waiter<P> {
     since: Tick,
 }
 
+/// What is known of datagrams, for a while: sets of a few each, newest first, of which the oldest makes room.
+pub(super) struct Recent<T, const SETS: usize> {
+    sets: Vec<[Option<(Datagram, T, Tick)>; WAYS]>,
+}
+
+impl<T: Copy, const SETS: usize> Recent<T, SETS> {
+    pub(super) fn new() -> Recent<T, SETS> {
+        Recent { sets: vec![[None; WAYS]; SETS] }
+    }
+
+    /// `set`: a datagram's, any number.
+    pub(super) fn recall(&self, set: usize, datagram: &Datagram, now: Tick) -> Option<T> {
+        let ways = &self.sets[set % SETS];
+        let &(_, known, since) = ways.iter().flatten().find(|known| known.0 == *datagram)?;
+        (now.since(since) < MEMORY.0).then_some(known)
+    }
+
+    pub(super) fn remember(&mut self, set: usize, datagram: Datagram, known: T, now: Tick) {
+        let ways = &mut self.sets[set % SETS];
+        let oldest = ways
+            .iter()
+            .position(|way| way.as_ref().is_none_or(|other| other.0 == datagram))
+            .unwrap_or(WAYS - 1);
+        ways[..=oldest].rotate_right(1);
+        ways[0] = Some((datagram, known, now));
+    }
+}
+
 pub(super) struct Fragments<P> {
-    known: Vec<[Option<Known>; WAYS]>,
+    /// What the first fragment carries; for IPv6 the later ones may not say the protocol.
+    known: Recent<Ports, SETS>,
     waiting: Vec<Waiter<P>>,
     unsealed: Vec<Unsealed<P>>,
     /// First fragments of this burst for which others wait.
-    release: ArrayVec<Known, BURST>,
+    release: ArrayVec<(Datagram, Ports), BURST>,
 }
 
 impl<P> Fragments<P> {
     pub(super) fn new() -> Fragments<P> {
         Fragments {
-            known: vec![[None; WAYS]; SETS],
+            known: Recent::new(),
             waiting: Vec::with_capacity(CAPACITY),
             unsealed: Vec::with_capacity(UNSEALED),
             release: ArrayVec::new(),
@@ -141,16 +162,16 @@ impl<P: Packet> Path<P> {
         let datagram = datagram(packet.data(), headers);
         let set = self.set_of(&datagram);
         if headers.fragment == Fragment::First {
-            let known = Known { datagram, ports: ports(headers), since: now };
-            self.fragments.remember(set, known);
+            let ports = ports(headers);
+            self.fragments.known.remember(set, datagram, ports, now);
             if self.fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
                 // A burst has no more packets than there is room.
-                let _ = self.fragments.release.try_push(known);
+                let _ = self.fragments.release.try_push((datagram, ports));
             }
             return Some((packet, seen));
         }
-        if let Some(known) = self.fragments.recall(set, &datagram, now) {
-            self.join_fragment(&mut seen, packet.data(), known.ports);
+        if let Some(ports) = self.fragments.known.recall(set, &datagram, now) {
+            self.join_fragment(&mut seen, packet.data(), ports);
             return Some((packet, seen));
         }
         let services = &self.tables.services;
@@ -184,23 +205,23 @@ impl<P: Packet> Path<P> {
     /// Sends on the fragments that waited for a first one that has gone by now.
     #[inline]
     pub(super) fn release_fragments(&mut self, now: Tick, io: &mut impl Io<P>) {
-        while let Some(known) = self.fragments.release.pop() {
-            self.release(&known, now, io);
+        while let Some((datagram, ports)) = self.fragments.release.pop() {
+            self.release(&datagram, ports, now, io);
         }
     }
 
     #[cold]
-    fn release(&mut self, known: &Known, now: Tick, io: &mut impl Io<P>) {
+    fn release(&mut self, datagram: &Datagram, ports: Ports, now: Tick, io: &mut impl Io<P>) {
         let mut burst = Burst::new();
         let mut all: ArrayVec<Seen, BURST> = ArrayVec::new();
         let mut place = 0;
         while place < self.fragments.waiting.len() {
-            if self.fragments.waiting[place].datagram != known.datagram {
+            if self.fragments.waiting[place].datagram != *datagram {
                 place += 1;
                 continue;
             }
             let Waiter { packet, mut seen, .. } = self.fragments.waiting.remove(place);
-            self.join_fragment(&mut seen, packet.data(), known.ports);
+            self.join_fragment(&mut seen, packet.data(), ports);
             if let Some((packet, seen)) = self.to_owner(packet, seen, io) {
                 burst.push(packet);
                 all.push(seen);
@@ -215,7 +236,7 @@ impl<P: Packet> Path<P> {
         self.go(&mut burst, &all, now, io);
     }
 
-    fn set_of(&self, datagram: &Datagram) -> usize {
+    pub(super) fn set_of(&self, datagram: &Datagram) -> usize {
         let octets = |address| match address {
             std::net::IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
             std::net::IpAddr::V6(a) => a.octets(),
@@ -229,29 +250,12 @@ impl<P: Packet> Path<P> {
     }
 }
 
-impl<P> Fragments<P> {
-    fn recall(&self, set: usize, datagram: &Datagram, now: Tick) -> Option<Known> {
-        let known = self.known[set].iter().flatten().find(|known| known.datagram == *datagram)?;
-        (now.since(known.since) < MEMORY.0).then_some(*known)
-    }
-
-    fn remember(&mut self, set: usize, known: Known) {
-        let ways = &mut self.known[set];
-        let oldest = ways
-            .iter()
-            .position(|way| way.is_none_or(|other| other.datagram == known.datagram))
-            .unwrap_or(WAYS - 1);
-        ways[..=oldest].rotate_right(1);
-        ways[0] = Some(known);
-    }
-}
-
 /// What is known of a packet's ports, once its datagram's first fragment came.
 pub(super) fn ports(headers: &Headers) -> Ports {
     Ports { sport: headers.sport, dport: headers.dport, protocol: headers.protocol }
 }
 
-fn datagram(frame: &[u8], headers: &Headers) -> Datagram {
+pub(super) fn datagram(frame: &[u8], headers: &Headers) -> Datagram {
     Datagram {
         src: headers.source(frame),
         dst: headers.destination(frame),

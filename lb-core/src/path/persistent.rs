@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::first::pick;
 use super::fragment::ports;
+use super::one_packet::Choice;
 use super::{Io, Path, Steer};
 use crate::drop::DropReason;
 use crate::flow::template::{ASSURED, TemplateId, template_protocol};
@@ -58,9 +59,13 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// A later fragment of no connection, at its owner: the first one may be on its way to the template and back.
+    /// A later fragment of no connection, at its owner: the first one may have been scheduled for this datagram alone, or be on its
+    /// way to the template and back.
     #[cold]
     pub(super) fn later_fragment(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if let Some(choice) = self.choice_of(&packet, headers, now) {
+            return self.follow(packet, headers, choice, now, io);
+        }
         let original = original(&packet, headers);
         if self.tables.routes.is_local(original.dst)
             && let Some((service, persistence)) = self.persistent_service(&original)
@@ -112,7 +117,10 @@ impl<P: Packet> Path<P> {
             return self.begun(packet, headers, at, now, io);
         }
         if headers.fragment == Fragment::Later {
-            return self.route(packet, headers, now, io);
+            return match self.choice_of(&packet, headers, now) {
+                Some(choice) => self.follow(packet, headers, choice, now, io),
+                None => self.route(packet, headers, now, io),
+            };
         }
         // Its tables may be others than ours: the service may be persistent there or here alone.
         let Some((service, _)) = self.persistent_service(&original) else {
@@ -223,7 +231,8 @@ impl<P: Packet> Path<P> {
         let dport = if is_its_port { server.port } else { original.dport };
         let after = Tuple { dst: server.address, dport, ..original };
         if service.options.one_packet && original.protocol == Protocol::UDP {
-            return self.one_packet(packet, headers, original, after, method, id, now, io);
+            let choice = Choice { original, after, method, server: id };
+            return self.one_packet(packet, headers, choice, now, io);
         }
         let Some(at) = self.bind(original, after, method, id, now) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);

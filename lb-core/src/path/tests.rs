@@ -2,6 +2,7 @@
 
 mod ipsec;
 mod methods;
+mod one_packet;
 mod persistent;
 mod regressions;
 mod sctp;

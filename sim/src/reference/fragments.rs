@@ -14,8 +14,8 @@ use super::{Packet, Reference};
 
 /// A hash puts datagrams into so many sets, of which each remembers its newest.
 const SETS: u32 = 256;
-const REMEMBERED_IN_A_SET: usize = 4;
-const MEMORY: Timeout = Timeout::from_secs(30);
+pub(super) const REMEMBERED_IN_A_SET: usize = 4;
+pub(super) const MEMORY: Timeout = Timeout::from_secs(30);
 /// Fragments that wait, and how long.
 const ROOM: usize = 128;
 const ROOM_UNSEALED: usize = 64;
@@ -23,7 +23,7 @@ const PATIENCE: Timeout = Timeout::from_secs(1);
 
 /// What a datagram's fragments have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Datagram {
+pub(super) struct Datagram {
     src: IpAddr,
     dst: IpAddr,
     id: u32,
@@ -174,12 +174,12 @@ impl Reference {
     }
 }
 
-fn datagram(read: &Read) -> Datagram {
+pub(super) fn datagram(read: &Read) -> Datagram {
     let protocol = if read.is_ipv6() { 0 } else { read.protocol };
     Datagram { src: read.src, dst: read.dst, id: read.id, protocol }
 }
 
-fn set(hasher: Hasher, datagram: &Datagram) -> usize {
+pub(super) fn set(hasher: Hasher, datagram: &Datagram) -> usize {
     let octets = |address| match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
         IpAddr::V6(address) => address.octets(),

@@ -20,7 +20,7 @@
 //!   not ordered among each other.
 //!
 //! Bounds of the path that decide what a client sees are not free, and are therefore said here too: which datagrams are
-//! remembered (`fragments.rs`), how many packets wait (`waiting.rs`), how many past changes of a service a worker catches up with (`schedule.rs`).
+//! remembered (`fragments.rs`, `one_packet.rs`), how many packets wait (`waiting.rs`), how many past changes of a service a worker catches up with (`schedule.rs`).
 
 mod answer;
 mod carry;
@@ -30,6 +30,7 @@ mod flows;
 mod forward;
 mod fragments;
 mod hashing;
+mod one_packet;
 mod output;
 mod parse;
 mod persistent;
@@ -108,6 +109,8 @@ pub struct Reference {
     flows: flows::Flows,
     places: schedule::Places,
     fragments: fragments::Fragments,
+    /// Of datagrams that are scheduled one by one; newest last.
+    choices: Vec<one_packet::Choice>,
     waiting: waiting::Waiting,
     limit: answer::Limit,
     /// Identification of the last outer header.
@@ -146,6 +149,7 @@ impl Reference {
             flows: flows::Flows::new(config.max_connections, config.max_ipv6_connections, config.now),
             places: schedule::Places::default(),
             fragments: fragments::Fragments::default(),
+            choices: Vec::new(),
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
             outer_id: config.worker.0.wrapping_mul(1021),

@@ -108,6 +108,9 @@ impl Reference {
 
     /// A later fragment whose first one began no connection yet: it goes the way of the first one, behind it.
     pub(super) fn first_is_on_its_way(&mut self, packet: Packet, read: Read) {
+        if let Some(choice) = self.choice_of(&read) {
+            return self.follow(packet, read, choice);
+        }
         let original = tuple(&read);
         let tables = self.tables.clone();
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
@@ -148,7 +151,10 @@ impl Reference {
             return self.established(packet, read, at, direction);
         }
         if read.piece == Piece::Later {
-            return self.route(packet, read);
+            return match self.choice_of(&read) {
+                Some(choice) => self.follow(packet, read, choice),
+                None => self.route(packet, read),
+            };
         }
         let tables = self.tables.clone();
         let Some(service) = service_of(&tables, &original).filter(|it| it.options.persistence.is_some())

@@ -105,28 +105,6 @@ impl Reference {
         }
     }
 
-    /// A datagram of which nothing is remembered.
-    pub(super) fn one_packet(
-        &mut self,
-        packet: Packet,
-        read: Read,
-        after: Tuple,
-        method: Method,
-        server: ServerId,
-    ) {
-        if method != Method::Masq {
-            let Some(number) = self.bind(tuple(&read), after.reversed(), method, server) else {
-                return self.drop(DropReason::FlowTableFull, Hook::Input);
-            };
-            let connection = self.flows.get(number).clone();
-            self.onward(packet, read, &connection);
-            return self.end(number);
-        }
-        self.counters.server(server).connections.add(1);
-        self.count(server, Direction::Original, &read);
-        self.send_as(packet, read, tuple(&read), after, true);
-    }
-
     /// Enters a connection, if there is room. Older ones that look the same to the client or to the real server go.
     pub(super) fn bind(
         &mut self,
@@ -136,19 +114,7 @@ impl Reference {
         server: ServerId,
     ) -> Option<Number> {
         let is_tcp = original.protocol == Protocol::TCP;
-        let state = State::new(original.protocol);
-        let connection = Connection {
-            original,
-            reply,
-            method,
-            server,
-            state,
-            is_active: is_tcp,
-            seen: self.now,
-            timeout: state.timeout(&self.tables.settings),
-            template: None,
-            bound_by: None,
-        };
+        let connection = self.unbound(original, reply, method, server);
         while let Some(older) = self.flows.holder(&connection) {
             self.end(older);
         }
@@ -165,6 +131,29 @@ impl Reference {
             schedule::after_bind(&self.team, server);
         }
         Some(number)
+    }
+
+    /// A connection that begins, not entered yet.
+    pub(super) fn unbound(
+        &self,
+        original: Tuple,
+        reply: Tuple,
+        method: Method,
+        server: ServerId,
+    ) -> Connection {
+        let state = State::new(original.protocol);
+        Connection {
+            original,
+            reply,
+            method,
+            server,
+            state,
+            is_active: original.protocol == Protocol::TCP,
+            seen: self.now,
+            timeout: state.timeout(&self.tables.settings),
+            template: None,
+            bound_by: None,
+        }
     }
 
     /// Whether one more can be entered; counts when not.
@@ -263,7 +252,14 @@ impl Reference {
     }
 
     /// Sends a packet that is `before` as `after`.
-    fn send_as(&mut self, packet: Packet, read: Read, before: Tuple, after: Tuple, is_from_client: bool) {
+    pub(super) fn send_as(
+        &mut self,
+        packet: Packet,
+        read: Read,
+        before: Tuple,
+        after: Tuple,
+        is_from_client: bool,
+    ) {
         match self.check(&read, after.dst) {
             Ok(Way::Local | Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(way) => {

@@ -1,0 +1,107 @@
+//! One-packet scheduling (`ipvsadm -o`): each datagram gets a real server of its own, and nothing of it is remembered; an answer that
+//! comes through us is routed as it is.
+//!
+//! But for its fragments: where the first one went the later ones follow. For a while a bounded number of such datagrams is known, at
+//! the worker that owns the client's endpoint.
+
+use super::established::count;
+use super::fragment::{Datagram, Recent, datagram};
+use super::{Io, Path, rewrite};
+use crate::drop::DropReason;
+use crate::flow::{Direction, Method, Tuple};
+use crate::hook::Hook;
+use crate::ids::ServerId;
+use crate::packet::Packet;
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers};
+
+/// Sets of the datagrams that are known.
+const SETS: usize = 64;
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub original: Tuple,
+    /// As it leaves when it is masqueraded; its destination is the real server's.
+    pub after: Tuple,
+    pub method: Method,
+    pub server: ServerId,
+}
+
+pub(super) type Choices = Recent<Choice, SETS>;
+
+impl<P: Packet> Path<P> {
+    /// Sends a datagram, or the first fragment of one, to its real server.
+    #[cold]
+    pub(super) fn one_packet(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        choice: Choice,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if headers.fragment == Fragment::First {
+            let datagram = datagram(packet.data(), headers);
+            let set = self.set_of(&datagram);
+            self.choices.remember(set, datagram, choice, now);
+        }
+        let Choice { original, after, method, server } = choice;
+        if method.is_one_way() {
+            // Its entry tells the way, and is in nobody's.
+            let Some(at) = self.bind(original, after, method, server, now) else {
+                return self.drop(DropReason::FlowTableFull, Hook::Input);
+            };
+            self.onward_rarely(packet, headers, at, now, io);
+            return self.end(at.id());
+        }
+        self.mine.server(server).connections.add(1);
+        self.masquerade_once(packet, headers, &choice, now, io);
+    }
+
+    /// Where the first fragment of this later one's datagram went, if it was scheduled for itself alone.
+    pub(super) fn choice_of(&self, packet: &P, headers: &Headers, now: Tick) -> Option<Choice> {
+        let datagram: Datagram = datagram(packet.data(), headers);
+        self.choices.recall(self.set_of(&datagram), &datagram, now)
+    }
+
+    /// Sends a later fragment after its first one.
+    #[cold]
+    pub(super) fn follow(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        choice: Choice,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let Choice { original, after, method, server } = choice;
+        let is_there = |address| address == after.dst;
+        if !self.tables.services.server(server).is_some_and(|server| is_there(server.address)) {
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        if !method.is_one_way() {
+            return self.masquerade_once(packet, headers, &choice, now, io);
+        }
+        // Not one more connection: the first fragment was counted.
+        let Some(at) = self.enter(original, after, method, server, now) else {
+            return self.drop(DropReason::FlowTableFull, Hook::Input);
+        };
+        self.onward_rarely(packet, headers, at, now, io);
+        self.flows.remove(at.id());
+    }
+
+    fn masquerade_once(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        choice: &Choice,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let &Choice { original, after, server, .. } = choice;
+        count(self.mine.server(server), Direction::Original, headers);
+        let deltas = rewrite::deltas(&original, &after);
+        self.rewrite_slowly(packet, headers, Direction::Original, original, after, deltas, now, io);
+    }
+}

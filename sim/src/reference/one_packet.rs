@@ -1,0 +1,87 @@
+//! Datagrams that are scheduled one by one: of each that comes in fragments it is known for a while where the first one went.
+
+use lb_core::drop::DropReason;
+use lb_core::flow::{Direction, Method, Tuple};
+use lb_core::hook::Hook;
+use lb_core::ids::ServerId;
+use lb_core::time::Tick;
+
+use super::fragments::{Datagram, MEMORY, REMEMBERED_IN_A_SET, datagram, set};
+use super::parse::{Piece, Read};
+use super::road::tuple;
+use super::{Packet, Reference};
+
+/// A hash puts datagrams into so many sets, of which each remembers its newest.
+const SETS: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    datagram: Datagram,
+    set: usize,
+    came: Tick,
+    after: Tuple,
+    method: Method,
+    server: ServerId,
+}
+
+impl Reference {
+    /// A datagram of which no connection is remembered.
+    pub(super) fn one_packet(
+        &mut self,
+        packet: Packet,
+        read: Read,
+        after: Tuple,
+        method: Method,
+        server: ServerId,
+    ) {
+        if read.piece == Piece::First {
+            let datagram = datagram(&read);
+            let set = set(self.hasher, &datagram) % SETS;
+            // Newest last.
+            self.choices.retain(|choice| choice.datagram != datagram);
+            let mut of_set = (0..self.choices.len()).filter(|&at| self.choices[at].set == set);
+            if let Some(oldest) = of_set.next()
+                && of_set.count() + 1 == REMEMBERED_IN_A_SET
+            {
+                self.choices.remove(oldest);
+            }
+            self.choices.push(Choice { datagram, set, came: self.now, after, method, server });
+        }
+        if method != Method::Masq {
+            let Some(number) = self.bind(tuple(&read), after.reversed(), method, server) else {
+                return self.drop(DropReason::FlowTableFull, Hook::Input);
+            };
+            let connection = self.flows.get(number).clone();
+            self.onward(packet, read, &connection);
+            return self.end(number);
+        }
+        self.counters.server(server).connections.add(1);
+        self.count(server, Direction::Original, &read);
+        self.send_as(packet, read, tuple(&read), after, true);
+    }
+
+    /// Where the first fragment of this later one's datagram went.
+    pub(super) fn choice_of(&self, read: &Read) -> Option<Choice> {
+        let datagram = datagram(read);
+        let choice = self.choices.iter().find(|choice| choice.datagram == datagram);
+        choice.filter(|choice| self.now.since(choice.came) < MEMORY.0).copied()
+    }
+
+    /// A later fragment follows, and is no connection more.
+    pub(super) fn follow(&mut self, packet: Packet, read: Read, choice: Choice) {
+        let Choice { after, method, server, .. } = choice;
+        let address = self.tables.services.server(server).map(|server| server.address);
+        if address != Some(after.dst) {
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        if method == Method::Masq {
+            self.count(server, Direction::Original, &read);
+            return self.send_as(packet, read, tuple(&read), after, true);
+        }
+        let connection = self.unbound(tuple(&read), after.reversed(), method, server);
+        if !self.has_room(super::flows::is_wide(&connection.original, &connection.reply)) {
+            return self.drop(DropReason::FlowTableFull, Hook::Input);
+        }
+        self.onward(packet, read, &connection);
+    }
+}
