@@ -170,8 +170,7 @@ impl Plan {
                 lower_threshold: 0,
                 overloaded: Arc::default(),
             });
-            let key =
-                ServiceKey { protocol, address: virtual_(u8::from(n == 2 || n == 3), is_ipv6), port: 80 };
+            let key = ServiceKey::new(protocol, virtual_(u8::from(n == 2 || n == 3), is_ipv6), 80);
             let scheduler = SCHEDULERS[usize::from(self.scheduler % 4)];
             let old = before.find(&key).map(|old| &**old);
             Arc::new(Service::new(old, ServiceId(n), key, scheduler, servers.collect(), generation))

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+mod endpoint;
 pub mod metrics;
 pub mod model;
 mod one_line;

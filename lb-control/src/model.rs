@@ -37,6 +37,7 @@ use crate::api::types::{
     Command, ErrorBody, ErrorKind, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
     SyncDaemon, SyncRole, SysctlValue, Timeouts, Transport, Tunnel,
 };
+use crate::endpoint::Endpoint;
 
 /// Weights are signed 32-bit numbers in the kernel.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
@@ -102,11 +103,11 @@ impl Ids {
     }
 }
 
-/// Services sort by protocol, address, port.
-pub(crate) type Place = (u8, IpAddr, u16);
+/// Services sort by protocol, address, length of the prefix, port.
+pub(crate) type Place = (u8, IpAddr, u8, u16);
 
 pub(crate) fn place(key: &ServiceKey) -> Place {
-    (key.protocol.0, key.address, key.port)
+    (key.protocol.0, key.address, key.prefix_len, key.port)
 }
 
 #[derive(Clone, Debug)]
@@ -665,8 +666,10 @@ pub fn commands<'s>(
 
 /// The key of a service.
 pub fn key(address: &ServiceAddress) -> ServiceKey {
-    let (transport, address, port) = match *address {
-        ServiceAddress::Endpoint { transport, address, port } => (transport, address, port),
+    let (transport, address, prefix_len, port) = match *address {
+        ServiceAddress::Endpoint { transport, address, prefix_len, port } => {
+            (transport, address, prefix_len, port)
+        }
         ServiceAddress::FwMark { mark, is_ipv6 } => return ServiceKey::of_mark(mark, is_ipv6),
     };
     let protocol = match transport {
@@ -674,7 +677,7 @@ pub fn key(address: &ServiceAddress) -> ServiceKey {
         Transport::Udp => Protocol::UDP,
         Transport::Sctp => Protocol::SCTP,
     };
-    ServiceKey { protocol, address, port }
+    ServiceKey { protocol, address, prefix_len, port }
 }
 
 /// The address of an existing service.
@@ -683,7 +686,7 @@ pub fn address(key: &ServiceKey) -> ServiceAddress {
         Some(mark) => ServiceAddress::FwMark { mark, is_ipv6: key.address.is_ipv6() },
         None => {
             let transport = transport(key.protocol);
-            ServiceAddress::Endpoint { transport, address: key.address, port: key.port }
+            ServiceAddress::at(transport, Endpoint { prefix: key.prefix(), port: key.port })
         }
     }
 }

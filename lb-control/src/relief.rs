@@ -46,7 +46,7 @@ mod tests {
             lower_threshold: u32::from(upper_threshold > 0),
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol: Protocol::TCP, address, port: 80 };
+        let key = ServiceKey::new(Protocol::TCP, address, 80);
         let id = lb_core::ids::ServiceId(0);
         let service = Service::new(None, id, key, SchedulerKind::Rr, vec![server.clone()], 1);
         (Services::new([Arc::new(service)]), server)

@@ -221,7 +221,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol, address, port };
+        let key = ServiceKey::new(protocol, address, port);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], generation))
     };
     let services = [
@@ -464,7 +464,7 @@ impl Story {
         assert_eq!(director.counters[0].flows.expired.get(), u64::from(CONNECTIONS));
         let Some(flow) = last else { panic!("none was told of") };
         let Tuple { protocol, dst: address, dport: port, .. } = flow.original;
-        let service = self.later.services.find(&ServiceKey { protocol, address, port });
+        let service = self.later.services.find(&ServiceKey::new(protocol, address, port));
         let server = service.map(|service| service.servers[0].id).expect("its service");
         for taken in [Taken::New, Taken::Updated] {
             assert_eq!(director.path.take_over(&flow, server, director.now), taken);
@@ -544,7 +544,7 @@ fn no_scheduler_takes_memory_from_the_heap_to_pick() {
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol: Protocol::TCP, address: VIP.into(), port: number as u16 };
+        let key = ServiceKey::new(Protocol::TCP, VIP.into(), number as u16);
         let servers = (version..SERVERS).map(server).collect();
         Service::new(old, ServiceId(number as u32), key, kind, servers, version)
     };

@@ -94,7 +94,7 @@ pub struct Control {
 fn service(n: usize) -> ServiceAddress {
     let (is_tcp, address) = place(n);
     let transport = if is_tcp { Transport::Tcp } else { Transport::Udp };
-    ServiceAddress::Endpoint { transport, address, port: SERVICE_PORT }
+    ServiceAddress::new(transport, address, SERVICE_PORT)
 }
 
 const SCHEDULERS: [&str; 15] =

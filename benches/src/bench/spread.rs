@@ -43,7 +43,7 @@ fn service(scheduler: SchedulerKind, servers: impl Iterator<Item = u32>) -> Serv
         lower_threshold: 0,
         overloaded: Arc::default(),
     };
-    let key = ServiceKey { protocol: Protocol::TCP, address: Ipv4Addr::new(192, 0, 2, 10).into(), port: 80 };
+    let key = ServiceKey::new(Protocol::TCP, Ipv4Addr::new(192, 0, 2, 10).into(), 80);
     Service::new(None, ServiceId(0), key, scheduler, servers.map(server).collect(), 1)
 }
 

@@ -82,7 +82,7 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
             lower_threshold: 0,
             overloaded: Arc::default(),
         });
-        let key = ServiceKey { protocol, address: VIP.into(), port: 80 };
+        let key = ServiceKey::new(protocol, VIP.into(), 80);
         Arc::new(Service::new(None, ServiceId(n as u32), key, spread.scheduler, servers.collect(), 1))
     });
     Tables {

@@ -13,7 +13,7 @@ use lb_control::api::types::{
 };
 use lb_control::compile::Compiler;
 use lb_control::model::{Change, Model};
-use lb_core::tables::{Service, Settings};
+use lb_core::tables::{Prefix, Service, Settings};
 
 use crate::director::{listing, model};
 
@@ -26,6 +26,7 @@ enum Subject {
     Sctp { n: u8 },
     Mark { mark: u32, is_ipv6: bool },
     Other { address: IpAddr, port: u16 },
+    Prefix { address: IpAddr, len: u8, port: u16 },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -78,7 +79,7 @@ struct Steps {
 
 impl Subject {
     fn address(&self) -> ServiceAddress {
-        let endpoint = |transport, address, port| ServiceAddress::Endpoint { transport, address, port };
+        let endpoint = ServiceAddress::new;
         let ipv4 = |n: u8| Ipv4Addr::new(192, 0, 2, n % 4).into();
         match *self {
             Subject::Tcp { n, port } => endpoint(Transport::Tcp, ipv4(n), if n < 128 { 80 } else { port }),
@@ -89,6 +90,11 @@ impl Subject {
             Subject::Sctp { n } => endpoint(Transport::Sctp, ipv4(n), 9000),
             Subject::Mark { mark, is_ipv6 } => ServiceAddress::FwMark { mark: mark.max(1), is_ipv6 },
             Subject::Other { address, port } => endpoint(Transport::Tcp, address, port),
+            Subject::Prefix { address, len, port } => {
+                let len = len % (Prefix::longest(address.is_ipv6()) + 1);
+                let address = Prefix { address, len }.network();
+                ServiceAddress::Endpoint { transport: Transport::Tcp, address, prefix_len: len, port }
+            }
         }
     }
 }

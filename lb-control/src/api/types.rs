@@ -7,9 +7,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use lb_core::tables::Prefix;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::endpoint::{BadEndpoint, Endpoint};
 use crate::one_line::one_line;
 
 /// A transport protocol that a virtual service can be over.
@@ -63,19 +65,31 @@ impl ConnectionProtocol {
     }
 }
 
-/// What a virtual service is known by, written `tcp/192.0.2.1:80`, `udp/[2001:db8::1]:53`, `fwmark/7` or `fwmark6/7`.
+/// What a virtual service is known by, written `tcp/192.0.2.1:80`, `udp/[2001:db8::1]:53`, `tcp/192.0.2.0/24:80`, `fwmark/7` or
+/// `fwmark6/7`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum ServiceAddress {
-    Endpoint { transport: Transport, address: IpAddr, port: u16 },
-    FwMark { mark: u32, is_ipv6: bool },
+    /// All addresses of a prefix, which has no host bits; a single one is `prefix_len` 32 or 128.
+    Endpoint {
+        transport: Transport,
+        address: IpAddr,
+        prefix_len: u8,
+        port: u16,
+    },
+    FwMark {
+        mark: u32,
+        is_ipv6: bool,
+    },
 }
 
 impl utoipa::PartialSchema for ServiceAddress {
     fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
         utoipa::openapi::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
-            .description(Some("tcp/ADDRESS:PORT, udp/…, sctp/…, fwmark/MARK or fwmark6/MARK"))
+            .description(Some(
+                "tcp/ADDRESS:PORT, tcp/ADDRESS/LENGTH:PORT, udp/…, sctp/…, fwmark/MARK or fwmark6/MARK",
+            ))
             .examples([serde_json::json!("tcp/192.0.2.1:80")])
             .into()
     }
@@ -84,6 +98,16 @@ impl utoipa::PartialSchema for ServiceAddress {
 impl ToSchema for ServiceAddress {}
 
 impl ServiceAddress {
+    pub const fn new(transport: Transport, address: IpAddr, port: u16) -> ServiceAddress {
+        let prefix_len = Prefix::longest(address.is_ipv6());
+        ServiceAddress::Endpoint { transport, address, prefix_len, port }
+    }
+
+    pub fn at(transport: Transport, at: Endpoint) -> ServiceAddress {
+        let Endpoint { prefix: Prefix { address, len: prefix_len }, port } = at;
+        ServiceAddress::Endpoint { transport, address, prefix_len, port }
+    }
+
     pub fn is_ipv6(&self) -> bool {
         match self {
             ServiceAddress::Endpoint { address, .. } => address.is_ipv6(),
@@ -103,8 +127,9 @@ impl ServiceAddress {
 impl fmt::Display for ServiceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            ServiceAddress::Endpoint { transport, address, port } => {
-                write!(f, "{}/{}", transport.name(), SocketAddr::new(address, port))
+            ServiceAddress::Endpoint { transport, address, prefix_len, port } => {
+                let at = Endpoint { prefix: Prefix { address, len: prefix_len }, port };
+                write!(f, "{}/{at}", transport.name())
             }
             ServiceAddress::FwMark { mark, is_ipv6: false } => write!(f, "fwmark/{mark}"),
             ServiceAddress::FwMark { mark, is_ipv6: true } => write!(f, "fwmark6/{mark}"),
@@ -127,23 +152,28 @@ impl TryFrom<String> for ServiceAddress {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "virtual service {0:?}: expected tcp/ADDRESS:PORT, udp/ADDRESS:PORT, sctp/ADDRESS:PORT, fwmark/MARK or fwmark6/MARK"
-)]
-pub struct BadServiceAddress(String);
+pub enum BadServiceAddress {
+    #[error(
+        "virtual service {0:?}: expected tcp/ADDRESS:PORT, udp/ADDRESS:PORT, sctp/ADDRESS:PORT, fwmark/MARK or fwmark6/MARK; \
+         ADDRESS may be ADDRESS/LENGTH"
+    )]
+    Malformed(String),
+    #[error("virtual service {0:?}: {1}")]
+    HostBits(String, BadEndpoint),
+}
 
 impl FromStr for ServiceAddress {
     type Err = BadServiceAddress;
 
     fn from_str(text: &str) -> Result<ServiceAddress, BadServiceAddress> {
-        let bad = || BadServiceAddress(text.to_owned());
+        let bad = || BadServiceAddress::Malformed(text.to_owned());
         let (kind, rest) = text.split_once('/').ok_or_else(bad)?;
         if let Some(transport) = Transport::ALL.into_iter().find(|transport| transport.name() == kind) {
-            let at: SocketAddr = rest.parse().map_err(|_| bad())?;
-            if matches!(at, SocketAddr::V6(v6) if v6.scope_id() != 0) {
-                return Err(bad());
-            }
-            return Ok(ServiceAddress::Endpoint { transport, address: at.ip(), port: at.port() });
+            let at = rest.parse().map_err(|error| match error {
+                BadEndpoint::HostBits(_) => BadServiceAddress::HostBits(text.to_owned(), error),
+                _ => bad(),
+            })?;
+            return Ok(ServiceAddress::at(transport, at));
         }
         let is_ipv6 = match kind {
             "fwmark" => false,
@@ -694,6 +724,8 @@ mod tests {
             "tcp/192.0.2.1:80",
             "udp/[2001:db8::1]:53",
             "sctp/192.0.2.1:9000",
+            "tcp/192.0.2.0/24:80",
+            "udp/[2001:db8::/64]:0",
             "fwmark/7",
             "fwmark6/4294967295",
         ] {
@@ -710,6 +742,8 @@ mod tests {
             "fwmark/4294967296",
             "tcp/2001:db8::1:80",
             "tcp/[fe80::1%3]:80",
+            "tcp/192.0.2.1/24:80",
+            "tcp/192.0.2.0/33:80",
         ] {
             let error = text.parse::<ServiceAddress>().expect_err(text);
             assert!(error.to_string().contains(&format!("{text:?}")), "{error}");

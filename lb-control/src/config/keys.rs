@@ -223,7 +223,8 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "address",
             "string",
             "required",
-            "\"address:port\", IPv6 as \"[address]:port\"; port 0, with `persistence`: every port",
+            "\"address:port\", IPv6 as \"[address]:port\"; \"address/length:port\", \"[address/length]:port\": every address of a prefix; port \
+             0, with `persistence`: every port",
             "what clients connect to",
         ),
         key(

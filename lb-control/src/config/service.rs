@@ -16,6 +16,7 @@ use lb_core::time::Timeout;
 use super::read::{Errors, Found, Table};
 use super::{keys, sections};
 use crate::api::types::ForwardMethod;
+use crate::endpoint::{BadEndpoint, Endpoint};
 use crate::model::MAX_WARMUP;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,7 +77,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             let other = errors.line(other);
             let (name, what) = match key.mark() {
                 Some(mark) => ("fwmark", mark.to_string()),
-                None => ("address", SocketAddr::new(key.address, key.port).to_string()),
+                None => ("address", Endpoint { prefix: key.prefix(), port: key.port }.to_string()),
             };
             table.error(errors, &at, name, format!("{what} stands twice: also in line {other}"));
         }
@@ -166,30 +167,26 @@ fn by_address(errors: &mut Errors<'_>, table: &Table<'_>, protocol: Protocol) ->
     }
     let Found { value, at } = table.required_string(errors, "address")?;
     let is_persistent = table.get("persistence").is_some();
-    match value.parse::<SocketAddr>() {
-        Ok(address) if address.port() == 0 && !is_persistent => {
-            table.error(errors, &at, "address", "port 0 (every port) needs persistence");
-            None
+    let wrong = match value.parse::<Endpoint>() {
+        Ok(at) if at.port == 0 && !is_persistent => "port 0 (every port) needs persistence".to_owned(),
+        Ok(Endpoint { prefix, .. }) if prefix.address.is_multicast() => {
+            format!("{} is no unicast address", prefix.address)
         }
-        Ok(address) if address.ip().is_unspecified() || address.ip().is_multicast() => {
-            table.error(errors, &at, "address", format!("{} is no unicast address", address.ip()));
-            None
+        Ok(at) if at.prefix.address.is_unspecified() && !at.is_prefix() => {
+            format!("{} is no unicast address", at.prefix.address)
         }
-        Ok(address) if has_zone(address) => {
-            table.error(errors, &at, "address", format!("\"{value}\" has a zone, which is not built yet"));
-            None
+        Ok(Endpoint { prefix, port }) => {
+            let key = ServiceKey { protocol, address: prefix.address, prefix_len: prefix.len, port };
+            return Some(Found { value: key, at });
         }
-        Ok(address) => {
-            Some(Found { value: ServiceKey { protocol, address: address.ip(), port: address.port() }, at })
-        }
-        Err(_) => {
-            let text = format!(
-                "\"{value}\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\""
-            );
-            table.error(errors, &at, "address", text);
-            None
-        }
-    }
+        Err(BadEndpoint::Malformed) => format!(
+            "\"{value}\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\", and no prefix with one, such \
+             as \"192.0.2.0/24:80\""
+        ),
+        Err(error) => format!("\"{value}\" {error}"),
+    };
+    table.error(errors, &at, "address", wrong);
+    None
 }
 
 /// `fe80::1%eth0`: link-local addresses are the same on every link, and the tables do not tell links apart.

@@ -318,7 +318,7 @@ real_servers = [{ address = "10.0.0.11:53" }, { address = "10.0.0.300" }]
             "line 11: port a/b: addresses: \"192.0.2.1/33\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
             "line 13: api: socket: \"lb.sock\" is no absolute path of at most 107 bytes",
             "line 14: api: http: \"9477\" is no address with port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"",
-            "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\"",
+            "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\", and no prefix with one, such as \"192.0.2.0/24:80\"",
             "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is: only a tunnel leads there",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
@@ -468,6 +468,51 @@ destination_ports = "443"
                 destination: None,
                 destination_ports: 443..=443
             },
+        ]
+    );
+}
+
+#[test]
+fn a_service_may_be_for_a_prefix() {
+    let text = format!(
+        "{}{}",
+        include_str!("../../../configs/minimal.toml").split("[[virtual_service]]").next().unwrap(),
+        r#"[[virtual_service]]
+address = "192.0.2.0/24:80"
+[[virtual_service]]
+address = "[2001:db8::/64]:0"
+persistence = 60
+[[virtual_service]]
+address = "0.0.0.0/0:53"
+"#
+    );
+    let config = Config::parse(&text).expect("a valid config");
+    let keys: Vec<_> = config
+        .services
+        .iter()
+        .map(|service| (service.key.address, service.key.prefix_len, service.key.port))
+        .collect();
+    let ip = |text: &str| -> std::net::IpAddr { text.parse().unwrap() };
+    assert_eq!(keys, [(ip("192.0.2.0"), 24, 80), (ip("2001:db8::"), 64, 0), (ip("0.0.0.0"), 0, 53)]);
+    assert_eq!(
+        errors_with(
+            r#"[[virtual_service]]
+address = "192.0.2.1/24:80"
+[[virtual_service]]
+address = "192.0.2.0/24:80"
+[[virtual_service]]
+address = "192.0.2.0/24:80"
+[[virtual_service]]
+address = "192.0.2.0/24:0"
+[[virtual_service]]
+address = "224.0.0.0/4:80"
+"#
+        ),
+        [
+            "line 9: virtual_service 192.0.2.1/24:80: address: \"192.0.2.1/24:80\" has bits behind the prefix: 192.0.2.0/24:80 is one without",
+            "line 13: virtual_service 192.0.2.0/24:80: address: 192.0.2.0/24:80 stands twice: also in line 11",
+            "line 15: virtual_service 192.0.2.0/24:0: address: port 0 (every port) needs persistence",
+            "line 17: virtual_service 224.0.0.0/4:80: address: 224.0.0.0 is no unicast address",
         ]
     );
 }

@@ -87,7 +87,13 @@ fn with_labels(service: &Service, server: &Server, use_labels: impl FnOnce(&[(&s
     let (proto, address, mark) = match key.mark() {
         Some(mark) => ("FWM".to_owned(), String::new(), format!("{mark:08X}")),
         None => {
-            (model::transport(key.protocol).name().to_uppercase(), key.address.to_string(), String::new())
+            let proto = model::transport(key.protocol).name().to_uppercase();
+            let (address, len) = (key.address, key.prefix_len);
+            (
+                proto,
+                if key.is_prefix() { format!("{address}/{len}") } else { address.to_string() },
+                String::new(),
+            )
         }
     };
     use_labels(&[

@@ -218,7 +218,7 @@ impl Servers {
 
     pub(super) fn find(&mut self, flow: &SharedFlow) -> Option<ServerId> {
         let service = if flow.is_template {
-            self.tables.services.find(&ServiceKey::of(&flow.original))?
+            self.tables.services.templated(&ServiceKey::of(&flow.original))?
         } else {
             self.tables.service_for(&flow.original)?
         };

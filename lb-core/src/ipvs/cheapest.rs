@@ -318,7 +318,7 @@ mod tests {
             lower_threshold: 0,
             overloaded: Default::default(),
         };
-        let key = ServiceKey { protocol: Protocol::TCP, address: Ipv4Addr::LOCALHOST.into(), port: 80 };
+        let key = ServiceKey::new(Protocol::TCP, Ipv4Addr::LOCALHOST.into(), 80);
         let servers = servers.into_iter().map(server).collect();
         Service::new(None, ServiceId(id), key, SchedulerKind::Rr, servers, version)
     }

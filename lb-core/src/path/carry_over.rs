@@ -117,7 +117,7 @@ impl<P: Packet> Path<P> {
         let template_of = templated(original.protocol);
         let services = &self.tables.services;
         let service = match template_of {
-            Some(protocol) => services.find(&ServiceKey::of(&Tuple { protocol, ..original })),
+            Some(protocol) => services.templated(&ServiceKey::of(&Tuple { protocol, ..original })),
             None => self.tables.service_for(&original),
         };
         let is_invalid = template_of.is_some() && state & INVALID != 0;

@@ -157,7 +157,8 @@ impl<P: Packet> Path<P> {
             let server = entry.server();
             let leaves_quiesced = self.tables.settings.sysctls.expire_quiescent_template == 1;
             let stays = |server: &Server| server.weight > 0 || !leaves_quiesced;
-            if self.tables.services.server(server).is_some_and(stays) {
+            // A longer prefix may have been given a service since.
+            if self.tables.services.server_of(service, server).is_some_and(stays) {
                 entry.touch(now);
                 // Known at first hand, if another director told of it.
                 entry.renew(self.tables.generation);
@@ -268,7 +269,8 @@ impl<P: Packet> Path<P> {
 fn template_of(service: &Service, persistence: Persistence, original: &Tuple) -> Tuple {
     Tuple {
         src: persistence.mask.client(original.src),
-        dst: service.key.address,
+        // Each address of a prefix is a service to its clients. A mark's name stands in the place of its addresses.
+        dst: if service.key.mark().is_some() { service.key.address } else { original.dst },
         sport: 0,
         dport: service.key.port,
         protocol: template_protocol(service.key.protocol),

@@ -114,7 +114,7 @@ fn tables(generation: u32, resolved: &[u8], weight: u32) -> Tables {
             lower_threshold: 0,
             overloaded: Arc::default(),
         });
-        let key = ServiceKey { protocol, address: ip(address), port: 80 };
+        let key = ServiceKey::new(protocol, ip(address), 80);
         Arc::new(Service::new(None, ServiceId(next), key, SchedulerKind::Rr, servers.collect(), generation))
     };
     let services = [
@@ -418,7 +418,7 @@ fn a_connection_that_a_newer_one_pushes_out_is_gone_for_the_rest_of_the_burst() 
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol: Protocol::TCP, address: ip(address), port: 80 };
+        let key = ServiceKey::new(Protocol::TCP, ip(address), 80);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], 2))
     };
     tables.services = Services::new([service(1, "192.0.2.10"), service(2, "192.0.2.1")]).into();

@@ -4,7 +4,7 @@
 //! lookup is one binary search: 20 steps for a full Internet table. It is asked for the first packet of a flow and
 //! for packets without one, not for each packet.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::InterfaceId;
 
@@ -16,6 +16,28 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// Bits of an address.
+    #[inline]
+    pub const fn longest(is_ipv6: bool) -> u8 {
+        if is_ipv6 { 128 } else { 32 }
+    }
+
+    /// Its address with all host bits 0.
+    #[inline]
+    pub fn network(&self) -> IpAddr {
+        let len = self.len.into();
+        match self.address {
+            IpAddr::V4(address) => {
+                let hosts = u32::MAX.checked_shr(len).unwrap_or(0);
+                Ipv4Addr::from(u32::from(address) & !hosts).into()
+            }
+            IpAddr::V6(address) => {
+                let hosts = u128::MAX.checked_shr(len).unwrap_or(0);
+                Ipv6Addr::from(u128::from(address) & !hosts).into()
+            }
+        }
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hashbrown::HashMap;
 
-use super::ServiceOptions;
+use super::{Prefix, ServiceOptions};
 use crate::flow::{Method, Tuple};
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
@@ -122,29 +122,60 @@ impl Tunnel {
     }
 }
 
-/// What a new connection is matched by.
+/// What a new connection is matched by: an address, or a prefix whose addresses are each as if they had a service of their
+/// own, with real servers in common.
 ///
 /// A firewall mark's has [`Protocol::ANY`], port 0, and the mark where an address begins, as the kernel writes it into a
 /// persistence template.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ServiceKey {
     pub protocol: Protocol,
+    /// Of a prefix: the first one, all host bits 0.
     pub address: IpAddr,
+    /// Bits of `address` that count: 32 or 128 for one address alone.
+    pub prefix_len: u8,
+    /// 0: every port.
     pub port: u16,
 }
 
 impl ServiceKey {
+    /// Of one address.
+    #[inline]
+    pub const fn new(protocol: Protocol, address: IpAddr, port: u16) -> ServiceKey {
+        let prefix_len = Prefix::longest(address.is_ipv6());
+        ServiceKey { protocol, address, prefix_len, port }
+    }
+
     /// Of what a packet is sent to.
     #[inline]
     pub fn of(packet: &Tuple) -> ServiceKey {
-        ServiceKey { protocol: packet.protocol, address: packet.dst, port: packet.dport }
+        ServiceKey::new(packet.protocol, packet.dst, packet.dport)
+    }
+
+    /// The addresses that it is for.
+    #[inline]
+    pub const fn prefix(&self) -> Prefix {
+        Prefix { address: self.address, len: self.prefix_len }
+    }
+
+    /// Whether it is for more than one address.
+    #[inline]
+    pub const fn is_prefix(&self) -> bool {
+        self.prefix_len != Prefix::longest(self.address.is_ipv6())
+    }
+
+    /// The same with as many bits of the address.
+    #[inline]
+    pub(super) fn of_len(self, len: u8) -> ServiceKey {
+        let address = Prefix { address: self.address, len }.network();
+        ServiceKey { address, prefix_len: len, ..self }
     }
 
     /// Of a firewall mark, which is not 0.
     pub fn of_mark(mark: u32, is_ipv6: bool) -> ServiceKey {
         let address =
             if is_ipv6 { Ipv6Addr::from(u128::from(mark) << 96).into() } else { Ipv4Addr::from(mark).into() };
-        ServiceKey { protocol: Protocol::ANY, address, port: 0 }
+        ServiceKey::new(Protocol::ANY, address, 0)
     }
 
     pub fn mark(&self) -> Option<u32> {

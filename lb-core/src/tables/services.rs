@@ -22,6 +22,9 @@ pub struct Services {
     /// Services that take every port of their address.
     of_every_port: usize,
     of_marks: usize,
+    /// How long the prefixes are of services that are for one, and how many services have that length: the longest first. IPv4's,
+    /// then IPv6's.
+    prefix_lens: [Vec<(u8, usize)>; 2],
     /// Services whose scheduler remembers destinations.
     with_destinations: usize,
 }
@@ -124,6 +127,14 @@ impl Services {
         *of_family = step(*of_family, 1);
         self.of_every_port = step(self.of_every_port, usize::from(service.key.port == 0));
         self.of_marks = step(self.of_marks, usize::from(service.key.mark().is_some()));
+        if service.key.is_prefix() {
+            let lens = &mut self.prefix_lens[usize::from(service.key.address.is_ipv6())];
+            match lens.binary_search_by(|(len, _)| service.key.prefix_len.cmp(len)) {
+                Ok(at) => lens[at].1 = step(lens[at].1, 1),
+                Err(at) => lens.insert(at, (service.key.prefix_len, step(0, 1))),
+            }
+            lens.retain(|&(_, services)| services > 0);
+        }
         let keeps_destinations = service.scheduler.keeps_destinations();
         self.with_destinations = step(self.with_destinations, keeps_destinations.into());
     }
@@ -133,13 +144,34 @@ impl Services {
         self.by_key.get(key)
     }
 
-    /// The service that takes a packet to this address and port: the one of that port before the one of every port.
+    /// The service that takes a packet to this address and port: the longest prefix that the address is in, which is the address itself
+    /// at first; of one length the one of that port before the one of every port.
     #[inline]
     pub fn taking(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        match self.by_key.get(key) {
-            None if self.of_every_port > 0 => self.by_key.get(&ServiceKey { port: 0, ..*key }),
-            found => found,
-        }
+        self.by_key
+            .get(key)
+            .or_else(|| {
+                if self.of_every_port > 0 { self.by_key.get(&ServiceKey { port: 0, ..*key }) } else { None }
+            })
+            .or_else(|| self.prefixes(key).find_map(|key| self.of_port_or_every(&key)))
+    }
+
+    /// The service whose persistence template, or one of whose, stands under this key.
+    pub fn templated(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.by_key.get(key).or_else(|| self.prefixes(key).find_map(|key| self.by_key.get(&key)))
+    }
+
+    #[cold]
+    fn of_port_or_every(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        self.by_key.get(key).or_else(|| self.by_key.get(&ServiceKey { port: 0, ..*key }))
+    }
+
+    /// Of prefixes that the key's address is in, as long as there are services for. As many as there are lengths.
+    #[inline]
+    fn prefixes(&self, key: &ServiceKey) -> impl Iterator<Item = ServiceKey> {
+        let lens = &self.prefix_lens[usize::from(key.address.is_ipv6())];
+        let key = *key;
+        lens.iter().map(move |&(len, _)| key.of_len(len))
     }
 
     /// Whether there are services by firewall mark.
@@ -154,6 +186,13 @@ impl Services {
         let place = self.by_server.get(id.index())?.as_ref()?;
         let service = self.by_id.get(place.service.index())?.as_ref()?;
         service.servers.get(place.index as usize)
+    }
+
+    /// The server with this id, if it is one of this service's.
+    #[inline]
+    pub fn server_of(&self, service: &Service, id: ServerId) -> Option<&Server> {
+        let place = self.by_server.get(id.index())?.as_ref()?;
+        if place.service == service.id { self.server(id) } else { None }
     }
 
     /// Whether a real server has this address.
@@ -212,8 +251,8 @@ mod tests {
     use crate::ipvs::SchedulerKind;
     use crate::tables::{Forward, Protocol};
 
-    /// The last two are of every port, of the addresses of the first two.
-    const KEYS: u8 = 6;
+    /// Some are of every port, some for prefixes that the addresses are in.
+    const KEYS: u8 = 10;
     const ADDRESSES: u8 = 4;
     const SERVERS: u8 = 5;
 
@@ -221,7 +260,14 @@ mod tests {
         let host = n % ADDRESSES;
         let address =
             if host.is_multiple_of(2) { IpAddr::from([192, 0, 2, host]) } else { [host.into(); 8].into() };
-        ServiceKey { protocol: Protocol::TCP, address, port: if n < ADDRESSES { 80 } else { 0 } }
+        let key = ServiceKey::new(Protocol::TCP, address, if n < ADDRESSES { 80 } else { 0 });
+        match n {
+            6 => ServiceKey { port: 80, ..key.of_len(31) },
+            7 => ServiceKey { port: 80, ..key.of_len(14) },
+            8 => key.of_len(24),
+            9 => key.of_len(0),
+            _ => key,
+        }
     }
 
     /// Of the services with this key: their numbers are theirs alone, their addresses are not.
@@ -298,12 +344,25 @@ mod tests {
                 for n in 0..KEYS {
                     let (found, expected) = (all.find(&key(n)), now.get(&n));
                     prop_assert_eq!(found.map(Arc::as_ptr), expected.map(Arc::as_ptr));
-                    let taking = expected.or(now.get(&(n + ADDRESSES)));
-                    prop_assert_eq!(all.taking(&key(n)).map(Arc::as_ptr), taking.map(Arc::as_ptr));
+                    let asked = ServiceKey::new(Protocol::TCP, key(n % ADDRESSES).address, 80 + u16::from(n / ADDRESSES));
+                    let takes = |its: &&Arc<Service>| {
+                        its.key.prefix().contains(asked.address) && [0, asked.port].contains(&its.key.port)
+                    };
+                    let taking = now.values().filter(takes).max_by_key(|its| (its.key.prefix_len, its.key.port));
+                    prop_assert_eq!(all.taking(&asked).map(Arc::as_ptr), taking.map(Arc::as_ptr));
+                    let holds = |its: &&Arc<Service>| {
+                        its.key.prefix().contains(asked.address) && its.key.port == asked.port
+                    };
+                    let templated = now.values().filter(holds).max_by_key(|its| its.key.prefix_len);
+                    prop_assert_eq!(all.templated(&asked).map(Arc::as_ptr), templated.map(Arc::as_ptr));
                     for number in 0..SERVERS {
                         let id = server(n, number).id;
                         let expected = expected.and_then(|s| s.servers.iter().find(|server| server.id == id));
                         prop_assert_eq!(all.server(id).map(std::ptr::from_ref), expected.map(std::ptr::from_ref));
+                        for service in now.values() {
+                            let of = expected.filter(|_| service.key == key(n)).map(std::ptr::from_ref);
+                            prop_assert_eq!(all.server_of(service, id).map(std::ptr::from_ref), of);
+                        }
                     }
                 }
                 let servers = || now.values().flat_map(|service| &service.servers);

@@ -152,7 +152,7 @@ impl<'a> Options<'a> {
         let kind = kinds.into_iter().find(|(_, option)| self.values.contains_key(option));
         let (protocol, option) = kind.expect(self.line);
         let address = self.address(option);
-        ServiceKey { protocol, address: address.ip(), port: address.port() }
+        ServiceKey::new(protocol, address.ip(), address.port())
     }
 
     fn service_options(&self) -> ServiceOptions {

@@ -10,12 +10,12 @@ use lb_core::ids::{ServerId, WorkerId};
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::CarriedOver;
-use lb_core::tables::{Protocol, ServiceKey};
+use lb_core::tables::{Prefix, Protocol, ServiceKey};
 use lb_core::time::Tick;
 
 use super::connection::State;
 use super::flows::{self, Connection};
-use super::persistent::{Template, service_of};
+use super::persistent::{Template, is_within, service_of};
 use super::steer::number;
 use super::{Reference, Taken, schedule};
 
@@ -139,8 +139,13 @@ impl Reference {
         let service = match templated(original.protocol) {
             // Its tuple is the service's own.
             Some(protocol) => {
-                let key = ServiceKey { protocol, address: original.dst, port: original.dport };
-                self.tables.services.iter().find(|service| service.key == key)?
+                let holds = |key: &ServiceKey| {
+                    key.protocol == protocol
+                        && key.port == original.dport
+                        && is_within(Prefix { address: key.address, len: key.prefix_len }, original.dst)
+                };
+                let all = self.tables.services.iter().filter(|service| holds(&service.key));
+                all.max_by_key(|service| service.key.prefix_len)?
             }
             None => service_of(&self.tables, original)?,
         };

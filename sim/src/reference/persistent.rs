@@ -45,21 +45,10 @@ pub(super) struct Use {
 /// How long a template stays whose time is over while it has connections.
 const STAYS: Timeout = Timeout::from_secs(60);
 
-/// The service that takes a packet: one by its mark before one of its port before one of every port.
+/// The service that takes a packet: one by its mark, then one of the longest prefix; then one of its port before one of every port.
 pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<Service>> {
-    let of = |protocol, address, port| {
-        let key = ServiceKey { protocol, address, port };
-        tables.services.iter().find(|service| service.key == key)
-    };
-    let is_in = |prefix: Option<Prefix>, address: IpAddr| {
-        let bits = |address: IpAddr, len: u8| match address {
-            IpAddr::V4(address) => u128::from(u32::from(address)) >> (32 - u32::from(len)),
-            IpAddr::V6(address) => u128::from(address).checked_shr(128 - u32::from(len)).unwrap_or(0),
-        };
-        prefix.is_none_or(|Prefix { address: network, len }| {
-            network.is_ipv4() == address.is_ipv4() && bits(network, len) == bits(address, len)
-        })
-    };
+    let is_in =
+        |prefix: Option<Prefix>, address: IpAddr| prefix.is_none_or(|prefix| is_within(prefix, address));
     let marked = tables.marks.0.iter().find(|rule| {
         rule.protocol.is_none_or(|protocol| protocol == to.protocol)
             && is_in(rule.source, to.src)
@@ -74,9 +63,27 @@ pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<S
                 IpAddr::from([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
             }
         };
-        of(Protocol::ANY, address, 0)
+        let key = ServiceKey::new(Protocol::ANY, address, 0);
+        tables.services.iter().find(|service| service.key == key)
     });
-    by_mark.or_else(|| of(to.protocol, to.dst, to.dport)).or_else(|| of(to.protocol, to.dst, 0))
+    by_mark.or_else(|| {
+        let takes = |key: &ServiceKey| {
+            key.protocol == to.protocol
+                && is_within(Prefix { address: key.address, len: key.prefix_len }, to.dst)
+                && (key.port == to.dport || key.port == 0)
+        };
+        let all = tables.services.iter().filter(|service| takes(&service.key));
+        all.max_by_key(|service| (service.key.prefix_len, service.key.port != 0))
+    })
+}
+
+pub(super) fn is_within(prefix: Prefix, address: IpAddr) -> bool {
+    let bits = |address: IpAddr, len: u8| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) >> (32 - u32::from(len)),
+        IpAddr::V6(address) => u128::from(address).checked_shr(128 - u32::from(len)).unwrap_or(0),
+    };
+    let Prefix { address: network, len } = prefix;
+    network.is_ipv4() == address.is_ipv4() && bits(network, len) == bits(address, len)
 }
 
 /// The tuple of the client's template; `None`: the service is not persistent.
@@ -84,7 +91,8 @@ fn template_of(service: &Service, original: &Tuple) -> Option<Tuple> {
     let persistence = service.options.persistence?;
     Some(Tuple {
         src: persistence.mask.client(original.src),
-        dst: service.key.address,
+        // As if each address of a prefix had a service of its own.
+        dst: if service.key.protocol == Protocol::ANY { service.key.address } else { original.dst },
         sport: 0,
         dport: service.key.port,
         protocol: template_protocol(service.key.protocol),
@@ -193,7 +201,9 @@ impl Reference {
             let leaves = |server: &Server| {
                 server.weight == 0 && self.tables.settings.sysctls.expire_quiescent_template == 1
             };
-            if self.tables.services.server(server).is_some_and(|server| !leaves(server)) {
+            // Not one of another service, which the client's address had before this one.
+            let its = service.servers.iter().find(|its| its.id == server);
+            if its.is_some() && self.tables.services.server(server).is_some_and(|server| !leaves(server)) {
                 let is_assured = self.team.shared().template_use(template.serial).is_assured;
                 self.flows.change(at, |connection| {
                     connection.seen = now;

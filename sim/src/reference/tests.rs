@@ -83,7 +83,7 @@ fn alone() -> Reference {
     let mut reference = Reference::new(&config, &team);
     // Its first service takes any client at any time.
     let is_plain = |tables: &Arc<Tables>| {
-        let key = ServiceKey { protocol: Protocol::TCP, address: [192, 0, 2, 10].into(), port: 80 };
+        let key = ServiceKey::new(Protocol::TCP, [192, 0, 2, 10].into(), 80);
         tables.services.find(&key).is_some_and(|service| {
             let takes_all = |server: &Server| {
                 let is_there = match tables.way(server.address) {

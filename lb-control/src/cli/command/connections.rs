@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use lb_core::tables::{Protocol, ServiceKey};
 
 use super::{Context, Failure, OwnCommand};
 use crate::api::types::{Connection, ServiceAddress};
@@ -19,7 +18,7 @@ impl OwnCommand for Connections {
             .long("service")
             .value_name("SERVICE")
             .value_parser(|text: &str| text.parse::<ServiceAddress>())
-            .help("Only those of tcp/ADDRESS:PORT or udp/ADDRESS:PORT");
+            .help("Only those of tcp/ADDRESS:PORT, udp/ADDRESS:PORT …; ADDRESS may be ADDRESS/LENGTH");
         let server = Arg::new("server")
             .long("server")
             .value_name("ADDRESS:PORT")
@@ -49,7 +48,7 @@ impl OwnCommand for Connections {
         let out = &mut *context.output;
         let mut found = 0u64;
         client.connections(&mut |connection| {
-            if service.is_some_and(|service| service != of(&connection))
+            if service.is_some_and(|service| !is_of(service, &connection))
                 || server.is_some_and(|server| server != connection.destination)
                 || state.is_some_and(|state| !state.eq_ignore_ascii_case(&connection.state))
             {
@@ -78,13 +77,14 @@ impl OwnCommand for Connections {
     }
 }
 
-fn of(connection: &Connection) -> ServiceAddress {
-    let (address, port) = (connection.virtual_.ip(), connection.virtual_.port());
-    match connection.protocol.transport() {
-        Some(transport) => ServiceAddress::Endpoint { transport, address, port },
-        // The virtual address of a mark's template says the mark.
-        None => model::address(&ServiceKey { protocol: Protocol::ANY, address, port }),
-    }
+fn is_of(service: ServiceAddress, connection: &Connection) -> bool {
+    let key = model::key(&service);
+    let virtual_ = connection.virtual_;
+    // The virtual address of a mark's template says the mark.
+    let transport = connection.protocol.transport();
+    transport == key.mark().is_none().then(|| model::transport(key.protocol))
+        && key.prefix().contains(virtual_.ip())
+        && key.port == virtual_.port()
 }
 
 /// Fixed widths: the lines are printed as they come.

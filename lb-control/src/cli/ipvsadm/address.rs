@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::names::Names;
 use crate::api::types::Transport;
+use crate::endpoint::{self, BadEndpoint, Endpoint};
 
 /// A whole decimal number within `min..=max` (strtol).
 pub(crate) fn number(text: &str, min: i64, max: i64) -> Option<i64> {
@@ -77,6 +78,23 @@ pub(crate) fn endpoint(
             Some((address, Some(port(name, transport, names)?)))
         }
     }
+}
+
+/// Not ipvsadm's: `NETWORK/LENGTH`, `NETWORK/LENGTH:PORT` or `[NETWORK/LENGTH]:PORT`. `None`: it is no prefix.
+pub(crate) fn prefix_endpoint(
+    text: &str,
+    transport: Transport,
+    names: &Names<'_>,
+) -> Option<Result<Endpoint, BadEndpoint>> {
+    let (network, name) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:")?,
+        None if text.parse::<Ipv6Addr>().is_err() && endpoint::prefix(text).is_none() => {
+            text.rsplit_once(':')?
+        }
+        None => (text, "0"),
+    };
+    let prefix = endpoint::prefix(network)?;
+    Some(Endpoint::new(prefix, port(name, Some(transport), names)?))
 }
 
 fn port(text: &str, transport: Option<Transport>, names: &Names<'_>) -> Option<u16> {

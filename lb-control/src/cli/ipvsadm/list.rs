@@ -10,6 +10,8 @@ use crate::api::types::{
     Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, Timeouts,
     Transport,
 };
+use crate::endpoint::Endpoint;
+use lb_core::tables::Prefix;
 
 /// Longest name of an IPv4 service and of its real servers.
 const SERVICE_WIDTH: usize = 33;
@@ -211,14 +213,14 @@ pub(super) fn save(
             ServiceAddress::FwMark { mark, is_ipv6 } => {
                 format!("-f {}{}", *mark as i32, if *is_ipv6 { " -6" } else { "" })
             }
-            ServiceAddress::Endpoint { transport, address, port } => {
+            &ServiceAddress::Endpoint { transport, address, prefix_len, port } => {
                 let option = match transport {
                     Transport::Tcp => "-t",
                     Transport::Udp => "-u",
                     Transport::Sctp => "--sctp-service",
                 };
-                let at = SocketAddr::new(*address, *port);
-                format!("{option} {}", names.endpoint(at, Some(*transport), format.numeric))
+                let at = Endpoint { prefix: Prefix { address, len: prefix_len }, port };
+                format!("{option} {}", names.service(at, transport, format.numeric))
             }
         };
         write!(out, "-A {name} -s {}", service.spec.scheduler)?;
@@ -324,8 +326,9 @@ fn service_name(service: &ServiceAddress, numeric: bool, names: &Names<'_>) -> S
         ServiceAddress::FwMark { mark, is_ipv6 } => {
             format!("FWM  {}{}", *mark as i32, if *is_ipv6 { " IPv6" } else { "" })
         }
-        ServiceAddress::Endpoint { transport, address, port } => {
-            let at = names.endpoint(SocketAddr::new(*address, *port), Some(*transport), numeric);
+        &ServiceAddress::Endpoint { transport, address, prefix_len, port } => {
+            let at = Endpoint { prefix: Prefix { address, len: prefix_len }, port };
+            let at = names.service(at, transport, numeric);
             format!("{:<4} {at}", transport.name().to_ascii_uppercase())
         }
     }
@@ -399,9 +402,12 @@ fn compare_services(a: &ServiceAddress, b: &ServiceAddress) -> i32 {
     match (a, b) {
         _ if order != 0 => order,
         (
-            &ServiceAddress::Endpoint { address: a, port: a_port, .. },
-            &ServiceAddress::Endpoint { address: b, port: b_port, .. },
-        ) => compare_addresses(SocketAddr::new(a, a_port), SocketAddr::new(b, b_port)),
+            &ServiceAddress::Endpoint { address: a, port: a_port, prefix_len: a_len, .. },
+            &ServiceAddress::Endpoint { address: b, port: b_port, prefix_len: b_len, .. },
+        ) => match compare_addresses(SocketAddr::new(a, a_port), SocketAddr::new(b, b_port)) {
+            0 => i32::from(a_len) - i32::from(b_len),
+            order => order,
+        },
         _ => order,
     }
 }

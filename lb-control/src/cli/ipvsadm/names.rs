@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use dns_lookup::{AddrFamily, AddrInfoHints, SockType, getaddrinfo, getnameinfo};
 
 use crate::api::types::Transport;
+use crate::endpoint::Endpoint;
+use lb_core::tables::Prefix;
 
 /// Who knows names.
 pub trait Lookup {
@@ -99,16 +101,25 @@ impl<'a> Names<'a> {
             }
             IpAddr::V6(address) => format!("[{address}]"),
         };
+        format!("{host}:{}", self.port_name(at.port(), transport))
+    }
+
+    fn port_name(&self, port: u16, transport: Option<Transport>) -> String {
+        let Some(transport) = transport.filter(|_| port != 0) else { return port.to_string() };
         let mut services = self.services.borrow_mut();
-        let service = match (at.port(), transport) {
-            (0, _) | (_, None) => &None,
-            (port, Some(transport)) => {
-                services.entry((port, transport)).or_insert_with(|| self.lookup.service(port, transport))
-            }
-        };
-        match service {
-            Some(service) => format!("{host}:{service}"),
-            None => format!("{host}:{}", at.port()),
+        let service =
+            services.entry((port, transport)).or_insert_with(|| self.lookup.service(port, transport));
+        service.clone().unwrap_or_else(|| port.to_string())
+    }
+
+    /// The same of a virtual service; a prefix has no name.
+    pub(crate) fn service(&self, at: Endpoint, transport: Transport, numeric: bool) -> String {
+        let Endpoint { prefix: Prefix { address, len }, port } = at;
+        match address {
+            _ if !at.is_prefix() => self.endpoint(SocketAddr::new(address, port), Some(transport), numeric),
+            _ if numeric => at.to_string(),
+            IpAddr::V4(_) => format!("{address}/{len}:{}", self.port_name(port, Some(transport))),
+            IpAddr::V6(_) => format!("[{address}/{len}]:{}", self.port_name(port, Some(transport))),
         }
     }
 }

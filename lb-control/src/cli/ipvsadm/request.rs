@@ -13,6 +13,7 @@ use crate::api::types::{
     Command, DEFAULT_SCHEDULER, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
     SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
 };
+use crate::endpoint::Endpoint;
 
 /// Longest timeout, in seconds: 31 days.
 const MAX_TIMEOUT: i64 = 2_678_400;
@@ -56,7 +57,7 @@ struct Line {
     given: Given,
     format: Format,
     transport: Option<Transport>,
-    address: Option<IpAddr>,
+    at: Option<Endpoint>,
     port: u16,
     mark: u32,
     mark_is_ipv6: bool,
@@ -326,11 +327,17 @@ impl Line {
 
     fn service(&mut self, transport: Transport, text: &str, names: &Names<'_>) -> Result<(), Stop> {
         self.give(Subject::Service)?;
-        let (address, port) = address::endpoint(text, Some(transport), names)
-            .ok_or_else(|| Stop::usage("illegal virtual server address[:port] specified"))?;
+        let wrong = || Stop::usage("illegal virtual server address[:port] specified");
+        let at = match address::prefix_endpoint(text, transport, names) {
+            Some(at) => at.map_err(|error| Stop::usage(format!("virtual service {text}: {error}")))?,
+            None => {
+                let (address, port) = address::endpoint(text, Some(transport), names).ok_or_else(wrong)?;
+                Endpoint::of(SocketAddr::new(address, port.unwrap_or(0)))
+            }
+        };
         self.transport = Some(transport);
-        self.address = Some(address);
-        self.port = port.unwrap_or(0);
+        self.at = Some(at);
+        self.port = at.port;
         Ok(())
     }
 
@@ -347,7 +354,7 @@ impl Line {
     }
 
     fn is_ipv6(&self) -> bool {
-        self.mark_is_ipv6 || self.address.is_some_and(|address| address.is_ipv6())
+        self.mark_is_ipv6 || self.at.is_some_and(|at| at.prefix.address.is_ipv6())
     }
 
     fn netmask(&self, text: &str, names: &Names<'_>) -> Result<String, Stop> {
@@ -368,7 +375,7 @@ impl Line {
         if self.mark != 0 {
             return Some(ServiceAddress::FwMark { mark: self.mark, is_ipv6: self.mark_is_ipv6 });
         }
-        Some(ServiceAddress::Endpoint { transport: self.transport?, address: self.address?, port: self.port })
+        Some(ServiceAddress::at(self.transport?, self.at?))
     }
 
     /// The service of a command that [`Rules`] let pass only with one.
@@ -572,6 +579,29 @@ mod tests {
             Ok(Request::Change(Command::EditService(ServiceSpec::new(service, "wlc"))))
         );
         assert_eq!(read("-Z"), Ok(Request::Change(Command::Zero { service: None })));
+    }
+
+    #[test]
+    fn a_service_may_be_for_a_prefix() {
+        for (line, service) in [
+            ("-D -t 192.0.2.0/24:80", "tcp/192.0.2.0/24:80"),
+            ("-D -u 192.0.2.0/24", "udp/192.0.2.0/24:0"),
+            ("-D --sctp-service [2001:db8::/64]:80", "sctp/[2001:db8::/64]:80"),
+            ("-D -t 2001:db8::/64", "tcp/[2001:db8::/64]:0"),
+            ("-D -t 192.0.2.1/32:80", "tcp/192.0.2.1:80"),
+        ] {
+            let service = service.parse().expect("valid");
+            assert_eq!(read(line), Ok(Request::Change(Command::DeleteService { service })), "{line}");
+        }
+        for (line, error) in [
+            ("-D -t 192.0.2.1/24:80", "virtual service 192.0.2.1/24:80: has bits behind the prefix"),
+            ("-D -t 192.0.2.0/33:80", "illegal virtual server address[:port] specified"),
+            ("-D -t 192.0.2.0/24:x", "illegal virtual server address[:port] specified"),
+            ("-a -t 192.0.2.1:80 -r 10.0.0.0/24:80", "illegal real server address[:port] specified"),
+        ] {
+            let stop = read(line).expect_err(line);
+            assert!(stop.message.contains(error), "{line}: {}", stop.message);
+        }
     }
 
     #[test]

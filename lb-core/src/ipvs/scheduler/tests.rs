@@ -52,7 +52,7 @@ pub(super) fn server(id: u32, weight: u32) -> Server {
 
 /// The service after a change from `old`.
 pub(super) fn changed(old: Option<&Service>, kind: SchedulerKind, servers: Vec<Server>) -> Service {
-    let key = ServiceKey { protocol: Protocol::TCP, address: Ipv4Addr::LOCALHOST.into(), port: 80 };
+    let key = ServiceKey::new(Protocol::TCP, Ipv4Addr::LOCALHOST.into(), 80);
     // The versions wrap on the way.
     let version = old.map_or(u32::MAX - 4, |old| old.version.wrapping_add(1));
     Service::new(old, ServiceId(0), key, kind, servers, version)

@@ -44,7 +44,7 @@ fn tables(servers: u32, first: u32) -> Arc<Tables> {
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol, address: ip(address), port: 80 };
+        let key = ServiceKey::new(protocol, ip(address), 80);
         let servers = (0..servers).map(server).collect();
         Arc::new(Service::new(None, ServiceId(number as u32), key, SchedulerKind::Rr, servers, 1))
     };
@@ -216,7 +216,7 @@ proptest! {
         let mut wanted = CarriedOver { no_room: done.no_room, ..CarriedOver::default() };
         let mut missing = 0;
         for flow in begun {
-            let key = ServiceKey { protocol: flow.original.protocol, address: flow.original.dst, port: 80 };
+            let key = ServiceKey::new(flow.original.protocol, flow.original.dst, 80);
             let service = new_tables.services.find(&key).unwrap();
             let server = service.servers.iter().find(|server| server.address == flow.reply.src);
             let path = next.owner(&flow.original);

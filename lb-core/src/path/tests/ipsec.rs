@@ -22,7 +22,7 @@ fn director(forward: Forward) -> Director {
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol: Protocol::UDP, address: ip(vip), port: 500 };
+        let key = ServiceKey::new(Protocol::UDP, ip(vip), 500);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], 2))
     };
     let services = Services::new((0..).zip([(VIP, "10.0.0.11"), (VIP6, "fd00::11")]).map(service));

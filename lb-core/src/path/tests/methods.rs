@@ -25,7 +25,7 @@ fn by(generation: u32, forward: Forward, server: &str, resolved: &[u8]) -> Table
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol: Protocol::TCP, address: ip(address), port: 80 };
+        let key = ServiceKey::new(Protocol::TCP, ip(address), 80);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], generation))
     };
     let services = Services::new((0..).zip(VIPS).map(service));

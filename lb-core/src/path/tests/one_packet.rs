@@ -15,7 +15,7 @@ fn by(generation: u32, forward: Forward, servers: &[u8]) -> Tables {
         lower_threshold: 0,
         overloaded: Arc::default(),
     };
-    let key = ServiceKey { protocol: Protocol::UDP, address: ip("192.0.2.10"), port: 80 };
+    let key = ServiceKey::new(Protocol::UDP, ip("192.0.2.10"), 80);
     let servers = servers.iter().map(server).collect();
     let mut service = Service::new(None, ServiceId(1), key, SchedulerKind::Rr, servers, generation);
     service.options = ServiceOptions { persistence: None, one_packet: true };

@@ -252,6 +252,64 @@ fn a_server_that_is_removed_is_replaced_and_one_that_is_full_is_kept() {
     assert_eq!(director.path.check_connections(), Ok(()));
 }
 
+/// The TCP service of [`persistent`] is for 192.0.2.10 and 192.0.2.11.
+fn prefix_service(service: &mut Service) {
+    (service.key.address, service.key.prefix_len) = (ip("192.0.2.10"), 31);
+}
+
+fn to_the_other_address(sport: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2(CLIENT, OUR_WAN)
+        .ipv4([192, 0, 2, 100], [192, 0, 2, 11], 64)
+        .tcp(sport, 80, 1, 1000)
+        .syn()
+        .write(&mut frame, &[])
+        .unwrap();
+    frame
+}
+
+#[test]
+fn each_address_of_a_prefix_has_templates_of_its_own_until_it_has_a_service_of_its_own() {
+    let mut director = director(prefix_service);
+    let tables = |generation, edit: &dyn Fn(&mut Vec<Service>)| {
+        let tables = persistent(generation, prefix_service);
+        let mut services: Vec<Service> = tables.services.iter().map(|service| (**service).clone()).collect();
+        services.sort_by_key(|service| service.id);
+        edit(&mut services);
+        let mut routes: Vec<_> = vec![(Prefix { address: ip("192.0.2.10"), len: 31 }, Route::Local)];
+        let lan = Route::Via { interface: InterfaceId(1), gateway: None };
+        routes.push((Prefix { address: ip("10.0.0.0"), len: 24 }, lan));
+        let routes = Routes::new(routes).into();
+        let services = Services::new(services.into_iter().map(Arc::new)).into();
+        Tables { services, routes, ..tables }
+    };
+    director.path.adopt(tables(3, &|_| ()).into());
+    let server =
+        |director: &mut Director, frame: Vec<u8>| server_of(&director.receive(WAN, &[frame]).sent[0].1);
+    let one = server(&mut director, from_client(4000, "S"));
+    let other = server(&mut director, to_the_other_address(4000));
+    assert_ne!(one, other, "rr went on: another address, another template");
+    for port in 4001..4004 {
+        assert_eq!(server(&mut director, from_client(port, "S")), one);
+        assert_eq!(server(&mut director, to_the_other_address(port)), other);
+    }
+    // The address has a service of its own from here on, with the other real server alone.
+    director.path.adopt(
+        tables(4, &|services| {
+            let mut own = services[0].clone();
+            own.id = ServiceId(9);
+            own.key = ServiceKey::new(Protocol::TCP, ip("192.0.2.11"), 80);
+            own.servers.retain(|server| server.address == one);
+            own.servers[0].id = ServerId(40);
+            services.push(own);
+        })
+        .into(),
+    );
+    assert_eq!(server(&mut director, to_the_other_address(5000)), one, "the template of before is not its");
+    assert_eq!(server(&mut director, from_client(5000, "S")), one);
+    assert_eq!(director.path.check_connections(), Ok(()));
+}
+
 #[test]
 fn a_packet_that_looks_like_a_template_is_none_of_it() {
     let mut director = director(|service| {

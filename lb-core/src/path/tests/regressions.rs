@@ -84,7 +84,7 @@ fn a_syn_for_a_finished_connection_of_a_removed_server_is_scheduled_anew() {
         lower_threshold: 0,
         overloaded: Arc::default(),
     };
-    let key = ServiceKey { protocol: Protocol::TCP, address: ip("192.0.2.10"), port: 80 };
+    let key = ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 80);
     t.services = Arc::new(Services::new([Arc::new(Service::new(
         None,
         ServiceId(1),

@@ -23,7 +23,7 @@ fn by(generation: u32, forward: Forward, port: u16) -> Tables {
             lower_threshold: 0,
             overloaded: Arc::default(),
         };
-        let key = ServiceKey { protocol: Protocol::SCTP, address: ip(vip), port: 80 };
+        let key = ServiceKey::new(Protocol::SCTP, ip(vip), 80);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], generation))
     };
     let services = Services::new((0..).zip([(VIP, "10.0.0.11"), (VIP6, "fd00::11")]).map(service));

@@ -35,7 +35,7 @@ fn walked(director: &mut Director, walk: Walk) -> Vec<SharedFlow> {
 /// The id of the real server, as the control plane would find it.
 fn id_of(director: &Director, flow: &SharedFlow) -> ServerId {
     let Tuple { protocol, dst: address, dport: port, .. } = flow.original;
-    let key = ServiceKey { protocol, address, port };
+    let key = ServiceKey::new(protocol, address, port);
     let service = director.path.tables.services.find(&key).expect("the service");
     let is_it = |server: &&Server| (server.address, server.port) == flow.server;
     service.servers.iter().find(is_it).expect("the server").id

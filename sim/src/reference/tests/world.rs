@@ -153,7 +153,7 @@ enum Mood {
     Unresolved,
 }
 
-const KEYS: [(u8, &str, u16); 12] = [
+const KEYS: [(u8, &str, u16); 16] = [
     (6, "192.0.2.10", 80),
     (17, "192.0.2.10", 80),
     (6, "192.0.2.11", 443),
@@ -167,6 +167,11 @@ const KEYS: [(u8, &str, u16); 12] = [
     // Firewall marks.
     (0, "0.0.0.7", 0),
     (0, "0:7::", 0),
+    // Prefixes, within which the addresses above are.
+    (6, "192.0.2.10/31", 80),
+    (17, "192.0.2.8/29", 0),
+    (6, "2001:db8::/64", 0),
+    (17, "2001:db8::/120", 53),
 ];
 
 fn mark_rule(n: usize) -> MarkRule {
@@ -190,7 +195,9 @@ fn mark_rule(n: usize) -> MarkRule {
 
 fn key(number: usize) -> ServiceKey {
     let (protocol, address, port) = KEYS[number];
-    ServiceKey { protocol: Protocol(protocol), address: ip(address), port }
+    let (address, len) = address.split_once('/').unwrap_or((address, ""));
+    let whole = ServiceKey::new(Protocol(protocol), ip(address), port);
+    ServiceKey { prefix_len: len.parse().unwrap_or(whole.prefix_len), ..whole }
 }
 
 /// For so many connections, and so many IPv6 ones of them.
@@ -779,7 +786,7 @@ impl<L: Logic<Frame>> World<L> {
             _ if self.rng.one_in(40) => 20,
             _ => 4000 + self.rng.below(25) as u16,
         };
-        let dport = if self.rng.one_in(30) { 81 } else { port };
+        let dport = if self.rng.one_in(15) { self.rng.of(&[81, 80, 53]) } else { port };
         let bytes = self.transport(protocol, (sport, dport));
         (PortId(0), self.recipe(PortId(0), client, vip, protocol, bytes))
     }
