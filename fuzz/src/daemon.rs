@@ -11,6 +11,7 @@ use lb_control::daemon::{Control, Host};
 use lb_control::plane::{Plane, PortState};
 use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Method;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::path::{FlowView, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
@@ -73,10 +74,18 @@ impl Plane for Quiet {
             virtual_: ([192, 0, 2, 1].into(), 80),
             server: ([10, 0, 0, 1].into(), 80),
             server_id: ServerId(0),
+            method: Method::Masq,
             state: "ESTABLISHED",
             expires_in: Timeout::from_secs(900),
         });
         Ok(())
+    }
+
+    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
+        self.list_flows(&mut |view| {
+            choose(&view)?;
+            ControlFlow::Continue(())
+        })
     }
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {

@@ -33,6 +33,13 @@ pub trait Plane: Send + Sync + 'static {
     /// A worker that does not answer, in words.
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String>;
 
+    /// Shows every connection to `choose` until that breaks off, and ends those that it says. They are ended when this returns. May
+    /// take long: not for threads that serve others.
+    ///
+    /// # Errors
+    /// A worker that does not answer, in words; some may be ended.
+    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String>;
+
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
 

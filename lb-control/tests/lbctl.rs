@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use lb_core::flow::Method;
 use lb_core::ids::ServerId;
 use lb_core::path::FlowView;
 use lb_core::tables::Protocol;
@@ -65,6 +66,7 @@ fn two_connections() -> Vec<FlowView> {
         virtual_: at(100, 80),
         server: at(200, 8080),
         server_id: ServerId(0),
+        method: Method::Masq,
         state,
         expires_in: Timeout::from_secs(seconds),
     };

@@ -10,6 +10,7 @@ mod config;
 mod cpu;
 mod device;
 mod dpdk;
+mod ending;
 mod error;
 mod heir;
 mod keep;
@@ -237,6 +238,17 @@ impl Dataplane {
         visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
     ) -> Result<(), WorkerStalled> {
         self.team.list_flows(visit)
+    }
+
+    /// Ends connections; see [`Team::end_flows`].
+    ///
+    /// # Errors
+    /// `WorkerStalled` when a worker does not answer.
+    pub fn end_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>,
+    ) -> Result<(), WorkerStalled> {
+        self.team.end_flows(choose)
     }
 
     /// Has the workers tell of connections, and take over what they are [given](Dataplane::give), from here on or no more.

@@ -135,6 +135,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::atomic::AtomicBool;
 
+    use lb_core::flow::Method;
     use lb_core::ids::ServerId;
     use lb_core::tables::Protocol;
     use lb_core::time::Timeout;
@@ -150,6 +151,7 @@ mod tests {
             virtual_: address,
             server: address,
             server_id: ServerId(n),
+            method: Method::Masq,
             state: "UDP",
             expires_in: Timeout::from_secs(1),
         }

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::Idle;
 use crate::cpu;
 use crate::device::Backend;
+use crate::ending::{Chooser, ending};
 use crate::error::StartError;
 use crate::listing::{ListReader, listing};
 use crate::mailbox::{Publisher, mailbox};
@@ -49,6 +50,7 @@ pub(crate) struct Ties {
     /// By worker, as the lists below.
     pub(crate) publishers: Turns<Vec<Publisher>>,
     lists: Turns<Lists>,
+    choosers: Turns<Vec<Chooser>>,
     shares: Turns<Shares>,
     pub(crate) questions: Arc<Questions>,
 }
@@ -59,6 +61,7 @@ impl Ties {
             counters,
             publishers: Turns::default(),
             lists: Turns::default(),
+            choosers: Turns::default(),
             shares: Turns::default(),
             questions: questions(),
         }
@@ -73,9 +76,10 @@ impl Ties {
         rings: RingEnds<B::Packet>,
     ) -> Equipment<B> {
         let ((publisher, inbox), (lister, reader)) = (mailbox(), listing());
-        let (sharer, share_reader) = sharing();
+        let ((sharer, share_reader), (ender, chooser)) = (sharing(), ending());
         self.publishers.get_mut().push(publisher);
         self.lists.get_mut().readers.push(reader);
+        self.choosers.get_mut().push(chooser);
         self.shares.get_mut().readers.push(share_reader);
         Equipment {
             worker: WorkerId(index as u16),
@@ -86,6 +90,7 @@ impl Ties {
             asker: Asker::new(self.questions.clone()),
             inbox,
             lister,
+            ender,
             sharer,
         }
     }
@@ -207,6 +212,31 @@ impl Team {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(_) => stalled = stalled.or(Some(WorkerStalled(worker))),
+            }
+        }
+        stalled.map_or(Ok(()), Err)
+    }
+
+    /// Visits the connections as [`Team::list_flows`] does, and has those ended that `choose` says. They are when this returns.
+    ///
+    /// # Errors
+    /// `WorkerStalled` names a worker that did not answer; some of what was chosen may be ended.
+    pub fn end_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>,
+    ) -> Result<(), WorkerStalled> {
+        let choosers = &mut *self.ties.choosers.lock();
+        let mut stalled = None;
+        self.list_flows(&mut |worker, view| {
+            if choose(&view)? && choosers[worker.index()].choose(view.original(), LIST_PATIENCE).is_err() {
+                stalled = Some(WorkerStalled(worker));
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (index, chooser) in choosers.iter().enumerate() {
+            if chooser.settle(LIST_PATIENCE).is_err() {
+                stalled = stalled.or(Some(WorkerStalled(WorkerId(index as u16))));
             }
         }
         stalled.map_or(Ok(()), Err)

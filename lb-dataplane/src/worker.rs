@@ -12,6 +12,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use lb_core::counters::{TurnClock, WorkerCounters};
 use lb_core::drop::DropReason;
+use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
@@ -22,6 +23,7 @@ use lb_core::time::Tick;
 use crate::clock::{Clock, cycles};
 use crate::config::Idle;
 use crate::device::{Backend, Device, Pool};
+use crate::ending::Ender;
 use crate::listing::Lister;
 use crate::mailbox::Inbox;
 use crate::resolve::Asker;
@@ -47,6 +49,9 @@ pub trait Logic<P: Packet> {
     fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
+
+    /// See [`Path::end_flow`].
+    fn end_flow(&mut self, _original: &Tuple) {}
 
     /// See [`Path::tell_changed`]. A logic without connections shares none.
     fn tell_changed(&mut self, _budget: u32, _tell: &mut dyn FnMut(SharedFlow)) -> bool {
@@ -98,6 +103,10 @@ impl<P: Packet> Logic<P> for Path<P> {
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         Path::list(self, cursor, budget, now, &mut |view| visit(view))
+    }
+
+    fn end_flow(&mut self, original: &Tuple) {
+        Path::end_flow(self, original);
     }
 
     fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {
@@ -178,6 +187,7 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) asker: Asker,
     pub(crate) inbox: Inbox,
     pub(crate) lister: Lister,
+    pub(crate) ender: Ender,
     pub(crate) sharer: Sharer,
 }
 
@@ -189,6 +199,7 @@ pub(crate) struct Worker<B: Backend, L> {
     incoming: Vec<Incoming<B::Packet>>,
     inbox: Inbox,
     lister: Lister,
+    ender: Ender,
     sharer: Sharer,
     burst: Burst<B::Packet>,
     handed: ArrayVec<(B::Packet, Steer), BURST>,
@@ -201,7 +212,8 @@ const NAP: Duration = Duration::from_micros(50);
 
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
-        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, sharer } = equipment;
+        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, ender, sharer } =
+            equipment;
         let lanes = seats
             .into_iter()
             .map(|seat| Lane { queue: seat.queue, twin: seat.twin, buffer: Burst::new() })
@@ -213,6 +225,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             incoming: rings.incoming.into_iter().flatten().collect(),
             inbox,
             lister,
+            ender,
             sharer,
             burst: Burst::new(),
             handed: ArrayVec::new(),
@@ -276,7 +289,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         }
         self.logic.turn(now, &mut self.io);
         self.io.flush();
-        had_work | self.list(now) | (self.sharer.is_on() && self.share(now))
+        had_work | self.list(now) | self.end_chosen() | (self.sharer.is_on() && self.share(now))
     }
 
     fn exchange_tables(&mut self) {
@@ -354,6 +367,11 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     fn list(&mut self, now: Tick) -> bool {
         let logic = &self.logic;
         self.lister.give(|from, budget, visit| logic.list(from, budget, now, visit))
+    }
+
+    fn end_chosen(&mut self) -> bool {
+        let logic = &mut self.logic;
+        self.ender.turn(|original| logic.end_flow(original))
     }
 
     #[cold]

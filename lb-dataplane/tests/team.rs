@@ -181,6 +181,31 @@ fn connections_of_all_workers_are_listed_and_the_list_can_be_broken_off() {
 }
 
 #[test]
+fn connections_that_are_chosen_are_ended_by_their_workers() {
+    const FLOWS: u32 = 3000;
+    let (team, _wires) = start(2, FLOWS);
+    let listed = || {
+        let mut listed = Vec::new();
+        let list = &mut |_, view: lb_core::path::FlowView| {
+            listed.push(view.server_id.0);
+            ControlFlow::Continue(())
+        };
+        team.list_flows(list).unwrap();
+        listed
+    };
+    team.end_flows(&mut |view| ControlFlow::Continue(view.server_id.0 % 3 != 0)).unwrap();
+    let third: Vec<u32> = (0..FLOWS).step_by(3).collect();
+    assert_eq!(listed(), [&third[..], &third[..]].concat());
+    let mut left = 10;
+    let some = &mut |_: &lb_core::path::FlowView| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(true) }
+    };
+    team.end_flows(some).unwrap();
+    assert_eq!(listed().len(), 2 * third.len() - 9, "what was chosen before the end");
+}
+
+#[test]
 fn a_neighbour_is_asked_for_once_for_many_packets() {
     let (team, [a, _b]) = start(1, 0);
     for _ in 0..50 {

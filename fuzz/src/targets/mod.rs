@@ -4,6 +4,7 @@ mod adopt;
 mod api;
 mod commands;
 mod config;
+mod conntrack;
 mod flow;
 mod ipvsadm;
 mod packet;
@@ -26,4 +27,4 @@ macro_rules! targets {
     };
 }
 
-targets! { packet, path, flow, adopt, config, ipvsadm, restore, commands, api, sync }
+targets! { packet, path, flow, adopt, config, conntrack, ipvsadm, restore, commands, api, sync }

@@ -9,6 +9,10 @@
 //! | `GET /v1/sysctl` | the [`SysctlValue`](types::SysctlValue)s |
 //! | `GET /v1/sync` | the [`SyncDaemon`](types::SyncDaemon)s |
 //! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line |
+//! | `GET /v1/conntrack` | the same of [`Tracked`](conntrack::Tracked), those that the query's [`Filter`](conntrack::Filter) fits |
+//! | `DELETE /v1/conntrack` | ends those, and lists them |
+//! | `GET /v1/conntrack/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |
+//! | `GET /v1/conntrack/statistics` | list of [`ConntrackStatistics`](conntrack::ConntrackStatistics) |
 //! | `GET /v1/status` | [`Status`](types::Status) |
 //! | `GET /v1/ports` | list of [`PortView`](types::PortView) |
 //! | `GET /v1/workers` | list of [`WorkerView`](types::WorkerView) |
@@ -23,6 +27,7 @@
 //! ten thousand lines is one request and one new set of tables. A command is done wholly or not at all; with
 //! `"on_error": "rollback"` so is the batch.
 
+pub mod conntrack;
 pub mod http;
 mod lines;
 pub mod openapi;

@@ -12,12 +12,13 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::BodyExt;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use lb_core::path::FlowView;
 use lb_core::tables::Protocol;
 
+use super::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
 use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
     ServicesReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
@@ -59,6 +60,9 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/sysctl", get(sysctl))
         .route("/v1/sync", get(sync))
         .route("/v1/connections", get(connections))
+        .route("/v1/conntrack", get(conntrack).delete(end_conntrack))
+        .route("/v1/conntrack/count", get(count_conntrack))
+        .route("/v1/conntrack/statistics", get(conntrack_statistics))
         .route("/v1/status", get(status))
         .route("/v1/ports", get(ports))
         .route("/v1/workers", get(workers))
@@ -214,39 +218,61 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Json<Vec<SyncDaemon>>
     (status = 503, description = "too many lists at a time", body = ErrorBody),
 ))]
 pub(super) async fn connections(State(api): State<Api>) -> Result<Response, ErrorBody> {
-    let place = api.listings.clone().try_acquire_owned().map_err(|_| {
-        let message = format!("{LISTINGS} lists of connections are under way, no more at a time");
-        ErrorBody::new(ErrorKind::Unavailable, message)
-    })?;
-    let (pieces, receiver) = mpsc::channel(PIECES);
-    let plane = api.plane.clone();
-    tokio::task::spawn_blocking(move || list_connections(&*plane, &pieces, place));
-    let body = Body::from_stream(lines::Pieces(receiver));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    api.stream(|plane, lines| plane.list_flows(&mut |view| lines.add(&connection(&view))))
 }
 
-fn list_connections(plane: &dyn Plane, pieces: &mpsc::Sender<lines::Piece>, _place: OwnedSemaphorePermit) {
-    let mut lines = Vec::with_capacity(PIECE + 512);
-    let listed = plane.list_flows(&mut |view| {
-        if serde_json::to_writer(&mut lines, &connection(&view)).is_err() {
+impl Api {
+    fn place(&self) -> Result<OwnedSemaphorePermit, ErrorBody> {
+        self.listings.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{LISTINGS} lists of connections are under way, no more at a time");
+            ErrorBody::new(ErrorKind::Unavailable, message)
+        })
+    }
+
+    /// Answers with lines as they are found, on a thread of their own.
+    fn stream(
+        &self,
+        list: impl FnOnce(&dyn Plane, &mut Lines) -> Result<(), String> + Send + 'static,
+    ) -> Result<Response, ErrorBody> {
+        let place = self.place()?;
+        let (pieces, receiver) = mpsc::channel(PIECES);
+        let plane = self.plane.clone();
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let mut lines = Lines { text: Vec::with_capacity(PIECE + 512), pieces };
+            let last = match list(&*plane, &mut lines) {
+                Ok(()) => Ok(std::mem::take(&mut lines.text).into()),
+                // The answer is under way: breaking it off is all that can be said.
+                Err(why) => Err(std::io::Error::other(why)),
+            };
+            let _ = lines.pieces.blocking_send(last);
+        });
+        let body = Body::from_stream(lines::Pieces(receiver));
+        Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    }
+}
+
+/// Lines on their way to a reader.
+struct Lines {
+    text: Vec<u8>,
+    pieces: mpsc::Sender<lines::Piece>,
+}
+
+impl Lines {
+    /// Breaks off when the reader went away.
+    fn add(&mut self, line: &impl Serialize) -> ControlFlow<()> {
+        if serde_json::to_writer(&mut self.text, line).is_err() {
             return ControlFlow::Break(());
         }
-        lines.push(b'\n');
-        if lines.len() < PIECE {
+        self.text.push(b'\n');
+        if self.text.len() < PIECE {
             return ControlFlow::Continue(());
         }
-        // A reader that went away ends the list.
-        match pieces.blocking_send(Ok(std::mem::take(&mut lines).into())) {
+        match self.pieces.blocking_send(Ok(std::mem::take(&mut self.text).into())) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
-    });
-    let last = match listed {
-        Ok(()) => Ok(lines.into()),
-        // The answer is under way: breaking it off is all that can be said.
-        Err(why) => Err(std::io::Error::other(why)),
-    };
-    let _ = pieces.blocking_send(last);
+    }
 }
 
 fn connection(view: &FlowView) -> Connection {
@@ -263,6 +289,85 @@ fn connection(view: &FlowView) -> Connection {
         virtual_: view.virtual_.into(),
         destination: view.server.into(),
     }
+}
+
+/// Connections that fit, as netfilter's connection tracking shows them: one JSON object a line, as they are found.
+#[utoipa::path(get, path = "/v1/conntrack", params(Filter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = Tracked),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many lists at a time", body = ErrorBody),
+))]
+pub(super) async fn conntrack(State(api): State<Api>, filter: FilterQuery) -> Result<Response, ErrorBody> {
+    let filter = read_filter(filter)?;
+    api.stream(move |plane, lines| {
+        plane.list_flows(&mut |view| match fitting(&filter, &view) {
+            Some(tracked) => lines.add(&tracked),
+            None => ControlFlow::Continue(()),
+        })
+    })
+}
+
+/// Ends the connections that fit, and lists them.
+#[utoipa::path(delete, path = "/v1/conntrack", params(Filter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = Tracked),
+    (status = 400, description = "no such filter; nothing was ended", body = ErrorBody),
+    (status = 503, description = "too many lists at a time; nothing was ended", body = ErrorBody),
+))]
+pub(super) async fn end_conntrack(
+    State(api): State<Api>,
+    filter: FilterQuery,
+) -> Result<Response, ErrorBody> {
+    let filter = read_filter(filter)?;
+    api.stream(move |plane, lines| {
+        plane.end_flows(&mut |view| match fitting(&filter, view) {
+            Some(tracked) => {
+                lines.add(&tracked)?;
+                ControlFlow::Continue(true)
+            }
+            None => ControlFlow::Continue(false),
+        })
+    })
+}
+
+/// How many connections fit.
+#[utoipa::path(get, path = "/v1/conntrack/count", params(Filter), responses(
+    (status = 200, body = ConntrackCount),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many lists at a time, or a worker does not answer", body = ErrorBody),
+))]
+pub(super) async fn count_conntrack(
+    State(api): State<Api>,
+    filter: FilterQuery,
+) -> Result<Json<ConntrackCount>, ErrorBody> {
+    let (filter, place, plane) = (read_filter(filter)?, api.place()?, api.plane.clone());
+    let counted = tokio::task::spawn_blocking(move || {
+        let (_place, mut count) = (place, 0);
+        let listed = plane.list_flows(&mut |view| {
+            count += u64::from(fitting(&filter, &view).is_some());
+            ControlFlow::Continue(())
+        });
+        listed.map(|()| ConntrackCount { count })
+    });
+    let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
+    Ok(Json(counted.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)?))
+}
+
+/// What each worker counts, in the kernel's words.
+#[utoipa::path(get, path = "/v1/conntrack/statistics", responses((status = 200, body = [ConntrackStatistics])))]
+pub(super) async fn conntrack_statistics(
+    State(api): State<Api>,
+) -> Result<Json<Vec<ConntrackStatistics>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.conntrack_statistics()).await?))
+}
+
+type FilterQuery = Result<Query<Filter>, axum::extract::rejection::QueryRejection>;
+
+fn read_filter(filter: FilterQuery) -> Result<Filter, ErrorBody> {
+    filter.map(|Query(filter)| filter).map_err(|rejection| bad_request(rejection.body_text()))
+}
+
+fn fitting(filter: &Filter, view: &FlowView) -> Option<Tracked> {
+    Tracked::of(view).filter(|tracked| filter.matches(tracked))
 }
 
 /// The daemon as it is.

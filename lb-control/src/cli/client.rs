@@ -17,7 +17,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
+use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
+use crate::api::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
 use crate::api::types::{
     Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, ServicesReply, SyncDaemon,
     Timeouts,
@@ -64,7 +66,35 @@ impl Client {
     /// # Errors
     /// No answer, a refusal, or the first error of `out`.
     pub fn copy(&mut self, path: &str, out: &mut dyn Write) -> Result<(), DirectorError> {
-        self.stream(path, &mut |part| out.write_all(part))
+        self.stream("GET", path, &mut |part| out.write_all(part))
+    }
+
+    /// Gives the lines of an answer, JSON each, to `each` as they come.
+    fn lines<T: DeserializeOwned>(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        each: &mut dyn FnMut(T) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        let mut begun = Vec::new();
+        let bad = |error: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        self.stream(method, path, &mut |mut part| {
+            while let Some(end) = part.iter().position(|&byte| byte == b'\n') {
+                let line = if begun.is_empty() {
+                    &part[..end]
+                } else {
+                    begun.extend_from_slice(&part[..end]);
+                    &begun[..]
+                };
+                if !line.is_empty() {
+                    each(serde_json::from_slice(line).map_err(bad)?)?;
+                }
+                begun.clear();
+                part = &part[end + 1..];
+            }
+            begun.extend_from_slice(part);
+            Ok(())
+        })
     }
 
     fn ask<T: DeserializeOwned>(
@@ -83,13 +113,14 @@ impl Client {
 
     fn stream(
         &mut self,
+        method: &'static str,
         path: &str,
         each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         let this = &*self;
         let (parts, received) = mpsc::channel::<Bytes>();
         let read = async move {
-            let mut body = this.send("GET", path, Bytes::new()).await?.into_body();
+            let mut body = this.send(method, path, Bytes::new()).await?.into_body();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| this.bad_answer(error))?;
                 if let Ok(part) = frame.into_data()
@@ -190,25 +221,33 @@ impl Director for Client {
         &mut self,
         each: &mut dyn FnMut(Connection) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
-        let mut begun = Vec::new();
-        let bad = |error: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, error);
-        self.stream("/v1/connections", &mut |mut part| {
-            while let Some(end) = part.iter().position(|&byte| byte == b'\n') {
-                let line = if begun.is_empty() {
-                    &part[..end]
-                } else {
-                    begun.extend_from_slice(&part[..end]);
-                    &begun[..]
-                };
-                if !line.is_empty() {
-                    each(serde_json::from_slice(line).map_err(bad)?)?;
-                }
-                begun.clear();
-                part = &part[end + 1..];
-            }
-            begun.extend_from_slice(part);
-            Ok(())
-        })
+        self.lines("GET", "/v1/connections", each)
+    }
+}
+
+impl Tracker for Client {
+    fn tracked(
+        &mut self,
+        filter: &Filter,
+        each: &mut dyn FnMut(Tracked) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.lines("GET", &format!("/v1/conntrack{}", filter.query()), each)
+    }
+
+    fn end_tracked(
+        &mut self,
+        filter: &Filter,
+        each: &mut dyn FnMut(Tracked) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.lines("DELETE", &format!("/v1/conntrack{}", filter.query()), each)
+    }
+
+    fn count(&mut self) -> Result<u64, DirectorError> {
+        Ok(self.get::<ConntrackCount>("/v1/conntrack/count")?.count)
+    }
+
+    fn statistics(&mut self) -> Result<Vec<ConntrackStatistics>, DirectorError> {
+        self.get("/v1/conntrack/statistics")
     }
 }
 

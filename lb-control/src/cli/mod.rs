@@ -5,6 +5,7 @@
 
 pub mod client;
 mod command;
+pub mod conntrack;
 pub mod director;
 pub mod ipvsadm;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Method;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::path::{FlowView, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
@@ -113,6 +114,7 @@ impl Plane for FakePlane {
                 virtual_: address(0xc000_0201 - n),
                 server: address(0x0a00_0000),
                 server_id: ServerId(0),
+                method: Method::Masq,
                 state: "ESTABLISHED",
                 expires_in: Timeout::from_secs(899),
             };
@@ -121,6 +123,13 @@ impl Plane for FakePlane {
             }
         }
         Ok(())
+    }
+
+    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
+        self.list_flows(&mut |view| {
+            choose(&view)?;
+            ControlFlow::Continue(())
+        })
     }
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {

@@ -10,6 +10,7 @@ use lb_core::ids::PortId;
 use lb_core::tables::{Server, Service};
 
 use super::Control;
+use crate::api::conntrack::ConntrackStatistics;
 use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
@@ -122,6 +123,23 @@ impl Control {
             flow_capacity: worker.flows.capacity.get(),
             handed_over: worker.turns.handed_over.get(),
             handed_in: worker.turns.handed_in.get(),
+        };
+        self.plane.counters().iter().enumerate().map(view).collect()
+    }
+
+    /// What `conntrack -S` shows.
+    pub fn conntrack_statistics(&self) -> Vec<ConntrackStatistics> {
+        let view = |(index, worker): (usize, &Arc<WorkerCounters>)| {
+            let flows = &worker.flows;
+            let insert_failed = flows.index_full.get();
+            ConntrackStatistics {
+                worker: index as u16,
+                cpu: self.config.dataplane.workers.get(index).copied().unwrap_or_default(),
+                found: flows.found.get(),
+                insert: flows.inserted.get() + flows.carried_over.get() + flows.taken_over.get(),
+                insert_failed,
+                drop: flows.full.get() + insert_failed,
+            }
         };
         self.plane.counters().iter().enumerate().map(view).collect()
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lb_control::api::{http, server};
 use lb_control::compile::Network;
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 /// A worker that forwards nothing and lists what it is given.
 struct Quiet {
     workers: [Arc<WorkerCounters>; 1],
-    flows: Vec<FlowView>,
+    flows: Mutex<Vec<FlowView>>,
 }
 
 impl Plane for Quiet {
@@ -47,7 +47,13 @@ impl Plane for Quiet {
     }
 
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
-        let _ = self.flows.iter().cloned().try_for_each(visit);
+        let flows = self.flows.lock().expect("not poisoned").clone();
+        let _ = flows.into_iter().try_for_each(visit);
+        Ok(())
+    }
+
+    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
+        self.flows.lock().expect("not poisoned").retain(|view| choose(view) != ControlFlow::Continue(true));
         Ok(())
     }
 
@@ -128,7 +134,10 @@ impl Daemon {
         "#;
         let config = Config::parse(config).unwrap_or_else(|errors| panic!("{errors:?}"));
         let servers = config.dataplane.max_servers as usize;
-        let plane = Arc::new(Quiet { workers: [Arc::new(WorkerCounters::new(servers, 1))], flows });
+        let plane = Arc::new(Quiet {
+            workers: [Arc::new(WorkerCounters::new(servers, 1))],
+            flows: Mutex::new(flows),
+        });
         let host = Box::new(Untouched::default());
         let control =
             Control::start(config, PathBuf::from("lb.toml"), None, plane.clone(), host, &Network::default())

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Path;
 use crate::flow::template::templated;
-use crate::flow::{Direction, Entry, FlowId};
+use crate::flow::{Direction, Entry, FlowId, Method, Tuple};
 use crate::ids::ServerId;
 use crate::ipvs::state;
 use crate::packet::Packet;
@@ -22,9 +22,18 @@ pub struct FlowView {
     pub virtual_: (IpAddr, u16),
     pub server: (IpAddr, u16),
     pub server_id: ServerId,
+    pub method: Method,
     /// The kernel's word: `ESTABLISHED`, `UDP`, of a template `NONE` or `ASSURED` …
     pub state: &'static str,
     pub expires_in: Timeout,
+}
+
+impl FlowView {
+    /// The tuple of the client's packets.
+    pub fn original(&self) -> Tuple {
+        let ((src, sport), (dst, dport)) = (self.client, self.virtual_);
+        Tuple { src, dst, sport, dport, protocol: self.protocol }
+    }
 }
 
 impl<P: Packet> Path<P> {
@@ -36,6 +45,14 @@ impl<P: Packet> Path<P> {
             visit(self.view(id, entry, now));
         }
         (end < self.flows.places()).then_some(end)
+    }
+
+    /// Ends the connection whose client's packets have this tuple. Returns whether there was one.
+    pub fn end_flow(&mut self, original: &Tuple) -> bool {
+        let found = self.flows.find(original).filter(|at| at.direction() == Direction::Original);
+        let Some(at) = found else { return false };
+        self.end(at.id());
+        true
     }
 
     /// Whether index, timers, free places and counts agree with the connections: see [`FlowTable::check`]. For tests; slow.
@@ -58,6 +75,7 @@ impl<P: Packet> Path<P> {
             virtual_: (original.dst, original.dport),
             server: (reply.src, reply.sport),
             server_id: entry.server(),
+            method: entry.method(),
             state: if entry.is_template() {
                 self.template_state(id)
             } else {

@@ -236,6 +236,29 @@ fn read(frame: &Frame) -> (IpAddr, u16, IpAddr, u16, u8) {
 }
 
 #[test]
+fn a_connection_that_is_ended_from_outside_leaves_nothing_behind() {
+    let mut director = Director::new();
+    let originals = |director: &Director| {
+        let mut originals = Vec::new();
+        director.path.list(0, u32::MAX, director.now, &mut |flow| originals.push(flow.original()));
+        originals
+    };
+    director.receive(WAN, &[from_client(4000, "S"), from_client(4001, "S")]);
+    let both = originals(&director);
+    let ended = both.iter().find(|tuple| tuple.sport == 4000).unwrap();
+    assert!(!director.path.end_flow(&ended.reversed()), "only by the client's packets");
+    assert!(director.path.end_flow(ended));
+    assert!(!director.path.end_flow(ended), "it is over");
+    assert_eq!(originals(&director).iter().map(|tuple| tuple.sport).collect::<Vec<_>>(), [4001]);
+    director.path.check_connections().unwrap();
+    let active = |server| director.counters[0].server(ServerId(server)).active.get();
+    assert_eq!(active(2) + active(3), 1);
+    let out = director.receive(WAN, &[from_client(4000, "A")]);
+    assert!(out.sent.iter().all(|(port, _)| *port == WAN), "no real server hears of it any more");
+    assert_eq!(director.states(), ["SYN_RECV"]);
+}
+
+#[test]
 fn a_connection_is_translated_both_ways_by_the_right_next_hops() {
     let mut director = Director::new();
     let out = director.receive(WAN, &[from_client(4000, "S")]);

@@ -1,9 +1,11 @@
 //! A packet logic simple enough to see what the workers around it do: ports are the two ends of a wire.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
 use lb_core::path::{BURST, Burst, FlowView, Io, Ports, Steer};
@@ -38,11 +40,13 @@ pub(crate) struct Wire {
 pub(crate) struct Wiring {
     wire: Wire,
     tables: Arc<Tables>,
+    /// Flows that were ended.
+    gone: BTreeSet<u32>,
 }
 
 impl Wiring {
     pub(crate) fn new(wire: Wire) -> Wiring {
-        Wiring { wire, tables: Arc::default() }
+        Wiring { wire, tables: Arc::default(), gone: BTreeSet::new() }
     }
 
     fn across<P: Packet>(packet: P, io: &mut impl Io<P>) {
@@ -111,9 +115,16 @@ impl<P: Packet> Logic<P> for Wiring {
 
     fn turn(&mut self, _: Tick, _: &mut impl Io<P>) {}
 
+    fn end_flow(&mut self, original: &Tuple) {
+        assert_eq!(original.sport, self.wire.worker.0, "it is this worker's");
+        if let IpAddr::V4(n) = original.src {
+            assert!(self.gone.insert(n.into()), "once");
+        }
+    }
+
     fn list(&self, cursor: u32, budget: u32, _: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         let end = (cursor + budget).min(self.wire.flows);
-        for n in cursor..end {
+        for n in (cursor..end).filter(|n| !self.gone.contains(n)) {
             let address = (IpAddr::V4(Ipv4Addr::from(n)), self.wire.worker.0);
             visit(FlowView {
                 is_template: false,
@@ -122,6 +133,7 @@ impl<P: Packet> Logic<P> for Wiring {
                 virtual_: address,
                 server: address,
                 server_id: ServerId(n),
+                method: Method::Masq,
                 state: "UDP",
                 expires_in: Timeout::from_secs(1),
             });

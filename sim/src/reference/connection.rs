@@ -147,6 +147,7 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),
         server_id: server,
+        method: connection.method,
         state: state.name(),
         expires_in: Timeout(connection.due().since(now)),
     }

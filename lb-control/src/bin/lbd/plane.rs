@@ -155,6 +155,10 @@ impl Plane for Dpdk {
             .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 
+    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
+        self.dataplane.end_flows(choose).map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
+    }
+
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         self.dataplane.resolve_requests().pop()
     }

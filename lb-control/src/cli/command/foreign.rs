@@ -5,19 +5,24 @@ use std::io::{self, BufReader};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, Failure, OwnCommand};
+use crate::cli::client::Client;
+use crate::cli::conntrack;
 use crate::cli::ipvsadm::{self, Surroundings, System};
 
 /// By name.
 pub(super) struct Foreign(pub(super) &'static str);
 
 /// What speaks a command's syntax, if it is built.
-type Speaker = fn(&[String], &mut dyn crate::cli::director::Director, &mut Surroundings<'_>) -> u8;
+type Speaker = fn(&[String], &mut Client, &mut Surroundings<'_>) -> u8;
 
 fn speaker(name: &str) -> Option<Speaker> {
     match name {
-        "ipvsadm" => Some(ipvsadm::run),
-        "ipvsadm-save" => Some(ipvsadm::run_save),
-        "ipvsadm-restore" => Some(ipvsadm::run_restore),
+        "ipvsadm" => Some(|words, client, around| ipvsadm::run(words, client, around)),
+        "ipvsadm-save" => Some(|words, client, around| ipvsadm::run_save(words, client, around)),
+        "ipvsadm-restore" => Some(|words, client, around| ipvsadm::run_restore(words, client, around)),
+        "conntrack" => {
+            Some(|words, client, around| conntrack::run(words, client, around.output, around.errors))
+        }
         _ => None,
     }
 }
@@ -36,6 +41,7 @@ impl OwnCommand for Foreign {
             "ipvsadm" => "Services, real servers, connections in ipvsadm's syntax",
             "ipvsadm-save" => "Print command lines that make the services again",
             "ipvsadm-restore" => "Do the command lines that standard input holds",
+            "conntrack" => "Connections in conntrack's syntax",
             _ => "Not built yet",
         };
         Command::new(self.0).about(about).disable_help_flag(true).hide(!is_built).arg(words)

@@ -105,7 +105,7 @@ pub(super) fn lbctl() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Asks and tells lbd, the load balancer's daemon")
         .after_help(
-            "Called by a link named ipvsadm, ipvsadm-save or ipvsadm-restore it speaks that command's syntax.",
+            "Called by a link named ipvsadm, ipvsadm-save, ipvsadm-restore or conntrack it speaks that command's syntax.",
         )
         .arg(
             Arg::new("socket")

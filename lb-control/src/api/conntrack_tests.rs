@@ -1,0 +1,158 @@
+use lb_core::flow::Method;
+use lb_core::ids::ServerId;
+use lb_core::time::Timeout;
+
+use super::*;
+
+fn view(protocol: Protocol, state: &'static str, method: Method) -> FlowView {
+    let at = |last, port| (IpAddr::from([10, 0, 0, last]), port);
+    FlowView {
+        is_template: false,
+        protocol,
+        client: at(1, 40_000),
+        virtual_: at(100, 80),
+        server: at(200, 8080),
+        server_id: ServerId(0),
+        method,
+        state,
+        expires_in: Timeout::from_secs(60),
+    }
+}
+
+#[test]
+fn a_masqueraded_connection_is_one_whose_destination_is_translated() {
+    let tracked = Tracked::of(&view(Protocol::TCP, "ESTABLISHED", Method::Masq)).unwrap();
+    assert_eq!(tracked.reply.src, IpAddr::from([10, 0, 0, 200]));
+    assert_eq!((tracked.reply.sport, tracked.reply.dport), (8080, 40_000));
+    assert_eq!(tracked.status, [StatusBit::SeenReply, StatusBit::Assured, StatusBit::DstNat]);
+    let udp = Tracked::of(&view(Protocol::UDP, "UDP", Method::Masq)).unwrap();
+    assert_eq!((udp.state, udp.status), (None, vec![StatusBit::DstNat]));
+}
+
+#[test]
+fn answers_that_take_another_way_are_not_seen() {
+    for method in [Method::Direct, Method::Tunnel] {
+        let tracked = Tracked::of(&view(Protocol::TCP, "ESTABLISHED", method)).unwrap();
+        assert_eq!(tracked.reply.src, tracked.original.dst);
+        assert_eq!(tracked.status, [StatusBit::Unreplied]);
+    }
+}
+
+#[test]
+fn templates_are_no_connections() {
+    let template = FlowView { is_template: true, ..view(Protocol::TCP, "NONE", Method::Masq) };
+    assert_eq!(Tracked::of(&template), None);
+}
+
+#[test]
+fn every_state_of_ipvs_has_a_name_of_netfilter() {
+    use lb_core::conntrack::{sctp, tcp};
+    use lb_core::ipvs::sctp::SctpState;
+    use lb_core::ipvs::state::TcpState;
+    let names = tcp::TcpState::ALL.map(tcp::TcpState::name);
+    for ours in TcpState::ALL {
+        let (name, _) = state(Protocol::TCP, ours.name());
+        assert!(name.is_some_and(|name| names.contains(&name) || name == "LISTEN"), "{}", ours.name());
+    }
+    let names = sctp::SctpState::ALL.map(sctp::SctpState::name);
+    for ours in SctpState::ALL {
+        let (name, _) = state(Protocol::SCTP, ours.name());
+        assert!(name.is_some_and(|name| names.contains(&name)), "{}", ours.name());
+    }
+}
+
+#[test]
+fn a_filter_is_what_its_query_says() {
+    let filter = Filter {
+        family: Some(Family::Ipv6),
+        protocol: Some(6),
+        src: Some("fd00::/16".parse().unwrap()),
+        dst: Some("10.0.0.0/255.0.255.0".parse().unwrap()),
+        sport: Some(5),
+        state: Some("ESTABLISHED".to_owned()),
+        status: Some("ASSURED,SEEN_REPLY".parse().unwrap()),
+        mark: Some("7/0xff".parse().unwrap()),
+        src_nat: Some(NatTo::Any),
+        dst_nat: Some("192.0.2.1".parse().unwrap()),
+        ..Filter::default()
+    };
+    let query = filter.query();
+    let uri: axum::http::Uri = format!("/v1/conntrack{query}").parse().expect(&query);
+    let axum::extract::Query(read) = axum::extract::Query::<Filter>::try_from_uri(&uri).expect(&query);
+    assert_eq!(read, filter);
+    assert_eq!(Filter::default().query(), "");
+}
+
+#[test]
+fn values_that_are_none_are_named() {
+    for text in ["10.0.0.1/33", "10.0.0.1/ffff::", "::1/129", "x", "", "10.0.0.1/"] {
+        let error = text.parse::<Net>().expect_err(text);
+        assert!(error.to_string().starts_with(&format!("{text}: not an address")), "{error}");
+    }
+    assert!("7/x".parse::<Masked>().is_err());
+    assert!("ASSURED,NONE".parse::<Statuses>().is_err());
+    assert!("all".parse::<NatTo>().is_err());
+}
+
+#[test]
+fn each_part_of_a_filter_leaves_out_what_it_does_not_fit() {
+    let tracked = Tracked::of(&view(Protocol::TCP, "ESTABLISHED", Method::Masq)).unwrap();
+    let fits = |query: &str| {
+        let uri: axum::http::Uri = format!("/?{query}").parse().unwrap();
+        let axum::extract::Query(filter) = axum::extract::Query::<Filter>::try_from_uri(&uri).expect(query);
+        filter.matches(&tracked)
+    };
+    let id = format!("id={}", tracked.id);
+    for query in [
+        "",
+        "family=ipv4",
+        "protocol=6",
+        "src=10.0.0.1",
+        "src=10.0.0.0/24",
+        "dst=10.0.0.100",
+        "reply_src=10.0.0.200",
+        "reply_dst=10.0.0.1",
+        "sport=40000",
+        "dport=80",
+        "reply_sport=8080",
+        "reply_dport=40000",
+        "state=ESTABLISHED",
+        "status=ASSURED",
+        "status=seen_reply,assured",
+        "mark=0",
+        "mark=16/0xf",
+        "zone=0",
+        "dst_nat=any",
+        "any_nat=any",
+        "dst_nat=10.0.0.200",
+        &id,
+    ] {
+        assert!(fits(query), "{query}");
+    }
+    for query in [
+        "family=ipv6",
+        "protocol=17",
+        "src=10.0.0.2",
+        "src=fd00::/8",
+        "dst=10.0.0.0/30",
+        "reply_src=10.0.0.201",
+        "reply_dst=10.0.0.2",
+        "sport=4",
+        "dport=8080",
+        "reply_sport=80",
+        "reply_dport=4",
+        "state=CLOSE",
+        "status=UNREPLIED",
+        "status=ASSURED,EXPECTED",
+        "mark=1",
+        "zone=1",
+        "src_nat=any",
+        "dst_nat=10.0.0.1",
+        "any_nat=10.0.0.1",
+        "id=1",
+        "icmp_type=8",
+        "icmp_id=0",
+    ] {
+        assert!(!fits(query), "{query}");
+    }
+}

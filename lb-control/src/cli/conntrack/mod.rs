@@ -1,0 +1,213 @@
+//! `conntrack` as of version 1.4.7: the same command lines, messages, exit codes and listings, of `lbd`'s connections.
+//!
+//! [`run`] is the whole command. `request` reads a line, a [`Tracker`] does it, `print` shows. What is the same, what is better
+//! and what is not there yet is listed in `docs/conntrack.md`.
+
+mod getopt;
+mod options;
+mod print;
+mod request;
+
+use std::io::{self, Write};
+
+use super::director::DirectorError;
+use crate::api::conntrack::{ConntrackStatistics, Filter, Tracked};
+use options::Verb;
+use print::{Printer, VERSION};
+use request::{Request, Table};
+
+/// Of usage errors.
+const USAGE: u8 = 2;
+/// Of all others, and of nothing to delete.
+const FAILED: u8 = 1;
+
+/// Where connections go, one by one.
+pub type Each<'a> = &'a mut dyn FnMut(Tracked) -> io::Result<()>;
+
+/// What the kernel's connection tracking is to conntrack.
+pub trait Tracker {
+    /// Gives each connection that the filter fits to `each`, as it comes.
+    ///
+    /// # Errors
+    /// The first one of `each`, or no answer.
+    fn tracked(&mut self, filter: &Filter, each: Each<'_>) -> Result<(), DirectorError>;
+
+    /// As [`Tracker::tracked`], and ends them.
+    ///
+    /// # Errors
+    /// As there; some may be ended.
+    fn end_tracked(&mut self, filter: &Filter, each: Each<'_>) -> Result<(), DirectorError>;
+
+    /// How many connections there are.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    fn count(&mut self) -> Result<u64, DirectorError>;
+
+    /// # Errors
+    /// When there is no answer.
+    fn statistics(&mut self) -> Result<Vec<ConntrackStatistics>, DirectorError>;
+}
+
+/// Why a line is not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Stop {
+    code: u8,
+    message: String,
+    /// Where there is help.
+    has_hint: bool,
+}
+
+impl Stop {
+    fn usage(message: impl Into<String>) -> Stop {
+        Stop { code: USAGE, message: message.into(), has_hint: true }
+    }
+
+    fn failed(why: &str) -> Stop {
+        Stop { code: FAILED, message: format!("Operation failed: {why}"), has_hint: false }
+    }
+}
+
+impl From<DirectorError> for Stop {
+    fn from(error: DirectorError) -> Stop {
+        let message = match error {
+            // The reader of the listing has seen enough.
+            DirectorError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => String::new(),
+            other => other.to_string(),
+        };
+        Stop { code: FAILED, message, has_hint: false }
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        DirectorError::Output(error).into()
+    }
+}
+
+/// Does one command line (without the program's name) and returns its exit code.
+pub fn run(
+    words: &[String],
+    tracker: &mut dyn Tracker,
+    output: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> u8 {
+    let request = request::parse(words, &mut |warning| {
+        let _ = writeln!(errors, "{warning}");
+    });
+    let done = request.and_then(|request| done(&request, tracker, output));
+    // Nobody is left to tell when standard error is closed.
+    match done {
+        Ok(Done { code, message }) => {
+            if let Some(message) = message {
+                let _ = output.flush();
+                let _ = writeln!(errors, "conntrack v{VERSION} (conntrack-tools): {message}");
+            }
+            code
+        }
+        Err(Stop { code, message, has_hint }) => {
+            if !message.is_empty() {
+                let _ = output.flush();
+                let _ = writeln!(errors, "conntrack v{VERSION} (conntrack-tools): {message}");
+            }
+            if has_hint {
+                let _ = writeln!(errors, "Try `conntrack -h' or 'conntrack --help' for more information.");
+            }
+            code
+        }
+    }
+}
+
+/// A tracker of no connections.
+struct Nothing;
+
+impl Tracker for Nothing {
+    fn tracked(&mut self, _: &Filter, _: Each<'_>) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
+    fn end_tracked(&mut self, _: &Filter, _: Each<'_>) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<u64, DirectorError> {
+        Ok(0)
+    }
+
+    fn statistics(&mut self) -> Result<Vec<ConntrackStatistics>, DirectorError> {
+        Ok(Vec::new())
+    }
+}
+
+/// What is said at the end.
+struct Done {
+    code: u8,
+    message: Option<String>,
+}
+
+fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
+    Ok(Done { code, message: Some(message.into()) })
+}
+
+const SILENT: Done = Done { code: 0, message: None };
+
+fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
+    let Request { verb, table, filter, format, fits_none } = request;
+    let tracker = if *fits_none { &mut Nothing } else { tracker };
+    match (verb, table) {
+        (Verb::Help, _) => print::help(output)?,
+        (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,
+        (Verb::List, Table::Connections) => {
+            let mut printer = Printer::new(output, *format);
+            tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
+            printer.end()?;
+            return said(0, format!("{} flow entries have been shown.", printer.count));
+        }
+        (Verb::List, Table::Between) => return said(0, "0 flow entries have been shown."),
+        (Verb::List, Table::Expectations) => return said(0, "0 expectations have been shown."),
+        (Verb::Get, Table::Connections) => {
+            let mut printer = Printer::new(output, *format);
+            tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
+            printer.end()?;
+            return match printer.count {
+                0 => Err(Stop::failed("such conntrack doesn't exist")),
+                count => said(0, format!("{count} flow entries have been shown.")),
+            };
+        }
+        (Verb::Delete, Table::Connections) => {
+            let mut printer = Printer::without_frame(output, *format);
+            tracker.end_tracked(filter, &mut |tracked| printer.print(&tracked))?;
+            printer.end()?;
+            let code = if printer.count == 0 { FAILED } else { 0 };
+            return said(code, format!("{} flow entries have been deleted.", printer.count));
+        }
+        (Verb::Flush, Table::Connections) => {
+            tracker.end_tracked(filter, &mut |_| Ok(()))?;
+            return said(0, "connection tracking table has been emptied.");
+        }
+        (Verb::Flush, Table::Expectations) => return said(0, "expectation table has been emptied."),
+        (Verb::Count, Table::Connections) => writeln!(output, "{}", tracker.count()?)?,
+        (Verb::Count, _) => writeln!(output, "0")?,
+        (Verb::Statistics, Table::Connections) => print::statistics(output, &tracker.statistics()?)?,
+        (Verb::Statistics, _) => {
+            for worker in tracker.statistics()? {
+                writeln!(output, "cpu={:<4}\texpect_new=0 expect_create=0 expect_delete=0 ", worker.cpu)?;
+            }
+        }
+        (verb, table) => return Err(not_built(*verb, *table)),
+    }
+    Ok(SILENT)
+}
+
+fn not_built(verb: Verb, table: Table) -> Stop {
+    let letter = options::VERBS.iter().find(|row| row.verb == verb).map_or('?', |row| row.short);
+    let what = match (verb, table) {
+        (Verb::Create | Verb::Add, Table::Connections) => {
+            "connections begin with their packets and belong to a worker, none can be made from outside"
+        }
+        (Verb::Update, _) => "connections cannot be changed from outside yet",
+        (Verb::Event, _) => "events are not built yet",
+        _ => "there are no expectations yet",
+    };
+    Stop { code: FAILED, message: format!("-{letter} is not possible: {what}"), has_hint: false }
+}

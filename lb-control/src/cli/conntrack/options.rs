@@ -1,0 +1,325 @@
+//! The options of conntrack 1.4.7, and which of them go with which command.
+//!
+//! One row an option: parsing, checking and help follow from it. Names, letters and what combines are recorded behaviour and
+//! conntrack(8).
+
+/// A command, as a bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verb {
+    List,
+    Create,
+    Add,
+    Update,
+    Delete,
+    Get,
+    Flush,
+    Event,
+    Count,
+    Statistics,
+    Help,
+    Version,
+}
+
+/// An option as typed that is no command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opt {
+    Src,
+    Dst,
+    ReplySrc,
+    ReplyDst,
+    Protocol,
+    Timeout,
+    Status,
+    Zero,
+    EventMask,
+    TupleSrc,
+    TupleDst,
+    MaskSrc,
+    MaskDst,
+    NatRange,
+    Mark,
+    Id,
+    Family,
+    SrcNat,
+    DstNat,
+    Output,
+    Secmark,
+    BufferSize,
+    AnyNat,
+    Zone,
+    Label,
+    LabelAdd,
+    LabelDel,
+    OrigZone,
+    ReplyZone,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    Nothing,
+    Argument,
+    /// An argument in the same word, or the next word unless that begins with `-`.
+    Optional,
+}
+
+pub(crate) struct VerbRow {
+    pub(crate) verb: Verb,
+    pub(crate) short: char,
+    pub(crate) long: &'static [&'static str],
+    /// The help's words; empty: not shown.
+    pub(crate) arguments: &'static str,
+    pub(crate) help: &'static str,
+}
+
+pub(crate) const VERBS: &[VerbRow] = &[
+    verb(Verb::List, 'L', &["dump"], "[TABLE] [OPTIONS]", "list connections"),
+    verb(Verb::Get, 'G', &["get"], "OPTIONS", "show the one connection that they name"),
+    verb(Verb::Delete, 'D', &["delete"], "OPTIONS", "end the connections that they fit, and show them"),
+    verb(Verb::Flush, 'F', &["flush"], "[TABLE]", "end all connections"),
+    verb(Verb::Count, 'C', &["count"], "[TABLE]", "how many connections there are"),
+    verb(Verb::Statistics, 'S', &["stats"], "[TABLE]", "what each worker counts"),
+    verb(Verb::Event, 'E', &["event"], "", ""),
+    verb(Verb::Create, 'I', &["create"], "", ""),
+    verb(Verb::Add, 'A', &["add"], "", ""),
+    verb(Verb::Update, 'U', &["update"], "", ""),
+    verb(Verb::Help, 'h', &["help"], "", "this text"),
+    verb(Verb::Version, 'V', &["version"], "", "the version that it speaks like"),
+];
+
+const fn verb(
+    verb: Verb,
+    short: char,
+    long: &'static [&'static str],
+    arguments: &'static str,
+    help: &'static str,
+) -> VerbRow {
+    VerbRow { verb, short, long, arguments, help }
+}
+
+pub(crate) struct Row {
+    pub(crate) opt: Opt,
+    pub(crate) short: char,
+    /// The first one stands in messages.
+    pub(crate) long: &'static [&'static str],
+    pub(crate) takes: Takes,
+    /// Letters of the commands that it goes with.
+    pub(crate) with: &'static str,
+    /// What the argument is called in the help; empty: not shown there.
+    pub(crate) argument: &'static str,
+    pub(crate) help: &'static str,
+}
+
+const fn value(
+    opt: Opt,
+    short: char,
+    long: &'static [&'static str],
+    with: &'static str,
+    argument: &'static str,
+    help: &'static str,
+) -> Row {
+    Row { opt, short, long, takes: Takes::Argument, with, argument, help }
+}
+
+const fn maybe(
+    opt: Opt,
+    short: char,
+    long: &'static [&'static str],
+    with: &'static str,
+    help: &'static str,
+) -> Row {
+    Row { opt, short, long, takes: Takes::Optional, with, argument: "[ADDRESS]", help }
+}
+
+/// In the order in which they are checked. The short names of those that have none are characters that no word has.
+pub(crate) const TABLE: &[Row] = &[
+    value(
+        Opt::Src,
+        's',
+        &["src", "orig-src"],
+        "LGDEIUA",
+        "ADDRESS",
+        "source of the original direction, or a network /LENGTH",
+    ),
+    value(Opt::Dst, 'd', &["dst", "orig-dst"], "LGDEIUA", "ADDRESS", "destination of the original direction"),
+    value(Opt::ReplySrc, 'r', &["reply-src"], "LGDEIUA", "ADDRESS", "source of the reply direction"),
+    value(Opt::ReplyDst, 'q', &["reply-dst"], "LGDEIUA", "ADDRESS", "destination of the reply direction"),
+    value(
+        Opt::Protocol,
+        'p',
+        &["protonum", "proto"],
+        "LGDEIUA",
+        "PROTOCOL",
+        "tcp, udp, sctp, icmp, icmpv6, gre …, or a number",
+    ),
+    value(Opt::Timeout, 't', &["timeout"], "DIUA", "", ""),
+    value(Opt::Status, 'u', &["status"], "LDIUA", "STATUS[,…]", "ASSURED, SEEN_REPLY, UNREPLIED …"),
+    Row {
+        opt: Opt::Zero,
+        short: 'z',
+        long: &["zero"],
+        takes: Takes::Nothing,
+        with: "L",
+        argument: "",
+        help: "",
+    },
+    value(Opt::EventMask, 'e', &["event-mask"], "E", "", ""),
+    value(Opt::TupleSrc, '\u{1}', &["tuple-src"], "", "", ""),
+    value(Opt::TupleDst, '\u{2}', &["tuple-dst"], "", "", ""),
+    value(Opt::MaskSrc, '\u{3}', &["mask-src"], "LDEU", "MASK", "of -s"),
+    value(Opt::MaskDst, '\u{4}', &["mask-dst"], "LDEU", "MASK", "of -d"),
+    value(Opt::NatRange, 'a', &["nat-range"], "LGDFECSIUA", "", ""),
+    value(Opt::Mark, 'm', &["mark"], "LDEIUA", "MARK[/MASK]", "the connection's mark"),
+    value(Opt::Id, 'i', &["id"], "GDIUA", "ID", "as -o id shows it"),
+    value(Opt::Family, 'f', &["family"], "LDFE", "FAMILY", "ipv4 or ipv6"),
+    maybe(Opt::SrcNat, 'n', &["src-nat"], "LDEIUA", "whose source is translated"),
+    maybe(Opt::DstNat, 'g', &["dst-nat"], "LDEIUA", "whose destination is translated"),
+    value(Opt::Output, 'o', &["output"], "LGDEIUA", "FORMAT[,…]", "extended, id, timestamp, xml or save"),
+    value(Opt::Secmark, 'c', &["secmark"], "LEIA", "", ""),
+    value(Opt::BufferSize, 'b', &["buffer-size"], "E", "", ""),
+    maybe(Opt::AnyNat, 'j', &["any-nat"], "LE", "one of the two"),
+    value(Opt::Zone, 'w', &["zone"], "LDEIA", "ZONE", "the connection's zone"),
+    value(Opt::Label, 'l', &["label"], "LDEIUA", "", ""),
+    value(Opt::LabelAdd, '\u{5}', &["label-add"], "U", "", ""),
+    value(Opt::LabelDel, '\u{6}', &["label-del"], "U", "", ""),
+    value(Opt::OrigZone, '\u{7}', &["orig-zone"], "LDEIA", "ZONE", "the zone of the original direction"),
+    value(Opt::ReplyZone, '\u{8}', &["reply-zone"], "LDEIA", "ZONE", "the zone of the reply direction"),
+];
+
+/// What a protocol's options say of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Field {
+    Sport,
+    Dport,
+    ReplySport,
+    ReplyDport,
+    State,
+    Type,
+    Code,
+    Identifier,
+    /// Of expectations, or of what is not built.
+    Other,
+}
+
+/// A protocol that `-p` has options for.
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) number: u8,
+    pub(crate) options: &'static [(&'static str, Field)],
+    /// What `-G` needs besides addresses: message, and what must be there.
+    pub(crate) needs: Needs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Needs {
+    /// Both, by the first two options' names.
+    Ports(&'static str),
+    /// Each of the first two options.
+    Each,
+}
+
+const PORTS: &[(&str, Field)] = &[
+    ("sport", Field::Sport),
+    ("dport", Field::Dport),
+    ("orig-port-src", Field::Sport),
+    ("orig-port-dst", Field::Dport),
+    ("reply-port-src", Field::ReplySport),
+    ("reply-port-dst", Field::ReplyDport),
+    ("mask-port-src", Field::Other),
+    ("mask-port-dst", Field::Other),
+    ("tuple-port-src", Field::Other),
+    ("tuple-port-dst", Field::Other),
+];
+
+const PORTS_AND_STATE: &[(&str, Field)] = &[
+    ("sport", Field::Sport),
+    ("dport", Field::Dport),
+    ("orig-port-src", Field::Sport),
+    ("orig-port-dst", Field::Dport),
+    ("reply-port-src", Field::ReplySport),
+    ("reply-port-dst", Field::ReplyDport),
+    ("mask-port-src", Field::Other),
+    ("mask-port-dst", Field::Other),
+    ("tuple-port-src", Field::Other),
+    ("tuple-port-dst", Field::Other),
+    ("state", Field::State),
+];
+
+/// Tags are known to no filter.
+const SCTP: &[(&str, Field)] = &[
+    ("sport", Field::Sport),
+    ("dport", Field::Dport),
+    ("orig-port-src", Field::Sport),
+    ("orig-port-dst", Field::Dport),
+    ("reply-port-src", Field::ReplySport),
+    ("reply-port-dst", Field::ReplyDport),
+    ("mask-port-src", Field::Other),
+    ("mask-port-dst", Field::Other),
+    ("tuple-port-src", Field::Other),
+    ("tuple-port-dst", Field::Other),
+    ("state", Field::State),
+    ("orig-vtag", Field::Other),
+    ("reply-vtag", Field::Other),
+];
+
+const ICMP: &[(&str, Field)] =
+    &[("icmp-type", Field::Type), ("icmp-code", Field::Code), ("icmp-id", Field::Identifier)];
+
+const ICMPV6: &[(&str, Field)] =
+    &[("icmpv6-type", Field::Type), ("icmpv6-code", Field::Code), ("icmpv6-id", Field::Identifier)];
+
+const BOTH_PORTS: Needs = Needs::Ports("you have to specify `--sport' and `--dport'");
+
+pub(crate) const PROTOCOLS: &[Family] = &[
+    Family { name: "tcp", number: 6, options: PORTS_AND_STATE, needs: BOTH_PORTS },
+    Family { name: "udp", number: 17, options: PORTS, needs: BOTH_PORTS },
+    Family { name: "sctp", number: 132, options: SCTP, needs: BOTH_PORTS },
+    Family { name: "udplite", number: 136, options: PORTS, needs: BOTH_PORTS },
+    Family { name: "dccp", number: 33, options: PORTS, needs: BOTH_PORTS },
+    Family { name: "icmp", number: 1, options: ICMP, needs: Needs::Each },
+    Family { name: "icmpv6", number: 58, options: ICMPV6, needs: Needs::Each },
+];
+
+/// Other protocols by the names of the protocols database (IANA).
+pub(crate) const OTHERS: &[(&str, u8)] = &[
+    ("ip", 0),
+    ("igmp", 2),
+    ("ipencap", 4),
+    ("egp", 8),
+    ("ipv6", 41),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("ipv6-icmp", 58),
+    ("ospf", 89),
+    ("ipip", 94),
+    ("pim", 103),
+    ("vrrp", 112),
+    ("l2tp", 115),
+];
+
+/// States that `--state` knows; the kernel never has `LISTEN`, the other name of `SYN_SENT2`.
+pub(crate) const TCP_STATES: &[&str] = &[
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "LISTEN",
+    "SYN_SENT2",
+];
+
+pub(crate) const SCTP_STATES: &[&str] = &[
+    "NONE",
+    "CLOSED",
+    "COOKIE_WAIT",
+    "COOKIE_ECHOED",
+    "ESTABLISHED",
+    "SHUTDOWN_SENT",
+    "SHUTDOWN_RECD",
+    "SHUTDOWN_ACK_SENT",
+    "HEARTBEAT_SENT",
+];

@@ -1,0 +1,236 @@
+//! How connections are shown: conntrack's line, its XML, and command lines that say the same.
+
+use std::io::{self, Write};
+
+use lb_core::flow::Direction;
+
+use super::options::{OTHERS, PROTOCOLS, TABLE, VERBS};
+use crate::api::conntrack::{ConntrackStatistics, Ends, StatusBit, Tracked};
+
+/// As which version it speaks.
+pub(crate) const VERSION: &str = "1.4.7";
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Kind {
+    #[default]
+    Line,
+    Xml,
+    Save,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Format {
+    pub(crate) kind: Kind,
+    /// The family before all else.
+    pub(crate) extended: bool,
+    pub(crate) id: bool,
+}
+
+/// Prints connections one by one: [`Printer::end`] is to be called after the last.
+pub(crate) struct Printer<'a> {
+    out: &'a mut dyn Write,
+    format: Format,
+    /// XML has a first and a last line.
+    has_frame: bool,
+    pub(crate) count: u64,
+}
+
+impl<'a> Printer<'a> {
+    pub(crate) fn new(out: &'a mut dyn Write, format: Format) -> Printer<'a> {
+        Printer { out, format, has_frame: true, count: 0 }
+    }
+
+    /// As the recorded command shows what it deletes.
+    pub(crate) fn without_frame(out: &'a mut dyn Write, format: Format) -> Printer<'a> {
+        Printer { has_frame: false, ..Printer::new(out, format) }
+    }
+
+    pub(crate) fn print(&mut self, tracked: &Tracked) -> io::Result<()> {
+        self.count += 1;
+        match self.format.kind {
+            Kind::Line => line(self.out, tracked, self.format),
+            Kind::Xml => {
+                if self.count == 1 && self.has_frame {
+                    writeln!(self.out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>")?;
+                }
+                xml(self.out, tracked)
+            }
+            Kind::Save => save(self.out, tracked),
+        }
+    }
+
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        if self.format.kind == Kind::Xml && self.count > 0 && self.has_frame {
+            writeln!(self.out, "</conntrack>")?;
+        }
+        Ok(())
+    }
+}
+
+/// The protocol's name as in listings; those that conntrack has no words for are `unknown`.
+fn name(protocol: u8) -> &'static str {
+    match protocol {
+        47 => "gre",
+        _ => {
+            PROTOCOLS.iter().find(|family| family.number == protocol).map_or("unknown", |family| family.name)
+        }
+    }
+}
+
+fn family(tracked: &Tracked) -> (&'static str, u8) {
+    if tracked.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) }
+}
+
+fn line(out: &mut dyn Write, tracked: &Tracked, format: Format) -> io::Result<()> {
+    if format.extended {
+        let (name, number) = family(tracked);
+        write!(out, "{name:<8} {number} ")?;
+    }
+    let protocol = tracked.protocol;
+    write!(out, "{:<8} {protocol} {} ", name(protocol), tracked.expires)?;
+    if let Some(state) = &tracked.state {
+        write!(out, "{state} ")?;
+    }
+    ends(out, tracked, Direction::Original)?;
+    if tracked.has(StatusBit::Unreplied) {
+        write!(out, "[UNREPLIED] ")?;
+    }
+    ends(out, tracked, Direction::Reply)?;
+    if tracked.has(StatusBit::Assured) {
+        write!(out, "[ASSURED] ")?;
+    }
+    write!(out, "mark={} ", tracked.mark)?;
+    if tracked.zone != 0 {
+        write!(out, "zone={} ", tracked.zone)?;
+    }
+    write!(out, "use=1")?;
+    if format.id {
+        write!(out, " id={}", tracked.id)?;
+    }
+    writeln!(out)
+}
+
+fn side(tracked: &Tracked, direction: Direction) -> Ends {
+    match direction {
+        Direction::Original => tracked.original,
+        Direction::Reply => tracked.reply,
+    }
+}
+
+fn ends(out: &mut dyn Write, tracked: &Tracked, direction: Direction) -> io::Result<()> {
+    let Ends { src, dst, sport, dport } = side(tracked, direction);
+    write!(out, "src={src} dst={dst} ")?;
+    match tracked.protocol {
+        1 | 58 => {
+            let (kind, code, id) = tracked.icmp(direction).unwrap_or_default();
+            write!(out, "type={kind} code={code} id={id} ")
+        }
+        47 => write!(out, "srckey={sport:#x} dstkey={dport:#x} "),
+        protocol if has_ports(protocol) => write!(out, "sport={sport} dport={dport} "),
+        _ => Ok(()),
+    }
+}
+
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}
+
+fn xml(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
+    write!(out, "<flow>")?;
+    let ((l3, l3_number), protocol) = (family(tracked), tracked.protocol);
+    for (word, direction) in [("original", Direction::Original), ("reply", Direction::Reply)] {
+        let Ends { src, dst, sport, dport } = side(tracked, direction);
+        write!(out, "<meta direction=\"{word}\"><layer3 protonum=\"{l3_number}\" protoname=\"{l3}\">")?;
+        write!(out, "<src>{src}</src><dst>{dst}</dst></layer3>")?;
+        write!(out, "<layer4 protonum=\"{protocol}\" protoname=\"{}\">", name(protocol))?;
+        if has_ports(protocol) {
+            write!(out, "<sport>{sport}</sport><dport>{dport}</dport>")?;
+        } else if protocol == 47 {
+            write!(out, "<srckey>{sport:#x}</srckey><dstkey>{dport:#x}</dstkey>")?;
+        }
+        write!(out, "</layer4></meta>")?;
+    }
+    write!(out, "<meta direction=\"independent\">")?;
+    if let Some(state) = &tracked.state {
+        write!(out, "<state>{state}</state>")?;
+    }
+    write!(out, "<timeout>{}</timeout><mark>{}</mark>", tracked.expires, tracked.mark)?;
+    if tracked.zone != 0 {
+        write!(out, "<zone>{}</zone>", tracked.zone)?;
+    }
+    write!(out, "<use>1</use><id>{}</id>", tracked.id)?;
+    if tracked.has(StatusBit::Assured) {
+        write!(out, "<assured/>")?;
+    }
+    if tracked.has(StatusBit::Unreplied) {
+        write!(out, "<unreplied/>")?;
+    }
+    writeln!(out, "</meta></flow>")
+}
+
+fn save(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
+    let Tracked { original, reply, protocol, .. } = tracked;
+    let known = [(StatusBit::SeenReply, "SEEN_REPLY"), (StatusBit::Assured, "ASSURED")];
+    let status: Vec<&str> =
+        known.iter().filter(|(bit, _)| tracked.has(*bit)).map(|&(_, name)| name).collect();
+    let status = if status.is_empty() { "UNSET".to_owned() } else { status.join(",") };
+    write!(out, "-A -t {} -u {status} ", tracked.expires)?;
+    if tracked.zone != 0 {
+        write!(out, "-w {} ", tracked.zone)?;
+    }
+    write!(out, "-s {} -d {} ", original.src, original.dst)?;
+    // What is translated is said as the option that does so.
+    let option = |is_translated, plain, nat| if is_translated { nat } else { plain };
+    write!(out, "{} {} ", option(reply.src != original.dst, "-r", "-g"), reply.src)?;
+    write!(out, "{} {} ", option(reply.dst != original.src, "-q", "-n"), reply.dst)?;
+    let other = OTHERS.iter().find(|(name, number)| number == protocol && *name == "gre").map(|row| row.0);
+    match (name(*protocol), other) {
+        ("unknown", None) => write!(out, "-p {protocol}")?,
+        (name, _) => write!(out, "-p {name}")?,
+    }
+    if has_ports(*protocol) {
+        write!(out, " --sport {} --dport {}", original.sport, original.dport)?;
+        write!(out, " --reply-port-src {} --reply-port-dst {}", reply.sport, reply.dport)?;
+    } else if let Some((kind, code, id)) = tracked.icmp(Direction::Original) {
+        let name = name(*protocol);
+        write!(out, " --{name}-type {kind} --{name}-code {code} --{name}-id {id}")?;
+    }
+    if let Some(state) = &tracked.state {
+        write!(out, " --state {state}")?;
+    }
+    writeln!(out)
+}
+
+/// The kernel's counters; of those that have no meaning here none ever counts.
+pub(crate) fn statistics(out: &mut dyn Write, workers: &[ConntrackStatistics]) -> io::Result<()> {
+    workers.iter().try_for_each(|worker| {
+        let ConntrackStatistics { cpu, found, insert, insert_failed, drop, .. } = worker;
+        writeln!(
+            out,
+            "cpu={cpu:<4}\tfound={found} invalid=0 insert={insert} insert_failed={insert_failed} drop={drop} early_drop=0 \
+             error=0 search_restart=0 clash_resolve=0 chaintoolong=0 "
+        )
+    })
+}
+
+pub(crate) fn help(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "Connections of lbd, in the words of conntrack {VERSION}.")?;
+    writeln!(out, "Usage: conntrack COMMAND [OPTIONS]\n\nCommands:")?;
+    for row in VERBS.iter().filter(|row| !row.help.is_empty()) {
+        let name = format!("-{}, --{} {}", row.short, row.long[0], row.arguments);
+        writeln!(out, "  {name:<36}  {}", row.help)?;
+    }
+    writeln!(out, "\nTables: conntrack, expect, dying, unconfirmed\n\nOptions:")?;
+    for row in TABLE.iter().filter(|row| !row.help.is_empty()) {
+        let short =
+            if row.short.is_ascii_graphic() { format!("-{}, ", row.short) } else { "    ".to_owned() };
+        let name = format!("{short}--{} {}", row.long[0], row.argument);
+        writeln!(out, "  {name:<36}  {}", row.help)?;
+    }
+    writeln!(out, "\nOptions after -p:")?;
+    PROTOCOLS.iter().try_for_each(|family| {
+        let known = family.options.iter().filter(|(_, field)| *field != super::options::Field::Other);
+        let names: Vec<String> = known.map(|(name, _)| format!("--{name}")).collect();
+        writeln!(out, "  {:<8}  {}", family.name, names.join(" "))
+    })
+}

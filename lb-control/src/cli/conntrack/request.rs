@@ -1,0 +1,382 @@
+//! What does a command line ask for? Options to a filter and a format, with the checks and messages of conntrack 1.4.7.
+
+use std::net::IpAddr;
+
+use super::Stop;
+use super::getopt::{Given, Words};
+use super::options::{
+    Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
+};
+use super::print::{Format, Kind};
+use crate::api::conntrack::{self as api, Filter, Masked, NatTo, Net, StatusBit, Statuses, mask};
+
+/// What a command is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Table {
+    Expectations,
+    Connections,
+    /// Connections that are neither begun nor ended, of which there are none.
+    Between,
+}
+
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) verb: Verb,
+    pub(crate) table: Table,
+    pub(crate) filter: Filter,
+    pub(crate) format: Format,
+    /// It asks for what no connection has.
+    pub(crate) fits_none: bool,
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Reading {
+    verb: Option<Verb>,
+    table: Option<Table>,
+    given: Vec<Opt>,
+    fields: Vec<Field>,
+    filter: Filter,
+    masks: [Option<IpAddr>; 2],
+    format: Format,
+    protocol: Option<&'static Family>,
+    /// `-u` named nothing that can be looked for.
+    has_void_status: bool,
+    fits_none: bool,
+}
+
+/// Reads a command line; gives to `warn` what is to be told whatever comes of it.
+///
+/// # Errors
+/// As recorded.
+pub(crate) fn parse(words: &[String], warn: &mut dyn FnMut(&str)) -> Result<Request, Stop> {
+    let mut words = Words::new(words);
+    let mut reading = Reading::default();
+    while let Some(given) = words.next_option()? {
+        match given {
+            Given::Verb(verb) => reading.verb(verb, &mut words)?,
+            Given::Opt(opt, argument) => {
+                reading.option(opt, argument, warn)?;
+                words.protocol = reading.protocol;
+            }
+            Given::Field(field, name, argument) => reading.field(field, name, argument)?,
+        }
+    }
+    reading.finish()
+}
+
+impl Reading {
+    fn verb(&mut self, verb: Verb, words: &mut Words<'_>) -> Result<(), Stop> {
+        if self.verb.replace(verb).is_some() {
+            return Err(Stop::usage("Invalid commands combination"));
+        }
+        if let Some(word) = words.optional() {
+            let tables = [
+                ("expect", Table::Expectations),
+                ("conntrack", Table::Connections),
+                ("dying", Table::Between),
+                ("unconfirmed", Table::Between),
+            ];
+            let found = tables.iter().find(|(name, _)| name.starts_with(word));
+            let &(_, table) = found.ok_or_else(|| Stop::usage(format!("unknown type `{word}'")))?;
+            self.table = Some(table);
+        }
+        Ok(())
+    }
+
+    fn option(&mut self, opt: Opt, argument: Option<&str>, warn: &mut dyn FnMut(&str)) -> Result<(), Stop> {
+        self.given.push(opt);
+        let text = argument.unwrap_or_default();
+        match opt {
+            Opt::Src => self.filter.src = Some(self.net(text)?),
+            Opt::Dst => self.filter.dst = Some(self.net(text)?),
+            Opt::ReplySrc => self.filter.reply_src = Some(self.host(text, "--reply-src")?),
+            Opt::ReplyDst => self.filter.reply_dst = Some(self.host(text, "--reply-dst")?),
+            Opt::MaskSrc => self.masks[0] = Some(self.address(text)?),
+            Opt::MaskDst => self.masks[1] = Some(self.address(text)?),
+            Opt::TupleSrc | Opt::TupleDst => {
+                self.address(text)?;
+            }
+            Opt::Protocol => {
+                self.protocol = PROTOCOLS.iter().find(|family| family.name.eq_ignore_ascii_case(text));
+                let other =
+                    || OTHERS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)).map(|row| row.1);
+                let number = self.protocol.map(|family| family.number).or_else(other);
+                let number = number.or_else(|| text.parse().ok()).ok_or_else(|| unsupported(text))?;
+                self.protocol = PROTOCOLS.iter().find(|family| family.number == number);
+                self.filter.protocol = Some(number);
+            }
+            Opt::Family => {
+                let family = match text {
+                    "ipv4" => api::Family::Ipv4,
+                    "ipv6" => api::Family::Ipv6,
+                    _ => return Err(unsupported(text)),
+                };
+                self.family(family)?;
+            }
+            Opt::Status => self.status(text, warn)?,
+            Opt::Output => self.output(text)?,
+            Opt::Mark => {
+                let (value, mask) =
+                    text.split_once('/').map_or((text, u32::MAX), |(value, mask)| (value, number(mask)));
+                self.filter.mark = Some(Masked { value: number(value), mask });
+            }
+            Opt::Zone => self.filter.zone = Some(number(text) as u16),
+            // A zone of one direction alone.
+            Opt::OrigZone | Opt::ReplyZone => self.fits_none |= number(text) as u16 != 0,
+            Opt::EventMask => events(text)?,
+            Opt::Id => self.filter.id = Some(number(text)),
+            Opt::SrcNat => self.filter.src_nat = Some(self.nat(argument)?),
+            Opt::DstNat => self.filter.dst_nat = Some(self.nat(argument)?),
+            Opt::AnyNat => self.filter.any_nat = Some(self.nat(argument)?),
+            Opt::NatRange => warn("WARNING: ignoring -a, deprecated option."),
+            Opt::Label | Opt::LabelAdd | Opt::LabelDel => {
+                return Err(Stop::usage(format!("unknown label '{text}'")));
+            }
+            Opt::Timeout | Opt::Zero | Opt::Secmark | Opt::BufferSize => {}
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, field: Field, name: &'static str, text: &str) -> Result<(), Stop> {
+        self.fields.push(field);
+        // Decimal alone.
+        let decimal = || digits(text, 10);
+        let port = || decimal() as u16;
+        match field {
+            Field::Sport => self.filter.sport = Some(port()),
+            Field::Dport => self.filter.dport = Some(port()),
+            Field::ReplySport => self.filter.reply_sport = Some(port()),
+            Field::ReplyDport => self.filter.reply_dport = Some(port()),
+            Field::Type => self.filter.icmp_type = Some(decimal() as u8),
+            Field::Code => self.filter.icmp_code = Some(decimal() as u8),
+            Field::Identifier => self.filter.icmp_id = Some(port()),
+            Field::State => {
+                let (protocol, states) = match self.filter.protocol {
+                    Some(132) => ("SCTP", SCTP_STATES),
+                    _ => ("TCP", TCP_STATES),
+                };
+                if !states.contains(&text) {
+                    return Err(Stop::usage(format!("unknown {protocol} state `{text}'")));
+                }
+                let name = if text == "LISTEN" { "SYN_SENT2" } else { text };
+                self.filter.state = Some(name.to_owned());
+            }
+            Field::Other => return Err(illegal(name)),
+        }
+        Ok(())
+    }
+
+    fn family(&mut self, family: api::Family) -> Result<(), Stop> {
+        match self.filter.family.replace(family) {
+            Some(before) if before != family => Err(Stop::usage("mismatched address family")),
+            _ => Ok(()),
+        }
+    }
+
+    fn address(&mut self, text: &str) -> Result<IpAddr, Stop> {
+        let address: IpAddr =
+            text.parse().map_err(|_| Stop::usage(format!("Invalid IP address `{text}'")))?;
+        self.family(if address.is_ipv4() { api::Family::Ipv4 } else { api::Family::Ipv6 })?;
+        Ok(address)
+    }
+
+    fn net(&mut self, text: &str) -> Result<Net, Stop> {
+        let (address, len) = text.split_once('/').unwrap_or((text, ""));
+        let address = self.address(address)?;
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        // As the recorded command, which takes an empty length for 0.
+        let len = match len {
+            "" if text.contains('/') => Some(0),
+            "" => Some(all),
+            digits => digits.parse().ok(),
+        };
+        let mask = len.and_then(|len| mask(address, len)).ok_or_else(|| Stop::usage("Invalid netmask"))?;
+        Ok(Net { address, mask })
+    }
+
+    fn host(&mut self, text: &str, option: &str) -> Result<Net, Stop> {
+        let net = self.net(text)?;
+        if text.contains('/') {
+            return Err(Stop::usage(format!("CIDR notation unavailable for `{option}'")));
+        }
+        Ok(net)
+    }
+
+    fn nat(&mut self, argument: Option<&str>) -> Result<NatTo, Stop> {
+        match argument {
+            None => Ok(NatTo::Any),
+            Some(text) => Ok(NatTo::Address(self.address(text)?)),
+        }
+    }
+
+    fn status(&mut self, text: &str, warn: &mut dyn FnMut(&str)) -> Result<(), Stop> {
+        let mut bits = Vec::new();
+        for name in text.split(',') {
+            match StatusBit::named(name) {
+                Some(StatusBit::SrcNat | StatusBit::DstNat) => {
+                    let name = name.to_ascii_uppercase();
+                    let option = if name == "SRC_NAT" { "--src-nat" } else { "--dst-nat" };
+                    warn(&format!("WARNING: ignoring {name}, use {option} instead"));
+                }
+                Some(bit) if bits.contains(&bit) => {}
+                Some(bit) => bits.push(bit),
+                None if name.eq_ignore_ascii_case("UNSET") => {}
+                None => return Err(bad_parameter(name)),
+            }
+        }
+        self.has_void_status = bits.is_empty();
+        self.filter.status = Some(Statuses(bits));
+        Ok(())
+    }
+
+    fn output(&mut self, text: &str) -> Result<(), Stop> {
+        for name in text.split(',') {
+            match name.to_ascii_lowercase().as_str() {
+                "xml" => self.format.kind = Kind::Xml,
+                "save" => self.format.kind = Kind::Save,
+                "extended" => self.format.extended = true,
+                "id" => self.format.id = true,
+                // Of events, of a kernel that notes times, of labels, of changes by programs: nothing here has any.
+                "timestamp" | "ktimestamp" | "labels" | "userspace" => {}
+                _ => return Err(bad_parameter(name)),
+            }
+        }
+        let is_several =
+            text.contains(',') || self.given.iter().filter(|&&opt| opt == Opt::Output).count() > 1;
+        if self.format.kind == Kind::Save && is_several {
+            let message = "cannot combine save output with any other output type, use -o save only";
+            return Err(Stop { code: super::FAILED, message: message.to_owned(), has_hint: false });
+        }
+        Ok(())
+    }
+
+    fn has(&self, opt: Opt) -> bool {
+        self.given.contains(&opt)
+    }
+
+    fn finish(mut self) -> Result<Request, Stop> {
+        let verb = self.verb.unwrap_or(Verb::Help);
+        let table = self.table.unwrap_or(Table::Connections);
+        for (opt, mask, net) in [
+            (Opt::MaskSrc, self.masks[0], &mut self.filter.src),
+            (Opt::MaskDst, self.masks[1], &mut self.filter.dst),
+        ] {
+            let Some(mask) = mask else { continue };
+            let name = if opt == Opt::MaskSrc { "src" } else { "dst" };
+            let net = net.as_mut();
+            let net = net.ok_or_else(|| Stop::usage(format!("Can't use --mask-{name} without --{name}")))?;
+            net.mask = mask;
+        }
+        if table == Table::Between && !matches!(verb, Verb::List | Verb::Help | Verb::Version) {
+            return Err(Stop::usage("Can't do that command with tables `dying' and `unconfirmed'"));
+        }
+        self.check(verb, table)?;
+        // Nothing to look for is not all.
+        if self.has_void_status {
+            return Err(Stop::failed("invalid parameters"));
+        }
+        Ok(Request { verb, table, filter: self.filter, format: self.format, fits_none: self.fits_none })
+    }
+
+    /// What must be there, and what may not, in the options' order.
+    fn check(&self, verb: Verb, table: Table) -> Result<(), Stop> {
+        let needs_tuple = matches!(verb, Verb::Get | Verb::Create | Verb::Add);
+        if table == Table::Expectations {
+            return match verb {
+                Verb::Get | Verb::Delete | Verb::Create | Verb::Add if !self.has(Opt::Src) => {
+                    Err(missing("src"))
+                }
+                _ => Ok(()),
+            };
+        }
+        let letter = VERBS.iter().find(|row| row.verb == verb).map_or('h', |row| row.short);
+        for row in TABLE {
+            let is_needed = match row.opt {
+                Opt::Protocol => needs_tuple,
+                Opt::Timeout => needs_tuple && verb != Verb::Get,
+                _ => false,
+            };
+            match self.has(row.opt) {
+                false if is_needed => return Err(missing(row.long[0])),
+                true if !row.with.contains(letter) => return Err(illegal(row.long[0])),
+                _ => {}
+            }
+        }
+        if needs_tuple { self.check_tuple() } else { Ok(()) }
+    }
+
+    fn check_tuple(&self) -> Result<(), Stop> {
+        let is_original = self.has(Opt::Src) && self.has(Opt::Dst);
+        let is_reply = self.has(Opt::ReplySrc) && self.has(Opt::ReplyDst);
+        if !is_original && !is_reply {
+            return Err(Stop::usage("you have to specify `--src' and `--dst'"));
+        }
+        let has = |field| self.fields.contains(&field);
+        let Some(family) = self.protocol else {
+            let is_gre = self.filter.protocol == Some(47);
+            return if is_gre {
+                Err(Stop::usage("you have to specify `--srckey' and `--dstkey'"))
+            } else {
+                Ok(())
+            };
+        };
+        match family.needs {
+            Needs::Ports(message) => {
+                let is_whole = has(Field::Sport) && has(Field::Dport);
+                let is_reply = has(Field::ReplySport) && has(Field::ReplyDport);
+                if is_whole || is_reply { Ok(()) } else { Err(Stop::usage(message)) }
+            }
+            Needs::Each => {
+                let first = family.options.iter().take(2).find(|(_, field)| !has(*field));
+                first.map_or(Ok(()), |(name, _)| Err(missing(name)))
+            }
+        }
+    }
+}
+
+fn unsupported(text: &str) -> Stop {
+    Stop::usage(format!("`{text}' unsupported protocol"))
+}
+
+fn bad_parameter(name: &str) -> Stop {
+    Stop::usage(format!("Bad parameter `{name}'"))
+}
+
+fn missing(option: &str) -> Stop {
+    Stop::usage(format!("You need to supply the `--{option}' option for this command"))
+}
+
+fn illegal(option: &str) -> Stop {
+    Stop::usage(format!("Illegal option `--{option}' with this command"))
+}
+
+/// As the recorded command reads numbers: decimal, octal or hexadecimal, as many digits as there are; 0 where there are none.
+fn number(text: &str) -> u32 {
+    let text = text.trim_start();
+    let (is_negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (radix, rest) = if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        (16, digits)
+    } else if let Some(digits) = text.strip_prefix('0') {
+        (8, digits)
+    } else {
+        (10, text)
+    };
+    let value = digits(rest, radix);
+    (if is_negative { value.wrapping_neg() } else { value }) as u32
+}
+
+/// The number that a text begins with; 0: with none.
+fn digits(text: &str, radix: u32) -> u64 {
+    let digits = text.chars().map_while(|digit| digit.to_digit(radix));
+    digits.fold(0, |value: u64, digit| value.saturating_mul(radix.into()).saturating_add(digit.into()))
+}
+
+fn events(text: &str) -> Result<(), Stop> {
+    const EVENTS: [&str; 5] = ["ALL", "NEW", "UPDATE", "UPDATES", "DESTROY"];
+    let is_event = |name: &str| EVENTS.iter().any(|event| event.eq_ignore_ascii_case(name));
+    text.split(',').find(|name| !is_event(name)).map_or(Ok(()), |name| Err(bad_parameter(name)))
+}
