@@ -86,6 +86,10 @@ reasons! {
     NoServer = "no_server",
     /// The director is about to stop and takes no new connection: another one may take the client's next try.
     Draining = "draining",
+    /// A masqueraded real server sent it for a connection that is not there, and was told so (sysctl `nat_icmp_send`).
+    NoConnection = "no_connection",
+    /// One of the new connections that sysctl `drop_packet` does not begin.
+    Shed = "shed",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
     /// The flow table has no room for a new connection.

@@ -29,6 +29,7 @@ mod related;
 mod rewrite;
 mod sctp;
 mod shared;
+mod shed;
 mod steer;
 mod tunnel;
 mod waiting;
@@ -141,6 +142,7 @@ pub struct Path<P> {
     choices: one_packet::Choices,
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
+    shed: shed::Shed,
     changed: shared::Changed,
     tunnels: tunnel::Tunnels,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
@@ -206,6 +208,7 @@ impl<P: Packet> Path<P> {
             choices: one_packet::Choices::new(),
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
+            shed: shed::Shed::default(),
             changed: shared::Changed::new(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),

@@ -18,7 +18,7 @@ use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Protocol, Server, Service};
+use crate::tables::{Protocol, Server, Service, ServiceKey};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::sctp;
@@ -75,6 +75,10 @@ impl<P: Packet> Path<P> {
             // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
+        if self.tables.settings.sysctls.nat_icmp_send == 1 && self.is_orphan(&packet, headers, &original) {
+            let (problem, reason) = (icmp::Problem::PortUnreachable, DropReason::NoConnection);
+            return self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
+        }
         let service = self.tables.service_for(&original);
         let Some(service) = service.filter(|_| self.tables.routes.is_local(original.dst)) else {
             return self.route(packet, headers, now, io);
@@ -96,6 +100,11 @@ impl<P: Packet> Path<P> {
             // Silently: the client sends its SYN again, perhaps to the director that takes over.
             return self.drop(DropReason::Draining, Hook::Input);
         }
+        // Each worker has the same share of all places.
+        let free = self.mine.flows.capacity.get().saturating_sub(self.flows.len().0.into());
+        if sysctls.drop_packet != 0 && self.shed.drops(sysctls, free * self.counters.len() as u64) {
+            return self.drop(DropReason::Shed, Hook::Input);
+        }
         if let Some(persistence) = service.options.persistence {
             let service = service.clone();
             return self.first_persistent(packet, headers, original, &service, persistence, now, io);
@@ -116,6 +125,18 @@ impl<P: Packet> Path<P> {
             Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
+    }
+
+    /// Whether a masqueraded real server sent this packet of no connection, which does not say itself that there is none.
+    #[cold]
+    fn is_orphan(&self, packet: &P, headers: &Headers, original: &Tuple) -> bool {
+        let source = ServiceKey::new(original.protocol, original.src, original.sport);
+        let is_end = match headers.protocol {
+            Protocol::TCP => headers.tcp_flags & RST != 0,
+            Protocol::SCTP => sctp::chunk(packet.data(), headers) == Some(sctp::ABORT),
+            _ => false,
+        };
+        !is_end && self.tables.services.sends_from(&source)
     }
 
     /// Enters a connection whose packets leave for `server`, which is the destination of `after`: as `after` when they are

@@ -135,6 +135,10 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     fn prepare(&mut self, server: ServerId, at: FlowRef, carries_ipv6: bool) {
         let (tunnel, to) = self.tunnel_to(server, at);
+        if self.hides_df(carries_ipv6, to) {
+            // Rarely wanted: the straight line of all others does not ask.
+            return;
+        }
         let Way::Hop(hop) = self.tables.way(to) else { return };
         let hop = self.tables.neighbours.get(hop).filter(|hop| hop.state == Reachability::Reachable);
         let Some(&hop) = hop else { return };
@@ -207,7 +211,14 @@ impl<P: Packet> Path<P> {
     ) -> Result<(), DropReason> {
         let ends = self.ends(to, hop).ok_or(DropReason::NoTunnelSource)?;
         self.next_outer_id = self.next_outer_id.wrapping_add(1);
+        let dont_fragment = headers.dont_fragment && !self.hides_df(headers.is_ipv6, to);
+        let headers = &Headers { dont_fragment, ..*headers };
         Outer::new(tunnel, ends, headers.is_ipv6).put_before(packet, headers, self.next_outer_id)
+    }
+
+    /// Whether a packet in a tunnel to `to` may be split with the tunnel's, also if it says that it may not (`pmtu_disc`).
+    fn hides_df(&self, carries_ipv6: bool, to: IpAddr) -> bool {
+        self.tables.settings.sysctls.pmtu_disc == 0 && !carries_ipv6 && to.is_ipv4()
     }
 
     /// Sends a packet, whose TTL is as it shall be, through a tunnel to the next hop `hop`.
@@ -265,7 +276,9 @@ impl<P: Packet> Path<P> {
 
     /// Which way a packet to `to` goes, if it may with `overhead` bytes before it.
     fn check_within(&self, headers: &Headers, to: IpAddr, overhead: usize) -> Result<Way, Refusal> {
-        let grown = Headers { ip_len: headers.ip_len + overhead as u32, ..*headers };
+        let is_split = overhead > 0 && self.hides_df(headers.is_ipv6, to);
+        let dont_fragment = headers.dont_fragment && !is_split;
+        let grown = Headers { ip_len: headers.ip_len + overhead as u32, dont_fragment, ..*headers };
         self.check(&grown, to).map_err(|refusal| match refusal {
             Refusal::TooBig(mtu) => Refusal::TooBig(mtu.saturating_sub(overhead as u16)),
             other => other,

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::shared::{Keyed, SharedList, SharedSet};
-use super::{Server, Service, ServiceKey};
+use super::{Forward, Server, Service, ServiceKey};
 use crate::ids::{ServerId, ServiceId};
 
 /// All virtual services.
@@ -17,6 +17,7 @@ pub struct Services {
     by_id: SharedList<Option<Arc<Service>>>,
     by_server: SharedList<Option<Place>>,
     addresses: SharedSet<Address>,
+    sources: SharedSet<Source>,
     ipv4: usize,
     ipv6: usize,
     /// Services that take every port of their address.
@@ -41,6 +42,29 @@ struct Place {
 struct Address {
     address: IpAddr,
     servers: u32,
+}
+
+/// Where masqueraded real servers send from, and how many there are.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    key: ServiceKey,
+    servers: u32,
+}
+
+impl Source {
+    /// `None`: it may send from any port, or as it is.
+    fn of(service: &Service, server: &Server) -> Option<ServiceKey> {
+        let is_known = service.key.mark().is_none() && server.port != 0 && server.forward == Forward::Masq;
+        is_known.then(|| ServiceKey::new(service.key.protocol, server.address, server.port))
+    }
+}
+
+impl Keyed for Source {
+    type Key = ServiceKey;
+    #[inline]
+    fn key(&self) -> &ServiceKey {
+        &self.key
+    }
 }
 
 impl Keyed for Arc<Service> {
@@ -72,8 +96,11 @@ impl Services {
     /// from here on, as are the numbers of its real servers.
     pub fn put(&mut self, service: Arc<Service>) {
         let old = self.by_key.insert(service.clone());
-        let is_same = |(old, new): (&Server, &Server)| (old.id, old.address) == (new.id, new.address);
         if let Some(old) = old {
+            let is_same = |(before, now): (&Server, &Server)| {
+                (before.id, before.address) == (now.id, now.address)
+                    && Source::of(&old, before) == Source::of(&service, now)
+            };
             if old.id == service.id
                 && old.servers.len() == service.servers.len()
                 && old.servers.iter().zip(&service.servers).all(is_same)
@@ -89,6 +116,10 @@ impl Services {
             let address = server.address;
             let servers = self.addresses.get(&address).map_or(0, |known| known.servers);
             self.addresses.insert(Address { address, servers: servers + 1 });
+            if let Some(key) = Source::of(&service, server) {
+                let servers = self.sources.get(&key).map_or(0, |known| known.servers);
+                self.sources.insert(Source { key, servers: servers + 1 });
+            }
         }
         self.count(&service, usize::wrapping_add);
         self.by_id.set(service.id.index(), Some(service));
@@ -104,6 +135,15 @@ impl Services {
     /// Its numbers may be another's by now.
     fn leave(&mut self, gone: &Arc<Service>) {
         for server in &gone.servers {
+            if let Some(&Source { key, servers }) =
+                Source::of(gone, server).and_then(|key| self.sources.get(&key))
+            {
+                if servers > 1 {
+                    self.sources.insert(Source { key, servers: servers - 1 });
+                } else {
+                    self.sources.remove(&key);
+                }
+            }
             let place = self.by_server.get(server.id.index());
             if place.is_some_and(|place| place.is_some_and(|place| place.service == gone.id)) {
                 self.by_server.set(server.id.index(), None);
@@ -200,6 +240,11 @@ impl Services {
         self.addresses.get(&address).is_some()
     }
 
+    /// Whether a masqueraded real server of a service with this protocol sends from this address and port.
+    pub fn sends_from(&self, source: &ServiceKey) -> bool {
+        self.sources.get(source).is_some()
+    }
+
     /// The addresses of the real servers, each once.
     pub fn server_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(|known| known.address)
@@ -249,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::ipvs::SchedulerKind;
-    use crate::tables::{Forward, Protocol};
+    use crate::tables::Protocol;
 
     /// Some are of every port, some for prefixes that the addresses are in.
     const KEYS: u8 = 10;
@@ -277,7 +322,7 @@ mod tests {
             address: [10, 0, 0, server].into(),
             port: 80,
             weight: 1,
-            forward: Forward::Masq,
+            forward: if (n + server).is_multiple_of(3) { Forward::Direct } else { Forward::Masq },
             upper_threshold: 0,
             lower_threshold: 0,
             overloaded: Arc::new(AtomicBool::new(false)),
@@ -370,6 +415,11 @@ mod tests {
                 for number in 0..SERVERS {
                     let address = server(0, number).address;
                     prop_assert_eq!(all.is_server(address), addresses.contains(&address));
+                }
+                for number in 0..SERVERS {
+                    let source = ServiceKey::new(Protocol::TCP, server(0, number).address, 80);
+                    let is_masqueraded = |its: &Server| its.address == source.address && its.forward == Forward::Masq;
+                    prop_assert_eq!(all.sends_from(&source), servers().any(is_masqueraded));
                 }
                 let mut of_all: Vec<IpAddr> = all.server_addresses().collect();
                 of_all.sort();

@@ -5,12 +5,20 @@
 /// Their values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sysctls {
+    pub am_droprate: u32,
+    pub amemthresh: u32,
     pub conn_reuse_mode: u32,
+    pub drop_packet: u32,
     pub expire_nodest_conn: u32,
     pub expire_quiescent_template: u32,
+    pub nat_icmp_send: u32,
+    pub pmtu_disc: u32,
     pub sloppy_sctp: u32,
     pub sloppy_tcp: u32,
 }
+
+/// The kernel keeps them in signed numbers.
+const MAX: u32 = i32::MAX as u32;
 
 /// One of them: what the control plane knows it by.
 pub struct Sysctl {
@@ -24,11 +32,30 @@ pub struct Sysctl {
 impl Sysctls {
     pub const TABLE: &[Sysctl] = &[
         Sysctl {
+            name: "am_droprate",
+            max: MAX,
+            meaning: "of how many new connections one is dropped while drop_packet is 3; 0: none",
+            value: |all| &mut all.am_droprate,
+        },
+        Sysctl {
+            name: "amemthresh",
+            max: MAX,
+            meaning: "places left in the flow table, of max_connections, below which drop_packet 1 and 2 begin to drop",
+            value: |all| &mut all.amemthresh,
+        },
+        Sysctl {
             name: "conn_reuse_mode",
             max: 3,
             meaning: "a SYN on a TCP connection that is over: 0 goes to its real server, 1 begins a new one; 2 and 3 also after a FIN \
                       of one that is routed directly or tunnelled",
             value: |all| &mut all.conn_reuse_mode,
+        },
+        Sysctl {
+            name: "drop_packet",
+            max: 3,
+            meaning: "new connections that are dropped: 0 none; 1 and 2 the more, the fewer places below amemthresh the flow table has left; \
+                      3 one in am_droprate",
+            value: |all| &mut all.drop_packet,
         },
         Sysctl {
             name: "expire_nodest_conn",
@@ -42,6 +69,19 @@ impl Sysctls {
             max: 1,
             meaning: "1: a client of a persistent service leaves its real server when that has weight 0",
             value: |all| &mut all.expire_quiescent_template,
+        },
+        Sysctl {
+            name: "nat_icmp_send",
+            max: 1,
+            meaning: "1: a masqueraded real server that sends from its port for a connection that is not there is told so",
+            value: |all| &mut all.nat_icmp_send,
+        },
+        Sysctl {
+            name: "pmtu_disc",
+            max: 1,
+            meaning: "an IPv4 packet that may not be split and does not fit into an IPv4 tunnel: 1 its sender is told, 0 the tunnel's packet is \
+                      split",
+            value: |all| &mut all.pmtu_disc,
         },
         Sysctl {
             name: "sloppy_sctp",
@@ -71,9 +111,14 @@ impl Default for Sysctls {
     /// The kernel's, but for `expire_nodest_conn`: a UDP client knows of no end and would be sent nowhere for as long as it asks.
     fn default() -> Sysctls {
         Sysctls {
+            am_droprate: 10,
+            amemthresh: 1024,
             conn_reuse_mode: 1,
+            drop_packet: 0,
             expire_nodest_conn: 2,
             expire_quiescent_template: 0,
+            nat_icmp_send: 0,
+            pmtu_disc: 1,
             sloppy_sctp: 0,
             sloppy_tcp: 0,
         }

@@ -52,7 +52,8 @@ impl Reference {
             }
         });
         let takes = tunnel.map_or(0, |tunnel| overhead(tunnel, to));
-        let grown = Read { end: read.end + takes, ..read };
+        let is_split = tunnel.is_some() && self.splits_tunnelled(&read, to);
+        let grown = Read { end: read.end + takes, dont_fragment: read.dont_fragment && !is_split, ..read };
         match self.check(&grown, to) {
             Ok(Way::Local) => self.up_the_twin(packet),
             Ok(Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
@@ -71,6 +72,11 @@ impl Reference {
                 self.refuse(packet, read, refusal);
             }
         }
+    }
+
+    /// Whether sysctl `pmtu_disc` has the packet of a tunnel over IPv4 split, whatever the IPv4 packet in it says.
+    fn splits_tunnelled(&self, read: &Read, to: IpAddr) -> bool {
+        to.is_ipv4() && !read.is_ipv6() && self.tables.settings.sysctls.pmtu_disc == 0
     }
 
     /// Over IPv6 it is the packet that is split when it does not fit, over IPv4 what it is packed into.
@@ -132,7 +138,8 @@ impl Reference {
         let (tos, ttl, dont_fragment, number, ether_type) = if read.is_ipv6() {
             ((word(inner, 0) >> 4) as u8, inner[7], false, IPV6, 0x86dd_u16)
         } else {
-            (inner[1], inner[8], inner[6] & 0x40 != 0, IPIP, 0x0800)
+            let dont_fragment = inner[6] & 0x40 != 0 && !self.splits_tunnelled(read, to);
+            (inner[1], inner[8], dont_fragment, IPIP, 0x0800)
         };
         // Congestion that was experienced within is not experienced without.
         let tos = if tos & 3 == 3 { tos - 1 } else { tos };

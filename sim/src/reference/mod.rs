@@ -113,6 +113,8 @@ pub struct Reference {
     choices: Vec<one_packet::Choice>,
     waiting: waiting::Waiting,
     limit: answer::Limit,
+    /// New connections since the last one that `drop_packet` dropped.
+    begun_since_shed: u32,
     /// Identification of the last outer header.
     outer_id: u16,
     now: Tick,
@@ -152,6 +154,7 @@ impl Reference {
             choices: Vec::new(),
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
+            begun_since_shed: 0,
             outer_id: config.worker.0.wrapping_mul(1021),
             now: config.now,
             turns_behind: 0,

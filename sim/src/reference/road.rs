@@ -7,14 +7,14 @@ use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
-use lb_core::tables::{Protocol, Way};
+use lb_core::tables::{Forward, Protocol, Service, Way};
 use lb_core::time::Timeout;
 
 use super::answer::Problem;
 use super::connection::State;
 use super::flows::{Connection, Number, is_wide};
 use super::output::Before;
-use super::parse::{AH, ESP, INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
+use super::parse::{ABORT, AH, ESP, INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
 use super::persistent::service_of;
 use super::steer::{ISAKMP, Kind, Staying};
 use super::{Packet, Reference, rewrite, schedule};
@@ -70,6 +70,25 @@ impl Reference {
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
         let original = tuple(&read);
+        if tables.settings.sysctls.nat_icmp_send == 1 {
+            let sends = |service: &Service| {
+                service.key.protocol == original.protocol
+                    && service.servers.iter().any(|server| {
+                        server.forward == Forward::Masq
+                            && (server.address, server.port) == (original.src, original.sport)
+                            && server.port != 0
+                    })
+            };
+            let is_end = match read.protocol {
+                TCP => read.tcp_flags & RST != 0,
+                SCTP => read.chunk == Some(ABORT),
+                _ => false,
+            };
+            if !is_end && tables.services.iter().any(|service| sends(service)) {
+                let (problem, reason) = (Problem::PortUnreachable, DropReason::NoConnection);
+                return self.answer(packet, read, problem, reason, Hook::Forward);
+            }
+        }
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
         let Some(service) = service else { return self.route(packet, read) };
         let sysctls = tables.settings.sysctls;
@@ -84,6 +103,9 @@ impl Reference {
         }
         if tables.settings.draining {
             return self.drop(DropReason::Draining, Hook::Input);
+        }
+        if self.is_shed() {
+            return self.drop(DropReason::Shed, Hook::Input);
         }
         if service.options.persistence.is_some() {
             return self.first_persistent(packet, read, service);
@@ -103,6 +125,25 @@ impl Reference {
             Some(number) => self.established(packet, read, number, Direction::Original),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
+    }
+
+    /// Whether sysctl `drop_packet` says that this connection does not begin: the last one of each so many does not.
+    fn is_shed(&mut self) -> bool {
+        let sysctls = self.tables.settings.sysctls;
+        let places = self.counters.flows.capacity.get() - self.flows.len().0 as u64;
+        let places = places * self.team.counters.len() as u64;
+        let threshold = u64::from(sysctls.amemthresh);
+        let of = match sysctls.drop_packet {
+            3 if sysctls.am_droprate > 0 => u64::from(sysctls.am_droprate),
+            1 | 2 if places < threshold => threshold / (threshold - places),
+            _ => return false,
+        };
+        self.begun_since_shed += 1;
+        if u64::from(self.begun_since_shed) < of {
+            return false;
+        }
+        self.begun_since_shed = 0;
+        true
     }
 
     /// Enters a connection, if there is room. Older ones that look the same to the client or to the real server go.

@@ -240,6 +240,38 @@ fn a_packet_that_may_be_split_leaves_in_pieces_of_the_outer_or_the_inner_one() {
 }
 
 #[test]
+fn pmtu_disc_0_splits_the_packet_of_a_tunnel_over_ipv4_though_what_it_carries_may_not_be() {
+    let without = |server, generation| {
+        let mut tables = by(generation, Forward::Tunnel(Tunnel::Ipip), server, &[11]);
+        tables.settings.sysctls.pmtu_disc = 0;
+        tables
+    };
+    let mut director = director(Forward::Tunnel(Tunnel::Ipip), "10.0.0.11");
+    director.path.adopt(without("10.0.0.11", 3).into());
+    director.receive(WAN, &[to(VIPS[0], "S")]);
+    let read = |frame: &Frame| match parse(frame.data(), frame.frame_len(), Default::default()) {
+        Ok(Parsed::Ip(headers)) => headers,
+        other => panic!("{other:?}"),
+    };
+    // One that fits is not told from one that may be split either.
+    for len in [10, 1400, 1460] {
+        let out = director.receive(WAN, &[long(VIPS[0], len, true)]);
+        let outer: Vec<_> = out.sent.iter().map(|(_, frame)| read(frame)).collect();
+        assert!(outer.iter().all(|piece| !piece.dont_fragment && piece.ip_len <= 1500), "{len}: {outer:?}");
+        assert_eq!(outer.len(), if len == 1460 { 2 } else { 1 }, "{len}");
+    }
+    assert_eq!(director.dropped(DropReason::TooBig), 0);
+    // What routers may not split is told of as before: IPv6, and what goes over it.
+    for (vip, server) in [(VIPS[2], "10.0.0.11"), (VIPS[0], "fd00::11")] {
+        let mut director = self::director(Forward::Tunnel(Tunnel::Ipip), server);
+        director.path.adopt(without(server, 3).into());
+        director.receive(WAN, &[to(vip, "S")]);
+        director.receive(WAN, &[long(vip, 1440, true)]);
+        assert_eq!(director.dropped(DropReason::TooBig), 1, "{vip} {server}");
+    }
+}
+
+#[test]
 fn fragments_go_on_by_every_method() {
     for (forward, server) in [
         (Forward::Direct, "10.0.0.11"),

@@ -53,6 +53,66 @@ fn conn_reuse_mode_says_whether_a_syn_on_a_connection_that_is_over_is_scheduled_
 }
 
 #[test]
+fn nat_icmp_send_tells_a_real_server_of_a_connection_that_is_not_there() {
+    for (value, flags, answered) in [(0, "A", 0), (1, "A", 1), (1, "SA", 1), (1, "R", 0), (1, "RA", 0)] {
+        let mut director = director("nat_icmp_send", value);
+        let out = director.receive(LAN, &[from_server(11, 4000, flags)]);
+        let told =
+            out.sent.iter().filter(|(port, frame)| *port == LAN && frame.data()[34..36] == [3, 3]).count();
+        assert_eq!(told, answered, "{value} {flags}");
+        let dropped = director.counters[0].dropped(DropReason::NoConnection, Hook::Forward).get();
+        assert_eq!(dropped, answered as u64, "{value} {flags}");
+    }
+    let mut director = director("nat_icmp_send", 1);
+    director.receive(WAN, &[from_client(4000, "S")]);
+    let out = director.receive(LAN, &[from_server(11, 4000, "SA")]);
+    assert!(matches!(out.sent[..], [(WAN, _)]), "of a connection");
+    let direct = |service: &mut Service| {
+        service.servers.iter_mut().for_each(|server| server.forward = Forward::Direct);
+    };
+    director.path.adopt(with(3, "nat_icmp_send", 1, direct).into());
+    director.receive(LAN, &[from_server(12, 4001, "A")]);
+    let dropped = director.counters[0].dropped(DropReason::NoConnection, Hook::Forward).get();
+    assert_eq!(dropped, 0, "only masqueraded ones speak from another address to the client");
+}
+
+#[test]
+fn drop_packet_drops_one_in_so_many_new_connections_and_no_established_one() {
+    let mut director = director("drop_packet", 3);
+    let begun = |director: &mut Director, ports: std::ops::Range<u16>| {
+        ports.filter(|&port| director.receive(WAN, &[from_client(port, "S")]).sent.len() == 1).count()
+    };
+    assert_eq!(begun(&mut director, 4000..4020), 18, "am_droprate is 10");
+    let shed = |director: &Director| director.counters[0].dropped(DropReason::Shed, Hook::Input).get();
+    assert_eq!(shed(&director), 2);
+    for _ in 0..20 {
+        assert_eq!(director.receive(WAN, &[from_client(4000, "A")]).sent.len(), 1);
+    }
+    assert_eq!(shed(&director), 2);
+    assert_eq!(director.receive(WAN, &[from_client(4009, "S")]).sent.len(), 1, "the client's next try");
+}
+
+#[test]
+fn drop_packet_1_begins_below_amemthresh_and_lets_nobody_in_where_no_place_is_left() {
+    let mut director = Director::new();
+    let mut tables = with(2, "drop_packet", 1, |_| ());
+    tables.settings.sysctls.amemthresh = 50;
+    director.path.adopt(tables.into());
+    let mut begun = Vec::new();
+    for tens in 0..30 {
+        let ports = 4000 + tens * 10..4010 + tens * 10;
+        begun.push(
+            ports.filter(|&port| director.receive(WAN, &[from_client(port, "S")]).sent.len() == 1).count(),
+        );
+    }
+    assert_eq!(begun[..5], [10; 5], "50 of 100 places are left");
+    assert!(begun[6..].iter().all(|&ten| ten < 10), "{begun:?}");
+    assert!(begun.is_sorted_by(|a, b| a >= b), "{begun:?}");
+    assert_eq!(begun[29], 0, "{begun:?}");
+    assert_eq!(director.counters[0].flows.full.get(), 0, "the table never was full");
+}
+
+#[test]
 fn conn_reuse_mode_2_reckons_with_a_fin_where_no_answer_comes_by() {
     for (mode, connections) in [(1, 1), (2, 2)] {
         let mut director = Director::new();

@@ -428,9 +428,11 @@ impl<L: Logic<Frame>> World<L> {
             5 => self.settings.draining = self.rng.one_in(4),
             6 => self.has_ipv6_source = !self.rng.one_in(4),
             7 => {
-                let sysctl = self.rng.of(&[0, 1, 2, 3, 4]);
-                let Sysctl { max, value, .. } = Sysctls::TABLE[sysctl];
-                *value(&mut self.settings.sysctls) = self.rng.below(max as usize + 1) as u32;
+                let Sysctl { max, value, .. } = Sysctls::TABLE[self.rng.below(Sysctls::TABLE.len())];
+                let small = self.rng.below(max.min(3) as usize + 1) as u32;
+                let is_number = max > 3;
+                let number = self.rng.of(&[2, 5, 15, 400]);
+                *value(&mut self.settings.sysctls) = if is_number { number } else { small };
             }
             _ => self.odd_route = self.rng.below(24),
         }
