@@ -20,6 +20,7 @@ needs=(
   "cmd:wrk             wrk               lab"
   "cmd:iperf3          iperf3            lab"
   "cmd:nginx           nginx             lab"
+  "cmd:vsftpd          vsftpd            lab"
   "glob:/etc/services  netbase           lab"
   "cmd:haproxy         haproxy           bench"
   "glob:/usr/lib/nginx/modules/ngx_stream_module.so  libnginx-mod-stream  bench"
@@ -45,7 +46,7 @@ for need in "${needs[@]}"; do
   [ "$purpose" != build ] || missing_for_build+=("$package")
 done
 
-# The packages of servers (nginx, haproxy) start them as services. The lab starts its own in namespaces, so
+# The packages of servers (nginx, haproxy, vsftpd) start them as services. The lab starts its own in namespaces, so
 # Debian's documented switch, /usr/sbin/policy-rc.d, says "no" while we install and is put back in any case.
 policy=/usr/sbin/policy-rc.d
 saved=""
@@ -69,7 +70,7 @@ install_packages() {
   restore_policy
   trap - EXIT INT TERM
   # Not at the next boot either: whoever had these packages before keeps his services as they were.
-  for service in nginx haproxy; do
+  for service in nginx haproxy vsftpd; do
     [[ " ${missing[*]} " != *" $service "* ]] || systemctl disable --quiet "$service" 2>/dev/null || true
   done
 }

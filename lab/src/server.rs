@@ -18,6 +18,9 @@ use crate::wait;
 
 /// The port that the nginx servers listen on; the virtual service's is 80, so that ports are translated too.
 pub const HTTP_PORT: u16 = 8080;
+/// A second port of theirs, which reads the PROXY protocol and answers with what that says: the client's address and port, and the
+/// address that it asked for.
+pub const PROXY_PORT: u16 = 8081;
 /// The port of the UDP echo.
 pub const ECHO_PORT: u16 = 5353;
 
@@ -108,6 +111,12 @@ http {{
     listen {HTTP_PORT} backlog=4096;
     listen [::]:{HTTP_PORT} backlog=4096;
     location / {{ return 200 '{role}\\n'; }}
+    location /files/ {{ alias {files}/; }}
+  }}
+  server {{
+    listen {PROXY_PORT} proxy_protocol backlog=4096;
+    listen [::]:{PROXY_PORT} proxy_protocol backlog=4096;
+    location / {{ return 200 '$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr\\n'; }}
     location /files/ {{ alias {files}/; }}
   }}
 }}

@@ -363,6 +363,10 @@ impl Model {
         let Some(entry) = self.entry(&spec.service) else { return Err(no_such_service(&spec.service)) };
         let key = entry.service.key;
         let (scheduler, options) = check_service(spec)?;
+        for server in &entry.service.servers {
+            let who = name(&spec.service, SocketAddr::new(server.address, server.port));
+            check::check_method(who, &options, server.forward)?;
+        }
         if (scheduler, options) == (entry.service.scheduler(), entry.service.options) {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
@@ -420,7 +424,7 @@ impl Model {
         let mut added = Vec::new();
         let mut flow = ControlFlow::Continue(());
         for (index, spec) in specs.enumerate() {
-            match self.new_server(address, &service.key, incarnation, spec, &mut known, change) {
+            match self.new_server(address, &service, incarnation, spec, &mut known, change) {
                 Ok(server) => added.push(server),
                 Err(error) => flow = failed(index, error),
             }
@@ -441,7 +445,7 @@ impl Model {
     fn new_server(
         &mut self,
         address: &ServiceAddress,
-        key: &ServiceKey,
+        service: &Service,
         incarnation: u64,
         spec: &ServerSpec,
         known: &mut HashSet<SocketAddr>,
@@ -455,7 +459,8 @@ impl Model {
         }
         check_server(address, spec)?;
         let forward = check::forward(address, spec)?;
-        let id = match self.trash.remove(&(place(key), spec.server.ip(), spec.server.port())) {
+        check::check_method(name(address, spec.server), &service.options, forward)?;
+        let id = match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
                 if removed.incarnation != incarnation {
@@ -493,6 +498,7 @@ impl Model {
         };
         check_server(address, spec)?;
         let forward = check::forward(address, spec)?;
+        check::check_method(name(address, spec.server), &entry.service.options, forward)?;
         let (old_upper, scheduler, key) =
             (entry.service.servers[position].upper_threshold, entry.service.scheduler(), entry.service.key);
         self.change(address, scheduler, |servers| {
@@ -720,6 +726,9 @@ pub fn service_spec(service: &Service) -> ServiceSpec {
 pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
     let is_ipv6 = spec.service.is_ipv6();
     spec.one_packet = options.one_packet;
+    spec.proxy_protocol = options.proxy_protocol.map(|version| version.name().to_owned());
+    spec.toa = options.toa;
+    spec.helper = options.helper.map(|helper| helper.name().to_owned());
     spec.persistence = options.persistence.map(|persistence| Persistence {
         timeout: persistence.timeout.as_secs(),
         netmask: persistence.mask.text(is_ipv6),

@@ -72,6 +72,7 @@ pub struct WorkerCounters {
     ports: Box<[PortCell]>,
     drops: Box<[[Counter; Hook::ALL.len()]]>,
     pub flows: FlowCounters,
+    pub edits: EditCounters,
     pub turns: TurnCounters,
 }
 
@@ -98,6 +99,18 @@ pub struct FlowCounters {
     /// Packets whose flow was found / not found.
     pub found: Counter,
     pub missed: Counter,
+}
+
+/// Connections into whose streams something is put.
+#[derive(Debug, Default)]
+pub struct EditCounters {
+    /// In use now, of `capacity`.
+    pub entries: Counter,
+    pub capacity: Counter,
+    /// New connections for which there was no room.
+    pub full: Counter,
+    /// Packets without the client's address as an option, because there was no room in the header or on the link.
+    pub toa_left_out: Counter,
 }
 
 /// The worker's loop.
@@ -185,6 +198,7 @@ impl WorkerCounters {
             ports: cells(ports),
             drops: cells(DropReason::ALL.len()),
             flows: FlowCounters::default(),
+            edits: EditCounters::default(),
             turns: TurnCounters::default(),
         }
     }

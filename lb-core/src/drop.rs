@@ -94,6 +94,12 @@ reasons! {
     ServerRemoved = "server_removed",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",
+    /// There is no room for another connection into whose stream something is put.
+    EditTableFull = "edit_table_full",
+    /// A segment with a part of what is exchanged in the stream: sent again it comes whole.
+    EditInPart = "edit_in_part",
+    /// A second exchange in a stream while the one before is not acknowledged: the segment will be sent again.
+    EditUnacknowledged = "edit_unacknowledged",
     /// An ICMP error about a tunnel's packet: an error of ours told the client instead.
     TunnelError = "tunnel_error",
     /// The interface towards a tunnel's real server has no address that the tunnel could come from.

@@ -31,6 +31,24 @@ pub struct Embedded {
     pub whole_len: Option<u16>,
 }
 
+/// Gives the quoted TCP segment another sequence number: the one that its sender knows it by.
+pub fn renumber_quoted(
+    frame: &mut [u8],
+    headers: &Headers,
+    embedded: &Embedded,
+    number: impl FnOnce(u32) -> u32,
+) {
+    let at = usize::from(embedded.l4) + 4;
+    let Some(field) = array_mut::<4>(frame, at) else { return };
+    let old = u32::from_be_bytes(*field);
+    let new = number(old);
+    *field = new.to_be_bytes();
+    let delta = Delta::double_word(old, new);
+    if let Some(field) = array_mut::<2>(frame, usize::from(headers.l4) + 2) {
+        *field = delta.apply(be16(field[0], field[1])).to_be_bytes();
+    }
+}
+
 /// True for errors that [`translate`] may pass on: destination unreachable, source quench, time exceeded, parameter problem,
 /// packet too big. A redirect speaks about its own link alone.
 pub fn is_translatable(headers: &Headers) -> bool {

@@ -16,7 +16,9 @@
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
 mod carry_over;
+mod edited;
 mod established;
+mod expected;
 mod first;
 mod fragment;
 mod ipsec;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 pub use carry_over::CarriedOver;
+pub use expected::Expect;
 pub use list::FlowView;
 pub use persistent::Held;
 pub use shared::{SharedFlow, Taken, Walk};
@@ -55,7 +58,7 @@ use crate::flow::template::Uses;
 use crate::flow::{FlowHash, FlowRef, FlowTable};
 use crate::hook::Hook;
 use crate::icmp::{RateLimit, is_translatable};
-use crate::ids::{PortId, WorkerId};
+use crate::ids::{PortId, ServerId, WorkerId};
 use crate::ipvs::scheduler;
 use crate::ipvs::state::Timeouts;
 use crate::mem::Region;
@@ -99,6 +102,12 @@ pub enum Steer {
     Answer(Ports, Option<Held>),
     /// A fragment.
     Fragment(Ports),
+    /// A rewritten packet that tells of a connection, at the worker that must know of it; it goes on from there.
+    Expect(Expect),
+    /// A first packet for no service, at the worker that knows whether its client is expected.
+    AskExpected,
+    /// Back, with the real server that expects it.
+    Expected(Option<ServerId>),
 }
 
 /// What stands in the first fragment of a datagram and not in the others.
@@ -188,17 +197,19 @@ impl<P: Packet> Path<P> {
         let mut schedulers = scheduler::States::new(mine.server_capacity());
         schedulers.resize(mine.server_capacity());
         let tables = Arc::new(Tables::default());
+        let flows = FlowTable::new(
+            config.memory,
+            config.max_connections,
+            config.max_ipv6_connections,
+            config.hash_seed,
+            config.now,
+        );
+        mine.edits.capacity.set(flows.edits().1.into());
         Path {
             worker: config.worker,
             timeouts: Timeouts::new(&tables.settings),
             tables,
-            flows: FlowTable::new(
-                config.memory,
-                config.max_connections,
-                config.max_ipv6_connections,
-                config.hash_seed,
-                config.now,
-            ),
+            flows,
             uses: config.uses,
             schedulers,
             tunnels: tunnel::Tunnels::new(mine.server_capacity()),

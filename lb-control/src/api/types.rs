@@ -204,6 +204,15 @@ pub struct ServiceSpec {
     /// One-packet scheduling: each UDP datagram is scheduled anew.
     #[serde(default, skip_serializing_if = "is_false")]
     pub one_packet: bool,
+    /// A PROXY protocol header in front of the stream tells the real servers who the client is: `v1` or `v2`. TCP, masqueraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<String>,
+    /// A TCP option (kind 254) tells the real servers who the client is. TCP.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub toa: bool,
+    /// What reads along for further connections: `ftp`. TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
     /// Of scheduler maglev: places in its table, a prime in 65537..=16777216. 65537 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_size: Option<u32>,
@@ -238,6 +247,9 @@ impl ServiceSpec {
             persistence: None,
             persistence_engine: None,
             one_packet: false,
+            proxy_protocol: None,
+            toa: false,
+            helper: None,
             table_size: None,
             warmup: 0,
         }

@@ -286,6 +286,27 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "schedules each datagram anew and remembers none; answers are not translated",
         ),
         key(
+            "proxy_protocol",
+            "string",
+            "none",
+            "\"v1\" or \"v2\", with protocol \"tcp\"",
+            "a PROXY protocol header in front of the stream tells real servers, which must be masqueraded, who the client is",
+        ),
+        key(
+            "toa",
+            "boolean",
+            "false",
+            "with protocol \"tcp\"",
+            "a TCP option (kind 254) tells masqueraded real servers who the client is",
+        ),
+        key(
+            "helper",
+            "string",
+            "none",
+            "\"ftp\", with protocol \"tcp\"",
+            "reads along in control connections, so that FTP's data connections come to the same real server",
+        ),
+        key(
             "real_servers",
             "list of tables",
             "[]",

@@ -290,7 +290,10 @@ fn options(spec: &ServiceSpec) -> String {
         let mask = persistence.netmask.as_ref().map_or(String::new(), |mask| format!(" mask {mask}"));
         format!(", persistent {} s{mask}", persistence.timeout)
     });
-    persistence + one_packet
+    let proxy = spec.proxy_protocol.as_ref().map_or(String::new(), |name| format!(", PROXY protocol {name}"));
+    let toa = if spec.toa { ", TOA" } else { "" };
+    let helper = spec.helper.as_ref().map_or(String::new(), |name| format!(", helper {name}"));
+    persistence + one_packet + &proxy + toa + &helper
 }
 
 /// A command in the words of the log.

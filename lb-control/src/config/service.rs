@@ -4,12 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use toml::de::DeTable;
 
+use lb_core::flow::Method;
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, Forward, GueChecksum, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+    ClientMask, Forward, GueChecksum, Helper, Persistence, Protocol, ProxyVersion, ServiceKey,
+    ServiceOptions, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -83,12 +85,13 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         }
         let servers = servers(errors, &table, Some(key));
         let one_packet = one_packet(errors, &table, key.protocol);
+        let edits = edits(errors, &table, key.protocol, &servers);
         let mask = client_mask(errors, &table, key.address.is_ipv6());
         let persistence = seconds.map(|seconds| Persistence { timeout: Timeout::from_secs(seconds), mask });
         services.push(VirtualService {
             key,
             scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
-            options: ServiceOptions { persistence, one_packet },
+            options: ServiceOptions { persistence, one_packet, ..edits },
             servers,
         });
     }
@@ -127,6 +130,40 @@ fn one_packet(errors: &mut Errors<'_>, table: &Table<'_>, protocol: Protocol) ->
         table.error(errors, &value.span(), "one_packet", "is for protocol \"udp\" and for `fwmark`");
     }
     is_wanted
+}
+
+/// What is put into the streams of a service's connections.
+fn edits(
+    errors: &mut Errors<'_>,
+    table: &Table<'_>,
+    protocol: Protocol,
+    servers: &[RealServer],
+) -> ServiceOptions {
+    let versions = ProxyVersion::ALL.map(|version| (version.name(), version));
+    let helpers = Helper::ALL.map(|helper| (helper.name(), helper));
+    let options = ServiceOptions {
+        proxy_protocol: table.choice(errors, "proxy_protocol", &versions, &[]),
+        toa: table.boolean(errors, "toa").unwrap_or(false),
+        helper: table.choice(errors, "helper", &helpers, &[]),
+        ..ServiceOptions::default()
+    };
+    for (key, is_wanted) in [
+        ("proxy_protocol", options.proxy_protocol.is_some()),
+        ("toa", options.toa),
+        ("helper", options.helper.is_some()),
+    ] {
+        let is_right = matches!(protocol, Protocol::TCP | Protocol::ANY);
+        if let Some(value) = table.get(key).filter(|_| is_wanted && !is_right) {
+            table.error(errors, &value.span(), key, "is for protocol \"tcp\" and for `fwmark`");
+        }
+    }
+    let other = servers.iter().find(|server| server.forward.method() != Method::Masq);
+    if let (Some(value), Some(other), Some(_)) = (table.get("proxy_protocol"), other, options.proxy_protocol)
+    {
+        let text = format!("is for masqueraded real servers, which {} is not", other.address);
+        table.error(errors, &value.span(), "proxy_protocol", text);
+    }
+    options
 }
 
 /// `persistence_mask`, which says nothing without `persistence`.

@@ -1,7 +1,7 @@
 //! `lb_conntrack_*`: the flow tables of all workers together, under the names that node_exporter
 //! gives the kernel's (`stat_found`, without `_total`).
 
-use lb_core::counters::{Counter, FlowCounters};
+use lb_core::counters::{Counter, EditCounters, FlowCounters, WorkerCounters};
 
 use super::Family;
 use crate::daemon::Control;
@@ -33,11 +33,39 @@ const COUNTERS: &[Row] = &[
     ),
 ];
 
+type EditRow = (&'static str, &'static str, fn(&EditCounters) -> &Counter);
+
+const EDIT_GAUGES: &[EditRow] = &[
+    ("lb_conntrack_edited_entries", "Connections into whose streams something is put, now.", |edits| {
+        &edits.entries
+    }),
+    ("lb_conntrack_edited_entries_limit", "Such connections that there is room for.", |edits| {
+        &edits.capacity
+    }),
+];
+
+const EDIT_COUNTERS: &[EditRow] = &[
+    ("lb_conntrack_edited_full_total", "New connections for whose edits there was no room.", |edits| {
+        &edits.full
+    }),
+    (
+        "lb_conntrack_toa_left_out_total",
+        "Packets without the client's address as an option, for which there was no room.",
+        |edits| &edits.toa_left_out,
+    ),
+];
+
 pub(super) fn gather(control: &Control) -> Vec<Family> {
-    let sum = |count: fn(&FlowCounters) -> &Counter| {
-        control.plane().counters().iter().map(|worker| count(&worker.flows).get()).sum()
+    let sum = |count: &dyn Fn(&WorkerCounters) -> u64| -> u64 {
+        control.plane().counters().iter().map(|worker| count(worker)).sum()
     };
-    let gauge = |&(name, help, count): &Row| Family::gauge(name, help).with(&[], sum(count));
-    let counter = |&(name, help, count): &Row| Family::counter_named(name, help).with(&[], sum(count));
-    GAUGES.iter().map(gauge).chain(COUNTERS.iter().map(counter)).collect()
+    let flows = |count: fn(&FlowCounters) -> &Counter| sum(&|worker| count(&worker.flows).get());
+    let edits = |count: fn(&EditCounters) -> &Counter| sum(&|worker| count(&worker.edits).get());
+    let gauge = |&(name, help, count): &Row| Family::gauge(name, help).with(&[], flows(count));
+    let edit_gauge = |&(name, help, count): &EditRow| Family::gauge(name, help).with(&[], edits(count));
+    let counter = |&(name, help, count): &Row| Family::counter_named(name, help).with(&[], flows(count));
+    let edit_counter =
+        |&(name, help, count): &EditRow| Family::counter_named(name, help).with(&[], edits(count));
+    let gauges = GAUGES.iter().map(gauge).chain(EDIT_GAUGES.iter().map(edit_gauge));
+    gauges.chain(COUNTERS.iter().map(counter)).chain(EDIT_COUNTERS.iter().map(edit_counter)).collect()
 }

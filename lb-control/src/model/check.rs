@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_core::flow::Method;
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
-use lb_core::tables::{ClientMask, Forward, GueChecksum, Persistence, ServiceOptions, Tunnel};
+use lb_core::tables::{
+    ClientMask, Forward, GueChecksum, Helper, Persistence, ProxyVersion, ServiceOptions, Tunnel,
+};
 use lb_core::time::Timeout;
 
 use super::{MAX_WARMUP, MAX_WEIGHT};
@@ -75,7 +78,52 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
     let scheduler = Scheduler { kind, flags, table_size, warmup: spec.warmup };
-    Ok((scheduler, ServiceOptions { persistence, one_packet: spec.one_packet }))
+    let edits = check_edits(spec)?;
+    Ok((scheduler, ServiceOptions { persistence, one_packet: spec.one_packet, ..edits }))
+}
+
+/// What is put into the streams of a service's connections.
+fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {
+    let service = &spec.service;
+    let invalid = |what: String| {
+        let message = format!("virtual service {service}: {what}");
+        ErrorBody::new(ErrorKind::InvalidOperation, message)
+    };
+    let is_tcp = matches!(
+        service,
+        ServiceAddress::Endpoint { transport: Transport::Tcp, .. } | ServiceAddress::FwMark { .. }
+    );
+    let proxy_protocol = spec.proxy_protocol.as_deref().map(|name| {
+        ProxyVersion::from_name(name)
+            .ok_or_else(|| invalid(format!("no PROXY protocol {name:?}; there are v1, v2")))
+    });
+    let helper = spec.helper.as_deref().map(|name| {
+        Helper::from_name(name).ok_or_else(|| invalid(format!("no helper {name:?}; there is ftp")))
+    });
+    for (name, is_given) in [
+        ("proxy_protocol", spec.proxy_protocol.is_some()),
+        ("toa", spec.toa),
+        ("helper", spec.helper.is_some()),
+    ] {
+        if is_given && !is_tcp {
+            return Err(invalid(format!("{name} is for TCP")));
+        }
+    }
+    Ok(ServiceOptions {
+        proxy_protocol: proxy_protocol.transpose()?,
+        toa: spec.toa,
+        helper: helper.transpose()?,
+        ..ServiceOptions::default()
+    })
+}
+
+/// A real server to which nothing can be said in the stream would take a client's for one without header.
+pub(super) fn check_method(who: String, options: &ServiceOptions, forward: Forward) -> Result<(), ErrorBody> {
+    if options.proxy_protocol.is_none() || forward.method() == Method::Masq {
+        return Ok(());
+    }
+    let message = format!("{who}: proxy_protocol is for masqueraded real servers");
+    Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
 }
 
 fn check_persistence(service: &ServiceAddress, asked: &api::Persistence) -> Result<Persistence, ErrorBody> {

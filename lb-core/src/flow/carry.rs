@@ -10,9 +10,10 @@ use std::net::IpAddr;
 
 use zerocopy::FromBytes;
 
+use super::edit::Edit;
 use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
-use super::template::{ASSURED, INVALID, templated};
+use super::template::{ASSURED, EXPECTED, INVALID, templated};
 use crate::ipvs::state;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
@@ -22,6 +23,8 @@ use crate::time::{Tick, Timeout};
 pub struct Salvage<'m> {
     entries: &'m [u8],
     addresses: &'m [u8],
+    more: &'m [u8],
+    edits: &'m [u8],
 }
 
 /// Why flow memory is not read at all.
@@ -62,6 +65,7 @@ pub struct Salvaged {
     pub timeout: Timeout,
     /// Time of its last packet, not later than now.
     pub seen: Tick,
+    pub edit: Option<Edit>,
 }
 
 /// An entry that no connection could have.
@@ -88,30 +92,34 @@ impl<'m> Salvage<'m> {
         if sizes.checksum != sizes.sum() || sizes.max_connections > Sizes::MOST_CONNECTIONS {
             return Err(Refused::Header);
         }
-        let [entries, addresses, end] = sizes.places();
+        let [entries, addresses, more, edits, end] = sizes.places();
         let short = Refused::Short { has: memory.len(), needed: end };
         let array = |from: usize, bytes: usize| memory.get(from..end)?.get(..bytes);
         Ok(Salvage {
             entries: array(entries, sizes.max_connections as usize * size_of::<Entry>()).ok_or(short)?,
             addresses: array(addresses, sizes.max_ipv6 as usize * size_of::<Addresses>()).ok_or(short)?,
+            more: array(more, sizes.max_connections as usize * size_of::<u32>()).ok_or(short)?,
+            edits: array(edits, sizes.max_edits() as usize * size_of::<Edit>()).ok_or(short)?,
         })
     }
 
     /// Every entry that is in use, or says something else than that it is free.
     pub fn connections(&self, now: Tick) -> impl Iterator<Item = Result<Salvaged, Damaged>> {
         let entries = self.entries.chunks_exact(size_of::<Entry>());
-        entries.filter_map(move |bytes| {
-            let entry = Entry::read_from_bytes(bytes).ok().filter(|entry| !entry.is_free())?;
-            Some(self.connection(&entry, now).ok_or(Damaged))
+        entries.enumerate().filter_map(move |(place, bytes)| {
+            let entry = Entry::read_from_bytes(bytes).ok();
+            let entry = entry.filter(|entry| !entry.is_free() && entry.protocol() != EXPECTED)?;
+            Some(self.connection(place, &entry, now).ok_or(Damaged))
         })
     }
 
     /// `None`: it is damaged.
-    fn connection(&self, entry: &Entry, now: Tick) -> Option<Salvaged> {
+    fn connection(&self, place: usize, entry: &Entry, now: Tick) -> Option<Salvaged> {
         let addresses = match entry.addresses {
             Entry::NO_ADDRESSES => None,
             place => Some(self.addresses(place)?),
         };
+        let edit = if entry.is_edited() { Some(self.edit(place)?) } else { None };
         let tuple = |direction| entry.tuple(direction, addresses.as_ref());
         let (original, reply) = (tuple(Direction::Original), tuple(Direction::Reply));
         let seen = entry.seen();
@@ -134,12 +142,20 @@ impl<'m> Salvage<'m> {
             state: entry.state(),
             timeout: entry.timeout(),
             seen,
+            edit,
         })
     }
 
     fn addresses(&self, place: u32) -> Option<Addresses> {
         let bytes = self.addresses.chunks_exact(size_of::<Addresses>()).nth(place as usize)?;
         Addresses::read_from_bytes(bytes).ok()
+    }
+
+    /// The edit of the connection in this place: each must name the other.
+    fn edit(&self, place: usize) -> Option<Edit> {
+        let at = u32::read_from_bytes(self.more.chunks_exact(size_of::<u32>()).nth(place)?).ok()?;
+        let bytes = self.edits.chunks_exact(size_of::<Edit>()).nth(at as usize)?;
+        Edit::read_from_bytes(bytes).ok().filter(|edit| edit.flow as usize == place && edit.is_sound())
     }
 }
 

@@ -191,6 +191,8 @@ impl Entry {
     const HEARSAY: u8 = 2;
     /// A walk of those that [tell](crate::path::Path::walk) other directors came by.
     const WALKED: u8 = 4;
+    /// It has an [`Edit`](super::edit::Edit).
+    const EDITED: u8 = 8;
     /// The connection is counted at its persistence template.
     const COUNTED: u8 = 0x40;
     /// Its first answer assures its template: TCP has a state for that.
@@ -388,10 +390,22 @@ impl Entry {
         self.set_flag(Self::BYPASS, true);
     }
 
-    /// True when none of the two is set, it is masqueraded and no answer is waited for: the packet goes the ordinary way.
+    /// True when none of the two is set, it is masqueraded, no answer is waited for and nothing is edited: the packet goes the
+    /// ordinary way.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        self.flags & (Self::SERVER_REMOVED | Self::BYPASS | Self::METHOD | Self::UNANSWERED) == 0
+        const TURNS: [u8; 2] =
+            [Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED, Entry::EDITED];
+        u16::from_ne_bytes([self.flags, self.in_use]) & u16::from_ne_bytes(TURNS) == 0
+    }
+
+    #[inline]
+    pub fn is_edited(&self) -> bool {
+        self.in_use & Self::EDITED != 0
+    }
+
+    pub(super) fn set_edited(&mut self, is: bool) {
+        self.in_use = if is { self.in_use | Self::EDITED } else { self.in_use & !Self::EDITED };
     }
 
     #[inline]
@@ -428,7 +442,7 @@ impl Entry {
 
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
-        self.in_use <= Self::IN_USE | Self::HEARSAY | Self::WALKED
+        self.in_use <= Self::IN_USE | Self::HEARSAY | Self::WALKED | Self::EDITED
             && self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
             && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
     }
@@ -523,7 +537,7 @@ pub(super) fn layout() -> String {
 
     format!(
         "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
-         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0)\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0, edited: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
         size_of::<Entry>(),
         offset_of!(Entry, ends),
         offset_of!(Entry, addresses),
@@ -537,6 +551,7 @@ pub(super) fn layout() -> String {
         (Method::Direct as u8) << Entry::METHOD_AT,
         (Method::Tunnel as u8) << Entry::METHOD_AT,
         offset_of!(Entry, in_use),
+        Entry::EDITED,
         size_of::<Ends>(),
         offset_of!(Ends, src),
         offset_of!(Ends, dst),

@@ -3,9 +3,10 @@
 //!
 //! A [`FlowTable`] belongs to one worker, which alone reads and writes it. All its memory is taken at start, in one
 //! [`Region`], with a versioned layout and no pointers: a header, the index, the entries, the IPv6 addresses, the timer
-//! wheel. 103 bytes an IPv4 connection, 171 an IPv6 one. When the process is dead and its memory is not, [`carry`] reads it.
+//! wheel, and what is kept of connections that are edited. 114 bytes an IPv4 connection, 182 an IPv6 one. When the process is dead and its memory is not, [`carry`] reads it.
 
 pub mod carry;
+pub mod edit;
 mod entry;
 mod hash;
 mod index;

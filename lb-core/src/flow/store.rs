@@ -4,6 +4,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::edit::Edit;
 use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple, indexed};
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
@@ -11,7 +12,10 @@ use super::template::{TemplatePlace, templated};
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
+
+/// One in so many connections may be edited.
+const CONNECTIONS_AN_EDIT: u32 = 4;
 
 /// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -21,6 +25,8 @@ struct Header {
     /// Entries and IPv6 addresses in use.
     entries: PoolHead,
     addresses: PoolHead,
+    edits: PoolHead,
+    spare: u32,
 }
 
 /// The part of the header that stays as it was written, and that a later process goes by.
@@ -52,11 +58,18 @@ impl Sizes {
         Hasher::new(self.magic).checksum(low, self.max_ipv6.into())
     }
 
-    /// Where the entries and the IPv6 addresses begin in the region, and where the latter end.
-    pub(super) fn places(&self) -> [usize; 3] {
+    /// Connections that may be edited at one time.
+    pub(super) fn max_edits(&self) -> u32 {
+        self.max_connections.div_ceil(CONNECTIONS_AN_EDIT)
+    }
+
+    /// Where the entries, the IPv6 addresses, the places of more, and the edits begin in the region, and where the latter end.
+    pub(super) fn places(&self) -> [usize; 5] {
         let entries = Region::bytes_for::<Header>(1) + Index::bytes_for(self.max_connections);
         let addresses = entries + Region::bytes_for::<Entry>(self.max_connections as usize);
-        [entries, addresses, addresses + Region::bytes_for::<Addresses>(self.max_ipv6 as usize)]
+        let more = addresses + Region::bytes_for::<Addresses>(self.max_ipv6 as usize);
+        let edits = more + Region::bytes_for::<u32>(self.max_connections as usize);
+        [entries, addresses, more, edits, edits + Region::bytes_for::<Edit>(self.max_edits() as usize)]
     }
 }
 
@@ -135,16 +148,17 @@ pub struct Store {
     addresses: Slab<Addresses>,
     /// Of a free place for addresses, the next free one.
     next_addresses: Slab<u32>,
-    /// Of a connection that is counted at its persistence template: where that is.
-    templates: Slab<u32>,
+    /// Of a connection that is edited: where its edit is, which then says the following. Of one that is counted at its
+    /// persistence template: where that is.
+    more: Slab<u32>,
+    edits: Slab<Edit>,
     hasher: Hasher,
 }
 
 impl Store {
     pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
-        let [_, _, end] = Sizes::new(max_connections, max_ipv6_connections).places();
+        let [.., end] = Sizes::new(max_connections, max_ipv6_connections).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
-            + Region::bytes_for::<u32>(max_connections as usize)
     }
 
     pub(super) fn take(
@@ -159,14 +173,18 @@ impl Store {
             sizes: Sizes::new(max_connections, max_ipv6_connections),
             entries: PoolHead::EMPTY,
             addresses: PoolHead::EMPTY,
+            edits: PoolHead::EMPTY,
+            spare: 0,
         };
+        let max_edits = header[0].sizes.max_edits();
         Store {
             header,
             index: Index::take(region, max_connections),
             entries: region.take(max_connections as usize),
             addresses: region.take(max_ipv6_connections as usize),
+            more: region.take(max_connections as usize),
+            edits: region.take(max_edits as usize),
             next_addresses: region.take(max_ipv6_connections as usize),
-            templates: region.take(max_connections as usize),
             hasher: Hasher::new(seed),
         }
     }
@@ -356,6 +374,7 @@ impl Store {
     }
 
     fn free(&mut self, id: FlowId) {
+        self.end_edit(id);
         let header = &mut self.header[0];
         let entry = &mut self.entries[id.0 as usize];
         entry.set_free();
@@ -388,12 +407,60 @@ impl Store {
 
     /// The template at which a connection is counted.
     pub(crate) fn template(&self, id: FlowId) -> Option<TemplatePlace> {
-        self.entry(id).is_counted().then(|| TemplatePlace(self.templates[id.0 as usize]))
+        let more = || self.edit(id).map_or(self.more[id.0 as usize], |edit| edit.more);
+        self.entry(id).is_counted().then(|| TemplatePlace(more()))
     }
 
     pub(crate) fn set_template(&mut self, id: FlowId, template: TemplatePlace) {
-        self.templates[id.0 as usize] = template.0;
+        match self.edit_mut(id) {
+            Some(edit) => edit.more = template.0,
+            None => self.more[id.0 as usize] = template.0,
+        }
         self.entry_mut(id).set_counted();
+    }
+
+    /// Connections that are edited, and how many can be.
+    pub fn edits(&self) -> (u32, u32) {
+        (self.header[0].edits.used, self.edits.len() as u32)
+    }
+
+    /// What is done to a connection's packets besides the rewrite.
+    #[inline]
+    pub fn edit(&self, id: FlowId) -> Option<&Edit> {
+        let place = self.more[id.0 as usize] as usize;
+        self.entry(id).is_edited().then(|| self.edits.get(place)).flatten()
+    }
+
+    #[inline]
+    pub fn edit_mut(&mut self, id: FlowId) -> Option<&mut Edit> {
+        let place = self.more[id.0 as usize] as usize;
+        if self.entry(id).is_edited() { self.edits.get_mut(place) } else { None }
+    }
+
+    /// A connection, which has none yet, is edited from now on. Returns false when there is no room.
+    #[must_use]
+    pub fn begin_edit(&mut self, id: FlowId, edit: Edit) -> bool {
+        debug_assert!(!self.entry(id).is_edited());
+        let (header, edits) = (&mut self.header[0], &self.edits);
+        let Some(place) = header.edits.take(edits.len() as u32, |place| edits[place as usize].more) else {
+            return false;
+        };
+        let more = std::mem::replace(&mut self.more[id.0 as usize], place);
+        self.edits[place as usize] = Edit { flow: id.0, more, ..edit };
+        // As with the entry: never half of one.
+        compiler_fence(Ordering::SeqCst);
+        self.entry_mut(id).set_edited(true);
+        true
+    }
+
+    /// The other way round; a connection that has none stays as it is.
+    pub fn end_edit(&mut self, id: FlowId) {
+        let Some(&Edit { more, .. }) = self.edit(id) else { return };
+        self.entry_mut(id).set_edited(false);
+        compiler_fence(Ordering::SeqCst);
+        let place = std::mem::replace(&mut self.more[id.0 as usize], more);
+        let next_free = self.header[0].edits.give(place);
+        self.edits[place as usize] = Edit { flow: Edit::NOBODY, more: next_free, ..Edit::default() };
     }
 
     /// Fetches what [`Store::forget`] will look at.
@@ -428,15 +495,24 @@ impl Store {
 
     /// See [`FlowTable::check`](super::FlowTable::check).
     pub(super) fn check(&self) -> Result<(), String> {
-        let Header { sizes, entries, addresses } = self.header[0];
+        let Header { sizes, entries, addresses, edits, .. } = self.header[0];
         let mut is_free = vec![false; self.entries.len()];
         entries
             .check(sizes.max_connections, &mut is_free, |place| self.entries[place as usize].next_free())?;
         let mut is_free_address = vec![false; self.addresses.len()];
         addresses.check(sizes.max_ipv6, &mut is_free_address, |place| self.next_addresses[place as usize])?;
+        let mut is_free_edit = vec![false; self.edits.len()];
+        edits.check(sizes.max_edits(), &mut is_free_edit, |place| self.edits[place as usize].more)?;
         for (place, (entry, &is_free)) in self.entries.iter().zip(&is_free).enumerate() {
             if entry.is_in_use() == is_free {
                 return Err(format!("entry {place}: free={is_free}"));
+            }
+            if entry.is_edited() {
+                let edit = self.more[place] as usize;
+                let is_its_own = self.edits.get(edit).is_some_and(|edit| edit.flow as usize == place);
+                if !is_its_own || std::mem::replace(&mut is_free_edit[edit], true) {
+                    return Err(format!("edit {edit} is free, or another connection's than {place}"));
+                }
             }
             if !is_free && (entry.is_ipv6() || entry.addresses != Entry::NO_ADDRESSES) {
                 let place = entry.addresses as usize;
@@ -445,6 +521,9 @@ impl Store {
                 }
                 is_free_address[place] = true;
             }
+        }
+        if is_free_edit.contains(&false) {
+            return Err("an edit is no connection's".to_owned());
         }
         if is_free_address.contains(&false) {
             return Err("IPv6 addresses are in use by no entry".to_owned());
@@ -484,7 +563,7 @@ pub(super) fn layout() -> String {
     use crate::ipvs::state::TcpState;
     use crate::tables::Protocol;
 
-    let [entries, addresses, end] = Sizes::new(1000, 100).places();
+    let [entries, addresses, more, edits, end] = Sizes::new(1000, 100).places();
     let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]
         .map(|protocol| format!("{}={}", protocol.0, template::template_protocol(protocol).0))
         .into();
@@ -492,8 +571,8 @@ pub(super) fn layout() -> String {
         TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
     format!(
         "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}\n\
-         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, up to {end}\n\
-         {}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
+         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, up to {end}\n\
+         {}\n{}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
         size_of::<Header>(),
         offset_of!(Sizes, magic),
         offset_of!(Sizes, version),
@@ -501,6 +580,7 @@ pub(super) fn layout() -> String {
         offset_of!(Sizes, max_ipv6),
         offset_of!(Sizes, checksum),
         super::entry::layout(),
+        super::edit::layout(),
         states.join(", "),
         templates.join(", "),
         template::ASSURED,

@@ -21,6 +21,10 @@ const OF: [(Protocol, Protocol); 4] = [
     (Protocol::ANY, Protocol(255)),
 ];
 
+/// The number under which a connection is looked up that is expected, from a client's port that is not known yet. It is no
+/// template: it is for one connection, and does not outlive the process.
+pub(crate) const EXPECTED: Protocol = Protocol(251);
+
 /// The number under which templates for `protocol` are looked up.
 pub fn template_protocol(protocol: Protocol) -> Protocol {
     OF.iter().find(|(of, _)| *of == protocol).map_or(Protocol(255), |&(_, number)| number)

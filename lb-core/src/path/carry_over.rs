@@ -110,7 +110,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         done: &'d mut CarriedOver,
     ) -> &'d mut u64 {
-        let Salvaged { original, reply, method, state, timeout, seen } = *found;
+        let Salvaged { original, reply, method, state, timeout, seen, edit } = *found;
         if now.is_at_or_after(seen.after(timeout)) {
             return &mut done.expired;
         }
@@ -146,7 +146,13 @@ impl<P: Packet> Path<P> {
                 self.mine.server(server).persistent.add(1);
                 return &mut done.connections;
             }
-            Ok(id) => self.flows.entry_mut(id).set_inactive(!is_active),
+            Ok(id) => {
+                if edit.is_some_and(|edit| !self.flows.begin_edit(id, edit)) {
+                    self.flows.remove(id);
+                    return &mut done.no_room;
+                }
+                self.flows.entry_mut(id).set_inactive(!is_active);
+            }
             Err(InsertError::Taken(_)) => return &mut done.damaged,
             Err(InsertError::Full | InsertError::IndexFull) => return &mut done.no_room,
         }

@@ -139,8 +139,8 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     fn turns_off(&mut self, at: FlowRef) -> bool {
         let entry = self.flows.entry(at.id());
-        if entry.is_bypassed() || at.direction() == Direction::Original {
-            return entry.is_bypassed() || entry.is_server_removed();
+        if entry.is_bypassed() || entry.is_edited() || at.direction() == Direction::Original {
+            return entry.is_bypassed() || entry.is_edited() || entry.is_server_removed();
         }
         if entry.is_unanswered() {
             self.assure_template(at.id());
@@ -148,14 +148,17 @@ impl<P: Packet> Path<P> {
         false
     }
 
-    /// Direct routing or a tunnel; or its real server was removed, or IPVS is off.
+    /// Direct routing or a tunnel; or it is edited, its real server was removed, or IPVS is off.
     #[inline(never)]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
         if entry.is_bypassed() {
             self.route(packet, headers, now, io);
-        } else if !entry.is_server_removed() {
-            self.one_way(packet, headers, at, now, io);
+        } else if !entry.is_server_removed() || at.direction() == Direction::Reply {
+            match entry.method().is_one_way() {
+                true => self.one_way(packet, headers, at, now, io),
+                false => self.edited(packet, headers, at, now, io),
+            }
         } else if self.is_followed(&packet, headers, at) || self.ends_without_server(headers) {
             self.end(at.id());
             self.first(packet, headers, now, io);
@@ -288,7 +291,7 @@ pub(super) fn count(cell: &ServerCell, direction: Direction, headers: &Headers) 
 }
 
 #[inline]
-fn side(direction: Direction) -> state::Direction {
+pub(super) fn side(direction: Direction) -> state::Direction {
     match direction {
         Direction::Original => state::Direction::Input,
         Direction::Reply => state::Direction::Output,

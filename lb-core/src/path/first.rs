@@ -75,6 +75,21 @@ impl<P: Packet> Path<P> {
             // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
+        if self.may_be_expected(&original, headers) && !self.tables.settings.draining {
+            return self.first_expected(packet, headers, original, now, io);
+        }
+        self.to_service(packet, headers, original, now, io);
+    }
+
+    /// INPUT, if there is a virtual service for it; else it is routed.
+    pub(super) fn to_service(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: Tuple,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         if self.tables.settings.sysctls.nat_icmp_send == 1 && self.is_orphan(&packet, headers, &original) {
             let (problem, reason) = (icmp::Problem::PortUnreachable, DropReason::NoConnection);
             return self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
@@ -110,6 +125,7 @@ impl<P: Packet> Path<P> {
             return self.first_persistent(packet, headers, original, &service, persistence, now, io);
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
+        let options = service.options;
         let picked = pick(&mut self.schedulers, service, &original, &self.counters, &self.mine, now)
             .map(|server| (server.id, server.address, server.port, server.forward.method()));
         let Some((id, address, port, method)) = picked else {
@@ -122,7 +138,8 @@ impl<P: Packet> Path<P> {
             return self.one_packet(packet, headers, choice, now, io);
         }
         match self.bind(original, after, method, id, now) {
-            Some(at) => self.begun(packet, headers, at, now, io),
+            Some(at) if self.begin_edits(at, &options, headers) => self.begun(packet, headers, at, now, io),
+            Some(at) => self.refuse_unedited(at.id()),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
@@ -137,6 +154,13 @@ impl<P: Packet> Path<P> {
             _ => false,
         };
         !is_end && self.tables.services.sends_from(&source)
+    }
+
+    /// A connection that cannot be what its service says ends before it began: its real server would misread it.
+    #[cold]
+    pub(super) fn refuse_unedited(&mut self, id: FlowId) {
+        self.end(id);
+        self.drop(DropReason::EditTableFull, Hook::Input);
     }
 
     /// Enters a connection whose packets leave for `server`, which is the destination of `after`: as `after` when they are
@@ -249,6 +273,7 @@ impl<P: Packet> Path<P> {
         let (entries, ipv6) = self.flows.len();
         self.mine.flows.entries.set(entries.into());
         self.mine.flows.ipv6_entries.set(ipv6.into());
+        self.mine.edits.entries.set(self.flows.edits().0.into());
         self.mine.turns.waiting.set((self.waiting.len() + self.fragments.waiting()) as u64);
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Path;
-use crate::flow::template::templated;
+use crate::flow::template::{EXPECTED, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Tuple};
 use crate::ids::ServerId;
 use crate::ipvs::state;
@@ -68,9 +68,14 @@ impl<P: Packet> Path<P> {
     fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
         let original = self.flows.tuple(id, Direction::Original);
         let reply = self.flows.tuple(id, Direction::Reply);
+        // One that is expected is listed as by the kernel: with the client's port 0.
+        let protocol = match entry.protocol() {
+            EXPECTED => Protocol::TCP,
+            protocol => templated(protocol).unwrap_or(protocol),
+        };
         FlowView {
             is_template: entry.is_template(),
-            protocol: templated(entry.protocol()).unwrap_or(entry.protocol()),
+            protocol,
             client: (original.src, original.sport),
             virtual_: (original.dst, original.dport),
             server: (reply.src, reply.sport),
@@ -79,7 +84,7 @@ impl<P: Packet> Path<P> {
             state: if entry.is_template() {
                 self.template_state(id)
             } else {
-                state::name(entry.protocol(), entry.state())
+                state::name(protocol, entry.state())
             },
             expires_in: Timeout(entry.expires().since(now)),
         }

@@ -238,6 +238,9 @@ impl<P: Packet> Path<P> {
         let Some(at) = self.bind(original, after, method, id, now) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
+        if !self.begin_edits(at, &service.options, headers) {
+            return self.refuse_unedited(at.id());
+        }
         if let Some(template) = template.filter(|&template| self.uses.take(template)) {
             self.flows.set_template(at.id(), template.place());
             self.flows.entry_mut(at.id()).set_unanswered(original.protocol == Protocol::UDP);

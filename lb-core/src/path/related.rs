@@ -9,7 +9,7 @@ use crate::flow::{Direction, Method, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{self, Embedded, End};
 use crate::packet::Packet;
-use crate::tables::Way;
+use crate::tables::{Protocol, Way};
 use crate::time::Tick;
 use crate::wire::parse::Headers;
 
@@ -57,6 +57,10 @@ impl<P: Packet> Path<P> {
         count(self.mine.server(entry.server()), at.direction(), headers);
         if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
             return self.drop(reason, Hook::Prerouting);
+        }
+        if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
+            let shift = edit.shift(at.direction().opposite());
+            icmp::renumber_quoted(packet.data_mut(), headers, &embedded, |seq| shift.back(seq));
         }
         rewrite::decrement_ttl(packet.data_mut(), headers);
         self.leave(packet, headers, destination, Going::AsItIs, now, io);

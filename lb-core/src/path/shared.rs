@@ -241,6 +241,10 @@ impl<P: Packet> Path<P> {
 /// Whether other directors are told of a connection in this state: not before it is established. Of a template while it
 /// binds.
 fn is_told(entry: &Entry) -> bool {
+    if entry.is_edited() {
+        // Without what its sequence numbers are apart by, another director would do it harm.
+        return false;
+    }
     match entry.protocol() {
         Protocol::TCP => matches!(
             TcpState::from_u8(entry.state()),

@@ -74,6 +74,18 @@ impl<P: Packet> Path<P> {
                     self.answered(packet, &seen.headers, held, now, io);
                     None
                 }
+                Steer::Expect(expect) if seen.kind == Kind::Flow => {
+                    self.expect_for_another(packet, &seen.headers, &expect, now, io);
+                    None
+                }
+                Steer::AskExpected if seen.kind == Kind::Flow => {
+                    self.asked_expected(packet, &seen.headers, io);
+                    None
+                }
+                Steer::Expected(found) if seen.kind == Kind::Flow => {
+                    self.answered_expected(packet, &seen.headers, found, now, io);
+                    None
+                }
                 Steer::Fragment(ports) if is_gathered(&seen) => {
                     self.join_fragment(&mut seen, packet.data(), ports);
                     self.to_owner(packet, seen, io)

@@ -1,5 +1,6 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
+mod edited;
 mod ipsec;
 mod methods;
 mod one_packet;

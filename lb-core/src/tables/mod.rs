@@ -21,11 +21,13 @@ use std::sync::Arc;
 pub use interface::{Interface, InterfaceId, Interfaces};
 pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
-pub use options::{ClientMask, Persistence, ServiceOptions};
+pub use options::{ClientMask, Helper, Persistence, ServiceOptions};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;
 pub use sysctl::{Sysctl, Sysctls};
+
+pub use crate::wire::proxy::Version as ProxyVersion;
 
 use crate::flow::Tuple;
 use crate::time::Timeout;

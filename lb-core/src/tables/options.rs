@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::time::Timeout;
+use crate::wire::proxy::Version as ProxyVersion;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ServiceOptions {
@@ -10,6 +11,32 @@ pub struct ServiceOptions {
     pub persistence: Option<Persistence>,
     /// Each datagram of a UDP service is scheduled anew (`ipvsadm -o`).
     pub one_packet: bool,
+    /// The real server is told who the client is by a header in front of the stream. Of TCP, masqueraded.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// As `proxy_protocol`, by a TCP option.
+    pub toa: bool,
+    /// What reads along for further connections. Of TCP.
+    pub helper: Option<Helper>,
+}
+
+/// Reads along in a connection for others that belong to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Helper {
+    Ftp,
+}
+
+impl Helper {
+    pub const ALL: [Helper; 1] = [Helper::Ftp];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Helper::Ftp => "ftp",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Helper> {
+        Helper::ALL.into_iter().find(|helper| helper.name() == name)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

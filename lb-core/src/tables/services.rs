@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::shared::{Keyed, SharedList, SharedSet};
-use super::{Forward, Server, Service, ServiceKey};
+use super::{Forward, Helper, Server, Service, ServiceKey};
 use crate::ids::{ServerId, ServiceId};
 
 /// All virtual services.
@@ -26,6 +26,8 @@ pub struct Services {
     /// How long the prefixes are of services that are for one, and how many services have that length: the longest first. IPv4's,
     /// then IPv6's.
     prefix_lens: [Vec<(u8, usize)>; 2],
+    /// Services with FTP's helper.
+    of_ftp: usize,
     /// Services whose scheduler remembers destinations.
     with_destinations: usize,
 }
@@ -175,6 +177,7 @@ impl Services {
             }
             lens.retain(|&(_, services)| services > 0);
         }
+        self.of_ftp = step(self.of_ftp, usize::from(service.options.helper == Some(Helper::Ftp)));
         let keeps_destinations = service.scheduler.keeps_destinations();
         self.with_destinations = step(self.with_destinations, keeps_destinations.into());
     }
@@ -212,6 +215,12 @@ impl Services {
         let lens = &self.prefix_lens[usize::from(key.address.is_ipv6())];
         let key = *key;
         lens.iter().map(move |&(len, _)| key.of_len(len))
+    }
+
+    /// Whether data connections of FTP may be expected.
+    #[inline]
+    pub fn has_ftp(&self) -> bool {
+        self.of_ftp > 0
     }
 
     /// Whether there are services by firewall mark.

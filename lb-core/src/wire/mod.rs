@@ -11,11 +11,14 @@ pub mod checksum;
 pub mod crc32c;
 pub mod ethernet;
 pub mod fragment;
+pub mod ftp;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod parse;
+pub mod proxy;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 pub mod udp;
 

@@ -29,6 +29,23 @@ pub fn header_mut(frame: &mut [u8], l4: usize) -> Option<&mut Header> {
 }
 
 #[inline]
+pub fn sequence(header: &Header) -> u32 {
+    u32::from_be_bytes([header[4], header[5], header[6], header[7]])
+}
+
+/// What the acknowledgement field says, whether or not the flag is set.
+#[inline]
+pub fn acknowledgement(header: &Header) -> u32 {
+    u32::from_be_bytes([header[8], header[9], header[10], header[11]])
+}
+
+/// Length with options.
+#[inline]
+pub fn header_len(header: &Header) -> usize {
+    usize::from(header[12] >> 4) * 4
+}
+
+#[inline]
 pub fn checksum(header: &Header) -> u16 {
     be16(header[CHECKSUM], header[CHECKSUM + 1])
 }

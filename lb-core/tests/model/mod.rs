@@ -162,7 +162,7 @@ impl<'a> Options<'a> {
         let persistence = |seconds| Persistence { timeout: Timeout::from_secs(seconds), mask };
         let seconds = self.values.get("-p").map(|seconds| seconds.parse().expect(self.line));
         let one_packet = self.values.contains_key("-o");
-        ServiceOptions { persistence: seconds.map(persistence), one_packet }
+        ServiceOptions { persistence: seconds.map(persistence), one_packet, ..ServiceOptions::default() }
     }
 
     fn address(&self, option: &str) -> SocketAddr {

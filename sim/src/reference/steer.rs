@@ -108,7 +108,8 @@ impl Reference {
         }
         match (gathered(&kind), steer) {
             (Some(read), Steer::Fragment(ports)) => self.pass_to_owner(packet, joined(read, ports)),
-            (Some(read), Steer::Plain | Steer::Ask(_) | Steer::Answer(..)) => self.gather(packet, kind, read),
+            // Of FTP's data connections, which no world here has, there are no fragments either.
+            (Some(read), _) => self.gather(packet, kind, read),
             (None, _) => self.stay_or_go(packet, kind),
         }
     }

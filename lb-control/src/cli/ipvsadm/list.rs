@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use super::names::Names;
-use super::request::Format;
+use super::request::{Format, NO_HELPER, default_helper};
 use crate::api::types::{
     Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, Timeouts,
     Transport,
@@ -225,6 +225,7 @@ pub(super) fn save(
         };
         write!(out, "-A {name} -s {}", service.spec.scheduler)?;
         flags(out, &service.spec, &[" -b ", ""], [" -p ", " -M ", " --pe ", " -o"])?;
+        edits(out, &service.spec)?;
         writeln!(out)?;
         let transport = transport(at);
         for server in in_order(service.servers, format) {
@@ -280,6 +281,21 @@ fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [
     }
     if !list.is_empty() && is_rule {
         write!(out, "{open}{list}")?;
+    }
+    Ok(())
+}
+
+/// What the kernel has no words for, and a listing does not show.
+fn edits(out: &mut dyn Write, spec: &ServiceSpec) -> io::Result<()> {
+    if let Some(version) = &spec.proxy_protocol {
+        write!(out, " --proxy-protocol {version}")?;
+    }
+    if spec.toa {
+        write!(out, " --toa")?;
+    }
+    let helper = spec.helper.as_deref();
+    if helper != default_helper(&spec.service) {
+        write!(out, " --helper {}", helper.unwrap_or(NO_HELPER))?;
     }
     Ok(())
 }

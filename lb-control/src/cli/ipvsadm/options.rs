@@ -34,6 +34,9 @@ pub(crate) enum Opt {
     Persistent,
     Netmask,
     OnePacket,
+    ProxyProtocol,
+    Toa,
+    Helper,
     RealServer,
     Gatewaying,
     Ipip,
@@ -157,6 +160,21 @@ pub(crate) const TABLE: &[Row] = &[
     value(Opt::Netmask, Some('M'), "netmask", "MASK", "clients that are one client for -p"),
     flag(Opt::OnePacket, Some('o'), "ops", "schedule each datagram anew"),
     value(
+        Opt::ProxyProtocol,
+        None,
+        "proxy-protocol",
+        "v1|v2",
+        "tell real servers the client by a header before the stream (not in the kernel)",
+    ),
+    flag(Opt::Toa, None, "toa", "tell real servers the client by a TCP option (not in the kernel)"),
+    value(
+        Opt::Helper,
+        None,
+        "helper",
+        "ftp|none",
+        "what reads along for data connections; ftp for TCP port 21 if not given (not in ipvsadm)",
+    ),
+    value(
         Opt::RealServer,
         Some('r'),
         "real-server",
@@ -238,10 +256,13 @@ pub(crate) enum Subject {
     TunNoCsum,
     TunCsum,
     TunRemCsum,
+    ProxyProtocol,
+    Toa,
+    Helper,
 }
 
 impl Subject {
-    const ALL: [Subject; 34] = [
+    const ALL: [Subject; 37] = [
         Subject::Numeric,
         Subject::Connection,
         Subject::Service,
@@ -276,6 +297,9 @@ impl Subject {
         Subject::TunNoCsum,
         Subject::TunCsum,
         Subject::TunRemCsum,
+        Subject::ProxyProtocol,
+        Subject::Toa,
+        Subject::Helper,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -314,6 +338,9 @@ impl Subject {
             Subject::TunNoCsum => "tun-nocsum",
             Subject::TunCsum => "tun-csum",
             Subject::TunRemCsum => "tun-remcsum",
+            Subject::ProxyProtocol => "proxy-protocol",
+            Subject::Toa => "toa",
+            Subject::Helper => "helper",
         }
     }
 }
@@ -361,8 +388,17 @@ impl Rules {
     /// The rules of the command that `opt` is, if it is one that has any.
     pub(crate) fn of_command(opt: Opt) -> Rules {
         use Subject as S;
-        const SERVICE: &[S] =
-            &[S::Scheduler, S::Persistent, S::Netmask, S::OnePacket, S::PersistenceEngine, S::SchedFlags];
+        const SERVICE: &[S] = &[
+            S::Scheduler,
+            S::Persistent,
+            S::Netmask,
+            S::OnePacket,
+            S::PersistenceEngine,
+            S::SchedFlags,
+            S::ProxyProtocol,
+            S::Toa,
+            S::Helper,
+        ];
         const SERVER: &[S] = &[
             S::Forward,
             S::Weight,

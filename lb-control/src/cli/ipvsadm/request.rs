@@ -67,6 +67,9 @@ struct Line {
     persistence: Option<u32>,
     netmask: Option<String>,
     one_packet: bool,
+    proxy_protocol: Option<String>,
+    toa: bool,
+    helper: Option<String>,
     server: Option<SocketAddr>,
     forward: Option<ForwardMethod>,
     weight: Option<u32>,
@@ -205,6 +208,18 @@ impl Line {
             Opt::OnePacket => {
                 self.give(Subject::OnePacket)?;
                 self.one_packet = true;
+            }
+            Opt::ProxyProtocol => {
+                self.give(Subject::ProxyProtocol)?;
+                self.proxy_protocol = Some(text.to_owned());
+            }
+            Opt::Toa => {
+                self.give(Subject::Toa)?;
+                self.toa = true;
+            }
+            Opt::Helper => {
+                self.give(Subject::Helper)?;
+                self.helper = Some(text.to_owned());
             }
             Opt::RealServer => {
                 self.give(Subject::Server)?;
@@ -449,6 +464,11 @@ impl Line {
         if NOT_IN_THE_KERNEL.contains(&scheduler.as_str()) {
             return Err(Stop::line(NOT_FOUND.to_owned()));
         }
+        let helper = match self.helper.as_deref() {
+            None => default_helper(&service).map(str::to_owned),
+            Some(NO_HELPER) => None,
+            Some(name) => Some(name.to_owned()),
+        };
         Ok(ServiceSpec {
             service,
             scheduler_flags: sched_flags(self.sched_flags.as_deref(), &scheduler)?,
@@ -457,6 +477,9 @@ impl Line {
             persistence: self.persistence.map(|timeout| Persistence { timeout, netmask: self.netmask }),
             persistence_engine: self.engine,
             one_packet: self.one_packet,
+            proxy_protocol: self.proxy_protocol,
+            toa: self.toa,
+            helper,
             table_size: None,
             warmup: 0,
         })
@@ -494,6 +517,15 @@ impl Line {
             tunnel,
         })
     }
+}
+
+/// Says that there is no helper where there would be one.
+pub(super) const NO_HELPER: &str = "none";
+
+/// What a service has that names no helper: as with the kernel, once its module for FTP is loaded.
+pub(super) fn default_helper(service: &ServiceAddress) -> Option<&'static str> {
+    let is_ftp = matches!(service, ServiceAddress::Endpoint { transport: Transport::Tcp, port: 21, .. });
+    is_ftp.then_some("ftp")
 }
 
 /// Schedulers of ours that the kernel whose command lines were recorded does not have.
@@ -621,6 +653,18 @@ mod tests {
         };
         let tunnel = Tunnel { encapsulation: "gue".into(), port: 6080, checksum: Some("checksum".into()) };
         assert_eq!((server.forward, server.tunnel), (ForwardMethod::Tunnel, Some(tunnel)));
+    }
+
+    #[test]
+    fn a_service_of_ftp_has_its_helper_unless_the_line_says_otherwise() {
+        let helper = |line: &str| match read(line) {
+            Ok(Request::Change(Command::AddService(spec))) => spec.helper,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(helper("-A -t 192.0.2.1:21").as_deref(), Some("ftp"));
+        assert_eq!(helper("-A -t 192.0.2.1:21 --helper none"), None);
+        assert_eq!(helper("-A -t 192.0.2.1:2121"), None);
+        assert_eq!(helper("-A -t 192.0.2.1:2121 --helper ftp").as_deref(), Some("ftp"));
     }
 
     proptest! {

@@ -18,7 +18,7 @@ fn by(generation: u32, forward: Forward, servers: &[u8]) -> Tables {
     let key = ServiceKey::new(Protocol::UDP, ip("192.0.2.10"), 80);
     let servers = servers.iter().map(server).collect();
     let mut service = Service::new(None, ServiceId(1), key, SchedulerKind::Rr, servers, generation);
-    service.options = ServiceOptions { persistence: None, one_packet: true };
+    service.options = ServiceOptions { one_packet: true, ..ServiceOptions::default() };
     Tables { services: Services::new([Arc::new(service)]).into(), ..tables(generation, &[11, 12], 1) }
 }
 

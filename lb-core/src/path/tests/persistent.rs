@@ -21,7 +21,7 @@ pub(super) fn persistent(generation: u32, edit: impl FnOnce(&mut Service)) -> Ta
     services.sort_by_key(|service| service.id);
     for service in &mut services {
         let persistence = Some(Persistence { timeout: Timeout::from_secs(100), mask });
-        service.options = ServiceOptions { persistence, one_packet: false };
+        service.options = ServiceOptions { persistence, ..ServiceOptions::default() };
         if let Some(edit) = edit.take() {
             edit(service);
         }

@@ -156,7 +156,7 @@ fn expire_quiescent_template_sends_clients_away_from_a_server_of_weight_0() {
     for (value, next) in [(0, "10.0.0.11"), (1, "10.0.0.12")] {
         let persistent = |service: &mut Service| {
             let persistence = Persistence { timeout: Timeout::from_secs(100), mask: ClientMask::WHOLE };
-            service.options = ServiceOptions { persistence: Some(persistence), one_packet: false };
+            service.options = ServiceOptions { persistence: Some(persistence), ..ServiceOptions::default() };
         };
         let mut director = Director::new();
         director.path.adopt(with(2, "expire_quiescent_template", value, persistent).into());

@@ -353,7 +353,7 @@ impl<L: Logic<Frame>> World<L> {
         let mask = self.rng.of(&[ClientMask::WHOLE, ClientMask::ipv4(Ipv4Addr::new(255, 255, 255, 0))]);
         let timeout = Timeout::from_secs(self.rng.of(&[1, 3, 100]));
         let persistence = self.rng.one_in(3).then_some(Persistence { timeout, mask });
-        ServiceOptions { persistence, one_packet: self.rng.one_in(5) }
+        ServiceOptions { persistence, one_packet: self.rng.one_in(5), ..ServiceOptions::default() }
     }
 
     /// Adds, edits or removes a real server of a service.

@@ -1,0 +1,208 @@
+//! What is kept of a connection into whose streams bytes are put: how far its sequence numbers are apart on both sides.
+//!
+//! A connection has one [`Edit`], in a pool that is a quarter of the table's size, and says so by a bit of its entry. All others
+//! pay nothing for it: the bit is one of those that [`Entry::is_plain`](super::Entry::is_plain) looks at.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::entry::Direction;
+
+/// What is done to a connection's packets, as bits of [`Edit::wants`].
+pub const PROXY_V1: u8 = 1;
+pub const PROXY_V2: u8 = 2;
+pub const PROXY: u8 = PROXY_V1 | PROXY_V2;
+/// The client's address as a TCP option, until the real server has answered.
+pub const TOA: u8 = 4;
+/// An FTP control connection.
+pub const FTP: u8 = 8;
+
+/// Most bytes that one edit takes out or puts in: a PROXY header has 107 at most, an address in FTP's words far fewer.
+pub const MOST_BYTES: u16 = 256;
+
+/// A connection's edits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Edit {
+    /// Whose it is; [`Edit::NOBODY`] of a free place.
+    pub(super) flow: u32,
+    /// Where the connection's persistence template is; of a free place, the next free one.
+    pub(super) more: u32,
+    pub wants: u8,
+    /// [`Edit::BEGUN`], [`Edit::SENT`].
+    pub(super) stage: u8,
+    pub(super) spare: u16,
+    pub(super) shifts: [Shift; 2],
+}
+
+impl Edit {
+    pub(super) const NOBODY: u32 = u32::MAX;
+    /// The client's first sequence number is known.
+    const BEGUN: u8 = 1;
+    const SENT: u8 = 2;
+
+    pub fn new(wants: u8) -> Edit {
+        Edit { wants, ..Edit::default() }
+    }
+
+    /// Of the packets that go this way.
+    pub fn shift(&self, direction: Direction) -> &Shift {
+        &self.shifts[direction.index()]
+    }
+
+    pub fn shift_mut(&mut self, direction: Direction) -> &mut Shift {
+        &mut self.shifts[direction.index()]
+    }
+
+    /// The client's SYN came, whose data begins at `start`: there `put` bytes are to come first.
+    pub fn begin(&mut self, start: u32, put: u16) {
+        self.stage = Self::BEGUN;
+        self.shifts = [Shift { at: start, put, ..Shift::default() }, Shift::default()];
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.stage & Self::BEGUN != 0
+    }
+
+    /// What is put in front of the stream was sent once at least.
+    pub fn is_sent(&self) -> bool {
+        self.stage & Self::SENT != 0
+    }
+
+    pub fn note_sent(&mut self) {
+        self.stage |= Self::SENT;
+    }
+
+    /// From memory that may hold anything.
+    pub(super) fn is_sound(&self) -> bool {
+        self.wants & !(PROXY | TOA | FTP) == 0
+            && self.wants != 0
+            && self.wants & PROXY != PROXY
+            && self.shifts.iter().all(|shift| shift.taken <= MOST_BYTES && shift.put <= MOST_BYTES)
+    }
+}
+
+/// The stream of one direction: where it was edited last, and by how much what follows is moved.
+///
+/// As netfilter's seqadj knows it, an offset before and one after a place. An edit is begun only when the one before it is
+/// acknowledged (see [`Shift::may_follow`]): so all that is still under way is told by two offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Shift {
+    /// The sender's sequence number where the edit is.
+    at: u32,
+    /// What is added to the sequence numbers up to there.
+    before: u32,
+    /// Bytes that were taken out at `at`, and those put in.
+    taken: u16,
+    put: u16,
+    /// 1: the receiver has all of the edit.
+    acked: u32,
+}
+
+/// Where a segment lies that is to be sent on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Overlap {
+    /// Has nothing of the last edit's bytes, or nothing was taken out.
+    None,
+    /// Has all of them, from this offset of its data on.
+    Whole { at: usize, len: usize },
+    /// Has some of them, which cannot be exchanged one by one.
+    Part,
+}
+
+impl Shift {
+    pub fn at(&self) -> u32 {
+        self.at
+    }
+
+    pub fn put(&self) -> u16 {
+        self.put
+    }
+
+    pub fn is_acked(&self) -> bool {
+        self.acked != 0
+    }
+
+    /// What is added to the sequence numbers behind the edit.
+    pub fn after(&self) -> u32 {
+        self.before.wrapping_add(self.put.into()).wrapping_sub(self.taken.into())
+    }
+
+    /// The number of a byte on the receiver's side. One that is put before all that was there is not meant.
+    pub fn onward(&self, seq: u32) -> u32 {
+        let is_before = if self.taken == 0 { is_less(seq, self.at) } else { !is_less(self.at, seq) };
+        seq.wrapping_add(if is_before { self.before } else { self.after() })
+    }
+
+    /// What the receiver acknowledges, on the sender's side: nothing of the edit while it has not all of it.
+    pub fn back(&self, ack: u32) -> u32 {
+        let begins = self.at.wrapping_add(self.before);
+        if !is_less(begins, ack) {
+            ack.wrapping_sub(self.before)
+        } else if is_less(ack, begins.wrapping_add(self.put.into())) {
+            self.at
+        } else {
+            ack.wrapping_sub(self.after())
+        }
+    }
+
+    /// Takes note of what the receiver acknowledges (its own number). Returns whether the edit was acknowledged by it.
+    pub fn note_ack(&mut self, ack: u32) -> bool {
+        let ends = self.at.wrapping_add(self.before).wrapping_add(self.put.into());
+        let is_now = self.acked == 0 && self.put | self.taken != 0 && !is_less(ack, ends);
+        self.acked |= u32::from(is_now);
+        is_now
+    }
+
+    /// Where the last edit lies in a segment of `len` bytes of data from `seq` on.
+    pub fn overlap(&self, seq: u32, len: usize) -> Overlap {
+        let taken = usize::from(self.taken);
+        let to_edit = self.at.wrapping_sub(seq) as i32 as i64;
+        if taken == 0 || len == 0 || to_edit >= len as i64 || to_edit + taken as i64 <= 0 {
+            Overlap::None
+        } else if to_edit >= 0 && to_edit as usize + taken <= len {
+            Overlap::Whole { at: to_edit as usize, len: taken }
+        } else {
+            Overlap::Part
+        }
+    }
+
+    /// Whether there may be another edit at `seq`, or it is the one that there is, come again.
+    pub fn may_follow(&self, seq: u32) -> bool {
+        (self.put == self.taken || self.is_acked()) || !is_less(self.at, seq)
+    }
+
+    /// At `at` of the sender's stream `taken` bytes became `put` others. One that came again changes nothing.
+    pub fn follow(&mut self, at: u32, taken: u16, put: u16) {
+        if self.put == self.taken && self.before == 0 || is_less(self.at, at) {
+            *self = Shift { at, before: self.after(), taken, put, acked: 0 };
+        }
+    }
+}
+
+/// `a < b` of sequence numbers (RFC 9293 §3.4).
+pub fn is_less(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+/// What a later process relies on, in words.
+#[cfg(test)]
+pub(super) fn layout() -> String {
+    use std::mem::offset_of;
+
+    format!(
+        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}), stage at {}, shifts at {}\n\
+         shift of {}: at at {}, before at {}, taken at {}, put at {}, acked at {}",
+        size_of::<Edit>(),
+        offset_of!(Edit, flow),
+        offset_of!(Edit, wants),
+        offset_of!(Edit, stage),
+        offset_of!(Edit, shifts),
+        size_of::<Shift>(),
+        offset_of!(Shift, at),
+        offset_of!(Shift, before),
+        offset_of!(Shift, taken),
+        offset_of!(Shift, put),
+        offset_of!(Shift, acked),
+    )
+}

@@ -1,0 +1,264 @@
+//! A packet of a connection whose streams are edited on their way: a PROXY header or the client's address as a TCP option
+//! for the real server, addresses in FTP's replies.
+//!
+//! Nothing is put together again and no packet is kept. What is put in is put in anew each time that the bytes around it come by, so
+//! that the ends' own retransmission repairs every loss: the header in front of the stream goes with the client's acknowledgement of
+//! the real server's SYN, which the real server asks for again while it has not got it, and before whatever the client sends again
+//! while the header is not acknowledged. All numbers behind an edit are moved by what is kept of it ([`Shift`]).
+//!
+//! [`Shift`]: crate::flow::edit::Shift
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use super::established::side;
+use super::expected::Expect;
+use super::{Io, Path};
+use crate::drop::DropReason;
+use crate::flow::edit::{Edit, FTP, PROXY, PROXY_V1, PROXY_V2, TOA};
+use crate::flow::{Direction, FlowRef, Method, Tuple};
+use crate::hook::Hook;
+use crate::ipvs::state::TcpState;
+use crate::packet::Packet;
+use crate::tables::{Helper, Protocol, ServiceOptions};
+use crate::time::Tick;
+use crate::wire::checksum;
+use crate::wire::parse::{Fragment, Headers};
+use crate::wire::proxy::{self, Version};
+use crate::wire::segment::{self, Segment};
+use crate::wire::tcp::{ACK, RST, SYN};
+
+/// The option's kind, as the modules that read it on real servers know it ("TCP option address").
+const TOA_KIND: u8 = 254;
+
+impl<P: Packet> Path<P> {
+    /// What a new connection's packets need besides the rewrite. Returns false when there is no room for that: it must not be.
+    #[must_use]
+    pub(super) fn begin_edits(&mut self, at: FlowRef, options: &ServiceOptions, headers: &Headers) -> bool {
+        let wants = wants(options);
+        let is_tcp = headers.protocol == Protocol::TCP && self.flows.entry(at.id()).method() == Method::Masq;
+        // What is taken up in the middle may have been edited by another director, by nobody knows how much.
+        if wants == 0 || !is_tcp || headers.tcp_flags & SYN == 0 {
+            return true;
+        }
+        if self.flows.begin_edit(at.id(), Edit::new(wants)) {
+            return true;
+        }
+        self.mine.edits.full.add(1);
+        if wants == TOA {
+            // The real server reads the stream as well without it.
+            return true;
+        }
+        false
+    }
+
+    #[inline(never)]
+    pub(super) fn edited(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let direction = at.direction();
+        if headers.fragment != Fragment::Later {
+            let was = TcpState::from_u8(self.flows.entry(at.id()).state());
+            let is = was.next(side(direction), headers.tcp_flags);
+            if was != is {
+                if self.starts_anew(was, at, headers) {
+                    self.end(at.id());
+                    return self.first(packet, headers, now, io);
+                }
+                self.change_state(at.id(), is as u8);
+            }
+        }
+        let segment = Segment::of(packet.data(), headers);
+        let Some(segment) = segment.filter(|_| !self.is_refused(headers, at)) else {
+            return self.masquerade(packet, headers, at, now, io);
+        };
+        let done = match direction {
+            Direction::Original => self.edit_clients(packet, headers, &segment, at, now, io),
+            Direction::Reply => self.edit_servers(packet, headers, &segment, at),
+        };
+        match done {
+            Ok(Edited { packet, headers, expect: None }) => self.masquerade(packet, &headers, at, now, io),
+            Ok(Edited { packet, headers, expect: Some(expect) }) => {
+                self.expect(packet, &headers, at, expect, now, io);
+            }
+            Err(reason) => self.drop(reason, Hook::Forward),
+        }
+    }
+
+    /// Whether its sender will be told that it goes no further, for which it must be as it came.
+    fn is_refused(&mut self, headers: &Headers, at: FlowRef) -> bool {
+        if self.flows.entry(at.id()).hop(at.direction()).is_none() {
+            self.find_hop(at);
+        }
+        let mtu = self.mtu(at);
+        headers.ttl <= 1 || headers.dont_fragment && mtu.is_some_and(|mtu| headers.ip_len > mtu)
+    }
+
+    /// That of the next hop, if it is known.
+    fn mtu(&self, at: FlowRef) -> Option<u32> {
+        let hop = self.flows.entry(at.id()).hop(at.direction())?;
+        self.tables.neighbours.get(hop).map(|hop| hop.mtu.into())
+    }
+
+    fn edit_clients(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Result<Edited<P>, DropReason> {
+        let id = at.id();
+        let original = self.flows.tuple(id, Direction::Original);
+        let state = TcpState::from_u8(self.flows.entry(id).state());
+        let mtu = self.mtu(at);
+        let mut headers = *headers;
+        let Some(edit) = self.flows.edit_mut(id) else { return Err(DropReason::Unsupported) };
+        if headers.tcp_flags & ACK != 0 {
+            edit.shift_mut(Direction::Reply).note_ack(segment.ack);
+        }
+        let wants = edit.wants;
+        let header = header(wants, &original);
+        if headers.tcp_flags & SYN != 0 && state == TcpState::SynRecv {
+            edit.begin(segment.seq.wrapping_add(1), header.len() as u16);
+            if !header.is_empty() && segment.data_len > 0 {
+                // Data in a SYN (RFC 7413) would be before the header. The client sends it again.
+                headers = segment::cut_data(&mut packet, &headers, segment).map_err(no_room)?;
+            }
+        }
+        let (shift, reply) = (*edit.shift(Direction::Original), *edit.shift(Direction::Reply));
+        let is_first = edit.has_begun() && segment.seq == shift.at() && !shift.is_acked();
+        let is_due = is_first && headers.tcp_flags & (SYN | RST | ACK) == ACK && !header.is_empty();
+        let mut seq = shift.onward(segment.seq);
+        if headers.tcp_flags & RST != 0 && is_first && !edit.is_sent() {
+            seq = segment.seq;
+        }
+        if is_due && is_intact(&packet, &headers) {
+            edit.note_sent();
+            if segment.data_len == 0 {
+                seq = segment.seq;
+                headers = segment::put_data(&mut packet, &headers, &header).map_err(no_room)?;
+            } else {
+                let mut own = io.allocate().ok_or(DropReason::NoBuffer)?;
+                let own_headers =
+                    segment::make_like(&mut own, &packet, &headers, segment, &header).map_err(no_room)?;
+                segment::renumber(own.data_mut(), &own_headers, segment.seq, &reply);
+                self.masquerade(own, &own_headers, at, now, io);
+            }
+        }
+        if wants & TOA != 0 && headers.tcp_flags & (SYN | RST) == 0 && headers.fragment == Fragment::None {
+            headers = self.add_toa(&mut packet, &headers, &original, mtu);
+        }
+        let expect = (wants & FTP != 0).then(|| self.active(&packet, &headers, at)).flatten();
+        segment::renumber(packet.data_mut(), &headers, seq, &reply);
+        Ok(Edited { packet, headers, expect })
+    }
+
+    fn edit_servers(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+    ) -> Result<Edited<P>, DropReason> {
+        let id = at.id();
+        let mut headers = *headers;
+        let Some(edit) = self.flows.edit_mut(id) else { return Err(DropReason::Unsupported) };
+        if headers.tcp_flags & ACK != 0 {
+            edit.shift_mut(Direction::Original).note_ack(segment.ack);
+        }
+        let original = *edit.shift(Direction::Original);
+        if headers.tcp_flags & SYN == 0 && edit.wants & TOA != 0 {
+            edit.wants &= !TOA;
+            if edit.wants == 0 {
+                // Nothing else was ever done to it: it is like any other from here on.
+                self.flows.end_edit(id);
+                return Ok(Edited { packet, headers, expect: None });
+            }
+        }
+        let mut expect = None;
+        if self.flows.edit(id).is_some_and(|edit| edit.wants & FTP != 0) {
+            (headers, expect) = self.passive(&mut packet, &headers, segment, at)?;
+        }
+        let reply = self.flows.edit(id).map(|edit| *edit.shift(Direction::Reply)).unwrap_or_default();
+        segment::renumber(packet.data_mut(), &headers, reply.onward(segment.seq), &original);
+        Ok(Edited { packet, headers, expect })
+    }
+
+    /// Where there is no room in the header or on the link the packet goes without.
+    fn add_toa(&self, packet: &mut P, headers: &Headers, original: &Tuple, mtu: Option<u32>) -> Headers {
+        let option = toa(original);
+        let fits = mtu.is_some_and(|mtu| headers.ip_len + option.len() as u32 <= mtu);
+        match if fits { segment::add_option(packet, headers, &option).ok() } else { None } {
+            Some(headers) => headers,
+            None => {
+                self.mine.edits.toa_left_out.add(1);
+                *headers
+            }
+        }
+    }
+}
+
+/// A packet that is ready for the rewrite.
+struct Edited<P> {
+    packet: P,
+    headers: Headers,
+    /// A connection that it tells of.
+    expect: Option<Expect>,
+}
+
+fn wants(options: &ServiceOptions) -> u8 {
+    let proxy = match options.proxy_protocol {
+        None => 0,
+        Some(Version::V1) => PROXY_V1,
+        Some(Version::V2) => PROXY_V2,
+    };
+    let toa = if options.toa { TOA } else { 0 };
+    let helper = match options.helper {
+        None => 0,
+        Some(Helper::Ftp) => FTP,
+    };
+    proxy | toa | helper
+}
+
+/// What is put in front of the client's stream.
+fn header(wants: u8, original: &Tuple) -> ArrayVec<u8, { proxy::MAX }> {
+    match wants & PROXY {
+        PROXY_V1 => proxy::header(Version::V1, original),
+        PROXY_V2 => proxy::header(Version::V2, original),
+        _ => ArrayVec::new(),
+    }
+}
+
+/// Nothing is made after the numbers of a segment that was damaged on its way.
+fn is_intact<P: Packet>(packet: &P, headers: &Headers) -> bool {
+    checksum::of_transport(packet.data(), headers).is_none_or(checksum::is_good)
+}
+
+fn no_room(_: crate::packet::NoRoom) -> DropReason {
+    DropReason::NoBuffer
+}
+
+/// Port and address of the client: 8 bytes for IPv4, 20 for IPv6.
+fn toa(original: &Tuple) -> ArrayVec<u8, 20> {
+    let mut option = ArrayVec::new();
+    let mut push = |bytes: &[u8]| {
+        // The longest that there is fits.
+        let _ = option.try_extend_from_slice(bytes);
+    };
+    let len = if original.src.is_ipv6() { 20 } else { 8 };
+    push(&[TOA_KIND, len]);
+    push(&original.sport.to_be_bytes());
+    match original.src {
+        IpAddr::V4(address) => push(&address.octets()),
+        IpAddr::V6(address) => push(&address.octets()),
+    }
+    option
+}

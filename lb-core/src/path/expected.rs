@@ -1,0 +1,304 @@
+//! Data connections of FTP, which its control connection tells of: they go to the same real server.
+//!
+//! Passive (227, 229): the client will come from a port that nobody knows, to one of the service's address at which no service is. The
+//! real server's port is offered under the service's address, in 227 in words; what is expected stands at the worker that a hash of the
+//! client's address names, as a persistence template does (docs/decisions/0010), and the first packet asks there. Active (PORT,
+//! EPRT): both ends are known, so that the connection is entered at once, where it will be owned.
+//!
+//! The packet that tells goes on from the worker that has to know: so what follows on it finds that worker told.
+//!
+//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ftp.c`; RFC 959 §3.2; RFC 2428.
+
+use std::net::IpAddr;
+
+use super::established::count;
+use super::rewrite::{self, Outcome};
+use super::waiting::Going;
+use super::{Io, Path, Steer};
+use crate::drop::DropReason;
+use crate::flow::edit::Overlap;
+use crate::flow::template::EXPECTED;
+use crate::flow::{Direction, FlowRef, Method, NewFlow, Tuple};
+use crate::hook::Hook;
+use crate::ids::ServerId;
+use crate::ipvs::state::TcpState;
+use crate::packet::Packet;
+use crate::tables::Protocol;
+use crate::time::{Tick, Timeout};
+use crate::wire::ftp;
+use crate::wire::parse::{Fragment, Headers};
+use crate::wire::segment::{self, Segment};
+use crate::wire::tcp::{ACK, RST, SYN};
+
+/// How long the client may take to come.
+const PATIENCE: Timeout = Timeout::from_secs(60);
+
+/// A data connection that is expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expect {
+    pub server: ServerId,
+    pub client: (IpAddr, u16),
+    /// The service's address, and the port that the client sees.
+    pub virtual_: (IpAddr, u16),
+    /// The real server's port.
+    pub port: u16,
+}
+
+impl Expect {
+    /// Its tuple, with the client's port 0 when that is not known yet.
+    fn original(&self) -> Tuple {
+        Tuple {
+            src: self.client.0,
+            dst: self.virtual_.0,
+            sport: self.client.1,
+            dport: self.virtual_.1,
+            protocol: if self.client.1 == 0 { EXPECTED } else { Protocol::TCP },
+        }
+    }
+}
+
+impl<P: Packet> Path<P> {
+    /// Reads what a client says of itself.
+    pub(super) fn active(&self, packet: &P, headers: &Headers, at: FlowRef) -> Option<Expect> {
+        let segment = Segment::of(packet.data(), headers)?;
+        let (address, port) = ftp::active(data(packet, headers, &segment)?)?;
+        let control = self.flows.tuple(at.id(), Direction::Original);
+        let reply = self.flows.tuple(at.id(), Direction::Reply);
+        // For nobody but itself (RFC 2577 §3), and no port that a service of its could have.
+        let is_its_own = address == control.src && reply.dst == control.src && port >= 1024;
+        is_its_own.then_some(Expect {
+            server: self.flows.entry(at.id()).server(),
+            client: (address, port),
+            // RFC 959 §3.2: the port next to that of the control connection.
+            virtual_: (control.dst, control.dport.wrapping_sub(1)),
+            port: reply.sport.wrapping_sub(1),
+        })
+    }
+
+    /// Reads where a server waits, and says so to its client in the service's name.
+    ///
+    /// # Errors
+    /// Why the segment cannot go on now; the real server sends it again.
+    pub(super) fn passive(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+    ) -> Result<(Headers, Option<Expect>), DropReason> {
+        let (id, nothing) = (at.id(), Ok((*headers, None)));
+        let control = self.flows.tuple(id, Direction::Original);
+        let server = self.flows.entry(id).server();
+        let Some(edit) = self.flows.edit_mut(id) else { return nothing };
+        let shift = edit.shift_mut(Direction::Reply);
+        let overlap = shift.overlap(segment.seq, segment.data_len);
+        let Some(data) = data(packet, headers, segment) else {
+            return if overlap == Overlap::None { nothing } else { Err(DropReason::EditInPart) };
+        };
+        let (port, words) = match overlap {
+            Overlap::Part => return Err(DropReason::EditInPart),
+            Overlap::Whole { at, len } => match ftp::port_of(&data[at..at + len]) {
+                Some(port) => (port, Some((at, len))),
+                // The real server sends other bytes than before in the same place.
+                None => return Err(DropReason::EditInPart),
+            },
+            Overlap::None => match ftp::passive(data) {
+                Some(passive) => (passive.port, passive.words),
+                None => return nothing,
+            },
+        };
+        let expect = Expect { server, client: (control.src, 0), virtual_: (control.dst, port), port };
+        let (Some((at, len)), IpAddr::V4(address)) = (words, control.dst) else {
+            return Ok((*headers, words.is_none().then_some(expect)));
+        };
+        let seq = segment.seq.wrapping_add(at as u32);
+        if !shift.may_follow(seq) {
+            return Err(DropReason::EditUnacknowledged);
+        }
+        let new = ftp::words(address, port);
+        let headers =
+            segment::exchange(packet, headers, segment, at, len, &new).map_err(|_| DropReason::NoBuffer)?;
+        shift.follow(seq, len as u16, new.len() as u16);
+        Ok((headers, Some(expect)))
+    }
+
+    /// Sends a packet on that tells of a connection, once the worker knows of it that must.
+    pub(super) fn expect(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        expect: Expect,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let owner = self.owner_of(expect.client.0, expect.client.1);
+        if owner == self.worker {
+            self.enter_expected(&expect, now);
+            return self.masquerade(packet, headers, at, now, io);
+        }
+        let entry = self.flows.entry_mut(at.id());
+        entry.touch(now);
+        count(self.mine.server(entry.server()), at.direction(), headers);
+        let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        let deltas = self.flows.entry(at.id()).deltas(at.direction());
+        match rewrite::any(packet.data_mut(), headers, &after, deltas) {
+            Outcome::Done => io.hand_over(owner, packet, Steer::Expect(expect)),
+            Outcome::NeedsUdpChecksum | Outcome::Unreadable => {
+                self.drop(DropReason::Unsupported, Hook::Postrouting)
+            }
+        }
+    }
+
+    /// As another worker asks for: what is expected is entered here, and the packet that told of it goes on.
+    #[cold]
+    pub(super) fn expect_for_another(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        expect: &Expect,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.enter_expected(expect, now);
+        let to = headers.destination(packet.data());
+        self.leave(packet, headers, to, Going::AsItIs, now, io);
+    }
+
+    fn enter_expected(&mut self, expect: &Expect, now: Tick) {
+        let Some(server) = self.tables.services.server(expect.server) else { return };
+        let original = expect.original();
+        let after = Tuple { dst: server.address, dport: expect.port, ..original };
+        let reply = after.reversed();
+        if let Some(at) = self.flows.find(&original)
+            && self.flows.tuple(at.id(), Direction::Reply) == reply
+        {
+            // Told once more.
+            return self.flows.entry_mut(at.id()).touch(now);
+        }
+        let is_known = original.protocol == Protocol::TCP;
+        let new = NewFlow {
+            original,
+            reply,
+            // In the index once, where only the client's side is to be found.
+            method: if is_known { Method::Masq } else { Method::Direct },
+            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            server: expect.server,
+            state: TcpState::Listen as u8,
+            timeout: if is_known { self.timeouts.tcp(TcpState::Listen) } else { PATIENCE },
+            now,
+        };
+        let Some(id) = self.insert(&new) else { return };
+        let entry = self.flows.entry_mut(id);
+        entry.renew(self.tables.generation);
+        entry.set_inactive(true);
+        self.count_bound(expect.server, false);
+        self.mine.flows.inserted.add(1);
+        if is_known {
+            self.mine.server(expect.server).connections.add(1);
+        }
+    }
+
+    /// Whether a first packet may be of a connection that is expected: it is for no service, or for one that takes whatever is left.
+    pub(super) fn may_be_expected(&self, original: &Tuple, headers: &Headers) -> bool {
+        self.tables.services.has_ftp()
+            && headers.protocol == Protocol::TCP
+            && headers.tcp_flags & (SYN | RST | ACK) == SYN
+            && headers.fragment == Fragment::None
+            && self.tables.routes.is_local(original.dst)
+            && self
+                .tables
+                .service_for(original)
+                .is_none_or(|service| service.key.port == 0 && service.options.persistence.is_none())
+    }
+
+    /// The first packet of a connection that may be expected, at its owner.
+    #[cold]
+    pub(super) fn first_expected(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: Tuple,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let holder = self.owner_of(original.src, 0);
+        if holder != self.worker {
+            return io.hand_over(holder, packet, Steer::AskExpected);
+        }
+        let found = self.expected_at(&original);
+        self.begin_expected(packet, headers, original, found, now, io);
+    }
+
+    /// The same, at the worker that would know.
+    #[cold]
+    pub(super) fn asked_expected(&mut self, packet: P, headers: &Headers, io: &mut impl Io<P>) {
+        let original = tuple(&packet, headers);
+        let owner = self.owner_of(original.src, original.sport);
+        let found = self.expected_at(&original);
+        io.hand_over(owner, packet, Steer::Expected(found));
+    }
+
+    /// The same, back at its owner.
+    #[cold]
+    pub(super) fn answered_expected(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        found: Option<ServerId>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let original = tuple(&packet, headers);
+        // The client was impatient.
+        if let Some(at) = self.flows.find(&original) {
+            self.mine.flows.found.add(1);
+            return self.begun(packet, headers, at, now, io);
+        }
+        self.begin_expected(packet, headers, original, found, now, io);
+    }
+
+    /// The real server that waits at the port of this client's connection.
+    fn expected_at(&self, original: &Tuple) -> Option<ServerId> {
+        let at = self.flows.find(&Tuple { sport: 0, protocol: EXPECTED, ..*original })?;
+        Some(self.flows.entry(at.id()).server())
+    }
+
+    fn begin_expected(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: Tuple,
+        found: Option<ServerId>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let Some(server) = found else { return self.to_service(packet, headers, original, now, io) };
+        let Some(server) = self.tables.services.server(server) else {
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        };
+        let (id, after) = (server.id, Tuple { dst: server.address, ..original });
+        match self.bind(original, after, Method::Masq, id, now) {
+            Some(at) => self.begun(packet, headers, at, now, io),
+            None => self.drop(DropReason::FlowTableFull, Hook::Input),
+        }
+    }
+}
+
+/// The data of a whole segment that is in one piece.
+fn data<'a, P: Packet>(packet: &'a P, headers: &Headers, segment: &Segment) -> Option<&'a [u8]> {
+    if headers.fragment != Fragment::None {
+        return None;
+    }
+    packet.data().get(segment.data..headers.end())
+}
+
+fn tuple<P: Packet>(packet: &P, headers: &Headers) -> Tuple {
+    Tuple {
+        src: headers.source(packet.data()),
+        dst: headers.destination(packet.data()),
+        sport: headers.sport,
+        dport: headers.dport,
+        protocol: headers.protocol,
+    }
+}
