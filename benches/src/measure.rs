@@ -15,15 +15,18 @@ pub enum Scenario {
     Masq(Transport),
     /// UDP packets of so many open connections, from the clients alone: the real servers answer by another way.
     OneWay(Forward),
+    /// UDP packets of so many open connections, both ways.
+    FullNat,
     /// Connections that begin and end; so many are alive.
     New(Transport),
 }
 
 const GUE: Tunnel = Tunnel::Gue { port: 6080, checksum: GueChecksum::No };
 
-const NAMES: [(&str, Scenario); 8] = [
+const NAMES: [(&str, Scenario); 9] = [
     ("masq-udp", Scenario::Masq(Transport::Udp)),
     ("masq-tcp", Scenario::Masq(Transport::Tcp)),
+    ("fullnat-udp", Scenario::FullNat),
     ("direct-udp", Scenario::OneWay(Forward::Direct)),
     ("ipip-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Ipip))),
     ("gue-udp", Scenario::OneWay(Forward::Tunnel(GUE))),
@@ -53,7 +56,7 @@ impl Scenario {
     /// measure needs if that is more.
     pub fn capacity(self, flows: u32) -> u32 {
         match self {
-            Scenario::Masq(_) | Scenario::OneWay(_) => flows.max(1_000_000),
+            Scenario::Masq(_) | Scenario::OneWay(_) | Scenario::FullNat => flows.max(1_000_000),
             Scenario::New(_) => (flows + flows / 4).max(1_000_000),
         }
     }
@@ -63,6 +66,7 @@ impl Scenario {
         match self {
             Scenario::Masq(transport) => visit.visit(Established::new(transport, Forward::Masq, flows)),
             Scenario::OneWay(forward) => visit.visit(Established::new(Transport::Udp, forward, flows)),
+            Scenario::FullNat => visit.visit(Established::new(Transport::Udp, Forward::FullNat, flows)),
             Scenario::New(Transport::Udp) => visit.visit(Fresh::new(flows)),
             Scenario::New(Transport::Tcp) => visit.visit(Lives::new(flows)),
         }
@@ -131,7 +135,7 @@ mod tests {
         }
         assert_eq!(
             "masq".parse::<Scenario>(),
-            Err("no measure masq; there are masq-udp, masq-tcp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp"
+            Err("no measure masq; there are masq-udp, masq-tcp, fullnat-udp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp"
                 .to_owned())
         );
     }

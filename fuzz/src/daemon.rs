@@ -73,6 +73,7 @@ impl Plane for Quiet {
             client: ([198, 51, 100, 1].into(), 4000),
             virtual_: ([192, 0, 2, 1].into(), 80),
             server: ([10, 0, 0, 1].into(), 80),
+            local: None,
             server_id: ServerId(0),
             method: Method::Masq,
             state: "ESTABLISHED",

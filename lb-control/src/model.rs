@@ -8,7 +8,7 @@
 //!
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
-mod check;
+pub(crate) mod check;
 mod sync;
 mod warmup;
 
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use check::{
-    check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
+    check_one_packet, check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
     service_not_defined,
 };
 use hashbrown::HashSet;
@@ -44,6 +44,9 @@ pub const MAX_WEIGHT: u32 = i32::MAX as u32;
 
 /// Seconds of slow start.
 pub const MAX_WARMUP: u32 = 3600;
+
+/// Local addresses of one service.
+pub const MAX_LOCAL_ADDRESSES: usize = 64;
 
 /// How much there is room for in the tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -352,6 +355,7 @@ impl Model {
         let version = self.new_version();
         let mut service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
         service.options = options;
+        service.local_addresses.clone_from(&spec.local_addresses);
         self.services.insert(
             place(&key),
             Entry { service: Arc::new(service), incarnation: self.incarnations, warming: Warming::default() },
@@ -367,14 +371,19 @@ impl Model {
             let who = name(&spec.service, SocketAddr::new(server.address, server.port));
             check::check_method(who, &options, server.forward)?;
         }
-        if (scheduler, options) == (entry.service.scheduler(), entry.service.options) {
+        if options.one_packet {
+            check_one_packet(&spec.service, entry.service.servers.iter().map(full_nat))?;
+        }
+        if (scheduler, options) == (entry.service.scheduler(), entry.service.options)
+            && spec.local_addresses == entry.service.local_addresses
+        {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
         }
         if (Scheduler { flags: entry.service.scheduler_flags, ..scheduler }) != entry.service.scheduler() {
             self.change(&spec.service, scheduler, |_| ());
         }
-        self.set(&spec.service, scheduler.flags, options);
+        self.set(spec, scheduler.flags, options);
         Ok(Change::of(key))
     }
 
@@ -458,6 +467,9 @@ impl Model {
             return Err(ErrorBody::new(ErrorKind::ServerExists, message));
         }
         check_server(address, spec)?;
+        if service.options.one_packet {
+            check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;
+        }
         let forward = check::forward(address, spec)?;
         check::check_method(name(address, spec.server), &service.options, forward)?;
         let id = match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
@@ -497,6 +509,9 @@ impl Model {
             return Err(no_such_server(address, spec.server));
         };
         check_server(address, spec)?;
+        if entry.service.options.one_packet {
+            check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;
+        }
         let forward = check::forward(address, spec)?;
         check::check_method(name(address, spec.server), &entry.service.options, forward)?;
         let (old_upper, scheduler, key) =
@@ -627,12 +642,13 @@ impl Model {
     }
 
     /// These change nothing of what the scheduler has made or remembers.
-    fn set(&mut self, address: &ServiceAddress, flags: SchedulerFlags, options: ServiceOptions) {
-        let entry = self.services.get_mut(&place(&key(address)));
+    fn set(&mut self, spec: &ServiceSpec, flags: SchedulerFlags, options: ServiceOptions) {
+        let entry = self.services.get_mut(&place(&key(&spec.service)));
         if let Some(entry) = entry {
             let mut service = Service::clone(&entry.service);
             service.scheduler_flags = flags;
             service.options = options;
+            service.local_addresses.clone_from(&spec.local_addresses);
             entry.service = Arc::new(service);
         }
     }
@@ -718,6 +734,7 @@ pub fn service_spec(service: &Service) -> ServiceSpec {
     spec.scheduler_flags = service.scheduler_flags.names(service.scheduler).map(str::to_owned).collect();
     spec.table_size = (service.scheduler == SchedulerKind::Maglev).then_some(service.table_size);
     spec.warmup = service.warmup;
+    spec.local_addresses.clone_from(&service.local_addresses);
     options_spec(&mut spec, &service.options);
     spec
 }
@@ -752,6 +769,7 @@ pub fn server_spec(service: &Service, server: &Server) -> ServerSpec {
 pub fn forward_spec(forward: Forward) -> (ForwardMethod, Option<Tunnel>) {
     let tunnel = match forward {
         Forward::Masq => return (ForwardMethod::Masq, None),
+        Forward::FullNat => return (ForwardMethod::FullNat, None),
         Forward::Direct => return (ForwardMethod::Direct, None),
         Forward::Tunnel(tunnel) => tunnel,
     };
@@ -765,6 +783,14 @@ pub fn forward_spec(forward: Forward) -> (ForwardMethod, Option<Tunnel>) {
     };
     let (encapsulation, checksum) = (encapsulation.to_owned(), checksum.map(str::to_owned));
     (ForwardMethod::Tunnel, Some(Tunnel { encapsulation, port, checksum }))
+}
+
+fn full_nat(server: &Server) -> (SocketAddr, bool) {
+    (SocketAddr::new(server.address, server.port), server.forward == Forward::FullNat)
+}
+
+fn asks_for_full_nat(spec: &ServerSpec) -> (SocketAddr, bool) {
+    (spec.server, spec.forward == ForwardMethod::FullNat)
 }
 
 fn position(service: &Service, at: SocketAddr) -> Option<usize> {

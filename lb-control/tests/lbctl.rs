@@ -54,6 +54,8 @@ const TABLE: &str = "\
 -a -t 10.0.0.100:80 -r 10.0.0.200:8080 -m -w 5 -x 100 -y 50
 -a -t 10.0.0.100:80 -r 10.0.0.201:8080 -m -w 0
 -A -u [2001:db8::1]:53 -s rr
+-A -u [2001:db8::2]:53 -s rr --laddr 2001:db8::8,2001:db8::9
+-a -u [2001:db8::2]:53 -r [fd00::1]:5353 --fullnat -w 1
 ";
 
 /// A TCP and a UDP connection.
@@ -65,6 +67,7 @@ fn two_connections() -> Vec<FlowView> {
         client: at(client, 40_000),
         virtual_: at(100, 80),
         server: at(200, 8080),
+        local: None,
         server_id: ServerId(0),
         method: Method::Masq,
         state,

@@ -92,6 +92,8 @@ reasons! {
     Shed = "shed",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
+    /// FullNAT: no address and port of the director was found to be free for a connection to the real server.
+    NoLocalPort = "no_local_port",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",
     /// There is no room for another connection into whose stream something is put.

@@ -21,6 +21,7 @@ mod established;
 mod expected;
 mod first;
 mod fragment;
+mod full_nat;
 mod ipsec;
 mod list;
 mod one_packet;
@@ -55,7 +56,7 @@ use self::ipsec::is_ipsec;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
-use crate::flow::{FlowHash, FlowRef, FlowTable};
+use crate::flow::{FlowHash, FlowRef, FlowTable, Hasher};
 use crate::hook::Hook;
 use crate::icmp::{RateLimit, is_translatable};
 use crate::ids::{PortId, ServerId, WorkerId};
@@ -156,6 +157,7 @@ pub struct Path<P> {
     tunnels: tunnel::Tunnels,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
+    local_ports: full_nat::LocalPorts,
 }
 
 /// What the stages find out about one packet.
@@ -211,6 +213,12 @@ impl<P: Packet> Path<P> {
             tables,
             flows,
             uses: config.uses,
+            local_ports: full_nat::LocalPorts::new(
+                Hasher::new(config.hash_seed),
+                config.worker,
+                config.counters.len(),
+                config.now,
+            ),
             schedulers,
             tunnels: tunnel::Tunnels::new(mine.server_capacity()),
             counters: config.counters,

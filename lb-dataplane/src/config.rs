@@ -22,7 +22,7 @@ pub struct Config {
     pub max_servers: usize,
     pub ports: Vec<PortConfig>,
     pub idle: Idle,
-    /// Keys the hashes of flows; `None`: random.
+    /// Keys the hashes of flows; `None`: as in the flow memory that is carried over, else random.
     pub hash_seed: Option<u64>,
 }
 

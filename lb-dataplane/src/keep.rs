@@ -74,6 +74,11 @@ impl Legacy {
         pieces.collect()
     }
 
+    /// What keyed the hashes of the process that served last.
+    pub(crate) fn hash_seed(&self) -> Option<u64> {
+        Some(self.salvages().first()?.hash_seed())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }

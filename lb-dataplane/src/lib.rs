@@ -301,8 +301,10 @@ fn paths(
     let workers = config.workers.len();
     let counters: Arc<[Arc<WorkerCounters>]> =
         (0..workers).map(|_| Arc::new(WorkerCounters::new(config.max_servers, config.ports.len()))).collect();
-    let hash_seed = config.hash_seed.unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
     let (regions, legacy) = regions(config, memory.tables, keep, notices)?;
+    // Who goes on with connections owns them as before: a FullNAT connection's local port is its worker's.
+    let random = || RandomState::new().hash_one(std::process::id());
+    let hash_seed = config.hash_seed.or_else(|| legacy.hash_seed()).unwrap_or_else(random);
     let uses = Arc::new(Uses::new(workers, memory.connections));
     let path = |(worker, memory_of_it)| PathConfig {
         worker: WorkerId(worker as u16),

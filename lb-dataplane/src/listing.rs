@@ -150,6 +150,7 @@ mod tests {
             client: address,
             virtual_: address,
             server: address,
+            local: None,
             server_id: ServerId(n),
             method: Method::Masq,
             state: "UDP",

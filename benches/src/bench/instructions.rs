@@ -53,7 +53,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
 /// is not to weigh more than in earnest.
 fn flows(scenario: Scenario) -> u32 {
     match scenario {
-        Scenario::Masq(_) | Scenario::OneWay(_) => FLOWS,
+        Scenario::Masq(_) | Scenario::OneWay(_) | Scenario::FullNat => FLOWS,
         Scenario::New(Transport::Udp) => 200 * FLOWS,
         Scenario::New(Transport::Tcp) => 80 * FLOWS,
     }

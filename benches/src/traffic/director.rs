@@ -17,6 +17,13 @@ pub(super) const MACS: [Mac; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// Real servers of each virtual service.
 pub(super) const SERVERS: u32 = 10;
+/// Where FullNAT connections come from: room for 2.5 million.
+const LOCAL: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 1, 0, 1),
+    Ipv4Addr::new(10, 1, 0, 2),
+    Ipv4Addr::new(10, 1, 0, 3),
+    Ipv4Addr::new(10, 1, 0, 4),
+];
 /// Bounds the ids of real servers.
 pub const SERVER_CAPACITY: usize = 64;
 
@@ -55,7 +62,8 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
     };
     let interfaces = Interfaces::new(vec![interface("wan", WAN, MACS[0]), interface("lan", LAN, MACS[1])]);
     let gateway = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let routes = Routes::new([
+    let local = LOCAL.map(|address| (Prefix { address: address.into(), len: 32 }, Route::Local));
+    let routes = Routes::new(local.into_iter().chain([
         (Prefix { address: VIP.into(), len: 32 }, Route::Local),
         (
             Prefix { address: Ipv4Addr::UNSPECIFIED.into(), len: 0 },
@@ -65,7 +73,7 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
             Prefix { address: Ipv4Addr::new(10, 0, 0, 0).into(), len: 16 },
             Route::Via { interface: InterfaceId(1), gateway: None },
         ),
-    ]);
+    ]));
     let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_000b + n));
     let mac = |n: u32| [2, 0, 0, 1, (n >> 8) as u8, n as u8];
     let servers = (0..spread.servers).map(|n| (InterfaceId(1), address(n), Some(mac(n))));
@@ -83,7 +91,10 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
             overloaded: Arc::default(),
         });
         let key = ServiceKey::new(protocol, VIP.into(), 80);
-        Arc::new(Service::new(None, ServiceId(n as u32), key, spread.scheduler, servers.collect(), 1))
+        let mut service =
+            Service::new(None, ServiceId(n as u32), key, spread.scheduler, servers.collect(), 1);
+        service.local_addresses = LOCAL.map(IpAddr::from).to_vec();
+        Arc::new(service)
     });
     Tables {
         generation: 1,

@@ -74,13 +74,15 @@ impl Traffic for Established {
     }
 
     fn learn(&mut self, flow: FlowView) {
-        let (IpAddr::V4(client), IpAddr::V4(server)) = (flow.client.0, flow.server.0) else { return };
+        // Whom the real server answers.
+        let (answered, port) = flow.local.unwrap_or(flow.client);
+        let (IpAddr::V4(answered), IpAddr::V4(server)) = (answered, flow.server.0) else { return };
         let n = self.recipes[0].len() as u32;
         self.recipes[0].push(Recipe::request(self.transport, n));
         self.recipes[1].push(Recipe::reply(
             self.transport,
             (server.into(), flow.server.1),
-            (client.into(), flow.client.1),
+            (answered.into(), port),
         ));
     }
 

@@ -98,7 +98,8 @@ pub(crate) fn run(data: &[u8]) {
     let found: Vec<_> = readable.iter().flat_map(|memory| memory.connections(now)).collect();
     let mut new = Workers::<Path<Frame>>::new(input.workers.1, plan, now, false);
     let done = new.carry_over(&readable);
-    let counted = done.connections + done.expired + done.no_server + done.no_room + done.damaged;
+    let counted =
+        done.connections + done.expired + done.no_server + done.no_room + done.no_port + done.damaged;
     assert_eq!(counted, found.len() as u64, "{done:?}");
     let after = new.flows();
     assert_eq!(done.connections, after.len() as u64);

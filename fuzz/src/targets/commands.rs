@@ -125,7 +125,7 @@ impl At {
 impl Server {
     fn spec(&self) -> ServerSpec {
         const METHODS: [ForwardMethod; 4] =
-            [ForwardMethod::Masq, ForwardMethod::Masq, ForwardMethod::Direct, ForwardMethod::Tunnel];
+            [ForwardMethod::Masq, ForwardMethod::FullNat, ForwardMethod::Direct, ForwardMethod::Tunnel];
         ServerSpec {
             weight: self.weight,
             forward: METHODS[usize::from(self.forward % 4)],

@@ -288,6 +288,7 @@ fn connection(view: &FlowView) -> Connection {
         client: view.client.into(),
         virtual_: view.virtual_.into(),
         destination: view.server.into(),
+        local: view.local.map(Into::into),
     }
 }
 

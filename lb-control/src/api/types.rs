@@ -220,6 +220,11 @@ pub struct ServiceSpec {
     /// 0..=3600; 0: at once.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub warmup: u32,
+    /// Of FullNAT: addresses of the director that real servers see as their clients, at most 64. When left out: that of the interface
+    /// towards the real server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub local_addresses: Vec<IpAddr>,
 }
 
 /// The scheduler of a service that names none, as with `ipvsadm`.
@@ -252,6 +257,7 @@ impl ServiceSpec {
             helper: None,
             table_size: None,
             warmup: 0,
+            local_addresses: Vec::new(),
         }
     }
 }
@@ -274,15 +280,22 @@ pub enum ForwardMethod {
     Masq,
     Direct,
     Tunnel,
+    FullNat,
 }
 
 impl ForwardMethod {
+    /// The real server may listen on another port than the virtual service.
+    pub const fn changes_port(self) -> bool {
+        matches!(self, ForwardMethod::Masq | ForwardMethod::FullNat)
+    }
+
     /// As in the config file.
     pub const fn name(self) -> &'static str {
         match self {
             ForwardMethod::Masq => "masq",
             ForwardMethod::Direct => "direct",
             ForwardMethod::Tunnel => "tunnel",
+            ForwardMethod::FullNat => "fullnat",
         }
     }
 }
@@ -651,6 +664,10 @@ pub struct Connection {
     pub virtual_: SocketAddr,
     #[schema(value_type = String)]
     pub destination: SocketAddr,
+    /// Of FullNAT: what the real server sees as its client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub local: Option<SocketAddr>,
 }
 
 /// Answer to `GET /v1/status`.

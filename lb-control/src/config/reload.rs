@@ -136,7 +136,10 @@ fn add_service(commands: &mut Vec<Command>, wanted: &VirtualService, model: &Mod
     let running = model.find(&address);
     match running {
         None => commands.push(Command::AddService(spec)),
-        Some(service) if (service.scheduler(), service.options) != (wanted.scheduler, wanted.options) => {
+        Some(service)
+            if (service.scheduler(), service.options) != (wanted.scheduler, wanted.options)
+                || service.local_addresses != wanted.local_addresses =>
+        {
             commands.push(Command::EditService(spec));
         }
         Some(_) => {}
@@ -155,6 +158,7 @@ fn service_spec(service: &VirtualService) -> ServiceSpec {
         ..ServiceSpec::new(model::address(&service.key), kind.name())
     };
     model::options_spec(&mut spec, &service.options);
+    spec.local_addresses.clone_from(&service.local_addresses);
     spec
 }
 
@@ -173,7 +177,12 @@ fn change_service(
     if old.options == new.options {
         wanted.options = running.options;
     }
-    if (wanted.scheduler, wanted.options) != (running.scheduler(), running.options) {
+    if old.local_addresses == new.local_addresses {
+        wanted.local_addresses.clone_from(&running.local_addresses);
+    }
+    if (wanted.scheduler, wanted.options) != (running.scheduler(), running.options)
+        || wanted.local_addresses != running.local_addresses
+    {
         commands.push(Command::EditService(service_spec(&wanted)));
     }
     let before: HashMap<_, _> = old.servers.iter().map(|server| (server.address, server)).collect();
@@ -293,7 +302,9 @@ fn options(spec: &ServiceSpec) -> String {
     let proxy = spec.proxy_protocol.as_ref().map_or(String::new(), |name| format!(", PROXY protocol {name}"));
     let toa = if spec.toa { ", TOA" } else { "" };
     let helper = spec.helper.as_ref().map_or(String::new(), |name| format!(", helper {name}"));
-    persistence + one_packet + &proxy + toa + &helper
+    let local: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
+    let local = if local.is_empty() { String::new() } else { format!(", from {}", local.join(" ")) };
+    persistence + one_packet + &proxy + toa + &helper + &local
 }
 
 /// A command in the words of the log.

@@ -19,13 +19,15 @@ use super::read::{Errors, Found, Table};
 use super::{keys, sections};
 use crate::api::types::ForwardMethod;
 use crate::endpoint::{BadEndpoint, Endpoint};
-use crate::model::MAX_WARMUP;
+use crate::model::check::local_address;
+use crate::model::{MAX_LOCAL_ADDRESSES, MAX_WARMUP};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VirtualService {
     pub key: ServiceKey,
     pub scheduler: Scheduler,
     pub options: ServiceOptions,
+    pub local_addresses: Vec<IpAddr>,
     /// In the file's order: the one that is added first stands first. Each address once.
     pub servers: Vec<RealServer>,
 }
@@ -43,9 +45,12 @@ pub struct RealServer {
 
 const PROTOCOLS: &[(&str, Protocol)] =
     &[("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)];
-const FORWARDS: &[(&str, ForwardMethod)] =
-    &[("masq", ForwardMethod::Masq), ("direct", ForwardMethod::Direct), ("tunnel", ForwardMethod::Tunnel)];
-const FORWARDS_NOT_BUILT: &[&str] = &["fullnat"];
+const FORWARDS: &[(&str, ForwardMethod)] = &[
+    ("masq", ForwardMethod::Masq),
+    ("direct", ForwardMethod::Direct),
+    ("tunnel", ForwardMethod::Tunnel),
+    ("fullnat", ForwardMethod::FullNat),
+];
 const TUNNELS: &[(&str, Tunnel)] = &[
     ("ipip", Tunnel::Ipip),
     ("gue", Tunnel::Gue { port: 0, checksum: GueChecksum::No }),
@@ -86,12 +91,21 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         let servers = servers(errors, &table, Some(key));
         let one_packet = one_packet(errors, &table, key.protocol);
         let edits = edits(errors, &table, key.protocol, &servers);
+        let local_addresses = local_addresses(errors, &table, key.address.is_ipv6());
+        if one_packet
+            && let Some(server) = servers.iter().find(|server| server.forward == Forward::FullNat)
+            && let Some(value) = table.get("one_packet")
+        {
+            let text = format!("does not go with forward = \"fullnat\" of real server {}", server.address);
+            table.error(errors, &value.span(), "one_packet", text);
+        }
         let mask = client_mask(errors, &table, key.address.is_ipv6());
         let persistence = seconds.map(|seconds| Persistence { timeout: Timeout::from_secs(seconds), mask });
         services.push(VirtualService {
             key,
             scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
             options: ServiceOptions { persistence, one_packet, ..edits },
+            local_addresses,
             servers,
         });
     }
@@ -164,6 +178,27 @@ fn edits(
         table.error(errors, &value.span(), "proxy_protocol", text);
     }
     options
+}
+
+fn local_addresses(errors: &mut Errors<'_>, table: &Table<'_>, is_ipv6: bool) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for Found { value, at } in table.strings(errors, "local_addresses") {
+        let Ok(address) = value.parse::<IpAddr>() else {
+            table.error(errors, &at, "local_addresses", format!("\"{value}\" is no address"));
+            continue;
+        };
+        if let Err(what) = local_address(address, is_ipv6) {
+            table.error(errors, &at, "local_addresses", format!("{address} {what}"));
+        } else if addresses.contains(&address) {
+            table.error(errors, &at, "local_addresses", format!("{address} stands twice"));
+        } else if addresses.len() == MAX_LOCAL_ADDRESSES {
+            let text = format!("{address} is one more than {MAX_LOCAL_ADDRESSES}");
+            table.error(errors, &at, "local_addresses", text);
+        } else {
+            addresses.push(address);
+        }
+    }
+    addresses
 }
 
 /// `persistence_mask`, which says nothing without `persistence`.
@@ -269,12 +304,12 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKe
             );
         }
         if let Some(service) = service
-            && forward != Forward::Masq
+            && !matches!(forward, Forward::Masq | Forward::FullNat)
             && service.mark().is_none()
             && service.port != address.port()
         {
             let text = format!(
-                "{address} does not have its service's port {}, which only masquerading changes",
+                "{address} does not have its service's port {}, which only masquerading and FullNAT change",
                 service.port
             );
             server.error(errors, &found.at, "address", text);
@@ -289,7 +324,7 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKe
 
 /// The method and, of a tunnel, its kind.
 fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
-    let method = server.choice(errors, "forward", FORWARDS, FORWARDS_NOT_BUILT).unwrap_or_default();
+    let method = server.choice(errors, "forward", FORWARDS, &[]).unwrap_or_default();
     let kind = server.choice(errors, "tunnel", TUNNELS, &[]);
     let port = server.integer(errors, "tunnel_port", 1..=u32::from(u16::MAX));
     let checksum = server.choice(errors, "tunnel_checksum", CHECKSUMS, &[]);
@@ -299,11 +334,15 @@ fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
         }
     };
     let kind = match method {
-        ForwardMethod::Masq | ForwardMethod::Direct => {
+        ForwardMethod::Masq | ForwardMethod::Direct | ForwardMethod::FullNat => {
             for key in ["tunnel", "tunnel_port", "tunnel_checksum"] {
                 misplaced(key, "goes with forward = \"tunnel\" alone");
             }
-            return if method == ForwardMethod::Masq { Forward::Masq } else { Forward::Direct };
+            return match method {
+                ForwardMethod::Direct => Forward::Direct,
+                ForwardMethod::FullNat => Forward::FullNat,
+                _ => Forward::Masq,
+            };
         }
         ForwardMethod::Tunnel => kind.unwrap_or(Tunnel::Ipip),
     };

@@ -181,13 +181,16 @@ real_servers = [
   { address = "2001:db8::13", forward = "tunnel" },
   { address = "10.0.0.14:80", forward = "tunnel", tunnel = "gue", tunnel_port = 6080, tunnel_checksum = "remote" },
   { address = "10.0.0.15", forward = "tunnel", tunnel = "gre", tunnel_checksum = "checksum" },
+  { address = "10.0.0.16:8080", forward = "fullnat" },
 ]
+local_addresses = ["10.0.0.2"]
 "#;
     let config = Config::parse(&format!("{GOOD}{text}")).expect("a valid config");
     let methods: Vec<_> = config.services[0].servers.iter().map(|server| server.forward).collect();
     let gue = Tunnel::Gue { port: 6080, checksum: GueChecksum::Remote };
     let [ipip, gue, gre] = [Tunnel::Ipip, gue, Tunnel::Gre { checksum: true }].map(Forward::Tunnel);
-    assert_eq!(methods, [Forward::Masq, Forward::Direct, ipip, gue, gre]);
+    assert_eq!(methods, [Forward::Masq, Forward::Direct, ipip, gue, gre, Forward::FullNat]);
+    assert_eq!(config.services[0].local_addresses, [IpAddr::from([10, 0, 0, 2])]);
 }
 
 #[test]
@@ -207,7 +210,7 @@ real_servers = [
         ),
         [
             "line 11: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: address: 10.0.0.11:8080 does not have its service's \
-             port 80, which only masquerading changes",
+             port 80, which only masquerading and FullNAT change",
             "line 12: virtual_service 192.0.2.10:80: real server 10.0.0.12: tunnel: goes with forward = \"tunnel\" alone",
             "line 13: virtual_service 192.0.2.10:80: real server 10.0.0.13: tunnel: \"gue\" needs a tunnel_port",
             "line 14: virtual_service 192.0.2.10:80: real server 10.0.0.14: tunnel_port: goes with tunnel = \"gue\" alone",
@@ -217,19 +220,26 @@ real_servers = [
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_by_name() {
+fn flags_of_other_schedulers_and_local_addresses_that_cannot_be_are_refused() {
     assert_eq!(
         errors_with(
             r#"[[virtual_service]]
 address = "192.0.2.10:80"
+protocol = "udp"
 scheduler_flags = ["sh-port", "flag-1"]
+one_packet = true
+local_addresses = ["10.0.0.2", "10.0.0.2", "fd00::2", "224.0.0.1", "ten"]
 real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
 "#
         ),
         [
-            "line 10: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
-            "line 11: virtual_service 192.0.2.10:80: real server 10.0.0.11:8080: forward: \"fullnat\" is not built yet; \
-             allowed: \"masq\", \"direct\", \"tunnel\"",
+            "line 11: virtual_service 192.0.2.10:80: scheduler_flags: \"sh-port\" is no flag of scheduler wlc",
+            "line 12: virtual_service 192.0.2.10:80: one_packet: does not go with forward = \"fullnat\" of real server \
+             10.0.0.11:8080",
+            "line 13: virtual_service 192.0.2.10:80: local_addresses: 10.0.0.2 stands twice",
+            "line 13: virtual_service 192.0.2.10:80: local_addresses: fd00::2 is not IPv4 as the service is",
+            "line 13: virtual_service 192.0.2.10:80: local_addresses: 224.0.0.1 is not unicast",
+            "line 13: virtual_service 192.0.2.10:80: local_addresses: \"ten\" is no address",
         ]
     );
 }

@@ -113,6 +113,7 @@ impl Plane for FakePlane {
                 client: address(0x0b00_0000),
                 virtual_: address(0xc000_0201 - n),
                 server: address(0x0a00_0000),
+                local: None,
                 server_id: ServerId(0),
                 method: Method::Masq,
                 state: "ESTABLISHED",

@@ -12,7 +12,7 @@ use lb_core::tables::{
 };
 use lb_core::time::Timeout;
 
-use super::{MAX_WARMUP, MAX_WEIGHT};
+use super::{MAX_LOCAL_ADDRESSES, MAX_WARMUP, MAX_WEIGHT};
 use crate::api::types::{
     self as api, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Transport,
 };
@@ -77,6 +77,7 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
             format!("virtual service {service}: warmup {} is outside 0..={MAX_WARMUP} seconds", spec.warmup);
         return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
     }
+    check_local_addresses(service, &spec.local_addresses)?;
     let scheduler = Scheduler { kind, flags, table_size, warmup: spec.warmup };
     let edits = check_edits(spec)?;
     Ok((scheduler, ServiceOptions { persistence, one_packet: spec.one_packet, ..edits }))
@@ -124,6 +125,53 @@ pub(super) fn check_method(who: String, options: &ServiceOptions, forward: Forwa
     }
     let message = format!("{who}: proxy_protocol is for masqueraded real servers");
     Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
+}
+
+/// Addresses that real servers may see as their clients.
+fn check_local_addresses(service: &ServiceAddress, addresses: &[IpAddr]) -> Result<(), ErrorBody> {
+    let invalid = |what: String| {
+        let message = format!("virtual service {service}: {what}");
+        Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
+    };
+    if addresses.len() > MAX_LOCAL_ADDRESSES {
+        let count = addresses.len();
+        return invalid(format!("{count} local addresses are more than {MAX_LOCAL_ADDRESSES}"));
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        if let Err(what) = local_address(*address, service.is_ipv6()) {
+            return invalid(format!("local address {address} {what}"));
+        }
+        if addresses[..index].contains(address) {
+            return invalid(format!("local address {address} stands twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a service of this family may have this local address, or why not.
+pub(crate) fn local_address(address: IpAddr, is_ipv6: bool) -> Result<(), &'static str> {
+    if !is_unicast(address) || address.is_loopback() {
+        return Err("is not unicast");
+    }
+    if address.is_ipv6() != is_ipv6 {
+        return Err(if is_ipv6 { "is not IPv6 as the service is" } else { "is not IPv4 as the service is" });
+    }
+    Ok(())
+}
+
+/// One-packet scheduling keeps no connection, so that nobody would know whose answer came to a local endpoint.
+pub(super) fn check_one_packet(
+    service: &ServiceAddress,
+    mut servers: impl Iterator<Item = (SocketAddr, bool)>,
+) -> Result<(), ErrorBody> {
+    match servers.find(|&(_, is_full_nat)| is_full_nat) {
+        Some((server, _)) => {
+            let message =
+                format!("{}: fullnat does not go with one-packet scheduling", name(service, server));
+            Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_persistence(service: &ServiceAddress, asked: &api::Persistence) -> Result<Persistence, ErrorBody> {
@@ -204,6 +252,7 @@ pub(super) fn forward(service: &ServiceAddress, spec: &ServerSpec) -> Result<For
     };
     let tunnel = match (spec.forward, &spec.tunnel) {
         (ForwardMethod::Masq, None) => return Ok(Forward::Masq),
+        (ForwardMethod::FullNat, None) => return Ok(Forward::FullNat),
         (ForwardMethod::Direct, None) => return Ok(Forward::Direct),
         (ForwardMethod::Tunnel, None) => return Ok(Forward::Tunnel(Tunnel::Ipip)),
         (ForwardMethod::Tunnel, Some(tunnel)) => tunnel,

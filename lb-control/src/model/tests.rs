@@ -278,6 +278,46 @@ fn services_by_mark_have_servers_of_any_port_and_no_need_of_persistence() {
 }
 
 #[test]
+fn full_nat_has_its_local_addresses_and_keeps_no_datagram_apart() {
+    let mut model = Model::new(Limits { services: 10, servers: 10 });
+    let local = |addresses: &[&str]| ServiceSpec {
+        local_addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+        ..ServiceSpec::new(service("udp/192.0.2.8:53"), "rr")
+    };
+    let at = service("udp/192.0.2.8:53");
+    let two = local(&["10.0.0.2", "10.0.0.3"]);
+    model.apply(&Command::AddService(two.clone())).expect("right");
+    let full_nat = ServerSpec { forward: ForwardMethod::FullNat, ..server("10.0.0.1:5353") };
+    model.apply(&Command::AddServer { service: at, server: full_nat.clone() }).expect("another port is fine");
+    let said: Vec<_> = model.commands().collect();
+    assert!(said.contains(&Command::AddService(two.clone())), "{said:?}");
+    assert!(said.contains(&Command::AddServer { service: at, server: full_nat.clone() }), "{said:?}");
+
+    let wrong = [&["10.0.0.2", "10.0.0.2"][..], &["fd00::1"], &["224.0.0.1"], &["127.0.0.1"], &["0.0.0.0"]];
+    for addresses in wrong {
+        let kind = refused(&mut model, Command::EditService(local(addresses)));
+        assert_eq!(kind, ErrorKind::InvalidOperation, "{addresses:?}");
+    }
+    let one = local(&["10.0.0.3"]);
+    assert!(model.apply(&Command::EditService(one.clone())).expect("right").publish);
+    assert!(!model.apply(&Command::EditService(one.clone())).expect("right").publish, "nothing is new");
+    model.apply(&add_server("udp/192.0.2.8:53", "10.0.0.4:53")).expect("right");
+    assert_eq!(service_spec(model.find(&at).expect("there")), one, "another server changes nothing of it");
+
+    let apart = ServiceSpec { one_packet: true, ..one };
+    assert_eq!(refused(&mut model, Command::EditService(apart.clone())), ErrorKind::InvalidOperation);
+    model.apply(&Command::DeleteServer { service: at, server: full_nat.server }).expect("there");
+    model.apply(&Command::EditService(apart)).expect("right");
+    let refusal = refused(&mut model, Command::AddServer { service: at, server: full_nat.clone() });
+    assert_eq!(refusal, ErrorKind::InvalidOperation);
+    let edit = ServerSpec { server: "10.0.0.4:53".parse().expect("valid"), ..full_nat };
+    assert_eq!(
+        refused(&mut model, Command::EditServer { service: at, server: edit }),
+        ErrorKind::InvalidOperation
+    );
+}
+
+#[test]
 fn only_changes_that_a_scheduler_sees_change_the_version() {
     let mut model = with_servers(&[A]);
     let mut seen = vec![web(&model).version];

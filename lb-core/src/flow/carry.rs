@@ -15,12 +15,13 @@ use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
 use super::template::{ASSURED, EXPECTED, INVALID, templated};
 use crate::ipvs::state;
-use crate::tables::Protocol;
+use crate::tables::{FIRST_LOCAL_PORT, Protocol};
 use crate::time::{Tick, Timeout};
 
 /// One worker's flow memory, to be read.
 #[derive(Clone, Copy)]
 pub struct Salvage<'m> {
+    hash_seed: u64,
     entries: &'m [u8],
     addresses: &'m [u8],
     more: &'m [u8],
@@ -96,11 +97,17 @@ impl<'m> Salvage<'m> {
         let short = Refused::Short { has: memory.len(), needed: end };
         let array = |from: usize, bytes: usize| memory.get(from..end)?.get(..bytes);
         Ok(Salvage {
+            hash_seed: sizes.hash_seed,
             entries: array(entries, sizes.max_connections as usize * size_of::<Entry>()).ok_or(short)?,
             addresses: array(addresses, sizes.max_ipv6 as usize * size_of::<Addresses>()).ok_or(short)?,
             more: array(more, sizes.max_connections as usize * size_of::<u32>()).ok_or(short)?,
             edits: array(edits, sizes.max_edits() as usize * size_of::<Edit>()).ok_or(short)?,
         })
+    }
+
+    /// What keyed the hashes. A worker that goes on with it owns the same connections, if there are as many workers.
+    pub fn hash_seed(&self) -> u64 {
+        self.hash_seed
     }
 
     /// Every entry that is in use, or says something else than that it is free.
@@ -130,7 +137,7 @@ impl<'m> Salvage<'m> {
             && (if entry.is_template() { original.sport == 0 } else { is_unicast(original.src) })
             && (templated(entry.protocol()) == Some(Protocol::ANY) || is_unicast(original.dst))
             && is_unicast(reply.src)
-            && (reply.dst, reply.dport) == (original.src, original.sport)
+            && ((reply.dst, reply.dport) == (original.src, original.sport) || is_full_nat(entry, &reply))
             && reply != original
             && (1..=Timeout::from_secs(Timeout::MAX_SECS).0).contains(&entry.timeout().0)
             && ahead <= CLOCKS_DIFFER;
@@ -157,6 +164,14 @@ impl<'m> Salvage<'m> {
         let bytes = self.edits.chunks_exact(size_of::<Edit>()).nth(at as usize)?;
         Edit::read_from_bytes(bytes).ok().filter(|edit| edit.flow as usize == place && edit.is_sound())
     }
+}
+
+/// Whether answers could come to a local endpoint instead of to the client.
+fn is_full_nat(entry: &Entry, reply: &Tuple) -> bool {
+    entry.method() == Method::Masq
+        && entry.protocol().has_ports()
+        && is_unicast(reply.dst)
+        && reply.dport >= FIRST_LOCAL_PORT
 }
 
 fn is_state(protocol: Protocol, state: u8) -> bool {

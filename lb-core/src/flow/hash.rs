@@ -91,6 +91,14 @@ impl Hasher {
     }
 }
 
+impl Hasher {
+    /// A number that nobody who does not know the seed can tell from another count's.
+    #[inline]
+    pub fn random(self, count: u64) -> u64 {
+        fold(fold(count ^ self.seed, self.second ^ THIRD) ^ count, self.seed ^ FIRST)
+    }
+}
+
 #[inline]
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);

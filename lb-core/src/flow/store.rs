@@ -37,8 +37,9 @@ pub(super) struct Sizes {
     pub(super) version: u32,
     pub(super) max_connections: u32,
     pub(super) max_ipv6: u32,
-    /// Of the four before it: a header that was damaged is not believed.
+    /// Of all others: a header that was damaged is not believed.
     pub(super) checksum: u32,
+    pub(super) hash_seed: u64,
 }
 
 impl Sizes {
@@ -46,16 +47,16 @@ impl Sizes {
     /// A flow's reference has 31 bits.
     pub(super) const MOST_CONNECTIONS: u32 = (1 << 31) - 1;
 
-    fn new(max_connections: u32, max_ipv6: u32) -> Sizes {
-        let sizes =
-            Sizes { magic: Self::MAGIC, version: LAYOUT_VERSION, max_connections, max_ipv6, checksum: 0 };
+    fn new(max_connections: u32, max_ipv6: u32, hash_seed: u64) -> Sizes {
+        let (magic, version) = (Self::MAGIC, LAYOUT_VERSION);
+        let sizes = Sizes { magic, version, max_connections, max_ipv6, checksum: 0, hash_seed };
         Sizes { checksum: sizes.sum(), ..sizes }
     }
 
     /// What the checksum should be.
     pub(super) fn sum(&self) -> u32 {
         let low = u64::from(self.version) << 32 | u64::from(self.max_connections);
-        Hasher::new(self.magic).checksum(low, self.max_ipv6.into())
+        Hasher::new(self.magic ^ self.hash_seed).checksum(low, self.max_ipv6.into())
     }
 
     /// Connections that may be edited at one time.
@@ -157,7 +158,7 @@ pub struct Store {
 
 impl Store {
     pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
-        let [.., end] = Sizes::new(max_connections, max_ipv6_connections).places();
+        let [.., end] = Sizes::new(max_connections, max_ipv6_connections, 0).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
     }
 
@@ -170,7 +171,7 @@ impl Store {
         assert!(max_connections <= Sizes::MOST_CONNECTIONS, "a flow's reference has 31 bits");
         let mut header: Slab<Header> = region.take(1);
         header[0] = Header {
-            sizes: Sizes::new(max_connections, max_ipv6_connections),
+            sizes: Sizes::new(max_connections, max_ipv6_connections, seed),
             entries: PoolHead::EMPTY,
             addresses: PoolHead::EMPTY,
             edits: PoolHead::EMPTY,
@@ -308,6 +309,12 @@ impl Store {
     pub fn tuple(&self, id: FlowId, direction: Direction) -> Tuple {
         let entry = &self.entries[id.0 as usize];
         entry.tuple(direction, self.addresses.get(entry.addresses as usize))
+    }
+
+    /// Whether the real server sees a local endpoint where masquerading shows the client.
+    pub fn is_full_nat(&self, id: FlowId) -> bool {
+        let (original, reply) = (self.tuple(id, Direction::Original), self.tuple(id, Direction::Reply));
+        (original.src, original.sport) != (reply.dst, reply.dport)
     }
 
     /// Enters a connection; it has no timer yet.
@@ -563,14 +570,14 @@ pub(super) fn layout() -> String {
     use crate::ipvs::state::TcpState;
     use crate::tables::Protocol;
 
-    let [entries, addresses, more, edits, end] = Sizes::new(1000, 100).places();
+    let [entries, addresses, more, edits, end] = Sizes::new(1000, 100, 0).places();
     let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]
         .map(|protocol| format!("{}={}", protocol.0, template::template_protocol(protocol).0))
         .into();
     let states: Vec<_> =
         TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
     format!(
-        "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}\n\
+        "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}, hash_seed at {}\n\
          for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, up to {end}\n\
          {}\n{}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
         size_of::<Header>(),
@@ -579,6 +586,7 @@ pub(super) fn layout() -> String {
         offset_of!(Sizes, max_connections),
         offset_of!(Sizes, max_ipv6),
         offset_of!(Sizes, checksum),
+        offset_of!(Sizes, hash_seed),
         super::entry::layout(),
         super::edit::layout(),
         states.join(", "),

@@ -11,7 +11,7 @@ use std::ops::Add;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
-use super::{BURST, Path, rewrite};
+use super::{BURST, Path, full_nat, rewrite};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
 use crate::flow::{InsertError, NewFlow, Tuple};
@@ -32,6 +32,8 @@ pub struct CarriedOver {
     pub no_server: u64,
     /// The table is smaller than it was.
     pub no_room: u64,
+    /// By FullNAT, from a local port that is another worker's now: there are more or fewer workers than there were.
+    pub no_port: u64,
     /// Entries that no connection could have, or a second one with the same addresses and ports.
     pub damaged: u64,
 }
@@ -45,6 +47,7 @@ impl Add for CarriedOver {
             expired: self.expired + other.expired,
             no_server: self.no_server + other.no_server,
             no_room: self.no_room + other.no_room,
+            no_port: self.no_port + other.no_port,
             damaged: self.damaged + other.damaged,
         }
     }
@@ -128,6 +131,10 @@ impl<P: Packet> Path<P> {
         let Some(&server) = server else {
             return &mut done.no_server;
         };
+        let is_full_nat = (original.src, original.sport) != (reply.dst, reply.dport);
+        if is_full_nat && full_nat::owner(reply.dport, self.counters.len()) != self.worker {
+            return &mut done.no_port;
+        }
         let after = reply.reversed();
         let new = NewFlow {
             original,

@@ -18,7 +18,7 @@ use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Protocol, Server, Service, ServiceKey};
+use crate::tables::{Forward, Protocol, Server, Service, ServiceKey};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::sctp;
@@ -126,13 +126,21 @@ impl<P: Packet> Path<P> {
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
         let options = service.options;
-        let picked = pick(&mut self.schedulers, service, &original, &self.counters, &self.mine, now)
-            .map(|server| (server.id, server.address, server.port, server.forward.method()));
-        let Some((id, address, port, method)) = picked else {
+        let picked = pick(&mut self.schedulers, service, &original, &self.counters, &self.mine, now);
+        let Some(&Server { id, address, port, forward, .. }) = picked else {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
+        let method = forward.method();
         let after = Tuple { dst: address, dport: if port == 0 { original.dport } else { port }, ..original };
+        let after = if forward == Forward::FullNat {
+            match self.local_ports.choose(&self.flows, &self.tables, service, after) {
+                Some(after) => after,
+                None => return self.drop(DropReason::NoLocalPort, Hook::Input),
+            }
+        } else {
+            after
+        };
         if is_one_packet {
             let choice = Choice { original, after, method, server: id };
             return self.one_packet(packet, headers, choice, now, io);

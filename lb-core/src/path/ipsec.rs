@@ -8,7 +8,9 @@
 use std::net::IpAddr;
 
 use super::{Io, Path};
+use crate::drop::DropReason;
 use crate::flow::Tuple;
+use crate::hook::Hook;
 use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::time::Tick;
@@ -31,6 +33,10 @@ impl<P: Packet> Path<P> {
     pub(super) fn ipsec(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let frame = packet.data();
         match self.flows.find(&exchange(headers.source(frame), headers.destination(frame))) {
+            // Its answer would come to one of our addresses, with no port to tell connections apart.
+            Some(at) if self.flows.is_full_nat(at.id()) => {
+                self.drop(DropReason::Unsupported, Hook::Postrouting);
+            }
             Some(at) => {
                 self.mine.flows.found.add(1);
                 self.begun(packet, headers, at, now, io);

@@ -21,6 +21,8 @@ pub struct FlowView {
     pub client: (IpAddr, u16),
     pub virtual_: (IpAddr, u16),
     pub server: (IpAddr, u16),
+    /// Of a FullNAT connection: the address and port that the real server sees.
+    pub local: Option<(IpAddr, u16)>,
     pub server_id: ServerId,
     pub method: Method,
     /// The kernel's word: `ESTABLISHED`, `UDP`, of a template `NONE` or `ASSURED` …
@@ -79,6 +81,7 @@ impl<P: Packet> Path<P> {
             client: (original.src, original.sport),
             virtual_: (original.dst, original.dport),
             server: (reply.src, reply.sport),
+            local: self.flows.is_full_nat(id).then_some((reply.dst, reply.dport)),
             server_id: entry.server(),
             method: entry.method(),
             state: if entry.is_template() {

@@ -189,7 +189,7 @@ impl<P: Packet> Path<P> {
         match self.tables.services.server(server) {
             Some(server) => match server.forward {
                 Forward::Tunnel(tunnel) => (tunnel, server.address),
-                Forward::Masq | Forward::Direct => (Tunnel::Ipip, server.address),
+                Forward::Masq | Forward::FullNat | Forward::Direct => (Tunnel::Ipip, server.address),
             },
             None => (Tunnel::Ipip, self.flows.tuple(at.id(), Direction::Reply).src),
         }

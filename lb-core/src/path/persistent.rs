@@ -19,7 +19,7 @@ use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
-use crate::tables::{Persistence, Protocol, Server, Service};
+use crate::tables::{Forward, Persistence, Protocol, Server, Service};
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::{Fragment, Headers};
 
@@ -227,10 +227,16 @@ impl<P: Packet> Path<P> {
         let Some(server) = self.tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
-        let (id, method) = (server.id, server.forward.method());
+        let (id, method, forward) = (server.id, server.forward.method(), server.forward);
         let is_its_port = original.dport == service.key.port && server.port != 0;
         let dport = if is_its_port { server.port } else { original.dport };
-        let after = Tuple { dst: server.address, dport, ..original };
+        let mut after = Tuple { dst: server.address, dport, ..original };
+        if forward == Forward::FullNat {
+            let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after) else {
+                return self.drop(DropReason::NoLocalPort, Hook::Input);
+            };
+            after = chosen;
+        }
         if service.options.one_packet && original.protocol == Protocol::UDP {
             let choice = Choice { original, after, method, server: id };
             return self.one_packet(packet, headers, choice, now, io);

@@ -45,9 +45,13 @@ impl<P: Packet> Path<P> {
         }
         // As the embedded packet was when its sender sent it.
         let inner = self.flows.tuple(at.id(), at.direction().opposite());
-        let (end, address, port, destination) = match at.direction() {
-            Direction::Original => (End::Destination, inner.src, inner.sport, inner.src),
-            Direction::Reply => (End::Source, inner.dst, inner.dport, headers.destination(packet.data())),
+        let is_full_nat = self.flows.is_full_nat(at.id());
+        let (server, client) =
+            ((End::Destination, inner.src, inner.sport), (End::Source, inner.dst, inner.dport));
+        let (first, second, destination) = match at.direction() {
+            Direction::Original => (server, client, inner.src),
+            Direction::Reply if is_full_nat => (client, server, inner.src),
+            Direction::Reply => (client, server, headers.destination(packet.data())),
         };
         match self.check(headers, destination) {
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
@@ -55,8 +59,11 @@ impl<P: Packet> Path<P> {
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         }
         count(self.mine.server(entry.server()), at.direction(), headers);
-        if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
-            return self.drop(reason, Hook::Prerouting);
+        // Masquerading changed one end of what is quoted, FullNAT both.
+        for (end, address, port) in [first, second].into_iter().take(if is_full_nat { 2 } else { 1 }) {
+            if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
+                return self.drop(reason, Hook::Prerouting);
+            }
         }
         if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
             let shift = edit.shift(at.direction().opposite());

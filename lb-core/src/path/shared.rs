@@ -16,7 +16,7 @@ use crate::ids::ServerId;
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
-use crate::tables::{Protocol, Server};
+use crate::tables::{Forward, Protocol, Server};
 use crate::time::{Tick, Timeout};
 
 /// A connection, or a persistence template, as directors tell each other of it.
@@ -58,6 +58,8 @@ pub enum Taken {
     Ignored,
     /// The real server is not that of the id any more.
     NoServer,
+    /// The real server is reached by FullNAT here.
+    FullNat,
     NoRoom,
     /// No connection could be so.
     Unsound,
@@ -82,7 +84,7 @@ impl<P: Packet> Path<P> {
     /// A connection's state changed, or a template began.
     #[inline(never)]
     pub(super) fn note_change(&mut self, id: FlowId) {
-        if !is_told(self.flows.entry(id)) {
+        if !self.is_told(id) {
             return;
         }
         if self.changed.ids.len() < Changed::MOST {
@@ -98,8 +100,7 @@ impl<P: Packet> Path<P> {
         for _ in 0..count {
             let Some(id) = self.changed.ids.pop_front() else { break };
             // It may be over by now, or another one that has its place; then that one is told of.
-            let entry = self.flows.entry(id);
-            if self.flows.is_live(id) && is_told(entry) {
+            if self.flows.is_live(id) && self.is_told(id) {
                 tell(self.shared(id));
             }
         }
@@ -118,7 +119,7 @@ impl<P: Packet> Path<P> {
         let end = cursor.saturating_add(budget).min(self.flows.places());
         for place in cursor..end {
             let id = FlowId(place);
-            if !self.flows.is_live(id) || !is_told(self.flows.entry(id)) {
+            if !self.flows.is_live(id) || !self.is_told(id) {
                 continue;
             }
             let entry = self.flows.entry_mut(id);
@@ -156,6 +157,10 @@ impl<P: Packet> Path<P> {
         let Some(found) = self.tables.services.server(server).filter(is_still) else {
             return Taken::NoServer;
         };
+        if found.forward == Forward::FullNat && !is_template {
+            // The real server knows the connection by a local endpoint, which nobody tells.
+            return Taken::FullNat;
+        }
         // The receiver's own method counts, as in the kernel.
         let method = found.forward.method();
         debug_assert_eq!(self.owner_of(original.src, original.sport), self.worker, "told to its owner");
@@ -214,6 +219,11 @@ impl<P: Packet> Path<P> {
         }
         self.flows.set_timeout(id, told.timeout);
         self.flows.entry_mut(id).set_hearsay();
+    }
+
+    /// Whether other directors are told of it: the messages have no place for a local endpoint.
+    fn is_told(&self, id: FlowId) -> bool {
+        is_told(self.flows.entry(id)) && !self.flows.is_full_nat(id)
     }
 
     fn shared(&self, id: FlowId) -> SharedFlow {

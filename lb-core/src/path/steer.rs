@@ -2,7 +2,7 @@
 //!
 //! The client's endpoint, the *outside* one, stands in both directions of a connection: as source on the way in, as
 //! destination on the way back. The owner is a hash of it, so that both directions come to the same worker whichever
-//! queue the port put them in. Fragments first go to the worker that a hash of their datagram names, which knows
+//! queue the port put them in. Behind FullNAT the answers do not name it: the local port tells whose they are. Fragments first go to the worker that a hash of their datagram names, which knows
 //! the ports from the first one and takes them on to the owner.
 
 use std::net::IpAddr;
@@ -12,8 +12,8 @@ use arrayvec::ArrayVec;
 use super::fragment::ports;
 use super::ipsec::ISAKMP;
 use super::related::answer_to;
-use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer};
-use crate::flow::Hasher;
+use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer, full_nat};
+use crate::flow::{Hasher, Tuple};
 use crate::icmp;
 use crate::ids::WorkerId;
 use crate::packet::Packet;
@@ -155,24 +155,35 @@ impl<P: Packet> Path<P> {
             return self.worker;
         }
         let (frame, headers) = (packet.data(), &seen.headers);
-        let (src, dst, sport, dport) = match seen.kind {
-            Kind::Flow => (headers.source(frame), headers.destination(frame), headers.sport, headers.dport),
-            Kind::Ipsec => (headers.source(frame), headers.destination(frame), ISAKMP, ISAKMP),
+        let (src, dst, sport, dport, protocol) = match seen.kind {
+            Kind::Flow => {
+                let (src, dst) = (headers.source(frame), headers.destination(frame));
+                (src, dst, headers.sport, headers.dport, headers.protocol)
+            }
+            Kind::Ipsec => {
+                (headers.source(frame), headers.destination(frame), ISAKMP, ISAKMP, headers.protocol)
+            }
             Kind::IcmpError => match icmp::embedded(frame, headers) {
                 Ok(embedded) => {
                     let like = match self.in_tunnel(frame, headers, &embedded) {
                         Some(inner) => answer_to(&inner).reversed(),
                         None => answer_to(&embedded),
                     };
-                    (like.src, like.dst, like.sport, like.dport)
+                    (like.src, like.dst, like.sport, like.dport, like.protocol)
                 }
                 Err(_) => return self.worker,
             },
             _ => return self.worker,
         };
         // What is for an address of ours comes from outside; all else that a connection may have goes there.
-        let (address, port) = if self.tables.routes.is_local(dst) { (src, sport) } else { (dst, dport) };
-        self.owner_of(address, port)
+        if !self.tables.routes.is_local(dst) {
+            return self.owner_of(dst, dport);
+        }
+        let packet = Tuple { src, dst, sport, dport, protocol };
+        if self.tables.may_be_for_local_endpoint(&packet) {
+            return full_nat::owner(dport, self.counters.len());
+        }
+        self.owner_of(src, sport)
     }
 
     /// The owner of the flows of an outside endpoint.

@@ -32,6 +32,9 @@ pub use crate::wire::proxy::Version as ProxyVersion;
 use crate::flow::Tuple;
 use crate::time::Timeout;
 
+/// FullNAT connections come from this port at least.
+pub const FIRST_LOCAL_PORT: u16 = 1024;
+
 /// One snapshot. Two snapshots with the same `generation` are the same; a flow that was looked up under another
 /// generation is looked up again at its next packet.
 #[derive(Clone, Debug, Default)]
@@ -107,6 +110,15 @@ impl Tables {
         by_mark
             .and_then(|mark| self.services.find(&ServiceKey::of_mark(mark, packet.dst.is_ipv6())))
             .or_else(|| self.services.taking(&ServiceKey::of(packet)))
+    }
+
+    /// Whether a packet to an address of this host may be a real server's answer to a FullNAT connection.
+    #[inline]
+    pub fn may_be_for_local_endpoint(&self, packet: &Tuple) -> bool {
+        self.services.have_full_nat()
+            && packet.dport >= FIRST_LOCAL_PORT
+            && self.services.is_server(packet.src)
+            && self.service_for(packet).is_none()
     }
 
     /// The interface and neighbour by which packets to `to` leave.

@@ -65,13 +65,16 @@ pub enum Forward {
     /// Within a packet to the real server, which unpacks it, has the virtual service's address too, and answers the
     /// client itself.
     Tunnel(Tunnel),
+    /// As masquerading, and the source is rewritten too, to an address and port of the director: the answers come back to them
+    /// whatever the real server's routes are.
+    FullNat,
 }
 
 impl Forward {
     /// What a connection that begins now remembers of it.
     pub fn method(self) -> Method {
         match self {
-            Forward::Masq => Method::Masq,
+            Forward::Masq | Forward::FullNat => Method::Masq,
             Forward::Direct => Method::Direct,
             Forward::Tunnel(_) => Method::Tunnel,
         }
@@ -213,6 +216,9 @@ pub struct Service {
     pub table_size: u32,
     pub warmup: u32,
     pub options: ServiceOptions,
+    /// Where FullNAT connections come from; those that are not the director's own, or of another family than the real server, are
+    /// passed over. Empty: from the address of the interface towards the real server.
+    pub local_addresses: Vec<IpAddr>,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
     /// While a server warms up: the weights that the operator gave to those whose weight is another now.
@@ -263,6 +269,7 @@ impl Service {
             table_size,
             warmup,
             options: old.map_or_else(ServiceOptions::default, |old| old.options),
+            local_addresses: old.map_or_else(Vec::new, |old| old.local_addresses.clone()),
             servers,
             wanted_weights,
             version,
@@ -278,6 +285,11 @@ impl Service {
             table_size: self.table_size,
             warmup: self.warmup,
         }
+    }
+
+    /// Whether a real server of it is reached by FullNAT.
+    pub fn has_full_nat(&self) -> bool {
+        self.servers.iter().any(|server| server.forward == Forward::FullNat)
     }
 
     /// The weight that the operator gave to a server of it.

@@ -30,6 +30,7 @@ pub struct Services {
     of_ftp: usize,
     /// Services whose scheduler remembers destinations.
     with_destinations: usize,
+    with_full_nat: usize,
 }
 
 /// Where a real server is.
@@ -180,6 +181,7 @@ impl Services {
         self.of_ftp = step(self.of_ftp, usize::from(service.options.helper == Some(Helper::Ftp)));
         let keeps_destinations = service.scheduler.keeps_destinations();
         self.with_destinations = step(self.with_destinations, keeps_destinations.into());
+        self.with_full_nat = step(self.with_full_nat, service.has_full_nat().into());
     }
 
     #[inline]
@@ -279,6 +281,12 @@ impl Services {
     /// Whether a scheduler among them remembers destinations.
     pub fn keep_destinations(&self) -> bool {
         self.with_destinations > 0
+    }
+
+    /// Whether a real server is reached by FullNAT.
+    #[inline]
+    pub fn have_full_nat(&self) -> bool {
+        self.with_full_nat > 0
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {

@@ -132,6 +132,7 @@ impl<P: Packet> Logic<P> for Wiring {
                 client: address,
                 virtual_: address,
                 server: address,
+                local: None,
                 server_id: ServerId(n),
                 method: Method::Masq,
                 state: "UDP",

@@ -13,7 +13,12 @@ pub(crate) fn after_succession<L: Subject>(world: &mut World<L>, succession: &Su
     let Succession { left, carried, damage } = succession;
     world.stats.carried += carried.connections;
     hold!(
-        carried.connections + carried.expired + carried.no_server + carried.no_room + carried.damaged
+        carried.connections
+            + carried.expired
+            + carried.no_server
+            + carried.no_room
+            + carried.no_port
+            + carried.damaged
             == left + damage.unreadable,
         name::KEPT,
         "{left} connections were left, {} cannot be read, of them became {carried:?}",
@@ -44,7 +49,7 @@ pub(crate) fn after_succession<L: Subject>(world: &mut World<L>, succession: &Su
         there.contains(&((client, key.port), (address, crate::map::SERVICE_PORT), protocol))
     };
     let now = world.tick();
-    let may_lose = carried.no_server + carried.no_room > 0 || damage.bytes > 0;
+    let may_lose = carried.no_server + carried.no_room + carried.no_port > 0 || damage.bytes > 0;
     let lost = world.ledger.keep(is_there, now, world.control.shortest);
     hold!(
         lost.is_none() || may_lose,

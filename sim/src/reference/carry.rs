@@ -97,6 +97,10 @@ impl Reference {
                 done.no_server += 1;
                 continue;
             };
+            if connection.local().is_some_and(|(_, port)| self.worker_of_port(port) != self.worker) {
+                done.no_port += 1;
+                continue;
+            }
             if self.flows.holder(connection).is_some() {
                 done.damaged += 1;
                 continue;

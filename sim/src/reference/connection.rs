@@ -146,6 +146,7 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
         client: (original.src, original.sport),
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),
+        local: connection.local(),
         server_id: server,
         method: connection.method,
         state: state.name(),

@@ -2,8 +2,8 @@
 //!
 //! It takes the packets, tables and times that [`lb_core::path::Path`] takes, and says what must leave: plain maps and vectors, bytes read and
 //! written by code of its own, every checksum summed over all that it covers, one packet after the other, nothing cached. Of
-//! `lb-core` it uses what is data (tables, tuples, ticks, names of states and drop reasons) and the keyed hash that both
-//! ends of a hand-over must compute alike. [`Watched`](crate::watched::Watched) runs both and compares.
+//! `lb-core` it uses what is data (tables, tuples, ticks, names of states and drop reasons) and the keyed hashes that both
+//! ends of a hand-over must compute alike, or from which local ports are drawn. [`Watched`](crate::watched::Watched) runs both and compares.
 //!
 //! There is one [`Reference`] a worker; what workers share is in their [`Team`].
 //!
@@ -29,6 +29,7 @@ mod connection;
 mod flows;
 mod forward;
 mod fragments;
+mod full_nat;
 mod hashing;
 mod one_packet;
 mod output;
@@ -117,6 +118,7 @@ pub struct Reference {
     begun_since_shed: u32,
     /// Identification of the last outer header.
     outer_id: u16,
+    draw: full_nat::Draw,
     now: Tick,
     /// Turns since the wheel was last not behind.
     turns_behind: usize,
@@ -155,6 +157,7 @@ impl Reference {
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
             begun_since_shed: 0,
+            draw: full_nat::Draw::new(Hasher::new(config.hash_seed), config.worker, config.now),
             outer_id: config.worker.0.wrapping_mul(1021),
             now: config.now,
             turns_behind: 0,

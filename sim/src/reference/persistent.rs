@@ -11,7 +11,7 @@ use lb_core::ids::ServerId;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::{Held, Steer};
-use lb_core::tables::{Prefix, Protocol, Server, Service, ServiceKey, Tables};
+use lb_core::tables::{Forward, Prefix, Protocol, Server, Service, ServiceKey, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::answer::Problem;
@@ -285,6 +285,13 @@ impl Reference {
         let dport = if keeps_port { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };
         let method = server.forward.method();
+        let after = match server.forward {
+            Forward::FullNat => match self.take_local_endpoint(service, after) {
+                Some(after) => after,
+                None => return self.drop(DropReason::NoLocalPort, Hook::Input),
+            },
+            _ => after,
+        };
         if service.options.one_packet && read.protocol == UDP {
             return self.one_packet(packet, read, after, method, server.id);
         }

@@ -121,6 +121,9 @@ impl Reference {
         // What the sender of the quoted packet sent.
         let (sent, destination) = match direction {
             Direction::Original => (connection.reply, connection.reply.src),
+            Direction::Reply if connection.local().is_some() => {
+                (connection.original, connection.original.src)
+            }
             Direction::Reply => (connection.original, read.dst),
         };
         let way = match self.check(&read, destination) {
@@ -130,6 +133,14 @@ impl Reference {
         };
         self.count(connection.server, direction, &read);
         translate(&mut packet.bytes, &read, &quoted, direction, &sent);
+        if connection.local().is_some() {
+            // The other end of it was rewritten too.
+            let other = match direction {
+                Direction::Original => Direction::Reply,
+                Direction::Reply => Direction::Original,
+            };
+            translate(&mut packet.bytes, &read, &quoted, other, &sent);
+        }
         rewrite::lower_ttl(&mut packet.bytes, &read);
         self.leave(packet, read, destination, way, Before::Same);
     }

@@ -40,6 +40,10 @@ impl Reference {
                     None => self.first(packet, read),
                 },
                 Kind::Ipsec(read) => match self.flows.find(&exchange(read.src, read.dst)) {
+                    // Its answer would have no port to come back to.
+                    Some((number, _)) if self.flows.get(number).local().is_some() => {
+                        self.drop(DropReason::Unsupported, Hook::Postrouting);
+                    }
                     Some((number, direction)) => {
                         self.counters.flows.found.add(1);
                         self.established(packet, read, number, direction);
@@ -118,6 +122,13 @@ impl Reference {
         let dport = if server.port == 0 { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };
         let (id, method) = (server.id, server.forward.method());
+        let after = match server.forward {
+            Forward::FullNat => match self.take_local_endpoint(service, after) {
+                Some(after) => after,
+                None => return self.drop(DropReason::NoLocalPort, Hook::Input),
+            },
+            _ => after,
+        };
         if service.options.one_packet && read.protocol == UDP {
             return self.one_packet(packet, read, after, method, id);
         }

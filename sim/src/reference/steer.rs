@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use lb_core::drop::DropReason;
+use lb_core::flow::Tuple;
 use lb_core::ids::WorkerId;
 use lb_core::path::{Ports, Steer};
 use lb_core::tables::Protocol;
@@ -152,6 +153,19 @@ impl Reference {
             },
             Kind::Routed(_) | Kind::Host | Kind::Dropped(_) => return self.worker,
         };
+        let protocol = match kind {
+            Kind::IcmpError(read) => match quoted(&packet.bytes, read) {
+                Ok(quoted) => self.in_tunnel(&packet.bytes, read, &quoted).unwrap_or(quoted).protocol,
+                Err(_) => return self.worker,
+            },
+            Kind::Flow(read) | Kind::Ipsec(read) | Kind::Routed(read) => read.protocol,
+            Kind::Host | Kind::Dropped(_) => return self.worker,
+        };
+        let protocol = Protocol(protocol);
+        let tuple = Tuple { src: src.0, dst: dst.0, sport: src.1, dport: dst.1, protocol };
+        if self.may_answer_local_endpoint(&tuple) {
+            return self.worker_of_port(dst.1);
+        }
         let client = if self.tables.routes.is_local(dst.0) { src } else { dst };
         self.hashed(number(client.0), client.1)
     }

@@ -103,6 +103,7 @@ fn log_succession(succession: &Succession) {
             expired = carried.expired,
             lost_no_server = carried.no_server,
             lost_no_room = carried.no_room,
+            lost_no_port = carried.no_port,
             damaged = carried.damaged,
             after_ms = succession.took.as_millis() as u64,
             "carried over"

@@ -56,7 +56,10 @@ impl OwnCommand for Connections {
             }
             found += 1;
             if found == 1 && !count && !json {
-                line(out, ["protocol", "expires", "state", "client", "virtual", "real server"])?;
+                line(
+                    out,
+                    ["protocol", "expires", "state", "client", "virtual", "real server            local"],
+                )?;
             }
             if json {
                 serde_json::to_writer(&mut *out, &connection)?;
@@ -65,9 +68,13 @@ impl OwnCommand for Connections {
             if count {
                 return Ok(());
             }
-            let Connection { protocol, expires, state, client, virtual_, destination } = connection;
+            let Connection { protocol, expires, state, client, virtual_, destination, local } = connection;
             let [expires, client, virtual_, destination] =
                 [format!("{expires} s"), client.to_string(), virtual_.to_string(), destination.to_string()];
+            let destination = match local {
+                Some(local) => format!("{destination:<21}  {local}"),
+                None => destination,
+            };
             line(out, [protocol.name(), &expires, &state, &client, &virtual_, &destination])
         })?;
         if count {

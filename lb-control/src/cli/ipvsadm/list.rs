@@ -226,6 +226,10 @@ pub(super) fn save(
         write!(out, "-A {name} -s {}", service.spec.scheduler)?;
         flags(out, &service.spec, &[" -b ", ""], [" -p ", " -M ", " --pe ", " -o"])?;
         edits(out, &service.spec)?;
+        let local: Vec<_> = service.spec.local_addresses.iter().map(ToString::to_string).collect();
+        if !local.is_empty() {
+            write!(out, " --laddr {}", local.join(","))?;
+        }
         writeln!(out)?;
         let transport = transport(at);
         for server in in_order(service.servers, format) {
@@ -233,6 +237,7 @@ pub(super) fn save(
                 ForwardMethod::Masq => "-m",
                 ForwardMethod::Direct => "-g",
                 ForwardMethod::Tunnel => "-i",
+                ForwardMethod::FullNat => "--fullnat",
             };
             let real = names.endpoint(server.spec.server, transport, format.numeric);
             write!(out, "-a {name} -r {real} {option} -w {}", server.spec.weight)?;
@@ -316,7 +321,7 @@ pub(super) fn connection(
     format: Format,
     names: &Names<'_>,
 ) -> io::Result<()> {
-    let Connection { protocol, expires, state, client, virtual_, destination } = connection;
+    let Connection { protocol, expires, state, client, virtual_, destination, local: _ } = connection;
     let name = |at: SocketAddr| names.endpoint(at, protocol.transport(), format.numeric);
     writeln!(
         out,
@@ -355,6 +360,7 @@ const fn forward_name(forward: ForwardMethod) -> &'static str {
         ForwardMethod::Masq => "Masq",
         ForwardMethod::Direct => "Route",
         ForwardMethod::Tunnel => "Tunnel",
+        ForwardMethod::FullNat => "FullNat",
     }
 }
 
@@ -497,6 +503,7 @@ mod tests {
             client: at("172.20.7.2:4650"),
             virtual_: at("10.9.0.1:2017"),
             destination: at("10.2.0.11:8080"),
+            local: None,
         };
         let numeric = Format { numeric: true, ..Format::default() };
         assert_eq!(
@@ -509,6 +516,7 @@ mod tests {
             client: at("172.20.1.1:0"),
             virtual_: at("10.9.0.1:0"),
             destination: at("10.2.0.13:0"),
+            local: None,
             ..connection.clone()
         };
         assert_eq!(
@@ -519,6 +527,7 @@ mod tests {
             client: at("[fd10::9]:5700"),
             virtual_: at("[fd09::1]:2030"),
             destination: at("[fd02::11]:8080"),
+            local: None,
             expires: 879,
             ..connection
         };

@@ -41,6 +41,8 @@ pub(crate) enum Opt {
     Gatewaying,
     Ipip,
     Masquerading,
+    FullNat,
+    LocalAddress,
     TunType,
     TunPort,
     TunNoCsum,
@@ -184,6 +186,14 @@ pub(crate) const TABLE: &[Row] = &[
     flag(Opt::Gatewaying, Some('g'), "gatewaying", "direct routing, the default"),
     flag(Opt::Ipip, Some('i'), "ipip", "tunneling"),
     flag(Opt::Masquerading, Some('m'), "masquerading", "masquerading (NAT)"),
+    flag(Opt::FullNat, None, "fullnat", "FullNAT: masquerading from an address of the director"),
+    value(
+        Opt::LocalAddress,
+        None,
+        "laddr",
+        "ADDRESS[,ADDRESS]",
+        "where FullNAT connections come from; the interface's address if not given",
+    ),
     value(Opt::TunType, None, "tun-type", "ipip|gue|gre", "kind of tunnel"),
     value(Opt::TunPort, None, "tun-port", "PORT", "destination port of a gue tunnel"),
     flag(Opt::TunNoCsum, None, "tun-nocsum", "tunnel without checksum"),
@@ -259,10 +269,11 @@ pub(crate) enum Subject {
     ProxyProtocol,
     Toa,
     Helper,
+    LocalAddress,
 }
 
 impl Subject {
-    const ALL: [Subject; 37] = [
+    const ALL: [Subject; 38] = [
         Subject::Numeric,
         Subject::Connection,
         Subject::Service,
@@ -300,6 +311,7 @@ impl Subject {
         Subject::ProxyProtocol,
         Subject::Toa,
         Subject::Helper,
+        Subject::LocalAddress,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -341,6 +353,7 @@ impl Subject {
             Subject::ProxyProtocol => "proxy-protocol",
             Subject::Toa => "toa",
             Subject::Helper => "helper",
+            Subject::LocalAddress => "laddr",
         }
     }
 }
@@ -398,6 +411,7 @@ impl Rules {
             S::ProxyProtocol,
             S::Toa,
             S::Helper,
+            S::LocalAddress,
         ];
         const SERVER: &[S] = &[
             S::Forward,

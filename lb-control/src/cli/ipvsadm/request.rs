@@ -70,6 +70,7 @@ struct Line {
     proxy_protocol: Option<String>,
     toa: bool,
     helper: Option<String>,
+    local_addresses: Vec<IpAddr>,
     server: Option<SocketAddr>,
     forward: Option<ForwardMethod>,
     weight: Option<u32>,
@@ -230,6 +231,13 @@ impl Line {
             Opt::Gatewaying => self.forward(ForwardMethod::Direct)?,
             Opt::Ipip => self.forward(ForwardMethod::Tunnel)?,
             Opt::Masquerading => self.forward(ForwardMethod::Masq)?,
+            Opt::FullNat => self.forward(ForwardMethod::FullNat)?,
+            Opt::LocalAddress => {
+                self.give(Subject::LocalAddress)?;
+                let local = text.split(',').map(str::parse).collect::<Result<_, _>>();
+                let wrong = |_| Stop::usage(format!("illegal local address `{text}' specified"));
+                self.local_addresses = local.map_err(wrong)?;
+            }
             Opt::TunType => {
                 self.give(Subject::TunType)?;
                 if tunnel_rules(text).is_none() {
@@ -482,13 +490,14 @@ impl Line {
             helper,
             table_size: None,
             warmup: 0,
+            local_addresses: self.local_addresses,
         })
     }
 
     fn server_spec(self, service: ServiceAddress) -> Result<ServerSpec, Stop> {
         let mut server = self.server.ok_or_else(Stop::try_help)?;
         let forward = self.forward.unwrap_or(ForwardMethod::Direct);
-        if self.mark == 0 && forward != ForwardMethod::Masq {
+        if self.mark == 0 && !forward.changes_port() {
             server.set_port(self.port);
         }
         if server.is_ipv6() != service.is_ipv6() && forward != ForwardMethod::Tunnel {
@@ -609,6 +618,20 @@ mod tests {
         assert_eq!(
             read("-E -t 192.0.2.1:80"),
             Ok(Request::Change(Command::EditService(ServiceSpec::new(service, "wlc"))))
+        );
+        let local = vec![Ipv4Addr::new(10, 0, 0, 2).into(), Ipv4Addr::new(10, 0, 0, 3).into()];
+        assert_eq!(
+            read("-A -t 192.0.2.1:80 --laddr 10.0.0.2,10.0.0.3"),
+            Ok(Request::Change(Command::AddService(ServiceSpec {
+                local_addresses: local,
+                ..ServiceSpec::new(service, "wlc")
+            })))
+        );
+        assert!(read("-A -t 192.0.2.1:80 --laddr 10.0.0.2,").is_err());
+        let full_nat = ServerSpec { forward: ForwardMethod::FullNat, ..ServerSpec::new(server) };
+        assert_eq!(
+            read("-a -t 192.0.2.1:80 -r 10.0.0.1:8080 --fullnat"),
+            Ok(Request::Change(Command::AddServer { service, server: full_nat }))
         );
         assert_eq!(read("-Z"), Ok(Request::Change(Command::Zero { service: None })));
     }

@@ -323,6 +323,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
     assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 6");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
+    assert_eq!(refused(&|memory| memory[24] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[1] = 0), "it is no flow memory");
     assert_eq!(refused(&|memory| memory.clear()), "it is no flow memory");
     let short = refused(&|memory| memory.truncate(5000));

@@ -221,11 +221,14 @@ pub(super) fn config(
     }
 }
 
-/// Tunnels last.
+/// Tunnels last, from [`FIRST_TUNNEL`] on.
 const FORWARDS: &[Forward] = &[
     Forward::Masq,
     Forward::Masq,
     Forward::Masq,
+    Forward::FullNat,
+    Forward::FullNat,
+    Forward::FullNat,
     Forward::Direct,
     Forward::Direct,
     Forward::Tunnel(Tunnel::Ipip),
@@ -235,6 +238,8 @@ const FORWARDS: &[Forward] = &[
     Forward::Tunnel(Tunnel::Gre { checksum: false }),
     Forward::Tunnel(Tunnel::Gre { checksum: true }),
 ];
+
+const FIRST_TUNNEL: usize = 8;
 
 fn server_address(is_ipv6: bool, n: usize) -> IpAddr {
     ip(&if is_ipv6 { format!("fd00::{}", 11 + n) } else { format!("10.0.0.{}", 11 + n) })
@@ -334,6 +339,7 @@ impl<L: Logic<Frame>> World<L> {
             None => {
                 let mut service = Service::new(None, id, key(number), scheduler, vec![], version);
                 service.options = self.options();
+                service.local_addresses = self.local_addresses();
                 Some(Arc::new(service))
             }
             Some(_) if self.rng.one_in(4) => None,
@@ -342,6 +348,7 @@ impl<L: Logic<Frame>> World<L> {
                 let mut service =
                     Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version);
                 service.options = self.options();
+                service.local_addresses = self.local_addresses();
                 Some(Arc::new(service))
             }
         };
@@ -354,6 +361,13 @@ impl<L: Logic<Frame>> World<L> {
         let timeout = Timeout::from_secs(self.rng.of(&[1, 3, 100]));
         let persistence = self.rng.one_in(3).then_some(Persistence { timeout, mask });
         ServiceOptions { persistence, one_packet: self.rng.one_in(5), ..ServiceOptions::default() }
+    }
+
+    /// Most services state none; some that are stated are not the director's, or are those of services too.
+    fn local_addresses(&mut self) -> Vec<IpAddr> {
+        let known = ["10.0.0.9", "192.0.2.9", "192.0.2.11", "10.0.0.99", "2001:db8::9"];
+        let count = self.rng.of(&[0, 0, 1, 2, 4]);
+        (0..count).map(|_| ip(self.rng.of(&known))).collect()
     }
 
     /// Adds, edits or removes a real server of a service.
@@ -379,7 +393,7 @@ impl<L: Logic<Frame>> World<L> {
                 address,
                 port: self.rng.of(&[80, 8080, 0]),
                 weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
-                forward: self.rng.of(if is_other { &FORWARDS[5..] } else { FORWARDS }),
+                forward: self.rng.of(if is_other { &FORWARDS[FIRST_TUNNEL..] } else { FORWARDS }),
                 upper_threshold,
                 lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),
                 overloaded: before.as_ref().map(|before| before.overloaded.clone()).unwrap_or_default(),
@@ -486,6 +500,7 @@ impl<L: Logic<Frame>> World<L> {
             route("2001:db8::10", 128, Route::Local),
             route("2001:db8:1::", 48, via(0, Some("2001:db8::ffff"))),
             route("fd00::", 64, via(1, None)),
+            route("fd00::9", 128, Route::Local),
         ]);
         let on = |address: &IpAddr| match address {
             IpAddr::V4(a) if a.octets()[0] == 10 => vec![1, 2],

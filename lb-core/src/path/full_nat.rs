@@ -1,0 +1,86 @@
+//! FullNAT: the local endpoint, an address and port of the director, that a connection's real server sees as its client.
+//!
+//! Once it is chosen the connection is a masqueraded one whose answers name the local endpoint instead of the client; nothing else on
+//! the road knows of it, but for [steering](super::steer): answers do not name the client, so the port says which worker they are for.
+//! Ports are shared out by their bits in reverse order, so that each worker has the same part of any range.
+//!
+//! A port is free for a real server when no connection to it has it. Connections that have ended keep theirs for as long as the
+//! real server may remember them (`TIME_WAIT`: 120 s, where a server's is 60 s).
+
+use std::net::IpAddr;
+
+use crate::flow::{Hasher, Store, Tuple};
+use crate::ids::WorkerId;
+use crate::tables::{FIRST_LOCAL_PORT, Service, Tables};
+use crate::time::Tick;
+
+/// Endpoints tried for one connection. Of a pool that is used up to nine tenths, one connection in 850 finds none.
+const PROBES: usize = 64;
+
+/// The worker, of so many, that owns the connections from a local port.
+pub(super) fn owner(port: u16, workers: usize) -> WorkerId {
+    WorkerId(((u32::from(port.reverse_bits()) * workers as u32) >> 16) as u16)
+}
+
+/// A worker's share of the local ports, and the order in which it tries them.
+pub(super) struct LocalPorts {
+    hasher: Hasher,
+    count: u64,
+    /// Its ports, bits in reverse order: from here on, so many.
+    first: u32,
+    len: u32,
+}
+
+impl LocalPorts {
+    pub(super) fn new(hasher: Hasher, worker: WorkerId, workers: usize, now: Tick) -> LocalPorts {
+        let begin = |worker: usize| (worker << 16).div_ceil(workers) as u32;
+        let first = begin(worker.index());
+        let len = begin(worker.index() + 1) - first;
+        // Each worker and each process begins at another place.
+        let count = u64::from(worker.0) << 48 ^ u64::from(now.0) << 16;
+        LocalPorts { hasher, count, first, len }
+    }
+
+    /// `after`, a connection's packet as it shall leave, from a free local endpoint; `None`: none was found.
+    pub(super) fn choose(
+        &mut self,
+        flows: &Store,
+        tables: &Tables,
+        service: &Service,
+        after: Tuple,
+    ) -> Option<Tuple> {
+        let stated = &service.local_addresses;
+        let own = if stated.is_empty() { Some(interface_address(tables, after.dst)?) } else { None };
+        for _ in 0..PROBES {
+            self.count = self.count.wrapping_add(1);
+            let random = self.hasher.random(self.count);
+            let place = |of: usize| ((u64::from(random as u32) * of as u64) >> 32) as usize;
+            let Some(src) = own.or_else(|| stated.get(place(stated.len())).copied()) else { continue };
+            let mut reversed = self.first + (((random >> 32) * u64::from(self.len)) >> 32) as u32;
+            if own.is_some() {
+                // The upper half of the ports are Linux's own on its own address.
+                reversed &= !1;
+            }
+            let sport = (reversed as u16).reverse_bits();
+            if reversed < self.first || sport < FIRST_LOCAL_PORT || src.is_ipv6() != after.dst.is_ipv6() {
+                continue;
+            }
+            let after = Tuple { src, sport, ..after };
+            let answer = after.reversed();
+            let is_free = flows.find(&answer).is_none()
+                && tables.service_for(&answer).is_none()
+                && tables.routes.is_local(src);
+            if is_free {
+                return Some(after);
+            }
+        }
+        None
+    }
+}
+
+/// The address of the interface by which packets to `to` leave.
+fn interface_address(tables: &Tables, to: IpAddr) -> Option<IpAddr> {
+    let (interface, _) = tables.neighbour_towards(to)?;
+    let interface = tables.interfaces.get(interface)?;
+    if to.is_ipv6() { interface.ipv6.map(IpAddr::V6) } else { interface.ipv4.map(IpAddr::V4) }
+}

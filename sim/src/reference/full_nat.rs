@@ -1,0 +1,110 @@
+//! FullNAT: which address and port of the director a real server sees as its client, and whose an answer to them is.
+
+use std::net::IpAddr;
+
+use lb_core::flow::{Hasher, Tuple};
+use lb_core::ids::WorkerId;
+use lb_core::tables::{Forward, Route, Service, Tables};
+use lb_core::time::Tick;
+
+use super::Reference;
+use super::flows::Connection;
+use super::persistent::service_of;
+
+/// Endpoints that are tried for one connection.
+const TRIES: usize = 64;
+const FIRST_PORT: u16 = 1024;
+/// Above it Linux takes ports for itself, on an address of its own.
+const LAST_PORT_BESIDE_LINUX: u16 = 32_767;
+
+/// A number's bits from the last to the first.
+fn backwards(number: u16) -> u16 {
+    (0..16).filter(|bit| number >> bit & 1 == 1).map(|bit| 1 << (15 - bit)).sum()
+}
+
+/// What comes next of a worker's numbers.
+pub(super) struct Draw {
+    hasher: Hasher,
+    drawn: u64,
+}
+
+impl Draw {
+    pub(super) fn new(hasher: Hasher, worker: WorkerId, now: Tick) -> Draw {
+        Draw { hasher, drawn: (u64::from(worker.0) << 48) ^ (u64::from(now.0) << 16) }
+    }
+
+    /// Two numbers below 2³².
+    fn next(&mut self) -> (u64, u64) {
+        self.drawn += 1;
+        let random = self.hasher.random(self.drawn);
+        (random % (1 << 32), random / (1 << 32))
+    }
+}
+
+impl Connection {
+    /// What the real server sees is not the client.
+    pub(super) fn local(&self) -> Option<(IpAddr, u16)> {
+        let seen = (self.reply.dst, self.reply.dport);
+        (seen != (self.original.src, self.original.sport)).then_some(seen)
+    }
+}
+
+impl Reference {
+    /// The worker that a local port is of.
+    pub(super) fn worker_of_port(&self, port: u16) -> WorkerId {
+        let workers = self.team.counters.len();
+        WorkerId((usize::from(backwards(port)) * workers / 65_536) as u16)
+    }
+
+    /// A packet as it leaves for a real server, from a local endpoint that no other connection to it has.
+    pub(super) fn take_local_endpoint(&mut self, service: &Service, after: Tuple) -> Option<Tuple> {
+        let tables = self.tables.clone();
+        let own = if service.local_addresses.is_empty() {
+            Some(address_towards(&tables, after.dst)?)
+        } else {
+            None
+        };
+        let workers = self.team.counters.len() as u64;
+        // The worker's ports are those that begin, backwards, within its part of all numbers of 16 bits.
+        let begin = |worker: u64| (worker * 65_536).div_ceil(workers);
+        let (first, end) = (begin(self.worker.0.into()), begin(u64::from(self.worker.0) + 1));
+        for _ in 0..TRIES {
+            let (which, where_) = self.draw.next();
+            let list = &service.local_addresses;
+            let src = own.unwrap_or_else(|| list[(which * list.len() as u64 / (1 << 32)) as usize]);
+            let drawn = first + where_ * (end - first) / (1 << 32);
+            let mut sport = backwards(drawn as u16);
+            if own.is_some() && sport > LAST_PORT_BESIDE_LINUX {
+                sport -= LAST_PORT_BESIDE_LINUX + 1;
+            }
+            let endpoint = Tuple { src, sport, ..after };
+            let is_usable = sport >= FIRST_PORT
+                && self.worker_of_port(sport) == self.worker
+                && src.is_ipv4() == after.dst.is_ipv4()
+                && tables.routes.is_local(src)
+                && service_of(&tables, &endpoint.reversed()).is_none()
+                && self.flows.find(&endpoint.reversed()).is_none();
+            if is_usable {
+                return Some(endpoint);
+            }
+        }
+        None
+    }
+
+    /// Whether it may answer a connection from a local endpoint.
+    pub(super) fn may_answer_local_endpoint(&self, packet: &Tuple) -> bool {
+        let servers = || self.tables.services.iter().flat_map(|service| &service.servers);
+        packet.dport >= FIRST_PORT
+            && self.tables.routes.is_local(packet.dst)
+            && servers().any(|server| server.forward == Forward::FullNat)
+            && servers().any(|server| server.address == packet.src)
+            && service_of(&self.tables, packet).is_none()
+    }
+}
+
+/// That of the interface by which packets to `to` leave.
+fn address_towards(tables: &Tables, to: IpAddr) -> Option<IpAddr> {
+    let Some(Route::Via { interface, .. }) = tables.routes.lookup(to) else { return None };
+    let interface = tables.interfaces.get(interface)?;
+    if to.is_ipv4() { interface.ipv4.map(IpAddr::from) } else { interface.ipv6.map(IpAddr::from) }
+}
