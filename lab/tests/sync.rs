@@ -20,7 +20,7 @@ fn plan(sync: &str) -> LbdPlan {
         (0..3).map(|n| (SocketAddr::new(topology::server(n).into(), CROWD_PORT), 1)).collect();
     let crowd = LbdPlan::service(SocketAddr::new(VIP.into(), CROWD_PORT), "tcp", "rr", &servers);
     let usual = LbdPlan::usual_services(3, "rr");
-    let sync = format!("\n[sync]\nrefresh_period = 1\n{sync}\n");
+    let sync = format!("\n[sysctl]\nsync_refresh_period = 1\n[sync]\n{sync}\n");
     LbdPlan { services: sync + &usual + &crowd, flow_memory: Some("none"), ..LbdPlan::default() }
 }
 

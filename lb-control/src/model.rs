@@ -577,8 +577,7 @@ impl Model {
     fn set_sysctl(&mut self, new: &SysctlValue) -> Result<Change, ErrorBody> {
         let SysctlValue { name, value } = new;
         let Some(sysctl) = Sysctls::named(name) else {
-            let known: Vec<_> = Sysctls::TABLE.iter().map(|sysctl| sysctl.name).collect();
-            let message = format!("no sysctl {name:?}; there are {}", known.join(", "));
+            let message = format!("no sysctl {name:?}; {}", Sysctls::why_not(name));
             return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));
         };
         if *value > sysctl.max {

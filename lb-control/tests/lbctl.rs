@@ -250,7 +250,8 @@ fn completions_and_man_pages_follow_from_the_commands() {
 fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     let daemon = Daemon::start(Vec::new());
     let all = "net.ipv4.vs.conn_reuse_mode = 1\nnet.ipv4.vs.expire_nodest_conn = 2\n\
-               net.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n";
+               net.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
+               net.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_refresh_period = 10\nnet.ipv4.vs.sync_sock_size = 0\n";
     assert_eq!(lbctl(&daemon, "sysctl"), all);
     let set = lbctl(&daemon, "sysctl -w net.ipv4.vs.sloppy_tcp=1 conn_reuse_mode=0");
     assert_eq!(set, "net.ipv4.vs.conn_reuse_mode = 0\nnet.ipv4.vs.sloppy_tcp = 1\n");
@@ -260,6 +261,7 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
         ("sysctl sloppy_sctp=1 sloppy_tcp=2", "allowed are 0..=1"),
         ("sysctl sloppy_sctp=yes", "allowed are 0..=1"),
         ("sysctl drop_entry=1", "there are conn_reuse_mode, expire_nodest_conn"),
+        ("sysctl net.ipv4.vs.sync_threshold=3", "no packet is counted for it"),
     ] {
         let done = run(Path::new(LBCTL), words, &daemon.socket(), "");
         assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{words}");

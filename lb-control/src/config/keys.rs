@@ -205,13 +205,6 @@ pub const SYNC: Section = Section {
             "1..=65507",
             "longest message, bytes of UDP data",
         ),
-        key(
-            "refresh_period",
-            "integer",
-            "10",
-            "1..=3600 seconds",
-            "how often a master tells of a connection that goes on",
-        ),
     ],
 };
 
@@ -431,6 +424,27 @@ pub const SYSCTL: Section = Section {
         ),
         key("sloppy_sctp", "integer", "0", "0, 1", "1: any SCTP packet begins a connection"),
         key("sloppy_tcp", "integer", "0", "0, 1", "1: any TCP packet without RST begins a connection"),
+        key(
+            "sync_persist_mode",
+            "integer",
+            "0",
+            "0, 1",
+            "1: a master tells of persistent services' templates alone",
+        ),
+        key(
+            "sync_refresh_period",
+            "integer",
+            "10",
+            "0..=3600 seconds",
+            "how often a master tells of a connection that goes on; 0 is 1",
+        ),
+        key(
+            "sync_sock_size",
+            "integer",
+            "0",
+            "0..=1073741824 bytes",
+            "that may wait in the daemons' sockets; 0: 8 MiB to be read",
+        ),
     ],
 };
 

@@ -1,33 +1,20 @@
 //! `[sync]`: the daemons that share connections with other directors.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use lb_core::time::Timeout;
 use toml::de::DeTable;
 
 use super::read::{Errors, Table};
 use super::{is_interface_name, keys, section};
 use crate::api::types::{SyncDaemon, SyncRole};
 
-/// Seconds between two walks.
-const REFRESH: u32 = 10;
-
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sync {
     /// At most one a role, the master first.
     pub daemons: Vec<SyncDaemon>,
-    /// Seconds.
-    pub refresh_period: u32,
 }
 
 impl Sync {
-    /// How often a master tells of a connection that goes on: twice in the shortest timeout at least, lest a backup
-    /// forgets it meanwhile.
-    pub fn refresh(&self, shortest: Timeout) -> Duration {
-        Duration::from_secs((shortest.as_secs() / 2).clamp(1, self.refresh_period).into())
-    }
-
     /// The daemon of a role.
     pub fn daemon(&self, role: SyncRole) -> Option<&SyncDaemon> {
         self.daemons.iter().find(|daemon| daemon.role == role)
@@ -35,11 +22,8 @@ impl Sync {
 }
 
 pub(super) fn sync(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Sync {
-    let mut sync = Sync { daemons: Vec::new(), refresh_period: REFRESH };
+    let mut sync = Sync { daemons: Vec::new() };
     let Some(table) = section(errors, document, &keys::SYNC) else { return sync };
-    if let Some(seconds) = table.integer(errors, "refresh_period", 1..=3600) {
-        sync.refresh_period = seconds;
-    }
     let mut common = SyncDaemon::new(SyncRole::Master, "");
     if let Some(number) = table.integer(errors, "syncid", 0..=255) {
         common.syncid = number as u8;
@@ -112,17 +96,10 @@ mod tests {
             ("group = \"192.0.2.1\"", "sync: group: \"192.0.2.1\" is no multicast address"),
             ("master = \"a b\"", "sync: master: \"a b\" is no name of a Linux interface"),
             ("ttl = 0", "sync: ttl: 0 is outside 1..=255"),
-            ("refresh_period = 0", "sync: refresh_period: 0 is outside 1..=3600"),
+            ("refresh_period = 5", "refresh_period: unknown key"),
         ] {
             let errors = parse(&format!("[sync]\n{text}\n")).expect_err(text);
             assert!(errors.len() == 1 && errors[0].contains(words), "{errors:?}");
         }
-    }
-
-    #[test]
-    fn a_connection_is_told_of_twice_in_the_shortest_timeout() {
-        let sync = Sync { daemons: Vec::new(), refresh_period: 10 };
-        let refresh = |seconds| sync.refresh(Timeout::from_secs(seconds)).as_secs();
-        assert_eq!([300, 20, 7, 1].map(refresh), [10, 10, 3, 1]);
     }
 }

@@ -422,7 +422,7 @@ impl Control {
             self.host.keep_neighbours(&tables.services);
             self.sync.send_replace(sync::Wanted {
                 daemons: self.model.sync_daemons().cloned().collect(),
-                refresh: self.config.sync.refresh(tables.settings.shortest()),
+                refresh: sync::refresh(&tables.settings),
                 tables: tables.clone(),
             });
             self.plane.publish(tables);

@@ -44,7 +44,7 @@ pub(super) async fn live(
     state: Arc<SyncState>,
 ) {
     loop {
-        let link = Link::open(&daemon, &state).await;
+        let link = Link::open(&daemon, &wanted, &state).await;
         let Err(error) = serve(&daemon, &link, &wanted, &*plane, &state).await;
         pause_after(&daemon, &state, &error).await;
     }
@@ -147,7 +147,7 @@ pub(super) async fn take(
             counters.unknown.fetch_add(1, Relaxed);
             continue;
         };
-        let Some(server) = servers.find(&flow) else {
+        let Some(server) = servers.find(&flow, record.fwmark) else {
             counters.no_server.fetch_add(1, Relaxed);
             continue;
         };
@@ -216,11 +216,16 @@ impl Servers {
         self.tables = tables;
     }
 
-    pub(super) fn find(&mut self, flow: &SharedFlow) -> Option<ServerId> {
+    /// `fwmark`: of the connection's service, if the teller knows; else our own rules say which service it is.
+    pub(super) fn find(&mut self, flow: &SharedFlow, fwmark: u32) -> Option<ServerId> {
+        let original = &flow.original;
+        let services = &self.tables.services;
+        let by_mark =
+            (fwmark != 0).then(|| services.find(&ServiceKey::of_mark(fwmark, original.dst.is_ipv6())));
         let service = if flow.is_template {
-            self.tables.services.templated(&ServiceKey::of(&flow.original))?
+            services.templated(&ServiceKey::of(original))?
         } else {
-            self.tables.service_for(&flow.original)?
+            by_mark.flatten().or_else(|| self.tables.service_for(original))?
         };
         let (address, port) = flow.server;
         // A service of every port, or by mark, has real servers of every port.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netdevice, socket_with, sockopt};
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 
-use super::SyncState;
+use super::{SyncState, Wanted};
 use crate::api::types::SyncDaemon;
 
 /// How long an interface that cannot be used is left alone.
@@ -23,9 +24,14 @@ pub(super) struct Link {
 
 impl Link {
     /// Opens the group; as long as that fails the state says why, and it is tried again.
-    pub(super) async fn open(daemon: &SyncDaemon, state: &SyncState) -> Link {
+    pub(super) async fn open(
+        daemon: &SyncDaemon,
+        wanted: &watch::Receiver<Wanted>,
+        state: &SyncState,
+    ) -> Link {
         loop {
-            match Link::try_open(daemon) {
+            let size = wanted.borrow().tables.settings.sysctls.sync_sock_size;
+            match Link::try_open(daemon, size) {
                 Ok(link) => {
                     state.set_problem(daemon, None);
                     return link;
@@ -36,7 +42,8 @@ impl Link {
         }
     }
 
-    fn try_open(daemon: &SyncDaemon) -> io::Result<Link> {
+    /// `size`: bytes that may wait to be read, and to be sent; 0: what we choose, and the system's.
+    fn try_open(daemon: &SyncDaemon, size: u32) -> io::Result<Link> {
         let family = match daemon.group {
             IpAddr::V4(_) => AddressFamily::INET,
             IpAddr::V6(_) => AddressFamily::INET6,
@@ -47,8 +54,12 @@ impl Link {
         // Both roles may run on one host.
         sockopt::set_socket_reuseaddr(&fd, true)?;
         // Without CAP_NET_ADMIN the forced size is refused, and net.core.rmem_max bounds the plain one.
-        if sockopt::set_socket_recv_buffer_size_force(&fd, RECEIVE_BUFFER).is_err() {
-            sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER)?;
+        let receive = if size == 0 { RECEIVE_BUFFER } else { size as usize };
+        if sockopt::set_socket_recv_buffer_size_force(&fd, receive).is_err() {
+            sockopt::set_socket_recv_buffer_size(&fd, receive)?;
+        }
+        if size > 0 {
+            sockopt::set_socket_send_buffer_size(&fd, size as usize)?;
         }
         // What one says is not for its own host, as with the kernel's.
         let group = match daemon.group {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_core::flow::Method;
 use lb_core::path::SharedFlow;
+use lb_core::tables::{ServiceKey, Tables};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::info;
@@ -47,7 +48,7 @@ pub(super) async fn live(
     state: Arc<SyncState>,
 ) {
     loop {
-        let link = Link::open(&daemon, &state).await;
+        let link = Link::open(&daemon, &wanted, &state).await;
         let Err(error) = serve(&daemon, &link, &wanted, &*plane, &state).await;
         state.counters.send_errors.fetch_add(1, Relaxed);
         pause_after(&daemon, &state, &error).await;
@@ -71,7 +72,10 @@ async fn serve(
     loop {
         ticks.tick().await;
         asked = hear(daemon, link, state)?.or(asked);
-        let refresh = wanted.borrow().refresh;
+        let (refresh, tables) = {
+            let wanted = wanted.borrow();
+            (wanted.refresh, wanted.tables.clone())
+        };
         if !walk.is_under_way {
             walk.begin(&mut asked, refresh, plane, link, daemon).await?;
         }
@@ -81,6 +85,7 @@ async fn serve(
             &mut writer,
             pace(walk.answers.is_some(), refresh, plane),
             plane,
+            &tables,
             &mut walk.sent,
             &state.counters.connections_sent,
         );
@@ -161,13 +166,14 @@ fn read(
     writer: &mut Writer,
     most: usize,
     plane: &dyn Plane,
+    tables: &Tables,
     sent: &mut u64,
     counter: &AtomicU64,
 ) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     let mut count = 0;
     plane.read_shared(most, &mut |flow| {
-        let Some(record) = record(&flow) else { return };
+        let Some(record) = record(&flow, tables) else { return };
         if !writer.add(&record) {
             messages.extend(writer.message(<[u8]>::to_vec));
             writer.add(&record);
@@ -180,11 +186,24 @@ fn read(
     messages
 }
 
-/// `None`: the message has no room for addresses of two families.
-pub(super) fn record(flow: &SharedFlow) -> Option<Record<'static>> {
+/// `None`: the message has no room for addresses of two families; or a connection's template tells enough of it
+/// (`sync_persist_mode`).
+pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'static>> {
     let SharedFlow { original, is_template, server, method, state, is_active, timeout, is_hearsay } = *flow;
     if original.dst.is_ipv6() != server.0.is_ipv6() {
         return None;
+    }
+    let templates_alone = tables.settings.sysctls.sync_persist_mode == 1;
+    let mut fwmark = 0;
+    if tables.services.has_marks() || templates_alone {
+        let service = match is_template {
+            true => tables.services.templated(&ServiceKey::of(&original)),
+            false => tables.service_for(&original),
+        };
+        if !is_template && templates_alone && service.is_some_and(|it| it.options.persistence.is_some()) {
+            return None;
+        }
+        fwmark = service.and_then(|service| service.key.mark()).unwrap_or(0);
     }
     let method = match method {
         Method::Masq => flags::MASQ,
@@ -198,6 +217,7 @@ pub(super) fn record(flow: &SharedFlow) -> Option<Record<'static>> {
             | if is_template { flags::TEMPLATE } else { 0 }
             | if is_hearsay { flags::HEARSAY } else { 0 },
         state: state.into(),
+        fwmark,
         timeout: timeout.as_secs().max(1),
         ..Record::new(original.protocol, client.into(), virtual_.into(), server.into())
     })

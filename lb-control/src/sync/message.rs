@@ -1,4 +1,5 @@
-//! The sync message of the kernel's IPVS, format version 1, as bytes and back; and two messages of our own.
+//! The sync message of the kernel's IPVS, format version 1, as bytes and back; format version 0, which kernels before 3.1 send, from
+//! bytes; and messages of our own.
 //!
 //! ```text
 //! message:    0 | syncid | size (16) | connections | version (1) | 0 (16), then the connections
@@ -12,6 +13,15 @@
 //! connection's size. An option whose number has bit 6 set may be skipped by whoever does not know it; another one makes
 //! the rest of the message unreadable.
 //!
+//! ```text
+//! version 0:  connections | syncid | size (16), then the connections, IPv4 alone
+//! connection: 0 | protocol | client's, virtual, real server's port (16 each)
+//!             | client's, virtual, real server's address (32 each) | flags (16) | state (16)
+//!             then 24 bytes when the flags say that sequence numbers are changed
+//! ```
+//!
+//! These sequence numbers are in the sender's byte order, which nothing tells: they are skipped.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_sync.c` (layouts, order of the checks) and
 //! `include/uapi/linux/ip_vs.h` (flags).
 //!
@@ -24,6 +34,8 @@ use lb_core::tables::Protocol;
 
 /// Bytes before the first connection.
 const HEADER: usize = 8;
+const HEADER_V0: usize = 4;
+const CONNECTION_V0: usize = 24;
 const VERSION: u8 = 1;
 /// Of the messages of our own: "l".
 const OWN_VERSION: u8 = 108;
@@ -127,8 +139,15 @@ pub enum Call {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Connections<'m> {
     pub syncid: u8,
+    format: Format,
     left: u8,
     bytes: &'m [u8],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Format {
+    V0,
+    V1,
 }
 
 impl<'m> Message<'m> {
@@ -144,9 +163,15 @@ impl<'m> Message<'m> {
         }
         match (reserved, version, [spare_high, spare_low]) {
             (0, VERSION, [0, 0]) => {
-                Ok(Message::Connections(Connections { syncid, left: count, bytes: body }))
+                let format = Format::V1;
+                Ok(Message::Connections(Connections { syncid, format, left: count, bytes: body }))
             }
             (0, OWN_VERSION, [0, 0]) => Ok(Message::Own { syncid, call: Call::read(body)? }),
+            // Where a message of version 0 has its number of connections. The kernel too tells them apart so.
+            (left @ 1.., ..) => {
+                let body = bytes.get(HEADER_V0..).ok_or(Malformed::Short)?;
+                Ok(Message::Connections(Connections { syncid, format: Format::V0, left, bytes: body }))
+            }
             _ => Err(Malformed::Version),
         }
     }
@@ -204,6 +229,11 @@ impl<'m> Iterator for Connections<'m> {
 
 impl<'m> Connections<'m> {
     fn take(&mut self) -> Result<Record<'m>, Malformed> {
+        if self.format == Format::V0 {
+            let (record, len) = Record::read_v0(self.bytes)?;
+            self.bytes = self.bytes.get(len..).ok_or(Malformed::Short)?;
+            return Ok(record);
+        }
         let version_and_size = u16::from_be_bytes(field(self.bytes, 2)?);
         if version_and_size >> VERSION_SHIFT != 0 {
             return Err(Malformed::Version);
@@ -272,6 +302,21 @@ impl<'m> Record<'m> {
             options = record.take_option(options)?;
         }
         Ok(record)
+    }
+
+    /// The first of several connections of format version 0, and its length.
+    fn read_v0(bytes: &'m [u8]) -> Result<(Record<'m>, usize), Malformed> {
+        let end = |port, address| -> Result<SocketAddr, Malformed> {
+            let address = Ipv4Addr::from(field::<4>(bytes, address)?);
+            Ok((address, u16::from_be_bytes(field(bytes, port)?)).into())
+        };
+        let protocol = Protocol(u8::from_be_bytes(field(bytes, 1)?));
+        let flags = u16::from_be_bytes(field(bytes, 20)?).into();
+        let state = u16::from_be_bytes(field(bytes, 22)?);
+        let has_sequences = flags & flags::SEQUENCES != 0;
+        let len = CONNECTION_V0 + if has_sequences { SEQUENCES } else { 0 };
+        let record = Record { flags, state, ..Record::new(protocol, end(2, 8)?, end(4, 12)?, end(6, 16)?) };
+        Ok((record, len))
     }
 
     /// Returns what follows the option.
@@ -468,6 +513,69 @@ mod tests {
     }
 
     #[test]
+    fn a_message_of_an_old_kernel_is_read() {
+        let hex = "0207004c \
+                   0006 0401 0050 1f90 c0000207 c6336401 0a000001 0003 0001 \
+                   0011 0035 0036 0037 c0000207 c6336401 0a000002 0600 0000 \
+                   010000000200000003000000040000000500000006000000"
+            .replace(' ', "");
+        let bytes: Vec<u8> = (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex"))
+            .collect();
+        let end = |text: &str| text.parse().expect("valid");
+        let first = Record {
+            flags: flags::DIRECT,
+            state: 1,
+            ..Record::new(Protocol::TCP, end("192.0.2.7:1025"), end("198.51.100.1:80"), end("10.0.0.1:8080"))
+        };
+        let second = Record {
+            flags: flags::SEQUENCES,
+            ..Record::new(Protocol::UDP, end("192.0.2.7:53"), end("198.51.100.1:54"), end("10.0.0.2:55"))
+        };
+        assert_eq!(read(&bytes), [first, second]);
+        let Ok(Message::Connections(all)) = Message::read(&bytes) else { panic!("{bytes:?}") };
+        assert_eq!(all.syncid, 7);
+    }
+
+    /// What a helper that changes sequence numbers, and a persistence engine, say of an IPv6 connection.
+    #[test]
+    fn all_options_of_an_ipv6_connection_have_the_bytes_that_the_kernel_knows() {
+        let record = Record {
+            flags: flags::TUNNEL | flags::TEMPLATE | 0x0200,
+            state: 0x0102,
+            fwmark: 7,
+            timeout: 360,
+            sequences: Some([
+                Sequence { from: 0x0a0b_0c0d, delta: 1, delta_before: u32::MAX },
+                Sequence::default(),
+            ]),
+            engine_data: b"a84b4c76e66710@pc33.example.com",
+            engine_name: b"sip",
+            ..Record::new(
+                Protocol::UDP,
+                "[2001:db8::7]:0".parse().expect("valid"),
+                "[2001:db8::1]:5060".parse().expect("valid"),
+                "[2001:db8::2]:0".parse().expect("valid"),
+            )
+        };
+        let mut writer = Writer::new(255, 1472);
+        assert!(writer.add(&record));
+        let message = writer.message(<[u8]>::to_vec).expect("a connection");
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        // Header; 24 bytes; three addresses; then type, length and data of each option.
+        assert_eq!(hex(&message[..8]), "00ff009001010000");
+        assert_eq!(hex(&message[8..32]), "01110088000012020102000013c400000000000700000168");
+        assert_eq!(hex(&message[32..48]), "20010db8000000000000000000000007");
+        assert_eq!(hex(&message[64..80]), "20010db8000000000000000000000002");
+        assert_eq!(hex(&message[80..106]), "01180a0b0c0d00000001ffffffff000000000000000000000000");
+        assert_eq!(hex(&message[106..108]), "021f");
+        assert_eq!(&message[108..139], b"a84b4c76e66710@pc33.example.com");
+        assert_eq!(hex(&message[139..]), "0303736970");
+        assert_eq!(read(&message), [record]);
+    }
+
+    #[test]
     fn a_message_of_our_own_is_an_empty_one_of_version_0_to_the_kernel() {
         for call in [
             Call::Ask { number: 7 },
@@ -519,7 +627,8 @@ mod tests {
             }
         };
         assert_eq!(changed(1, 200), [None, None], "any syncid");
-        assert_eq!(changed(0, 1), [Some(Malformed::Version)], "a message of version 0");
+        assert_eq!(changed(0, 1), [None], "a message of version 0");
+        assert_eq!(changed(0, 9).last(), Some(&Some(Malformed::Short)), "of more connections than there are");
         assert_eq!(changed(3, 0), [Some(Malformed::Size)]);
         assert_eq!(changed(5, 2), [Some(Malformed::Version)]);
         assert_eq!(changed(7, 1), [Some(Malformed::Version)]);

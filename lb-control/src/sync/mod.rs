@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lb_core::tables::Tables;
+use lb_core::tables::{Settings, Tables};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -33,6 +33,13 @@ pub struct Wanted {
     pub refresh: Duration,
     /// As published.
     pub tables: Arc<Tables>,
+}
+
+/// How often a master tells of a connection that goes on: twice in the shortest timeout at least, lest a backup forgets it
+/// meanwhile.
+pub fn refresh(settings: &Settings) -> Duration {
+    let period = settings.sysctls.sync_refresh_period.max(1);
+    Duration::from_secs((settings.shortest().as_secs() / 2).clamp(1, period).into())
 }
 
 /// What came and went, and what became of it.

@@ -89,7 +89,8 @@ fn a_connection_comes_to_the_real_server_that_it_had() {
         flow(Protocol::TCP, every, its),
         template,
     ];
-    let records: Vec<_> = told.iter().map(|flow| master::record(flow).expect("one family")).collect();
+    let records: Vec<_> =
+        told.iter().map(|flow| master::record(flow, &Tables::default()).expect("one family")).collect();
     let id = |flow: &SharedFlow| {
         let mut servers = control.model().services().flat_map(|service| &service.servers);
         servers.find(|server| server.address == flow.server.0).expect("there").id
@@ -103,9 +104,9 @@ fn a_connection_comes_to_the_real_server_that_it_had() {
 fn what_is_not_here_is_counted_and_the_rest_goes_on() {
     let (control, plane, _) = fake::start(SERVICES);
     let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
-    let right = master::record(&tcp("10.0.0.1")).expect("one family");
+    let right = master::record(&tcp("10.0.0.1"), &Tables::default()).expect("one family");
     let records = [
-        master::record(&tcp("10.0.0.9")).expect("one family"),
+        master::record(&tcp("10.0.0.9"), &Tables::default()).expect("one family"),
         Record { virtual_: "192.0.2.9:80".parse().expect("valid"), ..right },
         Record { state: 11, ..right },
         Record { state: 257, ..right },
@@ -127,9 +128,9 @@ fn real_servers_are_those_of_the_newest_tables() {
     let after = control.sync().0.borrow().tables.clone();
     let mut servers = backup::Servers::default();
     servers.follow(before);
-    assert!(servers.find(&tcp("10.0.0.2")).is_some() && servers.find(&tcp("10.0.0.3")).is_none());
+    assert!(servers.find(&tcp("10.0.0.2"), 0).is_some() && servers.find(&tcp("10.0.0.3"), 0).is_none());
     servers.follow(after);
-    assert!(servers.find(&tcp("10.0.0.2")).is_none() && servers.find(&tcp("10.0.0.3")).is_some());
+    assert!(servers.find(&tcp("10.0.0.2"), 0).is_none() && servers.find(&tcp("10.0.0.3"), 0).is_some());
 }
 
 #[test]
@@ -212,7 +213,72 @@ proptest! {
             is_hearsay,
             ..flow(protocol, ends, ports)
         };
-        let record = master::record(&told).expect("one family");
+        let record = master::record(&told, &Tables::default()).expect("one family");
         prop_assert_eq!(backup::flow(&record, &lb_core::tables::Settings::default()), Some(told));
     }
+}
+
+#[test]
+fn a_connection_is_told_of_twice_in_the_shortest_timeout() {
+    let refresh = |udp, sync_refresh_period| {
+        let mut settings = Settings { udp: Timeout::from_secs(udp), ..Settings::default() };
+        settings.sysctls.sync_refresh_period = sync_refresh_period;
+        super::refresh(&settings).as_secs()
+    };
+    assert_eq!([300, 20, 7, 1].map(|udp| refresh(udp, 10)), [10, 10, 3, 1]);
+    assert_eq!((refresh(300, 0), refresh(300, 100)), (1, 60), "half of the 120 s after a FIN");
+}
+
+const MARKED: &str = r#"
+[[mark]]
+mark = 7
+destination = "192.0.2.9/32"
+[[virtual_service]]
+fwmark = 7
+persistence = 60
+real_servers = [{ address = "10.0.0.1:8080" }]
+[[virtual_service]]
+fwmark = 8
+real_servers = [{ address = "10.0.0.1:8080" }]
+"#;
+
+#[test]
+fn a_connection_by_mark_is_told_with_it_and_comes_to_the_service_of_the_mark() {
+    let (control, plane, _) = fake::start(MARKED);
+    let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
+    let addresses = [ip("198.51.100.7"), ip("192.0.2.9"), ip("10.0.0.1")];
+    let record = master::record(&flow(Protocol::TCP, addresses, [4000, 80, 8080]), &wanted.tables);
+    let record = record.expect("one family");
+    assert_eq!(record.fwmark, 7);
+    // By 8 where our own rules say 7, as the teller has others.
+    let told = [record, Record { fwmark: 8, ..record }, Record { fwmark: 9, ..record }];
+    let ids: Vec<_> =
+        given(&plane, &wanted, &message(&told), &counters).iter().map(|given| given.1).collect();
+    let id = |mark| {
+        let mut services = control.model().services();
+        services.find(|service| service.key.mark() == Some(mark)).expect("there").servers[0].id
+    };
+    assert_eq!(ids, [id(7), id(8), id(7)], "a mark that is not here leaves it to our rules");
+}
+
+#[test]
+fn of_a_persistent_service_the_templates_alone_are_told_when_that_is_wanted() {
+    let (mut control, ..) = fake::start(&format!("{MARKED}[sysctl]\nsync_persist_mode = 1\n{SERVICES}"));
+    let addresses = [ip("198.51.100.7"), ip("192.0.2.9"), ip("10.0.0.1")];
+    let persistent = flow(Protocol::TCP, addresses, [4000, 80, 8080]);
+    let of_any = |protocol| flow(protocol, [addresses[0], ip("0.0.0.7"), addresses[2]], [0, 0, 8080]);
+    let template = SharedFlow { is_template: true, ..of_any(Protocol::ANY) };
+    let told = |control: &crate::daemon::Control| {
+        let tables = control.sync().0.borrow().tables.clone();
+        [persistent, template, tcp("10.0.0.1")]
+            .map(|flow| master::record(&flow, &tables).map(|record| record.fwmark))
+    };
+    assert_eq!(told(&control), [None, Some(7), Some(0)]);
+    let off = crate::api::types::SysctlValue { name: "sync_persist_mode".into(), value: 0 };
+    let batch = crate::api::types::Batch {
+        commands: vec![crate::api::types::Command::SetSysctl(off)],
+        on_error: Default::default(),
+    };
+    assert_eq!(control.batch(&batch).failed.len(), 0);
+    assert_eq!(told(&control), [Some(7), Some(7), Some(0)]);
 }

@@ -15,6 +15,11 @@ pub struct Sysctls {
     pub pmtu_disc: u32,
     pub sloppy_sctp: u32,
     pub sloppy_tcp: u32,
+    pub sync_persist_mode: u32,
+    /// Seconds.
+    pub sync_refresh_period: u32,
+    /// Bytes.
+    pub sync_sock_size: u32,
 }
 
 /// The kernel keeps them in signed numbers.
@@ -95,7 +100,57 @@ impl Sysctls {
             meaning: "1: any TCP packet without RST begins a connection, not a SYN alone",
             value: |all| &mut all.sloppy_tcp,
         },
+        Sysctl {
+            name: "sync_persist_mode",
+            max: 1,
+            meaning: "1: a sync master tells of persistent services' templates, and not of their connections; a backup needs sloppy_tcp \
+                      and sloppy_sctp then",
+            value: |all| &mut all.sync_persist_mode,
+        },
+        Sysctl {
+            name: "sync_refresh_period",
+            max: 3600,
+            meaning: "seconds after which a sync master tells again of a connection that had packets; 0 is 1",
+            value: |all| &mut all.sync_refresh_period,
+        },
+        Sysctl {
+            name: "sync_sock_size",
+            max: 1 << 30,
+            meaning: "bytes that may wait in the sockets of sync daemons that start from now on; 0: 8 MiB to be read, and what the \
+                      system gives to be sent",
+            value: |all| &mut all.sync_sock_size,
+        },
     ];
+
+    /// Those of the kernel's that have nothing to switch here, and why.
+    pub const REFUSED: &[(&str, &str)] = &[
+        ("sync_ports", "one port is sent to and heard, as with 1 in the kernel"),
+        (
+            "sync_qlen_max",
+            "no message waits: what changes faster than it is told of is counted, and told of within sync_refresh_period",
+        ),
+        (
+            "sync_retries",
+            "what is lost is told of again within sync_refresh_period, and a backup that begins asks for all",
+        ),
+        (
+            "sync_threshold",
+            "no packet is counted for it: a connection is told of when it is established, and once a sync_refresh_period while it has \
+             packets",
+        ),
+        ("sync_version", "messages of format version 1 are sent, those of 0 and 1 are heard"),
+    ];
+
+    /// Why there is none of this name, in words.
+    pub fn why_not(name: &str) -> String {
+        match Sysctls::REFUSED.iter().find(|refused| refused.0 == name) {
+            Some((_, why)) => (*why).to_owned(),
+            None => {
+                let known: Vec<_> = Sysctls::TABLE.iter().map(|sysctl| sysctl.name).collect();
+                format!("there are {}", known.join(", "))
+            }
+        }
+    }
 
     pub fn named(name: &str) -> Option<&'static Sysctl> {
         Sysctls::TABLE.iter().find(|sysctl| sysctl.name == name)
@@ -108,7 +163,8 @@ impl Sysctls {
 }
 
 impl Default for Sysctls {
-    /// The kernel's, but for `expire_nodest_conn`: a UDP client knows of no end and would be sent nowhere for as long as it asks.
+    /// The kernel's, but for `expire_nodest_conn`: a UDP client knows of no end and would be sent nowhere for as long as it asks. And for
+    /// `sync_refresh_period`, which is all that there is of `sync_threshold` here.
     fn default() -> Sysctls {
         Sysctls {
             am_droprate: 10,
@@ -121,6 +177,9 @@ impl Default for Sysctls {
             pmtu_disc: 1,
             sloppy_sctp: 0,
             sloppy_tcp: 0,
+            sync_persist_mode: 0,
+            sync_refresh_period: 10,
+            sync_sock_size: 0,
         }
     }
 }

@@ -20,8 +20,7 @@ fn parse(text: &str) -> Result<(String, Option<u32>), String> {
     };
     let name = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
     let Some(sysctl) = Sysctls::named(name) else {
-        let known: Vec<_> = Sysctls::TABLE.iter().map(|sysctl| sysctl.name).collect();
-        return Err(format!("there are {}", known.join(", ")));
+        return Err(Sysctls::why_not(name));
     };
     let value = match value.map(str::parse) {
         None => None,
