@@ -70,7 +70,7 @@ impl Plan {
         let mut all = Sysctls::default();
         if self.timeout & 1 == 1 {
             for (n, sysctl) in Sysctls::TABLE.iter().enumerate() {
-                *(sysctl.value)(&mut all) = u32::from(self.timeout >> n) % (sysctl.max + 1);
+                *(sysctl.value)(&mut all) = u32::from(self.timeout.rotate_right(n as u32)) % (sysctl.max + 1);
             }
         }
         all

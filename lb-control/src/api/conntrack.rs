@@ -101,7 +101,8 @@ impl Tracked {
             sport: src.1,
             dport: dst.1,
         };
-        let (original, reply) = (ends(view.client, view.virtual_), ends(answerer, view.client));
+        let (original, reply) =
+            (ends(view.client, view.virtual_), ends(answerer, view.local.unwrap_or(view.client)));
         let (state, is_answered) = state(view.protocol, view.state);
         let mut status = match is_answered {
             _ if is_one_way => vec![StatusBit::Unreplied],
@@ -110,6 +111,9 @@ impl Tracked {
         };
         if answerer != view.virtual_ {
             status.push(StatusBit::DstNat);
+        }
+        if view.local.is_some() {
+            status.push(StatusBit::SrcNat);
         }
         let mut hasher = DefaultHasher::new();
         (view.protocol.0, original).hash(&mut hasher);

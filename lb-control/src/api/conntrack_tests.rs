@@ -14,6 +14,7 @@ fn view(protocol: Protocol, state: &'static str, method: Method) -> FlowView {
         server: at(200, 8080),
         server_id: ServerId(0),
         method,
+        local: None,
         state,
         expires_in: Timeout::from_secs(60),
     }

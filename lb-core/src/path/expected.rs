@@ -273,7 +273,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some(server) = found else { return self.to_service(packet, headers, original, now, io) };
+        let Some(server) = found else { return self.unexpected(packet, headers, original, now, io) };
         let Some(server) = self.tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };

@@ -78,11 +78,11 @@ impl<P: Packet> Path<P> {
         if self.may_be_expected(&original, headers) && !self.tables.settings.draining {
             return self.first_expected(packet, headers, original, now, io);
         }
-        self.to_service(packet, headers, original, now, io);
+        self.unexpected(packet, headers, original, now, io);
     }
 
-    /// INPUT, if there is a virtual service for it; else it is routed.
-    pub(super) fn to_service(
+    /// What no helper expects: INPUT, if there is a virtual service for it; else it is routed.
+    pub(super) fn unexpected(
         &mut self,
         packet: P,
         headers: &Headers,

@@ -69,9 +69,9 @@ fn write_v1(out: &mut ArrayVec<u8, MAX>, original: &Tuple) -> std::io::Result<()
         }
     }
     out.write_all(b" ")?;
-    write_number(out, sport.into())?;
+    write_number(out, sport)?;
     out.write_all(b" ")?;
-    write_number(out, dport.into())?;
+    write_number(out, dport)?;
     out.write_all(b"\r\n")
 }
 
