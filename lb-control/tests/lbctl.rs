@@ -262,7 +262,7 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     for (words, reason) in [
         ("sysctl sloppy_sctp=1 sloppy_tcp=2", "allowed are 0..=1"),
         ("sysctl sloppy_sctp=yes", "allowed are 0..=1"),
-        ("sysctl drop_entry=1", "there are conn_reuse_mode, expire_nodest_conn"),
+        ("sysctl drop_entry=1", "there are am_droprate, amemthresh"),
         ("sysctl net.ipv4.vs.sync_threshold=3", "no packet is counted for it"),
     ] {
         let done = run(Path::new(LBCTL), words, &daemon.socket(), "");
