@@ -69,6 +69,7 @@ impl Plane for Quiet {
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
         let _ = visit(FlowView {
             is_template: false,
+            is_tracked: false,
             protocol: Protocol::TCP,
             client: ([198, 51, 100, 1].into(), 4000),
             virtual_: ([192, 0, 2, 1].into(), 80),

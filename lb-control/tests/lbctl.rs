@@ -63,6 +63,7 @@ fn two_connections() -> Vec<FlowView> {
     let at = |last, port| (IpAddr::from([10, 0, 0, last]), port);
     let flow = |protocol, state, seconds, client| FlowView {
         is_template: false,
+        is_tracked: false,
         protocol,
         client: at(client, 40_000),
         virtual_: at(100, 80),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::ids::{PortId, ServerId};
+use crate::rule::MOST_RULES;
 
 /// A count with one writer. `add` is a load and a store, so two writers would lose counts; readers see a
 /// value that is at most a moment old.
@@ -51,6 +52,23 @@ pub struct ServerCell {
     pub out_bytes: Counter,
 }
 
+/// What one worker counts for one rule, or a chain's policy.
+#[derive(Debug, Default)]
+pub struct RuleCell {
+    pub packets: Counter,
+    /// Of IP packets, headers included.
+    pub bytes: Counter,
+}
+
+impl RuleCell {
+    /// A packet of so many bytes.
+    #[inline]
+    pub fn add(&self, bytes: u64) {
+        self.packets.add(1);
+        self.bytes.add(bytes);
+    }
+}
+
 /// What one worker counts for one port.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -71,6 +89,7 @@ pub struct WorkerCounters {
     servers: Box<[ServerCell]>,
     ports: Box<[PortCell]>,
     drops: Box<[[Counter; Hook::ALL.len()]]>,
+    rules: Box<[RuleCell]>,
     pub flows: FlowCounters,
     pub edits: EditCounters,
     pub turns: TurnCounters,
@@ -194,28 +213,38 @@ impl WorkerCounters {
             (0..n).map(|_| T::default()).collect()
         }
         WorkerCounters {
-            servers: cells(servers),
+            // One more, for connections of no real server.
+            servers: cells(servers + 1),
             ports: cells(ports),
             drops: cells(DropReason::ALL.len()),
+            rules: cells(MOST_RULES),
             flows: FlowCounters::default(),
             edits: EditCounters::default(),
             turns: TurnCounters::default(),
         }
     }
 
+    /// The real server's; of [`ServerId::NONE`], and of all that there is no room for, one that nobody reads.
     #[inline]
     pub fn server(&self, id: ServerId) -> &ServerCell {
-        &self.servers[id.index()]
+        &self.servers[id.index().min(self.server_capacity())]
     }
 
     /// How many real servers there is room for.
+    #[inline]
     pub fn server_capacity(&self) -> usize {
-        self.servers.len()
+        self.servers.len() - 1
     }
 
     #[inline]
     pub fn port(&self, id: PortId) -> &PortCell {
         &self.ports[id.index()]
+    }
+
+    /// What a rule matched: see [`RuleSource`](crate::rule::RuleSource). Of a number that there is no room for, the last one's.
+    #[inline]
+    pub fn rule(&self, number: u32) -> &RuleCell {
+        &self.rules[(number as usize).min(MOST_RULES - 1)]
     }
 
     #[inline]

@@ -106,6 +106,12 @@ reasons! {
     TunnelError = "tunnel_error",
     /// The interface towards a tunnel's real server has no address that the tunnel could come from.
     NoTunnelSource = "no_tunnel_source",
+    /// A rule or a chain's policy says DROP.
+    Rule = "rule",
+    /// A rule says REJECT: the sender was told.
+    RuleRejects = "rule_rejects",
+    /// No port is free for what a rule translates.
+    NatPortsTaken = "nat_ports_taken",
     /// The protocol or its combination is not handled here.
     Unsupported = "unsupported",
     /// The worker that owns the flow takes no more packets now.

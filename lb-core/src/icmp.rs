@@ -24,7 +24,7 @@ pub struct Embedded {
     pub protocol: Protocol,
     pub src: IpAddr,
     pub dst: IpAddr,
-    /// TCP, UDP and SCTP ports; 0 for other protocols.
+    /// TCP, UDP and SCTP ports; of an ICMP query as in a tuple of one; 0 for other protocols.
     pub sport: u16,
     pub dport: u16,
     /// Bytes of the transport header and its data, quoted or not; `None` when it is a fragment.
@@ -107,6 +107,13 @@ pub fn quoted(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Embedded, Drop
     let start: &[u8; 8] = array(message, l4).ok_or(DropReason::BadIcmpPayload)?;
     let (sport, dport) = match protocol {
         protocol if protocol.has_ports() => (be16(start[0], start[1]), be16(start[2], start[3])),
+        Protocol::ICMP | Protocol::ICMPV6 => icmp::Query::of(is_ipv6, start[0]).map_or((0, 0), |query| {
+            if query.is_answer {
+                (query.request.into(), icmp::identifier(start))
+            } else {
+                (icmp::identifier(start), query.request.into())
+            }
+        }),
         _ => (0, 0),
     };
     // What is quoted need not say a length that can be.
@@ -184,9 +191,26 @@ pub fn translate(
             _ => reseal_sctp(frame, headers, embedded, inner_end, before ^ port),
         });
     }
+    if matches!(embedded.protocol, Protocol::ICMP | Protocol::ICMPV6) {
+        message = message.and(requery(frame, headers, inner_l4, inner_end, port, quoted));
+    }
     let at = l4 + icmp::CHECKSUM;
     write16(frame, at, message.apply(read16(frame, at)));
     Ok(())
+}
+
+/// A quoted ICMP query, whose identifier is the port of the end that asks. `addresses` is what changed in its pseudo-header, which ICMPv6
+/// has. Returns the change.
+fn requery(frame: &mut [u8], headers: &Headers, l4: usize, end: End, port: u16, addresses: Delta) -> Delta {
+    let query = icmp::Query::of(headers.is_ipv6, frame.get(l4).copied().unwrap_or_default());
+    let is_asker = query.is_some_and(|query| query.is_answer == (end == End::Destination));
+    let id = l4 + 4;
+    let identifier = if is_asker { Delta::word(read16(frame, id), port) } else { Delta::default() };
+    if is_asker {
+        write16(frame, id, port);
+    }
+    let quoted = if headers.is_ipv6 { addresses.and(identifier) } else { identifier };
+    identifier.and(reseal(frame, headers, l4 + icmp::CHECKSUM, |field| quoted.apply(field)))
 }
 
 /// Writes the quoted checksum at `at`, where it is quoted that far. Returns the change.

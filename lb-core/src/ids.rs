@@ -42,6 +42,9 @@ impl ServiceId {
 }
 
 impl ServerId {
+    /// Of a connection that no virtual service takes.
+    pub const NONE: ServerId = ServerId(u32::MAX);
+
     #[inline]
     pub fn index(self) -> usize {
         self.0 as usize

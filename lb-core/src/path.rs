@@ -22,6 +22,7 @@ mod expected;
 mod first;
 mod fragment;
 mod full_nat;
+mod hooks;
 mod ipsec;
 mod list;
 mod one_packet;
@@ -34,6 +35,7 @@ mod sctp;
 mod shared;
 mod shed;
 mod steer;
+mod tracked;
 mod tunnel;
 mod waiting;
 
@@ -109,6 +111,12 @@ pub enum Steer {
     AskExpected,
     /// Back, with the real server that expects it.
     Expected(Option<ServerId>),
+    /// Of no connection at its owner; one that is only routed through us may be at its other end's worker.
+    Elsewhere(Ports),
+    /// Back: it is not there either.
+    Nowhere(Ports),
+    /// Sent by the host, by the twin of this port.
+    FromHost(PortId),
 }
 
 /// What stands in the first fragment of a datagram and not in the others.
@@ -155,6 +163,10 @@ pub struct Path<P> {
     shed: shed::Shed,
     changed: shared::Changed,
     tunnels: tunnel::Tunnels,
+    /// Counts the choices that nobody shall foretell.
+    chance: u64,
+    /// Rules have let the packet at hand pass PREROUTING and INPUT.
+    has_passed_input: bool,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
@@ -229,6 +241,8 @@ impl<P: Packet> Path<P> {
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             shed: shed::Shed::default(),
             changed: shared::Changed::new(),
+            chance: 0,
+            has_passed_input: false,
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }
@@ -355,7 +369,7 @@ impl<P: Packet> Path<P> {
                 }
                 Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
                 Kind::IcmpError => self.related(packet, &seen.headers, now, io),
-                Kind::Routed => self.route(packet, &seen.headers, now, io),
+                Kind::Routed => self.other(packet, &seen.headers, now, io),
                 Kind::Twin => io.to_twin(packet.port(), packet),
                 Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
             }
@@ -403,9 +417,13 @@ impl<P: Packet> Path<P> {
     }
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
-    pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, _now: Tick, io: &mut impl Io<P>) {
+    pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         for packet in burst.drain(..) {
-            io.transmit(port, packet);
+            if self.tables.rules.are_active() {
+                self.sent_by_host(port, packet, now, io);
+            } else {
+                io.transmit(port, packet);
+            }
         }
     }
 

@@ -441,6 +441,7 @@ impl Director {
             routes: Arc::new(Routes::new(routes)),
             services: Arc::new(self.model.services()),
             marks: Arc::new(Marks(vec![Self::mark()])),
+            rules: Arc::default(),
             settings: self.model.settings,
         }));
     }

@@ -240,6 +240,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         neighbours: neighbours.into(),
         services: Services::new(services).into(),
         marks: Arc::default(),
+        rules: Default::default(),
         settings: Settings { is_sharing: true, ..Settings::default() },
     }
 }

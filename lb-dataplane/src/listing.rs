@@ -146,6 +146,7 @@ mod tests {
         let address = (IpAddr::V4(Ipv4Addr::from(n)), 1);
         FlowView {
             is_template: false,
+            is_tracked: false,
             protocol: Protocol::UDP,
             client: address,
             virtual_: address,

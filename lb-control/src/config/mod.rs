@@ -223,6 +223,7 @@ impl Config {
             draining: false,
             is_sharing: false,
             sysctls: self.sysctls,
+            ..Settings::default()
         }
     }
 }

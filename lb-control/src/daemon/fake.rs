@@ -109,6 +109,7 @@ impl Plane for FakePlane {
             let address = |first| (IpAddr::V4(Ipv4Addr::from(first + n)), 80);
             let view = FlowView {
                 is_template: false,
+                is_tracked: false,
                 protocol: Protocol::TCP,
                 client: address(0x0b00_0000),
                 virtual_: address(0xc000_0201 - n),

@@ -193,6 +193,10 @@ impl Entry {
     const WALKED: u8 = 4;
     /// It has an [`Edit`](super::edit::Edit).
     const EDITED: u8 = 8;
+    /// In `in_use`: it is of no virtual service, and tracked.
+    const TRACKED: u8 = 0x80;
+    /// In `in_use`: rules look at each of its packets (under this generation of the tables).
+    const RULED: u8 = 0x40;
     /// The connection is counted at its persistence template.
     const COUNTED: u8 = 0x40;
     /// Its first answer assures its template: TCP has a state for that.
@@ -327,12 +331,13 @@ impl Entry {
         self.generation
     }
 
-    /// Forgets what was cached, and caches under `generation` from now on.
-    pub fn renew(&mut self, generation: u32) {
+    /// Forgets what was cached, and caches under `generation` from now on. `is_ruled`: there are rules then.
+    pub fn renew(&mut self, generation: u32, is_ruled: bool) {
         self.generation = generation;
         self.hops = [Self::NO_HOP; 2];
         self.flags &= !(Self::SERVER_REMOVED | Self::BYPASS);
-        self.in_use &= !Self::HEARSAY;
+        self.in_use &= !(Self::HEARSAY | Self::RULED);
+        self.in_use |= if is_ruled { Self::RULED } else { 0 };
     }
 
     #[inline]
@@ -342,7 +347,7 @@ impl Entry {
 
     /// Until its next packet, for which everything will be looked up anew: no tables have generation 0.
     pub fn set_hearsay(&mut self) {
-        self.renew(0);
+        self.renew(0, false);
         self.in_use |= Self::HEARSAY;
     }
 
@@ -390,13 +395,25 @@ impl Entry {
         self.set_flag(Self::BYPASS, true);
     }
 
-    /// True when none of the two is set, it is masqueraded, no answer is waited for and nothing is edited: the packet goes the
-    /// ordinary way.
+    /// True when none of the two is set, it is masqueraded, no answer is waited for, and nothing looks at each packet: it goes
+    /// the ordinary way.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        const TURNS: [u8; 2] =
-            [Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED, Entry::EDITED];
-        u16::from_ne_bytes([self.flags, self.in_use]) & u16::from_ne_bytes(TURNS) == 0
+        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED;
+        const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
+        const TURNS_OFF: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
+        u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0
+    }
+
+    /// Of no virtual service: its state is conntrack's.
+    #[inline]
+    pub fn is_tracked(&self) -> bool {
+        self.in_use & Self::TRACKED != 0
+    }
+
+    #[inline]
+    pub fn is_ruled(&self) -> bool {
+        self.in_use & Self::RULED != 0
     }
 
     #[inline]
@@ -442,7 +459,7 @@ impl Entry {
 
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
-        self.in_use <= Self::IN_USE | Self::HEARSAY | Self::WALKED | Self::EDITED
+        self.in_use & !(Self::IN_USE | Self::HEARSAY | Self::WALKED | Self::EDITED | Self::TRACKED | Self::RULED) == 0
             && self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
             && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
     }
@@ -457,7 +474,8 @@ impl Entry {
     }
 
     pub(super) fn set_in_use(&mut self) {
-        self.in_use = Self::IN_USE;
+        let is_tracked = self.server() == ServerId::NONE && !self.is_template();
+        self.in_use = Self::IN_USE | if is_tracked { Self::TRACKED } else { 0 };
     }
 
     pub(super) fn set_free(&mut self) {

@@ -9,6 +9,7 @@ use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple,
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
 use super::template::{TemplatePlace, templated};
+use crate::conntrack::Tracked;
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
@@ -153,6 +154,8 @@ pub struct Store {
     /// persistence template: where that is.
     more: Slab<u32>,
     edits: Slab<Edit>,
+    /// By connection: what rules and tracking know of it.
+    tracked: Slab<Tracked>,
     hasher: Hasher,
 }
 
@@ -160,6 +163,7 @@ impl Store {
     pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
         let [.., end] = Sizes::new(max_connections, max_ipv6_connections, 0).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
+            + Region::bytes_for::<Tracked>(max_connections as usize)
     }
 
     pub(super) fn take(
@@ -186,6 +190,7 @@ impl Store {
             more: region.take(max_connections as usize),
             edits: region.take(max_edits as usize),
             next_addresses: region.take(max_ipv6_connections as usize),
+            tracked: region.take(max_connections as usize),
             hasher: Hasher::new(seed),
         }
     }
@@ -468,6 +473,17 @@ impl Store {
         let place = std::mem::replace(&mut self.more[id.0 as usize], more);
         let next_free = self.header[0].edits.give(place);
         self.edits[place as usize] = Edit { flow: Edit::NOBODY, more: next_free, ..Edit::default() };
+    }
+
+    /// What rules and tracking know of a connection. Of one that began while there was neither it may be that of another one, long over.
+    #[inline]
+    pub fn tracked(&self, id: FlowId) -> &Tracked {
+        &self.tracked[id.0 as usize]
+    }
+
+    #[inline]
+    pub fn tracked_mut(&mut self, id: FlowId) -> &mut Tracked {
+        &mut self.tracked[id.0 as usize]
     }
 
     /// Fetches what [`Store::forget`] will look at.

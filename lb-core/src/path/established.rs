@@ -33,10 +33,16 @@ impl<P: Packet> Path<P> {
             self.renew(at.id(), headers.is_ipv6);
         }
         let entry = self.flows.entry(at.id());
-        let was = TcpState::from_u8(entry.state());
         if !entry.is_plain() && (entry.method().is_one_way() || self.turns_off(at)) {
             return self.not_plain(packet, headers, at, now, io);
         }
+        self.straight_on(packet, headers, at, now, io);
+    }
+
+    /// Takes the connection's state from a packet of a masqueraded one, rewrites and sends it.
+    #[inline(always)]
+    fn straight_on(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        let was = TcpState::from_u8(self.flows.entry(at.id()).state());
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
             let is = was.next(side(at.direction()), headers.tcp_flags);
             if was != is {
@@ -50,6 +56,19 @@ impl<P: Packet> Path<P> {
             return self.sctp(packet, headers, at, now, io);
         }
         self.masquerade(packet, headers, at, now, io);
+    }
+
+    /// As [`Path::straight_on`], for where few packets come by.
+    #[inline(never)]
+    fn straight_on_rarely(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.straight_on(packet, headers, at, now, io);
     }
 
     /// Rewrites and sends a packet that has told the connection's state.
@@ -115,7 +134,10 @@ impl<P: Packet> Path<P> {
         let services = &self.tables.services;
         let entry = self.flows.entry_mut(id);
         let timeout = self.timeouts.of(entry.protocol(), entry.state());
-        entry.renew(self.tables.generation);
+        entry.renew(self.tables.generation, self.tables.rules.are_active());
+        if entry.is_tracked() {
+            return;
+        }
         if !services.is_active(is_ipv6) {
             entry.set_bypassed();
         } else if services.server(entry.server()).is_none() {
@@ -139,8 +161,14 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     fn turns_off(&mut self, at: FlowRef) -> bool {
         let entry = self.flows.entry(at.id());
-        if entry.is_bypassed() || entry.is_edited() || at.direction() == Direction::Original {
-            return entry.is_bypassed() || entry.is_edited() || entry.is_server_removed();
+        entry.is_ruled() || entry.is_tracked() || entry.is_edited() || self.is_cut(at)
+    }
+
+    /// Whether its real server was removed, or IPVS is off, so that a packet of a masqueraded connection is not translated.
+    fn is_cut(&mut self, at: FlowRef) -> bool {
+        let entry = self.flows.entry(at.id());
+        if entry.is_bypassed() || at.direction() == Direction::Original {
+            return entry.is_bypassed() || entry.is_server_removed();
         }
         if entry.is_unanswered() {
             self.assure_template(at.id());
@@ -148,9 +176,24 @@ impl<P: Packet> Path<P> {
         false
     }
 
-    /// Direct routing or a tunnel; or it is edited, its real server was removed, or IPVS is off.
+    /// Rules look at it; direct routing or a tunnel; it is edited, its real server was removed, or IPVS is off; or it is of no real
+    /// server.
     #[inline(never)]
     fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        let entry = self.flows.entry(at.id());
+        if entry.is_tracked() {
+            return self.tracked(packet, headers, at, now, io);
+        }
+        let packet = if entry.is_ruled() {
+            let Some(packet) = self.ruled(packet, headers, at, now, io) else { return };
+            packet
+        } else {
+            packet
+        };
+        let entry = self.flows.entry(at.id());
+        if !entry.method().is_one_way() && !entry.is_edited() && !self.is_cut(at) {
+            return self.straight_on_rarely(packet, headers, at, now, io);
+        }
         let entry = self.flows.entry(at.id());
         if entry.is_bypassed() {
             self.route(packet, headers, now, io);

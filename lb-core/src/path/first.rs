@@ -7,6 +7,7 @@ use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Path};
+use crate::conntrack::Tracked;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -61,6 +62,9 @@ impl<P: Packet> Path<P> {
         if headers.fragment == Fragment::Later {
             return self.later_fragment(packet, headers, now, io);
         }
+        if self.tables.rules.are_active() {
+            return self.first_ruled(packet, headers, now, io);
+        }
         if headers.is_from_link_local(packet.data()) || !self.tables.services.is_active(headers.is_ipv6) {
             return self.route(packet, headers, now, io);
         }
@@ -94,8 +98,23 @@ impl<P: Packet> Path<P> {
             let (problem, reason) = (icmp::Problem::PortUnreachable, DropReason::NoConnection);
             return self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
         }
-        let service = self.tables.service_for(&original);
-        let Some(service) = service.filter(|_| self.tables.routes.is_local(original.dst)) else {
+        self.serve(packet, headers, original, original, now, io);
+    }
+
+    /// INPUT with IPVS: a virtual service that takes the packet schedules and binds it. It came as `original`; `seen` is what services
+    /// see of it.
+    #[inline]
+    pub(super) fn serve(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: Tuple,
+        seen: Tuple,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let service = self.tables.service_for(&seen);
+        let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
             return self.route(packet, headers, now, io);
         };
         let sysctls = &self.tables.settings.sysctls;
@@ -126,13 +145,13 @@ impl<P: Packet> Path<P> {
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
         let options = service.options;
-        let picked = pick(&mut self.schedulers, service, &original, &self.counters, &self.mine, now);
+        let picked = pick(&mut self.schedulers, service, &seen, &self.counters, &self.mine, now);
         let Some(&Server { id, address, port, forward, .. }) = picked else {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
         let method = forward.method();
-        let after = Tuple { dst: address, dport: if port == 0 { original.dport } else { port }, ..original };
+        let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..seen };
         let after = if forward == Forward::FullNat {
             match self.local_ports.choose(&self.flows, &self.tables, service, after) {
                 Some(after) => after,
@@ -216,7 +235,10 @@ impl<P: Packet> Path<P> {
             now,
         };
         let id = self.insert(&new)?;
-        self.flows.entry_mut(id).renew(self.tables.generation);
+        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.rules.are_active());
+        if self.tables.rules.are_active() {
+            *self.flows.tracked_mut(id) = Tracked::default();
+        }
         Some(FlowRef::new(id, Direction::Original))
     }
 

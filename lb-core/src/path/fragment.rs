@@ -176,7 +176,8 @@ impl<P: Packet> Path<P> {
         }
         let services = &self.tables.services;
         let may_be_ours = self.tables.routes.is_local(datagram.dst) && services.is_active(headers.is_ipv6)
-            || services.is_server(datagram.src);
+            || services.is_server(datagram.src)
+            || self.tables.rules.are_active();
         if !may_be_ours {
             seen.kind = Kind::Routed;
             return Some((packet, seen));

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Path;
+use crate::conntrack;
 use crate::flow::template::{EXPECTED, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Tuple};
 use crate::ids::ServerId;
@@ -16,6 +17,8 @@ use crate::time::{Tick, Timeout};
 pub struct FlowView {
     /// A persistence template: no connection.
     pub is_template: bool,
+    /// Of no virtual service: [`ServerId::NONE`], and `server` is where it leaves to.
+    pub is_tracked: bool,
     /// [`Protocol::ANY`] of a firewall mark's template.
     pub protocol: Protocol,
     pub client: (IpAddr, u16),
@@ -77,6 +80,7 @@ impl<P: Packet> Path<P> {
         };
         FlowView {
             is_template: entry.is_template(),
+            is_tracked: entry.is_tracked(),
             protocol,
             client: (original.src, original.sport),
             virtual_: (original.dst, original.dport),
@@ -86,6 +90,8 @@ impl<P: Packet> Path<P> {
             method: entry.method(),
             state: if entry.is_template() {
                 self.template_state(id)
+            } else if entry.is_tracked() {
+                conntrack::name(entry.protocol(), entry.state()).unwrap_or("NONE")
             } else {
                 state::name(protocol, entry.state())
             },

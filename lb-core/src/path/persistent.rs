@@ -12,6 +12,7 @@ use super::first::pick;
 use super::fragment::ports;
 use super::one_packet::Choice;
 use super::{Io, Path, Steer};
+use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::template::{ASSURED, TemplateId, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
@@ -74,6 +75,10 @@ impl<P: Packet> Path<P> {
             if holder != self.worker {
                 return io.hand_over(holder, packet, Steer::Ask(ports(headers)));
             }
+        }
+        if self.tables.rules.are_active() {
+            let passage = self.passage(packet.port(), headers, CtState::Invalid);
+            return self.pass_untracked(packet, headers, passage, now, io);
         }
         self.route(packet, headers, now, io);
     }
@@ -161,7 +166,7 @@ impl<P: Packet> Path<P> {
             if self.tables.services.server_of(service, server).is_some_and(stays) {
                 entry.touch(now);
                 // Known at first hand, if another director told of it.
-                entry.renew(self.tables.generation);
+                entry.renew(self.tables.generation, false);
                 // The next process reads it here.
                 entry.set_state(if is_assured { ASSURED } else { 0 });
                 return Ok(Held { server, template: self.uses.id(self.worker, id.0) });

@@ -8,6 +8,7 @@ use crate::drop::DropReason;
 use crate::flow::{Direction, Method, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{self, Embedded, End};
+use crate::ids::ServerId;
 use crate::packet::Packet;
 use crate::tables::{Protocol, Way};
 use crate::time::Tick;
@@ -19,7 +20,7 @@ impl<P: Packet> Path<P> {
         let embedded = match icmp::embedded(packet.data(), headers) {
             Ok(embedded) => embedded,
             // Of no connection that could be told: a router passes it on.
-            Err(DropReason::BadIcmpPayload) => return self.route(packet, headers, now, io),
+            Err(DropReason::BadIcmpPayload) => return self.other(packet, headers, now, io),
             Err(reason) => return self.drop(reason, Hook::Prerouting),
         };
         if let Some(inner) = self.in_tunnel(packet.data(), headers, &embedded) {
@@ -27,7 +28,7 @@ impl<P: Packet> Path<P> {
         }
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
         let Some(at) = self.flows.find(&answer_to(&embedded)) else {
-            return self.route(packet, headers, now, io);
+            return self.other(packet, headers, now, io);
         };
         if self.flows.entry(at.id()).generation() != self.tables.generation {
             self.renew(at.id(), headers.is_ipv6);
@@ -39,28 +40,35 @@ impl<P: Packet> Path<P> {
         if entry.is_server_removed() && at.direction() == Direction::Original {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
-        if entry.method().is_one_way() {
+        let (is_one_way, is_ruled, server) = (entry.method().is_one_way(), entry.is_ruled(), entry.server());
+        // As the embedded packet was when its sender sent it, and as it left.
+        let sent = self.flows.tuple(at.id(), at.direction().opposite());
+        let left = self.flows.tuple(at.id(), at.direction()).reversed();
+        let is_source_changed = !is_one_way && (sent.src, sent.sport) != (left.src, left.sport);
+        let destination = if is_source_changed { sent.src } else { headers.destination(packet.data()) };
+        if is_ruled {
+            let passed = self.pass_related(&mut packet, headers, at, destination, now);
+            if let Err(stopped) = passed {
+                return self.stop(packet, headers, stopped, now, io);
+            }
+        }
+        if is_one_way {
             // About what the real server sent to the client by another way: it knows this packet as it is.
             return self.onward_rarely(packet, headers, at, now, io);
         }
-        // As the embedded packet was when its sender sent it.
-        let inner = self.flows.tuple(at.id(), at.direction().opposite());
-        let is_full_nat = self.flows.is_full_nat(at.id());
-        let (server, client) =
-            ((End::Destination, inner.src, inner.sport), (End::Source, inner.dst, inner.dport));
-        let (first, second, destination) = match at.direction() {
-            Direction::Original => (server, client, inner.src),
-            Direction::Reply if is_full_nat => (client, server, inner.src),
-            Direction::Reply => (client, server, headers.destination(packet.data())),
-        };
-        match self.check(headers, destination) {
+        let is_for_host = match self.check(headers, destination) {
+            Ok(Way::Local | Way::Linux) if server == ServerId::NONE => true,
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
-            Ok(_) => {}
+            Ok(_) => false,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
-        }
-        count(self.mine.server(entry.server()), at.direction(), headers);
-        // Masquerading changed one end of what is quoted, FullNAT both.
-        for (end, address, port) in [first, second].into_iter().take(if is_full_nat { 2 } else { 1 }) {
+        };
+        count(self.mine.server(server), at.direction(), headers);
+        // Whatever end of the embedded packet was translated is translated back, and the error's opposite one with it.
+        let ends = [
+            is_source_changed.then_some((End::Destination, sent.src, sent.sport)),
+            ((sent.dst, sent.dport) != (left.dst, left.dport)).then_some((End::Source, sent.dst, sent.dport)),
+        ];
+        for (end, address, port) in ends.into_iter().flatten() {
             if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
                 return self.drop(reason, Hook::Prerouting);
             }
@@ -68,6 +76,9 @@ impl<P: Packet> Path<P> {
         if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
             let shift = edit.shift(at.direction().opposite());
             icmp::renumber_quoted(packet.data_mut(), headers, &embedded, |seq| shift.back(seq));
+        }
+        if is_for_host {
+            return io.to_twin(packet.port(), packet);
         }
         rewrite::decrement_ttl(packet.data_mut(), headers);
         self.leave(packet, headers, destination, Going::AsItIs, now, io);

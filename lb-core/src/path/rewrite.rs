@@ -8,7 +8,7 @@ use crate::tables::Protocol;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ipv4::TTL_DECREMENT;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::{ipv4, ipv6, sctp, tcp, udp};
+use crate::wire::{icmp, ipv4, ipv6, sctp, tcp, udp};
 
 /// Whether a port may write a checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +100,7 @@ fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delt
         return Outcome::Done;
     }
     if headers.protocol != Protocol::UDP {
-        return other_transport(frame, headers, ports);
+        return other_transport(frame, headers, ports, delta);
     }
     let Some(udp) = udp::header_mut(frame, at) else { return Outcome::Unreadable };
     udp::rewrite(udp, ports.0, ports.1, delta);
@@ -111,14 +111,28 @@ fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delt
     Outcome::Done
 }
 
-/// SCTP, whose checksum covers no address; or AH or ESP, which have no ports.
+/// SCTP, whose checksum covers no address; an ICMP query; or what has no ports.
 #[inline(never)]
-fn other_transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16)) -> Outcome {
+fn other_transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
+    if matches!(headers.protocol, Protocol::ICMP | Protocol::ICMPV6) {
+        return query(frame, headers, ports, delta);
+    }
     if headers.protocol != Protocol::SCTP {
         return Outcome::Done;
     }
     let Some(header) = sctp::header_mut(frame, headers.l4.into()) else { return Outcome::Unreadable };
     sctp::rewrite(header, ports.0, ports.1, sctp::covered(headers));
+    Outcome::Done
+}
+
+/// An ICMP query: the port of the end that asks is its identifier. `delta` is for ICMPv6, whose checksum covers the addresses.
+fn query(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
+    let Some(query) = icmp::Query::of(headers.is_ipv6, headers.icmp_type) else { return Outcome::Done };
+    let Some(header) = icmp::header_mut(frame, headers.l4.into()) else { return Outcome::Unreadable };
+    let new = if query.is_answer { ports.1 } else { ports.0 };
+    let old = icmp::set_identifier(header, new);
+    let delta = if headers.is_ipv6 { delta } else { Delta::word(old, new) };
+    icmp::set_checksum(header, delta.apply(icmp::checksum(header)));
     Outcome::Done
 }
 
@@ -132,7 +146,7 @@ pub(super) fn undo(frame: &mut [u8], headers: &Headers, before: &Tuple, deltas: 
 }
 
 /// The opposite of what [`any`] does to the TTL, without the checksum.
-fn raise_ttl(frame: &mut [u8], headers: &Headers) {
+pub(super) fn raise_ttl(frame: &mut [u8], headers: &Headers) {
     let at = usize::from(headers.l3) + if headers.is_ipv6 { 7 } else { 8 };
     if let Some(ttl) = frame.get_mut(at) {
         *ttl = ttl.wrapping_add(1);

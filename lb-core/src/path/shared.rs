@@ -251,8 +251,8 @@ impl<P: Packet> Path<P> {
 /// Whether other directors are told of a connection in this state: not before it is established. Of a template while it
 /// binds.
 fn is_told(entry: &Entry) -> bool {
-    if entry.is_edited() {
-        // Without what its sequence numbers are apart by, another director would do it harm.
+    if entry.is_tracked() || entry.is_edited() {
+        // Nobody asks for the first; of the second, without what its sequence numbers are apart by, another director would do it harm.
         return false;
     }
     match entry.protocol() {

@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use super::fragment::ports;
 use super::ipsec::ISAKMP;
 use super::related::answer_to;
+use super::tracked::tuple_of;
 use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer, full_nat};
 use crate::flow::{Hasher, Tuple};
 use crate::icmp;
@@ -84,6 +85,20 @@ impl<P: Packet> Path<P> {
                 }
                 Steer::Expected(found) if seen.kind == Kind::Flow => {
                     self.answered_expected(packet, &seen.headers, found, now, io);
+                    None
+                }
+                Steer::Elsewhere(ports) if self.tables.rules.are_active() => {
+                    self.is_flow_with(&mut seen, &packet, ports);
+                    self.sought(packet, &seen.headers, now, io);
+                    None
+                }
+                Steer::Nowhere(ports) if self.tables.rules.are_active() => {
+                    self.is_flow_with(&mut seen, &packet, ports);
+                    self.found_nowhere(packet, &seen.headers, now, io);
+                    None
+                }
+                Steer::FromHost(port) => {
+                    self.out(port, packet, now, io);
                     None
                 }
                 Steer::Fragment(ports) if is_gathered(&seen) => {
@@ -172,6 +187,10 @@ impl<P: Packet> Path<P> {
                     (like.src, like.dst, like.sport, like.dport, like.protocol)
                 }
                 Err(_) => return self.worker,
+            },
+            Kind::Routed if self.tables.rules.are_active() => match tuple_of(frame, headers) {
+                Some(tuple) => (tuple.src, tuple.dst, tuple.sport, tuple.dport, tuple.protocol),
+                None => return self.worker,
             },
             _ => return self.worker,
         };

@@ -2,6 +2,7 @@
 
 mod edited;
 mod full_nat;
+mod hooks;
 mod ipsec;
 mod methods;
 mod one_packet;

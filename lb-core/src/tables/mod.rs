@@ -27,9 +27,11 @@ pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, T
 pub use services::Services;
 pub use sysctl::{Sysctl, Sysctls};
 
+use crate::conntrack;
 pub use crate::wire::proxy::Version as ProxyVersion;
 
 use crate::flow::Tuple;
+use crate::rule::Rules;
 use crate::time::Timeout;
 
 /// FullNAT connections come from this port at least.
@@ -45,6 +47,7 @@ pub struct Tables {
     pub neighbours: Arc<Neighbours>,
     pub services: Arc<Services>,
     pub marks: Arc<Marks>,
+    pub rules: Arc<Rules>,
     pub settings: Settings,
 }
 
@@ -62,6 +65,10 @@ pub struct Settings {
     /// Other directors are told of connections: workers note whose state changes.
     pub is_sharing: bool,
     pub sysctls: Sysctls,
+    /// Seconds from 1970 (UTC) to the moment from which ticks count: for rules that ask what time it is.
+    pub booted: u64,
+    /// How connections of no virtual service are followed.
+    pub conntrack: conntrack::Settings,
 }
 
 impl Default for Settings {
@@ -74,6 +81,8 @@ impl Default for Settings {
             draining: false,
             is_sharing: false,
             sysctls: Sysctls::default(),
+            booted: 0,
+            conntrack: conntrack::Settings::default(),
         }
     }
 }

@@ -27,3 +27,38 @@ pub fn checksum(header: &Header) -> u16 {
 pub fn set_checksum(header: &mut Header, checksum: u16) {
     header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
 }
+
+/// The identifier of a query and of its answer (RFC 792).
+#[inline]
+pub fn identifier(header: &Header) -> u16 {
+    be16(header[4], header[5])
+}
+
+/// Writes the identifier and returns what it was.
+#[inline]
+pub fn set_identifier(header: &mut Header, identifier: u16) -> u16 {
+    let old = self::identifier(header);
+    header[4..6].copy_from_slice(&identifier.to_be_bytes());
+    old
+}
+
+/// A message that asks or answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Query {
+    /// Type of the message that asks.
+    pub request: u8,
+    pub is_answer: bool,
+}
+
+impl Query {
+    /// Echo, timestamp, information and address mask (RFC 792, RFC 950 appendix I); of ICMPv6 echo (RFC 4443 §4). `None`: no query.
+    pub const fn of(is_ipv6: bool, icmp_type: u8) -> Option<Query> {
+        let (request, is_answer) = match (is_ipv6, icmp_type) {
+            (false, 8 | 13 | 15 | 17) | (true, 128) => (icmp_type, false),
+            (false, 0) => (8, true),
+            (false, 14 | 16 | 18) | (true, 129) => (icmp_type - 1, true),
+            _ => return None,
+        };
+        Some(Query { request, is_answer })
+    }
+}

@@ -128,6 +128,7 @@ impl<P: Packet> Logic<P> for Wiring {
             let address = (IpAddr::V4(Ipv4Addr::from(n)), self.wire.worker.0);
             visit(FlowView {
                 is_template: false,
+                is_tracked: false,
                 protocol: Protocol::UDP,
                 client: address,
                 virtual_: address,

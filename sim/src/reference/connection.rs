@@ -143,6 +143,7 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
     FlowView {
         protocol: templated(original.protocol).unwrap_or(original.protocol),
         is_template: connection.template.is_some(),
+        is_tracked: false,
         client: (original.src, original.sport),
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),

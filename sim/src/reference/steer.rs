@@ -109,7 +109,8 @@ impl Reference {
         }
         match (gathered(&kind), steer) {
             (Some(read), Steer::Fragment(ports)) => self.pass_to_owner(packet, joined(read, ports)),
-            // Of FTP's data connections, which no world here has, there are no fragments either.
+            // Of FTP's data connections, which no world here has, there are no fragments; those that seek tracked connections come of
+            // rules alone, which are not here either.
             (Some(read), _) => self.gather(packet, kind, read),
             (None, _) => self.stay_or_go(packet, kind),
         }

@@ -1,0 +1,316 @@
+//! Goal: rules decide at the hooks that netfilter's diagram has, NAT is asked once a connection and translates both directions, and what is
+//! tracked comes and goes. Method: rules of a few words, packets from client, real server and host.
+
+use super::*;
+use crate::rule::names::Numeric;
+use crate::rule::{
+    Around, ChainSource, Family, Rule, RuleSource, Rules, Table, chain_name, reached_from, text,
+};
+
+/// Of lines such as `filter FORWARD -p tcp --dport 22 -j DROP`, for both families as far as they can be read for one.
+pub(super) fn rules(lines: &[&str]) -> Rules {
+    let mut all = Rules::default();
+    let mut counter = 0;
+    for family in Family::ALL {
+        for table in Table::ALL {
+            let chain = |hook| {
+                let name = chain_name(hook);
+                let mut chain = ChainSource {
+                    name: name.into(),
+                    hook: Some(hook),
+                    drops: false,
+                    counter: 0,
+                    rules: vec![],
+                };
+                for line in lines {
+                    let words = text::split(line).unwrap();
+                    if words[0] != table.name() || words[1] != name {
+                        continue;
+                    }
+                    let Ok((read, _)) = Rule::read(&words[2..], &mut Around::new(family, &Numeric)) else {
+                        continue;
+                    };
+                    chain.rules.extend(read.into_iter().map(|rule| {
+                        counter += 1;
+                        RuleSource { rule: Arc::new(rule), counter }
+                    }));
+                }
+                chain
+            };
+            let chains: Vec<ChainSource> = table.hooks().iter().copied().map(chain).collect();
+            for (chain, hooks) in chains.iter().zip(reached_from(&chains)) {
+                for source in &chain.rules {
+                    source.rule.check(table, hooks).unwrap();
+                }
+            }
+            all = all.with_table(family, table, &chains).unwrap();
+        }
+    }
+    assert!(all.are_active());
+    all
+}
+
+fn drop_port(hook: Hook, port: u16) -> Rules {
+    rules(&[&format!("filter {} -p tcp --dport {port} -j DROP", chain_name(hook))])
+}
+
+fn snat(address: &str) -> Rules {
+    rules(&[&format!("nat POSTROUTING -j SNAT --to-source {address}")])
+}
+
+fn director(rules: Rules) -> Director {
+    let mut director = Director::new();
+    director.path.adopt(Arc::new(Tables { rules: Arc::new(rules), ..tables(2, &[11, 12], 1) }));
+    director
+}
+
+const S2D: (Mac, Mac) = ([2, 0, 0, 0, 2, 11], OUR_LAN);
+
+fn through(sport: u16, flags: &str) -> Vec<u8> {
+    tcp(C2D, ("192.0.2.100", sport), ("10.0.0.11", 22), flags)
+}
+
+fn back(dport: u16, flags: &str) -> Vec<u8> {
+    tcp(S2D, ("10.0.0.11", 22), ("192.0.2.100", dport), flags)
+}
+
+#[test]
+fn a_forwarded_connection_is_dropped_at_forward_alone() {
+    let at = |hook| {
+        let mut director = director(drop_port(hook, 22));
+        let out = director.receive(WAN, &[through(4000, "S")]);
+        let dropped = director.counters[0].dropped(DropReason::Rule, hook).get();
+        assert_eq!(out.sent.len() as u64 + dropped, 1);
+        dropped
+    };
+    assert_eq!([Hook::Input, Hook::Forward, Hook::Output].map(at), [0, 1, 0]);
+}
+
+#[test]
+fn a_virtual_services_packet_passes_input_and_output_with_its_new_destination() {
+    for (hook, port, is_dropped) in [
+        (Hook::Input, 80, true),
+        (Hook::Input, 8080, false),
+        (Hook::Forward, 80, false),
+        (Hook::Forward, 8080, false),
+        (Hook::Output, 80, false),
+        (Hook::Output, 8080, true),
+    ] {
+        let mut director = director(drop_port(hook, port));
+        let out = director.receive(WAN, &[from_client(4000, "S")]);
+        assert_eq!(out.sent.is_empty(), is_dropped, "{hook:?} {port}");
+    }
+}
+
+#[test]
+fn the_answers_of_a_real_server_pass_forward() {
+    let mut director = director(drop_port(Hook::Forward, 4000));
+    assert_eq!(director.receive(WAN, &[from_client(4000, "S"), from_client(4001, "S")]).sent.len(), 2);
+    assert!(director.receive(LAN, &[from_server(11, 4000, "SA")]).sent.is_empty());
+    assert_eq!(director.dropped(DropReason::Rule), 1);
+    let out = director.receive(LAN, &[from_server(12, 4001, "SA")]);
+    assert_eq!(read(&out.sent[0].1), (ip("192.0.2.10"), 80, ip("192.0.2.100"), 4001, 63));
+}
+
+#[test]
+fn a_connection_is_translated_to_another_destination_and_back() {
+    let mut director =
+        director(rules(&["nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.11:22"]));
+    let to_us = |flags| tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 2222), flags);
+    for flags in ["S", "A"] {
+        let out = director.receive(WAN, &[to_us(flags)]);
+        assert_eq!(read(&out.sent[0].1), (ip("192.0.2.100"), 4000, ip("10.0.0.11"), 22, 63));
+        let out = director.receive(LAN, &[back(4000, "SA")]);
+        assert_eq!(read(&out.sent[0].1), (ip("192.0.2.1"), 2222, ip("192.0.2.100"), 4000, 63));
+    }
+}
+
+#[test]
+fn sources_are_translated_and_no_two_connections_look_the_same() {
+    let mut director = director(snat("192.0.2.1"));
+    // Two real servers from the same port to the same place.
+    let from = |n: u8, flags| {
+        let mac = (server_mac(n), OUR_LAN);
+        tcp(mac, (&format!("10.0.0.{n}"), 5000), ("192.0.2.100", 443), flags)
+    };
+    let first = director.receive(LAN, &[from(11, "S")]);
+    assert_eq!(read(&first.sent[0].1), (ip("192.0.2.1"), 5000, ip("192.0.2.100"), 443, 63));
+    let second = director.receive(LAN, &[from(12, "S")]);
+    let (_, port, ..) = read(&second.sent[0].1);
+    assert_ne!(port, 5000);
+    for (n, port, to_port) in [(11, 5000, 5000), (12, port, 5000)] {
+        let answer = tcp(C2D, ("192.0.2.100", 443), ("192.0.2.1", port), "SA");
+        let out = director.receive(WAN, &[answer]);
+        assert_eq!(read(&out.sent[0].1), (ip("192.0.2.100"), 443, ip(&format!("10.0.0.{n}")), to_port, 63));
+    }
+}
+
+#[test]
+fn a_packet_to_the_host_is_tracked_and_its_answer_leaves_as_it_is() {
+    let mut director = director(drop_port(Hook::Forward, 1));
+    let out = director.receive(WAN, &[tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 22), "S")]);
+    assert_eq!(out.to_twin.len(), 1);
+    let answer = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 22), ("192.0.2.100", 4000), "SA");
+    let mut out = Out::default();
+    let mut burst: Burst<Frame> = [Frame::new(WAN, &answer)].into_iter().collect();
+    director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+    assert_eq!(out.sent[0].1.data(), answer);
+}
+
+fn ping(macs: (Mac, Mac), from: &str, to: &str, id: u16, is_reply: bool) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(macs.0, macs.1);
+    let mut frame = Vec::new();
+    match (ip(from), ip(to)) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let builder = builder.ipv4(from.octets(), to.octets(), 64);
+            if is_reply {
+                builder.icmpv4_echo_reply(id, 1).write(&mut frame, b"ping").unwrap();
+            } else {
+                builder.icmpv4_echo_request(id, 1).write(&mut frame, b"ping").unwrap();
+            }
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let builder = builder.ipv6(from.octets(), to.octets(), 64);
+            if is_reply {
+                builder.icmpv6_echo_reply(id, 1).write(&mut frame, b"ping").unwrap();
+            } else {
+                builder.icmpv6_echo_request(id, 1).write(&mut frame, b"ping").unwrap();
+            }
+        }
+        _ => unreachable!("one family"),
+    }
+    frame
+}
+
+/// The ends and the identifier of an echo, its checksum having been found right.
+fn read_echo(frame: &Frame) -> (IpAddr, IpAddr, u16) {
+    let data = frame.data();
+    let (src, _, dst, ..) = read(frame);
+    let l4 = if src.is_ipv6() { 54 } else { 34 };
+    (src, dst, u16::from_be_bytes([data[l4 + 4], data[l4 + 5]]))
+}
+
+#[test]
+fn pings_of_two_hosts_with_one_identifier_are_told_apart_behind_one_address() {
+    for (address, hosts, to) in [
+        ("192.0.2.1", ["10.0.0.11", "10.0.0.12"], "192.0.2.100"),
+        ("2001:db8::1", ["fd00::11", "fd00::12"], "2001:db8::100"),
+    ] {
+        let mut director = director(snat(address));
+        let mut ids = Vec::new();
+        for (n, host) in [11, 12].into_iter().zip(hosts) {
+            let out = director.receive(LAN, &[ping((server_mac(n), OUR_LAN), host, to, 7, false)]);
+            let (src, dst, id) = read_echo(&out.sent[0].1);
+            assert_eq!((src, dst), (ip(address), ip(to)));
+            ids.push(id);
+        }
+        assert_eq!(ids[0], 7, "the first keeps its own");
+        assert_ne!(ids[1], 7);
+        for (id, host) in ids.into_iter().zip(hosts) {
+            let out = director.receive(WAN, &[ping(C2D, to, address, id, true)]);
+            assert_eq!(read_echo(&out.sent[0].1), (ip(to), ip(host), 7));
+        }
+    }
+}
+
+#[test]
+fn a_tracked_connection_ends_when_its_time_is_over() {
+    let mut director = director(drop_port(Hook::Forward, 1));
+    director.receive(WAN, &[through(4000, "S")]);
+    assert_eq!(director.counters[0].flows.inserted.get(), 1);
+    for _ in 0..200 {
+        director.now = director.now.after(crate::time::Timeout::from_secs(1));
+        director.turn();
+    }
+    assert_eq!(director.counters[0].flows.entries.get(), 0);
+    director.path.check_connections().unwrap();
+}
+
+/// "Time exceeded" from a router out there, about a packet that left.
+fn time_exceeded(about: &Frame) -> Vec<u8> {
+    let quoted = &about.data()[14..];
+    let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1);
+    let mut frame = Vec::new();
+    let Some(4) = quoted.first().map(|first| first >> 4) else { panic!("IPv4") };
+    let to: [u8; 4] = quoted[12..16].try_into().unwrap();
+    builder
+        .ipv4([203, 0, 113, 7], to, 60)
+        .icmpv4(etherparse::Icmpv4Type::TimeExceeded(
+            etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit,
+        ))
+        .write(&mut frame, quoted)
+        .unwrap();
+    frame
+}
+
+#[test]
+fn an_error_about_a_translated_packet_comes_to_its_sender_as_about_what_it_sent() {
+    let mut director = director(snat("192.0.2.1"));
+    let mac = (server_mac(11), OUR_LAN);
+    let sent = [
+        ping(mac, "10.0.0.11", "192.0.2.100", 7, false),
+        tcp(mac, ("10.0.0.11", 5000), ("192.0.2.100", 443), "S"),
+    ];
+    // Another one that has these already, so that ours become others.
+    director.receive(LAN, &[ping((server_mac(12), OUR_LAN), "10.0.0.12", "192.0.2.100", 7, false)]);
+    director.receive(LAN, &[tcp((server_mac(12), OUR_LAN), ("10.0.0.12", 5000), ("192.0.2.100", 443), "S")]);
+    for sent in sent {
+        let out = director.receive(LAN, std::slice::from_ref(&sent));
+        let out = director.receive(WAN, &[time_exceeded(&out.sent[0].1)]);
+        let (port, frame) = &out.sent[0];
+        assert_eq!(*port, LAN);
+        let (src, _, dst, _, ttl) = read(frame);
+        assert_eq!((src, dst, ttl), (ip("203.0.113.7"), ip("10.0.0.11"), 59), "the router stays who it is");
+        // As it was sent, one hop later.
+        let mut expected = Frame::new(LAN, &sent);
+        let Ok(Parsed::Ip(headers)) = parse(&sent, sent.len(), Default::default()) else { panic!("no IP") };
+        rewrite::decrement_ttl(expected.data_mut(), &headers);
+        assert_eq!(frame.data()[42..], expected.data()[14..]);
+    }
+}
+
+#[test]
+fn a_host_learns_of_an_error_about_its_own_packet() {
+    let mut director = director(drop_port(Hook::Forward, 1));
+    let sent = Frame::new(WAN, &tcp((OUR_WAN, CLIENT), ("192.0.2.1", 4000), ("192.0.2.100", 443), "S"));
+    let mut out = Out::default();
+    let mut burst: Burst<Frame> = [sent.clone()].into_iter().collect();
+    director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+    let out = director.receive(WAN, &[time_exceeded(&sent)]);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1));
+}
+
+#[test]
+fn what_answers_a_routed_connection_finds_it_at_the_other_ends_worker() {
+    let rules = Arc::new(drop_port(Hook::Forward, 1));
+    let tables = Tables { rules, ..tables(2, &[11, 12], 1) };
+    let (counters, uses) = (counters(2), Arc::new(Uses::new(2, 100)));
+    let mut workers = [path(0, &counters, &uses), path(1, &counters, &uses)];
+    for worker in &mut workers {
+        worker.adopt(Arc::new(tables.clone()));
+    }
+    let now = Tick(100);
+    let mut carry = |port, frame: Vec<u8>| {
+        let mut at = 0;
+        let mut out = Out::default();
+        let mut burst: Burst<Frame> = [Frame::new(port, &frame)].into_iter().collect();
+        workers[at].receive(&mut burst, now, &mut out);
+        let mut steps = 0;
+        while let Some((to, packet, steer)) = out.handed.pop() {
+            at = to.index();
+            steps += 1;
+            assert!(steps < 5, "round and round");
+            let mut handed = [(packet, steer)].into_iter().collect();
+            workers[at].receive_handed_over(&mut handed, now, &mut out);
+        }
+        (at, out.sent.len())
+    };
+    for sport in 4000..4032 {
+        let (began, sent) = carry(WAN, through(sport, "S"));
+        assert_eq!(sent, 1);
+        assert_eq!(carry(LAN, back(sport, "SA")), (began, 1), "port {sport}");
+        assert_eq!(carry(WAN, through(sport, "A")), (began, 1), "port {sport}");
+    }
+    let inserted: Vec<u64> = counters.iter().map(|worker| worker.flows.inserted.get()).collect();
+    assert_eq!(inserted.iter().sum::<u64>(), 32, "one entry each: {inserted:?}");
+}

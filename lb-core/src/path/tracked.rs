@@ -1,0 +1,250 @@
+//! Connections that no virtual service takes: followed while there are rules, so that these know which packets belong together, and so that
+//! the table `nat` is asked once.
+//!
+//! One is an entry like any other, of no real server. What the table `nat` decided is in its two tuples: they are
+//! translated, in both directions, by what translates a masqueraded connection.
+
+use super::{Io, Path, rewrite};
+use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked};
+use crate::drop::DropReason;
+use crate::flow::template::templated;
+use crate::flow::{Deltas, Direction, FlowRef, Method, NewFlow, Tuple};
+use crate::hook::Hook;
+use crate::ids::ServerId;
+use crate::nat::{self, Manip, Range};
+use crate::packet::Packet;
+use crate::rule::Table;
+use crate::tables::{Protocol, Way};
+use crate::time::{Tick, Timeout};
+use crate::wire::checksum::Delta;
+use crate::wire::icmp;
+use crate::wire::ipv4::TTL_DECREMENT;
+use crate::wire::parse::{Fragment, Headers};
+
+/// A connection that is about to begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    tracked: Tracked,
+    step: Step,
+}
+
+impl<P: Packet> Path<P> {
+    /// Enters a connection whose packets are `original` when they come and `after` when they leave. `None`: there is no room.
+    pub(super) fn track(
+        &mut self,
+        original: Tuple,
+        after: Tuple,
+        begun: &Begun,
+        mark: u32,
+        now: Tick,
+    ) -> Option<FlowRef> {
+        let Begun { mut tracked, step } = *begun;
+        let reply = after.reversed();
+        let new = NewFlow {
+            original,
+            reply,
+            method: Method::Masq,
+            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            server: ServerId::NONE,
+            state: step.state,
+            timeout: step.timeout.unwrap_or(Timeout::from_secs(self.tables.settings.conntrack.generic)),
+            now,
+        };
+        let id = self.insert(&new)?;
+        tracked.status.set(Status::CONFIRMED);
+        tracked.mark = mark;
+        if (original.dst, original.dport) != (after.dst, after.dport) {
+            tracked.status.set(Status::DST_NAT);
+        }
+        if (original.src, original.sport) != (after.src, after.sport) {
+            tracked.status.set(Status::SRC_NAT);
+        }
+        *self.flows.tracked_mut(id) = tracked;
+        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.rules.are_active());
+        self.mine.flows.inserted.add(1);
+        Some(FlowRef::new(id, Direction::Original))
+    }
+
+    /// What a packet that no connection has begins. `None`: it is INVALID.
+    pub(super) fn begins(&self, frame: &[u8], headers: &Headers, now: Tick) -> Option<Begun> {
+        let settings = &self.tables.settings.conntrack;
+        let facts = Facts::read(frame, headers).ok()?;
+        let (tracked, step) = conntrack::begin(&facts, now, settings).ok()?;
+        Some(Begun { tracked, step })
+    }
+
+    /// What a packet is to its connection, whose state it takes on.
+    pub(super) fn follows(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
+        let id = at.id();
+        let (state, left) = (self.flows.entry(id).state(), self.flows.entry(id).expires().since(now));
+        let settings = self.tables.settings.conntrack;
+        let is_later = headers.fragment == Fragment::Later;
+        let Ok(facts) = Facts::read(frame, headers) else {
+            // A later fragment goes with its datagram's first one.
+            let verdict = if is_later {
+                conntrack::Verdict::Fine
+            } else {
+                conntrack::Verdict::Invalid(Invalid::Malformed)
+            };
+            let is = if is_later { self.flows.tracked(id).is(at.direction()) } else { CtState::Invalid };
+            return Step { verdict, is, state, timeout: None, is_changed: false };
+        };
+        let tracked = self.flows.tracked_mut(id);
+        let step = conntrack::advance(tracked, state, at.direction(), &facts, Timeout(left), now, &settings);
+        if matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends) {
+            self.flows.entry_mut(id).set_state(step.state);
+            if let Some(timeout) = step.timeout.filter(|&timeout| timeout != self.flows.entry(id).timeout()) {
+                self.flows.set_timeout(id, timeout);
+            }
+        }
+        step
+    }
+
+    /// What `tuple`, the tuple of the connection that comes as `original`, becomes by `range`.
+    pub(super) fn translated(
+        &mut self,
+        tuple: &Tuple,
+        manip: Manip,
+        range: &Range,
+        original: &Tuple,
+    ) -> Option<Tuple> {
+        let random = self.random();
+        let flows = &self.flows;
+        // Answers to it must be told from those to all others, and from packets that begin it.
+        let is_taken = |leaving: &Tuple| {
+            let answer = leaving.reversed();
+            answer == *original || flows.find(&answer).is_some()
+        };
+        // A destination alone need not be free: the source may still be exchanged at POSTROUTING.
+        match manip {
+            Manip::Destination => nat::translate(tuple, manip, range, random, |_| false),
+            Manip::Source => nat::translate(tuple, manip, range, random, is_taken),
+        }
+    }
+
+    /// A packet of a tracked connection: rules look at it, its state follows it, and it goes on translated.
+    #[inline(never)]
+    pub(super) fn tracked(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let mut passage = self.passage(packet.port(), headers, CtState::Established);
+        let wire = self.flows.tuple(at.id(), at.direction());
+        let is_ruled = self.flows.entry(at.id()).is_ruled();
+        let raw = [(Table::Raw, Hook::Prerouting, &wire)];
+        if is_ruled && let Err(stopped) = self.pass(&raw, &mut packet, headers, &mut passage, now) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        if passage.is_untracked {
+            passage.state = CtState::Untracked;
+            return self.pass_untracked(packet, headers, passage, now, io);
+        }
+        let step = self.follows(packet.data(), headers, at, now);
+        passage.state = step.is;
+        match step.verdict {
+            conntrack::Verdict::Fine | conntrack::Verdict::Ends => {}
+            conntrack::Verdict::Invalid(_) => return self.pass_untracked(packet, headers, passage, now, io),
+            conntrack::Verdict::Reopens => {
+                self.end(at.id());
+                return self.first_ruled(packet, headers, now, io);
+            }
+        }
+        if is_ruled {
+            passage.at = Some(at);
+            let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+            let way = self.tables.way(leaves.dst);
+            // Destinations are exchanged at PREROUTING, sources at POSTROUTING.
+            let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
+            let passed = self.pass_tracked(&mut packet, headers, (&wire, &inner), way, &mut passage, now);
+            if let Err(stopped) = passed {
+                return self.stop(packet, headers, stopped, now, io);
+            }
+        }
+        let seen = self.flows.entry(at.id()).seen();
+        self.onward_tracked(packet, headers, at, now, io);
+        if step.timeout.is_none() {
+            self.flows.entry_mut(at.id()).touch(seen);
+        }
+        if step.verdict == conntrack::Verdict::Ends {
+            self.end(at.id());
+        }
+    }
+
+    /// Sends a packet of a tracked connection on, which its rules let pass.
+    pub(super) fn onward_tracked(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        if matches!(self.tables.way(leaves.dst), Way::Local | Way::Linux) {
+            self.deliver(packet, headers, at, now, io);
+        } else if self.tables.settings.forwarding {
+            self.masquerade(packet, headers, at, now, io);
+        } else {
+            self.drop(DropReason::ForwardingOff, Hook::Forward);
+        }
+    }
+
+    /// Gives a packet of a tracked connection to the host.
+    fn deliver(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        self.flows.entry_mut(at.id()).touch(now);
+        if !self.translate_in_place(&mut packet, headers, at) {
+            return self.drop(DropReason::Unsupported, Hook::Input);
+        }
+        io.to_twin(packet.port(), packet);
+    }
+
+    /// Translates a packet that goes no hop further. False: its headers are not where the parser saw them (it never happens).
+    pub(super) fn translate_in_place(&self, packet: &mut P, headers: &Headers, at: FlowRef) -> bool {
+        let wire = self.flows.tuple(at.id(), at.direction());
+        let out = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        if wire == out {
+            return true;
+        }
+        let Deltas { ip, l4 } = self.flows.entry(at.id()).deltas(at.direction());
+        // The rewrite lowers the TTL, and the difference says so.
+        rewrite::raise_ttl(packet.data_mut(), headers);
+        let ip = if headers.is_ipv6 { Delta(ip) } else { Delta(ip).and(TTL_DECREMENT.reversed()) };
+        let outcome = rewrite::any(packet.data_mut(), headers, &out, Deltas { ip: ip.0, l4 });
+        if outcome == rewrite::Outcome::NeedsUdpChecksum {
+            rewrite::fill_udp_checksum(packet, headers, rewrite::Offload::No);
+        }
+        outcome != rewrite::Outcome::Unreadable
+    }
+
+    /// A number that nobody outside can know, another one each time.
+    fn random(&mut self) -> u64 {
+        self.chance = self.chance.wrapping_add(1);
+        self.flows.hasher().random(self.chance ^ u64::from(self.worker.0) << 48)
+    }
+}
+
+/// What a connection that such a packet belongs to, or begins, is known by. ICMP echo has its identifier in the place of the port of the end that
+/// asks, and the kind of request in the other's, so that an answer's is a request's reversed. `None`: it is tracked in no connection.
+pub(super) fn tuple_of(frame: &[u8], headers: &Headers) -> Option<Tuple> {
+    let (src, dst) = (headers.source(frame), headers.destination(frame));
+    let tuple = |sport, dport| Some(Tuple { src, dst, sport, dport, protocol: headers.protocol });
+    match headers.protocol {
+        protocol if protocol.has_ports() => tuple(headers.sport, headers.dport),
+        Protocol::ICMP | Protocol::ICMPV6 => {
+            let header =
+                icmp::header(frame, headers.l4.into()).filter(|_| headers.fragment != Fragment::Later)?;
+            let id = icmp::identifier(header);
+            match icmp::Query::of(headers.is_ipv6, headers.icmp_type)? {
+                icmp::Query { request, is_answer: false } => tuple(id, request.into()),
+                icmp::Query { request, is_answer: true } => tuple(request.into(), id),
+            }
+        }
+        // Those of templates, and that of a free entry.
+        protocol if templated(protocol).is_some() || protocol == Protocol::ANY => None,
+        _ => tuple(0, 0),
+    }
+}

@@ -1,0 +1,49 @@
+//! Matches: one file each, one row in the table below. A file holds what its match says, how it is written, printed and asked.
+
+use super::extension::{Extension, extensions};
+use super::view::View;
+
+/// What a match is besides an [`Extension`].
+pub(crate) trait Match: Extension {
+    fn matches(&self, view: &mut View<'_>) -> bool;
+}
+
+extensions! {
+    /// A match of a rule.
+    pub enum AnyMatch: Match {
+        AddrType = addrtype,
+        Comment = comment,
+        ConnMark = connmark,
+        ConnTrack = conntrack,
+        Dscp = dscp,
+        HopLimit = hl,
+        Icmp = icmp,
+        Icmp6 = icmp6,
+        IpRange = iprange,
+        Length = length,
+        Limit = limit,
+        Mac = mac,
+        Mark = mark,
+        MultiPort = multiport,
+        PktType = pkttype,
+        RecentMatch = recent,
+        Sctp = sctp,
+        State = state,
+        Statistic = statistic,
+        StringMatch = string,
+        Tcp = tcp,
+        TcpMss = tcpmss,
+        Time = time,
+        Tos = tos,
+        Ttl = ttl,
+        U32 = u32,
+        Udp = udp,
+    }
+}
+
+impl AnyMatch {
+    #[inline]
+    pub(crate) fn matches(&self, view: &mut View<'_>) -> bool {
+        dispatch!(self, found => found.matches(view))
+    }
+}

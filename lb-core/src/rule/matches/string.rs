@@ -1,0 +1,168 @@
+//! `string`: bytes somewhere in the packet.
+
+use super::Match;
+use crate::rule::prelude::*;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct StringMatch {
+    pattern: Vec<u8>,
+    algorithm: String,
+    /// Offsets in the IP packet between which it begins.
+    from: u16,
+    to: u16,
+    is_not: bool,
+    ignores_case: bool,
+}
+
+impl Default for StringMatch {
+    fn default() -> StringMatch {
+        StringMatch {
+            pattern: Vec::new(),
+            algorithm: String::new(),
+            from: 0,
+            to: u16::MAX,
+            is_not: false,
+            ignores_case: false,
+        }
+    }
+}
+
+const LONGEST: usize = 128;
+
+impl Extension for StringMatch {
+    const NAME: &'static str = "string";
+    const OPTIONS: &'static [Opt] = &[
+        opt("from", 0),
+        opt("to", 1),
+        opt("algo", 2).must(),
+        opt("string", 3).negatable().not_with(1 << 4),
+        opt("hex-string", 4).negatable().not_with(1 << 3),
+        flag("icase", 5),
+    ];
+
+    fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
+        match given.id() {
+            0 => self.from = given.u16()?,
+            1 => self.to = given.u16()?,
+            2 => self.algorithm = given.text(0, 15)?,
+            3 => {
+                self.pattern = given.text(0, LONGEST)?.into_bytes();
+                self.is_not = given.is_negated;
+            }
+            4 => {
+                self.pattern = hex(given.value)?;
+                self.is_not = given.is_negated;
+            }
+            _ => self.ignores_case = true,
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
+        if seen & (1 << 3 | 1 << 4) == 0 {
+            return Err(Error::parameter("STRING match: You must specify `--string' or `--hex-string'"));
+        }
+        Ok(())
+    }
+
+    fn check(&self, _: &Place<'_>) -> Result<(), Refused> {
+        if !matches!(self.algorithm.as_str(), "bm" | "kmp") {
+            return Err(Refused::NotThere);
+        }
+        if self.from > self.to || self.pattern.is_empty() { Err(Refused::Invalid) } else { Ok(()) }
+    }
+
+    fn save(&self, out: &mut String, _: Family) {
+        let is_hex = !self.pattern.iter().all(|byte| (0x20..0x7f).contains(byte)) || self.pattern.first() == Some(&b'|');
+        put!(out, "{} --{} ", not(self.is_not), if is_hex { "hex-string" } else { "string" });
+        self.put(out, is_hex);
+        put!(out, " --algo {}", self.algorithm);
+        if self.from != 0 {
+            put!(out, " --from {}", self.from);
+        }
+        if self.to != u16::MAX && self.to != 0 {
+            put!(out, " --to {}", self.to);
+        }
+        if self.ignores_case {
+            out.push_str(" --icase");
+        }
+    }
+
+    fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
+        let is_hex = !self.pattern.iter().all(|byte| (0x20..0x7f).contains(byte)) || self.pattern.first() == Some(&b'|');
+        put!(out, " STRING match {}", not(self.is_not));
+        if self.is_not {
+            out.push(' ');
+        }
+        self.put(out, is_hex);
+        put!(out, " ALGO name {}", self.algorithm);
+        if self.from != 0 {
+            put!(out, " FROM {}", self.from);
+        }
+        if self.to != u16::MAX && self.to != 0 {
+            put!(out, " TO {}", self.to);
+        }
+        if self.ignores_case {
+            out.push_str(" ICASE");
+        }
+    }
+}
+
+impl StringMatch {
+    fn put(&self, out: &mut String, is_hex: bool) {
+        if is_hex {
+            out.push_str("\"|");
+            self.pattern.iter().for_each(|byte| put!(out, "{byte:02x}"));
+            out.push_str("|\"");
+            return;
+        }
+        out.push('"');
+        for byte in &self.pattern {
+            if matches!(byte, b'"' | b'\\') {
+                out.push('\\');
+            }
+            out.push(char::from(*byte));
+        }
+        out.push('"');
+    }
+}
+
+/// `GET |20 2f|x`: bytes in hexadecimal between bars.
+fn hex(text: &str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut is_hex = false;
+    let mut digits = String::new();
+    let bad = |text: &str| Error::parameter(format!("Invalid hex block in string `{text}'\n"));
+    for c in text.chars() {
+        match c {
+            '|' if is_hex && !digits.is_empty() => return Err(bad(text)),
+            '|' => is_hex = !is_hex,
+            ' ' if is_hex => {}
+            c if is_hex => {
+                if !c.is_ascii_hexdigit() {
+                    return Err(bad(text));
+                }
+                digits.push(c);
+                if digits.len() == 2 {
+                    bytes.push(u8::from_str_radix(&digits, 16).map_err(|_| bad(text))?);
+                    digits.clear();
+                }
+            }
+            c => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+        }
+    }
+    if is_hex || bytes.len() > LONGEST { Err(bad(text)) } else { Ok(bytes) }
+}
+
+impl Match for StringMatch {
+    fn matches(&self, view: &mut View<'_>) -> bool {
+        let packet = view.packet();
+        let to = usize::from(self.to).saturating_add(self.pattern.len()).min(packet.len());
+        let part = packet.get(usize::from(self.from)..to).unwrap_or_default();
+        let is = part.windows(self.pattern.len().max(1)).any(|window| match self.ignores_case {
+            true => window.eq_ignore_ascii_case(&self.pattern),
+            false => window == self.pattern,
+        });
+        is != self.is_not
+    }
+}

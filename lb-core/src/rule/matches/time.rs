@@ -1,0 +1,300 @@
+//! `time`: what the clock and the calendar say, in UTC.
+
+use super::Match;
+use crate::rule::prelude::*;
+use crate::rule::text::number;
+
+const DAY: u32 = 86_400;
+/// Dates are 32-bit in iptables.
+const LAST: u32 = i32::MAX as u32;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Time {
+    /// Seconds from 1970.
+    dates: (u32, u32),
+    /// Seconds of the day.
+    times: (u32, u32),
+    /// Monday is bit 1, Sunday bit 7.
+    weekdays: u8,
+    are_not_weekdays: bool,
+    /// The first is bit 1.
+    monthdays: u32,
+    are_not_monthdays: bool,
+    is_kernel_zone: bool,
+    is_contiguous: bool,
+}
+
+const ALL_WEEKDAYS: u8 = 0xfe;
+const ALL_MONTHDAYS: u32 = 0xffff_fffe;
+const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
+
+impl Default for Time {
+    fn default() -> Time {
+        Time {
+            dates: (0, LAST),
+            times: (0, DAY - 1),
+            weekdays: ALL_WEEKDAYS,
+            are_not_weekdays: false,
+            monthdays: ALL_MONTHDAYS,
+            are_not_monthdays: false,
+            is_kernel_zone: false,
+            is_contiguous: false,
+        }
+    }
+}
+
+impl Extension for Time {
+    const NAME: &'static str = "time";
+    const OPTIONS: &'static [Opt] = &[
+        opt("datestart", 0),
+        opt("datestop", 1),
+        opt("timestart", 2),
+        opt("timestop", 3),
+        flag("contiguous", 4),
+        opt("weekdays", 5).negatable(),
+        opt("monthdays", 6).negatable(),
+        flag("localtz", 7),
+        flag("utc", 8),
+        flag("kerneltz", 9),
+    ];
+
+    fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
+        let text = given.value;
+        match given.id() {
+            0 => self.dates.0 = date(text)?,
+            1 => self.dates.1 = date(text)?,
+            2 => self.times.0 = time(text)?,
+            3 => self.times.1 = time(text)?,
+            4 => self.is_contiguous = true,
+            5 => (self.weekdays, self.are_not_weekdays) = (weekdays(text)?, given.is_negated),
+            6 => (self.monthdays, self.are_not_monthdays) = (monthdays(text)?, given.is_negated),
+            7 => return Err(Error::other("time: --localtz: times are in UTC")),
+            8 => {}
+            _ => self.is_kernel_zone = true,
+        }
+        Ok(())
+    }
+
+    fn save(&self, out: &mut String, _: Family) {
+        if self.times != (0, DAY - 1) {
+            put!(out, " --timestart {} --timestop {}", clock(self.times.0), clock(self.times.1));
+        }
+        if self.monthdays != ALL_MONTHDAYS {
+            put!(out, "{} --monthdays ", not(self.are_not_monthdays));
+            put_monthdays(out, self.monthdays, |_| "");
+        }
+        if self.weekdays != ALL_WEEKDAYS {
+            put!(out, "{} --weekdays ", not(self.are_not_weekdays));
+            put_weekdays(out, self.weekdays);
+        }
+        if self.dates.0 != 0 {
+            put!(out, " --datestart {}", stamp(self.dates.0, 'T'));
+        }
+        if self.dates.1 != 0 {
+            put!(out, " --datestop {}", stamp(self.dates.1, 'T'));
+        }
+        if self.is_kernel_zone {
+            out.push_str(" --kerneltz");
+        }
+        if self.is_contiguous {
+            out.push_str(" --contiguous");
+        }
+    }
+
+    fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
+        out.push_str(" TIME");
+        if self.times != (0, DAY - 1) {
+            put!(out, " from {} to {}", clock(self.times.0), clock(self.times.1));
+        }
+        if self.weekdays != ALL_WEEKDAYS {
+            put!(out, "{} on ", not(self.are_not_weekdays));
+            put_weekdays(out, self.weekdays);
+        }
+        if self.monthdays != ALL_MONTHDAYS {
+            put!(out, "{} on ", not(self.are_not_monthdays));
+            put_monthdays(out, self.monthdays, ordinal);
+        }
+        if self.dates.0 != 0 {
+            put!(out, " starting from {}", stamp(self.dates.0, ' '));
+        }
+        if self.dates.1 != LAST {
+            put!(out, " until date {}", stamp(self.dates.1, ' '));
+        }
+        if !self.is_kernel_zone {
+            out.push_str(" UTC");
+        }
+        if self.is_contiguous {
+            out.push_str(" contiguous");
+        }
+    }
+}
+
+fn put_weekdays(out: &mut String, bits: u8) {
+    let mut comma = "";
+    for (_, name) in (1..).zip(WEEKDAYS).filter(|(day, _)| bits & (1 << day) != 0) {
+        put!(out, "{comma}{name}");
+        comma = ",";
+    }
+}
+
+fn put_monthdays(out: &mut String, bits: u32, ending: fn(u32) -> &'static str) {
+    let mut comma = "";
+    for day in (1..32).filter(|day| bits & (1 << day) != 0) {
+        put!(out, "{comma}{day}{}", ending(day));
+        comma = ",";
+    }
+}
+
+fn ordinal(day: u32) -> &'static str {
+    match day {
+        1 | 21 | 31 => "st",
+        2 | 22 => "nd",
+        3 | 23 => "rd",
+        _ => "th",
+    }
+}
+
+fn weekdays(text: &str) -> Result<u8, Error> {
+    let mut bits = 0;
+    for word in text.split(',') {
+        let by_number = number(word).filter(|day| (1..=7).contains(day)).map(|day| day as u8);
+        let is_like = |name: &str| {
+            word.len() >= 2 && name.get(..word.len().min(3)).is_some_and(|start| start.eq_ignore_ascii_case(&word[..word.len().min(3)]))
+        };
+        let by_name = || WEEKDAYS.iter().position(|name| is_like(name)).map(|day| day as u8 + 1);
+        let day = by_number.or_else(by_name);
+        bits |= 1 << day.ok_or_else(|| Error::parameter(format!("{word} is not a valid day specifier")))?;
+    }
+    Ok(bits)
+}
+
+fn monthdays(text: &str) -> Result<u32, Error> {
+    let mut bits = 0;
+    for word in text.split(',') {
+        let day = number(word).filter(|day| (1..=31).contains(day));
+        bits |= 1 << day.ok_or_else(|| Error::parameter(format!("{word} is out of range for monthdays")))?;
+    }
+    Ok(bits)
+}
+
+/// `hh:mm[:ss]`.
+fn time(text: &str) -> Result<u32, Error> {
+    let bad = || Error::parameter(format!("invalid time \"{text}\" specified, should be hh:mm[:ss] format and within the boundaries"));
+    let parts: Vec<u32> = text.split(':').map(|part| part.parse().ok()).collect::<Option<_>>().ok_or_else(bad)?;
+    match parts[..] {
+        [hours, minutes] if hours < 24 && minutes < 60 => Ok((hours * 60 + minutes) * 60),
+        [hours, minutes, seconds] if hours < 24 && minutes < 60 && seconds < 60 => {
+            Ok((hours * 60 + minutes) * 60 + seconds)
+        }
+        _ => Err(bad()),
+    }
+}
+
+/// `YYYY[-MM[-DD[Thh[:mm[:ss]]]]]`, from 1970 to 2038.
+fn date(text: &str) -> Result<u32, Error> {
+    let bad = || Error::parameter(format!("Invalid date \"{text}\" specified. Should be YYYY[-MM[-DD[Thh[:mm[:ss]]]]]"));
+    let (day, clock) = text.split_once('T').unwrap_or((text, ""));
+    let numbers = |text: &str, separator: char| -> Option<Vec<u32>> {
+        text.split(separator).filter(|part| !text.is_empty() || !part.is_empty()).map(|part| part.parse().ok()).collect()
+    };
+    let days = numbers(day, '-').ok_or_else(bad)?;
+    let times = if clock.is_empty() { Vec::new() } else { numbers(clock, ':').ok_or_else(bad)? };
+    let at = |list: &[u32], index: usize, default: u32| list.get(index).copied().unwrap_or(default);
+    let (year, month, day) = (at(&days, 0, 0), at(&days, 1, 1), at(&days, 2, 1));
+    let (hours, minutes, seconds) = (at(&times, 0, 0), at(&times, 1, 0), at(&times, 2, 0));
+    let is_sound = days.len() <= 3
+        && times.len() <= 3
+        && (1970..=2038).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hours < 24
+        && minutes < 60
+        && seconds < 60;
+    if !is_sound {
+        return Err(bad());
+    }
+    let seconds = u64::from(days_from_1970(year, month, day)) * u64::from(DAY)
+        + u64::from((hours * 60 + minutes) * 60 + seconds);
+    u32::try_from(seconds).ok().filter(|seconds| *seconds <= LAST).ok_or_else(bad)
+}
+
+/// Days of the Gregorian calendar (H. Hinnant, "chrono-compatible low-level date algorithms").
+fn days_from_1970(year: u32, month: u32, day: u32) -> u32 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year / 400;
+    let of_era = year % 400;
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// The opposite: year, month, day.
+fn date_of(days: u32) -> (u32, u32, u32) {
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + u32::from(month <= 2), month, day)
+}
+
+fn clock(seconds: u32) -> String {
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+fn stamp(seconds: u32, between: char) -> String {
+    let (year, month, day) = date_of(seconds / DAY);
+    format!("{year:04}-{month:02}-{day:02}{between}{}", clock(seconds % DAY))
+}
+
+impl Match for Time {
+    fn matches(&self, view: &mut View<'_>) -> bool {
+        let seconds = view.wall;
+        if seconds < self.dates.0.into() || seconds > self.dates.1.into() {
+            return false;
+        }
+        let mut days = (seconds / u64::from(DAY)) as u32;
+        let of_day = (seconds % u64::from(DAY)) as u32;
+        let (start, stop) = self.times;
+        if start <= stop {
+            if of_day < start || of_day > stop {
+                return false;
+            }
+        } else {
+            if of_day < start && of_day > stop {
+                return false;
+            }
+            // Behind midnight it is still the evening's day.
+            if self.is_contiguous && of_day <= stop {
+                days = days.saturating_sub(1);
+            }
+        }
+        // 1970 began on a Thursday.
+        let weekday = (days + 3) % 7 + 1;
+        let (.., monthday) = date_of(days);
+        (self.weekdays & (1 << weekday) != 0) != self.are_not_weekdays
+            && (self.monthdays & (1 << monthday) != 0) != self.are_not_monthdays
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_read_as_they_are_written() {
+        for (text, seconds) in [("1970-01-01T00:00:00", 0), ("2026-02-01T12:00:00", 1_769_947_200), ("2038-01-19T03:14:07", LAST)] {
+            assert_eq!(date(text).unwrap(), seconds);
+            assert_eq!(stamp(seconds, 'T'), text);
+        }
+        assert_eq!(date("2026").unwrap(), date("2026-01-01T00:00:00").unwrap());
+        for bad in ["1969", "2026-13", "2026-01-01T24", "x", "2039", "2026-01-01-01"] {
+            assert!(date(bad).is_err(), "{bad}");
+        }
+        for days in 0..24_855 {
+            let (year, month, day) = date_of(days);
+            assert_eq!(days_from_1970(year, month, day), days);
+        }
+    }
+}

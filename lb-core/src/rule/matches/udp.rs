@@ -1,0 +1,51 @@
+//! `udp`: ports.
+
+use super::Match;
+use crate::rule::prelude::*;
+
+use crate::rule::ports::Ports;
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Udp {
+    source: Ports,
+    destination: Ports,
+    seen: u8,
+}
+
+impl Extension for Udp {
+    const NAME: &'static str = "udp";
+    const OPTIONS: &'static [Opt] = &[
+        opt("source-port", 0).negatable().repeats(),
+        opt("sport", 0).negatable().repeats(),
+        opt("destination-port", 1).negatable().repeats(),
+        opt("dport", 1).negatable().repeats(),
+    ];
+    const PROTOCOL: Option<u8> = Some(17);
+
+    fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
+        let is_second = self.seen & 1 << given.id() != 0;
+        self.seen |= 1 << given.id();
+        match given.id() {
+            0 => self.source.take(given, "udp", is_second, "source-port"),
+            _ => self.destination.take(given, "udp", is_second, "destination-port"),
+        }
+    }
+
+    fn save(&self, out: &mut String, _: Family) {
+        self.source.save(out, "sport");
+        self.destination.save(out, "dport");
+    }
+
+    fn list(&self, out: &mut String, style: &Style<'_>, _: &Header) {
+        out.push_str(" udp");
+        self.source.list(out, "spt", style, "udp");
+        self.destination.list(out, "dpt", style, "udp");
+    }
+}
+
+impl Match for Udp {
+    fn matches(&self, view: &mut View<'_>) -> bool {
+        view.ports()
+            .is_some_and(|(source, destination)| self.source.holds(source) && self.destination.holds(destination))
+    }
+}

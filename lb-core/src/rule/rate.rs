@@ -1,0 +1,70 @@
+//! Packets in a time, as `limit` and `hashlimit` write it.
+
+use super::text::leading_number;
+
+/// Units of 0.1 ms in a second.
+pub(super) const SCALE: u32 = 10_000;
+pub(super) const HOUR: u32 = SCALE * 3600;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Rate {
+    pub(super) packets: u32,
+    /// In units of 0.1 ms.
+    pub(super) unit: u32,
+}
+
+/// (what it begins with, units, what is printed).
+const UNITS: [(&str, u32, &str); 4] = [
+    ("second", SCALE, "sec"),
+    ("minute", SCALE * 60, "min"),
+    ("hour", HOUR, "hour"),
+    ("day", HOUR * 24, "day"),
+];
+
+impl Rate {
+    /// `5`, `5/s`, `5/minute`.
+    pub(super) fn read(text: &str) -> Option<Rate> {
+        let (packets, unit) =
+            text.split_once('/').map_or((text, "second"), |(packets, unit)| (packets, unit));
+        let (packets, rest) = leading_number(packets)?;
+        let unit = unit.to_ascii_lowercase();
+        let is_unit = |(name, ..): &&(&str, u32, &str)| !unit.is_empty() && name.starts_with(&unit);
+        let (_, unit, _) = UNITS.iter().find(is_unit)?;
+        if !rest.is_empty() {
+            return None;
+        }
+        Some(Rate { packets: u32::try_from(packets).ok()?, unit: *unit })
+    }
+
+    /// What a packet costs, in units of 0.1 ms; 0: too fast to be counted.
+    pub(super) fn cost(self) -> u32 {
+        self.unit.checked_div(self.packets).unwrap_or(0)
+    }
+
+    /// As iptables prints it: in the largest unit in which it comes out even.
+    pub(super) fn shown(self) -> String {
+        shown(self.cost().into(), SCALE.into())
+    }
+}
+
+/// A cost in `scale` units a second as packets in a time.
+pub(super) fn shown(cost: u64, scale: u64) -> String {
+    let units = [(1, "sec"), (60, "min"), (3600, "hour"), (86_400, "day")];
+    let cost = cost.max(1);
+    let mut best = (scale, "sec");
+    for (at, (seconds, name)) in units.into_iter().enumerate() {
+        let unit = scale * seconds;
+        if at > 0 && (cost > unit || unit / cost < unit % cost) {
+            break;
+        }
+        best = (unit, name);
+        // The last one before a larger unit comes out uneven.
+        if let Some((next, _)) = units.get(at + 1)
+            && (cost > scale * next || scale * next / cost < scale * next % cost)
+        {
+            break;
+        }
+        let _ = &best;
+    }
+    format!("{}/{}", best.0 / cost, best.1)
+}

@@ -1,0 +1,294 @@
+//! What matches and targets remember from packet to packet: rates, lists, counts.
+//!
+//! Made by the control plane when a rule is put in, kept while it stays there, and read and written by all workers: that is what
+//! makes `limit 5/sec` mean five a second of the whole host. It is memory of a fixed size, in relaxed atomics without locks: what two
+//! workers write in the same moment one of them loses, which costs a limit a packet and never its shape
+//! (`docs/decisions/0042-rule-state-is-shared.md`). Only packets that reach such a rule touch it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use hashbrown::HashMap;
+use siphasher::sip::SipHasher13;
+
+use crate::time::Tick;
+
+/// State of one match or target, once the rule is put in. Rules are equal whatever theirs is.
+pub(crate) struct Kept<T>(Option<Arc<T>>);
+
+impl<T> Kept<T> {
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.0.as_deref()
+    }
+
+    pub(crate) fn set(&mut self, state: Arc<T>) {
+        self.0 = Some(state);
+    }
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Kept<T> {
+        Kept(None)
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Kept<T> {
+        Kept(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for Kept<T> {
+    fn eq(&self, _: &Kept<T>) -> bool {
+        true
+    }
+}
+
+impl<T> fmt::Debug for Kept<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+/// State that rules share by name, as the control plane knows it.
+#[derive(Default)]
+pub struct Named {
+    seed: u64,
+    pub(crate) recents: HashMap<String, Arc<Recent>>,
+}
+
+impl Named {
+    /// `seed` keys the hashes of addresses, so that nobody outside can aim at one place of a table.
+    pub fn new(seed: u64) -> Named {
+        Named { seed, ..Named::default() }
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        Keys(self.seed)
+    }
+
+    /// Forgets what no rule uses any more.
+    pub fn forget_unused(&mut self) {
+        self.recents.retain(|_, state| Arc::strong_count(state) > 1);
+    }
+}
+
+/// Makes of an address and what else tells two things apart a number that stands for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keys(u64);
+
+impl Keys {
+    /// Never 0, which marks a free place.
+    #[inline]
+    pub(crate) fn of(self, parts: [u128; 2], ports: u64) -> u64 {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&parts[0].to_le_bytes());
+        bytes[16..32].copy_from_slice(&parts[1].to_le_bytes());
+        bytes[32..].copy_from_slice(&ports.to_le_bytes());
+        SipHasher13::new_with_keys(self.0, !self.0).hash(&bytes) | 1
+    }
+}
+
+/// A token bucket in units of 0.1 ms: a packet costs its share of the rate.
+#[derive(Default)]
+pub(crate) struct Bucket {
+    credit: AtomicU64,
+    last: AtomicU32,
+}
+
+/// Units of credit that a tick brings.
+const PER_TICK: u64 = 10_000 / Tick::PER_SECOND as u64;
+
+impl Bucket {
+    /// Full.
+    pub(crate) fn full(cap: u64) -> Bucket {
+        Bucket { credit: AtomicU64::new(cap), last: AtomicU32::new(0) }
+    }
+
+    /// Takes `cost`, if there is so much. `per_tick`: what comes in a tick.
+    pub(crate) fn take(&self, cost: u64, cap: u64, per_tick: u64, now: Tick) -> bool {
+        let last = Tick(self.last.load(Relaxed));
+        let gained = u64::from(now.since(last)).saturating_mul(per_tick);
+        let credit = self.credit.load(Relaxed).saturating_add(gained).min(cap);
+        self.last.store(now.0, Relaxed);
+        let is_enough = credit >= cost;
+        self.credit.store(if is_enough { credit - cost } else { credit }, Relaxed);
+        is_enough
+    }
+
+    /// As [`take`](Self::take) for a bucket whose units are 0.1 ms.
+    pub(crate) fn allow(&self, cost: u64, cap: u64, now: Tick) -> bool {
+        self.take(cost, cap, PER_TICK, now)
+    }
+}
+
+/// Places that a key may have in a table: as many as are looked at.
+const PLACES: usize = 8;
+
+/// Times at which an address was seen that are remembered.
+pub(crate) const STAMPS: usize = 256;
+/// Addresses that a list of `recent` has room for.
+pub(crate) const RECENT_ENTRIES: usize = 4096;
+
+/// A list of `recent`: addresses and when they were last seen.
+pub(crate) struct Recent {
+    keys: Keys,
+    entries: Box<[RecentEntry]>,
+}
+
+struct RecentEntry {
+    key: AtomicU64,
+    ttl: AtomicU32,
+    /// How many times it was seen; the last stamps are kept.
+    seen: AtomicU32,
+    stamps: Box<[AtomicU32]>,
+}
+
+impl Recent {
+    /// `stamps`: how many times of an address are remembered.
+    pub(crate) fn new(stamps: usize, keys: Keys) -> Recent {
+        let entry = |_| RecentEntry {
+            key: AtomicU64::new(0),
+            ttl: AtomicU32::new(0),
+            seen: AtomicU32::new(0),
+            stamps: (0..stamps.clamp(1, STAMPS)).map(|_| AtomicU32::new(0)).collect(),
+        };
+        Recent { keys, entries: (0..RECENT_ENTRIES).map(entry).collect() }
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        self.keys
+    }
+
+    fn find(&self, key: u64) -> Option<&RecentEntry> {
+        (0..PLACES).find_map(|at| self.place(key, at).filter(|entry| entry.key.load(Relaxed) == key))
+    }
+
+    fn place(&self, key: u64, at: usize) -> Option<&RecentEntry> {
+        self.entries.get((key as usize >> 1).wrapping_add(at) % RECENT_ENTRIES)
+    }
+
+    /// Takes note of the address; the place of the one that was seen longest ago is taken when there is no other.
+    pub(crate) fn note(&self, key: u64, ttl: u8, now: Tick) {
+        if let Some(entry) = self.find(key) {
+            entry.ttl.store(ttl.into(), Relaxed);
+            entry.stamp(now);
+            return;
+        }
+        let places = (0..PLACES).filter_map(|at| self.place(key, at));
+        let idle = |entry: &&RecentEntry| match entry.key.load(Relaxed) {
+            0 => u32::MAX,
+            _ => now.since(entry.last()),
+        };
+        if let Some(entry) = places.max_by_key(idle) {
+            entry.seen.store(0, Relaxed);
+            entry.ttl.store(ttl.into(), Relaxed);
+            entry.stamp(now);
+            entry.key.store(key, Relaxed);
+        }
+    }
+
+    /// True when the address was there.
+    pub(crate) fn remove(&self, key: u64) -> bool {
+        self.find(key).map(|entry| entry.key.store(0, Relaxed)).is_some()
+    }
+
+    /// Was the address seen `hits` times (0: at all) within `seconds` (0: ever), with this TTL (`None`: any)?
+    pub(crate) fn check(&self, key: u64, seconds: u32, hits: u32, ttl: Option<u8>, now: Tick) -> bool {
+        let Some(entry) = self.find(key) else { return false };
+        if ttl.is_some_and(|ttl| entry.ttl.load(Relaxed) != u32::from(ttl)) {
+            return false;
+        }
+        if seconds == 0 && hits == 0 {
+            return true;
+        }
+        let within = seconds.saturating_mul(Tick::PER_SECOND);
+        let is_within = |stamp: &&AtomicU32| seconds == 0 || now.since(Tick(stamp.load(Relaxed))) <= within;
+        let count = entry.stamps.iter().take(entry.seen.load(Relaxed) as usize).filter(is_within).count();
+        count as u32 >= hits.max(1)
+    }
+
+    /// Is its last time longer ago than this? It is forgotten then (`--reap`).
+    pub(crate) fn reap(&self, key: u64, seconds: u32, now: Tick) {
+        let limit = seconds.saturating_mul(Tick::PER_SECOND);
+        if let Some(entry) = self.find(key)
+            && now.since(entry.last()) > limit
+        {
+            entry.key.store(0, Relaxed);
+        }
+    }
+}
+
+impl RecentEntry {
+    fn stamp(&self, now: Tick) {
+        let seen = self.seen.load(Relaxed);
+        if let Some(stamp) = self.stamps.get(seen as usize % self.stamps.len().max(1)) {
+            stamp.store(now.0, Relaxed);
+        }
+        self.seen.store(seen.saturating_add(1), Relaxed);
+    }
+
+    fn last(&self) -> Tick {
+        let at = self.seen.load(Relaxed).wrapping_sub(1) as usize % self.stamps.len().max(1);
+        Tick(self.stamps.get(at).map_or(0, |stamp| stamp.load(Relaxed)))
+    }
+}
+
+/// A number that goes up or down (`statistic`).
+#[derive(Default)]
+pub(crate) struct Number(AtomicU64);
+
+impl Number {
+    pub(crate) fn new(value: u64) -> Number {
+        Number(AtomicU64::new(value))
+    }
+
+    /// Counts from 0 to `every - 1` and round; returns where it was.
+    pub(crate) fn turn(&self, every: u64) -> u64 {
+        let at = self.0.load(Relaxed);
+        self.0.store(if at + 1 >= every { 0 } else { at + 1 }, Relaxed);
+        at
+    }
+
+    /// 32 bits that look like chance (splitmix64).
+    pub(crate) fn random(&self) -> u32 {
+        let state = self.0.load(Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.store(state, Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_lets_its_burst_and_then_its_rate_by() {
+        // 5 a second, burst 5: a packet costs 2,000 units of 0.1 ms.
+        let bucket = Bucket::full(10_000);
+        let allowed = |ticks: std::ops::Range<u32>| {
+            ticks.filter(|tick| bucket.allow(2000, 10_000, Tick(*tick))).count()
+        };
+        assert_eq!(allowed(0..1) + (0..9).filter(|_| bucket.allow(2000, 10_000, Tick(0))).count(), 5);
+        assert_eq!(allowed(1..1001), 50, "ten seconds");
+    }
+
+    #[test]
+    fn a_list_knows_how_often_an_address_was_seen() {
+        let list = Recent::new(20, Keys(3));
+        for tick in [100, 200, 300] {
+            list.note(9, 64, Tick(tick));
+        }
+        assert!(list.check(9, 0, 0, None, Tick(400)) && list.check(9, 3, 3, Some(64), Tick(400)));
+        assert!(!list.check(9, 2, 3, None, Tick(401)), "one is too long ago");
+        assert!(!list.check(9, 0, 0, Some(63), Tick(400)) && !list.check(11, 0, 0, None, Tick(400)));
+        list.reap(9, 2, Tick(400));
+        assert!(list.check(9, 0, 0, None, Tick(400)));
+        list.reap(9, 2, Tick(501));
+        assert!(!list.check(9, 0, 0, None, Tick(501)) && !list.remove(9));
+    }
+}

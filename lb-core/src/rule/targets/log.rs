@@ -1,0 +1,150 @@
+//! `LOG`: the packet's headers go to the log, and the packet on to the next rule.
+
+use super::Target;
+use crate::rule::event::{Event, KEPT};
+use crate::rule::prelude::*;
+use crate::rule::text::{number, quote_to};
+use crate::rule::view::Verdict;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Log {
+    /// 0 (emergency) to 7 (debug).
+    level: u8,
+    /// At most 29 bytes.
+    prefix: String,
+    /// TCP sequence numbers 1, TCP options 2, IP options 4, the sending user 8, MAC addresses 32.
+    options: u8,
+}
+
+const LEVELS: [(&str, u8); 10] = [
+    ("emerg", 0),
+    ("panic", 0),
+    ("alert", 1),
+    ("crit", 2),
+    ("err", 3),
+    ("error", 3),
+    ("warning", 4),
+    ("notice", 5),
+    ("info", 6),
+    ("debug", 7),
+];
+
+const FLAGS: [(&str, u8, &str); 5] = [
+    ("log-tcp-sequence", 1, "tcp-sequence"),
+    ("log-tcp-options", 2, "tcp-options"),
+    ("log-ip-options", 4, "ip-options"),
+    ("log-uid", 8, "uid"),
+    ("log-macdecode", 32, "macdecode"),
+];
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: 4, prefix: String::new(), options: 0 }
+    }
+}
+
+impl Log {
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub fn has_option(&self, bit: u8) -> bool {
+        self.options & bit != 0
+    }
+}
+
+impl Extension for Log {
+    const NAME: &'static str = "LOG";
+    const OPTIONS: &'static [Opt] = &[
+        opt("log-level", 0),
+        opt("log-prefix", 1),
+        flag("log-tcp-sequence", 2),
+        flag("log-tcp-options", 3),
+        flag("log-ip-options", 4),
+        flag("log-uid", 5),
+        flag("log-macdecode", 6),
+    ];
+
+    fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
+        match given.id() {
+            0 => {
+                let wanted = given.value.to_ascii_lowercase();
+                let by_name = || LEVELS.iter().find(|(name, _)| *name == wanted).map(|(_, level)| *level);
+                let level = match number(given.value) {
+                    Some(level) => u8::try_from(level).ok().filter(|level| *level <= 7),
+                    None => by_name(),
+                };
+                self.level =
+                    level.ok_or_else(|| Error::parameter(format!("log level \"{}\" unknown\n", given.value)))?;
+            }
+            1 => {
+                if given.value.len() > 29 {
+                    return Err(Error::parameter("Maximum prefix length 29 for --log-prefix".to_owned()));
+                }
+                if given.value.contains('\n') {
+                    return Err(Error::parameter("Newlines not allowed in --log-prefix".to_owned()));
+                }
+                self.prefix = given.value.to_owned();
+            }
+            id => self.options |= FLAGS[usize::from(id) - 2].1,
+        }
+        Ok(())
+    }
+
+    fn save(&self, out: &mut String, _: Family) {
+        if !self.prefix.is_empty() {
+            out.push_str(" --log-prefix");
+            quote_to(out, &self.prefix);
+        }
+        if self.level != 4 {
+            put!(out, " --log-level {}", self.level);
+        }
+        for (name, ..) in FLAGS.iter().filter(|(_, bit, _)| self.has_option(*bit)) {
+            put!(out, " --{name}");
+        }
+    }
+
+    fn list(&self, out: &mut String, style: &Style<'_>, _: &Header) {
+        let name = LEVELS.iter().find(|(_, level)| *level == self.level).map_or("", |(name, _)| name);
+        if style.is_numeric {
+            put!(out, " LOG flags {} level {}", self.options, self.level);
+        } else {
+            out.push_str(" LOG");
+            if self.options == 0x2f {
+                out.push_str(" all");
+            } else {
+                for (.., shown) in FLAGS.iter().filter(|(_, bit, _)| self.has_option(*bit)) {
+                    put!(out, " {shown}");
+                }
+            }
+            put!(out, " level {name}");
+        }
+        if !self.prefix.is_empty() {
+            put!(out, " prefix \"{}\"", self.prefix);
+        }
+    }
+}
+
+impl Target for Log {
+    fn act(&self, view: &mut View<'_>, counter: u32) -> Option<Verdict> {
+        let mut frame = [0; KEPT];
+        let kept = view.frame.len().min(KEPT);
+        frame[..kept].copy_from_slice(&view.frame[..kept]);
+        view.events.put(Event {
+            rule: counter,
+            input: view.input,
+            output: view.output,
+            mark: view.mark,
+            ends: (view.tuple.src, view.tuple.dst),
+            frame,
+            kept: kept as u8,
+            frame_len: view.frame.len() as u32,
+            l3: view.headers.l3,
+        });
+        None
+    }
+}

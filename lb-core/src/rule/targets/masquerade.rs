@@ -1,0 +1,60 @@
+//! `MASQUERADE`: the connection comes from the address of the interface that it leaves by.
+
+use super::Target;
+use crate::nat::{Manip, Range};
+use crate::rule::prelude::*;
+use crate::rule::translation::{Translation, has_ports, interface_address};
+use crate::rule::view::Verdict;
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Masquerade {
+    to: Translation,
+}
+
+impl Extension for Masquerade {
+    const NAME: &'static str = "MASQUERADE";
+    const OPTIONS: &'static [Opt] = &[opt("to-ports", 0), flag("random", 1), flag("random-fully", 2)];
+    const TABLES: &'static [Table] = &[Table::Nat];
+    /// POSTROUTING.
+    const HOOKS: u8 = 16;
+
+    fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
+        match given.id() {
+            0 if !has_ports(given.around.protocol, given.around.is_not_protocol) => {
+                return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
+            }
+            0 => self.to.take_ports(given.value, false)?,
+            1 => self.to.is_random = true,
+            _ => self.to.is_fully_random = true,
+        }
+        Ok(())
+    }
+
+    fn save(&self, out: &mut String, _: Family) {
+        if let Some((first, last)) = self.to.ports {
+            put!(out, " --to-ports {first}");
+            if last != first {
+                put!(out, "-{last}");
+            }
+        }
+        self.to.put_flags(out, "--");
+    }
+
+    fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
+        if let Some((first, last)) = self.to.ports {
+            put!(out, " masq ports: {first}");
+            if last != first {
+                put!(out, "-{last}");
+            }
+        }
+        self.to.put_flags(out, "");
+    }
+}
+
+impl Target for Masquerade {
+    fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
+        let Some(address) = interface_address(view, view.output) else { return Some(Verdict::Drop) };
+        let range = Range { addresses: Some((address, address)), ..self.to.range(view.family()) };
+        Some(Verdict::Nat(Manip::Source, range))
+    }
+}

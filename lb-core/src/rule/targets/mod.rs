@@ -1,0 +1,47 @@
+//! Targets: one file each, one row in the table below. A file holds what its target says, how it is written, printed and done.
+
+use super::extension::{Extension, extensions};
+use super::view::{Verdict, View};
+
+/// How a rejected packet's sender is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// An ICMP or ICMPv6 error: type and code.
+    Icmp(u8, u8),
+    TcpReset,
+}
+
+/// What a target is besides an [`Extension`].
+pub(crate) trait Target: Extension {
+    /// `None`: on to the next rule. `counter` is the rule's.
+    fn act(&self, view: &mut View<'_>, counter: u32) -> Option<Verdict>;
+}
+
+extensions! {
+    /// A target of a rule.
+    pub enum AnyTarget: Target {
+        ConnMarkTarget = connmark,
+        Ct = ct,
+        Dnat = dnat,
+        DscpTarget = dscp,
+        HopLimitTarget = hl,
+        Log = log,
+        MarkTarget = mark,
+        Masquerade = masquerade,
+        NetMap = netmap,
+        NoTrack = notrack,
+        Redirect = redirect,
+        Reject = reject,
+        Snat = snat,
+        TcpMssTarget = tcpmss,
+        TosTarget = tos,
+        TtlTarget = ttl,
+    }
+}
+
+impl AnyTarget {
+    #[inline]
+    pub(crate) fn act(&self, view: &mut View<'_>, counter: u32) -> Option<Verdict> {
+        dispatch!(self, found => found.act(view, counter))
+    }
+}

@@ -1,0 +1,77 @@
+//! `TCPMSS`: lowers the maximum segment size that a SYN asks for. One that asks for none stays as it is.
+
+use super::Target;
+use crate::rule::edit;
+use crate::rule::prelude::*;
+use crate::rule::view::Verdict;
+use crate::tables::Way;
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct TcpMssTarget {
+    /// `None`: what the next hop takes.
+    mss: Option<u16>,
+}
+
+impl Extension for TcpMssTarget {
+    const NAME: &'static str = "TCPMSS";
+    const OPTIONS: &'static [Opt] = &[opt("set-mss", 0).not_with(2), flag("clamp-mss-to-pmtu", 1).not_with(1)];
+    const PROTOCOL: Option<u8> = Some(6);
+
+    fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
+        if given.id() == 0 {
+            self.mss = Some(given.number(0, 65_495)? as u16);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
+        match seen {
+            0 => Err(Error::parameter("TCPMSS target: At least one parameter is required")),
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self, place: &Place<'_>) -> Result<(), Refused> {
+        /// FORWARD, OUTPUT and POSTROUTING, where the way is known.
+        const ROUTED: u8 = 4 | 8 | 16;
+        if self.mss.is_none() && place.hooks & !ROUTED != 0 { Err(Refused::Invalid) } else { Ok(()) }
+    }
+
+    fn save(&self, out: &mut String, _: Family) {
+        match self.mss {
+            Some(mss) => put!(out, " --set-mss {mss}"),
+            None => out.push_str(" --clamp-mss-to-pmtu"),
+        }
+    }
+
+    fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
+        match self.mss {
+            Some(mss) => put!(out, " TCPMSS set {mss}"),
+            None => out.push_str(" TCPMSS clamp to PMTU"),
+        }
+    }
+}
+
+impl TcpMssTarget {
+    /// What fits: towards the next hop, and back to the sender.
+    fn fitting(view: &View<'_>) -> Option<u16> {
+        let headers = if view.headers.is_ipv6 { 60 } else { 40 };
+        let mtu = |address| match view.tables.way(address) {
+            Way::Hop(hop) => view.tables.neighbours.get(hop).map(|hop| hop.mtu),
+            Way::Unresolved(interface, _) => view.tables.interfaces.get(interface).map(|interface| interface.mtu),
+            _ => None,
+        };
+        let there = mtu(view.tuple.dst)?;
+        let back = mtu(view.tuple.src).unwrap_or(there);
+        there.min(back).checked_sub(headers)
+    }
+}
+
+impl Target for TcpMssTarget {
+    fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
+        if let Some(mss) = self.mss.or_else(|| TcpMssTarget::fitting(view)) {
+            edit::lower_mss(view, mss);
+        }
+        None
+    }
+}

@@ -1,0 +1,135 @@
+//! What is read prints as iptables prints it, and reads as the same again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::matches::AnyMatch;
+use super::names::Numeric;
+use super::targets::AnyTarget;
+use super::*;
+
+fn read(family: Family, line: &str) -> Result<Vec<Rule>, Error> {
+    Rule::read(&text::split(line)?, &mut Around::new(family, &Numeric)).map(|(rules, _)| rules)
+}
+
+#[test]
+fn every_file_of_a_match_or_target_is_in_its_table() {
+    for (folder, table) in [("matches", AnyMatch::FILES), ("targets", AnyTarget::FILES)] {
+        let path = format!("{}/src/rule/{folder}", env!("CARGO_MANIFEST_DIR"));
+        let files: BTreeSet<String> = std::fs::read_dir(path)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .filter_map(|name| name.strip_suffix(".rs").map(str::to_owned))
+            .filter(|name| name != "mod")
+            .collect();
+        assert_eq!(files, table.iter().map(|&name| name.to_owned()).collect::<BTreeSet<String>>());
+    }
+}
+
+/// As written, and as `iptables -S` prints it (recorded).
+const LINES: &[(&str, &str)] = &[
+    ("-s 192.0.2.7/24 -j ACCEPT", "-s 192.0.2.0/24 -j ACCEPT"),
+    ("! -s 10.0.0.0/8 -i eth+ ! -o lan -j DROP", "! -s 10.0.0.0/8 -i eth+ ! -o lan -j DROP"),
+    ("-p tcp --dport 80 -j ACCEPT", "-p tcp -m tcp --dport 80 -j ACCEPT"),
+    (
+        "-p tcp --syn -j REJECT",
+        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with icmp-port-unreachable",
+    ),
+    ("-p udp --sport 1:1024 -g chain", "-p udp -m udp --sport 1:1024 -g chain"),
+    ("-p icmp --icmp-type echo-request -j DROP", "-p icmp -m icmp --icmp-type 8 -j DROP"),
+    ("-m state --state NEW,ESTABLISHED -j ACCEPT", "-m state --state NEW,ESTABLISHED -j ACCEPT"),
+    (
+        "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ),
+    ("-m conntrack --ctstate DNAT --ctproto tcp", "-m conntrack --ctstate DNAT --ctproto 6"),
+    ("-m string --algo bm --hex-string \"|0d 0a|x\"", "-m string --hex-string \"|0d0a78|\" --algo bm"),
+    (
+        "-m time --timestart 09:00 --timestop 17:30 --weekdays Mon,Tue",
+        "-m time --timestart 09:00:00 --timestop 17:30:00 --weekdays Mon,Tue --datestop 2038-01-19T03:14:07",
+    ),
+    ("-m statistic --mode nth --every 3 --packet 0", "-m statistic --mode nth --every 3 --packet 0"),
+    ("-m recent --name r1 --set", "-m recent --set --name r1 --mask 255.255.255.255 --rsource"),
+    ("-m u32 --u32 \"0&0xFF=0x1\"", "-m u32 --u32 \"0x0&0xff=0x1\""),
+    ("-m addrtype --dst-type LOCAL", "-m addrtype --dst-type LOCAL"),
+    (
+        "-j LOG --log-prefix \"x: \" --log-level debug --log-tcp-options",
+        "-j LOG --log-prefix \"x: \" --log-level 7 --log-tcp-options",
+    ),
+    (
+        "-p tcp -j DNAT --to-destination 10.0.0.1:8000-8010 --random",
+        "-p tcp -j DNAT --to-destination 10.0.0.1:8000-8010 --random",
+    ),
+    (
+        "-p udp -j SNAT --to-source 192.0.2.1-192.0.2.9:1024-65535 --persistent",
+        "-p udp -j SNAT --to-source 192.0.2.1-192.0.2.9:1024-65535 --persistent",
+    ),
+    (
+        "-p tcp -j MASQUERADE --to-ports 1024-2048 --random",
+        "-p tcp -j MASQUERADE --to-ports 1024-2048 --random",
+    ),
+    ("-j NETMAP --to 10.5.0.0/24", "-j NETMAP --to 10.5.0.0/24"),
+    ("-j MARK --set-mark 1", "-j MARK --set-xmark 0x1/0xffffffff"),
+    ("-j MARK --or-mark 4", "-j MARK --set-xmark 0x4/0x4"),
+    ("-j CONNMARK --save-mark", "-j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff"),
+    ("-j TOS --set-tos Minimize-Delay", "-j TOS --set-tos 0x10/0x3f"),
+    ("-j DSCP --set-dscp-class EF", "-j DSCP --set-dscp 0x2e"),
+    ("-j TTL --ttl-set 64", "-j TTL --ttl-set 64"),
+    (
+        "-p tcp --syn -j TCPMSS --clamp-mss-to-pmtu",
+        "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j TCPMSS --clamp-mss-to-pmtu",
+    ),
+    ("-j CT --notrack", "-j CT --notrack"),
+];
+
+#[test]
+fn what_is_read_prints_as_recorded_and_reads_as_the_same_again() {
+    for (line, printed) in LINES {
+        let rules = read(Family::Ipv4, line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let [rule] = &rules[..] else { panic!("{line}: {rules:?}") };
+        let saved = rule.save(Family::Ipv4, &Numeric);
+        assert_eq!(saved.trim_start(), *printed, "{line}");
+        assert_eq!(read(Family::Ipv4, &saved).unwrap(), rules, "{line}");
+    }
+}
+
+#[test]
+fn each_source_and_destination_is_a_rule() {
+    let rules = read(Family::Ipv4, "-s 10.0.0.1,10.0.0.2 -d 192.0.2.1,192.0.2.2 -j DROP").unwrap();
+    assert_eq!(rules.len(), 4);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_iptables_words() {
+    for (line, says) in [
+        ("-p tcp --dport 90:80", "invalid portrange (min > max)"),
+        ("-j REJECT --reject-with nosuch", "unknown reject type \"nosuch\""),
+        ("-j DNAT --to-destination 10.0.0.1:80", "Need TCP, UDP, SCTP or DCCP with port specification"),
+        ("-p tcp -j DNAT", "DNAT: option \"--to-destination\" must be specified"),
+        ("-j LOG --log-level 9", "log level \"9\" unknown"),
+    ] {
+        assert_eq!(read(Family::Ipv4, line).unwrap_err().to_string(), says, "{line}");
+    }
+    let reset = &read(Family::Ipv4, "-j REJECT --reject-with tcp-reset").unwrap()[0];
+    assert_eq!(reset.check(Table::Filter, 2), Err(Refused::Invalid), "without -p tcp");
+    let reject = &read(Family::Ipv4, "-j REJECT").unwrap()[0];
+    assert_eq!(reject.check(Table::Mangle, 2), Err(Refused::Invalid), "in another table");
+}
+
+#[test]
+fn chains_that_lead_into_themselves_are_no_table() {
+    let chain = |name: &str, hook, to: &str| {
+        let rule = Arc::new(read(Family::Ipv4, &format!("-j {to}")).unwrap().remove(0));
+        let rules = vec![RuleSource { rule, counter: 1 }];
+        ChainSource { name: name.into(), hook, drops: false, counter: 0, rules }
+    };
+    let table =
+        |chains: &[ChainSource]| Rules::default().with_table(Family::Ipv4, Table::Filter, chains).err();
+    let input = chain("INPUT", Some(crate::hook::Hook::Input), "a");
+    assert_eq!(table(&[input.clone(), chain("a", None, "ACCEPT")]), None);
+    assert!(matches!(
+        table(&[input.clone(), chain("a", None, "b"), chain("b", None, "a")]),
+        Some(BadTable::Loop(_))
+    ));
+    assert_eq!(table(&[input]), Some(BadTable::NoChain("a".to_owned())));
+}

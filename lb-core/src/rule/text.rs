@@ -1,0 +1,159 @@
+//! Words of a line, and what is said of one that is wrong.
+
+/// Why a line is not done, in iptables' words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    pub kind: Kind,
+    pub text: String,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text.trim_end())
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Of a value or an option (exit code 2): told where help is.
+    Parameter,
+    /// As [`Kind::Parameter`], without the program's name before it.
+    Usage,
+    /// Anything else (exit code 1).
+    Other,
+    /// No such table (exit code 3).
+    Version,
+}
+
+impl Error {
+    pub fn parameter(text: impl Into<String>) -> Error {
+        Error { kind: Kind::Parameter, text: text.into() }
+    }
+
+    pub fn other(text: impl Into<String>) -> Error {
+        Error { kind: Kind::Other, text: text.into() }
+    }
+
+    /// What the program returns.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Other => 1,
+            Kind::Parameter | Kind::Usage => 2,
+            Kind::Version => 3,
+        }
+    }
+}
+
+/// Appends a space and `text`, quoted where a shell or a restore would split it.
+pub fn quote_to(out: &mut String, text: &str) {
+    out.push(' ');
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        out.push_str(text);
+        return;
+    }
+    out.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '\'') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+}
+
+/// Bytes that need no quotes.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
+/// The words of a line of a restore file: parted by blanks, but for those in quotes; a backslash within double quotes takes the
+/// next character as it is.
+///
+/// # Errors
+/// A quote that does not end.
+pub fn split(line: &str) -> Result<Vec<String>, Error> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let (mut quote, mut is_word, mut is_escaped) = (None, false, false);
+    for c in line.chars() {
+        match quote {
+            Some(_) if is_escaped => {
+                word.push(c);
+                is_escaped = false;
+            }
+            Some(_) if c == '\\' => is_escaped = true,
+            Some(end) if c == end => quote = None,
+            Some(_) => word.push(c),
+            None if matches!(c, '"' | '\'') => {
+                quote = Some(c);
+                is_word = true;
+            }
+            None if matches!(c, ' ' | '\t' | '\n') => {
+                if is_word {
+                    words.push(std::mem::take(&mut word));
+                }
+                is_word = false;
+            }
+            None => {
+                word.push(c);
+                is_word = true;
+            }
+        }
+    }
+    if quote.is_some() {
+        return Err(Error::parameter("Unterminated quote"));
+    }
+    if is_word {
+        words.push(word);
+    }
+    Ok(words)
+}
+
+/// A number as C reads it: decimal, `0x…` or `0…`; and what follows it.
+pub(crate) fn leading_number(text: &str) -> Option<(u64, &str)> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (digits, radix) = match hex {
+        Some(digits) if digits.starts_with(|c: char| c.is_ascii_hexdigit()) => (digits, 16),
+        _ if text.starts_with('0') => (text, 8),
+        _ => (text, 10),
+    };
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let value = u64::from_str_radix(digits.get(..end)?, radix).ok()?;
+    Some((value, digits.get(end..)?))
+}
+
+/// A whole word that is such a number.
+pub(crate) fn number(text: &str) -> Option<u64> {
+    leading_number(text).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_c_reads_them() {
+        assert_eq!(number("10"), Some(10));
+        assert_eq!(number("0x1f"), Some(31));
+        assert_eq!(number("010"), Some(8));
+        assert_eq!(number("0"), Some(0));
+        assert_eq!(number("09"), None);
+        assert_eq!(leading_number("5/sec"), Some((5, "/sec")));
+        assert_eq!(leading_number("sec"), None);
+        assert_eq!(number("18446744073709551616"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_word_is_split_as_one(words in prop::collection::vec("[ -~]{0,12}", 0..6)) {
+            let mut line = String::new();
+            words.iter().for_each(|word| quote_to(&mut line, word));
+            prop_assert_eq!(split(&line).unwrap(), words);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What the targets of table `nat` have in common: a range of addresses and ports, read and printed.
+
+use std::net::IpAddr;
+
+use super::options::ip;
+use super::prelude::*;
+use super::text::number;
+use crate::nat::{PortChoice, Range};
+
+/// Addresses, ports and flags, as a target says them.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(super) struct Translation {
+    pub(super) addresses: Option<(u128, u128)>,
+    pub(super) ports: Option<(u16, u16)>,
+    pub(super) base_port: Option<u16>,
+    pub(super) is_random: bool,
+    pub(super) is_fully_random: bool,
+    pub(super) is_persistent: bool,
+}
+
+/// Whether the rule's protocol has ports.
+pub(super) fn has_ports(protocol: u8, is_not: bool) -> bool {
+    !is_not && matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}
+
+impl Translation {
+    /// `address[-address][:port[-port][/base]]`, IPv6 with ports in brackets.
+    pub(super) fn take(&mut self, given: &Given<'_, '_>, may_have_base: bool) -> Result<(), Error> {
+        let text = given.value;
+        let (addresses, ports) = match given.around.family {
+            Family::Ipv6 => match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+                Some((addresses, "")) => (addresses, None),
+                Some((addresses, rest)) => (
+                    addresses,
+                    Some(
+                        rest.strip_prefix(':')
+                            .ok_or_else(|| Error::parameter("Invalid port:port syntax - use dash\n"))?,
+                    ),
+                ),
+                None => (text, None),
+            },
+            Family::Ipv4 => match text.split_once(':') {
+                Some((addresses, ports)) => (addresses, Some(ports)),
+                None => (text, None),
+            },
+        };
+        if let Some(ports) = ports {
+            if !has_ports(given.around.protocol, given.around.is_not_protocol) {
+                return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
+            }
+            self.take_ports(ports, may_have_base)?;
+        }
+        if !addresses.is_empty() {
+            let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
+            let address = |text: &str| {
+                super::options::address(text, given.around.family)
+                    .ok_or_else(|| Error::parameter(format!("Bad IP address \"{text}\"\n")))
+            };
+            let (first, last) = (address(first)?, address(last)?);
+            if first > last {
+                return Err(Error::parameter(format!("Bad IP range \"{addresses}\"\n")));
+            }
+            self.addresses = Some((first, last));
+        }
+        Ok(())
+    }
+
+    /// `port[-port][/base]`.
+    pub(super) fn take_ports(&mut self, text: &str, may_have_base: bool) -> Result<(), Error> {
+        if text.contains(':') {
+            return Err(Error::parameter("Invalid port:port syntax - use dash\n"));
+        }
+        let bad = |text: &str| Error::parameter(format!("Port `{text}' not valid\n"));
+        let port = |text: &str| {
+            number(text)
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port > 0)
+                .ok_or_else(|| bad(text))
+        };
+        let (range, base) = match text.split_once('/') {
+            Some((range, base)) if may_have_base => (range, Some(port(base)?)),
+            Some(_) => return Err(bad(text)),
+            None => (text, None),
+        };
+        let (first, last) = match range.split_once('-') {
+            Some((first, last)) => (port(first)?, port(last)?),
+            None => (port(range)?, port(range)?),
+        };
+        if first > last {
+            return Err(Error::parameter(format!("Port range `{range}' funky\n")));
+        }
+        (self.ports, self.base_port) = (Some((first, last)), base);
+        Ok(())
+    }
+
+    /// As `--to-…` has it.
+    pub(super) fn shown(&self, family: Family) -> String {
+        let mut out = String::new();
+        let is_bracketed = family == Family::Ipv6 && self.ports.is_some();
+        if let Some((first, last)) = self.addresses {
+            if is_bracketed {
+                out.push('[');
+            }
+            put!(out, "{}", ip(first, family));
+            if last != first {
+                put!(out, "-{}", ip(last, family));
+            }
+            if is_bracketed {
+                out.push(']');
+            }
+        }
+        if let Some((first, last)) = self.ports {
+            put!(out, ":{first}");
+            if last != first {
+                put!(out, "-{last}");
+            }
+            if let Some(base) = self.base_port {
+                put!(out, "/{base}");
+            }
+        }
+        out
+    }
+
+    /// Each after a space; `dashes` before each.
+    pub(super) fn put_flags(&self, out: &mut String, dashes: &str) {
+        for (is_set, name) in [
+            (self.is_random, "random"),
+            (self.is_fully_random, "random-fully"),
+            (self.is_persistent, "persistent"),
+        ] {
+            if is_set {
+                put!(out, " {dashes}{name}");
+            }
+        }
+    }
+
+    pub(super) fn range(&self, family: Family) -> Range {
+        Range {
+            addresses: self.addresses.map(|(first, last)| (ip(first, family), ip(last, family))),
+            ports: self.ports,
+            base_port: self.base_port,
+            choice: if self.is_random || self.is_fully_random {
+                PortChoice::Random
+            } else {
+                PortChoice::Near
+            },
+            is_persistent: self.is_persistent,
+            is_netmap: false,
+        }
+    }
+}
+
+/// The address of ours by which packets leave or come in at an interface.
+pub(super) fn interface_address(
+    view: &View<'_>,
+    interface: Option<crate::tables::InterfaceId>,
+) -> Option<IpAddr> {
+    let interface = view.tables.interfaces.get(interface?)?;
+    match view.family() {
+        Family::Ipv4 => interface.ipv4.map(IpAddr::V4),
+        Family::Ipv6 => interface.ipv6.map(IpAddr::V6),
+    }
+}

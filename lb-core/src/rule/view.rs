@@ -1,0 +1,205 @@
+//! A packet as rules see it, and what they may do with it.
+
+use std::net::IpAddr;
+
+use super::Family;
+use super::event::Events;
+use super::options::bits;
+use super::targets::Refusal;
+use crate::conntrack::{CtState, Status};
+use crate::flow::{Method, Tuple};
+use crate::hook::Hook;
+use crate::nat::{Manip, Range};
+use crate::tables::{InterfaceId, Tables};
+use crate::time::Tick;
+use crate::wire::array;
+use crate::wire::parse::{Fragment, Headers};
+
+/// A packet's connection, as tracked.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    pub state: CtState,
+    pub is_reply: bool,
+    pub status: Status,
+    /// What the first packet had, and what answers have.
+    pub original: Tuple,
+    pub reply: Tuple,
+    pub mark: u32,
+    pub zone: u16,
+    /// Seconds until it ends, if nothing more comes.
+    pub expires: u32,
+}
+
+/// The virtual service of a packet's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Service {
+    pub address: IpAddr,
+    pub port: u16,
+    pub method: Method,
+}
+
+/// One packet at one hook. Rules read all of it, and write the mark, the connection's mark and the packet.
+pub struct View<'a> {
+    pub tables: &'a Tables,
+    /// From the Ethernet header on; of a chained packet its first segment.
+    pub frame: &'a mut [u8],
+    pub headers: &'a mut Headers,
+    pub hook: Hook,
+    /// Ends of the packet at this hook: what `nat` has translated by now is translated.
+    pub tuple: Tuple,
+    /// `None` of what the host itself sends.
+    pub input: Option<InterfaceId>,
+    /// `None` before the packet is routed, and of what is for the host itself.
+    pub output: Option<InterfaceId>,
+    pub mark: u32,
+    pub connection: Option<Connection>,
+    /// Hops that are yet to be taken off its TTL here and that the kernel has taken off by this hook.
+    pub hops: u8,
+    /// Of no connection because a rule of table raw said so.
+    pub is_untracked: bool,
+    pub service: Option<Service>,
+    pub now: Tick,
+    /// Seconds since 1970, UTC.
+    pub wall: u64,
+    /// Where LOG leaves what it wants told.
+    pub events: &'a Events,
+    pub effects: Effects,
+}
+
+/// What the caller is to do after the walk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Effects {
+    /// [`View::mark`] was written.
+    pub has_mark: bool,
+    /// [`Connection::mark`] was written: to be kept with the connection.
+    pub has_connection_mark: bool,
+    /// The packet is not to be tracked.
+    pub untracked: bool,
+}
+
+/// What becomes of a packet at a hook of a table.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    /// Dropped, and the sender is told.
+    Reject(Refusal),
+    /// Table nat: this end of the connection becomes one of these.
+    Nat(Manip, Range),
+}
+
+impl View<'_> {
+    pub fn family(&self) -> Family {
+        if self.headers.is_ipv6 { Family::Ipv6 } else { Family::Ipv4 }
+    }
+
+    #[inline]
+    pub(crate) fn source(&self) -> u128 {
+        bits(self.tuple.src)
+    }
+
+    #[inline]
+    pub(crate) fn destination(&self) -> u128 {
+        bits(self.tuple.dst)
+    }
+
+    /// TTL or hop limit, as the kernel has it at this hook.
+    #[inline]
+    pub(crate) fn ttl(&self) -> u8 {
+        self.headers.ttl.saturating_sub(self.hops)
+    }
+
+    #[inline]
+    pub(crate) fn protocol(&self) -> u8 {
+        self.headers.protocol.0
+    }
+
+    #[inline]
+    pub(crate) fn is_later_fragment(&self) -> bool {
+        self.headers.fragment == Fragment::Later
+    }
+
+    pub(crate) fn input_name(&self) -> &str {
+        self.name(self.input)
+    }
+
+    pub(crate) fn output_name(&self) -> &str {
+        self.name(self.output)
+    }
+
+    fn name(&self, interface: Option<InterfaceId>) -> &str {
+        interface
+            .and_then(|id| self.tables.interfaces.get(id))
+            .map_or("", |interface| interface.name.as_str())
+    }
+
+    /// The IP packet, without what pads the frame.
+    pub(crate) fn packet(&self) -> &[u8] {
+        let end = self.headers.end().min(self.frame.len());
+        self.frame.get(usize::from(self.headers.l3)..end).unwrap_or_default()
+    }
+
+    /// The transport header and what follows; nothing in a later fragment.
+    pub(crate) fn transport(&self) -> &[u8] {
+        if self.is_later_fragment() {
+            return &[];
+        }
+        let end = self.headers.end().min(self.frame.len());
+        self.frame.get(usize::from(self.headers.l4)..end).unwrap_or_default()
+    }
+
+    /// The ports of TCP, UDP, SCTP, DCCP and UDP-Lite, in a first or only fragment.
+    #[inline]
+    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
+        if self.is_later_fragment() {
+            return None;
+        }
+        match self.protocol() {
+            6 | 17 | 132 => Some((self.tuple.sport, self.tuple.dport)),
+            33 | 136 => {
+                let [a, b, c, d] = *array(self.transport(), 0)?;
+                Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+            }
+            _ => None,
+        }
+    }
+
+    /// TCP's header with its options.
+    pub(crate) fn tcp(&self) -> Option<&[u8]> {
+        if self.protocol() != 6 {
+            return None;
+        }
+        let segment = self.transport();
+        let len = usize::from(*segment.get(12)? >> 4) * 4;
+        segment.get(..len).filter(|header| header.len() >= 20)
+    }
+
+    /// IPv4's TOS, IPv6's traffic class.
+    pub(crate) fn tos(&self) -> u8 {
+        let packet = self.packet();
+        match packet {
+            [first, second, ..] if self.headers.is_ipv6 => first << 4 | second >> 4,
+            [_, second, ..] => *second,
+            _ => 0,
+        }
+    }
+}
+
+/// The data of one option of a TCP header; `None` when it is not there.
+pub(crate) fn tcp_option(header: &[u8], kind: u8) -> Option<(usize, &[u8])> {
+    let mut at = 20;
+    while let Some(&found) = header.get(at) {
+        if found == 0 {
+            return (kind == 0).then_some((at, &[][..]));
+        }
+        let len = match found {
+            1 => 1,
+            _ => usize::from(*header.get(at + 1)?).max(2),
+        };
+        if found == kind {
+            return Some((at, header.get(at + 2..at + len).unwrap_or_default()));
+        }
+        at += len;
+    }
+    None
+}

@@ -1,0 +1,250 @@
+//! Tables as workers walk them: chains flattened, jumps by number, each rule with its counter.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hashbrown::HashMap;
+
+use super::event::Events;
+use super::line::{Jump, Rule};
+use super::view::{Verdict, View};
+use super::{Family, Table, hook_bit};
+use crate::counters::WorkerCounters;
+use crate::hook::Hook;
+
+/// Rules, policies included, that can be counted: of all tables together.
+pub const MOST_RULES: usize = 65_536;
+/// Chains that may be within each other.
+const DEPTH: usize = 64;
+
+/// A rule to be put into a table.
+#[derive(Clone, Debug)]
+pub struct RuleSource {
+    pub rule: Arc<Rule>,
+    /// Its place among [`MOST_RULES`]: its own for as long as it is there.
+    pub counter: u32,
+}
+
+/// A chain to be put into a table.
+#[derive(Clone, Debug)]
+pub struct ChainSource {
+    pub name: Arc<str>,
+    /// Of a built-in chain.
+    pub hook: Option<Hook>,
+    /// A built-in chain lets no packet pass that comes to its end.
+    pub drops: bool,
+    /// As [`RuleSource::counter`], for the packets that the policy decides on.
+    pub counter: u32,
+    pub rules: Vec<RuleSource>,
+}
+
+/// Why chains are no table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BadTable {
+    /// A rule jumps to a chain that is not there.
+    NoChain(String),
+    /// A chain jumps to itself, by way of others maybe, or too many are within each other.
+    Loop(String),
+}
+
+#[derive(Debug)]
+struct Chain {
+    rules: Vec<Step>,
+    drops: bool,
+    counter: u32,
+}
+
+#[derive(Debug)]
+struct Step {
+    rule: Arc<Rule>,
+    counter: u32,
+    /// Of the chain that it jumps to.
+    chain: u16,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    chains: Vec<Chain>,
+    /// By hook: its built-in chain.
+    first: [Option<u16>; Hook::ALL.len()],
+}
+
+/// All tables of both families.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    tables: [[Option<Arc<Compiled>>; Table::ALL.len()]; 2],
+    pub events: Arc<Events>,
+}
+
+impl Rules {
+    /// Whether there is any rule, or a policy that drops: else nobody asks.
+    #[inline]
+    pub fn are_active(&self) -> bool {
+        self.tables.iter().flatten().any(Option::is_some)
+    }
+
+    /// These, with other chains in one table.
+    ///
+    /// # Errors
+    /// See [`BadTable`].
+    pub fn with_table(
+        &self,
+        family: Family,
+        table: Table,
+        chains: &[ChainSource],
+    ) -> Result<Rules, BadTable> {
+        let mut rules = self.clone();
+        rules.tables[family as usize][table as usize] = Compiled::new(chains)?.map(Arc::new);
+        Ok(rules)
+    }
+
+    /// Walks a packet through the chain of `table` at `hook`.
+    pub fn run(&self, table: Table, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters) -> Verdict {
+        match &self.tables[view.family() as usize][table as usize] {
+            Some(compiled) => compiled.run(hook, view, counters),
+            None => Verdict::Accept,
+        }
+    }
+}
+
+impl Compiled {
+    /// `None`: all that is in it is to let everything pass.
+    fn new(sources: &[ChainSource]) -> Result<Option<Compiled>, BadTable> {
+        let numbers: HashMap<&str, u16> =
+            sources.iter().zip(0..).map(|(chain, number)| (&*chain.name, number)).collect();
+        let mut first = [None; Hook::ALL.len()];
+        let mut chains = Vec::new();
+        for (source, number) in sources.iter().zip(0..) {
+            if let Some(hook) = source.hook {
+                first[hook as usize] = Some(number);
+            }
+            let step = |source: &RuleSource| {
+                let RuleSource { rule, counter } = source.clone();
+                let chain = match rule.chain() {
+                    Some(name) => *numbers.get(name).ok_or_else(|| BadTable::NoChain(name.to_owned()))?,
+                    None => 0,
+                };
+                Ok(Step { rule, counter, chain })
+            };
+            chains.push(Chain {
+                rules: source.rules.iter().map(step).collect::<Result<_, BadTable>>()?,
+                drops: source.drops,
+                counter: source.counter,
+            });
+        }
+        let mut depths = vec![Depth::Unknown; chains.len()];
+        for (number, source) in sources.iter().enumerate() {
+            depth(&chains, number, &mut depths).ok_or_else(|| BadTable::Loop(source.name.to_string()))?;
+        }
+        let is_empty =
+            sources.iter().all(|chain| chain.hook.is_none() || (!chain.drops && chain.rules.is_empty()));
+        Ok((!is_empty).then_some(Compiled { chains, first }))
+    }
+
+    fn run(&self, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters) -> Verdict {
+        let Some(first) = self.first[hook as usize] else { return Verdict::Accept };
+        let bytes = u64::from(view.headers.ip_len);
+        let Some(base) = self.chains.get(usize::from(first)) else { return Verdict::Accept };
+        // Where to go on in the chains that called others.
+        let mut callers: ArrayVec<(&Chain, usize), DEPTH> = ArrayVec::new();
+        let (mut chain, mut at) = (base, 0);
+        loop {
+            let Some(step) = chain.rules.get(at) else {
+                match callers.pop() {
+                    Some((caller, next)) => (chain, at) = (caller, next),
+                    None => break,
+                }
+                continue;
+            };
+            at += 1;
+            if !step.matches(view) {
+                continue;
+            }
+            counters.rule(step.counter).add(bytes);
+            match &step.rule.jump {
+                Jump::Nowhere => {}
+                Jump::Accept => return Verdict::Accept,
+                Jump::Drop => return Verdict::Drop,
+                Jump::Return => match callers.pop() {
+                    Some((caller, next)) => (chain, at) = (caller, next),
+                    None => break,
+                },
+                Jump::Chain { is_goto, .. } => {
+                    let Some(next) = self.chains.get(usize::from(step.chain)) else { return Verdict::Drop };
+                    // Chains are not deeper within each other than there is room.
+                    if !is_goto && callers.try_push((chain, at)).is_err() {
+                        return Verdict::Drop;
+                    }
+                    (chain, at) = (next, 0);
+                    // What a chain returns to that was gone to from a built-in one is that one's policy.
+                }
+                Jump::Target(target) => {
+                    if let Some(verdict) = target.act(view, step.counter) {
+                        return verdict;
+                    }
+                }
+            }
+        }
+        counters.rule(base.counter).add(bytes);
+        if base.drops { Verdict::Drop } else { Verdict::Accept }
+    }
+}
+
+impl Step {
+    #[inline]
+    fn matches(&self, view: &mut View<'_>) -> bool {
+        self.rule.header.matches(view) && self.rule.matches.iter().all(|found| found.matches(view))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Unknown,
+    /// On the way down from it.
+    Open,
+    Known(usize),
+}
+
+/// How many chains are within each other from this one on. `None`: one is within itself, or there are too many.
+fn depth(chains: &[Chain], number: usize, depths: &mut [Depth]) -> Option<usize> {
+    match depths[number] {
+        Depth::Open => return None,
+        Depth::Known(depth) => return Some(depth),
+        Depth::Unknown => {}
+    }
+    depths[number] = Depth::Open;
+    let mut deepest = 0;
+    for step in chains[number].rules.iter().filter(|step| step.rule.chain().is_some()) {
+        deepest = deepest.max(depth(chains, usize::from(step.chain), depths)?);
+    }
+    depths[number] = Depth::Known(deepest + 1);
+    (deepest < DEPTH).then_some(deepest + 1)
+}
+
+/// By chain: the hooks from which it is reached ([`hook_bit`]).
+pub fn reached_from(chains: &[ChainSource]) -> Vec<u8> {
+    let numbers: HashMap<&str, usize> =
+        chains.iter().enumerate().map(|(number, chain)| (&*chain.name, number)).collect();
+    let mut hooks: Vec<u8> = chains.iter().map(|chain| chain.hook.map_or(0, hook_bit)).collect();
+    let mut open: Vec<usize> = (0..chains.len()).filter(|&number| hooks[number] != 0).collect();
+    while let Some(number) = open.pop() {
+        for rule in &chains[number].rules {
+            let Some(&to) = rule.rule.chain().and_then(|name| numbers.get(name)) else { continue };
+            if hooks[to] | hooks[number] != hooks[to] {
+                hooks[to] |= hooks[number];
+                open.push(to);
+            }
+        }
+    }
+    hooks
+}
+
+impl fmt::Display for BadTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadTable::NoChain(name) => write!(f, "there is no chain {name}"),
+            BadTable::Loop(name) => write!(f, "chain {name} leads into itself, or too deep"),
+        }
+    }
+}
