@@ -2,7 +2,7 @@
 # Installs what `make build` built, under DESTDIR and PREFIX:
 #
 #   sbin/lbd  sbin/lbctl             the programs
-#   lib/lb/{ipvsadm,…}               links to lbctl that speak those commands: put the directory on PATH, or link from it
+#   lib/lb/{ipvsadm,iptables,…}      links to lbctl that speak those commands: put the directory on PATH, or link from it
 #   share/man, shell completions     as lbctl itself writes them
 #   lib/systemd/system/lbd.service   the unit
 #   share/doc/lb/examples            the example configs; /etc/lb/lbd.toml if there is none
@@ -15,7 +15,7 @@ root="${DESTDIR:-}$prefix"
 install -D -m 755 "$target/lbd" "$root/sbin/lbd"
 install -D -m 755 "$target/lbctl" "$root/sbin/lbctl"
 install -d "$root/lib/lb"
-for name in ipvsadm ipvsadm-save ipvsadm-restore conntrack; do
+for name in conntrack ipvsadm{,-save,-restore} ip{,6}tables{,-legacy}{,-save,-restore}; do
   ln -sf ../../sbin/lbctl "$root/lib/lb/$name"
 done
 

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use lb_core::rule::Rules;
 use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables};
 
 use crate::model::Model;
@@ -32,6 +33,7 @@ pub struct ServiceChange {
 pub struct Compiler {
     current: Arc<Tables>,
     marks: Arc<Marks>,
+    rules: Arc<Rules>,
 }
 
 impl Compiler {
@@ -43,6 +45,11 @@ impl Compiler {
     /// The firewall marks of the snapshots to come.
     pub fn set_marks(&mut self, marks: Marks) {
         self.marks = marks.into();
+    }
+
+    /// The rules of the snapshots to come.
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
     }
 
     /// Which of these services the model has otherwise than the snapshot that was built last.
@@ -75,7 +82,13 @@ impl Compiler {
                 None => services.remove(key),
             }
         }
-        self.next(Tables { services, marks: self.marks.clone(), settings, ..Tables::clone(&self.current) })
+        self.next(Tables {
+            services,
+            marks: self.marks.clone(),
+            rules: self.rules.clone(),
+            settings,
+            ..Tables::clone(&self.current)
+        })
     }
 
     /// A snapshot with the network as it is now; `None` when that is what the current one has.

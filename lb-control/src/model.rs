@@ -9,6 +9,7 @@
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
 pub(crate) mod check;
+pub mod rules;
 mod sync;
 mod warmup;
 

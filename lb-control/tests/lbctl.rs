@@ -195,8 +195,12 @@ fn links_are_the_commands_that_they_are_named_after() {
     assert_eq!((wrong.code, wrong.errors.as_str()), (Some(255), "No such service\n"));
     let usage = run(&ipvsadm, "-A", &daemon.socket(), "");
     assert_eq!(usage.code, Some(2));
-    let iptables = run(&link("iptables"), "-L -n", &daemon.socket(), "");
-    assert_eq!((iptables.code, iptables.errors.as_str()), (Some(1), "lbctl: iptables is not built yet\n"));
+    let iptables = run(&link("ip6tables-legacy"), "-A INPUT -s 2001:db8::/32 -j DROP", &daemon.socket(), "");
+    assert_eq!((iptables.code, iptables.errors.as_str()), (Some(0), ""));
+    let rules = run(&link("ip6tables"), "-S INPUT", &daemon.socket(), "");
+    assert_eq!(rules.out, "-P INPUT ACCEPT\n-A INPUT -s 2001:db8::/32 -j DROP\n");
+    let ipset = run(&link("ipset"), "list", &daemon.socket(), "");
+    assert_eq!((ipset.code, ipset.errors.as_str()), (Some(1), "lbctl: ipset is not built yet\n"));
 }
 
 #[test]

@@ -17,6 +17,8 @@
 //! | `GET /v1/ports` | list of [`PortView`](types::PortView) |
 //! | `GET /v1/workers` | list of [`WorkerView`](types::WorkerView) |
 //! | `GET /v1/drops` | list of [`DropView`](types::DropView), only those that are not 0 |
+//! | `POST /v1/rules` with [`RuleBatch`](rules::RuleBatch) | 200 [`RuleReply`](rules::RuleReply), also when the batch could not be done |
+//! | `GET /v1/rules?family=ipv4&table=filter` | [`RulesReply`](rules::RulesReply); without `table` all tables |
 //! | `GET /v1/openapi.json` | this API, described |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the TCP address |
 //!
@@ -32,6 +34,7 @@ pub mod http;
 mod lines;
 pub mod openapi;
 mod page;
+pub mod rules;
 pub mod server;
 pub mod types;
 

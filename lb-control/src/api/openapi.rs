@@ -27,6 +27,8 @@ use super::types;
         server::ports,
         server::workers,
         server::drops,
+        server::rules,
+        server::change_rules,
         server::describe,
         server::scrape,
         server::healthz,

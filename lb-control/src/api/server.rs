@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use lb_core::path::FlowView;
+use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
 use super::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
     ServicesReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
@@ -67,6 +69,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/ports", get(ports))
         .route("/v1/workers", get(workers))
         .route("/v1/drops", get(drops))
+        .route("/v1/rules", get(rules).post(change_rules))
         .route("/v1/openapi.json", get(describe));
     finish(api.merge(public()), control, plane)
 }
@@ -393,6 +396,60 @@ pub(super) async fn workers(State(api): State<Api>) -> Result<Json<Vec<WorkerVie
 #[utoipa::path(get, path = "/v1/drops", responses((status = 200, body = [DropView])))]
 pub(super) async fn drops(State(api): State<Api>) -> Result<Json<Vec<DropView>>, ErrorBody> {
     Ok(Json(api.control.ask(|control| control.drop_views()).await?))
+}
+
+/// Changes rules, all at one moment.
+#[utoipa::path(post, path = "/v1/rules", request_body = RuleBatch, responses(
+    (status = 200, description = "done, or not: see `failed`", body = RuleReply),
+    (status = 400, description = "no change of rules; nothing was done", body = ErrorBody),
+    (status = 413, description = "longer than 16 MiB, or more than 100,000 commands", body = ErrorBody),
+))]
+pub(super) async fn change_rules(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<RuleReply>, ErrorBody> {
+    let body = read_body(request).await?;
+    let batch: RuleBatch =
+        serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
+    let commands: usize = batch.tables.iter().map(|change| change.commands.len()).sum();
+    if commands > MAX_COMMANDS {
+        let message = format!("{commands} commands are more than {MAX_COMMANDS} at a time");
+        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
+    }
+    let failed = api.control.ask(move |control| control.change_rules(&batch)).await?.err();
+    Ok(Json(RuleReply { failed }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichRules {
+    family: RuleFamily,
+    table: Option<String>,
+}
+
+/// Rules with what they matched.
+#[utoipa::path(get, path = "/v1/rules", params(
+    ("family" = String, Query, description = "ipv4 or ipv6"),
+    ("table" = Option<String>, Query, description = "only this one: raw, mangle, nat, filter or security")
+), responses(
+    (status = 200, body = RulesReply),
+    (status = 400, description = "no such family", body = ErrorBody),
+    (status = 404, description = "no such table", body = ErrorBody),
+))]
+pub(super) async fn rules(
+    State(api): State<Api>,
+    which: Result<Query<WhichRules>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<RulesReply>, ErrorBody> {
+    let Query(which) = which.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let table = which.table.map(|name| {
+        Table::named(&name).ok_or_else(|| {
+            let message = format!("table {name:?}: expected raw, mangle, nat, filter or security");
+            ErrorBody::new(ErrorKind::NotFound, message)
+        })
+    });
+    let table = table.transpose()?;
+    let tables = api.control.ask(move |control| control.rules(which.family, table)).await?;
+    Ok(Json(RulesReply { tables }))
 }
 
 /// This description.

@@ -234,7 +234,7 @@ fn default_scheduler() -> String {
     DEFAULT_SCHEDULER.to_owned()
 }
 
-fn is_false(value: &bool) -> bool {
+pub(super) fn is_false(value: &bool) -> bool {
     !value
 }
 

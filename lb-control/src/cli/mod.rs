@@ -7,6 +7,7 @@ pub mod client;
 mod command;
 pub mod conntrack;
 pub mod director;
+pub mod iptables;
 pub mod ipvsadm;
 
 use std::ffi::OsString;
@@ -44,9 +45,10 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     }
 }
 
-/// `ipvsadm -L` as `lbctl ipvsadm -L`, when that is what the program is called.
+/// `ipvsadm -L` as `lbctl ipvsadm -L`, when that is what the program is called; `iptables-legacy` is `iptables`.
 fn by_name(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned();
+    let name = arguments.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    let name = OsString::from(name.to_string_lossy().replacen("-legacy", "", 1));
     let is_link = COMMANDS.iter().any(|row| row.command().get_name() == name);
     if is_link && let Some(first) = arguments.first_mut() {
         *first = "lbctl".into();
@@ -67,6 +69,7 @@ mod tests {
     fn a_link_is_the_command_that_it_is_named_after() {
         assert_eq!(by_name(words("/usr/sbin/ipvsadm -L -n")), words("lbctl ipvsadm -L -n"));
         assert_eq!(by_name(words("ipvsadm-restore")), words("lbctl ipvsadm-restore"));
+        assert_eq!(by_name(words("ip6tables-legacy-save -c")), words("lbctl ip6tables-save -c"));
         assert_eq!(by_name(words("/usr/sbin/lbctl status")), words("/usr/sbin/lbctl status"));
     }
 

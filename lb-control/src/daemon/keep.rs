@@ -2,8 +2,8 @@
 //! services (`docs/decisions/0006-model-outlives-the-process.md`).
 //!
 //! ```text
-//! lbd-model 1 boot=<id> config=<bytes> model=<bytes> crc32=<of both, hex>⏎
-//! <the config file's text as it was applied last><the commands that make the model, as JSON>
+//! lbd-model 1 boot=<id> config=<bytes> model=<bytes> rules=<bytes> crc32=<of all, hex>⏎
+//! <the config file's text as it was applied last><the commands that make the model, as JSON><those that make the rules>
 //! ```
 //!
 //! A thread of its own writes the newest state beside the file and renames it, so that a change costs its author the
@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use lb_core::tables::{Service, Services, Sysctls};
 
+use crate::api::rules::RuleBatch;
 use crate::api::types::{Command, ErrorBody, SyncDaemon, Timeouts};
 use crate::config::Config;
 use crate::model::{self, Limits, Model};
@@ -49,6 +50,7 @@ pub(super) struct Kept {
     /// What the config file said when it was applied last.
     pub(super) config: Config,
     pub(super) model: Model,
+    pub(super) rules: Vec<RuleBatch>,
 }
 
 /// Why a model's file is not used.
@@ -120,29 +122,32 @@ pub(super) struct State {
     pub(super) sysctls: Sysctls,
     pub(super) services: Arc<Services>,
     pub(super) daemons: Vec<SyncDaemon>,
+    pub(super) rules: Arc<[RuleBatch]>,
 }
 
-fn encode(State { config, timeouts, sysctls, services, daemons }: &State, boot: &str) -> Vec<u8> {
+fn encode(State { config, timeouts, sysctls, services, daemons, rules }: &State, boot: &str) -> Vec<u8> {
     let mut sorted: Vec<&Arc<Service>> = services.iter().collect();
     sorted.sort_unstable_by_key(|service| model::place(&service.key));
     let commands: Vec<Command> =
         model::commands(*timeouts, *sysctls, sorted.into_iter(), daemons.iter()).collect();
     // They have no map with keys that are no strings, and nothing else fails.
     let model = serde_json::to_vec(&commands).unwrap_or_default();
-    let checksum = checksum(config.as_bytes(), &model);
+    let rules = serde_json::to_vec(&**rules).unwrap_or_default();
+    let checksum = checksum(&[config.as_bytes(), &model, &rules]);
     let header = format!(
-        "{MAGIC} {VERSION} boot={boot} config={} model={} crc32={checksum}\n",
+        "{MAGIC} {VERSION} boot={boot} config={} model={} rules={} crc32={checksum}\n",
         config.len(),
-        model.len()
+        model.len(),
+        rules.len()
     );
-    [header.as_bytes(), config.as_bytes(), &model].concat()
+    [header.as_bytes(), config.as_bytes(), &model, &rules].concat()
 }
 
 fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
     let end = bytes.iter().take(MAX_HEADER).position(|&byte| byte == b'\n').ok_or(Unusable::NotAModel)?;
     let header = std::str::from_utf8(&bytes[..end]).map_err(|_| Unusable::NotAModel)?;
     let rest = &bytes[end + 1..];
-    let mut words = header.split(' ');
+    let mut words = header.split(' ').peekable();
     if words.next() != Some(MAGIC) {
         return Err(Unusable::NotAModel);
     }
@@ -152,11 +157,16 @@ fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
     }
     let damaged = |what: &str| Unusable::Damaged(what.to_owned());
     let mut field = |name: &str| {
-        let word = words.next().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
-        word.ok_or_else(|| damaged("its first line"))
+        let value = words.peek().and_then(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let value = value.ok_or_else(|| damaged("its first line"))?;
+        words.next();
+        Ok(value)
     };
     let of_boot = field("boot")?;
-    let (config, model, expected) = (field("config")?, field("model")?, field("crc32")?);
+    let (config, model) = (field("config")?, field("model")?);
+    // Older ones have none.
+    let rules = field("rules").unwrap_or("0");
+    let expected = field("crc32")?;
     if words.next().is_some() {
         return Err(damaged("its first line"));
     }
@@ -164,12 +174,13 @@ fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
         return Err(Unusable::OtherBoot);
     }
     let length = |text: &str| text.parse::<usize>().map_err(|_| damaged("its first line"));
-    let (config, model) = (length(config)?, length(model)?);
-    if config.checked_add(model) != Some(rest.len()) {
+    let (config, model, rules) = (length(config)?, length(model)?, length(rules)?);
+    if config.checked_add(model).and_then(|both| both.checked_add(rules)) != Some(rest.len()) {
         return Err(damaged("its length"));
     }
-    let (config, model) = rest.split_at(config);
-    if expected != checksum(config, model) {
+    let (config, rest) = rest.split_at(config);
+    let (model, rules) = rest.split_at(model);
+    if expected != checksum(&[config, model, rules]) {
         return Err(damaged("its checksum"));
     }
     let config = std::str::from_utf8(config).map_err(|error| Unusable::Damaged(error.to_string()))?;
@@ -181,13 +192,16 @@ fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
         serde_json::from_slice(model).map_err(|error| Unusable::Damaged(error.to_string()))?;
     let mut model = Model::new(limits);
     model.apply_all(&commands).map_err(|(_, error)| Unusable::Model(error))?;
-    Ok(Kept { config, model })
+    let rules = match rules {
+        [] => Vec::new(),
+        rules => serde_json::from_slice(rules).map_err(|error| Unusable::Damaged(error.to_string()))?,
+    };
+    Ok(Kept { config, model, rules })
 }
 
-fn checksum(config: &[u8], model: &[u8]) -> String {
+fn checksum(parts: &[&[u8]]) -> String {
     let mut hasher = crc32fast::Hasher::new();
-    hasher.update(config);
-    hasher.update(model);
+    parts.iter().for_each(|part| hasher.update(part));
     format!("{:08x}", hasher.finalize())
 }
 
@@ -352,10 +366,27 @@ mod tests {
         model
     }
 
+    fn rules() -> Vec<RuleBatch> {
+        let rules = serde_json::json!([{
+            "family": "ipv6",
+            "tables": [{"table": "raw", "empty": true, "commands": [
+                {"do": "append", "chain": "PREROUTING", "rule": ["-s", "2001:db8::/32", "-j", "DROP"]},
+            ]}],
+        }]);
+        serde_json::from_value(rules).expect("right")
+    }
+
     fn state(model: &Model) -> State {
         let services = Arc::new(Services::new(model.services().cloned()));
         let daemons = model.sync_daemons().cloned().collect();
-        State { config: text(), timeouts: model.timeouts(), sysctls: model.sysctls(), services, daemons }
+        State {
+            config: text(),
+            timeouts: model.timeouts(),
+            sysctls: model.sysctls(),
+            services,
+            daemons,
+            rules: rules().into(),
+        }
     }
 
     fn text() -> Arc<str> {
@@ -383,7 +414,17 @@ mod tests {
         let kept = decode(&whole(), BOOT, LIMITS).expect("undamaged");
         assert_eq!(kept.config.timeouts.udp, 10);
         assert_eq!(kept.config.text, text());
+        assert_eq!(kept.rules, rules());
         assert_eq!(kept.model.find(&service()).expect("there").servers.len(), 1);
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_rules_is_read() {
+        let State { config, .. } = state(&model());
+        let checksum = checksum(&[config.as_bytes(), b"[]"]);
+        let old =
+            format!("lbd-model 1 boot={BOOT} config={} model=2 crc32={checksum}\n{config}[]", config.len());
+        assert!(decode(old.as_bytes(), BOOT, LIMITS).expect("undamaged").rules.is_empty());
     }
 
     #[test]

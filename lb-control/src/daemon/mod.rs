@@ -17,6 +17,7 @@ mod socket;
 mod views;
 mod watch;
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,11 +29,14 @@ use tracing::{info, warn};
 
 use hashbrown::HashSet;
 use lb_core::ids::{PortId, ServerId};
+use lb_core::rule::Table;
 use lb_core::tables::{Services, Settings, Tables};
 
+use crate::api::rules::{RuleBatch, RuleFailure, RuleFamily, TableView};
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
 use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
+use crate::model::rules::RuleTables;
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::relief;
@@ -72,6 +76,9 @@ pub trait Host: Send + 'static {
 /// All that can change. Lives on one task; see [`Handle`].
 pub struct Control {
     model: Model,
+    rules: RuleTables,
+    /// What makes the rules, as it is kept: said anew when they change.
+    kept_rules: Arc<[RuleBatch]>,
     statistics: Statistics,
     compiler: Compiler,
     /// Those that the config file sets; timeouts are the model's.
@@ -121,7 +128,7 @@ fn refusal(host: &dyn Host, command: &Command) -> Option<ErrorBody> {
 /// The model to begin with: that of the run before, with what the config file says otherwise than then; or the config
 /// file's alone.
 fn first_model(config: &Config, kept: Option<Kept>) -> Result<Model, ErrorBody> {
-    if let Some(Kept { config: of_then, mut model }) = kept {
+    if let Some(Kept { config: of_then, mut model, .. }) = kept {
         let difference = Reload::between(&of_then, config, &model);
         match model.apply_all(&difference.commands) {
             Ok(_) => {
@@ -139,6 +146,19 @@ fn first_model(config: &Config, kept: Option<Kept>) -> Result<Model, ErrorBody> 
     Ok(model)
 }
 
+/// The rules of the run before. What can no more be is left out, batch by batch, and said.
+fn first_rules(batches: &[RuleBatch], plane: &dyn Plane) -> RuleTables {
+    // A key that nobody outside can know.
+    let mut rules = RuleTables::new(RandomState::new().hash_one(0));
+    for batch in batches {
+        if let Err(RuleFailure { table, command, message, .. }) = rules.apply(batch, plane.counters()) {
+            let table = batch.tables.get(table).map_or("", |change| &change.table);
+            warn!(table, rule = command, why = %message, "the rules of the run before are not used");
+        }
+    }
+    rules
+}
+
 impl Control {
     /// Makes the services of the run before and of the config, and publishes the first tables. `model_file` is where
     /// the run before left its model and this one leaves its own.
@@ -153,8 +173,11 @@ impl Control {
         host: Box<dyn Host>,
         network: &Network,
     ) -> Result<Control, ErrorBody> {
-        let kept = model_file.and_then(|path| keep::recall(path, limits(&config)));
+        let mut kept = model_file.and_then(|path| keep::recall(path, limits(&config)));
+        let rules = kept.as_mut().map(|kept| std::mem::take(&mut kept.rules)).unwrap_or_default();
         let mut control = Control {
+            rules: first_rules(&rules, &*plane),
+            kept_rules: Arc::default(),
             model: first_model(&config, kept)?,
             statistics: Statistics::default(),
             compiler: Compiler::default(),
@@ -173,6 +196,8 @@ impl Control {
             config,
         };
         control.compiler.set_marks(control.config.marks.clone());
+        control.compiler.set_rules(control.rules.compiled().clone());
+        control.kept_rules = control.rules.batches().into();
         // No publication yet: the tables with the services follow at once.
         let _ = control.compiler.with_network(network);
         let services = control.model.services().map(|service| service.key).collect();
@@ -260,6 +285,25 @@ impl Control {
             self.keep();
         }
         reply
+    }
+
+    /// Changes rules, wholly or not at all; all of it takes effect at one moment.
+    ///
+    /// # Errors
+    /// The first command that cannot be done.
+    pub fn change_rules(&mut self, batch: &RuleBatch) -> Result<(), RuleFailure> {
+        if self.rules.apply(batch, self.plane.counters())? {
+            self.compiler.set_rules(self.rules.compiled().clone());
+            self.kept_rules = self.rules.batches().into();
+            self.settle(&Change { publish: true, ..Change::default() });
+            self.keep();
+        }
+        Ok(())
+    }
+
+    /// The rules of one table or of all.
+    pub fn rules(&self, family: RuleFamily, table: Option<Table>) -> Vec<TableView> {
+        self.rules.view(family, table, self.plane.counters())
     }
 
     /// What the sync daemons go by, and what they say of themselves.
@@ -403,6 +447,7 @@ impl Control {
                 sysctls: self.model.sysctls(),
                 services,
                 daemons: self.model.sync_daemons().cloned().collect(),
+                rules: self.kept_rules.clone(),
             });
         }
     }
@@ -442,6 +487,7 @@ impl Control {
         // Before all have adopted them, a worker may still bind a connection to a removed server.
         let is_adopted = self.plane.all_use(published);
         if is_adopted && self.relieved != published {
+            self.rules.release();
             relief::relieve(&self.compiler.current().services, workers, drop);
             self.relieved = published;
         }

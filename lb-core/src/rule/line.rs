@@ -93,6 +93,13 @@ impl Rule {
         }
     }
 
+    /// Jumps or goes to the chain of this name instead of another.
+    pub fn lead_to(&mut self, chain: &str) {
+        if let Jump::Chain { name, .. } = &mut self.jump {
+            chain.clone_into(name);
+        }
+    }
+
     /// As `-S` prints it behind `-A chain`, each word after a space.
     pub fn save(&self, family: Family, names: &dyn Names) -> String {
         let mut out = String::new();
@@ -126,6 +133,7 @@ impl Rule {
             Jump::Drop => "DROP",
             Jump::Return => "RETURN",
             Jump::Chain { name, .. } => name,
+            Jump::Target(AnyTarget::NoTrack(_)) => "CT",
             Jump::Target(target) => target.about().name,
         }
     }

@@ -41,7 +41,7 @@ impl Rate {
         self.unit.checked_div(self.packets).unwrap_or(0)
     }
 
-    /// As iptables prints it: in the largest unit in which it comes out even.
+    /// As iptables prints it: in the smallest unit in which it comes out even, of those from a day down.
     pub(super) fn shown(self) -> String {
         shown(self.cost().into(), SCALE.into())
     }
@@ -49,22 +49,15 @@ impl Rate {
 
 /// A cost in `scale` units a second as packets in a time.
 pub(super) fn shown(cost: u64, scale: u64) -> String {
-    let units = [(1, "sec"), (60, "min"), (3600, "hour"), (86_400, "day")];
+    let units = [(86_400, "day"), (3600, "hour"), (60, "min"), (1, "sec")];
     let cost = cost.max(1);
-    let mut best = (scale, "sec");
-    for (at, (seconds, name)) in units.into_iter().enumerate() {
+    let mut best = (scale * 86_400, "day");
+    for (seconds, name) in units {
         let unit = scale * seconds;
-        if at > 0 && (cost > unit || unit / cost < unit % cost) {
+        if name != "day" && (cost > unit || unit / cost < unit % cost) {
             break;
         }
         best = (unit, name);
-        // The last one before a larger unit comes out uneven.
-        if let Some((next, _)) = units.get(at + 1)
-            && (cost > scale * next || scale * next / cost < scale * next % cost)
-        {
-            break;
-        }
-        let _ = &best;
     }
     format!("{}/{}", best.0 / cost, best.1)
 }

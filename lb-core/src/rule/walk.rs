@@ -135,7 +135,7 @@ impl Compiled {
         }
         let mut depths = vec![Depth::Unknown; chains.len()];
         for (number, source) in sources.iter().enumerate() {
-            depth(&chains, number, &mut depths).ok_or_else(|| BadTable::Loop(source.name.to_string()))?;
+            depth(&chains, number, 0, &mut depths).ok_or_else(|| BadTable::Loop(source.name.to_string()))?;
         }
         let is_empty =
             sources.iter().all(|chain| chain.hook.is_none() || (!chain.drops && chain.rules.is_empty()));
@@ -206,8 +206,12 @@ enum Depth {
     Known(usize),
 }
 
-/// How many chains are within each other from this one on. `None`: one is within itself, or there are too many.
-fn depth(chains: &[Chain], number: usize, depths: &mut [Depth]) -> Option<usize> {
+/// How many chains are within each other from this one on; it is within `above` others. `None`: one is within itself, or there are too many.
+fn depth(chains: &[Chain], number: usize, above: usize, depths: &mut [Depth]) -> Option<usize> {
+    // Also so that a long row of chains cannot exhaust the stack.
+    if above > DEPTH {
+        return None;
+    }
     match depths[number] {
         Depth::Open => return None,
         Depth::Known(depth) => return Some(depth),
@@ -216,7 +220,7 @@ fn depth(chains: &[Chain], number: usize, depths: &mut [Depth]) -> Option<usize>
     depths[number] = Depth::Open;
     let mut deepest = 0;
     for step in chains[number].rules.iter().filter(|step| step.rule.chain().is_some()) {
-        deepest = deepest.max(depth(chains, usize::from(step.chain), depths)?);
+        deepest = deepest.max(depth(chains, usize::from(step.chain), above + 1, depths)?);
     }
     depths[number] = Depth::Known(deepest + 1);
     (deepest < DEPTH).then_some(deepest + 1)

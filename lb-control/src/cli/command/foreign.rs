@@ -6,25 +6,32 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, Failure, OwnCommand};
 use crate::cli::client::Client;
-use crate::cli::conntrack;
-use crate::cli::ipvsadm::{self, Surroundings, System};
+use crate::cli::{conntrack, iptables, ipvsadm};
 
 /// By name.
 pub(super) struct Foreign(pub(super) &'static str);
 
 /// What speaks a command's syntax, if it is built.
-type Speaker = fn(&[String], &mut Client, &mut Surroundings<'_>) -> u8;
+#[derive(Clone, Copy)]
+enum Speaker {
+    Conntrack,
+    Ipvsadm(fn(&[String], &mut dyn crate::cli::director::Director, &mut ipvsadm::Surroundings<'_>) -> u8),
+    Iptables(
+        fn(&'static str, &[String], &mut dyn iptables::RuleKeeper, &mut iptables::Surroundings<'_>) -> u8,
+    ),
+}
 
 fn speaker(name: &str) -> Option<Speaker> {
-    match name {
-        "ipvsadm" => Some(|words, client, around| ipvsadm::run(words, client, around)),
-        "ipvsadm-save" => Some(|words, client, around| ipvsadm::run_save(words, client, around)),
-        "ipvsadm-restore" => Some(|words, client, around| ipvsadm::run_restore(words, client, around)),
-        "conntrack" => {
-            Some(|words, client, around| conntrack::run(words, client, around.output, around.errors))
-        }
-        _ => None,
-    }
+    Some(match name {
+        "ipvsadm" => Speaker::Ipvsadm(ipvsadm::run),
+        "ipvsadm-save" => Speaker::Ipvsadm(ipvsadm::run_save),
+        "ipvsadm-restore" => Speaker::Ipvsadm(ipvsadm::run_restore),
+        "conntrack" => Speaker::Conntrack,
+        "iptables" | "ip6tables" => Speaker::Iptables(iptables::run),
+        "iptables-save" | "ip6tables-save" => Speaker::Iptables(iptables::run_save),
+        "iptables-restore" | "ip6tables-restore" => Speaker::Iptables(iptables::run_restore),
+        _ => return None,
+    })
 }
 
 impl OwnCommand for Foreign {
@@ -42,6 +49,10 @@ impl OwnCommand for Foreign {
             "ipvsadm-save" => "Print command lines that make the services again",
             "ipvsadm-restore" => "Do the command lines that standard input holds",
             "conntrack" => "Connections in conntrack's syntax",
+            "iptables" => "Rules for IPv4 in iptables' syntax",
+            "ip6tables" => "Rules for IPv6 in ip6tables' syntax",
+            "iptables-save" | "ip6tables-save" => "Print tables of rules as a file",
+            "iptables-restore" | "ip6tables-restore" => "Make tables of rules of a file, all or nothing",
             _ => "Not built yet",
         };
         Command::new(self.0).about(about).disable_help_flag(true).hide(!is_built).arg(words)
@@ -52,13 +63,20 @@ impl OwnCommand for Foreign {
             return Err(io::Error::other(format!("{} is not built yet", self.0)).into());
         };
         let words: Vec<String> = matches.get_many("words").into_iter().flatten().cloned().collect();
-        let mut client = context.client()?;
-        let mut around = Surroundings {
-            names: &System,
-            input: &mut BufReader::new(io::stdin()),
-            output: context.output,
-            errors: &mut io::stderr(),
-        };
-        Ok(speak(&words, &mut client, &mut around))
+        let mut client: Client = context.client()?;
+        let (input, errors) = (&mut BufReader::new(io::stdin()), &mut io::stderr());
+        let output = &mut *context.output;
+        Ok(match speak {
+            Speaker::Conntrack => conntrack::run(&words, &mut client, output, errors),
+            Speaker::Ipvsadm(speak) => {
+                let names = &ipvsadm::System;
+                speak(&words, &mut client, &mut ipvsadm::Surroundings { names, input, output, errors })
+            }
+            Speaker::Iptables(speak) => {
+                let names = &iptables::System;
+                let mut around = iptables::Surroundings { names, input, output, errors };
+                speak(self.0, &words, &mut client, &mut around)
+            }
+        })
     }
 }

@@ -105,7 +105,7 @@ pub(super) fn lbctl() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Asks and tells lbd, the load balancer's daemon")
         .after_help(
-            "Called by a link named ipvsadm, ipvsadm-save, ipvsadm-restore or conntrack it speaks that command's syntax.",
+            "Called by a link named conntrack, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
         )
         .arg(
             Arg::new("socket")

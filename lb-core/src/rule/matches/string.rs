@@ -90,10 +90,7 @@ impl Extension for StringMatch {
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
         let is_hex = !self.pattern.iter().all(|byte| (0x20..0x7f).contains(byte)) || self.pattern.first() == Some(&b'|');
-        put!(out, " STRING match {}", not(self.is_not));
-        if self.is_not {
-            out.push(' ');
-        }
+        out.push_str(if self.is_not { " STRING match ! " } else { " STRING match  " });
         self.put(out, is_hex);
         put!(out, " ALGO name {}", self.algorithm);
         if self.from != 0 {

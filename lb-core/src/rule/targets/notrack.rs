@@ -18,7 +18,9 @@ impl Extension for NoTrack {
 
     fn save(&self, _: &mut String, _: Family) {}
 
-    fn list(&self, _: &mut String, _: &Style<'_>, _: &Header) {}
+    fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
+        out.push_str(" NOTRACK");
+    }
 }
 
 impl Target for NoTrack {

@@ -1,0 +1,561 @@
+//! The operator's rules: tables of chains, as written, each rule and each policy with a counter of its own.
+//!
+//! Pure: no I/O. A batch changes copies of the tables that it names; they take the tables' place when all of it is right. Rules that stay
+//! are the same `Arc`, and so keep what their matches remember.
+
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+use lb_core::counters::WorkerCounters;
+use lb_core::hook::Hook;
+use lb_core::rule::names::Numeric;
+use lb_core::rule::{
+    Around, BadTable, ChainSource, Family, MOST_RULES, Named, Refused, Rule, RuleSource, Rules, Table,
+    chain_name, reached_from, text,
+};
+
+use super::Ids;
+use crate::api::rules::{
+    ChainView, RuleBatch, RuleCommand, RuleCounts, RuleError, RuleFailure, RuleFamily, RuleView, TableChange,
+    TableView,
+};
+use crate::one_line::one_line;
+
+/// Longest name of a chain, bytes.
+const LONGEST_NAME: usize = 28;
+
+pub(crate) const fn family(family: RuleFamily) -> Family {
+    match family {
+        RuleFamily::Ipv4 => Family::Ipv4,
+        RuleFamily::Ipv6 => Family::Ipv6,
+    }
+}
+
+const FAMILIES: [RuleFamily; 2] = [RuleFamily::Ipv4, RuleFamily::Ipv6];
+
+/// What is counted, and from where on.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    /// Among [`MOST_RULES`].
+    number: u32,
+    /// What is taken off the workers' sum; wraps, so that a count may begin anywhere.
+    base: RuleCounts,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    rule: Arc<Rule>,
+    count: Count,
+}
+
+#[derive(Clone, Debug)]
+struct Chain {
+    name: Arc<str>,
+    hook: Option<Hook>,
+    drops: bool,
+    count: Count,
+    rules: Vec<Held>,
+}
+
+/// Why a command is not done.
+struct Failed {
+    error: RuleError,
+    /// Empty: the error's own words.
+    why: String,
+}
+
+impl From<RuleError> for Failed {
+    fn from(error: RuleError) -> Failed {
+        Failed { error, why: String::new() }
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Failed {
+        let error = match refused {
+            Refused::Invalid => RuleError::Invalid,
+            Refused::OutOfRange => RuleError::OutOfRange,
+            Refused::NotThere => RuleError::NotThere,
+            Refused::NotSupported => RuleError::NotSupported,
+        };
+        error.into()
+    }
+}
+
+/// All tables of both families.
+pub struct RuleTables {
+    /// By family and table.
+    tables: [[Vec<Chain>; Table::ALL.len()]; 2],
+    compiled: Arc<Rules>,
+    named: Named,
+    numbers: Ids,
+    /// Numbers that workers may still count under: free once all use newer tables.
+    freed: Vec<u32>,
+}
+
+impl RuleTables {
+    /// `seed`: of the hashes that matches keep addresses under, see [`Named::new`].
+    pub fn new(seed: u64) -> RuleTables {
+        let mut numbers = Ids::new(MOST_RULES);
+        let mut built_in = |table: Table| -> Vec<Chain> {
+            let chain = |&hook: &Hook| Chain {
+                name: chain_name(hook).into(),
+                hook: Some(hook),
+                drops: false,
+                count: Count { number: numbers.take().unwrap_or_default(), base: RuleCounts::default() },
+                rules: Vec::new(),
+            };
+            table.hooks().iter().map(chain).collect()
+        };
+        RuleTables {
+            tables: [Table::ALL.map(&mut built_in), Table::ALL.map(&mut built_in)],
+            compiled: Arc::default(),
+            named: Named::new(seed),
+            numbers,
+            freed: Vec::new(),
+        }
+    }
+
+    /// For the workers.
+    pub fn compiled(&self) -> &Arc<Rules> {
+        &self.compiled
+    }
+
+    /// All workers use the newest tables: what was taken out counts no more.
+    pub fn release(&mut self) {
+        self.numbers.free.append(&mut self.freed);
+        self.named.forget_unused();
+    }
+
+    /// Does a batch or nothing of it. True: other rules are to be published.
+    ///
+    /// # Errors
+    /// The first command that cannot be done.
+    pub fn apply(&mut self, batch: &RuleBatch, workers: &[Arc<WorkerCounters>]) -> Result<bool, RuleFailure> {
+        let of = family(batch.family);
+        let mut edit =
+            Edit { of, workers, named: &mut self.named, numbers: &mut self.numbers, taken: vec![] };
+        let mut compiled = Rules::clone(&self.compiled);
+        let mut changed: Vec<(Table, Vec<Chain>)> = Vec::new();
+        let mut done = Ok(());
+        let mut is_other = false;
+        for (place, change) in batch.tables.iter().enumerate() {
+            let fail = |(command, failed): (usize, Failed)| {
+                let message = if failed.why.is_empty() { failed.error.to_string() } else { failed.why };
+                RuleFailure { table: place, command, error: failed.error, message: one_line(message) }
+            };
+            let table = Table::named(&change.table)
+                .filter(|table| changed.iter().all(|(other, _)| other != table))
+                .ok_or_else(|| fail((0, RuleError::NoSuchTable.into())));
+            let edited = table.and_then(|table| {
+                let chains = self.tables[of as usize][table as usize].clone();
+                edit.table(table, chains, change, &mut compiled, &mut is_other)
+                    .map(|chains| (table, chains))
+                    .map_err(fail)
+            });
+            match edited {
+                Ok(edited) => changed.push(edited),
+                Err(failure) => {
+                    done = Err(failure);
+                    break;
+                }
+            }
+        }
+        let taken = edit.taken;
+        if done.is_err() || batch.test {
+            // No worker has seen them.
+            self.numbers.free.extend(taken);
+            self.named.forget_unused();
+            return done.map(|()| false);
+        }
+        for (table, chains) in changed {
+            let old = std::mem::replace(&mut self.tables[of as usize][table as usize], chains);
+            let kept: HashSet<u32> = numbers(&self.tables[of as usize][table as usize]).collect();
+            self.freed.extend(numbers(&old).filter(|number| !kept.contains(number)));
+        }
+        // Those that came and went within the batch.
+        let here: HashSet<u32> = self.tables.iter().flatten().flat_map(|chains| numbers(chains)).collect();
+        self.numbers.free.extend(taken.into_iter().filter(|number| !here.contains(number)));
+        if is_other {
+            self.compiled = Arc::new(compiled);
+        }
+        Ok(is_other)
+    }
+
+    /// One table, or all of a family.
+    pub fn view(
+        &self,
+        of: RuleFamily,
+        only: Option<Table>,
+        workers: &[Arc<WorkerCounters>],
+    ) -> Vec<TableView> {
+        let tables = Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table));
+        tables.map(|table| self.table_view(of, table, workers)).collect()
+    }
+
+    fn table_view(&self, of: RuleFamily, table: Table, workers: &[Arc<WorkerCounters>]) -> TableView {
+        let of = family(of);
+        let chain = |chain: &Chain| ChainView {
+            name: chain.name.to_string(),
+            policy: chain.hook.map(|_| policy_name(chain.drops).to_owned()),
+            counts: chain.count.read(workers),
+            rules: chain
+                .rules
+                .iter()
+                .map(|held| RuleView { rule: words(&held.rule, of), counts: held.count.read(workers) })
+                .collect(),
+        };
+        let chains = self.tables[of as usize][table as usize].iter().map(chain).collect();
+        TableView { table: table.name().to_owned(), chains }
+    }
+
+    /// What would have to be said to empty tables to make these. Counts are of the process.
+    pub fn batches(&self) -> Vec<RuleBatch> {
+        let batch = |of: RuleFamily| {
+            let tables = self.view(of, None, &[]).into_iter().map(|table| {
+                let mut commands = Vec::new();
+                for chain in &table.chains {
+                    let name = || chain.name.clone();
+                    match &chain.policy {
+                        None => commands.push(RuleCommand::NewChain { chain: name() }),
+                        Some(policy) if policy == policy_name(false) => {}
+                        Some(policy) => commands.push(RuleCommand::SetPolicy {
+                            chain: name(),
+                            policy: policy.clone(),
+                            counts: None,
+                        }),
+                    }
+                }
+                for chain in &table.chains {
+                    commands.extend(chain.rules.iter().map(|view| RuleCommand::Append {
+                        chain: chain.name.clone(),
+                        rule: view.rule.clone(),
+                        counts: RuleCounts::default(),
+                    }));
+                }
+                TableChange { table: table.table, empty: true, commands }
+            });
+            let tables = tables.filter(|change| !change.commands.is_empty()).collect();
+            RuleBatch { family: of, tables, test: false }
+        };
+        FAMILIES.map(batch).into_iter().filter(|batch| !batch.tables.is_empty()).collect()
+    }
+}
+
+fn numbers(chains: &[Chain]) -> impl Iterator<Item = u32> {
+    let of = |chain: &Chain| {
+        let mut numbers: Vec<u32> = chain.rules.iter().map(|held| held.count.number).collect();
+        numbers.push(chain.count.number);
+        numbers
+    };
+    chains.iter().flat_map(of).collect::<Vec<_>>().into_iter()
+}
+
+fn policy_name(drops: bool) -> &'static str {
+    if drops { "DROP" } else { "ACCEPT" }
+}
+
+/// A rule's words, which any program reads without asking for names.
+fn words(rule: &Rule, of: Family) -> Vec<String> {
+    // What is printed has no quote that does not end.
+    text::split(&rule.save(of, &Numeric)).unwrap_or_default()
+}
+
+impl Count {
+    fn sum(number: u32, workers: &[Arc<WorkerCounters>]) -> RuleCounts {
+        let mut sum = RuleCounts::default();
+        for worker in workers {
+            let cell = worker.rule(number);
+            sum.packets = sum.packets.wrapping_add(cell.packets.get());
+            sum.bytes = sum.bytes.wrapping_add(cell.bytes.get());
+        }
+        sum
+    }
+
+    fn read(&self, workers: &[Arc<WorkerCounters>]) -> RuleCounts {
+        less(Count::sum(self.number, workers), self.base)
+    }
+
+    /// One that shows `counts` now.
+    fn showing(number: u32, counts: RuleCounts, workers: &[Arc<WorkerCounters>]) -> Count {
+        Count { number, base: less(Count::sum(number, workers), counts) }
+    }
+}
+
+fn less(a: RuleCounts, b: RuleCounts) -> RuleCounts {
+    RuleCounts { packets: a.packets.wrapping_sub(b.packets), bytes: a.bytes.wrapping_sub(b.bytes) }
+}
+
+/// One batch at work.
+struct Edit<'a> {
+    of: Family,
+    workers: &'a [Arc<WorkerCounters>],
+    named: &'a mut Named,
+    numbers: &'a mut Ids,
+    taken: Vec<u32>,
+}
+
+type Done<T = ()> = Result<T, Failed>;
+
+impl Edit<'_> {
+    /// The chains as `change` makes them; `compiled` has them too.
+    fn table(
+        &mut self,
+        table: Table,
+        mut chains: Vec<Chain>,
+        change: &TableChange,
+        compiled: &mut Rules,
+        is_other: &mut bool,
+    ) -> Result<Vec<Chain>, (usize, Failed)> {
+        if change.empty {
+            chains.retain(|chain| chain.hook.is_some());
+            for chain in &mut chains {
+                chain.rules.clear();
+                chain.drops = false;
+                chain.count = Count::showing(chain.count.number, RuleCounts::default(), self.workers);
+            }
+        }
+        for (place, command) in change.commands.iter().enumerate() {
+            self.command(&mut chains, command).map_err(|failed| (place, failed))?;
+        }
+        let end = change.commands.len();
+        let is_read_only =
+            |command: &RuleCommand| matches!(command, RuleCommand::Check { .. } | RuleCommand::Zero { .. });
+        if change.empty || !change.commands.iter().all(is_read_only) {
+            self.compile(table, &mut chains, compiled).map_err(|failed| (end, failed))?;
+            *is_other = true;
+        }
+        Ok(chains)
+    }
+
+    fn compile(&mut self, table: Table, chains: &mut [Chain], compiled: &mut Rules) -> Done {
+        let source = |chain: &Chain| ChainSource {
+            name: chain.name.clone(),
+            hook: chain.hook,
+            drops: chain.drops,
+            counter: chain.count.number,
+            rules: chain
+                .rules
+                .iter()
+                .map(|held| RuleSource { rule: held.rule.clone(), counter: held.count.number })
+                .collect(),
+        };
+        let sources: Vec<ChainSource> = chains.iter().map(source).collect();
+        *compiled = compiled.with_table(self.of, table, &sources).map_err(|bad| match bad {
+            BadTable::NoChain(_) => RuleError::NoSuchChain,
+            BadTable::Loop(_) => RuleError::Loop,
+        })?;
+        for (chain, hooks) in sources.iter().zip(reached_from(&sources)) {
+            chain.rules.iter().try_for_each(|source| source.rule.check(table, hooks))?;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self) -> Done<u32> {
+        let number = self.numbers.take().ok_or(RuleError::Full)?;
+        self.taken.push(number);
+        Ok(number)
+    }
+
+    /// Usually one; one for each pair of a source and a destination.
+    fn read(&mut self, words: &[String]) -> Done<Vec<Rule>> {
+        let read = Rule::read(words, &mut Around::new(self.of, &Numeric));
+        let (rules, _) =
+            read.map_err(|error| Failed { error: RuleError::NotARule, why: error.to_string() })?;
+        Ok(rules)
+    }
+
+    fn hold(&mut self, words: &[String], counts: RuleCounts) -> Done<Vec<Held>> {
+        let mut held = Vec::new();
+        for mut rule in self.read(words)? {
+            rule.bind(self.named)?;
+            let count = Count::showing(self.number()?, counts, self.workers);
+            held.push(Held { rule: Arc::new(rule), count });
+        }
+        Ok(held)
+    }
+
+    fn command(&mut self, chains: &mut Vec<Chain>, command: &RuleCommand) -> Done {
+        match command {
+            RuleCommand::Append { chain, rule, counts } => {
+                let place = find(chains, chain)?;
+                let rules = self.hold(rule, *counts)?;
+                chains[place].rules.extend(rules);
+            }
+            RuleCommand::Insert { chain, at, rule, counts } => {
+                let place = find(chains, chain)?;
+                let rules = &mut chains[place].rules;
+                let at = index(*at, rules.len() + 1, RuleError::BadInsertion)?;
+                rules.splice(at..at, self.hold(rule, *counts)?);
+            }
+            RuleCommand::Replace { chain, at, rule, counts } => {
+                let place = find(chains, chain)?;
+                let rules = &mut chains[place].rules;
+                let at = index(*at, rules.len(), RuleError::BadReplacement)?;
+                rules.splice(at..=at, self.hold(rule, *counts)?);
+            }
+            RuleCommand::DeleteAt { chain, at } => {
+                let place = find(chains, chain)?;
+                let rules = &mut chains[place].rules;
+                rules.remove(index(*at, rules.len(), RuleError::BadDeletion)?);
+            }
+            RuleCommand::Delete { chain, rule } => {
+                let place = find(chains, chain)?;
+                let rules = &mut chains[place].rules;
+                for wanted in self.read(rule)? {
+                    rules.remove(position(rules, &wanted)?);
+                }
+            }
+            RuleCommand::Check { chain, rule } => {
+                let rules = &chains[find(chains, chain)?].rules;
+                for wanted in self.read(rule)? {
+                    position(rules, &wanted)?;
+                }
+            }
+            RuleCommand::NewChain { chain } => self.new_chain(chains, chain)?,
+            RuleCommand::DeleteChain { chain: Some(chain) } => {
+                let place = find(chains, chain)?;
+                may_go(chains, place)?;
+                chains.remove(place);
+            }
+            RuleCommand::DeleteChain { chain: None } => {
+                while let Some(place) = (0..chains.len()).find(|&place| chains[place].hook.is_none()) {
+                    may_go(chains, place)?;
+                    chains.remove(place);
+                }
+            }
+            RuleCommand::RenameChain { chain, to } => rename(chains, chain, to)?,
+            RuleCommand::SetPolicy { chain, policy, counts } => {
+                let found = chains.iter_mut().find(|known| *known.name == **chain && known.hook.is_some());
+                let found = found.ok_or(RuleError::NotBuiltIn)?;
+                found.drops = match policy.as_str() {
+                    "ACCEPT" => false,
+                    "DROP" => true,
+                    _ => return Err(RuleError::BadPolicy.into()),
+                };
+                if let Some(counts) = counts {
+                    found.count = Count::showing(found.count.number, *counts, self.workers);
+                }
+            }
+            RuleCommand::Flush { chain: Some(chain) } => {
+                let place = find(chains, chain)?;
+                chains[place].rules.clear();
+            }
+            RuleCommand::Flush { chain: None } => chains.iter_mut().for_each(|chain| chain.rules.clear()),
+            RuleCommand::Zero { chain, at } => self.zero(chains, chain.as_deref(), *at)?,
+        }
+        Ok(())
+    }
+
+    fn new_chain(&mut self, chains: &mut Vec<Chain>, name: &str) -> Done {
+        check_name(name)?;
+        if find(chains, name).is_ok() {
+            return Err(RuleError::ChainExists.into());
+        }
+        let count = Count::showing(self.number()?, RuleCounts::default(), self.workers);
+        let chain = Chain { name: name.into(), hook: None, drops: false, count, rules: Vec::new() };
+        let place = place_of(chains, name);
+        chains.insert(place, chain);
+        Ok(())
+    }
+
+    fn zero(&self, chains: &mut [Chain], chain: Option<&str>, at: Option<usize>) -> Done {
+        let zero = |count: &mut Count| {
+            *count = Count::showing(count.number, RuleCounts::default(), self.workers);
+        };
+        let chains = match chain {
+            Some(name) => {
+                let place = find(chains, name)?;
+                std::slice::from_mut(&mut chains[place])
+            }
+            None => chains,
+        };
+        if let (Some(at), [chain]) = (at, &mut *chains) {
+            let at = index(at, chain.rules.len(), RuleError::Invalid)?;
+            zero(&mut chain.rules[at].count);
+            return Ok(());
+        }
+        for chain in chains {
+            zero(&mut chain.count);
+            chain.rules.iter_mut().for_each(|held| zero(&mut held.count));
+        }
+        Ok(())
+    }
+}
+
+fn find(chains: &[Chain], name: &str) -> Done<usize> {
+    Ok(chains.iter().position(|chain| *chain.name == *name).ok_or(RuleError::NoSuchChain)?)
+}
+
+/// From a number that begins at 1.
+fn index(at: usize, len: usize, error: RuleError) -> Done<usize> {
+    Ok(at.checked_sub(1).filter(|&at| at < len).ok_or(error)?)
+}
+
+fn position(rules: &[Held], wanted: &Rule) -> Done<usize> {
+    Ok(rules.iter().position(|held| *held.rule == *wanted).ok_or(RuleError::NoSuchRule)?)
+}
+
+/// Where a chain of this name stands: behind the built-in ones, by name.
+fn place_of(chains: &[Chain], name: &str) -> usize {
+    chains.iter().position(|chain| chain.hook.is_none() && *chain.name > *name).unwrap_or(chains.len())
+}
+
+fn check_name(name: &str) -> Done {
+    let is_word = !name.is_empty() && !name.starts_with(['-', '!']);
+    let is_plain = name.chars().all(|c| !c.is_control() && !c.is_whitespace());
+    if name.len() <= LONGEST_NAME && is_word && is_plain {
+        return Ok(());
+    }
+    let why = format!(
+        "chain {name:?}: a name has 1 to {LONGEST_NAME} bytes, no blank, and no - or ! to begin with"
+    );
+    Err(Failed { error: RuleError::Invalid, why })
+}
+
+/// How many rules lead to a chain.
+fn references(chains: &[Chain], name: &str) -> usize {
+    let leads = |held: &&Held| held.rule.chain() == Some(name);
+    chains.iter().map(|chain| chain.rules.iter().filter(leads).count()).sum()
+}
+
+fn may_go(chains: &[Chain], place: usize) -> Done {
+    let chain = &chains[place];
+    let error = if chain.hook.is_some() {
+        RuleError::Invalid
+    } else if references(chains, &chain.name) != 0 {
+        RuleError::ChainInUse
+    } else if !chain.rules.is_empty() {
+        RuleError::ChainNotEmpty
+    } else {
+        return Ok(());
+    };
+    Err(error.into())
+}
+
+/// Rules that lead to it lead there under its new name.
+fn rename(chains: &mut Vec<Chain>, from: &str, to: &str) -> Done {
+    if find(chains, to).is_ok() {
+        return Err(RuleError::NameTaken.into());
+    }
+    let place = find(chains, from)?;
+    check_name(to)?;
+    if chains[place].hook.is_some() {
+        return Err(RuleError::Invalid.into());
+    }
+    let mut chain = chains.remove(place);
+    chain.name = to.into();
+    let place = place_of(chains, to);
+    chains.insert(place, chain);
+    for held in chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+        if held.rule.chain() == Some(from) {
+            let mut rule = Rule::clone(&held.rule);
+            rule.lead_to(to);
+            held.rule = Arc::new(rule);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! Goal: `iptables`, `iptables-save` and `iptables-restore` do as the real ones on a real kernel. Method: the recorded command lines in
+//! order, each with its exit code and both outputs; over the API too. Matches and targets that are not built are refused: what later
+//! lines print of their rules is left out of the comparison, and which they are is counted by name.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_control::api::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
+use lb_control::cli::client::Client;
+use lb_control::cli::director::DirectorError;
+use lb_control::cli::iptables::{self, RuleKeeper, Surroundings};
+use lb_control::model::rules::RuleTables;
+use lb_core::rule::names::{Names, Numeric};
+use lb_core::rule::{Family, Table};
+use serde::Deserialize;
+use support::Daemon;
+
+#[derive(Deserialize)]
+struct Recording {
+    vectors: Vec<Vector>,
+}
+
+#[derive(Deserialize)]
+struct Vector {
+    n: usize,
+    argv: Vec<String>,
+    stdin: Option<String>,
+    rc: u8,
+    stdout: String,
+    stderr: String,
+    stable_across_boots: bool,
+    usage_text_follows_in: Option<String>,
+}
+
+struct InProcess(RuleTables);
+
+impl RuleKeeper for InProcess {
+    fn change(&mut self, batch: &RuleBatch) -> Result<RuleReply, DirectorError> {
+        Ok(RuleReply { failed: self.0.apply(batch, &[]).err() })
+    }
+
+    fn rules(&mut self, family: RuleFamily, table: Option<Table>) -> Result<RulesReply, DirectorError> {
+        Ok(RulesReply { tables: self.0.view(family, table, &[]) })
+    }
+}
+
+/// What the recording machine knew of hosts and ports.
+struct Known;
+
+const PORTS: [(&str, u16); 12] = [
+    ("tcpmux", 1),
+    ("http", 80),
+    ("https", 443),
+    ("ftp", 21),
+    ("ssh", 22),
+    ("smtp", 25),
+    ("domain", 53),
+    ("ntp", 123),
+    ("sip", 5060),
+    ("http-alt", 8080),
+    ("tproxy", 8081),
+    ("mdns", 5353),
+];
+
+impl Names for Known {
+    fn protocol(&self, name: &str) -> Option<u8> {
+        Numeric.protocol(name)
+    }
+
+    fn protocol_name(&self, number: u8) -> Option<String> {
+        match number {
+            47 => Some("gre".to_owned()),
+            number => Numeric.protocol_name(number),
+        }
+    }
+
+    fn service(&self, name: &str, _: &str) -> Option<u16> {
+        PORTS.iter().find(|(known, _)| *known == name).map(|(_, port)| *port)
+    }
+
+    fn service_name(&self, port: u16, _: &str) -> Option<String> {
+        PORTS.iter().find(|(_, known)| *known == port).map(|(name, _)| (*name).to_owned())
+    }
+
+    fn resolve(&self, host: &str, _: Family) -> Vec<IpAddr> {
+        if host == "localhost" { vec![Ipv4Addr::LOCALHOST.into()] } else { Vec::new() }
+    }
+
+    fn host_name(&self, address: IpAddr) -> Option<String> {
+        (address == Ipv4Addr::LOCALHOST).then(|| "localhost".to_owned())
+    }
+}
+
+#[derive(Default)]
+struct Score {
+    same: usize,
+    same_for_what_is_built: usize,
+    /// How many lines asked for each.
+    not_built: BTreeMap<String, usize>,
+    different: Vec<String>,
+}
+
+/// What the line names that is not built: as the refusal says it.
+fn not_built(errors: &str) -> Option<String> {
+    let start = ["Couldn't load match `", "Couldn't load target `"];
+    let named = start.iter().find_map(|start| {
+        let (_, rest) = errors.split_once(start)?;
+        rest.split('\'').next().map(str::to_owned)
+    });
+    named.or_else(|| {
+        let (_, rest) = errors.split_once("iptables: ")?;
+        rest.trim_end().strip_suffix(" is not built yet").map(str::to_owned)
+    })
+}
+
+/// How a listing shows rules with what it does not name: what, text.
+const SHOWN: &[(&str, &str)] = &[
+    ("connlimit", "#conn"),
+    ("hashlimit", "limit: above"),
+    ("ipvs", "vproto 6 vaddr"),
+    ("rateest", "rateest match"),
+    ("set", "match-set"),
+    ("CT: --zone", "CT zone"),
+    ("CT: --zone", "CT --zone"),
+];
+
+fn has(line: &str, missing: &BTreeSet<String>) -> bool {
+    line.split_whitespace().any(|word| missing.contains(word))
+        || SHOWN.iter().any(|(name, text)| missing.contains(*name) && line.contains(text))
+}
+
+/// Lines of a listing without dates. Where something is missing: without the rules that have it, and without numbers.
+fn comparable(text: &str, missing: Option<&BTreeSet<String>>, is_sorted: bool) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let mut lines: Vec<String> = match missing {
+        None => lines.map(str::to_owned).collect(),
+        Some(missing) => lines
+            .filter(|line| !has(line, missing))
+            .map(|line| line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().to_owned())
+            .collect(),
+    };
+    if is_sorted {
+        lines.sort();
+    }
+    lines
+}
+
+fn replay(keeper: &mut dyn RuleKeeper) -> Score {
+    let recording: Recording =
+        serde_json::from_str(include_str!("oracle/iptables.json")).expect("a recording");
+    let (mut score, mut missing) = (Score::default(), BTreeSet::new());
+    for vector in &recording.vectors {
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
+        let stdin = vector.stdin.clone().unwrap_or_default();
+        let mut input = stdin.as_bytes();
+        let mut around =
+            Surroundings { names: &Known, input: &mut input, output: &mut output, errors: &mut errors };
+        let words = &vector.argv[1..];
+        let code = match vector.argv[0].as_str() {
+            "iptables" => iptables::run("iptables", words, keeper, &mut around),
+            "iptables-save" => iptables::run_save("iptables-save", words, keeper, &mut around),
+            "iptables-restore" => iptables::run_restore("iptables-restore", words, keeper, &mut around),
+            other => panic!("{}: {other} is not replayed", vector.n),
+        };
+        let mut output = String::from_utf8(output).expect("text");
+        let errors = String::from_utf8(errors).expect("text");
+        if vector.usage_text_follows_in.is_some() {
+            let end = output.find("Usage:").unwrap_or_default();
+            assert!(output.len() > end && end > 0, "{}: there is no usage text", vector.n);
+            output.truncate(end);
+        }
+        let same_ends = code == vector.rc && errors == vector.stderr;
+        let lines = |text: &str| comparable(text, Some(&missing), !vector.stable_across_boots);
+        let whole = |text: &str| comparable(text, None, !vector.stable_across_boots);
+        if same_ends && (output == vector.stdout || whole(&output) == whole(&vector.stdout)) {
+            score.same += 1;
+        } else if stdin.lines().any(|line| has(line, &missing)) && errors != vector.stderr {
+            // Restored without those rules, so that later lines find the others.
+            let rest: Vec<&str> = stdin.lines().filter(|line| !has(line, &missing)).collect();
+            let rest = rest.join("\n");
+            let (mut input, mut output, mut errors) = (rest.as_bytes(), Vec::new(), Vec::new());
+            let mut around =
+                Surroundings { names: &Known, input: &mut input, output: &mut output, errors: &mut errors };
+            let code = iptables::run_restore("iptables-restore", words, keeper, &mut around);
+            assert_eq!((code, String::from_utf8_lossy(&errors).as_ref()), (0, ""), "{}", vector.n);
+            *score.not_built.entry("a file with these".to_owned()).or_default() += 1;
+        } else if let Some(name) = not_built(&errors).filter(|_| errors != vector.stderr) {
+            *score.not_built.entry(name.clone()).or_default() += 1;
+            missing.insert(name);
+        } else if same_ends && lines(&output) == lines(&vector.stdout) {
+            score.same_for_what_is_built += 1;
+        } else {
+            let diff: Vec<String> = whole(&vector.stdout)
+                .into_iter()
+                .filter(|line| !whole(&output).contains(line))
+                .map(|line| format!("    - {line}"))
+                .chain(
+                    whole(&output)
+                        .into_iter()
+                        .filter(|line| !whole(&vector.stdout).contains(line))
+                        .map(|line| format!("    + {line}")),
+                )
+                .take(12)
+                .collect();
+            score.different.push(format!(
+                "{} {}\n  expected {} {:?}\n  got      {code} {errors:?}\n{}",
+                vector.n,
+                vector.argv.join(" "),
+                vector.rc,
+                vector.stderr,
+                diff.join("\n")
+            ));
+        }
+    }
+    score
+}
+
+fn check(name: &str, keeper: &mut dyn RuleKeeper) {
+    let score = replay(keeper);
+    println!(
+        "{name}: {} the same, {} the same for what is built, {} lines ask for what is not built: {:?}; {} different",
+        score.same,
+        score.same_for_what_is_built,
+        score.not_built.values().sum::<usize>(),
+        score.not_built,
+        score.different.len()
+    );
+    assert!(score.different.is_empty(), "{name}:\n{}", score.different.join("\n"));
+    assert!(score.same >= AT_LEAST, "{name}: {} lines are the same, {AT_LEAST} were", score.same);
+}
+
+/// Lines that were the same when this was written.
+const AT_LEAST: usize = 241;
+
+#[test]
+fn command_lines_do_as_recorded() {
+    check("in process", &mut InProcess(RuleTables::new(0)));
+}
+
+#[test]
+fn they_do_as_recorded_over_the_api() {
+    let daemon = Daemon::start(Vec::new());
+    check("over the API", &mut Client::new(&daemon.socket()).expect("a client"));
+}
