@@ -459,7 +459,9 @@ impl Entry {
 
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
-        self.in_use & !(Self::IN_USE | Self::HEARSAY | Self::WALKED | Self::EDITED | Self::TRACKED | Self::RULED) == 0
+        self.in_use
+            & !(Self::IN_USE | Self::HEARSAY | Self::WALKED | Self::EDITED | Self::TRACKED | Self::RULED)
+            == 0
             && self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
             && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
     }
