@@ -16,6 +16,7 @@ pub mod packet;
 pub mod path;
 pub mod reset;
 pub mod rule;
+pub mod set;
 pub mod tables;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,13 @@
+//! hash:ip: addresses.
+
+use super::types::{Method, Part, SetType};
+
+pub(super) const TYPE: SetType = SetType {
+    name: "hash:ip",
+    aliases: &["iphash"],
+    revision: 5,
+    method: Method::Hash,
+    parts: &[Part::Address],
+    kernel_bytes: [4, 16],
+    kernel_bytes_a_length: 0,
+};

@@ -1,0 +1,226 @@
+//! IP sets: whether the set of some name holds what a packet has. One file a type, one row in [`TYPES`].
+//!
+//! A rule names a set by its [`SetId`] and asks [`Sets::matches`]. The sets are a part of the tables; what is in them is in
+//! [`Store`]s, which the control plane changes while the workers read, so that an added element is there at once and nothing is copied
+//! or published for it.
+
+mod bitmap_ip;
+mod bitmap_ip_mac;
+mod bitmap_port;
+mod hash_ip;
+mod hash_ip_mac;
+mod hash_ip_mark;
+mod hash_ip_port;
+mod hash_ip_port_ip;
+mod hash_ip_port_net;
+mod hash_mac;
+mod hash_net;
+mod hash_net_iface;
+mod hash_net_net;
+mod hash_net_port;
+mod hash_net_port_net;
+mod key;
+mod list_set;
+mod store;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use key::{Element, Family, Interface, bits};
+pub use store::{Extensions, Key, Place, Shape, SkbInfo, Slot, Store};
+pub use types::{Method, Part, SetType, TYPES};
+
+use crate::time::Tick;
+
+/// Sets that there can be.
+pub const MAX_SETS: usize = 65_534;
+/// Sets of a list that are asked, one after the other.
+pub const MAX_LIST: usize = 65_536;
+
+/// Which set: its name's, whatever is swapped under it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SetId(pub u16);
+
+/// One end of a packet: `src` or `dst`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Side {
+    Source,
+    Destination,
+}
+
+/// A packet as sets see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts<'a> {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    /// Source and destination; of ICMP both are `type << 8 | code`. `None`: the packet has none.
+    pub ports: Option<(u16, u16)>,
+    pub mark: u32,
+    /// Names; empty: not known here.
+    pub in_interface: &'a str,
+    pub out_interface: &'a str,
+    /// Source and destination; all 0: not known here.
+    pub macs: ([u8; 6], [u8; 6]),
+}
+
+/// What a set said of a packet that it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    pub packets: u64,
+    pub bytes: u64,
+    pub skb: SkbInfo,
+}
+
+/// A set, without its name.
+#[derive(Clone, Debug)]
+pub struct Set {
+    pub kind: &'static SetType,
+    pub family: Family,
+    /// Applied to addresses before they are looked for; for bitmaps of networks, their size.
+    pub netmask: u128,
+    pub markmask: u32,
+    pub store: Arc<Store>,
+    /// Of list:set, in its order.
+    pub members: Arc<[SetId]>,
+}
+
+impl Set {
+    /// The part of a packet that the type compares; `None`: the packet has no such, or `sides` are too few.
+    fn element(&self, facts: &Facts<'_>, sides: &[Side]) -> Option<Element> {
+        let mut element = Element::default();
+        let full = self.family.bits();
+        let address = |side: &Side| {
+            let address = match side {
+                Side::Source => facts.source,
+                Side::Destination => facts.destination,
+            };
+            (Family::of(address) == self.family).then(|| bits(address))
+        };
+        for (index, part) in self.kind.parts.iter().enumerate() {
+            let side = sides.get(index)?;
+            match part {
+                Part::Address => element.address = address(side)? & self.netmask,
+                Part::Net => (element.address, element.len) = (address(side)?, full),
+                Part::SecondAddress => element.second = address(side)?,
+                Part::SecondNet => (element.second, element.second_len) = (address(side)?, full),
+                Part::Port | Part::OnlyPort => {
+                    let (source, destination) = facts.ports?;
+                    element.port = if *side == Side::Source { source } else { destination };
+                    if *part == Part::Port {
+                        element.protocol = facts.protocol;
+                    }
+                }
+                Part::Mac | Part::MacValue => {
+                    element.mac = if *side == Side::Source { facts.macs.0 } else { facts.macs.1 };
+                    if *part == Part::Mac && element.mac == [0; 6] {
+                        return None;
+                    }
+                }
+                Part::Mark => element.mark = facts.mark & self.markmask,
+                Part::Interface => {
+                    let name = if *side == Side::Source { facts.in_interface } else { facts.out_interface };
+                    element.interface = Interface::new(name).filter(|name| !name.is_empty())?;
+                }
+                Part::Set => return None,
+            }
+        }
+        Some(element)
+    }
+
+    /// The element that holds this one: itself, or of networks the smallest that it is in. Not one whose time is over.
+    pub fn find(&self, element: &Element, now: Tick) -> Option<Slot> {
+        let (kind, family) = (self.kind, self.family);
+        let try_one = |element: &Element| {
+            let slot = self.store.find(&element.key(kind, family))?;
+            let is_other = kind.has(Part::MacValue)
+                && element.mac != [0; 6]
+                && !matches!(self.store.value(slot), 0)
+                && self.store.value(slot) != element.mac_value();
+            (!is_other && !self.store.is_over(slot, now)).then_some(slot)
+        };
+        // The names that an interface's may begin with come after its own.
+        let try_interface = |element: Element| {
+            try_one(&element).or_else(|| {
+                if !kind.has(Part::Interface) {
+                    return None;
+                }
+                let whole = element.interface;
+                let mut lens = self.store.lens(1).filter(|&len| usize::from(len) <= whole.len());
+                lens.find_map(|len| try_one(&Element { interface: whole.beginning(len.into()), ..element }))
+            })
+        };
+        let try_second = |element: Element| {
+            if !kind.has(Part::SecondNet) {
+                return try_interface(element);
+            }
+            let mut lens = self.store.lens(1).filter(|&len| len <= element.second_len);
+            lens.find_map(|second_len| {
+                let second = family.network(element.second, second_len);
+                try_one(&Element { second, second_len, ..element })
+            })
+        };
+        if !kind.has(Part::Net) {
+            return try_second(*element);
+        }
+        let mut lens = self.store.lens(0).filter(|&len| len <= element.len);
+        lens.find_map(|len| {
+            let address = family.network(element.address, len);
+            try_second(Element { address, len, ..*element })
+        })
+    }
+}
+
+/// All sets, by [`SetId`].
+#[derive(Clone, Debug, Default)]
+pub struct Sets(pub Vec<Option<Arc<Set>>>);
+
+impl Sets {
+    pub fn get(&self, id: SetId) -> Option<&Arc<Set>> {
+        self.0.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// Whether a packet is in a set. `sides`: which end each part of the type is taken from, in their order. `count`: the packet's
+    /// length, when the element that matches shall count it. A set that is not there holds nothing.
+    ///
+    /// A list asks its sets in their order; none of them is a list.
+    pub fn matches(
+        &self,
+        id: SetId,
+        facts: &Facts<'_>,
+        sides: &[Side],
+        now: Tick,
+        count: Option<u64>,
+    ) -> Option<Found> {
+        let set = self.get(id)?;
+        if !set.kind.is_list() {
+            return matches_one(set, facts, sides, now, count);
+        }
+        set.members.iter().find_map(|&member| {
+            let key = Element { set: member.0.into(), ..Element::default() }.key(set.kind, set.family);
+            let slot = set.store.find(&key).filter(|&slot| !set.store.is_over(slot, now))?;
+            let inner = self.get(member).filter(|inner| !inner.kind.is_list())?;
+            let found = matches_one(inner, facts, sides, now, count)?;
+            if let Some(bytes) = count {
+                set.store.count(slot, bytes);
+            }
+            Some(if set.store.shape().has_skbinfo { found_in(set, slot) } else { found })
+        })
+    }
+}
+
+fn matches_one(set: &Set, facts: &Facts<'_>, sides: &[Side], now: Tick, count: Option<u64>) -> Option<Found> {
+    let slot = set.find(&set.element(facts, sides)?, now).filter(|slot| !slot.is_nomatch)?;
+    if let Some(bytes) = count {
+        set.store.count(slot, bytes);
+    }
+    Some(found_in(set, slot))
+}
+
+fn found_in(set: &Set, slot: Slot) -> Found {
+    let Extensions { packets, bytes, skb, .. } = set.store.extensions(slot);
+    Found { packets, bytes, skb }
+}

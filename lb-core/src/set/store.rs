@@ -1,0 +1,439 @@
+//! Where the elements of a set are: written by one control thread, read by all workers, without a lock.
+//!
+//! Slots of 8-byte words, found by a hash and a walk to the next free one. A slot is given to a key once and for all: its other
+//! words are written first, then its first word with the state, in one store. To remove an element is to store another state;
+//! the slot waits for the same key to come again. So a reader never sees half an element, and nothing moves under it. When too many
+//! slots are given away the owner fills a new store and publishes that, as it does a new table.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+
+use crate::time::Tick;
+
+/// Words of the longest key: see [`super::key`].
+pub(super) const KEY_WORDS: usize = 5;
+/// Prefix lengths 0..=128 as bits.
+const LENS: usize = 3;
+/// The two highest bits of a slot's first word.
+const STATE: u64 = 0b11 << 62;
+const THERE: u64 = 0b01 << 62;
+const NOMATCH: u64 = 0b10 << 62;
+const GONE: u64 = 0b11 << 62;
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What is compared: the first [`Shape::key`] words. The two highest bits of the first are 0.
+pub type Key = [u64; KEY_WORDS];
+
+/// What a slot holds, in words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Of the key, 1..=[`KEY_WORDS`].
+    pub key: u8,
+    /// Behind the key: a value that is not compared (the MAC of bitmap:ip,mac).
+    pub value: u8,
+    pub has_timeout: bool,
+    pub has_counters: bool,
+    pub has_skbinfo: bool,
+}
+
+impl Shape {
+    const fn timeout_at(self) -> usize {
+        self.key as usize + self.value as usize
+    }
+
+    const fn counters_at(self) -> usize {
+        self.timeout_at() + self.has_timeout as usize
+    }
+
+    const fn skbinfo_at(self) -> usize {
+        self.counters_at() + 2 * self.has_counters as usize
+    }
+
+    const fn words(self) -> usize {
+        self.skbinfo_at() + 2 * self.has_skbinfo as usize
+    }
+}
+
+/// How a key finds its slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// By its hash under a secret seed: nobody can aim many keys at one place.
+    Hashed(u64),
+    /// The low 32 bits of the first word, counted from here: a bitmap's.
+    From(u32),
+}
+
+/// What an element has besides its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extensions {
+    /// The end of its life; `None`: it has none.
+    pub until: Option<Tick>,
+    pub packets: u64,
+    pub bytes: u64,
+    pub skb: SkbInfo,
+}
+
+/// What the SET target may map onto a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SkbInfo {
+    pub mark: u32,
+    pub mask: u32,
+    /// Class: major and minor.
+    pub priority: u32,
+    pub queue: u16,
+}
+
+/// A slot with an element in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot {
+    index: usize,
+    pub is_nomatch: bool,
+}
+
+#[derive(Debug)]
+pub struct Store {
+    words: Box<[AtomicU64]>,
+    shape: Shape,
+    place: Place,
+    slots: usize,
+    /// Slots given to a key, those of removed elements too; elements. Written by the one writer.
+    given: AtomicUsize,
+    len: AtomicUsize,
+    /// Prefix lengths that there are, of the first and the second network; and how often.
+    lens: [[AtomicU64; LENS]; 2],
+    counts: Box<[[AtomicUsize; 129]; 2]>,
+}
+
+impl Store {
+    /// An empty store. `slots`: a power of two where keys are hashed, at least 8; the width of the range where they are not.
+    pub fn new(shape: Shape, place: Place, slots: usize) -> Store {
+        debug_assert!(matches!(place, Place::From(_)) || slots.is_power_of_two());
+        Store {
+            words: (0..slots * shape.words()).map(|_| AtomicU64::new(0)).collect(),
+            shape,
+            place,
+            slots,
+            given: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            lens: Default::default(),
+            counts: Box::new(std::array::from_fn(|_| std::array::from_fn(|_| AtomicUsize::new(0)))),
+        }
+    }
+
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Elements, those included whose time is over and that nobody has swept yet.
+    pub fn len(&self) -> usize {
+        self.len.load(Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Bytes.
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.words) + size_of::<Store>() + size_of_val(&*self.counts)
+    }
+
+    /// Whether a store of `slots` hashed slots may give one away more: a walk past 5 of 8 is short.
+    pub fn has_room(&self) -> bool {
+        matches!(self.place, Place::From(_)) || self.given.load(Relaxed) < self.slots / 8 * 5
+    }
+
+    #[inline]
+    fn word(&self, slot: usize, word: usize) -> &AtomicU64 {
+        &self.words[slot * self.shape.words() + word]
+    }
+
+    /// Where the walk for a key begins; `None`: outside the range.
+    #[inline]
+    fn start(&self, key: &Key) -> Option<usize> {
+        match self.place {
+            Place::From(first) => {
+                let at = (key[0] as u32).checked_sub(first)? as usize;
+                (at < self.slots).then_some(at)
+            }
+            Place::Hashed(seed) => {
+                let mut hash = seed;
+                for &word in &key[..usize::from(self.shape.key)] {
+                    let product = u128::from(hash ^ word) * u128::from(MULTIPLIER ^ seed.rotate_left(32) | 1);
+                    hash = (product as u64) ^ (product >> 64) as u64;
+                }
+                Some(hash as usize & (self.slots - 1))
+            }
+        }
+    }
+
+    /// The key's slot and its first word as it is (0: free, and the key is not here); `None`: no slot for it.
+    #[inline]
+    fn walk(&self, key: &Key) -> Option<(usize, u64)> {
+        let mut at = self.start(key)?;
+        for _ in 0..self.slots {
+            let first = self.word(at, 0).load(Acquire);
+            if first == 0 {
+                return Some((at, 0));
+            }
+            let is_same = first & !STATE == key[0]
+                && (1..usize::from(self.shape.key)).all(|i| self.word(at, i).load(Relaxed) == key[i]);
+            if is_same {
+                return Some((at, first));
+            }
+            at += 1;
+            if at == self.slots {
+                at = 0;
+            }
+        }
+        None
+    }
+
+    /// The element with this key, whose time may be over.
+    #[inline]
+    pub fn find(&self, key: &Key) -> Option<Slot> {
+        let (index, first) = self.walk(key)?;
+        matches!(first & STATE, THERE | NOMATCH)
+            .then_some(Slot { index, is_nomatch: first & STATE == NOMATCH })
+    }
+
+    /// Whether the element's time is over.
+    #[inline]
+    pub fn is_over(&self, slot: Slot, now: Tick) -> bool {
+        self.until(slot).is_some_and(|until| now.is_at_or_after(until))
+    }
+
+    #[inline]
+    pub fn until(&self, slot: Slot) -> Option<Tick> {
+        if !self.shape.has_timeout {
+            return None;
+        }
+        let word = self.word(slot.index, self.shape.timeout_at()).load(Relaxed);
+        (word != 0).then_some(Tick(word as u32))
+    }
+
+    /// Counts a packet that matched; several workers may at once.
+    #[inline]
+    pub fn count(&self, slot: Slot, bytes: u64) {
+        if self.shape.has_counters {
+            let at = self.shape.counters_at();
+            self.word(slot.index, at).fetch_add(1, Relaxed);
+            self.word(slot.index, at + 1).fetch_add(bytes, Relaxed);
+        }
+    }
+
+    #[inline]
+    pub fn extensions(&self, slot: Slot) -> Extensions {
+        let mut extensions = Extensions { until: self.until(slot), ..Extensions::default() };
+        let load = |word| self.word(slot.index, word).load(Relaxed);
+        if self.shape.has_counters {
+            let at = self.shape.counters_at();
+            (extensions.packets, extensions.bytes) = (load(at), load(at + 1));
+        }
+        if self.shape.has_skbinfo {
+            let at = self.shape.skbinfo_at();
+            let (mark, rest) = (load(at), load(at + 1));
+            extensions.skb = SkbInfo {
+                mark: (mark >> 32) as u32,
+                mask: mark as u32,
+                priority: (rest >> 16) as u32,
+                queue: rest as u16,
+            };
+        }
+        extensions
+    }
+
+    /// The value that a key has besides being here; 0: none.
+    #[inline]
+    pub fn value(&self, slot: Slot) -> u64 {
+        match self.shape.value {
+            0 => 0,
+            _ => self.word(slot.index, usize::from(self.shape.key)).load(Relaxed),
+        }
+    }
+
+    fn write(&self, slot: usize, value: u64, extensions: &Extensions) {
+        let shape = self.shape;
+        let store = |word, n| self.word(slot, word).store(n, Relaxed);
+        if shape.value > 0 {
+            store(usize::from(shape.key), value);
+        }
+        if shape.has_timeout {
+            store(shape.timeout_at(), extensions.until.map_or(0, |until| 1 << 32 | u64::from(until.0)));
+        }
+        if shape.has_counters {
+            store(shape.counters_at(), extensions.packets);
+            store(shape.counters_at() + 1, extensions.bytes);
+        }
+        if shape.has_skbinfo {
+            let SkbInfo { mark, mask, priority, queue } = extensions.skb;
+            store(shape.skbinfo_at(), u64::from(mark) << 32 | u64::from(mask));
+            store(shape.skbinfo_at() + 1, u64::from(priority) << 16 | u64::from(queue));
+        }
+    }
+
+    /// Puts an element here, or gives the one that is here other extensions. The one writer's. `lens`: of its networks, where the
+    /// set's are told by them. False: there is no room for the key.
+    pub fn put(&self, key: &Key, value: u64, nomatch: bool, extensions: &Extensions, lens: [u8; 2]) -> bool {
+        let Some((slot, first)) = self.walk(key) else { return false };
+        if first == 0 && !self.has_room() {
+            return false;
+        }
+        self.write(slot, value, extensions);
+        if first == 0 {
+            for (i, &word) in key.iter().enumerate().take(usize::from(self.shape.key)).skip(1) {
+                self.word(slot, i).store(word, Relaxed);
+            }
+            self.given.store(self.given.load(Relaxed) + 1, Relaxed);
+        }
+        if first == 0 || first & STATE == GONE {
+            self.len.store(self.len() + 1, Relaxed);
+            // A reader that finds the element knows its lengths.
+            self.note_lens(lens, true);
+        }
+        self.word(slot, 0).store(key[0] | if nomatch { NOMATCH } else { THERE }, Release);
+        true
+    }
+
+    /// Removes an element. The one writer's.
+    pub fn remove(&self, slot: Slot, lens: [u8; 2]) {
+        let word = self.word(slot.index, 0);
+        let first = word.load(Relaxed);
+        if first & STATE == GONE {
+            return;
+        }
+        word.store(first | GONE, Release);
+        self.len.store(self.len() - 1, Relaxed);
+        self.note_lens(lens, false);
+    }
+
+    fn note_lens(&self, lens: [u8; 2], is_added: bool) {
+        for (which, len) in lens.into_iter().enumerate() {
+            let Some(count) = self.counts[which].get(usize::from(len)) else { continue };
+            let before = count.load(Relaxed);
+            let after = if is_added { before + 1 } else { before.saturating_sub(1) };
+            count.store(after, Relaxed);
+            let bits = &self.lens[which][usize::from(len) / 64];
+            let bit = 1 << (len % 64);
+            let set = bits.load(Relaxed);
+            bits.store(if after > 0 { set | bit } else { set & !bit }, Release);
+        }
+    }
+
+    /// The prefix lengths that there are, longest first.
+    #[inline]
+    pub fn lens(&self, which: usize) -> Lens {
+        Lens(std::array::from_fn(|i| self.lens[which][i].load(Acquire)))
+    }
+
+    /// The element in the slot of this number, if there is one, with its key.
+    pub fn at(&self, index: usize) -> Option<(Key, Slot)> {
+        if index >= self.slots {
+            return None;
+        }
+        let first = self.word(index, 0).load(Acquire);
+        if !matches!(first & STATE, THERE | NOMATCH) {
+            return None;
+        }
+        let mut key = [0; KEY_WORDS];
+        key[0] = first & !STATE;
+        for (i, word) in key.iter_mut().enumerate().take(usize::from(self.shape.key)).skip(1) {
+            *word = self.word(index, i).load(Relaxed);
+        }
+        Some((key, Slot { index, is_nomatch: first & STATE == NOMATCH }))
+    }
+
+    /// All elements, in the order of their slots.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, Slot)> {
+        (0..self.slots).filter_map(|index| self.at(index))
+    }
+}
+
+/// Prefix lengths, longest first.
+#[derive(Clone, Copy, Debug)]
+pub struct Lens([u64; LENS]);
+
+impl Iterator for Lens {
+    type Item = u8;
+
+    #[inline]
+    fn next(&mut self) -> Option<u8> {
+        for (i, bits) in self.0.iter_mut().enumerate().rev() {
+            if *bits != 0 {
+                let bit = 63 - bits.leading_zeros();
+                *bits &= !(1 << bit);
+                return Some((i as u32 * 64 + bit) as u8);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SHAPE: Shape = Shape { key: 2, value: 0, has_timeout: true, has_counters: true, has_skbinfo: true };
+
+    fn key(n: u64) -> Key {
+        [n & 1, n / 2, 0, 0, 0]
+    }
+
+    proptest! {
+        /// The oracle is a sorted map.
+        #[test]
+        fn a_store_holds_what_a_map_holds(steps in prop::collection::vec((0..40u64, 0..3u8, any::<u32>()), 0..300)) {
+            let store = Store::new(SHAPE, Place::Hashed(7), 64);
+            let mut map: BTreeMap<u64, (bool, Extensions)> = BTreeMap::new();
+            for (n, what, x) in steps {
+                if what == 0 {
+                    if let Some(slot) = store.find(&key(n)) {
+                        store.remove(slot, [n as u8, 0xff]);
+                    }
+                    map.remove(&n);
+                } else {
+                    let skb = SkbInfo { mark: x, mask: !x, priority: x.rotate_left(9), queue: x as u16 };
+                    let until = (x % 3 > 0).then_some(Tick(x));
+                    let extensions = Extensions { until, packets: x.into(), bytes: 9, skb };
+                    if store.put(&key(n), 0, what == 2, &extensions, [n as u8, 0xff]) {
+                        map.insert(n, (what == 2, extensions));
+                    } else {
+                        prop_assert!(!map.contains_key(&n), "what is here has its place");
+                    }
+                }
+                prop_assert_eq!(store.len(), map.len());
+            }
+            for n in 0..40 {
+                let found = store.find(&key(n)).map(|slot| (slot.is_nomatch, store.extensions(slot)));
+                prop_assert_eq!(found, map.get(&n).copied());
+            }
+            let lens: Vec<u8> = store.lens(0).collect();
+            prop_assert_eq!(lens, map.keys().rev().map(|&n| n as u8).collect::<Vec<_>>());
+            let mut keys: Vec<Key> = store.iter().map(|(key, _)| key).collect();
+            keys.sort_unstable_by_key(|key| key[1] * 2 + key[0]);
+            prop_assert_eq!(keys, map.keys().map(|&n| key(n)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_range_has_a_slot_for_each_number_and_none_beside() {
+        let shape = Shape { key: 1, value: 1, has_timeout: false, has_counters: false, has_skbinfo: false };
+        let store = Store::new(shape, Place::From(10), 3);
+        for n in 0..20 {
+            assert_eq!(
+                store.put(&[n, 0, 0, 0, 0], n * 7, false, &Extensions::default(), [0xff; 2]),
+                (10..13).contains(&n)
+            );
+        }
+        let slot = store.find(&[12, 0, 0, 0, 0]).unwrap();
+        assert_eq!((store.value(slot), store.len()), (84, 3));
+        assert!(store.find(&[13, 0, 0, 0, 0]).is_none());
+    }
+}
