@@ -98,6 +98,7 @@ impl Plan {
             neighbours: neighbours.into(),
             interfaces: interfaces.into(),
             marks: Default::default(),
+            sets: Default::default(),
             services: self.services(generation, &before.services).into(),
             settings: Settings {
                 tcp: timeout,

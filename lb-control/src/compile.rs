@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use lb_core::rule::Rules;
+use lb_core::set::Sets;
 use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables};
 
 use crate::model::Model;
@@ -34,6 +35,7 @@ pub struct Compiler {
     current: Arc<Tables>,
     marks: Arc<Marks>,
     rules: Arc<Rules>,
+    sets: Arc<Sets>,
 }
 
 impl Compiler {
@@ -50,6 +52,11 @@ impl Compiler {
     /// The rules of the snapshots to come.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.rules = rules;
+    }
+
+    /// The IP sets of the snapshots to come.
+    pub fn set_sets(&mut self, sets: Arc<Sets>) {
+        self.sets = sets;
     }
 
     /// Which of these services the model has otherwise than the snapshot that was built last.
@@ -86,6 +93,7 @@ impl Compiler {
             services,
             marks: self.marks.clone(),
             rules: self.rules.clone(),
+            sets: self.sets.clone(),
             settings,
             ..Tables::clone(&self.current)
         })

@@ -15,6 +15,7 @@ pub mod model;
 mod one_line;
 pub mod plane;
 pub mod relief;
+pub mod sets;
 pub mod stats;
 pub mod sync;
 pub mod twin;

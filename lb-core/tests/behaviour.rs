@@ -442,6 +442,7 @@ impl Director {
             services: Arc::new(self.model.services()),
             marks: Arc::new(Marks(vec![Self::mark()])),
             rules: Arc::default(),
+            sets: Arc::default(),
             settings: self.model.settings,
         }));
     }
@@ -454,6 +455,8 @@ impl Director {
             source: None,
             destination: Some(Prefix { address: [10, 8, 0, 0].into(), len: 16 }),
             destination_ports: 0..=u16::MAX,
+            source_set: None,
+            destination_set: None,
         }
     }
 

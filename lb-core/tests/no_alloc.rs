@@ -241,6 +241,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         services: Services::new(services).into(),
         marks: Arc::default(),
         rules: Default::default(),
+        sets: Default::default(),
         settings: Settings { is_sharing: true, ..Settings::default() },
     }
 }

@@ -13,6 +13,9 @@
 //! | `DELETE /v1/conntrack` | ends those, and lists them |
 //! | `GET /v1/conntrack/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |
 //! | `GET /v1/conntrack/statistics` | list of [`ConntrackStatistics`](conntrack::ConntrackStatistics) |
+//! | `POST /v1/sets` with lines of `ipset`, `?exist=true` | [`SetsReply`](types::SetsReply), also when a line failed |
+//! | `GET /v1/sets` | the [`SetView`](crate::sets::SetView)s |
+//! | `GET /v1/sets/list?name=…&format=save` | text as `ipset list` prints it; 404 when there is no such set |
 //! | `GET /v1/status` | [`Status`](types::Status) |
 //! | `GET /v1/ports` | list of [`PortView`](types::PortView) |
 //! | `GET /v1/workers` | list of [`WorkerView`](types::WorkerView) |

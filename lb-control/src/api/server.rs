@@ -23,12 +23,13 @@ use super::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
-    ServicesReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
+    ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{lines, openapi, page};
 use crate::daemon::Handle;
 use crate::metrics;
 use crate::plane::Plane;
+use crate::sets::{self, Format, SetView};
 
 /// Longest body of a request, bytes: a restore of some 100,000 lines.
 pub const MAX_BODY: usize = 16 << 20;
@@ -65,6 +66,8 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/conntrack", get(conntrack).delete(end_conntrack))
         .route("/v1/conntrack/count", get(count_conntrack))
         .route("/v1/conntrack/statistics", get(conntrack_statistics))
+        .route("/v1/sets", get(sets).post(set_lines))
+        .route("/v1/sets/list", get(list_sets))
         .route("/v1/status", get(status))
         .route("/v1/ports", get(ports))
         .route("/v1/workers", get(workers))
@@ -372,6 +375,76 @@ fn read_filter(filter: FilterQuery) -> Result<Filter, ErrorBody> {
 
 fn fitting(filter: &Filter, view: &FlowView) -> Option<Tracked> {
     Tracked::of(view).filter(|tracked| filter.matches(tracked))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exist {
+    #[serde(default)]
+    exist: bool,
+}
+
+/// Does lines of `ipset`, in their order, up to the first that cannot be done.
+#[utoipa::path(post, path = "/v1/sets", params(
+    ("exist" = Option<bool>, Query, description = "what is there already, or is gone already, is no error")
+), request_body(content = String, content_type = "text/plain"), responses(
+    (status = 200, description = "done, or done up to `failed`", body = SetsReply),
+    (status = 400, description = "no text; nothing was done", body = ErrorBody),
+    (status = 413, description = "longer than 16 MiB, or more than 100,000 lines", body = ErrorBody),
+))]
+pub(super) async fn set_lines(
+    State(api): State<Api>,
+    exist: Result<Query<Exist>, axum::extract::rejection::QueryRejection>,
+    request: Request,
+) -> Result<Json<SetsReply>, ErrorBody> {
+    let Query(Exist { exist }) = exist.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let text = String::from_utf8(read_body(request).await?);
+    let text = text.map_err(|error| bad_request(format!("body: {error}")))?;
+    if text.lines().count() > MAX_COMMANDS {
+        return Err(ErrorBody::new(ErrorKind::TooLarge, format!("more than {MAX_COMMANDS} lines at a time")));
+    }
+    Ok(Json(api.control.ask(move |control| control.set_lines(&text, exist)).await?))
+}
+
+/// The IP sets, without what is in them.
+#[utoipa::path(get, path = "/v1/sets", responses((status = 200, body = [SetView])))]
+pub(super) async fn sets(State(api): State<Api>) -> Result<Json<Vec<SetView>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.set_views()).await?))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListSets {
+    name: Option<String>,
+    #[serde(default)]
+    format: Format,
+    #[serde(default)]
+    terse: bool,
+    #[serde(default)]
+    sorted: bool,
+}
+
+/// IP sets with what is in them, as `ipset list` prints them.
+#[utoipa::path(get, path = "/v1/sets/list", params(
+    ("name" = Option<String>, Query, description = "this set alone"),
+    ("format" = Option<Format>, Query, description = "plain, save, xml or names"),
+    ("terse" = Option<bool>, Query, description = "without the elements"),
+    ("sorted" = Option<bool>, Query, description = "elements by address"),
+), responses(
+    (status = 200, content_type = "text/plain", body = String),
+    (status = 400, description = "no such parameter", body = ErrorBody),
+    (status = 404, description = "no such set", body = ErrorBody),
+))]
+pub(super) async fn list_sets(
+    State(api): State<Api>,
+    asked: Result<Query<ListSets>, axum::extract::rejection::QueryRejection>,
+) -> Result<String, ErrorBody> {
+    let Query(ListSets { name, format, terse, sorted }) =
+        asked.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let listing = api.control.ask(move |control| control.set_listing(name.as_deref())).await?;
+    let listing = listing.map_err(|refusal| ErrorBody::new(ErrorKind::NotFound, refusal.message))?;
+    let text = tokio::task::spawn_blocking(move || listing.text(format, terse, sorted, sets::now())).await;
+    text.map_err(|error| ErrorBody::new(ErrorKind::Internal, error.to_string()))
 }
 
 /// The daemon as it is.

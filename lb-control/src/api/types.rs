@@ -670,6 +670,27 @@ pub struct Connection {
     pub local: Option<SocketAddr>,
 }
 
+/// Answer to `POST /v1/sets`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct SetsReply {
+    /// What tests found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<String>,
+    /// The line that was not done, with all behind it. Those before it are done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<SetFailure>,
+}
+
+/// Why a line of `ipset` is not done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SetFailure {
+    /// From 1 on.
+    pub line: usize,
+    /// 0: a test that found nothing; 1: not possible; 2: the line has the wrong parts.
+    pub code: u8,
+    pub message: String,
+}
+
 /// Answer to `GET /v1/status`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {

@@ -60,6 +60,14 @@ impl Client {
         self.ask("POST", path, body.into())
     }
 
+    /// Posts plain text.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post_text<T: DeserializeOwned>(&mut self, path: &str, text: String) -> Result<T, DirectorError> {
+        self.ask("POST", path, text.into())
+    }
+
     /// Gives the answer on as it comes. It is read ahead: the daemon cuts off whoever does not read for some seconds, and
     /// `out` may be a pager.
     ///

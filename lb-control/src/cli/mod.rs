@@ -8,6 +8,7 @@ mod command;
 pub mod conntrack;
 pub mod director;
 pub mod iptables;
+pub mod ipset;
 pub mod ipvsadm;
 
 use std::ffi::OsString;

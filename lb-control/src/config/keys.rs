@@ -475,6 +475,20 @@ pub const MARK: Section = Section {
             "a port, such as \"80\", or a range, such as \"8000-8999\"",
             "to which port",
         ),
+        key(
+            "source_set",
+            "string",
+            "any",
+            "the name of an IP set",
+            "the set that the client is in; asked with `src,dst,dst`",
+        ),
+        key(
+            "destination_set",
+            "string",
+            "any",
+            "the name of an IP set",
+            "the set that what the client connects to is in; asked with `dst,dst,src`",
+        ),
     ],
 };
 

@@ -8,6 +8,7 @@ use lb_core::tables::{MarkRule, Marks, Prefix, Protocol};
 
 use super::read::{Errors, Found, Table};
 use super::{PortAddress, keys, sections};
+use crate::sets::MAX_NAME;
 
 /// Most rules: a packet of a new connection is held against one after the other.
 const MAX_RULES: usize = 1024;
@@ -15,8 +16,12 @@ const MAX_RULES: usize = 1024;
 const PROTOCOLS: &[(&str, Protocol)] =
     &[("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)];
 
-pub(super) fn marks(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Marks {
-    let mut rules = Vec::new();
+/// The sets that a rule names: the client's, and that of what it asks for.
+pub type MarkSets = [Option<String>; 2];
+
+/// The rules, and the sets that each of them names, which are found when there are such.
+pub(super) fn marks(errors: &mut Errors<'_>, document: &DeTable<'_>) -> (Marks, Vec<MarkSets>) {
+    let (mut rules, mut sets) = (Vec::new(), Vec::new());
     for (index, table) in sections(errors, document, &keys::MARK, "mark").into_iter().enumerate() {
         if index == MAX_RULES {
             errors.add(&table.at, format!("mark: there is room for {MAX_RULES} rules"));
@@ -32,13 +37,33 @@ pub(super) fn marks(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Marks {
             let at = table.get("source").map_or(0..0, |value| value.span());
             table.error(errors, &at, "source", "is of another address family than destination");
         }
+        let named = [set(errors, &table, "source_set"), set(errors, &table, "destination_set")];
         if table.get("mark").is_none() {
             table.missing(errors, "mark");
         }
         let Some(mark) = table.integer(errors, "mark", 1..=u32::MAX) else { continue };
-        rules.push(MarkRule { mark, protocol, source, destination, destination_ports });
+        let (source_set, destination_set) = (None, None);
+        rules.push(MarkRule {
+            mark,
+            protocol,
+            source,
+            destination,
+            destination_ports,
+            source_set,
+            destination_set,
+        });
+        sets.push(named);
     }
-    Marks(rules)
+    (Marks(rules), sets)
+}
+
+fn set(errors: &mut Errors<'_>, table: &Table<'_>, key: &str) -> Option<String> {
+    let Found { value, at } = table.string(errors, key)?;
+    if value.is_empty() || value.len() > MAX_NAME || value.contains(char::is_whitespace) {
+        let text = format!("\"{value}\" is no name of a set: 1 to {MAX_NAME} bytes without white space");
+        table.error(errors, &at, key, text);
+    }
+    Some(value.to_owned())
 }
 
 /// An address alone is a prefix of its whole length.

@@ -20,6 +20,7 @@ use toml::de::{DeTable, DeValue};
 use lb_core::tables::{Marks, Settings, Sysctls};
 use lb_core::time::Timeout;
 
+pub use mark::MarkSets;
 pub use read::ConfigError;
 use read::{Errors, Table};
 pub use reload::{AddressChange, Reload, Said};
@@ -39,6 +40,8 @@ pub struct Config {
     pub services: Vec<VirtualService>,
     /// In the file's order.
     pub marks: Marks,
+    /// What each of them names; the rules themselves hold no ids yet.
+    pub mark_sets: Vec<MarkSets>,
     pub sysctls: Sysctls,
     /// All that was read, comments too: for the next run, which compares.
     pub text: Arc<str>,
@@ -186,6 +189,7 @@ impl Config {
                 errors.add(&key.span(), text);
             }
         }
+        let (marks, mark_sets) = mark::marks(&mut errors, document);
         let config = Config {
             dataplane: dataplane(&mut errors, document),
             ports: ports(&mut errors, document),
@@ -193,7 +197,8 @@ impl Config {
             timeouts: timeouts(&mut errors, document),
             sync: sync::sync(&mut errors, document),
             services: service::services(&mut errors, document),
-            marks: mark::marks(&mut errors, document),
+            marks,
+            mark_sets,
             sysctls: sysctls(&mut errors, document),
             text: text.into(),
         };

@@ -67,7 +67,7 @@ impl Reload {
             reload.forwarding = Some(new.dataplane.forwarding);
         }
         sysctls(&mut reload.commands, &old.sysctls, &new.sysctls);
-        if old.marks != new.marks {
+        if (&old.marks, &old.mark_sets) != (&new.marks, &new.mark_sets) {
             reload.marks = Some(new.marks.clone());
         }
         if old.timeouts != new.timeouts {

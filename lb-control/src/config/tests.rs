@@ -470,13 +470,17 @@ destination_ports = "443"
                 source: prefix("198.51.100.0", 24),
                 destination: prefix("192.0.2.10", 32),
                 destination_ports: 8000..=8999,
+                source_set: None,
+                destination_set: None,
             },
             MarkRule {
                 mark: 7,
                 protocol: None,
                 source: None,
                 destination: None,
-                destination_ports: 443..=443
+                destination_ports: 443..=443,
+                source_set: None,
+                destination_set: None,
             },
         ]
     );

@@ -110,7 +110,7 @@ pub(super) fn recall(path: &Path, limits: Limits) -> Option<Kept> {
     }
 }
 
-fn boot_id() -> io::Result<String> {
+pub(super) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
@@ -327,7 +327,7 @@ fn worked() -> Duration {
 
 /// Puts `bytes` in the file's place at one moment. Nothing is forced to a disk: the file is to outlive the process, not
 /// the machine's run.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);

@@ -13,6 +13,7 @@ mod host;
 mod keep;
 mod manager;
 mod run;
+mod sets;
 mod socket;
 mod views;
 mod watch;
@@ -40,6 +41,7 @@ use crate::model::rules::RuleTables;
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::relief;
+use crate::sets::IpSets;
 use crate::stats::{self, ESTIMATE_EVERY_SECS, Statistics};
 use crate::sync::{self, SyncState};
 use crate::twin::TwinCounters;
@@ -89,6 +91,9 @@ pub struct Control {
     plane: Arc<dyn Plane>,
     host: Box<dyn Host>,
     watch: Watch,
+    sets: IpSets,
+    /// Where the sets outlive the process.
+    sets_file: Option<sets::SetsFile>,
     /// `None`: nothing is to outlive the process.
     keeper: Option<Keeper>,
     /// The tables under which all workers were seen to be, and no real server is [overloaded without reason](relief).
@@ -186,6 +191,8 @@ impl Control {
             config_path,
             plane,
             host,
+            sets: sets::first(model_file),
+            sets_file: model_file.map(sets::SetsFile::beside),
             keeper: model_file.and_then(Keeper::start),
             relieved: 0,
             idle: HashSet::new(),
@@ -195,7 +202,9 @@ impl Control {
             ready_since: Instant::now(),
             config,
         };
-        control.compiler.set_marks(control.config.marks.clone());
+        let marks = sets::marks(&mut control.sets, &control.config.marks, &control.config.mark_sets);
+        control.compiler.set_marks(marks);
+        control.compiler.set_sets(control.sets.take_change().unwrap_or_default());
         control.compiler.set_rules(control.rules.compiled().clone());
         control.kept_rules = control.rules.batches().into();
         // No publication yet: the tables with the services follow at once.
@@ -231,6 +240,7 @@ impl Control {
                     let now = Instant::now();
                     self.look_after(now);
                     self.warm_up(now);
+                    self.look_after_sets();
                 }
                 _ = estimate.tick() => self.statistics.estimate(self.plane.counters()),
             }
@@ -324,7 +334,7 @@ impl Control {
             change.publish = true;
         }
         if let Some(marks) = &reload.marks {
-            self.compiler.set_marks(marks.clone());
+            self.compiler.set_marks(sets::marks(&mut self.sets, marks, &new.mark_sets));
             change.publish = true;
         }
         self.settle(&change);

@@ -7,6 +7,7 @@ mod conntrack;
 mod drops;
 mod ipvs;
 mod port;
+mod set;
 mod sync;
 mod tables;
 mod twin;
@@ -29,6 +30,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("drops", drops::gather),
     ("ipvs", ipvs::gather),
     ("port", port::gather),
+    ("set", set::gather),
     ("sync", sync::gather),
     ("tables", tables::gather),
     ("twin", twin::gather),

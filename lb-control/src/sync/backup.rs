@@ -225,7 +225,7 @@ impl Servers {
         let service = if flow.is_template {
             services.templated(&ServiceKey::of(original))?
         } else {
-            by_mark.flatten().or_else(|| self.tables.service_for(original))?
+            by_mark.flatten().or_else(|| self.tables.service_for(original, crate::sets::now()))?
         };
         let (address, port) = flow.server;
         // A service of every port, or by mark, has real servers of every port.

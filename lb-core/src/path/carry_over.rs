@@ -121,7 +121,7 @@ impl<P: Packet> Path<P> {
         let services = &self.tables.services;
         let service = match template_of {
             Some(protocol) => services.templated(&ServiceKey::of(&Tuple { protocol, ..original })),
-            None => self.tables.service_for(&original),
+            None => self.tables.service_for(&original, now),
         };
         let is_invalid = template_of.is_some() && state & INVALID != 0;
         let server = service.filter(|_| !is_invalid).and_then(|service| {

@@ -113,7 +113,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let service = self.tables.service_for(&seen);
+        let service = self.tables.service_for(&seen, now);
         let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
             return self.route(packet, headers, now, io);
         };

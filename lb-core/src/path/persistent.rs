@@ -69,7 +69,7 @@ impl<P: Packet> Path<P> {
         }
         let original = original(&packet, headers);
         if self.tables.routes.is_local(original.dst)
-            && let Some((service, persistence)) = self.persistent_service(&original)
+            && let Some((service, persistence)) = self.persistent_service(&original, now)
         {
             let holder = self.holder_of(&template_of(&service, persistence, &original));
             if holder != self.worker {
@@ -90,7 +90,7 @@ impl<P: Packet> Path<P> {
         let owner = self.owner_of(original.src, original.sport);
         // Its tables may be others than ours: the template may have to be at yet another worker, by another mask.
         let held = self
-            .persistent_service(&original)
+            .persistent_service(&original, now)
             .filter(|_| headers.fragment != Fragment::Later)
             .map(|(service, persistence)| {
                 (template_of(&service, persistence, &original), service, persistence)
@@ -128,7 +128,7 @@ impl<P: Packet> Path<P> {
             };
         }
         // Its tables may be others than ours: the service may be persistent there or here alone.
-        let Some((service, _)) = self.persistent_service(&original) else {
+        let Some((service, _)) = self.persistent_service(&original, now) else {
             return self.first(packet, headers, now, io);
         };
         let (server, template) = match held {
@@ -141,8 +141,8 @@ impl<P: Packet> Path<P> {
         self.begin_held(packet, headers, original, &service, server, template, now, io);
     }
 
-    fn persistent_service(&self, original: &Tuple) -> Option<(Arc<Service>, Persistence)> {
-        let service = self.tables.service_for(original)?;
+    fn persistent_service(&self, original: &Tuple, now: Tick) -> Option<(Arc<Service>, Persistence)> {
+        let service = self.tables.service_for(original, now)?;
         Some((service.clone(), service.options.persistence?))
     }
 

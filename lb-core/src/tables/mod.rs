@@ -32,7 +32,8 @@ pub use crate::wire::proxy::Version as ProxyVersion;
 
 use crate::flow::Tuple;
 use crate::rule::Rules;
-use crate::time::Timeout;
+use crate::set::Sets;
+use crate::time::{Tick, Timeout};
 
 /// FullNAT connections come from this port at least.
 pub const FIRST_LOCAL_PORT: u16 = 1024;
@@ -48,6 +49,7 @@ pub struct Tables {
     pub services: Arc<Services>,
     pub marks: Arc<Marks>,
     pub rules: Arc<Rules>,
+    pub sets: Arc<Sets>,
     pub settings: Settings,
 }
 
@@ -114,8 +116,8 @@ impl Tables {
     /// The virtual service that takes a connection which begins with such a packet: one by its mark before one by its destination, as
     /// in the kernel (`ip_vs_service_find`).
     #[inline]
-    pub fn service_for(&self, packet: &Tuple) -> Option<&Arc<Service>> {
-        let by_mark = self.services.has_marks().then(|| self.marks.mark(packet)).flatten();
+    pub fn service_for(&self, packet: &Tuple, now: Tick) -> Option<&Arc<Service>> {
+        let by_mark = self.services.has_marks().then(|| self.marks.mark(packet, &self.sets, now)).flatten();
         by_mark
             .and_then(|mark| self.services.find(&ServiceKey::of_mark(mark, packet.dst.is_ipv6())))
             .or_else(|| self.services.taking(&ServiceKey::of(packet)))

@@ -54,6 +54,8 @@ pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<S
             && is_in(rule.source, to.src)
             && is_in(rule.destination, to.dst)
             && rule.destination_ports.contains(&to.dport)
+            // The simulated world has no sets, so that a rule which names one matches nothing.
+            && rule.source_set.or(rule.destination_set).is_none()
     });
     let by_mark = marked.and_then(|rule| {
         let address = match to.dst {

@@ -4,6 +4,7 @@ mod completions;
 mod connections;
 mod drops;
 mod foreign;
+mod ipset;
 mod man;
 mod metrics;
 mod ports;
@@ -43,7 +44,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &foreign::Foreign("ip6tables"),
     &foreign::Foreign("ip6tables-save"),
     &foreign::Foreign("ip6tables-restore"),
-    &foreign::Foreign("ipset"),
+    &ipset::Ipset,
     &foreign::Foreign("conntrack"),
     &completions::Completions,
     &man::Man,
@@ -105,7 +106,7 @@ pub(super) fn lbctl() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Asks and tells lbd, the load balancer's daemon")
         .after_help(
-            "Called by a link named conntrack, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
+            "Called by a link named conntrack, ipset, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
         )
         .arg(
             Arg::new("socket")

@@ -212,6 +212,8 @@ fn they_begin_no_connection_also_where_a_mark_is_for_all_and_the_exchange_ends()
         source: None,
         destination: None,
         destination_ports: 0..=u16::MAX,
+        source_set: None,
+        destination_set: None,
     };
     let sysctls = Sysctls { expire_nodest_conn: 1, ..Sysctls::default() };
     director.path.adopt(

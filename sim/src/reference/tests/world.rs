@@ -181,6 +181,8 @@ fn mark_rule(n: usize) -> MarkRule {
         source: None,
         destination: None,
         destination_ports: 0..=u16::MAX,
+        source_set: None,
+        destination_set: None,
     };
     let prefix = |address, len| Some(Prefix { address: ip(address), len });
     match n {
@@ -517,6 +519,7 @@ impl<L: Logic<Frame>> World<L> {
             routes: Routes::new(routes).into(),
             services: Services::new(self.services.iter().flatten().cloned()).into(),
             marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
+            sets: Arc::default(),
             settings: self.settings,
         });
         self.team.tell(&self.tables);

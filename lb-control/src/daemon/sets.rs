@@ -1,0 +1,263 @@
+//! IP sets in the daemon: lines done, tables published when they must be, the file by which the sets outlive the process.
+//!
+//! ```text
+//! lbd-sets 1 boot=<id> crc32=<of what follows, hex>⏎
+//! <lines of ipset save>
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use lb_core::set::SetId;
+use lb_core::tables::{MarkRule, Marks};
+use tracing::{info, warn};
+
+use super::{Control, keep};
+use crate::api::types::{SetFailure, SetsReply};
+use crate::config::MarkSets;
+use crate::model::Change;
+use crate::sets::{self, IpSets, Listing, Refusal, SetView};
+
+const MAGIC: &str = "lbd-sets 1";
+/// Who names sets, for [`IpSets::refer`].
+const MARKS: &str = "marks";
+
+/// The file of the sets, and whether a thread is writing it.
+pub(super) struct SetsFile {
+    path: PathBuf,
+    is_busy: Arc<AtomicBool>,
+}
+
+impl SetsFile {
+    /// Beside the model's.
+    pub(super) fn beside(model: &Path) -> SetsFile {
+        SetsFile { path: beside(model), is_busy: Arc::default() }
+    }
+}
+
+fn beside(model: &Path) -> PathBuf {
+    let mut path = model.as_os_str().to_owned();
+    path.push(".sets");
+    path.into()
+}
+
+/// The sets of the run before, or none.
+pub(super) fn first(model: Option<&Path>) -> IpSets {
+    let mut sets = IpSets::new(std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64));
+    let Some(path) = model.map(beside) else { return sets };
+    let Ok(text) = std::fs::read_to_string(&path) else { return sets };
+    match restore(&mut sets, &text) {
+        Ok(()) => {
+            info!(file = %path.display(), sets = sets.views().len(), "goes on with the sets of the run before")
+        }
+        Err(why) => warn!(file = %path.display(), why, "sets of the run before are missing"),
+    }
+    sets.take_dirty();
+    sets
+}
+
+fn restore(sets: &mut IpSets, text: &str) -> Result<(), String> {
+    let (head, lines) = text.split_once('\n').ok_or("it has no first line")?;
+    let boot = keep::boot_id().map_err(|error| error.to_string())?;
+    let mut words = head.strip_prefix(MAGIC).ok_or("it is no file of sets")?.split_whitespace();
+    if words.next().and_then(|word| word.strip_prefix("boot=")) != Some(&boot) {
+        return Err("it is from before the machine's last boot".to_owned());
+    }
+    let checksum = format!("crc32={:08x}", crc32fast::hash(lines.as_bytes()));
+    if words.next() != Some(&checksum) {
+        return Err("it is damaged: its checksum".to_owned());
+    }
+    let now = sets::now();
+    for line in lines.lines() {
+        sets.begin();
+        sets.line(line, true, now).map_err(|refusal| format!("{line}: {}", refusal.message))?;
+    }
+    Ok(())
+}
+
+fn save(path: &Path, listing: &Listing) -> std::io::Result<()> {
+    let lines = listing.all(sets::now());
+    let (boot, checksum) = (keep::boot_id()?, crc32fast::hash(lines.as_bytes()));
+    let head = format!("{MAGIC} boot={boot} crc32={checksum:08x}\n");
+    keep::replace(path, &[head.as_bytes(), lines.as_bytes()].concat())
+}
+
+/// The rules for marks with the ids of the sets that they name. A rule with a set that is not there matches nothing: it is left out.
+pub(super) fn marks(sets: &mut IpSets, marks: &Marks, named: &[MarkSets]) -> Marks {
+    let mut references: Vec<SetId> = Vec::new();
+    let mut rules = Vec::new();
+    for (rule, named) in marks.0.iter().zip(named) {
+        let found = named.each_ref().map(|name| name.as_ref().map(|name| sets.id(name)));
+        references.extend(found.iter().copied().flatten().flatten());
+        if found.contains(&Some(None)) {
+            continue;
+        }
+        let [source_set, destination_set] = found.map(Option::flatten);
+        rules.push(MarkRule { source_set, destination_set, ..rule.clone() });
+    }
+    sets.refer(MARKS, references);
+    Marks(rules)
+}
+
+/// Of a line that adds to a set, or deletes from it: the command and the set.
+fn set_of(line: &str) -> Option<(&'static str, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let command = sets::command(words.next()?).filter(|command| matches!(*command, "add" | "del"))?;
+    Some((command, words.next()?))
+}
+
+impl Control {
+    /// Does lines of `ipset`, one after the other, up to the first that cannot be done; what was done stays.
+    pub fn set_lines(&mut self, text: &str, exist: bool) -> SetsReply {
+        let mut reply = SetsReply::default();
+        let now = sets::now();
+        self.sets.begin();
+        let mut run = None;
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            // ipset reads what is for one set before it does any of it.
+            let of_line = set_of(line);
+            if of_line != std::mem::replace(&mut run, of_line) && of_line.is_some() {
+                let same = text.lines().enumerate().skip(index);
+                let mut same = same
+                    .map(|(index, line)| (index, line.trim()))
+                    .take_while(|(_, line)| set_of(line) == of_line);
+                let bad = same.find_map(|(index, line)| Some((index, self.sets.check(line).err()?)));
+                if let Some((index, Refusal { code, message })) = bad {
+                    reply.failed = Some(SetFailure { line: index + 1, code, message });
+                    break;
+                }
+            }
+            if line.is_empty() || line.starts_with('#') || line == "COMMIT" {
+                continue;
+            }
+            match self.sets.line(line, exist, now) {
+                Ok(said) => reply.said.extend(said),
+                Err(Refusal { code, message }) => {
+                    reply.failed = Some(SetFailure { line: index + 1, code, message });
+                    break;
+                }
+            }
+            // The references of rules follow what the sets are called.
+            if self.sets.take_other_names() {
+                let marks = marks(&mut self.sets, &self.config.marks, &self.config.mark_sets);
+                self.compiler.set_marks(marks);
+            }
+        }
+        if let Some(sets) = self.sets.take_change() {
+            self.compiler.set_sets(sets);
+            self.settle(&Change { publish: true, ..Change::default() });
+        }
+        reply
+    }
+
+    /// All sets, or one, to be listed.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn set_listing(&self, name: Option<&str>) -> Result<Listing, Refusal> {
+        self.sets.listing(name)
+    }
+
+    pub fn set_views(&self) -> Vec<SetView> {
+        self.sets.views()
+    }
+
+    /// Forgets elements whose time is over, and has the sets written when they changed.
+    pub(super) fn look_after_sets(&mut self) {
+        self.sets.sweep(sets::now());
+        if let Some(sets) = self.sets.take_change() {
+            self.compiler.set_sets(sets);
+            self.settle(&Change { publish: true, ..Change::default() });
+        }
+        let Some(file) = &self.sets_file else { return };
+        if file.is_busy.load(Relaxed) || !self.sets.take_dirty() {
+            return;
+        }
+        let Ok(listing) = self.sets.listing(None) else { return };
+        file.is_busy.store(true, Relaxed);
+        let (path, is_busy) = (file.path.clone(), file.is_busy.clone());
+        let write = move || {
+            if let Err(error) = save(&path, &listing) {
+                warn!(file = %path.display(), %error, "cannot save the sets: they will be missing after the next start");
+            }
+            is_busy.store(false, Relaxed);
+        };
+        if let Err(error) = std::thread::Builder::new().name("sets".to_owned()).spawn(write) {
+            file.is_busy.store(false, Relaxed);
+            warn!(%error, "cannot save the sets");
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let Some(file) = &self.sets_file else { return };
+        while file.is_busy.load(Relaxed) {
+            std::thread::yield_now();
+        }
+        if self.sets.take_dirty()
+            && let Ok(listing) = self.sets.listing(None)
+            && let Err(error) = save(&file.path, &listing)
+        {
+            warn!(file = %file.path.display(), %error, "cannot save the sets");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use lb_core::flow::Tuple;
+    use lb_core::tables::Protocol;
+
+    use crate::daemon::fake;
+
+    const RULE: &str = "[[mark]]\nmark = 7\nsource_set = \"clients\"\n";
+
+    fn mark(control: &crate::daemon::Control, source: &str) -> Option<u32> {
+        let source: IpAddr = source.parse().expect("an address");
+        let packet = Tuple { src: source, dst: source, sport: 1, dport: 2, protocol: Protocol::TCP };
+        let tables = control.tables();
+        tables.marks.mark(&packet, &tables.sets, crate::sets::now())
+    }
+
+    #[test]
+    fn a_set_gives_marks_as_soon_as_it_holds_the_client_and_without_new_tables() {
+        let (mut control, plane, _) = fake::start_from(RULE, None);
+        assert_eq!(mark(&control, "192.0.2.1"), None);
+        let reply = control.set_lines("create clients hash:net\nadd clients 192.0.2.0/24\n", false);
+        assert_eq!(reply.failed, None);
+        assert_eq!((mark(&control, "192.0.2.1"), mark(&control, "192.0.3.1")), (Some(7), None));
+        let publications = plane.publications();
+        assert_eq!(control.set_lines("add clients 192.0.3.1", false).failed, None);
+        assert_eq!((mark(&control, "192.0.3.1"), plane.publications()), (Some(7), publications));
+        let failed = control.set_lines("destroy clients", false).failed.expect("it is named by a rule");
+        assert_eq!(failed.message, "Set cannot be destroyed: it is in use by a kernel component");
+        assert_eq!(control.set_views()[0].references, 1);
+    }
+
+    #[test]
+    fn sets_outlive_the_process() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        let lines = "create a hash:ip,port timeout 0 counters comment forceadd\n\
+                     add a 10.0.0.1,udp:53 timeout 600 packets 5 bytes 70 comment \"two words\"\n\
+                     create l list:set\nadd l a\n";
+        assert_eq!(control.set_lines(lines, false).failed, None);
+        let text = |control: &crate::daemon::Control| {
+            control.set_listing(None).expect("all").all(crate::sets::now())
+        };
+        let before = text(&control);
+        assert!(before.contains("forceadd") && before.contains("comment \"two words\""), "{before}");
+        drop(control);
+        let (control, ..) = fake::start_from("", Some(&model));
+        let after = text(&control);
+        let without_times =
+            |text: &str| text.replace("timeout 599", "timeout 600").replace("timeout 598", "timeout 600");
+        assert_eq!(without_times(&after), without_times(&before));
+    }
+}

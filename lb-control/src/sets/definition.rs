@@ -1,0 +1,267 @@
+//! What a set is made with: the words of `ipset create`, and its header in a listing.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use lb_core::set::{Element, Family, Part, Place, Set, SetType, Shape, Store};
+
+use super::text::{self, Refusal, number};
+
+/// Longest time of an element, seconds: what the kernel's timer holds.
+pub(super) const MAX_TIMEOUT: u64 = u32::MAX as u64 / 1000 / 2;
+/// Widest range of a bitmap.
+const MAX_RANGE: u128 = 65_536;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Definition {
+    pub kind: &'static SetType,
+    pub family: Family,
+    pub hashsize: u32,
+    pub maxelem: u32,
+    /// Of elements that say none; `Some(0)`: they stay.
+    pub timeout: Option<u32>,
+    pub has_counters: bool,
+    pub has_comment: bool,
+    pub has_skbinfo: bool,
+    pub forceadd: bool,
+    /// A prefix length; of a bitmap the size of its networks.
+    pub netmask: Option<u8>,
+    pub bitmask: Option<u128>,
+    pub markmask: Option<u32>,
+    pub bucketsize: u8,
+    pub initval: u32,
+    /// Of a bitmap, first and last.
+    pub range: (u128, u128),
+    pub size: u32,
+}
+
+impl Definition {
+    /// Reads what follows the type's name.
+    pub(super) fn parse(kind: &'static SetType, words: &[String], seed: u32) -> Result<Definition, Refusal> {
+        let mut this = Definition {
+            kind,
+            family: Family::Ipv4,
+            hashsize: 1024,
+            maxelem: 65_536,
+            timeout: None,
+            has_counters: false,
+            has_comment: false,
+            has_skbinfo: false,
+            forceadd: false,
+            netmask: None,
+            bitmask: None,
+            markmask: None,
+            bucketsize: 12,
+            initval: seed,
+            range: (0, 0),
+            size: 8,
+        };
+        let (is_hash, is_bitmap, is_list) = (kind.is_hash(), kind.is_bitmap(), kind.is_list());
+        // The family says how addresses among the others are read.
+        if let Some(at) = words.iter().position(|word| word == "family" || word == "-6") {
+            let word = if words[at] == "-6" { "inet6" } else { words.get(at + 1).map_or("", String::as_str) };
+            this.family = match word {
+                "inet" | "ipv4" | "-4" => Family::Ipv4,
+                "inet6" | "ipv6" => Family::Ipv6,
+                "unspec" => Family::Ipv4,
+                other => return Err(Refusal::syntax(format!("unknown INET family {other}"))),
+            };
+        }
+        let has_address = kind.has(Part::Address);
+        let mut range = None;
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words.next().map(String::as_str).ok_or_else(|| {
+                    Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
+                })
+            };
+            let u32s = 0..=u64::from(u32::MAX);
+            match word.trim_start_matches('-') {
+                "family" if kind.has_family() => {
+                    value()?;
+                }
+                "4" | "6" if kind.has_family() => {}
+                "hashsize" if is_hash => this.hashsize = number(value()?, u32s)? as u32,
+                "maxelem" if is_hash => this.maxelem = number(value()?, u32s)? as u32,
+                "bucketsize" if is_hash => this.bucketsize = number(value()?, 0..=255)? as u8,
+                "initval" if is_hash => this.initval = number(value()?, u32s)? as u32,
+                "forceadd" if is_hash => this.forceadd = true,
+                "timeout" => this.timeout = Some(number(value()?, 0..=MAX_TIMEOUT)? as u32),
+                "counters" => this.has_counters = true,
+                "comment" => this.has_comment = true,
+                "skbinfo" => this.has_skbinfo = true,
+                "netmask"
+                    if has_address && (kind.parts.len() == 1 || kind.name == "hash:ip,port") && !is_list =>
+                {
+                    this.netmask = Some(number(value()?, 1..=this.family.bits().into())? as u8);
+                }
+                "bitmask" if is_hash && has_address && kind.parts.len() == 1 => {
+                    this.bitmask = Some(text::address(value()?, this.family)?);
+                }
+                "markmask" if kind.has(Part::Mark) => this.markmask = Some(number(value()?, u32s)? as u32),
+                "range" if is_bitmap => range = Some(value()?),
+                "from" | "to" | "probes" | "resize" | "gc" => {
+                    value()?;
+                }
+                "size" if is_list => this.size = number(value()?, u32s)? as u32,
+                _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
+            }
+        }
+        if this.netmask.is_some() && this.bitmask.is_some() {
+            return Err(Refusal::new("netmask and bitmask options are mutually exclusive, provide only one"));
+        }
+        if is_hash {
+            this.hashsize = this.hashsize.clamp(64, 1 << 31).next_power_of_two();
+            this.maxelem = if this.maxelem == 0 { 65_536 } else { this.maxelem };
+        }
+        if is_bitmap {
+            let range = range.ok_or_else(|| Refusal::parameter("Mandatory option `range' is missing"))?;
+            this.range = if kind.has(Part::OnlyPort) {
+                let ports = text::ports(range, "tcp")?;
+                (u128::from(*ports.start()), u128::from(*ports.end()))
+            } else {
+                let (addresses, _) = text::addresses(range, this.family)?;
+                (*addresses.start(), *addresses.end())
+            };
+            let (first, last) = this.range;
+            let step = 1 << (32 - this.netmask.unwrap_or(32));
+            this.range = (first / step * step, last);
+            if (last - this.range.0) / step + 1 > MAX_RANGE {
+                return Err(Refusal::new("Range is too large: the set would have more than 65536 elements"));
+            }
+        }
+        Ok(this)
+    }
+
+    /// What is compared of an address.
+    pub(super) fn address_mask(&self) -> u128 {
+        match (self.netmask, self.bitmask) {
+            (Some(len), _) => self.family.network(u128::MAX, len),
+            (None, Some(mask)) => mask,
+            (None, None) => u128::MAX,
+        }
+    }
+
+    /// An empty store for so many elements.
+    pub(super) fn store(&self, elements: usize, seed: u64) -> Store {
+        let shape = Shape {
+            key: Element::key_words(self.kind, self.family),
+            value: u8::from(self.kind.has(Part::MacValue)),
+            has_timeout: self.timeout.is_some(),
+            has_counters: self.has_counters,
+            has_skbinfo: self.has_skbinfo,
+        };
+        // Networks of one size may be spread over all addresses.
+        if !self.kind.is_bitmap() || self.netmask.is_some() {
+            return Store::new(shape, Place::Hashed(seed), (elements * 2).max(64).next_power_of_two());
+        }
+        let (first, last) = self.range;
+        Store::new(shape, Place::From(first as u32), (last - first + 1) as usize)
+    }
+
+    pub(super) fn set(&self, store: Arc<Store>) -> Set {
+        Set {
+            kind: self.kind,
+            family: self.family,
+            netmask: self.address_mask(),
+            markmask: self.markmask.unwrap_or(u32::MAX),
+            store,
+            members: Arc::default(),
+        }
+    }
+
+    /// Names and values as a listing has them.
+    pub(super) fn header(&self) -> Vec<(&'static str, String)> {
+        let mut header = Vec::new();
+        let mut say = |name, value: String| header.push((name, value));
+        if self.kind.has_family() {
+            say("family", self.family.name().to_owned());
+        }
+        if let Some(mask) = self.markmask {
+            say("markmask", format!("0x{mask:08x}"));
+        }
+        match self.kind.method {
+            lb_core::set::Method::Hash => {
+                say("hashsize", self.hashsize.to_string());
+                say("maxelem", self.maxelem.to_string());
+            }
+            lb_core::set::Method::Bitmap => {
+                let (first, last) = self.range;
+                let value = if self.kind.has(Part::OnlyPort) {
+                    format!("{first}-{last}")
+                } else {
+                    format!("{}-{}", self.family.address(first), self.family.address(last))
+                };
+                say("range", value);
+            }
+            lb_core::set::Method::List => say("size", self.size.to_string()),
+        }
+        if let Some(len) = self.netmask {
+            say("netmask", len.to_string());
+        }
+        if let Some(mask) = self.bitmask {
+            say("bitmask", self.family.address(mask).to_string());
+        }
+        if let Some(seconds) = self.timeout {
+            say("timeout", seconds.to_string());
+        }
+        for (is_on, name) in
+            [(self.has_counters, "counters"), (self.has_comment, "comment"), (self.has_skbinfo, "skbinfo")]
+        {
+            if is_on {
+                say(name, String::new());
+            }
+        }
+        if self.kind.is_hash() {
+            say("bucketsize", self.bucketsize.to_string());
+            say("initval", format!("0x{:08x}", self.initval));
+        }
+        header
+    }
+
+    pub(super) fn header_line(&self) -> String {
+        let mut line = String::new();
+        for (name, value) in self.header() {
+            let _ = write!(line, " {name}");
+            if !value.is_empty() {
+                let _ = write!(line, " {value}");
+            }
+        }
+        line
+    }
+
+    /// Bytes that the kernel would need for so many elements, with comments of so many bytes: what `ipset list` shows. No two share a
+    /// bucket of the kernel's hash.
+    pub(super) fn kernel_memory(&self, elements: usize, comments: usize) -> usize {
+        let which = usize::from(self.family == Family::Ipv6);
+        let extensions = 16 * usize::from(self.has_counters)
+            + 8 * usize::from(self.timeout.is_some())
+            + 8 * usize::from(self.has_comment)
+            + 16 * usize::from(self.has_skbinfo);
+        let bytes = self.kind.kernel_bytes[which];
+        match self.kind.method {
+            lb_core::set::Method::Hash => {
+                let element = if extensions > 0 { bytes.next_multiple_of(8) } else { bytes } + extensions;
+                let lengths = self.family.bits() as usize * self.kind.kernel_bytes_a_length;
+                let regions = (self.hashsize as usize / 1024).max(1) - 1;
+                192 + bytes.next_multiple_of(8)
+                    + lengths
+                    + 24 * regions
+                    + elements * (32 + (2 * element).next_multiple_of(8))
+                    + comments
+            }
+            lb_core::set::Method::Bitmap => {
+                let step = 1 << (32 - self.netmask.unwrap_or(32));
+                let count = ((self.range.1 - self.range.0) / step + 1) as usize;
+                let head = match self.kind.parts {
+                    [Part::OnlyPort] => 72,
+                    [Part::Address] => 88,
+                    _ => 80,
+                };
+                head + count.div_ceil(64) * 8 + count * (bytes + extensions) + comments
+            }
+            lb_core::set::Method::List => 80 + elements * (bytes + extensions) + comments,
+        }
+    }
+}

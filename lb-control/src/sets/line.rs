@@ -1,0 +1,498 @@
+//! One line of `ipset`, done.
+
+use lb_core::set::{Element, Extensions, Part, Set, SetId, SetType, SkbInfo};
+use lb_core::time::Tick;
+use std::sync::Arc;
+
+use super::definition::{Definition, MAX_TIMEOUT};
+use super::text::{self, Refusal, number};
+use super::{IpSets, MAX_EXPANDED, NO_SET};
+
+/// Longest name of a set, bytes.
+pub const MAX_NAME: usize = 31;
+/// Longest comment, bytes.
+const MAX_COMMENT: usize = 255;
+
+/// Commands with their names; the one letter is the old one.
+const COMMANDS: &[(&str, &str, usize)] = &[
+    ("create", "n", 2),
+    ("add", "a", 2),
+    ("del", "d", 2),
+    ("test", "t", 2),
+    ("destroy", "x", 0),
+    ("list", "l", 0),
+    ("save", "s", 0),
+    ("restore", "r", 0),
+    ("flush", "f", 0),
+    ("rename", "e", 2),
+    ("swap", "w", 2),
+    ("help", "h", 0),
+    ("version", "v", 0),
+];
+
+/// The command that a word names.
+pub fn command(word: &str) -> Option<&'static str> {
+    let bare = word.trim_start_matches('-');
+    let is_short = |letter: &str| bare.eq_ignore_ascii_case(letter);
+    COMMANDS.iter().find(|(name, letter, _)| bare == *name || is_short(letter)).map(|(name, ..)| *name)
+}
+
+/// What an entry says besides the element.
+#[derive(Default)]
+struct Said {
+    nomatch: bool,
+    timeout: Option<u32>,
+    packets: u64,
+    bytes: u64,
+    comment: Option<String>,
+    skb: SkbInfo,
+    before: Option<String>,
+    after: Option<String>,
+    is_wildcard: bool,
+}
+
+impl IpSets {
+    /// Does one line. `exist`: what is there already, or not there any more, is no error. Returns what `ipset test` says.
+    ///
+    /// # Errors
+    /// In ipset's words; what the line had done before stays, as in the kernel.
+    pub fn line(&mut self, line: &str, exist: bool, now: Tick) -> Result<Option<String>, Refusal> {
+        let mut words = text::words(line)?;
+        let before = words.len();
+        words.retain(|word| !matches!(word.as_str(), "-exist" | "--exist" | "-!"));
+        let exist = exist || words.len() < before;
+        let Some(first) = words.first() else { return Ok(None) };
+        let Some(command) = command(first) else {
+            return Err(Refusal::parameter(format!("No command specified: unknown argument {first}")));
+        };
+        let needed = COMMANDS.iter().find(|(name, ..)| *name == command).map_or(0, |(.., needed)| *needed);
+        if words.len() <= needed {
+            let which = if words.len() == 1 { "" } else { "second " };
+            let message = format!("Missing {which}mandatory argument to command {command}");
+            return Err(Refusal::parameter(message));
+        }
+        if let Some(name) = words.get(1).filter(|name| name.len() > MAX_NAME) {
+            return Err(Refusal::syntax(format!("setname '{name}' is longer than {MAX_NAME} characters")));
+        }
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        let rest = words.get(3..).unwrap_or_default();
+        let done = match command {
+            "create" => self.do_create(word(1), word(2), rest, exist),
+            "add" => self.do_add(word(1), word(2), rest, exist, now),
+            "del" => self.do_del(word(1), word(2), rest, exist, now),
+            "test" => return self.do_test(word(1), word(2), rest, now).map(Some),
+            "destroy" => self.do_destroy(words.get(1).map(String::as_str)),
+            "flush" => self.do_flush(words.get(1).map(String::as_str)),
+            "rename" => self.do_rename(word(1), word(2)),
+            "swap" => self.do_swap(word(1), word(2)),
+            other => Err(Refusal::parameter(format!("{other} is not possible here"))),
+        };
+        self.is_dirty |= done.is_ok();
+        done.map(|()| None)
+    }
+
+    /// Whether a line that adds to a set, or deletes from it, can be read. What the set says to it is not asked.
+    ///
+    /// # Errors
+    /// As the line's own, if it cannot be read.
+    pub fn check(&self, line: &str) -> Result<(), Refusal> {
+        let words = text::words(line)?;
+        let [_, name, entry, rest @ ..] = words.as_slice() else { return Ok(()) };
+        let Some(id) = self.id(name) else { return Ok(()) };
+        let definition = &self.get(id).definition;
+        if definition.kind.is_list() {
+            return Ok(());
+        }
+        let is_wildcard = rest.iter().any(|word| word == "wildcard");
+        text::range(entry, definition.kind, definition.family, is_wildcard).map(drop)
+    }
+
+    fn do_create(&mut self, name: &str, kind: &str, rest: &[String], exist: bool) -> Result<(), Refusal> {
+        let kind =
+            SetType::named(kind).ok_or_else(|| Refusal::syntax(format!("typename '{kind}' is unknown")))?;
+        let seed = self.next_seed() as u32;
+        let definition = Definition::parse(kind, rest, seed)?;
+        let Some(id) = self.id(name) else { return self.create(name, definition) };
+        let there = &self.get(id).definition;
+        let same = Definition {
+            hashsize: there.hashsize,
+            bucketsize: there.bucketsize,
+            initval: there.initval,
+            ..definition
+        };
+        if exist && same == *there {
+            return Ok(());
+        }
+        Err(Refusal::new("Set cannot be created: set with the same name already exists"))
+    }
+
+    fn do_destroy(&mut self, name: Option<&str>) -> Result<(), Refusal> {
+        let which = match name {
+            Some(name) => vec![self.find(name)?],
+            None => self.order.clone(),
+        };
+        if which.iter().any(|&id| self.references(id) > 0) {
+            return Err(Refusal::new("Set cannot be destroyed: it is in use by a kernel component"));
+        }
+        which.into_iter().for_each(|id| self.destroy(id));
+        Ok(())
+    }
+
+    fn do_flush(&mut self, name: Option<&str>) -> Result<(), Refusal> {
+        let which = match name {
+            Some(name) => vec![self.find(name)?],
+            None => self.order.clone(),
+        };
+        which.into_iter().for_each(|id| self.flush(id));
+        Ok(())
+    }
+
+    fn do_rename(&mut self, from: &str, to: &str) -> Result<(), Refusal> {
+        let id = self.find(from)?;
+        if to.len() > MAX_NAME {
+            return Err(Refusal::syntax(format!("setname '{to}' is longer than {MAX_NAME} characters")));
+        }
+        if self.references(id) > 0 {
+            return Err(Refusal::new("Set cannot be renamed: it is in use by another system"));
+        }
+        if self.id(to).is_some() {
+            return Err(Refusal::new("Set cannot be renamed: a set with the new name already exists"));
+        }
+        self.rename(id, to);
+        Ok(())
+    }
+
+    fn do_swap(&mut self, a: &str, b: &str) -> Result<(), Refusal> {
+        let a = self.find(a)?;
+        let b = self
+            .id(b)
+            .ok_or_else(|| Refusal::new("Sets cannot be swapped: the second set does not exist"))?;
+        let (of_a, of_b) = (&self.get(a).definition, &self.get(b).definition);
+        if of_a.kind != of_b.kind || of_a.family != of_b.family {
+            return Err(Refusal::new("The sets cannot be swapped: their type does not match"));
+        }
+        self.swap(a, b);
+        Ok(())
+    }
+
+    fn said(&self, definition: &Definition, rest: &[String]) -> Result<Said, Refusal> {
+        let mut said = Said::default();
+        let mut words = rest.iter();
+        let without = |what: &str, which: &str| {
+            Refusal::new(format!("{what} cannot be used: set was created without {which} support"))
+        };
+        while let Some(word) = words.next() {
+            let mut value = || {
+                words.next().map(String::as_str).ok_or_else(|| {
+                    Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
+                })
+            };
+            let needs = |is_there: bool, what: &str, which: &str| {
+                if is_there { Ok(()) } else { Err(without(what, which)) }
+            };
+            match word.as_str() {
+                "timeout" => {
+                    said.timeout = Some(number(value()?, 0..=MAX_TIMEOUT)? as u32);
+                    needs(definition.timeout.is_some(), "Timeout", "timeout")?;
+                }
+                "packets" => {
+                    said.packets = number(value()?, 0..=u64::MAX)?;
+                    needs(definition.has_counters, "Packet counter", "counter")?;
+                }
+                "bytes" => {
+                    said.bytes = number(value()?, 0..=u64::MAX)?;
+                    needs(definition.has_counters, "Byte counter", "counter")?;
+                }
+                "comment" => {
+                    let comment = value()?;
+                    if comment.len() > MAX_COMMENT {
+                        return Err(Refusal::syntax(format!(
+                            "Comment is longer than the maximum allowed {MAX_COMMENT} characters"
+                        )));
+                    }
+                    said.comment = Some(comment.to_owned());
+                    needs(definition.has_comment, "Comment", "comment")?;
+                }
+                "nomatch" if definition.kind.has_nets() => said.nomatch = true,
+                "wildcard" if definition.kind.has(Part::Interface) => said.is_wildcard = true,
+                "skbmark" => {
+                    let text = value()?;
+                    let (mark, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+                    said.skb.mark = number(mark, 0..=u32::MAX.into())? as u32;
+                    said.skb.mask = number(mask, 0..=u32::MAX.into())? as u32;
+                    needs(definition.has_skbinfo, "Skbinfo mapping", "skbinfo")?;
+                }
+                "skbprio" => {
+                    let text = value()?;
+                    let bad = || {
+                        Refusal::syntax(format!(
+                            "Invalid skbprio format, it should be MAJOR:MINOR (see manpage): {text}"
+                        ))
+                    };
+                    let (major, minor) = text.split_once(':').ok_or_else(bad)?;
+                    let half = |text| u16::from_str_radix(text, 16).map_err(|_| bad());
+                    said.skb.priority = u32::from(half(major)?) << 16 | u32::from(half(minor)?);
+                    needs(definition.has_skbinfo, "Skbinfo mapping", "skbinfo")?;
+                }
+                "skbqueue" => {
+                    said.skb.queue = number(value()?, 0..=65535)? as u16;
+                    needs(definition.has_skbinfo, "Skbinfo mapping", "skbinfo")?;
+                }
+                "before" if definition.kind.is_list() => said.before = Some(value()?.to_owned()),
+                "after" if definition.kind.is_list() => said.after = Some(value()?.to_owned()),
+                _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
+            }
+        }
+        Ok(said)
+    }
+
+    fn do_add(
+        &mut self,
+        name: &str,
+        entry: &str,
+        rest: &[String],
+        exist: bool,
+        now: Tick,
+    ) -> Result<(), Refusal> {
+        let id = self.find(name)?;
+        let definition = self.get(id).definition.clone();
+        if definition.kind.is_list() {
+            let said = self.said(&definition, rest)?;
+            return self.add_to_list(id, entry, &said, exist, now);
+        }
+        let is_wildcard = rest.iter().any(|word| word == "wildcard");
+        let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
+        let said = self.said(&definition, rest)?;
+        let extensions = extensions(&definition, &said, now);
+        expand(&definition, &range, &mut |element| {
+            self.expand_one(entry)?;
+            if !exist {
+                let set = &self.get(id).set;
+                let there = set.store.find(&element.key(set.kind, set.family));
+                if there.is_some_and(|slot| !set.store.is_over(slot, now)) {
+                    let message = "Element cannot be added to the set: it's already added";
+                    return Err(Refusal::new(message));
+                }
+            }
+            self.put(id, element, said.nomatch, &extensions, said.comment.as_deref(), now)
+        })
+    }
+
+    fn do_del(
+        &mut self,
+        name: &str,
+        entry: &str,
+        rest: &[String],
+        exist: bool,
+        now: Tick,
+    ) -> Result<(), Refusal> {
+        let id = self.find(name)?;
+        let definition = self.get(id).definition.clone();
+        let absent = || Refusal::new("Element cannot be deleted from the set: it's not added");
+        if definition.kind.is_list() {
+            let element = self.member(entry)?;
+            let set = self.get(id).set.clone();
+            let key = element.key(set.kind, set.family);
+            return match set.store.find(&key) {
+                Some(slot) => {
+                    self.remove(id, &key, slot);
+                    Ok(())
+                }
+                None if exist => Ok(()),
+                None => Err(absent()),
+            };
+        }
+        let is_wildcard = rest.iter().any(|word| word == "wildcard");
+        let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
+        self.said(&definition, rest)?;
+        expand(&definition, &range, &mut |element| {
+            self.expand_one(entry)?;
+            let set = self.get(id).set.clone();
+            let key = element.key(set.kind, set.family);
+            match set.store.find(&key) {
+                Some(slot) if exist || !set.store.is_over(slot, now) => {
+                    self.remove(id, &key, slot);
+                    Ok(())
+                }
+                _ if exist => Ok(()),
+                _ => Err(absent()),
+            }
+        })
+    }
+
+    fn do_test(&mut self, name: &str, entry: &str, rest: &[String], now: Tick) -> Result<String, Refusal> {
+        let id = self.find(name)?;
+        let definition = self.get(id).definition.clone();
+        let said = self.said(&definition, rest)?;
+        let set = self.get(id).set.clone();
+        let slot = if definition.kind.is_list() {
+            let element = self.member(entry)?;
+            set.store.find(&element.key(set.kind, set.family)).filter(|&slot| !set.store.is_over(slot, now))
+        } else {
+            let range = text::range(entry, definition.kind, definition.family, said.is_wildcard)?;
+            let full = definition.family.bits();
+            let mut element = first(&definition, &range);
+            // A network that is given by its length is looked for itself.
+            let is_exact =
+                range.len.is_some_and(|len| len < full) || range.second_len.is_some_and(|len| len < full);
+            if is_exact {
+                (element.len, element.second_len) = (
+                    if definition.kind.has(Part::Net) { range.len.unwrap_or(full) } else { 0 },
+                    if definition.kind.has(Part::SecondNet) { range.second_len.unwrap_or(full) } else { 0 },
+                );
+                set.store
+                    .find(&element.key(set.kind, set.family))
+                    .filter(|&slot| !set.store.is_over(slot, now))
+            } else {
+                set.find(&element, now)
+            }
+        };
+        if slot.is_some_and(|slot| slot.is_nomatch == said.nomatch) {
+            return Ok(format!("Warning: {entry} is in set {name}."));
+        }
+        // Without ipset's name before it.
+        Err(Refusal { code: 0, message: format!("{entry} is NOT in set {name}.") })
+    }
+
+    fn expand_one(&mut self, entry: &str) -> Result<(), Refusal> {
+        self.expanded += 1;
+        if self.expanded <= MAX_EXPANDED {
+            return Ok(());
+        }
+        Err(Refusal::new(format!(
+            "{entry}: a request is about {MAX_EXPANDED} elements at most: use more of them"
+        )))
+    }
+
+    fn member(&self, name: &str) -> Result<Element, Refusal> {
+        let id = self
+            .id(name)
+            .ok_or_else(|| Refusal::new("Set to be added/deleted/tested as element does not exist."))?;
+        if self.get(id).definition.kind.is_list() {
+            return Err(Refusal::new("Sets with list:set type cannot be added to the set."));
+        }
+        Ok(Element { set: id.0.into(), ..Element::default() })
+    }
+
+    fn add_to_list(
+        &mut self,
+        id: SetId,
+        entry: &str,
+        said: &Said,
+        exist: bool,
+        now: Tick,
+    ) -> Result<(), Refusal> {
+        let element = self.member(entry)?;
+        let member = SetId(element.set as u16);
+        let mut members = self.get(id).set.members.to_vec();
+        let there = members.iter().position(|&other| other == member);
+        if there.is_some() && !exist {
+            return Err(Refusal::new("Element cannot be added to the set: it's already added"));
+        }
+        let neighbour = said.before.as_ref().or(said.after.as_ref());
+        let at = match neighbour {
+            None => members.len(),
+            Some(name) => {
+                let id = self.find(name).map_err(|_| Refusal::new(NO_SET))?;
+                let at = members.iter().position(|&other| other == id).ok_or_else(|| {
+                    Refusal::new(
+                        "The set to which you referred with 'before' or 'after' is not added to the set",
+                    )
+                })?;
+                at + usize::from(said.before.is_none())
+            }
+        };
+        if there.is_none() {
+            if members.len() >= lb_core::set::MAX_LIST {
+                return Err(Refusal::new("Set is full, more elements cannot be added."));
+            }
+            members.insert(at, member);
+        }
+        let extensions = extensions(&self.get(id).definition, said, now);
+        self.put(id, &element, false, &extensions, said.comment.as_deref(), now)?;
+        let content = self.get_mut(id);
+        content.set = Arc::new(Set { members: members.into(), ..Set::clone(&content.set) });
+        self.is_changed = true;
+        Ok(())
+    }
+}
+
+fn extensions(definition: &Definition, said: &Said, now: Tick) -> Extensions {
+    let seconds = said.timeout.or(definition.timeout).unwrap_or(0);
+    Extensions { until: IpSets::until(seconds, now), packets: said.packets, bytes: said.bytes, skb: said.skb }
+}
+
+/// The first element of a range, as the set compares it.
+fn first(definition: &Definition, range: &text::Range) -> Element {
+    let full = definition.family.bits();
+    let kind = definition.kind;
+    Element {
+        address: range.addresses.start()
+            & if kind.has(Part::Address) { definition.address_mask() } else { u128::MAX },
+        len: if kind.has(Part::Net) { full } else { 0 },
+        port: *range.ports.start(),
+        second: *range.seconds.start(),
+        second_len: if kind.has(Part::SecondNet) { full } else { 0 },
+        mark: range.first.mark & definition.markmask.unwrap_or(u32::MAX),
+        ..range.first
+    }
+}
+
+/// Gives each element of a range to `each`, until it refuses one. Of networks the fewest that are the range.
+fn expand(
+    definition: &Definition,
+    range: &text::Range,
+    each: &mut dyn FnMut(&Element) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let (kind, family) = (definition.kind, definition.family);
+    let outside = || Refusal::new("Element is out of the range of the set");
+    if kind.is_bitmap() {
+        let (least, most) = definition.range;
+        let (from, to) = if kind.has(Part::OnlyPort) {
+            ((*range.ports.start()).into(), (*range.ports.end()).into())
+        } else {
+            (*range.addresses.start(), *range.addresses.end())
+        };
+        if from < least || to > most {
+            return Err(outside());
+        }
+    }
+    let is_zero_refused = matches!(kind.name, "hash:net" | "hash:net,port" | "hash:ip,port,net");
+    if is_zero_refused && (range.len == Some(0) || range.second_len == Some(0)) {
+        return Err(Refusal::new("The value of the CIDR parameter of the IP address is invalid"));
+    }
+    let step = match definition.netmask {
+        Some(len) if kind.has(Part::Address) => 1 << (family.bits() - len),
+        _ => 1,
+    };
+    let begin = first(definition, range);
+    let mut address = *range.addresses.start() / step * step;
+    loop {
+        let (len, address_end) = if kind.has(Part::Net) {
+            text::first_network(address, *range.addresses.end(), family)
+        } else {
+            (0, address + (step - 1))
+        };
+        for port in range.ports.clone() {
+            let mut second = *range.seconds.start();
+            loop {
+                let (second_len, second_end) = if kind.has(Part::SecondNet) {
+                    text::first_network(second, *range.seconds.end(), family)
+                } else {
+                    (0, second)
+                };
+                let masked =
+                    if kind.has(Part::Address) { address & definition.address_mask() } else { address };
+                each(&Element { address: masked, len, port, second, second_len, ..begin })?;
+                if second_end >= *range.seconds.end() {
+                    break;
+                }
+                second = second_end + 1;
+            }
+        }
+        if address_end >= *range.addresses.end() {
+            return Ok(());
+        }
+        address = address_end + 1;
+    }
+}

@@ -1,0 +1,439 @@
+//! Words of `ipset` lines: numbers, addresses, ports, elements; what they mean, and how they are written.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+
+use hashbrown::HashMap;
+use lb_core::set::{Element, Family, Interface, Part, SetType, bits};
+
+/// Why a line is not done. `code`: ipset's exit code, 2 for a line that has the wrong parts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub code: u8,
+    pub message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>) -> Refusal {
+        Refusal { code: 1, message: message.into() }
+    }
+
+    pub(super) fn syntax(message: impl AsRef<str>) -> Refusal {
+        Refusal::new(format!("Syntax error: {}", message.as_ref()))
+    }
+
+    pub(super) fn parameter(message: impl Into<String>) -> Refusal {
+        Refusal { code: 2, message: message.into() }
+    }
+}
+
+/// Words of a line; a comment stands between quotation marks.
+pub(super) fn words(line: &str) -> Result<Vec<String>, Refusal> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let (word, after) = match first {
+            '"' => rest[1..].split_once('"').ok_or_else(|| Refusal::parameter("Missing close quote!"))?,
+            _ => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+        };
+        words.push(word.to_owned());
+        rest = after.trim_start();
+    }
+    Ok(words)
+}
+
+pub(super) fn number(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, Refusal> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    let number = parsed.map_err(|_| Refusal::syntax(format!("'{text}' is invalid as number")))?;
+    if allowed.contains(&number) {
+        return Ok(number);
+    }
+    let (least, most) = (allowed.start(), allowed.end());
+    Err(Refusal::syntax(format!("'{text}' is out of range {least}-{most}")))
+}
+
+pub(super) fn address(text: &str, family: Family) -> Result<u128, Refusal> {
+    let parsed: Option<IpAddr> = text.parse().ok();
+    match parsed.filter(|&address| Family::of(address) == family) {
+        Some(address) => Ok(bits(address)),
+        None => {
+            let version = if family == Family::Ipv4 { 4 } else { 6 };
+            Err(Refusal::syntax(format!("cannot parse {text}: resolving to IPv{version} address failed")))
+        }
+    }
+}
+
+fn prefix_len(text: &str, family: Family) -> Result<u8, Refusal> {
+    Ok(number(text, 0..=family.bits().into())? as u8)
+}
+
+/// `A`, `A-B` or `A/LEN`; and the length, if one was said.
+pub(super) fn addresses(text: &str, family: Family) -> Result<(RangeInclusive<u128>, Option<u8>), Refusal> {
+    if let Some((first, len)) = text.split_once('/') {
+        let len = prefix_len(len, family)?;
+        let first = family.network(address(first, family)?, len);
+        let last = first
+            | (family.network(u128::MAX, family.bits()) & !family.network(u128::MAX, len) & mask(family));
+        return Ok((first..=last, Some(len)));
+    }
+    if let Some((first, last)) = text.split_once('-') {
+        let (a, b) = (address(first, family)?, address(last, family)?);
+        return Ok((a.min(b)..=a.max(b), None));
+    }
+    let only = address(text, family)?;
+    Ok((only..=only, None))
+}
+
+fn mask(family: Family) -> u128 {
+    if family == Family::Ipv4 { u32::MAX.into() } else { u128::MAX }
+}
+
+/// The largest network that begins with a range's first address and ends within it: its length and its last address.
+pub(super) fn first_network(first: u128, last: u128, family: Family) -> (u8, u128) {
+    let mut len = family.bits();
+    let mut end = first;
+    while len > 0 {
+        let host = family.bits() - (len - 1);
+        let wider = if host == 128 { u128::MAX } else { (1 << host) - 1 };
+        let wider_end = first | wider;
+        if first & wider != 0 || wider_end > last {
+            break;
+        }
+        (len, end) = (len - 1, wider_end);
+    }
+    (len, end)
+}
+
+/// Ports that are known by name where the system has no list of services.
+const KNOWN: &[(&str, u16)] = &[
+    ("ftp-data", 20),
+    ("ftp", 21),
+    ("ssh", 22),
+    ("telnet", 23),
+    ("smtp", 25),
+    ("domain", 53),
+    ("tftp", 69),
+    ("http", 80),
+    ("pop3", 110),
+    ("ntp", 123),
+    ("imap2", 143),
+    ("snmp", 161),
+    ("https", 443),
+    ("syslog", 514),
+];
+
+fn service(name: &str, protocol: &str) -> Option<u16> {
+    static SERVICES: LazyLock<HashMap<(String, String), u16>> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/etc/services").unwrap_or_default();
+        let mut services = HashMap::new();
+        for line in text.lines() {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            let (Some(name), Some((port, protocol))) =
+                (words.next(), words.next().and_then(|at| at.split_once('/')))
+            else {
+                continue;
+            };
+            let Ok(port) = port.parse() else { continue };
+            for name in std::iter::once(name).chain(words) {
+                services.entry((name.to_owned(), protocol.to_owned())).or_insert(port);
+            }
+        }
+        services
+    });
+    let listed = SERVICES.get(&(name.to_owned(), protocol.to_owned())).copied();
+    listed.or_else(|| KNOWN.iter().find(|(known, _)| *known == name).map(|&(_, port)| port))
+}
+
+const PROTOCOLS: &[(&str, u8)] = &[
+    ("icmp", 1),
+    ("igmp", 2),
+    ("tcp", 6),
+    ("udp", 17),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("ipv6-icmp", 58),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+
+/// ICMP types by name: type and code.
+const ICMP: &[(&str, u8, u8)] = &[
+    ("echo-reply", 0, 0),
+    ("network-unreachable", 3, 0),
+    ("host-unreachable", 3, 1),
+    ("protocol-unreachable", 3, 2),
+    ("port-unreachable", 3, 3),
+    ("fragmentation-needed", 3, 4),
+    ("source-route-failed", 3, 5),
+    ("network-unknown", 3, 6),
+    ("host-unknown", 3, 7),
+    ("network-prohibited", 3, 9),
+    ("host-prohibited", 3, 10),
+    ("TOS-network-unreachable", 3, 11),
+    ("TOS-host-unreachable", 3, 12),
+    ("communication-prohibited", 3, 13),
+    ("host-precedence-violation", 3, 14),
+    ("precedence-cutoff", 3, 15),
+    ("source-quench", 4, 0),
+    ("network-redirect", 5, 0),
+    ("host-redirect", 5, 1),
+    ("TOS-network-redirect", 5, 2),
+    ("TOS-host-redirect", 5, 3),
+    ("echo-request", 8, 0),
+    ("router-advertisement", 9, 0),
+    ("router-solicitation", 10, 0),
+    ("ttl-zero-during-transit", 11, 0),
+    ("ttl-zero-during-reassembly", 11, 1),
+    ("ip-header-bad", 12, 0),
+    ("required-option-missing", 12, 1),
+    ("timestamp-request", 13, 0),
+    ("timestamp-reply", 14, 0),
+    ("address-mask-request", 17, 0),
+    ("address-mask-reply", 18, 0),
+];
+const ICMPV6: &[(&str, u8, u8)] = &[
+    ("no-route", 1, 0),
+    ("communication-prohibited", 1, 1),
+    ("address-unreachable", 1, 3),
+    ("port-unreachable", 1, 4),
+    ("packet-too-big", 2, 0),
+    ("ttl-zero-during-transit", 3, 0),
+    ("ttl-zero-during-reassembly", 3, 1),
+    ("bad-header", 4, 0),
+    ("unknown-header-type", 4, 1),
+    ("unknown-option", 4, 2),
+    ("echo-request", 128, 0),
+    ("echo-reply", 129, 0),
+    ("router-solicitation", 133, 0),
+    ("router-advertisement", 134, 0),
+    ("neighbour-solicitation", 135, 0),
+    ("neighbour-advertisement", 136, 0),
+    ("redirect", 137, 0),
+];
+
+fn port(text: &str, protocol: &str) -> Result<u16, Refusal> {
+    let first = match number(text, 0..=65535) {
+        Ok(port) => return Ok(port as u16),
+        Err(refusal) => refusal,
+    };
+    service(text, protocol).ok_or_else(|| {
+        // ipset tries the name after the number, and tells of both.
+        let message = format!(
+            "{}\nSyntax error: '{protocol}' is invalid as number\ncannot parse '{text}' as a {protocol} port",
+            first.message
+        );
+        Refusal::new(message)
+    })
+}
+
+/// `80`, `http`, `80-90`.
+pub(super) fn ports(text: &str, protocol: &str) -> Result<RangeInclusive<u16>, Refusal> {
+    if let Some((first, last)) = text.split_once('-')
+        && service(text, protocol).is_none()
+    {
+        let (a, b) = (port(first, protocol)?, port(last, protocol)?);
+        return Ok(a.min(b)..=a.max(b));
+    }
+    let only = port(text, protocol)?;
+    Ok(only..=only)
+}
+
+/// `[PROTOCOL:]PORT[-PORT]`, `icmp:TYPE`, `icmp:TYPE/CODE`.
+fn protocol_ports(text: &str) -> Result<(u8, RangeInclusive<u16>), Refusal> {
+    let Some((name, rest)) = text.split_once(':') else { return Ok((6, ports(text, "tcp")?)) };
+    let by_name = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, n)| n);
+    let protocol = match by_name {
+        Some(protocol) => protocol,
+        None => number(name, 0..=255)
+            .map_err(|_| Refusal::syntax(format!("cannot parse '{name}' as a protocol")))?
+            as u8,
+    };
+    let ports = match protocol {
+        6 | 17 | 132 | 136 => ports(rest, protocol_name(protocol).unwrap_or("tcp"))?,
+        1 | 58 => {
+            let (table, what) = if protocol == 1 { (ICMP, "ICMP") } else { (ICMPV6, "ICMPv6") };
+            let named = table.iter().find(|(known, ..)| *known == rest).map(|&(_, kind, code)| (kind, code));
+            let (kind, code) = match (named, rest.split_once('/')) {
+                (Some(named), _) => named,
+                (None, Some((kind, code))) => (number(kind, 0..=255)? as u8, number(code, 0..=255)? as u8),
+                (None, None) => {
+                    let bad = |_| Refusal::syntax(format!("cannot parse {rest} as an {what} type"));
+                    (number(rest, 0..=255).map_err(bad)? as u8, 0)
+                }
+            };
+            let only = u16::from(kind) << 8 | u16::from(code);
+            only..=only
+        }
+        _ => {
+            let only = number(rest, 0..=0).map_err(|_| {
+                Refusal::syntax(format!("Protocol {name} can be used with pseudo port value 0 only."))
+            })?;
+            only as u16..=only as u16
+        }
+    };
+    Ok((protocol, ports))
+}
+
+fn protocol_name(protocol: u8) -> Option<&'static str> {
+    PROTOCOLS.iter().find(|&&(_, number)| number == protocol).map(|&(name, _)| name)
+}
+
+fn mac(text: &str) -> Result<[u8; 6], Refusal> {
+    let bad = || Refusal::syntax(format!("cannot parse '{text}' as ethernet address"));
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| (1..=2).contains(&part.len())).ok_or_else(bad)?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+    }
+    if parts.next().is_some() { Err(bad()) } else { Ok(mac) }
+}
+
+/// What a word names: elements of a type from one to another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Range {
+    pub(super) first: Element,
+    pub(super) addresses: RangeInclusive<u128>,
+    pub(super) len: Option<u8>,
+    pub(super) ports: RangeInclusive<u16>,
+    pub(super) seconds: RangeInclusive<u128>,
+    pub(super) second_len: Option<u8>,
+}
+
+const ORDINALS: [&str; 4] = ["First", "Second", "Third", "Fourth"];
+
+/// Reads an element. `is_wildcard`: the interface's name stands for those that begin so.
+pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: bool) -> Result<Range, Refusal> {
+    let words: Vec<&str> = text.splitn(kind.parts.len().max(1), ',').collect();
+    let is_optional = kind.has(Part::MacValue);
+    if kind.parts.len() == 1 && text.contains(',') {
+        let message = format!("Elem separator in {text}, but settype {} supports none.", kind.name);
+        return Err(Refusal::syntax(message));
+    }
+    if words.len() < kind.parts.len() && !is_optional {
+        let which = ORDINALS[words.len().min(3)];
+        return Err(Refusal::syntax(format!("{which} element is missing from {text}.")));
+    }
+    if let Some(last) = words.last().filter(|last| last.contains(',')) {
+        let number = if kind.parts.len() == 2 { "two" } else { "three" };
+        let _ = last;
+        let message =
+            format!("Elem separator in {text}, but settype {} supports {number} elements only.", kind.name);
+        return Err(Refusal::syntax(message));
+    }
+    let mut range = Range {
+        first: Element::default(),
+        addresses: 0..=0,
+        len: None,
+        ports: 0..=0,
+        seconds: 0..=0,
+        second_len: None,
+    };
+    let single = |text: &str| {
+        let (found, len) = addresses(text, family)?;
+        // The kernel takes ranges of IPv4 addresses alone.
+        if family == Family::Ipv6 && found.start() != found.end() && len != Some(128) {
+            return Err(Refusal::syntax(format!("plain IP address must be supplied: {text}")));
+        }
+        Ok((found, len))
+    };
+    for (&word, part) in words.iter().zip(kind.parts) {
+        match part {
+            Part::Address => range.addresses = single(word)?.0,
+            Part::SecondAddress => range.seconds = single(word)?.0,
+            Part::Net => (range.addresses, range.len) = addresses(word, family)?,
+            Part::SecondNet => (range.seconds, range.second_len) = addresses(word, family)?,
+            Part::Port => (range.first.protocol, range.ports) = protocol_ports(word)?,
+            Part::OnlyPort => {
+                let word = word.strip_prefix("tcp:").or_else(|| word.strip_prefix("udp:")).unwrap_or(word);
+                range.ports = ports(word, "tcp")?;
+            }
+            Part::Mac | Part::MacValue => range.first.mac = mac(word)?,
+            Part::Mark => range.first.mark = number(word, 0..=u32::MAX.into())? as u32,
+            Part::Interface => {
+                let (is_physdev, name) = match word.strip_prefix("physdev:") {
+                    Some(name) => (true, name),
+                    None => (false, word),
+                };
+                let interface = Interface::new(name).filter(|name| !name.is_empty()).ok_or_else(|| {
+                    Refusal::syntax(format!("interface name {name} is longer than 15 characters"))
+                })?;
+                range.first.interface = Interface { is_physdev, is_wildcard, ..interface };
+            }
+            Part::Set => {}
+        }
+    }
+    Ok(range)
+}
+
+/// Writes an element as `ipset list` does.
+pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType, family: Family, cidr: u8) {
+    let full = family.bits();
+    let network = |out: &mut String, address: u128, len: u8| {
+        let _ = write!(out, "{}", family.address(address));
+        if len < full {
+            let _ = write!(out, "/{len}");
+        }
+    };
+    for (index, part) in kind.parts.iter().enumerate() {
+        if *part == Part::MacValue && element.mac == [0; 6] {
+            continue;
+        }
+        if index > 0 {
+            out.push(',');
+        }
+        // Writing to a string does not fail.
+        let _ = match part {
+            Part::Address if kind.is_bitmap() => {
+                network(out, element.address, cidr);
+                Ok(())
+            }
+            Part::Address => write!(out, "{}", family.address(element.address)),
+            Part::SecondAddress => write!(out, "{}", family.address(element.second)),
+            Part::Net => {
+                network(out, element.address, element.len);
+                Ok(())
+            }
+            Part::SecondNet => {
+                network(out, element.second, element.second_len);
+                Ok(())
+            }
+            Part::OnlyPort => write!(out, "{}", element.port),
+            Part::Port => write_port(out, element),
+            Part::Mac | Part::MacValue => {
+                let [a, b, c, d, e, f] = element.mac;
+                write!(out, "{a:02X}:{b:02X}:{c:02X}:{d:02X}:{e:02X}:{f:02X}")
+            }
+            Part::Mark => write!(out, "0x{:08x}", element.mark),
+            Part::Interface => {
+                let physdev = if element.interface.is_physdev { "physdev:" } else { "" };
+                write!(out, "{physdev}{}", element.interface.text())
+            }
+            Part::Set => Ok(()),
+        };
+    }
+}
+
+fn write_port(out: &mut String, element: &Element) -> std::fmt::Result {
+    match protocol_name(element.protocol) {
+        Some(name) => write!(out, "{name}:")?,
+        None => write!(out, "{}:", element.protocol)?,
+    }
+    let table = match element.protocol {
+        1 => ICMP,
+        58 => ICMPV6,
+        _ => return write!(out, "{}", element.port),
+    };
+    let (kind, code) = ((element.port >> 8) as u8, element.port as u8);
+    match table.iter().find(|&&(_, k, c)| (k, c) == (kind, code)) {
+        Some((name, ..)) => write!(out, "{name}"),
+        None => write!(out, "{kind}/{code}"),
+    }
+}
