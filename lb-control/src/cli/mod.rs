@@ -7,8 +7,8 @@ pub mod client;
 mod command;
 pub mod conntrack;
 pub mod director;
-pub mod iptables;
 pub mod ipset;
+pub mod iptables;
 pub mod ipvsadm;
 
 use std::ffi::OsString;

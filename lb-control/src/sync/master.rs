@@ -198,7 +198,7 @@ pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'stati
     if tables.services.has_marks() || templates_alone {
         let service = match is_template {
             true => tables.services.templated(&ServiceKey::of(&original)),
-            false => tables.service_for(&original),
+            false => tables.service_for(&original, crate::sets::now()),
         };
         if !is_template && templates_alone && service.is_some_and(|it| it.options.persistence.is_some()) {
             return None;

@@ -190,7 +190,7 @@ impl<P: Packet> Path<P> {
         };
         let Some(id) = self.insert(&new) else { return };
         let entry = self.flows.entry_mut(id);
-        entry.renew(self.tables.generation);
+        entry.renew(self.tables.generation, self.tables.rules.are_active());
         entry.set_inactive(true);
         self.count_bound(expect.server, false);
         self.mine.flows.inserted.add(1);
@@ -200,7 +200,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Whether a first packet may be of a connection that is expected: it is for no service, or for one that takes whatever is left.
-    pub(super) fn may_be_expected(&self, original: &Tuple, headers: &Headers) -> bool {
+    pub(super) fn may_be_expected(&self, original: &Tuple, headers: &Headers, now: Tick) -> bool {
         self.tables.services.has_ftp()
             && headers.protocol == Protocol::TCP
             && headers.tcp_flags & (SYN | RST | ACK) == SYN
@@ -208,7 +208,7 @@ impl<P: Packet> Path<P> {
             && self.tables.routes.is_local(original.dst)
             && self
                 .tables
-                .service_for(original)
+                .service_for(original, now)
                 .is_none_or(|service| service.key.port == 0 && service.options.persistence.is_none())
     }
 

@@ -79,7 +79,7 @@ impl<P: Packet> Path<P> {
             // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
-        if self.may_be_expected(&original, headers) && !self.tables.settings.draining {
+        if self.may_be_expected(&original, headers, now) && !self.tables.settings.draining {
             return self.first_expected(packet, headers, original, now, io);
         }
         self.unexpected(packet, headers, original, now, io);
@@ -153,7 +153,7 @@ impl<P: Packet> Path<P> {
         let method = forward.method();
         let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..seen };
         let after = if forward == Forward::FullNat {
-            match self.local_ports.choose(&self.flows, &self.tables, service, after) {
+            match self.local_ports.choose(&self.flows, &self.tables, service, after, now) {
                 Some(after) => after,
                 None => return self.drop(DropReason::NoLocalPort, Hook::Input),
             }

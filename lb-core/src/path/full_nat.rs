@@ -48,6 +48,7 @@ impl LocalPorts {
         tables: &Tables,
         service: &Service,
         after: Tuple,
+        now: Tick,
     ) -> Option<Tuple> {
         let stated = &service.local_addresses;
         let own = if stated.is_empty() { Some(interface_address(tables, after.dst)?) } else { None };
@@ -68,7 +69,7 @@ impl LocalPorts {
             let after = Tuple { src, sport, ..after };
             let answer = after.reversed();
             let is_free = flows.find(&answer).is_none()
-                && tables.service_for(&answer).is_none()
+                && tables.service_for(&answer, now).is_none()
                 && tables.routes.is_local(src);
             if is_free {
                 return Some(after);

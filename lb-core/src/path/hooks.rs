@@ -268,7 +268,7 @@ impl<P: Packet> Path<P> {
                 return self.stop(packet, headers, stopped, now, io);
             }
         }
-        if is_in && self.is_served(&packet, headers, &seen) {
+        if is_in && self.is_served(&packet, headers, &seen, now) {
             self.has_passed_input = true;
             self.serve(packet, headers, original, seen, now, io);
             self.has_passed_input = false;
@@ -289,10 +289,10 @@ impl<P: Packet> Path<P> {
     }
 
     /// Whether a virtual service takes a packet to this host.
-    fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple) -> bool {
+    fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, now: Tick) -> bool {
         self.tables.services.is_active(headers.is_ipv6)
             && !headers.is_from_link_local(packet.data())
-            && self.tables.service_for(seen).is_some()
+            && self.tables.service_for(seen, now).is_some()
     }
 
     /// An ICMP error about a packet of the connection `at`, which goes on to `to`.

@@ -237,7 +237,7 @@ impl<P: Packet> Path<P> {
         let dport = if is_its_port { server.port } else { original.dport };
         let mut after = Tuple { dst: server.address, dport, ..original };
         if forward == Forward::FullNat {
-            let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after) else {
+            let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after, now) else {
                 return self.drop(DropReason::NoLocalPort, Hook::Input);
             };
             after = chosen;

@@ -129,7 +129,8 @@ impl Tables {
         self.services.have_full_nat()
             && packet.dport >= FIRST_LOCAL_PORT
             && self.services.is_server(packet.src)
-            && self.service_for(packet).is_none()
+            // All workers must say the same, whatever time it is for each.
+            && self.service_for(packet, Tick::default()).is_none()
     }
 
     /// The interface and neighbour by which packets to `to` leave.
