@@ -100,6 +100,7 @@ impl Plan {
             marks: Default::default(),
             sets: Default::default(),
             services: self.services(generation, &before.services).into(),
+            rules: Arc::default(),
             settings: Settings {
                 tcp: timeout,
                 tcp_fin: timeout,
@@ -108,6 +109,7 @@ impl Plan {
                 draining: false,
                 sysctls: self.sysctls(),
                 is_sharing: false,
+                ..Settings::default()
             },
         }
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::ids::{PortId, ServerId};
-use crate::rule::MOST_RULES;
 
 /// A count with one writer. `add` is a load and a store, so two writers would lose counts; readers see a
 /// value that is at most a moment old.
@@ -51,6 +50,9 @@ pub struct ServerCell {
     pub out_packets: Counter,
     pub out_bytes: Counter,
 }
+
+/// Rules, chains' policies included, that can be counted: of all tables together.
+pub const MOST_RULES: usize = 65_536;
 
 /// What one worker counts for one rule, or a chain's policy.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ fn view(protocol: Protocol, state: &'static str, method: Method) -> FlowView {
     let at = |last, port| (IpAddr::from([10, 0, 0, last]), port);
     FlowView {
         is_template: false,
+        is_tracked: false,
         protocol,
         client: at(1, 40_000),
         virtual_: at(100, 80),

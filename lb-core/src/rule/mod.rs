@@ -35,8 +35,9 @@ pub use state::Named;
 pub use targets::Refusal;
 pub use text::{Error, Kind};
 pub use view::{Connection, Effects, Service, Verdict, View};
-pub use walk::{BadTable, ChainSource, MOST_RULES, RuleSource, Rules, reached_from};
+pub use walk::{BadTable, ChainSource, RuleSource, Rules, reached_from};
 
+pub use crate::counters::MOST_RULES;
 use crate::hook::Hook;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

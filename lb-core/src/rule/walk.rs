@@ -13,8 +13,6 @@ use super::{Family, Table, hook_bit};
 use crate::counters::WorkerCounters;
 use crate::hook::Hook;
 
-/// Rules, policies included, that can be counted: of all tables together.
-pub const MOST_RULES: usize = 65_536;
 /// Chains that may be within each other.
 const DEPTH: usize = 64;
 

@@ -518,6 +518,7 @@ impl<L: Logic<Frame>> World<L> {
             interfaces: interfaces.into(),
             routes: Routes::new(routes).into(),
             services: Services::new(self.services.iter().flatten().cloned()).into(),
+            rules: Arc::default(),
             marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
             sets: Arc::default(),
             settings: self.settings,
