@@ -30,7 +30,7 @@ const IPV6: &[Kind] = &[
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Reject {
-    /// `None`: the family's port unreachable.
+    /// `None`: not said yet; the family's port unreachable when the line ends.
     with: Option<Refusal>,
 }
 
@@ -73,6 +73,12 @@ impl Extension for Reject {
             return Err(Error::parameter(format!("unknown reject type \"{}\"", given.value)));
         };
         self.with = Some(*refusal);
+        Ok(())
+    }
+
+    /// One that says nothing is the same rule as one that says what it would be.
+    fn finish(&mut self, _: u32, around: &Around<'_>) -> Result<(), Error> {
+        self.with = Some(self.refusal(around.family));
         Ok(())
     }
 
