@@ -91,7 +91,9 @@ impl Extension for RecentMatch {
         Ok(())
     }
 
-    fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
+    fn finish(&mut self, seen: u32, around: &Around<'_>) -> Result<(), Error> {
+        // Without a mask it is the same rule as with all of it.
+        self.mask = Some(self.mask(around.family));
         if seen & MODES == 0 {
             return Err(Error::parameter("recent: you must specify one of `--set', `--rcheck' `--update' or `--remove'"));
         }
