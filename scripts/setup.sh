@@ -15,6 +15,7 @@ needs=(
   "cmd:ip              iproute2          lab"
   "cmd:ethtool         ethtool           lab"
   "cmd:nft             nftables          lab"
+  "cmd:iptables-legacy-restore  iptables     lab"
   "cmd:ping            iputils-ping      lab"
   "cmd:curl            curl              lab"
   "cmd:wrk             wrk               lab"

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -337,6 +337,17 @@ impl Director {
         let mut all = vec!["--socket", utf8(&socket)?, "ipvsadm"];
         all.extend(arguments.split_whitespace());
         self.namespace.output(10, utf8(&lbctl)?, &all)
+    }
+
+    /// `lbctl` with these words, yet to be run.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn lbctl(&self, words: &[&str]) -> Result<Command> {
+        let lbctl = program("lbctl")?;
+        let mut command = self.namespace.command(utf8(&lbctl)?);
+        command.arg("--socket").arg(self.socket()).args(words);
+        Ok(command)
     }
 
     /// Has commands, JSON with commas between them, done over the API: all at one moment, or none.

@@ -31,6 +31,15 @@ impl KernelDirector {
         Ok(KernelDirector { _proxy: None })
     }
 
+    /// The kernel alone, which forwards.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn without_rules(lab: &Lab) -> Result<KernelDirector> {
+        take_links(lab)?;
+        Ok(KernelDirector { _proxy: None })
+    }
+
     /// haproxy on the VIP's TCP port 80, IPv4, one thread, not looking into HTTP.
     ///
     /// # Errors

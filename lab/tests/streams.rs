@@ -23,6 +23,15 @@ fn scene() -> Result<Scene> {
     Scene::up(&Plan { queues: 2, ..Plan::default() }, &lbd())
 }
 
+/// The client's address and port and the virtual address, as the server was told.
+fn told(page: &[u8]) -> Result<(IpAddr, u16, IpAddr)> {
+    let page = std::str::from_utf8(page)?;
+    let [client, port, vip] = page.split_whitespace().collect::<Vec<_>>()[..] else {
+        anyhow::bail!("{page}");
+    };
+    Ok((client.parse()?, port.parse()?, vip.parse()?))
+}
+
 #[test]
 fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_kill_9() -> Result<()> {
     let mut scene = scene()?;
@@ -39,9 +48,9 @@ fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_ki
                 scene.director.ipvsadm(&format!("-a -t {at} -r {server} -m"))?;
             }
             let mut open = KeptOpen::connect(scene.lab.client(), at)?;
-            let said = format!("{client} {} {vip}\n", open.local()?.port());
+            let said = (client, open.local()?.port(), vip);
             for _ in 0..3 {
-                assert_eq!(String::from_utf8(open.get("/")?)?, said, "{version}");
+                assert_eq!(told(&open.get("/")?)?, said, "{version}");
             }
             let url = client::url(vip, 80, "/");
             let load = client::wrk(scene.lab.client(), &url, 20, 2, Reuse::OneRequest)?;
@@ -49,7 +58,7 @@ fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_ki
 
             scene.director.kill()?;
             scene.director = Director::start(&scene.lab, &lbd())?;
-            assert_eq!(String::from_utf8(open.get("/")?)?, said, "{version}, after kill -9");
+            assert_eq!(told(&open.get("/")?)?, said, "{version}, after kill -9");
             let saved = scene.director.ipvsadm("-S -n")?;
             ensure!(saved.contains(&format!("--proxy-protocol {version}")), "{saved}");
             scene.director.ipvsadm(&format!("-D -t {at}"))?;

@@ -13,6 +13,7 @@ mod endpoint;
 pub mod metrics;
 pub mod model;
 mod one_line;
+pub mod packet_log;
 pub mod plane;
 pub mod relief;
 pub mod sets;

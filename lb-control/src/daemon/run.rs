@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::host::{self, TwinHost};
 use super::manager::Manager;
@@ -118,6 +118,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     let control = control.spawn();
     let follower = tokio::spawn(host::follow(twin.clone(), control.clone()));
     let resolver = tokio::spawn(host::resolve(twin.clone(), plane.clone()));
+    let packet_log = tokio::spawn(log_packets(control.clone()));
 
     let (stop, stopped) = watch::channel(false);
     unix.set_nonblocking(true)?;
@@ -178,7 +179,31 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     sync.abort();
     follower.abort();
     resolver.abort();
+    packet_log.abort();
     Ok(())
+}
+
+/// Writes what LOG rules want told, so many lines a round at most: what comes faster finds the queue full and is counted.
+async fn log_packets(control: Handle) {
+    const ROUND: Duration = Duration::from_millis(200);
+    const LINES: usize = 500;
+    let mut lost_before = 0;
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let Ok((lines, lost)) = control.ask(|control| control.packet_log(LINES)).await else { return };
+        for (level, line) in lines {
+            match level {
+                0..=3 => error!(target: "netfilter", "{line}"),
+                4 => warn!(target: "netfilter", "{line}"),
+                5 | 6 => info!(target: "netfilter", "{line}"),
+                _ => debug!(target: "netfilter", "{line}"),
+            }
+        }
+        if lost != lost_before {
+            warn!(lines = lost.wrapping_sub(lost_before), "packets of LOG rules were not written: too many");
+            lost_before = lost;
+        }
+    }
 }
 
 /// Tells the log and the service manager when the daemon is ready: the workers take packets by the first tables, and

@@ -15,6 +15,7 @@ use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
 use crate::model;
+use crate::packet_log;
 use crate::stats::{connections, templates};
 
 /// The version, as every part of the program says it.
@@ -125,6 +126,15 @@ impl Control {
             handed_in: worker.turns.handed_in.get(),
         };
         self.plane.counters().iter().enumerate().map(view).collect()
+    }
+
+    /// At most so many lines that LOG rules want written, each with its level, and how many there was no room for since the start.
+    pub fn packet_log(&self, most: usize) -> (Vec<(u8, String)>, u64) {
+        let events = &self.rules.compiled().events;
+        let interfaces = &self.compiler.current().interfaces;
+        let lines = std::iter::from_fn(|| events.take()).take(most);
+        let lines = lines.map(|event| (event.level, packet_log::line(&event, interfaces))).collect();
+        (lines, events.lost.get())
     }
 
     /// What `conntrack -S` shows.

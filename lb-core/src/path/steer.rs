@@ -184,7 +184,10 @@ impl<P: Packet> Path<P> {
                         Some(inner) => answer_to(&inner).reversed(),
                         None => answer_to(&embedded),
                     };
-                    (like.src, like.dst, like.sport, like.dport, like.protocol)
+                    // A quoted query is of a connection while there are rules alone.
+                    let has_ports = like.protocol.has_ports() || self.tables.rules.are_active();
+                    let (sport, dport) = if has_ports { (like.sport, like.dport) } else { (0, 0) };
+                    (like.src, like.dst, sport, dport, like.protocol)
                 }
                 Err(_) => return self.worker,
             },

@@ -1,34 +1,50 @@
 //! What rules want told: log lines. Workers put it into one bounded queue, the control plane takes it out and writes it.
 
-use std::net::IpAddr;
-
+use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 
 use crate::counters::Counter;
+use crate::flow::Tuple;
 use crate::tables::InterfaceId;
+use crate::wire::parse::Headers;
 
+/// Longest prefix, bytes.
+pub const PREFIX: usize = 29;
 /// Events that wait to be taken.
 const CAPACITY: usize = 1024;
 /// Bytes of a packet that are kept: the headers, and what an ICMP error quotes of another's.
 pub const KEPT: usize = 192;
 
-/// A packet came by a rule that says LOG or NFLOG.
+/// A packet came by a rule that says LOG.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// The rule's counter ([`RuleSource::counter`](super::RuleSource)): it has prefix, level and options.
-    pub rule: u32,
+    /// What the rule wants written before it.
+    pub prefix: ArrayString<PREFIX>,
+    /// 0 (emergency) to 7 (debug).
+    pub level: u8,
+    /// TCP sequence numbers 1, TCP options 2, IP options 4, MAC addresses 32.
+    pub options: u8,
     pub input: Option<InterfaceId>,
     pub output: Option<InterfaceId>,
     pub mark: u32,
     /// Ends of the packet as the rule saw it: translated, maybe.
-    pub ends: (IpAddr, IpAddr),
+    pub tuple: Tuple,
     /// From the Ethernet header on.
     pub frame: [u8; KEPT],
     /// Of `frame` that is used.
     pub kept: u8,
-    pub frame_len: u32,
-    /// Offset of the IP header.
-    pub l3: u8,
+    pub headers: Headers,
+}
+
+/// A prefix, cut to what there is room for.
+pub fn prefix(text: &str) -> ArrayString<PREFIX> {
+    let mut prefix = ArrayString::new();
+    for c in text.chars() {
+        if prefix.try_push(c).is_err() {
+            break;
+        }
+    }
+    prefix
 }
 
 /// The queue. What finds it full is counted and lost.

@@ -3,7 +3,7 @@
 //! Made by the control plane when a rule is put in, kept while it stays there, and read and written by all workers: that is what
 //! makes `limit 5/sec` mean five a second of the whole host. It is memory of a fixed size, in relaxed atomics without locks: what two
 //! workers write in the same moment one of them loses, which costs a limit a packet and never its shape
-//! (`docs/decisions/0042-rule-state-is-shared.md`). Only packets that reach such a rule touch it.
+//! (`docs/decisions/0017-rules-are-walked-first.md`). Only packets that reach such a rule touch it.
 
 use std::fmt;
 use std::sync::Arc;

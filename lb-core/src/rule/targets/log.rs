@@ -1,7 +1,7 @@
 //! `LOG`: the packet's headers go to the log, and the packet on to the next rule.
 
 use super::Target;
-use crate::rule::event::{Event, KEPT};
+use crate::rule::event::{Event, KEPT, PREFIX, prefix};
 use crate::rule::prelude::*;
 use crate::rule::text::{number, quote_to};
 use crate::rule::view::Verdict;
@@ -44,15 +44,7 @@ impl Default for Log {
 }
 
 impl Log {
-    pub fn level(&self) -> u8 {
-        self.level
-    }
-
-    pub fn prefix(&self) -> &str {
-        &self.prefix
-    }
-
-    pub fn has_option(&self, bit: u8) -> bool {
+    fn has_option(&self, bit: u8) -> bool {
         self.options & bit != 0
     }
 }
@@ -82,7 +74,7 @@ impl Extension for Log {
                     level.ok_or_else(|| Error::parameter(format!("log level \"{}\" unknown\n", given.value)))?;
             }
             1 => {
-                if given.value.len() > 29 {
+                if given.value.len() > PREFIX {
                     return Err(Error::parameter("Maximum prefix length 29 for --log-prefix".to_owned()));
                 }
                 if given.value.contains('\n') {
@@ -130,20 +122,21 @@ impl Extension for Log {
 }
 
 impl Target for Log {
-    fn act(&self, view: &mut View<'_>, counter: u32) -> Option<Verdict> {
+    fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
         let mut frame = [0; KEPT];
         let kept = view.frame.len().min(KEPT);
         frame[..kept].copy_from_slice(&view.frame[..kept]);
         view.events.put(Event {
-            rule: counter,
+            prefix: prefix(&self.prefix),
+            level: self.level,
+            options: self.options,
             input: view.input,
             output: view.output,
             mark: view.mark,
-            ends: (view.tuple.src, view.tuple.dst),
+            tuple: view.tuple,
             frame,
             kept: kept as u8,
-            frame_len: view.frame.len() as u32,
-            l3: view.headers.l3,
+            headers: *view.headers,
         });
         None
     }
