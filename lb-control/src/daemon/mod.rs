@@ -186,7 +186,7 @@ impl Control {
             model: first_model(&config, kept)?,
             statistics: Statistics::default(),
             compiler: Compiler::default(),
-            settings: config.settings(),
+            settings: Settings { booted: crate::sets::booted(), ..config.settings() },
             watch: Watch::new(plane.counters(), Instant::now()),
             config_path,
             plane,
@@ -303,6 +303,8 @@ impl Control {
     /// The first command that cannot be done.
     pub fn change_rules(&mut self, batch: &RuleBatch) -> Result<(), RuleFailure> {
         if self.rules.apply(batch, self.plane.counters())? {
+            // The clock may have been set since.
+            self.settings.booted = crate::sets::booted();
             self.compiler.set_rules(self.rules.compiled().clone());
             self.kept_rules = self.rules.batches().into();
             self.settle(&Change { publish: true, ..Change::default() });

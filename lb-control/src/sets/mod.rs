@@ -50,6 +50,12 @@ pub fn now() -> Tick {
     Tick((tv_sec as u64 * u64::from(Tick::PER_SECOND) + tv_nsec as u64 / 10_000_000) as u32)
 }
 
+/// Seconds from 1970 (UTC) to the moment from which the workers' ticks count, as the clocks stand now.
+pub fn booted() -> u64 {
+    let seconds = clock_gettime(ClockId::Realtime).tv_sec as u64;
+    seconds.saturating_sub(u64::from(now().0 / Tick::PER_SECOND))
+}
+
 /// All sets.
 #[derive(Clone, Debug, Default)]
 pub struct IpSets {
