@@ -369,6 +369,8 @@ impl Side {
     fn up(tag: Tag, is_kernel: bool) -> Result<Side> {
         let lab = Lab::with(&Plan { tag, servers: 2, ..Plan::default() })?;
         let (director, kernel) = if is_kernel {
+            // It tells nobody more than once a second else.
+            lab.director().sysctl("ipv4/icmp_ratelimit", "0")?;
             (None, Some(KernelDirector::without_rules(&lab)?))
         } else {
             let plan = LbdPlan { services: String::new(), ..LbdPlan::default() };
