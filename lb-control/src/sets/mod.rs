@@ -306,6 +306,8 @@ impl IpSets {
                 continue;
             };
             let store: Arc<Store> = self.get(id).set.store.clone();
+            // It may be another store, and a smaller one, than that which was looked at last.
+            let from = from.min(store.slots());
             let to = if store.shape().has_timeout { store.slots().min(from + budget) } else { from };
             for index in from..to {
                 if let Some((key, slot)) = store.at(index)
@@ -326,5 +328,27 @@ impl IpSets {
     /// Ticks from now to the end of an element of so many seconds; `None`: none.
     fn until(seconds: u32, now: Tick) -> Option<Tick> {
         (seconds > 0).then(|| now.after(Timeout(seconds.saturating_mul(Tick::PER_SECOND))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_flushed_while_it_is_swept_is_swept_from_where_it_ends() {
+        let mut sets = IpSets::new(1);
+        let line = |sets: &mut IpSets, line: &str| sets.line(line, false, Tick(0)).expect("done");
+        line(&mut sets, "create a hash:ip timeout 1 maxelem 1000000");
+        line(&mut sets, "add a 10.0.0.0/14");
+        assert!(sets.get(SetId(0)).set.store.slots() > SWEPT, "too wide for one sweep");
+        sets.sweep(Tick(0));
+        line(&mut sets, "flush a");
+        line(&mut sets, "add a 10.0.0.1");
+        // To its end from where the other store was left, then to the beginning, and then from there.
+        for _ in 0..3 {
+            sets.sweep(Tick(1000));
+        }
+        assert!(sets.get(SetId(0)).set.store.is_empty());
     }
 }
