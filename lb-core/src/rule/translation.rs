@@ -18,9 +18,9 @@ pub(super) struct Translation {
     pub(super) is_persistent: bool,
 }
 
-/// Whether the rule's protocol has ports.
-pub(super) fn has_ports(protocol: u8, is_not: bool) -> bool {
-    !is_not && matches!(protocol, 6 | 17 | 33 | 132 | 136)
+/// Of TCP, UDP, DCCP, SCTP, UDP-Lite.
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
 impl Translation {
@@ -45,10 +45,7 @@ impl Translation {
             },
         };
         if let Some(ports) = ports {
-            if !has_ports(given.around.protocol, given.around.is_not_protocol) {
-                return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
-            }
-            self.take_ports(ports, may_have_base)?;
+            self.take_ports(ports, given.around, may_have_base)?;
         }
         if !addresses.is_empty() {
             let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
@@ -66,7 +63,15 @@ impl Translation {
     }
 
     /// `port[-port][/base]`.
-    pub(super) fn take_ports(&mut self, text: &str, may_have_base: bool) -> Result<(), Error> {
+    pub(super) fn take_ports(
+        &mut self,
+        text: &str,
+        around: &Around<'_>,
+        may_have_base: bool,
+    ) -> Result<(), Error> {
+        if around.is_not_protocol || !has_ports(around.protocol) {
+            return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
+        }
         if text.contains(':') {
             return Err(Error::parameter("Invalid port:port syntax - use dash\n"));
         }
@@ -93,6 +98,25 @@ impl Translation {
         Ok(())
     }
 
+    /// The flags by their options' identifiers, which are the same for all targets.
+    pub(super) fn take_flag(&mut self, id: u8) {
+        match id {
+            1 => self.is_random = true,
+            2 => self.is_fully_random = true,
+            _ => self.is_persistent = true,
+        }
+    }
+
+    /// Ports alone, if there are any: `before` them.
+    pub(super) fn put_ports(&self, out: &mut String, before: &str) {
+        if let Some((first, last)) = self.ports {
+            put!(out, "{before}{first}");
+            if last != first {
+                put!(out, "-{last}");
+            }
+        }
+    }
+
     /// As `--to-…` has it.
     pub(super) fn shown(&self, family: Family) -> String {
         let mut out = String::new();
@@ -109,14 +133,9 @@ impl Translation {
                 out.push(']');
             }
         }
-        if let Some((first, last)) = self.ports {
-            put!(out, ":{first}");
-            if last != first {
-                put!(out, "-{last}");
-            }
-            if let Some(base) = self.base_port {
-                put!(out, "/{base}");
-            }
+        self.put_ports(&mut out, ":");
+        if let Some(base) = self.base_port {
+            put!(out, "/{base}");
         }
         out
     }

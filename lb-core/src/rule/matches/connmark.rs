@@ -1,52 +1,33 @@
 //! `connmark`: the mark of the connection, in the bits of a mask.
 
 use super::Match;
+use super::mark::Wanted;
 use crate::rule::prelude::*;
 
 #[derive(Clone, PartialEq, Debug, Default)]
-pub struct ConnMark {
-    value: u32,
-    mask: u32,
-    is_not: bool,
-}
-
-impl ConnMark {
-    /// `0x1` or `0x1/0xff`.
-    fn put(&self, out: &mut String) {
-        put!(out, " {:#x}", self.value);
-        if self.mask != u32::MAX {
-            put!(out, "/{:#x}", self.mask);
-        }
-    }
-
-    fn holds(&self, mark: u32) -> bool {
-        (mark & self.mask == self.value) != self.is_not
-    }
-}
+pub struct ConnMark(Wanted);
 
 impl Extension for ConnMark {
     const NAME: &'static str = "connmark";
-    const OPTIONS: &'static [Opt] = &[opt("mark", 0).must().negatable()];
+    const OPTIONS: &'static [Opt] = Wanted::OPTIONS;
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        (self.value, self.mask) = given.marked()?;
-        self.is_not = given.is_negated;
+        self.0 = Wanted::read(given)?;
         Ok(())
     }
 
     fn save(&self, out: &mut String, _: Family) {
-        put!(out, "{} --mark", not(self.is_not));
-        self.put(out);
+        self.0.save(out);
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
-        put!(out, " connmark match {}", not(self.is_not));
-        self.put(out);
+        put!(out, " connmark match {}", self.0.not());
+        self.0.put(out);
     }
 }
 
 impl Match for ConnMark {
     fn matches(&self, view: &mut View<'_>) -> bool {
-        view.connection.is_some_and(|connection| self.holds(connection.mark))
+        view.connection.is_some_and(|connection| self.0.is(connection.mark))
     }
 }

@@ -3,7 +3,7 @@
 use super::Target;
 use crate::nat::{Manip, Range};
 use crate::rule::prelude::*;
-use crate::rule::translation::{Translation, has_ports, interface_address};
+use crate::rule::translation::{Translation, interface_address};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -20,33 +20,19 @@ impl Extension for Masquerade {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 if !has_ports(given.around.protocol, given.around.is_not_protocol) => {
-                return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
-            }
-            0 => self.to.take_ports(given.value, false)?,
-            1 => self.to.is_random = true,
-            _ => self.to.is_fully_random = true,
+            0 => self.to.take_ports(given.value, given.around, false)?,
+            flag => self.to.take_flag(flag),
         }
         Ok(())
     }
 
     fn save(&self, out: &mut String, _: Family) {
-        if let Some((first, last)) = self.to.ports {
-            put!(out, " --to-ports {first}");
-            if last != first {
-                put!(out, "-{last}");
-            }
-        }
+        self.to.put_ports(out, " --to-ports ");
         self.to.put_flags(out, "--");
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
-        if let Some((first, last)) = self.to.ports {
-            put!(out, " masq ports: {first}");
-            if last != first {
-                put!(out, "-{last}");
-            }
-        }
+        self.to.put_ports(out, " masq ports: ");
         self.to.put_flags(out, "");
     }
 }

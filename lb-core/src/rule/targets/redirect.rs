@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Target;
 use crate::nat::{Manip, Range};
 use crate::rule::prelude::*;
-use crate::rule::translation::{Translation, has_ports, interface_address};
+use crate::rule::translation::{Translation, interface_address};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -22,32 +22,19 @@ impl Extension for Redirect {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 if !has_ports(given.around.protocol, given.around.is_not_protocol) => {
-                return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
-            }
-            0 => self.to.take_ports(given.value, true)?,
-            _ => self.to.is_random = true,
+            0 => self.to.take_ports(given.value, given.around, true)?,
+            flag => self.to.take_flag(flag),
         }
         Ok(())
     }
 
     fn save(&self, out: &mut String, _: Family) {
-        if let Some((first, last)) = self.to.ports {
-            put!(out, " --to-ports {first}");
-            if last != first {
-                put!(out, "-{last}");
-            }
-        }
+        self.to.put_ports(out, " --to-ports ");
         self.to.put_flags(out, "--");
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
-        if let Some((first, last)) = self.to.ports {
-            put!(out, " redir ports {first}");
-            if last != first {
-                put!(out, "-{last}");
-            }
-        }
+        self.to.put_ports(out, " redir ports ");
         self.to.put_flags(out, "");
     }
 }

@@ -22,9 +22,7 @@ impl Extension for Snat {
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
             0 => self.to.take(given, false)?,
-            1 => self.to.is_random = true,
-            2 => self.to.is_fully_random = true,
-            _ => self.to.is_persistent = true,
+            flag => self.to.take_flag(flag),
         }
         Ok(())
     }
