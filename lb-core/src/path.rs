@@ -6,6 +6,7 @@
 //!   → steer            is this worker the flow's owner? if not: hand over
 //!   → look up          all buckets prefetched, then all entries, then compared
 //!   → known?  ── yes ─→ established: the entry holds the compiled rewrite and the next hop
+//!   │                   (not plain: rules look at it, its streams are edited, it goes through a tunnel …)
 //!   └ no ─→ PREROUTING → route → INPUT (virtual service: schedule, bind; else up the twin)
 //!                              or FORWARD (routed)
 //!   → rewrite          addresses, ports, checksums, TTL, MAC
@@ -20,9 +21,11 @@ mod edited;
 mod established;
 mod expected;
 mod first;
+mod first_ruled;
 mod fragment;
 mod full_nat;
 mod hooks;
+mod host;
 mod ipsec;
 mod list;
 mod one_packet;

@@ -9,6 +9,7 @@ use super::{FlowHash, Hasher};
 use crate::ids::ServerId;
 use crate::tables::{HopId, Protocol};
 use crate::time::{Tick, Timeout};
+use crate::wire::parse::Headers;
 
 /// Which way a packet of a connection goes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,6 +91,18 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Of a packet as it is.
+    #[inline]
+    pub fn of_packet(frame: &[u8], headers: &Headers) -> Tuple {
+        Tuple {
+            src: headers.source(frame),
+            dst: headers.destination(frame),
+            sport: headers.sport,
+            dport: headers.dport,
+            protocol: headers.protocol,
+        }
+    }
+
     /// The tuple of a packet that answers this one's.
     #[must_use]
     pub fn reversed(self) -> Tuple {

@@ -233,7 +233,7 @@ impl<P: Packet> Path<P> {
     /// The same, at the worker that would know.
     #[cold]
     pub(super) fn asked_expected(&mut self, packet: P, headers: &Headers, io: &mut impl Io<P>) {
-        let original = tuple(&packet, headers);
+        let original = Tuple::of_packet(packet.data(), headers);
         let owner = self.owner_of(original.src, original.sport);
         let found = self.expected_at(&original);
         io.hand_over(owner, packet, Steer::Expected(found));
@@ -249,7 +249,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let original = tuple(&packet, headers);
+        let original = Tuple::of_packet(packet.data(), headers);
         // The client was impatient.
         if let Some(at) = self.flows.find(&original) {
             self.mine.flows.found.add(1);
@@ -291,14 +291,4 @@ fn data<'a, P: Packet>(packet: &'a P, headers: &Headers, segment: &Segment) -> O
         return None;
     }
     packet.data().get(segment.data..headers.end())
-}
-
-fn tuple<P: Packet>(packet: &P, headers: &Headers) -> Tuple {
-    Tuple {
-        src: headers.source(packet.data()),
-        dst: headers.destination(packet.data()),
-        sport: headers.sport,
-        dport: headers.dport,
-        protocol: headers.protocol,
-    }
 }

@@ -68,13 +68,7 @@ impl<P: Packet> Path<P> {
         if headers.is_from_link_local(packet.data()) || !self.tables.services.is_active(headers.is_ipv6) {
             return self.route(packet, headers, now, io);
         }
-        let original = Tuple {
-            src: headers.source(packet.data()),
-            dst: headers.destination(packet.data()),
-            sport: headers.sport,
-            dport: headers.dport,
-            protocol: headers.protocol,
-        };
+        let original = Tuple::of_packet(packet.data(), headers);
         if self.tables.routes.is_local(original.src) {
             // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);

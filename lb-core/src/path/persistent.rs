@@ -67,7 +67,7 @@ impl<P: Packet> Path<P> {
         if let Some(choice) = self.choice_of(&packet, headers, now) {
             return self.follow(packet, headers, choice, now, io);
         }
-        let original = original(&packet, headers);
+        let original = Tuple::of_packet(packet.data(), headers);
         if self.tables.routes.is_local(original.dst)
             && let Some((service, persistence)) = self.persistent_service(&original, now)
         {
@@ -86,7 +86,7 @@ impl<P: Packet> Path<P> {
     /// The first packet of another worker's connection, whose template is here; or a fragment that follows on it.
     #[cold]
     pub(super) fn asked(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        let original = original(&packet, headers);
+        let original = Tuple::of_packet(packet.data(), headers);
         let owner = self.owner_of(original.src, original.sport);
         // Its tables may be others than ours: the template may have to be at yet another worker, by another mask.
         let held = self
@@ -115,7 +115,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let original = original(&packet, headers);
+        let original = Tuple::of_packet(packet.data(), headers);
         // The client was impatient, or began it by two packets.
         if let Some(at) = self.flows.find(&original) {
             self.mine.flows.found.add(1);
@@ -288,15 +288,5 @@ fn template_of(service: &Service, persistence: Persistence, original: &Tuple) ->
         sport: 0,
         dport: service.key.port,
         protocol: template_protocol(service.key.protocol),
-    }
-}
-
-fn original<P: Packet>(packet: &P, headers: &Headers) -> Tuple {
-    Tuple {
-        src: headers.source(packet.data()),
-        dst: headers.destination(packet.data()),
-        sport: headers.sport,
-        dport: headers.dport,
-        protocol: headers.protocol,
     }
 }

@@ -4,6 +4,7 @@
 //! One is an entry like any other, of no real server. What the table `nat` decided is in its two tuples: they are
 //! translated, in both directions, by what translates a masqueraded connection.
 
+use super::hooks::RAW;
 use super::{Io, Path, rewrite};
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked};
 use crate::drop::DropReason;
@@ -13,7 +14,6 @@ use crate::hook::Hook;
 use crate::ids::ServerId;
 use crate::nat::{self, Manip, Range};
 use crate::packet::Packet;
-use crate::rule::Table;
 use crate::tables::{Protocol, Way};
 use crate::time::{Tick, Timeout};
 use crate::wire::checksum::Delta;
@@ -135,8 +135,7 @@ impl<P: Packet> Path<P> {
         let mut passage = self.passage(packet.port(), headers, CtState::Established);
         let wire = self.flows.tuple(at.id(), at.direction());
         let is_ruled = self.flows.entry(at.id()).is_ruled();
-        let raw = [(Table::Raw, Hook::Prerouting, &wire)];
-        if is_ruled && let Err(stopped) = self.pass(&raw, &mut packet, headers, &mut passage, now) {
+        if is_ruled && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
             return self.stop(packet, headers, stopped, now, io);
         }
         if passage.is_untracked {

@@ -1,0 +1,203 @@
+//! A packet of no connection that is known, while there are rules: PREROUTING, the routing decision, INPUT or FORWARD, and the connection
+//! that it begins.
+//!
+//! Before that it is sought at the worker of its other end, where a connection is that is only routed through us.
+
+use super::fragment::ports;
+use super::hooks::{FORWARD, INPUT, PREROUTING, Passage, RAW, Stopped};
+use super::tracked::{Begun, tuple_of};
+use super::waiting::Going;
+use super::{Io, Path, Steer, rewrite};
+use crate::conntrack::CtState;
+use crate::drop::DropReason;
+use crate::flow::Tuple;
+use crate::hook::Hook;
+use crate::ids::WorkerId;
+use crate::packet::Packet;
+use crate::tables::{Protocol, Way};
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers};
+use crate::wire::tcp::{ACK, SYN};
+
+impl<P: Packet> Path<P> {
+    /// A packet of no known connection here.
+    #[cold]
+    pub(super) fn first_ruled(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        match self.other_worker(&packet, headers) {
+            Some(other) => io.hand_over(other, packet, Steer::Elsewhere(ports(headers))),
+            None => self.first_here(packet, headers, now, io),
+        }
+    }
+
+    /// Where else a connection may be that a packet belongs to. A packet to this host, or translated to it, goes to the worker of its source. Others go
+    /// to that of their destination: so does what answers a connection that is only routed through us, which began at its own source's.
+    fn other_worker(&self, packet: &P, headers: &Headers) -> Option<WorkerId> {
+        let is_syn = headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK) == SYN;
+        if self.counters.len() == 1 || is_syn {
+            return None;
+        }
+        let (src, sport) = match tuple_of(packet.data(), headers) {
+            Some(tuple) => (tuple.src, tuple.sport),
+            None => return None,
+        };
+        let other = self.owner_of(src, sport);
+        let is_ours = self.tables.routes.is_local(headers.destination(packet.data()));
+        (!is_ours && other != self.worker).then_some(other)
+    }
+
+    /// A packet that its owner knows no connection for, at the worker of its other end.
+    pub(super) fn sought(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let tuple = tuple_of(packet.data(), headers);
+        match tuple.and_then(|tuple| self.flows.find(&tuple)) {
+            Some(at) => self.begun(packet, headers, at, now, io),
+            None => {
+                let (to, dport) = tuple.map_or_else(
+                    || (headers.destination(packet.data()), headers.dport),
+                    |tuple| (tuple.dst, tuple.dport),
+                );
+                let owner = self.owner_of(to, dport);
+                if owner == self.worker {
+                    return self.first_here(packet, headers, now, io);
+                }
+                io.hand_over(owner, packet, Steer::Nowhere(ports(headers)));
+            }
+        }
+    }
+
+    /// It is at no worker, or was at none a moment ago.
+    pub(super) fn found_nowhere(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        match tuple_of(packet.data(), headers).and_then(|tuple| self.flows.find(&tuple)) {
+            Some(at) => self.begun(packet, headers, at, now, io),
+            None => self.first_here(packet, headers, now, io),
+        }
+    }
+
+    /// A packet of no known connection.
+    fn first_here(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let mut passage = self.passage(packet.port(), headers, CtState::New);
+        let original = tuple_of(packet.data(), headers).filter(|_| headers.fragment != Fragment::Later);
+        let Some(original) = original else {
+            passage.state = CtState::Invalid;
+            return self.pass_untracked(packet, headers, passage, now, io);
+        };
+        passage.original = Some(original);
+        if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage, now) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        let begun = self.begins(packet.data(), headers, now).filter(|_| !passage.is_untracked);
+        let Some(begun) = begun else {
+            passage.original = None;
+            passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
+            return self.pass_untracked(packet, headers, passage, now, io);
+        };
+        match self.first_prerouting(&mut packet, headers, &original, &mut passage, now) {
+            Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, now, io),
+            Err(stopped) => self.stop(packet, headers, stopped, now, io),
+        }
+    }
+
+    /// PREROUTING behind the table `raw`: what it is from there on.
+    fn first_prerouting(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        original: &Tuple,
+        passage: &mut Passage,
+        now: Tick,
+    ) -> Result<Tuple, Stopped> {
+        self.pass(&PREROUTING, original, packet, headers, passage, now)?;
+        self.ask_nat(Hook::Prerouting, original, original, packet, headers, passage, now)
+    }
+
+    /// The routing decision for what begins a connection: `original` is how it came, `seen` what it is behind PREROUTING.
+    fn first_routed(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        (original, seen): (Tuple, Tuple),
+        begun: &Begun,
+        mut passage: Passage,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if self.tables.routes.is_local(original.src) {
+            return self.drop(DropReason::MartianAddress, Hook::Prerouting);
+        }
+        let way = match self.check(headers, seen.dst) {
+            Ok(way) => way,
+            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+        };
+        let is_in = matches!(way, Way::Local | Way::Linux);
+        let road: &[_] = if is_in { &INPUT } else { &FORWARD };
+        passage.output = self.output(way);
+        if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage, now) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        if is_in && self.is_served(&packet, headers, &seen, now) {
+            self.has_passed_input = true;
+            self.serve(packet, headers, original, seen, now, io);
+            self.has_passed_input = false;
+            return;
+        }
+        let hook = if is_in { Hook::Input } else { Hook::Postrouting };
+        let after = match self.ask_nat(hook, &seen, &original, &mut packet, headers, &mut passage, now) {
+            Ok(after) => after,
+            Err(stopped) => return self.stop(packet, headers, stopped, now, io),
+        };
+        if !is_in && !self.tables.settings.forwarding {
+            return self.drop(DropReason::ForwardingOff, Hook::Forward);
+        }
+        match self.track(original, after, begun, passage.connection_mark, now) {
+            Some(at) => self.onward_tracked(packet, headers, at, now, io),
+            None => self.drop(DropReason::FlowTableFull, hook),
+        }
+    }
+
+    /// Whether a virtual service takes a packet to this host.
+    fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, now: Tick) -> bool {
+        self.tables.services.is_active(headers.is_ipv6)
+            && !headers.is_from_link_local(packet.data())
+            && self.tables.service_for(seen, now).is_some()
+    }
+
+    /// A packet that no connection is made of, behind the table `raw`: it is not translated, and goes on as it is.
+    pub(super) fn pass_untracked(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        mut passage: Passage,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        passage.at = None;
+        let wire = Tuple::of_packet(packet.data(), headers);
+        let way = match self.check(headers, wire.dst) {
+            Ok(way) => way,
+            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+        };
+        let passed = self.pass_tracked(&mut packet, headers, (&wire, &wire), way, &mut passage, now);
+        if let Err(stopped) = passed {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        if matches!(way, Way::Local | Way::Linux) {
+            return io.to_twin(packet.port(), packet);
+        }
+        if !self.tables.settings.forwarding {
+            return self.drop(DropReason::ForwardingOff, Hook::Forward);
+        }
+        rewrite::decrement_ttl(packet.data_mut(), headers);
+        self.leave(packet, headers, wire.dst, Going::AsItIs, now, io);
+    }
+
+    /// A packet of no connection that has ports, and not about one.
+    pub(super) fn other(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if !self.tables.rules.are_active() {
+            return self.route(packet, headers, now, io);
+        }
+        let at = tuple_of(packet.data(), headers).and_then(|tuple| self.flows.find(&tuple));
+        match at {
+            Some(at) => self.begun(packet, headers, at, now, io),
+            None => self.first_ruled(packet, headers, now, io),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What the host itself sends, by the twin of a port, while there are rules: OUTPUT, POSTROUTING, out of that port.
+
+use std::net::IpAddr;
+
+use super::hooks::{Passage, Stop, Stopped};
+use super::tracked::tuple_of;
+use super::waiting::Going;
+use super::{Io, Path, Steer};
+use crate::conntrack::{self, CtState};
+use crate::drop::DropReason;
+use crate::flow::{FlowRef, Tuple};
+use crate::hook::Hook;
+use crate::icmp;
+use crate::ids::PortId;
+use crate::packet::Packet;
+use crate::reset::make_reset;
+use crate::rule::{Refusal, Table, Verdict};
+use crate::tables::Way;
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers, Parsed, parse};
+
+impl<P: Packet> Path<P> {
+    /// A frame that the host sent by the twin of `port`, at the worker that serves this.
+    #[cold]
+    pub(super) fn sent_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
+        let to = read_host(&packet).map_or(self.worker, |(_, wire)| self.owner_of(wire.dst, wire.dport));
+        if self.counters.len() == 1 || to == self.worker {
+            return self.out(port, packet, now, io);
+        }
+        io.hand_over(to, packet, Steer::FromHost(port));
+    }
+
+    /// OUTPUT, POSTROUTING, out of that port.
+    #[cold]
+    pub(super) fn out(&mut self, port: PortId, mut packet: P, now: Tick, io: &mut impl Io<P>) {
+        let Some((headers, wire)) = read_host(&packet) else { return io.transmit(port, packet) };
+        let headers = &headers;
+        let mut passage = self.passage(port, headers, CtState::Established);
+        passage.output = passage.input.take();
+        let raw = [(Table::Raw, Hook::Output)];
+        if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage, now) {
+            return self.stop_host(port, packet, headers, stopped, now, io);
+        }
+        let left = match self.known_of_host(&packet, headers, &wire, &mut passage, now) {
+            Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage, now).map(Some),
+            None => self.first_out(&mut packet, headers, wire, &mut passage, now),
+        };
+        let at = match left {
+            Ok(Some(at)) => at,
+            Ok(None) => return io.transmit(port, packet),
+            Err(stopped) => return self.stop_host(port, packet, headers, stopped, now, io),
+        };
+        self.flows.entry_mut(at.id()).touch(now);
+        let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        if !self.translate_in_place(&mut packet, headers, at) {
+            return self.drop(DropReason::Unsupported, Hook::Output);
+        }
+        // Linux has chosen the way already, unless it goes elsewhere now.
+        if leaves.dst == wire.dst {
+            return io.transmit(port, packet);
+        }
+        match self.tables.way(leaves.dst) {
+            Way::Local | Way::Linux => io.to_twin(port, packet),
+            _ => self.leave(packet, headers, leaves.dst, Going::AsItIs, now, io),
+        }
+    }
+
+    /// The tracked connection that a packet of the host is of; its state follows the packet.
+    fn known_of_host(
+        &mut self,
+        packet: &P,
+        headers: &Headers,
+        wire: &Tuple,
+        passage: &mut Passage,
+        now: Tick,
+    ) -> Option<FlowRef> {
+        let at = self.flows.find(wire).filter(|at| self.flows.entry(at.id()).is_tracked())?;
+        let at = Some(at).filter(|_| !passage.is_untracked)?;
+        let step = self.follows(packet.data(), headers, at, now);
+        passage.state = step.is;
+        match step.verdict {
+            conntrack::Verdict::Fine | conntrack::Verdict::Ends => Some(at),
+            conntrack::Verdict::Reopens => {
+                self.end(at.id());
+                None
+            }
+            conntrack::Verdict::Invalid(_) => None,
+        }
+    }
+
+    /// OUTPUT behind the table `raw`, and POSTROUTING, for a packet of a known connection.
+    fn pass_out(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        wire: &Tuple,
+        at: FlowRef,
+        passage: &mut Passage,
+        now: Tick,
+    ) -> Result<FlowRef, Stopped> {
+        passage.at = Some(at);
+        let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..*wire };
+        self.pass(&[(Table::Mangle, Hook::Output)], wire, packet, headers, passage, now)?;
+        self.pass(&OUT, &inner, packet, headers, passage, now)?;
+        Ok(at)
+    }
+
+    /// The same for what begins a connection of the host; `None`: none that is followed.
+    fn first_out(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        original: Tuple,
+        passage: &mut Passage,
+        now: Tick,
+    ) -> Result<Option<FlowRef>, Stopped> {
+        // The answer of a real server on this host to a client whose packets come by direct routing.
+        let is_answer = self.flows.find(&original.reversed()).is_some();
+        let is_known = self.flows.find(&original).is_some();
+        let begun = self.begins(packet.data(), headers, now);
+        let begun = begun.filter(|_| !is_answer && !is_known && !passage.is_untracked);
+        passage.state = match begun {
+            _ if passage.is_untracked => CtState::Untracked,
+            _ if is_answer => CtState::Established,
+            Some(_) => CtState::New,
+            None => CtState::Invalid,
+        };
+        passage.original = begun.map(|_| original);
+        self.pass(&[(Table::Mangle, Hook::Output)], &original, packet, headers, passage, now)?;
+        let seen = match begun {
+            Some(_) => self.ask_nat(Hook::Output, &original, &original, packet, headers, passage, now)?,
+            None => original,
+        };
+        if seen.dst != original.dst {
+            passage.output = self.output(self.tables.way(seen.dst));
+        }
+        self.pass(&OUT, &seen, packet, headers, passage, now)?;
+        let Some(begun) = begun else { return Ok(None) };
+        let after = self.ask_nat(Hook::Postrouting, &seen, &original, packet, headers, passage, now)?;
+        match self.track(original, after, &begun, passage.connection_mark, now) {
+            Some(at) => Ok(Some(at)),
+            None => Err((Verdict::Drop, Hook::Postrouting)),
+        }
+    }
+
+    /// A packet of the host that a rule stops: one that is rejected the host is told of.
+    fn stop_host(
+        &mut self,
+        port: PortId,
+        mut packet: P,
+        headers: &Headers,
+        (verdict, hook): Stopped,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let Verdict::Reject(refusal) = verdict else { return self.drop(DropReason::Rule, hook) };
+        self.drop(DropReason::RuleRejects, hook);
+        let source: IpAddr = headers.source(packet.data());
+        let is_told = match refusal {
+            Refusal::TcpReset => make_reset(&mut packet, headers),
+            Refusal::Icmp(kind, code) => {
+                self.icmp_limit.allow(now)
+                    && icmp::make_error(&mut packet, headers, icmp::Problem::Told { kind, code }, source)
+                        .is_ok()
+            }
+        };
+        if is_told {
+            io.to_twin(port, packet);
+        }
+    }
+}
+
+/// OUTPUT behind what `nat` translates, and POSTROUTING.
+const OUT: [Stop; 3] =
+    [(Table::Filter, Hook::Output), (Table::Security, Hook::Output), (Table::Mangle, Hook::Postrouting)];
+
+/// What the host sends that a connection can be made of.
+fn read_host<P: Packet>(packet: &P) -> Option<(Headers, Tuple)> {
+    match parse(packet.data(), packet.frame_len(), packet.rx_checksums().ip) {
+        Ok(Parsed::Ip(headers)) if headers.fragment != Fragment::Later && !headers.is_for_twin => {
+            tuple_of(packet.data(), &headers).map(|wire| (headers, wire))
+        }
+        _ => None,
+    }
+}
