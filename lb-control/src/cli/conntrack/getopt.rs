@@ -120,7 +120,7 @@ impl<'a> Words<'a> {
         let verbs = VERBS.iter().flat_map(|row| row.long.iter().map(|&long| (long, Name::Verb(row.verb))));
         let options =
             TABLE.iter().flat_map(|row| row.long.iter().map(|&long| (long, Name::Opt(row.opt, row.takes))));
-        let fields = self.protocol.into_iter().flat_map(|family| family.options);
+        let fields = self.protocol.into_iter().flat_map(|family| family.options).copied().flatten();
         let fields = fields.map(|&(long, field)| (long, Name::Field(field, long)));
         let mut begun = verbs.chain(options).chain(fields).filter(|(long, _)| long.starts_with(name));
         let mut found: Option<Name> = None;

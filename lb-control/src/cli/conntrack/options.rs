@@ -204,7 +204,7 @@ pub(crate) enum Field {
 pub(crate) struct Family {
     pub(crate) name: &'static str,
     pub(crate) number: u8,
-    pub(crate) options: &'static [(&'static str, Field)],
+    pub(crate) options: &'static [&'static [(&'static str, Field)]],
     /// What `-G` needs besides addresses: message, and what must be there.
     pub(crate) needs: Needs,
 }
@@ -230,36 +230,10 @@ const PORTS: &[(&str, Field)] = &[
     ("tuple-port-dst", Field::Other),
 ];
 
-const PORTS_AND_STATE: &[(&str, Field)] = &[
-    ("sport", Field::Sport),
-    ("dport", Field::Dport),
-    ("orig-port-src", Field::Sport),
-    ("orig-port-dst", Field::Dport),
-    ("reply-port-src", Field::ReplySport),
-    ("reply-port-dst", Field::ReplyDport),
-    ("mask-port-src", Field::Other),
-    ("mask-port-dst", Field::Other),
-    ("tuple-port-src", Field::Other),
-    ("tuple-port-dst", Field::Other),
-    ("state", Field::State),
-];
+const STATE: &[(&str, Field)] = &[("state", Field::State)];
 
 /// Tags are known to no filter.
-const SCTP: &[(&str, Field)] = &[
-    ("sport", Field::Sport),
-    ("dport", Field::Dport),
-    ("orig-port-src", Field::Sport),
-    ("orig-port-dst", Field::Dport),
-    ("reply-port-src", Field::ReplySport),
-    ("reply-port-dst", Field::ReplyDport),
-    ("mask-port-src", Field::Other),
-    ("mask-port-dst", Field::Other),
-    ("tuple-port-src", Field::Other),
-    ("tuple-port-dst", Field::Other),
-    ("state", Field::State),
-    ("orig-vtag", Field::Other),
-    ("reply-vtag", Field::Other),
-];
+const TAGS: &[(&str, Field)] = &[("orig-vtag", Field::Other), ("reply-vtag", Field::Other)];
 
 const ICMP: &[(&str, Field)] =
     &[("icmp-type", Field::Type), ("icmp-code", Field::Code), ("icmp-id", Field::Identifier)];
@@ -270,13 +244,13 @@ const ICMPV6: &[(&str, Field)] =
 const BOTH_PORTS: Needs = Needs::Ports("you have to specify `--sport' and `--dport'");
 
 pub(crate) const PROTOCOLS: &[Family] = &[
-    Family { name: "tcp", number: 6, options: PORTS_AND_STATE, needs: BOTH_PORTS },
-    Family { name: "udp", number: 17, options: PORTS, needs: BOTH_PORTS },
-    Family { name: "sctp", number: 132, options: SCTP, needs: BOTH_PORTS },
-    Family { name: "udplite", number: 136, options: PORTS, needs: BOTH_PORTS },
-    Family { name: "dccp", number: 33, options: PORTS, needs: BOTH_PORTS },
-    Family { name: "icmp", number: 1, options: ICMP, needs: Needs::Each },
-    Family { name: "icmpv6", number: 58, options: ICMPV6, needs: Needs::Each },
+    Family { name: "tcp", number: 6, options: &[PORTS, STATE], needs: BOTH_PORTS },
+    Family { name: "udp", number: 17, options: &[PORTS], needs: BOTH_PORTS },
+    Family { name: "sctp", number: 132, options: &[PORTS, STATE, TAGS], needs: BOTH_PORTS },
+    Family { name: "udplite", number: 136, options: &[PORTS], needs: BOTH_PORTS },
+    Family { name: "dccp", number: 33, options: &[PORTS], needs: BOTH_PORTS },
+    Family { name: "icmp", number: 1, options: &[ICMP], needs: Needs::Each },
+    Family { name: "icmpv6", number: 58, options: &[ICMPV6], needs: Needs::Each },
 ];
 
 /// Other protocols by the names of the protocols database (IANA).

@@ -229,7 +229,12 @@ pub(crate) fn help(out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "\nOptions after -p:")?;
     PROTOCOLS.iter().try_for_each(|family| {
-        let known = family.options.iter().filter(|(_, field)| *field != super::options::Field::Other);
+        let known = family
+            .options
+            .iter()
+            .copied()
+            .flatten()
+            .filter(|(_, field)| *field != super::options::Field::Other);
         let names: Vec<String> = known.map(|(name, _)| format!("--{name}")).collect();
         writeln!(out, "  {:<8}  {}", family.name, names.join(" "))
     })

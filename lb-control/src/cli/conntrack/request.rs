@@ -328,7 +328,7 @@ impl Reading {
                 if is_whole || is_reply { Ok(()) } else { Err(Stop::usage(message)) }
             }
             Needs::Each => {
-                let first = family.options.iter().take(2).find(|(_, field)| !has(*field));
+                let first = family.options.iter().copied().flatten().take(2).find(|(_, field)| !has(*field));
                 first.map_or(Ok(()), |(name, _)| Err(missing(name)))
             }
         }
