@@ -4,29 +4,13 @@
 //! stand between are not given: where a set's fate hangs on a rule of theirs the line is named below. What differs from one boot to the
 //! next is compared after sorting the lines, without timeouts and `initval`.
 
+mod recording;
 mod support;
 
 use lb_control::cli::client::Client;
 use lb_control::cli::ipset::{self, Surroundings};
-use serde::Deserialize;
+use recording::Vector;
 use support::Daemon;
-
-#[derive(Deserialize)]
-struct Recording {
-    vectors: Vec<Vector>,
-}
-
-#[derive(Deserialize)]
-struct Vector {
-    n: usize,
-    argv: Vec<String>,
-    stdin: Option<String>,
-    rc: u8,
-    stdout: String,
-    stderr: String,
-    stable_across_boots: bool,
-    usage_text_follows_in: Option<String>,
-}
 
 /// Sets that rules of `iptables` name there: destroyed here, or listed with fewer references.
 const OF_RULES: [usize; 2] = [409, 410];
@@ -59,12 +43,11 @@ fn normal(text: &str) -> Vec<String> {
 
 #[test]
 fn ipset_prints_and_returns_what_was_recorded() {
-    let text = include_str!("oracle/iptables_ipset_cli.json");
-    let recording: Recording = serde_json::from_str(text).expect("a recording");
+    let vectors: Vec<Vector> = recording::read(include_str!("oracle/iptables_ipset_cli.json"));
     let daemon = Daemon::start(Vec::new());
     let mut client = Client::new(&daemon.socket()).expect("a client");
     let (mut equal, mut different, mut excused) = (0, Vec::new(), 0);
-    for vector in recording.vectors.iter().filter(|vector| vector.argv[0] == "ipset") {
+    for vector in vectors.iter().filter(|vector| vector.argv[0] == "ipset") {
         if OF_RULES.contains(&vector.n) {
             // Not run: it would destroy what later lines list.
             excused += 1;

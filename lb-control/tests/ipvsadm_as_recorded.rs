@@ -5,6 +5,7 @@
 //! real server, asks for what is not built: which those are is decided here from the words of the line, not from what
 //! the command says. Listings are compared without the lines of such services and real servers.
 
+mod recording;
 mod support;
 
 use std::collections::BTreeSet;
@@ -21,25 +22,15 @@ use lb_control::cli::director::{Director, DirectorError};
 use lb_control::cli::ipvsadm::{self, Lookup, Surroundings};
 use lb_control::model::{self, Limits, Model};
 use lb_core::tables::Service;
+use recording::Vector;
 use serde::Deserialize;
 use support::Daemon;
 
 #[derive(Deserialize)]
-struct Recording {
-    vectors: Vec<Vector>,
-}
-
-#[derive(Deserialize)]
-struct Vector {
-    n: usize,
+struct Line {
     prog: String,
-    argv: Vec<String>,
-    stdin: Option<String>,
-    rc: u8,
-    stdout: String,
-    stderr: String,
-    stable_across_boots: bool,
-    usage_text_follows_in: Option<String>,
+    #[serde(flatten)]
+    vector: Vector,
 }
 
 /// A director that has no packets.
@@ -318,16 +309,15 @@ struct Score {
 }
 
 fn replay(recording: &str, director: &mut dyn Director) -> Score {
-    let recording: Recording = serde_json::from_str(recording).expect("a recording");
     let mut excused = Excused::default();
     let mut score = Score::default();
-    for vector in &recording.vectors {
+    for Line { prog, vector } in &recording::read::<Line>(recording) {
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let stdin = vector.stdin.clone().unwrap_or_default();
         let mut input = stdin.as_bytes();
         let mut around =
             Surroundings { names: &Known, input: &mut input, output: &mut output, errors: &mut errors };
-        let code = match vector.prog.as_str() {
+        let code = match prog.as_str() {
             "ipvsadm" => ipvsadm::run(&vector.argv, director, &mut around),
             "ipvsadm-save" => ipvsadm::run_save(&vector.argv, director, &mut around),
             other => panic!("{}: {other} is not replayed", vector.n),
@@ -340,7 +330,7 @@ fn replay(recording: &str, director: &mut dyn Director) -> Score {
             output.truncate(first);
         }
 
-        let line = format!("{} {} {}", vector.n, vector.prog, vector.argv.join(" "));
+        let line = format!("{} {} {}", vector.n, prog, vector.argv.join(" "));
         let same_errors = code == vector.rc && errors == vector.stderr;
         let lines: Vec<Vec<String>> = match vector.rc {
             0 => stdin.lines().map(words_of).collect(),
