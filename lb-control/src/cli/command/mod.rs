@@ -4,7 +4,6 @@ mod completions;
 mod connections;
 mod drops;
 mod foreign;
-mod ipset;
 mod man;
 mod metrics;
 mod ports;
@@ -21,8 +20,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::foreign::{Foreign, Speaker};
 use super::client::Client;
 use super::director::DirectorError;
+use super::{iptables, ipvsadm};
 
 /// In the order of the help.
 pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
@@ -35,17 +36,37 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &set::Set,
     &sysctl::Sysctl,
     &metrics::Metrics,
-    &foreign::Foreign("ipvsadm"),
-    &foreign::Foreign("ipvsadm-save"),
-    &foreign::Foreign("ipvsadm-restore"),
-    &foreign::Foreign("iptables"),
-    &foreign::Foreign("iptables-save"),
-    &foreign::Foreign("iptables-restore"),
-    &foreign::Foreign("ip6tables"),
-    &foreign::Foreign("ip6tables-save"),
-    &foreign::Foreign("ip6tables-restore"),
-    &ipset::Ipset,
-    &foreign::Foreign("conntrack"),
+    &Foreign(
+        "ipvsadm",
+        "Services, real servers, connections in ipvsadm's syntax",
+        Speaker::Ipvsadm(ipvsadm::run),
+    ),
+    &Foreign(
+        "ipvsadm-save",
+        "Print command lines that make the services again",
+        Speaker::Ipvsadm(ipvsadm::run_save),
+    ),
+    &Foreign(
+        "ipvsadm-restore",
+        "Do the command lines that standard input holds",
+        Speaker::Ipvsadm(ipvsadm::run_restore),
+    ),
+    &Foreign("iptables", "Rules for IPv4 in iptables' syntax", Speaker::Iptables(iptables::run)),
+    &Foreign("iptables-save", "Print tables of rules as a file", Speaker::Iptables(iptables::run_save)),
+    &Foreign(
+        "iptables-restore",
+        "Make tables of rules of a file, all or nothing",
+        Speaker::Iptables(iptables::run_restore),
+    ),
+    &Foreign("ip6tables", "Rules for IPv6 in ip6tables' syntax", Speaker::Iptables(iptables::run)),
+    &Foreign("ip6tables-save", "Print tables of rules as a file", Speaker::Iptables(iptables::run_save)),
+    &Foreign(
+        "ip6tables-restore",
+        "Make tables of rules of a file, all or nothing",
+        Speaker::Iptables(iptables::run_restore),
+    ),
+    &Foreign("ipset", "IP sets in ipset's syntax", Speaker::Ipset),
+    &Foreign("conntrack", "Connections in conntrack's syntax", Speaker::Conntrack),
     &completions::Completions,
     &man::Man,
 ];

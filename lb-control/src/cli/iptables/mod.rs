@@ -78,6 +78,10 @@ struct Program {
 }
 
 impl Program {
+    fn named(name: &'static str) -> Program {
+        Program { name, is_ipv6: name.starts_with("ip6") }
+    }
+
     fn family(self) -> RuleFamily {
         if self.is_ipv6 { RuleFamily::Ipv6 } else { RuleFamily::Ipv4 }
     }
@@ -185,7 +189,7 @@ pub fn run(
     keeper: &mut dyn RuleKeeper,
     around: &mut Surroundings<'_>,
 ) -> u8 {
-    let program = Program { name, is_ipv6: name.starts_with("ip6") };
+    let program = Program::named(name);
     finish(program, do_line(program, words, keeper, around), None, around)
 }
 
@@ -406,7 +410,7 @@ pub fn run_save(
     keeper: &mut dyn RuleKeeper,
     around: &mut Surroundings<'_>,
 ) -> u8 {
-    let program = Program { name, is_ipv6: name.starts_with("ip6") };
+    let program = Program::named(name);
     finish(program, save(program, words, keeper, around), None, around)
 }
 
@@ -469,7 +473,7 @@ pub fn run_restore(
     keeper: &mut dyn RuleKeeper,
     around: &mut Surroundings<'_>,
 ) -> u8 {
-    let program = Program { name, is_ipv6: name.starts_with("ip6") };
+    let program = Program::named(name);
     match restore::run(program, words, keeper, around) {
         Ok(()) => 0,
         Err((line, stop)) => finish(program, Err(stop), line, around),
