@@ -19,6 +19,7 @@ pub mod rule;
 pub mod set;
 pub mod tables;
 pub mod time;
+pub mod trail;
 pub mod wire;
 
 #[cfg(test)]

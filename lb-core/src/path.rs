@@ -41,6 +41,7 @@ mod steer;
 mod tracked;
 mod tunnel;
 mod waiting;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,7 @@ use crate::mem::Region;
 use crate::packet::Packet;
 use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
+use crate::trail::Watch;
 use crate::wire::ethernet;
 use crate::wire::parse::{Fragment, Headers, parse_into};
 
@@ -170,6 +172,8 @@ pub struct Path<P> {
     chance: u64,
     /// Rules have let the packet at hand pass PREROUTING and INPUT.
     has_passed_input: bool,
+    /// Writes down what the packet at hand meets, when somebody asks.
+    watch: Watch,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
@@ -246,6 +250,7 @@ impl<P: Packet> Path<P> {
             changed: shared::Changed::new(),
             chance: 0,
             has_passed_input: false,
+            watch: Watch::default(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }

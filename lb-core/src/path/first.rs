@@ -12,7 +12,7 @@ use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
 use crate::flow::{Direction, FlowId, FlowRef, InsertError, Method, NewFlow, Store, Tuple};
-use crate::hook::Hook;
+use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::ServerId;
 use crate::ipvs::scheduler::{Loads, Request, States};
@@ -21,6 +21,7 @@ use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
 use crate::tables::{Forward, Protocol, Server, Service, ServiceKey};
 use crate::time::Tick;
+use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::sctp;
 use crate::wire::tcp::{RST, SYN};
@@ -111,6 +112,8 @@ impl<P: Packet> Path<P> {
         let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
             return self.route(packet, headers, now, io);
         };
+        self.watch.note(|| Step::At { hook: Hook::Input, function: Function::RemoteRequest });
+        self.watch.note(|| Step::Service(service.id));
         let sysctls = &self.tables.settings.sysctls;
         let is_beginning = match headers.protocol {
             Protocol::TCP => {
@@ -140,6 +143,7 @@ impl<P: Packet> Path<P> {
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
         let options = service.options;
         let picked = pick(&mut self.schedulers, service, &seen, &self.counters, &self.mine, now);
+        self.watch.note(|| Step::Server(picked.map(|server| server.id)));
         let Some(&Server { id, address, port, forward, .. }) = picked else {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);

@@ -4,18 +4,19 @@
 //! Before that it is sought at the worker of its other end, where a connection is that is only routed through us.
 
 use super::fragment::ports;
-use super::hooks::{FORWARD, INPUT, PREROUTING, Passage, RAW, Stopped};
+use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped};
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
 use super::{Io, Path, Steer, rewrite};
 use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::Tuple;
-use crate::hook::Hook;
+use crate::hook::{Function, Hook};
 use crate::ids::WorkerId;
 use crate::packet::Packet;
 use crate::tables::{Protocol, Way};
 use crate::time::Tick;
+use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{ACK, SYN};
 
@@ -84,6 +85,7 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage, now) {
             return self.stop(packet, headers, stopped, now, io);
         }
+        self.is_at(Hook::Prerouting, Function::Conntrack);
         let begun = self.begins(packet.data(), headers, now).filter(|_| !passage.is_untracked);
         let Some(begun) = begun else {
             passage.original = None;
@@ -127,11 +129,14 @@ impl<P: Packet> Path<P> {
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
+        self.watch.note(|| Step::Routed(way));
         let is_in = matches!(way, Way::Local | Way::Linux);
-        let road: &[_] = if is_in { &INPUT } else { &FORWARD };
+        let roads: &[&[_]] = if is_in { &[&INPUT] } else { &[&FORWARD, &POSTROUTING] };
         passage.output = self.output(way);
-        if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage, now) {
-            return self.stop(packet, headers, stopped, now, io);
+        for road in roads {
+            if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage, now) {
+                return self.stop(packet, headers, stopped, now, io);
+            }
         }
         if is_in && self.is_served(&packet, headers, &seen, now) {
             self.has_passed_input = true;
@@ -148,7 +153,10 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
         match self.track(original, after, begun, passage.connection_mark, now) {
-            Some(at) => self.onward_tracked(packet, headers, at, now, io),
+            Some(at) => {
+                self.is_at(hook, Function::Confirm);
+                self.onward_tracked(packet, headers, at, now, io);
+            }
             None => self.drop(DropReason::FlowTableFull, hook),
         }
     }
@@ -175,6 +183,7 @@ impl<P: Packet> Path<P> {
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
+        self.watch.note(|| Step::Routed(way));
         let passed = self.pass_tracked(&mut packet, headers, (&wire, &wire), way, &mut passage, now);
         if let Err(stopped) = passed {
             return self.stop(packet, headers, stopped, now, io);

@@ -12,8 +12,7 @@
 //! [`tracked`](Path::tracked), one of none by [`first_ruled`](Path::first_ruled), one that the host sends by [`out`](Path::out). The table `nat` is asked once a connection,
 //! and a packet that conntrack does not follow is never translated.
 //!
-//! Source of the order: Linux, `include/uapi/linux/netfilter_ipv4.h` (priorities), and IPVS's places in it
-//! (`net/netfilter/ipvs/ip_vs_core.c`).
+//! The order is that of [`ORDER`](crate::hook::ORDER).
 
 use std::net::IpAddr;
 
@@ -21,7 +20,7 @@ use super::{Io, Path};
 use crate::conntrack::{CtState, Status};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Tuple};
-use crate::hook::Hook;
+use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::PortId;
 use crate::nat::{Manip, Range};
@@ -30,6 +29,7 @@ use crate::reset::make_reset;
 use crate::rule::{Connection, Effects, Refusal, Service, Table, Verdict, View};
 use crate::tables::{InterfaceId, Way};
 use crate::time::Tick;
+use crate::trail::{Asked, Step};
 use crate::wire::parse::Headers;
 
 /// What rules know of a packet besides its bytes, while it is on its road.
@@ -79,8 +79,15 @@ impl<P: Packet> Path<P> {
         let state = tracked.is(at.direction());
         let mut passage = self.passage(packet.port(), headers, state);
         passage.at = Some(at);
-        let passed =
-            self.pass_service(&mut packet, headers, (&wire, &inner), way, &mut passage, is_first, now);
+        let passed = self.pass_service(
+            &mut packet,
+            headers,
+            (&wire, &inner, &leaves),
+            way,
+            &mut passage,
+            is_first,
+            now,
+        );
         match passed {
             Ok(()) => Some(packet),
             Err(stopped) => {
@@ -90,11 +97,12 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// The road of a packet of a virtual service's connection, which comes as `wire`, is `inner` once it is routed, and `leaves`.
     fn pass_service(
         &mut self,
         packet: &mut P,
         headers: &Headers,
-        (wire, inner): (&Tuple, &Tuple),
+        (wire, inner, leaves): (&Tuple, &Tuple, &Tuple),
         way: Way,
         passage: &mut Passage,
         is_first: bool,
@@ -107,10 +115,13 @@ impl<P: Packet> Path<P> {
         let is_answer = passage.at.is_some_and(|at| at.direction() == Direction::Reply);
         if !is_answer && !is_first {
             self.pass(&INPUT, wire, packet, headers, passage, now)?;
+            self.is_at(Hook::Input, Function::RemoteRequest);
         }
         passage.output = self.output(way);
         if is_answer {
-            return self.pass(&FORWARD, inner, packet, headers, passage, now);
+            self.pass(&FORWARD, inner, packet, headers, passage, now)?;
+            self.is_at(Hook::Forward, Function::Reply);
+            return self.pass(&POSTROUTING, leaves, packet, headers, passage, now);
         }
         passage.input = None;
         self.pass(&OUTPUT, inner, packet, headers, passage, now)
@@ -132,7 +143,8 @@ impl<P: Packet> Path<P> {
             return self.pass(&INPUT, inner, packet, headers, passage, now);
         }
         passage.output = self.output(way);
-        self.pass(&FORWARD, inner, packet, headers, passage, now)
+        self.pass(&FORWARD, inner, packet, headers, passage, now)?;
+        self.pass(&POSTROUTING, inner, packet, headers, passage, now)
     }
 
     /// An ICMP error about a packet of the connection `at`, which goes on to `to`.
@@ -148,8 +160,20 @@ impl<P: Packet> Path<P> {
         let inner = Tuple { dst: to, ..wire };
         let mut passage = self.passage(packet.port(), headers, CtState::Related);
         passage.at = Some(at);
+        let way = self.tables.way(to);
+        if !self.flows.entry(at.id()).is_tracked() {
+            return self.pass_service(
+                packet,
+                headers,
+                (&wire, &inner, &inner),
+                way,
+                &mut passage,
+                false,
+                now,
+            );
+        }
         self.pass(&RAW, &wire, packet, headers, &mut passage, now)?;
-        self.pass_tracked(packet, headers, (&wire, &inner), self.tables.way(to), &mut passage, now)
+        self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage, now)
     }
 
     pub(super) fn passage(&self, port: PortId, headers: &Headers, state: CtState) -> Passage {
@@ -210,7 +234,17 @@ impl<P: Packet> Path<P> {
             Verdict::Accept => (Manip::Source, Range::KEEP),
             verdict => return Err((verdict, hook)),
         };
-        self.translated(tuple, manip, &range, original).ok_or((Verdict::Drop, hook))
+        let after = self.translated(tuple, manip, &range, original).ok_or((Verdict::Drop, hook))?;
+        if after != *tuple {
+            self.watch.note(|| Step::Becomes(after));
+        }
+        Ok(after)
+    }
+
+    /// Notes that a function which has no rules has the packet.
+    #[inline]
+    pub(super) fn is_at(&mut self, hook: Hook, function: Function) {
+        self.watch.note(|| Step::At { hook, function });
     }
 
     /// Asks one table, and does what it says besides its verdict.
@@ -231,6 +265,8 @@ impl<P: Packet> Path<P> {
         headers.ttl = ttl(packet.data(), &headers).unwrap_or(headers.ttl);
         let is_forwarded = passage.input.is_some() && matches!(hook, Hook::Forward | Hook::Postrouting);
         let booted = self.tables.settings.booted;
+        let &mut Passage { input, output, state, mark, .. } = passage;
+        self.watch.note(|| Step::Asked(Asked { table, hook, tuple: *tuple, state, mark, input, output }));
         let mut view = View {
             tables: &self.tables,
             frame: packet.data_mut(),
@@ -247,6 +283,7 @@ impl<P: Packet> Path<P> {
             now,
             wall: booted + u64::from(now.0 / Tick::PER_SECOND),
             events: &self.tables.rules.events,
+            trail: self.watch.trail(),
             effects: Effects::default(),
         };
         let verdict = self.tables.rules.run(table, hook, &mut view, &self.mine);
@@ -255,6 +292,7 @@ impl<P: Packet> Path<P> {
             passage.mark = mark;
         }
         passage.is_untracked |= effects.untracked;
+        self.watch.note(|| Step::Said(verdict));
         if let Some(connection) = connection.filter(|_| effects.has_connection_mark) {
             passage.connection_mark = connection.mark;
             if let Some(at) = passage.at {
@@ -337,15 +375,13 @@ pub(super) const PREROUTING: [Stop; 1] = [(Table::Mangle, Hook::Prerouting)];
 pub(super) const INPUT: [Stop; 3] =
     [(Table::Mangle, Hook::Input), (Table::Filter, Hook::Input), (Table::Security, Hook::Input)];
 
-/// With what of POSTROUTING each packet passes.
-pub(super) const FORWARD: [Stop; 4] = [
-    (Table::Mangle, Hook::Forward),
-    (Table::Filter, Hook::Forward),
-    (Table::Security, Hook::Forward),
-    (Table::Mangle, Hook::Postrouting),
-];
+pub(super) const FORWARD: [Stop; 3] =
+    [(Table::Mangle, Hook::Forward), (Table::Filter, Hook::Forward), (Table::Security, Hook::Forward)];
 
-/// The same for what a virtual service sends on.
+/// What of POSTROUTING each packet passes.
+pub(super) const POSTROUTING: [Stop; 1] = [(Table::Mangle, Hook::Postrouting)];
+
+/// OUTPUT for what a virtual service sends on, with what of POSTROUTING each packet passes.
 const OUTPUT: [Stop; 5] = [
     (Table::Raw, Hook::Output),
     (Table::Mangle, Hook::Output),

@@ -9,7 +9,7 @@ use super::{Io, Path, Steer};
 use crate::conntrack::{self, CtState};
 use crate::drop::DropReason;
 use crate::flow::{FlowRef, Tuple};
-use crate::hook::Hook;
+use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::PortId;
 use crate::packet::Packet;
@@ -41,6 +41,7 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage, now) {
             return self.stop_host(port, packet, headers, stopped, now, io);
         }
+        self.is_at(Hook::Output, Function::Conntrack);
         let left = match self.known_of_host(&packet, headers, &wire, &mut passage, now) {
             Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage, now).map(Some),
             None => self.first_out(&mut packet, headers, wire, &mut passage, now),
@@ -139,7 +140,10 @@ impl<P: Packet> Path<P> {
         let Some(begun) = begun else { return Ok(None) };
         let after = self.ask_nat(Hook::Postrouting, &seen, &original, packet, headers, passage, now)?;
         match self.track(original, after, &begun, passage.connection_mark, now) {
-            Some(at) => Ok(Some(at)),
+            Some(at) => {
+                self.is_at(Hook::Postrouting, Function::Confirm);
+                Ok(Some(at))
+            }
             None => Err((Verdict::Drop, Hook::Postrouting)),
         }
     }

@@ -14,6 +14,7 @@ use crate::icmp;
 use crate::packet::Packet;
 use crate::tables::{NextHop, Reachability, Way};
 use crate::time::Tick;
+use crate::trail::Step;
 use crate::wire::parse::Headers;
 use crate::wire::{ethernet, fragment};
 
@@ -31,7 +32,11 @@ impl<P: Packet> Path<P> {
     /// A packet that belongs to no connection: to this host, or through it.
     pub(super) fn route(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let to = headers.destination(packet.data());
-        match self.check(headers, to) {
+        let way = self.check(headers, to);
+        if let Ok(way) = way {
+            self.watch.note(|| Step::Routed(way));
+        }
+        match way {
             Ok(Way::Local | Way::Linux) => io.to_twin(packet.port(), packet),
             _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
             Ok(_) => {

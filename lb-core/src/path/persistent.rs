@@ -22,6 +22,7 @@ use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
 use crate::tables::{Forward, Persistence, Protocol, Server, Service};
 use crate::time::{Tick, Timeout};
+use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
 
 /// How long a template stays whose time is over while a connection of its lives. It keeps this timeout.
@@ -204,6 +205,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         if reason == DropReason::NoServer {
+            self.watch.note(|| Step::Server(None));
             return self.answer(
                 packet,
                 headers,
@@ -229,6 +231,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        self.watch.note(|| Step::Server(Some(server)));
         let Some(server) = self.tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };

@@ -10,7 +10,7 @@ use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked};
 use crate::drop::DropReason;
 use crate::flow::template::templated;
 use crate::flow::{Deltas, Direction, FlowRef, Method, NewFlow, Tuple};
-use crate::hook::Hook;
+use crate::hook::{Function, Hook};
 use crate::ids::ServerId;
 use crate::nat::{self, Manip, Range};
 use crate::packet::Packet;
@@ -142,6 +142,7 @@ impl<P: Packet> Path<P> {
             passage.state = CtState::Untracked;
             return self.pass_untracked(packet, headers, passage, now, io);
         }
+        self.is_at(Hook::Prerouting, Function::Conntrack);
         let step = self.follows(packet.data(), headers, at, now);
         passage.state = step.is;
         match step.verdict {

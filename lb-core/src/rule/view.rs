@@ -12,6 +12,7 @@ use crate::hook::Hook;
 use crate::nat::{Manip, Range};
 use crate::tables::{InterfaceId, Tables};
 use crate::time::Tick;
+use crate::trail::{Step, Trail};
 use crate::wire::array;
 use crate::wire::parse::{Fragment, Headers};
 
@@ -63,6 +64,8 @@ pub struct View<'a> {
     pub wall: u64,
     /// Where LOG leaves what it wants told.
     pub events: &'a Events,
+    /// Where it is written down what the packet meets, when somebody asks.
+    pub trail: Option<&'a mut Trail>,
     pub effects: Effects,
 }
 
@@ -91,6 +94,14 @@ pub enum Verdict {
 impl View<'_> {
     pub fn family(&self) -> Family {
         if self.headers.is_ipv6 { Family::Ipv6 } else { Family::Ipv4 }
+    }
+
+    /// A rule matched, or a chain's end was met: the number under which it counts.
+    #[inline]
+    pub(super) fn meets(&mut self, counter: u32) {
+        if let Some(trail) = &mut self.trail {
+            trail.put(Step::Met(counter));
+        }
     }
 
     #[inline]

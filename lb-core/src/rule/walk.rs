@@ -150,7 +150,10 @@ impl Compiled {
         loop {
             let Some(step) = chain.rules.get(at) else {
                 match callers.pop() {
-                    Some((caller, next)) => (chain, at) = (caller, next),
+                    Some((caller, next)) => {
+                        view.meets(chain.counter);
+                        (chain, at) = (caller, next);
+                    }
                     None => break,
                 }
                 continue;
@@ -160,6 +163,7 @@ impl Compiled {
                 continue;
             }
             counters.rule(step.counter).add(bytes);
+            view.meets(step.counter);
             match &step.rule.jump {
                 Jump::Nowhere => {}
                 Jump::Accept => return Verdict::Accept,
@@ -185,6 +189,7 @@ impl Compiled {
             }
         }
         counters.rule(base.counter).add(bytes);
+        view.meets(base.counter);
         if base.drops { Verdict::Drop } else { Verdict::Accept }
     }
 }

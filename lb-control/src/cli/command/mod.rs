@@ -4,6 +4,7 @@ mod completions;
 mod connections;
 mod drops;
 mod foreign;
+mod hooks;
 mod man;
 mod metrics;
 mod ports;
@@ -33,6 +34,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &ports::Ports,
     &workers::Workers,
     &drops::Drops,
+    &hooks::Hooks,
     &set::Set,
     &sysctl::Sysctl,
     &metrics::Metrics,

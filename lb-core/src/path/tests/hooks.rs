@@ -2,10 +2,12 @@
 //! tracked comes and goes. Method: rules of a few words, packets from client, real server and host.
 
 use super::*;
+use crate::hook::{Function, ORDER};
 use crate::rule::names::Numeric;
 use crate::rule::{
     Around, ChainSource, Family, Rule, RuleSource, Rules, Table, chain_name, reached_from, text,
 };
+use crate::trail::Step;
 
 /// Of lines such as `filter FORWARD -p tcp --dport 22 -j DROP`, for both families as far as they can be read for one.
 pub(super) fn rules(lines: &[&str]) -> Rules {
@@ -313,4 +315,111 @@ fn what_answers_a_routed_connection_finds_it_at_the_other_ends_worker() {
     }
     let inserted: Vec<u64> = counters.iter().map(|worker| worker.flows.inserted.get()).collect();
     assert_eq!(inserted.iter().sum::<u64>(), 32, "one entry each: {inserted:?}");
+}
+
+/// Lets everything pass, and is asked everywhere.
+fn watching() -> Director {
+    let mut lines = Vec::new();
+    for table in Table::ALL {
+        lines.extend(table.hooks().iter().map(|&hook| format!("{} {}", table.name(), chain_name(hook))));
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut director = director(rules(&lines));
+    director.path.make_room_for_trails();
+    director
+}
+
+/// The hooks and functions that one packet meets, in their order; `None` for a port: the host sends it by that of the WAN.
+fn walk(director: &mut Director, port: Option<PortId>, frame: &[u8]) -> (Vec<(Hook, Function)>, Out) {
+    let mut out = Out::default();
+    let frame = Frame::new(port.unwrap_or(WAN), frame);
+    let trail = match port {
+        Some(_) => director.path.receive_watched(frame, director.now, &mut out),
+        None => director.path.receive_from_twin_watched(WAN, frame, director.now, &mut out),
+    };
+    let trail = trail.unwrap();
+    assert_eq!(trail.left_out(), 0);
+    let met = trail.steps().iter().filter_map(|step| match *step {
+        Step::At { hook, function } => Some((hook, function)),
+        Step::Asked(asked) => Some((asked.hook, Function::Table(asked.table))),
+        _ => None,
+    });
+    (met.collect(), out)
+}
+
+/// What the printed table says of a road: each function at its hooks in their order, but for those that are not of this road.
+fn said(hooks: &[Hook], is_met: impl Fn(Hook, Function) -> bool) -> Vec<(Hook, Function)> {
+    let at = |hook| ORDER.iter().filter(move |place| place.hook == hook);
+    let places = hooks.iter().copied().flat_map(at).filter(|place| {
+        let is_never = place.does.starts_with("never") || place.function == Function::Defragment;
+        !is_never && is_met(place.hook, place.function)
+    });
+    places.map(|place| (place.hook, place.function)).collect()
+}
+
+#[test]
+fn each_road_meets_hooks_and_tables_in_the_printed_order() {
+    use Function::{Confirm, Conntrack, RemoteRequest, Reply};
+    use Hook::{Forward, Input, Output, Postrouting, Prerouting};
+    const NAT: Function = Function::Table(Table::Nat);
+    let mut seen = Vec::new();
+    let mut check = |what: &str, (met, _): (Vec<(Hook, Function)>, Out), said: Vec<(Hook, Function)>| {
+        assert_eq!(met, said, "{what}");
+        seen.extend(met);
+    };
+    let is_tracked = |_, function| !matches!(function, RemoteRequest | Reply);
+    let is_later = |hook, function| is_tracked(hook, function) && !matches!(function, NAT | Confirm);
+
+    let mut director = watching();
+    let through_us = [Prerouting, Forward, Postrouting];
+    let first = walk(&mut director, Some(WAN), &through(4000, "S"));
+    check("what begins a forwarded connection", first, said(&through_us, is_tracked));
+    let answer = walk(&mut director, Some(LAN), &back(4000, "SA"));
+    check("its answer", answer, said(&through_us, is_later));
+
+    let to_us = [Prerouting, Input];
+    let ssh = |flags| tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 22), flags);
+    let first = walk(&mut director, Some(WAN), &ssh("S"));
+    check("what begins a connection to the host", first, said(&to_us, is_tracked));
+    let back = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 22), ("192.0.2.100", 4000), "SA");
+    let answer = walk(&mut director, None, &back);
+    check("the host's answer", answer, said(&[Output, Postrouting], is_later));
+    let next = walk(&mut director, Some(WAN), &ssh("A"));
+    check("another packet to the host", next, said(&to_us, is_later));
+
+    let own = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 5000), ("192.0.2.100", 443), "S");
+    let sent = walk(&mut director, None, &own);
+    check("what begins a connection of the host", sent, said(&[Output, Postrouting], is_tracked));
+
+    let to_service = [Prerouting, Input, Output, Postrouting];
+    let mut first = walk(&mut director, Some(WAN), &from_client(4000, "S"));
+    let ours = |hook, function| match (hook, function) {
+        // The connection is entered by IPVS, and the nat table is done with it at PREROUTING.
+        (_, Confirm | Reply) | (Output, Conntrack) => false,
+        (hook, NAT) => hook == Prerouting,
+        _ => true,
+    };
+    assert_eq!(read(&first.1.sent.remove(0).1).2, ip("10.0.0.11"));
+    check("what begins a connection to a virtual service", first, said(&to_service, ours));
+    let later = |hook, function| ours(hook, function) && !matches!(function, NAT | Conntrack);
+    let answer = walk(&mut director, Some(LAN), &from_server(11, 4000, "SA"));
+    let of_answer = |_, function| matches!(function, Function::Table(_) | Reply) && function != NAT;
+    check("a real server's answer", answer, said(&through_us, of_answer));
+    let next = walk(&mut director, Some(WAN), &from_client(4000, "A"));
+    check("another packet to a virtual service", next, said(&to_service, later));
+    let sent = director.receive(LAN, &[from_server(11, 4000, "A")]).sent.remove(0).1;
+    let error = walk(&mut director, Some(WAN), &time_exceeded(&sent));
+    check("an ICMP error about an answer", error, said(&to_service, later));
+
+    for place in ORDER.iter().filter(|place| place.function != Function::Defragment) {
+        let is_met = seen.contains(&(place.hook, place.function));
+        assert_eq!(is_met, !place.does.starts_with("never"), "{place:?}");
+    }
+}
+
+#[test]
+fn an_answers_source_is_the_virtual_services_at_postrouting() {
+    let mut director = director(rules(&["mangle POSTROUTING -s 192.0.2.10 -p tcp --sport 80 -j DROP"]));
+    assert_eq!(director.receive(WAN, &[from_client(4000, "S")]).sent.len(), 1);
+    assert!(director.receive(LAN, &[from_server(11, 4000, "SA")]).sent.is_empty());
 }

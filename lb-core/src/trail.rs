@@ -1,0 +1,134 @@
+//! What one packet meets on its road, written down step by step: for those who ask why it went where it went (`explain`, `trace`).
+//!
+//! Nobody writes while nobody asks. A trail has room for so many steps and allocates nothing.
+
+use arrayvec::ArrayVec;
+
+use crate::conntrack::CtState;
+use crate::flow::Tuple;
+use crate::hook::{Function, Hook};
+use crate::ids::{ServerId, ServiceId};
+use crate::rule::{Table, Verdict};
+use crate::tables::{InterfaceId, Way};
+
+/// Steps of one packet that there is room for: more than the tables have places, thrice.
+pub const STEPS: usize = 96;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Step {
+    /// It is of a connection that is known.
+    Known(Known),
+    /// A function that has no rules has it.
+    At { hook: Hook, function: Function },
+    /// A table is asked, which sees the packet so.
+    Asked(Asked),
+    /// A rule matched, or a chain's end was met: the number under which it counts.
+    Met(u32),
+    /// What the table says.
+    Said(Verdict),
+    /// It is translated: its ends from here on.
+    Becomes(Tuple),
+    /// The routing decision.
+    Routed(Way),
+    /// A virtual service has it.
+    Service(ServiceId),
+    /// The real server that its connection goes to; `None`: none takes it.
+    Server(Option<ServerId>),
+}
+
+/// A packet's connection.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Known {
+    pub is_reply: bool,
+    /// Of no virtual service.
+    pub is_tracked: bool,
+    pub server: ServerId,
+    /// What its packets come as, in both directions.
+    pub original: Tuple,
+    pub reply: Tuple,
+    /// As listed: `ESTABLISHED` …
+    pub state: &'static str,
+}
+
+/// A packet as a table sees it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Asked {
+    pub table: Table,
+    pub hook: Hook,
+    pub tuple: Tuple,
+    pub state: CtState,
+    pub mark: u32,
+    pub input: Option<InterfaceId>,
+    pub output: Option<InterfaceId>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Trail {
+    steps: ArrayVec<Step, STEPS>,
+    /// Steps that there was no room for.
+    left_out: u32,
+}
+
+impl Trail {
+    #[cold]
+    pub(crate) fn put(&mut self, step: Step) {
+        if self.steps.try_push(step).is_err() {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+    }
+
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    pub fn left_out(&self) -> u32 {
+        self.left_out
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.steps.clear();
+        self.left_out = 0;
+    }
+}
+
+/// The pen of whoever watches packets.
+#[derive(Default)]
+pub(crate) struct Watch {
+    trail: Option<Box<Trail>>,
+    is_on: bool,
+}
+
+impl Watch {
+    /// What makes room for a trail. Allocates: not for the packet path.
+    pub(crate) fn make_room(&mut self) {
+        self.trail.get_or_insert_default();
+    }
+
+    /// The packet at hand is watched from here on; what was written about another is gone.
+    pub(crate) fn begin(&mut self) {
+        if let Some(trail) = &mut self.trail {
+            trail.clear();
+            self.is_on = true;
+        }
+    }
+
+    pub(crate) fn end(&mut self) -> Option<&Trail> {
+        self.is_on = false;
+        self.trail.as_deref()
+    }
+
+    #[inline]
+    pub(crate) fn note(&mut self, step: impl FnOnce() -> Step) {
+        if self.is_on
+            && let Some(trail) = &mut self.trail
+        {
+            trail.put(step());
+        }
+    }
+
+    /// For the walk through rules.
+    #[inline]
+    pub(crate) fn trail(&mut self) -> Option<&mut Trail> {
+        if self.is_on { self.trail.as_deref_mut() } else { None }
+    }
+}
