@@ -7,6 +7,7 @@
 
 mod daemon;
 mod director;
+mod rules;
 mod scene;
 pub mod targets;
 mod workers;

@@ -406,6 +406,9 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// One that says nothing special.
+    pub(crate) const USUAL: Answer = Answer { flags: 0, len: 10, error: 0 };
+
     /// `None`: to this nobody answers.
     pub(crate) fn to(&self, port: PortId, sent: &[u8]) -> Option<Vec<u8>> {
         let Ok(parse::Parsed::Ip(headers)) = parse::parse(sent, sent.len(), Default::default()) else {

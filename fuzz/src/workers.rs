@@ -8,6 +8,7 @@ use arbitrary::Arbitrary;
 use arrayvec::ArrayVec;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
+use lb_core::flow::Tuple;
 use lb_core::flow::carry::Salvage;
 use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
@@ -17,6 +18,7 @@ use lb_core::ipvs::state::TcpState;
 use lb_core::mem::{Region, Remains};
 use lb_core::packet::{Frame, Packet};
 use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::rule::Rules;
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_core::wire::parse::{Fragment, Parsed, parse};
@@ -94,6 +96,7 @@ pub(crate) struct Workers<L: Subject> {
     counters: Arc<[Arc<WorkerCounters>]>,
     outside: Outside,
     plan: Plan,
+    rules: Arc<Rules>,
     tables: Arc<Tables>,
     generation: u32,
     now: Tick,
@@ -115,6 +118,7 @@ impl<L: Subject> Workers<L> {
             counters,
             outside,
             plan,
+            rules: Arc::default(),
             tables: Arc::default(),
             now,
             generation: 0,
@@ -188,9 +192,7 @@ impl<L: Subject> Workers<L> {
             }
             Step::FromTwin { frame } => {
                 self.outside.is_damaged = true;
-                self.outside.given += 1;
-                let mut burst: Burst<Frame> = std::iter::once(Frame::new(WAN, &frame)).collect();
-                self.paths[0].receive_from_twin(WAN, &mut burst, self.now, &mut self.outside);
+                self.receive_from_twin(WAN, &frame);
             }
             Step::Wait { ticks } => self.now = self.now.after(Timeout(ticks.into())),
             Step::Adopt(plan) => self.adopt(plan),
@@ -200,10 +202,59 @@ impl<L: Subject> Workers<L> {
     fn adopt(&mut self, plan: Plan) {
         self.plan = plan;
         self.generation += 1;
-        let tables = Arc::new(plan.tables(self.generation, &self.tables));
+        let tables = Tables { rules: self.rules.clone(), ..plan.tables(self.generation, &self.tables) };
+        let tables = Arc::new(tables);
         self.tables = tables.clone();
         L::tell(&self.judge, &tables);
         self.paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+    }
+
+    /// Other rules, from now on.
+    pub(crate) fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rules = rules;
+        self.adopt(self.plan);
+    }
+
+    /// The host sends this.
+    pub(crate) fn host_sends(&mut self, sent: &Sent) {
+        let frame = sent.frame();
+        // The host's is not looked at when no rule is there.
+        self.outside.is_damaged |= sent.is_damaged() || tuple_of(&frame).is_none();
+        self.receive_from_twin(sent.port(), &frame);
+        self.turn();
+        self.check();
+    }
+
+    fn receive_from_twin(&mut self, port: PortId, frame: &[u8]) {
+        self.outside.given += 1;
+        let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, frame)).collect();
+        self.paths[0].receive_from_twin(port, &mut burst, self.now, &mut self.outside);
+        self.pass_on();
+    }
+
+    /// A datagram that answers one that left goes back to where its connection came from, if it goes on: rules may drop it, or refuse it.
+    pub(crate) fn check_answer(&mut self, worker: u8, nth: u8) {
+        let nth = usize::from(nth) % self.outside.sent.len().max(1);
+        let Some((port, sent)) = self.outside.sent.get(nth) else { return };
+        let Ok(Parsed::Ip(headers)) = parse(sent.data(), sent.data().len(), Default::default()) else {
+            return;
+        };
+        let (port, answer) = (*port, Tuple::of_packet(sent.data(), &headers).reversed());
+        let is_whole = headers.fragment == Fragment::None && headers.vlan == 0;
+        let is_answered = |flow: &FlowView| !flow.is_template && reply(flow) == answer;
+        let Some(flow) = self.flows().into_iter().find(is_answered).filter(|_| is_whole) else { return };
+        let Some(frame) = Answer::USUAL.to(port, sent.data()).filter(|_| answer.protocol == Protocol::UDP)
+        else {
+            return;
+        };
+        self.outside.sent.clear();
+        self.receive(worker, port, vec![frame]);
+        for tuple in self.outside.sent.iter().filter_map(|(_, frame)| tuple_of(frame.data())) {
+            let is_right = tuple == flow.original().reversed() || tuple.dst == answer.src;
+            assert!(is_right, "{answer:?} of {flow:?} went on as {tuple:?}");
+        }
+        self.turn();
+        self.check();
     }
 
     /// A worker takes a burst, and the others what it hands over.
@@ -257,6 +308,9 @@ impl<L: Subject> Workers<L> {
             panic!("the path does not as the reference says: {mismatch}");
         }
         self.check_packets();
+        for path in &self.paths {
+            path.check_connections().unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
         let mut seen = HashSet::new();
         for (worker, counters) in self.counters.iter().enumerate() {
             let flows = self.flows_of(worker);
@@ -272,7 +326,8 @@ impl<L: Subject> Workers<L> {
             }
             for flow in flows {
                 assert!(seen.insert((flow.protocol, flow.client, flow.virtual_)), "there twice: {flow:?}");
-                assert!(seen.insert((flow.protocol, flow.server, flow.client)), "an answer of two: {flow:?}");
+                let from = flow.local.unwrap_or(flow.client);
+                assert!(seen.insert((flow.protocol, flow.server, from)), "an answer of two: {flow:?}");
             }
         }
     }
@@ -318,6 +373,19 @@ impl Workers<Path<Frame>> {
 fn is_counted_active(flow: &FlowView) -> bool {
     let state = TcpState::ALL.into_iter().find(|state| state.name() == flow.state);
     state.is_some_and(|state| state.is_active() || state == TcpState::None)
+}
+
+/// What answers a connection.
+fn reply(flow: &FlowView) -> Tuple {
+    let ((src, sport), (dst, dport)) = (flow.server, flow.local.unwrap_or(flow.client));
+    Tuple { src, dst, sport, dport, protocol: flow.protocol }
+}
+
+fn tuple_of(frame: &[u8]) -> Option<Tuple> {
+    match parse(frame, frame.len(), Default::default()) {
+        Ok(Parsed::Ip(headers)) => Some(Tuple::of_packet(frame, &headers)),
+        _ => None,
+    }
 }
 
 /// A packet that left is right, when all that came were.

@@ -6,10 +6,13 @@ mod commands;
 mod config;
 mod conntrack;
 mod flow;
+mod iptables;
+mod iptables_restore;
 mod ipvsadm;
 mod packet;
 mod path;
 mod restore;
+mod rules;
 mod sync;
 
 /// A part of the load balancer that takes bytes from outside.
@@ -27,4 +30,6 @@ macro_rules! targets {
     };
 }
 
-targets! { packet, path, flow, adopt, config, conntrack, ipvsadm, restore, commands, api, sync }
+targets! {
+    packet, path, rules, flow, adopt, config, conntrack, ipvsadm, restore, iptables, iptables_restore, commands, api, sync
+}
