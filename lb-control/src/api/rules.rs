@@ -176,6 +176,9 @@ pub enum RuleError {
     /// There is no room for one more rule or chain.
     #[error("Cannot allocate memory")]
     Full,
+    /// It names an IP set that is not there, or one of the other family; the message says which.
+    #[error("No such set")]
+    NoSuchSet,
     /// Words that are no rule; the message says why.
     #[error("Bad rule")]
     NotARule,

@@ -33,7 +33,7 @@ use lb_core::ids::{PortId, ServerId};
 use lb_core::rule::Table;
 use lb_core::tables::{Services, Settings, Tables};
 
-use crate::api::rules::{RuleBatch, RuleFailure, RuleFamily, TableView};
+use crate::api::rules::{RuleBatch, RuleError, RuleFailure, RuleFamily, TableView};
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
 use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
@@ -56,7 +56,11 @@ use watch::Watch;
 
 /// Requests that wait for the control task; whoever asks more waits.
 const REQUESTS: usize = 256;
+/// Who names sets, for [`IpSets::refer`].
+const RULES: &str = "rules";
 const CARRYING_OVER: &str = "the connections of the run before are being carried over";
+/// How soon what workers leave to be done to sets is done.
+const GRANT_EVERY: Duration = Duration::from_millis(5);
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// Changes of one reload that are logged one by one.
 const CHANGES_LOGGED: usize = 100;
@@ -151,16 +155,26 @@ fn first_model(config: &Config, kept: Option<Kept>) -> Result<Model, ErrorBody> 
     Ok(model)
 }
 
-/// The rules of the run before. What can no more be is left out, batch by batch, and said.
-fn first_rules(batches: &[RuleBatch], plane: &dyn Plane) -> RuleTables {
+/// The rules of the run before. A rule with a set that is gone is left out, and said; what else can no more be, its whole batch.
+fn first_rules(batches: &[RuleBatch], sets: &mut IpSets, plane: &dyn Plane) -> RuleTables {
     // A key that nobody outside can know.
     let mut rules = RuleTables::new(RandomState::new().hash_one(0));
+    rules.know_sets(sets.known());
     for batch in batches {
-        if let Err(RuleFailure { table, command, message, .. }) = rules.apply(batch, plane.counters()) {
-            let table = batch.tables.get(table).map_or("", |change| &change.table);
-            warn!(table, rule = command, why = %message, "the rules of the run before are not used");
+        let mut batch = batch.clone();
+        while let Err(RuleFailure { table, command, message, error }) = rules.apply(&batch, plane.counters())
+        {
+            let Some(change) = batch.tables.get_mut(table) else { break };
+            let table = &change.table;
+            if error != RuleError::NoSuchSet || command >= change.commands.len() {
+                warn!(%table, rule = command, why = %message, "the rules of the run before are not used");
+                break;
+            }
+            warn!(%table, rule = command, why = %message, "a rule of the run before is not used");
+            change.commands.remove(command);
         }
     }
+    sets.refer(RULES, rules.sets());
     rules
 }
 
@@ -180,8 +194,9 @@ impl Control {
     ) -> Result<Control, ErrorBody> {
         let mut kept = model_file.and_then(|path| keep::recall(path, limits(&config)));
         let rules = kept.as_mut().map(|kept| std::mem::take(&mut kept.rules)).unwrap_or_default();
+        let mut sets = sets::first(model_file);
         let mut control = Control {
-            rules: first_rules(&rules, &*plane),
+            rules: first_rules(&rules, &mut sets, &*plane),
             kept_rules: Arc::default(),
             model: first_model(&config, kept)?,
             statistics: Statistics::default(),
@@ -191,7 +206,7 @@ impl Control {
             config_path,
             plane,
             host,
-            sets: sets::first(model_file),
+            sets,
             sets_file: model_file.map(sets::SetsFile::beside),
             keeper: model_file.and_then(Keeper::start),
             relieved: 0,
@@ -229,6 +244,7 @@ impl Control {
             interval
         };
         let mut watch = interval(WATCH_EVERY);
+        let mut grant = interval(GRANT_EVERY);
         let mut estimate = interval(Duration::from_secs(ESTIMATE_EVERY_SECS));
         loop {
             tokio::select! {
@@ -242,6 +258,8 @@ impl Control {
                     self.warm_up(now);
                     self.look_after_sets();
                 }
+                // Only rules have workers wish for something.
+                _ = grant.tick(), if self.sets.are_named_by(RULES) => self.grant_wishes(),
                 _ = estimate.tick() => self.statistics.estimate(self.plane.counters()),
             }
         }
@@ -302,7 +320,9 @@ impl Control {
     /// # Errors
     /// The first command that cannot be done.
     pub fn change_rules(&mut self, batch: &RuleBatch) -> Result<(), RuleFailure> {
+        self.rules.know_sets(self.sets.known());
         if self.rules.apply(batch, self.plane.counters())? {
+            self.sets.refer(RULES, self.rules.sets());
             // The clock may have been set since.
             self.settings.booted = crate::sets::booted();
             self.compiler.set_rules(self.rules.compiled().clone());

@@ -7,9 +7,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-use lb_core::set::SetId;
+use lb_core::set::{SetId, Wishes};
 use lb_core::tables::{MarkRule, Marks};
 use tracing::{info, warn};
 
@@ -20,6 +21,8 @@ use crate::model::Change;
 use crate::sets::{self, IpSets, Listing, Refusal, SetView};
 
 const MAGIC: &str = "lbd-sets 1";
+/// How many times as long as it took to write them the sets are not written again.
+const REST: u32 = 10;
 /// Who names sets, for [`IpSets::refer`].
 const MARKS: &str = "marks";
 
@@ -27,12 +30,21 @@ const MARKS: &str = "marks";
 pub(super) struct SetsFile {
     path: PathBuf,
     is_busy: Arc<AtomicBool>,
+    /// When it was written last, and for how long it is not to be written from then on, milliseconds.
+    begun: Option<Instant>,
+    rest: Arc<AtomicU64>,
 }
 
 impl SetsFile {
     /// Beside the model's.
     pub(super) fn beside(model: &Path) -> SetsFile {
-        SetsFile { path: beside(model), is_busy: Arc::default() }
+        SetsFile { path: beside(model), is_busy: Arc::default(), begun: None, rest: Arc::default() }
+    }
+
+    /// Sets that packets change all the time are not written all the time.
+    fn is_resting(&self) -> bool {
+        let rest = Duration::from_millis(self.rest.load(Relaxed));
+        self.begun.is_some_and(|begun| begun.elapsed() < rest)
     }
 }
 
@@ -145,11 +157,23 @@ impl Control {
                 self.compiler.set_marks(marks);
             }
         }
+        self.publish_sets();
+        reply
+    }
+
+    fn publish_sets(&mut self) {
         if let Some(sets) = self.sets.take_change() {
             self.compiler.set_sets(sets);
             self.settle(&Change { publish: true, ..Change::default() });
         }
-        reply
+    }
+
+    /// Does what workers left to be done to sets.
+    pub(super) fn grant_wishes(&mut self) {
+        if self.sets.wishes().are_there() {
+            self.sets.grant_wishes(sets::now());
+            self.publish_sets();
+        }
     }
 
     /// All sets, or one, to be listed.
@@ -164,24 +188,29 @@ impl Control {
         self.sets.views()
     }
 
+    /// What workers left to be done, counted.
+    pub fn set_wishes(&self) -> &Wishes {
+        self.sets.wishes()
+    }
+
     /// Forgets elements whose time is over, and has the sets written when they changed.
     pub(super) fn look_after_sets(&mut self) {
         self.sets.sweep(sets::now());
-        if let Some(sets) = self.sets.take_change() {
-            self.compiler.set_sets(sets);
-            self.settle(&Change { publish: true, ..Change::default() });
-        }
-        let Some(file) = &self.sets_file else { return };
-        if file.is_busy.load(Relaxed) || !self.sets.take_dirty() {
+        self.publish_sets();
+        let Some(file) = &mut self.sets_file else { return };
+        if file.is_busy.load(Relaxed) || file.is_resting() || !self.sets.take_dirty() {
             return;
         }
         let Ok(listing) = self.sets.listing(None) else { return };
         file.is_busy.store(true, Relaxed);
-        let (path, is_busy) = (file.path.clone(), file.is_busy.clone());
+        file.begun = Some(Instant::now());
+        let (path, is_busy, rest) = (file.path.clone(), file.is_busy.clone(), file.rest.clone());
         let write = move || {
+            let begin = Instant::now();
             if let Err(error) = save(&path, &listing) {
                 warn!(file = %path.display(), %error, "cannot save the sets: they will be missing after the next start");
             }
+            rest.store((begin.elapsed() * REST).as_millis() as u64, Relaxed);
             is_busy.store(false, Relaxed);
         };
         if let Err(error) = std::thread::Builder::new().name("sets".to_owned()).spawn(write) {
@@ -208,16 +237,18 @@ impl Drop for Control {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use lb_core::flow::Tuple;
+    use lb_core::set::{Adding, Facts, SetId, Side};
     use lb_core::tables::Protocol;
 
-    use crate::daemon::fake;
+    use crate::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleError, RuleFamily, TableChange};
+    use crate::daemon::{Control, fake};
 
     const RULE: &str = "[[mark]]\nmark = 7\nsource_set = \"clients\"\n";
 
-    fn mark(control: &crate::daemon::Control, source: &str) -> Option<u32> {
+    fn mark(control: &Control, source: &str) -> Option<u32> {
         let source: IpAddr = source.parse().expect("an address");
         let packet = Tuple { src: source, dst: source, sport: 1, dport: 2, protocol: Protocol::TCP };
         let tables = control.tables();
@@ -239,6 +270,98 @@ mod tests {
         assert_eq!(control.set_views()[0].references, 1);
     }
 
+    fn append(rule: &str) -> RuleBatch {
+        let rule = rule.split(' ').map(str::to_owned).collect();
+        let counts = RuleCounts::default();
+        let commands = vec![RuleCommand::Append { chain: "FORWARD".to_owned(), rule, counts }];
+        let tables = vec![TableChange { table: "filter".to_owned(), empty: false, commands }];
+        RuleBatch { family: RuleFamily::Ipv4, tables, test: false }
+    }
+
+    fn flush() -> RuleBatch {
+        let mut batch = append("");
+        batch.tables[0].commands = vec![RuleCommand::Flush { chain: None }];
+        batch
+    }
+
+    #[test]
+    fn a_set_that_a_rule_names_stays_as_it_is_called_and_what_is_swapped_under_the_name_counts() {
+        let (mut control, ..) = fake::start_from("", None);
+        let refused = control.change_rules(&append("-m set --match-set a src -j DROP")).expect_err("no set");
+        assert_eq!((refused.error, &*refused.message), (RuleError::NoSuchSet, "Set a doesn't exist."));
+        let lines = "create a hash:ip\ncreate b hash:ip\nadd b 10.0.0.1\ncreate six hash:ip family inet6\n";
+        assert_eq!(control.set_lines(lines, false).failed, None);
+        let refused = control.change_rules(&append("-m set --match-set six src")).expect_err("other family");
+        assert_eq!(refused.message, "The protocol family of set six is IPv6, which is not applicable.");
+        control.change_rules(&append("-m set --match-set a src -j SET --add-set a src")).expect("done");
+        let references = |control: &Control| {
+            control.set_views().into_iter().map(|view| view.references).collect::<Vec<_>>()
+        };
+        assert_eq!(references(&control), [2, 0, 0]);
+        let mut test = append("-m set --match-set b src");
+        test.test = true;
+        control.change_rules(&test).expect("it could be done");
+        assert_eq!(references(&control), [2, 0, 0], "it was not done");
+        for (line, why) in [
+            ("destroy a", "Set cannot be destroyed: it is in use by a kernel component"),
+            ("rename a c", "Set cannot be renamed: it is in use by another system"),
+        ] {
+            assert_eq!(control.set_lines(line, false).failed.expect(line).message, why);
+        }
+        assert_eq!(control.set_lines("swap a b", false).failed, None);
+        let tables = control.tables();
+        let id = control.rules.sets().next().expect("a set");
+        assert_eq!(tables.sets.get(id).expect("a").store.len(), 1, "what was b is a");
+        control.change_rules(&flush()).expect("done");
+        assert_eq!(references(&control), [0, 0, 0]);
+        assert_eq!(control.set_lines("destroy a", false).failed, None);
+    }
+
+    #[test]
+    fn what_workers_leave_to_be_done_is_done_and_outlives_the_process_with_the_rules() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        let lines =
+            "create seen hash:ip timeout 600 maxelem 200\ncreate full hash:ip maxelem 1\nadd full 10.0.0.1\n";
+        assert_eq!(control.set_lines(lines, false).failed, None);
+        control.change_rules(&append("-j SET --add-set seen src")).expect("done");
+        control.change_rules(&append("-j SET --add-set full src")).expect("done");
+        let now = crate::sets::now();
+        let tables = control.tables().clone();
+        let ids: Vec<SetId> = control.rules.sets().collect();
+        let add = |n: u32| {
+            let facts = Facts {
+                source: Ipv4Addr::from(0x0a00_0100 + n).into(),
+                destination: Ipv4Addr::UNSPECIFIED.into(),
+                protocol: 17,
+                ports: None,
+                mark: 0,
+                in_interface: "",
+                out_interface: "",
+                macs: Default::default(),
+                len: 40,
+            };
+            for &id in &ids {
+                tables.sets.add(id, &facts, &[Side::Source], now, Adding::default());
+            }
+        };
+        let entries =
+            |control: &Control| control.set_views().into_iter().map(|view| view.entries).collect::<Vec<_>>();
+        (0..100).for_each(add);
+        assert_eq!(entries(&control), [40, 1], "for more there is no room");
+        control.grant_wishes();
+        assert_eq!(entries(&control), [100, 1]);
+        // Workers that have not adopted the new store leave what they add; more than the most there is no place for.
+        (100..300).for_each(add);
+        control.grant_wishes();
+        assert_eq!(entries(&control), [200, 1]);
+        drop(control);
+        let (control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(entries(&control), [200, 1]);
+        assert_eq!(control.set_views()[0].references, 1, "its rule is there too");
+    }
+
     #[test]
     fn sets_outlive_the_process() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -248,9 +371,7 @@ mod tests {
                      add a 10.0.0.1,udp:53 timeout 600 packets 5 bytes 70 comment \"two words\"\n\
                      create l list:set\nadd l a\n";
         assert_eq!(control.set_lines(lines, false).failed, None);
-        let text = |control: &crate::daemon::Control| {
-            control.set_listing(None).expect("all").all(crate::sets::now())
-        };
+        let text = |control: &Control| control.set_listing(None).expect("all").all(crate::sets::now());
         let before = text(&control);
         assert!(before.contains("forceadd") && before.contains("comment \"two words\""), "{before}");
         drop(control);

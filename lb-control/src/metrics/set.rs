@@ -1,5 +1,7 @@
 //! `lb_set_*`: the IP sets.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::Family;
 use crate::daemon::Control;
 
@@ -15,5 +17,13 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
         references = references.with(&labels, set.references as u64);
         memory = memory.with(&labels, set.memory as u64);
     }
-    vec![entries, references, memory]
+    let wishes = control.set_wishes();
+    let later = Family::counter(
+        "lb_set_later_total",
+        "Changes of IP sets that workers left to the control plane, which does them some milliseconds later.",
+    );
+    let lost = Family::counter("lb_set_lost_total", "Changes of IP sets that found too many others waiting.");
+    let later = later.with(&[], wishes.left.load(Relaxed));
+    let lost = lost.with(&[], wishes.lost.load(Relaxed));
+    vec![entries, references, memory, later, lost]
 }

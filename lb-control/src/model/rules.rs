@@ -5,14 +5,15 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use lb_core::counters::WorkerCounters;
 use lb_core::hook::Hook;
 use lb_core::rule::names::Numeric;
 use lb_core::rule::{
-    Around, BadTable, ChainSource, Family, MOST_RULES, Named, Refused, Rule, RuleSource, Rules, Table,
-    chain_name, reached_from, text,
+    Around, BadTable, ChainSource, Family, KnownSet, MOST_RULES, Named, Refused, Rule, RuleSource, Rules,
+    SetUse, Table, chain_name, reached_from, text,
 };
+use lb_core::set::SetId;
 
 use super::Ids;
 use crate::api::rules::{
@@ -119,6 +120,17 @@ impl RuleTables {
     /// For the workers.
     pub fn compiled(&self) -> &Arc<Rules> {
         &self.compiled
+    }
+
+    /// Says which IP sets rules may name from here on.
+    pub fn know_sets(&mut self, sets: HashMap<String, KnownSet>) {
+        self.named.sets = sets;
+    }
+
+    /// The IP sets that rules name, each as often as they do.
+    pub fn sets(&self) -> impl Iterator<Item = SetId> {
+        let rules = self.tables.iter().flatten().flatten().flat_map(|chain| &chain.rules);
+        rules.flat_map(|held| held.rule.sets().filter_map(SetUse::id))
     }
 
     /// All workers use the newest tables: what was taken out counts no more.
@@ -362,7 +374,24 @@ impl Edit<'_> {
         let read = Rule::read(words, &mut Around::new(self.of, &Numeric));
         let (rules, _) =
             read.map_err(|error| Failed { error: RuleError::NotARule, why: error.to_string() })?;
+        rules.iter().flat_map(Rule::sets).try_for_each(|set| self.check_set(set.name()))?;
         Ok(rules)
+    }
+
+    /// Whether rules of this family may name the set, in the words of iptables.
+    fn check_set(&self, name: &str) -> Done {
+        let why = match self.named.sets.get(name) {
+            None => format!("Set {name} doesn't exist."),
+            Some(KnownSet { family: Some(other), .. }) if *other != self.of => {
+                let other = match other {
+                    Family::Ipv4 => "IPv4",
+                    Family::Ipv6 => "IPv6",
+                };
+                format!("The protocol family of set {name} is {other}, which is not applicable.")
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Failed { error: RuleError::NoSuchSet, why })
     }
 
     fn hold(&mut self, words: &[String], counts: RuleCounts) -> Done<Vec<Held>> {

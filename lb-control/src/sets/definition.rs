@@ -3,12 +3,11 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use lb_core::set::{Element, Family, Part, Place, Set, SetType, Shape, Store};
+use lb_core::set::{Element, Family, MAX_TIMEOUT, Part, Place, Set, SetType, Shape, Store};
 
+use super::MAX_ELEMENTS;
 use super::text::{self, Refusal, number};
 
-/// Longest time of an element, seconds: what the kernel's timer holds.
-pub(super) const MAX_TIMEOUT: u64 = u32::MAX as u64 / 1000 / 2;
 /// Widest range of a bitmap.
 const MAX_RANGE: u128 = 65_536;
 
@@ -87,7 +86,7 @@ impl Definition {
                 "bucketsize" if is_hash => this.bucketsize = number(value()?, 0..=255)? as u8,
                 "initval" if is_hash => this.initval = number(value()?, u32s)? as u32,
                 "forceadd" if is_hash => this.forceadd = true,
-                "timeout" => this.timeout = Some(number(value()?, 0..=MAX_TIMEOUT)? as u32),
+                "timeout" => this.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32),
                 "counters" => this.has_counters = true,
                 "comment" => this.has_comment = true,
                 "skbinfo" => this.has_skbinfo = true,
@@ -150,6 +149,7 @@ impl Definition {
             value: u8::from(self.kind.has(Part::MacValue)),
             has_timeout: self.timeout.is_some(),
             has_counters: self.has_counters,
+            has_comment: self.has_comment,
             has_skbinfo: self.has_skbinfo,
         };
         // Networks of one size may be spread over all addresses.
@@ -166,6 +166,10 @@ impl Definition {
             family: self.family,
             netmask: self.address_mask(),
             markmask: self.markmask.unwrap_or(u32::MAX),
+            timeout: self.timeout,
+            most: if self.kind.is_hash() { (self.maxelem as usize).min(MAX_ELEMENTS) } else { usize::MAX },
+            is_forced: self.forceadd,
+            range: self.range,
             store,
             members: Arc::default(),
         }

@@ -1,10 +1,10 @@
 //! One line of `ipset`, done.
 
-use lb_core::set::{Element, Extensions, Part, Set, SetId, SetType, SkbInfo};
+use lb_core::set::{Element, Extensions, MAX_TIMEOUT, Part, Set, SetId, SetType, SkbInfo};
 use lb_core::time::Tick;
 use std::sync::Arc;
 
-use super::definition::{Definition, MAX_TIMEOUT};
+use super::definition::Definition;
 use super::text::{self, Refusal, number};
 use super::{IpSets, MAX_EXPANDED, NO_SET};
 
@@ -192,7 +192,7 @@ impl IpSets {
             };
             match word.as_str() {
                 "timeout" => {
-                    said.timeout = Some(number(value()?, 0..=MAX_TIMEOUT)? as u32);
+                    said.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32);
                     needs(definition.timeout.is_some(), "Timeout", "timeout")?;
                 }
                 "packets" => {
@@ -419,7 +419,13 @@ impl IpSets {
 
 fn extensions(definition: &Definition, said: &Said, now: Tick) -> Extensions {
     let seconds = said.timeout.or(definition.timeout).unwrap_or(0);
-    Extensions { until: IpSets::until(seconds, now), packets: said.packets, bytes: said.bytes, skb: said.skb }
+    Extensions {
+        until: IpSets::until(seconds, now),
+        packets: said.packets,
+        bytes: said.bytes,
+        comment: 0,
+        skb: said.skb,
+    }
 }
 
 /// The first element of a range, as the set compares it.

@@ -3,6 +3,7 @@
 //! A line travels as it was typed and is read here, where the types of the sets are known. What a line adds is in the workers' stores
 //! when it is done; only a set that is made, gone, swapped, or has outgrown its store needs new tables.
 
+mod comments;
 mod definition;
 mod line;
 mod text;
@@ -11,10 +12,14 @@ mod view;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use lb_core::set::{Element, Extensions, Key, MAX_SETS, Set, SetId, Sets, Slot, Store};
+use lb_core::rule::{self, KnownSet};
+use lb_core::set::{
+    Adding, Element, Extensions, Family, Key, MAX_SETS, Pen, Set, SetId, Sets, Slot, Store, Wish, Wishes,
+};
 use lb_core::time::{Tick, Timeout};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use comments::Comments;
 pub use definition::Definition;
 pub use line::{MAX_NAME, command};
 pub use text::Refusal;
@@ -26,8 +31,10 @@ const SWEPT: usize = 262_144;
 const MAX_EXPANDED: usize = 1 << 20;
 /// A set doubles its store at most so often that it holds no more.
 const MAX_ELEMENTS: usize = 1 << 28;
-
-type Comments = HashMap<Key, Box<str>>;
+/// Wishes of workers that are granted before others are served.
+const GRANTED: usize = 8192;
+/// A set that was full for a wish is so for others, until it is looked at again.
+const FULL_FOR: u32 = Tick::PER_SECOND / 4;
 
 /// One set with its name.
 #[derive(Clone, Debug)]
@@ -64,9 +71,13 @@ pub struct IpSets {
     /// Oldest first.
     order: Vec<SetId>,
     by_name: HashMap<String, SetId>,
-    /// From outside of the sets, by who has them.
-    references: HashMap<&'static str, Vec<SetId>>,
+    /// From outside of the sets, by who has them: how often.
+    references: HashMap<&'static str, HashMap<SetId, usize>>,
     published: Arc<Sets>,
+    /// What workers leave to be done.
+    wishes: Arc<Wishes>,
+    /// Sets that had no room for a wish, and when that was found out.
+    full: HashMap<SetId, Tick>,
     is_changed: bool,
     /// There are other names than before.
     has_other_names: bool,
@@ -76,6 +87,16 @@ pub struct IpSets {
     is_dirty: bool,
     seed: u64,
     swept: (usize, usize),
+}
+
+/// The right to write into a store; a worker has it for some nanoseconds at most.
+fn pen(store: &Store) -> Pen<'_> {
+    loop {
+        if let Some(pen) = store.pen() {
+            return pen;
+        }
+        std::thread::yield_now();
+    }
 }
 
 const NO_SET: &str = "The set with the given name does not exist";
@@ -94,15 +115,35 @@ impl IpSets {
         Some(&self.named.get(usize::from(id.0))?.as_ref()?.name)
     }
 
+    /// The sets as rules may name them.
+    pub fn known(&self) -> HashMap<String, KnownSet> {
+        let known = |(name, &id): (&String, &SetId)| {
+            let set = &self.get(id).set;
+            let family = set.kind.is_of_one_family().then(|| match set.family {
+                Family::Ipv4 => rule::Family::Ipv4,
+                Family::Ipv6 => rule::Family::Ipv6,
+            });
+            (name.clone(), KnownSet { id, family })
+        };
+        self.by_name.iter().map(known).collect()
+    }
+
     /// How often a set is named: by lists, and by who said so.
     pub fn references(&self, id: SetId) -> usize {
         let lists = self.named.iter().flatten().flat_map(|named| named.content.set.members.iter());
-        lists.chain(self.references.values().flatten()).filter(|&&other| other == id).count()
+        let others = self.references.values().filter_map(|counts| counts.get(&id));
+        lists.filter(|&&other| other == id).count() + others.sum::<usize>()
     }
 
     /// Says which sets `owner` names now, each as often as it does: they cannot be destroyed.
-    pub fn refer(&mut self, owner: &'static str, sets: Vec<SetId>) {
-        self.references.insert(owner, sets);
+    pub fn refer(&mut self, owner: &'static str, sets: impl IntoIterator<Item = SetId>) {
+        let mut counts = HashMap::new();
+        sets.into_iter().for_each(|set| *counts.entry(set).or_default() += 1);
+        self.references.insert(owner, counts);
+    }
+
+    pub fn are_named_by(&self, owner: &'static str) -> bool {
+        self.references.get(owner).is_some_and(|counts| !counts.is_empty())
     }
 
     /// The sets for the next tables; `None`: those that were given last.
@@ -111,7 +152,8 @@ impl IpSets {
             return None;
         }
         let set = |named: &Option<Named>| named.as_ref().map(|named| named.content.set.clone());
-        self.published = Arc::new(Sets(self.named.iter().map(set).collect()));
+        let sets = self.named.iter().map(set).collect();
+        self.published = Arc::new(Sets { sets, wishes: self.wishes.clone() });
         Some(self.published.clone())
     }
 
@@ -127,7 +169,7 @@ impl IpSets {
 
     /// Whether something was changed since the last time this was asked.
     pub fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.is_dirty)
+        std::mem::take(&mut self.is_dirty) | self.wishes.take_written()
     }
 
     fn get(&self, id: SetId) -> &Content {
@@ -180,6 +222,7 @@ impl IpSets {
     fn flush(&mut self, id: SetId) {
         let seed = self.next_seed();
         let content = self.get_mut(id);
+        pen(&content.set.store).keep();
         let store = Arc::new(content.definition.store(0, seed));
         content.set = Arc::new(content.definition.set(store));
         content.comments = Arc::default();
@@ -202,7 +245,7 @@ impl IpSets {
         }
     }
 
-    /// A store with twice the room and the elements whose time is not over.
+    /// A store with twice the room and the elements whose time is not over. Nobody writes into the old one any more.
     fn grow(&mut self, id: SetId, now: Tick) {
         let seed = self.next_seed();
         let content = self.get_mut(id);
@@ -211,7 +254,8 @@ impl IpSets {
         for (key, slot) in old.store.iter().filter(|&(_, slot)| !old.store.is_over(slot, now)) {
             let value = old.store.value(slot);
             let element = Element::of_key(&key, value, old.kind, old.family);
-            store.put(&key, value, slot.is_nomatch, &old.store.extensions(slot), element.lens(old.kind));
+            let extensions = old.store.extensions(slot);
+            pen(&store).put(&key, value, slot.is_nomatch, &extensions, element.lens(old.kind));
         }
         content.set = Arc::new(Set { store: Arc::new(store), ..Set::clone(old) });
         self.is_changed = true;
@@ -227,66 +271,90 @@ impl IpSets {
         comment: Option<&str>,
         now: Tick,
     ) -> Result<(), Refusal> {
-        let content = self.get(id);
-        let (kind, family) = (content.set.kind, content.set.family);
-        let key = element.key(kind, family);
-        let is_there = content.set.store.find(&key).is_some();
-        let full = || Refusal::new("Hash is full, cannot add more elements");
-        if !is_there && kind.is_hash() {
-            let most = (content.definition.maxelem as usize).min(MAX_ELEMENTS);
-            if content.set.store.len() >= most {
-                self.make_room(id, now);
-                if self.get(id).set.store.len() >= most {
-                    return Err(full());
+        let mut has_made_room = false;
+        loop {
+            let Content { set, comments, .. } = self.get_mut(id);
+            let set = set.clone();
+            let (kind, key) = (set.kind, element.key(set.kind, set.family));
+            let pen = pen(&set.store);
+            let there = set.store.find(&key);
+            if there.is_none() && set.store.len() >= set.most {
+                drop(pen);
+                if has_made_room || !self.make_room(id, now) {
+                    return Err(Refusal::new("Hash is full, cannot add more elements"));
+                }
+                has_made_room = true;
+                continue;
+            }
+            if !set.store.has_room() {
+                pen.keep();
+                self.grow(id, now);
+                continue;
+            }
+            let mut extensions = *extensions;
+            if set.store.shape().has_comment {
+                let before = there.map_or(0, |slot| set.store.extensions(slot).comment);
+                let is_stale = comments.are_stale(&set.store);
+                if before != 0 || is_stale || comment.is_some() {
+                    let comments = Arc::make_mut(comments);
+                    comments.remove(before);
+                    if is_stale {
+                        comments.purge(&set.store);
+                    }
+                    extensions.comment = comment.map_or(0, |text| comments.add(text));
                 }
             }
+            let is_put = pen.put(&key, element.mac_value(), nomatch, &extensions, element.lens(kind));
+            return if is_put { Ok(()) } else { Err(Refusal::new("Element is out of the range of the set")) };
         }
-        if !self.get(id).set.store.has_room() {
-            self.grow(id, now);
-        }
-        let content = self.get_mut(id);
-        let value = element.mac_value();
-        if !content.set.store.put(&key, value, nomatch, extensions, element.lens(kind)) {
-            return Err(Refusal::new("Element is out of the range of the set"));
-        }
-        match comment {
-            Some(comment) => {
-                Arc::make_mut(&mut content.comments).insert(key, comment.into());
-            }
-            None if !content.comments.is_empty() => {
-                Arc::make_mut(&mut content.comments).remove(&key);
-            }
-            None => {}
-        }
-        Ok(())
     }
 
-    /// Removes what is over; where elements may be pushed out, one that is not.
-    fn make_room(&mut self, id: SetId, now: Tick) {
-        let content = self.get(id);
-        let store = content.set.store.clone();
-        let (mut over, mut any) = (Vec::new(), None);
-        for (key, slot) in store.iter() {
-            if store.is_over(slot, now) {
-                over.push((key, slot));
-            } else {
-                any = any.or(Some((key, slot)));
-            }
-        }
-        if over.is_empty() && content.definition.forceadd {
-            over.extend(any);
-        }
-        for (key, slot) in over {
+    /// Removes what is over; where elements may be pushed out, any one. False: there is none such.
+    fn make_room(&mut self, id: SetId, now: Tick) -> bool {
+        let start = self.next_seed() as usize;
+        let set = self.get(id).set.clone();
+        let (store, slots) = (&set.store, set.store.slots());
+        if set.is_forced {
+            let mut around = (0..slots).filter_map(|i| store.at((start.wrapping_add(i)) % slots));
+            let Some((key, slot)) = around.next() else { return false };
             self.remove(id, &key, slot);
+            return true;
+        }
+        if !store.shape().has_timeout {
+            return false;
+        }
+        let before = store.len();
+        for (key, slot) in store.iter() {
+            self.remove_if_over(id, &key, slot, now);
+        }
+        store.len() < before
+    }
+
+    fn remove_if_over(&mut self, id: SetId, key: &Key, slot: Slot, now: Tick) {
+        let set = &self.get(id).set;
+        if !set.store.is_over(slot, now) {
+            return;
+        }
+        let store = set.store.clone();
+        let pen = pen(&store);
+        // A packet may have begun it anew since.
+        if store.is_over(slot, now) {
+            self.take_out(id, key, slot, &pen);
         }
     }
 
     fn remove(&mut self, id: SetId, key: &Key, slot: Slot) {
+        let store = self.get(id).set.store.clone();
+        self.take_out(id, key, slot, &pen(&store));
+    }
+
+    fn take_out(&mut self, id: SetId, key: &Key, slot: Slot, pen: &Pen<'_>) {
         let content = self.get_mut(id);
         let (kind, family) = (content.set.kind, content.set.family);
-        content.set.store.remove(slot, Element::of_key(key, 0, kind, family).lens(kind));
-        if content.comments.contains_key(key) {
-            Arc::make_mut(&mut content.comments).remove(key);
+        pen.remove(slot, Element::of_key(key, 0, kind, family).lens(kind));
+        let comment = content.set.store.extensions(slot).comment;
+        if comment != 0 {
+            Arc::make_mut(&mut content.comments).remove(comment);
         }
         if kind.is_list() {
             let gone = SetId(key[0] as u16);
@@ -294,6 +362,40 @@ impl IpSets {
             content.set = Arc::new(Set { members, ..Set::clone(&content.set) });
             self.is_changed = true;
         }
+    }
+
+    /// Does what workers left to be done.
+    pub fn grant_wishes(&mut self, now: Tick) {
+        let wishes = self.wishes.clone();
+        self.full.retain(|_, &mut since| now.since(since) < FULL_FOR);
+        for Wish { set: id, kind, family, element, put } in std::iter::from_fn(|| wishes.take()).take(GRANTED)
+        {
+            let named = self.named.get(usize::from(id.0)).and_then(Option::as_ref);
+            // Rules may have let it go since, and another may have its id.
+            let Some(set) = named.map(|named| named.content.set.clone()) else { continue };
+            if set.kind != kind || set.family != family {
+                continue;
+            }
+            let there =
+                set.store.find(&element.key(kind, family)).filter(|&slot| !set.store.is_over(slot, now));
+            match (put, there) {
+                (None, Some(slot)) => self.remove(id, &element.key(kind, family), slot),
+                (None, None) => {}
+                (Some((Adding { exist: false, .. }, _)), Some(_)) => {}
+                (Some(_), None) if self.full.contains_key(&id) => {}
+                (Some((_, extensions)), _) => {
+                    if self.put(id, &element, false, &extensions, None, now).is_err() {
+                        self.full.insert(id, now);
+                    }
+                }
+            }
+            self.is_dirty = true;
+        }
+    }
+
+    /// What workers left to be done, and how much of it was lost.
+    pub fn wishes(&self) -> &Wishes {
+        &self.wishes
     }
 
     /// Removes elements whose time is over: a bounded piece of the work, each time the next.
@@ -310,10 +412,8 @@ impl IpSets {
             let from = from.min(store.slots());
             let to = if store.shape().has_timeout { store.slots().min(from + budget) } else { from };
             for index in from..to {
-                if let Some((key, slot)) = store.at(index)
-                    && store.is_over(slot, now)
-                {
-                    self.remove(id, &key, slot);
+                if let Some((key, slot)) = store.at(index) {
+                    self.remove_if_over(id, &key, slot, now);
                 }
             }
             budget -= to - from;

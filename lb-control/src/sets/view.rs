@@ -8,9 +8,10 @@ use lb_core::time::Tick;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::IpSets;
+use super::comments::Comments;
 use super::definition::Definition;
 use super::text::{Refusal, write_element};
-use super::{Comments, IpSets};
 
 /// How sets are listed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -135,23 +136,23 @@ impl Listing {
             let force = if listed.definition.forceadd { " forceadd" } else { "" };
             let header = listed.definition.header_line();
             let _ = writeln!(out, "create {} {}{header}{force}", listed.name, listed.definition.kind.name);
-            self.elements(listed, false, now, &mut |element, slot, key| {
+            self.elements(listed, false, now, &mut |element, slot| {
                 let _ = write!(out, "add {} ", listed.name);
-                self.element(&mut out, listed, &element, slot, key, now, false);
+                self.element(&mut out, listed, &element, slot, now, false);
                 out.push('\n');
             });
         }
         out
     }
 
-    fn elements(&self, listed: &Listed, sorted: bool, now: Tick, each: &mut dyn FnMut(Element, Slot, &Key)) {
+    fn elements(&self, listed: &Listed, sorted: bool, now: Tick, each: &mut dyn FnMut(Element, Slot)) {
         let (set, store) = (&listed.set, &listed.set.store);
         if set.kind.is_list() {
             for &member in set.members.iter() {
                 let element = Element { set: member.0.into(), ..Element::default() };
                 let key = element.key(set.kind, set.family);
                 if let Some(slot) = store.find(&key).filter(|&slot| !store.is_over(slot, now)) {
-                    each(element, slot, &key);
+                    each(element, slot);
                 }
             }
             return;
@@ -160,14 +161,13 @@ impl Listing {
         let living = store.iter().filter(|&(_, slot)| !store.is_over(slot, now));
         // A bitmap of networks is kept by hash, and listed as a bitmap.
         if !(sorted || set.kind.is_bitmap() && listed.definition.netmask.is_some()) {
-            return living.for_each(|(key, slot)| each(read(&key, slot), slot, &key));
+            return living.for_each(|(key, slot)| each(read(&key, slot), slot));
         }
-        let mut all: Vec<(Element, Slot, Key)> =
-            living.map(|(key, slot)| (read(&key, slot), slot, key)).collect();
+        let mut all: Vec<(Element, Slot)> = living.map(|(key, slot)| (read(&key, slot), slot)).collect();
         all.sort_unstable_by_key(|(e, ..)| {
             (e.address, e.len, e.protocol, e.port, e.second, e.second_len, e.mark, e.mac, e.interface.name)
         });
-        all.iter().for_each(|(element, slot, key)| each(*element, *slot, key));
+        all.iter().for_each(|(element, slot)| each(*element, *slot));
     }
 
     fn count(&self, listed: &Listed, now: Tick) -> usize {
@@ -175,14 +175,12 @@ impl Listing {
             return listed.set.store.len();
         }
         let mut count = 0;
-        self.elements(listed, false, now, &mut |_, _, _| count += 1);
+        self.elements(listed, false, now, &mut |_, _| count += 1);
         count
     }
 
     fn memory(&self, listed: &Listed, now: Tick) -> usize {
-        // A comment in the kernel has a head of 16 bytes and an end of one.
-        let comments = listed.comments.values().map(|comment| comment.len() + 17).sum();
-        listed.definition.kernel_memory(self.count(listed, now), comments)
+        listed.definition.kernel_memory(self.count(listed, now), listed.comments.kernel_memory())
     }
 
     fn element(
@@ -191,7 +189,6 @@ impl Listing {
         listed: &Listed,
         element: &Element,
         slot: Slot,
-        key: &Key,
         now: Tick,
         xml: bool,
     ) {
@@ -230,7 +227,7 @@ impl Listing {
             say("packets", extensions.packets.to_string());
             say("bytes", extensions.bytes.to_string());
         }
-        if let Some(comment) = listed.comments.get(key) {
+        if let Some(comment) = listed.comments.get(extensions.comment) {
             let escape = |text: &str| {
                 text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
             };
@@ -267,8 +264,8 @@ impl Listing {
             return;
         }
         *out += "Members:\n";
-        self.elements(listed, sorted, now, &mut |element, slot, key| {
-            self.element(out, listed, &element, slot, key, now, false);
+        self.elements(listed, sorted, now, &mut |element, slot| {
+            self.element(out, listed, &element, slot, now, false);
             out.push('\n');
         });
     }
@@ -279,9 +276,9 @@ impl Listing {
         if terse {
             return;
         }
-        self.elements(listed, sorted, now, &mut |element, slot, key| {
+        self.elements(listed, sorted, now, &mut |element, slot| {
             let _ = write!(out, "add {} ", listed.name);
-            self.element(out, listed, &element, slot, key, now, false);
+            self.element(out, listed, &element, slot, now, false);
             out.push('\n');
         });
     }
@@ -309,9 +306,9 @@ impl Listing {
         );
         if !terse {
             *out += "<members>\n";
-            self.elements(listed, sorted, now, &mut |element, slot, key| {
+            self.elements(listed, sorted, now, &mut |element, slot| {
                 *out += "<member><elem>";
-                self.element(out, listed, &element, slot, key, now, true);
+                self.element(out, listed, &element, slot, now, true);
                 *out += "</member>\n";
             });
             *out += "</members>\n";

@@ -9,6 +9,7 @@ mod one_packet;
 mod persistent;
 mod regressions;
 mod sctp;
+mod sets;
 mod shared;
 mod sysctls;
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use super::header::Header;
 use super::list::Style;
 use super::options::{Around, Given, Opt};
+use super::set_use::SetUse;
 use super::state::Named;
 use super::text::Error;
 use super::{Family, Refused, Table};
@@ -46,6 +47,11 @@ pub(crate) trait Extension: Default + Clone + PartialEq + Debug {
     /// What the kernel would look at when the rule is put in.
     fn check(&self, _place: &Place<'_>) -> Result<(), Refused> {
         Ok(())
+    }
+
+    /// The IP sets that it names.
+    fn sets(&self) -> Vec<&SetUse> {
+        Vec::new()
     }
 
     /// Takes the state that it keeps.
@@ -198,6 +204,11 @@ macro_rules! extensions {
                 use $crate::rule::extension::Extension;
                 self.about().check(place)?;
                 dispatch!(self, found => found.check(place))
+            }
+
+            pub(crate) fn sets(&self) -> Vec<&$crate::rule::SetUse> {
+                use $crate::rule::extension::Extension;
+                dispatch!(self, found => found.sets())
             }
 
             pub(crate) fn bind(

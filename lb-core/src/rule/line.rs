@@ -7,9 +7,10 @@ use super::matches::AnyMatch;
 use super::names::Names;
 use super::options::{Around, Cursor, Given, Opt};
 use super::prelude::put;
+use super::set_use::SetUse;
 use super::state::Named;
 use super::targets::AnyTarget;
-use super::text::{Error, quote_to};
+use super::text::{Error, name_to};
 use super::{Family, Refused, Table};
 use std::fmt::Write;
 
@@ -85,6 +86,15 @@ impl Rule {
         }
     }
 
+    /// The IP sets that it names, each as often as it does.
+    pub fn sets(&self) -> impl Iterator<Item = &SetUse> {
+        let target = match &self.jump {
+            Jump::Target(target) => target.sets(),
+            _ => Vec::new(),
+        };
+        self.matches.iter().flat_map(AnyMatch::sets).chain(target)
+    }
+
     /// The chain that it jumps or goes to.
     pub fn chain(&self) -> Option<&str> {
         match &self.jump {
@@ -115,7 +125,7 @@ impl Rule {
             Jump::Return => out.push_str(" -j RETURN"),
             Jump::Chain { name, is_goto } => {
                 out.push_str(if *is_goto { " -g" } else { " -j" });
-                quote_chain(&mut out, name);
+                name_to(&mut out, name);
             }
             Jump::Target(target) => {
                 put!(out, " -j {}", target.about().name);
@@ -157,15 +167,6 @@ impl Rule {
     pub fn address(net: &header::Net, style: &Style<'_>) -> String {
         header::list_net(net, style)
     }
-}
-
-fn quote_chain(out: &mut String, name: &str) {
-    // Names of chains are never quoted by iptables unless they must be.
-    if name.contains([' ', '"', '\\', '\'']) {
-        return quote_to(out, name);
-    }
-    out.push(' ');
-    out.push_str(name);
 }
 
 /// One extension that a line has named, and which of its options it was given.

@@ -19,10 +19,6 @@ pub trait Names {
     fn network_name(&self, _address: IpAddr) -> Option<String> {
         None
     }
-    /// Whether there is such an IP set; `None`: not known here, the daemon looks.
-    fn has_set(&self, _name: &str) -> Option<bool> {
-        None
-    }
 }
 
 /// Knows the protocols that iptables itself knows, and nothing else.

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
+use super::Family;
+use crate::set::SetId;
 use crate::time::Tick;
 
 /// State of one match or target, once the rule is put in. Rules are equal whatever theirs is.
@@ -57,6 +59,16 @@ impl<T> fmt::Debug for Kept<T> {
 pub struct Named {
     seed: u64,
     pub(crate) recents: HashMap<String, Arc<Recent>>,
+    /// The IP sets that rules may name from here on.
+    pub sets: HashMap<String, KnownSet>,
+}
+
+/// An IP set as a rule must know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KnownSet {
+    pub id: SetId,
+    /// `None`: of both.
+    pub family: Option<Family>,
 }
 
 impl Named {

@@ -80,6 +80,16 @@ const LINES: &[(&str, &str)] = &[
         "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j TCPMSS --clamp-mss-to-pmtu",
     ),
     ("-j CT --notrack", "-j CT --notrack"),
+    (
+        "-m set --match-set a src,dst ! --update-counters --return-nomatch ! --packets-eq 5 --bytes-gt 0x10 -j DROP",
+        "-m set --match-set a src,dst --return-nomatch ! --update-counters ! --packets-eq 5 --bytes-gt 16 -j DROP",
+    ),
+    (
+        "-m set ! --match-set a src ! --update-subcounters",
+        "-m set ! --match-set a src ! --update-subcounters",
+    ),
+    ("-j SET --del-set b dst --add-set a src --exist", "-j SET --add-set a src --exist --del-set b dst"),
+    ("-j SET --map-set m src,dst --map-mark", "-j SET --map-set m src,dst --map-mark"),
 ];
 
 #[test]
@@ -107,6 +117,18 @@ fn what_cannot_be_is_refused_with_iptables_words() {
         ("-j DNAT --to-destination 10.0.0.1:80", "Need TCP, UDP, SCTP or DCCP with port specification"),
         ("-p tcp -j DNAT", "DNAT: option \"--to-destination\" must be specified"),
         ("-j LOG --log-level 9", "log level \"9\" unknown"),
+        ("-m set -j DROP", "You must specify `--match-set' with proper arguments"),
+        ("-m set --match-set a", "--match-set requires two args."),
+        ("-m set --match-set a in", "You must spefify (the comma separated list of) 'src' or 'dst'."),
+        (
+            "-m set --match-set a src --packets-lt 1 --packets-gt 2",
+            "only one of the --packets-[eq|lt|gt] is allowed",
+        ),
+        ("-m set --match-set a src ! --bytes-lt 1", "--bytes-lt option cannot be inverted"),
+        ("-j SET", "You must specify either `--add-set' or `--del-set' or `--map-set'"),
+        ("-j SET --del-set a src --timeout 5", "Option `--timeout' can be used with `--add-set' only"),
+        ("-j SET --map-set a src", "You must specify flags `--map-mark' or `--map-prio` or `--map-queue'"),
+        ("-j SET --map-set a src --map-mark --map-queue", "SET: option \"--map-queue\" is not built"),
     ] {
         assert_eq!(read(Family::Ipv4, line).unwrap_err().to_string(), says, "{line}");
     }
@@ -114,6 +136,8 @@ fn what_cannot_be_is_refused_with_iptables_words() {
     assert_eq!(reset.check(Table::Filter, 2), Err(Refused::Invalid), "without -p tcp");
     let reject = &read(Family::Ipv4, "-j REJECT").unwrap()[0];
     assert_eq!(reject.check(Table::Mangle, 2), Err(Refused::Invalid), "in another table");
+    let map = &read(Family::Ipv4, "-j SET --map-set a src --map-mark").unwrap()[0];
+    assert_eq!(map.check(Table::Filter, 2), Err(Refused::Invalid), "but in table mangle");
 }
 
 #[test]

@@ -63,6 +63,15 @@ pub fn quote_to(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Appends a space and the name of a chain or set, which iptables never quotes; here it is where it must be.
+pub(crate) fn name_to(out: &mut String, name: &str) {
+    if name.contains([' ', '"', '\\', '\'']) {
+        return quote_to(out, name);
+    }
+    out.push(' ');
+    out.push_str(name);
+}
+
 /// Bytes that need no quotes.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')

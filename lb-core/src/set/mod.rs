@@ -1,8 +1,8 @@
 //! IP sets: whether the set of some name holds what a packet has. One file a type, one row in [`TYPES`].
 //!
 //! A rule names a set by its [`SetId`] and asks [`Sets::matches`]. The sets are a part of the tables; what is in them is in
-//! [`Store`]s, which the control plane changes while the workers read, so that an added element is there at once and nothing is copied
-//! or published for it.
+//! [`Store`]s, which the control plane and rules change while the workers read, so that an added element is there at once and nothing is
+//! copied or published for it.
 
 mod bitmap_ip;
 mod bitmap_ip_mac;
@@ -21,6 +21,7 @@ mod hash_net_port;
 mod hash_net_port_net;
 mod key;
 mod list_set;
+mod packet;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use key::{Element, Family, Interface, bits};
-pub use store::{Extensions, Key, Place, Shape, SkbInfo, Slot, Store};
+pub use packet::{Adding, Asking, Threshold, Wish, Wishes};
+pub use store::{Extensions, Key, Pen, Place, Shape, SkbInfo, Slot, Store};
 pub use types::{Method, Part, SetType, TYPES};
 
 use crate::time::Tick;
@@ -39,6 +41,8 @@ use crate::time::Tick;
 pub const MAX_SETS: usize = 65_534;
 /// Sets of a list that are asked, one after the other.
 pub const MAX_LIST: usize = 65_536;
+/// Longest time of an element, seconds: what the kernel's timer holds.
+pub const MAX_TIMEOUT: u32 = u32::MAX / 1000 / 2;
 
 /// Which set: its name's, whatever is swapped under it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -65,6 +69,8 @@ pub struct Facts<'a> {
     pub out_interface: &'a str,
     /// Source and destination; all 0: not known here.
     pub macs: ([u8; 6], [u8; 6]),
+    /// Bytes of the IP packet.
+    pub len: u64,
 }
 
 /// What a set said of a packet that it holds.
@@ -83,12 +89,36 @@ pub struct Set {
     /// Applied to addresses before they are looked for; for bitmaps of networks, their size.
     pub netmask: u128,
     pub markmask: u32,
+    /// Seconds that an element lives which says nothing of it; 0: for ever. `None`: elements do not end.
+    pub timeout: Option<u32>,
+    /// Elements that there may be.
+    pub most: usize,
+    /// An element that finds no place takes another's.
+    pub is_forced: bool,
+    /// Of a bitmap, first and last.
+    pub range: (u128, u128),
     pub store: Arc<Store>,
     /// Of list:set, in its order.
     pub members: Arc<[SetId]>,
 }
 
 impl Set {
+    /// One of networks of all sizes, without a bound.
+    pub fn with(kind: &'static SetType, family: Family, store: Store) -> Set {
+        Set {
+            kind,
+            family,
+            netmask: u128::MAX,
+            markmask: u32::MAX,
+            timeout: store.shape().has_timeout.then_some(0),
+            most: usize::MAX,
+            is_forced: false,
+            range: (0, u128::MAX),
+            store: Arc::new(store),
+            members: Arc::default(),
+        }
+    }
+
     /// The part of a packet that the type compares; `None`: the packet has no such, or `sides` are too few.
     fn element(&self, facts: &Facts<'_>, sides: &[Side]) -> Option<Element> {
         let mut element = Element::default();
@@ -107,6 +137,8 @@ impl Set {
                 Part::Net => (element.address, element.len) = (address(side)?, full),
                 Part::SecondAddress => element.second = address(side)?,
                 Part::SecondNet => (element.second, element.second_len) = (address(side)?, full),
+                // As in the kernel, ports without a protocol are those of TCP and UDP.
+                Part::OnlyPort if !matches!(facts.protocol, 6 | 17) => return None,
                 Part::Port | Part::OnlyPort => {
                     let (source, destination) = facts.ports?;
                     element.port = if *side == Side::Source { source } else { destination };
@@ -133,6 +165,11 @@ impl Set {
 
     /// The element that holds this one: itself, or of networks the smallest that it is in. Not one whose time is over.
     pub fn find(&self, element: &Element, now: Tick) -> Option<Slot> {
+        self.search(element, now, |_| true)
+    }
+
+    /// The first of the elements that hold this one, smallest network first, that `accept` takes.
+    fn search(&self, element: &Element, now: Tick, accept: impl Fn(Slot) -> bool) -> Option<Slot> {
         let (kind, family) = (self.kind, self.family);
         let try_one = |element: &Element| {
             let slot = self.store.find(&element.key(kind, family))?;
@@ -140,7 +177,7 @@ impl Set {
                 && element.mac != [0; 6]
                 && !matches!(self.store.value(slot), 0)
                 && self.store.value(slot) != element.mac_value();
-            (!is_other && !self.store.is_over(slot, now)).then_some(slot)
+            (!is_other && !self.store.is_over(slot, now) && accept(slot)).then_some(slot)
         };
         // The names that an interface's may begin with come after its own.
         let try_interface = |element: Element| {
@@ -174,53 +211,27 @@ impl Set {
     }
 }
 
+impl Set {
+    /// Whether the type takes such an element: hash:ip has no place for the address that is none.
+    pub fn takes(&self, element: &Element) -> bool {
+        self.kind.parts != [Part::Address] || !self.kind.is_hash() || element.address != 0
+    }
+
+    /// Whether an element may find a place in a full set.
+    fn may_make_room(&self) -> bool {
+        self.is_forced || self.timeout.is_some()
+    }
+}
+
 /// All sets, by [`SetId`].
 #[derive(Clone, Debug, Default)]
-pub struct Sets(pub Vec<Option<Arc<Set>>>);
+pub struct Sets {
+    pub sets: Vec<Option<Arc<Set>>>,
+    pub wishes: Arc<Wishes>,
+}
 
 impl Sets {
     pub fn get(&self, id: SetId) -> Option<&Arc<Set>> {
-        self.0.get(usize::from(id.0))?.as_ref()
+        self.sets.get(usize::from(id.0))?.as_ref()
     }
-
-    /// Whether a packet is in a set. `sides`: which end each part of the type is taken from, in their order. `count`: the packet's
-    /// length, when the element that matches shall count it. A set that is not there holds nothing.
-    ///
-    /// A list asks its sets in their order; none of them is a list.
-    pub fn matches(
-        &self,
-        id: SetId,
-        facts: &Facts<'_>,
-        sides: &[Side],
-        now: Tick,
-        count: Option<u64>,
-    ) -> Option<Found> {
-        let set = self.get(id)?;
-        if !set.kind.is_list() {
-            return matches_one(set, facts, sides, now, count);
-        }
-        set.members.iter().find_map(|&member| {
-            let key = Element { set: member.0.into(), ..Element::default() }.key(set.kind, set.family);
-            let slot = set.store.find(&key).filter(|&slot| !set.store.is_over(slot, now))?;
-            let inner = self.get(member).filter(|inner| !inner.kind.is_list())?;
-            let found = matches_one(inner, facts, sides, now, count)?;
-            if let Some(bytes) = count {
-                set.store.count(slot, bytes);
-            }
-            Some(if set.store.shape().has_skbinfo { found_in(set, slot) } else { found })
-        })
-    }
-}
-
-fn matches_one(set: &Set, facts: &Facts<'_>, sides: &[Side], now: Tick, count: Option<u64>) -> Option<Found> {
-    let slot = set.find(&set.element(facts, sides)?, now).filter(|slot| !slot.is_nomatch)?;
-    if let Some(bytes) = count {
-        set.store.count(slot, bytes);
-    }
-    Some(found_in(set, slot))
-}
-
-fn found_in(set: &Set, slot: Slot) -> Found {
-    let Extensions { packets, bytes, skb, .. } = set.store.extensions(slot);
-    Found { packets, bytes, skb }
 }

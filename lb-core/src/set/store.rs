@@ -1,11 +1,15 @@
-//! Where the elements of a set are: written by one control thread, read by all workers, without a lock.
+//! Where the elements of a set are: read by all workers while one of them, or the control plane, writes; nobody waits.
 //!
 //! Slots of 8-byte words, found by a hash and a walk to the next free one. A slot is given to a key once and for all: its other
 //! words are written first, then its first word with the state, in one store. To remove an element is to store another state;
 //! the slot waits for the same key to come again. So a reader never sees half an element, and nothing moves under it. When too many
 //! slots are given away the owner fills a new store and publishes that, as it does a new table.
+//!
+//! Who writes has the [`Pen`], of which there is one. A worker that finds it taken goes on and leaves its wish to the control plane.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+};
 
 use crate::time::Tick;
 
@@ -32,6 +36,7 @@ pub struct Shape {
     pub value: u8,
     pub has_timeout: bool,
     pub has_counters: bool,
+    pub has_comment: bool,
     pub has_skbinfo: bool,
 }
 
@@ -44,8 +49,12 @@ impl Shape {
         self.timeout_at() + self.has_timeout as usize
     }
 
-    const fn skbinfo_at(self) -> usize {
+    const fn comment_at(self) -> usize {
         self.counters_at() + 2 * self.has_counters as usize
+    }
+
+    const fn skbinfo_at(self) -> usize {
+        self.comment_at() + self.has_comment as usize
     }
 
     const fn words(self) -> usize {
@@ -69,6 +78,8 @@ pub struct Extensions {
     pub until: Option<Tick>,
     pub packets: u64,
     pub bytes: u64,
+    /// Which of the control plane's comments is its; 0: none.
+    pub comment: u64,
     pub skb: SkbInfo,
 }
 
@@ -95,7 +106,9 @@ pub struct Store {
     shape: Shape,
     place: Place,
     slots: usize,
-    /// Slots given to a key, those of removed elements too; elements. Written by the one writer.
+    /// Somebody has the pen.
+    is_written: AtomicBool,
+    /// Slots given to a key, those of removed elements too; elements. Written with the pen.
     given: AtomicUsize,
     len: AtomicUsize,
     /// Prefix lengths that there are, of the first and the second network; and how often.
@@ -112,6 +125,7 @@ impl Store {
             shape,
             place,
             slots,
+            is_written: AtomicBool::new(false),
             given: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
             lens: Default::default(),
@@ -233,6 +247,9 @@ impl Store {
             let at = self.shape.counters_at();
             (extensions.packets, extensions.bytes) = (load(at), load(at + 1));
         }
+        if self.shape.has_comment {
+            extensions.comment = load(self.shape.comment_at());
+        }
         if self.shape.has_skbinfo {
             let at = self.shape.skbinfo_at();
             let (mark, rest) = (load(at), load(at + 1));
@@ -255,72 +272,10 @@ impl Store {
         }
     }
 
-    fn write(&self, slot: usize, value: u64, extensions: &Extensions) {
-        let shape = self.shape;
-        let store = |word, n| self.word(slot, word).store(n, Relaxed);
-        if shape.value > 0 {
-            store(usize::from(shape.key), value);
-        }
-        if shape.has_timeout {
-            store(shape.timeout_at(), extensions.until.map_or(0, |until| 1 << 32 | u64::from(until.0)));
-        }
-        if shape.has_counters {
-            store(shape.counters_at(), extensions.packets);
-            store(shape.counters_at() + 1, extensions.bytes);
-        }
-        if shape.has_skbinfo {
-            let SkbInfo { mark, mask, priority, queue } = extensions.skb;
-            store(shape.skbinfo_at(), u64::from(mark) << 32 | u64::from(mask));
-            store(shape.skbinfo_at() + 1, u64::from(priority) << 16 | u64::from(queue));
-        }
-    }
-
-    /// Puts an element here, or gives the one that is here other extensions. The one writer's. `lens`: of its networks, where the
-    /// set's are told by them. False: there is no room for the key.
-    pub fn put(&self, key: &Key, value: u64, nomatch: bool, extensions: &Extensions, lens: [u8; 2]) -> bool {
-        let Some((slot, first)) = self.walk(key) else { return false };
-        if first == 0 && !self.has_room() {
-            return false;
-        }
-        self.write(slot, value, extensions);
-        if first == 0 {
-            for (i, &word) in key.iter().enumerate().take(usize::from(self.shape.key)).skip(1) {
-                self.word(slot, i).store(word, Relaxed);
-            }
-            self.given.store(self.given.load(Relaxed) + 1, Relaxed);
-        }
-        if first == 0 || first & STATE == GONE {
-            self.len.store(self.len() + 1, Relaxed);
-            // A reader that finds the element knows its lengths.
-            self.note_lens(lens, true);
-        }
-        self.word(slot, 0).store(key[0] | if nomatch { NOMATCH } else { THERE }, Release);
-        true
-    }
-
-    /// Removes an element. The one writer's.
-    pub fn remove(&self, slot: Slot, lens: [u8; 2]) {
-        let word = self.word(slot.index, 0);
-        let first = word.load(Relaxed);
-        if first & STATE == GONE {
-            return;
-        }
-        word.store(first | GONE, Release);
-        self.len.store(self.len() - 1, Relaxed);
-        self.note_lens(lens, false);
-    }
-
-    fn note_lens(&self, lens: [u8; 2], is_added: bool) {
-        for (which, len) in lens.into_iter().enumerate() {
-            let Some(count) = self.counts[which].get(usize::from(len)) else { continue };
-            let before = count.load(Relaxed);
-            let after = if is_added { before + 1 } else { before.saturating_sub(1) };
-            count.store(after, Relaxed);
-            let bits = &self.lens[which][usize::from(len) / 64];
-            let bit = 1 << (len % 64);
-            let set = bits.load(Relaxed);
-            bits.store(if after > 0 { set | bit } else { set & !bit }, Release);
-        }
+    /// The right to write; `None`: another has it.
+    #[inline]
+    pub fn pen(&self) -> Option<Pen<'_>> {
+        (!self.is_written.swap(true, Acquire)).then_some(Pen(self))
     }
 
     /// The prefix lengths that there are, longest first.
@@ -352,6 +307,96 @@ impl Store {
     }
 }
 
+/// The right to write into a store.
+#[derive(Debug)]
+pub struct Pen<'a>(&'a Store);
+
+impl Drop for Pen<'_> {
+    fn drop(&mut self) {
+        self.0.is_written.store(false, Release);
+    }
+}
+
+impl Pen<'_> {
+    /// Nobody shall write any more: another store takes this one's place.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+
+    fn write(&self, slot: usize, value: u64, extensions: &Extensions) {
+        let shape = self.0.shape;
+        let store = |word, n| self.0.word(slot, word).store(n, Relaxed);
+        if shape.value > 0 {
+            store(usize::from(shape.key), value);
+        }
+        if shape.has_timeout {
+            store(shape.timeout_at(), extensions.until.map_or(0, |until| 1 << 32 | u64::from(until.0)));
+        }
+        if shape.has_counters {
+            store(shape.counters_at(), extensions.packets);
+            store(shape.counters_at() + 1, extensions.bytes);
+        }
+        if shape.has_comment {
+            store(shape.comment_at(), extensions.comment);
+        }
+        if shape.has_skbinfo {
+            let SkbInfo { mark, mask, priority, queue } = extensions.skb;
+            store(shape.skbinfo_at(), u64::from(mark) << 32 | u64::from(mask));
+            store(shape.skbinfo_at() + 1, u64::from(priority) << 16 | u64::from(queue));
+        }
+    }
+
+    /// Puts an element here, or gives the one that is here other extensions. `lens`: of its networks, where the set's are told by
+    /// them. False: there is no room for the key.
+    pub fn put(&self, key: &Key, value: u64, nomatch: bool, extensions: &Extensions, lens: [u8; 2]) -> bool {
+        let store = self.0;
+        let Some((slot, first)) = store.walk(key) else { return false };
+        if first == 0 && !store.has_room() {
+            return false;
+        }
+        self.write(slot, value, extensions);
+        if first == 0 {
+            for (i, &word) in key.iter().enumerate().take(usize::from(store.shape.key)).skip(1) {
+                store.word(slot, i).store(word, Relaxed);
+            }
+            store.given.store(store.given.load(Relaxed) + 1, Relaxed);
+        }
+        if first == 0 || first & STATE == GONE {
+            store.len.store(store.len() + 1, Relaxed);
+            // A reader that finds the element knows its lengths.
+            self.note_lens(lens, true);
+        }
+        store.word(slot, 0).store(key[0] | if nomatch { NOMATCH } else { THERE }, Release);
+        true
+    }
+
+    /// Removes an element, unless it is gone already.
+    pub fn remove(&self, slot: Slot, lens: [u8; 2]) {
+        let word = self.0.word(slot.index, 0);
+        let first = word.load(Relaxed);
+        if first & STATE == GONE {
+            return;
+        }
+        word.store(first | GONE, Release);
+        self.0.len.store(self.0.len() - 1, Relaxed);
+        self.note_lens(lens, false);
+    }
+
+    fn note_lens(&self, lens: [u8; 2], is_added: bool) {
+        let store = self.0;
+        for (which, len) in lens.into_iter().enumerate() {
+            let Some(count) = store.counts[which].get(usize::from(len)) else { continue };
+            let before = count.load(Relaxed);
+            let after = if is_added { before + 1 } else { before.saturating_sub(1) };
+            count.store(after, Relaxed);
+            let bits = &store.lens[which][usize::from(len) / 64];
+            let bit = 1 << (len % 64);
+            let set = bits.load(Relaxed);
+            bits.store(if after > 0 { set | bit } else { set & !bit }, Release);
+        }
+    }
+}
+
 /// Prefix lengths, longest first.
 #[derive(Clone, Copy, Debug)]
 pub struct Lens([u64; LENS]);
@@ -373,67 +418,4 @@ impl Iterator for Lens {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SHAPE: Shape = Shape { key: 2, value: 0, has_timeout: true, has_counters: true, has_skbinfo: true };
-
-    fn key(n: u64) -> Key {
-        [n & 1, n / 2, 0, 0, 0]
-    }
-
-    proptest! {
-        /// The oracle is a sorted map.
-        #[test]
-        fn a_store_holds_what_a_map_holds(steps in prop::collection::vec((0..40u64, 0..3u8, any::<u32>()), 0..300)) {
-            let store = Store::new(SHAPE, Place::Hashed(7), 64);
-            let mut map: BTreeMap<u64, (bool, Extensions)> = BTreeMap::new();
-            for (n, what, x) in steps {
-                if what == 0 {
-                    if let Some(slot) = store.find(&key(n)) {
-                        store.remove(slot, [n as u8, 0xff]);
-                    }
-                    map.remove(&n);
-                } else {
-                    let skb = SkbInfo { mark: x, mask: !x, priority: x.rotate_left(9), queue: x as u16 };
-                    let until = (x % 3 > 0).then_some(Tick(x));
-                    let extensions = Extensions { until, packets: x.into(), bytes: 9, skb };
-                    if store.put(&key(n), 0, what == 2, &extensions, [n as u8, 0xff]) {
-                        map.insert(n, (what == 2, extensions));
-                    } else {
-                        prop_assert!(!map.contains_key(&n), "what is here has its place");
-                    }
-                }
-                prop_assert_eq!(store.len(), map.len());
-            }
-            for n in 0..40 {
-                let found = store.find(&key(n)).map(|slot| (slot.is_nomatch, store.extensions(slot)));
-                prop_assert_eq!(found, map.get(&n).copied());
-            }
-            let lens: Vec<u8> = store.lens(0).collect();
-            prop_assert_eq!(lens, map.keys().rev().map(|&n| n as u8).collect::<Vec<_>>());
-            let mut keys: Vec<Key> = store.iter().map(|(key, _)| key).collect();
-            keys.sort_unstable_by_key(|key| key[1] * 2 + key[0]);
-            prop_assert_eq!(keys, map.keys().map(|&n| key(n)).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn a_range_has_a_slot_for_each_number_and_none_beside() {
-        let shape = Shape { key: 1, value: 1, has_timeout: false, has_counters: false, has_skbinfo: false };
-        let store = Store::new(shape, Place::From(10), 3);
-        for n in 0..20 {
-            assert_eq!(
-                store.put(&[n, 0, 0, 0, 0], n * 7, false, &Extensions::default(), [0xff; 2]),
-                (10..13).contains(&n)
-            );
-        }
-        let slot = store.find(&[12, 0, 0, 0, 0]).unwrap();
-        assert_eq!((store.value(slot), store.len()), (84, 3));
-        assert!(store.find(&[13, 0, 0, 0, 0]).is_none());
-    }
-}
+mod tests;

@@ -10,16 +10,10 @@ fn set(kind: &'static SetType, family: Family) -> Set {
         value: 0,
         has_timeout: true,
         has_counters: false,
+        has_comment: false,
         has_skbinfo: false,
     };
-    Set {
-        kind,
-        family,
-        netmask: u128::MAX,
-        markmask: u32::MAX,
-        store: Arc::new(Store::new(shape, Place::Hashed(11), 1024)),
-        members: Arc::default(),
-    }
+    Set::with(kind, family, Store::new(shape, Place::Hashed(11), 1024))
 }
 
 /// An element of a type, out of few so that they meet.
@@ -107,10 +101,10 @@ proptest! {
             if is_added {
                 let nomatch = is_nomatch && kind.has_nets();
                 let extensions = Extensions { until: (until > 0).then_some(Tick(until)), ..Extensions::default() };
-                prop_assert!(set.store.put(&key, 0, nomatch, &extensions, element.lens(kind)));
+                prop_assert!(set.store.pen().unwrap().put(&key, 0, nomatch, &extensions, element.lens(kind)));
                 list.push((element, nomatch, until));
             } else if let Some(slot) = set.store.find(&key) {
-                set.store.remove(slot, element.lens(kind));
+                set.store.pen().unwrap().remove(slot, element.lens(kind));
             }
         }
         for seed in packets {
@@ -144,12 +138,13 @@ fn facts<'a>(source: &str, destination: &str) -> Facts<'a> {
         in_interface: "eth1",
         out_interface: "",
         macs: ([2, 0, 0, 0, 0, 1], [0; 6]),
+        len: 60,
     }
 }
 
 fn add(set: &Set, element: Element) {
     let key = element.key(set.kind, set.family);
-    assert!(set.store.put(&key, 0, false, &Extensions::default(), element.lens(set.kind)));
+    assert!(set.store.pen().unwrap().put(&key, 0, false, &Extensions::default(), element.lens(set.kind)));
 }
 
 #[test]
@@ -157,9 +152,9 @@ fn sides_say_which_end_of_the_packet_counts_and_too_few_match_nothing() {
     let kind = SetType::named("hash:ip,port").unwrap();
     let holder = set(kind, Family::Ipv4);
     add(&holder, Element { address: 0x0a00_0001, protocol: 6, port: 80, ..Element::default() });
-    let sets = Sets(vec![None, Some(Arc::new(holder))]);
+    let sets = Sets { sets: vec![None, Some(Arc::new(holder))], ..Sets::default() };
     let ask = |source, destination, sides: &[Side]| {
-        sets.matches(SetId(1), &facts(source, destination), sides, Tick(0), None).is_some()
+        sets.matches(SetId(1), &facts(source, destination), sides, Tick(0), &Asking::default()).is_some()
     };
     use Side::{Destination, Source};
     assert!(ask("10.0.0.1", "10.0.0.2", &[Source, Destination]));
@@ -167,8 +162,14 @@ fn sides_say_which_end_of_the_packet_counts_and_too_few_match_nothing() {
     assert!(!ask("10.0.0.1", "10.0.0.2", &[Source, Source]), "port 4000");
     assert!(!ask("10.0.0.1", "10.0.0.2", &[Source]));
     assert!(!ask("2001:db8::1", "2001:db8::2", &[Source, Destination]));
-    assert!(sets.matches(SetId(0), &facts("10.0.0.1", "10.0.0.2"), &[Source; 2], Tick(0), None).is_none());
-    assert!(sets.matches(SetId(9), &facts("10.0.0.1", "10.0.0.2"), &[Source; 2], Tick(0), None).is_none());
+    assert!(
+        sets.matches(SetId(0), &facts("10.0.0.1", "10.0.0.2"), &[Source; 2], Tick(0), &Asking::default())
+            .is_none()
+    );
+    assert!(
+        sets.matches(SetId(9), &facts("10.0.0.1", "10.0.0.2"), &[Source; 2], Tick(0), &Asking::default())
+            .is_none()
+    );
 }
 
 #[test]
@@ -179,7 +180,14 @@ fn a_list_asks_its_sets_in_turn_and_counts_where_it_found_one() {
         Some(Arc::new(set))
     };
     let kind = SetType::named("list:set").unwrap();
-    let shape = Shape { key: 1, value: 0, has_timeout: false, has_counters: true, has_skbinfo: false };
+    let shape = Shape {
+        key: 1,
+        value: 0,
+        has_timeout: false,
+        has_counters: true,
+        has_comment: false,
+        has_skbinfo: false,
+    };
     let list = Set {
         store: Arc::new(Store::new(shape, Place::Hashed(3), 8)),
         members: [SetId(1), SetId(2)].into(),
@@ -187,11 +195,14 @@ fn a_list_asks_its_sets_in_turn_and_counts_where_it_found_one() {
     };
     let keys = [1, 2].map(|set| Element { set, ..Element::default() }.key(kind, Family::Ipv4));
     for key in keys {
-        assert!(list.store.put(&key, 0, false, &Extensions::default(), [255; 2]));
+        assert!(list.store.pen().unwrap().put(&key, 0, false, &Extensions::default(), [255; 2]));
     }
     let store = list.store.clone();
-    let sets = Sets(vec![Some(Arc::new(list)), hash(0x0a00_0001), hash(0x0a00_0002)]);
-    let ask = |source| sets.matches(SetId(0), &facts(source, "10.9.9.9"), &[Side::Source], Tick(0), Some(60));
+    let sets = vec![Some(Arc::new(list)), hash(0x0a00_0001), hash(0x0a00_0002)];
+    let sets = Sets { sets, ..Sets::default() };
+    let ask = |source| {
+        sets.matches(SetId(0), &facts(source, "10.9.9.9"), &[Side::Source], Tick(0), &Asking::default())
+    };
     assert!(ask("10.0.0.2").is_some() && ask("10.0.0.2").is_some() && ask("10.0.0.3").is_none());
     let counts = keys.map(|key| store.extensions(store.find(&key).unwrap()).packets);
     assert_eq!(counts, [0, 2]);

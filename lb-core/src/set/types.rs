@@ -88,6 +88,11 @@ impl SetType {
         self.is_hash() && !matches!(self.parts[0], Part::Mac)
     }
 
+    /// Only packets of its family may be asked for: it has addresses.
+    pub const fn is_of_one_family(&self) -> bool {
+        self.has(Part::Address) || self.has(Part::Net)
+    }
+
     /// By its name or an older one.
     pub fn named(name: &str) -> Option<&'static SetType> {
         TYPES.iter().find(|kind| kind.name == name || kind.aliases.contains(&name))
@@ -125,7 +130,7 @@ mod tests {
             let name = name.trim_end_matches(".rs");
             let has_row = TYPES.iter().any(|row| row.name.replace([':', ','], "_") == name);
             assert!(
-                has_row || ["mod", "key", "store", "types", "tests"].contains(&name),
+                has_row || ["mod", "key", "packet", "store", "types", "tests"].contains(&name),
                 "{name}.rs has no row in TYPES"
             );
         }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::{Prefix, Protocol};
 use crate::flow::Tuple;
-use crate::set::{Facts, SetId, Sets, Side};
+use crate::set::{Asking, Facts, SetId, Sets, Side, Threshold};
 use crate::time::Tick;
 
 /// One wish. What is not said matches anything.
@@ -38,6 +38,15 @@ impl MarkRule {
 const OF_CLIENT: [Side; 3] = [Side::Source, Side::Destination, Side::Destination];
 const OF_DESTINATION: [Side; 3] = [Side::Destination, Side::Destination, Side::Source];
 
+/// They do not count.
+const UNCOUNTED: Asking = Asking {
+    skips_counters: true,
+    skips_members: true,
+    wants_nomatch: false,
+    packets: Threshold::Any,
+    bytes: Threshold::Any,
+};
+
 fn is_in(set: SetId, packet: &Tuple, sides: &[Side], sets: &Sets, now: Tick) -> bool {
     let facts = Facts {
         source: packet.src,
@@ -48,8 +57,9 @@ fn is_in(set: SetId, packet: &Tuple, sides: &[Side], sets: &Sets, now: Tick) -> 
         in_interface: "",
         out_interface: "",
         macs: ([0; 6], [0; 6]),
+        len: 0,
     };
-    sets.matches(set, &facts, sides, now, None).is_some()
+    sets.matches(set, &facts, sides, now, &UNCOUNTED).is_some()
 }
 
 /// All of them. They are asked for the first packet of a connection alone, one after the other.
@@ -120,13 +130,20 @@ mod tests {
         let hash = |name: &str, elements: &[Element]| {
             let kind = SetType::named(name).unwrap();
             let key = Element::key_words(kind, Family::Ipv4);
-            let shape = Shape { key, value: 0, has_timeout: true, has_counters: false, has_skbinfo: false };
+            let shape = Shape {
+                key,
+                value: 0,
+                has_timeout: true,
+                has_counters: false,
+                has_comment: false,
+                has_skbinfo: false,
+            };
             let store = Store::new(shape, Place::Hashed(5), 8);
             for element in elements {
                 let until = (element.second == 0).then_some(Tick(100));
                 let extensions = Extensions { until, ..Extensions::default() };
                 let element = Element { second: 0, ..*element };
-                assert!(store.put(
+                assert!(store.pen().unwrap().put(
                     &element.key(kind, Family::Ipv4),
                     0,
                     false,
@@ -134,9 +151,7 @@ mod tests {
                     element.lens(kind)
                 ));
             }
-            let (family, members) = (Family::Ipv4, Arc::default());
-            let (netmask, markmask) = (u128::MAX, u32::MAX);
-            Some(Arc::new(Set { kind, family, netmask, markmask, store: store.into(), members }))
+            Some(Arc::new(Set::with(kind, Family::Ipv4, store)))
         };
         let address = |text: &str| crate::set::bits(text.parse().unwrap());
         let clients = [Element { address: address("192.0.2.0"), len: 24, ..Element::default() }];
@@ -147,7 +162,8 @@ mod tests {
             second: 1,
             ..Element::default()
         }];
-        let sets = Sets(vec![hash("hash:net", &clients), hash("hash:ip,port", &asked)]);
+        let sets = vec![hash("hash:net", &clients), hash("hash:ip,port", &asked)];
+        let sets = Sets { sets, ..Sets::default() };
         let marks = Marks(vec![MarkRule {
             mark: 7,
             protocol: None,

@@ -165,6 +165,7 @@ impl From<std::io::Error> for Stop {
 fn refusal(error: RuleError, message: &str) -> Stop {
     match error {
         RuleError::NotARule => Stop::parameter(message),
+        RuleError::NoSuchSet => Stop::parameter(format!("{message}\n")),
         _ => Stop::other(format!("{error}.")),
     }
 }

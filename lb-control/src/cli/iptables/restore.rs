@@ -6,8 +6,8 @@ use std::io::{BufReader, Read};
 use lb_core::rule::{Table, text};
 
 use super::options::{self, Action};
-use super::{NO_ANSWER, PARAMETER, Program, RuleKeeper, Stop, Surroundings, VERSION, table_view};
-use crate::api::rules::{RuleBatch, RuleCommand, RuleCounts, TableChange};
+use super::{NO_ANSWER, PARAMETER, Program, RuleKeeper, Stop, Surroundings, VERSION, refusal, table_view};
+use crate::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleError, TableChange};
 
 /// Bytes of a file that are read.
 const LONGEST: u64 = 64 << 20;
@@ -65,7 +65,10 @@ pub(super) fn run(
         None => Ok(()),
         Some(failure) => {
             let line = lines.get(failure.table).and_then(|lines| lines.get(failure.command)).copied();
-            Err(failed(line.unwrap_or_default()))
+            match failure.error {
+                RuleError::NoSuchSet => Err((line, refusal(failure.error, &failure.message))),
+                _ => Err(failed(line.unwrap_or_default())),
+            }
         }
     }
 }

@@ -5,12 +5,17 @@ use super::*;
 use crate::hook::{Function, ORDER};
 use crate::rule::names::Numeric;
 use crate::rule::{
-    Around, ChainSource, Family, Rule, RuleSource, Rules, Table, chain_name, reached_from, text,
+    Around, ChainSource, Family, Named, Rule, RuleSource, Rules, Table, chain_name, reached_from, text,
 };
 use crate::trail::Step;
 
 /// Of lines such as `filter FORWARD -p tcp --dport 22 -j DROP`, for both families as far as they can be read for one.
 pub(super) fn rules(lines: &[&str]) -> Rules {
+    bound(lines, &mut Named::new(1))
+}
+
+/// [`rules`] with what matches and targets share by name.
+pub(super) fn bound(lines: &[&str], named: &mut Named) -> Rules {
     let mut all = Rules::default();
     let mut counter = 0;
     for family in Family::ALL {
@@ -32,8 +37,9 @@ pub(super) fn rules(lines: &[&str]) -> Rules {
                     let Ok((read, _)) = Rule::read(&words[2..], &mut Around::new(family, &Numeric)) else {
                         continue;
                     };
-                    chain.rules.extend(read.into_iter().map(|rule| {
+                    chain.rules.extend(read.into_iter().map(|mut rule| {
                         counter += 1;
+                        rule.bind(named).unwrap();
                         RuleSource { rule: Arc::new(rule), counter }
                     }));
                 }

@@ -28,6 +28,7 @@ extensions! {
         PktType = pkttype,
         RecentMatch = recent,
         Sctp = sctp,
+        SetMatch = set,
         State = state,
         Statistic = statistic,
         StringMatch = string,

@@ -32,6 +32,7 @@ extensions! {
         NoTrack = notrack,
         Redirect = redirect,
         Reject = reject,
+        SetTarget = set,
         Snat = snat,
         TcpMssTarget = tcpmss,
         TosTarget = tos,

@@ -1,0 +1,82 @@
+//! The oracle is a sorted map.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SHAPE: Shape =
+    Shape { key: 2, value: 0, has_timeout: true, has_counters: true, has_comment: true, has_skbinfo: true };
+
+fn key(n: u64) -> Key {
+    [n & 1, n / 2, 0, 0, 0]
+}
+
+proptest! {
+    #[test]
+    fn a_store_holds_what_a_map_holds(steps in prop::collection::vec((0..40u64, 0..3u8, any::<u32>()), 0..300)) {
+        let store = Store::new(SHAPE, Place::Hashed(7), 64);
+        let mut map: BTreeMap<u64, (bool, Extensions)> = BTreeMap::new();
+        for (n, what, x) in steps {
+            if what == 0 {
+                if let Some(slot) = store.find(&key(n)) {
+                    store.pen().unwrap().remove(slot, [n as u8, 0xff]);
+                }
+                map.remove(&n);
+            } else {
+                let skb = SkbInfo { mark: x, mask: !x, priority: x.rotate_left(9), queue: x as u16 };
+                let until = (x % 3 > 0).then_some(Tick(x));
+                let extensions = Extensions { until, packets: x.into(), bytes: 9, comment: 7, skb };
+                if store.pen().unwrap().put(&key(n), 0, what == 2, &extensions, [n as u8, 0xff]) {
+                    map.insert(n, (what == 2, extensions));
+                } else {
+                    prop_assert!(!map.contains_key(&n), "what is here has its place");
+                }
+            }
+            prop_assert_eq!(store.len(), map.len());
+        }
+        for n in 0..40 {
+            let found = store.find(&key(n)).map(|slot| (slot.is_nomatch, store.extensions(slot)));
+            prop_assert_eq!(found, map.get(&n).copied());
+        }
+        let lens: Vec<u8> = store.lens(0).collect();
+        prop_assert_eq!(lens, map.keys().rev().map(|&n| n as u8).collect::<Vec<_>>());
+        let mut keys: Vec<Key> = store.iter().map(|(key, _)| key).collect();
+        keys.sort_unstable_by_key(|key| key[1] * 2 + key[0]);
+        prop_assert_eq!(keys, map.keys().map(|&n| key(n)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_range_has_a_slot_for_each_number_and_none_beside() {
+    let shape = Shape {
+        key: 1,
+        value: 1,
+        has_timeout: false,
+        has_counters: false,
+        has_comment: false,
+        has_skbinfo: false,
+    };
+    let store = Store::new(shape, Place::From(10), 3);
+    for n in 0..20 {
+        assert_eq!(
+            store.pen().unwrap().put(&[n, 0, 0, 0, 0], n * 7, false, &Extensions::default(), [0xff; 2]),
+            (10..13).contains(&n)
+        );
+    }
+    let slot = store.find(&[12, 0, 0, 0, 0]).unwrap();
+    assert_eq!((store.value(slot), store.len()), (84, 3));
+    assert!(store.find(&[13, 0, 0, 0, 0]).is_none());
+}
+
+#[test]
+fn one_has_the_pen_and_who_keeps_it_lets_nobody_write_any_more() {
+    let store = Store::new(SHAPE, Place::Hashed(7), 64);
+    let pen = store.pen().unwrap();
+    assert!(store.pen().is_none());
+    drop(pen);
+    assert!(store.pen().unwrap().put(&key(1), 0, false, &Extensions::default(), [255; 2]));
+    store.pen().unwrap().keep();
+    assert!(store.pen().is_none() && store.find(&key(1)).is_some());
+}
