@@ -13,7 +13,7 @@ use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Method;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, SharedFlow};
+use lb_core::path::{FlowView, Known, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -70,6 +70,7 @@ impl Plane for Quiet {
         let _ = visit(FlowView {
             is_template: false,
             is_tracked: false,
+            known: Known::default(),
             protocol: Protocol::TCP,
             client: ([198, 51, 100, 1].into(), 4000),
             virtual_: ([192, 0, 2, 1].into(), 80),

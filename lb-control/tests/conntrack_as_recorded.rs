@@ -47,6 +47,8 @@ impl Tracker for InProcess {
             worker,
             cpu: worker.into(),
             found: 0,
+            invalid: 0,
+            early_drop: 0,
             insert: 0,
             insert_failed: 0,
             drop: 0,
@@ -75,6 +77,7 @@ fn tracked(
         mark: if id == 1 { 7 } else { 0 },
         zone: if id == 9 { 3 } else { 0 },
         id,
+        counted: None,
     }
 }
 

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 
 use lb_core::flow::Method;
 use lb_core::ids::ServerId;
-use lb_core::path::FlowView;
+use lb_core::path::{FlowView, Known};
 use lb_core::tables::Protocol;
 use lb_core::time::Timeout;
 use support::Daemon;
@@ -64,6 +64,7 @@ fn two_connections() -> Vec<FlowView> {
     let flow = |protocol, state, seconds, client| FlowView {
         is_template: false,
         is_tracked: false,
+        known: Known::default(),
         protocol,
         client: at(client, 40_000),
         virtual_: at(100, 80),
@@ -259,7 +260,12 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
                net.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
                net.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
                net.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_refresh_period = 10\nnet.ipv4.vs.sync_sock_size = 0\n";
-    assert_eq!(lbctl(&daemon, "sysctl"), all);
+    let shown = lbctl(&daemon, "sysctl");
+    let of_tracking = shown.strip_prefix(all).expect("those of IPVS come first");
+    assert!(of_tracking.lines().all(|line| line.starts_with("net.netfilter.nf_conntrack_")), "{of_tracking}");
+    assert!(of_tracking.contains("net.netfilter.nf_conntrack_tcp_timeout_established = 432000\n"));
+    let set = lbctl(&daemon, "sysctl net/netfilter/nf_conntrack_udp_timeout=7");
+    assert_eq!(set, "net.netfilter.nf_conntrack_udp_timeout = 7\n");
     let set = lbctl(&daemon, "sysctl -w net.ipv4.vs.sloppy_tcp=1 conn_reuse_mode=0");
     assert_eq!(set, "net.ipv4.vs.conn_reuse_mode = 0\nnet.ipv4.vs.sloppy_tcp = 1\n");
     assert_eq!(lbctl(&daemon, "sysctl sloppy_tcp"), "net.ipv4.vs.sloppy_tcp = 1\n");
@@ -268,6 +274,8 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
         ("sysctl sloppy_sctp=1 sloppy_tcp=2", "allowed are 0..=1"),
         ("sysctl sloppy_sctp=yes", "allowed are 0..=1"),
         ("sysctl drop_entry=1", "there are am_droprate, amemthresh"),
+        ("sysctl nf_conntrack_tcp_loose=2", "allowed are 0..=1"),
+        ("sysctl net.netfilter.nf_conntrack_buckets=1", "the index has the size of the flow table"),
         ("sysctl net.ipv4.vs.sync_threshold=3", "no packet is counted for it"),
     ] {
         let done = run(Path::new(LBCTL), words, &daemon.socket(), "");

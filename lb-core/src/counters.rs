@@ -105,6 +105,8 @@ pub struct FlowCounters {
     pub capacity: Counter,
     pub ipv6_entries: Counter,
     pub ipv6_capacity: Counter,
+    /// Of `entries`, those of no virtual service.
+    pub tracked: Counter,
     pub inserted: Counter,
     /// Of a process before this one, entered at the start; not in `inserted`.
     pub carried_over: Counter,
@@ -117,6 +119,12 @@ pub struct FlowCounters {
     pub full: Counter,
     /// New connections refused because both index buckets were full.
     pub index_full: Counter,
+    /// Connections of no virtual service that went to make room for new ones.
+    pub early_drop: Counter,
+    /// Packets that rules found INVALID: they fit no connection, and can begin none.
+    pub invalid: Counter,
+    /// Packets that were to be counted at their connection, for which there was no room.
+    pub uncounted: Counter,
     /// Packets whose flow was found / not found.
     pub found: Counter,
     pub missed: Counter,

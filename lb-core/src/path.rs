@@ -17,6 +17,7 @@
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
 mod carry_over;
+mod early_drop;
 mod edited;
 mod established;
 mod expected;
@@ -53,7 +54,7 @@ use arrayvec::ArrayVec;
 
 pub use carry_over::CarriedOver;
 pub use expected::Expect;
-pub use list::FlowView;
+pub use list::{FlowView, Known};
 pub use persistent::Held;
 pub use shared::{SharedFlow, Taken, Walk};
 pub use steer::owner;
@@ -168,6 +169,8 @@ pub struct Path<P> {
     shed: shed::Shed,
     changed: shared::Changed,
     tunnels: tunnel::Tunnels,
+    /// Where the next connection that may go is looked for.
+    early_cursor: u32,
     /// Counts the choices that nobody shall foretell.
     chance: u64,
     /// Rules have let the packet at hand pass PREROUTING and INPUT.
@@ -248,6 +251,7 @@ impl<P: Packet> Path<P> {
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             shed: shed::Shed::default(),
             changed: shared::Changed::new(),
+            early_cursor: 0,
             chance: 0,
             has_passed_input: false,
             watch: Watch::default(),

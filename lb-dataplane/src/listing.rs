@@ -137,6 +137,7 @@ mod tests {
 
     use lb_core::flow::Method;
     use lb_core::ids::ServerId;
+    use lb_core::path::Known;
     use lb_core::tables::Protocol;
     use lb_core::time::Timeout;
 
@@ -147,6 +148,7 @@ mod tests {
         FlowView {
             is_template: false,
             is_tracked: false,
+            known: Known::default(),
             protocol: Protocol::UDP,
             client: address,
             virtual_: address,

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use lb_control::api::conntrack::{ConntrackStatistics, Ends, Filter, StatusBit, Tracked};
+use lb_control::api::conntrack::{ConntrackStatistics, Counted, Ends, Filter, StatusBit, Tracked};
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
 
@@ -26,6 +26,7 @@ fn connections() -> Vec<Tracked> {
             mark: id - 1,
             zone: 0,
             id,
+            counted: (id == 2).then(Counted::default),
         };
     vec![
         connection(1, 6, Some("ESTABLISHED"), (ipv4(1), ipv4(2), ipv4(3))),
@@ -58,7 +59,16 @@ impl Tracker for InProcess {
     }
 
     fn statistics(&mut self) -> Result<Vec<ConntrackStatistics>, DirectorError> {
-        Ok(vec![ConntrackStatistics { worker: 0, cpu: 1, found: 2, insert: 3, insert_failed: 4, drop: 5 }])
+        Ok(vec![ConntrackStatistics {
+            worker: 0,
+            cpu: 1,
+            found: 2,
+            invalid: 6,
+            insert: 3,
+            insert_failed: 4,
+            drop: 5,
+            early_drop: 7,
+        }])
     }
 }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use lb_core::conntrack::icmp;
+use lb_core::conntrack::{Accounting, Status, icmp};
 use lb_core::flow::Direction;
 use lb_core::path::FlowView;
 use lb_core::tables::Protocol;
@@ -28,6 +28,29 @@ pub struct Tracked {
     pub zone: u16,
     /// The same for as long as it lives.
     pub id: u32,
+    /// Not there: its packets are not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// Packets of a connection, and their bytes with IP headers, by direction: where `nf_conntrack_acct` is 1.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Counted {
+    pub original_packets: u64,
+    pub original_bytes: u64,
+    pub reply_packets: u64,
+    pub reply_bytes: u64,
+}
+
+impl From<Accounting> for Counted {
+    fn from(Accounting { packets, bytes }: Accounting) -> Counted {
+        Counted {
+            original_packets: packets[0],
+            original_bytes: bytes[0],
+            reply_packets: packets[1],
+            reply_bytes: bytes[1],
+        }
+    }
 }
 
 /// What packets of one direction carry. Of ICMP the port of who asks is the identifier, the other one type · 256 + code of
@@ -85,9 +108,9 @@ impl fmt::Display for StatusBit {
 }
 
 impl Tracked {
-    /// A connection of a virtual service; `None`: a persistence template, which netfilter does not know.
+    /// `None`: a persistence template, which netfilter does not know.
     ///
-    /// States are those of IPVS, by netfilter's names. Answers that take another way than through the director are not
+    /// States of a virtual service's connection are those of IPVS, by netfilter's names. Answers that take another way than through the director are not
     /// seen, and netfilter would expect them from the virtual service.
     pub fn of(view: &FlowView) -> Option<Tracked> {
         if view.is_template {
@@ -101,20 +124,13 @@ impl Tracked {
             sport: src.1,
             dport: dst.1,
         };
-        let (original, reply) =
+        let (mut original, mut reply) =
             (ends(view.client, view.virtual_), ends(answerer, view.local.unwrap_or(view.client)));
-        let (state, is_answered) = state(view.protocol, view.state);
-        let mut status = match is_answered {
-            _ if is_one_way => vec![StatusBit::Unreplied],
-            true => vec![StatusBit::SeenReply, StatusBit::Assured],
-            false => Vec::new(),
-        };
-        if answerer != view.virtual_ {
-            status.push(StatusBit::DstNat);
+        if is_icmp(view.protocol) {
+            // The workers know the type of the question alone.
+            (original.dport, reply.sport) = (original.dport << 8, reply.sport << 8);
         }
-        if view.local.is_some() {
-            status.push(StatusBit::SrcNat);
-        }
+        let (state, status) = if view.is_tracked { tracking(view) } else { service(view) };
         let mut hasher = DefaultHasher::new();
         (view.protocol.0, original).hash(&mut hasher);
         Some(Tracked {
@@ -124,9 +140,10 @@ impl Tracked {
             status,
             original,
             reply,
-            mark: 0,
-            zone: 0,
+            mark: view.known.mark,
+            zone: view.known.zone,
             id: hasher.finish() as u32,
+            counted: view.known.accounting.map(Counted::from),
         })
     }
 
@@ -140,10 +157,58 @@ impl Tracked {
 
     /// Type, code and identifier of the ICMP messages that go this way; `None`: it is no such connection.
     pub fn icmp(&self, direction: Direction) -> Option<(u8, u8, u16)> {
-        let is_icmp = [Protocol::ICMP, Protocol::ICMPV6].contains(&Protocol(self.protocol));
         let (kind, code) = icmp::kind(self.is_ipv6(), self.original.dport, direction);
-        is_icmp.then_some((kind, code, self.original.sport))
+        let id = match direction {
+            Direction::Original => self.original.sport,
+            Direction::Reply => self.reply.dport,
+        };
+        is_icmp(Protocol(self.protocol)).then_some((kind, code, id))
     }
+}
+
+fn is_icmp(protocol: Protocol) -> bool {
+    [Protocol::ICMP, Protocol::ICMPV6].contains(&protocol)
+}
+
+/// State and status of a connection of no virtual service.
+fn tracking(view: &FlowView) -> (Option<&'static str>, Vec<StatusBit>) {
+    let has_states = matches!(view.protocol, Protocol::TCP | Protocol::SCTP);
+    let mut status = named(view.known.status);
+    if !view.known.status.has(Status::SEEN_REPLY) {
+        status.push(StatusBit::Unreplied);
+    }
+    (has_states.then_some(view.state), status)
+}
+
+/// State and status of a virtual service's connection.
+fn service(view: &FlowView) -> (Option<&'static str>, Vec<StatusBit>) {
+    let (state, is_answered) = state(view.protocol, view.state);
+    let mut status = match is_answered {
+        _ if view.method.is_one_way() => vec![StatusBit::Unreplied],
+        true => vec![StatusBit::SeenReply, StatusBit::Assured],
+        // Rules may have seen an answer.
+        false => named(view.known.status),
+    };
+    if !view.method.is_one_way() && view.server != view.virtual_ {
+        status.push(StatusBit::DstNat);
+    }
+    if view.local.is_some() {
+        status.push(StatusBit::SrcNat);
+    }
+    (state, status)
+}
+
+/// Those that have a name in listings.
+fn named(status: Status) -> Vec<StatusBit> {
+    let names = [
+        (Status::SEEN_REPLY, StatusBit::SeenReply),
+        (Status::ASSURED, StatusBit::Assured),
+        (Status::SRC_NAT, StatusBit::SrcNat),
+        (Status::DST_NAT, StatusBit::DstNat),
+        (Status::EXPECTED, StatusBit::Expected),
+        (Status::FIXED_TIMEOUT, StatusBit::FixedTimeout),
+    ];
+    names.iter().filter(|(bit, _)| status.has(*bit)).map(|&(_, name)| name).collect()
 }
 
 /// netfilter's name for a state of IPVS, and whether both ends have agreed in it.
@@ -513,12 +578,16 @@ pub struct ConntrackStatistics {
     pub cpu: u32,
     /// Packets whose connection was found.
     pub found: u64,
+    /// Packets that rules found INVALID.
+    pub invalid: u64,
     /// Connections begun.
     pub insert: u64,
     /// Connections refused because the index was full at their place.
     pub insert_failed: u64,
-    /// Connections refused because the table was full, or the index.
+    /// Connections refused because there was no room in the table, or the index.
     pub drop: u64,
+    /// Connections that went early to make room for new ones.
+    pub early_drop: u64,
 }
 
 /// Answer to `GET /v1/conntrack/count`.

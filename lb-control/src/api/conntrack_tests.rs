@@ -1,5 +1,6 @@
 use lb_core::flow::Method;
 use lb_core::ids::ServerId;
+use lb_core::path::Known;
 use lb_core::time::Timeout;
 
 use super::*;
@@ -9,6 +10,7 @@ fn view(protocol: Protocol, state: &'static str, method: Method) -> FlowView {
     FlowView {
         is_template: false,
         is_tracked: false,
+        known: Known::default(),
         protocol,
         client: at(1, 40_000),
         virtual_: at(100, 80),

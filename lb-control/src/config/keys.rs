@@ -367,7 +367,12 @@ pub const REAL_SERVER: Section = Section {
     ],
 };
 
-/// In words: [`lb_core::tables::Sysctls::TABLE`] has their meaning.
+/// A timeout of connection tracking.
+const fn seconds(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    key(name, "integer", default, "0..=2678400 seconds", meaning)
+}
+
+/// In words: [`lb_core::tables::Sysctls::all`] has their meaning.
 pub const SYSCTL: Section = Section {
     name: "sysctl",
     is_list: false,
@@ -445,6 +450,77 @@ pub const SYSCTL: Section = Section {
             "0..=1073741824 bytes",
             "that may wait in the daemons' sockets; 0: 8 MiB to be read",
         ),
+        key(
+            "nf_conntrack_acct",
+            "integer",
+            "0",
+            "0, 1",
+            "1: packets and bytes of each connection are counted",
+        ),
+        seconds("nf_conntrack_generic_timeout", "600", "a protocol without a row of its own"),
+        seconds("nf_conntrack_gre_timeout", "30", "nothing came back yet"),
+        seconds("nf_conntrack_gre_timeout_stream", "180", "packets of both directions"),
+        seconds("nf_conntrack_icmp_timeout", "30", "after a question or an answer"),
+        seconds("nf_conntrack_icmpv6_timeout", "30", "after a question or an answer"),
+        key(
+            "nf_conntrack_max",
+            "integer",
+            "0",
+            "0..=2147483647",
+            "connections of no virtual service in all workers together; 0: as many as the flow table has places",
+        ),
+        seconds("nf_conntrack_sctp_timeout_closed", "10", "over, or an INIT alone"),
+        seconds("nf_conntrack_sctp_timeout_cookie_echoed", "3", "after COOKIE ECHO"),
+        seconds("nf_conntrack_sctp_timeout_cookie_wait", "3", "after INIT ACK"),
+        seconds("nf_conntrack_sctp_timeout_established", "210", "an established connection"),
+        seconds("nf_conntrack_sctp_timeout_heartbeat_sent", "30", "HEARTBEAT on another path"),
+        seconds("nf_conntrack_sctp_timeout_shutdown_ack_sent", "3", "after SHUTDOWN ACK"),
+        seconds("nf_conntrack_sctp_timeout_shutdown_recd", "3", "after the server's SHUTDOWN"),
+        seconds("nf_conntrack_sctp_timeout_shutdown_sent", "3", "after the client's SHUTDOWN"),
+        key(
+            "nf_conntrack_tcp_be_liberal",
+            "integer",
+            "0",
+            "0, 1",
+            "1: packets out of window are INVALID only if they are resets",
+        ),
+        key(
+            "nf_conntrack_tcp_ignore_invalid_rst",
+            "integer",
+            "0",
+            "0, 1",
+            "1: no reset is INVALID for its number",
+        ),
+        key(
+            "nf_conntrack_tcp_loose",
+            "integer",
+            "1",
+            "0, 1",
+            "1: a connection may be taken up in its middle",
+        ),
+        key(
+            "nf_conntrack_tcp_max_retrans",
+            "integer",
+            "3",
+            "0..=255",
+            "repetitions of a packet until nf_conntrack_tcp_timeout_max_retrans counts",
+        ),
+        seconds("nf_conntrack_tcp_timeout_close", "10", "after a reset"),
+        seconds("nf_conntrack_tcp_timeout_close_wait", "60", "one end's FIN is acknowledged"),
+        seconds("nf_conntrack_tcp_timeout_established", "432000", "an established connection"),
+        seconds("nf_conntrack_tcp_timeout_fin_wait", "120", "after the first FIN"),
+        seconds("nf_conntrack_tcp_timeout_last_ack", "30", "after the second FIN"),
+        seconds("nf_conntrack_tcp_timeout_max_retrans", "300", "at most so long after too many repetitions"),
+        seconds("nf_conntrack_tcp_timeout_syn_recv", "60", "after SYN and ACK"),
+        seconds("nf_conntrack_tcp_timeout_syn_sent", "120", "after SYN"),
+        seconds("nf_conntrack_tcp_timeout_time_wait", "120", "both FINs are acknowledged"),
+        seconds(
+            "nf_conntrack_tcp_timeout_unacknowledged",
+            "300",
+            "at most so long while data is not acknowledged",
+        ),
+        seconds("nf_conntrack_udp_timeout", "30", "a question and its answers"),
+        seconds("nf_conntrack_udp_timeout_stream", "120", "packets of both directions for two seconds"),
     ],
 };
 

@@ -236,7 +236,7 @@ impl Config {
 fn sysctls(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Sysctls {
     let mut all = Sysctls::default();
     let Some(table) = section(errors, document, &keys::SYSCTL) else { return all };
-    for sysctl in Sysctls::TABLE {
+    for sysctl in Sysctls::all() {
         if let Some(value) = table.integer(errors, sysctl.name, 0..=sysctl.max) {
             *(sysctl.value)(&mut all) = value;
         }

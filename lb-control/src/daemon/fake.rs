@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Method;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, SharedFlow};
+use lb_core::path::{FlowView, Known, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -110,6 +110,7 @@ impl Plane for FakePlane {
             let view = FlowView {
                 is_template: false,
                 is_tracked: false,
+                known: Known::default(),
                 protocol: Protocol::TCP,
                 client: address(0x0b00_0000),
                 virtual_: address(0xc000_0201 - n),

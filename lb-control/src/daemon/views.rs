@@ -146,6 +146,8 @@ impl Control {
                 worker: index as u16,
                 cpu: self.config.dataplane.workers.get(index).copied().unwrap_or_default(),
                 found: flows.found.get(),
+                invalid: flows.invalid.get(),
+                early_drop: flows.early_drop.get(),
                 insert: flows.inserted.get() + flows.carried_over.get() + flows.taken_over.get(),
                 insert_failed,
                 drop: flows.full.get() + insert_failed,

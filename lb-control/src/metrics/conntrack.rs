@@ -10,6 +10,7 @@ type Row = (&'static str, &'static str, fn(&FlowCounters) -> &Counter);
 
 const GAUGES: &[Row] = &[
     ("lb_conntrack_entries", "Connections now.", |flows| &flows.entries),
+    ("lb_conntrack_tracked_entries", "Of these, those of no virtual service.", |flows| &flows.tracked),
     ("lb_conntrack_entries_limit", "Connections that there is room for.", |flows| &flows.capacity),
     ("lb_conntrack_ipv6_entries", "IPv6 connections now.", |flows| &flows.ipv6_entries),
     ("lb_conntrack_ipv6_entries_limit", "IPv6 connections that there is room for.", |flows| {
@@ -25,6 +26,17 @@ const COUNTERS: &[Row] = &[
         &flows.carried_over
     }),
     ("lb_conntrack_stat_delete", "Connections that expired.", |flows| &flows.expired),
+    (
+        "lb_conntrack_stat_early_drop",
+        "Connections of no virtual service that went to make room for new ones.",
+        |flows| &flows.early_drop,
+    ),
+    ("lb_conntrack_uncounted_total", "Packets whose connection there was no room to count at.", |flows| {
+        &flows.uncounted
+    }),
+    ("lb_conntrack_stat_invalid", "Packets that fit no connection and can begin none.", |flows| {
+        &flows.invalid
+    }),
     ("lb_conntrack_stat_drop", "Connections refused because the table was full.", |flows| &flows.full),
     (
         "lb_conntrack_stat_insert_failed",

@@ -15,7 +15,7 @@ pub mod tcp;
 mod tracked;
 pub mod udp;
 
-pub use settings::{Settings, Sysctl};
+pub use settings::Settings;
 pub use tracked::{Accounting, Status, Tracked};
 
 use crate::flow::Direction;

@@ -4,12 +4,15 @@
 
 use super::sctp::SctpState;
 use super::tcp::TcpState;
+use crate::tables::{Sysctl, Sysctls};
 use crate::time::Timeout;
 
 /// Their values; timeouts in seconds, by state where the protocol has states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub acct: u32,
+    /// Of all workers together; 0: no limit but the table's room.
+    pub max: u32,
     pub tcp_be_liberal: u32,
     pub tcp_ignore_invalid_rst: u32,
     pub tcp_loose: u32,
@@ -27,40 +30,43 @@ pub struct Settings {
     pub generic: u32,
 }
 
-/// One of them: what the control plane knows it by.
-pub struct Sysctl {
-    pub name: &'static str,
-    /// Allowed are 0 to this.
-    pub max: u32,
-    pub meaning: &'static str,
-    pub value: fn(&mut Settings) -> &mut u32,
+/// Before their names.
+const PREFIX: &str = "net.netfilter.";
+
+const fn switch(name: &'static str, meaning: &'static str, value: fn(&mut Sysctls) -> &mut u32) -> Sysctl {
+    Sysctl { name, prefix: PREFIX, max: 1, meaning, value }
 }
 
-const fn switch(name: &'static str, meaning: &'static str, value: fn(&mut Settings) -> &mut u32) -> Sysctl {
-    Sysctl { name, max: 1, meaning, value }
-}
-
-const fn timeout(name: &'static str, meaning: &'static str, value: fn(&mut Settings) -> &mut u32) -> Sysctl {
-    Sysctl { name, max: Timeout::MAX_SECS, meaning, value }
+const fn timeout(name: &'static str, meaning: &'static str, value: fn(&mut Sysctls) -> &mut u32) -> Sysctl {
+    Sysctl { name, prefix: PREFIX, max: Timeout::MAX_SECS, meaning, value }
 }
 
 impl Settings {
     /// By name.
     pub const TABLE: &[Sysctl] = &[
         switch("nf_conntrack_acct", "1: packets and bytes of each connection are counted", |all| {
-            &mut all.acct
+            &mut all.conntrack.acct
         }),
         timeout("nf_conntrack_generic_timeout", "seconds; a protocol without a row of its own", |all| {
-            &mut all.generic
+            &mut all.conntrack.generic
         }),
-        timeout("nf_conntrack_gre_timeout", "seconds; nothing came back yet", |all| &mut all.gre),
+        timeout("nf_conntrack_gre_timeout", "seconds; nothing came back yet", |all| &mut all.conntrack.gre),
         timeout("nf_conntrack_gre_timeout_stream", "seconds; packets of both directions", |all| {
-            &mut all.gre_stream
+            &mut all.conntrack.gre_stream
         }),
-        timeout("nf_conntrack_icmp_timeout", "seconds; after a question or an answer", |all| &mut all.icmp),
+        timeout("nf_conntrack_icmp_timeout", "seconds; after a question or an answer", |all| {
+            &mut all.conntrack.icmp
+        }),
         timeout("nf_conntrack_icmpv6_timeout", "seconds; after a question or an answer", |all| {
-            &mut all.icmpv6
+            &mut all.conntrack.icmpv6
         }),
+        Sysctl {
+            name: "nf_conntrack_max",
+            prefix: PREFIX,
+            max: i32::MAX as u32,
+            meaning: "connections of no virtual service in all workers together; 0: as many as the flow table has places",
+            value: |all| &mut all.conntrack.max,
+        },
         timeout("nf_conntrack_sctp_timeout_closed", "seconds; over, or an INIT alone", |all| {
             sctp(all, SctpState::Closed)
         }),
@@ -86,19 +92,20 @@ impl Settings {
         switch(
             "nf_conntrack_tcp_be_liberal",
             "1: packets out of window are INVALID only if they are resets",
-            |all| &mut all.tcp_be_liberal,
+            |all| &mut all.conntrack.tcp_be_liberal,
         ),
         switch("nf_conntrack_tcp_ignore_invalid_rst", "1: no reset is INVALID for its number", |all| {
-            &mut all.tcp_ignore_invalid_rst
+            &mut all.conntrack.tcp_ignore_invalid_rst
         }),
         switch("nf_conntrack_tcp_loose", "1: a connection may be taken up in its middle", |all| {
-            &mut all.tcp_loose
+            &mut all.conntrack.tcp_loose
         }),
         Sysctl {
             name: "nf_conntrack_tcp_max_retrans",
+            prefix: PREFIX,
             max: 255,
             meaning: "repetitions of a packet until nf_conntrack_tcp_timeout_max_retrans counts",
-            value: |all| &mut all.tcp_max_retrans,
+            value: |all| &mut all.conntrack.tcp_max_retrans,
         },
         timeout("nf_conntrack_tcp_timeout_close", "seconds; after a reset", |all| tcp(all, TcpState::Close)),
         timeout("nf_conntrack_tcp_timeout_close_wait", "seconds; one end's FIN is acknowledged", |all| {
@@ -114,7 +121,7 @@ impl Settings {
         timeout(
             "nf_conntrack_tcp_timeout_max_retrans",
             "seconds; at most so long after too many repetitions",
-            |all| &mut all.tcp_max_retrans_timeout,
+            |all| &mut all.conntrack.tcp_max_retrans_timeout,
         ),
         timeout("nf_conntrack_tcp_timeout_syn_recv", "seconds; after SYN and ACK", |all| {
             tcp(all, TcpState::SynRecv)
@@ -126,27 +133,46 @@ impl Settings {
         timeout(
             "nf_conntrack_tcp_timeout_unacknowledged",
             "seconds; at most so long while data is not acknowledged",
-            |all| &mut all.tcp_unacknowledged,
+            |all| &mut all.conntrack.tcp_unacknowledged,
         ),
-        timeout("nf_conntrack_udp_timeout", "seconds; a question and its answers", |all| &mut all.udp),
+        timeout("nf_conntrack_udp_timeout", "seconds; a question and its answers", |all| {
+            &mut all.conntrack.udp
+        }),
         timeout(
             "nf_conntrack_udp_timeout_stream",
             "seconds; packets of both directions for two seconds",
-            |all| &mut all.udp_stream,
+            |all| &mut all.conntrack.udp_stream,
         ),
+    ];
+
+    /// Those of the kernel's that have nothing to switch here, and why.
+    pub const REFUSED: &[(&str, &str)] = &[
+        ("nf_conntrack_buckets", "the index has the size of the flow table: max_connections of [dataplane]"),
+        (
+            "nf_conntrack_checksum",
+            "no checksum of a packet that goes through is looked at, as with 0 in the kernel",
+        ),
+        ("nf_conntrack_count", "`conntrack -C` counts"),
+        ("nf_conntrack_events", "events are there for as long as somebody reads them"),
+        (
+            "nf_conntrack_expect_max",
+            "expectations are connections that wait: they have the flow table's room",
+        ),
+        ("nf_conntrack_log_invalid", "a LOG rule with `-m conntrack --ctstate INVALID` does so"),
+        ("nf_conntrack_timestamp", "no times of beginning and end are kept"),
     ];
 }
 
-fn tcp(all: &mut Settings, state: TcpState) -> &mut u32 {
-    &mut all.tcp[state as usize]
+fn tcp(all: &mut Sysctls, state: TcpState) -> &mut u32 {
+    &mut all.conntrack.tcp[state as usize]
 }
 
-fn syn_sent(all: &mut Settings) -> &mut u32 {
+fn syn_sent(all: &mut Sysctls) -> &mut u32 {
     tcp(all, TcpState::SynSent)
 }
 
-fn sctp(all: &mut Settings, state: SctpState) -> &mut u32 {
-    &mut all.sctp[state as usize]
+fn sctp(all: &mut Sysctls, state: SctpState) -> &mut u32 {
+    &mut all.conntrack.sctp[state as usize]
 }
 
 impl Default for Settings {
@@ -154,6 +180,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             acct: 0,
+            max: 0,
             tcp_be_liberal: 0,
             tcp_ignore_invalid_rst: 0,
             tcp_loose: 1,

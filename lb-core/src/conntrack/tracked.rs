@@ -33,6 +33,8 @@ impl Status {
     pub const TEMPLATE: Status = Status(1 << 11);
     pub const NAT_CLASH: Status = Status(1 << 12);
     pub const HELPER: Status = Status(1 << 13);
+    /// Ours: its packets are counted.
+    pub const COUNTED: Status = Status(1 << 15);
 
     #[inline]
     pub const fn has(self, all: Status) -> bool {
@@ -42,6 +44,11 @@ impl Status {
     #[inline]
     pub fn set(&mut self, bits: Status) {
         self.0 |= bits.0;
+    }
+
+    #[inline]
+    pub fn clear(&mut self, bits: Status) {
+        self.0 &= !bits.0;
     }
 }
 
@@ -61,6 +68,8 @@ pub struct Tracked {
 pub(super) const PRIVATE: usize = 14;
 
 impl Tracked {
+    pub const NOTHING: Tracked = Tracked { mark: 0, zone: 0, status: Status::NONE, private: [0; PRIVATE] };
+
     /// What a connection's packet is to rules that goes this way, before it is looked at.
     #[inline]
     pub fn is(&self, direction: Direction) -> CtState {
@@ -85,6 +94,15 @@ pub struct Accounting {
 }
 
 impl Accounting {
+    /// A place that is free, and knows the next one.
+    pub(crate) fn free(next: u32) -> Accounting {
+        Accounting { packets: [next.into(), 0], bytes: [0; 2] }
+    }
+
+    pub(crate) fn next_free(&self) -> u32 {
+        self.packets[0] as u32
+    }
+
     #[inline]
     pub fn count(&mut self, direction: Direction, bytes: u32) {
         let at = direction.index();

@@ -208,8 +208,10 @@ impl Entry {
     const EDITED: u8 = 8;
     /// In `in_use`: it is of no virtual service, and tracked.
     const TRACKED: u8 = 0x80;
-    /// In `in_use`: rules look at each of its packets (under this generation of the tables).
+    /// In `in_use`: rules look at each of its packets, or it is counted (under this generation of the tables).
     const RULED: u8 = 0x40;
+    /// In `in_use`: what is beside it of tracking is its own, and not that of the connection that had its place before.
+    const KNOWN: u8 = 0x20;
     /// The connection is counted at its persistence template.
     const COUNTED: u8 = 0x40;
     /// Its first answer assures its template: TCP has a state for that.
@@ -344,7 +346,7 @@ impl Entry {
         self.generation
     }
 
-    /// Forgets what was cached, and caches under `generation` from now on. `is_ruled`: there are rules then.
+    /// Forgets what was cached, and caches under `generation` from now on. `is_ruled`: something looks at each packet then.
     pub fn renew(&mut self, generation: u32, is_ruled: bool) {
         self.generation = generation;
         self.hops = [Self::NO_HOP; 2];
@@ -430,6 +432,16 @@ impl Entry {
     }
 
     #[inline]
+    pub(super) fn is_known(&self) -> bool {
+        self.in_use & Self::KNOWN != 0
+    }
+
+    #[inline]
+    pub(super) fn set_known(&mut self) {
+        self.in_use |= Self::KNOWN;
+    }
+
+    #[inline]
     pub fn is_edited(&self) -> bool {
         self.in_use & Self::EDITED != 0
     }
@@ -473,7 +485,13 @@ impl Entry {
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
         self.in_use
-            & !(Self::IN_USE | Self::HEARSAY | Self::WALKED | Self::EDITED | Self::TRACKED | Self::RULED)
+            & !(Self::IN_USE
+                | Self::HEARSAY
+                | Self::WALKED
+                | Self::EDITED
+                | Self::TRACKED
+                | Self::RULED
+                | Self::KNOWN)
             == 0
             && self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
             && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())

@@ -9,14 +9,16 @@ use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple,
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
 use super::template::{TemplatePlace, templated};
-use crate::conntrack::Tracked;
+use crate::conntrack::{Accounting, Status, Tracked};
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// One in so many connections may be edited.
 const CONNECTIONS_AN_EDIT: u32 = 4;
+/// One in so many connections may be counted.
+const CONNECTIONS_A_COUNT: u32 = 4;
 
 /// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -27,7 +29,7 @@ struct Header {
     entries: PoolHead,
     addresses: PoolHead,
     edits: PoolHead,
-    spare: u32,
+    counts: PoolHead,
 }
 
 /// The part of the header that stays as it was written, and that a later process goes by.
@@ -154,6 +156,9 @@ pub struct Store {
     /// persistence template: where that is.
     more: Slab<u32>,
     edits: Slab<Edit>,
+    /// By connection whose packets are counted: where.
+    counted_at: Slab<u32>,
+    accounting: Slab<Accounting>,
     /// By connection: what rules and tracking know of it.
     tracked: Slab<Tracked>,
     hasher: Hasher,
@@ -164,6 +169,8 @@ impl Store {
         let [.., end] = Sizes::new(max_connections, max_ipv6_connections, 0).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
             + Region::bytes_for::<Tracked>(max_connections as usize)
+            + Region::bytes_for::<u32>(max_connections as usize)
+            + Region::bytes_for::<Accounting>(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize)
     }
 
     pub(super) fn take(
@@ -179,7 +186,7 @@ impl Store {
             entries: PoolHead::EMPTY,
             addresses: PoolHead::EMPTY,
             edits: PoolHead::EMPTY,
-            spare: 0,
+            counts: PoolHead::EMPTY,
         };
         let max_edits = header[0].sizes.max_edits();
         Store {
@@ -191,6 +198,8 @@ impl Store {
             edits: region.take(max_edits as usize),
             next_addresses: region.take(max_ipv6_connections as usize),
             tracked: region.take(max_connections as usize),
+            counted_at: region.take(max_connections as usize),
+            accounting: region.take(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize),
             hasher: Hasher::new(seed),
         }
     }
@@ -387,6 +396,7 @@ impl Store {
 
     fn free(&mut self, id: FlowId) {
         self.end_edit(id);
+        self.end_count(id);
         let header = &mut self.header[0];
         let entry = &mut self.entries[id.0 as usize];
         entry.set_free();
@@ -475,15 +485,53 @@ impl Store {
         self.edits[place as usize] = Edit { flow: Edit::NOBODY, more: next_free, ..Edit::default() };
     }
 
-    /// What rules and tracking know of a connection. Of one that began while there was neither it may be that of another one, long over.
+    /// What rules and tracking know of a connection: nothing of one that neither has come by.
     #[inline]
     pub fn tracked(&self, id: FlowId) -> &Tracked {
-        &self.tracked[id.0 as usize]
+        if self.entry(id).is_known() { &self.tracked[id.0 as usize] } else { &Tracked::NOTHING }
     }
 
     #[inline]
     pub fn tracked_mut(&mut self, id: FlowId) -> &mut Tracked {
-        &mut self.tracked[id.0 as usize]
+        let tracked = &mut self.tracked[id.0 as usize];
+        let entry = &mut self.entries[id.0 as usize];
+        if !entry.is_known() {
+            // What is there is of a connection that had this place before.
+            *tracked = Tracked::NOTHING;
+            entry.set_known();
+        }
+        tracked
+    }
+
+    /// What was counted of a connection's packets; `None`: nothing is.
+    pub fn accounting(&self, id: FlowId) -> Option<&Accounting> {
+        let place = self.counted_at[id.0 as usize] as usize;
+        self.is_counted(id).then(|| self.accounting.get(place)).flatten()
+    }
+
+    /// The same, from 0 on when nothing was counted yet. `None`: there is no room.
+    pub fn accounting_mut(&mut self, id: FlowId) -> Option<&mut Accounting> {
+        if !self.is_counted(id) {
+            let (header, accounting) = (&mut self.header[0], &self.accounting);
+            let next = |place| accounting[place as usize].next_free();
+            let place = header.counts.take(accounting.len() as u32, next)?;
+            self.accounting[place as usize] = Accounting::default();
+            self.counted_at[id.0 as usize] = place;
+            self.tracked_mut(id).status.set(Status::COUNTED);
+        }
+        self.accounting.get_mut(self.counted_at[id.0 as usize] as usize)
+    }
+
+    fn is_counted(&self, id: FlowId) -> bool {
+        self.tracked(id).status.has(Status::COUNTED)
+    }
+
+    fn end_count(&mut self, id: FlowId) {
+        if self.is_counted(id) {
+            self.tracked_mut(id).status.clear(Status::COUNTED);
+            let place = self.counted_at[id.0 as usize];
+            self.accounting[place as usize] = Accounting::free(self.header[0].counts.give(place));
+        }
     }
 
     /// Fetches what [`Store::forget`] will look at.
@@ -518,7 +566,7 @@ impl Store {
 
     /// See [`FlowTable::check`](super::FlowTable::check).
     pub(super) fn check(&self) -> Result<(), String> {
-        let Header { sizes, entries, addresses, edits, .. } = self.header[0];
+        let Header { sizes, entries, addresses, edits, counts } = self.header[0];
         let mut is_free = vec![false; self.entries.len()];
         entries
             .check(sizes.max_connections, &mut is_free, |place| self.entries[place as usize].next_free())?;
@@ -526,6 +574,17 @@ impl Store {
         addresses.check(sizes.max_ipv6, &mut is_free_address, |place| self.next_addresses[place as usize])?;
         let mut is_free_edit = vec![false; self.edits.len()];
         edits.check(sizes.max_edits(), &mut is_free_edit, |place| self.edits[place as usize].more)?;
+        let mut is_free_count = vec![false; self.accounting.len()];
+        let next_count = |place| self.accounting[place as usize].next_free();
+        counts.check(self.accounting.len() as u32, &mut is_free_count, next_count)?;
+        for (id, _) in self.iter(0, u32::MAX).filter(|&(id, _)| self.is_counted(id)) {
+            if std::mem::replace(&mut is_free_count[self.counted_at[id.0 as usize] as usize], true) {
+                return Err(format!("the counts of {} are free, or another connection's", id.0));
+            }
+        }
+        if is_free_count.contains(&false) {
+            return Err("counts are no connection's".to_owned());
+        }
         for (place, (entry, &is_free)) in self.entries.iter().zip(&is_free).enumerate() {
             if entry.is_in_use() == is_free {
                 return Err(format!("entry {place}: free={is_free}"));

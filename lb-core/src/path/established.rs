@@ -134,7 +134,7 @@ impl<P: Packet> Path<P> {
         let services = &self.tables.services;
         let entry = self.flows.entry_mut(id);
         let timeout = self.timeouts.of(entry.protocol(), entry.state());
-        entry.renew(self.tables.generation, self.tables.rules.are_active());
+        entry.renew(self.tables.generation, self.tables.looks_at_each());
         if entry.is_tracked() {
             return;
         }

@@ -190,7 +190,7 @@ impl<P: Packet> Path<P> {
         };
         let Some(id) = self.insert(&new) else { return };
         let entry = self.flows.entry_mut(id);
-        entry.renew(self.tables.generation, self.tables.rules.are_active());
+        entry.renew(self.tables.generation, self.tables.looks_at_each());
         entry.set_inactive(true);
         self.count_bound(expect.server, false);
         self.mine.flows.inserted.add(1);

@@ -7,7 +7,6 @@ use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Path};
-use crate::conntrack::Tracked;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -233,10 +232,7 @@ impl<P: Packet> Path<P> {
             now,
         };
         let id = self.insert(&new)?;
-        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.rules.are_active());
-        if self.tables.rules.are_active() {
-            *self.flows.tracked_mut(id) = Tracked::default();
-        }
+        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
         Some(FlowRef::new(id, Direction::Original))
     }
 
@@ -257,6 +253,7 @@ impl<P: Packet> Path<P> {
             match self.flows.insert(new) {
                 Ok(id) => return Some(id),
                 Err(InsertError::Taken(older)) => self.end(older),
+                Err(InsertError::Full) if self.drop_early() => {}
                 Err(InsertError::Full) => {
                     self.mine.flows.full.add(1);
                     return None;
@@ -338,6 +335,9 @@ fn unbind(
     }
     if let Some(template) = flows.template(id) {
         uses.give_back(template);
+    }
+    if entry.is_tracked() {
+        return mine.flows.tracked.sub(1);
     }
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);

@@ -152,7 +152,7 @@ impl<P: Packet> Path<P> {
         if !is_in && !self.tables.settings.forwarding {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
-        match self.track(original, after, begun, passage.connection_mark, now) {
+        match self.track(original, after, headers, begun, passage.connection_mark, now) {
             Some(at) => {
                 self.is_at(hook, Function::Confirm);
                 self.onward_tracked(packet, headers, at, now, io);
@@ -178,6 +178,9 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         passage.at = None;
+        if passage.state == CtState::Invalid {
+            self.mine.flows.invalid.add(1);
+        }
         let wire = Tuple::of_packet(packet.data(), headers);
         let way = match self.check(headers, wire.dst) {
             Ok(way) => way,

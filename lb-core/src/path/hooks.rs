@@ -56,7 +56,7 @@ pub(super) type Stop = (Table, Hook);
 pub(super) type Stopped = (Verdict, Hook);
 
 impl<P: Packet> Path<P> {
-    /// A packet of a virtual service's connection: `None` when a rule stopped it.
+    /// A packet of a virtual service's connection, which is counted or which rules look at: `None` when one stopped it.
     #[inline(never)]
     pub(super) fn ruled(
         &mut self,
@@ -66,6 +66,10 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) -> Option<P> {
+        self.account(at, headers);
+        if !self.tables.rules.are_active() {
+            return Some(packet);
+        }
         let wire = self.flows.tuple(at.id(), at.direction());
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         // IPVS translates a request behind INPUT, an answer behind FORWARD.

@@ -77,6 +77,7 @@ impl<P: Packet> Path<P> {
     ) -> Option<FlowRef> {
         let at = self.flows.find(wire).filter(|at| self.flows.entry(at.id()).is_tracked())?;
         let at = Some(at).filter(|_| !passage.is_untracked)?;
+        self.account(at, headers);
         let step = self.follows(packet.data(), headers, at, now);
         passage.state = step.is;
         match step.verdict {
@@ -139,7 +140,7 @@ impl<P: Packet> Path<P> {
         self.pass(&OUT, &seen, packet, headers, passage, now)?;
         let Some(begun) = begun else { return Ok(None) };
         let after = self.ask_nat(Hook::Postrouting, &seen, &original, packet, headers, passage, now)?;
-        match self.track(original, after, &begun, passage.connection_mark, now) {
+        match self.track(original, after, headers, &begun, passage.connection_mark, now) {
             Some(at) => {
                 self.is_at(Hook::Postrouting, Function::Confirm);
                 Ok(Some(at))

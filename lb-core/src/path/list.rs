@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Path;
-use crate::conntrack;
+use crate::conntrack::{self, Accounting, Status};
 use crate::flow::template::{EXPECTED, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Tuple};
 use crate::ids::ServerId;
@@ -19,6 +19,8 @@ pub struct FlowView {
     pub is_template: bool,
     /// Of no virtual service: [`ServerId::NONE`], and `server` is where it leaves to.
     pub is_tracked: bool,
+    /// What rules and tracking know of it.
+    pub known: Known,
     /// [`Protocol::ANY`] of a firewall mark's template.
     pub protocol: Protocol,
     pub client: (IpAddr, u16),
@@ -31,6 +33,16 @@ pub struct FlowView {
     /// The kernel's word: `ESTABLISHED`, `UDP`, of a template `NONE` or `ASSURED` …
     pub state: &'static str,
     pub expires_in: Timeout,
+}
+
+/// What a connection has beside its entry: nothing, where neither rules nor tracking came by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    pub status: Status,
+    pub mark: u32,
+    pub zone: u16,
+    /// `None`: its packets are not counted.
+    pub accounting: Option<Accounting>,
 }
 
 impl FlowView {
@@ -73,6 +85,7 @@ impl<P: Packet> Path<P> {
     fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
         let original = self.flows.tuple(id, Direction::Original);
         let reply = self.flows.tuple(id, Direction::Reply);
+        let tracked = self.flows.tracked(id);
         // One that is expected is listed as by the kernel: with the client's port 0.
         let protocol = match entry.protocol() {
             EXPECTED => Protocol::TCP,
@@ -81,6 +94,12 @@ impl<P: Packet> Path<P> {
         FlowView {
             is_template: entry.is_template(),
             is_tracked: entry.is_tracked(),
+            known: Known {
+                status: tracked.status,
+                mark: tracked.mark,
+                zone: tracked.zone,
+                accounting: self.flows.accounting(id).copied(),
+            },
             protocol,
             client: (original.src, original.sport),
             virtual_: (original.dst, original.dport),

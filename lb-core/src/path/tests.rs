@@ -12,6 +12,7 @@ mod sctp;
 mod sets;
 mod shared;
 mod sysctls;
+mod tracking;
 
 use std::net::IpAddr;
 use std::sync::Arc;

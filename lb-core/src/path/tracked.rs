@@ -34,6 +34,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         original: Tuple,
         after: Tuple,
+        headers: &Headers,
         begun: &Begun,
         mark: u32,
         now: Tick,
@@ -47,10 +48,17 @@ impl<P: Packet> Path<P> {
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
             server: ServerId::NONE,
             state: step.state,
-            timeout: step.timeout.unwrap_or(Timeout::from_secs(self.tables.settings.conntrack.generic)),
+            timeout: step
+                .timeout
+                .unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic)),
             now,
         };
+        if !self.has_room_for_tracked() {
+            self.mine.flows.full.add(1);
+            return None;
+        }
         let id = self.insert(&new)?;
+        self.mine.flows.tracked.add(1);
         tracked.status.set(Status::CONFIRMED);
         tracked.mark = mark;
         if (original.dst, original.dport) != (after.dst, after.dport) {
@@ -60,14 +68,15 @@ impl<P: Packet> Path<P> {
             tracked.status.set(Status::SRC_NAT);
         }
         *self.flows.tracked_mut(id) = tracked;
-        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.rules.are_active());
+        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
         self.mine.flows.inserted.add(1);
+        self.account(FlowRef::new(id, Direction::Original), headers);
         Some(FlowRef::new(id, Direction::Original))
     }
 
     /// What a packet that no connection has begins. `None`: it is INVALID.
     pub(super) fn begins(&self, frame: &[u8], headers: &Headers, now: Tick) -> Option<Begun> {
-        let settings = &self.tables.settings.conntrack;
+        let settings = &self.tables.settings.sysctls.conntrack;
         let facts = Facts::read(frame, headers).ok()?;
         let (tracked, step) = conntrack::begin(&facts, now, settings).ok()?;
         Some(Begun { tracked, step })
@@ -77,7 +86,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn follows(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
         let id = at.id();
         let (state, left) = (self.flows.entry(id).state(), self.flows.entry(id).expires().since(now));
-        let settings = self.tables.settings.conntrack;
+        let settings = self.tables.settings.sysctls.conntrack;
         let is_later = headers.fragment == Fragment::Later;
         let Ok(facts) = Facts::read(frame, headers) else {
             // A later fragment goes with its datagram's first one.
@@ -132,6 +141,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        self.account(at, headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Established);
         let wire = self.flows.tuple(at.id(), at.direction());
         let is_ruled = self.flows.entry(at.id()).is_ruled();
@@ -218,6 +228,17 @@ impl<P: Packet> Path<P> {
             rewrite::fill_udp_checksum(packet, headers, rewrite::Offload::No);
         }
         outcome != rewrite::Outcome::Unreadable
+    }
+
+    /// Counts a packet of a connection, where that is wanted.
+    #[inline]
+    pub(super) fn account(&mut self, at: FlowRef, headers: &Headers) {
+        if self.tables.settings.sysctls.conntrack.acct != 0 {
+            match self.flows.accounting_mut(at.id()) {
+                Some(accounting) => accounting.count(at.direction(), headers.ip_len),
+                None => self.mine.flows.uncounted.add(1),
+            }
+        }
     }
 
     /// A number that nobody outside can know, another one each time.

@@ -27,7 +27,6 @@ pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, T
 pub use services::Services;
 pub use sysctl::{Sysctl, Sysctls};
 
-use crate::conntrack;
 pub use crate::wire::proxy::Version as ProxyVersion;
 
 use crate::flow::Tuple;
@@ -69,8 +68,6 @@ pub struct Settings {
     pub sysctls: Sysctls,
     /// Seconds from 1970 (UTC) to the moment from which ticks count: for rules that ask what time it is.
     pub booted: u64,
-    /// How connections of no virtual service are followed.
-    pub conntrack: conntrack::Settings,
 }
 
 impl Default for Settings {
@@ -84,7 +81,6 @@ impl Default for Settings {
             is_sharing: false,
             sysctls: Sysctls::default(),
             booted: 0,
-            conntrack: conntrack::Settings::default(),
         }
     }
 }
@@ -113,6 +109,12 @@ pub enum Way {
 }
 
 impl Tables {
+    /// Whether packets of known connections are looked at one by one: rules do so, and counting them.
+    #[inline]
+    pub fn looks_at_each(&self) -> bool {
+        self.rules.are_active() || self.settings.sysctls.conntrack.acct != 0
+    }
+
     /// The virtual service that takes a connection which begins with such a packet: one by its mark before one by its destination, as
     /// in the kernel (`ip_vs_service_find`).
     #[inline]

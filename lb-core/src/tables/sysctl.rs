@@ -1,6 +1,9 @@
-//! The switches that the kernel's IPVS has under `net.ipv4.vs`, with its names: one row each.
+//! The switches that the kernel's IPVS has under `net.ipv4.vs`, with its names: one row each. Those of connection tracking,
+//! under `net.netfilter`, are in [`conntrack::Settings`].
 //!
 //! Source of what they do: Linux, `Documentation/networking/ipvs-sysctl.rst`, and recorded connections.
+
+use crate::conntrack;
 
 /// Their values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +23,12 @@ pub struct Sysctls {
     pub sync_refresh_period: u32,
     /// Bytes.
     pub sync_sock_size: u32,
+    /// How connections of no virtual service are followed.
+    pub conntrack: conntrack::Settings,
 }
+
+/// Before their names.
+const PREFIX: &str = "net.ipv4.vs.";
 
 /// The kernel keeps them in signed numbers.
 const MAX: u32 = i32::MAX as u32;
@@ -28,6 +36,8 @@ const MAX: u32 = i32::MAX as u32;
 /// One of them: what the control plane knows it by.
 pub struct Sysctl {
     pub name: &'static str,
+    /// Before its name in the kernel: `net.ipv4.vs.`
+    pub prefix: &'static str,
     /// Allowed are 0 to this.
     pub max: u32,
     pub meaning: &'static str,
@@ -35,21 +45,25 @@ pub struct Sysctl {
 }
 
 impl Sysctls {
+    /// Those of IPVS.
     pub const TABLE: &[Sysctl] = &[
         Sysctl {
             name: "am_droprate",
+            prefix: PREFIX,
             max: MAX,
             meaning: "of how many new connections one is dropped while drop_packet is 3; 0: none",
             value: |all| &mut all.am_droprate,
         },
         Sysctl {
             name: "amemthresh",
+            prefix: PREFIX,
             max: MAX,
             meaning: "places left in the flow table, of max_connections, below which drop_packet 1 and 2 begin to drop",
             value: |all| &mut all.amemthresh,
         },
         Sysctl {
             name: "conn_reuse_mode",
+            prefix: PREFIX,
             max: 3,
             meaning: "a SYN on a TCP connection that is over: 0 goes to its real server, 1 begins a new one; 2 and 3 also after a FIN \
                       of one that is routed directly or tunnelled",
@@ -57,6 +71,7 @@ impl Sysctls {
         },
         Sysctl {
             name: "drop_packet",
+            prefix: PREFIX,
             max: 3,
             meaning: "new connections that are dropped: 0 none; 1 and 2 the more, the fewer places below amemthresh the flow table has left; \
                       3 one in am_droprate",
@@ -64,6 +79,7 @@ impl Sysctls {
         },
         Sysctl {
             name: "expire_nodest_conn",
+            prefix: PREFIX,
             max: 2,
             meaning: "a packet for a real server that was removed: 0 is dropped, and adding the server again resumes; 1 ends the \
                       connection; 2 does so for UDP",
@@ -71,18 +87,21 @@ impl Sysctls {
         },
         Sysctl {
             name: "expire_quiescent_template",
+            prefix: PREFIX,
             max: 1,
             meaning: "1: a client of a persistent service leaves its real server when that has weight 0",
             value: |all| &mut all.expire_quiescent_template,
         },
         Sysctl {
             name: "nat_icmp_send",
+            prefix: PREFIX,
             max: 1,
             meaning: "1: a masqueraded real server that sends from its port for a connection that is not there is told so",
             value: |all| &mut all.nat_icmp_send,
         },
         Sysctl {
             name: "pmtu_disc",
+            prefix: PREFIX,
             max: 1,
             meaning: "an IPv4 packet that may not be split and does not fit into an IPv4 tunnel: 1 its sender is told, 0 the tunnel's packet is \
                       split",
@@ -90,18 +109,21 @@ impl Sysctls {
         },
         Sysctl {
             name: "sloppy_sctp",
+            prefix: PREFIX,
             max: 1,
             meaning: "1: any SCTP packet begins a connection, not an INIT alone",
             value: |all| &mut all.sloppy_sctp,
         },
         Sysctl {
             name: "sloppy_tcp",
+            prefix: PREFIX,
             max: 1,
             meaning: "1: any TCP packet without RST begins a connection, not a SYN alone",
             value: |all| &mut all.sloppy_tcp,
         },
         Sysctl {
             name: "sync_persist_mode",
+            prefix: PREFIX,
             max: 1,
             meaning: "1: a sync master tells of persistent services' templates, and not of their connections; a backup needs sloppy_tcp \
                       and sloppy_sctp then",
@@ -109,12 +131,14 @@ impl Sysctls {
         },
         Sysctl {
             name: "sync_refresh_period",
+            prefix: PREFIX,
             max: 3600,
             meaning: "seconds after which a sync master tells again of a connection that had packets; 0 is 1",
             value: |all| &mut all.sync_refresh_period,
         },
         Sysctl {
             name: "sync_sock_size",
+            prefix: PREFIX,
             max: 1 << 30,
             meaning: "bytes that may wait in the sockets of sync daemons that start from now on; 0: 8 MiB to be read, and what the \
                       system gives to be sent",
@@ -143,22 +167,28 @@ impl Sysctls {
 
     /// Why there is none of this name, in words.
     pub fn why_not(name: &str) -> String {
-        match Sysctls::REFUSED.iter().find(|refused| refused.0 == name) {
+        let mut refused = Sysctls::REFUSED.iter().chain(conntrack::Settings::REFUSED);
+        match refused.find(|refused| refused.0 == name) {
             Some((_, why)) => (*why).to_owned(),
             None => {
-                let known: Vec<_> = Sysctls::TABLE.iter().map(|sysctl| sysctl.name).collect();
+                let known: Vec<_> = Sysctls::all().map(|sysctl| sysctl.name).collect();
                 format!("there are {}", known.join(", "))
             }
         }
     }
 
     pub fn named(name: &str) -> Option<&'static Sysctl> {
-        Sysctls::TABLE.iter().find(|sysctl| sysctl.name == name)
+        Sysctls::all().find(|sysctl| sysctl.name == name)
     }
 
-    /// Those of [`Sysctls::TABLE`], with their values.
+    /// All of both prefixes.
+    pub fn all() -> impl Iterator<Item = &'static Sysctl> {
+        Sysctls::TABLE.iter().chain(conntrack::Settings::TABLE)
+    }
+
+    /// All, with their values.
     pub fn values(mut self) -> impl Iterator<Item = (&'static Sysctl, u32)> {
-        Sysctls::TABLE.iter().map(move |sysctl| (sysctl, *(sysctl.value)(&mut self)))
+        Sysctls::all().map(move |sysctl| (sysctl, *(sysctl.value)(&mut self)))
     }
 }
 
@@ -180,6 +210,7 @@ impl Default for Sysctls {
             sync_persist_mode: 0,
             sync_refresh_period: 10,
             sync_sock_size: 0,
+            conntrack: conntrack::Settings::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Ports, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Known, Ports, Steer};
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -129,6 +129,7 @@ impl<P: Packet> Logic<P> for Wiring {
             visit(FlowView {
                 is_template: false,
                 is_tracked: false,
+                known: Known::default(),
                 protocol: Protocol::UDP,
                 client: address,
                 virtual_: address,

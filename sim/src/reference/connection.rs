@@ -5,7 +5,7 @@ use lb_core::flow::{Direction, Method};
 use lb_core::ids::ServerId;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
-use lb_core::path::FlowView;
+use lb_core::path::{FlowView, Known};
 use lb_core::tables::{Protocol, Settings, Sysctls};
 use lb_core::time::{Tick, Timeout};
 
@@ -144,6 +144,7 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
         protocol: templated(original.protocol).unwrap_or(original.protocol),
         is_template: connection.template.is_some(),
         is_tracked: false,
+        known: Known::default(),
         client: (original.src, original.sport),
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),

@@ -1,4 +1,4 @@
-//! `lbctl sysctl`: the switches that the kernel's IPVS has, as `sysctl` prints and sets them.
+//! `lbctl sysctl`: the switches that the kernel's IPVS and its connection tracking have, as `sysctl` prints and sets them.
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lb_core::tables::Sysctls;
@@ -8,7 +8,7 @@ use crate::api::types::{Batch, Command as Change, OnError, SysctlValue};
 use crate::cli::director::{Director, DirectorError};
 
 /// Before the names in the kernel, and allowed here.
-const PREFIXES: [&str; 2] = ["net.ipv4.vs.", "net/ipv4/vs/"];
+const PREFIXES: [&str; 2] = ["net.ipv4.vs.", "net.netfilter."];
 
 pub(super) struct Sysctl;
 
@@ -18,7 +18,8 @@ fn parse(text: &str) -> Result<(String, Option<u32>), String> {
         Some((name, value)) => (name.trim(), Some(value.trim())),
         None => (text.trim(), None),
     };
-    let name = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    let dotted = name.replace('/', ".");
+    let name = PREFIXES.iter().find_map(|prefix| dotted.strip_prefix(prefix)).unwrap_or(&dotted);
     let Some(sysctl) = Sysctls::named(name) else {
         return Err(Sysctls::why_not(name));
     };
@@ -33,9 +34,9 @@ fn parse(text: &str) -> Result<(String, Option<u32>), String> {
 impl OwnCommand for Sysctl {
     fn command(&self) -> Command {
         let rows: Vec<_> =
-            Sysctls::TABLE.iter().map(|sysctl| format!("{}\n    {}", sysctl.name, sysctl.meaning)).collect();
+            Sysctls::all().map(|sysctl| format!("{}\n    {}", sysctl.name, sysctl.meaning)).collect();
         Command::new("sysctl")
-            .about("Print switches of IPVS by the kernel's names, or set them: NAME=VALUE")
+            .about("Print switches of IPVS and of connection tracking by the kernel's names, or set them: NAME=VALUE")
             .arg(
                 Arg::new("sysctls")
                     .value_name("NAME[=VALUE]")
@@ -68,7 +69,8 @@ impl OwnCommand for Sysctl {
             return context.print_json(&values);
         }
         for SysctlValue { name, value } in values {
-            writeln!(context.output, "{}{name} = {value}", PREFIXES[0])?;
+            let prefix = Sysctls::named(&name).map_or("", |sysctl| sysctl.prefix);
+            writeln!(context.output, "{prefix}{name} = {value}")?;
         }
         Ok(0)
     }

@@ -92,10 +92,12 @@ fn line(out: &mut dyn Write, tracked: &Tracked, format: Format) -> io::Result<()
         write!(out, "{state} ")?;
     }
     ends(out, tracked, Direction::Original)?;
+    counted(out, tracked, Direction::Original)?;
     if tracked.has(StatusBit::Unreplied) {
         write!(out, "[UNREPLIED] ")?;
     }
     ends(out, tracked, Direction::Reply)?;
+    counted(out, tracked, Direction::Reply)?;
     if tracked.has(StatusBit::Assured) {
         write!(out, "[ASSURED] ")?;
     }
@@ -131,6 +133,22 @@ fn ends(out: &mut dyn Write, tracked: &Tracked, direction: Direction) -> io::Res
     }
 }
 
+/// Packets and bytes, where they are counted.
+fn packets(tracked: &Tracked, direction: Direction) -> Option<(u64, u64)> {
+    let counted = tracked.counted?;
+    Some(match direction {
+        Direction::Original => (counted.original_packets, counted.original_bytes),
+        Direction::Reply => (counted.reply_packets, counted.reply_bytes),
+    })
+}
+
+fn counted(out: &mut dyn Write, tracked: &Tracked, direction: Direction) -> io::Result<()> {
+    match packets(tracked, direction) {
+        Some((packets, bytes)) => write!(out, "packets={packets} bytes={bytes} "),
+        None => Ok(()),
+    }
+}
+
 fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
@@ -148,7 +166,11 @@ fn xml(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
         } else if protocol == 47 {
             write!(out, "<srckey>{sport:#x}</srckey><dstkey>{dport:#x}</dstkey>")?;
         }
-        write!(out, "</layer4></meta>")?;
+        write!(out, "</layer4>")?;
+        if let Some((packets, bytes)) = packets(tracked, direction) {
+            write!(out, "<counters><packets>{packets}</packets><bytes>{bytes}</bytes></counters>")?;
+        }
+        write!(out, "</meta>")?;
     }
     write!(out, "<meta direction=\"independent\">")?;
     if let Some(state) = &tracked.state {
@@ -204,10 +226,10 @@ fn save(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
 /// The kernel's counters; of those that have no meaning here none ever counts.
 pub(crate) fn statistics(out: &mut dyn Write, workers: &[ConntrackStatistics]) -> io::Result<()> {
     workers.iter().try_for_each(|worker| {
-        let ConntrackStatistics { cpu, found, insert, insert_failed, drop, .. } = worker;
+        let ConntrackStatistics { cpu, found, invalid, insert, insert_failed, drop, early_drop, .. } = worker;
         writeln!(
             out,
-            "cpu={cpu:<4}\tfound={found} invalid=0 insert={insert} insert_failed={insert_failed} drop={drop} early_drop=0 \
+            "cpu={cpu:<4}\tfound={found} invalid={invalid} insert={insert} insert_failed={insert_failed} drop={drop} early_drop={early_drop} \
              error=0 search_restart=0 clash_resolve=0 chaintoolong=0 "
         )
     })

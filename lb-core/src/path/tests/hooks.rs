@@ -74,11 +74,11 @@ fn director(rules: Rules) -> Director {
 
 const S2D: (Mac, Mac) = ([2, 0, 0, 0, 2, 11], OUR_LAN);
 
-fn through(sport: u16, flags: &str) -> Vec<u8> {
+pub(super) fn through(sport: u16, flags: &str) -> Vec<u8> {
     tcp(C2D, ("192.0.2.100", sport), ("10.0.0.11", 22), flags)
 }
 
-fn back(dport: u16, flags: &str) -> Vec<u8> {
+pub(super) fn back(dport: u16, flags: &str) -> Vec<u8> {
     tcp(S2D, ("10.0.0.11", 22), ("192.0.2.100", dport), flags)
 }
 

@@ -1,0 +1,166 @@
+//! Goal: what operators see and set of tracked connections is so: listings, counts of packets, limits. Method: a rule that turns tracking on,
+//! connections through the director, and what lists and counters say of them.
+
+use super::hooks::{back, rules, through};
+use super::*;
+use crate::conntrack::{Accounting, Status};
+use crate::tables::Settings;
+
+/// A director with a rule that never fits, with these switches.
+fn director(set: fn(&mut Settings)) -> Director {
+    let mut director = Director::new();
+    adopt(&mut director, 1, set);
+    director
+}
+
+fn adopt(director: &mut Director, generation: u32, set: fn(&mut Settings)) {
+    let mut tables = tables(generation, &[11, 12], 1);
+    set(&mut tables.settings);
+    tables.rules = Arc::new(rules(&["filter FORWARD -p tcp --dport 1 -j DROP"]));
+    director.path.adopt(Arc::new(tables));
+}
+
+fn plain(director: &mut Director, generation: u32, set: fn(&mut Settings)) {
+    let mut tables = tables(generation, &[11, 12], 1);
+    set(&mut tables.settings);
+    director.path.adopt(Arc::new(tables));
+}
+
+fn list(director: &Director) -> Vec<FlowView> {
+    let mut views = Vec::new();
+    director.path.list(0, u32::MAX, director.now, &mut |view| views.push(view));
+    views
+}
+
+#[test]
+fn a_routed_connection_is_listed_with_its_state_and_what_was_seen_of_it() {
+    let mut director = director(|_| {});
+    director.receive(WAN, &[through(4000, "S")]);
+    let view = list(&director).remove(0);
+    assert_eq!((view.is_tracked, view.state), (true, "SYN_SENT"));
+    assert_eq!(view.known.status, Status::CONFIRMED);
+    director.receive(LAN, &[back(4000, "SA")]);
+    director.receive(WAN, &[through(4000, "A")]);
+    let view = list(&director).remove(0);
+    assert_eq!(view.state, "ESTABLISHED");
+    assert!(view.known.status.has(Status::SEEN_REPLY) && view.known.status.has(Status::ASSURED));
+    assert_eq!((view.client, view.server), ((ip("192.0.2.100"), 4000), (ip("10.0.0.11"), 22)));
+    assert_eq!(view.local, None);
+}
+
+#[test]
+fn a_connection_knows_nothing_of_the_one_that_had_its_place_before() {
+    let mut director = director(|_| {});
+    director.receive(WAN, &[through(4000, "S")]);
+    director.receive(LAN, &[back(4000, "SA")]);
+    assert!(director.path.end_flow(&list(&director)[0].original()));
+    // It begins while there are no rules, in the same place.
+    plain(&mut director, 2, |_| {});
+    director.receive(WAN, &[from_client(4000, "S")]);
+    assert_eq!(list(&director)[0].known, Known::default());
+    adopt(&mut director, 3, |_| {});
+    director.receive(WAN, &[from_client(4000, "A")]);
+    assert_eq!(list(&director)[0].known.status, Status::NONE);
+}
+
+#[test]
+fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
+    let counting: fn(&mut Settings) = |settings| settings.sysctls.conntrack.acct = 1;
+    for has_rules in [true, false] {
+        let mut director = Director::new();
+        let adopt: fn(&mut Director, u32, fn(&mut Settings)) = if has_rules { adopt } else { plain };
+        let (mut to, mut from) = (through(4000, "S"), back(4000, "SA"));
+        if !has_rules {
+            (to, from) = (from_client(4000, "S"), from_server(11, 4000, "SA"));
+        }
+        let bytes = |frame: &[u8]| frame.len() as u64 - 14;
+        adopt(&mut director, 1, |_| {});
+        director.receive(WAN, &[to.clone()]);
+        assert_eq!(list(&director)[0].known.accounting, None);
+        adopt(&mut director, 2, counting);
+        director.receive(WAN, &[to.clone(), to.clone()]);
+        director.receive(LAN, &[from.clone()]);
+        let counted = Accounting { packets: [2, 1], bytes: [2 * bytes(&to), bytes(&from)] };
+        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules}");
+        // Off again, the count stands still.
+        adopt(&mut director, 3, |_| {});
+        director.receive(WAN, &[to.clone()]);
+        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules}");
+    }
+}
+
+#[test]
+fn the_first_packet_counts_too() {
+    let mut director = director(|settings| settings.sysctls.conntrack.acct = 1);
+    director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
+    for view in list(&director) {
+        assert_eq!(view.known.accounting.map(|counted| counted.packets), Some([1, 0]), "{view:?}");
+    }
+}
+
+#[test]
+fn beyond_the_limit_one_that_is_not_assured_goes_and_none_that_is() {
+    let mut director = director(|settings| settings.sysctls.conntrack.max = 2);
+    let flows = |director: &Director| {
+        let flows = &director.counters[0].flows;
+        (flows.tracked.get(), flows.early_drop.get(), flows.full.get())
+    };
+    for port in [4000, 4001, 4002] {
+        assert_eq!(director.receive(WAN, &[through(port, "S")]).sent.len(), 1);
+    }
+    assert_eq!(flows(&director), (2, 1, 0));
+    let open: Vec<u16> = list(&director).iter().map(|view| view.client.1).collect();
+    for &port in &open {
+        director.receive(LAN, &[back(port, "SA")]);
+        director.receive(WAN, &[through(port, "A")]);
+    }
+    assert!(director.receive(WAN, &[through(4003, "S")]).sent.is_empty());
+    assert_eq!(flows(&director), (2, 1, 1));
+    // A virtual service's connection is none of these.
+    assert_eq!(director.receive(WAN, &[from_client(4004, "S")]).sent.len(), 1);
+    assert_eq!(flows(&director), (2, 1, 1));
+    director.path.check_connections().unwrap();
+}
+
+#[test]
+fn in_a_full_table_a_services_connection_takes_the_place_of_one_that_nobody_answered() {
+    let mut director = director(|_| {});
+    let capacity = director.counters[0].flows.capacity.get() as u16;
+    for port in 0..capacity {
+        director.receive(WAN, &[through(4000 + port, "S")]);
+    }
+    assert_eq!(director.counters[0].flows.tracked.get(), u64::from(capacity));
+    assert_eq!(director.receive(WAN, &[from_client(4000, "S")]).sent.len(), 1);
+    let flows = &director.counters[0].flows;
+    assert_eq!((flows.tracked.get(), flows.early_drop.get()), (u64::from(capacity) - 1, 1));
+    director.path.check_connections().unwrap();
+}
+
+#[test]
+fn what_can_begin_nothing_counts_as_invalid() {
+    let mut director = director(|_| {});
+    director.receive(WAN, &[through(4000, "SF")]);
+    assert_eq!(director.counters[0].flows.invalid.get(), 1);
+}
+
+#[test]
+fn a_quarter_of_the_connections_can_be_counted_and_places_come_back() {
+    let mut director = Director::new();
+    plain(&mut director, 2, |settings| settings.sysctls.conntrack.acct = 1);
+    let counted =
+        |director: &Director| list(director).iter().filter(|view| view.known.accounting.is_some()).count();
+    for n in 0..30 {
+        director.receive(WAN, &[from_client(4000 + n, "S")]);
+    }
+    assert_eq!((counted(&director), director.counters[0].flows.uncounted.get()), (25, 5));
+    director.path.check_connections().unwrap();
+    for view in list(&director).iter().take(10) {
+        director.path.end_flow(&view.original());
+    }
+    director.path.check_connections().unwrap();
+    for n in 0..5 {
+        director.receive(WAN, &[from_client(5000 + n, "S")]);
+    }
+    assert_eq!((list(&director).len(), counted(&director)), (25, 20));
+    director.path.check_connections().unwrap();
+}
