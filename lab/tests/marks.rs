@@ -1,13 +1,16 @@
-//! Goal: a service by firewall mark takes what the config file's rules mark, whatever its port and protocol, and its clients keep one
-//! real server for all of it.
-//! Method: one mark for all of the virtual service's address over IPv4, one for a port over IPv6; real clients and servers.
+//! Goal: a service by firewall mark takes what the config file's rules mark, or table mangle does, whatever its port and protocol, and its
+//! clients keep one real server for all of it.
+//! Method: one mark for all of the virtual service's address over IPv4, one for a port over IPv6; then what operators type for two ports in
+//! one service; real clients and servers.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Result, ensure};
 use lab::server::{ECHO_PORT, HTTP_PORT};
 use lab::topology::{VIP, VIP_V6};
-use lab::{LbdPlan, Plan, Scene, client, topology};
+use lab::{Driver, LbdPlan, Namespace, Plan, Scene, client, topology};
 
 fn services() -> String {
     let servers = |address: &dyn Fn(u8) -> String| -> String {
@@ -49,5 +52,60 @@ fn a_service_by_mark_takes_every_port_and_protocol_that_is_marked() -> Result<()
     let metrics = scene.director.metrics()?;
     let of_mark = metrics.sum("lb_ipvs_backend_weight", &["proto=\"FWM\"", "local_mark=\"00000007\""]);
     assert_eq!(of_mark, 3.0);
+    Ok(())
+}
+
+/// Answers with the host's name on this port, for as long as the test runs.
+fn answer(namespace: &Namespace, port: u16) -> Result<()> {
+    let listener = namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))??;
+    let answer = format!("HTTP/1.0 200 OK\r\n\r\n{}\n", namespace.role());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // Closed before it was read a request would be answered with an RST.
+            let mut request = [0; 1024];
+            if matches!(stream.read(&mut request), Ok(1..)) {
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    Ok(())
+}
+
+#[test]
+fn two_ports_that_mangle_marks_are_one_persistent_service() -> Result<()> {
+    for workers in [vec![1], vec![0, 1]] {
+        let lbd = LbdPlan {
+            driver: Driver::AfPacket,
+            services: String::new(),
+            workers: workers.clone(),
+            ..LbdPlan::default()
+        };
+        let scene = Scene::up(&Plan::default(), &lbd)?;
+        let client = scene.lab.client();
+        for server in scene.lab.servers() {
+            answer(server, 80)?;
+            answer(server, 443)?;
+        }
+        let mark =
+            "iptables -t mangle -A PREROUTING -p tcp -m multiport --dports 80,443 -j MARK --set-mark 1";
+        let status = scene.director.lbctl(&mark.split(' ').collect::<Vec<_>>())?.status()?;
+        ensure!(status.success(), "{mark}: {status}");
+        scene.director.ipvsadm("-A -f 1 -s rr -p 300")?;
+        for index in 0..3 {
+            scene.director.ipvsadm(&format!("-a -f 1 -r {} -m", topology::server(index)))?;
+        }
+        let mut served = BTreeSet::new();
+        for _ in 0..4 {
+            for port in [80, 443] {
+                served.insert(client::curl(client, &client::url(VIP.into(), port, "/"))?);
+            }
+        }
+        assert_eq!(served.len(), 1, "one real server for both ports: {served:?}");
+        let connections = scene.director.ipvsadm("-L -n -c")?;
+        let template = connections.lines().filter(|line| line.contains("0.0.0.1:0")).count();
+        ensure!(template == 1, "{workers:?}: {connections}");
+        let refused = client::curl(client, &client::url(VIP.into(), 8080, "/"));
+        ensure!(refused.is_err(), "what has no mark is not for the service: {refused:?}");
+    }
     Ok(())
 }

@@ -63,7 +63,7 @@ use self::ipsec::is_ipsec;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
-use crate::flow::{FlowHash, FlowRef, FlowTable, Hasher};
+use crate::flow::{FlowHash, FlowRef, FlowTable, Hasher, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{RateLimit, is_translatable};
 use crate::ids::{PortId, ServerId, WorkerId};
@@ -105,10 +105,10 @@ pub enum Steer {
     /// The owner finds all in the packet itself.
     Plain,
     /// A first packet for a persistent service, at the worker that has its client's template; and the fragments that follow
-    /// on it, so that they do not overtake it.
-    Ask(Ports),
+    /// on it, so that they do not overtake it. With what rules made of it, if there are any.
+    Ask(Ports, Option<Passed>),
     /// Back, with what the template says; `None`: that worker knows of no persistent service, or of no template of its own.
-    Answer(Ports, Option<Held>),
+    Answer(Ports, Option<Passed>, Option<Held>),
     /// A fragment.
     Fragment(Ports),
     /// A rewritten packet that tells of a connection, at the worker that must know of it; it goes on from there.
@@ -131,6 +131,21 @@ pub struct Ports {
     pub sport: u16,
     pub dport: u16,
     pub protocol: Protocol,
+}
+
+/// What rules made of a first packet at PREROUTING and INPUT, where they let it pass: as IPVS sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Passed {
+    pub destination: (IpAddr, u16),
+    /// The packet's mark, and that of the connection to be.
+    pub mark: u32,
+    pub connection_mark: u32,
+}
+
+impl Passed {
+    fn seen(&self, original: Tuple) -> Tuple {
+        Tuple { dst: self.destination.0, dport: self.destination.1, ..original }
+    }
 }
 
 /// What a worker's path is made with.
@@ -173,8 +188,10 @@ pub struct Path<P> {
     early_cursor: u32,
     /// Counts the choices that nobody shall foretell.
     chance: u64,
-    /// Rules have let the packet at hand pass PREROUTING and INPUT.
-    has_passed_input: bool,
+    /// Rules have let the packet at hand, which begins a connection, pass PREROUTING and INPUT.
+    passed: Option<Passed>,
+    /// Datagrams whose first fragment, which passed them, is on its way to a persistence template and back.
+    asking: persistent::Asking,
     /// Writes down what the packet at hand meets, when somebody asks.
     watch: Watch,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
@@ -253,7 +270,8 @@ impl<P: Packet> Path<P> {
             changed: shared::Changed::new(),
             early_cursor: 0,
             chance: 0,
-            has_passed_input: false,
+            passed: None,
+            asking: persistent::Asking::new(),
             watch: Watch::default(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),

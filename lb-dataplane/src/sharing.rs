@@ -157,6 +157,7 @@ mod tests {
             original: Tuple { src, dst: src, sport: 1, dport: 2, protocol: Protocol::UDP },
             is_template: false,
             server: (src, 3),
+            mark: 0,
             method: Method::Masq,
             state: 0,
             is_active: false,

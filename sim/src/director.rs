@@ -232,7 +232,7 @@ impl<I: Io<Frame>> Io<Frame> for Steered<'_, I> {
     fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
         let here = self.looked_up[self.from..].iter().position(|&tag| tag == packet.tag());
         // What asks for a template was looked up first: it may have ended a connection.
-        if let Some(place) = here.filter(|_| !matches!(steer, Steer::Ask(_))) {
+        if let Some(place) = here.filter(|_| !matches!(steer, Steer::Ask(..))) {
             self.looked_up.remove(self.from + place);
         }
         self.io.hand_over(to, packet, steer);

@@ -302,7 +302,7 @@ impl<'a, I: Io<Frame>> Recorder<'a, I> {
 
     fn hold(&mut self, held: Held) {
         self.note();
-        if let Held::HandOver(_, _, Steer::Answer(_, Some(answer))) = held {
+        if let Held::HandOver(_, _, Steer::Answer(_, _, Some(answer))) = held {
             self.taken.answers.push_back(answer);
         }
         self.held.push(held);

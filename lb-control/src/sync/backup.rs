@@ -147,7 +147,7 @@ pub(super) async fn take(
             counters.unknown.fetch_add(1, Relaxed);
             continue;
         };
-        let Some(server) = servers.find(&flow, record.fwmark) else {
+        let Some(server) = servers.find(&flow) else {
             counters.no_server.fetch_add(1, Relaxed);
             continue;
         };
@@ -183,6 +183,7 @@ pub(super) fn flow(record: &Record<'_>, settings: &Settings) -> Option<SharedFlo
         },
         is_template: record.is_template(),
         server: (record.server.ip(), record.server.port()),
+        mark: record.fwmark,
         method: match record.flags & flags::METHOD {
             flags::DIRECT => Method::Direct,
             flags::TUNNEL => Method::Tunnel,
@@ -216,12 +217,12 @@ impl Servers {
         self.tables = tables;
     }
 
-    /// `fwmark`: of the connection's service, if the teller knows; else our own rules say which service it is.
-    pub(super) fn find(&mut self, flow: &SharedFlow, fwmark: u32) -> Option<ServerId> {
+    /// Where the teller knows no mark, or one that is not here, our own `[[mark]]` rules say which service it is.
+    pub(super) fn find(&mut self, flow: &SharedFlow) -> Option<ServerId> {
         let original = &flow.original;
         let services = &self.tables.services;
         let by_mark =
-            (fwmark != 0).then(|| services.find(&ServiceKey::of_mark(fwmark, original.dst.is_ipv6())));
+            (flow.mark != 0).then(|| services.find(&ServiceKey::of_mark(flow.mark, original.dst.is_ipv6())));
         let service = if flow.is_template {
             services.templated(&ServiceKey::of(original))?
         } else {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_core::flow::Method;
 use lb_core::path::SharedFlow;
-use lb_core::tables::{ServiceKey, Tables};
+use lb_core::tables::Tables;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::info;
@@ -189,21 +189,16 @@ fn read(
 /// `None`: the message has no room for addresses of two families; or a connection's template tells enough of it
 /// (`sync_persist_mode`).
 pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'static>> {
-    let SharedFlow { original, is_template, server, method, state, is_active, timeout, is_hearsay } = *flow;
+    let SharedFlow { original, is_template, server, mark, method, state, is_active, timeout, is_hearsay } =
+        *flow;
     if original.dst.is_ipv6() != server.0.is_ipv6() {
         return None;
     }
     let templates_alone = tables.settings.sysctls.sync_persist_mode == 1;
-    let mut fwmark = 0;
-    if tables.services.has_marks() || templates_alone {
-        let service = match is_template {
-            true => tables.services.templated(&ServiceKey::of(&original)),
-            false => tables.service_for(&original, crate::sets::now()),
-        };
-        if !is_template && templates_alone && service.is_some_and(|it| it.options.persistence.is_some()) {
-            return None;
-        }
-        fwmark = service.and_then(|service| service.key.mark()).unwrap_or(0);
+    let is_persistent =
+        || tables.service_with(&original, mark).is_some_and(|it| it.options.persistence.is_some());
+    if templates_alone && !is_template && is_persistent() {
+        return None;
     }
     let method = match method {
         Method::Masq => flags::MASQ,
@@ -217,7 +212,7 @@ pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'stati
             | if is_template { flags::TEMPLATE } else { 0 }
             | if is_hearsay { flags::HEARSAY } else { 0 },
         state: state.into(),
-        fwmark,
+        fwmark: mark,
         timeout: timeout.as_secs().max(1),
         ..Record::new(original.protocol, client.into(), virtual_.into(), server.into())
     })

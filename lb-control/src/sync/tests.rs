@@ -39,6 +39,7 @@ fn flow(protocol: Protocol, addresses: [IpAddr; 3], ports: [u16; 3]) -> SharedFl
         original: Tuple { src, dst, sport, dport, protocol },
         is_template: false,
         server: (server, port),
+        mark: 0,
         method: Method::Masq,
         state: u8::from(protocol == Protocol::TCP),
         is_active: protocol == Protocol::TCP,
@@ -128,9 +129,9 @@ fn real_servers_are_those_of_the_newest_tables() {
     let after = control.sync().0.borrow().tables.clone();
     let mut servers = backup::Servers::default();
     servers.follow(before);
-    assert!(servers.find(&tcp("10.0.0.2"), 0).is_some() && servers.find(&tcp("10.0.0.3"), 0).is_none());
+    assert!(servers.find(&tcp("10.0.0.2")).is_some() && servers.find(&tcp("10.0.0.3")).is_none());
     servers.follow(after);
-    assert!(servers.find(&tcp("10.0.0.2"), 0).is_none() && servers.find(&tcp("10.0.0.3"), 0).is_some());
+    assert!(servers.find(&tcp("10.0.0.2")).is_none() && servers.find(&tcp("10.0.0.3")).is_some());
 }
 
 #[test]
@@ -199,7 +200,7 @@ proptest! {
             }))
         }),
         ports in any::<[u16; 3]>(),
-        (is_tcp, state, is_active, is_hearsay, is_template) in any::<(bool, u8, bool, bool, bool)>(),
+        (is_tcp, state, mark, is_active, is_hearsay, is_template) in any::<(bool, u8, u32, bool, bool, bool)>(),
         method in prop_oneof![Just(Method::Masq), Just(Method::Direct), Just(Method::Tunnel)],
         timeout in 1..=Timeout::MAX_SECS,
     ) {
@@ -207,6 +208,7 @@ proptest! {
         let told = SharedFlow {
             method,
             is_template,
+            mark,
             state: if is_tcp { state % 11 } else { 0 },
             is_active,
             timeout: Timeout::from_secs(timeout),
@@ -247,7 +249,8 @@ fn a_connection_by_mark_is_told_with_it_and_comes_to_the_service_of_the_mark() {
     let (control, plane, _) = fake::start(MARKED);
     let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
     let addresses = [ip("198.51.100.7"), ip("192.0.2.9"), ip("10.0.0.1")];
-    let record = master::record(&flow(Protocol::TCP, addresses, [4000, 80, 8080]), &wanted.tables);
+    let told = SharedFlow { mark: 7, ..flow(Protocol::TCP, addresses, [4000, 80, 8080]) };
+    let record = master::record(&told, &wanted.tables);
     let record = record.expect("one family");
     assert_eq!(record.fwmark, 7);
     // By 8 where our own rules say 7, as the teller has others.
@@ -265,8 +268,11 @@ fn a_connection_by_mark_is_told_with_it_and_comes_to_the_service_of_the_mark() {
 fn of_a_persistent_service_the_templates_alone_are_told_when_that_is_wanted() {
     let (mut control, ..) = fake::start(&format!("{MARKED}[sysctl]\nsync_persist_mode = 1\n{SERVICES}"));
     let addresses = [ip("198.51.100.7"), ip("192.0.2.9"), ip("10.0.0.1")];
-    let persistent = flow(Protocol::TCP, addresses, [4000, 80, 8080]);
-    let of_any = |protocol| flow(protocol, [addresses[0], ip("0.0.0.7"), addresses[2]], [0, 0, 8080]);
+    let persistent = SharedFlow { mark: 7, ..flow(Protocol::TCP, addresses, [4000, 80, 8080]) };
+    let of_any = |protocol| SharedFlow {
+        mark: 7,
+        ..flow(protocol, [addresses[0], ip("0.0.0.7"), addresses[2]], [0, 0, 8080])
+    };
     let template = SharedFlow { is_template: true, ..of_any(Protocol::ANY) };
     let told = |control: &crate::daemon::Control| {
         let tables = control.sync().0.borrow().tables.clone();

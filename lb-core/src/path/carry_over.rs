@@ -124,10 +124,15 @@ impl<P: Packet> Path<P> {
             None => self.tables.service_for(&original, now),
         };
         let is_invalid = template_of.is_some() && state & INVALID != 0;
-        let server = service.filter(|_| !is_invalid).and_then(|service| {
-            let at = |port| servers.get(&(service.key, reply.src, port));
-            at(reply.sport).or_else(|| if service.key.port == 0 { at(0) } else { None })
-        });
+        let find = |key: ServiceKey| {
+            let at = |port| servers.get(&(key, reply.src, port));
+            at(reply.sport).or_else(|| if key.port == 0 { at(0) } else { None })
+        };
+        let of_a_mark = || {
+            let may_be_marked = template_of.is_none() && self.tables.rules.are_active();
+            may_be_marked.then(|| find(any_mark(original.dst.is_ipv6()))).flatten()
+        };
+        let server = service.filter(|_| !is_invalid).and_then(|service| find(service.key)).or_else(of_a_mark);
         let Some(&server) = server else {
             return &mut done.no_server;
         };
@@ -173,6 +178,11 @@ pub(super) fn is_active(protocol: Protocol, state: u8) -> bool {
     state::is_active(protocol, state) || protocol == Protocol::TCP && state == TcpState::None as u8
 }
 
+/// The services by mark, of which rules may have chosen one: nobody knows which. None has this key.
+fn any_mark(is_ipv6: bool) -> ServiceKey {
+    ServiceKey::of_mark(0, is_ipv6)
+}
+
 fn servers(services: &Services, capacity: usize) -> Servers {
     let mut servers = Servers::new();
     for service in services.iter() {
@@ -180,6 +190,10 @@ fn servers(services: &Services, capacity: usize) -> Servers {
             servers.insert((service.key, server.address, server.port), server.id);
             if service.key.port == 0 {
                 servers.entry((service.key, server.address, 0)).or_insert(server.id);
+            }
+            if service.key.mark().is_some() {
+                let of_any = any_mark(service.key.address.is_ipv6());
+                servers.entry((of_any, server.address, server.port)).or_insert(server.id);
             }
         }
     }

@@ -6,7 +6,7 @@ use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
-use super::{Io, Path};
+use super::{Io, Passed, Path};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -18,7 +18,7 @@ use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Forward, Protocol, Server, Service, ServiceKey};
+use crate::tables::{Forward, Protocol, Server, Service, ServiceKey, Tables};
 use crate::time::Tick;
 use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
@@ -107,7 +107,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let service = self.tables.service_for(&seen, now);
+        let service = service_of_first(&self.tables, self.passed, &seen, now);
         let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
             return self.route(packet, headers, now, io);
         };
@@ -137,7 +137,7 @@ impl<P: Packet> Path<P> {
         }
         if let Some(persistence) = service.options.persistence {
             let service = service.clone();
-            return self.first_persistent(packet, headers, original, &service, persistence, now, io);
+            return self.first_persistent(packet, headers, (original, seen), &service, persistence, now, io);
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
         let options = service.options;
@@ -233,6 +233,9 @@ impl<P: Packet> Path<P> {
         };
         let id = self.insert(&new)?;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
+        if let Some(passed) = self.passed {
+            self.flows.tracked_mut(id).mark = passed.connection_mark;
+        }
         Some(FlowRef::new(id, Direction::Original))
     }
 
@@ -300,6 +303,20 @@ impl<P: Packet> Path<P> {
         self.mine.flows.ipv6_entries.set(ipv6.into());
         self.mine.edits.entries.set(self.flows.edits().0.into());
         self.mine.turns.waiting.set((self.waiting.len() + self.fragments.waiting()) as u64);
+    }
+}
+
+/// The virtual service for a first packet: by the mark that rules left it with, if they were asked.
+#[inline]
+pub(super) fn service_of_first<'t>(
+    tables: &'t Tables,
+    passed: Option<Passed>,
+    seen: &Tuple,
+    now: Tick,
+) -> Option<&'t Arc<Service>> {
+    match passed {
+        Some(passed) => tables.service_with(seen, passed.mark),
+        None => tables.service_for(seen, now),
     }
 }
 

@@ -7,7 +7,7 @@ use super::fragment::ports;
 use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped};
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
-use super::{Io, Path, Steer, rewrite};
+use super::{Io, Passed, Path, Steer, rewrite};
 use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::Tuple;
@@ -82,6 +82,8 @@ impl<P: Packet> Path<P> {
             return self.pass_untracked(packet, headers, passage, now, io);
         };
         passage.original = Some(original);
+        // Before any rule, so that rules see it and may exchange it.
+        passage.mark = self.tables.marks.mark(&original, &self.tables.sets, now).unwrap_or(0);
         if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage, now) {
             return self.stop(packet, headers, stopped, now, io);
         }
@@ -138,11 +140,12 @@ impl<P: Packet> Path<P> {
                 return self.stop(packet, headers, stopped, now, io);
             }
         }
-        if is_in && self.is_served(&packet, headers, &seen, now) {
-            self.has_passed_input = true;
-            self.serve(packet, headers, original, seen, now, io);
-            self.has_passed_input = false;
-            return;
+        if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
+            let Passage { mark, connection_mark, .. } = passage;
+            let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark };
+            return self.with_passed(Some(passed), |path| {
+                path.serve(packet, headers, original, seen, now, io);
+            });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };
         let after = match self.ask_nat(hook, &seen, &original, &mut packet, headers, &mut passage, now) {
@@ -162,10 +165,18 @@ impl<P: Packet> Path<P> {
     }
 
     /// Whether a virtual service takes a packet to this host.
-    fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, now: Tick) -> bool {
+    fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, mark: u32) -> bool {
         self.tables.services.is_active(headers.is_ipv6)
+            && seen.protocol.has_ports()
             && !headers.is_from_link_local(packet.data())
-            && self.tables.service_for(seen, now).is_some()
+            && self.tables.service_with(seen, mark).is_some()
+    }
+
+    /// Does what is to be done with a first packet of which rules have made this.
+    pub(super) fn with_passed(&mut self, passed: Option<Passed>, work: impl FnOnce(&mut Path<P>)) {
+        self.passed = passed;
+        work(self);
+        self.passed = None;
     }
 
     /// A packet that no connection is made of, behind the table `raw`: it is not translated, and goes on as it is.

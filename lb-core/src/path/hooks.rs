@@ -75,7 +75,7 @@ impl<P: Packet> Path<P> {
         // IPVS translates a request behind INPUT, an answer behind FORWARD.
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
         let way = self.tables.way(leaves.dst);
-        let is_first = std::mem::take(&mut self.has_passed_input);
+        let passed = self.passed.take();
         let tracked = self.flows.tracked_mut(at.id());
         if at.direction() == Direction::Reply {
             tracked.status.set(Status::SEEN_REPLY);
@@ -83,16 +83,17 @@ impl<P: Packet> Path<P> {
         let state = tracked.is(at.direction());
         let mut passage = self.passage(packet.port(), headers, state);
         passage.at = Some(at);
-        let passed = self.pass_service(
+        passage.mark = passed.map_or(0, |passed| passed.mark);
+        let outcome = self.pass_service(
             &mut packet,
             headers,
             (&wire, &inner, &leaves),
             way,
             &mut passage,
-            is_first,
+            passed.is_some(),
             now,
         );
-        match passed {
+        match outcome {
             Ok(()) => Some(packet),
             Err(stopped) => {
                 self.stop(packet, headers, stopped, now, io);

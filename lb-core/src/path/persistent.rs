@@ -8,10 +8,10 @@
 
 use std::sync::Arc;
 
-use super::first::pick;
-use super::fragment::ports;
+use super::first::{pick, service_of_first};
+use super::fragment::{Recent, datagram, ports};
 use super::one_packet::Choice;
-use super::{Io, Path, Steer};
+use super::{Io, Passed, Path, Steer};
 use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::template::{ASSURED, TemplateId, template_protocol};
@@ -28,6 +28,12 @@ use crate::wire::parse::{Fragment, Headers};
 /// How long a template stays whose time is over while a connection of its lives. It keeps this timeout.
 pub(super) const WITH_CONNECTIONS: Timeout = Timeout::from_secs(60);
 
+/// Sets of the datagrams that are known.
+const SETS: usize = 16;
+
+/// What rules made of a datagram's first fragment, and who has its template. Later fragments are not asked again.
+pub(super) type Asking = Recent<(Passed, WorkerId), SETS>;
+
 /// What a template says of a connection that begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
@@ -42,20 +48,25 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        original: Tuple,
+        (original, seen): (Tuple, Tuple),
         service: &Service,
         persistence: Persistence,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let key = template_of(service, persistence, &original);
+        let key = template_of(service, persistence, &seen);
         let holder = self.holder_of(&key);
         if holder != self.worker {
-            return io.hand_over(holder, packet, Steer::Ask(ports(headers)));
+            if let Some(passed) = self.passed.filter(|_| headers.fragment == Fragment::First) {
+                let datagram = datagram(packet.data(), headers);
+                self.asking.remember(self.set_of(&datagram), datagram, (passed, holder), now);
+            }
+            return io.hand_over(holder, packet, Steer::Ask(ports(headers), self.passed));
         }
-        match self.hold(key, service, persistence, &original, now) {
+        match self.hold(key, service, persistence, &seen, now) {
             Ok(Held { server, template }) => {
-                self.begin_held(packet, headers, original, service, server, Some(template), now, io);
+                let both = (original, seen);
+                self.begin_held(packet, headers, both, service, server, Some(template), now, io);
             }
             Err(reason) => self.hold_failed(packet, headers, reason, now, io),
         }
@@ -68,20 +79,38 @@ impl<P: Packet> Path<P> {
         if let Some(choice) = self.choice_of(&packet, headers, now) {
             return self.follow(packet, headers, choice, now, io);
         }
-        let original = Tuple::of_packet(packet.data(), headers);
-        if self.tables.routes.is_local(original.dst)
-            && let Some((service, persistence)) = self.persistent_service(&original, now)
-        {
-            let holder = self.holder_of(&template_of(&service, persistence, &original));
-            if holder != self.worker {
-                return io.hand_over(holder, packet, Steer::Ask(ports(headers)));
-            }
+        if let Some((passed, holder)) = self.holder_of_first(&packet, headers, now) {
+            return io.hand_over(holder, packet, Steer::Ask(ports(headers), passed));
         }
+        self.lost_fragment(packet, headers, now, io);
+    }
+
+    /// Where a later fragment's first one has gone, which begins a connection of a persistent service, if that is another worker.
+    fn holder_of_first(
+        &self,
+        packet: &P,
+        headers: &Headers,
+        now: Tick,
+    ) -> Option<(Option<Passed>, WorkerId)> {
         if self.tables.rules.are_active() {
-            let passage = self.passage(packet.port(), headers, CtState::Invalid);
-            return self.pass_untracked(packet, headers, passage, now, io);
+            let datagram = datagram(packet.data(), headers);
+            let (passed, holder) = self.asking.recall(self.set_of(&datagram), &datagram, now)?;
+            return Some((Some(passed), holder));
         }
-        self.route(packet, headers, now, io);
+        let original = Tuple::of_packet(packet.data(), headers);
+        let (service, persistence) =
+            self.persistent_service(&original, now).filter(|_| self.tables.routes.is_local(original.dst))?;
+        let holder = self.holder_of(&template_of(&service, persistence, &original));
+        (holder != self.worker).then_some((None, holder))
+    }
+
+    /// A later fragment of no connection.
+    fn lost_fragment(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if !self.tables.rules.are_active() {
+            return self.route(packet, headers, now, io);
+        }
+        let passage = self.passage(packet.port(), headers, CtState::Invalid);
+        self.pass_untracked(packet, headers, passage, now, io);
     }
 
     /// The first packet of another worker's connection, whose template is here; or a fragment that follows on it.
@@ -89,19 +118,18 @@ impl<P: Packet> Path<P> {
     pub(super) fn asked(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let original = Tuple::of_packet(packet.data(), headers);
         let owner = self.owner_of(original.src, original.sport);
+        let (seen, passed) = (self.seen_by_services(original), self.passed);
         // Its tables may be others than ours: the template may have to be at yet another worker, by another mask.
         let held = self
-            .persistent_service(&original, now)
+            .persistent_service(&seen, now)
             .filter(|_| headers.fragment != Fragment::Later)
-            .map(|(service, persistence)| {
-                (template_of(&service, persistence, &original), service, persistence)
-            })
+            .map(|(service, persistence)| (template_of(&service, persistence, &seen), service, persistence))
             .filter(|(key, ..)| self.holder_of(key) == self.worker);
         let Some((key, service, persistence)) = held else {
-            return io.hand_over(owner, packet, Steer::Answer(ports(headers), None));
+            return io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, None));
         };
-        match self.hold(key, &service, persistence, &original, now) {
-            Ok(held) => io.hand_over(owner, packet, Steer::Answer(ports(headers), Some(held))),
+        match self.hold(key, &service, persistence, &seen, now) {
+            Ok(held) => io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, Some(held))),
             Err(reason) => self.hold_failed(packet, headers, reason, now, io),
         }
     }
@@ -125,25 +153,34 @@ impl<P: Packet> Path<P> {
         if headers.fragment == Fragment::Later {
             return match self.choice_of(&packet, headers, now) {
                 Some(choice) => self.follow(packet, headers, choice, now, io),
-                None => self.route(packet, headers, now, io),
+                None => self.lost_fragment(packet, headers, now, io),
             };
         }
+        let seen = self.seen_by_services(original);
         // Its tables may be others than ours: the service may be persistent there or here alone.
-        let Some((service, _)) = self.persistent_service(&original, now) else {
-            return self.first(packet, headers, now, io);
+        let Some((service, _)) = self.persistent_service(&seen, now) else {
+            return match self.passed {
+                // Rules do not look at it once more.
+                Some(_) => self.serve(packet, headers, original, seen, now, io),
+                None => self.first(packet, headers, now, io),
+            };
         };
         let (server, template) = match held {
             Some(Held { server, template }) => (server, Some(template)),
-            None => match pick(&mut self.schedulers, &service, &original, &self.counters, &self.mine, now) {
+            None => match pick(&mut self.schedulers, &service, &seen, &self.counters, &self.mine, now) {
                 Some(server) => (server.id, None),
                 None => return self.hold_failed(packet, headers, DropReason::NoServer, now, io),
             },
         };
-        self.begin_held(packet, headers, original, &service, server, template, now, io);
+        self.begin_held(packet, headers, (original, seen), &service, server, template, now, io);
     }
 
-    fn persistent_service(&self, original: &Tuple, now: Tick) -> Option<(Arc<Service>, Persistence)> {
-        let service = self.tables.service_for(original, now)?;
+    fn seen_by_services(&self, original: Tuple) -> Tuple {
+        self.passed.map_or(original, |passed| passed.seen(original))
+    }
+
+    fn persistent_service(&self, seen: &Tuple, now: Tick) -> Option<(Arc<Service>, Persistence)> {
+        let service = service_of_first(&self.tables, self.passed, seen, now)?;
         Some((service.clone(), service.options.persistence?))
     }
 
@@ -224,7 +261,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        original: Tuple,
+        (original, seen): (Tuple, Tuple),
         service: &Service,
         server: ServerId,
         template: Option<TemplateId>,
@@ -236,9 +273,9 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
         let (id, method, forward) = (server.id, server.forward.method(), server.forward);
-        let is_its_port = original.dport == service.key.port && server.port != 0;
-        let dport = if is_its_port { server.port } else { original.dport };
-        let mut after = Tuple { dst: server.address, dport, ..original };
+        let is_its_port = seen.dport == service.key.port && server.port != 0;
+        let dport = if is_its_port { server.port } else { seen.dport };
+        let mut after = Tuple { dst: server.address, dport, ..seen };
         if forward == Forward::FullNat {
             let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after, now) else {
                 return self.drop(DropReason::NoLocalPort, Hook::Input);

@@ -26,6 +26,8 @@ pub struct SharedFlow {
     pub original: Tuple,
     pub is_template: bool,
     pub server: (IpAddr, u16),
+    /// Of the virtual service that has it, if that is one by mark; else 0.
+    pub mark: u32,
     /// The teller's. Whoever takes over goes by its own tables.
     pub method: Method,
     /// The protocol's own, in the kernel's numbers; of a template 1 when it is assured, else 0.
@@ -239,6 +241,7 @@ impl<P: Packet> Path<P> {
             },
             is_template,
             server: (reply.src, reply.sport),
+            mark: self.tables.services.of_server(entry.server()).and_then(|it| it.key.mark()).unwrap_or(0),
             method: entry.method(),
             state: if is_template { u8::from(is_assured()) } else { entry.state() },
             is_active: !is_template && !entry.is_inactive(),

@@ -67,12 +67,12 @@ impl<P: Packet> Path<P> {
         let mut staying_seen = ArrayVec::new();
         for ((packet, mut seen), steer) in burst.drain(..).zip(all.drain(..)).zip(steers) {
             let stays = match *steer {
-                Steer::Ask(ports) if self.is_flow_with(&mut seen, &packet, ports) => {
-                    self.asked(packet, &seen.headers, now, io);
+                Steer::Ask(ports, passed) if self.is_flow_with(&mut seen, &packet, ports) => {
+                    self.with_passed(passed, |path| path.asked(packet, &seen.headers, now, io));
                     None
                 }
-                Steer::Answer(ports, held) if self.is_flow_with(&mut seen, &packet, ports) => {
-                    self.answered(packet, &seen.headers, held, now, io);
+                Steer::Answer(ports, passed, held) if self.is_flow_with(&mut seen, &packet, ports) => {
+                    self.with_passed(passed, |path| path.answered(packet, &seen.headers, held, now, io));
                     None
                 }
                 Steer::Expect(expect) if seen.kind == Kind::Flow => {

@@ -4,6 +4,7 @@ mod edited;
 mod full_nat;
 mod hooks;
 mod ipsec;
+mod marked;
 mod methods;
 mod one_packet;
 mod persistent;

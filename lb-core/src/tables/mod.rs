@@ -120,8 +120,15 @@ impl Tables {
     #[inline]
     pub fn service_for(&self, packet: &Tuple, now: Tick) -> Option<&Arc<Service>> {
         let by_mark = self.services.has_marks().then(|| self.marks.mark(packet, &self.sets, now)).flatten();
+        self.service_with(packet, by_mark.unwrap_or(0))
+    }
+
+    /// The same for a packet that has this mark already, or none (0).
+    #[inline]
+    pub fn service_with(&self, packet: &Tuple, mark: u32) -> Option<&Arc<Service>> {
+        let by_mark = (mark != 0).then(|| ServiceKey::of_mark(mark, packet.dst.is_ipv6()));
         by_mark
-            .and_then(|mark| self.services.find(&ServiceKey::of_mark(mark, packet.dst.is_ipv6())))
+            .and_then(|key| self.services.find(&key))
             .or_else(|| self.services.taking(&ServiceKey::of(packet)))
     }
 

@@ -239,6 +239,12 @@ impl Services {
         service.servers.get(place.index as usize)
     }
 
+    /// The service whose server this is, unless it was removed.
+    pub fn of_server(&self, id: ServerId) -> Option<&Arc<Service>> {
+        let place = self.by_server.get(id.index())?.as_ref()?;
+        self.by_id.get(place.service.index())?.as_ref()
+    }
+
     /// The server with this id, if it is one of this service's.
     #[inline]
     pub fn server_of(&self, service: &Service, id: ServerId) -> Option<&Server> {

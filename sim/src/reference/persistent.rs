@@ -108,7 +108,7 @@ impl Reference {
         let Some(key) = template_of(service, &original) else { return };
         let holder = self.hashed(number(key.src), 0);
         if holder != self.worker {
-            return self.hand_over(holder, packet, Steer::Ask(ports(&read)));
+            return self.hand_over(holder, packet, Steer::Ask(ports(&read), None));
         }
         match self.hold(key, service, &original) {
             Ok((server, serial)) => self.begin_held(packet, read, service, server, Some(serial)),
@@ -126,7 +126,7 @@ impl Reference {
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
         let key = service.and_then(|service| template_of(service, &original));
         match key.map(|key| self.hashed(number(key.src), 0)).filter(|&holder| holder != self.worker) {
-            Some(holder) => self.hand_over(holder, packet, Steer::Ask(ports(&read))),
+            Some(holder) => self.hand_over(holder, packet, Steer::Ask(ports(&read), None)),
             None => self.route(packet, read),
         }
     }
@@ -140,14 +140,18 @@ impl Reference {
         let known = service.and_then(|service| Some((service, template_of(service, &original)?)));
         let is_here = |key: &Tuple| self.hashed(number(key.src), 0) == self.worker;
         let Some((service, key)) = known.filter(|(_, key)| read.piece != Piece::Later && is_here(key)) else {
-            return self.hand_over(owner, packet, Steer::Answer(ports(&read), None));
+            return self.hand_over(owner, packet, Steer::Answer(ports(&read), None, None));
         };
         match self.hold(key, service, &original) {
             Ok((server, serial)) => {
                 // By what name the template goes is the path's choice.
                 let Some(Held { template, .. }) = self.taken.answers.pop_front() else { return };
                 self.team.shared().name_template(template, serial);
-                self.hand_over(owner, packet, Steer::Answer(ports(&read), Some(Held { server, template })));
+                self.hand_over(
+                    owner,
+                    packet,
+                    Steer::Answer(ports(&read), None, Some(Held { server, template })),
+                );
             }
             Err(reason) => self.hold_failed(packet, read, reason),
         }

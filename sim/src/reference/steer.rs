@@ -92,16 +92,16 @@ impl Reference {
     pub(super) fn join(&mut self, packet: Packet, steer: Steer) -> Option<Staying> {
         let mut kind = self.kind(&packet);
         if let Some(read) = gathered(&kind).filter(|read| read.piece == Piece::Later)
-            && let Steer::Ask(ports) | Steer::Answer(ports, _) = steer
+            && let Steer::Ask(ports, _) | Steer::Answer(ports, ..) = steer
         {
             kind = joined(read, ports);
         }
         match (kind, steer) {
-            (Kind::Flow(read), Steer::Ask(_)) => {
+            (Kind::Flow(read), Steer::Ask(..)) => {
                 self.asked(packet, read);
                 return None;
             }
-            (Kind::Flow(read), Steer::Answer(_, held)) => {
+            (Kind::Flow(read), Steer::Answer(_, _, held)) => {
                 self.answered(packet, read, held);
                 return None;
             }

@@ -165,7 +165,7 @@ fn a_packet_to_the_host_is_tracked_and_its_answer_leaves_as_it_is() {
     assert_eq!(out.sent[0].1.data(), answer);
 }
 
-fn ping(macs: (Mac, Mac), from: &str, to: &str, id: u16, is_reply: bool) -> Vec<u8> {
+pub(super) fn ping(macs: (Mac, Mac), from: &str, to: &str, id: u16, is_reply: bool) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2(macs.0, macs.1);
     let mut frame = Vec::new();
     match (ip(from), ip(to)) {

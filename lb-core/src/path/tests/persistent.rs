@@ -166,7 +166,7 @@ fn a_worker_that_knows_of_no_persistent_service_does_not_hold_up_a_connection() 
     let mut out = Out::default();
     let held = Held { server: ServerId(2), template: uses.id(WorkerId(holder as u16), 0) };
     let mut burst: ArrayVec<_, BURST> =
-        [(Frame::new(WAN, &from_client(port, "S")), Steer::Answer(AS_IT_SAYS, Some(held)))]
+        [(Frame::new(WAN, &from_client(port, "S")), Steer::Answer(AS_IT_SAYS, None, Some(held)))]
             .into_iter()
             .collect();
     paths[owner].receive_handed_over(&mut burst, Tick(100), &mut out);
@@ -205,7 +205,7 @@ fn an_answer_about_a_template_that_ended_meanwhile_begins_the_connection_all_the
     director.path.uses.begin(WorkerId(0), 7);
     let mut out = Out::default();
     let mut burst: ArrayVec<_, BURST> =
-        [(Frame::new(WAN, &from_client(4000, "S")), Steer::Answer(AS_IT_SAYS, Some(held)))]
+        [(Frame::new(WAN, &from_client(4000, "S")), Steer::Answer(AS_IT_SAYS, None, Some(held)))]
             .into_iter()
             .collect();
     director.path.receive_handed_over(&mut burst, director.now, &mut out);
