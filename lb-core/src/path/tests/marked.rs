@@ -27,8 +27,9 @@ fn by_mark(lines: &[&str], options: ServiceOptions) -> Tables {
             overloaded: Arc::default(),
         };
         let servers = (0..).zip(servers).map(server).collect();
-        let service = Service::new(None, ServiceId(20 + n as u32), key, SchedulerKind::Rr, servers, 1);
-        services.put(Arc::new(Service { options, ..service }));
+        let mut service = Service::new(None, ServiceId(20 + n as u32), key, SchedulerKind::Rr, servers, 1);
+        service.options = options;
+        services.put(Arc::new(service));
     }
     Tables { services: services.into(), rules: Arc::new(rules(lines)), ..tables }
 }
