@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::hooks::{ping, rules};
 use super::*;
+use crate::flow::carry::Salvage;
 use crate::tables::{ClientMask, MarkRule, Marks, Persistence, ServiceOptions};
 use crate::time::Timeout;
 
@@ -221,4 +222,32 @@ fn fragments_of_a_marked_datagram_go_where_the_first_one_goes_in_any_order() {
             }
         }
     }
+}
+
+#[test]
+fn connections_by_a_rules_mark_outlive_a_restart() {
+    let tables = by_mark(&[WEB], ServiceOptions::default());
+    let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
+    let mut before =
+        Path::new(PathConfig { memory, ..config(0, &counters(1), &Arc::new(Uses::new(1, 100))) });
+    before.adopt(Arc::new(tables.clone()));
+    let syns = (0..2).map(|n| Frame::new(WAN, &to_port(4000 + n, 443, "S")));
+    before.receive(&mut syns.collect(), Tick(100), &mut Out::default());
+    drop(before);
+    let memory = remains.bytes().unwrap().to_vec();
+    let carried = |tables: Tables| {
+        let mut next = director(tables);
+        let done = next.path.carry_over(&[Salvage::of(&memory).unwrap()], Tick(200));
+        assert_eq!(next.path.check_connections(), Ok(()));
+        (next, done)
+    };
+    let (mut next, done) = carried(tables.clone());
+    assert_eq!(done, CarriedOver { connections: 2, ..CarriedOver::default() });
+    let active = |id| next.counters[0].server(ServerId(id)).active.get();
+    assert_eq!([active(20), active(21)], [1, 1]);
+    next.now = Tick(300);
+    let out = next.receive(WAN, &[to_port(4001, 443, "A")]);
+    assert_eq!(read(&out.sent[0].1).2, ip("10.0.0.12"));
+    let (_, done) = carried(Tables { rules: Arc::default(), ..tables });
+    assert_eq!(done.no_server, 2, "without rules nobody can have marked them");
 }
