@@ -225,7 +225,7 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "integer",
             "none",
             "1..=4294967295, instead of `address` and `protocol`",
-            "takes new connections by the mark that `[[mark]]` gives them",
+            "takes new connections by the mark that `[[mark]]` or `iptables -j MARK` gives them",
         ),
         key("family", "string", "\"ipv4\"", "\"ipv4\", \"ipv6\"; with `fwmark`", "of the packets"),
         key("protocol", "string", "\"tcp\"", "\"tcp\", \"udp\", \"sctp\"", "transport protocol"),
