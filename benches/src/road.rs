@@ -54,7 +54,7 @@ impl Packet for BenchFrame {
         let start = usize::from(self.0.start);
         &self.0.bytes[start..start + usize::from(self.0.len)]
     }
-    #[inline]
+    #[inline(always)]
     fn data_mut(&mut self) -> &mut [u8] {
         let start = usize::from(self.0.start);
         &mut self.0.bytes[start..start + usize::from(self.0.len)]
@@ -104,7 +104,7 @@ struct Sink {
 }
 
 impl Io<BenchFrame> for Sink {
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, _: PortId, packet: BenchFrame) {
         self.sent += 1;
         self.free.push(packet);

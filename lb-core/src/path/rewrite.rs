@@ -175,7 +175,7 @@ pub(super) fn decrement_ttl(frame: &mut [u8], headers: &Headers) {
 }
 
 /// As [`decrement_ttl`], for a packet whose IP header is at `l3` by now.
-#[inline]
+#[inline(always)]
 pub(super) fn decrement_ttl_at(frame: &mut [u8], l3: usize, is_ipv6: bool) {
     if is_ipv6 {
         if let Some(ip) = ipv6::header_mut(frame, l3) {
