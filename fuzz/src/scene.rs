@@ -101,6 +101,7 @@ impl Plan {
             sets: Default::default(),
             services: self.services(generation, &before.services).into(),
             rules: Arc::default(),
+            trace: None,
             settings: Settings {
                 tcp: timeout,
                 tcp_fin: timeout,

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod config;
 pub mod daemon;
 mod endpoint;
+mod explain;
 pub mod metrics;
 pub mod model;
 mod one_line;

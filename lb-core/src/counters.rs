@@ -246,6 +246,10 @@ impl WorkerCounters {
         self.servers.len() - 1
     }
 
+    pub fn port_count(&self) -> usize {
+        self.ports.len()
+    }
+
     #[inline]
     pub fn port(&self, id: PortId) -> &PortCell {
         &self.ports[id.index()]

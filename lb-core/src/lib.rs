@@ -14,11 +14,13 @@ pub mod mem;
 pub mod nat;
 pub mod packet;
 pub mod path;
+pub mod probe;
 pub mod reset;
 pub mod rule;
 pub mod set;
 pub mod tables;
 pub mod time;
+pub mod trace;
 pub mod trail;
 pub mod wire;
 

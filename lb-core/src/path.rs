@@ -21,6 +21,7 @@ mod early_drop;
 mod edited;
 mod established;
 mod expected;
+mod explain;
 mod first;
 mod first_ruled;
 mod fragment;
@@ -47,6 +48,7 @@ mod watched;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,10 +56,12 @@ use arrayvec::ArrayVec;
 
 pub use carry_over::CarriedOver;
 pub use expected::Expect;
+pub use explain::explain;
 pub use list::{FlowView, Known};
 pub use persistent::Held;
 pub use shared::{SharedFlow, Taken, Walk};
 pub use steer::owner;
+pub use tracked::tuple_of_frame;
 
 use self::ipsec::is_ipsec;
 use crate::counters::WorkerCounters;
@@ -194,6 +198,10 @@ pub struct Path<P> {
     asking: persistent::Asking,
     /// Writes down what the packet at hand meets, when somebody asks.
     watch: Watch,
+    /// Why, and where, the packet was dropped that was dropped last.
+    last_drop: Cell<Option<(DropReason, Hook)>>,
+    /// Nothing that others share is written: see [`explain`].
+    is_dry: bool,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
@@ -273,6 +281,8 @@ impl<P: Packet> Path<P> {
             passed: None,
             asking: persistent::Asking::new(),
             watch: Watch::default(),
+            last_drop: Cell::new(None),
+            is_dry: false,
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }
@@ -285,11 +295,22 @@ impl<P: Packet> Path<P> {
         self.schedulers.make_room(&tables.services);
         self.mine.turns.generation.set(tables.generation.into());
         self.waiting.look_again();
+        if tables.trace.is_some() {
+            self.watch.make_room();
+        }
         std::mem::replace(&mut self.tables, tables)
     }
 
     /// Takes a burst from a port.
+    #[inline]
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        if self.tables.trace.is_some() {
+            return self.receive_traced(burst, now, io);
+        }
+        self.receive_unseen(burst, now, io);
+    }
+
+    fn receive_unseen(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         let mut seen = ArrayVec::new();
         self.parse(burst, &mut seen);
         if self.counters.len() > 1 || seen.iter().any(|seen| seen.headers.fragment != Fragment::None) {
@@ -302,6 +323,18 @@ impl<P: Packet> Path<P> {
 
     /// Takes packets that another worker handed over.
     pub fn receive_handed_over(
+        &mut self,
+        handed: &mut ArrayVec<(P, Steer), BURST>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if self.tables.trace.is_some() {
+            return self.receive_handed_over_traced(handed, now, io);
+        }
+        self.receive_handed_over_unseen(handed, now, io);
+    }
+
+    fn receive_handed_over_unseen(
         &mut self,
         handed: &mut ArrayVec<(P, Steer), BURST>,
         now: Tick,
@@ -449,17 +482,26 @@ impl<P: Packet> Path<P> {
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
     pub fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         for packet in burst.drain(..) {
-            if self.tables.rules.are_active() {
-                self.sent_by_host(port, packet, now, io);
+            if self.tables.trace.is_some() {
+                self.receive_from_twin_traced(port, packet, now, io);
             } else {
-                io.transmit(port, packet);
+                self.receive_from_twin_unseen(port, packet, now, io);
             }
+        }
+    }
+
+    fn receive_from_twin_unseen(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
+        if self.tables.rules.are_active() {
+            self.sent_by_host(port, packet, now, io);
+        } else {
+            io.transmit(port, packet);
         }
     }
 
     #[inline]
     fn drop(&self, reason: DropReason, hook: Hook) {
         self.mine.dropped(reason, hook).add(1);
+        self.last_drop.set(Some((reason, hook)));
     }
 
     /// A port's own MAC address, which its VLANs share.

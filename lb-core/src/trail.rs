@@ -2,14 +2,18 @@
 //!
 //! Nobody writes while nobody asks. A trail has room for so many steps and allocates nothing.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
 
 use crate::conntrack::CtState;
+use crate::drop::DropReason;
 use crate::flow::Tuple;
 use crate::hook::{Function, Hook};
-use crate::ids::{ServerId, ServiceId};
+use crate::ids::{PortId, ServerId, ServiceId, WorkerId};
 use crate::rule::{Table, Verdict};
-use crate::tables::{InterfaceId, Way};
+use crate::tables::{InterfaceId, Mac, Protocol, Way};
+use crate::wire::parse::{Fragment, Headers};
 
 /// Steps of one packet that there is room for: more than the tables have places, thrice.
 pub const STEPS: usize = 96;
@@ -91,6 +95,70 @@ impl Trail {
     }
 }
 
+/// Ends of one packet that there is room for: it may be split, and its sender be told something.
+pub const ENDS: usize = 4;
+
+/// One packet's road, from end to end.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Observed {
+    pub worker: WorkerId,
+    /// Where it came in, or by whose twin the host sent it.
+    pub port: PortId,
+    pub is_from_host: bool,
+    /// `None`: no IP packet, or one that cannot be read.
+    pub came: Option<Glimpse>,
+    pub trail: Trail,
+    /// Where it went. With none of these and not dropped, it waits: for a next hop, or for its datagram's first fragment.
+    pub ends: ArrayVec<End, ENDS>,
+    /// What is sent then is an answer to its sender.
+    pub dropped: Option<(DropReason, Hook)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum End {
+    Sent {
+        port: PortId,
+        to: Mac,
+        is: Option<Glimpse>,
+    },
+    /// To the host, as received on this port.
+    ToTwin(PortId),
+    HandedOver(WorkerId),
+    /// It waits for this neighbour to be resolved.
+    Unresolved(InterfaceId, IpAddr),
+}
+
+/// What is seen of a packet from outside.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Glimpse {
+    pub tuple: Tuple,
+    pub vlan: u16,
+    pub tcp_flags: u8,
+    /// Type and code.
+    pub icmp: Option<(u8, u8)>,
+    pub ttl: u8,
+    /// Of the IP packet, bytes.
+    pub len: u32,
+    pub is_later_fragment: bool,
+}
+
+impl Glimpse {
+    pub(crate) fn of(frame: &[u8], headers: &Headers) -> Glimpse {
+        let is_icmp = matches!(headers.protocol, Protocol::ICMP | Protocol::ICMPV6);
+        let is_later_fragment = headers.fragment == Fragment::Later;
+        let code = frame.get(usize::from(headers.l4) + 1).copied().unwrap_or_default();
+        Glimpse {
+            tuple: Tuple::of_packet(frame, headers),
+            vlan: headers.vlan,
+            tcp_flags: headers.tcp_flags,
+            icmp: (is_icmp && !is_later_fragment).then_some((headers.icmp_type, code)),
+            ttl: headers.ttl,
+            len: headers.ip_len,
+            is_later_fragment,
+        }
+    }
+}
+
 /// The pen of whoever watches packets.
 #[derive(Default)]
 pub(crate) struct Watch {
@@ -112,9 +180,9 @@ impl Watch {
         }
     }
 
-    pub(crate) fn end(&mut self) -> Option<&Trail> {
+    pub(crate) fn end(&mut self) -> Trail {
         self.is_on = false;
-        self.trail.as_deref()
+        self.trail.as_deref().cloned().unwrap_or_default()
     }
 
     #[inline]

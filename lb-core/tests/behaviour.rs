@@ -444,6 +444,7 @@ impl Director {
             rules: Arc::default(),
             sets: Arc::default(),
             settings: self.model.settings,
+            trace: None,
         }));
     }
 

@@ -243,6 +243,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         rules: Default::default(),
         sets: Default::default(),
         settings: Settings { is_sharing: true, ..Settings::default() },
+        trace: None,
     }
 }
 

@@ -22,6 +22,7 @@
 //! | `GET /v1/drops` | list of [`DropView`](types::DropView), only those that are not 0 |
 //! | `POST /v1/rules` with [`RuleBatch`](rules::RuleBatch) | 200 [`RuleReply`](rules::RuleReply), also when the batch could not be done |
 //! | `GET /v1/rules?family=ipv4&table=filter` | [`RulesReply`](rules::RulesReply); without `table` all tables |
+//! | `POST /v1/explain` with [`Probe`](explain::Probe) | [`Explanation`](explain::Explanation): what would become of such a packet; nothing changes |
 //! | `GET /v1/openapi.json` | this API, described |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the TCP address |
 //!
@@ -33,6 +34,7 @@
 //! `"on_error": "rollback"` so is the batch.
 
 pub mod conntrack;
+pub mod explain;
 pub mod http;
 mod lines;
 pub mod openapi;

@@ -32,6 +32,7 @@ use super::types;
         server::drops,
         server::rules,
         server::change_rules,
+        server::explain_packet,
         server::describe,
         server::scrape,
         server::healthz,

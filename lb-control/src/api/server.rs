@@ -20,6 +20,7 @@ use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
 use super::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use super::explain::{Explanation, Probe};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
@@ -27,6 +28,7 @@ use super::types::{
 };
 use super::{lines, openapi, page};
 use crate::daemon::Handle;
+use crate::explain;
 use crate::metrics;
 use crate::plane::Plane;
 use crate::sets::{self, Format, SetView};
@@ -73,6 +75,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/workers", get(workers))
         .route("/v1/drops", get(drops))
         .route("/v1/rules", get(rules).post(change_rules))
+        .route("/v1/explain", post(explain_packet))
         .route("/v1/openapi.json", get(describe));
     finish(api.merge(public()), control, plane)
 }
@@ -523,6 +526,34 @@ pub(super) async fn rules(
     let table = table.transpose()?;
     let tables = api.control.ask(move |control| control.rules(which.family, table)).await?;
     Ok(Json(RulesReply { tables }))
+}
+
+/// Finds out what would become of a packet; nothing changes by it.
+#[utoipa::path(post, path = "/v1/explain", request_body = Probe, responses(
+    (status = 200, body = Explanation),
+    (status = 400, description = "no such packet: the message says what can be", body = ErrorBody),
+    (status = 503, description = "too many lists at a time, or a worker does not answer", body = ErrorBody),
+))]
+pub(super) async fn explain_packet(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Json<Explanation>, ErrorBody> {
+    let body = read_body(request).await?;
+    let probe: Probe =
+        serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
+    let (place, plane) = (api.place()?, api.plane.clone());
+    let (road, tuple) = api.control.ask(move |control| control.explain(&probe)).await??;
+    let existing = tokio::task::spawn_blocking(move || {
+        let (_place, mut existing) = (place, None);
+        let listed = plane.list_flows(&mut |view| {
+            existing = tuple.and_then(|tuple| explain::existing(&view, &tuple));
+            if existing.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        listed.map(|()| existing)
+    });
+    let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
+    let existing = existing.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)?;
+    Ok(Json(Explanation { road, existing }))
 }
 
 /// This description.

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use lb_core::ids::PortId;
+use lb_core::tables::{Interface, Interfaces};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::{http, server};
+use crate::compile::Network;
+use crate::daemon::Control;
 use crate::daemon::fake::{self, FakePlane};
 
 const SERVICE: &str = r#"
@@ -28,10 +32,32 @@ struct Bench {
 
 impl Bench {
     fn start() -> Bench {
+        let (control, plane, _) = fake::start(SERVICE);
+        Bench::of(control, plane)
+    }
+
+    /// With an interface.
+    fn with_wan() -> Bench {
+        let (mut control, plane, _) = fake::start(SERVICE);
+        let interface = Interface {
+            name: "wan".to_owned(),
+            port: PortId(0),
+            vlan: 0,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            outside: true,
+            ipv4: None,
+            ipv6: None,
+        };
+        let interfaces = Arc::new(Interfaces::new(vec![interface]));
+        control.use_network(&Network { interfaces, ..Network::default() });
+        Bench::of(control, plane)
+    }
+
+    fn of(control: Control, plane: Arc<FakePlane>) -> Bench {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("lb-api-{}-{}.sock", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let path = std::env::temp_dir().join(name);
-        let (control, plane, _) = fake::start(SERVICE);
         let router = server::unix_router(control.spawn(), plane.clone());
         let (stop, stopped) = watch::channel(false);
         let listener = UnixListener::bind(&path).expect("free");
@@ -122,6 +148,28 @@ async fn every_documented_path_answers() {
     let (status, metrics) = bench.get("/metrics").await;
     assert!(status == 200 && metrics.contains("\nlb_build_info{"), "{metrics}");
     assert!(bench.get("/").await.1.contains("lbd"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_explanation_says_that_there_is_such_a_connection() {
+    let bench = Bench::with_wan();
+    let before = bench.plane.publications();
+    let explain = async |body: &str| {
+        let length = body.len();
+        let head = "POST /v1/explain HTTP/1.1\r\nhost: lb\r\ncontent-length";
+        bench.send(format!("{head}: {length}\r\n\r\n{body}").as_bytes()).await
+    };
+    let (status, body) = explain(r#"{"interface": "wan"}"#).await;
+    assert_eq!((status, json(&body)["error"].as_str()), (400, Some("bad_request")));
+    let asked = r#"{"interface": "wan", "protocol": "tcp", "source": "11.0.0.2", "destination": "192.0.2.1", "source_port": 80, "destination_port": 80}"#;
+    for (flows, state) in [(0, None), (100, Some("ESTABLISHED"))] {
+        bench.plane.flows.store(flows, Relaxed);
+        let (status, body) = explain(asked).await;
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(json(&body)["existing"]["state"].as_str(), state);
+        assert_eq!(json(&body)["road"]["packet"]["flags"][0], "SYN");
+    }
+    assert_eq!(bench.plane.publications(), before, "nothing changes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -333,6 +333,11 @@ impl Control {
         Ok(())
     }
 
+    /// Packets that rules have dropped: by family, table and chain, where there are such rules.
+    pub fn rule_drops(&self) -> impl Iterator<Item = (RuleFamily, Table, &str, u64)> {
+        self.rules.dropped(self.plane.counters())
+    }
+
     /// The rules of one table or of all.
     pub fn rules(&self, family: RuleFamily, table: Option<Table>) -> Vec<TableView> {
         self.rules.view(family, table, self.plane.counters())

@@ -5,17 +5,23 @@ use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
+use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
+use lb_core::packet::Frame;
+use lb_core::path;
 use lb_core::tables::{Server, Service};
 
 use super::Control;
 use crate::api::conntrack::ConntrackStatistics;
+use crate::api::explain::{Probe, Road};
 use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
+use crate::explain;
 use crate::model;
 use crate::packet_log;
+use crate::sets;
 use crate::stats::{connections, templates};
 
 /// The version, as every part of the program says it.
@@ -135,6 +141,20 @@ impl Control {
         let lines = std::iter::from_fn(|| events.take()).take(most);
         let lines = lines.map(|event| (event.level, packet_log::line(&event, interfaces))).collect();
         (lines, events.lost.get())
+    }
+
+    /// What would become of a packet, and what a connection is known by that such a packet is of.
+    ///
+    /// # Errors
+    /// `BadRequest`: there is no such packet.
+    pub fn explain(&self, probe: &Probe) -> Result<(Road, Option<Tuple>), ErrorBody> {
+        let tables = self.compiler.current();
+        let (port, frame) = explain::frame(probe, tables)?;
+        let tuple = path::tuple_of_frame(&frame);
+        let frame = Frame::new(port, &frame);
+        let now = sets::now();
+        let observed = path::explain(tables, self.plane.counters(), frame, probe.from_host, now);
+        Ok((explain::road(&observed, tables, |number| self.rules.met(number)), tuple))
     }
 
     /// What `conntrack -S` shows.

@@ -129,6 +129,37 @@ fn workers_ports_flows_and_drops_are_there() {
 }
 
 #[test]
+fn drops_of_rules_are_there_by_hook_and_by_chain() {
+    let (mut control, plane, _) = fake::start(SERVICES);
+    let change = r#"{"family": "ipv4", "tables": [{"table": "filter", "commands": [
+        {"do": "new_chain", "chain": "web"},
+        {"do": "append", "chain": "web", "rule": ["-p", "tcp", "-j", "DROP"]},
+        {"do": "append", "chain": "web", "rule": ["-j", "REJECT"]},
+        {"do": "append", "chain": "web", "rule": ["-j", "ACCEPT"]},
+        {"do": "append", "chain": "INPUT", "rule": ["-j", "web"]},
+        {"do": "set_policy", "chain": "FORWARD", "policy": "DROP"}]}]}"#;
+    control.change_rules(&serde_json::from_str(change).expect("a batch")).expect("right");
+    // Every rule and policy counts one packet.
+    for worker in &plane.workers {
+        (0..100).for_each(|number| worker.rule(number).packets.add(1));
+        worker.dropped(DropReason::Rule, Hook::Input).set(2);
+        worker.dropped(DropReason::RuleRejects, Hook::Input).set(1);
+    }
+    let scrape = parse(&text(gather(&control)));
+    let drops = scrape.samples.iter().filter(|(name, _)| name.starts_with("lb_rule_drops_total"));
+    let drops: Vec<_> = drops.map(|(name, packets)| (name.as_str(), *packets)).collect();
+    assert_eq!(
+        drops,
+        [
+            (r#"lb_rule_drops_total{family="ipv4",table="filter",chain="FORWARD"}"#, 2.0),
+            (r#"lb_rule_drops_total{family="ipv4",table="filter",chain="web"}"#, 4.0),
+        ]
+    );
+    assert_eq!(scrape.samples[r#"lb_drops_total{reason="rule",hook="input"}"#], 4.0);
+    assert_eq!(scrape.samples[r#"lb_drops_total{reason="rule_rejects",hook="input"}"#], 2.0);
+}
+
+#[test]
 fn counters_end_in_total_and_nothing_else_does() {
     for (name, kind) in scrape().types {
         if !name.starts_with("lb_conntrack_stat_") {

@@ -16,6 +16,7 @@ use lb_core::rule::{
 use lb_core::set::SetId;
 
 use super::Ids;
+use crate::api::explain::MetRule;
 use crate::api::rules::{
     ChainView, RuleBatch, RuleCommand, RuleCounts, RuleError, RuleFailure, RuleFamily, RuleView, TableChange,
     TableView,
@@ -219,6 +220,41 @@ impl RuleTables {
         };
         let chains = self.tables[of as usize][table as usize].iter().map(chain).collect();
         TableView { table: table.name().to_owned(), chains }
+    }
+
+    /// The rule, or the end of a chain, that counts under a number.
+    pub fn met(&self, number: u32) -> Option<MetRule> {
+        let tables = Family::ALL
+            .into_iter()
+            .flat_map(|of| self.tables[of as usize].iter().flatten().map(move |chain| (of, chain)));
+        tables.into_iter().find_map(|(of, chain)| {
+            let place = chain.rules.iter().position(|held| held.count.number == number);
+            let rule = match (place, chain.hook) {
+                (Some(place), _) => chain.rules[place].rule.save(of, &Numeric).trim_start().to_owned(),
+                (None, _) if chain.count.number != number => return None,
+                (None, Some(_)) => policy_name(chain.drops).to_owned(),
+                (None, None) => "RETURN".to_owned(),
+            };
+            Some(MetRule { chain: chain.name.to_string(), number: place.map(|place| place + 1), rule })
+        })
+    }
+
+    /// What rules that say DROP or REJECT, and policies that say DROP, have dropped: by family, table and chain, where there are any.
+    pub fn dropped(
+        &self,
+        workers: &[Arc<WorkerCounters>],
+    ) -> impl Iterator<Item = (RuleFamily, Table, &str, u64)> {
+        let of_chain = |chain: &Chain| {
+            let rules = chain.rules.iter().filter(|held| held.rule.drops()).map(|held| &held.count);
+            let counts = rules.chain(chain.drops.then_some(&chain.count));
+            counts.map(|count| count.read(workers).packets).reduce(u64::wrapping_add)
+        };
+        FAMILIES.into_iter().flat_map(move |of| {
+            let tables = Table::ALL.into_iter().zip(&self.tables[family(of) as usize]);
+            tables.flat_map(move |(table, chains)| {
+                chains.iter().filter_map(move |chain| Some((of, table, &*chain.name, of_chain(chain)?)))
+            })
+        })
     }
 
     /// What would have to be said to empty tables to make these. Counts are of the process.

@@ -243,7 +243,9 @@ impl<P: Packet> Path<P> {
     pub(super) fn count_bound(&mut self, id: ServerId, is_active: bool) {
         let cell = self.mine.server(id);
         if is_active { &cell.active } else { &cell.inactive }.add(1);
-        if let Some(server) = self.tables.services.server(id) {
+        if let Some(server) = self.tables.services.server(id)
+            && !self.is_dry
+        {
             server.after_bind(|| AllWorkers(&self.counters).all(id));
         }
         self.schedulers.touch(id);

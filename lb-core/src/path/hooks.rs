@@ -288,6 +288,7 @@ impl<P: Packet> Path<P> {
             now,
             wall: booted + u64::from(now.0 / Tick::PER_SECOND),
             events: &self.tables.rules.events,
+            is_dry: self.is_dry,
             trail: self.watch.trail(),
             effects: Effects::default(),
         };

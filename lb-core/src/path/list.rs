@@ -82,7 +82,7 @@ impl<P: Packet> Path<P> {
         self.flows.check()
     }
 
-    fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
+    pub(super) fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
         let original = self.flows.tuple(id, Direction::Original);
         let reply = self.flows.tuple(id, Direction::Reply);
         let tracked = self.flows.tracked(id);

@@ -1,6 +1,7 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
 mod edited;
+mod explain;
 mod full_nat;
 mod hooks;
 mod ipsec;

@@ -13,13 +13,13 @@ use crate::flow::{Deltas, Direction, FlowRef, Method, NewFlow, Tuple};
 use crate::hook::{Function, Hook};
 use crate::ids::ServerId;
 use crate::nat::{self, Manip, Range};
-use crate::packet::Packet;
+use crate::packet::{Packet, RxChecksum};
 use crate::tables::{Protocol, Way};
 use crate::time::{Tick, Timeout};
 use crate::wire::checksum::Delta;
 use crate::wire::icmp;
 use crate::wire::ipv4::TTL_DECREMENT;
-use crate::wire::parse::{Fragment, Headers};
+use crate::wire::parse::{Fragment, Headers, Parsed, parse};
 
 /// A connection that is about to begin.
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +245,14 @@ impl<P: Packet> Path<P> {
     fn random(&mut self) -> u64 {
         self.chance = self.chance.wrapping_add(1);
         self.flows.hasher().random(self.chance ^ u64::from(self.worker.0) << 48)
+    }
+}
+
+/// What a connection is known by that such a frame belongs to, or begins. `None`: none.
+pub fn tuple_of_frame(frame: &[u8]) -> Option<Tuple> {
+    match parse(frame, frame.len(), RxChecksum::Unknown) {
+        Ok(Parsed::Ip(headers)) => tuple_of(frame, &headers),
+        _ => None,
     }
 }
 

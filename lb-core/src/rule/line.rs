@@ -103,6 +103,11 @@ impl Rule {
         }
     }
 
+    /// Whether a packet that it matches goes no further: DROP, REJECT.
+    pub fn drops(&self) -> bool {
+        matches!(self.jump, Jump::Drop | Jump::Target(AnyTarget::Reject(_)))
+    }
+
     /// Jumps or goes to the chain of this name instead of another.
     pub fn lead_to(&mut self, chain: &str) {
         if let Jump::Chain { name, .. } = &mut self.jump {

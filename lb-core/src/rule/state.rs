@@ -130,6 +130,15 @@ impl Bucket {
         is_enough
     }
 
+    /// Whether [`allow`](Self::allow) would say so now.
+    pub(crate) fn would_allow(&self, cost: u64, cap: u64, now: Tick) -> bool {
+        let copy = Bucket {
+            credit: AtomicU64::new(self.credit.load(Relaxed)),
+            last: AtomicU32::new(self.last.load(Relaxed)),
+        };
+        copy.allow(cost, cap, now)
+    }
+
     /// As [`take`](Self::take) for a bucket whose units are 0.1 ms.
     pub(crate) fn allow(&self, cost: u64, cap: u64, now: Tick) -> bool {
         self.take(cost, cap, PER_TICK, now)
@@ -202,6 +211,11 @@ impl Recent {
         }
     }
 
+    /// Whether the address is there.
+    pub(crate) fn knows(&self, key: u64) -> bool {
+        self.find(key).is_some()
+    }
+
     /// True when the address was there.
     pub(crate) fn remove(&self, key: u64) -> bool {
         self.find(key).map(|entry| entry.key.store(0, Relaxed)).is_some()
@@ -224,12 +238,17 @@ impl Recent {
 
     /// Is its last time longer ago than this? It is forgotten then (`--reap`).
     pub(crate) fn reap(&self, key: u64, seconds: u32, now: Tick) {
-        let limit = seconds.saturating_mul(Tick::PER_SECOND);
-        if let Some(entry) = self.find(key)
-            && now.since(entry.last()) > limit
+        if self.is_stale(key, seconds, now)
+            && let Some(entry) = self.find(key)
         {
             entry.key.store(0, Relaxed);
         }
+    }
+
+    /// Whether its last time is longer ago than this.
+    pub(crate) fn is_stale(&self, key: u64, seconds: u32, now: Tick) -> bool {
+        let limit = seconds.saturating_mul(Tick::PER_SECOND);
+        self.find(key).is_some_and(|entry| now.since(entry.last()) > limit)
     }
 }
 
@@ -255,6 +274,11 @@ pub(crate) struct Number(AtomicU64);
 impl Number {
     pub(crate) fn new(value: u64) -> Number {
         Number(AtomicU64::new(value))
+    }
+
+    /// Another one that goes on from here.
+    pub(crate) fn copy(&self) -> Number {
+        Number::new(self.0.load(Relaxed))
     }
 
     /// Counts from 0 to `every - 1` and round; returns where it was.

@@ -26,6 +26,20 @@ fn every_file_of_a_match_or_target_is_in_its_table() {
     }
 }
 
+#[test]
+fn whatever_remembers_packets_leaves_it_as_it_is_when_nobody_sent_the_packet() {
+    for folder in ["matches", "targets"] {
+        let path = format!("{}/src/rule/{folder}", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(path).unwrap() {
+            let file = file.unwrap().path();
+            let text = std::fs::read_to_string(&file).unwrap();
+            let remembers = text.contains("Kept<") || text.contains("tables.sets");
+            let is_told = !remembers || text.contains("is_dry");
+            assert!(is_told, "{}: explain must not change what it keeps: see View::is_dry", file.display());
+        }
+    }
+}
+
 /// As written, and as `iptables -S` prints it (recorded).
 const LINES: &[(&str, &str)] = &[
     ("-s 192.0.2.7/24 -j ACCEPT", "-s 192.0.2.0/24 -j ACCEPT"),

@@ -64,6 +64,8 @@ pub struct View<'a> {
     pub wall: u64,
     /// Where LOG leaves what it wants told.
     pub events: &'a Events,
+    /// Nobody sent the packet: what is remembered from packet to packet is looked at and left as it is.
+    pub is_dry: bool,
     /// Where it is written down what the packet meets, when somebody asks.
     pub trail: Option<&'a mut Trail>,
     pub effects: Effects,

@@ -54,6 +54,14 @@ pub struct Asking {
     pub bytes: Threshold,
 }
 
+impl Asking {
+    /// The same of a packet that nobody sent: it is not counted, and not in the counts either.
+    pub fn of(self, is_dry: bool) -> Asking {
+        let Asking { skips_counters, skips_members, .. } = self;
+        Asking { skips_counters: skips_counters || is_dry, skips_members: skips_members || is_dry, ..self }
+    }
+}
+
 /// How a packet is put into a set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Adding {

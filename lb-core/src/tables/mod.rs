@@ -33,6 +33,7 @@ use crate::flow::Tuple;
 use crate::rule::Rules;
 use crate::set::Sets;
 use crate::time::{Tick, Timeout};
+use crate::trace::Trace;
 
 /// FullNAT connections come from this port at least.
 pub const FIRST_LOCAL_PORT: u16 = 1024;
@@ -50,6 +51,8 @@ pub struct Tables {
     pub rules: Arc<Rules>,
     pub sets: Arc<Sets>,
     pub settings: Settings,
+    /// Packets that somebody wants to see the road of.
+    pub trace: Option<Arc<Trace>>,
 }
 
 /// Single values.

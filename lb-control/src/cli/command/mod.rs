@@ -3,11 +3,13 @@
 mod completions;
 mod connections;
 mod drops;
+mod explain;
 mod foreign;
 mod hooks;
 mod man;
 mod metrics;
 mod ports;
+mod road;
 mod services;
 mod set;
 mod status;
@@ -34,6 +36,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &ports::Ports,
     &workers::Workers,
     &drops::Drops,
+    &explain::Explain,
     &hooks::Hooks,
     &set::Set,
     &sysctl::Sysctl,
@@ -187,7 +190,10 @@ mod tests {
             let name = file.expect("a file").file_name().into_string().expect("text");
             let name = name.trim_end_matches(".rs");
             let has_row = COMMANDS.iter().any(|row| row.command().get_name() == name);
-            assert!(has_row || matches!(name, "mod" | "foreign"), "{name}.rs has no row in COMMANDS");
+            assert!(
+                has_row || matches!(name, "mod" | "foreign" | "road"),
+                "{name}.rs has no row in COMMANDS"
+            );
         }
     }
 

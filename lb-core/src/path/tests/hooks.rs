@@ -66,7 +66,7 @@ fn snat(address: &str) -> Rules {
     rules(&[&format!("nat POSTROUTING -j SNAT --to-source {address}")])
 }
 
-fn director(rules: Rules) -> Director {
+pub(super) fn director(rules: Rules) -> Director {
     let mut director = Director::new();
     director.path.adopt(Arc::new(Tables { rules: Arc::new(rules), ..tables(2, &[11, 12], 1) }));
     director
@@ -331,7 +331,7 @@ fn watching() -> Director {
     }
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let mut director = director(rules(&lines));
-    director.path.make_room_for_trails();
+    director.path.watch.make_room();
     director
 }
 
@@ -339,11 +339,7 @@ fn watching() -> Director {
 fn walk(director: &mut Director, port: Option<PortId>, frame: &[u8]) -> (Vec<(Hook, Function)>, Out) {
     let mut out = Out::default();
     let frame = Frame::new(port.unwrap_or(WAN), frame);
-    let trail = match port {
-        Some(_) => director.path.receive_watched(frame, director.now, &mut out),
-        None => director.path.receive_from_twin_watched(WAN, frame, director.now, &mut out),
-    };
-    let trail = trail.unwrap();
+    let trail = director.path.watched(frame, port.is_none(), director.now, &mut out).trail;
     assert_eq!(trail.left_out(), 0);
     let met = trail.steps().iter().filter_map(|step| match *step {
         Step::At { hook, function } => Some((hook, function)),

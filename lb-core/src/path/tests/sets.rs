@@ -51,6 +51,9 @@ fn the_next_rule_sees_what_a_rule_put_into_a_set() {
         "filter FORWARD -j SET --add-set seen src --timeout 5",
         "filter FORWARD -m set ! --match-set seen src -j DROP",
     ]);
+    let nobodys = Frame::new(WAN, &through(4000, "S"));
+    explain(&director.path.tables, &director.counters, nobodys, false, director.now);
+    assert_eq!(len(&sets, 0), 0, "an explanation puts nothing in");
     assert_eq!(director.receive(WAN, &[through(4000, "S")]).sent.len(), 1);
     assert_eq!(len(&sets, 0), 1);
     assert!(director.receive(WAN, &[through(4001, "S")]).sent.is_empty(), "seen before");

@@ -71,6 +71,10 @@ impl Extension for Limit {
 
 impl Match for Limit {
     fn matches(&self, view: &mut View<'_>) -> bool {
-        self.bucket.get().is_some_and(|bucket| bucket.allow(self.rate.cost().into(), self.cap(), view.now))
+        let (cost, cap) = (self.rate.cost().into(), self.cap());
+        self.bucket.get().is_some_and(|bucket| match view.is_dry {
+            true => bucket.would_allow(cost, cap, view.now),
+            false => bucket.allow(cost, cap, view.now),
+        })
     }
 }

@@ -167,6 +167,20 @@ impl RecentMatch {
         self.mask.unwrap_or(prefix_mask(family.bits(), family))
     }
 
+    /// As [`matches`](Match::matches) but for the negation, and the list stays as it is.
+    fn would_match(&self, list: &Recent, key: u64, view: &View<'_>) -> bool {
+        let is_forgotten = self.is_reaping && list.is_stale(key, self.seconds, view.now);
+        match self.mode {
+            Mode::Unsaid => false,
+            Mode::Set => true,
+            Mode::Remove => list.knows(key) && !is_forgotten,
+            Mode::Check | Mode::Update => {
+                let ttl = self.has_ttl.then_some(view.ttl());
+                !is_forgotten && list.check(key, self.seconds, self.hits, ttl, view.now)
+            }
+        }
+    }
+
     fn key(&self, view: &View<'_>, keys: Keys) -> u64 {
         let address = if self.is_destination { view.tuple.dst } else { view.tuple.src };
         keys.of([bits(address) & self.mask(view.family()), 0], 0)
@@ -177,6 +191,9 @@ impl Match for RecentMatch {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some(list) = self.list.get() else { return false };
         let key = self.key(view, list.keys());
+        if view.is_dry {
+            return self.would_match(list, key, view) != self.is_not;
+        }
         if self.is_reaping {
             list.reap(key, self.seconds, view.now);
         }

@@ -129,7 +129,8 @@ impl SetMatch {
 impl Match for SetMatch {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some(id) = self.set.id() else { return false };
-        let found = view.tables.sets.matches(id, &facts(view), &self.set.sides, view.now, &self.asking);
+        let asking = self.asking.of(view.is_dry);
+        let found = view.tables.sets.matches(id, &facts(view), &self.set.sides, view.now, &asking);
         found.is_some() != self.is_not
     }
 }

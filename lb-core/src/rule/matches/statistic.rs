@@ -110,8 +110,10 @@ impl Statistic {
 }
 
 impl Match for Statistic {
-    fn matches(&self, _: &mut View<'_>) -> bool {
+    fn matches(&self, view: &mut View<'_>) -> bool {
         let Some(state) = self.state.get() else { return false };
+        let copy = state.copy();
+        let state = if view.is_dry { &copy } else { state };
         let is = match self.mode {
             Mode::Unsaid => false,
             Mode::Random { chance } => state.random() >> 1 < chance,

@@ -114,14 +114,14 @@ impl SetTarget {
 impl Target for SetTarget {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
         let (sets, facts, now) = (&view.tables.sets, facts(view), view.now);
-        if let Some(id) = self.add.id() {
+        if let Some(id) = self.add.id().filter(|_| !view.is_dry) {
             sets.add(id, &facts, &self.add.sides, now, self.adding);
         }
-        if let Some(id) = self.del.id() {
+        if let Some(id) = self.del.id().filter(|_| !view.is_dry) {
             sets.remove(id, &facts, &self.del.sides, now);
         }
         let mapped = self.map.id().and_then(|id| {
-            sets.matches(id, &facts, &self.map.sides, now, &Asking::default())
+            sets.matches(id, &facts, &self.map.sides, now, &Asking::default().of(view.is_dry))
         });
         if let Some(SkbInfo { mark, mask, .. }) = mapped.map(|found| found.skb) {
             view.mark = view.mark & !mask ^ mark;

@@ -520,6 +520,7 @@ impl<L: Logic<Frame>> World<L> {
             marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
             sets: Arc::default(),
             settings: self.settings,
+            trace: None,
         });
         self.team.tell(&self.tables);
     }

@@ -1,0 +1,167 @@
+//! One packet's road over the API: what is asked of `explain`, and what `explain` and `trace` say.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::types::is_false;
+
+/// Body of `POST /v1/explain`: a packet that nobody sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// The interface that it comes in by; of one that the host sends, by which it leaves.
+    pub interface: String,
+    /// The host sends it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub from_host: bool,
+    /// tcp, udp, sctp, icmp, icmpv6, or a number.
+    pub protocol: String,
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    #[schema(value_type = String)]
+    pub destination: IpAddr,
+    /// Of an echo, its identifier.
+    #[serde(default)]
+    pub source_port: u16,
+    #[serde(default)]
+    pub destination_port: u16,
+    /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR; without any, SYN.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    /// Type and code; without, an echo request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp: Option<(u8, u8)>,
+    /// TTL or hop limit; without, 64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u8>,
+    /// Bytes behind the transport header.
+    #[serde(default)]
+    pub data: u16,
+}
+
+/// A packet's road.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Road {
+    pub worker: u16,
+    /// Where it came in, or by whose twin the host sent it.
+    pub interface: String,
+    pub from_host: bool,
+    /// `None`: no IP packet that can be read.
+    pub packet: Option<PacketView>,
+    pub steps: Vec<RoadStep>,
+    /// Steps that there was no room for.
+    pub left_out: u32,
+    pub dropped: Option<Dropped>,
+    /// Where it went; where it was dropped, what its sender is told. With neither it waits for a next hop, or for its first fragment.
+    pub ends: Vec<RoadEnd>,
+}
+
+/// Answer to `POST /v1/explain`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// Of the first packet of a connection.
+    pub road: Road,
+    /// There is a connection that such a packet is of, so that one that came now would go on with that.
+    pub existing: Option<ConnectionView>,
+}
+
+/// A packet from outside.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PacketView {
+    pub protocol: String,
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    #[schema(value_type = String)]
+    pub destination: IpAddr,
+    /// Of TCP, UDP and SCTP.
+    pub ports: Option<(u16, u16)>,
+    /// Of TCP.
+    pub flags: Vec<String>,
+    /// Type and code of ICMP.
+    pub icmp: Option<(u8, u8)>,
+    pub ttl: u8,
+    /// Of the IP packet, bytes.
+    pub length: u32,
+    pub later_fragment: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum RoadStep {
+    /// It is of a connection that is known.
+    Known(ConnectionView),
+    /// A function without rules has it.
+    Function { hook: String, function: String },
+    /// A table is asked.
+    Table(TableStep),
+    /// It is translated: its ends from here on.
+    Becomes { source: String, destination: String },
+    /// The routing decision.
+    Routed { way: String },
+    /// A virtual service has it.
+    Service { service: String, scheduler: String },
+    /// The real server that is picked, and how packets get there; without: none takes it.
+    Server { server: Option<String>, forward: Option<String> },
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TableStep {
+    pub hook: String,
+    pub table: String,
+    /// The packet as rules see it.
+    pub state: String,
+    pub mark: u32,
+    pub input: Option<String>,
+    pub output: Option<String>,
+    pub source: String,
+    pub destination: String,
+    /// Those that matched, and chains whose end was met.
+    pub met: Vec<MetRule>,
+    /// accept, drop, reject …
+    pub verdict: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MetRule {
+    /// Empty: it was taken out meanwhile.
+    pub chain: String,
+    /// From 1; without, the end of the chain.
+    pub number: Option<usize>,
+    /// The rule as `iptables -S` prints it behind the chain's name; of a chain's end its policy, or RETURN.
+    pub rule: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionView {
+    /// The packet is of the direction of the answers.
+    pub reply: bool,
+    pub state: String,
+    /// As its packets come: from whom, to whom.
+    pub source: String,
+    pub destination: String,
+    /// The real server, or where it leaves to.
+    pub server: String,
+    /// It is of a virtual service.
+    pub service: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Dropped {
+    pub reason: String,
+    pub hook: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum RoadEnd {
+    /// It leaves by an interface, as this, for a next hop of this MAC address.
+    Sent { interface: String, mac: String, packet: Option<PacketView> },
+    /// To the host, by this interface's twin.
+    Twin { interface: String },
+    /// To the worker that has its connection.
+    Worker { worker: u16 },
+    /// It waits for a neighbour whose MAC address is asked for.
+    Unresolved { interface: String, neighbour: String },
+}

@@ -1,0 +1,308 @@
+//! A packet's road in the operator's words: what the path wrote down by numbers, with the names that these have.
+
+use std::net::IpAddr;
+
+use lb_core::flow::Tuple;
+use lb_core::hook::Hook;
+use lb_core::ids::PortId;
+use lb_core::path::FlowView;
+use lb_core::probe::{MOST_DATA, Probe};
+use lb_core::rule::{Refusal, Verdict, chain_name};
+use lb_core::tables::{Forward, InterfaceId, Protocol, Server, Tables, Way};
+use lb_core::trail::{Asked, End, Glimpse, Known, Observed, Step};
+
+use crate::api::explain::{
+    ConnectionView, Dropped, MetRule, PacketView, Probe as Asking, Road, RoadEnd, RoadStep, TableStep,
+};
+use crate::api::types::{ErrorBody, ErrorKind};
+use crate::model;
+
+const FLAGS: [(&str, u8); 8] =
+    [("FIN", 1), ("SYN", 2), ("RST", 4), ("PSH", 8), ("ACK", 16), ("URG", 32), ("ECE", 64), ("CWR", 128)];
+
+/// The hop limit of a probe that says nothing else.
+const TTL: u8 = 64;
+
+/// Reads what is asked: the interface, and the frame that would come there.
+///
+/// # Errors
+/// The first thing that cannot be, with what can.
+pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(PortId, Vec<u8>), ErrorBody> {
+    let bad = |why: String| ErrorBody::new(ErrorKind::BadRequest, why);
+    let interfaces = || tables.interfaces.iter().map(|(_, interface)| interface);
+    let names = || interfaces().map(|interface| interface.name.as_str()).collect::<Vec<_>>();
+    let interface = interfaces().find(|interface| interface.name == asked.interface);
+    let interface = interface
+        .ok_or_else(|| bad(format!("interface {:?}: there are {}", asked.interface, names().join(", "))))?;
+    let is_ipv6 = asked.source.is_ipv6();
+    if is_ipv6 != asked.destination.is_ipv6() {
+        return Err(bad(format!("{} and {} are of two families", asked.source, asked.destination)));
+    }
+    let protocol = protocol(&asked.protocol, is_ipv6).ok_or_else(|| {
+        bad(format!("protocol {:?}: expected tcp, udp, sctp, icmp, icmpv6, or 1 to 255", asked.protocol))
+    })?;
+    if asked.data > MOST_DATA {
+        return Err(bad(format!("{} bytes of data: expected 0..={MOST_DATA}", asked.data)));
+    }
+    let mut tcp_flags = 0;
+    for name in &asked.flags {
+        let known = FLAGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let names = || FLAGS.map(|(name, _)| name).join(", ");
+        tcp_flags |= known.ok_or_else(|| bad(format!("TCP flag {name:?}: expected {}", names())))?.1;
+    }
+    let probe = Probe {
+        src: asked.source,
+        dst: asked.destination,
+        protocol,
+        sport: asked.source_port,
+        dport: asked.destination_port,
+        tcp_flags: if asked.flags.is_empty() { 2 } else { tcp_flags },
+        icmp: asked.icmp.unwrap_or((if is_ipv6 { 128 } else { 8 }, 0)),
+        ttl: asked.ttl.unwrap_or(TTL),
+        data: asked.data,
+    };
+    // Whoever sends it; the host's own come from its interface.
+    let somebody = [2, 0, 0, 0, 0, 0];
+    let (to, from) = if asked.from_host { (somebody, interface.mac) } else { (interface.mac, somebody) };
+    Ok((interface.port, probe.frame(to, from, interface.vlan)))
+}
+
+fn protocol(name: &str, is_ipv6: bool) -> Option<Protocol> {
+    match name {
+        "tcp" => Some(Protocol::TCP),
+        "udp" => Some(Protocol::UDP),
+        "sctp" => Some(Protocol::SCTP),
+        "icmp" if !is_ipv6 => Some(Protocol::ICMP),
+        "icmpv6" | "ipv6-icmp" if is_ipv6 => Some(Protocol::ICMPV6),
+        number => number.parse().ok().filter(|&number| number != 0).map(Protocol),
+    }
+}
+
+/// The connection that `view` is, if it is that of a packet which comes as `tuple`.
+pub(crate) fn existing(view: &FlowView, tuple: &Tuple) -> Option<ConnectionView> {
+    let original = view.original();
+    let (dst, dport) = view.local.unwrap_or(view.client);
+    let reply = Tuple { src: view.server.0, sport: view.server.1, dst, dport, ..original };
+    let is_it = !view.is_template && (original == *tuple || reply == *tuple);
+    is_it.then(|| ConnectionView {
+        reply: reply == *tuple,
+        state: view.state.to_owned(),
+        source: ends(&original).0,
+        destination: ends(&original).1,
+        server: ends(&reply).0,
+        service: !view.is_tracked,
+    })
+}
+
+/// A road, with the names of `tables`. `rule` says what counts under a number.
+pub(crate) fn road(
+    observed: &Observed,
+    tables: &Tables,
+    mut rule: impl FnMut(u32) -> Option<MetRule>,
+) -> Road {
+    let names = Names { tables };
+    let mut steps: Vec<RoadStep> = Vec::new();
+    for step in observed.trail.steps() {
+        match (*step, steps.last_mut()) {
+            (Step::Met(number), Some(RoadStep::Table(table))) => {
+                let unknown =
+                    || MetRule { chain: String::new(), number: None, rule: "taken out meanwhile".to_owned() };
+                table.met.push(rule(number).unwrap_or_else(unknown));
+            }
+            (Step::Said(verdict), Some(RoadStep::Table(table))) => table.verdict = said(verdict),
+            (step, _) => steps.extend(names.step(step)),
+        }
+    }
+    Road {
+        worker: observed.worker.0,
+        interface: names.port(observed.port, observed.came.map_or(0, |came| came.vlan)),
+        from_host: observed.is_from_host,
+        packet: observed.came.map(packet),
+        steps,
+        left_out: observed.trail.left_out(),
+        dropped: observed.dropped.map(|(reason, hook)| Dropped {
+            reason: reason.label().to_owned(),
+            hook: hook.name().to_owned(),
+        }),
+        ends: observed.ends.iter().map(|end| names.end(end)).collect(),
+    }
+}
+
+struct Names<'a> {
+    tables: &'a Tables,
+}
+
+impl Names<'_> {
+    fn interface(&self, id: InterfaceId) -> String {
+        self.tables
+            .interfaces
+            .get(id)
+            .map_or_else(|| format!("interface {}", id.0), |found| found.name.clone())
+    }
+
+    fn port(&self, port: PortId, vlan: u16) -> String {
+        match self.tables.interfaces.find(port, vlan) {
+            Some(id) => self.interface(id),
+            None if vlan == 0 => format!("port {}", port.0),
+            None => format!("port {}, VLAN {vlan}", port.0),
+        }
+    }
+
+    /// A step; `None`: of one that is a part of the step before.
+    fn step(&self, step: Step) -> Option<RoadStep> {
+        let (source, destination) = match step {
+            Step::Asked(Asked { tuple, .. }) | Step::Becomes(tuple) => ends(&tuple),
+            _ => Default::default(),
+        };
+        Some(match step {
+            Step::Known(known) => RoadStep::Known(connection(&known)),
+            Step::At { hook, function } => {
+                RoadStep::Function { hook: hook_name(hook), function: function.to_string() }
+            }
+            Step::Asked(Asked { table, hook, state, mark, input, output, .. }) => {
+                RoadStep::Table(TableStep {
+                    hook: hook_name(hook),
+                    table: table.name().to_owned(),
+                    state: state.name().to_owned(),
+                    mark,
+                    input: input.map(|id| self.interface(id)),
+                    output: output.map(|id| self.interface(id)),
+                    source,
+                    destination,
+                    met: Vec::new(),
+                    verdict: String::new(),
+                })
+            }
+            Step::Becomes(_) => RoadStep::Becomes { source, destination },
+            Step::Routed(way) => RoadStep::Routed { way: self.way(way) },
+            Step::Service(id) => {
+                let service = self.tables.services.iter().find(|service| service.id == id)?;
+                RoadStep::Service {
+                    service: model::address(&service.key).to_string(),
+                    scheduler: service.scheduler.name().to_owned(),
+                }
+            }
+            Step::Server(id) => {
+                let server = id.and_then(|id| self.tables.services.server(id));
+                RoadStep::Server {
+                    server: server.map(|server| end(server.address, server.port)),
+                    forward: server.map(|server: &Server| forward(server.forward).to_owned()),
+                }
+            }
+            Step::Met(_) | Step::Said(_) => return None,
+        })
+    }
+
+    fn way(&self, way: Way) -> String {
+        match way {
+            Way::Local => "to this host".to_owned(),
+            Way::Linux => "up the twin: Linux routes it".to_owned(),
+            Way::Hop(id) => match self.tables.neighbours.get(id) {
+                Some(hop) => format!("by {}", self.interface(hop.interface)),
+                None => "to a neighbour that is gone".to_owned(),
+            },
+            Way::Unresolved(interface, neighbour) => {
+                format!("by {} to {neighbour}", self.interface(interface))
+            }
+            Way::Forbidden => "a route forbids it".to_owned(),
+            Way::NoRoute => "there is no route".to_owned(),
+        }
+    }
+
+    fn end(&self, end: &End) -> RoadEnd {
+        match *end {
+            End::Sent { port, to, is } => RoadEnd::Sent {
+                interface: self.port(port, is.map_or(0, |is| is.vlan)),
+                mac: to.map(|byte| format!("{byte:02x}")).join(":"),
+                packet: is.map(packet),
+            },
+            End::ToTwin(port) => RoadEnd::Twin { interface: self.port(port, 0) },
+            End::HandedOver(worker) => RoadEnd::Worker { worker: worker.0 },
+            End::Unresolved(interface, neighbour) => {
+                RoadEnd::Unresolved { interface: self.interface(interface), neighbour: neighbour.to_string() }
+            }
+        }
+    }
+}
+
+/// As `-L` has it: INPUT …; the road's ends, which have no chains, by their own names.
+fn hook_name(hook: Hook) -> String {
+    match chain_name(hook) {
+        "" => hook.name().to_ascii_uppercase(),
+        name => name.to_owned(),
+    }
+}
+
+fn forward(forward: Forward) -> &'static str {
+    match forward {
+        Forward::Masq => "masq",
+        Forward::Direct => "direct",
+        Forward::Tunnel(_) => "tunnel",
+        Forward::FullNat => "fullnat",
+    }
+}
+
+fn said(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
+        Verdict::Reject(Refusal::TcpReset) => "reject, with a TCP reset".to_owned(),
+        Verdict::Reject(Refusal::Icmp(kind, code)) => format!("reject, with ICMP type {kind} code {code}"),
+        Verdict::Nat(..) => "translate".to_owned(),
+    }
+}
+
+fn end(address: IpAddr, port: u16) -> String {
+    match (address, port) {
+        (address, 0) => address.to_string(),
+        (IpAddr::V6(address), port) => format!("[{address}]:{port}"),
+        (IpAddr::V4(address), port) => format!("{address}:{port}"),
+    }
+}
+
+/// Both ends, with ports where there are any.
+fn ends(tuple: &Tuple) -> (String, String) {
+    let port = |port| if tuple.protocol.has_ports() { port } else { 0 };
+    (end(tuple.src, port(tuple.sport)), end(tuple.dst, port(tuple.dport)))
+}
+
+fn connection(known: &Known) -> ConnectionView {
+    let (source, destination) = ends(&known.original);
+    ConnectionView {
+        reply: known.is_reply,
+        state: known.state.to_owned(),
+        source,
+        destination,
+        server: ends(&known.reply).0,
+        service: !known.is_tracked,
+    }
+}
+
+fn packet(seen: Glimpse) -> PacketView {
+    let Tuple { src, dst, sport, dport, protocol } = seen.tuple;
+    PacketView {
+        protocol: match protocol {
+            Protocol::TCP => "tcp".to_owned(),
+            Protocol::UDP => "udp".to_owned(),
+            Protocol::SCTP => "sctp".to_owned(),
+            Protocol::ICMP => "icmp".to_owned(),
+            Protocol::ICMPV6 => "icmpv6".to_owned(),
+            Protocol(number) => number.to_string(),
+        },
+        source: src,
+        destination: dst,
+        ports: (protocol.has_ports() && !seen.is_later_fragment).then_some((sport, dport)),
+        flags: match protocol {
+            Protocol::TCP => FLAGS
+                .iter()
+                .filter(|(_, bit)| seen.tcp_flags & bit != 0)
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
+            _ => Vec::new(),
+        },
+        icmp: seen.icmp,
+        ttl: seen.ttl,
+        length: seen.len,
+        later_fragment: seen.is_later_fragment,
+    }
+}
