@@ -10,6 +10,7 @@ use std::sync::Arc;
 use lb_core::rule::Rules;
 use lb_core::set::Sets;
 use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables};
+use lb_core::trace::Trace;
 
 use crate::model::Model;
 
@@ -36,6 +37,7 @@ pub struct Compiler {
     marks: Arc<Marks>,
     rules: Arc<Rules>,
     sets: Arc<Sets>,
+    trace: Option<Arc<Trace>>,
 }
 
 impl Compiler {
@@ -57,6 +59,15 @@ impl Compiler {
     /// The IP sets of the snapshots to come.
     pub fn set_sets(&mut self, sets: Arc<Sets>) {
         self.sets = sets;
+    }
+
+    /// The packets that the workers of the snapshots to come watch.
+    pub fn set_trace(&mut self, trace: Option<Arc<Trace>>) {
+        self.trace = trace;
+    }
+
+    pub fn trace(&self) -> Option<&Arc<Trace>> {
+        self.trace.as_ref()
     }
 
     /// Which of these services the model has otherwise than the snapshot that was built last.
@@ -95,6 +106,7 @@ impl Compiler {
             rules: self.rules.clone(),
             sets: self.sets.clone(),
             settings,
+            trace: self.trace.clone(),
             ..Tables::clone(&self.current)
         })
     }

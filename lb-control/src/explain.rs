@@ -8,13 +8,16 @@ use lb_core::ids::PortId;
 use lb_core::path::FlowView;
 use lb_core::probe::{MOST_DATA, Probe};
 use lb_core::rule::{Refusal, Verdict, chain_name};
-use lb_core::tables::{Forward, InterfaceId, Protocol, Server, Tables, Way};
+use lb_core::tables::{Forward, Interface, InterfaceId, Prefix, Protocol, Server, Tables, Way};
+use lb_core::trace::{Filter, Trace};
 use lb_core::trail::{Asked, End, Glimpse, Known, Observed, Step};
 
 use crate::api::explain::{
     ConnectionView, Dropped, MetRule, PacketView, Probe as Asking, Road, RoadEnd, RoadStep, TableStep,
+    TraceQuery,
 };
 use crate::api::types::{ErrorBody, ErrorKind};
+use crate::endpoint;
 use crate::model;
 
 const FLAGS: [(&str, u8); 8] =
@@ -28,19 +31,12 @@ const TTL: u8 = 64;
 /// # Errors
 /// The first thing that cannot be, with what can.
 pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(PortId, Vec<u8>), ErrorBody> {
-    let bad = |why: String| ErrorBody::new(ErrorKind::BadRequest, why);
-    let interfaces = || tables.interfaces.iter().map(|(_, interface)| interface);
-    let names = || interfaces().map(|interface| interface.name.as_str()).collect::<Vec<_>>();
-    let interface = interfaces().find(|interface| interface.name == asked.interface);
-    let interface = interface
-        .ok_or_else(|| bad(format!("interface {:?}: there are {}", asked.interface, names().join(", "))))?;
+    let interface = interface(&asked.interface, tables)?;
     let is_ipv6 = asked.source.is_ipv6();
     if is_ipv6 != asked.destination.is_ipv6() {
         return Err(bad(format!("{} and {} are of two families", asked.source, asked.destination)));
     }
-    let protocol = protocol(&asked.protocol, is_ipv6).ok_or_else(|| {
-        bad(format!("protocol {:?}: expected tcp, udp, sctp, icmp, icmpv6, or 1 to 255", asked.protocol))
-    })?;
+    let protocol = protocol(&asked.protocol, is_ipv6).ok_or_else(|| no_protocol(&asked.protocol))?;
     if asked.data > MOST_DATA {
         return Err(bad(format!("{} bytes of data: expected 0..={MOST_DATA}", asked.data)));
     }
@@ -65,6 +61,68 @@ pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(PortId, Vec<u8>)
     let somebody = [2, 0, 0, 0, 0, 0];
     let (to, from) = if asked.from_host { (somebody, interface.mac) } else { (interface.mac, somebody) };
     Ok((interface.port, probe.frame(to, from, interface.vlan)))
+}
+
+/// Packets of a trace when nothing is said, and at most; the same a second.
+const COUNT: u32 = 20;
+const MOST_COUNT: u32 = 100_000;
+const RATE: u32 = 10;
+const MOST_RATE: u32 = 1_000;
+
+/// Reads which packets are to be watched.
+///
+/// # Errors
+/// The first thing that cannot be, with what can.
+pub(crate) fn trace(asked: &TraceQuery, tables: &Tables) -> Result<Trace, ErrorBody> {
+    let interface = |name: &Option<String>| {
+        let found = name.as_deref().map(|name| interface(name, tables)).transpose()?;
+        Ok::<_, ErrorBody>(found.map(|interface| (interface.port, interface.vlan)))
+    };
+    let prefix = |text: &Option<String>| {
+        let Some(text) = text else { return Ok(None) };
+        let address = || {
+            text.parse()
+                .ok()
+                .map(|address: IpAddr| Prefix { address, len: Prefix::longest(address.is_ipv6()) })
+        };
+        let read = endpoint::prefix(text).or_else(address);
+        read.map(Some).ok_or_else(|| bad(format!("{text:?}: expected ADDRESS or ADDRESS/LENGTH")))
+    };
+    let protocol = asked.protocol.as_deref().map(|name| {
+        [false, true].into_iter().find_map(|is_ipv6| protocol(name, is_ipv6)).ok_or_else(|| no_protocol(name))
+    });
+    let number = |what: &str, said: Option<u32>, unsaid: u32, most: u32| match said.unwrap_or(unsaid) {
+        number if (1..=most).contains(&number) => Ok(number),
+        number => Err(bad(format!("{what} {number}: expected 1..={most}"))),
+    };
+    let filter = Filter {
+        input: interface(&asked.input)?,
+        from_host: interface(&asked.from_host)?,
+        protocol: protocol.transpose()?,
+        src: prefix(&asked.source)?,
+        dst: prefix(&asked.destination)?,
+        sport: asked.source_port,
+        dport: asked.destination_port,
+        is_dropped: asked.dropped.unwrap_or_default(),
+    };
+    let count = number("count", asked.count, COUNT, MOST_COUNT)?;
+    Ok(Trace::new(filter, count, number("rate", asked.rate, RATE, MOST_RATE)?))
+}
+
+fn bad(why: String) -> ErrorBody {
+    ErrorBody::new(ErrorKind::BadRequest, why)
+}
+
+fn no_protocol(name: &str) -> ErrorBody {
+    bad(format!("protocol {name:?}: expected tcp, udp, sctp, icmp, icmpv6, or 1 to 255"))
+}
+
+fn interface<'t>(name: &str, tables: &'t Tables) -> Result<&'t Interface, ErrorBody> {
+    let all = || tables.interfaces.iter().map(|(_, interface)| interface);
+    all().find(|interface| interface.name == name).ok_or_else(|| {
+        let names: Vec<&str> = all().map(|interface| interface.name.as_str()).collect();
+        bad(format!("interface {name:?}: there are {}", names.join(", ")))
+    })
 }
 
 fn protocol(name: &str, is_ipv6: bool) -> Option<Protocol> {

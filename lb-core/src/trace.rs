@@ -20,10 +20,10 @@ const CAPACITY: usize = 64;
 /// Which packets; what is not said is any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Filter {
-    /// It comes in there.
-    pub input: Option<PortId>,
+    /// It comes in there: by a port, with this VLAN id (0: none).
+    pub input: Option<(PortId, u16)>,
     /// The host sends it there.
-    pub from_host: Option<PortId>,
+    pub from_host: Option<(PortId, u16)>,
     pub protocol: Option<Protocol>,
     pub src: Option<Prefix>,
     pub dst: Option<Prefix>,
@@ -38,7 +38,10 @@ impl Filter {
     fn wants(&self, (port, is_from_host): (PortId, bool), packet: Option<&Glimpse>) -> bool {
         let is_there = match (self.input, self.from_host) {
             (None, None) => true,
-            (input, from_host) => Some(port) == if is_from_host { from_host } else { input },
+            (input, from_host) => {
+                let vlan = packet.map_or(0, |packet| packet.vlan);
+                Some((port, vlan)) == if is_from_host { from_host } else { input }
+            }
         };
         let Some(tuple) = packet.map(|packet| &packet.tuple) else {
             let anything = Filter { input: None, from_host: None, is_dropped: false, ..*self };
@@ -93,7 +96,7 @@ impl Trace {
     }
 
     /// Keeps a road, if it is one that is wanted.
-    pub(crate) fn keep(&self, road: Observed, now: Tick) {
+    pub fn keep(&self, road: Observed, now: Tick) {
         if self.filter.is_dropped && road.dropped.is_none() {
             return;
         }
@@ -170,7 +173,12 @@ mod tests {
         let fits = |filter: Filter| filter.wants((PortId(0), false), Some(&packet(4000)));
         let any = Filter::default();
         assert!(fits(any));
-        assert!(fits(Filter { src: net("192.0.2.0", 24), dport: Some(80), input: Some(PortId(0)), ..any }));
+        assert!(fits(Filter {
+            src: net("192.0.2.0", 24),
+            dport: Some(80),
+            input: Some((PortId(0), 0)),
+            ..any
+        }));
         for other in [
             Filter { src: net("192.0.3.0", 24), ..any },
             Filter { dst: net("10.0.0.2", 32), ..any },
@@ -178,13 +186,14 @@ mod tests {
             Filter { sport: Some(80), ..any },
             Filter { dport: Some(4000), ..any },
             Filter { protocol: Some(Protocol::UDP), ..any },
-            Filter { input: Some(PortId(1)), ..any },
-            Filter { from_host: Some(PortId(0)), ..any },
+            Filter { input: Some((PortId(1), 0)), ..any },
+            Filter { input: Some((PortId(0), 7)), ..any },
+            Filter { from_host: Some((PortId(0), 0)), ..any },
         ] {
             assert!(!fits(other), "{other:?}");
         }
         let unreadable = |filter: Filter| filter.wants((PortId(0), false), None);
-        assert!(unreadable(Filter { input: Some(PortId(0)), is_dropped: true, ..any }));
+        assert!(unreadable(Filter { input: Some((PortId(0), 0)), is_dropped: true, ..any }));
         assert!(!unreadable(Filter { dport: Some(80), ..any }));
     }
 

@@ -26,6 +26,7 @@ use lb_core::tables::{
     Service, ServiceKey, Services, Settings, Tables,
 };
 use lb_core::time::Tick;
+use lb_core::trace::{Filter, Trace};
 
 const WAN: PortId = PortId(0);
 const LAN: PortId = PortId(1);
@@ -488,6 +489,17 @@ fn no_turning_of_the_road_takes_memory_from_the_heap() {
     );
     let to_server = director.out.sent.iter().rfind(|packet| packet.port == LAN).unwrap();
     assert_eq!(to_server.data()[30..34], Ipv4Addr::from(SERVER).octets());
+}
+
+#[test]
+fn no_packet_that_is_traced_takes_memory_from_the_heap() {
+    let trace = Some(Arc::new(Trace::new(Filter::default(), u32::MAX, u32::MAX)));
+    let mut director = Director::new(Tables { trace: trace.clone(), ..tables(1, false) });
+    let mut story = Story::new();
+    story.later = Arc::new(Tables { trace: trace.clone(), ..tables(2, true) });
+    let found = allocation_counter::measure(|| story.tell(&mut director));
+    assert_eq!(found.count_total, 0, "allocations, {} bytes", found.bytes_total);
+    assert!(trace.is_some_and(|trace| trace.skipped() > 500), "nobody reads");
 }
 
 #[test]

@@ -165,3 +165,60 @@ pub enum RoadEnd {
     /// It waits for a neighbour whose MAC address is asked for.
     Unresolved { interface: String, neighbour: String },
 }
+
+/// Query of `GET /v1/trace`; what is not said is any.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct TraceQuery {
+    /// The interface's port that they come in by.
+    pub input: Option<String>,
+    /// The interface by whose port the host sends them.
+    pub from_host: Option<String>,
+    pub protocol: Option<String>,
+    /// An address, or a prefix.
+    pub source: Option<String>,
+    pub destination: Option<String>,
+    pub source_port: Option<u16>,
+    pub destination_port: Option<u16>,
+    /// Only those that are dropped.
+    pub dropped: Option<bool>,
+    /// Ends after so many; without, 20. At most 100,000.
+    pub count: Option<u32>,
+    /// At most so many a second; without, 10. At most 1,000.
+    pub rate: Option<u32>,
+    /// Ends after so long; without, 60. At most 3,600.
+    pub seconds: Option<u32>,
+}
+
+impl TraceQuery {
+    /// As it stands behind the path.
+    pub fn query(&self) -> String {
+        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else { return String::new() };
+        let mut query = String::new();
+        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query += &name;
+            query.push('=');
+            // All but letters and digits, as percent and two hexadecimal digits (RFC 3986 §2.1).
+            for byte in value.as_str().map_or_else(|| value.to_string(), str::to_owned).bytes() {
+                match byte.is_ascii_alphanumeric() {
+                    true => query.push(byte.into()),
+                    false => query += &format!("%{byte:02X}"),
+                }
+            }
+        }
+        query
+    }
+}
+
+/// A line of the answer to `GET /v1/trace`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceLine {
+    Road(Box<Road>),
+    /// The last one, if there were any: packets that fit and are not shown, because of the rate or of a slow reader.
+    Skipped {
+        packets: u64,
+    },
+}

@@ -23,6 +23,7 @@
 //! | `POST /v1/rules` with [`RuleBatch`](rules::RuleBatch) | 200 [`RuleReply`](rules::RuleReply), also when the batch could not be done |
 //! | `GET /v1/rules?family=ipv4&table=filter` | [`RulesReply`](rules::RulesReply); without `table` all tables |
 //! | `POST /v1/explain` with [`Probe`](explain::Probe) | [`Explanation`](explain::Explanation): what would become of such a packet; nothing changes |
+//! | `GET /v1/trace?…` | `application/x-ndjson`, streamed: one [`TraceLine`](explain::TraceLine) a line of packets that the query fits |
 //! | `GET /v1/openapi.json` | this API, described |
 //! | `GET /metrics`, `/healthz`, `/readyz` | as on the TCP address |
 //!
@@ -41,6 +42,7 @@ pub mod openapi;
 mod page;
 pub mod rules;
 pub mod server;
+mod trace;
 pub mod types;
 
 #[cfg(test)]

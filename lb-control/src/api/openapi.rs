@@ -33,6 +33,7 @@ use super::types;
         server::rules,
         server::change_rules,
         server::explain_packet,
+        super::trace::trace,
         server::describe,
         server::scrape,
         server::healthz,

@@ -26,7 +26,7 @@ use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
     ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
-use super::{lines, openapi, page};
+use super::{lines, openapi, page, trace};
 use crate::daemon::Handle;
 use crate::explain;
 use crate::metrics;
@@ -51,7 +51,7 @@ const PIECES: usize = 4;
 
 #[derive(Clone)]
 pub(super) struct Api {
-    control: Handle,
+    pub(super) control: Handle,
     plane: Arc<dyn Plane>,
     listings: Arc<Semaphore>,
 }
@@ -76,6 +76,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/drops", get(drops))
         .route("/v1/rules", get(rules).post(change_rules))
         .route("/v1/explain", post(explain_packet))
+        .route("/v1/trace", get(trace::trace))
         .route("/v1/openapi.json", get(describe));
     finish(api.merge(public()), control, plane)
 }

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use lb_core::ids::PortId;
-use lb_core::tables::{Interface, Interfaces};
+use lb_core::packet::Frame;
+use lb_core::probe::Probe;
+use lb_core::tables::{Interface, Interfaces, Protocol, Tables};
+use lb_core::time::Tick;
+use lb_core::trace::Trace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -170,6 +174,74 @@ async fn an_explanation_says_that_there_is_such_a_connection() {
         assert_eq!(json(&body)["road"]["packet"]["flags"][0], "SYN");
     }
     assert_eq!(bench.plane.publications(), before, "nothing changes");
+}
+
+/// Has a trace keep the road of a packet, as a worker does.
+fn watch(trace: &Trace, sport: u16) {
+    let probe = Probe {
+        src: [192, 0, 2, 100].into(),
+        dst: [192, 0, 2, 1].into(),
+        protocol: Protocol::TCP,
+        sport,
+        dport: 80,
+        tcp_flags: 2,
+        icmp: (0, 0),
+        ttl: 64,
+        data: 0,
+    };
+    let frame = Frame::new(PortId(0), &probe.frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], 0));
+    let road = lb_core::path::explain(&Tables::default(), &[], frame, false, Tick(0));
+    trace.keep(road, Tick(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_tells_roads_until_it_is_over_and_leaves_the_workers() {
+    let bench = Bench::with_wan();
+    for wrong in
+        ["input=wlan", "source=nonsense", "protocol=no", "count=0", "rate=1001", "seconds=0", "sorce=::1"]
+    {
+        let (status, body) = bench.get(&format!("/v1/trace?{wrong}")).await;
+        assert_eq!((status, json(&body)["error"].as_str()), (400, Some("bad_request")), "{wrong}");
+    }
+    assert!(bench.plane.tables().trace.is_none(), "nothing was begun");
+    let reader = async {
+        let query = "input=wan&protocol=tcp&source=192.0.2.0%2F24&destination_port=80&count=2";
+        bench.get(&format!("/v1/trace?{query}")).await
+    };
+    let worker = async {
+        let trace = loop {
+            if let Some(trace) = bench.plane.tables().trace.clone() {
+                break trace;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(bench.get("/v1/trace").await.0, 503, "one at a time");
+        watch(&trace, 4000);
+        watch(&trace, 4001);
+    };
+    let ((status, body), ()) = tokio::join!(reader, worker);
+    assert_eq!(status, 200);
+    let roads: Vec<serde_json::Value> = body.lines().filter(|line| !line.is_empty()).map(json).collect();
+    assert_eq!(roads.len(), 2, "{body}");
+    assert_eq!(roads[1]["road"]["packet"]["ports"][0], 4001);
+    while bench.plane.tables().trace.is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_ends_when_its_reader_goes_away() {
+    let bench = Bench::with_wan();
+    let mut stream = UnixStream::connect(&bench.path).await.expect("a daemon");
+    let request = b"GET /v1/trace?seconds=3600 HTTP/1.1\r\nhost: lb\r\n\r\n";
+    stream.write_all(request).await.expect("it listens");
+    while bench.plane.tables().trace.is_none() {
+        tokio::task::yield_now().await;
+    }
+    drop(stream);
+    while bench.plane.tables().trace.is_some() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

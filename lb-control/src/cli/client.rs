@@ -20,6 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
 use crate::api::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use crate::api::explain::{TraceLine, TraceQuery};
 use crate::api::types::{
     Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, ServicesReply, SyncDaemon,
     Timeouts,
@@ -103,6 +104,18 @@ impl Client {
             begun.extend_from_slice(part);
             Ok(())
         })
+    }
+
+    /// Gives each line of a trace to `each`, as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::copy`].
+    pub fn trace(
+        &mut self,
+        query: &TraceQuery,
+        each: &mut dyn FnMut(TraceLine) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.lines("GET", &format!("/v1/trace{}", query.query()), each)
     }
 
     fn ask<T: DeserializeOwned>(

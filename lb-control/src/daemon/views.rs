@@ -11,21 +11,24 @@ use lb_core::ids::PortId;
 use lb_core::packet::Frame;
 use lb_core::path;
 use lb_core::tables::{Server, Service};
+use lb_core::trace::Trace;
 
 use super::Control;
 use crate::api::conntrack::ConntrackStatistics;
-use crate::api::explain::{Probe, Road};
+use crate::api::explain::{Probe, Road, TraceQuery};
 use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
 use crate::explain;
-use crate::model;
+use crate::model::{self, Change};
 use crate::packet_log;
 use crate::sets;
 use crate::stats::{connections, templates};
 
 /// The version, as every part of the program says it.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Roads of a trace that are read at once.
+const ROADS: usize = 64;
 
 impl Control {
     /// Services with their real servers and statistics; only `which`, when that is given.
@@ -155,6 +158,38 @@ impl Control {
         let now = sets::now();
         let observed = path::explain(tables, self.plane.counters(), frame, probe.from_host, now);
         Ok((explain::road(&observed, tables, |number| self.rules.met(number)), tuple))
+    }
+
+    /// Has the workers watch packets from here on.
+    ///
+    /// # Errors
+    /// `BadRequest`: there are no such packets; `Unavailable`: others are watched.
+    pub fn begin_trace(&mut self, asked: &TraceQuery) -> Result<Arc<Trace>, ErrorBody> {
+        if self.compiler.trace().is_some() {
+            let message = "there is a trace under way, one at a time";
+            return Err(ErrorBody::new(ErrorKind::Unavailable, message));
+        }
+        let trace = Arc::new(explain::trace(asked, self.compiler.current())?);
+        self.set_trace(Some(trace.clone()));
+        Ok(trace)
+    }
+
+    pub fn end_trace(&mut self, trace: &Arc<Trace>) {
+        if self.compiler.trace().is_some_and(|current| Arc::ptr_eq(current, trace)) {
+            self.set_trace(None);
+        }
+    }
+
+    fn set_trace(&mut self, trace: Option<Arc<Trace>>) {
+        self.compiler.set_trace(trace);
+        self.settle(&Change { publish: true, ..Change::default() });
+    }
+
+    /// The roads that were watched since it was asked last.
+    pub fn traced(&self, trace: &Trace) -> Vec<Road> {
+        let tables = self.compiler.current();
+        let roads = std::iter::from_fn(|| trace.take()).take(ROADS);
+        roads.map(|road| explain::road(&road, tables, |number| self.rules.met(number))).collect()
     }
 
     /// What `conntrack -S` shows.

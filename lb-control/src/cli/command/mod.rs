@@ -14,6 +14,7 @@ mod services;
 mod set;
 mod status;
 mod sysctl;
+mod trace;
 mod workers;
 
 use std::io::{self, Write};
@@ -37,6 +38,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &workers::Workers,
     &drops::Drops,
     &explain::Explain,
+    &trace::Trace,
     &hooks::Hooks,
     &set::Set,
     &sysctl::Sysctl,

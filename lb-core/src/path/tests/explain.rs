@@ -185,7 +185,7 @@ fn a_traced_packet_is_followed_to_the_worker_of_its_connection() {
 
 #[test]
 fn what_the_host_sends_is_traced_too() {
-    let trace = Arc::new(Trace::new(Filter { from_host: Some(WAN), ..Filter::default() }, 10, 100));
+    let trace = Arc::new(Trace::new(Filter { from_host: Some((WAN, 0)), ..Filter::default() }, 10, 100));
     let mut director = director(rules(&["filter OUTPUT -p tcp --dport 25 -j DROP"]));
     director
         .path
@@ -198,4 +198,27 @@ fn what_the_host_sends_is_traced_too() {
     let road = trace.take().unwrap();
     assert!(road.is_from_host && road.dropped == Some((DropReason::Rule, Hook::Output)));
     assert!(trace.take().is_none(), "what comes in is not what was asked for");
+}
+
+#[test]
+fn a_traced_packet_of_a_known_connection_meets_its_rules_each_time() {
+    let trace = Arc::new(Trace::new(Filter { dport: Some(22), ..Filter::default() }, 10, 100));
+    let mut director = director(rules(&["filter FORWARD -p tcp --dport 22 -j ACCEPT"]));
+    director.receive(WAN, &[through(4000, "S")]);
+    director.receive(LAN, &[tcp((server_mac(11), OUR_LAN), ("10.0.0.11", 22), ("192.0.2.100", 4000), "SA")]);
+    let before = director.counters[0].rule(1).packets.get();
+    director.path.adopt(Arc::new(Tables {
+        trace: Some(trace.clone()),
+        generation: 9,
+        ..Tables::clone(&director.path.tables)
+    }));
+    for _ in 0..4 {
+        director.receive(WAN, &[through(4000, "A")]);
+    }
+    let roads: Vec<Observed> = std::iter::from_fn(|| trace.take()).collect();
+    assert_eq!(roads.len(), 4);
+    for road in &roads {
+        assert!(road.trail.steps().contains(&Step::Met(1)), "whatever is remembered of the connection");
+    }
+    assert_eq!(director.counters[0].rule(1).packets.get() - before, 4, "each counted once");
 }

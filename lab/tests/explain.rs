@@ -1,0 +1,58 @@
+//! Goal: a trace and an explanation say alike why a client's packets are dropped, and an explanation changes nothing.
+//! Method: a real director with a rule that drops what is for the virtual service, a client that tries to connect, and `lbctl`.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lab::topology::{CLIENT, VIP};
+use lab::{LbdPlan, Plan, Scene};
+
+/// Of the virtual service.
+const PORT: u16 = 80;
+
+fn lbctl(scene: &Scene, words: &str) -> Result<String> {
+    let output = scene.director.lbctl(&words.split(' ').collect::<Vec<_>>())?.output()?;
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{words}: {error}");
+    Ok(out.into_owned())
+}
+
+#[test]
+fn a_trace_and_an_explanation_say_why_a_packet_was_dropped() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    lbctl(&scene, &format!("iptables -A INPUT -p tcp --dport {PORT} -j DROP"))?;
+    let words = format!("trace --dropped -c 1 --time 20 -p tcp -d {VIP}/32 --dport {PORT}");
+    let mut trace = scene.director.lbctl(&words.split(' ').collect::<Vec<_>>())?;
+    let mut trace = trace.stdout(Stdio::piped()).spawn()?;
+    let service = SocketAddr::new(VIP.into(), PORT);
+    while trace.try_wait()?.is_none() {
+        let patience = Duration::from_millis(500);
+        let tried = scene.lab.client().enter(|| TcpStream::connect_timeout(&service, patience))?;
+        ensure!(tried.is_err(), "a rule drops it");
+    }
+    let traced = String::from_utf8(trace.wait_with_output()?.stdout)?;
+
+    let rules = || lbctl(&scene, "iptables -L INPUT -v -n -x");
+    let before = rules()?;
+    let probe = format!("explain -i wan -s {CLIENT} --sport 4000 -d {VIP} --dport {PORT}");
+    let explained = lbctl(&scene, &probe)?;
+    ensure!(rules()? == before, "an explanation is not counted");
+    for said in [&traced, &explained] {
+        let why = format!(
+            "INPUT 1: -p tcp -m tcp --dport {PORT} -j DROP\n             → drop\ndropped at INPUT: rule\n"
+        );
+        ensure!(said.contains(&why), "{said}");
+    }
+
+    lbctl(&scene, "iptables -F INPUT")?;
+    let explained = lbctl(&scene, &probe)?;
+    ensure!(
+        explained.contains("ipvs remote_request") || explained.contains("virtual service"),
+        "{explained}"
+    );
+    let last = explained.lines().last().unwrap_or_default();
+    ensure!(last.starts_with("sent by lan to "), "{explained}");
+    Ok(())
+}
