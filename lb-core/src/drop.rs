@@ -92,7 +92,7 @@ reasons! {
     Shed = "shed",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
-    /// FullNAT: no address and port of the director was found to be free for a connection to the real server.
+    /// FullNAT, or NAT by rules: no address and port was found to be free for a connection.
     NoLocalPort = "no_local_port",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",

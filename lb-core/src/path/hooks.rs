@@ -52,7 +52,7 @@ pub(super) struct Passage {
 /// A table at a hook.
 pub(super) type Stop = (Table, Hook);
 
-/// Why a packet goes no further, and where.
+/// Why a packet goes no further, and where: also a translation for which no port was free.
 pub(super) type Stopped = (Verdict, Hook);
 
 impl<P: Packet> Path<P> {
@@ -239,7 +239,8 @@ impl<P: Packet> Path<P> {
             Verdict::Accept => (Manip::Source, Range::KEEP),
             verdict => return Err((verdict, hook)),
         };
-        let after = self.translated(tuple, manip, &range, original).ok_or((Verdict::Drop, hook))?;
+        let after =
+            self.translated(tuple, manip, &range, original).ok_or((Verdict::Nat(manip, range), hook))?;
         if after != *tuple {
             self.watch.note(|| Step::Becomes(after));
         }
@@ -367,7 +368,7 @@ impl<P: Packet> Path<P> {
                     io.transmit(packet.port(), packet);
                 }
             }
-            _ => self.drop(DropReason::Rule, hook),
+            _ => self.drop(why(verdict), hook),
         }
     }
 }
@@ -395,6 +396,14 @@ const OUTPUT: [Stop; 5] = [
     (Table::Security, Hook::Output),
     (Table::Mangle, Hook::Postrouting),
 ];
+
+/// As what a packet is counted that nobody is told of.
+pub(super) const fn why(stopped: Verdict) -> DropReason {
+    match stopped {
+        Verdict::Nat(..) => DropReason::NoLocalPort,
+        _ => DropReason::Rule,
+    }
+}
 
 fn ttl(frame: &[u8], headers: &Headers) -> Option<u8> {
     frame.get(usize::from(headers.l3) + if headers.is_ipv6 { 7 } else { 8 }).copied()

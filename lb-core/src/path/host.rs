@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::hooks::{Passage, Stop, Stopped};
+use super::hooks::{Passage, Stop, Stopped, why};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{Io, Path, Steer};
@@ -159,7 +159,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Verdict::Reject(refusal) = verdict else { return self.drop(DropReason::Rule, hook) };
+        let Verdict::Reject(refusal) = verdict else { return self.drop(why(verdict), hook) };
         self.drop(DropReason::RuleRejects, hook);
         let source: IpAddr = headers.source(packet.data());
         let is_told = match refusal {

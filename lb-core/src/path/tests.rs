@@ -7,6 +7,7 @@ mod hooks;
 mod ipsec;
 mod marked;
 mod methods;
+mod nat;
 mod one_packet;
 mod persistent;
 mod regressions;
@@ -505,9 +506,15 @@ fn frames_of_a_vlan_come_in_by_its_interface_and_leave_by_the_next_hop_s() {
 
 /// The UDP datagram of `parts` × 800 bytes, in fragments.
 fn datagram(parts: usize) -> Vec<Vec<u8>> {
-    let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1)
-        .ipv4([192, 0, 2, 100], [192, 0, 2, 10], 64)
-        .udp(5353, 80);
+    datagram_between(C2D, ("192.0.2.100", 5353), ("192.0.2.10", 80), parts)
+}
+
+/// A UDP datagram over IPv4 in so many pieces.
+fn datagram_between(macs: (Mac, Mac), from: (&str, u16), to: (&str, u16), parts: usize) -> Vec<Vec<u8>> {
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (ip(from.0), ip(to.0)) else { panic!("IPv4") };
+    let builder = etherparse::PacketBuilder::ethernet2(macs.0, macs.1)
+        .ipv4(src.octets(), dst.octets(), 64)
+        .udp(from.1, to.1);
     let mut whole = Vec::new();
     builder.write(&mut whole, &vec![7; parts * 800 - 8]).unwrap();
     (0..parts)

@@ -191,7 +191,7 @@ pub(super) fn ping(macs: (Mac, Mac), from: &str, to: &str, id: u16, is_reply: bo
 }
 
 /// The ends and the identifier of an echo, its checksum having been found right.
-fn read_echo(frame: &Frame) -> (IpAddr, IpAddr, u16) {
+pub(super) fn read_echo(frame: &Frame) -> (IpAddr, IpAddr, u16) {
     let data = frame.data();
     let (src, _, dst, ..) = read(frame);
     let l4 = if src.is_ipv6() { 54 } else { 34 };
@@ -235,7 +235,7 @@ fn a_tracked_connection_ends_when_its_time_is_over() {
 }
 
 /// "Time exceeded" from a router out there, about a packet that left.
-fn time_exceeded(about: &Frame) -> Vec<u8> {
+pub(super) fn time_exceeded(about: &Frame) -> Vec<u8> {
     let quoted = &about.data()[14..];
     let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1);
     let mut frame = Vec::new();
