@@ -33,7 +33,7 @@ use results::{INSTRUCTIONS, NS, RATIO, Row};
 #[command(version)]
 struct Arguments {
     /// What to measure; all when none is named: masq, testpmd, path, methods, new, schedulers, spread, memory,
-    /// instructions, lbd-ready, publish-one-server, restore, end-to-end
+    /// instructions, lbd-ready, publish-one-server, restore, set-lookup, end-to-end
     names: Vec<String>,
     /// Shorter runs: two minutes at most in all
     #[arg(long)]

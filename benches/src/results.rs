@@ -76,6 +76,7 @@ pub(crate) const INSTRUCTIONS: &str = "instructions_per_packet";
 pub(crate) const PER_SECOND: &str = "per_second";
 pub(crate) const BYTES: &str = "bytes_per_connection";
 pub(crate) const BYTES_RESIDENT: &str = "bytes_per_connection_resident";
+pub(crate) const NS_PER_LOOKUP: &str = "ns_per_lookup";
 pub(crate) const SECONDS: &str = "seconds";
 pub(crate) const OVER_MASQ: &str = "ns_over_masq";
 pub(crate) const RATIO_TO_10: &str = "ratio_to_10_servers";
@@ -109,6 +110,8 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("lbd-ready", 1_000_000, SECONDS, Bound::AtMost(2.0)),
     ("publish-one-server 10000x10", 0, SECONDS, Bound::AtMost(0.001)),
     ("restore 10000x10", 0, SECONDS, Bound::AtMost(2.0)),
+    ("set-lookup 1000000 over 1000", 0, NS_PER_LOOKUP, Bound::AtMost(30.0)),
+    ("set-lookup load 1000000", 0, SECONDS, Bound::AtMost(1.0)),
 ];
 
 /// What a figure must be, and whether it is.

@@ -11,6 +11,7 @@ mod path;
 mod publish_one_server;
 mod restore;
 mod schedulers;
+mod set_lookup;
 mod spread;
 mod testpmd;
 
@@ -47,6 +48,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "lbd-ready", run: lbd_ready::run },
     Bench { name: "publish-one-server", run: publish_one_server::run },
     Bench { name: "restore", run: restore::run },
+    Bench { name: "set-lookup", run: set_lookup::run },
     Bench { name: "end-to-end", run: end_to_end::run },
 ];
 

@@ -62,7 +62,7 @@ pub(super) fn restore(context: &Context, lbd: &Lbd, services: u32) -> Result<Dur
     Ok(begun.elapsed())
 }
 
-fn feed(command: &mut Command, input: &str) -> Result<()> {
+pub(super) fn feed(command: &mut Command, input: &str) -> Result<()> {
     let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
     // Dropped at once: the end of the input.
     child.stdin.take().context("its standard input")?.write_all(input.as_bytes())?;

@@ -68,6 +68,7 @@ impl Definition {
         }
         let has_address = kind.has(Part::Address);
         let mut range = None;
+        let (mut from, mut to) = (None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut value = || {
@@ -99,8 +100,11 @@ impl Definition {
                     this.bitmask = Some(text::address(value()?, this.family)?);
                 }
                 "markmask" if kind.has(Part::Mark) => this.markmask = Some(number(value()?, u32s)? as u32),
-                "range" if is_bitmap => range = Some(value()?),
-                "from" | "to" | "probes" | "resize" | "gc" => {
+                // The second, and the next two, as ipset wrote them before version 6.
+                "range" | "network" if is_bitmap => range = Some(value()?.to_owned()),
+                "from" if is_bitmap => from = Some(value()?),
+                "to" if is_bitmap => to = Some(value()?),
+                "from" | "to" | "network" | "probes" | "resize" | "gc" => {
                     value()?;
                 }
                 "size" if is_list => this.size = number(value()?, u32s)? as u32,
@@ -115,12 +119,13 @@ impl Definition {
             this.maxelem = if this.maxelem == 0 { 65_536 } else { this.maxelem };
         }
         if is_bitmap {
+            let range = range.or_else(|| Some(format!("{}-{}", from?, to?)));
             let range = range.ok_or_else(|| Refusal::parameter("Mandatory option `range' is missing"))?;
             this.range = if kind.has(Part::OnlyPort) {
-                let ports = text::ports(range, "tcp")?;
+                let ports = text::ports(&range, "tcp")?;
                 (u128::from(*ports.start()), u128::from(*ports.end()))
             } else {
-                let (addresses, _) = text::addresses(range, this.family)?;
+                let (addresses, _) = text::addresses(&range, this.family)?;
                 (*addresses.start(), *addresses.end())
             };
             let (first, last) = this.range;

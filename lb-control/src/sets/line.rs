@@ -42,14 +42,17 @@ pub fn command(word: &str) -> Option<&'static str> {
 struct Said {
     nomatch: bool,
     timeout: Option<u32>,
-    packets: u64,
-    bytes: u64,
+    packets: Option<u64>,
+    bytes: Option<u64>,
     comment: Option<String>,
     skb: SkbInfo,
     before: Option<String>,
     after: Option<String>,
     is_wildcard: bool,
 }
+
+const NULL: &str = "Null-valued element, cannot be stored in a hash type of set";
+const NO_NEIGHBOUR: &str = "The set to which you referred with 'before' or 'after' is not added to the set";
 
 impl IpSets {
     /// Does one line. `exist`: what is there already, or not there any more, is no error. Returns what `ipset test` says.
@@ -196,11 +199,11 @@ impl IpSets {
                     needs(definition.timeout.is_some(), "Timeout", "timeout")?;
                 }
                 "packets" => {
-                    said.packets = number(value()?, 0..=u64::MAX)?;
+                    said.packets = Some(number(value()?, 0..=u64::MAX)?);
                     needs(definition.has_counters, "Packet counter", "counter")?;
                 }
                 "bytes" => {
-                    said.bytes = number(value()?, 0..=u64::MAX)?;
+                    said.bytes = Some(number(value()?, 0..=u64::MAX)?);
                     needs(definition.has_counters, "Byte counter", "counter")?;
                 }
                 "comment" => {
@@ -257,22 +260,33 @@ impl IpSets {
         let id = self.find(name)?;
         let definition = self.get(id).definition.clone();
         if definition.kind.is_list() {
-            let said = self.said(&definition, rest)?;
+            let mut said = self.said(&definition, rest)?;
+            let entry = beside(entry, &mut said);
             return self.add_to_list(id, entry, &said, exist, now);
         }
         let is_wildcard = rest.iter().any(|word| word == "wildcard");
         let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
         let said = self.said(&definition, rest)?;
-        let extensions = extensions(&definition, &said, now);
+        let given = extensions(&definition, &said, now);
         expand(&definition, &range, &mut |element| {
             self.expand_one(entry)?;
-            if !exist {
-                let set = &self.get(id).set;
-                let there = set.store.find(&element.key(set.kind, set.family));
-                if there.is_some_and(|slot| !set.store.is_over(slot, now)) {
+            let set = &self.get(id).set;
+            if !set.takes(element) {
+                return Err(Refusal::new(NULL));
+            }
+            let there = set.store.find(&element.key(set.kind, set.family));
+            let there = there.filter(|&slot| !set.store.is_over(slot, now));
+            let mut extensions = given;
+            if let Some(slot) = there {
+                // An address without a MAC gets one.
+                let gets_mac = has_mac_value(set.kind, element) && set.store.value(slot) == 0;
+                if !exist && !gets_mac {
                     let message = "Element cannot be added to the set: it's already added";
                     return Err(Refusal::new(message));
                 }
+                let before = set.store.extensions(slot);
+                extensions.packets = said.packets.unwrap_or(before.packets);
+                extensions.bytes = said.bytes.unwrap_or(before.bytes);
             }
             self.put(id, element, said.nomatch, &extensions, said.comment.as_deref(), now)
         })
@@ -290,8 +304,12 @@ impl IpSets {
         let definition = self.get(id).definition.clone();
         let absent = || Refusal::new("Element cannot be deleted from the set: it's not added");
         if definition.kind.is_list() {
-            let element = self.member(entry)?;
+            let mut said = self.said(&definition, rest)?;
+            let element = self.member(beside(entry, &mut said))?;
             let set = self.get(id).set.clone();
+            if !self.is_beside(&set, &element, &said)? {
+                return Err(Refusal::new(NO_NEIGHBOUR));
+            }
             let key = element.key(set.kind, set.family);
             return match set.store.find(&key) {
                 Some(slot) => {
@@ -323,15 +341,20 @@ impl IpSets {
     fn do_test(&mut self, name: &str, entry: &str, rest: &[String], now: Tick) -> Result<String, Refusal> {
         let id = self.find(name)?;
         let definition = self.get(id).definition.clone();
-        let said = self.said(&definition, rest)?;
+        let mut said = self.said(&definition, rest)?;
         let set = self.get(id).set.clone();
         let slot = if definition.kind.is_list() {
-            let element = self.member(entry)?;
-            set.store.find(&element.key(set.kind, set.family)).filter(|&slot| !set.store.is_over(slot, now))
+            let element = self.member(beside(entry, &mut said))?;
+            let is_beside = self.is_beside(&set, &element, &said)?;
+            let slot = set.store.find(&element.key(set.kind, set.family));
+            slot.filter(|&slot| is_beside && !set.store.is_over(slot, now))
         } else {
             let range = text::range(entry, definition.kind, definition.family, said.is_wildcard)?;
             let full = definition.family.bits();
             let mut element = first(&definition, &range);
+            if !set.takes(&element) {
+                return Err(Refusal::new(NULL));
+            }
             // A network that is given by its length is looked for itself.
             let is_exact =
                 range.len.is_some_and(|len| len < full) || range.second_len.is_some_and(|len| len < full);
@@ -374,6 +397,15 @@ impl IpSets {
         Ok(Element { set: id.0.into(), ..Element::default() })
     }
 
+    /// Whether a list has the set of an element right before or after the one that the line says, if it says one.
+    fn is_beside(&self, list: &Set, element: &Element, said: &Said) -> Result<bool, Refusal> {
+        let Some(neighbour) = said.before.as_ref().or(said.after.as_ref()) else { return Ok(true) };
+        let neighbour = self.find(neighbour)?;
+        let of_element = SetId(element.set as u16);
+        let pair = if said.before.is_some() { [of_element, neighbour] } else { [neighbour, of_element] };
+        Ok(list.members.windows(2).any(|two| two == pair))
+    }
+
     fn add_to_list(
         &mut self,
         id: SetId,
@@ -394,11 +426,8 @@ impl IpSets {
             None => members.len(),
             Some(name) => {
                 let id = self.find(name).map_err(|_| Refusal::new(NO_SET))?;
-                let at = members.iter().position(|&other| other == id).ok_or_else(|| {
-                    Refusal::new(
-                        "The set to which you referred with 'before' or 'after' is not added to the set",
-                    )
-                })?;
+                let at = members.iter().position(|&other| other == id);
+                let at = at.ok_or_else(|| Refusal::new(NO_NEIGHBOUR))?;
                 at + usize::from(said.before.is_none())
             }
         };
@@ -417,12 +446,29 @@ impl IpSets {
     }
 }
 
+/// The first word of `a,before,b`, which is the same as `a before b`.
+fn beside<'a>(entry: &'a str, said: &mut Said) -> &'a str {
+    let mut words = entry.splitn(3, ',');
+    let (first, which, neighbour) = (words.next().unwrap_or(entry), words.next(), words.next());
+    match (which, neighbour) {
+        (Some("before"), Some(name)) => said.before = Some(name.to_owned()),
+        (Some("after"), Some(name)) => said.after = Some(name.to_owned()),
+        _ => return entry,
+    }
+    first
+}
+
+/// An address with the MAC that its type keeps beside it.
+fn has_mac_value(kind: &SetType, element: &Element) -> bool {
+    kind.has(Part::MacValue) && element.mac != [0; 6]
+}
+
 fn extensions(definition: &Definition, said: &Said, now: Tick) -> Extensions {
     let seconds = said.timeout.or(definition.timeout).unwrap_or(0);
     Extensions {
         until: IpSets::until(seconds, now),
-        packets: said.packets,
-        bytes: said.bytes,
+        packets: said.packets.unwrap_or(0),
+        bytes: said.bytes.unwrap_or(0),
         comment: 0,
         skb: said.skb,
     }

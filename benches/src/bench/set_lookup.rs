@@ -1,0 +1,153 @@
+//! IP sets: what a look-up costs among few addresses and among many, how long `ipset restore` of many takes, and one `ipset add` to them.
+
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use lb_core::set::{
+    Asking, Element, Extensions, Facts, Family, Place, Set, SetId, SetType, Sets, Shape, Side, Store,
+};
+use lb_core::time::Tick;
+
+use super::restore::feed;
+use super::{Context, Found, succeeded};
+use crate::lbd::{Lbd, missing};
+use crate::results::{NS_PER_LOOKUP, Row, SECONDS};
+
+/// Addresses in the sets that are compared.
+const SIZES: [u32; 2] = [1_000, 1_000_000];
+/// So that neither neighbours nor the order of the additions help.
+const SCATTER: u32 = 0x9e37_79b1;
+
+pub(super) fn run(context: &Context) -> Result<Found> {
+    let mut found = Found::default();
+    let (lookups, runs) = context.choose((1_000_000, 5), (5_000_000, 11));
+    for size in SIZES {
+        let sets = of(size)?;
+        let ns = (0..runs).map(|_| look_up(&sets, size, lookups)).collect();
+        found.rows.push(Row::new(&format!("set-lookup {size}"), 0, NS_PER_LOOKUP, ns));
+    }
+    if let [few, many] = &found.rows[..] {
+        let more = format!("{} over {}", many.bench, SIZES[0]);
+        let more = Row::new(&more, 0, NS_PER_LOOKUP, vec![many.median - few.median]);
+        found.rows.push(Row { runs: many.runs, ..more });
+    }
+    found.notes.push(
+        "set-lookup N: hash:ip of N IPv4 addresses, asked as a rule asks it, half of the addresses are in it, at random; each look-up begins when \
+         the one before it has ended."
+            .to_owned(),
+    );
+    if let Some(why) = missing(context) {
+        found.notes.push(format!("set-lookup by ipset was left out: {why}"));
+        return Ok(found);
+    }
+    by_ipset(context, &mut found)?;
+    Ok(found)
+}
+
+fn address(n: u32) -> u32 {
+    n.wrapping_mul(SCATTER)
+}
+
+/// A set of the first `size` addresses.
+fn of(size: u32) -> Result<Sets> {
+    let shape = Shape {
+        key: 1,
+        value: 0,
+        has_timeout: false,
+        has_counters: false,
+        has_comment: false,
+        has_skbinfo: false,
+    };
+    // As large as `lbd` makes it for so many.
+    let slots = (size as usize * 2).next_power_of_two();
+    let kind = SetType::named("hash:ip").expect("a type that there is");
+    let set = Set::with(kind, Family::Ipv4, Store::new(shape, Place::Hashed(0x5851_f42d_4c95_7f2d), slots));
+    for n in 0..size {
+        let element = Element { address: address(n).into(), ..Element::default() };
+        let key = element.key(kind, Family::Ipv4);
+        let is_put =
+            set.store.pen().is_some_and(|pen| pen.put(&key, 0, false, &Extensions::default(), [255; 2]));
+        ensure!(is_put, "there is no room");
+    }
+    Ok(Sets { sets: vec![Some(Arc::new(set))], ..Sets::default() })
+}
+
+/// Nanoseconds that one takes.
+fn look_up(sets: &Sets, size: u32, lookups: u32) -> f64 {
+    let mut facts = Facts {
+        source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        protocol: 6,
+        ports: Some((4000, 80)),
+        mark: 0,
+        in_interface: "",
+        out_interface: "",
+        macs: ([0; 6], [0; 6]),
+        len: 60,
+    };
+    let (mut random, mut hits) = (1_u64, 0);
+    let begun = Instant::now();
+    for _ in 0..lookups {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        let n = (((random >> 32) * u64::from(size * 2)) >> 32) as u32;
+        facts.source = Ipv4Addr::from(address(n)).into();
+        let is_in =
+            sets.matches(SetId(0), black_box(&facts), &[Side::Source], Tick(0), &Asking::default()).is_some();
+        // The next address depends on it.
+        random += u64::from(is_in);
+        hits += u32::from(is_in);
+    }
+    let ns = begun.elapsed().as_secs_f64() * 1e9 / f64::from(lookups);
+    assert!(hits.abs_diff(lookups / 2) < lookups / 50, "{hits} of {lookups}");
+    ns
+}
+
+/// `ipset restore` of a million addresses, and one more by `ipset add`, under a worker that uses the set at once.
+fn by_ipset(context: &Context, found: &mut Found) -> Result<()> {
+    let most = SIZES[1];
+    let lbd = Lbd::start(context, 0)?;
+    let mut file = format!("create addresses hash:ip maxelem {}\n", most * 2);
+    for n in 0..most {
+        // hash:ip has no place for 0.0.0.0.
+        writeln!(file, "add addresses {}", Ipv4Addr::from(address(n + 1)))?;
+    }
+    let ipset = |words: &[&str]| {
+        let mut command = lbd.lbctl(context)?;
+        command.arg("ipset").args(words);
+        Ok::<_, anyhow::Error>(command)
+    };
+    let (mut restored, mut added) = (Vec::new(), Vec::new());
+    for _ in 0..context.choose(3, 7) {
+        let mut command = ipset(&["restore"])?;
+        command.stdin(std::process::Stdio::piped());
+        let before = lbd.generation()?;
+        let begun = Instant::now();
+        feed(&mut command, &file)?;
+        lbd.until_newer(before)?;
+        restored.push(begun.elapsed().as_secs_f64());
+        for n in most + 1..=most + 10 {
+            let before = lbd.generation()?;
+            let mut command = ipset(&["add", "addresses", &Ipv4Addr::from(address(n)).to_string()])?;
+            let begun = Instant::now();
+            succeeded(&mut command)?;
+            added.push(begun.elapsed().as_secs_f64());
+            ensure!(lbd.generation()? == before, "one address more made new tables");
+        }
+        let listed = succeeded(&mut ipset(&["list", "-t"])?)?;
+        ensure!(listed.contains(&format!("Number of entries: {}", most + 10)), "{listed}");
+        succeeded(&mut ipset(&["destroy"])?)?;
+    }
+    lbd.stop();
+    found.rows.push(Row::new(&format!("set-lookup load {most}"), 0, SECONDS, restored));
+    found.rows.push(Row::new(&format!("set-lookup add to {most}"), 0, SECONDS, added));
+    found.notes.push(
+        "set-lookup load, add: `lbctl ipset restore` of 1,000,000 lines from its start until the worker uses the set; `lbctl ipset add` of one \
+         address more, the start of its process included, which makes no new tables."
+            .to_owned(),
+    );
+    Ok(())
+}

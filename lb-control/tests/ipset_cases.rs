@@ -1,0 +1,76 @@
+//! Goal: `ipset` takes, refuses and lists what ipset's own test suite (`tests/*.t` of its sources) says that it does. Method: files of
+//! lines in our own words, one for each family of types: `CODE LINE` is done and its exit code compared; `after SECONDS` lets time pass;
+//! `NAME:` lists a set, whose elements must be those of the following lines that begin with `|`, in any order.
+
+use lb_control::sets::{Format, IpSets};
+use lb_core::time::Tick;
+
+struct Play {
+    sets: IpSets,
+    now: Tick,
+}
+
+impl Play {
+    fn code(&mut self, line: &str) -> u8 {
+        self.sets.begin();
+        match self.sets.line(line, false, self.now) {
+            Ok(_) => 0,
+            // `test` says that something is not in a set without a code of its own.
+            Err(refusal) => refusal.code.max(1),
+        }
+    }
+
+    fn elements(&self, name: &str) -> Vec<String> {
+        let Ok(listing) = self.sets.listing(Some(name)) else {
+            return vec!["there is no such set".to_owned()];
+        };
+        let text = listing.text(Format::Save, false, false, self.now);
+        let add = format!("add {name} ");
+        let mut elements: Vec<String> =
+            text.lines().filter_map(|line| line.strip_prefix(&add)).map(str::to_owned).collect();
+        elements.sort();
+        elements
+    }
+}
+
+fn play(name: &str, text: &str) {
+    let mut play = Play { sets: IpSets::new(7), now: Tick(0) };
+    let mut different = Vec::new();
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((at, line)) = lines.next() {
+        let mut wrong = |what: String| different.push(format!("{name}:{}: {line}: {what}", at + 1));
+        if line.is_empty() || line.starts_with('#') {
+        } else if let Some(seconds) = line.strip_prefix("after ") {
+            play.now = Tick(play.now.0 + seconds.parse::<u32>().expect("seconds") * Tick::PER_SECOND);
+            play.sets.sweep(play.now);
+        } else if let Some(set) = line.strip_suffix(':').filter(|set| !set.contains(' ')) {
+            let mut expected = Vec::new();
+            while let Some((_, element)) = lines.next_if(|(_, next)| next.starts_with('|')) {
+                expected.push(element[1..].trim().to_owned());
+            }
+            expected.sort();
+            let found = play.elements(set);
+            if found != expected {
+                wrong(format!("it holds {found:?}"));
+            }
+        } else {
+            let (code, line) = line.split_once(' ').expect("a code and a line");
+            let found = play.code(line);
+            if code != found.to_string() {
+                wrong(format!("exit code {found}"));
+            }
+        }
+    }
+    assert!(different.is_empty(), "\n{}", different.join("\n"));
+}
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { $(
+        #[test]
+        fn $name() {
+            play(stringify!($name), include_str!(concat!("ipset/", stringify!($name), ".txt")));
+        }
+    )* };
+}
+
+cases!(addresses, networks, ports, interfaces, macs_and_marks, bitmaps, lists, extensions, old_words);
