@@ -94,6 +94,8 @@ enum What {
     Tcp(u16),
     /// A connection that says this once it stands.
     Says(u16, &'static str),
+    /// So many connections, one after the other, all of them kept open until the last was tried.
+    Held(u16, usize),
     Udp,
     Ping,
     /// So many pings, one after the other.
@@ -133,6 +135,11 @@ fn outcome(lab: &Lab, (who, to, what): Try) -> Result<String> {
         What::Says(port, words) => {
             namespace.enter(|| connect(port).and_then(|stream| ask(&stream, words)).unwrap_or_else(failed))
         }
+        What::Held(port, count) => namespace.enter(|| {
+            let open = |_| connect(port).and_then(|stream| ask(&stream, "?\n").map(|_| stream));
+            let held: Vec<_> = (0..count).map(open).collect();
+            format!("{} of {count}", held.iter().filter(|stream| stream.is_ok()).count())
+        }),
         What::Udp => namespace.enter(|| {
             let asked = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
                 socket.connect((to, UDP_PORT))?;
@@ -344,6 +351,56 @@ const RULESETS: &[Ruleset] = &[
         "ports of a source NAT",
         "*nat\n-A POSTROUTING -p tcp -o {wan} -j SNAT --to-source 192.0.2.1:5000-5010\nCOMMIT\n",
         &[],
+    ),
+    (
+        "connlimit 2 an address",
+        "*filter\n-A FORWARD -p tcp --syn --dport 22 -m connlimit --connlimit-above 2 -j REJECT --reject-with tcp-reset\nCOMMIT\n",
+        &[
+            (Who::Client, S1, What::Held(22, 4)),
+            (Who::Client, S1, What::Pings(4)),
+            // Those are over.
+            (Who::Client, S2, What::Held(22, 3)),
+        ],
+    ),
+    (
+        "connlimit of a net, by destination",
+        "*filter\n-A FORWARD -i {wan} -p tcp -m connlimit --connlimit-upto 3 --connlimit-mask 24 --connlimit-daddr -j ACCEPT\n-A FORWARD -i {wan} -p tcp --syn -j DROP\nCOMMIT\n",
+        &[(Who::Client, S1, What::Held(80, 5))],
+    ),
+    (
+        "connlimit of the host",
+        "*filter\n-A INPUT -p tcp --syn --dport 22 -m connlimit --connlimit-above 1 --connlimit-mask 0 -j DROP\nCOMMIT\n",
+        &[(Who::Client, DIRECTOR, What::Held(22, 3))],
+    ),
+    (
+        "hashlimit by source",
+        "*filter\n-A FORWARD -p icmp -m hashlimit --hashlimit-upto 1/min --hashlimit-burst 3 --hashlimit-mode srcip --hashlimit-name pings -j ACCEPT\n-A FORWARD -p icmp -j DROP\nCOMMIT\n",
+        &[(Who::Client, S1, What::Pings(8)), (Who::S2, CLIENT, What::Pings(6))],
+    ),
+    (
+        "hashlimit by destination and port",
+        "*filter\n-A FORWARD -p tcp --syn -m hashlimit --hashlimit-above 1/hour --hashlimit-burst 2 --hashlimit-mode dstip,dstport --hashlimit-name syns -j REJECT --reject-with tcp-reset\nCOMMIT\n",
+        &[
+            (Who::Client, S1, What::Tcp(22)),
+            (Who::Client, S1, What::Tcp(22)),
+            (Who::Client, S2, What::Tcp(22)),
+        ],
+    ),
+    (
+        "quota",
+        "*filter\n-A FORWARD -p icmp -m quota --quota 400 -j ACCEPT\n-A FORWARD -p icmp -j DROP\nCOMMIT\n",
+        &[(Who::Client, S1, What::Pings(5))],
+    ),
+    (
+        "rate estimators",
+        "*filter\n-A FORWARD -p udp -j RATEEST --rateest-name udp --rateest-interval 250ms --rateest-ewmalog 500ms\n-A FORWARD -p udp -m rateest --rateest udp --rateest-gt --rateest-pps 100000 -j DROP\n-A FORWARD -p icmp -m rateest --rateest udp --rateest-lt --rateest-bps 100mbit -j DROP\nCOMMIT\n",
+        &[],
+    ),
+    ("audit", "*filter\n-A FORWARD -p udp -j AUDIT --type drop\n-A FORWARD -p udp -j DROP\nCOMMIT\n", &[]),
+    (
+        "address types of an interface",
+        "*filter\n-A INPUT -i {wan} -p tcp --dport 22 -m addrtype --dst-type LOCAL --limit-iface-in -j DROP\n-A INPUT -i {lan} -p tcp --dport 22 -m addrtype ! --dst-type LOCAL --limit-iface-in -j DROP\nCOMMIT\n",
+        &[(Who::S1, DIRECTOR, What::Tcp(22))],
     ),
     ("u32", "*filter\n-A FORWARD -m u32 --u32 \"6&0xFF=17\" -j DROP\nCOMMIT\n", &[]),
     ("TCP MSS", "*mangle\n-A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 536\nCOMMIT\n", &[]),
