@@ -4,12 +4,15 @@
 
 use std::fmt::Write;
 
-use lb_core::rule::event::Event;
+use lb_core::rule::event::{Event, Said};
 use lb_core::tables::{InterfaceId, Interfaces, Protocol};
 use lb_core::wire::parse::Fragment;
 
 /// The line of one packet.
 pub fn line(event: &Event, interfaces: &Interfaces) -> String {
+    if event.said == Said::Audit {
+        return audit(event);
+    }
     let name = |id: Option<InterfaceId>| {
         id.and_then(|id| interfaces.get(id)).map_or("", |interface| interface.name.as_str())
     };
@@ -24,11 +27,23 @@ pub fn line(event: &Event, interfaces: &Interfaces) -> String {
     out
 }
 
+/// As `net/netfilter/xt_AUDIT.c` writes its record: no mark is one of all ones.
+fn audit(event: &Event) -> String {
+    let mark = if event.mark == 0 { u32::MAX } else { event.mark };
+    let (src, dst, protocol) = (event.tuple.src, event.tuple.dst, event.headers.protocol.0);
+    format!("type=NETFILTER_PKT mark={mark:#x} saddr={src} daddr={dst} proto={protocol}")
+}
+
+/// Whether LOG was told to say this too.
+fn has_option(event: &Event, bit: u8) -> bool {
+    matches!(event.said, Said::Headers { options } if options & bit != 0)
+}
+
 fn write(out: &mut String, event: &Event, frame: &[u8]) -> std::fmt::Result {
     let headers = &event.headers;
     if event.input.is_some() && frame.len() >= 14 {
         let mac = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
-        match event.options & 32 != 0 {
+        match has_option(event, 32) {
             true => write!(
                 out,
                 "MACSRC={} MACDST={} MACPROTO={:02x}{:02x} ",
@@ -78,7 +93,7 @@ fn transport(out: &mut String, event: &Event, segment: &[u8]) -> std::fmt::Resul
                 return Ok(());
             }
             write!(out, "SPT={sport} DPT={dport} ")?;
-            if event.options & 1 != 0 {
+            if has_option(event, 1) {
                 write!(out, "SEQ={} ACK={} ", long(4), long(8))?;
             }
             write!(out, "WINDOW={} RES=0x{:02x} ", word(14), (word(12) >> 6 & 0x3c) as u8)?;
@@ -99,7 +114,7 @@ fn transport(out: &mut String, event: &Event, segment: &[u8]) -> std::fmt::Resul
             }
             write!(out, "URGP={} ", word(18))?;
             let options = segment.get(20..usize::from(word(12) >> 12) * 4).unwrap_or_default();
-            if event.options & 2 != 0 && !options.is_empty() {
+            if has_option(event, 2) && !options.is_empty() {
                 out.push_str("OPT (");
                 options.iter().try_for_each(|byte| write!(out, "{byte:02X}"))?;
                 out.push_str(") ");
@@ -161,7 +176,7 @@ mod tests {
         let event = Event {
             prefix: lb_core::rule::event::prefix("ssh: "),
             level: 4,
-            options: 1,
+            said: Said::Headers { options: 1 },
             input: Some(InterfaceId(0)),
             output: None,
             mark: 7,
@@ -176,5 +191,7 @@ mod tests {
             "ssh: IN= OUT= MAC=02:00:00:00:00:01:02:00:00:00:01:01:08:00 SRC=192.0.2.100 DST=10.0.0.11 LEN=40 TOS=0x00 \
              PREC=0x00 TTL=64 ID=4660 DF PROTO=TCP SPT=4000 DPT=22 SEQ=1 ACK=0 WINDOW=64240 RES=0x00 SYN URGP=0 MARK=0x7"
         );
+        let audit = line(&Event { said: Said::Audit, mark: 0, ..event }, &Arc::default());
+        assert_eq!(audit, "type=NETFILTER_PKT mark=0xffffffff saddr=192.0.2.100 daddr=10.0.0.11 proto=6");
     }
 }

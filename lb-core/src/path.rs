@@ -75,6 +75,7 @@ use crate::ipvs::scheduler;
 use crate::ipvs::state::Timeouts;
 use crate::mem::Region;
 use crate::packet::Packet;
+use crate::rule::counted::Counted;
 use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
@@ -187,6 +188,7 @@ pub struct Path<P> {
     icmp_limit: RateLimit,
     shed: shed::Shed,
     changed: shared::Changed,
+    counted: Counted,
     tunnels: tunnel::Tunnels,
     /// Where the next connection that may go is looked for.
     early_cursor: u32,
@@ -276,6 +278,7 @@ impl<P: Packet> Path<P> {
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             shed: shed::Shed::default(),
             changed: shared::Changed::new(),
+            counted: Counted::new(config.max_connections),
             early_cursor: 0,
             chance: 0,
             passed: None,

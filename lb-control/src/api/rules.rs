@@ -169,7 +169,7 @@ pub enum RuleError {
     Loop,
     #[error("Numerical result out of range")]
     OutOfRange,
-    #[error("No such file or directory")]
+    #[error("No chain/target/match by that name")]
     NotThere,
     #[error("Operation not supported")]
     NotSupported,

@@ -155,7 +155,7 @@ fn first_model(config: &Config, kept: Option<Kept>) -> Result<Model, ErrorBody> 
     Ok(model)
 }
 
-/// The rules of the run before. A rule with a set that is gone is left out, and said; what else can no more be, its whole batch.
+/// The rules of the run before. A rule with a set that is gone, or with an estimator whose rule comes only later, is left out, and said; what else can no more be, its whole batch.
 fn first_rules(batches: &[RuleBatch], sets: &mut IpSets, plane: &dyn Plane) -> RuleTables {
     // A key that nobody outside can know.
     let mut rules = RuleTables::new(RandomState::new().hash_one(0));
@@ -166,7 +166,8 @@ fn first_rules(batches: &[RuleBatch], sets: &mut IpSets, plane: &dyn Plane) -> R
         {
             let Some(change) = batch.tables.get_mut(table) else { break };
             let table = &change.table;
-            if error != RuleError::NoSuchSet || command >= change.commands.len() {
+            let is_alone = matches!(error, RuleError::NoSuchSet | RuleError::NotThere);
+            if !is_alone || command >= change.commands.len() {
                 warn!(%table, rule = command, why = %message, "the rules of the run before are not used");
                 break;
             }

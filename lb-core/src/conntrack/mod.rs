@@ -233,6 +233,12 @@ pub fn may_be_dropped_early(protocol: Protocol, state: u8, status: Status) -> bo
         }
 }
 
+/// Whether a connection is only remembered, so that what is still on its way is known.
+pub fn is_over(protocol: Protocol, state: u8) -> bool {
+    protocol == Protocol::TCP
+        && matches!(tcp::TcpState::from_u8(state), tcp::TcpState::TimeWait | tcp::TcpState::Close)
+}
+
 /// What `conntrack -L` calls a state of this protocol's connections; `None`: it has no states.
 pub fn name(protocol: Protocol, state: u8) -> Option<&'static str> {
     match protocol {

@@ -226,6 +226,11 @@ pub fn is_established(protocol: Protocol, state: u8) -> bool {
     }
 }
 
+/// Whether a connection is only remembered, so that what is still on its way is known.
+pub fn is_over(protocol: Protocol, state: u8) -> bool {
+    protocol == Protocol::TCP && matches!(TcpState::from_u8(state), TimeWait | Close)
+}
+
 /// Whether there are connections of this protocol, and this is a state of theirs.
 pub fn is_state(protocol: Protocol, state: u8) -> bool {
     match protocol {

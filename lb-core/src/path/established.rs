@@ -184,12 +184,16 @@ impl<P: Packet> Path<P> {
         if entry.is_tracked() {
             return self.tracked(packet, headers, at, now, io);
         }
-        let packet = if entry.is_ruled() {
-            let Some(packet) = self.ruled(packet, headers, at, now, io) else { return };
-            packet
-        } else {
-            packet
-        };
+        if !entry.is_ruled() {
+            return self.not_straight(packet, headers, at, now, io);
+        }
+        let Some(packet) = self.ruled(packet, headers, at, now, io) else { return };
+        self.not_straight(packet, headers, at, now, io);
+        self.uncount_if_over(at.id());
+    }
+
+    /// The same, whatever rules say.
+    fn not_straight(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
         if !entry.method().is_one_way() && !entry.is_edited() && !self.is_cut(at) {
             return self.straight_on_rarely(packet, headers, at, now, io);

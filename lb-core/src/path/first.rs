@@ -233,6 +233,7 @@ impl<P: Packet> Path<P> {
         };
         let id = self.insert(&new)?;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
+        self.counted.keep(id);
         if let Some(passed) = self.passed {
             self.flows.tracked_mut(id).mark = passed.connection_mark;
         }
@@ -282,18 +283,20 @@ impl<P: Packet> Path<P> {
             &self.uses,
             &mut self.schedulers,
         );
+        self.counted.release(id);
         self.flows.remove(id);
     }
 
     pub(super) fn expire(&mut self, now: Tick) {
         let (mine, counters, services, uses) =
             (&self.mine, &self.counters, &self.tables.services, &self.uses);
-        let (schedulers, worker) = (&mut self.schedulers, self.worker);
+        let (schedulers, worker, counted) = (&mut self.schedulers, self.worker, &mut self.counted);
         self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
             if flows.entry(id).is_template() && !uses.end(worker, id.0) {
                 return Some(WITH_CONNECTIONS);
             }
             unbind(flows, id, mine, counters, services, uses, schedulers);
+            counted.release(id);
             mine.flows.expired.add(1);
             None
         });

@@ -188,7 +188,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        passage.at = None;
+        (passage.at, passage.of) = (None, None);
         if passage.state == CtState::Invalid {
             self.mine.flows.invalid.add(1);
         }

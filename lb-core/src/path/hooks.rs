@@ -17,12 +17,13 @@
 use std::net::IpAddr;
 
 use super::{Io, Path};
-use crate::conntrack::{CtState, Status};
+use crate::conntrack::{self, CtState, Status};
 use crate::drop::DropReason;
-use crate::flow::{Direction, FlowRef, Tuple};
+use crate::flow::{Direction, FlowId, FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::PortId;
+use crate::ipvs::state;
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
 use crate::reset::make_reset;
@@ -40,6 +41,8 @@ pub(super) struct Passage {
     pub(super) state: CtState,
     /// The connection that it is of.
     pub(super) at: Option<FlowRef>,
+    /// The same, also before conntrack has looked at the packet.
+    pub(super) of: Option<FlowId>,
     /// Of what begins one: how it came.
     pub(super) original: Option<Tuple>,
     /// The packet's mark, and that of the connection that it begins.
@@ -82,7 +85,7 @@ impl<P: Packet> Path<P> {
         }
         let state = tracked.is(at.direction());
         let mut passage = self.passage(packet.port(), headers, state);
-        passage.at = Some(at);
+        (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
         let outcome = self.pass_service(
             &mut packet,
@@ -164,7 +167,7 @@ impl<P: Packet> Path<P> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let inner = Tuple { dst: to, ..wire };
         let mut passage = self.passage(packet.port(), headers, CtState::Related);
-        passage.at = Some(at);
+        (passage.at, passage.of) = (Some(at), Some(at.id()));
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
             return self.pass_service(
@@ -181,12 +184,15 @@ impl<P: Packet> Path<P> {
         self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage, now)
     }
 
-    pub(super) fn passage(&self, port: PortId, headers: &Headers, state: CtState) -> Passage {
+    /// A packet's, when it comes.
+    pub(super) fn passage(&mut self, port: PortId, headers: &Headers, state: CtState) -> Passage {
+        self.counted.forget();
         Passage {
             input: self.tables.interfaces.find(port, headers.vlan),
             output: None,
             state,
             at: None,
+            of: None,
             original: None,
             mark: 0,
             connection_mark: 0,
@@ -265,6 +271,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
     ) -> Verdict {
         let connection = self.connection(passage, now);
+        let flow = passage.of.filter(|&id| !self.is_over(id));
         let service = passage.at.and_then(|at| self.service_of(at));
         let mut headers = *headers;
         // A rule before may have written it.
@@ -283,6 +290,8 @@ impl<P: Packet> Path<P> {
             output: passage.output,
             mark: passage.mark,
             connection,
+            flow,
+            counted: &mut self.counted,
             hops: is_forwarded.into(),
             is_untracked: passage.is_untracked,
             service,
@@ -295,6 +304,9 @@ impl<P: Packet> Path<P> {
         };
         let verdict = self.tables.rules.run(table, hook, &mut view, &self.mine);
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
+        if let Some(id) = flow {
+            self.counted.keep(id);
+        }
         if effects.has_mark {
             passage.mark = mark;
         }
@@ -337,6 +349,23 @@ impl<P: Packet> Path<P> {
         })
     }
 
+    /// A connection that is only remembered: it counts no more.
+    fn is_over(&self, id: FlowId) -> bool {
+        let entry = self.flows.entry(id);
+        match entry.is_tracked() {
+            true => conntrack::is_over(entry.protocol(), entry.state()),
+            false => state::is_over(entry.protocol(), entry.state()),
+        }
+    }
+
+    /// Of connections that are counted: this one's packet has been told to it.
+    #[inline]
+    pub(super) fn uncount_if_over(&mut self, id: FlowId) {
+        if self.counted.is_in_use() && self.is_over(id) {
+            self.counted.release(id);
+        }
+    }
+
     /// What rules see of the virtual service that has a connection.
     fn service_of(&self, at: FlowRef) -> Option<Service> {
         let entry = self.flows.entry(at.id());
@@ -345,6 +374,7 @@ impl<P: Packet> Path<P> {
             address: original.dst,
             port: original.dport,
             method: entry.method(),
+            is_held: entry.is_counted(),
         })
     }
 

@@ -37,6 +37,7 @@ impl<P: Packet> Path<P> {
         let headers = &headers;
         let mut passage = self.passage(port, headers, CtState::Established);
         passage.output = passage.input.take();
+        passage.of = self.flows.find(&wire).map(FlowRef::id);
         let raw = [(Table::Raw, Hook::Output)];
         if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage, now) {
             return self.stop_host(port, packet, headers, stopped, now, io);

@@ -88,6 +88,7 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
         self.onward_rarely(packet, headers, at, now, io);
+        self.counted.release(at.id());
         self.flows.remove(at.id());
     }
 

@@ -69,6 +69,7 @@ impl<P: Packet> Path<P> {
         }
         *self.flows.tracked_mut(id) = tracked;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
+        self.counted.keep(id);
         self.mine.flows.inserted.add(1);
         self.account(FlowRef::new(id, Direction::Original), headers);
         Some(FlowRef::new(id, Direction::Original))
@@ -143,6 +144,7 @@ impl<P: Packet> Path<P> {
     ) {
         self.account(at, headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Established);
+        passage.of = Some(at.id());
         let wire = self.flows.tuple(at.id(), at.direction());
         let is_ruled = self.flows.entry(at.id()).is_ruled();
         if is_ruled && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
@@ -182,6 +184,7 @@ impl<P: Packet> Path<P> {
         if step.verdict == conntrack::Verdict::Ends {
             self.end(at.id());
         }
+        self.uncount_if_over(at.id());
     }
 
     /// Sends a packet of a tracked connection on, which its rules let pass.

@@ -15,15 +15,23 @@ const CAPACITY: usize = 1024;
 /// Bytes of a packet that are kept: the headers, and what an ICMP error quotes of another's.
 pub const KEPT: usize = 192;
 
-/// A packet came by a rule that says LOG.
+/// What is said of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// What LOG says of it. TCP sequence numbers 1, TCP options 2, IP options 4, MAC addresses 32.
+    Headers { options: u8 },
+    /// What AUDIT says of it.
+    Audit,
+}
+
+/// A packet came by a rule that says LOG or AUDIT.
 #[derive(Clone, Debug)]
 pub struct Event {
+    pub said: Said,
     /// What the rule wants written before it.
     pub prefix: ArrayString<PREFIX>,
     /// 0 (emergency) to 7 (debug).
     pub level: u8,
-    /// TCP sequence numbers 1, TCP options 2, IP options 4, MAC addresses 32.
-    pub options: u8,
     pub input: Option<InterfaceId>,
     pub output: Option<InterfaceId>,
     pub mark: u32,

@@ -133,7 +133,7 @@ impl Message {
     }
 
     pub(super) fn is_any(&self) -> bool {
-        self.kind == 255 && self.codes == (0, 255)
+        self.kind == 255 && self.codes.1 == 255
     }
 
     pub(super) fn save(&self, out: &mut String, option: &str) {

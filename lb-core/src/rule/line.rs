@@ -315,6 +315,9 @@ impl<'w> Reader<'w> {
             'd' => self.line.destinations = header::nets(value, is_not, around)?,
             'i' => self.rule.header.input = interface(value, is_not)?,
             'o' => self.rule.header.output = interface(value, is_not)?,
+            'f' if around.family == Family::Ipv6 => {
+                return Err(Error::parameter("`-f' is not supported in IPv6, use -m frag instead"));
+            }
             'f' => self.rule.header.fragment = Some(!is_not),
             'p' => {
                 let lower = value.to_ascii_lowercase();

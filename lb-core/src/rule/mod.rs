@@ -6,7 +6,9 @@
 //!
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.
 
+pub mod counted;
 mod edit;
+mod estimator;
 pub mod event;
 mod extension;
 mod header;
@@ -16,6 +18,7 @@ mod list;
 mod matches;
 pub mod names;
 mod options;
+mod per_key;
 mod ports;
 mod prelude;
 mod rate;
@@ -129,7 +132,7 @@ pub enum Refused {
     Invalid,
     /// "Numerical result out of range".
     OutOfRange,
-    /// "No such file or directory": an IP set that is not there.
+    /// "No such file or directory": an IP set, an algorithm, an estimator that is not there.
     NotThere,
     /// "Operation not supported".
     NotSupported,

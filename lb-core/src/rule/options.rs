@@ -212,7 +212,12 @@ impl Given<'_, '_> {
 
     /// `value[/mask]`; without a mask all bits.
     pub(crate) fn marked(&self) -> Result<(u32, u32), Error> {
-        let bad = || self.out_of_range(0, u32::MAX.into());
+        let bad = || {
+            Error::parameter(format!(
+                "{}: bad integer value for option \"--{}\", or out of range.\n",
+                self.of, self.option.name
+            ))
+        };
         let (value, rest) = leading_number(self.value).ok_or_else(bad)?;
         let value = u32::try_from(value).map_err(|_| bad())?;
         match rest.strip_prefix('/') {

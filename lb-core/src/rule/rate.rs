@@ -13,13 +13,15 @@ pub(super) struct Rate {
     pub(super) unit: u32,
 }
 
-/// (what it begins with, units, what is printed).
-const UNITS: [(&str, u32, &str); 4] = [
-    ("second", SCALE, "sec"),
-    ("minute", SCALE * 60, "min"),
-    ("hour", HOUR, "hour"),
-    ("day", HOUR * 24, "day"),
-];
+/// (what it begins with, seconds).
+const UNITS: [(&str, u32); 4] = [("second", 1), ("minute", 60), ("hour", 3600), ("day", 86_400)];
+
+/// Of a unit of time by name, or by the beginning of one.
+pub(super) fn seconds(unit: &str) -> Option<u32> {
+    let unit = unit.to_ascii_lowercase();
+    let is_it = |(name, _): &&(&str, u32)| !unit.is_empty() && name.starts_with(&unit);
+    UNITS.iter().find(is_it).map(|(_, seconds)| *seconds)
+}
 
 impl Rate {
     /// `5`, `5/s`, `5/minute`.
@@ -27,13 +29,10 @@ impl Rate {
         let (packets, unit) =
             text.split_once('/').map_or((text, "second"), |(packets, unit)| (packets, unit));
         let (packets, rest) = leading_number(packets)?;
-        let unit = unit.to_ascii_lowercase();
-        let is_unit = |(name, ..): &&(&str, u32, &str)| !unit.is_empty() && name.starts_with(&unit);
-        let (_, unit, _) = UNITS.iter().find(is_unit)?;
         if !rest.is_empty() {
             return None;
         }
-        Some(Rate { packets: u32::try_from(packets).ok()?, unit: *unit })
+        Some(Rate { packets: u32::try_from(packets).ok()?, unit: seconds(unit)? * SCALE })
     }
 
     /// What a packet costs, in units of 0.1 ms; 0: too fast to be counted.

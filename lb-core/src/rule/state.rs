@@ -14,6 +14,9 @@ use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use super::Family;
+use super::counted::Alive;
+use super::estimator::Estimator;
+use super::per_key::PerKey;
 use crate::set::SetId;
 use crate::time::Tick;
 
@@ -59,8 +62,24 @@ impl<T> fmt::Debug for Kept<T> {
 pub struct Named {
     seed: u64,
     pub(crate) recents: HashMap<String, Arc<Recent>>,
+    pub(crate) rates: HashMap<String, Arc<PerKey>>,
+    pub(crate) estimators: HashMap<String, Arc<Estimator>>,
+    /// One for all rules, from the first that counts connections on.
+    alive: Option<Arc<Alive>>,
+    /// Rules that have counted connections so far.
+    counting: u64,
     /// The IP sets that rules may name from here on.
     pub sets: HashMap<String, KnownSet>,
+}
+
+/// What rules share under a name: made anew where no rule has it.
+pub(crate) fn shared<T>(all: &mut HashMap<String, Arc<T>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    if let Some(known) = all.get(name).filter(|known| Arc::strong_count(known) > 1) {
+        return known.clone();
+    }
+    let made = Arc::new(make());
+    all.insert(name.to_owned(), made.clone());
+    made
 }
 
 /// An IP set as a rule must know it.
@@ -81,14 +100,23 @@ impl Named {
         Keys(self.seed)
     }
 
+    /// Where connections are counted, and by what one more rule knows its own there.
+    pub(crate) fn alive(&mut self) -> (Arc<Alive>, u64) {
+        let keys = self.keys();
+        self.counting += 1;
+        (self.alive.get_or_insert_with(|| Arc::new(Alive::new(keys))).clone(), self.counting)
+    }
+
     /// Forgets what no rule uses any more.
     pub fn forget_unused(&mut self) {
         self.recents.retain(|_, state| Arc::strong_count(state) > 1);
+        self.rates.retain(|_, state| Arc::strong_count(state) > 1);
+        self.estimators.retain(|_, state| Arc::strong_count(state) > 1);
     }
 }
 
 /// Makes of an address and what else tells two things apart a number that stands for it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Keys(u64);
 
 impl Keys {
@@ -288,6 +316,12 @@ impl Number {
         at
     }
 
+    /// Takes `amount` of it, exactly; once there is not so much, nothing is left.
+    pub(crate) fn spend(&self, amount: u64) -> bool {
+        let rest = |left: u64| Some(left.saturating_sub(amount));
+        self.0.fetch_update(Relaxed, Relaxed, rest).is_ok_and(|had| had >= amount)
+    }
+
     /// 32 bits that look like chance (splitmix64).
     pub(crate) fn random(&self) -> u32 {
         let state = self.0.load(Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -311,6 +345,13 @@ mod tests {
         };
         assert_eq!(allowed(0..1) + (0..9).filter(|_| bucket.allow(2000, 10_000, Tick(0))).count(), 5);
         assert_eq!(allowed(1..1001), 50, "ten seconds");
+    }
+
+    #[test]
+    fn a_quota_lets_no_small_packet_by_once_a_large_one_found_it_too_small() {
+        let left = Number::new(250);
+        assert_eq!([100, 100, 100, 40].map(|bytes| left.spend(bytes)), [true, true, false, false]);
+        assert!(left.spend(0));
     }
 
     #[test]

@@ -19,9 +19,7 @@ pub(super) fn name(value: u8) -> Option<&'static str> {
 pub(super) fn read(given: &Given<'_, '_>, mask: u8) -> Result<(u8, u8), Error> {
     let text = given.value;
     if let Some((value, rest)) = leading_number(text) {
-        let byte = |value: u64| {
-            u8::try_from(value).map_err(|_| Error::parameter(format!("Illegal value: \"{text}\"")))
-        };
+        let byte = |value: u64| u8::try_from(value).map_err(|_| unknown(text));
         let mask = match rest.strip_prefix('/') {
             None if rest.is_empty() => 0xff,
             Some(mask) => byte(number(mask).unwrap_or(u64::MAX))?,
@@ -31,7 +29,7 @@ pub(super) fn read(given: &Given<'_, '_>, mask: u8) -> Result<(u8, u8), Error> {
     }
     match NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text)) {
         Some((_, value)) => Ok((*value, mask)),
-        None => Err(Error::parameter(format!("Symbolic name \"{text}\" is unknown"))),
+        None => Err(unknown(text)),
     }
 }
 
@@ -49,4 +47,8 @@ pub(super) fn class(text: &str) -> Result<u8, Error> {
         },
     };
     found.ok_or_else(|| Error::parameter(format!("Invalid DSCP value `{text}'")))
+}
+
+fn unknown(text: &str) -> Error {
+    Error::parameter(format!("Symbolic name \"{text}\" is unknown"))
 }

@@ -51,7 +51,7 @@ impl Translation {
             let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
             let address = |text: &str| {
                 super::options::address(text, given.around.family)
-                    .ok_or_else(|| Error::parameter(format!("Bad IP address \"{text}\"\n")))
+                    .ok_or_else(|| Error::parameter(format!("Bad IP address \"{text}\"")))
             };
             let (first, last) = (address(first)?, address(last)?);
             if first > last {
@@ -75,12 +75,14 @@ impl Translation {
         if text.contains(':') {
             return Err(Error::parameter("Invalid port:port syntax - use dash\n"));
         }
-        let bad = |text: &str| Error::parameter(format!("Port `{text}' not valid\n"));
+        let bad = |text: &str| Error::parameter(format!("Port `{text}' not valid"));
+        let named = |text: &str| around.names.service(text, around.port_protocol().unwrap_or_default());
         let port = |text: &str| {
-            number(text)
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port > 0)
-                .ok_or_else(|| bad(text))
+            let read = match number(text) {
+                Some(port) => u16::try_from(port).ok(),
+                None => named(text),
+            };
+            read.filter(|port| *port > 0).ok_or_else(|| bad(text))
         };
         let (range, base) = match text.split_once('/') {
             Some((range, base)) if may_have_base => (range, Some(port(base)?)),
@@ -92,7 +94,10 @@ impl Translation {
             None => (port(range)?, port(range)?),
         };
         if first > last {
-            return Err(Error::parameter(format!("Port range `{range}' funky\n")));
+            return Err(Error::parameter(format!(
+                "Port range `{}' funky",
+                range.split_once('-').map_or(range, |(_, last)| last)
+            )));
         }
         (self.ports, self.base_port) = (Some((first, last)), base);
         Ok(())

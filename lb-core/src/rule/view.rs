@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use super::Family;
-use super::event::Events;
+use super::counted::Counted;
+use super::event::{self, Event, Events, Said};
 use super::options::bits;
 use super::targets::Refusal;
 use crate::conntrack::{CtState, Status};
-use crate::flow::{Method, Tuple};
+use crate::flow::{FlowId, Method, Tuple};
 use crate::hook::Hook;
 use crate::nat::{Manip, Range};
 use crate::tables::{InterfaceId, Tables};
@@ -37,6 +38,8 @@ pub struct Service {
     pub address: IpAddr,
     pub port: u16,
     pub method: Method,
+    /// By its client's persistence template.
+    pub is_held: bool,
 }
 
 /// One packet at one hook. Rules read all of it, and write the mark, the connection's mark and the packet.
@@ -54,6 +57,9 @@ pub struct View<'a> {
     pub output: Option<InterfaceId>,
     pub mark: u32,
     pub connection: Option<Connection>,
+    /// Its entry, unless it is over or not entered yet; and what counts connections.
+    pub flow: Option<FlowId>,
+    pub counted: &'a mut Counted,
     /// Hops that are yet to be taken off its TTL here and that the kernel has taken off by this hook.
     pub hops: u8,
     /// Of no connection because a rule of table raw said so.
@@ -104,6 +110,25 @@ impl View<'_> {
         if let Some(trail) = &mut self.trail {
             trail.put(Step::Met(counter));
         }
+    }
+
+    /// Leaves word of the packet for the log.
+    pub(crate) fn say(&self, said: Said, prefix: &str, level: u8) {
+        let mut frame = [0; event::KEPT];
+        let kept = self.frame.len().min(event::KEPT);
+        frame[..kept].copy_from_slice(&self.frame[..kept]);
+        self.events.put(Event {
+            said,
+            prefix: event::prefix(prefix),
+            level,
+            input: self.input,
+            output: self.output,
+            mark: self.mark,
+            tuple: self.tuple,
+            frame,
+            kept: kept as u8,
+            headers: *self.headers,
+        });
     }
 
     #[inline]

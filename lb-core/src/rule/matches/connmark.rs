@@ -21,7 +21,7 @@ impl Extension for ConnMark {
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
-        put!(out, " connmark match {}", self.0.not());
+        put!(out, " connmark match{}", if self.0.not().is_empty() { " " } else { self.0.not() });
         self.0.put(out);
     }
 }

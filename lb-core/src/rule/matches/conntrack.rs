@@ -70,14 +70,14 @@ impl Extension for ConnTrack {
                 for word in given.value.split(',') {
                     let upper = word.to_ascii_uppercase();
                     let found = state_words().find(|(name, _)| !upper.is_empty() && name.starts_with(&upper));
-                    states |= found.ok_or_else(|| Error::parameter(format!("Bad ctstate \"{word}\"\n")))?.1;
+                    states |= found.ok_or_else(|| Error::parameter(format!("Bad ctstate \"{word}\"")))?.1;
                 }
                 self.states = Some((states, is_not));
             }
             1 => {
-                let found = names::protocol(given.value, given.around.names).filter(|number| *number != 0 || !is_not);
-                let bad = || Error::parameter("conntrack: rule would never match protocol\n");
-                self.protocol = Some((found.ok_or_else(bad)?, is_not));
+                let found = names::protocol(given.value, given.around.names);
+                let unknown = || Error::parameter(format!("unknown protocol \"{}\" specified", given.value));
+                self.protocol = Some((found.ok_or_else(unknown)?, is_not));
             }
             id @ 2..=5 => {
                 let nets = header::nets(given.value, is_not, given.around)?;
@@ -97,7 +97,7 @@ impl Extension for ConnTrack {
                     status |= match STATUSES.iter().find(|(name, _)| !upper.is_empty() && name.starts_with(&upper)) {
                         Some((_, bit)) => *bit,
                         None if upper == "NONE" => 0,
-                        None => return Err(Error::parameter(format!("Bad ctstatus \"{word}\"\n"))),
+                        None => return Err(Error::parameter(format!("Bad ctstatus \"{word}\""))),
                     };
                 }
                 self.status = Some((status, is_not));
@@ -111,7 +111,7 @@ impl Extension for ConnTrack {
                     match given.value.to_ascii_uppercase().as_str() {
                         "ORIGINAL" => false,
                         "REPLY" => true,
-                        _ => return Err(Error::parameter(format!("conntrack: Bad value for \"--ctdir\" option: \"{}\"\n", given.value))),
+                        _ => return Err(Error::parameter(format!("conntrack: Bad value for \"--ctdir\" option: \"{}\"", given.value))),
                     },
                     false,
                 ));
@@ -121,7 +121,7 @@ impl Extension for ConnTrack {
     }
 
     fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
-        if seen == 0 { Err(Error::parameter("conntrack: At least one option is required\n")) } else { Ok(()) }
+        if seen == 0 { Err(Error::parameter("conntrack: At least one option is required")) } else { Ok(()) }
     }
 
     fn save(&self, out: &mut String, family: Family) {

@@ -62,10 +62,10 @@ impl Extension for RecentMatch {
         opt("seconds", 4),
         flag("reap", 5).with(1 << 4),
         opt("hitcount", 6),
-        flag("rttl", 7),
+        flag("rttl", 7).not_with(1 << 0 | 1 << 3),
         opt("name", 8),
-        flag("rsource", 9).not_with(1 << 10),
-        flag("rdest", 10).not_with(1 << 9),
+        flag("rsource", 9),
+        flag("rdest", 10),
         opt("mask", 11),
     ];
 
@@ -75,9 +75,9 @@ impl Extension for RecentMatch {
                 self.mode = [Mode::Set, Mode::Check, Mode::Update, Mode::Remove][usize::from(id)];
                 self.is_not = given.is_negated;
             }
-            4 => self.seconds = given.number(1, i32::MAX as u64)? as u32,
+            4 => self.seconds = given.number(1, u32::MAX.into())? as u32,
             5 => self.is_reaping = true,
-            6 => self.hits = given.number(1, STAMPS as u64 - 1)? as u32,
+            6 => self.hits = given.u32()?,
             7 => self.has_ttl = true,
             8 => self.name = given.text(1, 199)?,
             9 => self.is_destination = false,
@@ -102,6 +102,9 @@ impl Extension for RecentMatch {
 
     fn check(&self, _: &Place<'_>) -> Result<(), Refused> {
         let asks = matches!(self.mode, Mode::Check | Mode::Update);
+        if self.hits as usize >= STAMPS || self.name.contains('/') {
+            return Err(Refused::Invalid);
+        }
         if (self.seconds != 0 || self.hits != 0) && !asks { Err(Refused::Invalid) } else { Ok(()) }
     }
 

@@ -43,7 +43,7 @@ struct Chunk {
 }
 
 /// (name, type, its flags from bit 7 down to bit 0).
-const TYPES: [(&str, u8, &str); 18] = [
+const TYPES: [(&str, u8, &str); 21] = [
     ("DATA", 0, "----IUBE"),
     ("INIT", 1, ""),
     ("INIT_ACK", 2, ""),
@@ -62,6 +62,9 @@ const TYPES: [(&str, u8, &str); 18] = [
     ("ASCONF", 193, ""),
     ("ASCONF_ACK", 128, ""),
     ("FORWARD_TSN", 192, ""),
+    ("I_DATA", 64, "----IUBE"),
+    ("PAD", 132, ""),
+    ("I_FORWARD_TSN", 194, ""),
 ];
 
 /// Chunks of a packet that are looked at.

@@ -36,7 +36,7 @@ impl Extension for State {
         for word in given.value.split(',') {
             let upper = word.to_ascii_uppercase();
             let found = STATES.iter().find(|state| !upper.is_empty() && state.name().starts_with(&upper));
-            let bad = || Error::parameter(format!("Bad state \"{word}\"\n"));
+            let bad = || Error::parameter(format!("Bad state \"{word}\""));
             self.states |= bit(*found.ok_or_else(bad)?);
         }
         self.is_not = given.is_negated;

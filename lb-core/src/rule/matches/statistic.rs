@@ -28,9 +28,9 @@ const SCALE: f64 = 2_147_483_648.0;
 impl Extension for Statistic {
     const NAME: &'static str = "statistic";
     const OPTIONS: &'static [Opt] = &[
-        opt("mode", 0).must(),
+        opt("mode", 0),
         opt("probability", 1).negatable().with(1),
-        opt("every", 2).negatable().with(1),
+        opt("every", 2).negatable().with(1 | 1 << 3),
         opt("packet", 3).with(1 << 2),
     ];
 
@@ -45,8 +45,7 @@ impl Extension for Statistic {
             }
             (1, Mode::Random { chance }) => {
                 let value = given.value.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
-                let bad = || Error::parameter("statistic: --probability takes a number from 0 to 1");
-                *chance = (value.ok_or_else(bad)? * SCALE).round() as u32;
+                *chance = (value.ok_or_else(|| given.out_of_range(0, 1))? * SCALE).round() as u32;
                 self.is_not = given.is_negated;
             }
             (2, Mode::Nth { every, .. }) => {
@@ -61,10 +60,12 @@ impl Extension for Statistic {
 
     fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
         match self.mode {
-            Mode::Random { .. } if seen & 2 == 0 => {
-                Err(Error::parameter("statistic: --mode random also requires --probability"))
+            Mode::Unsaid | Mode::Random { .. } if seen & 2 == 0 => {
+                Err(Error::parameter("--probability must be specified when using random mode"))
             }
-            Mode::Nth { .. } if seen & 4 == 0 => Err(Error::parameter("statistic: --mode nth also requires --every")),
+            Mode::Nth { .. } if seen & (1 << 2 | 1 << 3) == 0 => {
+                Err(Error::parameter("--every and --packet must be specified when using nth mode"))
+            }
             Mode::Nth { every, packet } if packet >= every => {
                 Err(Error::parameter("the --packet p must be 0 <= p <= n-1"))
             }

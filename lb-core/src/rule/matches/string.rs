@@ -46,7 +46,10 @@ impl Extension for StringMatch {
             1 => self.to = given.u16()?,
             2 => self.algorithm = given.text(0, 15)?,
             3 => {
-                self.pattern = given.text(0, LONGEST)?.into_bytes();
+                if given.value.len() > LONGEST {
+                    return Err(Error::parameter(format!("STRING too long \"{}\"", given.value)));
+                }
+                self.pattern = given.value.as_bytes().to_vec();
                 self.is_not = given.is_negated;
             }
             4 => {
@@ -80,7 +83,7 @@ impl Extension for StringMatch {
         if self.from != 0 {
             put!(out, " --from {}", self.from);
         }
-        if self.to != u16::MAX && self.to != 0 {
+        if self.to != u16::MAX {
             put!(out, " --to {}", self.to);
         }
         if self.ignores_case {
@@ -96,7 +99,7 @@ impl Extension for StringMatch {
         if self.from != 0 {
             put!(out, " FROM {}", self.from);
         }
-        if self.to != u16::MAX && self.to != 0 {
+        if self.to != u16::MAX {
             put!(out, " TO {}", self.to);
         }
         if self.ignores_case {
@@ -129,26 +132,29 @@ fn hex(text: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let mut is_hex = false;
     let mut digits = String::new();
-    let bad = |text: &str| Error::parameter(format!("Invalid hex block in string `{text}'\n"));
+    let bad = || Error::parameter("Invalid hex block");
     for c in text.chars() {
         match c {
-            '|' if is_hex && !digits.is_empty() => return Err(bad(text)),
+            '|' if is_hex && !digits.is_empty() => return Err(bad()),
             '|' => is_hex = !is_hex,
             ' ' if is_hex => {}
             c if is_hex => {
                 if !c.is_ascii_hexdigit() {
-                    return Err(bad(text));
+                    return Err(Error::parameter(format!("Invalid hex char '{c}'")));
                 }
                 digits.push(c);
                 if digits.len() == 2 {
-                    bytes.push(u8::from_str_radix(&digits, 16).map_err(|_| bad(text))?);
+                    bytes.push(u8::from_str_radix(&digits, 16).map_err(|_| bad())?);
                     digits.clear();
                 }
             }
             c => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
         }
     }
-    if is_hex || bytes.len() > LONGEST { Err(bad(text)) } else { Ok(bytes) }
+    if bytes.len() > LONGEST {
+        return Err(Error::parameter(format!("STRING too long \"{text}\"")));
+    }
+    if !digits.is_empty() { Err(bad()) } else { Ok(bytes) }
 }
 
 impl Match for StringMatch {

@@ -16,10 +16,8 @@ pub struct Time {
     times: (u32, u32),
     /// Monday is bit 1, Sunday bit 7.
     weekdays: u8,
-    are_not_weekdays: bool,
     /// The first is bit 1.
     monthdays: u32,
-    are_not_monthdays: bool,
     is_kernel_zone: bool,
     is_contiguous: bool,
 }
@@ -34,9 +32,7 @@ impl Default for Time {
             dates: (0, LAST),
             times: (0, DAY - 1),
             weekdays: ALL_WEEKDAYS,
-            are_not_weekdays: false,
             monthdays: ALL_MONTHDAYS,
-            are_not_monthdays: false,
             is_kernel_zone: false,
             is_contiguous: false,
         }
@@ -54,8 +50,8 @@ impl Extension for Time {
         opt("weekdays", 5).negatable(),
         opt("monthdays", 6).negatable(),
         flag("localtz", 7),
-        flag("utc", 8),
-        flag("kerneltz", 9),
+        flag("utc", 8).not_with(1 << 9),
+        flag("kerneltz", 9).not_with(1 << 8),
     ];
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
@@ -66,11 +62,21 @@ impl Extension for Time {
             2 => self.times.0 = time(text)?,
             3 => self.times.1 = time(text)?,
             4 => self.is_contiguous = true,
-            5 => (self.weekdays, self.are_not_weekdays) = (weekdays(text)?, given.is_negated),
-            6 => (self.monthdays, self.are_not_monthdays) = (monthdays(text)?, given.is_negated),
+            // As in iptables others than these are just the others.
+            5 => self.weekdays = weekdays(text)? ^ if given.is_negated { ALL_WEEKDAYS } else { 0 },
+            6 => self.monthdays = monthdays(text)? ^ if given.is_negated { ALL_MONTHDAYS } else { 0 },
             7 => return Err(Error::other("time: --localtz: times are in UTC")),
             8 => {}
             _ => self.is_kernel_zone = true,
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, _: u32, _: &Around<'_>) -> Result<(), Error> {
+        if self.is_contiguous && self.times.1 >= self.times.0 {
+            return Err(Error::parameter(
+                "time: --contiguous only makes sense when stoptime is smaller than starttime",
+            ));
         }
         Ok(())
     }
@@ -80,11 +86,11 @@ impl Extension for Time {
             put!(out, " --timestart {} --timestop {}", clock(self.times.0), clock(self.times.1));
         }
         if self.monthdays != ALL_MONTHDAYS {
-            put!(out, "{} --monthdays ", not(self.are_not_monthdays));
+            out.push_str(" --monthdays ");
             put_monthdays(out, self.monthdays, |_| "");
         }
         if self.weekdays != ALL_WEEKDAYS {
-            put!(out, "{} --weekdays ", not(self.are_not_weekdays));
+            out.push_str(" --weekdays ");
             put_weekdays(out, self.weekdays);
         }
         if self.dates.0 != 0 {
@@ -107,11 +113,11 @@ impl Extension for Time {
             put!(out, " from {} to {}", clock(self.times.0), clock(self.times.1));
         }
         if self.weekdays != ALL_WEEKDAYS {
-            put!(out, "{} on ", not(self.are_not_weekdays));
+            out.push_str(" on ");
             put_weekdays(out, self.weekdays);
         }
         if self.monthdays != ALL_MONTHDAYS {
-            put!(out, "{} on ", not(self.are_not_monthdays));
+            out.push_str(" on ");
             put_monthdays(out, self.monthdays, ordinal);
         }
         if self.dates.0 != 0 {
@@ -146,10 +152,11 @@ fn put_monthdays(out: &mut String, bits: u32, ending: fn(u32) -> &'static str) {
 }
 
 fn ordinal(day: u32) -> &'static str {
-    match day {
-        1 | 21 | 31 => "st",
-        2 | 22 => "nd",
-        3 | 23 => "rd",
+    // iptables ends 11 to 13 as 1 to 3.
+    match day % 10 {
+        1 => "st",
+        2 => "nd",
+        3 => "rd",
         _ => "th",
     }
 }
@@ -159,7 +166,7 @@ fn weekdays(text: &str) -> Result<u8, Error> {
     for word in text.split(',') {
         let by_number = number(word).filter(|day| (1..=7).contains(day)).map(|day| day as u8);
         let is_like = |name: &str| {
-            word.len() >= 2 && name.get(..word.len().min(3)).is_some_and(|start| start.eq_ignore_ascii_case(&word[..word.len().min(3)]))
+            word.len() >= 2 && name.get(..word.len().min(3)).is_some_and(|start| *start == word[..word.len().min(3)])
         };
         let by_name = || WEEKDAYS.iter().position(|name| is_like(name)).map(|day| day as u8 + 1);
         let day = by_number.or_else(by_name);
@@ -172,7 +179,7 @@ fn monthdays(text: &str) -> Result<u32, Error> {
     let mut bits = 0;
     for word in text.split(',') {
         let day = number(word).filter(|day| (1..=31).contains(day));
-        bits |= 1 << day.ok_or_else(|| Error::parameter(format!("{word} is out of range for monthdays")))?;
+        bits |= 1 << day.ok_or_else(|| Error::parameter(format!("{word} is not a valid day for --monthdays")))?;
     }
     Ok(bits)
 }
@@ -273,8 +280,7 @@ impl Match for Time {
         // 1970 began on a Thursday.
         let weekday = (days + 3) % 7 + 1;
         let (.., monthday) = date_of(days);
-        (self.weekdays & (1 << weekday) != 0) != self.are_not_weekdays
-            && (self.monthdays & (1 << monthday) != 0) != self.are_not_monthdays
+        self.weekdays & (1 << weekday) != 0 && self.monthdays & (1 << monthday) != 0
     }
 }
 

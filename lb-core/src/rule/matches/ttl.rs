@@ -28,6 +28,7 @@ const TTL: &[Opt] = &[
     opt("ttl-lt", 1).not_with(ALL & !2),
     opt("ttl-gt", 2).not_with(ALL & !4),
     opt("ttl-eq", 0).negatable().not_with(ALL & !1),
+    opt("ttl", 0).negatable().not_with(ALL & !1),
 ];
 
 const HL: &[Opt] = &[

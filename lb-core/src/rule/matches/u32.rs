@@ -55,8 +55,11 @@ fn read(text: &str) -> Result<Vec<Test>, Error> {
     let at = |rest: &str| compact.len() - rest.len();
     let bad = |rest: &str, what: &str| Error::parameter(format!("u32: at char {}: {what}", at(rest)));
     let word = |rest: &str| -> Result<(u32, usize), Error> {
-        let (value, after) = leading_number(rest).ok_or_else(|| bad(rest, "number expected"))?;
-        let value = u32::try_from(value).map_err(|_| bad(rest, "number is too large"))?;
+        if rest.is_empty() {
+            return Err(Error::parameter("u32: abrupt end of input after location specifier"));
+        }
+        let read = leading_number(rest).and_then(|(value, after)| Some((u32::try_from(value).ok()?, after)));
+        let (value, after) = read.ok_or_else(|| bad(rest, "not a number or out of range"))?;
         Ok((value, rest.len() - after.len()))
     };
     let mut tests = Vec::new();
@@ -79,6 +82,9 @@ fn read(text: &str) -> Result<Vec<Test>, Error> {
             rest = &rest[used..];
             steps.push((step, value));
         }
+        if rest.is_empty() {
+            return Err(Error::parameter("u32: abrupt end of input after location specifier"));
+        }
         rest = rest.strip_prefix('=').ok_or_else(|| bad(rest, "operator expected"))?;
         loop {
             let (from, used) = word(rest)?;
@@ -94,8 +100,14 @@ fn read(text: &str) -> Result<Vec<Test>, Error> {
                 None => break,
             }
         }
-        if steps.len() > MOST || ranges.len() > MOST || tests.len() == MOST {
-            return Err(bad(rest, "too many of these"));
+        if tests.len() == MOST {
+            return Err(bad(rest, "too many \"&&\"s"));
+        }
+        if steps.len() > MOST {
+            return Err(bad(rest, "too many operators"));
+        }
+        if ranges.len() > MOST {
+            return Err(bad(rest, "too many \",\"s"));
         }
         tests.push(Test { start, steps, ranges });
         match rest.strip_prefix("&&") {

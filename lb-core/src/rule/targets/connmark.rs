@@ -82,12 +82,13 @@ impl Extension for ConnMarkTarget {
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
-        let all = (self.packet_mask, self.connection_mask) == (u32::MAX, u32::MAX);
-        let masks = |out: &mut String| {
-            if !all {
-                put!(out, " nfmask {:#x} ctmask {:#x}", self.packet_mask, self.connection_mask);
-            }
+        // The mask that is kept of what is read, and the one of what is written: alone where they are the same.
+        let masks = |out: &mut String, (from, read): (&str, u32), (to, written): (&str, u32)| match (read, written) {
+            (u32::MAX, u32::MAX) => {}
+            (read, written) if read == written => put!(out, " mask {read:#x}"),
+            (read, written) => put!(out, " {from} {read:#x} {to} ~{written:#x}"),
         };
+        let (packet, connection) = (("nfmask", self.packet_mask), ("ctmask", self.connection_mask));
         match (self.mode, self.value, self.connection_mask) {
             (Mode::Set, 0, mask) => put!(out, " CONNMARK and {:#x}", !mask),
             (Mode::Set, value, mask) if value == mask => put!(out, " CONNMARK or {value:#x}"),
@@ -96,11 +97,11 @@ impl Extension for ConnMarkTarget {
             (Mode::Set, value, mask) => put!(out, " CONNMARK xset {value:#x}/{mask:#x}"),
             (Mode::Save, ..) => {
                 out.push_str(" CONNMARK save");
-                masks(out);
+                masks(out, packet, connection);
             }
             (Mode::Restore, ..) => {
                 out.push_str(" CONNMARK restore");
-                masks(out);
+                masks(out, connection, packet);
             }
         }
     }

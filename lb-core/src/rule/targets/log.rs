@@ -1,7 +1,7 @@
 //! `LOG`: the packet's headers go to the log, and the packet on to the next rule.
 
 use super::Target;
-use crate::rule::event::{Event, KEPT, PREFIX, prefix};
+use crate::rule::event::{self, Said};
 use crate::rule::prelude::*;
 use crate::rule::text::{number, quote_to};
 use crate::rule::view::Verdict;
@@ -74,13 +74,11 @@ impl Extension for Log {
                     level.ok_or_else(|| Error::parameter(format!("log level \"{}\" unknown\n", given.value)))?;
             }
             1 => {
-                if given.value.len() > PREFIX {
-                    return Err(Error::parameter("Maximum prefix length 29 for --log-prefix".to_owned()));
-                }
                 if given.value.contains('\n') {
                     return Err(Error::parameter("Newlines not allowed in --log-prefix".to_owned()));
                 }
-                self.prefix = given.value.to_owned();
+                // iptables cuts it off too.
+                self.prefix = event::prefix(&given.text(1, usize::MAX)?).as_str().to_owned();
             }
             id => self.options |= FLAGS[usize::from(id) - 2].1,
         }
@@ -123,21 +121,7 @@ impl Extension for Log {
 
 impl Target for Log {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
-        let mut frame = [0; KEPT];
-        let kept = view.frame.len().min(KEPT);
-        frame[..kept].copy_from_slice(&view.frame[..kept]);
-        view.events.put(Event {
-            prefix: prefix(&self.prefix),
-            level: self.level,
-            options: self.options,
-            input: view.input,
-            output: view.output,
-            mark: view.mark,
-            tuple: view.tuple,
-            frame,
-            kept: kept as u8,
-            headers: *view.headers,
-        });
+        view.say(Said::Headers { options: self.options }, &self.prefix, self.level);
         None
     }
 }

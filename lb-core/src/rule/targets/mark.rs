@@ -12,15 +12,19 @@ pub struct MarkTarget {
     is_set: bool,
 }
 
+const ALL: u32 = 0b11111;
+
 impl Extension for MarkTarget {
     const NAME: &'static str = "MARK";
-    const OPTIONS: &'static [Opt] =
-        &[opt("set-xmark", 0), opt("set-mark", 1), opt("and-mark", 2), opt("or-mark", 3), opt("xor-mark", 4)];
+    const OPTIONS: &'static [Opt] = &[
+        opt("set-xmark", 0).not_with(ALL & !1),
+        opt("set-mark", 1).not_with(ALL & !2),
+        opt("and-mark", 2).not_with(ALL & !4),
+        opt("or-mark", 3).not_with(ALL & !8),
+        opt("xor-mark", 4).not_with(ALL & !16),
+    ];
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        if self.is_set {
-            return Err(Error::parameter("MARK: One of the --set-xmark, --{and,or,xor,set}-mark options is required"));
-        }
         self.is_set = true;
         (self.value, self.mask) = match given.id() {
             0 => given.marked()?,

@@ -20,6 +20,7 @@ pub(crate) trait Target: Extension {
 extensions! {
     /// A target of a rule.
     pub enum AnyTarget: Target {
+        Audit = audit,
         ConnMarkTarget = connmark,
         Ct = ct,
         Dnat = dnat,
@@ -30,6 +31,7 @@ extensions! {
         Masquerade = masquerade,
         NetMap = netmap,
         NoTrack = notrack,
+        RateEst = rateest,
         Redirect = redirect,
         Reject = reject,
         SetTarget = set,

@@ -47,7 +47,6 @@ impl NetMap {
     fn put(&self, out: &mut String, family: Family) {
         put!(out, "{}", ip(self.address, family));
         match header::prefix_len(self.mask, family) {
-            Some(len) if len == family.bits() => {}
             Some(len) => put!(out, "/{len}"),
             None => put!(out, "/{}", ip(self.mask, family)),
         }

@@ -19,7 +19,7 @@ impl Extension for TcpMssTarget {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         if given.id() == 0 {
-            self.mss = Some(given.number(0, 65_495)? as u16);
+            self.mss = Some(given.u16()?);
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ impl Extension for TosTarget {
     }
 
     fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
-        if seen == 0 { Err(Error::parameter("TOS: The --set-tos option is required")) } else { Ok(()) }
+        if seen == 0 { Err(Error::parameter("TOS: An action is required")) } else { Ok(()) }
     }
 
     fn save(&self, out: &mut String, _: Family) {

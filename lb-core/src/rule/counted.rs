@@ -1,0 +1,347 @@
+//! How many connections there are of an address (`connlimit`), exactly and without ever walking them.
+//!
+//! [`Alive`] has a number for each rule and address, shared by all workers: one more when a connection is entered whose packet the rule has
+//! seen, one less when it is over. Each worker keeps in [`Counted`] which of these numbers its connections count in, so that each of them
+//! is taken back exactly once. Numbers are changed by atomic additions, so none is lost; looking at one and adding to it are two steps,
+//! so connections of one address that begin at several workers in the same moment may each find the limit not yet reached: as many too
+//! many as there are other workers, at most.
+//!
+//! All memory is taken at once and bounded: what finds no room is not counted.
+//!
+//! Source of the facts: Linux, `net/netfilter/xt_connlimit.c`, `nf_conncount.c`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrayvec::ArrayVec;
+
+use super::state::Keys;
+use crate::flow::FlowId;
+
+/// Numbers that there is room for: addresses with connections, of all rules together.
+const NUMBERS: usize = 1 << 17;
+/// Places that a key may have: as many as are looked at.
+const PLACES: usize = 8;
+/// Low bits of a number's word; above them is what tells its key from others.
+const COUNT_BITS: u32 = 24;
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
+
+/// The numbers, of all workers.
+pub struct Alive {
+    keys: Keys,
+    /// Of a count of 0: free.
+    words: Box<[AtomicU64]>,
+}
+
+impl Alive {
+    pub(crate) fn new(keys: Keys) -> Alive {
+        Alive { keys, words: (0..NUMBERS).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        self.keys
+    }
+
+    fn places(key: u64) -> impl Iterator<Item = usize> {
+        (0..PLACES).map(move |at| (key as usize >> 1).wrapping_add(at) % NUMBERS)
+    }
+
+    fn is_of(word: u64, key: u64) -> bool {
+        word & COUNT != 0 && (word ^ key) >> COUNT_BITS == 0
+    }
+
+    /// Two workers may have given a key a place each in the same moment.
+    fn total(&self, key: u64) -> u32 {
+        let words = Alive::places(key).map(|place| self.words[place].load(Relaxed));
+        words.filter(|word| Alive::is_of(*word, key)).map(|word| (word & COUNT) as u32).sum()
+    }
+
+    /// One more; where. `None`: there is no room.
+    fn add(&self, key: u64) -> Option<u32> {
+        // Another worker may have taken the place that was seen.
+        for _ in 0..PLACES {
+            let word = |place: &usize| self.words[*place].load(Relaxed);
+            let known = Alive::places(key).find(|place| Alive::is_of(word(place), key));
+            let place = known.or_else(|| Alive::places(key).find(|place| word(place) & COUNT == 0))?;
+            let added = self.words[place].fetch_update(Relaxed, Relaxed, |word| match word & COUNT {
+                0 => Some(key & !COUNT | 1),
+                COUNT => None,
+                _ => Alive::is_of(word, key).then_some(word + 1),
+            });
+            if added.is_ok() {
+                return Some(place as u32);
+            }
+        }
+        None
+    }
+
+    fn take_back(&self, place: u32) {
+        self.words[place as usize].fetch_sub(1, Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Alive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Alive")
+    }
+}
+
+/// Numbers that one packet may be the first to count in.
+const WANTED: usize = 8;
+
+/// What one worker's connections count in.
+pub struct Counted {
+    alive: Option<Arc<Alive>>,
+    /// By entry: the first of its records and 1; 0: none.
+    first: Box<[u32]>,
+    /// Low and high half of the key, its place, the next record and 1.
+    records: Box<[[u32; 4]]>,
+    /// The first free record and 1.
+    free: u32,
+    /// Records from here on were never used.
+    fresh: u32,
+    in_use: u32,
+    /// Keys that the packet at hand is to count in, if its connection is entered.
+    wanted: ArrayVec<u64, WANTED>,
+}
+
+impl Counted {
+    /// For the entries of one worker. Memory that is never used is never touched.
+    pub fn new(connections: u32) -> Counted {
+        let connections = connections as usize;
+        Counted {
+            alive: None,
+            first: vec![0; connections].into(),
+            records: vec![[0; 4]; connections].into(),
+            free: 0,
+            fresh: 0,
+            in_use: 0,
+            wanted: ArrayVec::new(),
+        }
+    }
+
+    /// Connections with this key, that of the packet at hand among them; it is to count, once and from now on.
+    pub(crate) fn count(&mut self, alive: &Arc<Alive>, of: Option<FlowId>, key: u64) -> u32 {
+        if self.alive.as_ref().is_none_or(|used| !Arc::ptr_eq(used, alive)) {
+            self.begin(alive.clone());
+        }
+        let total = alive.total(key);
+        if of.is_some_and(|id| self.has(id, key)) {
+            return total;
+        }
+        if !self.wanted.contains(&key) {
+            // Beyond that it is not counted.
+            let _ = self.wanted.try_push(key);
+        }
+        total.saturating_add(1)
+    }
+
+    /// Numbers of others: those of this worker are nobody's any more.
+    #[cold]
+    fn begin(&mut self, alive: Arc<Alive>) {
+        let connections = self.first.len() as u32;
+        if self.in_use > 0 {
+            (0..connections).for_each(|id| self.release(FlowId(id)));
+        }
+        self.wanted.clear();
+        self.alive = Some(alive);
+    }
+
+    fn has(&self, id: FlowId, key: u64) -> bool {
+        let mut at = self.first.get(id.0 as usize).copied().unwrap_or_default();
+        while let Some([low, high, _, next]) = self.records.get((at as usize).wrapping_sub(1)) {
+            if u64::from(*high) << 32 | u64::from(*low) == key {
+                return true;
+            }
+            at = *next;
+        }
+        false
+    }
+
+    /// The packet at hand is another one.
+    #[inline]
+    pub fn forget(&mut self) {
+        self.wanted.clear();
+    }
+
+    /// The packet at hand is of this connection.
+    #[inline]
+    pub fn keep(&mut self, id: FlowId) {
+        if !self.wanted.is_empty() {
+            self.keep_wanted(id);
+        }
+    }
+
+    #[cold]
+    fn keep_wanted(&mut self, id: FlowId) {
+        let Some(alive) = self.alive.clone() else { return };
+        for key in std::mem::take(&mut self.wanted) {
+            if self.has(id, key) {
+                continue;
+            }
+            let Some(place) = alive.add(key) else { continue };
+            let Some(record) = self.record() else {
+                alive.take_back(place);
+                continue;
+            };
+            let first = &mut self.first[id.0 as usize];
+            self.records[record as usize] = [key as u32, (key >> 32) as u32, place, *first];
+            *first = record + 1;
+            self.in_use += 1;
+        }
+    }
+
+    fn record(&mut self) -> Option<u32> {
+        if let Some(record) = self.free.checked_sub(1) {
+            self.free = self.records[record as usize][3];
+            return Some(record);
+        }
+        let fresh = self.fresh;
+        ((fresh as usize) < self.records.len()).then(|| {
+            self.fresh += 1;
+            fresh
+        })
+    }
+
+    #[inline]
+    pub fn is_in_use(&self) -> bool {
+        self.in_use > 0
+    }
+
+    /// The connection is over.
+    #[inline]
+    pub fn release(&mut self, id: FlowId) {
+        if self.in_use > 0 {
+            self.take_back(id);
+        }
+    }
+
+    #[cold]
+    fn take_back(&mut self, id: FlowId) {
+        let Some(first) = self.first.get_mut(id.0 as usize) else { return };
+        let mut at = std::mem::take(first);
+        while let Some(record) = at.checked_sub(1) {
+            let [_, _, place, next] = self.records[record as usize];
+            if let Some(alive) = &self.alive {
+                alive.take_back(place);
+            }
+            self.records[record as usize][3] = self.free;
+            self.free = at;
+            self.in_use -= 1;
+            at = next;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A packet of a connection that is entered with it, or is there already, seen by rules with these keys.
+        Packet(u32, Vec<u64>),
+        /// A packet that a rule stops before its connection is entered.
+        Stopped(Vec<u64>),
+        Over(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let keys =
+            || prop::collection::vec((0..6u64).prop_map(|key| (key * 0x0123_4567_89ab_cdef) | 1), 0..3);
+        let step = prop_oneof![
+            4 => (0..12u32, keys()).prop_map(|(id, keys)| Step::Packet(id, keys)),
+            1 => keys().prop_map(Step::Stopped),
+            2 => (0..12u32).prop_map(Step::Over),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        /// The obvious twin: a set of connections by key.
+        #[test]
+        fn a_number_is_that_of_the_connections_that_are_there(steps in steps()) {
+            let alive = Arc::new(Alive::new(Keys::default()));
+            let mut counted = Counted::new(64);
+            let mut twin: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
+            let mut there: BTreeSet<u32> = BTreeSet::new();
+            for step in steps {
+                counted.forget();
+                match step {
+                    Step::Packet(id, keys) => {
+                        let of = there.contains(&id).then_some(FlowId(id));
+                        for key in keys {
+                            let with = twin.entry(key).or_default();
+                            let expected = with.len() + usize::from(!with.contains(&id));
+                            prop_assert_eq!(counted.count(&alive, of, key) as usize, expected);
+                        if of.is_some() {
+                                counted.keep(FlowId(id));
+                                with.insert(id);
+                            }
+                        }
+                        let wanted: Vec<u64> = counted.wanted.iter().copied().collect();
+                        counted.keep(FlowId(id));
+                        there.insert(id);
+                        wanted.iter().for_each(|key| _ = twin.entry(*key).or_default().insert(id));
+                    }
+                    Step::Stopped(keys) => keys.iter().for_each(|&key| _ = counted.count(&alive, None, key)),
+                    Step::Over(id) => {
+                        counted.release(FlowId(id));
+                        there.remove(&id);
+                        twin.values_mut().for_each(|with| _ = with.remove(&id));
+                    }
+                }
+                for (key, with) in &twin {
+                    prop_assert_eq!(alive.total(*key) as usize, with.len());
+                }
+                prop_assert_eq!(counted.in_use as usize, twin.values().map(BTreeSet::len).sum::<usize>());
+            }
+        }
+    }
+
+    #[test]
+    fn several_workers_lose_no_connection() {
+        let alive = Arc::new(Alive::new(Keys::default()));
+        let work = |_| {
+            let mut counted = Counted::new(1000);
+            for turn in 0..20 {
+                for id in 0..1000 {
+                    counted.count(&alive, None, u64::from(id % 7) << 40 | 1);
+                    counted.keep(FlowId(id));
+                }
+                (0..if turn < 19 { 1000 } else { 500 }).for_each(|id| counted.release(FlowId(id)));
+            }
+        };
+        std::thread::scope(|scope| {
+            _ = [0, 1, 2].map(|worker| scope.spawn(move || work(worker))).map(|t| t.join())
+        });
+        assert_eq!((0..7u64).map(|key| alive.total(key << 40 | 1)).sum::<u32>(), 3 * 500);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_not_counted_and_takes_nothing_back() {
+        let alive = Arc::new(Alive::new(Keys::default()));
+        // All of the same places.
+        let keys: Vec<u64> = (0..10).map(|key| key << 50 | 1).collect();
+        let mut counted = Counted::new(16);
+        for (id, key) in keys.iter().enumerate() {
+            counted.count(&alive, None, *key);
+            counted.keep(FlowId(id as u32));
+        }
+        assert_eq!(keys.iter().map(|key| alive.total(*key)).sum::<u32>(), 8);
+        (0..10).for_each(|id| counted.release(FlowId(id)));
+        assert_eq!((keys.iter().map(|key| alive.total(*key)).sum::<u32>(), counted.in_use), (0, 0));
+        // A worker's records come to an end before the places do.
+        let mut small = Counted::new(1);
+        for key in [1u64, 3 << 40 | 1] {
+            small.count(&alive, None, key);
+        }
+        small.keep(FlowId(0));
+        assert_eq!((alive.total(1) + alive.total(3 << 40 | 1), small.in_use), (1, 1));
+    }
+}

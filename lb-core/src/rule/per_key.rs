@@ -1,0 +1,200 @@
+//! Rates by key (`hashlimit`): a bucket, or a count in an interval, for each address or port.
+//!
+//! As all state of rules ([`state`](super::state)) it is of a fixed size, shared by all workers, in relaxed atomics. A key has one of
+//! [`PLACES`] places; the one that came longest ago makes room, where the kernel would drop the packet.
+//!
+//! Source of the facts: Linux, `net/netfilter/xt_hashlimit.c`.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+
+use super::state::Keys;
+use crate::time::Tick;
+
+/// Keys that a table has room for, unless it is told how many.
+const USUAL: usize = 1 << 16;
+/// As many as a table has room for.
+const MOST: usize = 1 << 20;
+/// Places that a key may have in a table: as many as are looked at.
+const PLACES: usize = 8;
+
+/// Units of credit for bytes in a second.
+pub(crate) const BYTE_SECOND: u64 = 1 << 32;
+
+/// What a packet costs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Price {
+    /// Of at most `cap`, in microseconds.
+    Packets { cost: u64, cap: u64 },
+    /// Each 16 bytes, in 1/[`BYTE_SECOND`] s; there is credit for a second, and `refills` more times of it.
+    Bytes { per_chunk: u64, refills: u32 },
+    /// Packets (`rate` of them) or bytes in so many seconds: over the rate for the whole next interval, or once there are more than `most`.
+    Window { most: u64, rate: u64, seconds: u32 },
+}
+
+/// A table of rates.
+pub(crate) struct PerKey {
+    keys: Keys,
+    /// Ticks after its last packet when a key is forgotten.
+    expire: u32,
+    entries: Box<[Entry]>,
+}
+
+#[derive(Default)]
+struct Entry {
+    key: AtomicU64,
+    /// When its last packet came.
+    last: AtomicU32,
+    /// When its interval began.
+    since: AtomicU32,
+    /// Credit; of a window what it has had.
+    value: AtomicU64,
+    refills: AtomicU32,
+    was_over: AtomicBool,
+}
+
+impl PerKey {
+    /// `room`: for so many keys; 0: the usual number. `expire` is in milliseconds.
+    pub(crate) fn new(room: usize, expire: u32, keys: Keys) -> PerKey {
+        let room = if room == 0 { USUAL } else { room.clamp(1, MOST) };
+        let expire = expire.div_ceil(1000 / Tick::PER_SECOND);
+        PerKey { keys, expire, entries: (0..room).map(|_| Entry::default()).collect() }
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        self.keys
+    }
+
+    /// Whether a packet of `bytes` (of a window of packets: 1) is within the rate of its key.
+    pub(crate) fn take(&self, key: u64, price: Price, bytes: u32, now: Tick) -> bool {
+        let places = || {
+            (0..PLACES.min(self.entries.len()))
+                .filter_map(|at| self.entries.get((key as usize >> 1).wrapping_add(at) % self.entries.len()))
+        };
+        let idle = |entry: &&Entry| match entry.key.load(Relaxed) {
+            0 => u32::MAX,
+            _ => now.since(Tick(entry.last.load(Relaxed))),
+        };
+        let known = places().find(|entry| entry.key.load(Relaxed) == key && idle(entry) < self.expire);
+        let Some(entry) = known.or_else(|| {
+            let same = places().find(|entry| entry.key.load(Relaxed) == key);
+            let entry = same.or_else(|| places().max_by_key(idle))?;
+            entry.begin(key, price, now);
+            Some(entry)
+        }) else {
+            return false;
+        };
+        entry.last.store(now.0, Relaxed);
+        entry.take(price, bytes, now)
+    }
+}
+
+impl Entry {
+    fn begin(&self, key: u64, price: Price, now: Tick) {
+        let (value, refills) = match price {
+            Price::Packets { cap, .. } => (cap, 0),
+            Price::Bytes { refills, .. } => (BYTE_SECOND, refills),
+            Price::Window { .. } => (0, 0),
+        };
+        self.since.store(now.0, Relaxed);
+        self.value.store(value, Relaxed);
+        self.refills.store(refills, Relaxed);
+        self.was_over.store(false, Relaxed);
+        self.key.store(key, Relaxed);
+    }
+
+    fn take(&self, price: Price, bytes: u32, now: Tick) -> bool {
+        let ticks = u64::from(now.since(Tick(self.since.load(Relaxed))));
+        match price {
+            Price::Packets { cost, cap } => {
+                self.pay(cost, ticks.saturating_mul(1_000_000 / u64::from(Tick::PER_SECOND)), cap, now)
+            }
+            Price::Bytes { per_chunk, .. } => {
+                let cost = (u64::from(bytes >> 4) + 1).saturating_mul(per_chunk).min(BYTE_SECOND);
+                let gained = ticks.saturating_mul(BYTE_SECOND) / u64::from(Tick::PER_SECOND);
+                if self.pay(cost, gained, BYTE_SECOND, now) {
+                    return true;
+                }
+                let refills = self.refills.load(Relaxed);
+                if refills == 0 {
+                    return false;
+                }
+                self.refills.store(refills - 1, Relaxed);
+                self.pay(cost, BYTE_SECOND, BYTE_SECOND, now)
+            }
+            Price::Window { most, rate, seconds } => {
+                let interval = u64::from(seconds.saturating_mul(Tick::PER_SECOND));
+                if ticks >= interval {
+                    let had = u128::from(self.value.load(Relaxed)) * u128::from(interval);
+                    self.was_over.store(had > u128::from(rate) * u128::from(ticks), Relaxed);
+                    self.value.store(0, Relaxed);
+                    self.since.store(now.0, Relaxed);
+                }
+                let has = self.value.load(Relaxed).saturating_add(bytes.into());
+                self.value.store(has, Relaxed);
+                !self.was_over.load(Relaxed) && has <= most
+            }
+        }
+    }
+
+    /// Takes `cost` of a credit that has gained so much since it was last asked, if there is so much.
+    fn pay(&self, cost: u64, gained: u64, cap: u64, now: Tick) -> bool {
+        let credit = self.value.load(Relaxed).saturating_add(gained).min(cap);
+        self.since.store(now.0, Relaxed);
+        let is_enough = credit >= cost;
+        self.value.store(if is_enough { credit - cost } else { credit }, Relaxed);
+        is_enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(table: &PerKey, key: u64, price: Price, bytes: u32, ticks: std::ops::Range<u32>) -> usize {
+        ticks.filter(|tick| table.take(key, price, bytes, Tick(*tick))).count()
+    }
+
+    #[test]
+    fn each_key_has_a_bucket_of_its_own() {
+        let table = PerKey::new(64, 60_000, Keys::default());
+        // Five a second, burst 5.
+        let price = Price::Packets { cost: 200_000, cap: 1_000_000 };
+        for key in [3, 5] {
+            let at_once = (0..9).filter(|_| table.take(key, price, 100, Tick(0))).count();
+            assert_eq!(at_once, 5);
+            assert_eq!(allowed(&table, key, price, 100, 1..1001), 50, "ten seconds");
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_long_idle_begins_anew_and_the_idlest_makes_room() {
+        let table = PerKey::new(1, 1000, Keys::default());
+        let price = Price::Packets { cost: 1_000_000_000, cap: 1_000_000_000 };
+        assert!(table.take(3, price, 100, Tick(0)) && !table.take(3, price, 100, Tick(99)));
+        assert!(!table.take(3, price, 100, Tick(198)), "each packet keeps it");
+        assert!(table.take(3, price, 100, Tick(298)), "a second later");
+        assert!(table.take(5, price, 100, Tick(299)) && table.take(3, price, 100, Tick(300)));
+    }
+
+    #[test]
+    fn bytes_have_a_second_of_credit_and_their_refills() {
+        let table = PerKey::new(64, 60_000, Keys::default());
+        // 16 KiB a second: 1,024 chunks and one.
+        let price = Price::Bytes { per_chunk: (u64::from(u32::MAX)) / 1025, refills: 2 };
+        // A packet of 1,008 bytes is 64 chunks.
+        let at_once = (0..100).filter(|_| table.take(3, price, 1008, Tick(0))).count();
+        assert_eq!(at_once, 3 * 16);
+        assert_eq!(allowed(&table, 3, price, 1008, 1..1001), 160, "ten seconds");
+    }
+
+    #[test]
+    fn a_window_that_was_over_its_rate_spoils_the_next() {
+        let table = PerKey::new(64, 60_000, Keys::default());
+        // Ten packets a second, burst 2; a packet counts as one.
+        let price = Price::Window { most: 12, rate: 10, seconds: 1 };
+        assert_eq!((0..20).filter(|_| table.take(3, price, 1, Tick(0))).count(), 12);
+        assert_eq!(allowed(&table, 3, price, 1, 100..105), 0, "the second after");
+        assert_eq!(allowed(&table, 3, price, 1, 200..205), 5, "and the one after that");
+    }
+}
