@@ -1,5 +1,6 @@
 //! What threads share, checked by [loom](https://docs.rs/loom) under every schedule and every outcome that the memory model
-//! allows: hand-over rings, publishing of tables, listing and sharing of connections, a twin's bell, counters, thresholds.
+//! allows: hand-over rings, publishing of tables, listing and sharing of connections, a twin's bell, counters, thresholds,
+//! the elements of IP sets.
 //!
 //! The sources are those that run in production, the ring of the crate `rtrb` among them: `build.rs` takes them as they are,
 //! with loom's atomics, and makes rings so short that they are full and wrap. So a model says: with two
@@ -14,6 +15,7 @@ mod counters;
 mod listing;
 mod mailbox;
 mod ring;
+mod set;
 mod sharing;
 mod threshold;
 mod twin;

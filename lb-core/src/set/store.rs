@@ -275,7 +275,8 @@ impl Store {
     /// The right to write; `None`: another has it.
     #[inline]
     pub fn pen(&self) -> Option<Pen<'_>> {
-        (!self.is_written.swap(true, Acquire)).then_some(Pen(self))
+        // Not made where it is another's: dropping it gives the other's back.
+        (!self.is_written.swap(true, Acquire)).then(|| Pen(self))
     }
 
     /// The prefix lengths that there are, longest first.

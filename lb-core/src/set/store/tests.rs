@@ -74,9 +74,9 @@ fn a_range_has_a_slot_for_each_number_and_none_beside() {
 fn one_has_the_pen_and_who_keeps_it_lets_nobody_write_any_more() {
     let store = Store::new(SHAPE, Place::Hashed(7), 64);
     let pen = store.pen().unwrap();
-    assert!(store.pen().is_none());
+    assert!(store.pen().is_none() && store.pen().is_none(), "asking for it does not take it away");
     drop(pen);
     assert!(store.pen().unwrap().put(&key(1), 0, false, &Extensions::default(), [255; 2]));
     store.pen().unwrap().keep();
-    assert!(store.pen().is_none() && store.find(&key(1)).is_some());
+    assert!(store.pen().is_none() && store.pen().is_none() && store.find(&key(1)).is_some());
 }
