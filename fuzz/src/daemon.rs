@@ -76,6 +76,7 @@ impl Plane for Quiet {
             virtual_: ([192, 0, 2, 1].into(), 80),
             server: ([10, 0, 0, 1].into(), 80),
             local: None,
+            call: None,
             server_id: ServerId(0),
             method: Method::Masq,
             state: "ESTABLISHED",

@@ -233,8 +233,7 @@ impl Model {
     /// Does one command, wholly or not at all.
     ///
     /// # Errors
-    /// The kernel's, in the kernel's order; `Full` when there is no room; `NotBuilt` for what would be right but does
-    /// not exist yet.
+    /// The kernel's, in the kernel's order; `Full` when there is no room.
     pub fn apply(&mut self, command: &Command) -> Result<Change, ErrorBody> {
         match command {
             Command::AddService(spec) => self.add_service(spec),
@@ -745,6 +744,8 @@ pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
     spec.one_packet = options.one_packet;
     spec.proxy_protocol = options.proxy_protocol.map(|version| version.name().to_owned());
     spec.toa = options.toa;
+    spec.clamp_mss = options.clamp_mss;
+    spec.persistence_engine = options.engine.map(|engine| engine.name().to_owned());
     spec.helper = options.helper.map(|helper| helper.name().to_owned());
     spec.persistence = options.persistence.map(|persistence| Persistence {
         timeout: persistence.timeout.as_secs(),

@@ -70,6 +70,7 @@ fn two_connections() -> Vec<FlowView> {
         virtual_: at(100, 80),
         server: at(200, 8080),
         local: None,
+        call: None,
         server_id: ServerId(0),
         method: Method::Masq,
         state,

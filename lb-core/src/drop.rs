@@ -84,6 +84,8 @@ reasons! {
     NeighbourQueueFull = "neighbour_queue_full",
     /// The virtual service has no real server that takes a new connection: the client was told.
     NoServer = "no_server",
+    /// For a service that knows calls by their Call-ID (`--pe sip`), and names none: not UDP, or not SIP.
+    NoCallId = "no_call_id",
     /// The director is about to stop and takes no new connection: another one may take the client's next try.
     Draining = "draining",
     /// A masqueraded real server sent it for a connection that is not there, and was told so (sysctl `nat_icmp_send`).

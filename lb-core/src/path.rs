@@ -196,7 +196,7 @@ pub struct Path<P> {
     chance: u64,
     /// Rules have let the packet at hand, which begins a connection, pass PREROUTING and INPUT.
     passed: Option<Passed>,
-    /// Datagrams whose first fragment, which passed them, is on its way to a persistence template and back.
+    /// Datagrams whose first fragment, which passed them or names a call, is on its way to a persistence template and back.
     asking: persistent::Asking,
     /// Writes down what the packet at hand meets, when somebody asks.
     watch: Watch,

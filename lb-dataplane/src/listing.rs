@@ -154,6 +154,7 @@ mod tests {
             virtual_: address,
             server: address,
             local: None,
+            call: None,
             server_id: ServerId(n),
             method: Method::Masq,
             state: "UDP",

@@ -465,7 +465,7 @@ impl<L: Logic<Frame>> Watched<L> {
         self.path.list(0, u32::MAX, call.now, &mut |view| path.push(view));
         let mut reference: Vec<FlowView> = self.reference.connections().collect();
         let by_client = |view: &FlowView| {
-            let ends = (view.client, view.virtual_, view.server, view.server_id);
+            let ends = (view.client, view.call, view.virtual_, view.server, view.server_id);
             // Of templates that bind no more several may have the same ends.
             (ends, view.protocol, view.is_template, view.state, view.expires_in)
         };
@@ -602,14 +602,8 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
 fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<(Tuple, Timeout)> {
     let mut all = Vec::new();
     path.list(0, u32::MAX, now, &mut |view| {
-        let tuple = Tuple {
-            src: view.client.0,
-            dst: view.virtual_.0,
-            sport: view.client.1,
-            dport: view.virtual_.1,
-            protocol: if view.is_template { template_protocol(view.protocol) } else { view.protocol },
-        };
-        all.push((tuple, view.expires_in));
+        let protocol = if view.is_template { template_protocol(view.protocol) } else { view.protocol };
+        all.push((Tuple { protocol, ..view.original() }, view.expires_in));
     });
     all
 }

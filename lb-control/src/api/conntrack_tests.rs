@@ -18,6 +18,7 @@ fn view(protocol: Protocol, state: &'static str, method: Method) -> FlowView {
         server_id: ServerId(0),
         method,
         local: None,
+        call: None,
         state,
         expires_in: Timeout::from_secs(60),
     }

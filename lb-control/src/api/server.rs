@@ -1,6 +1,7 @@
 //! The API's routes: what each request asks the control task, and how the answer looks.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,6 +300,10 @@ fn connection(view: &FlowView) -> Connection {
         virtual_: view.virtual_.into(),
         destination: view.server.into(),
         local: view.local.map(Into::into),
+        call: view.call.map(|(digest, more)| match digest {
+            IpAddr::V4(digest) => format!("{:08x}{more:04x}", u32::from(digest)),
+            IpAddr::V6(digest) => format!("{:032x}{more:04x}", u128::from(digest)),
+        }),
     }
 }
 

@@ -199,6 +199,7 @@ pub struct ServiceSpec {
     pub scheduler_flags: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence: Option<Persistence>,
+    /// `sip`: each call, by its Call-ID, keeps a real server, not each client. Without persistence it has no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistence_engine: Option<String>,
     /// One-packet scheduling: each UDP datagram is scheduled anew.
@@ -210,6 +211,9 @@ pub struct ServiceSpec {
     /// A TCP option (kind 254) tells the real servers who the client is. TCP.
     #[serde(default, skip_serializing_if = "is_false")]
     pub toa: bool,
+    /// The maximum segment size in a client's SYN is lowered to what fits the tunnel to the real server. TCP.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub clamp_mss: bool,
     /// What reads along for further connections: `ftp`. TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
@@ -254,6 +258,7 @@ impl ServiceSpec {
             one_packet: false,
             proxy_protocol: None,
             toa: false,
+            clamp_mss: false,
             helper: None,
             table_size: None,
             warmup: 0,
@@ -558,9 +563,6 @@ pub enum ErrorKind {
     NoSuchDevice,
     /// There is no room for one more.
     Full,
-
-    /// A feature of IPVS that this load balancer does not have yet.
-    NotBuilt,
     BadRequest,
     NotFound,
     MethodNotAllowed,
@@ -584,7 +586,6 @@ impl ErrorKind {
             | ErrorKind::NotFound => 404,
             ErrorKind::OutOfRange | ErrorKind::UnknownScheduler | ErrorKind::InvalidOperation => 422,
             ErrorKind::Full => 507,
-            ErrorKind::NotBuilt => 501,
             ErrorKind::BadRequest => 400,
             ErrorKind::MethodNotAllowed => 405,
             ErrorKind::TooLarge => 413,
@@ -668,6 +669,9 @@ pub struct Connection {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub local: Option<SocketAddr>,
+    /// Of the persistence template of a call: a digest of client and Call-ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
 }
 
 /// Answer to `POST /v1/sets`.

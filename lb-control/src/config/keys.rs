@@ -265,6 +265,13 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "seconds that a client keeps its real server after its last new connection",
         ),
         key(
+            "persistence_engine",
+            "string",
+            "none",
+            "\"sip\"",
+            "with `persistence`, what tells clients apart besides their addresses: \"sip\", the Call-ID of each datagram",
+        ),
+        key(
             "persistence_mask",
             "string",
             "none: each address",
@@ -291,6 +298,13 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "false",
             "with protocol \"tcp\"",
             "a TCP option (kind 254) tells masqueraded real servers who the client is",
+        ),
+        key(
+            "clamp_mss",
+            "boolean",
+            "false",
+            "with protocol \"tcp\"",
+            "lowers the maximum segment size in a client's SYN to what fits the tunnel to the real server",
         ),
         key(
             "helper",

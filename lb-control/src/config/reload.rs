@@ -294,6 +294,8 @@ fn restarts(old: &Config, new: &Config) -> Vec<String> {
 
 /// What else a service is told, as its log lines end.
 fn options(spec: &ServiceSpec) -> String {
+    let engine =
+        spec.persistence_engine.as_ref().map_or(String::new(), |name| format!(", persistence engine {name}"));
     let one_packet = if spec.one_packet { ", one packet" } else { "" };
     let persistence = spec.persistence.as_ref().map_or(String::new(), |persistence| {
         let mask = persistence.netmask.as_ref().map_or(String::new(), |mask| format!(" mask {mask}"));
@@ -301,10 +303,11 @@ fn options(spec: &ServiceSpec) -> String {
     });
     let proxy = spec.proxy_protocol.as_ref().map_or(String::new(), |name| format!(", PROXY protocol {name}"));
     let toa = if spec.toa { ", TOA" } else { "" };
+    let clamp = if spec.clamp_mss { ", MSS clamp" } else { "" };
     let helper = spec.helper.as_ref().map_or(String::new(), |name| format!(", helper {name}"));
     let local: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
     let local = if local.is_empty() { String::new() } else { format!(", from {}", local.join(" ")) };
-    persistence + one_packet + &proxy + toa + &helper + &local
+    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &local
 }
 
 /// A command in the words of the log.

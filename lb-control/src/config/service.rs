@@ -10,7 +10,7 @@ use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, Forward, GueChecksum, Helper, Persistence, Protocol, ProxyVersion, ServiceKey,
+    ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, Protocol, ProxyVersion, ServiceKey,
     ServiceOptions, Tunnel,
 };
 use lb_core::time::Timeout;
@@ -99,12 +99,14 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             let text = format!("does not go with forward = \"fullnat\" of real server {}", server.address);
             table.error(errors, &value.span(), "one_packet", text);
         }
+        let engines = Engine::ALL.map(|engine| (engine.name(), engine));
+        let engine = table.choice(errors, "persistence_engine", &engines, &[]);
         let mask = client_mask(errors, &table, key.address.is_ipv6());
         let persistence = seconds.map(|seconds| Persistence { timeout: Timeout::from_secs(seconds), mask });
         services.push(VirtualService {
             key,
             scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
-            options: ServiceOptions { persistence, one_packet, ..edits },
+            options: ServiceOptions { persistence, engine, one_packet, ..edits },
             local_addresses,
             servers,
         });
@@ -158,12 +160,14 @@ fn edits(
     let options = ServiceOptions {
         proxy_protocol: table.choice(errors, "proxy_protocol", &versions, &[]),
         toa: table.boolean(errors, "toa").unwrap_or(false),
+        clamp_mss: table.boolean(errors, "clamp_mss").unwrap_or(false),
         helper: table.choice(errors, "helper", &helpers, &[]),
         ..ServiceOptions::default()
     };
     for (key, is_wanted) in [
         ("proxy_protocol", options.proxy_protocol.is_some()),
         ("toa", options.toa),
+        ("clamp_mss", options.clamp_mss),
         ("helper", options.helper.is_some()),
     ] {
         let is_right = matches!(protocol, Protocol::TCP | Protocol::ANY);

@@ -116,6 +116,7 @@ impl Plane for FakePlane {
                 virtual_: address(0xc000_0201 - n),
                 server: address(0x0a00_0000),
                 local: None,
+                call: None,
                 server_id: ServerId(0),
                 method: Method::Masq,
                 state: "ESTABLISHED",

@@ -8,7 +8,7 @@ use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, Forward, GueChecksum, Helper, Persistence, ProxyVersion, ServiceOptions, Tunnel,
+    ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, ProxyVersion, ServiceOptions, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -16,9 +16,6 @@ use super::{MAX_LOCAL_ADDRESSES, MAX_WARMUP, MAX_WEIGHT};
 use crate::api::types::{
     self as api, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, ServiceSpec, Transport,
 };
-
-/// The kernel's only persistence engine.
-const PERSISTENCE_ENGINE_TO_COME: &str = "sip";
 
 /// Everything about a service but whether it exists.
 pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOptions), ErrorBody> {
@@ -32,13 +29,13 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
         );
         return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
     };
-    if let Some(engine) = &spec.persistence_engine
-        && engine != PERSISTENCE_ENGINE_TO_COME
-    {
-        let message = format!("virtual service {service}: no persistence engine {engine:?}");
-        return Err(ErrorBody::new(ErrorKind::UnknownScheduler, message));
-    }
-    let not_built = |what: String| Err(not_built(format!("virtual service {service}"), &what));
+    let engine = spec.persistence_engine.as_deref().map(|name| {
+        Engine::from_name(name).ok_or_else(|| {
+            let message = format!("virtual service {service}: no persistence engine {name:?}; there is sip");
+            ErrorBody::new(ErrorKind::UnknownScheduler, message)
+        })
+    });
+    let engine = engine.transpose()?;
     let flags = SchedulerFlags::from_names(kind, spec.scheduler_flags.iter().map(String::as_str)).map_err(
         |flag| {
             let message =
@@ -46,9 +43,6 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
             ErrorBody::new(ErrorKind::InvalidOperation, message)
         },
     )?;
-    if let Some(engine) = &spec.persistence_engine {
-        return not_built(format!("persistence engine {engine}"));
-    }
     let persistence = spec.persistence.as_ref().map(|asked| check_persistence(service, asked)).transpose()?;
     let is_mark = matches!(service, ServiceAddress::FwMark { .. });
     let is_udp = matches!(service, ServiceAddress::Endpoint { transport: Transport::Udp, .. });
@@ -80,7 +74,7 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
     check_local_addresses(service, &spec.local_addresses)?;
     let scheduler = Scheduler { kind, flags, table_size, warmup: spec.warmup };
     let edits = check_edits(spec)?;
-    Ok((scheduler, ServiceOptions { persistence, one_packet: spec.one_packet, ..edits }))
+    Ok((scheduler, ServiceOptions { persistence, engine, one_packet: spec.one_packet, ..edits }))
 }
 
 /// What is put into the streams of a service's connections.
@@ -104,6 +98,7 @@ fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {
     for (name, is_given) in [
         ("proxy_protocol", spec.proxy_protocol.is_some()),
         ("toa", spec.toa),
+        ("clamp_mss", spec.clamp_mss),
         ("helper", spec.helper.is_some()),
     ] {
         if is_given && !is_tcp {
@@ -113,6 +108,7 @@ fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {
     Ok(ServiceOptions {
         proxy_protocol: proxy_protocol.transpose()?,
         toa: spec.toa,
+        clamp_mss: spec.clamp_mss,
         helper: helper.transpose()?,
         ..ServiceOptions::default()
     })
@@ -312,8 +308,4 @@ pub(super) fn no_such_server(service: &ServiceAddress, server: SocketAddr) -> Er
 
 pub(super) fn full(who: String, what: &str, limit: usize) -> ErrorBody {
     ErrorBody::new(ErrorKind::Full, format!("{who}: there is room for {limit} {what}"))
-}
-
-fn not_built(who: String, what: &str) -> ErrorBody {
-    ErrorBody::new(ErrorKind::NotBuilt, format!("{who}: {what} is not built yet"))
 }

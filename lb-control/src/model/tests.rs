@@ -244,15 +244,21 @@ fn options_are_said_again_as_they_were_said_and_go_with_an_edit_without_them() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_by_name() {
+fn the_persistence_engine_of_a_service_is_one_that_there_is() {
     let mut model = with_servers(&[]);
-    let spec = ServiceSpec {
-        persistence_engine: Some("sip".to_owned()),
+    let spec = |name: &str| ServiceSpec {
+        persistence_engine: Some(name.to_owned()),
         ..ServiceSpec::new(service("udp/192.0.2.2:5060"), "rr")
     };
-    let error = model.apply(&Command::AddService(spec)).expect_err("not built");
-    assert_eq!(error.error, ErrorKind::NotBuilt);
-    assert_eq!(error.message, "virtual service udp/192.0.2.2:5060: persistence engine sip is not built yet");
+    let error = model.apply(&Command::AddService(spec("sips"))).expect_err("there is none");
+    assert_eq!(error.error, ErrorKind::UnknownScheduler);
+    assert_eq!(
+        error.message,
+        "virtual service udp/192.0.2.2:5060: no persistence engine \"sips\"; there is sip"
+    );
+    model.apply(&Command::AddService(spec("sip"))).expect("there is");
+    let found = model.find(&service("udp/192.0.2.2:5060")).expect("there");
+    assert_eq!(super::service_spec(found), spec("sip"));
 }
 
 #[test]

@@ -166,6 +166,10 @@ pub(super) async fn take(
 
 /// `None`: of a kind that there is not here.
 pub(super) fn flow(record: &Record<'_>, settings: &Settings) -> Option<SharedFlow> {
+    if !record.engine_data.is_empty() {
+        // A call's template would be taken for its client's.
+        return None;
+    }
     let state = u8::try_from(record.state).ok()?;
     let timeouts = Timeouts::new(settings);
     let default = match record.protocol {

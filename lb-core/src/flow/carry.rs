@@ -134,10 +134,13 @@ impl<'m> Salvage<'m> {
         let is_sound = entry.is_in_use()
             && entry.has_sound_flags()
             && is_state(entry.protocol(), entry.state())
-            && (if entry.is_template() { original.sport == 0 } else { is_unicast(original.src) })
+            && (entry.is_template() || is_unicast(original.src))
             && (templated(entry.protocol()) == Some(Protocol::ANY) || is_unicast(original.dst))
             && is_unicast(reply.src)
-            && ((reply.dst, reply.dport) == (original.src, original.sport) || is_full_nat(entry, &reply))
+            && ((reply.dst, reply.dport) == (original.src, original.sport)
+                || is_full_nat(entry, &reply)
+                || entry.is_template() && original.sport != 0)
+            && (!entry.is_template() || reply.dport == 0)
             && reply != original
             && (1..=Timeout::from_secs(Timeout::MAX_SECS).0).contains(&entry.timeout().0)
             && ahead <= CLOCKS_DIFFER;

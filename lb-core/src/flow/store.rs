@@ -325,7 +325,7 @@ impl Store {
         entry.tuple(direction, self.addresses.get(entry.addresses as usize))
     }
 
-    /// Whether the real server sees a local endpoint where masquerading shows the client.
+    /// Whether the real server sees a local endpoint where masquerading shows the client; of a template, whether it is a call's.
     pub fn is_full_nat(&self, id: FlowId) -> bool {
         let (original, reply) = (self.tuple(id, Direction::Original), self.tuple(id, Direction::Reply));
         (original.src, original.sport) != (reply.dst, reply.dport)

@@ -8,6 +8,7 @@
 //! word for each entry, shared by all workers ([`Uses`]): how many connections the template has, and whether one of them was ever
 //! established. Asked for where a connection begins, ends or becomes established, not for each packet.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::ids::WorkerId;
@@ -33,6 +34,27 @@ pub fn template_protocol(protocol: Protocol) -> Protocol {
 /// What a template with this number is for; `None`: it is a connection's.
 pub fn templated(number: Protocol) -> Option<Protocol> {
     OF.get(usize::from(number.0).checked_sub(252)?).map(|&(of, _)| of)
+}
+
+/// What stands in the place of the client and its port where a call has a template of its own: a digest of the client and
+/// the Call-ID. The port is never 0, by which such a template is known; the client itself stands in its reply tuple.
+///
+/// The same in every process, so that the next one finds the template. Two calls with one digest would get one real server.
+pub fn of_call(client: IpAddr, call_id: &[u8]) -> (IpAddr, u16) {
+    // FNV-1a of 128 bits.
+    let next = |hash: u128, &byte: &u8| (hash ^ u128::from(byte)).wrapping_mul(1 << 88 | 0x13b);
+    let start = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    match client {
+        IpAddr::V4(client) => {
+            let hash = client.octets().iter().chain(call_id).fold(start, next);
+            let folded = (hash >> 64) as u64 ^ hash as u64;
+            (Ipv4Addr::from(folded as u32).into(), ((folded >> 48) as u16).max(1))
+        }
+        IpAddr::V6(client) => {
+            let hash = client.octets().iter().chain(call_id).fold(start, next);
+            (Ipv6Addr::from(hash).into(), ((hash >> 48) as u16).max(1))
+        }
+    }
 }
 
 /// Bits of a template's state.

@@ -136,7 +136,7 @@ impl<P: Packet> Path<P> {
         let Some(&server) = server else {
             return &mut done.no_server;
         };
-        let is_full_nat = (original.src, original.sport) != (reply.dst, reply.dport);
+        let is_full_nat = template_of.is_none() && (original.src, original.sport) != (reply.dst, reply.dport);
         if is_full_nat && full_nat::owner(reply.dport, self.counters.len()) != self.worker {
             return &mut done.no_port;
         }

@@ -24,6 +24,8 @@ pub struct FlowView {
     /// [`Protocol::ANY`] of a firewall mark's template.
     pub protocol: Protocol,
     pub client: (IpAddr, u16),
+    /// Of a template by Call-ID: the [digest](crate::flow::template::of_call) that stands in the client's place.
+    pub call: Option<(IpAddr, u16)>,
     pub virtual_: (IpAddr, u16),
     pub server: (IpAddr, u16),
     /// Of a FullNAT connection: the address and port that the real server sees.
@@ -46,9 +48,9 @@ pub struct Known {
 }
 
 impl FlowView {
-    /// The tuple of the client's packets.
+    /// The tuple under which it is found: of the client's packets, or a template's own.
     pub fn original(&self) -> Tuple {
-        let ((src, sport), (dst, dport)) = (self.client, self.virtual_);
+        let ((src, sport), (dst, dport)) = (self.call.unwrap_or(self.client), self.virtual_);
         Tuple { src, dst, sport, dport, protocol: self.protocol }
     }
 }
@@ -91,8 +93,10 @@ impl<P: Packet> Path<P> {
             EXPECTED => Protocol::TCP,
             protocol => templated(protocol).unwrap_or(protocol),
         };
+        let is_template = entry.is_template();
+        let ends = ((original.src, original.sport), (reply.dst, reply.dport));
         FlowView {
-            is_template: entry.is_template(),
+            is_template,
             is_tracked: entry.is_tracked(),
             known: Known {
                 status: tracked.status,
@@ -101,13 +105,14 @@ impl<P: Packet> Path<P> {
                 accounting: self.flows.accounting(id).copied(),
             },
             protocol,
-            client: (original.src, original.sport),
+            client: if is_template { ends.1 } else { ends.0 },
+            call: (is_template && original.sport != 0).then_some(ends.0),
             virtual_: (original.dst, original.dport),
             server: (reply.src, reply.sport),
-            local: self.flows.is_full_nat(id).then_some((reply.dst, reply.dport)),
+            local: (!is_template && self.flows.is_full_nat(id)).then_some(ends.1),
             server_id: entry.server(),
             method: entry.method(),
-            state: if entry.is_template() {
+            state: if is_template {
                 self.template_state(id)
             } else if entry.is_tracked() {
                 conntrack::name(entry.protocol(), entry.state()).unwrap_or("NONE")

@@ -22,8 +22,9 @@ use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
 use crate::tables::{Forward, NextHop, Protocol, Reachability, Tunnel, Way};
 use crate::time::Tick;
-use crate::wire::fragment;
 use crate::wire::parse::{Fragment, Headers};
+use crate::wire::tcp::{self, SYN};
+use crate::wire::{fragment, ipv4, ipv6};
 
 impl<P: Packet> Path<P> {
     /// As [`Path::established`], for a packet of such a connection: there are none but from the client.
@@ -114,6 +115,9 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if headers.tcp_flags & SYN != 0 {
+            self.clamp_mss(&mut packet, headers, at, now);
+        }
         let (server, generation) = (self.flows.entry(at.id()).server(), self.tables.generation);
         if self.tunnels.find(server, generation).is_none() {
             self.prepare(server, at, headers.is_ipv6);
@@ -128,6 +132,21 @@ impl<P: Packet> Path<P> {
         match tunnel.outer.put_before_forwarded(&mut packet, headers, self.next_outer_id) {
             Ok(()) => self.send(packet, headers, &tunnel.hop, io),
             Err(reason) => self.drop(reason, Hook::Postrouting),
+        }
+    }
+
+    /// A client's SYN: what it asks for is lowered to what fits the tunnel, if its service says so.
+    #[cold]
+    fn clamp_mss(&self, packet: &mut P, headers: &Headers, at: FlowRef, now: Tick) {
+        let original = self.flows.tuple(at.id(), Direction::Original);
+        if !self.tables.service_for(&original, now).is_some_and(|service| service.options.clamp_mss) {
+            return;
+        }
+        let Some((tunnel, to)) = self.tunnel(at) else { return };
+        let ip_and_tcp = if headers.is_ipv6 { ipv6::LEN + tcp::LEN } else { ipv4::LEN + tcp::LEN };
+        let taken = (tunnel.overhead(to) + ip_and_tcp) as u16;
+        if let Some(mss) = self.tables.mtu_towards(to).and_then(|mtu| mtu.checked_sub(taken)) {
+            tcp::lower_mss(packet.data_mut(), headers.l4.into(), mss);
         }
     }
 

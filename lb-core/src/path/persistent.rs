@@ -1,11 +1,13 @@
-//! A new connection of a persistent service: its client keeps the real server that it has (`ipvsadm -p`).
+//! A new connection of a persistent service: its client keeps the real server that it has (`ipvsadm -p`). With `--pe sip` each of a
+//! client's calls does, by its Call-ID, and a datagram that names no call begins nothing.
 //!
-//! The client's template is at the worker that a hash of the client names, which need not be the owner of the connection. So a first
+//! The client's template is at the worker that a hash of the client, or call, names, which need not be the owner of the connection. So a first
 //! packet may go there and back, with the template's answer ([`Steer::Ask`], [`Steer::Answer`]); all others of the connection
 //! go the straight line of any connection (docs/decisions/0010).
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_core.c` and `ip_vs_conn.c`, and recorded connections.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::first::{pick, service_of_first};
@@ -14,25 +16,26 @@ use super::one_packet::Choice;
 use super::{Io, Passed, Path, Steer};
 use crate::conntrack::CtState;
 use crate::drop::DropReason;
-use crate::flow::template::{ASSURED, TemplateId, template_protocol};
+use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
 use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
-use crate::tables::{Forward, Persistence, Protocol, Server, Service};
+use crate::tables::{Engine, Forward, Persistence, Protocol, Server, Service};
 use crate::time::{Tick, Timeout};
 use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
+use crate::wire::{sip, udp};
 
 /// How long a template stays whose time is over while a connection of its lives. It keeps this timeout.
 pub(super) const WITH_CONNECTIONS: Timeout = Timeout::from_secs(60);
 
 /// Sets of the datagrams that are known.
-const SETS: usize = 16;
+const SETS: usize = 64;
 
-/// What rules made of a datagram's first fragment, and who has its template. Later fragments are not asked again.
-pub(super) type Asking = Recent<(Passed, WorkerId), SETS>;
+/// What rules made of a datagram's first fragment, and who has its template. Later fragments are not asked again, and name no call.
+pub(super) type Asking = Recent<(Option<Passed>, WorkerId), SETS>;
 
 /// What a template says of a connection that begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,12 +57,15 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let key = template_of(service, persistence, &seen);
-        let holder = self.holder_of(&key);
+        let Some(key) = template_of(service, persistence, &seen, packet.data(), headers) else {
+            return self.hold_failed(packet, headers, DropReason::NoCallId, now, io);
+        };
+        let holder = self.holder_of(&key.tuple);
         if holder != self.worker {
-            if let Some(passed) = self.passed.filter(|_| headers.fragment == Fragment::First) {
+            let is_known_by_first = self.passed.is_some() || service.options.engine.is_some();
+            if is_known_by_first && headers.fragment == Fragment::First {
                 let datagram = datagram(packet.data(), headers);
-                self.asking.remember(self.set_of(&datagram), datagram, (passed, holder), now);
+                self.asking.remember(self.set_of(&datagram), datagram, (self.passed, holder), now);
             }
             return io.hand_over(holder, packet, Steer::Ask(ports(headers), self.passed));
         }
@@ -92,15 +98,20 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         now: Tick,
     ) -> Option<(Option<Passed>, WorkerId)> {
-        if self.tables.rules.are_active() {
+        let of_first = || {
             let datagram = datagram(packet.data(), headers);
-            let (passed, holder) = self.asking.recall(self.set_of(&datagram), &datagram, now)?;
-            return Some((Some(passed), holder));
+            self.asking.recall(self.set_of(&datagram), &datagram, now)
+        };
+        if self.tables.rules.are_active() {
+            return of_first();
         }
         let original = Tuple::of_packet(packet.data(), headers);
         let (service, persistence) =
             self.persistent_service(&original, now).filter(|_| self.tables.routes.is_local(original.dst))?;
-        let holder = self.holder_of(&template_of(&service, persistence, &original));
+        let Some(key) = template_of(&service, persistence, &original, packet.data(), headers) else {
+            return of_first();
+        };
+        let holder = self.holder_of(&key.tuple);
         (holder != self.worker).then_some((None, holder))
     }
 
@@ -123,8 +134,11 @@ impl<P: Packet> Path<P> {
         let held = self
             .persistent_service(&seen, now)
             .filter(|_| headers.fragment != Fragment::Later)
-            .map(|(service, persistence)| (template_of(&service, persistence, &seen), service, persistence))
-            .filter(|(key, ..)| self.holder_of(key) == self.worker);
+            .and_then(|(service, persistence)| {
+                let key = template_of(&service, persistence, &seen, packet.data(), headers)?;
+                Some((key, service, persistence))
+            })
+            .filter(|(key, ..)| self.holder_of(&key.tuple) == self.worker);
         let Some((key, service, persistence)) = held else {
             return io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, None));
         };
@@ -187,7 +201,7 @@ impl<P: Packet> Path<P> {
     /// Finds the client's template or makes one.
     fn hold(
         &mut self,
-        key: Tuple,
+        Key { tuple: key, client }: Key,
         service: &Service,
         persistence: Persistence,
         original: &Tuple,
@@ -216,7 +230,7 @@ impl<P: Packet> Path<P> {
         let port = if original.dport == service.key.port { server.port } else { 0 };
         let new = NewFlow {
             original: key,
-            reply: Tuple { src: server.address, sport: port, ..key.reversed() },
+            reply: Tuple { src: server.address, dst: client, sport: port, dport: 0, protocol: key.protocol },
             method: server.forward.method(),
             deltas: Default::default(),
             server: server.id,
@@ -315,18 +329,40 @@ impl<P: Packet> Path<P> {
 
     /// The worker that has a template.
     pub(super) fn holder_of(&self, template: &Tuple) -> WorkerId {
-        self.owner_of(template.src, 0)
+        self.owner_of(template.src, template.sport)
     }
 }
 
-/// The tuple under which a client's template stands.
-fn template_of(service: &Service, persistence: Persistence, original: &Tuple) -> Tuple {
-    Tuple {
-        src: persistence.mask.client(original.src),
+/// The tuple under which a template stands, and whose it is.
+struct Key {
+    tuple: Tuple,
+    client: IpAddr,
+}
+
+/// Where the template of a packet's client stands; or its call's, `None` if it names none.
+fn template_of(
+    service: &Service,
+    persistence: Persistence,
+    original: &Tuple,
+    frame: &[u8],
+    headers: &Headers,
+) -> Option<Key> {
+    let client = persistence.mask.client(original.src);
+    let (src, sport) = match service.options.engine {
+        None => (client, 0),
+        Some(Engine::Sip) if headers.protocol == Protocol::UDP && headers.fragment != Fragment::Later => {
+            let data = frame.get(usize::from(headers.l4) + udp::LEN..headers.end())?;
+            of_call(client, sip::call_id(data)?)
+        }
+        Some(Engine::Sip) => return None,
+    };
+    let tuple = Tuple {
+        src,
         // Each address of a prefix is a service to its clients. A mark's name stands in the place of its addresses.
         dst: if service.key.mark().is_some() { service.key.address } else { original.dst },
-        sport: 0,
+        sport,
         dport: service.key.port,
         protocol: template_protocol(service.key.protocol),
-    }
+    };
+    Some(Key { tuple, client })
 }

@@ -223,7 +223,8 @@ impl<P: Packet> Path<P> {
         self.flows.entry_mut(id).set_hearsay();
     }
 
-    /// Whether other directors are told of it: the messages have no place for a local endpoint.
+    /// Whether other directors are told of it: the messages have no place for a local endpoint, and of a call its template has no
+    /// Call-ID that could be told.
     fn is_told(&self, id: FlowId) -> bool {
         is_told(self.flows.entry(id)) && !self.flows.is_full_nat(id)
     }

@@ -1,6 +1,6 @@
 //! Changes of a packet that rules ask for, checksums kept right.
 
-use super::view::{View, tcp_option};
+use super::view::View;
 use crate::wire::checksum::Delta;
 use crate::wire::{array_mut, be16, ipv4};
 
@@ -34,30 +34,4 @@ pub(crate) fn set_ttl(view: &mut View<'_>, ttl: u8) {
         ipv4::update_checksum(header, delta);
     }
     view.headers.ttl = ttl;
-}
-
-/// The maximum segment size that a SYN asks for, lowered to `mss`. False when it has no such option.
-pub(crate) fn lower_mss(view: &mut View<'_>, mss: u16) -> bool {
-    let Some(header) = view.tcp() else { return true };
-    let Some((at, data)) = tcp_option(header, 2) else { return false };
-    let &[high, low] = data else { return true };
-    if be16(high, low) <= mss {
-        return true;
-    }
-    let l4 = usize::from(view.headers.l4);
-    // The option may begin at an odd byte of the header: then its bytes are the other ones of their words.
-    let is_odd = at % 2 == 1;
-    let [new_high, new_low] = mss.to_be_bytes();
-    if let Some(option) = array_mut::<2>(view.frame, l4 + at + 2) {
-        *option = [new_high, new_low];
-    }
-    let (old, new) = match is_odd {
-        false => (be16(high, low), mss),
-        true => (be16(low, high), be16(new_low, new_high)),
-    };
-    if let Some(header) = array_mut::<20>(view.frame, l4) {
-        let sum = Delta::word(old, new).apply(be16(header[16], header[17]));
-        header[16..18].copy_from_slice(&sum.to_be_bytes());
-    }
-    true
 }

@@ -222,22 +222,3 @@ impl View<'_> {
         }
     }
 }
-
-/// The data of one option of a TCP header; `None` when it is not there.
-pub(crate) fn tcp_option(header: &[u8], kind: u8) -> Option<(usize, &[u8])> {
-    let mut at = 20;
-    while let Some(&found) = header.get(at) {
-        if found == 0 {
-            return (kind == 0).then_some((at, &[][..]));
-        }
-        let len = match found {
-            1 => 1,
-            _ => usize::from(*header.get(at + 1)?).max(2),
-        };
-        if found == kind {
-            return Some((at, header.get(at + 2..at + len).unwrap_or_default()));
-        }
-        at += len;
-    }
-    None
-}

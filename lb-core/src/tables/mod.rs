@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub use interface::{Interface, InterfaceId, Interfaces};
 pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
-pub use options::{ClientMask, Helper, Persistence, ServiceOptions};
+pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;
@@ -149,6 +149,15 @@ impl Tables {
     pub fn neighbour_towards(&self, to: IpAddr) -> Option<(InterfaceId, IpAddr)> {
         match self.routes.lookup(to)? {
             Route::Via { interface, gateway } => Some((interface, gateway.unwrap_or(to))),
+            _ => None,
+        }
+    }
+
+    /// Longest IP packet, in bytes, that the link takes by which packets to `to` leave.
+    pub fn mtu_towards(&self, to: IpAddr) -> Option<u16> {
+        match self.way(to) {
+            Way::Hop(hop) => self.neighbours.get(hop).map(|hop| hop.mtu),
+            Way::Unresolved(interface, _) => self.interfaces.get(interface).map(|interface| interface.mtu),
             _ => None,
         }
     }

@@ -9,12 +9,16 @@ use crate::wire::proxy::Version as ProxyVersion;
 pub struct ServiceOptions {
     /// A client keeps its real server (`ipvsadm -p`).
     pub persistence: Option<Persistence>,
+    /// What else tells the clients of a persistent service apart (`ipvsadm --pe`). Without persistence it has no effect.
+    pub engine: Option<Engine>,
     /// Each datagram of a UDP service is scheduled anew (`ipvsadm -o`).
     pub one_packet: bool,
     /// The real server is told who the client is by a header in front of the stream. Of TCP, masqueraded.
     pub proxy_protocol: Option<ProxyVersion>,
     /// As `proxy_protocol`, by a TCP option.
     pub toa: bool,
+    /// The maximum segment size that a client asks for in its SYN is lowered to what fits the tunnel to the real server.
+    pub clamp_mss: bool,
     /// What reads along for further connections. Of TCP.
     pub helper: Option<Helper>,
 }
@@ -36,6 +40,27 @@ impl Helper {
 
     pub fn from_name(name: &str) -> Option<Helper> {
         Helper::ALL.into_iter().find(|helper| helper.name() == name)
+    }
+}
+
+/// A persistence engine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Engine {
+    /// Each call, by its Call-ID, is a client of its own.
+    Sip,
+}
+
+impl Engine {
+    pub const ALL: [Engine; 1] = [Engine::Sip];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Engine::Sip => "sip",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Engine> {
+        Engine::ALL.into_iter().find(|engine| engine.name() == name)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod parse;
 pub mod proxy;
 pub mod sctp;
 pub mod segment;
+pub mod sip;
 pub mod tcp;
 pub mod udp;
 

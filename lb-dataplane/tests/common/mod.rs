@@ -135,6 +135,7 @@ impl<P: Packet> Logic<P> for Wiring {
                 virtual_: address,
                 server: address,
                 local: None,
+                call: None,
                 server_id: ServerId(n),
                 method: Method::Masq,
                 state: "UDP",

@@ -145,7 +145,9 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
         is_template: connection.template.is_some(),
         is_tracked: false,
         known: Known::default(),
-        client: (original.src, original.sport),
+        client: if connection.template.is_some() { (reply.dst, 0) } else { (original.src, original.sport) },
+        call: (connection.template.is_some() && original.sport != 0)
+            .then_some((original.src, original.sport)),
         virtual_: (original.dst, original.dport),
         server: (reply.src, reply.sport),
         local: connection.local(),

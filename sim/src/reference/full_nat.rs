@@ -45,7 +45,8 @@ impl Connection {
     /// What the real server sees is not the client.
     pub(super) fn local(&self) -> Option<(IpAddr, u16)> {
         let seen = (self.reply.dst, self.reply.dport);
-        (seen != (self.original.src, self.original.sport)).then_some(seen)
+        let is_other = seen != (self.original.src, self.original.sport);
+        (is_other && self.template.is_none()).then_some(seen)
     }
 }
 

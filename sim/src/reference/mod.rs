@@ -110,8 +110,10 @@ pub struct Reference {
     flows: flows::Flows,
     places: schedule::Places,
     fragments: fragments::Fragments,
-    /// Of datagrams that are scheduled one by one; newest last.
-    choices: Vec<one_packet::Choice>,
+    /// Where datagrams went that are scheduled one by one.
+    choices: one_packet::Recent<one_packet::Choice>,
+    /// Which workers first fragments went to that name a call.
+    asking: one_packet::Recent<WorkerId>,
     waiting: waiting::Waiting,
     limit: answer::Limit,
     /// New connections since the last one that `drop_packet` dropped.
@@ -153,7 +155,8 @@ impl Reference {
             flows: flows::Flows::new(config.max_connections, config.max_ipv6_connections, config.now),
             places: schedule::Places::default(),
             fragments: fragments::Fragments::default(),
-            choices: Vec::new(),
+            choices: one_packet::Recent::new(),
+            asking: one_packet::Recent::new(),
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
             begun_since_shed: 0,

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_core::drop::DropReason;
-use lb_core::flow::template::template_protocol;
+use lb_core::flow::template::{of_call, template_protocol};
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
-use lb_core::ids::ServerId;
+use lb_core::ids::{ServerId, WorkerId};
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::{Held, Steer};
-use lb_core::tables::{Forward, Prefix, Protocol, Server, Service, ServiceKey, Tables};
+use lb_core::tables::{Engine, Forward, Prefix, Protocol, Server, Service, ServiceKey, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::answer::Problem;
@@ -88,16 +88,54 @@ pub(super) fn is_within(prefix: Prefix, address: IpAddr) -> bool {
     network.is_ipv4() == address.is_ipv4() && bits(network, len) == bits(address, len)
 }
 
-/// The tuple of the client's template; `None`: the service is not persistent.
-fn template_of(service: &Service, original: &Tuple) -> Option<Tuple> {
+/// The tuple of a template, and whose it is.
+struct Key {
+    tuple: Tuple,
+    client: IpAddr,
+}
+
+/// The template of a packet's client, or of its call; `None`: the service is not persistent, or the packet names no call.
+fn template_of(service: &Service, packet: &Packet, read: &Read) -> Option<Key> {
     let persistence = service.options.persistence?;
-    Some(Tuple {
-        src: persistence.mask.client(original.src),
+    let client = persistence.mask.client(read.src);
+    let (src, sport) = match service.options.engine {
+        None => (client, 0),
+        Some(Engine::Sip) if read.protocol != UDP || read.piece == Piece::Later => return None,
+        Some(Engine::Sip) => of_call(client, &call_id(packet.bytes.get(read.l4 + 8..read.end)?)?),
+    };
+    let tuple = Tuple {
+        src,
         // As if each address of a prefix had a service of its own.
-        dst: if service.key.protocol == Protocol::ANY { service.key.address } else { original.dst },
-        sport: 0,
+        dst: if service.key.protocol == Protocol::ANY { service.key.address } else { read.dst },
+        sport,
         dport: service.key.port,
         protocol: template_protocol(service.key.protocol),
+    };
+    Some(Key { tuple, client })
+}
+
+/// The Call-ID of a SIP message (RFC 3261 §7.3, §20.8): line by line.
+fn call_id(message: &[u8]) -> Option<Vec<u8>> {
+    let message: String = message.iter().map(|&byte| char::from(byte)).collect();
+    let message = message.replace("\r\n", "\n").replace('\r', "\n");
+    let mut lines: Vec<&str> = message.split('\n').collect();
+    // What no line end follows is no line; the first one is not of the header.
+    lines.pop();
+    let blank = [' ', '\t'];
+    let header: Vec<&str> = lines.into_iter().skip(1).take_while(|line| !line.is_empty()).collect();
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || "-.!%*_+`'~()<>:\\\"/[]?{}".contains(c);
+    let is_word = |word: &str| !word.is_empty() && word.chars().all(is_of_word);
+    header.iter().enumerate().find_map(|(at, line)| {
+        let (name, first) = line.split_once(':')?;
+        let name = name.trim_end_matches(blank).to_ascii_lowercase();
+        let continued = header[at + 1..].iter().take_while(|line| line.starts_with(blank));
+        let mut parts = [first].into_iter().chain(continued.copied()).map(|part| part.trim_matches(blank));
+        let value = parts.find(|part| !part.is_empty())?;
+        let is_right = match value.split_once('@') {
+            Some((word, host)) => is_word(word) && is_word(host),
+            None => is_word(value),
+        };
+        (["call-id", "i"].contains(&name.as_str()) && is_right && value.len() <= 255).then(|| value.into())
     })
 }
 
@@ -105,9 +143,14 @@ impl Reference {
     /// A first packet, at the owner of the connection to be.
     pub(super) fn first_persistent(&mut self, packet: Packet, read: Read, service: &Service) {
         let original = tuple(&read);
-        let Some(key) = template_of(service, &original) else { return };
-        let holder = self.hashed(number(key.src), 0);
+        let Some(key) = template_of(service, &packet, &read) else {
+            return self.drop(DropReason::NoCallId, Hook::Input);
+        };
+        let holder = self.holder_of(&key);
         if holder != self.worker {
+            if service.options.engine.is_some() && read.piece == Piece::First {
+                self.asking.remember(self.hasher, &read, holder, self.now);
+            }
             return self.hand_over(holder, packet, Steer::Ask(ports(&read), None));
         }
         match self.hold(key, service, &original) {
@@ -124,8 +167,12 @@ impl Reference {
         let original = tuple(&read);
         let tables = self.tables.clone();
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
-        let key = service.and_then(|service| template_of(service, &original));
-        match key.map(|key| self.hashed(number(key.src), 0)).filter(|&holder| holder != self.worker) {
+        let service = service.filter(|service| service.options.persistence.is_some());
+        let holder = service.and_then(|service| match template_of(service, &packet, &read) {
+            Some(key) => Some(self.holder_of(&key)),
+            None => self.asking.recall(&read, self.now),
+        });
+        match holder.filter(|&holder| holder != self.worker) {
             Some(holder) => self.hand_over(holder, packet, Steer::Ask(ports(&read), None)),
             None => self.route(packet, read),
         }
@@ -137,8 +184,8 @@ impl Reference {
         let owner = self.hashed(number(original.src), original.sport);
         let tables = self.tables.clone();
         let service = service_of(&tables, &original);
-        let known = service.and_then(|service| Some((service, template_of(service, &original)?)));
-        let is_here = |key: &Tuple| self.hashed(number(key.src), 0) == self.worker;
+        let known = service.and_then(|service| Some((service, template_of(service, &packet, &read)?)));
+        let is_here = |key: &Key| self.holder_of(key) == self.worker;
         let Some((service, key)) = known.filter(|(_, key)| read.piece != Piece::Later && is_here(key)) else {
             return self.hand_over(owner, packet, Steer::Answer(ports(&read), None, None));
         };
@@ -187,6 +234,10 @@ impl Reference {
         }
     }
 
+    fn holder_of(&self, key: &Key) -> WorkerId {
+        self.hashed(number(key.tuple.src), key.tuple.sport)
+    }
+
     fn pick(&mut self, service: &Service, original: &Tuple) -> Option<ServerId> {
         let picked =
             self.places.pick(&self.team, service, original, self.now).map(|index| service.servers[index].id);
@@ -196,7 +247,7 @@ impl Reference {
     /// The client's real server, and the template that says so.
     fn hold(
         &mut self,
-        key: Tuple,
+        Key { tuple: key, client }: Key,
         service: &Service,
         original: &Tuple,
     ) -> Result<(ServerId, Serial), DropReason> {
@@ -222,7 +273,7 @@ impl Reference {
         let id = self.pick(service, original).ok_or(DropReason::NoServer)?;
         let server = service.servers.iter().find(|server| server.id == id).expect("it was picked");
         let port = if original.dport == service.key.port { server.port } else { 0 };
-        let reply = Tuple { src: server.address, sport: port, ..key.reversed() };
+        let reply = Tuple { src: server.address, sport: port, dst: client, dport: 0, protocol: key.protocol };
         if !self.has_room(is_wide(&key, &reply)) {
             return Err(DropReason::FlowTableFull);
         }

@@ -68,7 +68,8 @@ impl OwnCommand for Connections {
             if count {
                 return Ok(());
             }
-            let Connection { protocol, expires, state, client, virtual_, destination, local } = connection;
+            let Connection { protocol, expires, state, client, virtual_, destination, local, call: _ } =
+                connection;
             let [expires, client, virtual_, destination] =
                 [format!("{expires} s"), client.to_string(), virtual_.to_string(), destination.to_string()];
             let destination = match local {

@@ -11,7 +11,7 @@ use crate::api::types::{
     Transport,
 };
 use crate::endpoint::Endpoint;
-use lb_core::tables::Prefix;
+use lb_core::tables::{Engine, Prefix};
 
 /// Longest name of an IPv4 service and of its real servers.
 const SERVICE_WIDTH: usize = 33;
@@ -298,6 +298,9 @@ fn edits(out: &mut dyn Write, spec: &ServiceSpec) -> io::Result<()> {
     if spec.toa {
         write!(out, " --toa")?;
     }
+    if spec.clamp_mss {
+        write!(out, " --clamp-mss")?;
+    }
     let helper = spec.helper.as_deref();
     if helper != default_helper(&spec.service) {
         write!(out, " --helper {}", helper.unwrap_or(NO_HELPER))?;
@@ -321,17 +324,23 @@ pub(super) fn connection(
     format: Format,
     names: &Names<'_>,
 ) -> io::Result<()> {
-    let Connection { protocol, expires, state, client, virtual_, destination, local: _ } = connection;
+    let Connection { protocol, expires, state, client, virtual_, destination, local: _, call } = connection;
     let name = |at: SocketAddr| names.endpoint(at, protocol.transport(), format.numeric);
-    writeln!(
+    write!(
         out,
-        "{:<3} {:<6} {state:<11} {:<18} {:<18} {}",
+        "{:<3} {:<6} {state:<11} {:<18} {:<18} ",
         protocol.name().to_ascii_uppercase(),
         format!("{:02}:{:02}", expires / 60, expires % 60),
         name(*client),
         name(*virtual_),
-        name(*destination),
-    )
+    )?;
+    let destination = name(*destination);
+    match call {
+        Some(call) if format.persistent_conn => {
+            writeln!(out, "{destination:<18} {:<16} {call}", Engine::Sip.name())
+        }
+        _ => writeln!(out, "{destination}"),
+    }
 }
 
 fn transport(service: &ServiceAddress) -> Option<Transport> {
@@ -504,6 +513,7 @@ mod tests {
             virtual_: at("10.9.0.1:2017"),
             destination: at("10.2.0.11:8080"),
             local: None,
+            call: None,
         };
         let numeric = Format { numeric: true, ..Format::default() };
         assert_eq!(
@@ -517,6 +527,7 @@ mod tests {
             virtual_: at("10.9.0.1:0"),
             destination: at("10.2.0.13:0"),
             local: None,
+            call: None,
             ..connection.clone()
         };
         assert_eq!(
@@ -528,6 +539,7 @@ mod tests {
             virtual_: at("[fd09::1]:2030"),
             destination: at("[fd02::11]:8080"),
             local: None,
+            call: None,
             expires: 879,
             ..connection
         };

@@ -36,6 +36,7 @@ pub(crate) enum Opt {
     OnePacket,
     ProxyProtocol,
     Toa,
+    ClampMss,
     Helper,
     RealServer,
     Gatewaying,
@@ -150,7 +151,7 @@ pub(crate) const TABLE: &[Row] = &[
         "FLAGS",
         "flags of the scheduler: sh-port, sh-fallback, mh-port, mh-fallback",
     ),
-    value(Opt::PersistenceEngine, None, "pe", "NAME", "persistence engine (not built yet)"),
+    value(Opt::PersistenceEngine, None, "pe", "NAME", "persistence engine: sip, by Call-ID"),
     Row {
         opt: Opt::Persistent,
         short: Some('p'),
@@ -169,6 +170,12 @@ pub(crate) const TABLE: &[Row] = &[
         "tell real servers the client by a header before the stream (not in the kernel)",
     ),
     flag(Opt::Toa, None, "toa", "tell real servers the client by a TCP option (not in the kernel)"),
+    flag(
+        Opt::ClampMss,
+        None,
+        "clamp-mss",
+        "lower what a SYN asks for to what fits the tunnel (not in the kernel)",
+    ),
     value(
         Opt::Helper,
         None,
@@ -268,12 +275,13 @@ pub(crate) enum Subject {
     TunRemCsum,
     ProxyProtocol,
     Toa,
+    ClampMss,
     Helper,
     LocalAddress,
 }
 
 impl Subject {
-    const ALL: [Subject; 38] = [
+    const ALL: [Subject; 39] = [
         Subject::Numeric,
         Subject::Connection,
         Subject::Service,
@@ -310,6 +318,7 @@ impl Subject {
         Subject::TunRemCsum,
         Subject::ProxyProtocol,
         Subject::Toa,
+        Subject::ClampMss,
         Subject::Helper,
         Subject::LocalAddress,
     ];
@@ -352,6 +361,7 @@ impl Subject {
             Subject::TunRemCsum => "tun-remcsum",
             Subject::ProxyProtocol => "proxy-protocol",
             Subject::Toa => "toa",
+            Subject::ClampMss => "clamp-mss",
             Subject::Helper => "helper",
             Subject::LocalAddress => "laddr",
         }
@@ -410,6 +420,7 @@ impl Rules {
             S::SchedFlags,
             S::ProxyProtocol,
             S::Toa,
+            S::ClampMss,
             S::Helper,
             S::LocalAddress,
         ];

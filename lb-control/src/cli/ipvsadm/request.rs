@@ -69,6 +69,7 @@ struct Line {
     one_packet: bool,
     proxy_protocol: Option<String>,
     toa: bool,
+    clamp_mss: bool,
     helper: Option<String>,
     local_addresses: Vec<IpAddr>,
     server: Option<SocketAddr>,
@@ -217,6 +218,10 @@ impl Line {
             Opt::Toa => {
                 self.give(Subject::Toa)?;
                 self.toa = true;
+            }
+            Opt::ClampMss => {
+                self.give(Subject::ClampMss)?;
+                self.clamp_mss = true;
             }
             Opt::Helper => {
                 self.give(Subject::Helper)?;
@@ -487,6 +492,7 @@ impl Line {
             one_packet: self.one_packet,
             proxy_protocol: self.proxy_protocol,
             toa: self.toa,
+            clamp_mss: self.clamp_mss,
             helper,
             table_size: None,
             warmup: 0,
@@ -660,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_passed_on_and_not_dropped() {
+    fn each_option_of_a_line_is_passed_on() {
         let Ok(Request::Change(Command::AddService(spec))) =
             read("-A -u [2001:db8::1]:53 -s sh -b sh-port,flag-1 -p 60 -M 64 -o --pe sip")
         else {

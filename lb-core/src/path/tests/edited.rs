@@ -39,9 +39,11 @@ fn proxy_of(version: ProxyVersion) -> ServiceOptions {
 
 const FTP: ServiceOptions = ServiceOptions {
     persistence: None,
+    engine: None,
     one_packet: false,
     proxy_protocol: None,
     toa: false,
+    clamp_mss: false,
     helper: Some(Helper::Ftp),
 };
 const TOA: ServiceOptions = ServiceOptions { toa: true, helper: None, ..FTP };

@@ -75,6 +75,77 @@ fn unpacked(frame: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_syn_asks_for_no_more_than_fits_the_tunnel_where_its_service_says_so() {
+    let clamping = |forward, clamp_mss| {
+        let tables = by(3, forward, "10.0.0.11", &[11]);
+        let services = tables.services.iter().map(|service| {
+            let mut service = (**service).clone();
+            service.options.clamp_mss = clamp_mss;
+            Arc::new(service)
+        });
+        let services = Services::new(services.collect::<Vec<_>>()).into();
+        let mut director = Director::new();
+        director.path.adopt(Tables { services, ..tables }.into());
+        director
+    };
+    let syn = |vip: &str, flags: &str, before: &[u8], mss: u16| {
+        let options = [before, &[2, 4, (mss >> 8) as u8, mss as u8]].concat();
+        let bare = to(vip, flags);
+        let (l3, l4) = (14, if ip(vip).is_ipv6() { 54 } else { 34 });
+        let mut frame = [&bare[..l4 + 20], &options, &[0; 8][..8 - options.len()]].concat();
+        frame[l4 + 12] = 7 << 4;
+        let len = (frame.len() - l3) as u16;
+        if ip(vip).is_ipv6() {
+            frame[l3 + 4..l3 + 6].copy_from_slice(&(len - 40).to_be_bytes());
+        } else {
+            frame[l3 + 2..l3 + 4].copy_from_slice(&len.to_be_bytes());
+            crate::wire::ipv4::fill_checksum(&mut frame[14..34]);
+        }
+        frame[l4 + 16..l4 + 18].fill(0);
+        let Ok(Parsed::Ip(headers)) = parse(&frame, frame.len(), Default::default()) else { panic!() };
+        let sum = checksum::finish(checksum::of_transport(&frame, &headers).unwrap());
+        frame[l4 + 16..l4 + 18].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    let asked = |frame: &[u8]| {
+        let Ok(Parsed::Ip(headers)) = parse(frame, frame.len(), Default::default()) else { panic!() };
+        assert!(checksum::is_good(checksum::of_transport(frame, &headers).unwrap()));
+        let header = crate::wire::tcp::with_options(frame, headers.l4.into()).unwrap();
+        let (_, data) = crate::wire::tcp::option(header, crate::wire::tcp::MSS).unwrap();
+        u16::from_be_bytes([data[0], data[1]])
+    };
+    for tunnel in TUNNELS {
+        for vip in VIPS {
+            let ip_and_tcp = if ip(vip).is_ipv6() { 60 } else { 40 };
+            let fits = 1500 - tunnel.overhead(ip("10.0.0.11")) as u16 - ip_and_tcp;
+            // At an even and at an odd byte of the header; sent a second time.
+            for before in [&[][..], &[1], &[1, 1], &[1, 1, 1]] {
+                for (clamps, mss, left) in
+                    [(true, 1460, fits), (true, fits, fits), (true, 536, 536), (false, 1460, 1460)]
+                {
+                    let mut director = clamping(Forward::Tunnel(tunnel), clamps);
+                    for _ in 0..2 {
+                        let out = director.receive(WAN, &[syn(vip, "S", before, mss)]);
+                        assert_eq!(
+                            asked(&unpacked(out.sent[0].1.data())),
+                            left,
+                            "{tunnel:?} {vip} {clamps} {mss}"
+                        );
+                    }
+                }
+            }
+            let mut director = clamping(Forward::Tunnel(tunnel), true);
+            director.receive(WAN, &[to(vip, "S")]);
+            let out = director.receive(WAN, &[syn(vip, "A", &[], 1460)]);
+            assert_eq!(asked(&unpacked(out.sent[0].1.data())), 1460, "no SYN");
+        }
+    }
+    let mut director = clamping(Forward::Direct, true);
+    let out = director.receive(WAN, &[syn(VIPS[0], "S", &[], 1460)]);
+    assert_eq!(asked(out.sent[0].1.data()), 1460, "no tunnel");
+}
+
+#[test]
 fn direct_routing_changes_mac_addresses_and_ttl_alone() {
     for vip in VIPS {
         let server = if ip(vip).is_ipv6() { "fd00::11" } else { "10.0.0.11" };

@@ -36,7 +36,7 @@ fn director(edit: impl FnOnce(&mut Service)) -> Director {
 }
 
 /// As `ipvsadm -Lnc` lists them, sorted: state, client, virtual, server.
-fn listed(path: &Path<Frame>, now: Tick) -> Vec<String> {
+pub(super) fn listed(path: &Path<Frame>, now: Tick) -> Vec<String> {
     let mut lines = Vec::new();
     path.list(0, u32::MAX, now, &mut |flow| {
         let end = |(address, port): (IpAddr, u16)| std::net::SocketAddr::new(address, port);
@@ -47,7 +47,7 @@ fn listed(path: &Path<Frame>, now: Tick) -> Vec<String> {
     lines
 }
 
-fn server_of(frame: &Frame) -> IpAddr {
+pub(super) fn server_of(frame: &Frame) -> IpAddr {
     read(frame).2
 }
 

@@ -5,7 +5,7 @@ use crate::rule::prelude::*;
 
 use crate::rule::ports::Ports;
 use crate::rule::text::number;
-use crate::rule::view::tcp_option;
+use crate::wire::tcp;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Tcp {
@@ -146,6 +146,6 @@ impl Match for Tcp {
             return false;
         }
         self.option == 0
-            || view.tcp().is_some_and(|header| tcp_option(header, self.option).is_some() != self.is_not_option)
+            || view.tcp().is_some_and(|header| tcp::option(header, self.option).is_some() != self.is_not_option)
     }
 }

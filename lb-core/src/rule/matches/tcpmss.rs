@@ -3,7 +3,7 @@
 use super::Match;
 use crate::rule::prelude::*;
 
-use crate::rule::view::tcp_option;
+use crate::wire::tcp;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct TcpMss {
@@ -45,7 +45,7 @@ impl Extension for TcpMss {
 
 impl Match for TcpMss {
     fn matches(&self, view: &mut View<'_>) -> bool {
-        let Some((_, &[high, low])) = view.tcp().and_then(|header| tcp_option(header, 2)) else { return self.is_not };
+        let Some((_, &[high, low])) = view.tcp().and_then(|header| tcp::option(header, tcp::MSS)) else { return self.is_not };
         (self.min..=self.max).contains(&u16::from_be_bytes([high, low])) != self.is_not
     }
 }

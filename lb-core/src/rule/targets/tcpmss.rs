@@ -1,10 +1,9 @@
 //! `TCPMSS`: lowers the maximum segment size that a SYN asks for. One that asks for none stays as it is.
 
 use super::Target;
-use crate::rule::edit;
 use crate::rule::prelude::*;
 use crate::rule::view::Verdict;
-use crate::tables::Way;
+use crate::wire::tcp;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct TcpMssTarget {
@@ -56,13 +55,8 @@ impl TcpMssTarget {
     /// What fits: towards the next hop, and back to the sender.
     fn fitting(view: &View<'_>) -> Option<u16> {
         let headers = if view.headers.is_ipv6 { 60 } else { 40 };
-        let mtu = |address| match view.tables.way(address) {
-            Way::Hop(hop) => view.tables.neighbours.get(hop).map(|hop| hop.mtu),
-            Way::Unresolved(interface, _) => view.tables.interfaces.get(interface).map(|interface| interface.mtu),
-            _ => None,
-        };
-        let there = mtu(view.tuple.dst)?;
-        let back = mtu(view.tuple.src).unwrap_or(there);
+        let there = view.tables.mtu_towards(view.tuple.dst)?;
+        let back = view.tables.mtu_towards(view.tuple.src).unwrap_or(there);
         there.min(back).checked_sub(headers)
     }
 }
@@ -70,7 +64,7 @@ impl TcpMssTarget {
 impl Target for TcpMssTarget {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
         if let Some(mss) = self.mss.or_else(|| TcpMssTarget::fitting(view)) {
-            edit::lower_mss(view, mss);
+            tcp::lower_mss(view.frame, view.headers.l4.into(), mss);
         }
         None
     }

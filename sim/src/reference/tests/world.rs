@@ -19,9 +19,9 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    ClientMask, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks, Neighbours,
-    Persistence, Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions, Services,
-    Settings, Sysctl, Sysctls, Tables, Tunnel,
+    ClientMask, Engine, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks,
+    Neighbours, Persistence, Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions,
+    Services, Settings, Sysctl, Sysctls, Tables, Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -360,7 +360,8 @@ impl<L: Logic<Frame>> World<L> {
         let mask = self.rng.of(&[ClientMask::WHOLE, ClientMask::ipv4(Ipv4Addr::new(255, 255, 255, 0))]);
         let timeout = Timeout::from_secs(self.rng.of(&[1, 3, 100]));
         let persistence = self.rng.one_in(3).then_some(Persistence { timeout, mask });
-        ServiceOptions { persistence, one_packet: self.rng.one_in(5), ..ServiceOptions::default() }
+        let engine = self.rng.one_in(4).then_some(Engine::Sip);
+        ServiceOptions { persistence, engine, one_packet: self.rng.one_in(5), ..ServiceOptions::default() }
     }
 
     /// Most services state none; some that are stated are not the director's, or are those of services too.

@@ -179,6 +179,15 @@ impl<L: Logic<Frame>> World<L> {
         (PortId(0), self.recipe(PortId(0), client, vip, protocol, bytes))
     }
 
+    /// A message of one of a few calls; or of one that nobody can read.
+    fn sip(&mut self, data: &[u8]) -> Vec<u8> {
+        let name =
+            self.rng.of(&["Call-ID: ", "Call-ID: ", "i:", "I\t:", "CALL-id:\r\n  ", "Call-IDs: ", " i: "]);
+        let call = self.rng.of(&["a", "b@c", "d", "e@", "f g"]);
+        let end = self.rng.of(&["\r\n", "\n", "\r", ""]);
+        [b"A sip:b SIP/2.0\r\nTo: c\r\n", name.as_bytes(), call.as_bytes(), end.as_bytes(), data].concat()
+    }
+
     fn transport(&mut self, protocol: u8, ports: (u16, u16)) -> Vec<u8> {
         let data = self.data();
         match protocol {
@@ -186,6 +195,7 @@ impl<L: Logic<Frame>> World<L> {
                 let options = self.rng.of(&[0, 0, 3]);
                 tcp(ports, self.flags(), options, &data)
             }
+            UDP if self.rng.one_in(2) => udp(ports, &self.sip(&data)),
             UDP => udp(ports, &data),
             SCTP => {
                 let (chunk, next) = (self.chunk(), self.chunk());
