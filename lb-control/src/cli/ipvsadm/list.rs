@@ -277,9 +277,10 @@ fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [
         if let Some(netmask) = &persistence.netmask {
             write!(out, "{mask}{netmask}")?;
         }
-    }
-    if let Some(name) = &spec.persistence_engine {
-        write!(out, "{engine}{name}")?;
+        // Of a service that is not persistent the kernel's tool does not show it.
+        if let Some(name) = &spec.persistence_engine {
+            write!(out, "{engine}{name}")?;
+        }
     }
     if spec.one_packet {
         write!(out, "{one_packet}")?;
