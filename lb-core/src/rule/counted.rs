@@ -51,8 +51,8 @@ impl Alive {
         word & COUNT != 0 && (word ^ key) >> COUNT_BITS == 0
     }
 
-    /// Two workers may have given a key a place each in the same moment.
-    fn total(&self, key: u64) -> u32 {
+    /// Connections with this key. Two workers may have given it a place each in the same moment.
+    pub(crate) fn total(&self, key: u64) -> u32 {
         let words = Alive::places(key).map(|place| self.words[place].load(Relaxed));
         words.filter(|word| Alive::is_of(*word, key)).map(|word| (word & COUNT) as u32).sum()
     }

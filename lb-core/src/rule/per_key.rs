@@ -67,18 +67,9 @@ impl PerKey {
 
     /// Whether a packet of `bytes` (of a window of packets: 1) is within the rate of its key.
     pub(crate) fn take(&self, key: u64, price: Price, bytes: u32, now: Tick) -> bool {
-        let places = || {
-            (0..PLACES.min(self.entries.len()))
-                .filter_map(|at| self.entries.get((key as usize >> 1).wrapping_add(at) % self.entries.len()))
-        };
-        let idle = |entry: &&Entry| match entry.key.load(Relaxed) {
-            0 => u32::MAX,
-            _ => now.since(Tick(entry.last.load(Relaxed))),
-        };
-        let known = places().find(|entry| entry.key.load(Relaxed) == key && idle(entry) < self.expire);
-        let Some(entry) = known.or_else(|| {
-            let same = places().find(|entry| entry.key.load(Relaxed) == key);
-            let entry = same.or_else(|| places().max_by_key(idle))?;
+        let Some(entry) = self.known(key, now).or_else(|| {
+            let same = self.places(key).find(|entry| entry.key.load(Relaxed) == key);
+            let entry = same.or_else(|| self.places(key).max_by_key(|entry| entry.idle(now)))?;
             entry.begin(key, price, now);
             Some(entry)
         }) else {
@@ -87,9 +78,49 @@ impl PerKey {
         entry.last.store(now.0, Relaxed);
         entry.take(price, bytes, now)
     }
+
+    /// Whether [`take`](Self::take) would say so now.
+    pub(crate) fn would_take(&self, key: u64, price: Price, bytes: u32, now: Tick) -> bool {
+        let copy = self.known(key, now).map_or_else(Entry::default, Entry::copy);
+        if copy.key.load(Relaxed) == 0 {
+            copy.begin(key, price, now);
+        }
+        copy.take(price, bytes, now)
+    }
+
+    fn places(&self, key: u64) -> impl Iterator<Item = &Entry> {
+        let len = self.entries.len();
+        (0..PLACES.min(len))
+            .filter_map(move |at| self.entries.get((key as usize >> 1).wrapping_add(at) % len))
+    }
+
+    /// The key's entry, unless it was idle for too long.
+    fn known(&self, key: u64, now: Tick) -> Option<&Entry> {
+        self.places(key).find(|entry| entry.key.load(Relaxed) == key && entry.idle(now) < self.expire)
+    }
 }
 
 impl Entry {
+    /// Another one that goes on from here.
+    fn copy(&self) -> Entry {
+        Entry {
+            key: AtomicU64::new(self.key.load(Relaxed)),
+            last: AtomicU32::new(self.last.load(Relaxed)),
+            since: AtomicU32::new(self.since.load(Relaxed)),
+            value: AtomicU64::new(self.value.load(Relaxed)),
+            refills: AtomicU32::new(self.refills.load(Relaxed)),
+            was_over: AtomicBool::new(self.was_over.load(Relaxed)),
+        }
+    }
+
+    /// How long ago its last packet came; of a free one, for ever.
+    fn idle(&self, now: Tick) -> u32 {
+        match self.key.load(Relaxed) {
+            0 => u32::MAX,
+            _ => now.since(Tick(self.last.load(Relaxed))),
+        }
+    }
+
     fn begin(&self, key: u64, price: Price, now: Tick) {
         let (value, refills) = match price {
             Price::Packets { cap, .. } => (cap, 0),

@@ -90,6 +90,9 @@ fn nothing_that_is_alive_changes_by_an_explanation() {
         "filter FORWARD -m recent --name r --update --seconds 60 --hitcount 2 -j DROP",
         "filter FORWARD -m recent --name r --set",
         "filter FORWARD -m statistic --mode nth --every 3 -j DROP",
+        "filter FORWARD -m hashlimit --hashlimit-name h --hashlimit-mode srcip --hashlimit-above 1/hour --hashlimit-burst 6 -j DROP",
+        "filter FORWARD -m quota --quota 300 -j RETURN",
+        "filter FORWARD -m connlimit --connlimit-above 5 -j DROP",
         "filter FORWARD -j LOG",
     ];
     let fates = |explains: bool| {

@@ -107,7 +107,10 @@ impl Match for ConnLimit {
         let address = bits(if self.is_destination { view.tuple.dst } else { view.tuple.src });
         let net = address & prefix_mask(self.prefix(family).into(), family);
         let key = of.alive.keys().of([net, 0], of.rule);
-        let count = view.counted.count(&of.alive, view.flow, key);
+        let count = match view.is_dry {
+            true => of.alive.total(key).saturating_add(1),
+            false => view.counted.count(&of.alive, view.flow, key),
+        };
         (count > self.limit) != self.is_upto
     }
 }

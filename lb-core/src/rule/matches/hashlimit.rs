@@ -339,7 +339,10 @@ impl Match for HashLimit {
         let key = table.keys().of(parts, ports);
         // In an interval packets count as one.
         let amount = if self.is_rate_match && !self.are_bytes { 1 } else { view.headers.ip_len };
-        let is_within = table.take(key, self.price(), amount, view.now);
+        let is_within = match view.is_dry {
+            true => table.would_take(key, self.price(), amount, view.now),
+            false => table.take(key, self.price(), amount, view.now),
+        };
         is_within != self.is_above
     }
 }

@@ -40,6 +40,9 @@ impl Extension for Quota {
 impl Match for Quota {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let bytes = u64::from(view.headers.ip_len);
-        self.left.get().is_some_and(|left| left.spend(bytes) != self.is_not)
+        self.left.get().is_some_and(|left| {
+            let is_left = if view.is_dry { left.copy().spend(bytes) } else { left.spend(bytes) };
+            is_left != self.is_not
+        })
     }
 }

@@ -222,6 +222,7 @@ fn shown_bits(bytes: u32) -> String {
 
 impl Match for RateMatch {
     fn matches(&self, view: &mut View<'_>) -> bool {
+        // Who looks makes up for the time that has passed, as whoever looks next would: nothing to be left out when `View::is_dry`.
         let [first, second] = &self.estimators;
         let Some(first) = first.get().map(|first| first.rates(view.now)) else { return false };
         let second = second.get().map(|second| second.rates(view.now));
