@@ -106,16 +106,19 @@ fn what_is_added_while_a_store_is_replaced_is_in_the_new_one_or_was_refused() {
             let old = old.clone();
             thread::spawn(move || put(&old, 1))
         };
-        // As `IpSets::grow` does.
-        let pen = loop {
-            if let Some(pen) = old.pen() {
-                break pen;
+        // As `IpSets::grow` does, which waits for the pen: here until the worker has ended, since loom does not end a loop.
+        let copy = || old.iter().map(|(key, _)| key).collect::<Vec<Key>>();
+        let (copied, done) = match old.pen() {
+            Some(pen) => {
+                pen.keep();
+                (copy(), worker.join().unwrap())
             }
-            thread::yield_now();
+            None => {
+                let done = worker.join().unwrap();
+                old.pen().unwrap().keep();
+                (copy(), done)
+            }
         };
-        pen.keep();
-        let copied: Vec<Key> = old.iter().map(|(key, _)| key).collect();
-        let done = worker.join().unwrap();
         assert_eq!(copied.contains(&key(1)), done.is_some());
         assert_eq!(put(&old, 0), None);
     });
