@@ -277,10 +277,10 @@ fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [
         if let Some(netmask) = &persistence.netmask {
             write!(out, "{mask}{netmask}")?;
         }
-        // Of a service that is not persistent the kernel's tool does not show it.
-        if let Some(name) = &spec.persistence_engine {
-            write!(out, "{engine}{name}")?;
-        }
+    }
+    // The kernel's tool lists it of a persistent service alone.
+    if let Some(name) = spec.persistence_engine.as_ref().filter(|_| is_rule || spec.persistence.is_some()) {
+        write!(out, "{engine}{name}")?;
     }
     if spec.one_packet {
         write!(out, "{one_packet}")?;
