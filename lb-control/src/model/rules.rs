@@ -549,7 +549,16 @@ impl Edit<'_> {
 }
 
 fn find(chains: &[Chain], name: &str) -> Done<usize> {
-    Ok(chains.iter().position(|chain| *chain.name == *name).ok_or(RuleError::NoSuchChain)?)
+    let own = built_in(chains);
+    let place =
+        chains[..own].iter().position(|chain| *chain.name == *name).unwrap_or_else(|| place_of(chains, name));
+    let is_there = chains.get(place).is_some_and(|chain| *chain.name == *name);
+    if is_there { Ok(place) } else { Err(RuleError::NoSuchChain.into()) }
+}
+
+/// How many chains are built in: those in front.
+fn built_in(chains: &[Chain]) -> usize {
+    chains.iter().take_while(|chain| chain.hook.is_some()).count()
 }
 
 /// From a number that begins at 1.
@@ -561,9 +570,10 @@ fn position(rules: &[Held], wanted: &Rule) -> Done<usize> {
     Ok(rules.iter().position(|held| *held.rule == *wanted).ok_or(RuleError::NoSuchRule)?)
 }
 
-/// Where a chain of this name stands: behind the built-in ones, by name.
+/// Where a chain of the operator's of this name stands, or is to: behind the built-in ones, by name.
 fn place_of(chains: &[Chain], name: &str) -> usize {
-    chains.iter().position(|chain| chain.hook.is_none() && *chain.name > *name).unwrap_or(chains.len())
+    let own = built_in(chains);
+    own + chains[own..].partition_point(|chain| *chain.name < *name)
 }
 
 fn check_name(name: &str) -> Done {

@@ -13,6 +13,18 @@ use super::{Family, Refused, Table};
 /// Hooks as bits: PREROUTING 1, INPUT 2, FORWARD 4, OUTPUT 8, POSTROUTING 16.
 pub(crate) const ALL_HOOKS: u8 = 0x1f;
 
+/// What a match's answer, or what a target does, hangs on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Depends {
+    /// What is the same for all packets of a connection that go one way: ends, protocol, interfaces, what the packet is to its connection,
+    /// the virtual service, the mark that rules gave it, the tables. A target that is so does nothing but that.
+    Flow,
+    /// The packet itself, or what may change at any time. A match that is so changes nothing.
+    Packet,
+    /// What was before, and that it was asked now: it counts, or takes note.
+    Memory,
+}
+
 /// Where a rule stands, or wants to.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {

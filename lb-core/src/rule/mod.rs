@@ -13,6 +13,7 @@ pub mod event;
 mod extension;
 mod header;
 mod icmp;
+mod index;
 mod line;
 mod list;
 mod matches;
@@ -31,6 +32,7 @@ mod translation;
 mod view;
 mod walk;
 
+use extension::Depends;
 pub use header::{Header, Interface, Net};
 pub use line::{Counts, Jump, Rule};
 pub use list::{Style, count};

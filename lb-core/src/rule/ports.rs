@@ -21,6 +21,13 @@ impl Ports {
         (self.from..=self.to).contains(&port) != self.is_not
     }
 
+    /// Packets have one of these ports.
+    pub(super) fn narrow(&self, field: Field, to: &mut Narrowed<'_>) {
+        if !self.is_not && *self != Ports::default() {
+            to.one_of_ports(field, &[(self.from, self.to)]);
+        }
+    }
+
     /// `is_second`: the option was there already.
     pub(super) fn take(
         &mut self,

@@ -2,8 +2,9 @@
 
 pub(super) use std::fmt::Write;
 
-pub(super) use super::extension::{Extension, Place, not};
+pub(super) use super::extension::{Depends, Extension, Place, not};
 pub(super) use super::header::Header;
+pub(super) use super::index::{Field, Narrowed};
 pub(super) use super::list::Style;
 pub(super) use super::options::{Around, Given, Opt, flag, opt};
 pub(super) use super::state::{Kept, Named};

@@ -1,4 +1,5 @@
-//! Tables as workers walk them: chains flattened, jumps by number, each rule with its counter.
+//! Tables as workers walk them: chains flattened, jumps by number, each rule with its counter. In a long chain an index (`index.rs`) says which rules
+//! are to be asked.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 use super::event::Events;
+use super::index::{Index, Search};
 use super::line::{Jump, Rule};
 use super::view::{Verdict, View};
 use super::{Family, Table, hook_bit};
@@ -49,6 +51,8 @@ pub enum BadTable {
 #[derive(Debug)]
 struct Chain {
     rules: Vec<Step>,
+    /// Of a long one.
+    index: Option<Index>,
     drops: bool,
     counter: u32,
 }
@@ -93,22 +97,71 @@ impl Rules {
         chains: &[ChainSource],
     ) -> Result<Rules, BadTable> {
         let mut rules = self.clone();
-        rules.tables[family as usize][table as usize] = Compiled::new(chains)?.map(Arc::new);
+        rules.tables[family as usize][table as usize] = Compiled::new(family, chains)?.map(Arc::new);
         Ok(rules)
     }
 
     /// Walks a packet through the chain of `table` at `hook`.
     pub fn run(&self, table: Table, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters) -> Verdict {
         match &self.tables[view.family() as usize][table as usize] {
-            Some(compiled) => compiled.run(hook, view, counters),
+            Some(compiled) => compiled.run(hook, view, counters, Way::Indexed),
+            None => Verdict::Accept,
+        }
+    }
+
+    /// The same, rule by rule.
+    #[cfg(test)]
+    pub(super) fn run_linearly(
+        &self,
+        table: Table,
+        hook: Hook,
+        view: &mut View<'_>,
+        counters: &WorkerCounters,
+    ) -> Verdict {
+        match &self.tables[view.family() as usize][table as usize] {
+            Some(compiled) => compiled.run(hook, view, counters, Way::Linear),
             None => Verdict::Accept,
         }
     }
 }
 
+/// How the rules of a chain are found that may match.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Indexed,
+    #[cfg(test)]
+    Linear,
+}
+
+/// Where a walk is in a chain.
+struct Place<'c> {
+    chain: &'c Chain,
+    /// The next rule.
+    at: usize,
+    index: Option<(&'c Index, Search)>,
+}
+
+impl<'c> Place<'c> {
+    fn first(chain: &'c Chain, view: &View<'_>, way: Way) -> Place<'c> {
+        let index = chain.index.as_ref().filter(|_| way == Way::Indexed);
+        Place { chain, at: 0, index: index.map(|index| (index, index.search(view))) }
+    }
+
+    /// The next rule that may match.
+    #[inline]
+    fn next(&mut self) -> Option<&'c Step> {
+        if let Some((index, search)) = &mut self.index {
+            self.at = index.next(search, self.at)?;
+        }
+        let step = self.chain.rules.get(self.at)?;
+        self.at += 1;
+        Some(step)
+    }
+}
+
 impl Compiled {
     /// `None`: all that is in it is to let everything pass.
-    fn new(sources: &[ChainSource]) -> Result<Option<Compiled>, BadTable> {
+    fn new(family: Family, sources: &[ChainSource]) -> Result<Option<Compiled>, BadTable> {
         let numbers: HashMap<&str, u16> =
             sources.iter().zip(0..).map(|(chain, number)| (&*chain.name, number)).collect();
         let mut first = [None; Hook::ALL.len()];
@@ -125,7 +178,9 @@ impl Compiled {
                 };
                 Ok(Step { rule, counter, chain })
             };
+            let rules: Vec<&Rule> = source.rules.iter().map(|source| &*source.rule).collect();
             chains.push(Chain {
+                index: Index::new(&rules, family),
                 rules: source.rules.iter().map(step).collect::<Result<_, BadTable>>()?,
                 drops: source.drops,
                 counter: source.counter,
@@ -140,25 +195,24 @@ impl Compiled {
         Ok((!is_empty).then_some(Compiled { chains, first }))
     }
 
-    fn run(&self, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters) -> Verdict {
+    fn run(&self, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters, way: Way) -> Verdict {
         let Some(first) = self.first[hook as usize] else { return Verdict::Accept };
         let bytes = u64::from(view.headers.ip_len);
         let Some(base) = self.chains.get(usize::from(first)) else { return Verdict::Accept };
         // Where to go on in the chains that called others.
-        let mut callers: ArrayVec<(&Chain, usize), DEPTH> = ArrayVec::new();
-        let (mut chain, mut at) = (base, 0);
+        let mut callers: ArrayVec<Place<'_>, DEPTH> = ArrayVec::new();
+        let mut place = Place::first(base, view, way);
         loop {
-            let Some(step) = chain.rules.get(at) else {
+            let Some(step) = place.next() else {
                 match callers.pop() {
-                    Some((caller, next)) => {
-                        view.meets(chain.counter);
-                        (chain, at) = (caller, next);
+                    Some(caller) => {
+                        view.meets(place.chain.counter);
+                        place = caller;
                     }
                     None => break,
                 }
                 continue;
             };
-            at += 1;
             if !step.matches(view) {
                 continue;
             }
@@ -169,16 +223,16 @@ impl Compiled {
                 Jump::Accept => return Verdict::Accept,
                 Jump::Drop => return Verdict::Drop,
                 Jump::Return => match callers.pop() {
-                    Some((caller, next)) => (chain, at) = (caller, next),
+                    Some(caller) => place = caller,
                     None => break,
                 },
                 Jump::Chain { is_goto, .. } => {
                     let Some(next) = self.chains.get(usize::from(step.chain)) else { return Verdict::Drop };
+                    let caller = std::mem::replace(&mut place, Place::first(next, view, way));
                     // Chains are not deeper within each other than there is room.
-                    if !is_goto && callers.try_push((chain, at)).is_err() {
+                    if !is_goto && callers.try_push(caller).is_err() {
                         return Verdict::Drop;
                     }
-                    (chain, at) = (next, 0);
                     // What a chain returns to that was gone to from a built-in one is that one's policy.
                 }
                 Jump::Target(target) => {
@@ -255,3 +309,6 @@ impl fmt::Display for BadTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -229,9 +229,9 @@ fn do_line(
     if let Action::List(only) | Action::ListRules(only) = request.action {
         return show(program, &request, table, only, keeper, around);
     }
-    let mut chains =
-        || Ok(table_view(program, table, keeper)?.chains.into_iter().map(|chain| chain.name).collect());
-    let commands = commands(program, &request, around, &mut chains)?;
+    let mut has_chain =
+        |name: &str| Ok(table_view(program, table, keeper)?.chains.iter().any(|chain| chain.name == name));
+    let commands = commands(program, &request, around, &mut has_chain)?;
     change(program, table, commands, keeper)
 }
 
@@ -291,12 +291,12 @@ fn show(
     Ok(())
 }
 
-/// What a line changes. `chains`: those that there are, asked for when a rule leads to one.
+/// What a line changes. `has_chain`: whether there is one, asked when a rule leads to it.
 fn commands(
     program: Program,
     request: &Request,
     around: &mut Surroundings<'_>,
-    chains: &mut dyn FnMut() -> Result<Vec<String>, Stop>,
+    has_chain: &mut dyn FnMut(&str) -> Result<bool, Stop>,
 ) -> Result<Vec<RuleCommand>, Stop> {
     let family = family(program.family());
     let chain = request.chain.clone();
@@ -315,7 +315,7 @@ fn commands(
             let jump = request.words.windows(2).find(|pair| matches!(pair[0].as_str(), "-j" | "--jump"));
             if let Some([_, name]) = jump
                 && !is_target(name)
-                && !chains()?.contains(name)
+                && !has_chain(name)?
             {
                 return Err(no_target(name));
             }
@@ -344,7 +344,7 @@ fn commands(
         }]);
     }
     for rule in &rules {
-        check_rule(rule, &named, chains)?;
+        check_rule(rule, &named, has_chain)?;
     }
     if matches!(request.action, Action::Replace(_)) && rules.len() > 1 {
         return Err(Stop::parameter("Replacement rule does not specify a unique address"));
@@ -370,7 +370,7 @@ fn is_counters(word: &str) -> bool {
 fn check_rule(
     rule: &Rule,
     chain: &str,
-    chains: &mut dyn FnMut() -> Result<Vec<String>, Stop>,
+    has_chain: &mut dyn FnMut(&str) -> Result<bool, Stop>,
 ) -> Result<(), Stop> {
     let (input, output) = (&rule.header.input.name, &rule.header.output.name);
     let (letter, is_given) = match chain {
@@ -382,7 +382,7 @@ fn check_rule(
         return Err(Stop::parameter(format!("Can't use -{letter} with {chain}\n")));
     }
     if let Jump::Chain { name, is_goto: false } = &rule.jump
-        && !chains()?.contains(name)
+        && !has_chain(name)?
     {
         return Err(no_target(name));
     }

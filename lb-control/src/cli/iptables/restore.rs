@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read};
 
+use hashbrown::HashSet;
 use lb_core::rule::{Table, text};
 
 use super::options::{self, Action};
@@ -27,7 +28,7 @@ struct Part {
     change: TableChange,
     /// Of each command, and of its COMMIT.
     lines: Vec<usize>,
-    chains: Vec<String>,
+    chains: HashSet<String>,
     is_skipped: bool,
 }
 
@@ -201,12 +202,11 @@ fn begin_chain(part: &mut Part, line: &str, wishes: &Wishes) -> Result<Vec<RuleC
         return Err(Stop::parameter(format!("Invalid chain name `{chain}' (28 chars max)")));
     }
     if policy == "-" {
-        let is_there = part.chains.contains(&chain);
-        if is_there {
-            return Ok(vec![RuleCommand::Flush { chain: Some(chain) }]);
-        }
-        part.chains.push(chain.clone());
-        return Ok(vec![RuleCommand::NewChain { chain }]);
+        let is_new = part.chains.insert(chain.clone());
+        return Ok(vec![match is_new {
+            true => RuleCommand::NewChain { chain },
+            false => RuleCommand::Flush { chain: Some(chain) },
+        }]);
     }
     let counts = match words.next().map(counts) {
         Some(None) if wishes.has_counts => {
@@ -244,11 +244,11 @@ fn rule(
         Err(stop) if stop == Stop::bare() => return Ok(Vec::new()),
         parsed => parsed?,
     };
-    let mut chains = || Ok(part.chains.clone());
-    let commands = super::commands(program, &request, around, &mut chains)?;
+    let mut has_chain = |name: &str| Ok(part.chains.contains(name));
+    let commands = super::commands(program, &request, around, &mut has_chain)?;
     match (&request.action, &request.chain) {
-        (Action::NewChain, Some(chain)) => part.chains.push(chain.clone()),
-        (Action::Rename(to), _) => part.chains.push(to.clone()),
+        (Action::NewChain, Some(chain)) => _ = part.chains.insert(chain.clone()),
+        (Action::Rename(to), _) => _ = part.chains.insert(to.clone()),
         _ => {}
     }
     Ok(commands)

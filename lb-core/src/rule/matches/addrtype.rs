@@ -158,6 +158,10 @@ impl Extension for AddrType {
 }
 
 impl Match for AddrType {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let of = match self.of {
             Some(Side::In) => view.input,

@@ -29,6 +29,10 @@ impl Extension for Comment {
 }
 
 impl Match for Comment {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
     fn matches(&self, _: &mut View<'_>) -> bool {
         true
     }

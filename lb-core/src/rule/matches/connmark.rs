@@ -27,6 +27,10 @@ impl Extension for ConnMark {
 }
 
 impl Match for ConnMark {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         view.connection.is_some_and(|connection| self.0.is(connection.mark))
     }

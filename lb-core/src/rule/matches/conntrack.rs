@@ -196,6 +196,10 @@ fn end(original: &Tuple, reply: &Tuple, which: usize) -> (u128, u16) {
 }
 
 impl Match for ConnTrack {
+    fn depends(&self) -> Depends {
+        if self.status.is_none() && self.expires.is_none() { Depends::Flow } else { Depends::Packet }
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         if let Some((states, is_not)) = self.states {
             let nat = view.connection.map_or(0, |connection| {

@@ -39,6 +39,10 @@ impl Extension for Dscp {
 }
 
 impl Match for Dscp {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         (view.tos() >> 2 == self.value) != self.is_not
     }

@@ -34,6 +34,10 @@ impl Extension for Icmp {
 }
 
 impl Match for Icmp {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         self.0.holds(view, self.0.is_any())
     }

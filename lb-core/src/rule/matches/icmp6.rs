@@ -31,6 +31,10 @@ impl Extension for Icmp6 {
 }
 
 impl Match for Icmp6 {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         self.0.holds(view, false)
     }

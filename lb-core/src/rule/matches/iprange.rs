@@ -85,6 +85,18 @@ impl Extension for IpRange {
 }
 
 impl Match for IpRange {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
+    fn narrow(&self, to: &mut Narrowed<'_>) {
+        for (range, field) in [(self.source, Field::Source), (self.destination, Field::Destination)] {
+            if let Some(Range { from, to: last, is_not: false }) = range {
+                to.one_of(field, vec![(from, last)]);
+            }
+        }
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         self.source.is_none_or(|range| range.holds(view.source()))
             && self.destination.is_none_or(|range| range.holds(view.destination()))

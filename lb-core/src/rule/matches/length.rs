@@ -38,6 +38,10 @@ impl Extension for Length {
 }
 
 impl Match for Length {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         (u32::from(self.min)..=u32::from(self.max)).contains(&view.headers.ip_len) != self.is_not
     }

@@ -49,6 +49,10 @@ impl Extension for Mac {
 }
 
 impl Match for Mac {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         view.input.is_some()
             && array(view.frame, 6).is_some_and(|source: &Address| (*source == self.address) != self.is_not)

@@ -63,6 +63,10 @@ impl Extension for Mark {
 }
 
 impl Match for Mark {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         self.0.is(view.mark)
     }

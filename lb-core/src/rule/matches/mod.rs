@@ -1,11 +1,20 @@
 //! Matches: one file each, one row in the table below. A file holds what its match says, how it is written, printed and asked.
 
-use super::extension::{Extension, extensions};
+use super::extension::{Depends, Extension, extensions};
+use super::index::Narrowed;
 use super::view::View;
 
 /// What a match is besides an [`Extension`].
 pub(crate) trait Match: Extension {
     fn matches(&self, view: &mut View<'_>) -> bool;
+
+    /// What [`matches`](Self::matches) hangs on.
+    fn depends(&self) -> Depends {
+        Depends::Memory
+    }
+
+    /// Says what every packet that it matches has, as far as an index of rules asks that. Nothing that it does not match may hang on its being asked.
+    fn narrow(&self, _to: &mut Narrowed<'_>) {}
 }
 
 extensions! {
@@ -51,5 +60,13 @@ impl AnyMatch {
     #[inline]
     pub(crate) fn matches(&self, view: &mut View<'_>) -> bool {
         dispatch!(self, found => found.matches(view))
+    }
+
+    pub(crate) fn depends(&self) -> Depends {
+        dispatch!(self, found => found.depends())
+    }
+
+    pub(crate) fn narrow(&self, to: &mut Narrowed<'_>) {
+        dispatch!(self, found => found.narrow(to));
     }
 }

@@ -121,6 +121,19 @@ impl Extension for MultiPort {
 }
 
 impl Match for MultiPort {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
+    fn narrow(&self, to: &mut Narrowed<'_>) {
+        match self.which {
+            _ if self.is_not => {}
+            Which::Source => to.one_of_ports(Field::SourcePort, &self.ports),
+            Which::Destination => to.one_of_ports(Field::DestinationPort, &self.ports),
+            Which::Either => {}
+        }
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some((source, destination)) = view.ports() else { return false };
         let is_there = match self.which {

@@ -55,6 +55,10 @@ impl Extension for PktType {
 }
 
 impl Match for PktType {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let found = match array::<6>(view.frame, 0) {
             Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => Kind::Broadcast,

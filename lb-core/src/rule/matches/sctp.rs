@@ -206,6 +206,15 @@ impl Extension for Sctp {
 }
 
 impl Match for Sctp {
+    fn depends(&self) -> Depends {
+        if self.chunks.is_none() { Depends::Flow } else { Depends::Packet }
+    }
+
+    fn narrow(&self, to: &mut Narrowed<'_>) {
+        self.source.narrow(Field::SourcePort, to);
+        self.destination.narrow(Field::DestinationPort, to);
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some((source, destination)) = view.ports() else { return false };
         self.source.holds(source)

@@ -65,6 +65,10 @@ impl State {
 }
 
 impl Match for State {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         (self.states & bit(of(view)) != 0) != self.is_not
     }

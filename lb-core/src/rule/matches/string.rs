@@ -158,6 +158,10 @@ fn hex(text: &str) -> Result<Vec<u8>, Error> {
 }
 
 impl Match for StringMatch {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let packet = view.packet();
         let to = usize::from(self.to).saturating_add(self.pattern.len()).min(packet.len());

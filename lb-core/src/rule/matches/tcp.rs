@@ -136,6 +136,16 @@ impl Extension for Tcp {
 }
 
 impl Match for Tcp {
+    fn depends(&self) -> Depends {
+        let is_of_ports = self.flags == Flags::default() && self.option == 0;
+        if is_of_ports { Depends::Flow } else { Depends::Packet }
+    }
+
+    fn narrow(&self, to: &mut Narrowed<'_>) {
+        self.source.narrow(Field::SourcePort, to);
+        self.destination.narrow(Field::DestinationPort, to);
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some((source, destination)) = view.ports() else { return false };
         if !self.source.holds(source) || !self.destination.holds(destination) {

@@ -44,6 +44,10 @@ impl Extension for TcpMss {
 }
 
 impl Match for TcpMss {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some((_, &[high, low])) = view.tcp().and_then(|header| tcp::option(header, tcp::MSS)) else { return self.is_not };
         (self.min..=self.max).contains(&u16::from_be_bytes([high, low])) != self.is_not

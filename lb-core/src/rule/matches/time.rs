@@ -256,6 +256,10 @@ fn stamp(seconds: u32, between: char) -> String {
 }
 
 impl Match for Time {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let seconds = view.wall;
         if seconds < self.dates.0.into() || seconds > self.dates.1.into() {

@@ -37,6 +37,10 @@ impl Extension for Tos {
 }
 
 impl Match for Tos {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         (view.tos() & self.mask == self.value) != self.is_not
     }

@@ -90,6 +90,10 @@ impl<const IS_IPV6: bool> Extension for HopsLeft<IS_IPV6> {
 }
 
 impl<const IS_IPV6: bool> Match for HopsLeft<IS_IPV6> {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let found = view.ttl();
         match self.test {

@@ -170,6 +170,10 @@ impl Test {
 }
 
 impl Match for U32 {
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let packet = view.packet();
         let all = self.tests.iter().all(|test| test.holds(packet) == Some(true));

@@ -44,6 +44,15 @@ impl Extension for Udp {
 }
 
 impl Match for Udp {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
+    fn narrow(&self, to: &mut Narrowed<'_>) {
+        self.source.narrow(Field::SourcePort, to);
+        self.destination.narrow(Field::DestinationPort, to);
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         view.ports()
             .is_some_and(|(source, destination)| self.source.holds(source) && self.destination.holds(destination))
