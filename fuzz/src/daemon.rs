@@ -13,7 +13,7 @@ use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Method;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, Known, SharedFlow};
+use lb_core::path::{FlowView, Known, Order, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -85,7 +85,10 @@ impl Plane for Quiet {
         Ok(())
     }
 
-    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
+    fn order_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
+    ) -> Result<(), String> {
         self.list_flows(&mut |view| {
             choose(&view)?;
             ControlFlow::Continue(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::ServerId;
-use lb_core::path::{FlowView, SharedFlow};
+use lb_core::path::{FlowView, Order, SharedFlow};
 use lb_core::tables::{InterfaceId, Mac, Tables};
 
 /// The workers and their ports.
@@ -33,12 +33,15 @@ pub trait Plane: Send + Sync + 'static {
     /// A worker that does not answer, in words.
     fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String>;
 
-    /// Shows every connection to `choose` until that breaks off, and ends those that it says. They are ended when this returns. May
-    /// take long: not for threads that serve others.
+    /// Shows every connection to `choose` until that breaks off, and does to them what it says. It is done when this returns. May take
+    /// long: not for threads that serve others.
     ///
     /// # Errors
-    /// A worker that does not answer, in words; some may be ended.
-    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String>;
+    /// A worker that does not answer, in words; some may be done.
+    fn order_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
+    ) -> Result<(), String>;
 
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;

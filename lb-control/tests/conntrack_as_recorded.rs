@@ -4,7 +4,7 @@
 //! here they are given to the command with a tracker that has the same nine. Listings are compared line by line in any order:
 //! the kernel's is that of its hash. What differs is excused here, with its reason, and in `docs/conntrack.md`.
 
-use lb_control::api::conntrack::{ConntrackStatistics, Ends, Filter, StatusBit, Tracked};
+use lb_control::api::conntrack::{ConntrackChange, ConntrackStatistics, Ends, Filter, StatusBit, Tracked};
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
 use serde::Deserialize;
@@ -36,6 +36,22 @@ impl Tracker for InProcess {
         let ended: Vec<Tracked> = ended;
         ended.into_iter().try_for_each(each)?;
         Ok(())
+    }
+
+    fn change_tracked(
+        &mut self,
+        filter: &Filter,
+        change: &ConntrackChange,
+        each: Each<'_>,
+    ) -> Result<(), DirectorError> {
+        change.check().expect("it can be set");
+        let mark = |mark: u32| change.mark.map_or(mark, |new| mark & !new.mask ^ new.value);
+        let fits = |tracked: &&mut Tracked| filter.matches(tracked) && mark(tracked.mark) != tracked.mark;
+        let changed = self.0.iter_mut().filter(fits).map(|tracked| {
+            tracked.mark = mark(tracked.mark);
+            tracked.clone()
+        });
+        Ok(changed.collect::<Vec<_>>().into_iter().try_for_each(each)?)
     }
 
     fn count(&mut self) -> Result<u64, DirectorError> {
@@ -187,6 +203,26 @@ fn the_excused_differ_by_what_they_are_excused_for_alone() {
             assert_eq!(done.errors, vector.stderr, "{line}");
         }
     }
+}
+
+#[test]
+fn an_update_shows_what_it_changed_and_fails_when_that_is_nothing() {
+    // Of the recorded command in a namespace: the second time nothing changes.
+    let mut tracker = InProcess(connections());
+    let mut update = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = conntrack::run(&words, &mut tracker, &mut out, &mut errors);
+        (code, String::from_utf8(out).expect("text"), String::from_utf8(errors).expect("text"))
+    };
+    let (code, out, errors) = update("-U -p udp -s 1.2.3.4 -m 0xf0/0xff");
+    let line = "udp      17 4000 src=1.2.3.4 dst=5.6.7.8 sport=4 dport=53 [UNREPLIED] src=5.6.7.8 dst=1.2.3.4 sport=53 dport=4 mark=240 use=1\n";
+    assert_eq!((code, out.as_str()), (0, line));
+    assert_eq!(errors, "conntrack v1.4.7 (conntrack-tools): 1 flow entries have been updated.\n");
+    let (code, out, errors) = update("-U -p udp -s 1.2.3.4 -m 240");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(errors, "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been updated.\n");
+    assert_eq!(update("-U -s 9.9.9.9 -u UNREPLIED").0, 1);
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::team::Turns;
 use arrayvec::ArrayVec;
+use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, SharedFlow, Steer, Walk};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Path, SharedFlow, Steer, Walk};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
@@ -97,6 +98,10 @@ impl<P: Packet> Logic<P> for Heir<P> {
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
+    }
+
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
+        self.path.order(original, order, now);
     }
 
     fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {

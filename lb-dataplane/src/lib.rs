@@ -10,7 +10,6 @@ mod config;
 mod cpu;
 mod device;
 mod dpdk;
-mod ending;
 mod error;
 mod heir;
 mod keep;
@@ -19,6 +18,7 @@ mod listing;
 mod mailbox;
 mod memory;
 mod memory_port;
+mod orders;
 mod preflight;
 mod resolve;
 mod ring;
@@ -39,7 +39,7 @@ use lb_core::flow::Hasher;
 use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::mem::Region;
-use lb_core::path::{FlowView, Path, PathConfig, SharedFlow};
+use lb_core::path::{FlowView, Order, Path, PathConfig, SharedFlow};
 use lb_core::tables::Tables;
 
 pub use config::{Config, FlowMemory, Idle, PortConfig};
@@ -240,15 +240,15 @@ impl Dataplane {
         self.team.list_flows(visit)
     }
 
-    /// Ends connections; see [`Team::end_flows`].
+    /// Has things done to connections; see [`Team::order_flows`].
     ///
     /// # Errors
     /// `WorkerStalled` when a worker does not answer.
-    pub fn end_flows(
+    pub fn order_flows(
         &self,
-        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), WorkerStalled> {
-        self.team.end_flows(choose)
+        self.team.order_flows(choose)
     }
 
     /// Has the workers tell of connections, and take over what they are [given](Dataplane::give), from here on or no more.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{ServerId, WorkerId};
-use lb_core::path::{FlowView, SharedFlow, Walk};
+use lb_core::path::{FlowView, Order, SharedFlow, Walk};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
@@ -17,10 +17,10 @@ use crate::clock::Clock;
 use crate::config::Idle;
 use crate::cpu;
 use crate::device::Backend;
-use crate::ending::{Chooser, ending};
 use crate::error::StartError;
 use crate::listing::{ListReader, listing};
 use crate::mailbox::{Publisher, mailbox};
+use crate::orders::{Chooser, orders};
 use crate::resolve::{Asker, Questions, questions};
 use crate::ring::{HAND_OVER_RING, RingEnds, mesh};
 use crate::sharing::{ShareReader, sharing};
@@ -76,7 +76,7 @@ impl Ties {
         rings: RingEnds<B::Packet>,
     ) -> Equipment<B> {
         let ((publisher, inbox), (lister, reader)) = (mailbox(), listing());
-        let ((sharer, share_reader), (ender, chooser)) = (sharing(), ending());
+        let ((sharer, share_reader), (follower, chooser)) = (sharing(), orders());
         self.publishers.get_mut().push(publisher);
         self.lists.get_mut().readers.push(reader);
         self.choosers.get_mut().push(chooser);
@@ -90,7 +90,7 @@ impl Ties {
             asker: Asker::new(self.questions.clone()),
             inbox,
             lister,
-            ender,
+            follower,
             sharer,
         }
     }
@@ -217,18 +217,19 @@ impl Team {
         stalled.map_or(Ok(()), Err)
     }
 
-    /// Visits the connections as [`Team::list_flows`] does, and has those ended that `choose` says. They are when this returns.
+    /// Visits the connections as [`Team::list_flows`] does, and has done to them what `choose` says. It is done when this returns.
     ///
     /// # Errors
-    /// `WorkerStalled` names a worker that did not answer; some of what was chosen may be ended.
-    pub fn end_flows(
+    /// `WorkerStalled` names a worker that did not answer; some of what was chosen may be done.
+    pub fn order_flows(
         &self,
-        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), WorkerStalled> {
         let choosers = &mut *self.ties.choosers.lock();
         let mut stalled = None;
         self.list_flows(&mut |worker, view| {
-            if choose(&view)? && choosers[worker.index()].choose(view.original(), LIST_PATIENCE).is_err() {
+            let Some(order) = choose(&view)? else { return ControlFlow::Continue(()) };
+            if choosers[worker.index()].give(view.original(), order, LIST_PATIENCE).is_err() {
                 stalled = Some(WorkerStalled(worker));
                 return ControlFlow::Break(());
             }

@@ -16,16 +16,16 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Path, SharedFlow, Steer, Walk};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Path, SharedFlow, Steer, Walk};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
 use crate::clock::{Clock, cycles};
 use crate::config::Idle;
 use crate::device::{Backend, Device, Pool};
-use crate::ending::Ender;
 use crate::listing::Lister;
 use crate::mailbox::Inbox;
+use crate::orders::Follower;
 use crate::resolve::Asker;
 use crate::ring::{Errand, Incoming, Outgoing, RingEnds};
 use crate::sharing::{Sharer, Shares};
@@ -50,8 +50,8 @@ pub trait Logic<P: Packet> {
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
 
-    /// See [`Path::end_flow`].
-    fn end_flow(&mut self, _original: &Tuple) {}
+    /// See [`Path::order`]. A logic without connections has none to do it to.
+    fn order(&mut self, _original: &Tuple, _order: &Order, _now: Tick) {}
 
     /// See [`Path::tell_changed`]. A logic without connections shares none.
     fn tell_changed(&mut self, _budget: u32, _tell: &mut dyn FnMut(SharedFlow)) -> bool {
@@ -105,8 +105,8 @@ impl<P: Packet> Logic<P> for Path<P> {
         Path::list(self, cursor, budget, now, &mut |view| visit(view))
     }
 
-    fn end_flow(&mut self, original: &Tuple) {
-        Path::end_flow(self, original);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
+        Path::order(self, original, order, now);
     }
 
     fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {
@@ -187,7 +187,7 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) asker: Asker,
     pub(crate) inbox: Inbox,
     pub(crate) lister: Lister,
-    pub(crate) ender: Ender,
+    pub(crate) follower: Follower,
     pub(crate) sharer: Sharer,
 }
 
@@ -199,7 +199,7 @@ pub(crate) struct Worker<B: Backend, L> {
     incoming: Vec<Incoming<B::Packet>>,
     inbox: Inbox,
     lister: Lister,
-    ender: Ender,
+    follower: Follower,
     sharer: Sharer,
     burst: Burst<B::Packet>,
     handed: ArrayVec<(B::Packet, Steer), BURST>,
@@ -212,7 +212,7 @@ const NAP: Duration = Duration::from_micros(50);
 
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
-        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, ender, sharer } =
+        let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, follower, sharer } =
             equipment;
         let lanes = seats
             .into_iter()
@@ -225,7 +225,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             incoming: rings.incoming.into_iter().flatten().collect(),
             inbox,
             lister,
-            ender,
+            follower,
             sharer,
             burst: Burst::new(),
             handed: ArrayVec::new(),
@@ -289,7 +289,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         }
         self.logic.turn(now, &mut self.io);
         self.io.flush();
-        had_work | self.list(now) | self.end_chosen() | (self.sharer.is_on() && self.share(now))
+        had_work | self.list(now) | self.follow_orders(now) | (self.sharer.is_on() && self.share(now))
     }
 
     fn exchange_tables(&mut self) {
@@ -369,9 +369,9 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         self.lister.give(|from, budget, visit| logic.list(from, budget, now, visit))
     }
 
-    fn end_chosen(&mut self) -> bool {
+    fn follow_orders(&mut self, now: Tick) -> bool {
         let logic = &mut self.logic;
-        self.ender.turn(|original| logic.end_flow(original))
+        self.follower.turn(|(original, order)| logic.order(original, order, now))
     }
 
     #[cold]

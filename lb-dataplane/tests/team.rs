@@ -193,15 +193,16 @@ fn connections_that_are_chosen_are_ended_by_their_workers() {
         team.list_flows(list).unwrap();
         listed
     };
-    team.end_flows(&mut |view| ControlFlow::Continue(view.server_id.0 % 3 != 0)).unwrap();
+    let end = |is_wanted: bool| is_wanted.then_some(lb_core::path::Order::End);
+    team.order_flows(&mut |view| ControlFlow::Continue(end(view.server_id.0 % 3 != 0))).unwrap();
     let third: Vec<u32> = (0..FLOWS).step_by(3).collect();
     assert_eq!(listed(), [&third[..], &third[..]].concat());
     let mut left = 10;
     let some = &mut |_: &lb_core::path::FlowView| {
         left -= 1;
-        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(true) }
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(end(true)) }
     };
-    team.end_flows(some).unwrap();
+    team.order_flows(some).unwrap();
     assert_eq!(listed().len(), 2 * third.len() - 9, "what was chosen before the end");
 }
 

@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use lb_control::api::conntrack::{ConntrackStatistics, Counted, Ends, Filter, StatusBit, Tracked};
+use lb_control::api::conntrack::{
+    ConntrackChange, ConntrackStatistics, Counted, Ends, Filter, StatusBit, Tracked,
+};
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
 
@@ -52,6 +54,18 @@ impl Tracker for InProcess {
         self.tracked(filter, each)?;
         self.0.retain(|tracked| !filter.matches(tracked));
         Ok(())
+    }
+
+    fn change_tracked(
+        &mut self,
+        filter: &Filter,
+        change: &ConntrackChange,
+        each: Each<'_>,
+    ) -> Result<(), DirectorError> {
+        match change.check() {
+            Ok(()) => self.tracked(filter, each),
+            Err(_) => Ok(()),
+        }
     }
 
     fn count(&mut self) -> Result<u64, DirectorError> {

@@ -161,3 +161,49 @@ fn each_part_of_a_filter_leaves_out_what_it_does_not_fit() {
         assert!(!fits(query), "{query}");
     }
 }
+
+#[test]
+fn a_change_is_what_is_other_than_before_and_only_what_can_be_set() {
+    let before = FlowView {
+        is_tracked: true,
+        known: Known { mark: 0x12, ..Known::default() },
+        ..view(Protocol::UDP, "NONE", Method::Masq)
+    };
+    let change = |text: &str| {
+        let mut tracked = Tracked::of(&before).unwrap();
+        let change: ConntrackChange = serde_json::from_str(text).expect(text);
+        change.check().map(|()| (change.of(&before, &mut tracked), tracked))
+    };
+    assert_eq!(change("{}").unwrap().0, None);
+    assert_eq!(change(r#"{"mark": "0x12"}"#).unwrap().0, None);
+    let (set, shown) = change(r#"{"mark": "0x20/0xf0"}"#).unwrap();
+    assert_eq!((set.unwrap().mark, shown.mark), (Some(0x22), 0x22));
+    let (set, shown) = change(r#"{"timeout": 7, "status": "SEEN_REPLY,ASSURED"}"#).unwrap();
+    let mut status = Status::SEEN_REPLY;
+    status.set(Status::ASSURED);
+    assert_eq!(set.unwrap(), Change { timeout: Some(Timeout::from_secs(7)), status, mark: None });
+    assert_eq!(shown.expires, 7);
+    assert!(shown.has(StatusBit::Assured) && !shown.has(StatusBit::Unreplied), "{:?}", shown.status);
+    assert_eq!(change(r#"{"timeout": 2678401}"#), Err("timeout 2678401 is outside 0..=2678400".to_owned()));
+    assert!(change(r#"{"status": "EXPECTED"}"#).unwrap_err().starts_with("status EXPECTED cannot be set"));
+}
+
+#[test]
+fn a_tracked_connection_is_shown_as_the_kernel_shows_its_own() {
+    let known = Known { status: Status::SEEN_REPLY, mark: 5, ..Known::default() };
+    let ping = FlowView {
+        is_tracked: true,
+        known,
+        client: (IpAddr::from([10, 0, 0, 1]), 77),
+        virtual_: (IpAddr::from([10, 0, 0, 2]), 8),
+        server: (IpAddr::from([10, 0, 0, 2]), 8),
+        local: Some((IpAddr::from([192, 0, 2, 1]), 78)),
+        ..view(Protocol::ICMP, "NONE", Method::Masq)
+    };
+    let shown = Tracked::of(&ping).unwrap();
+    assert_eq!((shown.state.as_deref(), shown.mark), (None, 5));
+    assert_eq!(shown.status, [StatusBit::SeenReply]);
+    assert_eq!(shown.icmp(Direction::Original), Some((8, 0, 77)));
+    assert_eq!(shown.icmp(Direction::Reply), Some((0, 0, 78)));
+    assert_eq!(shown.reply.dst, IpAddr::from([192, 0, 2, 1]));
+}

@@ -11,6 +11,7 @@
 //! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line |
 //! | `GET /v1/conntrack` | the same of [`Tracked`](conntrack::Tracked), those that the query's [`Filter`](conntrack::Filter) fits |
 //! | `DELETE /v1/conntrack` | ends those, and lists them |
+//! | `PATCH /v1/conntrack` | sets a [`ConntrackChange`](conntrack::ConntrackChange) of those, and lists the changed ones |
 //! | `GET /v1/conntrack/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |
 //! | `GET /v1/conntrack/statistics` | list of [`ConntrackStatistics`](conntrack::ConntrackStatistics) |
 //! | `POST /v1/sets` with lines of `ipset`, `?exist=true` | [`SetsReply`](types::SetsReply), also when a line failed |

@@ -21,6 +21,7 @@ use super::types;
         server::connections,
         server::conntrack,
         server::end_conntrack,
+        server::change_conntrack,
         server::count_conntrack,
         server::conntrack_statistics,
         server::set_lines,

@@ -16,11 +16,11 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use lb_core::path::FlowView;
+use lb_core::path::{FlowView, Order};
 use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
-use super::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use super::conntrack::{ConntrackChange, ConntrackCount, ConntrackStatistics, Filter, Tracked};
 use super::explain::{Explanation, Probe};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
@@ -66,7 +66,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/sysctl", get(sysctl))
         .route("/v1/sync", get(sync))
         .route("/v1/connections", get(connections))
-        .route("/v1/conntrack", get(conntrack).delete(end_conntrack))
+        .route("/v1/conntrack", get(conntrack).delete(end_conntrack).patch(change_conntrack))
         .route("/v1/conntrack/count", get(count_conntrack))
         .route("/v1/conntrack/statistics", get(conntrack_statistics))
         .route("/v1/sets", get(sets).post(set_lines))
@@ -335,12 +335,37 @@ pub(super) async fn end_conntrack(
 ) -> Result<Response, ErrorBody> {
     let filter = read_filter(filter)?;
     api.stream(move |plane, lines| {
-        plane.end_flows(&mut |view| match fitting(&filter, view) {
+        plane.order_flows(&mut |view| match fitting(&filter, view) {
             Some(tracked) => {
                 lines.add(&tracked)?;
-                ControlFlow::Continue(true)
+                ControlFlow::Continue(Some(Order::End))
             }
-            None => ControlFlow::Continue(false),
+            None => ControlFlow::Continue(None),
+        })
+    })
+}
+
+/// Changes the connections that fit, and lists those that are others now.
+#[utoipa::path(patch, path = "/v1/conntrack", params(Filter), request_body = ConntrackChange, responses(
+    (status = 200, content_type = "application/x-ndjson", body = Tracked),
+    (status = 400, description = "no such filter, or no such change; nothing was changed", body = ErrorBody),
+    (status = 503, description = "too many lists at a time; nothing was changed", body = ErrorBody),
+))]
+pub(super) async fn change_conntrack(
+    State(api): State<Api>,
+    filter: FilterQuery,
+    request: Request,
+) -> Result<Response, ErrorBody> {
+    let filter = read_filter(filter)?;
+    let change: ConntrackChange = serde_json::from_slice(&read_body(request).await?)
+        .map_err(|error| bad_request(format!("body: {error}")))?;
+    change.check().map_err(bad_request)?;
+    api.stream(move |plane, lines| {
+        plane.order_flows(&mut |view| {
+            let Some(mut tracked) = fitting(&filter, view) else { return ControlFlow::Continue(None) };
+            let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
+            lines.add(&tracked)?;
+            ControlFlow::Continue(Some(Order::Change(change)))
         })
     })
 }

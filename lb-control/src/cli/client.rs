@@ -19,7 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
-use crate::api::conntrack::{ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use crate::api::conntrack::{ConntrackChange, ConntrackCount, ConntrackStatistics, Filter, Tracked};
 use crate::api::explain::{TraceLine, TraceQuery};
 use crate::api::types::{
     Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, ServicesReply, SyncDaemon,
@@ -75,7 +75,7 @@ impl Client {
     /// # Errors
     /// No answer, a refusal, or the first error of `out`.
     pub fn copy(&mut self, path: &str, out: &mut dyn Write) -> Result<(), DirectorError> {
-        self.stream("GET", path, &mut |part| out.write_all(part))
+        self.stream("GET", path, Bytes::new(), &mut |part| out.write_all(part))
     }
 
     /// Gives the lines of an answer, JSON each, to `each` as they come.
@@ -83,11 +83,12 @@ impl Client {
         &mut self,
         method: &'static str,
         path: &str,
+        body: Bytes,
         each: &mut dyn FnMut(T) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         let mut begun = Vec::new();
         let bad = |error: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, error);
-        self.stream(method, path, &mut |mut part| {
+        self.stream(method, path, body, &mut |mut part| {
             while let Some(end) = part.iter().position(|&byte| byte == b'\n') {
                 let line = if begun.is_empty() {
                     &part[..end]
@@ -136,12 +137,13 @@ impl Client {
         &mut self,
         method: &'static str,
         path: &str,
+        body: Bytes,
         each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         let this = &*self;
         let (parts, received) = mpsc::channel::<Bytes>();
         let read = async move {
-            let mut body = this.send(method, path, Bytes::new()).await?.into_body();
+            let mut body = this.send(method, path, body).await?.into_body();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| this.bad_answer(error))?;
                 if let Ok(part) = frame.into_data()
@@ -242,7 +244,7 @@ impl Director for Client {
         &mut self,
         each: &mut dyn FnMut(Connection) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
-        self.lines("GET", "/v1/connections", each)
+        self.lines("GET", "/v1/connections", Bytes::new(), each)
     }
 }
 
@@ -252,7 +254,7 @@ impl Tracker for Client {
         filter: &Filter,
         each: &mut dyn FnMut(Tracked) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
-        self.lines("GET", &format!("/v1/conntrack{}", filter.query()), each)
+        self.lines("GET", &format!("/v1/conntrack{}", filter.query()), Bytes::new(), each)
     }
 
     fn end_tracked(
@@ -260,7 +262,17 @@ impl Tracker for Client {
         filter: &Filter,
         each: &mut dyn FnMut(Tracked) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
-        self.lines("DELETE", &format!("/v1/conntrack{}", filter.query()), each)
+        self.lines("DELETE", &format!("/v1/conntrack{}", filter.query()), Bytes::new(), each)
+    }
+
+    fn change_tracked(
+        &mut self,
+        filter: &Filter,
+        change: &ConntrackChange,
+        each: &mut dyn FnMut(Tracked) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        let body = serde_json::to_vec(change).map_err(|error| self.bad_answer(error))?;
+        self.lines("PATCH", &format!("/v1/conntrack{}", filter.query()), body.into(), each)
     }
 
     fn count(&mut self) -> Result<u64, DirectorError> {

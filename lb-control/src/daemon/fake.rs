@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Method;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, Known, SharedFlow};
+use lb_core::path::{FlowView, Known, Order, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -129,7 +129,10 @@ impl Plane for FakePlane {
         Ok(())
     }
 
-    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
+    fn order_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
+    ) -> Result<(), String> {
         self.list_flows(&mut |view| {
             choose(&view)?;
             ControlFlow::Continue(())

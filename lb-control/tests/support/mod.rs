@@ -13,7 +13,7 @@ use lb_control::plane::{Plane, PortState};
 use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, SharedFlow};
+use lb_core::path::{FlowView, Order, SharedFlow};
 use lb_core::tables::{InterfaceId, Services, Tables};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -52,8 +52,14 @@ impl Plane for Quiet {
         Ok(())
     }
 
-    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
-        self.flows.lock().expect("not poisoned").retain(|view| choose(view) != ControlFlow::Continue(true));
+    fn order_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
+    ) -> Result<(), String> {
+        self.flows
+            .lock()
+            .expect("not poisoned")
+            .retain(|view| choose(view) != ControlFlow::Continue(Some(Order::End)));
         Ok(())
     }
 

@@ -16,6 +16,8 @@ mod tracked;
 pub mod udp;
 
 pub use settings::Settings;
+#[cfg(test)]
+pub(crate) use tracked::layout;
 pub use tracked::{Accounting, Status, Tracked};
 
 use crate::flow::Direction;

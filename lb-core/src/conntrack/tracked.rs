@@ -83,6 +83,22 @@ impl Tracked {
     }
 }
 
+/// What a later process relies on, in words; of the protocols' own words the source has the meaning.
+#[cfg(test)]
+pub(crate) fn layout() -> String {
+    use std::mem::offset_of;
+
+    format!(
+        "tracked of {}: mark at {}, zone at {}, status at {} (counted: {}), private at {}",
+        size_of::<Tracked>(),
+        offset_of!(Tracked, mark),
+        offset_of!(Tracked, zone),
+        offset_of!(Tracked, status),
+        Status::COUNTED.0,
+        offset_of!(Tracked, private),
+    )
+}
+
 /// Packets and bytes of a connection, where `nf_conntrack_acct` is on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(32))]

@@ -14,6 +14,7 @@ use super::edit::Edit;
 use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
 use super::template::{ASSURED, EXPECTED, INVALID, templated};
+use crate::conntrack::{Status, Tracked};
 use crate::ipvs::state;
 use crate::tables::{FIRST_LOCAL_PORT, Protocol};
 use crate::time::{Tick, Timeout};
@@ -26,6 +27,7 @@ pub struct Salvage<'m> {
     addresses: &'m [u8],
     more: &'m [u8],
     edits: &'m [u8],
+    tracked: &'m [u8],
 }
 
 /// Why flow memory is not read at all.
@@ -67,6 +69,10 @@ pub struct Salvaged {
     /// Time of its last packet, not later than now.
     pub seen: Tick,
     pub edit: Option<Edit>,
+    /// It is of no virtual service.
+    pub is_tracked: bool,
+    /// What rules and tracking knew of it.
+    pub known: Option<Tracked>,
 }
 
 /// An entry that no connection could have.
@@ -93,7 +99,7 @@ impl<'m> Salvage<'m> {
         if sizes.checksum != sizes.sum() || sizes.max_connections > Sizes::MOST_CONNECTIONS {
             return Err(Refused::Header);
         }
-        let [entries, addresses, more, edits, end] = sizes.places();
+        let [entries, addresses, more, edits, tracked, end] = sizes.places();
         let short = Refused::Short { has: memory.len(), needed: end };
         let array = |from: usize, bytes: usize| memory.get(from..end)?.get(..bytes);
         Ok(Salvage {
@@ -102,6 +108,7 @@ impl<'m> Salvage<'m> {
             addresses: array(addresses, sizes.max_ipv6 as usize * size_of::<Addresses>()).ok_or(short)?,
             more: array(more, sizes.max_connections as usize * size_of::<u32>()).ok_or(short)?,
             edits: array(edits, sizes.max_edits() as usize * size_of::<Edit>()).ok_or(short)?,
+            tracked: array(tracked, sizes.max_connections as usize * size_of::<Tracked>()).ok_or(short)?,
         })
     }
 
@@ -127,17 +134,19 @@ impl<'m> Salvage<'m> {
             place => Some(self.addresses(place)?),
         };
         let edit = if entry.is_edited() { Some(self.edit(place)?) } else { None };
+        let known = if entry.is_known() { Some(self.tracked(place)?) } else { None };
         let tuple = |direction| entry.tuple(direction, addresses.as_ref());
         let (original, reply) = (tuple(Direction::Original), tuple(Direction::Reply));
         let seen = entry.seen();
         let ahead = seen.since(now);
         let is_sound = entry.is_in_use()
             && entry.has_sound_flags()
-            && is_state(entry.protocol(), entry.state())
+            && (entry.is_tracked() || is_state(entry.protocol(), entry.state()))
             && (entry.is_template() || is_unicast(original.src))
             && (templated(entry.protocol()) == Some(Protocol::ANY) || is_unicast(original.dst))
             && is_unicast(reply.src)
-            && ((reply.dst, reply.dport) == (original.src, original.sport)
+            && (entry.is_tracked() && is_tracked(entry, &reply)
+                || (reply.dst, reply.dport) == (original.src, original.sport)
                 || is_full_nat(entry, &reply)
                 || entry.is_template() && original.sport != 0)
             && (!entry.is_template() || reply.dport == 0)
@@ -153,6 +162,8 @@ impl<'m> Salvage<'m> {
             timeout: entry.timeout(),
             seen,
             edit,
+            is_tracked: entry.is_tracked(),
+            known,
         })
     }
 
@@ -161,12 +172,25 @@ impl<'m> Salvage<'m> {
         Addresses::read_from_bytes(bytes).ok()
     }
 
+    /// What was known of the connection in this place. Its counts are gone.
+    fn tracked(&self, place: usize) -> Option<Tracked> {
+        let bytes = self.tracked.chunks_exact(size_of::<Tracked>()).nth(place)?;
+        let mut tracked = Tracked::read_from_bytes(bytes).ok()?;
+        tracked.status.clear(Status::COUNTED);
+        Some(tracked)
+    }
+
     /// The edit of the connection in this place: each must name the other.
     fn edit(&self, place: usize) -> Option<Edit> {
         let at = u32::read_from_bytes(self.more.chunks_exact(size_of::<u32>()).nth(place)?).ok()?;
         let bytes = self.edits.chunks_exact(size_of::<Edit>()).nth(at as usize)?;
         Edit::read_from_bytes(bytes).ok().filter(|edit| edit.flow as usize == place && edit.is_sound())
     }
+}
+
+/// Whether answers could come to this address, of a connection of no virtual service. Any number is a state of its protocol.
+fn is_tracked(entry: &Entry, reply: &Tuple) -> bool {
+    entry.method() == Method::Masq && !entry.is_template() && !entry.is_edited() && is_unicast(reply.dst)
 }
 
 /// Whether answers could come to a local endpoint instead of to the client.

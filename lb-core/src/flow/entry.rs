@@ -588,7 +588,7 @@ pub(super) fn layout() -> String {
 
     format!(
         "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
-         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0, edited: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0, edited: {}, known: {}, tracked: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
         size_of::<Entry>(),
         offset_of!(Entry, ends),
         offset_of!(Entry, addresses),
@@ -603,6 +603,8 @@ pub(super) fn layout() -> String {
         (Method::Tunnel as u8) << Entry::METHOD_AT,
         offset_of!(Entry, in_use),
         Entry::EDITED,
+        Entry::KNOWN,
+        Entry::TRACKED,
         size_of::<Ends>(),
         offset_of!(Ends, src),
         offset_of!(Ends, dst),

@@ -13,7 +13,7 @@ use crate::conntrack::{Accounting, Status, Tracked};
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// One in so many connections may be edited.
 const CONNECTIONS_AN_EDIT: u32 = 4;
@@ -67,13 +67,16 @@ impl Sizes {
         self.max_connections.div_ceil(CONNECTIONS_AN_EDIT)
     }
 
-    /// Where the entries, the IPv6 addresses, the places of more, and the edits begin in the region, and where the latter end.
-    pub(super) fn places(&self) -> [usize; 5] {
+    /// Where the entries, the IPv6 addresses, the places of more, the edits, and what tracking knows begin in the region, and where the
+    /// latter ends.
+    pub(super) fn places(&self) -> [usize; 6] {
         let entries = Region::bytes_for::<Header>(1) + Index::bytes_for(self.max_connections);
         let addresses = entries + Region::bytes_for::<Entry>(self.max_connections as usize);
         let more = addresses + Region::bytes_for::<Addresses>(self.max_ipv6 as usize);
         let edits = more + Region::bytes_for::<u32>(self.max_connections as usize);
-        [entries, addresses, more, edits, edits + Region::bytes_for::<Edit>(self.max_edits() as usize)]
+        let tracked = edits + Region::bytes_for::<Edit>(self.max_edits() as usize);
+        let end = tracked + Region::bytes_for::<Tracked>(self.max_connections as usize);
+        [entries, addresses, more, edits, tracked, end]
     }
 }
 
@@ -168,7 +171,6 @@ impl Store {
     pub(super) fn bytes_for(max_connections: u32, max_ipv6_connections: u32) -> usize {
         let [.., end] = Sizes::new(max_connections, max_ipv6_connections, 0).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
-            + Region::bytes_for::<Tracked>(max_connections as usize)
             + Region::bytes_for::<u32>(max_connections as usize)
             + Region::bytes_for::<Accounting>(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize)
     }
@@ -196,8 +198,8 @@ impl Store {
             addresses: region.take(max_ipv6_connections as usize),
             more: region.take(max_connections as usize),
             edits: region.take(max_edits as usize),
-            next_addresses: region.take(max_ipv6_connections as usize),
             tracked: region.take(max_connections as usize),
+            next_addresses: region.take(max_ipv6_connections as usize),
             counted_at: region.take(max_connections as usize),
             accounting: region.take(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize),
             hasher: Hasher::new(seed),
@@ -645,7 +647,7 @@ pub(super) fn layout() -> String {
     use crate::ipvs::state::TcpState;
     use crate::tables::Protocol;
 
-    let [entries, addresses, more, edits, end] = Sizes::new(1000, 100, 0).places();
+    let [entries, addresses, more, edits, tracked, end] = Sizes::new(1000, 100, 0).places();
     let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]
         .map(|protocol| format!("{}={}", protocol.0, template::template_protocol(protocol).0))
         .into();
@@ -653,8 +655,8 @@ pub(super) fn layout() -> String {
         TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
     format!(
         "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}, hash_seed at {}\n\
-         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, up to {end}\n\
-         {}\n{}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
+         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, tracked at {tracked}, up to {end}\n\
+         {}\n{}\n{}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
         size_of::<Header>(),
         offset_of!(Sizes, magic),
         offset_of!(Sizes, version),
@@ -664,6 +666,7 @@ pub(super) fn layout() -> String {
         offset_of!(Sizes, hash_seed),
         super::entry::layout(),
         super::edit::layout(),
+        crate::conntrack::layout(),
         states.join(", "),
         templates.join(", "),
         template::ASSURED,

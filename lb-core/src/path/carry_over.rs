@@ -72,7 +72,7 @@ impl<P: Packet> Path<P> {
         let mut burst = ArrayVec::<Salvaged, BURST>::new();
         for found in memory.iter().flat_map(|salvage| salvage.connections(now)) {
             match found {
-                Ok(found) if self.owner_of(found.original.src, found.original.sport) == self.worker => {
+                Ok(found) if self.carrier(&found) == self.worker => {
                     // What is needed of the index is on its way while others are entered.
                     for tuple in [&found.original, &found.reply] {
                         self.flows.prefetch_bucket(tuple.hash(self.flows.hasher()));
@@ -91,6 +91,15 @@ impl<P: Packet> Path<P> {
         self.mine.flows.carried_over.add(done.connections);
         self.count_fill();
         done
+    }
+
+    /// The worker that a connection's packets come to.
+    fn carrier(&self, found: &Salvaged) -> WorkerId {
+        let Tuple { src, dst, sport, dport, .. } = found.original;
+        match found.is_tracked && !self.tables.routes.is_local(dst) {
+            true => self.owner_of(dst, dport),
+            false => self.owner_of(src, sport),
+        }
     }
 
     fn carry_all(
@@ -113,7 +122,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         done: &'d mut CarriedOver,
     ) -> &'d mut u64 {
-        let Salvaged { original, reply, method, state, timeout, seen, edit } = *found;
+        let Salvaged { original, reply, method, state, timeout, seen, edit, is_tracked, known } = *found;
         if now.is_at_or_after(seen.after(timeout)) {
             return &mut done.expired;
         }
@@ -133,10 +142,13 @@ impl<P: Packet> Path<P> {
             may_be_marked.then(|| find(any_mark(original.dst.is_ipv6()))).flatten()
         };
         let server = service.filter(|_| !is_invalid).and_then(|service| find(service.key)).or_else(of_a_mark);
+        let server = if is_tracked { Some(&ServerId::NONE) } else { server };
         let Some(&server) = server else {
             return &mut done.no_server;
         };
-        let is_full_nat = template_of.is_none() && (original.src, original.sport) != (reply.dst, reply.dport);
+        let is_full_nat = !is_tracked
+            && template_of.is_none()
+            && (original.src, original.sport) != (reply.dst, reply.dport);
         if is_full_nat && full_nat::owner(reply.dport, self.counters.len()) != self.worker {
             return &mut done.no_port;
         }
@@ -152,7 +164,15 @@ impl<P: Packet> Path<P> {
             now: seen,
         };
         let is_active = is_active(original.protocol, state);
-        match self.flows.insert(&new) {
+        let inserted = self.flows.insert(&new);
+        if let (Ok(id), Some(known)) = (&inserted, known) {
+            *self.flows.tracked_mut(*id) = known;
+        }
+        match inserted {
+            Ok(_) if is_tracked => {
+                self.mine.flows.tracked.add(1);
+                return &mut done.connections;
+            }
             Ok(id) if template_of.is_some() => {
                 self.uses.begin(self.worker, id.0);
                 self.mine.server(server).persistent.add(1);

@@ -66,14 +66,6 @@ impl<P: Packet> Path<P> {
         (end < self.flows.places()).then_some(end)
     }
 
-    /// Ends the connection whose client's packets have this tuple. Returns whether there was one.
-    pub fn end_flow(&mut self, original: &Tuple) -> bool {
-        let found = self.flows.find(original).filter(|at| at.direction() == Direction::Original);
-        let Some(at) = found else { return false };
-        self.end(at.id());
-        true
-    }
-
     /// Whether index, timers, free places and counts agree with the connections: see [`FlowTable::check`]. For tests; slow.
     ///
     /// # Errors

@@ -256,9 +256,12 @@ fn a_connection_that_is_ended_from_outside_leaves_nothing_behind() {
     director.receive(WAN, &[from_client(4000, "S"), from_client(4001, "S")]);
     let both = originals(&director);
     let ended = both.iter().find(|tuple| tuple.sport == 4000).unwrap();
-    assert!(!director.path.end_flow(&ended.reversed()), "only by the client's packets");
-    assert!(director.path.end_flow(ended));
-    assert!(!director.path.end_flow(ended), "it is over");
+    assert!(
+        !director.path.order(&ended.reversed(), &Order::End, director.now),
+        "only by the client's packets"
+    );
+    assert!(director.path.order(ended, &Order::End, director.now));
+    assert!(!director.path.order(ended, &Order::End, director.now), "it is over");
     assert_eq!(originals(&director).iter().map(|tuple| tuple.sport).collect::<Vec<_>>(), [4001]);
     director.path.check_connections().unwrap();
     let active = |server| director.counters[0].server(ServerId(server)).active.get();

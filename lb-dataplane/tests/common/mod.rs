@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Known, Ports, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Known, Order, Ports, Steer};
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -115,7 +115,8 @@ impl<P: Packet> Logic<P> for Wiring {
 
     fn turn(&mut self, _: Tick, _: &mut impl Io<P>) {}
 
-    fn end_flow(&mut self, original: &Tuple) {
+    fn order(&mut self, original: &Tuple, order: &Order, _: Tick) {
+        assert_eq!(*order, Order::End);
         assert_eq!(original.sport, self.wire.worker.0, "it is this worker's");
         if let IpAddr::V4(n) = original.src {
             assert!(self.gone.insert(n.into()), "once");

@@ -8,7 +8,7 @@ use lb_control::config::{self, Config, Idle};
 use lb_control::plane::{Plane, PortState};
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, SharedFlow};
+use lb_core::path::{FlowView, Order, SharedFlow};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_dataplane::{Dataplane, FlowMemory, PortConfig, StartError, Succession};
 
@@ -156,8 +156,13 @@ impl Plane for Dpdk {
             .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 
-    fn end_flows(&self, choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), bool>) -> Result<(), String> {
-        self.dataplane.end_flows(choose).map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
+    fn order_flows(
+        &self,
+        choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
+    ) -> Result<(), String> {
+        self.dataplane
+            .order_flows(choose)
+            .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {

@@ -11,7 +11,7 @@ mod request;
 use std::io::{self, Write};
 
 use super::director::DirectorError;
-use crate::api::conntrack::{ConntrackStatistics, Filter, Tracked};
+use crate::api::conntrack::{ConntrackChange, ConntrackStatistics, Filter, Tracked};
 use options::Verb;
 use print::{Printer, VERSION};
 use request::{Request, Table};
@@ -37,6 +37,17 @@ pub trait Tracker {
     /// # Errors
     /// As there; some may be ended.
     fn end_tracked(&mut self, filter: &Filter, each: Each<'_>) -> Result<(), DirectorError>;
+
+    /// As [`Tracker::tracked`], and changes them; those that are as they were are not given.
+    ///
+    /// # Errors
+    /// As there, or a change that cannot be.
+    fn change_tracked(
+        &mut self,
+        filter: &Filter,
+        change: &ConntrackChange,
+        each: Each<'_>,
+    ) -> Result<(), DirectorError>;
 
     /// How many connections there are.
     ///
@@ -130,6 +141,10 @@ impl Tracker for Nothing {
         Ok(())
     }
 
+    fn change_tracked(&mut self, _: &Filter, _: &ConntrackChange, _: Each<'_>) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
     fn count(&mut self) -> Result<u64, DirectorError> {
         Ok(0)
     }
@@ -152,7 +167,7 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 const SILENT: Done = Done { code: 0, message: None };
 
 fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
-    let Request { verb, table, filter, format, fits_none } = request;
+    let Request { verb, table, filter, change, format, fits_none } = request;
     let tracker = if *fits_none { &mut Nothing } else { tracker };
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
@@ -181,6 +196,13 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             let code = if printer.count == 0 { FAILED } else { 0 };
             return said(code, format!("{} flow entries have been deleted.", printer.count));
         }
+        (Verb::Update, Table::Connections) => {
+            let mut printer = Printer::without_frame(output, *format);
+            tracker.change_tracked(filter, change, &mut |tracked| printer.print(&tracked))?;
+            printer.end()?;
+            let code = if printer.count == 0 { FAILED } else { 0 };
+            return said(code, format!("{} flow entries have been updated.", printer.count));
+        }
         (Verb::Flush, Table::Connections) => {
             tracker.end_tracked(filter, &mut |_| Ok(()))?;
             return said(0, "connection tracking table has been emptied.");
@@ -205,7 +227,6 @@ fn not_built(verb: Verb, table: Table) -> Stop {
         (Verb::Create | Verb::Add, Table::Connections) => {
             "connections begin with their packets and belong to a worker, none can be made from outside"
         }
-        (Verb::Update, _) => "connections cannot be changed from outside yet",
         (Verb::Event, _) => "events are not built yet",
         _ => "there are no expectations yet",
     };

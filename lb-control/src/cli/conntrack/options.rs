@@ -81,7 +81,13 @@ pub(crate) const VERBS: &[VerbRow] = &[
     verb(Verb::Event, 'E', &["event"], "", ""),
     verb(Verb::Create, 'I', &["create"], "", ""),
     verb(Verb::Add, 'A', &["add"], "", ""),
-    verb(Verb::Update, 'U', &["update"], "", ""),
+    verb(
+        Verb::Update,
+        'U',
+        &["update"],
+        "OPTIONS",
+        "set mark, timeout or status of the connections that they fit",
+    ),
     verb(Verb::Help, 'h', &["help"], "", "this text"),
     verb(Verb::Version, 'V', &["version"], "", "the version that it speaks like"),
 ];
@@ -151,7 +157,7 @@ pub(crate) const TABLE: &[Row] = &[
         "PROTOCOL",
         "tcp, udp, sctp, icmp, icmpv6, gre …, or a number",
     ),
-    value(Opt::Timeout, 't', &["timeout"], "DIUA", "", ""),
+    value(Opt::Timeout, 't', &["timeout"], "DIUA", "SECONDS", "of -U"),
     value(Opt::Status, 'u', &["status"], "LDIUA", "STATUS[,…]", "ASSURED, SEEN_REPLY, UNREPLIED …"),
     Row {
         opt: Opt::Zero,

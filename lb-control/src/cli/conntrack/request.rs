@@ -8,7 +8,9 @@ use super::options::{
     Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
 };
 use super::print::{Format, Kind};
-use crate::api::conntrack::{self as api, Filter, Masked, NatTo, Net, StatusBit, Statuses, mask};
+use crate::api::conntrack::{
+    self as api, ConntrackChange, Filter, Masked, NatTo, Net, StatusBit, Statuses, mask,
+};
 
 /// What a command is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Request {
     pub(crate) verb: Verb,
     pub(crate) table: Table,
     pub(crate) filter: Filter,
+    /// Of an update, what is set.
+    pub(crate) change: ConntrackChange,
     pub(crate) format: Format,
     /// It asks for what no connection has.
     pub(crate) fits_none: bool,
@@ -37,6 +41,7 @@ struct Reading {
     given: Vec<Opt>,
     fields: Vec<Field>,
     filter: Filter,
+    timeout: Option<u32>,
     masks: [Option<IpAddr>; 2],
     format: Format,
     protocol: Option<&'static Family>,
@@ -133,7 +138,8 @@ impl Reading {
             Opt::Label | Opt::LabelAdd | Opt::LabelDel => {
                 return Err(Stop::usage(format!("unknown label '{text}'")));
             }
-            Opt::Timeout | Opt::Zero | Opt::Secmark | Opt::BufferSize => {}
+            Opt::Timeout => self.timeout = Some(number(text)),
+            Opt::Zero | Opt::Secmark | Opt::BufferSize => {}
         }
         Ok(())
     }
@@ -272,11 +278,32 @@ impl Reading {
             return Err(Stop::usage("Can't do that command with tables `dying' and `unconfirmed'"));
         }
         self.check(verb, table)?;
+        let change = if verb == Verb::Update { self.change() } else { ConntrackChange::default() };
         // Nothing to look for is not all.
-        if self.has_void_status {
+        if self.has_void_status && verb != Verb::Update {
             return Err(Stop::failed("invalid parameters"));
         }
-        Ok(Request { verb, table, filter: self.filter, format: self.format, fits_none: self.fits_none })
+        Ok(Request {
+            verb,
+            table,
+            filter: self.filter,
+            change,
+            format: self.format,
+            fits_none: self.fits_none,
+        })
+    }
+
+    /// Of an update, what is to be set and not looked for.
+    fn change(&mut self) -> ConntrackChange {
+        let status = self.filter.status.take();
+        // It is no bit that could be set.
+        let mut bits = status.map(|all| all.0).unwrap_or_default();
+        bits.retain(|&bit| bit != StatusBit::Unreplied);
+        ConntrackChange {
+            mark: self.filter.mark.take(),
+            timeout: self.timeout,
+            status: (!bits.is_empty()).then_some(Statuses(bits)),
+        }
     }
 
     /// What must be there, and what may not, in the options' order.

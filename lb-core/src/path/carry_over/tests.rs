@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::conntrack::{Status, Tracked};
 use crate::counters::WorkerCounters;
 use crate::flow::carry::Refused;
 use crate::flow::template::Uses;
@@ -15,7 +16,7 @@ use crate::ipvs::SchedulerKind;
 use crate::mem::{Region, Remains};
 use crate::packet::Frame;
 use crate::path::PathConfig;
-use crate::tables::{Forward, Server, Service, Tables};
+use crate::tables::{Forward, Prefix, Route, Routes, Server, Service, Tables};
 use crate::time::Timeout;
 
 const NOW: Tick = Tick(5_000_000);
@@ -157,6 +158,8 @@ impl Begun {
             timeout: Timeout(self.timeout),
             seen: Tick(NOW.0 - self.age),
             edit: None,
+            is_tracked: false,
+            known: None,
         }
     }
 
@@ -320,7 +323,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
         change(&mut memory);
         Salvage::of(&memory).err().unwrap().to_string()
     };
-    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 7");
+    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 8");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[24] ^= 1), "its header is damaged");
@@ -359,4 +362,68 @@ fn carried_over_connections_count_for_thresholds_and_not_as_new() {
     assert_eq!((counters.flows.carried_over.get(), counters.flows.inserted.get()), (3, 0));
     assert_eq!(counters.flows.entries.get(), 3);
     assert_eq!(counters.server(ServerId(2)).connections.get(), 0);
+}
+
+/// A connection that is routed, translated or for the host, and what was known of it.
+fn tracked_flow(n: u16, to_us: bool) -> (NewFlow, Tracked) {
+    let dst = if to_us { "192.0.2.1" } else { "203.0.113.9" };
+    let original =
+        Tuple { src: ip("10.0.0.7"), dst: ip(dst), sport: 1000 + n, dport: 22, protocol: Protocol::TCP };
+    // Its source is translated, to a port that no FullNAT would choose.
+    let after = Tuple { src: ip("192.0.2.1"), sport: 500 + n, ..original };
+    let new = NewFlow {
+        original,
+        reply: after.reversed(),
+        method: Method::Masq,
+        deltas: Default::default(),
+        server: ServerId::NONE,
+        state: 200,
+        timeout: Timeout(90_000),
+        now: Tick(NOW.0 - 100),
+    };
+    let mut status = Status::ASSURED;
+    status.set(Status::SEEN_REPLY);
+    let mut tracked = Tracked::NOTHING;
+    (tracked.mark, tracked.status) = (n.into(), status);
+    (new, tracked)
+}
+
+#[test]
+fn tracked_connections_go_on_with_what_was_known_of_them_at_the_worker_that_their_packets_come_to() {
+    let tables = Arc::new(Tables {
+        routes: Routes::new([(Prefix { address: ip("192.0.2.1"), len: 32 }, Route::Local)]).into(),
+        ..Tables::default()
+    });
+    let shape = Shape { workers: 1, connections: 100, seed: 1 };
+    let mut director = Director::new(shape, &tables, NOW);
+    for n in 0..20 {
+        let (new, tracked) = tracked_flow(n, n % 2 == 0);
+        let flows = &mut director.paths[0].flows;
+        let id = flows.insert(&new).unwrap();
+        *flows.tracked_mut(id) = tracked;
+        flows.accounting_mut(id).unwrap().count(Direction::Original, 60);
+    }
+    let memory = director.kill();
+    let mut next = Director::new(Shape { workers: 3, seed: 2, ..shape }, &tables, NOW);
+    let done = next.carry_over(&[Salvage::of(&memory[0]).unwrap()], NOW);
+    assert_eq!(done, CarriedOver { connections: 20, ..CarriedOver::default() });
+    assert_eq!(next.check(), Ok(()));
+    for n in 0..20 {
+        let (new, tracked) = tracked_flow(n, n % 2 == 0);
+        let Tuple { src, dst, sport, dport, .. } = new.original;
+        let owner =
+            if n % 2 == 0 { next.paths[0].owner_of(src, sport) } else { next.paths[0].owner_of(dst, dport) };
+        let flows = &next.paths[owner.index()].flows;
+        let at = flows.find(&new.original).unwrap();
+        assert_eq!(flows.find(&new.reply).map(|at| at.id()), Some(at.id()));
+        let entry = flows.entry(at.id());
+        assert!(entry.is_tracked());
+        assert_eq!((entry.state(), entry.timeout(), entry.seen()), (200, new.timeout, new.now));
+        assert_eq!(*flows.tracked(at.id()), tracked);
+        let after = new.reply.reversed();
+        assert_eq!(entry.deltas(Direction::Original), rewrite::deltas(&new.original, &after));
+        assert_eq!(flows.accounting(at.id()), None);
+    }
+    let count: u64 = next.paths.iter().map(|path| path.mine.flows.tracked.get()).sum();
+    assert_eq!(count, 20);
 }

@@ -32,6 +32,10 @@ fn list(director: &Director) -> Vec<FlowView> {
     views
 }
 
+fn end(director: &mut Director, view: &FlowView) -> bool {
+    director.path.order(&view.original(), &Order::End, director.now)
+}
+
 #[test]
 fn a_routed_connection_is_listed_with_its_state_and_what_was_seen_of_it() {
     let mut director = director(|_| {});
@@ -53,7 +57,8 @@ fn a_connection_knows_nothing_of_the_one_that_had_its_place_before() {
     let mut director = director(|_| {});
     director.receive(WAN, &[through(4000, "S")]);
     director.receive(LAN, &[back(4000, "SA")]);
-    assert!(director.path.end_flow(&list(&director)[0].original()));
+    let view = list(&director).remove(0);
+    assert!(end(&mut director, &view));
     // It begins while there are no rules, in the same place.
     plain(&mut director, 2, |_| {});
     director.receive(WAN, &[from_client(4000, "S")]);
@@ -155,7 +160,7 @@ fn a_quarter_of_the_connections_can_be_counted_and_places_come_back() {
     assert_eq!((counted(&director), director.counters[0].flows.uncounted.get()), (25, 5));
     director.path.check_connections().unwrap();
     for view in list(&director).iter().take(10) {
-        director.path.end_flow(&view.original());
+        end(&mut director, &view);
     }
     director.path.check_connections().unwrap();
     for n in 0..5 {
@@ -163,4 +168,28 @@ fn a_quarter_of_the_connections_can_be_counted_and_places_come_back() {
     }
     assert_eq!((list(&director).len(), counted(&director)), (25, 20));
     director.path.check_connections().unwrap();
+}
+
+#[test]
+fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
+    let mut director = director(|_| {});
+    director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
+    for before in list(&director) {
+        let order = |director: &mut Director, change| {
+            assert!(director.path.order(&before.original(), &Order::Change(change), director.now));
+            list(director).into_iter().find(|view| view.client == before.client).unwrap()
+        };
+        let marked = order(&mut director, Change { mark: Some(7), ..Change::default() });
+        assert_eq!(marked, FlowView { known: Known { mark: 7, ..before.known }, ..before.clone() });
+        let mut status = before.known.status;
+        status.set(Status::ASSURED);
+        let assured = order(&mut director, Change { status: Status::ASSURED, ..Change::default() });
+        assert_eq!(assured, FlowView { known: Known { mark: 7, status, ..before.known }, ..before.clone() });
+        let timeout = crate::time::Timeout::from_secs(5);
+        let short = order(&mut director, Change { timeout: Some(timeout), ..Change::default() });
+        assert_eq!(short, FlowView { expires_in: timeout, ..assured });
+    }
+    director.path.check_connections().unwrap();
+    let nobody = list(&director)[0].original().reversed();
+    assert!(!director.path.order(&nobody, &Order::Change(Change::default()), director.now));
 }

@@ -1,25 +1,26 @@
-//! Ending connections that whoever lists them chose: their tuples come to the worker through a bounded ring, and it takes a few a turn.
+//! What is done to connections that whoever lists them chose: orders come to the worker through a bounded ring, and it follows a few a turn.
 
 use std::time::{Duration, Instant};
 
 use lb_core::flow::Tuple;
+use lb_core::path::Order;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-/// Connections that wait to be ended.
+/// Orders that wait to be followed.
 const RING: usize = 256;
-/// Connections that a worker ends in a turn.
+/// Orders that a worker follows in a turn.
 const BUDGET: usize = 32;
 /// The chooser's pause when nothing moves.
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// The worker's end.
-pub(crate) struct Ender {
-    chosen: Consumer<Tuple>,
+pub(crate) struct Follower {
+    orders: Consumer<(Tuple, Order)>,
 }
 
 /// The end of whoever chooses.
 pub(crate) struct Chooser {
-    chosen: Producer<Tuple>,
+    orders: Producer<(Tuple, Order)>,
 }
 
 /// A worker took nothing for too long.
@@ -27,41 +28,41 @@ pub(crate) struct Chooser {
 pub(crate) struct Stalled;
 
 /// Makes both ends between one worker and whoever chooses.
-pub(crate) fn ending() -> (Ender, Chooser) {
-    let (chooses, chosen) = RingBuffer::new(RING);
-    (Ender { chosen }, Chooser { chosen: chooses })
+pub(crate) fn orders() -> (Follower, Chooser) {
+    let (gives, orders) = RingBuffer::new(RING);
+    (Follower { orders }, Chooser { orders: gives })
 }
 
-impl Ender {
-    /// Ends what was chosen, a turn's part. Returns whether there was anything.
+impl Follower {
+    /// Follows what was ordered, a turn's part. Returns whether there was anything.
     #[inline]
-    pub(crate) fn turn(&mut self, mut end: impl FnMut(&Tuple)) -> bool {
-        if self.chosen.is_empty() {
+    pub(crate) fn turn(&mut self, mut follow: impl FnMut(&(Tuple, Order))) -> bool {
+        if self.orders.is_empty() {
             return false;
         }
         for _ in 0..BUDGET {
-            let Ok(tuple) = self.chosen.pop() else { break };
-            end(&tuple);
+            let Ok(order) = self.orders.pop() else { break };
+            follow(&order);
         }
         true
     }
 }
 
 impl Chooser {
-    /// Waits for room, and has the worker end this connection.
+    /// Waits for room, and has the worker do this to the connection whose client's packets have this tuple.
     ///
     /// # Errors
     /// [`Stalled`] when there is no room for `patience`.
-    pub(crate) fn choose(&mut self, original: Tuple, patience: Duration) -> Result<(), Stalled> {
-        wait(patience, || self.chosen.push(original).is_ok())
+    pub(crate) fn give(&mut self, original: Tuple, order: Order, patience: Duration) -> Result<(), Stalled> {
+        wait(patience, || self.orders.push((original, order)).is_ok())
     }
 
-    /// Waits until the worker has taken all that was chosen: lists that are asked for after that have none of it.
+    /// Waits until the worker has taken all orders: lists that are asked for after that show what they did.
     ///
     /// # Errors
     /// [`Stalled`] when it has not for `patience`.
     pub(crate) fn settle(&self, patience: Duration) -> Result<(), Stalled> {
-        wait(patience, || self.chosen.slots() == RING)
+        wait(patience, || self.orders.slots() == RING)
     }
 }
 
@@ -90,33 +91,33 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_chosen_comes_to_the_worker_in_order() {
-        let (mut ender, mut chooser) = ending();
+    fn all_orders_come_to_the_worker_in_order() {
+        let (mut follower, mut chooser) = orders();
         let worker = std::thread::spawn(move || {
             let mut ended = Vec::new();
             while ended.len() < 10_000 {
-                ender.turn(|tuple| ended.push(*tuple));
+                follower.turn(|(tuple, _)| ended.push(*tuple));
             }
             ended
         });
         for n in 0..10_000 {
-            assert_eq!(chooser.choose(tuple(n), Duration::from_secs(20)), Ok(()));
+            assert_eq!(chooser.give(tuple(n), Order::End, Duration::from_secs(20)), Ok(()));
         }
         assert_eq!(chooser.settle(Duration::from_secs(20)), Ok(()));
         assert_eq!(worker.join().unwrap(), (0..10_000).map(tuple).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_turn_ends_a_few_and_a_worker_that_stands_still_is_reported() {
-        let (mut ender, mut chooser) = ending();
+    fn a_turn_follows_a_few_and_a_worker_that_stands_still_is_reported() {
+        let (mut follower, mut chooser) = orders();
         let patience = Duration::from_millis(5);
-        let room = (0..).take_while(|&n| chooser.choose(tuple(n), patience).is_ok()).count();
+        let room = (0..).take_while(|&n| chooser.give(tuple(n), Order::End, patience).is_ok()).count();
         assert_eq!(room, RING);
         assert_eq!(chooser.settle(patience), Err(Stalled));
         let mut count = 0;
-        assert!(ender.turn(|_| count += 1));
+        assert!(follower.turn(|_| count += 1));
         assert_eq!(count, BUDGET);
-        while ender.turn(|_| {}) {}
+        while follower.turn(|_| {}) {}
         assert_eq!(chooser.settle(patience), Ok(()));
     }
 }
