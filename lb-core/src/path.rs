@@ -20,6 +20,7 @@ mod carry_over;
 mod early_drop;
 mod edited;
 mod established;
+mod events;
 mod expected;
 mod explain;
 mod first;
@@ -56,6 +57,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 
 pub use carry_over::CarriedOver;
+pub use events::{EventKind, FlowEvent, FlowEvents};
 pub use expected::Expect;
 pub use explain::explain;
 pub use list::{FlowView, Known};
@@ -192,6 +194,8 @@ pub struct Path<P> {
     changed: shared::Changed,
     counted: Counted,
     tunnels: tunnel::Tunnels,
+    /// When its last turn was.
+    turned: Tick,
     /// Where the next connection that may go is looked for.
     early_cursor: u32,
     /// Counts the choices that nobody shall foretell.
@@ -281,6 +285,7 @@ impl<P: Packet> Path<P> {
             shed: shed::Shed::default(),
             changed: shared::Changed::new(),
             counted: Counted::new(config.max_connections),
+            turned: config.now,
             early_cursor: 0,
             chance: 0,
             passed: None,
@@ -478,6 +483,7 @@ impl<P: Packet> Path<P> {
 
     /// Does what is due: expires flows, gives up on packets that wait too long. A bounded amount of work a call.
     pub fn turn(&mut self, now: Tick, io: &mut impl Io<P>) {
+        self.turned = now;
         self.expire(now);
         self.retry_waiting(now, io);
         self.fragments.give_up(now, &self.mine);

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use lb_core::conntrack::{Accounting, Status, icmp};
 use lb_core::flow::Direction;
-use lb_core::path::{Change, FlowView};
+use lb_core::path::{Change, EventKind, FlowEvent, FlowView};
 use lb_core::tables::Protocol;
 use lb_core::time::Timeout;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,35 @@ pub struct Tracked {
     /// Not there: its packets are not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<Counted>,
+}
+
+/// A line of the answer to `GET /v1/conntrack/events`: what became of a connection, as it is then, or as it was when it ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConntrackEvent {
+    pub event: EventName,
+    /// Microseconds since 1970 (UTC): when the daemon heard of it.
+    pub at: u64,
+    #[serde(flatten)]
+    pub tracked: Tracked,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum EventName {
+    New,
+    Update,
+    Destroy,
+}
+
+impl ConntrackEvent {
+    pub fn of(event: &FlowEvent, at: u64) -> Option<ConntrackEvent> {
+        let name = match event.kind {
+            EventKind::New => EventName::New,
+            EventKind::Update => EventName::Update,
+            EventKind::Destroy => EventName::Destroy,
+        };
+        Tracked::of(&event.view).map(|tracked| ConntrackEvent { event: name, at, tracked })
+    }
 }
 
 /// Packets of a connection, and their bytes with IP headers, by direction: where `nf_conntrack_acct` is 1.

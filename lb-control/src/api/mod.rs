@@ -13,6 +13,7 @@
 //! | `DELETE /v1/conntrack` | ends those, and lists them |
 //! | `PATCH /v1/conntrack` | sets a [`ConntrackChange`](conntrack::ConntrackChange) of those, and lists the changed ones |
 //! | `GET /v1/conntrack/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |
+//! | `GET /v1/conntrack/events` | a [`ConntrackEvent`](conntrack::ConntrackEvent) a line, of those, as they happen, without end |
 //! | `GET /v1/conntrack/statistics` | list of [`ConntrackStatistics`](conntrack::ConntrackStatistics) |
 //! | `POST /v1/sets` with lines of `ipset`, `?exist=true` | [`SetsReply`](types::SetsReply), also when a line failed |
 //! | `GET /v1/sets` | the [`SetView`](crate::sets::SetView)s |
@@ -36,6 +37,7 @@
 //! `"on_error": "rollback"` so is the batch.
 
 pub mod conntrack;
+mod events;
 pub mod explain;
 pub mod http;
 mod lines;

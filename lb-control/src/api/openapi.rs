@@ -23,6 +23,7 @@ use super::types;
         server::end_conntrack,
         server::change_conntrack,
         server::count_conntrack,
+        server::conntrack_events,
         server::conntrack_statistics,
         server::set_lines,
         server::sets,

@@ -20,7 +20,10 @@ use lb_core::path::{FlowView, Order};
 use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
-use super::conntrack::{ConntrackChange, ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use super::conntrack::{
+    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked,
+};
+use super::events::Hub;
 use super::explain::{Explanation, Probe};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
@@ -46,6 +49,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lists of connections at a time: each keeps a thread busy.
 const LISTINGS: usize = 4;
+/// Who read events at a time.
+const LISTENERS: usize = 16;
 /// Bytes of a list that are sent at once, and how many such pieces wait for a slow reader.
 const PIECE: usize = 32 * 1024;
 const PIECES: usize = 4;
@@ -55,6 +60,9 @@ pub(super) struct Api {
     pub(super) control: Handle,
     plane: Arc<dyn Plane>,
     listings: Arc<Semaphore>,
+    /// Those who read events, apart: they stay.
+    listeners: Arc<Semaphore>,
+    events: Hub,
 }
 
 /// Everything, for the UNIX socket.
@@ -68,6 +76,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/connections", get(connections))
         .route("/v1/conntrack", get(conntrack).delete(end_conntrack).patch(change_conntrack))
         .route("/v1/conntrack/count", get(count_conntrack))
+        .route("/v1/conntrack/events", get(conntrack_events))
         .route("/v1/conntrack/statistics", get(conntrack_statistics))
         .route("/v1/sets", get(sets).post(set_lines))
         .route("/v1/sets/list", get(list_sets))
@@ -100,6 +109,8 @@ fn finish(router: Router<Api>, control: Handle, plane: Arc<dyn Plane>) -> Router
         control,
         plane,
         listings: Arc::new(Semaphore::new(LISTINGS)),
+        listeners: Arc::new(Semaphore::new(LISTENERS)),
+        events: Hub::new(),
     })
 }
 
@@ -391,6 +402,29 @@ pub(super) async fn count_conntrack(
     });
     let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
     Ok(Json(counted.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)?))
+}
+
+/// Connections that begin, change and end, of those that fit, as they happen: one JSON object a line, without end. What there is no room for is
+/// counted in `lb_conntrack_events_lost_total`.
+#[utoipa::path(get, path = "/v1/conntrack/events", params(Filter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = ConntrackEvent),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many read events already", body = ErrorBody),
+))]
+pub(super) async fn conntrack_events(
+    State(api): State<Api>,
+    filter: FilterQuery,
+) -> Result<Response, ErrorBody> {
+    let filter = read_filter(filter)?;
+    let place = api.listeners.clone().try_acquire_owned().map_err(|_| {
+        let message = format!("{LISTENERS} read events of connections, no more at a time");
+        ErrorBody::new(ErrorKind::Unavailable, message)
+    })?;
+    let events = api.control.ask(|control| control.flow_events()).await?;
+    let (pieces, receiver) = mpsc::channel(PIECES);
+    api.events.read(events, filter, pieces, place);
+    let body = Body::from_stream(lines::Pieces(receiver));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
 /// What each worker counts, in the kernel's words.

@@ -19,7 +19,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
-use crate::api::conntrack::{ConntrackChange, ConntrackCount, ConntrackStatistics, Filter, Tracked};
+use crate::api::conntrack::{
+    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked,
+};
 use crate::api::explain::{TraceLine, TraceQuery};
 use crate::api::types::{
     Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, ServicesReply, SyncDaemon,
@@ -116,7 +118,7 @@ impl Client {
         query: &TraceQuery,
         each: &mut dyn FnMut(TraceLine) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
-        self.lines("GET", &format!("/v1/trace{}", query.query()), each)
+        self.lines("GET", &format!("/v1/trace{}", query.query()), Bytes::new(), each)
     }
 
     fn ask<T: DeserializeOwned>(
@@ -273,6 +275,14 @@ impl Tracker for Client {
     ) -> Result<(), DirectorError> {
         let body = serde_json::to_vec(change).map_err(|error| self.bad_answer(error))?;
         self.lines("PATCH", &format!("/v1/conntrack{}", filter.query()), body.into(), each)
+    }
+
+    fn events(
+        &mut self,
+        filter: &Filter,
+        each: &mut dyn FnMut(ConntrackEvent) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.lines("GET", &format!("/v1/conntrack/events{}", filter.query()), Bytes::new(), each)
     }
 
     fn count(&mut self) -> Result<u64, DirectorError> {

@@ -9,7 +9,7 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
-use lb_core::path;
+use lb_core::path::{self, FlowEvents};
 use lb_core::tables::{Server, Service};
 use lb_core::trace::Trace;
 
@@ -190,6 +190,11 @@ impl Control {
         let tables = self.compiler.current();
         let roads = std::iter::from_fn(|| trace.take()).take(ROADS);
         roads.map(|road| explain::road(&road, tables, |number| self.rules.met(number))).collect()
+    }
+
+    /// Where workers tell of connections.
+    pub(crate) fn flow_events(&self) -> Arc<FlowEvents> {
+        self.compiler.current().events.clone()
     }
 
     /// What `conntrack -S` shows.

@@ -79,5 +79,9 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     let edit_counter =
         |&(name, help, count): &EditRow| Family::counter_named(name, help).with(&[], edits(count));
     let gauges = GAUGES.iter().map(gauge).chain(EDIT_GAUGES.iter().map(edit_gauge));
-    gauges.chain(COUNTERS.iter().map(counter)).chain(EDIT_COUNTERS.iter().map(edit_counter)).collect()
+    let lost =
+        Family::counter("lb_conntrack_events_lost_total", "Events of connections that readers did not get.")
+            .with(&[], control.flow_events().lost.get());
+    let counters = COUNTERS.iter().map(counter).chain(EDIT_COUNTERS.iter().map(edit_counter));
+    gauges.chain(counters).chain([lost]).collect()
 }

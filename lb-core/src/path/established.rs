@@ -3,6 +3,7 @@
 //! This is where nearly all packets go. The straight line is in `established`; whatever is not ordinary turns off it
 //! into a function of its own.
 
+use super::events::EventKind;
 use super::rewrite::{self, Offload, Outcome};
 use super::waiting::Going;
 use super::{Io, Path};
@@ -271,6 +272,7 @@ impl<P: Packet> Path<P> {
         if self.tables.settings.is_sharing {
             self.note_change(id);
         }
+        self.tell(EventKind::Update, id);
     }
 
     /// Exchanges the connection's state and what it counts as.

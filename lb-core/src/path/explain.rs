@@ -65,7 +65,8 @@ pub fn explain(
     // What rules want told is told nobody.
     let mut rules = Rules::clone(&tables.rules);
     rules.events = Arc::default();
-    path.adopt(Arc::new(Tables { rules: Arc::new(rules), trace: None, ..tables.clone() }));
+    let events = Arc::default();
+    path.adopt(Arc::new(Tables { rules: Arc::new(rules), trace: None, events, ..tables.clone() }));
     path.is_dry = true;
     path.watch.make_room();
     path.watched(frame, is_from_host, now, &mut Nowhere)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::events::EventKind;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
@@ -203,6 +204,7 @@ impl<P: Packet> Path<P> {
         self.count_bound(server, is_tcp);
         self.mine.server(server).connections.add(1);
         self.mine.flows.inserted.add(1);
+        self.tell(EventKind::New, at.id());
         Some(at)
     }
 
@@ -274,6 +276,7 @@ impl<P: Packet> Path<P> {
 
     /// Ends a connection before its time.
     pub(super) fn end(&mut self, id: FlowId) {
+        self.tell(EventKind::Destroy, id);
         unbind(
             &self.flows,
             id,
@@ -290,11 +293,13 @@ impl<P: Packet> Path<P> {
     pub(super) fn expire(&mut self, now: Tick) {
         let (mine, counters, services, uses) =
             (&self.mine, &self.counters, &self.tables.services, &self.uses);
+        let events = &self.tables.events;
         let (schedulers, worker, counted) = (&mut self.schedulers, self.worker, &mut self.counted);
         self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
             if flows.entry(id).is_template() && !uses.end(worker, id.0) {
                 return Some(WITH_CONNECTIONS);
             }
+            events.tell(EventKind::Destroy, flows, id, now);
             unbind(flows, id, mine, counters, services, uses, schedulers);
             counted.release(id);
             mine.flows.expired.add(1);

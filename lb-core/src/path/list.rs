@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Path;
 use crate::conntrack::{self, Accounting, Status};
 use crate::flow::template::{EXPECTED, templated};
-use crate::flow::{Direction, Entry, FlowId, Method, Tuple};
+use crate::flow::{Direction, Entry, FlowId, Method, Store, Tuple};
 use crate::ids::ServerId;
 use crate::ipvs::state;
 use crate::packet::Packet;
@@ -77,41 +77,48 @@ impl<P: Packet> Path<P> {
     }
 
     pub(super) fn view(&self, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
-        let original = self.flows.tuple(id, Direction::Original);
-        let reply = self.flows.tuple(id, Direction::Reply);
-        let tracked = self.flows.tracked(id);
-        // One that is expected is listed as by the kernel: with the client's port 0.
-        let protocol = match entry.protocol() {
-            EXPECTED => Protocol::TCP,
-            protocol => templated(protocol).unwrap_or(protocol),
-        };
-        let is_template = entry.is_template();
-        let ends = ((original.src, original.sport), (reply.dst, reply.dport));
-        FlowView {
-            is_template,
-            is_tracked: entry.is_tracked(),
-            known: Known {
-                status: tracked.status,
-                mark: tracked.mark,
-                zone: tracked.zone,
-                accounting: self.flows.accounting(id).copied(),
-            },
-            protocol,
-            client: if is_template { ends.1 } else { ends.0 },
-            call: (is_template && original.sport != 0).then_some(ends.0),
-            virtual_: (original.dst, original.dport),
-            server: (reply.src, reply.sport),
-            local: (!is_template && self.flows.is_full_nat(id)).then_some(ends.1),
-            server_id: entry.server(),
-            method: entry.method(),
-            state: if is_template {
-                self.template_state(id)
-            } else if entry.is_tracked() {
-                conntrack::name(entry.protocol(), entry.state()).unwrap_or("NONE")
-            } else {
-                state::name(protocol, entry.state())
-            },
-            expires_in: Timeout(entry.expires().since(now)),
+        let mut view = view(&self.flows, id, entry, now);
+        if view.is_template {
+            view.state = self.template_state(id);
         }
+        view
+    }
+}
+
+/// A connection, or a template whose state is still to be said.
+pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
+    let original = flows.tuple(id, Direction::Original);
+    let reply = flows.tuple(id, Direction::Reply);
+    let tracked = flows.tracked(id);
+    // One that is expected is listed as by the kernel: with the client's port 0.
+    let protocol = match entry.protocol() {
+        EXPECTED => Protocol::TCP,
+        protocol => templated(protocol).unwrap_or(protocol),
+    };
+    let is_template = entry.is_template();
+    let ends = ((original.src, original.sport), (reply.dst, reply.dport));
+    FlowView {
+        is_template,
+        is_tracked: entry.is_tracked(),
+        known: Known {
+            status: tracked.status,
+            mark: tracked.mark,
+            zone: tracked.zone,
+            accounting: flows.accounting(id).copied(),
+        },
+        protocol,
+        client: if is_template { ends.1 } else { ends.0 },
+        call: (is_template && original.sport != 0).then_some(ends.0),
+        virtual_: (original.dst, original.dport),
+        server: (reply.src, reply.sport),
+        local: (!is_template && flows.is_full_nat(id)).then_some(ends.1),
+        server_id: entry.server(),
+        method: entry.method(),
+        state: if entry.is_tracked() {
+            conntrack::name(entry.protocol(), entry.state()).unwrap_or("NONE")
+        } else {
+            state::name(protocol, entry.state())
+        },
+        expires_in: Timeout(entry.expires().since(now)),
     }
 }

@@ -1,6 +1,7 @@
 //! What is done to connections from outside: they are ended, or something that tracking knows of them is set.
 
 use super::Path;
+use super::events::EventKind;
 use crate::conntrack::Status;
 use crate::flow::{Direction, FlowId, Tuple};
 use crate::packet::Packet;
@@ -46,5 +47,6 @@ impl<P: Packet> Path<P> {
             self.flows.entry_mut(id).touch(now);
             self.flows.set_timeout(id, timeout);
         }
+        self.tell(EventKind::Update, id);
     }
 }

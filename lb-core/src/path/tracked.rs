@@ -4,6 +4,7 @@
 //! One is an entry like any other, of no real server. What the table `nat` decided is in its two tuples: they are
 //! translated, in both directions, by what translates a masqueraded connection.
 
+use super::events::EventKind;
 use super::hooks::RAW;
 use super::{Io, Path, rewrite};
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked};
@@ -72,6 +73,7 @@ impl<P: Packet> Path<P> {
         self.counted.keep(id);
         self.mine.flows.inserted.add(1);
         self.account(FlowRef::new(id, Direction::Original), headers);
+        self.tell(EventKind::New, id);
         Some(FlowRef::new(id, Direction::Original))
     }
 
@@ -105,6 +107,9 @@ impl<P: Packet> Path<P> {
             self.flows.entry_mut(id).set_state(step.state);
             if let Some(timeout) = step.timeout.filter(|&timeout| timeout != self.flows.entry(id).timeout()) {
                 self.flows.set_timeout(id, timeout);
+            }
+            if step.is_changed {
+                self.tell(EventKind::Update, id);
             }
         }
         step

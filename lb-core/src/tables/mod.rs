@@ -30,6 +30,7 @@ pub use sysctl::{Sysctl, Sysctls};
 pub use crate::wire::proxy::Version as ProxyVersion;
 
 use crate::flow::Tuple;
+use crate::path::FlowEvents;
 use crate::rule::Rules;
 use crate::set::Sets;
 use crate::time::{Tick, Timeout};
@@ -53,6 +54,8 @@ pub struct Tables {
     pub settings: Settings,
     /// Packets that somebody wants to see the road of.
     pub trace: Option<Arc<Trace>>,
+    /// Where workers tell of connections: the same in all snapshots of a process.
+    pub events: Arc<FlowEvents>,
 }
 
 /// Single values.

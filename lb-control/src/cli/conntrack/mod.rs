@@ -11,7 +11,7 @@ mod request;
 use std::io::{self, Write};
 
 use super::director::DirectorError;
-use crate::api::conntrack::{ConntrackChange, ConntrackStatistics, Filter, Tracked};
+use crate::api::conntrack::{ConntrackChange, ConntrackEvent, ConntrackStatistics, Filter, Tracked};
 use options::Verb;
 use print::{Printer, VERSION};
 use request::{Request, Table};
@@ -47,6 +47,16 @@ pub trait Tracker {
         filter: &Filter,
         change: &ConntrackChange,
         each: Each<'_>,
+    ) -> Result<(), DirectorError>;
+
+    /// Gives each event of a connection that the filter fits, as it happens, without end.
+    ///
+    /// # Errors
+    /// The first one of `each`, or no answer.
+    fn events(
+        &mut self,
+        filter: &Filter,
+        each: &mut dyn FnMut(ConntrackEvent) -> io::Result<()>,
     ) -> Result<(), DirectorError>;
 
     /// How many connections there are.
@@ -145,6 +155,14 @@ impl Tracker for Nothing {
         Ok(())
     }
 
+    fn events(
+        &mut self,
+        _: &Filter,
+        _: &mut dyn FnMut(ConntrackEvent) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
     fn count(&mut self) -> Result<u64, DirectorError> {
         Ok(0)
     }
@@ -167,7 +185,7 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 const SILENT: Done = Done { code: 0, message: None };
 
 fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
-    let Request { verb, table, filter, change, format, fits_none } = request;
+    let Request { verb, table, filter, change, events, format, fits_none } = request;
     let tracker = if *fits_none { &mut Nothing } else { tracker };
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
@@ -203,6 +221,15 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             let code = if printer.count == 0 { FAILED } else { 0 };
             return said(code, format!("{} flow entries have been updated.", printer.count));
         }
+        (Verb::Event, Table::Connections) => {
+            let mut printer = Printer::new(output, *format);
+            tracker.events(filter, &mut |event| match events.contains(&event.event) {
+                true => printer.event(&event),
+                false => Ok(()),
+            })?;
+            printer.end()?;
+            return said(0, format!("{} flow events have been shown.", printer.count));
+        }
         (Verb::Flush, Table::Connections) => {
             tracker.end_tracked(filter, &mut |_| Ok(()))?;
             return said(0, "connection tracking table has been emptied.");
@@ -227,7 +254,6 @@ fn not_built(verb: Verb, table: Table) -> Stop {
         (Verb::Create | Verb::Add, Table::Connections) => {
             "connections begin with their packets and belong to a worker, none can be made from outside"
         }
-        (Verb::Event, _) => "events are not built yet",
         _ => "there are no expectations yet",
     };
     Stop { code: FAILED, message: format!("-{letter} is not possible: {what}"), has_hint: false }

@@ -78,7 +78,7 @@ pub(crate) const VERBS: &[VerbRow] = &[
     verb(Verb::Flush, 'F', &["flush"], "[TABLE]", "end all connections"),
     verb(Verb::Count, 'C', &["count"], "[TABLE]", "how many connections there are"),
     verb(Verb::Statistics, 'S', &["stats"], "[TABLE]", "what each worker counts"),
-    verb(Verb::Event, 'E', &["event"], "", ""),
+    verb(Verb::Event, 'E', &["event"], "[OPTIONS]", "show what becomes of connections, as it happens"),
     verb(Verb::Create, 'I', &["create"], "", ""),
     verb(Verb::Add, 'A', &["add"], "", ""),
     verb(
@@ -168,7 +168,7 @@ pub(crate) const TABLE: &[Row] = &[
         argument: "",
         help: "",
     },
-    value(Opt::EventMask, 'e', &["event-mask"], "E", "", ""),
+    value(Opt::EventMask, 'e', &["event-mask"], "E", "EVENT[,…]", "NEW, UPDATE, DESTROY or ALL"),
     value(Opt::TupleSrc, '\u{1}', &["tuple-src"], "", "", ""),
     value(Opt::TupleDst, '\u{2}', &["tuple-dst"], "", "", ""),
     value(Opt::MaskSrc, '\u{3}', &["mask-src"], "LDEU", "MASK", "of -s"),

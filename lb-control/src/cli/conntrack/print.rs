@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use lb_core::flow::Direction;
 
 use super::options::{OTHERS, PROTOCOLS, TABLE, VERBS};
-use crate::api::conntrack::{ConntrackStatistics, Ends, StatusBit, Tracked};
+use crate::api::conntrack::{ConntrackEvent, ConntrackStatistics, Ends, EventName, StatusBit, Tracked};
 
 /// As which version it speaks.
 pub(crate) const VERSION: &str = "1.4.7";
@@ -24,6 +24,8 @@ pub(crate) struct Format {
     /// The family before all else.
     pub(crate) extended: bool,
     pub(crate) id: bool,
+    /// Of an event: when it was.
+    pub(crate) timestamp: bool,
 }
 
 /// Prints connections one by one: [`Printer::end`] is to be called after the last.
@@ -48,15 +50,44 @@ impl<'a> Printer<'a> {
     pub(crate) fn print(&mut self, tracked: &Tracked) -> io::Result<()> {
         self.count += 1;
         match self.format.kind {
-            Kind::Line => line(self.out, tracked, self.format),
+            Kind::Line => line(self.out, tracked, self.format, None),
             Kind::Xml => {
                 if self.count == 1 && self.has_frame {
                     writeln!(self.out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>")?;
                 }
-                xml(self.out, tracked)
+                xml(self.out, tracked, None)
             }
             Kind::Save => save(self.out, tracked),
         }
+    }
+
+    /// What becomes of a connection, at once.
+    pub(crate) fn event(&mut self, event: &ConntrackEvent) -> io::Result<()> {
+        let ConntrackEvent { event: name, at, tracked } = event;
+        self.count += 1;
+        let (word, xml_word) = match name {
+            EventName::New => ("[NEW]", "new"),
+            EventName::Update => ("[UPDATE]", "update"),
+            EventName::Destroy => ("[DESTROY]", "destroy"),
+        };
+        let at = self.format.timestamp.then_some((at / 1_000_000, at % 1_000_000));
+        match self.format.kind {
+            Kind::Xml => {
+                if self.count == 1 {
+                    writeln!(self.out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>")?;
+                }
+                xml(self.out, tracked, Some(xml_word))?;
+            }
+            Kind::Save => save(self.out, tracked)?,
+            Kind::Line => {
+                if let Some((seconds, micros)) = at {
+                    write!(self.out, "[{seconds}.{micros:06}]\t")?;
+                }
+                write!(self.out, "{word:>9} ")?;
+                line(self.out, tracked, self.format, Some(*name))?;
+            }
+        }
+        self.out.flush()
     }
 
     pub(crate) fn end(&mut self) -> io::Result<()> {
@@ -81,7 +112,8 @@ fn family(tracked: &Tracked) -> (&'static str, u8) {
     if tracked.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) }
 }
 
-fn line(out: &mut dyn Write, tracked: &Tracked, format: Format) -> io::Result<()> {
+/// `event`: what became of it; those say no use, and of one that is over a mark alone that it has.
+fn line(out: &mut dyn Write, tracked: &Tracked, format: Format, event: Option<EventName>) -> io::Result<()> {
     if format.extended {
         let (name, number) = family(tracked);
         write!(out, "{name:<8} {number} ")?;
@@ -101,15 +133,17 @@ fn line(out: &mut dyn Write, tracked: &Tracked, format: Format) -> io::Result<()
     if tracked.has(StatusBit::Assured) {
         write!(out, "[ASSURED] ")?;
     }
-    write!(out, "mark={} ", tracked.mark)?;
+    if tracked.mark != 0 || event != Some(EventName::Destroy) {
+        write!(out, "mark={} ", tracked.mark)?;
+    }
     if tracked.zone != 0 {
         write!(out, "zone={} ", tracked.zone)?;
     }
-    write!(out, "use=1")?;
-    if format.id {
-        write!(out, " id={}", tracked.id)?;
-    }
-    writeln!(out)
+    let uses = if event.is_none() { "use=1 " } else { "" };
+    let id = if format.id { format!("id={} ", tracked.id) } else { String::new() };
+    // Of a listing nothing follows, of an event the last blank stays.
+    let end = format!("{uses}{id}");
+    writeln!(out, "{}", if event.is_none() { end.trim_end() } else { &end })
 }
 
 fn side(tracked: &Tracked, direction: Direction) -> Ends {
@@ -153,8 +187,11 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
-fn xml(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
-    write!(out, "<flow>")?;
+fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Result<()> {
+    match event {
+        Some(event) => write!(out, "<flow type=\"{event}\">")?,
+        None => write!(out, "<flow>")?,
+    }
     let ((l3, l3_number), protocol) = (family(tracked), tracked.protocol);
     for (word, direction) in [("original", Direction::Original), ("reply", Direction::Reply)] {
         let Ends { src, dst, sport, dport } = side(tracked, direction);
@@ -180,7 +217,10 @@ fn xml(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
     if tracked.zone != 0 {
         write!(out, "<zone>{}</zone>", tracked.zone)?;
     }
-    write!(out, "<use>1</use><id>{}</id>", tracked.id)?;
+    if event.is_none() {
+        write!(out, "<use>1</use>")?;
+    }
+    write!(out, "<id>{}</id>", tracked.id)?;
     if tracked.has(StatusBit::Assured) {
         write!(out, "<assured/>")?;
     }

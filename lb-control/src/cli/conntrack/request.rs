@@ -9,7 +9,7 @@ use super::options::{
 };
 use super::print::{Format, Kind};
 use crate::api::conntrack::{
-    self as api, ConntrackChange, Filter, Masked, NatTo, Net, StatusBit, Statuses, mask,
+    self as api, ConntrackChange, EventName, Filter, Masked, NatTo, Net, StatusBit, Statuses, mask,
 };
 
 /// What a command is about.
@@ -28,6 +28,8 @@ pub(crate) struct Request {
     pub(crate) filter: Filter,
     /// Of an update, what is set.
     pub(crate) change: ConntrackChange,
+    /// Which are shown.
+    pub(crate) events: Vec<EventName>,
     pub(crate) format: Format,
     /// It asks for what no connection has.
     pub(crate) fits_none: bool,
@@ -42,6 +44,7 @@ struct Reading {
     fields: Vec<Field>,
     filter: Filter,
     timeout: Option<u32>,
+    events: Vec<EventName>,
     masks: [Option<IpAddr>; 2],
     format: Format,
     protocol: Option<&'static Family>,
@@ -129,7 +132,7 @@ impl Reading {
             Opt::Zone => self.filter.zone = Some(number(text) as u16),
             // A zone of one direction alone.
             Opt::OrigZone | Opt::ReplyZone => self.fits_none |= number(text) as u16 != 0,
-            Opt::EventMask => events(text)?,
+            Opt::EventMask => self.events.extend(events(text)?),
             Opt::Id => self.filter.id = Some(number(text)),
             Opt::SrcNat => self.filter.src_nat = Some(self.nat(argument)?),
             Opt::DstNat => self.filter.dst_nat = Some(self.nat(argument)?),
@@ -243,8 +246,10 @@ impl Reading {
                 "save" => self.format.kind = Kind::Save,
                 "extended" => self.format.extended = true,
                 "id" => self.format.id = true,
-                // Of events, of a kernel that notes times, of labels, of changes by programs: nothing here has any.
-                "timestamp" | "ktimestamp" | "labels" | "userspace" => {}
+                // Of events alone.
+                "timestamp" => self.format.timestamp = true,
+                // Of a kernel that notes times, of labels, of changes by programs: nothing here has any.
+                "ktimestamp" | "labels" | "userspace" => {}
                 _ => return Err(bad_parameter(name)),
             }
         }
@@ -283,7 +288,11 @@ impl Reading {
         if self.has_void_status && verb != Verb::Update {
             return Err(Stop::failed("invalid parameters"));
         }
+        if self.events.is_empty() {
+            self.events = events("ALL")?;
+        }
         Ok(Request {
+            events: self.events,
             verb,
             table,
             filter: self.filter,
@@ -402,8 +411,15 @@ fn digits(text: &str, radix: u32) -> u64 {
     digits.fold(0, |value: u64, digit| value.saturating_mul(radix.into()).saturating_add(digit.into()))
 }
 
-fn events(text: &str) -> Result<(), Stop> {
-    const EVENTS: [&str; 5] = ["ALL", "NEW", "UPDATE", "UPDATES", "DESTROY"];
-    let is_event = |name: &str| EVENTS.iter().any(|event| event.eq_ignore_ascii_case(name));
-    text.split(',').find(|name| !is_event(name)).map_or(Ok(()), |name| Err(bad_parameter(name)))
+fn events(text: &str) -> Result<Vec<EventName>, Stop> {
+    use EventName::{Destroy, New, Update};
+    let named = |name: &str| match name.to_ascii_uppercase().as_str() {
+        "ALL" => Ok(vec![New, Update, Destroy]),
+        "NEW" => Ok(vec![New]),
+        "UPDATE" | "UPDATES" => Ok(vec![Update]),
+        "DESTROY" => Ok(vec![Destroy]),
+        _ => Err(bad_parameter(name)),
+    };
+    let all: Vec<Vec<EventName>> = text.split(',').map(named).collect::<Result<_, _>>()?;
+    Ok(all.concat())
 }

@@ -160,7 +160,7 @@ fn a_quarter_of_the_connections_can_be_counted_and_places_come_back() {
     assert_eq!((counted(&director), director.counters[0].flows.uncounted.get()), (25, 5));
     director.path.check_connections().unwrap();
     for view in list(&director).iter().take(10) {
-        end(&mut director, &view);
+        end(&mut director, view);
     }
     director.path.check_connections().unwrap();
     for n in 0..5 {
@@ -192,4 +192,58 @@ fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
     director.path.check_connections().unwrap();
     let nobody = list(&director)[0].original().reversed();
     assert!(!director.path.order(&nobody, &Order::Change(Change::default()), director.now));
+}
+
+#[test]
+fn what_becomes_of_a_connection_is_told_while_somebody_reads() {
+    use EventKind::{Destroy, New, Update};
+    let mut director = director(|_| {});
+    director.receive(WAN, &[through(3999, "S")]);
+    let events = director.path.tables.events.clone();
+    assert_eq!(events.take(), None, "nobody reads");
+    events.set_read(true);
+    director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
+    director.receive(LAN, &[back(4000, "SA"), back(4000, "SA")]);
+    director.receive(WAN, &[through(4000, "A")]);
+    let told = |port: u16| {
+        let all: Vec<FlowEvent> = std::iter::from_fn(|| events.take()).collect();
+        let of_it = all.into_iter().filter(|event| event.view.client.1 == port);
+        of_it.map(|event| (event.kind, event.view.state)).collect::<Vec<_>>()
+    };
+    let expected = [(New, "SYN_SENT"), (Update, "SYN_RECV"), (Update, "ESTABLISHED")];
+    assert_eq!(told(4000), expected);
+    for view in list(&director) {
+        director.path.order(
+            &view.original(),
+            &Order::Change(Change { mark: Some(1), ..Change::default() }),
+            director.now,
+        );
+        end(&mut director, &view);
+    }
+    assert_eq!(told(4000), [(Update, "ESTABLISHED"), (Destroy, "ESTABLISHED")]);
+    // One of a service, whose time is over.
+    director.receive(WAN, &[from_client(4002, "S")]);
+    for _ in 0..200 {
+        director.now = director.now.after(crate::time::Timeout::from_secs(1));
+        director.turn();
+    }
+    assert_eq!(told(4002), [(New, "NONE"), (Update, "SYN_RECV"), (Destroy, "SYN_RECV")]);
+    events.set_read(false);
+    director.receive(WAN, &[from_client(4003, "S")]);
+    assert_eq!(events.take(), None);
+}
+
+#[test]
+fn events_that_nobody_takes_are_counted_and_lost() {
+    let mut director = director(|_| {});
+    let events = director.path.tables.events.clone();
+    events.set_read(true);
+    for _ in 0..5000 {
+        director.receive(WAN, &[through(4000, "S")]);
+        let view = list(&director).remove(0);
+        end(&mut director, &view);
+    }
+    let taken = std::iter::from_fn(|| events.take()).count() as u64;
+    assert_eq!(taken + events.lost.get(), 10_000);
+    assert!(events.lost.get() > 0);
 }

@@ -522,6 +522,7 @@ impl<L: Logic<Frame>> World<L> {
             sets: Arc::default(),
             settings: self.settings,
             trace: None,
+            events: Arc::default(),
         });
         self.team.tell(&self.tables);
     }

@@ -1,0 +1,89 @@
+//! Connections that begin, change and end, told to whoever reads: workers put them into one bounded queue, the control plane takes them out.
+//!
+//! While nobody reads, whoever would tell looks at one flag, where a connection begins, changes its state or ends: no other packet does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::queue::ArrayQueue;
+
+use super::Path;
+use super::list::{FlowView, view};
+use crate::counters::Counter;
+use crate::flow::template::EXPECTED;
+use crate::flow::{FlowId, Store};
+use crate::packet::Packet;
+use crate::time::Tick;
+
+/// Events that wait to be taken.
+const CAPACITY: usize = 2048;
+
+/// What became of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    New,
+    /// Its state, or what was seen of it, or what was set from outside.
+    Update,
+    Destroy,
+}
+
+/// One of these, and the connection as it is then, or as it was when it ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowEvent {
+    pub kind: EventKind,
+    pub view: FlowView,
+}
+
+/// The queue. What finds it full is counted and lost.
+#[derive(Debug)]
+pub struct FlowEvents {
+    is_read: AtomicBool,
+    queue: ArrayQueue<FlowEvent>,
+    /// Several workers write it: a lost count is one event.
+    pub lost: Counter,
+}
+
+impl Default for FlowEvents {
+    fn default() -> FlowEvents {
+        FlowEvents {
+            is_read: AtomicBool::new(false),
+            queue: ArrayQueue::new(CAPACITY),
+            lost: Counter::default(),
+        }
+    }
+}
+
+impl FlowEvents {
+    /// Whether events are told from now on. What nobody took before is forgotten.
+    pub fn set_read(&self, is: bool) {
+        self.is_read.store(is, Ordering::Relaxed);
+        while self.queue.pop().is_some() {}
+    }
+
+    pub fn take(&self) -> Option<FlowEvent> {
+        self.queue.pop()
+    }
+
+    /// Tells of a connection, while somebody reads. Persistence templates are none.
+    #[inline]
+    pub(super) fn tell(&self, kind: EventKind, flows: &Store, id: FlowId, now: Tick) {
+        if self.is_read.load(Ordering::Relaxed) {
+            self.put(kind, flows, id, now);
+        }
+    }
+
+    #[cold]
+    fn put(&self, kind: EventKind, flows: &Store, id: FlowId, now: Tick) {
+        let entry = flows.entry(id);
+        let is_connection = !entry.is_template() && entry.protocol() != EXPECTED;
+        if is_connection && self.queue.push(FlowEvent { kind, view: view(flows, id, entry, now) }).is_err() {
+            self.lost.add(1);
+        }
+    }
+}
+
+impl<P: Packet> Path<P> {
+    #[inline]
+    pub(super) fn tell(&self, kind: EventKind, id: FlowId) {
+        self.tables.events.tell(kind, &self.flows, id, self.turned);
+    }
+}
