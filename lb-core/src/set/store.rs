@@ -276,7 +276,7 @@ impl Store {
     #[inline]
     pub fn pen(&self) -> Option<Pen<'_>> {
         // Not made where it is another's: dropping it gives the other's back.
-        (!self.is_written.swap(true, Acquire)).then(|| Pen(self))
+        self.is_written.compare_exchange(false, true, Acquire, Relaxed).is_ok().then(|| Pen(self))
     }
 
     /// The prefix lengths that there are, longest first.
