@@ -32,8 +32,8 @@ use results::{INSTRUCTIONS, NS, RATIO, Row};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// What to measure; all when none is named: masq, testpmd, path, methods, new, schedulers, spread, memory,
-    /// instructions, lbd-ready, publish-one-server, restore, set-lookup, end-to-end
+    /// What to measure; all when none is named: masq, testpmd, path, methods, new, schedulers, spread, rules,
+    /// memory, instructions, lbd-ready, publish-one-server, restore, rules-load, set-lookup, end-to-end
     names: Vec<String>,
     /// Shorter runs: two minutes at most in all
     #[arg(long)]

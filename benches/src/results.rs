@@ -80,6 +80,8 @@ pub(crate) const NS_PER_LOOKUP: &str = "ns_per_lookup";
 pub(crate) const SECONDS: &str = "seconds";
 pub(crate) const OVER_MASQ: &str = "ns_over_masq";
 pub(crate) const RATIO_TO_10: &str = "ratio_to_10_servers";
+pub(crate) const OVER_NONE: &str = "ns_over_none";
+pub(crate) const RATIO_TO_10_RULES: &str = "ratio_to_10_rules";
 pub(crate) const GREATEST_SHARE: &str = "greatest_share_to_mean";
 pub(crate) const MOVED: &str = "others_moved";
 pub(crate) const RATIO: &str = "ratio_to_testpmd_5tswap";
@@ -105,6 +107,8 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(2.5e6)),
     ("new-udp lc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
     ("new-udp wlc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
+    ("ruled-udp 10000", 1_000, OVER_NONE, Bound::AtMost(5.0)),
+    ("ruled-new-udp 10000", 100_000, RATIO_TO_10_RULES, Bound::AtMost(1.5)),
     ("maglev-fill 1000", 0, SECONDS, Bound::AtMost(0.0015)),
     ("masq-udp", 1_000_000, BYTES, Bound::AtMost(192.0)),
     ("lbd-ready", 1_000_000, SECONDS, Bound::AtMost(2.0)),
@@ -112,6 +116,7 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("restore 10000x10", 0, SECONDS, Bound::AtMost(2.0)),
     ("set-lookup 1000000 over 1000", 0, NS_PER_LOOKUP, Bound::AtMost(30.0)),
     ("set-lookup load 1000000", 0, SECONDS, Bound::AtMost(1.0)),
+    ("rules-load", 0, SECONDS, Bound::AtMost(0.3)),
 ];
 
 /// What a figure must be, and whether it is.

@@ -14,7 +14,8 @@ use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::Region;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
-use lb_core::tables::InterfaceId;
+use lb_core::rule::Rules;
+use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
 use crate::measure::{Measured, resident_bytes};
@@ -125,6 +126,7 @@ impl Io<BenchFrame> for Sink {
 pub struct Road {
     path: Path<BenchFrame>,
     spread: Spread,
+    rules: Arc<Rules>,
     counters: Arc<[Arc<WorkerCounters>]>,
     sink: Sink,
     burst: Burst<BenchFrame>,
@@ -140,8 +142,8 @@ struct Cost {
 }
 
 impl Road {
-    /// A path with room for `capacity` connections.
-    pub fn new(capacity: u32, spread: Spread) -> Road {
+    /// A path with room for `capacity` connections, and with these rules.
+    pub fn new(capacity: u32, spread: Spread, rules: Arc<Rules>) -> Road {
         let resident_before = resident_bytes();
         let counters: Arc<[Arc<WorkerCounters>]> =
             Arc::new([Arc::new(WorkerCounters::new(spread.server_capacity(), 2))]);
@@ -157,7 +159,7 @@ impl Road {
         });
         let mut sink = Sink::default();
         sink.free.extend((0..2 * BURST).map(|_| BenchFrame::new()));
-        Road { path, spread, counters, sink, burst: Burst::new(), generated: 0, resident_before }
+        Road { path, spread, rules, counters, sink, burst: Burst::new(), generated: 0, resident_before }
     }
 
     /// Opens the connections that the traffic wants, warms up, and measures `runs` times `packets` packets.
@@ -170,7 +172,8 @@ impl Road {
         packets: u64,
         runs: u32,
     ) -> Result<Measured, String> {
-        self.path.adopt(tables(self.spread, traffic.forward()).into());
+        let rules = self.rules.clone();
+        self.path.adopt(Arc::new(Tables { rules, ..tables(self.spread, traffic.forward()) }));
         while !traffic.is_open() {
             self.send(traffic, 1);
         }
@@ -240,7 +243,7 @@ mod tests {
         type Output = Result<Measured, String>;
 
         fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-            Road::new(8000, Spread::default()).measure(&mut traffic, self.0, 2)
+            Road::new(8000, Spread::default(), Arc::default()).measure(&mut traffic, self.0, 2)
         }
     }
 

@@ -1,6 +1,10 @@
 //! Counters that one worker writes and any thread may read: no lock, no atomic read-modify-write.
 
+mod courses;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+pub use courses::{Courses, MOST_COURSES};
 
 use crate::drop::DropReason;
 use crate::hook::Hook;
@@ -92,6 +96,7 @@ pub struct WorkerCounters {
     ports: Box<[PortCell]>,
     drops: Box<[[Counter; Hook::ALL.len()]]>,
     rules: Box<[RuleCell]>,
+    pub courses: Courses,
     pub flows: FlowCounters,
     pub edits: EditCounters,
     pub turns: TurnCounters,
@@ -228,6 +233,7 @@ impl WorkerCounters {
             ports: cells(ports),
             drops: cells(DropReason::ALL.len()),
             rules: cells(MOST_RULES),
+            courses: Courses::default(),
             flows: FlowCounters::default(),
             edits: EditCounters::default(),
             turns: TurnCounters::default(),
@@ -255,10 +261,26 @@ impl WorkerCounters {
         &self.ports[id.index()]
     }
 
-    /// What a rule matched: see [`RuleSource`](crate::rule::RuleSource). Of a number that there is no room for, the last one's.
+    /// What a rule matched in walks: see [`RuleSource`](crate::rule::RuleSource). Of a number that there is no room for, the last one's.
     #[inline]
     pub fn rule(&self, number: u32) -> &RuleCell {
         &self.rules[(number as usize).min(MOST_RULES - 1)]
+    }
+
+    /// Packets and bytes of no rule, by the rules' numbers: to be added to.
+    pub fn no_rule_counts() -> Vec<(u64, u64)> {
+        vec![(0, 0); MOST_RULES]
+    }
+
+    /// Adds what each rule matched, in walks and by courses. False, and nothing is added: the worker is at it, who asks must ask again.
+    #[must_use]
+    pub fn add_rule_counts(&self, sums: &mut [(u64, u64)]) -> bool {
+        self.courses.read(&self.rules, sums)
+    }
+
+    /// Ends all courses, whose counts are their rules' from now on. The worker's alone.
+    pub(crate) fn close_courses(&self) {
+        self.courses.close(&self.rules);
     }
 
     #[inline]

@@ -17,6 +17,7 @@
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
 mod carry_over;
+mod courses;
 mod early_drop;
 mod edited;
 mod established;
@@ -79,6 +80,7 @@ use crate::ipvs::scheduler;
 use crate::ipvs::state::Timeouts;
 use crate::mem::Region;
 use crate::packet::Packet;
+use crate::rule::Met;
 use crate::rule::counted::Counted;
 use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
@@ -210,6 +212,9 @@ pub struct Path<P> {
     last_drop: Cell<Option<(DropReason, Hook)>>,
     /// Nothing that others share is written: see [`explain`].
     is_dry: bool,
+    /// What the packet at hand met of rules.
+    met: Met,
+    courses: courses::Courses,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
@@ -293,6 +298,8 @@ impl<P: Packet> Path<P> {
             watch: Watch::default(),
             last_drop: Cell::new(None),
             is_dry: false,
+            met: Met::default(),
+            courses: courses::Courses::new(config.now),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }
@@ -301,6 +308,9 @@ impl<P: Packet> Path<P> {
     /// Uses `tables` from the next burst on; returns the ones used before, to be freed elsewhere.
     pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         self.timeouts = Timeouts::new(&tables.settings);
+        if !Arc::ptr_eq(&tables.rules, &self.tables.rules) {
+            self.courses.close(&self.mine);
+        }
         // Services mostly have a server each, so that there is room already.
         self.schedulers.make_room(&tables.services);
         self.mine.turns.generation.set(tables.generation.into());

@@ -186,6 +186,11 @@ impl Watch {
     }
 
     #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    #[inline]
     pub(crate) fn note(&mut self, step: impl FnOnce() -> Step) {
         if self.is_on
             && let Some(trail) = &mut self.trail

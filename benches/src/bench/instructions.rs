@@ -17,6 +17,11 @@ use super::{Context, Found, is_installed, road_arguments, succeeded, text};
 use crate::results::{INSTRUCTIONS, Row};
 
 const FLOWS: u32 = 1_000;
+/// With many rules: see `ruleset`.
+const RULED: [(&str, Scenario, u32); 2] = [
+    ("ruled-udp", Scenario::Masq(Transport::Udp), 10_000),
+    ("ruled-new-udp", Scenario::New(Transport::Udp), 10_000),
+];
 /// More than so much above the recorded figure is a regression.
 const TOLERANCE: f64 = 1.05;
 
@@ -27,22 +32,23 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     let road = context.program("road")?;
     let recorded = Recorded::read()?;
     let mut found = Found::default();
-    for scenario in Scenario::all() {
+    let unruled = Scenario::all().map(|scenario| (scenario.name(), scenario, 0));
+    for (name, scenario, rules) in unruled.chain(RULED) {
         let flows = flows(scenario);
         let packets = 20_000 * scenario.packets_each();
-        let file = context.scratch.join(format!("callgrind.{scenario}"));
-        let short = count(&road, scenario, flows, packets, &file)?;
-        let long = count(&road, scenario, flows, 3 * packets, &file)?;
+        let file = context.scratch.join(format!("callgrind.{name}"));
+        let count = |packets| count(&road, (scenario, rules), flows, packets, &file);
+        let (short, long) = (count(packets)?, count(3 * packets)?);
         let each = (long - short) as f64 / (2 * packets) as f64;
-        let row = Row::new(scenario.name(), flows, INSTRUCTIONS, vec![each]);
-        found.notes.push(match recorded.of(scenario.name()) {
+        let row = Row { rules, ..Row::new(name, flows, INSTRUCTIONS, vec![each]) };
+        found.notes.push(match recorded.of(name) {
             Some(before) if is_regression(row.median, before) => {
-                format!("REGRESSION: {scenario}: {} instructions a packet, recorded are {before}", row.median)
+                format!("REGRESSION: {name}: {} instructions a packet, recorded are {before}", row.median)
             }
             Some(before) => {
-                format!("{scenario}: {} instructions a packet, recorded are {before}", row.median)
+                format!("{name}: {} instructions a packet, recorded are {before}", row.median)
             }
-            None => format!("{scenario}: {} instructions a packet, none are recorded", row.median),
+            None => format!("{name}: {} instructions a packet, none are recorded", row.median),
         });
         found.rows.push(row);
     }
@@ -59,11 +65,18 @@ fn flows(scenario: Scenario) -> u32 {
     }
 }
 
-fn count(road: &Path, scenario: Scenario, flows: u32, packets: u64, file: &Path) -> Result<u64> {
+fn count(
+    road: &Path,
+    (scenario, rules): (Scenario, u32),
+    flows: u32,
+    packets: u64,
+    file: &Path,
+) -> Result<u64> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*Road*go_through*"]);
     command.arg(format!("--callgrind-out-file={}", text(file)?)).arg(road);
     command.args(road_arguments(scenario, flows, packets, 1));
+    command.args(["--rules", &rules.to_string()]);
     // A table no larger than needed: valgrind pays for each page.
     command.args(["--capacity", &(flows + flows / 4).to_string()]);
     succeeded(&mut command)?;

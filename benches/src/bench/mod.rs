@@ -10,6 +10,8 @@ mod new;
 mod path;
 mod publish_one_server;
 mod restore;
+mod rules;
+mod rules_load;
 mod schedulers;
 mod set_lookup;
 mod spread;
@@ -43,12 +45,14 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "new", run: new::run },
     Bench { name: "schedulers", run: schedulers::run },
     Bench { name: "spread", run: spread::run },
+    Bench { name: "rules", run: rules::run },
     Bench { name: "memory", run: memory::run },
     Bench { name: "instructions", run: instructions::run },
     Bench { name: "lbd-ready", run: lbd_ready::run },
     Bench { name: "publish-one-server", run: publish_one_server::run },
     Bench { name: "restore", run: restore::run },
     Bench { name: "set-lookup", run: set_lookup::run },
+    Bench { name: "rules-load", run: rules_load::run },
     Bench { name: "end-to-end", run: end_to_end::run },
 ];
 
@@ -103,11 +107,35 @@ impl Context {
         packets: u64,
         runs: u32,
     ) -> Result<Measured> {
+        let Spread { scheduler, servers } = spread;
+        let more = ["--scheduler", scheduler.name(), "--servers", &servers.to_string()];
+        self.road_with(scenario, flows, packets, runs, &more)
+    }
+
+    /// The same with so many rules.
+    fn road_with_rules(
+        &self,
+        scenario: Scenario,
+        rules: u32,
+        flows: u32,
+        packets: u64,
+        runs: u32,
+    ) -> Result<Measured> {
+        self.road_with(scenario, flows, packets, runs, &["--rules", &rules.to_string()])
+    }
+
+    fn road_with(
+        &self,
+        scenario: Scenario,
+        flows: u32,
+        packets: u64,
+        runs: u32,
+        more: &[&str],
+    ) -> Result<Measured> {
         let mut command = Command::new("taskset");
         command.args(["-c", &self.cpu.to_string()]).arg(self.program("road")?);
         command.args(road_arguments(scenario, flows, packets, runs));
-        let Spread { scheduler, servers } = spread;
-        command.args(["--scheduler", scheduler.name(), "--servers", &servers.to_string()]);
+        command.args(more);
         // Large blocks of the heap lie on transparent huge pages (glibc 2.35 and newer).
         command.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
         measured(command)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use lb_benches::measure::{Measured, Scenario, Visit};
 use lb_benches::road::Road;
-use lb_benches::traffic::{Spread, Traffic};
+use lb_benches::traffic::{Spread, Traffic, ruleset};
 use lb_core::ipvs::SchedulerKind;
 
 #[derive(Parser)]
@@ -30,6 +30,9 @@ struct Arguments {
     /// Real servers
     #[arg(long, default_value_t = Spread::default().servers)]
     servers: u32,
+    /// In chain INPUT
+    #[arg(long, default_value_t = 0)]
+    rules: u32,
 }
 
 fn scheduler(name: &str) -> Result<SchedulerKind, String> {
@@ -39,6 +42,7 @@ fn scheduler(name: &str) -> Result<SchedulerKind, String> {
 struct Measure {
     capacity: u32,
     spread: Spread,
+    rules: u32,
     packets: u64,
     runs: u32,
 }
@@ -47,15 +51,20 @@ impl Visit for Measure {
     type Output = Result<Measured, String>;
 
     fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-        Road::new(self.capacity, self.spread).measure(&mut traffic, self.packets, self.runs)
+        Road::new(self.capacity, self.spread, ruleset::rules(self.rules)).measure(
+            &mut traffic,
+            self.packets,
+            self.runs,
+        )
     }
 }
 
 fn main() -> ExitCode {
-    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers } = Arguments::parse();
+    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers, rules } =
+        Arguments::parse();
     let spread = Spread { scheduler, servers };
     let capacity = capacity.unwrap_or(scenario.capacity(flows));
-    match scenario.with(flows, Measure { capacity, spread, packets, runs }) {
+    match scenario.with(flows, Measure { capacity, spread, rules, packets, runs }) {
         Ok(measured) => {
             println!("{}", serde_json::to_string(&measured).expect("numbers alone"));
             ExitCode::SUCCESS

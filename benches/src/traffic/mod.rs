@@ -8,6 +8,7 @@ mod established;
 mod fresh;
 mod lives;
 mod recipe;
+pub mod ruleset;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;

@@ -335,7 +335,7 @@ impl Control {
     }
 
     /// Packets that rules have dropped: by family, table and chain, where there are such rules.
-    pub fn rule_drops(&self) -> impl Iterator<Item = (RuleFamily, Table, &str, u64)> {
+    pub fn rule_drops(&self) -> Vec<(RuleFamily, Table, &str, u64)> {
         self.rules.dropped(self.plane.counters())
     }
 

@@ -7,6 +7,7 @@ mod conntrack;
 mod drops;
 mod ipvs;
 mod port;
+mod rules;
 mod set;
 mod sync;
 mod tables;
@@ -30,6 +31,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("drops", drops::gather),
     ("ipvs", ipvs::gather),
     ("port", port::gather),
+    ("rules", rules::gather),
     ("set", set::gather),
     ("sync", sync::gather),
     ("tables", tables::gather),

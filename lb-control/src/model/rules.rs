@@ -146,8 +146,8 @@ impl RuleTables {
     /// The first command that cannot be done.
     pub fn apply(&mut self, batch: &RuleBatch, workers: &[Arc<WorkerCounters>]) -> Result<bool, RuleFailure> {
         let of = family(batch.family);
-        let mut edit =
-            Edit { of, workers, named: &mut self.named, numbers: &mut self.numbers, taken: vec![] };
+        let sums = &Sums::of(workers);
+        let mut edit = Edit { of, sums, named: &mut self.named, numbers: &mut self.numbers, taken: vec![] };
         let mut compiled = Rules::clone(&self.compiled);
         let mut changed: Vec<(Table, Vec<Chain>)> = Vec::new();
         let mut done = Ok(());
@@ -203,19 +203,20 @@ impl RuleTables {
         workers: &[Arc<WorkerCounters>],
     ) -> Vec<TableView> {
         let tables = Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table));
-        tables.map(|table| self.table_view(of, table, workers)).collect()
+        let sums = Sums::of(workers);
+        tables.map(|table| self.table_view(of, table, &sums)).collect()
     }
 
-    fn table_view(&self, of: RuleFamily, table: Table, workers: &[Arc<WorkerCounters>]) -> TableView {
+    fn table_view(&self, of: RuleFamily, table: Table, sums: &Sums) -> TableView {
         let of = family(of);
         let chain = |chain: &Chain| ChainView {
             name: chain.name.to_string(),
             policy: chain.hook.map(|_| policy_name(chain.drops).to_owned()),
-            counts: chain.count.read(workers),
+            counts: chain.count.read(sums),
             rules: chain
                 .rules
                 .iter()
-                .map(|held| RuleView { rule: words(&held.rule, of), counts: held.count.read(workers) })
+                .map(|held| RuleView { rule: words(&held.rule, of), counts: held.count.read(sums) })
                 .collect(),
         };
         let chains = self.tables[of as usize][table as usize].iter().map(chain).collect();
@@ -240,21 +241,21 @@ impl RuleTables {
     }
 
     /// What rules that say DROP or REJECT, and policies that say DROP, have dropped: by family, table and chain, where there are any.
-    pub fn dropped(
-        &self,
-        workers: &[Arc<WorkerCounters>],
-    ) -> impl Iterator<Item = (RuleFamily, Table, &str, u64)> {
+    pub fn dropped(&self, workers: &[Arc<WorkerCounters>]) -> Vec<(RuleFamily, Table, &str, u64)> {
+        let sums = Sums::of(workers);
         let of_chain = |chain: &Chain| {
             let rules = chain.rules.iter().filter(|held| held.rule.drops()).map(|held| &held.count);
             let counts = rules.chain(chain.drops.then_some(&chain.count));
-            counts.map(|count| count.read(workers).packets).reduce(u64::wrapping_add)
+            counts.map(|count| count.read(&sums).packets).reduce(u64::wrapping_add)
         };
-        FAMILIES.into_iter().flat_map(move |of| {
-            let tables = Table::ALL.into_iter().zip(&self.tables[family(of) as usize]);
-            tables.flat_map(move |(table, chains)| {
-                chains.iter().filter_map(move |chain| Some((of, table, &*chain.name, of_chain(chain)?)))
-            })
-        })
+        let mut dropped = Vec::new();
+        for of in FAMILIES {
+            for (table, chains) in Table::ALL.into_iter().zip(&self.tables[family(of) as usize]) {
+                let chains = chains.iter();
+                dropped.extend(chains.filter_map(|chain| Some((of, table, &*chain.name, of_chain(chain)?))));
+            }
+        }
+        dropped
     }
 
     /// What would have to be said to empty tables to make these. Counts are of the process.
@@ -309,24 +310,34 @@ fn words(rule: &Rule, of: Family) -> Vec<String> {
     text::split(&rule.save(of, &Numeric)).unwrap_or_default()
 }
 
-impl Count {
-    fn sum(number: u32, workers: &[Arc<WorkerCounters>]) -> RuleCounts {
-        let mut sum = RuleCounts::default();
+/// What all workers have counted at one moment, by number.
+struct Sums(Vec<(u64, u64)>);
+
+impl Sums {
+    fn of(workers: &[Arc<WorkerCounters>]) -> Sums {
+        let mut sums = WorkerCounters::no_rule_counts();
         for worker in workers {
-            let cell = worker.rule(number);
-            sum.packets = sum.packets.wrapping_add(cell.packets.get());
-            sum.bytes = sum.bytes.wrapping_add(cell.bytes.get());
+            while !worker.add_rule_counts(&mut sums) {
+                std::thread::yield_now();
+            }
         }
-        sum
+        Sums(sums)
     }
 
-    fn read(&self, workers: &[Arc<WorkerCounters>]) -> RuleCounts {
-        less(Count::sum(self.number, workers), self.base)
+    fn get(&self, number: u32) -> RuleCounts {
+        let (packets, bytes) = self.0.get(number as usize).copied().unwrap_or_default();
+        RuleCounts { packets, bytes }
+    }
+}
+
+impl Count {
+    fn read(&self, sums: &Sums) -> RuleCounts {
+        less(sums.get(self.number), self.base)
     }
 
     /// One that shows `counts` now.
-    fn showing(number: u32, counts: RuleCounts, workers: &[Arc<WorkerCounters>]) -> Count {
-        Count { number, base: less(Count::sum(number, workers), counts) }
+    fn showing(number: u32, counts: RuleCounts, sums: &Sums) -> Count {
+        Count { number, base: less(sums.get(number), counts) }
     }
 }
 
@@ -337,7 +348,7 @@ fn less(a: RuleCounts, b: RuleCounts) -> RuleCounts {
 /// One batch at work.
 struct Edit<'a> {
     of: Family,
-    workers: &'a [Arc<WorkerCounters>],
+    sums: &'a Sums,
     named: &'a mut Named,
     numbers: &'a mut Ids,
     taken: Vec<u32>,
@@ -360,7 +371,7 @@ impl Edit<'_> {
             for chain in &mut chains {
                 chain.rules.clear();
                 chain.drops = false;
-                chain.count = Count::showing(chain.count.number, RuleCounts::default(), self.workers);
+                chain.count = Count::showing(chain.count.number, RuleCounts::default(), self.sums);
             }
         }
         for (place, command) in change.commands.iter().enumerate() {
@@ -434,7 +445,7 @@ impl Edit<'_> {
         let mut held = Vec::new();
         for mut rule in self.read(words)? {
             rule.bind(self.named)?;
-            let count = Count::showing(self.number()?, counts, self.workers);
+            let count = Count::showing(self.number()?, counts, self.sums);
             held.push(Held { rule: Arc::new(rule), count });
         }
         Ok(held)
@@ -499,7 +510,7 @@ impl Edit<'_> {
                     _ => return Err(RuleError::BadPolicy.into()),
                 };
                 if let Some(counts) = counts {
-                    found.count = Count::showing(found.count.number, *counts, self.workers);
+                    found.count = Count::showing(found.count.number, *counts, self.sums);
                 }
             }
             RuleCommand::Flush { chain: Some(chain) } => {
@@ -517,7 +528,7 @@ impl Edit<'_> {
         if find(chains, name).is_ok() {
             return Err(RuleError::ChainExists.into());
         }
-        let count = Count::showing(self.number()?, RuleCounts::default(), self.workers);
+        let count = Count::showing(self.number()?, RuleCounts::default(), self.sums);
         let chain = Chain { name: name.into(), hook: None, drops: false, count, rules: Vec::new() };
         let place = place_of(chains, name);
         chains.insert(place, chain);
@@ -526,7 +537,7 @@ impl Edit<'_> {
 
     fn zero(&self, chains: &mut [Chain], chain: Option<&str>, at: Option<usize>) -> Done {
         let zero = |count: &mut Count| {
-            *count = Count::showing(count.number, RuleCounts::default(), self.workers);
+            *count = Count::showing(count.number, RuleCounts::default(), self.sums);
         };
         let chains = match chain {
             Some(name) => {

@@ -162,6 +162,33 @@ pub struct Deltas {
     pub l4: u16,
 }
 
+/// A course past the rules (`path/courses.rs`): the highest bit, 15 of an era, and its number in that one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CourseId(u32);
+
+impl CourseId {
+    const ERA_AT: u32 = 16;
+    const ERAS: u16 = 1 << 15;
+
+    pub fn new(era: u16, number: u16) -> CourseId {
+        CourseId(Entry::COURSE | u32::from(era % Self::ERAS) << Self::ERA_AT | u32::from(number))
+    }
+
+    pub fn next_era(era: u16) -> u16 {
+        (era + 1) % Self::ERAS
+    }
+
+    #[inline]
+    pub fn era(self) -> u16 {
+        (self.0 >> Self::ERA_AT) as u16 % Self::ERAS
+    }
+
+    #[inline]
+    pub fn number(self) -> u16 {
+        self.0 as u16
+    }
+}
+
 /// A connection, whole: 64 bytes for IPv4, 64 more for IPv6 addresses.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(64))]
@@ -188,6 +215,8 @@ pub struct Entry {
 impl Entry {
     pub(super) const NO_ADDRESSES: u32 = u32::MAX;
     const NO_HOP: u32 = u32::MAX;
+    /// In `hops`, and not [`NO_HOP`](Self::NO_HOP): a [`CourseId`] in the place of a hop.
+    const COURSE: u32 = 1 << 31;
     /// Counted as inactive at its real server.
     const INACTIVE: u8 = 1;
     /// The real server was removed (under this generation of the tables).
@@ -376,11 +405,27 @@ impl Entry {
     #[inline]
     pub fn hop(&self, direction: Direction) -> Option<HopId> {
         let hop = self.hops[direction.index()];
-        (hop != Self::NO_HOP).then_some(HopId(hop))
+        (hop < Self::COURSE).then_some(HopId(hop))
     }
 
     pub fn set_hop(&mut self, direction: Direction, hop: HopId) {
         self.hops[direction.index()] = hop.0;
+    }
+
+    /// What its packets that go this way meet of rules, and their next hop.
+    #[inline]
+    pub fn course(&self, direction: Direction) -> Option<CourseId> {
+        let course = self.hops[direction.index()];
+        (course >= Self::COURSE && course != Self::NO_HOP).then_some(CourseId(course))
+    }
+
+    pub fn set_course(&mut self, direction: Direction, course: CourseId) {
+        self.hops[direction.index()] = course.0;
+    }
+
+    /// Its packets that go this way are walked past the rules again.
+    pub fn forget_course(&mut self, direction: Direction) {
+        self.hops[direction.index()] = Self::NO_HOP;
     }
 
     #[inline]

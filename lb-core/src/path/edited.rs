@@ -93,16 +93,13 @@ impl<P: Packet> Path<P> {
 
     /// Whether its sender will be told that it goes no further, for which it must be as it came.
     fn is_refused(&mut self, headers: &Headers, at: FlowRef) -> bool {
-        if self.flows.entry(at.id()).hop(at.direction()).is_none() {
-            self.find_hop(at);
-        }
         let mtu = self.mtu(at);
         headers.ttl <= 1 || headers.dont_fragment && mtu.is_some_and(|mtu| headers.ip_len > mtu)
     }
 
     /// That of the next hop, if it is known.
-    fn mtu(&self, at: FlowRef) -> Option<u32> {
-        let hop = self.flows.entry(at.id()).hop(at.direction())?;
+    fn mtu(&mut self, at: FlowRef) -> Option<u32> {
+        let hop = self.hop(at)?;
         self.tables.neighbours.get(hop).map(|hop| hop.mtu.into())
     }
 

@@ -11,10 +11,11 @@ use crate::counters::ServerCell;
 use crate::drop::DropReason;
 use crate::flow::{Deltas, Direction, FlowId, FlowRef, Tuple};
 use crate::hook::Hook;
+use crate::ids::PortId;
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
-use crate::tables::{Protocol, Reachability, Way};
+use crate::tables::{HopId, Protocol, Reachability, Way};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::sctp;
@@ -34,7 +35,7 @@ impl<P: Packet> Path<P> {
             self.renew(at.id(), headers.is_ipv6);
         }
         let entry = self.flows.entry(at.id());
-        if !entry.is_plain() && (entry.method().is_one_way() || self.turns_off(at)) {
+        if !entry.is_plain() && (entry.method().is_one_way() || self.turns_off(at, packet.port(), headers)) {
             return self.not_plain(packet, headers, at, now, io);
         }
         self.straight_on(packet, headers, at, now, io);
@@ -83,13 +84,11 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let direction = at.direction();
-        if self.flows.entry(at.id()).hop(direction).is_none() {
-            self.find_hop(at);
-        }
+        let hop = self.hop(at);
         let entry = self.flows.entry_mut(at.id());
         entry.touch(now);
         count(self.mine.server(entry.server()), direction, headers);
-        let hop = entry.hop(direction).and_then(|hop| self.tables.neighbours.get(hop));
+        let hop = hop.and_then(|hop| self.tables.neighbours.get(hop));
         let Some(hop) = hop.filter(|hop| {
             (headers.ttl > 1)
                 & (headers.ip_len <= u32::from(hop.mtu))
@@ -149,20 +148,34 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// The first packet of a direction since the tables changed: its next hop is kept, if there is one.
-    #[inline(never)]
-    pub(super) fn find_hop(&mut self, at: FlowRef) {
-        let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
-        if let Way::Hop(hop) = self.tables.way(to) {
-            self.flows.entry_mut(at.id()).set_hop(at.direction(), hop);
-        }
+    /// The next hop of a packet that goes this way.
+    #[inline(always)]
+    pub(super) fn hop(&mut self, at: FlowRef) -> Option<HopId> {
+        let kept = self.flows.entry(at.id()).hop(at.direction());
+        if kept.is_some() { kept } else { self.find_hop(at) }
     }
 
-    /// Whether a packet of a masqueraded connection that is not plain leaves the straight line.
+    /// The first packet of a direction since the tables changed: its next hop is kept, if there is one. Or its course knows it.
     #[inline(never)]
-    fn turns_off(&mut self, at: FlowRef) -> bool {
+    fn find_hop(&mut self, at: FlowRef) -> Option<HopId> {
+        if let Some(hop) = self.course_hop(at) {
+            return Some(hop);
+        }
+        let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
+        let Way::Hop(hop) = self.tables.way(to) else { return None };
+        self.flows.entry_mut(at.id()).set_hop(at.direction(), hop);
+        Some(hop)
+    }
+
+    /// Whether a packet of a masqueraded connection that is not plain leaves the straight line. One that rules have let pass before does not: it is counted.
+    #[inline(never)]
+    fn turns_off(&mut self, at: FlowRef, port: PortId, headers: &Headers) -> bool {
         let entry = self.flows.entry(at.id());
-        entry.is_ruled() || entry.is_tracked() || entry.is_edited() || self.is_cut(at)
+        let is_ruled = entry.is_ruled();
+        entry.is_tracked()
+            || entry.is_edited()
+            || self.is_cut(at)
+            || is_ruled && !self.follow_course(at, port, headers)
     }
 
     /// Whether its real server was removed, or IPVS is off, so that a packet of a masqueraded connection is not translated.
@@ -185,7 +198,7 @@ impl<P: Packet> Path<P> {
         if entry.is_tracked() {
             return self.tracked(packet, headers, at, now, io);
         }
-        if !entry.is_ruled() {
+        if !entry.is_ruled() || self.follow_course(at, packet.port(), headers) {
             return self.not_straight(packet, headers, at, now, io);
         }
         let Some(packet) = self.ruled(packet, headers, at, now, io) else { return };

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Nobody comes here while there is no rule. With rules a packet of a virtual service's connection comes by [`ruled`](Path::ruled), one of another by
-//! [`tracked`](Path::tracked), one of none by [`first_ruled`](Path::first_ruled), one that the host sends by [`out`](Path::out). The table `nat` is asked once a connection,
+//! [`tracked`](Path::tracked), unless it follows a course (`courses.rs`); one of none by [`first_ruled`](Path::first_ruled), one that the host sends by [`out`](Path::out). The table `nat` is asked once a connection,
 //! and a packet that conntrack does not follow is never translated.
 //!
 //! The order is that of [`ORDER`](crate::hook::ORDER).
@@ -80,10 +80,14 @@ impl<P: Packet> Path<P> {
         let way = self.tables.way(leaves.dst);
         let passed = self.passed.take();
         let tracked = self.flows.tracked_mut(at.id());
-        if at.direction() == Direction::Reply {
+        let is_first_answer = at.direction() == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
+        if is_first_answer {
             tracked.status.set(Status::SEEN_REPLY);
+            // Its packets are NEW no more.
+            self.flows.entry_mut(at.id()).forget_course(Direction::Original);
         }
-        let state = tracked.is(at.direction());
+        let state = self.flows.tracked(at.id()).is(at.direction());
+        self.met.begin_anew();
         let mut passage = self.passage(packet.port(), headers, state);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
@@ -97,7 +101,12 @@ impl<P: Packet> Path<P> {
             now,
         );
         match outcome {
-            Ok(()) => Some(packet),
+            Ok(()) => {
+                if passed.is_none() {
+                    self.keep_course(at, packet.port(), headers, state, now);
+                }
+                Some(packet)
+            }
             Err(stopped) => {
                 self.stop(packet, headers, stopped, now, io);
                 None
@@ -302,7 +311,7 @@ impl<P: Packet> Path<P> {
             trail: self.watch.trail(),
             effects: Effects::default(),
         };
-        let verdict = self.tables.rules.run(table, hook, &mut view, &self.mine);
+        let verdict = self.tables.rules.run_noting(table, hook, &mut view, &self.mine, &mut self.met);
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
         if let Some(id) = flow {
             self.counted.keep(id);

@@ -90,10 +90,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if self.flows.entry(at.id()).hop(Direction::Original).is_none() {
-            self.find_hop(at);
-        }
-        let hop = self.flows.entry(at.id()).hop(Direction::Original);
+        let hop = self.hop(at);
         let Some(hop) = hop.and_then(|hop| self.tables.neighbours.get(hop)).filter(|hop| {
             (headers.ttl > 1)
                 & (headers.ip_len <= u32::from(hop.mtu))

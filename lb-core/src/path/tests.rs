@@ -2,6 +2,7 @@
 
 mod calls;
 mod counted;
+mod courses;
 mod edited;
 mod explain;
 mod full_nat;

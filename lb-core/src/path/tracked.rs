@@ -152,7 +152,10 @@ impl<P: Packet> Path<P> {
         passage.of = Some(at.id());
         let wire = self.flows.tuple(at.id(), at.direction());
         let is_ruled = self.flows.entry(at.id()).is_ruled();
-        if is_ruled && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
+        let mut course = self.course(at, packet.port(), headers);
+        let mut is_walked = is_ruled && course.is_none();
+        self.met.begin_anew();
+        if is_walked && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
             return self.stop(packet, headers, stopped, now, io);
         }
         if passage.is_untracked {
@@ -162,6 +165,16 @@ impl<P: Packet> Path<P> {
         self.is_at(Hook::Prerouting, Function::Conntrack);
         let step = self.follows(packet.data(), headers, at, now);
         passage.state = step.is;
+        let is_fine = matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends);
+        if let Some((_, common)) = course
+            && !(is_fine && common.state == step.is)
+        {
+            // It is walked, from the table `raw` on, which does not ask what it is to its connection.
+            (course, is_walked) = (None, true);
+            if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
+                return self.stop(packet, headers, stopped, now, io);
+            }
+        }
         match step.verdict {
             conntrack::Verdict::Fine | conntrack::Verdict::Ends => {}
             conntrack::Verdict::Invalid(_) => return self.pass_untracked(packet, headers, passage, now, io),
@@ -170,7 +183,10 @@ impl<P: Packet> Path<P> {
                 return self.first_ruled(packet, headers, now, io);
             }
         }
-        if is_ruled {
+        if let Some((course, _)) = course {
+            self.mine.courses.count(course.number(), headers.ip_len.into());
+        }
+        if is_walked {
             passage.at = Some(at);
             let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
             let way = self.tables.way(leaves.dst);
@@ -180,6 +196,7 @@ impl<P: Packet> Path<P> {
             if let Err(stopped) = passed {
                 return self.stop(packet, headers, stopped, now, io);
             }
+            self.keep_course(at, packet.port(), headers, step.is, now);
         }
         let seen = self.flows.entry(at.id()).seen();
         self.onward_tracked(packet, headers, at, now, io);

@@ -10,8 +10,10 @@ use hashbrown::HashMap;
 use super::event::Events;
 use super::index::{Index, Search};
 use super::line::{Jump, Rule};
+use super::matches::AnyMatch;
+use super::met::Met;
 use super::view::{Verdict, View};
-use super::{Family, Table, hook_bit};
+use super::{Depends, Family, Table, hook_bit};
 use crate::counters::WorkerCounters;
 use crate::hook::Hook;
 
@@ -63,6 +65,9 @@ struct Step {
     counter: u32,
     /// Of the chain that it jumps to.
     chain: u16,
+    /// Its first matches, so many, hang on the flow alone; and so does its target.
+    of_flow: u16,
+    is_target_of_flow: bool,
 }
 
 #[derive(Debug)]
@@ -103,8 +108,20 @@ impl Rules {
 
     /// Walks a packet through the chain of `table` at `hook`.
     pub fn run(&self, table: Table, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters) -> Verdict {
+        self.run_noting(table, hook, view, counters, &mut Met::default())
+    }
+
+    /// The same; `met`: what it met before, which goes on.
+    pub(crate) fn run_noting(
+        &self,
+        table: Table,
+        hook: Hook,
+        view: &mut View<'_>,
+        counters: &WorkerCounters,
+        met: &mut Met,
+    ) -> Verdict {
         match &self.tables[view.family() as usize][table as usize] {
-            Some(compiled) => compiled.run(hook, view, counters, Way::Indexed),
+            Some(compiled) => compiled.run(hook, view, counters, met, Way::Indexed),
             None => Verdict::Accept,
         }
     }
@@ -119,7 +136,7 @@ impl Rules {
         counters: &WorkerCounters,
     ) -> Verdict {
         match &self.tables[view.family() as usize][table as usize] {
-            Some(compiled) => compiled.run(hook, view, counters, Way::Linear),
+            Some(compiled) => compiled.run(hook, view, counters, &mut Met::default(), Way::Linear),
             None => Verdict::Accept,
         }
     }
@@ -176,7 +193,13 @@ impl Compiled {
                     Some(name) => *numbers.get(name).ok_or_else(|| BadTable::NoChain(name.to_owned()))?,
                     None => 0,
                 };
-                Ok(Step { rule, counter, chain })
+                let is_of_flow = |found: &&AnyMatch| found.depends() == Depends::Flow;
+                let of_flow = rule.matches.iter().take_while(is_of_flow).count() as u16;
+                let is_target_of_flow = match &rule.jump {
+                    Jump::Target(target) => target.depends() == Depends::Flow,
+                    _ => true,
+                };
+                Ok(Step { rule, counter, chain, of_flow, is_target_of_flow })
             };
             let rules: Vec<&Rule> = source.rules.iter().map(|source| &*source.rule).collect();
             chains.push(Chain {
@@ -195,7 +218,14 @@ impl Compiled {
         Ok((!is_empty).then_some(Compiled { chains, first }))
     }
 
-    fn run(&self, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters, way: Way) -> Verdict {
+    fn run(
+        &self,
+        hook: Hook,
+        view: &mut View<'_>,
+        counters: &WorkerCounters,
+        met: &mut Met,
+        way: Way,
+    ) -> Verdict {
         let Some(first) = self.first[hook as usize] else { return Verdict::Accept };
         let bytes = u64::from(view.headers.ip_len);
         let Some(base) = self.chains.get(usize::from(first)) else { return Verdict::Accept };
@@ -213,11 +243,12 @@ impl Compiled {
                 }
                 continue;
             };
-            if !step.matches(view) {
+            if !step.matches(view, met) {
                 continue;
             }
             counters.rule(step.counter).add(bytes);
             view.meets(step.counter);
+            met.note(step.counter, step.is_target_of_flow);
             match &step.rule.jump {
                 Jump::Nowhere => {}
                 Jump::Accept => return Verdict::Accept,
@@ -244,14 +275,21 @@ impl Compiled {
         }
         counters.rule(base.counter).add(bytes);
         view.meets(base.counter);
+        met.note(base.counter, true);
         if base.drops { Verdict::Drop } else { Verdict::Accept }
     }
 }
 
 impl Step {
     #[inline]
-    fn matches(&self, view: &mut View<'_>) -> bool {
-        self.rule.header.matches(view) && self.rule.matches.iter().all(|found| found.matches(view))
+    fn matches(&self, view: &mut View<'_>, met: &mut Met) -> bool {
+        if !self.rule.header.matches(view) {
+            return false;
+        }
+        let refused = self.rule.matches.iter().position(|found| !found.matches(view));
+        let asked = refused.map_or(self.rule.matches.len(), |last| last + 1);
+        met.ask(asked <= usize::from(self.of_flow));
+        refused.is_none()
     }
 }
 

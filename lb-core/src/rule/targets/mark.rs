@@ -65,6 +65,10 @@ impl Extension for MarkTarget {
 }
 
 impl Target for MarkTarget {
+    fn depends(&self) -> Depends {
+        Depends::Flow
+    }
+
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
         view.mark = view.mark & !self.mask ^ self.value;
         view.effects.has_mark = true;

@@ -1,6 +1,6 @@
 //! Targets: one file each, one row in the table below. A file holds what its target says, how it is written, printed and done.
 
-use super::extension::{Extension, extensions};
+use super::extension::{Depends, Extension, extensions};
 use super::view::{Verdict, View};
 
 /// How a rejected packet's sender is told.
@@ -15,6 +15,11 @@ pub enum Refusal {
 pub(crate) trait Target: Extension {
     /// `None`: on to the next rule. `counter` is the rule's.
     fn act(&self, view: &mut View<'_>, counter: u32) -> Option<Verdict>;
+
+    /// What [`act`](Self::act) hangs on.
+    fn depends(&self) -> Depends {
+        Depends::Memory
+    }
 }
 
 extensions! {
@@ -46,5 +51,9 @@ impl AnyTarget {
     #[inline]
     pub(crate) fn act(&self, view: &mut View<'_>, counter: u32) -> Option<Verdict> {
         dispatch!(self, found => found.act(view, counter))
+    }
+
+    pub(crate) fn depends(&self) -> Depends {
+        dispatch!(self, found => found.depends())
     }
 }
