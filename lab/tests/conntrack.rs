@@ -26,6 +26,7 @@ fn ask(socket: &UdpSocket) -> Result<()> {
 #[test]
 fn connections_are_shown_changed_and_ended_and_go_on_after_a_kill() -> Result<()> {
     let mut scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    scene.lab.client().ip("route add 10.0.0.0/24 via 192.0.2.1")?;
     let (code, text) = lbctl(&scene, "iptables -A FORWARD -p tcp --dport 9 -j DROP")?;
     ensure!(code == 0, "{text}");
     lbctl(&scene, "sysctl nf_conntrack_acct=1 nf_conntrack_udp_timeout=500")?;
