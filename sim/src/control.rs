@@ -7,16 +7,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lb_control::api::types::{
-    Command, Persistence, ServerSpec, ServiceAddress, ServiceSpec, Timeouts, Transport,
+    Command, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec, SysctlValue, Timeouts,
+    Transport, Tunnel,
 };
 use lb_control::compile::{Compiler, Network};
 use lb_control::model::{self, Limits, Model};
 use lb_core::ids::ServerId;
-use lb_core::tables::{InterfaceId, Neighbours, Server, Service, Settings, Tables};
+use lb_core::tables::{InterfaceId, Neighbours, Server, Service, Settings, Sysctls, Tables};
 
 use crate::draw::Draw;
 use crate::ledger::Shortest;
-use crate::map::{PLACES, Plan, SERVER_PORT, SERVICE_PORT, place};
+use crate::map::{GUE_PORT, How, PLACES, Plan, SERVER_PORT, SERVICE_PORT, place};
 use crate::shape::Shape;
 use crate::wire::Mac;
 
@@ -124,6 +125,18 @@ impl Control {
                 Timeouts { tcp: draw.pick(&[3, 20, 900]), tcp_fin: 3, udp: draw.pick(&[1, 3, 20]) };
             control.apply(&Command::SetTimeouts(timeouts), plan);
         }
+        let switches = [
+            ("conn_reuse_mode", 3),
+            ("expire_nodest_conn", 2),
+            ("expire_quiescent_template", 1),
+            ("sloppy_tcp", 1),
+        ];
+        for (name, most) in switches {
+            if draw.below(3) == 0 {
+                let value = SysctlValue { name: name.to_owned(), value: draw.between(0, most) as u32 };
+                control.apply(&Command::SetSysctl(value), plan);
+            }
+        }
         for n in 0..PLACES {
             if n > 3 && draw.below(4) == 0 {
                 continue;
@@ -142,7 +155,7 @@ impl Control {
                 let server = if is_limited {
                     limited(server, draw)
                 } else {
-                    ServerSpec { weight: draw.between(1, 3) as u32, ..server }
+                    ServerSpec { weight: draw.between(1, 3) as u32, ..tunnelled(server, draw) }
                 };
                 commands.push(Command::AddServer { service: service(n), server });
             }
@@ -201,6 +214,9 @@ impl Control {
             }
         }
         next.apply_quietly(&Command::SetTimeouts(self.model.timeouts()));
+        for (sysctl, value) in self.model.sysctls().values() {
+            next.apply_quietly(&Command::SetSysctl(SysctlValue { name: sysctl.name.to_owned(), value }));
+        }
         next.note_timeouts();
         next.neighbours = self.neighbours.clone();
         next.rebuild_neighbours();
@@ -208,8 +224,20 @@ impl Control {
     }
 
     fn server(&self, plan: &Plan, n: usize, host: usize) -> ServerSpec {
-        let address = plan.hosts[host].address(place(n).1.is_ipv6());
-        ServerSpec::new(SocketAddr::new(address, SERVER_PORT))
+        let is_ipv6 = place(n).1.is_ipv6();
+        let at = |is_ipv6, port| ServerSpec::new(SocketAddr::new(plan.hosts[host].address(is_ipv6), port));
+        match plan.hosts[host].how[n] {
+            How::Masqueraded => at(is_ipv6, SERVER_PORT),
+            How::Direct => ServerSpec { forward: ForwardMethod::Direct, ..at(is_ipv6, SERVICE_PORT) },
+            How::Tunnelled { is_other_family } => {
+                ServerSpec { forward: ForwardMethod::Tunnel, ..at(is_ipv6 != is_other_family, SERVICE_PORT) }
+            }
+        }
+    }
+
+    /// The switches, which one world never changes.
+    pub fn sysctls(&self) -> Sysctls {
+        self.model.sysctls()
     }
 
     fn apply(&mut self, command: &Command, plan: &Plan) -> bool {
@@ -439,8 +467,26 @@ fn limited(server: ServerSpec, draw: &mut Draw) -> ServerSpec {
         weight: draw.pick(&[0, 1, 1, 2, 5]),
         upper_threshold: upper,
         lower_threshold: lower,
-        ..server
+        ..tunnelled(server, draw)
     }
+}
+
+/// With a kind of tunnel at random, if there is one.
+fn tunnelled(server: ServerSpec, draw: &mut Draw) -> ServerSpec {
+    if server.forward != ForwardMethod::Tunnel {
+        return server;
+    }
+    let (encapsulation, checksum) = draw.pick(&[
+        ("ipip", None),
+        ("gue", None),
+        ("gue", Some("checksum")),
+        ("gue", Some("remote")),
+        ("gre", None),
+        ("gre", Some("checksum")),
+    ]);
+    let port = if encapsulation == "gue" { GUE_PORT } else { 0 };
+    let checksum = checksum.map(str::to_owned);
+    ServerSpec { tunnel: Some(Tunnel { encapsulation: encapsulation.to_owned(), port, checksum }), ..server }
 }
 
 #[cfg(test)]

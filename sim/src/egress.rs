@@ -1,12 +1,14 @@
 //! What the director sent, looked at frame by frame; and its own Linux, behind the twins.
 
+use std::net::IpAddr;
+
 use lb_core::ids::PortId;
 use lb_core::packet::{Frame, Packet};
 
 use crate::conn::Conn;
 use crate::director::Subject;
 use crate::invariants::name;
-use crate::map::SERVER_PORT;
+use crate::map::How;
 use crate::tags::{NONE, Sent, Way};
 use crate::violation::{Checked, hold};
 use crate::wire::{self, ACK, Body, ICMP, ICMPV6, Ip, Link, RST, SYN, Seen, TCP, UDP};
@@ -50,6 +52,9 @@ impl<L: Subject> World<L> {
             }
         };
         self.check_link(port, &seen, tag)?;
+        if self.is_tunnel(&seen, bytes) {
+            return self.sent_in_tunnel(frame, &seen, sent);
+        }
         let Some(sent) = sent else {
             hold!(
                 seen.piece.is_some_and(|piece| piece.offset > 0),
@@ -87,20 +92,75 @@ impl<L: Subject> World<L> {
             );
             let is_unsummed = seen.protocol == UDP && bytes.get(seen.l4 + 6..seen.l4 + 8) == Some(&[0, 0]);
             let is_as_it_was = sent.way == Way::Reply && self.plan.host_at(seen.src).is_some();
-            let is_translated = sent.binding != NONE && !is_as_it_was;
+            let is_forwarded = sent.way == Way::Request && self.plan.is_local(seen.dst);
+            let is_translated = sent.binding != NONE && !is_as_it_was && !is_forwarded;
             hold!(
                 !(is_translated && is_unsummed),
                 name::RIGHT,
                 "frame {tag} of connection {serial} left without a checksum: the director owes it one"
             );
         }
-        self.check_ends(&seen, bytes, sent, tag)?;
+        self.check_ends(&seen, bytes, sent, tag, None)?;
         self.pass_on(frame, &seen, Some(sent))
+    }
+
+    /// A frame left through a tunnel to a real server. What it carries must be the client's packet, one hop later.
+    fn sent_in_tunnel(&mut self, frame: Frame, outer: &Seen, sent: Option<Sent>) -> Checked {
+        let (bytes, tag) = (frame.data(), frame.tag());
+        let Some(host) = self.plan.host_at(outer.dst) else { return Ok(()) };
+        let interface = self.plan.interface(self.plan.hosts[host].interface);
+        let own = if outer.dst.is_ipv6() {
+            interface.ipv6.map(IpAddr::from)
+        } else {
+            interface.ipv4.map(IpAddr::from)
+        };
+        hold!(
+            Some(outer.src) == own,
+            name::RIGHT,
+            "frame {tag} left through a tunnel from {}, not from {own:?}",
+            outer.src
+        );
+        if outer.piece.is_some() {
+            // The host puts it together before it looks into it.
+            return self.pass_on(frame, outer, sent);
+        }
+        let inner = wire::unpack(bytes, outer);
+        let read = inner.and_then(|inner| wire::read(&inner).map(|seen| (inner, seen)));
+        let (inner, seen) = match read {
+            Ok(read) => read,
+            Err(why) => {
+                hold!(false, name::RIGHT, "frame {tag} left through a tunnel, and {why}");
+                return Ok(());
+            }
+        };
+        hold!(
+            outer.ttl == seen.ttl
+                && (outer.dst.is_ipv6() || seen.dst.is_ipv6() || outer.dont_fragment == seen.dont_fragment),
+            name::RIGHT,
+            "frame {tag} left through a tunnel as {outer:?} with {seen:?} in it"
+        );
+        let Some(sent) = sent else {
+            hold!(
+                seen.piece.is_some_and(|piece| piece.offset > 0),
+                name::RIGHT,
+                "a buffer of the director's own left through a tunnel and carries no later piece: {seen:?}"
+            );
+            return self.pass_on(frame, outer, None);
+        };
+        hold!(
+            seen.ttl.wrapping_add(1) == sent.ttl && (seen.piece.is_some() || seen.is_sum_right(&inner)),
+            name::RIGHT,
+            "frame {tag} of connection {} came with TTL {} and left through a tunnel as {seen:?}",
+            sent.serial,
+            sent.ttl
+        );
+        self.check_ends(&seen, &inner, sent, tag, Some(host))?;
+        self.pass_on(frame, outer, Some(sent))
     }
 
     /// MAC addresses and tag are those of the way to the destination.
     fn check_link(&self, port: PortId, seen: &Seen, tag: u64) -> Checked {
-        let Some(host) = self.plan.host_at(seen.dst) else { return Ok(()) };
+        let Some(host) = self.plan.host_towards(&seen.link, seen.dst) else { return Ok(()) };
         let host = &self.plan.hosts[host];
         let interface = self.plan.interface(host.interface);
         let Link { dst, src, vlan } = seen.link;
@@ -125,8 +185,16 @@ impl<L: Subject> World<L> {
         is_error && sent.way != Way::Host && self.plan.is_local(seen.src)
     }
 
-    /// Addresses and ports are the translated ones.
-    fn check_ends(&mut self, seen: &Seen, bytes: &[u8], sent: Sent, tag: u64) -> Checked {
+    /// Addresses and ports are the translated ones; or the client's, where the real server gets them so. `through`: the real
+    /// server at the end of a tunnel.
+    fn check_ends(
+        &mut self,
+        seen: &Seen,
+        bytes: &[u8],
+        sent: Sent,
+        tag: u64,
+        through: Option<usize>,
+    ) -> Checked {
         let Some(conn) = self.conns.get(sent.conn).filter(|conn| conn.serial == sent.serial) else {
             return Ok(());
         };
@@ -139,12 +207,18 @@ impl<L: Subject> World<L> {
         let serial = sent.serial;
         match (sent.way, conn.place) {
             (Way::Request, Some(place)) => {
-                let host = self.plan.host_at(seen.dst);
+                let host = through.or_else(|| self.plan.host_towards(&seen.link, seen.dst));
                 let servers = self.control.servers_ever[place];
+                let is_right = host.is_some_and(|host| {
+                    let is_tunnelled = matches!(self.plan.how(host, Some(place)), How::Tunnelled { .. });
+                    let (address, port) = self.plan.arrives_at(host, Some(place), conn.to);
+                    servers >> host & 1 == 1
+                        && is_tunnelled == through.is_some()
+                        && seen.dst == address
+                        && ports.is_none_or(|ports| ports == (client.1, port))
+                });
                 hold!(
-                    seen.src == client.0
-                        && host.is_some_and(|host| servers >> host & 1 == 1)
-                        && ports.is_none_or(|ports| ports == (client.1, SERVER_PORT)),
+                    seen.src == client.0 && is_right,
                     name::RIGHT,
                     "frame {tag} of connection {serial} left from {} to {} with ports {ports:?}",
                     seen.src,
@@ -214,7 +288,7 @@ impl<L: Subject> World<L> {
 
     /// On to the host that it is for, if there is one.
     fn pass_on(&mut self, frame: Frame, seen: &Seen, sent: Option<Sent>) -> Checked {
-        let Some(host) = self.plan.host_at(seen.dst) else { return Ok(()) };
+        let Some(host) = self.plan.host_towards(&seen.link, seen.dst) else { return Ok(()) };
         // Which packet it is a piece of says the first one.
         let sent = sent.unwrap_or(Sent { is_later_piece: true, ..Sent::JUNK });
         self.towards_host(frame, host, sent);

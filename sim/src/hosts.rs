@@ -11,7 +11,7 @@ use crate::director::Subject;
 use crate::draw::mix;
 use crate::invariants::name;
 use crate::ledger::Key;
-use crate::map::{ECHO_PORT, PLACES, SERVER_PORT, SERVICE_PORT, place};
+use crate::map::{ECHO_PORT, GUE_PORT, PLACES, SERVER_PORT, SERVICE_PORT, place};
 use crate::tags::{NONE, Sent, Way};
 use crate::tcp::{self, End, Life, Terms};
 use crate::violation::{Checked, Violation, hold};
@@ -231,8 +231,8 @@ impl<L: Subject> World<L> {
             Side::Client => Some((conn.client, client, conn.to.0, conn.port, conn.to.1)),
             Side::Server => {
                 let host = conn.server?;
-                let port = if conn.place.is_some() { SERVER_PORT } else { conn.to.1 };
-                Some((host, self.plan.hosts[host].address(is_ipv6), client, port, conn.port))
+                let (address, port) = self.plan.arrives_at(host, conn.place, conn.to);
+                Some((host, address, client, port, conn.port))
             }
         }
     }
@@ -353,7 +353,19 @@ impl<L: Subject> World<L> {
 
     /// A frame reaches a host.
     pub(crate) fn at_host(&mut self, host: usize, frame: Frame, sent: Sent) -> Checked {
-        let bytes = frame.data();
+        self.arrive(host, frame.data(), sent)
+    }
+
+    /// Whether it is a packet of a tunnel of the director's to a real server.
+    pub(crate) fn is_tunnel(&self, seen: &Seen, bytes: &[u8]) -> bool {
+        // Of a datagram in pieces the first one alone says to which port it goes: no other goes from the director to a host.
+        let is_later = seen.piece.is_some_and(|piece| piece.offset > 0);
+        let is_one = is_later && seen.protocol == UDP || wire::is_tunnel(seen, bytes, GUE_PORT);
+        is_one && self.plan.is_interface(seen.src) && self.plan.host_at(seen.dst).is_some()
+    }
+
+    /// A frame, or what a tunnel's carried.
+    fn arrive(&mut self, host: usize, bytes: &[u8], sent: Sent) -> Checked {
         let Ok(seen) = wire::read(bytes) else {
             hold!(
                 sent.is_mangled || sent.way == Way::Junk,
@@ -366,12 +378,30 @@ impl<L: Subject> World<L> {
             return Ok(());
         }
         if seen.piece.is_none() {
-            return self.take(host, bytes, &seen, sent);
+            return self.open_packet(host, bytes, &seen, sent);
         }
         let Some((whole, sent)) = self.gather(host, bytes, &seen, sent) else { return Ok(()) };
         match wire::read(&whole) {
-            Ok(seen) => self.take(host, &whole, &seen, sent),
+            Ok(seen) => self.open_packet(host, &whole, &seen, sent),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// A real server unpacks what comes to it through a tunnel.
+    fn open_packet(&mut self, host: usize, bytes: &[u8], seen: &Seen, sent: Sent) -> Checked {
+        if !self.is_tunnel(seen, bytes) || self.plan.host_at(seen.dst) != Some(host) {
+            return self.take(host, bytes, seen, sent);
+        }
+        match wire::unpack(bytes, seen) {
+            Ok(inner) => self.arrive(host, &inner, sent),
+            Err(why) => {
+                hold!(
+                    sent.is_mangled,
+                    name::RIGHT,
+                    "host {host} got a tunnel's packet that cannot be unpacked: {why}"
+                );
+                Ok(())
+            }
         }
     }
 
@@ -445,11 +475,10 @@ impl<L: Subject> World<L> {
         );
         if matches!(seen.protocol, TCP | UDP) {
             let ports = seen.ports(bytes).unwrap_or_default();
-            let server_port = if conn.place.is_some() { SERVER_PORT } else { conn.to.1 };
             let (from, to) = if is_at_client {
                 ((conn.to.0, conn.to.1), (client, conn.port))
             } else {
-                ((client, conn.port), (self.plan.hosts[host].address(is_ipv6), server_port))
+                ((client, conn.port), self.plan.arrives_at(host, conn.place, conn.to))
             };
             if is_at_client && conn.place.is_some() && self.plan.host_at(seen.src).is_some() {
                 // Of a connection that the director has forgotten: passed on as it is, for nobody.

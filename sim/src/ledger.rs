@@ -39,6 +39,10 @@ pub enum Effect {
     Nothing,
     /// Begins it, if the director does not know it.
     Opens,
+    /// Begins one, in whatever state, if the director does not know it: where any segment does. Else it may end it.
+    MayOpen {
+        ends: bool,
+    },
     /// Ends it: a client's.
     Ends,
     /// Ends it if this server is its server.
@@ -152,10 +156,18 @@ impl Ledger {
                 }
             }
             Effect::Opens if binding.is_live(moment.at, shortest) => {}
-            Effect::Opens => {
+            Effect::MayOpen { ends } if binding.is_live(moment.at, shortest) => {
+                if ends {
+                    binding.ended = moment.number;
+                }
+            }
+            Effect::Opens | Effect::MayOpen { .. } => {
                 binding.opened = moment.number;
-                if binding.ended == UNKNOWN {
-                    binding.ended = 0;
+                match effect {
+                    // It may as well be the last of one that is over.
+                    Effect::MayOpen { .. } => binding.ended = UNKNOWN,
+                    _ if binding.ended == UNKNOWN => binding.ended = 0,
+                    _ => {}
                 }
                 // If it comes to the real server of another connection of the client's endpoint, that one ends: the server could
                 // not tell them apart.
@@ -310,6 +322,20 @@ mod tests {
         ledger.looked_up(place, Effect::Opens, at(5), SHORTEST);
         assert_eq!(ledger.to_server(place, B, at(5), true), Ok(true));
         assert_eq!(ledger.live_server(place, at(6), SHORTEST), Some(B));
+    }
+
+    #[test]
+    fn a_segment_that_may_begin_a_connection_says_nothing_of_how_long_it_lives() {
+        let (mut ledger, place) = begun();
+        ledger.looked_up(place, Effect::MayOpen { ends: false }, at(2), SHORTEST);
+        assert!(ledger.clone().to_server(place, B, at(2), false).is_err(), "it lives");
+        ledger.looked_up(place, Effect::MayOpen { ends: true }, at(3), SHORTEST);
+        ledger.looked_up(place, Effect::MayOpen { ends: false }, at(4), SHORTEST);
+        assert_eq!(ledger.to_server(place, B, at(4), false), Ok(true));
+        assert_eq!(ledger.live_server(place, at(5), SHORTEST), None, "perhaps over");
+        ledger.looked_up(place, Effect::Opens, at(6), SHORTEST);
+        assert_eq!(ledger.to_server(place, A, at(6), true), Ok(true));
+        assert_eq!(ledger.live_server(place, at(7), SHORTEST), Some(A));
     }
 
     #[test]

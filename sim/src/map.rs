@@ -10,7 +10,7 @@ use lb_core::tables::{Interface, InterfaceId, Interfaces, Prefix, Route, Routes}
 
 use crate::draw::Draw;
 use crate::shape::Shape;
-use crate::wire::Mac;
+use crate::wire::{Link, Mac};
 
 /// A map whose order nobody looks at, with a hash that is always the same.
 pub type Map<K, V> = HashMap<K, V, FixedState>;
@@ -31,9 +31,25 @@ pub enum Role {
     Server,
 }
 
+/// How a real server gets its packets. In one world always the same for a service and a host, as a connection keeps what it began with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    Masqueraded,
+    Direct,
+    /// To its address of the other family or of the service's.
+    Tunnelled {
+        is_other_family: bool,
+    },
+}
+
+/// Where real servers unpack GUE.
+pub const GUE_PORT: u16 = 6080;
+
 #[derive(Clone, Debug)]
 pub struct Host {
     pub role: Role,
+    /// As a real server of each service.
+    pub how: [How; PLACES],
     /// Index of the director's interface that leads to it.
     pub interface: usize,
     pub ipv4: Ipv4Addr,
@@ -146,8 +162,33 @@ impl Plan {
         }
     }
 
+    /// The host that a frame of the director reaches: by address, or as a real server that has a virtual service's address too.
+    pub fn host_towards(&self, link: &Link, to: IpAddr) -> Option<usize> {
+        let is_it = |host: &Host| host.role == Role::Server && host.mac == link.dst;
+        self.host_at(to).or_else(|| self.hosts.iter().position(is_it).filter(|_| self.is_local(to)))
+    }
+
+    /// How a host gets packets to this service; to itself, when it is for none.
+    pub fn how(&self, host: usize, place: Option<usize>) -> How {
+        place.map_or(How::Masqueraded, |place| self.hosts[host].how[place])
+    }
+
+    /// Address and port to which a client's packets come at a real server. `to`: the service's.
+    pub fn arrives_at(&self, host: usize, place: Option<usize>, to: (IpAddr, u16)) -> (IpAddr, u16) {
+        match (self.how(host, place), place) {
+            (How::Masqueraded, Some(_)) => (self.hosts[host].address(to.0.is_ipv6()), SERVER_PORT),
+            (How::Masqueraded, None) => (self.hosts[host].address(to.0.is_ipv6()), to.1),
+            (How::Direct | How::Tunnelled { .. }, _) => to,
+        }
+    }
+
     pub fn host_at(&self, address: IpAddr) -> Option<usize> {
         self.by_address.get(&address).copied()
+    }
+
+    /// An address of the director that is no virtual service's.
+    pub fn is_interface(&self, address: IpAddr) -> bool {
+        self.local[..2 * self.interfaces.iter().count()].contains(&address)
     }
 
     pub fn is_local(&self, address: IpAddr) -> bool {
@@ -184,7 +225,12 @@ fn host(shape: &Shape, draw: &mut Draw, n: usize) -> Host {
     let is_behind_router = interface == 0 && is_outside && draw.coin();
     let (ipv4, ipv6) = if is_behind_router { far(n as u16 + 1) } else { on(interface, is_outside, number) };
     let mac = if is_behind_router { [2, 0, 0, 0, 0xfe, 0] } else { [2, 0, 0, 1, 0, n as u8] };
-    Host { role, interface, ipv4, ipv6, mac, is_behind_router }
+    let how = std::array::from_fn(|_| match draw.below(if shape.has_other_methods { 4 } else { 1 }) {
+        0 | 1 => How::Masqueraded,
+        2 => How::Direct,
+        _ => How::Tunnelled { is_other_family: draw.coin() },
+    });
+    Host { role, how, interface, ipv4, ipv6, mac, is_behind_router }
 }
 
 /// Transport, family and address of place `n` of [`PLACES`].

@@ -62,6 +62,12 @@ impl<L: Subject> World<L> {
     /// A host sends a packet towards the director, in pieces when it is longer than `mtu`.
     pub(crate) fn send(&mut self, host: usize, ip: &Ip, body: &Body<'_>, mtu: usize, sent: Sent) {
         let link = link_of(&self.plan, host);
+        // A real server that has the service's address answers the client itself.
+        let to = if sent.way == Way::Reply && self.plan.is_local(ip.src) {
+            self.plan.host_at(ip.dst).map_or(To::Director, To::Host)
+        } else {
+            To::Director
+        };
         let mut buffer = std::mem::take(&mut self.buffer);
         wire::build(&mut buffer, &link, ip, body);
         let len = buffer.len() - if link.vlan == 0 { 14 } else { 18 };
@@ -77,13 +83,23 @@ impl<L: Subject> World<L> {
             if let Ok(seen) = wire::read(&buffer) {
                 let id = self.packet_ids;
                 for (n, piece) in wire::pieces(&buffer, &seen, id, most).iter().enumerate() {
-                    self.towards_director(host, piece, Sent { is_later_piece: n > 0, ..sent });
+                    self.leave_host(host, piece, to, Sent { is_later_piece: n > 0, ..sent });
                 }
             }
         } else {
-            self.towards_director(host, &buffer, sent);
+            self.leave_host(host, &buffer, to, sent);
         }
         self.buffer = buffer;
+    }
+
+    fn leave_host(&mut self, host: usize, bytes: &[u8], to: To, sent: Sent) {
+        match to {
+            To::Director => self.towards_director(host, bytes, sent),
+            To::Host(_) => {
+                let port = self.plan.interface(self.plan.hosts[host].interface).port;
+                self.fly(Frame::new(port, bytes), to, sent);
+            }
+        }
     }
 
     /// A frame leaves a host; the wire has its way with it.
@@ -181,12 +197,15 @@ impl<L: Subject> World<L> {
             (true, 1) => (3, 0, 0),
             (true, _) => (1, 3, 0),
         };
-        let quote = bytes[seen.l3..seen.end.min(seen.l4 + 40)].to_vec();
+        // Enough of what a tunnel carries to tell whose it is.
+        let is_tunnel = self.is_tunnel(&seen, bytes);
+        let quote = bytes[seen.l3..seen.end.min(seen.l4 + if is_tunnel { 120 } else { 40 })].to_vec();
+        let way = if is_tunnel { Way::TunnelError } else { Way::Error };
         let from = self.plan.hosts[host].address(is_ipv6);
         let ip = Ip { src: from, dst: seen.src, ttl: 60, id: 0, dont_fragment: false, options: 0 };
         let body = Body::Error { kind, code, rest, quote: &quote };
         self.stats.icmp += 1;
-        self.send(host, &ip, &body, 1500, Sent { way: Way::Error, ttl: 60, is_later_piece: false, ..sent });
+        self.send(host, &ip, &body, 1500, Sent { way, ttl: 60, is_later_piece: false, ..sent });
     }
 
     /// What has arrived by now.
@@ -234,8 +253,12 @@ impl<L: Subject> World<L> {
     fn effect(&self, seen: &Seen, bytes: &[u8], way: Way) -> Effect {
         let flags = seen.tcp_flags(bytes);
         let is_datagram = seen.protocol == wire::UDP && seen.is_first();
+        let is_sloppy = self.control.sysctls().sloppy_tcp == 1;
         match way {
             Way::Request if is_datagram || flags & (SYN | RST) == SYN => Effect::Opens,
+            Way::Request if is_sloppy && flags & (ACK | FIN) != 0 && flags & RST == 0 => {
+                Effect::MayOpen { ends: flags & FIN != 0 }
+            }
             Way::Request if flags & (FIN | RST) != 0 => Effect::Ends,
             Way::Reply if flags & (FIN | RST) != 0 => match self.plan.host_at(seen.src) {
                 Some(host) => Effect::EndsAt(host as u32),

@@ -79,6 +79,8 @@ pub struct Shape {
     pub server_ids: usize,
     pub clients: usize,
     pub servers: usize,
+    /// Real servers are also routed directly and tunnelled, not masqueraded alone.
+    pub has_other_methods: bool,
     /// Ports that each client takes its own from.
     pub client_ports: u16,
     /// Open connections that the clients try to have.
@@ -159,6 +161,7 @@ impl Shape {
             server_ids: if is_clean { 256 } else { draw.pick(&[24, 40, 256]) },
             clients: draw.between(1, 12) as usize,
             servers: draw.between(1, 8) as usize,
+            has_other_methods: draw.coin(),
             client_ports: if is_clean { draw.pick(&[40, 200]) } else { draw.pick(&[3, 40, 2000]) },
             load: draw.pick(&[8, 60, 300]),
             pace: draw.pick(&[50, 300, 2000, SLOW]),

@@ -22,6 +22,8 @@ pub enum Way {
     Host,
     /// An ICMP error by a router, about a connection's packet.
     Error,
+    /// The same, about what carries one through a tunnel.
+    TunnelError,
     /// Nobody asked for it.
     Junk,
 }

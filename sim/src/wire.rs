@@ -8,6 +8,9 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
+const IPIP: u8 = 4;
+const IPV6: u8 = 41;
+const GRE: u8 = 47;
 
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
@@ -418,6 +421,61 @@ pub fn pieces(frame: &[u8], seen: &Seen, id: u32, most: usize) -> Vec<Vec<u8>> {
             out
         })
         .collect()
+}
+
+/// Whether a packet's protocol is that of a tunnel; GUE's is UDP to its port.
+pub fn is_tunnel(seen: &Seen, frame: &[u8], gue_port: u16) -> bool {
+    match seen.protocol {
+        IPIP | IPV6 | GRE => true,
+        UDP => seen.ports(frame).is_some_and(|ports| ports.1 == gue_port),
+        _ => false,
+    }
+}
+
+/// What a whole packet of a tunnel carries, as a frame of the same link.
+///
+/// # Errors
+/// What is wrong with what stands before it.
+pub fn unpack(frame: &[u8], outer: &Seen) -> Result<Vec<u8>, Unreadable> {
+    let body = frame.get(outer.l4..outer.end).ok_or("too short for a tunnel")?;
+    let (skip, is_ipv6) = match outer.protocol {
+        IPIP => (0, false),
+        IPV6 => (0, true),
+        GRE => {
+            let &[flags, 0, high, low] = body.first_chunk().ok_or("too short for GRE")? else {
+                return Err("not a GRE header");
+            };
+            let skip = match flags {
+                0 => 4,
+                0x80 if folded(sum(body)) == 0xffff && body.get(6..8) == Some(&[0, 0]) => 8,
+                _ => return Err("GRE's flags or checksum are wrong"),
+            };
+            match [high, low] {
+                [8, 0] => (skip, false),
+                [0x86, 0xdd] => (skip, true),
+                _ => return Err("GRE carries no IP"),
+            }
+        }
+        UDP => {
+            let header = body.first_chunk::<12>().ok_or("too short for GUE")?;
+            let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            // Over IPv6 it may do without a checksum as well (RFC 6935).
+            let is_unsummed = header[6..8] == [0, 0];
+            if len != body.len() || !is_unsummed && !outer.is_sum_right(frame) {
+                return Err("GUE's length or checksum is wrong");
+            }
+            match header[8..] {
+                [0, IPIP, 0, 0] => (12, false),
+                [0, IPV6, 0, 0] => (12, true),
+                _ => return Err("not a GUE header"),
+            }
+        }
+        _ => return Err("not a tunnel"),
+    };
+    let mut inner = Vec::new();
+    write_link(&mut inner, &outer.link, is_ipv6);
+    inner.extend_from_slice(&body[skip..]);
+    Ok(inner)
 }
 
 /// The packet of which `first` is the first piece and `data` all that its pieces carry.

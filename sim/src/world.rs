@@ -17,7 +17,7 @@ use crate::ledger::{Effect, Ledger};
 use crate::map::{Map, Plan};
 use crate::network::Flight;
 use crate::shape::Shape;
-use crate::tags::{NONE, Tags};
+use crate::tags::{NONE, Sent, Tags, Way};
 use crate::violation::Checked;
 
 /// What was done, for whoever reads the summary.
@@ -300,7 +300,7 @@ impl<L: Subject> World<L> {
         for tag in tags.drain(..) {
             if let Some(sent) = self.tags.looked_up(tag, tick, has_family).filter(|sent| sent.binding != NONE)
             {
-                if sent.effect == Effect::Opens && self.ends_without_server(worker, sent.binding) {
+                if self.ends_without_server(worker, &sent) {
                     self.ledger.looked_up(sent.binding, Effect::Ends, sent.looked_up, self.control.shortest);
                 }
                 self.ledger.looked_up(sent.binding, sent.effect, sent.looked_up, self.control.shortest);
@@ -309,11 +309,18 @@ impl<L: Subject> World<L> {
         self.looked_up = tags;
     }
 
-    /// A client's datagram for a real server that is not in its worker's tables any more begins anew.
-    fn ends_without_server(&self, worker: usize, binding: u32) -> bool {
-        let Some((key, host)) = self.ledger.server(binding).filter(|(key, _)| !key.is_tcp()) else {
-            return false;
+    /// What becomes of a client's packet for a real server that is not in its worker's tables any more: it may end the connection and
+    /// begin anew (`expire_nodest_conn`).
+    fn ends_without_server(&self, worker: usize, sent: &Sent) -> bool {
+        let Some((key, host)) = self.ledger.server(sent.binding) else { return false };
+        let is_wanted = match self.control.sysctls().expire_nodest_conn {
+            0 => false,
+            1 => true,
+            _ => !key.is_tcp(),
         };
+        if !is_wanted || sent.way != Way::Request || sent.is_later_piece {
+            return false;
+        }
         let Some(published) = self.control.published(self.director.generation(worker)) else { return false };
         let (place, host) = (usize::from(key.place), host as usize);
         !self.control.has_server(published, &self.plan, place, host)
