@@ -37,7 +37,8 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
         let mut late = None;
         world.director.list(worker, now, &mut |flow| {
             listed += 1;
-            listed_ipv6 += u64::from(flow.client.0.is_ipv6());
+            // An IPv4 client may have an IPv6 real server, by a tunnel.
+            listed_ipv6 += u64::from(flow.client.0.is_ipv6() || flow.server.0.is_ipv6());
             let is_active = flow.protocol == Protocol::TCP
                 && matches!(flow.state, "ESTABLISHED" | "SYN_SENT" | "SYN_RECV" | "SYNACK");
             let count = &mut counts[flow.server_id.index()];
