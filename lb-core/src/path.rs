@@ -134,6 +134,8 @@ pub enum Steer {
     Nowhere(Ports),
     /// Sent by the host, by the twin of this port.
     FromHost(PortId),
+    /// The same, of no connection at its owner; another worker may have one.
+    FromHostElsewhere(PortId),
 }
 
 /// What stands in the first fragment of a datagram and not in the others.

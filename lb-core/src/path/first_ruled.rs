@@ -1,7 +1,8 @@
 //! A packet of no connection that is known, while there are rules: PREROUTING, the routing decision, INPUT or FORWARD, and the connection
 //! that it begins.
 //!
-//! Before that it is sought at the worker of its other end, where a connection is that is only routed through us.
+//! Before that it is sought at the worker of its other end, where a connection is that is only routed through us, and where destinations are exchanged at
+//! all others ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)).
 
 use super::fragment::ports;
 use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped};
@@ -30,38 +31,53 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Where else a connection may be that a packet belongs to. A packet to this host, or translated to it, goes to the worker of its source. Others go
-    /// to that of their destination: so does what answers a connection that is only routed through us, which began at its own source's.
+    /// Where else a connection may be that a packet belongs to: first.
     fn other_worker(&self, packet: &P, headers: &Headers) -> Option<WorkerId> {
         let is_syn = headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK) == SYN;
         if self.counters.len() == 1 || is_syn {
             return None;
         }
-        let (src, sport) = match tuple_of(packet.data(), headers) {
-            Some(tuple) => (tuple.src, tuple.sport),
-            None => return None,
-        };
-        let other = self.owner_of(src, sport);
-        let is_ours = self.tables.routes.is_local(headers.destination(packet.data()));
-        (!is_ours && other != self.worker).then_some(other)
+        self.next_to_ask(&tuple_of(packet.data(), headers)?)
     }
 
-    /// A packet that its owner knows no connection for, at the worker of its other end.
+    /// The worker that is asked after this one whether it has the connection of a packet; `None`: its owner, who has asked already.
+    ///
+    /// A packet to this host, or translated to it, goes to the worker of its source. Others go to that of their destination: so does what
+    /// answers a connection that is only routed through us, which began at its own source's, the *other end's*. What answers a
+    /// connection whose destination was exchanged names neither: all are asked, as long as there was such a rule.
+    fn next_to_ask(&self, packet: &Tuple) -> Option<WorkerId> {
+        let owner = self.owner_of_flow(packet);
+        let is_ours = self.tables.routes.is_local(packet.dst);
+        let other = Some(self.owner_of(packet.src, packet.sport)).filter(|&other| !is_ours && other != owner);
+        let asks_all = self.tables.rules.hide_owners();
+        let next = match other {
+            Some(other) if self.worker == owner => return Some(other),
+            Some(other) if self.worker == other => self.next_worker(owner),
+            _ => self.next_worker(self.worker),
+        };
+        let next = if Some(next) == other { self.next_worker(next) } else { next };
+        Some(next).filter(|&next| asks_all && next != owner)
+    }
+
+    pub(super) fn next_worker(&self, worker: WorkerId) -> WorkerId {
+        let next = worker.index() + 1;
+        if next < self.counters.len() { WorkerId(next as u16) } else { WorkerId(0) }
+    }
+
+    /// A packet that its owner knows no connection for, at another worker.
     pub(super) fn sought(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        let tuple = tuple_of(packet.data(), headers);
-        match tuple.and_then(|tuple| self.flows.find(&tuple)) {
-            Some(at) => self.begun(packet, headers, at, now, io),
-            None => {
-                let (to, dport) = tuple.map_or_else(
-                    || (headers.destination(packet.data()), headers.dport),
-                    |tuple| (tuple.dst, tuple.dport),
-                );
-                let owner = self.owner_of(to, dport);
-                if owner == self.worker {
-                    return self.first_here(packet, headers, now, io);
-                }
-                io.hand_over(owner, packet, Steer::Nowhere(ports(headers)));
-            }
+        let tuple = tuple_of(packet.data(), headers).unwrap_or(Tuple::of_packet(packet.data(), headers));
+        if let Some(at) = self.flows.find(&tuple) {
+            return self.begun(packet, headers, at, now, io);
+        }
+        let owner = self.owner_of_flow(&tuple);
+        // Its tables may be others than those of the worker that it comes from.
+        if owner == self.worker {
+            return self.first_here(packet, headers, now, io);
+        }
+        match self.next_to_ask(&tuple) {
+            Some(next) => io.hand_over(next, packet, Steer::Elsewhere(ports(headers))),
+            None => io.hand_over(owner, packet, Steer::Nowhere(ports(headers))),
         }
     }
 

@@ -43,8 +43,9 @@ pub(super) struct Passage {
     pub(super) at: Option<FlowRef>,
     /// The same, also before conntrack has looked at the packet.
     pub(super) of: Option<FlowId>,
-    /// Of what begins one: how it came.
+    /// Of what begins one: how it came, and how it goes on by what the table `nat` has said.
     pub(super) original: Option<Tuple>,
+    pub(super) after: Option<Tuple>,
     /// The packet's mark, and that of the connection that it begins.
     pub(super) mark: u32,
     pub(super) connection_mark: u32,
@@ -203,6 +204,7 @@ impl<P: Packet> Path<P> {
             at: None,
             of: None,
             original: None,
+            after: None,
             mark: 0,
             connection_mark: 0,
             is_untracked: false,
@@ -256,6 +258,7 @@ impl<P: Packet> Path<P> {
         };
         let after =
             self.translated(tuple, manip, &range, original).ok_or((Verdict::Nat(manip, range), hook))?;
+        passage.after = Some(after);
         if after != *tuple {
             self.watch.note(|| Step::Becomes(after));
         }
@@ -346,12 +349,13 @@ impl<P: Packet> Path<P> {
             });
         }
         let original = passage.original.filter(|_| !passage.is_untracked)?;
+        let after = passage.after.unwrap_or(original);
         Some(Connection {
             state: passage.state,
             is_reply: false,
-            status: Status::NONE,
+            status: translation(&original, &after),
             original,
-            reply: original.reversed(),
+            reply: after.reversed(),
             mark: passage.connection_mark,
             zone: 0,
             expires: 0,
@@ -442,6 +446,18 @@ pub(super) const fn why(stopped: Verdict) -> DropReason {
         Verdict::Nat(..) => DropReason::NoLocalPort,
         _ => DropReason::Rule,
     }
+}
+
+/// Which ends of a connection are exchanged whose packets are `original` when they come and `after` when they leave.
+pub(super) fn translation(original: &Tuple, after: &Tuple) -> Status {
+    let mut status = Status::NONE;
+    if (original.dst, original.dport) != (after.dst, after.dport) {
+        status.set(Status::DST_NAT);
+    }
+    if (original.src, original.sport) != (after.src, after.sport) {
+        status.set(Status::SRC_NAT);
+    }
+    status
 }
 
 fn ttl(frame: &[u8], headers: &Headers) -> Option<u8> {

@@ -25,9 +25,34 @@ impl<P: Packet> Path<P> {
     pub(super) fn sent_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
         let to = read_host(&packet).map_or(self.worker, |(_, wire)| self.owner_of(wire.dst, wire.dport));
         if self.counters.len() == 1 || to == self.worker {
-            return self.out(port, packet, now, io);
+            return self.begun_by_host(port, packet, now, io);
         }
         io.hand_over(to, packet, Steer::FromHost(port));
+    }
+
+    /// At the worker that is to have its connection. What answers one whose destination was exchanged may be of any worker's, as in
+    /// [`next_to_ask`](Self::next_to_ask).
+    pub(super) fn begun_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
+        let asks_all = self.counters.len() > 1 && self.tables.rules.hide_owners();
+        let may_be_elsewhere = |wire: Tuple| self.flows.find(&wire).is_none();
+        if asks_all && read_host(&packet).is_some_and(|(_, wire)| may_be_elsewhere(wire)) {
+            let next = self.next_worker(self.worker);
+            return io.hand_over(next, packet, Steer::FromHostElsewhere(port));
+        }
+        self.out(port, packet, now, io);
+    }
+
+    /// At a worker that may have its connection, or at its own again: nobody has one.
+    pub(super) fn sought_of_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
+        let wire = read_host(&packet).map(|(_, wire)| wire);
+        let is_here = wire.is_none_or(|wire| {
+            self.owner_of(wire.dst, wire.dport) == self.worker || self.flows.find(&wire).is_some()
+        });
+        if is_here {
+            return self.out(port, packet, now, io);
+        }
+        let next = self.next_worker(self.worker);
+        io.hand_over(next, packet, Steer::FromHostElsewhere(port));
     }
 
     /// OUTPUT, POSTROUTING, out of that port.
@@ -105,6 +130,9 @@ impl<P: Packet> Path<P> {
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..*wire };
         self.pass(&[(Table::Mangle, Hook::Output)], wire, packet, headers, passage, now)?;
+        if inner.dst != wire.dst {
+            passage.output = self.output(self.tables.way(inner.dst));
+        }
         self.pass(&OUT, &inner, packet, headers, passage, now)?;
         Ok(at)
     }
@@ -119,7 +147,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
     ) -> Result<Option<FlowRef>, Stopped> {
         // The answer of a real server on this host to a client whose packets come by direct routing.
-        let is_answer = self.flows.find(&original.reversed()).is_some();
+        let asked = self.flows.find(&original.reversed());
+        let is_answer = asked.is_some_and(|at| !self.flows.entry(at.id()).is_tracked());
         let is_known = self.flows.find(&original).is_some();
         let begun = self.begins(packet.data(), headers, now);
         let begun = begun.filter(|_| !is_answer && !is_known && !passage.is_untracked);

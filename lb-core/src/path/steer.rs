@@ -98,7 +98,11 @@ impl<P: Packet> Path<P> {
                     None
                 }
                 Steer::FromHost(port) => {
-                    self.out(port, packet, now, io);
+                    self.begun_by_host(port, packet, now, io);
+                    None
+                }
+                Steer::FromHostElsewhere(port) => {
+                    self.sought_of_host(port, packet, now, io);
                     None
                 }
                 Steer::Fragment(ports) if is_gathered(&seen) => {
@@ -197,15 +201,19 @@ impl<P: Packet> Path<P> {
             },
             _ => return self.worker,
         };
+        self.owner_of_flow(&Tuple { src, dst, sport, dport, protocol })
+    }
+
+    /// The owner of the flow of which such packets are.
+    pub(super) fn owner_of_flow(&self, packet: &Tuple) -> WorkerId {
         // What is for an address of ours comes from outside; all else that a connection may have goes there.
-        if !self.tables.routes.is_local(dst) {
-            return self.owner_of(dst, dport);
+        if !self.tables.routes.is_local(packet.dst) {
+            return self.owner_of(packet.dst, packet.dport);
         }
-        let packet = Tuple { src, dst, sport, dport, protocol };
-        if self.tables.may_be_for_local_endpoint(&packet) {
-            return full_nat::owner(dport, self.counters.len());
+        if self.tables.may_be_for_local_endpoint(packet) {
+            return full_nat::owner(packet.dport, self.counters.len());
         }
-        self.owner_of(src, sport)
+        self.owner_of(packet.src, packet.sport)
     }
 
     /// The owner of the flows of an outside endpoint.

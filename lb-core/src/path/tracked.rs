@@ -5,8 +5,8 @@
 //! translated, in both directions, by what translates a masqueraded connection.
 
 use super::events::EventKind;
-use super::hooks::RAW;
-use super::{Io, Path, rewrite};
+use super::hooks::{RAW, translation};
+use super::{Io, Path, full_nat, rewrite};
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked};
 use crate::drop::DropReason;
 use crate::flow::template::templated;
@@ -61,13 +61,8 @@ impl<P: Packet> Path<P> {
         let id = self.insert(&new)?;
         self.mine.flows.tracked.add(1);
         tracked.status.set(Status::CONFIRMED);
+        tracked.status.set(translation(&original, &after));
         tracked.mark = mark;
-        if (original.dst, original.dport) != (after.dst, after.dport) {
-            tracked.status.set(Status::DST_NAT);
-        }
-        if (original.src, original.sport) != (after.src, after.sport) {
-            tracked.status.set(Status::SRC_NAT);
-        }
         *self.flows.tracked_mut(id) = tracked;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
         self.counted.keep(id);
@@ -125,10 +120,15 @@ impl<P: Packet> Path<P> {
     ) -> Option<Tuple> {
         let random = self.random();
         let flows = &self.flows;
+        let workers = self.counters.len();
+        // What goes to one destination may be several workers' where destinations are exchanged: each has ports of its own there.
+        let has_own_ports = workers > 1 && range.addresses.is_some() && self.tables.rules.hide_owners();
         // Answers to it must be told from those to all others, and from packets that begin it.
         let is_taken = |leaving: &Tuple| {
             let answer = leaving.reversed();
-            answer == *original || flows.find(&answer).is_some()
+            let is_anothers =
+                has_own_ports && leaving.sport != 0 && full_nat::owner(leaving.sport, workers) != self.worker;
+            is_anothers || answer == *original || flows.find(&answer).is_some()
         };
         // A destination alone need not be free: the source may still be exchanged at POSTROUTING.
         match manip {

@@ -1,5 +1,7 @@
 //! A rule as a line of words: read, checked, printed.
 
+use std::fmt::Write;
+
 use super::extension::{About, Place};
 use super::header::{self, Header};
 use super::list::Style;
@@ -11,8 +13,8 @@ use super::set_use::SetUse;
 use super::state::Named;
 use super::targets::AnyTarget;
 use super::text::{Error, name_to};
-use super::{Family, Refused, Table};
-use std::fmt::Write;
+use super::{Family, Refused, Table, hook_bit};
+use crate::hook::Hook;
 
 /// Where a rule sends what it matches.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -138,6 +140,17 @@ impl Rule {
             }
         }
         out
+    }
+
+    /// Whether answers to a connection that it translates may come to another worker than the connection's: where the destination is exchanged, and
+    /// where the source is of what is for the host. `hooks`: from which it is reached.
+    pub(super) fn hides_owner(&self, hooks: u8) -> bool {
+        use AnyTarget::{Dnat, NetMap, Redirect, Snat};
+        match self.jump {
+            Jump::Target(Dnat(_) | NetMap(_) | Redirect(_)) => true,
+            Jump::Target(Snat(_)) => hooks & hook_bit(Hook::Input) != 0,
+            _ => false,
+        }
     }
 
     /// The target's column of a listing.

@@ -81,6 +81,7 @@ struct Compiled {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     tables: [[Option<Arc<Compiled>>; Table::ALL.len()]; 2],
+    hide_owners: bool,
     pub events: Arc<Events>,
 }
 
@@ -89,6 +90,12 @@ impl Rules {
     #[inline]
     pub fn are_active(&self) -> bool {
         self.tables.iter().flatten().any(Option::is_some)
+    }
+
+    /// Whether answers may come to another worker than the connection's, or could by a rule that there was: its connections stay.
+    #[inline]
+    pub fn hide_owners(&self) -> bool {
+        self.hide_owners
     }
 
     /// These, with other chains in one table.
@@ -103,6 +110,9 @@ impl Rules {
     ) -> Result<Rules, BadTable> {
         let mut rules = self.clone();
         rules.tables[family as usize][table as usize] = Compiled::new(family, chains)?.map(Arc::new);
+        let mut all = chains.iter().zip(reached_from(chains));
+        rules.hide_owners |=
+            all.any(|(chain, hooks)| chain.rules.iter().any(|source| source.rule.hides_owner(hooks)));
         Ok(rules)
     }
 

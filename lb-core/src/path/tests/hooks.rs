@@ -288,39 +288,146 @@ fn a_host_learns_of_an_error_about_its_own_packet() {
     assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1));
 }
 
-#[test]
-fn what_answers_a_routed_connection_finds_it_at_the_other_ends_worker() {
-    let rules = Arc::new(drop_port(Hook::Forward, 1));
-    let tables = Tables { rules, ..tables(2, &[11, 12], 1) };
-    let (counters, uses) = (counters(2), Arc::new(Uses::new(2, 100)));
-    let mut workers = [path(0, &counters, &uses), path(1, &counters, &uses)];
-    for worker in &mut workers {
-        worker.adopt(Arc::new(tables.clone()));
+/// Several workers with the same tables.
+struct Workers {
+    paths: Vec<Path<Frame>>,
+    counters: Arc<[Arc<WorkerCounters>]>,
+}
+
+impl Workers {
+    fn new(number: u16, rules: Rules) -> Workers {
+        let tables = Arc::new(Tables { rules: Arc::new(rules), ..tables(2, &[11, 12], 1) });
+        let (counters, uses) = (counters(number.into()), Arc::new(Uses::new(number.into(), 100)));
+        let mut paths: Vec<_> = (0..number).map(|worker| path(worker, &counters, &uses)).collect();
+        paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+        Workers { paths, counters }
     }
-    let now = Tick(100);
-    let mut carry = |port, frame: Vec<u8>| {
-        let mut at = 0;
+
+    /// Brings a frame from worker to worker; the last one, and what left.
+    fn carry(&mut self, port: PortId, frame: &[u8], is_of_host: bool) -> (usize, Out) {
+        let (mut at, now) = (0, Tick(100));
         let mut out = Out::default();
-        let mut burst: Burst<Frame> = [Frame::new(port, &frame)].into_iter().collect();
-        workers[at].receive(&mut burst, now, &mut out);
+        let mut burst: Burst<Frame> = [Frame::new(port, frame)].into_iter().collect();
+        match is_of_host {
+            true => self.paths[at].receive_from_twin(port, &mut burst, now, &mut out),
+            false => self.paths[at].receive(&mut burst, now, &mut out),
+        }
         let mut steps = 0;
         while let Some((to, packet, steer)) = out.handed.pop() {
             at = to.index();
             steps += 1;
-            assert!(steps < 5, "round and round");
+            assert!(steps < 8, "round and round");
             let mut handed = [(packet, steer)].into_iter().collect();
-            workers[at].receive_handed_over(&mut handed, now, &mut out);
+            self.paths[at].receive_handed_over(&mut handed, now, &mut out);
         }
-        (at, out.sent.len())
-    };
-    for sport in 4000..4032 {
-        let (began, sent) = carry(WAN, through(sport, "S"));
-        assert_eq!(sent, 1);
-        assert_eq!(carry(LAN, back(sport, "SA")), (began, 1), "port {sport}");
-        assert_eq!(carry(WAN, through(sport, "A")), (began, 1), "port {sport}");
+        (at, out)
     }
-    let inserted: Vec<u64> = counters.iter().map(|worker| worker.flows.inserted.get()).collect();
-    assert_eq!(inserted.iter().sum::<u64>(), 32, "one entry each: {inserted:?}");
+
+    fn inserted(&self) -> u64 {
+        self.counters.iter().map(|worker| worker.flows.inserted.get()).sum()
+    }
+}
+
+#[test]
+fn what_answers_a_routed_connection_finds_it_at_the_other_ends_worker() {
+    let mut workers = Workers::new(2, drop_port(Hook::Forward, 1));
+    for sport in 4000..4032 {
+        let (began, out) = workers.carry(WAN, &through(sport, "S"), false);
+        assert_eq!(out.sent.len(), 1);
+        for (port, frame) in [(LAN, back(sport, "SA")), (WAN, through(sport, "A"))] {
+            let (at, out) = workers.carry(port, &frame, false);
+            assert_eq!((at, out.sent.len()), (began, 1), "port {sport}");
+        }
+    }
+    assert_eq!(workers.inserted(), 32, "one entry each");
+}
+
+#[test]
+fn what_answers_a_connection_to_another_destination_finds_it_at_any_worker() {
+    let mut workers = Workers::new(
+        3,
+        rules(&[
+            "nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.11:22",
+            "nat POSTROUTING -o lan -j MASQUERADE",
+        ]),
+    );
+    let mut sources = std::collections::BTreeSet::new();
+    for sport in 4000..4032 {
+        // From two clients with one port.
+        for client in ["192.0.2.100", "192.0.2.101"] {
+            let to_us = |flags| tcp(C2D, (client, sport), ("192.0.2.1", 2222), flags);
+            let (began, out) = workers.carry(WAN, &to_us("S"), false);
+            let (src, port, ..) = read(&out.sent[0].1);
+            assert_eq!(src, ip("10.0.0.1"));
+            assert!(sources.insert(port), "port {port} is somebody's already");
+            let answer = tcp(S2D, ("10.0.0.11", 22), ("10.0.0.1", port), "SA");
+            let (at, out) = workers.carry(LAN, &answer, false);
+            assert_eq!(at, began);
+            // The other one's neighbour is not known: its packet waits.
+            let left = out.sent.first().map(|(_, frame)| read(frame));
+            let must = (ip("192.0.2.1"), 2222, ip(client), sport, 63);
+            assert_eq!(left, (client == "192.0.2.100").then_some(must));
+        }
+    }
+    assert_eq!(workers.inserted(), 64, "one entry each");
+}
+
+#[test]
+fn what_the_host_answers_to_a_redirected_connection_finds_it_at_any_worker() {
+    let mut workers =
+        Workers::new(3, rules(&["nat PREROUTING -p tcp --dport 22 -j REDIRECT --to-ports 2222"]));
+    for sport in 4000..4032 {
+        let (began, out) = workers.carry(WAN, &through(sport, "S"), false);
+        let (_, _, dst, dport, _) = read(&out.to_twin[0]);
+        assert_eq!((dst, dport), (ip("192.0.2.1"), 2222));
+        let answer = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 2222), ("192.0.2.100", sport), "SA");
+        let (at, out) = workers.carry(WAN, &answer, true);
+        assert_eq!(at, began);
+        assert_eq!(read(&out.sent[0].1), (ip("10.0.0.11"), 22, ip("192.0.2.100"), sport, 64));
+    }
+}
+
+#[test]
+fn a_connections_first_packet_is_translated_for_the_rules_behind() {
+    let mut director = director(rules(&[
+        "nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.11:22",
+        "filter FORWARD -m conntrack --ctstate DNAT -m conntrack --ctreplsrc 10.0.0.11 -j ACCEPT",
+        "filter FORWARD -j DROP",
+    ]));
+    let out = director.receive(WAN, &[tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 2222), "S")]);
+    assert_eq!(read(&out.sent[0].1), (ip("192.0.2.100"), 4000, ip("10.0.0.11"), 22, 63));
+    assert!(director.receive(WAN, &[through(4000, "S")]).sent.is_empty(), "it is not translated");
+}
+
+#[test]
+fn the_host_does_not_take_the_source_that_another_connection_was_given() {
+    let mut director = director(snat("192.0.2.1"));
+    let from = tcp((server_mac(11), OUR_LAN), ("10.0.0.11", 5000), ("192.0.2.100", 443), "S");
+    let out = director.receive(LAN, &[from]);
+    assert_eq!(read(&out.sent[0].1), (ip("192.0.2.1"), 5000, ip("192.0.2.100"), 443, 63));
+    let own = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 5000), ("192.0.2.100", 443), "S");
+    let mut out = Out::default();
+    let mut burst: Burst<Frame> = [Frame::new(WAN, &own)].into_iter().collect();
+    director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+    let (src, port, ..) = read(&out.sent[0].1);
+    assert_eq!(src, ip("192.0.2.1"));
+    assert_ne!(port, 5000, "what answers it would be the other one's");
+}
+
+#[test]
+fn a_packet_of_the_host_to_another_destination_leaves_by_that_ones_interface() {
+    let mut director = director(rules(&[
+        "nat OUTPUT -p tcp --dport 443 -j DNAT --to-destination 10.0.0.11",
+        "filter OUTPUT -o lan -j ACCEPT",
+        "filter OUTPUT -j DROP",
+    ]));
+    for flags in ["S", "S"] {
+        let own = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 5000), ("192.0.2.100", 443), flags);
+        let mut out = Out::default();
+        let mut burst: Burst<Frame> = [Frame::new(WAN, &own)].into_iter().collect();
+        director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+        assert_eq!((out.sent[0].0, read(&out.sent[0].1).2), (LAN, ip("10.0.0.11")));
+    }
 }
 
 /// Lets everything pass, and is asked everywhere.
