@@ -11,6 +11,7 @@ mod hosts;
 pub mod invariants;
 pub mod ledger;
 pub mod map;
+pub mod netfilter;
 pub mod network;
 pub mod reference;
 pub mod run;

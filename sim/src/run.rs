@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::director::Subject;
 use crate::invariants;
+use crate::netfilter;
 use crate::violation::Violation;
 use crate::world::{Stats, World};
 
@@ -57,12 +58,16 @@ fn commit() -> String {
     if is_changed { commit + "+" } else { commit }
 }
 
-/// Runs `steps` steps of the world of `seed`.
+/// Runs `steps` steps of the world of `seed`, and as many of its world with rules.
 ///
 /// # Errors
 /// The first invariant that did not hold; a panic counts as one.
 pub fn run<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
-    run_world(World::<L>::new(seed), seed, steps)
+    let mut summary = run_world(World::<L>::new(seed), seed, steps)?;
+    let shape = || "the world with rules".to_owned();
+    let failed = |(step, violation)| Failure { seed, step, violation, events: Vec::new(), shape: shape() };
+    summary.stats.packets += netfilter::run(seed, steps).map_err(failed)?;
+    Ok(summary)
 }
 
 /// As [`run`], and prints each event.
@@ -104,7 +109,7 @@ fn run_world<L: Subject>(mut world: World<L>, seed: u64, steps: u64) -> Result<S
     }))
 }
 
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
 }

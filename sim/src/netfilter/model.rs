@@ -1,0 +1,476 @@
+//! What netfilter must do: lists of rules, walked from their beginning, and a map of connections, for all workers together.
+//!
+//! Where the path is free, it follows it: which address of a range and which port of those that are free a source gets is read off
+//! the packet that left ([`Netfilter::choose`]).
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use lb_core::flow::Tuple;
+use lb_core::hook::Hook;
+use lb_core::rule::{Table, chain_name};
+
+use super::net::Net;
+use super::packet::{Packet, Says, number};
+use super::rule::{Choice, Does, Refusal, Rule, State, Test};
+use crate::wire::{ACK, RST, SYN, TCP, UDP};
+
+/// What matched: packets and bytes.
+pub(super) type Counts = (u64, u64);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chain {
+    pub(super) rules: Vec<(Rule, Counts)>,
+    pub(super) drops: bool,
+    /// Of what comes to the end of a built-in one.
+    pub(super) policy: Counts,
+}
+
+pub(super) type Chains = HashMap<(Table, &'static str), Chain>;
+
+/// A connection: what its first packet had, and what answers have.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) original: Tuple,
+    pub(super) reply: Tuple,
+    is_answered: bool,
+    mark: u32,
+}
+
+impl Connection {
+    fn is_translated(&self, is_destination: bool) -> bool {
+        let leaves = self.reply.reversed();
+        let (came, leaves) = (self.original, leaves);
+        if is_destination {
+            (came.dst, came.dport) != (leaves.dst, leaves.dport)
+        } else {
+            (came.src, came.sport) != (leaves.src, leaves.sport)
+        }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    Dropped(Hook),
+    /// No source was free for it.
+    NoPort(Hook),
+    Refused(Hook, Refusal),
+    /// To the host.
+    Up(Packet),
+    Sent(Packet),
+}
+
+/// One packet on its road.
+struct Passage {
+    /// As it came, or as it is between the hooks.
+    ends: Tuple,
+    input: Option<usize>,
+    output: Option<usize>,
+    state: State,
+    is_reply: bool,
+    /// The connection that it is of, or begins.
+    connection: Option<Connection>,
+    mark: u32,
+    is_untracked: bool,
+    len: u64,
+}
+
+enum Verdict {
+    Accept,
+    Drop,
+    Reject(Refusal),
+    Destination(Choice),
+    Source(Choice),
+    Masquerade(Option<(u16, u16)>),
+    Redirect(u16),
+}
+
+type Passed<T = ()> = Result<T, Fate>;
+
+pub(super) struct Netfilter {
+    net: Net,
+    pub(super) chains: Chains,
+    connections: Vec<Option<Connection>>,
+    by_tuple: HashMap<Tuple, (usize, bool)>,
+    /// A segment that is no SYN may begin a connection.
+    is_loose: bool,
+    /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
+    pub(super) shares_ports: bool,
+}
+
+impl Netfilter {
+    pub(super) fn new(net: Net, chains: Chains, is_loose: bool) -> Netfilter {
+        Netfilter {
+            net,
+            chains,
+            connections: Vec::new(),
+            by_tuple: HashMap::new(),
+            is_loose,
+            shares_ports: false,
+        }
+    }
+
+    /// Both tuples of each connection.
+    pub(super) fn connections(&self) -> impl Iterator<Item = (Tuple, Tuple)> {
+        self.connections.iter().flatten().map(|connection| (connection.original, connection.reply))
+    }
+
+    /// Whether a connection has such packets.
+    pub(super) fn knows(&self, ends: &Tuple) -> bool {
+        self.by_tuple.contains_key(ends)
+    }
+
+    /// All connections are over.
+    pub(super) fn forget(&mut self) {
+        self.connections.clear();
+        self.by_tuple.clear();
+    }
+
+    /// A packet from an interface. `left`: what the path made of it, if it went on.
+    ///
+    /// # Errors
+    /// The path chose what was not free.
+    pub(super) fn receive(
+        &mut self,
+        input: usize,
+        packet: &Packet,
+        left: Option<&Packet>,
+    ) -> Result<Fate, String> {
+        self.pass(Some(input), packet, left)
+    }
+
+    /// A packet of the host.
+    ///
+    /// # Errors
+    /// As for [`Netfilter::receive`].
+    pub(super) fn send(&mut self, packet: &Packet, left: Option<&Packet>) -> Result<Fate, String> {
+        self.pass(None, packet, left)
+    }
+
+    fn pass(&mut self, input: Option<usize>, packet: &Packet, left: Option<&Packet>) -> Result<Fate, String> {
+        let hook = if input.is_some() { Hook::Prerouting } else { Hook::Output };
+        let mut passage = Passage {
+            ends: packet.ends,
+            input,
+            output: input.is_none().then(|| self.net.interface(packet.ends.dst)),
+            state: State::Invalid,
+            is_reply: false,
+            connection: None,
+            mark: 0,
+            is_untracked: false,
+            len: packet.len(),
+        };
+        if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
+            return Ok(fate);
+        }
+        let known = self.by_tuple.get(&packet.ends).copied().filter(|_| !passage.is_untracked);
+        if passage.is_untracked {
+            passage.state = State::Untracked;
+        } else if let Some((number, is_reply)) = known {
+            let connection = self.connections[number].as_mut().expect("it is there");
+            connection.is_answered |= is_reply;
+            passage.is_reply = is_reply;
+            passage.state = if connection.is_answered { State::Established } else { State::New };
+            passage.connection = Some(connection.clone());
+        } else if self.may_begin(packet) {
+            passage.state = State::New;
+            let (original, reply) = (packet.ends, packet.ends.reversed());
+            passage.connection = Some(Connection { original, reply, is_answered: false, mark: 0 });
+        }
+        let is_new = known.is_none() && passage.connection.is_some();
+        let fate = match self.tables(hook, is_new, packet, left, &mut passage) {
+            Ok(fate) => fate?,
+            Err(fate) => fate,
+        };
+        let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_));
+        match (known, passage.connection) {
+            // Its mark was written on the way.
+            (Some((number, _)), Some(connection)) => self.connections[number] = Some(connection),
+            (None, Some(connection)) if is_on_its_way => self.enter(connection)?,
+            _ => {}
+        }
+        Ok(fate)
+    }
+
+    fn may_begin(&self, packet: &Packet) -> bool {
+        match packet.says {
+            Says::Udp => true,
+            Says::Echo { is_reply, .. } => !is_reply,
+            Says::Tcp { flags, .. } if flags & RST != 0 => false,
+            Says::Tcp { flags, .. } => flags & (SYN | ACK) == SYN || self.is_loose && flags & SYN == 0,
+        }
+    }
+
+    fn enter(&mut self, connection: Connection) -> Result<(), String> {
+        let number = self.connections.len();
+        for (tuple, is_reply) in [(connection.original, false), (connection.reply, true)] {
+            if let Some((other, _)) = self.by_tuple.insert(tuple, (number, is_reply))
+                && other != number
+            {
+                return Err(format!("{connection:?} cannot be told from {:?}", self.connections[other]));
+            }
+        }
+        self.connections.push(Some(connection));
+        Ok(())
+    }
+
+    /// All behind conntrack. The outer error: what became of it before it could leave.
+    fn tables(
+        &mut self,
+        hook: Hook,
+        is_new: bool,
+        packet: &Packet,
+        left: Option<&Packet>,
+        passage: &mut Passage,
+    ) -> Passed<Result<Fate, String>> {
+        self.ask(Table::Mangle, hook, passage)?;
+        if is_new {
+            let verdict = self.verdict(Table::Nat, hook, passage);
+            self.translate_destination(verdict, passage);
+        } else if let Some(connection) = &passage.connection {
+            let leaves = leaves(connection, passage.is_reply);
+            (passage.ends.dst, passage.ends.dport) = (leaves.dst, leaves.dport);
+        }
+        let is_in = self.net.is_own(passage.ends.dst);
+        if !is_in || hook == Hook::Output {
+            passage.output = Some(self.net.interface(passage.ends.dst));
+        }
+        let road: &[(Table, Hook)] = match (hook, is_in) {
+            (Hook::Output, _) => &[
+                (Table::Filter, Hook::Output),
+                (Table::Security, Hook::Output),
+                (Table::Mangle, Hook::Postrouting),
+            ],
+            (_, true) => {
+                &[(Table::Mangle, Hook::Input), (Table::Filter, Hook::Input), (Table::Security, Hook::Input)]
+            }
+            _ => &[
+                (Table::Mangle, Hook::Forward),
+                (Table::Filter, Hook::Forward),
+                (Table::Security, Hook::Forward),
+                (Table::Mangle, Hook::Postrouting),
+            ],
+        };
+        road.iter().try_for_each(|&(table, hook)| self.ask(table, hook, passage))?;
+        let last = if is_in && hook != Hook::Output { Hook::Input } else { Hook::Postrouting };
+        if is_new {
+            let verdict = self.verdict(Table::Nat, last, passage);
+            match self.translate_source(verdict, passage, left) {
+                Ok(true) => {}
+                Ok(false) => return Err(Fate::NoPort(last)),
+                Err(why) => return Ok(Err(why)),
+            }
+        } else if let Some(connection) = &passage.connection {
+            passage.ends = leaves(connection, passage.is_reply);
+        }
+        let ends = passage.ends;
+        let is_up = last == Hook::Input || hook == Hook::Output && is_in;
+        let hops = u8::from(hook != Hook::Output && !is_up);
+        let packet = Packet { ends, ttl: packet.ttl - hops, ..packet.clone() };
+        Ok(Ok(if is_up { Fate::Up(packet) } else { Fate::Sent(packet) }))
+    }
+
+    fn translate_destination(&self, verdict: Verdict, passage: &mut Passage) {
+        let connection = passage.connection.as_mut().expect("it begins one");
+        let ends = &mut passage.ends;
+        match verdict {
+            Verdict::Destination(Choice { addresses: (first, _), ports, .. }) => {
+                ends.dst = first;
+                if let Some((port, _)) = ports {
+                    ends.dport = port;
+                }
+            }
+            Verdict::Redirect(port) => {
+                ends.dst = self.net.own(passage.input.expect("PREROUTING alone redirects"));
+                ends.dport = port;
+            }
+            _ => {}
+        }
+        connection.reply = ends.reversed();
+    }
+
+    /// False: no port is free.
+    fn translate_source(
+        &self,
+        verdict: Verdict,
+        passage: &mut Passage,
+        left: Option<&Packet>,
+    ) -> Result<bool, String> {
+        let ends = passage.ends;
+        let is_kept = !matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_));
+        let choice = match verdict {
+            Verdict::Source(choice) => choice,
+            Verdict::Masquerade(ports) => {
+                let own = self.net.own(passage.output.expect("POSTROUTING alone masquerades"));
+                Choice { addresses: (own, own), ports, is_random: false }
+            }
+            // Somebody else's translation may have taken what its answers would be known by.
+            _ => Choice { addresses: (ends.src, ends.src), ports: None, is_random: false },
+        };
+        let Some(ends) = self.choose(passage, choice, self.shares_ports && !is_kept, left)? else {
+            return Ok(false);
+        };
+        passage.ends = ends;
+        passage.connection.as_mut().expect("it begins one").reply = ends.reversed();
+        Ok(true)
+    }
+
+    /// The ends with the source that the path chose, if it was free to. `None`: it had no choice. `shares_ports`: some are for other workers
+    /// alone.
+    fn choose(
+        &self,
+        passage: &Passage,
+        choice: Choice,
+        shares_ports: bool,
+        left: Option<&Packet>,
+    ) -> Result<Option<Tuple>, String> {
+        let came = passage.ends;
+        let original = passage.connection.as_ref().expect("it begins one").original;
+        let ports = choice.ports.unwrap_or_else(|| class(came));
+        let is_free = |ends: Tuple| {
+            let answer = ends.reversed();
+            answer != original && !self.by_tuple.contains_key(&answer)
+        };
+        let Some(left) = left else {
+            // It searches as many as there are here, if it tries them all.
+            let is_any_free =
+                |src: IpAddr| (ports.0..=ports.1).any(|sport| is_free(Tuple { src, sport, ..came }));
+            let (first, last) = choice.addresses;
+            let has_few = shares_ports && ports.1 - ports.0 < 100;
+            let is_full = has_few || !is_any_free(first) || !is_any_free(last);
+            return if is_full { Ok(None) } else { Err(format!("{came:?} found no port, of {choice:?}")) };
+        };
+        let Tuple { src, sport, .. } = left.ends;
+        let ends = Tuple { src, sport, ..came };
+        let (first, last) = choice.addresses;
+        let is_within = (number(first)..=number(last)).contains(&number(src));
+        let is_port = (ports.0..=ports.1).contains(&sport) || sport == came.sport && choice.ports.is_none();
+        if !is_within || !is_port {
+            return Err(format!("{came:?} left as {:?}, which is none of {choice:?}", left.ends));
+        }
+        let own = Tuple { sport: came.sport, ..ends };
+        let may_stay =
+            !choice.is_random && !shares_ports && (ports.0..=ports.1).contains(&came.sport) && is_free(own);
+        if may_stay && sport != came.sport {
+            return Err(format!("{came:?} left as {:?}: its own port was free", left.ends));
+        }
+        if !is_free(ends) {
+            return Err(format!("{came:?} left as {:?}, whose answers are another connection's", left.ends));
+        }
+        Ok(Some(ends))
+    }
+
+    fn ask(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Passed {
+        match self.verdict(table, hook, passage) {
+            Verdict::Drop => Err(Fate::Dropped(hook)),
+            Verdict::Reject(refusal) => Err(Fate::Refused(hook, refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    fn verdict(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Verdict {
+        let name = chain_name(hook);
+        // A table that does nothing counts nothing either.
+        let is_idle = |hook: &Hook| {
+            let chain = &self.chains[&(table, chain_name(*hook))];
+            chain.rules.is_empty() && !chain.drops
+        };
+        if table.hooks().iter().all(is_idle) {
+            return Verdict::Accept;
+        }
+        if let Some(verdict) = walk(&mut self.chains, table, name, passage) {
+            return verdict;
+        }
+        let chain = self.chains.get_mut(&(table, name)).expect("it is built in");
+        count(&mut chain.policy, passage.len);
+        if chain.drops { Verdict::Drop } else { Verdict::Accept }
+    }
+}
+
+/// How a packet of a connection leaves.
+fn leaves(connection: &Connection, is_reply: bool) -> Tuple {
+    if is_reply { connection.original.reversed() } else { connection.reply.reversed() }
+}
+
+/// The ports that a source may get of which no rule says any: those of its own class. Identifiers have none.
+fn class(ends: Tuple) -> (u16, u16) {
+    match ends.sport {
+        _ if ![TCP, UDP].contains(&ends.protocol.0) => (0, u16::MAX),
+        0..512 => (1, 511),
+        512..1024 => (600, 1023),
+        _ => (1024, u16::MAX),
+    }
+}
+
+fn count(counts: &mut Counts, len: u64) {
+    counts.0 += 1;
+    counts.1 += len;
+}
+
+/// `None`: the packet came to the end.
+fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Passage) -> Option<Verdict> {
+    for place in 0.. {
+        let (rule, counts) = chains.get_mut(&(table, name))?.rules.get_mut(place)?;
+        if !rule.tests.iter().all(|test| holds(test, passage)) {
+            continue;
+        }
+        count(counts, passage.len);
+        match rule.does {
+            Does::Nothing => {}
+            Does::Accept => return Some(Verdict::Accept),
+            Does::Drop => return Some(Verdict::Drop),
+            Does::Return => return None,
+            Does::Jump(chain) => {
+                if let Some(verdict) = walk(chains, table, chain, passage) {
+                    return Some(verdict);
+                }
+            }
+            // It does not come back here.
+            Does::Goto(chain) => return walk(chains, table, chain, passage),
+            Does::Reject(refusal) => return Some(Verdict::Reject(refusal)),
+            Does::SetMark(mark) => passage.mark = mark,
+            Does::OrMark(mark) => passage.mark |= mark,
+            Does::SetConnMark(mark) => passage.connection.iter_mut().for_each(|of| of.mark = mark),
+            Does::SaveMark => {
+                let mark = passage.mark;
+                passage.connection.iter_mut().for_each(|of| of.mark = mark);
+            }
+            Does::RestoreMark => passage.connection.iter().for_each(|of| passage.mark = of.mark),
+            Does::NoTrack => passage.is_untracked = true,
+            Does::Dnat(choice) => return Some(Verdict::Destination(choice)),
+            Does::Snat(choice) => return Some(Verdict::Source(choice)),
+            Does::Masquerade { ports } => return Some(Verdict::Masquerade(ports)),
+            Does::Redirect { port } => return Some(Verdict::Redirect(port)),
+        }
+    }
+    None
+}
+
+fn holds(test: &Test, passage: &Passage) -> bool {
+    let ends = &passage.ends;
+    let connection = passage.connection.as_ref();
+    let of = |holds: &dyn Fn(&Connection) -> bool| connection.is_some_and(holds);
+    match test {
+        Test::Input(interface) => passage.input == Some(*interface),
+        Test::Output(interface) => passage.output == Some(*interface),
+        Test::Source { prefix, is_not } => is_in(ends.src, prefix.address, prefix.len) != *is_not,
+        Test::Destination { prefix, is_not } => is_in(ends.dst, prefix.address, prefix.len) != *is_not,
+        Test::Protocol(protocol) => ends.protocol.0 == *protocol,
+        Test::Ports { is_source, first, last } => {
+            (first..=last).contains(&if *is_source { &ends.sport } else { &ends.dport })
+        }
+        Test::States(states) => states.contains(&passage.state),
+        Test::Translated { is_destination } => of(&|connection| connection.is_translated(*is_destination)),
+        Test::Direction { is_reply } => of(&|_| passage.is_reply == *is_reply),
+        Test::OriginalPort(port) => of(&|connection| connection.original.dport == *port),
+        Test::ReplySource(address) => of(&|connection| connection.reply.src == *address),
+        Test::Mark { value, mask, is_not } => (passage.mark & mask == *value) != *is_not,
+        Test::ConnMark(mark) => of(&|connection| connection.mark == *mark),
+    }
+}
+
+fn is_in(address: IpAddr, net: IpAddr, len: u8) -> bool {
+    let rest = if net.is_ipv6() { 128 } else { 32 } - u32::from(len);
+    number(address) >> rest == number(net) >> rest
+}

@@ -1,0 +1,142 @@
+//! The network around the director: two interfaces, the hosts behind each, and what the path is told of it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use lb_core::ids::PortId;
+use lb_core::rule::Rules;
+use lb_core::tables::{Interface, InterfaceId, Interfaces, Neighbours, Route, Routes, Settings, Tables};
+
+use super::packet::number;
+use super::rule::Prefix;
+use crate::draw::Draw;
+use crate::wire::{ICMP, ICMPV6, Link, Mac};
+
+pub(super) const INTERFACES: [&str; 2] = ["wan", "lan"];
+/// Hosts behind each.
+const HOSTS: u8 = 4;
+/// Addresses outside that no host has, for SNAT.
+const POOL: u8 = 2;
+const MTU: u16 = 1500;
+
+/// Of one family.
+pub(super) struct Net {
+    pub(super) is_ipv6: bool,
+}
+
+impl Net {
+    fn at(&self, interface: usize, host: u8) -> IpAddr {
+        match (self.is_ipv6, interface) {
+            (false, 0) => Ipv4Addr::new(192, 0, 2, host).into(),
+            (false, _) => Ipv4Addr::new(10, 0, 0, host).into(),
+            (true, 0) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()).into(),
+            (true, _) => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()).into(),
+        }
+    }
+
+    /// The director's own address.
+    pub(super) fn own(&self, interface: usize) -> IpAddr {
+        self.at(interface, 1)
+    }
+
+    pub(super) fn host(&self, interface: usize, draw: &mut Draw) -> IpAddr {
+        self.at(interface, 100 + draw.below(HOSTS.into()) as u8)
+    }
+
+    /// First and last of some addresses that a source may become.
+    pub(super) fn pool(&self, draw: &mut Draw) -> (IpAddr, IpAddr) {
+        let pool = |n| self.at(0, 20 + n);
+        draw.pick(&[
+            (self.own(0), self.own(0)),
+            (self.own(1), self.own(1)),
+            (pool(0), pool(0)),
+            (pool(0), pool(POOL - 1)),
+        ])
+    }
+
+    pub(super) fn prefix(&self, draw: &mut Draw) -> Prefix {
+        let whole = if self.is_ipv6 { 128 } else { 32 };
+        let interface = draw.below(2) as usize;
+        match draw.below(4) {
+            0 => Prefix { address: self.own(interface), len: whole },
+            1 => Prefix { address: self.host(interface, draw), len: whole },
+            2 => Prefix { address: self.at(interface, 100), len: whole - 1 },
+            _ => Prefix { address: self.at(interface, 0), len: whole - 8 },
+        }
+    }
+
+    pub(super) fn icmp(&self) -> u8 {
+        if self.is_ipv6 { ICMPV6 } else { ICMP }
+    }
+
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        (0..INTERFACES.len()).any(|interface| self.own(interface) == address)
+    }
+
+    /// The interface that leads to an address.
+    pub(super) fn interface(&self, address: IpAddr) -> usize {
+        usize::from(number(address) >> 8 != number(self.own(0)) >> 8)
+    }
+
+    /// A host of this address answers.
+    pub(super) fn is_host(&self, address: IpAddr) -> bool {
+        (100..100 + HOSTS).any(|host| self.at(self.interface(address), host) == address)
+    }
+
+    fn mac(&self, address: IpAddr) -> Mac {
+        [2, 0, 0, 1, self.interface(address) as u8, number(address) as u8]
+    }
+
+    fn own_mac(interface: usize) -> Mac {
+        [2, 0, 0, 0, 0, interface as u8]
+    }
+
+    /// Of a frame that the director sends to `to`.
+    pub(super) fn link_to(&self, to: IpAddr) -> Link {
+        Link { dst: self.mac(to), src: Net::own_mac(self.interface(to)), vlan: 0 }
+    }
+
+    /// Of a frame that comes from `from`.
+    pub(super) fn link_from(&self, from: IpAddr) -> Link {
+        Link { dst: Net::own_mac(self.interface(from)), src: self.mac(from), vlan: 0 }
+    }
+
+    pub(super) fn tables(&self, generation: u32, rules: &Arc<Rules>, settings: Settings) -> Tables {
+        let address = |interface| match self.own(interface) {
+            IpAddr::V4(address) => (Some(address), None),
+            IpAddr::V6(address) => (None, Some(address)),
+        };
+        let interface = |n: usize| Interface {
+            name: INTERFACES[n].to_owned(),
+            port: PortId(n as u16),
+            vlan: 0,
+            mac: Net::own_mac(n),
+            mtu: MTU,
+            outside: n == 0,
+            ipv4: address(n).0,
+            ipv6: address(n).1,
+        };
+        let interfaces = Interfaces::new((0..INTERFACES.len()).map(interface).collect());
+        let whole = if self.is_ipv6 { 128 } else { 32 };
+        let prefix = |address, len| lb_core::tables::Prefix { address, len };
+        let routes = (0..INTERFACES.len()).flat_map(|n| {
+            let via = Route::Via { interface: InterfaceId(n as u16), gateway: None };
+            [(prefix(self.own(n), whole), Route::Local), (prefix(self.at(n, 0), whole - 8), via)]
+        });
+        let neighbours = (0..INTERFACES.len()).flat_map(|n| {
+            (20..20 + POOL).chain(100..100 + HOSTS).map(move |host| {
+                let address = self.at(n, host);
+                (InterfaceId(n as u16), address, Some(self.mac(address)))
+            })
+        });
+        Tables {
+            generation,
+            routes: Routes::new(routes).into(),
+            neighbours: Neighbours::new(&interfaces, neighbours).into(),
+            interfaces: interfaces.into(),
+            rules: rules.clone(),
+            settings,
+            ..Tables::default()
+        }
+    }
+}

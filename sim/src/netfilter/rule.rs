@@ -1,0 +1,350 @@
+//! Rules as the model has them, drawn at random, and as the operator would write them.
+
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use lb_core::hook::Hook;
+use lb_core::rule::{Table, chain_name};
+
+use super::net::{INTERFACES, Net};
+use crate::draw::Draw;
+use crate::wire::{ICMP, ICMPV6, TCP, UDP};
+
+/// The operator's own chains; one leads to later ones only.
+pub(super) const OWN: [&str; 3] = ["one", "two", "three"];
+
+/// What a packet is to conntrack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    New,
+    Established,
+    Invalid,
+    Untracked,
+}
+
+impl State {
+    const ALL: [State; 4] = [State::New, State::Established, State::Invalid, State::Untracked];
+
+    fn name(self) -> &'static str {
+        match self {
+            State::New => "NEW",
+            State::Established => "ESTABLISHED",
+            State::Invalid => "INVALID",
+            State::Untracked => "UNTRACKED",
+        }
+    }
+}
+
+/// Addresses with the same first bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Prefix {
+    pub(super) address: IpAddr,
+    pub(super) len: u8,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Test {
+    Input(usize),
+    Output(usize),
+    Source {
+        prefix: Prefix,
+        is_not: bool,
+    },
+    Destination {
+        prefix: Prefix,
+        is_not: bool,
+    },
+    Protocol(u8),
+    /// Of TCP or UDP, which a [`Test::Protocol`] before says.
+    Ports {
+        is_source: bool,
+        first: u16,
+        last: u16,
+    },
+    States(Vec<State>),
+    /// The destination is translated, or the source.
+    Translated {
+        is_destination: bool,
+    },
+    Direction {
+        is_reply: bool,
+    },
+    OriginalPort(u16),
+    ReplySource(IpAddr),
+    Mark {
+        value: u32,
+        mask: u32,
+        is_not: bool,
+    },
+    ConnMark(u32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    PortUnreachable,
+    Reset,
+}
+
+/// What an end may become.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Choice {
+    pub(super) addresses: (IpAddr, IpAddr),
+    pub(super) ports: Option<(u16, u16)>,
+    /// Any port, also where the own one could stay.
+    pub(super) is_random: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Does {
+    Nothing,
+    Accept,
+    Drop,
+    Return,
+    Jump(&'static str),
+    Goto(&'static str),
+    Reject(Refusal),
+    SetMark(u32),
+    OrMark(u32),
+    SetConnMark(u32),
+    SaveMark,
+    RestoreMark,
+    NoTrack,
+    Dnat(Choice),
+    Snat(Choice),
+    Masquerade { ports: Option<(u16, u16)> },
+    Redirect { port: u16 },
+}
+
+impl Does {
+    /// It says ports, which not every protocol has.
+    fn has_ports(self) -> bool {
+        match self {
+            Does::Dnat(choice) | Does::Snat(choice) => choice.ports.is_some(),
+            Does::Masquerade { ports } => ports.is_some(),
+            Does::Redirect { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Rule {
+    pub(super) tests: Vec<Test>,
+    pub(super) does: Does,
+}
+
+/// A rule for a chain of a table; `hook`: of a built-in one.
+pub(super) fn draw(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Option<Hook>) -> Rule {
+    let does = draw_target(draw, net, table, chain, hook);
+    let mut tests = Vec::new();
+    let needs_tcp = does == Does::Reject(Refusal::Reset);
+    let needs_ports = does.has_ports();
+    let is_untracking = does == Does::NoTrack;
+    if draw.coin() || needs_tcp || needs_ports || is_untracking {
+        // A handshake that conntrack sees in part is another story.
+        let protocol = match draw.below(5) {
+            _ if needs_tcp => TCP,
+            0 if !needs_ports => net.icmp(),
+            n if is_untracking || n < 3 => UDP,
+            _ => TCP,
+        };
+        tests.push(Test::Protocol(protocol));
+        if ![ICMP, ICMPV6].contains(&protocol) && draw.coin() {
+            let is_source = draw.below(4) == 0;
+            let (first, last) = if is_source {
+                draw.pick(&[(1, 4002), (4000, 4003)])
+            } else {
+                draw.pick(&[(80, 80), (53, 100)])
+            };
+            tests.push(Test::Ports { is_source, first, last });
+        }
+    }
+    for _ in 0..draw.below(3) {
+        let test = draw_test(draw, net, table, hook);
+        let is_new = tests.iter().all(|other| std::mem::discriminant(other) != std::mem::discriminant(&test));
+        if is_new {
+            tests.push(test);
+        }
+    }
+    Rule { tests, does }
+}
+
+fn draw_test(draw: &mut Draw, net: &Net, table: Table, hook: Option<Hook>) -> Test {
+    let is_before_conntrack = table == Table::Raw;
+    let interface = draw.below(2) as usize;
+    loop {
+        let test = match draw.below(12) {
+            0 if !matches!(hook, Some(Hook::Output | Hook::Postrouting)) => Test::Input(interface),
+            1 if !matches!(hook, Some(Hook::Prerouting | Hook::Input)) => Test::Output(interface),
+            2 => Test::Source { prefix: net.prefix(draw), is_not: draw.below(4) == 0 },
+            3 => Test::Destination { prefix: net.prefix(draw), is_not: draw.below(4) == 0 },
+            4 | 5 if !is_before_conntrack => {
+                let states: Vec<State> = State::ALL.into_iter().filter(|_| draw.below(3) == 0).collect();
+                Test::States(if states.is_empty() { vec![State::Established] } else { states })
+            }
+            6 if !is_before_conntrack => Test::Translated { is_destination: draw.coin() },
+            7 if !is_before_conntrack => Test::Direction { is_reply: draw.coin() },
+            8 if !is_before_conntrack => Test::OriginalPort(80),
+            9 if !is_before_conntrack => Test::ReplySource(net.host(1, draw)),
+            10 => Test::Mark {
+                value: draw.below(4) as u32,
+                mask: draw.pick(&[3, 1, u32::MAX]),
+                is_not: draw.coin(),
+            },
+            11 if !is_before_conntrack => Test::ConnMark(draw.below(3) as u32),
+            _ => continue,
+        };
+        return test;
+    }
+}
+
+fn draw_target(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Option<Hook>) -> Does {
+    let own = OWN.iter().position(|own| *own == chain);
+    let deeper: &[&'static str] = own.map_or(&OWN, |own| &OWN[own + 1..]);
+    let ports = |draw: &mut Draw| draw.pick(&[None, None, Some((5000, 5001)), Some((5000, 5999))]);
+    if table == Table::Nat && hook.is_some() && draw.below(4) > 0 {
+        return match hook {
+            Some(Hook::Prerouting) if draw.below(4) == 0 => Does::Redirect { port: 8080 },
+            Some(Hook::Prerouting | Hook::Output) => {
+                let first = net.host(draw.below(4).min(1) as usize, draw);
+                Does::Dnat(Choice {
+                    addresses: (first, first),
+                    ports: draw.pick(&[None, Some((8080, 8080))]),
+                    is_random: false,
+                })
+            }
+            Some(Hook::Postrouting) if draw.coin() => Does::Masquerade { ports: ports(draw) },
+            _ => Does::Snat(Choice {
+                addresses: net.pool(draw),
+                ports: ports(draw),
+                is_random: draw.below(4) == 0,
+            }),
+        };
+    }
+    loop {
+        let does = match draw.below(14) {
+            0 | 1 => Does::Accept,
+            2 if table != Table::Nat => Does::Drop,
+            3 => Does::Return,
+            4..=6 if !deeper.is_empty() => Does::Jump(draw.pick(deeper)),
+            7 if !deeper.is_empty() => Does::Goto(draw.pick(deeper)),
+            8 if table == Table::Filter => {
+                Does::Reject(draw.pick(&[Refusal::PortUnreachable, Refusal::Reset]))
+            }
+            9 if table == Table::Mangle => Does::SetMark(draw.below(4) as u32),
+            10 if table == Table::Mangle => Does::OrMark(draw.pick(&[1, 2])),
+            11 if table != Table::Raw => Does::SetConnMark(draw.below(3) as u32),
+            12 if table == Table::Mangle => draw.pick(&[Does::SaveMark, Does::RestoreMark]),
+            12 if table == Table::Raw => Does::NoTrack,
+            13 => Does::Nothing,
+            _ => continue,
+        };
+        return does;
+    }
+}
+
+/// The built-in chains of a table, and the operator's.
+pub(super) fn chains(table: Table) -> impl Iterator<Item = (&'static str, Option<Hook>)> {
+    let built_in = table.hooks().iter().map(|&hook| (chain_name(hook), Some(hook)));
+    built_in.chain(OWN.into_iter().map(|chain| (chain, None)))
+}
+
+fn range<T: fmt::Display + PartialEq>((first, last): (T, T), between: char) -> String {
+    if first == last { first.to_string() } else { format!("{first}{between}{last}") }
+}
+
+impl Choice {
+    /// As behind `--to-source`.
+    fn text(&self) -> String {
+        let addresses = range(self.addresses, '-');
+        let Some(ports) = self.ports else { return addresses };
+        let ports = range(ports, '-');
+        if self.addresses.0.is_ipv6() {
+            // A range of addresses is in one pair of brackets.
+            format!("[{addresses}]:{ports}")
+        } else {
+            format!("{addresses}:{ports}")
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    /// As the operator writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        let mut protocol = "";
+        for test in &self.tests {
+            let not = |is_not: bool| if is_not { "! " } else { "" };
+            match test {
+                Test::Input(n) => write!(out, "-i {} ", INTERFACES[*n])?,
+                Test::Output(n) => write!(out, "-o {} ", INTERFACES[*n])?,
+                Test::Source { prefix: Prefix { address, len }, is_not } => {
+                    write!(out, "{}-s {address}/{len} ", not(*is_not))?;
+                }
+                Test::Destination { prefix: Prefix { address, len }, is_not } => {
+                    write!(out, "{}-d {address}/{len} ", not(*is_not))?;
+                }
+                Test::Protocol(number) => {
+                    protocol = match *number {
+                        TCP => "tcp",
+                        UDP => "udp",
+                        ICMP => "icmp",
+                        _ => "ipv6-icmp",
+                    };
+                    write!(out, "-p {protocol} ")?;
+                }
+                Test::Ports { is_source, first, last } => {
+                    let which = if *is_source { "sport" } else { "dport" };
+                    write!(out, "-m {protocol} --{which} {} ", range((first, last), ':'))?;
+                }
+                Test::States(states) => {
+                    let names: Vec<_> = states.iter().map(|state| state.name()).collect();
+                    write!(out, "-m state --state {} ", names.join(","))?;
+                }
+                Test::Translated { is_destination } => {
+                    let state = if *is_destination { "DNAT" } else { "SNAT" };
+                    write!(out, "-m conntrack --ctstate {state} ")?;
+                }
+                Test::Direction { is_reply } => {
+                    let direction = if *is_reply { "REPLY" } else { "ORIGINAL" };
+                    write!(out, "-m conntrack --ctdir {direction} ")?;
+                }
+                Test::OriginalPort(port) => write!(out, "-m conntrack --ctorigdstport {port} ")?,
+                Test::ReplySource(address) => write!(out, "-m conntrack --ctreplsrc {address} ")?,
+                Test::Mark { value, mask, is_not } => {
+                    write!(out, "-m mark {}--mark {value:#x}/{mask:#x} ", not(*is_not))?;
+                }
+                Test::ConnMark(value) => write!(out, "-m connmark --mark {value:#x} ")?,
+            }
+        }
+        match &self.does {
+            Does::Nothing => {}
+            Does::Accept => out.push_str("-j ACCEPT"),
+            Does::Drop => out.push_str("-j DROP"),
+            Does::Return => out.push_str("-j RETURN"),
+            Does::Jump(chain) => write!(out, "-j {chain}")?,
+            Does::Goto(chain) => write!(out, "-g {chain}")?,
+            Does::Reject(Refusal::PortUnreachable) => out.push_str("-j REJECT"),
+            Does::Reject(Refusal::Reset) => out.push_str("-j REJECT --reject-with tcp-reset"),
+            Does::SetMark(mark) => write!(out, "-j MARK --set-mark {mark}")?,
+            Does::OrMark(mark) => write!(out, "-j MARK --or-mark {mark}")?,
+            Does::SetConnMark(mark) => write!(out, "-j CONNMARK --set-mark {mark}")?,
+            Does::SaveMark => out.push_str("-j CONNMARK --save-mark"),
+            Does::RestoreMark => out.push_str("-j CONNMARK --restore-mark"),
+            Does::NoTrack => out.push_str("-j NOTRACK"),
+            Does::Dnat(choice) => write!(out, "-j DNAT --to-destination {}", choice.text())?,
+            Does::Snat(choice) => {
+                let random = if choice.is_random { " --random" } else { "" };
+                write!(out, "-j SNAT --to-source {}{random}", choice.text())?;
+            }
+            Does::Masquerade { ports } => {
+                out.push_str("-j MASQUERADE");
+                if let Some(ports) = ports {
+                    write!(out, " --to-ports {}", range(*ports, '-'))?;
+                }
+            }
+            Does::Redirect { port } => write!(out, "-j REDIRECT --to-ports {port}")?,
+        }
+        f.write_str(out.trim_end())
+    }
+}

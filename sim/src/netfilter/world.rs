@@ -1,0 +1,444 @@
+//! The workers, their operator, and what is compared after each step.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use lb_control::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleFamily, TableChange};
+use lb_control::model::rules::RuleTables;
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::flow::template::Uses;
+use lb_core::flow::{Tuple, memory_needed};
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, WorkerId};
+use lb_core::mem::Region;
+use lb_core::packet::{Frame, Packet as _};
+use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::rule::{Table, text};
+use lb_core::tables::{InterfaceId, Settings};
+use lb_core::time::{Tick, Timeout};
+
+use super::model::{Chain, Chains, Counts, Fate, Netfilter};
+use super::net::Net;
+use super::packet::{Packet, Says};
+use super::rule::{self, Refusal, chains};
+use super::traffic::Traffic;
+use crate::draw::Draw;
+use crate::wire::{self, ICMP, ICMPV6, RST};
+
+/// Of each worker: no world has as many connections within a life.
+const CONNECTIONS: u32 = 2000;
+/// No connection rests as long, and after it all are over.
+const LIFE: u32 = 600;
+/// Rules in a chain.
+const MOST: usize = 6;
+/// Handed over more often, a packet goes round.
+const HAND_OVERS: usize = 8;
+/// Steps between two looks at all counts and connections.
+const LOOK: u64 = 64;
+
+/// What left the workers.
+#[derive(Default)]
+struct Out {
+    sent: Vec<(PortId, Frame)>,
+    up: Vec<(PortId, Frame)>,
+    handed: VecDeque<(WorkerId, Frame, Steer)>,
+}
+
+impl Io<Frame> for Out {
+    fn transmit(&mut self, port: PortId, packet: Frame) {
+        self.sent.push((port, packet));
+    }
+    fn to_twin(&mut self, port: PortId, packet: Frame) {
+        self.up.push((port, packet));
+    }
+    fn hand_over(&mut self, to: WorkerId, packet: Frame, steer: Steer) {
+        self.handed.push_back((to, packet, steer));
+    }
+    fn allocate(&mut self) -> Option<Frame> {
+        Some(Frame::new(PortId(0), &[]))
+    }
+    fn resolve(&mut self, _: InterfaceId, _: IpAddr) {}
+}
+
+/// Packets dropped, by reason and hook, where there are any.
+type Drops = BTreeMap<(&'static str, &'static str), u64>;
+
+pub(super) struct World {
+    draw: Draw,
+    net: Net,
+    workers: Vec<Path<Frame>>,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    rules: RuleTables,
+    settings: Settings,
+    generation: u32,
+    model: Netfilter,
+    traffic: Traffic,
+    now: Tick,
+    steps: u64,
+    packets: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        let mut draw = Draw::new(seed);
+        let is_ipv6 = draw.below(3) == 0;
+        let net = || Net { is_ipv6 };
+        let workers = draw.pick(&[1, 1, 2, 3, 5]);
+        let now = Tick(draw.number() as u32);
+        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(1, 2))).collect();
+        let uses = Arc::new(Uses::new(workers.into(), CONNECTIONS));
+        let hash_seed = draw.number();
+        let path = |worker| {
+            Path::new(PathConfig {
+                worker: WorkerId(worker),
+                counters: counters.clone(),
+                max_connections: CONNECTIONS,
+                max_ipv6_connections: CONNECTIONS,
+                uses: uses.clone(),
+                memory: Region::heap(memory_needed(CONNECTIONS, CONNECTIONS)),
+                hash_seed,
+                now,
+            })
+        };
+        // Where workers do not know of each other's connections, an end's port is to be of one connection alone.
+        let is_once = workers > 1;
+        let is_loose = !is_once && draw.coin();
+        let all = Table::ALL.into_iter().flat_map(|table| chains(table).map(move |(name, _)| (table, name)));
+        let empty: Chains = all.map(|key| (key, Chain::default())).collect();
+        let mut world = World {
+            workers: (0..workers).map(path).collect(),
+            rules: RuleTables::new(draw.number()),
+            settings: settings(is_loose),
+            generation: 0,
+            model: Netfilter::new(net(), empty, is_loose),
+            traffic: Traffic::new(net(), is_once),
+            net: net(),
+            counters,
+            now,
+            draw,
+            steps: 0,
+            packets: 0,
+        };
+        world.begin();
+        world
+    }
+
+    /// The operator's own chains, and some rules. One is always there: without any, nobody looks at packets.
+    fn begin(&mut self) {
+        for table in Table::ALL {
+            for chain in rule::OWN {
+                self.command(table, RuleCommand::NewChain { chain: chain.to_owned() }).expect("a new one");
+            }
+        }
+        let (chain, rule) = ("PREROUTING".to_owned(), Vec::new());
+        let append = RuleCommand::Append { chain, rule, counts: RuleCounts::default() };
+        self.command(Table::Raw, append).expect("it matches everything and does nothing");
+        let first = rule::Rule { tests: Vec::new(), does: rule::Does::Nothing };
+        self.chain(Table::Raw, "PREROUTING").rules.push((first, Counts::default()));
+        for _ in 0..self.draw.below(40) {
+            self.change();
+        }
+        self.publish();
+    }
+
+    pub(super) fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    fn chain(&mut self, table: Table, chain: &'static str) -> &mut Chain {
+        self.model.chains.get_mut(&(table, chain)).expect("all are there")
+    }
+
+    /// # Errors
+    /// What the daemon says.
+    fn command(&mut self, table: Table, command: RuleCommand) -> Result<(), String> {
+        let family = if self.net.is_ipv6 { RuleFamily::Ipv6 } else { RuleFamily::Ipv4 };
+        let said = format!("{} {command:?}", table.name());
+        let change = TableChange { table: table.name().to_owned(), empty: false, commands: vec![command] };
+        let batch = RuleBatch { family, tables: vec![change], test: false };
+        match self.rules.apply(&batch, &self.counters) {
+            Ok(_) => {
+                self.rules.release();
+                Ok(())
+            }
+            Err(failure) => Err(format!("{said} is refused: {}", failure.message)),
+        }
+    }
+
+    /// One change that an operator makes, here and in the model.
+    fn change(&mut self) {
+        let table = self.draw.pick(&Table::ALL);
+        let all: Vec<_> = chains(table).collect();
+        let (name, hook) = self.draw.pick(&all);
+        let chain = name.to_owned();
+        let len = self.chain(table, name).rules.len();
+        // The first one of all stays.
+        let first = usize::from((table, name) == (Table::Raw, "PREROUTING"));
+        let done = if self.draw.below(12) == 0 && table == Table::Filter && hook.is_some() {
+            let drops = self.draw.coin();
+            (self.chain(table, name).drops, self.chain(table, name).policy) = (drops, Counts::default());
+            let policy = if drops { "DROP" } else { "ACCEPT" }.to_owned();
+            self.command(table, RuleCommand::SetPolicy { chain, policy, counts: Some(RuleCounts::default()) })
+        } else if len > first && (len >= MOST || self.draw.below(3) == 0) {
+            let place = first + self.draw.below((len - first) as u64) as usize;
+            self.chain(table, name).rules.remove(place);
+            self.command(table, RuleCommand::DeleteAt { chain, at: place + 1 })
+        } else {
+            let mut new = rule::draw(&mut self.draw, &self.net, table, name, hook);
+            // Nor may a client come to know a real server whose connection was translated.
+            while self.workers.len() > 1 && new.does == rule::Does::NoTrack {
+                new = rule::draw(&mut self.draw, &self.net, table, name, hook);
+            }
+            let rule = text::split(&new.to_string()).expect("no quotes");
+            let (place, counts) =
+                (first + self.draw.below((len - first) as u64 + 1) as usize, RuleCounts::default());
+            self.chain(table, name).rules.insert(place, (new, Counts::default()));
+            self.command(table, RuleCommand::Insert { chain, at: place + 1, rule, counts })
+        };
+        done.unwrap_or_else(|why| panic!("{why}"));
+        self.model.shares_ports |= self.workers.len() > 1 && self.rules.compiled().hide_owners();
+    }
+
+    fn publish(&mut self) {
+        self.generation += 1;
+        let tables = Arc::new(self.net.tables(self.generation, self.rules.compiled(), self.settings));
+        self.workers.iter_mut().for_each(|worker| drop(worker.adopt(tables.clone())));
+    }
+
+    /// # Errors
+    /// What is not as it must be.
+    pub(super) fn step(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        match self.draw.below(40) {
+            0 => {
+                (0..=self.draw.below(3)).for_each(|_| self.change());
+                self.publish();
+            }
+            _ if self.steps.is_multiple_of(10 * LOOK) => self.end_all()?,
+            _ => {
+                self.now = self.now.after(Timeout(self.draw.below(10) as u32));
+                self.packet()?;
+            }
+        }
+        if self.steps.is_multiple_of(LOOK) {
+            self.check_counts()?;
+            self.check_connections()?;
+        }
+        Ok(())
+    }
+
+    fn packet(&mut self) -> Result<(), String> {
+        self.packets += 1;
+        let sending = self.traffic.next(&mut self.draw);
+        let packet = sending.packet;
+        let before = self.drops();
+        let towards = if sending.is_host { packet.ends.dst } else { packet.ends.src };
+        let port = PortId(self.net.interface(towards) as u16);
+        let link = if sending.is_host {
+            self.net.link_to(packet.ends.dst)
+        } else {
+            self.net.link_from(packet.ends.src)
+        };
+        let mut out = Out::default();
+        let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, &packet.frame(&link))).collect();
+        let worker = self.draw.below(self.workers.len() as u64) as usize;
+        if sending.is_host {
+            self.workers[worker].receive_from_twin(port, &mut burst, self.now, &mut out);
+        } else {
+            self.workers[worker].receive(&mut burst, self.now, &mut out);
+        }
+        self.hand_over(&mut out)?;
+        let left = out.sent.iter().chain(&out.up).find_map(|(_, frame)| Packet::read(frame.data()));
+        // What is refused by a reset has not left.
+        let left = left.filter(|left| left.flags() & RST == 0);
+        let fate = if sending.is_host {
+            self.model.send(&packet, left.as_ref())
+        } else {
+            self.model.receive(usize::from(port.0), &packet, left.as_ref())
+        };
+        let what = format!("{packet:?} {}", if sending.is_host { "of the host" } else { "from a port" });
+        let fate = fate.map_err(|why| format!("{what}: {why}"))?;
+        self.compare(&fate, &packet, sending.is_host, port, &out, &before)
+            .map_err(|why| format!("{what} must be {fate:?}: {why}"))?;
+        let (is_host, packet) = match fate {
+            Fate::Up(packet) => (true, packet),
+            Fate::Sent(packet) => (false, packet),
+            Fate::Dropped(_) | Fate::NoPort(_) | Fate::Refused(..) => return Ok(()),
+        };
+        // Conntrack knows every segment of a connection from its first one on: none begins in an answer to a stray one.
+        if !matches!(packet.says, Says::Tcp { .. }) || self.model.knows(&packet.ends.reversed()) {
+            self.traffic.arrives(is_host, packet, &mut self.draw);
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, out: &mut Out) -> Result<(), String> {
+        for _ in 0..HAND_OVERS {
+            let Some((to, frame, steer)) = out.handed.pop_front() else { return Ok(()) };
+            let mut handed: ArrayVec<_, BURST> = std::iter::once((frame, steer)).collect();
+            self.workers[to.index()].receive_handed_over(&mut handed, self.now, out);
+        }
+        Err("a packet goes round between the workers".into())
+    }
+
+    fn compare(
+        &self,
+        fate: &Fate,
+        packet: &Packet,
+        is_of_host: bool,
+        port: PortId,
+        out: &Out,
+        before: &Drops,
+    ) -> Result<(), String> {
+        let mut drops = self.drops();
+        for (key, count) in before {
+            *drops.entry(*key).or_default() -= count;
+        }
+        drops.retain(|_, count| *count > 0);
+        let bytes = |all: &[(PortId, Frame)]| -> Vec<(PortId, Vec<u8>)> {
+            all.iter().map(|(port, frame)| (*port, frame.data().to_vec())).collect()
+        };
+        let (sent, up) = (bytes(&out.sent), bytes(&out.up));
+        let hook_of = |hook: Hook, reason: DropReason| Drops::from([((reason.label(), hook.name()), 1)]);
+        let mut must_sent = Vec::new();
+        let mut must_up = Vec::new();
+        let mut must_drop = Drops::new();
+        match fate {
+            Fate::Dropped(hook) => must_drop = hook_of(*hook, DropReason::Rule),
+            Fate::NoPort(hook) => must_drop = hook_of(*hook, DropReason::NoLocalPort),
+            Fate::Refused(hook, refusal) => {
+                same("dropped", &drops, &hook_of(*hook, DropReason::RuleRejects))?;
+                let answers = if is_of_host { &up } else { &sent };
+                return match &answers[..] {
+                    [(to, frame)] if *to == port && is_refusal(frame, *refusal, packet) => Ok(()),
+                    // So many a second.
+                    [] if *refusal == Refusal::PortUnreachable && self.suppressed() > 0 => Ok(()),
+                    other => Err(format!("it was refused with {other:02x?}")),
+                };
+            }
+            Fate::Up(packet) => must_up.push((port, packet.frame(&self.net.link_to(packet.ends.dst)))),
+            Fate::Sent(packet) => {
+                let to = packet.ends.dst;
+                must_sent.push((PortId(self.net.interface(to) as u16), packet.frame(&self.net.link_to(to))));
+            }
+        }
+        // The link of what the host gets is the one that it came with.
+        let unlinked = |all: &[(PortId, Vec<u8>)]| -> Vec<(PortId, Vec<u8>)> {
+            all.iter().map(|(port, frame)| (*port, frame[12..].to_vec())).collect()
+        };
+        same("dropped", &drops, &must_drop)?;
+        same("sent", &sent, &must_sent)?;
+        same("up the twin", &unlinked(&up), &unlinked(&must_up))
+    }
+
+    fn suppressed(&self) -> u64 {
+        self.counters.iter().map(|worker| worker.turns.icmp_suppressed.get()).sum()
+    }
+
+    fn drops(&self) -> Drops {
+        let mut drops = Drops::new();
+        for worker in self.counters.iter() {
+            for &reason in DropReason::ALL {
+                for hook in Hook::ALL {
+                    let count = worker.dropped(reason, hook).get();
+                    if count > 0 {
+                        *drops.entry((reason.label(), hook.name())).or_default() += count;
+                    }
+                }
+            }
+        }
+        drops
+    }
+
+    /// What each rule and each policy counted.
+    fn check_counts(&self) -> Result<(), String> {
+        let family = if self.net.is_ipv6 { RuleFamily::Ipv6 } else { RuleFamily::Ipv4 };
+        for view in self.rules.view(family, None, &self.counters) {
+            let table = Table::named(&view.table).ok_or("a table that is none")?;
+            for (name, hook) in chains(table) {
+                let chain = view.chains.iter().find(|chain| chain.name == name);
+                let chain = chain.ok_or_else(|| format!("{} has no chain {name}", view.table))?;
+                let counts = |counts: &RuleCounts| (counts.packets, counts.bytes);
+                let model = &self.model.chains[&(table, name)];
+                let must: Vec<_> = model.rules.iter().map(|(_, counts)| *counts).collect();
+                let are: Vec<_> = chain.rules.iter().map(|rule| counts(&rule.counts)).collect();
+                let rules: Vec<_> = model.rules.iter().map(|(rule, _)| rule.to_string()).collect();
+                same(&format!("counted in {name} of {}, by {rules:#?},", view.table), &are, &must)?;
+                if hook.is_some() {
+                    let what = format!("counted at the end of {name} of {}", view.table);
+                    same(&what, &counts(&chain.counts), &model.policy)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_connections(&self) -> Result<(), String> {
+        let mut are = Vec::new();
+        for worker in &self.workers {
+            worker.check_connections()?;
+            worker.list(0, u32::MAX, self.now, &mut |view| are.push(tuples(&view)));
+        }
+        let mut must: Vec<_> = self.model.connections().collect();
+        let key = |(a, b): &(Tuple, Tuple)| (a.src, a.sport, a.dst, a.dport, a.protocol.0, b.src, b.sport);
+        are.sort_by_key(key);
+        must.sort_by_key(key);
+        same("connections", &are, &must)
+    }
+
+    /// Nothing comes for so long that all connections end.
+    fn end_all(&mut self) -> Result<(), String> {
+        self.now = self.now.after(Timeout::from_secs(LIFE + 60));
+        let mut out = Out::default();
+        for _ in 0..2 * CONNECTIONS as usize / 256 + 4 {
+            self.now = self.now.after(Timeout(20));
+            self.workers.iter_mut().for_each(|worker| worker.turn(self.now, &mut out));
+        }
+        self.model.forget();
+        self.traffic.forget();
+        self.check_connections()
+    }
+}
+
+/// Everything rests as long, and what does not fit the windows is what conntrack lets be.
+fn settings(is_loose: bool) -> Settings {
+    let mut settings = Settings { forwarding: true, ..Settings::default() };
+    let conntrack = &mut settings.sysctls.conntrack;
+    conntrack.tcp = [LIFE; _];
+    (conntrack.tcp_unacknowledged, conntrack.tcp_max_retrans_timeout) = (LIFE, LIFE);
+    (conntrack.udp, conntrack.udp_stream) = (LIFE, LIFE);
+    (conntrack.icmp, conntrack.icmpv6, conntrack.generic) = (LIFE, LIFE, LIFE);
+    conntrack.tcp_be_liberal = 1;
+    conntrack.tcp_loose = is_loose.into();
+    settings
+}
+
+fn tuples(view: &FlowView) -> (Tuple, Tuple) {
+    let ((src, sport), (dst, dport)) = (view.server, view.local.unwrap_or(view.client));
+    (view.original(), Tuple { src, dst, sport, dport, protocol: view.protocol })
+}
+
+fn same<T: PartialEq + Debug>(what: &str, is: &T, must: &T) -> Result<(), String> {
+    if is == must { Ok(()) } else { Err(format!("{what}: is {is:02x?}, must be {must:02x?}")) }
+}
+
+/// Whether a frame tells the sender of a packet that it is refused so.
+fn is_refusal(frame: &[u8], refusal: Refusal, packet: &Packet) -> bool {
+    let Ok(seen) = wire::read(frame) else { return false };
+    if seen.dst != packet.ends.src || !seen.is_sum_right(frame) {
+        return false;
+    }
+    match refusal {
+        Refusal::Reset => Packet::read(frame)
+            .is_some_and(|answer| answer.ends == packet.ends.reversed() && answer.flags() & RST != 0),
+        Refusal::PortUnreachable => match seen.protocol {
+            ICMP => frame[seen.l4..].starts_with(&[3, 3]),
+            ICMPV6 => frame[seen.l4..].starts_with(&[1, 4]),
+            _ => false,
+        },
+    }
+}
