@@ -111,6 +111,7 @@ impl Plan {
                 draining: false,
                 sysctls: self.sysctls(),
                 is_sharing: false,
+                is_standby: false,
                 ..Settings::default()
             },
         }

@@ -210,6 +210,7 @@ impl Model {
             tcp_fin: Timeout::from_secs(self.timeouts.tcp_fin),
             udp: Timeout::from_secs(self.timeouts.udp),
             is_sharing: self.sync.contains_key(&SyncRole::Master),
+            is_standby: self.sysctls.backup_only == 1 && self.sync.contains_key(&SyncRole::Backup),
             sysctls: self.sysctls,
             ..settings
         }

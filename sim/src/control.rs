@@ -384,7 +384,7 @@ impl Control {
             .flat_map(|service| service.servers.iter().map(|server| rule(service, server)))
             .collect();
         rules.sort_by_key(|rule| rule.id);
-        let has_family = [tables.services.is_active(false), tables.services.is_active(true)];
+        let has_family = [tables.serves(false), tables.serves(true)];
         self.history.insert(generation, Published { tables, rules, has_family });
         self.publishing = Some((generation, order));
         generation

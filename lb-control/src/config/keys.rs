@@ -405,6 +405,13 @@ pub const SYSCTL: Section = Section {
             "0..=2147483647",
             "places left, of `max_connections`, below which `drop_packet` 1 and 2 drop",
         ),
+        key(
+            "backup_only",
+            "integer",
+            "0",
+            "0, 1",
+            "1: while a sync backup runs, no packet is for a virtual service",
+        ),
         key("conn_reuse_mode", "integer", "1", "0..=3", "what a SYN does on a TCP connection that is over"),
         key(
             "drop_packet",

@@ -227,6 +227,7 @@ impl Config {
             forwarding: self.dataplane.forwarding,
             draining: false,
             is_sharing: false,
+            is_standby: false,
             sysctls: self.sysctls,
             ..Settings::default()
         }

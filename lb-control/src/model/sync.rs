@@ -93,7 +93,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{Command, ForwardMethod, ServiceSpec};
+    use crate::api::types::{Command, ForwardMethod, ServiceSpec, SysctlValue};
     use crate::model::Limits;
 
     fn model() -> Model {
@@ -130,10 +130,24 @@ mod tests {
         assert!(after.sync_daemons().eq(before.sync_daemons()));
         assert_eq!(after.sync_daemons().map(|daemon| daemon.role).collect::<Vec<_>>(), SyncRole::ALL);
         for role in SyncRole::ALL {
-            assert_eq!(after.settings(Default::default()).is_sharing, role == SyncRole::Master);
+            let settings = after.settings(Default::default());
+            assert_eq!((settings.is_sharing, settings.is_standby), (role == SyncRole::Master, false));
             assert!(after.apply(&Command::StopSync { role }).is_ok_and(|change| change.publish));
             let error = after.apply(&Command::StopSync { role }).expect_err("gone");
             assert_eq!(error.error, ErrorKind::NoSync);
+        }
+    }
+
+    #[test]
+    fn with_backup_only_a_backup_serves_nobody() {
+        for (value, role, is_standby) in
+            [(1, SyncRole::Backup, true), (0, SyncRole::Backup, false), (1, SyncRole::Master, false)]
+        {
+            let mut model = model();
+            let sysctl = SysctlValue { name: "backup_only".to_owned(), value };
+            model.apply(&Command::SetSysctl(sysctl)).expect("right");
+            model.apply(&Command::StartSync(SyncDaemon::new(role, "eth0"))).expect("right");
+            assert_eq!(model.settings(Default::default()).is_standby, is_standby, "{value} {role:?}");
         }
     }
 

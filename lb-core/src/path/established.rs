@@ -138,7 +138,7 @@ impl<P: Packet> Path<P> {
         if entry.is_tracked() {
             return;
         }
-        if !services.is_active(is_ipv6) {
+        if !self.tables.serves(is_ipv6) {
             entry.set_bypassed();
         } else if services.server(entry.server()).is_none() {
             entry.set_server_removed();

@@ -66,7 +66,7 @@ impl<P: Packet> Path<P> {
         if self.tables.rules.are_active() {
             return self.first_ruled(packet, headers, now, io);
         }
-        if headers.is_from_link_local(packet.data()) || !self.tables.services.is_active(headers.is_ipv6) {
+        if headers.is_from_link_local(packet.data()) || !self.tables.serves(headers.is_ipv6) {
             return self.route(packet, headers, now, io);
         }
         let original = Tuple::of_packet(packet.data(), headers);

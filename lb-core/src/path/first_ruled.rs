@@ -182,7 +182,7 @@ impl<P: Packet> Path<P> {
 
     /// Whether a virtual service takes a packet to this host.
     fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, mark: u32) -> bool {
-        self.tables.services.is_active(headers.is_ipv6)
+        self.tables.serves(headers.is_ipv6)
             && seen.protocol.has_ports()
             && !headers.is_from_link_local(packet.data())
             && self.tables.service_with(seen, mark).is_some()

@@ -175,7 +175,7 @@ impl<P: Packet> Path<P> {
             return Some((packet, seen));
         }
         let services = &self.tables.services;
-        let may_be_ours = self.tables.routes.is_local(datagram.dst) && services.is_active(headers.is_ipv6)
+        let may_be_ours = self.tables.routes.is_local(datagram.dst) && self.tables.serves(headers.is_ipv6)
             || services.is_server(datagram.src)
             || self.tables.rules.are_active();
         if !may_be_ours {

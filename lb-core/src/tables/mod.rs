@@ -71,6 +71,8 @@ pub struct Settings {
     pub draining: bool,
     /// Other directors are told of connections: workers note whose state changes.
     pub is_sharing: bool,
+    /// Another director serves what comes: this one is its backup, and no more (sysctl `backup_only`).
+    pub is_standby: bool,
     pub sysctls: Sysctls,
     /// Seconds from 1970 (UTC) to the moment from which ticks count: for rules that ask what time it is.
     pub booted: u64,
@@ -85,6 +87,7 @@ impl Default for Settings {
             forwarding: true,
             draining: false,
             is_sharing: false,
+            is_standby: false,
             sysctls: Sysctls::default(),
             booted: 0,
         }
@@ -163,6 +166,12 @@ impl Tables {
             Way::Unresolved(interface, _) => self.interfaces.get(interface).map(|interface| interface.mtu),
             _ => None,
         }
+    }
+
+    /// Whether virtual services of this family are looked at. Where they are not, connections that are left over are not translated any more.
+    #[inline]
+    pub fn serves(&self, is_ipv6: bool) -> bool {
+        self.services.is_active(is_ipv6) && !self.settings.is_standby
     }
 
     /// Looks up the route to `to` and its next hop.

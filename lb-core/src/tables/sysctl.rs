@@ -10,6 +10,7 @@ use crate::conntrack;
 pub struct Sysctls {
     pub am_droprate: u32,
     pub amemthresh: u32,
+    pub backup_only: u32,
     pub conn_reuse_mode: u32,
     pub drop_packet: u32,
     pub expire_nodest_conn: u32,
@@ -60,6 +61,13 @@ impl Sysctls {
             max: MAX,
             meaning: "places left in the flow table, of max_connections, below which drop_packet 1 and 2 begin to drop",
             value: |all| &mut all.amemthresh,
+        },
+        Sysctl {
+            name: "backup_only",
+            prefix: PREFIX,
+            max: 1,
+            meaning: "1: while a sync backup runs, no packet is for a virtual service",
+            value: |all| &mut all.backup_only,
         },
         Sysctl {
             name: "conn_reuse_mode",
@@ -199,6 +207,7 @@ impl Default for Sysctls {
         Sysctls {
             am_droprate: 10,
             amemthresh: 1024,
+            backup_only: 0,
             conn_reuse_mode: 1,
             drop_packet: 0,
             expire_nodest_conn: 2,

@@ -94,7 +94,7 @@ impl Reference {
             return self.pass_to_owner(packet, kind);
         }
         let services = &self.tables.services;
-        let is_for_a_service = self.tables.routes.is_local(read.dst) && services.is_active(read.is_ipv6());
+        let is_for_a_service = self.tables.routes.is_local(read.dst) && self.tables.serves(read.is_ipv6());
         if !is_for_a_service && !services.is_server(read.src) {
             // No connection can have to do with it.
             return Some(Staying { packet, kind: Kind::Routed(read) });

@@ -108,7 +108,7 @@ impl Reference {
         self.renew(number);
         let connection = self.flows.get(number).clone();
         let services = &self.tables.services;
-        if !services.is_active(read.is_ipv6()) {
+        if !self.tables.serves(read.is_ipv6()) {
             return self.route(packet, read);
         }
         if direction == Direction::Original && services.server(connection.server).is_none() {

@@ -66,7 +66,7 @@ impl Reference {
         if read.piece == Piece::Later {
             return self.first_is_on_its_way(packet, read);
         }
-        if is_link_local || !tables.services.is_active(read.is_ipv6()) {
+        if is_link_local || !tables.serves(read.is_ipv6()) {
             return self.route(packet, read);
         }
         if tables.routes.is_local(read.src) {
@@ -241,7 +241,7 @@ impl Reference {
         self.renew(number);
         let connection = self.flows.get(number).clone();
         let services = &self.tables.services;
-        if !services.is_active(read.is_ipv6()) {
+        if !self.tables.serves(read.is_ipv6()) {
             // Without a service of its family IPVS looks at nothing.
             return self.route(packet, read);
         }

@@ -53,6 +53,22 @@ fn conn_reuse_mode_says_whether_a_syn_on_a_connection_that_is_over_is_scheduled_
 }
 
 #[test]
+fn a_backup_that_is_no_more_gives_requests_to_the_host() {
+    let mut director = Director::new();
+    director.receive(WAN, &[from_client(4000, "S")]);
+    let standby = |generation, is_standby| {
+        let tables = tables(generation, &[11, 12], 1);
+        Tables { settings: Settings { is_standby, ..tables.settings }, ..tables }
+    };
+    director.path.adopt(standby(2, true).into());
+    let out = director.receive(WAN, &[from_client(4000, "A"), from_client(4001, "S")]);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (0, 2));
+    director.path.adopt(standby(3, false).into());
+    let out = director.receive(WAN, &[from_client(4000, "A"), from_client(4001, "S")]);
+    assert_eq!(servers_of(&out).len(), 2, "its connections were kept, and others begin");
+}
+
+#[test]
 fn nat_icmp_send_tells_a_real_server_of_a_connection_that_is_not_there() {
     for (value, flags, answered) in [(0, "A", 0), (1, "A", 1), (1, "SA", 1), (1, "R", 0), (1, "RA", 0)] {
         let mut director = director("nat_icmp_send", value);

@@ -434,13 +434,14 @@ impl<L: Logic<Frame>> World<L> {
 
     fn change_settings(&mut self) {
         let timeout = self.rng.of(&[1, 5, 60, 900, 900]);
-        match self.rng.below(9) {
+        match self.rng.below(10) {
             0 => self.settings.tcp = Timeout::from_secs(timeout),
             1 => self.settings.tcp_fin = Timeout::from_secs(timeout),
             2 => self.settings.udp = Timeout::from_secs(timeout),
             3 => self.settings.forwarding = !self.rng.one_in(4),
             4 => self.mtu = self.rng.of(&[1500, 1500, 1500, 1280, 576, 68, 20]),
             5 => self.settings.draining = self.rng.one_in(4),
+            8 => self.settings.is_standby = self.rng.one_in(3),
             6 => self.has_ipv6_source = !self.rng.one_in(4),
             7 => {
                 let Sysctl { max, value, .. } = Sysctls::TABLE[self.rng.below(Sysctls::TABLE.len())];
