@@ -112,10 +112,10 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if headers.tcp_flags & SYN != 0 {
-            self.clamp_mss(&mut packet, headers, at, now);
-        }
         let (server, generation) = (self.flows.entry(at.id()).server(), self.tables.generation);
+        if headers.tcp_flags & SYN != 0 {
+            self.clamp_mss(&mut packet, headers, at, server);
+        }
         if self.tunnels.find(server, generation).is_none() {
             self.prepare(server, at, headers.is_ipv6);
         }
@@ -134,12 +134,12 @@ impl<P: Packet> Path<P> {
 
     /// A client's SYN: what it asks for is lowered to what fits the tunnel, if its service says so.
     #[cold]
-    fn clamp_mss(&self, packet: &mut P, headers: &Headers, at: FlowRef, now: Tick) {
-        let original = self.flows.tuple(at.id(), Direction::Original);
-        if !self.tables.service_for(&original, now).is_some_and(|service| service.options.clamp_mss) {
+    fn clamp_mss(&self, packet: &mut P, headers: &Headers, at: FlowRef, server: ServerId) {
+        let service = self.tables.services.of_server(server);
+        if !service.is_some_and(|service| service.options.clamp_mss) {
             return;
         }
-        let Some((tunnel, to)) = self.tunnel(at) else { return };
+        let (tunnel, to) = self.tunnel_to(server, at);
         let ip_and_tcp = if headers.is_ipv6 { ipv6::LEN + tcp::LEN } else { ipv4::LEN + tcp::LEN };
         let taken = (tunnel.overhead(to) + ip_and_tcp) as u16;
         if let Some(mss) = self.tables.mtu_towards(to).and_then(|mtu| mtu.checked_sub(taken)) {

@@ -143,6 +143,17 @@ fn a_syn_asks_for_no_more_than_fits_the_tunnel_where_its_service_says_so() {
     let mut director = clamping(Forward::Direct, true);
     let out = director.receive(WAN, &[syn(VIPS[0], "S", &[], 1460)]);
     assert_eq!(asked(out.sent[0].1.data()), 1460, "no tunnel");
+    // By a mark that rules give, which the packet's addresses do not tell.
+    let tables = by(3, Forward::Tunnel(Tunnel::Ipip), "10.0.0.11", &[11]);
+    let mut service = Service::clone(tables.services.iter().next().unwrap());
+    service.key = ServiceKey::of_mark(7, false);
+    service.options.clamp_mss = true;
+    let rules = super::hooks::rules(&["mangle PREROUTING -p tcp -j MARK --set-mark 7"]);
+    let services = Services::new([Arc::new(service)]).into();
+    let mut director = Director::new();
+    director.path.adopt(Tables { services, rules: rules.into(), ..tables }.into());
+    let out = director.receive(WAN, &[syn(VIPS[0], "S", &[], 1460)]);
+    assert_eq!(asked(&unpacked(out.sent[0].1.data())), 1500 - 20 - 40);
 }
 
 #[test]
