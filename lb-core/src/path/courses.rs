@@ -145,9 +145,7 @@ impl<P: Packet> Path<P> {
         if self.courses.are_off {
             return;
         }
-        // What ends a connection that is counted has to come by where it is counted.
-        let is_counted = self.counted.counts(at.id());
-        if self.is_dry || is_counted || headers.fragment != Fragment::None || self.met.of_flow().is_none() {
+        if self.is_dry || headers.fragment != Fragment::None || self.met.of_flow().is_none() {
             return;
         }
         let hop = self.hop(at);

@@ -193,21 +193,15 @@ impl<P: Packet> Path<P> {
     /// Rules look at it; direct routing or a tunnel; it is edited, its real server was removed, or IPVS is off; or it is of no real
     /// server.
     #[inline(never)]
-    fn not_plain(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+    fn not_plain(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
         if entry.is_tracked() {
             return self.tracked(packet, headers, at, now, io);
         }
-        if !entry.is_ruled() || self.follow_course(at, packet.port(), headers) {
-            return self.not_straight(packet, headers, at, now, io);
+        if entry.is_ruled() && !self.follow_course(at, packet.port(), headers) {
+            let Some(passed) = self.ruled(packet, headers, at, now, io) else { return };
+            packet = passed;
         }
-        let Some(packet) = self.ruled(packet, headers, at, now, io) else { return };
-        self.not_straight(packet, headers, at, now, io);
-        self.uncount_if_over(at.id());
-    }
-
-    /// The same, whatever rules say.
-    fn not_straight(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
         if !entry.method().is_one_way() && !entry.is_edited() && !self.is_cut(at) {
             return self.straight_on_rarely(packet, headers, at, now, io);
@@ -284,6 +278,9 @@ impl<P: Packet> Path<P> {
         }
         if self.tables.settings.is_sharing {
             self.note_change(id);
+        }
+        if state::is_over(protocol, state) {
+            self.counted.release(id);
         }
         self.tell(EventKind::Update, id);
     }

@@ -371,14 +371,6 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Of connections that are counted: this one's packet has been told to it.
-    #[inline]
-    pub(super) fn uncount_if_over(&mut self, id: FlowId) {
-        if self.counted.is_in_use() && self.is_over(id) {
-            self.counted.release(id);
-        }
-    }
-
     /// What rules see of the virtual service that has a connection.
     fn service_of(&self, at: FlowRef) -> Option<Service> {
         let entry = self.flows.entry(at.id());

@@ -103,6 +103,9 @@ impl<P: Packet> Path<P> {
             if let Some(timeout) = step.timeout.filter(|&timeout| timeout != self.flows.entry(id).timeout()) {
                 self.flows.set_timeout(id, timeout);
             }
+            if conntrack::is_over(self.flows.entry(id).protocol(), step.state) {
+                self.counted.release(id);
+            }
             if step.is_changed {
                 self.tell(EventKind::Update, id);
             }
@@ -206,7 +209,6 @@ impl<P: Packet> Path<P> {
         if step.verdict == conntrack::Verdict::Ends {
             self.end(at.id());
         }
-        self.uncount_if_over(at.id());
     }
 
     /// Sends a packet of a tracked connection on, which its rules let pass.

@@ -204,16 +204,6 @@ impl Counted {
         })
     }
 
-    #[inline]
-    pub fn is_in_use(&self) -> bool {
-        self.in_use > 0
-    }
-
-    /// Whether this connection is counted.
-    pub fn counts(&self, id: FlowId) -> bool {
-        self.in_use > 0 && self.first.get(id.0 as usize).is_some_and(|&first| first != 0)
-    }
-
     /// The connection is over.
     #[inline]
     pub fn release(&mut self, id: FlowId) {

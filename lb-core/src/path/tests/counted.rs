@@ -91,6 +91,36 @@ fn connections_of_virtual_services_count_until_they_are_ended() {
 }
 
 #[test]
+fn a_connection_is_over_also_by_a_packet_that_a_rule_stops() {
+    let rules = [
+        "filter FORWARD -p tcp --syn -m connlimit --connlimit-above 1 -j DROP",
+        "filter FORWARD -s 192.0.2.100 -p tcp --tcp-flags SYN,FIN,ACK ACK -j DROP",
+    ];
+    let mut director = director(&self::rules(&rules));
+    assert_eq!([4000, 4001].map(|port| opens(&mut director, 100, port)), [true, false]);
+    answers(&mut director, 100, 4000, "SA");
+    director.receive(WAN, &["A", "FA"].map(|flags| through(100, 4000, flags)));
+    answers(&mut director, 100, 4000, "FA");
+    assert!(director.receive(WAN, &[through(100, 4000, "A")]).sent.is_empty());
+    assert_eq!(director.states(), ["TIME_WAIT"]);
+    assert_eq!([4001, 4002].map(|port| opens(&mut director, 100, port)), [true, false]);
+}
+
+#[test]
+fn a_connection_that_counts_follows_a_course_until_it_is_over() {
+    let rule = "filter INPUT -p tcp --syn -m connlimit --connlimit-above 1 -j DROP";
+    let mut director = director(&rules(&[rule]));
+    director.receive(WAN, &[from_client(4000, "S")]);
+    director.receive(LAN, &[from_server(11, 4000, "SA")]);
+    director.receive(WAN, &[from_client(4000, "A"), from_client(4000, "A")]);
+    assert!(director.path.courses.is_open());
+    assert!(director.receive(WAN, &[from_client(4001, "S")]).sent.is_empty());
+    director.receive(WAN, &[from_client(4000, "R")]);
+    assert_eq!(director.states(), ["CLOSE"]);
+    assert_eq!(director.receive(WAN, &[from_client(4001, "S")]).sent.len(), 1);
+}
+
+#[test]
 fn a_connection_that_was_there_before_the_rule_counts_from_its_next_packet_on() {
     let mut director = director(&rules(&["filter INPUT -p 253 -j DROP"]));
     assert!(opens(&mut director, 100, 4000) && opens(&mut director, 100, 4001));
