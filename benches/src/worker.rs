@@ -15,9 +15,10 @@ use lb_benches::traffic::{
 };
 use lb_benches::tsc;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Path, PathConfig, Steer};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, Mbuf, PortConfig};
@@ -254,5 +255,9 @@ impl<T: Traffic> Logic<Mbuf> for Driven<T> {
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |flow| visit(flow))
+    }
+
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
+        self.path.order(original, order, now);
     }
 }

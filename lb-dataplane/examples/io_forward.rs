@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use lb_core::flow::Tuple;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Steer};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, PortConfig};
@@ -38,6 +39,9 @@ impl<P: Packet> Logic<P> for Across {
     fn list(&self, _: u32, _: u32, _: Tick, _: &mut dyn FnMut(FlowView)) -> Option<u32> {
         None
     }
+
+    /// It has no connections.
+    fn order(&mut self, _: &Tuple, _: &Order, _: Tick) {}
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -50,8 +50,8 @@ pub trait Logic<P: Packet> {
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
 
-    /// See [`Path::order`]. A logic without connections has none to do it to.
-    fn order(&mut self, _original: &Tuple, _order: &Order, _now: Tick) {}
+    /// See [`Path::order`].
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick);
 
     /// See [`Path::tell_changed`]. A logic without connections shares none.
     fn tell_changed(&mut self, _budget: u32, _tell: &mut dyn FnMut(SharedFlow)) -> bool {

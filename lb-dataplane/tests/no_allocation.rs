@@ -17,9 +17,10 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use common::{Wire, Wiring};
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, PathConfig, Ports, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, PathConfig, Ports, Steer};
 use lb_core::tables::{Protocol, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, PortConfig};
@@ -156,6 +157,10 @@ impl<P: Packet> Logic<P> for Sealed {
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         Logic::<P>::list(&self.logic, cursor, budget, now, visit)
+    }
+
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
+        Logic::<P>::order(&mut self.logic, original, order, now);
     }
 }
 

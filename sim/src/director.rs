@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arrayvec::ArrayVec;
 use lb_control::relief::relieve;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::flow::carry::{Salvage, Salvaged};
 use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::{Region, Remains};
 use lb_core::packet::Frame;
-use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{
@@ -289,6 +290,9 @@ impl<L: Subject> Logic<Frame> for Heir<L> {
     }
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.logic.list(cursor, budget, now, visit)
+    }
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
+        self.logic.order(original, order, now);
     }
 }
 

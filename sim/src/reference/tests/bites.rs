@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::{Frame, Packet as _};
-use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::Logic;
@@ -162,6 +163,9 @@ impl Logic<Frame> for Spoiled {
     }
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
+    }
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
+        self.path.order(original, order, now);
     }
 }
 
