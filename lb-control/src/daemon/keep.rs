@@ -29,6 +29,7 @@ use lb_core::tables::{Service, Services, Sysctls};
 use crate::api::rules::RuleBatch;
 use crate::api::types::{Command, ErrorBody, SyncDaemon, Timeouts};
 use crate::config::Config;
+use crate::model::rules::Written;
 use crate::model::{self, Limits, Model};
 
 const MAGIC: &str = "lbd-model";
@@ -122,7 +123,7 @@ pub(super) struct State {
     pub(super) sysctls: Sysctls,
     pub(super) services: Arc<Services>,
     pub(super) daemons: Vec<SyncDaemon>,
-    pub(super) rules: Arc<[RuleBatch]>,
+    pub(super) rules: Written,
 }
 
 fn encode(State { config, timeouts, sysctls, services, daemons, rules }: &State, boot: &str) -> Vec<u8> {
@@ -132,7 +133,7 @@ fn encode(State { config, timeouts, sysctls, services, daemons, rules }: &State,
         model::commands(*timeouts, *sysctls, sorted.into_iter(), daemons.iter()).collect();
     // They have no map with keys that are no strings, and nothing else fails.
     let model = serde_json::to_vec(&commands).unwrap_or_default();
-    let rules = serde_json::to_vec(&**rules).unwrap_or_default();
+    let rules = serde_json::to_vec(&rules.batches()).unwrap_or_default();
     let checksum = checksum(&[config.as_bytes(), &model, &rules]);
     let header = format!(
         "{MAGIC} {VERSION} boot={boot} config={} model={} rules={} crc32={checksum}\n",
@@ -347,6 +348,7 @@ mod tests {
     use super::*;
     use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec};
     use crate::daemon::fake;
+    use crate::model::rules::RuleTables;
 
     const LIMITS: Limits = Limits { services: 64, servers: 64 };
     const BOOT: &str = "8f6e2f3a-0000-4000-8000-000000000001";
@@ -379,13 +381,15 @@ mod tests {
     fn state(model: &Model) -> State {
         let services = Arc::new(Services::new(model.services().cloned()));
         let daemons = model.sync_daemons().cloned().collect();
+        let mut tables = RuleTables::new(1);
+        rules().iter().for_each(|batch| assert_eq!(tables.apply(batch, &[]), Ok(true)));
         State {
             config: text(),
             timeouts: model.timeouts(),
             sysctls: model.sysctls(),
             services,
             daemons,
-            rules: rules().into(),
+            rules: tables.written(),
         }
     }
 

@@ -83,8 +83,6 @@ pub trait Host: Send + 'static {
 pub struct Control {
     model: Model,
     rules: RuleTables,
-    /// What makes the rules, as it is kept: said anew when they change.
-    kept_rules: Arc<[RuleBatch]>,
     statistics: Statistics,
     compiler: Compiler,
     /// Those that the config file sets; timeouts are the model's.
@@ -198,7 +196,6 @@ impl Control {
         let mut sets = sets::first(model_file);
         let mut control = Control {
             rules: first_rules(&rules, &mut sets, &*plane),
-            kept_rules: Arc::default(),
             model: first_model(&config, kept)?,
             statistics: Statistics::default(),
             compiler: Compiler::default(),
@@ -222,7 +219,6 @@ impl Control {
         control.compiler.set_marks(marks);
         control.compiler.set_sets(control.sets.take_change().unwrap_or_default());
         control.compiler.set_rules(control.rules.compiled().clone());
-        control.kept_rules = control.rules.batches().into();
         // No publication yet: the tables with the services follow at once.
         let _ = control.compiler.with_network(network);
         let services = control.model.services().map(|service| service.key).collect();
@@ -327,7 +323,6 @@ impl Control {
             // The clock may have been set since.
             self.settings.booted = crate::sets::booted();
             self.compiler.set_rules(self.rules.compiled().clone());
-            self.kept_rules = self.rules.batches().into();
             self.settle(&Change { publish: true, ..Change::default() });
             self.keep();
         }
@@ -485,7 +480,7 @@ impl Control {
                 sysctls: self.model.sysctls(),
                 services,
                 daemons: self.model.sync_daemons().cloned().collect(),
-                rules: self.kept_rules.clone(),
+                rules: self.rules.written(),
             });
         }
     }

@@ -84,10 +84,16 @@ impl From<Refused> for Failed {
     }
 }
 
+/// By family and table.
+type Tables = [[Arc<Vec<Chain>>; Table::ALL.len()]; 2];
+
+fn chains(tables: &Tables) -> impl Iterator<Item = &Chain> {
+    tables.iter().flatten().flat_map(|chains| chains.iter())
+}
+
 /// All tables of both families.
 pub struct RuleTables {
-    /// By family and table.
-    tables: [[Vec<Chain>; Table::ALL.len()]; 2],
+    tables: Tables,
     compiled: Arc<Rules>,
     named: Named,
     numbers: Ids,
@@ -99,7 +105,7 @@ impl RuleTables {
     /// `seed`: of the hashes that matches keep addresses under, see [`Named::new`].
     pub fn new(seed: u64) -> RuleTables {
         let mut numbers = Ids::new(MOST_RULES);
-        let mut built_in = |table: Table| -> Vec<Chain> {
+        let mut built_in = |table: Table| -> Arc<Vec<Chain>> {
             let chain = |&hook: &Hook| Chain {
                 name: chain_name(hook).into(),
                 hook: Some(hook),
@@ -107,7 +113,7 @@ impl RuleTables {
                 count: Count { number: numbers.take().unwrap_or_default(), base: RuleCounts::default() },
                 rules: Vec::new(),
             };
-            table.hooks().iter().map(chain).collect()
+            Arc::new(table.hooks().iter().map(chain).collect())
         };
         RuleTables {
             tables: [Table::ALL.map(&mut built_in), Table::ALL.map(&mut built_in)],
@@ -130,7 +136,7 @@ impl RuleTables {
 
     /// The IP sets that rules name, each as often as they do.
     pub fn sets(&self) -> impl Iterator<Item = SetId> {
-        let rules = self.tables.iter().flatten().flatten().flat_map(|chain| &chain.rules);
+        let rules = chains(&self.tables).flat_map(|chain| &chain.rules);
         rules.flat_map(|held| held.rule.sets().filter_map(SetUse::id))
     }
 
@@ -161,7 +167,7 @@ impl RuleTables {
                 .filter(|table| changed.iter().all(|(other, _)| other != table))
                 .ok_or_else(|| fail((0, RuleError::NoSuchTable.into())));
             let edited = table.and_then(|table| {
-                let chains = self.tables[of as usize][table as usize].clone();
+                let chains = Vec::clone(&self.tables[of as usize][table as usize]);
                 edit.table(table, chains, change, &mut compiled, &mut is_other)
                     .map(|chains| (table, chains))
                     .map_err(fail)
@@ -182,12 +188,12 @@ impl RuleTables {
             return done.map(|()| false);
         }
         for (table, chains) in changed {
-            let old = std::mem::replace(&mut self.tables[of as usize][table as usize], chains);
-            let kept: HashSet<u32> = numbers(&self.tables[of as usize][table as usize]).collect();
-            self.freed.extend(numbers(&old).filter(|number| !kept.contains(number)));
+            let kept: HashSet<u32> = numbers(&chains).collect();
+            let old = std::mem::replace(&mut self.tables[of as usize][table as usize], Arc::new(chains));
+            self.freed.extend(numbers(old.iter()).filter(|number| !kept.contains(number)));
         }
         // Those that came and went within the batch.
-        let here: HashSet<u32> = self.tables.iter().flatten().flat_map(|chains| numbers(chains)).collect();
+        let here: HashSet<u32> = numbers(chains(&self.tables)).collect();
         self.numbers.free.extend(taken.into_iter().filter(|number| !here.contains(number)));
         if is_other {
             self.compiled = Arc::new(compiled);
@@ -225,10 +231,11 @@ impl RuleTables {
 
     /// The rule, or the end of a chain, that counts under a number.
     pub fn met(&self, number: u32) -> Option<MetRule> {
-        let tables = Family::ALL
+        let mut tables = Family::ALL
             .into_iter()
-            .flat_map(|of| self.tables[of as usize].iter().flatten().map(move |chain| (of, chain)));
-        tables.into_iter().find_map(|(of, chain)| {
+            .flat_map(|of| self.tables[of as usize].iter().map(move |chains| (of, chains)))
+            .flat_map(|(of, chains)| chains.iter().map(move |chain| (of, chain)));
+        tables.find_map(|(of, chain)| {
             let place = chain.rules.iter().position(|held| held.count.number == number);
             let rule = match (place, chain.hook) {
                 (Some(place), _) => chain.rules[place].rule.save(of, &Numeric).trim_start().to_owned(),
@@ -258,46 +265,54 @@ impl RuleTables {
         dropped
     }
 
+    /// The tables as they are, to be written down when there is time for that.
+    pub fn written(&self) -> Written {
+        Written(self.tables.clone())
+    }
+}
+
+/// The tables of one moment.
+#[derive(Clone, Debug)]
+pub struct Written(Tables);
+
+impl Written {
     /// What would have to be said to empty tables to make these. Counts are of the process.
     pub fn batches(&self) -> Vec<RuleBatch> {
-        let batch = |of: RuleFamily| {
-            let tables = self.view(of, None, &[]).into_iter().map(|table| {
-                let mut commands = Vec::new();
-                for chain in &table.chains {
-                    let name = || chain.name.clone();
-                    match &chain.policy {
-                        None => commands.push(RuleCommand::NewChain { chain: name() }),
-                        Some(policy) if policy == policy_name(false) => {}
-                        Some(policy) => commands.push(RuleCommand::SetPolicy {
-                            chain: name(),
-                            policy: policy.clone(),
-                            counts: None,
-                        }),
+        let batch = |name: RuleFamily| {
+            let of = family(name);
+            let tables = Table::ALL.into_iter().zip(&self.0[of as usize]).map(|(table, chains)| {
+                let begin = chains.iter().filter_map(|chain| {
+                    let name = chain.name.to_string();
+                    match (chain.hook, chain.drops) {
+                        (None, _) => Some(RuleCommand::NewChain { chain: name }),
+                        (Some(_), false) => None,
+                        (Some(_), true) => {
+                            let policy = policy_name(true).to_owned();
+                            Some(RuleCommand::SetPolicy { chain: name, policy, counts: None })
+                        }
                     }
-                }
-                for chain in &table.chains {
-                    commands.extend(chain.rules.iter().map(|view| RuleCommand::Append {
-                        chain: chain.name.clone(),
-                        rule: view.rule.clone(),
-                        counts: RuleCounts::default(),
-                    }));
-                }
-                TableChange { table: table.table, empty: true, commands }
+                });
+                let append = |(chain, held): (&Chain, &Held)| RuleCommand::Append {
+                    chain: chain.name.to_string(),
+                    rule: words(&held.rule, of),
+                    counts: RuleCounts::default(),
+                };
+                let rules = chains.iter().flat_map(|chain| chain.rules.iter().map(move |held| (chain, held)));
+                let commands = begin.chain(rules.map(append)).collect();
+                TableChange { table: table.name().to_owned(), empty: true, commands }
             });
             let tables = tables.filter(|change| !change.commands.is_empty()).collect();
-            RuleBatch { family: of, tables, test: false }
+            RuleBatch { family: name, tables, test: false }
         };
         FAMILIES.map(batch).into_iter().filter(|batch| !batch.tables.is_empty()).collect()
     }
 }
 
-fn numbers(chains: &[Chain]) -> impl Iterator<Item = u32> {
-    let of = |chain: &Chain| {
-        let mut numbers: Vec<u32> = chain.rules.iter().map(|held| held.count.number).collect();
-        numbers.push(chain.count.number);
-        numbers
-    };
-    chains.iter().flat_map(of).collect::<Vec<_>>().into_iter()
+fn numbers<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> impl Iterator<Item = u32> {
+    chains.into_iter().flat_map(|chain| {
+        let rules = chain.rules.iter().map(|held| held.count.number);
+        rules.chain([chain.count.number])
+    })
 }
 
 fn policy_name(drops: bool) -> &'static str {
