@@ -159,18 +159,19 @@ fn first_rules(batches: &[RuleBatch], sets: &mut IpSets, plane: &dyn Plane) -> R
     let mut rules = RuleTables::new(RandomState::new().hash_one(0));
     rules.know_sets(sets.known());
     for batch in batches {
-        let mut batch = batch.clone();
-        while let Err(RuleFailure { table, command, message, error }) = rules.apply(&batch, plane.counters())
-        {
-            let Some(change) = batch.tables.get_mut(table) else { break };
-            let table = &change.table;
-            let is_alone = matches!(error, RuleError::NoSuchSet | RuleError::NotThere);
-            if !is_alone || command >= change.commands.len() {
-                warn!(%table, rule = command, why = %message, "the rules of the run before are not used");
-                break;
+        let say = |RuleFailure { table, command, message, .. }: &RuleFailure, what: &str| {
+            let table = batch.tables.get(*table).map_or("", |change| &change.table);
+            warn!(table, rule = command, why = %message, "{what} not used");
+        };
+        let mut leaves_out = |failure: &RuleFailure| {
+            let is_alone = matches!(failure.error, RuleError::NoSuchSet | RuleError::NotThere);
+            if is_alone {
+                say(failure, "a rule of the run before is");
             }
-            warn!(%table, rule = command, why = %message, "a rule of the run before is not used");
-            change.commands.remove(command);
+            is_alone
+        };
+        if let Err(failure) = rules.apply_without(batch, plane.counters(), &mut leaves_out) {
+            say(&failure, "the rules of the run before are");
         }
     }
     sets.refer(RULES, rules.sets());

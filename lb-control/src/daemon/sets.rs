@@ -363,6 +363,30 @@ mod tests {
     }
 
     #[test]
+    fn rules_whose_set_is_gone_are_left_out_and_the_others_are_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(control.set_lines("create a hash:ip\n", false).failed, None);
+        for rule in [
+            "-s 10.0.0.1 -j DROP",
+            "-m set --match-set a src -j DROP",
+            "-j SET --add-set a src",
+            "-s 10.0.0.2 -j DROP",
+        ] {
+            control.change_rules(&append(rule)).expect("done");
+        }
+        drop(control);
+        std::fs::remove_file(super::beside(&model)).expect("it was written");
+        let (control, ..) = fake::start_from("", Some(&model));
+        let tables = control.rules(RuleFamily::Ipv4, None);
+        let rules: Vec<_> =
+            tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).collect();
+        let sources: Vec<&str> = rules.iter().map(|view| view.rule[1].as_str()).collect();
+        assert_eq!(sources, ["10.0.0.1/32", "10.0.0.2/32"]);
+    }
+
+    #[test]
     fn sets_outlive_the_process() {
         let directory = tempfile::tempdir().expect("a directory");
         let model = directory.path().join("model");

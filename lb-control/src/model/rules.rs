@@ -151,26 +151,41 @@ impl RuleTables {
     /// # Errors
     /// The first command that cannot be done.
     pub fn apply(&mut self, batch: &RuleBatch, workers: &[Arc<WorkerCounters>]) -> Result<bool, RuleFailure> {
+        self.apply_without(batch, workers, &mut |_| false)
+    }
+
+    /// As [`RuleTables::apply`]; a command that cannot be done is left out where `leaves_out` says so.
+    ///
+    /// # Errors
+    /// The first one that is not left out.
+    pub fn apply_without(
+        &mut self,
+        batch: &RuleBatch,
+        workers: &[Arc<WorkerCounters>],
+        leaves_out: &mut dyn FnMut(&RuleFailure) -> bool,
+    ) -> Result<bool, RuleFailure> {
         let of = family(batch.family);
         let sums = &Sums::of(workers);
-        let mut edit = Edit { of, sums, named: &mut self.named, numbers: &mut self.numbers, taken: vec![] };
+        let mut edit = Edit {
+            of,
+            sums,
+            named: &mut self.named,
+            numbers: &mut self.numbers,
+            taken: Vec::new(),
+            leaves_out,
+        };
         let mut compiled = Rules::clone(&self.compiled);
         let mut changed: Vec<(Table, Vec<Chain>)> = Vec::new();
         let mut done = Ok(());
         let mut is_other = false;
         for (place, change) in batch.tables.iter().enumerate() {
-            let fail = |(command, failed): (usize, Failed)| {
-                let message = if failed.why.is_empty() { failed.error.to_string() } else { failed.why };
-                RuleFailure { table: place, command, error: failed.error, message: one_line(message) }
-            };
             let table = Table::named(&change.table)
                 .filter(|table| changed.iter().all(|(other, _)| other != table))
-                .ok_or_else(|| fail((0, RuleError::NoSuchTable.into())));
+                .ok_or_else(|| failure(place, 0, RuleError::NoSuchTable.into()));
             let edited = table.and_then(|table| {
                 let chains = Vec::clone(&self.tables[of as usize][table as usize]);
-                edit.table(table, chains, change, &mut compiled, &mut is_other)
+                edit.table(table, chains, (place, change), &mut compiled, &mut is_other)
                     .map(|chains| (table, chains))
-                    .map_err(fail)
             });
             match edited {
                 Ok(edited) => changed.push(edited),
@@ -367,6 +382,12 @@ struct Edit<'a> {
     named: &'a mut Named,
     numbers: &'a mut Ids,
     taken: Vec<u32>,
+    leaves_out: &'a mut dyn FnMut(&RuleFailure) -> bool,
+}
+
+fn failure(table: usize, command: usize, Failed { error, why }: Failed) -> RuleFailure {
+    let message = if why.is_empty() { error.to_string() } else { why };
+    RuleFailure { table, command, error, message: one_line(message) }
 }
 
 type Done<T = ()> = Result<T, Failed>;
@@ -377,10 +398,10 @@ impl Edit<'_> {
         &mut self,
         table: Table,
         mut chains: Vec<Chain>,
-        change: &TableChange,
+        (place, change): (usize, &TableChange),
         compiled: &mut Rules,
         is_other: &mut bool,
-    ) -> Result<Vec<Chain>, (usize, Failed)> {
+    ) -> Result<Vec<Chain>, RuleFailure> {
         if change.empty {
             chains.retain(|chain| chain.hook.is_some());
             for chain in &mut chains {
@@ -389,14 +410,19 @@ impl Edit<'_> {
                 chain.count = Count::showing(chain.count.number, RuleCounts::default(), self.sums);
             }
         }
-        for (place, command) in change.commands.iter().enumerate() {
-            self.command(&mut chains, command).map_err(|failed| (place, failed))?;
+        for (number, command) in change.commands.iter().enumerate() {
+            if let Err(failed) = self.command(&mut chains, command) {
+                let failure = failure(place, number, failed);
+                if !(self.leaves_out)(&failure) {
+                    return Err(failure);
+                }
+            }
         }
         let end = change.commands.len();
         let is_read_only =
             |command: &RuleCommand| matches!(command, RuleCommand::Check { .. } | RuleCommand::Zero { .. });
         if change.empty || !change.commands.iter().all(is_read_only) {
-            self.compile(table, &mut chains, compiled).map_err(|failed| (end, failed))?;
+            self.compile(table, &mut chains, compiled).map_err(|failed| failure(place, end, failed))?;
             *is_other = true;
         }
         Ok(chains)
