@@ -13,6 +13,8 @@ use lb_core::time::Timeout;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::query::query;
+
 /// A line of the answer to `GET /v1/conntrack`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Tracked {
@@ -387,15 +389,7 @@ impl Filter {
 
     /// As the query of an address: `?protocol=6&sport=80`; empty when all are meant.
     pub fn query(&self) -> String {
-        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else { return String::new() };
-        let mut query = String::new();
-        for (name, value) in fields {
-            query.push(if query.is_empty() { '?' } else { '&' });
-            // Texts here have no character that would have to be written otherwise.
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            query += &format!("{name}={value}");
-        }
-        query
+        query(self)
     }
 }
 

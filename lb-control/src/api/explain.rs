@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::query::query;
 use super::types::is_false;
 
 /// Body of `POST /v1/explain`: a packet that nobody sent.
@@ -194,21 +195,7 @@ pub struct TraceQuery {
 impl TraceQuery {
     /// As it stands behind the path.
     pub fn query(&self) -> String {
-        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(self) else { return String::new() };
-        let mut query = String::new();
-        for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
-            query.push(if query.is_empty() { '?' } else { '&' });
-            query += &name;
-            query.push('=');
-            // All but letters and digits, as percent and two hexadecimal digits (RFC 3986 §2.1).
-            for byte in value.as_str().map_or_else(|| value.to_string(), str::to_owned).bytes() {
-                match byte.is_ascii_alphanumeric() {
-                    true => query.push(byte.into()),
-                    false => query += &format!("%{byte:02X}"),
-                }
-            }
-        }
-        query
+        query(self)
     }
 }
 

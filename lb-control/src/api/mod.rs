@@ -43,6 +43,7 @@ pub mod http;
 mod lines;
 pub mod openapi;
 mod page;
+pub(crate) mod query;
 pub mod rules;
 pub mod server;
 mod trace;

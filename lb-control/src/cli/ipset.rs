@@ -7,6 +7,7 @@ use std::io::{BufRead, Write};
 
 use super::client::Client;
 use super::director::DirectorError;
+use crate::api::query::escaped;
 use crate::api::types::SetsReply;
 use crate::sets::command;
 
@@ -189,10 +190,7 @@ fn list(
 ) -> Result<(), Stop> {
     let mut path = format!("/v1/sets/list?format={format}&terse={}&sorted={}", options.terse, options.sorted);
     if let Some(name) = name {
-        path += "&name=";
-        for byte in name.bytes() {
-            path += &format!("%{byte:02X}");
-        }
+        path += &format!("&name={}", escaped(name));
     }
     match &options.file {
         None => Ok(client.copy(&path, around.output)?),
