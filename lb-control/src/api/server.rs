@@ -6,15 +6,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::BodyExt;
-use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use lb_core::path::{FlowView, Order};
 use lb_core::rule::Table;
@@ -25,12 +26,13 @@ use super::conntrack::{
 };
 use super::events::Hub;
 use super::explain::{Explanation, Probe};
+use super::lines::{self, Lines};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
     ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
-use super::{lines, openapi, page, trace};
+use super::{openapi, page, trace};
 use crate::daemon::Handle;
 use crate::explain;
 use crate::metrics;
@@ -51,9 +53,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(1);
 const LISTINGS: usize = 4;
 /// Who read events at a time.
 const LISTENERS: usize = 16;
-/// Bytes of a list that are sent at once, and how many such pieces wait for a slow reader.
-const PIECE: usize = 32 * 1024;
-const PIECES: usize = 4;
 
 #[derive(Clone)]
 pub(super) struct Api {
@@ -121,7 +120,14 @@ impl IntoResponse for ErrorBody {
     }
 }
 
-fn bad_request(why: impl Into<String>) -> ErrorBody {
+/// What stands behind `?`, if it can be read.
+pub(super) type Asked<T> = Result<Query<T>, QueryRejection>;
+
+pub(super) fn read_query<T>(asked: Asked<T>) -> Result<T, ErrorBody> {
+    asked.map(|Query(asked)| asked).map_err(|rejection| bad_request(rejection.body_text()))
+}
+
+pub(super) fn bad_request(why: impl Into<String>) -> ErrorBody {
     ErrorBody::new(ErrorKind::BadRequest, why)
 }
 
@@ -135,14 +141,17 @@ pub(super) async fn commands(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<BatchReply>, ErrorBody> {
-    let body = read_body(request).await?;
-    let batch: Batch =
-        serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
+    let batch: Batch = read_json(request).await?;
     if batch.commands.len() > MAX_COMMANDS {
         let message = format!("{} commands are more than {MAX_COMMANDS} at a time", batch.commands.len());
         return Err(ErrorBody::new(ErrorKind::TooLarge, message));
     }
     Ok(Json(api.control.ask(move |control| control.batch(&batch)).await?))
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ErrorBody> {
+    let body = read_body(request).await?;
+    serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))
 }
 
 /// Reads the whole body. One that is too long is read on for a while all the same: a connection that is closed with bytes
@@ -205,9 +214,9 @@ pub(super) struct Which {
 ))]
 pub(super) async fn services(
     State(api): State<Api>,
-    which: Result<Query<Which>, axum::extract::rejection::QueryRejection>,
+    which: Asked<Which>,
 ) -> Result<Json<ServicesReply>, ErrorBody> {
-    let Query(which) = which.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let which = read_query(which)?;
     let which = which.service.map(|text| text.parse()).transpose();
     let which = which.map_err(|error| bad_request(format!("{error}")))?;
     let services = api.control.ask(move |control| control.services(which.as_ref())).await??;
@@ -257,43 +266,29 @@ impl Api {
         list: impl FnOnce(&dyn Plane, &mut Lines) -> Result<(), String> + Send + 'static,
     ) -> Result<Response, ErrorBody> {
         let place = self.place()?;
-        let (pieces, receiver) = mpsc::channel(PIECES);
+        let (pieces, answer) = lines::answer();
         let plane = self.plane.clone();
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            let mut lines = Lines { text: Vec::with_capacity(PIECE + 512), pieces };
-            let last = match list(&*plane, &mut lines) {
-                Ok(()) => Ok(std::mem::take(&mut lines.text).into()),
-                // The answer is under way: breaking it off is all that can be said.
-                Err(why) => Err(std::io::Error::other(why)),
-            };
-            let _ = lines.pieces.blocking_send(last);
+            let mut lines = Lines::new(pieces);
+            let done = list(&*plane, &mut lines);
+            lines.end(done);
         });
-        let body = Body::from_stream(lines::Pieces(receiver));
-        Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+        Ok(answer)
     }
-}
 
-/// Lines on their way to a reader.
-struct Lines {
-    text: Vec<u8>,
-    pieces: mpsc::Sender<lines::Piece>,
-}
-
-impl Lines {
-    /// Breaks off when the reader went away.
-    fn add(&mut self, line: &impl Serialize) -> ControlFlow<()> {
-        if serde_json::to_writer(&mut self.text, line).is_err() {
-            return ControlFlow::Break(());
-        }
-        self.text.push(b'\n');
-        if self.text.len() < PIECE {
-            return ControlFlow::Continue(());
-        }
-        match self.pieces.blocking_send(Ok(std::mem::take(&mut self.text).into())) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
+    /// Asks the workers, on a thread of its own.
+    async fn ask_workers<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Plane) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, ErrorBody> {
+        let (place, plane) = (self.place()?, self.plane.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            ask(&*plane)
+        });
+        let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
+        asked.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)
     }
 }
 
@@ -324,8 +319,8 @@ fn connection(view: &FlowView) -> Connection {
     (status = 400, description = "no such filter", body = ErrorBody),
     (status = 503, description = "too many lists at a time", body = ErrorBody),
 ))]
-pub(super) async fn conntrack(State(api): State<Api>, filter: FilterQuery) -> Result<Response, ErrorBody> {
-    let filter = read_filter(filter)?;
+pub(super) async fn conntrack(State(api): State<Api>, filter: Asked<Filter>) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
         plane.list_flows(&mut |view| match fitting(&filter, &view) {
             Some(tracked) => lines.add(&tracked),
@@ -342,9 +337,9 @@ pub(super) async fn conntrack(State(api): State<Api>, filter: FilterQuery) -> Re
 ))]
 pub(super) async fn end_conntrack(
     State(api): State<Api>,
-    filter: FilterQuery,
+    filter: Asked<Filter>,
 ) -> Result<Response, ErrorBody> {
-    let filter = read_filter(filter)?;
+    let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
         plane.order_flows(&mut |view| match fitting(&filter, view) {
             Some(tracked) => {
@@ -364,12 +359,11 @@ pub(super) async fn end_conntrack(
 ))]
 pub(super) async fn change_conntrack(
     State(api): State<Api>,
-    filter: FilterQuery,
+    filter: Asked<Filter>,
     request: Request,
 ) -> Result<Response, ErrorBody> {
-    let filter = read_filter(filter)?;
-    let change: ConntrackChange = serde_json::from_slice(&read_body(request).await?)
-        .map_err(|error| bad_request(format!("body: {error}")))?;
+    let filter = read_query(filter)?;
+    let change: ConntrackChange = read_json(request).await?;
     change.check().map_err(bad_request)?;
     api.stream(move |plane, lines| {
         plane.order_flows(&mut |view| {
@@ -389,19 +383,18 @@ pub(super) async fn change_conntrack(
 ))]
 pub(super) async fn count_conntrack(
     State(api): State<Api>,
-    filter: FilterQuery,
+    filter: Asked<Filter>,
 ) -> Result<Json<ConntrackCount>, ErrorBody> {
-    let (filter, place, plane) = (read_filter(filter)?, api.place()?, api.plane.clone());
-    let counted = tokio::task::spawn_blocking(move || {
-        let (_place, mut count) = (place, 0);
-        let listed = plane.list_flows(&mut |view| {
+    let filter = read_query(filter)?;
+    let counted = api.ask_workers(move |plane| {
+        let mut count = 0;
+        plane.list_flows(&mut |view| {
             count += u64::from(fitting(&filter, &view).is_some());
             ControlFlow::Continue(())
-        });
-        listed.map(|()| ConntrackCount { count })
+        })?;
+        Ok(ConntrackCount { count })
     });
-    let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
-    Ok(Json(counted.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)?))
+    Ok(Json(counted.await?))
 }
 
 /// Connections that begin, change and end, of those that fit, as they happen: one JSON object a line, without end. What there is no room for is
@@ -413,18 +406,17 @@ pub(super) async fn count_conntrack(
 ))]
 pub(super) async fn conntrack_events(
     State(api): State<Api>,
-    filter: FilterQuery,
+    filter: Asked<Filter>,
 ) -> Result<Response, ErrorBody> {
-    let filter = read_filter(filter)?;
+    let filter = read_query(filter)?;
     let place = api.listeners.clone().try_acquire_owned().map_err(|_| {
         let message = format!("{LISTENERS} read events of connections, no more at a time");
         ErrorBody::new(ErrorKind::Unavailable, message)
     })?;
     let events = api.control.ask(|control| control.flow_events()).await?;
-    let (pieces, receiver) = mpsc::channel(PIECES);
+    let (pieces, answer) = lines::answer();
     api.events.read(events, filter, pieces, place);
-    let body = Body::from_stream(lines::Pieces(receiver));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    Ok(answer)
 }
 
 /// What each worker counts, in the kernel's words.
@@ -433,12 +425,6 @@ pub(super) async fn conntrack_statistics(
     State(api): State<Api>,
 ) -> Result<Json<Vec<ConntrackStatistics>>, ErrorBody> {
     Ok(Json(api.control.ask(|control| control.conntrack_statistics()).await?))
-}
-
-type FilterQuery = Result<Query<Filter>, axum::extract::rejection::QueryRejection>;
-
-fn read_filter(filter: FilterQuery) -> Result<Filter, ErrorBody> {
-    filter.map(|Query(filter)| filter).map_err(|rejection| bad_request(rejection.body_text()))
 }
 
 fn fitting(filter: &Filter, view: &FlowView) -> Option<Tracked> {
@@ -462,10 +448,10 @@ pub(super) struct Exist {
 ))]
 pub(super) async fn set_lines(
     State(api): State<Api>,
-    exist: Result<Query<Exist>, axum::extract::rejection::QueryRejection>,
+    exist: Asked<Exist>,
     request: Request,
 ) -> Result<Json<SetsReply>, ErrorBody> {
-    let Query(Exist { exist }) = exist.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let Exist { exist } = read_query(exist)?;
     let text = String::from_utf8(read_body(request).await?);
     let text = text.map_err(|error| bad_request(format!("body: {error}")))?;
     if text.lines().count() > MAX_COMMANDS {
@@ -503,12 +489,8 @@ pub(super) struct ListSets {
     (status = 400, description = "no such parameter", body = ErrorBody),
     (status = 404, description = "no such set", body = ErrorBody),
 ))]
-pub(super) async fn list_sets(
-    State(api): State<Api>,
-    asked: Result<Query<ListSets>, axum::extract::rejection::QueryRejection>,
-) -> Result<String, ErrorBody> {
-    let Query(ListSets { name, format, terse, sorted }) =
-        asked.map_err(|rejection| bad_request(rejection.body_text()))?;
+pub(super) async fn list_sets(State(api): State<Api>, asked: Asked<ListSets>) -> Result<String, ErrorBody> {
+    let ListSets { name, format, terse, sorted } = read_query(asked)?;
     let listing = api.control.ask(move |control| control.set_listing(name.as_deref())).await?;
     let listing = listing.map_err(|refusal| ErrorBody::new(ErrorKind::NotFound, refusal.message))?;
     let text = tokio::task::spawn_blocking(move || listing.text(format, terse, sorted, sets::now())).await;
@@ -549,9 +531,7 @@ pub(super) async fn change_rules(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<RuleReply>, ErrorBody> {
-    let body = read_body(request).await?;
-    let batch: RuleBatch =
-        serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
+    let batch: RuleBatch = read_json(request).await?;
     let commands: usize = batch.tables.iter().map(|change| change.commands.len()).sum();
     if commands > MAX_COMMANDS {
         let message = format!("{commands} commands are more than {MAX_COMMANDS} at a time");
@@ -579,9 +559,9 @@ pub(super) struct WhichRules {
 ))]
 pub(super) async fn rules(
     State(api): State<Api>,
-    which: Result<Query<WhichRules>, axum::extract::rejection::QueryRejection>,
+    which: Asked<WhichRules>,
 ) -> Result<Json<RulesReply>, ErrorBody> {
-    let Query(which) = which.map_err(|rejection| bad_request(rejection.body_text()))?;
+    let which = read_query(which)?;
     let table = which.table.map(|name| {
         Table::named(&name).ok_or_else(|| {
             let message = format!("table {name:?}: expected raw, mangle, nat, filter or security");
@@ -603,22 +583,18 @@ pub(super) async fn explain_packet(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<Explanation>, ErrorBody> {
-    let body = read_body(request).await?;
-    let probe: Probe =
-        serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))?;
-    let (place, plane) = (api.place()?, api.plane.clone());
+    let probe: Probe = read_json(request).await?;
     let (road, tuple) = api.control.ask(move |control| control.explain(&probe)).await??;
-    let existing = tokio::task::spawn_blocking(move || {
-        let (_place, mut existing) = (place, None);
-        let listed = plane.list_flows(&mut |view| {
-            existing = tuple.and_then(|tuple| explain::existing(&view, &tuple));
+    let Some(tuple) = tuple else { return Ok(Json(Explanation { road, existing: None })) };
+    let existing = api.ask_workers(move |plane| {
+        let mut existing = None;
+        plane.list_flows(&mut |view| {
+            existing = explain::existing(&view, &tuple);
             if existing.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        listed.map(|()| existing)
+        })?;
+        Ok(existing)
     });
-    let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
-    let existing = existing.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)?;
-    Ok(Json(Explanation { road, existing }))
+    Ok(Json(Explanation { road, existing: existing.await? }))
 }
 
 /// This description.

@@ -3,25 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
+use axum::response::Response;
 use lb_core::trace::Trace;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::explain::{Road, TraceLine, TraceQuery};
-use super::lines::{Piece, Pieces};
-use super::server::Api;
-use super::types::{ErrorBody, ErrorKind};
+use super::lines::{self, Piece};
+use super::server::{Api, Asked, bad_request, read_query};
+use super::types::ErrorBody;
 use crate::daemon::Handle;
 
 /// Looks for new roads so often; an empty line tells that there is none yet, and finds out whether somebody still reads.
 const EVERY: Duration = Duration::from_millis(200);
-/// Pieces that wait for a slow reader.
-const PIECES: usize = 4;
 /// How long, when nothing is said, and at most; seconds.
 const SECONDS: u32 = 60;
 const MOST_SECONDS: u32 = 3_600;
@@ -32,25 +27,20 @@ const MOST_SECONDS: u32 = 3_600;
     (status = 400, description = "no such packets: the message says what can be", body = ErrorBody),
     (status = 503, description = "there is a trace already", body = ErrorBody),
 ))]
-pub(super) async fn trace(
-    State(api): State<Api>,
-    asked: Result<Query<TraceQuery>, QueryRejection>,
-) -> Result<Response, ErrorBody> {
-    let bad = |why: String| ErrorBody::new(ErrorKind::BadRequest, why);
-    let Query(asked) = asked.map_err(|rejection| bad(rejection.body_text()))?;
+pub(super) async fn trace(State(api): State<Api>, asked: Asked<TraceQuery>) -> Result<Response, ErrorBody> {
+    let asked = read_query(asked)?;
     let seconds = asked.seconds.unwrap_or(SECONDS);
     if !(1..=MOST_SECONDS).contains(&seconds) {
-        return Err(bad(format!("{seconds} seconds: expected 1..={MOST_SECONDS}")));
+        return Err(bad_request(format!("{seconds} seconds: expected 1..={MOST_SECONDS}")));
     }
     let trace = api.control.ask(move |control| control.begin_trace(&asked)).await??;
-    let (pieces, receiver) = mpsc::channel(PIECES);
+    let (pieces, answer) = lines::answer();
     tokio::spawn(async move {
         tell(&api.control, &trace, Duration::from_secs(seconds.into()), &pieces).await;
         // When the daemon stops there is nothing left to end.
         let _ = api.control.ask(move |control| control.end_trace(&trace)).await;
     });
-    let body = Body::from_stream(Pieces(receiver));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    Ok(answer)
 }
 
 /// Gives roads on until the trace is over, its time is, or nobody reads any more.
