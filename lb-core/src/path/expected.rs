@@ -273,12 +273,12 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some(server) = found else { return self.unexpected(packet, headers, original, now, io) };
+        let Some(server) = found else { return self.unexpected(packet, headers, &original, now, io) };
         let Some(server) = self.tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
         let (id, after) = (server.id, Tuple { dst: server.address, ..original });
-        match self.bind(original, after, Method::Masq, id, now) {
+        match self.bind(&original, &after, Method::Masq, id, now) {
             Some(at) => self.begun(packet, headers, at, now, io),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }

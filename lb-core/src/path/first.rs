@@ -77,7 +77,7 @@ impl<P: Packet> Path<P> {
         if self.may_be_expected(&original, headers, now) && !self.tables.settings.draining {
             return self.first_expected(packet, headers, original, now, io);
         }
-        self.unexpected(packet, headers, original, now, io);
+        self.unexpected(packet, headers, &original, now, io);
     }
 
     /// What no helper expects: INPUT, if there is a virtual service for it; else it is routed.
@@ -85,11 +85,11 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        original: Tuple,
+        original: &Tuple,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if self.tables.settings.sysctls.nat_icmp_send == 1 && self.is_orphan(&packet, headers, &original) {
+        if self.tables.settings.sysctls.nat_icmp_send == 1 && self.is_orphan(&packet, headers, original) {
             let (problem, reason) = (icmp::Problem::PortUnreachable, DropReason::NoConnection);
             return self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
         }
@@ -103,12 +103,12 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        original: Tuple,
-        seen: Tuple,
+        original: &Tuple,
+        seen: &Tuple,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let service = service_of_first(&self.tables, self.passed, &seen, now);
+        let service = service_of_first(&self.tables, self.passed, seen, now);
         let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
             return self.route(packet, headers, now, io);
         };
@@ -142,14 +142,14 @@ impl<P: Packet> Path<P> {
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
         let options = service.options;
-        let picked = pick(&mut self.schedulers, service, &seen, &self.counters, &self.mine, now);
+        let picked = pick(&mut self.schedulers, service, seen, &self.counters, &self.mine, now);
         self.watch.note(|| Step::Server(picked.map(|server| server.id)));
         let Some(&Server { id, address, port, forward, .. }) = picked else {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
         let method = forward.method();
-        let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..seen };
+        let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..*seen };
         let after = if forward == Forward::FullNat {
             match self.local_ports.choose(&self.flows, &self.tables, service, after, now) {
                 Some(after) => after,
@@ -159,10 +159,10 @@ impl<P: Packet> Path<P> {
             after
         };
         if is_one_packet {
-            let choice = Choice { original, after, method, server: id };
+            let choice = Choice { original: *original, after, method, server: id };
             return self.one_packet(packet, headers, choice, now, io);
         }
-        match self.bind(original, after, method, id, now) {
+        match self.bind(original, &after, method, id, now) {
             Some(at) if self.begin_edits(at, &options, headers) => self.begun(packet, headers, at, now, io),
             Some(at) => self.refuse_unedited(at.id()),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
@@ -192,8 +192,8 @@ impl<P: Packet> Path<P> {
     /// masqueraded. It counts for the real server. `None`: there is no room.
     pub(super) fn bind(
         &mut self,
-        original: Tuple,
-        after: Tuple,
+        original: &Tuple,
+        after: &Tuple,
         method: Method,
         server: ServerId,
         now: Tick,
@@ -211,18 +211,18 @@ impl<P: Packet> Path<P> {
     /// As [`Path::bind`], and it counts for nobody.
     pub(super) fn enter(
         &mut self,
-        original: Tuple,
-        after: Tuple,
+        original: &Tuple,
+        after: &Tuple,
         method: Method,
         server: ServerId,
         now: Tick,
     ) -> Option<FlowRef> {
         let reply = after.reversed();
         let new = NewFlow {
-            original,
+            original: *original,
             reply,
             method,
-            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            deltas: [rewrite::deltas(original, after), rewrite::deltas(&reply, &original.reversed())],
             server,
             state: TcpState::None as u8,
             // As after this packet, a SYN or an INIT: the timer need not be armed twice.

@@ -160,7 +160,7 @@ impl<P: Packet> Path<P> {
             let Passage { mark, connection_mark, .. } = passage;
             let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark };
             return self.with_passed(Some(passed), |path| {
-                path.serve(packet, headers, original, seen, now, io);
+                path.serve(packet, headers, &original, &seen, now, io);
             });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };

@@ -49,7 +49,7 @@ impl<P: Packet> Path<P> {
         let Choice { original, after, method, server } = choice;
         if method.is_one_way() {
             // Its entry tells the way, and is in nobody's.
-            let Some(at) = self.bind(original, after, method, server, now) else {
+            let Some(at) = self.bind(&original, &after, method, server, now) else {
                 return self.drop(DropReason::FlowTableFull, Hook::Input);
             };
             self.onward_rarely(packet, headers, at, now, io);
@@ -84,7 +84,7 @@ impl<P: Packet> Path<P> {
             return self.masquerade_once(packet, headers, &choice, now, io);
         }
         // Not one more connection: the first fragment was counted.
-        let Some(at) = self.enter(original, after, method, server, now) else {
+        let Some(at) = self.enter(&original, &after, method, server, now) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
         self.onward_rarely(packet, headers, at, now, io);

@@ -51,13 +51,13 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        (original, seen): (Tuple, Tuple),
+        (original, seen): (&Tuple, &Tuple),
         service: &Service,
         persistence: Persistence,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some(key) = template_of(service, persistence, &seen, packet.data(), headers) else {
+        let Some(key) = template_of(service, persistence, seen, packet.data(), headers) else {
             return self.hold_failed(packet, headers, DropReason::NoCallId, now, io);
         };
         let holder = self.holder_of(&key.tuple);
@@ -69,7 +69,7 @@ impl<P: Packet> Path<P> {
             }
             return io.hand_over(holder, packet, Steer::Ask(ports(headers), self.passed));
         }
-        match self.hold(key, service, persistence, &seen, now) {
+        match self.hold(key, service, persistence, seen, now) {
             Ok(Held { server, template }) => {
                 let both = (original, seen);
                 self.begin_held(packet, headers, both, service, server, Some(template), now, io);
@@ -175,7 +175,7 @@ impl<P: Packet> Path<P> {
         let Some((service, _)) = self.persistent_service(&seen, now) else {
             return match self.passed {
                 // Rules do not look at it once more.
-                Some(_) => self.serve(packet, headers, original, seen, now, io),
+                Some(_) => self.serve(packet, headers, &original, &seen, now, io),
                 None => self.first(packet, headers, now, io),
             };
         };
@@ -186,7 +186,7 @@ impl<P: Packet> Path<P> {
                 None => return self.hold_failed(packet, headers, DropReason::NoServer, now, io),
             },
         };
-        self.begin_held(packet, headers, (original, seen), &service, server, template, now, io);
+        self.begin_held(packet, headers, (&original, &seen), &service, server, template, now, io);
     }
 
     fn seen_by_services(&self, original: Tuple) -> Tuple {
@@ -275,7 +275,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        (original, seen): (Tuple, Tuple),
+        (original, seen): (&Tuple, &Tuple),
         service: &Service,
         server: ServerId,
         template: Option<TemplateId>,
@@ -289,7 +289,7 @@ impl<P: Packet> Path<P> {
         let (id, method, forward) = (server.id, server.forward.method(), server.forward);
         let is_its_port = seen.dport == service.key.port && server.port != 0;
         let dport = if is_its_port { server.port } else { seen.dport };
-        let mut after = Tuple { dst: server.address, dport, ..seen };
+        let mut after = Tuple { dst: server.address, dport, ..*seen };
         if forward == Forward::FullNat {
             let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after, now) else {
                 return self.drop(DropReason::NoLocalPort, Hook::Input);
@@ -297,10 +297,10 @@ impl<P: Packet> Path<P> {
             after = chosen;
         }
         if service.options.one_packet && original.protocol == Protocol::UDP {
-            let choice = Choice { original, after, method, server: id };
+            let choice = Choice { original: *original, after, method, server: id };
             return self.one_packet(packet, headers, choice, now, io);
         }
-        let Some(at) = self.bind(original, after, method, id, now) else {
+        let Some(at) = self.bind(original, &after, method, id, now) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
         if !self.begin_edits(at, &service.options, headers) {
