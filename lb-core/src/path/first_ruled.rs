@@ -91,16 +91,16 @@ impl<P: Packet> Path<P> {
 
     /// A packet of no known connection.
     fn first_here(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        let mut passage = self.passage(packet.port(), headers, CtState::New);
+        let mut passage = self.passage(packet.port(), headers, CtState::New, now);
         let original = tuple_of(packet.data(), headers).filter(|_| headers.fragment != Fragment::Later);
         let Some(original) = original else {
             passage.state = CtState::Invalid;
-            return self.pass_untracked(packet, headers, passage, now, io);
+            return self.pass_untracked(packet, headers, passage, io);
         };
         passage.original = Some(original);
         // Before any rule, so that rules see it and may exchange it.
         passage.mark = self.tables.marks.mark(&original, &self.tables.sets, now).unwrap_or(0);
-        if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage, now) {
+        if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
@@ -108,10 +108,10 @@ impl<P: Packet> Path<P> {
         let Some(begun) = begun else {
             passage.original = None;
             passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
-            return self.pass_untracked(packet, headers, passage, now, io);
+            return self.pass_untracked(packet, headers, passage, io);
         };
-        match self.first_prerouting(&mut packet, headers, &original, &mut passage, now) {
-            Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, now, io),
+        match self.first_prerouting(&mut packet, headers, &original, &mut passage) {
+            Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, io),
             Err(stopped) => self.stop(packet, headers, stopped, now, io),
         }
     }
@@ -123,10 +123,9 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         original: &Tuple,
         passage: &mut Passage,
-        now: Tick,
     ) -> Result<Tuple, Stopped> {
-        self.pass(&PREROUTING, original, packet, headers, passage, now)?;
-        self.ask_nat(Hook::Prerouting, original, original, packet, headers, passage, now)
+        self.pass(&PREROUTING, original, packet, headers, passage)?;
+        self.ask_nat(Hook::Prerouting, original, packet, headers, passage)
     }
 
     /// The routing decision for what begins a connection: `original` is how it came, `seen` what it is behind PREROUTING.
@@ -137,9 +136,9 @@ impl<P: Packet> Path<P> {
         (original, seen): (Tuple, Tuple),
         begun: &Begun,
         mut passage: Passage,
-        now: Tick,
         io: &mut impl Io<P>,
     ) {
+        let now = passage.now;
         if self.tables.routes.is_local(original.src) {
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
@@ -152,7 +151,7 @@ impl<P: Packet> Path<P> {
         let roads: &[&[_]] = if is_in { &[&INPUT] } else { &[&FORWARD, &POSTROUTING] };
         passage.output = self.output(way);
         for road in roads {
-            if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage, now) {
+            if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage) {
                 return self.stop(packet, headers, stopped, now, io);
             }
         }
@@ -164,7 +163,7 @@ impl<P: Packet> Path<P> {
             });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };
-        let after = match self.ask_nat(hook, &seen, &original, &mut packet, headers, &mut passage, now) {
+        let after = match self.ask_nat(hook, &seen, &mut packet, headers, &mut passage) {
             Ok(after) => after,
             Err(stopped) => return self.stop(packet, headers, stopped, now, io),
         };
@@ -201,9 +200,9 @@ impl<P: Packet> Path<P> {
         mut packet: P,
         headers: &Headers,
         mut passage: Passage,
-        now: Tick,
         io: &mut impl Io<P>,
     ) {
+        let now = passage.now;
         (passage.at, passage.of) = (None, None);
         if passage.state == CtState::Invalid {
             self.mine.flows.invalid.add(1);
@@ -214,7 +213,7 @@ impl<P: Packet> Path<P> {
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
         self.watch.note(|| Step::Routed(way));
-        let passed = self.pass_tracked(&mut packet, headers, (&wire, &wire), way, &mut passage, now);
+        let passed = self.pass_tracked(&mut packet, headers, (&wire, &wire), way, &mut passage);
         if let Err(stopped) = passed {
             return self.stop(packet, headers, stopped, now, io);
         }

@@ -51,6 +51,7 @@ pub(super) struct Passage {
     pub(super) connection_mark: u32,
     /// A rule of table raw says that it is of no connection.
     pub(super) is_untracked: bool,
+    pub(super) now: Tick,
 }
 
 /// A table at a hook.
@@ -89,7 +90,7 @@ impl<P: Packet> Path<P> {
         }
         let state = self.flows.tracked(at.id()).is(at.direction());
         self.met.begin_anew();
-        let mut passage = self.passage(packet.port(), headers, state);
+        let mut passage = self.passage(packet.port(), headers, state, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
         let outcome = self.pass_service(
@@ -99,7 +100,6 @@ impl<P: Packet> Path<P> {
             way,
             &mut passage,
             passed.is_some(),
-            now,
         );
         match outcome {
             Ok(()) => {
@@ -124,25 +124,24 @@ impl<P: Packet> Path<P> {
         way: Way,
         passage: &mut Passage,
         is_first: bool,
-        now: Tick,
     ) -> Result<(), Stopped> {
         if !is_first {
-            self.pass(&RAW, wire, packet, headers, passage, now)?;
-            self.pass(&PREROUTING, wire, packet, headers, passage, now)?;
+            self.pass(&RAW, wire, packet, headers, passage)?;
+            self.pass(&PREROUTING, wire, packet, headers, passage)?;
         }
         let is_answer = passage.at.is_some_and(|at| at.direction() == Direction::Reply);
         if !is_answer && !is_first {
-            self.pass(&INPUT, wire, packet, headers, passage, now)?;
+            self.pass(&INPUT, wire, packet, headers, passage)?;
             self.is_at(Hook::Input, Function::RemoteRequest);
         }
         passage.output = self.output(way);
         if is_answer {
-            self.pass(&FORWARD, inner, packet, headers, passage, now)?;
+            self.pass(&FORWARD, inner, packet, headers, passage)?;
             self.is_at(Hook::Forward, Function::Reply);
-            return self.pass(&POSTROUTING, leaves, packet, headers, passage, now);
+            return self.pass(&POSTROUTING, leaves, packet, headers, passage);
         }
         passage.input = None;
-        self.pass(&OUTPUT, inner, packet, headers, passage, now)
+        self.pass(&OUTPUT, inner, packet, headers, passage)
     }
 
     /// PREROUTING behind the table `raw`, and the rest of the road, for a packet of a tracked connection that comes as `wire`. `inner` is between
@@ -154,15 +153,14 @@ impl<P: Packet> Path<P> {
         (wire, inner): (&Tuple, &Tuple),
         way: Way,
         passage: &mut Passage,
-        now: Tick,
     ) -> Result<(), Stopped> {
-        self.pass(&PREROUTING, wire, packet, headers, passage, now)?;
+        self.pass(&PREROUTING, wire, packet, headers, passage)?;
         if matches!(way, Way::Local | Way::Linux) {
-            return self.pass(&INPUT, inner, packet, headers, passage, now);
+            return self.pass(&INPUT, inner, packet, headers, passage);
         }
         passage.output = self.output(way);
-        self.pass(&FORWARD, inner, packet, headers, passage, now)?;
-        self.pass(&POSTROUTING, inner, packet, headers, passage, now)
+        self.pass(&FORWARD, inner, packet, headers, passage)?;
+        self.pass(&POSTROUTING, inner, packet, headers, passage)
     }
 
     /// An ICMP error about a packet of the connection `at`, which goes on to `to`.
@@ -176,26 +174,18 @@ impl<P: Packet> Path<P> {
     ) -> Result<(), Stopped> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let inner = Tuple { dst: to, ..wire };
-        let mut passage = self.passage(packet.port(), headers, CtState::Related);
+        let mut passage = self.passage(packet.port(), headers, CtState::Related, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
-            return self.pass_service(
-                packet,
-                headers,
-                (&wire, &inner, &inner),
-                way,
-                &mut passage,
-                false,
-                now,
-            );
+            return self.pass_service(packet, headers, (&wire, &inner, &inner), way, &mut passage, false);
         }
-        self.pass(&RAW, &wire, packet, headers, &mut passage, now)?;
-        self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage, now)
+        self.pass(&RAW, &wire, packet, headers, &mut passage)?;
+        self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage)
     }
 
     /// A packet's, when it comes.
-    pub(super) fn passage(&mut self, port: PortId, headers: &Headers, state: CtState) -> Passage {
+    pub(super) fn passage(&mut self, port: PortId, headers: &Headers, state: CtState, now: Tick) -> Passage {
         self.counted.forget();
         Passage {
             input: self.tables.interfaces.find(port, headers.vlan),
@@ -208,6 +198,7 @@ impl<P: Packet> Path<P> {
             mark: 0,
             connection_mark: 0,
             is_untracked: false,
+            now,
         }
     }
 
@@ -227,10 +218,9 @@ impl<P: Packet> Path<P> {
         packet: &mut P,
         headers: &Headers,
         passage: &mut Passage,
-        now: Tick,
     ) -> Result<(), Stopped> {
         for &(table, hook) in road {
-            match self.ask(table, hook, tuple, packet, headers, passage, now) {
+            match self.ask(table, hook, tuple, packet, headers, passage) {
                 Verdict::Accept | Verdict::Nat(..) => {}
                 verdict => return Err((verdict, hook)),
             }
@@ -238,18 +228,17 @@ impl<P: Packet> Path<P> {
         Ok(())
     }
 
-    /// What the table `nat` makes of `tuple`, which came as `original`.
+    /// What the table `nat` makes of `tuple`, if the packet begins a connection.
     pub(super) fn ask_nat(
         &mut self,
         hook: Hook,
         tuple: &Tuple,
-        original: &Tuple,
         packet: &mut P,
         headers: &Headers,
         passage: &mut Passage,
-        now: Tick,
     ) -> Result<Tuple, Stopped> {
-        let (manip, range) = match self.ask(Table::Nat, hook, tuple, packet, headers, passage, now) {
+        let Some(original) = passage.original else { return Ok(*tuple) };
+        let (manip, range) = match self.ask(Table::Nat, hook, tuple, packet, headers, passage) {
             Verdict::Nat(manip, range) => (manip, range),
             Verdict::Accept if matches!(hook, Hook::Prerouting | Hook::Output) => return Ok(*tuple),
             // Somebody else's translation may have taken what answers to it would be known by.
@@ -257,7 +246,7 @@ impl<P: Packet> Path<P> {
             verdict => return Err((verdict, hook)),
         };
         let after =
-            self.translated(tuple, manip, &range, original).ok_or((Verdict::Nat(manip, range), hook))?;
+            self.translated(tuple, manip, &range, &original).ok_or((Verdict::Nat(manip, range), hook))?;
         passage.after = Some(after);
         if after != *tuple {
             self.watch.note(|| Step::Becomes(after));
@@ -280,9 +269,8 @@ impl<P: Packet> Path<P> {
         packet: &mut P,
         headers: &Headers,
         passage: &mut Passage,
-        now: Tick,
     ) -> Verdict {
-        let connection = self.connection(passage, now);
+        let connection = self.connection(passage);
         let flow = passage.of.filter(|&id| !self.is_over(id));
         let service = passage.at.and_then(|at| self.service_of(at));
         let mut headers = *headers;
@@ -290,7 +278,7 @@ impl<P: Packet> Path<P> {
         headers.ttl = ttl(packet.data(), &headers).unwrap_or(headers.ttl);
         let is_forwarded = passage.input.is_some() && matches!(hook, Hook::Forward | Hook::Postrouting);
         let booted = self.tables.settings.booted;
-        let &mut Passage { input, output, state, mark, .. } = passage;
+        let &mut Passage { input, output, state, mark, now, .. } = passage;
         self.watch.note(|| Step::Asked(Asked { table, hook, tuple: *tuple, state, mark, input, output }));
         let mut view = View {
             tables: &self.tables,
@@ -334,7 +322,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// What rules see of the packet's connection.
-    fn connection(&self, passage: &Passage, now: Tick) -> Option<Connection> {
+    fn connection(&self, passage: &Passage) -> Option<Connection> {
         if let Some(at) = passage.at {
             let (id, entry, tracked) = (at.id(), self.flows.entry(at.id()), self.flows.tracked(at.id()));
             return Some(Connection {
@@ -345,7 +333,7 @@ impl<P: Packet> Path<P> {
                 reply: self.flows.tuple(id, Direction::Reply),
                 mark: tracked.mark,
                 zone: tracked.zone,
-                expires: entry.expires().since(now) / Tick::PER_SECOND,
+                expires: entry.expires().since(passage.now) / Tick::PER_SECOND,
             });
         }
         let original = passage.original.filter(|_| !passage.is_untracked)?;

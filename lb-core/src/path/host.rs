@@ -60,17 +60,17 @@ impl<P: Packet> Path<P> {
     pub(super) fn out(&mut self, port: PortId, mut packet: P, now: Tick, io: &mut impl Io<P>) {
         let Some((headers, wire)) = read_host(&packet) else { return io.transmit(port, packet) };
         let headers = &headers;
-        let mut passage = self.passage(port, headers, CtState::Established);
+        let mut passage = self.passage(port, headers, CtState::Established, now);
         passage.output = passage.input.take();
         passage.of = self.flows.find(&wire).map(FlowRef::id);
         let raw = [(Table::Raw, Hook::Output)];
-        if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage, now) {
+        if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage) {
             return self.stop_host(port, packet, headers, stopped, now, io);
         }
         self.is_at(Hook::Output, Function::Conntrack);
         let left = match self.known_of_host(&packet, headers, &wire, &mut passage, now) {
-            Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage, now).map(Some),
-            None => self.first_out(&mut packet, headers, wire, &mut passage, now),
+            Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage).map(Some),
+            None => self.first_out(&mut packet, headers, wire, &mut passage),
         };
         let at = match left {
             Ok(Some(at)) => at,
@@ -124,16 +124,15 @@ impl<P: Packet> Path<P> {
         wire: &Tuple,
         at: FlowRef,
         passage: &mut Passage,
-        now: Tick,
     ) -> Result<FlowRef, Stopped> {
         passage.at = Some(at);
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..*wire };
-        self.pass(&[(Table::Mangle, Hook::Output)], wire, packet, headers, passage, now)?;
+        self.pass(&[(Table::Mangle, Hook::Output)], wire, packet, headers, passage)?;
         if inner.dst != wire.dst {
             passage.output = self.output(self.tables.way(inner.dst));
         }
-        self.pass(&OUT, &inner, packet, headers, passage, now)?;
+        self.pass(&OUT, &inner, packet, headers, passage)?;
         Ok(at)
     }
 
@@ -144,13 +143,12 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         original: Tuple,
         passage: &mut Passage,
-        now: Tick,
     ) -> Result<Option<FlowRef>, Stopped> {
         // The answer of a real server on this host to a client whose packets come by direct routing.
         let asked = self.flows.find(&original.reversed());
         let is_answer = asked.is_some_and(|at| !self.flows.entry(at.id()).is_tracked());
         let is_known = self.flows.find(&original).is_some();
-        let begun = self.begins(packet.data(), headers, now);
+        let begun = self.begins(packet.data(), headers, passage.now);
         let begun = begun.filter(|_| !is_answer && !is_known && !passage.is_untracked);
         passage.state = match begun {
             _ if passage.is_untracked => CtState::Untracked,
@@ -159,18 +157,15 @@ impl<P: Packet> Path<P> {
             None => CtState::Invalid,
         };
         passage.original = begun.map(|_| original);
-        self.pass(&[(Table::Mangle, Hook::Output)], &original, packet, headers, passage, now)?;
-        let seen = match begun {
-            Some(_) => self.ask_nat(Hook::Output, &original, &original, packet, headers, passage, now)?,
-            None => original,
-        };
+        self.pass(&[(Table::Mangle, Hook::Output)], &original, packet, headers, passage)?;
+        let seen = self.ask_nat(Hook::Output, &original, packet, headers, passage)?;
         if seen.dst != original.dst {
             passage.output = self.output(self.tables.way(seen.dst));
         }
-        self.pass(&OUT, &seen, packet, headers, passage, now)?;
+        self.pass(&OUT, &seen, packet, headers, passage)?;
         let Some(begun) = begun else { return Ok(None) };
-        let after = self.ask_nat(Hook::Postrouting, &seen, &original, packet, headers, passage, now)?;
-        match self.track(original, after, headers, &begun, passage.connection_mark, now) {
+        let after = self.ask_nat(Hook::Postrouting, &seen, packet, headers, passage)?;
+        match self.track(original, after, headers, &begun, passage.connection_mark, passage.now) {
             Some(at) => {
                 self.is_at(Hook::Postrouting, Function::Confirm);
                 Ok(Some(at))

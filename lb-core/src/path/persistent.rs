@@ -120,8 +120,8 @@ impl<P: Packet> Path<P> {
         if !self.tables.rules.are_active() {
             return self.route(packet, headers, now, io);
         }
-        let passage = self.passage(packet.port(), headers, CtState::Invalid);
-        self.pass_untracked(packet, headers, passage, now, io);
+        let passage = self.passage(packet.port(), headers, CtState::Invalid, now);
+        self.pass_untracked(packet, headers, passage, io);
     }
 
     /// The first packet of another worker's connection, whose template is here; or a fragment that follows on it.

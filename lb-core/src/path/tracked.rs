@@ -151,19 +151,19 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         self.account(at, headers);
-        let mut passage = self.passage(packet.port(), headers, CtState::Established);
+        let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
         passage.of = Some(at.id());
         let wire = self.flows.tuple(at.id(), at.direction());
         let is_ruled = self.flows.entry(at.id()).is_ruled();
         let mut course = self.course(at, packet.port(), headers);
         let mut is_walked = is_ruled && course.is_none();
         self.met.begin_anew();
-        if is_walked && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
+        if is_walked && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
         if passage.is_untracked {
             passage.state = CtState::Untracked;
-            return self.pass_untracked(packet, headers, passage, now, io);
+            return self.pass_untracked(packet, headers, passage, io);
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
         let step = self.follows(packet.data(), headers, at, now);
@@ -174,13 +174,13 @@ impl<P: Packet> Path<P> {
         {
             // It is walked, from the table `raw` on, which does not ask what it is to its connection.
             (course, is_walked) = (None, true);
-            if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage, now) {
+            if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
                 return self.stop(packet, headers, stopped, now, io);
             }
         }
         match step.verdict {
             conntrack::Verdict::Fine | conntrack::Verdict::Ends => {}
-            conntrack::Verdict::Invalid(_) => return self.pass_untracked(packet, headers, passage, now, io),
+            conntrack::Verdict::Invalid(_) => return self.pass_untracked(packet, headers, passage, io),
             conntrack::Verdict::Reopens => {
                 self.end(at.id());
                 return self.first_ruled(packet, headers, now, io);
@@ -195,7 +195,7 @@ impl<P: Packet> Path<P> {
             let way = self.tables.way(leaves.dst);
             // Destinations are exchanged at PREROUTING, sources at POSTROUTING.
             let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
-            let passed = self.pass_tracked(&mut packet, headers, (&wire, &inner), way, &mut passage, now);
+            let passed = self.pass_tracked(&mut packet, headers, (&wire, &inner), way, &mut passage);
             if let Err(stopped) = passed {
                 return self.stop(packet, headers, stopped, now, io);
             }
