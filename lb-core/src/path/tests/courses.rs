@@ -64,6 +64,19 @@ fn an_established_connection_is_counted_and_not_walked() {
 }
 
 #[test]
+fn a_packet_is_not_asked_for_its_service_again() {
+    let mut director =
+        Director::with_rules(&lines(&["mangle POSTROUTING -m ipvs --vaddr 192.0.2.10 --vdir ORIGINAL"]));
+    director.receive(WAN, &[from_client(4000, "S")]);
+    director.receive(LAN, &[from_server(11, 4000, "SA")]);
+    for _ in 0..5 {
+        director.receive(WAN, &[from_client(4000, "A")]);
+    }
+    // The first as NEW, the second as ESTABLISHED.
+    assert_eq!((director.counts(2)[1].0, director.walked(1)), (6, 2));
+}
+
+#[test]
 fn other_rules_stop_a_connection_at_its_next_packet() {
     let mut director = Director::with_rules(&lines(&["filter INPUT -p tcp -j ACCEPT"]));
     director.receive(WAN, &[from_client(4000, "S"), from_client(4000, "A"), from_client(4000, "A")]);
@@ -90,6 +103,9 @@ fn what_looks_into_packets_is_asked_of_each() {
         "filter INPUT -p tcp --tcp-flags ALL ACK",
         "filter INPUT -m length --length 0:9000",
         "mangle PREROUTING -j CONNMARK --set-mark 1",
+        "filter INPUT -j RATEEST --rateest-name r --rateest-interval 1s --rateest-ewmalog 4s",
+        "filter INPUT -j AUDIT --type accept",
+        "mangle POSTROUTING -m ipvs --vportctl 80",
     ] {
         let mut director = Director::with_rules(&lines(&[line]));
         director.receive(WAN, &[from_client(4000, "S"), from_client(4000, "A"), from_client(4000, "A")]);
@@ -206,6 +222,8 @@ fn line() -> impl Strategy<Value = String> {
         "-m mark --mark 1/1",
         "-m connmark --mark 1",
         "-m addrtype --dst-type LOCAL",
+        "-m ipvs --ipvs",
+        "-m ipvs --vaddr 192.0.2.10 --vdir REPLY",
     ];
     const PLACES: &[&str] = &[
         "filter INPUT",

@@ -7,7 +7,7 @@
 use super::Match;
 use crate::flow::Method;
 use crate::hook::Hook;
-use crate::rule::header::{mask, prefix_len};
+use crate::rule::header::{mask, prefix_len, prefix_mask};
 use crate::rule::names;
 use crate::rule::options::{address, bits, ip, port};
 use crate::rule::prelude::*;
@@ -59,7 +59,7 @@ impl Extension for Ipvs {
             2 => {
                 let (host, bits) = match text.split_once('/') {
                     Some((host, bits)) => (host, mask(bits, around.family)?),
-                    None => (text, crate::rule::header::prefix_mask(around.family.bits(), around.family)),
+                    None => (text, prefix_mask(around.family.bits(), around.family)),
                 };
                 let host = address(host, around.family);
                 let unknown = || Error::parameter(format!("host/network `{text}' not found"));
@@ -154,6 +154,11 @@ fn holds<T>(wanted: Option<(T, Not)>, is: impl Fn(T) -> bool) -> bool {
 }
 
 impl Match for Ipvs {
+    fn depends(&self) -> Depends {
+        // Which service takes a client may hang on a set's elements.
+        if self.control.is_none() { Depends::Flow } else { Depends::Packet }
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
         let is_behind = matches!(view.hook, Hook::Output | Hook::Postrouting);
         match view.service.filter(|_| is_behind) {

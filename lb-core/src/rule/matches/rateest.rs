@@ -1,7 +1,5 @@
 //! `rateest`: what an estimator (`RATEEST`) says, compared with a rate or with another one.
 
-use std::cmp::Ordering;
-
 use super::Match;
 use crate::rule::estimator::Estimator;
 use crate::rule::prelude::*;
@@ -221,8 +219,13 @@ fn shown_bits(bytes: u32) -> String {
 }
 
 impl Match for RateMatch {
+    /// Who looks makes up for the time that has passed, as whoever looks next would: that changes nothing, also when
+    /// [`View::is_dry`](crate::rule::View::is_dry).
+    fn depends(&self) -> Depends {
+        Depends::Packet
+    }
+
     fn matches(&self, view: &mut View<'_>) -> bool {
-        // Who looks makes up for the time that has passed, as whoever looks next would: nothing to be left out when `View::is_dry`.
         let [first, second] = &self.estimators;
         let Some(first) = first.get().map(|first| first.rates(view.now)) else { return false };
         let second = second.get().map(|second| second.rates(view.now));
@@ -234,7 +237,7 @@ impl Match for RateMatch {
                 _ if !rates.is_asked => true,
                 Some(Wanted::Less) => first < second,
                 Some(Wanted::Greater) => first > second,
-                Some(Wanted::Equal) => first.cmp(&second) == Ordering::Equal,
+                Some(Wanted::Equal) => first == second,
                 None => false,
             }
         };

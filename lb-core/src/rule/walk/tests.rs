@@ -92,6 +92,8 @@ fn other(family: Family) -> BoxedStrategy<String> {
     let words = vec![
         "-m limit --limit 5/sec --limit-burst 2 ",
         "-m statistic --mode nth --every 3 --packet 0 ",
+        "-m quota --quota 1000 ",
+        "-m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 2 --hashlimit-mode srcip --hashlimit-name h ",
         "-m recent --set ",
         "-m recent --update --seconds 2 --hitcount 2 ",
         "-m mark --mark 1/1 ",
