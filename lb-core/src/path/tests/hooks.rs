@@ -1,6 +1,7 @@
 //! Goal: rules decide at the hooks that netfilter's diagram has, NAT is asked once a connection and translates both directions, and what is
 //! tracked comes and goes. Method: rules of a few words, packets from client, real server and host.
 
+use super::persistent::persistent;
 use super::*;
 use crate::hook::{Function, ORDER};
 use crate::rule::names::Numeric;
@@ -531,4 +532,58 @@ fn an_answers_source_is_the_virtual_services_at_postrouting() {
     let mut director = director(rules(&["mangle POSTROUTING -s 192.0.2.10 -p tcp --sport 80 -j DROP"]));
     assert_eq!(director.receive(WAN, &[from_client(4000, "S")]).sent.len(), 1);
     assert!(director.receive(LAN, &[from_server(11, 4000, "SA")]).sent.is_empty());
+}
+
+#[test]
+fn a_packet_is_of_its_virtual_service_from_where_ipvs_has_looked_at_it() {
+    // What a request and its answer count.
+    for (line, counts) in [
+        ("filter INPUT -m ipvs --ipvs", (0, 0)),
+        ("filter INPUT -m ipvs ! --ipvs", (1, 0)),
+        ("filter OUTPUT -m ipvs --ipvs", (1, 0)),
+        ("filter FORWARD -m ipvs --ipvs", (0, 0)),
+        ("mangle PREROUTING -m ipvs ! --ipvs", (1, 1)),
+        ("mangle POSTROUTING -m ipvs --ipvs", (1, 1)),
+        ("mangle POSTROUTING -m ipvs ! --ipvs", (0, 0)),
+        ("mangle POSTROUTING -m ipvs --vdir ORIGINAL", (1, 0)),
+        ("mangle POSTROUTING -m ipvs --vdir REPLY", (0, 1)),
+        ("mangle POSTROUTING -m ipvs --vproto tcp --vaddr 192.0.2.0/28 --vport 80 --vmethod MASQ", (1, 1)),
+        ("mangle POSTROUTING -m ipvs --vproto udp", (0, 0)),
+        ("mangle POSTROUTING -m ipvs ! --vproto udp", (1, 1)),
+        ("mangle POSTROUTING -m ipvs --vaddr 10.0.0.11", (0, 0)),
+        ("mangle POSTROUTING -m ipvs ! --vaddr 10.0.0.11 --vdir REPLY", (0, 1)),
+        ("mangle POSTROUTING -m ipvs --vport 8080", (0, 0)),
+        ("mangle POSTROUTING -m ipvs --vmethod GATE", (0, 0)),
+        ("mangle POSTROUTING -m ipvs ! --vmethod GATE", (1, 1)),
+        ("mangle POSTROUTING -m ipvs --vportctl 80", (0, 0)),
+        // Of no service nothing is asked that one would have.
+        ("filter INPUT -m ipvs ! --vport 8080", (0, 0)),
+    ] {
+        let mut director = director(rules(&[line]));
+        let counted = |director: &Director| director.counters[0].rule(1).packets.get();
+        director.receive(WAN, &[from_client(4000, "S")]);
+        let request = counted(&director);
+        director.receive(LAN, &[from_server(11, 4000, "SA")]);
+        assert_eq!((request, counted(&director) - request), counts, "{line}");
+        // What is only routed is never one of IPVS.
+        if !line.contains("! --ipvs") {
+            let before = counted(&director);
+            director.receive(WAN, &[through(4001, "S")]);
+            assert_eq!(counted(&director), before, "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_port_of_a_held_connection_is_that_of_its_persistent_service() {
+    let at = |port| {
+        let line = format!("mangle POSTROUTING -m ipvs --vportctl {port}");
+        let mut director = Director::new();
+        director.path.adopt(Arc::new(Tables { rules: Arc::new(rules(&[&line])), ..persistent(2, |_| ()) }));
+        director.receive(WAN, &[from_client(4000, "S")]);
+        director.receive(LAN, &[from_server(11, 4000, "SA")]);
+        director.receive(LAN, &[from_server(12, 4000, "SA")]);
+        director.counters[0].rule(1).packets.get()
+    };
+    assert_eq!([at(80), at(8080)], [2, 0]);
 }
