@@ -176,7 +176,8 @@ impl Bucket {
 /// Places that a key may have in a table: as many as are looked at.
 const PLACES: usize = 8;
 
-/// Times at which an address was seen that are remembered.
+/// Times at which an address was seen that are remembered: more than any rule may ask for, since rules share a list and the first of them
+/// need not be the one that asks for the most.
 pub(crate) const STAMPS: usize = 256;
 /// Addresses that a list of `recent` has room for.
 pub(crate) const RECENT_ENTRIES: usize = 4096;
@@ -192,17 +193,16 @@ struct RecentEntry {
     ttl: AtomicU32,
     /// How many times it was seen; the last stamps are kept.
     seen: AtomicU32,
-    stamps: Box<[AtomicU32]>,
+    stamps: [AtomicU32; STAMPS],
 }
 
 impl Recent {
-    /// `stamps`: how many times of an address are remembered.
-    pub(crate) fn new(stamps: usize, keys: Keys) -> Recent {
+    pub(crate) fn new(keys: Keys) -> Recent {
         let entry = |_| RecentEntry {
             key: AtomicU64::new(0),
             ttl: AtomicU32::new(0),
             seen: AtomicU32::new(0),
-            stamps: (0..stamps.clamp(1, STAMPS)).map(|_| AtomicU32::new(0)).collect(),
+            stamps: std::array::from_fn(|_| AtomicU32::new(0)),
         };
         Recent { keys, entries: (0..RECENT_ENTRIES).map(entry).collect() }
     }
@@ -283,15 +283,12 @@ impl Recent {
 impl RecentEntry {
     fn stamp(&self, now: Tick) {
         let seen = self.seen.load(Relaxed);
-        if let Some(stamp) = self.stamps.get(seen as usize % self.stamps.len().max(1)) {
-            stamp.store(now.0, Relaxed);
-        }
+        self.stamps[seen as usize % STAMPS].store(now.0, Relaxed);
         self.seen.store(seen.saturating_add(1), Relaxed);
     }
 
     fn last(&self) -> Tick {
-        let at = self.seen.load(Relaxed).wrapping_sub(1) as usize % self.stamps.len().max(1);
-        Tick(self.stamps.get(at).map_or(0, |stamp| stamp.load(Relaxed)))
+        Tick(self.stamps[self.seen.load(Relaxed).wrapping_sub(1) as usize % STAMPS].load(Relaxed))
     }
 }
 
@@ -356,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_list_knows_how_often_an_address_was_seen() {
-        let list = Recent::new(20, Keys(3));
+        let list = Recent::new(Keys(3));
         for tick in [100, 200, 300] {
             list.note(9, 64, Tick(tick));
         }

@@ -587,3 +587,13 @@ fn the_port_of_a_held_connection_is_that_of_its_persistent_service() {
     };
     assert_eq!([at(80), at(8080)], [2, 0]);
 }
+
+#[test]
+fn a_list_remembers_as_often_as_any_of_its_rules_asks_for() {
+    let mut director = director(rules(&[
+        "filter FORWARD -m recent --name r --set",
+        "filter FORWARD -m recent --name r --rcheck --hitcount 40 -j DROP",
+    ]));
+    let passed = (4000..4060).filter(|&sport| director.receive(WAN, &[through(sport, "S")]).sent.len() == 1);
+    assert_eq!(passed.count(), 39);
+}

@@ -1,12 +1,10 @@
 //! `recent`: addresses that were seen, and when.
 
-use std::sync::Arc;
-
 use super::Match;
 use crate::rule::header::prefix_mask;
 use crate::rule::options::{address, bits, ip};
 use crate::rule::prelude::*;
-use crate::rule::state::{Keys, Recent, STAMPS};
+use crate::rule::state::{Keys, Recent, STAMPS, shared};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Mode {
@@ -110,10 +108,7 @@ impl Extension for RecentMatch {
 
     fn bind(&mut self, named: &mut Named) -> Result<(), Refused> {
         let keys = named.keys();
-        // A list holds as many times as the rule that asks for the most of them.
-        let stamps = (self.hits as usize + 1).next_power_of_two().max(32);
-        let list = named.recents.entry(self.name.clone()).or_insert_with(|| Arc::new(Recent::new(stamps, keys)));
-        self.list.set(list.clone());
+        self.list.set(shared(&mut named.recents, &self.name, || Recent::new(keys)));
         Ok(())
     }
 
