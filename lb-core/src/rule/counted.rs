@@ -16,13 +16,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
 
-use super::state::Keys;
+use super::state::{Keys, places};
 use crate::flow::FlowId;
 
 /// Numbers that there is room for: addresses with connections, of all rules together.
 const NUMBERS: usize = 1 << 17;
-/// Places that a key may have: as many as are looked at.
-const PLACES: usize = 8;
+/// Times that a place is sought which another worker does not take first.
+const TRIES: usize = 8;
 /// Low bits of a number's word; above them is what tells its key from others.
 const COUNT_BITS: u32 = 24;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -43,27 +43,22 @@ impl Alive {
         self.keys
     }
 
-    fn places(key: u64) -> impl Iterator<Item = usize> {
-        (0..PLACES).map(move |at| (key as usize >> 1).wrapping_add(at) % NUMBERS)
-    }
-
     fn is_of(word: u64, key: u64) -> bool {
         word & COUNT != 0 && (word ^ key) >> COUNT_BITS == 0
     }
 
     /// Connections with this key. Two workers may have given it a place each in the same moment.
     pub(crate) fn total(&self, key: u64) -> u32 {
-        let words = Alive::places(key).map(|place| self.words[place].load(Relaxed));
+        let words = places(key, NUMBERS).map(|place| self.words[place].load(Relaxed));
         words.filter(|word| Alive::is_of(*word, key)).map(|word| (word & COUNT) as u32).sum()
     }
 
     /// One more; where. `None`: there is no room.
     fn add(&self, key: u64) -> Option<u32> {
-        // Another worker may have taken the place that was seen.
-        for _ in 0..PLACES {
+        for _ in 0..TRIES {
             let word = |place: &usize| self.words[*place].load(Relaxed);
-            let known = Alive::places(key).find(|place| Alive::is_of(word(place), key));
-            let place = known.or_else(|| Alive::places(key).find(|place| word(place) & COUNT == 0))?;
+            let known = places(key, NUMBERS).find(|place| Alive::is_of(word(place), key));
+            let place = known.or_else(|| places(key, NUMBERS).find(|place| word(place) & COUNT == 0))?;
             let added = self.words[place].fetch_update(Relaxed, Relaxed, |word| match word & COUNT {
                 0 => Some(key & !COUNT | 1),
                 COUNT => None,
@@ -274,7 +269,7 @@ mod tests {
                             let with = twin.entry(key).or_default();
                             let expected = with.len() + usize::from(!with.contains(&id));
                             prop_assert_eq!(counted.count(&alive, of, key) as usize, expected);
-                        if of.is_some() {
+                            if of.is_some() {
                                 counted.keep(FlowId(id));
                                 with.insert(id);
                             }

@@ -1,22 +1,20 @@
 //! Rates by key (`hashlimit`): a bucket, or a count in an interval, for each address or port.
 //!
 //! As all state of rules ([`state`](super::state)) it is of a fixed size, shared by all workers, in relaxed atomics. A key has one of
-//! [`PLACES`] places; the one that came longest ago makes room, where the kernel would drop the packet.
+//! a few places; the one that came longest ago makes room, where the kernel would drop the packet.
 //!
 //! Source of the facts: Linux, `net/netfilter/xt_hashlimit.c`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::state::Keys;
+use super::state::{Keys, pay, places};
 use crate::time::Tick;
 
 /// Keys that a table has room for, unless it is told how many.
 const USUAL: usize = 1 << 16;
 /// As many as a table has room for.
 const MOST: usize = 1 << 20;
-/// Places that a key may have in a table: as many as are looked at.
-const PLACES: usize = 8;
 
 /// Units of credit for bytes in a second.
 pub(crate) const BYTE_SECOND: u64 = 1 << 32;
@@ -89,9 +87,7 @@ impl PerKey {
     }
 
     fn places(&self, key: u64) -> impl Iterator<Item = &Entry> {
-        let len = self.entries.len();
-        (0..PLACES.min(len))
-            .filter_map(move |at| self.entries.get((key as usize >> 1).wrapping_add(at) % len))
+        places(key, self.entries.len()).map(|place| &self.entries[place])
     }
 
     /// The key's entry, unless it was idle for too long.
@@ -138,20 +134,16 @@ impl Entry {
         let ticks = u64::from(now.since(Tick(self.since.load(Relaxed))));
         match price {
             Price::Packets { cost, cap } => {
-                self.pay(cost, ticks.saturating_mul(1_000_000 / u64::from(Tick::PER_SECOND)), cap, now)
+                let gained = ticks.saturating_mul(1_000_000 / u64::from(Tick::PER_SECOND));
+                self.since.store(now.0, Relaxed);
+                pay(&self.value, cost, gained, cap)
             }
             Price::Bytes { per_chunk, .. } => {
                 let cost = (u64::from(bytes >> 4) + 1).saturating_mul(per_chunk).min(BYTE_SECOND);
                 let gained = ticks.saturating_mul(BYTE_SECOND) / u64::from(Tick::PER_SECOND);
-                if self.pay(cost, gained, BYTE_SECOND, now) {
-                    return true;
-                }
-                let refills = self.refills.load(Relaxed);
-                if refills == 0 {
-                    return false;
-                }
-                self.refills.store(refills - 1, Relaxed);
-                self.pay(cost, BYTE_SECOND, BYTE_SECOND, now)
+                self.since.store(now.0, Relaxed);
+                pay(&self.value, cost, gained, BYTE_SECOND)
+                    || self.refill() && pay(&self.value, cost, BYTE_SECOND, BYTE_SECOND)
             }
             Price::Window { most, rate, seconds } => {
                 let interval = u64::from(seconds.saturating_mul(Tick::PER_SECOND));
@@ -168,13 +160,11 @@ impl Entry {
         }
     }
 
-    /// Takes `cost` of a credit that has gained so much since it was last asked, if there is so much.
-    fn pay(&self, cost: u64, gained: u64, cap: u64, now: Tick) -> bool {
-        let credit = self.value.load(Relaxed).saturating_add(gained).min(cap);
-        self.since.store(now.0, Relaxed);
-        let is_enough = credit >= cost;
-        self.value.store(if is_enough { credit - cost } else { credit }, Relaxed);
-        is_enough
+    /// Uses one of its seconds of credit, if it has one more.
+    fn refill(&self) -> bool {
+        let left = self.refills.load(Relaxed);
+        self.refills.store(left.saturating_sub(1), Relaxed);
+        left > 0
     }
 }
 

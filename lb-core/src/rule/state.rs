@@ -131,6 +131,23 @@ impl Keys {
     }
 }
 
+/// Places that a key may have in a table: as many as are looked at.
+const PLACES: usize = 8;
+
+/// Where a key may stand in a table with room for so many.
+#[inline]
+pub(super) fn places(key: u64, room: usize) -> impl Iterator<Item = usize> {
+    (0..PLACES.min(room)).map(move |at| (key as usize >> 1).wrapping_add(at) % room)
+}
+
+/// Takes `cost` of a credit that has gained so much since it was last asked, if there is so much.
+pub(super) fn pay(credit: &AtomicU64, cost: u64, gained: u64, cap: u64) -> bool {
+    let has = credit.load(Relaxed).saturating_add(gained).min(cap);
+    let is_enough = has >= cost;
+    credit.store(if is_enough { has - cost } else { has }, Relaxed);
+    is_enough
+}
+
 /// A token bucket in units of 0.1 ms: a packet costs its share of the rate.
 #[derive(Default)]
 pub(crate) struct Bucket {
@@ -147,34 +164,21 @@ impl Bucket {
         Bucket { credit: AtomicU64::new(cap), last: AtomicU32::new(0) }
     }
 
-    /// Takes `cost`, if there is so much. `per_tick`: what comes in a tick.
-    pub(crate) fn take(&self, cost: u64, cap: u64, per_tick: u64, now: Tick) -> bool {
-        let last = Tick(self.last.load(Relaxed));
-        let gained = u64::from(now.since(last)).saturating_mul(per_tick);
-        let credit = self.credit.load(Relaxed).saturating_add(gained).min(cap);
-        self.last.store(now.0, Relaxed);
-        let is_enough = credit >= cost;
-        self.credit.store(if is_enough { credit - cost } else { credit }, Relaxed);
-        is_enough
-    }
-
-    /// Whether [`allow`](Self::allow) would say so now.
-    pub(crate) fn would_allow(&self, cost: u64, cap: u64, now: Tick) -> bool {
-        let copy = Bucket {
+    /// Another one that goes on from here.
+    pub(crate) fn copy(&self) -> Bucket {
+        Bucket {
             credit: AtomicU64::new(self.credit.load(Relaxed)),
             last: AtomicU32::new(self.last.load(Relaxed)),
-        };
-        copy.allow(cost, cap, now)
+        }
     }
 
-    /// As [`take`](Self::take) for a bucket whose units are 0.1 ms.
-    pub(crate) fn allow(&self, cost: u64, cap: u64, now: Tick) -> bool {
-        self.take(cost, cap, PER_TICK, now)
+    /// Takes `cost`, if there is so much.
+    pub(crate) fn take(&self, cost: u64, cap: u64, now: Tick) -> bool {
+        let gained = u64::from(now.since(Tick(self.last.load(Relaxed)))).saturating_mul(PER_TICK);
+        self.last.store(now.0, Relaxed);
+        pay(&self.credit, cost, gained, cap)
     }
 }
-
-/// Places that a key may have in a table: as many as are looked at.
-const PLACES: usize = 8;
 
 /// Times at which an address was seen that are remembered: more than any rule may ask for, since rules share a list and the first of them
 /// need not be the one that asks for the most.
@@ -212,11 +216,11 @@ impl Recent {
     }
 
     fn find(&self, key: u64) -> Option<&RecentEntry> {
-        (0..PLACES).find_map(|at| self.place(key, at).filter(|entry| entry.key.load(Relaxed) == key))
+        self.places(key).find(|entry| entry.key.load(Relaxed) == key)
     }
 
-    fn place(&self, key: u64, at: usize) -> Option<&RecentEntry> {
-        self.entries.get((key as usize >> 1).wrapping_add(at) % RECENT_ENTRIES)
+    fn places(&self, key: u64) -> impl Iterator<Item = &RecentEntry> {
+        places(key, self.entries.len()).map(|place| &self.entries[place])
     }
 
     /// Takes note of the address; the place of the one that was seen longest ago is taken when there is no other.
@@ -226,12 +230,11 @@ impl Recent {
             entry.stamp(now);
             return;
         }
-        let places = (0..PLACES).filter_map(|at| self.place(key, at));
         let idle = |entry: &&RecentEntry| match entry.key.load(Relaxed) {
             0 => u32::MAX,
             _ => now.since(entry.last()),
         };
-        if let Some(entry) = places.max_by_key(idle) {
+        if let Some(entry) = self.places(key).max_by_key(idle) {
             entry.seen.store(0, Relaxed);
             entry.ttl.store(ttl.into(), Relaxed);
             entry.stamp(now);
@@ -337,10 +340,9 @@ mod tests {
     fn a_bucket_lets_its_burst_and_then_its_rate_by() {
         // 5 a second, burst 5: a packet costs 2,000 units of 0.1 ms.
         let bucket = Bucket::full(10_000);
-        let allowed = |ticks: std::ops::Range<u32>| {
-            ticks.filter(|tick| bucket.allow(2000, 10_000, Tick(*tick))).count()
-        };
-        assert_eq!(allowed(0..1) + (0..9).filter(|_| bucket.allow(2000, 10_000, Tick(0))).count(), 5);
+        let allowed =
+            |ticks: std::ops::Range<u32>| ticks.filter(|tick| bucket.take(2000, 10_000, Tick(*tick))).count();
+        assert_eq!(allowed(0..1) + (0..9).filter(|_| bucket.take(2000, 10_000, Tick(0))).count(), 5);
         assert_eq!(allowed(1..1001), 50, "ten seconds");
     }
 

@@ -73,8 +73,8 @@ impl Match for Limit {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let (cost, cap) = (self.rate.cost().into(), self.cap());
         self.bucket.get().is_some_and(|bucket| match view.is_dry {
-            true => bucket.would_allow(cost, cap, view.now),
-            false => bucket.allow(cost, cap, view.now),
+            true => bucket.copy().take(cost, cap, view.now),
+            false => bucket.take(cost, cap, view.now),
         })
     }
 }
