@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::time::Tick;
 
+/// Characters of an estimator's name; what is longer is cut off.
+pub(crate) const LONGEST_NAME: usize = 15;
 /// Rates are kept in 1/256.
 const FRACTION: u32 = 8;
 

@@ -225,3 +225,19 @@ fn a_traced_packet_of_a_known_connection_meets_its_rules_each_time() {
     }
     assert_eq!(director.counters[0].rule(1).packets.get() - before, 4, "each counted once");
 }
+
+#[test]
+fn an_estimator_counts_no_packet_that_is_explained() {
+    let over = |explained: usize, sent: usize| {
+        let mut director = director(rules(&[
+            "filter FORWARD -j RATEEST --rateest-name e --rateest-interval 1s --rateest-ewmalog 2s",
+            "filter FORWARD -m rateest --rateest e --rateest-gt --rateest-pps 5",
+        ]));
+        (0..explained).for_each(|_| _ = explain(&director, WAN, &through(4000, "S")));
+        (0..sent).for_each(|_| _ = director.receive(WAN, &[through(4000, "S")]));
+        director.now = Tick(director.now.0 + Tick::PER_SECOND);
+        director.receive(WAN, &[through(4000, "S")]);
+        director.counters[0].rule(2).packets.get()
+    };
+    assert_eq!([over(50, 1), over(0, 50)], [0, 1]);
+}

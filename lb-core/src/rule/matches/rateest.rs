@@ -1,7 +1,7 @@
 //! `rateest`: what an estimator (`RATEEST`) says, compared with a rate or with another one.
 
 use super::Match;
-use crate::rule::estimator::Estimator;
+use crate::rule::estimator::{Estimator, LONGEST_NAME};
 use crate::rule::prelude::*;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -51,7 +51,7 @@ impl Extension for RateMatch {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            id @ (0 | 1) => self.names[usize::from(id)] = given.value.chars().take(15).collect(),
+            id @ (0 | 1) => self.names[usize::from(id)] = given.value.chars().take(LONGEST_NAME).collect(),
             id @ 2..=4 => {
                 let wanted = [Wanted::Less, Wanted::Greater, Wanted::Equal][usize::from(id) - 2];
                 self.order = Some(wanted);

@@ -1,7 +1,7 @@
 //! `RATEEST`: counts packets for an estimator that `rateest` asks; each goes on to the next rule.
 
 use super::Target;
-use crate::rule::estimator::Estimator;
+use crate::rule::estimator::{Estimator, LONGEST_NAME};
 use crate::rule::prelude::*;
 use crate::rule::state::shared;
 use crate::rule::view::Verdict;
@@ -18,7 +18,6 @@ pub struct RateEst {
     estimator: Kept<Estimator>,
 }
 
-const LONGEST_NAME: usize = 15;
 const SECOND: u64 = 1_000_000;
 const QUARTER: u64 = SECOND / 4;
 /// 8 seconds.
