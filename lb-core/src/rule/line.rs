@@ -13,8 +13,7 @@ use super::set_use::SetUse;
 use super::state::Named;
 use super::targets::AnyTarget;
 use super::text::{Error, name_to};
-use super::{Family, Refused, Table, hook_bit};
-use crate::hook::Hook;
+use super::{Family, Refused, Table};
 
 /// Where a rule sends what it matches.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -142,15 +141,9 @@ impl Rule {
         out
     }
 
-    /// Whether answers to a connection that it translates may come to another worker than the connection's: where the destination is exchanged, and
-    /// where the source is of what is for the host. `hooks`: from which it is reached.
+    /// [`Target::hides_owner`](super::targets::Target::hides_owner) of its target.
     pub(super) fn hides_owner(&self, hooks: u8) -> bool {
-        use AnyTarget::{Dnat, NetMap, Redirect, Snat};
-        match self.jump {
-            Jump::Target(Dnat(_) | NetMap(_) | Redirect(_)) => true,
-            Jump::Target(Snat(_)) => hooks & hook_bit(Hook::Input) != 0,
-            _ => false,
-        }
+        matches!(&self.jump, Jump::Target(target) if target.hides_owner(hooks))
     }
 
     /// The target's column of a listing.

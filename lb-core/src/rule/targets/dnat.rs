@@ -42,4 +42,8 @@ impl Target for Dnat {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
         Some(Verdict::Nat(Manip::Destination, self.to.range(view.family())))
     }
+
+    fn hides_owner(&self, _: u8) -> bool {
+        true
+    }
 }

@@ -20,6 +20,12 @@ pub(crate) trait Target: Extension {
     fn depends(&self) -> Depends {
         Depends::Memory
     }
+
+    /// Whether answers to a connection that it translates may come to another worker than the connection's: where the destination is exchanged,
+    /// and where the source is of what is for the host. `hooks`: from which the rule is reached, as bits.
+    fn hides_owner(&self, _hooks: u8) -> bool {
+        false
+    }
 }
 
 extensions! {
@@ -55,5 +61,9 @@ impl AnyTarget {
 
     pub(crate) fn depends(&self) -> Depends {
         dispatch!(self, found => found.depends())
+    }
+
+    pub(crate) fn hides_owner(&self, hooks: u8) -> bool {
+        dispatch!(self, found => found.hides_owner(hooks))
     }
 }

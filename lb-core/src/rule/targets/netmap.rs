@@ -64,4 +64,8 @@ impl Target for NetMap {
         let addresses = Some((ip(self.address, family), ip(last, family)));
         Some(Verdict::Nat(manip, Range { addresses, is_netmap: true, ..Range::KEEP }))
     }
+
+    fn hides_owner(&self, _: u8) -> bool {
+        true
+    }
 }

@@ -52,4 +52,8 @@ impl Target for Redirect {
         let range = Range { addresses: Some((address, address)), ..self.to.range(view.family()) };
         Some(Verdict::Nat(Manip::Destination, range))
     }
+
+    fn hides_owner(&self, _: u8) -> bool {
+        true
+    }
 }

@@ -1,7 +1,9 @@
 //! `SNAT`: the connection comes from another source.
 
 use super::Target;
+use crate::hook::Hook;
 use crate::nat::Manip;
+use crate::rule::hook_bit;
 use crate::rule::prelude::*;
 use crate::rule::translation::Translation;
 use crate::rule::view::Verdict;
@@ -41,5 +43,9 @@ impl Extension for Snat {
 impl Target for Snat {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
         Some(Verdict::Nat(Manip::Source, self.to.range(view.family())))
+    }
+
+    fn hides_owner(&self, hooks: u8) -> bool {
+        hooks & hook_bit(Hook::Input) != 0
     }
 }
