@@ -325,10 +325,12 @@ impl<P: Packet> Path<P> {
     fn connection(&self, passage: &Passage) -> Option<Connection> {
         if let Some(at) = passage.at {
             let (id, entry, tracked) = (at.id(), self.flows.entry(at.id()), self.flows.tracked(at.id()));
+            let mut status = tracked.status;
+            status.clear(Status::COUNTED);
             return Some(Connection {
                 state: passage.state,
                 is_reply: at.direction() == Direction::Reply,
-                status: tracked.status,
+                status,
                 original: self.flows.tuple(id, Direction::Original),
                 reply: self.flows.tuple(id, Direction::Reply),
                 mark: tracked.mark,

@@ -95,6 +95,20 @@ fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
 }
 
 #[test]
+fn that_a_connection_is_counted_is_no_status_that_rules_see() {
+    let asked = |set: fn(&mut Settings)| {
+        let mut director = Director::new();
+        let mut tables = tables(1, &[11, 12], 1);
+        set(&mut tables.settings);
+        tables.rules = Arc::new(rules(&["filter INPUT -m conntrack --ctstatus NONE"]));
+        director.path.adopt(Arc::new(tables));
+        director.receive(WAN, &[from_client(4000, "S"), from_client(4000, "S")]);
+        director.counters[0].rule(1).packets.get()
+    };
+    assert_eq!([asked(|_| {}), asked(|settings| settings.sysctls.conntrack.acct = 1)], [2, 2]);
+}
+
+#[test]
 fn the_first_packet_counts_too() {
     let mut director = director(|settings| settings.sysctls.conntrack.acct = 1);
     director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
