@@ -6,12 +6,13 @@ use std::collections::BinaryHeap;
 
 use lb_core::time::Tick;
 
+use crate::arrivals::Pieces;
 use crate::conn::Conns;
 use crate::control::Control;
 use crate::director::{Director, Estate, Subject};
 use crate::draw::Draw;
 use crate::events::{Detail, Event, Events};
-use crate::hosts::{Pieces, ServerState};
+use crate::hosts::ServerState;
 use crate::invariants::{self, Watch};
 use crate::ledger::{Effect, Ledger};
 use crate::map::{Map, Plan};
