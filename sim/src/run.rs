@@ -39,7 +39,9 @@ impl fmt::Display for Failure {
         writeln!(f, "invariant {} does not hold: {}", violation.name, violation.what)?;
         writeln!(f, "seed {seed}, step {step}, commit {}", commit())?;
         writeln!(f, "{shape}")?;
-        writeln!(f, "the last events:")?;
+        if !events.is_empty() {
+            writeln!(f, "the last events:")?;
+        }
         for event in events {
             writeln!(f, "  {event}")?;
         }
@@ -63,21 +65,25 @@ fn commit() -> String {
 /// # Errors
 /// The first invariant that did not hold; a panic counts as one.
 pub fn run<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
-    let mut summary = run_world(World::<L>::new(seed), seed, steps)?;
-    let shape = || "the world with rules".to_owned();
-    let failed = |(step, violation)| Failure { seed, step, violation, events: Vec::new(), shape: shape() };
-    summary.stats.packets += netfilter::run(seed, steps).map_err(failed)?;
-    Ok(summary)
+    run_both(World::<L>::new(seed), seed, steps)
 }
 
-/// As [`run`], and prints each event.
+/// As [`run`], and prints each event. A world with rules has none.
 ///
 /// # Errors
 /// As for [`run`].
 pub fn show<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
     let mut world = World::<L>::new(seed);
     world.events.is_shown = true;
-    run_world(world, seed, steps)
+    run_both(world, seed, steps)
+}
+
+fn run_both<L: Subject>(world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
+    let mut summary = run_world(world, seed, steps)?;
+    let shape = "the world with rules".to_owned();
+    let failed = |(step, violation)| Failure { seed, step, violation, events: Vec::new(), shape };
+    summary.stats.packets += netfilter::run(seed, steps).map_err(failed)?;
+    Ok(summary)
 }
 
 fn run_world<L: Subject>(mut world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
