@@ -65,12 +65,24 @@ fn play(name: &str, text: &str) {
 }
 
 macro_rules! cases {
-    ($($name:ident),* $(,)?) => { $(
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                play(stringify!($name), include_str!(concat!("ipset/", stringify!($name), ".txt")));
+            }
+        )*
+
         #[test]
-        fn $name() {
-            play(stringify!($name), include_str!(concat!("ipset/", stringify!($name), ".txt")));
+        fn every_file_is_played() {
+            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ipset");
+            let files = std::fs::read_dir(directory).expect("the files").map(|file| {
+                file.expect("a file").file_name().to_string_lossy().into_owned()
+            });
+            let played = [$(concat!(stringify!($name), ".txt")),*];
+            assert_eq!(files.filter(|file| !played.contains(&file.as_str())).collect::<Vec<_>>(), [""; 0]);
         }
-    )* };
+    };
 }
 
 cases!(addresses, networks, ports, interfaces, macs_and_marks, bitmaps, lists, extensions, old_words);
