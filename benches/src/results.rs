@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) bench: String,
+    /// Which one, where a bench has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) case: Option<String>,
     /// What the traffic went through, end to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) through: Option<String>,
@@ -22,15 +25,17 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// The figure that several runs gave.
+    /// The figure that several runs gave. `name`: of the bench, and which one of several behind a space.
     ///
     /// # Panics
     /// Without any run.
-    pub(crate) fn new(bench: &str, flows: u32, metric: &str, mut runs: Vec<f64>) -> Row {
-        assert!(!runs.is_empty(), "{bench} was not run");
+    pub(crate) fn new(name: &str, flows: u32, metric: &str, mut runs: Vec<f64>) -> Row {
+        assert!(!runs.is_empty(), "{name} was not run");
         runs.sort_by(f64::total_cmp);
+        let (bench, case) = name.split_once(' ').map_or((name, None), |(bench, case)| (bench, Some(case)));
         Row {
             bench: bench.to_owned(),
+            case: case.map(str::to_owned),
             through: None,
             flows,
             rules: 0,
@@ -40,6 +45,14 @@ impl Row {
             min: round(runs[0]),
             max: round(runs[runs.len() - 1]),
             runs: runs.len() as u32,
+        }
+    }
+
+    /// As [`Row::new`] takes it.
+    pub(crate) fn name(&self) -> String {
+        match &self.case {
+            Some(case) => format!("{} {case}", self.bench),
+            None => self.bench.clone(),
         }
     }
 
@@ -66,9 +79,9 @@ fn round(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
-/// The figure of a bench, if it is there.
-pub(crate) fn find<'a>(rows: &'a [Row], bench: &str, flows: u32, metric: &str) -> Option<&'a Row> {
-    rows.iter().find(|row| row.bench == bench && row.flows == flows && row.metric == metric)
+/// The figure of this name, if it is there.
+pub(crate) fn find<'a>(rows: &'a [Row], name: &str, flows: u32, metric: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.name() == name && row.flows == flows && row.metric == metric)
 }
 
 pub(crate) const NS: &str = "ns_per_packet";
@@ -121,9 +134,10 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
 
 /// What a figure must be, and whether it is.
 fn verdict(row: &Row) -> String {
-    let must = MUST.iter().find(|(bench, flows, metric, _)| {
-        row.bench == *bench && row.flows == *flows && row.metric == *metric
-    });
+    let name = row.name();
+    let must = MUST
+        .iter()
+        .find(|(must, flows, metric, _)| name == *must && row.flows == *flows && row.metric == *metric);
     let (text, is_met) = match must {
         None => return String::new(),
         Some((.., Bound::AtMost(bound))) => (format!("≤ {}", number(*bound)), row.median <= *bound),
@@ -152,8 +166,8 @@ const HEAD: [&str; 8] = ["bench", "flows", "metric", "median", "min", "max", "ru
 
 fn cells(row: &Row) -> [String; 8] {
     let bench = match &row.through {
-        Some(through) => format!("{} through {through}", row.bench),
-        None => row.bench.clone(),
+        Some(through) => format!("{} through {through}", row.name()),
+        None => row.name(),
     };
     [
         bench,
@@ -209,6 +223,14 @@ mod tests {
             serde_json::to_string(&row).unwrap(),
             r#"{"bench":"masq-udp","flows":1000000,"rules":0,"workers":1,"metric":"ns_per_packet","median":48.1,"min":46.9,"max":52.0,"runs":5}"#
         );
+    }
+
+    #[test]
+    fn a_bench_of_several_has_the_interfaces_name_in_each() {
+        let row = Row::new("set-lookup load 1000000", 0, SECONDS, vec![1.5]);
+        assert_eq!((row.bench.as_str(), row.case.as_deref()), ("set-lookup", Some("load 1000000")));
+        assert_eq!(verdict(&row), "≤ 1: missed");
+        assert!(table(&[row]).contains("\nset-lookup load 1000000 "));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
         found.rows.push(Row::new(&format!("set-lookup {size}"), 0, NS_PER_LOOKUP, ns));
     }
     if let [few, many] = &found.rows[..] {
-        let more = format!("{} over {}", many.bench, SIZES[0]);
+        let more = format!("{} over {}", many.name(), SIZES[0]);
         let more = Row::new(&more, 0, NS_PER_LOOKUP, vec![many.median - few.median]);
         found.rows.push(Row { runs: many.runs, ..more });
     }
