@@ -162,16 +162,22 @@ fn number(value: f64) -> String {
     text
 }
 
-const HEAD: [&str; 8] = ["bench", "flows", "metric", "median", "min", "max", "runs", "must"];
+const HEAD: [&str; 9] = ["bench", "flows", "rules", "metric", "median", "min", "max", "runs", "must"];
 
-fn cells(row: &Row) -> [String; 8] {
+/// Of none it says nothing.
+fn count(count: u32) -> String {
+    if count == 0 { String::new() } else { number(f64::from(count)) }
+}
+
+fn cells(row: &Row) -> [String; 9] {
     let bench = match &row.through {
         Some(through) => format!("{} through {through}", row.name()),
         None => row.name(),
     };
     [
         bench,
-        if row.flows == 0 { String::new() } else { number(f64::from(row.flows)) },
+        count(row.flows),
+        count(row.rules),
         row.metric.clone(),
         number(row.median),
         number(row.min),
@@ -183,17 +189,17 @@ fn cells(row: &Row) -> [String; 8] {
 
 /// The table on a terminal.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut lines: Vec<[String; 8]> = vec![HEAD.map(str::to_owned)];
+    let mut lines: Vec<[String; 9]> = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
     for line in &lines {
         let mut out = String::new();
         for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
             // Words to the left, numbers to the right.
             let _infallible = match column {
-                0 | 2 | 7 => write!(out, "{cell:<width$}  "),
+                0 | 3 | 8 => write!(out, "{cell:<width$}  "),
                 _ => write!(out, "{cell:>width$}  "),
             };
         }
@@ -205,7 +211,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
 
 /// The same in Markdown.
 pub(crate) fn markdown(rows: &[Row]) -> String {
-    let mut text = format!("| {} |\n|---|---:|---|---:|---:|---:|---:|---|\n", HEAD.join(" | "));
+    let mut text = format!("| {} |\n|---|---:|---:|---|---:|---:|---:|---:|---|\n", HEAD.join(" | "));
     for row in rows {
         text.push_str(&format!("| {} |\n", cells(row).join(" | ")));
     }
@@ -262,11 +268,12 @@ mod tests {
 
     #[test]
     fn both_tables_hold_every_row() {
-        let rows = [Row::new("a", 0, NS, vec![1.0]), Row::new("b", 1000, NS, vec![2.5])];
+        let b = Row { rules: 10, ..Row::new("b", 1000, NS, vec![2.5]) };
+        let rows = [Row::new("a", 0, NS, vec![1.0]), b];
         assert_eq!(
             table(&rows).lines().nth(2).unwrap(),
-            "b      1 000  ns_per_packet     2.5  2.5  2.5     1"
+            "b      1 000     10  ns_per_packet     2.5  2.5  2.5     1"
         );
-        assert!(markdown(&rows).ends_with("| b | 1 000 | ns_per_packet | 2.5 | 2.5 | 2.5 | 1 |  |\n"));
+        assert!(markdown(&rows).ends_with("| b | 1 000 | 10 | ns_per_packet | 2.5 | 2.5 | 2.5 | 1 |  |\n"));
     }
 }
