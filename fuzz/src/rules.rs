@@ -101,7 +101,7 @@ pub(crate) struct Line {
 
 const OWN_CHAINS: [&str; 2] = ["one", "two"];
 
-/// The first few are chosen most often, so that packets come by.
+/// The first one is that of an input that is at its end: packets come by.
 const MATCHES: &[&str] = &[
     "",
     "-p tcp",
