@@ -126,10 +126,12 @@ impl<P: Packet> Path<P> {
         course.is_some()
     }
 
-    /// The hop that the connection's course knows.
+    /// The next hop that the connection keeps, or its course.
     #[inline]
-    pub(super) fn course_hop(&self, at: FlowRef) -> Option<HopId> {
-        self.courses.get(self.flows.entry(at.id()).course(at.direction())?)?.hop
+    pub(super) fn kept_hop(&self, at: FlowRef) -> Option<HopId> {
+        let entry = self.flows.entry(at.id());
+        let of_course = || self.courses.get(entry.course(at.direction())?)?.hop;
+        entry.hop(at.direction()).or_else(of_course)
     }
 
     /// Rules let a packet pass: those that follow it take the same course, if one can be kept.

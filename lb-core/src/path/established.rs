@@ -158,7 +158,7 @@ impl<P: Packet> Path<P> {
     /// The first packet of a direction since the tables changed: its next hop is kept, if there is one. Or its course knows it.
     #[inline(never)]
     fn find_hop(&mut self, at: FlowRef) -> Option<HopId> {
-        if let Some(hop) = self.course_hop(at) {
+        if let Some(hop) = self.kept_hop(at) {
             return Some(hop);
         }
         let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
@@ -167,7 +167,8 @@ impl<P: Packet> Path<P> {
         Some(hop)
     }
 
-    /// Whether a packet of a masqueraded connection that is not plain leaves the straight line. One that rules have let pass before does not: it is counted.
+    /// Whether a packet of a masqueraded connection that is not plain leaves the straight line. One that rules have let pass before
+    /// does not: it is counted.
     #[inline(never)]
     fn turns_off(&mut self, at: FlowRef, port: PortId, headers: &Headers) -> bool {
         let entry = self.flows.entry(at.id());

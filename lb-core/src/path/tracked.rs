@@ -220,14 +220,20 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
-        if matches!(self.tables.way(leaves.dst), Way::Local | Way::Linux) {
+        if self.kept_hop(at).is_none() && self.leads_to_host(at) {
             self.deliver(packet, headers, at, now, io);
         } else if self.tables.settings.forwarding {
             self.masquerade(packet, headers, at, now, io);
         } else {
             self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
+    }
+
+    /// Whether packets that go this way are for the host: those that have a next hop are not.
+    #[inline(never)]
+    fn leads_to_host(&self, at: FlowRef) -> bool {
+        let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
+        matches!(self.tables.way(to), Way::Local | Way::Linux)
     }
 
     /// Gives a packet of a tracked connection to the host.
