@@ -8,7 +8,7 @@ use lb_core::ids::PortId;
 use lb_core::path::FlowView;
 use lb_core::probe::{MOST_DATA, Probe};
 use lb_core::rule::{Refusal, Verdict, chain_name};
-use lb_core::tables::{Forward, Interface, InterfaceId, Prefix, Protocol, Server, Tables, Way};
+use lb_core::tables::{Interface, InterfaceId, Prefix, Protocol, Tables, Way};
 use lb_core::trace::{Filter, Trace};
 use lb_core::trail::{Asked, End, Glimpse, Known, Observed, Step};
 
@@ -244,7 +244,7 @@ impl Names<'_> {
                 let server = id.and_then(|id| self.tables.services.server(id));
                 RoadStep::Server {
                     server: server.map(|server| end(server.address, server.port)),
-                    forward: server.map(|server: &Server| forward(server.forward).to_owned()),
+                    forward: server.map(|server| model::forward_spec(server.forward).0.name().to_owned()),
                 }
             }
             Step::Met(_) | Step::Said(_) => return None,
@@ -288,15 +288,6 @@ fn hook_name(hook: Hook) -> String {
     match chain_name(hook) {
         "" => hook.name().to_ascii_uppercase(),
         name => name.to_owned(),
-    }
-}
-
-fn forward(forward: Forward) -> &'static str {
-    match forward {
-        Forward::Masq => "masq",
-        Forward::Direct => "direct",
-        Forward::Tunnel(_) => "tunnel",
-        Forward::FullNat => "fullnat",
     }
 }
 

@@ -1,7 +1,7 @@
 //! What goes over the API: one Rust type for each JSON object, used by the daemon and by `lbctl` alike.
 //!
-//! Commands are what the operator may ask for, in full: also features that are not built yet have their field, so that
-//! the model ([`crate::model`]) can refuse them by name instead of a parser dropping them.
+//! Commands are what the operator may ask for, in full and as it was typed: the model ([`crate::model`]) refuses by name what
+//! cannot be, instead of a parser dropping it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
