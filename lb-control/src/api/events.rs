@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::body::Bytes;
 use lb_core::path::FlowEvents;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 
 use super::conntrack::{ConntrackEvent, Filter};
 use super::lines::Piece;
+use super::types::{ErrorBody, ErrorKind};
 
 /// Events that may wait for the slowest reader.
 const WAITING: usize = 16_384;
@@ -18,19 +19,35 @@ const BATCH: usize = 1024;
 /// The pause when there are none.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Who read events at a time. They stay, and so are counted apart from who list.
+const LISTENERS: usize = 16;
+
 type Sender = broadcast::Sender<Arc<ConntrackEvent>>;
 
 /// Where readers meet.
 #[derive(Clone)]
 pub(super) struct Hub {
     sender: Sender,
+    places: Arc<Semaphore>,
     /// Whether events are being taken from the workers.
     is_pumping: Arc<Mutex<bool>>,
 }
 
 impl Hub {
     pub(super) fn new() -> Hub {
-        Hub { sender: broadcast::channel(WAITING).0, is_pumping: Arc::default() }
+        Hub {
+            sender: broadcast::channel(WAITING).0,
+            places: Arc::new(Semaphore::new(LISTENERS)),
+            is_pumping: Arc::default(),
+        }
+    }
+
+    /// To be held while events are read.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ErrorBody> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            let message = format!("{LISTENERS} read events of connections, no more at a time");
+            ErrorBody::new(ErrorKind::Unavailable, message)
+        })
     }
 
     /// Gives events that fit to `pieces`, a line each, until its reader is gone. Must be called in a runtime.

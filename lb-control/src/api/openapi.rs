@@ -2,7 +2,9 @@
 
 use utoipa::OpenApi;
 
+use super::conntrack::routes as conntrack;
 use super::server;
+use super::trace;
 use super::types;
 
 #[derive(OpenApi)]
@@ -19,12 +21,12 @@ use super::types;
         server::sysctl,
         server::sync,
         server::connections,
-        server::conntrack,
-        server::end_conntrack,
-        server::change_conntrack,
-        server::count_conntrack,
-        server::conntrack_events,
-        server::conntrack_statistics,
+        conntrack::conntrack,
+        conntrack::end_conntrack,
+        conntrack::change_conntrack,
+        conntrack::count_conntrack,
+        conntrack::conntrack_events,
+        conntrack::conntrack_statistics,
         server::set_lines,
         server::sets,
         server::list_sets,
@@ -35,7 +37,7 @@ use super::types;
         server::rules,
         server::change_rules,
         server::explain_packet,
-        super::trace::trace,
+        trace::trace,
         server::describe,
         server::scrape,
         server::healthz,

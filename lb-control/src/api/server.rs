@@ -17,13 +17,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use lb_core::path::{FlowView, Order};
+use lb_core::path::FlowView;
 use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
-use super::conntrack::{
-    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked,
-};
+use super::conntrack::routes;
 use super::events::Hub;
 use super::explain::{Explanation, Probe};
 use super::lines::{self, Lines};
@@ -51,17 +49,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lists of connections at a time: each keeps a thread busy.
 const LISTINGS: usize = 4;
-/// Who read events at a time.
-const LISTENERS: usize = 16;
 
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) control: Handle,
     plane: Arc<dyn Plane>,
     listings: Arc<Semaphore>,
-    /// Those who read events, apart: they stay.
-    listeners: Arc<Semaphore>,
-    events: Hub,
+    pub(super) events: Hub,
 }
 
 /// Everything, for the UNIX socket.
@@ -73,10 +67,13 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/sysctl", get(sysctl))
         .route("/v1/sync", get(sync))
         .route("/v1/connections", get(connections))
-        .route("/v1/conntrack", get(conntrack).delete(end_conntrack).patch(change_conntrack))
-        .route("/v1/conntrack/count", get(count_conntrack))
-        .route("/v1/conntrack/events", get(conntrack_events))
-        .route("/v1/conntrack/statistics", get(conntrack_statistics))
+        .route(
+            "/v1/conntrack",
+            get(routes::conntrack).delete(routes::end_conntrack).patch(routes::change_conntrack),
+        )
+        .route("/v1/conntrack/count", get(routes::count_conntrack))
+        .route("/v1/conntrack/events", get(routes::conntrack_events))
+        .route("/v1/conntrack/statistics", get(routes::conntrack_statistics))
         .route("/v1/sets", get(sets).post(set_lines))
         .route("/v1/sets/list", get(list_sets))
         .route("/v1/status", get(status))
@@ -108,7 +105,6 @@ fn finish(router: Router<Api>, control: Handle, plane: Arc<dyn Plane>) -> Router
         control,
         plane,
         listings: Arc::new(Semaphore::new(LISTINGS)),
-        listeners: Arc::new(Semaphore::new(LISTENERS)),
         events: Hub::new(),
     })
 }
@@ -149,7 +145,7 @@ pub(super) async fn commands(
     Ok(Json(api.control.ask(move |control| control.batch(&batch)).await?))
 }
 
-async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ErrorBody> {
+pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ErrorBody> {
     let body = read_body(request).await?;
     serde_json::from_slice(&body).map_err(|error| bad_request(format!("body: {error}")))
 }
@@ -261,7 +257,7 @@ impl Api {
     }
 
     /// Answers with lines as they are found, on a thread of their own.
-    fn stream(
+    pub(super) fn stream(
         &self,
         list: impl FnOnce(&dyn Plane, &mut Lines) -> Result<(), String> + Send + 'static,
     ) -> Result<Response, ErrorBody> {
@@ -278,7 +274,7 @@ impl Api {
     }
 
     /// Asks the workers, on a thread of its own.
-    async fn ask_workers<T: Send + 'static>(
+    pub(super) async fn ask_workers<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Plane) -> Result<T, String> + Send + 'static,
     ) -> Result<T, ErrorBody> {
@@ -311,124 +307,6 @@ fn connection(view: &FlowView) -> Connection {
             IpAddr::V6(digest) => format!("{:032x}{more:04x}", u128::from(digest)),
         }),
     }
-}
-
-/// Connections that fit, as netfilter's connection tracking shows them: one JSON object a line, as they are found.
-#[utoipa::path(get, path = "/v1/conntrack", params(Filter), responses(
-    (status = 200, content_type = "application/x-ndjson", body = Tracked),
-    (status = 400, description = "no such filter", body = ErrorBody),
-    (status = 503, description = "too many lists at a time", body = ErrorBody),
-))]
-pub(super) async fn conntrack(State(api): State<Api>, filter: Asked<Filter>) -> Result<Response, ErrorBody> {
-    let filter = read_query(filter)?;
-    api.stream(move |plane, lines| {
-        plane.list_flows(&mut |view| match fitting(&filter, &view) {
-            Some(tracked) => lines.add(&tracked),
-            None => ControlFlow::Continue(()),
-        })
-    })
-}
-
-/// Ends the connections that fit, and lists them.
-#[utoipa::path(delete, path = "/v1/conntrack", params(Filter), responses(
-    (status = 200, content_type = "application/x-ndjson", body = Tracked),
-    (status = 400, description = "no such filter; nothing was ended", body = ErrorBody),
-    (status = 503, description = "too many lists at a time; nothing was ended", body = ErrorBody),
-))]
-pub(super) async fn end_conntrack(
-    State(api): State<Api>,
-    filter: Asked<Filter>,
-) -> Result<Response, ErrorBody> {
-    let filter = read_query(filter)?;
-    api.stream(move |plane, lines| {
-        plane.order_flows(&mut |view| match fitting(&filter, view) {
-            Some(tracked) => {
-                lines.add(&tracked)?;
-                ControlFlow::Continue(Some(Order::End))
-            }
-            None => ControlFlow::Continue(None),
-        })
-    })
-}
-
-/// Changes the connections that fit, and lists those that are others now.
-#[utoipa::path(patch, path = "/v1/conntrack", params(Filter), request_body = ConntrackChange, responses(
-    (status = 200, content_type = "application/x-ndjson", body = Tracked),
-    (status = 400, description = "no such filter, or no such change; nothing was changed", body = ErrorBody),
-    (status = 503, description = "too many lists at a time; nothing was changed", body = ErrorBody),
-))]
-pub(super) async fn change_conntrack(
-    State(api): State<Api>,
-    filter: Asked<Filter>,
-    request: Request,
-) -> Result<Response, ErrorBody> {
-    let filter = read_query(filter)?;
-    let change: ConntrackChange = read_json(request).await?;
-    change.check().map_err(bad_request)?;
-    api.stream(move |plane, lines| {
-        plane.order_flows(&mut |view| {
-            let Some(mut tracked) = fitting(&filter, view) else { return ControlFlow::Continue(None) };
-            let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
-            lines.add(&tracked)?;
-            ControlFlow::Continue(Some(Order::Change(change)))
-        })
-    })
-}
-
-/// How many connections fit.
-#[utoipa::path(get, path = "/v1/conntrack/count", params(Filter), responses(
-    (status = 200, body = ConntrackCount),
-    (status = 400, description = "no such filter", body = ErrorBody),
-    (status = 503, description = "too many lists at a time, or a worker does not answer", body = ErrorBody),
-))]
-pub(super) async fn count_conntrack(
-    State(api): State<Api>,
-    filter: Asked<Filter>,
-) -> Result<Json<ConntrackCount>, ErrorBody> {
-    let filter = read_query(filter)?;
-    let counted = api.ask_workers(move |plane| {
-        let mut count = 0;
-        plane.list_flows(&mut |view| {
-            count += u64::from(fitting(&filter, &view).is_some());
-            ControlFlow::Continue(())
-        })?;
-        Ok(ConntrackCount { count })
-    });
-    Ok(Json(counted.await?))
-}
-
-/// Connections that begin, change and end, of those that fit, as they happen: one JSON object a line, without end. What there is no room for is
-/// counted in `lb_conntrack_events_lost_total`.
-#[utoipa::path(get, path = "/v1/conntrack/events", params(Filter), responses(
-    (status = 200, content_type = "application/x-ndjson", body = ConntrackEvent),
-    (status = 400, description = "no such filter", body = ErrorBody),
-    (status = 503, description = "too many read events already", body = ErrorBody),
-))]
-pub(super) async fn conntrack_events(
-    State(api): State<Api>,
-    filter: Asked<Filter>,
-) -> Result<Response, ErrorBody> {
-    let filter = read_query(filter)?;
-    let place = api.listeners.clone().try_acquire_owned().map_err(|_| {
-        let message = format!("{LISTENERS} read events of connections, no more at a time");
-        ErrorBody::new(ErrorKind::Unavailable, message)
-    })?;
-    let events = api.control.ask(|control| control.flow_events()).await?;
-    let (pieces, answer) = lines::answer();
-    api.events.read(events, filter, pieces, place);
-    Ok(answer)
-}
-
-/// What each worker counts, in the kernel's words.
-#[utoipa::path(get, path = "/v1/conntrack/statistics", responses((status = 200, body = [ConntrackStatistics])))]
-pub(super) async fn conntrack_statistics(
-    State(api): State<Api>,
-) -> Result<Json<Vec<ConntrackStatistics>>, ErrorBody> {
-    Ok(Json(api.control.ask(|control| control.conntrack_statistics()).await?))
-}
-
-fn fitting(filter: &Filter, view: &FlowView) -> Option<Tracked> {
-    Tracked::of(view).filter(|tracked| filter.matches(tracked))
 }
 
 #[derive(Deserialize)]

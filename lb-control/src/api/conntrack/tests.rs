@@ -1,6 +1,6 @@
 use lb_core::flow::Method;
 use lb_core::ids::ServerId;
-use lb_core::path::Known;
+use lb_core::path::{Change, Known};
 use lb_core::time::Timeout;
 
 use super::*;

@@ -1,0 +1,134 @@
+//! Which connections a request is about.
+
+use std::net::IpAddr;
+
+use lb_core::flow::Direction;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use super::{Family, Masked, NatTo, Net, Statuses, Tracked};
+use crate::api::query::query;
+
+/// Which connections are meant: those that all that is given fits.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Filter {
+    /// `ipv4` or `ipv6`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub family: Option<Family>,
+    /// the IP protocol's number
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    /// source of the original direction: an address, with `/24` or `/255.255.255.0` a network
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub src: Option<Net>,
+    /// destination of the original direction
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub dst: Option<Net>,
+    /// source of the reply direction
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub reply_src: Option<Net>,
+    /// destination of the reply direction
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub reply_dst: Option<Net>,
+    /// ports, of protocols that have some
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_dport: Option<u16>,
+    /// of the question
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub icmp_id: Option<u16>,
+    /// such as `ESTABLISHED`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// all of these, with commas between: `SEEN_REPLY,ASSURED`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub status: Option<Statuses>,
+    /// a number, with `/` and a mask only those bits
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub mark: Option<Masked>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u32>,
+    /// `any`: whose source is translated; an address: to that
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub src_nat: Option<NatTo>,
+    /// as `src_nat`, of the destination
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub dst_nat: Option<NatTo>,
+    /// one of the two
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub any_nat: Option<NatTo>,
+}
+
+impl Filter {
+    pub fn matches(&self, tracked: &Tracked) -> bool {
+        let Tracked { original, reply, .. } = tracked;
+        let is = |wanted: Option<u16>, port: u16| wanted.is_none_or(|wanted| wanted == port);
+        let within = |wanted: &Option<Net>, address: IpAddr| wanted.is_none_or(|net| net.contains(address));
+        self.protocol.is_none_or(|protocol| protocol == tracked.protocol)
+            && self.family.is_none_or(|family| (family == Family::Ipv6) == tracked.is_ipv6())
+            && within(&self.src, original.src)
+            && within(&self.dst, original.dst)
+            && within(&self.reply_src, reply.src)
+            && within(&self.reply_dst, reply.dst)
+            && is(self.sport, original.sport)
+            && is(self.dport, original.dport)
+            && is(self.reply_sport, reply.sport)
+            && is(self.reply_dport, reply.dport)
+            && self.matches_icmp(tracked)
+            && self.state.as_ref().is_none_or(|state| tracked.state.as_ref() == Some(state))
+            && self.status.as_ref().is_none_or(|all| all.0.iter().all(|&bit| tracked.has(bit)))
+            && self.mark.is_none_or(|mark| tracked.mark & mark.mask == mark.value & mark.mask)
+            && self.zone.is_none_or(|zone| zone == tracked.zone)
+            && self.id.is_none_or(|id| id == tracked.id)
+            && self.matches_nat(tracked)
+    }
+
+    fn matches_icmp(&self, tracked: &Tracked) -> bool {
+        if (self.icmp_type, self.icmp_code, self.icmp_id) == (None, None, None) {
+            return true;
+        }
+        let Some((kind, code, id)) = tracked.icmp(Direction::Original) else { return false };
+        self.icmp_type.is_none_or(|wanted| wanted == kind)
+            && self.icmp_code.is_none_or(|wanted| wanted == code)
+            && self.icmp_id.is_none_or(|wanted| wanted == id)
+    }
+
+    fn matches_nat(&self, tracked: &Tracked) -> bool {
+        let Tracked { original, reply, .. } = tracked;
+        let is_source = (original.src, original.sport) != (reply.dst, reply.dport);
+        let is_destination = (original.dst, original.dport) != (reply.src, reply.sport);
+        let source = |to: NatTo| is_source && to.is(reply.dst);
+        let destination = |to: NatTo| is_destination && to.is(reply.src);
+        self.src_nat.is_none_or(source)
+            && self.dst_nat.is_none_or(destination)
+            && self.any_nat.is_none_or(|to| source(to) || destination(to))
+    }
+
+    /// As the query of an address: `?protocol=6&sport=80`; empty when all are meant.
+    pub fn query(&self) -> String {
+        query(self)
+    }
+}

@@ -1,0 +1,131 @@
+//! `/v1/conntrack`: connections listed, ended, changed, counted, and watched.
+
+use std::ops::ControlFlow;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use lb_core::path::{FlowView, Order};
+
+use super::{ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked};
+use crate::api::lines;
+use crate::api::server::{Api, Asked, bad_request, read_json, read_query};
+use crate::api::types::ErrorBody;
+
+/// Connections that fit, as netfilter's connection tracking shows them: one JSON object a line, as they are found.
+#[utoipa::path(get, path = "/v1/conntrack", params(Filter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = Tracked),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many lists at a time", body = ErrorBody),
+))]
+pub(in crate::api) async fn conntrack(
+    State(api): State<Api>,
+    filter: Asked<Filter>,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    api.stream(move |plane, lines| {
+        plane.list_flows(&mut |view| match fitting(&filter, &view) {
+            Some(tracked) => lines.add(&tracked),
+            None => ControlFlow::Continue(()),
+        })
+    })
+}
+
+/// Ends the connections that fit, and lists them.
+#[utoipa::path(delete, path = "/v1/conntrack", params(Filter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = Tracked),
+    (status = 400, description = "no such filter; nothing was ended", body = ErrorBody),
+    (status = 503, description = "too many lists at a time; nothing was ended", body = ErrorBody),
+))]
+pub(in crate::api) async fn end_conntrack(
+    State(api): State<Api>,
+    filter: Asked<Filter>,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    api.stream(move |plane, lines| {
+        plane.order_flows(&mut |view| match fitting(&filter, view) {
+            Some(tracked) => {
+                lines.add(&tracked)?;
+                ControlFlow::Continue(Some(Order::End))
+            }
+            None => ControlFlow::Continue(None),
+        })
+    })
+}
+
+/// Changes the connections that fit, and lists those that are others now.
+#[utoipa::path(patch, path = "/v1/conntrack", params(Filter), request_body = ConntrackChange, responses(
+    (status = 200, content_type = "application/x-ndjson", body = Tracked),
+    (status = 400, description = "no such filter, or no such change; nothing was changed", body = ErrorBody),
+    (status = 503, description = "too many lists at a time; nothing was changed", body = ErrorBody),
+))]
+pub(in crate::api) async fn change_conntrack(
+    State(api): State<Api>,
+    filter: Asked<Filter>,
+    request: Request,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    let change: ConntrackChange = read_json(request).await?;
+    change.check().map_err(bad_request)?;
+    api.stream(move |plane, lines| {
+        plane.order_flows(&mut |view| {
+            let Some(mut tracked) = fitting(&filter, view) else { return ControlFlow::Continue(None) };
+            let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
+            lines.add(&tracked)?;
+            ControlFlow::Continue(Some(Order::Change(change)))
+        })
+    })
+}
+
+/// How many connections fit.
+#[utoipa::path(get, path = "/v1/conntrack/count", params(Filter), responses(
+    (status = 200, body = ConntrackCount),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many lists at a time, or a worker does not answer", body = ErrorBody),
+))]
+pub(in crate::api) async fn count_conntrack(
+    State(api): State<Api>,
+    filter: Asked<Filter>,
+) -> Result<Json<ConntrackCount>, ErrorBody> {
+    let filter = read_query(filter)?;
+    let counted = api.ask_workers(move |plane| {
+        let mut count = 0;
+        plane.list_flows(&mut |view| {
+            count += u64::from(fitting(&filter, &view).is_some());
+            ControlFlow::Continue(())
+        })?;
+        Ok(ConntrackCount { count })
+    });
+    Ok(Json(counted.await?))
+}
+
+/// Connections that begin, change and end, of those that fit, as they happen: one JSON object a line, without end. What there is no room for is
+/// counted in `lb_conntrack_events_lost_total`.
+#[utoipa::path(get, path = "/v1/conntrack/events", params(Filter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = ConntrackEvent),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many read events already", body = ErrorBody),
+))]
+pub(in crate::api) async fn conntrack_events(
+    State(api): State<Api>,
+    filter: Asked<Filter>,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    let place = api.events.place()?;
+    let events = api.control.ask(|control| control.flow_events()).await?;
+    let (pieces, answer) = lines::answer();
+    api.events.read(events, filter, pieces, place);
+    Ok(answer)
+}
+
+/// What each worker counts, in the kernel's words.
+#[utoipa::path(get, path = "/v1/conntrack/statistics", responses((status = 200, body = [ConntrackStatistics])))]
+pub(in crate::api) async fn conntrack_statistics(
+    State(api): State<Api>,
+) -> Result<Json<Vec<ConntrackStatistics>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.conntrack_statistics()).await?))
+}
+
+fn fitting(filter: &Filter, view: &FlowView) -> Option<Tracked> {
+    Tracked::of(view).filter(|tracked| filter.matches(tracked))
+}
