@@ -1,6 +1,6 @@
 //! What must hold, whatever happens. Each invariant has a name, which a failure prints.
 //!
-//! Those that look at one frame are asked for each frame (`egress.rs`, `hosts.rs`, `ledger.rs`, `tags.rs`), those about a worker's turn
+//! Those that look at one frame are asked for each frame (`egress.rs`, `arrivals.rs`, `ledger.rs`, `tags.rs`), those about a worker's turn
 //! after each turn, the others after every few steps as their cost allows ([`OFTEN`], [`SELDOM`]), before a director is killed, and at
 //! the end.
 
@@ -65,6 +65,8 @@ pub mod name {
         DELIVERED,
         REFERENCE,
     ];
+    /// What becomes of a packet in a world with rules, what they count and which connections there are is as with netfilter's model.
+    pub const AS_NETFILTER_DOES: &str = "as_netfilter_does";
 }
 
 /// Steps between two looks at all counters, and at all connections.

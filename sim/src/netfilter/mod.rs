@@ -18,12 +18,10 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::invariants::name;
 use crate::run::message;
 use crate::violation::Violation;
 use world::World;
-
-/// The invariant that a difference breaks.
-pub const AS_NETFILTER_DOES: &str = "as_netfilter_does";
 
 /// Runs `steps` steps of the world of `seed`. Returns the packets that came.
 ///
@@ -35,7 +33,7 @@ pub fn run(seed: u64, steps: u64) -> Result<u64, (u64, Violation)> {
         let outcome = catch_unwind(AssertUnwindSafe(|| world.step()));
         let violation = match outcome {
             Ok(Ok(())) => continue,
-            Ok(Err(what)) => Violation { name: AS_NETFILTER_DOES, what },
+            Ok(Err(what)) => Violation { name: name::AS_NETFILTER_DOES, what },
             Err(panic) => Violation { name: "nothing_panics", what: message(panic.as_ref()) },
         };
         return Err((step, violation));
