@@ -108,11 +108,8 @@ pub fn quoted(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Embedded, Drop
     let (sport, dport) = match protocol {
         protocol if protocol.has_ports() => (be16(start[0], start[1]), be16(start[2], start[3])),
         Protocol::ICMP | Protocol::ICMPV6 => icmp::Query::of(is_ipv6, start[0]).map_or((0, 0), |query| {
-            if query.is_answer {
-                (query.request.into(), icmp::identifier(start))
-            } else {
-                (icmp::identifier(start), query.request.into())
-            }
+            let port = query.port(icmp::code(start));
+            if query.is_answer { (port, icmp::identifier(start)) } else { (icmp::identifier(start), port) }
         }),
         _ => (0, 0),
     };

@@ -161,12 +161,8 @@ impl Tracked {
             sport: src.1,
             dport: dst.1,
         };
-        let (mut original, mut reply) =
+        let (original, reply) =
             (ends(view.client, view.virtual_), ends(answerer, view.local.unwrap_or(view.client)));
-        if is_icmp(view.protocol) {
-            // The workers know the type of the question alone.
-            (original.dport, reply.sport) = (original.dport << 8, reply.sport << 8);
-        }
         let (state, status) = if view.is_tracked { tracking(view) } else { service(view) };
         let mut hasher = DefaultHasher::new();
         (view.protocol.0, original).hash(&mut hasher);

@@ -290,7 +290,7 @@ pub fn tuple_of_frame(frame: &[u8]) -> Option<Tuple> {
 }
 
 /// What a connection that such a packet belongs to, or begins, is known by. ICMP echo has its identifier in the place of the port of the end that
-/// asks, and the kind of request in the other's, so that an answer's is a request's reversed. `None`: it is tracked in no connection.
+/// asks, and type and code of the request in the other's, so that an answer's is a request's reversed. `None`: it is tracked in no connection.
 pub(super) fn tuple_of(frame: &[u8], headers: &Headers) -> Option<Tuple> {
     let (src, dst) = (headers.source(frame), headers.destination(frame));
     let tuple = |sport, dport| Some(Tuple { src, dst, sport, dport, protocol: headers.protocol });
@@ -300,10 +300,9 @@ pub(super) fn tuple_of(frame: &[u8], headers: &Headers) -> Option<Tuple> {
             let header =
                 icmp::header(frame, headers.l4.into()).filter(|_| headers.fragment != Fragment::Later)?;
             let id = icmp::identifier(header);
-            match icmp::Query::of(headers.is_ipv6, headers.icmp_type)? {
-                icmp::Query { request, is_answer: false } => tuple(id, request.into()),
-                icmp::Query { request, is_answer: true } => tuple(request.into(), id),
-            }
+            let query = icmp::Query::of(headers.is_ipv6, headers.icmp_type)?;
+            let port = query.port(icmp::code(header));
+            if query.is_answer { tuple(port, id) } else { tuple(id, port) }
         }
         // Those of templates, and that of a free entry.
         protocol if templated(protocol).is_some() || protocol == Protocol::ANY => None,

@@ -28,6 +28,11 @@ pub fn set_checksum(header: &mut Header, checksum: u16) {
     header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
+#[inline]
+pub fn code(header: &Header) -> u8 {
+    header[1]
+}
+
 /// The identifier of a query and of its answer (RFC 792).
 #[inline]
 pub fn identifier(header: &Header) -> u16 {
@@ -60,5 +65,10 @@ impl Query {
             _ => return None,
         };
         Some(Query { request, is_answer })
+    }
+
+    /// What stands in the place of a port in the tuple of a connection: type · 256 + code of the message that asks. An answer has its code.
+    pub const fn port(self, code: u8) -> u16 {
+        u16::from_be_bytes([self.request, code])
     }
 }

@@ -195,15 +195,15 @@ fn a_tracked_connection_is_shown_as_the_kernel_shows_its_own() {
         is_tracked: true,
         known,
         client: (IpAddr::from([10, 0, 0, 1]), 77),
-        virtual_: (IpAddr::from([10, 0, 0, 2]), 8),
-        server: (IpAddr::from([10, 0, 0, 2]), 8),
+        virtual_: (IpAddr::from([10, 0, 0, 2]), 8 << 8 | 3),
+        server: (IpAddr::from([10, 0, 0, 2]), 8 << 8 | 3),
         local: Some((IpAddr::from([192, 0, 2, 1]), 78)),
         ..view(Protocol::ICMP, "NONE", Method::Masq)
     };
     let shown = Tracked::of(&ping).unwrap();
     assert_eq!((shown.state.as_deref(), shown.mark), (None, 5));
     assert_eq!(shown.status, [StatusBit::SeenReply]);
-    assert_eq!(shown.icmp(Direction::Original), Some((8, 0, 77)));
-    assert_eq!(shown.icmp(Direction::Reply), Some((0, 0, 78)));
+    assert_eq!(shown.icmp(Direction::Original), Some((8, 3, 77)));
+    assert_eq!(shown.icmp(Direction::Reply), Some((0, 3, 78)));
     assert_eq!(shown.reply.dst, IpAddr::from([192, 0, 2, 1]));
 }
