@@ -26,13 +26,25 @@ pub(crate) enum Price {
     Packets { cost: u64, cap: u64 },
     /// Each 16 bytes, in 1/[`BYTE_SECOND`] s; there is credit for a second, and `refills` more times of it.
     Bytes { per_chunk: u64, refills: u32 },
-    /// Packets (`rate` of them) or bytes in so many seconds: over the rate for the whole next interval, or once there are more than `most`.
-    Window { most: u64, rate: u64, seconds: u32 },
+    /// Packets or bytes, `rate` of them in so many seconds: over the rate for the whole next interval, or once there are more than `most`.
+    Window { most: u64, rate: u64, seconds: u32, are_bytes: bool },
 }
 
-/// A table of rates.
+/// What a packet is known by in a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct KeyedBy {
+    /// Bits: destination address 1 and port 4, source address 2 and port 8.
+    pub(crate) mode: u8,
+    /// Of the addresses, so many bits.
+    pub(crate) source_prefix: u8,
+    pub(crate) destination_prefix: u8,
+}
+
+/// A table of rates. All rules of its name pay its one price, as the rule that made it says.
 pub(crate) struct PerKey {
     keys: Keys,
+    keyed_by: KeyedBy,
+    price: Price,
     /// Ticks after its last packet when a key is forgotten.
     expire: u32,
     entries: Box<[Entry]>,
@@ -53,18 +65,23 @@ struct Entry {
 
 impl PerKey {
     /// `room`: for so many keys; 0: the usual number. `expire` is in milliseconds.
-    pub(crate) fn new(room: usize, expire: u32, keys: Keys) -> PerKey {
+    pub(crate) fn new(room: usize, expire: u32, keyed_by: KeyedBy, price: Price, keys: Keys) -> PerKey {
         let room = if room == 0 { USUAL } else { room.clamp(1, MOST) };
         let expire = expire.div_ceil(1000 / Tick::PER_SECOND);
-        PerKey { keys, expire, entries: (0..room).map(|_| Entry::default()).collect() }
+        PerKey { keys, keyed_by, price, expire, entries: (0..room).map(|_| Entry::default()).collect() }
     }
 
     pub(crate) fn keys(&self) -> Keys {
         self.keys
     }
 
-    /// Whether a packet of `bytes` (of a window of packets: 1) is within the rate of its key.
-    pub(crate) fn take(&self, key: u64, price: Price, bytes: u32, now: Tick) -> bool {
+    pub(crate) fn keyed_by(&self) -> KeyedBy {
+        self.keyed_by
+    }
+
+    /// Whether a packet of `bytes` is within the rate of its key.
+    pub(crate) fn take(&self, key: u64, bytes: u32, now: Tick) -> bool {
+        let price = self.price;
         let Some(entry) = self.known(key, now).or_else(|| {
             let same = self.places(key).find(|entry| entry.key.load(Relaxed) == key);
             let entry = same.or_else(|| self.places(key).max_by_key(|entry| entry.idle(now)))?;
@@ -78,7 +95,8 @@ impl PerKey {
     }
 
     /// Whether [`take`](Self::take) would say so now.
-    pub(crate) fn would_take(&self, key: u64, price: Price, bytes: u32, now: Tick) -> bool {
+    pub(crate) fn would_take(&self, key: u64, bytes: u32, now: Tick) -> bool {
+        let price = self.price;
         let copy = self.known(key, now).map_or_else(Entry::default, Entry::copy);
         if copy.key.load(Relaxed) == 0 {
             copy.begin(key, price, now);
@@ -145,7 +163,7 @@ impl Entry {
                 pay(&self.value, cost, gained, BYTE_SECOND)
                     || self.refill() && pay(&self.value, cost, BYTE_SECOND, BYTE_SECOND)
             }
-            Price::Window { most, rate, seconds } => {
+            Price::Window { most, rate, seconds, are_bytes } => {
                 let interval = u64::from(seconds.saturating_mul(Tick::PER_SECOND));
                 if ticks >= interval {
                     let had = u128::from(self.value.load(Relaxed)) * u128::from(interval);
@@ -153,7 +171,8 @@ impl Entry {
                     self.value.store(0, Relaxed);
                     self.since.store(now.0, Relaxed);
                 }
-                let has = self.value.load(Relaxed).saturating_add(bytes.into());
+                let amount = if are_bytes { u64::from(bytes) } else { 1 };
+                let has = self.value.load(Relaxed).saturating_add(amount);
                 self.value.store(has, Relaxed);
                 !self.was_over.load(Relaxed) && has <= most
             }
@@ -172,50 +191,50 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn allowed(table: &PerKey, key: u64, price: Price, bytes: u32, ticks: std::ops::Range<u32>) -> usize {
-        ticks.filter(|tick| table.take(key, price, bytes, Tick(*tick))).count()
+    fn table(room: usize, expire: u32, price: Price) -> PerKey {
+        PerKey::new(room, expire, KeyedBy::default(), price, Keys::default())
+    }
+
+    fn allowed(table: &PerKey, key: u64, bytes: u32, ticks: std::ops::Range<u32>) -> usize {
+        ticks.filter(|tick| table.take(key, bytes, Tick(*tick))).count()
     }
 
     #[test]
     fn each_key_has_a_bucket_of_its_own() {
-        let table = PerKey::new(64, 60_000, Keys::default());
         // Five a second, burst 5.
-        let price = Price::Packets { cost: 200_000, cap: 1_000_000 };
+        let table = table(64, 60_000, Price::Packets { cost: 200_000, cap: 1_000_000 });
         for key in [3, 5] {
-            let at_once = (0..9).filter(|_| table.take(key, price, 100, Tick(0))).count();
+            let at_once = (0..9).filter(|_| table.take(key, 100, Tick(0))).count();
             assert_eq!(at_once, 5);
-            assert_eq!(allowed(&table, key, price, 100, 1..1001), 50, "ten seconds");
+            assert_eq!(allowed(&table, key, 100, 1..1001), 50, "ten seconds");
         }
     }
 
     #[test]
     fn a_key_that_was_long_idle_begins_anew_and_the_idlest_makes_room() {
-        let table = PerKey::new(1, 1000, Keys::default());
-        let price = Price::Packets { cost: 1_000_000_000, cap: 1_000_000_000 };
-        assert!(table.take(3, price, 100, Tick(0)) && !table.take(3, price, 100, Tick(99)));
-        assert!(!table.take(3, price, 100, Tick(198)), "each packet keeps it");
-        assert!(table.take(3, price, 100, Tick(298)), "a second later");
-        assert!(table.take(5, price, 100, Tick(299)) && table.take(3, price, 100, Tick(300)));
+        let table = table(1, 1000, Price::Packets { cost: 1_000_000_000, cap: 1_000_000_000 });
+        assert!(table.take(3, 100, Tick(0)) && !table.take(3, 100, Tick(99)));
+        assert!(!table.take(3, 100, Tick(198)), "each packet keeps it");
+        assert!(table.take(3, 100, Tick(298)), "a second later");
+        assert!(table.take(5, 100, Tick(299)) && table.take(3, 100, Tick(300)));
     }
 
     #[test]
     fn bytes_have_a_second_of_credit_and_their_refills() {
-        let table = PerKey::new(64, 60_000, Keys::default());
         // 16 KiB a second: 1,024 chunks and one.
-        let price = Price::Bytes { per_chunk: (u64::from(u32::MAX)) / 1025, refills: 2 };
+        let table = table(64, 60_000, Price::Bytes { per_chunk: (u64::from(u32::MAX)) / 1025, refills: 2 });
         // A packet of 1,008 bytes is 64 chunks.
-        let at_once = (0..100).filter(|_| table.take(3, price, 1008, Tick(0))).count();
+        let at_once = (0..100).filter(|_| table.take(3, 1008, Tick(0))).count();
         assert_eq!(at_once, 3 * 16);
-        assert_eq!(allowed(&table, 3, price, 1008, 1..1001), 160, "ten seconds");
+        assert_eq!(allowed(&table, 3, 1008, 1..1001), 160, "ten seconds");
     }
 
     #[test]
     fn a_window_that_was_over_its_rate_spoils_the_next() {
-        let table = PerKey::new(64, 60_000, Keys::default());
         // Ten packets a second, burst 2; a packet counts as one.
-        let price = Price::Window { most: 12, rate: 10, seconds: 1 };
-        assert_eq!((0..20).filter(|_| table.take(3, price, 1, Tick(0))).count(), 12);
-        assert_eq!(allowed(&table, 3, price, 1, 100..105), 0, "the second after");
-        assert_eq!(allowed(&table, 3, price, 1, 200..205), 5, "and the one after that");
+        let table = table(64, 60_000, Price::Window { most: 12, rate: 10, seconds: 1, are_bytes: false });
+        assert_eq!((0..20).filter(|_| table.take(3, 100, Tick(0))).count(), 12);
+        assert_eq!(allowed(&table, 3, 100, 100..105), 0, "the second after");
+        assert_eq!(allowed(&table, 3, 100, 200..205), 5, "and the one after that");
     }
 }

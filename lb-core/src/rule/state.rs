@@ -62,7 +62,8 @@ impl<T> fmt::Debug for Kept<T> {
 pub struct Named {
     seed: u64,
     pub(crate) recents: HashMap<String, Arc<Recent>>,
-    pub(crate) rates: HashMap<String, Arc<PerKey>>,
+    /// Of IPv4 and IPv6.
+    pub(crate) rates: [HashMap<String, Arc<PerKey>>; 2],
     pub(crate) estimators: HashMap<String, Arc<Estimator>>,
     /// One for all rules, from the first that counts connections on.
     alive: Option<Arc<Alive>>,
@@ -110,7 +111,7 @@ impl Named {
     /// Forgets what no rule uses any more.
     pub fn forget_unused(&mut self) {
         self.recents.retain(|_, state| Arc::strong_count(state) > 1);
-        self.rates.retain(|_, state| Arc::strong_count(state) > 1);
+        self.rates.iter_mut().for_each(|rates| rates.retain(|_, state| Arc::strong_count(state) > 1));
         self.estimators.retain(|_, state| Arc::strong_count(state) > 1);
     }
 }

@@ -1,11 +1,14 @@
 //! `hashlimit`: so many packets, or bytes, in a time from, or to, each address or port.
 //!
+//! Rules of one name and family share one table. As in the kernel it is the rule which made it that says what a packet is known by there and
+//! what it pays; of the others only `upto` or `above` counts.
+//!
 //! Source of the facts: Linux, `net/netfilter/xt_hashlimit.c` (revision 3), iptables-extensions(8), recorded lines.
 
 use super::Match;
 use crate::rule::header::prefix_mask;
 use crate::rule::options::bits;
-use crate::rule::per_key::{PerKey, Price};
+use crate::rule::per_key::{KeyedBy, PerKey, Price};
 use crate::rule::prelude::*;
 use crate::rule::rate;
 use crate::rule::state::shared;
@@ -47,6 +50,7 @@ pub struct HashLimit {
     /// Whether the rate of a whole interval decides, and seconds of one.
     is_rate_match: bool,
     interval: u32,
+    is_ipv6: bool,
     table: Kept<PerKey>,
 }
 
@@ -114,6 +118,7 @@ impl Extension for HashLimit {
         if !has(12) {
             self.interval = 1;
         }
+        self.is_ipv6 = around.family == Family::Ipv6;
         let all = around.family.bits() as u8;
         self.is_prefix_too_long = self.source_prefix.max(self.destination_prefix) > Some(all);
         self.source_prefix = Some(self.source_prefix.unwrap_or(all));
@@ -152,8 +157,13 @@ impl Extension for HashLimit {
     fn bind(&mut self, named: &mut Named) -> Result<(), Refused> {
         let keys = named.keys();
         let room = if self.most != 0 { self.most } else { self.size.saturating_mul(8) };
-        let make = || PerKey::new(room as usize, self.expire, keys);
-        self.table.set(shared(&mut named.rates, &self.name, make));
+        let keyed_by = KeyedBy {
+            mode: self.mode,
+            source_prefix: self.source_prefix.unwrap_or_default(),
+            destination_prefix: self.destination_prefix.unwrap_or_default(),
+        };
+        let make = || PerKey::new(room as usize, self.expire, keyed_by, self.price(), keys);
+        self.table.set(shared(&mut named.rates[usize::from(self.is_ipv6)], &self.name, make));
         Ok(())
     }
 
@@ -251,11 +261,13 @@ impl HashLimit {
         match (self.is_rate_match, self.are_bytes) {
             (true, true) => {
                 let second = bytes_of(self.cost);
-                Price::Window { most: second.saturating_mul(self.burst.max(1)), rate: second, seconds: self.interval }
+                let most = second.saturating_mul(self.burst.max(1));
+                Price::Window { most, rate: second, seconds: self.interval, are_bytes: true }
             }
             (true, false) => {
                 let rate = SCALE / self.cost.max(1);
-                Price::Window { most: rate.saturating_add(self.burst), rate, seconds: self.interval }
+                let most = rate.saturating_add(self.burst);
+                Price::Window { most, rate, seconds: self.interval, are_bytes: false }
             }
             (false, true) => Price::Bytes { per_chunk: self.cost, refills: self.burst as u32 },
             (false, false) => Price::Packets { cost: self.cost, cap: self.cost.saturating_mul(self.burst) },
@@ -321,14 +333,15 @@ impl Match for HashLimit {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let Some(table) = self.table.get() else { return false };
         let family = view.family();
-        let mask = |prefix: Option<u8>| prefix_mask(prefix.map_or(family.bits(), u32::from), family);
-        let (tuple, mode) = (&view.tuple, self.mode);
-        let (mut parts, mut ports) = ([0; 2], u64::from(family == Family::Ipv6) << 63);
+        let KeyedBy { mode, source_prefix, destination_prefix } = table.keyed_by();
+        let mask = |prefix: u8| prefix_mask(prefix.into(), family);
+        let tuple = &view.tuple;
+        let (mut parts, mut ports) = ([0; 2], 0);
         if mode & 2 != 0 {
-            parts[0] = bits(tuple.src) & mask(self.source_prefix);
+            parts[0] = bits(tuple.src) & mask(source_prefix);
         }
         if mode & 1 != 0 {
-            parts[1] = bits(tuple.dst) & mask(self.destination_prefix);
+            parts[1] = bits(tuple.dst) & mask(destination_prefix);
         }
         if mode & 0b1100 != 0 {
             // Protocols without ports have 0.
@@ -337,11 +350,10 @@ impl Match for HashLimit {
             ports |= wanted(8, source) << 16 | wanted(4, destination);
         }
         let key = table.keys().of(parts, ports);
-        // In an interval packets count as one.
-        let amount = if self.is_rate_match && !self.are_bytes { 1 } else { view.headers.ip_len };
+        let bytes = view.headers.ip_len;
         let is_within = match view.is_dry {
-            true => table.would_take(key, self.price(), amount, view.now),
-            false => table.take(key, self.price(), amount, view.now),
+            true => table.would_take(key, bytes, view.now),
+            false => table.take(key, bytes, view.now),
         };
         is_within != self.is_above
     }
