@@ -6,7 +6,7 @@
 use super::events::EventKind;
 use super::rewrite::{self, Offload, Outcome};
 use super::waiting::Going;
-use super::{Io, Path};
+use super::{Io, Path, hooks};
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
 use crate::flow::{Deltas, Direction, FlowId, FlowRef, Tuple};
@@ -199,9 +199,15 @@ impl<P: Packet> Path<P> {
         if entry.is_tracked() {
             return self.tracked(packet, headers, at, now, io);
         }
+        let behind;
+        let mut headers = headers;
         if entry.is_ruled() && !self.follow_course(at, packet.port(), headers) {
             let Some(passed) = self.ruled(packet, headers, at, now, io) else { return };
             packet = passed;
+            if headers.tcp_flags & SYN != 0 {
+                behind = hooks::grown(&packet, headers);
+                headers = &behind;
+            }
         }
         let entry = self.flows.entry(at.id());
         if !entry.method().is_one_way() && !entry.is_edited() && !self.is_cut(at) {

@@ -5,7 +5,7 @@
 //! all others ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)).
 
 use super::fragment::ports;
-use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped};
+use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped, grown};
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
 use super::{Io, Passed, Path, Steer, rewrite};
@@ -157,6 +157,7 @@ impl<P: Packet> Path<P> {
         }
         if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Passage { mark, connection_mark, .. } = passage;
+        let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
             let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark };
             return self.with_passed(Some(passed), |path| {
                 path.serve(packet, headers, &original, &seen, now, io);

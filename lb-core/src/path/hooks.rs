@@ -32,6 +32,8 @@ use crate::tables::{InterfaceId, Way};
 use crate::time::Tick;
 use crate::trail::{Asked, Step};
 use crate::wire::parse::Headers;
+use crate::wire::tcp::{self, SYN};
+use crate::wire::{array, ipv6};
 
 /// What rules know of a packet besides its bytes, while it is on its road.
 #[derive(Clone, Copy, Debug)]
@@ -276,6 +278,9 @@ impl<P: Packet> Path<P> {
         let mut headers = *headers;
         // A rule before may have written it.
         headers.ttl = ttl(packet.data(), &headers).unwrap_or(headers.ttl);
+        if headers.tcp_flags & SYN != 0 {
+            headers = grown(packet, &headers);
+        }
         let is_forwarded = passage.input.is_some() && matches!(hook, Hook::Forward | Hook::Postrouting);
         let booted = self.tables.settings.booted;
         let &mut Passage { input, output, state, mark, now, .. } = passage;
@@ -306,6 +311,9 @@ impl<P: Packet> Path<P> {
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
         if let Some(id) = flow {
             self.counted.keep(id);
+        }
+        if let Some(mss) = effects.mss {
+            tcp::add_mss(packet, &headers, mss);
         }
         if effects.has_mark {
             passage.mark = mark;
@@ -440,6 +448,14 @@ pub(super) fn translation(original: &Tuple, after: &Tuple) -> Status {
         status.set(Status::SRC_NAT);
     }
     status
+}
+
+/// The headers of a SYN into which rules may have put an option.
+#[cold]
+pub(super) fn grown<P: Packet>(packet: &P, headers: &Headers) -> Headers {
+    let (at, fixed) = if headers.is_ipv6 { (4, ipv6::LEN as u32) } else { (2, 0) };
+    let said = array(packet.data(), usize::from(headers.l3) + at).map(|bytes| u16::from_be_bytes(*bytes));
+    Headers { ip_len: said.map_or(headers.ip_len, |said| u32::from(said) + fixed), ..*headers }
 }
 
 fn ttl(frame: &[u8], headers: &Headers) -> Option<u8> {

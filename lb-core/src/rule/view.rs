@@ -86,6 +86,8 @@ pub struct Effects {
     pub has_connection_mark: bool,
     /// The packet is not to be tracked.
     pub untracked: bool,
+    /// A SYN that says no maximum segment size is to say this one.
+    pub mss: Option<u16>,
 }
 
 /// What becomes of a packet at a hook of a table.

@@ -1,7 +1,9 @@
 //! The TCP header (RFC 9293 §3.1).
 
 use super::checksum::Delta;
-use super::{array, array_mut, be16};
+use super::parse::Headers;
+use super::{array, array_mut, be16, ipv4, ipv6};
+use crate::packet::Packet;
 
 /// Length without options.
 pub const LEN: usize = 20;
@@ -78,13 +80,13 @@ pub(crate) fn option(header: &[u8], kind: u8) -> Option<(usize, &[u8])> {
 /// Kind of the option that says the maximum segment size (RFC 9293 §3.2).
 pub(crate) const MSS: u8 = 2;
 
-/// Lowers the maximum segment size that a SYN asks for to `mss`. One that asks for none stays as it is.
-pub(crate) fn lower_mss(frame: &mut [u8], l4: usize, mss: u16) {
+/// Lowers the maximum segment size that a SYN asks for to `mss`. False: it asks for none, and stays as it is.
+pub(crate) fn lower_mss(frame: &mut [u8], l4: usize, mss: u16) -> bool {
     let Some((at, &[high, low])) = with_options(frame, l4).and_then(|header| option(header, MSS)) else {
-        return;
+        return false;
     };
     if be16(high, low) <= mss {
-        return;
+        return true;
     }
     let [new_high, new_low] = mss.to_be_bytes();
     if let Some(data) = array_mut::<2>(frame, l4 + at + 2) {
@@ -98,6 +100,48 @@ pub(crate) fn lower_mss(frame: &mut [u8], l4: usize, mss: u16) {
     if let Some(header) = header_mut(frame, l4) {
         let sum = Delta::word(old, new).apply(checksum(header));
         header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    }
+    true
+}
+
+/// Bytes of the option with the maximum segment size, and of the longest header with options.
+const MSS_LEN: usize = 4;
+const LONGEST: usize = 60;
+
+/// Has a SYN that says no maximum segment size say `mss`, before its other options. One that carries data, has no room for an option in its
+/// header or in its buffer, or is chained stays as it is. `headers` are the packet's.
+pub(crate) fn add_mss<P: Packet>(packet: &mut P, headers: &Headers, mss: u16) {
+    let (l3, l4, end) = (usize::from(headers.l3), usize::from(headers.l4), headers.end());
+    let Some(len) = with_options(packet.data(), l4).map(<[u8]>::len) else { return };
+    let has_room = l4 + len == end && len + MSS_LEN <= LONGEST;
+    // What pads the frame may be room enough.
+    let is_longer = packet.frame_len() >= end + MSS_LEN || packet.set_len(end + MSS_LEN).is_ok();
+    if !has_room || !is_longer {
+        return;
+    }
+    let frame = packet.data_mut();
+    let Some(segment) = frame.get_mut(l4..end + MSS_LEN) else { return };
+    let [high, low] = mss.to_be_bytes();
+    let option = [MSS, MSS_LEN as u8, high, low];
+    segment.copy_within(LEN..len, LEN + MSS_LEN);
+    segment[LEN..LEN + MSS_LEN].copy_from_slice(&option);
+    let (was, flags) = (segment[12], segment[13]);
+    segment[12] += 0x10;
+    // The length is in the sum by the pseudo-header; options that move by whole words leave it as it is.
+    let changed = Delta::double_word(0, u32::from_be_bytes(option))
+        .and(Delta::word(be16(was, flags), be16(segment[12], flags)))
+        .and(Delta::word(len as u16, (len + MSS_LEN) as u16));
+    let sum = changed.apply(be16(segment[CHECKSUM], segment[CHECKSUM + 1]));
+    segment[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    if headers.is_ipv6 {
+        if let Some(ip) = ipv6::header_mut(frame, l3) {
+            let longer = be16(ip[4], ip[5]).wrapping_add(MSS_LEN as u16);
+            ip[4..6].copy_from_slice(&longer.to_be_bytes());
+        }
+    } else if let Some(ip) = ipv4::header_mut(frame, l3) {
+        let (was, longer) = (be16(ip[2], ip[3]), be16(ip[2], ip[3]).wrapping_add(MSS_LEN as u16));
+        ip[2..4].copy_from_slice(&longer.to_be_bytes());
+        ipv4::update_checksum(ip, Delta::word(was, longer));
     }
 }
 

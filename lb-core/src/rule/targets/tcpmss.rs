@@ -1,9 +1,15 @@
-//! `TCPMSS`: lowers the maximum segment size that a SYN asks for. One that asks for none stays as it is.
+//! `TCPMSS`: lowers the maximum segment size that a SYN asks for. One that asks for none is made to.
+//!
+//! Source of the facts: Linux, `net/netfilter/xt_TCPMSS.c`.
 
 use super::Target;
 use crate::rule::prelude::*;
 use crate::rule::view::Verdict;
-use crate::wire::tcp;
+use crate::wire::tcp::{self, SYN};
+
+/// What is sent in a segment to who has said nothing (RFC 9293 §3.7.1): more is never said for it.
+const UNSAID_IPV4: u16 = 536;
+const UNSAID_IPV6: u16 = 1220;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct TcpMssTarget {
@@ -63,8 +69,10 @@ impl TcpMssTarget {
 
 impl Target for TcpMssTarget {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
-        if let Some(mss) = self.mss.or_else(|| TcpMssTarget::fitting(view)) {
-            tcp::lower_mss(view.frame, view.headers.l4.into(), mss);
+        let mss = self.mss.or_else(|| TcpMssTarget::fitting(view)).filter(|_| !view.is_later_fragment())?;
+        let says_one = tcp::lower_mss(view.frame, view.headers.l4.into(), mss);
+        if !says_one && view.headers.tcp_flags & SYN != 0 {
+            view.effects.mss = Some(mss.min(if view.headers.is_ipv6 { UNSAID_IPV6 } else { UNSAID_IPV4 }));
         }
         None
     }
