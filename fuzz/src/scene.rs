@@ -102,6 +102,7 @@ impl Plan {
             services: self.services(generation, &before.services).into(),
             rules: Arc::default(),
             trace: None,
+            zone: Arc::default(),
             events: before.events.clone(),
             settings: Settings {
                 tcp: timeout,

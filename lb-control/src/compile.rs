@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use lb_core::rule::Rules;
 use lb_core::set::Sets;
-use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables};
+use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables, Zone};
 use lb_core::trace::Trace;
 
 use crate::model::Model;
@@ -38,6 +38,7 @@ pub struct Compiler {
     rules: Arc<Rules>,
     sets: Arc<Sets>,
     trace: Option<Arc<Trace>>,
+    zone: Arc<Zone>,
 }
 
 impl Compiler {
@@ -59,6 +60,15 @@ impl Compiler {
     /// The IP sets of the snapshots to come.
     pub fn set_sets(&mut self, sets: Arc<Sets>) {
         self.sets = sets;
+    }
+
+    /// The time zone of the snapshots to come. True: it is another one than before.
+    pub fn set_zone(&mut self, zone: Zone) -> bool {
+        let is_other = *self.zone != zone;
+        if is_other {
+            self.zone = zone.into();
+        }
+        is_other
     }
 
     /// The packets that the workers of the snapshots to come watch.
@@ -107,6 +117,7 @@ impl Compiler {
             sets: self.sets.clone(),
             settings,
             trace: self.trace.clone(),
+            zone: self.zone.clone(),
             ..Tables::clone(&self.current)
         })
     }

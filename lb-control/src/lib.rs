@@ -21,3 +21,4 @@ pub mod sets;
 pub mod stats;
 pub mod sync;
 pub mod twin;
+mod zone;

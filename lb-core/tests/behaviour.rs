@@ -445,6 +445,7 @@ impl Director {
             sets: Arc::default(),
             settings: self.model.settings,
             trace: None,
+            zone: Arc::default(),
             events: Arc::default(),
         }));
     }

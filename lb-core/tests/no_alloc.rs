@@ -245,6 +245,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         sets: Default::default(),
         settings: Settings { is_sharing: true, ..Settings::default() },
         trace: None,
+        zone: Arc::default(),
         events: Arc::default(),
     }
 }

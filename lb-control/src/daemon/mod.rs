@@ -45,6 +45,7 @@ use crate::sets::IpSets;
 use crate::stats::{self, ESTIMATE_EVERY_SECS, Statistics};
 use crate::sync::{self, SyncState};
 use crate::twin::TwinCounters;
+use crate::zone;
 
 pub use cpus::leave_to_workers;
 pub(crate) use keep::KeepCounters;
@@ -220,6 +221,7 @@ impl Control {
         control.compiler.set_marks(marks);
         control.compiler.set_sets(control.sets.take_change().unwrap_or_default());
         control.compiler.set_rules(control.rules.compiled().clone());
+        control.compiler.set_zone(zone::host());
         // No publication yet: the tables with the services follow at once.
         let _ = control.compiler.with_network(network);
         let services = control.model.services().map(|service| service.key).collect();
@@ -323,6 +325,7 @@ impl Control {
             self.sets.refer(RULES, self.rules.sets());
             // The clock may have been set since.
             self.settings.booted = crate::sets::booted();
+            self.compiler.set_zone(zone::host());
             self.compiler.set_rules(self.rules.compiled().clone());
             self.settle(&Change { publish: true, ..Change::default() });
             self.keep();
@@ -361,6 +364,7 @@ impl Control {
             self.compiler.set_marks(sets::marks(&mut self.sets, marks, &new.mark_sets));
             change.publish = true;
         }
+        change.publish |= self.compiler.set_zone(zone::host());
         self.settle(&change);
         self.config = self.config.followed_by(new);
         self.keep();

@@ -14,6 +14,7 @@ mod service;
 mod services;
 mod shared;
 mod sysctl;
+mod zone;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;
 pub use sysctl::{Sysctl, Sysctls};
+pub use zone::Zone;
 
 pub use crate::wire::proxy::Version as ProxyVersion;
 
@@ -52,6 +54,8 @@ pub struct Tables {
     pub rules: Arc<Rules>,
     pub sets: Arc<Sets>,
     pub settings: Settings,
+    /// That of the host.
+    pub zone: Arc<Zone>,
     /// Packets that somebody wants to see the road of.
     pub trace: Option<Arc<Trace>>,
     /// Where workers tell of connections: the same in all snapshots of a process.

@@ -1,4 +1,6 @@
-//! `time`: what the clock and the calendar say, in UTC.
+//! `time`: what the clock and the calendar say, in UTC or in the host's time zone.
+//!
+//! `--localtz` is what iptables calls `--kerneltz` now. The kernel's zone is an offset that is set at boot; the host's has its summer times.
 
 use super::Match;
 use crate::rule::prelude::*;
@@ -65,7 +67,13 @@ impl Extension for Time {
             // As in iptables others than these are just the others.
             5 => self.weekdays = weekdays(text)? ^ if given.is_negated { ALL_WEEKDAYS } else { 0 },
             6 => self.monthdays = monthdays(text)? ^ if given.is_negated { ALL_MONTHDAYS } else { 0 },
-            7 => return Err(Error::other("time: --localtz: times are in UTC")),
+            7 => {
+                given.around.warn(
+                    "WARNING: --localtz is being replaced by --kerneltz, since \"local\" is ambiguous. Note the kernel \
+                     timezone has caveats - see manpage for details.",
+                );
+                self.is_kernel_zone = true;
+            }
             8 => {}
             _ => self.is_kernel_zone = true,
         }
@@ -261,7 +269,7 @@ impl Match for Time {
     }
 
     fn matches(&self, view: &mut View<'_>) -> bool {
-        let seconds = view.wall;
+        let seconds = if self.is_kernel_zone { view.tables.zone.local(view.wall) } else { view.wall };
         if seconds < self.dates.0.into() || seconds > self.dates.1.into() {
             return false;
         }

@@ -523,6 +523,7 @@ impl<L: Logic<Frame>> World<L> {
             sets: Arc::default(),
             settings: self.settings,
             trace: None,
+            zone: Arc::default(),
             events: Arc::default(),
         });
         self.team.tell(&self.tables);
