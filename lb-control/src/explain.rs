@@ -1,24 +1,31 @@
 //! A packet's road in the operator's words: what the path wrote down by numbers, with the names that these have.
 
+mod walk;
+
 use std::net::IpAddr;
 
+use lb_core::conntrack::CtState;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
-use lb_core::path::FlowView;
+use lb_core::packet::Frame;
+use lb_core::path::{Assumed, FlowView};
 use lb_core::probe::{MOST_DATA, Probe};
 use lb_core::rule::{Refusal, Verdict, chain_name};
 use lb_core::tables::{Interface, InterfaceId, Prefix, Protocol, Tables, Way};
 use lb_core::trace::{Filter, Trace};
 use lb_core::trail::{Asked, End, Glimpse, Known, Observed, Step};
+use lb_core::wire::tcp;
 
 use crate::api::explain::{
-    ConnectionView, Dropped, MetRule, PacketView, Probe as Asking, Road, RoadEnd, RoadStep, TableStep,
+    ConnectionView, Dropped, MetRule, PacketView, Probe as Asking, Road, RoadEnd, RoadStep, State, TableStep,
     TraceQuery,
 };
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::endpoint;
 use crate::model;
+use crate::model::rules::RuleTables;
+use walk::Walk;
 
 const FLAGS: [(&str, u8); 8] =
     [("FIN", 1), ("SYN", 2), ("RST", 4), ("PSH", 8), ("ACK", 16), ("URG", 32), ("ECE", 64), ("CWR", 128)];
@@ -26,11 +33,11 @@ const FLAGS: [(&str, u8); 8] =
 /// The hop limit of a probe that says nothing else.
 const TTL: u8 = 64;
 
-/// Reads what is asked: the interface, and the frame that would come there.
+/// Reads what is asked: the frame that would come, and what is taken for granted of it.
 ///
 /// # Errors
 /// The first thing that cannot be, with what can.
-pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(PortId, Vec<u8>), ErrorBody> {
+pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(Frame, Assumed), ErrorBody> {
     let interface = interface(&asked.interface, tables)?;
     let is_ipv6 = asked.source.is_ipv6();
     if is_ipv6 != asked.destination.is_ipv6() {
@@ -46,13 +53,15 @@ pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(PortId, Vec<u8>)
         let names = || FLAGS.map(|(name, _)| name).join(", ");
         tcp_flags |= known.ok_or_else(|| bad(format!("TCP flag {name:?}: expected {}", names())))?.1;
     }
+    let is_established = asked.state == Some(State::Established);
+    let unsaid = if is_established { tcp::ACK } else { tcp::SYN };
     let probe = Probe {
         src: asked.source,
         dst: asked.destination,
         protocol,
         sport: asked.source_port,
         dport: asked.destination_port,
-        tcp_flags: if asked.flags.is_empty() { 2 } else { tcp_flags },
+        tcp_flags: if asked.flags.is_empty() { unsaid } else { tcp_flags },
         icmp: asked.icmp.unwrap_or((if is_ipv6 { 128 } else { 8 }, 0)),
         ttl: asked.ttl.unwrap_or(TTL),
         data: asked.data,
@@ -60,7 +69,15 @@ pub(crate) fn frame(asked: &Asking, tables: &Tables) -> Result<(PortId, Vec<u8>)
     // Whoever sends it; the host's own come from its interface.
     let somebody = [2, 0, 0, 0, 0, 0];
     let (to, from) = if asked.from_host { (somebody, interface.mac) } else { (interface.mac, somebody) };
-    Ok((interface.port, probe.frame(to, from, interface.vlan)))
+    let frame = |probe: &Probe| Frame::new(interface.port, &probe.frame(to, from, interface.vlan));
+    let assumed = match asked.state.filter(|_| tables.rules.are_active()) {
+        None | Some(State::New) => Assumed::First,
+        Some(State::Established) => Assumed::Begun(frame(&Probe { tcp_flags: tcp::SYN, data: 0, ..probe })),
+        Some(State::Related) => Assumed::State(CtState::Related),
+        Some(State::Invalid) => Assumed::State(CtState::Invalid),
+        Some(State::Untracked) => Assumed::State(CtState::Untracked),
+    };
+    Ok((frame(&probe), assumed))
 }
 
 /// Packets of a trace when nothing is said, and at most; the same a second.
@@ -152,20 +169,26 @@ pub(crate) fn existing(view: &FlowView, tuple: &Tuple) -> Option<ConnectionView>
     })
 }
 
-/// A road, with the names of `tables`. `rule` says what counts under a number.
-pub(crate) fn road(
-    observed: &Observed,
-    tables: &Tables,
-    mut rule: impl FnMut(u32) -> Option<MetRule>,
-) -> Road {
+/// A road, with the names of `tables` and `rules`; with `all` the rules too that were asked and did not match.
+pub(crate) fn road(observed: &Observed, tables: &Tables, rules: &RuleTables, all: bool) -> Road {
     let names = Names { tables };
     let mut steps: Vec<RoadStep> = Vec::new();
+    let mut walk = Walk::default();
     for step in observed.trail.steps() {
         match (*step, steps.last_mut()) {
             (Step::Met(number), Some(RoadStep::Table(table))) => {
-                let unknown =
-                    || MetRule { chain: String::new(), number: None, rule: "taken out meanwhile".to_owned() };
-                table.met.push(rule(number).unwrap_or_else(unknown));
+                let Some(place) = rules.place(number) else {
+                    table.met.push(MetRule { rule: "taken out meanwhile".to_owned(), ..MetRule::default() });
+                    continue;
+                };
+                if all {
+                    table.met.extend(walk.meet(&place));
+                }
+                table.met.push(place.met());
+            }
+            (step @ Step::Asked(_), _) => {
+                walk = Walk::default();
+                steps.extend(names.step(step));
             }
             (Step::Said(verdict), Some(RoadStep::Table(table))) => table.verdict = said(verdict),
             (step, _) => steps.extend(names.step(step)),

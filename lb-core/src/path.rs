@@ -60,7 +60,7 @@ use arrayvec::ArrayVec;
 pub use carry_over::CarriedOver;
 pub use events::{EventKind, FlowEvent, FlowEvents};
 pub use expected::Expect;
-pub use explain::explain;
+pub use explain::{Assumed, explain};
 pub use list::{FlowView, Known};
 pub use order::{Change, Order};
 pub use persistent::Held;
@@ -69,6 +69,7 @@ pub use steer::owner;
 pub use tracked::tuple_of_frame;
 
 use self::ipsec::is_ipsec;
+use crate::conntrack::CtState;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -214,6 +215,8 @@ pub struct Path<P> {
     last_drop: Cell<Option<(DropReason, Hook)>>,
     /// Nothing that others share is written: see [`explain`].
     is_dry: bool,
+    /// What connection tracking is taken to say of a packet that no connection is known of: see [`explain`].
+    assumed: Option<CtState>,
     /// What the packet at hand met of rules.
     met: Met,
     courses: courses::Courses,
@@ -300,6 +303,7 @@ impl<P: Packet> Path<P> {
             watch: Watch::default(),
             last_drop: Cell::new(None),
             is_dry: false,
+            assumed: None,
             met: Met::default(),
             courses: courses::Courses::new(config.now),
             // Workers send to the same real servers: they begin apart.

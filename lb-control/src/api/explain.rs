@@ -28,7 +28,7 @@ pub struct Probe {
     pub source_port: u16,
     #[serde(default)]
     pub destination_port: u16,
-    /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR; without any, SYN.
+    /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR; without any, SYN, or ACK of an established connection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<String>,
     /// Type and code; without, an echo request.
@@ -40,6 +40,29 @@ pub struct Probe {
     /// Bytes behind the transport header.
     #[serde(default)]
     pub data: u16,
+    /// What the packet is to connection tracking; without, what it is to it as the first packet of its ends. Without rules nothing asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Tell of the rules too that do not match.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all: bool,
+}
+
+/// What a packet is to connection tracking, as rules have it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
+#[serde(rename_all = "UPPERCASE")]
+#[clap(rename_all = "UPPER")]
+pub enum State {
+    /// It begins a connection.
+    New,
+    /// It is of one that was answered, and goes the way of its first packet.
+    Established,
+    /// It begins one that another announced.
+    Related,
+    /// It is of none, and can begin none.
+    Invalid,
+    /// It is exempt from tracking.
+    Untracked,
 }
 
 /// A packet's road.
@@ -62,8 +85,10 @@ pub struct Road {
 /// Answer to `POST /v1/explain`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
-    /// Of the first packet of a connection.
+    /// Of the packet; of one of an established connection that cannot begin, that of its first packet.
     pub road: Road,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cannot_begin: bool,
     /// There is a connection that such a packet is of, so that one that came now would go on with that.
     pub existing: Option<ConnectionView>,
 }
@@ -124,7 +149,7 @@ pub struct TableStep {
     pub verdict: String,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct MetRule {
     /// Empty: it was taken out meanwhile.
     pub chain: String,
@@ -132,6 +157,9 @@ pub struct MetRule {
     pub number: Option<usize>,
     /// The rule as `iptables -S` prints it behind the chain's name; of a chain's end its policy, or RETURN.
     pub rule: String,
+    /// It did not match: where all are asked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub missed: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]

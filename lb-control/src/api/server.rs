@@ -462,8 +462,8 @@ pub(super) async fn explain_packet(
     request: Request,
 ) -> Result<Json<Explanation>, ErrorBody> {
     let probe: Probe = read_json(request).await?;
-    let (road, tuple) = api.control.ask(move |control| control.explain(&probe)).await??;
-    let Some(tuple) = tuple else { return Ok(Json(Explanation { road, existing: None })) };
+    let (explained, tuple) = api.control.ask(move |control| control.explain(&probe)).await??;
+    let Some(tuple) = tuple else { return Ok(Json(explained)) };
     let existing = api.ask_workers(move |plane| {
         let mut existing = None;
         plane.list_flows(&mut |view| {
@@ -472,7 +472,7 @@ pub(super) async fn explain_packet(
         })?;
         Ok(existing)
     });
-    Ok(Json(Explanation { road, existing: existing.await? }))
+    Ok(Json(Explanation { existing: existing.await?, ..explained }))
 }
 
 /// This description.

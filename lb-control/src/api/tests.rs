@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
+use lb_core::path::Assumed;
 use lb_core::probe::Probe;
 use lb_core::tables::{Interface, Interfaces, Protocol, Tables};
 use lb_core::time::Tick;
@@ -190,8 +191,8 @@ fn watch(trace: &Trace, sport: u16) {
         data: 0,
     };
     let frame = Frame::new(PortId(0), &probe.frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], 0));
-    let road = lb_core::path::explain(&Tables::default(), &[], frame, false, Tick(0));
-    trace.keep(road, Tick(0));
+    let road = lb_core::path::explain(&Tables::default(), &[], frame, false, Assumed::First, Tick(0));
+    trace.keep(road.expect("it needs no connection"), Tick(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,14 +8,14 @@ use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
-use lb_core::packet::Frame;
-use lb_core::path::{self, FlowEvents};
+use lb_core::packet::Packet;
+use lb_core::path::{self, Assumed, FlowEvents};
 use lb_core::tables::{Server, Service};
 use lb_core::trace::Trace;
 
 use super::Control;
 use crate::api::conntrack::ConntrackStatistics;
-use crate::api::explain::{Probe, Road, TraceQuery};
+use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
@@ -150,14 +150,17 @@ impl Control {
     ///
     /// # Errors
     /// `BadRequest`: there is no such packet.
-    pub fn explain(&self, probe: &Probe) -> Result<(Road, Option<Tuple>), ErrorBody> {
+    pub fn explain(&self, probe: &Probe) -> Result<(Explanation, Option<Tuple>), ErrorBody> {
         let tables = self.compiler.current();
-        let (port, frame) = explain::frame(probe, tables)?;
-        let tuple = path::tuple_of_frame(&frame);
-        let frame = Frame::new(port, &frame);
+        let (frame, assumed) = explain::frame(probe, tables)?;
+        // One that is said to be of a connection is not compared with those that there are.
+        let tuple = path::tuple_of_frame(frame.data()).filter(|_| assumed == Assumed::First);
         let now = sets::now();
-        let observed = path::explain(tables, self.plane.counters(), frame, probe.from_host, now);
-        Ok((explain::road(&observed, tables, |number| self.rules.met(number)), tuple))
+        let observed = path::explain(tables, self.plane.counters(), frame, probe.from_host, assumed, now);
+        let cannot_begin = observed.is_err();
+        let observed = observed.unwrap_or_else(|first| *first);
+        let road = explain::road(&observed, tables, &self.rules, probe.all);
+        Ok((Explanation { road, cannot_begin, existing: None }, tuple))
     }
 
     /// Has the workers watch packets from here on.
@@ -189,7 +192,7 @@ impl Control {
     pub fn traced(&self, trace: &Trace) -> Vec<Road> {
         let tables = self.compiler.current();
         let roads = std::iter::from_fn(|| trace.take()).take(ROADS);
-        roads.map(|road| explain::road(&road, tables, |number| self.rules.met(number))).collect()
+        roads.map(|road| explain::road(&road, tables, &self.rules, false)).collect()
     }
 
     /// Where workers tell of connections.

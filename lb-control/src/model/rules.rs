@@ -4,6 +4,7 @@
 //! are the same `Arc`, and so keep what their matches remember.
 
 mod edit;
+mod place;
 
 use std::sync::Arc;
 
@@ -14,9 +15,9 @@ use lb_core::hook::Hook;
 use lb_core::rule::names::Numeric;
 use lb_core::rule::{Family, KnownSet, MOST_RULES, Named, Rule, Rules, SetUse, Table, chain_name, text};
 use lb_core::set::SetId;
+pub(crate) use place::Place;
 
 use super::Ids;
-use crate::api::explain::MetRule;
 use crate::api::rules::{
     ChainView, RuleBatch, RuleCommand, RuleCounts, RuleError, RuleFailure, RuleFamily, RuleView, TableChange,
     TableView,
@@ -216,20 +217,14 @@ impl RuleTables {
     }
 
     /// The rule, or the end of a chain, that counts under a number.
-    pub fn met(&self, number: u32) -> Option<MetRule> {
+    pub(crate) fn place(&self, number: u32) -> Option<Place<'_>> {
         let mut tables = Family::ALL
             .into_iter()
             .flat_map(|of| self.tables[of as usize].iter().map(move |chains| (of, chains)))
-            .flat_map(|(of, chains)| chains.iter().map(move |chain| (of, chain)));
-        tables.find_map(|(of, chain)| {
-            let place = chain.rules.iter().position(|held| held.count.number == number);
-            let rule = match (place, chain.hook) {
-                (Some(place), _) => chain.rules[place].rule.save(of, &Numeric).trim_start().to_owned(),
-                (None, _) if chain.count.number != number => return None,
-                (None, Some(_)) => policy_name(chain.drops).to_owned(),
-                (None, None) => "RETURN".to_owned(),
-            };
-            Some(MetRule { chain: chain.name.to_string(), number: place.map(|place| place + 1), rule })
+            .flat_map(|(of, chains)| chains.iter().map(move |chain| (of, chains, chain)));
+        tables.find_map(|(of, chains, chain)| {
+            let rule = chain.rules.iter().position(|held| held.count.number == number);
+            (rule.is_some() || chain.count.number == number).then_some(Place { of, chains, chain, rule })
         })
     }
 

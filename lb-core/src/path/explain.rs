@@ -1,20 +1,24 @@
 //! What would become of a packet: [`explain`].
 //!
 //! The packet goes the real road, in a director of its own: with the tables of this moment, no connections, and counters that nobody
-//! reads. What others share is not written: matches look at what they remember and leave it as it is, and no real server comes to be
+//! reads. If it is said to be of an established connection, that is begun there first, whatever may stop its first packet, and taken for
+//! answered. What others share is not written: matches look at what they remember and leave it as it is, and no real server comes to be
 //! overloaded. What workers keep for themselves is not known here, such as whose turn it is with `rr`.
 
 use std::sync::Arc;
 
-use super::{Io, Path, PathConfig, Steer};
+use super::{Io, Path, PathConfig, Steer, tuple_of_frame};
+use crate::conntrack::{self, CtState, Status};
 use crate::counters::WorkerCounters;
-use crate::flow::memory_needed;
 use crate::flow::template::Uses;
+use crate::flow::{FlowId, memory_needed};
 use crate::ids::{PortId, ServerId, WorkerId};
+use crate::ipvs::sctp::SctpState;
+use crate::ipvs::state::TcpState;
 use crate::mem::Region;
-use crate::packet::Frame;
+use crate::packet::{Frame, Packet};
 use crate::rule::Rules;
-use crate::tables::{InterfaceId, Tables};
+use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
 use crate::trail::Observed;
 
@@ -34,15 +38,31 @@ impl Io<Frame> for Nowhere {
     fn resolve(&mut self, _: InterfaceId, _: std::net::IpAddr) {}
 }
 
+/// What is taken for granted of a made-up packet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Assumed {
+    /// Nothing: it is the first one of its ends.
+    #[default]
+    First,
+    /// This is what connection tracking says of it.
+    State(CtState),
+    /// It is of an established connection, which this packet has begun.
+    Begun(Frame),
+}
+
 /// What would become of `frame` if it came now: from its port, or from the host by the twin of that port. Nothing that is alive is
 /// changed. `workers` count the connections of real servers, which schedulers go by.
+///
+/// # Errors
+/// The road of the packet that was to begin the connection, and begins none.
 pub fn explain(
     tables: &Tables,
     workers: &[Arc<WorkerCounters>],
     frame: Frame,
     is_from_host: bool,
+    assumed: Assumed,
     now: Tick,
-) -> Observed {
+) -> Result<Observed, Box<Observed>> {
     let servers = workers.first().map_or(0, |worker| worker.server_capacity());
     let counters = WorkerCounters::new(servers, workers.first().map_or(0, |worker| worker.port_count()));
     for server in (0..servers as u32).map(ServerId) {
@@ -65,9 +85,38 @@ pub fn explain(
     // What rules want told is told nobody.
     let mut rules = Rules::clone(&tables.rules);
     rules.events = Arc::default();
-    let events = Arc::default();
-    path.adopt(Arc::new(Tables { rules: Arc::new(rules), trace: None, events, ..tables.clone() }));
+    let mut tables = Tables { trace: None, events: Arc::default(), ..tables.clone() };
     path.is_dry = true;
     path.watch.make_room();
-    path.watched(frame, is_from_host, now, &mut Nowhere)
+    match assumed {
+        Assumed::First => {}
+        Assumed::State(state) => path.assumed = Some(state),
+        Assumed::Begun(first) => {
+            // Nobody knows where its windows are.
+            tables.settings.sysctls.conntrack.tcp_be_liberal = 1;
+            tables.rules = Arc::new(rules.for_beginning());
+            path.adopt(Arc::new(tables.clone()));
+            let tuple = tuple_of_frame(first.data());
+            let road = path.watched(first, is_from_host, now, &mut Nowhere);
+            let begun = tuple.and_then(|tuple| path.flows.find(&tuple));
+            path.establish(begun.ok_or(Box::new(road))?.id());
+        }
+    }
+    path.adopt(Arc::new(Tables { rules: Arc::new(rules), ..tables }));
+    Ok(path.watched(frame, is_from_host, now, &mut Nowhere))
+}
+
+impl Path<Frame> {
+    /// Has a connection that has begun be one that was answered.
+    fn establish(&mut self, id: FlowId) {
+        self.flows.tracked_mut(id).status.set(Status(Status::SEEN_REPLY.0 | Status::ASSURED.0));
+        let entry = self.flows.entry_mut(id);
+        match (entry.protocol(), entry.is_tracked()) {
+            (Protocol::TCP, true) => entry.set_state(conntrack::tcp::TcpState::Established as u8),
+            (Protocol::SCTP, true) => entry.set_state(conntrack::sctp::SctpState::Established as u8),
+            (Protocol::TCP, false) => self.set_state(id, TcpState::Established as u8),
+            (Protocol::SCTP, false) => self.set_state(id, SctpState::Established as u8),
+            _ => {}
+        }
+    }
 }

@@ -104,12 +104,14 @@ impl<P: Packet> Path<P> {
             return self.stop(packet, headers, stopped, now, io);
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
+        passage.is_untracked |= self.assumed == Some(CtState::Untracked);
         let begun = self.begins(packet.data(), headers, now).filter(|_| !passage.is_untracked);
-        let Some(begun) = begun else {
+        let Some(begun) = begun.filter(|_| self.assumed != Some(CtState::Invalid)) else {
             passage.original = None;
             passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
             return self.pass_untracked(packet, headers, passage, io);
         };
+        passage.state = self.assumed.unwrap_or(passage.state);
         match self.first_prerouting(&mut packet, headers, &original, &mut passage) {
             Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, io),
             Err(stopped) => self.stop(packet, headers, stopped, now, io),
@@ -155,9 +157,9 @@ impl<P: Packet> Path<P> {
                 return self.stop(packet, headers, stopped, now, io);
             }
         }
+        let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Passage { mark, connection_mark, .. } = passage;
-        let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
             let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark };
             return self.with_passed(Some(passed), |path| {
                 path.serve(packet, headers, &original, &seen, now, io);

@@ -148,12 +148,14 @@ impl<P: Packet> Path<P> {
         let asked = self.flows.find(&original.reversed());
         let is_answer = asked.is_some_and(|at| !self.flows.entry(at.id()).is_tracked());
         let is_known = self.flows.find(&original).is_some();
-        let begun = self.begins(packet.data(), headers, passage.now);
-        let begun = begun.filter(|_| !is_answer && !is_known && !passage.is_untracked);
+        passage.is_untracked |= self.assumed == Some(CtState::Untracked);
+        let may_begin =
+            !is_answer && !is_known && !passage.is_untracked && self.assumed != Some(CtState::Invalid);
+        let begun = self.begins(packet.data(), headers, passage.now).filter(|_| may_begin);
         passage.state = match begun {
             _ if passage.is_untracked => CtState::Untracked,
             _ if is_answer => CtState::Established,
-            Some(_) => CtState::New,
+            Some(_) => self.assumed.unwrap_or(CtState::New),
             None => CtState::Invalid,
         };
         passage.original = begun.map(|_| original);

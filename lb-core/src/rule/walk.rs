@@ -116,6 +116,17 @@ impl Rules {
         Ok(rules)
     }
 
+    /// These, without the tables that only stop packets or keep them from being tracked: of a connection that others let begin they say nothing.
+    pub(crate) fn for_beginning(&self) -> Rules {
+        let mut rules = self.clone();
+        for table in [Table::Raw, Table::Filter, Table::Security] {
+            for compiled in rules.tables.iter_mut().filter_map(|tables| tables[table as usize].as_mut()) {
+                *compiled = Arc::new(Compiled { chains: Vec::new(), first: [None; Hook::ALL.len()] });
+            }
+        }
+        rules
+    }
+
     /// Walks a packet through the chain of `table` at `hook`.
     pub fn run(&self, table: Table, hook: Hook, view: &mut View<'_>, counters: &WorkerCounters) -> Verdict {
         self.run_noting(table, hook, view, counters, &mut Met::default())

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 
+use clap::builder::EnumValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
 
 use super::{Context, Failure, OwnCommand, json, road};
-use crate::api::explain::{ConnectionView, Explanation, Probe};
+use crate::api::explain::{ConnectionView, Explanation, Probe, State};
 
 pub(super) struct Explain;
 
@@ -37,12 +38,29 @@ impl OwnCommand for Explain {
                 port("sport", "Source port; of an echo, its identifier"),
                 address("destination", 'd', "To whom it is sent"),
                 port("dport", "Destination port"),
-                value("tcp-flags", "FLAGS", "Such as SYN,ACK; without, SYN").value_delimiter(','),
+                value(
+                    "tcp-flags",
+                    "FLAGS",
+                    "Such as SYN,ACK; without, SYN, of an established connection ACK",
+                )
+                .value_delimiter(','),
                 syn,
                 value("icmp-type", "TYPE[/CODE]", "Numbers; without, an echo request").value_parser(icmp),
                 value("ttl", "HOPS", "TTL or hop limit; without, 64").value_parser(clap::value_parser!(u8)),
                 value("data", "BYTES", "Bytes behind the transport header")
                     .value_parser(clap::value_parser!(u16)),
+                value(
+                    "state",
+                    "STATE",
+                    "What it is to connection tracking; without, what its first packet is",
+                )
+                .value_parser(EnumValueParser::<State>::new())
+                .ignore_case(true),
+                Arg::new("all")
+                    .long("all")
+                    .short('a')
+                    .action(ArgAction::SetTrue)
+                    .help("Show the rules too that do not match"),
                 json(),
             ])
             .group(ArgGroup::new("interface").args(["in", "out"]).required(true))
@@ -68,10 +86,19 @@ impl OwnCommand for Explain {
             icmp: matches.get_one("icmp-type").copied(),
             ttl: matches.get_one("ttl").copied(),
             data: number("data"),
+            state: matches.get_one("state").copied(),
+            all: matches.get_flag("all"),
         };
         let explanation: Explanation = context.client()?.post("/v1/explain", &probe)?;
         if matches.get_flag("json") {
             return context.print_json(&explanation);
+        }
+        if explanation.cannot_begin {
+            writeln!(
+                context.output,
+                "There can be no such connection. This is the road of its first packet:"
+            )?;
+            writeln!(context.output)?;
         }
         road::print(context.output, &explanation.road)?;
         if let Some(existing) = &explanation.existing {

@@ -55,9 +55,10 @@ fn print_table(out: &mut dyn Write, table: &TableStep) -> io::Result<()> {
         seen += &format!(", mark {:#x}", table.mark);
     }
     line(out, &table.table, &seen)?;
-    for MetRule { chain, number, rule } in &table.met {
+    for MetRule { chain, number, rule, missed } in &table.met {
+        let not = if *missed { "not " } else { "" };
         let text = match number {
-            Some(number) => format!("{chain} {number}: {rule}"),
+            Some(number) => format!("{not}{chain} {number}: {rule}"),
             None => format!("{chain} end: {rule}"),
         };
         line(out, "", &text)?;
@@ -129,7 +130,7 @@ mod tests {
     use lb_core::tables::{Interface, InterfaceId, Interfaces, Neighbours, Prefix, Route, Routes};
 
     use super::*;
-    use crate::api::explain::Probe;
+    use crate::api::explain::{Probe, State};
     use crate::api::types::{ErrorBody, ErrorKind};
     use crate::compile::Network;
     use crate::daemon::{Control, fake};
@@ -202,11 +203,17 @@ real_servers = [{ address = "10.0.0.11:8080" }]
             icmp: None,
             ttl: None,
             data: 0,
+            state: None,
+            all: false,
         }
     }
 
     fn explained(probe: &Probe) -> Result<String, ErrorBody> {
-        let (road, _) = control().explain(probe)?;
+        explained_by(&control(), probe)
+    }
+
+    fn explained_by(control: &Control, probe: &Probe) -> Result<String, ErrorBody> {
+        let road = control.explain(probe)?.0.road;
         // Over the API and back.
         let road: Road = serde_json::from_str(&serde_json::to_string(&road).expect("JSON")).expect("JSON");
         let mut text = Vec::new();
@@ -290,6 +297,55 @@ sent by lan to 02:00:00:00:02:0b: tcp 192.0.2.100:4000 > 10.0.0.11:8080 SYN, TTL
         let unresolved =
             explained(&Probe { protocol: "icmp".to_owned(), ..probe("192.0.2.100", "10.0.0.12", 0) });
         assert!(unresolved.expect("a packet").ends_with("waits until 10.0.0.12 on lan is resolved\n"));
+    }
+
+    #[test]
+    fn rules_that_did_not_match_are_shown_in_their_places() {
+        let (mut control, ..) = fake::start(SERVICE);
+        control.use_network(&network());
+        let rule = |chain: &str, rule: &str| {
+            format!(
+                r#"{{"do": "append", "chain": "{chain}", "rule": ["{}"]}}"#,
+                rule.split(' ').collect::<Vec<_>>().join("\", \"")
+            )
+        };
+        let rules = [
+            rule("b", "-p udp -j DROP"),
+            rule("a", "-p udp -j ACCEPT"),
+            rule("a", "-p tcp -j RETURN"),
+            rule("a", "-j DROP"),
+            rule("FORWARD", "-s 192.0.2.1 -j DROP"),
+            rule("FORWARD", "-j a"),
+            rule("FORWARD", "-p icmp -j DROP"),
+            rule("FORWARD", "-g b"),
+            rule("FORWARD", "-j DROP"),
+        ];
+        let batch = format!(
+            r#"{{"family": "ipv4", "tables": [{{"table": "filter", "commands": [
+                {{"do": "new_chain", "chain": "a"}}, {{"do": "new_chain", "chain": "b"}}, {}]}}]}}"#,
+            rules.join(", ")
+        );
+        control.change_rules(&serde_json::from_str(&batch).expect("a batch")).expect("right");
+        let asked = Probe { all: true, ..probe("192.0.2.100", "10.0.0.11", 443) };
+        let text = explained_by(&control, &asked).expect("a packet");
+        let filter = "
+             not FORWARD 1: -s 192.0.2.1/32 -j DROP
+             FORWARD 2: -j a
+             not a 1: -p udp -j ACCEPT
+             a 2: -p tcp -j RETURN
+             not FORWARD 3: -p icmp -j DROP
+             FORWARD 4: -g b
+             not b 1: -p udp -j DROP
+             FORWARD end: ACCEPT
+";
+        assert!(text.contains(filter), "{text}");
+        let established = Probe { state: Some(State::Established), all: false, ..asked };
+        let text = explained_by(&control, &established).expect("a packet");
+        assert!(text.contains("mangle     ESTABLISHED, 192.0.2.100:4000 > 10.0.0.11:443"), "{text}");
+        assert!(
+            text.starts_with("tcp 192.0.2.100:4000 > 10.0.0.11:443 ACK,") && !text.contains("not "),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,7 +7,17 @@ use crate::trace::{Filter, Trace};
 use crate::trail::{End, Observed, Step};
 
 fn explain(director: &Director, port: PortId, frame: &[u8]) -> Observed {
-    super::explain(&director.path.tables, &director.counters, Frame::new(port, frame), false, director.now)
+    assuming(director, port, frame, Assumed::First).unwrap()
+}
+
+fn assuming(
+    director: &Director,
+    port: PortId,
+    frame: &[u8],
+    assumed: Assumed,
+) -> Result<Observed, Box<Observed>> {
+    let (tables, frame) = (&director.path.tables, Frame::new(port, frame));
+    super::explain(tables, &director.counters, frame, false, assumed, director.now)
 }
 
 const RULESETS: &[&[&str]] = &[
@@ -240,4 +250,52 @@ fn an_estimator_counts_no_packet_that_is_explained() {
         director.counters[0].rule(2).packets.get()
     };
     assert_eq!([over(50, 1), over(0, 50)], [0, 1]);
+}
+
+/// What the tables that were asked said of the packet's state.
+fn states(road: &Observed) -> Vec<CtState> {
+    let asked = |step: &Step| if let Step::Asked(asked) = step { Some(asked.state) } else { None };
+    let mut states: Vec<CtState> = road.trail.steps().iter().filter_map(asked).collect();
+    states.dedup();
+    states
+}
+
+#[test]
+fn a_packet_is_explained_as_one_of_the_state_that_is_said() {
+    let lines = [
+        "filter FORWARD -m conntrack --ctstate ESTABLISHED,UNTRACKED -j ACCEPT",
+        "filter FORWARD -j DROP",
+        "filter INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT",
+        "filter INPUT -j DROP",
+        "nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.11:22",
+    ];
+    let director = director(rules(&lines));
+    let passes = |frame: &[u8], assumed: Assumed| {
+        let road = assuming(&director, WAN, frame, assumed).unwrap();
+        (states(&road), road.dropped.is_none())
+    };
+    let begun = |frame: Vec<u8>| Assumed::Begun(Frame::new(WAN, &frame));
+    use CtState::{Established, Invalid, New, Related, Untracked};
+    let to = |flags| tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 2222), flags);
+    for (first, later) in [
+        (through(4000, "S"), through(4000, "A")),
+        (from_client(4000, "S"), from_client(4000, "A")),
+        (to("S"), to("A")),
+    ] {
+        assert_eq!(passes(&first, Assumed::First), (vec![New], false));
+        assert_eq!(passes(&later, begun(first)), (vec![Established], true));
+    }
+    let frame = through(4000, "S");
+    // Table raw is asked before tracking.
+    assert_eq!(passes(&frame, Assumed::State(Invalid)), (vec![New, Invalid], false));
+    assert_eq!(passes(&frame, Assumed::State(Untracked)), (vec![New, Untracked], true));
+    assert_eq!(passes(&frame, Assumed::State(Related)), (vec![New, Related], false));
+}
+
+#[test]
+fn what_begins_no_connection_is_told_instead_of_a_packet_of_it() {
+    let director = director(rules(&["mangle PREROUTING -s 192.0.2.100 -j DROP"]));
+    let first = Assumed::Begun(Frame::new(WAN, &through(4000, "S")));
+    let road = assuming(&director, WAN, &through(4000, "A"), first).unwrap_err();
+    assert_eq!(road.dropped, Some((DropReason::Rule, Hook::Prerouting)));
 }

@@ -52,7 +52,7 @@ fn the_next_rule_sees_what_a_rule_put_into_a_set() {
         "filter FORWARD -m set ! --match-set seen src -j DROP",
     ]);
     let nobodys = Frame::new(WAN, &through(4000, "S"));
-    explain(&director.path.tables, &director.counters, nobodys, false, director.now);
+    explain(&director.path.tables, &director.counters, nobodys, false, Assumed::First, director.now).unwrap();
     assert_eq!(len(&sets, 0), 0, "an explanation puts nothing in");
     assert_eq!(director.receive(WAN, &[through(4000, "S")]).sent.len(), 1);
     assert_eq!(len(&sets, 0), 1);
