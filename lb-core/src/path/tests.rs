@@ -18,6 +18,7 @@ mod sctp;
 mod sets;
 mod shared;
 mod sysctls;
+mod targets;
 mod tracking;
 
 use std::net::IpAddr;
