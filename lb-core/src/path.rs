@@ -42,6 +42,7 @@ mod rewrite;
 mod sctp;
 mod shared;
 mod shed;
+mod source_nat;
 mod steer;
 mod tracked;
 mod tunnel;

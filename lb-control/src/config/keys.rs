@@ -414,6 +414,13 @@ pub const SYSCTL: Section = Section {
         ),
         key("conn_reuse_mode", "integer", "1", "0..=3", "what a SYN does on a TCP connection that is over"),
         key(
+            "conntrack",
+            "integer",
+            "0",
+            "0, 1",
+            "1: table `nat` is asked for the source of masqueraded connections of services",
+        ),
+        key(
             "drop_packet",
             "integer",
             "0",

@@ -137,6 +137,16 @@ pub(super) struct Ends {
     pub dport: u16,
 }
 
+impl Ends {
+    fn of(tuple: &Tuple) -> Ends {
+        let number = |address| match address {
+            IpAddr::V4(a) => u32::from(a),
+            IpAddr::V6(_) => 0,
+        };
+        Ends { src: number(tuple.src), dst: number(tuple.dst), sport: tuple.sport, dport: tuple.dport }
+    }
+}
+
 /// The addresses of an IPv6 connection, and of an IPv4 one with an IPv6 real server, as on the wire: by direction, source and
 /// destination. What is IPv4 is mapped (RFC 4291 §2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
@@ -147,8 +157,15 @@ pub(super) struct Addresses {
 
 impl Addresses {
     pub(super) fn new(original: &Tuple, reply: &Tuple) -> Addresses {
-        let ends = |tuple: &Tuple| [octets(tuple.src), octets(tuple.dst)];
-        Addresses { ends: [ends(original), ends(reply)] }
+        Addresses { ends: [original, reply].map(Addresses::of) }
+    }
+
+    fn of(tuple: &Tuple) -> [[u8; 16]; 2] {
+        [octets(tuple.src), octets(tuple.dst)]
+    }
+
+    pub(super) fn set_reply(&mut self, reply: &Tuple) {
+        self.ends[Direction::Reply.index()] = Addresses::of(reply);
     }
 }
 
@@ -248,15 +265,8 @@ impl Entry {
 
     /// Not in use yet.
     pub(super) fn new(new: &NewFlow, addresses: u32) -> Entry {
-        let ends = |tuple: &Tuple| {
-            let number = |address| match address {
-                IpAddr::V4(a) => u32::from(a),
-                IpAddr::V6(_) => 0,
-            };
-            Ends { src: number(tuple.src), dst: number(tuple.dst), sport: tuple.sport, dport: tuple.dport }
-        };
         Entry {
-            ends: [ends(&new.original), ends(&new.reply)],
+            ends: [Ends::of(&new.original), Ends::of(&new.reply)],
             deltas: new.deltas,
             addresses,
             seen: new.now.0,
@@ -347,6 +357,12 @@ impl Entry {
     pub fn rewritten_ports(&self, direction: Direction) -> (u16, u16) {
         let other = &self.ends[direction.index() ^ 1];
         (other.dport, other.sport)
+    }
+
+    /// Exchanges what answers look like; IPv6 addresses are the caller's to exchange.
+    pub(super) fn set_reply(&mut self, reply: &Tuple, deltas: [Deltas; 2]) {
+        self.ends[Direction::Reply.index()] = Ends::of(reply);
+        self.deltas = deltas;
     }
 
     /// A packet came: it ends a timeout after `now`.
@@ -558,6 +574,15 @@ impl Entry {
 
     pub(super) fn set_free(&mut self) {
         self.in_use = 0;
+    }
+
+    /// Free for whoever reads it, until it is given back what this returns.
+    pub(super) fn hide(&mut self) -> u8 {
+        std::mem::take(&mut self.in_use)
+    }
+
+    pub(super) fn show(&mut self, in_use: u8) {
+        self.in_use = in_use;
     }
 
     pub(super) fn set_timeout(&mut self, timeout: Timeout) {

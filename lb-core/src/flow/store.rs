@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::edit::Edit;
-use super::entry::{Addresses, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple, indexed};
+use super::entry::{Addresses, Deltas, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple, indexed};
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
 use super::template::{TemplatePlace, templated};
@@ -364,6 +364,25 @@ impl Store {
             }
         }
         Ok(id)
+    }
+
+    /// Answers to a connection look otherwise from now on: nobody else's may look so. False: the index has no room for that, and the connection,
+    /// whose answers nobody finds, is to be removed.
+    #[must_use]
+    pub fn exchange_reply(&mut self, id: FlowId, reply: &Tuple, deltas: [Deltas; 2]) -> bool {
+        let at = FlowRef::new(id, Direction::Reply);
+        self.index.remove(hash_of(&self.entries, &self.addresses, self.hasher, at), at);
+        let entry = &mut self.entries[id.0 as usize];
+        // As where it begins: a process that is killed here leaves none, never half of one.
+        let in_use = entry.hide();
+        compiler_fence(Ordering::SeqCst);
+        entry.set_reply(reply, deltas);
+        if let Some(addresses) = self.addresses.get_mut(entry.addresses as usize) {
+            addresses.set_reply(reply);
+        }
+        compiler_fence(Ordering::SeqCst);
+        entry.show(in_use);
+        self.index_insert(reply.hash(self.hasher), at)
     }
 
     fn index_insert(&mut self, hash: FlowHash, reference: FlowRef) -> bool {

@@ -32,7 +32,7 @@ pub struct CarriedOver {
     pub no_server: u64,
     /// The table is smaller than it was.
     pub no_room: u64,
-    /// By FullNAT, from a local port that is another worker's now: there are more or fewer workers than there were.
+    /// By FullNAT or source NAT, from a local port that is another worker's now: there are more or fewer workers than there were.
     pub no_port: u64,
     /// Entries that no connection could have, or a second one with the same addresses and ports.
     pub damaged: u64,
@@ -149,7 +149,12 @@ impl<P: Packet> Path<P> {
         let is_full_nat = !is_tracked
             && template_of.is_none()
             && (original.src, original.sport) != (reply.dst, reply.dport);
-        if is_full_nat && full_nat::owner(reply.dport, self.counters.len()) != self.worker {
+        let is_anothers = || {
+            // Addresses that the host does not have yet may be told apart by their ports too.
+            full_nat::owner(reply.dport, self.counters.len()) != self.worker
+                && self.owner_of_flow(&reply) != self.worker
+        };
+        if is_full_nat && is_anothers() {
             return &mut done.no_port;
         }
         let after = reply.reversed();

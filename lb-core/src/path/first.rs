@@ -204,7 +204,9 @@ impl<P: Packet> Path<P> {
         self.count_bound(server, is_tcp);
         self.mine.server(server).connections.add(1);
         self.mine.flows.inserted.add(1);
-        self.tell(EventKind::New, at.id());
+        if !self.asks_for_source(method, original, after) {
+            self.tell(EventKind::New, at.id());
+        }
         Some(at)
     }
 

@@ -10,7 +10,8 @@
 //!
 //! Nobody comes here while there is no rule. With rules a packet of a virtual service's connection comes by [`ruled`](Path::ruled), one of another by
 //! [`tracked`](Path::tracked), unless it follows a course (`courses.rs`); one of none by [`first_ruled`](Path::first_ruled), one that the host sends by [`out`](Path::out). The table `nat` is asked once a connection,
-//! and a packet that conntrack does not follow is never translated.
+//! and a packet that conntrack does not follow is never translated. For a virtual service's connection it is asked at PREROUTING, and by [`source_nat`](super::source_nat)
+//! at POSTROUTING.
 //!
 //! The order is that of [`ORDER`](crate::hook::ORDER).
 
@@ -82,6 +83,7 @@ impl<P: Packet> Path<P> {
         // IPVS translates a request behind INPUT, an answer behind FORWARD.
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
         let way = self.tables.way(leaves.dst);
+        let asks_for_source = self.asks_for_source(self.flows.entry(at.id()).method(), &wire, &leaves);
         let passed = self.passed.take();
         let tracked = self.flows.tracked_mut(at.id());
         let is_first_answer = at.direction() == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
@@ -95,7 +97,7 @@ impl<P: Packet> Path<P> {
         let mut passage = self.passage(packet.port(), headers, state, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
-        let outcome = self.pass_service(
+        let mut outcome = self.pass_service(
             &mut packet,
             headers,
             (&wire, &inner, &leaves),
@@ -103,6 +105,9 @@ impl<P: Packet> Path<P> {
             &mut passage,
             passed.is_some(),
         );
+        if asks_for_source {
+            outcome = self.begin_with_source(outcome, at, &leaves, &mut packet, headers, &mut passage);
+        }
         match outcome {
             Ok(()) => {
                 if passed.is_none() {
@@ -263,7 +268,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Asks one table, and does what it says besides its verdict.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         table: Table,
         hook: Hook,

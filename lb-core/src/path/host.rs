@@ -11,7 +11,7 @@ use crate::drop::DropReason;
 use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
-use crate::ids::PortId;
+use crate::ids::{PortId, WorkerId};
 use crate::packet::Packet;
 use crate::reset::make_reset;
 use crate::rule::{Refusal, Table, Verdict};
@@ -23,11 +23,19 @@ impl<P: Packet> Path<P> {
     /// A frame that the host sent by the twin of `port`, at the worker that serves this.
     #[cold]
     pub(super) fn sent_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
-        let to = read_host(&packet).map_or(self.worker, |(_, wire)| self.owner_of(wire.dst, wire.dport));
+        let to = read_host(&packet).map_or(self.worker, |(_, wire)| self.owner_of_host(&wire));
         if self.counters.len() == 1 || to == self.worker {
             return self.begun_by_host(port, packet, now, io);
         }
         io.hand_over(to, packet, Steer::FromHost(port));
+    }
+
+    /// The worker to which what answers such a packet of the host comes.
+    fn owner_of_host(&self, wire: &Tuple) -> WorkerId {
+        match self.tables.routes.is_local(wire.src) {
+            true => self.owner_of_flow(&wire.reversed()),
+            false => self.owner_of(wire.dst, wire.dport),
+        }
     }
 
     /// At the worker that is to have its connection. What answers one whose destination was exchanged may be of any worker's, as in
@@ -45,9 +53,8 @@ impl<P: Packet> Path<P> {
     /// At a worker that may have its connection, or at its own again: nobody has one.
     pub(super) fn sought_of_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
         let wire = read_host(&packet).map(|(_, wire)| wire);
-        let is_here = wire.is_none_or(|wire| {
-            self.owner_of(wire.dst, wire.dport) == self.worker || self.flows.find(&wire).is_some()
-        });
+        let is_here = wire
+            .is_none_or(|wire| self.owner_of_host(&wire) == self.worker || self.flows.find(&wire).is_some());
         if is_here {
             return self.out(port, packet, now, io);
         }

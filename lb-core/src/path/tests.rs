@@ -17,6 +17,7 @@ mod regressions;
 mod sctp;
 mod sets;
 mod shared;
+mod source_nat;
 mod sysctls;
 mod targets;
 mod tracking;

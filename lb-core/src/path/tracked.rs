@@ -124,13 +124,16 @@ impl<P: Packet> Path<P> {
         let random = self.random();
         let flows = &self.flows;
         let workers = self.counters.len();
-        // What goes to one destination may be several workers' where destinations are exchanged: each has ports of its own there.
-        let has_own_ports = workers > 1 && range.addresses.is_some() && self.tables.rules.hide_owners();
+        // What goes to one destination may be several workers' where destinations are exchanged: each has ports of its own there. And where an
+        // answer's port says whose it is.
+        let may_be_anothers = workers > 1 && range.addresses.is_some();
         // Answers to it must be told from those to all others, and from packets that begin it.
         let is_taken = |leaving: &Tuple| {
             let answer = leaving.reversed();
-            let is_anothers =
-                has_own_ports && leaving.sport != 0 && full_nat::owner(leaving.sport, workers) != self.worker;
+            let is_anothers = may_be_anothers
+                && leaving.sport != 0
+                && full_nat::owner(leaving.sport, workers) != self.worker
+                && (self.tables.rules.hide_owners() || self.tables.may_be_for_local_endpoint(&answer));
             is_anothers || answer == *original || flows.find(&answer).is_some()
         };
         // A destination alone need not be free: the source may still be exchanged at POSTROUTING.
@@ -275,7 +278,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// A number that nobody outside can know, another one each time.
-    fn random(&mut self) -> u64 {
+    pub(super) fn random(&mut self) -> u64 {
         self.chance = self.chance.wrapping_add(1);
         self.flows.hasher().random(self.chance ^ u64::from(self.worker.0) << 48)
     }

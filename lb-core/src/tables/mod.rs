@@ -145,10 +145,11 @@ impl Tables {
             .or_else(|| self.services.taking(&ServiceKey::of(packet)))
     }
 
-    /// Whether a packet to an address of this host may be a real server's answer to a FullNAT connection.
+    /// Whether a packet to an address of this host may be a real server's answer to a connection that came to it from there: by FullNAT or
+    /// source NAT.
     #[inline]
     pub fn may_be_for_local_endpoint(&self, packet: &Tuple) -> bool {
-        self.services.have_full_nat()
+        (self.services.have_full_nat() || self.settings.sysctls.source_nat == 1)
             && packet.dport >= FIRST_LOCAL_PORT
             && self.services.is_server(packet.src)
             // All workers must say the same, whatever time it is for each.

@@ -12,6 +12,8 @@ pub struct Sysctls {
     pub amemthresh: u32,
     pub backup_only: u32,
     pub conn_reuse_mode: u32,
+    /// The kernel's `conntrack`.
+    pub source_nat: u32,
     pub drop_packet: u32,
     pub expire_nodest_conn: u32,
     pub expire_quiescent_template: u32,
@@ -76,6 +78,13 @@ impl Sysctls {
             meaning: "a SYN on a TCP connection that is over: 0 goes to its real server, 1 begins a new one; 2 and 3 also after a FIN \
                       of one that is routed directly or tunnelled",
             value: |all| &mut all.conn_reuse_mode,
+        },
+        Sysctl {
+            name: "conntrack",
+            prefix: PREFIX,
+            max: 1,
+            meaning: "1: the table nat is asked at POSTROUTING for the source of masqueraded connections of virtual services",
+            value: |all| &mut all.source_nat,
         },
         Sysctl {
             name: "drop_packet",
@@ -156,6 +165,11 @@ impl Sysctls {
 
     /// Those of the kernel's that have nothing to switch here, and why.
     pub const REFUSED: &[(&str, &str)] = &[
+        (
+            "cache_bypass",
+            "it sends what a web cache without servers would get to where it was bound for, which needs a transparent proxy's routing",
+        ),
+        ("snat_reroute", "an answer's way is looked up by the client's address always"),
         ("sync_ports", "one port is sent to and heard, as with 1 in the kernel"),
         (
             "sync_qlen_max",
@@ -209,6 +223,7 @@ impl Default for Sysctls {
             amemthresh: 1024,
             backup_only: 0,
             conn_reuse_mode: 1,
+            source_nat: 0,
             drop_packet: 0,
             expire_nodest_conn: 2,
             expire_quiescent_template: 0,
