@@ -105,6 +105,8 @@ fn tracked(
         reply: Ends { src: ip(reply.0), dst: ip(reply.1), sport: dport, dport: sport },
         mark: if id == 1 { 7 } else { 0 },
         zone: if id == 9 { 3 } else { 0 },
+        orig_zone: 0,
+        reply_zone: 0,
         id,
         counted: None,
     }
@@ -263,6 +265,35 @@ fn the_one_that_is_named_is_shown() {
     let done = run(&words.collect::<Vec<_>>());
     assert_eq!((done.code, done.out.lines().count()), (0, 1));
     assert!(done.errors.ends_with("1 flow entries have been shown.\n"), "{}", done.errors);
+}
+
+#[test]
+fn a_zone_of_one_direction_is_shown_with_that_one() {
+    // Of the recorded command in a namespace.
+    let mut connections = connections();
+    (connections[2].orig_zone, connections[3].reply_zone) = (6, 7);
+    let shown = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let (mut out, mut tracker) = (Vec::new(), InProcess(connections.clone()));
+        conntrack::run(&words, &mut tracker, &mut out, &mut Vec::new());
+        String::from_utf8(out).expect("text")
+    };
+    assert_eq!(
+        shown("-L --orig-zone 6"),
+        "udp      17 4000 src=1.2.3.4 dst=5.6.7.8 sport=4 dport=53 zone-orig=6 [UNREPLIED] src=5.6.7.8 dst=1.2.3.4 sport=53 dport=4 mark=0 use=1\n"
+    );
+    assert!(
+        shown("-L --reply-zone 7").contains(" src=fd00::2 dst=fd00::1 sport=53 dport=5 zone-reply=7 mark=0 ")
+    );
+    assert!(
+        shown("-L -o xml --orig-zone 6")
+            .contains("<dport>53</dport></layer4><zone>6</zone></meta><meta direction=\"reply\">")
+    );
+    assert!(shown("-L -o save --reply-zone 7").starts_with("-A -t 4000 -u SEEN_REPLY --reply-zone 7 -s "));
+    // Neither is a zone of both directions, which all but one have as 0.
+    assert_eq!(shown("-L -w 0").lines().count(), 8);
+    assert_eq!((shown("-L -w 6"), shown("-L --orig-zone 7")), (String::new(), String::new()));
+    assert_eq!(shown("-L --orig-zone 0").lines().count(), 8);
 }
 
 #[test]

@@ -48,6 +48,7 @@ mod tracked;
 mod tunnel;
 mod waiting;
 mod watched;
+mod zoned;
 
 #[cfg(test)]
 mod tests;
@@ -63,11 +64,12 @@ pub use events::{EventKind, FlowEvent, FlowEvents};
 pub use expected::Expect;
 pub use explain::{Assumed, explain};
 pub use list::{FlowView, Known};
-pub use order::{Change, Order};
+pub use order::{Change, Deed, Order};
 pub use persistent::Held;
 pub use shared::{SharedFlow, Taken, Walk};
 pub use steer::owner;
 pub use tracked::tuple_of_frame;
+pub use zoned::FromRaw;
 
 use self::ipsec::is_ipsec;
 use crate::conntrack::CtState;
@@ -130,14 +132,15 @@ pub enum Steer {
     AskExpected,
     /// Back, with the real server that expects it.
     Expected(Option<ServerId>),
-    /// Of no connection at its owner; one that is only routed through us may be at its other end's worker.
-    Elsewhere(Ports),
+    /// Of no connection at its owner; one that is only routed through us may be at its other end's worker. With what the table `raw` said, where
+    /// that was asked before.
+    Elsewhere(Ports, Option<FromRaw>),
     /// Back: it is not there either.
-    Nowhere(Ports),
+    Nowhere(Ports, Option<FromRaw>),
     /// Sent by the host, by the twin of this port.
     FromHost(PortId),
     /// The same, of no connection at its owner; another worker may have one.
-    FromHostElsewhere(PortId),
+    FromHostElsewhere(PortId, Option<FromRaw>),
 }
 
 /// What stands in the first fragment of a datagram and not in the others.

@@ -81,6 +81,7 @@ fn wait(patience: Duration, mut is_done: impl FnMut() -> bool) -> Result<(), Sta
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use lb_core::path::Deed;
     use lb_core::tables::Protocol;
 
     use super::*;
@@ -101,7 +102,7 @@ mod tests {
             ended
         });
         for n in 0..10_000 {
-            assert_eq!(chooser.give(tuple(n), Order::End, Duration::from_secs(20)), Ok(()));
+            assert_eq!(chooser.give(tuple(n), Order::plain(Deed::End), Duration::from_secs(20)), Ok(()));
         }
         assert_eq!(chooser.settle(Duration::from_secs(20)), Ok(()));
         assert_eq!(worker.join().unwrap(), (0..10_000).map(tuple).collect::<Vec<_>>());
@@ -111,7 +112,8 @@ mod tests {
     fn a_turn_follows_a_few_and_a_worker_that_stands_still_is_reported() {
         let (mut follower, mut chooser) = orders();
         let patience = Duration::from_millis(5);
-        let room = (0..).take_while(|&n| chooser.give(tuple(n), Order::End, patience).is_ok()).count();
+        let room =
+            (0..).take_while(|&n| chooser.give(tuple(n), Order::plain(Deed::End), patience).is_ok()).count();
         assert_eq!(room, RING);
         assert_eq!(chooser.settle(patience), Err(Stalled));
         let mut count = 0;

@@ -13,6 +13,7 @@ use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::{Frame, Packet};
+use lb_core::path::{Deed, Order};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_dataplane::{HeapFrames, Idle, InMemory, Member, Queue, Seat, Team, Twin, Wire, memory_port};
 
@@ -193,7 +194,7 @@ fn connections_that_are_chosen_are_ended_by_their_workers() {
         team.list_flows(list).unwrap();
         listed
     };
-    let end = |is_wanted: bool| is_wanted.then_some(lb_core::path::Order::End);
+    let end = |is_wanted: bool| is_wanted.then_some(Order::plain(Deed::End));
     team.order_flows(&mut |view| ControlFlow::Continue(end(view.server_id.0 % 3 != 0))).unwrap();
     let third: Vec<u32> = (0..FLOWS).step_by(3).collect();
     assert_eq!(listed(), [&third[..], &third[..]].concat());

@@ -28,6 +28,8 @@ fn connections() -> Vec<Tracked> {
             reply: Ends { src: to, dst: src, sport: 80, dport: 1000 + id as u16 },
             mark: id - 1,
             zone: 0,
+            orig_zone: if id == 4 { 5 } else { 0 },
+            reply_zone: 0,
             id,
             counted: (id == 2).then(Counted::default),
         };

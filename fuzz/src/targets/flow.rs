@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use arbitrary::{Arbitrary, Unstructured};
+use lb_core::conntrack::Zones;
 use lb_core::flow::{Direction, FlowId, FlowTable, InsertError, Method, NewFlow, Tuple, memory_needed};
 use lb_core::ids::ServerId;
 use lb_core::mem::Region;
@@ -87,7 +88,17 @@ pub(crate) fn run(data: &[u8]) {
                 let timeout = Timeout::from_secs(u32::from(secs) + 1);
                 let server = ServerId(number);
                 let (method, deltas) = (Method::Masq, Default::default());
-                let new = NewFlow { original, reply, method, deltas, server, state: 0, timeout, now };
+                let new = NewFlow {
+                    original,
+                    reply,
+                    method,
+                    deltas,
+                    server,
+                    state: 0,
+                    timeout,
+                    now,
+                    zones: Zones::NONE,
+                };
                 insert(&mut table, &mut known, &new);
             }
             Step::Remove { nth: n } if !known.is_empty() => {

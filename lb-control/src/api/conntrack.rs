@@ -33,7 +33,14 @@ pub struct Tracked {
     pub original: Ends,
     pub reply: Ends,
     pub mark: u32,
+    /// Of both directions.
     pub zone: u16,
+    /// Of the original direction alone, where that is in one.
+    #[serde(default, skip_serializing_if = "is_default_zone")]
+    pub orig_zone: u16,
+    /// Of the reply direction alone.
+    #[serde(default, skip_serializing_if = "is_default_zone")]
+    pub reply_zone: u16,
     /// The same for as long as it lives.
     pub id: u32,
     /// Not there: its packets are not counted.
@@ -165,7 +172,9 @@ impl Tracked {
             (ends(view.client, view.virtual_), ends(answerer, view.local.unwrap_or(view.client)));
         let (state, status) = if view.is_tracked { tracking(view) } else { service(view) };
         let mut hasher = DefaultHasher::new();
-        (view.protocol.0, original).hash(&mut hasher);
+        let zones = view.known.zones;
+        (view.protocol.0, original, zones).hash(&mut hasher);
+        let zone = |only| if zones.only() == only { zones.id() } else { 0 };
         Some(Tracked {
             protocol: view.protocol.0,
             expires: view.expires_in.as_secs(),
@@ -174,7 +183,9 @@ impl Tracked {
             original,
             reply,
             mark: view.known.mark,
-            zone: view.known.zone,
+            zone: zone(None),
+            orig_zone: zone(Some(Direction::Original)),
+            reply_zone: zone(Some(Direction::Reply)),
             id: hasher.finish() as u32,
             counted: view.known.accounting.map(Counted::from),
         })
@@ -197,6 +208,10 @@ impl Tracked {
         };
         is_icmp(Protocol(self.protocol)).then_some((kind, code, id))
     }
+}
+
+fn is_default_zone(zone: &u16) -> bool {
+    *zone == 0
 }
 
 fn is_icmp(protocol: Protocol) -> bool {

@@ -13,7 +13,7 @@ use lb_control::plane::{Plane, PortState};
 use lb_control::twin::TwinCounters;
 use lb_core::counters::WorkerCounters;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, Order, SharedFlow};
+use lb_core::path::{Deed, FlowView, Order, SharedFlow};
 use lb_core::tables::{InterfaceId, Services, Tables};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -59,7 +59,7 @@ impl Plane for Quiet {
         self.flows
             .lock()
             .expect("not poisoned")
-            .retain(|view| choose(view) != ControlFlow::Continue(Some(Order::End)));
+            .retain(|view| choose(view) != ControlFlow::Continue(Some(Order::plain(Deed::End))));
         Ok(())
     }
 

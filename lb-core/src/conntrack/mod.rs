@@ -14,11 +14,13 @@ mod settings;
 pub mod tcp;
 mod tracked;
 pub mod udp;
+mod zone;
 
 pub use settings::Settings;
 #[cfg(test)]
 pub(crate) use tracked::layout;
 pub use tracked::{Accounting, Status, Tracked};
+pub use zone::{Template, Zones};
 
 use crate::flow::Direction;
 use crate::tables::Protocol;

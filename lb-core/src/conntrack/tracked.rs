@@ -58,7 +58,7 @@ impl Status {
 pub struct Tracked {
     /// `CONNMARK`.
     pub mark: u32,
-    pub zone: u16,
+    pub(super) unused: u16,
     pub status: Status,
     /// The protocol's own.
     pub(super) private: [u32; PRIVATE],
@@ -68,7 +68,7 @@ pub struct Tracked {
 pub(super) const PRIVATE: usize = 14;
 
 impl Tracked {
-    pub const NOTHING: Tracked = Tracked { mark: 0, zone: 0, status: Status::NONE, private: [0; PRIVATE] };
+    pub const NOTHING: Tracked = Tracked { mark: 0, unused: 0, status: Status::NONE, private: [0; PRIVATE] };
 
     /// What a connection's packet is to rules that goes this way, before it is looked at.
     #[inline]
@@ -89,10 +89,9 @@ pub(crate) fn layout() -> String {
     use std::mem::offset_of;
 
     format!(
-        "tracked of {}: mark at {}, zone at {}, status at {} (counted: {}), private at {}",
+        "tracked of {}: mark at {}, status at {} (counted: {}), private at {}",
         size_of::<Tracked>(),
         offset_of!(Tracked, mark),
-        offset_of!(Tracked, zone),
         offset_of!(Tracked, status),
         Status::COUNTED.0,
         offset_of!(Tracked, private),

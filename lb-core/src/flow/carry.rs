@@ -14,7 +14,7 @@ use super::edit::Edit;
 use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
 use super::template::{ASSURED, EXPECTED, INVALID, templated};
-use crate::conntrack::{Status, Tracked};
+use crate::conntrack::{Status, Tracked, Zones};
 use crate::ipvs::state;
 use crate::tables::{FIRST_LOCAL_PORT, Protocol};
 use crate::time::{Tick, Timeout};
@@ -73,6 +73,7 @@ pub struct Salvaged {
     pub is_tracked: bool,
     /// What rules and tracking knew of it.
     pub known: Option<Tracked>,
+    pub zones: Zones,
 }
 
 /// An entry that no connection could have.
@@ -135,6 +136,7 @@ impl<'m> Salvage<'m> {
         };
         let edit = if entry.is_edited() { Some(self.edit(place)?) } else { None };
         let known = if entry.is_known() { Some(self.tracked(place)?) } else { None };
+        let zones = if entry.is_zoned() { self.zones(place, edit.as_ref())? } else { Zones::NONE };
         let tuple = |direction| entry.tuple(direction, addresses.as_ref());
         let (original, reply) = (tuple(Direction::Original), tuple(Direction::Reply));
         let seen = entry.seen();
@@ -164,6 +166,7 @@ impl<'m> Salvage<'m> {
             edit,
             is_tracked: entry.is_tracked(),
             known,
+            zones,
         })
     }
 
@@ -180,9 +183,19 @@ impl<'m> Salvage<'m> {
         Some(tracked)
     }
 
+    fn more(&self, place: usize) -> Option<u32> {
+        u32::read_from_bytes(self.more.chunks_exact(size_of::<u32>()).nth(place)?).ok()
+    }
+
+    /// The zones of the connection in this place, one of which at least is not 0.
+    fn zones(&self, place: usize, edit: Option<&Edit>) -> Option<Zones> {
+        let bits = edit.map_or_else(|| self.more(place), |edit| Some(edit.more))?;
+        Zones::from_bits(bits).filter(|&zones| zones != Zones::NONE)
+    }
+
     /// The edit of the connection in this place: each must name the other.
     fn edit(&self, place: usize) -> Option<Edit> {
-        let at = u32::read_from_bytes(self.more.chunks_exact(size_of::<u32>()).nth(place)?).ok()?;
+        let at = self.more(place)?;
         let bytes = self.edits.chunks_exact(size_of::<Edit>()).nth(at as usize)?;
         Edit::read_from_bytes(bytes).ok().filter(|edit| edit.flow as usize == place && edit.is_sound())
     }

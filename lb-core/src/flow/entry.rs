@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::template::{self, templated};
 use super::{FlowHash, Hasher};
+use crate::conntrack::Zones;
 use crate::ids::ServerId;
 use crate::tables::{HopId, Protocol};
 use crate::time::{Tick, Timeout};
@@ -256,6 +257,8 @@ impl Entry {
     const TRACKED: u8 = 0x80;
     /// In `in_use`: rules look at each of its packets, or it is counted (under this generation of the tables).
     const RULED: u8 = 0x40;
+    /// In `in_use`: it is tracked, and one of its directions at least in a zone that is not 0.
+    const ZONED: u8 = 0x10;
     /// In `in_use`: what is beside it of tracking is its own, and not that of the connection that had its place before.
     const KNOWN: u8 = 0x20;
     /// The connection is counted at its persistence template.
@@ -502,6 +505,21 @@ impl Entry {
         self.in_use |= Self::KNOWN;
     }
 
+    /// Its zones are beside it.
+    #[inline]
+    pub(super) fn is_zoned(&self) -> bool {
+        self.in_use & Self::ZONED != 0
+    }
+
+    /// Whether what the index finds by a tuple of zone 0 can be this: of such a protocol and family, and in no zone.
+    #[inline(always)]
+    pub(super) fn is_plainly(&self, protocol: u8, is_ipv6: bool) -> bool {
+        const FAMILY: u32 = u32::from_le_bytes([0, 0, Entry::IPV6, 0]);
+        const COMPARED: u32 = u32::from_le_bytes([u8::MAX, 0, Entry::IPV6, Entry::ZONED]);
+        let has = u32::from_le_bytes([self.protocol, self.state, self.flags, self.in_use]);
+        has & COMPARED == u32::from(protocol) | if is_ipv6 { FAMILY } else { 0 }
+    }
+
     #[inline]
     pub fn is_edited(&self) -> bool {
         self.in_use & Self::EDITED != 0
@@ -545,17 +563,9 @@ impl Entry {
 
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
-        self.in_use
-            & !(Self::IN_USE
-                | Self::HEARSAY
-                | Self::WALKED
-                | Self::EDITED
-                | Self::TRACKED
-                | Self::RULED
-                | Self::KNOWN)
-            == 0
-            && self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
+        self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
             && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
+            && (!self.is_zoned() || self.is_tracked() && !self.is_counted())
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -567,9 +577,10 @@ impl Entry {
         self.in_use == 0
     }
 
-    pub(super) fn set_in_use(&mut self) {
+    pub(super) fn set_in_use(&mut self, is_zoned: bool) {
         let is_tracked = self.server() == ServerId::NONE && !self.is_template();
-        self.in_use = Self::IN_USE | if is_tracked { Self::TRACKED } else { 0 };
+        let zoned = if is_zoned { Self::ZONED } else { 0 };
+        self.in_use = Self::IN_USE | zoned | if is_tracked { Self::TRACKED } else { 0 };
     }
 
     pub(super) fn set_free(&mut self) {
@@ -638,6 +649,8 @@ pub struct NewFlow {
     pub state: u8,
     pub timeout: Timeout,
     pub now: Tick,
+    /// Other than none of a tracked connection alone.
+    pub zones: Zones,
 }
 
 /// The directions whose tuples are in the index. A real server that answers by itself stays out of it: it has one
@@ -658,7 +671,7 @@ pub(super) fn layout() -> String {
 
     format!(
         "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
-         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0, edited: {}, known: {}, tracked: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0, edited: {}, in a zone: {}, known: {}, tracked: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
         size_of::<Entry>(),
         offset_of!(Entry, ends),
         offset_of!(Entry, addresses),
@@ -673,6 +686,7 @@ pub(super) fn layout() -> String {
         (Method::Tunnel as u8) << Entry::METHOD_AT,
         offset_of!(Entry, in_use),
         Entry::EDITED,
+        Entry::ZONED,
         Entry::KNOWN,
         Entry::TRACKED,
         size_of::<Ends>(),

@@ -17,6 +17,17 @@ impl FlowHash {
         ((self.0 >> 48) as u16).max(1)
     }
 
+    /// The same tuple's in a zone; in zone 0 its own.
+    #[must_use]
+    pub(crate) fn in_zone(self, zone: u16) -> FlowHash {
+        match zone {
+            0 => self,
+            zone => {
+                FlowHash(fold(self.0 ^ u64::from(zone).wrapping_mul(FIRST), self.0.rotate_left(32) ^ THIRD))
+            }
+        }
+    }
+
     /// A number below `n`.
     pub fn below(self, n: u32) -> usize {
         scale(self.0 as u32, n)

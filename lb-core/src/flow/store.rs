@@ -9,11 +9,11 @@ use super::entry::{Addresses, Deltas, Direction, Entry, FlowId, FlowRef, NewFlow
 use super::hash::{FlowHash, Hasher};
 use super::index::Index;
 use super::template::{TemplatePlace, templated};
-use crate::conntrack::{Accounting, Status, Tracked};
+use crate::conntrack::{Accounting, Status, Tracked, Zones};
 use crate::mem::{Region, Slab};
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// One in so many connections may be edited.
 const CONNECTIONS_AN_EDIT: u32 = 4;
@@ -156,7 +156,7 @@ pub struct Store {
     /// Of a free place for addresses, the next free one.
     next_addresses: Slab<u32>,
     /// Of a connection that is edited: where its edit is, which then says the following. Of one that is counted at its
-    /// persistence template: where that is.
+    /// persistence template: where that is. Of one that is in zones: these.
     more: Slab<u32>,
     edits: Slab<Edit>,
     /// By connection whose packets are counted: where.
@@ -164,6 +164,8 @@ pub struct Store {
     accounting: Slab<Accounting>,
     /// By connection: what rules and tracking know of it.
     tracked: Slab<Tracked>,
+    /// How many are in zones.
+    zoned: u32,
     hasher: Hasher,
 }
 
@@ -202,6 +204,7 @@ impl Store {
             next_addresses: region.take(max_ipv6_connections as usize),
             counted_at: region.take(max_connections as usize),
             accounting: region.take(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize),
+            zoned: 0,
             hasher: Hasher::new(seed),
         }
     }
@@ -234,7 +237,7 @@ impl Store {
         Some(guess)
     }
 
-    /// Third stage: whether the guess is right.
+    /// Third stage: whether the guess is right. What is in a zone is never found so.
     #[inline]
     pub fn is_ipv4(&self, at: FlowRef, src: u32, dst: u32, sport: u16, dport: u16, protocol: u8) -> bool {
         let Some(entry) = self.entries.get(at.id().0 as usize) else { return false };
@@ -243,8 +246,7 @@ impl Store {
             && ends.dst == dst
             && ends.sport == sport
             && ends.dport == dport
-            && entry.protocol().0 == protocol
-            && !entry.is_ipv6()
+            && entry.is_plainly(protocol, false)
     }
 
     /// As [`FlowTable::is_ipv4`], with addresses as on the wire.
@@ -264,15 +266,54 @@ impl Store {
         let [have_src, have_dst] = &addresses.ends[at.direction().index()];
         ends.sport == sport
             && ends.dport == dport
-            && entry.protocol().0 == protocol
             && have_src == src
             && have_dst == dst
-            && entry.is_ipv6()
+            && entry.is_plainly(protocol, true)
     }
 
-    /// All stages at once.
+    /// All stages at once, of zone 0.
     pub fn find(&self, tuple: &Tuple) -> Option<FlowRef> {
-        self.index.find(tuple.hash(self.hasher), |at| self.tuple(at.id(), at.direction()) == *tuple)
+        self.find_by(tuple, 0)
+    }
+
+    /// What has this tuple in this zone.
+    pub fn find_by(&self, tuple: &Tuple, zone: u16) -> Option<FlowRef> {
+        self.find_hashed(tuple.hash(self.hasher).in_zone(zone), tuple, zone)
+    }
+
+    /// What a packet is of that is in these zones: of the original direction in its zone, or of the reply direction in the other's.
+    pub fn find_in(&self, tuple: &Tuple, zones: Zones) -> Option<FlowRef> {
+        let of = |direction| {
+            self.find_by(tuple, zones.of(direction)).filter(move |at| at.direction() == direction)
+        };
+        match zones.only() {
+            None => self.find_by(tuple, zones.id()),
+            Some(_) => of(Direction::Original).or_else(|| of(Direction::Reply)),
+        }
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: FlowHash, tuple: &Tuple, zone: u16) -> Option<FlowRef> {
+        self.index.find(hash, |at| {
+            self.tuple(at.id(), at.direction()) == *tuple && self.zones(at.id()).of(at.direction()) == zone
+        })
+    }
+
+    /// The zones that a connection is in.
+    #[inline]
+    pub fn zones(&self, id: FlowId) -> Zones {
+        self.beside().zones(id)
+    }
+
+    /// Whether any connection is in a zone that is not 0.
+    #[inline]
+    pub fn has_zoned(&self) -> bool {
+        self.zoned != 0
+    }
+
+    fn beside(&self) -> Beside<'_> {
+        let Store { entries, addresses, more, edits, hasher, .. } = self;
+        Beside { entries, addresses, more, edits, hasher: *hasher }
     }
 
     /// The rest of a look-up whose guess was wrong.
@@ -340,13 +381,13 @@ impl Store {
     pub(super) fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
         let ways = indexed(new.method, templated(new.original.protocol).is_some());
         let tuple = |way: Direction| if way == Direction::Original { &new.original } else { &new.reply };
-        let hashes = [new.original.hash(self.hasher), new.reply.hash(self.hasher)];
+        let hash = |way| tuple(way).hash(self.hasher).in_zone(new.zones.of(way));
+        let hashes = [hash(Direction::Original), hash(Direction::Reply)];
         // On its way while the entry is written.
         self.index.prefetch(hashes[1]);
         let id = self.allocate(new);
-        let holder = ways.iter().find_map(|&way| {
-            self.index.find(hashes[way.index()], |at| self.tuple(at.id(), at.direction()) == *tuple(way))
-        });
+        let holder =
+            ways.iter().find_map(|&way| self.find_hashed(hashes[way.index()], tuple(way), new.zones.of(way)));
         if let Some(holder) = holder {
             if let Some(id) = id {
                 self.free(id);
@@ -371,7 +412,8 @@ impl Store {
     #[must_use]
     pub fn exchange_reply(&mut self, id: FlowId, reply: &Tuple, deltas: [Deltas; 2]) -> bool {
         let at = FlowRef::new(id, Direction::Reply);
-        self.index.remove(hash_of(&self.entries, &self.addresses, self.hasher, at), at);
+        self.index.remove(self.beside().hash_of(at), at);
+        let zone = self.zones(id).of(Direction::Reply);
         let entry = &mut self.entries[id.0 as usize];
         // As where it begins: a process that is killed here leaves none, never half of one.
         let in_use = entry.hide();
@@ -382,12 +424,13 @@ impl Store {
         }
         compiler_fence(Ordering::SeqCst);
         entry.show(in_use);
-        self.index_insert(reply.hash(self.hasher), at)
+        self.index_insert(reply.hash(self.hasher).in_zone(zone), at)
     }
 
     fn index_insert(&mut self, hash: FlowHash, reference: FlowRef) -> bool {
-        let (entries, addresses, hasher) = (&self.entries, &self.addresses, self.hasher);
-        self.index.insert(hash, reference, |at| hash_of(entries, addresses, hasher, at))
+        let Store { index, entries, addresses, more, edits, hasher, .. } = self;
+        let beside = Beside { entries, addresses, more, edits, hasher: *hasher };
+        index.insert(hash, reference, |at| beside.hash_of(at))
     }
 
     fn allocate(&mut self, new: &NewFlow) -> Option<FlowId> {
@@ -409,9 +452,14 @@ impl Store {
         }
         let entry = &mut self.entries[id as usize];
         *entry = Entry::new(new, addresses);
+        let is_zoned = new.zones != Zones::NONE;
+        if is_zoned {
+            self.more[id as usize] = new.zones.to_bits();
+            self.zoned += 1;
+        }
         // A process that is killed here leaves a free entry, never half of one: it is in use when all of it is there.
         compiler_fence(Ordering::SeqCst);
-        entry.set_in_use();
+        entry.set_in_use(is_zoned);
         Some(FlowId(id))
     }
 
@@ -420,6 +468,7 @@ impl Store {
         self.end_count(id);
         let header = &mut self.header[0];
         let entry = &mut self.entries[id.0 as usize];
+        self.zoned -= u32::from(entry.is_zoned());
         entry.set_free();
         // The same the other way round.
         compiler_fence(Ordering::SeqCst);
@@ -438,7 +487,7 @@ impl Store {
     fn unindex(&mut self, id: FlowId) {
         for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
-            self.index.remove(hash_of(&self.entries, &self.addresses, self.hasher, at), at);
+            self.index.remove(self.beside().hash_of(at), at);
         }
     }
 
@@ -450,8 +499,7 @@ impl Store {
 
     /// The template at which a connection is counted.
     pub(crate) fn template(&self, id: FlowId) -> Option<TemplatePlace> {
-        let more = || self.edit(id).map_or(self.more[id.0 as usize], |edit| edit.more);
-        self.entry(id).is_counted().then(|| TemplatePlace(more()))
+        self.entry(id).is_counted().then(|| TemplatePlace(self.beside().more(id)))
     }
 
     pub(crate) fn set_template(&mut self, id: FlowId, template: TemplatePlace) {
@@ -559,7 +607,7 @@ impl Store {
     pub(super) fn prefetch_buckets(&self, id: FlowId) {
         for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
-            self.index.prefetch(hash_of(&self.entries, &self.addresses, self.hasher, at));
+            self.index.prefetch(self.beside().hash_of(at));
         }
     }
 
@@ -631,17 +679,20 @@ impl Store {
         if is_free_address.contains(&false) {
             return Err("IPv6 addresses are in use by no entry".to_owned());
         }
+        if self.iter(0, u32::MAX).filter(|(_, entry)| entry.is_zoned()).count() != self.zoned as usize {
+            return Err(format!("{} connections are in zones, it says", self.zoned));
+        }
         let mut references = 0;
         for (id, entry) in self.iter(0, u32::MAX) {
             for &direction in entry.indexed() {
                 references += 1;
-                if self.find(&self.tuple(id, direction)) != Some(FlowRef::new(id, direction)) {
+                let zone = self.zones(id).of(direction);
+                if self.find_by(&self.tuple(id, direction), zone) != Some(FlowRef::new(id, direction)) {
                     return Err(format!("entry {}: not found by its {direction:?} tuple", id.0));
                 }
             }
         }
-        let hash_of = |at| hash_of(&self.entries, &self.addresses, self.hasher, at);
-        self.index.check(references, hash_of)
+        self.index.check(references, |at| self.beside().hash_of(at))
     }
 
     /// One more than the highest place that was ever in use.
@@ -650,11 +701,38 @@ impl Store {
     }
 }
 
-/// The hash of a tuple that is in the index.
-#[inline]
-fn hash_of(entries: &[Entry], addresses: &[Addresses], hasher: Hasher, at: FlowRef) -> FlowHash {
-    let entry = &entries[at.id().0 as usize];
-    entry.hash(at.direction(), addresses.get(entry.addresses as usize), hasher)
+/// What a connection is found by.
+struct Beside<'s> {
+    entries: &'s [Entry],
+    addresses: &'s [Addresses],
+    more: &'s [u32],
+    edits: &'s [Edit],
+    hasher: Hasher,
+}
+
+impl Beside<'_> {
+    /// The hash of a tuple that is in the index.
+    #[inline]
+    fn hash_of(&self, at: FlowRef) -> FlowHash {
+        let entry = &self.entries[at.id().0 as usize];
+        let hash = entry.hash(at.direction(), self.addresses.get(entry.addresses as usize), self.hasher);
+        if entry.is_zoned() { hash.in_zone(self.zones(at.id()).of(at.direction())) } else { hash }
+    }
+
+    #[inline]
+    fn zones(&self, id: FlowId) -> Zones {
+        match self.entries[id.0 as usize].is_zoned() {
+            true => Zones::from_bits(self.more(id)).unwrap_or_default(),
+            false => Zones::NONE,
+        }
+    }
+
+    /// What is kept of a connection that is not edited; of one that is, its edit keeps it.
+    fn more(&self, id: FlowId) -> u32 {
+        let more = self.more[id.0 as usize];
+        let edit = self.entries[id.0 as usize].is_edited().then(|| self.edits.get(more as usize)).flatten();
+        edit.map_or(more, |edit| edit.more)
+    }
 }
 
 /// What a later process relies on, in words.

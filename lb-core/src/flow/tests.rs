@@ -1,11 +1,12 @@
 //! The flow table against a model.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::conntrack::Zones;
 use crate::ids::ServerId;
 use crate::tables::Protocol;
 
@@ -19,8 +20,21 @@ fn table(connections: u32) -> FlowTable {
     )
 }
 
+/// Clients; a number above is the same client's connection in other zones.
+const CLIENTS: u32 = 40;
+
+fn zones(n: u32) -> Zones {
+    match (n < CLIENTS, n % 3) {
+        (true, _) => Zones::NONE,
+        (false, 0) => Zones::new(1, None),
+        (false, 1) => Zones::new(1, Some(Direction::Original)),
+        (false, _) => Zones::new(1, Some(Direction::Reply)),
+    }
+}
+
 /// The n-th client's connection to a service: IPv6 when n is odd.
-fn flow(n: u32, now: Tick, timeout: Timeout) -> NewFlow {
+fn flow(number: u32, now: Tick, timeout: Timeout) -> NewFlow {
+    let n = number % CLIENTS;
     let protocol = Protocol::UDP;
     let (original, reply) = if n.is_multiple_of(2) {
         let (client, service) = (Ipv4Addr::from(0x0a00_0000 + n).into(), Ipv4Addr::new(192, 0, 2, 10).into());
@@ -41,10 +55,11 @@ fn flow(n: u32, now: Tick, timeout: Timeout) -> NewFlow {
         reply,
         method,
         deltas: Default::default(),
-        server: ServerId(n),
+        server: ServerId(number),
         state: 0,
         timeout,
         now,
+        zones: zones(number),
     }
 }
 
@@ -115,7 +130,7 @@ fn a_shorter_timeout_takes_effect_and_a_longer_one_too() {
 fn the_layout_is_that_of_its_version() {
     assert_eq!(
         (LAYOUT_VERSION, store::layout().as_str()),
-        (8, include_str!("layout.txt").trim_end()),
+        (9, include_str!("layout.txt").trim_end()),
         "what is in flow memory has changed, so that another version of lbd must not read it: raise LAYOUT_VERSION in \
          flow/store.rs, and write it here and the layout into flow/layout.txt"
     );
@@ -131,7 +146,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let n = 0u32..40;
+    let n = 0u32..2 * CLIENTS;
     prop_oneof![
         4 => n.clone().prop_map(Step::Insert),
         1 => n.clone().prop_map(Step::Remove),
@@ -153,7 +168,10 @@ proptest! {
                     let timeout = Timeout::from_secs(10);
                     let is_ipv6_full = n % 2 == 1 && model.keys().filter(|&n| n % 2 == 1).count() == 12;
                     let result = table.insert(&flow(n, now, timeout));
-                    if model.contains_key(&n) {
+                    let shares = |&m: &u32| [Direction::Original, Direction::Reply]
+                        .iter()
+                        .any(|&way| m % CLIENTS == n % CLIENTS && zones(m).of(way) == zones(n).of(way));
+                    if model.keys().any(shares) {
                         prop_assert!(matches!(result, Err(InsertError::Taken(_))));
                     } else if model.len() == 24 || is_ipv6_full {
                         prop_assert_eq!(result, Err(InsertError::Full));
@@ -163,7 +181,9 @@ proptest! {
                     }
                 }
                 Step::Remove(n) | Step::Touch(n) | Step::Timeout(n, _) => {
-                    let Some(id) = table.find(&flow(n, now, Timeout(0)).original).map(FlowRef::id) else {
+                    let zone = zones(n).of(Direction::Original);
+                    let found = table.find_by(&flow(n, now, Timeout(0)).original, zone).map(FlowRef::id);
+                    let Some(id) = found.filter(|&id| table.entry(id).server().0 == n) else {
                         prop_assert!(!model.contains_key(&n));
                         continue;
                     };
@@ -198,14 +218,27 @@ proptest! {
                 }
             }
             prop_assert_eq!(table.len().0 as usize, model.len());
-            for n in 0..40 {
+            for n in 0..2 * CLIENTS {
                 let flow = flow(n, now, Timeout(0));
                 for (tuple, direction) in [(flow.original, Direction::Original), (flow.reply, Direction::Reply)] {
-                    let found = table.find(&tuple);
-                    prop_assert_eq!(found.is_some(), model.contains_key(&n));
-                    prop_assert!(found.is_none_or(|at| at.direction() == direction && table.entry(at.id()).server().0 == n));
+                    let zone = zones(n).of(direction);
+                    let has = |&&m: &&u32| m % CLIENTS == n % CLIENTS && zones(m).of(direction) == zone;
+                    let found = table.find_by(&tuple, zone);
+                    prop_assert!(found.is_none_or(|at| at.direction() == direction));
+                    prop_assert_eq!(found.map(|at| table.entry(at.id()).server().0), model.keys().find(has).copied());
+                    if model.contains_key(&n) {
+                        prop_assert_eq!(table.find_in(&tuple, zones(n)), found);
+                        prop_assert_eq!(table.zones(found.unwrap().id()), zones(n));
+                    }
+                    // By its headers alone nothing is found that is in a zone.
+                    if let (Some(at), IpAddr::V4(src), IpAddr::V4(dst)) = (found, tuple.src, tuple.dst) {
+                        let Tuple { sport, dport, protocol, .. } = tuple;
+                        let is_it = table.is_ipv4(at, src.into(), dst.into(), sport, dport, protocol.0);
+                        prop_assert_eq!(is_it, table.zones(at.id()) == Zones::NONE);
+                    }
                 }
             }
+            prop_assert_eq!(table.has_zoned(), model.keys().any(|&n| n >= CLIENTS));
             prop_assert_eq!(table.iter(0, u32::MAX).count(), model.len());
         }
         prop_assert_eq!(table.check(), Ok(()));

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use super::{BURST, Path, full_nat, rewrite};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
-use crate::flow::{InsertError, NewFlow, Tuple};
+use crate::flow::{Direction, InsertError, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
@@ -74,8 +74,11 @@ impl<P: Packet> Path<P> {
             match found {
                 Ok(found) if self.carrier(&found) == self.worker => {
                     // What is needed of the index is on its way while others are entered.
-                    for tuple in [&found.original, &found.reply] {
-                        self.flows.prefetch_bucket(tuple.hash(self.flows.hasher()));
+                    for (way, tuple) in
+                        [(Direction::Original, &found.original), (Direction::Reply, &found.reply)]
+                    {
+                        let hash = tuple.hash(self.flows.hasher());
+                        self.flows.prefetch_bucket(hash.in_zone(found.zones.of(way)));
                     }
                     burst.push(found);
                 }
@@ -122,7 +125,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
         done: &'d mut CarriedOver,
     ) -> &'d mut u64 {
-        let Salvaged { original, reply, method, state, timeout, seen, edit, is_tracked, known } = *found;
+        let Salvaged { original, reply, method, state, timeout, seen, edit, is_tracked, known, zones } =
+            *found;
         if now.is_at_or_after(seen.after(timeout)) {
             return &mut done.expired;
         }
@@ -167,6 +171,7 @@ impl<P: Packet> Path<P> {
             state,
             timeout,
             now: seen,
+            zones,
         };
         let is_active = is_active(original.protocol, state);
         let inserted = self.flows.insert(&new);

@@ -15,6 +15,7 @@ use super::established::count;
 use super::rewrite::{self, Outcome};
 use super::waiting::Going;
 use super::{Io, Path, Steer};
+use crate::conntrack::Zones;
 use crate::drop::DropReason;
 use crate::flow::edit::Overlap;
 use crate::flow::template::EXPECTED;
@@ -187,6 +188,7 @@ impl<P: Packet> Path<P> {
             state: TcpState::Listen as u8,
             timeout: if is_known { self.timeouts.tcp(TcpState::Listen) } else { PATIENCE },
             now,
+            zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return };
         let entry = self.flows.entry_mut(id);

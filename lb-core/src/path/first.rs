@@ -8,6 +8,7 @@ use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Passed, Path};
+use crate::conntrack::Zones;
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -60,7 +61,7 @@ impl<P: Packet> Path<P> {
     /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
     pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         self.mine.flows.missed.add(1);
-        if headers.fragment == Fragment::Later {
+        if headers.fragment == Fragment::Later && !self.may_be_zoned(headers) {
             return self.later_fragment(packet, headers, now, io);
         }
         if self.tables.rules.are_active() {
@@ -234,6 +235,7 @@ impl<P: Packet> Path<P> {
                 _ => self.timeouts.udp,
             },
             now,
+            zones: Zones::NONE,
         };
         let id = self.insert(&new)?;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());

@@ -25,16 +25,18 @@ impl<P: Packet> Path<P> {
     /// A packet of no known connection here.
     #[cold]
     pub(super) fn first_ruled(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if self.zones_matter() {
+            return self.first_zoned(packet, headers, now, io);
+        }
         match self.other_worker(&packet, headers) {
-            Some(other) => io.hand_over(other, packet, Steer::Elsewhere(ports(headers))),
+            Some(other) => io.hand_over(other, packet, Steer::Elsewhere(ports(headers), None)),
             None => self.first_here(packet, headers, now, io),
         }
     }
 
     /// Where else a connection may be that a packet belongs to: first.
     fn other_worker(&self, packet: &P, headers: &Headers) -> Option<WorkerId> {
-        let is_syn = headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK) == SYN;
-        if self.counters.len() == 1 || is_syn {
+        if self.counters.len() == 1 || begins_connection(headers) {
             return None;
         }
         self.next_to_ask(&tuple_of(packet.data(), headers)?)
@@ -45,7 +47,7 @@ impl<P: Packet> Path<P> {
     /// A packet to this host, or translated to it, goes to the worker of its source. Others go to that of their destination: so does what
     /// answers a connection that is only routed through us, which began at its own source's, the *other end's*. What answers a
     /// connection whose destination was exchanged names neither: all are asked, as long as there was such a rule.
-    fn next_to_ask(&self, packet: &Tuple) -> Option<WorkerId> {
+    pub(super) fn next_to_ask(&self, packet: &Tuple) -> Option<WorkerId> {
         let owner = self.owner_of_flow(packet);
         let is_ours = self.tables.routes.is_local(packet.dst);
         let other = Some(self.owner_of(packet.src, packet.sport)).filter(|&other| !is_ours && other != owner);
@@ -76,8 +78,8 @@ impl<P: Packet> Path<P> {
             return self.first_here(packet, headers, now, io);
         }
         match self.next_to_ask(&tuple) {
-            Some(next) => io.hand_over(next, packet, Steer::Elsewhere(ports(headers))),
-            None => io.hand_over(owner, packet, Steer::Nowhere(ports(headers))),
+            Some(next) => io.hand_over(next, packet, Steer::Elsewhere(ports(headers), None)),
+            None => io.hand_over(owner, packet, Steer::Nowhere(ports(headers), None)),
         }
     }
 
@@ -90,19 +92,43 @@ impl<P: Packet> Path<P> {
     }
 
     /// A packet of no known connection.
-    fn first_here(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        let mut passage = self.passage(packet.port(), headers, CtState::New, now);
+    pub(super) fn first_here(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let original = tuple_of(packet.data(), headers).filter(|_| headers.fragment != Fragment::Later);
         let Some(original) = original else {
-            passage.state = CtState::Invalid;
+            let passage = self.passage(packet.port(), headers, CtState::Invalid, now);
             return self.pass_untracked(packet, headers, passage, io);
         };
-        passage.original = Some(original);
-        // Before any rule, so that rules see it and may exchange it.
-        passage.mark = self.tables.marks.mark(&original, &self.tables.sets, now).unwrap_or(0);
+        let mut passage = self.first_passage(&packet, headers, &original, now);
         if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
+        self.first_behind_raw(packet, headers, passage, io);
+    }
+
+    /// Of a packet that may begin a connection.
+    pub(super) fn first_passage(
+        &mut self,
+        packet: &P,
+        headers: &Headers,
+        original: &Tuple,
+        now: Tick,
+    ) -> Passage {
+        // Before any rule, so that rules see it and may exchange it.
+        let mark = self.tables.marks.mark(original, &self.tables.sets, now).unwrap_or(0);
+        let passage = self.passage(packet.port(), headers, CtState::New, now);
+        Passage { original: Some(*original), mark, ..passage }
+    }
+
+    /// What is of no known connection, behind the table `raw`.
+    pub(super) fn first_behind_raw(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        mut passage: Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let now = passage.now;
+        let original = passage.original.unwrap_or(Tuple::of_packet(packet.data(), headers));
         self.is_at(Hook::Prerouting, Function::Conntrack);
         passage.is_untracked |= self.assumed == Some(CtState::Untracked);
         let begun = self.begins(packet.data(), headers, now).filter(|_| !passage.is_untracked);
@@ -173,7 +199,7 @@ impl<P: Packet> Path<P> {
         if !is_in && !self.tables.settings.forwarding {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
-        match self.track(original, after, headers, begun, passage.connection_mark, now) {
+        match self.track(original, after, headers, begun, &passage) {
             Some(at) => {
                 self.is_at(hook, Function::Confirm);
                 self.onward_tracked(packet, headers, at, now, io);
@@ -241,4 +267,9 @@ impl<P: Packet> Path<P> {
             None => self.first_ruled(packet, headers, now, io),
         }
     }
+}
+
+/// Whether a packet says that no connection has it yet.
+pub(super) fn begins_connection(headers: &Headers) -> bool {
+    headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK) == SYN
 }

@@ -18,7 +18,7 @@
 use std::net::IpAddr;
 
 use super::{Io, Path};
-use crate::conntrack::{self, CtState, Status};
+use crate::conntrack::{self, CtState, Status, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowId, FlowRef, Tuple};
 use crate::hook::{Function, Hook};
@@ -54,6 +54,8 @@ pub(super) struct Passage {
     pub(super) connection_mark: u32,
     /// A rule of table raw says that it is of no connection.
     pub(super) is_untracked: bool,
+    /// Or in which zones its connection is.
+    pub(super) zones: Zones,
     pub(super) now: Tick,
 }
 
@@ -97,14 +99,15 @@ impl<P: Packet> Path<P> {
         let mut passage = self.passage(packet.port(), headers, state, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
-        let mut outcome = self.pass_service(
-            &mut packet,
-            headers,
-            (&wire, &inner, &leaves),
-            way,
-            &mut passage,
-            passed.is_some(),
-        );
+        let is_first = passed.is_some();
+        let mut outcome = Ok(());
+        if !is_first {
+            outcome = self.pass(&RAW, &wire, &mut packet, headers, &mut passage);
+        }
+        if outcome.is_ok() {
+            let tuples = (&wire, &inner, &leaves);
+            outcome = self.pass_service(&mut packet, headers, tuples, way, &mut passage, is_first);
+        }
         if asks_for_source {
             outcome = self.begin_with_source(outcome, at, &leaves, &mut packet, headers, &mut passage);
         }
@@ -122,7 +125,8 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// The road of a packet of a virtual service's connection, which comes as `wire`, is `inner` once it is routed, and `leaves`.
+    /// The road of a packet of a virtual service's connection behind the table `raw`: it comes as `wire`, is `inner` once it is routed, and
+    /// `leaves`.
     fn pass_service(
         &mut self,
         packet: &mut P,
@@ -133,7 +137,6 @@ impl<P: Packet> Path<P> {
         is_first: bool,
     ) -> Result<(), Stopped> {
         if !is_first {
-            self.pass(&RAW, wire, packet, headers, passage)?;
             self.pass(&PREROUTING, wire, packet, headers, passage)?;
         }
         let is_answer = passage.at.is_some_and(|at| at.direction() == Direction::Reply);
@@ -170,24 +173,29 @@ impl<P: Packet> Path<P> {
         self.pass(&POSTROUTING, inner, packet, headers, passage)
     }
 
-    /// An ICMP error about a packet of the connection `at`, which goes on to `to`.
+    /// An ICMP error about a packet of the connection `at`, which goes on to `to`. `passage`: as it is behind the table `raw`, if it has passed that.
     pub(super) fn pass_related(
         &mut self,
         packet: &mut P,
         headers: &Headers,
         at: FlowRef,
         to: IpAddr,
+        passage: Option<Passage>,
         now: Tick,
     ) -> Result<(), Stopped> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let inner = Tuple { dst: to, ..wire };
-        let mut passage = self.passage(packet.port(), headers, CtState::Related, now);
+        let is_behind_raw = passage.is_some();
+        let mut passage =
+            passage.unwrap_or_else(|| self.passage(packet.port(), headers, CtState::Related, now));
         (passage.at, passage.of) = (Some(at), Some(at.id()));
+        if !is_behind_raw {
+            self.pass(&RAW, &wire, packet, headers, &mut passage)?;
+        }
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
             return self.pass_service(packet, headers, (&wire, &inner, &inner), way, &mut passage, false);
         }
-        self.pass(&RAW, &wire, packet, headers, &mut passage)?;
         self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage)
     }
 
@@ -205,6 +213,7 @@ impl<P: Packet> Path<P> {
             mark: 0,
             connection_mark: 0,
             is_untracked: false,
+            zones: Zones::NONE,
             now,
         }
     }
@@ -252,8 +261,9 @@ impl<P: Packet> Path<P> {
             Verdict::Accept => (Manip::Source, Range::KEEP),
             verdict => return Err((verdict, hook)),
         };
-        let after =
-            self.translated(tuple, manip, &range, &original).ok_or((Verdict::Nat(manip, range), hook))?;
+        let after = self
+            .translated(tuple, manip, &range, &original, passage.zones)
+            .ok_or((Verdict::Nat(manip, range), hook))?;
         passage.after = Some(after);
         if after != *tuple {
             self.watch.note(|| Step::Becomes(after));
@@ -324,6 +334,9 @@ impl<P: Packet> Path<P> {
             passage.mark = mark;
         }
         passage.is_untracked |= effects.untracked;
+        if let Some(template) = effects.template {
+            passage.zones = template.zones(passage.mark);
+        }
         self.watch.note(|| Step::Said(verdict));
         if let Some(connection) = connection.filter(|_| effects.has_connection_mark) {
             passage.connection_mark = connection.mark;
@@ -347,7 +360,7 @@ impl<P: Packet> Path<P> {
                 original: self.flows.tuple(id, Direction::Original),
                 reply: self.flows.tuple(id, Direction::Reply),
                 mark: tracked.mark,
-                zone: tracked.zone,
+                zones: self.flows.zones(id),
                 expires: entry.expires().since(passage.now) / Tick::PER_SECOND,
             });
         }
@@ -360,7 +373,7 @@ impl<P: Packet> Path<P> {
             original,
             reply: after.reversed(),
             mark: passage.connection_mark,
-            zone: 0,
+            zones: passage.zones,
             expires: 0,
         })
     }

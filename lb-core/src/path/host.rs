@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::hooks::{Passage, Stop, Stopped, why};
 use super::tracked::tuple_of;
 use super::waiting::Going;
-use super::{Io, Path, Steer};
-use crate::conntrack::{self, CtState};
+use super::{FromRaw, Io, Path, Steer};
+use crate::conntrack::{self, CtState, Zones};
 use crate::drop::DropReason;
 use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
@@ -43,23 +43,42 @@ impl<P: Packet> Path<P> {
     pub(super) fn begun_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
         let asks_all = self.counters.len() > 1 && self.tables.rules.hide_owners();
         let may_be_elsewhere = |wire: Tuple| self.flows.find(&wire).is_none();
-        if asks_all && read_host(&packet).is_some_and(|(_, wire)| may_be_elsewhere(wire)) {
+        let is_first_asked = asks_all && !self.zones_matter();
+        if is_first_asked && read_host(&packet).is_some_and(|(_, wire)| may_be_elsewhere(wire)) {
             let next = self.next_worker(self.worker);
-            return io.hand_over(next, packet, Steer::FromHostElsewhere(port));
+            return io.hand_over(next, packet, Steer::FromHostElsewhere(port, None));
         }
         self.out(port, packet, now, io);
     }
 
     /// At a worker that may have its connection, or at its own again: nobody has one.
-    pub(super) fn sought_of_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
-        let wire = read_host(&packet).map(|(_, wire)| wire);
-        let is_here = wire
-            .is_none_or(|wire| self.owner_of_host(&wire) == self.worker || self.flows.find(&wire).is_some());
-        if is_here {
-            return self.out(port, packet, now, io);
+    pub(super) fn sought_of_host(
+        &mut self,
+        port: PortId,
+        packet: P,
+        raw: Option<FromRaw>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let Some((headers, wire)) = read_host(&packet) else { return io.transmit(port, packet) };
+        let mut passage = self.passage_of_host(port, &headers, now);
+        raw.into_iter().for_each(|raw| raw.put(&mut passage));
+        passage.of = self.flows.find_in(&wire, passage.zones).map(FlowRef::id);
+        let is_here = passage.of.is_some() || self.owner_of_host(&wire) == self.worker;
+        match raw {
+            _ if !is_here => {
+                let next = self.next_worker(self.worker);
+                io.hand_over(next, packet, Steer::FromHostElsewhere(port, raw));
+            }
+            None => self.out(port, packet, now, io),
+            Some(_) => self.out_behind_raw(port, packet, &headers, wire, passage, io),
         }
-        let next = self.next_worker(self.worker);
-        io.hand_over(next, packet, Steer::FromHostElsewhere(port));
+    }
+
+    fn passage_of_host(&mut self, port: PortId, headers: &Headers, now: Tick) -> Passage {
+        let mut passage = self.passage(port, headers, CtState::Established, now);
+        passage.output = passage.input.take();
+        passage
     }
 
     /// OUTPUT, POSTROUTING, out of that port.
@@ -67,13 +86,35 @@ impl<P: Packet> Path<P> {
     pub(super) fn out(&mut self, port: PortId, mut packet: P, now: Tick, io: &mut impl Io<P>) {
         let Some((headers, wire)) = read_host(&packet) else { return io.transmit(port, packet) };
         let headers = &headers;
-        let mut passage = self.passage(port, headers, CtState::Established, now);
-        passage.output = passage.input.take();
+        let mut passage = self.passage_of_host(port, headers, now);
         passage.of = self.flows.find(&wire).map(FlowRef::id);
         let raw = [(Table::Raw, Hook::Output)];
         if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage) {
             return self.stop_host(port, packet, headers, stopped, now, io);
         }
+        if passage.zones != Zones::NONE {
+            passage.of = self.flows.find_in(&wire, passage.zones).map(FlowRef::id);
+        }
+        let asks_all = self.counters.len() > 1 && self.tables.rules.hide_owners() && self.zones_matter();
+        if asks_all && !passage.is_untracked && passage.of.is_none() {
+            let next = self.next_worker(self.worker);
+            let raw = Some(FromRaw::of(&passage));
+            return io.hand_over(next, packet, Steer::FromHostElsewhere(port, raw));
+        }
+        self.out_behind_raw(port, packet, headers, wire, passage, io);
+    }
+
+    /// OUTPUT behind the table `raw`, POSTROUTING, out of that port.
+    fn out_behind_raw(
+        &mut self,
+        port: PortId,
+        mut packet: P,
+        headers: &Headers,
+        wire: Tuple,
+        mut passage: Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let now = passage.now;
         self.is_at(Hook::Output, Function::Conntrack);
         let left = match self.known_of_host(&packet, headers, &wire, &mut passage, now) {
             Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage).map(Some),
@@ -108,7 +149,8 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
         now: Tick,
     ) -> Option<FlowRef> {
-        let at = self.flows.find(wire).filter(|at| self.flows.entry(at.id()).is_tracked())?;
+        let found = self.find_behind_raw(wire, passage.zones);
+        let at = found.filter(|at| self.flows.entry(at.id()).is_tracked())?;
         let at = Some(at).filter(|_| !passage.is_untracked)?;
         self.account(at, headers);
         let step = self.follows(packet.data(), headers, at, now);
@@ -154,7 +196,7 @@ impl<P: Packet> Path<P> {
         // The answer of a real server on this host to a client whose packets come by direct routing.
         let asked = self.flows.find(&original.reversed());
         let is_answer = asked.is_some_and(|at| !self.flows.entry(at.id()).is_tracked());
-        let is_known = self.flows.find(&original).is_some();
+        let is_known = self.flows.find_in(&original, passage.zones).is_some();
         passage.is_untracked |= self.assumed == Some(CtState::Untracked);
         let may_begin =
             !is_answer && !is_known && !passage.is_untracked && self.assumed != Some(CtState::Invalid);
@@ -174,7 +216,7 @@ impl<P: Packet> Path<P> {
         self.pass(&OUT, &seen, packet, headers, passage)?;
         let Some(begun) = begun else { return Ok(None) };
         let after = self.ask_nat(Hook::Postrouting, &seen, packet, headers, passage)?;
-        match self.track(original, after, headers, &begun, passage.connection_mark, passage.now) {
+        match self.track(original, after, headers, &begun, passage) {
             Some(at) => {
                 self.is_at(Hook::Postrouting, Function::Confirm);
                 Ok(Some(at))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Path;
-use crate::conntrack::{self, Accounting, Status};
+use crate::conntrack::{self, Accounting, Status, Zones};
 use crate::flow::template::{EXPECTED, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Store, Tuple};
 use crate::ids::ServerId;
@@ -42,7 +42,7 @@ pub struct FlowView {
 pub struct Known {
     pub status: Status,
     pub mark: u32,
-    pub zone: u16,
+    pub zones: Zones,
     /// `None`: its packets are not counted.
     pub accounting: Option<Accounting>,
 }
@@ -103,7 +103,7 @@ pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowV
         known: Known {
             status: tracked.status,
             mark: tracked.mark,
-            zone: tracked.zone,
+            zones: flows.zones(id),
             accounting: flows.accounting(id).copied(),
         },
         protocol,

@@ -2,16 +2,30 @@
 
 use super::Path;
 use super::events::EventKind;
-use crate::conntrack::Status;
+use crate::conntrack::{Status, Zones};
 use crate::flow::{Direction, FlowId, Tuple};
 use crate::packet::Packet;
 use crate::time::{Tick, Timeout};
 
 /// What is to be done to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Order {
+pub enum Deed {
     End,
     Change(Change),
+}
+
+/// That, and the zones that the connection is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Order {
+    pub zones: Zones,
+    pub deed: Deed,
+}
+
+impl Order {
+    /// To a connection that is in no zone.
+    pub const fn plain(deed: Deed) -> Order {
+        Order { zones: Zones::NONE, deed }
+    }
 }
 
 /// What is set; what is not given stays as it is.
@@ -27,11 +41,12 @@ pub struct Change {
 impl<P: Packet> Path<P> {
     /// Does it to the connection whose client's packets have this tuple. Returns whether there was one.
     pub fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> bool {
-        let found = self.flows.find(original).filter(|at| at.direction() == Direction::Original);
+        let zone = order.zones.of(Direction::Original);
+        let found = self.flows.find_by(original, zone).filter(|at| at.direction() == Direction::Original);
         let Some(at) = found else { return false };
-        match order {
-            Order::End => self.end(at.id()),
-            Order::Change(change) => self.change(at.id(), change, now),
+        match &order.deed {
+            Deed::End => self.end(at.id()),
+            Deed::Change(change) => self.change(at.id(), change, now),
         }
         true
     }

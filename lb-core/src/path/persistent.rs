@@ -14,7 +14,7 @@ use super::first::{pick, service_of_first};
 use super::fragment::{Recent, datagram, ports};
 use super::one_packet::Choice;
 use super::{Io, Passed, Path, Steer};
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, Zones};
 use crate::drop::DropReason;
 use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
@@ -237,6 +237,7 @@ impl<P: Packet> Path<P> {
             state: 0,
             timeout: persistence.timeout,
             now,
+            zones: Zones::NONE,
         };
         let id = self.insert(&new).ok_or(DropReason::FlowTableFull)?;
         self.uses.begin(self.worker, id.0);

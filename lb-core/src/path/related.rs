@@ -1,11 +1,12 @@
 //! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
 
 use super::established::count;
+use super::hooks::Passage;
 use super::ipsec::{exchange, is_ipsec};
 use super::waiting::Going;
 use super::{Io, Path, rewrite, tunnel};
 use crate::drop::DropReason;
-use crate::flow::{Direction, Method, Tuple};
+use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{self, Embedded, End};
 use crate::ids::ServerId;
@@ -16,7 +17,7 @@ use crate::wire::parse::Headers;
 
 impl<P: Packet> Path<P> {
     #[cold]
-    pub(super) fn related(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+    pub(super) fn related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let embedded = match icmp::embedded(packet.data(), headers) {
             Ok(embedded) => embedded,
             // Of no connection that could be told: a router passes it on.
@@ -26,10 +27,28 @@ impl<P: Packet> Path<P> {
         if let Some(inner) = self.in_tunnel(packet.data(), headers, &embedded) {
             return self.about_tunnel(packet, headers, &embedded, &inner, now, io);
         }
+        if self.tables.rules.are_active() && self.zones_matter() {
+            return self.related_in_zone(packet, headers, &embedded, now, io);
+        }
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
         let Some(at) = self.flows.find(&answer_to(&embedded)) else {
             return self.other(packet, headers, now, io);
         };
+        self.related_to(packet, headers, &embedded, at, None, now, io);
+    }
+
+    /// An error about a packet of the connection `at`. `passage`: as it is behind the table `raw`, if it has passed that.
+    #[inline]
+    pub(super) fn related_to(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        embedded: &Embedded,
+        at: FlowRef,
+        passage: Option<Passage>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         if self.flows.entry(at.id()).generation() != self.tables.generation {
             self.renew(at.id(), headers.is_ipv6);
         }
@@ -47,7 +66,7 @@ impl<P: Packet> Path<P> {
         let is_source_changed = !is_one_way && (sent.src, sent.sport) != (left.src, left.sport);
         let destination = if is_source_changed { sent.src } else { headers.destination(packet.data()) };
         if is_ruled {
-            let passed = self.pass_related(&mut packet, headers, at, destination, now);
+            let passed = self.pass_related(&mut packet, headers, at, destination, passage, now);
             if let Err(stopped) = passed {
                 return self.stop(packet, headers, stopped, now, io);
             }
@@ -69,13 +88,13 @@ impl<P: Packet> Path<P> {
             ((sent.dst, sent.dport) != (left.dst, left.dport)).then_some((End::Source, sent.dst, sent.dport)),
         ];
         for (end, address, port) in ends.into_iter().flatten() {
-            if let Err(reason) = icmp::translate(packet.data_mut(), headers, &embedded, end, address, port) {
+            if let Err(reason) = icmp::translate(packet.data_mut(), headers, embedded, end, address, port) {
                 return self.drop(reason, Hook::Prerouting);
             }
         }
         if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
             let shift = edit.shift(at.direction().opposite());
-            icmp::renumber_quoted(packet.data_mut(), headers, &embedded, |seq| shift.back(seq));
+            icmp::renumber_quoted(packet.data_mut(), headers, embedded, |seq| shift.back(seq));
         }
         if is_for_host {
             return io.to_twin(packet.port(), packet);

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use super::carry_over::is_active;
 use super::{Path, rewrite};
+use crate::conntrack::Zones;
 use crate::flow::carry::is_unicast;
 use crate::flow::template::{ASSURED, template_protocol, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, NewFlow, Tuple};
@@ -193,6 +194,7 @@ impl<P: Packet> Path<P> {
             state,
             timeout,
             now,
+            zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return Taken::NoRoom };
         self.mine.flows.taken_over.add(1);

@@ -87,22 +87,28 @@ impl<P: Packet> Path<P> {
                     self.answered_expected(packet, &seen.headers, found, now, io);
                     None
                 }
-                Steer::Elsewhere(ports) if self.tables.rules.are_active() => {
+                Steer::Elsewhere(ports, raw) if self.tables.rules.are_active() => {
                     self.is_flow_with(&mut seen, &packet, ports);
-                    self.sought(packet, &seen.headers, now, io);
+                    match raw {
+                        None => self.sought(packet, &seen.headers, now, io),
+                        Some(raw) => self.sought_in_zone(packet, &seen.headers, raw, false, now, io),
+                    }
                     None
                 }
-                Steer::Nowhere(ports) if self.tables.rules.are_active() => {
+                Steer::Nowhere(ports, raw) if self.tables.rules.are_active() => {
                     self.is_flow_with(&mut seen, &packet, ports);
-                    self.found_nowhere(packet, &seen.headers, now, io);
+                    match raw {
+                        None => self.found_nowhere(packet, &seen.headers, now, io),
+                        Some(raw) => self.sought_in_zone(packet, &seen.headers, raw, true, now, io),
+                    }
                     None
                 }
                 Steer::FromHost(port) => {
                     self.begun_by_host(port, packet, now, io);
                     None
                 }
-                Steer::FromHostElsewhere(port) => {
-                    self.sought_of_host(port, packet, now, io);
+                Steer::FromHostElsewhere(port, raw) => {
+                    self.sought_of_host(port, packet, raw, now, io);
                     None
                 }
                 Steer::Fragment(ports) if is_gathered(&seen) => {

@@ -21,6 +21,7 @@ mod source_nat;
 mod sysctls;
 mod targets;
 mod tracking;
+mod zones;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -260,11 +261,11 @@ fn a_connection_that_is_ended_from_outside_leaves_nothing_behind() {
     let both = originals(&director);
     let ended = both.iter().find(|tuple| tuple.sport == 4000).unwrap();
     assert!(
-        !director.path.order(&ended.reversed(), &Order::End, director.now),
+        !director.path.order(&ended.reversed(), &Order::plain(Deed::End), director.now),
         "only by the client's packets"
     );
-    assert!(director.path.order(ended, &Order::End, director.now));
-    assert!(!director.path.order(ended, &Order::End, director.now), "it is over");
+    assert!(director.path.order(ended, &Order::plain(Deed::End), director.now));
+    assert!(!director.path.order(ended, &Order::plain(Deed::End), director.now), "it is over");
     assert_eq!(originals(&director).iter().map(|tuple| tuple.sport).collect::<Vec<_>>(), [4001]);
     director.path.check_connections().unwrap();
     let active = |server| director.counters[0].server(ServerId(server)).active.get();

@@ -5,9 +5,9 @@
 //! translated, in both directions, by what translates a masqueraded connection.
 
 use super::events::EventKind;
-use super::hooks::{RAW, translation};
+use super::hooks::{Passage, RAW, Stopped, translation};
 use super::{Io, Path, full_nat, rewrite};
-use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked};
+use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked, Zones};
 use crate::drop::DropReason;
 use crate::flow::template::templated;
 use crate::flow::{Deltas, Direction, FlowRef, Method, NewFlow, Tuple};
@@ -37,9 +37,9 @@ impl<P: Packet> Path<P> {
         after: Tuple,
         headers: &Headers,
         begun: &Begun,
-        mark: u32,
-        now: Tick,
+        passage: &Passage,
     ) -> Option<FlowRef> {
+        let &Passage { connection_mark, zones, now, .. } = passage;
         let Begun { mut tracked, step } = *begun;
         let reply = after.reversed();
         let new = NewFlow {
@@ -53,6 +53,7 @@ impl<P: Packet> Path<P> {
                 .timeout
                 .unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic)),
             now,
+            zones,
         };
         if !self.has_room_for_tracked() {
             self.mine.flows.full.add(1);
@@ -62,7 +63,7 @@ impl<P: Packet> Path<P> {
         self.mine.flows.tracked.add(1);
         tracked.status.set(Status::CONFIRMED);
         tracked.status.set(translation(&original, &after));
-        tracked.mark = mark;
+        tracked.mark = connection_mark;
         *self.flows.tracked_mut(id) = tracked;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
         self.counted.keep(id);
@@ -120,6 +121,7 @@ impl<P: Packet> Path<P> {
         manip: Manip,
         range: &Range,
         original: &Tuple,
+        zones: Zones,
     ) -> Option<Tuple> {
         let random = self.random();
         let flows = &self.flows;
@@ -134,7 +136,7 @@ impl<P: Packet> Path<P> {
                 && leaving.sport != 0
                 && full_nat::owner(leaving.sport, workers) != self.worker
                 && (self.tables.rules.hide_owners() || self.tables.may_be_for_local_endpoint(&answer));
-            is_anothers || answer == *original || flows.find(&answer).is_some()
+            is_anothers || answer == *original || flows.find_by(&answer, zones.of(Direction::Reply)).is_some()
         };
         // A destination alone need not be free: the source may still be exchanged at POSTROUTING.
         match manip {
@@ -153,7 +155,6 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        self.account(at, headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
         passage.of = Some(at.id());
         let wire = self.flows.tuple(at.id(), at.direction());
@@ -161,14 +162,16 @@ impl<P: Packet> Path<P> {
         let mut course = self.course(at, packet.port(), headers);
         let mut is_walked = is_ruled && course.is_none();
         self.met.begin_anew();
-        if is_walked && let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-            return self.stop(packet, headers, stopped, now, io);
-        }
-        if passage.is_untracked {
-            passage.state = CtState::Untracked;
-            return self.pass_untracked(packet, headers, passage, io);
+        if is_walked {
+            if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
+                return self.stop(packet, headers, stopped, now, io);
+            }
+            if passage.is_untracked || passage.zones != Zones::NONE {
+                return self.behind_raw(packet, headers, passage, io);
+            }
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
+        self.account(at, headers);
         let step = self.follows(packet.data(), headers, at, now);
         passage.state = step.is;
         let is_fine = matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends);
@@ -193,17 +196,43 @@ impl<P: Packet> Path<P> {
             self.mine.courses.count(course.number(), headers.ip_len.into());
         }
         if is_walked {
-            passage.at = Some(at);
-            let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
-            let way = self.tables.way(leaves.dst);
-            // Destinations are exchanged at PREROUTING, sources at POSTROUTING.
-            let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
-            let passed = self.pass_tracked(&mut packet, headers, (&wire, &inner), way, &mut passage);
-            if let Err(stopped) = passed {
+            if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
                 return self.stop(packet, headers, stopped, now, io);
             }
             self.keep_course(at, packet.port(), headers, step.is, now);
         }
+        self.leave_tracked(packet, headers, at, &step, now, io);
+    }
+
+    /// The road of a packet of a tracked connection behind conntrack.
+    #[inline(always)]
+    pub(super) fn walk_tracked(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        at: FlowRef,
+        wire: &Tuple,
+        passage: &mut Passage,
+    ) -> Result<(), Stopped> {
+        passage.at = Some(at);
+        let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        let way = self.tables.way(leaves.dst);
+        // Destinations are exchanged at PREROUTING, sources at POSTROUTING.
+        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..*wire };
+        self.pass_tracked(packet, headers, (wire, &inner), way, passage)
+    }
+
+    /// Sends a packet on that has told its connection's state.
+    #[inline(always)]
+    pub(super) fn leave_tracked(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        step: &Step,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let seen = self.flows.entry(at.id()).seen();
         self.onward_tracked(packet, headers, at, now, io);
         if step.timeout.is_none() {

@@ -146,6 +146,11 @@ impl Rule {
         matches!(&self.jump, Jump::Target(target) if target.hides_owner(hooks))
     }
 
+    /// Whether it says of packets that they are in a zone.
+    pub(super) fn sets_zone(&self) -> bool {
+        matches!(&self.jump, Jump::Target(AnyTarget::Ct(ct)) if ct.sets_zone())
+    }
+
     /// The target's column of a listing.
     pub fn target_name(&self) -> &str {
         match &self.jump {

@@ -7,7 +7,7 @@ use super::counted::Counted;
 use super::event::{self, Event, Events, Said};
 use super::options::bits;
 use super::targets::Refusal;
-use crate::conntrack::{CtState, Status};
+use crate::conntrack::{CtState, Status, Template, Zones};
 use crate::flow::{FlowId, Method, Tuple};
 use crate::hook::Hook;
 use crate::nat::{Manip, Range};
@@ -27,7 +27,7 @@ pub struct Connection {
     pub original: Tuple,
     pub reply: Tuple,
     pub mark: u32,
-    pub zone: u16,
+    pub zones: Zones,
     /// Seconds until it ends, if nothing more comes.
     pub expires: u32,
 }
@@ -88,6 +88,8 @@ pub struct Effects {
     pub untracked: bool,
     /// A SYN that says no maximum segment size is to say this one.
     pub mss: Option<u16>,
+    /// How it is to be tracked.
+    pub template: Option<Template>,
 }
 
 /// What becomes of a packet at a hook of a table.
@@ -111,6 +113,21 @@ impl View<'_> {
     pub(super) fn meets(&mut self, counter: u32) {
         if let Some(trail) = &mut self.trail {
             trail.put(Step::Met(counter));
+        }
+    }
+
+    /// The packet is of no connection, unless a rule before has said how it is tracked.
+    pub(crate) fn track_not(&mut self) {
+        if self.effects.template.is_none() {
+            self.effects.untracked = true;
+            self.connection = None;
+        }
+    }
+
+    /// The packet's connection is one of these, unless a rule before has said what.
+    pub(crate) fn track_as(&mut self, template: &Template) {
+        if !self.effects.untracked {
+            self.effects.template.get_or_insert(*template);
         }
     }
 

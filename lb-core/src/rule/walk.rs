@@ -82,6 +82,8 @@ struct Compiled {
 pub struct Rules {
     tables: [[Option<Arc<Compiled>>; Table::ALL.len()]; 2],
     hide_owners: bool,
+    /// By family.
+    have_zones: [bool; 2],
     pub events: Arc<Events>,
 }
 
@@ -98,6 +100,12 @@ impl Rules {
         self.hide_owners
     }
 
+    /// Whether a rule puts packets into zones: what connection a packet is of is known behind the table `raw` then.
+    #[inline]
+    pub fn have_zones(&self) -> bool {
+        self.have_zones != [false; 2]
+    }
+
     /// These, with other chains in one table.
     ///
     /// # Errors
@@ -110,6 +118,10 @@ impl Rules {
     ) -> Result<Rules, BadTable> {
         let mut rules = self.clone();
         rules.tables[family as usize][table as usize] = Compiled::new(family, chains)?.map(Arc::new);
+        if table == Table::Raw {
+            let mut all = chains.iter().flat_map(|chain| &chain.rules);
+            rules.have_zones[family as usize] = all.any(|source| source.rule.sets_zone());
+        }
         let mut all = chains.iter().zip(reached_from(chains));
         rules.hide_owners |=
             all.any(|(chain, hooks)| chain.rules.iter().any(|source| source.rule.hides_owner(hooks)));

@@ -116,7 +116,7 @@ impl<P: Packet> Logic<P> for Wiring {
     fn turn(&mut self, _: Tick, _: &mut impl Io<P>) {}
 
     fn order(&mut self, original: &Tuple, order: &Order, _: Tick) {
-        assert_eq!(*order, Order::End);
+        assert_eq!(*order, Order::plain(lb_core::path::Deed::End));
         assert_eq!(original.sport, self.wire.worker.0, "it is this worker's");
         if let IpAddr::V4(n) = original.src {
             assert!(self.gone.insert(n.into()), "once");

@@ -64,8 +64,15 @@ pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub mark: Option<Masked>,
+    /// of both directions
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<u16>,
+    /// of the original direction alone; 0: of those that have none of the kind
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orig_zone: Option<u16>,
+    /// as `orig_zone`, of the reply direction
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reply_zone: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<u32>,
     /// `any`: whose source is translated; an address: to that
@@ -85,7 +92,7 @@ pub struct Filter {
 impl Filter {
     pub fn matches(&self, tracked: &Tracked) -> bool {
         let Tracked { original, reply, .. } = tracked;
-        let is = |wanted: Option<u16>, port: u16| wanted.is_none_or(|wanted| wanted == port);
+        let is = |wanted: Option<u16>, has: u16| wanted.is_none_or(|wanted| wanted == has);
         let within = |wanted: &Option<Net>, address: IpAddr| wanted.is_none_or(|net| net.contains(address));
         self.protocol.is_none_or(|protocol| protocol == tracked.protocol)
             && self.family.is_none_or(|family| (family == Family::Ipv6) == tracked.is_ipv6())
@@ -101,7 +108,9 @@ impl Filter {
             && self.state.as_ref().is_none_or(|state| tracked.state.as_ref() == Some(state))
             && self.status.as_ref().is_none_or(|all| all.0.iter().all(|&bit| tracked.has(bit)))
             && self.mark.is_none_or(|mark| tracked.mark & mark.mask == mark.value & mark.mask)
-            && self.zone.is_none_or(|zone| zone == tracked.zone)
+            && is(self.zone, tracked.zone)
+            && is(self.orig_zone, tracked.orig_zone)
+            && is(self.reply_zone, tracked.reply_zone)
             && self.id.is_none_or(|id| id == tracked.id)
             && self.matches_nat(tracked)
     }

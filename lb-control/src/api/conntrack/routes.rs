@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use lb_core::path::{FlowView, Order};
+use lb_core::path::{Deed, FlowView, Order};
 
 use super::{ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked};
 use crate::api::lines;
@@ -46,7 +46,7 @@ pub(in crate::api) async fn end_conntrack(
         plane.order_flows(&mut |view| match fitting(&filter, view) {
             Some(tracked) => {
                 lines.add(&tracked)?;
-                ControlFlow::Continue(Some(Order::End))
+                ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::End }))
             }
             None => ControlFlow::Continue(None),
         })
@@ -72,7 +72,7 @@ pub(in crate::api) async fn change_conntrack(
             let Some(mut tracked) = fitting(&filter, view) else { return ControlFlow::Continue(None) };
             let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
             lines.add(&tracked)?;
-            ControlFlow::Continue(Some(Order::Change(change)))
+            ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Change(change) }))
         })
     })
 }

@@ -139,39 +139,6 @@ pub fn run(
     }
 }
 
-/// A tracker of no connections.
-struct Nothing;
-
-impl Tracker for Nothing {
-    fn tracked(&mut self, _: &Filter, _: Each<'_>) -> Result<(), DirectorError> {
-        Ok(())
-    }
-
-    fn end_tracked(&mut self, _: &Filter, _: Each<'_>) -> Result<(), DirectorError> {
-        Ok(())
-    }
-
-    fn change_tracked(&mut self, _: &Filter, _: &ConntrackChange, _: Each<'_>) -> Result<(), DirectorError> {
-        Ok(())
-    }
-
-    fn events(
-        &mut self,
-        _: &Filter,
-        _: &mut dyn FnMut(ConntrackEvent) -> io::Result<()>,
-    ) -> Result<(), DirectorError> {
-        Ok(())
-    }
-
-    fn count(&mut self) -> Result<u64, DirectorError> {
-        Ok(0)
-    }
-
-    fn statistics(&mut self) -> Result<Vec<ConntrackStatistics>, DirectorError> {
-        Ok(Vec::new())
-    }
-}
-
 /// What is said at the end.
 struct Done {
     code: u8,
@@ -185,8 +152,7 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 const SILENT: Done = Done { code: 0, message: None };
 
 fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
-    let Request { verb, table, filter, change, events, format, fits_none } = request;
-    let tracker = if *fits_none { &mut Nothing } else { tracker };
+    let Request { verb, table, filter, change, events, format } = request;
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
         (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,

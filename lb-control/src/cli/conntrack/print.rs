@@ -124,11 +124,17 @@ fn line(out: &mut dyn Write, tracked: &Tracked, format: Format, event: Option<Ev
         write!(out, "{state} ")?;
     }
     ends(out, tracked, Direction::Original)?;
+    if tracked.orig_zone != 0 {
+        write!(out, "zone-orig={} ", tracked.orig_zone)?;
+    }
     counted(out, tracked, Direction::Original)?;
     if tracked.has(StatusBit::Unreplied) {
         write!(out, "[UNREPLIED] ")?;
     }
     ends(out, tracked, Direction::Reply)?;
+    if tracked.reply_zone != 0 {
+        write!(out, "zone-reply={} ", tracked.reply_zone)?;
+    }
     counted(out, tracked, Direction::Reply)?;
     if tracked.has(StatusBit::Assured) {
         write!(out, "[ASSURED] ")?;
@@ -193,7 +199,10 @@ fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Resul
         None => write!(out, "<flow>")?,
     }
     let ((l3, l3_number), protocol) = (family(tracked), tracked.protocol);
-    for (word, direction) in [("original", Direction::Original), ("reply", Direction::Reply)] {
+    for (word, direction, zone) in [
+        ("original", Direction::Original, tracked.orig_zone),
+        ("reply", Direction::Reply, tracked.reply_zone),
+    ] {
         let Ends { src, dst, sport, dport } = side(tracked, direction);
         write!(out, "<meta direction=\"{word}\"><layer3 protonum=\"{l3_number}\" protoname=\"{l3}\">")?;
         write!(out, "<src>{src}</src><dst>{dst}</dst></layer3>")?;
@@ -204,6 +213,9 @@ fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Resul
             write!(out, "<srckey>{sport:#x}</srckey><dstkey>{dport:#x}</dstkey>")?;
         }
         write!(out, "</layer4>")?;
+        if zone != 0 {
+            write!(out, "<zone>{zone}</zone>")?;
+        }
         if let Some((packets, bytes)) = packets(tracked, direction) {
             write!(out, "<counters><packets>{packets}</packets><bytes>{bytes}</bytes></counters>")?;
         }
@@ -237,8 +249,12 @@ fn save(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
         known.iter().filter(|(bit, _)| tracked.has(*bit)).map(|&(_, name)| name).collect();
     let status = if status.is_empty() { "UNSET".to_owned() } else { status.join(",") };
     write!(out, "-A -t {} -u {status} ", tracked.expires)?;
-    if tracked.zone != 0 {
-        write!(out, "-w {} ", tracked.zone)?;
+    for (option, zone) in
+        [("-w", tracked.zone), ("--orig-zone", tracked.orig_zone), ("--reply-zone", tracked.reply_zone)]
+    {
+        if zone != 0 {
+            write!(out, "{option} {zone} ")?;
+        }
     }
     write!(out, "-s {} -d {} ", original.src, original.dst)?;
     // What is translated is said as the option that does so.

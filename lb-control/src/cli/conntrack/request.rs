@@ -31,8 +31,6 @@ pub(crate) struct Request {
     /// Which are shown.
     pub(crate) events: Vec<EventName>,
     pub(crate) format: Format,
-    /// It asks for what no connection has.
-    pub(crate) fits_none: bool,
 }
 
 /// What was read so far.
@@ -50,7 +48,6 @@ struct Reading {
     protocol: Option<&'static Family>,
     /// `-u` named nothing that can be looked for.
     has_void_status: bool,
-    fits_none: bool,
 }
 
 /// Reads a command line; gives to `warn` what is to be told whatever comes of it.
@@ -130,8 +127,8 @@ impl Reading {
                 self.filter.mark = Some(Masked { value: number(value), mask });
             }
             Opt::Zone => self.filter.zone = Some(number(text) as u16),
-            // A zone of one direction alone.
-            Opt::OrigZone | Opt::ReplyZone => self.fits_none |= number(text) as u16 != 0,
+            Opt::OrigZone => self.filter.orig_zone = Some(number(text) as u16),
+            Opt::ReplyZone => self.filter.reply_zone = Some(number(text) as u16),
             Opt::EventMask => self.events.extend(events(text)?),
             Opt::Id => self.filter.id = Some(number(text)),
             Opt::SrcNat => self.filter.src_nat = Some(self.nat(argument)?),
@@ -283,6 +280,10 @@ impl Reading {
             return Err(Stop::usage("Can't do that command with tables `dying' and `unconfirmed'"));
         }
         self.check(verb, table)?;
+        if verb == Verb::Get {
+            // It is looked up, and not sought in all zones.
+            (self.filter.zone, self.filter.orig_zone) = (Some(0), Some(0));
+        }
         let change = if verb == Verb::Update { self.change() } else { ConntrackChange::default() };
         // Nothing to look for is not all.
         if self.has_void_status && verb != Verb::Update {
@@ -291,15 +292,7 @@ impl Reading {
         if self.events.is_empty() {
             self.events = events("ALL")?;
         }
-        Ok(Request {
-            events: self.events,
-            verb,
-            table,
-            filter: self.filter,
-            change,
-            format: self.format,
-            fits_none: self.fits_none,
-        })
+        Ok(Request { events: self.events, verb, table, filter: self.filter, change, format: self.format })
     }
 
     /// Of an update, what is to be set and not looked for.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::conntrack::{Status, Tracked};
+use crate::conntrack::{Status, Tracked, Zones};
 use crate::counters::WorkerCounters;
 use crate::flow::carry::Refused;
 use crate::flow::template::Uses;
@@ -160,6 +160,7 @@ impl Begun {
             edit: None,
             is_tracked: false,
             known: None,
+            zones: Zones::NONE,
         }
     }
 
@@ -176,6 +177,7 @@ impl Begun {
             state: flow.state,
             timeout: flow.timeout,
             now: flow.seen,
+            zones: Zones::NONE,
         };
         path.flows.insert(&new).ok()?;
         Some(flow)
@@ -323,7 +325,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
         change(&mut memory);
         Salvage::of(&memory).err().unwrap().to_string()
     };
-    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 8");
+    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 9");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[24] ^= 1), "its header is damaged");
@@ -380,6 +382,11 @@ fn tracked_flow(n: u16, to_us: bool) -> (NewFlow, Tracked) {
         state: 200,
         timeout: Timeout(90_000),
         now: Tick(NOW.0 - 100),
+        // Some are in zones, of both directions, or of one that differs from its opposite.
+        zones: Zones::new(
+            n % 5,
+            [None, Some(Direction::Original), Some(Direction::Reply)][usize::from(n % 3)],
+        ),
     };
     let mut status = Status::ASSURED;
     status.set(Status::SEEN_REPLY);
@@ -414,8 +421,9 @@ fn tracked_connections_go_on_with_what_was_known_of_them_at_the_worker_that_thei
         let owner =
             if n % 2 == 0 { next.paths[0].owner_of(src, sport) } else { next.paths[0].owner_of(dst, dport) };
         let flows = &next.paths[owner.index()].flows;
-        let at = flows.find(&new.original).unwrap();
-        assert_eq!(flows.find(&new.reply).map(|at| at.id()), Some(at.id()));
+        let at = flows.find_in(&new.original, new.zones).unwrap();
+        assert_eq!(flows.find_in(&new.reply, new.zones).map(|at| at.id()), Some(at.id()));
+        assert_eq!(flows.zones(at.id()), new.zones);
         let entry = flows.entry(at.id());
         assert!(entry.is_tracked());
         assert_eq!((entry.state(), entry.timeout(), entry.seen()), (200, new.timeout, new.now));

@@ -290,13 +290,13 @@ fn a_host_learns_of_an_error_about_its_own_packet() {
 }
 
 /// Several workers with the same tables.
-struct Workers {
-    paths: Vec<Path<Frame>>,
-    counters: Arc<[Arc<WorkerCounters>]>,
+pub(super) struct Workers {
+    pub(super) paths: Vec<Path<Frame>>,
+    pub(super) counters: Arc<[Arc<WorkerCounters>]>,
 }
 
 impl Workers {
-    fn new(number: u16, rules: Rules) -> Workers {
+    pub(super) fn new(number: u16, rules: Rules) -> Workers {
         let tables = Arc::new(Tables { rules: Arc::new(rules), ..tables(2, &[11, 12], 1) });
         let (counters, uses) = (counters(number.into()), Arc::new(Uses::new(number.into(), 100)));
         let mut paths: Vec<_> = (0..number).map(|worker| path(worker, &counters, &uses)).collect();
@@ -305,7 +305,7 @@ impl Workers {
     }
 
     /// Brings a frame from worker to worker; the last one, and what left.
-    fn carry(&mut self, port: PortId, frame: &[u8], is_of_host: bool) -> (usize, Out) {
+    pub(super) fn carry(&mut self, port: PortId, frame: &[u8], is_of_host: bool) -> (usize, Out) {
         let (mut at, now) = (0, Tick(100));
         let mut out = Out::default();
         let mut burst: Burst<Frame> = [Frame::new(port, frame)].into_iter().collect();
@@ -324,7 +324,7 @@ impl Workers {
         (at, out)
     }
 
-    fn inserted(&self) -> u64 {
+    pub(super) fn inserted(&self) -> u64 {
         self.counters.iter().map(|worker| worker.flows.inserted.get()).sum()
     }
 }

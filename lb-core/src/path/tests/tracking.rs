@@ -33,7 +33,7 @@ fn list(director: &Director) -> Vec<FlowView> {
 }
 
 fn end(director: &mut Director, view: &FlowView) -> bool {
-    director.path.order(&view.original(), &Order::End, director.now)
+    director.path.order(&view.original(), &Order::plain(Deed::End), director.now)
 }
 
 #[test]
@@ -190,7 +190,11 @@ fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
     director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
     for before in list(&director) {
         let order = |director: &mut Director, change| {
-            assert!(director.path.order(&before.original(), &Order::Change(change), director.now));
+            assert!(director.path.order(
+                &before.original(),
+                &Order::plain(Deed::Change(change)),
+                director.now
+            ));
             list(director).into_iter().find(|view| view.client == before.client).unwrap()
         };
         let marked = order(&mut director, Change { mark: Some(7), ..Change::default() });
@@ -205,7 +209,7 @@ fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
     }
     director.path.check_connections().unwrap();
     let nobody = list(&director)[0].original().reversed();
-    assert!(!director.path.order(&nobody, &Order::Change(Change::default()), director.now));
+    assert!(!director.path.order(&nobody, &Order::plain(Deed::Change(Change::default())), director.now));
 }
 
 #[test]
@@ -229,7 +233,7 @@ fn what_becomes_of_a_connection_is_told_while_somebody_reads() {
     for view in list(&director) {
         director.path.order(
             &view.original(),
-            &Order::Change(Change { mark: Some(1), ..Change::default() }),
+            &Order::plain(Deed::Change(Change { mark: Some(1), ..Change::default() })),
             director.now,
         );
         end(&mut director, &view);

@@ -106,7 +106,8 @@ impl Match for ConnLimit {
         let family = view.family();
         let address = bits(if self.is_destination { view.tuple.dst } else { view.tuple.src });
         let net = address & prefix_mask(self.prefix(family).into(), family);
-        let key = of.alive.keys().of([net, 0], of.rule);
+        let zone = view.connection.map_or(0, |connection| connection.zones.id());
+        let key = of.alive.keys().of([net, zone.into()], of.rule);
         let count = match view.is_dry {
             true => of.alive.total(key).saturating_add(1),
             false => view.counted.count(&of.alive, view.flow, key),

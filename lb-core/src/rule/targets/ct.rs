@@ -1,12 +1,62 @@
-//! `CT`: whether, and how, the packet's connection is tracked.
+//! `CT`: whether, and how, the packet's connection is tracked. The first one that a packet meets counts.
+//!
+//! Source of the facts: Linux, `net/netfilter/xt_CT.c`; what is printed: recorded from iptables 1.8.9.
 
 use super::Target;
+use crate::conntrack::Template;
+use crate::flow::Direction;
 use crate::rule::prelude::*;
+use crate::rule::text::number;
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Ct {
     is_untracked: bool,
+    template: Template,
+}
+
+impl Ct {
+    pub(crate) fn sets_zone(&self) -> bool {
+        !self.is_untracked && self.has_zone()
+    }
+
+    fn has_zone(&self) -> bool {
+        self.template.is_marked || self.template.zone != 0
+    }
+
+    fn zone(&mut self, text: &str, only: Option<Direction>, is_first: bool) -> Result<(), Error> {
+        let id = number(text).and_then(|id| u16::try_from(id).ok());
+        let template = &mut self.template;
+        match id {
+            Some(id) => template.zone = id,
+            None if text == "mark" => template.is_marked = true,
+            None => return Err(Error::parameter(format!("Cannot parse {text} as a zone ID"))),
+        }
+        // The zone of one direction and then of the other is that of both.
+        if only.is_some() {
+            template.only = if is_first { only } else { None };
+        }
+        Ok(())
+    }
+
+    /// What of it is printed, with `dashes` before names.
+    fn put(&self, out: &mut String, dashes: &str) {
+        if self.is_untracked {
+            put!(out, " {dashes}notrack");
+        }
+        if self.has_zone() {
+            let of = match self.template.only {
+                None => "",
+                Some(Direction::Original) => "-orig",
+                Some(Direction::Reply) => "-reply",
+            };
+            put!(out, " {dashes}zone{of} ");
+            match self.template.is_marked {
+                true => out.push_str("mark"),
+                false => put!(out, "{}", self.template.zone),
+            }
+        }
+    }
 }
 
 impl Extension for Ct {
@@ -24,33 +74,70 @@ impl Extension for Ct {
     const TABLES: &'static [Table] = &[Table::Raw];
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        if given.id() != 0 {
-            return Err(Error::other(format!("CT: --{} is not built yet", given.option.name)));
+        let is_first = self.template.only.is_none();
+        match given.id() {
+            0 => self.is_untracked = true,
+            4 => self.zone(given.value, None, is_first)?,
+            5 => self.zone(given.value, Some(Direction::Original), is_first)?,
+            6 => self.zone(given.value, Some(Direction::Reply), is_first)?,
+            _ => return Err(Error::other(format!("CT: --{} is not built yet", given.option.name))),
         }
-        self.is_untracked = true;
         Ok(())
     }
 
     fn save(&self, out: &mut String, _: Family) {
-        if self.is_untracked {
-            out.push_str(" --notrack");
-        }
+        self.put(out, "--");
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
         out.push_str(" CT");
-        if self.is_untracked {
-            out.push_str(" notrack");
-        }
+        self.put(out, "");
     }
 }
 
 impl Target for Ct {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
-        if self.is_untracked {
-            view.effects.untracked = true;
-            view.connection = None;
+        match self.is_untracked {
+            true => view.track_not(),
+            false => view.track_as(&self.template),
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::names::Numeric;
+    use crate::rule::{Around, Rule, text};
+
+    fn read(line: &str) -> Result<String, String> {
+        let words = text::split(line).unwrap();
+        let read = Rule::read(&words, &mut Around::new(Family::Ipv4, &Numeric));
+        read.map(|(rules, _)| rules[0].save(Family::Ipv4, &Numeric)).map_err(|error| error.text)
+    }
+
+    #[test]
+    fn zones_are_printed_as_recorded() {
+        for (given, printed) in [
+            ("--zone 5", " --zone 5"),
+            ("--zone 0", ""),
+            ("--zone 0x10", " --zone 16"),
+            ("--zone mark", " --zone mark"),
+            ("--zone-orig 7", " --zone-orig 7"),
+            ("--zone-reply mark", " --zone-reply mark"),
+            ("--zone-orig 7 --zone-reply 8", " --zone 8"),
+            ("--zone 5 --zone-orig 5", " --zone-orig 5"),
+            ("--zone 5 --notrack", " --notrack --zone 5"),
+        ] {
+            assert_eq!(read(&format!("-j CT {given}")), Ok(format!(" -j CT{printed}")), "{given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_zone_is_refused_as_recorded() {
+        for bad in ["65536", "x", "-", "5x"] {
+            assert_eq!(read(&format!("-j CT --zone {bad}")), Err(format!("Cannot parse {bad} as a zone ID")));
+        }
     }
 }

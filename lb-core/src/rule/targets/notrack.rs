@@ -25,8 +25,7 @@ impl Extension for NoTrack {
 
 impl Target for NoTrack {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
-        view.effects.untracked = true;
-        view.connection = None;
+        view.track_not();
         None
     }
 }

@@ -12,7 +12,7 @@ use super::super::names::Numeric;
 use super::super::view::Effects;
 use super::super::{Around, Connection, Named, text};
 use super::*;
-use crate::conntrack::{CtState, Status};
+use crate::conntrack::{CtState, Status, Zones};
 use crate::flow::Tuple;
 use crate::ids::PortId;
 use crate::tables::{Interface, InterfaceId, Interfaces, Protocol, Tables};
@@ -225,7 +225,7 @@ fn walk(
         original: tuple,
         reply: tuple.reversed(),
         mark: 0,
-        zone: 0,
+        zones: Zones::NONE,
         expires: 0,
     };
     let mut view = View {

@@ -1,0 +1,193 @@
+//! Connections in zones (`CT --zone`): which connection a packet is of is known behind the table `raw` alone.
+//!
+//! What the index finds by a tuple is in zone 0 in both directions, so that packets of such connections go their road as if there were no
+//! zones. While rules name zones, or a connection is in one, a packet of no such connection passes `raw` first, here, and is looked up in its
+//! zones then; so does one of a tracked connection in zone 0 which `raw` says is in another. Connections in zones keep no course.
+//!
+//! A packet that is sought at other workers takes along what `raw` said ([`FromRaw`]): no rule is asked twice. Virtual services have their
+//! connections in zone 0, whatever rules say, as the kernel's IPVS knows of no zones.
+
+use super::first_ruled::begins_connection;
+use super::fragment::ports;
+use super::hooks::{Passage, RAW};
+use super::tracked::tuple_of;
+use super::{Io, Path, Steer};
+use crate::conntrack::{CtState, Verdict, Zones};
+use crate::flow::{FlowRef, Tuple};
+use crate::hook::{Function, Hook};
+use crate::icmp::Embedded;
+use crate::packet::Packet;
+use crate::path::related::answer_to;
+use crate::time::Tick;
+use crate::wire::parse::{Fragment, Headers};
+
+/// What the table `raw` said of a packet whose connection is sought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FromRaw {
+    mark: u32,
+    zones: Zones,
+}
+
+impl FromRaw {
+    pub(super) fn of(passage: &Passage) -> FromRaw {
+        FromRaw { mark: passage.mark, zones: passage.zones }
+    }
+
+    pub(super) fn put(self, passage: &mut Passage) {
+        (passage.mark, passage.zones) = (self.mark, self.zones);
+    }
+}
+
+impl<P: Packet> Path<P> {
+    /// Whether the table `raw` says which connection a packet is of.
+    #[inline]
+    pub(super) fn zones_matter(&self) -> bool {
+        self.tables.rules.have_zones() || self.flows.has_zoned()
+    }
+
+    /// A packet of no connection in zone 0.
+    #[cold]
+    pub(super) fn first_zoned(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let tuple = tuple_of(packet.data(), headers);
+        let Some(tuple) = tuple else { return self.first_here(packet, headers, now, io) };
+        let mut passage = self.first_passage(&packet, headers, &tuple, now);
+        match self.pass(&RAW, &tuple, &mut packet, headers, &mut passage) {
+            Ok(()) => self.behind_raw(packet, headers, passage, io),
+            Err(stopped) => self.stop(packet, headers, stopped, now, io),
+        }
+    }
+
+    /// A packet behind the table `raw`, of no connection that is known yet.
+    #[cold]
+    pub(super) fn behind_raw(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        mut passage: Passage,
+        io: &mut impl Io<P>,
+    ) {
+        (passage.at, passage.of) = (None, None);
+        if passage.is_untracked {
+            passage.original = None;
+            passage.state = CtState::Untracked;
+            return self.pass_untracked(packet, headers, passage, io);
+        }
+        let tuple = tuple_of(packet.data(), headers).unwrap_or(Tuple::of_packet(packet.data(), headers));
+        if let Some(at) = self.find_behind_raw(&tuple, passage.zones) {
+            return self.known_behind_raw(packet, headers, at, passage, io);
+        }
+        if headers.fragment == Fragment::Later {
+            return self.later_fragment(packet, headers, passage.now, io);
+        }
+        let owner = self.owner_of_flow(&tuple);
+        let is_sought = self.counters.len() > 1 && !(begins_connection(headers) && owner == self.worker);
+        let steer = |passage| Some(FromRaw::of(passage));
+        match self.next_to_ask(&tuple).filter(|_| is_sought) {
+            Some(next) => {
+                io.hand_over(next, packet, Steer::Elsewhere(ports(headers), steer(&passage)));
+            }
+            None if is_sought && owner != self.worker => {
+                io.hand_over(owner, packet, Steer::Nowhere(ports(headers), steer(&passage)));
+            }
+            None => self.first_behind_raw(packet, headers, passage, io),
+        }
+    }
+
+    /// What a packet is of that is in these zones. Of one that is explained the connection was made without the table `raw`, in zone 0.
+    pub(super) fn find_behind_raw(&self, tuple: &Tuple, zones: Zones) -> Option<FlowRef> {
+        let found = self.flows.find_in(tuple, zones);
+        found.or_else(|| self.is_dry.then(|| self.flows.find(tuple)).flatten())
+    }
+
+    /// A packet that another worker had behind the table `raw`. `is_last`: nobody else has its connection.
+    pub(super) fn sought_in_zone(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        raw: FromRaw,
+        is_last: bool,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let tuple = tuple_of(packet.data(), headers).unwrap_or(Tuple::of_packet(packet.data(), headers));
+        let mut passage = self.first_passage(&packet, headers, &tuple, now);
+        raw.put(&mut passage);
+        match self.flows.find_in(&tuple, raw.zones) {
+            Some(at) => self.known_behind_raw(packet, headers, at, passage, io),
+            None if is_last || self.owner_of_flow(&tuple) == self.worker => {
+                self.first_behind_raw(packet, headers, passage, io);
+            }
+            None => self.behind_raw(packet, headers, passage, io),
+        }
+    }
+
+    /// A packet of a known connection, behind the table `raw`.
+    fn known_behind_raw(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        mut passage: Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let now = passage.now;
+        if self.flows.entry(at.id()).generation() != self.tables.generation {
+            self.renew(at.id(), headers.is_ipv6);
+        }
+        if !self.flows.entry(at.id()).is_tracked() {
+            // A virtual service's, at another worker than its packet came to: it passes `raw` there once more.
+            return self.begun(packet, headers, at, now, io);
+        }
+        self.is_at(Hook::Prerouting, Function::Conntrack);
+        self.account(at, headers);
+        passage.of = Some(at.id());
+        let step = self.follows(packet.data(), headers, at, now);
+        passage.state = step.is;
+        match step.verdict {
+            Verdict::Fine | Verdict::Ends => {}
+            Verdict::Invalid(_) => {
+                passage.original = None;
+                return self.pass_untracked(packet, headers, passage, io);
+            }
+            Verdict::Reopens => {
+                self.end(at.id());
+                return self.behind_raw(packet, headers, passage, io);
+            }
+        }
+        let wire = self.flows.tuple(at.id(), at.direction());
+        if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        self.leave_tracked(packet, headers, at, &step, now, io);
+    }
+
+    /// An ICMP error, while zones matter.
+    #[cold]
+    pub(super) fn related_in_zone(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        embedded: &Embedded,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let wire = Tuple::of_packet(packet.data(), headers);
+        let mut passage = self.passage(packet.port(), headers, CtState::Related, now);
+        if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        let found = self.flows.find_in(&answer_to(embedded), passage.zones);
+        match found.filter(|_| !passage.is_untracked) {
+            Some(at) => self.related_to(packet, headers, embedded, at, Some(passage), now, io),
+            None => {
+                passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
+                self.pass_untracked(packet, headers, passage, io);
+            }
+        }
+    }
+
+    /// Whether a later fragment may be of a connection in a zone.
+    pub(super) fn may_be_zoned(&self, headers: &Headers) -> bool {
+        headers.fragment == Fragment::Later && self.tables.rules.are_active() && self.zones_matter()
+    }
+}
