@@ -5,10 +5,12 @@
 #![allow(unsafe_code)]
 
 use std::any::Any;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustix::mm::{Advice, madvise};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A block of initialised memory, zeroed or adopted, that starts on a page and belongs to this value and the slabs
@@ -24,6 +26,7 @@ pub struct Region {
 unsafe impl Send for Region {}
 
 const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Ordinary memory, as the allocator gave it.
 struct Heap {
@@ -163,6 +166,21 @@ impl<T> Slab<T> {
     }
 }
 
+/// Asks the system for huge pages under memory that is about to be filled, where that is so large that they fit. It may go without.
+pub fn prefer_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
+    let begin = memory.as_mut_ptr().addr();
+    let first = begin.next_multiple_of(PAGE);
+    let len = ((begin + size_of_val(memory)) & !(PAGE - 1)).saturating_sub(first);
+    if len < HUGE_PAGE {
+        return;
+    }
+    let start = memory.as_mut_ptr().cast::<u8>().wrapping_add(first - begin);
+    // SAFETY: whole pages within `memory`; this advice changes nothing of what is in them.
+    let advised = unsafe { madvise(start.cast(), len, Advice::LinuxHugepage) };
+    // A kernel without huge pages says so.
+    let _ = advised;
+}
+
 /// Bit i: `list[i]` is `wanted`.
 #[inline]
 pub fn equal_u16x8(list: &[u16; 8], wanted: u16) -> u8 {
@@ -228,6 +246,16 @@ mod tests {
         for places in 0..=255u8 {
             let list = std::array::from_fn(|i| if places >> i & 1 == 1 { 0xfffe } else { i as u16 });
             assert_eq!(equal_u16x8(&list, 0xfffe), places);
+        }
+    }
+
+    #[test]
+    fn memory_with_huge_pages_is_filled_as_any_other() {
+        for len in [0, 1, 1000, 3 << 20] {
+            let mut bytes = Vec::with_capacity(len);
+            prefer_huge_pages(bytes.spare_capacity_mut());
+            bytes.resize(len, 7_u8);
+            assert!(bytes.iter().all(|&byte| byte == 7));
         }
     }
 

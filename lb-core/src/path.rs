@@ -16,6 +16,7 @@
 //! A stage handles the whole burst before the next one begins, so that memory is on its way while other packets are
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
+mod ahead;
 mod carry_over;
 mod courses;
 mod early_drop;
@@ -347,6 +348,7 @@ impl<P: Packet> Path<P> {
             self.steer(burst, &mut seen, now, io);
         }
         self.look_up(&mut seen);
+        self.fetch_sets(burst, &seen);
         self.go(burst, &seen, now, io);
         self.release_fragments(now, io);
     }
@@ -380,6 +382,7 @@ impl<P: Packet> Path<P> {
         self.parse(&burst, &mut seen);
         self.join_handed_over(&mut burst, &mut seen, &steers, now, io);
         self.look_up(&mut seen);
+        self.fetch_sets(&burst, &seen);
         self.go(&mut burst, &seen, now, io);
         self.release_fragments(now, io);
     }

@@ -36,7 +36,7 @@ pub struct Definition {
 
 impl Definition {
     /// Reads what follows the type's name.
-    pub(super) fn parse(kind: &'static SetType, words: &[String], seed: u32) -> Result<Definition, Refusal> {
+    pub(super) fn parse(kind: &'static SetType, words: &[&str], seed: u32) -> Result<Definition, Refusal> {
         let mut this = Definition {
             kind,
             family: Family::Ipv4,
@@ -57,8 +57,9 @@ impl Definition {
         };
         let (is_hash, is_bitmap, is_list) = (kind.is_hash(), kind.is_bitmap(), kind.is_list());
         // The family says how addresses among the others are read.
-        if let Some(at) = words.iter().position(|word| word == "family" || word == "-6") {
-            let word = if words[at] == "-6" { "inet6" } else { words.get(at + 1).map_or("", String::as_str) };
+        if let Some(at) = words.iter().position(|&word| word == "family" || word == "-6") {
+            let word =
+                if words[at] == "-6" { "inet6" } else { words.get(at + 1).copied().unwrap_or_default() };
             this.family = match word {
                 "inet" | "ipv4" | "-4" => Family::Ipv4,
                 "inet6" | "ipv6" => Family::Ipv6,
@@ -69,10 +70,10 @@ impl Definition {
         let has_address = kind.has(Part::Address);
         let mut range = None;
         let (mut from, mut to) = (None, None);
-        let mut words = words.iter();
+        let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             let mut value = || {
-                words.next().map(String::as_str).ok_or_else(|| {
+                words.next().ok_or_else(|| {
                     Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
                 })
             };
@@ -263,7 +264,7 @@ impl Definition {
             lb_core::set::Method::Bitmap => {
                 let step = 1 << (32 - self.netmask.unwrap_or(32));
                 let count = ((self.range.1 - self.range.0) / step + 1) as usize;
-                let head = match self.kind.parts {
+                let head = match &*self.kind.parts {
                     [Part::OnlyPort] => 72,
                     [Part::Address] => 88,
                     _ => 80,

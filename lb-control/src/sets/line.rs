@@ -62,7 +62,7 @@ impl IpSets {
     pub fn line(&mut self, line: &str, exist: bool, now: Tick) -> Result<Option<String>, Refusal> {
         let mut words = text::words(line)?;
         let before = words.len();
-        words.retain(|word| !matches!(word.as_str(), "-exist" | "--exist" | "-!"));
+        words.retain(|word| !matches!(*word, "-exist" | "--exist" | "-!"));
         let exist = exist || words.len() < before;
         let Some(first) = words.first() else { return Ok(None) };
         let Some(command) = command(first) else {
@@ -77,15 +77,15 @@ impl IpSets {
         if let Some(name) = words.get(1).filter(|name| name.len() > MAX_NAME) {
             return Err(Refusal::syntax(format!("setname '{name}' is longer than {MAX_NAME} characters")));
         }
-        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        let word = |at: usize| words.get(at).copied().unwrap_or_default();
         let rest = words.get(3..).unwrap_or_default();
         let done = match command {
             "create" => self.do_create(word(1), word(2), rest, exist),
             "add" => self.do_add(word(1), word(2), rest, exist, now),
             "del" => self.do_del(word(1), word(2), rest, exist, now),
             "test" => return self.do_test(word(1), word(2), rest, now).map(Some),
-            "destroy" => self.do_destroy(words.get(1).map(String::as_str)),
-            "flush" => self.do_flush(words.get(1).map(String::as_str)),
+            "destroy" => self.do_destroy(words.get(1).copied()),
+            "flush" => self.do_flush(words.get(1).copied()),
             "rename" => self.do_rename(word(1), word(2)),
             "swap" => self.do_swap(word(1), word(2)),
             other => Err(Refusal::parameter(format!("{other} is not possible here"))),
@@ -106,11 +106,11 @@ impl IpSets {
         if definition.kind.is_list() {
             return Ok(());
         }
-        let is_wildcard = rest.iter().any(|word| word == "wildcard");
+        let is_wildcard = rest.contains(&"wildcard");
         text::range(entry, definition.kind, definition.family, is_wildcard).map(drop)
     }
 
-    fn do_create(&mut self, name: &str, kind: &str, rest: &[String], exist: bool) -> Result<(), Refusal> {
+    fn do_create(&mut self, name: &str, kind: &str, rest: &[&str], exist: bool) -> Result<(), Refusal> {
         let kind =
             SetType::named(kind).ok_or_else(|| Refusal::syntax(format!("typename '{kind}' is unknown")))?;
         let seed = self.next_seed() as u32;
@@ -178,22 +178,22 @@ impl IpSets {
         Ok(())
     }
 
-    fn said(&self, definition: &Definition, rest: &[String]) -> Result<Said, Refusal> {
+    fn said(&self, definition: &Definition, rest: &[&str]) -> Result<Said, Refusal> {
         let mut said = Said::default();
-        let mut words = rest.iter();
+        let mut words = rest.iter().copied();
         let without = |what: &str, which: &str| {
             Refusal::new(format!("{what} cannot be used: set was created without {which} support"))
         };
         while let Some(word) = words.next() {
             let mut value = || {
-                words.next().map(String::as_str).ok_or_else(|| {
+                words.next().ok_or_else(|| {
                     Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
                 })
             };
             let needs = |is_there: bool, what: &str, which: &str| {
                 if is_there { Ok(()) } else { Err(without(what, which)) }
             };
-            match word.as_str() {
+            match word {
                 "timeout" => {
                     said.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32);
                     needs(definition.timeout.is_some(), "Timeout", "timeout")?;
@@ -253,7 +253,7 @@ impl IpSets {
         &mut self,
         name: &str,
         entry: &str,
-        rest: &[String],
+        rest: &[&str],
         exist: bool,
         now: Tick,
     ) -> Result<(), Refusal> {
@@ -264,7 +264,7 @@ impl IpSets {
             let entry = beside(entry, &mut said);
             return self.add_to_list(id, entry, &said, exist, now);
         }
-        let is_wildcard = rest.iter().any(|word| word == "wildcard");
+        let is_wildcard = rest.contains(&"wildcard");
         let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
         let said = self.said(&definition, rest)?;
         let given = extensions(&definition, &said, now);
@@ -296,7 +296,7 @@ impl IpSets {
         &mut self,
         name: &str,
         entry: &str,
-        rest: &[String],
+        rest: &[&str],
         exist: bool,
         now: Tick,
     ) -> Result<(), Refusal> {
@@ -320,7 +320,7 @@ impl IpSets {
                 None => Err(absent()),
             };
         }
-        let is_wildcard = rest.iter().any(|word| word == "wildcard");
+        let is_wildcard = rest.contains(&"wildcard");
         let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
         self.said(&definition, rest)?;
         expand(&definition, &range, &mut |element| {
@@ -338,7 +338,7 @@ impl IpSets {
         })
     }
 
-    fn do_test(&mut self, name: &str, entry: &str, rest: &[String], now: Tick) -> Result<String, Refusal> {
+    fn do_test(&mut self, name: &str, entry: &str, rest: &[&str], now: Tick) -> Result<String, Refusal> {
         let id = self.find(name)?;
         let definition = self.get(id).definition.clone();
         let mut said = self.said(&definition, rest)?;

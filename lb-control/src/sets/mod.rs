@@ -245,12 +245,12 @@ impl IpSets {
         }
     }
 
-    /// A store with twice the room and the elements whose time is not over. Nobody writes into the old one any more.
+    /// A store with the elements whose time is not over, and room for a quarter more at least. Nobody writes into the old one any more.
     fn grow(&mut self, id: SetId, now: Tick) {
         let seed = self.next_seed();
         let content = self.get_mut(id);
         let old = &content.set;
-        let store = content.definition.store((old.store.len() + 16) * 2, seed);
+        let store = content.definition.store(old.store.len() * 5 / 4 + 16, seed);
         for (key, slot) in old.store.iter().filter(|&(_, slot)| !old.store.is_over(slot, now)) {
             let value = old.store.value(slot);
             let element = Element::of_key(&key, value, old.kind, old.family);

@@ -30,15 +30,15 @@ impl Refusal {
 }
 
 /// Words of a line; a comment stands between quotation marks.
-pub(super) fn words(line: &str) -> Result<Vec<String>, Refusal> {
-    let mut words = Vec::new();
+pub(super) fn words(line: &str) -> Result<Vec<&str>, Refusal> {
+    let mut words = Vec::with_capacity(4);
     let mut rest = line.trim_start();
     while let Some(first) = rest.chars().next() {
         let (word, after) = match first {
             '"' => rest[1..].split_once('"').ok_or_else(|| Refusal::parameter("Missing close quote!"))?,
             _ => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
         };
-        words.push(word.to_owned());
+        words.push(word);
         rest = after.trim_start();
     }
     Ok(words)
@@ -360,7 +360,7 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
         }
         Ok((found, len))
     };
-    for (&word, part) in words.iter().zip(kind.parts) {
+    for (&word, part) in words.iter().zip(kind.parts.iter()) {
         match part {
             Part::Address => range.addresses = single(word)?.0,
             Part::SecondAddress => range.seconds = single(word)?.0,

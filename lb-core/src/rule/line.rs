@@ -93,7 +93,12 @@ impl Rule {
             Jump::Target(target) => target.sets(),
             _ => Vec::new(),
         };
-        self.matches.iter().flat_map(AnyMatch::sets).chain(target)
+        self.asked_sets().chain(target)
+    }
+
+    /// Those that it asks for a packet.
+    pub(crate) fn asked_sets(&self) -> impl Iterator<Item = &SetUse> {
+        self.matches.iter().flat_map(AnyMatch::sets)
     }
 
     /// The chain that it jumps or goes to.

@@ -12,6 +12,7 @@ use super::index::{Index, Search};
 use super::line::{Jump, Rule};
 use super::matches::AnyMatch;
 use super::met::Met;
+use super::set_use::SetUse;
 use super::view::{Verdict, View};
 use super::{Depends, Family, Table, hook_bit};
 use crate::counters::WorkerCounters;
@@ -19,6 +20,8 @@ use crate::hook::Hook;
 
 /// Chains that may be within each other.
 const DEPTH: usize = 64;
+/// Sets that are fetched for a packet before it is asked.
+const MOST_FETCHED: usize = 2;
 
 /// A rule to be put into a table.
 #[derive(Clone, Debug)]
@@ -73,6 +76,8 @@ struct Step {
 #[derive(Debug)]
 struct Compiled {
     chains: Vec<Chain>,
+    /// The first sets that its rules ask.
+    asked: Vec<SetUse>,
     /// By hook: its built-in chain.
     first: [Option<u16>; Hook::ALL.len()],
 }
@@ -84,6 +89,7 @@ pub struct Rules {
     hide_owners: bool,
     /// By family.
     have_zones: [bool; 2],
+    asked: ArrayVec<SetUse, MOST_FETCHED>,
     pub events: Arc<Events>,
 }
 
@@ -106,6 +112,12 @@ impl Rules {
         self.have_zones != [false; 2]
     }
 
+    /// Sets that a packet may be asked for; not all, where there are many.
+    #[inline]
+    pub(crate) fn asked(&self) -> &[SetUse] {
+        &self.asked
+    }
+
     /// These, with other chains in one table.
     ///
     /// # Errors
@@ -125,6 +137,10 @@ impl Rules {
         let mut all = chains.iter().zip(reached_from(chains));
         rules.hide_owners |=
             all.any(|(chain, hooks)| chain.rules.iter().any(|source| source.rule.hides_owner(hooks)));
+        let compiled = rules.tables.iter().flatten().flatten();
+        let mut asked: Vec<SetUse> = compiled.flat_map(|compiled| compiled.asked.iter().cloned()).collect();
+        asked.dedup();
+        rules.asked = asked.into_iter().take(MOST_FETCHED).collect();
         Ok(rules)
     }
 
@@ -133,7 +149,11 @@ impl Rules {
         let mut rules = self.clone();
         for table in [Table::Raw, Table::Filter, Table::Security] {
             for compiled in rules.tables.iter_mut().filter_map(|tables| tables[table as usize].as_mut()) {
-                *compiled = Arc::new(Compiled { chains: Vec::new(), first: [None; Hook::ALL.len()] });
+                *compiled = Arc::new(Compiled {
+                    chains: Vec::new(),
+                    asked: Vec::new(),
+                    first: [None; Hook::ALL.len()],
+                });
             }
         }
         rules
@@ -246,9 +266,11 @@ impl Compiled {
         for (number, source) in sources.iter().enumerate() {
             depth(&chains, number, 0, &mut depths).ok_or_else(|| BadTable::Loop(source.name.to_string()))?;
         }
+        let rules = sources.iter().flat_map(|source| &source.rules);
+        let asked = rules.flat_map(|source| source.rule.asked_sets()).take(MOST_FETCHED).cloned().collect();
         let is_empty =
             sources.iter().all(|chain| chain.hook.is_none() || (!chain.drops && chain.rules.is_empty()));
-        Ok((!is_empty).then_some(Compiled { chains, first }))
+        Ok((!is_empty).then_some(Compiled { chains, asked, first }))
     }
 
     fn run(

@@ -1,13 +1,13 @@
 //! hash:ip,port: address and port, with the protocol.
 
-use super::types::{Method, Part, SetType};
+use super::types::{Method, Part, Parts, SetType};
 
 pub(super) const TYPE: SetType = SetType {
     name: "hash:ip,port",
     aliases: &["ipporthash"],
     revision: 6,
     method: Method::Hash,
-    parts: &[Part::Address, Part::Port],
+    parts: Parts::of(&[Part::Address, Part::Port]),
     kernel_bytes: [8, 20],
     kernel_bytes_a_length: 0,
 };

@@ -214,7 +214,7 @@ impl Set {
 impl Set {
     /// Whether the type takes such an element: hash:ip has no place for the address that is none, nor others for such a MAC.
     pub fn takes(&self, element: &Element) -> bool {
-        let no_address = self.kind.is_hash() && self.kind.parts == [Part::Address] && element.address == 0;
+        let no_address = self.kind.is_hash() && *self.kind.parts == [Part::Address] && element.address == 0;
         let no_mac = self.kind.has(Part::Mac) && element.mac == [0; 6];
         !no_address && !no_mac
     }

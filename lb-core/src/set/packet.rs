@@ -18,6 +18,9 @@ use crate::time::{Tick, Timeout};
 /// Wishes that wait for the control plane.
 const CAPACITY: usize = 8192;
 
+/// Networks of so many lengths are fetched ahead, longest first.
+const FETCHED_LENS: usize = 4;
+
 /// What a count of an element must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Threshold {
@@ -160,6 +163,19 @@ impl Sets {
             set.counts(slot, facts, asking)
                 .then(|| if set.store.shape().has_skbinfo { set.found(slot) } else { found })
         })
+    }
+
+    /// Fetches what [`Sets::matches`] will read of a large set first. A list's sets are not fetched.
+    pub fn prefetch(&self, id: SetId, facts: &Facts<'_>, sides: &[Side]) {
+        let Some(set) = self.get(id).filter(|set| !set.store.is_near()) else { return };
+        let Some(element) = set.element(facts, sides) else { return };
+        if !set.kind.has(Part::Net) {
+            return set.store.prefetch(&element.key(set.kind, set.family));
+        }
+        for len in set.store.lens(0).take(FETCHED_LENS) {
+            let address = set.family.network(element.address, len);
+            set.store.prefetch(&Element { address, len, ..element }.key(set.kind, set.family));
+        }
     }
 
     /// Puts a packet into a set: of a list into the first of its sets that takes it. Whether it is in there now and was not, or

@@ -11,8 +11,11 @@ use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 
+use crate::mem::{prefer_huge_pages, prefetch};
 use crate::time::Tick;
 
+/// Words of a store that is at hand anyway, 512 KiB: half of a core's second cache, or less.
+const NEAR: usize = 1 << 16;
 /// Words of the longest key: see [`super::key`].
 pub(super) const KEY_WORDS: usize = 5;
 /// Prefix lengths 0..=128 as bits.
@@ -120,8 +123,12 @@ impl Store {
     /// An empty store. `slots`: a power of two where keys are hashed, at least 8; the width of the range where they are not.
     pub fn new(shape: Shape, place: Place, slots: usize) -> Store {
         debug_assert!(matches!(place, Place::From(_)) || slots.is_power_of_two());
+        let count = slots * shape.words();
+        let mut words = Vec::with_capacity(count);
+        prefer_huge_pages(words.spare_capacity_mut());
+        words.resize_with(count, || AtomicU64::new(0));
         Store {
-            words: (0..slots * shape.words()).map(|_| AtomicU64::new(0)).collect(),
+            words: words.into_boxed_slice(),
             shape,
             place,
             slots,
@@ -204,6 +211,20 @@ impl Store {
             }
         }
         None
+    }
+
+    /// Whether all of it is at hand anyway.
+    #[inline]
+    pub(super) fn is_near(&self) -> bool {
+        self.words.len() <= NEAR
+    }
+
+    /// Fetches where the walk for a key begins.
+    #[inline]
+    pub(super) fn prefetch(&self, key: &Key) {
+        if let Some(at) = self.start(key) {
+            prefetch(self.word(at, 0));
+        }
     }
 
     /// The element with this key, whose time may be over.

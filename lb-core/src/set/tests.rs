@@ -27,7 +27,7 @@ fn element(kind: &SetType, family: Family, seed: [u8; 8]) -> Element {
         Family::Ipv4 => [0, 1, 3, 5, 8, 24, 31, 32],
         Family::Ipv6 => [0, 1, 3, 5, 8, 64, 127, 128],
     };
-    for part in kind.parts {
+    for part in kind.parts.iter() {
         match part {
             Part::Address => element.address = high(seed[0] & 0x0f) | u128::from(seed[1] & 1),
             Part::Net => {

@@ -1,5 +1,7 @@
 //! What a type of set is, and the table of them.
 
+use std::ops::Deref;
+
 use super::*;
 
 /// How elements are kept.
@@ -28,6 +30,34 @@ pub enum Part {
     Set,
 }
 
+/// The parts of a type; a packet that is looked up asks for many of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    list: &'static [Part],
+    /// Bit by bit, as [`Part`] counts them.
+    bits: u16,
+}
+
+impl Parts {
+    pub(super) const fn of(list: &'static [Part]) -> Parts {
+        let (mut bits, mut i) = (0, 0);
+        while i < list.len() {
+            bits |= 1 << list[i] as u8;
+            i += 1;
+        }
+        Parts { list, bits }
+    }
+}
+
+impl Deref for Parts {
+    type Target = [Part];
+
+    #[inline]
+    fn deref(&self) -> &[Part] {
+        self.list
+    }
+}
+
 /// A row of [`TYPES`].
 #[derive(Clone, Copy, Debug)]
 pub struct SetType {
@@ -37,7 +67,7 @@ pub struct SetType {
     /// As Linux 6.1 has it.
     pub revision: u8,
     pub method: Method,
-    pub parts: &'static [Part],
+    pub parts: Parts,
     /// Of an element in the kernel, IPv4 and IPv6, for the listing.
     pub kernel_bytes: [usize; 2],
     /// In the kernel, for each prefix length that there can be.
@@ -56,14 +86,7 @@ impl Eq for SetType {}
 impl SetType {
     #[inline]
     pub const fn has(&self, part: Part) -> bool {
-        let mut i = 0;
-        while i < self.parts.len() {
-            if self.parts[i] as u8 == part as u8 {
-                return true;
-            }
-            i += 1;
-        }
-        false
+        self.parts.bits >> part as u8 & 1 == 1
     }
 
     pub const fn is_hash(&self) -> bool {
@@ -85,7 +108,7 @@ impl SetType {
 
     /// It has addresses, of one family.
     pub const fn has_family(&self) -> bool {
-        self.is_hash() && !matches!(self.parts[0], Part::Mac)
+        self.is_hash() && !matches!(self.parts.list[0], Part::Mac)
     }
 
     /// Only packets of its family may be asked for: it has addresses.

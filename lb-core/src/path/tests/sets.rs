@@ -9,7 +9,7 @@ use crate::set::{
 
 const NAMES: [&str; 3] = ["seen", "ports", "marks"];
 
-fn set(kind: &str) -> Option<Arc<Set>> {
+fn set(kind: &str, slots: usize) -> Option<Arc<Set>> {
     let kind = SetType::named(kind).unwrap();
     let shape = Shape {
         key: Element::key_words(kind, Family::Ipv4),
@@ -19,11 +19,15 @@ fn set(kind: &str) -> Option<Arc<Set>> {
         has_comment: false,
         has_skbinfo: true,
     };
-    Some(Arc::new(Set::with(kind, Family::Ipv4, Store::new(shape, Place::Hashed(1), 64))))
+    Some(Arc::new(Set::with(kind, Family::Ipv4, Store::new(shape, Place::Hashed(1), slots))))
 }
 
 fn director(lines: &[&str]) -> (Director, Arc<Sets>) {
-    let sets = vec![set("hash:ip"), set("hash:ip,port"), set("hash:net")];
+    director_with(lines, 64)
+}
+
+fn director_with(lines: &[&str], slots: usize) -> (Director, Arc<Sets>) {
+    let sets = ["hash:ip", "hash:ip,port", "hash:net"].map(|kind| set(kind, slots)).into();
     let sets = Arc::new(Sets { sets, ..Sets::default() });
     let mut named = Named::new(1);
     for (name, id) in NAMES.iter().zip(0..) {
@@ -82,6 +86,30 @@ fn each_end_is_where_it_is_said_to_be_and_a_deleted_element_is_gone() {
     assert!(director.receive(WAN, &[through(4000, "S")]).sent.is_empty());
     assert_eq!(len(&sets, 1), 1, "port 22 is gone, port 4000 is there");
     assert_eq!(director.receive(WAN, &[through(4001, "S")]).sent.len(), 1);
+}
+
+#[test]
+fn packets_of_a_burst_that_a_large_set_is_fetched_for_are_each_asked_for_themselves() {
+    let lines = [
+        "raw PREROUTING -m set --match-set marks src -j DROP",
+        "filter FORWARD -m set --match-set seen src -j DROP",
+        "filter FORWARD -m set --match-set ports src,dst -j SET --add-set seen src",
+    ];
+    let (mut director, sets) = director_with(&lines, 1 << 17);
+    let asked: Vec<_> = director.path.tables.rules.asked().iter().map(|asked| asked.id()).collect();
+    assert_eq!(asked, [Some(SetId(2)), Some(SetId(0))], "the first two that packets are asked for");
+    let put = |id, element: Element| {
+        let set = sets.get(SetId(id)).unwrap();
+        let pen = set.store.pen().unwrap();
+        let key = element.key(set.kind, set.family);
+        assert!(pen.put(&key, 0, false, &Extensions::default(), element.lens(set.kind)));
+    };
+    put(0, Element { address: 0xc000_0265, ..Element::default() });
+    put(2, Element { address: 0xc633_6400, len: 24, ..Element::default() });
+    let from = |source| tcp(C2D, (source, 4000), ("10.0.0.11", 22), "S");
+    let sources = ["192.0.2.100", "192.0.2.101", "198.51.100.7", "192.0.2.102"];
+    let sent = director.receive(WAN, &sources.map(from)).sent;
+    assert_eq!(sent.len(), 2, "{sent:?}");
 }
 
 #[test]

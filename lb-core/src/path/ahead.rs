@@ -1,0 +1,39 @@
+//! Large IP sets that rules ask: what packets of unknown connections will be asked is fetched before the first of them is.
+
+use super::{Burst, Kind, Path, Seen};
+use crate::packet::Packet;
+use crate::set::Facts;
+
+impl<P: Packet> Path<P> {
+    #[inline]
+    pub(super) fn fetch_sets(&self, burst: &Burst<P>, all: &[Seen]) {
+        if !self.tables.rules.asked().is_empty() {
+            self.fetch_sets_of(burst, all);
+        }
+    }
+
+    #[inline(never)]
+    fn fetch_sets_of(&self, burst: &Burst<P>, all: &[Seen]) {
+        // Known connections are mostly let by before a set is asked.
+        let unknown = |(_, seen): &(&P, &Seen)| seen.kind == Kind::Flow && seen.guess.is_none();
+        for (packet, Seen { headers, .. }) in burst.iter().zip(all).filter(unknown) {
+            let frame = packet.data();
+            let facts = Facts {
+                source: headers.source(frame),
+                destination: headers.destination(frame),
+                protocol: headers.protocol.0,
+                ports: Some((headers.sport, headers.dport)),
+                mark: 0,
+                in_interface: "",
+                out_interface: "",
+                macs: ([0; 6], [0; 6]),
+                len: 0,
+            };
+            for asked in self.tables.rules.asked() {
+                if let Some(id) = asked.id() {
+                    self.tables.sets.prefetch(id, &facts, &asked.sides);
+                }
+            }
+        }
+    }
+}
