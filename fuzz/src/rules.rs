@@ -197,6 +197,9 @@ const TARGETS: &[&str] = &[
     "-j TCPMSS --set-mss 1000",
     "-j TCPMSS --clamp-mss-to-pmtu",
     "-j LOG --log-prefix x",
+    "-j NFLOG --nflog-group 1",
+    "-j TEE --gateway 10.0.0.11",
+    "-j TRACE",
     "",
 ];
 

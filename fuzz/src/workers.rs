@@ -336,7 +336,8 @@ impl<L: Subject> Workers<L> {
     fn check_packets(&self) {
         let mut dropped = 0;
         for worker in self.counters.iter() {
-            for &reason in DropReason::ALL {
+            // A copy that was not made is no packet.
+            for &reason in DropReason::ALL.iter().filter(|reason| **reason != DropReason::CopyLost) {
                 dropped += Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum::<u64>();
             }
             // What is answered by an ICMP error is dropped, and becomes the error.

@@ -1,4 +1,4 @@
-//! What LOG rules want told: a line for each packet, in the words of the kernel's own log, so that what reads those reads these.
+//! What rules with LOG, AUDIT and TRACE want told: a line for each packet, in the words of the kernel's own log, so that what reads those reads these.
 //!
 //! Source of the format: Linux, `net/netfilter/nf_log_syslog.c` (facts), and log lines of it.
 
@@ -8,16 +8,20 @@ use lb_core::rule::event::{Event, Said};
 use lb_core::tables::{InterfaceId, Interfaces, Protocol};
 use lb_core::wire::parse::Fragment;
 
-/// The line of one packet.
-pub fn line(event: &Event, interfaces: &Interfaces) -> String {
-    if event.said == Said::Audit {
-        return audit(event);
-    }
+use crate::model::rules::RuleTables;
+
+/// The line of one packet. `rules` say what it met, where that is told.
+pub fn line(event: &Event, interfaces: &Interfaces, rules: &RuleTables) -> String {
+    let prefix = match event.said {
+        Said::Audit => return audit(event),
+        Said::Met(number) => trace(rules, number),
+        Said::Headers { .. } => event.prefix.to_string(),
+    };
     let name = |id: Option<InterfaceId>| {
         id.and_then(|id| interfaces.get(id)).map_or("", |interface| interface.name.as_str())
     };
     let frame = &event.frame[..usize::from(event.kept)];
-    let mut out = format!("{}IN={} OUT={} ", event.prefix, name(event.input), name(event.output));
+    let mut out = format!("{prefix}IN={} OUT={} ", name(event.input), name(event.output));
     // Writing to a `String` cannot fail.
     let _ = write(&mut out, event, frame);
     if event.mark != 0 {
@@ -34,9 +38,24 @@ fn audit(event: &Event) -> String {
     format!("type=NETFILTER_PKT mark={mark:#x} saddr={src} daddr={dst} proto={protocol}")
 }
 
-/// Whether LOG was told to say this too.
+/// As `net/ipv4/netfilter/ip_tables.c` begins the line of a traced packet.
+fn trace(rules: &RuleTables, number: u32) -> String {
+    match rules.place(number) {
+        Some(place) => {
+            let (table, chain, what, at) = place.traced();
+            format!("TRACE: {}:{chain}:{what}:{at} ", table.name())
+        }
+        None => "TRACE: taken out meanwhile ".to_owned(),
+    }
+}
+
+/// Whether this is told too: of what is traced, TCP sequence numbers and options, and IP options.
 fn has_option(event: &Event, bit: u8) -> bool {
-    matches!(event.said, Said::Headers { options } if options & bit != 0)
+    match event.said {
+        Said::Headers { options } => options & bit != 0,
+        Said::Met(_) => bit & 7 != 0,
+        Said::Audit => false,
+    }
 }
 
 fn write(out: &mut String, event: &Event, frame: &[u8]) -> std::fmt::Result {
@@ -185,13 +204,14 @@ mod tests {
             kept: packet.len() as u8,
             headers,
         };
-        let said = line(&event, &Arc::default());
+        let said = line(&event, &Arc::default(), &RuleTables::new(0));
         assert_eq!(
             said,
             "ssh: IN= OUT= MAC=02:00:00:00:00:01:02:00:00:00:01:01:08:00 SRC=192.0.2.100 DST=10.0.0.11 LEN=40 TOS=0x00 \
              PREC=0x00 TTL=64 ID=4660 DF PROTO=TCP SPT=4000 DPT=22 SEQ=1 ACK=0 WINDOW=64240 RES=0x00 SYN URGP=0 MARK=0x7"
         );
-        let audit = line(&Event { said: Said::Audit, mark: 0, ..event }, &Arc::default());
+        let audit =
+            line(&Event { said: Said::Audit, mark: 0, ..event }, &Arc::default(), &RuleTables::new(0));
         assert_eq!(audit, "type=NETFILTER_PKT mark=0xffffffff saddr=192.0.2.100 daddr=10.0.0.11 proto=6");
     }
 }

@@ -69,6 +69,8 @@ reasons! {
     /// The first fragment of an SCTP packet, whose checksum needs the length of the whole, and whose last one did not come in time.
     FragmentWithoutLast = "fragment_without_last",
     FragmentTableFull = "fragment_table_full",
+    /// A copy that a rule with TEE wanted was not made: there was no room or no buffer for it, or the packet is not in one piece.
+    CopyLost = "copy_lost",
     /// TTL or hop limit reached 0 here.
     TtlExceeded = "ttl_exceeded",
     /// Longer than the next hop's MTU and not to be fragmented: the sender was told.

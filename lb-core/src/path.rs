@@ -18,6 +18,7 @@
 
 mod ahead;
 mod carry_over;
+mod copies;
 mod courses;
 mod early_drop;
 mod edited;
@@ -67,6 +68,7 @@ pub use explain::{Assumed, explain};
 pub use list::{FlowView, Known};
 pub use order::{Change, Deed, Order};
 pub use persistent::Held;
+pub use rewrite::as_seen;
 pub use shared::{SharedFlow, Taken, Walk};
 pub use steer::owner;
 pub use tracked::tuple_of_frame;
@@ -86,6 +88,7 @@ use crate::ipvs::state::Timeouts;
 use crate::mem::Region;
 use crate::packet::Packet;
 use crate::rule::Met;
+use crate::rule::copies::Copies;
 use crate::rule::counted::Counted;
 use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
@@ -159,6 +162,8 @@ pub struct Passed {
     /// The packet's mark, and that of the connection to be.
     pub mark: u32,
     pub connection_mark: u32,
+    /// What it meets is told to the log.
+    pub is_traced: bool,
 }
 
 impl Passed {
@@ -203,6 +208,10 @@ pub struct Path<P> {
     shed: shed::Shed,
     changed: shared::Changed,
     counted: Counted,
+    /// Those that rules have made of packets in this turn.
+    copies: Copies,
+    /// The packet at hand is one of these.
+    is_copying: bool,
     tunnels: tunnel::Tunnels,
     /// When its last turn was.
     turned: Tick,
@@ -300,6 +309,8 @@ impl<P: Packet> Path<P> {
             shed: shed::Shed::default(),
             changed: shared::Changed::new(),
             counted: Counted::new(config.max_connections),
+            copies: Copies::default(),
+            is_copying: false,
             turned: config.now,
             early_cursor: 0,
             chance: 0,
@@ -328,6 +339,9 @@ impl<P: Packet> Path<P> {
         self.waiting.look_again();
         if tables.trace.is_some() {
             self.watch.make_room();
+        }
+        if tables.rules.make_copies() {
+            self.copies.make_room();
         }
         std::mem::replace(&mut self.tables, tables)
     }
@@ -507,6 +521,9 @@ impl<P: Packet> Path<P> {
     /// Does what is due: expires flows, gives up on packets that wait too long. A bounded amount of work a call.
     pub fn turn(&mut self, now: Tick, io: &mut impl Io<P>) {
         self.turned = now;
+        if !self.copies.is_empty() {
+            self.send_copies(now, io);
+        }
         self.expire(now);
         self.retry_waiting(now, io);
         self.fragments.give_up(now, &self.mine);

@@ -208,6 +208,28 @@ pub const SYNC: Section = Section {
     ],
 };
 
+pub const NFLOG: Section = Section {
+    name: "nflog",
+    is_list: false,
+    keys: &[
+        key(
+            "directory",
+            "string",
+            "\"/var/log/lb\"",
+            "absolute path",
+            "where the files are; it is made if it is not there",
+        ),
+        key("file_mb", "integer", "64", "1..=1048576", "MiB of a file, after which the next one begins"),
+        key(
+            "files",
+            "integer",
+            "8",
+            "1..=1000",
+            "files of a group that are kept, the one that is written to included",
+        ),
+    ],
+};
+
 pub const VIRTUAL_SERVICE: Section = Section {
     name: "virtual_service",
     is_list: true,
@@ -598,11 +620,11 @@ pub const MARK: Section = Section {
 
 /// All tables, in the order of `docs/config.md`.
 pub const SECTIONS: &[&Section] =
-    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &SYSCTL, &SYNC, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
+    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &SYSCTL, &SYNC, &NFLOG, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
 
 /// Tables at the top of the file.
 pub const TOP: &[&str] =
-    &["dataplane", "port", "api", "timeouts", "sysctl", "sync", "virtual_service", "mark"];
+    &["dataplane", "port", "api", "timeouts", "sysctl", "sync", "nflog", "virtual_service", "mark"];
 
 /// The known name that is nearest to `typed`, when it is near enough to be meant.
 pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {

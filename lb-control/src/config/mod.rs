@@ -5,6 +5,7 @@
 
 pub mod keys;
 mod mark;
+mod nflog;
 mod read;
 mod reload;
 mod service;
@@ -21,6 +22,7 @@ use lb_core::tables::{Marks, Settings, Sysctls};
 use lb_core::time::Timeout;
 
 pub use mark::MarkSets;
+pub use nflog::Nflog;
 pub use read::ConfigError;
 use read::{Errors, Table};
 pub use reload::{AddressChange, Reload, Said};
@@ -36,6 +38,7 @@ pub struct Config {
     pub api: Api,
     pub timeouts: Timeouts,
     pub sync: Sync,
+    pub nflog: Nflog,
     /// In the file's order, each key once.
     pub services: Vec<VirtualService>,
     /// In the file's order.
@@ -196,6 +199,7 @@ impl Config {
             api: api(&mut errors, document),
             timeouts: timeouts(&mut errors, document),
             sync: sync::sync(&mut errors, document),
+            nflog: nflog::nflog(&mut errors, document),
             services: service::services(&mut errors, document),
             marks,
             mark_sets,

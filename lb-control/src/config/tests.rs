@@ -125,7 +125,7 @@ fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
     assert_eq!(
         errors_with("[apj]\nsocket = 3\n"),
         [
-            "line 8: apj: unknown key (did you mean api?); allowed: dataplane, port, api, timeouts, sysctl, sync, virtual_service, mark"
+            "line 8: apj: unknown key (did you mean api?); allowed: dataplane, port, api, timeouts, sysctl, sync, nflog, virtual_service, mark"
         ]
     );
     assert_eq!(

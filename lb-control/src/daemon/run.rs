@@ -17,6 +17,7 @@ use super::manager::Manager;
 use super::{Control, Handle};
 use crate::api::{http, server};
 use crate::config::Config;
+use crate::nflog;
 use crate::plane::Plane;
 use crate::sync;
 use crate::twin::Twin;
@@ -116,11 +117,12 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     let (wanted_sync, sync_state) = control.sync();
     let sync = tokio::spawn(sync::run(wanted_sync, plane.clone(), sync_state));
     let control = control.spawn();
+    let (stop, stopped) = watch::channel(false);
     let follower = tokio::spawn(host::follow(twin.clone(), control.clone()));
     let resolver = tokio::spawn(host::resolve(twin.clone(), plane.clone()));
     let packet_log = tokio::spawn(log_packets(control.clone()));
+    let captures = tokio::spawn(keep_packets(control.clone(), stopped.clone()));
 
-    let (stop, stopped) = watch::channel(false);
     unix.set_nonblocking(true)?;
     let unix = tokio::net::UnixListener::from_std(unix)?;
     let mut servers = vec![tokio::spawn(http::serve(
@@ -180,6 +182,10 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     follower.abort();
     resolver.abort();
     packet_log.abort();
+    // It was told to stop, and has a file to end.
+    if timeout(Duration::from_secs(1), captures).await.is_err() {
+        warn!("packets of NFLOG rules may be missing in their files");
+    }
     Ok(())
 }
 
@@ -187,10 +193,12 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
 async fn log_packets(control: Handle) {
     const ROUND: Duration = Duration::from_millis(200);
     const LINES: usize = 500;
-    let mut lost_before = 0;
+    let (mut lost_before, mut untraced_before) = (0, 0);
     loop {
         tokio::time::sleep(ROUND).await;
-        let Ok((lines, lost)) = control.ask(|control| control.packet_log(LINES)).await else { return };
+        let Ok((lines, lost, untraced)) = control.ask(|control| control.packet_log(LINES)).await else {
+            return;
+        };
         for (level, line) in lines {
             match level {
                 0..=3 => error!(target: "netfilter", "{line}"),
@@ -202,6 +210,41 @@ async fn log_packets(control: Handle) {
         if lost != lost_before {
             warn!(lines = lost.wrapping_sub(lost_before), "packets of LOG rules were not written: too many");
             lost_before = lost;
+        }
+        if untraced != untraced_before {
+            let packets = untraced.wrapping_sub(untraced_before);
+            warn!(packets, "packets of TRACE rules were not traced: too many in a second");
+            untraced_before = untraced;
+        }
+    }
+}
+
+/// Writes the packets that NFLOG rules want kept, so many a round at most, until it is told to stop.
+async fn keep_packets(control: Handle, mut stopped: watch::Receiver<bool>) {
+    const ROUND: Duration = Duration::from_millis(50);
+    const PACKETS: usize = 512;
+    let mut writer: Option<nflog::Writer> = None;
+    loop {
+        let is_end = timeout(ROUND, stopped.changed()).await.is_ok();
+        let known = control.ask(|control| control.captures()).await;
+        if let Ok(Some((captures, interfaces, config))) = known {
+            let mut one = writer.take().unwrap_or_else(|| nflog::Writer::new(config.clone()));
+            let written = tokio::task::spawn_blocking(move || {
+                one.follow(&config, &captures);
+                let now = nflog::Now::read();
+                let taken = std::iter::from_fn(|| captures.take()).take(PACKETS);
+                taken.for_each(|captured| one.put(captured, &interfaces, now, &captures));
+                if is_end {
+                    one.end(&captures)
+                } else {
+                    one.turn(&captures)
+                }
+                one
+            });
+            writer = written.await.ok();
+        }
+        if is_end {
+            return;
         }
     }
 }

@@ -10,7 +10,8 @@ use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
 use lb_core::path::{self, Assumed, FlowEvents};
-use lb_core::tables::{Server, Service};
+use lb_core::rule::capture::Captures;
+use lb_core::tables::{Interfaces, Server, Service};
 use lb_core::trace::Trace;
 
 use super::Control;
@@ -19,6 +20,7 @@ use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
     DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
 };
+use crate::config::Nflog;
 use crate::explain;
 use crate::model::{self, Change};
 use crate::packet_log;
@@ -137,13 +139,21 @@ impl Control {
         self.plane.counters().iter().enumerate().map(view).collect()
     }
 
-    /// At most so many lines that LOG rules want written, each with its level, and how many there was no room for since the start.
-    pub fn packet_log(&self, most: usize) -> (Vec<(u8, String)>, u64) {
+    /// At most so many lines that rules want written, each with its level; how many there was no room for since the start, and how many packets
+    /// were not traced.
+    pub fn packet_log(&self, most: usize) -> (Vec<(u8, String)>, u64, u64) {
         let events = &self.rules.compiled().events;
         let interfaces = &self.compiler.current().interfaces;
         let lines = std::iter::from_fn(|| events.take()).take(most);
-        let lines = lines.map(|event| (event.level, packet_log::line(&event, interfaces))).collect();
-        (lines, events.lost.get())
+        let lines =
+            lines.map(|event| (event.level, packet_log::line(&event, interfaces, &self.rules))).collect();
+        (lines, events.lost.get(), events.untraced.get())
+    }
+
+    /// Where packets wait that NFLOG rules want kept, and what their files go by; `None`: there was no such rule.
+    pub(crate) fn captures(&self) -> Option<(Arc<Captures>, Arc<Interfaces>, Nflog)> {
+        let captures = self.rules.captures()?.clone();
+        Some((captures, self.compiler.current().interfaces.clone(), self.config.nflog.clone()))
     }
 
     /// What would become of a packet, and what a connection is known by that such a packet is of.

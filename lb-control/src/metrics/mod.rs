@@ -6,6 +6,7 @@ mod build;
 mod conntrack;
 mod drops;
 mod ipvs;
+mod nflog;
 mod port;
 mod rules;
 mod set;
@@ -30,6 +31,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("conntrack", conntrack::gather),
     ("drops", drops::gather),
     ("ipvs", ipvs::gather),
+    ("nflog", nflog::gather),
     ("port", port::gather),
     ("rules", rules::gather),
     ("set", set::gather),

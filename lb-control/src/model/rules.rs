@@ -12,6 +12,7 @@ use edit::{Edit, failure};
 use hashbrown::{HashMap, HashSet};
 use lb_core::counters::WorkerCounters;
 use lb_core::hook::Hook;
+use lb_core::rule::capture::Captures;
 use lb_core::rule::names::Numeric;
 use lb_core::rule::{Family, KnownSet, MOST_RULES, Named, Rule, Rules, SetUse, Table, chain_name, text};
 use lb_core::set::SetId;
@@ -99,6 +100,11 @@ impl RuleTables {
     /// For the workers.
     pub fn compiled(&self) -> &Arc<Rules> {
         &self.compiled
+    }
+
+    /// Where copies of packets wait to be written, if there is, or was, a rule that wants it.
+    pub fn captures(&self) -> Option<&Arc<Captures>> {
+        self.named.known_captures()
     }
 
     /// Says which IP sets rules may name from here on.
@@ -220,11 +226,17 @@ impl RuleTables {
     pub(crate) fn place(&self, number: u32) -> Option<Place<'_>> {
         let mut tables = Family::ALL
             .into_iter()
-            .flat_map(|of| self.tables[of as usize].iter().map(move |chains| (of, chains)))
-            .flat_map(|(of, chains)| chains.iter().map(move |chain| (of, chains, chain)));
-        tables.find_map(|(of, chains, chain)| {
+            .flat_map(|of| Table::ALL.map(|table| (of, table, &self.tables[of as usize][table as usize])))
+            .flat_map(|(of, table, chains)| chains.iter().map(move |chain| (of, table, chains, chain)));
+        tables.find_map(|(of, table, chains, chain)| {
             let rule = chain.rules.iter().position(|held| held.count.number == number);
-            (rule.is_some() || chain.count.number == number).then_some(Place { of, chains, chain, rule })
+            (rule.is_some() || chain.count.number == number).then_some(Place {
+                of,
+                table,
+                chains,
+                chain,
+                rule,
+            })
         })
     }
 

@@ -185,8 +185,8 @@ impl<P: Packet> Path<P> {
         }
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
-            let Passage { mark, connection_mark, .. } = passage;
-            let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark };
+            let Passage { mark, connection_mark, is_traced, .. } = passage;
+            let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark, is_traced };
             return self.with_passed(Some(passed), |path| {
                 path.serve(packet, headers, &original, &seen, now, io);
             });

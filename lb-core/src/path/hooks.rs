@@ -56,6 +56,8 @@ pub(super) struct Passage {
     pub(super) is_untracked: bool,
     /// Or in which zones its connection is.
     pub(super) zones: Zones,
+    /// One says that what it meets is told to the log.
+    pub(super) is_traced: bool,
     pub(super) now: Tick,
 }
 
@@ -99,6 +101,7 @@ impl<P: Packet> Path<P> {
         let mut passage = self.passage(packet.port(), headers, state, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
+        passage.is_traced = passed.is_some_and(|passed| passed.is_traced);
         let is_first = passed.is_some();
         let mut outcome = Ok(());
         if !is_first {
@@ -214,6 +217,7 @@ impl<P: Packet> Path<P> {
             connection_mark: 0,
             is_untracked: false,
             zones: Zones::NONE,
+            is_traced: false,
             now,
         }
     }
@@ -320,10 +324,13 @@ impl<P: Packet> Path<P> {
             events: &self.tables.rules.events,
             is_dry: self.is_dry,
             trail: self.watch.trail(),
+            copies: if self.is_copying || self.is_dry { None } else { Some(&mut self.copies) },
+            is_traced: passage.is_traced,
             effects: Effects::default(),
         };
         let verdict = self.tables.rules.run_noting(table, hook, &mut view, &self.mine, &mut self.met);
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
+        passage.is_traced = view.is_traced;
         if let Some(id) = flow {
             self.counted.keep(id);
         }
@@ -440,7 +447,7 @@ pub(super) const FORWARD: [Stop; 3] =
 pub(super) const POSTROUTING: [Stop; 1] = [(Table::Mangle, Hook::Postrouting)];
 
 /// OUTPUT for what a virtual service sends on, with what of POSTROUTING each packet passes.
-const OUTPUT: [Stop; 5] = [
+pub(super) const OUTPUT: [Stop; 5] = [
     (Table::Raw, Hook::Output),
     (Table::Mangle, Hook::Output),
     (Table::Filter, Hook::Output),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::tracked::tuple_of;
 use crate::flow::{Deltas, Tuple};
 use crate::packet::Packet;
 use crate::tables::Protocol;
@@ -143,6 +144,31 @@ pub(super) fn undo(frame: &mut [u8], headers: &Headers, before: &Tuple, deltas: 
         Deltas { ip: Delta(deltas.ip).reversed().and(TTL_DECREMENT).0, l4: Delta(deltas.l4).reversed().0 };
     raise_ttl(frame, headers);
     any(frame, headers, before, back);
+}
+
+/// Makes a packet, or the beginning of one, what it is to rules that see it as `seen`, with `hops` (0 or 1) fewer left than it came with.
+/// An ICMP error stays as it came, but for its hops.
+pub fn as_seen(frame: &mut [u8], headers: &Headers, seen: &Tuple, hops: u8) {
+    let came = tuple_of(frame, headers).unwrap_or(*seen);
+    // What is not tracked is seen without ICMP's identifiers, and is not translated.
+    let is_icmp = matches!(headers.protocol, Protocol::ICMP | Protocol::ICMPV6);
+    let is_plain = is_icmp && (seen.sport, seen.dport) == (0, 0);
+    if came == *seen || is_plain {
+        if hops > 0 {
+            decrement_ttl(frame, headers);
+        }
+        return;
+    }
+    let Deltas { ip, l4 } = deltas(&came, seen);
+    let mut ip = Delta(ip);
+    if hops == 0 {
+        // The rewrite lowers the TTL, and the difference says so.
+        raise_ttl(frame, headers);
+        if !headers.is_ipv6 {
+            ip = ip.and(TTL_DECREMENT.reversed());
+        }
+    }
+    any(frame, headers, seen, Deltas { ip: ip.0, l4 });
 }
 
 /// The opposite of what [`any`] does to the TTL, without the checksum.

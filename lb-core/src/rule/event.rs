@@ -1,17 +1,23 @@
 //! What rules want told: log lines. Workers put it into one bounded queue, the control plane takes it out and writes it.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 
 use crate::counters::Counter;
 use crate::flow::Tuple;
 use crate::tables::InterfaceId;
+use crate::time::Tick;
 use crate::wire::parse::Headers;
 
 /// Longest prefix, bytes.
 pub const PREFIX: usize = 29;
 /// Events that wait to be taken.
 const CAPACITY: usize = 1024;
+/// Packets that TRACE tells of in a second: each says a line a rule.
+const TRACED: u32 = 50;
 /// Bytes of a packet that are kept: the headers, and what an ICMP error quotes of another's.
 pub const KEPT: usize = 192;
 
@@ -22,9 +28,11 @@ pub enum Said {
     Headers { options: u8 },
     /// What AUDIT says of it.
     Audit,
+    /// It met a rule, or the end of a chain, which counts under this number: what TRACE says.
+    Met(u32),
 }
 
-/// A packet came by a rule that says LOG or AUDIT.
+/// A packet came by a rule that says LOG or AUDIT, or behind one that says TRACE by any.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub said: Said,
@@ -45,7 +53,7 @@ pub struct Event {
 }
 
 /// A prefix, cut to what there is room for.
-pub fn prefix(text: &str) -> ArrayString<PREFIX> {
+pub fn prefix<const ROOM: usize>(text: &str) -> ArrayString<ROOM> {
     let mut prefix = ArrayString::new();
     for c in text.chars() {
         if prefix.try_push(c).is_err() {
@@ -61,11 +69,20 @@ pub struct Events {
     queue: ArrayQueue<Event>,
     /// Several workers write it: a lost count is one event.
     pub lost: Counter,
+    /// This second, and how many packets were traced in it. Two workers that write at once lose one: then there is one more.
+    traced: AtomicU64,
+    /// Packets that TRACE was said of, one too many in their second.
+    pub untraced: Counter,
 }
 
 impl Default for Events {
     fn default() -> Events {
-        Events { queue: ArrayQueue::new(CAPACITY), lost: Counter::default() }
+        Events {
+            queue: ArrayQueue::new(CAPACITY),
+            lost: Counter::default(),
+            traced: AtomicU64::new(0),
+            untraced: Counter::default(),
+        }
     }
 }
 
@@ -74,6 +91,20 @@ impl Events {
         if self.queue.push(event).is_err() {
             self.lost.add(1);
         }
+    }
+
+    /// Whether one more packet is traced in this second.
+    pub(super) fn may_trace(&self, now: Tick) -> bool {
+        let second = u64::from(now.0 / Tick::PER_SECOND);
+        let last = self.traced.load(Relaxed);
+        let count = if last >> 32 == second { last as u32 } else { 0 };
+        let may = count < TRACED;
+        if may {
+            self.traced.store(second << 32 | u64::from(count + 1), Relaxed);
+        } else {
+            self.untraced.add(1);
+        }
+        may
     }
 
     pub fn take(&self) -> Option<Event> {

@@ -156,6 +156,11 @@ impl Rule {
         matches!(&self.jump, Jump::Target(AnyTarget::Ct(ct)) if ct.sets_zone())
     }
 
+    /// [`Target::copies`](super::targets::Target::copies) of its target.
+    pub(super) fn copies(&self) -> bool {
+        matches!(&self.jump, Jump::Target(target) if target.copies())
+    }
+
     /// The target's column of a listing.
     pub fn target_name(&self) -> &str {
         match &self.jump {

@@ -6,6 +6,8 @@
 //!
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.
 
+pub mod capture;
+pub(crate) mod copies;
 pub mod counted;
 mod edit;
 mod estimator;

@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use super::Family;
+use super::capture::Captures;
 use super::counted::Alive;
 use super::estimator::Estimator;
 use super::per_key::PerKey;
@@ -67,6 +68,8 @@ pub struct Named {
     pub(crate) estimators: HashMap<String, Arc<Estimator>>,
     /// One for all rules, from the first that counts connections on.
     alive: Option<Arc<Alive>>,
+    /// The same, from the first on that wants packets kept.
+    captures: Option<Arc<Captures>>,
     /// Rules that have counted connections so far.
     counting: u64,
     /// The IP sets that rules may name from here on.
@@ -106,6 +109,16 @@ impl Named {
         let keys = self.keys();
         self.counting += 1;
         (self.alive.get_or_insert_with(|| Arc::new(Alive::new(keys))).clone(), self.counting)
+    }
+
+    /// Where copies of packets wait to be written.
+    pub(crate) fn captures(&mut self) -> Arc<Captures> {
+        self.captures.get_or_insert_default().clone()
+    }
+
+    /// The same, if there is, or was, a rule that wants it.
+    pub fn known_captures(&self) -> Option<&Arc<Captures>> {
+        self.captures.as_ref()
     }
 
     /// Forgets what no rule uses any more.

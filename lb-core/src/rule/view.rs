@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Family;
+use super::copies::Copies;
 use super::counted::Counted;
 use super::event::{self, Event, Events, Said};
 use super::options::bits;
@@ -74,6 +75,10 @@ pub struct View<'a> {
     pub is_dry: bool,
     /// Where it is written down what the packet meets, when somebody asks.
     pub trail: Option<&'a mut Trail>,
+    /// Where TEE leaves copies, unless this is one, or nobody sent the packet.
+    pub(crate) copies: Option<&'a mut Copies>,
+    /// What it meets is told to the log: a rule of table raw said TRACE.
+    pub is_traced: bool,
     pub effects: Effects,
 }
 
@@ -113,6 +118,9 @@ impl View<'_> {
     pub(super) fn meets(&mut self, counter: u32) {
         if let Some(trail) = &mut self.trail {
             trail.put(Step::Met(counter));
+        }
+        if self.is_traced {
+            self.say(Said::Met(counter), "", 4);
         }
     }
 

@@ -90,6 +90,7 @@ pub struct Rules {
     /// By family.
     have_zones: [bool; 2],
     asked: ArrayVec<SetUse, MOST_FETCHED>,
+    make_copies: bool,
     pub events: Arc<Events>,
 }
 
@@ -118,6 +119,11 @@ impl Rules {
         &self.asked
     }
 
+    /// Whether there is, or was, a rule that copies packets.
+    pub(crate) fn make_copies(&self) -> bool {
+        self.make_copies
+    }
+
     /// These, with other chains in one table.
     ///
     /// # Errors
@@ -134,6 +140,7 @@ impl Rules {
             let mut all = chains.iter().flat_map(|chain| &chain.rules);
             rules.have_zones[family as usize] = all.any(|source| source.rule.sets_zone());
         }
+        rules.make_copies |= chains.iter().flat_map(|chain| &chain.rules).any(|source| source.rule.copies());
         let mut all = chains.iter().zip(reached_from(chains));
         rules.hide_owners |=
             all.any(|(chain, hooks)| chain.rules.iter().any(|source| source.rule.hides_owner(hooks)));

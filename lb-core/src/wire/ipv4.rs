@@ -87,6 +87,13 @@ pub fn rewrite(header: &mut Header, source: u32, destination: u32, delta: Delta)
     update_checksum(header, delta);
 }
 
+/// Sets the bit that keeps routers from splitting the packet (RFC 791 §3.1).
+pub fn forbid_fragments(header: &mut Header) {
+    let was = be16(header[6], header[7]);
+    header[6] |= (DF >> 8) as u8;
+    update_checksum(header, Delta::word(was, be16(header[6], header[7])));
+}
+
 /// Brings the checksum up to date with a change of the header.
 #[inline]
 pub fn update_checksum(header: &mut Header, delta: Delta) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use lb_core::rule::names::Numeric;
-use lb_core::rule::{Family, Jump};
+use lb_core::rule::{Family, Jump, Table};
 
 use super::{Chain, policy_name};
 use crate::api::explain::MetRule;
@@ -11,6 +11,7 @@ use crate::api::explain::MetRule;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'r> {
     pub(super) of: Family,
+    pub(super) table: Table,
     /// Of the table.
     pub(super) chains: &'r [Chain],
     pub(super) chain: &'r Chain,
@@ -34,6 +35,17 @@ impl<'r> Place<'r> {
             None => "RETURN",
         };
         MetRule { chain: self.chain.name.to_string(), rule: rule.to_owned(), ..MetRule::default() }
+    }
+
+    /// As netfilter's TRACE has it: table, chain, `rule`, or `policy` or `return` at the chain's end; and the number of the rule, from 1, or of the one
+    /// behind the last.
+    pub(crate) fn traced(&self) -> (Table, &str, &'static str, usize) {
+        let (what, at) = match (self.rule, self.chain.hook) {
+            (Some(rule), _) => ("rule", rule),
+            (None, Some(_)) => ("policy", self.chain.rules.len()),
+            (None, None) => ("return", self.chain.rules.len()),
+        };
+        (self.table, &self.chain.name, what, at + 1)
     }
 
     pub(crate) fn is_in_chain_of(&self, other: &Place<'_>) -> bool {

@@ -4,6 +4,7 @@ use super::hooks::{bound, director, ping, rules, through};
 use super::*;
 use crate::rule::Named;
 use crate::tables::Zone;
+use crate::time::Timeout;
 
 /// The options of a TCP segment, its checksums and lengths having been found right.
 fn options(frame: &Frame) -> Vec<u8> {
@@ -133,4 +134,181 @@ fn type_and_code_of_a_question_are_of_its_connection() {
     director.path.list(0, u32::MAX, director.now, &mut |view| kinds.push(view.original().dport));
     kinds.sort_unstable();
     assert_eq!(kinds, [0x0800, 0x0805]);
+}
+
+#[test]
+fn a_packet_is_kept_as_it_came_with_what_its_rule_saw() {
+    let mut named = Named::new(1);
+    let lines = [
+        "nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.11:22",
+        "filter FORWARD -j NFLOG --nflog-group 7 --nflog-prefix x --nflog-size 40 --nflog-threshold 5",
+        "mangle FORWARD -j MARK --set-mark 3",
+    ];
+    let mut director = director(bound(&lines, &mut named));
+    let frame = tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 2222), "S");
+    director.receive(WAN, std::slice::from_ref(&frame));
+    let captures = named.known_captures().unwrap();
+    let captured = captures.take().unwrap();
+    let wanted = captured.wanted;
+    assert_eq!((wanted.group, &*wanted.prefix, wanted.size, wanted.threshold), (7, "x", Some(40), 5));
+    assert_eq!((captured.hook, captured.mark, captured.hops), (Hook::Forward, 3, 1));
+    assert_eq!((captured.input, captured.output), (Some(InterfaceId(0)), Some(InterfaceId(1))));
+    assert_eq!(captured.frame[..], frame[..]);
+    let mut seen = captured.frame;
+    as_seen(&mut seen, &captured.headers, &captured.tuple, captured.hops);
+    assert_eq!(read(&Frame::new(LAN, &seen)), (ip("192.0.2.100"), 4000, ip("10.0.0.11"), 22, 63));
+    // Nobody takes them: those that are too many are counted.
+    for _ in 0..600 {
+        director.receive(WAN, &[through(4000, "S")]);
+    }
+    assert_eq!(captures.lost.get(), 600 - std::iter::from_fn(|| captures.take()).count() as u64);
+    assert!(captures.lost.get() > 0);
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_a_rule_saw_has_its_ends_hops_and_right_checksums(
+        is_ipv6 in proptest::bool::ANY,
+        protocol in proptest::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol::ICMP]),
+        (sport, dport, id) in (1..65_535_u16, 1..65_535_u16, 1..65_535_u16),
+        (hops, data) in (0..2_u8, 0..40_u16),
+    ) {
+        let [src, dst, other] = match is_ipv6 {
+            true => ["2001:db8::100", "2001:db8::10", "fd00::11"],
+            false => ["192.0.2.100", "192.0.2.10", "10.0.0.11"],
+        }.map(ip);
+        let (protocol, icmp) = match (protocol, is_ipv6) {
+            (Protocol::ICMP, true) => (Protocol::ICMPV6, (128, 0)),
+            (Protocol::ICMP, false) => (Protocol::ICMP, (8, 0)),
+            (protocol, _) => (protocol, (0, 0)),
+        };
+        let probe = crate::probe::Probe { src, dst, protocol, sport, dport, tcp_flags: 2, icmp, ttl: 64, data };
+        let mut frame = probe.frame(OUR_WAN, CLIENT, 0);
+        let came = parsed(&frame);
+        let tuple = tuple_of_frame(&frame).unwrap();
+        let seen = Tuple { src: other, sport: id, ..tuple };
+        as_seen(&mut frame, &came, &seen, hops);
+        let is = parsed(&frame);
+        proptest::prop_assert_eq!((tuple_of_frame(&frame), is.ttl), (Some(seen), 64 - hops));
+        proptest::prop_assert!(checksum::is_good(checksum::of_transport(&frame, &is).unwrap()));
+    }
+}
+
+fn parsed(frame: &[u8]) -> Headers {
+    let Ok(Parsed::Ip(headers)) = parse(frame, frame.len(), Default::default()) else { panic!("{frame:?}") };
+    headers
+}
+
+/// What is told of packets by TRACE: the numbers of the rules, in their order.
+fn traced(director: &Director) -> Vec<u32> {
+    let events = &director.path.tables.rules.events;
+    let met = |event: crate::rule::event::Event| match event.said {
+        crate::rule::event::Said::Met(number) => Some(number),
+        _ => None,
+    };
+    std::iter::from_fn(|| events.take()).filter_map(met).collect()
+}
+
+#[test]
+fn what_a_traced_packet_meets_behind_the_rule_is_told() {
+    let lines = [
+        "raw PREROUTING -p tcp --dport 80 -j ACCEPT",
+        "raw PREROUTING -p tcp --sport 4000 -j TRACE",
+        "raw PREROUTING -p udp -j DROP",
+        "raw PREROUTING -p tcp --dport 22",
+        "mangle FORWARD -j MARK --set-mark 1",
+        "filter FORWARD -p tcp --sport 4000 -j ACCEPT",
+        "filter OUTPUT -j ACCEPT",
+    ];
+    let mut director = director(rules(&lines));
+    director.receive(WAN, &[through(4000, "S")]);
+    // Numbers as in `bound`; a chain's end is 0.
+    assert_eq!(traced(&director), [4, 0, 0, 5, 0, 6, 0]);
+    director.receive(WAN, &[through(4001, "S"), from_client(4000, "S")]);
+    assert!(traced(&director).is_empty());
+}
+
+#[test]
+fn a_trace_goes_on_where_a_virtual_service_sends_the_packet_and_is_bounded_in_rate() {
+    let mut director = director(rules(&["raw PREROUTING -j TRACE", "filter OUTPUT -d 10.0.0.11 -j ACCEPT"]));
+    director.receive(WAN, &[from_client(4000, "S")]);
+    assert!(traced(&director).contains(&2));
+    let lines: usize = (0..200)
+        .map(|_| {
+            director.receive(WAN, &[from_client(4000, "A")]);
+            traced(&director).iter().filter(|number| **number == 2).count()
+        })
+        .sum();
+    assert_eq!(lines, 49);
+    assert_eq!(director.path.tables.rules.events.untraced.get(), 151);
+    director.now = director.now.after(Timeout::from_secs(1));
+    director.receive(WAN, &[from_client(4000, "A")]);
+    assert!(traced(&director).contains(&2), "a second later");
+}
+
+/// What leaves by `port` in the turn behind a packet.
+fn copied(director: &mut Director, frame: Vec<u8>) -> Vec<(PortId, Frame)> {
+    director.receive(WAN, &[frame]);
+    director.turn().sent
+}
+
+#[test]
+fn a_copy_goes_to_the_gateway_as_the_rule_saw_the_packet() {
+    let mut director = director(rules(&[
+        "mangle PREROUTING -s 192.0.2.100 -j TEE --gateway 10.0.0.12",
+        "mangle PREROUTING -s 2001:db8::100 -j TEE --gateway fd00::12",
+        "nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 10.0.0.11:22",
+        "mangle FORWARD -p tcp -j TEE --gateway 10.0.0.12 --oif lan",
+        "mangle FORWARD -p tcp -j TEE --gateway 10.0.0.12 --oif wan",
+        "mangle FORWARD -p tcp -j TEE --gateway 10.0.0.12 --oif none",
+    ]));
+    let frame = tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 2222), "S");
+    let sent = copied(&mut director, frame);
+    let seen: Vec<_> = sent.iter().map(|(port, frame)| (*port, read(frame))).collect();
+    let as_came = (ip("192.0.2.100"), 4000, ip("192.0.2.1"), 2222, 63);
+    let translated = (ip("192.0.2.100"), 4000, ip("10.0.0.11"), 22, 63);
+    assert_eq!(seen, [(LAN, as_came), (LAN, translated)]);
+    for (_, frame) in &sent {
+        assert_eq!((frame.data()[..6].to_vec(), frame.data()[20] & 0x40), (server_mac(12).to_vec(), 0x40));
+        let headers = parsed(frame.data());
+        assert!(checksum::is_good(checksum::of_transport(frame.data(), &headers).unwrap()));
+    }
+    let sent = copied(&mut director, tcp(C2D, ("2001:db8::100", 4000), ("fd00::11", 22), "S"));
+    assert_eq!(sent[0].1.data()[..6], server_mac(12));
+    assert_eq!(director.dropped(DropReason::NoRoute), 1, "by the other interface");
+    assert!(director.turn().sent.is_empty(), "once");
+}
+
+#[test]
+fn a_copy_meets_output_and_postrouting_untracked_and_is_not_copied() {
+    let mut director = director(rules(&[
+        "mangle PREROUTING -j TEE --gateway 10.0.0.11",
+        "mangle OUTPUT -j TEE --gateway 10.0.0.11",
+        "mangle POSTROUTING -m conntrack --ctstate UNTRACKED -o lan -j TEE --gateway 10.0.0.11",
+        "filter OUTPUT -p tcp --dport 23 -m conntrack --ctstate UNTRACKED -j DROP",
+    ]));
+    let to = |port| tcp(C2D, ("192.0.2.100", 4000), ("10.0.0.11", port), "S");
+    assert_eq!(copied(&mut director, to(22)).len(), 1);
+    assert_eq!(copied(&mut director, to(23)).len(), 0);
+    assert_eq!(director.dropped(DropReason::Rule), 1);
+    assert_eq!(director.counters[0].flows.entries.get(), 2, "no connection is a copy's");
+}
+
+#[test]
+fn a_copy_without_room_or_hops_is_counted_and_its_packet_goes_on() {
+    let mut director = director(rules(&["mangle PREROUTING -j TEE --gateway 10.0.0.11"]));
+    let mut sent = 0;
+    for _ in 0..300 {
+        sent += director.receive(WAN, &[through(4000, "S")]).sent.len();
+    }
+    let copies = director.turn().sent.len() as u64;
+    assert_eq!((sent, copies + director.dropped(DropReason::CopyLost)), (300, 300));
+    assert!(copies >= 100 && director.dropped(DropReason::CopyLost) > 0);
+    let mut last = through(4000, "S");
+    last[22] = 1;
+    let sum = u16::from_be_bytes([last[24], last[25]]);
+    let sum = crate::wire::checksum::Delta::word(64 << 8 | 6, 1 << 8 | 6).apply(sum);
+    last[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(copied(&mut director, last).len(), 0);
+    assert_eq!(director.dropped(DropReason::TtlExceeded), 2, "the packet, and its copy");
 }

@@ -78,7 +78,7 @@ impl Extension for Log {
                     return Err(Error::parameter("Newlines not allowed in --log-prefix".to_owned()));
                 }
                 // iptables cuts it off too.
-                self.prefix = event::prefix(&given.text(1, usize::MAX)?).as_str().to_owned();
+                self.prefix = event::prefix::<{ event::PREFIX }>(&given.text(1, usize::MAX)?).as_str().to_owned();
             }
             id => self.options |= FLAGS[usize::from(id) - 2].1,
         }

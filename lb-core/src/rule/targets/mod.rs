@@ -26,6 +26,11 @@ pub(crate) trait Target: Extension {
     fn hides_owner(&self, _hooks: u8) -> bool {
         false
     }
+
+    /// Whether it makes copies of packets that are sent.
+    fn copies(&self) -> bool {
+        false
+    }
 }
 
 extensions! {
@@ -41,6 +46,7 @@ extensions! {
         MarkTarget = mark,
         Masquerade = masquerade,
         NetMap = netmap,
+        NfLog = nflog,
         NoTrack = notrack,
         RateEst = rateest,
         Redirect = redirect,
@@ -48,7 +54,9 @@ extensions! {
         SetTarget = set,
         Snat = snat,
         TcpMssTarget = tcpmss,
+        Tee = tee,
         TosTarget = tos,
+        Trace = trace,
         TtlTarget = ttl,
     }
 }
@@ -65,5 +73,9 @@ impl AnyTarget {
 
     pub(crate) fn hides_owner(&self, hooks: u8) -> bool {
         dispatch!(self, found => found.hides_owner(hooks))
+    }
+
+    pub(crate) fn copies(&self) -> bool {
+        dispatch!(self, found => found.copies())
     }
 }

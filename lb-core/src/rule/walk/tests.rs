@@ -247,6 +247,8 @@ fn walk(
         wall: 0,
         events: &rules.events,
         trail: None,
+        copies: None,
+        is_traced: false,
         is_dry: false,
         effects: Effects::default(),
     };
