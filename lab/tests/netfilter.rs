@@ -387,6 +387,15 @@ const RULESETS: &[Ruleset] = &[
         ],
     ),
     (
+        "hashlimit rules of one name",
+        "*filter\n-A FORWARD -p icmp -m hashlimit --hashlimit-upto 1/min --hashlimit-burst 6 --hashlimit-mode srcip --hashlimit-name one -j ACCEPT\n-A FORWARD -p icmp -j DROP\n-A FORWARD -p tcp --syn --dport 22 -m hashlimit --hashlimit-upto 30/min --hashlimit-burst 60 --hashlimit-mode dstip --hashlimit-name one -j ACCEPT\n-A FORWARD -p tcp --syn --dport 22 -j REJECT --reject-with tcp-reset\nCOMMIT\n",
+        &[
+            (Who::Client, S1, What::Pings(2)),
+            (Who::Client, S1, What::Tcp(22)),
+            (Who::Client, S1, What::Tcp(22)),
+        ],
+    ),
+    (
         "quota",
         "*filter\n-A FORWARD -p icmp -m quota --quota 400 -j ACCEPT\n-A FORWARD -p icmp -j DROP\nCOMMIT\n",
         &[(Who::Client, S1, What::Pings(5))],
