@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod conntrack;
 mod flow;
+mod ipset;
 mod iptables;
 mod iptables_restore;
 mod ipvsadm;
@@ -31,5 +32,5 @@ macro_rules! targets {
 }
 
 targets! {
-    packet, path, rules, flow, adopt, config, conntrack, ipvsadm, restore, iptables, iptables_restore, commands, api, sync
+    packet, path, rules, flow, adopt, config, conntrack, ipset, ipvsadm, restore, iptables, iptables_restore, commands, api, sync
 }
