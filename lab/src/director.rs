@@ -350,6 +350,17 @@ impl Director {
         Ok(command)
     }
 
+    /// Runs `lbctl` with words separated by spaces, and returns what it printed.
+    ///
+    /// # Errors
+    /// When it fails: what it said.
+    pub fn run_lbctl(&self, words: &str) -> Result<String> {
+        let output = self.lbctl(&words.split(' ').collect::<Vec<_>>())?.output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "lbctl {words}: {}: {}", output.status, error.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Has commands, JSON with commas between them, done over the API: all at one moment, or none.
     ///
     /// # Errors

@@ -12,17 +12,10 @@ use lab::{LbdPlan, Plan, Scene};
 /// Of the virtual service.
 const PORT: u16 = 80;
 
-fn lbctl(scene: &Scene, words: &str) -> Result<String> {
-    let output = scene.director.lbctl(&words.split(' ').collect::<Vec<_>>())?.output()?;
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{words}: {error}");
-    Ok(out.into_owned())
-}
-
 #[test]
 fn a_trace_and_an_explanation_say_why_a_packet_was_dropped() -> Result<()> {
     let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
-    lbctl(&scene, &format!("iptables -A INPUT -p tcp --dport {PORT} -j DROP"))?;
+    scene.director.run_lbctl(&format!("iptables -A INPUT -p tcp --dport {PORT} -j DROP"))?;
     let words = format!("trace --dropped -c 1 --time 20 -p tcp -d {VIP}/32 --dport {PORT}");
     let mut trace = scene.director.lbctl(&words.split(' ').collect::<Vec<_>>())?;
     let mut trace = trace.stdout(Stdio::piped()).spawn()?;
@@ -37,10 +30,10 @@ fn a_trace_and_an_explanation_say_why_a_packet_was_dropped() -> Result<()> {
     ensure!(was_dropped, "a rule drops it");
     let traced = String::from_utf8(trace.wait_with_output()?.stdout)?;
 
-    let rules = || lbctl(&scene, "iptables -L INPUT -v -n -x");
+    let rules = || scene.director.run_lbctl("iptables -L INPUT -v -n -x");
     let before = rules()?;
     let probe = format!("explain -i wan -s {CLIENT} --sport 4000 -d {VIP} --dport {PORT}");
-    let explained = lbctl(&scene, &probe)?;
+    let explained = scene.director.run_lbctl(&probe)?;
     ensure!(rules()? == before, "an explanation is not counted");
     for said in [&traced, &explained] {
         let why = format!(
@@ -49,8 +42,8 @@ fn a_trace_and_an_explanation_say_why_a_packet_was_dropped() -> Result<()> {
         ensure!(said.contains(&why), "{said}");
     }
 
-    lbctl(&scene, "iptables -F INPUT")?;
-    let explained = lbctl(&scene, &probe)?;
+    scene.director.run_lbctl("iptables -F INPUT")?;
+    let explained = scene.director.run_lbctl(&probe)?;
     let of_service = format!("virtual service tcp/{VIP}:{PORT}, scheduler ");
     ensure!(explained.contains(&of_service), "{explained}");
     let last = explained.lines().last().unwrap_or_default();

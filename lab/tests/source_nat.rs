@@ -3,17 +3,10 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::server::ECHO_PORT;
 use lab::topology::{CLIENT, GATEWAY, VIP};
 use lab::{LbdPlan, Plan, Scene, client};
-
-fn lbctl(scene: &Scene, words: &str) -> Result<String> {
-    let words: Vec<&str> = words.split(' ').collect();
-    let output = scene.director.lbctl(&words)?.output()?;
-    ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).context("text")
-}
 
 #[test]
 fn a_masquerade_rule_serves_clients_that_real_servers_have_no_route_to() -> Result<()> {
@@ -23,15 +16,17 @@ fn a_masquerade_rule_serves_clients_that_real_servers_have_no_route_to() -> Resu
     }
     let echo = SocketAddr::new(VIP.into(), ECHO_PORT);
     ensure!(client::ask(scene.lab.client(), echo, b"?").is_err(), "it has no way back");
-    lbctl(&scene, "sysctl conntrack=1")?;
-    lbctl(&scene, &format!("iptables -t nat -A POSTROUTING -m ipvs --vaddr {VIP} -j MASQUERADE"))?;
+    scene.director.run_lbctl("sysctl conntrack=1")?;
+    scene
+        .director
+        .run_lbctl(&format!("iptables -t nat -A POSTROUTING -m ipvs --vaddr {VIP} -j MASQUERADE"))?;
     let page = client::url(VIP.into(), 80, "/");
     let mut who = (0..3).map(|_| client::curl(scene.lab.client(), &page)).collect::<Result<Vec<_>>>()?;
     who.sort();
     assert_eq!(who.concat(), "s1\ns2\ns3\n");
     let answer = client::ask(scene.lab.client(), echo, b"!")?;
     ensure!(answer.ends_with(b"!"), "{answer:?}");
-    let listed = lbctl(&scene, "conntrack -L -p tcp -n")?;
+    let listed = scene.director.run_lbctl("conntrack -L -p tcp -n")?;
     ensure!(listed.lines().count() >= 3, "{listed}");
     for line in listed.lines() {
         ensure!(line.contains(&format!(" src={CLIENT} dst={VIP} ")), "{line}");
