@@ -230,6 +230,9 @@ pub struct Entry {
     in_use: u8,
 }
 
+/// What [`Entry::is_plainly`] reads is the end.
+const _: () = assert!(std::mem::offset_of!(Entry, protocol) + 4 == size_of::<Entry>());
+
 impl Entry {
     pub(super) const NO_ADDRESSES: u32 = u32::MAX;
     const NO_HOP: u32 = u32::MAX;
@@ -516,7 +519,8 @@ impl Entry {
     pub(super) fn is_plainly(&self, protocol: u8, is_ipv6: bool) -> bool {
         const FAMILY: u32 = u32::from_le_bytes([0, 0, Entry::IPV6, 0]);
         const COMPARED: u32 = u32::from_le_bytes([u8::MAX, 0, Entry::IPV6, Entry::ZONED]);
-        let has = u32::from_le_bytes([self.protocol, self.state, self.flags, self.in_use]);
+        // Read at once, where four fields would be read one by one.
+        let has = self.as_bytes().last_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         has & COMPARED == u32::from(protocol) | if is_ipv6 { FAMILY } else { 0 }
     }
 

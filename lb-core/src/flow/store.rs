@@ -412,7 +412,8 @@ impl Store {
     #[must_use]
     pub fn exchange_reply(&mut self, id: FlowId, reply: &Tuple, deltas: [Deltas; 2]) -> bool {
         let at = FlowRef::new(id, Direction::Reply);
-        self.index.remove(self.beside().hash_of(at), at);
+        let hash = self.beside().hash_of(at);
+        self.index.remove(hash, at);
         let zone = self.zones(id).of(Direction::Reply);
         let entry = &mut self.entries[id.0 as usize];
         // As where it begins: a process that is killed here leaves none, never half of one.

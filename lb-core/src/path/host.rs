@@ -41,14 +41,18 @@ impl<P: Packet> Path<P> {
     /// At the worker that is to have its connection. What answers one whose destination was exchanged may be of any worker's, as in
     /// [`next_to_ask`](Self::next_to_ask).
     pub(super) fn begun_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
-        let asks_all = self.counters.len() > 1 && self.tables.rules.hide_owners();
         let may_be_elsewhere = |wire: Tuple| self.flows.find(&wire).is_none();
-        let is_first_asked = asks_all && !self.zones_matter();
+        let is_first_asked = self.asks_all_for_host() && !self.zones_matter();
         if is_first_asked && read_host(&packet).is_some_and(|(_, wire)| may_be_elsewhere(wire)) {
             let next = self.next_worker(self.worker);
             return io.hand_over(next, packet, Steer::FromHostElsewhere(port, None));
         }
         self.out(port, packet, now, io);
+    }
+
+    /// Whether any worker may have the connection of what the host sends.
+    fn asks_all_for_host(&self) -> bool {
+        self.counters.len() > 1 && self.tables.rules.hide_owners()
     }
 
     /// At a worker that may have its connection, or at its own again: nobody has one.
@@ -95,7 +99,7 @@ impl<P: Packet> Path<P> {
         if passage.zones != Zones::NONE {
             passage.of = self.flows.find_in(&wire, passage.zones).map(FlowRef::id);
         }
-        let asks_all = self.counters.len() > 1 && self.tables.rules.hide_owners() && self.zones_matter();
+        let asks_all = self.zones_matter() && self.asks_all_for_host();
         if asks_all && !passage.is_untracked && passage.of.is_none() {
             let next = self.next_worker(self.worker);
             let raw = Some(FromRaw::of(&passage));
