@@ -12,11 +12,13 @@ pub mod icmp;
 pub mod sctp;
 mod settings;
 pub mod tcp;
+mod told;
 mod tracked;
 pub mod udp;
 mod zone;
 
 pub use settings::Settings;
+pub use told::Told;
 #[cfg(test)]
 pub(crate) use tracked::layout;
 pub use tracked::{Accounting, Status, Tracked};

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::CtState;
+use super::{CtState, Told};
 use crate::flow::Direction;
 
 /// What is known of a connection, with netfilter's bits and names (`enum ip_conntrack_status`).
@@ -58,7 +58,8 @@ impl Status {
 pub struct Tracked {
     /// `CONNMARK`.
     pub mark: u32,
-    pub(super) unused: u16,
+    /// What is not told of it to those who read events.
+    pub untold: Told,
     pub status: Status,
     /// The protocol's own.
     pub(super) private: [u32; PRIVATE],
@@ -68,7 +69,8 @@ pub struct Tracked {
 pub(super) const PRIVATE: usize = 14;
 
 impl Tracked {
-    pub const NOTHING: Tracked = Tracked { mark: 0, unused: 0, status: Status::NONE, private: [0; PRIVATE] };
+    pub const NOTHING: Tracked =
+        Tracked { mark: 0, untold: Told::NONE, status: Status::NONE, private: [0; PRIVATE] };
 
     /// What a connection's packet is to rules that goes this way, before it is looked at.
     #[inline]
@@ -89,9 +91,10 @@ pub(crate) fn layout() -> String {
     use std::mem::offset_of;
 
     format!(
-        "tracked of {}: mark at {}, status at {} (counted: {}), private at {}",
+        "tracked of {}: mark at {}, untold at {}, status at {} (counted: {}), private at {}",
         size_of::<Tracked>(),
         offset_of!(Tracked, mark),
+        offset_of!(Tracked, untold),
         offset_of!(Tracked, status),
         Status::COUNTED.0,
         offset_of!(Tracked, private),

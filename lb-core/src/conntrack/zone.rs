@@ -2,6 +2,7 @@
 //!
 //! Source of the facts: Linux, `include/net/netfilter/nf_conntrack_zones.h`, `net/netfilter/xt_CT.c`.
 
+use super::Told;
 use crate::flow::Direction;
 
 /// The zone of each direction of a connection, or that a packet is looked up in, should it go that way. They are the same, or one is 0.
@@ -69,6 +70,8 @@ pub struct Template {
     pub is_marked: bool,
     /// One direction alone is in the zone.
     pub only: Option<Direction>,
+    /// What of the connection is not told to those who read events.
+    pub untold: Told,
 }
 
 impl Template {

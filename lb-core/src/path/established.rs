@@ -3,10 +3,10 @@
 //! This is where nearly all packets go. The straight line is in `established`; whatever is not ordinary turns off it
 //! into a function of its own.
 
-use super::events::EventKind;
 use super::rewrite::{self, Offload, Outcome};
 use super::waiting::Going;
 use super::{Io, Path, hooks};
+use crate::conntrack::Told;
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
 use crate::flow::{Deltas, Direction, FlowId, FlowRef, Tuple};
@@ -289,7 +289,7 @@ impl<P: Packet> Path<P> {
         if state::is_over(protocol, state) {
             self.counted.release(id);
         }
-        self.tell(EventKind::Update, id);
+        self.tell(Told::PROTOINFO, id);
     }
 
     /// Exchanges the connection's state and what it counts as.

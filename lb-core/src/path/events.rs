@@ -8,6 +8,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::Path;
 use super::list::{FlowView, view};
+use crate::conntrack::Told;
 use crate::counters::Counter;
 use crate::flow::template::EXPECTED;
 use crate::flow::{FlowId, Store};
@@ -24,6 +25,16 @@ pub enum EventKind {
     /// Its state, or what was seen of it, or what was set from outside.
     Update,
     Destroy,
+}
+
+impl EventKind {
+    fn of(told: Told) -> EventKind {
+        match told {
+            told if told.has(Told::DESTROY) => EventKind::Destroy,
+            told if told.has(Told::NEW) => EventKind::New,
+            _ => EventKind::Update,
+        }
+    }
 }
 
 /// One of these, and the connection as it is then, or as it was when it ended.
@@ -65,14 +76,19 @@ impl FlowEvents {
 
     /// Tells of a connection, while somebody reads. Persistence templates are none.
     #[inline]
-    pub(super) fn tell(&self, kind: EventKind, flows: &Store, id: FlowId, now: Tick) {
+    pub(super) fn tell(&self, told: Told, flows: &Store, id: FlowId, now: Tick) {
         if self.is_read.load(Ordering::Relaxed) {
-            self.put(kind, flows, id, now);
+            self.put(told, flows, id, now);
         }
     }
 
     #[cold]
-    fn put(&self, kind: EventKind, flows: &Store, id: FlowId, now: Tick) {
+    fn put(&self, told: Told, flows: &Store, id: FlowId, now: Tick) {
+        let told = told.without(flows.tracked(id).untold);
+        if told == Told::NONE {
+            return;
+        }
+        let kind = EventKind::of(told);
         let entry = flows.entry(id);
         let is_connection = !entry.is_template() && entry.protocol() != EXPECTED;
         if is_connection && self.queue.push(FlowEvent { kind, view: view(flows, id, entry, now) }).is_err() {
@@ -83,7 +99,7 @@ impl FlowEvents {
 
 impl<P: Packet> Path<P> {
     #[inline]
-    pub(super) fn tell(&self, kind: EventKind, id: FlowId) {
-        self.tables.events.tell(kind, &self.flows, id, self.turned);
+    pub(super) fn tell(&self, told: Told, id: FlowId) {
+        self.tables.events.tell(told, &self.flows, id, self.turned);
     }
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::events::EventKind;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::rewrite;
 use super::{Io, Passed, Path};
-use crate::conntrack::Zones;
+use crate::conntrack::{Told, Zones};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -206,7 +205,7 @@ impl<P: Packet> Path<P> {
         self.mine.server(server).connections.add(1);
         self.mine.flows.inserted.add(1);
         if !self.asks_for_source(method, original, after) {
-            self.tell(EventKind::New, at.id());
+            self.tell(Told::NEW, at.id());
         }
         Some(at)
     }
@@ -280,7 +279,7 @@ impl<P: Packet> Path<P> {
 
     /// Ends a connection before its time.
     pub(super) fn end(&mut self, id: FlowId) {
-        self.tell(EventKind::Destroy, id);
+        self.tell(Told::DESTROY, id);
         unbind(
             &self.flows,
             id,
@@ -303,7 +302,7 @@ impl<P: Packet> Path<P> {
             if flows.entry(id).is_template() && !uses.end(worker, id.0) {
                 return Some(WITH_CONNECTIONS);
             }
-            events.tell(EventKind::Destroy, flows, id, now);
+            events.tell(Told::DESTROY, flows, id, now);
             unbind(flows, id, mine, counters, services, uses, schedulers);
             counted.release(id);
             mine.flows.expired.add(1);

@@ -18,7 +18,7 @@
 use std::net::IpAddr;
 
 use super::{Io, Path};
-use crate::conntrack::{self, CtState, Status, Zones};
+use crate::conntrack::{self, CtState, Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowId, FlowRef, Tuple};
 use crate::hook::{Function, Hook};
@@ -58,6 +58,8 @@ pub(super) struct Passage {
     pub(super) zones: Zones,
     /// One says that what it meets is told to the log.
     pub(super) is_traced: bool,
+    /// And what of one that it begins is not told.
+    pub(super) untold: Told,
     pub(super) now: Tick,
 }
 
@@ -218,6 +220,7 @@ impl<P: Packet> Path<P> {
             is_untracked: false,
             zones: Zones::NONE,
             is_traced: false,
+            untold: Told::NONE,
             now,
         }
     }
@@ -342,7 +345,7 @@ impl<P: Packet> Path<P> {
         }
         passage.is_untracked |= effects.untracked;
         if let Some(template) = effects.template {
-            passage.zones = template.zones(passage.mark);
+            (passage.zones, passage.untold) = (template.zones(passage.mark), template.untold);
         }
         self.watch.note(|| Step::Said(verdict));
         if let Some(connection) = connection.filter(|_| effects.has_connection_mark) {

@@ -1,8 +1,7 @@
 //! What is done to connections from outside: they are ended, or something that tracking knows of them is set.
 
 use super::Path;
-use super::events::EventKind;
-use crate::conntrack::{Status, Zones};
+use crate::conntrack::{Status, Told, Zones};
 use crate::flow::{Direction, FlowId, Tuple};
 use crate::packet::Packet;
 use crate::time::{Tick, Timeout};
@@ -62,6 +61,6 @@ impl<P: Packet> Path<P> {
             self.flows.entry_mut(id).touch(now);
             self.flows.set_timeout(id, timeout);
         }
-        self.tell(EventKind::Update, id);
+        self.tell(Told::FROM_OUTSIDE, id);
     }
 }

@@ -7,10 +7,9 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nfct.c`, `Documentation/networking/ipvs-sysctl.rst`.
 
-use super::events::EventKind;
 use super::hooks::{Passage, Stopped};
 use super::{Path, rewrite};
-use crate::conntrack::Status;
+use crate::conntrack::{Status, Told};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::nat::{self, Manip, Range};
@@ -41,7 +40,7 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
         let outcome = outcome.and_then(|()| self.exchange_source(at, leaves, packet, headers, passage));
-        self.tell(EventKind::New, at.id());
+        self.tell(Told::NEW, at.id());
         if outcome.is_err() {
             self.end(at.id());
         }

@@ -4,10 +4,9 @@
 //! One is an entry like any other, of no real server. What the table `nat` decided is in its two tuples: they are
 //! translated, in both directions, by what translates a masqueraded connection.
 
-use super::events::EventKind;
 use super::hooks::{Passage, RAW, Stopped, translation};
 use super::{Io, Path, full_nat, rewrite};
-use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Tracked, Zones};
+use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
 use crate::flow::template::templated;
 use crate::flow::{Deltas, Direction, FlowRef, Method, NewFlow, Tuple};
@@ -39,7 +38,7 @@ impl<P: Packet> Path<P> {
         begun: &Begun,
         passage: &Passage,
     ) -> Option<FlowRef> {
-        let &Passage { connection_mark, zones, now, .. } = passage;
+        let &Passage { connection_mark, zones, untold, now, .. } = passage;
         let Begun { mut tracked, step } = *begun;
         let reply = after.reversed();
         let new = NewFlow {
@@ -64,12 +63,13 @@ impl<P: Packet> Path<P> {
         tracked.status.set(Status::CONFIRMED);
         tracked.status.set(translation(&original, &after));
         tracked.mark = connection_mark;
+        tracked.untold = untold;
         *self.flows.tracked_mut(id) = tracked;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
         self.counted.keep(id);
         self.mine.flows.inserted.add(1);
         self.account(FlowRef::new(id, Direction::Original), headers);
-        self.tell(EventKind::New, id);
+        self.tell(Told::NEW, id);
         Some(FlowRef::new(id, Direction::Original))
     }
 
@@ -98,6 +98,7 @@ impl<P: Packet> Path<P> {
             return Step { verdict, is, state, timeout: None, is_changed: false };
         };
         let tracked = self.flows.tracked_mut(id);
+        let before = tracked.status;
         let step = conntrack::advance(tracked, state, at.direction(), &facts, Timeout(left), now, &settings);
         if matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends) {
             self.flows.entry_mut(id).set_state(step.state);
@@ -108,7 +109,8 @@ impl<P: Packet> Path<P> {
                 self.counted.release(id);
             }
             if step.is_changed {
-                self.tell(EventKind::Update, id);
+                let after = self.flows.tracked(id).status;
+                self.tell(Told::of_change(before, after, state != step.state), id);
             }
         }
         step

@@ -12,7 +12,7 @@ use super::fragment::ports;
 use super::hooks::{Passage, RAW};
 use super::tracked::tuple_of;
 use super::{Io, Path, Steer};
-use crate::conntrack::{CtState, Verdict, Zones};
+use crate::conntrack::{CtState, Told, Verdict, Zones};
 use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp::Embedded;
@@ -26,15 +26,20 @@ use crate::wire::parse::{Fragment, Headers};
 pub struct FromRaw {
     mark: u32,
     zones: Zones,
+    untold: Told,
+    is_traced: bool,
 }
 
 impl FromRaw {
     pub(super) fn of(passage: &Passage) -> FromRaw {
-        FromRaw { mark: passage.mark, zones: passage.zones }
+        let &Passage { mark, zones, untold, is_traced, .. } = passage;
+        FromRaw { mark, zones, untold, is_traced }
     }
 
     pub(super) fn put(self, passage: &mut Passage) {
-        (passage.mark, passage.zones) = (self.mark, self.zones);
+        let FromRaw { mark, zones, untold, is_traced } = self;
+        (passage.mark, passage.zones) = (mark, zones);
+        (passage.untold, passage.is_traced) = (untold, is_traced);
     }
 }
 

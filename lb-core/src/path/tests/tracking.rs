@@ -252,6 +252,37 @@ fn what_becomes_of_a_connection_is_told_while_somebody_reads() {
 }
 
 #[test]
+fn of_a_connection_is_told_what_its_rule_names() {
+    use EventKind::{Destroy, New, Update};
+    for (named, expected) in [
+        ("new,destroy", vec![New, Destroy]),
+        // One in its second answer, and a mark from outside.
+        ("assured,mark", vec![Update, Update]),
+        ("protoinfo", vec![Update, Update, Update]),
+        ("secmark", vec![]),
+    ] {
+        let mut director = Director::new();
+        let mut tables = tables(2, &[11, 12], 1);
+        tables.rules = Arc::new(rules(&[&format!("raw PREROUTING -j CT --ctevents {named}")]));
+        director.path.adopt(Arc::new(tables));
+        let events = director.path.tables.events.clone();
+        events.set_read(true);
+        director.receive(WAN, &[through(4000, "S")]);
+        director.receive(LAN, &[back(4000, "SA")]);
+        director.receive(WAN, &[through(4000, "A")]);
+        let view = list(&director).remove(0);
+        let change = Deed::Change(Change { mark: Some(1), ..Change::default() });
+        director.path.order(&view.original(), &Order::plain(change), director.now);
+        end(&mut director, &view);
+        let told: Vec<EventKind> = std::iter::from_fn(|| events.take()).map(|event| event.kind).collect();
+        assert_eq!(told, expected, "{named}");
+        // A virtual service's is told whole.
+        director.receive(WAN, &[from_client(4001, "S")]);
+        assert_eq!(events.take().map(|event| event.kind), Some(New));
+    }
+}
+
+#[test]
 fn events_that_nobody_takes_are_counted_and_lost() {
     let mut director = director(|_| {});
     let events = director.path.tables.events.clone();

@@ -3,7 +3,7 @@
 //! Source of the facts: Linux, `net/netfilter/xt_CT.c`; what is printed: recorded from iptables 1.8.9.
 
 use super::Target;
-use crate::conntrack::Template;
+use crate::conntrack::{Template, Told};
 use crate::flow::Direction;
 use crate::rule::prelude::*;
 use crate::rule::text::number;
@@ -12,6 +12,8 @@ use crate::rule::view::Verdict;
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Ct {
     is_untracked: bool,
+    /// The events that are told, where it says so.
+    told: Option<Told>,
     template: Template,
 }
 
@@ -39,10 +41,27 @@ impl Ct {
         Ok(())
     }
 
+    fn events(&mut self, text: &str) -> Result<(), Error> {
+        let mut told = Told::NONE;
+        for name in text.split(',') {
+            let found = Told::NAMES.iter().find(|(known, _)| *known == name);
+            let &(_, kind) =
+                found.ok_or_else(|| Error::parameter(format!("Unknown event type \"{name}\"")))?;
+            told = told.and(kind);
+        }
+        (self.told, self.template.untold) = (Some(told), told.others());
+        Ok(())
+    }
+
     /// What of it is printed, with `dashes` before names.
     fn put(&self, out: &mut String, dashes: &str) {
         if self.is_untracked {
             put!(out, " {dashes}notrack");
+        }
+        if let Some(told) = self.told {
+            let names = Told::NAMES.iter().filter(|(_, kind)| told.has(*kind));
+            let names: Vec<&str> = names.map(|&(name, _)| name).collect();
+            put!(out, " {dashes}ctevents {}", names.join(","));
         }
         if self.has_zone() {
             let of = match self.template.only {
@@ -77,9 +96,11 @@ impl Extension for Ct {
         let is_first = self.template.only.is_none();
         match given.id() {
             0 => self.is_untracked = true,
+            2 => self.events(given.value)?,
             4 => self.zone(given.value, None, is_first)?,
             5 => self.zone(given.value, Some(Direction::Original), is_first)?,
             6 => self.zone(given.value, Some(Direction::Reply), is_first)?,
+            7 => return Err(Error::other("CT: --timeout: there are no timeout policies")),
             _ => return Err(Error::other(format!("CT: --{} is not built yet", given.option.name))),
         }
         Ok(())
@@ -131,6 +152,25 @@ mod tests {
             ("--zone 5 --notrack", " --notrack --zone 5"),
         ] {
             assert_eq!(read(&format!("-j CT {given}")), Ok(format!(" -j CT{printed}")), "{given}");
+        }
+    }
+
+    #[test]
+    fn events_are_printed_as_recorded() {
+        for (given, printed) in [
+            ("--ctevents new,destroy", " --ctevents new,destroy"),
+            (
+                "--ctevents mark,natseqinfo,secmark,helper,protoinfo,assured,reply,related",
+                " --ctevents related,reply,assured,protoinfo,helper,mark,natseqinfo,secmark",
+            ),
+            ("--notrack --ctevents new", " --notrack --ctevents new"),
+            ("--zone 3 --ctevents new", " --ctevents new --zone 3"),
+        ] {
+            assert_eq!(read(&format!("-j CT {given}")), Ok(format!(" -j CT{printed}")), "{given}");
+        }
+        for (given, bad) in [("NEW", "NEW"), ("new,,destroy", ""), ("new,all", "all")] {
+            let refused = Err(format!("Unknown event type \"{bad}\""));
+            assert_eq!(read(&format!("-j CT --ctevents {given}")), refused);
         }
     }
 
