@@ -257,7 +257,7 @@ impl<T: Traffic> Logic<Mbuf> for Driven<T> {
         self.path.list(cursor, budget, now, &mut |flow| visit(flow))
     }
 
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        self.path.order(original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> lb_core::path::Outcome {
+        self.path.order(original, order, now)
     }
 }

@@ -10,10 +10,11 @@ use lb_control::config::{Config, PortAddress};
 use lb_control::daemon::{Control, Host};
 use lb_control::plane::{Plane, PortState};
 use lb_control::twin::TwinCounters;
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
-use lb_core::flow::Method;
+use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, Known, Order, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -93,6 +94,10 @@ impl Plane for Quiet {
             choose(&view)?;
             ControlFlow::Continue(())
         })
+    }
+
+    fn begin_flow(&self, _: Tuple, _: Zones, _: &Beginning) -> Result<Outcome, String> {
+        Ok(Outcome::Full)
     }
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {

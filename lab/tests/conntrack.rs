@@ -68,6 +68,25 @@ fn connections_are_shown_changed_and_ended_and_go_on_after_a_kill() -> Result<()
     let (_, text) = lbctl(&scene, &of_routed)?;
     ensure!(text.contains("1 flow entries have been shown."), "the same one goes on: {text}");
 
+    // Two with one tuple in two zones: one that packets make, and one without.
+    let ends = format!("-p udp -s {CLIENT} -d {server} --sport {port} --dport {ECHO_PORT}");
+    let (code, text) = lbctl(&scene, &format!("conntrack -I {ends} -t 60"))?;
+    ensure!(code == 1 && text.contains("Such conntrack exists, try -U to update"), "{text}");
+    let (code, text) = lbctl(&scene, &format!("conntrack -I {ends} -t 60 -w 3 -g {}", topology::server(1)))?;
+    ensure!(code == 0 && text.contains("1 flow entries have been created."), "{text}");
+    ask(&routed)?;
+    lbctl(&scene, "iptables -t raw -A PREROUTING -p udp -j CT --zone 3")?;
+    // It is asked there and answered from there, and nobody sees it.
+    ask(&routed)?;
+    let (_, text) = lbctl(&scene, "conntrack -L -p udp -w 3")?;
+    let begin = format!(
+        "src={CLIENT} dst={server} sport={port} dport={ECHO_PORT} packets=1 bytes=29 src={} ",
+        topology::server(1)
+    );
+    ensure!(text.contains(&begin) && text.contains(" zone=3 use=1\n"), "{text}");
+    lbctl(&scene, "iptables -t raw -F")?;
+    lbctl(&scene, "conntrack -D -w 3")?;
+
     let (code, text) = lbctl(&scene, &format!("conntrack -D -p udp -d {server}"))?;
     ensure!(code == 0 && text.contains("1 flow entries have been deleted."), "{text}");
     let (_, text) = lbctl(&scene, &of_routed)?;

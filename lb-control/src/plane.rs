@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::ServerId;
-use lb_core::path::{FlowView, Order, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow};
 use lb_core::tables::{InterfaceId, Mac, Tables};
 
 /// The workers and their ports.
@@ -42,6 +44,13 @@ pub trait Plane: Send + Sync + 'static {
         &self,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String>;
+
+    /// Enters a connection of no virtual service at the worker that its packets come to, unless there is one. May take long: not for threads that
+    /// serve others.
+    ///
+    /// # Errors
+    /// A worker that does not answer, in words; it may be entered yet.
+    fn begin_flow(&self, original: Tuple, zones: Zones, begin: &Beginning) -> Result<Outcome, String>;
 
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;

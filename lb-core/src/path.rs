@@ -66,7 +66,7 @@ pub use events::{EventKind, FlowEvent, FlowEvents};
 pub use expected::Expect;
 pub use explain::{Assumed, explain};
 pub use list::{FlowView, Known};
-pub use order::{Change, Deed, Order};
+pub use order::{Beginning, Change, Deed, Order, Outcome};
 pub use persistent::Held;
 pub use rewrite::as_seen;
 pub use shared::{SharedFlow, Taken, Walk};

@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use lb_core::flow::Tuple;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Order, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, Steer};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, PortConfig};
@@ -41,7 +41,9 @@ impl<P: Packet> Logic<P> for Across {
     }
 
     /// It has no connections.
-    fn order(&mut self, _: &Tuple, _: &Order, _: Tick) {}
+    fn order(&mut self, _: &Tuple, _: &Order, _: Tick) -> Outcome {
+        Outcome::Absent
+    }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Path, SharedFlow, Steer, Walk};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Outcome, Path, SharedFlow, Steer, Walk};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
@@ -100,8 +100,8 @@ impl<P: Packet> Logic<P> for Heir<P> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
     }
 
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        self.path.order(original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
+        self.path.order(original, order, now)
     }
 
     fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {

@@ -34,12 +34,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
-use lb_core::flow::Hasher;
 use lb_core::flow::template::Uses;
+use lb_core::flow::{Hasher, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::mem::Region;
-use lb_core::path::{FlowView, Order, Path, PathConfig, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, Path, PathConfig, SharedFlow};
 use lb_core::tables::Tables;
 
 pub use config::{Config, FlowMemory, Idle, PortConfig};
@@ -249,6 +250,19 @@ impl Dataplane {
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), WorkerStalled> {
         self.team.order_flows(choose)
+    }
+
+    /// Enters a connection; see [`Team::begin_flow`].
+    ///
+    /// # Errors
+    /// `WorkerStalled` when a worker does not answer.
+    pub fn begin_flow(
+        &self,
+        original: Tuple,
+        zones: Zones,
+        begin: &Beginning,
+    ) -> Result<Outcome, WorkerStalled> {
+        self.team.begin_flow(original, zones, begin)
     }
 
     /// Has the workers tell of connections, and take over what they are [given](Dataplane::give), from here on or no more.

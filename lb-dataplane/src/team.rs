@@ -7,9 +7,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::{ServerId, WorkerId};
-use lb_core::path::{FlowView, Order, SharedFlow, Walk};
+use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow, Walk};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
@@ -241,6 +243,34 @@ impl Team {
             }
         }
         stalled.map_or(Ok(()), Err)
+    }
+
+    /// Enters a connection, as `begin` says, at the worker that its packets come to, unless there is one already.
+    ///
+    /// # Errors
+    /// `WorkerStalled` names a worker that did not answer; it may be entered yet.
+    pub fn begin_flow(
+        &self,
+        original: Tuple,
+        zones: Zones,
+        begin: &Beginning,
+    ) -> Result<Outcome, WorkerStalled> {
+        let choosers = &mut *self.ties.choosers.lock();
+        let mut ask_all = |deed, goes_on: Outcome| {
+            for (index, chooser) in choosers.iter_mut().enumerate() {
+                let asked = chooser.ask(original, Order { zones, deed }, LIST_PATIENCE);
+                match asked.map_err(|_| WorkerStalled(WorkerId(index as u16)))? {
+                    outcome if outcome == goes_on => {}
+                    outcome => return Ok(outcome),
+                }
+            }
+            Ok(goes_on)
+        };
+        match ask_all(Deed::Seek, Outcome::Absent)? {
+            // Workers that use different tables need not agree on whose it is.
+            Outcome::Absent => ask_all(Deed::Begin(*begin), Outcome::Elsewhere),
+            found => Ok(found),
+        }
     }
 
     /// Has the workers look into what is shared.

@@ -16,7 +16,7 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Order, Path, SharedFlow, Steer, Walk};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, Path, SharedFlow, Steer, Walk};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
@@ -51,7 +51,7 @@ pub trait Logic<P: Packet> {
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
 
     /// See [`Path::order`].
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome;
 
     /// See [`Path::tell_changed`]. A logic without connections shares none.
     fn tell_changed(&mut self, _budget: u32, _tell: &mut dyn FnMut(SharedFlow)) -> bool {
@@ -105,8 +105,8 @@ impl<P: Packet> Logic<P> for Path<P> {
         Path::list(self, cursor, budget, now, &mut |view| visit(view))
     }
 
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        Path::order(self, original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
+        Path::order(self, original, order, now)
     }
 
     fn tell_changed(&mut self, budget: u32, tell: &mut dyn FnMut(SharedFlow)) -> bool {
@@ -371,7 +371,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
 
     fn follow_orders(&mut self, now: Tick) -> bool {
         let logic = &mut self.logic;
-        self.follower.turn(|(original, order)| logic.order(original, order, now))
+        self.follower.turn(|original, order| logic.order(original, order, now))
     }
 
     #[cold]

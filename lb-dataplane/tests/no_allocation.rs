@@ -20,7 +20,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Order, PathConfig, Ports, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, PathConfig, Ports, Steer};
 use lb_core::tables::{Protocol, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, PortConfig};
@@ -159,8 +159,8 @@ impl<P: Packet> Logic<P> for Sealed {
         Logic::<P>::list(&self.logic, cursor, budget, now, visit)
     }
 
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        Logic::<P>::order(&mut self.logic, original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
+        Logic::<P>::order(&mut self.logic, original, order, now)
     }
 }
 

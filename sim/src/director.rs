@@ -14,7 +14,7 @@ use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::{Region, Remains};
 use lb_core::packet::Frame;
-use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Outcome, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{
@@ -291,8 +291,8 @@ impl<L: Subject> Logic<Frame> for Heir<L> {
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.logic.list(cursor, budget, now, visit)
     }
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        self.logic.order(original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
+        self.logic.order(original, order, now)
     }
 }
 

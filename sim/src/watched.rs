@@ -39,7 +39,7 @@ use lb_core::flow::template::template_protocol;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::{Frame, Packet};
-use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Outcome, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -599,8 +599,8 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
     }
 
     /// The reference knows of no orders: what one does to a connection is a mismatch.
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        self.path.order(original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
+        self.path.order(original, order, now)
     }
 }
 

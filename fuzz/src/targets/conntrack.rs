@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use lb_control::api::conntrack::{
-    ConntrackChange, ConntrackEvent, ConntrackStatistics, Counted, Ends, EventName, Filter, StatusBit,
-    Tracked,
+    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Counted, Ends, EventName, Filter,
+    StatusBit, Tracked,
 };
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
@@ -69,6 +69,14 @@ impl Tracker for InProcess {
             Ok(()) => self.tracked(filter, each),
             Err(_) => Ok(()),
         }
+    }
+
+    fn begin_tracked(&mut self, new: &ConntrackNew) -> Result<(), DirectorError> {
+        // What describes a connection survives its way, and describes one.
+        let text = serde_json::to_string(new).expect("JSON");
+        assert_eq!(serde_json::from_str::<ConntrackNew>(&text).expect("the same"), *new);
+        let _ = new.read();
+        Ok(())
     }
 
     fn events(

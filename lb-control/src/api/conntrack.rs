@@ -1,5 +1,6 @@
 //! Connections as netfilter's connection tracking has them: what `/v1/conntrack` lists, and which of them are meant.
 
+mod beginning;
 mod change;
 mod filter;
 pub(super) mod routes;
@@ -16,6 +17,7 @@ use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use beginning::{ConntrackNew, NatEnd};
 pub use change::ConntrackChange;
 pub use filter::Filter;
 pub use values::{BadValue, Family, Masked, NatTo, Net, Statuses, mask};

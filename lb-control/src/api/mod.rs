@@ -10,6 +10,7 @@
 //! | `GET /v1/sync` | the [`SyncDaemon`](types::SyncDaemon)s |
 //! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line |
 //! | `GET /v1/conntrack` | the same of [`Tracked`](conntrack::Tracked), those that the query's [`Filter`](conntrack::Filter) fits |
+//! | `POST /v1/conntrack` | begins the connection of a [`ConntrackNew`](conntrack::ConntrackNew) |
 //! | `DELETE /v1/conntrack` | ends those, and lists them |
 //! | `PATCH /v1/conntrack` | sets a [`ConntrackChange`](conntrack::ConntrackChange) of those, and lists the changed ones |
 //! | `GET /v1/conntrack/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |

@@ -22,6 +22,7 @@ use super::types;
         server::sync,
         server::connections,
         conntrack::conntrack,
+        conntrack::begin_conntrack,
         conntrack::end_conntrack,
         conntrack::change_conntrack,
         conntrack::count_conntrack,

@@ -69,7 +69,10 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/connections", get(connections))
         .route(
             "/v1/conntrack",
-            get(routes::conntrack).delete(routes::end_conntrack).patch(routes::change_conntrack),
+            get(routes::conntrack)
+                .post(routes::begin_conntrack)
+                .delete(routes::end_conntrack)
+                .patch(routes::change_conntrack),
         )
         .route("/v1/conntrack/count", get(routes::count_conntrack))
         .route("/v1/conntrack/events", get(routes::conntrack_events))

@@ -549,6 +549,8 @@ pub enum ErrorKind {
     /// A command about a real server names a service that is not there.
     ServiceNotDefined,
     ServerExists,
+    /// A tracked connection with such ends is there already.
+    ConnectionExists,
     NoSuchServer,
     /// A weight or threshold that cannot be.
     OutOfRange,
@@ -577,7 +579,10 @@ impl ErrorKind {
     /// HTTP status of an answer with this error.
     pub const fn status(self) -> u16 {
         match self {
-            ErrorKind::ServiceExists | ErrorKind::ServerExists | ErrorKind::SyncRuns => 409,
+            ErrorKind::ServiceExists
+            | ErrorKind::ServerExists
+            | ErrorKind::ConnectionExists
+            | ErrorKind::SyncRuns => 409,
             ErrorKind::NoSuchService
             | ErrorKind::ServiceNotDefined
             | ErrorKind::NoSuchServer

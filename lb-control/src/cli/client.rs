@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
 use crate::api::conntrack::{
-    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked,
+    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Filter, Tracked,
 };
 use crate::api::explain::{TraceLine, TraceQuery};
 use crate::api::types::{
@@ -275,6 +275,11 @@ impl Tracker for Client {
     ) -> Result<(), DirectorError> {
         let body = serde_json::to_vec(change).map_err(|error| self.bad_answer(error))?;
         self.lines("PATCH", &format!("/v1/conntrack{}", filter.query()), body.into(), each)
+    }
+
+    fn begin_tracked(&mut self, new: &ConntrackNew) -> Result<(), DirectorError> {
+        let _: ConntrackNew = self.post("/v1/conntrack", new)?;
+        Ok(())
     }
 
     fn events(

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
-use lb_core::flow::Method;
+use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, Known, Order, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -137,6 +138,10 @@ impl Plane for FakePlane {
             choose(&view)?;
             ControlFlow::Continue(())
         })
+    }
+
+    fn begin_flow(&self, _: Tuple, _: Zones, _: &Beginning) -> Result<Outcome, String> {
+        Ok(Outcome::Full)
     }
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {

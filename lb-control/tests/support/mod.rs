@@ -11,9 +11,11 @@ use lb_control::config::{Config, PortAddress};
 use lb_control::daemon::{Control, Host};
 use lb_control::plane::{Plane, PortState};
 use lb_control::twin::TwinCounters;
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{Deed, FlowView, Order, SharedFlow};
+use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow};
 use lb_core::tables::{InterfaceId, Services, Tables};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -61,6 +63,10 @@ impl Plane for Quiet {
             .expect("not poisoned")
             .retain(|view| choose(view) != ControlFlow::Continue(Some(Order::plain(Deed::End))));
         Ok(())
+    }
+
+    fn begin_flow(&self, _: Tuple, _: Zones, _: &Beginning) -> Result<Outcome, String> {
+        Ok(Outcome::Full)
     }
 
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {

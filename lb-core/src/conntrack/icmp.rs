@@ -43,6 +43,12 @@ impl Message {
     }
 }
 
+/// Whether messages of a type are questions, and begin connections.
+pub fn is_question(is_ipv6: bool, kind: u8) -> bool {
+    let pairs = if is_ipv6 { IPV6.as_slice() } else { &IPV4 };
+    pairs.iter().any(|&(question, _)| question == kind)
+}
+
 /// Type and code of the messages of a connection that go this way, from the server's port of its tuple.
 pub fn kind(is_ipv6: bool, question: u16, direction: Direction) -> (u8, u8) {
     let [kind, code] = question.to_be_bytes();

@@ -188,6 +188,27 @@ pub fn begin(facts: &Facts<'_>, now: Tick, settings: &Settings) -> Result<(Track
     }
 }
 
+/// A connection that is made without a packet. `tags`: of SCTP, what packets carry, by direction.
+pub fn create(protocol: Protocol, tags: [u32; 2], now: Tick) -> Tracked {
+    let mut tracked = Tracked::default();
+    match protocol {
+        Protocol::UDP => udp::create(&mut tracked, now),
+        Protocol::SCTP => sctp::create(&mut tracked, tags),
+        _ => {}
+    }
+    tracked
+}
+
+/// The state of this [`name`], or that of a protocol without states. `None`: it has no such state.
+pub fn state_named(protocol: Protocol, wanted: Option<&str>) -> Option<u8> {
+    let states = match protocol {
+        Protocol::TCP => tcp::TcpState::ALL.len(),
+        Protocol::SCTP => sctp::SctpState::ALL.len(),
+        _ => 1,
+    };
+    (0..states as u8).find(|&state| name(protocol, state) == wanted)
+}
+
 /// The next packet of a connection, in `state` and with `left` until it ends.
 #[inline]
 pub fn advance(

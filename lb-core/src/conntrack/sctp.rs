@@ -295,6 +295,11 @@ pub(super) fn begin(
     Ok(advance(tracked, New as u8, Direction::Original, packet, settings))
 }
 
+pub(super) fn create(tracked: &mut Tracked, tags: [u32; 2]) {
+    let association: &mut Association = transmute_mut!(&mut tracked.private);
+    association.tags = tags;
+}
+
 pub(super) fn advance(
     tracked: &mut Tracked,
     state: u8,

@@ -18,9 +18,13 @@ struct Exchange {
 }
 
 pub(super) fn begin(tracked: &mut Tracked, now: Tick, settings: &Settings) -> Move {
+    create(tracked, now);
+    Move::to(0, settings.udp)
+}
+
+pub(super) fn create(tracked: &mut Tracked, now: Tick) {
     let exchange: &mut Exchange = transmute_mut!(&mut tracked.private);
     exchange.begun = now.0;
-    Move::to(0, settings.udp)
 }
 
 pub(super) fn advance(tracked: &mut Tracked, now: Tick, settings: &Settings) -> Move {

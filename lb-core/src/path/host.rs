@@ -31,7 +31,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// The worker to which what answers such a packet of the host comes.
-    fn owner_of_host(&self, wire: &Tuple) -> WorkerId {
+    pub(super) fn owner_of_host(&self, wire: &Tuple) -> WorkerId {
         match self.tables.routes.is_local(wire.src) {
             true => self.owner_of_flow(&wire.reversed()),
             false => self.owner_of(wire.dst, wire.dport),

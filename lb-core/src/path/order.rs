@@ -1,9 +1,13 @@
-//! What is done to connections from outside: they are ended, or something that tracking knows of them is set.
+//! What is done to connections from outside: they are begun or ended, or something that tracking knows of them is set.
 
 use super::Path;
-use crate::conntrack::{Status, Told, Zones};
+use crate::conntrack::{self, Status, Told, Zones};
+use crate::flow::carry::is_unicast;
+use crate::flow::template::{EXPECTED, templated};
 use crate::flow::{Direction, FlowId, Tuple};
+use crate::nat::{Manip, Range};
 use crate::packet::Packet;
+use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
 
 /// What is to be done to a connection.
@@ -11,6 +15,10 @@ use crate::time::{Tick, Timeout};
 pub enum Deed {
     End,
     Change(Change),
+    /// Nothing: whether there is one.
+    Seek,
+    /// There is to be one, of no virtual service.
+    Begin(Beginning),
 }
 
 /// That, and the zones that the connection is in.
@@ -27,6 +35,37 @@ impl Order {
     }
 }
 
+/// What came of an order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Outcome {
+    Done,
+    /// There is no such connection.
+    Absent,
+    /// There is one, or one whose answers look so, already.
+    Exists,
+    /// It would be another worker's.
+    Elsewhere,
+    /// There is no room, or no free port to translate to.
+    Full,
+    /// Its packets are a virtual service's.
+    Served,
+    /// No packets can have such ends.
+    Impossible,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 7] = [
+        Outcome::Done,
+        Outcome::Absent,
+        Outcome::Exists,
+        Outcome::Elsewhere,
+        Outcome::Full,
+        Outcome::Served,
+        Outcome::Impossible,
+    ];
+}
+
 /// What is set; what is not given stays as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Change {
@@ -37,17 +76,40 @@ pub struct Change {
     pub status: Status,
 }
 
+/// A connection that begins without a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Beginning {
+    /// What answers look like, before `nat`.
+    pub reply: Tuple,
+    /// What the destination becomes, and the source.
+    pub nat: [Option<Range>; 2],
+    pub state: u8,
+    /// Of SCTP: what packets carry, by direction.
+    pub tags: [u32; 2],
+    pub status: Status,
+    pub mark: u32,
+    pub timeout: Timeout,
+}
+
 impl<P: Packet> Path<P> {
-    /// Does it to the connection whose client's packets have this tuple. Returns whether there was one.
-    pub fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> bool {
+    /// Does it to the connection whose client's packets have this tuple.
+    pub fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
         let zone = order.zones.of(Direction::Original);
-        let found = self.flows.find_by(original, zone).filter(|at| at.direction() == Direction::Original);
-        let Some(at) = found else { return false };
+        let found = self.flows.find_by(original, zone);
+        match &order.deed {
+            Deed::Begin(beginning) => return self.begin_ordered(original, order.zones, beginning, now),
+            Deed::Seek if found.is_some() => return Outcome::Exists,
+            _ => {}
+        }
+        let Some(at) = found.filter(|at| at.direction() == Direction::Original) else {
+            return Outcome::Absent;
+        };
         match &order.deed {
             Deed::End => self.end(at.id()),
             Deed::Change(change) => self.change(at.id(), change, now),
+            Deed::Seek | Deed::Begin(_) => {}
         }
-        true
+        Outcome::Done
     }
 
     fn change(&mut self, id: FlowId, change: &Change, now: Tick) {
@@ -63,4 +125,60 @@ impl<P: Packet> Path<P> {
         }
         self.tell(Told::FROM_OUTSIDE, id);
     }
+
+    /// Enters a connection at the worker that its packets come to.
+    #[cold]
+    fn begin_ordered(&mut self, original: &Tuple, zones: Zones, beginning: &Beginning, now: Tick) -> Outcome {
+        let Beginning { reply, nat: [destination, source], state, tags, status, mark, timeout } = *beginning;
+        if !can_be(original) || !can_be(&reply) || original.protocol != reply.protocol {
+            return Outcome::Impossible;
+        }
+        let owner = match self.tables.routes.is_local(original.src) {
+            true => self.owner_of_host(original),
+            false => self.owner_of_flow(original),
+        };
+        if owner != self.worker {
+            return Outcome::Elsewhere;
+        }
+        if self.tables.routes.is_local(original.dst) && self.tables.service_for(original, now).is_some() {
+            return Outcome::Served;
+        }
+        let mut after = reply.reversed();
+        for (manip, range) in [(Manip::Destination, destination), (Manip::Source, source)] {
+            let Some(range) = range else { continue };
+            match self.translated(&after, manip, &range, original, zones) {
+                Some(translated) => after = translated,
+                None => return Outcome::Full,
+            }
+        }
+        let reply = after.reversed();
+        let is_taken = |tuple, way| self.flows.find_by(tuple, zones.of(way)).is_some();
+        if is_taken(original, Direction::Original) || is_taken(&reply, Direction::Reply) {
+            return Outcome::Exists;
+        }
+        if reply == *original || !can_be(&reply) {
+            return Outcome::Impossible;
+        }
+        let mut tracked = conntrack::create(original.protocol, tags, now);
+        tracked.status.set(status);
+        tracked.mark = mark;
+        match self.enter_tracked(*original, after, zones, tracked, (state, timeout), now) {
+            Some(id) => {
+                self.tell(Told::NEW, id);
+                Outcome::Done
+            }
+            None => Outcome::Full,
+        }
+    }
+}
+
+/// Whether packets can have such ends.
+fn can_be(tuple: &Tuple) -> bool {
+    let protocol = tuple.protocol;
+    is_unicast(tuple.src)
+        && is_unicast(tuple.dst)
+        && tuple.src.is_ipv4() == tuple.dst.is_ipv4()
+        && templated(protocol).is_none()
+        && protocol != Protocol::ANY
+        && protocol != EXPECTED
 }

@@ -260,12 +260,17 @@ fn a_connection_that_is_ended_from_outside_leaves_nothing_behind() {
     director.receive(WAN, &[from_client(4000, "S"), from_client(4001, "S")]);
     let both = originals(&director);
     let ended = both.iter().find(|tuple| tuple.sport == 4000).unwrap();
-    assert!(
-        !director.path.order(&ended.reversed(), &Order::plain(Deed::End), director.now),
+    assert_eq!(
+        director.path.order(&ended.reversed(), &Order::plain(Deed::End), director.now),
+        Outcome::Absent,
         "only by the client's packets"
     );
-    assert!(director.path.order(ended, &Order::plain(Deed::End), director.now));
-    assert!(!director.path.order(ended, &Order::plain(Deed::End), director.now), "it is over");
+    assert_eq!(director.path.order(ended, &Order::plain(Deed::End), director.now), Outcome::Done);
+    assert_eq!(
+        director.path.order(ended, &Order::plain(Deed::End), director.now),
+        Outcome::Absent,
+        "it is over"
+    );
     assert_eq!(originals(&director).iter().map(|tuple| tuple.sport).collect::<Vec<_>>(), [4001]);
     director.path.check_connections().unwrap();
     let active = |server| director.counters[0].server(ServerId(server)).active.get();

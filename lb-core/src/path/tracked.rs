@@ -9,7 +9,7 @@ use super::{Io, Path, full_nat, rewrite};
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
 use crate::flow::template::templated;
-use crate::flow::{Deltas, Direction, FlowRef, Method, NewFlow, Tuple};
+use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, NewFlow, Tuple};
 use crate::hook::{Function, Hook};
 use crate::ids::ServerId;
 use crate::nat::{self, Manip, Range};
@@ -40,6 +40,26 @@ impl<P: Packet> Path<P> {
     ) -> Option<FlowRef> {
         let &Passage { connection_mark, zones, untold, now, .. } = passage;
         let Begun { mut tracked, step } = *begun;
+        tracked.mark = connection_mark;
+        tracked.untold = untold;
+        let timeout =
+            step.timeout.unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic));
+        let id = self.enter_tracked(original, after, zones, tracked, (step.state, timeout), now)?;
+        self.account(FlowRef::new(id, Direction::Original), headers);
+        self.tell(Told::NEW, id);
+        Some(FlowRef::new(id, Direction::Original))
+    }
+
+    /// The same, with state and timeout given; nobody is told.
+    pub(super) fn enter_tracked(
+        &mut self,
+        original: Tuple,
+        after: Tuple,
+        zones: Zones,
+        mut tracked: Tracked,
+        (state, timeout): (u8, Timeout),
+        now: Tick,
+    ) -> Option<FlowId> {
         let reply = after.reversed();
         let new = NewFlow {
             original,
@@ -47,10 +67,8 @@ impl<P: Packet> Path<P> {
             method: Method::Masq,
             deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
             server: ServerId::NONE,
-            state: step.state,
-            timeout: step
-                .timeout
-                .unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic)),
+            state,
+            timeout,
             now,
             zones,
         };
@@ -62,15 +80,11 @@ impl<P: Packet> Path<P> {
         self.mine.flows.tracked.add(1);
         tracked.status.set(Status::CONFIRMED);
         tracked.status.set(translation(&original, &after));
-        tracked.mark = connection_mark;
-        tracked.untold = untold;
         *self.flows.tracked_mut(id) = tracked;
         self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
         self.counted.keep(id);
         self.mine.flows.inserted.add(1);
-        self.account(FlowRef::new(id, Direction::Original), headers);
-        self.tell(Told::NEW, id);
-        Some(FlowRef::new(id, Direction::Original))
+        Some(id)
     }
 
     /// What a packet that no connection has begins. `None`: it is INVALID.

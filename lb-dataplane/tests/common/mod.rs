@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Known, Order, Ports, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Known, Order, Outcome, Ports, Steer};
 use lb_core::tables::{InterfaceId, Protocol, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -115,12 +115,13 @@ impl<P: Packet> Logic<P> for Wiring {
 
     fn turn(&mut self, _: Tick, _: &mut impl Io<P>) {}
 
-    fn order(&mut self, original: &Tuple, order: &Order, _: Tick) {
+    fn order(&mut self, original: &Tuple, order: &Order, _: Tick) -> Outcome {
         assert_eq!(*order, Order::plain(lb_core::path::Deed::End));
         assert_eq!(original.sport, self.wire.worker.0, "it is this worker's");
         if let IpAddr::V4(n) = original.src {
             assert!(self.gone.insert(n.into()), "once");
         }
+        Outcome::Done
     }
 
     fn list(&self, cursor: u32, budget: u32, _: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {

@@ -67,7 +67,7 @@ impl ConntrackChange {
 }
 
 /// The bit of those that can be set from outside.
-fn settable(bit: StatusBit) -> Option<Status> {
+pub(super) fn settable(bit: StatusBit) -> Option<Status> {
     match bit {
         StatusBit::SeenReply => Some(Status::SEEN_REPLY),
         StatusBit::Assured => Some(Status::ASSURED),

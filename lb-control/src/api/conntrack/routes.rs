@@ -4,13 +4,16 @@ use std::ops::ControlFlow;
 
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
-use lb_core::path::{Deed, FlowView, Order};
+use lb_core::path::{Deed, FlowView, Order, Outcome};
 
-use super::{ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackStatistics, Filter, Tracked};
+use super::{
+    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, Filter, Tracked,
+};
 use crate::api::lines;
 use crate::api::server::{Api, Asked, bad_request, read_json, read_query};
-use crate::api::types::ErrorBody;
+use crate::api::types::{ErrorBody, ErrorKind};
 
 /// Connections that fit, as netfilter's connection tracking shows them: one JSON object a line, as they are found.
 #[utoipa::path(get, path = "/v1/conntrack", params(Filter), responses(
@@ -29,6 +32,40 @@ pub(in crate::api) async fn conntrack(
             None => ControlFlow::Continue(()),
         })
     })
+}
+
+/// Begins a connection of no virtual service, without a packet, and says what it was told.
+#[utoipa::path(post, path = "/v1/conntrack", request_body = ConntrackNew, responses(
+    (status = 201, body = ConntrackNew),
+    (status = 400, description = "no such connection can be asked for", body = ErrorBody),
+    (status = 409, description = "there is one already, or one whose answers look so", body = ErrorBody),
+    (status = 422, description = "no packets can have such ends, or they are a virtual service's", body = ErrorBody),
+    (status = 503, description = "too many lists at a time, or a worker does not answer", body = ErrorBody),
+    (status = 507, description = "there is no room, or no port to translate to", body = ErrorBody),
+))]
+pub(in crate::api) async fn begin_conntrack(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<(StatusCode, Json<ConntrackNew>), ErrorBody> {
+    let new: ConntrackNew = read_json(request).await?;
+    let (original, zones, beginning) = new.read().map_err(bad_request)?;
+    let began = api.ask_workers(move |plane| plane.begin_flow(original, zones, &beginning)).await?;
+    let Ends { src, dst, sport, dport } = new.original;
+    let (kind, why) = match began {
+        Outcome::Done => return Ok((StatusCode::CREATED, Json(new))),
+        Outcome::Exists => (ErrorKind::ConnectionExists, "there is such a connection"),
+        Outcome::Full => (ErrorKind::Full, "there is no room, or no free port to translate to"),
+        Outcome::Served => (ErrorKind::InvalidOperation, "a virtual service takes such packets"),
+        Outcome::Impossible => (ErrorKind::InvalidOperation, "no packets of a connection have such ends"),
+        Outcome::Absent | Outcome::Elsewhere => {
+            (ErrorKind::Unavailable, "the workers do not agree on whose it would be")
+        }
+    };
+    let protocol = new.protocol;
+    Err(ErrorBody::new(
+        kind,
+        format!("protocol {protocol} from {src} port {sport} to {dst} port {dport}: {why}"),
+    ))
 }
 
 /// Ends the connections that fit, and lists them.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use lb_control::config::{self, Config, Idle};
 use lb_control::plane::{Plane, PortState};
+use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
+use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{FlowView, Order, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_dataplane::{Dataplane, FlowMemory, PortConfig, StartError, Succession};
 
@@ -162,6 +164,12 @@ impl Plane for Dpdk {
     ) -> Result<(), String> {
         self.dataplane
             .order_flows(choose)
+            .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
+    }
+
+    fn begin_flow(&self, original: Tuple, zones: Zones, begin: &Beginning) -> Result<Outcome, String> {
+        self.dataplane
+            .begin_flow(original, zones, begin)
             .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 

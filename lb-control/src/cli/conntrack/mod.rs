@@ -3,6 +3,7 @@
 //! [`run`] is the whole command. `request` reads a line, a [`Tracker`] does it, `print` shows. What is the same, what is better
 //! and what is not there yet is listed in `docs/conntrack.md`.
 
+mod create;
 mod getopt;
 mod options;
 mod print;
@@ -11,7 +12,10 @@ mod request;
 use std::io::{self, Write};
 
 use super::director::DirectorError;
-use crate::api::conntrack::{ConntrackChange, ConntrackEvent, ConntrackStatistics, Filter, Tracked};
+use crate::api::conntrack::{
+    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Filter, Tracked,
+};
+use crate::api::types::ErrorKind;
 use options::Verb;
 use print::{Printer, VERSION};
 use request::{Request, Table};
@@ -48,6 +52,12 @@ pub trait Tracker {
         change: &ConntrackChange,
         each: Each<'_>,
     ) -> Result<(), DirectorError>;
+
+    /// Begins a connection without a packet.
+    ///
+    /// # Errors
+    /// `Refused` with `ConnectionExists` when there is one already, or with why there can be none.
+    fn begin_tracked(&mut self, new: &ConntrackNew) -> Result<(), DirectorError>;
 
     /// Gives each event of a connection that the filter fits, as it happens, without end.
     ///
@@ -152,7 +162,7 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 const SILENT: Done = Done { code: 0, message: None };
 
 fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
-    let Request { verb, table, filter, change, events, format } = request;
+    let Request { verb, table, filter, change, new, events, format } = request;
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
         (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,
@@ -187,6 +197,10 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             let code = if printer.count == 0 { FAILED } else { 0 };
             return said(code, format!("{} flow entries have been updated.", printer.count));
         }
+        (Verb::Create | Verb::Add, Table::Connections) => {
+            let Some(new) = new else { return Err(Stop::failed("invalid parameters")) };
+            return begun(*verb, tracker.begin_tracked(new));
+        }
         (Verb::Event, Table::Connections) => {
             let mut printer = Printer::new(output, *format);
             tracker.events(filter, &mut |event| match events.contains(&event.event) {
@@ -209,18 +223,26 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
                 writeln!(output, "cpu={:<4}\texpect_new=0 expect_create=0 expect_delete=0 ", worker.cpu)?;
             }
         }
-        (verb, table) => return Err(not_built(*verb, *table)),
+        (verb, _) => return Err(not_built(*verb)),
     }
     Ok(SILENT)
 }
 
-fn not_built(verb: Verb, table: Table) -> Stop {
+/// What is said of a connection that was to be: `-A` takes one that is there already for done.
+fn begun(verb: Verb, outcome: Result<(), DirectorError>) -> Result<Done, Stop> {
+    let word = if verb == Verb::Add { "added" } else { "created" };
+    match outcome {
+        Ok(()) => said(0, format!("1 flow entries have been {word}.")),
+        Err(DirectorError::Refused(refused)) if refused.error == ErrorKind::ConnectionExists => match verb {
+            Verb::Add => said(0, format!("0 flow entries have been {word}.")),
+            _ => Err(Stop::failed("Such conntrack exists, try -U to update")),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn not_built(verb: Verb) -> Stop {
     let letter = options::VERBS.iter().find(|row| row.verb == verb).map_or('?', |row| row.short);
-    let what = match (verb, table) {
-        (Verb::Create | Verb::Add, Table::Connections) => {
-            "connections begin with their packets and belong to a worker, none can be made from outside"
-        }
-        _ => "there are no expectations yet",
-    };
-    Stop { code: FAILED, message: format!("-{letter} is not possible: {what}"), has_hint: false }
+    let message = format!("-{letter} is not possible: there are no expectations yet");
+    Stop { code: FAILED, message, has_hint: false }
 }

@@ -79,8 +79,14 @@ pub(crate) const VERBS: &[VerbRow] = &[
     verb(Verb::Count, 'C', &["count"], "[TABLE]", "how many connections there are"),
     verb(Verb::Statistics, 'S', &["stats"], "[TABLE]", "what each worker counts"),
     verb(Verb::Event, 'E', &["event"], "[OPTIONS]", "show what becomes of connections, as it happens"),
-    verb(Verb::Create, 'I', &["create"], "", ""),
-    verb(Verb::Add, 'A', &["add"], "", ""),
+    verb(
+        Verb::Create,
+        'I',
+        &["create"],
+        "OPTIONS",
+        "begin the connection that they describe, without a packet",
+    ),
+    verb(Verb::Add, 'A', &["add"], "OPTIONS", "the same; one that is there already is left, and no error"),
     verb(
         Verb::Update,
         'U',
@@ -157,7 +163,7 @@ pub(crate) const TABLE: &[Row] = &[
         "PROTOCOL",
         "tcp, udp, sctp, icmp, icmpv6, gre …, or a number",
     ),
-    value(Opt::Timeout, 't', &["timeout"], "DIUA", "SECONDS", "of -U"),
+    value(Opt::Timeout, 't', &["timeout"], "DIUA", "SECONDS", "of -I, -A, -U"),
     value(Opt::Status, 'u', &["status"], "LDIUA", "STATUS[,…]", "ASSURED, SEEN_REPLY, UNREPLIED …"),
     Row {
         opt: Opt::Zero,
@@ -175,12 +181,12 @@ pub(crate) const TABLE: &[Row] = &[
     value(Opt::MaskDst, '\u{4}', &["mask-dst"], "LDEU", "MASK", "of -d"),
     value(Opt::NatRange, 'a', &["nat-range"], "LGDFECSIUA", "", ""),
     value(Opt::Mark, 'm', &["mark"], "LDEIUA", "MARK[/MASK]", "the connection's mark"),
-    value(Opt::Id, 'i', &["id"], "GDIUA", "ID", "as -o id shows it"),
+    value(Opt::Id, 'i', &["id"], "GDU", "ID", "as -o id shows it"),
     value(Opt::Family, 'f', &["family"], "LDFE", "FAMILY", "ipv4 or ipv6"),
     maybe(Opt::SrcNat, 'n', &["src-nat"], "LDEIUA", "whose source is translated"),
     maybe(Opt::DstNat, 'g', &["dst-nat"], "LDEIUA", "whose destination is translated"),
-    value(Opt::Output, 'o', &["output"], "LGDEIUA", "FORMAT[,…]", "extended, id, timestamp, xml or save"),
-    value(Opt::Secmark, 'c', &["secmark"], "LEIA", "", ""),
+    value(Opt::Output, 'o', &["output"], "LGDEU", "FORMAT[,…]", "extended, id, timestamp, xml or save"),
+    value(Opt::Secmark, 'c', &["secmark"], "LE", "", ""),
     value(Opt::BufferSize, 'b', &["buffer-size"], "E", "", ""),
     maybe(Opt::AnyNat, 'j', &["any-nat"], "LE", "one of the two"),
     value(Opt::Zone, 'w', &["zone"], "LDEIA", "ZONE", "the connection's zone"),
@@ -202,6 +208,9 @@ pub(crate) enum Field {
     Type,
     Code,
     Identifier,
+    /// Of a connection that is to be, by direction.
+    OrigTag,
+    ReplyTag,
     /// Of expectations, or of what is not built.
     Other,
 }
@@ -239,7 +248,7 @@ const PORTS: &[(&str, Field)] = &[
 const STATE: &[(&str, Field)] = &[("state", Field::State)];
 
 /// Tags are known to no filter.
-const TAGS: &[(&str, Field)] = &[("orig-vtag", Field::Other), ("reply-vtag", Field::Other)];
+const TAGS: &[(&str, Field)] = &[("orig-vtag", Field::OrigTag), ("reply-vtag", Field::ReplyTag)];
 
 const ICMP: &[(&str, Field)] =
     &[("icmp-type", Field::Type), ("icmp-code", Field::Code), ("icmp-id", Field::Identifier)];

@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use super::Stop;
+use super::create::{self, Beside};
 use super::getopt::{Given, Words};
 use super::options::{
     Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
 };
 use super::print::{Format, Kind};
 use crate::api::conntrack::{
-    self as api, ConntrackChange, EventName, Filter, Masked, NatTo, Net, StatusBit, Statuses, mask,
+    self as api, ConntrackChange, ConntrackNew, EventName, Filter, Masked, NatTo, Net, StatusBit, Statuses,
+    mask,
 };
 
 /// What a command is about.
@@ -28,6 +30,8 @@ pub(crate) struct Request {
     pub(crate) filter: Filter,
     /// Of an update, what is set.
     pub(crate) change: ConntrackChange,
+    /// What is to be begun.
+    pub(crate) new: Option<ConntrackNew>,
     /// Which are shown.
     pub(crate) events: Vec<EventName>,
     pub(crate) format: Format,
@@ -41,7 +45,9 @@ struct Reading {
     given: Vec<Opt>,
     fields: Vec<Field>,
     filter: Filter,
-    timeout: Option<u32>,
+    beside: Beside,
+    /// Whether `-s` and `-d` are more than one address.
+    networks: [bool; 2],
     events: Vec<EventName>,
     masks: [Option<IpAddr>; 2],
     format: Format,
@@ -93,8 +99,14 @@ impl Reading {
         self.given.push(opt);
         let text = argument.unwrap_or_default();
         match opt {
-            Opt::Src => self.filter.src = Some(self.net(text)?),
-            Opt::Dst => self.filter.dst = Some(self.net(text)?),
+            Opt::Src => {
+                self.filter.src = Some(self.net(text)?);
+                self.networks[0] = is_network(self.filter.src);
+            }
+            Opt::Dst => {
+                self.filter.dst = Some(self.net(text)?);
+                self.networks[1] = is_network(self.filter.dst);
+            }
             Opt::ReplySrc => self.filter.reply_src = Some(self.host(text, "--reply-src")?),
             Opt::ReplyDst => self.filter.reply_dst = Some(self.host(text, "--reply-dst")?),
             Opt::MaskSrc => self.masks[0] = Some(self.address(text)?),
@@ -131,14 +143,14 @@ impl Reading {
             Opt::ReplyZone => self.filter.reply_zone = Some(number(text) as u16),
             Opt::EventMask => self.events.extend(events(text)?),
             Opt::Id => self.filter.id = Some(number(text)),
-            Opt::SrcNat => self.filter.src_nat = Some(self.nat(argument)?),
-            Opt::DstNat => self.filter.dst_nat = Some(self.nat(argument)?),
-            Opt::AnyNat => self.filter.any_nat = Some(self.nat(argument)?),
+            Opt::SrcNat => (self.filter.src_nat, self.beside.ports[0]) = self.nat(argument)?,
+            Opt::DstNat => (self.filter.dst_nat, self.beside.ports[1]) = self.nat(argument)?,
+            Opt::AnyNat => (self.filter.any_nat, _) = self.nat(argument)?,
             Opt::NatRange => warn("WARNING: ignoring -a, deprecated option."),
             Opt::Label | Opt::LabelAdd | Opt::LabelDel => {
                 return Err(Stop::usage(format!("unknown label '{text}'")));
             }
-            Opt::Timeout => self.timeout = Some(number(text)),
+            Opt::Timeout => self.beside.timeout = Some(number(text)),
             Opt::Zero | Opt::Secmark | Opt::BufferSize => {}
         }
         Ok(())
@@ -168,6 +180,8 @@ impl Reading {
                 let name = if text == "LISTEN" { "SYN_SENT2" } else { text };
                 self.filter.state = Some(name.to_owned());
             }
+            Field::OrigTag => self.beside.tags[0] = number(text),
+            Field::ReplyTag => self.beside.tags[1] = number(text),
             Field::Other => return Err(illegal(name)),
         }
         Ok(())
@@ -209,11 +223,26 @@ impl Reading {
         Ok(net)
     }
 
-    fn nat(&mut self, argument: Option<&str>) -> Result<NatTo, Stop> {
-        match argument {
-            None => Ok(NatTo::Any),
-            Some(text) => Ok(NatTo::Address(self.address(text)?)),
-        }
+    /// `ADDRESS`, `ADDRESS:PORT` or `[ADDRESS]:PORT`.
+    fn nat(&mut self, argument: Option<&str>) -> Result<(Option<NatTo>, Option<u16>), Stop> {
+        let Some(text) = argument else { return Ok((Some(NatTo::Any), None)) };
+        let (address, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, rest)) => (address, rest.strip_prefix(':')),
+            None if text.matches(':').count() == 1 => {
+                text.split_once(':').map_or((text, None), |(address, port)| (address, Some(port)))
+            }
+            None => (text, None),
+        };
+        let address = self.address(address)?;
+        let port = match port {
+            None => None,
+            Some("") => return Err(Stop::usage("No port specified after `:'")),
+            Some(text) => {
+                let port = text.parse().map_err(|_| Stop::usage(format!("Invalid port `{text}'")))?;
+                Some(port)
+            }
+        };
+        Ok((Some(NatTo::Address(address)), port))
     }
 
     fn status(&mut self, text: &str, warn: &mut dyn FnMut(&str)) -> Result<(), Stop> {
@@ -285,14 +314,20 @@ impl Reading {
             (self.filter.zone, self.filter.orig_zone) = (Some(0), Some(0));
         }
         let change = if verb == Verb::Update { self.change() } else { ConntrackChange::default() };
+        let is_begun = matches!(verb, Verb::Create | Verb::Add) && table == Table::Connections;
+        let new = match is_begun {
+            true => Some(create::read(&self.filter, &self.beside).ok_or_else(|| create::invalid(verb))?),
+            false => None,
+        };
         // Nothing to look for is not all.
-        if self.has_void_status && verb != Verb::Update {
+        if self.has_void_status && !is_begun && verb != Verb::Update {
             return Err(Stop::failed("invalid parameters"));
         }
         if self.events.is_empty() {
             self.events = events("ALL")?;
         }
-        Ok(Request { events: self.events, verb, table, filter: self.filter, change, format: self.format })
+        let (filter, events, format) = (self.filter, self.events, self.format);
+        Ok(Request { events, verb, table, filter, change, new, format })
     }
 
     /// Of an update, what is to be set and not looked for.
@@ -303,7 +338,7 @@ impl Reading {
         bits.retain(|&bit| bit != StatusBit::Unreplied);
         ConntrackChange {
             mark: self.filter.mark.take(),
-            timeout: self.timeout,
+            timeout: self.beside.timeout,
             status: (!bits.is_empty()).then_some(Statuses(bits)),
         }
     }
@@ -319,6 +354,10 @@ impl Reading {
                 _ => Ok(()),
             };
         }
+        let tag = self.fields.iter().find(|field| matches!(field, Field::OrigTag | Field::ReplyTag));
+        if let Some(tag) = tag.filter(|_| !matches!(verb, Verb::Create | Verb::Add)) {
+            return Err(illegal(if *tag == Field::OrigTag { "orig-vtag" } else { "reply-vtag" }));
+        }
         let letter = VERBS.iter().find(|row| row.verb == verb).map_or('h', |row| row.short);
         for row in TABLE {
             let is_needed = match row.opt {
@@ -331,8 +370,34 @@ impl Reading {
                 true if !row.with.contains(letter) => return Err(illegal(row.long[0])),
                 _ => {}
             }
+            // A network is an address and its mask.
+            let is_network = match row.opt {
+                Opt::MaskSrc => self.networks[0],
+                Opt::MaskDst => self.networks[1],
+                _ => false,
+            };
+            if is_network && matches!(verb, Verb::Create | Verb::Add) {
+                return Err(illegal(row.long[0]));
+            }
         }
-        if needs_tuple { self.check_tuple() } else { Ok(()) }
+        if !needs_tuple {
+            return Ok(());
+        }
+        self.check_tuple()?;
+        if verb == Verb::Get { Ok(()) } else { self.check_beginning() }
+    }
+
+    /// What a connection of some protocols begins with.
+    fn check_beginning(&self) -> Result<(), Stop> {
+        let needs: &[_] = match self.filter.protocol {
+            Some(6) => &[(Field::State, "state")],
+            Some(132) => {
+                &[(Field::State, "state"), (Field::OrigTag, "orig-vtag"), (Field::ReplyTag, "reply-vtag")]
+            }
+            _ => &[],
+        };
+        let missed = needs.iter().find(|(field, _)| !self.fields.contains(field));
+        missed.map_or(Ok(()), |(_, name)| Err(missing(name)))
     }
 
     fn check_tuple(&self) -> Result<(), Stop> {
@@ -415,4 +480,9 @@ fn events(text: &str) -> Result<Vec<EventName>, Stop> {
     };
     let all: Vec<Vec<EventName>> = text.split(',').map(named).collect::<Result<_, _>>()?;
     Ok(all.concat())
+}
+
+/// Whether it is more than one address.
+fn is_network(net: Option<Net>) -> bool {
+    net.is_some_and(|net| Some(net.mask) != mask(net.address, if net.address.is_ipv4() { 32 } else { 128 }))
 }

@@ -152,7 +152,7 @@ fn a_call_keeps_its_server_over_a_restart() {
         assert_eq!(server_of(&out.sent[0].1), server, "{call}");
         let (src, dst) = (ip("192.0.2.101"), ip("192.0.2.10"));
         let original = Tuple { src, dst, sport: 5000, dport: 80, protocol: Protocol::UDP };
-        assert!(next.path.order(&original, &Order::plain(Deed::End), next.now));
+        assert_eq!(next.path.order(&original, &Order::plain(Deed::End), next.now), Outcome::Done);
     }
     assert_eq!(next.path.check_connections(), Ok(()));
 }

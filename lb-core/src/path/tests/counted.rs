@@ -86,7 +86,7 @@ fn connections_of_virtual_services_count_until_they_are_ended() {
         director.path.list(0, u32::MAX, director.now, &mut |flow| flows.push(flow.original()));
         flows[0]
     };
-    assert!(director.path.order(&flow, &Order::plain(Deed::End), director.now));
+    assert_eq!(director.path.order(&flow, &Order::plain(Deed::End), director.now), Outcome::Done);
     assert_eq!([4001, 4002].map(|port| opens(&mut director, port)), [true, false]);
 }
 

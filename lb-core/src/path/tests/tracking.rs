@@ -1,9 +1,10 @@
 //! Goal: what operators see and set of tracked connections is so: listings, counts of packets, limits. Method: a rule that turns tracking on,
 //! connections through the director, and what lists and counters say of them.
 
-use super::hooks::{back, rules, through};
+use super::hooks::{Workers, back, rules, through};
 use super::*;
-use crate::conntrack::{Accounting, Status};
+use crate::conntrack::{self, Accounting, Status};
+use crate::nat::Range;
 use crate::tables::Settings;
 
 /// A director with a rule that never fits, with these switches.
@@ -33,7 +34,7 @@ fn list(director: &Director) -> Vec<FlowView> {
 }
 
 fn end(director: &mut Director, view: &FlowView) -> bool {
-    director.path.order(&view.original(), &Order::plain(Deed::End), director.now)
+    director.path.order(&view.original(), &Order::plain(Deed::End), director.now) == Outcome::Done
 }
 
 #[test]
@@ -190,11 +191,8 @@ fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
     director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
     for before in list(&director) {
         let order = |director: &mut Director, change| {
-            assert!(director.path.order(
-                &before.original(),
-                &Order::plain(Deed::Change(change)),
-                director.now
-            ));
+            let order = Order::plain(Deed::Change(change));
+            assert_eq!(director.path.order(&before.original(), &order, director.now), Outcome::Done);
             list(director).into_iter().find(|view| view.client == before.client).unwrap()
         };
         let marked = order(&mut director, Change { mark: Some(7), ..Change::default() });
@@ -209,7 +207,10 @@ fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
     }
     director.path.check_connections().unwrap();
     let nobody = list(&director)[0].original().reversed();
-    assert!(!director.path.order(&nobody, &Order::plain(Deed::Change(Change::default())), director.now));
+    assert_eq!(
+        director.path.order(&nobody, &Order::plain(Deed::Change(Change::default())), director.now),
+        Outcome::Absent
+    );
 }
 
 #[test]
@@ -295,4 +296,116 @@ fn events_that_nobody_takes_are_counted_and_lost() {
     let taken = std::iter::from_fn(|| events.take()).count() as u64;
     assert_eq!(taken + events.lost.get(), 10_000);
     assert!(events.lost.get() > 0);
+}
+
+/// What makes a connection without a packet: from .100 to 10.0.0.11:22, with these answers.
+fn beginning(sport: u16, answers_to: &str) -> (Tuple, Beginning) {
+    let state = conntrack::state_named(Protocol::TCP, Some("ESTABLISHED")).unwrap();
+    let original =
+        Tuple { src: ip("192.0.2.100"), dst: ip("10.0.0.11"), sport, dport: 22, protocol: Protocol::TCP };
+    let reply = Tuple { dst: ip(answers_to), ..original.reversed() };
+    let timeout = crate::time::Timeout::from_secs(500);
+    let (tags, status, mark) = ([0; 2], Status::NONE, 7);
+    (original, Beginning { reply, nat: [None; 2], state, tags, status, mark, timeout })
+}
+
+fn begin(director: &mut Director, (original, beginning): (Tuple, Beginning)) -> Outcome {
+    director.path.order(&original, &Order::plain(Deed::Begin(beginning)), director.now)
+}
+
+#[test]
+fn a_connection_that_was_begun_from_outside_is_one_like_any_other() {
+    let mut director = director(|_| {});
+    let events = director.path.tables.events.clone();
+    events.set_read(true);
+    assert_eq!(begin(&mut director, beginning(4000, "192.0.2.100")), Outcome::Done);
+    let seek = Order::plain(Deed::Seek);
+    let original = beginning(4000, "192.0.2.100").0;
+    assert_eq!(director.path.order(&original, &seek, director.now), Outcome::Exists);
+    assert_eq!(director.path.order(&original.reversed(), &seek, director.now), Outcome::Exists);
+    assert_eq!(begin(&mut director, beginning(4000, "192.0.2.100")), Outcome::Exists);
+    assert_eq!(
+        events.take().map(|event| (event.kind, event.view.state)),
+        Some((EventKind::New, "ESTABLISHED"))
+    );
+    let view = list(&director).remove(0);
+    assert_eq!((view.expires_in, view.known.mark), (crate::time::Timeout::from_secs(500), 7));
+    assert_eq!(view.known.status, Status::CONFIRMED);
+    // It is taken up as what it is: an answer, then data.
+    assert_eq!(director.receive(LAN, &[back(4000, "A")]).sent.len(), 1);
+    assert_eq!(director.receive(WAN, &[through(4000, "A")]).sent.len(), 1);
+    let view = list(&director).remove(0);
+    assert_eq!(view.state, "ESTABLISHED");
+    assert!(view.known.status.has(Status::SEEN_REPLY) && view.known.status.has(Status::ASSURED));
+    assert_eq!(director.counters[0].flows.tracked.get(), 1);
+    assert!(end(&mut director, &view));
+    assert_eq!(director.counters[0].flows.tracked.get(), 0);
+    director.path.check_connections().unwrap();
+}
+
+#[test]
+fn one_that_was_begun_from_outside_is_translated_to_a_port_that_nobody_has() {
+    let mut director = director(|_| {});
+    for (sport, port) in [(4000, 4000), (4001, 4001)] {
+        let (original, begun) = beginning(sport, "192.0.2.100");
+        let nat = [None, Some(Range::to(ip("10.0.0.1")))];
+        assert_eq!(begin(&mut director, (original, Beginning { nat, ..begun })), Outcome::Done);
+        let sent = director.receive(WAN, &[through(sport, "A")]);
+        assert_eq!(read(&sent.sent[0].1).1, port);
+    }
+    // Another client with the same port gets the next one that is free; a port that is asked for is that or none.
+    let (original, begun) = beginning(4000, "192.0.2.100");
+    let original = Tuple { src: ip("192.0.2.101"), ..original };
+    let with = |range| Beginning { reply: original.reversed(), nat: [None, Some(range)], ..begun };
+    let taken = Range { ports: Some((4000, 4000)), ..Range::to(ip("10.0.0.1")) };
+    assert_eq!(begin(&mut director, (original, with(taken))), Outcome::Full);
+    assert_eq!(begin(&mut director, (original, with(Range::to(ip("10.0.0.1"))))), Outcome::Done);
+    let view = list(&director).into_iter().find(|view| view.client.0 == ip("192.0.2.101")).unwrap();
+    assert_eq!(view.local, Some((ip("10.0.0.1"), 4002)));
+    assert!(view.known.status.has(Status::SRC_NAT) && !view.known.status.has(Status::DST_NAT));
+}
+
+#[test]
+fn what_cannot_be_begun_from_outside_is_refused_with_the_reason() {
+    let mut director = director(|_| {});
+    let (original, begun) = beginning(4000, "192.0.2.100");
+    let of = |original: Tuple| (original, Beginning { reply: original.reversed(), ..begun });
+    let served = Tuple { dst: ip("192.0.2.10"), dport: 80, ..original };
+    assert_eq!(begin(&mut director, of(served)), Outcome::Served);
+    for impossible in [
+        Tuple { dst: ip("224.0.0.1"), ..original },
+        Tuple { src: ip("0.0.0.0"), ..original },
+        Tuple { src: ip("2001:db8::1"), ..original },
+        Tuple { src: original.dst, sport: original.dport, ..original },
+        Tuple { protocol: Protocol(253), ..original },
+        Tuple { protocol: Protocol::ANY, ..original },
+    ] {
+        assert_eq!(begin(&mut director, of(impossible)), Outcome::Impossible, "{impossible:?}");
+    }
+    for sport in 0..100 {
+        begin(&mut director, of(Tuple { sport, ..original }));
+    }
+    // None is assured: the next one takes the place of another.
+    assert_eq!(list(&director).len(), 100);
+    assert_eq!(begin(&mut director, of(Tuple { sport: 200, ..original })), Outcome::Done);
+    assert_eq!((list(&director).len(), director.counters[0].flows.early_drop.get()), (100, 1));
+    director.path.check_connections().unwrap();
+}
+
+#[test]
+fn one_worker_alone_begins_a_connection_that_its_packets_come_to() {
+    let mut workers = Workers::new(3, rules(&["filter FORWARD -p tcp --dport 1 -j DROP"]));
+    for sport in 4000..4020 {
+        let (original, begun) = beginning(sport, "192.0.2.100");
+        let order = Order::plain(Deed::Begin(begun));
+        let outcomes: Vec<Outcome> =
+            workers.paths.iter_mut().map(|path| path.order(&original, &order, Tick(100))).collect();
+        assert_eq!(outcomes.iter().filter(|&&outcome| outcome == Outcome::Done).count(), 1);
+        assert_eq!(outcomes.iter().filter(|&&outcome| outcome == Outcome::Elsewhere).count(), 2);
+        for (port, frame) in [(WAN, through(sport, "A")), (LAN, back(sport, "A"))] {
+            let (at, sent) = workers.carry(port, &frame, false);
+            assert_eq!((outcomes[at], sent.sent.len()), (Outcome::Done, 1));
+        }
+    }
+    assert_eq!(workers.inserted(), 20, "one entry each");
 }

@@ -235,9 +235,9 @@ fn an_order_is_followed_in_the_zone_that_it_names() {
     director.receive(LAN, &[out(FIRST, 5000, "S"), out(SECOND, 5000, "S")]);
     let view = list(&director.path).remove(1);
     let end = Order { zones: view.known.zones, deed: Deed::End };
-    assert!(director.path.order(&view.original(), &end, director.now));
+    assert_eq!(director.path.order(&view.original(), &end, director.now), Outcome::Done);
     assert_eq!(zones(&director), [(Zones::new(1, None), "SYN_SENT")]);
-    assert!(!director.path.order(&view.original(), &end, director.now));
+    assert_eq!(director.path.order(&view.original(), &end, director.now), Outcome::Absent);
 }
 
 #[test]

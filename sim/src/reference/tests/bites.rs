@@ -8,7 +8,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::{Frame, Packet as _};
-use lb_core::path::{BURST, Burst, FlowView, Io, Order, Path, PathConfig, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::Logic;
@@ -164,8 +164,8 @@ impl Logic<Frame> for Spoiled {
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
     }
-    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) {
-        self.path.order(original, order, now);
+    fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
+        self.path.order(original, order, now)
     }
 }
 
