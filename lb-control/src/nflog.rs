@@ -136,11 +136,11 @@ impl Writer {
     ) -> io::Result<()> {
         let number = captured.wanted.group;
         let most = u64::from(self.config.file_mb) * MEBIBYTE;
-        if let Some(group) = self.groups.get_mut(&number)
-            && group.len + group.waiting.len() as u64 >= most
+        let is_full = |group: &Group| group.len + group.waiting.len() as u64 >= most;
+        if self.groups.get(&number).is_some_and(is_full)
+            && let Some(mut full) = self.groups.remove(&number)
         {
-            group.flush(captures)?;
-            self.groups.remove(&number);
+            full.flush(captures)?;
         }
         if !self.groups.contains_key(&number) {
             self.make_room(captures)?;
