@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Io, Path, PathConfig, Steer, tuple_of_frame};
+use super::{Io, Path, PathConfig, Steer};
 use crate::conntrack::{self, CtState, Status};
 use crate::counters::WorkerCounters;
 use crate::flow::template::Uses;
@@ -16,7 +16,7 @@ use crate::ids::{PortId, ServerId, WorkerId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::TcpState;
 use crate::mem::Region;
-use crate::packet::{Frame, Packet};
+use crate::packet::Frame;
 use crate::rule::Rules;
 use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
@@ -96,10 +96,10 @@ pub fn explain(
             tables.settings.sysctls.conntrack.tcp_be_liberal = 1;
             tables.rules = Arc::new(rules.for_beginning());
             path.adopt(Arc::new(tables.clone()));
-            let tuple = tuple_of_frame(first.data());
             let road = path.watched(first, is_from_host, now, &mut Nowhere);
-            let begun = tuple.and_then(|tuple| path.flows.find(&tuple));
-            path.establish(begun.ok_or(Box::new(road))?.id());
+            let begun = path.flows.iter(0, u32::MAX).find(|(_, entry)| !entry.is_template());
+            let (id, _) = begun.ok_or(Box::new(road))?;
+            path.establish(id);
         }
     }
     path.adopt(Arc::new(Tables { rules: Arc::new(rules), ..tables }));

@@ -151,10 +151,10 @@ impl Rules {
         Ok(rules)
     }
 
-    /// These, without the tables that only stop packets or keep them from being tracked: of a connection that others let begin they say nothing.
+    /// These, without the tables that only stop packets: what a connection is they do not say.
     pub(crate) fn for_beginning(&self) -> Rules {
         let mut rules = self.clone();
-        for table in [Table::Raw, Table::Filter, Table::Security] {
+        for table in [Table::Filter, Table::Security] {
             for compiled in rules.tables.iter_mut().filter_map(|tables| tables[table as usize].as_mut()) {
                 *compiled = Arc::new(Compiled {
                     chains: Vec::new(),

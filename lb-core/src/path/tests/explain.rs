@@ -299,3 +299,11 @@ fn what_begins_no_connection_is_told_instead_of_a_packet_of_it() {
     let road = assuming(&director, WAN, &through(4000, "A"), first).unwrap_err();
     assert_eq!(road.dropped, Some((DropReason::Rule, Hook::Prerouting)));
 }
+
+#[test]
+fn an_established_connection_is_begun_in_the_zone_of_its_packets() {
+    let director = director(rules(&["raw PREROUTING -p tcp -j CT --zone 5", "filter FORWARD -j DROP"]));
+    let first = Assumed::Begun(Frame::new(WAN, &through(4000, "S")));
+    let road = assuming(&director, WAN, &through(4000, "A"), first).unwrap();
+    assert_eq!(states(&road).last(), Some(&CtState::Established));
+}
