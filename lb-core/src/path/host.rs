@@ -153,7 +153,7 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
         now: Tick,
     ) -> Option<FlowRef> {
-        let found = self.find_behind_raw(wire, passage.zones);
+        let found = self.flows.find_in(wire, passage.zones);
         let at = found.filter(|at| self.flows.entry(at.id()).is_tracked())?;
         let at = Some(at).filter(|_| !passage.is_untracked)?;
         self.account(at, headers);

@@ -78,7 +78,7 @@ impl<P: Packet> Path<P> {
             return self.pass_untracked(packet, headers, passage, io);
         }
         let tuple = tuple_of(packet.data(), headers).unwrap_or(Tuple::of_packet(packet.data(), headers));
-        if let Some(at) = self.find_behind_raw(&tuple, passage.zones) {
+        if let Some(at) = self.flows.find_in(&tuple, passage.zones) {
             return self.known_behind_raw(packet, headers, at, passage, io);
         }
         if headers.fragment == Fragment::Later {
@@ -96,12 +96,6 @@ impl<P: Packet> Path<P> {
             }
             None => self.first_behind_raw(packet, headers, passage, io),
         }
-    }
-
-    /// What a packet is of that is in these zones. Of one that is explained the connection was made without the table `raw`, in zone 0.
-    pub(super) fn find_behind_raw(&self, tuple: &Tuple, zones: Zones) -> Option<FlowRef> {
-        let found = self.flows.find_in(tuple, zones);
-        found.or_else(|| self.is_dry.then(|| self.flows.find(tuple)).flatten())
     }
 
     /// A packet that another worker had behind the table `raw`. `is_last`: nobody else has its connection.
