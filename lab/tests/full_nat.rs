@@ -15,11 +15,16 @@ const SERVERS: u8 = 2;
 const UPLOAD_PORT: u16 = 9000;
 const SCTP_PORT: u16 = 2905;
 
-fn services() -> String {
+/// For both families; with `is_mixed` each by real servers of the other one.
+fn services(is_mixed: bool) -> String {
     let mut text = String::new();
     for vip in [IpAddr::from(VIP), VIP_V6.into()] {
         let address = |index| -> IpAddr {
-            if vip.is_ipv6() { topology::server_v6(index).into() } else { topology::server(index).into() }
+            if vip.is_ipv6() != is_mixed {
+                topology::server_v6(index).into()
+            } else {
+                topology::server(index).into()
+            }
         };
         for (protocol, port, servers) in [
             ("tcp", HTTP_PORT, SERVERS),
@@ -114,7 +119,7 @@ fn real_servers_without_a_route_to_the_client_serve_it() -> Result<()> {
     echo(&lab.servers()[0])?;
     let sctp_at = |address: IpAddr| SocketAddr::new(address, SCTP_PORT);
     let _sctp = sctp::Server::start(&lab.servers()[0], sctp_at(topology::server(0).into()))?;
-    let plan = LbdPlan { services: services(), ..LbdPlan::default() };
+    let plan = LbdPlan { services: services(false), ..LbdPlan::default() };
     let director = Director::start(&lab, &plan)?;
     let file = server::serve_file(&lab, "large", 8)?;
     let upload = content(4 << 20);
@@ -156,7 +161,7 @@ fn a_connection_by_full_nat_outlives_the_director() -> Result<()> {
     let lab = Lab::with(&Plan { servers: SERVERS, ..Plan::default() })?;
     forget_the_way_back(&lab)?;
     let _nginx = Nginx::start_all(&lab)?;
-    let plan = LbdPlan { services: services(), ..LbdPlan::default() };
+    let plan = LbdPlan { services: services(false), ..LbdPlan::default() };
     let director = Director::start(&lab, &plan)?;
     let mut connections = Vec::new();
     for vip in [IpAddr::from(VIP), VIP_V6.into()] {
@@ -173,6 +178,37 @@ fn a_connection_by_full_nat_outlives_the_director() -> Result<()> {
     for (connection, port, local) in &mut connections {
         connection.get("/")?;
         assert_eq!(local_endpoint(&lab, &director, *port)?, *local);
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_are_served_by_real_servers_of_the_other_family() -> Result<()> {
+    let lab = Lab::with(&Plan { servers: SERVERS, ..Plan::default() })?;
+    forget_the_way_back(&lab)?;
+    let _nginx = Nginx::start_all(&lab)?;
+    let _echoes = UdpEcho::start_all(&lab)?;
+    echo(&lab.servers()[0])?;
+    let plan = LbdPlan { services: services(true), ..LbdPlan::default() };
+    let director = Director::start(&lab, &plan)?;
+    let file = server::serve_file(&lab, "large", 4)?;
+    let upload = content(2 << 20);
+    for vip in [IpAddr::from(VIP), VIP_V6.into()] {
+        let page = client::url(vip, HTTP_PORT, "/");
+        let mut who = (0..4).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
+        who.sort();
+        assert_eq!(who.concat(), "s1\ns1\ns2\ns2\n", "over {vip}");
+        let echo = SocketAddr::new(vip, ECHO_PORT);
+        // The second datagram is longer than the link's MTU: it comes and leaves in fragments.
+        for question in [vec![b'?'; 1], vec![b'?'; 3000]] {
+            let answer = client::ask(lab.client(), echo, &question)?;
+            ensure!(answer.ends_with(&question), "{} bytes came back over {vip}", answer.len());
+        }
+        let mut connection = client::KeptOpen::connect(lab.client(), SocketAddr::new(vip, HTTP_PORT))?;
+        ensure!(connection.get("/files/large")? == file, "the copy differs, over {vip}");
+        ensure!(uploaded(lab.client(), vip, &upload)? == upload, "the upload differs, over {vip}");
+        let local = local_endpoint(&lab, &director, connection.local()?.port())?;
+        ensure!(local.is_ipv6() != vip.is_ipv6(), "{local} is not of the other family");
     }
     Ok(())
 }

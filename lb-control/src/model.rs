@@ -369,8 +369,8 @@ impl Model {
         let key = entry.service.key;
         let (scheduler, options) = check_service(spec)?;
         for server in &entry.service.servers {
-            let who = name(&spec.service, SocketAddr::new(server.address, server.port));
-            check::check_method(who, &options, server.forward)?;
+            let at = SocketAddr::new(server.address, server.port);
+            check::check_method(&spec.service, at, &options, server.forward)?;
         }
         if options.one_packet {
             check_one_packet(&spec.service, entry.service.servers.iter().map(full_nat))?;
@@ -472,7 +472,7 @@ impl Model {
             check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;
         }
         let forward = check::forward(address, spec)?;
-        check::check_method(name(address, spec.server), &service.options, forward)?;
+        check::check_method(address, spec.server, &service.options, forward)?;
         let id = match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
@@ -514,7 +514,7 @@ impl Model {
             check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;
         }
         let forward = check::forward(address, spec)?;
-        check::check_method(name(address, spec.server), &entry.service.options, forward)?;
+        check::check_method(address, spec.server, &entry.service.options, forward)?;
         let (old_upper, scheduler, key) =
             (entry.service.servers[position].upper_threshold, entry.service.scheduler(), entry.service.key);
         self.change(address, scheduler, |servers| {

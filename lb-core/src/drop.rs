@@ -116,6 +116,9 @@ reasons! {
     RuleRejects = "rule_rejects",
     /// No port is free for what a rule translates.
     NatPortsTaken = "nat_ports_taken",
+    /// It has no form in the other address family (RFC 7915): a datagram in fragments without a checksum, an authentication header, an ICMP error that the other
+    /// family does not know.
+    Untranslatable = "untranslatable",
     /// The protocol or its combination is not handled here.
     Unsupported = "unsupported",
     /// The worker that owns the flow takes no more packets now.

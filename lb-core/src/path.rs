@@ -47,6 +47,7 @@ mod shed;
 mod source_nat;
 mod steer;
 mod tracked;
+mod translate;
 mod tunnel;
 mod waiting;
 mod watched;

@@ -294,6 +294,11 @@ impl ForwardMethod {
         matches!(self, ForwardMethod::Masq | ForwardMethod::FullNat)
     }
 
+    /// The real server may be of another address family than the virtual service.
+    pub const fn changes_family(self) -> bool {
+        matches!(self, ForwardMethod::Tunnel | ForwardMethod::FullNat)
+    }
+
     /// As in the config file.
     pub const fn name(self) -> &'static str {
         match self {

@@ -339,7 +339,7 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "local_addresses",
             "list of strings",
             "[]: the address of the interface towards the real server",
-            "at most 64 addresses of the director, of the service's family",
+            "at most 64 addresses of the director, of either family",
             "where the connections to real servers with forward = \"fullnat\" come from",
         ),
         key(
@@ -361,7 +361,7 @@ pub const REAL_SERVER: Section = Section {
             "string",
             "required",
             "\"address:port\" or \"address\": the service's port",
-            "of the family of its service, but for a tunnel; \"masq\" and \"fullnat\" alone may change the port",
+            "of the family of its service, but for \"tunnel\" and \"fullnat\"; \"masq\" and \"fullnat\" alone may change the port",
         ),
         key("weight", "integer", "1", "0..=65535", "share of new connections; 0 quiesces the server"),
         key(

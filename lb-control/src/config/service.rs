@@ -91,13 +91,24 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         let servers = servers(errors, &table, Some(key));
         let one_packet = one_packet(errors, &table, key.protocol);
         let edits = edits(errors, &table, key.protocol, &servers);
-        let local_addresses = local_addresses(errors, &table, key.address.is_ipv6());
+        let local_addresses = local_addresses(errors, &table);
         if one_packet
             && let Some(server) = servers.iter().find(|server| server.forward == Forward::FullNat)
             && let Some(value) = table.get("one_packet")
         {
             let text = format!("does not go with forward = \"fullnat\" of real server {}", server.address);
             table.error(errors, &value.span(), "one_packet", text);
+        }
+        if let Some(value) = table.get("helper").filter(|_| edits.helper.is_some())
+            && let Some(server) = servers.iter().find(|server| {
+                server.forward == Forward::FullNat && server.address.is_ipv4() != key.address.is_ipv4()
+            })
+        {
+            let text = format!(
+                "is for real servers of the service's address family, which {} is not",
+                server.address
+            );
+            table.error(errors, &value.span(), "helper", text);
         }
         let engines = Engine::ALL.map(|engine| (engine.name(), engine));
         let engine = table.choice(errors, "persistence_engine", &engines, &[]);
@@ -184,14 +195,14 @@ fn edits(
     options
 }
 
-fn local_addresses(errors: &mut Errors<'_>, table: &Table<'_>, is_ipv6: bool) -> Vec<IpAddr> {
+fn local_addresses(errors: &mut Errors<'_>, table: &Table<'_>) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for Found { value, at } in table.strings(errors, "local_addresses") {
         let Ok(address) = value.parse::<IpAddr>() else {
             table.error(errors, &at, "local_addresses", format!("\"{value}\" is no address"));
             continue;
         };
-        if let Err(what) = local_address(address, is_ipv6) {
+        if let Err(what) = local_address(address) {
             table.error(errors, &at, "local_addresses", format!("{address} {what}"));
         } else if addresses.contains(&address) {
             table.error(errors, &at, "local_addresses", format!("{address} stands twice"));
@@ -297,14 +308,14 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKe
         };
         if let Some(service) = service
             && service.address.is_ipv4() != address.is_ipv4()
-            && !matches!(forward, Forward::Tunnel(_))
+            && !matches!(forward, Forward::Tunnel(_) | Forward::FullNat)
         {
             let family = if service.address.is_ipv4() { "IPv4" } else { "IPv6" };
             server.error(
                 errors,
                 &found.at,
                 "address",
-                format!("{address} is not {family} as its service is: only a tunnel leads there"),
+                format!("{address} is not {family} as its service is: only a tunnel or FullNAT leads there"),
             );
         }
         if let Some(service) = service

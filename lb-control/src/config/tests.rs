@@ -182,15 +182,17 @@ real_servers = [
   { address = "10.0.0.14:80", forward = "tunnel", tunnel = "gue", tunnel_port = 6080, tunnel_checksum = "remote" },
   { address = "10.0.0.15", forward = "tunnel", tunnel = "gre", tunnel_checksum = "checksum" },
   { address = "10.0.0.16:8080", forward = "fullnat" },
+  { address = "[2001:db8::17]:8080", forward = "fullnat" },
 ]
-local_addresses = ["10.0.0.2"]
+local_addresses = ["10.0.0.2", "2001:db8::2"]
 "#;
     let config = Config::parse(&format!("{GOOD}{text}")).expect("a valid config");
     let methods: Vec<_> = config.services[0].servers.iter().map(|server| server.forward).collect();
     let gue = Tunnel::Gue { port: 6080, checksum: GueChecksum::Remote };
     let [ipip, gue, gre] = [Tunnel::Ipip, gue, Tunnel::Gre { checksum: true }].map(Forward::Tunnel);
-    assert_eq!(methods, [Forward::Masq, Forward::Direct, ipip, gue, gre, Forward::FullNat]);
-    assert_eq!(config.services[0].local_addresses, [IpAddr::from([10, 0, 0, 2])]);
+    assert_eq!(methods, [Forward::Masq, Forward::Direct, ipip, gue, gre, Forward::FullNat, Forward::FullNat]);
+    let local = ["10.0.0.2", "2001:db8::2"].map(|address| address.parse::<IpAddr>().expect("an address"));
+    assert_eq!(config.services[0].local_addresses, local);
 }
 
 #[test]
@@ -228,7 +230,7 @@ address = "192.0.2.10:80"
 protocol = "udp"
 scheduler_flags = ["sh-port", "flag-1"]
 one_packet = true
-local_addresses = ["10.0.0.2", "10.0.0.2", "fd00::2", "224.0.0.1", "ten"]
+local_addresses = ["10.0.0.2", "10.0.0.2", "fd00::2", "224.0.0.1", "::1", "ten"]
 real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
 "#
         ),
@@ -237,8 +239,8 @@ real_servers = [{ address = "10.0.0.11:8080", forward = "fullnat" }]
             "line 12: virtual_service 192.0.2.10:80: one_packet: does not go with forward = \"fullnat\" of real server \
              10.0.0.11:8080",
             "line 13: virtual_service 192.0.2.10:80: local_addresses: 10.0.0.2 stands twice",
-            "line 13: virtual_service 192.0.2.10:80: local_addresses: fd00::2 is not IPv4 as the service is",
             "line 13: virtual_service 192.0.2.10:80: local_addresses: 224.0.0.1 is not unicast",
+            "line 13: virtual_service 192.0.2.10:80: local_addresses: ::1 is not unicast",
             "line 13: virtual_service 192.0.2.10:80: local_addresses: \"ten\" is no address",
         ]
     );
@@ -330,7 +332,7 @@ real_servers = [{ address = "10.0.0.11:53" }, { address = "10.0.0.300" }]
             "line 14: api: http: \"9477\" is no address with port, such as \"127.0.0.1:9477\" or \"[::1]:9477\"",
             "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\", and no prefix with one, such as \"192.0.2.0/24:80\"",
             "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence",
-            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is: only a tunnel leads there",
+            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is: only a tunnel or FullNAT leads there",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
         ]
     );
@@ -559,7 +561,7 @@ destination = "2001:db8::/32"
             "line 9: virtual_service number 1: fwmark: 0 is outside 1..=4294967295",
             "line 12: virtual_service 192.0.2.10:80: address: does not go with `fwmark`",
             "line 14: virtual_service number 3: fwmark: 7 stands twice: also in line 11",
-            "line 15: virtual_service number 3: real server fd00::11: address: [fd00::11]:0 is not IPv4 as its service is: only a tunnel leads there",
+            "line 15: virtual_service number 3: real server fd00::11: address: [fd00::11]:0 is not IPv4 as its service is: only a tunnel or FullNAT leads there",
             "line 18: virtual_service 192.0.2.10:80: family: goes with `fwmark` alone",
             "line 19: mark number 1: mark: missing; required: 1..=4294967295",
             "line 20: mark number 1: source: \"192.0.2.0/33\" is no prefix, such as \"192.0.2.0/24\" or \"2001:db8::/64\"",

@@ -114,12 +114,23 @@ fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {
     })
 }
 
-/// A real server to which nothing can be said in the stream would take a client's for one without header.
-pub(super) fn check_method(who: String, options: &ServiceOptions, forward: Forward) -> Result<(), ErrorBody> {
-    if options.proxy_protocol.is_none() || forward.method() == Method::Masq {
+/// A real server to which nothing can be said in the stream would take a client's for one without header; and what FTP says of addresses has another form
+/// in each family.
+pub(super) fn check_method(
+    service: &ServiceAddress,
+    server: SocketAddr,
+    options: &ServiceOptions,
+    forward: Forward,
+) -> Result<(), ErrorBody> {
+    let is_mixed = server.is_ipv6() != service.is_ipv6();
+    let what = if options.proxy_protocol.is_some() && forward.method() != Method::Masq {
+        "proxy_protocol is for masqueraded real servers"
+    } else if options.helper.is_some() && is_mixed && forward == Forward::FullNat {
+        "helper ftp is for real servers of the service's address family"
+    } else {
         return Ok(());
-    }
-    let message = format!("{who}: proxy_protocol is for masqueraded real servers");
+    };
+    let message = format!("{}: {what}", name(service, server));
     Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
 }
 
@@ -134,7 +145,7 @@ fn check_local_addresses(service: &ServiceAddress, addresses: &[IpAddr]) -> Resu
         return invalid(format!("{count} local addresses are more than {MAX_LOCAL_ADDRESSES}"));
     }
     for (index, address) in addresses.iter().enumerate() {
-        if let Err(what) = local_address(*address, service.is_ipv6()) {
+        if let Err(what) = local_address(*address) {
             return invalid(format!("local address {address} {what}"));
         }
         if addresses[..index].contains(address) {
@@ -144,15 +155,9 @@ fn check_local_addresses(service: &ServiceAddress, addresses: &[IpAddr]) -> Resu
     Ok(())
 }
 
-/// Whether a service of this family may have this local address, or why not.
-pub(crate) fn local_address(address: IpAddr, is_ipv6: bool) -> Result<(), &'static str> {
-    if !is_unicast(address) || address.is_loopback() {
-        return Err("is not unicast");
-    }
-    if address.is_ipv6() != is_ipv6 {
-        return Err(if is_ipv6 { "is not IPv6 as the service is" } else { "is not IPv4 as the service is" });
-    }
-    Ok(())
+/// Whether a service may have this local address, or why not. It may be of either family, as its real servers.
+pub(crate) fn local_address(address: IpAddr) -> Result<(), &'static str> {
+    if is_unicast(address) && !address.is_loopback() { Ok(()) } else { Err("is not unicast") }
 }
 
 /// One-packet scheduling keeps no connection, so that nobody would know whose answer came to a local endpoint.
@@ -216,8 +221,8 @@ pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Resul
         let message = format!("{}: {what}", name(service, spec.server));
         Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
     };
-    if spec.server.is_ipv6() != service.is_ipv6() && spec.forward != ForwardMethod::Tunnel {
-        return invalid("only a tunnel leads to another address family");
+    if spec.server.is_ipv6() != service.is_ipv6() && !spec.forward.changes_family() {
+        return invalid("only a tunnel or FullNAT leads to another address family");
     }
     if !is_unicast(spec.server.ip()) {
         return invalid("the address is not unicast");

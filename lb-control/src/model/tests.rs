@@ -157,7 +157,7 @@ fn methods_that_do_not_go_together_are_refused_and_leave_no_id_behind() {
             None,
             "tunnel does not change the port: it must be the virtual service's, 80",
         ),
-        ("[2001:db8::1]:80", direct, None, "only a tunnel leads to another address family"),
+        ("[2001:db8::1]:80", direct, None, "only a tunnel or FullNAT leads to another address family"),
         ("10.0.0.1:80", direct, tunnel("ipip", 0, None), "a tunnel is asked for with forward direct"),
         ("10.0.0.1:80", tunneling, tunnel("gue", 0, None), "a tunnel of type gue needs a port other than 0"),
         ("10.0.0.1:80", tunneling, tunnel("gre", 7, None), "a tunnel of type gre has no port"),
@@ -299,7 +299,7 @@ fn full_nat_has_its_local_addresses_and_keeps_no_datagram_apart() {
     assert!(said.contains(&Command::AddService(two.clone())), "{said:?}");
     assert!(said.contains(&Command::AddServer { service: at, server: full_nat.clone() }), "{said:?}");
 
-    let wrong = [&["10.0.0.2", "10.0.0.2"][..], &["fd00::1"], &["224.0.0.1"], &["127.0.0.1"], &["0.0.0.0"]];
+    let wrong = [&["10.0.0.2", "10.0.0.2"][..], &["ff02::1"], &["224.0.0.1"], &["127.0.0.1"], &["0.0.0.0"]];
     for addresses in wrong {
         let kind = refused(&mut model, Command::EditService(local(addresses)));
         assert_eq!(kind, ErrorKind::InvalidOperation, "{addresses:?}");
@@ -321,6 +321,39 @@ fn full_nat_has_its_local_addresses_and_keeps_no_datagram_apart() {
         refused(&mut model, Command::EditServer { service: at, server: edit }),
         ErrorKind::InvalidOperation
     );
+}
+
+#[test]
+fn full_nat_leads_into_the_other_family_and_what_cannot_follow_is_refused() {
+    for (at, other) in [("tcp/192.0.2.8:21", "[fd00::1]:2121"), ("tcp/[2001:db8::8]:21", "10.0.0.1:2121")] {
+        let mut model = Model::new(Limits { services: 10, servers: 10 });
+        let with = |helper: Option<&str>| ServiceSpec {
+            local_addresses: ["10.0.0.2", "fd00::2"]
+                .map(|address| address.parse().expect("an address"))
+                .to_vec(),
+            helper: helper.map(str::to_owned),
+            proxy_protocol: Some("v2".to_owned()),
+            toa: true,
+            ..ServiceSpec::new(service(at), "rr")
+        };
+        let full_nat = ServerSpec { forward: ForwardMethod::FullNat, ..server(other) };
+        let add = Command::AddServer { service: service(at), server: full_nat.clone() };
+        model.apply(&Command::AddService(with(Some("ftp")))).expect("right");
+        let refusal = model.apply(&add).expect_err("FTP names addresses");
+        let said = format!(
+            "real server {other} of {at}: helper ftp is for real servers of the service's address family"
+        );
+        assert_eq!((refusal.error, refusal.message), (ErrorKind::InvalidOperation, said));
+        model.apply(&Command::EditService(with(None))).expect("right");
+        assert!(model.apply(&add).expect("nothing else is in its way").publish);
+        assert!(model.commands().any(|said| said == add));
+        assert_eq!(refused(&mut model, Command::EditService(with(Some("ftp")))), ErrorKind::InvalidOperation);
+        for forward in [ForwardMethod::Masq, ForwardMethod::Direct] {
+            let server = ServerSpec { forward, ..full_nat.clone() };
+            let edit = Command::EditServer { service: service(at), server };
+            assert_eq!(refused(&mut model, edit), ErrorKind::InvalidOperation, "{forward:?}");
+        }
+    }
 }
 
 #[test]

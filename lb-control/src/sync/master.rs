@@ -201,7 +201,7 @@ pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'stati
         return None;
     }
     let method = match method {
-        Method::Masq => flags::MASQ,
+        Method::Masq | Method::Translated => flags::MASQ,
         Method::Direct => flags::DIRECT,
         Method::Tunnel => flags::TUNNEL,
     };

@@ -208,7 +208,7 @@ fn is_tracked(entry: &Entry, reply: &Tuple) -> bool {
 
 /// Whether answers could come to a local endpoint instead of to the client.
 fn is_full_nat(entry: &Entry, reply: &Tuple) -> bool {
-    entry.method() == Method::Masq
+    !entry.method().is_one_way()
         && entry.protocol().has_ports()
         && is_unicast(reply.dst)
         && reply.dport >= FIRST_LOCAL_PORT

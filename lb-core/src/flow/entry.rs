@@ -70,6 +70,8 @@ pub enum Method {
     Masq = 0,
     Direct = 1,
     Tunnel = 2,
+    /// As masqueraded, and into the other address family: the answers' tuple is of the one that the client's is not.
+    Translated = 3,
 }
 
 impl Method {
@@ -77,7 +79,7 @@ impl Method {
     /// others: it may have many virtual services' addresses.
     #[inline]
     pub const fn is_one_way(self) -> bool {
-        !matches!(self, Method::Masq)
+        matches!(self, Method::Direct | Method::Tunnel)
     }
 }
 
@@ -148,7 +150,7 @@ impl Ends {
     }
 }
 
-/// The addresses of an IPv6 connection, and of an IPv4 one with an IPv6 real server, as on the wire: by direction, source and
+/// The addresses of a connection that has an IPv6 end, as on the wire: by direction, source and
 /// destination. What is IPv4 is mapped (RFC 4291 §2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(64))]
@@ -300,11 +302,19 @@ impl Entry {
 
     #[inline]
     pub fn method(&self) -> Method {
-        match self.flags & Self::METHOD {
+        match (self.flags & Self::METHOD) >> Self::METHOD_AT {
             0 => Method::Masq,
-            bits if bits == (Method::Direct as u8) << Self::METHOD_AT => Method::Direct,
-            _ => Method::Tunnel,
+            1 => Method::Direct,
+            2 => Method::Tunnel,
+            _ => Method::Translated,
         }
+    }
+
+    /// Whether packets that come this way are IPv6.
+    #[inline]
+    pub(super) fn comes_as_ipv6(&self, direction: Direction) -> bool {
+        let is_other = direction == Direction::Reply && self.method() == Method::Translated;
+        self.is_ipv6() != is_other
     }
 
     /// Not a connection: see [`template`].
@@ -567,8 +577,7 @@ impl Entry {
 
     /// Whether its flags are some that a connection can have.
     pub(super) fn has_sound_flags(&self) -> bool {
-        self.flags & Self::METHOD <= (Method::Tunnel as u8) << Self::METHOD_AT
-            && (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6())
+        (self.addresses != Self::NO_ADDRESSES || !self.is_ipv6() && self.method() != Method::Translated)
             && (!self.is_zoned() || self.is_tracked() && !self.is_counted())
     }
 
@@ -613,7 +622,7 @@ impl Entry {
         hasher: Hasher,
     ) -> FlowHash {
         let ends = &self.ends[direction.index()];
-        match addresses.filter(|_| self.is_ipv6()) {
+        match addresses.filter(|_| self.comes_as_ipv6(direction)) {
             None => hasher.ipv4(ends.src, ends.dst, ends.sport, ends.dport, self.protocol),
             Some(addresses) => {
                 let [src, dst] = &addresses.ends[direction.index()];
@@ -627,13 +636,12 @@ impl Entry {
         let ends = &self.ends[direction.index()];
         let (mut src, mut dst) = (IpAddr::V4(Ipv4Addr::from(ends.src)), IpAddr::V4(Ipv4Addr::from(ends.dst)));
         if let Some(addresses) = addresses {
-            let [wide_src, wide_dst] = addresses.ends[direction.index()].map(Ipv6Addr::from);
-            if self.is_ipv6() {
-                (src, dst) = (wide_src.into(), wide_dst.into());
-            }
-            // A real server may be of the other family; its own addresses are never mapped ones.
-            if direction == Direction::Reply && self.method() == Method::Tunnel {
-                src = IpAddr::V6(wide_src).to_canonical();
+            let wide = addresses.ends[direction.index()].map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
+            match direction {
+                Direction::Original if self.is_ipv6() => [src, dst] = wide,
+                Direction::Original => {}
+                // The real server, and what it answers to, may be of the other family; a mapped address is on no wire.
+                Direction::Reply => [src, dst] = wide.map(|address| address.to_canonical()),
             }
         }
         Tuple { src, dst, sport: ends.sport, dport: ends.dport, protocol: Protocol(self.protocol) }
@@ -675,7 +683,7 @@ pub(super) fn layout() -> String {
 
     format!(
         "entry of {}: ends at {}, addresses at {} (none: {:#x}), seen at {}, timeout at {}, protocol at {}, state at {}, \
-         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel), in_use at {} (bit 0, edited: {}, in a zone: {}, known: {}, tracked: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
+         flags at {} (IPv6: {}, method: {} for direct routing, {} for a tunnel, {} translated), in_use at {} (bit 0, edited: {}, in a zone: {}, known: {}, tracked: {})\nends of {}: src at {}, dst at {}, sport at {}, dport at {}\naddresses of {}: ends at {}",
         size_of::<Entry>(),
         offset_of!(Entry, ends),
         offset_of!(Entry, addresses),
@@ -688,6 +696,7 @@ pub(super) fn layout() -> String {
         Entry::IPV6,
         (Method::Direct as u8) << Entry::METHOD_AT,
         (Method::Tunnel as u8) << Entry::METHOD_AT,
+        (Method::Translated as u8) << Entry::METHOD_AT,
         offset_of!(Entry, in_use),
         Entry::EDITED,
         Entry::ZONED,

@@ -1,5 +1,6 @@
 //! Where connections are kept: index, entries and addresses, without the timers.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -11,9 +12,10 @@ use super::index::Index;
 use super::template::{TemplatePlace, templated};
 use crate::conntrack::{Accounting, Status, Tracked, Zones};
 use crate::mem::{Region, Slab};
+use crate::tables::Protocol;
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 9;
+pub const LAYOUT_VERSION: u32 = 10;
 
 /// One in so many connections may be edited.
 const CONNECTIONS_AN_EDIT: u32 = 4;
@@ -316,7 +318,7 @@ impl Store {
         Beside { entries, addresses, more, edits, hasher: *hasher }
     }
 
-    /// The rest of a look-up whose guess was wrong.
+    /// The rest of a look-up whose guess was wrong; or right, and of a connection into the other family, which the first look passes over.
     #[cold]
     pub fn find_ipv4(
         &self,
@@ -327,7 +329,9 @@ impl Store {
         dport: u16,
         protocol: u8,
     ) -> Option<FlowRef> {
-        self.index.find(hash, |at| self.is_ipv4(at, src, dst, sport, dport, protocol))
+        let (src, dst, protocol) =
+            (Ipv4Addr::from(src).into(), Ipv4Addr::from(dst).into(), Protocol(protocol));
+        self.find_hashed(hash, &Tuple { src, dst, sport, dport, protocol }, 0)
     }
 
     /// As [`Store::find_ipv4`].
@@ -341,7 +345,9 @@ impl Store {
         dport: u16,
         protocol: u8,
     ) -> Option<FlowRef> {
-        self.index.find(hash, |at| self.is_ipv6(at, src, dst, sport, dport, protocol))
+        let (src, dst, protocol) =
+            (Ipv6Addr::from(*src).into(), Ipv6Addr::from(*dst).into(), Protocol(protocol));
+        self.find_hashed(hash, &Tuple { src, dst, sport, dport, protocol }, 0)
     }
 
     #[inline]
@@ -743,7 +749,6 @@ pub(super) fn layout() -> String {
 
     use super::template;
     use crate::ipvs::state::TcpState;
-    use crate::tables::Protocol;
 
     let [entries, addresses, more, edits, tracked, end] = Sizes::new(1000, 100, 0).places();
     let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]

@@ -28,6 +28,7 @@ use crate::wire::parse::{Fragment, Headers};
 use crate::wire::proxy::{self, Version};
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::translate::GROWTH;
 
 /// The option's kind, as the modules that read it on real servers know it ("TCP option address").
 const TOA_KIND: u8 = 254;
@@ -37,7 +38,7 @@ impl<P: Packet> Path<P> {
     #[must_use]
     pub(super) fn begin_edits(&mut self, at: FlowRef, options: &ServiceOptions, headers: &Headers) -> bool {
         let wants = wants(options);
-        let is_tcp = headers.protocol == Protocol::TCP && self.flows.entry(at.id()).method() == Method::Masq;
+        let is_tcp = headers.protocol == Protocol::TCP && !self.flows.entry(at.id()).method().is_one_way();
         // What is taken up in the middle may have been edited by another director, by nobody knows how much.
         if wants == 0 || !is_tcp || headers.tcp_flags & SYN == 0 {
             return true;
@@ -93,14 +94,27 @@ impl<P: Packet> Path<P> {
 
     /// Whether its sender will be told that it goes no further, for which it must be as it came.
     fn is_refused(&mut self, headers: &Headers, at: FlowRef) -> bool {
+        if self.flows.entry(at.id()).method() == Method::Translated {
+            return self.check_translated(headers, self.leaves_to(at)).is_err();
+        }
         let mtu = self.mtu(at);
         headers.ttl <= 1 || headers.dont_fragment && mtu.is_some_and(|mtu| headers.ip_len > mtu)
     }
 
-    /// That of the next hop, if it is known.
+    /// That of the next hop, if it is known: of the packet as it comes.
     fn mtu(&mut self, at: FlowRef) -> Option<u32> {
+        if self.flows.entry(at.id()).method() == Method::Translated {
+            let to = self.leaves_to(at);
+            let mtu = u32::from(self.tables.mtu_towards(to)?);
+            return if to.is_ipv6() { mtu.checked_sub(GROWTH) } else { Some(mtu + GROWTH) };
+        }
         let hop = self.hop(at)?;
         self.tables.neighbours.get(hop).map(|hop| hop.mtu.into())
+    }
+
+    /// Where a packet that goes this way leaves to.
+    fn leaves_to(&self, at: FlowRef) -> IpAddr {
+        self.flows.tuple(at.id(), at.direction().opposite()).src
     }
 
     fn edit_clients(

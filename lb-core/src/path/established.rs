@@ -9,7 +9,7 @@ use super::{Io, Path, hooks};
 use crate::conntrack::Told;
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
-use crate::flow::{Deltas, Direction, FlowId, FlowRef, Tuple};
+use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::ids::PortId;
 use crate::ipvs::sctp::SctpState;
@@ -32,7 +32,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         if self.flows.entry(at.id()).generation() != self.tables.generation {
-            self.renew(at.id(), headers.is_ipv6);
+            self.renew(at.id());
         }
         let entry = self.flows.entry(at.id());
         if !entry.is_plain() && (entry.method().is_one_way() || self.turns_off(at, packet.port(), headers)) {
@@ -130,7 +130,7 @@ impl<P: Packet> Path<P> {
 
     /// The tables changed since the connection's last packet: what was cached is looked up again.
     #[cold]
-    pub(super) fn renew(&mut self, id: FlowId, is_ipv6: bool) {
+    pub(super) fn renew(&mut self, id: FlowId) {
         let services = &self.tables.services;
         let entry = self.flows.entry_mut(id);
         let timeout = self.timeouts.of(entry.protocol(), entry.state());
@@ -138,7 +138,7 @@ impl<P: Packet> Path<P> {
         if entry.is_tracked() {
             return;
         }
-        if !self.tables.serves(is_ipv6) {
+        if !self.tables.serves(entry.is_ipv6()) {
             entry.set_bypassed();
         } else if services.server(entry.server()).is_none() {
             entry.set_server_removed();
@@ -158,6 +158,10 @@ impl<P: Packet> Path<P> {
     /// The first packet of a direction since the tables changed: its next hop is kept, if there is one. Or its course knows it.
     #[inline(never)]
     fn find_hop(&mut self, at: FlowRef) -> Option<HopId> {
+        if self.flows.entry(at.id()).method() == Method::Translated {
+            // The straight line is for what leaves in the family that it came in.
+            return None;
+        }
         if let Some(hop) = self.kept_hop(at) {
             return Some(hop);
         }
@@ -231,12 +235,15 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Not the straight line: the next hop is not known yet or does not answer, or the packet does not fit.
+    /// Not the straight line: the next hop is not known yet or does not answer, or the packet does not fit, or it leaves in the other family.
     #[cold]
     fn off_line(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
-        let before = self.flows.tuple(at.id(), at.direction());
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let deltas = self.flows.entry(at.id()).deltas(at.direction());
+        if self.flows.entry(at.id()).method() == Method::Translated {
+            return self.translate(packet, headers, after, deltas, now, io);
+        }
+        let before = self.flows.tuple(at.id(), at.direction());
         self.rewrite_slowly(packet, headers, at.direction(), before, after, deltas, now, io);
     }
 

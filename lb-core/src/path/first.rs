@@ -148,15 +148,14 @@ impl<P: Packet> Path<P> {
             let problem = icmp::Problem::PortUnreachable;
             return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
         };
-        let method = forward.method();
         let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..*seen };
-        let after = if forward == Forward::FullNat {
+        let (after, method) = if forward == Forward::FullNat {
             match self.local_ports.choose(&self.flows, &self.tables, service, after, now) {
-                Some(after) => after,
+                Some(chosen) => chosen,
                 None => return self.drop(DropReason::NoLocalPort, Hook::Input),
             }
         } else {
-            after
+            (after, forward.method())
         };
         if is_one_packet {
             let choice = Choice { original: *original, after, method, server: id };

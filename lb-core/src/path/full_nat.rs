@@ -4,12 +4,14 @@
 //! the road knows of it, but for [steering](super::steer): answers do not name the client, so the port says which worker they are for.
 //! Ports are shared out by their bits in reverse order, so that each worker has the same part of any range.
 //!
+//! A real server may be of the other address family: its connections are [translated](super::translate).
+//!
 //! A port is free for a real server when no connection to it has it. Connections that have ended keep theirs for as long as the
 //! real server may remember them (`TIME_WAIT`: 120 s, where a server's is 60 s).
 
 use std::net::IpAddr;
 
-use crate::flow::{Hasher, Store, Tuple};
+use crate::flow::{Hasher, Method, Store, Tuple};
 use crate::ids::WorkerId;
 use crate::tables::{FIRST_LOCAL_PORT, Service, Tables};
 use crate::time::Tick;
@@ -41,7 +43,7 @@ impl LocalPorts {
         LocalPorts { hasher, count, first, len }
     }
 
-    /// `after`, a connection's packet as it shall leave, from a free local endpoint; `None`: none was found.
+    /// `after`, a connection's packet as it shall leave, from a free local endpoint, and by what method it does; `None`: none was found.
     pub(super) fn choose(
         &mut self,
         flows: &Store,
@@ -49,21 +51,24 @@ impl LocalPorts {
         service: &Service,
         after: Tuple,
         now: Tick,
-    ) -> Option<Tuple> {
-        let stated = &service.local_addresses;
-        let own = if stated.is_empty() { Some(interface_address(tables, after.dst)?) } else { None };
+    ) -> Option<(Tuple, Method)> {
+        let is_ipv6 = after.dst.is_ipv6();
+        let method = if after.src.is_ipv6() == is_ipv6 { Method::Masq } else { Method::Translated };
+        let stated = || service.local_addresses.iter().filter(|address| address.is_ipv6() == is_ipv6);
+        let count = stated().count();
+        let own = if count == 0 { Some(interface_address(tables, after.dst)?) } else { None };
         for _ in 0..PROBES {
             self.count = self.count.wrapping_add(1);
             let random = self.hasher.random(self.count);
             let place = |of: usize| ((u64::from(random as u32) * of as u64) >> 32) as usize;
-            let Some(src) = own.or_else(|| stated.get(place(stated.len())).copied()) else { continue };
+            let Some(src) = own.or_else(|| stated().nth(place(count)).copied()) else { continue };
             let mut reversed = self.first + (((random >> 32) * u64::from(self.len)) >> 32) as u32;
             if own.is_some() {
                 // The upper half of the ports are Linux's own on its own address.
                 reversed &= !1;
             }
             let sport = (reversed as u16).reverse_bits();
-            if reversed < self.first || sport < FIRST_LOCAL_PORT || src.is_ipv6() != after.dst.is_ipv6() {
+            if reversed < self.first || sport < FIRST_LOCAL_PORT {
                 continue;
             }
             let after = Tuple { src, sport, ..after };
@@ -72,7 +77,7 @@ impl LocalPorts {
                 && tables.service_for(&answer, now).is_none()
                 && tables.routes.is_local(src);
             if is_free {
-                return Some(after);
+                return Some((after, method));
             }
         }
         None

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use super::{Io, Path};
 use crate::conntrack::{self, CtState, Status, Told, Zones};
 use crate::drop::DropReason;
-use crate::flow::{Direction, FlowId, FlowRef, Tuple};
+use crate::flow::{Direction, FlowId, FlowRef, Method, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::PortId;
@@ -87,9 +87,14 @@ impl<P: Packet> Path<P> {
         let wire = self.flows.tuple(at.id(), at.direction());
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         // IPVS translates a request behind INPUT, an answer behind FORWARD.
-        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
         let way = self.tables.way(leaves.dst);
         let asks_for_source = self.asks_for_source(self.flows.entry(at.id()).method(), &wire, &leaves);
+        let (inner, leaves) = if leaves.dst.is_ipv6() == wire.dst.is_ipv6() {
+            (Tuple { dst: leaves.dst, dport: leaves.dport, ..wire }, leaves)
+        } else {
+            // What leaves in the other family is seen as it came: the rules are those of the family in which it did.
+            (wire, wire)
+        };
         let passed = self.passed.take();
         let tracked = self.flows.tracked_mut(at.id());
         let is_first_answer = at.direction() == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
@@ -189,7 +194,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
     ) -> Result<(), Stopped> {
         let wire = Tuple::of_packet(packet.data(), headers);
-        let inner = Tuple { dst: to, ..wire };
+        let inner = if to.is_ipv6() == headers.is_ipv6 { Tuple { dst: to, ..wire } } else { wire };
         let is_behind_raw = passage.is_some();
         let mut passage =
             passage.unwrap_or_else(|| self.passage(packet.port(), headers, CtState::Related, now));
@@ -404,7 +409,10 @@ impl<P: Packet> Path<P> {
         (!entry.is_tracked()).then(|| Service {
             address: original.dst,
             port: original.dport,
-            method: entry.method(),
+            method: match entry.method() {
+                Method::Translated => Method::Masq,
+                method => method,
+            },
             is_held: entry.is_counted(),
         })
     }

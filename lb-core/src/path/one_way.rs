@@ -77,7 +77,9 @@ impl<P: Packet> Path<P> {
         count(self.mine.server(entry.server()), Direction::Original, headers);
         match entry.method() {
             Method::Tunnel => self.onward_in_tunnel(packet, headers, at, now, io),
-            Method::Direct | Method::Masq => self.onward_as_it_is(packet, headers, at, now, io),
+            Method::Direct | Method::Masq | Method::Translated => {
+                self.onward_as_it_is(packet, headers, at, now, io)
+            }
         }
     }
 

@@ -104,15 +104,17 @@ impl<P: Packet> Path<P> {
     ) {
         match self.tables.way(to) {
             Way::Hop(hop) => match self.tables.neighbours.get(hop).copied() {
-                Some(hop) if hop.state == Reachability::Reachable => {
-                    if let Going::InTunnel(tunnel) = going {
+                Some(hop) if hop.state == Reachability::Reachable => match going {
+                    Going::InTunnel(tunnel) => {
                         self.send_in_tunnel(packet, headers, tunnel, to, &hop, io);
-                    } else if headers.ip_len > u32::from(hop.mtu) {
-                        self.send_in_pieces(packet, headers, &hop, io);
-                    } else {
-                        self.send(packet, headers, &hop, io);
                     }
-                }
+                    Going::Translated { after, deltas } => {
+                        self.send_translated(packet, headers, &after, deltas, &hop, io);
+                    }
+                    Going::AsItIs | Going::Rewritten { .. } => {
+                        self.send_whole_or_split(packet, headers, &hop, io);
+                    }
+                },
                 _ => self.wait(packet, headers, to, going, now, io),
             },
             Way::Unresolved(..) => self.wait(packet, headers, to, going, now, io),
@@ -134,6 +136,20 @@ impl<P: Packet> Path<P> {
         }
         ethernet::set_addresses(packet.data_mut(), &hop.dst_mac, &hop.src_mac);
         io.transmit(hop.port, packet);
+    }
+
+    pub(super) fn send_whole_or_split(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        hop: &NextHop,
+        io: &mut impl Io<P>,
+    ) {
+        if headers.ip_len > u32::from(hop.mtu) {
+            self.send_in_pieces(packet, headers, hop, io);
+        } else {
+            self.send(packet, headers, hop, io);
+        }
     }
 
     /// An IPv4 packet that does not fit and may be split (RFC 791 §3.2).

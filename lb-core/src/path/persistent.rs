@@ -287,7 +287,7 @@ impl<P: Packet> Path<P> {
         let Some(server) = self.tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
-        let (id, method, forward) = (server.id, server.forward.method(), server.forward);
+        let (id, mut method, forward) = (server.id, server.forward.method(), server.forward);
         let is_its_port = seen.dport == service.key.port && server.port != 0;
         let dport = if is_its_port { server.port } else { seen.dport };
         let mut after = Tuple { dst: server.address, dport, ..*seen };
@@ -295,7 +295,7 @@ impl<P: Packet> Path<P> {
             let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after, now) else {
                 return self.drop(DropReason::NoLocalPort, Hook::Input);
             };
-            after = chosen;
+            (after, method) = chosen;
         }
         if service.options.one_packet && original.protocol == Protocol::UDP {
             let choice = Choice { original: *original, after, method, server: id };

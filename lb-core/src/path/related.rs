@@ -50,7 +50,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         if self.flows.entry(at.id()).generation() != self.tables.generation {
-            self.renew(at.id(), headers.is_ipv6);
+            self.renew(at.id());
         }
         let entry = self.flows.entry(at.id());
         if entry.is_bypassed() {
@@ -74,6 +74,9 @@ impl<P: Packet> Path<P> {
         if is_one_way {
             // About what the real server sent to the client by another way: it knows this packet as it is.
             return self.onward_rarely(packet, headers, at, now, io);
+        }
+        if self.flows.entry(at.id()).method() == Method::Translated {
+            return self.translate_error(packet, headers, embedded, at, now, io);
         }
         let is_for_host = match self.check(headers, destination) {
             Ok(Way::Local | Way::Linux) if server == ServerId::NONE => true,

@@ -41,10 +41,21 @@ pub(super) fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
                 .and(Delta::address(&dst.octets(), &new_dst.octets()));
             (Delta::default(), changed)
         }
-        _ => (Delta::default(), Delta::default()),
+        // Into the other family, or what no packet is: the pseudo-headers differ by their addresses alone.
+        (src, dst, new_src, new_dst) => {
+            let ends = |one: IpAddr, other: IpAddr| checksum::add(address_sum(one), address_sum(other));
+            (Delta::default(), Delta::word(ends(src, dst), ends(new_src, new_dst)))
+        }
     };
     let ports = Delta::word(from.sport, to.sport).and(Delta::word(from.dport, to.dport));
     Deltas { ip: ip.0, l4: addresses.and(ports).0 }
+}
+
+fn address_sum(address: IpAddr) -> u16 {
+    match address {
+        IpAddr::V4(address) => checksum::sum(&address.octets()),
+        IpAddr::V6(address) => checksum::sum(&address.octets()),
+    }
 }
 
 /// Gives an IPv4 packet new addresses (source, destination) and ports, and one TTL less.
@@ -90,7 +101,7 @@ pub(super) fn any(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Delta
 }
 
 #[inline(always)]
-fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
+pub(super) fn transport(frame: &mut [u8], headers: &Headers, ports: (u16, u16), delta: Delta) -> Outcome {
     let at = usize::from(headers.l4);
     if headers.fragment == Fragment::Later {
         return Outcome::Done;

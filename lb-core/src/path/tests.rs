@@ -21,6 +21,7 @@ mod source_nat;
 mod sysctls;
 mod targets;
 mod tracking;
+mod translated;
 mod zones;
 
 use std::net::IpAddr;

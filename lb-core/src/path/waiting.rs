@@ -32,6 +32,11 @@ pub(super) enum Going {
     },
     /// It is put into a tunnel when the next hop is known.
     InTunnel(Tunnel),
+    /// It becomes this, in the other family, when the next hop is known; its checksums change by so much.
+    Translated {
+        after: Tuple,
+        deltas: Deltas,
+    },
 }
 
 struct Held<P> {

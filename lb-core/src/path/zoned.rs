@@ -131,7 +131,7 @@ impl<P: Packet> Path<P> {
     ) {
         let now = passage.now;
         if self.flows.entry(at.id()).generation() != self.tables.generation {
-            self.renew(at.id(), headers.is_ipv6);
+            self.renew(at.id());
         }
         if !self.flows.entry(at.id()).is_tracked() {
             // A virtual service's, at another worker than its packet came to: it passes `raw` there once more.

@@ -21,6 +21,7 @@ pub mod sctp;
 pub mod segment;
 pub mod sip;
 pub mod tcp;
+pub mod translate;
 pub mod udp;
 
 /// The `N` bytes of `bytes` from `at` on, if there are so many.

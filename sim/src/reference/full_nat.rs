@@ -60,18 +60,15 @@ impl Reference {
     /// A packet as it leaves for a real server, from a local endpoint that no other connection to it has.
     pub(super) fn take_local_endpoint(&mut self, service: &Service, after: Tuple) -> Option<Tuple> {
         let tables = self.tables.clone();
-        let own = if service.local_addresses.is_empty() {
-            Some(address_towards(&tables, after.dst)?)
-        } else {
-            None
-        };
+        let mut list = service.local_addresses.clone();
+        list.retain(|address| address.is_ipv4() == after.dst.is_ipv4());
+        let own = if list.is_empty() { Some(address_towards(&tables, after.dst)?) } else { None };
         let workers = self.team.counters.len() as u64;
         // The worker's ports are those that begin, backwards, within its part of all numbers of 16 bits.
         let begin = |worker: u64| (worker * 65_536).div_ceil(workers);
         let (first, end) = (begin(self.worker.0.into()), begin(u64::from(self.worker.0) + 1));
         for _ in 0..TRIES {
             let (which, where_) = self.draw.next();
-            let list = &service.local_addresses;
             let src = own.unwrap_or_else(|| list[(which * list.len() as u64 / (1 << 32)) as usize]);
             let drawn = first + where_ * (end - first) / (1 << 32);
             let mut sport = backwards(drawn as u16);
@@ -81,7 +78,6 @@ impl Reference {
             let endpoint = Tuple { src, sport, ..after };
             let is_usable = sport >= FIRST_PORT
                 && self.worker_of_port(sport) == self.worker
-                && src.is_ipv4() == after.dst.is_ipv4()
                 && tables.routes.is_local(src)
                 && service_of(&tables, &endpoint.reversed()).is_none()
                 && self.flows.find(&endpoint.reversed()).is_none();

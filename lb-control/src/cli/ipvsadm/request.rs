@@ -506,7 +506,7 @@ impl Line {
         if self.mark == 0 && !forward.changes_port() {
             server.set_port(self.port);
         }
-        if server.is_ipv6() != service.is_ipv6() && forward != ForwardMethod::Tunnel {
+        if server.is_ipv6() != service.is_ipv6() && !forward.changes_family() {
             return Err(Stop::usage("Different address family is allowed only for tunneling servers"));
         }
         if self.given.has_any(TUNNEL) || self.given.has(Subject::TunType) {
@@ -640,6 +640,26 @@ mod tests {
             Ok(Request::Change(Command::AddServer { service, server: full_nat }))
         );
         assert_eq!(read("-Z"), Ok(Request::Change(Command::Zero { service: None })));
+    }
+
+    #[test]
+    fn full_nat_and_tunnels_alone_lead_into_the_other_family() {
+        for (service, server) in [("[2001:db8::1]:80", "10.0.0.1:8080"), ("192.0.2.1:80", "[fd00::1]:8080")] {
+            let line = |forward: &str| read(&format!("-a -t {service} -r {server} {forward}"));
+            let Ok(Request::Change(Command::AddServer { server: spec, .. })) = line("--fullnat") else {
+                panic!("it is a right line")
+            };
+            assert_eq!((spec.server.to_string().as_str(), spec.forward), (server, ForwardMethod::FullNat));
+            assert!(line("-i").is_ok());
+            for forward in ["-m", "-g"] {
+                let stop = line(forward).expect_err(forward);
+                assert!(
+                    stop.message.contains("Different address family is allowed only"),
+                    "{}",
+                    stop.message
+                );
+            }
+        }
     }
 
     #[test]

@@ -121,6 +121,37 @@ fn reassembled(out: &Out) -> Vec<u8> {
 }
 
 #[test]
+fn an_association_goes_into_the_other_family_and_back_in_fragments_too() {
+    let ends =
+        [(VIP, "192.0.2.100", "fd00::11", "fd00::1"), (VIP6, "2001:db8::100", "10.0.0.11", "10.0.0.1")];
+    for (vip, client, server, own) in ends {
+        let tables = by(2, Forward::FullNat, 8080);
+        let services = tables.services.iter().map(|service| {
+            let mut service = Service::clone(service);
+            service.servers[0].address =
+                ip(if service.key.address.is_ipv6() { "10.0.0.11" } else { "fd00::11" });
+            Arc::new(service)
+        });
+        let services = Services::new(services.collect::<Vec<_>>());
+        let mut director = Director::new();
+        director.path.adopt(Tables { services: services.into(), ..tables }.into());
+        let init = director.receive(WAN, &[sctp(C2D, (client, 4000), (vip, 80), &[INIT], 16)]);
+        let (local, to, is_right) = read(init.sent[0].1.data());
+        assert_eq!((local.0, to, is_right), (ip(own), (ip(server), 8080), true));
+        let macs = (server_mac(11), OUR_LAN);
+        let back = director.receive(LAN, &[sctp(macs, (server, 8080), (own, local.1), &[INIT_ACK], 16)]);
+        assert_eq!(read(back.sent[0].1.data()), ((ip(vip), 80), (ip(client), 4000), true));
+        let whole = sctp(C2D, (client, 4000), (vip, 80), &[DATA], 150);
+        let out = director.receive(WAN, &fragments(&whole));
+        assert_eq!(out.sent.len(), 3);
+        let mut packet = reassembled(&out);
+        let sealed: [u8; 4] = packet[8..12].try_into().unwrap();
+        packet[8..12].fill(0);
+        assert_eq!(crc32c(&packet).to_le_bytes(), sealed);
+    }
+}
+
+#[test]
 fn an_association_is_translated_both_ways_and_counts_as_active_once_established() {
     for (vip, client, server) in [(VIP, "192.0.2.100", "10.0.0.11"), (VIP6, "2001:db8::100", "fd00::11")] {
         let mut director = director(Forward::Masq, 8080);
