@@ -257,9 +257,9 @@ fn completions_and_man_pages_follow_from_the_commands() {
 fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     let daemon = Daemon::start(Vec::new());
     let all = "net.ipv4.vs.am_droprate = 10\nnet.ipv4.vs.amemthresh = 1024\nnet.ipv4.vs.backup_only = 0\nnet.ipv4.vs.conn_reuse_mode = 1\n\
-               net.ipv4.vs.conntrack = 0\nnet.ipv4.vs.drop_packet = 0\nnet.ipv4.vs.expire_nodest_conn = 2\n\
+               net.ipv4.vs.conntrack = 0\nnet.ipv4.vs.drop_entry = 0\nnet.ipv4.vs.drop_packet = 0\nnet.ipv4.vs.expire_nodest_conn = 2\n\
                net.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
-               net.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
+               net.ipv4.vs.schedule_icmp = 0\nnet.ipv4.vs.secure_tcp = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
                net.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_refresh_period = 10\nnet.ipv4.vs.sync_sock_size = 0\n";
     let shown = lbctl(&daemon, "sysctl");
     let of_tracking = shown.strip_prefix(all).expect("those of IPVS come first");
@@ -274,7 +274,8 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     for (words, reason) in [
         ("sysctl sloppy_sctp=1 sloppy_tcp=2", "allowed are 0..=1"),
         ("sysctl sloppy_sctp=yes", "allowed are 0..=1"),
-        ("sysctl drop_entry=1", "there are am_droprate, amemthresh"),
+        ("sysctl drop_entries=1", "there are am_droprate, amemthresh"),
+        ("sysctl ignore_tunneled=1", "unpacked by Linux"),
         ("sysctl snat_reroute=1", "an answer's way is looked up by the client's address always"),
         ("sysctl nf_conntrack_tcp_loose=2", "allowed are 0..=1"),
         ("sysctl net.netfilter.nf_conntrack_buckets=1", "the index has the size of the flow table"),

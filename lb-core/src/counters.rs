@@ -126,6 +126,8 @@ pub struct FlowCounters {
     pub index_full: Counter,
     /// Connections of no virtual service that went to make room for new ones.
     pub early_drop: Counter,
+    /// Connections of virtual services that the defence `drop_entry` ended.
+    pub drop_entry: Counter,
     /// Packets that rules found INVALID: they fit no connection, and can begin none.
     pub invalid: Counter,
     /// Packets that were to be counted at their connection, for which there was no room.

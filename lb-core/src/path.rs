@@ -20,6 +20,7 @@ mod ahead;
 mod carry_over;
 mod copies;
 mod courses;
+mod defence;
 mod early_drop;
 mod edited;
 mod established;
@@ -41,6 +42,7 @@ mod output;
 mod persistent;
 mod related;
 mod rewrite;
+mod scheduled_error;
 mod sctp;
 mod shared;
 mod shed;
@@ -85,7 +87,7 @@ use crate::hook::Hook;
 use crate::icmp::{RateLimit, is_translatable};
 use crate::ids::{PortId, ServerId, WorkerId};
 use crate::ipvs::scheduler;
-use crate::ipvs::state::Timeouts;
+use crate::ipvs::state::{self, Timeouts, Transitions};
 use crate::mem::Region;
 use crate::packet::Packet;
 use crate::rule::Met;
@@ -207,6 +209,9 @@ pub struct Path<P> {
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
     shed: shed::Shed,
+    defence: defence::Defence,
+    /// Those of TCP's states.
+    transitions: &'static Transitions,
     changed: shared::Changed,
     counted: Counted,
     /// Those that rules have made of packets in this turn.
@@ -308,6 +313,8 @@ impl<P: Packet> Path<P> {
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             shed: shed::Shed::default(),
+            defence: defence::Defence::new(config.now),
+            transitions: &state::USUAL,
             changed: shared::Changed::new(),
             counted: Counted::new(config.max_connections),
             copies: Copies::default(),
@@ -344,7 +351,9 @@ impl<P: Packet> Path<P> {
         if tables.rules.make_copies() {
             self.copies.make_room();
         }
-        std::mem::replace(&mut self.tables, tables)
+        let before = std::mem::replace(&mut self.tables, tables);
+        self.look_at_room();
+        before
     }
 
     /// Takes a burst from a port.
@@ -526,6 +535,7 @@ impl<P: Packet> Path<P> {
             self.send_copies(now, io);
         }
         self.expire(now);
+        self.defend(now);
         self.retry_waiting(now, io);
         self.fragments.give_up(now, &self.mine);
         self.count_fill();

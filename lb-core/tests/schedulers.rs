@@ -13,7 +13,7 @@ use std::sync::Arc;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Loads, Request, States};
-use lb_core::ipvs::state::{Direction, TcpState, Timeouts};
+use lb_core::ipvs::state::{Direction, TcpState, Timeouts, USUAL};
 use lb_core::tables::{Protocol, Server, Service, Settings};
 use lb_core::time::{Tick, Timeout};
 use model::Model;
@@ -156,7 +156,7 @@ impl Director {
     fn packet(&mut self, connection: usize, direction: Direction, flags: u8) {
         let connection = self.connections[connection].as_mut().expect("it is open");
         let before = connection.state;
-        connection.state = before.next(direction, flags);
+        connection.state = before.next(&USUAL, direction, flags);
         connection.expires = self.now.after(self.timeouts.tcp(connection.state));
         let counts = self.counts.0.get_mut(&connection.server).expect("it counts");
         // A connection counts as active from its first moment on.

@@ -571,15 +571,18 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         if self.verdict.is_out() {
             return self.path.turn(now, io);
         }
-        let before = self.counters.flows.expired.get();
+        let flows = &self.counters.flows;
+        let before = (flows.expired.get(), flows.drop_entry.get());
         self.came.clear();
         let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.turn(now, &mut recorder);
         let taken = recorder.end();
-        let expired = self.counters.flows.expired.get().wrapping_sub(before);
+        let flows = &self.counters.flows;
+        let gone =
+            (flows.expired.get().wrapping_sub(before.0), flows.drop_entry.get().wrapping_sub(before.1));
         let is_left = || originals(&self.path, now);
         let call = Call { name: "turn", now };
-        let compared = match self.reference.turn(now, taken, expired, is_left) {
+        let compared = match self.reference.turn(now, taken, gone, is_left) {
             Ok(()) => self.compare(&call),
             Err(path) => {
                 Some(Mismatch { path, ..self.mismatch(&call, "a connection does not end as it must") })
@@ -618,7 +621,8 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 15] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 16] = [
+    ("drop_entry", |counters| &counters.flows.drop_entry),
     ("entries", |counters| &counters.flows.entries),
     ("capacity", |counters| &counters.flows.capacity),
     ("ipv6_entries", |counters| &counters.flows.ipv6_entries),

@@ -425,7 +425,7 @@ pub const SYSCTL: Section = Section {
             "integer",
             "1024",
             "0..=2147483647",
-            "places left, of `max_connections`, below which `drop_packet` 1 and 2 drop",
+            "places left, of `max_connections`, below which `drop_entry`, `drop_packet` and `secure_tcp` act with 1 and 2",
         ),
         key(
             "backup_only",
@@ -441,6 +441,13 @@ pub const SYSCTL: Section = Section {
             "0",
             "0, 1",
             "1: table `nat` is asked for the source of masqueraded connections of services",
+        ),
+        key(
+            "drop_entry",
+            "integer",
+            "0",
+            "0..=3",
+            "half-open connections are ended: 1 and 2 when the flow table has little room left, 3 always",
         ),
         key(
             "drop_packet",
@@ -476,6 +483,20 @@ pub const SYSCTL: Section = Section {
             "1",
             "0, 1",
             "0: what does not fit into a tunnel over IPv4 is split, whatever it says",
+        ),
+        key(
+            "schedule_icmp",
+            "integer",
+            "0",
+            "0, 1",
+            "1: an ICMP error about a connection that is not known is scheduled",
+        ),
+        key(
+            "secure_tcp",
+            "integer",
+            "0",
+            "0..=3",
+            "a client alone establishes no masqueraded TCP connection: 1 and 2 when the flow table has little room left, 3 always",
         ),
         key("sloppy_sctp", "integer", "0", "0, 1", "1: any SCTP packet begins a connection"),
         key("sloppy_tcp", "integer", "0", "0, 1", "1: any TCP packet without RST begins a connection"),

@@ -31,6 +31,11 @@ const COUNTERS: &[Row] = &[
         "Connections of no virtual service that went to make room for new ones.",
         |flows| &flows.early_drop,
     ),
+    (
+        "lb_conntrack_drop_entry_total",
+        "Connections of virtual services that ended early to make room (sysctl drop_entry).",
+        |flows| &flows.drop_entry,
+    ),
     ("lb_conntrack_uncounted_total", "Packets whose connection there was no room to count at.", |flows| {
         &flows.uncounted
     }),

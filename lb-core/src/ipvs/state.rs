@@ -79,13 +79,13 @@ impl TcpState {
         ACTIVE >> self as u8 & 1 == 1
     }
 
-    /// The state after a packet. `flags` is the last byte of the TCP header's flags; of several, RST counts
+    /// The state after a packet, by [`USUAL`] or [`SECURE`]. `flags` is the last byte of the TCP header's flags; of several, RST counts
     /// before SYN, SYN before FIN, FIN before ACK. A packet with none of them closes.
     #[inline]
     #[must_use]
-    pub const fn next(self, direction: Direction, flags: u8) -> TcpState {
+    pub const fn next(self, transitions: &Transitions, direction: Direction, flags: u8) -> TcpState {
         let flags = (flags & 7 | flags >> 1 & 8) as usize;
-        NEXT[direction as usize][flags][self as usize]
+        transitions[direction as usize][flags][self as usize]
     }
 }
 
@@ -129,15 +129,46 @@ const INPUT_ONLY: [Row; 3] = [
     (SynAck, [SynRecv, TimeWait, Established, Close]),
 ];
 
+/// Where it leads elsewhere under `secure_tcp`: a client alone does not establish a connection whose server is seen.
+const SECURE_INPUT: [Row; 2] =
+    [(SynRecv, [SynRecv, TimeWait, SynRecv, SynRecv]), (SynAck, [SynAck, SynAck, SynAck, Close])];
+
+const SECURE_OUTPUT: [Row; 2] =
+    [(SynRecv, [SynAck, TimeWait, Established, Close]), (SynAck, [SynAck, TimeWait, Established, Close])];
+
+const SECURE_INPUT_ONLY: [Row; 8] = [
+    (New, [SynAck, Close, Established, Close]),
+    (FinWait, [SynAck, FinWait, FinWait, Close]),
+    (TimeWait, [SynAck, TimeWait, TimeWait, Close]),
+    (Close, [SynAck, Close, Close, Close]),
+    (CloseWait, [SynAck, CloseWait, CloseWait, Close]),
+    (LastAck, [SynAck, LastAck, Close, LastAck]),
+    (Listen, [SynAck, Listen, Listen, Listen]),
+    (SynAck, [SynAck, TimeWait, Established, Close]),
+];
+
 /// By direction, by flags (FIN 1, SYN 2, RST 4, ACK 8), by state.
-static NEXT: [[[TcpState; 16]; 16]; 3] = {
+pub type Transitions = [[[TcpState; 16]; 16]; 3];
+
+pub static USUAL: Transitions = usual();
+
+/// While the defence `secure_tcp` is on.
+pub static SECURE: Transitions = {
+    let mut table = usual();
+    fill(&mut table[Direction::Input as usize], &SECURE_INPUT);
+    fill(&mut table[Direction::Output as usize], &SECURE_OUTPUT);
+    fill(&mut table[Direction::InputOnly as usize], &SECURE_INPUT_ONLY);
+    table
+};
+
+const fn usual() -> Transitions {
     let mut table = [[[Close; 16]; 16]; 3];
     fill(&mut table[Direction::Input as usize], &INPUT);
     fill(&mut table[Direction::Output as usize], &OUTPUT);
     fill(&mut table[Direction::InputOnly as usize], &INPUT);
     fill(&mut table[Direction::InputOnly as usize], &INPUT_ONLY);
     table
-};
+}
 
 const fn fill(table: &mut [[TcpState; 16]; 16], rows: &[Row]) {
     let mut row = 0;
@@ -274,14 +305,14 @@ mod tests {
             (Direction::Input, ACK, TimeWait),
             (Direction::Input, SYN, SynRecv),
         ] {
-            state = state.next(direction, flags);
+            state = state.next(&USUAL, direction, flags);
             assert_eq!(state, expected);
         }
     }
 
     #[test]
     fn a_client_that_is_seen_alone_goes_through_fin_wait() {
-        let next = |state: TcpState, flags| state.next(Direction::InputOnly, flags);
+        let next = |state: TcpState, flags| state.next(&USUAL, Direction::InputOnly, flags);
         assert_eq!(next(Established, FIN | ACK), FinWait);
         assert_eq!(next(FinWait, ACK), FinWait);
         assert_eq!(next(New, SYN), SynRecv);
@@ -289,10 +320,44 @@ mod tests {
     }
 
     #[test]
+    fn with_secure_tcp_the_servers_acknowledgement_establishes_and_not_the_clients() {
+        let mut state = New;
+        for (direction, flags, expected) in [
+            (Direction::Input, SYN, SynRecv),
+            (Direction::Input, ACK, SynRecv),
+            (Direction::Output, SYN | ACK, SynAck),
+            (Direction::Input, ACK, SynAck),
+            (Direction::Input, FIN | ACK, SynAck),
+            (Direction::Output, ACK, Established),
+            (Direction::Input, ACK | FIN, CloseWait),
+        ] {
+            state = state.next(&SECURE, direction, flags);
+            assert_eq!(state, expected);
+        }
+        let alone = |state: TcpState, flags| state.next(&SECURE, Direction::InputOnly, flags);
+        assert_eq!(alone(New, SYN), SynAck);
+        assert_eq!(alone(SynAck, ACK), Established, "no answer is seen");
+        assert_eq!(alone(SynAck, RST), Close);
+        assert_eq!(alone(TimeWait, SYN), SynAck);
+    }
+
+    #[test]
+    fn secure_tcp_changes_nothing_of_what_is_established() {
+        for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+            for flags in 0..=255 {
+                for state in [Established, SynSent] {
+                    assert_eq!(state.next(&SECURE, direction, flags), state.next(&USUAL, direction, flags));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn of_several_flags_the_strongest_counts_and_none_closes() {
-        for state in TcpState::ALL {
+        let of = |state: TcpState| [&USUAL, &SECURE].map(|transitions| (state, transitions));
+        for (state, transitions) in TcpState::ALL.into_iter().flat_map(of) {
             for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
-                let next = |flags| state.next(direction, flags);
+                let next = |flags| state.next(transitions, direction, flags);
                 assert_eq!(next(RST | SYN | FIN | ACK), next(RST));
                 assert_eq!(next(SYN | FIN | ACK), next(SYN));
                 assert_eq!(next(FIN | ACK), next(FIN));

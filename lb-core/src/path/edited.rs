@@ -66,7 +66,7 @@ impl<P: Packet> Path<P> {
         let direction = at.direction();
         if headers.fragment != Fragment::Later {
             let was = TcpState::from_u8(self.flows.entry(at.id()).state());
-            let is = was.next(side(direction), headers.tcp_flags);
+            let is = was.next(self.transitions, side(direction), headers.tcp_flags);
             if was != is {
                 if self.starts_anew(was, at, headers) {
                     self.end(at.id());

@@ -46,7 +46,7 @@ impl<P: Packet> Path<P> {
     fn straight_on(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let was = TcpState::from_u8(self.flows.entry(at.id()).state());
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
-            let is = was.next(side(at.direction()), headers.tcp_flags);
+            let is = was.next(self.transitions, side(at.direction()), headers.tcp_flags);
             if was != is {
                 if self.starts_anew(was, at, headers) {
                     self.end(at.id());

@@ -131,9 +131,8 @@ impl<P: Packet> Path<P> {
             // Silently: the client sends its SYN again, perhaps to the director that takes over.
             return self.drop(DropReason::Draining, Hook::Input);
         }
-        // Each worker has the same share of all places.
-        let free = self.mine.flows.capacity.get().saturating_sub(self.flows.len().0.into());
-        if sysctls.drop_packet != 0 && self.shed.drops(sysctls, free * self.counters.len() as u64) {
+        let free = self.places_left();
+        if sysctls.drop_packet != 0 && self.shed.drops(sysctls, free) {
             return self.drop(DropReason::Shed, Hook::Input);
         }
         if let Some(persistence) = service.options.persistence {

@@ -39,7 +39,7 @@ impl<P: Packet> Path<P> {
     ) {
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
             let was = TcpState::from_u8(self.flows.entry(at.id()).state());
-            let is = was.next(state::Direction::InputOnly, headers.tcp_flags);
+            let is = was.next(self.transitions, state::Direction::InputOnly, headers.tcp_flags);
             if was != is {
                 if self.starts_anew(was, at, headers) {
                     self.end(at.id());

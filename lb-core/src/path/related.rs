@@ -3,6 +3,7 @@
 use super::established::count;
 use super::hooks::Passage;
 use super::ipsec::{exchange, is_ipsec};
+use super::scheduled_error::Scheduled;
 use super::waiting::Going;
 use super::{Io, Path, rewrite, tunnel};
 use crate::drop::DropReason;
@@ -15,9 +16,17 @@ use crate::tables::{Protocol, Way};
 use crate::time::Tick;
 use crate::wire::parse::Headers;
 
+/// Which rules have looked at an error before its connection is known.
+pub(super) enum Walked {
+    Nothing,
+    /// Those of the table `raw`; as it is behind them.
+    Raw(Passage),
+    All,
+}
+
 impl<P: Packet> Path<P> {
     #[cold]
-    pub(super) fn related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+    pub(super) fn related(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let embedded = match icmp::embedded(packet.data(), headers) {
             Ok(embedded) => embedded,
             // Of no connection that could be told: a router passes it on.
@@ -31,13 +40,19 @@ impl<P: Packet> Path<P> {
             return self.related_in_zone(packet, headers, &embedded, now, io);
         }
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
-        let Some(at) = self.flows.find(&answer_to(&embedded)) else {
-            return self.other(packet, headers, now, io);
+        let (at, walked) = match self.flows.find(&answer_to(&embedded)) {
+            Some(at) => (at, Walked::Nothing),
+            None => match self.schedule_error(&mut packet, headers, &embedded, now) {
+                Scheduled::To(at) => (at, Walked::All),
+                Scheduled::Not => return self.other(packet, headers, now, io),
+                Scheduled::Stopped(stopped) => return self.stop(packet, headers, stopped, now, io),
+                Scheduled::Dropped(reason) => return self.drop(reason, Hook::Input),
+            },
         };
-        self.related_to(packet, headers, &embedded, at, None, now, io);
+        self.related_to(packet, headers, &embedded, at, walked, now, io);
     }
 
-    /// An error about a packet of the connection `at`. `passage`: as it is behind the table `raw`, if it has passed that.
+    /// An error about a packet of the connection `at`, which has `walked` past rules before.
     #[inline]
     pub(super) fn related_to(
         &mut self,
@@ -45,7 +60,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         embedded: &Embedded,
         at: FlowRef,
-        passage: Option<Passage>,
+        walked: Walked,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -65,7 +80,8 @@ impl<P: Packet> Path<P> {
         let left = self.flows.tuple(at.id(), at.direction()).reversed();
         let is_source_changed = !is_one_way && (sent.src, sent.sport) != (left.src, left.sport);
         let destination = if is_source_changed { sent.src } else { headers.destination(packet.data()) };
-        if is_ruled {
+        if is_ruled && !matches!(walked, Walked::All) {
+            let passage = if let Walked::Raw(passage) = walked { Some(passage) } else { None };
             let passed = self.pass_related(&mut packet, headers, at, destination, passage, now);
             if let Err(stopped) = passed {
                 return self.stop(packet, headers, stopped, now, io);

@@ -3,6 +3,7 @@
 mod calls;
 mod counted;
 mod courses;
+mod defence;
 mod edited;
 mod explain;
 mod full_nat;
@@ -14,6 +15,7 @@ mod nat;
 mod one_packet;
 mod persistent;
 mod regressions;
+mod scheduled_error;
 mod sctp;
 mod sets;
 mod shared;

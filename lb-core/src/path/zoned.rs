@@ -17,7 +17,7 @@ use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp::Embedded;
 use crate::packet::Packet;
-use crate::path::related::answer_to;
+use crate::path::related::{Walked, answer_to};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 
@@ -177,7 +177,7 @@ impl<P: Packet> Path<P> {
         }
         let found = self.flows.find_in(&answer_to(embedded), passage.zones);
         match found.filter(|_| !passage.is_untracked) {
-            Some(at) => self.related_to(packet, headers, embedded, at, Some(passage), now, io),
+            Some(at) => self.related_to(packet, headers, embedded, at, Walked::Raw(passage), now, io),
             None => {
                 passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
                 self.pass_untracked(packet, headers, passage, io);

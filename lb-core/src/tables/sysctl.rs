@@ -14,11 +14,14 @@ pub struct Sysctls {
     pub conn_reuse_mode: u32,
     /// The kernel's `conntrack`.
     pub source_nat: u32,
+    pub drop_entry: u32,
     pub drop_packet: u32,
     pub expire_nodest_conn: u32,
     pub expire_quiescent_template: u32,
     pub nat_icmp_send: u32,
     pub pmtu_disc: u32,
+    pub schedule_icmp: u32,
+    pub secure_tcp: u32,
     pub sloppy_sctp: u32,
     pub sloppy_tcp: u32,
     pub sync_persist_mode: u32,
@@ -61,7 +64,7 @@ impl Sysctls {
             name: "amemthresh",
             prefix: PREFIX,
             max: MAX,
-            meaning: "places left in the flow table, of max_connections, below which drop_packet 1 and 2 begin to drop",
+            meaning: "places left in the flow table, of max_connections, below which drop_entry, drop_packet and secure_tcp act with 1 and 2",
             value: |all| &mut all.amemthresh,
         },
         Sysctl {
@@ -85,6 +88,14 @@ impl Sysctls {
             max: 1,
             meaning: "1: the table nat is asked at POSTROUTING for the source of masqueraded connections of virtual services",
             value: |all| &mut all.source_nat,
+        },
+        Sysctl {
+            name: "drop_entry",
+            prefix: PREFIX,
+            max: 3,
+            meaning: "half-open connections are ended, a 32nd of the table a second, and UDP that rests for a minute: 0 never; 1 and 2 while \
+                      the flow table has fewer places left than amemthresh; 3 always",
+            value: |all| &mut all.drop_entry,
         },
         Sysctl {
             name: "drop_packet",
@@ -123,6 +134,21 @@ impl Sysctls {
             meaning: "an IPv4 packet that may not be split and does not fit into an IPv4 tunnel: 1 its sender is told, 0 the tunnel's packet is \
                       split",
             value: |all| &mut all.pmtu_disc,
+        },
+        Sysctl {
+            name: "schedule_icmp",
+            prefix: PREFIX,
+            max: 1,
+            meaning: "1: an ICMP error about a connection that is not known is scheduled as its client's packets would be",
+            value: |all| &mut all.schedule_icmp,
+        },
+        Sysctl {
+            name: "secure_tcp",
+            prefix: PREFIX,
+            max: 3,
+            meaning: "a masqueraded TCP connection is established by its server's acknowledgement, not its client's: 0 never; 1 and 2 while the \
+                      flow table has fewer places left than amemthresh; 3 always",
+            value: |all| &mut all.secure_tcp,
         },
         Sysctl {
             name: "sloppy_sctp",
@@ -168,6 +194,10 @@ impl Sysctls {
         (
             "cache_bypass",
             "it sends what a web cache without servers would get to where it was bound for, which needs a transparent proxy's routing",
+        ),
+        (
+            "ignore_tunneled",
+            "packets in tunnels to the director are unpacked by Linux, and what was in them is scheduled never, as with 1 in the kernel",
         ),
         ("snat_reroute", "an answer's way is looked up by the client's address always"),
         ("sync_ports", "one port is sent to and heard, as with 1 in the kernel"),
@@ -224,11 +254,14 @@ impl Default for Sysctls {
             backup_only: 0,
             conn_reuse_mode: 1,
             source_nat: 0,
+            drop_entry: 0,
             drop_packet: 0,
             expire_nodest_conn: 2,
             expire_quiescent_template: 0,
             nat_icmp_send: 0,
             pmtu_disc: 1,
+            schedule_icmp: 0,
+            secure_tcp: 0,
             sloppy_sctp: 0,
             sloppy_tcp: 0,
             sync_persist_mode: 0,

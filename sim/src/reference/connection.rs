@@ -11,6 +11,7 @@ use lb_core::time::{Tick, Timeout};
 
 use super::flows::{Connection, Number};
 use super::parse::{INIT, Piece, Read, SYN};
+use super::tcp::Sender;
 use super::{Reference, sctp, tcp};
 
 impl Reference {
@@ -70,10 +71,18 @@ impl State {
     }
 
     /// After a packet.
-    pub(super) fn next(self, method: Method, is_from_client: bool, read: &Read) -> State {
+    pub(super) fn next(self, method: Method, is_from_client: bool, is_secure: bool, read: &Read) -> State {
         let is_answered = method == Method::Masq;
         match (self, read.chunk) {
             _ if read.piece == Piece::Later => self,
+            (State::Tcp(state), _) if is_secure => {
+                let sender = match (is_answered, is_from_client) {
+                    (true, true) => Sender::Client,
+                    (true, false) => Sender::Server,
+                    (false, _) => Sender::LoneClient,
+                };
+                State::Tcp(tcp::next_securely(state, sender, read.tcp_flags))
+            }
             (State::Tcp(state), _) if is_answered => {
                 State::Tcp(tcp::next(state, is_from_client, read.tcp_flags))
             }

@@ -122,6 +122,11 @@ impl Flows {
         self.connections.iter().flatten()
     }
 
+    pub(super) fn numbers(&self) -> impl Iterator<Item = Number> {
+        let numbered = self.connections.iter().enumerate();
+        numbered.filter(|(_, connection)| connection.is_some()).map(|(number, _)| number)
+    }
+
     /// Enters a connection, of whose tuples there is none yet.
     pub(super) fn insert(&mut self, connection: Connection) -> Number {
         let number = self.free.pop().unwrap_or_else(|| {

@@ -93,7 +93,8 @@ impl Reference {
         let servers = || self.tables.services.iter().flat_map(|service| &service.servers);
         packet.dport >= FIRST_PORT
             && self.tables.routes.is_local(packet.dst)
-            && servers().any(|server| server.forward == Forward::FullNat)
+            && (self.tables.settings.sysctls.source_nat == 1
+                || servers().any(|server| server.forward == Forward::FullNat))
             && servers().any(|server| server.address == packet.src)
             && service_of(&self.tables, packet).is_none()
     }

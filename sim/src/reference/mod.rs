@@ -26,6 +26,7 @@ mod answer;
 mod carry;
 mod checksum;
 mod connection;
+mod defence;
 mod flows;
 mod forward;
 mod fragments;
@@ -118,6 +119,9 @@ pub struct Reference {
     limit: answer::Limit,
     /// New connections since the last one that `drop_packet` dropped.
     begun_since_shed: u32,
+    /// When it was looked at how much room is left, and whether `secure_tcp` is on since.
+    looked: Tick,
+    is_secure: bool,
     /// Identification of the last outer header.
     outer_id: u16,
     draw: full_nat::Draw,
@@ -160,6 +164,8 @@ impl Reference {
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
             begun_since_shed: 0,
+            looked: config.now,
+            is_secure: false,
             draw: full_nat::Draw::new(Hasher::new(config.hash_seed), config.worker, config.now),
             outer_id: config.worker.0.wrapping_mul(1021),
             now: config.now,
@@ -176,6 +182,7 @@ impl Reference {
         self.counters.turns.generation.set(tables.generation.into());
         self.waiting.look_again();
         self.tables = tables;
+        self.look_at_room();
     }
 
     /// What must be done: each call says it anew.
@@ -219,7 +226,8 @@ impl Reference {
         }
     }
 
-    /// What must be done as time passes, when the path let `expired` connections go and `is_left` says which it still has.
+    /// What must be done as time passes, when the path let `expired` connections go whose time was over, and `dropped` by `drop_entry`; `is_left` says
+    /// which it still has.
     ///
     /// # Errors
     /// What is wrong with those that it let go.
@@ -227,11 +235,18 @@ impl Reference {
         &mut self,
         now: Tick,
         taken: Taken,
-        expired: u64,
+        (expired, dropped): (u64, u64),
         is_left: impl FnOnce() -> Vec<(Tuple, Timeout)>,
     ) -> Result<(), String> {
         self.begin(now, taken);
-        self.expire(expired, is_left)?;
+        if dropped == 0 {
+            self.expire(expired, is_left)?;
+        } else {
+            let left = is_left();
+            self.drop_entries(dropped, &left)?;
+            self.expire(expired, || left)?;
+        }
+        self.defend();
         self.retry_waiting();
         self.give_up_fragments();
         self.count_fill();

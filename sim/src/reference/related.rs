@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
-use lb_core::tables::{Protocol, Way};
+use lb_core::tables::{Forward, Protocol, Way};
+use lb_core::time::Timeout;
 
 use super::checksum::{address_sum, fold, moved, moved_udp, of_sctp, place, sum};
+use super::flows::Number;
 use super::output::Before;
 use super::parse::{self, AH, ESP, ICMPV6, Piece, Read, SCTP, UDP, has_ports, word};
+use super::persistent::service_of;
 use super::road::exchange;
 use super::{Packet, Reference, rewrite};
 
@@ -93,6 +96,40 @@ pub(super) fn like_answer_to(quoted: &Quoted) -> Tuple {
 }
 
 impl Reference {
+    /// The connection that an error begins about none that is known, if sysctl `schedule_icmp` says so; `None`: it begins none.
+    fn schedule_error(&mut self, original: Tuple, read: &Read) -> Option<Result<Number, DropReason>> {
+        let tables = self.tables.clone();
+        if tables.settings.sysctls.schedule_icmp != 1
+            || tables.settings.draining
+            || !has_ports(original.protocol.0)
+            || !tables.serves(read.is_ipv6())
+            || !tables.routes.is_local(original.dst)
+            || tables.routes.is_local(original.src)
+        {
+            return None;
+        }
+        let service = service_of(&tables, &original)?;
+        let has_full_nat = service.servers.iter().any(|server| server.forward == Forward::FullNat);
+        if service.options.persistence.is_some() || service.options.one_packet || has_full_nat {
+            return None;
+        }
+        if self.is_shed() {
+            return Some(Err(DropReason::Shed));
+        }
+        let picked = self.places.pick(&self.team, service, &original, self.now);
+        let picked = picked.map(|index| &service.servers[index]);
+        let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {
+            return Some(Err(DropReason::NoServer));
+        };
+        let dport = if server.port == 0 { original.dport } else { server.port };
+        let after = Tuple { dst: server.address, dport, ..original };
+        let Some(number) = self.bind(original, after.reversed(), server.forward.method(), server.id) else {
+            return Some(Err(DropReason::FlowTableFull));
+        };
+        self.flows.change(number, |connection| connection.timeout = Timeout::from_secs(3));
+        Some(Ok(number))
+    }
+
     pub(super) fn related(&mut self, mut packet: Packet, read: Read) {
         let quoted = match quoted(&packet.bytes, &read) {
             Ok(quoted) => quoted,
@@ -104,8 +141,19 @@ impl Reference {
         }
         // The error goes the way of an answer to the packet that it quotes.
         let like = like_answer_to(&quoted);
-        let Some((number, direction)) = self.flows.find(&like) else { return self.route(packet, read) };
-        self.renew(number);
+        let found = self.flows.find(&like);
+        let (number, direction) = match found {
+            Some(found) => found,
+            None => match self.schedule_error(like, &read) {
+                Some(Ok(number)) => (number, Direction::Original),
+                Some(Err(reason)) => return self.drop(reason, Hook::Input),
+                None => return self.route(packet, read),
+            },
+        };
+        // One that an error began stays as it began.
+        if found.is_some() {
+            self.renew(number);
+        }
         let connection = self.flows.get(number).clone();
         let services = &self.tables.services;
         if !self.tables.serves(read.is_ipv6()) {

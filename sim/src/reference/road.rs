@@ -139,10 +139,9 @@ impl Reference {
     }
 
     /// Whether sysctl `drop_packet` says that this connection does not begin: the last one of each so many does not.
-    fn is_shed(&mut self) -> bool {
+    pub(super) fn is_shed(&mut self) -> bool {
         let sysctls = self.tables.settings.sysctls;
-        let places = self.counters.flows.capacity.get() - self.flows.len().0 as u64;
-        let places = places * self.team.counters.len() as u64;
+        let places = self.places_left();
         let threshold = u64::from(sysctls.amemthresh);
         let of = match sysctls.drop_packet {
             3 if sysctls.am_droprate > 0 => u64::from(sysctls.am_droprate),
@@ -261,7 +260,7 @@ impl Reference {
             // Silently, and the timer runs on: adding the server again resumes.
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
-        let state = connection.state.next(connection.method, is_from_client, &read);
+        let state = connection.state.next(connection.method, is_from_client, self.is_secure, &read);
         // A SYN that is an RST as well leaves a closed connection as it is.
         if state != connection.state && is_from_client && starts_anew {
             self.end(number);

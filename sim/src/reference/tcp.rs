@@ -70,6 +70,28 @@ pub(super) fn next_unanswered(state: TcpState, flags: u8) -> TcpState {
     }
 }
 
+/// The same of all three while `secure_tcp` is on.
+pub(super) fn next_securely(state: TcpState, sender: Sender, flags: u8) -> TcpState {
+    match (sender, event(flags), state) {
+        (Sender::Client, Event::Ack, SynRecv) => SynRecv,
+        (Sender::Client, Event::Syn | Event::Fin | Event::Ack, SynAck) => SynAck,
+        (Sender::Client | Sender::LoneClient, Event::Rst, SynAck) => Close,
+        (Sender::Server, Event::Syn, SynRecv | SynAck) => SynAck,
+        (Sender::LoneClient, Event::Syn, Established | SynSent | SynRecv) => next_unanswered(state, flags),
+        (Sender::LoneClient, Event::Syn, _) => SynAck,
+        (Sender::LoneClient, ..) => next_unanswered(state, flags),
+        _ => next(state, sender == Sender::Client, flags),
+    }
+}
+
+/// Who sent a segment, and whether the other side is seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    Client,
+    Server,
+    LoneClient,
+}
+
 /// Being set up, or established.
 pub(super) fn is_active(state: TcpState) -> bool {
     matches!(state, Established | SynSent | SynRecv | SynAck)

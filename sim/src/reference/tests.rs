@@ -161,18 +161,18 @@ fn connections_end_when_the_path_lets_them_go_and_not_before_their_time() {
     let mut reference = alone();
     receive_syns(&mut reference, 1..3, Taken::default());
     let nobody = Vec::new;
-    let early = reference.turn(Tick(5999), Taken::default(), 1, nobody);
+    let early = reference.turn(Tick(5999), Taken::default(), (1, 0), nobody);
     assert_eq!(early, Err("1 connections ended, of those whose time is over 0".into()));
     let all: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     let one = all[1..].to_vec();
     let left_by_path: Vec<_> = one.iter().map(|&original| (original, Timeout(0))).collect();
-    assert_eq!(reference.turn(slot_is_over, Taken::default(), 1, || left_by_path.clone()), Ok(()));
+    assert_eq!(reference.turn(slot_is_over, Taken::default(), (1, 0), || left_by_path.clone()), Ok(()));
     assert_eq!(reference.expected(), []);
     let left: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     assert_eq!(left, one);
     // The wheel may be behind for a while, not for long.
     for _ in 0..3 {
-        assert_eq!(reference.turn(slot_is_over, Taken::default(), 0, || left_by_path.clone()), Ok(()));
+        assert_eq!(reference.turn(slot_is_over, Taken::default(), (0, 0), || left_by_path.clone()), Ok(()));
     }
-    assert!(reference.turn(slot_is_over, Taken::default(), 0, || left_by_path.clone()).is_err());
+    assert!(reference.turn(slot_is_over, Taken::default(), (0, 0), || left_by_path.clone()).is_err());
 }

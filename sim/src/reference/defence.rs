@@ -1,0 +1,78 @@
+//! `drop_entry` and `secure_tcp`. Which connections a walk comes by is the path's to choose; that they may go is what is checked.
+
+use hashbrown::HashMap;
+use lb_core::flow::Tuple;
+use lb_core::ipvs::sctp::SctpState;
+use lb_core::ipvs::state::TcpState;
+use lb_core::time::{Tick, Timeout};
+
+use super::Reference;
+use super::connection::State;
+use super::flows::{Connection, Number};
+
+impl Reference {
+    pub(super) fn places_left(&self) -> u64 {
+        let places = self.counters.flows.capacity.get() - self.flows.len().0 as u64;
+        places * self.team.counters.len() as u64
+    }
+
+    /// Which defences are on.
+    pub(super) fn look_at_room(&mut self) {
+        let sysctls = self.tables.settings.sysctls;
+        let is_short = self.places_left() < u64::from(sysctls.amemthresh);
+        self.is_secure = match sysctls.secure_tcp {
+            0 => false,
+            3 => true,
+            _ => is_short,
+        };
+    }
+
+    /// Once a second, while there is a defence.
+    pub(super) fn defend(&mut self) {
+        let sysctls = self.tables.settings.sysctls;
+        let is_due = self.now.since(self.looked) >= Tick::PER_SECOND;
+        if is_due && (sysctls.drop_entry != 0 || sysctls.secure_tcp != 0) {
+            self.looked = self.now;
+            self.look_at_room();
+        }
+    }
+
+    /// Whether `drop_entry` may end a connection. Nobody counts its packets.
+    fn may_go(&self, connection: &Connection) -> bool {
+        if connection.template.is_some() || self.tables.settings.sysctls.drop_entry == 0 {
+            return false;
+        }
+        match connection.state {
+            State::Tcp(state) => matches!(state, TcpState::SynRecv | TcpState::SynAck),
+            State::Sctp(state) => matches!(state, SctpState::Init1 | SctpState::Init),
+            State::Udp => self.now.since(connection.seen) >= 60 * Tick::PER_SECOND,
+        }
+    }
+
+    /// Ends those that the path dropped.
+    pub(super) fn drop_entries(&mut self, dropped: u64, left: &[(Tuple, Timeout)]) -> Result<(), String> {
+        let left: HashMap<Tuple, Timeout> = left.iter().copied().collect();
+        let is_gone = |connection: &Connection| {
+            connection.template.is_none() && !left.contains_key(&connection.original)
+        };
+        let (over, early): (Vec<Number>, Vec<Number>) = self
+            .flows
+            .numbers()
+            .filter(|&number| is_gone(self.flows.get(number)))
+            .partition(|&number| self.now.is_at_or_after(self.flows.get(number).due()));
+        // Those whose time is over may have gone by that.
+        let over = over.into_iter().filter(|&number| self.may_go(self.flows.get(number)));
+        let gone: Vec<Number> = early.into_iter().chain(over).take(dropped as usize).collect();
+        if let Some(&number) = gone.iter().find(|&&number| !self.may_go(self.flows.get(number))) {
+            return Err(format!("drop_entry ended {:?}", self.flows.get(number)));
+        }
+        if gone.len() as u64 != dropped {
+            return Err(format!("drop_entry ended {dropped} connections, {} are gone", gone.len()));
+        }
+        for number in gone {
+            self.counters.flows.drop_entry.add(1);
+            self.end(number);
+        }
+        Ok(())
+    }
+}
