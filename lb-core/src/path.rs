@@ -92,7 +92,7 @@ use crate::mem::Region;
 use crate::packet::Packet;
 use crate::rule::Met;
 use crate::rule::copies::Copies;
-use crate::rule::counted::Counted;
+use crate::rule::counted::{Counted, Ticket};
 use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
@@ -167,6 +167,8 @@ pub struct Passed {
     pub connection_mark: u32,
     /// What it meets is told to the log.
     pub is_traced: bool,
+    /// For what its connection is to count in, at its owner.
+    pub ticket: Ticket,
 }
 
 impl Passed {

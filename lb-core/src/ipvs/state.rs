@@ -257,6 +257,23 @@ pub fn is_established(protocol: Protocol, state: u8) -> bool {
     }
 }
 
+/// Whether both ends have agreed, now or before: netfilter calls such a connection assured. UDP knows of no agreement.
+pub fn was_established(protocol: Protocol, state: u8) -> bool {
+    match protocol {
+        Protocol::TCP => {
+            matches!(TcpState::from_u8(state), Established | FinWait | CloseWait | LastAck | TimeWait)
+        }
+        Protocol::SCTP => matches!(
+            SctpState::from_u8(state),
+            SctpState::Established
+                | SctpState::ShutdownSent
+                | SctpState::ShutdownReceived
+                | SctpState::ShutdownAckSent
+        ),
+        _ => false,
+    }
+}
+
 /// Whether a connection is only remembered, so that what is still on its way is known.
 pub fn is_over(protocol: Protocol, state: u8) -> bool {
     protocol == Protocol::TCP && matches!(TcpState::from_u8(state), TimeWait | Close)

@@ -180,7 +180,7 @@ impl<P: Packet> Path<P> {
         entry.is_tracked()
             || entry.is_edited()
             || self.is_cut(at)
-            || is_ruled && !self.follow_course(at, port, headers)
+            || is_ruled && (self.may_be_followed(headers) || !self.follow_course(at, port, headers))
     }
 
     /// Whether its real server was removed, or IPVS is off, so that a packet of a masqueraded connection is not translated.
@@ -205,6 +205,11 @@ impl<P: Packet> Path<P> {
         }
         let behind;
         let mut headers = headers;
+        if entry.is_ruled() && self.may_be_followed(headers) && self.is_followed(&packet, headers, at) {
+            // Rules look at it once, as at what begins a connection.
+            self.end(at.id());
+            return self.first(packet, headers, now, io);
+        }
         if entry.is_ruled() && !self.follow_course(at, packet.port(), headers) {
             let Some(passed) = self.ruled(packet, headers, at, now, io) else { return };
             packet = passed;
@@ -316,6 +321,12 @@ impl<P: Packet> Path<P> {
             from.sub(1);
             self.schedulers.touch(entry.server());
         }
+    }
+
+    /// Whether a packet may begin a connection where one is that is over.
+    #[inline]
+    fn may_be_followed(&self, headers: &Headers) -> bool {
+        (headers.tcp_flags & SYN != 0) | (headers.protocol == Protocol::SCTP)
     }
 
     /// Whether a packet of a connection that is over begins the next one.

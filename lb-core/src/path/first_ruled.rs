@@ -15,6 +15,7 @@ use crate::flow::Tuple;
 use crate::hook::{Function, Hook};
 use crate::ids::WorkerId;
 use crate::packet::Packet;
+use crate::rule::counted::Ticket;
 use crate::tables::{Protocol, Way};
 use crate::time::Tick;
 use crate::trail::Step;
@@ -186,7 +187,8 @@ impl<P: Packet> Path<P> {
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Passage { mark, connection_mark, is_traced, .. } = passage;
-            let passed = Passed { destination: (seen.dst, seen.dport), mark, connection_mark, is_traced };
+            let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
+            let passed = Passed { destination, mark, connection_mark, is_traced, ticket };
             return self.with_passed(Some(passed), |path| {
                 path.serve(packet, headers, &original, &seen, now, io);
             });

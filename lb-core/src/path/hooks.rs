@@ -20,10 +20,10 @@ use std::net::IpAddr;
 use super::{Io, Path};
 use crate::conntrack::{self, CtState, Status, Told, Zones};
 use crate::drop::DropReason;
-use crate::flow::{Direction, FlowId, FlowRef, Method, Tuple};
+use crate::flow::{Direction, Entry, FlowId, FlowRef, Method, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
-use crate::ids::PortId;
+use crate::ids::{PortId, ServerId};
 use crate::ipvs::state;
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
@@ -60,6 +60,8 @@ pub(super) struct Passage {
     pub(super) is_traced: bool,
     /// And what of one that it begins is not told.
     pub(super) untold: Told,
+    /// Of a packet that a virtual service has scheduled for itself alone.
+    pub(super) service: Option<Service>,
     pub(super) now: Tick,
 }
 
@@ -97,6 +99,9 @@ impl<P: Packet> Path<P> {
         };
         let passed = self.passed.take();
         let tracked = self.flows.tracked_mut(at.id());
+        if passed.is_none() {
+            tracked.status.set(Status::CONFIRMED);
+        }
         let is_first_answer = at.direction() == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
         if is_first_answer {
             tracked.status.set(Status::SEEN_REPLY);
@@ -226,6 +231,7 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
             is_traced: false,
             untold: Told::NONE,
+            service: None,
             now,
         }
     }
@@ -301,7 +307,7 @@ impl<P: Packet> Path<P> {
     ) -> Verdict {
         let connection = self.connection(passage);
         let flow = passage.of.filter(|&id| !self.is_over(id));
-        let service = passage.at.and_then(|at| self.service_of(at));
+        let service = passage.at.and_then(|at| self.service_of(at)).or(passage.service);
         let mut headers = *headers;
         // A rule before may have written it.
         headers.ttl = ttl(packet.data(), &headers).unwrap_or(headers.ttl);
@@ -368,6 +374,9 @@ impl<P: Packet> Path<P> {
             let (id, entry, tracked) = (at.id(), self.flows.entry(at.id()), self.flows.tracked(at.id()));
             let mut status = tracked.status;
             status.clear(Status::COUNTED);
+            if !entry.is_tracked() && !entry.method().is_one_way() && is_assured(entry) {
+                status.set(Status::ASSURED);
+            }
             return Some(Connection {
                 state: passage.state,
                 is_reply: at.direction() == Direction::Reply,
@@ -413,8 +422,13 @@ impl<P: Packet> Path<P> {
                 Method::Translated => Method::Masq,
                 method => method,
             },
-            is_held: entry.is_counted(),
+            held_by: entry.is_counted().then(|| self.port_of(entry.server())).flatten(),
         })
+    }
+
+    /// That of a real server's service, unless it was removed.
+    fn port_of(&self, server: ServerId) -> Option<u16> {
+        self.tables.services.of_server(server).map(|service| service.key.port)
     }
 
     /// A packet that a rule stops.
@@ -492,6 +506,11 @@ pub(super) fn grown<P: Packet>(packet: &P, headers: &Headers) -> Headers {
     let (at, fixed) = if headers.is_ipv6 { (4, ipv6::LEN as u32) } else { (2, 0) };
     let said = array(packet.data(), usize::from(headers.l3) + at).map(|bytes| u16::from_be_bytes(*bytes));
     Headers { ip_len: said.map_or(headers.ip_len, |said| u32::from(said) + fixed), ..*headers }
+}
+
+/// Whether both ends of a virtual service's connection have agreed, so that netfilter would not drop it early.
+fn is_assured(entry: &Entry) -> bool {
+    state::was_established(entry.protocol(), entry.state())
 }
 
 fn ttl(frame: &[u8], headers: &Headers) -> Option<u8> {

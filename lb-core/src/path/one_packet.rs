@@ -6,12 +6,15 @@
 
 use super::established::count;
 use super::fragment::{Datagram, Recent, datagram};
-use super::{Io, Path, rewrite};
+use super::hooks::{OUTPUT, Stopped};
+use super::{Io, Passed, Path, rewrite};
+use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::{Direction, Method, Tuple};
 use crate::hook::Hook;
 use crate::ids::ServerId;
 use crate::packet::Packet;
+use crate::rule::Service;
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 
@@ -35,12 +38,17 @@ impl<P: Packet> Path<P> {
     #[cold]
     pub(super) fn one_packet(
         &mut self,
-        packet: P,
+        mut packet: P,
         headers: &Headers,
         choice: Choice,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if let Some(passed) = self.passed
+            && let Err(stopped) = self.pass_once(&mut packet, headers, &choice, &passed, now)
+        {
+            return self.stop(packet, headers, stopped, now, io);
+        }
         if headers.fragment == Fragment::First {
             let datagram = datagram(packet.data(), headers);
             let set = self.set_of(&datagram);
@@ -57,6 +65,32 @@ impl<P: Packet> Path<P> {
         }
         self.mine.server(server).connections.add(1);
         self.masquerade_once(packet, headers, &choice, now, io);
+    }
+
+    /// OUTPUT and what of POSTROUTING each packet passes, for a datagram that rules let pass before it was scheduled.
+    fn pass_once(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        choice: &Choice,
+        passed: &Passed,
+        now: Tick,
+    ) -> Result<(), Stopped> {
+        let &Choice { original, after, method, server } = choice;
+        let inner = Tuple { dst: after.dst, dport: after.dport, ..original };
+        let mut passage = self.passage(packet.port(), headers, CtState::New, now);
+        (passage.input, passage.output) = (None, self.output(self.tables.way(after.dst)));
+        (passage.original, passage.after) = (Some(original), Some(after));
+        (passage.mark, passage.connection_mark) = (passed.mark, passed.connection_mark);
+        passage.is_traced = passed.is_traced;
+        let persistent = self.tables.services.of_server(server).filter(|it| it.options.persistence.is_some());
+        passage.service = Some(Service {
+            address: original.dst,
+            port: original.dport,
+            method,
+            held_by: persistent.map(|service| service.key.port),
+        });
+        self.pass(&OUTPUT, &inner, packet, headers, &mut passage)
     }
 
     /// Where the first fragment of this later one's datagram went, if it was scheduled for itself alone.

@@ -22,6 +22,7 @@ use crate::hook::Hook;
 use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
+use crate::rule::counted::Ticket;
 use crate::tables::{Engine, Forward, Persistence, Protocol, Server, Service};
 use crate::time::{Tick, Timeout};
 use crate::trail::Step;
@@ -62,6 +63,9 @@ impl<P: Packet> Path<P> {
         };
         let holder = self.holder_of(&key.tuple);
         if holder != self.worker {
+            if let Some(passed) = &mut self.passed {
+                passed.ticket = self.counted.park();
+            }
             let is_known_by_first = self.passed.is_some() || service.options.engine.is_some();
             if is_known_by_first && headers.fragment == Fragment::First {
                 let datagram = datagram(packet.data(), headers);
@@ -158,6 +162,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        self.counted.resume(self.passed.map_or(Ticket::NONE, |passed| passed.ticket));
         let original = Tuple::of_packet(packet.data(), headers);
         // The client was impatient, or began it by two packets.
         if let Some(at) = self.flows.find(&original) {

@@ -205,7 +205,8 @@ impl<P: Packet> Path<P> {
             conntrack::Verdict::Invalid(_) => return self.pass_untracked(packet, headers, passage, io),
             conntrack::Verdict::Reopens => {
                 self.end(at.id());
-                return self.first_ruled(packet, headers, now, io);
+                (passage.state, passage.of, passage.original) = (CtState::New, None, Some(wire));
+                return self.first_behind_raw(packet, headers, passage, io);
             }
         }
         if let Some((course, _)) = course {

@@ -99,7 +99,21 @@ pub struct Counted {
     in_use: u32,
     /// Keys that the packet at hand is to count in, if its connection is entered.
     wanted: ArrayVec<u64, WANTED>,
+    /// Those of packets that are on their way to another worker and back, by the last digits of their tickets.
+    parked: Box<[(Ticket, ArrayVec<u64, WANTED>)]>,
+    last_ticket: u32,
 }
+
+/// For keys that a packet comes back for; [`Ticket::NONE`]: it has none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ticket(u32);
+
+impl Ticket {
+    pub const NONE: Ticket = Ticket(0);
+}
+
+/// Packets that may be on their way at a time; of more, the oldest are not counted.
+const PARKED: usize = 256;
 
 impl Counted {
     /// For the entries of one worker. Memory that is never used is never touched.
@@ -113,6 +127,8 @@ impl Counted {
             fresh: 0,
             in_use: 0,
             wanted: ArrayVec::new(),
+            parked: vec![(Ticket::NONE, ArrayVec::new()); PARKED].into(),
+            last_ticket: 0,
         }
     }
 
@@ -140,6 +156,7 @@ impl Counted {
             (0..connections).for_each(|id| self.release(FlowId(id)));
         }
         self.wanted.clear();
+        self.parked.iter_mut().for_each(|(ticket, _)| *ticket = Ticket::NONE);
         self.alive = Some(alive);
     }
 
@@ -158,6 +175,27 @@ impl Counted {
     #[inline]
     pub fn forget(&mut self) {
         self.wanted.clear();
+    }
+
+    /// The packet at hand goes to another worker, and comes back with this ticket.
+    pub fn park(&mut self) -> Ticket {
+        if self.wanted.is_empty() {
+            return Ticket::NONE;
+        }
+        self.last_ticket = self.last_ticket.wrapping_add(1).max(1);
+        let ticket = Ticket(self.last_ticket);
+        self.parked[self.last_ticket as usize % PARKED] = (ticket, std::mem::take(&mut self.wanted));
+        ticket
+    }
+
+    /// It is back, and at hand.
+    pub fn resume(&mut self, ticket: Ticket) {
+        self.wanted.clear();
+        let (parked, wanted) = &mut self.parked[ticket.0 as usize % PARKED];
+        if ticket != Ticket::NONE && *parked == ticket {
+            *parked = Ticket::NONE;
+            self.wanted = std::mem::take(wanted);
+        }
     }
 
     /// The packet at hand is of this connection.
@@ -292,6 +330,35 @@ mod tests {
                 prop_assert_eq!(counted.in_use as usize, twin.values().map(BTreeSet::len).sum::<usize>());
             }
         }
+    }
+
+    #[test]
+    fn keys_wait_for_their_packet_and_no_other_ones_count_in_them() {
+        let alive = Arc::new(Alive::new(Keys::default()));
+        let mut counted = Counted::new(1024);
+        let keys: Vec<u64> = (1..=300u64).map(|key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let parked: Vec<Ticket> = keys
+            .iter()
+            .map(|&key| {
+                counted.forget();
+                counted.count(&alive, None, key);
+                counted.park()
+            })
+            .collect();
+        // Another one's packet was at hand last.
+        counted.count(&alive, None, 7 << 50 | 1);
+        for (id, ticket) in parked.iter().enumerate() {
+            counted.resume(*ticket);
+            counted.keep(FlowId(id as u32));
+        }
+        let is_counted: Vec<bool> = keys.iter().map(|&key| alive.total(key) == 1).collect();
+        assert_eq!(is_counted.iter().filter(|&&is| is).count(), PARKED, "the latest ones");
+        assert!(is_counted[300 - PARKED..].iter().all(|&is| is));
+        assert_eq!(alive.total(7 << 50 | 1), 0);
+        counted.resume(parked[299]);
+        counted.keep(FlowId(400));
+        counted.forget();
+        assert_eq!((counted.park(), alive.total(keys[299])), (Ticket::NONE, 1), "once");
     }
 
     #[test]

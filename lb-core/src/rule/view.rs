@@ -39,8 +39,8 @@ pub struct Service {
     pub address: IpAddr,
     pub port: u16,
     pub method: Method,
-    /// By its client's persistence template.
-    pub is_held: bool,
+    /// Of one that its client's persistence template holds: the port of the persistent service.
+    pub held_by: Option<u16>,
 }
 
 /// One packet at one hook. Rules read all of it, and write the mark, the connection's mark and the packet.

@@ -139,3 +139,23 @@ fn workers_count_together() {
     answers(&mut workers[1], 100, 4001, "RA");
     assert!(self::opens(&mut workers[0], 100, 4002) && !self::opens(&mut workers[1], 100, 4003));
 }
+
+#[test]
+fn connections_of_a_persistent_service_are_counted_for_their_own_clients_at_any_worker() {
+    const WORKERS: usize = 3;
+    let rules = rules(&["filter INPUT -p tcp --syn -m connlimit --connlimit-above 2 -j DROP"]);
+    let tables = Arc::new(Tables { rules: Arc::new(rules), ..super::persistent::persistent(2, |_| ()) });
+    let (counters, uses) = (counters(WORKERS), Arc::new(Uses::new(WORKERS, 100)));
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+    paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+    // All at once: while one is at its template's worker another one is at hand.
+    let opened = [4000, 4001, 4002].map(|port| {
+        let syn = |client| tcp(C2D, (&format!("192.0.2.{client}"), port), ("192.0.2.10", 80), "S");
+        let syns: Vec<_> = (100..108).map(syn).collect();
+        let mut clients: Vec<_> =
+            deliver_all(&mut paths, 0, WAN, &syns).iter().map(|(_, frame)| read(frame).0).collect();
+        clients.sort();
+        clients.len()
+    });
+    assert_eq!(opened, [8, 8, 0]);
+}

@@ -105,7 +105,7 @@ fn what_looks_into_packets_is_asked_of_each() {
         "mangle PREROUTING -j CONNMARK --set-mark 1",
         "filter INPUT -j RATEEST --rateest-name r --rateest-interval 1s --rateest-ewmalog 4s",
         "filter INPUT -j AUDIT --type accept",
-        "mangle POSTROUTING -m ipvs --vportctl 80",
+        "mangle POSTROUTING -m conntrack --ctstatus ASSURED",
     ] {
         let mut director = Director::with_rules(&lines(&[line]));
         director.receive(WAN, &[from_client(4000, "S"), from_client(4000, "A"), from_client(4000, "A")]);

@@ -597,3 +597,59 @@ fn a_list_remembers_as_often_as_any_of_its_rules_asks_for() {
     let passed = (4000..4060).filter(|&sport| director.receive(WAN, &[through(sport, "S")]).sent.len() == 1);
     assert_eq!(passed.count(), 39);
 }
+
+#[test]
+fn a_packet_that_begins_a_connection_where_one_was_is_asked_of_once() {
+    // Routed, and a virtual service's.
+    let (opens, answers) = (through(4000, "S"), back(4000, "RA"));
+    let closes = [through(4000, "S"), back(4000, "SA"), through(4000, "A"), through(4000, "FA")];
+    for (first, last) in [
+        (closes.to_vec(), through(4000, "S")),
+        (vec![opens, answers], through(4000, "S")),
+        (vec![from_client(4000, "S"), from_server(11, 4000, "RA")], from_client(4000, "S")),
+        (vec![from_client(4000, "S"), from_client(4000, "FA")], from_client(4000, "S")),
+    ] {
+        let mut director = director(rules(&["raw PREROUTING -p tcp", "mangle PREROUTING -p tcp"]));
+        let count = first.len() as u64 + 1;
+        for frame in first.into_iter().chain([last]) {
+            let port = if frame[..6] == OUR_LAN { LAN } else { WAN };
+            director.receive(port, &[frame]);
+        }
+        let mut counted = [(0, 0); 3];
+        assert!(director.counters[0].add_rule_counts(&mut counted));
+        assert_eq!([counted[1].0, counted[2].0], [count; 2]);
+        assert_eq!(director.states().len(), 1);
+    }
+}
+
+#[test]
+fn a_held_connection_to_another_destination_is_of_its_persistent_service() {
+    let mut director = Director::new();
+    let lines = [
+        "nat PREROUTING -p tcp --dport 8888 -j DNAT --to-destination 192.0.2.10:80",
+        "mangle POSTROUTING -m ipvs --vportctl 80",
+    ];
+    director.path.adopt(Arc::new(Tables { rules: Arc::new(rules(&lines)), ..persistent(2, |_| ()) }));
+    for flags in ["S", "A"] {
+        director.receive(WAN, &[tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 8888), flags)]);
+    }
+    assert_eq!(director.counters[0].rule(1).packets.get(), 2);
+}
+
+#[test]
+fn a_services_connection_is_confirmed_by_its_first_packet_and_assured_when_both_have_agreed() {
+    for (status, counts) in [("CONFIRMED", [0, 1, 2, 3]), ("ASSURED", [0, 0, 0, 1])] {
+        let mut director = director(rules(&[&format!("mangle PREROUTING -m conntrack --ctstatus {status}")]));
+        let frames = [
+            (WAN, from_client(4000, "S")),
+            (LAN, from_server(11, 4000, "SA")),
+            (WAN, from_client(4000, "A")),
+            (LAN, from_server(11, 4000, "A")),
+        ];
+        let counted = frames.map(|(port, frame)| {
+            director.receive(port, &[frame]);
+            director.counters[0].rule(1).packets.get()
+        });
+        assert_eq!(counted, counts, "{status}");
+    }
+}

@@ -73,3 +73,27 @@ fn a_fragment_whose_first_one_went_to_a_server_that_is_gone_goes_to_nobody() {
     assert_eq!((out.sent.len(), out.to_twin.len()), (0, 0));
     assert_eq!(director.path.mine.dropped(DropReason::ServerRemoved, Hook::Input).get(), 1);
 }
+
+#[test]
+fn rules_at_output_and_postrouting_see_each_datagram_and_may_stop_it() {
+    for forward in [Forward::Masq, Forward::Direct] {
+        let lines = [
+            "filter OUTPUT -d 10.0.0.12 -j DROP",
+            "mangle POSTROUTING -m ipvs --vaddr 192.0.2.10 --vport 80",
+        ];
+        let mut director = Director::new();
+        let rules = Arc::new(super::hooks::rules(&lines));
+        director.path.adopt(Tables { rules, ..by(2, forward, &[11, 12]) }.into());
+        let parts = datagram(3);
+        let sent = |director: &mut Director| -> usize {
+            parts.iter().map(|part| director.receive(WAN, std::slice::from_ref(part)).sent.len()).sum()
+        };
+        // In turn: to .11 all of it, to .12 not one piece.
+        assert_eq!((sent(&mut director), director.path.mine.rule(1).packets.get()), (3, 1), "{forward:?}");
+        let mut other = datagram(1).remove(0);
+        other[19] = 99;
+        crate::wire::ipv4::fill_checksum(&mut other[14..34]);
+        assert!(director.receive(WAN, &[other]).sent.is_empty(), "{forward:?}");
+        assert_eq!(director.dropped(DropReason::Rule), 1);
+    }
+}

@@ -66,7 +66,7 @@ fn a_connection_knows_nothing_of_the_one_that_had_its_place_before() {
     assert_eq!(list(&director)[0].known, Known::default());
     adopt(&mut director, 3, |_| {});
     director.receive(WAN, &[from_client(4000, "A")]);
-    assert_eq!(list(&director)[0].known.status, Status::NONE);
+    assert_eq!(list(&director)[0].known.status, Status::CONFIRMED);
 }
 
 #[test]
@@ -106,7 +106,8 @@ fn that_a_connection_is_counted_is_no_status_that_rules_see() {
         director.receive(WAN, &[from_client(4000, "S"), from_client(4000, "S")]);
         director.counters[0].rule(1).packets.get()
     };
-    assert_eq!([asked(|_| {}), asked(|settings| settings.sysctls.conntrack.acct = 1)], [2, 2]);
+    // The second packet finds it confirmed.
+    assert_eq!([asked(|_| {}), asked(|settings| settings.sysctls.conntrack.acct = 1)], [1, 1]);
 }
 
 #[test]

@@ -125,17 +125,13 @@ impl Ipvs {
 
     /// Everything but [`is_any`](Self::is_any).
     fn is_of(&self, service: &Service, view: &View<'_>) -> bool {
-        let control = || {
-            let held = view.connection.filter(|_| service.is_held)?;
-            view.tables.service_for(&held.original, view.now).map(|service| service.key.port)
-        };
         let is_reply = view.connection.is_some_and(|connection| connection.is_reply);
         holds(self.protocol, |is| is == view.protocol())
             && holds(self.address, |(net, mask)| bits(service.address) & mask == net)
             && holds(self.port, |is| is == service.port)
             && holds(self.is_reply, |is| is == is_reply)
             && holds(self.method, |is| is == service.method)
-            && holds(self.control, |is| control() == Some(is))
+            && holds(self.control, |is| service.held_by == Some(is))
     }
 
     fn has_more(&self) -> bool {
@@ -155,8 +151,7 @@ fn holds<T>(wanted: Option<(T, Not)>, is: impl Fn(T) -> bool) -> bool {
 
 impl Match for Ipvs {
     fn depends(&self) -> Depends {
-        // Which service takes a client may hang on a set's elements.
-        if self.control.is_none() { Depends::Flow } else { Depends::Packet }
+        Depends::Flow
     }
 
     fn matches(&self, view: &mut View<'_>) -> bool {
