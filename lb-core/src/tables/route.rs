@@ -68,16 +68,16 @@ pub enum Route {
     Forbidden,
 }
 
-/// Disjoint ranges in ascending order: from `starts[i]` up to the next start, `routes[i]` holds.
+/// Disjoint ranges in ascending order: from `starts[i]` up to the next start, `routes[i]` holds. `A` is an address as a number.
 #[derive(Clone, Debug, Default)]
-struct Ranges {
-    starts: Vec<u128>,
+struct Ranges<A> {
+    starts: Vec<A>,
     routes: Vec<Option<Route>>,
 }
 
-impl Ranges {
+impl Ranges<u128> {
     /// `prefixes`: first and last address of each, and its length in bits.
-    fn new(mut prefixes: Vec<(u128, u128, u8, Route)>) -> Ranges {
+    fn new(mut prefixes: Vec<(u128, u128, u8, Route)>) -> Ranges<u128> {
         // A parent sorts before its children, so that a stack of open prefixes names the longest at any point.
         prefixes.sort_by_key(|&(first, _, len, _)| (first, len));
         prefixes.dedup_by_key(|&mut (first, _, len, _)| (first, len));
@@ -114,16 +114,27 @@ impl Ranges {
         self.routes.push(route);
     }
 
-    fn lookup(&self, address: u128) -> Option<Route> {
+    /// IPv4's: what begins behind the last address is nobody's.
+    fn narrow(self) -> Ranges<u32> {
+        let starts: Vec<u32> = self.starts.iter().map_while(|&start| u32::try_from(start).ok()).collect();
+        let mut routes = self.routes;
+        routes.truncate(starts.len());
+        Ranges { starts, routes }
+    }
+}
+
+impl<A: Copy + Ord> Ranges<A> {
+    #[inline]
+    fn lookup(&self, address: A) -> Option<&Route> {
         let after = self.starts.partition_point(|&start| start <= address);
-        self.routes[after.checked_sub(1)?]
+        self.routes.get(after.wrapping_sub(1))?.as_ref()
     }
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    ipv4: Ranges,
-    ipv6: Ranges,
+    ipv4: Ranges<u32>,
+    ipv6: Ranges<u128>,
     len: usize,
 }
 
@@ -142,18 +153,24 @@ impl Routes {
             list.push((first, first | host_mask, prefix.len, route));
         }
         let len = ipv4.len() + ipv6.len();
-        Routes { ipv4: Ranges::new(ipv4), ipv6: Ranges::new(ipv6), len }
+        Routes { ipv4: Ranges::new(ipv4).narrow(), ipv6: Ranges::new(ipv6), len }
     }
 
+    #[inline]
     pub fn lookup(&self, to: IpAddr) -> Option<Route> {
-        match to {
-            IpAddr::V4(_) => self.ipv4.lookup(number(to)),
-            IpAddr::V6(_) => self.ipv6.lookup(number(to)),
-        }
+        self.find(to).copied()
     }
 
+    #[inline]
     pub fn is_local(&self, address: IpAddr) -> bool {
-        self.lookup(address) == Some(Route::Local)
+        matches!(self.find(address), Some(Route::Local))
+    }
+
+    fn find(&self, to: IpAddr) -> Option<&Route> {
+        match to {
+            IpAddr::V4(to) => self.ipv4.lookup(to.into()),
+            IpAddr::V6(to) => self.ipv6.lookup(to.into()),
+        }
     }
 
     /// Prefixes given.
