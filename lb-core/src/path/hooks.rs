@@ -295,8 +295,25 @@ impl<P: Packet> Path<P> {
         self.watch.note(|| Step::At { hook, function });
     }
 
-    /// Asks one table, and does what it says besides its verdict.
+    /// Asks one table, and does what it says besides its verdict. One that has no chain there is not asked, unless somebody watches.
+    #[inline]
     pub(super) fn ask(
+        &mut self,
+        table: Table,
+        hook: Hook,
+        tuple: &Tuple,
+        packet: &mut P,
+        headers: &Headers,
+        passage: &mut Passage,
+    ) -> Verdict {
+        match self.tables.rules.has_chain(headers.is_ipv6, table, hook) || self.watch.is_on() {
+            true => self.ask_chain(table, hook, tuple, packet, headers, passage),
+            false => Verdict::Accept,
+        }
+    }
+
+    #[inline(never)]
+    fn ask_chain(
         &mut self,
         table: Table,
         hook: Hook,

@@ -86,6 +86,7 @@ struct Compiled {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     tables: [[Option<Arc<Compiled>>; Table::ALL.len()]; 2],
+    are_active: bool,
     hide_owners: bool,
     /// By family.
     have_zones: [bool; 2],
@@ -98,7 +99,15 @@ impl Rules {
     /// Whether there is any rule, or a policy that drops: else nobody asks.
     #[inline]
     pub fn are_active(&self) -> bool {
-        self.tables.iter().flatten().any(Option::is_some)
+        self.are_active
+    }
+
+    /// Whether `table` has a chain at `hook`: else whoever asks there passes, and nothing is counted.
+    #[inline]
+    pub(crate) fn has_chain(&self, is_ipv6: bool, table: Table, hook: Hook) -> bool {
+        self.tables[usize::from(is_ipv6)][table as usize]
+            .as_ref()
+            .is_some_and(|compiled| compiled.first[hook as usize].is_some())
     }
 
     /// Whether answers may come to another worker than the connection's, or could by a rule that there was: its connections stay.
@@ -136,6 +145,7 @@ impl Rules {
     ) -> Result<Rules, BadTable> {
         let mut rules = self.clone();
         rules.tables[family as usize][table as usize] = Compiled::new(family, chains)?.map(Arc::new);
+        rules.are_active = rules.tables.iter().flatten().any(Option::is_some);
         if table == Table::Raw {
             let mut all = chains.iter().flat_map(|chain| &chain.rules);
             rules.have_zones[family as usize] = all.any(|source| source.rule.sets_zone());
