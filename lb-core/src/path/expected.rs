@@ -183,7 +183,7 @@ impl<P: Packet> Path<P> {
             reply,
             // In the index once, where only the client's side is to be found.
             method: if is_known { Method::Masq } else { Method::Direct },
-            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            deltas: rewrite::deltas_both_ways(&original, &after),
             server: expect.server,
             state: TcpState::Listen as u8,
             timeout: if is_known { self.timeouts.tcp(TcpState::Listen) } else { PATIENCE },

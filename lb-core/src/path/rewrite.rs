@@ -32,8 +32,7 @@ pub(super) enum Outcome {
 pub(super) fn deltas(from: &Tuple, to: &Tuple) -> Deltas {
     let (ip, addresses) = match (from.src, from.dst, to.src, to.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst), IpAddr::V4(new_src), IpAddr::V4(new_dst)) => {
-            let changed = Delta::double_word(src.into(), new_src.into())
-                .and(Delta::double_word(dst.into(), new_dst.into()));
+            let changed = Delta::double_words([src.into(), dst.into()], [new_src.into(), new_dst.into()]);
             (changed.and(TTL_DECREMENT), changed)
         }
         (IpAddr::V6(src), IpAddr::V6(dst), IpAddr::V6(new_src), IpAddr::V6(new_dst)) => {
@@ -56,6 +55,18 @@ fn address_sum(address: IpAddr) -> u16 {
         IpAddr::V4(address) => checksum::sum(&address.octets()),
         IpAddr::V6(address) => checksum::sum(&address.octets()),
     }
+}
+
+/// The same for both directions of a connection whose packets come as `original` and leave as `after`: what answers them is changed
+/// back.
+pub(super) fn deltas_both_ways(original: &Tuple, after: &Tuple) -> [Deltas; 2] {
+    let there = deltas(original, after);
+    let is_ipv4 = original.src.is_ipv4() && after.src.is_ipv4() && after.dst.is_ipv4();
+    let ip = match is_ipv4 {
+        true => Delta(there.ip).and(TTL_DECREMENT.reversed()).reversed().and(TTL_DECREMENT).0,
+        false => there.ip,
+    };
+    [there, Deltas { ip, l4: Delta(there.l4).reversed().0 }]
 }
 
 /// Gives an IPv4 packet new addresses (source, destination) and ports, and one TTL less.

@@ -189,7 +189,7 @@ impl<P: Packet> Path<P> {
             original,
             reply,
             method,
-            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            deltas: rewrite::deltas_both_ways(&original, &after),
             server,
             state,
             timeout,

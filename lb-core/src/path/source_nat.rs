@@ -68,7 +68,7 @@ impl<P: Packet> Path<P> {
         }
         self.watch.note(|| Step::Becomes(after));
         let (original, reply) = (self.flows.tuple(at.id(), Direction::Original), after.reversed());
-        let deltas = [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())];
+        let deltas = rewrite::deltas_both_ways(&original, &after);
         if !self.flows.exchange_reply(at.id(), &reply, deltas) {
             self.mine.flows.index_full.add(1);
             return Err(none_is_free);

@@ -65,7 +65,7 @@ impl<P: Packet> Path<P> {
             original,
             reply,
             method: Method::Masq,
-            deltas: [rewrite::deltas(&original, &after), rewrite::deltas(&reply, &original.reversed())],
+            deltas: rewrite::deltas_both_ways(&original, &after),
             server: ServerId::NONE,
             state,
             timeout,

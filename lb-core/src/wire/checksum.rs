@@ -146,6 +146,12 @@ impl Delta {
         Delta(fold(!old as u64 + new as u64))
     }
 
+    /// Four words at once: two IPv4 addresses.
+    #[inline]
+    pub const fn double_words(old: [u32; 2], new: [u32; 2]) -> Delta {
+        Delta(fold(!old[0] as u64 + !old[1] as u64 + new[0] as u64 + new[1] as u64))
+    }
+
     /// An IPv6 address.
     #[inline]
     pub fn address(old: &[u8; 16], new: &[u8; 16]) -> Delta {
@@ -159,11 +165,11 @@ impl Delta {
         Delta(add(self.0, other.0))
     }
 
-    /// The change back.
+    /// The change back. As a sum of words that are not all ones before and zeros after, it is never 0.
     #[inline]
     #[must_use]
     pub const fn reversed(self) -> Delta {
-        Delta(!self.0)
+        Delta(finish_udp(self.0))
     }
 
     /// The checksum field after the change: `~(~HC + ~m + m')`. A wrong checksum stays wrong by as much.
