@@ -516,8 +516,8 @@ impl<P: Packet> Path<P> {
     /// Looks a second time: an earlier packet of the same burst may have begun the connection.
     #[cold]
     fn find_begun(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
-        let guess = self.flows.guess(seen.hash);
-        self.find(frame, &Seen { guess, ..*seen })
+        let guess = self.flows.guess(seen.hash)?;
+        self.find(frame, &Seen { guess: Some(guess), ..*seen })
     }
 
     fn find_ipv6(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {

@@ -118,8 +118,13 @@ impl Tuple {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 hasher.ipv4(src.into(), dst.into(), self.sport, self.dport, self.protocol.0)
             }
-            (src, dst) => hasher.ipv6(&octets(src), &octets(dst), self.sport, self.dport, self.protocol.0),
+            _ => self.wide_hash(hasher),
         }
+    }
+
+    #[inline(never)]
+    fn wide_hash(&self, hasher: Hasher) -> FlowHash {
+        hasher.ipv6(&octets(self.src), &octets(self.dst), self.sport, self.dport, self.protocol.0)
     }
 }
 
@@ -613,6 +618,14 @@ impl Entry {
         self.timeout = timeout.0;
     }
 
+    /// The hash of this direction's tuple, of an IPv4 connection in no zone.
+    #[inline]
+    pub(super) fn plain_hash(&self, direction: Direction, hasher: Hasher) -> Option<FlowHash> {
+        let ends = &self.ends[direction.index()];
+        let is_plain = self.addresses == Self::NO_ADDRESSES && !self.is_zoned();
+        is_plain.then(|| hasher.ipv4(ends.src, ends.dst, ends.sport, ends.dport, self.protocol))
+    }
+
     /// The hash of this direction's tuple.
     #[inline]
     pub(super) fn hash(
@@ -632,19 +645,26 @@ impl Entry {
     }
 
     /// This direction's tuple.
+    #[inline]
     pub(super) fn tuple(&self, direction: Direction, addresses: Option<&Addresses>) -> Tuple {
         let ends = &self.ends[direction.index()];
-        let (mut src, mut dst) = (IpAddr::V4(Ipv4Addr::from(ends.src)), IpAddr::V4(Ipv4Addr::from(ends.dst)));
-        if let Some(addresses) = addresses {
-            let wide = addresses.ends[direction.index()].map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
-            match direction {
-                Direction::Original if self.is_ipv6() => [src, dst] = wide,
-                Direction::Original => {}
-                // The real server, and what it answers to, may be of the other family; a mapped address is on no wire.
-                Direction::Reply => [src, dst] = wide.map(|address| address.to_canonical()),
-            }
-        }
+        let (src, dst) = match addresses {
+            None => (Ipv4Addr::from(ends.src).into(), Ipv4Addr::from(ends.dst).into()),
+            Some(addresses) => self.wide_addresses(direction, addresses),
+        };
         Tuple { src, dst, sport: ends.sport, dport: ends.dport, protocol: Protocol(self.protocol) }
+    }
+
+    #[inline(never)]
+    fn wide_addresses(&self, direction: Direction, addresses: &Addresses) -> (IpAddr, IpAddr) {
+        let ends = &self.ends[direction.index()];
+        let [src, dst] = addresses.ends[direction.index()].map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
+        match direction {
+            Direction::Original if self.is_ipv6() => (src, dst),
+            Direction::Original => (Ipv4Addr::from(ends.src).into(), Ipv4Addr::from(ends.dst).into()),
+            // The real server, and what it answers to, may be of the other family; a mapped address is on no wire.
+            Direction::Reply => (src.to_canonical(), dst.to_canonical()),
+        }
     }
 }
 

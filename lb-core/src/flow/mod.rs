@@ -66,6 +66,7 @@ impl FlowTable {
     ///
     /// # Errors
     /// See [`InsertError`]; the table is as it was.
+    #[inline(never)]
     pub fn insert(&mut self, new: &NewFlow) -> Result<FlowId, InsertError> {
         let id = self.store.insert(new)?;
         self.wheel.arm(id.0, new.now.after(new.timeout));

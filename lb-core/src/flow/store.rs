@@ -294,7 +294,7 @@ impl Store {
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn find_hashed(&self, hash: FlowHash, tuple: &Tuple, zone: u16) -> Option<FlowRef> {
         self.index.find(hash, |at| {
             self.tuple(at.id(), at.direction()) == *tuple && self.zones(at.id()).of(at.direction()) == zone
@@ -311,6 +311,13 @@ impl Store {
     #[inline]
     pub fn has_zoned(&self) -> bool {
         self.zoned != 0
+    }
+
+    /// The hash of a tuple that is in the index.
+    #[inline]
+    fn hash_of(&self, at: FlowRef) -> FlowHash {
+        let entry = &self.entries[at.id().0 as usize];
+        entry.plain_hash(at.direction(), self.hasher).unwrap_or_else(|| self.beside().hash_of(at))
     }
 
     fn beside(&self) -> Beside<'_> {
@@ -369,6 +376,7 @@ impl Store {
         Some((dst, src))
     }
 
+    #[inline]
     pub fn tuple(&self, id: FlowId, direction: Direction) -> Tuple {
         let entry = &self.entries[id.0 as usize];
         entry.tuple(direction, self.addresses.get(entry.addresses as usize))
@@ -392,8 +400,12 @@ impl Store {
         // On its way while the entry is written.
         self.index.prefetch(hashes[1]);
         let id = self.allocate(new);
-        let holder =
-            ways.iter().find_map(|&way| self.find_hashed(hashes[way.index()], tuple(way), new.zones.of(way)));
+        let holder = ways.iter().find_map(|&way| {
+            let hash = hashes[way.index()];
+            // Mostly nothing has even the hash.
+            self.index.guess(hash)?;
+            self.find_hashed(hash, tuple(way), new.zones.of(way))
+        });
         if let Some(holder) = holder {
             if let Some(id) = id {
                 self.free(id);
@@ -494,7 +506,7 @@ impl Store {
     fn unindex(&mut self, id: FlowId) {
         for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
-            self.index.remove(self.beside().hash_of(at), at);
+            self.index.remove(self.hash_of(at), at);
         }
     }
 
@@ -614,7 +626,7 @@ impl Store {
     pub(super) fn prefetch_buckets(&self, id: FlowId) {
         for &direction in self.entry(id).indexed() {
             let at = FlowRef::new(id, direction);
-            self.index.prefetch(self.beside().hash_of(at));
+            self.index.prefetch(self.hash_of(at));
         }
     }
 
@@ -718,8 +730,8 @@ struct Beside<'s> {
 }
 
 impl Beside<'_> {
-    /// The hash of a tuple that is in the index.
-    #[inline]
+    /// As [`Store::hash_of`], of any.
+    #[inline(never)]
     fn hash_of(&self, at: FlowRef) -> FlowHash {
         let entry = &self.entries[at.id().0 as usize];
         let hash = entry.hash(at.direction(), self.addresses.get(entry.addresses as usize), self.hasher);

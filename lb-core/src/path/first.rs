@@ -81,6 +81,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// What no helper expects: INPUT, if there is a virtual service for it; else it is routed.
+    #[inline]
     pub(super) fn unexpected(
         &mut self,
         packet: P,
@@ -98,8 +99,8 @@ impl<P: Packet> Path<P> {
 
     /// INPUT with IPVS: a virtual service that takes the packet schedules and binds it. It came as `original`; `seen` is what services
     /// see of it.
-    #[inline]
-    pub(super) fn serve(
+    #[inline(always)]
+    fn serve(
         &mut self,
         packet: P,
         headers: &Headers,
@@ -167,6 +168,20 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// As [`Path::serve`], for where few packets come by.
+    #[inline(never)]
+    pub(super) fn serve_rarely(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: &Tuple,
+        seen: &Tuple,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.serve(packet, headers, original, seen, now, io);
+    }
+
     /// Whether a masqueraded real server sent this packet of no connection, which does not say itself that there is none.
     #[cold]
     fn is_orphan(&self, packet: &P, headers: &Headers, original: &Tuple) -> bool {
@@ -209,6 +224,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// As [`Path::bind`], and it counts for nobody.
+    #[inline(always)]
     pub(super) fn enter(
         &mut self,
         original: &Tuple,
@@ -222,7 +238,7 @@ impl<P: Packet> Path<P> {
             original: *original,
             reply,
             method,
-            deltas: [rewrite::deltas(original, after), rewrite::deltas(&reply, &original.reversed())],
+            deltas: rewrite::deltas_both_ways(original, after),
             server,
             state: TcpState::None as u8,
             // As after this packet, a SYN or an INIT: the timer need not be armed twice.
@@ -244,6 +260,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// A connection came to its real server.
+    #[inline(always)]
     pub(super) fn count_bound(&mut self, id: ServerId, is_active: bool) {
         let cell = self.mine.server(id);
         if is_active { &cell.active } else { &cell.inactive }.add(1);
@@ -257,20 +274,33 @@ impl<P: Packet> Path<P> {
 
     /// Enters a connection. One that has a tuple in common goes: of two connections of a client that look the same
     /// to the real server, the newer one gets the answers, as in the kernel.
+    #[inline]
     pub(super) fn insert(&mut self, new: &NewFlow) -> Option<FlowId> {
+        match self.flows.insert(new) {
+            Ok(id) => Some(id),
+            Err(error) => self.insert_after(error, new),
+        }
+    }
+
+    /// The same, when something was in the way.
+    #[cold]
+    fn insert_after(&mut self, mut error: InsertError, new: &NewFlow) -> Option<FlowId> {
         loop {
-            match self.flows.insert(new) {
-                Ok(id) => return Some(id),
-                Err(InsertError::Taken(older)) => self.end(older),
-                Err(InsertError::Full) if self.drop_early() => {}
-                Err(InsertError::Full) => {
+            match error {
+                InsertError::Taken(older) => self.end(older),
+                InsertError::Full if self.drop_early() => {}
+                InsertError::Full => {
                     self.mine.flows.full.add(1);
                     return None;
                 }
-                Err(InsertError::IndexFull) => {
+                InsertError::IndexFull => {
                     self.mine.flows.index_full.add(1);
                     return None;
                 }
+            }
+            match self.flows.insert(new) {
+                Ok(id) => return Some(id),
+                Err(next) => error = next,
             }
         }
     }

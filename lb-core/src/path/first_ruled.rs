@@ -190,7 +190,7 @@ impl<P: Packet> Path<P> {
             let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
             let passed = Passed { destination, mark, connection_mark, is_traced, ticket };
             return self.with_passed(Some(passed), |path| {
-                path.serve(packet, headers, &original, &seen, now, io);
+                path.serve_rarely(packet, headers, &original, &seen, now, io);
             });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };

@@ -180,7 +180,7 @@ impl<P: Packet> Path<P> {
         let Some((service, _)) = self.persistent_service(&seen, now) else {
             return match self.passed {
                 // Rules do not look at it once more.
-                Some(_) => self.serve(packet, headers, &original, &seen, now, io),
+                Some(_) => self.serve_rarely(packet, headers, &original, &seen, now, io),
                 None => self.first(packet, headers, now, io),
             };
         };

@@ -1,6 +1,7 @@
 //! Virtual services and their real servers, compiled.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -130,7 +131,7 @@ impl Tunnel {
 ///
 /// A firewall mark's has [`Protocol::ANY`], port 0, and the mark where an address begins, as the kernel writes it into a
 /// persistence template.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ServiceKey {
     pub protocol: Protocol,
     /// Of a prefix: the first one, all host bits 0.
@@ -139,6 +140,21 @@ pub struct ServiceKey {
     pub prefix_len: u8,
     /// 0: every port.
     pub port: u16,
+}
+
+/// In one or two words, where the derived one gives each field to the hasher by itself, and an address byte by byte.
+impl Hash for ServiceKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        let rest = u32::from(self.port) << 16 | u32::from(self.prefix_len) << 8 | u32::from(self.protocol.0);
+        match self.address {
+            IpAddr::V4(address) => to.write_u64(u64::from(u32::from(address)) << 32 | u64::from(rest)),
+            IpAddr::V6(address) => {
+                to.write_u128(address.into());
+                to.write_u32(rest);
+            }
+        }
+    }
 }
 
 impl ServiceKey {

@@ -193,11 +193,16 @@ impl Services {
     /// at first; of one length the one of that port before the one of every port.
     #[inline]
     pub fn taking(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.by_key
-            .get(key)
-            .or_else(|| {
-                if self.of_every_port > 0 { self.by_key.get(&ServiceKey { port: 0, ..*key }) } else { None }
-            })
+        self.by_key.get(key).or_else(|| self.taking_more(key))
+    }
+
+    /// The same among those that are for more than this address and port.
+    #[inline(never)]
+    fn taking_more(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
+        let of_every_port = self.of_every_port > 0;
+        of_every_port
+            .then(|| self.by_key.get(&ServiceKey { port: 0, ..*key }))
+            .flatten()
             .or_else(|| self.prefixes(key).find_map(|key| self.of_port_or_every(&key)))
     }
 
