@@ -147,6 +147,7 @@ impl<'m> Salvage<'m> {
             && (entry.is_template() || is_unicast(original.src))
             && (templated(entry.protocol()) == Some(Protocol::ANY) || is_unicast(original.dst))
             && is_unicast(reply.src)
+            && (entry.is_template() || entry.method().is_one_way() || is_of_its_family(entry, &reply))
             && (entry.is_tracked() && is_tracked(entry, &reply)
                 || (reply.dst, reply.dport) == (original.src, original.sport)
                 || is_full_nat(entry, &reply)
@@ -204,6 +205,12 @@ impl<'m> Salvage<'m> {
 /// Whether answers could come to this address, of a connection of no virtual service. Any number is a state of its protocol.
 fn is_tracked(entry: &Entry, reply: &Tuple) -> bool {
     entry.method() == Method::Masq && !entry.is_template() && !entry.is_edited() && is_unicast(reply.dst)
+}
+
+/// Whether answers are of the family in which they are looked up.
+fn is_of_its_family(entry: &Entry, reply: &Tuple) -> bool {
+    let is_ipv6 = entry.comes_as_ipv6(Direction::Reply);
+    reply.src.is_ipv6() == is_ipv6 && reply.dst.is_ipv6() == is_ipv6
 }
 
 /// Whether answers could come to a local endpoint instead of to the client.

@@ -450,6 +450,29 @@ fn ack_of_syn_ack(ends: [&str; 2]) -> Vec<u8> {
 }
 
 #[test]
+fn an_entry_whose_answers_are_of_a_family_that_its_method_does_not_have_is_damaged() {
+    for tables in [translating(2, &[11, 12]), tables(2, &[11, 12], 1)] {
+        let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
+        let counters = counters(1);
+        let mut path = Path::new(PathConfig { memory, ..config(0, &counters, &Arc::new(Uses::new(1, 100))) });
+        path.adopt(tables.clone().into());
+        let mut old = Director { path, counters, now: Tick(100) };
+        old.receive(WAN, &[to_service(V6, 4000, "S")]);
+        drop(old);
+        let mut bytes = remains.bytes().unwrap().to_vec();
+        // Addresses that are elsewhere, and both ports.
+        let begins = [&[0; 8][..], &4000u16.to_le_bytes(), &80u16.to_le_bytes()].concat();
+        let entry = bytes.windows(begins.len()).position(|part| part == begins).unwrap();
+        // The method among the flags: masqueraded is translated, and the other way round.
+        bytes[entry + 62] ^= 0b11 << 4;
+        let mut new = director_of(tables);
+        let done = new.path.carry_over(&[Salvage::of(&bytes).unwrap()], Tick(200));
+        assert_eq!((done.connections, done.damaged), (0, 1));
+        new.path.check_connections().unwrap();
+    }
+}
+
+#[test]
 fn real_servers_are_told_the_client_in_its_own_family() {
     for (ends, _) in BOTH {
         let [client, vip] = ends;
