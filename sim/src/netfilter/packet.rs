@@ -24,9 +24,9 @@ pub(super) struct Packet {
     pub(super) payload: Vec<u8>,
 }
 
-/// What asks for an echo.
+/// What asks for an echo, type and code.
 pub(super) fn echo_request(is_ipv6: bool) -> u16 {
-    if is_ipv6 { 128 } else { 8 }
+    if is_ipv6 { 128 << 8 } else { 8 << 8 }
 }
 
 impl Packet {
@@ -67,11 +67,11 @@ impl Packet {
             UDP => (Says::Udp, (word(0)?, word(2)?), 8),
             ICMP | ICMPV6 => {
                 let (id, request) = (word(4)?, echo_request(is_ipv6));
-                match u16::from(*bytes.first()?) {
+                match word(0)? {
                     kind if kind == request => {
                         (Says::Echo { is_reply: false, seq: word(6)? }, (id, request), 8)
                     }
-                    0 | 129 => (Says::Echo { is_reply: true, seq: word(6)? }, (request, id), 8),
+                    0 | 0x8100 => (Says::Echo { is_reply: true, seq: word(6)? }, (request, id), 8),
                     _ => return None,
                 }
             }
