@@ -60,7 +60,7 @@ fn the_path_does_what_the_reference_says() {
     at_least("connections ended by time", seen.expired, 2000);
     at_least("ICMP errors", seen.icmp_sent, 1000);
     at_least("ICMP errors not sent", seen.icmp_suppressed, 100);
-    // Only the worker drops for these, which is not here, or a port whose buffers are chained; and no world edits streams or has rules.
+    // Only the worker drops for these, which is not here, or a port whose buffers are chained; and no world edits streams, has rules, or real servers of the other family.
     let elsewhere = [
         DropReason::HandOverFull,
         DropReason::TwinFull,
@@ -73,6 +73,7 @@ fn the_path_does_what_the_reference_says() {
         DropReason::RuleRejects,
         DropReason::CopyLost,
         DropReason::NatPortsTaken,
+        DropReason::Untranslatable,
     ];
     for reason in DropReason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {
         at_least(reason.label(), seen.drops[reason], 1);
