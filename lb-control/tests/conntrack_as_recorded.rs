@@ -5,8 +5,8 @@
 //! the kernel's is that of its hash. What differs is excused here, with its reason, and in `docs/conntrack.md`.
 
 use lb_control::api::conntrack::{
-    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, EventName, Filter, StatusBit,
-    Tracked,
+    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, EventName, Expectation,
+    ExpectationFilter, Filter, StatusBit, Tracked,
 };
 use lb_control::api::types::{ErrorBody, ErrorKind};
 use lb_control::cli::conntrack::{self, Each, Tracker};
@@ -26,7 +26,7 @@ struct Vector {
     stderr: String,
 }
 
-struct InProcess(Vec<Tracked>);
+struct InProcess(Vec<Tracked>, Vec<Expectation>);
 
 impl Tracker for InProcess {
     fn tracked(&mut self, filter: &Filter, each: Each<'_>) -> Result<(), DirectorError> {
@@ -94,8 +94,27 @@ impl Tracker for InProcess {
             orig_zone: new.orig_zone,
             reply_zone: new.reply_zone,
             id: 0,
+            helper: None,
             counted: None,
         });
+        Ok(())
+    }
+
+    fn expected(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(Expectation) -> std::io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        Ok(self.1.iter().filter(|one| filter.matches(one)).cloned().try_for_each(each)?)
+    }
+
+    fn end_expected(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(Expectation) -> std::io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.expected(filter, each)?;
+        self.1.retain(|one| !filter.matches(one));
         Ok(())
     }
 
@@ -121,6 +140,9 @@ impl Tracker for InProcess {
             found: 0,
             invalid: 0,
             early_drop: 0,
+            expect_new: 0,
+            expect_create: 0,
+            expect_delete: 0,
             insert: 0,
             insert_failed: 0,
             drop: 0,
@@ -150,6 +172,7 @@ fn tracked(
         zone: if id == 9 { 3 } else { 0 },
         orig_zone: 0,
         reply_zone: 0,
+        helper: None,
         id,
         counted: None,
     }
@@ -188,7 +211,7 @@ struct Done {
 
 fn run(words: &[String]) -> Done {
     let (mut out, mut errors) = (Vec::new(), Vec::new());
-    let code = conntrack::run(words, &mut InProcess(connections()), &mut out, &mut errors);
+    let code = conntrack::run(words, &mut InProcess(connections(), Vec::new()), &mut out, &mut errors);
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Done { code, out: text(out), errors: text(errors) }
 }
@@ -285,7 +308,7 @@ fn events_are_shown_as_the_kernels() {
 #[test]
 fn an_update_shows_what_it_changed_and_fails_when_that_is_nothing() {
     // Of the recorded command in a namespace: the second time nothing changes.
-    let mut tracker = InProcess(connections());
+    let mut tracker = InProcess(connections(), Vec::new());
     let mut update = |line: &str| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let (mut out, mut errors) = (Vec::new(), Vec::new());
@@ -317,7 +340,7 @@ fn a_zone_of_one_direction_is_shown_with_that_one() {
     (connections[2].orig_zone, connections[3].reply_zone) = (6, 7);
     let shown = |line: &str| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let (mut out, mut tracker) = (Vec::new(), InProcess(connections.clone()));
+        let (mut out, mut tracker) = (Vec::new(), InProcess(connections.clone(), Vec::new()));
         conntrack::run(&words, &mut tracker, &mut out, &mut Vec::new());
         String::from_utf8(out).expect("text")
     };
@@ -349,7 +372,7 @@ struct Begun {
 fn connections_are_begun_as_recorded() {
     let recording: Begun =
         serde_json::from_str(include_str!("oracle/conntrack_begin.json")).expect("the recording");
-    let mut tracker = InProcess(Vec::new());
+    let mut tracker = InProcess(Vec::new(), Vec::new());
     let mut answer = |words: &[String]| {
         let (mut out, mut errors) = (Vec::new(), Vec::new());
         let code = conntrack::run(words, &mut tracker, &mut out, &mut errors);
@@ -373,10 +396,51 @@ fn nothing_to_look_for_is_not_all() {
 }
 
 #[test]
+fn what_is_expected_is_shown_counted_and_deleted() {
+    // In the words of libnetfilter_conntrack's listing; that of the helper comes before the use of a connection.
+    let ends = |src: &str, dst: &str, sport, dport| Ends {
+        src: src.parse().expect("an address"),
+        dst: dst.parse().expect("an address"),
+        sport,
+        dport,
+    };
+    let expectation = |dport| Expectation {
+        protocol: 17,
+        expires: 297,
+        expected: ends("192.0.2.9", "192.0.2.1", 0, dport),
+        master: ends("10.0.0.1", "192.0.2.9", 3000, 69),
+        zone: 0,
+        helper: "tftp".to_owned(),
+    };
+    let mut helped = connections();
+    helped[2].helper = Some("tftp".to_owned());
+    let mut tracker = InProcess(helped, vec![expectation(4000), expectation(4001)]);
+    let mut does = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = conntrack::run(&words, &mut tracker, &mut out, &mut errors);
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (code, text(out), text(errors).trim_start_matches("conntrack v1.4.7 (conntrack-tools): ").to_owned())
+    };
+    let line = "297 proto=17 src=192.0.2.9 dst=192.0.2.1 sport=0 dport=4001 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 \
+                master-src=10.0.0.1 master-dst=192.0.2.9 sport=3000 dport=69 class=0 helper=tftp\n";
+    let shown = "1 expectations have been shown.\n".to_owned();
+    assert_eq!(does("-L expect -p udp --dport 4001"), (0, line.to_owned(), shown));
+    assert_eq!(does("-C expect"), (0, "2\n".to_owned(), String::new()));
+    let deleted = |count: u8| format!("{count} expectations have been deleted.\n");
+    assert_eq!(does("-D expect -s 192.0.2.9 -p udp --dport 4001"), (0, String::new(), deleted(1)));
+    assert_eq!(does("-D expect -s 192.0.2.9 -p udp --dport 4001"), (1, String::new(), deleted(0)));
+    assert_eq!(does("-L expect").1.lines().count(), 1);
+    does("-F expect");
+    assert_eq!(does("-L expect").1, "");
+    assert!(does("-L -p udp -s 1.2.3.4").1.contains(" mark=0 helper=tftp use=1\n"));
+}
+
+#[test]
 fn what_is_not_built_says_so() {
     for (line, why) in [
-        ("-D expect -s 1.1.1.1", "-D is not possible: there are no expectations"),
-        ("-G expect -s 1.1.1.1", "-G is not possible: there are no expectations"),
+        ("-G expect -s 1.1.1.1", "-G is not possible: an expectation is listed"),
+        ("-E expect", "-E is not possible: an expectation is listed"),
     ] {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let done = run(&words);

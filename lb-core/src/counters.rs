@@ -132,6 +132,12 @@ pub struct FlowCounters {
     pub invalid: Counter,
     /// Packets that were to be counted at their connection, for which there was no room.
     pub uncounted: Counter,
+    /// Connections that are expected now.
+    pub expected: Counter,
+    /// Expectations that helpers made, that ended in time or not, and packets that began what was expected.
+    pub expect_create: Counter,
+    pub expect_delete: Counter,
+    pub expect_new: Counter,
     /// Packets whose flow was found / not found.
     pub found: Counter,
     pub missed: Counter,

@@ -100,6 +100,8 @@ reasons! {
     NoLocalPort = "no_local_port",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",
+    /// A helper read of a connection to come, and there is no room to expect it.
+    ExpectationsFull = "expectations_full",
     /// There is no room for another connection into whose stream something is put.
     EditTableFull = "edit_table_full",
     /// A segment with a part of what is exchanged in the stream: sent again it comes whole.

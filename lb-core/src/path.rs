@@ -31,6 +31,7 @@ mod first;
 mod first_ruled;
 mod fragment;
 mod full_nat;
+mod helped;
 mod hooks;
 mod host;
 mod ipsec;
@@ -78,7 +79,7 @@ pub use tracked::tuple_of_frame;
 pub use zoned::FromRaw;
 
 use self::ipsec::is_ipsec;
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, Expectations};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::template::Uses;
@@ -242,6 +243,8 @@ pub struct Path<P> {
     /// What the packet at hand met of rules.
     met: Met,
     courses: courses::Courses,
+    /// What helpers read of connections to come.
+    expectations: Expectations,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
@@ -294,6 +297,7 @@ impl<P: Packet> Path<P> {
             config.now,
         );
         mine.edits.capacity.set(flows.edits().1.into());
+        let expectations = Expectations::new(flows.hasher());
         Path {
             worker: config.worker,
             timeouts: Timeouts::new(&tables.settings),
@@ -332,6 +336,7 @@ impl<P: Packet> Path<P> {
             assumed: None,
             met: Met::default(),
             courses: courses::Courses::new(config.now),
+            expectations,
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
         }
@@ -540,6 +545,7 @@ impl<P: Packet> Path<P> {
         self.defend(now);
         self.retry_waiting(now, io);
         self.fragments.give_up(now, &self.mine);
+        self.sweep_expected(now);
         self.count_fill();
     }
 

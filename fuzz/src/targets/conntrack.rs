@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use lb_control::api::conntrack::{
-    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Counted, Ends, EventName, Filter,
-    StatusBit, Tracked,
+    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Counted, Ends, EventName,
+    Expectation, ExpectationFilter, Filter, StatusBit, Tracked,
 };
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
@@ -30,6 +30,7 @@ fn connections() -> Vec<Tracked> {
             zone: 0,
             orig_zone: if id == 4 { 5 } else { 0 },
             reply_zone: 0,
+            helper: None,
             id,
             counted: (id == 2).then(Counted::default),
         };
@@ -79,6 +80,22 @@ impl Tracker for InProcess {
         Ok(())
     }
 
+    fn expected(
+        &mut self,
+        _: &ExpectationFilter,
+        _: &mut dyn FnMut(Expectation) -> std::io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
+    fn end_expected(
+        &mut self,
+        _: &ExpectationFilter,
+        _: &mut dyn FnMut(Expectation) -> std::io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
     fn events(
         &mut self,
         filter: &Filter,
@@ -104,6 +121,9 @@ impl Tracker for InProcess {
             insert_failed: 4,
             drop: 5,
             early_drop: 7,
+            expect_new: 8,
+            expect_create: 9,
+            expect_delete: 10,
         }])
     }
 }

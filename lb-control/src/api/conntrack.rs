@@ -2,6 +2,7 @@
 
 mod beginning;
 mod change;
+mod expectation;
 mod filter;
 pub(super) mod routes;
 mod values;
@@ -19,6 +20,7 @@ use utoipa::ToSchema;
 
 pub use beginning::{ConntrackNew, NatEnd};
 pub use change::ConntrackChange;
+pub use expectation::{Expectation, ExpectationFilter};
 pub use filter::Filter;
 pub use values::{BadValue, Family, Masked, NatTo, Net, Statuses, mask};
 
@@ -43,6 +45,9 @@ pub struct Tracked {
     /// Of the reply direction alone.
     #[serde(default, skip_serializing_if = "is_default_zone")]
     pub reply_zone: u16,
+    /// That of a `CT --helper` rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
     /// The same for as long as it lives.
     pub id: u32,
     /// Not there: its packets are not counted.
@@ -154,12 +159,12 @@ impl fmt::Display for StatusBit {
 }
 
 impl Tracked {
-    /// `None`: a persistence template, which netfilter does not know.
+    /// `None`: a persistence template, which netfilter does not know, or what is only expected.
     ///
     /// States of a virtual service's connection are those of IPVS, by netfilter's names. Answers that take another way than through the director are not
     /// seen, and netfilter would expect them from the virtual service.
     pub fn of(view: &FlowView) -> Option<Tracked> {
-        if view.is_template {
+        if view.is_template || view.known.told_by.is_some() {
             return None;
         }
         let is_one_way = view.method.is_one_way();
@@ -188,6 +193,7 @@ impl Tracked {
             zone: zone(None),
             orig_zone: zone(Some(Direction::Original)),
             reply_zone: zone(Some(Direction::Reply)),
+            helper: view.known.helper.map(str::to_owned),
             id: hasher.finish() as u32,
             counted: view.known.accounting.map(Counted::from),
         })
@@ -304,6 +310,11 @@ pub struct ConntrackStatistics {
     pub drop: u64,
     /// Connections that went early to make room for new ones.
     pub early_drop: u64,
+    /// Packets that began what was expected.
+    pub expect_new: u64,
+    /// Expectations made, and ended, by such a packet or without one.
+    pub expect_create: u64,
+    pub expect_delete: u64,
 }
 
 /// Answer to `GET /v1/conntrack/count`.

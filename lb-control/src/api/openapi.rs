@@ -26,6 +26,8 @@ use super::types;
         conntrack::end_conntrack,
         conntrack::change_conntrack,
         conntrack::count_conntrack,
+        conntrack::expectations,
+        conntrack::end_expectations,
         conntrack::conntrack_events,
         conntrack::conntrack_statistics,
         server::set_lines,

@@ -20,7 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
 use crate::api::conntrack::{
-    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Filter, Tracked,
+    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation,
+    ExpectationFilter, Filter, Tracked,
 };
 use crate::api::explain::{TraceLine, TraceQuery};
 use crate::api::types::{
@@ -280,6 +281,22 @@ impl Tracker for Client {
     fn begin_tracked(&mut self, new: &ConntrackNew) -> Result<(), DirectorError> {
         let _: ConntrackNew = self.post("/v1/conntrack", new)?;
         Ok(())
+    }
+
+    fn expected(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(Expectation) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.lines("GET", &format!("/v1/conntrack/expectations{}", filter.query()), Bytes::new(), each)
+    }
+
+    fn end_expected(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(Expectation) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        self.lines("DELETE", &format!("/v1/conntrack/expectations{}", filter.query()), Bytes::new(), each)
     }
 
     fn events(

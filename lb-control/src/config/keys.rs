@@ -528,6 +528,13 @@ pub const SYSCTL: Section = Section {
             "0, 1",
             "1: packets and bytes of each connection are counted",
         ),
+        key(
+            "nf_conntrack_expect_max",
+            "integer",
+            "1024",
+            "0..=65536",
+            "connections that are expected in all workers together; at most 1024 in each",
+        ),
         seconds("nf_conntrack_generic_timeout", "600", "a protocol without a row of its own"),
         seconds("nf_conntrack_gre_timeout", "30", "nothing came back yet"),
         seconds("nf_conntrack_gre_timeout_stream", "180", "packets of both directions"),

@@ -11,6 +11,9 @@ type Row = (&'static str, &'static str, fn(&FlowCounters) -> &Counter);
 const GAUGES: &[Row] = &[
     ("lb_conntrack_entries", "Connections now.", |flows| &flows.entries),
     ("lb_conntrack_tracked_entries", "Of these, those of no virtual service.", |flows| &flows.tracked),
+    ("lb_conntrack_expectations", "Connections that helpers announced and that have not begun.", |flows| {
+        &flows.expected
+    }),
     ("lb_conntrack_entries_limit", "Connections that there is room for.", |flows| &flows.capacity),
     ("lb_conntrack_ipv6_entries", "IPv6 connections now.", |flows| &flows.ipv6_entries),
     ("lb_conntrack_ipv6_entries_limit", "IPv6 connections that there is room for.", |flows| {
@@ -42,6 +45,13 @@ const COUNTERS: &[Row] = &[
     ("lb_conntrack_stat_invalid", "Packets that fit no connection and can begin none.", |flows| {
         &flows.invalid
     }),
+    ("lb_conntrack_stat_expect_create", "Connections that helpers announced.", |flows| &flows.expect_create),
+    (
+        "lb_conntrack_stat_expect_delete",
+        "Announced connections that began, or are expected no more.",
+        |flows| &flows.expect_delete,
+    ),
+    ("lb_conntrack_stat_expect_new", "Announced connections that began.", |flows| &flows.expect_new),
     ("lb_conntrack_stat_drop", "Connections refused because the table was full.", |flows| &flows.full),
     (
         "lb_conntrack_stat_insert_failed",

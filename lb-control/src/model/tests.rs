@@ -603,6 +603,6 @@ fn sysctls_go_into_the_settings_and_are_kept_for_the_next_start() {
     assert_eq!(next.sysctls(), model.sysctls());
     let error = model.apply(&set("conn_reuse_mode", 4)).expect_err("too large");
     assert_eq!(error.message, "sysctl conn_reuse_mode: 4 is outside 0..=3");
-    let error = model.apply(&set("drop_entry", 1)).expect_err("not there");
-    assert!(error.message.starts_with("no sysctl \"drop_entry\"; there are am_droprate, "), "{error}");
+    let error = model.apply(&set("drop_nothing", 1)).expect_err("not there");
+    assert!(error.message.starts_with("no sysctl \"drop_nothing\"; there are am_droprate, "), "{error}");
 }

@@ -6,8 +6,10 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_conntrack_core.c` and `nf_conntrack_proto_*.c`.
 
+mod expectation;
 pub mod generic;
 pub mod gre;
+pub mod helper;
 pub mod icmp;
 pub mod sctp;
 mod settings;
@@ -17,6 +19,7 @@ mod tracked;
 pub mod udp;
 mod zone;
 
+pub use expectation::{Expectation, Expectations, ROOM as EXPECTATIONS};
 pub use settings::Settings;
 pub use told::Told;
 #[cfg(test)]

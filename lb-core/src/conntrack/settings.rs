@@ -11,6 +11,8 @@ use crate::time::Timeout;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub acct: u32,
+    /// Expectations of all workers together.
+    pub expect_max: u32,
     /// Of all workers together; 0: no limit but the table's room.
     pub max: u32,
     pub tcp_be_liberal: u32,
@@ -47,6 +49,13 @@ impl Settings {
         switch("nf_conntrack_acct", "1: packets and bytes of each connection are counted", |all| {
             &mut all.conntrack.acct
         }),
+        Sysctl {
+            name: "nf_conntrack_expect_max",
+            prefix: PREFIX,
+            max: 1 << 16,
+            meaning: "connections that are expected in all workers together; at most 1024 in each",
+            value: |all| &mut all.conntrack.expect_max,
+        },
         timeout("nf_conntrack_generic_timeout", "seconds; a protocol without a row of its own", |all| {
             &mut all.conntrack.generic
         }),
@@ -155,8 +164,8 @@ impl Settings {
         ("nf_conntrack_count", "`conntrack -C` counts"),
         ("nf_conntrack_events", "events are there for as long as somebody reads them"),
         (
-            "nf_conntrack_expect_max",
-            "expectations are connections that wait: they have the flow table's room",
+            "nf_conntrack_helper",
+            "no port has a helper by itself, as with 0 in the kernel: a rule `-t raw -j CT --helper` says who has",
         ),
         ("nf_conntrack_log_invalid", "a LOG rule with `-m conntrack --ctstate INVALID` does so"),
         ("nf_conntrack_timestamp", "no times of beginning and end are kept"),
@@ -180,6 +189,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             acct: 0,
+            expect_max: 1024,
             max: 0,
             tcp_be_liberal: 0,
             tcp_ignore_invalid_rst: 0,

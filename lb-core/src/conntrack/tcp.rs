@@ -177,7 +177,8 @@ struct Ends {
     syn_scale: u8,
     /// So often the last packet came again.
     repetitions: u8,
-    unused: u8,
+    /// Not TCP's: of [`Tracked::helper`].
+    _helper: u8,
 }
 
 /// Flags of an end.

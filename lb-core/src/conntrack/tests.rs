@@ -270,6 +270,8 @@ fn the_defaults_are_those_that_a_kernel_shows() {
     // Of Linux 6.18, `sysctl net.netfilter`.
     let shown = [
         ("nf_conntrack_acct", 0),
+        // As a kernel with 256 buckets of expectations.
+        ("nf_conntrack_expect_max", 1024),
         ("nf_conntrack_generic_timeout", 600),
         ("nf_conntrack_gre_timeout", 30),
         ("nf_conntrack_gre_timeout_stream", 180),

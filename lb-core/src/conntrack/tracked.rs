@@ -2,6 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::helper::HelperId;
 use super::{CtState, Told};
 use crate::flow::Direction;
 
@@ -61,7 +62,7 @@ pub struct Tracked {
     /// What is not told of it to those who read events.
     pub untold: Told,
     pub status: Status,
-    /// The protocol's own.
+    /// The protocol's own; the last byte is the helper's.
     pub(super) private: [u32; PRIVATE],
 }
 
@@ -71,6 +72,30 @@ pub(super) const PRIVATE: usize = 14;
 impl Tracked {
     pub const NOTHING: Tracked =
         Tracked { mark: 0, untold: Told::NONE, status: Status::NONE, private: [0; PRIVATE] };
+
+    /// It reads along in the connection.
+    #[inline]
+    pub fn helper(&self) -> HelperId {
+        if self.status.has(Status::EXPECTED) { HelperId::NONE } else { self.last_byte() }
+    }
+
+    /// The helper that read of the connection in another one.
+    #[inline]
+    pub fn told_by(&self) -> HelperId {
+        if self.status.has(Status::EXPECTED) { self.last_byte() } else { HelperId::NONE }
+    }
+
+    /// It reads along, or has read of the connection if that was expected.
+    pub(crate) fn set_helper(&mut self, helper: HelperId) {
+        let [a, b, c, _] = self.private[PRIVATE - 1].to_ne_bytes();
+        self.private[PRIVATE - 1] = u32::from_ne_bytes([a, b, c, helper.0]);
+    }
+
+    #[inline]
+    fn last_byte(&self) -> HelperId {
+        let [.., last] = self.private[PRIVATE - 1].to_ne_bytes();
+        HelperId(last)
+    }
 
     /// What a connection's packet is to rules that goes this way, before it is looked at.
     #[inline]
@@ -90,14 +115,17 @@ impl Tracked {
 pub(crate) fn layout() -> String {
     use std::mem::offset_of;
 
+    use super::helper::HELPERS;
+
     format!(
-        "tracked of {}: mark at {}, untold at {}, status at {} (counted: {}), private at {}",
+        "tracked of {}: mark at {}, untold at {}, status at {} (counted: {}), private at {}, helper in its last byte ({})",
         size_of::<Tracked>(),
         offset_of!(Tracked, mark),
         offset_of!(Tracked, untold),
         offset_of!(Tracked, status),
         Status::COUNTED.0,
         offset_of!(Tracked, private),
+        HELPERS.iter().map(|helper| helper.name).collect::<Vec<_>>().join(", "),
     )
 }
 

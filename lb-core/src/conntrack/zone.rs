@@ -3,6 +3,7 @@
 //! Source of the facts: Linux, `include/net/netfilter/nf_conntrack_zones.h`, `net/netfilter/xt_CT.c`.
 
 use super::Told;
+use super::helper::HelperId;
 use crate::flow::Direction;
 
 /// The zone of each direction of a connection, or that a packet is looked up in, should it go that way. They are the same, or one is 0.
@@ -72,6 +73,7 @@ pub struct Template {
     pub only: Option<Direction>,
     /// What of the connection is not told to those who read events.
     pub untold: Told,
+    pub helper: HelperId,
 }
 
 impl Template {

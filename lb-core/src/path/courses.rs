@@ -13,6 +13,7 @@ use std::hash::BuildHasher;
 
 use super::Path;
 use crate::conntrack::CtState;
+use crate::conntrack::helper::HelperId;
 use crate::counters::{MOST_COURSES, WorkerCounters};
 use crate::flow::{CourseId, FlowRef};
 use crate::ids::PortId;
@@ -147,7 +148,8 @@ impl<P: Packet> Path<P> {
         if self.courses.are_off {
             return;
         }
-        if self.is_dry || headers.fragment != Fragment::None || self.met.of_flow().is_none() {
+        let has_helper = self.flows.tracked(at.id()).helper() != HelperId::NONE;
+        if self.is_dry || has_helper || headers.fragment != Fragment::None || self.met.of_flow().is_none() {
             return;
         }
         let hop = self.hop(at);

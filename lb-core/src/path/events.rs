@@ -31,7 +31,7 @@ impl EventKind {
     fn of(told: Told) -> EventKind {
         match told {
             told if told.has(Told::DESTROY) => EventKind::Destroy,
-            told if told.has(Told::NEW) => EventKind::New,
+            told if told.has(Told::NEW) || told.has(Told::RELATED) => EventKind::New,
             _ => EventKind::Update,
         }
     }

@@ -9,7 +9,7 @@ use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stoppe
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
 use super::{Io, Passed, Path, Steer, rewrite};
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, Zones};
 use crate::drop::DropReason;
 use crate::flow::Tuple;
 use crate::hook::{Function, Hook};
@@ -75,7 +75,7 @@ impl<P: Packet> Path<P> {
         }
         let owner = self.owner_of_flow(&tuple);
         // Its tables may be others than those of the worker that it comes from.
-        if owner == self.worker {
+        if owner == self.worker || self.is_expected(&tuple, Zones::NONE, now) {
             return self.first_here(packet, headers, now, io);
         }
         match self.next_to_ask(&tuple) {
@@ -138,7 +138,7 @@ impl<P: Packet> Path<P> {
             passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
             return self.pass_untracked(packet, headers, passage, io);
         };
-        passage.state = self.assumed.unwrap_or(passage.state);
+        self.note_expected(&original, &mut passage);
         match self.first_prerouting(&mut packet, headers, &original, &mut passage) {
             Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, io),
             Err(stopped) => self.stop(packet, headers, stopped, now, io),
@@ -203,6 +203,9 @@ impl<P: Packet> Path<P> {
         }
         match self.track(original, after, headers, begun, &passage) {
             Some(at) => {
+                if !self.help(&packet, headers, at, now) {
+                    return;
+                }
                 self.is_at(hook, Function::Confirm);
                 self.onward_tracked(packet, headers, at, now, io);
             }

@@ -17,7 +17,9 @@
 
 use std::net::IpAddr;
 
+use super::helped::{Expected, follow};
 use super::{Io, Path};
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, CtState, Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, Entry, FlowId, FlowRef, Method, Tuple};
@@ -62,6 +64,10 @@ pub(super) struct Passage {
     pub(super) untold: Told,
     /// Of a packet that a virtual service has scheduled for itself alone.
     pub(super) service: Option<Service>,
+    /// What table raw says, for a connection that it begins.
+    pub(super) helper: HelperId,
+    /// Another connection announced the one that it begins.
+    pub(super) expected: Option<Expected>,
     pub(super) now: Tick,
 }
 
@@ -232,6 +238,8 @@ impl<P: Packet> Path<P> {
             is_traced: false,
             untold: Told::NONE,
             service: None,
+            helper: HelperId::NONE,
+            expected: None,
             now,
         }
     }
@@ -272,7 +280,12 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<Tuple, Stopped> {
         let Some(original) = passage.original else { return Ok(*tuple) };
-        let (manip, range) = match self.ask(Table::Nat, hook, tuple, packet, headers, passage) {
+        let followed = passage.expected.and_then(|expected| expected.follows);
+        let asked = match followed {
+            None => self.ask(Table::Nat, hook, tuple, packet, headers, passage),
+            Some(follows) => follow(&follows, hook, tuple),
+        };
+        let (manip, range) = match asked {
             Verdict::Nat(manip, range) => (manip, range),
             Verdict::Accept if matches!(hook, Hook::Prerouting | Hook::Output) => return Ok(*tuple),
             // Somebody else's translation may have taken what answers to it would be known by.
@@ -374,6 +387,7 @@ impl<P: Packet> Path<P> {
         passage.is_untracked |= effects.untracked;
         if let Some(template) = effects.template {
             (passage.zones, passage.untold) = (template.zones(passage.mark), template.untold);
+            passage.helper = template.helper;
         }
         self.watch.note(|| Step::Said(verdict));
         if let Some(connection) = connection.filter(|_| effects.has_connection_mark) {
@@ -402,19 +416,25 @@ impl<P: Packet> Path<P> {
                 reply: self.flows.tuple(id, Direction::Reply),
                 mark: tracked.mark,
                 zones: self.flows.zones(id),
+                told_by: tracked.told_by(),
                 expires: entry.expires().since(passage.now) / Tick::PER_SECOND,
             });
         }
         let original = passage.original.filter(|_| !passage.is_untracked)?;
         let after = passage.after.unwrap_or(original);
+        let mut status = translation(&original, &after);
+        if passage.expected.is_some() {
+            status.set(Status::EXPECTED);
+        }
         Some(Connection {
             state: passage.state,
             is_reply: false,
-            status: translation(&original, &after),
+            status,
             original,
             reply: after.reversed(),
             mark: passage.connection_mark,
             zones: passage.zones,
+            told_by: passage.expected.map_or(HelperId::NONE, |expected| expected.helper),
             expires: 0,
         })
     }

@@ -68,7 +68,9 @@ impl<P: Packet> Path<P> {
         let mut passage = self.passage_of_host(port, &headers, now);
         raw.into_iter().for_each(|raw| raw.put(&mut passage));
         passage.of = self.flows.find_in(&wire, passage.zones).map(FlowRef::id);
-        let is_here = passage.of.is_some() || self.owner_of_host(&wire) == self.worker;
+        let is_here = passage.of.is_some()
+            || self.owner_of_host(&wire) == self.worker
+            || self.is_expected(&wire, passage.zones, now);
         match raw {
             _ if !is_here => {
                 let next = self.next_worker(self.worker);
@@ -129,6 +131,9 @@ impl<P: Packet> Path<P> {
             Ok(None) => return io.transmit(port, packet),
             Err(stopped) => return self.stop_host(port, packet, headers, stopped, now, io),
         };
+        if !self.help(&packet, headers, at, now) {
+            return;
+        }
         self.flows.entry_mut(at.id()).touch(now);
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         if !self.translate_in_place(&mut packet, headers, at) {
@@ -208,9 +213,12 @@ impl<P: Packet> Path<P> {
         passage.state = match begun {
             _ if passage.is_untracked => CtState::Untracked,
             _ if is_answer => CtState::Established,
-            Some(_) => self.assumed.unwrap_or(CtState::New),
+            Some(_) => CtState::New,
             None => CtState::Invalid,
         };
+        if begun.is_some() {
+            self.note_expected(&original, passage);
+        }
         passage.original = begun.map(|_| original);
         self.pass(&[(Table::Mangle, Hook::Output)], &original, packet, headers, passage)?;
         let seen = self.ask_nat(Hook::Output, &original, packet, headers, passage)?;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Path;
-use crate::conntrack::{self, Accounting, Status, Zones};
+use crate::conntrack::{self, Accounting, EXPECTATIONS, Status, Zones};
 use crate::flow::template::{EXPECTED, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Store, Tuple};
 use crate::ids::ServerId;
@@ -43,6 +43,10 @@ pub struct Known {
     pub status: Status,
     pub mark: u32,
     pub zones: Zones,
+    /// Its helper's name; of an expectation that of the master's helper.
+    pub helper: Option<&'static str>,
+    /// No connection: one that is expected. The first packet of the connection that told of it.
+    pub told_by: Option<Tuple>,
     /// `None`: its packets are not counted.
     pub accounting: Option<Accounting>,
 }
@@ -56,14 +60,20 @@ impl FlowView {
 }
 
 impl<P: Packet> Path<P> {
-    /// Lists connections, looking at up to `budget` places of the table from `cursor` on (0 at first). Returns the next
-    /// cursor, or `None` at the end.
+    /// Lists connections and, behind them, those that are expected, looking at up to `budget` places from `cursor` on (0 at first). Returns the
+    /// next cursor, or `None` at the end.
     pub fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut impl FnMut(FlowView)) -> Option<u32> {
         let end = cursor.saturating_add(budget);
         for (id, entry) in self.flows.iter(cursor, end) {
             visit(self.view(id, entry, now));
         }
-        (end < self.flows.places()).then_some(end)
+        let places = self.flows.places();
+        if end > places && !self.expectations.is_empty() {
+            let from = cursor.max(places);
+            self.list_expected(from - places, end - from, now, visit);
+        }
+        let all = places + if self.expectations.is_empty() { 0 } else { u32::from(EXPECTATIONS) };
+        (end < all).then_some(end)
     }
 
     /// Whether index, timers, free places and counts agree with the connections: see [`FlowTable::check`]. For tests; slow.
@@ -104,6 +114,8 @@ pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowV
             status: tracked.status,
             mark: tracked.mark,
             zones: flows.zones(id),
+            helper: tracked.helper().name(),
+            told_by: None,
             accounting: flows.accounting(id).copied(),
         },
         protocol,

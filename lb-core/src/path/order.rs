@@ -14,6 +14,8 @@ use crate::time::{Tick, Timeout};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Deed {
     End,
+    /// The tuple is that of a connection that is expected: no more.
+    Forget,
     Change(Change),
     /// Nothing: whether there is one.
     Seek,
@@ -95,6 +97,9 @@ impl<P: Packet> Path<P> {
     /// Does it to the connection whose client's packets have this tuple.
     pub fn order(&mut self, original: &Tuple, order: &Order, now: Tick) -> Outcome {
         let zone = order.zones.of(Direction::Original);
+        if order.deed == Deed::Forget {
+            return if self.forget_expected(original, zone) { Outcome::Done } else { Outcome::Absent };
+        }
         let found = self.flows.find_by(original, zone);
         match &order.deed {
             Deed::Begin(beginning) => return self.begin_ordered(original, order.zones, beginning, now),
@@ -105,7 +110,7 @@ impl<P: Packet> Path<P> {
             return Outcome::Absent;
         };
         match &order.deed {
-            Deed::End => self.end(at.id()),
+            Deed::End | Deed::Forget => self.end(at.id()),
             Deed::Change(change) => self.change(at.id(), change, now),
             Deed::Seek | Deed::Begin(_) => {}
         }

@@ -6,6 +6,7 @@
 
 use super::hooks::{Passage, RAW, Stopped, translation};
 use super::{Io, Path, full_nat, rewrite};
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
 use crate::flow::template::templated;
@@ -38,15 +39,26 @@ impl<P: Packet> Path<P> {
         begun: &Begun,
         passage: &Passage,
     ) -> Option<FlowRef> {
-        let &Passage { connection_mark, zones, untold, now, .. } = passage;
+        let &Passage { connection_mark, zones, untold, helper, expected, now, .. } = passage;
         let Begun { mut tracked, step } = *begun;
         tracked.mark = connection_mark;
         tracked.untold = untold;
+        match expected {
+            Some(expected) => {
+                tracked.status.set(Status::EXPECTED);
+                tracked.set_helper(expected.helper);
+            }
+            None if helper != HelperId::NONE => {
+                tracked.status.set(Status::HELPER);
+                tracked.set_helper(helper);
+            }
+            None => {}
+        }
         let timeout =
             step.timeout.unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic));
         let id = self.enter_tracked(original, after, zones, tracked, (step.state, timeout), now)?;
         self.account(FlowRef::new(id, Direction::Original), headers);
-        self.tell(Told::NEW, id);
+        self.tell(if expected.is_some() { Told::RELATED } else { Told::NEW }, id);
         Some(FlowRef::new(id, Direction::Original))
     }
 
@@ -215,6 +227,9 @@ impl<P: Packet> Path<P> {
         if is_walked {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
                 return self.stop(packet, headers, stopped, now, io);
+            }
+            if !self.help(&packet, headers, at, now) {
+                return;
             }
             self.keep_course(at, packet.port(), headers, step.is, now);
         }

@@ -12,6 +12,7 @@ use super::fragment::ports;
 use super::hooks::{Passage, RAW};
 use super::tracked::tuple_of;
 use super::{Io, Path, Steer};
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{CtState, Told, Verdict, Zones};
 use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
@@ -28,18 +29,19 @@ pub struct FromRaw {
     zones: Zones,
     untold: Told,
     is_traced: bool,
+    helper: HelperId,
 }
 
 impl FromRaw {
     pub(super) fn of(passage: &Passage) -> FromRaw {
-        let &Passage { mark, zones, untold, is_traced, .. } = passage;
-        FromRaw { mark, zones, untold, is_traced }
+        let &Passage { mark, zones, untold, helper, is_traced, .. } = passage;
+        FromRaw { mark, zones, untold, helper, is_traced }
     }
 
     pub(super) fn put(self, passage: &mut Passage) {
-        let FromRaw { mark, zones, untold, is_traced } = self;
+        let FromRaw { mark, zones, untold, helper, is_traced } = self;
         (passage.mark, passage.zones) = (mark, zones);
-        (passage.untold, passage.is_traced) = (untold, is_traced);
+        (passage.untold, passage.helper, passage.is_traced) = (untold, helper, is_traced);
     }
 }
 
@@ -113,7 +115,10 @@ impl<P: Packet> Path<P> {
         raw.put(&mut passage);
         match self.flows.find_in(&tuple, raw.zones) {
             Some(at) => self.known_behind_raw(packet, headers, at, passage, io),
-            None if is_last || self.owner_of_flow(&tuple) == self.worker => {
+            None if is_last
+                || self.owner_of_flow(&tuple) == self.worker
+                || self.is_expected(&tuple, raw.zones, now) =>
+            {
                 self.first_behind_raw(packet, headers, passage, io);
             }
             None => self.behind_raw(packet, headers, passage, io),
@@ -156,6 +161,9 @@ impl<P: Packet> Path<P> {
         let wire = self.flows.tuple(at.id(), at.direction());
         if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
+        }
+        if !self.help(&packet, headers, at, now) {
+            return;
         }
         self.leave_tracked(packet, headers, at, &step, now, io);
     }

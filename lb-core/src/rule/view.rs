@@ -8,6 +8,7 @@ use super::counted::Counted;
 use super::event::{self, Event, Events, Said};
 use super::options::bits;
 use super::targets::Refusal;
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{CtState, Status, Template, Zones};
 use crate::flow::{FlowId, Method, Tuple};
 use crate::hook::Hook;
@@ -29,6 +30,8 @@ pub struct Connection {
     pub reply: Tuple,
     pub mark: u32,
     pub zones: Zones,
+    /// The helper of the connection that announced it.
+    pub told_by: HelperId,
     /// Seconds until it ends, if nothing more comes.
     pub expires: u32,
 }

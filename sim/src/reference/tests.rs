@@ -74,6 +74,7 @@ fn the_path_does_what_the_reference_says() {
         DropReason::CopyLost,
         DropReason::NatPortsTaken,
         DropReason::Untranslatable,
+        DropReason::ExpectationsFull,
     ];
     for reason in DropReason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {
         at_least(reason.label(), seen.drops[reason], 1);

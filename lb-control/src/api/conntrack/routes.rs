@@ -9,7 +9,8 @@ use axum::response::Response;
 use lb_core::path::{Deed, FlowView, Order, Outcome};
 
 use super::{
-    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, Filter, Tracked,
+    ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, Expectation,
+    ExpectationFilter, Filter, Tracked,
 };
 use crate::api::lines;
 use crate::api::server::{Api, Asked, bad_request, read_json, read_query};
@@ -110,6 +111,47 @@ pub(in crate::api) async fn change_conntrack(
             let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
             lines.add(&tracked)?;
             ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Change(change) }))
+        })
+    })
+}
+
+/// Connections that are expected, of those that fit: one JSON object a line, as they are found.
+#[utoipa::path(get, path = "/v1/conntrack/expectations", params(ExpectationFilter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = Expectation),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many lists at a time", body = ErrorBody),
+))]
+pub(in crate::api) async fn expectations(
+    State(api): State<Api>,
+    filter: Asked<ExpectationFilter>,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    api.stream(move |plane, lines| {
+        plane.list_flows(&mut |view| match filter.fitting(&view) {
+            Some(expectation) => lines.add(&expectation),
+            None => ControlFlow::Continue(()),
+        })
+    })
+}
+
+/// Expects those that fit no more, and lists them.
+#[utoipa::path(delete, path = "/v1/conntrack/expectations", params(ExpectationFilter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = Expectation),
+    (status = 400, description = "no such filter; nothing was ended", body = ErrorBody),
+    (status = 503, description = "too many lists at a time; nothing was ended", body = ErrorBody),
+))]
+pub(in crate::api) async fn end_expectations(
+    State(api): State<Api>,
+    filter: Asked<ExpectationFilter>,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    api.stream(move |plane, lines| {
+        plane.order_flows(&mut |view| match filter.fitting(view) {
+            Some(expectation) => {
+                lines.add(&expectation)?;
+                ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Forget }))
+            }
+            None => ControlFlow::Continue(None),
         })
     })
 }

@@ -13,7 +13,8 @@ use std::io::{self, Write};
 
 use super::director::DirectorError;
 use crate::api::conntrack::{
-    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Filter, Tracked,
+    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation, ExpectationFilter,
+    Filter, Tracked,
 };
 use crate::api::types::ErrorKind;
 use options::Verb;
@@ -58,6 +59,26 @@ pub trait Tracker {
     /// # Errors
     /// `Refused` with `ConnectionExists` when there is one already, or with why there can be none.
     fn begin_tracked(&mut self, new: &ConntrackNew) -> Result<(), DirectorError>;
+
+    /// Gives each connection that is expected, of those that the filter fits, to `each`.
+    ///
+    /// # Errors
+    /// As [`Tracker::tracked`].
+    fn expected(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(Expectation) -> io::Result<()>,
+    ) -> Result<(), DirectorError>;
+
+    /// As [`Tracker::expected`], and they are expected no more.
+    ///
+    /// # Errors
+    /// As there; some may be ended.
+    fn end_expected(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(Expectation) -> io::Result<()>,
+    ) -> Result<(), DirectorError>;
 
     /// Gives each event of a connection that the filter fits, as it happens, without end.
     ///
@@ -173,7 +194,23 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             return said(0, format!("{} flow entries have been shown.", printer.count));
         }
         (Verb::List, Table::Between) => return said(0, "0 flow entries have been shown."),
-        (Verb::List, Table::Expectations) => return said(0, "0 expectations have been shown."),
+        (Verb::List, Table::Expectations) => {
+            let mut count = 0;
+            tracker.expected(&expectations(filter), &mut |expectation| {
+                count += 1;
+                print::expectation(output, &expectation, *format)
+            })?;
+            return said(0, format!("{count} expectations have been shown."));
+        }
+        (Verb::Delete, Table::Expectations) => {
+            let mut count = 0;
+            tracker.end_expected(&expectations(filter), &mut |_| {
+                count += 1;
+                Ok(())
+            })?;
+            let code = if count == 0 { FAILED } else { 0 };
+            return said(code, format!("{count} expectations have been deleted."));
+        }
         (Verb::Get, Table::Connections) => {
             let mut printer = Printer::new(output, *format);
             tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
@@ -214,13 +251,28 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             tracker.end_tracked(filter, &mut |_| Ok(()))?;
             return said(0, "connection tracking table has been emptied.");
         }
-        (Verb::Flush, Table::Expectations) => return said(0, "expectation table has been emptied."),
+        (Verb::Flush, Table::Expectations) => {
+            tracker.end_expected(&ExpectationFilter::default(), &mut |_| Ok(()))?;
+            return said(0, "expectation table has been emptied.");
+        }
         (Verb::Count, Table::Connections) => writeln!(output, "{}", tracker.count()?)?,
-        (Verb::Count, _) => writeln!(output, "0")?,
+        (Verb::Count, _) => {
+            let mut count = 0u64;
+            tracker.expected(&ExpectationFilter::default(), &mut |_| {
+                count += 1;
+                Ok(())
+            })?;
+            writeln!(output, "{count}")?;
+        }
         (Verb::Statistics, Table::Connections) => print::statistics(output, &tracker.statistics()?)?,
         (Verb::Statistics, _) => {
-            for worker in tracker.statistics()? {
-                writeln!(output, "cpu={:<4}\texpect_new=0 expect_create=0 expect_delete=0 ", worker.cpu)?;
+            for ConntrackStatistics { cpu, expect_new, expect_create, expect_delete, .. } in
+                tracker.statistics()?
+            {
+                writeln!(
+                    output,
+                    "cpu={cpu:<4}\texpect_new={expect_new} expect_create={expect_create} expect_delete={expect_delete} "
+                )?;
             }
         }
         (verb, _) => return Err(not_built(*verb)),
@@ -241,8 +293,15 @@ fn begun(verb: Verb, outcome: Result<(), DirectorError>) -> Result<Done, Stop> {
     }
 }
 
+/// Which expectations a line is about.
+fn expectations(filter: &Filter) -> ExpectationFilter {
+    let &Filter { family, protocol, src, dst, sport, dport, .. } = filter;
+    ExpectationFilter { family, protocol, src, dst, sport, dport }
+}
+
 fn not_built(verb: Verb) -> Stop {
     let letter = options::VERBS.iter().find(|row| row.verb == verb).map_or('?', |row| row.short);
-    let message = format!("-{letter} is not possible: there are no expectations yet");
+    let message =
+        format!("-{letter} is not possible: an expectation is listed, counted and deleted, and nothing else");
     Stop { code: FAILED, message, has_hint: false }
 }

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use lb_core::flow::Direction;
 
 use super::options::{OTHERS, PROTOCOLS, TABLE, VERBS};
-use crate::api::conntrack::{ConntrackEvent, ConntrackStatistics, Ends, EventName, StatusBit, Tracked};
+use crate::api::conntrack::{
+    ConntrackEvent, ConntrackStatistics, Ends, EventName, Expectation, StatusBit, Tracked,
+};
 
 /// As which version it speaks.
 pub(crate) const VERSION: &str = "1.4.7";
@@ -98,6 +100,25 @@ impl<'a> Printer<'a> {
     }
 }
 
+/// One that is expected, in conntrack's words.
+pub(crate) fn expectation(out: &mut dyn Write, expectation: &Expectation, format: Format) -> io::Result<()> {
+    let Expectation { protocol, expires, expected, master, zone, helper } = expectation;
+    if format.extended {
+        let (name, number) = if expected.src.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) };
+        write!(out, "{name:<8} {number} ")?;
+    }
+    write!(out, "{expires} proto={protocol} ")?;
+    for (before, Ends { src, dst, sport, dport }) in
+        [("", *expected), ("mask-", expectation.mask()), ("master-", *master)]
+    {
+        write!(out, "{before}src={src} {before}dst={dst} sport={sport} dport={dport} ")?;
+    }
+    if *zone != 0 {
+        write!(out, "zone={zone} ")?;
+    }
+    writeln!(out, "class=0 helper={helper}")
+}
+
 /// The protocol's name as in listings; those that conntrack has no words for are `unknown`.
 fn name(protocol: u8) -> &'static str {
     match protocol {
@@ -144,6 +165,9 @@ fn line(out: &mut dyn Write, tracked: &Tracked, format: Format, event: Option<Ev
     }
     if tracked.zone != 0 {
         write!(out, "zone={} ", tracked.zone)?;
+    }
+    if let Some(helper) = &tracked.helper {
+        write!(out, "helper={helper} ")?;
     }
     let uses = if event.is_none() { "use=1 " } else { "" };
     let id = if format.id { format!("id={} ", tracked.id) } else { String::new() };
@@ -228,6 +252,9 @@ fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Resul
     write!(out, "<timeout>{}</timeout><mark>{}</mark>", tracked.expires, tracked.mark)?;
     if tracked.zone != 0 {
         write!(out, "<zone>{}</zone>", tracked.zone)?;
+    }
+    if let Some(helper) = &tracked.helper {
+        write!(out, "<helper>{helper}</helper>")?;
     }
     if event.is_none() {
         write!(out, "<use>1</use>")?;

@@ -27,6 +27,7 @@ extensions! {
         ConnTrack = conntrack,
         Dscp = dscp,
         HashLimit = hashlimit,
+        HelperMatch = helper,
         HopLimit = hl,
         Icmp = icmp,
         Icmp6 = icmp6,

@@ -3,6 +3,7 @@
 //! Source of the facts: Linux, `net/netfilter/xt_CT.c`; what is printed: recorded from iptables 1.8.9.
 
 use super::Target;
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Template, Told};
 use crate::flow::Direction;
 use crate::rule::prelude::*;
@@ -15,6 +16,8 @@ pub struct Ct {
     /// The events that are told, where it says so.
     told: Option<Told>,
     template: Template,
+    /// As written: only when the rule is entered it must be there.
+    helper: String,
 }
 
 impl Ct {
@@ -58,6 +61,9 @@ impl Ct {
         if self.is_untracked {
             put!(out, " {dashes}notrack");
         }
+        if !self.helper.is_empty() {
+            put!(out, " {dashes}helper {}", self.helper);
+        }
         if let Some(told) = self.told {
             let names = Told::NAMES.iter().filter(|(_, kind)| told.has(*kind));
             let names: Vec<&str> = names.map(|&(name, _)| name).collect();
@@ -96,6 +102,10 @@ impl Extension for Ct {
         let is_first = self.template.only.is_none();
         match given.id() {
             0 => self.is_untracked = true,
+            1 => {
+                self.template.helper = HelperId::named(given.value).unwrap_or_default();
+                given.value.clone_into(&mut self.helper);
+            }
             2 => self.events(given.value)?,
             4 => self.zone(given.value, None, is_first)?,
             5 => self.zone(given.value, Some(Direction::Original), is_first)?,
@@ -104,6 +114,14 @@ impl Extension for Ct {
             _ => return Err(Error::other(format!("CT: --{} is not built yet", given.option.name))),
         }
         Ok(())
+    }
+
+    fn check(&self, place: &Place<'_>) -> Result<(), Refused> {
+        let helper = self.template.helper.get();
+        let is_its_protocol = helper.is_some_and(|helper| {
+            helper.protocol.0 == place.header.protocol && !place.header.is_not_protocol
+        });
+        if self.helper.is_empty() || is_its_protocol { Ok(()) } else { Err(Refused::NotThere) }
     }
 
     fn save(&self, out: &mut String, _: Family) {
@@ -123,6 +141,11 @@ impl Target for Ct {
             false => view.track_as(&self.template),
         }
         None
+    }
+
+    /// What a helper reads of is expected at the worker of the connection that it reads.
+    fn hides_owner(&self, _: u8) -> bool {
+        self.template.helper != HelperId::NONE
     }
 }
 

@@ -12,6 +12,7 @@ use super::super::names::Numeric;
 use super::super::view::Effects;
 use super::super::{Around, Connection, Named, text};
 use super::*;
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{CtState, Status, Zones};
 use crate::flow::Tuple;
 use crate::ids::PortId;
@@ -226,6 +227,7 @@ fn walk(
         reply: tuple.reversed(),
         mark: 0,
         zones: Zones::NONE,
+        told_by: HelperId::NONE,
         expires: 0,
     };
     let mut view = View {

@@ -1,0 +1,101 @@
+//! Connections that are expected, and which of them a request is about.
+
+use std::net::IpAddr;
+
+use lb_core::path::FlowView;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Ends, Family, Net};
+use crate::api::query::query;
+
+/// A line of the answer to `GET /v1/conntrack/expectations`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Expectation {
+    /// The IP protocol's number.
+    pub protocol: u8,
+    /// Seconds until it is expected no more.
+    pub expires: u32,
+    /// As its first packet will come; source port 0: from any.
+    pub expected: Ends,
+    /// The first packet of the connection that told of it.
+    pub master: Ends,
+    pub zone: u16,
+    /// The helper that read of it.
+    pub helper: String,
+}
+
+impl Expectation {
+    /// `None`: it is a connection, or a persistence template.
+    pub fn of(view: &FlowView) -> Option<Expectation> {
+        let master = view.known.told_by?;
+        let ((src, sport), (dst, dport)) = (view.client, view.virtual_);
+        Some(Expectation {
+            protocol: view.protocol.0,
+            expires: view.expires_in.as_secs(),
+            expected: Ends { src, dst, sport, dport },
+            master: Ends { src: master.src, dst: master.dst, sport: master.sport, dport: master.dport },
+            zone: view.known.zones.id(),
+            helper: view.known.helper.unwrap_or_default().to_owned(),
+        })
+    }
+
+    /// Which of `expected` counts: ones in an address or port that does, zero in one that may be any.
+    pub fn mask(&self) -> Ends {
+        let all = |address: IpAddr| match address {
+            IpAddr::V4(_) => IpAddr::from([u8::MAX; 4]),
+            IpAddr::V6(_) => IpAddr::from([u8::MAX; 16]),
+        };
+        let port = |port: u16| if port == 0 { 0 } else { u16::MAX };
+        let Ends { src, dst, sport, dport } = self.expected;
+        Ends { src: all(src), dst: all(dst), sport: port(sport), dport: port(dport) }
+    }
+}
+
+/// Which expectations are meant: those that all that is given fits, as the first packet will come.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ExpectationFilter {
+    /// `ipv4` or `ipv6`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub family: Option<Family>,
+    /// the IP protocol's number
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    /// source: an address, with `/24` or `/255.255.255.0` a network
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub src: Option<Net>,
+    /// destination
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub dst: Option<Net>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dport: Option<u16>,
+}
+
+impl ExpectationFilter {
+    pub(super) fn fitting(&self, view: &FlowView) -> Option<Expectation> {
+        Expectation::of(view).filter(|expectation| self.matches(expectation))
+    }
+
+    pub fn matches(&self, expectation: &Expectation) -> bool {
+        let Ends { src, dst, sport, dport } = expectation.expected;
+        let is = |wanted: Option<u16>, has: u16| wanted.is_none_or(|wanted| wanted == has);
+        self.protocol.is_none_or(|protocol| protocol == expectation.protocol)
+            && self.family.is_none_or(|family| (family == Family::Ipv6) == src.is_ipv6())
+            && self.src.is_none_or(|net| net.contains(src))
+            && self.dst.is_none_or(|net| net.contains(dst))
+            && is(self.sport, sport)
+            && is(self.dport, dport)
+    }
+
+    /// As the query of an address; empty when all are meant.
+    pub fn query(&self) -> String {
+        query(self)
+    }
+}

@@ -1,0 +1,243 @@
+//! Connections that are expected: a helper read of them in another one, their *master*.
+//!
+//! One is found by the first packet that fits it, and is gone then: asked for only where a packet begins a connection, and while there
+//! are any. The table has a fixed room. It is not told when a master ends: who asks says whether that is still there, and those without one are
+//! swept out, a few places a turn.
+//!
+//! Source of the facts: Linux, `net/netfilter/nf_conntrack_expect.c`.
+
+use super::helper::{Follows, HelperId};
+use crate::flow::{FlowId, Hasher, Tuple};
+use crate::time::Tick;
+
+/// Most that a worker expects at one time.
+pub const ROOM: u16 = 1024;
+const BUCKETS: u16 = 256;
+/// Places that are looked at in a turn.
+const SWEPT: u16 = 8;
+const NONE: u16 = u16::MAX;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expectation {
+    /// As its first packet comes; source port 0: from any.
+    pub tuple: Tuple,
+    /// `None`: rules are asked how it is translated.
+    pub follows: Option<Follows>,
+    pub master: FlowId,
+    /// The master's first packet: it tells it from another connection in the same place.
+    pub told_by: Tuple,
+    pub helper: HelperId,
+    pub zone: u16,
+    pub until: Tick,
+}
+
+impl Expectation {
+    fn fits(&self, packet: &Tuple, zone: u16, now: Tick) -> bool {
+        let sport = if self.tuple.sport == 0 { 0 } else { packet.sport };
+        self.tuple == Tuple { sport, ..*packet } && self.zone == zone && !now.is_at_or_after(self.until)
+    }
+}
+
+struct Place {
+    held: Option<Expectation>,
+    /// The next one in its bucket, or the next free place.
+    next: u16,
+}
+
+pub struct Expectations {
+    places: Box<[Place]>,
+    buckets: Box<[u16]>,
+    free: u16,
+    len: u16,
+    swept: u16,
+    hasher: Hasher,
+}
+
+impl Expectations {
+    pub fn new(hasher: Hasher) -> Expectations {
+        let next = |place: u16| if place + 1 < ROOM { place + 1 } else { NONE };
+        Expectations {
+            places: (0..ROOM).map(|place| Place { held: None, next: next(place) }).collect(),
+            buckets: vec![NONE; usize::from(BUCKETS)].into(),
+            free: 0,
+            len: 0,
+            swept: 0,
+            hasher,
+        }
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn len(&self) -> u16 {
+        self.len
+    }
+
+    /// The one that such a packet begins. `is_alive`: its master is still there.
+    pub fn find(
+        &self,
+        packet: &Tuple,
+        zone: u16,
+        now: Tick,
+        is_alive: impl Fn(&Expectation) -> bool,
+    ) -> Option<&Expectation> {
+        let mut place = self.buckets[self.bucket(packet)];
+        while let Some(Place { held, next }) = self.places.get(usize::from(place)) {
+            if let Some(held) = held.as_ref().filter(|held| held.fits(packet, zone, now) && is_alive(held)) {
+                return Some(held);
+            }
+            place = *next;
+        }
+        None
+    }
+
+    /// Expects it. One that looks the same is replaced. False: there is no room, of which `most` places may be used.
+    #[must_use]
+    pub fn add(&mut self, new: &Expectation, most: u16) -> bool {
+        self.remove(|held| held.tuple == new.tuple && held.zone == new.zone, &new.tuple);
+        let place = self.free;
+        if place == NONE || self.len >= most {
+            return false;
+        }
+        let bucket = self.bucket(&new.tuple);
+        self.free = self.places[usize::from(place)].next;
+        self.places[usize::from(place)] = Place { held: Some(*new), next: self.buckets[bucket] };
+        self.buckets[bucket] = place;
+        self.len += 1;
+        true
+    }
+
+    /// Expects it no more. Returns whether it was there.
+    pub fn end(&mut self, expected: &Expectation) -> bool {
+        self.remove(|held| held == expected, &expected.tuple)
+    }
+
+    /// Looks at a few places, and ends what is over. Returns how many those were.
+    pub fn sweep(&mut self, is_over: impl Fn(&Expectation) -> bool) -> u16 {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut ended = 0;
+        for _ in 0..SWEPT {
+            self.swept = if self.swept + 1 < ROOM { self.swept + 1 } else { 0 };
+            let held = self.places[usize::from(self.swept)].held;
+            if let Some(held) = held.filter(&is_over) {
+                ended += u16::from(self.end(&held));
+            }
+        }
+        ended
+    }
+
+    /// Those in so many places from `from` on.
+    pub fn iter(&self, from: u32, count: u32) -> impl Iterator<Item = &Expectation> {
+        let places = self.places.iter().skip(from as usize).take(count as usize);
+        places.filter_map(|place| place.held.as_ref())
+    }
+
+    fn bucket(&self, tuple: &Tuple) -> usize {
+        let to = match tuple.dst {
+            std::net::IpAddr::V4(address) => u128::from(u32::from(address)),
+            std::net::IpAddr::V6(address) => u128::from(address),
+        };
+        usize::from(self.hasher.owner(to, tuple.dport, BUCKETS))
+    }
+
+    /// Takes the first one out that `is_it`, of those in the bucket of `tuple`.
+    fn remove(&mut self, is_it: impl Fn(&Expectation) -> bool, tuple: &Tuple) -> bool {
+        let bucket = self.bucket(tuple);
+        let (mut before, mut place) = (NONE, self.buckets[bucket]);
+        while let Some(&Place { held, next }) = self.places.get(usize::from(place)) {
+            if held.as_ref().is_some_and(&is_it) {
+                match before {
+                    NONE => self.buckets[bucket] = next,
+                    before => self.places[usize::from(before)].next = next,
+                }
+                self.places[usize::from(place)] = Place { held: None, next: self.free };
+                self.free = place;
+                self.len -= 1;
+                return true;
+            }
+            (before, place) = (place, next);
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tables::Protocol;
+
+    fn expected(to: u8, sport: u16, until: u32) -> Expectation {
+        let ip = |n: u8| Ipv4Addr::new(10, 0, 0, n).into();
+        let tuple = Tuple { src: ip(1), dst: ip(to), sport, dport: 9, protocol: Protocol::UDP };
+        let (master, helper) = (FlowId(to.into()), HelperId(1));
+        Expectation { tuple, follows: None, master, told_by: tuple, helper, zone: 0, until: Tick(until) }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Do {
+        Add(u8, u16),
+        Begin(u8, u16),
+        Sweep,
+        Wait(u32),
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_expects_the_same(deeds in proptest::collection::vec(prop_oneof![
+            (any::<u8>(), 0..3u16).prop_map(|(to, sport)| Do::Add(to, sport)),
+            (any::<u8>(), 1..4u16).prop_map(|(to, sport)| Do::Begin(to, sport)),
+            Just(Do::Sweep),
+            (0..40u32).prop_map(Do::Wait),
+        ], 0..300), most in 1..40u16) {
+            let mut table = Expectations::new(Hasher::new(7));
+            let mut list: Vec<Expectation> = Vec::new();
+            let mut now = 0;
+            for deed in deeds {
+                match deed {
+                    Do::Add(to, sport) => {
+                        let new = expected(to, sport, now + 100);
+                        list.retain(|held| held.tuple != new.tuple);
+                        let fits = list.len() < most.into();
+                        prop_assert_eq!(table.add(&new, most), fits);
+                        list.extend(fits.then_some(new));
+                    }
+                    Do::Begin(to, sport) => {
+                        let packet = expected(to, sport, 0).tuple;
+                        let is_odd = |held: &Expectation| held.master.0 % 2 == 1;
+                        let found = table.find(&packet, 0, Tick(now), is_odd).copied();
+                        let fits = |held: &&Expectation| held.fits(&packet, 0, Tick(now)) && is_odd(held);
+                        // Of several the last one that was added.
+                        prop_assert_eq!(found, list.iter().rev().find(fits).copied());
+                        if let Some(found) = found {
+                            prop_assert!(table.end(&found) && !table.end(&found));
+                            list.retain(|held| *held != found);
+                        }
+                    }
+                    Do::Sweep => {
+                        let is_over = |held: &Expectation| Tick(now).is_at_or_after(held.until);
+                        let rounds = ROOM / SWEPT;
+                        let ended: u16 = (0..rounds).map(|_| table.sweep(is_over)).sum();
+                        let before = list.len();
+                        list.retain(|held| !is_over(held));
+                        prop_assert_eq!(usize::from(ended), before - list.len());
+                    }
+                    Do::Wait(time) => now += time,
+                }
+                prop_assert_eq!(usize::from(table.len()), list.len());
+                let mut all: Vec<_> = table.iter(0, ROOM.into()).map(|held| held.tuple).collect();
+                let mut listed: Vec<_> = list.iter().map(|held| held.tuple).collect();
+                all.sort_by_key(|tuple| (tuple.dst, tuple.sport));
+                listed.sort_by_key(|tuple| (tuple.dst, tuple.sport));
+                prop_assert_eq!(all, listed);
+            }
+        }
+    }
+}

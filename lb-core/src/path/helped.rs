@@ -1,0 +1,199 @@
+//! Helpers of tracked connections (`-t raw -j CT --helper`): they read along, and what they read of connections to come is expected here.
+//!
+//! What a helper reads is expected at the worker that has the connection, the *master*. While a rule gives helpers, a packet of no connection
+//! that is known is sought at all workers, as answers of translated connections are
+//! ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)): the worker that expects it keeps what it begins
+//! ([0029](../../../docs/decisions/0029-what-is-expected-is-at-its-masters-worker.md)).
+//!
+//! A packet that begins what is expected is RELATED, has its master's mark, and is translated as that is. A connection with a helper keeps no course:
+//! each of its packets comes by [`help`](Path::help), behind the rules.
+
+use super::Path;
+use super::hooks::Passage;
+use super::list::{FlowView, Known};
+use crate::conntrack::helper::{Announced, Follows, Heard, Helper, HelperId};
+use crate::conntrack::{CtState, Expectation, Status, Zones};
+use crate::drop::DropReason;
+use crate::flow::{Direction, FlowRef, Method, Store, Tuple};
+use crate::hook::Hook;
+use crate::ids::ServerId;
+use crate::nat::{Manip, Range};
+use crate::packet::Packet;
+use crate::rule::Verdict;
+use crate::tables::Protocol;
+use crate::time::{Tick, Timeout};
+use crate::wire::parse::{Fragment, Headers};
+use crate::wire::udp;
+
+/// What a first packet has of the connection that told of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    pub(super) helper: HelperId,
+    /// `None`: the table `nat` is asked, as for any other.
+    pub(super) follows: Option<Follows>,
+}
+
+impl<P: Packet> Path<P> {
+    /// Has the connection's helper read a packet that rules let pass. False: the packet is dropped, since there is no room for what it announces.
+    #[inline]
+    #[must_use]
+    pub(super) fn help(&mut self, packet: &P, headers: &Headers, at: FlowRef, now: Tick) -> bool {
+        match self.flows.tracked(at.id()).helper().get() {
+            None => true,
+            Some(helper) => self.read_along(helper, packet, headers, at, now),
+        }
+    }
+
+    #[cold]
+    fn read_along(&mut self, helper: &Helper, packet: &P, headers: &Headers, at: FlowRef, now: Tick) -> bool {
+        let id = at.id();
+        let (original, reply) =
+            (self.flows.tuple(id, Direction::Original), self.flows.tuple(id, Direction::Reply));
+        let Some(data) = data(packet, headers).filter(|_| original.protocol == helper.protocol) else {
+            return true;
+        };
+        let heard = Heard { data, direction: at.direction(), original, reply };
+        let Some(Announced { tuple, follows }) = helper.announces(&heard) else { return true };
+        let tracked = self.flows.tracked(id);
+        let is_translated = tracked.status.has(Status::SRC_NAT) || tracked.status.has(Status::DST_NAT);
+        let new = Expectation {
+            tuple,
+            follows: is_translated.then_some(follows),
+            master: id,
+            told_by: original,
+            helper: tracked.helper(),
+            zone: self.flows.zones(id).id(),
+            until: now.after(helper.patience),
+        };
+        let before = self.expectations.len();
+        let is_expected = self.expectations.add(&new, self.most_expected());
+        self.mine.flows.expect_create.add(is_expected.into());
+        let gone = u64::from(before + u16::from(is_expected) - self.expectations.len());
+        self.mine.flows.expect_delete.add(gone);
+        self.count_expected();
+        if !is_expected {
+            self.drop(DropReason::ExpectationsFull, Hook::Postrouting);
+        }
+        is_expected
+    }
+
+    /// This worker's share of `nf_conntrack_expect_max`.
+    fn most_expected(&self) -> u16 {
+        let most = self.tables.settings.sysctls.conntrack.expect_max.div_ceil(self.counters.len() as u32);
+        u16::try_from(most).unwrap_or(u16::MAX)
+    }
+
+    /// Whether such a packet begins a connection that is expected here.
+    #[inline]
+    pub(super) fn is_expected(&self, tuple: &Tuple, zones: Zones, now: Tick) -> bool {
+        !self.expectations.is_empty() && self.find_expected(tuple, zones, now).is_some()
+    }
+
+    #[cold]
+    fn find_expected(&self, tuple: &Tuple, zones: Zones, now: Tick) -> Option<&Expectation> {
+        self.expectations.find(tuple, zones.id(), now, |expected| is_alive(&self.flows, expected))
+    }
+
+    /// A packet begins a connection: what it is to tracking, behind the table `raw`.
+    pub(super) fn note_expected(&mut self, original: &Tuple, passage: &mut Passage) {
+        if !self.expectations.is_empty()
+            && let Some(expected) = self.find_expected(original, passage.zones, passage.now).copied()
+        {
+            self.expectations.end(&expected);
+            self.mine.flows.expect_new.add(1);
+            self.mine.flows.expect_delete.add(1);
+            self.count_expected();
+            passage.state = CtState::Related;
+            passage.connection_mark = self.flows.tracked(expected.master).mark;
+            passage.expected = Some(Expected { helper: expected.helper, follows: expected.follows });
+        }
+        passage.state = self.assumed.unwrap_or(passage.state);
+    }
+
+    /// Ends a few of those that came not, or whose masters ended.
+    #[inline]
+    pub(super) fn sweep_expected(&mut self, now: Tick) {
+        if self.expectations.is_empty() {
+            return;
+        }
+        let flows = &self.flows;
+        let is_over =
+            |expected: &Expectation| now.is_at_or_after(expected.until) || !is_alive(flows, expected);
+        let ended = self.expectations.sweep(is_over);
+        self.mine.flows.expect_delete.add(ended.into());
+        self.count_expected();
+    }
+
+    /// As is ordered from outside. Returns whether it was expected.
+    #[cold]
+    pub(super) fn forget_expected(&mut self, tuple: &Tuple, zone: u16) -> bool {
+        let is_it = |expected: &&Expectation| expected.tuple == *tuple && expected.zone == zone;
+        let found = self.expectations.iter(0, u32::MAX).find(is_it).copied();
+        let is_ended = found.is_some_and(|expected| self.expectations.end(&expected));
+        self.mine.flows.expect_delete.add(is_ended.into());
+        self.count_expected();
+        is_ended
+    }
+
+    fn count_expected(&self) {
+        self.mine.flows.expected.set(self.expectations.len().into());
+    }
+
+    pub(super) fn list_expected(&self, from: u32, count: u32, now: Tick, visit: &mut impl FnMut(FlowView)) {
+        for expected in self.expectations.iter(from, count) {
+            if is_alive(&self.flows, expected) && !now.is_at_or_after(expected.until) {
+                visit(view(expected, now));
+            }
+        }
+    }
+}
+
+/// Whether the connection is still there that told of it.
+fn is_alive(flows: &Store, expected: &Expectation) -> bool {
+    flows.is_live(expected.master) && flows.tuple(expected.master, Direction::Original) == expected.told_by
+}
+
+/// What a connection becomes at a hook where the table `nat` would be asked, that is translated as its master is.
+pub(super) fn follow(follows: &Follows, hook: Hook, tuple: &Tuple) -> Verdict {
+    match hook {
+        Hook::Prerouting | Hook::Output => {
+            let (address, port) = follows.destination;
+            Verdict::Nat(Manip::Destination, Range { ports: Some((port, port)), ..Range::to(address) })
+        }
+        _ if follows.source == tuple.src => Verdict::Nat(Manip::Source, Range::KEEP),
+        _ => Verdict::Nat(Manip::Source, Range::to(follows.source)),
+    }
+}
+
+/// What a datagram carries.
+fn data<'a, P: Packet>(packet: &'a P, headers: &Headers) -> Option<&'a [u8]> {
+    let is_whole = matches!(headers.fragment, Fragment::None | Fragment::First);
+    let is_datagram = is_whole && headers.protocol == Protocol::UDP;
+    let frame = packet.data();
+    let end = headers.end().min(frame.len());
+    frame.get(usize::from(headers.l4) + udp::LEN..end).filter(|_| is_datagram)
+}
+
+fn view(expected: &Expectation, now: Tick) -> FlowView {
+    let Tuple { src, dst, sport, dport, protocol } = expected.tuple;
+    FlowView {
+        is_template: false,
+        is_tracked: true,
+        known: Known {
+            zones: Zones::new(expected.zone, None),
+            helper: expected.helper.name(),
+            told_by: Some(expected.told_by),
+            ..Known::default()
+        },
+        protocol,
+        client: (src, sport),
+        call: None,
+        virtual_: (dst, dport),
+        server: (dst, dport),
+        local: None,
+        server_id: ServerId::NONE,
+        method: Method::Masq,
+        state: "NONE",
+        expires_in: Timeout(expected.until.since(now)),
+    }
+}
