@@ -101,6 +101,7 @@ impl Plan {
             sets: Default::default(),
             services: self.services(generation, &before.services).into(),
             rules: Arc::default(),
+            cookies: Default::default(),
             trace: None,
             zone: Arc::default(),
             events: before.events.clone(),

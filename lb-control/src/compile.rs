@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use lb_core::rule::Rules;
 use lb_core::set::Sets;
+use lb_core::syn_cookie::{Key, Secrets};
 use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables, Zone};
 use lb_core::trace::Trace;
 
@@ -39,6 +40,7 @@ pub struct Compiler {
     sets: Arc<Sets>,
     trace: Option<Arc<Trace>>,
     zone: Arc<Zone>,
+    cookies: Secrets,
 }
 
 impl Compiler {
@@ -69,6 +71,12 @@ impl Compiler {
             self.zone = zone.into();
         }
         is_other
+    }
+
+    /// Has the snapshots to come make SYN cookies with another key.
+    pub fn rotate_cookies(&mut self, key: Key) {
+        let is_first = self.cookies == Secrets::default();
+        self.cookies = if is_first { Secrets::new(key) } else { self.cookies.rotated(key) };
     }
 
     /// The packets that the workers of the snapshots to come watch.
@@ -118,6 +126,7 @@ impl Compiler {
             settings,
             trace: self.trace.clone(),
             zone: self.zone.clone(),
+            cookies: self.cookies,
             ..Tables::clone(&self.current)
         })
     }

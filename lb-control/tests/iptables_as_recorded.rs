@@ -318,7 +318,7 @@ fn each_option_of_a_match_or_target_does_as_recorded() {
 }
 
 /// Lines about matches and targets, and how many of them are known to differ.
-const EXTENSIONS: (usize, usize) = (779, 47);
+const EXTENSIONS: (usize, usize) = (820, 47);
 
 /// Parts of the lines that do otherwise (`$` is their end), and why.
 const KNOWN: &[(&str, &str)] = &[

@@ -99,6 +99,7 @@ pub struct WorkerCounters {
     pub courses: Courses,
     pub flows: FlowCounters,
     pub edits: EditCounters,
+    pub cookies: CookieCounters,
     pub turns: TurnCounters,
 }
 
@@ -153,6 +154,21 @@ pub struct EditCounters {
     pub full: Counter,
     /// Packets without the client's address as an option, because there was no room in the header or on the link.
     pub toa_left_out: Counter,
+}
+
+/// SYN cookies, as the kernel counts them (`/proc/net/stat/synproxy`).
+#[derive(Debug, Default)]
+pub struct CookieCounters {
+    /// SYNs that were answered with one.
+    pub syn_received: Counter,
+    /// Acknowledgements of none.
+    pub invalid: Counter,
+    /// Acknowledgements of one.
+    pub valid: Counter,
+    /// Of these, those that came again before the server had answered.
+    pub retrans: Counter,
+    /// Connections that were opened again while they were remembered.
+    pub reopened: Counter,
 }
 
 /// The worker's loop.
@@ -244,6 +260,7 @@ impl WorkerCounters {
             courses: Courses::default(),
             flows: FlowCounters::default(),
             edits: EditCounters::default(),
+            cookies: CookieCounters::default(),
             turns: TurnCounters::default(),
         }
     }

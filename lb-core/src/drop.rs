@@ -98,6 +98,11 @@ reasons! {
     ServerRemoved = "server_removed",
     /// FullNAT, or NAT by rules: no address and port was found to be free for a connection.
     NoLocalPort = "no_local_port",
+    /// It acknowledges no SYN cookie of ours, or is damaged.
+    BadCookie = "bad_cookie",
+    /// The client was answered with a SYN cookie, and the real server cannot be behind one: by direct routing, by a tunnel, of the other address
+    /// family; or rules say that the connection is not followed.
+    NotProxied = "not_proxied",
     /// The flow table has no room for a new connection.
     FlowTableFull = "flow_table_full",
     /// A helper read of a connection to come, and there is no room to expect it.

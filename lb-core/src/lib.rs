@@ -18,6 +18,7 @@ pub mod probe;
 pub mod reset;
 pub mod rule;
 pub mod set;
+pub mod syn_cookie;
 pub mod tables;
 pub mod time;
 pub mod trace;

@@ -49,6 +49,7 @@ mod shared;
 mod shed;
 mod source_nat;
 mod steer;
+mod syn_proxy;
 mod tracked;
 mod translate;
 mod tunnel;
@@ -75,6 +76,7 @@ pub use persistent::Held;
 pub use rewrite::as_seen;
 pub use shared::{SharedFlow, Taken, Walk};
 pub use steer::owner;
+pub use syn_proxy::Opening;
 pub use tracked::tuple_of_frame;
 pub use zoned::FromRaw;
 
@@ -170,6 +172,8 @@ pub struct Passed {
     pub is_traced: bool,
     /// For what its connection is to count in, at its owner.
     pub ticket: Ticket,
+    /// How its connection was opened with the client, who was answered with a SYN cookie.
+    pub opening: Option<Opening>,
 }
 
 impl Passed {

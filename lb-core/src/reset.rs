@@ -1,15 +1,12 @@
 //! A TCP reset in answer to a segment, as the host that it was for would send one (RFC 9293 §3.10.7.1).
 
-use std::net::IpAddr;
-
+use crate::flow::Tuple;
 use crate::packet::Packet;
 use crate::tables::Protocol;
+use crate::wire::bare::Bare;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{self, ACK, FIN, RST, SYN};
-use crate::wire::{array, checksum, ethernet, ipv4, ipv6};
-
-/// TTL and hop limit of what we send, as Linux's.
-const TTL: u8 = 64;
+use crate::wire::{array, checksum, ethernet};
 
 /// Turns a segment into the reset that answers it, from its destination to its source, by the way that it came. False, and the packet is
 /// as it was: there is none (not TCP, a reset itself, in fragments, its checksum wrong, or the buffer is chained).
@@ -28,51 +25,13 @@ pub fn make_reset<P: Packet>(packet: &mut P, headers: &Headers) -> bool {
     let length = data + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
     let (seq, ack, flags) =
         if flags & ACK != 0 { (their_ack, 0, RST) } else { (0, their_seq.wrapping_add(length), RST | ACK) };
-    let l3 = usize::from(headers.l3);
-    let (from, to) = (headers.destination(frame), headers.source(frame));
-    let ip_len = if headers.is_ipv6 { ipv6::LEN } else { ipv4::LEN };
+    let answer = Tuple::of_packet(frame, headers).reversed();
     // No segment is shorter, but an IPv4 header with options is longer than the one that is written.
-    if packet.set_len(l3 + ip_len + tcp::LEN).is_err() {
+    if (Bare { seq, ack, flags, window: 0, options: &[] }).write(packet, headers.l3.into(), &answer).is_err()
+    {
         return false;
     }
-    let frame = packet.data_mut();
-    ethernet::swap_addresses(frame);
-    let Some(ip) = frame.get_mut(l3..) else { return false };
-    let pseudo = match (from, to) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let Some(header) = ip.first_chunk_mut::<{ ipv4::LEN }>() else { return false };
-            *header = [0; ipv4::LEN];
-            header[0] = 0x45;
-            header[2..4].copy_from_slice(&((ipv4::LEN + tcp::LEN) as u16).to_be_bytes());
-            // Not to be split, so that it needs no identification (RFC 6864 §4.1).
-            header[6] = 0x40;
-            (header[8], header[9]) = (TTL, Protocol::TCP.0);
-            header[12..16].copy_from_slice(&from.octets());
-            header[16..20].copy_from_slice(&to.octets());
-            ipv4::fill_checksum(header);
-            checksum::pseudo_v4(from.into(), to.into(), Protocol::TCP.0, tcp::LEN as u16)
-        }
-        (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let Some(header) = ip.first_chunk_mut::<{ ipv6::LEN }>() else { return false };
-            *header = [0; ipv6::LEN];
-            header[0] = 0x60;
-            header[4..6].copy_from_slice(&(tcp::LEN as u16).to_be_bytes());
-            (header[6], header[7]) = (Protocol::TCP.0, TTL);
-            header[8..24].copy_from_slice(&from.octets());
-            header[24..40].copy_from_slice(&to.octets());
-            checksum::pseudo_v6(&from.octets(), &to.octets(), Protocol::TCP.0, tcp::LEN as u32)
-        }
-        _ => return false,
-    };
-    let Some(segment) = tcp::header_mut(ip, ip_len) else { return false };
-    *segment = [0; tcp::LEN];
-    segment[0..2].copy_from_slice(&headers.dport.to_be_bytes());
-    segment[2..4].copy_from_slice(&headers.sport.to_be_bytes());
-    segment[4..8].copy_from_slice(&seq.to_be_bytes());
-    segment[8..12].copy_from_slice(&ack.to_be_bytes());
-    (segment[12], segment[13]) = (0x50, flags);
-    let sum = checksum::add(pseudo, checksum::sum(segment));
-    tcp::set_checksum(segment, checksum::finish(sum));
+    ethernet::swap_addresses(packet.data_mut());
     true
 }
 

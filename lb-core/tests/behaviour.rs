@@ -444,6 +444,7 @@ impl Director {
             rules: Arc::default(),
             sets: Arc::default(),
             settings: self.model.settings,
+            cookies: Default::default(),
             trace: None,
             zone: Arc::default(),
             events: Arc::default(),

@@ -244,6 +244,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         rules: Default::default(),
         sets: Default::default(),
         settings: Settings { is_sharing: true, ..Settings::default() },
+        cookies: Default::default(),
         trace: None,
         zone: Arc::default(),
         events: Arc::default(),

@@ -8,6 +8,7 @@
 //!
 //! A request is a closure that runs on that task, between two others: no lock, and each sees a whole state.
 
+mod cookies;
 mod cpus;
 mod host;
 mod keep;
@@ -108,6 +109,8 @@ pub struct Control {
     sync: tokio::sync::watch::Sender<sync::Wanted>,
     sync_state: Arc<SyncState>,
     ready_since: Instant,
+    /// SYNs that had been answered with a cookie when the key was exchanged.
+    cookies_made: u64,
 }
 
 /// Room in the tables for what the config asks.
@@ -215,8 +218,13 @@ impl Control {
             sync: Default::default(),
             sync_state: Arc::default(),
             ready_since: Instant::now(),
+            cookies_made: 0,
             config,
         };
+        let key = cookies::key().map_err(|error| {
+            ErrorBody::new(ErrorKind::Unavailable, format!("no random numbers for SYN cookies: {error}"))
+        })?;
+        control.compiler.rotate_cookies(key);
         let marks = sets::marks(&mut control.sets, &control.config.marks, &control.config.mark_sets);
         control.compiler.set_marks(marks);
         control.compiler.set_sets(control.sets.take_change().unwrap_or_default());
@@ -245,6 +253,7 @@ impl Control {
         };
         let mut watch = interval(WATCH_EVERY);
         let mut grant = interval(GRANT_EVERY);
+        let mut rotate = interval(cookies::ROTATE_EVERY);
         let mut estimate = interval(Duration::from_secs(ESTIMATE_EVERY_SECS));
         loop {
             tokio::select! {
@@ -260,6 +269,7 @@ impl Control {
                 }
                 // Only rules have workers wish for something.
                 _ = grant.tick(), if self.sets.are_named_by(RULES) => self.grant_wishes(),
+                _ = rotate.tick() => self.rotate_cookies(),
                 _ = estimate.tick() => self.statistics.estimate(self.plane.counters()),
             }
         }

@@ -1,7 +1,7 @@
 //! `lb_conntrack_*`: the flow tables of all workers together, under the names that node_exporter
-//! gives the kernel's (`stat_found`, without `_total`).
+//! gives the kernel's (`stat_found`, without `_total`); and `lb_synproxy_*`, what the kernel counts in `/proc/net/stat/synproxy`.
 
-use lb_core::counters::{Counter, EditCounters, FlowCounters, WorkerCounters};
+use lb_core::counters::{CookieCounters, Counter, EditCounters, FlowCounters, WorkerCounters};
 
 use super::Family;
 use crate::daemon::Control;
@@ -82,6 +82,24 @@ const EDIT_COUNTERS: &[EditRow] = &[
     ),
 ];
 
+type CookieRow = (&'static str, &'static str, fn(&CookieCounters) -> &Counter);
+
+const COOKIE_COUNTERS: &[CookieRow] = &[
+    ("lb_synproxy_syn_received_total", "SYNs that were answered with a cookie.", |cookies| {
+        &cookies.syn_received
+    }),
+    ("lb_synproxy_cookie_invalid_total", "Packets that acknowledge no cookie.", |cookies| &cookies.invalid),
+    ("lb_synproxy_cookie_valid_total", "Packets that acknowledge a cookie.", |cookies| &cookies.valid),
+    ("lb_synproxy_cookie_retrans_total", "Of these, those that had the server asked again.", |cookies| {
+        &cookies.retrans
+    }),
+    (
+        "lb_synproxy_conn_reopened_total",
+        "Connections that were opened again while they were remembered.",
+        |cookies| &cookies.reopened,
+    ),
+];
+
 pub(super) fn gather(control: &Control) -> Vec<Family> {
     let sum = |count: &dyn Fn(&WorkerCounters) -> u64| -> u64 {
         control.plane().counters().iter().map(|worker| count(worker)).sum()
@@ -93,10 +111,17 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     let counter = |&(name, help, count): &Row| Family::counter_named(name, help).with(&[], flows(count));
     let edit_counter =
         |&(name, help, count): &EditRow| Family::counter_named(name, help).with(&[], edits(count));
+    let cookies = |count: fn(&CookieCounters) -> &Counter| sum(&|worker| count(&worker.cookies).get());
+    let cookie_counter =
+        |&(name, help, count): &CookieRow| Family::counter_named(name, help).with(&[], cookies(count));
     let gauges = GAUGES.iter().map(gauge).chain(EDIT_GAUGES.iter().map(edit_gauge));
     let lost =
         Family::counter("lb_conntrack_events_lost_total", "Events of connections that readers did not get.")
             .with(&[], control.flow_events().lost.get());
-    let counters = COUNTERS.iter().map(counter).chain(EDIT_COUNTERS.iter().map(edit_counter));
+    let counters = COUNTERS
+        .iter()
+        .map(counter)
+        .chain(EDIT_COUNTERS.iter().map(edit_counter))
+        .chain(COOKIE_COUNTERS.iter().map(cookie_counter));
     gauges.chain(counters).chain([lost]).collect()
 }

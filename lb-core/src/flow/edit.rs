@@ -1,4 +1,5 @@
-//! What is kept of a connection into whose streams bytes are put: how far its sequence numbers are apart on both sides.
+//! What is kept of a connection into whose streams bytes are put, or that was opened twice, with the client and for it: how far its
+//! sequence numbers are apart on both sides.
 //!
 //! A connection has one [`Edit`], in a pool that is a quarter of the table's size, and says so by a bit of its entry. All others
 //! pay nothing for it: the bit is one of those that [`Entry::is_plain`](super::Entry::is_plain) looks at.
@@ -15,9 +16,8 @@ pub const PROXY: u8 = PROXY_V1 | PROXY_V2;
 pub const TOA: u8 = 4;
 /// An FTP control connection.
 pub const FTP: u8 = 8;
-
-/// Most bytes that one edit takes out or puts in: a PROXY header has 107 at most, an address in FTP's words far fewer.
-pub const MOST_BYTES: u16 = 256;
+/// The client was answered with a SYN cookie.
+pub const PROXIED: u8 = 16;
 
 /// A connection's edits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
@@ -28,10 +28,30 @@ pub struct Edit {
     /// Where the connection's persistence template is; of a free place, the next free one.
     pub(super) more: u32,
     pub wants: u8,
-    /// [`Edit::BEGUN`], [`Edit::SENT`].
+    /// [`Edit::BEGUN`], [`Edit::SENT`], [`Edit::OPEN`].
     pub(super) stage: u8,
-    pub(super) spare: u16,
+    /// By direction: windows are shifted to the left by so much, or to the right.
+    pub(super) scales: [i8; 2],
     pub(super) shifts: [Shift; 2],
+    pub proxied: Proxied,
+}
+
+/// What is kept of a connection whose client was answered with a SYN cookie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Proxied {
+    /// The cookie: the first number of what the client takes for the server's.
+    pub isn: u32,
+    /// Until the server has answered, what the client saw last of our clock; then, how far the server's is ahead of that.
+    pub clock: u32,
+    /// The client's, as it said it when it acknowledged the cookie.
+    pub window: u16,
+    /// Shifts of windows that the client asked for and was told; [`Proxied::NO_SCALE`]: none.
+    pub scales: [u8; 2],
+}
+
+impl Proxied {
+    pub const NO_SCALE: u8 = u8::MAX;
 }
 
 impl Edit {
@@ -39,9 +59,18 @@ impl Edit {
     /// The client's first sequence number is known.
     const BEGUN: u8 = 1;
     const SENT: u8 = 2;
+    /// Of a connection that is [`PROXIED`]: the server has answered.
+    const OPEN: u8 = 4;
 
     pub fn new(wants: u8) -> Edit {
         Edit { wants, ..Edit::default() }
+    }
+
+    /// Of a connection whose client was answered with a SYN cookie, and whose data begins at `start`.
+    pub fn proxied(wants: u8, proxied: Proxied, start: u32) -> Edit {
+        let mut edit = Edit { proxied, ..Edit::new(wants | PROXIED) };
+        edit.begin(start, 0);
+        edit
     }
 
     /// Of the packets that go this way.
@@ -54,7 +83,7 @@ impl Edit {
     }
 
     /// The client's SYN came, whose data begins at `start`: there `put` bytes are to come first.
-    pub fn begin(&mut self, start: u32, put: u16) {
+    pub fn begin(&mut self, start: u32, put: u8) {
         self.stage = Self::BEGUN;
         self.shifts = [Shift { at: start, put, ..Shift::default() }, Shift::default()];
     }
@@ -72,12 +101,32 @@ impl Edit {
         self.stage |= Self::SENT;
     }
 
+    pub fn is_proxied(&self) -> bool {
+        self.wants & PROXIED != 0
+    }
+
+    /// Whether both ends of a connection that is proxied are in step.
+    pub fn is_open(&self) -> bool {
+        self.stage & Self::OPEN != 0
+    }
+
+    /// The server's answer to our SYN came, which begins with `seq`: its clock says so much, and windows are shifted so from here on.
+    pub fn open(&mut self, seq: u32, clock: Option<u32>, scales: [i8; 2]) {
+        self.stage |= Self::OPEN;
+        self.scales = scales;
+        self.shifts[Direction::Reply.index()] =
+            Shift { at: seq, before: self.proxied.isn.wrapping_sub(seq), ..Shift::default() };
+        self.proxied.clock = clock.map_or(0, |clock| clock.wrapping_sub(self.proxied.clock));
+    }
+
+    /// What windows of packets that go this way are shifted by.
+    pub fn scale(&self, direction: Direction) -> i8 {
+        self.scales[direction.index()]
+    }
+
     /// From memory that may hold anything.
     pub(super) fn is_sound(&self) -> bool {
-        self.wants & !(PROXY | TOA | FTP) == 0
-            && self.wants != 0
-            && self.wants & PROXY != PROXY
-            && self.shifts.iter().all(|shift| shift.taken <= MOST_BYTES && shift.put <= MOST_BYTES)
+        self.wants & !(PROXY | TOA | FTP | PROXIED) == 0 && self.wants != 0 && self.wants & PROXY != PROXY
     }
 }
 
@@ -92,11 +141,11 @@ pub struct Shift {
     at: u32,
     /// What is added to the sequence numbers up to there.
     before: u32,
-    /// Bytes that were taken out at `at`, and those put in.
-    taken: u16,
-    put: u16,
+    /// Bytes that were taken out at `at`, and those put in: a PROXY header has 107 at most, an address in FTP's words 41.
+    taken: u8,
+    put: u8,
     /// 1: the receiver has all of the edit.
-    acked: u32,
+    acked: u16,
 }
 
 /// Where a segment lies that is to be sent on.
@@ -115,7 +164,7 @@ impl Shift {
         self.at
     }
 
-    pub fn put(&self) -> u16 {
+    pub fn put(&self) -> u8 {
         self.put
     }
 
@@ -150,7 +199,7 @@ impl Shift {
     pub fn note_ack(&mut self, ack: u32) -> bool {
         let ends = self.at.wrapping_add(self.before).wrapping_add(self.put.into());
         let is_now = self.acked == 0 && self.put | self.taken != 0 && !is_less(ack, ends);
-        self.acked |= u32::from(is_now);
+        self.acked |= u16::from(is_now);
         is_now
     }
 
@@ -173,7 +222,7 @@ impl Shift {
     }
 
     /// At `at` of the sender's stream `taken` bytes became `put` others. One that came again changes nothing.
-    pub fn follow(&mut self, at: u32, taken: u16, put: u16) {
+    pub fn follow(&mut self, at: u32, taken: u8, put: u8) {
         if self.put == self.taken && self.before == 0 || is_less(self.at, at) {
             *self = Shift { at, before: self.after(), taken, put, acked: 0 };
         }
@@ -191,13 +240,15 @@ pub(super) fn layout() -> String {
     use std::mem::offset_of;
 
     format!(
-        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}), stage at {}, shifts at {}\n\
+        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}), stage at {}, scales at {}, shifts at {}, proxied at {}\n\
          shift of {}: at at {}, before at {}, taken at {}, put at {}, acked at {}",
         size_of::<Edit>(),
         offset_of!(Edit, flow),
         offset_of!(Edit, wants),
         offset_of!(Edit, stage),
+        offset_of!(Edit, scales),
         offset_of!(Edit, shifts),
+        offset_of!(Edit, proxied),
         size_of::<Shift>(),
         offset_of!(Shift, at),
         offset_of!(Shift, before),

@@ -1,5 +1,5 @@
 //! A packet of a connection whose streams are edited on their way: a PROXY header or the client's address as a TCP option
-//! for the real server, addresses in FTP's replies.
+//! for the real server, addresses in FTP's replies; or whose numbers are moved, because it was opened twice (`syn_proxy.rs`).
 //!
 //! Nothing is put together again and no packet is kept. What is put in is put in anew each time that the bytes around it come by, so
 //! that the ends' own retransmission repairs every loss: the header in front of the stream goes with the client's acknowledgement of
@@ -28,6 +28,7 @@ use crate::wire::parse::{Fragment, Headers};
 use crate::wire::proxy::{self, Version};
 use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::tcp_options;
 use crate::wire::translate::GROWTH;
 
 /// The option's kind, as the modules that read it on real servers know it ("TCP option address").
@@ -39,6 +40,12 @@ impl<P: Packet> Path<P> {
     pub(super) fn begin_edits(&mut self, at: FlowRef, options: &ServiceOptions, headers: &Headers) -> bool {
         let wants = wants(options);
         let is_tcp = headers.protocol == Protocol::TCP && !self.flows.entry(at.id()).method().is_one_way();
+        if let Some(opening) = self.passed.and_then(|passed| passed.opening) {
+            let is_masq = self.flows.entry(at.id()).method() == Method::Masq;
+            let is_begun = is_masq && self.flows.begin_edit(at.id(), opening.edit(wants));
+            self.mine.edits.full.add(u64::from(is_masq && !is_begun));
+            return is_begun;
+        }
         // What is taken up in the middle may have been edited by another director, by nobody knows how much.
         if wants == 0 || !is_tcp || headers.tcp_flags & SYN == 0 {
             return true;
@@ -63,17 +70,24 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if self.flows.edit(at.id()).is_some_and(Edit::is_proxied) {
+            return self.proxied(packet, headers, at, now, io);
+        }
+        self.edit_and_send(packet, headers, at, now, io);
+    }
+
+    pub(super) fn edit_and_send(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let direction = at.direction();
-        if headers.fragment != Fragment::Later {
-            let was = TcpState::from_u8(self.flows.entry(at.id()).state());
-            let is = was.next(self.transitions, side(direction), headers.tcp_flags);
-            if was != is {
-                if self.starts_anew(was, at, headers) {
-                    self.end(at.id());
-                    return self.first(packet, headers, now, io);
-                }
-                self.change_state(at.id(), is as u8);
-            }
+        if headers.fragment != Fragment::Later && !self.follow_state(headers, at) {
+            self.end(at.id());
+            return self.first(packet, headers, now, io);
         }
         let segment = Segment::of(packet.data(), headers);
         let Some(segment) = segment.filter(|_| !self.is_refused(headers, at)) else {
@@ -92,8 +106,38 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// The connection's state takes note of a packet. False: the packet begins the next one.
+    pub(super) fn follow_state(&mut self, headers: &Headers, at: FlowRef) -> bool {
+        let was = TcpState::from_u8(self.flows.entry(at.id()).state());
+        let is = was.next(self.transitions, side(at.direction()), headers.tcp_flags);
+        if was != is {
+            if self.starts_anew(was, at, headers) {
+                return false;
+            }
+            self.change_state(at.id(), is as u8);
+        }
+        true
+    }
+
+    /// Edits a packet of a connection that tells of no other.
+    pub(super) fn edit(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Result<(P, Headers), DropReason> {
+        let Some(segment) = Segment::of(packet.data(), headers) else { return Ok((packet, *headers)) };
+        let edited = match at.direction() {
+            Direction::Original => self.edit_clients(packet, headers, &segment, at, now, io),
+            Direction::Reply => self.edit_servers(packet, headers, &segment, at),
+        };
+        edited.map(|Edited { packet, headers, .. }| (packet, headers))
+    }
+
     /// Whether its sender will be told that it goes no further, for which it must be as it came.
-    fn is_refused(&mut self, headers: &Headers, at: FlowRef) -> bool {
+    pub(super) fn is_refused(&mut self, headers: &Headers, at: FlowRef) -> bool {
         if self.flows.entry(at.id()).method() == Method::Translated {
             return self.check_translated(headers, self.leaves_to(at)).is_err();
         }
@@ -136,9 +180,10 @@ impl<P: Packet> Path<P> {
             edit.shift_mut(Direction::Reply).note_ack(segment.ack);
         }
         let wants = edit.wants;
+        adjust(edit, packet.data_mut(), &headers, Direction::Original);
         let header = header(wants, &original);
-        if headers.tcp_flags & SYN != 0 && state == TcpState::SynRecv {
-            edit.begin(segment.seq.wrapping_add(1), header.len() as u16);
+        if headers.tcp_flags & SYN != 0 && state == TcpState::SynRecv && !edit.is_open() {
+            edit.begin(segment.seq.wrapping_add(1), header.len() as u8);
             if !header.is_empty() && segment.data_len > 0 {
                 // Data in a SYN (RFC 7413) would be before the header. The client sends it again.
                 headers = segment::cut_data(&mut packet, &headers, segment).map_err(no_room)?;
@@ -185,6 +230,7 @@ impl<P: Packet> Path<P> {
         if headers.tcp_flags & ACK != 0 {
             edit.shift_mut(Direction::Original).note_ack(segment.ack);
         }
+        adjust(edit, packet.data_mut(), &headers, Direction::Reply);
         let original = *edit.shift(Direction::Original);
         if headers.tcp_flags & SYN == 0 && edit.wants & TOA != 0 {
             edit.wants &= !TOA;
@@ -225,6 +271,25 @@ struct Edited<P> {
     expect: Option<Expect>,
 }
 
+/// Moves clocks and windows of a connection that was opened twice.
+fn adjust(edit: &Edit, frame: &mut [u8], headers: &Headers, direction: Direction) {
+    if !edit.is_open() {
+        return;
+    }
+    let l4 = usize::from(headers.l4);
+    let ahead = edit.proxied.clock;
+    if ahead != 0 {
+        let (clock, echo) = match direction {
+            Direction::Original => (0, ahead),
+            Direction::Reply => (ahead.wrapping_neg(), 0),
+        };
+        tcp_options::shift_stamps(frame, l4, clock, echo);
+    }
+    if edit.scale(direction) != 0 && headers.tcp_flags & SYN == 0 {
+        tcp_options::shift_window(frame, l4, edit.scale(direction));
+    }
+}
+
 fn wants(options: &ServiceOptions) -> u8 {
     let proxy = match options.proxy_protocol {
         None => 0,
@@ -249,7 +314,7 @@ fn header(wants: u8, original: &Tuple) -> ArrayVec<u8, { proxy::MAX }> {
 }
 
 /// Nothing is made after the numbers of a segment that was damaged on its way.
-fn is_intact<P: Packet>(packet: &P, headers: &Headers) -> bool {
+pub(super) fn is_intact<P: Packet>(packet: &P, headers: &Headers) -> bool {
     checksum::of_transport(packet.data(), headers).is_none_or(checksum::is_good)
 }
 

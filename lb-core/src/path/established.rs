@@ -201,7 +201,10 @@ impl<P: Packet> Path<P> {
     fn not_plain(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let entry = self.flows.entry(at.id());
         if entry.is_tracked() {
-            return self.tracked(packet, headers, at, now, io);
+            return match entry.is_edited() {
+                true => self.tracked_proxied(packet, headers, at, now, io),
+                false => self.tracked(packet, headers, at, now, io),
+            };
         }
         let behind;
         let mut headers = headers;

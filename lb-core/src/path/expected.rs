@@ -119,7 +119,7 @@ impl<P: Packet> Path<P> {
         let new = ftp::words(address, port);
         let headers =
             segment::exchange(packet, headers, segment, at, len, &new).map_err(|_| DropReason::NoBuffer)?;
-        shift.follow(seq, len as u16, new.len() as u16);
+        shift.follow(seq, len as u8, new.len() as u8);
         Ok((headers, Some(expect)))
     }
 

@@ -100,7 +100,7 @@ impl<P: Packet> Path<P> {
     /// INPUT with IPVS: a virtual service that takes the packet schedules and binds it. It came as `original`; `seen` is what services
     /// see of it.
     #[inline(always)]
-    fn serve(
+    pub(super) fn serve(
         &mut self,
         packet: P,
         headers: &Headers,
@@ -197,8 +197,10 @@ impl<P: Packet> Path<P> {
     /// A connection that cannot be what its service says ends before it began: its real server would misread it.
     #[cold]
     pub(super) fn refuse_unedited(&mut self, id: FlowId) {
+        let is_masq = self.flows.entry(id).method() == Method::Masq;
         self.end(id);
-        self.drop(DropReason::EditTableFull, Hook::Input);
+        let reason = if is_masq { DropReason::EditTableFull } else { DropReason::NotProxied };
+        self.drop(reason, Hook::Input);
     }
 
     /// Enters a connection whose packets leave for `server`, which is the destination of `after`: as `after` when they are

@@ -188,7 +188,7 @@ impl<P: Packet> Path<P> {
         if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Passage { mark, connection_mark, is_traced, .. } = passage;
             let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
-            let passed = Passed { destination, mark, connection_mark, is_traced, ticket };
+            let passed = Passed { destination, mark, connection_mark, is_traced, ticket, opening: None };
             return self.with_passed(Some(passed), |path| {
                 path.serve_rarely(packet, headers, &original, &seen, now, io);
             });
@@ -214,7 +214,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Whether a virtual service takes a packet to this host.
-    fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, mark: u32) -> bool {
+    pub(super) fn is_served(&self, packet: &P, headers: &Headers, seen: &Tuple, mark: u32) -> bool {
         self.tables.serves(headers.is_ipv6)
             && seen.protocol.has_ports()
             && !headers.is_from_link_local(packet.data())

@@ -488,6 +488,7 @@ impl<P: Packet> Path<P> {
                     io.transmit(packet.port(), packet);
                 }
             }
+            Verdict::SynProxy(offer) => self.syn_proxy(packet, headers, offer, hook, now, io),
             _ => self.drop(why(verdict), hook),
         }
     }

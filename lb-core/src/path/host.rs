@@ -8,7 +8,7 @@ use super::waiting::Going;
 use super::{FromRaw, Io, Path, Steer};
 use crate::conntrack::{self, CtState, Zones};
 use crate::drop::DropReason;
-use crate::flow::{FlowRef, Tuple};
+use crate::flow::{Direction, FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::{PortId, WorkerId};
@@ -121,6 +121,19 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let now = passage.now;
+        let (mut headers, mut opens) = (*headers, None);
+        let is_proxied = |at: &FlowRef| {
+            let entry = self.flows.entry(at.id());
+            let is_answer = at.direction() == Direction::Reply && !passage.is_untracked;
+            is_answer && passage.zones == Zones::NONE && entry.is_tracked() && entry.is_edited()
+        };
+        if let Some(at) = self.flows.find(&wire).filter(is_proxied) {
+            match self.proxied_of_host(packet, &headers, at, port, now, io) {
+                Some(edited) => (packet, headers, opens) = edited,
+                None => return,
+            }
+        }
+        let headers = &headers;
         self.is_at(Hook::Output, Function::Conntrack);
         let left = match self.known_of_host(&packet, headers, &wire, &mut passage, now) {
             Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage).map(Some),
@@ -135,6 +148,9 @@ impl<P: Packet> Path<P> {
             return;
         }
         self.flows.entry_mut(at.id()).touch(now);
+        if let Some(is_first) = opens {
+            return self.opened(packet, headers, (at, is_first), port, now, io);
+        }
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         if !self.translate_in_place(&mut packet, headers, at) {
             return self.drop(DropReason::Unsupported, Hook::Output);
@@ -195,7 +211,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// The same for what begins a connection of the host; `None`: none that is followed.
-    fn first_out(
+    pub(super) fn first_out(
         &mut self,
         packet: &mut P,
         headers: &Headers,

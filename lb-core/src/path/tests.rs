@@ -21,6 +21,7 @@ mod sctp;
 mod sets;
 mod shared;
 mod source_nat;
+mod syn_proxy;
 mod sysctls;
 mod targets;
 mod tracking;

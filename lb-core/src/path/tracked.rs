@@ -177,12 +177,27 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     pub(super) fn tracked(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         at: FlowRef,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if let Some((packet, step)) = self.look_at_tracked(packet, headers, at, now, io) {
+            self.leave_tracked(packet, headers, at, &step, now, io);
+        }
+    }
+
+    /// Its state follows a packet, and rules look at it: `None` if it goes no further, or another way.
+    #[inline(always)]
+    pub(super) fn look_at_tracked(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Step)> {
         let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
         passage.of = Some(at.id());
         let wire = self.flows.tuple(at.id(), at.direction());
@@ -192,10 +207,12 @@ impl<P: Packet> Path<P> {
         self.met.begin_anew();
         if is_walked {
             if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-                return self.stop(packet, headers, stopped, now, io);
+                self.stop(packet, headers, stopped, now, io);
+                return None;
             }
             if passage.is_untracked || passage.zones != Zones::NONE {
-                return self.behind_raw(packet, headers, passage, io);
+                self.behind_raw(packet, headers, passage, io);
+                return None;
             }
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
@@ -209,16 +226,21 @@ impl<P: Packet> Path<P> {
             // It is walked, from the table `raw` on, which does not ask what it is to its connection.
             (course, is_walked) = (None, true);
             if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-                return self.stop(packet, headers, stopped, now, io);
+                self.stop(packet, headers, stopped, now, io);
+                return None;
             }
         }
         match step.verdict {
             conntrack::Verdict::Fine | conntrack::Verdict::Ends => {}
-            conntrack::Verdict::Invalid(_) => return self.pass_untracked(packet, headers, passage, io),
+            conntrack::Verdict::Invalid(_) => {
+                self.pass_untracked(packet, headers, passage, io);
+                return None;
+            }
             conntrack::Verdict::Reopens => {
                 self.end(at.id());
                 (passage.state, passage.of, passage.original) = (CtState::New, None, Some(wire));
-                return self.first_behind_raw(packet, headers, passage, io);
+                self.first_behind_raw(packet, headers, passage, io);
+                return None;
             }
         }
         if let Some((course, _)) = course {
@@ -226,14 +248,15 @@ impl<P: Packet> Path<P> {
         }
         if is_walked {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
-                return self.stop(packet, headers, stopped, now, io);
+                self.stop(packet, headers, stopped, now, io);
+                return None;
             }
             if !self.help(&packet, headers, at, now) {
-                return;
+                return None;
             }
             self.keep_course(at, packet.port(), headers, step.is, now);
         }
-        self.leave_tracked(packet, headers, at, &step, now, io);
+        Some((packet, step))
     }
 
     /// The road of a packet of a tracked connection behind conntrack.
@@ -267,6 +290,12 @@ impl<P: Packet> Path<P> {
     ) {
         let seen = self.flows.entry(at.id()).seen();
         self.onward_tracked(packet, headers, at, now, io);
+        self.close_step(at, step, seen);
+    }
+
+    /// What a packet that has gone on leaves of its connection, whose last packet was at `seen`.
+    #[inline(always)]
+    pub(super) fn close_step(&mut self, at: FlowRef, step: &Step, seen: Tick) {
         if step.timeout.is_none() {
             self.flows.entry_mut(at.id()).touch(seen);
         }
@@ -295,7 +324,7 @@ impl<P: Packet> Path<P> {
 
     /// Whether packets that go this way are for the host: those that have a next hop are not.
     #[inline(never)]
-    fn leads_to_host(&self, at: FlowRef) -> bool {
+    pub(super) fn leads_to_host(&self, at: FlowRef) -> bool {
         let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
         matches!(self.tables.way(to), Way::Local | Way::Linux)
     }

@@ -13,6 +13,7 @@ use crate::conntrack::{CtState, Status, Template, Zones};
 use crate::flow::{FlowId, Method, Tuple};
 use crate::hook::Hook;
 use crate::nat::{Manip, Range};
+use crate::syn_cookie::Offer;
 use crate::tables::{InterfaceId, Tables};
 use crate::time::Tick;
 use crate::trail::{Step, Trail};
@@ -109,6 +110,8 @@ pub enum Verdict {
     Reject(Refusal),
     /// Table nat: this end of the connection becomes one of these.
     Nat(Manip, Range),
+    /// A SYN, to be answered with a cookie, or the acknowledgement of one: its client is offered this.
+    SynProxy(Offer),
 }
 
 impl View<'_> {

@@ -35,6 +35,7 @@ use crate::flow::Tuple;
 use crate::path::FlowEvents;
 use crate::rule::Rules;
 use crate::set::Sets;
+use crate::syn_cookie::Secrets;
 use crate::time::{Tick, Timeout};
 use crate::trace::Trace;
 
@@ -56,6 +57,8 @@ pub struct Tables {
     pub settings: Settings,
     /// That of the host.
     pub zone: Arc<Zone>,
+    /// Keys of SYN cookies.
+    pub cookies: Secrets,
     /// Packets that somebody wants to see the road of.
     pub trace: Option<Arc<Trace>>,
     /// Where workers tell of connections: the same in all snapshots of a process.

@@ -7,6 +7,7 @@
 //! Nothing here allocates, and no bytes make anything panic: a header is reached as a reference to an array
 //! of its fixed size, which a frame either has or has not.
 
+pub mod bare;
 pub mod checksum;
 pub mod crc32c;
 pub mod ethernet;
@@ -21,6 +22,7 @@ pub mod sctp;
 pub mod segment;
 pub mod sip;
 pub mod tcp;
+pub mod tcp_options;
 pub mod translate;
 pub mod udp;
 

@@ -74,6 +74,8 @@ fn the_path_does_what_the_reference_says() {
         DropReason::CopyLost,
         DropReason::NatPortsTaken,
         DropReason::Untranslatable,
+        DropReason::BadCookie,
+        DropReason::NotProxied,
         DropReason::ExpectationsFull,
     ];
     for reason in DropReason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {

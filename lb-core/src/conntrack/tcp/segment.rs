@@ -5,6 +5,7 @@ use crate::conntrack::Invalid;
 use crate::wire::array;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{self, ACK, FIN, RST, SYN, URG};
+use crate::wire::tcp_options::{self, TcpOptions};
 
 /// A segment, as far as tracking looks at it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,19 +107,8 @@ impl<'a> Segment<'a> {
 
     /// What a SYN offers.
     pub(super) fn offer(&self) -> Offer {
-        const WINDOW_SCALE: u8 = 3;
-        const SACK_PERMITTED: u8 = 4;
-        /// RFC 7323 §2.3.
-        const MAX_SCALE: u8 = 14;
-        let mut offer = Offer::default();
-        for option in options(self.options) {
-            match *option {
-                [WINDOW_SCALE, 3, scale] => offer.scale = Some(scale.min(MAX_SCALE)),
-                [SACK_PERMITTED, 2] => offer.sack = true,
-                _ => {}
-            }
-        }
-        offer
+        let TcpOptions { scale, sack, .. } = TcpOptions::read(self.options);
+        Offer { scale, sack }
     }
 
     /// The highest number that it says has arrived: of its selective acknowledgements (RFC 2018 §3), or `ack`.
@@ -130,7 +120,7 @@ impl<'a> Segment<'a> {
             return ack;
         }
         let mut highest = ack;
-        for option in options(self.options) {
+        for option in tcp_options::each(self.options) {
             let [SACK, _, blocks @ ..] = option else { continue };
             if blocks.len().is_multiple_of(8) {
                 for block in blocks.as_chunks::<8>().0 {
@@ -162,24 +152,4 @@ impl Offer {
     pub(super) fn flags(self) -> u8 {
         (if self.scale.is_some() { SCALES } else { 0 }) | if self.sack { SACKS } else { 0 }
     }
-}
-
-/// The options one by one, kind and length included; at most forty, as many as there are bytes. Ends where they make no sense.
-fn options(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    const END: u8 = 0;
-    const NO_OPERATION: u8 = 1;
-    std::iter::from_fn(move || {
-        while let [NO_OPERATION, rest @ ..] = bytes {
-            bytes = rest;
-        }
-        match *bytes {
-            [] | [END, ..] | [_] => None,
-            [_, len, ..] if len < 2 => None,
-            [_, len, ..] => {
-                let (option, rest) = bytes.split_at_checked(len.into())?;
-                bytes = rest;
-                Some(option)
-            }
-        }
-    })
 }

@@ -55,12 +55,12 @@ fn original(is_ipv6: bool) -> crate::flow::Tuple {
 
 /// A segment as it goes in or as it came out.
 #[derive(Clone, Debug, Default)]
-struct Seg {
-    seq: u32,
-    ack: u32,
-    flags: &'static str,
-    data: Vec<u8>,
-    sack: Option<(u32, u32)>,
+pub(super) struct Seg {
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    pub(super) flags: &'static str,
+    pub(super) data: Vec<u8>,
+    pub(super) sack: Option<(u32, u32)>,
 }
 
 fn frame(is_ipv6: bool, from_client: bool, seg: &Seg) -> Vec<u8> {
@@ -70,6 +70,15 @@ fn frame(is_ipv6: bool, from_client: bool, seg: &Seg) -> Vec<u8> {
         (false, false) => ("10.0.0.11", 8080, "192.0.2.100", CLIENT_PORT, (server_mac(11), OUR_LAN)),
         (true, false) => ("fd00::11", 8080, "2001:db8::100", CLIENT_PORT, (server_mac(11), OUR_LAN)),
     };
+    between(macs, (src, sport), (dst, dport), seg)
+}
+
+pub(super) fn between(
+    macs: (Mac, Mac),
+    (src, sport): (&str, u16),
+    (dst, dport): (&str, u16),
+    seg: &Seg,
+) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2(macs.0, macs.1);
     let builder = match (ip(src), ip(dst)) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => builder.ipv4(src.octets(), dst.octets(), 64),
@@ -102,7 +111,7 @@ fn frame(is_ipv6: bool, from_client: bool, seg: &Seg) -> Vec<u8> {
 }
 
 /// A segment that left, with its options and TCP flags, its checksums having been found right.
-fn seen(frame: &Frame) -> (Seg, u8, Vec<u8>) {
+pub(super) fn seen(frame: &Frame) -> (Seg, u8, Vec<u8>) {
     read(frame);
     let bytes = frame.data();
     let Ok(Parsed::Ip(headers)) = parse(bytes, bytes.len(), Default::default()) else { panic!("no IP") };
@@ -116,7 +125,7 @@ fn seen(frame: &Frame) -> (Seg, u8, Vec<u8>) {
 }
 
 /// One end's TCP: what it sends and how far that is acknowledged, what it has of the other's. Offsets are from the first byte on.
-struct End {
+pub(super) struct End {
     isn: u32,
     sends: Vec<u8>,
     acked: usize,
@@ -129,7 +138,7 @@ struct End {
 }
 
 impl End {
-    fn new(isn: u32, sends: &[u8], units: Vec<usize>) -> End {
+    pub(super) fn new(isn: u32, sends: &[u8], units: Vec<usize>) -> End {
         let sends = sends.to_vec();
         End { isn, sends, acked: 0, sent: 0, units, peer: None, has: Vec::new(), is_established: false }
     }
@@ -189,7 +198,7 @@ impl End {
     }
 }
 
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn up_to(&mut self, n: usize) -> usize {
@@ -199,9 +208,9 @@ impl Dice {
 }
 
 /// Lets both ends talk until each has all; for a while packets behind the director are lost. Returns what each has.
-fn talk(
+pub(super) fn talk(
     director: &mut Director,
-    is_ipv6: bool,
+    frame: impl Fn(bool, &Seg) -> Vec<u8>,
     client: End,
     server: End,
     seed: u64,
@@ -233,9 +242,9 @@ fn talk(
         };
         if let Some(seg) = seg {
             let port = if who == 0 { WAN } else { LAN };
-            for (_, sent) in director.receive(port, &[frame(is_ipv6, who == 0, &seg)]).sent {
+            for (port, sent) in director.receive(port, &[frame(who == 0, &seg)]).sent {
                 let (seg, flags, _) = seen(&sent);
-                under_way.push((1 - who, seg, flags));
+                under_way.push((usize::from(port == LAN), seg, flags));
             }
         }
         while !under_way.is_empty() && dice.up_to(3) > 0 {
@@ -257,7 +266,7 @@ fn talk(
     (all(&ends[0]), all(&ends[1]), ends)
 }
 
-fn pieces(len: usize, dice: &mut Dice) -> Vec<usize> {
+pub(super) fn pieces(len: usize, dice: &mut Dice) -> Vec<usize> {
     let mut ends = Vec::new();
     let mut at = 0;
     while at < len {
@@ -281,7 +290,7 @@ proptest! {
         let mut dice = Dice(seed ^ 1);
         let client = End::new(isns.0, &request, pieces(request.len(), &mut dice));
         let server = End::new(isns.1, &reply, pieces(reply.len(), &mut dice));
-        let (at_client, at_server, _) = talk(&mut director, is_ipv6, client, server, seed);
+        let (at_client, at_server, _) = talk(&mut director, |from_client, seg| frame(is_ipv6, from_client, seg), client, server, seed);
         let header = proxy::header(version, &original(is_ipv6));
         // A client that says nothing need not have come so far that its acknowledgement carried the header.
         if !(request.is_empty() && at_server.is_empty()) {
@@ -308,7 +317,7 @@ proptest! {
         }
         let request = b"USER x\r\nPASV\r\n".repeat(4);
         let client = End::new(isns.0, &request, pieces(request.len(), &mut Dice(seed)));
-        let (at_client, at_server, _) = talk(&mut director, false, client, End::new(isns.1, &said, units), seed);
+        let (at_client, at_server, _) = talk(&mut director, |from_client, seg| frame(false, from_client, seg), client, End::new(isns.1, &said, units), seed);
         prop_assert_eq!(String::from_utf8(at_client).unwrap(), String::from_utf8(meant).unwrap());
         prop_assert_eq!(at_server, request);
         prop_assert_eq!(director.path.check_connections(), Ok(()));

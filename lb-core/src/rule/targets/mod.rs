@@ -53,6 +53,7 @@ extensions! {
         Reject = reject,
         SetTarget = set,
         Snat = snat,
+        SynProxy = synproxy,
         TcpMssTarget = tcpmss,
         Tee = tee,
         TosTarget = tos,

@@ -522,6 +522,7 @@ impl<L: Logic<Frame>> World<L> {
             marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
             sets: Arc::default(),
             settings: self.settings,
+            cookies: Default::default(),
             trace: None,
             zone: Arc::default(),
             events: Arc::default(),

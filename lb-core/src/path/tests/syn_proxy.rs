@@ -1,0 +1,427 @@
+//! Goal: a client that was answered with a SYN cookie and the server behind talk as if they had opened the connection with each other. Method: the target
+//! `SYNPROXY` as operators write it, packet by packet; and two TCPs between whom packets are lost and doubled.
+
+use proptest::prelude::*;
+
+use super::edited::{Dice, End, Seg, between, pieces, seen, talk};
+use super::hooks::rules;
+use super::*;
+use crate::flow::Tuple;
+use crate::tables::Settings;
+use crate::wire::bare::Bare;
+use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::tcp_options::TcpOptions;
+
+const CLIENT_END: (&str, u16) = ("192.0.2.100", 4000);
+const VIP: (&str, u16) = ("192.0.2.10", 80);
+const SERVER: (&str, u16) = ("10.0.0.11", 8080);
+
+const NOTRACK: &str = "raw PREROUTING -p tcp -m tcp --syn -j CT --notrack";
+const OFFER: &str = "--sack-perm --timestamp --wscale 7 --mss 1460";
+
+/// As the target's manual page has it.
+fn lines(chain: &str, more: &[&str]) -> Vec<String> {
+    let proxy = format!("filter {chain} -p tcp -m state --state INVALID,UNTRACKED -j SYNPROXY {OFFER}");
+    let rest = format!("filter {chain} -m state --state INVALID -j DROP");
+    let lines = [NOTRACK.to_owned(), proxy, rest];
+    lines.into_iter().chain(more.iter().map(|&line| line.to_owned())).collect()
+}
+
+fn with(chain: &str, more: &[&str], tables: Tables) -> Tables {
+    let mut settings = Settings::default();
+    settings.sysctls.conntrack.tcp_loose = 0;
+    let lines = lines(chain, more);
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    Tables { rules: Arc::new(rules(&lines)), settings, ..tables }
+}
+
+fn director(chain: &str, more: &[&str]) -> Director {
+    let mut director = Director::new();
+    director.path.adopt(with(chain, more, tables(2, &[11, 12], 1)).into());
+    director
+}
+
+/// A segment without data, as its sender makes it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Says {
+    seq: u32,
+    ack: u32,
+    flags: u8,
+    window: u16,
+    options: TcpOptions,
+}
+
+fn frame(macs: (Mac, Mac), from: (&str, u16), to: (&str, u16), says: Says) -> Vec<u8> {
+    let ends = Tuple { src: ip(from.0), sport: from.1, dst: ip(to.0), dport: to.1, protocol: Protocol::TCP };
+    let link = [&macs.1[..], &macs.0[..], &[8, 0]].concat();
+    let mut frame = Frame::new(WAN, &link);
+    let Says { seq, ack, flags, window, options } = says;
+    Bare { seq, ack, flags, window, options: &options.bytes() }.write(&mut frame, link.len(), &ends).unwrap();
+    frame.data().to_vec()
+}
+
+/// What left: by which port, between which ends, and what it says.
+type Left = (PortId, (IpAddr, u16), (IpAddr, u16), Says);
+
+fn left(out: &Out) -> Vec<Left> {
+    let say = |(port, frame): &(PortId, Frame)| {
+        let (src, sport, dst, dport, _) = read(frame);
+        let (seg, flags, _) = seen(frame);
+        assert!(seg.data.is_empty());
+        let l4 = 14 + 20;
+        let window = u16::from_be_bytes([frame.data()[l4 + 14], frame.data()[l4 + 15]]);
+        let options = TcpOptions::of(frame.data(), l4);
+        (*port, (src, sport), (dst, dport), Says { seq: seg.seq, ack: seg.ack, flags, window, options })
+    };
+    out.sent.iter().map(say).collect()
+}
+
+fn one(out: &Out) -> Left {
+    let left = left(out);
+    assert_eq!(left.len(), 1, "{left:?}");
+    left[0]
+}
+
+/// A client and a server, each with its numbers and its clock.
+struct Case {
+    director: Director,
+    to: (&'static str, u16),
+    /// The client's first number, and what it was answered with.
+    seq: u32,
+    isn: u32,
+}
+
+const CLIENTS: TcpOptions =
+    TcpOptions { mss: Some(1400), scale: Some(6), sack: true, stamps: Some((500, 0)) };
+const SERVERS: TcpOptions =
+    TcpOptions { mss: Some(1460), scale: Some(9), sack: true, stamps: Some((90_000, 500)) };
+
+impl Case {
+    fn new(director: Director, to: (&'static str, u16)) -> Case {
+        Case { director, to, seq: 1000, isn: 0 }
+    }
+
+    fn client(&mut self, says: Says) -> Out {
+        self.director.receive(WAN, &[frame(C2D, CLIENT_END, self.to, says)])
+    }
+
+    fn server(&mut self, says: Says) -> Out {
+        self.director.receive(LAN, &[frame((server_mac(11), OUR_LAN), SERVER, CLIENT_END, says)])
+    }
+
+    /// The client's SYN; what it is answered.
+    fn asks(&mut self) -> Says {
+        let out = self.client(Says {
+            seq: self.seq,
+            flags: SYN,
+            window: 64_240,
+            options: CLIENTS,
+            ..Says::default()
+        });
+        let (port, from, to, says) = one(&out);
+        assert_eq!((port, from, to), (WAN, (ip(self.to.0), self.to.1), (ip(CLIENT_END.0), CLIENT_END.1)));
+        self.isn = says.seq;
+        says
+    }
+
+    /// Its acknowledgement of what `says` said.
+    fn acknowledgement(&self, says: &Says) -> Says {
+        let stamps = says.options.stamps.map(|(clock, _)| (510, clock));
+        let options = TcpOptions { stamps, ..TcpOptions::default() };
+        Says { seq: self.seq + 1, ack: says.seq.wrapping_add(1), flags: ACK, window: 502, options }
+    }
+
+    /// All of it: what left behind the server's answer, for the server and for the client.
+    fn opens(&mut self) -> (Says, Says) {
+        let says = self.asks();
+        let out = self.client(self.acknowledgement(&says));
+        assert_eq!(one(&out).3.flags, SYN);
+        let out = self.server(self.answer());
+        let left = left(&out);
+        assert_eq!((left.len(), left[0].0, left[1].0), (2, LAN, WAN), "{left:?}");
+        assert_eq!(left[1].1, (ip(self.to.0), self.to.1));
+        (left[0].3, left[1].3)
+    }
+
+    fn answer(&self) -> Says {
+        Says { seq: 7000, ack: self.seq + 1, flags: SYN | ACK, window: 65_160, options: SERVERS }
+    }
+
+    fn counts(&self) -> [u64; 5] {
+        let cookies = &self.director.counters[0].cookies;
+        [&cookies.syn_received, &cookies.valid, &cookies.invalid, &cookies.retrans, &cookies.reopened]
+            .map(|count| count.get())
+    }
+}
+
+fn forwarded() -> Case {
+    Case::new(director("FORWARD", &[]), SERVER)
+}
+
+fn served() -> Case {
+    Case::new(director("INPUT", &[]), VIP)
+}
+
+#[test]
+fn a_syn_is_answered_with_a_closed_window_and_what_the_rule_offers_and_nothing_is_kept() {
+    let mut case = forwarded();
+    let says = case.asks();
+    assert_eq!((says.ack, says.flags, says.window), (1001, SYN | ACK, 0));
+    let (_, echo) = says.options.stamps.expect("timestamps");
+    let TcpOptions { mss, scale, sack, .. } = says.options;
+    assert_eq!((mss, scale, sack, echo), (Some(1460), Some(7), true, 500));
+    assert!(case.director.states().is_empty());
+    assert_eq!(case.counts(), [1, 0, 0, 0, 0]);
+    // Who has no timestamps is promised nothing that could not be remembered.
+    let options = TcpOptions { stamps: None, ..CLIENTS };
+    let out = case.client(Says { seq: 1000, flags: SYN, options, ..Says::default() });
+    assert_eq!(one(&out).3.options, TcpOptions { mss: Some(1460), ..TcpOptions::default() });
+}
+
+#[test]
+fn the_server_is_asked_with_what_the_client_said_once_it_has_acknowledged() {
+    for mut case in [forwarded(), served()] {
+        let says = case.asks();
+        let out = case.client(case.acknowledgement(&says));
+        let (port, from, to, syn) = one(&out);
+        assert_eq!((port, from), (LAN, (ip(CLIENT_END.0), CLIENT_END.1)));
+        assert_eq!(to, (ip(SERVER.0), SERVER.1));
+        assert_eq!((syn.seq, syn.ack, syn.flags, syn.window), (1000, 0, SYN, 502 << 6));
+        // Of 1400 the cookie remembers 1360, of all else everything.
+        assert_eq!(syn.options, TcpOptions { mss: Some(1360), stamps: Some((510, 0)), ..CLIENTS });
+        assert_eq!(case.director.states().len(), 1);
+        assert_eq!(case.counts(), [1, 1, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn when_the_server_answers_it_is_acknowledged_and_the_clients_window_opens() {
+    for mut case in [forwarded(), served()] {
+        let (server, client) = case.opens();
+        let told = (server.seq, server.ack, server.flags, server.window);
+        assert_eq!(told, (1001, 7001, ACK, 502));
+        assert_eq!(server.options.stamps, Some((500, 90_000)));
+        let (seen, isn) = (client.options.stamps.expect("timestamps"), case.isn);
+        // In units of the scale that the client was told.
+        assert_eq!((client.seq, client.ack, client.flags, client.window), (isn + 1, 1001, ACK, 65_160 >> 7));
+        assert_eq!(seen.1, 500);
+        assert_eq!(case.director.states(), ["ESTABLISHED"]);
+    }
+}
+
+#[test]
+fn numbers_clocks_and_windows_are_moved_both_ways() {
+    for mut case in [forwarded(), served()] {
+        let (_, opened) = case.opens();
+        let (ours, _) = opened.options.stamps.unwrap();
+        let options = |stamps| TcpOptions { stamps: Some(stamps), ..TcpOptions::default() };
+        // The server's windows are of 512 bytes, the client thinks of 128.
+        let says = Says { seq: 7001, ack: 1001, flags: ACK, window: 100, options: options((90_040, 510)) };
+        let (.., heard) = one(&case.server(says));
+        assert_eq!((heard.seq, heard.ack, heard.window), (case.isn + 1, 1001, 400));
+        assert_eq!(heard.options.stamps, Some((ours + 40, 510)));
+        let says =
+            Says { seq: 1001, ack: case.isn + 1, flags: ACK, window: 77, options: options((560, ours + 40)) };
+        let (.., heard) = one(&case.client(says));
+        assert_eq!((heard.seq, heard.ack, heard.window), (1001, 7001, 77));
+        assert_eq!(heard.options.stamps, Some((560, 90_040)));
+    }
+}
+
+#[test]
+fn what_acknowledges_no_cookie_or_an_old_one_opens_nothing() {
+    let mut case = forwarded();
+    let says = case.asks();
+    let good = case.acknowledgement(&says);
+    for bad in [Says { ack: good.ack ^ 4, ..good }, Says { seq: good.seq + 1, ..good }] {
+        assert!(case.client(bad).sent.is_empty());
+    }
+    assert_eq!((case.counts(), case.director.dropped(DropReason::BadCookie)), ([1, 0, 2, 0, 0], 2));
+    case.director.now = case.director.now.after(crate::time::Timeout::from_secs(128));
+    assert!(case.client(good).sent.is_empty());
+    assert!(case.director.states().is_empty());
+    let says = case.asks();
+    assert_eq!(case.client(case.acknowledgement(&says)).sent.len(), 1);
+}
+
+#[test]
+fn a_client_that_waits_has_the_server_asked_again() {
+    for mut case in [forwarded(), served()] {
+        let says = case.asks();
+        let good = case.acknowledgement(&says);
+        let first = one(&case.client(good)).3;
+        // A probe of the window has the number before.
+        for again in [good, Says { seq: good.seq - 1, ..good }] {
+            let syn = one(&case.client(again)).3;
+            assert_eq!((syn.seq, syn.flags, syn.options), (first.seq, SYN, first.options));
+        }
+        assert_eq!(case.counts(), [1, 3, 0, 2, 0]);
+        assert!(case.client(Says { ack: good.ack + 9, ..good }).sent.is_empty(), "not of this cookie");
+        assert_eq!(case.director.states().len(), 1);
+        // And a server that did not hear the acknowledgement gets another one.
+        for expected in [2, 1] {
+            let out = case.server(case.answer());
+            assert_eq!(out.sent.len(), expected);
+            let (port, .., says) = left(&out)[0];
+            assert_eq!((port, says.seq, says.ack, says.flags), (LAN, 1001, 7001, ACK));
+            assert_eq!(says.options.stamps, Some((500, 90_000)));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_refuses_is_heard_by_the_client() {
+    for mut case in [forwarded(), served()] {
+        let says = case.asks();
+        case.client(case.acknowledgement(&says));
+        let out = case.server(Says { ack: 1001, flags: RST | ACK, ..Says::default() });
+        let (port, .., heard) = one(&out);
+        assert_eq!((port, heard.seq, heard.ack, heard.flags), (WAN, case.isn + 1, 1001, RST | ACK));
+    }
+}
+
+#[test]
+fn a_server_that_takes_the_syn_for_an_old_connections_is_told_that_there_is_none() {
+    for mut case in [forwarded(), served()] {
+        let says = case.asks();
+        case.client(case.acknowledgement(&says));
+        let out = case.server(Says { seq: 44_000, ack: 33_000, flags: ACK, ..Says::default() });
+        let (port, from, to, heard) = one(&out);
+        assert_eq!((port, heard.seq, heard.flags), (LAN, 33_000, RST));
+        assert_eq!((from, to), ((ip(CLIENT_END.0), CLIENT_END.1), (ip(SERVER.0), SERVER.1)));
+    }
+}
+
+#[test]
+fn a_connection_is_opened_again_with_the_same_ends() {
+    let mut case = forwarded();
+    case.opens();
+    case.client(Says { seq: 1001, ack: case.isn + 1, flags: RST | ACK, ..Says::default() });
+    assert_eq!(case.director.states(), ["CLOSE"]);
+    // Whatever its number is.
+    case.seq = 1500;
+    case.opens();
+    assert_eq!(case.director.states(), ["ESTABLISHED"]);
+    assert_eq!(case.counts(), [2, 2, 0, 0, 1]);
+    // Of a service it is the kernel's conn_reuse_mode.
+    let mut case = served();
+    case.opens();
+    case.client(Says { seq: 1001, ack: case.isn + 1, flags: RST | ACK, ..Says::default() });
+    assert_eq!(case.director.states(), ["CLOSE"]);
+    let says = case.asks();
+    let (port, .., syn) = one(&case.client(case.acknowledgement(&says)));
+    assert_eq!((port, syn.flags, case.director.states()), (LAN, SYN, vec!["SYN_RECV"]));
+}
+
+#[test]
+fn the_servers_syn_passes_output_and_is_translated_there() {
+    let mut case = Case::new(
+        director("FORWARD", &["nat OUTPUT -p tcp --dport 9 -j DNAT --to-destination 10.0.0.11:8080"]),
+        ("10.0.0.12", 9),
+    );
+    let (server, client) = case.opens();
+    assert_eq!((server.ack, client.seq), (7001, case.isn + 1));
+    let drops = "filter OUTPUT -p tcp --dport 8080 -j DROP";
+    let mut case = Case::new(director("FORWARD", &[drops]), SERVER);
+    let says = case.asks();
+    assert!(case.client(case.acknowledgement(&says)).sent.is_empty());
+    assert_eq!(case.director.counters[0].dropped(DropReason::Rule, Hook::Output).get(), 1);
+    assert!(case.director.states().is_empty());
+}
+
+#[test]
+fn a_server_on_this_host_is_asked_by_the_twin() {
+    let mut case = Case::new(director("INPUT", &[]), ("192.0.2.1", 22));
+    let says = case.asks();
+    let out = case.client(case.acknowledgement(&says));
+    let [syn] = &out.to_twin[..] else { panic!("{} up the twin", out.to_twin.len()) };
+    assert_eq!((seen(syn).1, out.sent.len()), (SYN, 0));
+    let by_host = |case: &mut Case, says| {
+        let mut out = Out::default();
+        let answer = frame((CLIENT, OUR_WAN), ("192.0.2.1", 22), CLIENT_END, says);
+        let mut burst: Burst<Frame> = [Frame::new(WAN, &answer)].into_iter().collect();
+        case.director.path.receive_from_twin(WAN, &mut burst, case.director.now, &mut out);
+        out
+    };
+    let answer = case.answer();
+    let out = by_host(&mut case, answer);
+    let (ack, flags, _) = seen(&out.to_twin[0]);
+    assert_eq!((ack.seq, ack.ack, flags), (1001, 7001, ACK));
+    let (port, from, _, update) = one(&out);
+    assert_eq!(
+        (port, from, update.seq, update.window),
+        (WAN, (ip("192.0.2.1"), 22), case.isn + 1, 65_160 >> 7)
+    );
+    let out = by_host(&mut case, Says { seq: 7001, ack: 1001, flags: ACK, ..Says::default() });
+    assert_eq!(one(&out).3.seq, case.isn + 1);
+    let out = case.client(Says { seq: 1001, ack: case.isn + 1, flags: ACK, ..Says::default() });
+    assert_eq!(seen(&out.to_twin[0]).0.ack, 7001);
+}
+
+#[test]
+fn a_real_server_whose_answers_do_not_come_by_is_not_asked() {
+    let mut tables = tables(2, &[11, 12], 1);
+    let services = tables.services.iter().map(|service| {
+        let mut service = (**service).clone();
+        for server in &mut service.servers {
+            server.forward = Forward::Direct;
+        }
+        Arc::new(service)
+    });
+    tables.services = Services::new(services.collect::<Vec<_>>()).into();
+    let mut case = served();
+    case.director.path.adopt(with("INPUT", &[], tables).into());
+    let says = case.asks();
+    assert!(case.client(case.acknowledgement(&says)).sent.is_empty());
+    assert_eq!(case.director.dropped(DropReason::NotProxied), 1);
+    assert!(case.director.states().is_empty());
+}
+
+#[test]
+fn all_workers_know_a_cookie() {
+    let counters = counters(2);
+    let uses = Arc::new(Uses::new(2, 100));
+    let tables = Arc::new(with("INPUT", &[], tables(2, &[11, 12], 1)));
+    let mut paths = [0, 1].map(|worker| path(worker, &counters, &uses));
+    let mut say = |worker: usize, says| {
+        paths[worker].adopt(tables.clone());
+        let mut out = Out::default();
+        let mut handed: ArrayVec<(Frame, Steer), BURST> = ArrayVec::new();
+        handed.push((Frame::new(WAN, &frame(C2D, CLIENT_END, VIP, says)), Steer::Plain));
+        // As if it were the owner's.
+        paths[worker].receive_handed_over(&mut handed, Tick(100), &mut out);
+        out
+    };
+    let syn = Says { seq: 1000, flags: SYN, options: CLIENTS, ..Says::default() };
+    let owner = usize::from(say(0, syn).sent.is_empty());
+    let isn = one(&say(owner, syn)).3.seq;
+    let mut elsewhere = Director::new();
+    elsewhere.path.adopt(tables.clone());
+    let mut case = Case::new(elsewhere, VIP);
+    assert_eq!(case.asks().seq, isn);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_end_gets_what_the_other_said_whatever_is_lost(
+        seed: u64, isns: (u32, u32), is_served: bool,
+        request in prop::collection::vec(any::<u8>(), 1..200),
+        reply in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let (chain, to) = if is_served { ("INPUT", VIP) } else { ("FORWARD", SERVER) };
+        let mut director = director(chain, &[]);
+        let mut dice = Dice(seed ^ 1);
+        let client = End::new(isns.0, &request, pieces(request.len(), &mut dice));
+        let server = End::new(isns.1, &reply, pieces(reply.len(), &mut dice));
+        let frame = |from_client, seg: &Seg| match from_client {
+            true => between(C2D, CLIENT_END, to, seg),
+            false => between((server_mac(11), OUR_LAN), SERVER, CLIENT_END, seg),
+        };
+        let (at_client, at_server, _) = talk(&mut director, frame, client, server, seed);
+        prop_assert_eq!(at_server, request);
+        prop_assert_eq!(at_client, reply);
+        prop_assert_eq!(director.path.check_connections(), Ok(()));
+    }
+}
