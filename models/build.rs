@@ -48,6 +48,7 @@ fn main() {
         .exchange("use crate::drop::", "use lb_core::drop::", 1)
         .exchange("use crate::hook::", "use lb_core::hook::", 1)
         .exchange("use crate::ids::", "use lb_core::ids::", 1)
+        .exchange("use crate::ipvs::quic_lb::", "use lb_core::ipvs::quic_lb::", 1)
         .write("counters.rs");
     source("lb-core/src/ipvs/threshold.rs")
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 2)

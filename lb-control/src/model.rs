@@ -9,6 +9,7 @@
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
 pub(crate) mod check;
+mod quic;
 pub mod rules;
 mod sync;
 mod warmup;
@@ -26,12 +27,14 @@ use check::{
 use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::quic_lb::QuicServerId;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{
     self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings, Sysctl,
     Sysctls,
 };
 use lb_core::time::Timeout;
+pub(crate) use quic::{configs_of as quic_configs_of, configs_spec as quic_configs_spec};
 use warmup::Warming;
 
 use crate::api::types::{
@@ -345,6 +348,7 @@ impl Model {
             ));
         }
         let (scheduler, options) = check_service(spec)?;
+        let quic_configs = quic::configs(spec)?;
         let Some(id) = self.service_ids.take() else {
             return Err(full(
                 format!("virtual service {}", spec.service),
@@ -361,6 +365,9 @@ impl Model {
             place(&key),
             Entry { service: Arc::new(service), incarnation: self.incarnations, warming: Warming::default() },
         );
+        if !quic_configs.is_empty() {
+            self.set_quic_configs(&spec.service, quic_configs);
+        }
         Ok(Change { zeroed_services: HashSet::from([ServiceId(id)]), ..Change::of(key) })
     }
 
@@ -368,6 +375,7 @@ impl Model {
         let Some(entry) = self.entry(&spec.service) else { return Err(no_such_service(&spec.service)) };
         let key = entry.service.key;
         let (scheduler, options) = check_service(spec)?;
+        let quic_configs = quic::configs(spec)?;
         for server in &entry.service.servers {
             let at = SocketAddr::new(server.address, server.port);
             check::check_method(&spec.service, at, &options, server.forward)?;
@@ -375,8 +383,10 @@ impl Model {
         if options.one_packet {
             check_one_packet(&spec.service, entry.service.servers.iter().map(full_nat))?;
         }
+        let is_same_quic = quic_configs == quic_configs_of(&entry.service);
         if (scheduler, options) == (entry.service.scheduler(), entry.service.options)
             && spec.local_addresses == entry.service.local_addresses
+            && is_same_quic
         {
             // The kernel keeps the scheduler's state too.
             return Ok(Change::default());
@@ -385,6 +395,9 @@ impl Model {
             self.change(&spec.service, scheduler, |_| ());
         }
         self.set(spec, scheduler.flags, options);
+        if !is_same_quic {
+            self.set_quic_configs(&spec.service, quic_configs);
+        }
         Ok(Change::of(key))
     }
 
@@ -432,10 +445,17 @@ impl Model {
         let mut known: HashSet<SocketAddr> =
             service.servers.iter().map(|server| SocketAddr::new(server.address, server.port)).collect();
         let mut added = Vec::new();
+        let mut quic = service.quic_lb.as_deref().cloned().unwrap_or_default();
+        let mut names_more = false;
         let mut flow = ControlFlow::Continue(());
         for (index, spec) in specs.enumerate() {
-            match self.new_server(address, &service, incarnation, spec, &mut known, change) {
-                Ok(server) => added.push(server),
+            let ids = quic::ids(address, spec, &service, &quic, None);
+            match self.new_server(address, &service, incarnation, spec, &mut known, ids, change) {
+                Ok((server, ids)) => {
+                    names_more |= !ids.is_empty();
+                    quic.set_ids(server.id, ids);
+                    added.push(server);
+                }
                 Err(error) => flow = failed(index, error),
             }
             if flow.is_break() {
@@ -447,6 +467,9 @@ impl Model {
             self.change(address, service.scheduler(), |servers| {
                 servers.splice(..0, added.into_iter().rev());
             });
+            if names_more {
+                self.change_quic(address, |now| *now = quic);
+            }
         }
         flow
     }
@@ -459,8 +482,9 @@ impl Model {
         incarnation: u64,
         spec: &ServerSpec,
         known: &mut HashSet<SocketAddr>,
+        quic_ids: Result<Vec<QuicServerId>, ErrorBody>,
         change: &mut Change,
-    ) -> Result<Server, ErrorBody> {
+    ) -> Result<(Server, Vec<QuicServerId>), ErrorBody> {
         self.check_families(address, spec)?;
         check_ranges(address, spec)?;
         if known.contains(&spec.server) {
@@ -473,6 +497,7 @@ impl Model {
         }
         let forward = check::forward(address, spec)?;
         check::check_method(address, spec.server, &service.options, forward)?;
+        let quic_ids = quic_ids?;
         let id = match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
             Some(removed) => {
                 // Its counts come back, unless it was removed with its service.
@@ -490,7 +515,7 @@ impl Model {
             }
         };
         known.insert(spec.server);
-        Ok(Server {
+        let server = Server {
             id,
             address: spec.server.ip(),
             port: spec.server.port(),
@@ -500,7 +525,8 @@ impl Model {
             lower_threshold: spec.lower_threshold,
             // Not that of before: nothing would clear it if its connections ended while it was away.
             overloaded: Arc::default(),
-        })
+        };
+        Ok((server, quic_ids))
     }
 
     fn edit_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
@@ -515,6 +541,10 @@ impl Model {
         }
         let forward = check::forward(address, spec)?;
         check::check_method(address, spec.server, &entry.service.options, forward)?;
+        let (service, server) = (&entry.service, &entry.service.servers[position]);
+        let quic = service.quic_lb.as_deref().cloned().unwrap_or_default();
+        let ids = quic::ids(address, spec, service, &quic, Some(server))?;
+        let changed_ids = (ids != quic.ids(server.id)).then_some((server.id, ids));
         let (old_upper, scheduler, key) =
             (entry.service.servers[position].upper_threshold, entry.service.scheduler(), entry.service.key);
         self.change(address, scheduler, |servers| {
@@ -525,6 +555,9 @@ impl Model {
             server.lower_threshold = spec.lower_threshold;
             server.after_edit(old_upper);
         });
+        if let Some((id, ids)) = changed_ids {
+            self.change_quic(address, |quic| quic.set_ids(id, ids));
+        }
         Ok(Change::of(key))
     }
 
@@ -535,6 +568,9 @@ impl Model {
         };
         let (service, incarnation) = (entry.service.clone(), entry.incarnation);
         self.change(address, service.scheduler(), |servers| drop(servers.remove(position)));
+        if service.quic_lb.is_some() {
+            self.change_quic(address, |quic| quic.set_ids(service.servers[position].id, Vec::new()));
+        }
         self.throw_away(service.key, &service.servers[position], incarnation);
         Ok(Change::of(service.key))
     }
@@ -735,6 +771,7 @@ pub fn service_spec(service: &Service) -> ServiceSpec {
     spec.table_size = (service.scheduler == SchedulerKind::Maglev).then_some(service.table_size);
     spec.warmup = service.warmup;
     spec.local_addresses.clone_from(&service.local_addresses);
+    spec.quic_lb = quic_configs_spec(quic_configs_of(service));
     options_spec(&mut spec, &service.options);
     spec
 }
@@ -764,6 +801,12 @@ pub fn server_spec(service: &Service, server: &Server) -> ServerSpec {
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
         tunnel,
+        quic_server_ids: service
+            .quic_lb
+            .iter()
+            .flat_map(|quic| quic.ids(server.id))
+            .map(QuicServerId::to_string)
+            .collect(),
     }
 }
 

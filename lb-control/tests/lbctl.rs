@@ -56,6 +56,8 @@ const TABLE: &str = "\
 -A -u [2001:db8::1]:53 -s rr
 -A -u [2001:db8::2]:53 -s rr --laddr 2001:db8::8,2001:db8::9
 -a -u [2001:db8::2]:53 -r [fd00::1]:5353 --fullnat -w 1
+-A -u 10.0.0.100:443 -s rr --quic-lb 0:2:6:8f95f09245765f80256934e50c66207f,6:3:4
+-a -u 10.0.0.100:443 -r 10.0.0.200:443 -m -w 1 --quic-server-id 0a1b,0a1b2c
 ";
 
 /// A TCP and a UDP connection.
@@ -95,7 +97,7 @@ fn services_are_listed_with_what_they_carry() {
     assert_eq!(lines[2][..3], ["10.0.0.201:8080", "masq", "0"]);
     assert_eq!(lines[2].last(), Some(&"quiesced"));
     assert_eq!(lines[3][..6], ["10.0.0.200:8080", "masq", "5", "0", "0", "50..100"]);
-    assert!(lines[4].join(" ").ends_with("no real server takes connections"), "{listing}");
+    assert!(lines[6].join(" ").ends_with("no real server takes connections"), "{listing}");
 
     let one = lbctl(&daemon, "services udp/[2001:db8::1]:53 --json");
     let json: serde_json::Value = serde_json::from_str(&one).expect("JSON");
@@ -114,6 +116,31 @@ fn what_is_saved_is_restored_with_thresholds() {
     assert_eq!(done.code, Some(0), "{}", done.errors);
     assert_eq!(lbctl(&other, "services --save"), saved);
     assert!(!lbctl(&other, "ipvsadm-save -n").contains("-x 100"), "the kernel's tool forgets thresholds");
+}
+
+#[test]
+fn keys_are_shown_to_who_saves_and_in_no_listing_or_message() {
+    const KEY: &str = "8f95f09245765f80256934e50c66207f";
+    let daemon = with_services();
+    for (words, shows) in [
+        ("services --json", false),
+        ("services udp/10.0.0.100:443 --json", false),
+        ("services", false),
+        ("ipvsadm -L -n", false),
+        ("ipvsadm -S -n", true),
+        ("services --save", true),
+        ("services udp/10.0.0.100:443 --save", true),
+    ] {
+        assert_eq!(lbctl(&daemon, words).contains(KEY), shows, "{words}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&lbctl(&daemon, "services udp/10.0.0.100:443 --json")).expect("JSON");
+    assert_eq!(json["services"][0]["quic_lb"][0]["key"], "hidden");
+    for (wrong, code) in [("0:2:6:8f95f09245", 255), ("0:2:x:8f95f09245", 2)] {
+        let words = format!("ipvsadm -E -u 10.0.0.100:443 --quic-lb {wrong}");
+        let done = run(Path::new(LBCTL), &words, &daemon.socket(), "");
+        assert!(done.code == Some(code) && !done.errors.contains("8f95"), "{}", done.errors);
+    }
 }
 
 /// More lines than go to the daemon together.

@@ -9,6 +9,7 @@ pub use courses::{Courses, MOST_COURSES};
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::ids::{PortId, ServerId};
+use crate::ipvs::quic_lb::Fallback;
 
 /// A count with one writer. `add` is a load and a store, so two writers would lose counts; readers see a
 /// value that is at most a moment old.
@@ -100,7 +101,17 @@ pub struct WorkerCounters {
     pub flows: FlowCounters,
     pub edits: EditCounters,
     pub cookies: CookieCounters,
+    pub quic: QuicCounters,
     pub turns: TurnCounters,
+}
+
+/// First packets of connections of services with QUIC-LB.
+#[derive(Debug, Default)]
+pub struct QuicCounters {
+    /// Sent to the real server that their connection ID names.
+    pub routed: Counter,
+    /// Scheduled, by the reason, in the order of [`Fallback::ALL`].
+    pub scheduled: [Counter; Fallback::ALL.len()],
 }
 
 /// The worker's flow table.
@@ -261,6 +272,7 @@ impl WorkerCounters {
             flows: FlowCounters::default(),
             edits: EditCounters::default(),
             cookies: CookieCounters::default(),
+            quic: QuicCounters::default(),
             turns: TurnCounters::default(),
         }
     }

@@ -41,6 +41,7 @@ mod one_way;
 mod order;
 mod output;
 mod persistent;
+mod quic;
 mod related;
 mod rewrite;
 mod scheduled_error;

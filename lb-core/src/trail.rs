@@ -11,6 +11,7 @@ use crate::drop::DropReason;
 use crate::flow::Tuple;
 use crate::hook::{Function, Hook};
 use crate::ids::{PortId, ServerId, ServiceId, WorkerId};
+use crate::ipvs::quic_lb::Fallback;
 use crate::rule::{Table, Verdict};
 use crate::tables::{InterfaceId, Mac, Protocol, Way};
 use crate::wire::parse::{Fragment, Headers};
@@ -36,6 +37,8 @@ pub enum Step {
     Routed(Way),
     /// A virtual service has it.
     Service(ServiceId),
+    /// Whether its QUIC connection ID names a real server.
+    Quic(Result<(), Fallback>),
     /// The real server that its connection goes to; `None`: none takes it.
     Server(Option<ServerId>),
 }

@@ -128,6 +128,8 @@ pub enum RoadStep {
     Routed { way: String },
     /// A virtual service has it.
     Service { service: String, scheduler: String },
+    /// Its QUIC connection ID names a real server, or why it does not: `made_up`, `no_config` …
+    Quic { scheduled: Option<String> },
     /// The real server that is picked, and how packets get there; without: none takes it.
     Server { server: Option<String>, forward: Option<String> },
 }

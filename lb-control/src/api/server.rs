@@ -31,7 +31,7 @@ use super::types::{
     ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{openapi, page, trace};
-use crate::daemon::Handle;
+use crate::daemon::{Control, Handle};
 use crate::explain;
 use crate::metrics;
 use crate::plane::Plane;
@@ -202,11 +202,13 @@ async fn read_body(request: Request) -> Result<Vec<u8>, ErrorBody> {
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
     service: Option<String>,
+    keys: Option<bool>,
 }
 
 /// Virtual services with their real servers and statistics.
 #[utoipa::path(get, path = "/v1/services", params(
-    ("service" = Option<String>, Query, description = "only this one: tcp/192.0.2.1:80")
+    ("service" = Option<String>, Query, description = "only this one: tcp/192.0.2.1:80"),
+    ("keys" = Option<bool>, Query, description = "true: keys of QUIC-LB are shown")
 ), responses(
     (status = 200, body = ServicesReply),
     (status = 400, description = "no address of a service", body = ErrorBody),
@@ -217,9 +219,11 @@ pub(super) async fn services(
     which: Asked<Which>,
 ) -> Result<Json<ServicesReply>, ErrorBody> {
     let which = read_query(which)?;
+    let reveals = which.keys.unwrap_or(false);
     let which = which.service.map(|text| text.parse()).transpose();
     let which = which.map_err(|error| bad_request(format!("{error}")))?;
-    let services = api.control.ask(move |control| control.services(which.as_ref())).await??;
+    let of = if reveals { Control::whole_services } else { Control::services };
+    let services = api.control.ask(move |control| of(control, which.as_ref())).await??;
     Ok(Json(ServicesReply { services }))
 }
 

@@ -229,6 +229,41 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub local_addresses: Vec<IpAddr>,
+    /// How QUIC connection IDs name real servers: up to seven configurations, each with an ID of its own. UDP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quic_lb: Vec<QuicLb>,
+}
+
+/// How servers write their IDs into QUIC connection IDs (draft-ietf-quic-load-balancers).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuicLb {
+    /// First three bits of the connection IDs, 0..=6.
+    pub config_id: u32,
+    /// Bytes, 1..=15.
+    pub server_id_length: u32,
+    /// Bytes, 4..=18; at most 19 together with `server_id_length`.
+    pub nonce_length: u32,
+    /// 32 hexadecimal digits. When left out connection IDs are not enciphered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<QuicKey>,
+}
+
+/// A key of QUIC-LB as it is written, `hidden` in answers that were not asked for it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct QuicKey(pub String);
+
+impl QuicKey {
+    pub fn hidden() -> QuicKey {
+        QuicKey("hidden".to_owned())
+    }
+}
+
+impl fmt::Debug for QuicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QuicKey(hidden)")
+    }
 }
 
 /// The scheduler of a service that names none, as with `ipvsadm`.
@@ -263,6 +298,7 @@ impl ServiceSpec {
             table_size: None,
             warmup: 0,
             local_addresses: Vec::new(),
+            quic_lb: Vec::new(),
         }
     }
 }
@@ -329,6 +365,10 @@ pub struct ServerSpec {
     pub lower_threshold: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<Tunnel>,
+    /// What it writes into QUIC connection IDs: at most 8 of 1 to 15 bytes, two hexadecimal digits each, no other server's.
+    /// Each is used with the `quic_lb` of its length.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quic_server_ids: Vec<String>,
 }
 
 fn default_weight() -> u32 {
@@ -345,6 +385,7 @@ impl ServerSpec {
             upper_threshold: 0,
             lower_threshold: 0,
             tunnel: None,
+            quic_server_ids: Vec::new(),
         }
     }
 }

@@ -219,20 +219,23 @@ impl Client {
     }
 }
 
+fn one_service(address: ServiceAddress) -> String {
+    format!("service={}", address.to_string().replace('[', "%5B").replace(']', "%5D"))
+}
+
 impl Director for Client {
     fn run(&mut self, batch: Batch) -> Result<BatchReply, DirectorError> {
         self.post("/v1/commands", &batch)
     }
 
     fn services(&mut self, only: Option<ServiceAddress>) -> Result<Vec<ServiceView>, DirectorError> {
-        let path = match only {
-            None => "/v1/services".to_owned(),
-            Some(address) => {
-                let address = address.to_string().replace('[', "%5B").replace(']', "%5D");
-                format!("/v1/services?service={address}")
-            }
-        };
-        Ok(self.get::<ServicesReply>(&path)?.services)
+        let query = only.map_or(String::new(), |address| format!("?{}", one_service(address)));
+        Ok(self.get::<ServicesReply>(&format!("/v1/services{query}"))?.services)
+    }
+
+    fn whole_services(&mut self, only: Option<ServiceAddress>) -> Result<Vec<ServiceView>, DirectorError> {
+        let which = only.map_or(String::new(), |address| format!("&{}", one_service(address)));
+        Ok(self.get::<ServicesReply>(&format!("/v1/services?keys=true{which}"))?.services)
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError> {

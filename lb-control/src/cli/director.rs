@@ -35,6 +35,14 @@ pub trait Director {
     /// `Refused` with `NoSuchService`.
     fn services(&mut self, only: Option<ServiceAddress>) -> Result<Vec<ServiceView>, DirectorError>;
 
+    /// As [`services`](Self::services), with keys: to be made again.
+    ///
+    /// # Errors
+    /// As there.
+    fn whole_services(&mut self, only: Option<ServiceAddress>) -> Result<Vec<ServiceView>, DirectorError> {
+        self.services(only)
+    }
+
     /// # Errors
     /// When there is no answer.
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError>;

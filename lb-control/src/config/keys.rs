@@ -343,6 +343,13 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "where the connections to real servers with forward = \"fullnat\" come from",
         ),
         key(
+            "quic_lb",
+            "list of tables",
+            "[]",
+            "with protocol \"udp\"; see below",
+            "how QUIC connection IDs name real servers, so that a client whose address changes keeps its real server",
+        ),
+        key(
             "real_servers",
             "list of tables",
             "[]",
@@ -399,6 +406,36 @@ pub const REAL_SERVER: Section = Section {
             "0",
             "0..=upper_threshold",
             "new connections again below this many; 0: below 75 % of upper_threshold",
+        ),
+        key(
+            "quic_server_ids",
+            "list of strings",
+            "[]",
+            "at most 8 of 1 to 15 bytes, two hexadecimal digits each, of a length that `quic_lb` has; no other server's",
+            "what it writes into QUIC connection IDs",
+        ),
+    ],
+};
+
+pub const QUIC_LB: Section = Section {
+    name: "quic_lb",
+    is_list: true,
+    keys: &[
+        key("config_id", "integer", "required", "0..=6, each once", "first three bits of the connection IDs"),
+        key("server_id_length", "integer", "required", "1..=15", "bytes of the server ID"),
+        key(
+            "nonce_length",
+            "integer",
+            "required",
+            "4..=18; with server_id_length at most 19",
+            "bytes of the nonce",
+        ),
+        key(
+            "key",
+            "string",
+            "none: connection IDs are not enciphered",
+            "32 hexadecimal digits",
+            "key of AES-128; a secret: messages and listings do not show it",
         ),
     ],
 };
@@ -647,8 +684,19 @@ pub const MARK: Section = Section {
 };
 
 /// All tables, in the order of `docs/config.md`.
-pub const SECTIONS: &[&Section] =
-    &[&DATAPLANE, &PORT, &API, &TIMEOUTS, &SYSCTL, &SYNC, &NFLOG, &VIRTUAL_SERVICE, &REAL_SERVER, &MARK];
+pub const SECTIONS: &[&Section] = &[
+    &DATAPLANE,
+    &PORT,
+    &API,
+    &TIMEOUTS,
+    &SYSCTL,
+    &SYNC,
+    &NFLOG,
+    &VIRTUAL_SERVICE,
+    &QUIC_LB,
+    &REAL_SERVER,
+    &MARK,
+];
 
 /// Tables at the top of the file.
 pub const TOP: &[&str] =

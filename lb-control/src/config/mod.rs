@@ -6,6 +6,7 @@
 pub mod keys;
 mod mark;
 mod nflog;
+mod quic;
 mod read;
 mod reload;
 mod service;

@@ -5,10 +5,12 @@
 //! object has to be added or edited.
 
 use std::fmt::{self, Debug};
+use std::net::SocketAddr;
 
 use hashbrown::HashMap;
 
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::quic_lb::QuicServerId;
 use lb_core::ipvs::scheduler::Scheduler;
 use lb_core::tables::{Marks, Service, Sysctls};
 
@@ -138,7 +140,8 @@ fn add_service(commands: &mut Vec<Command>, wanted: &VirtualService, model: &Mod
         None => commands.push(Command::AddService(spec)),
         Some(service)
             if (service.scheduler(), service.options) != (wanted.scheduler, wanted.options)
-                || service.local_addresses != wanted.local_addresses =>
+                || service.local_addresses != wanted.local_addresses
+                || model::quic_configs_of(service) != wanted.quic_lb =>
         {
             commands.push(Command::EditService(spec));
         }
@@ -159,6 +162,7 @@ fn service_spec(service: &VirtualService) -> ServiceSpec {
     };
     model::options_spec(&mut spec, &service.options);
     spec.local_addresses.clone_from(&service.local_addresses);
+    spec.quic_lb = model::quic_configs_spec(&service.quic_lb);
     spec
 }
 
@@ -180,8 +184,12 @@ fn change_service(
     if old.local_addresses == new.local_addresses {
         wanted.local_addresses.clone_from(&running.local_addresses);
     }
+    if old.quic_lb == new.quic_lb {
+        wanted.quic_lb = model::quic_configs_of(running).to_vec();
+    }
     if (wanted.scheduler, wanted.options) != (running.scheduler(), running.options)
         || wanted.local_addresses != running.local_addresses
+        || wanted.quic_lb != model::quic_configs_of(running)
     {
         commands.push(Command::EditService(service_spec(&wanted)));
     }
@@ -192,10 +200,31 @@ fn change_service(
             commands.push(Command::DeleteServer { service: address, server: gone.address });
         }
     }
+    give_up_ids(commands, address, &new.servers, running);
     for server in &new.servers {
         let old = before.get(&server.address).copied();
         if old != Some(server) {
             put_server(commands, address, old, server, Some(running));
+        }
+    }
+}
+
+/// QUIC server IDs that shall be another real server's are nobody's first.
+fn give_up_ids(
+    commands: &mut Vec<Command>,
+    service: ServiceAddress,
+    wanted: &[RealServer],
+    running: &Service,
+) {
+    let Some(quic) = &running.quic_lb else { return };
+    for server in &running.servers {
+        let address = SocketAddr::new(server.address, server.port);
+        let is_anothers = |id: &QuicServerId| {
+            wanted.iter().any(|other| other.address != address && other.quic_server_ids.contains(id))
+        };
+        if quic.ids(server.id).iter().any(is_anothers) {
+            let server = ServerSpec { quic_server_ids: Vec::new(), ..model::server_spec(running, server) };
+            commands.push(Command::EditServer { service, server });
         }
     }
 }
@@ -225,6 +254,9 @@ fn put_server(
         merged.lower_threshold = wanted.lower_threshold;
     }
     (merged.forward, merged.tunnel) = (wanted.forward, wanted.tunnel);
+    if old.as_ref().is_none_or(|old| old.quic_server_ids != wanted.quic_server_ids) {
+        merged.quic_server_ids = wanted.quic_server_ids;
+    }
     if merged != server {
         commands.push(Command::EditServer { service, server: merged });
     }
@@ -246,6 +278,7 @@ fn spec(server: &RealServer) -> ServerSpec {
         tunnel,
         upper_threshold: server.upper_threshold,
         lower_threshold: server.lower_threshold,
+        quic_server_ids: server.quic_server_ids.iter().map(QuicServerId::to_string).collect(),
         ..ServerSpec::new(server.address)
     }
 }
@@ -307,7 +340,18 @@ fn options(spec: &ServiceSpec) -> String {
     let helper = spec.helper.as_ref().map_or(String::new(), |name| format!(", helper {name}"));
     let local: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
     let local = if local.is_empty() { String::new() } else { format!(", from {}", local.join(" ")) };
-    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &local
+    let quic: Vec<_> = spec.quic_lb.iter().map(|config| config.config_id.to_string()).collect();
+    let quic =
+        if quic.is_empty() { String::new() } else { format!(", QUIC-LB configuration {}", quic.join(" ")) };
+    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &local + &quic
+}
+
+/// The QUIC server IDs of a real server, as its log lines end.
+fn server_ids(spec: &ServerSpec) -> String {
+    if spec.quic_server_ids.is_empty() {
+        return String::new();
+    }
+    format!(", QUIC server ID {}", spec.quic_server_ids.join(" "))
 }
 
 /// A command in the words of the log.
@@ -338,20 +382,22 @@ impl fmt::Display for Said<'_> {
             Command::AddServer { service, server } => {
                 write!(
                     f,
-                    "real server {} of {service} added, forward {}, weight {}",
+                    "real server {} of {service} added, forward {}, weight {}{}",
                     server.server,
                     server.forward.name(),
-                    server.weight
+                    server.weight,
+                    server_ids(server)
                 )
             }
             Command::EditServer { service, server } => write!(
                 f,
-                "real server {} of {service}: forward is {}, weight is {}, thresholds are {} and {}",
+                "real server {} of {service}: forward is {}, weight is {}, thresholds are {} and {}{}",
                 server.server,
                 server.forward.name(),
                 server.weight,
                 server.upper_threshold,
-                server.lower_threshold
+                server.lower_threshold,
+                server_ids(server)
             ),
             Command::DeleteServer { service, server } => {
                 write!(f, "real server {server} of {service} removed")
@@ -506,6 +552,57 @@ mod tests {
                 "real server 10.0.0.2:80 of tcp/192.0.2.1:80 added, forward masq, weight 1",
             ]
         );
+    }
+
+    #[test]
+    fn real_servers_may_exchange_their_quic_server_ids_and_what_was_set_by_hand_stays() {
+        let file = |key: &str, ids: [&str; 2]| {
+            config(&format!(
+                "[[virtual_service]]\naddress = \"192.0.2.1:443\"\nprotocol = \"udp\"\n\
+                 quic_lb = [{{ config_id = 1, server_id_length = 1, nonce_length = 4, key = \"{key}\" }}]\n\
+                 real_servers = [{{ address = \"10.0.0.1\", quic_server_ids = [\"{}\"] }}, \
+                 {{ address = \"10.0.0.2\", quic_server_ids = [\"{}\"] }}]\n",
+                ids[0], ids[1]
+            ))
+        };
+        let (key, other_key) = ("0".repeat(32), "f".repeat(32));
+        let (old, new) = (file(&key, ["0a", "0b"]), file(&key, ["0b", "0a"]));
+        let mut model = started(&old);
+        let server = |n: u8, ids: &str| {
+            format!(
+                "real server 10.0.0.{n}:443 of udp/192.0.2.1:443: forward is masq, weight is 1, thresholds are 0 and 0{ids}"
+            )
+        };
+        assert_eq!(
+            said(&old, &new, &mut model),
+            [
+                server(2, ""),
+                server(1, ""),
+                server(1, ", QUIC server ID 0b"),
+                server(2, ", QUIC server ID 0a"),
+            ]
+        );
+        assert_eq!(said(&new, &new, &mut model), [""; 0]);
+        let spec = ServerSpec {
+            quic_server_ids: vec!["0c".to_owned()],
+            ..ServerSpec::new(new.services[0].servers[0].address)
+        };
+        by_hand(
+            &mut model,
+            Command::EditServer { service: "udp/192.0.2.1:443".parse().expect("valid"), server: spec },
+        );
+        let newer = file(&other_key, ["0b", "0a"]);
+        assert_eq!(
+            said(&new, &newer, &mut model),
+            ["virtual service udp/192.0.2.1:443: scheduler is wlc, QUIC-LB configuration 1"]
+        );
+        let service = model.find(&"udp/192.0.2.1:443".parse().expect("valid")).expect("there");
+        let ids: Vec<_> = service
+            .servers
+            .iter()
+            .map(|server| model::server_spec(service, server).quic_server_ids.concat())
+            .collect();
+        assert_eq!(ids, ["0a", "0c"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use toml::de::DeTable;
 
 use lb_core::flow::Method;
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::quic_lb;
 use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
@@ -16,7 +17,7 @@ use lb_core::tables::{
 use lb_core::time::Timeout;
 
 use super::read::{Errors, Found, Table};
-use super::{keys, sections};
+use super::{keys, quic, sections};
 use crate::api::types::ForwardMethod;
 use crate::endpoint::{BadEndpoint, Endpoint};
 use crate::model::check::local_address;
@@ -28,11 +29,12 @@ pub struct VirtualService {
     pub scheduler: Scheduler,
     pub options: ServiceOptions,
     pub local_addresses: Vec<IpAddr>,
+    pub quic_lb: Vec<quic_lb::Config>,
     /// In the file's order: the one that is added first stands first. Each address once.
     pub servers: Vec<RealServer>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RealServer {
     pub address: SocketAddr,
     /// 0..=65535
@@ -41,6 +43,7 @@ pub struct RealServer {
     pub upper_threshold: u32,
     /// At most `upper_threshold`.
     pub lower_threshold: u32,
+    pub quic_server_ids: Vec<quic_lb::QuicServerId>,
 }
 
 const PROTOCOLS: &[(&str, Protocol)] =
@@ -77,7 +80,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         let Some(Found { value: key, at }) =
             (if is_by_mark { by_mark(errors, &table) } else { by_address(errors, &table, protocol) })
         else {
-            servers(errors, &table, None);
+            servers(errors, &table, None, None);
             continue;
         };
         if let Some(other) = known.insert(key, at.start) {
@@ -88,7 +91,8 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             };
             table.error(errors, &at, name, format!("{what} stands twice: also in line {other}"));
         }
-        let servers = servers(errors, &table, Some(key));
+        let quic_lb = quic::configs(errors, &table, key.protocol);
+        let servers = servers(errors, &table, Some(key), quic_lb.as_deref());
         let one_packet = one_packet(errors, &table, key.protocol);
         let edits = edits(errors, &table, key.protocol, &servers);
         let local_addresses = local_addresses(errors, &table);
@@ -119,6 +123,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
             options: ServiceOptions { persistence, engine, one_packet, ..edits },
             local_addresses,
+            quic_lb: quic_lb.unwrap_or_default(),
             servers,
         });
     }
@@ -282,9 +287,15 @@ fn has_zone(address: SocketAddr) -> bool {
 }
 
 /// `service` is `None` when its own address is wrong: the servers are checked all the same.
-fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKey>) -> Vec<RealServer> {
+fn servers(
+    errors: &mut Errors<'_>,
+    table: &Table<'_>,
+    service: Option<ServiceKey>,
+    quic_configs: Option<&[quic_lb::Config]>,
+) -> Vec<RealServer> {
     let mut servers: Vec<RealServer> = Vec::new();
     let mut known = hashbrown::HashSet::new();
+    let mut known_ids = hashbrown::HashMap::new();
     for (index, value) in table.list(errors, "real_servers").unwrap_or_default().iter().enumerate() {
         let typed = value.get_ref().get("address").and_then(|address| address.get_ref().as_str());
         let name = match typed {
@@ -296,6 +307,8 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKe
         let forward = forward(errors, &server);
         let upper_threshold = server.integer(errors, "upper_threshold", 0..=MAX_THRESHOLD).unwrap_or(0);
         let lower_threshold = server.integer(errors, "lower_threshold", 0..=upper_threshold).unwrap_or(0);
+        let address = typed.unwrap_or_default();
+        let quic_server_ids = quic::server_ids(errors, &server, address, quic_configs, &mut known_ids);
         let Some(found) = server.required_string(errors, "address") else { continue };
         let port = service.map_or(1, |service| service.port);
         let Some(address) = server_address(found.value, port) else {
@@ -332,7 +345,14 @@ fn servers(errors: &mut Errors<'_>, table: &Table<'_>, service: Option<ServiceKe
         if !known.insert(address) {
             server.error(errors, &found.at, "address", format!("{address} stands twice in this service"));
         }
-        servers.push(RealServer { address, weight, forward, upper_threshold, lower_threshold });
+        servers.push(RealServer {
+            address,
+            weight,
+            forward,
+            upper_threshold,
+            lower_threshold,
+            quic_server_ids,
+        });
     }
     servers
 }

@@ -95,7 +95,7 @@ fn the_documented_example_is_read_as_written() {
     let service = &config.services[0];
     assert_eq!((service.key.protocol, service.key.port), (Protocol::UDP, 80));
     assert_eq!(service.scheduler, SchedulerKind::Wrr.into());
-    let first = service.servers[0];
+    let first = &service.servers[0];
     assert_eq!((first.weight, first.upper_threshold, first.lower_threshold), (5, 9, 3));
     assert_eq!(service.servers[1].address, "10.0.0.12:80".parse().unwrap(), "the service's port");
     assert_eq!(service.servers[1].weight, 1);
@@ -136,7 +136,7 @@ fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
             "line 11: virtual_service 192.0.2.10:80: real server number 1: address: missing; \
              required: \"address:port\" or \"address\": the service's port",
             "line 11: virtual_service 192.0.2.10:80: real server number 1: adress: unknown key (did you mean address?); \
-             allowed: address, weight, forward, tunnel, tunnel_port, tunnel_checksum, upper_threshold, lower_threshold",
+             allowed: address, weight, forward, tunnel, tunnel_port, tunnel_checksum, upper_threshold, lower_threshold, quic_server_ids",
         ]
     );
 }
@@ -569,4 +569,80 @@ destination = "2001:db8::/32"
             "line 24: mark number 2: source: is of another address family than destination",
         ]
     );
+}
+
+const QUIC: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:443"
+protocol = "udp"
+quic_lb = [
+  { config_id = 0, server_id_length = 2, nonce_length = 6, key = "8f95f09245765f80256934e50c66207f" },
+  { config_id = 6, server_id_length = 3, nonce_length = 16 },
+]
+real_servers = [
+  { address = "10.0.0.1", quic_server_ids = ["0a1b", "0a1b2c"] },
+  { address = "10.0.0.2", quic_server_ids = ["0A1C"] },
+]
+"#;
+
+#[test]
+fn quic_connection_ids_have_configurations_and_real_servers_ids() {
+    let config = Config::parse(&format!("{GOOD}{QUIC}")).expect("valid");
+    let service = &config.services[0];
+    let read: Vec<_> = service
+        .quic_lb
+        .iter()
+        .map(|config| (config.id(), config.id_len(), config.nonce_len(), config.key().is_some()))
+        .collect();
+    assert_eq!(read, [(0, 2, 6, true), (6, 3, 16, false)]);
+    let ids = service.servers.iter().map(|server| format!("{:?}", server.quic_server_ids));
+    assert_eq!(ids.collect::<Vec<_>>(), ["[0a1b, 0a1b2c]", "[0a1c]"]);
+}
+
+#[test]
+fn what_is_wrong_with_quic_connection_ids_is_named_and_keys_are_not_shown() {
+    let service = "virtual_service 192.0.2.1:443";
+    for (right, wrong, line, expected) in [
+        ("config_id = 6", "config_id = 7", 14, "quic_lb number 2: config_id: 7 is outside 0..=6"),
+        ("config_id = 6, ", "", 14, "quic_lb number 2: config_id: missing; required: 0..=6, each once"),
+        ("config_id = 6", "config_id = 0", 12, "quic_lb: config_id 0 stands twice"),
+        ("nonce_length = 16", "nonce_length = 3", 14, "quic_lb number 2: nonce_length: 3 is outside 4..=18"),
+        (
+            "nonce_length = 16",
+            "nonce_length = 17",
+            14,
+            "quic_lb number 2: nonce_length: server_id_length and nonce_length are 20 bytes together, more than 19",
+        ),
+        ("207f\"", "20\"", 13, "quic_lb number 1: key: is no string of 32 hexadecimal digits"),
+        (
+            "\"8f95f09245765f80256934e50c66207f\"",
+            "8",
+            13,
+            "quic_lb number 1: key: is no string of 32 hexadecimal digits",
+        ),
+        ("\"udp\"", "\"tcp\"", 12, "quic_lb: is for protocol \"udp\" and for `fwmark`"),
+        (
+            "0A1C",
+            "0a1b",
+            18,
+            "real server 10.0.0.2: quic_server_ids: 0a1b stands twice: real server 10.0.0.1 has it",
+        ),
+        (
+            "0A1C",
+            "0a",
+            18,
+            "real server 10.0.0.2: quic_server_ids: 0a is 1 bytes long: quic_lb has server_id_length 2, 3",
+        ),
+        (
+            "0A1C",
+            "x",
+            18,
+            "real server 10.0.0.2: quic_server_ids: \"x\" is not 1 to 15 bytes of two hexadecimal digits each",
+        ),
+    ] {
+        assert!(QUIC.contains(right), "{right}");
+        let errors = errors_with(&QUIC.replacen(right, wrong, 1));
+        assert_eq!(errors, [format!("line {line}: {service}: {expected}")], "{wrong}");
+        assert!(!errors[0].contains("8f95"));
+    }
 }

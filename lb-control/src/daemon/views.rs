@@ -18,7 +18,8 @@ use super::Control;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
-    DropView, ErrorBody, ErrorKind, PortView, ServerView, ServiceAddress, ServiceView, Status, WorkerView,
+    DropView, ErrorBody, ErrorKind, PortView, QuicKey, ServerView, ServiceAddress, ServiceView, Status,
+    WorkerView,
 };
 use crate::config::Nflog;
 use crate::explain;
@@ -33,11 +34,22 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const ROADS: usize = 64;
 
 impl Control {
-    /// Services with their real servers and statistics; only `which`, when that is given.
+    /// Services with their real servers and statistics; only `which`, when that is given. Keys are hidden.
     ///
     /// # Errors
     /// `NoSuchService`.
     pub fn services(&self, which: Option<&ServiceAddress>) -> Result<Vec<ServiceView>, ErrorBody> {
+        let mut services = self.whole_services(which)?;
+        let configs = services.iter_mut().flat_map(|service| &mut service.spec.quic_lb);
+        configs.filter_map(|config| config.key.as_mut()).for_each(|key| *key = QuicKey::hidden());
+        Ok(services)
+    }
+
+    /// The same with keys, for who asks for them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn whole_services(&self, which: Option<&ServiceAddress>) -> Result<Vec<ServiceView>, ErrorBody> {
         match which {
             None => Ok(self.model.services().map(|service| self.service_view(service)).collect()),
             Some(address) => match self.model.find(address) {

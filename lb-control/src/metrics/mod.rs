@@ -8,6 +8,7 @@ mod drops;
 mod ipvs;
 mod nflog;
 mod port;
+mod quic;
 mod rules;
 mod set;
 mod sync;
@@ -33,6 +34,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("ipvs", ipvs::gather),
     ("nflog", nflog::gather),
     ("port", port::gather),
+    ("quic", quic::gather),
     ("rules", rules::gather),
     ("set", set::gather),
     ("sync", sync::gather),

@@ -2,6 +2,7 @@
 
 mod cheapest;
 mod destinations;
+pub mod quic_lb;
 pub mod scheduler;
 pub mod sctp;
 pub mod state;

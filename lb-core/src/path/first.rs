@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
+use super::quic;
 use super::rewrite;
 use super::{Io, Passed, Path};
 use crate::conntrack::{Told, Zones};
@@ -135,6 +136,13 @@ impl<P: Packet> Path<P> {
         let free = self.places_left();
         if sysctls.drop_packet != 0 && self.shed.drops(sysctls, free) {
             return self.drop(DropReason::Shed, Hook::Input);
+        }
+        if let Some(quic) = &service.quic_lb
+            && let Some(server) =
+                quic::named(quic, service, packet.data(), headers, &self.mine, &mut self.watch)
+        {
+            let service = service.clone();
+            return self.begin_held(packet, headers, (original, seen), &service, server, None, now, io);
         }
         if let Some(persistence) = service.options.persistence {
             let service = service.clone();

@@ -276,8 +276,8 @@ impl<P: Packet> Path<P> {
         self.drop(reason, Hook::Input);
     }
 
-    /// Enters the connection as its template says: also with a server that takes no new ones.
-    fn begin_held(
+    /// Enters the connection as its template says, or its QUIC connection ID: also with a server that takes no new ones.
+    pub(super) fn begin_held(
         &mut self,
         packet: P,
         headers: &Headers,

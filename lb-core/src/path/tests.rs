@@ -15,6 +15,7 @@ mod methods;
 mod nat;
 mod one_packet;
 mod persistent;
+mod quic;
 mod regressions;
 mod scheduled_error;
 mod sctp;

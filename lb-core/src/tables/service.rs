@@ -12,6 +12,7 @@ use super::{Prefix, ServiceOptions};
 use crate::flow::{Method, Tuple};
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
+use crate::ipvs::quic_lb::QuicLb;
 use crate::ipvs::scheduler::{self, Scheduler, SchedulerFlags};
 use crate::wire::{ipv4, ipv6};
 
@@ -235,6 +236,8 @@ pub struct Service {
     /// Where FullNAT connections come from; those that are not the director's own, or of another family than the real server, are
     /// passed over. Empty: from the address of the interface towards the real server.
     pub local_addresses: Vec<IpAddr>,
+    /// How QUIC connection IDs name its real servers. `None`: they do not.
+    pub quic_lb: Option<Arc<QuicLb>>,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
     /// While a server warms up: the weights that the operator gave to those whose weight is another now.
@@ -286,6 +289,7 @@ impl Service {
             warmup,
             options: old.map_or_else(ServiceOptions::default, |old| old.options),
             local_addresses: old.map_or_else(Vec::new, |old| old.local_addresses.clone()),
+            quic_lb: old.and_then(|old| old.quic_lb.clone()),
             servers,
             wanted_weights,
             version,

@@ -18,6 +18,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod parse;
 pub mod proxy;
+pub mod quic;
 pub mod sctp;
 pub mod segment;
 pub mod sip;

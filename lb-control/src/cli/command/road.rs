@@ -36,6 +36,12 @@ pub(super) fn print(out: &mut dyn Write, road: &Road) -> io::Result<()> {
             RoadStep::Service { service, scheduler } => {
                 line(out, "", &format!("virtual service {service}, scheduler {scheduler}"))?;
             }
+            RoadStep::Quic { scheduled: None } => {
+                line(out, "", "the QUIC connection ID names the real server")?;
+            }
+            RoadStep::Quic { scheduled: Some(why) } => {
+                line(out, "", &format!("the QUIC connection ID names no real server ({why})"))?;
+            }
             RoadStep::Server { server: Some(server), forward } => {
                 let how = forward.as_deref().unwrap_or("its method is gone");
                 line(out, "", &format!("real server {server} ({how})"))?;

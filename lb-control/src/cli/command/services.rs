@@ -20,7 +20,7 @@ impl OwnCommand for Services {
             .long("save")
             .action(ArgAction::SetTrue)
             .conflicts_with("json")
-            .help("Print lines for `ipvsadm -R` that make all of it again, thresholds included");
+            .help("Print lines for `ipvsadm -R` that make all of it again, thresholds and keys included");
         Command::new("services").about("Virtual services and their real servers").args([
             service,
             save,
@@ -30,13 +30,14 @@ impl OwnCommand for Services {
 
     fn run(&self, matches: &ArgMatches, context: &mut Context<'_>) -> Result<u8, Failure> {
         let only = matches.get_one::<ServiceAddress>("service").copied();
+        if matches.get_flag("save") {
+            let services = context.client()?.whole_services(only)?;
+            ipvsadm::save_all(context.output, services)?;
+            return Ok(0);
+        }
         let services = context.client()?.services(only)?;
         if matches.get_flag("json") {
             return context.print_json(&ServicesReply { services });
-        }
-        if matches.get_flag("save") {
-            ipvsadm::save_all(context.output, services)?;
-            return Ok(0);
         }
         let titles = [
             "service / real server",

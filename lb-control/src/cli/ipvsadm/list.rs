@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use super::names::Names;
-use super::request::{Format, NO_HELPER, default_helper};
+use super::request::{Format, NO_HELPER, default_helper, quic_lb_text};
 use crate::api::types::{
     Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, Timeouts,
     Transport,
@@ -257,6 +257,9 @@ pub(super) fn save(
             if thresholds && server.spec.upper_threshold != 0 {
                 write!(out, " -x {} -y {}", server.spec.upper_threshold, server.spec.lower_threshold)?;
             }
+            if !server.spec.quic_server_ids.is_empty() {
+                write!(out, " --quic-server-id {}", server.spec.quic_server_ids.join(","))?;
+            }
             writeln!(out)?;
         }
     }
@@ -301,6 +304,10 @@ fn edits(out: &mut dyn Write, spec: &ServiceSpec) -> io::Result<()> {
     }
     if spec.clamp_mss {
         write!(out, " --clamp-mss")?;
+    }
+    if !spec.quic_lb.is_empty() {
+        let configs: Vec<_> = spec.quic_lb.iter().map(quic_lb_text).collect();
+        write!(out, " --quic-lb {}", configs.join(","))?;
     }
     let helper = spec.helper.as_deref();
     if helper != default_helper(&spec.service) {

@@ -234,7 +234,7 @@ impl Session<'_, '_> {
                 version.and_then(|()| list::services(output, services, format, &self.names))
             }
             Request::Save(format) => {
-                let services = self.director.services(None).map_err(|error| Stop::listing(&error))?;
+                let services = self.director.whole_services(None).map_err(|error| Stop::listing(&error))?;
                 list::save(output, services, format, &self.names, false)
             }
             Request::ListConnections(format) => {

@@ -37,6 +37,8 @@ pub(crate) enum Opt {
     ProxyProtocol,
     Toa,
     ClampMss,
+    QuicLb,
+    QuicServerId,
     Helper,
     RealServer,
     Gatewaying,
@@ -184,6 +186,13 @@ pub(crate) const TABLE: &[Row] = &[
         "what reads along for data connections; ftp for TCP port 21 if not given (not in ipvsadm)",
     ),
     value(
+        Opt::QuicLb,
+        None,
+        "quic-lb",
+        "ID:LENGTH:NONCE[:KEY][,…]",
+        "QUIC connection IDs name real servers: config ID, bytes of server ID and nonce, key (not in the kernel)",
+    ),
+    value(
         Opt::RealServer,
         Some('r'),
         "real-server",
@@ -215,6 +224,13 @@ pub(crate) const TABLE: &[Row] = &[
         "no new connections from this many on; 0: no limit",
     ),
     value(Opt::LowerThreshold, Some('y'), "l-threshold", "NUMBER", "new connections again below this many"),
+    value(
+        Opt::QuicServerId,
+        None,
+        "quic-server-id",
+        "ID[,ID]",
+        "what a real server writes into QUIC connection IDs, in hexadecimal digits (not in the kernel)",
+    ),
     flag(Opt::Connection, Some('c'), "connection", "list connections"),
     flag(Opt::Timeout, None, "timeout", "list timeouts"),
     flag(Opt::Daemon, None, "daemon", "list synchronisation daemons"),
@@ -278,10 +294,12 @@ pub(crate) enum Subject {
     ClampMss,
     Helper,
     LocalAddress,
+    QuicLb,
+    QuicServerId,
 }
 
 impl Subject {
-    const ALL: [Subject; 39] = [
+    const ALL: [Subject; 41] = [
         Subject::Numeric,
         Subject::Connection,
         Subject::Service,
@@ -321,6 +339,8 @@ impl Subject {
         Subject::ClampMss,
         Subject::Helper,
         Subject::LocalAddress,
+        Subject::QuicLb,
+        Subject::QuicServerId,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -364,6 +384,8 @@ impl Subject {
             Subject::ClampMss => "clamp-mss",
             Subject::Helper => "helper",
             Subject::LocalAddress => "laddr",
+            Subject::QuicLb => "quic-lb",
+            Subject::QuicServerId => "quic-server-id",
         }
     }
 }
@@ -423,6 +445,7 @@ impl Rules {
             S::ClampMss,
             S::Helper,
             S::LocalAddress,
+            S::QuicLb,
         ];
         const SERVER: &[S] = &[
             S::Forward,
@@ -434,6 +457,7 @@ impl Rules {
             S::TunNoCsum,
             S::TunCsum,
             S::TunRemCsum,
+            S::QuicServerId,
         ];
         const LIST: &[S] = &[
             S::Numeric,

@@ -10,8 +10,8 @@ use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
 use super::popt::Words;
 use super::{NOT_FOUND, Stop, address};
 use crate::api::types::{
-    Command, DEFAULT_SCHEDULER, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
-    SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
+    Command, DEFAULT_SCHEDULER, ForwardMethod, Persistence, QuicKey, QuicLb, ServerSpec, ServiceAddress,
+    ServiceSpec, SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
 };
 use crate::endpoint::Endpoint;
 
@@ -39,6 +39,7 @@ pub(crate) struct Format {
 }
 
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, of a line")]
 pub(crate) enum Request {
     Help,
     Version,
@@ -72,6 +73,8 @@ struct Line {
     clamp_mss: bool,
     helper: Option<String>,
     local_addresses: Vec<IpAddr>,
+    quic_lb: Vec<QuicLb>,
+    quic_server_ids: Vec<String>,
     server: Option<SocketAddr>,
     forward: Option<ForwardMethod>,
     weight: Option<u32>,
@@ -226,6 +229,16 @@ impl Line {
             Opt::Helper => {
                 self.give(Subject::Helper)?;
                 self.helper = Some(text.to_owned());
+            }
+            Opt::QuicLb => {
+                self.give(Subject::QuicLb)?;
+                // Without what was written: there may be a key in it.
+                let wrong = || Stop::usage("illegal quic-lb specified");
+                self.quic_lb = text.split(',').map(quic_lb).collect::<Option<_>>().ok_or_else(wrong)?;
+            }
+            Opt::QuicServerId => {
+                self.give(Subject::QuicServerId)?;
+                self.quic_server_ids = text.split(',').map(str::to_owned).collect();
             }
             Opt::RealServer => {
                 self.give(Subject::Server)?;
@@ -497,6 +510,7 @@ impl Line {
             table_size: None,
             warmup: 0,
             local_addresses: self.local_addresses,
+            quic_lb: self.quic_lb,
         })
     }
 
@@ -530,8 +544,25 @@ impl Line {
             upper_threshold: self.upper,
             lower_threshold: self.lower,
             tunnel,
+            quic_server_ids: self.quic_server_ids,
         })
     }
+}
+
+/// One configuration, as `--quic-lb` takes it.
+pub(super) fn quic_lb_text(config: &QuicLb) -> String {
+    let QuicLb { config_id, server_id_length, nonce_length, key } = config;
+    let key = key.as_ref().map_or(String::new(), |QuicKey(key)| format!(":{key}"));
+    format!("{config_id}:{server_id_length}:{nonce_length}{key}")
+}
+
+/// The opposite of [`quic_lb_text`].
+fn quic_lb(text: &str) -> Option<QuicLb> {
+    let mut parts = text.splitn(4, ':');
+    let mut number = || parts.next()?.parse().ok();
+    let (config_id, server_id_length, nonce_length) = (number()?, number()?, number()?);
+    let key = parts.next().map(|key| QuicKey(key.to_owned()));
+    Some(QuicLb { config_id, server_id_length, nonce_length, key })
 }
 
 /// Says that there is no helper where there would be one.
