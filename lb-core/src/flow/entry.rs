@@ -502,6 +502,15 @@ impl Entry {
         u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0
     }
 
+    /// By direct routing or a tunnel, and nothing besides turns its packets off their way.
+    #[inline]
+    pub fn is_only_one_way(&self) -> bool {
+        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS;
+        const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
+        const TURNS_OFF: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
+        u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0 && self.method().is_one_way()
+    }
+
     /// Of no virtual service: its state is conntrack's.
     #[inline]
     pub fn is_tracked(&self) -> bool {

@@ -35,8 +35,13 @@ impl<P: Packet> Path<P> {
             self.renew(at.id());
         }
         let entry = self.flows.entry(at.id());
-        if !entry.is_plain() && (entry.method().is_one_way() || self.turns_off(at, packet.port(), headers)) {
-            return self.not_plain(packet, headers, at, now, io);
+        if !entry.is_plain() {
+            if entry.is_only_one_way() {
+                return self.one_way(packet, headers, at, now, io);
+            }
+            if entry.method().is_one_way() || self.turns_off(at, packet.port(), headers) {
+                return self.not_plain(packet, headers, at, now, io);
+            }
         }
         self.straight_on(packet, headers, at, now, io);
     }

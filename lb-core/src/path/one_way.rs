@@ -28,7 +28,7 @@ use crate::wire::{fragment, ipv4, ipv6};
 
 impl<P: Packet> Path<P> {
     /// As [`Path::established`], for a packet of such a connection: there are none but from the client.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn one_way(
         &mut self,
         packet: P,
