@@ -165,7 +165,8 @@ impl Listing {
         }
         let mut all: Vec<(Element, Slot)> = living.map(|(key, slot)| (read(&key, slot), slot)).collect();
         all.sort_unstable_by_key(|(e, ..)| {
-            (e.address, e.len, e.protocol, e.port, e.second, e.second_len, e.mark, e.mac, e.interface.name)
+            let interface = (e.interface.name, e.interface.is_physdev, e.interface.is_wildcard);
+            (e.address, e.len, e.protocol, e.port, e.second, e.second_len, e.mark, e.mac, interface)
         });
         all.iter().for_each(|(element, slot)| each(*element, *slot));
     }
