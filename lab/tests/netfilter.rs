@@ -9,12 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::topology::{self, CLIENT, DIRECTOR, GATEWAY, LAN_LINK, WAN_LINK};
 use lab::{Director, KernelDirector, Lab, LbdPlan, Namespace, Plan, Tag, client};
+use nix::errno::Errno;
+use socket2::{Domain, Socket, Type};
 
 /// How long an answer is waited for. What is dropped costs as much.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -40,7 +42,7 @@ impl Witness {
                 while !stop.load(Ordering::Relaxed) {
                     match listener.accept() {
                         Ok((stream, peer)) => drop(std::thread::spawn(move || tell(stream, peer))),
-                        Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                        Err(_) => sleep(Duration::from_millis(2)),
                     }
                 }
             }));
@@ -104,6 +106,29 @@ enum What {
 
 type Try = (Who, Ipv4Addr, What);
 
+/// As [`TcpStream::connect_timeout`], without its fault: the kernel wakes who polls the socket when it queues an ICMP error
+/// (`ip_icmp_error`), before it sets the socket's error, and who asks in between is told none. Here it is asked again.
+fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
+        done => done?,
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        if socket.peer_addr().is_ok() {
+            socket.set_nonblocking(false)?;
+            return Ok(socket.into());
+        }
+        sleep(Duration::from_micros(200));
+    }
+    Err(ErrorKind::TimedOut.into())
+}
+
 /// What became of it, in words.
 fn outcome(lab: &Lab, (who, to, what): Try) -> Result<String> {
     let namespace = match who {
@@ -118,9 +143,9 @@ fn outcome(lab: &Lab, (who, to, what): Try) -> Result<String> {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => "silence".to_owned(),
         ErrorKind::HostUnreachable => "host unreachable".to_owned(),
         ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        other => format!("{other:?}"),
+        _ => error.to_string(),
     };
-    let connect = |port| TcpStream::connect_timeout(&SocketAddr::new(to.into(), port), PATIENCE);
+    let connect = |port| connect(SocketAddr::new(to.into(), port));
     let ask = |mut stream: &TcpStream, words: &str| -> std::io::Result<String> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(words.as_bytes())?;
