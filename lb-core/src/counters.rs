@@ -280,7 +280,7 @@ impl WorkerCounters {
     /// The real server's; of [`ServerId::NONE`], and of all that there is no room for, one that nobody reads.
     #[inline]
     pub fn server(&self, id: ServerId) -> &ServerCell {
-        &self.servers[id.index().min(self.server_capacity())]
+        self.servers.get(id.index()).unwrap_or_else(|| &self.servers[self.server_capacity()])
     }
 
     /// How many real servers there is room for.

@@ -101,7 +101,7 @@ use crate::tables::{InterfaceId, Protocol, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
 use crate::wire::ethernet;
-use crate::wire::parse::{Fragment, Headers, parse_into};
+use crate::wire::parse::{Fragment, Headers, Parsed, parse, parse_plain};
 
 /// How far apart two workers' first outer identifications are.
 const OUTER_IDS_APART: u16 = 1021;
@@ -253,6 +253,8 @@ pub struct Path<P> {
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
+    /// What the stages write, where no burst is on its way.
+    sight: Option<Box<Sight>>,
 }
 
 /// What the stages find out about one packet.
@@ -267,6 +269,13 @@ struct Seen {
 impl Seen {
     const NOTHING: Seen =
         Seen { headers: Headers::NONE, hash: FlowHash::NONE, guess: None, kind: Kind::Twin };
+}
+
+/// Of each packet of a burst.
+type Sight = [Seen; BURST];
+
+fn new_sight() -> Box<Sight> {
+    Box::new([Seen::NOTHING; BURST])
 }
 
 /// Which turning a packet takes after the parser.
@@ -344,6 +353,7 @@ impl<P: Packet> Path<P> {
             expectations,
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
+            sight: Some(new_sight()),
         }
     }
 
@@ -378,15 +388,12 @@ impl<P: Packet> Path<P> {
     }
 
     fn receive_unseen(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
-        let mut seen = ArrayVec::new();
-        self.parse(burst, &mut seen);
-        if self.counters.len() > 1 || seen.iter().any(|seen| seen.headers.fragment != Fragment::None) {
-            self.steer(burst, &mut seen, now, io);
+        let mut all = self.sight.take().unwrap_or_else(new_sight);
+        let has_fragments = self.parse(burst, &mut all);
+        if has_fragments || self.counters.len() > 1 {
+            self.steer(burst, &mut all, now, io);
         }
-        self.look_up(&mut seen);
-        self.fetch_sets(burst, &seen);
-        self.go(burst, &seen, now, io);
-        self.release_fragments(now, io);
+        self.go_on(burst, all, now, io);
     }
 
     /// Takes packets that another worker handed over.
@@ -414,44 +421,77 @@ impl<P: Packet> Path<P> {
             burst.push(packet);
             steers.push(steer);
         }
-        let mut seen = ArrayVec::new();
-        self.parse(&burst, &mut seen);
-        self.join_handed_over(&mut burst, &mut seen, &steers, now, io);
-        self.look_up(&mut seen);
-        self.fetch_sets(&burst, &seen);
-        self.go(&mut burst, &seen, now, io);
+        let mut all = self.sight.take().unwrap_or_else(new_sight);
+        self.parse(&burst, &mut all);
+        self.join_handed_over(&mut burst, &mut all, &steers, now, io);
+        self.go_on(&mut burst, all, now, io);
+    }
+
+    /// The stages behind steering, of packets that are here to stay.
+    #[inline(always)]
+    fn go_on(&mut self, burst: &mut Burst<P>, mut all: Box<Sight>, now: Tick, io: &mut impl Io<P>) {
+        let seen = &mut all[..burst.len()];
+        self.look_up(seen);
+        self.fetch_sets(burst, seen);
+        self.go(burst, seen, now, io);
+        self.sight = Some(all);
         self.release_fragments(now, io);
     }
 
-    /// Stage 1: bytes become headers and a hash, whose line of the index is fetched.
+    /// Stage 1: bytes become headers and a hash, whose line of the index is fetched. True: there are fragments.
     #[inline(always)]
-    fn parse(&self, burst: &Burst<P>, all: &mut ArrayVec<Seen, BURST>) {
+    fn parse(&self, burst: &Burst<P>, all: &mut Sight) -> bool {
         for packet in burst.iter() {
             packet.prefetch();
         }
         // A burst comes from one port, but for one that was handed over.
         let (mut port, mut mac) = (PortId(u16::MAX), None);
-        for packet in burst {
-            all.push(Seen::NOTHING);
-            let Some(seen) = all.last_mut() else { return };
+        let mut has_fragments = false;
+        for (packet, seen) in burst.iter().zip(all) {
             if packet.port() != port {
                 port = packet.port();
                 mac = self.own_mac(port);
             }
             let frame = packet.data();
-            match parse_into(&mut seen.headers, frame, packet.frame_len(), packet.rx_checksums().ip) {
-                Ok(true) => seen.kind = kind(frame, &seen.headers, mac),
-                Ok(false) => {}
-                Err(reason) => seen.kind = Kind::Dropped(reason),
-            }
-            if seen.headers.vlan != 0 {
-                self.check_vlan(packet.port(), seen);
-            }
-            if seen.kind == Kind::Flow {
-                seen.hash = self.hash(frame, &seen.headers);
-                self.flows.prefetch_bucket(seen.hash);
+            match parse_plain(frame, packet.frame_len(), packet.rx_checksums().ip) {
+                Some(found) if mac.is_none_or(|mac| mac == mac_word(frame)) => {
+                    let (sport, dport) = (found.sport, found.dport);
+                    seen.hash =
+                        self.flows.hasher().ipv4(found.src, found.dst, sport, dport, found.protocol.0);
+                    self.flows.prefetch_bucket(seen.hash);
+                    seen.kind = Kind::Flow;
+                    seen.headers = found;
+                }
+                _ => {
+                    *seen = self.parse_any(packet, mac);
+                    has_fragments |= seen.headers.fragment != Fragment::None;
+                }
             }
         }
+        has_fragments
+    }
+
+    /// Stage 1 of a packet that is not of the most usual kind.
+    #[inline(never)]
+    fn parse_any(&self, packet: &P, mac: Option<MacWord>) -> Seen {
+        let frame = packet.data();
+        let mut seen = Seen::NOTHING;
+        match parse(frame, packet.frame_len(), packet.rx_checksums().ip) {
+            Ok(Parsed::Ip(headers)) => {
+                seen.kind = kind(frame, &headers, mac);
+                seen.headers = headers;
+            }
+            Ok(Parsed::Other) => {}
+            Err(reason) => seen.kind = Kind::Dropped(reason),
+        }
+        if seen.headers.vlan != 0 {
+            self.check_vlan(packet.port(), &mut seen);
+        }
+        if seen.kind == Kind::Flow {
+            seen.hash = self.hash(frame, &seen.headers);
+            self.flows.prefetch_bucket(seen.hash);
+        }
+        seen
     }
 
     /// A tag must name a VLAN that is an interface of this host; one within another never does.
@@ -476,8 +516,8 @@ impl<P: Packet> Path<P> {
 
     /// Stage 2: the index says which entries they most likely are; these are fetched.
     #[inline]
-    fn look_up(&self, all: &mut ArrayVec<Seen, BURST>) {
-        for seen in all.iter_mut() {
+    fn look_up(&self, all: &mut [Seen]) {
+        for seen in all {
             if seen.kind == Kind::Flow {
                 seen.guess = self.flows.guess(seen.hash);
             }
@@ -486,35 +526,40 @@ impl<P: Packet> Path<P> {
 
     /// Stages 3 and 4: compares, rewrites, sends; or takes a slower turning.
     #[inline]
-    fn go(&mut self, burst: &mut Burst<P>, all: &ArrayVec<Seen, BURST>, now: Tick, io: &mut impl Io<P>) {
+    fn go(&mut self, burst: &mut Burst<P>, all: &[Seen], now: Tick, io: &mut impl Io<P>) {
         let mut found = 0;
         for (packet, seen) in burst.drain(..).zip(all) {
-            match seen.kind {
-                Kind::Flow => {
-                    match self.find(packet.data(), seen).or_else(|| self.find_begun(packet.data(), seen)) {
-                        Some(at) => {
-                            found += 1;
-                            self.established(packet, &seen.headers, at, now, io);
-                        }
-                        None => self.first(packet, &seen.headers, now, io),
-                    }
-                }
-                Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
-                Kind::IcmpError => self.related(packet, &seen.headers, now, io),
-                Kind::Routed => self.other(packet, &seen.headers, now, io),
-                Kind::Twin => io.to_twin(packet.port(), packet),
-                Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
+            if seen.kind != Kind::Flow {
+                self.go_otherwise(packet, seen, now, io);
+            } else if let Some(at) = self.find(&packet, seen).or_else(|| self.find_begun(&packet, seen)) {
+                found += 1;
+                self.established(packet, &seen.headers, at, now, io);
+            } else {
+                self.first(packet, &seen.headers, now, io);
             }
         }
         self.mine.flows.found.add(found);
     }
 
+    /// Stage 4 of what can be of no TCP, UDP or SCTP connection.
+    #[inline(never)]
+    fn go_otherwise(&mut self, packet: P, seen: &Seen, now: Tick, io: &mut impl Io<P>) {
+        match seen.kind {
+            Kind::Flow => {}
+            Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
+            Kind::IcmpError => self.related(packet, &seen.headers, now, io),
+            Kind::Routed => self.other(packet, &seen.headers, now, io),
+            Kind::Twin => io.to_twin(packet.port(), packet),
+            Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
+        }
+    }
+
     /// Stage 3: is it the flow that it seems to be?
     #[inline(always)]
-    fn find(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
+    fn find(&self, packet: &P, seen: &Seen) -> Option<FlowRef> {
         let h = &seen.headers;
         if h.is_ipv6 {
-            return self.find_ipv6(frame, seen);
+            return self.find_ipv6(packet.data(), seen);
         }
         let guess = seen.guess?;
         if self.flows.is_ipv4(guess, h.src, h.dst, h.sport, h.dport, h.protocol.0) {
@@ -525,9 +570,9 @@ impl<P: Packet> Path<P> {
 
     /// Looks a second time: an earlier packet of the same burst may have begun the connection.
     #[cold]
-    fn find_begun(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
+    fn find_begun(&self, packet: &P, seen: &Seen) -> Option<FlowRef> {
         let guess = self.flows.guess(seen.hash)?;
-        self.find(frame, &Seen { guess: Some(guess), ..*seen })
+        self.find(packet, &Seen { guess: Some(guess), ..*seen })
     }
 
     fn find_ipv6(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {

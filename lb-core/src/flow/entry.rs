@@ -445,6 +445,12 @@ impl Entry {
         (hop < Self::COURSE).then_some(HopId(hop))
     }
 
+    /// The same; one that no table has where it is not kept.
+    #[inline]
+    pub fn hop_or_none(&self, direction: Direction) -> HopId {
+        HopId(self.hops[direction.index()])
+    }
+
     pub fn set_hop(&mut self, direction: Direction, hop: HopId) {
         self.hops[direction.index()] = hop.0;
     }
@@ -500,6 +506,15 @@ impl Entry {
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
         const TURNS_OFF: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
         u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0
+    }
+
+    /// As [`Entry::is_plain`], but that rules look at each packet.
+    #[inline]
+    pub fn is_only_ruled(&self) -> bool {
+        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED;
+        const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
+        const LOOKED_AT: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
+        u16::from_le_bytes([self.flags, self.in_use]) & LOOKED_AT == u16::from_le_bytes([0, Entry::RULED])
     }
 
     /// By direct routing or a tunnel, and nothing besides turns its packets off their way.

@@ -32,7 +32,7 @@ pub(super) struct Common {
     port: PortId,
     vlan: u16,
     pub(super) state: CtState,
-    hop: Option<HopId>,
+    pub(super) hop: Option<HopId>,
 }
 
 /// The courses of a worker, whose counts are in its counters.
@@ -104,7 +104,7 @@ impl Courses {
 
 impl<P: Packet> Path<P> {
     /// The course that a packet follows, and what it knows.
-    #[inline]
+    #[inline(always)]
     pub(super) fn course(&self, at: FlowRef, port: PortId, headers: &Headers) -> Option<(CourseId, Common)> {
         let course = self.flows.entry(at.id()).course(at.direction())?;
         // What is watched is shown rule by rule.

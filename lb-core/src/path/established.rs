@@ -15,7 +15,7 @@ use crate::ids::PortId;
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
-use crate::tables::{HopId, Protocol, Reachability, Way};
+use crate::tables::{HopId, NextHop, Protocol, Reachability, Way};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::sctp;
@@ -31,26 +31,42 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if self.flows.entry(at.id()).generation() != self.tables.generation {
+        let mut entry = self.flows.entry(at.id());
+        if entry.generation() != self.tables.generation {
             self.renew(at.id());
+            entry = self.flows.entry(at.id());
         }
-        let entry = self.flows.entry(at.id());
+        let mut hop = entry.hop_or_none(at.direction());
         if !entry.is_plain() {
-            if entry.is_only_one_way() {
+            if entry.is_only_ruled()
+                && let Some((course, common)) = self.course(at, packet.port(), headers)
+                && let Some(known) = common.hop
+                && !self.may_be_followed(headers)
+            {
+                self.mine.courses.count(course.number(), headers.ip_len.into());
+                hop = known;
+            } else if entry.is_only_one_way() {
                 return self.one_way(packet, headers, at, now, io);
-            }
-            if entry.method().is_one_way() || self.turns_off(at, packet.port(), headers) {
+            } else if entry.method().is_one_way() || self.turns_off(at, packet.port(), headers) {
                 return self.not_plain(packet, headers, at, now, io);
             }
         }
-        self.straight_on(packet, headers, at, now, io);
+        self.straight_on(packet, headers, at, hop, now, io);
     }
 
     /// Takes the connection's state from a packet of a masqueraded one, rewrites and sends it.
     #[inline(always)]
-    fn straight_on(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
-        let was = TcpState::from_u8(self.flows.entry(at.id()).state());
+    fn straight_on(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        hop: HopId,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
+            let was = TcpState::from_u8(self.flows.entry(at.id()).state());
             let is = was.next(self.transitions, side(at.direction()), headers.tcp_flags);
             if was != is {
                 if self.starts_anew(was, at, headers) {
@@ -62,7 +78,7 @@ impl<P: Packet> Path<P> {
         } else if headers.protocol == Protocol::SCTP {
             return self.sctp(packet, headers, at, now, io);
         }
-        self.masquerade(packet, headers, at, now, io);
+        self.masquerade_to(packet, headers, at, hop, now, io);
     }
 
     /// As [`Path::straight_on`], for where few packets come by.
@@ -75,32 +91,54 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        self.straight_on(packet, headers, at, now, io);
+        let hop = self.flows.entry(at.id()).hop_or_none(at.direction());
+        self.straight_on(packet, headers, at, hop, now, io);
     }
 
     /// Rewrites and sends a packet that has told the connection's state.
     #[inline(always)]
     pub(super) fn masquerade(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         at: FlowRef,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let direction = at.direction();
-        let hop = self.hop(at);
+        let hop = self.flows.entry(at.id()).hop_or_none(at.direction());
+        self.masquerade_to(packet, headers, at, hop, now, io);
+    }
+
+    /// The same, to a next hop that may be none.
+    #[inline(always)]
+    fn masquerade_to(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        hop: HopId,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let entry = self.flows.entry_mut(at.id());
         entry.touch(now);
-        count(self.mine.server(entry.server()), direction, headers);
-        let hop = hop.and_then(|hop| self.tables.neighbours.get(hop));
-        let Some(hop) = hop.filter(|hop| {
-            (headers.ttl > 1)
-                & (headers.ip_len <= u32::from(hop.mtu))
-                & (hop.state == Reachability::Reachable)
-        }) else {
-            return self.off_line(packet, headers, at, now, io);
-        };
+        count(self.mine.server(entry.server()), at.direction(), headers);
+        match self.tables.neighbours.get(hop) {
+            Some(hop) if is_open(hop, headers) => self.rewrite_and_send(packet, headers, at, hop, io),
+            _ => self.off_line(packet, headers, at, now, io),
+        }
+    }
+
+    #[inline(always)]
+    fn rewrite_and_send(
+        &self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        hop: &NextHop,
+        io: &mut impl Io<P>,
+    ) {
+        let (entry, direction) = (self.flows.entry(at.id()), at.direction());
         let (deltas, ports) = (entry.deltas(direction), entry.rewritten_ports(direction));
         let outcome = if entry.is_ipv6() {
             match self.flows.rewritten_ipv6(at) {
@@ -248,9 +286,14 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Not the straight line: the next hop is not known yet or does not answer, or the packet does not fit, or it leaves in the other family.
+    /// Not the straight line: the next hop is not kept yet or does not answer, or the packet does not fit, or it leaves in the other family.
     #[cold]
     fn off_line(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        if let Some(hop) = self.hop(at).and_then(|hop| self.tables.neighbours.get(hop))
+            && is_open(hop, headers)
+        {
+            return self.rewrite_and_send(packet, headers, at, hop, io);
+        }
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let deltas = self.flows.entry(at.id()).deltas(at.direction());
         if self.flows.entry(at.id()).method() == Method::Translated {
@@ -369,6 +412,12 @@ impl<P: Packet> Path<P> {
         };
         is_wanted && headers.fragment != Fragment::Later
     }
+}
+
+/// Whether a packet can go there as it is.
+#[inline(always)]
+fn is_open(hop: &NextHop, headers: &Headers) -> bool {
+    (headers.ttl > 1) & (headers.ip_len <= u32::from(hop.mtu)) & (hop.state == Reachability::Reachable)
 }
 
 /// Counts a packet of a connection for its real server.

@@ -7,13 +7,11 @@
 
 use std::net::IpAddr;
 
-use arrayvec::ArrayVec;
-
 use super::fragment::ports;
 use super::ipsec::ISAKMP;
 use super::related::answer_to;
 use super::tracked::tuple_of;
-use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, Steer, full_nat};
+use super::{Burst, Io, Kind, Path, Ports, Seen, Sight, Steer, full_nat};
 use crate::flow::{Hasher, Tuple};
 use crate::icmp;
 use crate::ids::WorkerId;
@@ -24,16 +22,10 @@ use crate::wire::parse::{Fragment, Headers};
 impl<P: Packet> Path<P> {
     /// Takes out of the burst what is another worker's, and fragments that must wait.
     #[cold]
-    pub(super) fn steer(
-        &mut self,
-        burst: &mut Burst<P>,
-        all: &mut ArrayVec<Seen, BURST>,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
+    pub(super) fn steer(&mut self, burst: &mut Burst<P>, all: &mut Sight, now: Tick, io: &mut impl Io<P>) {
         let mut staying = Burst::new();
-        let mut staying_seen = ArrayVec::new();
-        for (packet, seen) in burst.drain(..).zip(all.drain(..)) {
+        for (packet, place) in burst.drain(..).zip(0..) {
+            let seen = all[place];
             let stays = if !is_gathered(&seen) {
                 let owner = self.owner(&packet, &seen);
                 self.stay_or_go(packet, seen, owner, Steer::Plain, io)
@@ -45,12 +37,11 @@ impl<P: Packet> Path<P> {
                 }
             };
             if let Some((packet, seen)) = stays {
+                all[staying.len()] = seen;
                 staying.push(packet);
-                staying_seen.push(seen);
             }
         }
         *burst = staying;
-        *all = staying_seen;
     }
 
     /// Packets that another worker handed over are steered again: its tables may be others than ours, so that it did not know
@@ -58,14 +49,14 @@ impl<P: Packet> Path<P> {
     pub(super) fn join_handed_over(
         &mut self,
         burst: &mut Burst<P>,
-        all: &mut ArrayVec<Seen, BURST>,
+        all: &mut Sight,
         steers: &[Steer],
         now: Tick,
         io: &mut impl Io<P>,
     ) {
         let mut staying = Burst::new();
-        let mut staying_seen = ArrayVec::new();
-        for ((packet, mut seen), steer) in burst.drain(..).zip(all.drain(..)).zip(steers) {
+        for ((packet, place), steer) in burst.drain(..).zip(0..).zip(steers) {
+            let mut seen = all[place];
             let stays = match *steer {
                 Steer::Ask(ports, passed) if self.is_flow_with(&mut seen, &packet, ports) => {
                     self.with_passed(passed, |path| path.asked(packet, &seen.headers, now, io));
@@ -124,12 +115,11 @@ impl<P: Packet> Path<P> {
                 _ => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
+                all[staying.len()] = seen;
                 staying.push(packet);
-                staying_seen.push(seen);
             }
         }
         *burst = staying;
-        *all = staying_seen;
     }
 
     /// A fragment at the worker that gathers its datagram: it stays if it can be told whose it is and that is here.

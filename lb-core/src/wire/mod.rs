@@ -30,13 +30,13 @@ pub mod udp;
 /// The `N` bytes of `bytes` from `at` on, if there are so many.
 #[inline]
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
-    bytes.get(at..)?.first_chunk()
+    bytes.get(at..at.checked_add(N)?)?.first_chunk()
 }
 
 /// As [`array`], to be written to.
 #[inline]
 pub(crate) fn array_mut<const N: usize>(bytes: &mut [u8], at: usize) -> Option<&mut [u8; N]> {
-    bytes.get_mut(at..)?.first_chunk_mut()
+    bytes.get_mut(at..at.checked_add(N)?)?.first_chunk_mut()
 }
 
 #[inline]

@@ -1,6 +1,6 @@
 //! What is in this frame? The first stage of the packet path: bytes become [`Headers`], or a reason to drop them.
 //!
-//! Nearly every packet is untagged Ethernet, IPv4 without options, TCP, UDP or SCTP in one piece: `plain` reads it in one
+//! Nearly every packet is untagged Ethernet, IPv4 without options, TCP, UDP or SCTP in one piece: [`parse_plain`] reads it in one
 //! straight line, over an array of fixed size, and gives up at whatever is unusual. `general` reads everything, byte by
 //! byte, and knows the reasons; the two agree on each packet that the first one takes (a property test says so).
 //!
@@ -182,7 +182,7 @@ const ETHERNET: usize = ethernet::LEN;
 /// Why the packet may go nowhere: malformed, or from an address that may not be on the wire.
 #[inline(always)]
 pub fn parse(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Result<Parsed, DropReason> {
-    match plain(frame, frame_len, ip_checksum) {
+    match parse_plain(frame, frame_len, ip_checksum) {
         Some(headers) => Ok(Parsed::Ip(headers)),
         None => general(frame, frame_len, ip_checksum),
     }
@@ -203,7 +203,7 @@ pub fn parse_into(
     frame_len: usize,
     ip_checksum: RxChecksum,
 ) -> Result<bool, DropReason> {
-    if let Some(found) = plain(frame, frame_len, ip_checksum) {
+    if let Some(found) = parse_plain(frame, frame_len, ip_checksum) {
         *headers = found;
         return Ok(true);
     }
@@ -216,12 +216,13 @@ pub fn parse_into(
     }
 }
 
-/// Ethernet, IPv4 without options and TCP up to its options: what `plain` looks at.
+/// Ethernet, IPv4 without options and TCP up to its options: what `parse_plain` looks at.
 const PLAIN: usize = ETHERNET + 20 + 20;
 
-/// Reads a packet of the most usual kind in which nothing is wrong.
+/// Reads a packet of the most usual kind in which nothing is wrong: TCP, UDP or SCTP in one piece, over IPv4 and without a tag, from one host to
+/// another.
 #[inline(always)]
-fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Headers> {
+pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Headers> {
     let head: &[u8; PLAIN] = frame.first_chunk()?;
     let (_, ip) = head.split_first_chunk::<ETHERNET>()?;
     let (ip, l4) = ip.split_first_chunk::<20>()?;
@@ -254,8 +255,7 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
         && flags & 0x3fff == 0
         && total >= 20
         && ETHERNET + usize::from(total) <= frame_len
-        && is_ordinary(src)
-        && is_ordinary(dst)
+        && IS_ORDINARY[usize::from(ip[12])] & IS_ORDINARY[usize::from(ip[16])]
         && has_good_transport
         && has_good_checksum;
     if !is_plain {
@@ -285,12 +285,16 @@ fn plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Option<Head
     })
 }
 
-/// False for 0/8, 127/8 and all from 224/3 on, which need a second look.
-#[inline(always)]
-fn is_ordinary(address: u32) -> bool {
-    let net = address >> 24;
-    net.wrapping_sub(1) < 223 && net != 127
-}
+/// By an address's first byte: false for 0/8, 127/8 and all from 224/3 on, which need a second look.
+static IS_ORDINARY: [bool; 256] = {
+    let mut is = [false; 256];
+    let mut net = 1;
+    while net < 224 {
+        is[net] = net != 127;
+        net += 1;
+    }
+    is
+};
 
 /// Reads any packet.
 #[inline(never)]

@@ -77,7 +77,7 @@ fn plain_tcp_is_read() {
         dont_fragment: true,
         is_for_twin: false,
     };
-    assert_eq!(plain(&frame, frame.len(), RxChecksum::Unknown), Some(expected));
+    assert_eq!(parse_plain(&frame, frame.len(), RxChecksum::Unknown), Some(expected));
     assert_eq!(headers(&frame), expected);
 }
 
@@ -506,7 +506,7 @@ fn compare_with_etherparse(frame: &[u8]) {
 fn compare_readers(frame: &[u8], frame_len: usize) {
     for said in [RxChecksum::Unknown, RxChecksum::Good, RxChecksum::Bad] {
         let thorough = general(frame, frame_len, said);
-        if let Some(headers) = plain(frame, frame_len, said) {
+        if let Some(headers) = parse_plain(frame, frame_len, said) {
             assert_eq!(thorough, Ok(Parsed::Ip(headers)));
         }
         assert_eq!(parse(frame, frame_len, said), thorough);
