@@ -52,14 +52,23 @@ struct Arguments {
 enum Command {
     /// One measure in this process, of which DPDK is part
     #[command(hide = true)]
-    Worker { scenario: Scenario, flows: u32, packets: u64, runs: u32, cpu: u32, huge_pages: String },
+    Worker {
+        scenario: Scenario,
+        flows: u32,
+        rules: u32,
+        packets: u64,
+        runs: u32,
+        cpu: u32,
+        huge_pages: String,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
-        Some(Command::Worker { scenario, flows, packets, runs, cpu, huge_pages }) => {
-            measure(worker::Plan { scenario, flows, packets, runs, cpu, huge_pages: huge_pages == "true" })
+        Some(Command::Worker { scenario, flows, rules, packets, runs, cpu, huge_pages }) => {
+            let huge_pages = huge_pages == "true";
+            measure(worker::Plan { scenario, flows, rules, packets, runs, cpu, huge_pages })
         }
         None => run(&arguments),
     };

@@ -106,18 +106,24 @@ enum Bound {
 
 /// What the project wants of a figure.
 const MUST: &[(&str, u32, &str, Bound)] = &[
-    ("masq-udp", 1_000, NS, Bound::AtMost(35.0)),
-    ("masq-udp", 100_000, NS, Bound::AtMost(50.0)),
-    ("masq-udp", 1_000_000, NS, Bound::AtMost(65.0)),
-    ("masq-tcp", 1_000, NS, Bound::AtMost(35.0)),
-    ("masq-tcp", 100_000, NS, Bound::AtMost(50.0)),
-    ("masq-tcp", 1_000_000, NS, Bound::AtMost(65.0)),
+    ("masq-udp", 1_000, NS, Bound::AtMost(30.0)),
+    ("masq-udp", 100_000, NS, Bound::AtMost(40.0)),
+    ("masq-udp", 1_000_000, NS, Bound::AtMost(50.0)),
+    ("masq-tcp", 1_000, NS, Bound::AtMost(30.0)),
+    ("masq-tcp", 100_000, NS, Bound::AtMost(40.0)),
+    ("masq-tcp", 1_000_000, NS, Bound::AtMost(50.0)),
+    ("masq-udp ruled", 1_000, NS, Bound::AtMost(30.0)),
+    ("masq-udp ruled", 100_000, NS, Bound::AtMost(40.0)),
+    ("masq-udp ruled", 1_000_000, NS, Bound::AtMost(50.0)),
+    ("masq-udp ruled", 10_000_000, NS, Bound::AtMost(70.0)),
+    ("direct-udp", 1_000_000, NS, Bound::AtMost(45.0)),
     ("direct-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("ipip-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("gue-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("gre-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
-    ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(2.5e6)),
+    ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(3e6)),
+    ("new-tcp", 1_000_000, PER_SECOND, Bound::AtLeast(0.8e6)),
     ("new-udp lc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
     ("new-udp wlc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
     ("ruled-udp 10000", 1_000, OVER_NONE, Bound::AtMost(5.0)),
@@ -260,10 +266,10 @@ mod tests {
     #[test]
     fn a_figure_is_held_against_what_it_must_be() {
         let verdict_of = |bench, metric, value| verdict(&Row::new(bench, 1_000_000, metric, vec![value]));
-        assert_eq!(verdict_of("masq-udp", NS, 65.0), "≤ 65: met");
-        assert_eq!(verdict_of("masq-udp", NS, 65.1), "≤ 65: missed");
-        assert_eq!(verdict_of("new-udp", PER_SECOND, 2_600_000.0), "≥ 2 500 000: met");
-        assert_eq!(verdict_of("new-tcp", PER_SECOND, 1.0), "");
+        assert_eq!(verdict_of("masq-udp", NS, 50.0), "≤ 50: met");
+        assert_eq!(verdict_of("masq-udp", NS, 50.1), "≤ 50: missed");
+        assert_eq!(verdict_of("new-udp", PER_SECOND, 3_100_000.0), "≥ 3 000 000: met");
+        assert_eq!(verdict_of("new-udp", NS, 1.0), "");
     }
 
     #[test]

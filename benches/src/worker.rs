@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use arrayvec::ArrayVec;
 use lb_benches::measure::{Measured, Scenario, Visit};
 use lb_benches::traffic::{
-    Counted, LAN, LEN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, fill, tables,
+    Counted, LAN, LEN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, fill, ruleset, tables,
 };
 use lb_benches::tsc;
 use lb_core::counters::WorkerCounters;
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Plan {
     pub(crate) scenario: Scenario,
     pub(crate) flows: u32,
+    /// In chain INPUT: see `ruleset`.
+    pub(crate) rules: u32,
     pub(crate) packets: u64,
     pub(crate) runs: u32,
     pub(crate) cpu: u32,
@@ -57,7 +59,7 @@ impl Visit for Drive {
         let dataplane = Dataplane::start_with(config(&plan), move |path| {
             let taken = hand.lock().ok().and_then(|mut hand| hand.take());
             let (traffic, tell) = taken.expect("one worker, which has its logic made once");
-            Driven::new(path, traffic, plan.packets, plan.runs, tell)
+            Driven::new(path, traffic, &plan, tell)
         })?;
         let measured = outcome.recv_timeout(PATIENCE).context("the worker says nothing")?;
         dataplane.stop();
@@ -73,7 +75,7 @@ fn config(plan: &Plan) -> Config {
     Config {
         workers: vec![plan.cpu],
         driver_args: Vec::new(),
-        memory_mb: 1024,
+        memory_mb: 2048,
         huge_pages: plan.huge_pages,
         flow_memory: lb_dataplane::FlowMemory::Forgotten,
         max_connections: plan.scenario.capacity(plan.flows),
@@ -128,23 +130,18 @@ impl<T: Traffic> Driven<T> {
         Tick(self.begun.0.wrapping_add(self.traffic.now().0))
     }
 
-    fn new(
-        config: PathConfig,
-        traffic: T,
-        packets: u64,
-        runs: u32,
-        tell: mpsc::Sender<Outcome>,
-    ) -> Driven<T> {
+    fn new(config: PathConfig, traffic: T, plan: &Plan, tell: mpsc::Sender<Outcome>) -> Driven<T> {
         let (counters, begun) = (config.counters.clone(), config.now);
         let mut path = Path::new(config);
-        path.adopt(tables(Spread::default(), traffic.forward()).into());
-        let runs = runs as usize;
+        let rules = ruleset::rules(plan.rules);
+        path.adopt(Arc::new(Tables { rules, ..tables(Spread::default(), traffic.forward()) }));
+        let runs = plan.runs as usize;
         Driven {
             path,
             counters,
             traffic,
             stage: Stage::Open,
-            packets,
+            packets: plan.packets,
             runs,
             begun,
             tell,

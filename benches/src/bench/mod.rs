@@ -92,9 +92,22 @@ impl Context {
 
     /// Measures in a worker, in a process of its own.
     fn worker(&self, scenario: Scenario, flows: u32, packets: u64, runs: u32) -> Result<Measured> {
+        self.worker_with_rules(scenario, 0, flows, packets, runs)
+    }
+
+    /// The same with so many rules.
+    fn worker_with_rules(
+        &self,
+        scenario: Scenario,
+        rules: u32,
+        flows: u32,
+        packets: u64,
+        runs: u32,
+    ) -> Result<Measured> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["worker", scenario.name(), &flows.to_string(), &packets.to_string()]);
-        command.args([runs.to_string(), self.cpu.to_string(), self.huge_pages.to_string()]);
+        command.args(["worker", scenario.name(), &flows.to_string(), &rules.to_string()]);
+        command.args([packets.to_string(), runs.to_string()]);
+        command.args([self.cpu.to_string(), self.huge_pages.to_string()]);
         measured(command)
     }
 
