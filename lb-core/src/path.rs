@@ -35,6 +35,7 @@ mod helped;
 mod hooks;
 mod host;
 mod ipsec;
+mod known_hops;
 mod list;
 mod one_packet;
 mod one_way;
@@ -253,6 +254,8 @@ pub struct Path<P> {
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     local_ports: full_nat::LocalPorts,
+    /// Of the tables in use.
+    known_hops: known_hops::KnownHops,
     /// What the stages write, where no burst is on its way.
     sight: Option<Box<Sight>>,
 }
@@ -353,6 +356,7 @@ impl<P: Packet> Path<P> {
             expectations,
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
+            known_hops: known_hops::KnownHops::new(),
             sight: Some(new_sight()),
         }
     }
@@ -367,6 +371,7 @@ impl<P: Packet> Path<P> {
         self.schedulers.make_room(&tables.services);
         self.mine.turns.generation.set(tables.generation.into());
         self.waiting.look_again();
+        self.known_hops = known_hops::KnownHops::new();
         if tables.trace.is_some() {
             self.watch.make_room();
         }

@@ -209,7 +209,17 @@ impl<P: Packet> Path<P> {
             return Some(hop);
         }
         let to = self.flows.tuple(at.id(), at.direction().opposite()).src;
-        let Way::Hop(hop) = self.tables.way(to) else { return None };
+        let hop = match self.known_hops.get(to) {
+            Some(hop) => hop,
+            None => {
+                let Way::Hop(hop) = self.tables.way(to) else { return None };
+                // Clients are many, and would drive the real servers out.
+                if at.direction() == Direction::Original {
+                    self.known_hops.keep(to, hop);
+                }
+                hop
+            }
+        };
         self.flows.entry_mut(at.id()).set_hop(at.direction(), hop);
         Some(hop)
     }

@@ -194,3 +194,22 @@ fn a_packet_that_a_worker_without_tables_handed_over_is_bound_by_its_owner_alone
     }
     assert!(handed_on > 0, "some belong to the worker without tables");
 }
+
+#[test]
+fn new_connections_go_by_the_next_hop_that_their_server_has_now() {
+    let mut d = Director::new();
+    let to = |d: &mut Director, sport| {
+        let out = d.receive(WAN, &[from_client(sport, "S")]);
+        out.sent[0].1.data()[..6].to_vec()
+    };
+    let one = |generation, n: u8| {
+        let tables = tables(generation, &[11], 1);
+        let all = [(InterfaceId(1), ip("10.0.0.11"), n), (InterfaceId(1), ip("10.0.0.12"), n)];
+        let neighbours = all.map(|(interface, address, n)| (interface, address, Some(server_mac(n))));
+        Tables { neighbours: Neighbours::new(&tables.interfaces, neighbours).into(), ..tables }
+    };
+    d.path.adopt(Arc::new(one(2, 31)));
+    assert_eq!([4000, 4001, 4002].map(|sport| to(&mut d, sport)), [31; 3].map(|n| server_mac(n).to_vec()));
+    d.path.adopt(Arc::new(one(3, 32)));
+    assert_eq!([4003, 4004].map(|sport| to(&mut d, sport)), [32; 2].map(|n| server_mac(n).to_vec()));
+}
