@@ -42,8 +42,11 @@ fn main() {
     let courses = source("lb-core/src/counters/courses.rs")
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 2)
         .exchange("MOST_COURSES: usize = 16_384;", "MOST_COURSES: usize = 2;", 1);
+    let service =
+        source("lb-core/src/counters/service.rs").exchange("use crate::time::", "use lb_core::time::", 1);
     source("lb-core/src/counters.rs")
         .exchange("mod courses;", &format!("mod courses {{ {} }}", courses.text), 1)
+        .exchange("mod service;", &format!("mod service {{ {} }}", service.text), 1)
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 1)
         .exchange("use crate::drop::", "use lb_core::drop::", 1)
         .exchange("use crate::hook::", "use lb_core::hook::", 1)

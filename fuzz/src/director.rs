@@ -39,6 +39,7 @@ fn view(service: &Service) -> ServiceView {
         spec: model::service_spec(service),
         counts: Counts::default(),
         rates: Rates::default(),
+        cookies: None,
         servers: service.servers.iter().map(server).collect(),
     }
 }

@@ -263,6 +263,7 @@ impl Names<'_> {
                     scheduler: service.scheduler.name().to_owned(),
                 }
             }
+            Step::Cookie { is_made } => RoadStep::Cookie { made: is_made },
             Step::Quic(named) => RoadStep::Quic { scheduled: named.err().map(|why| why.label().to_owned()) },
             Step::Server(id) => {
                 let server = id.and_then(|id| self.tables.services.server(id));

@@ -784,6 +784,7 @@ pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
     spec.toa = options.toa;
     spec.clamp_mss = options.clamp_mss;
     spec.persistence_engine = options.engine.map(|engine| engine.name().to_owned());
+    spec.syn_cookies = options.syn_cookies.text();
     spec.helper = options.helper.map(|helper| helper.name().to_owned());
     spec.persistence = options.persistence.map(|persistence| Persistence {
         timeout: persistence.timeout.as_secs(),

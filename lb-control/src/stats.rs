@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use lb_core::counters::WorkerCounters;
+use lb_core::counters::{Counter, ServiceCell, WorkerCounters};
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::tables::Service;
 
@@ -32,6 +32,8 @@ struct ServiceStatistics {
     service: Option<Arc<Service>>,
     /// Of real servers that are not its any more, and less by what was zeroed.
     carried: Counts,
+    /// SYN cookies of services that had its number before.
+    cookies_baseline: [u64; 3],
     estimator: Estimator,
 }
 
@@ -54,7 +56,10 @@ impl Statistics {
             }
         }
         for service in changes.iter().filter_map(|change| change.new.as_ref()) {
-            let known = self.services.entry(service.id).or_default();
+            let known = self.services.entry(service.id).or_insert_with(|| ServiceStatistics {
+                cookies_baseline: raw_cookies(workers, service.id),
+                ..ServiceStatistics::default()
+            });
             let old = known.service.replace(service.clone());
             let old_ids = ids(old.as_deref());
             let new_ids = ids(Some(service));
@@ -106,6 +111,13 @@ impl Statistics {
         (self.service_counts(known, workers), known.estimator.rates())
     }
 
+    /// SYN cookies that a service's clients were sent, that they acknowledged, and acknowledgements of none.
+    pub fn cookies(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; 3] {
+        let Some(known) = self.services.get(&id) else { return Default::default() };
+        let raw = raw_cookies(workers, id);
+        std::array::from_fn(|which| raw[which].wrapping_sub(known.cookies_baseline[which]))
+    }
+
     fn service_counts(&self, known: &ServiceStatistics, workers: &[Arc<WorkerCounters>]) -> Counts {
         let servers = known.service.iter().flat_map(|service| &service.servers);
         servers.fold(known.carried, |sum, server| {
@@ -132,6 +144,13 @@ impl Statistics {
             known.estimator.step(raw(workers, id).less(known.baseline));
         }
     }
+}
+
+fn raw_cookies(workers: &[Arc<WorkerCounters>], id: ServiceId) -> [u64; 3] {
+    let sum = |count: fn(&ServiceCell) -> &Counter| {
+        workers.iter().map(|worker| count(worker.service(id)).get()).fold(0, u64::wrapping_add)
+    };
+    [sum(|cell| &cell.cookies_sent), sum(|cell| &cell.cookies_accepted), sum(|cell| &cell.cookies_rejected)]
 }
 
 fn ids(service: Option<&Service>) -> HashSet<ServerId> {
@@ -319,6 +338,22 @@ mod tests {
         bench.connect("10.0.0.2:80", 1);
         assert_eq!((bench.of_server("10.0.0.2:80"), bench.of_service()), (5, 8));
         assert_eq!(bench.statistics.total(&bench.workers).connections, 8);
+    }
+
+    #[test]
+    fn a_service_counts_no_cookies_of_one_that_had_its_number_before() {
+        let mut bench = Bench::new();
+        bench.add_service();
+        let id = bench.model.find(&service()).expect("it is there").id;
+        bench.workers.iter().for_each(|worker| worker.service(id).cookies_sent.add(4));
+        assert_eq!(bench.statistics.cookies(id, &bench.workers), [8, 0, 0]);
+        bench.apply(Command::EditService(ServiceSpec::new(service(), "wrr")));
+        assert_eq!(bench.statistics.cookies(id, &bench.workers), [8, 0, 0]);
+        bench.apply(Command::DeleteService { service: service() });
+        bench.add_service();
+        assert_eq!(bench.model.find(&service()).expect("it is there").id, id);
+        bench.workers[0].service(id).cookies_accepted.add(1);
+        assert_eq!(bench.statistics.cookies(id, &bench.workers), [0, 1, 0]);
     }
 
     #[test]

@@ -69,6 +69,7 @@ impl Director for InProcess {
             spec: model::service_spec(service),
             counts: Counts::default(),
             rates: Rates::default(),
+            cookies: None,
             servers: service
                 .servers
                 .iter()

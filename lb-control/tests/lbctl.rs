@@ -56,6 +56,7 @@ const TABLE: &str = "\
 -A -u [2001:db8::1]:53 -s rr
 -A -u [2001:db8::2]:53 -s rr --laddr 2001:db8::8,2001:db8::9
 -a -u [2001:db8::2]:53 -r [fd00::1]:5353 --fullnat -w 1
+-A -t 10.0.0.100:81 -s rr --syn-cookies auto:500
 -A -u 10.0.0.100:443 -s rr --quic-lb 0:2:6:8f95f09245765f80256934e50c66207f,6:3:4
 -a -u 10.0.0.100:443 -r 10.0.0.200:443 -m -w 1 --quic-server-id 0a1b,0a1b2c
 ";
@@ -97,7 +98,7 @@ fn services_are_listed_with_what_they_carry() {
     assert_eq!(lines[2][..3], ["10.0.0.201:8080", "masq", "0"]);
     assert_eq!(lines[2].last(), Some(&"quiesced"));
     assert_eq!(lines[3][..6], ["10.0.0.200:8080", "masq", "5", "0", "0", "50..100"]);
-    assert!(lines[6].join(" ").ends_with("no real server takes connections"), "{listing}");
+    assert!(lines[7].join(" ").ends_with("no real server takes connections"), "{listing}");
 
     let one = lbctl(&daemon, "services udp/[2001:db8::1]:53 --json");
     let json: serde_json::Value = serde_json::from_str(&one).expect("JSON");

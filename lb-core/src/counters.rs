@@ -1,14 +1,16 @@
 //! Counters that one worker writes and any thread may read: no lock, no atomic read-modify-write.
 
 mod courses;
+mod service;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use courses::{Courses, MOST_COURSES};
+pub use service::ServiceCell;
 
 use crate::drop::DropReason;
 use crate::hook::Hook;
-use crate::ids::{PortId, ServerId};
+use crate::ids::{PortId, ServerId, ServiceId};
 use crate::ipvs::quic_lb::Fallback;
 
 /// A count with one writer. `add` is a load and a store, so two writers would lose counts; readers see a
@@ -97,6 +99,7 @@ pub struct WorkerCounters {
     ports: Box<[PortCell]>,
     drops: Box<[[Counter; Hook::ALL.len()]]>,
     rules: Box<[RuleCell]>,
+    services: Box<[ServiceCell]>,
     pub courses: Courses,
     pub flows: FlowCounters,
     pub edits: EditCounters,
@@ -268,6 +271,8 @@ impl WorkerCounters {
             ports: cells(ports),
             drops: cells(DropReason::ALL.len()),
             rules: cells(MOST_RULES),
+            // There are no more services than real servers; one more, for those that there is no room for.
+            services: cells(servers + 1),
             courses: Courses::default(),
             flows: FlowCounters::default(),
             edits: EditCounters::default(),
@@ -287,6 +292,11 @@ impl WorkerCounters {
     #[inline]
     pub fn server_capacity(&self) -> usize {
         self.servers.len() - 1
+    }
+
+    /// The virtual service's; of all that there is no room for, one that nobody reads.
+    pub fn service(&self, id: ServiceId) -> &ServiceCell {
+        &self.services[id.index().min(self.services.len() - 1)]
     }
 
     pub fn port_count(&self) -> usize {

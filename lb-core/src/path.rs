@@ -18,6 +18,7 @@
 
 mod ahead;
 mod carry_over;
+mod cookies;
 mod copies;
 mod courses;
 mod defence;

@@ -39,6 +39,8 @@ pub enum Step {
     Service(ServiceId),
     /// Whether its QUIC connection ID names a real server.
     Quic(Result<(), Fallback>),
+    /// Its client is answered with a SYN cookie, or acknowledges one.
+    Cookie { is_made: bool },
     /// The real server that its connection goes to; `None`: none takes it.
     Server(Option<ServerId>),
 }

@@ -130,6 +130,8 @@ pub enum RoadStep {
     Service { service: String, scheduler: String },
     /// Its QUIC connection ID names a real server, or why it does not: `made_up`, `no_config` …
     Quic { scheduled: Option<String> },
+    /// Its client is answered with a SYN cookie, or acknowledges one.
+    Cookie { made: bool },
     /// The real server that is picked, and how packets get there; without: none takes it.
     Server { server: Option<String>, forward: Option<String> },
 }

@@ -217,6 +217,9 @@ pub struct ServiceSpec {
     /// What reads along for further connections: `ftp`. TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
+    /// When clients are answered with SYN cookies: `on`, `auto`, `auto:SYNS_A_SECOND`, `off` when left out. TCP, masqueraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub syn_cookies: Option<String>,
     /// Of scheduler maglev: places in its table, a prime in 65537..=16777216. 65537 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_size: Option<u32>,
@@ -295,6 +298,7 @@ impl ServiceSpec {
             toa: false,
             clamp_mss: false,
             helper: None,
+            syn_cookies: None,
             table_size: None,
             warmup: 0,
             local_addresses: Vec::new(),
@@ -680,8 +684,23 @@ pub struct ServiceView {
     pub spec: ServiceSpec,
     pub counts: Counts,
     pub rates: Rates,
+    /// Where `syn_cookies` are `on` or `auto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookies: Option<CookieView>,
     /// Newest first, as the kernel has them and the schedulers scan them.
     pub servers: Vec<ServerView>,
+}
+
+/// SYN cookies of a virtual service, since it was added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct CookieView {
+    /// Clients are answered with cookies now, by one worker at least.
+    pub on: bool,
+    /// SYNs that were answered with one.
+    pub sent: u64,
+    /// Acknowledgements of one, and of none, by packets of no connection.
+    pub accepted: u64,
+    pub rejected: u64,
 }
 
 /// A real server as it is.
@@ -756,6 +775,8 @@ pub struct Status {
     pub ready: bool,
     /// Why it is not ready: one line each.
     pub problems: Vec<String>,
+    /// What runs short, so that something was refused within the last minute: one line each.
+    pub alarms: Vec<String>,
     pub config: String,
     /// Of the tables published last.
     pub generation: u32,
@@ -764,6 +785,8 @@ pub struct Status {
     /// Connections now, and how many there is room for.
     pub connections: u64,
     pub max_connections: u64,
+    /// Virtual services whose clients are answered with SYN cookies now.
+    pub syn_cookies: Vec<ServiceAddress>,
 }
 
 /// A port as it is, and its Linux twin.

@@ -336,6 +336,13 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "reads along in control connections, so that FTP's data connections come to the same real server",
         ),
         key(
+            "syn_cookies",
+            "string",
+            "\"off\"",
+            "\"off\", \"on\", \"auto\", \"auto:SYNS_A_SECOND\", with protocol \"tcp\"",
+            "answers clients with SYN cookies, always or while more SYNs a second come (\"auto\": 1000); for masqueraded real servers",
+        ),
+        key(
             "local_addresses",
             "list of strings",
             "[]: the address of the interface towards the real server",

@@ -337,13 +337,14 @@ fn options(spec: &ServiceSpec) -> String {
     let proxy = spec.proxy_protocol.as_ref().map_or(String::new(), |name| format!(", PROXY protocol {name}"));
     let toa = if spec.toa { ", TOA" } else { "" };
     let clamp = if spec.clamp_mss { ", MSS clamp" } else { "" };
+    let cookies = spec.syn_cookies.as_ref().map_or(String::new(), |when| format!(", SYN cookies {when}"));
     let helper = spec.helper.as_ref().map_or(String::new(), |name| format!(", helper {name}"));
     let local: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
     let local = if local.is_empty() { String::new() } else { format!(", from {}", local.join(" ")) };
     let quic: Vec<_> = spec.quic_lb.iter().map(|config| config.config_id.to_string()).collect();
     let quic =
         if quic.is_empty() { String::new() } else { format!(", QUIC-LB configuration {}", quic.join(" ")) };
-    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &local + &quic
+    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &cookies + &local + &quic
 }
 
 /// The QUIC server IDs of a real server, as its log lines end.

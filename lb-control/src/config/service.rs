@@ -12,7 +12,7 @@ use lb_core::ipvs::scheduler::{
 };
 use lb_core::tables::{
     ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, Protocol, ProxyVersion, ServiceKey,
-    ServiceOptions, Tunnel,
+    ServiceOptions, SynCookies, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -103,16 +103,19 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             let text = format!("does not go with forward = \"fullnat\" of real server {}", server.address);
             table.error(errors, &value.span(), "one_packet", text);
         }
-        if let Some(value) = table.get("helper").filter(|_| edits.helper.is_some())
-            && let Some(server) = servers.iter().find(|server| {
-                server.forward == Forward::FullNat && server.address.is_ipv4() != key.address.is_ipv4()
-            })
+        let mixed = servers.iter().find(|server| {
+            server.forward == Forward::FullNat && server.address.is_ipv4() != key.address.is_ipv4()
+        });
+        for (name, is_wanted) in
+            [("helper", edits.helper.is_some()), ("syn_cookies", edits.syn_cookies != SynCookies::Off)]
         {
-            let text = format!(
-                "is for real servers of the service's address family, which {} is not",
-                server.address
-            );
-            table.error(errors, &value.span(), "helper", text);
+            if let (Some(value), Some(server), true) = (table.get(name), mixed, is_wanted) {
+                let text = format!(
+                    "is for real servers of the service's address family, which {} is not",
+                    server.address
+                );
+                table.error(errors, &value.span(), name, text);
+            }
         }
         let engines = Engine::ALL.map(|engine| (engine.name(), engine));
         let engine = table.choice(errors, "persistence_engine", &engines, &[]);
@@ -178,6 +181,7 @@ fn edits(
         toa: table.boolean(errors, "toa").unwrap_or(false),
         clamp_mss: table.boolean(errors, "clamp_mss").unwrap_or(false),
         helper: table.choice(errors, "helper", &helpers, &[]),
+        syn_cookies: syn_cookies(errors, table),
         ..ServiceOptions::default()
     };
     for (key, is_wanted) in [
@@ -185,6 +189,7 @@ fn edits(
         ("toa", options.toa),
         ("clamp_mss", options.clamp_mss),
         ("helper", options.helper.is_some()),
+        ("syn_cookies", options.syn_cookies != SynCookies::Off),
     ] {
         let is_right = matches!(protocol, Protocol::TCP | Protocol::ANY);
         if let Some(value) = table.get(key).filter(|_| is_wanted && !is_right) {
@@ -192,12 +197,25 @@ fn edits(
         }
     }
     let other = servers.iter().find(|server| server.forward.method() != Method::Masq);
-    if let (Some(value), Some(other), Some(_)) = (table.get("proxy_protocol"), other, options.proxy_protocol)
-    {
-        let text = format!("is for masqueraded real servers, which {} is not", other.address);
-        table.error(errors, &value.span(), "proxy_protocol", text);
+    for (key, is_wanted) in [
+        ("proxy_protocol", options.proxy_protocol.is_some()),
+        ("syn_cookies", options.syn_cookies != SynCookies::Off),
+    ] {
+        if let (Some(value), Some(other), true) = (table.get(key), other, is_wanted) {
+            let text = format!("is for masqueraded real servers, which {} is not", other.address);
+            table.error(errors, &value.span(), key, text);
+        }
     }
     options
+}
+
+fn syn_cookies(errors: &mut Errors<'_>, table: &Table<'_>) -> SynCookies {
+    let Some(text) = table.string(errors, "syn_cookies") else { return SynCookies::Off };
+    SynCookies::parse(text.value).unwrap_or_else(|| {
+        let what = format!("\"{}\" is none of off, on, auto, auto:SYNS_A_SECOND", text.value);
+        table.error(errors, &text.at, "syn_cookies", what);
+        SynCookies::Off
+    })
 }
 
 fn local_addresses(errors: &mut Errors<'_>, table: &Table<'_>) -> Vec<IpAddr> {

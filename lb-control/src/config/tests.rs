@@ -1,7 +1,7 @@
 //! Each thing that can be wrong with a config file, and the exact line that says so.
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::tables::{Forward, GueChecksum, MarkRule, Prefix, Protocol, ServiceKey, Tunnel};
+use lb_core::tables::{Forward, GueChecksum, MarkRule, Prefix, Protocol, ServiceKey, SynCookies, Tunnel};
 
 use super::*;
 
@@ -569,6 +569,46 @@ destination = "2001:db8::/32"
             "line 24: mark number 2: source: is of another address family than destination",
         ]
     );
+}
+
+#[test]
+fn a_service_says_when_it_answers_with_syn_cookies() {
+    let text = |more: &str, server: &str| {
+        format!(
+            "[[virtual_service]]\naddress = \"192.0.2.1:80\"\n{more}\nreal_servers = [{{ address = {server} }}]\n"
+        )
+    };
+    for (more, when) in [
+        ("", SynCookies::Off),
+        ("syn_cookies = \"off\"", SynCookies::Off),
+        ("syn_cookies = \"on\"", SynCookies::On),
+        ("syn_cookies = \"auto\"", SynCookies::Auto(1000)),
+        ("syn_cookies = \"auto:20\"", SynCookies::Auto(20)),
+    ] {
+        let config = Config::parse(&format!("{GOOD}{}", text(more, "\"10.0.0.1\""))).expect("valid");
+        assert_eq!(config.services[0].options.syn_cookies, when, "{more}");
+    }
+    let at = "virtual_service 192.0.2.1:80: syn_cookies";
+    for (more, server, expected) in [
+        ("syn_cookies = \"yes\"", "\"10.0.0.1\"", "\"yes\" is none of off, on, auto, auto:SYNS_A_SECOND"),
+        (
+            "syn_cookies = \"on\"\nprotocol = \"udp\"",
+            "\"10.0.0.1\"",
+            "is for protocol \"tcp\" and for `fwmark`",
+        ),
+        (
+            "syn_cookies = \"on\"",
+            "\"10.0.0.1\", forward = \"direct\"",
+            "is for masqueraded real servers, which 10.0.0.1:80 is not",
+        ),
+        (
+            "syn_cookies = \"on\"",
+            "\"[fd00::1]:80\", forward = \"fullnat\"",
+            "is for real servers of the service's address family, which [fd00::1]:80 is not",
+        ),
+    ] {
+        assert_eq!(errors_with(&text(more, server)), [format!("line 10: {at}: {expected}")]);
+    }
 }
 
 const QUIC: &str = r#"

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use lb_core::conntrack::Zones;
@@ -35,6 +35,8 @@ pub(crate) struct FakePlane {
     /// How many of them were asked for.
     pub(crate) listed: AtomicU32,
     pub(crate) is_sharing: AtomicBool,
+    /// Packets that the port lost, and some more.
+    pub(crate) lost: AtomicU64,
     /// Walks that were asked for; whole or not.
     pub(crate) walks: Mutex<Vec<bool>>,
     /// What workers tell of, and what they are given.
@@ -56,6 +58,7 @@ impl FakePlane {
             flows: AtomicU32::new(0),
             listed: AtomicU32::new(0),
             is_sharing: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
             walks: Mutex::default(),
             told: Mutex::default(),
             given: Mutex::default(),
@@ -97,7 +100,7 @@ impl Plane for FakePlane {
             mac,
             link_up: !self.is_unplugged.load(Relaxed),
             twin_is_gone: self.is_twin_gone.load(Relaxed),
-            rx_missed: 3,
+            rx_missed: 3 + self.lost.load(Relaxed),
             tx_errors: 5,
             twin_refused: 6,
             ..PortState::default()

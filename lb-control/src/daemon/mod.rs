@@ -8,6 +8,7 @@
 //!
 //! A request is a closure that runs on that task, between two others: no lock, and each sees a whole state.
 
+mod alarms;
 mod cookies;
 mod cpus;
 mod host;
@@ -48,6 +49,7 @@ use crate::sync::{self, SyncState};
 use crate::twin::TwinCounters;
 use crate::zone;
 
+use alarms::Alarms;
 pub use cpus::leave_to_workers;
 pub(crate) use keep::KeepCounters;
 use keep::{Keeper, Kept, State};
@@ -95,6 +97,7 @@ pub struct Control {
     plane: Arc<dyn Plane>,
     host: Box<dyn Host>,
     watch: Watch,
+    alarms: Alarms,
     sets: IpSets,
     /// Where the sets outlive the process.
     sets_file: Option<sets::SetsFile>,
@@ -206,6 +209,7 @@ impl Control {
             compiler: Compiler::default(),
             settings: Settings { booted: crate::sets::booted(), ..config.settings() },
             watch: Watch::new(plane.counters(), Instant::now()),
+            alarms: Alarms::new(&*plane),
             config_path,
             plane,
             host,
@@ -270,7 +274,10 @@ impl Control {
                 // Only rules have workers wish for something.
                 _ = grant.tick(), if self.sets.are_named_by(RULES) => self.grant_wishes(),
                 _ = rotate.tick() => self.rotate_cookies(),
-                _ = estimate.tick() => self.statistics.estimate(self.plane.counters()),
+                _ = estimate.tick() => {
+                    self.statistics.estimate(self.plane.counters());
+                    self.alarms.look(&*self.plane, Instant::now());
+                }
             }
         }
     }

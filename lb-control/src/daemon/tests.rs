@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::fake::{FakePlane, config, start, start_from};
 use super::*;
-use crate::api::types::{ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
+use crate::api::types::{CookieView, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
 
 const SERVICE: &str = r#"
 [[virtual_service]]
@@ -77,6 +77,27 @@ fn a_batch_with_rollback_that_fails_changes_and_publishes_nothing() {
     assert_eq!((reply.done, reply.failed.len(), reply.failed[0].index), (0, 1, 1));
     assert_eq!(plane.publications(), 1);
     assert_eq!(control.services(None).unwrap()[0].servers.len(), 2);
+}
+
+#[test]
+fn it_is_said_which_services_answer_with_syn_cookies_now() {
+    let file = format!("{SERVICE}syn_cookies = \"auto:2\"\n");
+    let (control, plane, _) = start(&file);
+    let id = plane.tables().services.iter().next().expect("one").id;
+    let cookies = |control: &Control| control.services(None).expect("one")[0].cookies;
+    assert_eq!((control.status().syn_cookies, cookies(&control)), (vec![], Some(CookieView::default())));
+    let cell = plane.workers[0].service(id);
+    assert!(cell.count_syn(1, false, crate::sets::now()));
+    cell.cookies_sent.add(1);
+    assert_eq!(control.status().syn_cookies, [service()]);
+    assert_eq!(cookies(&control), Some(CookieView { on: true, sent: 1, ..CookieView::default() }));
+    let metrics = crate::metrics::text(crate::metrics::gather(&control));
+    let labels = "{local_address=\"192.0.2.1\",local_port=\"80\",proto=\"TCP\",local_mark=\"\"} 1\n";
+    for name in ["", "_sent_total"] {
+        assert!(metrics.contains(&format!("lb_ipvs_syn_cookies{name}{labels}")), "{metrics}");
+    }
+    let (control, ..) = start(SERVICE);
+    assert_eq!(cookies(&control), None);
 }
 
 #[test]

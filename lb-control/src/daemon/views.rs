@@ -2,6 +2,7 @@
 
 use std::process;
 use std::sync::Arc;
+use std::time::Instant;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
@@ -11,15 +12,15 @@ use lb_core::ids::PortId;
 use lb_core::packet::Packet;
 use lb_core::path::{self, Assumed, FlowEvents};
 use lb_core::rule::capture::Captures;
-use lb_core::tables::{Interfaces, Server, Service};
+use lb_core::tables::{Interfaces, Server, Service, SynCookies};
 use lb_core::trace::Trace;
 
 use super::Control;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
-    DropView, ErrorBody, ErrorKind, PortView, QuicKey, ServerView, ServiceAddress, ServiceView, Status,
-    WorkerView,
+    CookieView, DropView, ErrorBody, ErrorKind, PortView, QuicKey, ServerView, ServiceAddress, ServiceView,
+    Status, WorkerView,
 };
 use crate::config::Nflog;
 use crate::explain;
@@ -68,6 +69,7 @@ impl Control {
             spec: model::service_spec(service),
             counts,
             rates,
+            cookies: self.cookie_view(service),
             servers: service.servers.iter().map(|server| self.server_view(service, server)).collect(),
         }
     }
@@ -96,13 +98,35 @@ impl Control {
             uptime: self.ready_since.elapsed().as_secs(),
             ready: problems.is_empty(),
             problems,
+            alarms: self.alarms.lines(Instant::now()),
             config: self.config_path.display().to_string(),
             generation: self.compiler.current().generation,
             services: self.model.services().len(),
             servers: self.model.services().map(|service| service.servers.len()).sum(),
             connections: flows(|worker| worker.flows.entries.get()),
             max_connections: flows(|worker| worker.flows.capacity.get()),
+            syn_cookies: self
+                .model
+                .services()
+                .filter(|service| self.cookie_view(service).is_some_and(|cookies| cookies.on))
+                .map(|service| model::address(&service.key))
+                .collect(),
         }
+    }
+
+    /// What became of the SYN cookies of a service that may answer with them.
+    pub(crate) fn cookie_view(&self, service: &Service) -> Option<CookieView> {
+        let workers = self.plane.counters();
+        let on = match service.options.syn_cookies {
+            SynCookies::Off => return None,
+            SynCookies::On => true,
+            SynCookies::Auto(_) => {
+                let now = crate::sets::now();
+                workers.iter().any(|worker| worker.service(service.id).is_flooded(now))
+            }
+        };
+        let [sent, accepted, rejected] = self.statistics.cookies(service.id, workers);
+        Some(CookieView { on, sent, accepted, rejected })
     }
 
     pub fn port_views(&self) -> Vec<PortView> {

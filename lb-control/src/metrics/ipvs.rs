@@ -6,7 +6,7 @@
 use lb_core::tables::{Server, Service};
 
 use super::Family;
-use crate::api::types::Counts;
+use crate::api::types::{CookieView, Counts};
 use crate::daemon::Control;
 use crate::model;
 use crate::stats::{connections, templates};
@@ -37,6 +37,20 @@ const BACKENDS: &[Row] = &[
     ("lb_ipvs_backend_outgoing_bytes_total", "Bytes from the real server to clients.", |counts| {
         counts.out_bytes
     }),
+];
+
+type CookieRow = (&'static str, &'static str, fn(&CookieView) -> u64);
+
+const COOKIES: &[CookieRow] = &[
+    ("lb_ipvs_syn_cookies_sent_total", "SYNs of a service's clients answered with a cookie.", |view| {
+        view.sent
+    }),
+    ("lb_ipvs_syn_cookies_accepted_total", "Acknowledgements of a service's cookies.", |view| view.accepted),
+    (
+        "lb_ipvs_syn_cookies_rejected_total",
+        "Packets of no connection to a service that acknowledge no cookie.",
+        |view| view.rejected,
+    ),
 ];
 
 pub(super) fn gather(control: &Control) -> Vec<Family> {
@@ -77,11 +91,46 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     }
     families.extend([active, inactive, persistent, weight]);
     families.extend(backends);
+    families.extend(cookies(control));
+    families
+}
+
+/// Of virtual services whose clients may be answered with SYN cookies.
+fn cookies(control: &Control) -> Vec<Family> {
+    let mut families: Vec<_> = COOKIES.iter().map(|(name, help, _)| Family::counter(name, help)).collect();
+    let mut on = Family::gauge(
+        "lb_ipvs_syn_cookies",
+        "Whether clients of a virtual service that may be answered with SYN cookies are, now.",
+    );
+    for service in control.model().services() {
+        let Some(view) = control.cookie_view(service) else { continue };
+        with_service_labels(service, |labels| {
+            on.add(labels, view.on.into());
+            for (family, (_, _, count)) in families.iter_mut().zip(COOKIES) {
+                family.add(labels, count(&view));
+            }
+        });
+    }
+    families.push(on);
     families
 }
 
 /// node_exporter's label set.
 fn with_labels(service: &Service, server: &Server, use_labels: impl FnOnce(&[(&str, &str)])) {
+    with_service_labels(service, |[address, port, proto, mark]| {
+        use_labels(&[
+            *address,
+            *port,
+            ("remote_address", &server.address.to_string()),
+            ("remote_port", &server.port.to_string()),
+            *proto,
+            *mark,
+        ]);
+    });
+}
+
+/// What of it is the virtual service's.
+fn with_service_labels(service: &Service, use_labels: impl FnOnce(&[(&str, &str); 4])) {
     let key = service.key;
     // node_exporter has the mark from /proc/net/ip_vs, and no address with it.
     let (proto, address, mark) = match key.mark() {
@@ -99,8 +148,6 @@ fn with_labels(service: &Service, server: &Server, use_labels: impl FnOnce(&[(&s
     use_labels(&[
         ("local_address", &address),
         ("local_port", &key.port.to_string()),
-        ("remote_address", &server.address.to_string()),
-        ("remote_port", &server.port.to_string()),
         ("proto", &proto),
         ("local_mark", &mark),
     ]);

@@ -8,7 +8,8 @@ use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, ProxyVersion, ServiceOptions, Tunnel,
+    ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, ProxyVersion, ServiceOptions, SynCookies,
+    Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -100,22 +101,29 @@ fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {
         ("toa", spec.toa),
         ("clamp_mss", spec.clamp_mss),
         ("helper", spec.helper.is_some()),
+        ("syn_cookies", spec.syn_cookies.is_some()),
     ] {
         if is_given && !is_tcp {
             return Err(invalid(format!("{name} is for TCP")));
         }
     }
+    let syn_cookies = spec.syn_cookies.as_deref().map(|text| {
+        SynCookies::parse(text).ok_or_else(|| {
+            invalid(format!("syn_cookies {text:?} is none of off, on, auto, auto:SYNS_A_SECOND"))
+        })
+    });
     Ok(ServiceOptions {
         proxy_protocol: proxy_protocol.transpose()?,
         toa: spec.toa,
         clamp_mss: spec.clamp_mss,
         helper: helper.transpose()?,
+        syn_cookies: syn_cookies.transpose()?.unwrap_or_default(),
         ..ServiceOptions::default()
     })
 }
 
-/// A real server to which nothing can be said in the stream would take a client's for one without header; and what FTP says of addresses has another form
-/// in each family.
+/// A real server to which nothing can be said in the stream would take a client's for one without header; one whose answers do not come by would
+/// not be understood by a client that was answered with a cookie; and what FTP says of addresses has another form in each family.
 pub(super) fn check_method(
     service: &ServiceAddress,
     server: SocketAddr,
@@ -125,6 +133,10 @@ pub(super) fn check_method(
     let is_mixed = server.is_ipv6() != service.is_ipv6();
     let what = if options.proxy_protocol.is_some() && forward.method() != Method::Masq {
         "proxy_protocol is for masqueraded real servers"
+    } else if options.syn_cookies != SynCookies::Off && forward.method() != Method::Masq {
+        "syn_cookies are for masqueraded real servers"
+    } else if options.syn_cookies != SynCookies::Off && is_mixed {
+        "syn_cookies are for real servers of the service's address family"
     } else if options.helper.is_some() && is_mixed && forward == Forward::FullNat {
         "helper ftp is for real servers of the service's address family"
     } else {

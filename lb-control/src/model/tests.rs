@@ -357,6 +357,35 @@ fn full_nat_leads_into_the_other_family_and_what_cannot_follow_is_refused() {
 }
 
 #[test]
+fn syn_cookies_are_for_tcp_and_for_real_servers_whose_answers_come_by_in_the_same_family() {
+    let mut model = with_servers(&[A]);
+    let with = |at: &str, when: &str| ServiceSpec {
+        syn_cookies: Some(when.to_owned()),
+        ..ServiceSpec::new(service(at), "rr")
+    };
+    let wrong = Command::EditService(with(WEB, "auto:0"));
+    let refusal = model.apply(&wrong).expect_err("no flood has no SYN");
+    let said =
+        format!("virtual service {WEB}: syn_cookies \"auto:0\" is none of off, on, auto, auto:SYNS_A_SECOND");
+    assert_eq!(refusal.message, said);
+    let udp = Command::AddService(with("udp/192.0.2.8:53", "on"));
+    let refusal = model.apply(&udp).expect_err("it has no SYN");
+    assert_eq!(refusal.message, "virtual service udp/192.0.2.8:53: syn_cookies is for TCP");
+    model.apply(&Command::EditService(with(WEB, "auto:1000"))).expect("right");
+    let spec = service_spec(model.find(&service(WEB)).expect("there"));
+    assert_eq!(spec.syn_cookies.as_deref(), Some("auto"));
+    let direct = ServerSpec { forward: ForwardMethod::Direct, ..server("10.0.0.2:80") };
+    let mixed = ServerSpec { forward: ForwardMethod::FullNat, ..server("[fd00::1]:80") };
+    for server in [direct.clone(), mixed] {
+        let refusal = model.apply(&Command::AddServer { service: service(WEB), server }).expect_err("no");
+        assert!(refusal.message.contains("syn_cookies are for"), "{}", refusal.message);
+    }
+    model.apply(&Command::EditService(with(WEB, "off"))).expect("right");
+    model.apply(&Command::AddServer { service: service(WEB), server: direct }).expect("right");
+    assert_eq!(refused(&mut model, Command::EditService(with(WEB, "on"))), ErrorKind::InvalidOperation);
+}
+
+#[test]
 fn only_changes_that_a_scheduler_sees_change_the_version() {
     let mut model = with_servers(&[A]);
     let mut seen = vec![web(&model).version];

@@ -20,7 +20,7 @@ use crate::ipvs::scheduler::{Loads, Request, States};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
-use crate::tables::{Forward, Protocol, Server, Service, ServiceKey, Tables};
+use crate::tables::{Forward, Protocol, Server, Service, ServiceKey, SynCookies, Tables};
 use crate::time::Tick;
 use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
@@ -29,7 +29,7 @@ use crate::wire::tcp::{RST, SYN};
 
 /// Where an FTP server's data connections come from. The kernel's IPVS schedules none from there, of any protocol, lest a
 /// real server's own active data connection is taken for a client's.
-const FTP_DATA: u16 = 20;
+pub(super) const FTP_DATA: u16 = 20;
 
 /// Timers visited in one turn at most: some 20 µs of work.
 const TIMERS_PER_TURN: usize = 256;
@@ -110,7 +110,16 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let service = service_of_first(&self.tables, self.passed, seen, now);
+        let mut packet = packet;
+        let mut service = service_of_first(&self.tables, self.passed, seen, now);
+        let cookies = service.map(|service| (service.id, service.options.syn_cookies));
+        if let Some(cookies) = cookies.filter(|&(_, when)| when != SynCookies::Off) {
+            match self.by_cookie(packet, headers, (original, seen), cookies, now, io) {
+                Some(back) => packet = back,
+                None => return,
+            }
+            service = service_of_first(&self.tables, self.passed, seen, now);
+        }
         let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
             return self.route(packet, headers, now, io);
         };

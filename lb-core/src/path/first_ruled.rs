@@ -132,7 +132,14 @@ impl<P: Packet> Path<P> {
         let original = passage.original.unwrap_or(Tuple::of_packet(packet.data(), headers));
         self.is_at(Hook::Prerouting, Function::Conntrack);
         passage.is_untracked |= self.assumed == Some(CtState::Untracked);
-        let begun = self.begins(packet.data(), headers, now).filter(|_| !passage.is_untracked);
+        let begun = match self.begins(packet.data(), headers, now) {
+            // The first that is seen of its connection is in its middle.
+            None if self.acknowledges_services(&packet, headers, &original, passage.mark, now) => {
+                self.begins_loosely(packet.data(), headers, now)
+            }
+            begun => begun,
+        };
+        let begun = begun.filter(|_| !passage.is_untracked);
         let Some(begun) = begun.filter(|_| self.assumed != Some(CtState::Invalid)) else {
             passage.original = None;
             passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };

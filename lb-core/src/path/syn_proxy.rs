@@ -64,7 +64,7 @@ pub struct Opening {
 
 impl Opening {
     /// `None`: it is no acknowledgement of a cookie. `seq` is the client's first number.
-    fn read(
+    pub(super) fn read(
         secrets: &Secrets,
         frame: &[u8],
         headers: &Headers,
@@ -91,7 +91,12 @@ impl Opening {
     }
 
     /// Writes the client's SYN over its packet.
-    fn write<P: Packet>(&self, packet: &mut P, headers: &Headers, client: &Tuple) -> Result<Headers, NoRoom> {
+    pub(super) fn write<P: Packet>(
+        &self,
+        packet: &mut P,
+        headers: &Headers,
+        client: &Tuple,
+    ) -> Result<Headers, NoRoom> {
         // A SYN's window has no scale.
         let window = scaled(self.window.into(), self.asked.scale.unwrap_or(0) as i8);
         let flags = if self.is_ecn { SYN | ECE | CWR } else { SYN };

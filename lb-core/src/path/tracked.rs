@@ -107,6 +107,15 @@ impl<P: Packet> Path<P> {
         Some(Begun { tracked, step })
     }
 
+    /// As [`Path::begins`], also of a packet in the middle of a connection.
+    #[cold]
+    pub(super) fn begins_loosely(&self, frame: &[u8], headers: &Headers, now: Tick) -> Option<Begun> {
+        let settings = conntrack::Settings { tcp_loose: 1, ..self.tables.settings.sysctls.conntrack };
+        let facts = Facts::read(frame, headers).ok()?;
+        let (tracked, step) = conntrack::begin(&facts, now, &settings).ok()?;
+        Some(Begun { tracked, step })
+    }
+
     /// What a packet is to its connection, whose state it takes on.
     pub(super) fn follows(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
         let id = at.id();

@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub use interface::{Interface, InterfaceId, Interfaces};
 pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
-pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions};
+pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions, SynCookies};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;

@@ -21,6 +21,47 @@ pub struct ServiceOptions {
     pub clamp_mss: bool,
     /// What reads along for further connections. Of TCP.
     pub helper: Option<Helper>,
+    /// Whether clients are answered with SYN cookies. Of TCP, masqueraded.
+    pub syn_cookies: SynCookies,
+}
+
+/// When a service's clients are answered with a SYN cookie, so that its real servers hear of those alone that acknowledge it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SynCookies {
+    #[default]
+    Off,
+    On,
+    /// While so many SYNs a second come, of all workers together.
+    Auto(u32),
+}
+
+impl SynCookies {
+    /// SYNs a second above which `auto` says that it is a flood.
+    pub const ABOVE: u32 = 1000;
+
+    /// `off`, `on`, `auto`, `auto:RATE`; `None`: it is none of these, or the rate is 0.
+    pub fn parse(text: &str) -> Option<SynCookies> {
+        match text {
+            "off" => Some(SynCookies::Off),
+            "on" => Some(SynCookies::On),
+            "auto" => Some(SynCookies::Auto(SynCookies::ABOVE)),
+            _ => {
+                let rate = text.strip_prefix("auto:")?;
+                let is_number = rate.bytes().all(|byte| byte.is_ascii_digit());
+                rate.parse().ok().filter(|&rate| is_number && rate > 0).map(SynCookies::Auto)
+            }
+        }
+    }
+
+    /// The opposite of [`SynCookies::parse`]; `None` when they are off, as where nothing is said.
+    pub fn text(self) -> Option<String> {
+        match self {
+            SynCookies::Off => None,
+            SynCookies::On => Some("on".to_owned()),
+            SynCookies::Auto(SynCookies::ABOVE) => Some("auto".to_owned()),
+            SynCookies::Auto(rate) => Some(format!("auto:{rate}")),
+        }
+    }
 }
 
 /// Reads along in a connection for others that belong to it.
@@ -121,6 +162,18 @@ impl ClientMask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_cookies_are_made_reads_as_it_is_written() {
+        for text in ["on", "auto", "auto:1", "auto:4294967295"] {
+            assert_eq!(SynCookies::parse(text).and_then(SynCookies::text).as_deref(), Some(text));
+        }
+        assert_eq!(SynCookies::parse("auto:1000").and_then(SynCookies::text).as_deref(), Some("auto"));
+        assert_eq!(SynCookies::parse("off").map(SynCookies::text), Some(None));
+        for text in ["", "yes", "auto:", "auto:0", "auto:+5", "auto:4294967296", "auto:x"] {
+            assert_eq!(SynCookies::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_mask_reads_as_it_is_written_and_makes_clients_of_addresses() {

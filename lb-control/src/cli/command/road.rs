@@ -42,6 +42,10 @@ pub(super) fn print(out: &mut dyn Write, road: &Road) -> io::Result<()> {
             RoadStep::Quic { scheduled: Some(why) } => {
                 line(out, "", &format!("the QUIC connection ID names no real server ({why})"))?;
             }
+            RoadStep::Cookie { made: true } => line(out, "", "the client is answered with a SYN cookie")?,
+            RoadStep::Cookie { made: false } => {
+                line(out, "", "the client acknowledges a SYN cookie: the real server is asked")?;
+            }
             RoadStep::Server { server: Some(server), forward } => {
                 let how = forward.as_deref().unwrap_or("its method is gone");
                 line(out, "", &format!("real server {server} ({how})"))?;

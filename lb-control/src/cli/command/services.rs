@@ -4,7 +4,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, Failure, OwnCommand, json, table};
-use crate::api::types::{Counts, Rates, ServerView, ServiceAddress, ServiceView, ServicesReply};
+use crate::api::types::{CookieView, Counts, Rates, ServerView, ServiceAddress, ServiceView, ServicesReply};
 use crate::cli::director::Director;
 use crate::cli::ipvsadm;
 
@@ -69,7 +69,11 @@ fn rows(service: &ServiceView) -> impl Iterator<Item = Vec<String>> {
         (active, inactive),
         String::new(),
         (&service.counts, &service.rates),
-        if takes { "" } else { "no real server takes connections" },
+        match service.cookies {
+            _ if !takes => "no real server takes connections",
+            Some(CookieView { on: true, .. }) => "answers with SYN cookies",
+            _ => "",
+        },
     );
     std::iter::once(head).chain(service.servers.iter().map(|server| {
         row(

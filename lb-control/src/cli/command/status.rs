@@ -27,10 +27,16 @@ impl OwnCommand for Status {
         for problem in &status.problems {
             writeln!(out, "  {problem}")?;
         }
+        for alarm in &status.alarms {
+            writeln!(out, "  alarm: {alarm}")?;
+        }
         writeln!(out, "config       {}", status.config)?;
         writeln!(out, "tables       generation {}", status.generation)?;
         writeln!(out, "services     {}, real servers {}", status.services, status.servers)?;
         writeln!(out, "connections  {} of {}", status.connections, status.max_connections)?;
+        for service in &status.syn_cookies {
+            writeln!(out, "SYN cookies  {service}")?;
+        }
         Ok(code)
     }
 }

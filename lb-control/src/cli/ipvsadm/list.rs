@@ -305,6 +305,9 @@ fn edits(out: &mut dyn Write, spec: &ServiceSpec) -> io::Result<()> {
     if spec.clamp_mss {
         write!(out, " --clamp-mss")?;
     }
+    if let Some(when) = &spec.syn_cookies {
+        write!(out, " --syn-cookies {when}")?;
+    }
     if !spec.quic_lb.is_empty() {
         let configs: Vec<_> = spec.quic_lb.iter().map(quic_lb_text).collect();
         write!(out, " --quic-lb {}", configs.join(","))?;
@@ -573,6 +576,7 @@ mod tests {
             spec: ServiceSpec::new("udp/10.9.0.1:2009".parse().expect("valid"), "rr"),
             counts,
             rates: Default::default(),
+            cookies: None,
             servers: vec![server],
         };
         let format = Format { numeric: true, stats: true, ..Format::default() };

@@ -37,6 +37,7 @@ pub(crate) enum Opt {
     ProxyProtocol,
     Toa,
     ClampMss,
+    SynCookies,
     QuicLb,
     QuicServerId,
     Helper,
@@ -179,6 +180,13 @@ pub(crate) const TABLE: &[Row] = &[
         "lower what a SYN asks for to what fits the tunnel (not in the kernel)",
     ),
     value(
+        Opt::SynCookies,
+        None,
+        "syn-cookies",
+        "off|on|auto[:RATE]",
+        "answer clients with SYN cookies, always or above RATE SYNs a second (not in the kernel)",
+    ),
+    value(
         Opt::Helper,
         None,
         "helper",
@@ -292,6 +300,7 @@ pub(crate) enum Subject {
     ProxyProtocol,
     Toa,
     ClampMss,
+    SynCookies,
     Helper,
     LocalAddress,
     QuicLb,
@@ -299,7 +308,7 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    const ALL: [Subject; 41] = [
+    const ALL: [Subject; 42] = [
         Subject::Numeric,
         Subject::Connection,
         Subject::Service,
@@ -337,6 +346,7 @@ impl Subject {
         Subject::ProxyProtocol,
         Subject::Toa,
         Subject::ClampMss,
+        Subject::SynCookies,
         Subject::Helper,
         Subject::LocalAddress,
         Subject::QuicLb,
@@ -382,6 +392,7 @@ impl Subject {
             Subject::ProxyProtocol => "proxy-protocol",
             Subject::Toa => "toa",
             Subject::ClampMss => "clamp-mss",
+            Subject::SynCookies => "syn-cookies",
             Subject::Helper => "helper",
             Subject::LocalAddress => "laddr",
             Subject::QuicLb => "quic-lb",
@@ -443,6 +454,7 @@ impl Rules {
             S::ProxyProtocol,
             S::Toa,
             S::ClampMss,
+            S::SynCookies,
             S::Helper,
             S::LocalAddress,
             S::QuicLb,

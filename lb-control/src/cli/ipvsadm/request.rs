@@ -71,6 +71,7 @@ struct Line {
     proxy_protocol: Option<String>,
     toa: bool,
     clamp_mss: bool,
+    syn_cookies: Option<String>,
     helper: Option<String>,
     local_addresses: Vec<IpAddr>,
     quic_lb: Vec<QuicLb>,
@@ -225,6 +226,10 @@ impl Line {
             Opt::ClampMss => {
                 self.give(Subject::ClampMss)?;
                 self.clamp_mss = true;
+            }
+            Opt::SynCookies => {
+                self.give(Subject::SynCookies)?;
+                self.syn_cookies = Some(text.to_owned());
             }
             Opt::Helper => {
                 self.give(Subject::Helper)?;
@@ -506,6 +511,7 @@ impl Line {
             proxy_protocol: self.proxy_protocol,
             toa: self.toa,
             clamp_mss: self.clamp_mss,
+            syn_cookies: self.syn_cookies,
             helper,
             table_size: None,
             warmup: 0,

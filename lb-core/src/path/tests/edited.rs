@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flow::carry::Salvage;
-use crate::tables::{Helper, ProxyVersion, ServiceOptions};
+use crate::tables::{Helper, ProxyVersion, ServiceOptions, SynCookies};
 use crate::wire::proxy;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::{ACK, SYN};
@@ -44,6 +44,7 @@ const FTP: ServiceOptions = ServiceOptions {
     proxy_protocol: None,
     toa: false,
     clamp_mss: false,
+    syn_cookies: SynCookies::Off,
     helper: Some(Helper::Ftp),
 };
 const TOA: ServiceOptions = ServiceOptions { toa: true, helper: None, ..FTP };

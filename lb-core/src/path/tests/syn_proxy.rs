@@ -7,7 +7,8 @@ use super::edited::{Dice, End, Seg, between, pieces, seen, talk};
 use super::hooks::rules;
 use super::*;
 use crate::flow::Tuple;
-use crate::tables::Settings;
+use crate::tables::{ClientMask, Persistence, ProxyVersion, Settings, SynCookies};
+use crate::time::Timeout;
 use crate::wire::bare::Bare;
 use crate::wire::tcp::{ACK, RST, SYN};
 use crate::wire::tcp_options::TcpOptions;
@@ -158,6 +159,23 @@ fn forwarded() -> Case {
     Case::new(director("FORWARD", &[]), SERVER)
 }
 
+/// [`tables`] whose services answer with cookies.
+fn cookies(when: SynCookies) -> Tables {
+    let tables = tables(2, &[11, 12], 1);
+    let services = tables.services.iter().map(|service| {
+        let mut service = (**service).clone();
+        service.options.syn_cookies = when;
+        Arc::new(service)
+    });
+    Tables { services: Services::new(services.collect::<Vec<_>>()).into(), ..tables }
+}
+
+fn by_service(when: SynCookies) -> Case {
+    let mut director = Director::new();
+    director.path.adopt(cookies(when).into());
+    Case::new(director, VIP)
+}
+
 fn served() -> Case {
     Case::new(director("INPUT", &[]), VIP)
 }
@@ -180,7 +198,7 @@ fn a_syn_is_answered_with_a_closed_window_and_what_the_rule_offers_and_nothing_i
 
 #[test]
 fn the_server_is_asked_with_what_the_client_said_once_it_has_acknowledged() {
-    for mut case in [forwarded(), served()] {
+    for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let says = case.asks();
         let out = case.client(case.acknowledgement(&says));
         let (port, from, to, syn) = one(&out);
@@ -196,7 +214,7 @@ fn the_server_is_asked_with_what_the_client_said_once_it_has_acknowledged() {
 
 #[test]
 fn when_the_server_answers_it_is_acknowledged_and_the_clients_window_opens() {
-    for mut case in [forwarded(), served()] {
+    for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let (server, client) = case.opens();
         let told = (server.seq, server.ack, server.flags, server.window);
         assert_eq!(told, (1001, 7001, ACK, 502));
@@ -211,7 +229,7 @@ fn when_the_server_answers_it_is_acknowledged_and_the_clients_window_opens() {
 
 #[test]
 fn numbers_clocks_and_windows_are_moved_both_ways() {
-    for mut case in [forwarded(), served()] {
+    for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let (_, opened) = case.opens();
         let (ours, _) = opened.options.stamps.unwrap();
         let options = |stamps| TcpOptions { stamps: Some(stamps), ..TcpOptions::default() };
@@ -237,7 +255,7 @@ fn what_acknowledges_no_cookie_or_an_old_one_opens_nothing() {
         assert!(case.client(bad).sent.is_empty());
     }
     assert_eq!((case.counts(), case.director.dropped(DropReason::BadCookie)), ([1, 0, 2, 0, 0], 2));
-    case.director.now = case.director.now.after(crate::time::Timeout::from_secs(128));
+    case.director.now = case.director.now.after(Timeout::from_secs(128));
     assert!(case.client(good).sent.is_empty());
     assert!(case.director.states().is_empty());
     let says = case.asks();
@@ -246,7 +264,7 @@ fn what_acknowledges_no_cookie_or_an_old_one_opens_nothing() {
 
 #[test]
 fn a_client_that_waits_has_the_server_asked_again() {
-    for mut case in [forwarded(), served()] {
+    for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let says = case.asks();
         let good = case.acknowledgement(&says);
         let first = one(&case.client(good)).3;
@@ -271,7 +289,7 @@ fn a_client_that_waits_has_the_server_asked_again() {
 
 #[test]
 fn a_server_that_refuses_is_heard_by_the_client() {
-    for mut case in [forwarded(), served()] {
+    for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let says = case.asks();
         case.client(case.acknowledgement(&says));
         let out = case.server(Says { ack: 1001, flags: RST | ACK, ..Says::default() });
@@ -282,7 +300,7 @@ fn a_server_that_refuses_is_heard_by_the_client() {
 
 #[test]
 fn a_server_that_takes_the_syn_for_an_old_connections_is_told_that_there_is_none() {
-    for mut case in [forwarded(), served()] {
+    for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let says = case.asks();
         case.client(case.acknowledgement(&says));
         let out = case.server(Says { seq: 44_000, ack: 33_000, flags: ACK, ..Says::default() });
@@ -401,17 +419,126 @@ fn all_workers_know_a_cookie() {
     assert_eq!(case.asks().seq, isn);
 }
 
+#[test]
+fn a_service_answers_with_cookies_while_a_flood_comes() {
+    let mut case = by_service(SynCookies::Auto(10));
+    let syn =
+        |n: u16| frame(C2D, ("192.0.2.100", 5000 + n), VIP, Says { seq: 1, flags: SYN, ..Says::default() });
+    let syns = |case: &mut Case, count: u16| {
+        let frames: Vec<_> = (0..count).map(syn).collect();
+        let sent = case.director.receive(WAN, &frames).sent;
+        sent.iter().filter(|(port, _)| *port == WAN).count()
+    };
+    assert_eq!(syns(&mut case, 9), 0, "all of them go to real servers");
+    assert_eq!((case.director.states().len(), syns(&mut case, 9)), (9, 0), "known ones are no flood");
+    case.director.now = case.director.now.after(Timeout::from_secs(300));
+    case.director.turn();
+    assert!(case.director.states().is_empty());
+    assert_eq!(syns(&mut case, 30), 21);
+    case.opens();
+    assert_eq!(case.director.states().len(), 10);
+    case.director.now = case.director.now.after(Timeout::from_secs(10));
+    let answered = case.director.counters[0].cookies.syn_received.get();
+    case.client(Says { seq: 1, flags: SYN, ..Says::default() });
+    case.director
+        .receive(WAN, &[frame(C2D, ("192.0.2.100", 4001), VIP, Says { flags: SYN, ..Says::default() })]);
+    assert_eq!(case.director.counters[0].cookies.syn_received.get(), answered, "the flood is over");
+}
+
+#[test]
+fn a_service_goes_on_as_without_cookies_with_what_acknowledges_none() {
+    let mut case = by_service(SynCookies::On);
+    let out = case.client(Says { seq: 1001, ack: 77, flags: ACK, ..Says::default() });
+    assert_eq!((out.sent.len(), out.to_twin.len(), case.counts()), (0, 1, [0, 0, 1, 0, 0]));
+    let out = case.client(Says { seq: 1001, flags: RST, ..Says::default() });
+    assert_eq!((out.to_twin.len(), case.counts()), (1, [0, 0, 1, 0, 0]));
+    // One is good that was made before there was no need any more.
+    let mut case = by_service(SynCookies::On);
+    let says = case.asks();
+    case.director.path.adopt(cookies(SynCookies::Auto(5)).into());
+    assert_eq!(one(&case.client(case.acknowledgement(&says))).3.flags, SYN);
+}
+
+#[test]
+fn rules_see_a_connection_that_a_service_has_opened_as_a_new_one() {
+    for loose in [0, 1] {
+        let mut case = by_service(SynCookies::On);
+        let mut settings = Settings::default();
+        settings.sysctls.conntrack.tcp_loose = loose;
+        let rules = Arc::new(rules(&[
+            "filter INPUT -m state --state INVALID -j DROP",
+            "filter OUTPUT -p tcp --dport 8081 -j DROP",
+        ]));
+        case.director.path.adopt(Tables { rules, settings, ..cookies(SynCookies::On) }.into());
+        let (server, client) = case.opens();
+        assert_eq!((server.ack, client.seq), (7001, case.isn + 1), "{loose}");
+        assert_eq!(case.director.states(), ["ESTABLISHED"]);
+    }
+}
+
+#[test]
+fn a_persistent_clients_connections_are_opened_at_their_workers_whoever_has_its_template() {
+    const WORKERS: usize = 4;
+    let counters = counters(WORKERS);
+    let uses = Arc::new(Uses::new(WORKERS, 100));
+    let tables = cookies(SynCookies::On);
+    let services = tables.services.iter().map(|service| {
+        let mut service = (**service).clone();
+        let persistence = Persistence { timeout: Timeout::from_secs(100), mask: ClientMask::WHOLE };
+        service.options.persistence = Some(persistence);
+        Arc::new(service)
+    });
+    let services = Services::new(services.collect::<Vec<_>>()).into();
+    let tables = Arc::new(Tables { services, ..tables });
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+    for path in &mut paths {
+        path.adopt(tables.clone());
+    }
+    let mut owners = std::collections::BTreeSet::new();
+    for port in 4000..4020 {
+        let from = (CLIENT_END.0, port);
+        let syn = frame(C2D, from, VIP, Says { seq: 1000, flags: SYN, options: CLIENTS, ..Says::default() });
+        let sent = deliver(&mut paths, 0, WAN, &syn);
+        let isn = seen(&sent[0].1).0.seq;
+        let ack = Says { seq: 1001, ack: isn.wrapping_add(1), flags: ACK, ..Says::default() };
+        let sent = deliver(&mut paths, 1, WAN, &frame(C2D, from, VIP, ack));
+        assert_eq!((sent.len(), seen(&sent[0].1).1), (1, SYN));
+        owners.insert(sent[0].0);
+        let answer = Says { seq: 7000, ack: 1001, flags: SYN | ACK, ..Says::default() };
+        let answer = frame((server_mac(11), OUR_LAN), SERVER, from, answer);
+        let sent = deliver(&mut paths, 2, LAN, &answer);
+        let heard: Vec<_> =
+            sent.iter().map(|(_, frame)| seen(frame).0).map(|seg| (seg.seq, seg.ack)).collect();
+        assert_eq!(heard, [(1001, 7001), (isn.wrapping_add(1), 1001)]);
+    }
+    assert_eq!(owners.len(), WORKERS);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn each_end_gets_what_the_other_said_whatever_is_lost(
-        seed: u64, isns: (u32, u32), is_served: bool,
+        seed: u64, isns: (u32, u32), who: u8, is_proxy: bool,
         request in prop::collection::vec(any::<u8>(), 1..200),
         reply in prop::collection::vec(any::<u8>(), 0..200),
     ) {
-        let (chain, to) = if is_served { ("INPUT", VIP) } else { ("FORWARD", SERVER) };
-        let mut director = director(chain, &[]);
+        let Case { mut director, to, .. } = match who % 3 {
+            0 => forwarded(),
+            1 => served(),
+            _ => by_service(SynCookies::On),
+        };
+        let has_header = is_proxy && to == VIP;
+        if has_header {
+            let mut tables = (*director.path.tables).clone();
+            let services = tables.services.iter().map(|service| {
+                let mut service = (**service).clone();
+                service.options.proxy_protocol = Some(ProxyVersion::V1);
+                Arc::new(service)
+            });
+            tables.services = Services::new(services.collect::<Vec<_>>()).into();
+            director.path.adopt(Tables { generation: 3, ..tables }.into());
+        }
         let mut dice = Dice(seed ^ 1);
         let client = End::new(isns.0, &request, pieces(request.len(), &mut dice));
         let server = End::new(isns.1, &reply, pieces(reply.len(), &mut dice));
@@ -420,7 +547,8 @@ proptest! {
             false => between((server_mac(11), OUR_LAN), SERVER, CLIENT_END, seg),
         };
         let (at_client, at_server, _) = talk(&mut director, frame, client, server, seed);
-        prop_assert_eq!(at_server, request);
+        let header = if has_header { "PROXY TCP4 192.0.2.100 192.0.2.10 4000 80\r\n" } else { "" };
+        prop_assert_eq!(at_server, [header.as_bytes(), &request].concat());
         prop_assert_eq!(at_client, reply);
         prop_assert_eq!(director.path.check_connections(), Ok(()));
     }
