@@ -17,16 +17,19 @@ pub enum Scenario {
     OneWay(Forward),
     /// UDP packets of so many open connections, both ways.
     FullNat,
+    /// UDP packets of so many open connections of no virtual service, both ways, whose source a rule exchanges.
+    Snat,
     /// Connections that begin and end; so many are alive.
     New(Transport),
 }
 
 const GUE: Tunnel = Tunnel::Gue { port: 6080, checksum: GueChecksum::No };
 
-const NAMES: [(&str, Scenario); 9] = [
+const NAMES: [(&str, Scenario); 10] = [
     ("masq-udp", Scenario::Masq(Transport::Udp)),
     ("masq-tcp", Scenario::Masq(Transport::Tcp)),
     ("fullnat-udp", Scenario::FullNat),
+    ("snat-udp", Scenario::Snat),
     ("direct-udp", Scenario::OneWay(Forward::Direct)),
     ("ipip-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Ipip))),
     ("gue-udp", Scenario::OneWay(Forward::Tunnel(GUE))),
@@ -56,8 +59,8 @@ impl Scenario {
     /// measure needs if that is more.
     pub fn capacity(self, flows: u32) -> u32 {
         match self {
-            Scenario::Masq(_) | Scenario::OneWay(_) | Scenario::FullNat => flows.max(1_000_000),
             Scenario::New(_) => (flows + flows / 4).max(1_000_000),
+            _ => flows.max(1_000_000),
         }
     }
 
@@ -67,6 +70,7 @@ impl Scenario {
             Scenario::Masq(transport) => visit.visit(Established::new(transport, Forward::Masq, flows)),
             Scenario::OneWay(forward) => visit.visit(Established::new(Transport::Udp, forward, flows)),
             Scenario::FullNat => visit.visit(Established::new(Transport::Udp, Forward::FullNat, flows)),
+            Scenario::Snat => visit.visit(Established::snat(flows)),
             Scenario::New(Transport::Udp) => visit.visit(Fresh::new(flows)),
             Scenario::New(Transport::Tcp) => visit.visit(Lives::new(flows)),
         }
@@ -135,7 +139,7 @@ mod tests {
         }
         assert_eq!(
             "masq".parse::<Scenario>(),
-            Err("no measure masq; there are masq-udp, masq-tcp, fullnat-udp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp"
+            Err("no measure masq; there are masq-udp, masq-tcp, fullnat-udp, snat-udp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp"
                 .to_owned())
         );
     }

@@ -121,6 +121,7 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("ipip-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("gue-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("gre-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
+    ("fullnat-udp", 1_000_000, OVER_MASQ, Bound::AtMost(15.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(3e6)),
     ("new-tcp", 1_000_000, PER_SECOND, Bound::AtLeast(0.8e6)),

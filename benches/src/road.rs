@@ -14,7 +14,6 @@ use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::Region;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
-use lb_core::rule::Rules;
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
@@ -126,7 +125,7 @@ impl Io<BenchFrame> for Sink {
 pub struct Road {
     path: Path<BenchFrame>,
     spread: Spread,
-    rules: Arc<Rules>,
+    rules: u32,
     counters: Arc<[Arc<WorkerCounters>]>,
     sink: Sink,
     burst: Burst<BenchFrame>,
@@ -142,8 +141,8 @@ struct Cost {
 }
 
 impl Road {
-    /// A path with room for `capacity` connections, and with these rules.
-    pub fn new(capacity: u32, spread: Spread, rules: Arc<Rules>) -> Road {
+    /// A path with room for `capacity` connections, and with so many rules.
+    pub fn new(capacity: u32, spread: Spread, rules: u32) -> Road {
         let resident_before = resident_bytes();
         let counters: Arc<[Arc<WorkerCounters>]> =
             Arc::new([Arc::new(WorkerCounters::new(spread.server_capacity(), 2))]);
@@ -172,7 +171,7 @@ impl Road {
         packets: u64,
         runs: u32,
     ) -> Result<Measured, String> {
-        let rules = self.rules.clone();
+        let rules = traffic.rules(self.rules);
         self.path.adopt(Arc::new(Tables { rules, ..tables(self.spread, traffic.forward()) }));
         while !traffic.is_open() {
             self.send(traffic, 1);

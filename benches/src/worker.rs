@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use arrayvec::ArrayVec;
 use lb_benches::measure::{Measured, Scenario, Visit};
 use lb_benches::traffic::{
-    Counted, LAN, LEN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, fill, ruleset, tables,
+    Counted, LAN, LEN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, fill, tables,
 };
 use lb_benches::tsc;
 use lb_core::counters::WorkerCounters;
@@ -133,7 +133,7 @@ impl<T: Traffic> Driven<T> {
     fn new(config: PathConfig, traffic: T, plan: &Plan, tell: mpsc::Sender<Outcome>) -> Driven<T> {
         let (counters, begun) = (config.counters.clone(), config.now);
         let mut path = Path::new(config);
-        let rules = ruleset::rules(plan.rules);
+        let rules = traffic.rules(plan.rules);
         path.adopt(Arc::new(Tables { rules, ..tables(Spread::default(), traffic.forward()) }));
         let runs = plan.runs as usize;
         Driven {

@@ -12,7 +12,7 @@ use crate::results::{NS, OVER_MASQ, Row};
 pub(super) fn run(context: &Context) -> Result<Found> {
     let (packets, runs) = context.choose((1_000_000, 3), (4_000_000, 5));
     let rounds = context.choose(3, 7);
-    let is_method = |s: &Scenario| matches!(s, Scenario::OneWay(_) | Scenario::FullNat);
+    let is_method = |s: &Scenario| matches!(s, Scenario::OneWay(_) | Scenario::FullNat | Scenario::Snat);
     let scenarios: Vec<Scenario> = Scenario::all().filter(is_method).collect();
     let mut found = Found::default();
     for flows in FLOWS {
@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
         }
     }
     found.notes.push(
-        "fullnat-udp: as masq-udp, in both directions, from four local addresses. direct-udp, ipip-udp, gue-udp, gre-udp: as masq-udp, of packets from clients alone, since real servers answer by another \
+        "fullnat-udp: as masq-udp, in both directions, from four local addresses. snat-udp: so as well, of no virtual service: by `nat POSTROUTING -o lan -j SNAT`. direct-udp, ipip-udp, gue-udp, gre-udp: as masq-udp, of packets from clients alone, since real servers answer by another \
          way; the other port is asked in vain. Tunnels over IPv4, without checksums of their own. Over masquerading: the \
          difference of the medians of each round, in which all of them are measured one after the other."
             .to_owned(),

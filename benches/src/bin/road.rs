@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use lb_benches::measure::{Measured, Scenario, Visit};
 use lb_benches::road::Road;
-use lb_benches::traffic::{Spread, Traffic, ruleset};
+use lb_benches::traffic::{Spread, Traffic};
 use lb_core::ipvs::SchedulerKind;
 
 #[derive(Parser)]
 struct Arguments {
-    /// masq-udp, masq-tcp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp
+    /// masq-udp, masq-tcp, fullnat-udp, snat-udp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp
     scenario: Scenario,
     /// Connections that are open
     #[arg(long, default_value_t = 1000)]
@@ -51,11 +51,7 @@ impl Visit for Measure {
     type Output = Result<Measured, String>;
 
     fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-        Road::new(self.capacity, self.spread, ruleset::rules(self.rules)).measure(
-            &mut traffic,
-            self.packets,
-            self.runs,
-        )
+        Road::new(self.capacity, self.spread, self.rules).measure(&mut traffic, self.packets, self.runs)
     }
 }
 

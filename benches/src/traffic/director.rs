@@ -17,8 +17,8 @@ pub(super) const MACS: [Mac; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// Real servers of each virtual service.
 pub(super) const SERVERS: u32 = 10;
-/// Where FullNAT connections come from: room for 2.5 million.
-const LOCAL: [Ipv4Addr; 4] = [
+/// Where connections come from whose source is exchanged: room for 2.5 million.
+pub(super) const LOCAL: [Ipv4Addr; 4] = [
     Ipv4Addr::new(10, 1, 0, 1),
     Ipv4Addr::new(10, 1, 0, 2),
     Ipv4Addr::new(10, 1, 0, 3),
@@ -48,6 +48,11 @@ impl Spread {
     }
 }
 
+/// The n-th real server's address.
+pub(super) fn server(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 11)) + n)
+}
+
 /// What the control plane would publish: every neighbour resolved.
 pub fn tables(spread: Spread, forward: Forward) -> Tables {
     let interface = |name: &str, port: PortId, mac| Interface {
@@ -74,15 +79,14 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
             Route::Via { interface: InterfaceId(1), gateway: None },
         ),
     ]));
-    let address = |n: u32| IpAddr::V4(Ipv4Addr::from(0x0a00_000b + n));
     let mac = |n: u32| [2, 0, 0, 1, (n >> 8) as u8, n as u8];
-    let servers = (0..spread.servers).map(|n| (InterfaceId(1), address(n), Some(mac(n))));
+    let servers = (0..spread.servers).map(|n| (InterfaceId(1), server(n).into(), Some(mac(n))));
     let gateways = [(InterfaceId(0), gateway, Some([2, 0, 0, 0, 1, 1]))];
     let neighbours = Neighbours::new(&interfaces, servers.chain(gateways));
     let services = [Protocol::TCP, Protocol::UDP].into_iter().enumerate().map(|(n, protocol)| {
         let servers = (0..spread.servers).map(|i| Server {
             id: ServerId(n as u32 * spread.servers + i),
-            address: address(i),
+            address: server(i).into(),
             port: 8080,
             weight: 1,
             forward,

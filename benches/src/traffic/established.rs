@@ -2,17 +2,21 @@
 //! answer by another way.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_core::ids::PortId;
 use lb_core::path::{BURST, FlowView};
+use lb_core::rule::Rules;
 use lb_core::tables::Forward;
 
 use super::recipe::{ACK, Recipe, SYN, Transport, templates};
-use super::{Counted, LEN, Traffic, WAN};
+use super::{Counted, LEN, Traffic, WAN, ruleset};
 
 pub struct Established {
     transport: Transport,
     forward: Forward,
+    /// Of no virtual service: a rule exchanges their source.
+    is_snat: bool,
     flows: u32,
     opened: u32,
     templates: [[u8; LEN]; 2],
@@ -27,12 +31,24 @@ impl Established {
         Established {
             transport,
             forward,
+            is_snat: false,
             flows,
             opened: 0,
             templates: templates(transport),
             recipes: [Vec::new(), Vec::new()],
             at: [0; 2],
             has_begun: false,
+        }
+    }
+
+    pub fn snat(flows: u32) -> Established {
+        Established { is_snat: true, ..Established::new(Transport::Udp, Forward::Masq, flows) }
+    }
+
+    fn request(&self, n: u32) -> Recipe {
+        match self.is_snat {
+            true => Recipe::past_the_service(self.transport, n),
+            false => Recipe::request(self.transport, n),
         }
     }
 }
@@ -52,7 +68,7 @@ impl Traffic for Established {
     fn write(&mut self, port: PortId, frame: &mut [u8; LEN]) {
         let (way, transport) = (port.index(), self.transport);
         if !self.has_begun {
-            let recipe = Recipe::request(transport, self.opened);
+            let recipe = self.request(self.opened);
             self.opened += 1;
             return recipe.write(&self.templates[way], transport, SYN, frame);
         }
@@ -69,6 +85,11 @@ impl Traffic for Established {
         self.forward
     }
 
+    fn rules(&self, count: u32) -> Arc<Rules> {
+        let rules = ruleset::rules(count);
+        Arc::new(if self.is_snat { ruleset::with_snat(&rules, count) } else { rules })
+    }
+
     fn is_open(&self) -> bool {
         self.opened == self.flows
     }
@@ -78,7 +99,7 @@ impl Traffic for Established {
         let (answered, port) = flow.local.unwrap_or(flow.client);
         let (IpAddr::V4(answered), IpAddr::V4(server)) = (answered, flow.server.0) else { return };
         let n = self.recipes[0].len() as u32;
-        self.recipes[0].push(Recipe::request(self.transport, n));
+        self.recipes[0].push(self.request(n));
         self.recipes[1].push(Recipe::reply(
             self.transport,
             (server.into(), flow.server.1),

@@ -10,12 +10,15 @@ mod lives;
 mod recipe;
 pub mod ruleset;
 
+use std::sync::Arc;
+
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Packet;
 use lb_core::path::{BURST, Burst, FlowView};
+use lb_core::rule::Rules;
 use lb_core::tables::Forward;
 use lb_core::time::Tick;
 
@@ -44,6 +47,11 @@ pub trait Traffic {
     /// How the packets get to the real servers.
     fn forward(&self) -> Forward {
         Forward::Masq
+    }
+
+    /// So many rules that let it pass, and those that it is about.
+    fn rules(&self, count: u32) -> Arc<Rules> {
+        Arc::new(ruleset::rules(count))
     }
 
     /// The moment that the path is told.

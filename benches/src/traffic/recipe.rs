@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use lb_core::tables::Protocol;
 use lb_core::wire::{checksum, ipv4};
 
-use super::director::{MACS, VIP};
+use super::director::{MACS, SERVERS, VIP, server};
 use super::{LAN, LEN, WAN};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +33,12 @@ pub(super) struct Recipe {
 impl Recipe {
     /// From the n-th client to the virtual service; two billion clients differ.
     pub(super) fn request(transport: Transport, n: u32) -> Recipe {
-        let (address, port) = client(n);
-        Recipe::new(transport, (address, port), (VIP.into(), 80))
+        Recipe::new(transport, client(n), (VIP.into(), 80))
+    }
+
+    /// From the n-th client to one of the real servers itself.
+    pub(super) fn past_the_service(transport: Transport, n: u32) -> Recipe {
+        Recipe::new(transport, client(n), (server(n % SERVERS).into(), 80))
     }
 
     pub(super) fn reply(transport: Transport, server: (u32, u16), client: (u32, u16)) -> Recipe {

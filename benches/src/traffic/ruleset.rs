@@ -6,6 +6,8 @@ use lb_core::hook::Hook;
 use lb_core::rule::names::Numeric;
 use lb_core::rule::{Around, ChainSource, Family, Rule, RuleSource, Rules, Table, text};
 
+use super::director::LOCAL;
+
 /// So many lines for chain INPUT, as behind `iptables -A INPUT`. The last one lets all pass.
 pub fn lines(count: u32) -> Vec<String> {
     let line = |n: u32| {
@@ -23,20 +25,31 @@ pub fn lines(count: u32) -> Vec<String> {
 ///
 /// # Panics
 /// When they are no rules.
-pub fn rules(count: u32) -> Arc<Rules> {
+pub fn rules(count: u32) -> Rules {
+    let input = chain("INPUT", Hook::Input, 0, lines(count));
+    Rules::default().with_table(Family::Ipv4, Table::Filter, &[input]).expect("a table")
+}
+
+/// One more, which exchanges the source of what leaves for the real servers.
+///
+/// # Panics
+/// When it is none.
+pub fn with_snat(rules: &Rules, count: u32) -> Rules {
+    let [first, .., last] = LOCAL;
+    let line = format!("-o lan -j SNAT --to-source {first}-{last}");
+    let postrouting = chain("POSTROUTING", Hook::Postrouting, count + 1, vec![line]);
+    rules.with_table(Family::Ipv4, Table::Nat, &[postrouting]).expect("a table")
+}
+
+/// `counter`: the chain's; its rules have those behind it.
+fn chain(name: &str, hook: Hook, counter: u32, lines: Vec<String>) -> ChainSource {
     let rule = |(line, counter): (String, u32)| {
         let words = text::split(&line).expect("words");
         let (rules, _) = Rule::read(&words, &mut Around::new(Family::Ipv4, &Numeric)).expect("a rule");
         rules.into_iter().map(move |rule| RuleSource { rule: Arc::new(rule), counter })
     };
-    let input = ChainSource {
-        name: "INPUT".into(),
-        hook: Some(Hook::Input),
-        drops: false,
-        counter: 0,
-        rules: lines(count).into_iter().zip(1..).flat_map(rule).collect(),
-    };
-    Arc::new(Rules::default().with_table(Family::Ipv4, Table::Filter, &[input]).expect("a table"))
+    let rules = lines.into_iter().zip(counter + 1..).flat_map(rule).collect();
+    ChainSource { name: name.into(), hook: Some(hook), drops: false, counter, rules }
 }
 
 #[cfg(test)]
