@@ -242,7 +242,7 @@ mod tests {
         type Output = Result<Measured, String>;
 
         fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-            Road::new(8000, Spread::default(), Arc::default()).measure(&mut traffic, self.0, 2)
+            Road::new(8000, Spread::default(), 0).measure(&mut traffic, self.0, 2)
         }
     }
 

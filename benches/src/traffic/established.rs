@@ -8,6 +8,7 @@ use lb_core::ids::PortId;
 use lb_core::path::{BURST, FlowView};
 use lb_core::rule::Rules;
 use lb_core::tables::Forward;
+use lb_core::time::Tick;
 
 use super::recipe::{ACK, Recipe, SYN, Transport, templates};
 use super::{Counted, LEN, Traffic, WAN, ruleset};
@@ -83,6 +84,11 @@ impl Traffic for Established {
 
     fn forward(&self) -> Forward {
         self.forward
+    }
+
+    /// Those that are open are no longer young: tracked as streams.
+    fn now(&self) -> Tick {
+        Tick(if self.has_begun { 3 * Tick::PER_SECOND } else { 0 })
     }
 
     fn rules(&self, count: u32) -> Arc<Rules> {

@@ -212,6 +212,25 @@ pub fn state_named(protocol: Protocol, wanted: Option<&str>) -> Option<u8> {
     (0..states as u8).find(|&state| name(protocol, state) == wanted)
 }
 
+/// What the next packet does to a UDP connection that it changes nothing of: most of them. `None`: [`advance`] says what it does.
+#[inline(always)]
+pub fn goes_on(
+    tracked: &Tracked,
+    direction: Direction,
+    timeout: Timeout,
+    settings: &Settings,
+) -> Option<Step> {
+    let is_same = udp::is_settled(tracked, timeout, settings);
+    let going_on = || Step {
+        verdict: Verdict::Fine,
+        is: tracked.is(direction),
+        state: 0,
+        timeout: (!tracked.status.has(Status::FIXED_TIMEOUT)).then_some(timeout),
+        is_changed: false,
+    };
+    is_same.then(going_on)
+}
+
 /// The next packet of a connection, in `state` and with `left` until it ends.
 #[inline]
 pub fn advance(

@@ -27,6 +27,15 @@ pub(super) fn create(tracked: &mut Tracked, now: Tick) {
     exchange.begun = now.0;
 }
 
+/// Whether it is a stream, and known as one: then [`advance`] changes nothing.
+#[inline]
+pub(super) fn is_settled(tracked: &Tracked, timeout: Timeout, settings: &Settings) -> bool {
+    let status = tracked.status;
+    status.has(Status::ASSURED)
+        && status.has(Status::SEEN_REPLY)
+        && timeout == Timeout::from_secs(settings.udp_stream)
+}
+
 pub(super) fn advance(tracked: &mut Tracked, now: Tick, settings: &Settings) -> Move {
     let exchange: &mut Exchange = transmute_mut!(&mut tracked.private);
     let status = &mut tracked.status;

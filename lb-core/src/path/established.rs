@@ -47,7 +47,10 @@ impl<P: Packet> Path<P> {
                 hop = known;
             } else if entry.is_only_one_way() {
                 return self.one_way(packet, headers, at, now, io);
-            } else if entry.method().is_one_way() || self.turns_off(at, packet.port(), headers) {
+            } else if entry.method().is_one_way()
+                || entry.is_tracked()
+                || self.turns_off(at, packet.port(), headers)
+            {
                 return self.not_plain(packet, headers, at, now, io);
             }
         }
@@ -111,7 +114,7 @@ impl<P: Packet> Path<P> {
 
     /// The same, to a next hop that may be none.
     #[inline(always)]
-    fn masquerade_to(
+    pub(super) fn masquerade_to(
         &mut self,
         packet: P,
         headers: &Headers,
@@ -224,14 +227,13 @@ impl<P: Packet> Path<P> {
         Some(hop)
     }
 
-    /// Whether a packet of a masqueraded connection that is not plain leaves the straight line. One that rules have let pass before
+    /// Whether a packet of a virtual service's masqueraded connection that is not plain leaves the straight line. One that rules have let pass before
     /// does not: it is counted.
     #[inline(never)]
     fn turns_off(&mut self, at: FlowRef, port: PortId, headers: &Headers) -> bool {
         let entry = self.flows.entry(at.id());
         let is_ruled = entry.is_ruled();
-        entry.is_tracked()
-            || entry.is_edited()
+        entry.is_edited()
             || self.is_cut(at)
             || is_ruled && (self.may_be_followed(headers) || !self.follow_course(at, port, headers))
     }

@@ -117,10 +117,23 @@ impl<P: Packet> Path<P> {
     }
 
     /// What a packet is to its connection, whose state it takes on.
+    #[inline(always)]
     pub(super) fn follows(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
+        if headers.protocol == Protocol::UDP && headers.fragment != Fragment::Later {
+            let (tracked, timeout) = (self.flows.tracked(at.id()), self.flows.entry(at.id()).timeout());
+            let settings = &self.tables.settings.sysctls.conntrack;
+            if let Some(step) = conntrack::goes_on(tracked, at.direction(), timeout, settings) {
+                return step;
+            }
+        }
+        self.advances(frame, headers, at, now)
+    }
+
+    #[inline(never)]
+    fn advances(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
         let id = at.id();
         let (state, left) = (self.flows.entry(id).state(), self.flows.entry(id).expires().since(now));
-        let settings = self.tables.settings.sysctls.conntrack;
+        let settings = &self.tables.settings.sysctls.conntrack;
         let is_later = headers.fragment == Fragment::Later;
         let Ok(facts) = Facts::read(frame, headers) else {
             // A later fragment goes with its datagram's first one.
@@ -134,7 +147,7 @@ impl<P: Packet> Path<P> {
         };
         let tracked = self.flows.tracked_mut(id);
         let before = tracked.status;
-        let step = conntrack::advance(tracked, state, at.direction(), &facts, Timeout(left), now, &settings);
+        let step = conntrack::advance(tracked, state, at.direction(), &facts, Timeout(left), now, settings);
         if matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends) {
             self.flows.entry_mut(id).set_state(step.state);
             if let Some(timeout) = step.timeout.filter(|&timeout| timeout != self.flows.entry(id).timeout()) {
@@ -201,44 +214,62 @@ impl<P: Packet> Path<P> {
     #[inline(always)]
     pub(super) fn look_at_tracked(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         at: FlowRef,
         now: Tick,
         io: &mut impl Io<P>,
     ) -> Option<(P, Step)> {
+        let Some((course, common)) = self.course(at, packet.port(), headers) else {
+            return self.look_and_walk(packet, headers, at, None, now, io);
+        };
+        self.account(at, headers);
+        let step = self.follows(packet.data(), headers, at, now);
+        let is_fine = matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends);
+        if is_fine && common.state == step.is {
+            self.mine.courses.count(course.number(), headers.ip_len.into());
+            return Some((packet, step));
+        }
+        self.look_and_walk(packet, headers, at, Some(step), now, io)
+    }
+
+    /// The same of a packet that follows no course. `followed`: its state did so already, and it is to its connection what the course was not for.
+    #[inline(never)]
+    fn look_and_walk(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        followed: Option<Step>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Step)> {
         let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
         passage.of = Some(at.id());
+        // The table `raw` does not ask what a packet is to its connection.
+        passage.state = followed.map_or(passage.state, |step| step.is);
         let wire = self.flows.tuple(at.id(), at.direction());
-        let is_ruled = self.flows.entry(at.id()).is_ruled();
-        let mut course = self.course(at, packet.port(), headers);
-        let mut is_walked = is_ruled && course.is_none();
+        let is_walked = self.flows.entry(at.id()).is_ruled();
         self.met.begin_anew();
         if is_walked {
             if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
                 self.stop(packet, headers, stopped, now, io);
                 return None;
             }
-            if passage.is_untracked || passage.zones != Zones::NONE {
+            if followed.is_none() && (passage.is_untracked || passage.zones != Zones::NONE) {
                 self.behind_raw(packet, headers, passage, io);
                 return None;
             }
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
-        self.account(at, headers);
-        let step = self.follows(packet.data(), headers, at, now);
-        passage.state = step.is;
-        let is_fine = matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends);
-        if let Some((_, common)) = course
-            && !(is_fine && common.state == step.is)
-        {
-            // It is walked, from the table `raw` on, which does not ask what it is to its connection.
-            (course, is_walked) = (None, true);
-            if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-                self.stop(packet, headers, stopped, now, io);
-                return None;
+        let step = match followed {
+            Some(step) => step,
+            None => {
+                self.account(at, headers);
+                self.follows(packet.data(), headers, at, now)
             }
-        }
+        };
+        passage.state = step.is;
         match step.verdict {
             conntrack::Verdict::Fine | conntrack::Verdict::Ends => {}
             conntrack::Verdict::Invalid(_) => {
@@ -251,9 +282,6 @@ impl<P: Packet> Path<P> {
                 self.first_behind_raw(packet, headers, passage, io);
                 return None;
             }
-        }
-        if let Some((course, _)) = course {
-            self.mine.courses.count(course.number(), headers.ip_len.into());
         }
         if is_walked {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
@@ -322,10 +350,12 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if self.kept_hop(at).is_none() && self.leads_to_host(at) {
+        let kept = self.kept_hop(at);
+        if kept.is_none() && self.leads_to_host(at) {
             self.deliver(packet, headers, at, now, io);
         } else if self.tables.settings.forwarding {
-            self.masquerade(packet, headers, at, now, io);
+            let hop = kept.unwrap_or(self.flows.entry(at.id()).hop_or_none(at.direction()));
+            self.masquerade_to(packet, headers, at, hop, now, io);
         } else {
             self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
