@@ -93,4 +93,8 @@ pub struct PortState {
     pub twin_refused: u64,
     /// Times that frames from the twin had to wait for a buffer.
     pub twin_waits: u64,
+    /// Its pairs of a receive and a transmit queue: one a worker, or fewer when it has not so many.
+    pub queues: u16,
+    /// What it does for us, in words: `rss`.
+    pub offloads: Vec<&'static str>,
 }

@@ -90,6 +90,8 @@ pub struct PortCell {
     pub to_twin: Counter,
     /// Sent by the host, down the Linux twin.
     pub from_twin: Counter,
+    /// Received, and handed to the worker that has their connection.
+    pub handed_over: Counter,
 }
 
 /// All that one worker counts. Lives in an `Arc`, shared with the control plane and the other workers, which read.

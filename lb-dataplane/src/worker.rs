@@ -492,8 +492,10 @@ impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
     #[inline]
     fn hand_over(&mut self, to: WorkerId, packet: B::Packet, steer: Steer) {
         debug_assert_ne!(to, self.worker, "a packet of one's own is not handed over");
-        if let Err(packet) = self.pass(to, packet, Errand::Own(steer)) {
-            self.refuse(DropReason::HandOverFull, Hook::Ingress, packet);
+        let port = packet.port();
+        match self.pass(to, packet, Errand::Own(steer)) {
+            Ok(()) => self.counters.port(port).handed_over.add(1),
+            Err(packet) => self.refuse(DropReason::HandOverFull, Hook::Ingress, packet),
         }
     }
 

@@ -812,6 +812,14 @@ pub struct PortView {
     pub twin_refused: u64,
     /// Times that frames from the twin had to wait for a buffer.
     pub twin_waits: u64,
+    /// Its pairs of a receive and a transmit queue.
+    pub queues: u16,
+    /// What it does for us: `rss`, `rx ipv4 checksum` …
+    pub offloads: Vec<String>,
+    /// Packets that came by it to one worker and were handed to the one that has their connection.
+    pub handed_over: u64,
+    /// How its packets get to the workers, and what to change where that costs.
+    pub steering: String,
 }
 
 /// A reason for which packets were not sent, where, and how many.

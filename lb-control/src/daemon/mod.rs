@@ -17,6 +17,7 @@ mod manager;
 mod run;
 mod sets;
 mod socket;
+mod spread;
 mod views;
 mod watch;
 

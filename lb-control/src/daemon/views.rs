@@ -16,6 +16,7 @@ use lb_core::tables::{Interfaces, Server, Service, SynCookies};
 use lb_core::trace::Trace;
 
 use super::Control;
+use super::spread::Spread;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
@@ -133,16 +134,28 @@ impl Control {
         let states = self.plane.ports();
         let ports = self.config.ports.iter().zip(states).enumerate();
         let view = |(index, (port, state)): (usize, (&crate::config::Port, crate::plane::PortState))| {
-            let sum = |count: fn(&lb_core::counters::PortCell) -> u64| {
+            let sum = |count: fn(&lb_core::counters::PortCell) -> u64| -> u64 {
                 self.plane.counters().iter().map(|worker| count(worker.port(PortId(index as u16)))).sum()
             };
+            let (received, handed_over) =
+                (sum(|cell| cell.rx_packets.get()), sum(|cell| cell.handed_over.get()));
+            let spread = Spread {
+                workers: self.plane.counters().len(),
+                queues: state.queues.into(),
+                by_rss: state.offloads.contains(&"rss"),
+                handed_over: (handed_over * 100).checked_div(received).unwrap_or(0),
+            };
             PortView {
+                queues: state.queues,
+                handed_over,
+                steering: spread.in_words(),
+                offloads: state.offloads.iter().map(|&offload| offload.to_owned()).collect(),
                 name: port.name.clone(),
                 device: port.device.clone(),
                 mac: state.mac.map(|byte| format!("{byte:02x}")).join(":"),
                 mtu: port.mtu.into(),
                 link_up: state.link_up,
-                rx_packets: sum(|cell| cell.rx_packets.get()),
+                rx_packets: received,
                 rx_bytes: sum(|cell| cell.rx_bytes.get()),
                 tx_packets: sum(|cell| cell.tx_packets.get()),
                 tx_bytes: sum(|cell| cell.tx_bytes.get()),

@@ -12,6 +12,11 @@ const COUNTERS: &[Row] = &[
     ("lb_port_transmit_packets_total", "Packets sent.", |port| port.tx_packets),
     ("lb_port_transmit_bytes_total", "Bytes sent.", |port| port.tx_bytes),
     (
+        "lb_port_handed_over_packets_total",
+        "Packets received by one worker and handed to the one that has their connection.",
+        |port| port.handed_over,
+    ),
+    (
         "lb_port_receive_missed_total",
         "Packets that the device lost for want of descriptors or buffers, or by errors.",
         |port| port.rx_missed,
@@ -33,6 +38,7 @@ const COUNTERS: &[Row] = &[
 
 const GAUGES: &[Row] = &[
     ("lb_port_up", "1: the port's link is up.", |port| port.link_up.into()),
+    ("lb_port_queues", "Pairs of a receive and a transmit queue.", |port| port.queues.into()),
     ("lb_port_mtu_bytes", "Longest IP packet.", |port| port.mtu.into()),
 ];
 

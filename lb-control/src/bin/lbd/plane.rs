@@ -138,8 +138,9 @@ impl Plane for Dpdk {
         let state = |index: usize| {
             let stats = self.dataplane.port_stats(PortId(index as u16)).unwrap_or_default();
             let twin = self.dataplane.twin_troubles(PortId(index as u16)).unwrap_or_default();
+            let info = &self.dataplane.ports()[index];
             PortState {
-                mac: self.dataplane.ports()[index].mac,
+                mac: info.mac,
                 link_up: stats.link.starts_with("Link up"),
                 twin_is_gone: self.dataplane.twin_is_gone(PortId(index as u16)),
                 rx_missed: stats.rx_missed + stats.rx_no_buffer,
@@ -147,6 +148,8 @@ impl Plane for Dpdk {
                 tx_errors: stats.tx_errors,
                 twin_refused: twin.refused + twin.too_long,
                 twin_waits: twin.no_buffer,
+                queues: info.queues,
+                offloads: info.offloads.clone(),
             }
         };
         (0..self.ports).map(state).collect()

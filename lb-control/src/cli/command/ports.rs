@@ -1,4 +1,4 @@
-//! `lbctl ports`: are the links up, and what passed them?
+//! `lbctl ports`: are the links up, what passed them, and how does it get to the workers?
 
 use clap::{ArgMatches, Command};
 
@@ -9,7 +9,9 @@ pub(super) struct Ports;
 
 impl OwnCommand for Ports {
     fn command(&self) -> Command {
-        Command::new("ports").about("Ports, their Linux twins, and what passed them").arg(json())
+        Command::new("ports")
+            .about("Ports, their Linux twins, what passed them, and how it gets to the workers")
+            .arg(json())
     }
 
     fn run(&self, matches: &ArgMatches, context: &mut Context<'_>) -> Result<u8, Failure> {
@@ -30,7 +32,9 @@ impl OwnCommand for Ports {
             "tx bytes",
             "to twin",
             "from twin",
+            "handed over",
         ];
+        let steering: Vec<_> = ports.iter().map(|port| (port.name.clone(), port.steering.clone())).collect();
         let rows: Vec<_> = ports
             .into_iter()
             .map(|port| {
@@ -47,10 +51,14 @@ impl OwnCommand for Ports {
                     port.tx_bytes.to_string(),
                     port.to_twin.to_string(),
                     port.from_twin.to_string(),
+                    port.handed_over.to_string(),
                 ]
             })
             .collect();
         table(context.output, &titles, &rows)?;
+        for (port, steering) in steering {
+            writeln!(context.output, "{port}: {steering}")?;
+        }
         Ok(0)
     }
 }
