@@ -83,6 +83,8 @@ impl<P: Packet> Path<P> {
         if let Some(at) = self.flows.find_in(&tuple, passage.zones) {
             return self.known_behind_raw(packet, headers, at, passage, io);
         }
+        // Whatever it was to a connection of another zone.
+        (passage.state, passage.original) = (CtState::New, Some(tuple));
         if headers.fragment == Fragment::Later {
             return self.later_fragment(packet, headers, passage.now, io);
         }

@@ -70,6 +70,16 @@ fn one_tuple_in_two_zones_is_two_connections_with_their_own_states() {
 }
 
 #[test]
+fn what_begins_a_connection_in_a_zone_is_translated_though_zone_0_has_one_of_its_tuple() {
+    let mut director = director(&[SNAT]);
+    director.receive(LAN, &[out(FIRST, 5000, "S")]);
+    adopt(&mut director, 3, &[IN_ZONES[0], SNAT]);
+    let sent = director.receive(LAN, &[out(FIRST, 5000, "S")]);
+    assert_eq!(read(&sent.sent[0].1).0, ip("192.0.2.1"), "table nat is asked");
+    assert_eq!(zones(&director), [(Zones::NONE, "SYN_SENT"), (Zones::new(1, None), "SYN_SENT")]);
+}
+
+#[test]
 fn both_directions_in_a_zone_are_one_connection() {
     let mut director = director(&["raw PREROUTING -p tcp -j CT --zone 7"]);
     director.receive(WAN, &[through(4000, "S")]);
