@@ -175,6 +175,10 @@ impl<P: Packet> Path<P> {
                 None => self.lost_fragment(packet, headers, now, io),
             };
         }
+        if !self.tables.serves(headers.is_ipv6) {
+            // It has become a backup meanwhile.
+            return self.route(packet, headers, now, io);
+        }
         let seen = self.seen_by_services(original);
         // Its tables may be others than ours: the service may be persistent there or here alone.
         let Some((service, _)) = self.persistent_service(&seen, now) else {

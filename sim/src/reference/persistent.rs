@@ -218,6 +218,9 @@ impl Reference {
             };
         }
         let tables = self.tables.clone();
+        if !tables.serves(read.is_ipv6()) {
+            return self.route(packet, read);
+        }
         let Some(service) = service_of(&tables, &original).filter(|it| it.options.persistence.is_some())
         else {
             return self.first(packet, read);
