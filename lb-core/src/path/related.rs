@@ -5,12 +5,12 @@ use super::hooks::Passage;
 use super::ipsec::{exchange, is_ipsec};
 use super::scheduled_error::Scheduled;
 use super::waiting::Going;
-use super::{Io, Path, rewrite, tunnel};
+use super::{Io, Path, Ports, Steer, rewrite, tunnel};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{self, Embedded, End};
-use crate::ids::ServerId;
+use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
 use crate::tables::{Protocol, Way};
 use crate::time::Tick;
@@ -25,8 +25,29 @@ pub(super) enum Walked {
 }
 
 impl<P: Packet> Path<P> {
+    /// An ICMP error, at the worker that its connection's packets come to.
     #[cold]
-    pub(super) fn related(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+    pub(super) fn related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        self.related_here(packet, headers, false, now, io);
+    }
+
+    /// One that another worker, which its connection's packets come to, has no connection for.
+    pub(super) fn sought_related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let answer = icmp::embedded(packet.data(), headers).map(|embedded| answer_to(&embedded));
+        // Its tables may be others than those of the worker that it comes from.
+        let is_owner = answer.map_or(true, |answer| self.owner_of_flow(&answer) == self.worker);
+        self.related_here(packet, headers, is_owner, now, io);
+    }
+
+    /// `is_last`: nobody else has its connection.
+    pub(super) fn related_here(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        is_last: bool,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let embedded = match icmp::embedded(packet.data(), headers) {
             Ok(embedded) => embedded,
             // Of no connection that could be told: a router passes it on.
@@ -40,7 +61,15 @@ impl<P: Packet> Path<P> {
             return self.related_in_zone(packet, headers, &embedded, now, io);
         }
         // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
-        let (at, walked) = match self.flows.find(&answer_to(&embedded)) {
+        let answer = answer_to(&embedded);
+        let found = self.flows.find(&answer);
+        if found.is_none()
+            && !is_last
+            && let Some((next, steer)) = self.who_is_asked(&answer)
+        {
+            return io.hand_over(next, packet, steer);
+        }
+        let (at, walked) = match found {
             Some(at) => (at, Walked::Nothing),
             None => match self.schedule_error(&mut packet, headers, &embedded, now) {
                 Scheduled::To(at) => (at, Walked::All),
@@ -50,6 +79,20 @@ impl<P: Packet> Path<P> {
             },
         };
         self.related_to(packet, headers, &embedded, at, walked, now, io);
+    }
+
+    /// Who else may have the connection that an error is about, of which `answer` is a packet: see [`Path::next_to_ask`].
+    fn who_is_asked(&self, answer: &Tuple) -> Option<(WorkerId, Steer)> {
+        if self.counters.len() == 1 || !self.tables.rules.are_active() {
+            return None;
+        }
+        let &Tuple { sport, dport, protocol, .. } = answer;
+        let ports = Ports { sport, dport, protocol };
+        let owner = self.owner_of_flow(answer);
+        match self.next_to_ask(answer) {
+            Some(next) => Some((next, Steer::Elsewhere(ports, None))),
+            None => Some((owner, Steer::Nowhere(ports, None))).filter(|_| owner != self.worker),
+        }
     }
 
     /// An error about a packet of the connection `at`, which has `walked` past rules before.

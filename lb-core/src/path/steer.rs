@@ -78,6 +78,14 @@ impl<P: Packet> Path<P> {
                     self.answered_expected(packet, &seen.headers, found, now, io);
                     None
                 }
+                Steer::Elsewhere(..) if seen.kind == Kind::IcmpError => {
+                    self.sought_related(packet, &seen.headers, now, io);
+                    None
+                }
+                Steer::Nowhere(..) if seen.kind == Kind::IcmpError => {
+                    self.related_here(packet, &seen.headers, true, now, io);
+                    None
+                }
                 Steer::Elsewhere(ports, raw) if self.tables.rules.are_active() => {
                     self.is_flow_with(&mut seen, &packet, ports);
                     match raw {

@@ -1,0 +1,476 @@
+//! Goal: with several workers every packet ends at the worker that has its connection, and no connection is entered twice: all forwarding
+//! methods, all kinds of NAT, both families, fragments and ICMP errors.
+//! Method: worker threads on ports in memory that spread packets without looking at them, so that nearly all are handed over; clients and
+//! servers that look at each packet that comes out.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lb_control::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleFamily, TableChange};
+use lb_control::model::rules::RuleTables;
+use lb_core::counters::WorkerCounters;
+use lb_core::drop::DropReason;
+use lb_core::flow::template::Uses;
+use lb_core::flow::{Hasher, memory_needed};
+use lb_core::hook::Hook;
+use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
+use lb_core::ipvs::SchedulerKind;
+use lb_core::mem::Region;
+use lb_core::packet::{Frame, Packet};
+use lb_core::path::{Path, PathConfig, owner};
+use lb_core::rule::{Rules, text};
+use lb_core::tables::{
+    Forward, GueChecksum, Interface, InterfaceId, Interfaces, Neighbours, Prefix, Protocol, Route, Routes,
+    Server, Service, ServiceKey, Services, Tables, Tunnel,
+};
+use lb_core::time::Tick;
+use lb_dataplane::{HeapFrames, Idle, InMemory, Member, Queue, Seat, Team, Twin, Wire, memory_port};
+use sim::wire::{self, Body, Ip, Link, Mac, Seen};
+
+const WAN: usize = 0;
+const LAN: usize = 1;
+/// Hosts of each case, of which each has a connection.
+const HOSTS: u16 = 12;
+const CONNECTIONS: u32 = 2000;
+const SEED: u64 = 7;
+const GUE_PORT: u16 = 6080;
+
+const METHODS: [Forward; 6] = [
+    Forward::Masq,
+    Forward::Direct,
+    Forward::Tunnel(Tunnel::Ipip),
+    Forward::Tunnel(Tunnel::Gue { port: GUE_PORT, checksum: GueChecksum::Yes }),
+    Forward::Tunnel(Tunnel::Gre { checksum: true }),
+    Forward::FullNat,
+];
+
+/// IPv4 and IPv6.
+const NAT: [[&str; 4]; 2] = [
+    [
+        "POSTROUTING -s 10.0.0.32/28 -o wan -j SNAT --to-source 192.0.2.20-192.0.2.21",
+        "POSTROUTING -s 10.0.0.48/28 -o wan -j MASQUERADE",
+        "PREROUTING -d 192.0.2.30/32 -j DNAT --to-destination 10.0.0.12",
+        "PREROUTING -d 192.0.2.64/28 -j NETMAP --to 10.0.0.64/28",
+    ],
+    [
+        "POSTROUTING -s fd00::20/124 -o wan -j SNAT --to-source 2001:db8::20-2001:db8::21",
+        "POSTROUTING -s fd00::30/124 -o wan -j MASQUERADE",
+        "PREROUTING -d 2001:db8::30/128 -j DNAT --to-destination fd00::12",
+        "PREROUTING -d 2001:db8::40/124 -j NETMAP --to fd00::40/124",
+    ],
+];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn at(port: usize, is_ipv6: bool, host: u16) -> IpAddr {
+    let net = match (port, is_ipv6) {
+        (WAN, false) => "192.0.2.",
+        (_, false) => "10.0.0.",
+        (WAN, true) => "2001:db8::",
+        (_, true) => "fd00::",
+    };
+    ip(&if is_ipv6 { format!("{net}{host:x}") } else { format!("{net}{host}") })
+}
+
+fn own_mac(port: usize) -> Mac {
+    [2, 0, 0, 0, 0, port as u8]
+}
+
+const HOST_MAC: Mac = [2, 0, 0, 0, 1, 1];
+
+/// Connections of one kind: host by host from one side to an address on the other.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    is_ipv6: bool,
+    from: usize,
+    /// The first host, and the side, address and port that it talks to.
+    first: u16,
+    to: (usize, u16, u16),
+    /// Each to an address of its own, from that one on.
+    to_each: bool,
+    is_one_way: bool,
+    is_tunnelled: bool,
+}
+
+impl Case {
+    fn client(&self, host: u16) -> (IpAddr, u16) {
+        (at(self.from, self.is_ipv6, self.first + host), 4000 + host)
+    }
+
+    fn server(&self, host: u16) -> (IpAddr, u16) {
+        let (side, server, port) = self.to;
+        (at(side, self.is_ipv6, server + if self.to_each { host } else { 0 }), port)
+    }
+}
+
+fn services() -> Vec<Case> {
+    let cases = |is_ipv6| {
+        let case = move |to, forward: Forward| Case {
+            is_ipv6,
+            from: WAN,
+            first: 100,
+            to,
+            to_each: false,
+            is_one_way: forward.method().is_one_way(),
+            is_tunnelled: matches!(forward, Forward::Tunnel(_)),
+        };
+        let methods =
+            METHODS.into_iter().zip(80..).map(move |(forward, port)| case((WAN, 10, port), forward));
+        // FullNAT into the other family.
+        methods.chain([case((WAN, 10, 90), Forward::FullNat)])
+    };
+    [false, true].into_iter().flat_map(cases).collect()
+}
+
+fn translations() -> Vec<Case> {
+    let cases = |is_ipv6| {
+        let case = move |from, first, (side, to), to_each| Case {
+            is_ipv6,
+            from,
+            first,
+            to: (side, to, 53),
+            to_each,
+            is_one_way: false,
+            is_tunnelled: false,
+        };
+        // SNAT, MASQUERADE, DNAT, NETMAP, and what no rule translates.
+        [
+            case(LAN, 32, (WAN, 200), false),
+            case(LAN, 48, (WAN, 200), false),
+            case(WAN, 100, (WAN, if is_ipv6 { 0x30 } else { 30 }), false),
+            case(WAN, 100, (WAN, 64), true),
+            case(WAN, 100, (LAN, 13), false),
+        ]
+    };
+    [false, true].into_iter().flat_map(cases).collect()
+}
+
+fn tables(rules: Arc<Rules>) -> Tables {
+    let interface = |port: usize| Interface {
+        name: ["wan", "lan"][port].to_owned(),
+        port: PortId(port as u16),
+        vlan: 0,
+        mac: own_mac(port),
+        mtu: 1500,
+        outside: port == WAN,
+        ipv4: if let IpAddr::V4(own) = at(port, false, 9) { Some(own) } else { None },
+        ipv6: if let IpAddr::V6(own) = at(port, true, 9) { Some(own) } else { None },
+    };
+    let interfaces = Interfaces::new([WAN, LAN].map(interface).to_vec());
+    let prefix = |address, len| Prefix { address, len };
+    let mut routes = Vec::new();
+    let mut neighbours = Vec::new();
+    let mut services = Vec::new();
+    for is_ipv6 in [false, true] {
+        let (whole, net) = if is_ipv6 { (128, 64) } else { (32, 24) };
+        for port in [WAN, LAN] {
+            let id = InterfaceId(port as u16);
+            routes.push((prefix(at(port, is_ipv6, 0), net), Route::Via { interface: id, gateway: None }));
+            routes.push((prefix(at(port, is_ipv6, 9), whole), Route::Local));
+            // As large as a byte, whatever it is written in.
+            let hosts = (1..255).filter(|host| *host != 9 && (port == LAN || *host != 10));
+            neighbours.extend(hosts.map(|host| (id, at(port, is_ipv6, host), Some(HOST_MAC))));
+        }
+        // Of the services and of what rules send elsewhere. The addresses of SNAT are not: what answers them names another worker.
+        let ours = [10, 30, 0x30].into_iter().chain(64..64 + HOSTS);
+        routes.extend(ours.map(|host| (prefix(at(WAN, is_ipv6, host), whole), Route::Local)));
+        let methods = METHODS.into_iter().zip(80..).map(|(forward, port)| (forward, port, is_ipv6));
+        for (forward, port, server_is_ipv6) in methods.chain([(Forward::FullNat, 90, !is_ipv6)]) {
+            let server = |n: u16| Server {
+                id: ServerId(2 * services.len() as u32 + u32::from(n)),
+                address: at(LAN, server_is_ipv6, 11 + n),
+                port,
+                weight: 1,
+                forward,
+                upper_threshold: 0,
+                lower_threshold: 0,
+                overloaded: Arc::default(),
+            };
+            let key = ServiceKey::new(Protocol::UDP, at(WAN, is_ipv6, 10), port);
+            let servers = [0, 1].map(server).to_vec();
+            let id = ServiceId(services.len() as u32);
+            services.push(Arc::new(Service::new(None, id, key, SchedulerKind::ALL[0], servers, 1)));
+        }
+    }
+    Tables {
+        generation: 1,
+        routes: Routes::new(routes).into(),
+        neighbours: Neighbours::new(&interfaces, neighbours).into(),
+        interfaces: interfaces.into(),
+        services: Services::new(services).into(),
+        rules,
+        ..Tables::default()
+    }
+}
+
+fn nat_rules(counters: &Arc<[Arc<WorkerCounters>]>) -> Arc<Rules> {
+    let mut rules = RuleTables::new(SEED);
+    for (family, lines) in [RuleFamily::Ipv4, RuleFamily::Ipv6].into_iter().zip(NAT) {
+        let commands = lines.iter().map(|line| {
+            let mut words = text::split(line).unwrap();
+            RuleCommand::Append { chain: words.remove(0), rule: words, counts: RuleCounts::default() }
+        });
+        let table = TableChange { table: "nat".to_owned(), empty: false, commands: commands.collect() };
+        let batch = RuleBatch { family, tables: vec![table], test: false };
+        rules.apply(&batch, counters).unwrap();
+    }
+    rules.compiled().clone()
+}
+
+/// The workers, and the other ends of all their ports' queues.
+struct Director {
+    team: Team,
+    /// By worker and port.
+    wires: Vec<[Wire; 2]>,
+    /// Which queue gets the next frame.
+    turn: usize,
+    /// Of the next datagram that is sent in pieces.
+    id: u16,
+}
+
+impl Director {
+    fn new(workers: u16, has_rules: bool) -> Director {
+        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
+        let uses = Arc::new(Uses::new(workers.into(), CONNECTIONS));
+        let mut wires = Vec::new();
+        let members = (0..workers).map(|worker| {
+            let [(a, a_wire), (b, b_wire)] = [memory_port(4096), memory_port(4096)];
+            wires.push([a_wire, b_wire]);
+            let config = PathConfig {
+                worker: WorkerId(worker),
+                counters: counters.clone(),
+                max_connections: CONNECTIONS,
+                max_ipv6_connections: CONNECTIONS,
+                uses: uses.clone(),
+                memory: Region::heap(memory_needed(CONNECTIONS, CONNECTIONS)),
+                hash_seed: SEED,
+                now: Tick(0),
+            };
+            let seats = [a, b].map(|port| Seat::<InMemory> { queue: Queue::Own(port), twin: Twin::None });
+            Member {
+                cpu: None,
+                seats: seats.into(),
+                pool: HeapFrames,
+                logic: move || Path::<Frame>::new(config),
+            }
+        });
+        let members = members.collect();
+        let rules = if has_rules { nat_rules(&counters) } else { Arc::default() };
+        let team = Team::start(members, counters, Idle::Auto).unwrap();
+        team.publish(Arc::new(tables(rules)));
+        until("all workers use the tables", || team.generation_everywhere(1));
+        Director { team, wires, turn: 0, id: 0 }
+    }
+
+    /// Sends frames, each to another worker than the one before, and waits for as many on the other side.
+    fn through(&mut self, what: &str, from: usize, frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let (count, mut out) = (frames.len(), Vec::new());
+        for frame in frames {
+            self.turn += 1;
+            let wire = &self.wires[self.turn % self.wires.len()][from];
+            wire.put(Frame::new(PortId(from as u16), &frame)).unwrap();
+        }
+        until(&format!("{what} come out"), || {
+            let taken = self.wires.iter().flat_map(|wires| std::iter::from_fn(|| wires[1 - from].take()));
+            out.extend(taken.map(|frame| frame.data().to_vec()));
+            let drops = self.drops();
+            assert!(drops.is_empty(), "{} of {count} {what} came out: {drops:?}", out.len());
+            out.len() >= count
+        });
+        assert_eq!(out.len(), count, "{what}");
+        out
+    }
+
+    fn drops(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let mut drops = Vec::new();
+        for worker in self.team.counters().iter() {
+            // An error about a tunnel's packet ends here, and its client is told by another.
+            for &reason in DropReason::ALL.iter().filter(|reason| **reason != DropReason::TunnelError) {
+                for hook in Hook::ALL {
+                    let count = worker.dropped(reason, hook).get();
+                    if count > 0 {
+                        drops.push((reason.label(), hook.name(), count));
+                    }
+                }
+            }
+        }
+        drops
+    }
+}
+
+/// Waits for something that workers do.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "it never came to pass that {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn udp(port: usize, src: (IpAddr, u16), dst: (IpAddr, u16), id: u16, payload: &[u8]) -> Vec<u8> {
+    let body = Body::Udp { sport: src.1, dport: dst.1, is_summed: true, payload };
+    packet(port, src.0, dst.0, id, &body)
+}
+
+fn packet(port: usize, src: IpAddr, dst: IpAddr, id: u16, body: &Body<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let link = Link { dst: own_mac(port), src: HOST_MAC, vlan: 0 };
+    wire::build(&mut out, &link, &Ip { src, dst, ttl: 64, id, dont_fragment: false, options: 0 }, body);
+    out
+}
+
+/// What a server gets: out of its tunnel, if it has one; with all that it says.
+fn read(case: &Case, frame: &[u8]) -> (Vec<u8>, Seen) {
+    let outer = wire::read(frame).unwrap();
+    let inner = if case.is_tunnelled {
+        wire::unpack(frame, &outer).unwrap_or_else(|why| panic!("{why}: {case:?} {frame:02x?}"))
+    } else {
+        frame.to_vec()
+    };
+    let seen = wire::read(&inner).unwrap();
+    (inner, seen)
+}
+
+/// Which host's datagram this is.
+fn host_of(frame: &[u8], seen: &Seen) -> u16 {
+    assert!(seen.is_sum_right(frame));
+    let payload = wire::datagram(seen, frame).unwrap();
+    u16::from_be_bytes([payload[0], payload[1]])
+}
+
+fn payload(host: u16, len: usize) -> Vec<u8> {
+    let mut payload = host.to_be_bytes().to_vec();
+    payload.resize(len, 0xab);
+    payload
+}
+
+/// One datagram of each host, answers, a datagram in two pieces, an error about the first one.
+fn talk(director: &mut Director, case: &Case) {
+    let hosts = 0..HOSTS;
+    let what = |what: &str| format!("{what} of {case:?}");
+    let datagrams =
+        hosts.clone().map(|host| udp(case.from, case.client(host), case.server(host), 0, &payload(host, 10)));
+    let arrived: BTreeMap<u16, (Vec<u8>, Vec<u8>, Seen)> = director
+        .through(&what("datagrams"), case.from, datagrams.collect())
+        .into_iter()
+        .map(|outer| {
+            let (frame, seen) = read(case, &outer);
+            (host_of(&frame, &seen), (outer, frame, seen))
+        })
+        .collect();
+    assert_eq!(arrived.keys().copied().collect::<Vec<_>>(), hosts.clone().collect::<Vec<_>>());
+
+    let there = 1 - case.from;
+    if !case.is_one_way {
+        let answer = |(host, (_, frame, seen)): (&u16, &(Vec<u8>, Vec<u8>, Seen))| {
+            let (sport, dport) = seen.ports(frame).unwrap();
+            udp(there, (seen.dst, dport), (seen.src, sport), 0, &payload(*host, 10))
+        };
+        for frame in director.through(&what("answers"), there, arrived.iter().map(answer).collect()) {
+            let seen = wire::read(&frame).unwrap();
+            let host = host_of(&frame, &seen);
+            let (sport, dport) = seen.ports(&frame).unwrap();
+            assert_eq!(((seen.src, sport), (seen.dst, dport)), (case.server(host), case.client(host)));
+        }
+    }
+
+    // The second piece first.
+    let pieces = hosts.clone().flat_map(|host| {
+        director.id += 1;
+        let id = director.id;
+        let frame = udp(case.from, case.client(host), case.server(host), id, &payload(host, 600));
+        let mut pieces = wire::pieces(&frame, &wire::read(&frame).unwrap(), id.into(), 400);
+        pieces.reverse();
+        pieces
+    });
+    let pieces = pieces.collect();
+    let mut at_servers: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for outer in director.through(&what("pieces"), case.from, pieces) {
+        *at_servers.entry(read(case, &outer).1.dst).or_default() += 1;
+    }
+    for (_, _, seen) in arrived.values() {
+        *at_servers.get_mut(&seen.dst).unwrap() -= 2;
+    }
+    assert!(at_servers.values().all(|left| *left == 0), "pieces go where the first datagram went");
+
+    let errors = arrived.values().map(|(outer, _, _)| {
+        let seen = wire::read(outer).unwrap();
+        let is_ipv6 = seen.src.is_ipv6();
+        let (kind, code) = if is_ipv6 { (1, 0) } else { (3, 1) };
+        let body = Body::Error { kind, code, rest: 0, quote: &outer[seen.l3..] };
+        packet(there, at(there, is_ipv6, 250), seen.src, 0, &body)
+    });
+    let mut told = Vec::new();
+    for frame in director.through(&what("errors"), there, errors.collect()) {
+        let seen = wire::read(&frame).unwrap();
+        assert!(seen.is_sum_right(&frame));
+        let mut quoted = frame[..seen.l3].to_vec();
+        quoted.extend_from_slice(&frame[seen.l4 + 8..]);
+        // The quote may be cut short: its ports stand there.
+        let l4 = seen.l3 + if case.is_ipv6 { 40 } else { 20 };
+        let sport = u16::from_be_bytes([quoted[l4], quoted[l4 + 1]]);
+        let host = sport - 4000;
+        assert_eq!((seen.dst, sport), case.client(host), "who sent the quoted packet is told");
+        told.push(host);
+    }
+    told.sort_unstable();
+    assert_eq!(told, hosts.collect::<Vec<_>>());
+}
+
+/// Where each connection is entered, by its client's packet; nowhere twice.
+fn entered(director: &Director) -> BTreeMap<(IpAddr, u16, IpAddr, u16), WorkerId> {
+    let mut all = BTreeMap::new();
+    let mut visit = |worker, view: lb_core::path::FlowView| {
+        let original = view.original();
+        let key = (original.src, original.sport, original.dst, original.dport);
+        assert_eq!(all.insert(key, worker), None, "{view:?} is entered twice");
+        ControlFlow::Continue(())
+    };
+    director.team.list_flows(&mut visit).unwrap();
+    all
+}
+
+fn every_connection_is_entered_once(
+    director: &Director,
+    cases: &[Case],
+) -> BTreeMap<(IpAddr, u16), WorkerId> {
+    let entered = entered(director);
+    let key = |case: &Case, host| {
+        let ((src, sport), (dst, dport)) = (case.client(host), case.server(host));
+        (src, sport, dst, dport)
+    };
+    let all = cases.iter().flat_map(|case| (0..HOSTS).map(move |host| key(case, host)));
+    assert!(all.clone().all(|key| entered.contains_key(&key)));
+    assert_eq!(entered.len(), all.count());
+    entered.into_iter().map(|((src, sport, ..), worker)| ((src, sport), worker)).collect()
+}
+
+#[test]
+fn packets_of_virtual_services_end_at_their_clients_worker_by_every_method() {
+    for workers in [2, 4, 16] {
+        let mut director = Director::new(workers, false);
+        let cases = services();
+        cases.iter().for_each(|case| talk(&mut director, case));
+        for ((client, port), worker) in every_connection_is_entered_once(&director, &cases) {
+            let must = owner(Hasher::new(SEED), client, port, workers.into());
+            assert_eq!(worker, must, "of {client} port {port}, {workers} workers");
+        }
+        let handed: u64 = director.team.counters().iter().map(|worker| worker.turns.handed_over.get()).sum();
+        assert!(handed > 0);
+    }
+}
+
+#[test]
+fn translated_packets_end_at_the_worker_that_has_their_connection_by_every_kind_of_nat() {
+    for workers in [2, 4, 16] {
+        let mut director = Director::new(workers, true);
+        let cases = translations();
+        cases.iter().for_each(|case| talk(&mut director, case));
+        every_connection_is_entered_once(&director, &cases);
+    }
+}
