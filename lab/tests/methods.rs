@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use lab::decapsulate::{Decapsulator, GUE_PORT};
 use lab::server::{self, ECHO_PORT, HTTP_PORT, Nginx, Sink, UdpEcho};
 use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
+use lab::wire::Tap;
 use lab::{Director, Lab, LbdPlan, client, sctp, until};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -162,6 +163,32 @@ fn clients_are_served_over(kind: &str, more: &str, takes: u16) -> Result<()> {
     for family in [Family::Same, Family::Other] {
         clients_are_served(&forward, family, Some(takes))?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_clients_syn_leaves_room_for_the_tunnel() -> Result<()> {
+    const IPIP: u8 = 4;
+    const SYN: u8 = 2;
+    let lab = Lab::new()?;
+    answers_go_straight(&lab)?;
+    let services = format!(
+        "\n[[virtual_service]]\naddress = \"{VIP}:{HTTP_PORT}\"\nprotocol = \"tcp\"\nscheduler = \"rr\"\nclamp_mss = true\n\
+         real_servers = [{{ address = \"{}\", forward = \"tunnel\", tunnel = \"ipip\" }}]\n",
+        topology::server(0)
+    );
+    let _director = Director::start(&lab, &LbdPlan { services, ..LbdPlan::default() })?;
+    let link = Tap::open(&lab.servers()[0], "eth0")?;
+    // Nobody unpacks it, so that nobody answers.
+    let to = SocketAddr::new(VIP.into(), HTTP_PORT);
+    let _refused = lab.client().enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(300)))?;
+    let inner = 14 + 20;
+    let tcp = inner + 20;
+    let is_syn = |frame: &[u8]| frame.get(23) == Some(&IPIP) && frame.get(tcp + 13) == Some(&SYN);
+    let syn = link.receive("the SYN in its tunnel", PATIENCE, is_syn)?;
+    // The first option of Linux's SYN (RFC 9293 §3.7.1): what fits 1500 bytes with two IPv4 headers.
+    assert_eq!(syn[tcp + 20..tcp + 22], [2, 4]);
+    assert_eq!(u16::from_be_bytes([syn[tcp + 22], syn[tcp + 23]]), 1500 - 2 * 20 - 20);
     Ok(())
 }
 

@@ -1,11 +1,14 @@
-//! Goal: packets of NFLOG rules are in a pcapng file while they come, and what a traced packet meets is in lbd's log.
-//! Method: a real director with both rules, one client that gets a page, the file and the log.
+//! Goal: packets of NFLOG rules are in a pcapng file while they come, what a traced packet meets is in lbd's log, and who is sent copies
+//! by TEE gets them.
+//! Method: a real director with such rules, one client that gets a page or an echo, the file, the log, and a real server's link.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::topology::{CLIENT, VIP};
+use lab::server::ECHO_PORT;
+use lab::topology::{self, CLIENT, VIP};
+use lab::wire::Tap;
 use lab::{LbdPlan, Plan, Scene, client};
 
 /// Of the virtual service.
@@ -15,20 +18,21 @@ fn contains(bytes: &[u8], part: &str) -> bool {
     bytes.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
+fn iptables(scene: &Scene, words: &str) -> Result<()> {
+    let words: Vec<&str> = ["iptables"].into_iter().chain(words.split(' ')).collect();
+    let output = scene.director.lbctl(&words)?.output()?;
+    ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 #[test]
 fn packets_are_kept_in_a_file_and_traced_in_the_log() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let config = format!("[nflog]\ndirectory = {:?}\n", directory.path());
     let services = LbdPlan::usual_services(3, "rr") + &config;
     let scene = Scene::up(&Plan::default(), &LbdPlan { services, ..LbdPlan::default() })?;
-    let iptables = |words: &str| -> Result<()> {
-        let words: Vec<&str> = ["iptables"].into_iter().chain(words.split(' ')).collect();
-        let output = scene.director.lbctl(&words)?.output()?;
-        ensure!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    };
-    iptables(&format!("-t raw -A PREROUTING -p tcp --dport {PORT} -j TRACE"))?;
-    iptables(&format!("-A INPUT -p tcp --dport {PORT} -j NFLOG --nflog-group 5 --nflog-prefix web"))?;
+    iptables(&scene, &format!("-t raw -A PREROUTING -p tcp --dport {PORT} -j TRACE"))?;
+    iptables(&scene, &format!("-A INPUT -p tcp --dport {PORT} -j NFLOG --nflog-group 5 --nflog-prefix web"))?;
     client::curl(scene.lab.client(), &client::url(VIP.into(), PORT, "/"))?;
 
     let file = directory.path().join("nflog-5.pcapng");
@@ -49,4 +53,27 @@ fn packets_are_kept_in_a_file_and_traced_in_the_log() -> Result<()> {
         ensure!(Instant::now() < until, "{} bytes kept, logged:\n{log}", kept.len());
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn a_copy_of_a_packet_comes_to_the_gateway_that_tee_names() -> Result<()> {
+    let services = LbdPlan::usual_services(1, "rr");
+    let scene = Scene::up(&Plan::default(), &LbdPlan { services, ..LbdPlan::default() })?;
+    let (witness, gateway) = (&scene.lab.servers()[2], topology::server(2));
+    iptables(
+        &scene,
+        &format!("-t mangle -A PREROUTING -p udp --dport {ECHO_PORT} -j TEE --gateway {gateway}"),
+    )?;
+    // The director has to know the way there before there is something to copy.
+    client::ping(scene.lab.director(), gateway.into(), 1, &[])?;
+    let link = Tap::open(witness, "eth0")?;
+    let answer = client::ask(scene.lab.client(), (VIP, ECHO_PORT).into(), b"for two")?;
+    assert_eq!(answer, b"s1 for two");
+    // As the client sent it, to the witness's MAC address: neither its destination nor its data is another.
+    let is_copy = |frame: &[u8]| {
+        frame.get(26..34) == Some(&[CLIENT.octets(), VIP.octets()].concat()) && contains(frame, "for two")
+    };
+    let copy = link.receive("the copy", Duration::from_secs(5), is_copy)?;
+    assert_eq!(copy[..6], link.mac());
+    Ok(())
 }

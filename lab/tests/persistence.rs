@@ -1,5 +1,6 @@
 //! Goal: clients of a persistent service keep their real server, whichever worker has the connection, over every port of the
-//! address, and over the director's death; one-packet scheduling sends each datagram on its own.
+//! address, and over the director's death; one-packet scheduling sends each datagram on its own; a QUIC connection keeps its real server
+//! when its client's address changes.
 //! Method: two workers with two queues, curl from several addresses of the client, `ipvsadm` as an operator types it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -137,5 +138,65 @@ fn one_packet_scheduling_sends_each_datagram_of_a_socket_to_the_next_server() ->
     }
     let listed = scene.director.ipvsadm("-L -n -c")?;
     ensure!(!listed.contains("UDP "), "one-packet scheduling leaves nothing: {listed}");
+    Ok(())
+}
+
+/// A QUIC packet with a short header, as the client of the real server with this ID sends it (draft-ietf-quic-load-balancers-21 §5.2:
+/// configuration 0, in the clear).
+fn short_header(server_id: u8) -> Vec<u8> {
+    [&[0x40, 0, server_id][..], b"nonce7", b"rest"].concat()
+}
+
+/// A client's first packet of version 1: a connection ID that it made up.
+fn initial(made_up: u8) -> Vec<u8> {
+    [&[0xc0, 0, 0, 0, 1, 8, 0, made_up][..], b"nonce7", &[0; 20]].concat()
+}
+
+/// Who answers a datagram, from a socket of its own at this address.
+fn who_answers(scene: &Scene, from: &str, datagram: &[u8]) -> Result<String> {
+    let answer = scene.lab.client().enter(|| -> std::io::Result<Vec<u8>> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.send_to(datagram, (VIP, ECHO_PORT))?;
+        let mut answer = vec![0; 200];
+        let (length, _) = socket.recv_from(&mut answer)?;
+        answer.truncate(length);
+        Ok(answer)
+    })??;
+    ensure!(answer.ends_with(datagram), "it came as it was sent");
+    Ok(String::from_utf8_lossy(&answer[..2]).into_owned())
+}
+
+#[test]
+fn a_quic_connection_keeps_its_real_server_when_its_clients_address_changes() -> Result<()> {
+    let scene = scene()?;
+    for address in CLIENTS {
+        scene.lab.client().ip(&format!("addr add {address}/24 dev eth0"))?;
+    }
+    let service = format!("-u {VIP}:{ECHO_PORT}");
+    scene.director.ipvsadm(&format!("-A {service} -s rr --quic-lb 0:1:4"))?;
+    for index in 0..3 {
+        let server = topology::server(index);
+        let id = 0x50 + index;
+        scene
+            .director
+            .ipvsadm(&format!("-a {service} -r {server}:{ECHO_PORT} -m --quic-server-id {id:02x}"))?;
+    }
+    // Each from a new port, that is, as a connection that no worker knows.
+    for index in [2, 0, 1] {
+        for from in CLIENTS {
+            let who = who_answers(&scene, from, &short_header(0x50 + index))?;
+            assert_eq!(who, format!("s{}", index + 1), "from {from}");
+        }
+    }
+    // What a client made up names nobody: all of them get some.
+    let mut who =
+        (0..12).map(|_| who_answers(&scene, CLIENTS[0], &initial(0x50))).collect::<Result<Vec<_>>>()?;
+    who.sort();
+    who.dedup();
+    assert_eq!(who, ["s1", "s2", "s3"]);
+    let metrics = scene.director.metrics()?;
+    assert_eq!(metrics.sum("lb_quic_lb_routed_total", &[]), 9.0);
+    assert_eq!(metrics.sum("lb_quic_lb_scheduled_total", &["reason=\"made_up\""]), 12.0);
     Ok(())
 }
