@@ -10,6 +10,7 @@ mod ipset;
 mod iptables;
 mod iptables_restore;
 mod ipvsadm;
+mod messages;
 mod packet;
 mod path;
 mod restore;
@@ -32,5 +33,5 @@ macro_rules! targets {
 }
 
 targets! {
-    packet, path, rules, flow, adopt, config, conntrack, ipset, ipvsadm, restore, iptables, iptables_restore, commands, api, sync
+    packet, messages, path, rules, flow, adopt, config, conntrack, ipset, ipvsadm, restore, iptables, iptables_restore, commands, api, sync
 }
