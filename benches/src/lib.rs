@@ -3,7 +3,9 @@
 //! [`traffic`] says what is sent, [`road`] sends it through the path alone. The program `bench` (`main.rs`) runs
 //! every measure of its list and writes the results down.
 
+pub mod hand_over;
 pub mod measure;
 pub mod road;
+pub mod scaling;
 pub mod traffic;
 pub mod tsc;
