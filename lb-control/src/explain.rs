@@ -323,6 +323,7 @@ fn said(verdict: Verdict) -> String {
         Verdict::Reject(Refusal::TcpReset) => "reject, with a TCP reset".to_owned(),
         Verdict::Reject(Refusal::Icmp(kind, code)) => format!("reject, with ICMP type {kind} code {code}"),
         Verdict::Nat(..) => "translate".to_owned(),
+        Verdict::Queue => "drop, since no program listens".to_owned(),
         Verdict::SynProxy(_) => "answer for the server, by a SYN cookie".to_owned(),
     }
 }

@@ -522,6 +522,7 @@ pub(super) const OUTPUT: [Stop; 5] = [
 pub(super) const fn why(stopped: Verdict) -> DropReason {
     match stopped {
         Verdict::Nat(..) => DropReason::NoLocalPort,
+        Verdict::Queue => DropReason::QueueUnread,
         _ => DropReason::Rule,
     }
 }

@@ -104,6 +104,12 @@ const LINES: &[(&str, &str)] = &[
     ),
     ("-j SET --del-set b dst --add-set a src --exist", "-j SET --add-set a src --exist --del-set b dst"),
     ("-j SET --map-set m src,dst --map-mark", "-j SET --map-set m src,dst --map-mark"),
+    ("-j NFQUEUE", "-j NFQUEUE --queue-num 0"),
+    ("-j NFQUEUE --queue-bypass --queue-num 65535", "-j NFQUEUE --queue-num 65535 --queue-bypass"),
+    (
+        "-j NFQUEUE --queue-cpu-fanout --queue-bypass --queue-balance 0:6",
+        "-j NFQUEUE --queue-balance 0:6 --queue-bypass --queue-cpu-fanout",
+    ),
 ];
 
 #[test]
@@ -142,6 +148,11 @@ fn what_cannot_be_is_refused_with_iptables_words() {
         ("-j SET", "You must specify either `--add-set' or `--del-set' or `--map-set'"),
         ("-j SET --del-set a src --timeout 5", "Option `--timeout' can be used with `--add-set' only"),
         ("-j SET --map-set a src", "You must specify flags `--map-mark' or `--map-prio` or `--map-queue'"),
+        ("-j NFQUEUE --queue-balance 6:6", "NFQUEUE: --queue-balance 6:6: 2 to 65535 queues, in order"),
+        (
+            "-j NFQUEUE --queue-balance 0:65535",
+            "NFQUEUE: --queue-balance 0:65535: 2 to 65535 queues, in order",
+        ),
         ("-j SET --map-set a src --map-mark --map-queue", "SET: option \"--map-queue\" is not built"),
     ] {
         assert_eq!(read(Family::Ipv4, line).unwrap_err().to_string(), says, "{line}");

@@ -106,6 +106,8 @@ pub struct Effects {
 pub enum Verdict {
     Accept,
     Drop,
+    /// A program is asked, and none listens.
+    Queue,
     /// Dropped, and the sender is told.
     Reject(Refusal),
     /// Table nat: this end of the connection becomes one of these.

@@ -71,6 +71,7 @@ fn the_path_does_what_the_reference_says() {
         DropReason::EditUnacknowledged,
         DropReason::Rule,
         DropReason::RuleRejects,
+        DropReason::QueueUnread,
         DropReason::CopyLost,
         DropReason::NatPortsTaken,
         DropReason::Untranslatable,

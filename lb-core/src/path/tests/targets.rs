@@ -312,3 +312,16 @@ fn a_copy_without_room_or_hops_is_counted_and_its_packet_goes_on() {
     assert_eq!(copied(&mut director, last).len(), 0);
     assert_eq!(director.dropped(DropReason::TtlExceeded), 2, "the packet, and its copy");
 }
+
+#[test]
+fn what_a_program_is_to_be_asked_about_is_dropped_since_none_listens_or_let_pass_where_the_rule_says_so() {
+    let sent = |line: &str| {
+        let mut director = director(rules(&[line, "filter INPUT -j DROP"]));
+        let sent = director.receive(WAN, &[syn("192.0.2.10", &[], 0, 0)]).sent.len();
+        (sent, director.dropped(DropReason::QueueUnread), director.dropped(DropReason::Rule))
+    };
+    assert_eq!(sent("filter INPUT -j QUEUE"), (0, 1, 0));
+    assert_eq!(sent("filter INPUT -j NFQUEUE --queue-num 7"), (0, 1, 0));
+    assert_eq!(sent("filter INPUT -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"), (0, 1, 0));
+    assert_eq!(sent("filter INPUT -j NFQUEUE --queue-bypass"), (1, 0, 0));
+}
