@@ -110,6 +110,13 @@ pub struct Measured {
     pub resident_bytes: u64,
 }
 
+/// How long packets wait and take: a figure of each run, in microseconds.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Waited {
+    pub p50_us: Vec<f64>,
+    pub p999_us: Vec<f64>,
+}
+
 /// The resident memory of this process, huge pages included, in bytes.
 ///
 /// # Panics

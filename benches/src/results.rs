@@ -89,6 +89,8 @@ pub(crate) const INSTRUCTIONS: &str = "instructions_per_packet";
 pub(crate) const PER_SECOND: &str = "per_second";
 pub(crate) const BYTES: &str = "bytes_per_connection";
 pub(crate) const BYTES_RESIDENT: &str = "bytes_per_connection_resident";
+pub(crate) const P50_US: &str = "p50_us";
+pub(crate) const P999_US: &str = "p999_us";
 pub(crate) const NS_PER_LOOKUP: &str = "ns_per_lookup";
 pub(crate) const SECONDS: &str = "seconds";
 pub(crate) const OVER_MASQ: &str = "ns_over_masq";
@@ -123,6 +125,7 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("gre-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("fullnat-udp", 1_000_000, OVER_MASQ, Bound::AtMost(15.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
+    ("latency-udp", 1_000_000, P999_US, Bound::AtMost(20.0)),
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(3e6)),
     ("new-tcp", 1_000_000, PER_SECOND, Bound::AtLeast(0.8e6)),
     ("new-udp lc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),

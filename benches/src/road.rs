@@ -17,7 +17,7 @@ use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
-use crate::measure::{Measured, resident_bytes};
+use crate::measure::{Measured, Waited, resident_bytes};
 use crate::traffic::{Counted, LAN, LEN, Spread, Traffic, WAN, fill, tables};
 use crate::tsc;
 
@@ -171,15 +171,7 @@ impl Road {
         packets: u64,
         runs: u32,
     ) -> Result<Measured, String> {
-        let rules = traffic.rules(self.rules);
-        self.path.adopt(Arc::new(Tables { rules, ..tables(self.spread, traffic.forward()) }));
-        while !traffic.is_open() {
-            self.send(traffic, 1);
-        }
-        let resident = resident_bytes().saturating_sub(self.resident_before);
-        self.path.list(0, u32::MAX, traffic.now(), &mut |flow| traffic.learn(flow));
-        traffic.begin();
-        self.send(traffic, traffic.warm_up());
+        let resident = self.open(traffic);
         let before = self.counted();
         let costs: Vec<Cost> = (0..runs).map(|_| self.send(traffic, packets)).collect();
         traffic.check(&self.counted().since(before))?;
@@ -189,6 +181,70 @@ impl Road {
             generator_ns: costs.iter().map(|cost| cost.generator / per_ns).sum::<f64>() / f64::from(runs),
             resident_bytes: resident,
         })
+    }
+
+    /// Opens the connections, and warms up. Returns by how many bytes the process grew.
+    fn open(&mut self, traffic: &mut impl Traffic) -> u64 {
+        let rules = traffic.rules(self.rules);
+        self.path.adopt(Arc::new(Tables { rules, ..tables(self.spread, traffic.forward()) }));
+        while !traffic.is_open() {
+            self.send(traffic, 1);
+        }
+        let resident = resident_bytes().saturating_sub(self.resident_before);
+        self.path.list(0, u32::MAX, traffic.now(), &mut |flow| traffic.learn(flow));
+        traffic.begin();
+        self.send(traffic, traffic.warm_up());
+        resident
+    }
+
+    /// How long packets of open connections wait and take, `runs` times `packets` of them, that come one by one at `load` (below 1) of the rate
+    /// at which they can be generated and worked on.
+    ///
+    /// # Errors
+    /// When something else went through than the traffic is about.
+    pub fn wait(
+        &mut self,
+        traffic: &mut impl Traffic,
+        packets: u64,
+        runs: u32,
+        load: f64,
+    ) -> Result<Waited, String> {
+        self.open(traffic);
+        let before = self.counted();
+        let Cost { path, generator } = self.send(traffic, packets);
+        let apart = (path + generator) / load;
+        let runs: Vec<Vec<u32>> = (0..runs).map(|_| self.send_at_times(traffic, packets, apart)).collect();
+        traffic.check(&self.counted().since(before))?;
+        let per_us = tsc::per_nanosecond() * 1e3;
+        let at = |share: f64| {
+            let of = |run: &Vec<u32>| f64::from(run[(run.len() as f64 * share) as usize]) / per_us;
+            runs.iter().map(of).collect()
+        };
+        Ok(Waited { p50_us: at(0.5), p999_us: at(0.999) })
+    }
+
+    /// Sends at least so many packets, of which each comes `apart` cycles after the one before. Returns the cycles from each one's coming to its leaving, in order.
+    fn send_at_times(&mut self, traffic: &mut impl Traffic, packets: u64, apart: f64) -> Vec<u32> {
+        let mut times = Vec::with_capacity(packets as usize + BURST);
+        let begun = tsc::now();
+        while (times.len() as u64) < packets {
+            for port in [WAN, LAN] {
+                let came = ((tsc::now() - begun) as f64 / apart) as usize;
+                let count = came.saturating_sub(times.len()).min(BURST);
+                for mut frame in self.sink.free.drain(self.sink.free.len() - count..) {
+                    frame.reset(port);
+                    self.burst.push(frame);
+                }
+                fill(traffic, port, &mut self.burst);
+                self.go_through(port, traffic.now());
+                let left = (tsc::now() - begun) as f64;
+                let first = times.len();
+                times.extend((first..first + count).map(|n| (left - n as f64 * apart) as u32));
+            }
+        }
+        self.generated += times.len() as u64;
+        times.sort_unstable();
+        times
     }
 
     fn counted(&self) -> Counted {
@@ -253,5 +309,22 @@ mod tests {
             let measured = scenario.with(2000, Measure(packets)).unwrap();
             assert_eq!(measured.ns.len(), 2, "{scenario}");
         }
+    }
+
+    struct Wait;
+
+    impl Visit for Wait {
+        type Output = Result<Waited, String>;
+
+        fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
+            Road::new(8000, Spread::default(), 0).wait(&mut traffic, 20_000, 2, 0.1)
+        }
+    }
+
+    #[test]
+    fn packets_that_come_one_by_one_leave_and_some_take_longer() {
+        let waited = Scenario::Masq(crate::traffic::Transport::Udp).with(2000, Wait).unwrap();
+        assert_eq!(waited.p50_us.len(), 2);
+        assert!(waited.p50_us.iter().zip(&waited.p999_us).all(|(half, most)| half <= most));
     }
 }

@@ -2,6 +2,7 @@
 
 mod end_to_end;
 mod instructions;
+mod latency;
 mod lbd_ready;
 mod masq;
 mod memory;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use lb_benches::measure::{Measured, Scenario};
 use lb_benches::traffic::Spread;
+use serde::de::DeserializeOwned;
 
 use crate::results::Row;
 
@@ -41,6 +43,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "masq", run: masq::run },
     Bench { name: "testpmd", run: testpmd::run },
     Bench { name: "path", run: path::run },
+    Bench { name: "latency", run: latency::run },
     Bench { name: "methods", run: methods::run },
     Bench { name: "new", run: new::run },
     Bench { name: "schedulers", run: schedulers::run },
@@ -137,14 +140,14 @@ impl Context {
         self.road_with(scenario, flows, packets, runs, &["--rules", &rules.to_string()])
     }
 
-    fn road_with(
+    fn road_with<T: DeserializeOwned>(
         &self,
         scenario: Scenario,
         flows: u32,
         packets: u64,
         runs: u32,
         more: &[&str],
-    ) -> Result<Measured> {
+    ) -> Result<T> {
         let mut command = Command::new("taskset");
         command.args(["-c", &self.cpu.to_string()]).arg(self.program("road")?);
         command.args(road_arguments(scenario, flows, packets, runs));
@@ -169,7 +172,7 @@ fn road_arguments(scenario: Scenario, flows: u32, packets: u64, runs: u32) -> Ve
     [scenario.name(), "--flows", &flows, "--packets", &packets, "--runs", &runs].map(str::to_owned).to_vec()
 }
 
-fn measured(mut command: Command) -> Result<Measured> {
+fn measured<T: DeserializeOwned>(mut command: Command) -> Result<T> {
     let text = succeeded(&mut command)?;
     serde_json::from_str(text.trim()).with_context(|| format!("{command:?} printed {text:?}"))
 }

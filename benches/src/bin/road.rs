@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lb_benches::measure::{Measured, Scenario, Visit};
+use lb_benches::measure::{Scenario, Visit};
 use lb_benches::road::Road;
 use lb_benches::traffic::{Spread, Traffic};
 use lb_core::ipvs::SchedulerKind;
@@ -33,6 +33,14 @@ struct Arguments {
     /// In chain INPUT
     #[arg(long, default_value_t = 0)]
     rules: u32,
+    /// Measures how long packets wait and take that come at this share of the rate that the path can do
+    #[arg(long, value_parser = load)]
+    load: Option<f64>,
+}
+
+fn load(text: &str) -> Result<f64, String> {
+    let read = text.parse().ok().filter(|load| (0.01..1.0).contains(load));
+    read.ok_or_else(|| format!("{text} is no share from 0.01 to below 1"))
 }
 
 fn scheduler(name: &str) -> Result<SchedulerKind, String> {
@@ -45,24 +53,30 @@ struct Measure {
     rules: u32,
     packets: u64,
     runs: u32,
+    load: Option<f64>,
 }
 
 impl Visit for Measure {
-    type Output = Result<Measured, String>;
+    type Output = Result<String, String>;
 
     fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
-        Road::new(self.capacity, self.spread, self.rules).measure(&mut traffic, self.packets, self.runs)
+        let mut road = Road::new(self.capacity, self.spread, self.rules);
+        let done = match self.load {
+            Some(load) => serde_json::to_string(&road.wait(&mut traffic, self.packets, self.runs, load)?),
+            None => serde_json::to_string(&road.measure(&mut traffic, self.packets, self.runs)?),
+        };
+        done.map_err(|error| error.to_string())
     }
 }
 
 fn main() -> ExitCode {
-    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers, rules } =
+    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers, rules, load } =
         Arguments::parse();
     let spread = Spread { scheduler, servers };
     let capacity = capacity.unwrap_or(scenario.capacity(flows));
-    match scenario.with(flows, Measure { capacity, spread, rules, packets, runs }) {
+    match scenario.with(flows, Measure { capacity, spread, rules, packets, runs, load }) {
         Ok(measured) => {
-            println!("{}", serde_json::to_string(&measured).expect("numbers alone"));
+            println!("{measured}");
             ExitCode::SUCCESS
         }
         Err(error) => {
