@@ -49,14 +49,19 @@ impl<P: Packet> Path<P> {
     /// answers a connection that is only routed through us, which began at its own source's, the *other end's*. What answers a
     /// connection whose destination was exchanged names neither: all are asked, as long as there was such a rule.
     pub(super) fn next_to_ask(&self, packet: &Tuple) -> Option<WorkerId> {
+        self.asked_after(self.worker, packet)
+    }
+
+    /// The same of any worker.
+    pub(super) fn asked_after(&self, worker: WorkerId, packet: &Tuple) -> Option<WorkerId> {
         let owner = self.owner_of_flow(packet);
         let is_ours = self.tables.routes.is_local(packet.dst);
         let other = Some(self.owner_of(packet.src, packet.sport)).filter(|&other| !is_ours && other != owner);
         let asks_all = self.tables.rules.hide_owners();
         let next = match other {
-            Some(other) if self.worker == owner => return Some(other),
-            Some(other) if self.worker == other => self.next_worker(owner),
-            _ => self.next_worker(self.worker),
+            Some(other) if worker == owner => return Some(other),
+            Some(other) if worker == other => self.next_worker(owner),
+            _ => self.next_worker(worker),
         };
         let next = if Some(next) == other { self.next_worker(next) } else { next };
         Some(next).filter(|&next| asks_all && next != owner)

@@ -97,6 +97,65 @@ fn without_an_exchange_of_port_500_at_both_ends_they_are_the_hosts() {
 }
 
 #[test]
+fn rules_are_asked_of_those_that_no_virtual_service_has() {
+    let passed = |lines: &[&str], packets: &[(PortId, Vec<u8>)]| {
+        let mut director = super::hooks::director(super::hooks::rules(lines));
+        let sent = |(port, frame): &(PortId, Vec<u8>)| {
+            director.receive(*port, std::slice::from_ref(frame)).sent.len()
+        };
+        packets.iter().map(sent).collect::<Vec<_>>()
+    };
+    let there = |protocol: u8| (WAN, packet(C2D, "192.0.2.100", "10.0.0.11", protocol, &[7; 40]));
+    let back = (LAN, packet(SERVER, "10.0.0.11", "192.0.2.100", ESP, &[8; 40]));
+    assert_eq!(passed(&["filter FORWARD -p esp -j DROP"], &[there(ESP), there(AH)]), [0, 1]);
+    assert_eq!(passed(&["raw PREROUTING -p ah -j DROP"], &[there(ESP), there(AH)]), [1, 0]);
+    // They are no part of an exchange that passes by, and answers are of the connection that they answer.
+    let lines = [
+        "filter FORWARD -m state --state ESTABLISHED -j ACCEPT",
+        "filter FORWARD -p udp -j ACCEPT",
+        "filter FORWARD -p esp -s 192.0.2.100 -j ACCEPT",
+        "filter FORWARD -j DROP",
+    ];
+    assert_eq!(passed(&lines, &[there(17), there(AH), back.clone()]), [1, 0, 0]);
+    assert_eq!(passed(&lines, &[there(ESP), back]), [1, 1]);
+}
+
+#[test]
+fn with_rules_one_worker_has_the_packets_of_both_directions() {
+    let counters = counters(4);
+    let uses = Arc::new(Uses::new(4, 100));
+    let mut paths: Vec<_> = (0..4).map(|worker| path(worker, &counters, &uses)).collect();
+    let lines = [
+        "filter FORWARD -m state --state ESTABLISHED -j ACCEPT",
+        "filter FORWARD -s 192.0.2.100 -j ACCEPT",
+        "filter FORWARD -j DROP",
+    ];
+    let rules = Arc::new(super::hooks::rules(&lines));
+    let tables = Arc::new(Tables { rules, ..tables(2, &[11], 1) });
+    for path in &mut paths {
+        path.adopt(tables.clone());
+    }
+    // From worker to worker, until one sends it or drops it.
+    let mut sent = |port, frame: &[u8], worker: usize| {
+        let mut out = Out::default();
+        let burst = [Frame::new(port, frame)];
+        paths[worker].receive(&mut burst.into_iter().collect(), Tick(100), &mut out);
+        for _ in 0..20 {
+            let Some((to, frame, steer)) = out.handed.pop() else { break };
+            let mut handed = [(frame, steer)].into_iter().collect();
+            paths[to.index()].receive_handed_over(&mut handed, Tick(100), &mut out);
+        }
+        assert!(out.handed.is_empty());
+        out.sent.len()
+    };
+    for worker in 0..4 {
+        let there = packet(C2D, "192.0.2.100", "10.0.0.11", ESP, &[7; 40]);
+        let back = packet(SERVER, "10.0.0.11", "192.0.2.100", ESP, &[8; 40]);
+        assert_eq!((sent(WAN, &there, worker), sent(LAN, &back, 3 - worker)), (1, 1), "by worker {worker}");
+    }
+}
+
+#[test]
 fn they_keep_the_exchange_alive() {
     let mut director = director(Forward::Masq);
     director.receive(WAN, &[packet(C2D, "192.0.2.100", VIP, 17, b"isakmp")]);
