@@ -64,6 +64,16 @@ fn play(name: &str, text: &str) {
     assert!(different.is_empty(), "\n{}", different.join("\n"));
 }
 
+#[test]
+fn a_set_with_marks_always_says_their_mask() {
+    let mut play = Play { sets: IpSets::new(7), now: Tick(0) };
+    assert_eq!(play.code("create test hash:ip,mark"), 0);
+    let listing = play.sets.listing(Some("test")).expect("the set");
+    let text = listing.text(Format::Save, false, false, play.now);
+    let begin = "create test hash:ip,mark family inet markmask 0xffffffff hashsize 1024 ";
+    assert!(text.starts_with(begin), "{text}");
+}
+
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
         $(

@@ -188,8 +188,8 @@ impl Definition {
         if self.kind.has_family() {
             say("family", self.family.name().to_owned());
         }
-        if let Some(mask) = self.markmask {
-            say("markmask", format!("0x{mask:08x}"));
+        if self.kind.has(Part::Mark) {
+            say("markmask", format!("0x{:08x}", self.markmask.unwrap_or(u32::MAX)));
         }
         match self.kind.method {
             lb_core::set::Method::Hash => {

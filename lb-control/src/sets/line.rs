@@ -13,28 +13,39 @@ pub const MAX_NAME: usize = 31;
 /// Longest comment, bytes.
 const MAX_COMMENT: usize = 255;
 
-/// Commands with their names; the one letter is the old one.
-const COMMANDS: &[(&str, &str, usize)] = &[
-    ("create", "n", 2),
-    ("add", "a", 2),
-    ("del", "d", 2),
-    ("test", "t", 2),
-    ("destroy", "x", 0),
-    ("list", "l", 0),
-    ("save", "s", 0),
-    ("restore", "r", 0),
-    ("flush", "f", 0),
-    ("rename", "e", 2),
-    ("swap", "w", 2),
-    ("help", "h", 0),
-    ("version", "v", 0),
+/// Commands by name, with their old letter, and how many words must follow. Of a name its beginning will do: the first one that begins so.
+const COMMANDS: &[(&str, char, usize)] = &[
+    ("create", 'N', 2),
+    ("add", 'A', 2),
+    ("del", 'D', 2),
+    ("test", 'T', 2),
+    ("destroy", 'X', 0),
+    ("list", 'L', 0),
+    ("save", 'S', 0),
+    ("restore", 'R', 0),
+    ("flush", 'F', 0),
+    ("rename", 'E', 2),
+    ("swap", 'W', 2),
+    ("help", 'H', 0),
+    ("version", 'V', 0),
 ];
 
-/// The command that a word names.
+/// The command that a word names: by its name or the beginning of it, also behind two dashes, or by its letter, in upper case behind one dash.
 pub fn command(word: &str) -> Option<&'static str> {
-    let bare = word.trim_start_matches('-');
-    let is_short = |letter: &str| bare.eq_ignore_ascii_case(letter);
-    COMMANDS.iter().find(|(name, letter, _)| bare == *name || is_short(letter)).map(|(name, ..)| *name)
+    let long = word.strip_prefix("--").unwrap_or(word);
+    if !long.is_empty() && "new".starts_with(long) {
+        return Some("create");
+    }
+    if let "-h" | "-v" = word {
+        return Some(if word == "-h" { "help" } else { "version" });
+    }
+    let is_it = |(name, letter, _): &&(&str, char, usize)| {
+        let is_letter = |text: &str, letter: char| text.chars().eq([letter]);
+        let is_short = word.strip_prefix('-').is_some_and(|short| is_letter(short, *letter))
+            || is_letter(long, letter.to_ascii_lowercase());
+        is_short || !long.is_empty() && name.starts_with(long)
+    };
+    COMMANDS.iter().find(is_it).map(|(name, ..)| *name)
 }
 
 /// What an entry says besides the element.
@@ -509,8 +520,13 @@ fn expand(
             return Err(outside());
         }
     }
-    let is_zero_refused = matches!(kind.name, "hash:net" | "hash:net,port" | "hash:ip,port,net");
-    if is_zero_refused && (range.len == Some(0) || range.second_len == Some(0)) {
+    let all = [range.len, range.second_len].map(|len| len == Some(0));
+    let is_refused = match kind.name {
+        "hash:net" | "hash:net,port" | "hash:ip,port,net" => all.contains(&true),
+        "hash:net,net" | "hash:net,port,net" => all == [true; 2],
+        _ => false,
+    };
+    if is_refused {
         return Err(Refusal::new("The value of the CIDR parameter of the IP address is invalid"));
     }
     let step = match definition.netmask {

@@ -390,7 +390,7 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
 }
 
 /// Writes an element as `ipset list` does.
-pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType, family: Family, cidr: u8) {
+pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType, family: Family) {
     let full = family.bits();
     let network = |out: &mut String, address: u128, len: u8| {
         let _ = write!(out, "{}", family.address(address));
@@ -407,10 +407,6 @@ pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType,
         }
         // Writing to a string does not fail.
         let _ = match part {
-            Part::Address if kind.is_bitmap() => {
-                network(out, element.address, cidr);
-                Ok(())
-            }
             Part::Address => write!(out, "{}", family.address(element.address)),
             Part::SecondAddress => write!(out, "{}", family.address(element.second)),
             Part::Net => {

@@ -198,8 +198,7 @@ impl Listing {
             let name = self.names.get(element.set as usize).and_then(Option::as_deref);
             *out += name.unwrap_or_default();
         } else {
-            let cidr = listed.definition.netmask.unwrap_or(set.family.bits());
-            write_element(out, element, set.kind, set.family, cidr);
+            write_element(out, element, set.kind, set.family);
         }
         if xml {
             *out += "</elem>";
