@@ -430,6 +430,8 @@ impl Line {
     }
 
     fn finish(self, command: Opt, timeouts: Option<Timeouts>) -> Result<Request, Stop> {
+        // Asked for by name first, whatever the command.
+        sched_flags(self.sched_flags.as_deref(), &self.scheduler)?;
         Rules::of_command(command).check(self.given).map_err(Stop::usage)?;
         Ok(match command {
             Opt::AddService => Request::Change(Command::AddService(self.service_spec()?)),
@@ -598,7 +600,7 @@ fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop
         }
         Err(Stop::usage(format!("incompatible scheduler flag `{flag}'")))
     };
-    flags.split(',').map(check).collect()
+    flags.split(',').filter(|flag| !flag.is_empty()).map(check).collect()
 }
 
 fn multicast_group(text: &str) -> Result<IpAddr, Stop> {
@@ -697,6 +699,25 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn scheduler_flags_are_read_before_it_is_asked_what_the_command_takes() {
+        for (line, says) in [
+            ("-L -b fast", "invalid scheduler flag `fast'"),
+            ("-D -t 192.0.2.1:80 -b mh-port -w 5", "incompatible scheduler flag `mh-port'"),
+            ("-A -t 192.0.2.1:80 -b flag-2,sh-port", "incompatible scheduler flag `sh-port'"),
+            ("-Z -b flag-1", "Illegal 'sched-flags' option with the 'zero' command"),
+            ("-L 5 -b fast", "unexpected argument 5"),
+        ] {
+            assert_eq!(read(line).expect_err(line).message, says, "{line}");
+        }
+        let flags = |line: &str| match read(line) {
+            Ok(Request::Change(Command::AddService(spec))) => spec.scheduler_flags,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(flags("-A -t 192.0.2.1:80 -s sh -b ,sh-port,"), ["sh-port"]);
+        assert_eq!(flags("-A -t 192.0.2.1:80 -b ,"), [""; 0]);
     }
 
     #[test]
