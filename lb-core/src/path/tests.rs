@@ -7,6 +7,7 @@ mod defence;
 mod edited;
 mod explain;
 mod full_nat;
+mod headers;
 mod helped;
 mod hooks;
 mod ipsec;

@@ -2,7 +2,7 @@
 
 use super::view::View;
 use crate::wire::checksum::Delta;
-use crate::wire::{array_mut, be16, ipv4};
+use crate::wire::{array_mut, be16, ipv4, tcp};
 
 /// Writes the bits of `mask` of the TOS or traffic class.
 pub(crate) fn set_tos(view: &mut View<'_>, value: u8, mask: u8) {
@@ -17,6 +17,54 @@ pub(crate) fn set_tos(view: &mut View<'_>, value: u8, mask: u8) {
         let delta = Delta::word(be16(header[0], header[1]), be16(header[0], tos));
         header[1] = tos;
         ipv4::update_checksum(header, delta);
+    }
+}
+
+/// Writes the bits of `mask` of TCP's flags.
+pub(crate) fn set_tcp_flags(view: &mut View<'_>, value: u8, mask: u8) {
+    if view.protocol() != 6 || view.is_later_fragment() {
+        return;
+    }
+    if let Some(header) = tcp::header_mut(view.frame, view.headers.l4.into()) {
+        let flags = header[13] & !mask | value & mask;
+        let delta = Delta::word(be16(header[12], header[13]), be16(header[12], flags));
+        header[13] = flags;
+        tcp::update_checksum(header, delta);
+        view.headers.tcp_flags = flags;
+    }
+}
+
+/// Has TCP options say nothing: those of the kinds that `is_one` says become as many that do nothing.
+pub(crate) fn strip_tcp_options(view: &mut View<'_>, is_one: impl Fn(u8) -> bool) {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    if view.protocol() != 6 || view.is_later_fragment() {
+        return;
+    }
+    let Some(len) = view.tcp().map(<[u8]>::len) else { return };
+    let l4 = usize::from(view.headers.l4);
+    let Some(header) = view.frame.get_mut(l4..l4 + len) else { return };
+    let mut delta = Delta::default();
+    let mut at = tcp::LEN;
+    while at < len {
+        let (kind, option_len) = match header[at..] {
+            [END, ..] => break,
+            [NOTHING, ..] => (NOTHING, 1),
+            [kind, option_len, ..] if option_len >= 2 && at + usize::from(option_len) <= len => {
+                (kind, usize::from(option_len))
+            }
+            _ => break,
+        };
+        for at in (at..at + option_len).filter(|_| kind != NOTHING && is_one(kind)) {
+            // The byte's place in its word of the header, which begins at an even one.
+            let word = |byte: u8| if at % 2 == 0 { be16(byte, 0) } else { be16(0, byte) };
+            delta = delta.and(Delta::word(word(header[at]), word(NOTHING)));
+            header[at] = NOTHING;
+        }
+        at += option_len;
+    }
+    if let Some(header) = header.first_chunk_mut() {
+        tcp::update_checksum(header, delta);
     }
 }
 

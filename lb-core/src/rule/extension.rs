@@ -32,6 +32,8 @@ pub(crate) struct Place<'a> {
     /// The hooks from which its chain is reached.
     pub(crate) hooks: u8,
     pub(crate) header: &'a Header,
+    /// The rule's packets are SYNs: a `tcp` of it asks for the flag.
+    pub(crate) is_of_syns: bool,
 }
 
 /// A match or a target: data, syntax, printing.

@@ -1,7 +1,7 @@
 //! What every rule may look at: addresses, interfaces, protocol, fragments.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::Family;
 use super::list::Style;
@@ -204,6 +204,10 @@ pub(crate) fn list_net(net: &Net, style: &Style<'_>) -> String {
         return format!("{not}anywhere");
     }
     let address = ip(net.address, style.family);
+    // As ip6tables has it, whatever the mask.
+    if address == Ipv6Addr::UNSPECIFIED && !style.is_numeric {
+        return format!("{not}anywhere");
+    }
     let mut text = format!("{not}{}", host(address, style));
     if net.mask != all(style.family) {
         match prefix_len(net.mask, style.family) {

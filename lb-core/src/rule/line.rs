@@ -67,7 +67,9 @@ impl Rule {
     /// # Errors
     /// The kernel's.
     pub fn check(&self, table: Table, hooks: u8) -> Result<(), Refused> {
-        let place = Place { table, hooks, header: &self.header };
+        let is_of_syns =
+            self.matches.iter().any(|found| matches!(found, AnyMatch::Tcp(tcp) if tcp.asks_for_syn()));
+        let place = Place { table, hooks, header: &self.header, is_of_syns };
         self.matches.iter().try_for_each(|found| found.check(&place))?;
         match &self.jump {
             Jump::Target(target) => target.check(&place),
@@ -386,8 +388,13 @@ impl<'w> Reader<'w> {
             1 => "icmp",
             6 => "tcp",
             17 => "udp",
+            33 => "dccp",
+            50 => "esp",
+            51 => "ah",
             58 => "icmp6",
+            108 => "ipcomp",
             132 => "sctp",
+            135 => "mh",
             _ => return false,
         };
         if self.opened.iter().any(|open| open.about.name == name) {
@@ -441,6 +448,8 @@ impl<'w> Reader<'w> {
             (None, Some((_, about, option))) => (*about, *option),
             (None, None) => return Ok(false),
         };
+        // Of two names of an option messages say the first.
+        let option = about.options.iter().find(|first| first.id == option.id).unwrap_or(option);
         let value = if option.has_value { self.value(inline, &format!("--{name}"))? } else { "" };
         if self.is_negated && !option.may_be_negated {
             return Err(Error::parameter(format!(
@@ -475,6 +484,19 @@ impl<'w> Reader<'w> {
         }
         Ok(true)
     }
+}
+
+/// Whether the option is one that takes a value, of a match or target that these words name: the next word, whatever that looks like.
+pub fn option_has_value(name: &str, words: &[String], family: Family) -> bool {
+    let named = |word: &String, about: &&About| {
+        let glued = ["-m", "-j", "-p"].iter().find_map(|option| word.strip_prefix(option));
+        about.is_called(glued.unwrap_or(word), family)
+    };
+    let mut options = words.iter().rev().filter_map(|word| {
+        let about = AnyMatch::ALL.iter().chain(AnyTarget::ALL).find(|about| named(word, about))?;
+        find(about.options, name)
+    });
+    options.next().is_some_and(|option| option.has_value)
 }
 
 /// By its whole name, or by the beginning of one that no other has.

@@ -7,6 +7,7 @@
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.
 
 pub mod capture;
+mod chain6;
 pub(crate) mod copies;
 pub mod counted;
 mod edit;
@@ -27,6 +28,7 @@ mod ports;
 mod prelude;
 mod rate;
 mod set_use;
+mod span;
 mod state;
 mod targets;
 pub mod text;
@@ -37,7 +39,7 @@ mod walk;
 
 use extension::Depends;
 pub use header::{Header, Interface, Net};
-pub use line::{Counts, Jump, Rule};
+pub use line::{Counts, Jump, Rule, option_has_value};
 pub use list::{Style, count};
 pub(crate) use met::Met;
 pub use options::{Around, Cursor};

@@ -184,12 +184,7 @@ impl Given<'_, '_> {
             values.push(value);
             match after.strip_prefix(':') {
                 Some(more) if values.len() < 2 => rest = more,
-                Some(_) => {
-                    return Err(Error::parameter(format!(
-                        "{}: Too many components for option \"--{}\" (max: 2)\n",
-                        self.of, self.option.name
-                    )));
-                }
+                Some(_) => return Err(self.too_many()),
                 None if after.is_empty() => break,
                 None => {
                     return Err(Error::parameter(format!(
@@ -201,6 +196,13 @@ impl Given<'_, '_> {
         }
         let first = values[0];
         Ok((first, values.get(1).copied().unwrap_or(first)))
+    }
+
+    fn too_many(&self) -> Error {
+        Error::parameter(format!(
+            "{}: Too many components for option \"--{}\" (max: 2)\n",
+            self.of, self.option.name
+        ))
     }
 
     fn bad_range(&self, near: &str, max: u64) -> Error {
@@ -266,6 +268,24 @@ pub(crate) fn ports(text: &str, protocol: &str, names: &dyn Names) -> Result<(u1
         return Err(Error::parameter("invalid portrange (min > max)"));
     }
     Ok((from, to))
+}
+
+/// As [`ports`], where iptables reads them by its table of options (`udp`, `dccp`): a range may end before it begins, and holds nothing then.
+pub(crate) fn any_ports(given: &Given<'_, '_>, protocol: &str) -> Result<(u16, u16), Error> {
+    let names = given.around.names;
+    let read = |text: &str, unsaid: u16| match number(text) {
+        _ if text.is_empty() => Ok(unsaid),
+        None if names.service(text, protocol).is_none() => {
+            Err(Error::parameter(format!("Port \"{text}\" does not resolve to anything.\n")))
+        }
+        _ => port(text, protocol, names),
+    };
+    let (from, to) = given.value.split_once(':').map_or((given.value, None), |(from, to)| (from, Some(to)));
+    if to.is_some_and(|to| to.contains(':')) {
+        return Err(given.too_many());
+    }
+    let from = read(from, 0)?;
+    Ok((from, to.map_or(Ok(from), |to| read(to, u16::MAX))?))
 }
 
 /// An address of a family as a number: IPv4 in the low 32 bits.

@@ -1,4 +1,4 @@
-//! A range of ports that may be negated, as `tcp`, `udp` and `sctp` take and print it.
+//! A range of ports that may be negated, as `tcp`, `udp`, `dccp` and `sctp` take and print it.
 
 use super::list::Style;
 use super::prelude::*;
@@ -40,6 +40,13 @@ impl Ports {
             return Err(Error::parameter(format!("Only one `--{long_name}' allowed")));
         }
         let (from, to) = super::options::ports(given.value, protocol, given.around.names)?;
+        *self = Ports { from, to, is_not: given.is_negated };
+        Ok(())
+    }
+
+    /// As [`take`](Self::take), of `udp` and `dccp`.
+    pub(super) fn take_any(&mut self, given: &Given<'_, '_>, protocol: &str) -> Result<(), Error> {
+        let (from, to) = super::options::any_ports(given, protocol)?;
         *self = Ports { from, to, is_not: given.is_negated };
         Ok(())
     }

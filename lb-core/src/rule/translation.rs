@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::options::ip;
 use super::prelude::*;
-use super::text::number;
+use super::text::{leading_number, number};
 use crate::nat::{PortChoice, Range};
 
 /// Addresses, ports and flags, as a target says them.
@@ -76,29 +76,40 @@ impl Translation {
             return Err(Error::parameter("Invalid port:port syntax - use dash\n"));
         }
         let bad = |text: &str| Error::parameter(format!("Port `{text}' not valid"));
+        let port = |text: &str| number(text).and_then(|port| u16::try_from(port).ok());
         let named = |text: &str| around.names.service(text, around.port_protocol().unwrap_or_default());
-        let port = |text: &str| {
-            let read = match number(text) {
-                Some(port) => u16::try_from(port).ok(),
-                None => named(text),
-            };
-            read.filter(|port| *port > 0).ok_or_else(|| bad(text))
+        // A name stands alone: it may have dashes itself.
+        let Some((first, rest)) = leading_number(text) else {
+            let named = named(text).ok_or_else(|| bad(text))?;
+            (self.ports, self.base_port) = (Some((named, named)), None);
+            return Ok(());
         };
-        let (range, base) = match text.split_once('/') {
-            Some((range, base)) if may_have_base => (range, Some(port(base)?)),
-            Some(_) => return Err(bad(text)),
-            None => (text, None),
+        let first = u16::try_from(first).map_err(|_| bad(text))?;
+        let Some(rest) = rest.strip_prefix('-') else {
+            if !rest.is_empty() {
+                return Err(Error::parameter(format!("Garbage after port value: `{rest}'")));
+            }
+            (self.ports, self.base_port) = (Some((first, first)), None);
+            return Ok(());
         };
-        let (first, last) = match range.split_once('-') {
-            Some((first, last)) => (port(first)?, port(last)?),
-            None => (port(range)?, port(range)?),
-        };
-        if first > last {
-            return Err(Error::parameter(format!(
-                "Port range `{}' funky",
-                range.split_once('-').map_or(range, |(_, last)| last)
-            )));
+        let (last, base) = rest.split_once('/').map_or((rest, None), |(last, base)| (last, Some(base)));
+        if let Some((_, garbage)) = leading_number(last).filter(|(_, garbage)| !garbage.is_empty()) {
+            return Err(Error::parameter(format!("Garbage after port range: `{garbage}'")));
         }
+        let last = port(last).ok_or_else(|| bad(last))?;
+        if first > last {
+            return Err(Error::parameter(format!("Port range `{last}' funky")));
+        }
+        let base = match base {
+            Some(_) if !may_have_base => {
+                return Err(Error::parameter("Shifted portmap ranges not supported with this kernel"));
+            }
+            Some(base) => {
+                let found = if number(base).is_some() { port(base) } else { named(base) };
+                Some(found.filter(|found| *found > 0).ok_or_else(|| bad(base))?)
+            }
+            None => None,
+        };
         (self.ports, self.base_port) = (Some((first, last)), base);
         Ok(())
     }

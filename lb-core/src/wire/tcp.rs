@@ -41,6 +41,12 @@ pub fn acknowledgement(header: &Header) -> u32 {
     u32::from_be_bytes([header[8], header[9], header[10], header[11]])
 }
 
+/// Brings the checksum up to date.
+pub(crate) fn update_checksum(header: &mut Header, delta: Delta) {
+    let sum = delta.apply(checksum(header));
+    header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// Length with options.
 #[inline]
 pub fn header_len(header: &Header) -> usize {
@@ -98,8 +104,7 @@ pub(crate) fn lower_mss(frame: &mut [u8], l4: usize, mss: u16) -> bool {
         _ => (be16(low, high), be16(new_low, new_high)),
     };
     if let Some(header) = header_mut(frame, l4) {
-        let sum = Delta::word(old, new).apply(checksum(header));
-        header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+        update_checksum(header, Delta::word(old, new));
     }
     true
 }

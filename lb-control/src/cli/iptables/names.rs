@@ -11,6 +11,7 @@ use crate::api::types::Transport;
 use crate::cli::ipvsadm::{self, Lookup};
 
 const PROTOCOLS: &str = "/etc/protocols";
+const NETWORKS: &str = "/etc/networks";
 
 /// What the C library knows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,5 +78,14 @@ impl Names for System {
     fn host_name(&self, address: IpAddr) -> Option<String> {
         let at = SocketAddr::new(address, 0);
         getnameinfo(&at, libc::NI_NUMERICSERV | libc::NI_NAMEREQD).ok().map(|(host, _)| host)
+    }
+
+    fn network_name(&self, address: IpAddr) -> Option<String> {
+        let text = fs::read_to_string(NETWORKS).unwrap_or_default();
+        text.lines().find_map(|line| {
+            let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+            let name = words.next()?;
+            (words.next()?.parse() == Ok(address)).then(|| name.to_owned())
+        })
     }
 }

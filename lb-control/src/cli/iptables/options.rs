@@ -1,6 +1,8 @@
 //! A command line of iptables: what it asks for, and the words of the rule in it, which [`Rule::read`](lb_core::rule::Rule::read)
 //! reads.
 
+use lb_core::rule::{Family, option_has_value};
+
 use super::{Program, Stop, VERSION};
 
 /// What is to be done; numbers of rules begin at 1.
@@ -189,8 +191,11 @@ impl<'w> Reader<'w> {
         match OPTIONS.iter().find(|(_, known)| *known == name) {
             Some((letter, _)) => self.option(*letter, inline, word),
             None => {
+                let family = if self.program.is_ipv6 { Family::Ipv6 } else { Family::Ipv4 };
+                let has_value = WITH_VALUE.iter().any(|(_, known)| *known == name)
+                    || option_has_value(name, &self.request.words, family);
                 self.request.words.push(word.to_owned());
-                if inline.is_none() && WITH_VALUE.iter().any(|(_, known)| *known == name) {
+                if inline.is_none() && has_value {
                     self.request.words.extend(self.words.next().cloned());
                 }
                 Ok(())

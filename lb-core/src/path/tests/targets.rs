@@ -56,6 +56,44 @@ fn a_syn_that_says_no_segment_size_is_made_to() {
 }
 
 #[test]
+fn options_that_are_stripped_say_nothing_and_the_others_what_they_said() {
+    let mut director =
+        director(rules(&["mangle FORWARD -p tcp -j TCPOPTSTRIP --strip-options mss,wscale,8"]));
+    let mut left = |given: &[u8]| options(&director.receive(WAN, &[syn("10.0.0.11", given, 3, 0)]).sent[0].1);
+    assert_eq!(left(&[]), b"");
+    assert_eq!(left(&[2, 4, 5, 180, 3, 3, 7, 1]), [1; 8]);
+    assert_eq!(left(&[1, 2, 4, 5, 180, 4, 2, 3, 3, 7, 0, 0]), [1, 1, 1, 1, 1, 4, 2, 1, 1, 1, 0, 0]);
+    assert_eq!(
+        left(&[254, 3, 9, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 4, 2]),
+        [254, 3, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 2]
+    );
+    // Behind the end there are no options, and one that is too long is none.
+    assert_eq!(left(&[0, 2, 4, 5]), [0, 2, 4, 5]);
+    assert_eq!(left(&[1, 1, 2, 9]), [1, 1, 2, 9]);
+}
+
+#[test]
+fn what_a_packet_says_of_congestion_is_rewritten() {
+    let sent = |rule: &str| {
+        let mut director = director(rules(&[rule]));
+        let mut frame = Vec::new();
+        let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1);
+        let builder = builder.ipv4([192, 0, 2, 100], [10, 0, 0, 11], 64).tcp(4000, 22, 1, 1000).syn();
+        builder.ece().cwr().write(&mut frame, b"").unwrap();
+        let sent = director.receive(WAN, &[frame]).sent.remove(0).1;
+        assert_eq!(options(&sent), b"");
+        (sent.data()[15] & 3, sent.data()[47] & 0xc2)
+    };
+    assert_eq!(sent("mangle FORWARD -p tcp -j ECN --ecn-tcp-remove"), (0, 2));
+    assert_eq!(sent("mangle FORWARD -p tcp -j ECN --ecn-tcp-ece 0"), (0, 0x82));
+    assert_eq!(sent("mangle FORWARD -j ECN --ecn-ip-ect 2"), (2, 0xc2));
+    assert_eq!(
+        sent("mangle FORWARD -p tcp -j ECN --ecn-tcp-cwr 0 --ecn-tcp-ece 1 --ecn-ip-ect 3"),
+        (3, 0x42)
+    );
+}
+
+#[test]
 fn a_syn_that_has_grown_is_whole_behind_a_tunnel() {
     let mut director = Director::new();
     let mut tables = tables(2, &[11, 12], 1);

@@ -127,25 +127,29 @@ impl Extension for RateMatch {
         }
     }
 
-    fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
+    fn list(&self, out: &mut String, style: &Style<'_>, _: &Header) {
         put!(out, " rateest match {}", self.names[0]);
         if self.is_delta {
             out.push_str(" delta");
         }
         let order = format!("{} {}", not(self.is_not), self.word());
-        let given = |rate: u32| if self.is_delta { format!(" {rate}") } else { String::new() };
+        let rate = |unit: &str, rate: u32| match unit {
+            "bps" if !style.is_numeric => shown_bits(rate),
+            _ => rate.to_string(),
+        };
+        let given = |unit: &str, given| if self.is_delta { format!(" {}", rate(unit, given)) } else { String::new() };
         if self.sides() == 2 {
             for (unit, rates, _) in self.asked(false) {
-                put!(out, " {unit}{}", given(rates.given[0]));
+                put!(out, " {unit}{}", given(unit, rates.given[0]));
             }
             put!(out, "{order} {}", self.names[1]);
             for (unit, rates, _) in self.asked(false) {
-                put!(out, " {unit}{}", given(rates.given[1]));
+                put!(out, " {unit}{}", given(unit, rates.given[1]));
             }
             return;
         }
         for (unit, rates, _) in self.asked(false) {
-            let (first, second) = (given(rates.given[0]), rates.given[1]);
+            let (first, second) = (given(unit, rates.given[0]), rate(unit, rates.given[1]));
             match unit {
                 "bps" => put!(out, " bps{first} {second}{order}"),
                 _ => put!(out, " pps{first}{order} {second}"),

@@ -43,7 +43,7 @@ struct Chunk {
 }
 
 /// (name, type, its flags from bit 7 down to bit 0).
-const TYPES: [(&str, u8, &str); 21] = [
+const TYPES: [(&str, u8, &str); 22] = [
     ("DATA", 0, "----IUBE"),
     ("INIT", 1, ""),
     ("INIT_ACK", 2, ""),
@@ -63,6 +63,7 @@ const TYPES: [(&str, u8, &str); 21] = [
     ("ASCONF_ACK", 128, ""),
     ("FORWARD_TSN", 192, ""),
     ("I_DATA", 64, "----IUBE"),
+    ("RE_CONFIG", 130, ""),
     ("PAD", 132, ""),
     ("I_FORWARD_TSN", 194, ""),
 ];

@@ -10,17 +10,19 @@ use crate::rule::state::Number;
 pub struct Statistic {
     mode: Mode,
     is_not: bool,
+    /// In 2⁻³¹.
+    chance: u32,
+    /// The `packet`th of `every`, from 0.
+    every: u32,
+    packet: u32,
     state: Kept<Number>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 enum Mode {
     #[default]
-    Unsaid,
-    /// In 2⁻³¹.
-    Random { chance: u32 },
-    /// The `packet`th of `every`, from 0.
-    Nth { every: u32, packet: u32 },
+    Random,
+    Nth,
 }
 
 const SCALE: f64 = 2_147_483_648.0;
@@ -28,45 +30,44 @@ const SCALE: f64 = 2_147_483_648.0;
 impl Extension for Statistic {
     const NAME: &'static str = "statistic";
     const OPTIONS: &'static [Opt] = &[
-        opt("mode", 0),
-        opt("probability", 1).negatable().with(1),
+        opt("mode", 0).must(),
+        opt("probability", 1).negatable().with(1).not_with(1 << 2 | 1 << 3),
         opt("every", 2).negatable().with(1 | 1 << 3),
         opt("packet", 3).with(1 << 2),
     ];
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        match (given.id(), &mut self.mode) {
-            (0, mode) => {
-                *mode = match given.value {
-                    "random" => Mode::Random { chance: 0 },
-                    "nth" => Mode::Nth { every: 0, packet: 0 },
+        match given.id() {
+            0 => {
+                self.mode = match given.value {
+                    "random" => Mode::Random,
+                    "nth" => Mode::Nth,
                     other => return Err(Error::parameter(format!("Bad mode \"{other}\""))),
                 }
             }
-            (1, Mode::Random { chance }) => {
+            1 => {
                 let value = given.value.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
-                *chance = (value.ok_or_else(|| given.out_of_range(0, 1))? * SCALE).round() as u32;
+                self.chance = (value.ok_or_else(|| given.out_of_range(0, 1))? * SCALE).round() as u32;
                 self.is_not = given.is_negated;
             }
-            (2, Mode::Nth { every, .. }) => {
-                *every = given.number(1, u32::MAX.into())? as u32;
+            2 => {
+                self.every = given.number(1, u32::MAX.into())? as u32;
                 self.is_not = given.is_negated;
             }
-            (3, Mode::Nth { packet, .. }) => *packet = given.u32()?,
-            _ => return Err(Error::parameter(format!("statistic: --{} is of another mode", given.option.name))),
+            _ => self.packet = given.u32()?,
         }
         Ok(())
     }
 
     fn finish(&mut self, seen: u32, _: &Around<'_>) -> Result<(), Error> {
         match self.mode {
-            Mode::Unsaid | Mode::Random { .. } if seen & 2 == 0 => {
+            Mode::Random if seen & 1 << 1 == 0 => {
                 Err(Error::parameter("--probability must be specified when using random mode"))
             }
-            Mode::Nth { .. } if seen & (1 << 2 | 1 << 3) == 0 => {
+            Mode::Nth if seen & (1 << 2 | 1 << 3) == 0 => {
                 Err(Error::parameter("--every and --packet must be specified when using nth mode"))
             }
-            Mode::Nth { every, packet } if packet >= every => {
+            Mode::Nth if self.packet >= self.every => {
                 Err(Error::parameter("the --packet p must be 0 <= p <= n-1"))
             }
             _ => Ok(()),
@@ -76,8 +77,8 @@ impl Extension for Statistic {
     fn bind(&mut self, _: &mut Named) -> Result<(), Refused> {
         let start = match self.mode {
             // So that the wanted one comes up when it is counted to 0.
-            Mode::Nth { every, packet } => u64::from((every - packet) % every),
-            _ => std::ptr::from_ref(self).addr() as u64,
+            Mode::Nth => u64::from((self.every - self.packet) % self.every),
+            Mode::Random => std::ptr::from_ref(self).addr() as u64,
         };
         self.state.set(Arc::new(Number::new(start)));
         Ok(())
@@ -95,14 +96,15 @@ impl Extension for Statistic {
 
 impl Statistic {
     fn put(&self, out: &mut String, dashes: &str) {
+        let (is_not, Statistic { every, packet, .. }) = (not(self.is_not), self);
         match self.mode {
-            Mode::Unsaid => {}
-            Mode::Random { chance } => {
-                put!(out, "{dashes}mode random{}{dashes}probability {:.11}", not(self.is_not), f64::from(chance) / SCALE);
+            Mode::Random => {
+                let chance = f64::from(self.chance) / SCALE;
+                put!(out, "{dashes}mode random{is_not}{dashes}probability {chance:.11}");
             }
-            Mode::Nth { every, packet } => {
-                put!(out, "{dashes}mode nth{}{dashes}every {every}", not(self.is_not));
-                if packet != 0 || dashes == " --" {
+            Mode::Nth => {
+                put!(out, "{dashes}mode nth{is_not}{dashes}every {every}");
+                if *packet != 0 || dashes == " --" {
                     put!(out, "{dashes}packet {packet}");
                 }
             }
@@ -116,9 +118,8 @@ impl Match for Statistic {
         let copy = state.copy();
         let state = if view.is_dry { &copy } else { state };
         let is = match self.mode {
-            Mode::Unsaid => false,
-            Mode::Random { chance } => state.random() >> 1 < chance,
-            Mode::Nth { every, .. } => state.turn(every.into()) == 0,
+            Mode::Random => state.random() >> 1 < self.chance,
+            Mode::Nth => state.turn(self.every.into()) == 0,
         };
         is != self.is_not
     }

@@ -58,6 +58,12 @@ fn put_flags(out: &mut String, flags: u8) {
     }
 }
 
+impl Tcp {
+    pub(crate) fn asks_for_syn(&self) -> bool {
+        self.flags.set & tcp::SYN != 0 && !self.flags.is_not
+    }
+}
+
 impl Extension for Tcp {
     const NAME: &'static str = "tcp";
     const OPTIONS: &'static [Opt] = &[

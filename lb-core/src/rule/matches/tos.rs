@@ -30,7 +30,7 @@ impl Extension for Tos {
         out.push_str(" tos match");
         out.push_str(if self.is_not { "!" } else { "" });
         match tos::name(self.value).filter(|_| !style.is_numeric && self.mask == 0x3f) {
-            Some(name) => out.push_str(name),
+            Some(name) => put!(out, " {name}"),
             None => put!(out, "0x{:02x}/0x{:02x}", self.value, self.mask),
         }
     }

@@ -9,25 +9,22 @@ use crate::rule::ports::Ports;
 pub struct Udp {
     source: Ports,
     destination: Ports,
-    seen: u8,
 }
 
 impl Extension for Udp {
     const NAME: &'static str = "udp";
     const OPTIONS: &'static [Opt] = &[
-        opt("source-port", 0).negatable().repeats(),
-        opt("sport", 0).negatable().repeats(),
-        opt("destination-port", 1).negatable().repeats(),
-        opt("dport", 1).negatable().repeats(),
+        opt("source-port", 0).negatable(),
+        opt("sport", 0).negatable(),
+        opt("destination-port", 1).negatable(),
+        opt("dport", 1).negatable(),
     ];
     const PROTOCOL: Option<u8> = Some(17);
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        let is_second = self.seen & 1 << given.id() != 0;
-        self.seen |= 1 << given.id();
         match given.id() {
-            0 => self.source.take(given, "udp", is_second, "source-port"),
-            _ => self.destination.take(given, "udp", is_second, "destination-port"),
+            0 => self.source.take_any(given, "udp"),
+            _ => self.destination.take_any(given, "udp"),
         }
     }
 

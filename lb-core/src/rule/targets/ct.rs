@@ -16,6 +16,8 @@ pub struct Ct {
     /// The events that are told, where it says so.
     told: Option<Told>,
     template: Template,
+    /// `--expevents new`: without `--ctevents` nothing is told of the connection, since nothing ever is of those that it announces.
+    has_expected: bool,
     /// As written: only when the rule is entered it must be there.
     helper: String,
 }
@@ -56,6 +58,17 @@ impl Ct {
         Ok(())
     }
 
+    fn expected_events(&mut self, text: &str) -> Result<(), Error> {
+        if let Some(other) = text.split(',').find(|name| *name != "new") {
+            return Err(Error::parameter(format!("Unknown event type \"{other}\"")));
+        }
+        self.has_expected = true;
+        if self.told.is_none() {
+            self.template.untold = Told::NONE.others();
+        }
+        Ok(())
+    }
+
     /// What of it is printed, with `dashes` before names.
     fn put(&self, out: &mut String, dashes: &str) {
         if self.is_untracked {
@@ -68,6 +81,9 @@ impl Ct {
             let names = Told::NAMES.iter().filter(|(_, kind)| told.has(*kind));
             let names: Vec<&str> = names.map(|&(name, _)| name).collect();
             put!(out, " {dashes}ctevents {}", names.join(","));
+        }
+        if self.has_expected {
+            put!(out, " {dashes}expevents new");
         }
         if self.has_zone() {
             let of = match self.template.only {
@@ -107,11 +123,11 @@ impl Extension for Ct {
                 given.value.clone_into(&mut self.helper);
             }
             2 => self.events(given.value)?,
+            3 => self.expected_events(given.value)?,
             4 => self.zone(given.value, None, is_first)?,
             5 => self.zone(given.value, Some(Direction::Original), is_first)?,
             6 => self.zone(given.value, Some(Direction::Reply), is_first)?,
-            7 => return Err(Error::other("CT: --timeout: there are no timeout policies")),
-            _ => return Err(Error::other(format!("CT: --{} is not built yet", given.option.name))),
+            _ => return Err(Error::other("CT: --timeout: there are no timeout policies")),
         }
         Ok(())
     }
@@ -188,12 +204,15 @@ mod tests {
             ),
             ("--notrack --ctevents new", " --notrack --ctevents new"),
             ("--zone 3 --ctevents new", " --ctevents new --zone 3"),
+            ("--expevents new", " --expevents new"),
+            ("--expevents new --ctevents new", " --ctevents new --expevents new"),
         ] {
             assert_eq!(read(&format!("-j CT {given}")), Ok(format!(" -j CT{printed}")), "{given}");
         }
         for (given, bad) in [("NEW", "NEW"), ("new,,destroy", ""), ("new,all", "all")] {
             let refused = Err(format!("Unknown event type \"{bad}\""));
             assert_eq!(read(&format!("-j CT --ctevents {given}")), refused);
+            assert_eq!(read(&format!("-j CT --expevents {given}")), refused);
         }
     }
 

@@ -16,18 +16,21 @@ pub struct Log {
     options: u8,
 }
 
-const LEVELS: [(&str, u8); 10] = [
+/// As they are read.
+const LEVELS: [(&str, u8); 9] = [
     ("emerg", 0),
     ("panic", 0),
     ("alert", 1),
     ("crit", 2),
-    ("err", 3),
     ("error", 3),
     ("warning", 4),
     ("notice", 5),
     ("info", 6),
     ("debug", 7),
 ];
+
+/// As they are shown.
+const SHOWN: [&str; 8] = ["emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"];
 
 const FLAGS: [(&str, u8, &str); 5] = [
     ("log-tcp-sequence", 1, "tcp-sequence"),
@@ -99,19 +102,14 @@ impl Extension for Log {
     }
 
     fn list(&self, out: &mut String, style: &Style<'_>, _: &Header) {
-        let name = LEVELS.iter().find(|(_, level)| *level == self.level).map_or("", |(name, _)| name);
+        let name = SHOWN.get(usize::from(self.level)).copied().unwrap_or_default();
         if style.is_numeric {
             put!(out, " LOG flags {} level {}", self.options, self.level);
         } else {
-            out.push_str(" LOG");
-            if self.options == 0x2f {
-                out.push_str(" all");
-            } else {
-                for (.., shown) in FLAGS.iter().filter(|(_, bit, _)| self.has_option(*bit)) {
-                    put!(out, " {shown}");
-                }
+            put!(out, " LOG level {name}");
+            for (.., shown) in FLAGS.iter().filter(|(_, bit, _)| self.has_option(*bit)) {
+                put!(out, " {shown}");
             }
-            put!(out, " level {name}");
         }
         if !self.prefix.is_empty() {
             put!(out, " prefix \"{}\"", self.prefix);

@@ -22,7 +22,7 @@ impl Extension for Redirect {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 => self.to.take_ports(given.value, given.around, true)?,
+            0 => self.to.take_ports(given.value, given.around, false)?,
             flag => self.to.take_flag(flag),
         }
         Ok(())

@@ -39,7 +39,8 @@ impl Extension for TcpMssTarget {
     fn check(&self, place: &Place<'_>) -> Result<(), Refused> {
         /// FORWARD, OUTPUT and POSTROUTING, where the way is known.
         const ROUTED: u8 = 4 | 8 | 16;
-        if self.mss.is_none() && place.hooks & !ROUTED != 0 { Err(Refused::Invalid) } else { Ok(()) }
+        let is_routed = self.mss.is_some() || place.hooks & !ROUTED == 0;
+        if place.is_of_syns && is_routed { Ok(()) } else { Err(Refused::Invalid) }
     }
 
     fn save(&self, out: &mut String, _: Family) {

@@ -49,10 +49,15 @@ impl Extension for TosTarget {
     }
 
     fn list(&self, out: &mut String, style: &Style<'_>, _: &Header) {
-        out.push_str(" TOS set ");
-        match tos::name(self.value).filter(|_| !style.is_numeric && self.mask == 0x3f) {
-            Some(name) => out.push_str(name),
-            None => put!(out, "0x{:02x}/0x{:02x}", self.value, self.mask),
+        let TosTarget { value, mask } = *self;
+        match tos::name(value).filter(|_| mask == 0x3f) {
+            _ if style.is_numeric => put!(out, " TOS set 0x{value:02x}/0x{mask:02x}"),
+            // As iptables has its spaces.
+            Some(name) => put!(out, "  TOS set{name}"),
+            None if value == 0 => put!(out, " TOS and 0x{:02x}", !mask),
+            None if value == mask => put!(out, " TOS or 0x{value:02x}"),
+            None if mask == 0 => put!(out, " TOS xor 0x{value:02x}"),
+            None => put!(out, " TOS set 0x{value:02x}/0x{mask:02x}"),
         }
     }
 }
