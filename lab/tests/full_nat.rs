@@ -92,6 +92,24 @@ fn uploaded(client: &Namespace, vip: IpAddr, content: &[u8]) -> Result<Vec<u8>> 
     })
 }
 
+/// A client downloads, asks and uploads by this address; returns the connection of the download.
+fn is_served(lab: &Lab, vip: IpAddr, file: &[u8], upload: &[u8]) -> Result<client::KeptOpen> {
+    let page = client::url(vip, HTTP_PORT, "/");
+    let mut who = (0..4).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
+    who.sort();
+    assert_eq!(who.concat(), "s1\ns1\ns2\ns2\n", "over {vip}");
+    let echo = SocketAddr::new(vip, ECHO_PORT);
+    // The second datagram is longer than the link's MTU: it comes and leaves in fragments.
+    for question in [vec![b'?'; 1], vec![b'?'; 3000]] {
+        let answer = client::ask(lab.client(), echo, &question)?;
+        ensure!(answer.ends_with(&question), "{} bytes came back over {vip}", answer.len());
+    }
+    let mut connection = client::KeptOpen::connect(lab.client(), SocketAddr::new(vip, HTTP_PORT))?;
+    ensure!(connection.get("/files/large")? == file, "the copy differs, over {vip}");
+    ensure!(uploaded(lab.client(), vip, upload)? == upload, "the upload differs, over {vip}");
+    Ok(connection)
+}
+
 /// `lbctl` with these words, by a shell.
 fn lbctl(lab: &Lab, director: &Director, words: &str) -> Result<String> {
     let line = format!(
@@ -124,19 +142,7 @@ fn real_servers_without_a_route_to_the_client_serve_it() -> Result<()> {
     let file = server::serve_file(&lab, "large", 8)?;
     let upload = content(4 << 20);
     for vip in [IpAddr::from(VIP), VIP_V6.into()] {
-        let page = client::url(vip, HTTP_PORT, "/");
-        let mut who = (0..4).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
-        who.sort();
-        assert_eq!(who.concat(), "s1\ns1\ns2\ns2\n", "over {vip}");
-        let echo = SocketAddr::new(vip, ECHO_PORT);
-        // The second datagram is longer than the link's MTU.
-        for question in [vec![b'?'; 1], vec![b'?'; 3000]] {
-            let answer = client::ask(lab.client(), echo, &question)?;
-            ensure!(answer.ends_with(&question), "{} bytes came back over {vip}", answer.len());
-        }
-        let mut connection = client::KeptOpen::connect(lab.client(), SocketAddr::new(vip, HTTP_PORT))?;
-        ensure!(connection.get("/files/large")? == file, "the copy differs, over {vip}");
-        ensure!(uploaded(lab.client(), vip, &upload)? == upload, "the upload differs, over {vip}");
+        is_served(&lab, vip, &file, &upload)?;
     }
     let from = SocketAddr::new(CLIENT.into(), 4000);
     let mut association = sctp::Association::open(lab.client(), from, sctp_at(VIP.into()))?;
@@ -194,19 +200,7 @@ fn clients_are_served_by_real_servers_of_the_other_family() -> Result<()> {
     let file = server::serve_file(&lab, "large", 4)?;
     let upload = content(2 << 20);
     for vip in [IpAddr::from(VIP), VIP_V6.into()] {
-        let page = client::url(vip, HTTP_PORT, "/");
-        let mut who = (0..4).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
-        who.sort();
-        assert_eq!(who.concat(), "s1\ns1\ns2\ns2\n", "over {vip}");
-        let echo = SocketAddr::new(vip, ECHO_PORT);
-        // The second datagram is longer than the link's MTU: it comes and leaves in fragments.
-        for question in [vec![b'?'; 1], vec![b'?'; 3000]] {
-            let answer = client::ask(lab.client(), echo, &question)?;
-            ensure!(answer.ends_with(&question), "{} bytes came back over {vip}", answer.len());
-        }
-        let mut connection = client::KeptOpen::connect(lab.client(), SocketAddr::new(vip, HTTP_PORT))?;
-        ensure!(connection.get("/files/large")? == file, "the copy differs, over {vip}");
-        ensure!(uploaded(lab.client(), vip, &upload)? == upload, "the upload differs, over {vip}");
+        let connection = is_served(&lab, vip, &file, &upload)?;
         let local = local_endpoint(&lab, &director, connection.local()?.port())?;
         ensure!(local.is_ipv6() != vip.is_ipv6(), "{local} is not of the other family");
     }
