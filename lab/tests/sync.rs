@@ -1,9 +1,9 @@
 //! Goal: a director that is told of connections goes on with them when the one that had them is gone.
-//! Method: two `lbd` on one wan and one lan, and a link between them. Real clients have connections open through the first
+//! Method: two `lbd` on one wan and one lan, the second one with two workers, and a link between them. Real clients have connections open through the first
 //! one, which is killed; the second one gets its addresses, as a VRRP daemon would give them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,8 +20,19 @@ fn plan(sync: &str) -> LbdPlan {
         (0..3).map(|n| (SocketAddr::new(topology::server(n).into(), CROWD_PORT), 1)).collect();
     let crowd = LbdPlan::service(SocketAddr::new(VIP.into(), CROWD_PORT), "tcp", "rr", &servers);
     let usual = LbdPlan::usual_services(3, "rr");
+    // Each for clients of one family, by FullNAT to an IPv4 real server.
+    let server = SocketAddr::new(topology::server(0).into(), CROWD_PORT);
+    let full_nat: String = FULL_NAT
+        .iter()
+        .map(|service| {
+            format!(
+                "\n[[virtual_service]]\naddress = \"{service}\"\nscheduler = \"rr\"\n\
+                 real_servers = [{{ address = \"{server}\", forward = \"fullnat\" }}]\n"
+            )
+        })
+        .collect();
     let sync = format!("\n[sysctl]\nsync_refresh_period = 1\n[sync]\n{sync}\n");
-    LbdPlan { services: sync + &usual + &crowd, flow_memory: Some("none"), ..LbdPlan::default() }
+    LbdPlan { services: sync + &usual + &crowd + &full_nat, flow_memory: Some("none"), ..LbdPlan::default() }
 }
 
 struct Scene {
@@ -34,13 +45,16 @@ struct Scene {
 
 const CROWD: usize = 3000;
 const LATER: usize = 20;
+const CROWD_SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(VIP), CROWD_PORT);
+const FULL_NAT: [SocketAddr; 2] =
+    [SocketAddr::new(IpAddr::V4(VIP), 7778), SocketAddr::new(IpAddr::V6(VIP_V6), 7778)];
 
 /// What clients have open.
 struct Open {
     /// Begun before the second director was there.
     crowd: Crowd,
     flows: Vec<(UdpSocket, String)>,
-    /// Begun when both were there.
+    /// By FullNAT, and those begun when both were there.
     later: Vec<TcpStream>,
 }
 
@@ -60,8 +74,13 @@ fn scene(first: &str, second: &str) -> Result<(Scene, Open)> {
     };
     let crowd = Crowd::open(lab.client(), SocketAddrV4::new(VIP, CROWD_PORT), CROWD)?;
     let flows = (0..10).map(flow).collect::<Result<Vec<_>>>()?;
-    let second = Director::start_standby(&lab, &plan(second))?;
-    let later = (0..LATER).map(|_| connect(&lab)).collect::<Result<_>>()?;
+    let by_full_nat = || (0..LATER).map(|n| connect(&lab, FULL_NAT[n % 2])).collect::<Result<Vec<_>>>();
+    let mut later = by_full_nat()?;
+    // Local ports that lead answers to one of its workers, whichever it is that has the client.
+    let second = LbdPlan { workers: vec![0, 1], ..plan(second) };
+    let second = Director::start_standby(&lab, &second)?;
+    later.extend((0..LATER).map(|_| connect(&lab, CROWD_SERVICE)).collect::<Result<Vec<_>>>()?);
+    later.extend(by_full_nat()?);
     Ok((Scene { first, second, _echoes: echoes, _udp: udp, lab }, Open { crowd, flows, later }))
 }
 
@@ -83,9 +102,8 @@ impl Open {
     }
 }
 
-/// A connection to the crowd's service that has answered.
-fn connect(lab: &Lab) -> Result<TcpStream> {
-    let service = SocketAddr::new(VIP.into(), CROWD_PORT);
+/// A connection to the crowd's real servers that has answered.
+fn connect(lab: &Lab, service: SocketAddr) -> Result<TcpStream> {
     let mut stream =
         lab.client().enter(|| TcpStream::connect_timeout(&service, Duration::from_secs(5)))??;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -164,7 +182,9 @@ fn connections_go_on_at_the_backup_when_the_master_is_killed() -> Result<()> {
     take_addresses(&scene.lab)?;
     open.all_answer()?;
     // And it takes new ones.
-    connect(&scene.lab)?;
+    for service in FULL_NAT.into_iter().chain([CROWD_SERVICE]) {
+        connect(&scene.lab, service)?;
+    }
     Ok(())
 }
 

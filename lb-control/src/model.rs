@@ -535,6 +535,7 @@ impl Model {
         let Some(position) = position(&entry.service, spec.server) else {
             return Err(no_such_server(address, spec.server));
         };
+        self.check_families(address, spec)?;
         check_server(address, spec)?;
         if entry.service.options.one_packet {
             check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;

@@ -50,6 +50,7 @@ mod scheduled_error;
 mod sctp;
 mod shared;
 mod shed;
+mod signpost;
 mod source_nat;
 mod steer;
 mod syn_proxy;
@@ -150,6 +151,8 @@ pub enum Steer {
     Elsewhere(Ports, Option<FromRaw>),
     /// Back: it is not there either.
     Nowhere(Ports, Option<FromRaw>),
+    /// Of a connection that another worker has than the one that its packets of this way lead to; and that is told of at the latter.
+    Pointed(Ports),
     /// Sent by the host, by the twin of this port.
     FromHost(PortId),
     /// The same, of no connection at its owner; another worker may have one.

@@ -287,11 +287,11 @@ impl Dataplane {
         self.team.read_shared(most, visit)
     }
 
-    /// Has the owner take over a connection that another director told of, with this real server. False: its ring is full.
+    /// Has its owner, and whom its answers come to, take over a connection that another director told of, with this real server. False: a ring
+    /// is full.
     pub fn give(&self, flow: SharedFlow, server: ServerId) -> bool {
-        let (client, port) = (flow.original.src, flow.original.sport);
-        let owner = lb_core::path::owner(self.hasher, client, port, self.cpus.len());
-        self.team.give(owner, flow, server)
+        let hearers = flow.hearers(self.hasher, self.cpus.len());
+        hearers.into_iter().all(|worker| self.team.give(worker, flow, server))
     }
 
     /// Cycles a second of the counters of busy and idle cycles.

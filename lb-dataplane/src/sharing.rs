@@ -1,6 +1,6 @@
 //! Connections between the workers and whoever shares them with other directors: a ring each way, a worker, both bounded.
-//! A worker looks a few entries a turn into what is asked for, and never waits; what it is given goes to the connection's
-//! owner. While nobody shares anything, it costs a worker one look a turn.
+//! A worker looks a few entries a turn into what is asked for, and never waits; what it is given goes to the workers that
+//! have to do with it. While nobody shares anything, it costs a worker one look a turn.
 //! `lb-models` checks it under every schedule.
 
 use std::sync::Arc;
@@ -157,12 +157,14 @@ mod tests {
             original: Tuple { src, dst: src, sport: 1, dport: 2, protocol: Protocol::UDP },
             is_template: false,
             server: (src, 3),
+            local: (src, 1),
             mark: 0,
             method: Method::Masq,
             state: 0,
             is_active: false,
             timeout: Timeout(1),
             is_hearsay: false,
+            edit: None,
         }
     }
 

@@ -306,10 +306,10 @@ impl Team {
         count
     }
 
-    /// Gives a worker a connection that is its own. False: its ring is full.
-    pub(crate) fn give(&self, owner: WorkerId, flow: SharedFlow, server: ServerId) -> bool {
+    /// Gives a worker a connection that it is to hear of. False: its ring is full.
+    pub(crate) fn give(&self, worker: WorkerId, flow: SharedFlow, server: ServerId) -> bool {
         let readers = &mut self.ties.shares.lock().readers;
-        readers.get_mut(owner.index()).is_some_and(|reader| reader.give(flow, server))
+        readers.get_mut(worker.index()).is_some_and(|reader| reader.give(flow, server))
     }
 
     /// Cycles a second of the counters in [`TurnCounters`](lb_core::counters::TurnCounters).

@@ -3,8 +3,10 @@
 use lb_control::sync::message::{Message, Writer};
 
 pub(super) fn run(bytes: &[u8]) {
-    let (syncid, records) = match Message::read(bytes) {
-        Ok(Message::Connections(all)) => (all.syncid, all.map_while(Result::ok).collect::<Vec<_>>()),
+    let (audience, syncid, records) = match Message::read(bytes) {
+        Ok(Message::Connections(all)) => {
+            (all.audience(), all.syncid, all.map_while(Result::ok).collect::<Vec<_>>())
+        }
         Ok(Message::Own { syncid, call }) => {
             assert_eq!(Message::read(&call.message(syncid)), Ok(Message::Own { syncid, call }));
             return;
@@ -12,7 +14,7 @@ pub(super) fn run(bytes: &[u8]) {
         Err(_) => return,
     };
     assert!(records.len() <= 255, "as many as a byte can say");
-    let mut writer = Writer::new(syncid, bytes.len());
+    let mut writer = Writer::new(audience, syncid, bytes.len());
     let mut again = Vec::new();
     for record in &records {
         if !writer.add(record) {

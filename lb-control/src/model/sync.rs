@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
+use lb_core::tables::Forward;
+
 use super::check::name;
 use super::{Change, Model};
-use crate::api::types::{ErrorBody, ErrorKind, ServerSpec, ServiceAddress, SyncDaemon, SyncRole};
+use crate::api::types::{
+    ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, SyncDaemon, SyncRole,
+};
 
 /// The IP packets that hold the longest message when nobody says how long it may be.
 const MTU: u16 = 1500;
@@ -39,13 +43,15 @@ impl Model {
         let is_mixed = |address: IpAddr, server: IpAddr| address.is_ipv6() != server.is_ipv6();
         let mixed = self.services().find_map(|service| {
             let mut servers = service.servers.iter();
-            let server = servers.find(|server| is_mixed(service.key.address, server.address))?;
+            let server = servers.find(|server| {
+                server.forward != Forward::FullNat && is_mixed(service.key.address, server.address)
+            })?;
             Some((service, server.address))
         });
         match mixed {
             None => Ok(()),
             Some((service, server)) => invalid(format!(
-                "{}: real server {server} is of another address family, which a sync message cannot say",
+                "{}: real server {server} is of another address family, which the kernel's sync messages cannot say",
                 super::address(&service.key)
             )),
         }
@@ -73,13 +79,14 @@ impl Model {
         Ok(Change { publish: true, ..Change::default() })
     }
 
-    /// A sync message has room for addresses of one family.
+    /// The kernel's messages have room for addresses of one family; a connection by FullNAT is told of in our own.
     pub(super) fn check_families(
         &self,
         service: &ServiceAddress,
         spec: &ServerSpec,
     ) -> Result<(), ErrorBody> {
-        if self.sync.is_empty() || spec.server.is_ipv6() == service.is_ipv6() {
+        let is_told_of = spec.forward == ForwardMethod::FullNat || spec.server.is_ipv6() == service.is_ipv6();
+        if self.sync.is_empty() || is_told_of {
             return Ok(());
         }
         let message = format!(
@@ -93,7 +100,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{Command, ForwardMethod, ServiceSpec, SysctlValue};
+    use crate::api::types::{Command, ServiceSpec, SysctlValue};
     use crate::model::Limits;
 
     fn model() -> Model {
@@ -172,6 +179,15 @@ mod tests {
             assert!(error.message.contains("2001:db8::11"), "{error}");
             model.apply(&undo).expect("right");
         }
+        let full_nat = ServerSpec { forward: ForwardMethod::FullNat, ..server.clone() };
+        let add = Command::AddServer { service, server: full_nat };
+        let delete = Command::DeleteServer { service, server: server.server };
+        let stop = Command::StopSync { role: SyncRole::Master };
+        for command in [&add, &start, &delete, &add] {
+            model.apply(command).expect("both, by FullNAT");
+        }
+        model.apply(&Command::EditServer { service, server }).expect_err("not by a tunnel");
+        model.apply(&stop).expect("right");
     }
 
     #[test]

@@ -7,18 +7,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
+use lb_core::flow::edit::Edit;
+use lb_core::flow::template::of_call;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::ServerId;
 use lb_core::ipvs::state::{self, Timeouts};
 use lb_core::path::SharedFlow;
-use lb_core::tables::{Service, ServiceKey, Settings, Tables};
+use lb_core::tables::{Helper, Protocol, Service, ServiceKey, Settings, Tables};
 use lb_core::time::Timeout;
 use tokio::sync::watch;
 use tracing::info;
 
 use super::link::{Link, pause_after};
-use super::message::{Call, Connections, Message, Record, flags};
-use super::{SyncCounters, SyncState, Wanted};
+use super::message::{Call, Connections, Message, Record, Sequence, flags};
+use super::{ENGINE, SyncCounters, SyncState, Wanted};
 use crate::api::types::SyncDaemon;
 use crate::plane::Plane;
 
@@ -34,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PAUSES: u32 = 20;
 /// Of a template without one, as in the kernel.
 const TEMPLATE_TIMEOUT: Timeout = Timeout::from_secs(180);
+/// Where the kernel too looks for the service of a data connection.
+const FTP_CONTROL: u16 = 21;
 /// Longest datagram.
 const DATAGRAM: usize = 64 * 1024;
 
@@ -166,41 +170,82 @@ pub(super) async fn take(
 
 /// `None`: of a kind that there is not here.
 pub(super) fn flow(record: &Record<'_>, settings: &Settings) -> Option<SharedFlow> {
-    if !record.engine_data.is_empty() {
-        // A call's template would be taken for its client's.
-        return None;
-    }
+    let is_template = record.is_template();
     let state = u8::try_from(record.state).ok()?;
     let timeouts = Timeouts::new(settings);
     let default = match record.protocol {
-        _ if record.is_template() => TEMPLATE_TIMEOUT,
+        _ if is_template => TEMPLATE_TIMEOUT,
         protocol if state::is_state(protocol, state) => timeouts.of(protocol, state),
         _ => return None,
     };
+    let client = (record.client.ip(), record.client.port());
+    // What it stands under, and what is behind that.
+    let ((src, sport), local) = match call(record)? {
+        Some(call) => (call, client),
+        None => (client, record.local.map_or(client, |local| (local.ip(), local.port()))),
+    };
     Some(SharedFlow {
         original: Tuple {
-            src: record.client.ip(),
+            src,
             dst: record.virtual_.ip(),
-            sport: record.client.port(),
+            sport,
             dport: record.virtual_.port(),
             protocol: record.protocol,
         },
-        is_template: record.is_template(),
+        is_template,
         server: (record.server.ip(), record.server.port()),
+        local,
         mark: record.fwmark,
         method: match record.flags & flags::METHOD {
             flags::DIRECT => Method::Direct,
             flags::TUNNEL => Method::Tunnel,
+            _ if record.server.is_ipv6() != record.client.is_ipv6() => Method::Translated,
             _ => Method::Masq,
         },
         state,
         is_active: record.flags & flags::INACTIVE == 0,
         timeout: if record.timeout == 0 { default } else { Timeout::from_secs(record.timeout) },
         is_hearsay: record.flags & flags::HEARSAY != 0,
+        edit: edit(record)?,
     })
 }
 
-/// Real servers of one service, by address and port.
+/// What a call's template stands under; within, `None`: it is none. The kernel tells its Call-ID, we what we keep of that.
+fn call(record: &Record<'_>) -> Option<Option<(IpAddr, u16)>> {
+    let is_of_engine = !record.engine_name.is_empty() || !record.engine_data.is_empty();
+    if is_of_engine && (record.engine_name != ENGINE || !record.is_template()) {
+        return None;
+    }
+    match (record.call, record.engine_data) {
+        (Some(call), _) => (is_of_engine && call.port() != 0).then_some(Some((call.ip(), call.port()))),
+        (None, []) if is_of_engine => None,
+        (None, []) => Some(None),
+        (None, call_id) => Some(Some(of_call(record.client.ip(), call_id))),
+    }
+}
+
+/// How the streams are edited; within, `None`: they are not. The kernel tells sequence numbers alone, and only its helper for FTP changes any. Of a
+/// side that the flags do not name they may be anything.
+fn edit(record: &Record<'_>) -> Option<Option<Edit>> {
+    let of_kernel = || {
+        let [from_client, from_server] = record.sequences?;
+        let told = |flag, side| if record.flags & flag == 0 { Sequence::default() } else { side };
+        let sides = [
+            told(flags::SEQUENCES_FROM_CLIENT, from_client),
+            told(flags::SEQUENCES_FROM_SERVER, from_server),
+        ];
+        let is_moved = sides.iter().any(Sequence::moves);
+        is_moved.then(|| sides.map(|Sequence { from, delta, delta_before }| [from, delta, delta_before]))
+    };
+    match (record.edit, of_kernel()) {
+        (None, None) => Some(None),
+        _ if record.is_template() || record.protocol != Protocol::TCP => None,
+        (Some(edit), _) => Some(Some(edit)),
+        (None, Some(sequences)) => Edit::of_kernels_ftp(sequences).map(Some),
+    }
+}
+
+/// Real servers of one service, by address and port, and by address alone (port 0).
 type OfService = HashMap<(IpAddr, u16), ServerId>;
 
 /// Finds the ids of real servers: each service's are put in order once it is asked for.
@@ -227,15 +272,25 @@ impl Servers {
         let services = &self.tables.services;
         let by_mark =
             (flow.mark != 0).then(|| services.find(&ServiceKey::of_mark(flow.mark, original.dst.is_ipv6())));
+        let of_ftp = || {
+            let control = ServiceKey { port: FTP_CONTROL, ..ServiceKey::of(original) };
+            services.find(&control).filter(|service| service.options.helper == Some(Helper::Ftp))
+        };
         let service = if flow.is_template {
-            services.templated(&ServiceKey::of(original))?
+            services.templated(&ServiceKey::of(original))
         } else {
-            by_mark.flatten().or_else(|| self.tables.service_for(original, crate::sets::now()))?
+            let by_rules = || self.tables.service_for(original, crate::sets::now());
+            by_mark.flatten().or_else(by_rules)
+        };
+        // One of FTP's data connections is its control connection's service's, from whatever port of the real server.
+        let (service, is_data) = match service {
+            Some(service) => (service, false),
+            None => (of_ftp().filter(|_| !flow.is_template)?, true),
         };
         let (address, port) = flow.server;
         // A service of every port, or by mark, has real servers of every port.
         let find = |servers: &OfService| {
-            let of_any_port = || servers.get(&(address, 0)).filter(|_| service.key.port == 0);
+            let of_any_port = || servers.get(&(address, 0)).filter(|_| is_data || service.key.port == 0);
             servers.get(&(address, port)).or_else(of_any_port).copied()
         };
         if let Some((_, servers)) = self.known.get(&service.key) {
@@ -244,9 +299,7 @@ impl Servers {
         let mut servers = OfService::new();
         for server in &service.servers {
             servers.insert((server.address, server.port), server.id);
-            if service.key.port == 0 {
-                servers.entry((server.address, 0)).or_insert(server.id);
-            }
+            servers.entry((server.address, 0)).or_insert(server.id);
         }
         let found = find(&servers);
         self.known.insert(service.key, (service.clone(), servers));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use lb_core::flow::Method;
+use lb_core::flow::edit::Shift;
+use lb_core::flow::{Direction, Method};
 use lb_core::path::SharedFlow;
 use lb_core::tables::Tables;
 use tokio::sync::watch;
@@ -14,8 +15,8 @@ use tokio::time::MissedTickBehavior;
 use tracing::info;
 
 use super::link::{Link, pause_after};
-use super::message::{Call, Message, Record, Writer, flags};
-use super::{SyncState, Wanted};
+use super::message::{Audience, Call, Message, Record, Sequence, Writer, flags};
+use super::{ENGINE, SyncState, Wanted};
 use crate::api::types::SyncDaemon;
 use crate::plane::Plane;
 
@@ -64,7 +65,8 @@ async fn serve(
 ) -> io::Result<std::convert::Infallible> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut writer = Writer::new(daemon.syncid, daemon.maxlen.into());
+    let mut writers = [Audience::All, Audience::Own]
+        .map(|audience| Writer::new(audience, daemon.syncid, daemon.maxlen.into()));
     // A backup may have been waiting for us.
     let mut asked = Some(0);
     let mut walk =
@@ -82,7 +84,7 @@ async fn serve(
         // Asked before the reading, so that what was told before the end is read.
         let is_over = walk.is_under_way && plane.is_walk_over();
         let messages = read(
-            &mut writer,
+            &mut writers,
             pace(walk.answers.is_some(), refresh, plane),
             plane,
             &tables,
@@ -163,7 +165,7 @@ pub(super) fn pace(is_waited_for: bool, refresh: Duration, plane: &dyn Plane) ->
 
 /// What the workers told, as messages.
 fn read(
-    writer: &mut Writer,
+    writers: &mut [Writer; 2],
     most: usize,
     plane: &dyn Plane,
     tables: &Tables,
@@ -174,46 +176,61 @@ fn read(
     let mut count = 0;
     plane.read_shared(most, &mut |flow| {
         let Some(record) = record(&flow, tables) else { return };
+        let writer = &mut writers[record.audience() as usize];
         if !writer.add(&record) {
             messages.extend(writer.message(<[u8]>::to_vec));
             writer.add(&record);
         }
         count += 1;
     });
-    messages.extend(writer.message(<[u8]>::to_vec));
+    messages.extend(writers.iter_mut().filter_map(|writer| writer.message(<[u8]>::to_vec)));
     *sent += count;
     counter.fetch_add(count, Relaxed);
     messages
 }
 
-/// `None`: the message has no room for addresses of two families; or a connection's template tells enough of it
-/// (`sync_persist_mode`).
+/// `None`: a connection's template tells enough of it (`sync_persist_mode`).
 pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'static>> {
-    let SharedFlow { original, is_template, server, mark, method, state, is_active, timeout, is_hearsay } =
+    let SharedFlow { original, is_template, server, local, mark, state, is_active, timeout, edit, .. } =
         *flow;
-    if original.dst.is_ipv6() != server.0.is_ipv6() {
-        return None;
-    }
     let templates_alone = tables.settings.sysctls.sync_persist_mode == 1;
     let is_persistent =
         || tables.service_with(&original, mark).is_some_and(|it| it.options.persistence.is_some());
     if templates_alone && !is_template && is_persistent() {
         return None;
     }
-    let method = match method {
+    let method = match flow.method {
         Method::Masq | Method::Translated => flags::MASQ,
         Method::Direct => flags::DIRECT,
         Method::Tunnel => flags::TUNNEL,
     };
-    let (client, virtual_) = ((original.src, original.sport), (original.dst, original.dport));
+    let (first, virtual_) = ((original.src, original.sport), (original.dst, original.dport));
+    // In a call's template the client stands where a connection has its local endpoint.
+    let is_call = is_template && original.sport != 0;
+    let client = if is_call { local } else { first };
+    let sequences =
+        edit.map(|edit| [Direction::Original, Direction::Reply].map(|way| moved(edit.shift(way))));
+    let moves = [flags::SEQUENCES_FROM_CLIENT, flags::SEQUENCES_FROM_SERVER];
+    let moves = moves.into_iter().zip(sequences.into_iter().flatten()).filter(|(_, moved)| moved.moves());
     Some(Record {
         flags: method
             | if is_active { 0 } else { flags::INACTIVE }
             | if is_template { flags::TEMPLATE } else { 0 }
-            | if is_hearsay { flags::HEARSAY } else { 0 },
+            | if flow.is_hearsay { flags::HEARSAY } else { 0 }
+            | moves.map(|(flag, _)| flag).sum::<u32>(),
         state: state.into(),
         fwmark: mark,
         timeout: timeout.as_secs().max(1),
+        sequences: sequences.filter(|sides| sides.iter().any(Sequence::moves)),
+        engine_name: if is_call { ENGINE } else { &[] },
+        local: (!is_call && local != first).then(|| local.into()),
+        call: is_call.then(|| first.into()),
+        edit,
         ..Record::new(original.protocol, client.into(), virtual_.into(), server.into())
     })
+}
+
+fn moved(shift: &Shift) -> Sequence {
+    let [from, delta, delta_before] = shift.sequence();
+    Sequence { from, delta, delta_before }
 }

@@ -35,6 +35,9 @@ pub struct Wanted {
     pub tables: Arc<Tables>,
 }
 
+/// The persistence engine that there is, in the kernel's words.
+const ENGINE: &[u8] = b"sip";
+
 /// How often a master tells of a connection that goes on: twice in the shortest timeout at least, lest a backup forgets it
 /// meanwhile.
 pub fn refresh(settings: &Settings) -> Duration {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use lb_core::flow::edit::Edit;
+use lb_core::flow::template::of_call;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::ServerId;
 use lb_core::path::SharedFlow;
@@ -10,7 +12,7 @@ use lb_core::time::Timeout;
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 
-use super::message::{Message, Record, Writer};
+use super::message::{Audience, Message, Record, Sequence, Writer, flags};
 use super::*;
 use crate::daemon::fake::{self, FakePlane};
 
@@ -39,12 +41,14 @@ fn flow(protocol: Protocol, addresses: [IpAddr; 3], ports: [u16; 3]) -> SharedFl
         original: Tuple { src, dst, sport, dport, protocol },
         is_template: false,
         server: (server, port),
+        local: (src, sport),
         mark: 0,
         method: Method::Masq,
         state: u8::from(protocol == Protocol::TCP),
         is_active: protocol == Protocol::TCP,
         timeout: Timeout::from_secs(900),
         is_hearsay: false,
+        edit: None,
     }
 }
 
@@ -69,7 +73,7 @@ fn given(
 }
 
 fn message(records: &[Record<'_>]) -> Vec<u8> {
-    let mut writer = Writer::new(0, 60_000);
+    let mut writer = Writer::new(Audience::Own, 0, 60_000);
     records.iter().for_each(|record| assert!(writer.add(record)));
     writer.message(<[u8]>::to_vec).expect("something")
 }
@@ -203,6 +207,8 @@ proptest! {
         (is_tcp, state, mark, is_active, is_hearsay, is_template) in any::<(bool, u8, u32, bool, bool, bool)>(),
         method in prop_oneof![Just(Method::Masq), Just(Method::Direct), Just(Method::Tunnel)],
         timeout in 1..=Timeout::MAX_SECS,
+        (behind, is_edited) in (prop::option::of(any::<(u32, u16)>()), any::<bool>()),
+        sequences in any::<[[u32; 3]; 2]>(),
     ) {
         let protocol = if is_tcp { Protocol::TCP } else { Protocol::UDP };
         let told = SharedFlow {
@@ -213,7 +219,21 @@ proptest! {
             is_active,
             timeout: Timeout::from_secs(timeout),
             is_hearsay,
+            edit: Edit::of_kernels_ftp(sequences.map(|[from, before, by]| [from, before.wrapping_add(by % 256), before]))
+                .filter(|_| is_edited && is_tcp && !is_template),
             ..flow(protocol, ends, ports)
+        };
+        let original = told.original;
+        // A local endpoint, or a call's client, behind which the digest stands.
+        let told = match behind.map(|(address, port)| (ip("10.0.0.1"), address, port)) {
+            None if is_template => SharedFlow { original: Tuple { sport: 0, ..original }, local: (original.src, 0), ..told },
+            None => told,
+            Some((local, _, port)) if !is_template => SharedFlow { local: (local, port), ..told },
+            Some((_, address, _)) => {
+                let client = if original.src.is_ipv6() { original.src } else { IpAddr::from(address.to_be_bytes()) };
+                let original = Tuple { sport: original.sport.max(1), ..original };
+                SharedFlow { original, local: (client, 0), ..told }
+            }
         };
         let record = master::record(&told, &Tables::default()).expect("one family");
         prop_assert_eq!(backup::flow(&record, &lb_core::tables::Settings::default()), Some(told));
@@ -287,4 +307,70 @@ fn of_a_persistent_service_the_templates_alone_are_told_when_that_is_wanted() {
     };
     assert_eq!(control.batch(&batch).failed.len(), 0);
     assert_eq!(told(&control), [Some(7), Some(7), Some(0)]);
+}
+
+const CALLS: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:5060"
+protocol = "udp"
+persistence = 60
+persistence_engine = "sip"
+real_servers = [{ address = "10.0.0.1:5060" }]
+"#;
+
+#[test]
+fn a_calls_template_is_told_by_its_digest_and_heard_by_its_call_id() {
+    let (control, plane, _) = fake::start(CALLS);
+    let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
+    let addresses = [ip("198.51.100.7"), ip("192.0.2.1"), ip("10.0.0.1")];
+    let (src, sport) = of_call(addresses[0], b"a84b4c@pc33.example.com");
+    let of_client = flow(Protocol::UDP, addresses, [0, 5060, 5060]);
+    let original = Tuple { src, sport, ..of_client.original };
+    let told = SharedFlow { original, is_template: true, ..of_client };
+    let record = master::record(&told, &wanted.tables).expect("it is told of");
+    assert_eq!(
+        (record.client.ip(), record.client.port(), record.engine_name),
+        (addresses[0], 0, &b"sip"[..])
+    );
+    // As the kernel says it, whose engine keeps the text.
+    let kernels = Record { call: None, engine_data: b"a84b4c@pc33.example.com", ..record };
+    let others = Record { engine_name: b"other", ..kernels };
+    let given = given(&plane, &wanted, &message(&[record, kernels, others]), &counters);
+    assert_eq!(given.iter().map(|given| given.0).collect::<Vec<_>>(), [told, told]);
+    assert_eq!(counters.unknown.into_inner(), 1, "another engine's");
+}
+
+const FTP: &str = r#"
+[[virtual_service]]
+address = "192.0.2.1:21"
+helper = "ftp"
+real_servers = [{ address = "10.0.0.1:2121" }]
+"#;
+
+/// A kernel's director whose helper has put five bytes more into an answer.
+#[test]
+fn sequence_numbers_that_the_kernel_tells_are_those_of_an_ftp_control_connection() {
+    let (control, plane, _) = fake::start(FTP);
+    let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
+    let addresses = [ip("198.51.100.7"), ip("192.0.2.1"), ip("10.0.0.1")];
+    let control_connection = flow(Protocol::TCP, addresses, [4000, 21, 2121]);
+    let record = master::record(&control_connection, &wanted.tables).expect("it is told of");
+    let sequences = [Sequence::default(), Sequence { from: 1000, delta: 5, delta_before: 0 }];
+    // Where no flag says so, there may be anything.
+    let kernels = [Sequence { from: 1, delta: 2, delta_before: 3 }, sequences[1]];
+    let moved =
+        Record { sequences: Some(kernels), flags: record.flags | flags::SEQUENCES_FROM_SERVER, ..record };
+    let too_far = Sequence { from: 1000, delta: 500, delta_before: 0 };
+    let data = flow(Protocol::TCP, addresses, [4001, 40_000, 40_000]);
+    let data = master::record(&data, &wanted.tables).expect("it is told of");
+    let told = [record, moved, Record { sequences: Some([too_far; 2]), ..moved }, data];
+    let given = given(&plane, &wanted, &message(&told), &counters);
+    let edits: Vec<_> = given.iter().map(|(flow, _)| flow.edit).collect();
+    let edit = Edit::of_kernels_ftp([[0; 3], [1000, 5, 0]]);
+    assert_eq!(edits, [None, edit, None], "and its data connection");
+    assert_eq!(counters.unknown.into_inner(), 1, "no edit is so long");
+    // Told on, the kernel would read what it wrote.
+    let told = SharedFlow { edit, ..control_connection };
+    let again = master::record(&told, &wanted.tables).expect("it is told of");
+    assert_eq!((again.flags, again.sequences), (moved.flags, Some(sequences)));
 }

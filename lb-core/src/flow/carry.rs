@@ -13,7 +13,7 @@ use zerocopy::FromBytes;
 use super::edit::Edit;
 use super::entry::{Addresses, Direction, Entry, Method, Tuple};
 use super::store::{LAYOUT_VERSION, Sizes};
-use super::template::{ASSURED, EXPECTED, INVALID, templated};
+use super::template::{ASSURED, EXPECTED, INVALID, is_signpost, templated};
 use crate::conntrack::{Status, Tracked, Zones};
 use crate::ipvs::state;
 use crate::tables::{FIRST_LOCAL_PORT, Protocol};
@@ -123,7 +123,7 @@ impl<'m> Salvage<'m> {
         let entries = self.entries.chunks_exact(size_of::<Entry>());
         entries.enumerate().filter_map(move |(place, bytes)| {
             let entry = Entry::read_from_bytes(bytes).ok();
-            let entry = entry.filter(|entry| !entry.is_free() && entry.protocol() != EXPECTED)?;
+            let entry = entry.filter(|entry| !entry.is_free() && !is_of_this_process(entry.protocol()))?;
             Some(self.connection(place, &entry, now).ok_or(Damaged))
         })
     }
@@ -219,6 +219,11 @@ fn is_full_nat(entry: &Entry, reply: &Tuple) -> bool {
         && entry.protocol().has_ports()
         && is_unicast(reply.dst)
         && reply.dport >= FIRST_LOCAL_PORT
+}
+
+/// Whether it is no connection, and means nothing to another process.
+fn is_of_this_process(protocol: Protocol) -> bool {
+    protocol == EXPECTED || is_signpost(protocol)
 }
 
 fn is_state(protocol: Protocol, state: u8) -> bool {

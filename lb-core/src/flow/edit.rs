@@ -7,6 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::entry::Direction;
+use crate::wire::tcp_options::TcpOptions;
 
 /// What is done to a connection's packets, as bits of [`Edit::wants`].
 pub const PROXY_V1: u8 = 1;
@@ -55,6 +56,8 @@ impl Proxied {
 }
 
 impl Edit {
+    /// Of one in a message.
+    pub const BYTES: usize = 4 + 2 * Shift::BYTES + 12;
     pub(super) const NOBODY: u32 = u32::MAX;
     /// The client's first sequence number is known.
     const BEGUN: u8 = 1;
@@ -128,6 +131,69 @@ impl Edit {
     pub(super) fn is_sound(&self) -> bool {
         self.wants & !(PROXY | TOA | FTP | PROXIED) == 0 && self.wants != 0 && self.wants & PROXY != PROXY
     }
+
+    /// As another director is told of it: whose it is here is nothing to it.
+    #[must_use]
+    pub(crate) fn told(&self) -> Edit {
+        Edit { flow: 0, more: 0, ..*self }
+    }
+
+    /// Another director's knowledge of the connection takes the place of ours.
+    pub(crate) fn replace(&mut self, told: &Edit) {
+        *self = Edit { flow: self.flow, more: self.more, ..*told };
+    }
+
+    /// For a message between directors; numbers are big-endian.
+    pub fn to_bytes(&self) -> [u8; Edit::BYTES] {
+        let Proxied { isn, clock, window, scales: [asked, told] } = self.proxied;
+        let [from_client, from_server] = self.scales.map(|scale| scale as u8);
+        let mut bytes = [0; Edit::BYTES];
+        bytes[..4].copy_from_slice(&[self.wants, self.stage, from_client, from_server]);
+        let (shifts, rest) = bytes[4..].split_at_mut(2 * Shift::BYTES);
+        for (shift, bytes) in self.shifts.iter().zip(shifts.as_chunks_mut().0) {
+            *bytes = shift.to_bytes();
+        }
+        rest[..4].copy_from_slice(&isn.to_be_bytes());
+        rest[4..8].copy_from_slice(&clock.to_be_bytes());
+        rest[8..10].copy_from_slice(&window.to_be_bytes());
+        rest[10..].copy_from_slice(&[asked, told]);
+        bytes
+    }
+
+    /// The way back. `None`: there is no such edit, or of a connection that was not opened on both sides, of which nobody tells.
+    pub fn from_bytes(bytes: &[u8; Edit::BYTES]) -> Option<Edit> {
+        let (&[wants, stage, from_client, from_server], rest) = bytes.split_first_chunk()?;
+        let (shifts, rest) = rest.split_at_checked(2 * Shift::BYTES)?;
+        let ([from, back], []) = shifts.as_chunks() else { return None };
+        let &[i0, i1, i2, i3, c0, c1, c2, c3, w0, w1, asked, told] = rest else { return None };
+        let edit = Edit {
+            wants,
+            stage,
+            scales: [from_client as i8, from_server as i8],
+            shifts: [Shift::from_bytes(from)?, Shift::from_bytes(back)?],
+            proxied: Proxied {
+                isn: u32::from_be_bytes([i0, i1, i2, i3]),
+                clock: u32::from_be_bytes([c0, c1, c2, c3]),
+                window: u16::from_be_bytes([w0, w1]),
+                scales: [asked, told],
+            },
+            ..Edit::default()
+        };
+        let is_scale = |scale: u8| scale == Proxied::NO_SCALE || scale <= TcpOptions::MAX_SCALE;
+        let is_known = edit.is_sound()
+            && stage & !(Self::BEGUN | Self::SENT | Self::OPEN) == 0
+            && edit.is_open() == edit.is_proxied()
+            && edit.scales.iter().all(|scale| scale.unsigned_abs() <= TcpOptions::MAX_SCALE)
+            && edit.proxied.scales.into_iter().all(is_scale);
+        is_known.then_some(edit)
+    }
+
+    /// Of an FTP control connection that the kernel's helper has edited: how it moves both sides' sequence numbers, in
+    /// [its words](Shift::sequence). `None`: by more than one edit can.
+    pub fn of_kernels_ftp(sequences: [[u32; 3]; 2]) -> Option<Edit> {
+        let [from, back] = sequences.map(Shift::of_sequence);
+        Some(Edit { stage: Self::BEGUN, shifts: [from?, back?], ..Edit::new(FTP) })
+    }
 }
 
 /// The stream of one direction: where it was edited last, and by how much what follows is moved.
@@ -160,6 +226,33 @@ pub enum Overlap {
 }
 
 impl Shift {
+    const BYTES: usize = 11;
+
+    fn to_bytes(self) -> [u8; Shift::BYTES] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.at.to_be_bytes(), self.before.to_be_bytes());
+        [a, b, c, d, e, f, g, h, self.taken, self.put, self.acked as u8]
+    }
+
+    fn from_bytes(&[a, b, c, d, e, f, g, h, taken, put, acked]: &[u8; Shift::BYTES]) -> Option<Shift> {
+        let (at, before) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+        (acked <= 1).then_some(Shift { at, before, taken, put, acked: acked.into() })
+    }
+
+    /// As the kernel's IPVS keeps it (`struct ip_vs_seq`): the last number that is moved as before the edit, by how much those behind it are moved,
+    /// and by how much those up to it.
+    pub fn sequence(&self) -> [u32; 3] {
+        let last = if self.taken == 0 { self.at.wrapping_sub(1) } else { self.at };
+        [last, self.after(), self.before]
+    }
+
+    /// The way back: how much was put in and how much taken out is not known, but for the difference. `None`: it is not of one edit.
+    fn of_sequence([last, after, before]: [u32; 3]) -> Option<Shift> {
+        let more = after.wrapping_sub(before) as i32;
+        let len = u8::try_from(more.unsigned_abs()).ok()?;
+        let (at, put, taken) = if more < 0 { (last, 0, len) } else { (last.wrapping_add(1), len, 0) };
+        Some(Shift { at, before, taken, put, acked: 1 })
+    }
+
     pub fn at(&self) -> u32 {
         self.at
     }

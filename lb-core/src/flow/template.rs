@@ -26,6 +26,19 @@ const OF: [(Protocol, Protocol); 4] = [
 /// template: it is for one connection, and does not outlive the process.
 pub(crate) const EXPECTED: Protocol = Protocol(251);
 
+/// The same for what says which worker has a connection whose answers come here (`path/signpost.rs`).
+const SIGNPOSTS: [(Protocol, Protocol); 3] =
+    [(Protocol::SCTP, Protocol(248)), (Protocol::TCP, Protocol(249)), (Protocol::UDP, Protocol(250))];
+
+/// The number under which the worker of a connection of this protocol is looked up.
+pub(crate) fn signpost(of: Protocol) -> Option<Protocol> {
+    SIGNPOSTS.iter().find(|(protocol, _)| *protocol == of).map(|&(_, number)| number)
+}
+
+pub(crate) fn is_signpost(number: Protocol) -> bool {
+    SIGNPOSTS.iter().any(|&(_, signpost)| signpost == number)
+}
+
 /// The number under which templates for `protocol` are looked up.
 pub fn template_protocol(protocol: Protocol) -> Protocol {
     OF.iter().find(|(of, _)| *of == protocol).map_or(Protocol(255), |&(_, number)| number)

@@ -10,7 +10,7 @@ use super::Path;
 use super::list::{FlowView, view};
 use crate::conntrack::Told;
 use crate::counters::Counter;
-use crate::flow::template::EXPECTED;
+use crate::flow::template::{EXPECTED, is_signpost};
 use crate::flow::{FlowId, Store};
 use crate::packet::Packet;
 use crate::time::Tick;
@@ -90,7 +90,8 @@ impl FlowEvents {
         }
         let kind = EventKind::of(told);
         let entry = flows.entry(id);
-        let is_connection = !entry.is_template() && entry.protocol() != EXPECTED;
+        let protocol = entry.protocol();
+        let is_connection = !entry.is_template() && protocol != EXPECTED && !is_signpost(protocol);
         if is_connection && self.queue.push(FlowEvent { kind, view: view(flows, id, entry, now) }).is_err() {
             self.lost.add(1);
         }

@@ -120,6 +120,9 @@ impl<P: Packet> Path<P> {
         let headers =
             segment::exchange(packet, headers, segment, at, len, &new).map_err(|_| DropReason::NoBuffer)?;
         shift.follow(seq, len as u8, new.len() as u8);
+        if self.tables.settings.is_sharing {
+            self.note_change(id);
+        }
         Ok((headers, Some(expect)))
     }
 

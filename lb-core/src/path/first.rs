@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use super::fragment::ports;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::quic;
 use super::rewrite;
-use super::{Io, Passed, Path};
+use super::{Io, Passed, Path, Steer};
 use crate::conntrack::{Told, Zones};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
-use crate::flow::template::Uses;
+use crate::flow::template::{Uses, is_signpost};
 use crate::flow::{Direction, FlowId, FlowRef, InsertError, Method, NewFlow, Store, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
@@ -61,6 +62,11 @@ impl<P: Packet> Path<P> {
     /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
     pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         self.mine.flows.missed.add(1);
+        if self.local_ports.has_signposts
+            && let Some(there) = self.pointed(&Tuple::of_packet(packet.data(), headers), now)
+        {
+            return io.hand_over(there, packet, Steer::Pointed(ports(headers)));
+        }
         if headers.fragment == Fragment::Later && !self.may_be_zoned(headers) {
             return self.later_fragment(packet, headers, now, io);
         }
@@ -409,6 +415,9 @@ fn unbind(
     let entry = flows.entry(id);
     if entry.is_template() {
         return mine.server(entry.server()).persistent.sub(1);
+    }
+    if is_signpost(entry.protocol()) {
+        return;
     }
     if let Some(template) = flows.template(id) {
         uses.give_back(template);

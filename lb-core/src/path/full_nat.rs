@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 
+use super::signpost;
 use crate::flow::{Hasher, Method, Store, Tuple};
 use crate::ids::WorkerId;
 use crate::tables::{FIRST_LOCAL_PORT, Service, Tables};
@@ -31,6 +32,8 @@ pub(super) struct LocalPorts {
     /// Its ports, bits in reverse order: from here on, so many.
     first: u32,
     len: u32,
+    /// Other workers may have connections from one of them, too.
+    pub(super) has_signposts: bool,
 }
 
 impl LocalPorts {
@@ -40,7 +43,7 @@ impl LocalPorts {
         let len = begin(worker.index() + 1) - first;
         // Each worker and each process begins at another place.
         let count = u64::from(worker.0) << 48 ^ u64::from(now.0) << 16;
-        LocalPorts { hasher, count, first, len }
+        LocalPorts { hasher, count, first, len, has_signposts: false }
     }
 
     /// `after`, a connection's packet as it shall leave, from a free local endpoint, and by what method it does; `None`: none was found.
@@ -74,6 +77,7 @@ impl LocalPorts {
             let after = Tuple { src, sport, ..after };
             let answer = after.reversed();
             let is_free = flows.find(&answer).is_none()
+                && !(self.has_signposts && signpost::find(flows, &answer).is_some())
                 && tables.service_for(&answer, now).is_none()
                 && tables.routes.is_local(src);
             if is_free {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::Path;
 use crate::conntrack::{self, Accounting, EXPECTATIONS, Status, Zones};
-use crate::flow::template::{EXPECTED, templated};
+use crate::flow::template::{EXPECTED, is_signpost, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Store, Tuple};
 use crate::ids::ServerId;
 use crate::ipvs::state;
@@ -64,7 +64,8 @@ impl<P: Packet> Path<P> {
     /// next cursor, or `None` at the end.
     pub fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut impl FnMut(FlowView)) -> Option<u32> {
         let end = cursor.saturating_add(budget);
-        for (id, entry) in self.flows.iter(cursor, end) {
+        let is_shown = |&(_, entry): &(FlowId, &Entry)| !is_signpost(entry.protocol());
+        for (id, entry) in self.flows.iter(cursor, end).filter(is_shown) {
             visit(self.view(id, entry, now));
         }
         let places = self.flows.places();

@@ -3,7 +3,7 @@
 use super::Path;
 use crate::conntrack::{self, Status, Told, Zones};
 use crate::flow::carry::is_unicast;
-use crate::flow::template::{EXPECTED, templated};
+use crate::flow::template::{EXPECTED, is_signpost, templated};
 use crate::flow::{Direction, FlowId, Tuple};
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
@@ -186,4 +186,5 @@ fn can_be(tuple: &Tuple) -> bool {
         && templated(protocol).is_none()
         && protocol != Protocol::ANY
         && protocol != EXPECTED
+        && !is_signpost(protocol)
 }

@@ -120,7 +120,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// A later fragment of no connection.
-    fn lost_fragment(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+    pub(super) fn lost_fragment(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         if !self.tables.rules.are_active() {
             return self.route(packet, headers, now, io);
         }

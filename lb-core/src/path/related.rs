@@ -1,6 +1,7 @@
 //! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
 
 use super::established::count;
+use super::fragment::ports;
 use super::hooks::Passage;
 use super::ipsec::{exchange, is_ipsec};
 use super::scheduled_error::Scheduled;
@@ -56,6 +57,12 @@ impl<P: Packet> Path<P> {
         };
         if let Some(inner) = self.in_tunnel(packet.data(), headers, &embedded) {
             return self.about_tunnel(packet, headers, &embedded, &inner, now, io);
+        }
+        if !is_last
+            && self.local_ports.has_signposts
+            && let Some(there) = self.pointed(&answer_to(&embedded), now)
+        {
+            return io.hand_over(there, packet, Steer::Pointed(ports(headers)));
         }
         if self.tables.rules.are_active() && self.zones_matter() {
             return self.related_in_zone(packet, headers, &embedded, now, io);

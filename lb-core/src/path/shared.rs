@@ -7,26 +7,31 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
+
 use super::carry_over::is_active;
-use super::{Path, rewrite};
+use super::{Path, full_nat, owner, rewrite};
 use crate::conntrack::Zones;
 use crate::flow::carry::is_unicast;
+use crate::flow::edit::{Edit, FTP};
 use crate::flow::template::{ASSURED, template_protocol, templated};
-use crate::flow::{Direction, Entry, FlowId, Method, NewFlow, Tuple};
-use crate::ids::ServerId;
+use crate::flow::{Direction, Entry, FlowId, Hasher, Method, NewFlow, Tuple};
+use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
-use crate::tables::{Forward, Protocol, Server};
+use crate::tables::{FIRST_LOCAL_PORT, Forward, Helper, Protocol, Server};
 use crate::time::{Tick, Timeout};
 
 /// A connection, or a persistence template, as directors tell each other of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SharedFlow {
-    /// From the client to the virtual service. A template's client has port 0.
+    /// From the client to the virtual service. A template's client has port 0; of a call's there is a digest in its place.
     pub original: Tuple,
     pub is_template: bool,
     pub server: (IpAddr, u16),
+    /// What the real server sees as its client: the client, or a local endpoint. Of a template the client, with port 0.
+    pub local: (IpAddr, u16),
     /// Of the virtual service that has it, if that is one by mark; else 0.
     pub mark: u32,
     /// The teller's. Whoever takes over goes by its own tables.
@@ -39,6 +44,23 @@ pub struct SharedFlow {
     pub timeout: Timeout,
     /// The director that tells of it was itself told, and has seen no packet since.
     pub is_hearsay: bool,
+    /// How its streams are edited.
+    pub edit: Option<Edit>,
+}
+
+impl SharedFlow {
+    /// Whether the real server knows the connection by a local endpoint.
+    pub fn is_full_nat(&self) -> bool {
+        !self.is_template && self.local != (self.original.src, self.original.sport)
+    }
+
+    /// Of so many workers those that are to be told of it: its owner, and before it the one that its answers come to, where that is another
+    /// one.
+    pub fn hearers(&self, hasher: Hasher, workers: usize) -> ArrayVec<WorkerId, 2> {
+        let owner = owner(hasher, self.original.src, self.original.sport, workers);
+        let answered = self.is_full_nat().then(|| full_nat::owner(self.local.1, workers));
+        answered.filter(|&answered| answered != owner).into_iter().chain([owner]).collect()
+    }
 }
 
 /// Which connections, and templates, a walk visits.
@@ -61,7 +83,7 @@ pub enum Taken {
     Ignored,
     /// The real server is not that of the id any more.
     NoServer,
-    /// The real server is reached by FullNAT here.
+    /// The real server is reached by FullNAT here, and nobody says from what local endpoint.
     FullNat,
     NoRoom,
     /// No connection could be so.
@@ -143,36 +165,51 @@ impl<P: Packet> Path<P> {
     /// Takes over a connection that another director told of. `server` is the id of its real server, as whoever asks found it
     /// in the tables; they may be others by now.
     pub fn take_over(&mut self, told: &SharedFlow, server: ServerId, now: Tick) -> Taken {
-        let SharedFlow { mut original, is_template, server: (address, port), state, timeout, .. } = *told;
+        let SharedFlow { mut original, is_template, server: (address, port), local, state, timeout, .. } =
+            *told;
         if !is_sound(told) {
             return Taken::Unsound;
         }
         if is_template {
             original.protocol = template_protocol(original.protocol);
         }
-        let after = Tuple { dst: address, dport: port, ..original };
+        let after = Tuple { src: local.0, sport: local.1, dst: address, dport: port, ..original };
         let reply = after.reversed();
         if original == reply {
             return Taken::Unsound;
+        }
+        if self.owner_of(original.src, original.sport) != self.worker {
+            debug_assert_eq!(full_nat::owner(local.1, self.counters.len()), self.worker);
+            return self.point(&original, &reply, timeout, now);
         }
         let is_still =
             |found: &&Server| found.address == address && server.index() < self.mine.server_capacity();
         let Some(found) = self.tables.services.server(server).filter(is_still) else {
             return Taken::NoServer;
         };
-        if found.forward == Forward::FullNat && !is_template {
-            // The real server knows the connection by a local endpoint, which nobody tells.
-            return Taken::FullNat;
+        let is_mixed = original.dst.is_ipv6() != address.is_ipv6();
+        let method = match found.forward {
+            // Whatever the receiver's own method is: the real server knows the connection by that endpoint.
+            _ if told.is_full_nat() && is_mixed => Method::Translated,
+            _ if told.is_full_nat() => Method::Masq,
+            Forward::FullNat if !is_template => return Taken::FullNat,
+            // Else that counts, as in the kernel.
+            forward => forward.method(),
+        };
+        if is_mixed && method == Method::Masq && !is_template {
+            return Taken::Unsound;
         }
-        // The receiver's own method counts, as in the kernel.
-        let method = found.forward.method();
-        debug_assert_eq!(self.owner_of(original.src, original.sport), self.worker, "told to its owner");
+        let edit = told.edit.or_else(|| self.ftp_of(&original, server));
+        let edit = edit.filter(|_| !method.is_one_way());
         if let Some(at) = self.flows.find(&original).filter(|at| at.direction() == Direction::Original) {
             if self.flows.tuple(at.id(), Direction::Reply) == reply {
                 if told.is_hearsay {
                     return Taken::Ignored;
                 }
-                self.update(at.id(), told, now);
+                if !self.update(at.id(), told, now) {
+                    self.end(at.id());
+                    return Taken::NoRoom;
+                }
                 return Taken::Updated;
             }
             let is_end_of_another = !told.is_active && original.protocol != Protocol::UDP;
@@ -197,6 +234,11 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return Taken::NoRoom };
+        if edit.is_some_and(|edit| !self.flows.begin_edit(id, edit)) {
+            self.mine.edits.full.add(1);
+            self.flows.remove(id);
+            return Taken::NoRoom;
+        }
         self.mine.flows.taken_over.add(1);
         if is_template {
             self.uses.begin(self.worker, id.0);
@@ -212,8 +254,30 @@ impl<P: Packet> Path<P> {
         Taken::New
     }
 
-    /// State and timer become as told.
-    fn update(&mut self, id: FlowId, told: &SharedFlow, now: Tick) {
+    /// What the helper of its service needs, of a connection whose streams were not edited before: the kernel begins it there as well.
+    fn ftp_of(&self, original: &Tuple, server: ServerId) -> Option<Edit> {
+        let service = self.tables.services.of_server(server)?;
+        let is_control = original.protocol == Protocol::TCP && original.dport == service.key.port;
+        (is_control && service.options.helper == Some(Helper::Ftp)).then(|| Edit::new(FTP))
+    }
+
+    /// State, timer and edits become as told. False: there is no room for the latter.
+    #[must_use]
+    fn update(&mut self, id: FlowId, told: &SharedFlow, now: Tick) -> bool {
+        let is_one_way = self.flows.entry(id).method().is_one_way();
+        if let Some(edit) = told.edit.filter(|_| !is_one_way) {
+            let is_kept = match self.flows.edit_mut(id) {
+                Some(kept) => {
+                    kept.replace(&edit);
+                    true
+                }
+                None => self.flows.begin_edit(id, edit),
+            };
+            if !is_kept {
+                self.mine.edits.full.add(1);
+                return false;
+            }
+        }
         let entry = self.flows.entry_mut(id);
         entry.touch(now);
         if entry.is_template() {
@@ -223,12 +287,14 @@ impl<P: Packet> Path<P> {
         }
         self.flows.set_timeout(id, told.timeout);
         self.flows.entry_mut(id).set_hearsay();
+        true
     }
 
-    /// Whether other directors are told of it: the messages have no place for a local endpoint, and of a call its template has no
-    /// Call-ID that could be told.
+    /// Whether other directors are told of it. Of one whose client was answered with a SYN cookie not before its server has answered as well:
+    /// the client asks again for that.
     fn is_told(&self, id: FlowId) -> bool {
-        is_told(self.flows.entry(id)) && !self.flows.is_full_nat(id)
+        is_told(self.flows.entry(id))
+            && self.flows.edit(id).is_none_or(|edit| !edit.is_proxied() || edit.is_open())
     }
 
     fn shared(&self, id: FlowId) -> SharedFlow {
@@ -244,12 +310,14 @@ impl<P: Packet> Path<P> {
             },
             is_template,
             server: (reply.src, reply.sport),
+            local: (reply.dst, reply.dport),
             mark: self.tables.services.of_server(entry.server()).and_then(|it| it.key.mark()).unwrap_or(0),
             method: entry.method(),
             state: if is_template { u8::from(is_assured()) } else { entry.state() },
             is_active: !is_template && !entry.is_inactive(),
             timeout: entry.timeout(),
             is_hearsay: entry.is_hearsay(),
+            edit: self.flows.edit(id).map(Edit::told),
         }
     }
 }
@@ -257,11 +325,9 @@ impl<P: Packet> Path<P> {
 /// Whether other directors are told of a connection in this state: not before it is established. Of a template while it
 /// binds.
 fn is_told(entry: &Entry) -> bool {
-    if entry.is_tracked() || entry.is_edited() {
-        // Nobody asks for the first; of the second, without what its sequence numbers are apart by, another director would do it harm.
-        return false;
-    }
     match entry.protocol() {
+        // Of no virtual service: nobody asks for it.
+        _ if entry.is_tracked() => false,
         Protocol::TCP => matches!(
             TcpState::from_u8(entry.state()),
             TcpState::Established
@@ -285,16 +351,29 @@ fn is_told(entry: &Entry) -> bool {
 
 /// Whether there may be such a connection, or template.
 fn is_sound(told: &SharedFlow) -> bool {
-    let SharedFlow { original, is_template, state, timeout, .. } = *told;
+    let SharedFlow { original, is_template, local, state, timeout, edit, .. } = *told;
     timeout.0 > 0
+        && is_local_sound(told)
+        && edit.is_none_or(|_| original.protocol == Protocol::TCP && !is_template)
         && (is_template || is_unicast(original.src))
         && is_unicast(original.dst)
         && match original.protocol {
             protocol if is_template => {
                 state <= ASSURED
-                    && original.sport == 0
+                    && local.1 == 0
+                    && (original.sport != 0 || local.0 == original.src)
                     && templated(template_protocol(protocol)) == Some(protocol)
             }
             protocol => state::is_state(protocol, state),
         }
+}
+
+/// Whether answers could come to this local endpoint.
+fn is_local_sound(told: &SharedFlow) -> bool {
+    let SharedFlow { original, server: (server, _), local: (address, port), .. } = *told;
+    !told.is_full_nat()
+        || original.protocol.has_ports()
+            && is_unicast(address)
+            && port >= FIRST_LOCAL_PORT
+            && address.is_ipv6() == server.is_ipv6()
 }

@@ -8,7 +8,7 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nfct.c`, `Documentation/networking/ipvs-sysctl.rst`.
 
 use super::hooks::{Passage, Stopped};
-use super::{Path, rewrite};
+use super::{Path, rewrite, signpost};
 use crate::conntrack::{Status, Told};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
@@ -87,6 +87,7 @@ impl<P: Packet> Path<P> {
             answer == original
                 || self.flows.find(&answer).is_some_and(|found| found.id() != at.id())
                 || has_others && self.owner_of_flow(&answer) != self.worker
+                || self.local_ports.has_signposts && signpost::find(&self.flows, &answer).is_some()
         };
         let chosen = nat::translate(leaves, Manip::Source, range, random, is_taken);
         // A port below says nothing of whose it is.

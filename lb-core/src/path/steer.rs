@@ -102,6 +102,14 @@ impl<P: Packet> Path<P> {
                     }
                     None
                 }
+                Steer::Pointed(_) if seen.kind == Kind::IcmpError => {
+                    self.related_here(packet, &seen.headers, true, now, io);
+                    None
+                }
+                Steer::Pointed(ports) if self.is_flow_with(&mut seen, &packet, ports) => {
+                    self.pointed_to(packet, &seen.headers, now, io);
+                    None
+                }
                 Steer::FromHost(port) => {
                     self.begun_by_host(port, packet, now, io);
                     None

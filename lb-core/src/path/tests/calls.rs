@@ -9,7 +9,7 @@ use crate::tables::Engine;
 const WORKERS: usize = 4;
 
 /// [`persistent`] services, all by Call-ID; their real servers in another order if `is_reversed`.
-fn by_call(generation: u32, is_reversed: bool) -> Tables {
+pub(super) fn by_call(generation: u32, is_reversed: bool) -> Tables {
     let tables = persistent(generation, |_| ());
     let services = tables.services.iter().map(|service| {
         let mut service = (**service).clone();
@@ -23,7 +23,7 @@ fn by_call(generation: u32, is_reversed: bool) -> Tables {
 }
 
 /// A datagram of a client with a message of this call.
-fn message(client: u8, sport: u16, call: &str) -> Vec<u8> {
+pub(super) fn message(client: u8, sport: u16, call: &str) -> Vec<u8> {
     let text = format!("INVITE sip:a@b SIP/2.0\r\nTo: c\r\nCall-ID: {call}\r\n\r\n");
     let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1)
         .ipv4([192, 0, 2, client], [192, 0, 2, 10], 64)

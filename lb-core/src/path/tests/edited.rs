@@ -15,7 +15,7 @@ use crate::wire::tcp::{ACK, SYN};
 
 const CLIENT_PORT: u16 = 4000;
 
-fn with(generation: u32, options: ServiceOptions) -> Tables {
+pub(super) fn with(generation: u32, options: ServiceOptions) -> Tables {
     let tables = tables(generation, &[11, 12], 1);
     let services = tables.services.iter().map(|service| {
         let mut service = (**service).clone();
@@ -33,11 +33,11 @@ fn director(options: ServiceOptions) -> Director {
     director
 }
 
-fn proxy_of(version: ProxyVersion) -> ServiceOptions {
+pub(super) fn proxy_of(version: ProxyVersion) -> ServiceOptions {
     ServiceOptions { proxy_protocol: Some(version), ..ServiceOptions::default() }
 }
 
-const FTP: ServiceOptions = ServiceOptions {
+pub(super) const FTP: ServiceOptions = ServiceOptions {
     persistence: None,
     engine: None,
     one_packet: false,
@@ -64,7 +64,7 @@ pub(super) struct Seg {
     pub(super) sack: Option<(u32, u32)>,
 }
 
-fn frame(is_ipv6: bool, from_client: bool, seg: &Seg) -> Vec<u8> {
+pub(super) fn frame(is_ipv6: bool, from_client: bool, seg: &Seg) -> Vec<u8> {
     let (src, sport, dst, dport, macs) = match (is_ipv6, from_client) {
         (false, true) => ("192.0.2.100", CLIENT_PORT, "192.0.2.10", 80, C2D),
         (true, true) => ("2001:db8::100", CLIENT_PORT, "2001:db8::10", 80, C2D),
@@ -326,7 +326,7 @@ proptest! {
 }
 
 /// The handshake: what left for the real server last.
-fn handshake(director: &mut Director) -> (Seg, u8, Vec<u8>) {
+pub(super) fn handshake(director: &mut Director) -> (Seg, u8, Vec<u8>) {
     let seg = |seq, ack, flags| Seg { seq, ack, flags, ..Seg::default() };
     director.receive(WAN, &[frame(false, true, &seg(1000, 0, "S"))]);
     director.receive(LAN, &[frame(false, false, &seg(7000, 1001, "SA"))]);
@@ -444,7 +444,7 @@ fn a_killed_director_leaves_what_its_connections_are_moved_by() {
 }
 
 /// Lets the control connection say something.
-fn say(director: &mut Director, from_client: bool, line: &str) -> Out {
+pub(super) fn say(director: &mut Director, from_client: bool, line: &str) -> Out {
     let (seq, ack) = if from_client { (1001, 7001) } else { (7001, 1001) };
     let seg = Seg { seq, ack, flags: "A", data: line.as_bytes().to_vec(), ..Seg::default() };
     director.receive(if from_client { WAN } else { LAN }, &[frame(false, from_client, &seg)])

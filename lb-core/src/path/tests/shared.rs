@@ -1,8 +1,14 @@
 //! Two directors: what one tells, the other takes over.
 
+use super::calls::{by_call, message};
+use super::edited::{FTP, Seg, frame, handshake, proxy_of, say, seen, with};
+use super::full_nat::{answer, by_full_nat, one};
+use super::translated::translating;
 use super::*;
-use crate::flow::Tuple;
+use crate::flow::edit::Edit;
+use crate::flow::{Direction, Hasher, Tuple};
 use crate::path::{SharedFlow, Taken, Walk};
+use crate::tables::{FIRST_LOCAL_PORT, ProxyVersion};
 use crate::time::Timeout;
 
 fn sharing(generation: u32) -> Arc<Tables> {
@@ -17,7 +23,7 @@ fn director() -> Director {
     director
 }
 
-fn changed(director: &mut Director) -> Vec<SharedFlow> {
+pub(super) fn changed(director: &mut Director) -> Vec<SharedFlow> {
     let mut told = Vec::new();
     while director.path.tell_changed(2, &mut |flow| told.push(flow)) {}
     told
@@ -41,7 +47,7 @@ fn id_of(director: &Director, flow: &SharedFlow) -> ServerId {
     service.servers.iter().find(is_it).expect("the server").id
 }
 
-fn take_over(director: &mut Director, flow: &SharedFlow) -> Taken {
+pub(super) fn take_over(director: &mut Director, flow: &SharedFlow) -> Taken {
     let taken = director.path.take_over(flow, id_of(director, flow), director.now);
     director.path.check_connections().expect("a table in order");
     taken
@@ -211,7 +217,8 @@ fn what_cannot_be_is_not_taken_over() {
     assert_eq!(refused(SharedFlow { original: gre, ..told }, server), Taken::Unsound);
     for sport in 0..100 {
         let original = Tuple { sport, ..told.original };
-        assert_eq!(refused(SharedFlow { original, ..told }, server), Taken::New);
+        let local = (original.src, sport);
+        assert_eq!(refused(SharedFlow { original, local, ..told }, server), Taken::New);
     }
     assert_eq!(refused(told, server), Taken::NoRoom);
     assert_eq!(backup.states().len(), 100);
@@ -270,4 +277,295 @@ fn hearsay_does_not_push_out_a_connection_whose_answers_look_the_same() {
     assert_eq!(backup.path.take_over(&other, server, now), Taken::New, "the newer one gets the answers");
     assert_eq!(backup.states(), ["ESTABLISHED"]);
     backup.path.check_connections().expect("a table in order");
+}
+
+fn sharing_by(mut tables: Tables) -> Director {
+    tables.settings.is_sharing = true;
+    let mut director = Director::new();
+    director.path.adopt(tables.into());
+    director
+}
+
+/// The id of a real server of the first service.
+fn id_at(address: IpAddr) -> ServerId {
+    ServerId(if address == ip("10.0.0.11") { 2 } else { 3 })
+}
+
+/// So many workers of a director that has nothing in common with another one but its tables.
+fn workers_by(number: usize, mut tables: Tables) -> (Vec<Path<Frame>>, Hasher) {
+    const SEED: u64 = 7;
+    tables.settings.is_sharing = true;
+    let (counters, uses) = (counters(number), Arc::new(Uses::new(number, 100)));
+    let tables = Arc::new(tables);
+    let begin = |worker| {
+        let config = PathConfig { hash_seed: SEED, ..config(worker, &counters, &uses) };
+        let mut path = Path::new(config);
+        path.adopt(tables.clone());
+        path
+    };
+    ((0..number as u16).map(begin).collect(), Hasher::new(SEED))
+}
+
+type Ends = (IpAddr, u16, IpAddr, u16, u8);
+
+/// Connections by FullNAT from these ports on, of a director that tells of them.
+fn by_local_endpoints(ports: std::ops::Range<u16>) -> (Vec<SharedFlow>, Vec<Ends>) {
+    let mut master = sharing_by(by_full_nat(2, &[]));
+    let sent = ports.map(|sport| {
+        let syn = one(&master.receive(WAN, &[from_client(sport, "S")]), LAN);
+        master.receive(LAN, &[answer(syn, "SA")]);
+        one(&master.receive(WAN, &[from_client(sport, "A")]), LAN)
+    });
+    let sent: Vec<_> = sent.collect();
+    (changed(&mut master), sent)
+}
+
+#[test]
+fn a_connection_by_full_nat_goes_on_at_any_number_of_workers_with_another_seed() {
+    let (told, sent) = by_local_endpoints(4000..4020);
+    assert_eq!(told.len(), 20);
+    assert!(told.iter().zip(&sent).all(|(flow, sent)| flow.is_full_nat() && flow.local == (sent.0, sent.1)));
+    for number in [1, 2, 3, 5] {
+        let (mut paths, hasher) = workers_by(number, by_full_nat(2, &[]));
+        let mut elsewhere = 0;
+        for expected in [Taken::New, Taken::Updated] {
+            for flow in &told {
+                let hearers = flow.hearers(hasher, number);
+                elsewhere += hearers.len() - 1;
+                for worker in hearers {
+                    let path = &mut paths[worker.index()];
+                    let server = id_at(flow.server.0);
+                    assert_eq!(path.take_over(flow, server, Tick(100)), expected);
+                    path.check_connections().expect("a table in order");
+                }
+            }
+        }
+        assert_eq!(
+            elsewhere > 0,
+            number > 1,
+            "some at another worker than the one that their answers come to"
+        );
+        for (n, (flow, &sent)) in told.iter().zip(&sent).enumerate() {
+            let client = flow.original.sport;
+            let there = deliver(&mut paths, n % number, WAN, &from_client(client, "A"));
+            assert_eq!(read(&there[0].1), sent, "from the local endpoint that it had");
+            let back = deliver(&mut paths, n / 3 % number, LAN, &answer(sent, "A"));
+            assert_eq!(read(&back[0].1), (ip("192.0.2.10"), 80, ip("192.0.2.100"), client, 63));
+            assert_eq!(back[0].0, there[0].0, "one worker has it");
+        }
+        let mut listed = Vec::new();
+        for path in &paths {
+            path.list(0, u32::MAX, Tick(100), &mut |view| listed.push((view.client.1, view.local)));
+        }
+        listed.sort();
+        let all: Vec<_> = told.iter().map(|flow| (flow.original.sport, Some(flow.local))).collect();
+        assert_eq!(listed, all, "and nothing else is shown");
+    }
+}
+
+#[test]
+fn a_local_endpoint_of_a_connection_that_another_worker_took_over_is_nobody_elses() {
+    let (told, _) = by_local_endpoints(4000..4020);
+    let number = 2;
+    let (mut paths, hasher) = workers_by(number, by_full_nat(2, &[]));
+    let mut kept = Vec::new();
+    for flow in &told {
+        let hearers = flow.hearers(hasher, number);
+        if let [answered, _] = *hearers {
+            let server = id_at(flow.server.0);
+            assert_eq!(paths[answered.index()].take_over(flow, server, Tick(100)), Taken::New);
+            kept.push((answered, flow.server, flow.local));
+        }
+    }
+    assert!(kept.len() > 3);
+    let key = ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 80);
+    for (worker, server, local) in kept {
+        let Path { local_ports, flows, tables, .. } = &mut paths[worker.index()];
+        let service = tables.services.find(&key).expect("the service").clone();
+        let to = Tuple { dst: server.0, dport: server.1, ..told[0].original };
+        for _ in 0..20_000 {
+            let (after, _) =
+                local_ports.choose(flows, tables, &service, to, Tick(100)).expect("there are many");
+            assert!((after.src, after.sport) != local && after.sport >= FIRST_LOCAL_PORT);
+        }
+    }
+}
+
+#[test]
+fn an_icmp_error_about_an_answer_finds_the_worker_of_its_connection() {
+    let (told, sent) = by_local_endpoints(4000..4020);
+    let (mut paths, hasher) = workers_by(2, by_full_nat(2, &[]));
+    let (flow, sent) =
+        told.iter().zip(&sent).find(|(flow, _)| flow.hearers(hasher, 2).len() == 2).expect("some");
+    let server = id_at(flow.server.0);
+    for worker in flow.hearers(hasher, 2) {
+        assert_eq!(paths[worker.index()].take_over(flow, server, Tick(100)), Taken::New);
+    }
+    let left = tcp(C2D, (&sent.0.to_string(), sent.1), (&sent.2.to_string(), sent.3), "A");
+    let IpAddr::V4(local) = sent.0 else { panic!("IPv4") };
+    let mut error = Vec::new();
+    etherparse::PacketBuilder::ethernet2(server_mac(11), OUR_LAN)
+        .ipv4([10, 0, 0, 200], local.octets(), 64)
+        .icmpv4_raw(3, 4, [0, 0, 5, 0])
+        .write(&mut error, &left[14..])
+        .unwrap();
+    for rx in [0, 1] {
+        let out = deliver(&mut paths, rx, LAN, &error);
+        assert_eq!(out[0].1.data()[30..34], [192, 0, 2, 100], "the client is told");
+    }
+}
+
+#[test]
+fn a_connection_into_the_other_family_goes_on_as_well() {
+    for (client, vip) in [("192.0.2.100", "192.0.2.10"), ("2001:db8::100", "2001:db8::10")] {
+        let (mut master, mut backup) =
+            (sharing_by(translating(2, &[11, 12])), sharing_by(translating(2, &[11, 12])));
+        let to = |flags| tcp(C2D, (client, 4000), (vip, 80), flags);
+        let syn = one(&master.receive(WAN, &[to("S")]), LAN);
+        let macs = (server_mac(11), OUR_LAN);
+        let back = |flags| tcp(macs, (&syn.2.to_string(), syn.3), (&syn.0.to_string(), syn.1), flags);
+        master.receive(LAN, &[back("SA")]);
+        master.receive(WAN, &[to("A")]);
+        let told = changed(&mut master);
+        assert_eq!(told[0].server.0.is_ipv6(), !told[0].original.dst.is_ipv6());
+        assert_eq!(take_over(&mut backup, &told[0]), Taken::New);
+        assert_eq!(one(&backup.receive(WAN, &[to("A")]), LAN), syn);
+        let answered = one(&backup.receive(LAN, &[back("A")]), WAN);
+        assert_eq!((answered.0, answered.2), (ip(vip), ip(client)));
+        // And back, now that it is known at first hand there.
+        assert_eq!(walked(&mut backup, Walk::Whole), told);
+    }
+}
+
+#[test]
+fn whose_local_endpoint_is_not_told_is_not_taken_over_by_full_nat() {
+    let mut master = director();
+    establish(&mut master, 4000);
+    let told = changed(&mut master)[0];
+    let mut backup = sharing_by(by_full_nat(2, &[]));
+    assert_eq!(take_over(&mut backup, &told), Taken::FullNat, "a kernel's, perhaps");
+    let below = SharedFlow { local: (ip("10.0.0.1"), 1023), ..told };
+    let mixed = SharedFlow { local: (ip("fd00::1"), 2000), ..told };
+    for unsound in [below, mixed, SharedFlow { local: (ip("224.0.0.1"), 2000), ..told }] {
+        assert_eq!(take_over(&mut backup, &unsound), Taken::Unsound);
+    }
+    // One that a local endpoint was told of stays what it is, also where the real server is masqueraded.
+    let by_endpoint = SharedFlow { local: (ip("10.0.0.1"), 2000), ..told };
+    let mut masquerades = director();
+    assert_eq!(take_over(&mut masquerades, &by_endpoint), Taken::New);
+    let sent = one(&masquerades.receive(WAN, &[from_client(4000, "A")]), LAN);
+    assert_eq!((sent.0, sent.1), (ip("10.0.0.1"), 2000));
+}
+
+#[test]
+fn a_call_keeps_its_real_server_at_the_director_that_was_told_of_its_template() {
+    let mut master = sharing_by(by_call(2, false));
+    let mut servers = Vec::new();
+    for n in 0..6 {
+        let sent = master.receive(WAN, &[message(100, 5000 + n, &format!("call-{n}"))]);
+        servers.push(read(&sent.sent[0].1).2);
+    }
+    assert!(servers.contains(&ip("10.0.0.11")) && servers.contains(&ip("10.0.0.12")));
+    let told: Vec<_> = changed(&mut master).into_iter().filter(|flow| flow.is_template).collect();
+    assert_eq!(told.len(), 6);
+    assert!(told.iter().all(|flow| flow.local == (ip("192.0.2.0"), 0) && flow.original.sport != 0));
+    // Whose first choices would be others.
+    let mut backup = sharing_by(by_call(2, true));
+    for flow in &told {
+        assert_eq!(take_over(&mut backup, flow), Taken::New);
+        assert_eq!(take_over(&mut backup, flow), Taken::Updated);
+    }
+    for (n, server) in servers.into_iter().enumerate() {
+        let sent = backup.receive(WAN, &[message(101, 6000 + n as u16, &format!("call-{n}"))]);
+        assert_eq!(read(&sent.sent[0].1).2, server);
+    }
+    assert_eq!(walked(&mut backup, Walk::Whole).iter().filter(|flow| flow.is_template).count(), 6);
+}
+
+#[test]
+fn an_ftp_control_connection_goes_on_behind_what_was_put_into_it() {
+    let (mut master, mut backup) = (sharing_by(with(2, FTP)), sharing_by(with(2, FTP)));
+    handshake(&mut master);
+    let first = changed(&mut master);
+    assert!(first[0].edit.is_some());
+    let line = "227 Entering Passive Mode (10,0,0,11,156,64).\r\n";
+    say(&mut master, false, line);
+    let told = changed(&mut master);
+    assert_eq!(told.len(), 1, "at once");
+    let more = "192,0,2,10".len() as u32 - "10,0,0,11".len() as u32;
+    let len = line.len() as u32;
+    let next = |director: &mut Director| {
+        let seg =
+            Seg { seq: 7001 + len, ack: 1001, flags: "A", data: b"150 \r\n".to_vec(), ..Seg::default() };
+        let server = director.receive(LAN, &[frame(false, false, &seg)]);
+        let seg = Seg { seq: 1001, ack: 7001 + len + more, flags: "A", ..Seg::default() };
+        let client = director.receive(WAN, &[frame(false, true, &seg)]);
+        (seen(&server.sent[0].1).0.seq, seen(&client.sent[0].1).0.ack)
+    };
+    for flow in first.iter().chain(&told) {
+        take_over(&mut backup, flow);
+    }
+    assert_eq!(next(&mut backup), (7001 + len + more, 7001 + len));
+    // The same, as a kernel's director tells it: it knows no more than three numbers.
+    let [from, back] =
+        [Direction::Original, Direction::Reply].map(|way| told[0].edit.expect("one").shift(way).sequence());
+    let kernels = SharedFlow { edit: Edit::of_kernels_ftp([from, back]), ..told[0] };
+    let mut backup = sharing_by(with(2, FTP));
+    assert_eq!(take_over(&mut backup, &kernels), Taken::New);
+    assert_eq!(next(&mut backup), (7001 + len + more, 7001 + len));
+    // One that was not edited yet is from now on, as its service says.
+    let mut backup = sharing_by(with(2, FTP));
+    assert_eq!(take_over(&mut backup, &SharedFlow { edit: None, ..told[0] }), Taken::New);
+    let out = say(&mut backup, false, line);
+    assert!(seen(&out.sent[0].1).0.data.ends_with(b"(192,0,2,10,156,64).\r\n"));
+}
+
+#[test]
+fn a_connection_with_a_proxy_header_goes_on_behind_it() {
+    let options = proxy_of(ProxyVersion::V2);
+    let (mut master, mut backup) = (sharing_by(with(2, options)), sharing_by(with(2, options)));
+    handshake(&mut master);
+    let told = changed(&mut master);
+    assert_eq!(take_over(&mut backup, &told[0]), Taken::New);
+    let talk = |director: &mut Director| {
+        let header = 28;
+        let seg = Seg { seq: 7001, ack: 1001 + header, flags: "A", ..Seg::default() };
+        let back = director.receive(LAN, &[frame(false, false, &seg)]);
+        let seg = Seg { seq: 1001, ack: 7001, flags: "A", data: b"GET".to_vec(), ..Seg::default() };
+        let there = director.receive(WAN, &[frame(false, true, &seg)]);
+        let there: Vec<_> =
+            there.sent.iter().map(|(_, frame)| (seen(frame).0.seq, seen(frame).0.data)).collect();
+        (seen(&back.sent[0].1).0.ack, there)
+    };
+    let expected = talk(&mut master);
+    assert_eq!(expected, (1001, vec![(1001 + 28, b"GET".to_vec())]));
+    assert_eq!(talk(&mut backup), expected);
+    // Room for edits ends before that for connections.
+    let mut others = told[0];
+    for sport in 0..24 {
+        others.original.sport = sport;
+        others.local.1 = sport;
+        assert_eq!(take_over(&mut backup, &others), Taken::New);
+    }
+    others.original.sport = 100;
+    others.local.1 = 100;
+    assert_eq!(take_over(&mut backup, &others), Taken::NoRoom);
+    assert_eq!((backup.states().len(), backup.counters[0].edits.full.get()), (25, 1));
+}
+
+#[test]
+fn an_edit_reads_as_it_was_written_and_what_is_none_is_refused() {
+    let mut master = sharing_by(with(2, FTP));
+    handshake(&mut master);
+    say(&mut master, false, "227 Entering Passive Mode (10,0,0,11,156,64).\r\n");
+    let edit = changed(&mut master)[0].edit.expect("one");
+    let bytes = edit.to_bytes();
+    assert_eq!(Edit::from_bytes(&bytes), Some(edit));
+    for (at, to) in
+        [(0, 0), (0, 3), (0, 32), (1, 8), (1, 4), (2, 15), (3, 0x80), (14, 2), (36, 15), (37, 100)]
+    {
+        let mut bytes = bytes;
+        bytes[at] = to;
+        assert_eq!(Edit::from_bytes(&bytes), None, "{to} at {at}");
+    }
 }

@@ -553,3 +553,36 @@ proptest! {
         prop_assert_eq!(director.path.check_connections(), Ok(()));
     }
 }
+
+/// Whoever takes over moves numbers, clocks and windows as the one before did.
+#[test]
+fn a_connection_goes_on_at_a_director_that_was_told_of_it() {
+    let sharing = || {
+        let mut tables = with("INPUT", &[], tables(2, &[11, 12], 1));
+        tables.settings.is_sharing = true;
+        let mut director = Director::new();
+        director.path.adopt(tables.into());
+        director
+    };
+    let mut case = Case::new(sharing(), VIP);
+    let says = case.asks();
+    case.client(case.acknowledgement(&says));
+    assert!(super::shared::changed(&mut case.director).is_empty(), "the server has not answered");
+    case.server(case.answer());
+    let told = super::shared::changed(&mut case.director);
+    assert_eq!(told.len(), 1);
+    let talk = |case: &mut Case| {
+        let options = TcpOptions { stamps: Some((600, 0)), ..TcpOptions::default() };
+        let isn = case.isn;
+        let there = case.client(Says { seq: 1001, ack: isn + 1, flags: ACK, window: 600, options });
+        let options = TcpOptions { stamps: Some((91_000, 600)), ..TcpOptions::default() };
+        let back = case.server(Says { seq: 7001, ack: 1001, flags: ACK, window: 700, options });
+        [one(&there), one(&back)]
+            .map(|(_, _, _, says)| (says.seq, says.ack, says.window, says.options.stamps))
+    };
+    let expected = talk(&mut case);
+    assert_eq!(expected[0].1, 7001);
+    case.director = sharing();
+    assert_eq!(super::shared::take_over(&mut case.director, &told[0]), crate::path::Taken::New);
+    assert_eq!(talk(&mut case), expected);
+}

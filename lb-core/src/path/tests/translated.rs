@@ -11,7 +11,7 @@ use crate::wire::{ipv4, udp};
 type Ends = (IpAddr, u16, IpAddr, u16, u8);
 
 /// As [`tables`], with a UDP service for both families, and each real server by FullNAT in the family that its service is not of.
-fn translating(generation: u32, resolved: &[u8]) -> Tables {
+pub(super) fn translating(generation: u32, resolved: &[u8]) -> Tables {
     with(generation, resolved, ServiceOptions::default())
 }
 
