@@ -1,5 +1,5 @@
 //! Goal: under a flood of SYNs that nobody means, real clients get real answers, and nothing is kept of the flood.
-//! Method: `SYNPROXY` as its manual page has it, in front of a virtual service; SYNs from thousands of addresses on the client's wire; curl, and
+//! Method: `SYNPROXY` as its manual page has it, in front of a virtual service, and a service that sees to it itself; SYNs from thousands of addresses on the client's wire; curl, and
 //! a file that is long enough for windows, timestamps and selective acknowledgements to matter.
 
 use std::net::Ipv4Addr;
@@ -70,5 +70,27 @@ fn clients_are_served_while_a_flood_of_syns_is_answered_and_forgotten() -> Resul
     );
     ensure!(count("lb_synproxy_cookie_valid_total") >= 5.0);
     ensure!(count("lb_conntrack_entries") < 20.0, "{} connections", count("lb_conntrack_entries"));
+    Ok(())
+}
+
+#[test]
+fn a_service_turns_to_cookies_while_a_flood_comes() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    let page = client::url(VIP.into(), 80, "/");
+    scene.director.ipvsadm(&format!("-E -t {VIP}:80 -s rr --syn-cookies auto:200"))?;
+    ensure!(client::curl(scene.lab.client(), &page)?.starts_with('s'));
+    let on = || -> Result<f64> {
+        Ok(scene.director.metrics()?.sum("lb_ipvs_syn_cookies", &["local_port=\"80\""]))
+    };
+    ensure!(on()? == 0.0, "one connection is no flood");
+    flood(&scene)?;
+    for _ in 0..3 {
+        ensure!(client::curl(scene.lab.client(), &page)?.starts_with('s'));
+    }
+    ensure!(on()? == 1.0);
+    let status = scene.director.lbctl(&["status"])?.output()?;
+    ensure!(String::from_utf8_lossy(&status.stdout).contains(&format!("SYN cookies  tcp/{VIP}:80")));
+    let entries = scene.director.metrics()?.sum("lb_conntrack_entries", &[]);
+    ensure!(entries < f64::from(SYNS / 4), "{entries} connections");
     Ok(())
 }

@@ -123,8 +123,6 @@ reasons! {
     RuleRejects = "rule_rejects",
     /// A rule says that a program is to be asked (NFQUEUE), and none listens.
     QueueUnread = "queue_unread",
-    /// No port is free for what a rule translates.
-    NatPortsTaken = "nat_ports_taken",
     /// It has no form in the other address family (RFC 7915): a datagram in fragments without a checksum, an authentication header, an ICMP error that the other
     /// family does not know.
     Untranslatable = "untranslatable",

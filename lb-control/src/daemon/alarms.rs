@@ -71,12 +71,6 @@ const ROWS: &[Row] = &[
         "more local_addresses, a wider --to-source",
     ),
     row(
-        Source::Dropped(DropReason::NatPortsTaken),
-        "ports of a NAT rule are taken",
-        "new connections dropped",
-        "a wider range of ports or addresses",
-    ),
-    row(
         Source::Worker(|worker| worker.flows.uncounted.get()),
         "the places for counted connections are taken",
         "packets not counted",
@@ -267,7 +261,7 @@ mod tests {
         let is_short = |reason: &DropReason| {
             let label = reason.label();
             let is_other = [DropReason::FlowTableFull, DropReason::EditTableFull].contains(reason);
-            (label.ends_with("_full") || label.ends_with("_taken") || label.ends_with("_lost")) && !is_other
+            (label.ends_with("_full") || label.ends_with("_lost")) && !is_other
         };
         for reason in DropReason::ALL.iter().filter(|reason| is_short(reason)) {
             let has = |row: &Row| matches!(row.source, Source::Dropped(of) if of == *reason);

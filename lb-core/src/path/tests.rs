@@ -18,6 +18,7 @@ mod one_packet;
 mod persistent;
 mod quic;
 mod regressions;
+mod room;
 mod scheduled_error;
 mod sctp;
 mod sets;

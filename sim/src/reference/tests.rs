@@ -73,7 +73,6 @@ fn the_path_does_what_the_reference_says() {
         DropReason::RuleRejects,
         DropReason::QueueUnread,
         DropReason::CopyLost,
-        DropReason::NatPortsTaken,
         DropReason::Untranslatable,
         DropReason::BadCookie,
         DropReason::NotProxied,
