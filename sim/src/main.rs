@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use lb_core::packet::Frame;
 use lb_core::path::Path;
-use sim::run::{STEPS, run, show};
+use sim::run::{STEPS, run, run_frames, show};
 use sim::watched::Watched;
 
 /// Runs the whole load balancer in one process, under faults drawn from a seed.
@@ -26,8 +26,11 @@ struct Arguments {
     #[arg(long, requires = "seed")]
     events: bool,
     /// Without the reference: shows what it costs.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "frames")]
     unwatched: bool,
+    /// Each seed's world of drawn frames too.
+    #[arg(long)]
+    frames: bool,
     /// Steps of each world.
     #[arg(long, default_value_t = STEPS)]
     steps: u64,
@@ -70,9 +73,13 @@ fn main() -> ExitCode {
             (_, true) => run::<Path<Frame>>,
             _ => run::<Watched>,
         };
-        match run(seed, arguments.steps) {
-            Ok(summary) => {
-                packets += summary.stats.packets;
+        let outcome = run(seed, arguments.steps).and_then(|summary| {
+            let frames = if arguments.frames { run_frames(seed, arguments.steps)? } else { 0 };
+            Ok((summary, frames))
+        });
+        match outcome {
+            Ok((summary, frames)) => {
+                packets += summary.stats.packets + frames;
                 worlds += 1;
                 kills += summary.stats.kills;
                 carried += summary.stats.carried;

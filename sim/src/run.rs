@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::director::Subject;
 use crate::invariants;
 use crate::netfilter;
+use crate::reference::world as frames;
 use crate::violation::Violation;
 use crate::world::{Stats, World};
 
@@ -80,10 +81,21 @@ pub fn show<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> 
 
 fn run_both<L: Subject>(world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
     let mut summary = run_world(world, seed, steps)?;
-    let shape = "the world with rules".to_owned();
-    let failed = |(step, violation)| Failure { seed, step, violation, events: Vec::new(), shape };
+    let failed = |why| failed(seed, "the world with rules", why);
     summary.stats.packets += netfilter::run(seed, steps).map_err(failed)?;
     Ok(summary)
+}
+
+/// Runs the world of drawn frames of `seed` as long. Returns the packets that came.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_frames(seed: u64, steps: u64) -> Result<u64, Box<Failure>> {
+    frames::run(seed, steps).map_err(|why| failed(seed, "the world of drawn frames", why))
+}
+
+fn failed(seed: u64, world: &str, (step, violation): (u64, Violation)) -> Box<Failure> {
+    Box::new(Failure { seed, step, violation, events: Vec::new(), shape: world.to_owned() })
 }
 
 fn run_world<L: Subject>(mut world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {

@@ -38,6 +38,7 @@ use lb_core::flow::carry::Salvage;
 use lb_core::flow::template::template_protocol;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, WorkerId};
+use lb_core::ipvs::quic_lb::Fallback;
 use lb_core::packet::{Frame, Packet};
 use lb_core::path::{BURST, Burst, CarriedOver, FlowView, Io, Order, Outcome, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
@@ -437,6 +438,11 @@ impl<L: Logic<Frame>> Watched<L> {
         for (name, of) in COUNTERS {
             check(of(&self.counters).get(), of(counters).get(), &|| name.into());
         }
+        for why in Fallback::ALL {
+            let count = |counters: &WorkerCounters| counters.quic.scheduled[why as usize].get();
+            let name = || format!("quic scheduled as {}", why.label());
+            check(count(&self.counters), count(counters), &name);
+        }
         let reasons = if is_dropping { DropReason::ALL } else { &[] };
         for &reason in reasons.iter().filter(|reason| !BY_THE_WORKER.contains(reason)) {
             for hook in Hook::ALL {
@@ -621,7 +627,8 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 16] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 17] = [
+    ("quic routed", |counters| &counters.quic.routed),
     ("drop_entry", |counters| &counters.flows.drop_entry),
     ("entries", |counters| &counters.flows.entries),
     ("capacity", |counters| &counters.flows.capacity),

@@ -33,6 +33,7 @@ pub(super) type Chains = HashMap<(Table, &'static str), Chain>;
 pub(super) struct Connection {
     pub(super) original: Tuple,
     pub(super) reply: Tuple,
+    pub(super) zone: u16,
     is_answered: bool,
     mark: u32,
 }
@@ -73,6 +74,8 @@ struct Passage {
     connection: Option<Connection>,
     mark: u32,
     is_untracked: bool,
+    /// What the first rule said that said any.
+    zone: Option<u16>,
     len: u64,
 }
 
@@ -92,7 +95,8 @@ pub(super) struct Netfilter {
     net: Net,
     pub(super) chains: Chains,
     connections: Vec<Option<Connection>>,
-    by_tuple: HashMap<Tuple, (usize, bool)>,
+    /// By zone, too.
+    by_tuple: HashMap<(u16, Tuple), (usize, bool)>,
     /// A segment that is no SYN may begin a connection.
     is_loose: bool,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
@@ -111,14 +115,15 @@ impl Netfilter {
         }
     }
 
-    /// Both tuples of each connection.
-    pub(super) fn connections(&self) -> impl Iterator<Item = (Tuple, Tuple)> {
-        self.connections.iter().flatten().map(|connection| (connection.original, connection.reply))
+    /// Both tuples of each connection, and its zone.
+    pub(super) fn connections(&self) -> impl Iterator<Item = (Tuple, Tuple, u16)> {
+        let all = self.connections.iter().flatten();
+        all.map(|connection| (connection.original, connection.reply, connection.zone))
     }
 
-    /// Whether a connection has such packets.
+    /// Whether a TCP connection, which is in no zone, has such packets.
     pub(super) fn knows(&self, ends: &Tuple) -> bool {
-        self.by_tuple.contains_key(ends)
+        self.by_tuple.contains_key(&(0, *ends))
     }
 
     /// All connections are over.
@@ -159,12 +164,14 @@ impl Netfilter {
             connection: None,
             mark: 0,
             is_untracked: false,
+            zone: None,
             len: packet.len(),
         };
         if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
             return Ok(fate);
         }
-        let known = self.by_tuple.get(&packet.ends).copied().filter(|_| !passage.is_untracked);
+        let zone = passage.zone.unwrap_or(0);
+        let known = self.by_tuple.get(&(zone, packet.ends)).copied().filter(|_| !passage.is_untracked);
         if passage.is_untracked {
             passage.state = State::Untracked;
         } else if let Some((number, is_reply)) = known {
@@ -176,7 +183,7 @@ impl Netfilter {
         } else if self.may_begin(packet) {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
-            passage.connection = Some(Connection { original, reply, is_answered: false, mark: 0 });
+            passage.connection = Some(Connection { original, reply, zone, is_answered: false, mark: 0 });
         }
         let is_new = known.is_none() && passage.connection.is_some();
         let fate = match self.tables(hook, is_new, packet, left, &mut passage) {
@@ -205,7 +212,7 @@ impl Netfilter {
     fn enter(&mut self, connection: Connection) -> Result<(), String> {
         let number = self.connections.len();
         for (tuple, is_reply) in [(connection.original, false), (connection.reply, true)] {
-            if let Some((other, _)) = self.by_tuple.insert(tuple, (number, is_reply))
+            if let Some((other, _)) = self.by_tuple.insert((connection.zone, tuple), (number, is_reply))
                 && other != number
             {
                 return Err(format!("{connection:?} cannot be told from {:?}", self.connections[other]));
@@ -326,11 +333,11 @@ impl Netfilter {
         left: Option<&Packet>,
     ) -> Result<Option<Tuple>, String> {
         let came = passage.ends;
-        let original = passage.connection.as_ref().expect("it begins one").original;
+        let Connection { original, zone, .. } = *passage.connection.as_ref().expect("it begins one");
         let ports = choice.ports.unwrap_or_else(|| class(came));
         let is_free = |ends: Tuple| {
             let answer = ends.reversed();
-            answer != original && !self.by_tuple.contains_key(&answer)
+            answer != original && !self.by_tuple.contains_key(&(zone, answer))
         };
         let Some(left) = left else {
             // It searches as many as there are here, if it tries them all.
@@ -437,7 +444,9 @@ fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Pas
                 passage.connection.iter_mut().for_each(|of| of.mark = mark);
             }
             Does::RestoreMark => passage.connection.iter().for_each(|of| passage.mark = of.mark),
-            Does::NoTrack => passage.is_untracked = true,
+            Does::NoTrack => passage.is_untracked |= passage.zone.is_none(),
+            Does::Zone(zone) if !passage.is_untracked => passage.zone = passage.zone.or(Some(zone)),
+            Does::Zone(_) => {}
             Does::Dnat(choice) => return Some(Verdict::Destination(choice)),
             Does::Snat(choice) => return Some(Verdict::Source(choice)),
             Does::Masquerade { ports } => return Some(Verdict::Masquerade(ports)),

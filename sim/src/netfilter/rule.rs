@@ -109,10 +109,16 @@ pub(super) enum Does {
     SaveMark,
     RestoreMark,
     NoTrack,
+    /// Its connection is in this zone.
+    Zone(u16),
     Dnat(Choice),
     Snat(Choice),
-    Masquerade { ports: Option<(u16, u16)> },
-    Redirect { port: u16 },
+    Masquerade {
+        ports: Option<(u16, u16)>,
+    },
+    Redirect {
+        port: u16,
+    },
 }
 
 impl Does {
@@ -124,6 +130,11 @@ impl Does {
             Does::Redirect { .. } => true,
             _ => false,
         }
+    }
+
+    /// Conntrack sees a connection in part, or as two.
+    pub(super) fn splits(self) -> bool {
+        matches!(self, Does::NoTrack | Does::Zone(_))
     }
 }
 
@@ -139,13 +150,13 @@ pub(super) fn draw(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: 
     let mut tests = Vec::new();
     let needs_tcp = does == Does::Reject(Refusal::Reset);
     let needs_ports = does.has_ports();
-    let is_untracking = does == Does::NoTrack;
-    if draw.coin() || needs_tcp || needs_ports || is_untracking {
+    let is_splitting = does.splits();
+    if draw.coin() || needs_tcp || needs_ports || is_splitting {
         // A handshake that conntrack sees in part is another story.
         let protocol = match draw.below(5) {
             _ if needs_tcp => TCP,
             0 if !needs_ports => net.icmp(),
-            n if is_untracking || n < 3 => UDP,
+            n if is_splitting || n < 3 => UDP,
             _ => TCP,
         };
         tests.push(Test::Protocol(protocol));
@@ -236,6 +247,7 @@ fn draw_target(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Opti
             11 if table != Table::Raw => Does::SetConnMark(draw.below(3) as u32),
             12 if table == Table::Mangle => draw.pick(&[Does::SaveMark, Does::RestoreMark]),
             12 if table == Table::Raw => Does::NoTrack,
+            8..12 if table == Table::Raw => Does::Zone(draw.between(1, 2) as u16),
             13 => Does::Nothing,
             _ => continue,
         };
@@ -332,6 +344,7 @@ impl fmt::Display for Rule {
             Does::SaveMark => out.push_str("-j CONNMARK --save-mark"),
             Does::RestoreMark => out.push_str("-j CONNMARK --restore-mark"),
             Does::NoTrack => out.push_str("-j NOTRACK"),
+            Does::Zone(zone) => write!(out, "-j CT --zone {zone}")?,
             Does::Dnat(choice) => write!(out, "-j DNAT --to-destination {}", choice.text())?,
             Does::Snat(choice) => {
                 let random = if choice.is_random { " --random" } else { "" };

@@ -190,7 +190,7 @@ impl World {
         } else {
             let mut new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             // Nor may a client come to know a real server whose connection was translated.
-            while self.workers.len() > 1 && new.does == rule::Does::NoTrack {
+            while self.workers.len() > 1 && new.does.splits() {
                 new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             }
             let rule = text::split(&new.to_string()).expect("no quotes");
@@ -386,7 +386,9 @@ impl World {
             worker.list(0, u32::MAX, self.now, &mut |view| are.push(tuples(&view)));
         }
         let mut must: Vec<_> = self.model.connections().collect();
-        let key = |(a, b): &(Tuple, Tuple)| (a.src, a.sport, a.dst, a.dport, a.protocol.0, b.src, b.sport);
+        let key = |(a, b, zone): &(Tuple, Tuple, u16)| {
+            (a.src, a.sport, a.dst, a.dport, a.protocol.0, b.src, b.sport, *zone)
+        };
         are.sort_by_key(key);
         must.sort_by_key(key);
         same("connections", &are, &must)
@@ -419,9 +421,10 @@ fn settings(is_loose: bool) -> Settings {
     settings
 }
 
-fn tuples(view: &FlowView) -> (Tuple, Tuple) {
+/// Of a connection, and its zone.
+fn tuples(view: &FlowView) -> (Tuple, Tuple, u16) {
     let ((src, sport), (dst, dport)) = (view.server, view.local.unwrap_or(view.client));
-    (view.original(), Tuple { src, dst, sport, dport, protocol: view.protocol })
+    (view.original(), Tuple { src, dst, sport, dport, protocol: view.protocol }, view.known.zones.id())
 }
 
 fn same<T: PartialEq + Debug>(what: &str, is: &T, must: &T) -> Result<(), String> {

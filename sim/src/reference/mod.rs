@@ -37,6 +37,7 @@ mod output;
 mod parse;
 mod persistent;
 mod pieces;
+mod quic;
 mod related;
 mod rewrite;
 mod road;
@@ -46,6 +47,7 @@ mod steer;
 mod tcp;
 mod team;
 mod waiting;
+pub mod world;
 
 #[cfg(test)]
 mod tests;

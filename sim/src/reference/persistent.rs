@@ -328,7 +328,7 @@ impl Reference {
         self.drop(reason, Hook::Input);
     }
 
-    fn begin_held(
+    pub(super) fn begin_held(
         &mut self,
         packet: Packet,
         read: Read,

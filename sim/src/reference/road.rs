@@ -111,6 +111,9 @@ impl Reference {
         if self.is_shed() {
             return self.drop(DropReason::Shed, Hook::Input);
         }
+        if let Some(server) = self.named_server(&packet, &read, service) {
+            return self.begin_held(packet, read, service, server, None);
+        }
         if service.options.persistence.is_some() {
             return self.first_persistent(packet, read, service);
         }

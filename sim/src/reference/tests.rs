@@ -1,8 +1,6 @@
 //! The path and the reference side by side, under traffic and changes drawn from a seed; and what the comparison must not let pass.
 
 mod bites;
-mod frames;
-mod world;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,9 +13,9 @@ use lb_core::packet::Frame;
 use lb_core::tables::{Protocol, Reachability, Server, ServiceKey, Tables, Way};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
-use world::{Seen, World};
 
 use super::parse::{SYN, TCP};
+use super::world::{Seen, World, config, frames};
 use super::{Action, Reference, Taken, Team};
 
 /// Steps of a run.
@@ -87,14 +85,8 @@ fn the_path_does_what_the_reference_says() {
 fn alone() -> Reference {
     let counters: Arc<[_]> = [Arc::new(WorkerCounters::new(64, 3))].into();
     let team = Arc::new(Team::new(&counters));
-    let config = world::config(
-        0,
-        &counters,
-        &Arc::new(lb_core::flow::template::Uses::new(1, 20)),
-        (20, 8),
-        0,
-        Tick(0),
-    );
+    let config =
+        config(0, &counters, &Arc::new(lb_core::flow::template::Uses::new(1, 20)), (20, 8), 0, Tick(0));
     let mut reference = Reference::new(&config, &team);
     // Its first service takes any client at any time.
     let is_plain = |tables: &Arc<Tables>| {

@@ -13,8 +13,8 @@ use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::Logic;
 
+use super::super::world::World;
 use super::run;
-use super::world::World;
 
 /// What is done wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

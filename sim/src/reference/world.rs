@@ -1,20 +1,27 @@
-//! A director with clients and real servers, of which each step does something.
+//! The path and the reference side by side: a director between clients and real servers that are frames drawn at random, right ones and
+//! wrong ones, of which each step does something. No host is behind them, so that they may be of all that IPVS knows: SCTP, AH and ESP,
+//! FullNAT, services by mark and prefix, QUIC, one-packet scheduling, every sysctl.
 
+pub(super) mod frames;
 mod traffic;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
+#[cfg(test)]
 use lb_core::drop::DropReason;
 use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
+#[cfg(test)]
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::quic_lb::{Config, QuicLb, QuicServerId};
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
@@ -26,11 +33,35 @@ use lb_core::tables::{
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
-use super::super::Team;
-use super::frames::Rng;
-use crate::watched::{Verdict, Watched};
+use self::frames::Rng;
+use super::Team;
+use crate::run::message;
+use crate::violation::Violation;
+use crate::watched::{AS_THE_REFERENCE_SAYS, Verdict, Watched};
 
 const SERVERS: usize = 64;
+
+/// A step here is up to 32 packets: one for so many of the other worlds'.
+const STEPS_A_STEP: u64 = 4;
+
+/// Runs the world of `seed` as long as other worlds' `steps`. Returns the packets that came.
+///
+/// # Errors
+/// The step and what was wrong in it.
+pub fn run(seed: u64, steps: u64) -> Result<u64, (u64, Violation)> {
+    let mut world = World::new(seed);
+    for step in (1..=steps + 1).filter(|step| step.is_multiple_of(STEPS_A_STEP) || *step > steps) {
+        let is_last = step > steps;
+        let outcome = catch_unwind(AssertUnwindSafe(|| if is_last { world.settle() } else { world.step() }));
+        let violation = match (outcome, world.verdict.mismatch()) {
+            (Ok(()), None) => continue,
+            (_, Some(mismatch)) => Violation { name: AS_THE_REFERENCE_SAYS, what: mismatch.to_string() },
+            (Err(panic), None) => Violation { name: "nothing_panics", what: message(panic.as_ref()) },
+        };
+        return Err((step.min(steps), violation));
+    }
+    Ok(world.packets)
+}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -69,6 +100,7 @@ impl Io<Frame> for Out {
 }
 
 /// What came to pass over all runs, so that a run that says nothing is found out.
+#[cfg(test)]
 #[derive(Default, Debug)]
 pub(super) struct Seen {
     pub(super) packets: u64,
@@ -84,6 +116,7 @@ pub(super) struct Seen {
     pub(super) drops: HashMap<DropReason, u64>,
 }
 
+#[cfg(test)]
 impl Seen {
     pub(super) fn add<L>(&mut self, world: &World<L>) {
         self.packets += world.packets;
@@ -301,6 +334,10 @@ impl<L: Logic<Frame>> World<L> {
             handed_over: 0,
             asked: 0,
         };
+        for _ in 0..world.rng.below(6) {
+            world.change_sysctl();
+        }
+        world.settings.sysctls.nat_icmp_send = u32::from(seed.is_multiple_of(3));
         for number in 0..KEYS.len() {
             world.change_service(number);
             for _ in 0..3 {
@@ -340,6 +377,7 @@ impl<L: Logic<Frame>> World<L> {
                 let mut service = Service::new(None, id, key(number), scheduler, vec![], version);
                 service.options = self.options();
                 service.local_addresses = self.local_addresses();
+                service.quic_lb = self.quic_lb(&service.servers);
                 Some(Arc::new(service))
             }
             Some(_) if self.rng.one_in(4) => None,
@@ -349,10 +387,29 @@ impl<L: Logic<Frame>> World<L> {
                     Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version);
                 service.options = self.options();
                 service.local_addresses = self.local_addresses();
+                service.quic_lb = self.quic_lb(&service.servers);
                 Some(Arc::new(service))
             }
         };
         self.compile();
+    }
+
+    /// Every third service reads connection IDs, one of them without knowing how. Each real server has an ID of each length.
+    fn quic_lb(&mut self, servers: &[Server]) -> Option<Arc<QuicLb>> {
+        if !self.rng.one_in(3) {
+            return None;
+        }
+        let mut quic = QuicLb::default();
+        let configs = [(0, 1, 4), (1, 2, 5)].map(|(id, id_len, nonce_len)| {
+            Config::new(id, id_len, nonce_len, None).expect("within all bounds")
+        });
+        quic.set_configs(configs[..self.rng.of(&[0, 1, 2, 2])].to_vec()).expect("each has an ID of its own");
+        for server in servers {
+            let ids =
+                frames::quic_ids(server.address).map(|id| QuicServerId::parse(&id).expect("hexadecimal"));
+            quic.set_ids(server.id, ids.to_vec());
+        }
+        Some(quic.into())
     }
 
     /// Every third service is persistent, every fifth forgets each packet.
@@ -389,12 +446,15 @@ impl<L: Logic<Frame>> World<L> {
         } else {
             let next_id = ServerId(self.known.len() as u32);
             let upper_threshold = self.rng.of(&[0, 0, 0, 3, 10]);
+            let forward = self.rng.of(if is_other { &FORWARDS[FIRST_TUNNEL..] } else { FORWARDS });
             let mut server = Server {
                 id: before.as_ref().map_or(next_id, |before| before.id),
                 address,
                 port: self.rng.of(&[80, 8080, 0]),
                 weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
-                forward: self.rng.of(if is_other { &FORWARDS[FIRST_TUNNEL..] } else { FORWARDS }),
+                // It keeps its method: what answers a masqueraded connection may be taken, in the burst in which the client begins it
+                // anew by direct routing, for one of that.
+                forward: before.as_ref().map_or(forward, |before| before.forward),
                 upper_threshold,
                 lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),
                 overloaded: before.as_ref().map(|before| before.overloaded.clone()).unwrap_or_default(),
@@ -409,7 +469,8 @@ impl<L: Logic<Frame>> World<L> {
             }
             self.known.insert((old.key, address), server);
         }
-        let service = Service::new(Some(&old), old.id, old.key, old.scheduler, servers, version);
+        let mut service = Service::new(Some(&old), old.id, old.key, old.scheduler, servers, version);
+        service.quic_lb = self.quic_lb(&service.servers);
         self.team.tell_service(&service);
         self.services[number] = Some(Arc::new(service));
         // A control plane in a hurry compiles several changes at once.
@@ -443,16 +504,18 @@ impl<L: Logic<Frame>> World<L> {
             5 => self.settings.draining = self.rng.one_in(4),
             8 => self.settings.is_standby = self.rng.one_in(3),
             6 => self.has_ipv6_source = !self.rng.one_in(4),
-            7 => {
-                let Sysctl { max, value, .. } = Sysctls::TABLE[self.rng.below(Sysctls::TABLE.len())];
-                let small = self.rng.below(max.min(3) as usize + 1) as u32;
-                let is_number = max > 3;
-                let number = self.rng.of(&[2, 5, 15, 400]);
-                *value(&mut self.settings.sysctls) = if is_number { number } else { small };
-            }
+            7 => self.change_sysctl(),
             _ => self.odd_route = self.rng.below(24),
         }
         self.compile();
+    }
+
+    fn change_sysctl(&mut self) {
+        let Sysctl { max, value, .. } = Sysctls::TABLE[self.rng.below(Sysctls::TABLE.len())];
+        let small = self.rng.below(max.min(3) as usize + 1) as u32;
+        let is_number = max > 3;
+        let number = self.rng.of(&[2, 5, 15, 400]);
+        *value(&mut self.settings.sysctls) = if is_number { number } else { small };
     }
 
     /// New tables, told to the team and not adopted yet.

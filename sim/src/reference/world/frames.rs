@@ -1,15 +1,15 @@
-//! Frames for the tests: right ones, and ways to spoil them.
+//! Frames to be sent, their checksums right; and the random numbers that they are drawn by.
 
 use std::net::IpAddr;
 
-use super::super::checksum::{address_sum, fold, of_sctp, seal_ipv4, sum};
-use super::super::parse::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::reference::checksum::{address_sum, fold, of_sctp, seal_ipv4, sum};
+use crate::reference::parse::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
-pub(super) struct Rng(pub(super) u64);
+pub(in crate::reference) struct Rng(pub(in crate::reference) u64);
 
 impl Rng {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(in crate::reference) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -17,47 +17,47 @@ impl Rng {
         z ^ z >> 31
     }
 
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(in crate::reference) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    pub(super) fn one_in(&mut self, n: usize) -> bool {
+    pub(in crate::reference) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    pub(super) fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(in crate::reference) fn of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 
-    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(in crate::reference) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.next() as u8).collect()
     }
 }
 
 /// What a frame is made of.
 #[derive(Clone, Debug)]
-pub(super) struct Recipe {
-    pub(super) macs: ([u8; 6], [u8; 6]),
-    pub(super) tags: Vec<u16>,
-    pub(super) src: IpAddr,
-    pub(super) dst: IpAddr,
-    pub(super) ttl: u8,
-    pub(super) id: u32,
-    pub(super) dont_fragment: bool,
+pub(in crate::reference) struct Recipe {
+    pub(in crate::reference) macs: ([u8; 6], [u8; 6]),
+    pub(in crate::reference) tags: Vec<u16>,
+    pub(in crate::reference) src: IpAddr,
+    pub(in crate::reference) dst: IpAddr,
+    pub(in crate::reference) ttl: u8,
+    pub(in crate::reference) id: u32,
+    pub(in crate::reference) dont_fragment: bool,
     /// IPv4 options, a multiple of four bytes.
-    pub(super) options: Vec<u8>,
+    pub(in crate::reference) options: Vec<u8>,
     /// IPv6 extension headers: kind and the six bytes behind its first two.
-    pub(super) extensions: Vec<(u8, [u8; 6])>,
+    pub(in crate::reference) extensions: Vec<(u8, [u8; 6])>,
     /// Offset and more.
-    pub(super) fragment: Option<(u16, bool)>,
-    pub(super) protocol: u8,
+    pub(in crate::reference) fragment: Option<(u16, bool)>,
+    pub(in crate::reference) protocol: u8,
     /// Transport header and data, its checksum right.
-    pub(super) segment: Vec<u8>,
-    pub(super) padding: usize,
+    pub(in crate::reference) segment: Vec<u8>,
+    pub(in crate::reference) padding: usize,
 }
 
 impl Recipe {
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(in crate::reference) fn build(&self) -> Vec<u8> {
         let mut out = [self.macs.1, self.macs.0].concat();
         for tag in &self.tags {
             out.extend([0x81, 0, (tag >> 8) as u8, *tag as u8]);
@@ -110,7 +110,11 @@ impl Recipe {
 }
 
 /// A segment with its checksum, between two ends.
-pub(super) fn segment(protocol: u8, (src, dst): (IpAddr, IpAddr), mut segment: Vec<u8>) -> Vec<u8> {
+pub(in crate::reference) fn segment(
+    protocol: u8,
+    (src, dst): (IpAddr, IpAddr),
+    mut segment: Vec<u8>,
+) -> Vec<u8> {
     let at = match protocol {
         TCP => 16,
         UDP => 6,
@@ -135,7 +139,7 @@ pub(super) fn segment(protocol: u8, (src, dst): (IpAddr, IpAddr), mut segment: V
     segment
 }
 
-pub(super) fn tcp(ports: (u16, u16), flags: u8, options: usize, data: &[u8]) -> Vec<u8> {
+pub(in crate::reference) fn tcp(ports: (u16, u16), flags: u8, options: usize, data: &[u8]) -> Vec<u8> {
     let mut out = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
     out.extend([0, 0, 0, 1, 0, 0, 0, 2, ((5 + options) << 4) as u8, flags, 4, 0, 0, 0, 0, 0]);
     out.extend(vec![1; options * 4]);
@@ -143,7 +147,7 @@ pub(super) fn tcp(ports: (u16, u16), flags: u8, options: usize, data: &[u8]) -> 
     out
 }
 
-pub(super) fn udp(ports: (u16, u16), data: &[u8]) -> Vec<u8> {
+pub(in crate::reference) fn udp(ports: (u16, u16), data: &[u8]) -> Vec<u8> {
     let len = (8 + data.len()) as u16;
     let mut out = [ports.0, ports.1, len, 0].map(u16::to_be_bytes).concat();
     out.extend(data);
@@ -151,12 +155,37 @@ pub(super) fn udp(ports: (u16, u16), data: &[u8]) -> Vec<u8> {
 }
 
 /// Two chunks, the second one without a value.
-pub(super) fn sctp(ports: (u16, u16), chunks: [u8; 2], value: &[u8]) -> Vec<u8> {
+pub(in crate::reference) fn sctp(ports: (u16, u16), chunks: [u8; 2], value: &[u8]) -> Vec<u8> {
     let mut out = [ports.0, ports.1, 0x0102, 0x0304, 0, 0].map(u16::to_be_bytes).concat();
     out.extend([chunks[0], 0]);
     out.extend((4 + value.len() as u16).to_be_bytes());
     out.extend(value);
     out.resize(out.len().next_multiple_of(4), 0);
     out.extend([chunks[1], 0, 0, 4]);
+    out
+}
+
+/// The server IDs of a real server, of one byte and of two, in hexadecimal digits.
+pub(in crate::reference) fn quic_ids(server: IpAddr) -> [String; 2] {
+    let last = match server {
+        IpAddr::V4(server) => server.octets()[3],
+        IpAddr::V6(server) => server.octets()[15],
+    };
+    [format!("{last:02x}"), format!("07{last:02x}")]
+}
+
+/// A QUIC packet's beginning: a short header, or a long one of this kind and version.
+pub(in crate::reference) fn quic(long: Option<(u8, u32)>, connection_id: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut out = match long {
+        Some((kind, version)) => {
+            let mut out = vec![0xc0 | kind << 4];
+            out.extend(version.to_be_bytes());
+            out.push(connection_id.len() as u8);
+            out
+        }
+        None => vec![0x40],
+    };
+    out.extend(connection_id);
+    out.extend(data);
     out
 }

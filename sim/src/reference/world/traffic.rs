@@ -6,12 +6,12 @@ use lb_core::ids::PortId;
 use lb_core::packet::Frame;
 use lb_dataplane::Logic;
 
-use super::super::super::checksum;
-use super::super::super::parse::{
+use super::super::checksum;
+use super::super::parse::{
     self, ABORT, ACK, AH, COOKIE_ACK, COOKIE_ECHO, ESP, FIN, ICMP, ICMPV6, INIT, Piece, RST, Read, SCTP, SYN,
     TCP, UDP, has_ports,
 };
-use super::super::frames::{Recipe, sctp, segment, tcp, udp};
+use super::frames::{Recipe, quic, sctp, segment, tcp, udp};
 use super::{KEYS, Mood, World, ip, port_mac};
 
 impl<L: Logic<Frame>> World<L> {
@@ -188,6 +188,22 @@ impl<L: Logic<Frame>> World<L> {
         [b"A sip:b SIP/2.0\r\nTo: c\r\n", name.as_bytes(), call.as_bytes(), end.as_bytes(), data].concat()
     }
 
+    /// A packet with a connection ID that names a real server, or none.
+    fn quic(&mut self, data: &[u8]) -> Vec<u8> {
+        let config = self.rng.of(&[0, 0, 1, 1, 2, 7]);
+        let server = 10 + self.rng.below(13) as u8;
+        let mut id = vec![config << 5];
+        if config == 1 {
+            id.push(7);
+        }
+        id.push(server);
+        id.extend(self.rng.bytes(6));
+        id.truncate(self.rng.of(&[20, 20, 20, 4, 0]));
+        let version = self.rng.of(&[1, 1, 0x6b33_43cf, 0xff00_001d]);
+        let long = self.rng.one_in(2).then_some((self.rng.below(4) as u8, version));
+        quic(long, &id, data)
+    }
+
     fn transport(&mut self, protocol: u8, ports: (u16, u16)) -> Vec<u8> {
         let data = self.data();
         match protocol {
@@ -196,6 +212,7 @@ impl<L: Logic<Frame>> World<L> {
                 tcp(ports, self.flags(), options, &data)
             }
             UDP if self.rng.one_in(2) => udp(ports, &self.sip(&data)),
+            UDP if self.rng.one_in(2) => udp(ports, &self.quic(&data)),
             UDP => udp(ports, &data),
             SCTP => {
                 let (chunk, next) = (self.chunk(), self.chunk());
