@@ -1,7 +1,7 @@
 //! Goal: real servers are told who the client is, by PROXY protocol headers that nginx reads and by a TCP option seen on the wire, and
-//! FTP works through a virtual service, active and passive.
+//! FTP works through a virtual service, active and passive; and through NAT by rules with its helper.
 //! Method: curl and wrk against nginx's `listen … proxy_protocol`, `kill -9` of the director under an open connection; a raw socket at
-//! the real server; Debian's vsftpd on each real server, curl as its client; `ipvsadm` as an operator types it.
+//! the real server; Debian's vsftpd on each real server, curl as its client; `ipvsadm` and `iptables` as an operator types them.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -104,37 +104,57 @@ fn the_option_with_the_clients_address_reaches_the_real_server() -> Result<()> {
 
 const FILE: &str = "greeting";
 
-/// vsftpd on each real server, with a file that says whose it is.
-fn ftp_servers(scene: &Scene) -> Result<Vec<Process>> {
-    let start = |namespace: &lab::Namespace| {
-        let role = namespace.role();
-        let root = scene.lab.dir().join(role).join("ftp");
-        fs::create_dir_all(&root)?;
-        fs::write(root.join(FILE), format!("{role} {}\n", "greets ".repeat(100_000)))?;
-        let config = scene.lab.dir().join(role).join("vsftpd.conf");
-        let text = format!(
-            "listen=NO\nlisten_ipv6=YES\nbackground=NO\nanonymous_enable=YES\nno_anon_password=YES\nanon_root={}\n\
-             connect_from_port_20=YES\nseccomp_sandbox=NO\nisolate_network=NO\nsecure_chroot_dir={}\n",
-            root.display(),
-            root.display(),
-        );
-        fs::write(&config, text)?;
-        let config = config.to_str().context("the lab's directory is not UTF-8")?;
-        let process =
-            Process::spawn(namespace, scene.lab.dir(), &format!("vsftpd-{role}"), "vsftpd", &[config])?;
-        let address = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 21));
-        wait::until(&format!("vsftpd on {role}"), Duration::from_secs(10), || {
-            matches!(namespace.enter(|| TcpStream::connect(address).is_ok()), Ok(true)).then_some(())
-        })?;
-        Ok(process)
-    };
-    scene.lab.servers().iter().map(start).collect()
+/// vsftpd, with a file that says whose it is.
+fn ftp_server(scene: &Scene, namespace: &lab::Namespace) -> Result<Process> {
+    let role = namespace.role();
+    let root = scene.lab.dir().join(role).join("ftp");
+    fs::create_dir_all(&root)?;
+    fs::write(root.join(FILE), format!("{role} {}\n", "greets ".repeat(100_000)))?;
+    let config = scene.lab.dir().join(role).join("vsftpd.conf");
+    let text = format!(
+        "listen=NO\nlisten_ipv6=YES\nbackground=NO\nanonymous_enable=YES\nno_anon_password=YES\nanon_root={}\n\
+         connect_from_port_20=YES\nseccomp_sandbox=NO\nisolate_network=NO\nsecure_chroot_dir={}\n",
+        root.display(),
+        root.display(),
+    );
+    fs::write(&config, text)?;
+    let config = config.to_str().context("the lab's directory is not UTF-8")?;
+    let process = Process::spawn(namespace, scene.lab.dir(), &format!("vsftpd-{role}"), "vsftpd", &[config])?;
+    let address = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 21));
+    wait::until(&format!("vsftpd on {role}"), Duration::from_secs(10), || {
+        matches!(namespace.enter(|| TcpStream::connect(address).is_ok()), Ok(true)).then_some(())
+    })?;
+    Ok(process)
+}
+
+/// PASV, EPSV, PORT, EPRT, as curl is told. `--ftp-skip-pasv-ip` is its default: what the director writes counts without it.
+fn ways(own: &str) -> Vec<Vec<&str>> {
+    match own.contains(':') {
+        false => vec![
+            vec!["--disable-epsv", "--no-ftp-skip-pasv-ip"],
+            vec![],
+            vec!["--ftp-port", own, "--disable-eprt"],
+            vec!["--ftp-port", own],
+        ],
+        true => vec![vec![], vec!["--ftp-port", own]],
+    }
+}
+
+/// What is got from there: whose it is.
+fn fetch(from: &lab::Namespace, at: SocketAddr, way: &[&str]) -> Result<String> {
+    let url = format!("ftp://{at}/{FILE}");
+    let mut arguments = vec!["--silent", "--show-error", "--globoff", "--max-time", "15", "--url", &url];
+    arguments.extend(way);
+    let text = from.run(20, "curl", &arguments).with_context(|| format!("{way:?} at {at}"))?;
+    ensure!(text.len() > 700_000, "{way:?}: {} bytes", text.len());
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }
 
 #[test]
 fn ftp_works_active_and_passive_by_both_families() -> Result<()> {
     let scene = scene()?;
-    let _servers = ftp_servers(&scene)?;
+    let servers = scene.lab.servers().iter().map(|server| ftp_server(&scene, server));
+    let _servers = servers.collect::<Result<Vec<_>>>()?;
     for (vip, own) in [(IpAddr::from(VIP), IpAddr::from(CLIENT)), (VIP_V6.into(), CLIENT_V6.into())] {
         let at = SocketAddr::new(vip, 21);
         scene.director.ipvsadm(&format!("-A -t {at} -s rr"))?;
@@ -145,35 +165,48 @@ fn ftp_works_active_and_passive_by_both_families() -> Result<()> {
             };
             scene.director.ipvsadm(&format!("-a -t {at} -r {} -m", SocketAddr::new(server, 21)))?;
         }
-        let url = format!("ftp://{at}/{FILE}");
-        let own = own.to_string();
-        let ways: &[&[&str]] = match vip {
-            // PASV, EPSV, PORT, EPRT. `--ftp-skip-pasv-ip` is curl's default: what the director writes counts without it.
-            IpAddr::V4(_) => &[
-                &["--disable-epsv", "--no-ftp-skip-pasv-ip"],
-                &[],
-                &["--ftp-port", &own, "--disable-eprt"],
-                &["--ftp-port", &own],
-            ],
-            IpAddr::V6(_) => &[&[], &["--ftp-port", &own]],
-        };
-        for way in ways {
-            let mut served = Vec::new();
-            for _ in 0..4 {
-                let mut arguments =
-                    vec!["--silent", "--show-error", "--globoff", "--max-time", "15", "--url", &url];
-                arguments.extend(*way);
-                let text = scene
-                    .lab
-                    .client()
-                    .run(20, "curl", &arguments)
-                    .with_context(|| format!("{way:?} by {vip}"))?;
-                ensure!(text.len() > 700_000, "{way:?}: {} bytes", text.len());
-                served.push(text[..2].to_owned());
-            }
+        for way in ways(&own.to_string()) {
+            let mut served =
+                (0..4).map(|_| fetch(scene.lab.client(), at, &way)).collect::<Result<Vec<_>>>()?;
             served.sort();
             served.dedup();
             ensure!(served.len() > 1, "{way:?}: all went to {served:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn where_a_rule_gives_ftps_helper_nat_lets_data_connections_through_both_ways() -> Result<()> {
+    let scene = scene()?;
+    let [inside, neighbour, ..] = scene.lab.servers() else { anyhow::bail!("real servers are missing") };
+    let _servers = [ftp_server(&scene, inside)?, ftp_server(&scene, scene.lab.client())?];
+    for (iptables, to) in
+        [("iptables", topology::server(0).to_string()), ("ip6tables", topology::server_v6(0).to_string())]
+    {
+        for rule in [
+            "-t raw -A PREROUTING -p tcp --dport 21 -j CT --helper ftp",
+            &format!("-t nat -A PREROUTING -i wan -p tcp --dport 21 -j DNAT --to-destination {to}"),
+            "-t nat -A POSTROUTING -o wan -j MASQUERADE",
+            "-A FORWARD -m conntrack --ctstate INVALID -j DROP",
+            "-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+            "-A FORWARD -p tcp --dport 21 -j ACCEPT",
+            "-P FORWARD DROP",
+        ] {
+            scene.director.run_lbctl(&format!("{iptables} {rule}"))?;
+        }
+    }
+    let client = scene.lab.client();
+    let (server, server_v6) = (topology::server(1).to_string(), topology::server_v6(1).to_string());
+    for (from, own, at, whose) in [
+        (client, CLIENT.to_string(), IpAddr::from(topology::DIRECTOR), inside),
+        (client, CLIENT_V6.to_string(), topology::DIRECTOR_V6.into(), inside),
+        (neighbour, server, CLIENT.into(), client),
+        (neighbour, server_v6, CLIENT_V6.into(), client),
+    ] {
+        for way in ways(&own) {
+            let got = fetch(from, SocketAddr::new(at, 21), &way)?;
+            assert_eq!(got, whose.role(), "{way:?} from {own}");
         }
     }
     Ok(())

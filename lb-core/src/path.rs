@@ -45,6 +45,7 @@ mod output;
 mod persistent;
 mod quic;
 mod related;
+mod reworded;
 mod rewrite;
 mod scheduled_error;
 mod sctp;

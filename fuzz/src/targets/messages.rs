@@ -1,12 +1,13 @@
 //! What stands in packets' data and is read there: any bytes are QUIC, SIP or FTP, or are not. What is found is in them, and what it is used
 //! for goes well.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use lb_core::ids::ServerId;
 use lb_core::ipvs::quic_lb::{Config, Fallback, Key, QuicLb, QuicServerId};
-use lb_core::wire::{ftp, quic, sip};
+use lb_core::wire::ftp::{self, Said};
+use lb_core::wire::{quic, sip};
 
 /// By config ID: bytes of server ID and nonce, and whether they are enciphered: not, in one pass, in four, with a short server ID.
 const CONFIGS: [(u32, u32, bool); 4] = [(1, 4, false), (4, 12, true), (3, 6, true), (2, 9, true)];
@@ -69,19 +70,23 @@ fn sip(message: &[u8]) {
 }
 
 fn ftp(data: &[u8]) {
-    if let Some(ftp::Passive { port, words: Some((at, len)) }) = ftp::passive(data) {
-        let words = &data[at..at + len];
-        assert_eq!(ftp::port_of(words), Some(port));
+    type Reader = fn(&[u8]) -> Option<Said>;
+    const READERS: [Reader; 2] = [ftp::passive, ftp::active];
+    for reader in READERS {
+        let Some(said) = reader(data) else { continue };
+        let (at, len) = said.place;
+        assert_eq!(ftp::again(&data[at..at + len]), Some(Said { place: (0, len), ..said }));
         // Another address and port in their place are read again.
-        let other = port ^ 0x8001;
-        let words = ftp::words(Ipv4Addr::new(203, 0, 113, 255), other);
+        let port = (said.port ^ 0x8001).max(1);
+        let address = match said.address {
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            _ => IpAddr::from([203, 0, 113, 255]),
+        };
+        let words = ftp::words(said.form, address, port);
         let edited = [&data[..at], &words, &data[at + len..]].concat();
+        let must = Said { address: said.address.map(|_| address), port, place: (at, words.len()), ..said };
+        let found = reader(&edited);
         // A line that becomes longer may be too long.
-        let found = ftp::passive(&edited).map(|found| found.port);
-        assert!(found == Some(other) || edited.len() > data.len(), "{found:?} instead of {other}");
-    }
-    if let Some((IpAddr::V4(address), port)) = ftp::active(data) {
-        let command = [b"PORT ", ftp::words(address, port).as_slice(), b"\r\n"].concat();
-        assert_eq!(ftp::active(&command), Some((address.into(), port)), "as it is usually written");
+        assert!(found == Some(must) || edited.len() > data.len(), "{found:?} instead of {must:?}");
     }
 }

@@ -1,13 +1,14 @@
 //! Connections that are expected: a helper read of them in another one, their *master*.
 //!
 //! One is found by the first packet that fits it, and is gone then: asked for only where a packet begins a connection, and while there
-//! are any. The table has a fixed room. It is not told when a master ends: who asks says whether that is still there, and those without one are
+//! are any. The table has a fixed room, and each master a small part of it: its oldest one goes for another. It is not told when a master ends: who asks says whether that is still there, and those without one are
 //! swept out, a few places a turn.
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_conntrack_expect.c`.
 
 use super::helper::{Follows, HelperId};
 use crate::flow::{FlowId, Hasher, Tuple};
+use crate::tables::Protocol;
 use crate::time::Tick;
 
 /// Most that a worker expects at one time.
@@ -32,6 +33,19 @@ pub struct Expectation {
 }
 
 impl Expectation {
+    /// Whether a packet that begins one begins the other.
+    fn is_like(&self, other: &Expectation) -> bool {
+        self.tuple == other.tuple && self.zone == other.zone
+    }
+
+    fn has_master_of(&self, other: &Expectation) -> bool {
+        self.master == other.master && self.told_by == other.told_by
+    }
+
+    fn is_stream(&self) -> u16 {
+        (self.tuple.protocol == Protocol::TCP).into()
+    }
+
     fn fits(&self, packet: &Tuple, zone: u16, now: Tick) -> bool {
         let sport = if self.tuple.sport == 0 { 0 } else { packet.sport };
         self.tuple == Tuple { sport, ..*packet } && self.zone == zone && !now.is_at_or_after(self.until)
@@ -42,13 +56,19 @@ struct Place {
     held: Option<Expectation>,
     /// The next one in its bucket, or the next free place.
     next: u16,
+    /// The next older one in its master's bucket.
+    older: u16,
 }
 
 pub struct Expectations {
     places: Box<[Place]>,
     buckets: Box<[u16]>,
+    /// By master, the newest first.
+    masters: Box<[u16]>,
     free: u16,
     len: u16,
+    /// How many of them are of TCP.
+    streams: u16,
     swept: u16,
     hasher: Hasher,
 }
@@ -57,10 +77,12 @@ impl Expectations {
     pub fn new(hasher: Hasher) -> Expectations {
         let next = |place: u16| if place + 1 < ROOM { place + 1 } else { NONE };
         Expectations {
-            places: (0..ROOM).map(|place| Place { held: None, next: next(place) }).collect(),
+            places: (0..ROOM).map(|place| Place { held: None, next: next(place), older: NONE }).collect(),
             buckets: vec![NONE; usize::from(BUCKETS)].into(),
+            masters: vec![NONE; usize::from(BUCKETS)].into(),
             free: 0,
             len: 0,
+            streams: 0,
             swept: 0,
             hasher,
         }
@@ -75,6 +97,23 @@ impl Expectations {
         self.len
     }
 
+    /// Those of TCP, whose first packets say themselves that they begin something.
+    pub fn streams(&self) -> u16 {
+        self.streams
+    }
+
+    /// Whether another connection than this one has told of the same.
+    pub fn is_anothers(&self, new: &Expectation) -> bool {
+        let mut place = self.buckets[self.bucket(&new.tuple)];
+        while let Some(Place { held, next, .. }) = self.places.get(usize::from(place)) {
+            if held.as_ref().is_some_and(|held| held.is_like(new) && !held.has_master_of(new)) {
+                return true;
+            }
+            place = *next;
+        }
+        false
+    }
+
     /// The one that such a packet begins. `is_alive`: its master is still there.
     pub fn find(
         &self,
@@ -84,7 +123,7 @@ impl Expectations {
         is_alive: impl Fn(&Expectation) -> bool,
     ) -> Option<&Expectation> {
         let mut place = self.buckets[self.bucket(packet)];
-        while let Some(Place { held, next }) = self.places.get(usize::from(place)) {
+        while let Some(Place { held, next, .. }) = self.places.get(usize::from(place)) {
             if let Some(held) = held.as_ref().filter(|held| held.fits(packet, zone, now) && is_alive(held)) {
                 return Some(held);
             }
@@ -93,19 +132,27 @@ impl Expectations {
         None
     }
 
-    /// Expects it. One that looks the same is replaced. False: there is no room, of which `most` places may be used.
+    /// Expects it. One that looks the same is replaced, and the oldest of its master's where that would have more than `most_a_master`. False: there is
+    /// no room, of which `most` places may be used.
     #[must_use]
-    pub fn add(&mut self, new: &Expectation, most: u16) -> bool {
-        self.remove(|held| held.tuple == new.tuple && held.zone == new.zone, &new.tuple);
+    pub fn add(&mut self, new: &Expectation, most_a_master: u16, most: u16) -> bool {
+        self.remove(|held| held.is_like(new), &new.tuple);
+        if let Some(oldest) = self.oldest_of(new, most_a_master) {
+            self.end(&oldest);
+        }
         let place = self.free;
         if place == NONE || self.len >= most {
             return false;
         }
         let bucket = self.bucket(&new.tuple);
         self.free = self.places[usize::from(place)].next;
-        self.places[usize::from(place)] = Place { held: Some(*new), next: self.buckets[bucket] };
+        let master = master_bucket(new);
+        let (next, older) = (self.buckets[bucket], self.masters[master]);
+        self.places[usize::from(place)] = Place { held: Some(*new), next, older };
         self.buckets[bucket] = place;
+        self.masters[master] = place;
         self.len += 1;
+        self.streams += new.is_stream();
         true
     }
 
@@ -144,17 +191,50 @@ impl Expectations {
         usize::from(self.hasher.owner(to, tuple.dport, BUCKETS))
     }
 
+    /// Of those of its master the oldest, if there are as many.
+    fn oldest_of(&self, new: &Expectation, many: u16) -> Option<Expectation> {
+        let (mut count, mut oldest) = (0, None);
+        let mut place = self.masters[master_bucket(new)];
+        while let Some(Place { held, older, .. }) = self.places.get(usize::from(place)) {
+            if let Some(held) = held.filter(|held| held.has_master_of(new)) {
+                (count, oldest) = (count + 1, Some(held));
+            }
+            place = *older;
+        }
+        oldest.filter(|_| count >= many)
+    }
+
+    /// Takes a place out of its master's bucket.
+    fn forget_master(&mut self, held: &Expectation, gone: u16) {
+        let older = self.places[usize::from(gone)].older;
+        let bucket = master_bucket(held);
+        let mut place = self.masters[bucket];
+        if place == gone {
+            self.masters[bucket] = older;
+            return;
+        }
+        while let Some(newer) = self.places.get_mut(usize::from(place)) {
+            if newer.older == gone {
+                newer.older = older;
+                return;
+            }
+            place = newer.older;
+        }
+    }
+
     /// Takes the first one out that `is_it`, of those in the bucket of `tuple`.
     fn remove(&mut self, is_it: impl Fn(&Expectation) -> bool, tuple: &Tuple) -> bool {
         let bucket = self.bucket(tuple);
         let (mut before, mut place) = (NONE, self.buckets[bucket]);
-        while let Some(&Place { held, next }) = self.places.get(usize::from(place)) {
-            if held.as_ref().is_some_and(&is_it) {
+        while let Some(&Place { held, next, .. }) = self.places.get(usize::from(place)) {
+            if let Some(held) = held.filter(&is_it) {
+                self.forget_master(&held, place);
+                self.streams -= held.is_stream();
                 match before {
                     NONE => self.buckets[bucket] = next,
                     before => self.places[usize::from(before)].next = next,
                 }
-                self.places[usize::from(place)] = Place { held: None, next: self.free };
+                self.places[usize::from(place)] = Place { held: None, next: self.free, older: NONE };
                 self.free = place;
                 self.len -= 1;
                 return true;
@@ -165,6 +245,10 @@ impl Expectations {
     }
 }
 
+fn master_bucket(of: &Expectation) -> usize {
+    of.master.0 as usize % usize::from(BUCKETS)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -172,13 +256,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tables::Protocol;
 
     fn expected(to: u8, sport: u16, until: u32) -> Expectation {
         let ip = |n: u8| Ipv4Addr::new(10, 0, 0, n).into();
-        let tuple = Tuple { src: ip(1), dst: ip(to), sport, dport: 9, protocol: Protocol::UDP };
-        let (master, helper) = (FlowId(to.into()), HelperId(1));
-        Expectation { tuple, follows: None, master, told_by: tuple, helper, zone: 0, until: Tick(until) }
+        let protocol = if to < 128 { Protocol::UDP } else { Protocol::TCP };
+        let tuple = Tuple { src: ip(1), dst: ip(to), sport, dport: 9, protocol };
+        // Each of a few masters tells of many; two in one place are told from one another.
+        let told_by = Tuple { dst: ip(to % 16), sport: 1, ..tuple };
+        let (master, helper) = (FlowId((to % 8).into()), HelperId(1));
+        Expectation { tuple, follows: None, master, told_by, helper, zone: 0, until: Tick(until) }
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -196,7 +282,7 @@ mod tests {
             (any::<u8>(), 1..4u16).prop_map(|(to, sport)| Do::Begin(to, sport)),
             Just(Do::Sweep),
             (0..40u32).prop_map(Do::Wait),
-        ], 0..300), most in 1..40u16) {
+        ], 0..300), most in 1..40u16, most_a_master in 1..4u16) {
             let mut table = Expectations::new(Hasher::new(7));
             let mut list: Vec<Expectation> = Vec::new();
             let mut now = 0;
@@ -204,9 +290,17 @@ mod tests {
                 match deed {
                     Do::Add(to, sport) => {
                         let new = expected(to, sport, now + 100);
+                        let is_anothers = |held: &Expectation| {
+                            held.tuple == new.tuple && (held.master, held.told_by) != (new.master, new.told_by)
+                        };
+                        prop_assert_eq!(table.is_anothers(&new), list.iter().any(is_anothers));
                         list.retain(|held| held.tuple != new.tuple);
+                        let is_own = |held: &Expectation| (held.master, held.told_by) == (new.master, new.told_by);
+                        if list.iter().filter(|held| is_own(held)).count() >= most_a_master.into() {
+                            list.remove(list.iter().position(is_own).expect("the oldest"));
+                        }
                         let fits = list.len() < most.into();
-                        prop_assert_eq!(table.add(&new, most), fits);
+                        prop_assert_eq!(table.add(&new, most_a_master, most), fits);
                         list.extend(fits.then_some(new));
                     }
                     Do::Begin(to, sport) => {
@@ -232,6 +326,8 @@ mod tests {
                     Do::Wait(time) => now += time,
                 }
                 prop_assert_eq!(usize::from(table.len()), list.len());
+                let streams = list.iter().filter(|held| held.tuple.protocol == Protocol::TCP);
+                prop_assert_eq!(usize::from(table.streams()), streams.count());
                 let mut all: Vec<_> = table.iter(0, ROOM.into()).map(|held| held.tuple).collect();
                 let mut listed: Vec<_> = list.iter().map(|held| held.tuple).collect();
                 all.sort_by_key(|tuple| (tuple.dst, tuple.sport));

@@ -35,6 +35,8 @@ pub struct Edit {
     pub(super) scales: [i8; 2],
     pub(super) shifts: [Shift; 2],
     pub proxied: Proxied,
+    /// By direction: the port that was put in last, as FTP says it.
+    pub(super) ports: [u16; 2],
 }
 
 /// What is kept of a connection whose client was answered with a SYN cookie.
@@ -83,6 +85,15 @@ impl Edit {
 
     pub fn shift_mut(&mut self, direction: Direction) -> &mut Shift {
         &mut self.shifts[direction.index()]
+    }
+
+    /// The port that stands in the last edit of the packets that go this way.
+    pub fn port(&self, direction: Direction) -> u16 {
+        self.ports[direction.index()]
+    }
+
+    pub fn set_port(&mut self, direction: Direction, port: u16) {
+        self.ports[direction.index()] = port;
     }
 
     /// The client's SYN came, whose data begins at `start`: there `put` bytes are to come first.
@@ -207,7 +218,7 @@ pub struct Shift {
     at: u32,
     /// What is added to the sequence numbers up to there.
     before: u32,
-    /// Bytes that were taken out at `at`, and those put in: a PROXY header has 107 at most, an address in FTP's words 41.
+    /// Bytes that were taken out at `at`, and those put in: a PROXY header has 107 at most, an address in FTP's words 45.
     taken: u8,
     put: u8,
     /// 1: the receiver has all of the edit.
@@ -333,7 +344,7 @@ pub(super) fn layout() -> String {
     use std::mem::offset_of;
 
     format!(
-        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}), stage at {}, scales at {}, shifts at {}, proxied at {}\n\
+        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}), stage at {}, scales at {}, shifts at {}, proxied at {}, ports at {}\n\
          shift of {}: at at {}, before at {}, taken at {}, put at {}, acked at {}",
         size_of::<Edit>(),
         offset_of!(Edit, flow),
@@ -342,6 +353,7 @@ pub(super) fn layout() -> String {
         offset_of!(Edit, scales),
         offset_of!(Edit, shifts),
         offset_of!(Edit, proxied),
+        offset_of!(Edit, ports),
         size_of::<Shift>(),
         offset_of!(Shift, at),
         offset_of!(Shift, before),

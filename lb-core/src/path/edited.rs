@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 use super::established::side;
 use super::expected::Expect;
 use super::{Io, Path};
+use crate::conntrack::Expectation;
 use crate::drop::DropReason;
 use crate::flow::edit::{Edit, FTP, PROXY, PROXY_V1, PROXY_V2, TOA};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
@@ -95,11 +96,13 @@ impl<P: Packet> Path<P> {
         };
         let done = match direction {
             Direction::Original => self.edit_clients(packet, headers, &segment, at, now, io),
-            Direction::Reply => self.edit_servers(packet, headers, &segment, at),
+            Direction::Reply => self.edit_servers(packet, headers, &segment, at, now),
         };
         match done {
-            Ok(Edited { packet, headers, expect: None }) => self.masquerade(packet, &headers, at, now, io),
-            Ok(Edited { packet, headers, expect: Some(expect) }) => {
+            Ok(Edited { packet, headers, expect: None, .. }) => {
+                self.masquerade(packet, &headers, at, now, io)
+            }
+            Ok(Edited { packet, headers, expect: Some(expect), .. }) => {
                 self.expect(packet, &headers, at, expect, now, io);
             }
             Err(reason) => self.drop(reason, Hook::Forward),
@@ -119,7 +122,7 @@ impl<P: Packet> Path<P> {
         true
     }
 
-    /// Edits a packet of a connection that tells of no other.
+    /// Edits a packet of a tracked connection; and what it tells of.
     pub(super) fn edit(
         &mut self,
         packet: P,
@@ -127,13 +130,13 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
         io: &mut impl Io<P>,
-    ) -> Result<(P, Headers), DropReason> {
-        let Some(segment) = Segment::of(packet.data(), headers) else { return Ok((packet, *headers)) };
+    ) -> Result<(P, Headers, Option<Expectation>), DropReason> {
+        let Some(segment) = Segment::of(packet.data(), headers) else { return Ok((packet, *headers, None)) };
         let edited = match at.direction() {
             Direction::Original => self.edit_clients(packet, headers, &segment, at, now, io),
-            Direction::Reply => self.edit_servers(packet, headers, &segment, at),
+            Direction::Reply => self.edit_servers(packet, headers, &segment, at, now),
         };
-        edited.map(|Edited { packet, headers, .. }| (packet, headers))
+        edited.map(|Edited { packet, headers, expectation, .. }| (packet, headers, expectation))
     }
 
     /// Whether its sender will be told that it goes no further, for which it must be as it came.
@@ -173,6 +176,7 @@ impl<P: Packet> Path<P> {
         let id = at.id();
         let original = self.flows.tuple(id, Direction::Original);
         let state = TcpState::from_u8(self.flows.entry(id).state());
+        let is_tracked = self.flows.entry(id).is_tracked();
         let mtu = self.mtu(at);
         let mut headers = *headers;
         let Some(edit) = self.flows.edit_mut(id) else { return Err(DropReason::Unsupported) };
@@ -182,7 +186,8 @@ impl<P: Packet> Path<P> {
         let wants = edit.wants;
         adjust(edit, packet.data_mut(), &headers, Direction::Original);
         let header = header(wants, &original);
-        if headers.tcp_flags & SYN != 0 && state == TcpState::SynRecv && !edit.is_open() {
+        // A tracked one that begins anew is another one.
+        if headers.tcp_flags & SYN != 0 && state == TcpState::SynRecv && !edit.is_open() && !is_tracked {
             edit.begin(segment.seq.wrapping_add(1), header.len() as u8);
             if !header.is_empty() && segment.data_len > 0 {
                 // Data in a SYN (RFC 7413) would be before the header. The client sends it again.
@@ -212,9 +217,17 @@ impl<P: Packet> Path<P> {
         if wants & TOA != 0 && headers.tcp_flags & (SYN | RST) == 0 && headers.fragment == Fragment::None {
             headers = self.add_toa(&mut packet, &headers, &original, mtu);
         }
-        let expect = (wants & FTP != 0).then(|| self.active(&packet, &headers, at)).flatten();
+        let (mut expect, mut expectation) = (None, None);
+        if wants & FTP != 0 {
+            match is_tracked {
+                true => {
+                    (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?
+                }
+                false => expect = self.active(&packet, &headers, at),
+            }
+        }
         segment::renumber(packet.data_mut(), &headers, seq, &reply);
-        Ok(Edited { packet, headers, expect })
+        Ok(Edited { packet, headers, expect, expectation })
     }
 
     fn edit_servers(
@@ -223,6 +236,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         segment: &Segment,
         at: FlowRef,
+        now: Tick,
     ) -> Result<Edited<P>, DropReason> {
         let id = at.id();
         let mut headers = *headers;
@@ -237,16 +251,21 @@ impl<P: Packet> Path<P> {
             if edit.wants == 0 {
                 // Nothing else was ever done to it: it is like any other from here on.
                 self.flows.end_edit(id);
-                return Ok(Edited { packet, headers, expect: None });
+                return Ok(Edited { packet, headers, expect: None, expectation: None });
             }
         }
-        let mut expect = None;
+        let (mut expect, mut expectation) = (None, None);
         if self.flows.edit(id).is_some_and(|edit| edit.wants & FTP != 0) {
-            (headers, expect) = self.passive(&mut packet, &headers, segment, at)?;
+            match self.flows.entry(id).is_tracked() {
+                true => {
+                    (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?
+                }
+                false => (headers, expect) = self.passive(&mut packet, &headers, segment, at)?,
+            }
         }
         let reply = self.flows.edit(id).map(|edit| *edit.shift(Direction::Reply)).unwrap_or_default();
         segment::renumber(packet.data_mut(), &headers, reply.onward(segment.seq), &original);
-        Ok(Edited { packet, headers, expect })
+        Ok(Edited { packet, headers, expect, expectation })
     }
 
     /// Where there is no room in the header or on the link the packet goes without.
@@ -267,8 +286,9 @@ impl<P: Packet> Path<P> {
 struct Edited<P> {
     packet: P,
     headers: Headers,
-    /// A connection that it tells of.
+    /// A connection that it tells of: to the client's real server, or to be tracked.
     expect: Option<Expect>,
+    expectation: Option<Expectation>,
 }
 
 /// Moves clocks and windows of a connection that was opened twice.

@@ -257,7 +257,7 @@ impl<P: Packet> Path<P> {
         let entry = self.flows.entry(at.id());
         if entry.is_tracked() {
             return match entry.is_edited() {
-                true => self.tracked_proxied(packet, headers, at, now, io),
+                true => self.tracked_edited(packet, headers, at, now, io),
                 false => self.tracked(packet, headers, at, now, io),
             };
         }

@@ -17,7 +17,6 @@ use super::waiting::Going;
 use super::{Io, Path, Steer};
 use crate::conntrack::Zones;
 use crate::drop::DropReason;
-use crate::flow::edit::Overlap;
 use crate::flow::template::EXPECTED;
 use crate::flow::{Direction, FlowRef, Method, NewFlow, Tuple};
 use crate::hook::Hook;
@@ -26,9 +25,9 @@ use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
-use crate::wire::ftp;
+use crate::wire::ftp::{self, Form, Said};
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::segment::{self, Segment};
+use crate::wire::segment::Segment;
 use crate::wire::tcp::{ACK, RST, SYN};
 
 /// How long the client may take to come.
@@ -62,7 +61,8 @@ impl<P: Packet> Path<P> {
     /// Reads what a client says of itself.
     pub(super) fn active(&self, packet: &P, headers: &Headers, at: FlowRef) -> Option<Expect> {
         let segment = Segment::of(packet.data(), headers)?;
-        let (address, port) = ftp::active(data(packet, headers, &segment)?)?;
+        let Said { address, port, .. } = ftp::active(segment.data_of(packet.data(), headers)?)?;
+        let address = address?;
         let control = self.flows.tuple(at.id(), Direction::Original);
         let reply = self.flows.tuple(at.id(), Direction::Reply);
         // For nobody but itself (RFC 2577 §3), and no port that a service of its could have.
@@ -87,41 +87,19 @@ impl<P: Packet> Path<P> {
         segment: &Segment,
         at: FlowRef,
     ) -> Result<(Headers, Option<Expect>), DropReason> {
-        let (id, nothing) = (at.id(), Ok((*headers, None)));
-        let control = self.flows.tuple(id, Direction::Original);
-        let server = self.flows.entry(id).server();
-        let Some(edit) = self.flows.edit_mut(id) else { return nothing };
-        let shift = edit.shift_mut(Direction::Reply);
-        let overlap = shift.overlap(segment.seq, segment.data_len);
-        let Some(data) = data(packet, headers, segment) else {
-            return if overlap == Overlap::None { nothing } else { Err(DropReason::EditInPart) };
+        let Some((said, _)) = self.said(packet, headers, segment, at)? else { return Ok((*headers, None)) };
+        let control = self.flows.tuple(at.id(), Direction::Original);
+        let server = self.flows.entry(at.id()).server();
+        let (client, virtual_) = ((control.src, 0), (control.dst, said.port));
+        let expect = Expect { server, client, virtual_, port: said.port };
+        let headers = match (said.form, virtual_.0) {
+            // The port is the same, and there is nothing to exchange.
+            (Form::Port, _) => *headers,
+            (_, IpAddr::V4(_)) => self.reword(packet, headers, segment, at, &said, virtual_)?,
+            (_, IpAddr::V6(_)) => return Ok((*headers, None)),
         };
-        let (port, words) = match overlap {
-            Overlap::Part => return Err(DropReason::EditInPart),
-            Overlap::Whole { at, len } => match ftp::port_of(&data[at..at + len]) {
-                Some(port) => (port, Some((at, len))),
-                // The real server sends other bytes than before in the same place.
-                None => return Err(DropReason::EditInPart),
-            },
-            Overlap::None => match ftp::passive(data) {
-                Some(passive) => (passive.port, passive.words),
-                None => return nothing,
-            },
-        };
-        let expect = Expect { server, client: (control.src, 0), virtual_: (control.dst, port), port };
-        let (Some((at, len)), IpAddr::V4(address)) = (words, control.dst) else {
-            return Ok((*headers, words.is_none().then_some(expect)));
-        };
-        let seq = segment.seq.wrapping_add(at as u32);
-        if !shift.may_follow(seq) {
-            return Err(DropReason::EditUnacknowledged);
-        }
-        let new = ftp::words(address, port);
-        let headers =
-            segment::exchange(packet, headers, segment, at, len, &new).map_err(|_| DropReason::NoBuffer)?;
-        shift.follow(seq, len as u8, new.len() as u8);
-        if self.tables.settings.is_sharing {
-            self.note_change(id);
+        if self.tables.settings.is_sharing && said.form != Form::Port {
+            self.note_change(at.id());
         }
         Ok((headers, Some(expect)))
     }
@@ -288,12 +266,4 @@ impl<P: Packet> Path<P> {
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
-}
-
-/// The data of a whole segment that is in one piece.
-fn data<'a, P: Packet>(packet: &'a P, headers: &Headers, segment: &Segment) -> Option<&'a [u8]> {
-    if headers.fragment != Fragment::None {
-        return None;
-    }
-    packet.data().get(segment.data..headers.end())
 }

@@ -29,18 +29,22 @@ impl<P: Packet> Path<P> {
         if self.zones_matter() {
             return self.first_zoned(packet, headers, now, io);
         }
-        match self.other_worker(&packet, headers) {
+        match self.other_worker(&packet, headers, now) {
             Some(other) => io.hand_over(other, packet, Steer::Elsewhere(ports(headers), None)),
             None => self.first_here(packet, headers, now, io),
         }
     }
 
     /// Where else a connection may be that a packet belongs to: first.
-    fn other_worker(&self, packet: &P, headers: &Headers) -> Option<WorkerId> {
-        if self.counters.len() == 1 || begins_connection(headers) {
+    fn other_worker(&self, packet: &P, headers: &Headers, now: Tick) -> Option<WorkerId> {
+        if self.counters.len() == 1 {
             return None;
         }
-        self.next_to_ask(&tuple_of(packet.data(), headers)?)
+        let tuple = tuple_of(packet.data(), headers)?;
+        if begins_connection(headers) && !self.may_be_expected_elsewhere(&tuple, Zones::NONE, now) {
+            return None;
+        }
+        self.next_to_ask(&tuple)
     }
 
     /// The worker that is asked after this one whether it has the connection of a packet; `None`: its owner, who has asked already.
@@ -214,14 +218,14 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
         match self.track(original, after, headers, begun, &passage) {
-            Some(at) => {
+            Ok(at) => {
                 if !self.help(&packet, headers, at, now) {
                     return;
                 }
                 self.is_at(hook, Function::Confirm);
                 self.onward_tracked(packet, headers, at, now, io);
             }
-            None => self.drop(DropReason::FlowTableFull, hook),
+            Err(reason) => self.drop(reason, hook),
         }
     }
 

@@ -6,7 +6,7 @@
 //! ([0029](../../../docs/decisions/0029-what-is-expected-is-at-its-masters-worker.md)).
 //!
 //! A packet that begins what is expected is RELATED, has its master's mark, and is translated as that is. A connection with a helper keeps no course:
-//! each of its packets comes by [`help`](Path::help), behind the rules.
+//! each of its packets comes by [`help`](Path::help), behind the rules; where its streams are to be edited, by `reworded.rs`.
 
 use super::Path;
 use super::hooks::Passage;
@@ -23,6 +23,7 @@ use crate::rule::Verdict;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
 use crate::wire::parse::{Fragment, Headers};
+use crate::wire::segment::Segment;
 use crate::wire::udp;
 
 /// What a first packet has of the connection that told of it.
@@ -46,27 +47,47 @@ impl<P: Packet> Path<P> {
 
     #[cold]
     fn read_along(&mut self, helper: &Helper, packet: &P, headers: &Headers, at: FlowRef, now: Tick) -> bool {
-        let id = at.id();
+        let tracked = self.flows.tracked(at.id());
+        let is_translated = tracked.status.has(Status::SRC_NAT) || tracked.status.has(Status::DST_NAT);
+        if headers.protocol != helper.protocol || helper.edits != 0 && is_translated {
+            return true;
+        }
+        let announced = data(packet, headers).and_then(|data| helper.announces(&self.heard(data, at)));
+        announced.is_none_or(|announced| self.announce(&self.expectation(&announced, at, now)))
+    }
+
+    /// What a helper is given of a packet.
+    pub(super) fn heard<'a>(&self, data: &'a [u8], at: FlowRef) -> Heard<'a> {
+        let (id, direction) = (at.id(), at.direction());
         let (original, reply) =
             (self.flows.tuple(id, Direction::Original), self.flows.tuple(id, Direction::Reply));
-        let Some(data) = data(packet, headers).filter(|_| original.protocol == helper.protocol) else {
-            return true;
-        };
-        let heard = Heard { data, direction: at.direction(), original, reply };
-        let Some(Announced { tuple, follows }) = helper.announces(&heard) else { return true };
+        let is_answered = self.flows.tracked(id).status.has(Status::SEEN_REPLY);
+        Heard { data, direction, original, reply, is_answered }
+    }
+
+    /// What the helper of a connection is to expect.
+    pub(super) fn expectation(&self, announced: &Announced, at: FlowRef, now: Tick) -> Expectation {
+        let id = at.id();
         let tracked = self.flows.tracked(id);
         let is_translated = tracked.status.has(Status::SRC_NAT) || tracked.status.has(Status::DST_NAT);
-        let new = Expectation {
-            tuple,
-            follows: is_translated.then_some(follows),
+        let patience = tracked.helper().get().map_or(Timeout::from_secs(0), |helper| helper.patience);
+        Expectation {
+            tuple: announced.tuple,
+            follows: is_translated.then_some(announced.follows),
             master: id,
-            told_by: original,
+            told_by: self.flows.tuple(id, Direction::Original),
             helper: tracked.helper(),
             zone: self.flows.zones(id).id(),
-            until: now.after(helper.patience),
-        };
+            until: now.after(patience),
+        }
+    }
+
+    /// Expects it. False: there is no room, and the packet that tells of it is dropped.
+    #[must_use]
+    pub(super) fn announce(&mut self, new: &Expectation) -> bool {
+        let most_a_master = new.helper.get().map_or(1, |helper| helper.most);
         let before = self.expectations.len();
-        let is_expected = self.expectations.add(&new, self.most_expected());
+        let is_expected = self.expectations.add(new, most_a_master, self.most_expected());
         self.mine.flows.expect_create.add(is_expected.into());
         let gone = u64::from(before + u16::from(is_expected) - self.expectations.len());
         self.mine.flows.expect_delete.add(gone);
@@ -75,6 +96,19 @@ impl<P: Packet> Path<P> {
             self.drop(DropReason::ExpectationsFull, Hook::Postrouting);
         }
         is_expected
+    }
+
+    /// Whether a packet that says that it begins a connection may be expected, but not here.
+    #[inline]
+    pub(super) fn may_be_expected_elsewhere(&self, tuple: &Tuple, zones: Zones, now: Tick) -> bool {
+        self.tables.rules.give_helpers() && self.others_expect() && !self.is_expected(tuple, zones, now)
+    }
+
+    #[inline(never)]
+    fn others_expect(&self) -> bool {
+        let mut others =
+            self.counters.iter().enumerate().filter(|(worker, _)| *worker != self.worker.index());
+        others.any(|(_, worker)| worker.flows.expected_streams.get() > 0)
     }
 
     /// This worker's share of `nf_conntrack_expect_max`.
@@ -137,6 +171,7 @@ impl<P: Packet> Path<P> {
 
     fn count_expected(&self) {
         self.mine.flows.expected.set(self.expectations.len().into());
+        self.mine.flows.expected_streams.set(self.expectations.streams().into());
     }
 
     pub(super) fn list_expected(&self, from: u32, count: u32, now: Tick, visit: &mut impl FnMut(FlowView)) {
@@ -165,11 +200,14 @@ pub(super) fn follow(follows: &Follows, hook: Hook, tuple: &Tuple) -> Verdict {
     }
 }
 
-/// What a datagram carries.
+/// What a datagram or a segment carries.
 fn data<'a, P: Packet>(packet: &'a P, headers: &Headers) -> Option<&'a [u8]> {
+    let frame = packet.data();
+    if headers.protocol == Protocol::TCP {
+        return Segment::of(frame, headers)?.data_of(frame, headers);
+    }
     let is_whole = matches!(headers.fragment, Fragment::None | Fragment::First);
     let is_datagram = is_whole && headers.protocol == Protocol::UDP;
-    let frame = packet.data();
     let end = headers.end().min(frame.len());
     frame.get(usize::from(headers.l4) + udp::LEN..end).filter(|_| is_datagram)
 }

@@ -121,15 +121,15 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let now = passage.now;
-        let (mut headers, mut opens) = (*headers, None);
-        let is_proxied = |at: &FlowRef| {
+        let (mut headers, mut told, mut opens) = (*headers, None, None);
+        let is_edited = |at: &FlowRef| {
             let entry = self.flows.entry(at.id());
             let is_answer = at.direction() == Direction::Reply && !passage.is_untracked;
-            is_answer && passage.zones == Zones::NONE && entry.is_tracked() && entry.is_edited()
+            is_answer && entry.is_tracked() && entry.is_edited()
         };
-        if let Some(at) = self.flows.find(&wire).filter(is_proxied) {
-            match self.proxied_of_host(packet, &headers, at, port, now, io) {
-                Some(edited) => (packet, headers, opens) = edited,
+        if let Some(at) = self.flows.find_in(&wire, passage.zones).filter(is_edited) {
+            match self.edited_of_host(packet, &headers, at, port, now, io) {
+                Some(edited) => (packet, headers, told, opens) = edited,
                 None => return,
             }
         }
@@ -151,6 +151,9 @@ impl<P: Packet> Path<P> {
         if let Some(is_first) = opens {
             return self.opened(packet, headers, (at, is_first), port, now, io);
         }
+        let edited = self.edit_request(packet, headers, at, told, now, io);
+        let Some((mut packet, headers)) = edited else { return };
+        let headers = &headers;
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         if !self.translate_in_place(&mut packet, headers, at) {
             return self.drop(DropReason::Unsupported, Hook::Output);
@@ -245,11 +248,11 @@ impl<P: Packet> Path<P> {
         let Some(begun) = begun else { return Ok(None) };
         let after = self.ask_nat(Hook::Postrouting, &seen, packet, headers, passage)?;
         match self.track(original, after, headers, &begun, passage) {
-            Some(at) => {
+            Ok(at) => {
                 self.is_at(Hook::Postrouting, Function::Confirm);
                 Ok(Some(at))
             }
-            None => Err((Verdict::Drop, Hook::Postrouting)),
+            Err(_) => Err((Verdict::Drop, Hook::Postrouting)),
         }
     }
 

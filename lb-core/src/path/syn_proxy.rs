@@ -22,7 +22,7 @@
 use super::edited::is_intact;
 use super::hooks::Stop;
 use super::{Io, Passed, Path};
-use crate::conntrack::{self, CtState, Zones};
+use crate::conntrack::{self, CtState, Expectation, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::{Edit, Proxied, Shift};
 use crate::flow::{Direction, FlowRef, Tuple};
@@ -280,7 +280,7 @@ impl<P: Packet> Path<P> {
             Err(stopped) => Err(stopped),
         };
         match left {
-            Ok(Some(at)) if self.flows.begin_edit(at.id(), opening.edit(0)) => {
+            Ok(Some(at)) if self.begin_opening(at, opening) => {
                 self.onward_tracked(packet, headers, at, now, io);
             }
             Ok(Some(at)) => {
@@ -294,11 +294,17 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// A packet of a proxied connection, before its state takes note of it.
+    /// It is edited for its helper too, if it has one.
+    fn begin_opening(&mut self, at: FlowRef, opening: &Opening) -> bool {
+        let wants = self.flows.edit(at.id()).map_or(0, |edit| edit.wants);
+        self.flows.end_edit(at.id());
+        self.flows.begin_edit(at.id(), opening.edit(wants))
+    }
+
+    /// A packet of a connection, before its state takes note of it: one that is not proxied goes as it is.
     pub(super) fn before(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick) -> Before<P> {
-        let Some((edit, segment)) =
-            self.flows.edit(at.id()).copied().zip(Segment::of(packet.data(), headers))
-        else {
+        let edit = self.flows.edit(at.id()).copied().filter(Edit::is_proxied);
+        let Some((edit, segment)) = edit.zip(Segment::of(packet.data(), headers)) else {
             return Before::Goes(packet, *headers);
         };
         let flags = headers.tcp_flags & (SYN | ACK | FIN | RST);
@@ -461,7 +467,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Sends a packet of ours as the client's.
-    fn send_for_client(
+    pub(super) fn send_for_client(
         &mut self,
         packet: P,
         headers: &Headers,
@@ -475,12 +481,12 @@ impl<P: Packet> Path<P> {
         }
         self.follows(packet.data(), headers, client, now);
         match self.edit(packet, headers, client, now, io) {
-            Ok((mut packet, headers)) if self.leads_to_host(client) => {
+            Ok((mut packet, headers, _)) if self.leads_to_host(client) => {
                 if self.translate_in_place(&mut packet, &headers, client) {
                     io.to_twin(port, packet);
                 }
             }
-            Ok((packet, headers)) => self.onward_tracked(packet, &headers, client, now, io),
+            Ok((packet, headers, _)) => self.onward_tracked(packet, &headers, client, now, io),
             Err(reason) => self.drop(reason, Hook::Forward),
         }
     }
@@ -510,64 +516,23 @@ impl<P: Packet> Path<P> {
     }
 
     /// The server is told, as the client would, that what it acknowledges is of no connection (RFC 9293 §3.10.7.3).
-    fn refuse_stray(&mut self, mut packet: P, headers: &Headers, port: PortId, io: &mut impl Io<P>) {
+    pub(super) fn refuse_stray(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        port: PortId,
+        io: &mut impl Io<P>,
+    ) {
         self.drop(DropReason::NoConnection, Hook::Forward);
         if make_reset(&mut packet, headers) {
             io.transmit(port, packet);
         }
     }
 
-    /// A packet of a tracked connection that is proxied.
+    /// What a server on this host sends to a connection that is edited, with the client's numbers; what it tells of, and whether it opens it.
+    /// `None`: it goes no further.
     #[cold]
-    pub(super) fn tracked_proxied(
-        &mut self,
-        packet: P,
-        headers: &Headers,
-        at: FlowRef,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
-        let port = packet.port();
-        let (packet, headers, opens) = match self.before(packet, headers, at, now) {
-            Before::Goes(packet, headers) => (packet, headers, None),
-            Before::Opens(packet, headers, is_first) => (packet, headers, Some(is_first)),
-            Before::Asks(packet, headers) => {
-                return self.send_for_client(packet, &headers, at, port, now, io);
-            }
-            Before::Reopens(packet) => {
-                let passage = self.passage(port, headers, CtState::Invalid, now);
-                return self.pass_untracked(packet, headers, passage, io);
-            }
-            Before::Stray(packet) => return self.refuse_stray(packet, headers, port, io),
-            Before::Dropped(reason) => return self.drop(reason, Hook::Prerouting),
-        };
-        let is_answer = at.direction() == Direction::Reply;
-        // Its sender is told that it goes no further, for which it must be as it came.
-        let is_edited = opens.is_none() && !self.is_refused(&headers, at);
-        let (packet, headers) = match is_answer && is_edited {
-            true => match self.edit(packet, &headers, at, now, io) {
-                Ok(edited) => edited,
-                Err(reason) => return self.drop(reason, Hook::Prerouting),
-            },
-            false => (packet, headers),
-        };
-        let Some((packet, step)) = self.look_at_tracked(packet, &headers, at, now, io) else { return };
-        let seen = self.flows.entry(at.id()).seen();
-        match opens {
-            Some(is_first) => self.opened(packet, &headers, (at, is_first), port, now, io),
-            None if is_answer || !is_edited => self.onward_tracked(packet, &headers, at, now, io),
-            None => match self.edit(packet, &headers, at, now, io) {
-                Ok((packet, headers)) => self.onward_tracked(packet, &headers, at, now, io),
-                Err(reason) => self.drop(reason, Hook::Forward),
-            },
-        }
-        self.close_step(at, &step, seen);
-    }
-
-    /// What a server on this host sends to a connection that is proxied, with the client's numbers; and whether it opens it. `None`: it goes no
-    /// further.
-    #[cold]
-    pub(super) fn proxied_of_host(
+    pub(super) fn edited_of_host(
         &mut self,
         packet: P,
         headers: &Headers,
@@ -575,13 +540,13 @@ impl<P: Packet> Path<P> {
         port: PortId,
         now: Tick,
         io: &mut impl Io<P>,
-    ) -> Option<(P, Headers, Option<bool>)> {
+    ) -> Option<(P, Headers, Option<Expectation>, Option<bool>)> {
         match self.before(packet, headers, at, now) {
             Before::Goes(packet, headers) => match self.edit(packet, &headers, at, now, io) {
-                Ok((packet, headers)) => return Some((packet, headers, None)),
+                Ok((packet, headers, told)) => return Some((packet, headers, told, None)),
                 Err(reason) => self.drop(reason, Hook::Output),
             },
-            Before::Opens(packet, headers, is_first) => return Some((packet, headers, Some(is_first))),
+            Before::Opens(packet, headers, is_first) => return Some((packet, headers, None, Some(is_first))),
             Before::Stray(mut packet) => {
                 self.drop(DropReason::NoConnection, Hook::Output);
                 if make_reset(&mut packet, headers) {

@@ -9,6 +9,7 @@ mod explain;
 mod full_nat;
 mod headers;
 mod helped;
+mod helped_ftp;
 mod hooks;
 mod ipsec;
 mod marked;

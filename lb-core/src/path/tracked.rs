@@ -9,6 +9,7 @@ use super::{Io, Path, full_nat, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
+use crate::flow::edit::Edit;
 use crate::flow::template::templated;
 use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, NewFlow, Tuple};
 use crate::hook::{Function, Hook};
@@ -30,7 +31,10 @@ pub(super) struct Begun {
 }
 
 impl<P: Packet> Path<P> {
-    /// Enters a connection whose packets are `original` when they come and `after` when they leave. `None`: there is no room.
+    /// Enters a connection whose packets are `original` when they come and `after` when they leave.
+    ///
+    /// # Errors
+    /// There is no room for it, or for what is to be edited of it.
     pub(super) fn track(
         &mut self,
         original: Tuple,
@@ -38,7 +42,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         begun: &Begun,
         passage: &Passage,
-    ) -> Option<FlowRef> {
+    ) -> Result<FlowRef, DropReason> {
         let &Passage { connection_mark, zones, untold, helper, expected, now, .. } = passage;
         let Begun { mut tracked, step } = *begun;
         tracked.mark = connection_mark;
@@ -56,10 +60,20 @@ impl<P: Packet> Path<P> {
         }
         let timeout =
             step.timeout.unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic));
-        let id = self.enter_tracked(original, after, zones, tracked, (step.state, timeout), now)?;
+        let edits = tracked.helper().get().filter(|_| original != after).map_or(0, |helper| helper.edits);
+        let (used, capacity) = self.flows.edits();
+        if edits != 0 && used == capacity {
+            self.mine.edits.full.add(1);
+            return Err(DropReason::EditTableFull);
+        }
+        let id = self
+            .enter_tracked(original, after, zones, tracked, (step.state, timeout), now)
+            .ok_or(DropReason::FlowTableFull)?;
+        let is_begun = edits == 0 || self.flows.begin_edit(id, Edit::new(edits));
+        debug_assert!(is_begun, "there is room");
         self.account(FlowRef::new(id, Direction::Original), headers);
         self.tell(if expected.is_some() { Told::RELATED } else { Told::NEW }, id);
-        Some(FlowRef::new(id, Direction::Original))
+        Ok(FlowRef::new(id, Direction::Original))
     }
 
     /// The same, with state and timeout given; nobody is told.

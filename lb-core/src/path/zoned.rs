@@ -89,7 +89,10 @@ impl<P: Packet> Path<P> {
             return self.later_fragment(packet, headers, passage.now, io);
         }
         let owner = self.owner_of_flow(&tuple);
-        let is_sought = self.counters.len() > 1 && !(begins_connection(headers) && owner == self.worker);
+        let asks_nobody = begins_connection(headers)
+            && owner == self.worker
+            && !self.may_be_expected_elsewhere(&tuple, passage.zones, passage.now);
+        let is_sought = self.counters.len() > 1 && !asks_nobody;
         let steer = |passage| Some(FromRaw::of(passage));
         match self.next_to_ask(&tuple).filter(|_| is_sought) {
             Some(next) => {
@@ -130,7 +133,7 @@ impl<P: Packet> Path<P> {
     /// A packet of a known connection, behind the table `raw`.
     fn known_behind_raw(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         at: FlowRef,
         mut passage: Passage,
@@ -147,6 +150,9 @@ impl<P: Packet> Path<P> {
         self.is_at(Hook::Prerouting, Function::Conntrack);
         self.account(at, headers);
         passage.of = Some(at.id());
+        let edited = self.edit_answer(packet, headers, at, now, io);
+        let Some((mut packet, headers, told)) = edited else { return };
+        let headers = &headers;
         let step = self.follows(packet.data(), headers, at, now);
         passage.state = step.is;
         match step.verdict {
@@ -167,7 +173,9 @@ impl<P: Packet> Path<P> {
         if !self.help(&packet, headers, at, now) {
             return;
         }
-        self.leave_tracked(packet, headers, at, &step, now, io);
+        if let Some((packet, headers)) = self.edit_request(packet, headers, at, told, now, io) {
+            self.leave_tracked(packet, &headers, at, &step, now, io);
+        }
     }
 
     /// An ICMP error, while zones matter.

@@ -158,6 +158,11 @@ impl Rule {
         matches!(&self.jump, Jump::Target(AnyTarget::Ct(ct)) if ct.sets_zone())
     }
 
+    /// Whether it gives connections a helper.
+    pub(super) fn gives_helper(&self) -> bool {
+        matches!(&self.jump, Jump::Target(AnyTarget::Ct(ct)) if ct.gives_helper())
+    }
+
     /// [`Target::copies`](super::targets::Target::copies) of its target.
     pub(super) fn copies(&self) -> bool {
         matches!(&self.jump, Jump::Target(target) if target.copies())

@@ -92,6 +92,7 @@ pub struct Rules {
     have_zones: [bool; 2],
     asked: ArrayVec<SetUse, MOST_FETCHED>,
     make_copies: bool,
+    give_helpers: bool,
     pub events: Arc<Events>,
 }
 
@@ -133,6 +134,12 @@ impl Rules {
         self.make_copies
     }
 
+    /// Whether there is, or was, a rule that gives connections a helper.
+    #[inline]
+    pub(crate) fn give_helpers(&self) -> bool {
+        self.give_helpers
+    }
+
     /// These, with other chains in one table.
     ///
     /// # Errors
@@ -151,6 +158,8 @@ impl Rules {
             rules.have_zones[family as usize] = all.any(|source| source.rule.sets_zone());
         }
         rules.make_copies |= chains.iter().flat_map(|chain| &chain.rules).any(|source| source.rule.copies());
+        rules.give_helpers |=
+            chains.iter().flat_map(|chain| &chain.rules).any(|source| source.rule.gives_helper());
         let mut all = chains.iter().zip(reached_from(chains));
         rules.hide_owners |=
             all.any(|(chain, hooks)| chain.rules.iter().any(|source| source.rule.hides_owner(hooks)));

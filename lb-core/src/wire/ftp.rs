@@ -8,79 +8,145 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use arrayvec::ArrayVec;
 
-use super::proxy::write_number;
+use super::proxy::{write_address, write_number};
 
 /// Lines of one segment that are looked at, and bytes of each.
 const MOST_LINES: usize = 8;
 const MOST_BYTES: usize = 256;
-/// Longest `h1,h2,h3,h4,p1,p2`.
-const LONGEST: usize = 23;
+/// Longest words: an IPv6 address, a delimiter, a port.
+const LONGEST: usize = 45;
 
-/// Where a server waits for the client's data connection.
+/// An end at which somebody waits for a data connection, as a control connection says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Passive {
+pub struct Said {
+    /// `None`: that of who says it.
+    pub address: Option<IpAddr>,
     pub port: u16,
-    /// Where `h1,h2,h3,h4,p1,p2` is in the data, and its length. `None`: 229 names no address.
-    pub words: Option<(usize, usize)>,
+    pub form: Form,
+    /// Where the words are in the data that say both, and their length.
+    pub place: (usize, usize),
 }
 
-/// Finds the first 227 or 229 in a server's data.
-pub fn passive(data: &[u8]) -> Option<Passive> {
+/// How it is said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// `h1,h2,h3,h4,p1,p2`, of PORT and 227.
+    Numbers,
+    /// `address|port`, of EPRT, with a delimiter of its sender's choice.
+    Fields(u8),
+    /// A port alone, of 229.
+    Port,
+}
+
+/// Finds the first 227 or 229 in a server's data: where it waits for the client's data connection.
+pub fn passive(data: &[u8]) -> Option<Said> {
     lines(data).find_map(|(at, line)| {
         if line.starts_with(b"227 ") {
-            let (from, len, [.., high, low]) = numbers(line, 4)?;
-            return Some(Passive { port: u16::from_be_bytes([high, low]), words: Some((at + from, len)) });
+            return said_in_numbers(line, 4, at);
         }
         let rest = line.strip_prefix(b"229 ")?;
         let open = rest.iter().position(|&byte| byte == b'(')?;
-        let [delimiter, second, third, rest @ ..] = &rest[open + 1..] else { return None };
-        // RFC 2428 §3: the delimiter is any of 33 to 126.
-        if !(33..=126).contains(delimiter) || second != delimiter || third != delimiter {
+        let [delimiter, second, third, port @ ..] = &rest[open + 1..] else { return None };
+        if !is_delimiter(*delimiter) || second != delimiter || third != delimiter {
             return None;
         }
-        let (port, end) = number(rest)?;
-        (rest.get(end) == Some(delimiter) && port != 0).then_some(Passive { port, words: None })
+        let (number, len) = number(port)?;
+        let from = at + (line.len() - port.len());
+        (port.get(len) == Some(delimiter) && number != 0).then_some(Said {
+            address: None,
+            port: number,
+            form: Form::Port,
+            place: (from, len),
+        })
     })
 }
 
-/// The port in `h1,h2,h3,h4,p1,p2`, which is all of `words`.
-pub fn port_of(words: &[u8]) -> Option<u16> {
-    let (from, len, [.., high, low]) = numbers(words, 0)?;
-    (from == 0 && len == words.len()).then(|| u16::from_be_bytes([high, low]))
-}
-
 /// Finds the first PORT or EPRT in a client's data: where it waits for the server's data connection.
-pub fn active(data: &[u8]) -> Option<(IpAddr, u16)> {
-    lines(data).find_map(|(_, line)| {
+pub fn active(data: &[u8]) -> Option<Said> {
+    lines(data).find_map(|(at, line)| {
         let (verb, rest) = line.split_at_checked(5)?;
         if verb.eq_ignore_ascii_case(b"PORT ") {
-            let (_, _, [a, b, c, d, high, low]) = numbers(line, 5).filter(|&(from, ..)| from == 5)?;
-            return Some((Ipv4Addr::new(a, b, c, d).into(), u16::from_be_bytes([high, low])));
+            return said_in_numbers(line, 5, at).filter(|said| said.place.0 == at + 5);
         }
         if !verb.eq_ignore_ascii_case(b"EPRT ") {
             return None;
         }
-        let (delimiter, rest) = rest.split_first()?;
-        let mut fields = rest.split(|byte| byte == delimiter);
-        let (family, address, port) = (fields.next()?, fields.next()?, fields.next()?);
-        let address: IpAddr = std::str::from_utf8(address).ok()?.parse().ok()?;
-        let is_right = matches!((family, address), (b"1", IpAddr::V4(_)) | (b"2", IpAddr::V6(_)));
-        let (number, end) = number(port)?;
-        (is_right && end == port.len() && number != 0).then_some((address, number))
+        let [delimiter, family, second, words @ ..] = rest else { return None };
+        if !is_delimiter(*delimiter) || second != delimiter {
+            return None;
+        }
+        let end = words.iter().enumerate().filter(|(_, byte)| *byte == delimiter).nth(1)?.0;
+        let (address, port) = fields(&words[..end], *delimiter)?;
+        let is_right = matches!((family, address), (b'1', IpAddr::V4(_)) | (b'2', IpAddr::V6(_)));
+        let place = (at + line.len() - words.len(), end);
+        let form = Form::Fields(*delimiter);
+        is_right.then_some(Said { address: Some(address), port, form, place })
     })
 }
 
-/// An address and port as 227 says them.
-pub fn words(address: Ipv4Addr, port: u16) -> ArrayVec<u8, LONGEST> {
+/// What words say that were found before, and stand alone now.
+pub fn again(words: &[u8]) -> Option<Said> {
+    let place = (0, words.len());
+    if let Some((port, len)) = number(words)
+        && len == words.len()
+    {
+        return Some(Said { address: None, port, form: Form::Port, place });
+    }
+    if let Some(said) = said_in_numbers(words, 0, 0) {
+        return Some(said).filter(|said| said.place == place);
+    }
+    let digits = words.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let &delimiter = words.get(words.len().checked_sub(digits + 1)?)?;
+    let (address, port) = fields(words, delimiter)?;
+    Some(Said { address: Some(address), port, form: Form::Fields(delimiter), place })
+}
+
+/// An address and a port in other words.
+pub fn words(form: Form, address: IpAddr, port: u16) -> ArrayVec<u8, LONGEST> {
     let mut words = ArrayVec::new();
+    // The longest that there is fits.
+    let _ = match (form, address) {
+        (Form::Numbers, IpAddr::V4(address)) => write_numbers(&mut words, address, port),
+        (Form::Numbers | Form::Port, _) => write_number(&mut words, port),
+        (Form::Fields(delimiter), _) => write_address(&mut words, address)
+            .and_then(|()| words.write_all(&[delimiter]))
+            .and_then(|()| write_number(&mut words, port)),
+    };
+    words
+}
+
+fn write_numbers(words: &mut ArrayVec<u8, LONGEST>, address: Ipv4Addr, port: u16) -> std::io::Result<()> {
     let [a, b, c, d] = address.octets();
     let [high, low] = port.to_be_bytes();
     for (n, byte) in [a, b, c, d, high, low].into_iter().enumerate() {
-        // The longest that there is fits.
-        let _ = if n > 0 { words.write_all(b",") } else { Ok(()) };
-        let _ = write_number(&mut words, byte.into());
+        if n > 0 {
+            words.write_all(b",")?;
+        }
+        write_number(words, byte.into())?;
     }
-    words
+    Ok(())
+}
+
+/// RFC 2428 §2, §3: any of these, and what is between two of them has none.
+fn is_delimiter(byte: u8) -> bool {
+    (33..=126).contains(&byte) && !byte.is_ascii_hexdigit() && byte != b'.' && byte != b':'
+}
+
+/// `address|port`.
+fn fields(words: &[u8], delimiter: u8) -> Option<(IpAddr, u16)> {
+    let between = words.iter().position(|&byte| byte == delimiter)?;
+    let address: IpAddr = std::str::from_utf8(&words[..between]).ok()?.parse().ok()?;
+    let port = &words[between + 1..];
+    let (number, len) = number(port)?;
+    (len == port.len() && number != 0 && is_delimiter(delimiter)).then_some((address, number))
+}
+
+/// The first six numbers of a line that begins `at` in the data.
+fn said_in_numbers(line: &[u8], from: usize, at: usize) -> Option<Said> {
+    let (begin, len, [a, b, c, d, high, low]) = numbers(line, from)?;
+    let port = u16::from_be_bytes([high, low]);
+    let address = Some(Ipv4Addr::new(a, b, c, d).into());
+    (port != 0).then_some(Said { address, port, form: Form::Numbers, place: (at + begin, len) })
 }
 
 /// Whole lines, without their ends, and where each begins.
@@ -132,20 +198,26 @@ mod tests {
 
     use super::*;
 
+    fn said(port: u16, address: Option<&str>, form: Form, place: (usize, usize)) -> Option<Said> {
+        let address = address.map(|text| text.parse().expect("an address"));
+        Some(Said { address, port, form, place })
+    }
+
     #[test]
     fn a_server_says_where_it_waits() {
-        let said = |text: &str| passive(text.as_bytes());
+        let found = |text: &str| passive(text.as_bytes());
         let vsftpd = "227 Entering Passive Mode (10,0,0,11,156,64).\r\n";
-        assert_eq!(said(vsftpd), Some(Passive { port: 40000, words: Some((27, 16)) }));
-        assert_eq!(said("227 =10,0,0,11,0,21\r\n"), Some(Passive { port: 21, words: Some((5, 14)) }));
+        assert_eq!(found(vsftpd), said(40000, Some("10.0.0.11"), Form::Numbers, (27, 16)));
+        assert_eq!(found("227 =10,0,0,11,0,21\r\n"), said(21, Some("10.0.0.11"), Form::Numbers, (5, 14)));
         assert_eq!(
-            said("150 Here it comes\r\n229 Entering Extended Passive Mode (|||6446|)\r\n"),
-            Some(Passive { port: 6446, words: None })
+            found("150 Here it comes\r\n229 Entering Extended Passive Mode (|||6446|)\r\n"),
+            said(6446, None, Form::Port, (19 + 36 + 3, 4))
         );
         for nothing in [
             "227 Entering Passive Mode (10,0,0,11,156,64).",
             "227 Entering Passive Mode (10,0,0,11,156).\r\n",
             "227 Entering Passive Mode (10,0,0,11,156,256).\r\n",
+            "227 Entering Passive Mode (10,0,0,11,0,0).\r\n",
             "227-Entering (10,0,0,11,156,64)\r\n",
             "229 Entering Extended Passive Mode (|||65536|)\r\n",
             "229 Entering Extended Passive Mode (|||0|)\r\n",
@@ -153,36 +225,57 @@ mod tests {
             "200 (10,0,0,11,156,64)\r\n",
             "",
         ] {
-            assert_eq!(said(nothing), None, "{nothing:?}");
+            assert_eq!(found(nothing), None, "{nothing:?}");
         }
     }
 
     #[test]
     fn a_client_says_where_it_waits() {
-        let said = |text: &str| active(text.as_bytes()).map(|(address, port)| format!("{address} {port}"));
-        assert_eq!(said("PORT 192,0,2,100,195,80\r\n").as_deref(), Some("192.0.2.100 50000"));
-        assert_eq!(said("port 192,0,2,100,195,80\n").as_deref(), Some("192.0.2.100 50000"));
-        assert_eq!(said("NOOP\r\nEPRT |1|132.235.1.2|6275|\r\n").as_deref(), Some("132.235.1.2 6275"));
+        let found = |text: &str| active(text.as_bytes());
+        let port = said(50000, Some("192.0.2.100"), Form::Numbers, (5, 18));
+        assert_eq!(found("PORT 192,0,2,100,195,80\r\n"), port);
+        assert_eq!(found("port 192,0,2,100,195,80\n"), port);
+        let bar = Form::Fields(b'|');
         assert_eq!(
-            said("EPRT |2|1080::8:800:200C:417A|5282|\r\n").as_deref(),
-            Some("1080::8:800:200c:417a 5282")
+            found("NOOP\r\nEPRT |1|132.235.1.2|6275|\r\n"),
+            said(6275, Some("132.235.1.2"), bar, (14, 16))
         );
-        for nothing in
-            ["PORT 1,2,3,4,5\r\n", "EPRT |2|1.2.3.4|5|\r\n", "EPRT |1|1.2.3.4|x|\r\n", "PORT", "STOR a\r\n"]
-        {
-            assert_eq!(said(nothing), None, "{nothing:?}");
+        assert_eq!(
+            found("EPRT |2|1080::8:800:200C:417A|5282|\r\n"),
+            said(5282, Some("1080::8:800:200c:417a"), bar, (8, 26))
+        );
+        for nothing in [
+            "PORT 1,2,3,4,5\r\n",
+            "EPRT |2|1.2.3.4|5|\r\n",
+            "EPRT |1|1.2.3.4|x|\r\n",
+            "EPRT |1|1.2.3.4|0|\r\n",
+            "EPRT |1|1.2.3.4|5\r\n",
+            "PORT",
+            "STOR a\r\n",
+        ] {
+            assert_eq!(found(nothing), None, "{nothing:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_is_written_reads_as_it_was_meant(address: [u8; 4], port: u16) {
-            let text = words(address.into(), port);
-            prop_assert_eq!(port_of(&text), Some(port));
-            let line = [b"227 Entering Passive Mode (", &text[..], b").\r\n"].concat();
-            prop_assert_eq!(passive(&line), Some(Passive { port, words: Some((27, text.len())) }));
-            let line = [b"PORT ", &text[..], b"\r\n"].concat();
-            prop_assert_eq!(active(&line), Some((Ipv4Addr::from(address).into(), port)));
+        fn what_is_written_reads_as_it_was_meant(v4: [u8; 4], v6: u128, port in 1u16..) {
+            let (v4, v6) = (IpAddr::from(v4), IpAddr::from(v6.to_be_bytes()));
+            let bar = Form::Fields(b'|');
+            for (form, address, begin, end) in [
+                (Form::Numbers, v4, "227 Entering Passive Mode (", ").\r\n"),
+                (Form::Numbers, v4, "PORT ", "\r\n"),
+                (bar, v4, "EPRT |1|", "|\r\n"),
+                (bar, v6, "EPRT |2|", "|\r\n"),
+                (Form::Port, v4, "229 Extended Passive Mode Entered (|||", "|)\r\n"),
+            ] {
+                let text = words(form, address, port);
+                let line = [begin.as_bytes(), &text[..], end.as_bytes()].concat();
+                let address = Some(address).filter(|_| form != Form::Port);
+                let said = Said { address, port, form, place: (begin.len(), text.len()) };
+                prop_assert_eq!(passive(&line).or(active(&line)), Some(said));
+                prop_assert_eq!(again(&text), Some(Said { place: (0, text.len()), ..said }));
+            }
         }
 
         #[test]
@@ -191,10 +284,11 @@ mod tests {
         ], 0..300)) {
             for begin in [&b""[..], b"227 ", b"229 (|||", b"PORT ", b"EPRT |2|"] {
                 let data = [begin, &data[..], b"\r\n"].concat();
-                if let Some(Passive { words: Some((at, len)), port }) = passive(&data) {
-                    prop_assert_eq!(port_of(&data[at..at + len]), Some(port));
+                for said in [passive(&data), active(&data)].into_iter().flatten() {
+                    let (at, len) = said.place;
+                    prop_assert_eq!(again(&data[at..at + len]), Some(Said { place: (0, len), ..said }));
                 }
-                active(&data);
+                again(&data);
             }
         }
     }

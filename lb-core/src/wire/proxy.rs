@@ -101,7 +101,18 @@ fn wide(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn write_v4(out: &mut ArrayVec<u8, MAX>, address: Ipv4Addr) -> std::io::Result<()> {
+/// As every reader takes it.
+pub(crate) fn write_address<const N: usize>(
+    out: &mut ArrayVec<u8, N>,
+    address: IpAddr,
+) -> std::io::Result<()> {
+    match address {
+        IpAddr::V4(address) => write_v4(out, address),
+        IpAddr::V6(address) => write_v6(out, address),
+    }
+}
+
+fn write_v4<const N: usize>(out: &mut ArrayVec<u8, N>, address: Ipv4Addr) -> std::io::Result<()> {
     for (n, octet) in address.octets().into_iter().enumerate() {
         if n > 0 {
             out.write_all(b".")?;
@@ -112,7 +123,7 @@ fn write_v4(out: &mut ArrayVec<u8, MAX>, address: Ipv4Addr) -> std::io::Result<(
 }
 
 /// All eight groups, without leading zeros: the long form of RFC 4291 §2.2 (1), which every reader takes.
-fn write_v6(out: &mut ArrayVec<u8, MAX>, address: Ipv6Addr) -> std::io::Result<()> {
+fn write_v6<const N: usize>(out: &mut ArrayVec<u8, N>, address: Ipv6Addr) -> std::io::Result<()> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for (n, group) in address.segments().into_iter().enumerate() {
         if n > 0 {

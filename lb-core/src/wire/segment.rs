@@ -40,6 +40,14 @@ impl Segment {
         let data_len = headers.end().checked_sub(data)?;
         Some(Segment { seq: tcp::sequence(header), ack: tcp::acknowledgement(header), data, data_len })
     }
+
+    /// The data of a whole segment that is in one piece.
+    pub fn data_of<'a>(&self, frame: &'a [u8], headers: &Headers) -> Option<&'a [u8]> {
+        if headers.fragment != Fragment::None {
+            return None;
+        }
+        frame.get(self.data..headers.end())
+    }
 }
 
 /// Gives a segment other numbers: its sequence number, and what it acknowledges and holds (SACK blocks) by what the other

@@ -1,7 +1,9 @@
 //! Helpers: what a tracked connection says of others that will begin. One file each, one row in [`HELPERS`].
 //!
-//! A connection has one because a rule says so (`-t raw -j CT --helper`). It reads along; it changes nothing of what it reads.
+//! A connection has one because a rule says so (`-t raw -j CT --helper`). It reads along; what it reads is rewritten, where the connection is
+//! translated, by `path/reworded.rs`.
 
+pub mod ftp;
 mod tftp;
 
 use std::net::IpAddr;
@@ -21,11 +23,15 @@ pub struct Helper {
     pub protocol: Protocol,
     /// How long what it announces may take to come.
     pub patience: Timeout,
+    /// Most that one connection may announce at a time: the oldest goes.
+    pub most: u16,
+    /// What is done to the streams of its connections where they are translated, as of [`Edit::wants`](crate::flow::edit::Edit::wants); 0: nothing.
+    pub edits: u8,
     announces: fn(&Heard<'_>) -> Option<Announced>,
 }
 
 /// All of them. What stands beside a connection is the place here and one more: it outlives the process, so a row keeps its place.
-pub const HELPERS: &[Helper] = &[tftp::HELPER];
+pub const HELPERS: &[Helper] = &[tftp::HELPER, ftp::HELPER];
 
 /// A connection's helper, as it stands beside it; any number may.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -56,6 +62,8 @@ pub struct Heard<'a> {
     pub direction: Direction,
     pub original: Tuple,
     pub reply: Tuple,
+    /// Packets of both directions were seen.
+    pub is_answered: bool,
 }
 
 /// A connection that will begin.

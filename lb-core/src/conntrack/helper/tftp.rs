@@ -7,15 +7,21 @@ use crate::flow::{Direction, Tuple};
 use crate::tables::Protocol;
 use crate::time::Timeout;
 
-pub(super) const HELPER: Helper =
-    Helper { name: "tftp", protocol: Protocol::UDP, patience: Timeout::from_secs(300), announces };
+pub(super) const HELPER: Helper = Helper {
+    name: "tftp",
+    protocol: Protocol::UDP,
+    patience: Timeout::from_secs(300),
+    most: 1,
+    edits: 0,
+    announces,
+};
 
 /// Opcodes of requests (RFC 1350 §5).
 const RRQ: u16 = 1;
 const WRQ: u16 = 2;
 
 fn announces(heard: &Heard<'_>) -> Option<Announced> {
-    let &Heard { data, direction, original, reply } = heard;
+    let &Heard { data, direction, original, reply, .. } = heard;
     let opcode = u16::from_be_bytes(*data.first_chunk()?);
     (direction == Direction::Original && matches!(opcode, RRQ | WRQ)).then_some(Announced {
         tuple: Tuple { sport: 0, ..reply },
@@ -38,7 +44,9 @@ mod tests {
             protocol: Protocol::UDP,
         };
         let reply = Tuple { dst: ip("192.0.2.1"), dport: 4000, ..original.reversed() };
-        let hears = |data: &[u8], direction| announces(&Heard { data, direction, original, reply });
+        let hears = |data: &[u8], direction| {
+            announces(&Heard { data, direction, original, reply, is_answered: false })
+        };
         let answer = Announced {
             tuple: Tuple { sport: 0, ..reply },
             follows: Follows { source: ip("192.0.2.9"), destination: (ip("10.0.0.1"), 3000) },

@@ -348,6 +348,22 @@ fn the_servers_syn_passes_output_and_is_translated_there() {
 }
 
 #[test]
+fn what_a_helper_exchanges_is_exchanged_in_a_connection_that_was_opened_twice() {
+    let lines = [
+        "nat OUTPUT -p tcp --dport 9 -j DNAT --to-destination 10.0.0.11:8080",
+        "raw OUTPUT -p tcp --dport 9 -j CT --helper ftp",
+    ];
+    let mut case = Case::new(director("FORWARD", &lines), ("10.0.0.12", 9));
+    case.opens();
+    let data = b"227 Passive (10,0,0,11,156,64)\r\n".to_vec();
+    let says = Seg { seq: 7001, ack: 1001, flags: "A", data, sack: None };
+    let answer = between((server_mac(11), OUR_LAN), SERVER, CLIENT_END, &says);
+    let (heard, ..) = seen(&case.director.receive(LAN, &[answer]).sent[0].1);
+    assert_eq!((heard.seq, &heard.data[..]), (case.isn + 1, &b"227 Passive (10,0,0,12,156,64)\r\n"[..]));
+    assert_eq!(case.director.path.expectations.len(), 1);
+}
+
+#[test]
 fn a_server_on_this_host_is_asked_by_the_twin() {
     let mut case = Case::new(director("INPUT", &[]), ("192.0.2.1", 22));
     let says = case.asks();

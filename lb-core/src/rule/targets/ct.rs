@@ -27,6 +27,10 @@ impl Ct {
         !self.is_untracked && self.has_zone()
     }
 
+    pub(crate) fn gives_helper(&self) -> bool {
+        self.template.helper != HelperId::NONE
+    }
+
     fn has_zone(&self) -> bool {
         self.template.is_marked || self.template.zone != 0
     }
@@ -161,7 +165,7 @@ impl Target for Ct {
 
     /// What a helper reads of is expected at the worker of the connection that it reads.
     fn hides_owner(&self, _: u8) -> bool {
-        self.template.helper != HelperId::NONE
+        self.gives_helper()
     }
 }
 

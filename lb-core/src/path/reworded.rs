@@ -1,0 +1,231 @@
+//! Words in a stream that name an end at which somebody waits, exchanged for others where that end is translated; and the road of a tracked
+//! connection whose streams are edited so, or which was opened twice (`syn_proxy.rs`).
+//!
+//! Of a tracked connection that a helper reads (`helped.rs`): its sender's address and port become those by which the other end knows them, and what is announced is expected
+//! there. One's own port stays where it is free; with several workers it is one of those that are this worker's, as all that
+//! is translated here ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)). Of a virtual service's connection: the real server's end becomes the service's (`expected.rs`).
+//!
+//! Tracking sees the client's numbers alone: what comes from the other end is edited before, what the client sends behind it and behind the
+//! rules ([0035](../../../docs/decisions/0035-tracking-sees-the-clients-numbers.md)).
+
+use std::net::IpAddr;
+
+use super::syn_proxy::Before;
+use super::{Io, Path, full_nat};
+use crate::conntrack::helper::ftp as helper;
+use crate::conntrack::{CtState, Expectation};
+use crate::drop::DropReason;
+use crate::flow::edit::Overlap;
+use crate::flow::{Direction, FlowRef, Tuple};
+use crate::hook::Hook;
+use crate::nat::{self, Manip, Range};
+use crate::packet::Packet;
+use crate::time::Tick;
+use crate::wire::ftp::{self, Said};
+use crate::wire::parse::Headers;
+use crate::wire::segment::{self, Segment};
+
+impl<P: Packet> Path<P> {
+    /// What a segment says, and whether that was exchanged before: then it is known by its place.
+    ///
+    /// # Errors
+    /// Why the segment cannot go on now; its sender sends it again.
+    pub(super) fn said(
+        &mut self,
+        packet: &P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+    ) -> Result<Option<(Said, bool)>, DropReason> {
+        let direction = at.direction();
+        let Some(edit) = self.flows.edit(at.id()) else { return Ok(None) };
+        let overlap = edit.shift(direction).overlap(segment.seq, segment.data_len);
+        match (overlap, segment.data_of(packet.data(), headers)) {
+            (Overlap::None, None) => Ok(None),
+            (Overlap::None, Some(data)) => Ok(helper::said(data, direction).map(|said| (said, false))),
+            (Overlap::Whole { at, len }, Some(data)) => match ftp::again(&data[at..at + len]) {
+                Some(said) => Ok(Some((Said { place: (at, len), ..said }, true))),
+                // Its sender sends other bytes than before in the same place.
+                None => Err(DropReason::EditInPart),
+            },
+            (Overlap::Whole { .. }, None) | (Overlap::Part, _) => Err(DropReason::EditInPart),
+        }
+    }
+
+    /// Says something else there.
+    ///
+    /// # Errors
+    /// As [`Path::said`].
+    pub(super) fn reword(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+        said: &Said,
+        new: (IpAddr, u16),
+    ) -> Result<Headers, DropReason> {
+        let Some(edit) = self.flows.edit_mut(at.id()) else { return Err(DropReason::Unsupported) };
+        let (from, len) = said.place;
+        let seq = segment.seq.wrapping_add(from as u32);
+        if !edit.shift(at.direction()).may_follow(seq) {
+            return Err(DropReason::EditUnacknowledged);
+        }
+        let words = ftp::words(said.form, new.0, new.1);
+        let headers = segment::exchange(packet, headers, segment, from, len, &words)
+            .map_err(|_| DropReason::NoBuffer)?;
+        edit.shift_mut(at.direction()).follow(seq, len as u8, words.len() as u8);
+        edit.set_port(at.direction(), new.1);
+        Ok(headers)
+    }
+
+    /// The same for a tracked connection's helper; and what is to be expected.
+    ///
+    /// # Errors
+    /// As [`Path::said`].
+    pub(super) fn reword_tracked(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+        now: Tick,
+    ) -> Result<(Headers, Option<Expectation>), DropReason> {
+        let said = self.said(packet, headers, segment, at)?;
+        let announced = said.and_then(|(said, _)| helper::announced(&self.heard(&[], at), &said));
+        let (Some((said, is_again)), Some(announced)) = (said, announced) else {
+            return Ok((*headers, None));
+        };
+        let mut new = self.expectation(&announced, at, now);
+        if new.tuple.dst == announced.follows.destination.0 {
+            // Its sender's end stands in both directions.
+            return Ok((*headers, Some(new)));
+        }
+        new.tuple.dport = match self.flows.edit(at.id()) {
+            Some(edit) if is_again => edit.port(at.direction()),
+            _ => self.free_port(&new, at).ok_or(DropReason::NoLocalPort)?,
+        };
+        let words = (new.tuple.dst, new.tuple.dport);
+        let headers = self.reword(packet, headers, segment, at, &said, words)?;
+        Ok((headers, Some(new)))
+    }
+
+    /// The port at which it is expected: the same where nobody else expects something there, and no connection is left there that came from the port
+    /// next to the other end's own, as an active server's does (RFC 959 §3.2).
+    fn free_port(&mut self, new: &Expectation, at: FlowRef) -> Option<u16> {
+        let usual = self.flows.tuple(at.id(), at.direction().opposite()).sport.wrapping_sub(1);
+        let random = self.random();
+        let workers = self.counters.len();
+        let is_taken = |answer: &Tuple| {
+            let expected = answer.reversed();
+            let is_left = || self.flows.find_by(&Tuple { sport: usual, ..expected }, new.zone).is_some();
+            workers > 1 && full_nat::owner(answer.sport, workers) != self.worker
+                || self.expectations.is_anothers(&Expectation { tuple: expected, ..*new })
+                || is_left()
+        };
+        nat::translate(&new.tuple.reversed(), Manip::Source, &Range::KEEP, random, is_taken)
+            .map(|answer| answer.sport)
+    }
+
+    /// A packet of a tracked connection whose streams are edited.
+    #[cold]
+    pub(super) fn tracked_edited(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let port = packet.port();
+        let (packet, headers, opens) = match self.before(packet, headers, at, now) {
+            Before::Goes(packet, headers) => (packet, headers, None),
+            Before::Opens(packet, headers, is_first) => (packet, headers, Some(is_first)),
+            Before::Asks(packet, headers) => {
+                return self.send_for_client(packet, &headers, at, port, now, io);
+            }
+            Before::Reopens(packet) => {
+                let passage = self.passage(port, headers, CtState::Invalid, now);
+                return self.pass_untracked(packet, headers, passage, io);
+            }
+            Before::Stray(packet) => return self.refuse_stray(packet, headers, port, io),
+            Before::Dropped(reason) => return self.drop(reason, Hook::Prerouting),
+        };
+        let told;
+        let (packet, headers) = match opens {
+            Some(_) => {
+                told = None;
+                (packet, headers)
+            }
+            None => match self.edit_answer(packet, &headers, at, now, io) {
+                Some((packet, headers, tells)) => {
+                    told = tells;
+                    (packet, headers)
+                }
+                None => return,
+            },
+        };
+        let Some((packet, step)) = self.look_at_tracked(packet, &headers, at, now, io) else { return };
+        let seen = self.flows.entry(at.id()).seen();
+        match opens {
+            Some(is_first) => self.opened(packet, &headers, (at, is_first), port, now, io),
+            None => {
+                if let Some((packet, headers)) = self.edit_request(packet, &headers, at, told, now, io) {
+                    self.onward_tracked(packet, &headers, at, now, io);
+                }
+            }
+        }
+        self.close_step(at, &step, seen);
+    }
+
+    /// Before tracking and rules see it: what comes from a connection's other end is edited; and what it tells of. `None`: it goes no further.
+    pub(super) fn edit_answer(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Headers, Option<Expectation>)> {
+        if at.direction() == Direction::Original || !self.is_to_be_edited(headers, at) {
+            return Some((packet, *headers, None));
+        }
+        match self.edit(packet, headers, at, now, io) {
+            Ok(edited) => Some(edited),
+            Err(reason) => {
+                self.drop(reason, Hook::Prerouting);
+                None
+            }
+        }
+    }
+
+    /// Behind both: the client's is edited, and what it or the answer (`told`) tells of is expected.
+    pub(super) fn edit_request(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        told: Option<Expectation>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Headers)> {
+        let (mut packet, mut headers, mut told) = (packet, *headers, told);
+        if at.direction() == Direction::Original && self.is_to_be_edited(&headers, at) {
+            match self.edit(packet, &headers, at, now, io) {
+                Ok(edited) => (packet, headers, told) = edited,
+                Err(reason) => {
+                    self.drop(reason, Hook::Forward);
+                    return None;
+                }
+            }
+        }
+        let is_expected = told.is_none_or(|new| self.announce(&new));
+        is_expected.then_some((packet, headers))
+    }
+
+    /// Unless its sender will be told that it goes no further, for which it must be as it came.
+    fn is_to_be_edited(&mut self, headers: &Headers, at: FlowRef) -> bool {
+        self.flows.entry(at.id()).is_edited()
+            && (!self.is_refused(headers, at) || self.kept_hop(at).is_none() && self.leads_to_host(at))
+    }
+}
