@@ -93,6 +93,7 @@ const LINES: &[(&str, &str)] = &[
         "-p tcp --syn -j TCPMSS --clamp-mss-to-pmtu",
         "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j TCPMSS --clamp-mss-to-pmtu",
     ),
+    ("-m ipvs ! --vaddr 192.0.2.9/255.255.255.0", "-m ipvs ! --vaddr 192.0.2.9/24"),
     ("-j CT --notrack", "-j CT --notrack"),
     (
         "-m set --match-set a src,dst ! --update-counters --return-nomatch ! --packets-eq 5 --bytes-gt 0x10 -j DROP",

@@ -547,7 +547,7 @@ fn a_packet_is_of_its_virtual_service_from_where_ipvs_has_looked_at_it() {
         ("mangle POSTROUTING -m ipvs ! --ipvs", (0, 0)),
         ("mangle POSTROUTING -m ipvs --vdir ORIGINAL", (1, 0)),
         ("mangle POSTROUTING -m ipvs --vdir REPLY", (0, 1)),
-        ("mangle POSTROUTING -m ipvs --vproto tcp --vaddr 192.0.2.0/28 --vport 80 --vmethod MASQ", (1, 1)),
+        ("mangle POSTROUTING -m ipvs --vproto tcp --vaddr 192.0.2.9/28 --vport 80 --vmethod MASQ", (1, 1)),
         ("mangle POSTROUTING -m ipvs --vproto udp", (0, 0)),
         ("mangle POSTROUTING -m ipvs ! --vproto udp", (1, 1)),
         ("mangle POSTROUTING -m ipvs --vaddr 10.0.0.11", (0, 0)),

@@ -18,7 +18,7 @@ pub struct Ipvs {
     /// Whether a packet is one of IPVS at all.
     is_any: Option<Not>,
     protocol: Option<(u8, Not)>,
-    /// Address and mask.
+    /// Address as written, and the mask of what counts of it.
     address: Option<((u128, u128), Not)>,
     port: Option<(u16, Not)>,
     is_reply: Option<(bool, Not)>,
@@ -63,7 +63,7 @@ impl Extension for Ipvs {
                 };
                 let host = address(host, around.family);
                 let unknown = || Error::parameter(format!("host/network `{text}' not found"));
-                self.address = Some(((host.ok_or_else(unknown)? & bits, bits), is_not));
+                self.address = Some(((host.ok_or_else(unknown)?, bits), is_not));
             }
             3 => self.port = Some((port(text, "", around.names)?, is_not)),
             4 => {
@@ -127,7 +127,7 @@ impl Ipvs {
     fn is_of(&self, service: &Service, view: &View<'_>) -> bool {
         let is_reply = view.connection.is_some_and(|connection| connection.is_reply);
         holds(self.protocol, |is| is == view.protocol())
-            && holds(self.address, |(net, mask)| bits(service.address) & mask == net)
+            && holds(self.address, |(address, mask)| (bits(service.address) ^ address) & mask == 0)
             && holds(self.port, |is| is == service.port)
             && holds(self.is_reply, |is| is == is_reply)
             && holds(self.method, |is| is == service.method)
