@@ -35,7 +35,7 @@ pub struct Edit {
     pub(super) scales: [i8; 2],
     pub(super) shifts: [Shift; 2],
     pub proxied: Proxied,
-    /// By direction: the port that was put in last, as FTP says it.
+    /// By direction, of a tracked connection: the port that was put in last. A virtual service's is the real server's own.
     pub(super) ports: [u16; 2],
 }
 

@@ -75,7 +75,6 @@ impl<P: Packet> Path<P> {
         let headers = segment::exchange(packet, headers, segment, from, len, &words)
             .map_err(|_| DropReason::NoBuffer)?;
         edit.shift_mut(at.direction()).follow(seq, len as u8, words.len() as u8);
-        edit.set_port(at.direction(), new.1);
         Ok(headers)
     }
 
@@ -107,6 +106,9 @@ impl<P: Packet> Path<P> {
         };
         let words = (new.tuple.dst, new.tuple.dport);
         let headers = self.reword(packet, headers, segment, at, &said, words)?;
+        if let Some(edit) = self.flows.edit_mut(at.id()) {
+            edit.set_port(at.direction(), words.1);
+        }
         Ok((headers, Some(new)))
     }
 
