@@ -261,6 +261,10 @@ impl<P: Packet> Path<P> {
                 false => self.tracked(packet, headers, at, now, io),
             };
         }
+        if entry.method().is_one_way() && at.direction() == Direction::Reply {
+            // As in `one_way`, and rules have not seen it.
+            return self.first(packet, headers, now, io);
+        }
         let behind;
         let mut headers = headers;
         if entry.is_ruled() && self.may_be_followed(headers) && self.is_followed(&packet, headers, at) {

@@ -37,6 +37,10 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if at.direction() == Direction::Reply {
+            // Its place was another connection's when the burst was looked up.
+            return self.first(packet, headers, now, io);
+        }
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
             let was = TcpState::from_u8(self.flows.entry(at.id()).state());
             let is = was.next(self.transitions, state::Direction::InputOnly, headers.tcp_flags);

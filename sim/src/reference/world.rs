@@ -452,8 +452,7 @@ impl<L: Logic<Frame>> World<L> {
                 address,
                 port: self.rng.of(&[80, 8080, 0]),
                 weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
-                // It keeps its method: what answers a masqueraded connection may be taken, in the burst in which the client begins it
-                // anew by direct routing, for one of that.
+                // It keeps its method: of templates whose server changed it the reference says another end than the path.
                 forward: before.as_ref().map_or(forward, |before| before.forward),
                 upper_threshold,
                 lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),

@@ -538,3 +538,28 @@ fn with_several_workers_errors_about_tunnels_come_to_the_connections_owner() {
         assert_eq!((told.len(), told[0].0), (1, *owner));
     }
 }
+
+#[test]
+fn an_answer_in_the_burst_in_which_its_connection_begins_anew_by_direct_routing_is_not_that_connections() {
+    for is_ruled in [false, true] {
+        let rules = match is_ruled {
+            true => super::hooks::rules(&["filter INPUT -j ACCEPT"]),
+            false => crate::rule::Rules::default(),
+        };
+        let rules = Arc::new(rules);
+        let mut director = Director::new();
+        director.path.adopt(by(2, Forward::Masq, "10.0.0.11", &[11]).into());
+        let answer =
+            |flags| tcp(((server_mac(11)), OUR_WAN), ("10.0.0.11", 80), ("192.0.2.100", 4000), flags);
+        director.receive(WAN, &[to("192.0.2.10", "S")]);
+        director.receive(WAN, &[answer("SA")]);
+        director.receive(WAN, &[to("192.0.2.10", "A"), to("192.0.2.10", "R")]);
+        assert_eq!(director.states(), ["CLOSE"]);
+        director.path.adopt(Tables { rules, ..by(3, Forward::Direct, "10.0.0.11", &[11]) }.into());
+        let out = director.receive(WAN, &[to("192.0.2.10", "S"), answer("A")]);
+        let sources: Vec<_> = out.sent.iter().map(|(_, frame)| read(frame).0).collect();
+        // The answer goes as what is no connection's.
+        assert_eq!(sources, [ip("192.0.2.100"), ip("10.0.0.11")], "{is_ruled}");
+        assert_eq!(director.counters[0].server(ServerId(0)).in_packets.get(), 4, "{is_ruled}");
+    }
+}
