@@ -4,7 +4,7 @@ use std::fs;
 
 const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
 /// What the largest measure takes, in pages of 2 MB.
-const WANTED: usize = 640;
+const WANTED: usize = 1024;
 
 /// Reserved huge pages.
 pub(crate) struct HugePages {

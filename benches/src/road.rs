@@ -225,7 +225,9 @@ impl Road {
 
     /// Sends at least so many packets, of which each comes `apart` cycles after the one before. Returns the cycles from each one's coming to its leaving, in order.
     fn send_at_times(&mut self, traffic: &mut impl Traffic, packets: u64, apart: f64) -> Vec<u32> {
-        let mut times = Vec::with_capacity(packets as usize + BURST);
+        // Written to before, so that no page is waited for.
+        let mut times = vec![u32::MAX; packets as usize + BURST];
+        times.clear();
         let begun = tsc::now();
         while (times.len() as u64) < packets {
             for port in [WAN, LAN] {

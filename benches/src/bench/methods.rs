@@ -11,7 +11,7 @@ use crate::results::{NS, OVER_MASQ, Row};
 
 pub(super) fn run(context: &Context) -> Result<Found> {
     let (packets, runs) = context.choose((1_000_000, 3), (4_000_000, 5));
-    let rounds = context.choose(3, 7);
+    let rounds = context.choose(3, 5);
     let is_method = |s: &Scenario| matches!(s, Scenario::OneWay(_) | Scenario::FullNat | Scenario::Snat);
     let scenarios: Vec<Scenario> = Scenario::all().filter(is_method).collect();
     let mut found = Found::default();
