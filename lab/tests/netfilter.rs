@@ -520,7 +520,7 @@ fn the_same_connections_come_through_as_in_the_kernel() -> Result<()> {
         });
         let Ok(theirs) = theirs else { bail!("ruleset {name:?}: the thread panicked") };
         for ((what, theirs), ours) in tries.iter().zip(theirs?).zip(ours?) {
-            // Seen once in some twenty runs of all, and not explained: a neighbour did not answer in time. It is no rule's doing, and is to pass.
+            // Seen once in some twenty runs, where no rule said so, and not explained: asked again, it is to be over.
             let is_same =
                 theirs == ours || ours == UNRESOLVED && side.outcomes(&[*what])? == [theirs.as_str()];
             if !is_same {

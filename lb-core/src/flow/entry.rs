@@ -502,19 +502,21 @@ impl Entry {
     /// the ordinary way.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED;
-        const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
-        const TURNS_OFF: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
-        u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0
+        self.turned_off_by() == 0
     }
 
     /// As [`Entry::is_plain`], but that rules look at each packet.
     #[inline]
     pub fn is_only_ruled(&self) -> bool {
+        self.turned_off_by() == u16::from_le_bytes([0, Entry::RULED])
+    }
+
+    /// What turns its packets off the ordinary way: bits of `flags`, and above them of `in_use`.
+    #[inline]
+    fn turned_off_by(&self) -> u16 {
         const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED;
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
-        const LOOKED_AT: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
-        u16::from_le_bytes([self.flags, self.in_use]) & LOOKED_AT == u16::from_le_bytes([0, Entry::RULED])
+        u16::from_le_bytes([self.flags, self.in_use]) & u16::from_le_bytes([FLAGS, IN_USE])
     }
 
     /// By direct routing or a tunnel, and nothing besides turns its packets off their way.

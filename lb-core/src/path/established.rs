@@ -432,7 +432,7 @@ impl<P: Packet> Path<P> {
 
 /// Whether a packet can go there as it is.
 #[inline(always)]
-fn is_open(hop: &NextHop, headers: &Headers) -> bool {
+pub(super) fn is_open(hop: &NextHop, headers: &Headers) -> bool {
     (headers.ttl > 1) & (headers.ip_len <= u32::from(hop.mtu)) & (hop.state == Reachability::Reachable)
 }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::established::count;
+use super::established::{count, is_open};
 use super::output::Refusal;
 use super::sctp::Sctp;
 use super::tunnel::{self, Ends, Outer, Prepared};
@@ -96,12 +96,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let hop = self.hop(at);
-        let Some(hop) = hop.and_then(|hop| self.tables.neighbours.get(hop)).filter(|hop| {
-            (headers.ttl > 1)
-                & (headers.ip_len <= u32::from(hop.mtu))
-                & (hop.state == Reachability::Reachable)
-        }) else {
+        let hop = self.hop(at).and_then(|hop| self.tables.neighbours.get(hop));
+        let Some(hop) = hop.filter(|hop| is_open(hop, headers)) else {
             return self.onward_off_line(packet, headers, at, now, io);
         };
         rewrite::decrement_ttl(packet.data_mut(), headers);

@@ -191,8 +191,8 @@ pub fn parse(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> Result<
 /// As [`parse`], with the headers written to where they stay; true when there are any, false for a frame that is
 /// not IP.
 ///
-/// For bursts: wide loads that copy a value whose small fields were written a moment ago wait for those writes,
-/// and so would a copy out of [`parse`]'s result.
+/// Wide loads that copy a value whose small fields were written a moment ago wait for those writes, and so would a copy
+/// out of [`parse`]'s result.
 ///
 /// # Errors
 /// As [`parse`]; `headers` is then as it was.
