@@ -442,7 +442,7 @@ impl<P: Packet> Path<P> {
     fn go_on(&mut self, burst: &mut Burst<P>, mut all: Box<Sight>, now: Tick, io: &mut impl Io<P>) {
         let seen = &mut all[..burst.len()];
         self.look_up(seen);
-        self.fetch_sets(burst, seen);
+        self.fetch_ahead(burst, seen);
         self.go(burst, seen, now, io);
         self.sight = Some(all);
         self.release_fragments(now, io);

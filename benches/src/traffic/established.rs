@@ -121,9 +121,10 @@ impl Traffic for Established {
         self.has_begun = true;
     }
 
-    /// Each connection once in each direction, which establishes those of TCP; and a while for small numbers.
+    /// Each connection twice in each direction, which establishes those of TCP, and has rules let by both directions for good; and a while for
+    /// small numbers.
     fn warm_up(&self) -> u64 {
-        u64::from(2 * self.flows.next_multiple_of(BURST as u32)).max(200_000)
+        u64::from(4 * self.flows.next_multiple_of(BURST as u32)).max(200_000)
     }
 
     fn check(&self, counted: &Counted) -> Result<(), String> {

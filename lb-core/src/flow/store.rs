@@ -580,6 +580,11 @@ impl Store {
     }
 
     #[inline]
+    pub fn prefetch_tracked(&self, id: FlowId) {
+        self.tracked.prefetch(id.0 as usize);
+    }
+
+    #[inline]
     pub fn tracked_mut(&mut self, id: FlowId) -> &mut Tracked {
         let tracked = &mut self.tracked[id.0 as usize];
         let entry = &mut self.entries[id.0 as usize];

@@ -1,4 +1,5 @@
-//! Large IP sets that rules ask: what packets of unknown connections will be asked is fetched before the first of them is.
+//! What packets will need besides their connections' entries, fetched for a whole burst before the first of them is looked at: what tracking
+//! knows of a connection, and large IP sets that rules ask.
 
 use super::{Burst, Kind, Path, Seen};
 use crate::packet::Packet;
@@ -6,7 +7,26 @@ use crate::set::Facts;
 
 impl<P: Packet> Path<P> {
     #[inline]
-    pub(super) fn fetch_sets(&self, burst: &Burst<P>, all: &[Seen]) {
+    pub(super) fn fetch_ahead(&self, burst: &Burst<P>, all: &[Seen]) {
+        if self.mine.flows.tracked.get() != 0 {
+            self.fetch_tracked(all);
+        }
+        self.fetch_sets(burst, all);
+    }
+
+    #[inline(never)]
+    fn fetch_tracked(&self, all: &[Seen]) {
+        let known = all.iter().filter(|seen| seen.kind == Kind::Flow).filter_map(|seen| seen.guess);
+        for at in known {
+            // The entry is on its way, and those of all others with it.
+            if self.flows.entry(at.id()).is_tracked() {
+                self.flows.prefetch_tracked(at.id());
+            }
+        }
+    }
+
+    #[inline]
+    fn fetch_sets(&self, burst: &Burst<P>, all: &[Seen]) {
         if !self.tables.rules.asked().is_empty() {
             self.fetch_sets_of(burst, all);
         }
