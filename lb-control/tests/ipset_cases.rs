@@ -74,6 +74,35 @@ fn a_set_with_marks_always_says_their_mask() {
     assert!(text.starts_with(begin), "{text}");
 }
 
+#[test]
+fn a_network_has_64_interfaces_and_what_is_over_makes_room_for_others() {
+    let mut play = Play { sets: IpSets::new(7), now: Tick(0) };
+    assert_eq!(play.code("create test hash:net,iface timeout 0"), 0);
+    for n in 0..64 {
+        assert_eq!(play.code(&format!("add test 10.0.0.0/16,eth{n} timeout {}", n / 63 * 5)), 0, "eth{n}");
+    }
+    let refused = play.sets.line("add test 10.0.0.0/16,wan", false, play.now).expect_err("too many");
+    assert_eq!(refused.message, "Hash is full, cannot add more elements");
+    assert_eq!(play.code("add test 10.0.0.0/24,wan"), 0, "another network");
+    assert_eq!(play.elements("test").len(), 65);
+    play.now = Tick(6 * Tick::PER_SECOND);
+    assert_eq!(play.code("add test 10.0.0.0/16,wan"), 0);
+}
+
+#[test]
+fn masks_of_types_with_more_than_an_address_stand_at_the_end_of_their_header() {
+    let mut play = Play { sets: IpSets::new(7), now: Tick(0) };
+    for (name, line, end) in [
+        ("a", "create a hash:ip,port netmask 24", " netmask 24"),
+        ("b", "create b hash:net,net bitmask 255.0.0.255", " bitmask 255.0.0.255"),
+    ] {
+        assert_eq!(play.code(line), 0);
+        let text = play.sets.listing(Some(name)).expect("the set").text(Format::Save, false, false, play.now);
+        assert!(text.trim_end().ends_with(end) && text.contains("initval"), "{text}");
+        assert_eq!((play.code(&format!("destroy {name}")), play.code(text.trim_end())), (0, 0), "{text}");
+    }
+}
+
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
         $(

@@ -20,6 +20,7 @@ const SHAPE: Shape = Shape {
     has_counters: false,
     has_comment: false,
     has_skbinfo: false,
+    counts_interfaces: false,
 };
 
 fn store() -> Arc<Store> {

@@ -67,7 +67,7 @@ impl Definition {
                 other => return Err(Refusal::syntax(format!("unknown INET family {other}"))),
             };
         }
-        let has_address = kind.has(Part::Address);
+        let has_mask = matches!(kind.name, "hash:ip" | "bitmap:ip" | "hash:ip,port" | "hash:net,net");
         let mut range = None;
         let (mut from, mut to) = (None, None);
         let mut words = words.iter().copied();
@@ -92,13 +92,15 @@ impl Definition {
                 "counters" => this.has_counters = true,
                 "comment" => this.has_comment = true,
                 "skbinfo" => this.has_skbinfo = true,
-                "netmask"
-                    if has_address && (kind.parts.len() == 1 || kind.name == "hash:ip,port") && !is_list =>
-                {
+                "netmask" if has_mask => {
                     this.netmask = Some(number(value()?, 1..=this.family.bits().into())? as u8);
                 }
-                "bitmask" if is_hash && has_address && kind.parts.len() == 1 => {
-                    this.bitmask = Some(text::address(value()?, this.family)?);
+                "bitmask" if is_hash && has_mask => {
+                    let mask = text::address(value()?, this.family)?;
+                    if mask == 0 {
+                        return Err(Refusal::new("The value of the netmask parameter is invalid"));
+                    }
+                    this.bitmask = Some(mask);
                 }
                 "markmask" if kind.has(Part::Mark) => this.markmask = Some(number(value()?, u32s)? as u32),
                 // The second, and the next two, as ipset wrote them before version 6.
@@ -148,19 +150,27 @@ impl Definition {
         }
     }
 
+    /// What is compared of a second address.
+    pub(super) fn second_mask(&self) -> u128 {
+        if self.kind.has(Part::SecondNet) { self.address_mask() } else { u128::MAX }
+    }
+
     /// An empty store for so many elements.
     pub(super) fn store(&self, elements: usize, seed: u64) -> Store {
         let shape = Shape {
             key: Element::key_words(self.kind, self.family),
-            value: u8::from(self.kind.has(Part::MacValue)),
+            value: u8::from(self.kind.has(Part::MacValue) || self.kind.has(Part::Interface)),
             has_timeout: self.timeout.is_some(),
             has_counters: self.has_counters,
             has_comment: self.has_comment,
             has_skbinfo: self.has_skbinfo,
+            counts_interfaces: self.kind.has(Part::Interface),
         };
         // Networks of one size may be spread over all addresses.
         if !self.kind.is_bitmap() || self.netmask.is_some() {
-            return Store::new(shape, Place::Hashed(seed), (elements * 2).max(64).next_power_of_two());
+            // Each element may be the only one of a network that has a slot too.
+            let most = elements * if shape.counts_interfaces { 2 } else { 1 };
+            return Store::new(shape, Place::Hashed(seed), (most * 2).max(64).next_power_of_two());
         }
         let (first, last) = self.range;
         Store::new(shape, Place::From(first as u32), (last - first + 1) as usize)
@@ -207,11 +217,15 @@ impl Definition {
             }
             lb_core::set::Method::List => say("size", self.size.to_string()),
         }
-        if let Some(len) = self.netmask {
-            say("netmask", len.to_string());
-        }
-        if let Some(mask) = self.bitmask {
-            say("bitmask", self.family.address(mask).to_string());
+        let mask = match (self.netmask, self.bitmask) {
+            (Some(len), _) => Some(("netmask", len.to_string())),
+            (None, Some(mask)) => Some(("bitmask", self.family.address(mask).to_string())),
+            (None, None) => None,
+        };
+        // Of types that have them only since Linux 6.3 they come last.
+        let (first, last) = if self.kind.parts.len() == 1 { (mask, None) } else { (None, mask) };
+        if let Some((name, value)) = first {
+            say(name, value);
         }
         if let Some(seconds) = self.timeout {
             say("timeout", seconds.to_string());
@@ -226,6 +240,9 @@ impl Definition {
         if self.kind.is_hash() {
             say("bucketsize", self.bucketsize.to_string());
             say("initval", format!("0x{:08x}", self.initval));
+        }
+        if let Some((name, value)) = last {
+            say(name, value);
         }
         header
     }

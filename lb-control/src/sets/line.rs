@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::definition::Definition;
 use super::text::{self, Refusal, number};
-use super::{IpSets, MAX_EXPANDED, NO_SET};
+use super::{Content, IpSets, MAX_EXPANDED, NO_SET};
 
 /// Longest name of a set, bytes.
 pub const MAX_NAME: usize = 31;
@@ -295,9 +295,7 @@ impl IpSets {
                     let message = "Element cannot be added to the set: it's already added";
                     return Err(Refusal::new(message));
                 }
-                let before = set.store.extensions(slot);
-                extensions.packets = said.packets.unwrap_or(before.packets);
-                extensions.bytes = said.bytes.unwrap_or(before.bytes);
+                keep_counts(&mut extensions, &said, &set.store.extensions(slot));
             }
             self.put(id, element, said.nomatch, &extensions, said.comment.as_deref(), now)
         })
@@ -374,9 +372,7 @@ impl IpSets {
                     if definition.kind.has(Part::Net) { range.len.unwrap_or(full) } else { 0 },
                     if definition.kind.has(Part::SecondNet) { range.second_len.unwrap_or(full) } else { 0 },
                 );
-                set.store
-                    .find(&element.key(set.kind, set.family))
-                    .filter(|&slot| !set.store.is_over(slot, now))
+                set.find_itself(&element, now)
             } else {
                 set.find(&element, now)
             }
@@ -448,7 +444,11 @@ impl IpSets {
             }
             members.insert(at, member);
         }
-        let extensions = extensions(&self.get(id).definition, said, now);
+        let Content { definition, set, .. } = self.get(id);
+        let mut extensions = extensions(definition, said, now);
+        if let Some(slot) = there.and_then(|_| set.store.find(&element.key(set.kind, set.family))) {
+            keep_counts(&mut extensions, said, &set.store.extensions(slot));
+        }
         self.put(id, &element, false, &extensions, said.comment.as_deref(), now)?;
         let content = self.get_mut(id);
         content.set = Arc::new(Set { members: members.into(), ..Set::clone(&content.set) });
@@ -485,16 +485,21 @@ fn extensions(definition: &Definition, said: &Said, now: Tick) -> Extensions {
     }
 }
 
+/// What is put in again keeps the counts that the line does not say.
+fn keep_counts(extensions: &mut Extensions, said: &Said, before: &Extensions) {
+    extensions.packets = said.packets.unwrap_or(before.packets);
+    extensions.bytes = said.bytes.unwrap_or(before.bytes);
+}
+
 /// The first element of a range, as the set compares it.
 fn first(definition: &Definition, range: &text::Range) -> Element {
     let full = definition.family.bits();
     let kind = definition.kind;
     Element {
-        address: range.addresses.start()
-            & if kind.has(Part::Address) { definition.address_mask() } else { u128::MAX },
+        address: range.addresses.start() & definition.address_mask(),
         len: if kind.has(Part::Net) { full } else { 0 },
         port: *range.ports.start(),
-        second: *range.seconds.start(),
+        second: range.seconds.start() & definition.second_mask(),
         second_len: if kind.has(Part::SecondNet) { full } else { 0 },
         mark: range.first.mark & definition.markmask.unwrap_or(u32::MAX),
         ..range.first
@@ -549,9 +554,14 @@ fn expand(
                 } else {
                     (0, second)
                 };
-                let masked =
-                    if kind.has(Part::Address) { address & definition.address_mask() } else { address };
-                each(&Element { address: masked, len, port, second, second_len, ..begin })?;
+                each(&Element {
+                    address: address & definition.address_mask(),
+                    len,
+                    port,
+                    second: second & definition.second_mask(),
+                    second_len,
+                    ..begin
+                })?;
                 if second_end >= *range.seconds.end() {
                     break;
                 }

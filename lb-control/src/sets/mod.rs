@@ -14,7 +14,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use lb_core::rule::{self, KnownSet};
 use lb_core::set::{
-    Adding, Element, Extensions, Family, Key, MAX_SETS, Pen, Set, SetId, Sets, Slot, Store, Wish, Wishes,
+    Adding, Element, Extensions, Family, Key, MAX_INTERFACES, MAX_SETS, Pen, Set, SetId, Sets, Slot, Store,
+    Wish, Wishes,
 };
 use lb_core::time::{Tick, Timeout};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -278,9 +279,11 @@ impl IpSets {
             let (kind, key) = (set.kind, element.key(set.kind, set.family));
             let pen = pen(&set.store);
             let there = set.store.find(&key);
-            if there.is_none() && set.store.len() >= set.most {
+            let is_crowded = set.store.interfaces(&key) >= MAX_INTERFACES;
+            if there.is_none() && (is_crowded || set.store.len() >= set.most) {
                 drop(pen);
-                if has_made_room || !self.make_room(id, now) {
+                // Nothing is pushed out of a network with too many interfaces.
+                if has_made_room || !self.make_room(id, set.is_forced && !is_crowded, now) {
                     return Err(Refusal::new("Hash is full, cannot add more elements"));
                 }
                 has_made_room = true;
@@ -309,12 +312,12 @@ impl IpSets {
         }
     }
 
-    /// Removes what is over; where elements may be pushed out, any one. False: there is none such.
-    fn make_room(&mut self, id: SetId, now: Tick) -> bool {
+    /// Removes what is over; or, if it shall, any one. False: there is none such.
+    fn make_room(&mut self, id: SetId, is_forced: bool, now: Tick) -> bool {
         let start = self.next_seed() as usize;
         let set = self.get(id).set.clone();
         let (store, slots) = (&set.store, set.store.slots());
-        if set.is_forced {
+        if is_forced {
             let mut around = (0..slots).filter_map(|i| store.at((start.wrapping_add(i)) % slots));
             let Some((key, slot)) = around.next() else { return false };
             self.remove(id, &key, slot);

@@ -1,7 +1,7 @@
 //! Words of `ipset` lines: numbers, addresses, ports, elements; what they mean, and how they are written.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
@@ -58,7 +58,8 @@ pub(super) fn number(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, Re
 }
 
 pub(super) fn address(text: &str, family: Family) -> Result<u128, Refusal> {
-    let parsed: Option<IpAddr> = text.parse().ok();
+    let parsed: Option<IpAddr> =
+        text.parse().ok().or_else(|| Some(Ipv4Addr::from(short_address(text)?).into()));
     match parsed.filter(|&address| Family::of(address) == family) {
         Some(address) => Ok(bits(address)),
         None => {
@@ -66,6 +67,28 @@ pub(super) fn address(text: &str, family: Family) -> Result<u128, Refusal> {
             Err(Refusal::syntax(format!("cannot parse {text}: resolving to IPv{version} address failed")))
         }
     }
+}
+
+/// An IPv4 address of fewer than four numbers, the last of which stands for all that follow; or with octal ones. `0` is 0.0.0.0, `10.1` is
+/// 10.0.0.1.
+///
+/// Source: inet_aton(3).
+fn short_address(text: &str) -> Option<u32> {
+    let number = |text: &str| {
+        let radix = if text.len() > 1 && text.starts_with('0') { 8 } else { 10 };
+        u32::from_str_radix(text, radix).ok().filter(|_| !text.starts_with('+'))
+    };
+    let (firsts, last) = match text.rsplit_once('.') {
+        Some((firsts, last)) => (Some(firsts), last),
+        None => (None, text),
+    };
+    let (mut address, mut left) = (0, 32);
+    for text in firsts.into_iter().flat_map(|firsts| firsts.split('.')) {
+        left -= 8;
+        let byte = number(text).filter(|&byte| left > 0 && byte < 256)?;
+        address |= byte << left;
+    }
+    number(last).filter(|&rest| u64::from(rest) < 1 << left).map(|rest| address | rest)
 }
 
 fn prefix_len(text: &str, family: Family) -> Result<u8, Refusal> {
@@ -162,8 +185,8 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("gre", 47),
     ("esp", 50),
     ("ah", 51),
-    ("icmpv6", 58),
     ("ipv6-icmp", 58),
+    ("icmpv6", 58),
     ("eigrp", 88),
     ("ospf", 89),
     ("ipip", 94),

@@ -154,7 +154,10 @@ fn what_cannot_be_is_refused_with_iptables_words() {
             "-j NFQUEUE --queue-balance 0:65535",
             "NFQUEUE: --queue-balance 0:65535: 2 to 65535 queues, in order",
         ),
-        ("-j SET --map-set a src --map-mark --map-queue", "SET: option \"--map-queue\" is not built"),
+        (
+            "-j SET --map-set a src --map-mark --map-queue",
+            "SET: option \"--map-queue\" is not built: nothing here has a packet's priority, or asks for a queue",
+        ),
     ] {
         assert_eq!(read(Family::Ipv4, line).unwrap_err().to_string(), says, "{line}");
     }

@@ -27,12 +27,13 @@ mod store;
 mod tests;
 mod types;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use key::{Element, Family, Interface, bits};
 pub use packet::{Adding, Asking, Threshold, Wish, Wishes};
-pub use store::{Extensions, Key, Pen, Place, Shape, SkbInfo, Slot, Store};
+pub use store::{Extensions, Key, MAX_INTERFACES, Pen, Place, Shape, SkbInfo, Slot, Store};
 pub use types::{Method, Part, SetType, TYPES};
 
 use crate::time::Tick;
@@ -134,9 +135,11 @@ impl Set {
             let side = sides.get(index)?;
             match part {
                 Part::Address => element.address = address(side)? & self.netmask,
-                Part::Net => (element.address, element.len) = (address(side)?, full),
+                Part::Net => (element.address, element.len) = (address(side)? & self.netmask, full),
                 Part::SecondAddress => element.second = address(side)?,
-                Part::SecondNet => (element.second, element.second_len) = (address(side)?, full),
+                Part::SecondNet => {
+                    (element.second, element.second_len) = (address(side)? & self.netmask, full);
+                }
                 // As in the kernel, ports without a protocol are those of TCP and UDP.
                 Part::OnlyPort if !matches!(facts.protocol, 6 | 17) => return None,
                 Part::Port | Part::OnlyPort => {
@@ -169,30 +172,25 @@ impl Set {
     }
 
     /// The first of the elements that hold this one, smallest network first, that `accept` takes.
+    ///
+    /// Of hash:net,iface, networks wider than one that has elements, and none with the interface, are not asked, as in the kernel.
+    ///
+    /// Source: Linux, `net/netfilter/ipset/ip_set_hash_gen.h`, `IP_SET_HASH_WITH_MULTI`.
     fn search(&self, element: &Element, now: Tick, accept: impl Fn(Slot) -> bool) -> Option<Slot> {
         let (kind, family) = (self.kind, self.family);
+        let is_met = Cell::new(false);
         let try_one = |element: &Element| {
             let slot = self.store.find(&element.key(kind, family))?;
+            is_met.set(true);
             let is_other = kind.has(Part::MacValue)
                 && element.mac != [0; 6]
                 && !matches!(self.store.value(slot), 0)
                 && self.store.value(slot) != element.mac_value();
             (!is_other && !self.store.is_over(slot, now) && accept(slot)).then_some(slot)
         };
-        // The names that an interface's may begin with come after its own.
-        let try_interface = |element: Element| {
-            try_one(&element).or_else(|| {
-                if !kind.has(Part::Interface) {
-                    return None;
-                }
-                let whole = element.interface;
-                let mut lens = self.store.lens(1).filter(|&len| usize::from(len) <= whole.len());
-                lens.find_map(|len| try_one(&Element { interface: whole.beginning(len.into()), ..element }))
-            })
-        };
         let try_second = |element: Element| {
             if !kind.has(Part::SecondNet) {
-                return try_interface(element);
+                return self.by_interface(element, try_one);
             }
             let mut lens = self.store.lens(1).filter(|&len| len <= element.second_len);
             lens.find_map(|second_len| {
@@ -203,18 +201,53 @@ impl Set {
         if !kind.has(Part::Net) {
             return try_second(*element);
         }
-        let mut lens = self.store.lens(0).filter(|&len| len <= element.len);
-        lens.find_map(|len| {
-            let address = family.network(element.address, len);
-            try_second(Element { address, len, ..*element })
+        for len in self.store.lens(0).filter(|&len| len <= element.len) {
+            let element = Element { address: family.network(element.address, len), len, ..*element };
+            is_met.set(false);
+            let found = try_second(element);
+            if found.is_some() {
+                return found;
+            }
+            if kind.has(Part::Interface) && !is_met.get() && self.has_interfaces(&element) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The element with this network itself, and the interface or what its name begins with.
+    pub fn find_itself(&self, element: &Element, now: Tick) -> Option<Slot> {
+        self.by_interface(*element, |element| {
+            let slot = self.store.find(&element.key(self.kind, self.family))?;
+            (!self.store.is_over(slot, now)).then_some(slot)
         })
+    }
+
+    /// The first that there is: of the element, and then, where it has an interface, of what its name may begin with.
+    fn by_interface(&self, element: Element, try_one: impl Fn(&Element) -> Option<Slot>) -> Option<Slot> {
+        try_one(&element).or_else(|| {
+            if !self.kind.has(Part::Interface) {
+                return None;
+            }
+            let whole = element.interface;
+            let mut lens = self.store.lens(1).filter(|&len| usize::from(len) <= whole.len());
+            lens.find_map(|len| try_one(&Element { interface: whole.beginning(len.into()), ..element }))
+        })
+    }
+
+    /// Whether there are elements with the network of this one.
+    fn has_interfaces(&self, element: &Element) -> bool {
+        self.store.interfaces(&element.key(self.kind, self.family)) > 0
     }
 }
 
 impl Set {
-    /// Whether the type takes such an element: hash:ip has no place for the address that is none, nor others for such a MAC.
+    /// Whether the type takes such an element: hash:ip has no place for the address that is none, nor those whose addresses are masked,
+    /// nor others for such a MAC.
     pub fn takes(&self, element: &Element) -> bool {
-        let no_address = self.kind.is_hash() && *self.kind.parts == [Part::Address] && element.address == 0;
+        let is_alone = *self.kind.parts == [Part::Address];
+        let is_masked = self.kind.has(Part::Address) && self.netmask != u128::MAX;
+        let no_address = self.kind.is_hash() && (is_alone || is_masked) && element.address == 0;
         let no_mac = self.kind.has(Part::Mac) && element.mac == [0; 6];
         !no_address && !no_mac
     }

@@ -249,7 +249,8 @@ impl Sets {
                 return false;
             }
             let is_known = set.store.find(&key).is_some();
-            let has_place = is_known || set.store.len() < set.most;
+            let has_place =
+                is_known || set.store.len() < set.most && set.store.interfaces(&key) < super::MAX_INTERFACES;
             let lens = element.lens(set.kind);
             if has_place && pen.put(&key, element.mac_value(), false, &extensions, lens) {
                 self.wishes.note_written();

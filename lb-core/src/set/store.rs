@@ -16,6 +16,8 @@ use crate::time::Tick;
 
 /// Words of a store that is at hand anyway, 512 KiB: half of a core's second cache, or less.
 const NEAR: usize = 1 << 16;
+/// Interfaces that one network may have: as many as the kernel's bucket has places.
+pub const MAX_INTERFACES: u64 = 64;
 /// Words of the longest key: see [`super::key`].
 pub(super) const KEY_WORDS: usize = 5;
 /// Prefix lengths 0..=128 as bits.
@@ -41,6 +43,9 @@ pub struct Shape {
     pub has_counters: bool,
     pub has_comment: bool,
     pub has_skbinfo: bool,
+    /// The key's last two words are an interface, and the value counts the interfaces of each network: in a slot of its own, whose
+    /// interface is none.
+    pub counts_interfaces: bool,
 }
 
 impl Shape {
@@ -62,6 +67,11 @@ impl Shape {
 
     const fn words(self) -> usize {
         self.skbinfo_at() + 2 * self.has_skbinfo as usize
+    }
+
+    /// Where the interface is in a key.
+    const fn interface_at(self) -> std::ops::Range<usize> {
+        self.key as usize - 2..self.key as usize
     }
 }
 
@@ -293,6 +303,22 @@ impl Store {
         }
     }
 
+    /// The key of the slot that counts the interfaces of a key's network.
+    fn network(&self, key: &Key) -> Key {
+        let mut network = *key;
+        network[self.shape.interface_at()].fill(0);
+        network
+    }
+
+    /// Elements with the network of this key, whatever their interface; 0 where they are not counted.
+    #[inline]
+    pub fn interfaces(&self, key: &Key) -> u64 {
+        if !self.shape.counts_interfaces {
+            return 0;
+        }
+        self.find(&self.network(key)).map_or(0, |slot| self.value(slot))
+    }
+
     /// The right to write; `None`: another has it.
     #[inline]
     pub fn pen(&self) -> Option<Pen<'_>> {
@@ -319,6 +345,9 @@ impl Store {
         key[0] = first & !STATE;
         for (i, word) in key.iter_mut().enumerate().take(usize::from(self.shape.key)).skip(1) {
             *word = self.word(index, i).load(Relaxed);
+        }
+        if self.shape.counts_interfaces && key[self.shape.interface_at()] == [0; 2] {
+            return None;
         }
         Some((key, Slot { index, is_nomatch: first & STATE == NOMATCH }))
     }
@@ -368,6 +397,14 @@ impl Pen<'_> {
         }
     }
 
+    /// Gives a free slot to a key, whose first word it is not told yet.
+    fn give(&self, slot: usize, key: &Key) {
+        for (i, &word) in key.iter().enumerate().take(usize::from(self.0.shape.key)).skip(1) {
+            self.0.word(slot, i).store(word, Relaxed);
+        }
+        self.0.given.store(self.0.given.load(Relaxed) + 1, Relaxed);
+    }
+
     /// Puts an element here, or gives the one that is here other extensions. `lens`: of its networks, where the set's are told by
     /// them. False: there is no room for the key.
     pub fn put(&self, key: &Key, value: u64, nomatch: bool, extensions: &Extensions, lens: [u8; 2]) -> bool {
@@ -376,19 +413,24 @@ impl Pen<'_> {
         if first == 0 && !store.has_room() {
             return false;
         }
+        let is_new = first == 0 || first & STATE == GONE;
+        if is_new && store.interfaces(key) >= MAX_INTERFACES {
+            return false;
+        }
         self.write(slot, value, extensions);
         if first == 0 {
-            for (i, &word) in key.iter().enumerate().take(usize::from(store.shape.key)).skip(1) {
-                store.word(slot, i).store(word, Relaxed);
-            }
-            store.given.store(store.given.load(Relaxed) + 1, Relaxed);
+            self.give(slot, key);
         }
-        if first == 0 || first & STATE == GONE {
+        if is_new {
             store.len.store(store.len() + 1, Relaxed);
             // A reader that finds the element knows its lengths.
             self.note_lens(lens, true);
         }
         store.word(slot, 0).store(key[0] | if nomatch { NOMATCH } else { THERE }, Release);
+        // After the element: its interface is asked first, and the others' wider networks are hidden by it as soon as it is there.
+        if is_new && store.shape.counts_interfaces {
+            self.count_interface(key, true);
+        }
         true
     }
 
@@ -399,9 +441,26 @@ impl Pen<'_> {
         if first & STATE == GONE {
             return;
         }
+        if let Some((key, _)) = self.0.at(slot.index).filter(|_| self.0.shape.counts_interfaces) {
+            self.count_interface(&key, false);
+        }
         word.store(first | GONE, Release);
         self.0.len.store(self.0.len() - 1, Relaxed);
         self.note_lens(lens, false);
+    }
+
+    /// Counts an element in its network's slot, which there is room for: [`Store::has_room`] leaves 3 of 8.
+    fn count_interface(&self, key: &Key, is_added: bool) {
+        let store = self.0;
+        let before = store.interfaces(key);
+        let after = if is_added { before + 1 } else { before.saturating_sub(1) };
+        let network = store.network(key);
+        let Some((slot, first)) = store.walk(&network) else { return };
+        self.write(slot, after, &Extensions::default());
+        if first == 0 {
+            self.give(slot, &network);
+        }
+        store.word(slot, 0).store(network[0] | if after > 0 { THERE } else { GONE }, Release);
     }
 
     fn note_lens(&self, lens: [u8; 2], is_added: bool) {

@@ -7,11 +7,12 @@ use super::*;
 fn set(kind: &'static SetType, family: Family) -> Set {
     let shape = Shape {
         key: Element::key_words(kind, family),
-        value: 0,
+        value: u8::from(kind.has(Part::Interface)),
         has_timeout: true,
         has_counters: false,
         has_comment: false,
         has_skbinfo: false,
+        counts_interfaces: kind.has(Part::Interface),
     };
     Set::with(kind, family, Store::new(shape, Place::Hashed(11), 1024))
 }
@@ -118,10 +119,20 @@ proptest! {
                 packet.second_len = family.bits();
             }
             packet.interface.is_wildcard = false;
+            // The longest network that has elements, but none of the packet's interface, ends the search.
+            let end = (0..=family.bits()).rev().find(|&len| {
+                let mut there = list.iter().filter(|(element, ..)| {
+                    element.len == len && family.network(packet.address, len) == element.address
+                });
+                kind.has(Part::Interface)
+                    && there.clone().next().is_some()
+                    && !there.any(|(element, ..)| holds(family, element, &packet).is_some())
+            });
             let living = list.iter().filter(|(_, _, until)| *until == 0 || *until > now.0);
             let nearest = living
                 .filter_map(|(element, nomatch, _)| Some((holds(family, element, &packet)?, *nomatch)))
-                .max();
+                .max()
+                .filter(|((len, ..), _)| end.is_none_or(|end| *len > end));
             let found = set.find(&packet, now).map(|slot| slot.is_nomatch);
             prop_assert_eq!(found, nearest.map(|(_, nomatch)| nomatch), "{} {:?}", kind.name, packet);
         }
@@ -187,6 +198,7 @@ fn a_list_asks_its_sets_in_turn_and_counts_where_it_found_one() {
         has_counters: true,
         has_comment: false,
         has_skbinfo: false,
+        counts_interfaces: false,
     };
     let list = Set {
         store: Arc::new(Store::new(shape, Place::Hashed(3), 8)),

@@ -137,6 +137,7 @@ mod tests {
                 has_counters: false,
                 has_comment: false,
                 has_skbinfo: false,
+                counts_interfaces: false,
             };
             let store = Store::new(shape, Place::Hashed(5), 8);
             for element in elements {

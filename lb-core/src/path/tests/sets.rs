@@ -18,6 +18,7 @@ fn set(kind: &str, slots: usize) -> Option<Arc<Set>> {
         has_counters: false,
         has_comment: false,
         has_skbinfo: true,
+        counts_interfaces: false,
     };
     Some(Arc::new(Set::with(kind, Family::Ipv4, Store::new(shape, Place::Hashed(1), slots))))
 }

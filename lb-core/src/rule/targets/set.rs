@@ -50,8 +50,10 @@ impl Extension for SetTarget {
                 Ok(())
             }
             5 => Ok(()),
-            // There is nothing that would look at a packet's priority or queue.
-            _ => Err(Error::parameter(format!("SET: option \"--{}\" is not built", given.option.name))),
+            _ => Err(Error::parameter(format!(
+                "SET: option \"--{}\" is not built: nothing here has a packet's priority, or asks for a queue",
+                given.option.name
+            ))),
         }
     }
 

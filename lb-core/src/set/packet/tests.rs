@@ -17,6 +17,7 @@ fn set(kind: &str) -> Set {
         has_counters: true,
         has_comment: false,
         has_skbinfo: false,
+        counts_interfaces: false,
     };
     Set::with(kind, Family::Ipv4, Store::new(shape, Place::Hashed(3), 64))
 }

@@ -6,8 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SHAPE: Shape =
-    Shape { key: 2, value: 0, has_timeout: true, has_counters: true, has_comment: true, has_skbinfo: true };
+const SHAPE: Shape = Shape {
+    key: 2,
+    value: 0,
+    has_timeout: true,
+    has_counters: true,
+    has_comment: true,
+    has_skbinfo: true,
+    counts_interfaces: false,
+};
 
 fn key(n: u64) -> Key {
     [n & 1, n / 2, 0, 0, 0]
@@ -57,6 +64,7 @@ fn a_range_has_a_slot_for_each_number_and_none_beside() {
         has_counters: false,
         has_comment: false,
         has_skbinfo: false,
+        counts_interfaces: false,
     };
     let store = Store::new(shape, Place::From(10), 3);
     for n in 0..20 {
@@ -79,4 +87,25 @@ fn one_has_the_pen_and_who_keeps_it_lets_nobody_write_any_more() {
     assert!(store.pen().unwrap().put(&key(1), 0, false, &Extensions::default(), [255; 2]));
     store.pen().unwrap().keep();
     assert!(store.pen().is_none() && store.pen().is_none() && store.find(&key(1)).is_some());
+}
+
+#[test]
+fn a_network_has_so_many_interfaces_and_its_own_slot_is_no_element() {
+    let shape = Shape { key: 3, value: 1, counts_interfaces: true, ..SHAPE };
+    let store = Store::new(shape, Place::Hashed(7), 256);
+    let key = |network: u64, interface: u64| [network, interface, 0, 0, 0];
+    let put = |key: &Key| store.pen().unwrap().put(key, 0, false, &Extensions::default(), [255; 2]);
+    for n in 1..=MAX_INTERFACES {
+        assert!(put(&key(1, n)) && put(&key(1, n)), "{n}: what is there is no other one");
+        assert_eq!(store.interfaces(&key(1, 99)), n);
+    }
+    assert!(!put(&key(1, 99)) && put(&key(2, 99)));
+    assert_eq!((store.len(), store.iter().count()), (65, 65));
+    store.pen().unwrap().remove(store.find(&key(1, 3)).unwrap(), [255; 2]);
+    assert!(put(&key(1, 99)) && !put(&key(1, 3)));
+    for (key, slot) in store.iter().collect::<Vec<_>>() {
+        store.pen().unwrap().remove(slot, [255; 2]);
+        assert!(store.find(&key).is_none());
+    }
+    assert_eq!((store.interfaces(&key(1, 1)), store.interfaces(&key(2, 1)), store.len()), (0, 0, 0));
 }
