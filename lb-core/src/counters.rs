@@ -141,7 +141,7 @@ pub struct FlowCounters {
     pub full: Counter,
     /// New connections refused because both index buckets were full.
     pub index_full: Counter,
-    /// Connections of no virtual service that went to make room for new ones.
+    /// Connections that were not established, or not any more, and went to make room for new ones.
     pub early_drop: Counter,
     /// Connections of virtual services that the defence `drop_entry` ended.
     pub drop_entry: Counter,

@@ -72,6 +72,11 @@ impl Binding {
         self.opened > self.since
     }
 
+    /// Its ends have not agreed yet.
+    fn is_half_open(&self) -> bool {
+        self.key.is_tcp() && !self.is_established
+    }
+
     fn is_live(&self, now: Tick, shortest: Shortest) -> bool {
         let timeout = match (self.key.is_tcp(), self.is_established) {
             (true, true) => shortest.tcp,
@@ -113,6 +118,8 @@ pub struct Ledger {
     by_endpoint: Map<(u32, u16, u16), u32>,
     /// Number of the last lookup.
     latest: u64,
+    /// In the turn whose lookups are told, half-open connections went for new ones: each of them may have.
+    pub makes_room: bool,
 }
 
 impl Ledger {
@@ -147,6 +154,8 @@ impl Ledger {
     pub fn looked_up(&mut self, at: u32, effect: Effect, moment: Moment, shortest: Shortest) {
         self.latest = moment.number;
         let Some(binding) = self.bindings.get_mut(at as usize) else { return };
+        let may_be_gone = self.makes_room && binding.is_half_open();
+        let is_live = binding.is_live(moment.at, shortest) && !may_be_gone;
         match effect {
             Effect::Nothing => {}
             Effect::Ends => binding.ended = moment.number,
@@ -155,8 +164,8 @@ impl Ledger {
                     binding.ended = moment.number;
                 }
             }
-            Effect::Opens if binding.is_live(moment.at, shortest) => {}
-            Effect::MayOpen { ends } if binding.is_live(moment.at, shortest) => {
+            Effect::Opens if is_live => {}
+            Effect::MayOpen { ends } if is_live => {
                 if ends {
                     binding.ended = moment.number;
                 }
@@ -188,6 +197,21 @@ impl Ledger {
                 lost.get_or_insert(binding.key);
             }
             (binding.server, binding.opened) = (None, 0);
+        }
+        lost
+    }
+
+    /// Connections went for new ones; the director has those that `has` says. Half-open ones may be gone; returns another one that lives and is not there.
+    pub fn made_room(&mut self, has: impl Fn(&Key) -> bool, now: Tick, shortest: Shortest) -> Option<Key> {
+        let mut lost = None;
+        for binding in self.bindings.iter_mut().filter(|binding| !has(&binding.key)) {
+            if binding.is_live(now, shortest) && !binding.is_half_open() {
+                lost.get_or_insert(binding.key);
+            }
+            if binding.key.is_tcp() {
+                // Also one that began in this very turn, of which nothing has come out yet.
+                binding.ended = binding.ended.max(self.latest + 1);
+            }
         }
         lost
     }
@@ -365,5 +389,35 @@ mod tests {
         assert_eq!(ledger.live_server(place, later(SETTING_UP), SHORTEST), None);
         assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
         assert_eq!(ledger.live_server(place, later(SETTING_UP), SHORTEST), Some(A), "it is established");
+    }
+
+    #[test]
+    fn a_half_open_connection_goes_for_a_new_one_and_an_established_one_does_not() {
+        let (mut ledger, place) = begun();
+        assert_eq!(ledger.clone().made_room(|_| true, Tick(110), SHORTEST), None);
+        assert_eq!(ledger.live_server(place, at(2), SHORTEST), Some(A), "it is still there");
+        let mut made = ledger.clone();
+        assert_eq!(made.made_room(|_| false, Tick(110), SHORTEST), None);
+        assert_eq!(made.live_server(place, at(2), SHORTEST), None);
+        assert!(made.clone().to_server(place, B, at(2), false).is_err(), "nothing has begun one");
+        made.looked_up(place, Effect::Opens, at(2), SHORTEST);
+        assert_eq!(made.to_server(place, B, at(2), true), Ok(true));
+        assert_eq!(made.live_server(place, at(3), SHORTEST), Some(B));
+        assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
+        assert!(ledger.made_room(|_| false, Tick(110), SHORTEST).is_some(), "it was established");
+    }
+
+    #[test]
+    fn a_half_open_connection_may_go_and_begin_anew_in_one_turn() {
+        let (ledger, place) = begun();
+        for makes_room in [false, true] {
+            let mut ledger = Ledger { makes_room, ..ledger.clone() };
+            ledger.looked_up(place, Effect::Opens, at(2), SHORTEST);
+            assert_eq!(ledger.to_server(place, B, at(2), true).is_ok(), makes_room);
+            let mut ledger = Ledger { makes_room, ..begun().0 };
+            ledger.to_server(place, A, at(1), false).unwrap();
+            ledger.looked_up(place, Effect::Opens, at(2), SHORTEST);
+            assert!(ledger.to_server(place, B, at(2), true).is_err(), "it is established");
+        }
     }
 }

@@ -31,6 +31,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use arrayvec::ArrayVec;
+use hashbrown::HashSet;
 use lb_core::counters::{Counter, ServerCell, WorkerCounters};
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
@@ -504,6 +505,16 @@ impl<L: Logic<Frame>> Watched<L> {
         }
     }
 
+    /// Whether so many packets may find no room for what they begin: a connection and a template each.
+    fn is_short(&self, packets: usize) -> bool {
+        self.reference.room() < 2 * packets
+    }
+
+    /// The connections that there are before so many packets come, if some of them may have to go.
+    fn before(&self, packets: usize, now: Tick) -> Vec<(Tuple, Timeout)> {
+        if self.is_short(packets) { originals(&self.path, now) } else { Vec::new() }
+    }
+
     /// Does what was held back.
     fn act(&mut self, io: &mut impl Io<Frame>) {
         self.held.drain(..).for_each(|held| held.act(io));
@@ -526,10 +537,18 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         if self.verdict.is_out() {
             return self.path.receive(burst, now, io);
         }
+        if burst.len() > 1 && self.is_short(burst.len()) {
+            // One by one, so that it can be said for which of them a connection went.
+            for packet in std::mem::take(burst) {
+                self.receive(&mut [packet].into_iter().collect(), now, io);
+            }
+            return;
+        }
+        let before = self.before(burst.len(), now);
         self.came.note(burst.iter());
         let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.receive(burst, now, &mut recorder);
-        let taken = recorder.end();
+        let taken = Taken { gone: gone(&self.path, before, now), ..recorder.end() };
         self.reference.receive(self.came.iter(), now, taken);
         self.judge(self.compare(&Call { name: "receive", now }));
         self.act(io);
@@ -544,11 +563,18 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         if self.verdict.is_out() {
             return self.path.receive_handed_over(burst, now, io);
         }
+        if burst.len() > 1 && self.is_short(burst.len()) {
+            for packet in std::mem::take(burst) {
+                self.receive_handed_over(&mut [packet].into_iter().collect(), now, io);
+            }
+            return;
+        }
+        let before = self.before(burst.len(), now);
         self.came.note(burst.iter().map(|(frame, _)| frame));
         let steers: ArrayVec<Steer, BURST> = burst.iter().map(|(_, steer)| *steer).collect();
         let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.receive_handed_over(burst, now, &mut recorder);
-        let taken = recorder.end();
+        let taken = Taken { gone: gone(&self.path, before, now), ..recorder.end() };
         self.reference.receive_handed_over(self.came.iter(), &steers, now, taken);
         self.judge(self.compare(&Call { name: "receive_handed_over", now }));
         self.act(io);
@@ -613,6 +639,15 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
     }
 }
 
+/// Those of `before` that a path has no more.
+fn gone(path: &impl Logic<Frame>, before: Vec<(Tuple, Timeout)>, now: Tick) -> Vec<Tuple> {
+    if before.is_empty() {
+        return Vec::new();
+    }
+    let left: HashSet<Tuple> = originals(path, now).into_iter().map(|(tuple, _)| tuple).collect();
+    before.into_iter().map(|(tuple, _)| tuple).filter(|tuple| !left.contains(tuple)).collect()
+}
+
 fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<(Tuple, Timeout)> {
     let mut all = Vec::new();
     path.list(0, u32::MAX, now, &mut |view| {
@@ -627,7 +662,7 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 17] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 18] = [
     ("quic routed", |counters| &counters.quic.routed),
     ("drop_entry", |counters| &counters.flows.drop_entry),
     ("entries", |counters| &counters.flows.entries),
@@ -638,6 +673,7 @@ const COUNTERS: [(&str, Of<WorkerCounters>); 17] = [
     ("expired", |counters| &counters.flows.expired),
     ("carried_over", |counters| &counters.flows.carried_over),
     ("full", |counters| &counters.flows.full),
+    ("early_drop", |counters| &counters.flows.early_drop),
     ("index_full", |counters| &counters.flows.index_full),
     ("found", |counters| &counters.flows.found),
     ("missed", |counters| &counters.flows.missed),

@@ -13,7 +13,7 @@ use crate::director::{Director, Estate, Subject};
 use crate::draw::Draw;
 use crate::events::{Detail, Event, Events};
 use crate::hosts::ServerState;
-use crate::invariants::{self, Watch};
+use crate::invariants::{self, Room, Watch};
 use crate::ledger::{Effect, Ledger};
 use crate::map::{Map, Plan};
 use crate::network::Flight;
@@ -293,7 +293,8 @@ impl<L: Subject> World<L> {
     }
 
     /// What the packets that a worker looked up in its turn may have done to their connections.
-    fn note_looked_up(&mut self, worker: usize) {
+    fn note_looked_up(&mut self, worker: usize, makes_room: bool) {
+        self.ledger.makes_room = makes_room;
         let tick = self.tick();
         let has_family = [false, true].map(|is_ipv6| self.has_family(is_ipv6));
         let mut tags = std::mem::take(&mut self.looked_up);
@@ -336,8 +337,10 @@ impl<L: Subject> World<L> {
                 continue;
             }
             let before = invariants::before_turn(self, worker);
+            let room = Room::before_turn(self, worker);
             self.director.turn(worker, self.tick());
-            self.note_looked_up(worker);
+            self.note_looked_up(worker, room.was_made(self, worker));
+            room.after_turn(self, worker)?;
             invariants::after_turn(self, worker, before)?;
             if let Some(succession) = self.director.succession() {
                 invariants::after_succession(self, &succession)?;

@@ -31,7 +31,7 @@ const COUNTERS: &[Row] = &[
     ("lb_conntrack_stat_delete", "Connections that expired.", |flows| &flows.expired),
     (
         "lb_conntrack_stat_early_drop",
-        "Connections of no virtual service that went to make room for new ones.",
+        "Connections that were not established, or not any more, and went to make room for new ones.",
         |flows| &flows.early_drop,
     ),
     (

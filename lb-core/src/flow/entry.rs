@@ -616,6 +616,11 @@ impl Entry {
         self.in_use & Self::IN_USE != 0
     }
 
+    /// Whether it has one of the places for IPv6 addresses.
+    pub fn has_addresses(&self) -> bool {
+        self.addresses != Self::NO_ADDRESSES
+    }
+
     /// Neither in use nor anything that it could never be.
     pub(super) fn is_free(&self) -> bool {
         self.in_use == 0

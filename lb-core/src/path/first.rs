@@ -313,7 +313,7 @@ impl<P: Packet> Path<P> {
         loop {
             match error {
                 InsertError::Taken(older) => self.end(older),
-                InsertError::Full if self.drop_early() => {}
+                InsertError::Full if self.drop_early(new) => {}
                 InsertError::Full => {
                     self.mine.flows.full.add(1);
                     return None;

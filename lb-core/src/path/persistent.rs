@@ -320,6 +320,10 @@ impl<P: Packet> Path<P> {
             self.flows.set_template(at.id(), template.place());
             self.flows.entry_mut(at.id()).set_unanswered(original.protocol == Protocol::UDP);
         }
+        if !self.tables.serves(headers.is_ipv6) {
+            // Services were looked at when it left for its template, and are no more.
+            self.flows.entry_mut(at.id()).set_bypassed();
+        }
         self.begun(packet, headers, at, now, io);
     }
 

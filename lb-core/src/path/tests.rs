@@ -4,6 +4,7 @@ mod calls;
 mod counted;
 mod courses;
 mod defence;
+mod early_drop;
 mod edited;
 mod explain;
 mod full_nat;
@@ -425,17 +426,6 @@ fn a_syn_for_a_connection_that_is_over_begins_a_new_one_and_for_a_live_one_does_
         let connections = [2, 3].map(|n| director.counters[0].server(ServerId(n)).active.get());
         assert_eq!(connections, if is_over { [0, 1] } else { [1, 0] });
     }
-}
-
-#[test]
-fn a_full_table_refuses_new_connections_and_serves_the_others() {
-    let mut director = Director::new();
-    for n in 0..110 {
-        director.receive(WAN, &[from_client(4000 + n, "S")]);
-    }
-    assert_eq!(director.states().len(), 100);
-    assert_eq!(director.dropped(DropReason::FlowTableFull), 10);
-    assert_eq!(director.receive(WAN, &[from_client(4000, "A")]).sent.len(), 1);
 }
 
 #[test]

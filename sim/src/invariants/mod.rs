@@ -5,6 +5,7 @@
 //! the end.
 
 mod account;
+mod room;
 mod succession;
 mod turn;
 mod whole;
@@ -15,6 +16,7 @@ use crate::shape::Shape;
 use crate::violation::{Checked, hold};
 use crate::world::World;
 
+pub(crate) use room::Room;
 pub(crate) use succession::after_succession;
 pub(crate) use turn::{after_turn, before_turn};
 

@@ -36,18 +36,7 @@ pub(crate) fn after_succession<L: Subject>(world: &mut World<L>, succession: &Su
         name::KEPT,
         "other connections are lost or changed than those that were damaged: {damage:?}"
     );
-    let mut there = HashSet::new();
-    for worker in 0..world.director.workers() {
-        world.director.list(worker, world.tick(), &mut |flow| {
-            there.insert((flow.client, flow.virtual_, flow.protocol.0));
-        });
-    }
-    let is_there = |key: &Key| {
-        let (is_tcp, address) = place(usize::from(key.place) % PLACES);
-        let client = world.plan.hosts[key.client as usize].address(address.is_ipv6());
-        let protocol = if is_tcp { crate::wire::TCP } else { crate::wire::UDP };
-        there.contains(&((client, key.port), (address, crate::map::SERVICE_PORT), protocol))
-    };
+    let is_there = connections(world);
     let now = world.tick();
     let may_lose = carried.no_server + carried.no_room + carried.no_port > 0 || damage.bytes > 0;
     let lost = world.ledger.keep(is_there, now, world.control.shortest);
@@ -61,4 +50,22 @@ pub(crate) fn after_succession<L: Subject>(world: &mut World<L>, succession: &Su
         world.ledger.forget();
     }
     Ok(())
+}
+
+/// Which connections there are, at whatever worker.
+pub(super) fn connections<L: Subject>(world: &World<L>) -> impl Fn(&Key) -> bool + use<L> {
+    let mut there = HashSet::new();
+    for worker in 0..world.director.workers() {
+        world.director.list(worker, world.tick(), &mut |flow| {
+            there.insert((flow.client, flow.virtual_, flow.protocol.0));
+        });
+    }
+    let clients: Vec<_> =
+        world.plan.hosts.iter().map(|host| [false, true].map(|is_ipv6| host.address(is_ipv6))).collect();
+    move |key| {
+        let (is_tcp, address) = place(usize::from(key.place) % PLACES);
+        let client = clients[key.client as usize][usize::from(address.is_ipv6())];
+        let protocol = if is_tcp { crate::wire::TCP } else { crate::wire::UDP };
+        there.contains(&((client, key.port), (address, crate::map::SERVICE_PORT), protocol))
+    }
 }

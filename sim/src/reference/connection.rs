@@ -104,6 +104,29 @@ impl State {
         }
     }
 
+    /// The ends have not agreed, or not any more.
+    pub(super) fn is_half_open(self) -> bool {
+        match self {
+            State::Tcp(state) => matches!(
+                state,
+                TcpState::None | TcpState::SynSent | TcpState::SynRecv | TcpState::SynAck | TcpState::Listen
+            ),
+            State::Sctp(state) => !matches!(
+                state,
+                SctpState::Established
+                    | SctpState::ShutdownSent
+                    | SctpState::ShutdownReceived
+                    | SctpState::ShutdownAckSent
+            ),
+            State::Udp => false,
+        }
+    }
+
+    /// It is only remembered.
+    pub(super) fn is_over(self) -> bool {
+        matches!(self, State::Tcp(TcpState::TimeWait | TcpState::Close))
+    }
+
     pub(super) fn timeout(self, settings: &Settings) -> Timeout {
         match self {
             State::Tcp(state) => tcp::timeout(state, settings),

@@ -104,6 +104,24 @@ impl Flows {
         self.len().0 == self.capacity || is_wide && self.ipv6 == self.ipv6_capacity
     }
 
+    /// How many more there is room for, if all of them are IPv6.
+    pub(super) fn room(&self) -> usize {
+        (self.capacity - self.len().0).min(self.ipv6_capacity - self.ipv6)
+    }
+
+    /// One of these that may go for a new one, for which there is no room.
+    pub(super) fn find_early(&self, gone: &[Tuple], is_wide: bool) -> Option<Number> {
+        let needs_addresses = is_wide && self.ipv6 == self.ipv6_capacity;
+        gone.iter().filter_map(|tuple| self.find(tuple)).find_map(|(number, direction)| {
+            let connection = self.get(number);
+            let may_go = direction == Direction::Original
+                && connection.template.is_none()
+                && (connection.state.is_half_open() || connection.state.is_over())
+                && (!needs_addresses || connection.is_wide());
+            may_go.then_some(number)
+        })
+    }
+
     pub(super) fn find(&self, tuple: &Tuple) -> Option<(Number, Direction)> {
         self.by_tuple.get(tuple).copied()
     }

@@ -95,6 +95,8 @@ pub struct Taken {
     pub index_full: VecDeque<usize>,
     /// What it told other workers of templates, in order.
     pub answers: VecDeque<Held>,
+    /// Where its table is nearly full: client's packets of the connections that ended.
+    pub gone: Vec<Tuple>,
 }
 
 /// Ticks of a slot of the timer wheel.
@@ -270,6 +272,11 @@ impl Reference {
     /// What the worker's counters must say; those of servers, where the last call may have changed them.
     pub fn counters(&self) -> (&WorkerCounters, &[ServerId]) {
         (&self.counters, &self.touched)
+    }
+
+    /// How many connections more there is room for, whatever their addresses.
+    pub fn room(&self) -> usize {
+        self.flows.room()
     }
 
     /// Whether a server's flag says that it is overloaded, and whether it must; `None` when it was removed.

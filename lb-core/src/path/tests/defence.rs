@@ -22,7 +22,7 @@ impl Director {
         self.counters[0].flows.drop_entry.get()
     }
 
-    fn establish(&mut self, sport: u16) {
+    pub(super) fn establish(&mut self, sport: u16) {
         for flags in ["S", "A"] {
             self.receive(WAN, &[from_client(sport, flags)]);
         }

@@ -60,7 +60,7 @@ fn establish(director: &mut Director, sport: u16) {
     director.receive(WAN, &[from_client(sport, "A")]);
 }
 
-fn datagram(sport: u16) -> Vec<u8> {
+pub(super) fn datagram(sport: u16) -> Vec<u8> {
     let builder =
         etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1).ipv4([192, 0, 2, 100], [192, 0, 2, 10], 64);
     let mut frame = Vec::new();
