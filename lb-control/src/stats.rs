@@ -32,8 +32,8 @@ struct ServiceStatistics {
     service: Option<Arc<Service>>,
     /// Of real servers that are not its any more, and less by what was zeroed.
     carried: Counts,
-    /// SYN cookies of services that had its number before.
-    cookies_baseline: [u64; 3],
+    /// As [`Statistics::flood`], of services that had its number before.
+    flood_baseline: [u64; 4],
     estimator: Estimator,
 }
 
@@ -57,7 +57,7 @@ impl Statistics {
         }
         for service in changes.iter().filter_map(|change| change.new.as_ref()) {
             let known = self.services.entry(service.id).or_insert_with(|| ServiceStatistics {
-                cookies_baseline: raw_cookies(workers, service.id),
+                flood_baseline: raw_flood(workers, service.id),
                 ..ServiceStatistics::default()
             });
             let old = known.service.replace(service.clone());
@@ -111,11 +111,11 @@ impl Statistics {
         (self.service_counts(known, workers), known.estimator.rates())
     }
 
-    /// SYN cookies that a service's clients were sent, that they acknowledged, and acknowledgements of none.
-    pub fn cookies(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; 3] {
+    /// SYN cookies that a service's clients were sent, that they acknowledged, and acknowledgements of none; and packets that went by hash alone.
+    pub fn flood(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; 4] {
         let Some(known) = self.services.get(&id) else { return Default::default() };
-        let raw = raw_cookies(workers, id);
-        std::array::from_fn(|which| raw[which].wrapping_sub(known.cookies_baseline[which]))
+        let raw = raw_flood(workers, id);
+        std::array::from_fn(|which| raw[which].wrapping_sub(known.flood_baseline[which]))
     }
 
     fn service_counts(&self, known: &ServiceStatistics, workers: &[Arc<WorkerCounters>]) -> Counts {
@@ -146,11 +146,16 @@ impl Statistics {
     }
 }
 
-fn raw_cookies(workers: &[Arc<WorkerCounters>], id: ServiceId) -> [u64; 3] {
+fn raw_flood(workers: &[Arc<WorkerCounters>], id: ServiceId) -> [u64; 4] {
     let sum = |count: fn(&ServiceCell) -> &Counter| {
         workers.iter().map(|worker| count(worker.service(id)).get()).fold(0, u64::wrapping_add)
     };
-    [sum(|cell| &cell.cookies_sent), sum(|cell| &cell.cookies_accepted), sum(|cell| &cell.cookies_rejected)]
+    [
+        sum(|cell| &cell.cookies_sent),
+        sum(|cell| &cell.cookies_accepted),
+        sum(|cell| &cell.cookies_rejected),
+        sum(|cell| &cell.hashed),
+    ]
 }
 
 fn ids(service: Option<&Service>) -> HashSet<ServerId> {
@@ -341,19 +346,19 @@ mod tests {
     }
 
     #[test]
-    fn a_service_counts_no_cookies_of_one_that_had_its_number_before() {
+    fn a_service_counts_nothing_of_a_flood_of_one_that_had_its_number_before() {
         let mut bench = Bench::new();
         bench.add_service();
         let id = bench.model.find(&service()).expect("it is there").id;
         bench.workers.iter().for_each(|worker| worker.service(id).cookies_sent.add(4));
-        assert_eq!(bench.statistics.cookies(id, &bench.workers), [8, 0, 0]);
+        assert_eq!(bench.statistics.flood(id, &bench.workers), [8, 0, 0, 0]);
         bench.apply(Command::EditService(ServiceSpec::new(service(), "wrr")));
-        assert_eq!(bench.statistics.cookies(id, &bench.workers), [8, 0, 0]);
+        assert_eq!(bench.statistics.flood(id, &bench.workers), [8, 0, 0, 0]);
         bench.apply(Command::DeleteService { service: service() });
         bench.add_service();
         assert_eq!(bench.model.find(&service()).expect("it is there").id, id);
         bench.workers[0].service(id).cookies_accepted.add(1);
-        assert_eq!(bench.statistics.cookies(id, &bench.workers), [0, 1, 0]);
+        assert_eq!(bench.statistics.flood(id, &bench.workers), [0, 1, 0, 0]);
     }
 
     #[test]

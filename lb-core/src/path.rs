@@ -17,6 +17,7 @@
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
 mod ahead;
+mod by_hash;
 mod carry_over;
 mod cookies;
 mod copies;
@@ -237,6 +238,8 @@ pub struct Path<P> {
     turned: Tick,
     /// Where the next connection that may go is looked for.
     early_cursor: u32,
+    /// The flow table has few places left: see [`by_hash`].
+    is_short: bool,
     /// Counts the choices that nobody shall foretell.
     chance: u64,
     /// Rules have let the packet at hand, which begins a connection, pass PREROUTING and INPUT.
@@ -349,6 +352,7 @@ impl<P: Packet> Path<P> {
             is_copying: false,
             turned: config.now,
             early_cursor: 0,
+            is_short: false,
             chance: 0,
             passed: None,
             asking: persistent::Asking::new(),
@@ -607,6 +611,7 @@ impl<P: Packet> Path<P> {
         self.fragments.give_up(now, &self.mine);
         self.sweep_expected(now);
         self.count_fill();
+        self.look_whether_short();
     }
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.

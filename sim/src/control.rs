@@ -45,6 +45,11 @@ impl Published {
     pub fn rule(&self, id: ServerId) -> Option<&Rule> {
         self.rules.binary_search_by_key(&id, |rule| rule.id).ok().map(|at| &self.rules[at])
     }
+
+    /// The service of place `n`.
+    pub fn service(&self, n: usize) -> Option<&Arc<Service>> {
+        self.tables.services.find(&model::key(&service(n)))
+    }
 }
 
 impl Rule {
@@ -424,7 +429,7 @@ impl Control {
     /// Whether these tables have a host as real server of place `n`.
     pub fn has_server(&self, published: &Published, plan: &Plan, n: usize, host: usize) -> bool {
         let address = self.server(plan, n, host).server.ip();
-        let service = published.tables.services.find(&model::key(&service(n)));
+        let service = published.service(n);
         service.is_some_and(|service| service.servers.iter().any(|server| server.address == address))
     }
 

@@ -63,8 +63,17 @@ struct Binding {
     /// The last lookup that may have ended a life; [`UNKNOWN`] until the next life begins.
     ended: u64,
     is_established: bool,
+    /// While nothing is kept of it, as a hash names its server: by which tables that was last.
+    by_hash: Option<Hashed>,
     /// The client's endpoint, by whatever service.
     group: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hashed {
+    generation: u32,
+    /// What [`Binding::opened`] is as long as these tables are used: what they name does not change.
+    opened: u64,
 }
 
 impl Binding {
@@ -86,7 +95,7 @@ impl Binding {
         let is_over = self.ended > self.since;
         // What was looked up before the last one may come out after it.
         let is_in_time = self.last.is_at_or_after(now) || now.since(self.last) < timeout;
-        self.server.is_some() && !self.is_unknown() && !is_over && is_in_time
+        self.server.is_some() && self.by_hash.is_none() && !self.is_unknown() && !is_over && is_in_time
     }
 
     fn touch(&mut self, now: Tick) {
@@ -144,6 +153,7 @@ impl Ledger {
             opened: 0,
             ended: 0,
             is_established: false,
+            by_hash: None,
             group,
         });
         self.by_key.insert(key, at);
@@ -196,7 +206,7 @@ impl Ledger {
             if binding.is_live(now, shortest) {
                 lost.get_or_insert(binding.key);
             }
-            (binding.server, binding.opened) = (None, 0);
+            (binding.server, binding.opened, binding.by_hash) = (None, 0, None);
         }
         lost
     }
@@ -216,10 +226,49 @@ impl Ledger {
         lost
     }
 
+    /// A client's packet went by hash alone, by the tables of this generation.
+    ///
+    /// # Errors
+    /// When its connection must have been known.
+    pub fn went_by_hash(&mut self, at: u32, moment: Moment, generation: u32, shortest: Shortest) -> Checked {
+        let Some(binding) = self.bindings.get_mut(at as usize) else { return Ok(()) };
+        hold!(
+            !binding.is_live(moment.at, shortest),
+            name::KEPT,
+            "{:?} lived and is not kept any more, as it goes by hash",
+            binding.key
+        );
+        let before = binding.by_hash.filter(|before| before.generation == generation);
+        let hashed = before.unwrap_or(Hashed { generation, opened: moment.number });
+        (binding.by_hash, binding.opened) = (Some(hashed), hashed.opened);
+        Ok(())
+    }
+
+    /// The connection of a client's packet is kept. If it went by hash alone before, this packet began it for the director; it lives, if `is_sure`.
+    pub fn is_kept(&mut self, at: u32, moment: Moment, is_sure: bool) {
+        if let Some(binding) = self.bindings.get_mut(at as usize)
+            && binding.by_hash.take().is_some()
+        {
+            binding.opened = binding.opened.max(moment.number);
+            if !is_sure {
+                binding.ended = UNKNOWN;
+            }
+        }
+    }
+
+    pub fn key(&self, at: u32) -> Option<Key> {
+        self.bindings.get(at as usize).map(|binding| binding.key)
+    }
+
+    pub fn goes_by_hash(&self, at: u32) -> bool {
+        self.bindings.get(at as usize).is_some_and(|binding| binding.by_hash.is_some())
+    }
+
     /// The director may have forgotten anything, and may have what never was.
     pub fn forget(&mut self) {
         for binding in &mut self.bindings {
             (binding.server, binding.since, binding.opened) = (None, 0, self.latest.max(1));
+            binding.by_hash = None;
             // What it still has may be over: it waits for its timer.
             binding.ended = UNKNOWN;
         }
@@ -418,6 +467,40 @@ mod tests {
             ledger.to_server(place, A, at(1), false).unwrap();
             ledger.looked_up(place, Effect::Opens, at(2), SHORTEST);
             assert!(ledger.to_server(place, B, at(2), true).is_err(), "it is established");
+        }
+    }
+
+    #[test]
+    fn what_goes_by_hash_alone_moves_with_the_tables_and_not_before() {
+        let mut ledger = Ledger::default();
+        let place = ledger.open(Key { client: 1, port: 1024, place: 0 });
+        for (number, effect) in [(1, Effect::Opens), (2, Effect::Nothing), (3, Effect::Opens)] {
+            ledger.looked_up(place, effect, at(number), SHORTEST);
+            ledger.went_by_hash(place, at(number), 7, SHORTEST).unwrap();
+            ledger.to_server(place, A, at(number), false).unwrap();
+            assert_eq!(ledger.live_server(place, at(number), SHORTEST), None, "nobody must know it");
+            assert!(ledger.clone().to_server(place, B, at(number), true).is_err(), "the hash is the same");
+        }
+        ledger.looked_up(place, Effect::Nothing, at(4), SHORTEST);
+        ledger.went_by_hash(place, at(4), 8, SHORTEST).unwrap();
+        assert_eq!(ledger.to_server(place, B, at(4), false), Ok(true));
+        assert!(ledger.clone().to_server(place, A, at(5), false).is_err(), "the hash is the same");
+    }
+
+    #[test]
+    fn what_went_by_hash_alone_lives_once_it_is_kept() {
+        let mut ledger = Ledger::default();
+        let place = ledger.open(Key { client: 1, port: 1024, place: 0 });
+        ledger.looked_up(place, Effect::Opens, at(1), SHORTEST);
+        ledger.went_by_hash(place, at(1), 7, SHORTEST).unwrap();
+        ledger.to_server(place, A, at(1), true).unwrap();
+        for is_sure in [false, true] {
+            let mut ledger = ledger.clone();
+            ledger.looked_up(place, Effect::Nothing, at(2), SHORTEST);
+            ledger.is_kept(place, at(2), is_sure);
+            assert_eq!(ledger.to_server(place, B, at(2), false), Ok(true), "the tables may be others");
+            assert_eq!(ledger.live_server(place, at(3), SHORTEST), is_sure.then_some(B));
+            assert_eq!(ledger.went_by_hash(place, at(3), 7, SHORTEST).is_err(), is_sure);
         }
     }
 }

@@ -293,7 +293,9 @@ impl<L: Subject> World<L> {
     }
 
     /// What the packets that a worker looked up in its turn may have done to their connections.
-    fn note_looked_up(&mut self, worker: usize, makes_room: bool) {
+    /// Returns those of clients that may belong to a connection.
+    fn note_looked_up(&mut self, worker: usize, makes_room: bool) -> Vec<Sent> {
+        let mut of_clients = Vec::new();
         self.ledger.makes_room = makes_room;
         let tick = self.tick();
         let has_family = [false, true].map(|is_ipv6| self.has_family(is_ipv6));
@@ -306,9 +308,13 @@ impl<L: Subject> World<L> {
                     self.ledger.looked_up(sent.binding, Effect::Ends, sent.looked_up, self.control.shortest);
                 }
                 self.ledger.looked_up(sent.binding, sent.effect, sent.looked_up, self.control.shortest);
+                if sent.way == Way::Request && !sent.is_later_piece {
+                    of_clients.push(sent);
+                }
             }
         }
         self.looked_up = tags;
+        of_clients
     }
 
     /// What becomes of a client's packet for a real server that is not in its worker's tables any more: it may end the connection and
@@ -339,8 +345,8 @@ impl<L: Subject> World<L> {
             let before = invariants::before_turn(self, worker);
             let room = Room::before_turn(self, worker);
             self.director.turn(worker, self.tick());
-            self.note_looked_up(worker, room.was_made(self, worker));
-            room.after_turn(self, worker)?;
+            let of_clients = self.note_looked_up(worker, room.was_made(self, worker));
+            room.after_turn(self, worker, &of_clients)?;
             invariants::after_turn(self, worker, before)?;
             if let Some(succession) = self.director.succession() {
                 invariants::after_succession(self, &succession)?;

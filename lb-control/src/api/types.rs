@@ -787,6 +787,8 @@ pub struct Status {
     pub max_connections: u64,
     /// Virtual services whose clients are answered with SYN cookies now.
     pub syn_cookies: Vec<ServiceAddress>,
+    /// Virtual services whose packets go by hash alone, because the flow table is short of room.
+    pub by_hash: Vec<ServiceAddress>,
 }
 
 /// A port as it is, and its Linux twin.

@@ -101,6 +101,18 @@ fn it_is_said_which_services_answer_with_syn_cookies_now() {
 }
 
 #[test]
+fn it_is_said_which_services_packets_go_by_hash_alone() {
+    let (control, plane, _) = start(&SERVICE.replace("\"rr\"", "\"mh\""));
+    let id = plane.tables().services.iter().next().expect("one").id;
+    assert_eq!(control.status().by_hash, []);
+    plane.workers[1].service(id).count_hashed(crate::sets::now());
+    assert_eq!(control.status().by_hash, [service()]);
+    let metrics = crate::metrics::text(crate::metrics::gather(&control));
+    let labels = "{local_address=\"192.0.2.1\",local_port=\"80\",proto=\"TCP\",local_mark=\"\"} 1\n";
+    assert!(metrics.contains(&format!("lb_ipvs_by_hash_packets_total{labels}")), "{metrics}");
+}
+
+#[test]
 fn a_command_that_changes_no_table_publishes_none() {
     let (mut control, plane, _) = start(SERVICE);
     let commands = vec![

@@ -13,6 +13,7 @@ use lb_core::packet::Packet;
 use lb_core::path::{self, Assumed, FlowEvents};
 use lb_core::rule::capture::Captures;
 use lb_core::tables::{Interfaces, Server, Service, SynCookies};
+use lb_core::time::Timeout;
 use lb_core::trace::Trace;
 
 use super::Control;
@@ -112,6 +113,12 @@ impl Control {
                 .filter(|service| self.cookie_view(service).is_some_and(|cookies| cookies.on))
                 .map(|service| model::address(&service.key))
                 .collect(),
+            by_hash: self
+                .model
+                .services()
+                .filter(|service| self.is_by_hash(service))
+                .map(|service| model::address(&service.key))
+                .collect(),
         }
     }
 
@@ -126,8 +133,15 @@ impl Control {
                 workers.iter().any(|worker| worker.service(service.id).is_flooded(now))
             }
         };
-        let [sent, accepted, rejected] = self.statistics.cookies(service.id, workers);
+        let [sent, accepted, rejected, _] = self.statistics.flood(service.id, workers);
         Some(CookieView { on, sent, accepted, rejected })
+    }
+
+    /// Whether packets of a service went by hash alone a moment ago, at one worker at least.
+    fn is_by_hash(&self, service: &Service) -> bool {
+        const MOMENT: Timeout = Timeout::from_secs(10);
+        let now = crate::sets::now();
+        self.plane.counters().iter().any(|worker| worker.service(service.id).was_hashed(MOMENT, now))
     }
 
     pub fn port_views(&self) -> Vec<PortView> {

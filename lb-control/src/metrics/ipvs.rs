@@ -92,6 +92,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     families.extend([active, inactive, persistent, weight]);
     families.extend(backends);
     families.extend(cookies(control));
+    families.push(by_hash(control));
     families
 }
 
@@ -113,6 +114,18 @@ fn cookies(control: &Control) -> Vec<Family> {
     }
     families.push(on);
     families
+}
+
+/// Of virtual services whose scheduler picks by a hash alone.
+fn by_hash(control: &Control) -> Family {
+    let name = "lb_ipvs_by_hash_packets_total";
+    let mut family =
+        Family::counter(name, "Packets that went by hash alone, the flow table being short of room.");
+    for service in control.model().services().filter(|service| service.is_stateless()) {
+        let [.., hashed] = control.statistics().flood(service.id, control.plane().counters());
+        with_service_labels(service, |labels| family.add(labels, hashed));
+    }
+    family
 }
 
 /// node_exporter's label set.

@@ -1,5 +1,5 @@
-//! What one worker knows of a virtual service whose clients may be answered with SYN cookies: how many SYNs come, whether these are a flood, and
-//! what became of cookies.
+//! What one worker knows of a virtual service under a flood: how many SYNs come where clients may be answered with SYN cookies, what became of these, and what went by
+//! hash alone.
 
 use super::Counter;
 use crate::time::{Tick, Timeout};
@@ -15,6 +15,9 @@ pub struct ServiceCell {
     pub cookies_sent: Counter,
     pub cookies_accepted: Counter,
     pub cookies_rejected: Counter,
+    /// Packets that went by hash alone; the tick of the last one, and one more. 0: there was none.
+    pub hashed: Counter,
+    hashed_at: Counter,
 }
 
 impl ServiceCell {
@@ -37,6 +40,18 @@ impl ServiceCell {
             self.until.set(u64::from(now.after(Self::STAYS).0) + 1);
         }
         is_on || is_flood
+    }
+
+    /// Counts a packet that goes by hash alone.
+    pub fn count_hashed(&self, now: Tick) {
+        self.hashed.add(1);
+        self.hashed_at.set(u64::from(now.0) + 1);
+    }
+
+    /// Whether one went so within the time before `now`.
+    pub fn was_hashed(&self, within: Timeout, now: Tick) -> bool {
+        let at = self.hashed_at.get();
+        at != 0 && !now.is_at_or_after(Tick((at - 1) as u32).after(within))
     }
 
     /// Whether SYNs are answered with cookies now, where that is by need.

@@ -20,9 +20,6 @@ use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{self, ACK, FIN, RST, SYN};
 
-/// A table with less than this part of its places free has no room for a flood.
-const SPARE: u64 = 8;
-
 impl<P: Packet> Path<P> {
     /// A first packet, which services see as `seen`, for one whose clients may be answered with cookies: a SYN that is, or the acknowledgement of one. Returns
     /// what is neither.
@@ -88,10 +85,8 @@ impl<P: Packet> Path<P> {
             SynCookies::Off => false,
             SynCookies::On => true,
             SynCookies::Auto(rate) => {
-                let (used, capacity) = (u64::from(self.flows.len().0), self.mine.flows.capacity.get());
-                let is_no_room = capacity.saturating_sub(used) < capacity / SPARE;
                 let share = rate.div_ceil(self.counters.len() as u32);
-                self.mine.service(id).count_syn(share, is_no_room, now)
+                self.mine.service(id).count_syn(share, self.is_short, now)
             }
         }
     }

@@ -141,6 +141,10 @@ impl<P: Packet> Path<P> {
             protocol => !is_ipsec(protocol),
         };
         if !is_beginning || original.sport == FTP_DATA {
+            if !is_beginning && service.is_stateless() && self.may_go_by_hash(service, headers, now) {
+                let service = service.clone();
+                return self.take_up(packet, headers, (original, seen), &service, now, io);
+            }
             // The host's own stack answers, with an RST or an ABORT where one is due.
             return io.to_twin(packet.port(), packet);
         }
@@ -164,7 +168,8 @@ impl<P: Packet> Path<P> {
             return self.first_persistent(packet, headers, (original, seen), &service, persistence, now, io);
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
-        let options = service.options;
+        let (options, service_id) = (service.options, service.id);
+        let may_hash = self.is_short && service.picks_alike();
         let picked = pick(&mut self.schedulers, service, seen, &self.counters, &self.mine, now);
         self.watch.note(|| Step::Server(picked.map(|server| server.id)));
         let Some(&Server { id, address, port, forward, .. }) = picked else {
@@ -180,9 +185,12 @@ impl<P: Packet> Path<P> {
         } else {
             (after, forward.method())
         };
-        if is_one_packet {
+        if is_one_packet || may_hash && method.is_one_way() {
             let choice = Choice { original: *original, after, method, server: id };
-            return self.one_packet(packet, headers, choice, now, io);
+            return match is_one_packet {
+                true => self.one_packet(packet, headers, choice, now, io),
+                false => self.go_by_hash(packet, headers, choice, service_id, now, io),
+            };
         }
         match self.bind(original, &after, method, id, now) {
             Some(at) if self.begin_edits(at, &options, headers) => self.begun(packet, headers, at, now, io),

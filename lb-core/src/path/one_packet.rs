@@ -44,15 +44,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if let Some(passed) = self.passed
-            && let Err(stopped) = self.pass_once(&mut packet, headers, &choice, &passed, now)
-        {
+        if let Err(stopped) = self.pass_alone(&mut packet, headers, &choice, now) {
             return self.stop(packet, headers, stopped, now, io);
-        }
-        if headers.fragment == Fragment::First {
-            let datagram = datagram(packet.data(), headers);
-            let set = self.set_of(&datagram);
-            self.choices.remember(set, datagram, choice, now);
         }
         let Choice { original, after, method, server } = choice;
         if method.is_one_way() {
@@ -65,6 +58,25 @@ impl<P: Packet> Path<P> {
         }
         self.mine.server(server).connections.add(1);
         self.masquerade_once(packet, headers, &choice, now, io);
+    }
+
+    /// What rules say of a packet that is scheduled for itself alone; fragments are to follow it.
+    pub(super) fn pass_alone(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        choice: &Choice,
+        now: Tick,
+    ) -> Result<(), Stopped> {
+        if let Some(passed) = self.passed {
+            self.pass_once(packet, headers, choice, &passed, now)?;
+        }
+        if headers.fragment == Fragment::First {
+            let datagram = datagram(packet.data(), headers);
+            let set = self.set_of(&datagram);
+            self.choices.remember(set, datagram, *choice, now);
+        }
+        Ok(())
     }
 
     /// OUTPUT and what of POSTROUTING each packet passes, for a datagram that rules let pass before it was scheduled.
@@ -109,7 +121,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Choice { original, after, method, server } = choice;
+        let Choice { after, method, server, .. } = choice;
         let is_there = |address| address == after.dst;
         if !self.tables.services.server(server).is_some_and(|server| is_there(server.address)) {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
@@ -118,12 +130,7 @@ impl<P: Packet> Path<P> {
             return self.masquerade_once(packet, headers, &choice, now, io);
         }
         // Not one more connection: the first fragment was counted.
-        let Some(at) = self.enter(&original, &after, method, server, now) else {
-            return self.drop(DropReason::FlowTableFull, Hook::Input);
-        };
-        self.onward_rarely(packet, headers, at, now, io);
-        self.counted.release(at.id());
-        self.flows.remove(at.id());
+        self.go_unkept(packet, headers, &choice, now, io);
     }
 
     fn masquerade_once(

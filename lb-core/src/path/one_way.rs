@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::established::{count, is_open};
+use super::one_packet::Choice;
 use super::output::Refusal;
 use super::sctp::Sctp;
 use super::tunnel::{self, Ends, Outer, Prepared};
@@ -116,7 +117,8 @@ impl<P: Packet> Path<P> {
     ) {
         let (server, generation) = (self.flows.entry(at.id()).server(), self.tables.generation);
         if headers.tcp_flags & SYN != 0 {
-            self.clamp_mss(&mut packet, headers, at, server);
+            let (tunnel, to) = self.tunnel_to(server, at);
+            self.clamp_mss(&mut packet, headers, server, tunnel, to);
         }
         if self.tunnels.find(server, generation).is_none() {
             self.prepare(server, at, headers.is_ipv6);
@@ -136,12 +138,11 @@ impl<P: Packet> Path<P> {
 
     /// A client's SYN: what it asks for is lowered to what fits the tunnel, if its service says so.
     #[cold]
-    fn clamp_mss(&self, packet: &mut P, headers: &Headers, at: FlowRef, server: ServerId) {
+    fn clamp_mss(&self, packet: &mut P, headers: &Headers, server: ServerId, tunnel: Tunnel, to: IpAddr) {
         let service = self.tables.services.of_server(server);
         if !service.is_some_and(|service| service.options.clamp_mss) {
             return;
         }
-        let (tunnel, to) = self.tunnel_to(server, at);
         let ip_and_tcp = if headers.is_ipv6 { ipv6::LEN + tcp::LEN } else { ipv4::LEN + tcp::LEN };
         let taken = (tunnel.overhead(to) + ip_and_tcp) as u16;
         if let Some(mss) = self.tables.mtu_towards(to).and_then(|mtu| mtu.checked_sub(taken)) {
@@ -168,16 +169,45 @@ impl<P: Packet> Path<P> {
 
     /// The next hop is not known yet or does not answer, the packet does not fit, or the real server is this host.
     #[cold]
-    fn onward_off_line(
+    fn onward_off_line(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        let to = self.flows.tuple(at.id(), Direction::Reply).src;
+        let tunnel = self.tunnel(at).map(|(tunnel, _)| tunnel);
+        self.leave_one_way(packet, headers, to, tunnel, now, io);
+    }
+
+    /// Sends a packet of no connection that is kept on to the real server that was chosen, and counts it.
+    #[cold]
+    pub(super) fn go_unkept(
         &mut self,
         mut packet: P,
         headers: &Headers,
-        at: FlowRef,
+        &Choice { after, method, server, .. }: &Choice,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let to = self.flows.tuple(at.id(), Direction::Reply).src;
-        let tunnel = self.tunnel(at).map(|(tunnel, _)| tunnel);
+        count(self.mine.server(server), Direction::Original, headers);
+        let to = after.dst;
+        // As for a connection: the kind of tunnel that the real server has now.
+        let kind = || match self.tables.services.server(server).map(|server| server.forward) {
+            Some(Forward::Tunnel(tunnel)) => tunnel,
+            _ => Tunnel::Ipip,
+        };
+        let tunnel = (method == Method::Tunnel).then(kind);
+        if let Some(tunnel) = tunnel.filter(|_| headers.tcp_flags & SYN != 0) {
+            self.clamp_mss(&mut packet, headers, server, tunnel, to);
+        }
+        self.leave_one_way(packet, headers, to, tunnel, now, io);
+    }
+
+    fn leave_one_way(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        to: IpAddr,
+        tunnel: Option<Tunnel>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let overhead = tunnel.map_or(0, |tunnel| tunnel.overhead(to));
         match self.check_within(headers, to, overhead) {
             Ok(Way::Local) => return io.to_twin(packet.port(), packet),

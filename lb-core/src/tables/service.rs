@@ -246,6 +246,8 @@ pub struct Service {
     /// exchanged; not when the service is edited otherwise. Never used twice for one id, also when the service
     /// was deleted in between. Wraps.
     pub version: u32,
+    /// Its scheduler keeps nothing, and no real server has a threshold.
+    is_stateless: bool,
     compiled: scheduler::Compiled,
 }
 
@@ -279,6 +281,7 @@ impl Service {
         let scheduler = scheduler.into();
         let compiled = scheduler::Compiled::new(old, scheduler, &servers, version);
         let Scheduler { kind, flags, table_size, warmup } = scheduler;
+        let is_stateless = kind.is_stateless() && servers.iter().all(|server| server.upper_threshold == 0);
         let wanted_weights = HashMap::new();
         Service {
             id,
@@ -293,8 +296,21 @@ impl Service {
             servers,
             wanted_weights,
             version,
+            is_stateless,
             compiled,
         }
+    }
+
+    /// Whether its scheduler picks by a hash of the packet alone.
+    #[inline]
+    pub fn is_stateless(&self) -> bool {
+        self.is_stateless
+    }
+
+    /// Whether the real server of a packet of no known connection follows from its ends alone.
+    pub fn picks_alike(&self) -> bool {
+        let options = &self.options;
+        self.is_stateless && options.persistence.is_none() && !options.one_packet && self.quic_lb.is_none()
     }
 
     /// The scheduler with what it is told.

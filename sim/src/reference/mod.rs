@@ -23,6 +23,7 @@
 //! remembered (`fragments.rs`, `one_packet.rs`), how many packets wait (`waiting.rs`), how many past changes of a service a worker catches up with (`schedule.rs`).
 
 mod answer;
+mod by_hash;
 mod carry;
 mod checksum;
 mod connection;
@@ -57,11 +58,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::flow::{Hasher, Tuple};
 use lb_core::hook::Hook;
-use lb_core::ids::{PortId, ServerId, WorkerId};
+use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::path::{FlowView, Held, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
@@ -126,6 +128,10 @@ pub struct Reference {
     /// When it was looked at how much room is left, and whether `secure_tcp` is on since.
     looked: Tick,
     is_secure: bool,
+    /// Few places are left in the table.
+    is_short: bool,
+    /// When a packet last went by hash alone, by service.
+    hashed: HashMap<ServiceId, Tick>,
     /// Identification of the last outer header.
     outer_id: u16,
     draw: full_nat::Draw,
@@ -170,6 +176,8 @@ impl Reference {
             begun_since_shed: 0,
             looked: config.now,
             is_secure: false,
+            is_short: false,
+            hashed: HashMap::new(),
             draw: full_nat::Draw::new(Hasher::new(config.hash_seed), config.worker, config.now),
             outer_id: config.worker.0.wrapping_mul(1021),
             now: config.now,
@@ -254,6 +262,7 @@ impl Reference {
         self.retry_waiting();
         self.give_up_fragments();
         self.count_fill();
+        self.look_whether_short();
         Ok(())
     }
 

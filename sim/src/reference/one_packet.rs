@@ -53,9 +53,9 @@ impl<T: Copy> Recent<T> {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
-    after: Tuple,
-    method: Method,
-    server: ServerId,
+    pub(super) after: Tuple,
+    pub(super) method: Method,
+    pub(super) server: ServerId,
 }
 
 impl Reference {
@@ -101,9 +101,6 @@ impl Reference {
             return self.send_as(packet, read, tuple(&read), after, true);
         }
         let connection = self.unbound(tuple(&read), after.reversed(), method, server);
-        if !self.has_room(super::flows::is_wide(&connection.original, &connection.reply)) {
-            return self.drop(DropReason::FlowTableFull, Hook::Input);
-        }
         self.onward(packet, read, &connection);
     }
 }

@@ -11,8 +11,10 @@ use lb_core::tables::{Forward, Protocol, Service, Way};
 use lb_core::time::Timeout;
 
 use super::answer::Problem;
+use super::by_hash::picks_alike;
 use super::connection::State;
 use super::flows::{Connection, Number, is_wide};
+use super::one_packet::Choice;
 use super::output::Before;
 use super::parse::{ABORT, AH, ESP, INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
 use super::persistent::service_of;
@@ -103,6 +105,9 @@ impl Reference {
             _ => true,
         };
         if !begins || read.sport == FTP_DATA {
+            if !begins && self.may_go_by_hash(service, &read) {
+                return self.take_up(packet, read, service);
+            }
             return self.up_the_twin(packet);
         }
         if tables.settings.draining {
@@ -134,6 +139,9 @@ impl Reference {
         };
         if service.options.one_packet && read.protocol == UDP {
             return self.one_packet(packet, read, after, method, id);
+        }
+        if self.is_short && picks_alike(service) && method != Method::Masq {
+            return self.go_by_hash(packet, read, Choice { after, method, server: id }, service.id);
         }
         match self.bind(original, after.reversed(), method, id) {
             Some(number) => self.established(packet, read, number, Direction::Original),

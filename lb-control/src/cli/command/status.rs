@@ -37,6 +37,9 @@ impl OwnCommand for Status {
         for service in &status.syn_cookies {
             writeln!(out, "SYN cookies  {service}")?;
         }
+        for service in &status.by_hash {
+            writeln!(out, "by hash      {service}")?;
+        }
         Ok(code)
     }
 }

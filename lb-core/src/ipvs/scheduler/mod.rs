@@ -282,6 +282,12 @@ impl SchedulerKind {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
+    /// Whether it picks by a hash of the packet alone.
+    pub(crate) fn is_stateless(self) -> bool {
+        use SchedulerKind::{Dh, Maglev, Mh, Sh};
+        matches!(self, Dh | Sh | Mh | Maglev)
+    }
+
     /// Whether it remembers destinations.
     pub(crate) fn keeps_destinations(self) -> bool {
         matches!(self, SchedulerKind::Lblc | SchedulerKind::Lblcr)

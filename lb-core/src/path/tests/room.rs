@@ -1,5 +1,5 @@
 //! Queues, tables and buffers that are full, there and back: what finds no room is dropped and counted, and when there is room again the next one goes.
-//! (Ports are in `nat` and `full_nat`, the workers' rings in `lb-dataplane/tests/team.rs`.)
+//! (The flow table is in `early_drop`, ports in `nat` and `full_nat`, the workers' rings in `lb-dataplane/tests/team.rs`.)
 
 use super::*;
 use crate::tables::{ProxyVersion, ServiceOptions};
@@ -11,26 +11,6 @@ impl Director {
         self.now = self.now.after(timeout);
         self.turn()
     }
-}
-
-#[test]
-fn a_full_flow_table_has_room_again_when_its_connections_are_over() {
-    let mut director = Director::new();
-    for port in 4000..4100 {
-        let frames = datagram_between(C2D, ("192.0.2.100", port), ("192.0.2.10", 80), 1);
-        assert_eq!(director.receive(WAN, &frames).sent.len(), 1);
-    }
-    assert!(director.receive(WAN, &[from_client(5000, "S")]).sent.is_empty());
-    let full = |director: &Director| {
-        (director.counters[0].flows.full.get(), director.dropped(DropReason::FlowTableFull))
-    };
-    assert_eq!(full(&director), (1, 1));
-    for _ in 0..40 {
-        director.waits(Timeout::from_secs(10));
-    }
-    assert!(director.states().is_empty());
-    assert_eq!(director.receive(WAN, &[from_client(5000, "S")]).sent.len(), 1);
-    assert_eq!(full(&director), (1, 1));
 }
 
 #[test]
