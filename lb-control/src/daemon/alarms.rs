@@ -23,6 +23,19 @@ enum Source {
     Worker(fn(&WorkerCounters) -> u64),
     /// What the ports lost.
     Received,
+    Queue(fn(&mut Queues) -> &mut u64),
+}
+
+/// How often a queue from the workers to the control plane was full.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Queues {
+    /// Of connections that begin, change and end.
+    pub(super) events: u64,
+    /// Of lines that rules want logged, and of packets that they want kept.
+    pub(super) lines: u64,
+    pub(super) packets: u64,
+    /// Of changes of IP sets that are left to the control plane.
+    pub(super) set_changes: u64,
 }
 
 struct Row {
@@ -125,6 +138,30 @@ const ROWS: &[Row] = &[
         "copies not sent",
         "fewer packets in the rule",
     ),
+    row(
+        Source::Queue(|queues| &mut queues.events),
+        "who reads what becomes of connections is too slow",
+        "events lost",
+        "fewer readers of conntrack -E, with filters",
+    ),
+    row(
+        Source::Queue(|queues| &mut queues.lines),
+        "too many lines are to be logged by rules (LOG, TRACE)",
+        "lines lost",
+        "-m limit in the rule",
+    ),
+    row(
+        Source::Queue(|queues| &mut queues.packets),
+        "too many packets are to be kept by rules (NFLOG)",
+        "packets not kept",
+        "-m limit or --nflog-range in the rule, a faster disk",
+    ),
+    row(
+        Source::Queue(|queues| &mut queues.set_changes),
+        "too many changes of IP sets by rules wait",
+        "changes lost",
+        "fewer packets in the rule",
+    ),
 ];
 
 /// One row, as it was when it was looked at last.
@@ -146,14 +183,14 @@ pub(super) struct Alarms([Seen; ROWS.len()]);
 
 impl Alarms {
     /// What was refused before is no alarm.
-    pub(super) fn new(plane: &dyn Plane) -> Alarms {
-        Alarms(std::array::from_fn(|n| Seen { count: ROWS[n].count(plane), alarm: None }))
+    pub(super) fn new(plane: &dyn Plane, queues: Queues) -> Alarms {
+        Alarms(std::array::from_fn(|n| Seen { count: ROWS[n].count(plane, queues), alarm: None }))
     }
 
     /// Looks at all counters; logs each alarm once when it begins and once when it is over.
-    pub(super) fn look(&mut self, plane: &dyn Plane, now: Instant) {
+    pub(super) fn look(&mut self, plane: &dyn Plane, queues: Queues, now: Instant) {
         for (seen, row) in self.0.iter_mut().zip(ROWS) {
-            let count = row.count(plane);
+            let count = row.count(plane, queues);
             let before = std::mem::replace(&mut seen.count, count);
             if count > before {
                 if seen.alarm.is_none() {
@@ -181,7 +218,7 @@ impl Alarms {
 }
 
 impl Row {
-    fn count(&self, plane: &dyn Plane) -> u64 {
+    fn count(&self, plane: &dyn Plane, mut queues: Queues) -> u64 {
         let sum = |count: &dyn Fn(&WorkerCounters) -> u64| {
             plane.counters().iter().map(|worker| count(worker)).fold(0, u64::wrapping_add)
         };
@@ -191,6 +228,7 @@ impl Row {
             }
             Source::Worker(count) => sum(&count),
             Source::Received => plane.ports().iter().map(|port| port.rx_missed).sum(),
+            Source::Queue(full) => *full(&mut queues),
         }
     }
 }
@@ -201,7 +239,7 @@ mod tests {
     use super::*;
 
     /// Has what a row counts be counted `times` more.
-    fn refuse(plane: &FakePlane, row: &Row, times: u64) {
+    fn refuse(plane: &FakePlane, queues: &mut Queues, row: &Row, times: u64) {
         let worker = &plane.workers[1];
         match row.source {
             Source::Dropped(reason) => worker.dropped(reason, Hook::Input).add(times),
@@ -223,6 +261,7 @@ mod tests {
                 counter.expect("one that is tried").add(times);
             }
             Source::Received => drop(plane.lost.fetch_add(times, std::sync::atomic::Ordering::Relaxed)),
+            Source::Queue(full) => *full(queues) += times,
         }
     }
 
@@ -231,27 +270,27 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for row in ROWS {
-            let plane = FakePlane::new(2);
-            refuse(&plane, row, 7);
-            let mut alarms = Alarms::new(&*plane);
-            alarms.look(&*plane, at(60));
+            let (plane, mut queues) = (FakePlane::new(2), Queues::default());
+            refuse(&plane, &mut queues, row, 7);
+            let mut alarms = Alarms::new(&*plane, queues);
+            alarms.look(&*plane, queues, at(60));
             assert_eq!(alarms.lines(at(60)), [""; 0]);
-            refuse(&plane, row, 2);
-            alarms.look(&*plane, at(100));
-            refuse(&plane, row, 3);
-            alarms.look(&*plane, at(110));
+            refuse(&plane, &mut queues, row, 2);
+            alarms.look(&*plane, queues, at(100));
+            refuse(&plane, &mut queues, row, 3);
+            alarms.look(&*plane, queues, at(110));
             let Row { what, refused, help, .. } = row;
             let line = format!("{what}: 5 {refused} in 20 s; what helps: {help}");
             for (looked, is_on) in [(120, true), (169, true), (170, false), (200, false)] {
-                alarms.look(&*plane, at(looked));
+                alarms.look(&*plane, queues, at(looked));
                 assert_eq!(
                     alarms.lines(at(120)),
                     if is_on { vec![line.clone()] } else { vec![] },
                     "{looked}"
                 );
             }
-            refuse(&plane, row, 1);
-            alarms.look(&*plane, at(300));
+            refuse(&plane, &mut queues, row, 1);
+            alarms.look(&*plane, queues, at(300));
             assert_eq!(alarms.lines(at(300)).len(), 1, "it begins anew");
         }
     }

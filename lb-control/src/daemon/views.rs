@@ -2,6 +2,7 @@
 
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use lb_core::counters::WorkerCounters;
@@ -17,6 +18,7 @@ use lb_core::time::Timeout;
 use lb_core::trace::Trace;
 
 use super::Control;
+use super::alarms::Queues;
 use super::spread::Spread;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
@@ -217,6 +219,16 @@ impl Control {
     pub(crate) fn captures(&self) -> Option<(Arc<Captures>, Arc<Interfaces>, Nflog)> {
         let captures = self.rules.captures()?.clone();
         Some((captures, self.compiler.current().interfaces.clone(), self.config.nflog.clone()))
+    }
+
+    /// How often the workers found a queue to the control plane full.
+    pub(super) fn full_queues(&self) -> Queues {
+        Queues {
+            events: self.flow_events().lost.get(),
+            lines: self.rules.compiled().events.lost.get(),
+            packets: self.rules.captures().map_or(0, |captures| captures.lost.get()),
+            set_changes: self.set_wishes().lost.load(Relaxed),
+        }
     }
 
     /// What would become of a packet, and what a connection is known by that such a packet is of.
