@@ -1,5 +1,5 @@
 //! Goal: real servers are told who the client is, by PROXY protocol headers that nginx reads and by a TCP option seen on the wire, and
-//! FTP works through a virtual service, active and passive; and through NAT by rules with its helper.
+//! FTP works through a virtual service, active and passive, also where rules let in nothing else; and through NAT by rules with its helper.
 //! Method: curl and wrk against nginx's `listen … proxy_protocol`, `kill -9` of the director under an open connection; a raw socket at
 //! the real server; Debian's vsftpd on each real server, curl as its client; `ipvsadm` and `iptables` as an operator types them.
 
@@ -151,7 +151,7 @@ fn fetch(from: &lab::Namespace, at: SocketAddr, way: &[&str]) -> Result<String> 
 }
 
 #[test]
-fn ftp_works_active_and_passive_by_both_families() -> Result<()> {
+fn ftp_works_active_and_passive_by_both_families_also_behind_a_white_list() -> Result<()> {
     let scene = scene()?;
     let servers = scene.lab.servers().iter().map(|server| ftp_server(&scene, server));
     let _servers = servers.collect::<Result<Vec<_>>>()?;
@@ -171,6 +171,22 @@ fn ftp_works_active_and_passive_by_both_families() -> Result<()> {
             served.sort();
             served.dedup();
             ensure!(served.len() > 1, "{way:?}: all went to {served:?}");
+        }
+    }
+    for iptables in ["iptables", "ip6tables"] {
+        for chain in ["INPUT", "FORWARD", "OUTPUT"] {
+            for rule in ["-m state --state ESTABLISHED,RELATED", "-p tcp --dport 21"] {
+                scene.director.run_lbctl(&format!("{iptables} -A {chain} {rule} -j ACCEPT"))?;
+            }
+            scene.director.run_lbctl(&format!("{iptables} -P {chain} DROP"))?;
+        }
+    }
+    for chain in ["INPUT", "OUTPUT"] {
+        scene.director.run_lbctl(&format!("ip6tables -I {chain} -p ipv6-icmp -j ACCEPT"))?;
+    }
+    for (vip, own) in [(IpAddr::from(VIP), IpAddr::from(CLIENT)), (VIP_V6.into(), CLIENT_V6.into())] {
+        for way in ways(&own.to_string()) {
+            fetch(scene.lab.client(), SocketAddr::new(vip, 21), &way)?;
         }
     }
     Ok(())

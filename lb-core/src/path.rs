@@ -74,7 +74,7 @@ use arrayvec::ArrayVec;
 
 pub use carry_over::CarriedOver;
 pub use events::{EventKind, FlowEvent, FlowEvents};
-pub use expected::Expect;
+pub use expected::{Awaited, Expect};
 pub use explain::{Assumed, explain};
 pub use list::{FlowView, Known};
 pub use order::{Beginning, Change, Deed, Order, Outcome};
@@ -94,7 +94,7 @@ use crate::flow::template::Uses;
 use crate::flow::{FlowHash, FlowRef, FlowTable, Hasher, Tuple};
 use crate::hook::Hook;
 use crate::icmp::{RateLimit, is_translatable};
-use crate::ids::{PortId, ServerId, WorkerId};
+use crate::ids::{PortId, WorkerId};
 use crate::ipvs::scheduler;
 use crate::ipvs::state::{self, Timeouts, Transitions};
 use crate::mem::Region;
@@ -146,8 +146,8 @@ pub enum Steer {
     Expect(Expect),
     /// A first packet for no service, at the worker that knows whether its client is expected.
     AskExpected,
-    /// Back, with the real server that expects it.
-    Expected(Option<ServerId>),
+    /// Back, with what is known of it if it is.
+    Expected(Option<Awaited>),
     /// Of no connection at its owner; one that is only routed through us may be at its other end's worker. With what the table `raw` said, where
     /// that was asked before.
     Elsewhere(Ports, Option<FromRaw>),

@@ -7,6 +7,9 @@
 //!
 //! The packet that tells goes on from the worker that has to know: so what follows on it finds that worker told.
 //!
+//! To rules (`first_ruled.rs`) the packet that begins one is RELATED, with its control connection's mark; where it goes they are not asked. An active
+//! one comes from the real server, so that tracking sees its directions the other way round until it is answered.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ftp.c`; RFC 959 §3.2; RFC 2428.
 
 use std::net::IpAddr;
@@ -15,10 +18,11 @@ use super::established::count;
 use super::rewrite::{self, Outcome};
 use super::waiting::Going;
 use super::{Io, Path, Steer};
-use crate::conntrack::Zones;
+use crate::conntrack::helper::HelperId;
+use crate::conntrack::{Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::template::EXPECTED;
-use crate::flow::{Direction, FlowRef, Method, NewFlow, Tuple};
+use crate::flow::{Direction, FlowId, FlowRef, Method, NewFlow, Tuple};
 use crate::hook::Hook;
 use crate::ids::ServerId;
 use crate::ipvs::state::TcpState;
@@ -42,6 +46,17 @@ pub struct Expect {
     pub virtual_: (IpAddr, u16),
     /// The real server's port.
     pub port: u16,
+    /// The control connection's mark.
+    pub mark: u32,
+}
+
+/// What is known of an expected connection where its first packet asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Awaited {
+    /// The real server that waits.
+    pub server: ServerId,
+    /// The control connection's mark.
+    pub mark: u32,
 }
 
 impl Expect {
@@ -73,6 +88,7 @@ impl<P: Packet> Path<P> {
             // RFC 959 §3.2: the port next to that of the control connection.
             virtual_: (control.dst, control.dport.wrapping_sub(1)),
             port: reply.sport.wrapping_sub(1),
+            mark: self.flows.tracked(at.id()).mark,
         })
     }
 
@@ -91,7 +107,8 @@ impl<P: Packet> Path<P> {
         let control = self.flows.tuple(at.id(), Direction::Original);
         let server = self.flows.entry(at.id()).server();
         let (client, virtual_) = ((control.src, 0), (control.dst, said.port));
-        let expect = Expect { server, client, virtual_, port: said.port };
+        let mark = self.flows.tracked(at.id()).mark;
+        let expect = Expect { server, client, virtual_, port: said.port, mark };
         let headers = match (said.form, virtual_.0) {
             // The port is the same, and there is nothing to exchange.
             (Form::Port, _) => *headers,
@@ -156,6 +173,7 @@ impl<P: Packet> Path<P> {
             && self.flows.tuple(at.id(), Direction::Reply) == reply
         {
             // Told once more.
+            self.flows.tracked_mut(at.id()).mark = expect.mark;
             return self.flows.entry_mut(at.id()).touch(now);
         }
         let is_known = original.protocol == Protocol::TCP;
@@ -172,6 +190,7 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return };
+        self.note_told_of(id, expect.mark);
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation, self.tables.looks_at_each());
         entry.set_inactive(true);
@@ -182,13 +201,30 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// A control connection told of it.
+    fn note_told_of(&mut self, id: FlowId, mark: u32) {
+        let tracked = self.flows.tracked_mut(id);
+        tracked.mark = mark;
+        tracked.status.set(Status::EXPECTED);
+        tracked.set_helper(HelperId::FTP);
+    }
+
+    /// The way that a packet goes as tracking sees it: what a real server opens begins with what is an answer to IPVS.
+    pub(super) fn tracked_direction(&self, at: FlowRef) -> Direction {
+        let entry = self.flows.entry(at.id());
+        let is_awaited = entry.protocol() == Protocol::TCP && entry.state() == TcpState::Listen as u8;
+        if is_awaited { at.direction().opposite() } else { at.direction() }
+    }
+
     /// Whether a first packet may be of a connection that is expected: it is for no service, or for one that takes whatever is left.
     pub(super) fn may_be_expected(&self, original: &Tuple, headers: &Headers, now: Tick) -> bool {
         self.tables.services.has_ftp()
             && headers.protocol == Protocol::TCP
             && headers.tcp_flags & (SYN | RST | ACK) == SYN
             && headers.fragment == Fragment::None
-            && self.tables.routes.is_local(original.dst)
+            && !self.tables.settings.draining
+            // Rules may have made an address of no host of ours the service's.
+            && (self.tables.routes.is_local(original.dst) || self.tables.rules.hide_owners())
             && self
                 .tables
                 .service_for(original, now)
@@ -210,14 +246,14 @@ impl<P: Packet> Path<P> {
             return io.hand_over(holder, packet, Steer::AskExpected);
         }
         let found = self.expected_at(&original);
-        self.begin_expected(packet, headers, original, found, now, io);
+        self.first_asked(packet, headers, original, found, now, io);
     }
 
     /// The same, at the worker that would know.
     #[cold]
     pub(super) fn asked_expected(&mut self, packet: P, headers: &Headers, io: &mut impl Io<P>) {
         let original = Tuple::of_packet(packet.data(), headers);
-        let owner = self.owner_of(original.src, original.sport);
+        let owner = self.owner_of_flow(&original);
         let found = self.expected_at(&original);
         io.hand_over(owner, packet, Steer::Expected(found));
     }
@@ -228,7 +264,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
-        found: Option<ServerId>,
+        found: Option<Awaited>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -238,32 +274,53 @@ impl<P: Packet> Path<P> {
             self.mine.flows.found.add(1);
             return self.begun(packet, headers, at, now, io);
         }
-        self.begin_expected(packet, headers, original, found, now, io);
+        self.first_asked(packet, headers, original, found, now, io);
     }
 
     /// The real server that waits at the port of this client's connection.
-    fn expected_at(&self, original: &Tuple) -> Option<ServerId> {
+    fn expected_at(&self, original: &Tuple) -> Option<Awaited> {
         let at = self.flows.find(&Tuple { sport: 0, protocol: EXPECTED, ..*original })?;
-        Some(self.flows.entry(at.id()).server())
+        let (entry, tracked) = (self.flows.entry(at.id()), self.flows.tracked(at.id()));
+        Some(Awaited { server: entry.server(), mark: tracked.mark })
     }
 
-    fn begin_expected(
+    /// The same, once it is known whether it is expected.
+    fn first_asked(
         &mut self,
         packet: P,
         headers: &Headers,
         original: Tuple,
-        found: Option<ServerId>,
+        found: Option<Awaited>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some(server) = found else { return self.unexpected(packet, headers, &original, now, io) };
-        let Some(server) = self.tables.services.server(server) else {
+        match (found, self.tables.rules.are_active()) {
+            (Some(awaited), false) => self.begin_awaited(packet, headers, &original, awaited, now, io),
+            (Some(awaited), true) => self.first_awaited(packet, headers, &original, awaited, now, io),
+            (None, false) => self.unexpected(packet, headers, &original, now, io),
+            (None, true) => self.first_unexpected(packet, headers, now, io),
+        }
+    }
+
+    /// INPUT with IPVS, of a packet that begins what is expected.
+    pub(super) fn begin_awaited(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        original: &Tuple,
+        awaited: Awaited,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let Some(server) = self.tables.services.server(awaited.server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
-        let (id, after) = (server.id, Tuple { dst: server.address, ..original });
-        match self.bind(&original, &after, Method::Masq, id, now) {
-            Some(at) => self.begun(packet, headers, at, now, io),
-            None => self.drop(DropReason::FlowTableFull, Hook::Input),
-        }
+        let (id, after) = (server.id, Tuple { dst: server.address, ..*original });
+        let Some(at) = self.enter(original, &after, Method::Masq, id, now) else {
+            return self.drop(DropReason::FlowTableFull, Hook::Input);
+        };
+        self.note_told_of(at.id(), self.passed.map_or(awaited.mark, |passed| passed.connection_mark));
+        self.count_entered(at, Told::RELATED, self.asks_for_source(Method::Masq, original, &after));
+        self.begun(packet, headers, at, now, io);
     }
 }

@@ -81,7 +81,7 @@ impl<P: Packet> Path<P> {
             // What says that it comes from ourselves would be sent to ourselves (a "land" attack).
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
-        if self.may_be_expected(&original, headers, now) && !self.tables.settings.draining {
+        if self.may_be_expected(&original, headers, now) {
             return self.first_expected(packet, headers, original, now, io);
         }
         self.unexpected(packet, headers, &original, now, io);
@@ -244,16 +244,23 @@ impl<P: Packet> Path<P> {
         server: ServerId,
         now: Tick,
     ) -> Option<FlowRef> {
-        let is_tcp = original.protocol == Protocol::TCP;
         let at = self.enter(original, after, method, server, now)?;
-        self.flows.entry_mut(at.id()).set_inactive(!is_tcp);
+        self.count_entered(at, Told::NEW, self.asks_for_source(method, original, after));
+        Some(at)
+    }
+
+    /// What was entered counts for its real server, and is told, unless that is done once its source is known.
+    #[inline(always)]
+    pub(super) fn count_entered(&mut self, at: FlowRef, told: Told, asks_for_source: bool) {
+        let entry = self.flows.entry_mut(at.id());
+        let (server, is_tcp) = (entry.server(), entry.protocol() == Protocol::TCP);
+        entry.set_inactive(!is_tcp);
         self.count_bound(server, is_tcp);
         self.mine.server(server).connections.add(1);
         self.mine.flows.inserted.add(1);
-        if !self.asks_for_source(method, original, after) {
-            self.tell(Told::NEW, at.id());
+        if !asks_for_source {
+            self.tell(told, at.id());
         }
-        Some(at)
     }
 
     /// As [`Path::bind`], and it counts for nobody.

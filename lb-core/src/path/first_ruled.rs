@@ -4,11 +4,14 @@
 //! Before that it is sought at the worker of its other end, where a connection is that is only routed through us, and where destinations are exchanged at
 //! all others ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)).
 
+use super::expected::Awaited;
 use super::fragment::ports;
+use super::helped::Expected;
 use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped, grown};
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
 use super::{Io, Passed, Path, Steer, rewrite};
+use crate::conntrack::helper::HelperId;
 use crate::conntrack::{CtState, Zones};
 use crate::drop::DropReason;
 use crate::flow::Tuple;
@@ -26,6 +29,17 @@ impl<P: Packet> Path<P> {
     /// A packet of no known connection here.
     #[cold]
     pub(super) fn first_ruled(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if self.tables.services.has_ftp() {
+            let original = Tuple::of_packet(packet.data(), headers);
+            if self.tables.serves(headers.is_ipv6) && self.may_be_expected(&original, headers, now) {
+                return self.first_expected(packet, headers, original, now, io);
+            }
+        }
+        self.first_unexpected(packet, headers, now, io);
+    }
+
+    /// One that no virtual service's helper expects.
+    pub(super) fn first_unexpected(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         if self.zones_matter() {
             return self.first_zoned(packet, headers, now, io);
         }
@@ -115,6 +129,26 @@ impl<P: Packet> Path<P> {
         self.first_behind_raw(packet, headers, passage, io);
     }
 
+    /// One of a connection that goes to a virtual service's real server, which awaits it.
+    pub(super) fn first_awaited(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        original: &Tuple,
+        awaited: Awaited,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let mut passage = self.first_passage(&packet, headers, original, now);
+        if let Err(stopped) = self.pass(&RAW, original, &mut packet, headers, &mut passage) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        passage.connection_mark = awaited.mark;
+        passage.expected =
+            Some(Expected { helper: HelperId::FTP, follows: None, server: Some(awaited.server) });
+        self.first_behind_raw(packet, headers, passage, io);
+    }
+
     /// Of a packet that may begin a connection.
     pub(super) fn first_passage(
         &mut self,
@@ -187,7 +221,9 @@ impl<P: Packet> Path<P> {
         if self.tables.routes.is_local(original.src) {
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
+        let server = passage.expected.and_then(|expected| expected.server);
         let way = match self.check(headers, seen.dst) {
+            _ if server.is_some() => Way::Local,
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
@@ -201,12 +237,16 @@ impl<P: Packet> Path<P> {
             }
         }
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
-        if is_in && self.is_served(&packet, headers, &seen, passage.mark) {
+        if server.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Passage { mark, connection_mark, is_traced, .. } = passage;
             let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
             let passed = Passed { destination, mark, connection_mark, is_traced, ticket, opening: None };
-            return self.with_passed(Some(passed), |path| {
-                path.serve_rarely(packet, headers, &original, &seen, now, io);
+            return self.with_passed(Some(passed), |path| match server {
+                Some(server) => {
+                    let awaited = Awaited { server, mark: connection_mark };
+                    path.begin_awaited(packet, headers, &original, awaited, now, io);
+                }
+                None => path.serve_rarely(packet, headers, &original, &seen, now, io),
             });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };

@@ -32,6 +32,8 @@ pub(super) struct Expected {
     pub(super) helper: HelperId,
     /// `None`: the table `nat` is asked, as for any other.
     pub(super) follows: Option<Follows>,
+    /// A virtual service's real server awaits it, whatever that table says.
+    pub(super) server: Option<ServerId>,
 }
 
 impl<P: Packet> Path<P> {
@@ -130,7 +132,9 @@ impl<P: Packet> Path<P> {
 
     /// A packet begins a connection: what it is to tracking, behind the table `raw`.
     pub(super) fn note_expected(&mut self, original: &Tuple, passage: &mut Passage) {
-        if !self.expectations.is_empty()
+        if passage.expected.is_some() {
+            passage.state = CtState::Related;
+        } else if !self.expectations.is_empty()
             && let Some(expected) = self.find_expected(original, passage.zones, passage.now).copied()
         {
             self.expectations.end(&expected);
@@ -139,7 +143,8 @@ impl<P: Packet> Path<P> {
             self.count_expected();
             passage.state = CtState::Related;
             passage.connection_mark = self.flows.tracked(expected.master).mark;
-            passage.expected = Some(Expected { helper: expected.helper, follows: expected.follows });
+            let Expectation { helper, follows, .. } = expected;
+            passage.expected = Some(Expected { helper, follows, server: None });
         }
         passage.state = self.assumed.unwrap_or(passage.state);
     }

@@ -104,17 +104,18 @@ impl<P: Packet> Path<P> {
             (wire, wire)
         };
         let passed = self.passed.take();
+        let direction = self.tracked_direction(at);
         let tracked = self.flows.tracked_mut(at.id());
         if passed.is_none() {
             tracked.status.set(Status::CONFIRMED);
         }
-        let is_first_answer = at.direction() == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
+        let is_first_answer = direction == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
         if is_first_answer {
             tracked.status.set(Status::SEEN_REPLY);
             // Its packets are NEW no more.
-            self.flows.entry_mut(at.id()).forget_course(Direction::Original);
+            self.flows.entry_mut(at.id()).forget_course(at.direction().opposite());
         }
-        let state = self.flows.tracked(at.id()).is(at.direction());
+        let state = self.flows.tracked(at.id()).is(direction);
         self.met.begin_anew();
         let mut passage = self.passage(packet.port(), headers, state, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
@@ -280,6 +281,9 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<Tuple, Stopped> {
         let Some(original) = passage.original else { return Ok(*tuple) };
+        if passage.expected.is_some_and(|expected| expected.server.is_some()) {
+            return Ok(*tuple);
+        }
         let followed = passage.expected.and_then(|expected| expected.follows);
         let asked = match followed {
             None => self.ask(Table::Nat, hook, tuple, packet, headers, passage),

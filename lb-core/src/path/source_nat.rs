@@ -40,7 +40,8 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
         let outcome = outcome.and_then(|()| self.exchange_source(at, leaves, packet, headers, passage));
-        self.tell(Told::NEW, at.id());
+        let is_expected = self.flows.tracked(at.id()).status.has(Status::EXPECTED);
+        self.tell(if is_expected { Told::RELATED } else { Told::NEW }, at.id());
         if outcome.is_err() {
             self.end(at.id());
         }

@@ -8,6 +8,7 @@ mod defence;
 mod early_drop;
 mod edited;
 mod explain;
+mod ftp_ruled;
 mod full_nat;
 mod headers;
 mod helped;

@@ -52,7 +52,13 @@ pub fn announced(heard: &Heard<'_>, said: &Said) -> Option<Announced> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HelperId;
     use super::*;
+
+    #[test]
+    fn it_is_the_one_that_virtual_services_have() {
+        assert_eq!(HelperId::named(HELPER.name), Some(HelperId::FTP));
+    }
 
     #[test]
     fn each_end_announces_a_connection_to_itself_and_to_nobody_else() {

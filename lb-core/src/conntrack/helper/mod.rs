@@ -40,6 +40,8 @@ pub struct HelperId(pub u8);
 
 impl HelperId {
     pub const NONE: HelperId = HelperId(0);
+    /// The second row's.
+    pub const FTP: HelperId = HelperId(2);
 
     pub fn named(name: &str) -> Option<HelperId> {
         HELPERS.iter().position(|helper| helper.name == name).map(|place| HelperId(place as u8 + 1))
