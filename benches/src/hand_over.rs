@@ -85,6 +85,7 @@ pub fn measure() -> HandOver {
             uses: uses.clone(),
             memory: Region::heap(memory_needed(FLOWS, 0)),
             hash_seed: 0x5eed,
+            rss: None,
             now: Tick(0),
         });
         path.adopt(Arc::new(tables(spread, Forward::Masq)));

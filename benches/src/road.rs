@@ -154,6 +154,7 @@ impl Road {
             uses: Arc::new(Uses::new(1, capacity)),
             memory: Region::heap(memory_needed(capacity, 0)),
             hash_seed: 0x5eed,
+            rss: None,
             now: Tick(0),
         });
         let mut sink = Sink::default();

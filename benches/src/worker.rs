@@ -68,8 +68,13 @@ impl Visit for Drive {
 }
 
 fn config(plan: &Plan) -> Config {
-    let port =
-        |name: &str, device: String| PortConfig { name: name.to_owned(), device, mtu: 1500, twin: false };
+    let port = |name: &str, device: String| PortConfig {
+        name: name.to_owned(),
+        device,
+        mtu: 1500,
+        outside: false,
+        twin: false,
+    };
     // Nothing comes back for connections of one packet, nor where real servers answer by another way.
     let no_rx = u8::from(matches!(plan.scenario, Scenario::New(Transport::Udp) | Scenario::OneWay(_)));
     Config {

@@ -134,6 +134,7 @@ impl<L: Subject> Workers<L> {
                 uses: uses.clone(),
                 memory,
                 hash_seed: 1,
+                rss: None,
                 now,
             };
             all.paths.push(L::new(config, &all.judge));

@@ -10,6 +10,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::ServerId;
 use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow};
+use lb_core::rss::Spread;
 use lb_core::tables::{InterfaceId, Mac, Tables};
 
 /// The workers and their ports.
@@ -95,6 +96,8 @@ pub struct PortState {
     pub twin_waits: u64,
     /// Its pairs of a receive and a transmit queue: one a worker, or fewer when it has not so many.
     pub queues: u16,
+    /// How it spreads what it receives over them.
+    pub spread: Spread,
     /// What it does for us, in words: `rss`.
     pub offloads: Vec<&'static str>,
 }

@@ -43,6 +43,7 @@ mod one_packet;
 mod one_way;
 mod order;
 mod output;
+mod owners;
 mod persistent;
 mod quic;
 mod related;
@@ -78,10 +79,10 @@ pub use expected::{Awaited, Expect};
 pub use explain::{Assumed, explain};
 pub use list::{FlowView, Known};
 pub use order::{Beginning, Change, Deed, Order, Outcome};
+pub use owners::Owners;
 pub use persistent::Held;
 pub use rewrite::as_seen;
 pub use shared::{SharedFlow, Taken, Walk};
-pub use steer::owner;
 pub use syn_proxy::Opening;
 pub use tracked::tuple_of_frame;
 pub use zoned::FromRaw;
@@ -99,6 +100,7 @@ use crate::ipvs::scheduler;
 use crate::ipvs::state::{self, Timeouts, Transitions};
 use crate::mem::Region;
 use crate::packet::Packet;
+use crate::rss::Rss;
 use crate::rule::Met;
 use crate::rule::copies::Copies;
 use crate::rule::counted::{Counted, Ticket};
@@ -205,6 +207,8 @@ pub struct PathConfig {
     pub memory: Region,
     /// Keys the hashes, so that nobody outside can aim at one bucket. The same for all workers.
     pub hash_seed: u64,
+    /// By what ports spread packets, where they do it by the client's end alone; the same for all workers.
+    pub rss: Option<Arc<Rss>>,
     /// The moment at which timers begin to run.
     pub now: Tick,
 }
@@ -261,6 +265,7 @@ pub struct Path<P> {
     expectations: Expectations,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
+    owners: Owners,
     local_ports: full_nat::LocalPorts,
     /// Of the tables in use.
     known_hops: known_hops::KnownHops,
@@ -323,6 +328,7 @@ impl<P: Packet> Path<P> {
         );
         mine.edits.capacity.set(flows.edits().1.into());
         let expectations = Expectations::new(flows.hasher());
+        let owners = Owners::new(flows.hasher(), config.counters.len(), config.rss);
         Path {
             worker: config.worker,
             timeouts: Timeouts::new(&tables.settings),
@@ -332,9 +338,10 @@ impl<P: Packet> Path<P> {
             local_ports: full_nat::LocalPorts::new(
                 Hasher::new(config.hash_seed),
                 config.worker,
-                config.counters.len(),
+                owners.clone(),
                 config.now,
             ),
+            owners,
             schedulers,
             tunnels: tunnel::Tunnels::new(mine.server_capacity()),
             counters: config.counters,

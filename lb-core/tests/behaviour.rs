@@ -361,6 +361,7 @@ impl Director {
             uses: Arc::new(Uses::new(1, 1024)),
             memory: Region::heap(memory_needed(1024, 256)),
             hash_seed: 7,
+            rss: None,
             now: Self::START,
         });
         let mut model = Model::new(&vector.setup);

@@ -138,6 +138,7 @@ impl Director {
             uses: Arc::new(Uses::new(1, CONNECTIONS)),
             memory: Region::heap(memory_needed(CONNECTIONS, 20)),
             hash_seed: 1,
+            rss: None,
             now: Tick(0),
         });
         path.adopt(tables.into());

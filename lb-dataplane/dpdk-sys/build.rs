@@ -119,14 +119,16 @@ fn bind(cflags: &[String]) {
     let functions = "rte_eal_(init|cleanup|get_runtime_dir)|rte_(openlog_stream|log_set_global_level|strerror|version)\
         |rte_thread_(un)?register|rte_dev_(probe|remove)|rte_pktmbuf_(init|pool_init)|rte_mbuf_best_mempool_ops\
         |rte_mempool_(create_empty|set_ops_byname|populate_default|obj_iter|free|in_use_count)|rte_socket_id|lb_.*\
-        |rte_eth_(dev_(info_get|configure|start|stop|close|get_port_by_name|adjust_nb_rx_tx_desc)|(rx|tx)_queue_setup|macaddr_get|link_get_nowait|link_to_str\
+        |rte_eth_(dev_(info_get|configure|start|stop|close|get_port_by_name|adjust_nb_rx_tx_desc|rss_(hash_conf_get|reta_(update|query)))|(rx|tx)_queue_setup|macaddr_get|link_get_nowait|link_to_str\
         |promiscuous_(enable|disable)|allmulticast_enable|stats_get)";
     bindgen::Builder::default()
         .header("wrapper.h")
         .clang_args(cflags)
         .allowlist_function(functions)
         .allowlist_type("rte_pktmbuf_pool_private")
-        .allowlist_var("rte_eth_fp_ops|LB_.*|RTE_(MAX_ETHPORTS|MAX_LCORE|ETH_LINK_MAX_STR_LEN)")
+        .allowlist_var(
+            "rte_eth_fp_ops|LB_.*|RTE_(MAX_ETHPORTS|MAX_LCORE|ETH_LINK_MAX_STR_LEN|ETH_RETA_GROUP_SIZE)",
+        )
         .opaque_type("rte_mbuf|rte_mempool|rte_l2tpv2_combined_msg_hdr|rte_device|rte_ether_hdr")
         .blocklist_type("FILE|_IO_.*")
         .raw_line("pub enum FILE {}")
@@ -161,9 +163,11 @@ fn link(directory: &Path, static_libs: &[String]) {
     let hardware = release || env::var_os("CARGO_FEATURE_HARDWARE").is_some();
     let wanted = |name: &str| DRIVERS.contains(&name) || hardware && HARDWARE_DRIVERS.contains(&name);
     // pkg-config's order is that of dependency, and its drivers come first.
-    for name in archives.iter().filter(|name| wanted(name)) {
+    let drivers: Vec<&str> = archives.iter().copied().filter(|name| wanted(name)).collect();
+    for name in &drivers {
         println!("cargo::rustc-link-lib=static:+whole-archive,-bundle=rte_{name}");
     }
+    println!("cargo::rustc-env=LB_DRIVERS={}", drivers.join(" "));
     for name in archives.iter().filter(|name| !DRIVER_KINDS.iter().any(|kind| name.starts_with(kind))) {
         println!("cargo::rustc-link-lib=static:-bundle=rte_{name}");
     }

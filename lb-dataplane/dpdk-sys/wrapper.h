@@ -52,6 +52,11 @@ static const uint64_t LB_TX_OFFLOAD_TCP_CKSUM = RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 static const uint64_t LB_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 /* Spreads over queues: IPv4 and IPv6, by address and by UDP and TCP port. */
 static const uint64_t LB_RSS_L3_L4 = RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP;
+/* Of these, what must be hashed with its ports. */
+static const uint64_t LB_RSS_PORTS = RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+/* One end's fields alone. The highest bit of all is more than the generator takes for a constant. */
+static const uint64_t LB_RSS_SOURCE_ONLY_HALVED = (RTE_ETH_RSS_L3_SRC_ONLY | RTE_ETH_RSS_L4_SRC_ONLY) >> 1;
+static const uint64_t LB_RSS_DESTINATION_ONLY = RTE_ETH_RSS_L3_DST_ONLY | RTE_ETH_RSS_L4_DST_ONLY;
 static const uint32_t LB_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 static const uint32_t LB_MQ_RX_NONE = RTE_ETH_MQ_RX_NONE;
 

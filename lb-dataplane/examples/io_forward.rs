@@ -54,7 +54,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if devices.is_empty() {
         devices = vec!["net_null0".to_owned(), "net_null1".to_owned()];
     }
-    let port = |(index, device)| PortConfig { name: format!("p{index}"), device, mtu: 1500, twin: false };
+    let port = |(index, device)| PortConfig {
+        name: format!("p{index}"),
+        device,
+        mtu: 1500,
+        outside: false,
+        twin: false,
+    };
     let dataplane = Dataplane::start_with(
         Config {
             workers: vec![cpu],

@@ -55,7 +55,13 @@ mod tests {
     use super::*;
 
     fn port(device: &str) -> PortConfig {
-        PortConfig { name: "wan".to_owned(), device: device.to_owned(), mtu: 1500, twin: false }
+        PortConfig {
+            name: "wan".to_owned(),
+            device: device.to_owned(),
+            mtu: 1500,
+            outside: false,
+            twin: false,
+        }
     }
 
     #[test]

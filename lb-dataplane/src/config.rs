@@ -56,6 +56,8 @@ pub struct PortConfig {
     pub device: String,
     /// Longest IP packet, in bytes.
     pub mtu: u16,
+    /// Clients are out there.
+    pub outside: bool,
     /// Whether the port has a twin in Linux. Without one nothing needs root.
     pub twin: bool,
 }

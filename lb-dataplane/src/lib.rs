@@ -40,7 +40,8 @@ use lb_core::flow::template::Uses;
 use lb_core::flow::{Hasher, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::mem::Region;
-use lb_core::path::{Beginning, FlowView, Order, Outcome, Path, PathConfig, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, Owners, Path, PathConfig, SharedFlow};
+use lb_core::rss::{Lack, Rss, Spread};
 use lb_core::tables::Tables;
 
 pub use config::{Config, FlowMemory, Idle, PortConfig};
@@ -60,7 +61,8 @@ use claim::Claims;
 use dpdk::Dpdk;
 use dpdk::eal::{Eal, EalConfig};
 use dpdk::mbuf::{self, MbufPool};
-use dpdk::port::Port;
+use dpdk::port::{self, Port};
+use dpdk::steering::plan;
 use heir::{Executor, Share};
 use keep::{Keep, Legacy};
 use preflight::Memory;
@@ -81,8 +83,8 @@ pub struct Dataplane {
     infos: Vec<PortInfo>,
     cpus: Vec<u32>,
     notices: Vec<String>,
-    /// As the workers have it: names a connection's owner.
-    hasher: Hasher,
+    /// As the workers have it.
+    owners: Owners,
 }
 
 impl Dataplane {
@@ -117,15 +119,33 @@ impl Dataplane {
         let (mut keep, mut notices) = Keep::open(&config.flow_memory, config.huge_pages)?;
         let memory = preflight::check(&config, keep.as_ref())?;
         let claims = Claims::take(&config.ports)?;
-        let (paths, legacy) = paths(&config, &memory, &mut keep, &mut notices)?;
+        let (mut paths, legacy) = paths(&config, &memory, &mut keep, &mut notices)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
         let pool = MbufPool::new(memory.buffers, memory.data_room, memory.layout)?;
         let workers = config.workers.len() as u16;
         let mut ports = Vec::new();
+        let can: Vec<_> = numbers
+            .iter()
+            .zip(&config.ports)
+            .map(|(&number, port)| (port::can(number), port.outside))
+            .collect();
+        let plan = plan(&can, workers);
+        let rss = plan.means().map(|means| Arc::new(Rss::new(paths[0].hash_seed, means, plan.bits, workers)));
         for (index, (port, number)) in config.ports.iter().zip(numbers).enumerate() {
-            ports.push(Port::start(&mut eal, number, PortId(index as u16), port, workers, &pool)?);
+            let spread = (workers, plan.spreads[index], rss.as_deref());
+            ports.push(Port::start(&mut eal, number, PortId(index as u16), port, spread, &pool)?);
         }
+        for port in ports.iter().filter(|port| port.info.spread == Spread::BothEnds(Lack::Obedience)) {
+            notices.push(format!(
+                "port {}: {} did not take the key and the table by which packets would come to their workers; they are handed over",
+                port.info.name, port.info.driver
+            ));
+        }
+        // Where no device did what it was asked to, there is nothing to go by.
+        let does = |port: &Port| matches!(port.info.spread, Spread::OneEnd(..));
+        let rss = rss.filter(|_| ports.iter().any(does));
+        paths.iter_mut().for_each(|path| path.rss.clone_from(&rss));
         mbuf::set_ports_write_l4(ports.iter().all(|port| port.writes_l4));
         let infos: Vec<PortInfo> = ports.iter().map(|port| port.info.clone()).collect();
         let mark = config.flow_memory.mark();
@@ -133,7 +153,8 @@ impl Dataplane {
         notices.extend(remove_stale_twins(&config.ports, mark.as_deref()));
         let (executor, share) = Executor::start(config.workers.len(), legacy, keep)
             .map_err(|error| StartError::Worker { cpu: config.workers[0], reason: error.to_string() })?;
-        let (counters, hasher) = (paths[0].counters.clone(), Hasher::new(paths[0].hash_seed));
+        let counters = paths[0].counters.clone();
+        let owners = Owners::new(Hasher::new(paths[0].hash_seed), paths.len(), rss);
         let mut members = Vec::new();
         for (worker, path) in paths.into_iter().enumerate() {
             let (logic, share) = (logic.clone(), share.clone());
@@ -158,7 +179,7 @@ impl Dataplane {
             infos,
             cpus: config.workers,
             notices,
-            hasher,
+            owners,
         })
     }
 
@@ -290,8 +311,7 @@ impl Dataplane {
     /// Has its owner, and whom its answers come to, take over a connection that another director told of, with this real server. False: a ring
     /// is full.
     pub fn give(&self, flow: SharedFlow, server: ServerId) -> bool {
-        let hearers = flow.hearers(self.hasher, self.cpus.len());
-        hearers.into_iter().all(|worker| self.team.give(worker, flow, server))
+        flow.hearers(&self.owners).into_iter().all(|worker| self.team.give(worker, flow, server))
     }
 
     /// Cycles a second of the counters of busy and idle cycles.
@@ -303,6 +323,11 @@ impl Dataplane {
     pub fn worker_cpus(&self) -> &[u32] {
         &self.cpus
     }
+}
+
+/// DPDK's drivers of ports that are linked in: `net_ixgbe`. Release builds have those of network cards, of the ones that the installed DPDK has.
+pub fn drivers() -> impl Iterator<Item = &'static str> {
+    dpdk_sys::LINKED.split_whitespace().filter(|name| name.starts_with("net_"))
 }
 
 /// What each worker's path is made with, its memory taken; and what the file of the process before holds.
@@ -328,6 +353,7 @@ fn paths(
         uses: uses.clone(),
         memory: memory_of_it,
         hash_seed,
+        rss: None,
         now: clock::now(),
     };
     Ok((regions.into_iter().enumerate().map(path).collect(), legacy))
@@ -508,6 +534,28 @@ mod tests {
     fn the_handle_may_be_shared_between_threads() {
         fn is_shared<T: Send + Sync>() {}
         is_shared::<Dataplane>();
+    }
+
+    #[test]
+    fn drivers_that_are_said_to_be_linked_are() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let has = |text: String| program.windows(text.len()).any(|window| window == text.as_bytes());
+        let drivers: Vec<_> = drivers().collect();
+        let cards = ["i40e", "ice", "ixgbe", "mlx5", "virtio", "vmxnet3", "ena", "gve"];
+        for name in ["af_packet", "af_xdp", "null", "ring", "tap"].into_iter().chain(cards) {
+            // What a driver's constructor gives to its bus.
+            let registers = [
+                format!("pmd_{name}_drv"),
+                format!("rte_{name}_pmd"),
+                format!("rte_{name}_net_pci_pmd"),
+                format!("{name}_net_driver"),
+            ];
+            let is_said = drivers.contains(&format!("net_{name}").as_str());
+            assert_eq!(registers.into_iter().any(has), is_said, "{name}");
+        }
+        for name in ["net_af_packet", "net_af_xdp", "net_null", "net_ring", "net_tap", "net_virtio"] {
+            assert!(drivers.contains(&name), "{name} is in every build: {drivers:?}");
+        }
     }
 
     #[test]

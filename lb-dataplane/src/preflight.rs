@@ -378,7 +378,13 @@ mod tests {
     }
 
     fn port(name: &str, device: &str) -> PortConfig {
-        PortConfig { name: name.to_owned(), device: device.to_owned(), mtu: 1500, twin: false }
+        PortConfig {
+            name: name.to_owned(),
+            device: device.to_owned(),
+            mtu: 1500,
+            outside: false,
+            twin: false,
+        }
     }
 
     /// The one line that a changed configuration is refused with.

@@ -88,6 +88,7 @@ mod tests {
                 uses: uses.clone(),
                 memory: lb_core::mem::Region::heap(lb_core::flow::memory_needed(8, 8)),
                 hash_seed: 1,
+                rss: None,
                 now: Tick(0),
             };
             let seats = vec![Seat::<InMemory> { queue, twin: Twin::None }];

@@ -52,6 +52,7 @@ fn config(devices: &[&str]) -> Config {
         name: format!("p{index}"),
         device: (*device).to_owned(),
         mtu: 1500,
+        outside: false,
         twin: false,
     };
     Config {

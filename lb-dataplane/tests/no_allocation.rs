@@ -51,6 +51,7 @@ fn config(workers: Vec<u32>) -> Config {
         name: format!("p{n}"),
         device: format!("net_null{n},copy=1"),
         mtu: 1500,
+        outside: false,
         twin: false,
     };
     Config {

@@ -171,6 +171,7 @@ fn config(devices: &[&str]) -> Config {
         name: format!("twin{index}"),
         device: (*device).to_owned(),
         mtu: 1500,
+        outside: false,
         twin: true,
     };
     Config {

@@ -399,6 +399,7 @@ impl<L: Subject> Director<L> {
                 uses: uses.clone(),
                 memory,
                 hash_seed,
+                rss: None,
                 now,
             };
             let (judge, gate) = (&judge, gate.clone());

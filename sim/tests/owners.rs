@@ -1,7 +1,7 @@
 //! Goal: with several workers every packet ends at the worker that has its connection, and no connection is entered twice: all forwarding
 //! methods, all kinds of NAT, both families, fragments and ICMP errors.
-//! Method: worker threads on ports in memory that spread packets without looking at them, so that nearly all are handed over; clients and
-//! servers that look at each packet that comes out.
+//! Method: worker threads on ports in memory that spread packets without looking at them, so that nearly all are handed over, or by RSS with the
+//! keys and the table of [`lb_core::rss`], so that nothing is; clients and servers that look at each packet that comes out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,13 +20,15 @@ use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet};
-use lb_core::path::{Path, PathConfig, owner};
+use lb_core::path::{Owners, Path, PathConfig};
+use lb_core::rss::{End, Means, Rss};
 use lb_core::rule::{Rules, text};
 use lb_core::tables::{
     Forward, GueChecksum, Interface, InterfaceId, Interfaces, Neighbours, Prefix, Protocol, Route, Routes,
     Server, Service, ServiceKey, Services, Tables, Tunnel,
 };
 use lb_core::time::Tick;
+use lb_core::toeplitz;
 use lb_dataplane::{HeapFrames, Idle, InMemory, Member, Queue, Seat, Team, Twin, Wire, memory_port};
 use sim::wire::{self, Body, Ip, Link, Mac, Seen};
 
@@ -227,6 +229,8 @@ struct Director {
     team: Team,
     /// By worker and port.
     wires: Vec<[Wire; 2]>,
+    /// By what ports spread; without, each frame goes to another worker than the one before.
+    rss: Option<Arc<Rss>>,
     /// Which queue gets the next frame.
     turn: usize,
     /// Of the next datagram that is sent in pieces.
@@ -234,7 +238,8 @@ struct Director {
 }
 
 impl Director {
-    fn new(workers: u16, has_rules: bool) -> Director {
+    fn new(workers: u16, has_rules: bool, means: Option<Means>) -> Director {
+        let rss = means.map(|means| Arc::new(Rss::new(SEED, means, 7, workers)));
         let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
         let uses = Arc::new(Uses::new(workers.into(), CONNECTIONS));
         let mut wires = Vec::new();
@@ -249,6 +254,7 @@ impl Director {
                 uses: uses.clone(),
                 memory: Region::heap(memory_needed(CONNECTIONS, CONNECTIONS)),
                 hash_seed: SEED,
+                rss: rss.clone(),
                 now: Tick(0),
             };
             let seats = [a, b].map(|port| Seat::<InMemory> { queue: Queue::Own(port), twin: Twin::None });
@@ -264,16 +270,34 @@ impl Director {
         let team = Team::start(members, counters, Idle::Auto).unwrap();
         team.publish(Arc::new(tables(rules)));
         until("all workers use the tables", || team.generation_everywhere(1));
-        Director { team, wires, turn: 0, id: 0 }
+        Director { team, wires, rss, turn: 0, id: 0 }
     }
 
-    /// Sends frames, each to another worker than the one before, and waits for as many on the other side.
+    fn owners(&self) -> Owners {
+        Owners::new(Hasher::new(SEED), self.wires.len(), self.rss.clone())
+    }
+
+    fn handed_over(&self) -> u64 {
+        self.team.counters().iter().map(|worker| worker.turns.handed_over.get()).sum()
+    }
+
+    /// The queue into which a port puts a frame.
+    fn queue(&mut self, port: usize, frame: &[u8]) -> usize {
+        match &self.rss {
+            None => {
+                self.turn += 1;
+                self.turn % self.wires.len()
+            }
+            Some(rss) => rss.worker_at(hashed(rss, port, frame) % rss.places()).index(),
+        }
+    }
+
+    /// Sends frames, and waits for as many on the other side.
     fn through(&mut self, what: &str, from: usize, frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
         let (count, mut out) = (frames.len(), Vec::new());
         for frame in frames {
-            self.turn += 1;
-            let wire = &self.wires[self.turn % self.wires.len()][from];
-            wire.put(Frame::new(PortId(from as u16), &frame)).unwrap();
+            let queue = self.queue(from, &frame);
+            self.wires[queue][from].put(Frame::new(PortId(from as u16), &frame)).unwrap();
         }
         until(&format!("{what} come out"), || {
             let taken = self.wires.iter().flat_map(|wires| std::iter::from_fn(|| wires[1 - from].take()));
@@ -301,6 +325,28 @@ impl Director {
         }
         drops
     }
+}
+
+/// What a network card hashes of a frame: addresses, and ports where there are any.
+fn hashed(rss: &Rss, port: usize, frame: &[u8]) -> usize {
+    let seen = wire::read(frame).unwrap();
+    let end = if port == WAN { End::Source } else { End::Destination };
+    let address = |address| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let (source, destination) = (address(seen.src), address(seen.dst));
+    let ports = if seen.piece.is_none() { seen.ports(frame) } else { None };
+    let (sport, dport) = match ports {
+        Some((sport, dport)) => (sport.to_be_bytes().to_vec(), dport.to_be_bytes().to_vec()),
+        None => (Vec::new(), Vec::new()),
+    };
+    let input = match (rss.means(), end) {
+        (Means::Key, _) => [source, destination, sport, dport].concat(),
+        (Means::Fields, End::Source) => [source, sport].concat(),
+        (Means::Fields, End::Destination) => [destination, dport].concat(),
+    };
+    toeplitz::hash(rss.key(end), &input) as usize
 }
 
 /// Waits for something that workers do.
@@ -349,13 +395,16 @@ fn payload(host: u16, len: usize) -> Vec<u8> {
     payload
 }
 
-/// One datagram of each host, answers, a datagram in two pieces, an error about the first one.
-fn talk(director: &mut Director, case: &Case) {
+/// A frame as it came, and out of its tunnel.
+type Arrived = (Vec<u8>, Vec<u8>, Seen);
+
+/// One datagram of each host, and answers. What came at servers, by host.
+fn ask(director: &mut Director, case: &Case) -> BTreeMap<u16, Arrived> {
     let hosts = 0..HOSTS;
     let what = |what: &str| format!("{what} of {case:?}");
     let datagrams =
         hosts.clone().map(|host| udp(case.from, case.client(host), case.server(host), 0, &payload(host, 10)));
-    let arrived: BTreeMap<u16, (Vec<u8>, Vec<u8>, Seen)> = director
+    let arrived: BTreeMap<u16, Arrived> = director
         .through(&what("datagrams"), case.from, datagrams.collect())
         .into_iter()
         .map(|outer| {
@@ -367,7 +416,7 @@ fn talk(director: &mut Director, case: &Case) {
 
     let there = 1 - case.from;
     if !case.is_one_way {
-        let answer = |(host, (_, frame, seen)): (&u16, &(Vec<u8>, Vec<u8>, Seen))| {
+        let answer = |(host, (_, frame, seen)): (&u16, &Arrived)| {
             let (sport, dport) = seen.ports(frame).unwrap();
             udp(there, (seen.dst, dport), (seen.src, sport), 0, &payload(*host, 10))
         };
@@ -378,6 +427,15 @@ fn talk(director: &mut Director, case: &Case) {
             assert_eq!(((seen.src, sport), (seen.dst, dport)), (case.server(host), case.client(host)));
         }
     }
+
+    arrived
+}
+
+/// What [`ask`] does, a datagram in two pieces, an error about the first one.
+fn talk(director: &mut Director, case: &Case) {
+    let hosts = 0..HOSTS;
+    let what = |what: &str| format!("{what} of {case:?}");
+    let (arrived, there) = (ask(director, case), 1 - case.from);
 
     // The second piece first.
     let pieces = hosts.clone().flat_map(|host| {
@@ -453,22 +511,81 @@ fn every_connection_is_entered_once(
 #[test]
 fn packets_of_virtual_services_end_at_their_clients_worker_by_every_method() {
     for workers in [2, 4, 16] {
-        let mut director = Director::new(workers, false);
+        let mut director = Director::new(workers, false, None);
         let cases = services();
         cases.iter().for_each(|case| talk(&mut director, case));
-        for ((client, port), worker) in every_connection_is_entered_once(&director, &cases) {
-            let must = owner(Hasher::new(SEED), client, port, workers.into());
-            assert_eq!(worker, must, "of {client} port {port}, {workers} workers");
-        }
-        let handed: u64 = director.team.counters().iter().map(|worker| worker.turns.handed_over.get()).sum();
-        assert!(handed > 0);
+        connections_are_at_their_clients_workers(&director, &cases);
+        assert!(director.handed_over() > 0);
     }
+}
+
+fn connections_are_at_their_clients_workers(director: &Director, cases: &[Case]) {
+    let owners = director.owners();
+    for ((client, port), worker) in every_connection_is_entered_once(director, cases) {
+        assert_eq!(worker, owners.of(client, port), "of {client} port {port}, {owners:?}");
+    }
+}
+
+/// Packets of IPv6 at the port of servers come to their worker only by cards that can hash one end's fields.
+fn comes_back_to_its_worker(means: Means, arrived: &BTreeMap<u16, Arrived>) -> bool {
+    means == Means::Fields || arrived.values().all(|(_, _, seen)| !seen.src.is_ipv6())
+}
+
+#[test]
+fn nothing_is_handed_over_where_ports_spread_by_the_clients_end() {
+    for workers in [2, 4, 16] {
+        for means in [Means::Key, Means::Fields] {
+            let mut director = Director::new(workers, false, Some(means));
+            let cases = services();
+            for case in &cases {
+                let before = director.handed_over();
+                let arrived = ask(&mut director, case);
+                let handed = director.handed_over() - before;
+                if case.is_one_way || comes_back_to_its_worker(means, &arrived) {
+                    assert_eq!(handed, 0, "{means:?}, {workers} workers: {case:?}");
+                } else {
+                    assert!(handed <= HOSTS.into(), "answers alone are handed over: {case:?}");
+                }
+            }
+            // Pieces and errors come to where they belong, whatever way.
+            cases.iter().for_each(|case| talk(&mut director, case));
+            connections_are_at_their_clients_workers(&director, &cases);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_translated_connection_is_handed_over_where_ports_spread_by_the_outer_end() {
+    for workers in [2, 4, 16] {
+        for means in [Means::Key, Means::Fields] {
+            let mut director = Director::new(workers, true, Some(means));
+            let cases = translations();
+            // They begin: where the owner cannot be told from a packet, all are asked.
+            cases.iter().for_each(|case| talk(&mut director, case));
+            every_connection_is_entered_once(&director, &cases);
+            for case in cases.iter().filter(|case| is_told_by_its_outer_end(case)) {
+                let before = director.handed_over();
+                let arrived = ask(&mut director, case);
+                let handed = director.handed_over() - before;
+                if comes_back_to_its_worker(means, &arrived) {
+                    assert_eq!(handed, 0, "{means:?}, {workers} workers: {case:?}");
+                }
+            }
+        }
+    }
+}
+
+/// MASQUERADE, DNAT and NETMAP here: not SNAT to addresses that are not the host's, nor what comes from outside and is not translated.
+fn is_told_by_its_outer_end(case: &Case) -> bool {
+    let is_snat = case.from == LAN && case.first == 32;
+    let is_plain = case.from == WAN && case.to.0 == LAN;
+    !is_snat && !is_plain
 }
 
 #[test]
 fn translated_packets_end_at_the_worker_that_has_their_connection_by_every_kind_of_nat() {
     for workers in [2, 4, 16] {
-        let mut director = Director::new(workers, true);
+        let mut director = Director::new(workers, true, None);
         let cases = translations();
         cases.iter().for_each(|case| talk(&mut director, case));
         every_connection_is_entered_once(&director, &cases);

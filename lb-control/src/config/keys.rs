@@ -121,7 +121,7 @@ pub const PORT: Section = Section {
             "boolean",
             "false",
             "true, false",
-            "clients are out there; several ports may be. For the steering that a NIC does, which is not built yet: the hand-over between workers needs no hint",
+            "clients are out there; several ports may be. A NIC spreads what comes in by its source there, and by its destination at the other ports ([nic.md](nic.md)); without a NIC that does, nothing depends on it",
         ),
         key("mtu", "integer", "1500", "576..=9000", "longest IP packet, bytes"),
     ],

@@ -19,7 +19,7 @@ use lb_core::trace::Trace;
 
 use super::Control;
 use super::alarms::Queues;
-use super::spread::Spread;
+use super::spread::Steering;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
@@ -155,16 +155,16 @@ impl Control {
             };
             let (received, handed_over) =
                 (sum(|cell| cell.rx_packets.get()), sum(|cell| cell.handed_over.get()));
-            let spread = Spread {
+            let steering = Steering {
                 workers: self.plane.counters().len(),
                 queues: state.queues.into(),
-                by_rss: state.offloads.contains(&"rss"),
+                spread: state.spread,
                 handed_over: (handed_over * 100).checked_div(received).unwrap_or(0),
             };
             PortView {
                 queues: state.queues,
                 handed_over,
-                steering: spread.in_words(),
+                steering: steering.in_words(),
                 offloads: state.offloads.iter().map(|&offload| offload.to_owned()).collect(),
                 name: port.name.clone(),
                 device: port.device.clone(),

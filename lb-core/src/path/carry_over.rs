@@ -11,7 +11,7 @@ use std::ops::Add;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
-use super::{BURST, Path, full_nat, rewrite};
+use super::{BURST, Path, rewrite};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
 use crate::flow::{Direction, InsertError, NewFlow, Tuple};
@@ -155,7 +155,7 @@ impl<P: Packet> Path<P> {
             && (original.src, original.sport) != (reply.dst, reply.dport);
         let is_anothers = || {
             // Addresses that the host does not have yet may be told apart by their ports too.
-            full_nat::owner(reply.dport, self.counters.len()) != self.worker
+            self.owners.of_local(reply.dst, reply.dport) != self.worker
                 && self.owner_of_flow(&reply) != self.worker
         };
         if is_full_nat && is_anothers() {

@@ -80,6 +80,7 @@ pub fn explain(
         uses: Arc::new(Uses::new(1, CONNECTIONS)),
         memory: Region::heap(memory_needed(CONNECTIONS, CONNECTIONS)),
         hash_seed: u64::from(now.0),
+        rss: None,
         now,
     });
     // What rules want told is told nobody.

@@ -1,8 +1,8 @@
 //! FullNAT: the local endpoint, an address and port of the director, that a connection's real server sees as its client.
 //!
 //! Once it is chosen the connection is a masqueraded one whose answers name the local endpoint instead of the client; nothing else on
-//! the road knows of it, but for [steering](super::steer): answers do not name the client, so the port says which worker they are for.
-//! Ports are shared out by their bits in reverse order, so that each worker has the same part of any range.
+//! the road knows of it, but for [steering](super::steer): answers do not name the client, so the local endpoint says which worker they
+//! are for ([`Owners::of_local`]), and each worker has the same part of any range of ports.
 //!
 //! A real server may be of the other address family: its connections are [translated](super::translate).
 //!
@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use super::signpost;
+use super::{Owners, signpost};
 use crate::flow::{Hasher, Method, Store, Tuple};
 use crate::ids::WorkerId;
 use crate::tables::{FIRST_LOCAL_PORT, Service, Tables};
@@ -20,30 +20,21 @@ use crate::time::Tick;
 /// Endpoints tried for one connection. Of a pool that is used up to nine tenths, one connection in 850 finds none.
 const PROBES: usize = 64;
 
-/// The worker, of so many, that owns the connections from a local port.
-pub(super) fn owner(port: u16, workers: usize) -> WorkerId {
-    WorkerId(((u32::from(port.reverse_bits()) * workers as u32) >> 16) as u16)
-}
-
 /// A worker's share of the local ports, and the order in which it tries them.
 pub(super) struct LocalPorts {
     hasher: Hasher,
+    worker: WorkerId,
+    owners: Owners,
     count: u64,
-    /// Its ports, bits in reverse order: from here on, so many.
-    first: u32,
-    len: u32,
     /// Other workers may have connections from one of them, too.
     pub(super) has_signposts: bool,
 }
 
 impl LocalPorts {
-    pub(super) fn new(hasher: Hasher, worker: WorkerId, workers: usize, now: Tick) -> LocalPorts {
-        let begin = |worker: usize| (worker << 16).div_ceil(workers) as u32;
-        let first = begin(worker.index());
-        let len = begin(worker.index() + 1) - first;
+    pub(super) fn new(hasher: Hasher, worker: WorkerId, owners: Owners, now: Tick) -> LocalPorts {
         // Each worker and each process begins at another place.
         let count = u64::from(worker.0) << 48 ^ u64::from(now.0) << 16;
-        LocalPorts { hasher, count, first, len, has_signposts: false }
+        LocalPorts { hasher, worker, owners, count, has_signposts: false }
     }
 
     /// `after`, a connection's packet as it shall leave, from a free local endpoint, and by what method it does; `None`: none was found.
@@ -65,15 +56,9 @@ impl LocalPorts {
             let random = self.hasher.random(self.count);
             let place = |of: usize| ((u64::from(random as u32) * of as u64) >> 32) as usize;
             let Some(src) = own.or_else(|| stated().nth(place(count)).copied()) else { continue };
-            let mut reversed = self.first + (((random >> 32) * u64::from(self.len)) >> 32) as u32;
-            if own.is_some() {
-                // The upper half of the ports are Linux's own on its own address.
-                reversed &= !1;
-            }
-            let sport = (reversed as u16).reverse_bits();
-            if reversed < self.first || sport < FIRST_LOCAL_PORT {
-                continue;
-            }
+            // The upper half of the ports are Linux's own on its own address.
+            let drawn = self.owners.local_port(self.worker, src, own.is_some(), (random >> 32) as u32);
+            let Some(sport) = drawn.filter(|&sport| sport >= FIRST_LOCAL_PORT) else { continue };
             let after = Tuple { src, sport, ..after };
             let answer = after.reversed();
             let is_free = flows.find(&answer).is_none()

@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 
 use super::syn_proxy::Before;
-use super::{Io, Path, full_nat};
+use super::{Io, Path};
 use crate::conntrack::helper::ftp as helper;
 use crate::conntrack::{CtState, Expectation};
 use crate::drop::DropReason;
@@ -121,7 +121,7 @@ impl<P: Packet> Path<P> {
         let is_taken = |answer: &Tuple| {
             let expected = answer.reversed();
             let is_left = || self.flows.find_by(&Tuple { sport: usual, ..expected }, new.zone).is_some();
-            workers > 1 && full_nat::owner(answer.sport, workers) != self.worker
+            workers > 1 && self.owners.of_local(answer.src, answer.sport) != self.worker
                 || self.expectations.is_anothers(&Expectation { tuple: expected, ..*new })
                 || is_left()
         };

@@ -10,12 +10,12 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::carry_over::is_active;
-use super::{Path, full_nat, owner, rewrite};
+use super::{Owners, Path, rewrite};
 use crate::conntrack::Zones;
 use crate::flow::carry::is_unicast;
 use crate::flow::edit::{Edit, FTP};
 use crate::flow::template::{ASSURED, template_protocol, templated};
-use crate::flow::{Direction, Entry, FlowId, Hasher, Method, NewFlow, Tuple};
+use crate::flow::{Direction, Entry, FlowId, Method, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
@@ -54,11 +54,11 @@ impl SharedFlow {
         !self.is_template && self.local != (self.original.src, self.original.sport)
     }
 
-    /// Of so many workers those that are to be told of it: its owner, and before it the one that its answers come to, where that is another
+    /// The workers that are to be told of it: its owner, and before it the one that its answers come to, where that is another
     /// one.
-    pub fn hearers(&self, hasher: Hasher, workers: usize) -> ArrayVec<WorkerId, 2> {
-        let owner = owner(hasher, self.original.src, self.original.sport, workers);
-        let answered = self.is_full_nat().then(|| full_nat::owner(self.local.1, workers));
+    pub fn hearers(&self, owners: &Owners) -> ArrayVec<WorkerId, 2> {
+        let owner = owners.of(self.original.src, self.original.sport);
+        let answered = self.is_full_nat().then(|| owners.of_local(self.local.0, self.local.1));
         answered.filter(|&answered| answered != owner).into_iter().chain([owner]).collect()
     }
 }
@@ -179,7 +179,7 @@ impl<P: Packet> Path<P> {
             return Taken::Unsound;
         }
         if self.owner_of(original.src, original.sport) != self.worker {
-            debug_assert_eq!(full_nat::owner(local.1, self.counters.len()), self.worker);
+            debug_assert_eq!(self.owners.of_local(local.0, local.1), self.worker);
             return self.point(&original, &reply, timeout, now);
         }
         let is_still =

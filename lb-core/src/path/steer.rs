@@ -1,18 +1,19 @@
 //! Steering: which worker owns a packet's flow, and fragments brought to it.
 //!
 //! The client's endpoint, the *outside* one, stands in both directions of a connection: as source on the way in, as
-//! destination on the way back. The owner is a hash of it, so that both directions come to the same worker whichever
-//! queue the port put them in. Behind FullNAT the answers do not name it: the local port tells whose they are. Fragments first go to the worker that a hash of their datagram names, which knows
+//! destination on the way back. The owner follows from it ([`super::Owners`]), so that both directions come to the same worker whichever
+//! queue the port put them in. Behind FullNAT the answers do not name it: the local endpoint tells whose they are. Fragments first go to the worker that a hash of their datagram names, which knows
 //! the ports from the first one and takes them on to the owner.
 
 use std::net::IpAddr;
 
 use super::fragment::ports;
 use super::ipsec::ISAKMP;
+use super::owners::number;
 use super::related::answer_to;
 use super::tracked::tuple_of;
-use super::{Burst, Io, Kind, Path, Ports, Seen, Sight, Steer, full_nat};
-use crate::flow::{Hasher, Tuple};
+use super::{Burst, Io, Kind, Path, Ports, Seen, Sight, Steer};
+use crate::flow::Tuple;
 use crate::icmp;
 use crate::ids::WorkerId;
 use crate::packet::Packet;
@@ -223,14 +224,14 @@ impl<P: Packet> Path<P> {
             return self.owner_of(packet.dst, packet.dport);
         }
         if self.tables.may_be_for_local_endpoint(packet) {
-            return full_nat::owner(packet.dport, self.counters.len());
+            return self.owners.of_local(packet.dst, packet.dport);
         }
         self.owner_of(packet.src, packet.sport)
     }
 
     /// The owner of the flows of an outside endpoint.
     pub(super) fn owner_of(&self, address: IpAddr, port: u16) -> WorkerId {
-        owner(self.flows.hasher(), address, port, self.counters.len())
+        self.owners.of(address, port)
     }
 
     /// The worker that gathers a datagram's fragments.
@@ -238,17 +239,8 @@ impl<P: Packet> Path<P> {
         let frame = packet.data();
         let addresses = number(headers.source(frame)) ^ number(headers.destination(frame)).rotate_left(64);
         let id = headers.fragment_id;
-        self.hashed(addresses, (id ^ id >> 16) as u16)
+        self.owners.hashed(addresses, (id ^ id >> 16) as u16)
     }
-
-    fn hashed(&self, address: u128, port: u16) -> WorkerId {
-        WorkerId(self.flows.hasher().owner(address, port, self.counters.len() as u16))
-    }
-}
-
-/// The worker, of so many, that owns the flows of an outside endpoint; all workers' hashes have one seed.
-pub fn owner(hasher: Hasher, address: IpAddr, port: u16, workers: usize) -> WorkerId {
-    WorkerId(hasher.owner(number(address), port, workers as u16))
 }
 
 /// Whether it is a fragment that is brought together with the others of its datagram: of TCP, UDP or SCTP; of IPv6 any, because a
@@ -257,11 +249,4 @@ fn is_gathered(seen: &Seen) -> bool {
     seen.headers.fragment != Fragment::None
         && (seen.kind == Kind::Flow
             || seen.headers.is_ipv6 && matches!(seen.kind, Kind::Routed | Kind::Ipsec))
-}
-
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(a) => u128::from(u32::from(a)),
-        IpAddr::V6(a) => u128::from(a),
-    }
 }

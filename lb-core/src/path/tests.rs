@@ -171,6 +171,7 @@ fn config(worker: u16, counters: &Arc<[Arc<WorkerCounters>]>, uses: &Arc<Uses>) 
         uses: uses.clone(),
         memory: Region::heap(memory_needed(100, 50)),
         hash_seed: 1,
+        rss: None,
         now: Tick(0),
     }
 }

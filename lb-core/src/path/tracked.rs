@@ -5,7 +5,7 @@
 //! translated, in both directions, by what translates a masqueraded connection.
 
 use super::hooks::{Passage, RAW, Stopped, translation};
-use super::{Io, Path, full_nat, rewrite};
+use super::{Io, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
@@ -189,7 +189,7 @@ impl<P: Packet> Path<P> {
     ) -> Option<Tuple> {
         let random = self.random();
         let flows = &self.flows;
-        let workers = self.counters.len();
+        let (workers, owners) = (self.counters.len(), &self.owners);
         // What goes to one destination may be several workers' where destinations are exchanged: each has ports of its own there. And where an
         // answer's port says whose it is.
         let may_be_anothers = workers > 1 && range.addresses.is_some();
@@ -198,7 +198,7 @@ impl<P: Packet> Path<P> {
             let answer = leaving.reversed();
             let is_anothers = may_be_anothers
                 && leaving.sport != 0
-                && full_nat::owner(leaving.sport, workers) != self.worker
+                && owners.of_local(leaving.src, leaving.sport) != self.worker
                 && (self.tables.rules.hide_owners() || self.tables.may_be_for_local_endpoint(&answer));
             is_anothers || answer == *original || flows.find_by(&answer, zones.of(Direction::Reply)).is_some()
         };

@@ -5,4 +5,7 @@
 //! `rte_mbuf` (whose nesting differs between releases), and the static inline functions that need a C compiler.
 #![allow(non_camel_case_types, non_snake_case, non_upper_case_globals, unsafe_op_in_unsafe_fn, clippy::all)]
 
+/// DPDK's drivers, their buses and shared parts that are linked in whole, by their archives' names, with spaces between.
+pub const LINKED: &str = env!("LB_DRIVERS");
+
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));

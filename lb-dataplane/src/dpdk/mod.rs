@@ -4,6 +4,7 @@
 pub(crate) mod eal;
 pub(crate) mod mbuf;
 pub(crate) mod port;
+pub(crate) mod steering;
 
 use std::ffi::CStr;
 

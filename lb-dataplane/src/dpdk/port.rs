@@ -6,14 +6,16 @@ use std::ptr::null;
 use dpdk_sys as sys;
 use lb_core::ids::PortId;
 use lb_core::path::{BURST, Burst};
+use lb_core::rss::{KEY_LEN, Lack, Rss, Spread};
 use lb_core::tables::Mac;
 
 use super::eal::Eal;
 use super::mbuf::{Mbuf, MbufPool};
+use super::steering::{self, Can};
 use crate::config::PortConfig;
 use crate::device::Device;
 use crate::error::{PortProblem, StartError};
-use crate::preflight;
+use crate::{Place, place, preflight};
 
 /// Descriptors of a receive and of a transmit queue, where the port does not want others.
 pub(crate) const DESCRIPTORS: u16 = 1024;
@@ -32,6 +34,7 @@ pub struct PortInfo {
     pub link: String,
     /// Pairs of a receive and a transmit queue: one a worker, or fewer when the port has not so many.
     pub queues: u16,
+    pub spread: Spread,
     /// What the port does for us, in words: `rx ipv4 checksum`.
     pub offloads: Vec<&'static str>,
     /// The number of an XDP program that an earlier run left on the interface of an AF_XDP port, as it was killed. The port
@@ -62,6 +65,8 @@ pub(crate) struct Port {
     pub(crate) info: PortInfo,
     pub(crate) writes_l4: bool,
     is_promiscuous: bool,
+    /// By which it hashes, where that is ours to say: drivers keep a pointer to it.
+    key: Vec<u8>,
 }
 
 /// The offloads that are used where a port has them, with their names in [`PortInfo`].
@@ -87,13 +92,13 @@ fn chosen(offloads: &[(u64, &'static str)], can: u64) -> (u64, Vec<&'static str>
 }
 
 impl Port {
-    /// Sets up and starts DPDK's port `number` with up to `workers` pairs of queues.
+    /// Sets up and starts DPDK's port `number`, to spread as it is said, with up to `workers` pairs of queues.
     pub(crate) fn start(
         eal: &mut Eal,
         number: u16,
         id: PortId,
         config: &PortConfig,
-        workers: u16,
+        (workers, spread, rss): (u16, Spread, Option<&Rss>),
         pool: &MbufPool,
     ) -> Result<Port, StartError> {
         eal.forget_log();
@@ -106,11 +111,12 @@ impl Port {
             mtu: config.mtu,
             link: String::new(),
             queues: 0,
+            spread,
             offloads: Vec::new(),
             xdp_left: preflight::xdp_left(&config.device),
         };
-        let mut port = Port { number, info, writes_l4: false, is_promiscuous: false };
-        port.set_up(eal, workers, pool).map_err(|problem| StartError::Port {
+        let mut port = Port { number, info, writes_l4: false, is_promiscuous: false, key: Vec::new() };
+        port.set_up(eal, workers, rss, pool).map_err(|problem| StartError::Port {
             port: config.name.clone(),
             device: config.device.clone(),
             problem,
@@ -118,7 +124,13 @@ impl Port {
         Ok(port)
     }
 
-    fn set_up(&mut self, eal: &mut Eal, workers: u16, pool: &MbufPool) -> Result<(), PortProblem> {
+    fn set_up(
+        &mut self,
+        eal: &mut Eal,
+        workers: u16,
+        rss: Option<&Rss>,
+        pool: &MbufPool,
+    ) -> Result<(), PortProblem> {
         let number = self.number;
         let mut step = |name: &'static str, outcome: i32| match outcome {
             0.. => Ok(()),
@@ -138,11 +150,7 @@ impl Port {
             return Err(PortProblem::Mtu { mtu, least: device.min_mtu, most: device.max_mtu });
         }
         let most = device.max_rx_queues.min(device.max_tx_queues).max(1);
-        let queues = if device.flow_type_rss_offloads == 0 && !spreads_by_itself(&self.info.driver) {
-            1
-        } else {
-            workers.min(most)
-        };
+        let queues = if self.info.spread == Spread::OneQueue { 1 } else { workers.min(most) };
         let mut conf = sys::rte_eth_conf::default();
         let (rx, mut names) = chosen(&RX_OFFLOADS, device.rx_offload_capa);
         let (tx, tx_names) = chosen(&TX_OFFLOADS, device.tx_offload_capa);
@@ -152,15 +160,21 @@ impl Port {
         conf.rxmode.mtu = u32::from(if self.info.driver == "net_af_packet" { mtu.min(1500) } else { mtu });
         conf.rxmode.offloads = rx;
         conf.txmode.offloads = tx;
-        let hash = device.flow_type_rss_offloads & sys::LB_RSS_L3_L4;
-        if queues > 1 && hash != 0 {
-            conf.rxmode.mq_mode = sys::LB_MQ_RX_RSS;
-            conf.rx_adv_conf.rss_conf.rss_hf = hash;
-            names.push("rss");
-        } else {
-            conf.rxmode.mq_mode = sys::LB_MQ_RX_NONE;
+        let types = steering::types(device.flow_type_rss_offloads, self.info.spread);
+        conf.rxmode.mq_mode = if types == 0 { sys::LB_MQ_RX_NONE } else { sys::LB_MQ_RX_RSS };
+        conf.rx_adv_conf.rss_conf.rss_hf = types;
+        // Beyond what is hashed of any packet a longer key is zero.
+        self.key = vec![0; device.hash_key_size.into()];
+        let by_one_end = match self.info.spread {
+            Spread::OneEnd(end, _) => rss.map(|rss| (end, rss)),
+            _ => None,
+        };
+        if let Some((end, rss)) = by_one_end {
+            self.key[..KEY_LEN].copy_from_slice(rss.key(end));
+            conf.rx_adv_conf.rss_conf.rss_key = self.key.as_mut_ptr();
+            conf.rx_adv_conf.rss_conf.rss_key_len = device.hash_key_size;
         }
-        // SAFETY: DPDK copies the configuration.
+        // SAFETY: DPDK copies the configuration; the key stays where it is until the port is closed.
         step("configuring", unsafe { sys::rte_eth_dev_configure(number, queues, queues, &conf) })?;
         let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
         // SAFETY: DPDK reads and writes the two numbers.
@@ -209,10 +223,61 @@ impl Port {
             sys::rte_eth_allmulticast_enable(number) != 0 && sys::rte_eth_promiscuous_enable(number) == 0
         };
         self.info.queues = queues;
+        if let Some((_, rss)) = by_one_end {
+            let table = self.table(rss, workers, device.reta_size);
+            if !(self.set_table(&table) && self.has_kept(&table, types)) {
+                self.info.spread = Spread::BothEnds(Lack::Obedience);
+            }
+        }
+        if types != 0 {
+            names.push("rss");
+        }
         self.info.offloads = names;
         self.info.link = link(number);
         self.writes_l4 = tx & TX_L4 == TX_L4;
         Ok(())
+    }
+
+    /// The queue of each place of a table.
+    fn table(&self, rss: &Rss, workers: u16, places: u16) -> Vec<u16> {
+        let queue = |index| {
+            let worker = rss.worker_at(index);
+            match place(worker.index(), workers.into(), self.info.id.index(), self.info.queues.into()) {
+                Place::Queue(queue) => queue,
+                Place::Worker(_) => unreachable!("there is a queue for each worker"),
+            }
+        };
+        (0..usize::from(places)).map(queue).collect()
+    }
+
+    fn set_table(&self, table: &[u16]) -> bool {
+        let mut groups = groups(table.len());
+        for (group, queues) in groups.iter_mut().zip(table.chunks(GROUP)) {
+            group.reta[..queues.len()].copy_from_slice(queues);
+        }
+        // SAFETY: there are as many groups as so many places need, and DPDK reads them.
+        unsafe { sys::rte_eth_dev_rss_reta_update(self.number, groups.as_mut_ptr(), table.len() as u16) == 0 }
+    }
+
+    /// Whether the driver says that it hashes such packets by our key, and has such a table.
+    fn has_kept(&self, table: &[u16], types: u64) -> bool {
+        let mut room = vec![0; self.key.len()];
+        let mut conf = sys::rte_eth_rss_conf {
+            rss_key: room.as_mut_ptr(),
+            rss_key_len: room.len() as u8,
+            ..Default::default()
+        };
+        let mut groups = groups(table.len());
+        // SAFETY: DPDK writes a key to where there is room for one, and the groups that it is given.
+        let is_told = unsafe {
+            sys::rte_eth_dev_rss_hash_conf_get(self.number, &mut conf) == 0
+                && sys::rte_eth_dev_rss_reta_query(self.number, groups.as_mut_ptr(), table.len() as u16) == 0
+        };
+        let needed = steering::needed(types);
+        is_told
+            && conf.rss_hf & needed == needed
+            && room == self.key
+            && groups.iter().zip(table.chunks(GROUP)).all(|(group, queues)| group.reta.starts_with(queues))
     }
 
     /// One pair of queues of the port, for one worker. `index` is below [`PortInfo::queues`], each asked for once.
@@ -252,6 +317,35 @@ impl Port {
     }
 }
 
+/// Places of a table that DPDK takes at a time.
+const GROUP: usize = sys::RTE_ETH_RETA_GROUP_SIZE as usize;
+
+/// Room for a table of so many places, all of which are meant.
+fn groups(places: usize) -> Vec<sys::rte_eth_rss_reta_entry64> {
+    let mask = |at: usize| u64::MAX >> (GROUP - (places - at).min(GROUP));
+    let group = |at| sys::rte_eth_rss_reta_entry64 { mask: mask(at), ..Default::default() };
+    (0..places).step_by(GROUP).map(group).collect()
+}
+
+/// What the device behind DPDK's port `number` says that it can do.
+pub(crate) fn can(number: u16) -> Can {
+    let mut device = sys::rte_eth_dev_info::default();
+    // SAFETY: DPDK writes one rte_eth_dev_info, with a static string of the driver, when there is one. On failure all stays zero, and
+    // setting the port up says why.
+    let driver = unsafe {
+        sys::rte_eth_dev_info_get(number, &mut device);
+        let name = device.driver_name;
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    };
+    Can {
+        queues: device.max_rx_queues.min(device.max_tx_queues).max(1),
+        types: device.flow_type_rss_offloads,
+        key_len: device.hash_key_size,
+        places: device.reta_size,
+        by_itself: spreads_by_itself(&driver),
+    }
+}
+
 impl Drop for Port {
     fn drop(&mut self) {
         // SAFETY: no worker uses its queues any more (order of fields in `Dataplane`).
@@ -266,9 +360,12 @@ impl Drop for Port {
 }
 
 /// Drivers that spread packets over their queues without RSS: the kernel does (AF_PACKET's fanout, the queues of the
-/// interface under AF_XDP), or nothing real comes in (null).
+/// interface under AF_XDP), the host does (virtio by the queue that a flow's packets were sent by, Google's gve by its own RSS), or nothing
+/// real comes in (null).
 fn spreads_by_itself(driver: &str) -> bool {
-    ["net_af_packet", "net_af_xdp", "net_null", "net_ring", "net_tap", "net_pcap"].contains(&driver)
+    let kernel = ["net_af_packet", "net_af_xdp", "net_tap", "net_pcap"];
+    let host = ["net_virtio", "net_gve"];
+    kernel.contains(&driver) || host.contains(&driver) || ["net_null", "net_ring"].contains(&driver)
 }
 
 /// The link in DPDK's words.

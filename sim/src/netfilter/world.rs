@@ -101,6 +101,7 @@ impl World {
                 uses: uses.clone(),
                 memory: Region::heap(memory_needed(CONNECTIONS, CONNECTIONS)),
                 hash_seed,
+                rss: None,
                 now,
             })
         };

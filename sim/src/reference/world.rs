@@ -250,6 +250,7 @@ pub(super) fn config(
         uses: uses.clone(),
         memory: Region::heap(memory_needed(connections, ipv6)),
         hash_seed: seed,
+        rss: None,
         now,
     }
 }

@@ -28,7 +28,14 @@ const LAST_REQUESTS: Duration = Duration::from_secs(3);
 #[command(name = "lbd", version)]
 struct Arguments {
     /// The config file (TOML).
-    #[arg(long, value_name = "FILE")]
+    // The default stands for none, where none is looked at.
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "drivers",
+        default_value = "-",
+        hide_default_value = true
+    )]
     config: PathBuf,
     /// Only check the config file: prints what is wrong with it, exits 0 or 1.
     #[arg(long)]
@@ -36,6 +43,9 @@ struct Arguments {
     /// Removes what a stopped lbd left for its next start: connections and twins. Refused while one runs.
     #[arg(long, conflicts_with = "check")]
     forget: bool,
+    /// Prints the drivers of ports that are linked in, of DPDK's.
+    #[arg(long, exclusive = true)]
+    drivers: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +59,10 @@ fn main() -> ExitCode {
         }
     };
     let result = match &arguments {
+        Arguments { drivers: true, .. } => {
+            lb_dataplane::drivers().for_each(|driver| println!("{driver}"));
+            Ok(())
+        }
         Arguments { check: true, .. } => check(&arguments),
         Arguments { forget: true, .. } => forget(&arguments),
         _ => serve(arguments, began),

@@ -29,6 +29,7 @@ impl Dpdk {
             name: port.name.clone(),
             device: port.device.clone(),
             mtu: port.mtu,
+            outside: port.outside,
             twin: true,
         };
         let wanted = &config.dataplane;
@@ -149,6 +150,7 @@ impl Plane for Dpdk {
                 twin_refused: twin.refused + twin.too_long,
                 twin_waits: twin.no_buffer,
                 queues: info.queues,
+                spread: info.spread,
                 offloads: info.offloads.clone(),
             }
         };

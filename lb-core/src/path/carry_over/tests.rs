@@ -83,6 +83,7 @@ impl Director {
                 uses: uses.clone(),
                 memory,
                 hash_seed: shape.seed,
+                rss: None,
                 now,
             });
             path.adopt(tables.clone());

@@ -204,9 +204,10 @@ fn each_worker_has_the_same_part_of_any_range_of_ports() {
     for workers in 1..=7 {
         for range in [1024..=32_767, 1024..=u16::MAX, 40_000..=50_000u16] {
             let count = range.len();
+            let owners = crate::path::Owners::new(crate::flow::Hasher::new(1), workers, None);
             let mut owned = vec![0; workers];
             for port in range.clone() {
-                owned[crate::path::full_nat::owner(port, workers).index()] += 1;
+                owned[owners.of_local(ip("10.0.0.9"), port).index()] += 1;
             }
             for owned in owned {
                 assert!(

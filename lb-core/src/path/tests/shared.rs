@@ -292,7 +292,7 @@ fn id_at(address: IpAddr) -> ServerId {
 }
 
 /// So many workers of a director that has nothing in common with another one but its tables.
-fn workers_by(number: usize, mut tables: Tables) -> (Vec<Path<Frame>>, Hasher) {
+fn workers_by(number: usize, mut tables: Tables) -> (Vec<Path<Frame>>, Owners) {
     const SEED: u64 = 7;
     tables.settings.is_sharing = true;
     let (counters, uses) = (counters(number), Arc::new(Uses::new(number, 100)));
@@ -303,7 +303,7 @@ fn workers_by(number: usize, mut tables: Tables) -> (Vec<Path<Frame>>, Hasher) {
         path.adopt(tables.clone());
         path
     };
-    ((0..number as u16).map(begin).collect(), Hasher::new(SEED))
+    ((0..number as u16).map(begin).collect(), Owners::new(Hasher::new(SEED), number, None))
 }
 
 type Ends = (IpAddr, u16, IpAddr, u16, u8);
@@ -326,11 +326,11 @@ fn a_connection_by_full_nat_goes_on_at_any_number_of_workers_with_another_seed()
     assert_eq!(told.len(), 20);
     assert!(told.iter().zip(&sent).all(|(flow, sent)| flow.is_full_nat() && flow.local == (sent.0, sent.1)));
     for number in [1, 2, 3, 5] {
-        let (mut paths, hasher) = workers_by(number, by_full_nat(2, &[]));
+        let (mut paths, owners) = workers_by(number, by_full_nat(2, &[]));
         let mut elsewhere = 0;
         for expected in [Taken::New, Taken::Updated] {
             for flow in &told {
-                let hearers = flow.hearers(hasher, number);
+                let hearers = flow.hearers(&owners);
                 elsewhere += hearers.len() - 1;
                 for worker in hearers {
                     let path = &mut paths[worker.index()];
@@ -367,10 +367,10 @@ fn a_connection_by_full_nat_goes_on_at_any_number_of_workers_with_another_seed()
 fn a_local_endpoint_of_a_connection_that_another_worker_took_over_is_nobody_elses() {
     let (told, _) = by_local_endpoints(4000..4020);
     let number = 2;
-    let (mut paths, hasher) = workers_by(number, by_full_nat(2, &[]));
+    let (mut paths, owners) = workers_by(number, by_full_nat(2, &[]));
     let mut kept = Vec::new();
     for flow in &told {
-        let hearers = flow.hearers(hasher, number);
+        let hearers = flow.hearers(&owners);
         if let [answered, _] = *hearers {
             let server = id_at(flow.server.0);
             assert_eq!(paths[answered.index()].take_over(flow, server, Tick(100)), Taken::New);
@@ -394,11 +394,11 @@ fn a_local_endpoint_of_a_connection_that_another_worker_took_over_is_nobody_else
 #[test]
 fn an_icmp_error_about_an_answer_finds_the_worker_of_its_connection() {
     let (told, sent) = by_local_endpoints(4000..4020);
-    let (mut paths, hasher) = workers_by(2, by_full_nat(2, &[]));
+    let (mut paths, owners) = workers_by(2, by_full_nat(2, &[]));
     let (flow, sent) =
-        told.iter().zip(&sent).find(|(flow, _)| flow.hearers(hasher, 2).len() == 2).expect("some");
+        told.iter().zip(&sent).find(|(flow, _)| flow.hearers(&owners).len() == 2).expect("some");
     let server = id_at(flow.server.0);
-    for worker in flow.hearers(hasher, 2) {
+    for worker in flow.hearers(&owners) {
         assert_eq!(paths[worker.index()].take_over(flow, server, Tick(100)), Taken::New);
     }
     let left = tcp(C2D, (&sent.0.to_string(), sent.1), (&sent.2.to_string(), sent.3), "A");
