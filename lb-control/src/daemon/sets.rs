@@ -125,17 +125,20 @@ impl Control {
         let mut reply = SetsReply::default();
         let now = sets::now();
         self.sets.begin();
-        let mut run = None;
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim();
+        let mut lines = text.lines().map(str::trim).enumerate();
+        // Up to here they were read.
+        let mut read = 0;
+        loop {
+            let rest = lines.clone();
+            let Some((index, line)) = lines.next() else { break };
             // ipset reads what is for one set before it does any of it.
-            let of_line = set_of(line);
-            if of_line != std::mem::replace(&mut run, of_line) && of_line.is_some() {
-                let same = text.lines().enumerate().skip(index);
-                let mut same = same
-                    .map(|(index, line)| (index, line.trim()))
-                    .take_while(|(_, line)| set_of(line) == of_line);
-                let bad = same.find_map(|(index, line)| Some((index, self.sets.check(line).err()?)));
+            let of_line = if index < read { None } else { set_of(line) };
+            if of_line.is_some() {
+                let mut same = rest.take_while(|(_, line)| set_of(line) == of_line);
+                let bad = same.find_map(|(index, line)| {
+                    read = index + 1;
+                    Some((index, self.sets.check(line).err()?))
+                });
                 if let Some((index, Refusal { code, message })) = bad {
                     reply.failed = Some(SetFailure { line: index + 1, code, message });
                     break;
@@ -315,6 +318,17 @@ mod tests {
         control.change_rules(&flush()).expect("done");
         assert_eq!(references(&control), [0, 0, 0]);
         assert_eq!(control.set_lines("destroy a", false).failed, None);
+    }
+
+    #[test]
+    fn lines_in_a_row_for_one_set_are_read_before_any_of_them_is_done() {
+        let (mut control, ..) = fake::start_from("", None);
+        let lines = "create a hash:ip\ncreate b hash:ip\nadd a 10.0.0.1\nadd b 10.0.0.2\n\nadd a 10.0.0.3\n  add a 10.0.0.4 \n\
+                     del a 10.0.0.1\n# and then\nadd a 10.0.0.5\nadd a 10.0.0.six\nadd a 10.0.0.7\n";
+        let failed = control.set_lines(lines, false).failed.expect("a line that cannot be read");
+        assert_eq!(failed.line, 11);
+        let entries: Vec<usize> = control.set_views().into_iter().map(|view| view.entries).collect();
+        assert_eq!(entries, [2, 1]);
     }
 
     #[test]

@@ -32,6 +32,9 @@ const COMMANDS: &[(&str, char, usize)] = &[
 
 /// The command that a word names: by its name or the beginning of it, also behind two dashes, or by its letter, in upper case behind one dash.
 pub fn command(word: &str) -> Option<&'static str> {
+    if let Some((name, ..)) = COMMANDS.iter().find(|(name, ..)| *name == word) {
+        return Some(name);
+    }
     let long = word.strip_prefix("--").unwrap_or(word);
     if !long.is_empty() && "new".starts_with(long) {
         return Some("create");

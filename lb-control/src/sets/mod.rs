@@ -11,6 +11,7 @@ mod view;
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 use lb_core::rule::{self, KnownSet};
 use lb_core::set::{
@@ -32,6 +33,8 @@ const SWEPT: usize = 262_144;
 const MAX_EXPANDED: usize = 1 << 20;
 /// A set doubles its store at most so often that it holds no more.
 const MAX_ELEMENTS: usize = 1 << 28;
+/// Elements whose places in a new store are fetched together.
+const FETCHED: usize = 32;
 /// Wishes of workers that are granted before others are served.
 const GRANTED: usize = 8192;
 /// A set that was full for a wish is so for others, until it is looked at again.
@@ -250,15 +253,26 @@ impl IpSets {
     fn grow(&mut self, id: SetId, now: Tick) {
         let seed = self.next_seed();
         let content = self.get_mut(id);
-        let old = &content.set;
+        let old = content.set.clone();
         let store = content.definition.store(old.store.len() * 5 / 4 + 16, seed);
-        for (key, slot) in old.store.iter().filter(|&(_, slot)| !old.store.is_over(slot, now)) {
-            let value = old.store.value(slot);
-            let element = Element::of_key(&key, value, old.kind, old.family);
-            let extensions = old.store.extensions(slot);
-            pen(&store).put(&key, value, slot.is_nomatch, &extensions, element.lens(old.kind));
+        let mut living = old.store.iter().filter(|&(_, slot)| !old.store.is_over(slot, now));
+        let pen = pen(&store);
+        loop {
+            // The places of some are fetched together: they are anywhere in memory.
+            let some: ArrayVec<(Key, Slot), FETCHED> = living.by_ref().take(FETCHED).collect();
+            some.iter().for_each(|(key, _)| store.prefetch(key));
+            for &(key, slot) in &some {
+                let value = old.store.value(slot);
+                let element = Element::of_key(&key, value, old.kind, old.family);
+                let extensions = old.store.extensions(slot);
+                pen.put(&key, value, slot.is_nomatch, &extensions, element.lens(old.kind));
+            }
+            if some.is_empty() {
+                break;
+            }
         }
-        content.set = Arc::new(Set { store: Arc::new(store), ..Set::clone(old) });
+        drop(pen);
+        content.set = Arc::new(Set { store: Arc::new(store), ..Set::clone(&old) });
         self.is_changed = true;
     }
 

@@ -1,12 +1,13 @@
 //! Words of `ipset` lines: numbers, addresses, ports, elements; what they mean, and how they are written.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
+use arrayvec::ArrayVec;
 use hashbrown::HashMap;
-use lb_core::set::{Element, Family, Interface, Part, SetType, bits};
+use lb_core::set::{Element, Family, Interface, Part, SetType};
 
 /// Why a line is not done. `code`: ipset's exit code, 2 for a line that has the wrong parts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,15 +32,17 @@ impl Refusal {
 
 /// Words of a line; a comment stands between quotation marks.
 pub(super) fn words(line: &str) -> Result<Vec<&str>, Refusal> {
-    let mut words = Vec::with_capacity(4);
-    let mut rest = line.trim_start();
-    while let Some(first) = rest.chars().next() {
+    let mut words = Vec::with_capacity(8);
+    let mut rest = line.trim_ascii_start();
+    while let Some(first) = rest.bytes().next() {
         let (word, after) = match first {
-            '"' => rest[1..].split_once('"').ok_or_else(|| Refusal::parameter("Missing close quote!"))?,
-            _ => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+            b'"' => rest[1..].split_once('"').ok_or_else(|| Refusal::parameter("Missing close quote!"))?,
+            _ => {
+                rest.split_at(rest.bytes().position(|byte| byte.is_ascii_whitespace()).unwrap_or(rest.len()))
+            }
         };
         words.push(word);
-        rest = after.trim_start();
+        rest = after.trim_ascii_start();
     }
     Ok(words)
 }
@@ -58,10 +61,15 @@ pub(super) fn number(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, Re
 }
 
 pub(super) fn address(text: &str, family: Family) -> Result<u128, Refusal> {
-    let parsed: Option<IpAddr> =
-        text.parse().ok().or_else(|| Some(Ipv4Addr::from(short_address(text)?).into()));
-    match parsed.filter(|&address| Family::of(address) == family) {
-        Some(address) => Ok(bits(address)),
+    let parsed = match family {
+        Family::Ipv4 => {
+            let whole = text.parse::<Ipv4Addr>().map(u32::from).ok();
+            whole.or_else(|| short_address(text)).map(u128::from)
+        }
+        Family::Ipv6 => text.parse::<Ipv6Addr>().map(u128::from).ok(),
+    };
+    match parsed {
+        Some(address) => Ok(address),
         None => {
             let version = if family == Family::Ipv4 { 4 } else { 6 };
             Err(Refusal::syntax(format!("cannot parse {text}: resolving to IPv{version} address failed")))
@@ -97,6 +105,10 @@ fn prefix_len(text: &str, family: Family) -> Result<u8, Refusal> {
 
 /// `A`, `A-B` or `A/LEN`; and the length, if one was said.
 pub(super) fn addresses(text: &str, family: Family) -> Result<(RangeInclusive<u128>, Option<u8>), Refusal> {
+    if !text.bytes().any(|byte| matches!(byte, b'/' | b'-')) {
+        let only = address(text, family)?;
+        return Ok((only..=only, None));
+    }
     if let Some((first, len)) = text.split_once('/') {
         let len = prefix_len(len, family)?;
         let first = family.network(address(first, family)?, len);
@@ -346,11 +358,14 @@ pub(super) struct Range {
     pub(super) second_len: Option<u8>,
 }
 
+/// Parts that an element has at most.
+const MOST_PARTS: usize = 3;
+
 const ORDINALS: [&str; 4] = ["First", "Second", "Third", "Fourth"];
 
 /// Reads an element. `is_wildcard`: the interface's name stands for those that begin so.
 pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: bool) -> Result<Range, Refusal> {
-    let words: Vec<&str> = text.splitn(kind.parts.len().max(1), ',').collect();
+    let words: ArrayVec<&str, MOST_PARTS> = text.splitn(kind.parts.len().clamp(1, MOST_PARTS), ',').collect();
     let is_optional = kind.has(Part::MacValue);
     if kind.parts.len() == 1 && text.contains(',') {
         let message = format!("Elem separator in {text}, but settype {} supports none.", kind.name);

@@ -166,6 +166,26 @@ impl Set {
         Some(element)
     }
 
+    /// The key of a packet where the type compares an address alone, as of nearly all large sets: what [`Set::element`] and
+    /// [`Element::key`] say, in one step.
+    #[inline]
+    fn address_key(&self, facts: &Facts<'_>, sides: &[Side]) -> Option<Key> {
+        let address = match sides.first()? {
+            Side::Source => facts.source,
+            Side::Destination => facts.destination,
+        };
+        match (self.family, address) {
+            (Family::Ipv4, IpAddr::V4(address)) => {
+                Some([u64::from(u32::from(address) & self.netmask as u32), 0, 0, 0, 0])
+            }
+            (Family::Ipv6, IpAddr::V6(address)) => {
+                let address = u128::from(address) & self.netmask;
+                Some([0, (address >> 64) as u64, address as u64, 0, 0])
+            }
+            _ => None,
+        }
+    }
+
     /// The element that holds this one: itself, or of networks the smallest that it is in. Not one whose time is over.
     pub fn find(&self, element: &Element, now: Tick) -> Option<Slot> {
         self.search(element, now, |_| true)
@@ -245,9 +265,8 @@ impl Set {
     /// Whether the type takes such an element: hash:ip has no place for the address that is none, nor those whose addresses are masked,
     /// nor others for such a MAC.
     pub fn takes(&self, element: &Element) -> bool {
-        let is_alone = *self.kind.parts == [Part::Address];
         let is_masked = self.kind.has(Part::Address) && self.netmask != u128::MAX;
-        let no_address = self.kind.is_hash() && (is_alone || is_masked) && element.address == 0;
+        let no_address = self.kind.is_hash() && (self.kind.is_address() || is_masked) && element.address == 0;
         let no_mac = self.kind.has(Part::Mac) && element.mac == [0; 6];
         !no_address && !no_mac
     }

@@ -168,6 +168,9 @@ impl Sets {
     /// Fetches what [`Sets::matches`] will read of a large set first. A list's sets are not fetched.
     pub fn prefetch(&self, id: SetId, facts: &Facts<'_>, sides: &[Side]) {
         let Some(set) = self.get(id).filter(|set| !set.store.is_near()) else { return };
+        if set.kind.is_address() {
+            return set.address_key(facts, sides).iter().for_each(|key| set.store.prefetch(key));
+        }
         let Some(element) = set.element(facts, sides) else { return };
         if !set.kind.has(Part::Net) {
             return set.store.prefetch(&element.key(set.kind, set.family));
@@ -286,8 +289,13 @@ impl Sets {
 
 impl Set {
     fn holds(&self, facts: &Facts<'_>, sides: &[Side], now: Tick, asking: &Asking) -> Option<Found> {
-        let element = self.element(facts, sides)?;
-        let slot = self.search(&element, now, |slot| self.counts(slot, facts, asking))?;
+        let counts = |slot| self.counts(slot, facts, asking);
+        let slot = if self.kind.is_address() {
+            let slot = self.store.find(&self.address_key(facts, sides)?)?;
+            (!self.store.is_over(slot, now) && counts(slot)).then_some(slot)?
+        } else {
+            self.search(&self.element(facts, sides)?, now, counts)?
+        };
         (slot.is_nomatch == (asking.wants_nomatch && self.kind.has_nets())).then(|| self.found(slot))
     }
 
@@ -307,6 +315,10 @@ impl Set {
     }
 
     fn found(&self, slot: Slot) -> Found {
+        let shape = self.store.shape();
+        if !shape.has_counters && !shape.has_skbinfo {
+            return Found::default();
+        }
         let Extensions { packets, bytes, skb, .. } = self.store.extensions(slot);
         Found { packets, bytes, skb }
     }

@@ -1,6 +1,6 @@
 //! Where the elements of a set are: read by all workers while one of them, or the control plane, writes; nobody waits.
 //!
-//! Slots of 8-byte words, found by a hash and a walk to the next free one. A slot is given to a key once and for all: its other
+//! Slots of 8-byte words, found by a hash and a walk to the next free one, which goes round a cache line before it comes to the next. A slot is given to a key once and for all: its other
 //! words are written first, then its first word with the state, in one store. To remove an element is to store another state;
 //! the slot waits for the same key to come again. So a reader never sees half an element, and nothing moves under it. When too many
 //! slots are given away the owner fills a new store and publishes that, as it does a new table.
@@ -20,6 +20,8 @@ const NEAR: usize = 1 << 16;
 pub const MAX_INTERFACES: u64 = 64;
 /// Words of the longest key: see [`super::key`].
 pub(super) const KEY_WORDS: usize = 5;
+/// Words of a cache line.
+const LINE: usize = 8;
 /// Prefix lengths 0..=128 as bits.
 const LENS: usize = 3;
 /// The two highest bits of a slot's first word.
@@ -113,12 +115,21 @@ pub struct Slot {
     pub is_nomatch: bool,
 }
 
+/// A cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Line([AtomicU64; LINE]);
+
 #[derive(Debug)]
 pub struct Store {
-    words: Box<[AtomicU64]>,
+    lines: Box<[Line]>,
     shape: Shape,
     place: Place,
     slots: usize,
+    /// Words of one.
+    width: usize,
+    /// Those that share a line, less one: a power of two less one.
+    beside: usize,
     /// Somebody has the pen.
     is_written: AtomicBool,
     /// Slots given to a key, those of removed elements too; elements. Written with the pen.
@@ -133,15 +144,19 @@ impl Store {
     /// An empty store. `slots`: a power of two where keys are hashed, at least 8; the width of the range where they are not.
     pub fn new(shape: Shape, place: Place, slots: usize) -> Store {
         debug_assert!(matches!(place, Place::From(_)) || slots.is_power_of_two());
-        let count = slots * shape.words();
-        let mut words = Vec::with_capacity(count);
-        prefer_huge_pages(words.spare_capacity_mut());
-        words.resize_with(count, || AtomicU64::new(0));
+        let width = shape.words();
+        let count = (slots * width).div_ceil(LINE);
+        let mut lines = Vec::with_capacity(count);
+        prefer_huge_pages(lines.spare_capacity_mut());
+        lines.resize_with(count, || Line(std::array::from_fn(|_| AtomicU64::new(0))));
+        let share_lines = matches!(place, Place::Hashed(_)) && LINE.is_multiple_of(width);
         Store {
-            words: words.into_boxed_slice(),
+            lines: lines.into_boxed_slice(),
             shape,
             place,
             slots,
+            width,
+            beside: if share_lines { LINE / width - 1 } else { 0 },
             is_written: AtomicBool::new(false),
             given: AtomicUsize::new(0),
             len: AtomicUsize::new(0),
@@ -169,7 +184,7 @@ impl Store {
 
     /// Bytes.
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.words) + size_of::<Store>() + size_of_val(&*self.counts)
+        size_of_val(&*self.lines) + size_of::<Store>() + size_of_val(&*self.counts)
     }
 
     /// Whether a store of `slots` hashed slots may give one away more: a walk past 5 of 8 is short.
@@ -179,7 +194,8 @@ impl Store {
 
     #[inline]
     fn word(&self, slot: usize, word: usize) -> &AtomicU64 {
-        &self.words[slot * self.shape.words() + word]
+        let at = slot * self.width + word;
+        &self.lines[at / LINE].0[at % LINE]
     }
 
     /// Where the walk for a key begins; `None`: outside the range.
@@ -204,8 +220,10 @@ impl Store {
     /// The key's slot and its first word as it is (0: free, and the key is not here); `None`: no slot for it.
     #[inline]
     fn walk(&self, key: &Key) -> Option<(usize, u64)> {
-        let mut at = self.start(key)?;
-        for _ in 0..self.slots {
+        let start = self.start(key)?;
+        let (beside, mut line) = (self.beside, start & !self.beside);
+        for walked in 0..self.slots {
+            let at = line | (start + walked) & beside;
             let first = self.word(at, 0).load(Acquire);
             if first == 0 {
                 return Some((at, 0));
@@ -215,9 +233,11 @@ impl Store {
             if is_same {
                 return Some((at, first));
             }
-            at += 1;
-            if at == self.slots {
-                at = 0;
+            if walked & beside == beside {
+                line += beside + 1;
+                if line == self.slots {
+                    line = 0;
+                }
             }
         }
         None
@@ -226,12 +246,12 @@ impl Store {
     /// Whether all of it is at hand anyway.
     #[inline]
     pub(super) fn is_near(&self) -> bool {
-        self.words.len() <= NEAR
+        self.lines.len() <= NEAR / LINE
     }
 
     /// Fetches where the walk for a key begins.
     #[inline]
-    pub(super) fn prefetch(&self, key: &Key) {
+    pub fn prefetch(&self, key: &Key) {
         if let Some(at) = self.start(key) {
             prefetch(self.word(at, 0));
         }

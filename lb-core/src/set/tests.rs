@@ -184,6 +184,23 @@ fn sides_say_which_end_of_the_packet_counts_and_too_few_match_nothing() {
 }
 
 #[test]
+fn a_packets_address_is_looked_for_by_the_key_of_its_element() {
+    for (family, source) in [(Family::Ipv4, "10.1.2.3"), (Family::Ipv6, "2001:db8:1:2:3:4:5:6")] {
+        for kind in ["hash:ip", "bitmap:ip"].map(|name| SetType::named(name).unwrap()) {
+            for netmask in [u128::MAX, 0xff_0f00_ff0f, family.network(u128::MAX, 24)] {
+                let set = Set { netmask, ..set(kind, family) };
+                for side in [Side::Source, Side::Destination] {
+                    let facts = facts(source, "10.9.8.7");
+                    let key = set.element(&facts, &[side]).map(|element| element.key(kind, family));
+                    assert_eq!(set.address_key(&facts, &[side]), key, "{} {source}", kind.name);
+                    assert_eq!(set.address_key(&facts, &[]), None);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_list_asks_its_sets_in_turn_and_counts_where_it_found_one() {
     let hash = |address| {
         let set = set(SetType::named("hash:ip").unwrap(), Family::Ipv4);

@@ -106,6 +106,12 @@ impl SetType {
         self.has(Part::Net) || self.has(Part::SecondNet)
     }
 
+    /// It compares an address and nothing else.
+    #[inline]
+    pub(super) const fn is_address(&self) -> bool {
+        self.parts.bits == 1 << Part::Address as u8
+    }
+
     /// It has addresses, of one family.
     pub const fn has_family(&self) -> bool {
         self.is_hash() && !matches!(self.parts.list[0], Part::Mac)

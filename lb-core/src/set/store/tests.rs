@@ -1,6 +1,6 @@
 //! The oracle is a sorted map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -52,6 +52,36 @@ proptest! {
         let mut keys: Vec<Key> = store.iter().map(|(key, _)| key).collect();
         keys.sort_unstable_by_key(|key| key[1] * 2 + key[0]);
         prop_assert_eq!(keys, map.keys().map(|&n| key(n)).collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_store_whose_slots_share_lines_holds_what_a_map_holds(
+        width in 0..3usize,
+        steps in prop::collection::vec((0..60u64, any::<bool>()), 0..200),
+    ) {
+        let one = Shape { key: 1, has_timeout: false, has_counters: false, has_comment: false, has_skbinfo: false, ..SHAPE };
+        let shape = [one, Shape { key: 2, ..one }, Shape { key: 2, has_counters: true, ..one }][width];
+        let key = |n| if shape.key == 1 { [n, 0, 0, 0, 0] } else { key(n) };
+        let store = Store::new(shape, Place::Hashed(3), 64);
+        let mut there = BTreeSet::new();
+        for (n, is_put) in steps {
+            if !is_put {
+                if let Some(slot) = store.find(&key(n)) {
+                    store.pen().unwrap().remove(slot, [255; 2]);
+                }
+                there.remove(&n);
+            } else if store.pen().unwrap().put(&key(n), 0, false, &Extensions::default(), [255; 2]) {
+                there.insert(n);
+            } else {
+                prop_assert!(!there.contains(&n) && !store.has_room());
+            }
+        }
+        prop_assert_eq!(store.iter().count(), there.len());
+        for n in 0..60 {
+            prop_assert_eq!(store.find(&key(n)).is_some(), there.contains(&n));
+        }
     }
 }
 
