@@ -107,6 +107,8 @@ reasons! {
     FlowTableFull = "flow_table_full",
     /// A helper read of a connection to come, and there is no room to expect it.
     ExpectationsFull = "expectations_full",
+    /// A message of SIP whose helper must read more of it than it can: it has no sequence number, or media at no address, or at a port below 1024.
+    BadSip = "bad_sip",
     /// There is no room for another connection into whose stream something is put.
     EditTableFull = "edit_table_full",
     /// A segment with a part of what is exchanged in the stream: sent again it comes whole.

@@ -53,6 +53,7 @@ mod scheduled_error;
 mod sctp;
 mod shared;
 mod shed;
+mod signalled;
 mod signpost;
 mod source_nat;
 mod steer;

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::quic_lb::{Config, Fallback, Key, QuicLb, QuicServerId};
 use lb_core::wire::ftp::{self, Said};
+use lb_core::wire::sip::message::{End, Message};
+use lb_core::wire::sip::sdp::Session;
 use lb_core::wire::{quic, sip};
 
 /// By config ID: bytes of server ID and nonce, and whether they are enciphered: not, in one pass, in four, with a short server ID.
@@ -58,6 +60,23 @@ fn quic(datagram: &[u8]) {
 }
 
 fn sip(message: &[u8]) {
+    if let Some(read) = Message::read(message) {
+        assert!(read.body <= message.len());
+        let ends = read.contacts.iter().map(|contact| contact.end).chain(read.via.map(|via| via.end));
+        for End { place, address, port } in ends.chain(read.uri).chain(read.from).chain(read.to) {
+            assert!(place.at + place.len <= message.len());
+            // As it would be written in its place, it is read again.
+            let line = [b"BYE sip:", &sip::words_of_end(address, port)[..], b" SIP/2.0\r\n\r\n"].concat();
+            let again = Message::read(&line).and_then(|again| again.uri).expect("an end");
+            assert_eq!((again.address, again.port), (address, port));
+        }
+        if let Some(session) = Session::read(message, read.body) {
+            let places = session.media.iter().map(|media| media.port_place);
+            for place in places.chain(session.connection.map(|connection| connection.place)) {
+                assert!(place.at >= read.body && place.at + place.len <= message.len());
+            }
+        }
+    }
     let Some(call) = sip::call_id(message) else { return };
     assert!((1..=255).contains(&call.len()));
     assert!(call.iter().all(|byte| byte.is_ascii_graphic()), "no blank, no end of a line: {call:?}");

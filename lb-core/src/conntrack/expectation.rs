@@ -28,6 +28,12 @@ pub struct Expectation {
     /// The master's first packet: it tells it from another connection in the same place.
     pub told_by: Tuple,
     pub helper: HelperId,
+    /// The kind of what is expected, as the helper has them.
+    pub class: u8,
+    /// It may begin again and again.
+    pub is_permanent: bool,
+    /// Not yet: it is to be confirmed.
+    pub is_inactive: bool,
     pub zone: u16,
     pub until: Tick,
 }
@@ -39,7 +45,16 @@ impl Expectation {
     }
 
     fn has_master_of(&self, other: &Expectation) -> bool {
-        self.master == other.master && self.told_by == other.told_by
+        self.is_told_by(other.master, &other.told_by)
+    }
+
+    fn is_told_by(&self, master: FlowId, told_by: &Tuple) -> bool {
+        self.master == master && self.told_by == *told_by
+    }
+
+    /// Whether both lead to the same end.
+    fn leads_as(&self, other: &Expectation) -> bool {
+        self.follows.map(|follows| follows.destination) == other.follows.map(|follows| follows.destination)
     }
 
     fn is_stream(&self) -> u16 {
@@ -48,7 +63,10 @@ impl Expectation {
 
     fn fits(&self, packet: &Tuple, zone: u16, now: Tick) -> bool {
         let sport = if self.tuple.sport == 0 { 0 } else { packet.sport };
-        self.tuple == Tuple { sport, ..*packet } && self.zone == zone && !now.is_at_or_after(self.until)
+        self.tuple == Tuple { sport, ..*packet }
+            && self.zone == zone
+            && !self.is_inactive
+            && !now.is_at_or_after(self.until)
     }
 }
 
@@ -104,9 +122,18 @@ impl Expectations {
 
     /// Whether another connection than this one has told of the same.
     pub fn is_anothers(&self, new: &Expectation) -> bool {
+        self.has_like(new, |held| !held.has_master_of(new))
+    }
+
+    /// Whether what begins there is led elsewhere already.
+    pub fn is_taken(&self, new: &Expectation) -> bool {
+        self.has_like(new, |held| !held.has_master_of(new) || !held.leads_as(new))
+    }
+
+    fn has_like(&self, new: &Expectation, is_it: impl Fn(&Expectation) -> bool) -> bool {
         let mut place = self.buckets[self.bucket(&new.tuple)];
         while let Some(Place { held, next, .. }) = self.places.get(usize::from(place)) {
-            if held.as_ref().is_some_and(|held| held.is_like(new) && !held.has_master_of(new)) {
+            if held.as_ref().is_some_and(|held| held.is_like(new) && is_it(held)) {
                 return true;
             }
             place = *next;
@@ -132,7 +159,7 @@ impl Expectations {
         None
     }
 
-    /// Expects it. One that looks the same is replaced, and the oldest of its master's where that would have more than `most_a_master`. False: there is
+    /// Expects it. One that looks the same is replaced, and the oldest of its master's and class where that would have more than `most_a_master`. False: there is
     /// no room, of which `most` places may be used.
     #[must_use]
     pub fn add(&mut self, new: &Expectation, most_a_master: u16, most: u16) -> bool {
@@ -146,7 +173,7 @@ impl Expectations {
         }
         let bucket = self.bucket(&new.tuple);
         self.free = self.places[usize::from(place)].next;
-        let master = master_bucket(new);
+        let master = master_bucket(new.master);
         let (next, older) = (self.buckets[bucket], self.masters[master]);
         self.places[usize::from(place)] = Place { held: Some(*new), next, older };
         self.buckets[bucket] = place;
@@ -159,6 +186,23 @@ impl Expectations {
     /// Expects it no more. Returns whether it was there.
     pub fn end(&mut self, expected: &Expectation) -> bool {
         self.remove(|held| held == expected, &expected.tuple)
+    }
+
+    /// One of those that a connection has told of.
+    pub fn of_master(
+        &mut self,
+        master: FlowId,
+        told_by: &Tuple,
+        is_it: impl Fn(&Expectation) -> bool,
+    ) -> Option<&mut Expectation> {
+        let mut place = self.masters[master_bucket(master)];
+        while let Some(Place { held, older, .. }) = self.places.get(usize::from(place)) {
+            if held.as_ref().is_some_and(|held| held.is_told_by(master, told_by) && is_it(held)) {
+                return self.places[usize::from(place)].held.as_mut();
+            }
+            place = *older;
+        }
+        None
     }
 
     /// Looks at a few places, and ends what is over. Returns how many those were.
@@ -191,12 +235,12 @@ impl Expectations {
         usize::from(self.hasher.owner(to, tuple.dport, BUCKETS))
     }
 
-    /// Of those of its master the oldest, if there are as many.
+    /// Of those of its master and class the oldest, if there are as many.
     fn oldest_of(&self, new: &Expectation, many: u16) -> Option<Expectation> {
         let (mut count, mut oldest) = (0, None);
-        let mut place = self.masters[master_bucket(new)];
+        let mut place = self.masters[master_bucket(new.master)];
         while let Some(Place { held, older, .. }) = self.places.get(usize::from(place)) {
-            if let Some(held) = held.filter(|held| held.has_master_of(new)) {
+            if let Some(held) = held.filter(|held| held.has_master_of(new) && held.class == new.class) {
                 (count, oldest) = (count + 1, Some(held));
             }
             place = *older;
@@ -207,7 +251,7 @@ impl Expectations {
     /// Takes a place out of its master's bucket.
     fn forget_master(&mut self, held: &Expectation, gone: u16) {
         let older = self.places[usize::from(gone)].older;
-        let bucket = master_bucket(held);
+        let bucket = master_bucket(held.master);
         let mut place = self.masters[bucket];
         if place == gone {
             self.masters[bucket] = older;
@@ -245,8 +289,8 @@ impl Expectations {
     }
 }
 
-fn master_bucket(of: &Expectation) -> usize {
-    of.master.0 as usize % usize::from(BUCKETS)
+fn master_bucket(master: FlowId) -> usize {
+    master.0 as usize % usize::from(BUCKETS)
 }
 
 #[cfg(test)]
@@ -264,7 +308,20 @@ mod tests {
         // Each of a few masters tells of many; two in one place are told from one another.
         let told_by = Tuple { dst: ip(to % 16), sport: 1, ..tuple };
         let (master, helper) = (FlowId((to % 8).into()), HelperId(1));
-        Expectation { tuple, follows: None, master, told_by, helper, zone: 0, until: Tick(until) }
+        let (is_permanent, is_inactive, class) = (false, to % 64 == 63, to / 16 % 2);
+        let until = Tick(until);
+        Expectation {
+            tuple,
+            follows: None,
+            master,
+            told_by,
+            helper,
+            class,
+            is_permanent,
+            is_inactive,
+            zone: 0,
+            until,
+        }
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -295,7 +352,8 @@ mod tests {
                         };
                         prop_assert_eq!(table.is_anothers(&new), list.iter().any(is_anothers));
                         list.retain(|held| held.tuple != new.tuple);
-                        let is_own = |held: &Expectation| (held.master, held.told_by) == (new.master, new.told_by);
+                        let kind = |held: &Expectation| (held.master, held.told_by, held.class);
+                        let is_own = |held: &Expectation| kind(held) == kind(&new);
                         if list.iter().filter(|held| is_own(held)).count() >= most_a_master.into() {
                             list.remove(list.iter().position(is_own).expect("the oldest"));
                         }
@@ -307,7 +365,9 @@ mod tests {
                         let packet = expected(to, sport, 0).tuple;
                         let is_odd = |held: &Expectation| held.master.0 % 2 == 1;
                         let found = table.find(&packet, 0, Tick(now), is_odd).copied();
-                        let fits = |held: &&Expectation| held.fits(&packet, 0, Tick(now)) && is_odd(held);
+                        let fits = |held: &&Expectation| {
+                            held.fits(&packet, 0, Tick(now)) && is_odd(held) && !held.is_inactive
+                        };
                         // Of several the last one that was added.
                         prop_assert_eq!(found, list.iter().rev().find(fits).copied());
                         if let Some(found) = found {

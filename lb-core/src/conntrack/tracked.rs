@@ -73,10 +73,11 @@ impl Tracked {
     pub const NOTHING: Tracked =
         Tracked { mark: 0, untold: Told::NONE, status: Status::NONE, private: [0; PRIVATE] };
 
-    /// It reads along in the connection.
+    /// It reads along in the connection: also in one that it read of itself, if that says so.
     #[inline]
     pub fn helper(&self) -> HelperId {
-        if self.status.has(Status::EXPECTED) { HelperId::NONE } else { self.last_byte() }
+        let is_only_told = self.status.has(Status::EXPECTED) && !self.status.has(Status::HELPER);
+        if is_only_told { HelperId::NONE } else { self.last_byte() }
     }
 
     /// The helper that read of the connection in another one.

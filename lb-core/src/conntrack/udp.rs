@@ -14,7 +14,22 @@ const PROBE: Timeout = Timeout::from_secs(2);
 struct Exchange {
     /// Time of the first packet, in ticks.
     begun: u32,
-    unused: [u32; PRIVATE - 1],
+    calls: Calls,
+    unused: [u32; PRIVATE - 3],
+}
+
+/// What SIP's helper remembers of a connection: the numbers of the last requests of their kinds that it did something for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Calls {
+    pub invite: u32,
+    pub register: u32,
+}
+
+/// Those of a connection of UDP.
+pub fn calls(tracked: &mut Tracked) -> &mut Calls {
+    let exchange: &mut Exchange = transmute_mut!(&mut tracked.private);
+    &mut exchange.calls
 }
 
 pub(super) fn begin(tracked: &mut Tracked, now: Tick, settings: &Settings) -> Move {

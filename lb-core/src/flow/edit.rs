@@ -19,6 +19,8 @@ pub const TOA: u8 = 4;
 pub const FTP: u8 = 8;
 /// The client was answered with a SYN cookie.
 pub const PROXIED: u8 = 16;
+/// SIP by UDP, of which nothing is kept here.
+pub const SIP: u8 = 32;
 
 /// A connection's edits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
@@ -140,7 +142,9 @@ impl Edit {
 
     /// From memory that may hold anything.
     pub(super) fn is_sound(&self) -> bool {
-        self.wants & !(PROXY | TOA | FTP | PROXIED) == 0 && self.wants != 0 && self.wants & PROXY != PROXY
+        self.wants & !(PROXY | TOA | FTP | PROXIED | SIP) == 0
+            && self.wants != 0
+            && self.wants & PROXY != PROXY
     }
 
     /// As another director is told of it: whose it is here is nothing to it.
@@ -192,6 +196,7 @@ impl Edit {
         };
         let is_scale = |scale: u8| scale == Proxied::NO_SCALE || scale <= TcpOptions::MAX_SCALE;
         let is_known = edit.is_sound()
+            && wants & SIP == 0
             && stage & !(Self::BEGUN | Self::SENT | Self::OPEN) == 0
             && edit.is_open() == edit.is_proxied()
             && edit.scales.iter().all(|scale| scale.unsigned_abs() <= TcpOptions::MAX_SCALE)
@@ -344,7 +349,7 @@ pub(super) fn layout() -> String {
     use std::mem::offset_of;
 
     format!(
-        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}), stage at {}, scales at {}, shifts at {}, proxied at {}, ports at {}\n\
+        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}, SIP: {SIP}), stage at {}, scales at {}, shifts at {}, proxied at {}, ports at {}\n\
          shift of {}: at at {}, before at {}, taken at {}, put at {}, acked at {}",
         size_of::<Edit>(),
         offset_of!(Edit, flow),

@@ -144,8 +144,13 @@ impl<P: Packet> Path<P> {
             return self.stop(packet, headers, stopped, now, io);
         }
         passage.connection_mark = awaited.mark;
-        passage.expected =
-            Some(Expected { helper: HelperId::FTP, follows: None, server: Some(awaited.server) });
+        passage.expected = Some(Expected {
+            helper: HelperId::FTP,
+            follows: None,
+            source_port: 0,
+            is_helped: false,
+            server: Some(awaited.server),
+        });
         self.first_behind_raw(packet, headers, passage, io);
     }
 
@@ -263,6 +268,12 @@ impl<P: Packet> Path<P> {
                     return;
                 }
                 self.is_at(hook, Function::Confirm);
+                // A datagram is edited from the first on, a stream has no words yet.
+                if self.flows.entry(at.id()).is_edited() && headers.protocol == Protocol::UDP {
+                    let edited = self.edit_request(packet, headers, at, None, now, io);
+                    let Some((packet, headers)) = edited else { return };
+                    return self.onward_tracked(packet, &headers, at, now, io);
+                }
                 self.onward_tracked(packet, headers, at, now, io);
             }
             Err(reason) => self.drop(reason, hook),

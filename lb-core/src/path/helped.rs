@@ -6,12 +6,16 @@
 //! ([0029](../../../docs/decisions/0029-what-is-expected-is-at-its-masters-worker.md)).
 //!
 //! A packet that begins what is expected is RELATED, has its master's mark, and is translated as that is. A connection with a helper keeps no course:
-//! each of its packets comes by [`help`](Path::help), behind the rules; where its streams are to be edited, by `reworded.rs`.
+//! each of its packets comes by [`help`](Path::help), behind the rules; where words in it are to be exchanged, by `reworded.rs`. SIP's messages are
+//! read in `signalled.rs`.
+
+use std::net::IpAddr;
 
 use super::Path;
 use super::hooks::Passage;
 use super::list::{FlowView, Known};
-use crate::conntrack::helper::{Announced, Follows, Heard, Helper, HelperId};
+use crate::conntrack::helper::sip;
+use crate::conntrack::helper::{Announced, Follows, Heard, Helper, HelperId, Reads};
 use crate::conntrack::{CtState, Expectation, Status, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Method, Store, Tuple};
@@ -34,6 +38,10 @@ pub(super) struct Expected {
     pub(super) follows: Option<Follows>,
     /// A virtual service's real server awaits it, whatever that table says.
     pub(super) server: Option<ServerId>,
+    /// The port as which its sender's is known elsewhere, where that is expected itself: it comes from there. 0: any.
+    pub(super) source_port: u16,
+    /// The helper reads along in it.
+    pub(super) is_helped: bool,
 }
 
 impl<P: Packet> Path<P> {
@@ -54,8 +62,14 @@ impl<P: Packet> Path<P> {
         if headers.protocol != helper.protocol || helper.edits != 0 && is_translated {
             return true;
         }
-        let announced = data(packet, headers).and_then(|data| helper.announces(&self.heard(data, at)));
-        announced.is_none_or(|announced| self.announce(&self.expectation(&announced, at, now)))
+        let heard = match helper.reads {
+            Reads::Announcement(announces) => {
+                let announced = data(packet, headers).and_then(|data| announces(&self.heard(data, at)));
+                announced.map_or(Ok(()), |announced| self.announce(&self.expectation(&announced, at, now)))
+            }
+            Reads::Calls => self.listen(packet, headers, at, now).map(drop),
+        };
+        heard.map_err(|reason| self.drop(reason, Hook::Postrouting)).is_ok()
     }
 
     /// What a helper is given of a packet.
@@ -72,32 +86,48 @@ impl<P: Packet> Path<P> {
         let id = at.id();
         let tracked = self.flows.tracked(id);
         let is_translated = tracked.status.has(Status::SRC_NAT) || tracked.status.has(Status::DST_NAT);
-        let patience = tracked.helper().get().map_or(Timeout::from_secs(0), |helper| helper.patience);
+        let patience =
+            tracked.helper().get().map_or(Timeout::from_secs(0), |helper| helper.class(0).patience);
         Expectation {
             tuple: announced.tuple,
             follows: is_translated.then_some(announced.follows),
             master: id,
             told_by: self.flows.tuple(id, Direction::Original),
             helper: tracked.helper(),
+            class: 0,
+            is_permanent: false,
+            is_inactive: false,
             zone: self.flows.zones(id).id(),
             until: now.after(patience),
         }
     }
 
-    /// Expects it. False: there is no room, and the packet that tells of it is dropped.
-    #[must_use]
-    pub(super) fn announce(&mut self, new: &Expectation) -> bool {
-        let most_a_master = new.helper.get().map_or(1, |helper| helper.most);
+    /// Expects it.
+    ///
+    /// # Errors
+    /// There is no room, and the packet that tells of it is to be dropped.
+    pub(super) fn announce(&mut self, new: &Expectation) -> Result<(), DropReason> {
+        let most_a_master = new.helper.get().map_or(1, |helper| helper.class(new.class).most);
         let before = self.expectations.len();
         let is_expected = self.expectations.add(new, most_a_master, self.most_expected());
         self.mine.flows.expect_create.add(is_expected.into());
         let gone = u64::from(before + u16::from(is_expected) - self.expectations.len());
         self.mine.flows.expect_delete.add(gone);
         self.count_expected();
-        if !is_expected {
-            self.drop(DropReason::ExpectationsFull, Hook::Postrouting);
+        if is_expected { Ok(()) } else { Err(DropReason::ExpectationsFull) }
+    }
+
+    /// Expects no more what such a connection has told of.
+    pub(super) fn forget_told(&mut self, at: FlowRef, is_it: impl Fn(&Expectation) -> bool) {
+        let told_by = self.flows.tuple(at.id(), Direction::Original);
+        while let Some(&mut expected) = self.expectations.of_master(at.id(), &told_by, &is_it) {
+            let is_ended = self.expectations.end(&expected);
+            self.mine.flows.expect_delete.add(is_ended.into());
+            if !is_ended {
+                break;
+            }
         }
-        is_expected
+        self.count_expected();
     }
 
     /// Whether a packet that says that it begins a connection may be expected, but not here.
@@ -137,16 +167,38 @@ impl<P: Packet> Path<P> {
         } else if !self.expectations.is_empty()
             && let Some(expected) = self.find_expected(original, passage.zones, passage.now).copied()
         {
-            self.expectations.end(&expected);
+            if !expected.is_permanent {
+                self.expectations.end(&expected);
+                self.mine.flows.expect_delete.add(1);
+            }
             self.mine.flows.expect_new.add(1);
-            self.mine.flows.expect_delete.add(1);
             self.count_expected();
             passage.state = CtState::Related;
             passage.connection_mark = self.flows.tracked(expected.master).mark;
-            let Expectation { helper, follows, .. } = expected;
-            passage.expected = Some(Expected { helper, follows, server: None });
+            let (pair, is_helped) = self.call_of(&expected, original);
+            let Expectation { helper, mut follows, .. } = expected;
+            let mut source_port = 0;
+            if let (Some(follows), Some((address, port))) = (&mut follows, pair) {
+                (follows.source, source_port) = (address, port);
+            }
+            passage.expected = Some(Expected { helper, follows, source_port, is_helped, server: None });
         }
         passage.state = self.assumed.unwrap_or(passage.state);
+    }
+
+    /// Of a call's connection: the end as which its sender's is known elsewhere, and whether it is one of messages.
+    fn call_of(&mut self, expected: &Expectation, original: &Tuple) -> (Option<(IpAddr, u16)>, bool) {
+        let is_of_call = expected.helper.get().is_some_and(|helper| matches!(helper.reads, Reads::Calls));
+        if !is_of_call || expected.class == sip::SIGNALLING {
+            return (None, is_of_call);
+        }
+        let sender = (original.src, original.sport);
+        let is_pair = |held: &Expectation| {
+            let is_senders = held.follows.is_some_and(|follows| follows.destination == sender);
+            held.class != sip::SIGNALLING && is_senders
+        };
+        let pair = self.expectations.of_master(expected.master, &expected.told_by, is_pair);
+        (pair.map(|pair| (pair.tuple.dst, pair.tuple.dport)), false)
     }
 
     /// Ends a few of those that came not, or whose masters ended.
@@ -193,12 +245,17 @@ fn is_alive(flows: &Store, expected: &Expectation) -> bool {
     flows.is_live(expected.master) && flows.tuple(expected.master, Direction::Original) == expected.told_by
 }
 
-/// What a connection becomes at a hook where the table `nat` would be asked, that is translated as its master is.
-pub(super) fn follow(follows: &Follows, hook: Hook, tuple: &Tuple) -> Verdict {
+/// What a connection becomes at a hook where the table `nat` would be asked, that is translated as its master is; `source_port`: 0, or the one that it
+/// shall come from.
+pub(super) fn follow(follows: &Follows, source_port: u16, hook: Hook, tuple: &Tuple) -> Verdict {
     match hook {
         Hook::Prerouting | Hook::Output => {
             let (address, port) = follows.destination;
             Verdict::Nat(Manip::Destination, Range { ports: Some((port, port)), ..Range::to(address) })
+        }
+        _ if source_port != 0 => {
+            let ports = Some((source_port, source_port));
+            Verdict::Nat(Manip::Source, Range { ports, ..Range::to(follows.source) })
         }
         _ if follows.source == tuple.src => Verdict::Nat(Manip::Source, Range::KEEP),
         _ => Verdict::Nat(Manip::Source, Range::to(follows.source)),

@@ -287,7 +287,10 @@ impl<P: Packet> Path<P> {
         let followed = passage.expected.and_then(|expected| expected.follows);
         let asked = match followed {
             None => self.ask(Table::Nat, hook, tuple, packet, headers, passage),
-            Some(follows) => follow(&follows, hook, tuple),
+            Some(follows) => {
+                let source_port = passage.expected.map_or(0, |expected| expected.source_port);
+                follow(&follows, source_port, hook, tuple)
+            }
         };
         let (manip, range) = match asked {
             Verdict::Nat(manip, range) => (manip, range),
@@ -298,6 +301,12 @@ impl<P: Packet> Path<P> {
         };
         let after = self
             .translated(tuple, manip, &range, &original, passage.zones)
+            .or_else(|| {
+                // The end as which its sender is expected is another's meanwhile: from a port like it.
+                let any = Range { ports: None, ..range };
+                let is_followed = followed.is_some() && manip == Manip::Source;
+                is_followed.then(|| self.translated(tuple, manip, &any, &original, passage.zones)).flatten()
+            })
             .ok_or((Verdict::Nat(manip, range), hook))?;
         passage.after = Some(after);
         if after != *tuple {

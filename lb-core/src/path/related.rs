@@ -18,6 +18,7 @@ use crate::time::Tick;
 use crate::wire::parse::Headers;
 
 /// Which rules have looked at an error before its connection is known.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, of an error")]
 pub(super) enum Walked {
     Nothing,
     /// Those of the table `raw`; as it is behind them.

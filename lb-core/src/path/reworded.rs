@@ -15,7 +15,7 @@ use super::{Io, Path};
 use crate::conntrack::helper::ftp as helper;
 use crate::conntrack::{CtState, Expectation};
 use crate::drop::DropReason;
-use crate::flow::edit::Overlap;
+use crate::flow::edit::{Overlap, SIP};
 use crate::flow::{Direction, FlowRef, Tuple};
 use crate::hook::Hook;
 use crate::nat::{self, Manip, Range};
@@ -201,7 +201,8 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Behind both: the client's is edited, and what it or the answer (`told`) tells of is expected.
+    /// Behind both: the client's is edited, and what it or the answer (`told`) tells of is expected. SIP's messages, of which tracking sees no words,
+    /// are edited here both ways.
     pub(super) fn edit_request(
         &mut self,
         packet: P,
@@ -221,8 +222,32 @@ impl<P: Packet> Path<P> {
                 }
             }
         }
-        let is_expected = told.is_none_or(|new| self.announce(&new));
-        is_expected.then_some((packet, headers))
+        let told = match told {
+            Some(new) => self.announce(&new),
+            None => Ok(()),
+        };
+        match told.and_then(|()| self.signal_edited(&mut packet, &headers, at, now)) {
+            Ok(headers) => Some((packet, headers)),
+            Err(reason) => {
+                self.drop(reason, Hook::Postrouting);
+                None
+            }
+        }
+    }
+
+    /// A packet of a connection of SIP that is translated.
+    fn signal_edited(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+    ) -> Result<Headers, DropReason> {
+        let is_signalled = self.flows.edit(at.id()).is_some_and(|edit| edit.wants & SIP != 0);
+        if is_signalled && self.is_to_be_edited(headers, at) {
+            return self.signal(packet, headers, at, now);
+        }
+        Ok(*headers)
     }
 
     /// Unless its sender will be told that it goes no further, for which it must be as it came.

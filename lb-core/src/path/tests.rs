@@ -13,6 +13,7 @@ mod full_nat;
 mod headers;
 mod helped;
 mod helped_ftp;
+mod helped_sip;
 mod hooks;
 mod ipsec;
 mod marked;

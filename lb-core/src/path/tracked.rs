@@ -51,6 +51,9 @@ impl<P: Packet> Path<P> {
             Some(expected) => {
                 tracked.status.set(Status::EXPECTED);
                 tracked.set_helper(expected.helper);
+                if expected.is_helped {
+                    tracked.status.set(Status::HELPER);
+                }
             }
             None if helper != HelperId::NONE => {
                 tracked.status.set(Status::HELPER);

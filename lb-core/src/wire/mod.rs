@@ -10,6 +10,7 @@
 pub mod bare;
 pub mod checksum;
 pub mod crc32c;
+pub mod datagram;
 pub mod ethernet;
 pub mod fragment;
 pub mod ftp;

@@ -228,6 +228,14 @@ pub fn make_like<P: Packet>(
 
 /// Brings lengths and checksums up to date with a packet that is `by` bytes longer now.
 fn resize(frame: &mut [u8], headers: &Headers, by: isize, changed: Delta) -> Headers {
+    let now = resize_ip(frame, headers, by);
+    let lengths = Delta::word(headers.l4_len() as u16, now.l4_len() as u16);
+    apply(frame, headers.l4.into(), changed.and(lengths));
+    now
+}
+
+/// The same of the IP header alone.
+pub(super) fn resize_ip(frame: &mut [u8], headers: &Headers, by: isize) -> Headers {
     let l3 = usize::from(headers.l3);
     let ip_len = (headers.ip_len as usize).saturating_add_signed(by);
     let now = Headers { ip_len: ip_len as u32, ..*headers };
@@ -240,8 +248,6 @@ fn resize(frame: &mut [u8], headers: &Headers, by: isize, changed: Delta) -> Hea
         ip[2..4].copy_from_slice(&(ip_len as u16).to_be_bytes());
         ipv4::update_checksum(ip, Delta::word(old, ip_len as u16));
     }
-    let lengths = Delta::word(headers.l4_len() as u16, now.l4_len() as u16);
-    apply(frame, headers.l4.into(), changed.and(lengths));
     now
 }
 

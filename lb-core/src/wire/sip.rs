@@ -1,4 +1,13 @@
-//! The Call-ID of a SIP message over UDP (RFC 3261 §20.8): what a persistence engine knows calls by.
+//! SIP messages over UDP: here their Call-ID (RFC 3261 §20.8), what a persistence engine knows calls by; in [`message`] and [`sdp`] the
+//! ends that they name, for the helper of tracked connections.
+
+pub mod message;
+mod part;
+#[cfg(test)]
+mod reading;
+pub mod sdp;
+
+pub use part::{Place, Words, words_of_address, words_of_end, words_of_host, words_of_number};
 
 /// Longest Call-ID that names a call, as in the kernel.
 const LONGEST: usize = 255;

@@ -75,6 +75,7 @@ fn the_path_does_what_the_reference_says() {
         DropReason::BadCookie,
         DropReason::NotProxied,
         DropReason::ExpectationsFull,
+        DropReason::BadSip,
     ];
     for reason in DropReason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {
         at_least(reason.label(), seen.drops[reason], 1);

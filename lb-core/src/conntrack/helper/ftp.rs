@@ -5,7 +5,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_conntrack_ftp.c` (as without its parameter `loose`), `nf_nat_ftp.c`.
 
-use super::{Announced, Follows, Heard, Helper};
+use super::{Announced, Class, Follows, Heard, Helper, Reads};
 use crate::flow::edit::FTP;
 use crate::flow::{Direction, Tuple};
 use crate::tables::Protocol;
@@ -15,10 +15,9 @@ use crate::wire::ftp::{self, Said};
 pub(super) const HELPER: Helper = Helper {
     name: "ftp",
     protocol: Protocol::TCP,
-    patience: Timeout::from_secs(300),
-    most: 1,
+    classes: &[Class { patience: Timeout::from_secs(300), most: 1 }],
     edits: FTP,
-    announces,
+    reads: Reads::Announcement(announces),
 };
 
 /// The lowest port at which a client waits.

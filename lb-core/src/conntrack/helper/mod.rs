@@ -1,9 +1,10 @@
 //! Helpers: what a tracked connection says of others that will begin. One file each, one row in [`HELPERS`].
 //!
 //! A connection has one because a rule says so (`-t raw -j CT --helper`). It reads along; what it reads is rewritten, where the connection is
-//! translated, by `path/reworded.rs`.
+//! translated, by `path/reworded.rs` and, of SIP, `path/signalled.rs`.
 
 pub mod ftp;
+pub mod sip;
 mod tftp;
 
 use std::net::IpAddr;
@@ -21,17 +22,33 @@ pub struct Helper {
     pub name: &'static str,
     /// The protocol of the connections that can have it.
     pub protocol: Protocol,
-    /// How long what it announces may take to come.
+    /// Kinds of connections that it announces.
+    pub classes: &'static [Class],
+    /// What is done to its connections' packets where they are translated, as of [`Edit::wants`](crate::flow::edit::Edit::wants); 0: nothing.
+    pub edits: u8,
+    pub reads: Reads,
+}
+
+/// A kind of connections that are announced.
+#[derive(Debug)]
+pub struct Class {
+    /// How long they may take to come.
     pub patience: Timeout,
     /// Most that one connection may announce at a time: the oldest goes.
     pub most: u16,
-    /// What is done to the streams of its connections where they are translated, as of [`Edit::wants`](crate::flow::edit::Edit::wants); 0: nothing.
-    pub edits: u8,
-    announces: fn(&Heard<'_>) -> Option<Announced>,
+}
+
+/// What a helper does with a packet that it reads.
+#[derive(Debug)]
+pub enum Reads {
+    /// It may tell of a connection, of the first class.
+    Announcement(fn(&Heard<'_>) -> Option<Announced>),
+    /// It may begin, change or end calls.
+    Calls,
 }
 
 /// All of them. What stands beside a connection is the place here and one more: it outlives the process, so a row keeps its place.
-pub const HELPERS: &[Helper] = &[tftp::HELPER, ftp::HELPER];
+pub const HELPERS: &[Helper] = &[tftp::HELPER, ftp::HELPER, sip::HELPER];
 
 /// A connection's helper, as it stands beside it; any number may.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -85,8 +102,9 @@ pub struct Follows {
 }
 
 impl Helper {
-    /// Reads a packet.
-    pub fn announces(&self, heard: &Heard<'_>) -> Option<Announced> {
-        (self.announces)(heard)
+    /// What it thinks of connections of that class; of one that it does not know there is none.
+    pub fn class(&self, class: u8) -> &'static Class {
+        const NONE: Class = Class { patience: Timeout::from_secs(0), most: 1 };
+        self.classes.get(usize::from(class)).unwrap_or(&NONE)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_conntrack_tftp.c`, `nf_nat_tftp.c`.
 
-use super::{Announced, Follows, Heard, Helper};
+use super::{Announced, Class, Follows, Heard, Helper, Reads};
 use crate::flow::{Direction, Tuple};
 use crate::tables::Protocol;
 use crate::time::Timeout;
@@ -10,10 +10,9 @@ use crate::time::Timeout;
 pub(super) const HELPER: Helper = Helper {
     name: "tftp",
     protocol: Protocol::UDP,
-    patience: Timeout::from_secs(300),
-    most: 1,
+    classes: &[Class { patience: Timeout::from_secs(300), most: 1 }],
     edits: 0,
-    announces,
+    reads: Reads::Announcement(announces),
 };
 
 /// Opcodes of requests (RFC 1350 §5).

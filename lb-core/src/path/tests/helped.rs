@@ -35,13 +35,19 @@ fn with(lines: &[&'static str]) -> Vec<&'static str> {
     [&[HELPER], lines, &RELATED].concat()
 }
 
-fn udp(macs: (Mac, Mac), from: (&str, u16), to: (&str, u16), data: &[u8]) -> Vec<u8> {
-    let (IpAddr::V4(src), IpAddr::V4(dst)) = (ip(from.0), ip(to.0)) else { panic!("IPv4") };
-    let builder = etherparse::PacketBuilder::ethernet2(macs.0, macs.1)
-        .ipv4(src.octets(), dst.octets(), 64)
-        .udp(from.1, to.1);
+pub(super) fn udp(macs: (Mac, Mac), from: (&str, u16), to: (&str, u16), data: &[u8]) -> Vec<u8> {
+    let ethernet = etherparse::PacketBuilder::ethernet2(macs.0, macs.1);
     let mut frame = Vec::new();
-    builder.write(&mut frame, data).expect("memory");
+    match (ip(from.0), ip(to.0)) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            ethernet.ipv4(src.octets(), dst.octets(), 64).udp(from.1, to.1).write(&mut frame, data)
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            ethernet.ipv6(src.octets(), dst.octets(), 64).udp(from.1, to.1).write(&mut frame, data)
+        }
+        mixed => panic!("{mixed:?}"),
+    }
+    .expect("memory");
     frame
 }
 
@@ -58,7 +64,7 @@ fn data(from: u16, to: (&str, u16)) -> Vec<u8> {
     udp(C2D, ("192.0.2.100", from), to, DATA)
 }
 
-fn list(path: &Path<Frame>, now: Tick) -> (Vec<FlowView>, Vec<FlowView>) {
+pub(super) fn list(path: &Path<Frame>, now: Tick) -> (Vec<FlowView>, Vec<FlowView>) {
     let mut views = Vec::new();
     let mut at = Some(0);
     // A few at a time, as workers are asked.
