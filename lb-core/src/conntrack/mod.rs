@@ -212,23 +212,12 @@ pub fn state_named(protocol: Protocol, wanted: Option<&str>) -> Option<u8> {
     (0..states as u8).find(|&state| name(protocol, state) == wanted)
 }
 
-/// What the next packet does to a UDP connection that it changes nothing of: most of them. `None`: [`advance`] says what it does.
-#[inline(always)]
-pub fn goes_on(
-    tracked: &Tracked,
-    direction: Direction,
-    timeout: Timeout,
-    settings: &Settings,
-) -> Option<Step> {
-    let is_same = udp::is_settled(tracked, timeout, settings);
-    let going_on = || Step {
-        verdict: Verdict::Fine,
-        is: tracked.is(direction),
-        state: 0,
-        timeout: (!tracked.status.has(Status::FIXED_TIMEOUT)).then_some(timeout),
-        is_changed: false,
-    };
-    is_same.then(going_on)
+/// Whether packets of a connection, which tracking has called ESTABLISHED and fine, change nothing of it any more but when it ends, under the same
+/// settings: a UDP stream.
+pub fn has_settled(protocol: Protocol, tracked: &Tracked, timeout: Timeout, settings: &Settings) -> bool {
+    protocol == Protocol::UDP
+        && !tracked.status.has(Status::FIXED_TIMEOUT)
+        && udp::is_settled(tracked, timeout, settings)
 }
 
 /// The next packet of a connection, in `state` and with `left` until it ends.

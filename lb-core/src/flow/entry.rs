@@ -273,8 +273,9 @@ impl Entry {
     const KNOWN: u8 = 0x20;
     /// The connection is counted at its persistence template.
     const COUNTED: u8 = 0x40;
-    /// Its first answer assures its template: TCP has a state for that.
-    const UNANSWERED: u8 = 0x80;
+    /// A packet may change more than the connection's own state: of a virtual service's the first answer assures its template (TCP has a state for
+    /// that); of a tracked one each, what tracking knows.
+    const UNSETTLED: u8 = 0x80;
 
     /// Not in use yet.
     pub(super) fn new(new: &NewFlow, addresses: u32) -> Entry {
@@ -419,6 +420,26 @@ impl Entry {
         self.flags &= !(Self::SERVER_REMOVED | Self::BYPASS);
         self.in_use &= !(Self::HEARSAY | Self::RULED);
         self.in_use |= if is_ruled { Self::RULED } else { 0 };
+        self.set_followed();
+    }
+
+    /// Tracking looks at each of its packets.
+    #[inline]
+    pub fn is_followed(&self) -> bool {
+        self.is_tracked() && self.flags & Self::UNSETTLED != 0
+    }
+
+    /// Tracking looks at its next packets, if it is tracked.
+    pub fn set_followed(&mut self) {
+        if self.is_tracked() {
+            self.set_flag(Self::UNSETTLED, true);
+        }
+    }
+
+    /// Its packets change nothing any more of what tracking knows, until it is [`set_followed`](Entry::set_followed).
+    pub fn set_settled(&mut self) {
+        debug_assert!(self.is_tracked(), "a virtual service's says something else by this");
+        self.set_flag(Self::UNSETTLED, false);
     }
 
     #[inline]
@@ -505,16 +526,17 @@ impl Entry {
         self.turned_off_by() == 0
     }
 
-    /// As [`Entry::is_plain`], but that rules look at each packet.
+    /// As [`Entry::is_plain`], but that rules look at each packet. A tracked connection too that has settled.
     #[inline]
     pub fn is_only_ruled(&self) -> bool {
-        self.turned_off_by() == u16::from_le_bytes([0, Entry::RULED])
+        self.turned_off_by() & !u16::from_le_bytes([0, Entry::TRACKED])
+            == u16::from_le_bytes([0, Entry::RULED])
     }
 
     /// What turns its packets off the ordinary way: bits of `flags`, and above them of `in_use`.
     #[inline]
     fn turned_off_by(&self) -> u16 {
-        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNANSWERED;
+        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNSETTLED;
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
         u16::from_le_bytes([self.flags, self.in_use]) & u16::from_le_bytes([FLAGS, IN_USE])
     }
@@ -584,11 +606,11 @@ impl Entry {
     }
 
     pub fn is_unanswered(&self) -> bool {
-        self.flags & Self::UNANSWERED != 0
+        self.flags & Self::UNSETTLED != 0
     }
 
     pub fn set_unanswered(&mut self, is: bool) {
-        self.set_flag(Self::UNANSWERED, is);
+        self.set_flag(Self::UNSETTLED, is);
     }
 
     fn set_flag(&mut self, flag: u8, is: bool) {

@@ -19,7 +19,7 @@ impl<P: Packet> Path<P> {
         let known = all.iter().filter(|seen| seen.kind == Kind::Flow).filter_map(|seen| seen.guess);
         for at in known {
             // The entry is on its way, and those of all others with it.
-            if self.flows.entry(at.id()).is_tracked() {
+            if self.flows.entry(at.id()).is_followed() {
                 self.flows.prefetch_tracked(at.id());
             }
         }

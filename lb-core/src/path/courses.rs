@@ -7,13 +7,16 @@
 //! - for a packet that is not as the one walked: a fragment, from another port or VLAN, or to be something else to its connection. For a connection of a virtual
 //!   service that is known by the first answer, at which the other direction's course is forgotten;
 //! - when there is no room for another course. Then all are closed, once a minute at most.
+//!
+//! Tracking looks at packets on a course too, until its connection has *settled*: of a UDP stream nothing changes any more but when it ends, so that its
+//! packets go the straight line of virtual services' connections, and what tracking keeps beside the entry is not read.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
 use super::Path;
-use crate::conntrack::CtState;
 use crate::conntrack::helper::HelperId;
+use crate::conntrack::{self, CtState};
 use crate::counters::{MOST_COURSES, WorkerCounters};
 use crate::flow::{CourseId, FlowRef};
 use crate::ids::PortId;
@@ -32,6 +35,8 @@ pub(super) struct Common {
     port: PortId,
     vlan: u16,
     pub(super) state: CtState,
+    /// Their connections' packets are counted.
+    is_counted: bool,
     pub(super) hop: Option<HopId>,
 }
 
@@ -117,14 +122,50 @@ impl<P: Packet> Path<P> {
         is_it.then_some((course, common))
     }
 
-    /// Counts a packet that follows a course. False: it does not.
+    /// Counts a packet of a virtual service's connection that follows a course. False: it does not.
     #[inline]
     pub(super) fn follow_course(&mut self, at: FlowRef, port: PortId, headers: &Headers) -> bool {
         let course = self.course(at, port, headers);
-        if let Some((course, _)) = course {
-            self.mine.courses.count(course.number(), headers.ip_len.into());
+        if let Some((course, common)) = course {
+            self.count_on_course(at, course, &common, headers);
         }
         course.is_some()
+    }
+
+    /// Counts a packet for the rules of its course, and for its connection.
+    #[inline(always)]
+    pub(super) fn count_on_course(
+        &mut self,
+        at: FlowRef,
+        course: CourseId,
+        common: &Common,
+        headers: &Headers,
+    ) {
+        self.mine.courses.count(course.number(), headers.ip_len.into());
+        if common.is_counted {
+            self.count_of_connection(at, headers);
+        }
+    }
+
+    /// A packet followed its course: if all that follow it are to their connection what it is, tracking need not look at these any more.
+    #[inline(never)]
+    pub(super) fn settle(&mut self, at: FlowRef) {
+        let entry = self.flows.entry(at.id());
+        let (tracked, timeout) = (self.flows.tracked(at.id()), entry.timeout());
+        let settings = &self.tables.settings.sysctls.conntrack;
+        if !self.tables.settings.forwarding
+            || !conntrack::has_settled(entry.protocol(), tracked, timeout, settings)
+        {
+            return;
+        }
+        let other = at.direction().opposite();
+        let course = self.flows.entry(at.id()).course(other).and_then(|id| self.courses.get(id));
+        let is_as_before = course.is_some_and(|common| common.state == CtState::Established);
+        let entry = self.flows.entry_mut(at.id());
+        if !is_as_before {
+            entry.forget_course(other);
+        }
+        entry.set_settled();
     }
 
     /// The next hop that the connection keeps, or its course.
@@ -153,7 +194,8 @@ impl<P: Packet> Path<P> {
             return;
         }
         let hop = self.hop(at);
-        let common = Common { port, vlan: headers.vlan, state, hop };
+        let is_counted = self.tables.settings.sysctls.conntrack.acct != 0;
+        let common = Common { port, vlan: headers.vlan, state, is_counted, hop };
         let Some(rules) = self.met.of_flow() else { return };
         let mut found = self.courses.find(rules, common, &self.mine);
         if found.is_none() {

@@ -43,7 +43,7 @@ impl<P: Packet> Path<P> {
                 && let Some(known) = common.hop
                 && !self.may_be_followed(headers)
             {
-                self.mine.courses.count(course.number(), headers.ip_len.into());
+                self.count_on_course(at, course, &common, headers);
                 hop = known;
             } else if entry.is_only_one_way() {
                 return self.one_way(packet, headers, at, now, io);

@@ -119,6 +119,7 @@ impl<P: Packet> Path<P> {
 
     fn change(&mut self, id: FlowId, change: &Change, now: Tick) {
         let Change { mark, timeout, status } = *change;
+        self.flows.entry_mut(id).set_followed();
         if mark.is_some() || status != Status::NONE {
             let tracked = self.flows.tracked_mut(id);
             tracked.mark = mark.unwrap_or(tracked.mark);

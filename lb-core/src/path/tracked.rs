@@ -134,20 +134,8 @@ impl<P: Packet> Path<P> {
     }
 
     /// What a packet is to its connection, whose state it takes on.
-    #[inline(always)]
-    pub(super) fn follows(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
-        if headers.protocol == Protocol::UDP && headers.fragment != Fragment::Later {
-            let (tracked, timeout) = (self.flows.tracked(at.id()), self.flows.entry(at.id()).timeout());
-            let settings = &self.tables.settings.sysctls.conntrack;
-            if let Some(step) = conntrack::goes_on(tracked, at.direction(), timeout, settings) {
-                return step;
-            }
-        }
-        self.advances(frame, headers, at, now)
-    }
-
     #[inline(never)]
-    fn advances(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
+    pub(super) fn follows(&mut self, frame: &[u8], headers: &Headers, at: FlowRef, now: Tick) -> Step {
         let id = at.id();
         let (state, left) = (self.flows.entry(id).state(), self.flows.entry(id).expires().since(now));
         let settings = &self.tables.settings.sysctls.conntrack;
@@ -245,6 +233,9 @@ impl<P: Packet> Path<P> {
         let is_fine = matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends);
         if is_fine && common.state == step.is {
             self.mine.courses.count(course.number(), headers.ip_len.into());
+            if headers.protocol == Protocol::UDP {
+                self.settle(at);
+            }
             return Some((packet, step));
         }
         self.look_and_walk(packet, headers, at, Some(step), now, io)
@@ -416,10 +407,15 @@ impl<P: Packet> Path<P> {
     #[inline]
     pub(super) fn account(&mut self, at: FlowRef, headers: &Headers) {
         if self.tables.settings.sysctls.conntrack.acct != 0 {
-            match self.flows.accounting_mut(at.id()) {
-                Some(accounting) => accounting.count(at.direction(), headers.ip_len),
-                None => self.mine.flows.uncounted.add(1),
-            }
+            self.count_of_connection(at, headers);
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn count_of_connection(&mut self, at: FlowRef, headers: &Headers) {
+        match self.flows.accounting_mut(at.id()) {
+            Some(accounting) => accounting.count(at.direction(), headers.ip_len),
+            None => self.mine.flows.uncounted.add(1),
         }
     }
 

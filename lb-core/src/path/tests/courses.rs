@@ -5,8 +5,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::hooks::rules;
+use super::tracking::list;
 use super::*;
+use crate::flow::FlowId;
 use crate::rule::Rules;
+use crate::tables::Settings;
+use crate::time::Timeout;
 use crate::wire::checksum::{finish, sum};
 
 impl Director {
@@ -22,7 +26,11 @@ impl Director {
     }
 
     fn take_rules(&mut self, generation: u32, rules: Arc<Rules>) {
-        self.path.adopt(Arc::new(Tables { rules, ..tables(generation, &[11, 12], 1) }));
+        self.take_all(generation, rules, self.path.tables.settings);
+    }
+
+    fn take_all(&mut self, generation: u32, rules: Arc<Rules>, settings: Settings) {
+        self.path.adopt(Arc::new(Tables { rules, settings, ..tables(generation, &[11, 12], 1) }));
     }
 
     /// What the rules with these numbers have matched.
@@ -114,6 +122,30 @@ fn what_looks_into_packets_is_asked_of_each() {
 }
 
 #[test]
+fn a_udp_stream_settles_as_what_it_is_by_then() {
+    let mut director = Director::with_rules(&lines(&[
+        "filter FORWARD -p udp -m state --state NEW",
+        "filter FORWARD -p udp -m state --state ESTABLISHED",
+    ]));
+    let send = |director: &mut Director, step, count| {
+        let (port, frame) = frame(&step).unwrap();
+        assert_eq!(director.receive(port, &vec![frame; count]).sent.len(), count);
+    };
+    send(&mut director, Step::Ask(4000, Comes::Whole), 3);
+    director.now = Tick(director.now.0 + 3 * Tick::PER_SECOND);
+    send(&mut director, Step::Reply(4000, Comes::Whole), 4);
+    assert!(!director.path.flows.entry(FlowId(0)).is_followed());
+    send(&mut director, Step::Ask(4000, Comes::Whole), 4);
+    let packets = director.counts(3).iter().map(|count| count.0).collect::<Vec<_>>();
+    assert_eq!(packets[1..], [3, 8]);
+    assert_eq!(
+        [1, 2].map(|rule| director.walked(rule)),
+        [2, 2],
+        "the first is asked before there is a connection"
+    );
+}
+
+#[test]
 fn there_is_room_for_other_courses_after_a_rest() {
     let mut director = Director::with_rules(&lines(&["filter INPUT -p tcp"]));
     while director.counters[0].courses.add(&[1]).is_some() {}
@@ -146,9 +178,19 @@ enum Step {
     Through(u16, &'static str, Comes),
     Back(u16, &'static str, Comes),
     Host(u16, &'static str, Comes),
+    /// Through and back by UDP.
+    Ask(u16, Comes),
+    Reply(u16, Comes),
     Wait(u32),
     /// The tables change: 0 and 1 are rulesets, others change nothing of the rules.
     Change(u8),
+    /// Connections' packets are counted from now on, or not any more; packets of others go through, or not.
+    Set {
+        counts: bool,
+        forwards: bool,
+    },
+    /// Connections that go through end so many seconds from now, if nothing comes.
+    Shorten(u16),
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -172,8 +214,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => packet().prop_map(|(n, flags, comes)| Step::Through(n, flags, comes)),
         3 => packet().prop_map(|(n, flags, comes)| Step::Back(n, flags, comes)),
         1 => packet().prop_map(|(n, flags, comes)| Step::Host(n, flags, comes)),
-        1 => (1..300_u32).prop_map(Step::Wait),
+        3 => (4000..4002_u16, comes()).prop_map(|(n, comes)| Step::Ask(n, comes)),
+        3 => (4000..4002_u16, comes()).prop_map(|(n, comes)| Step::Reply(n, comes)),
+        2 => (1..300_u32).prop_map(Step::Wait),
         1 => (0..3_u8).prop_map(Step::Change),
+        1 => (any::<bool>(), prop::bool::weighted(0.8)).prop_map(|(counts, forwards)| Step::Set { counts, forwards }),
+        1 => (1..200_u16).prop_map(Step::Shorten),
     ]
 }
 
@@ -187,11 +233,16 @@ fn frame(step: &Step) -> Option<(PortId, Vec<u8>)> {
         Step::Through(n, flags, comes) => ((from_wan, client(n), ("10.0.0.11", 22)), flags, comes),
         Step::Back(n, flags, comes) => ((from_lan, ("10.0.0.11", 22), client(n)), flags, comes),
         Step::Host(n, flags, comes) => ((from_wan, client(n), ("192.0.2.1", 22)), flags, comes),
+        Step::Ask(n, comes) => ((from_wan, client(n), ("10.0.0.11", 53)), "", comes),
+        Step::Reply(n, comes) => ((from_lan, ("10.0.0.11", 53), client(n)), "", comes),
         _ => return None,
     };
     let is_wan = (macs == from_wan) != (comes == Comes::ByOtherPort);
     let (port, mac) = if is_wan { (WAN, OUR_WAN) } else { (LAN, OUR_LAN) };
-    let whole = tcp((macs.0, mac), from, to, flags);
+    let is_udp = matches!(step, Step::Ask(..) | Step::Reply(..));
+    let macs = (macs.0, mac);
+    let whole =
+        if is_udp { datagram_between(macs, from, to, 1).remove(0) } else { tcp(macs, from, to, flags) };
     Some((port, if let Comes::AsFragment(is_first) = comes { fragment(whole, is_first) } else { whole }))
 }
 
@@ -269,7 +320,7 @@ fn seen(out: &Out) -> Vec<(Option<PortId>, Vec<u8>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
     fn with_and_without_courses_packets_and_counts_are_the_same(
         rulesets in [ruleset(), ruleset()],
@@ -277,6 +328,9 @@ proptest! {
     ) {
         let mut directors = [Director::with_rules(&rulesets[0]), Director::with_rules(&rulesets[0])];
         directors[1].path.courses.are_off = true;
+        let set = |director: &mut Director, generation, settings| {
+            director.take_all(generation, director.path.tables.rules.clone(), settings);
+        };
         for (step, generation) in steps.iter().zip(3..) {
             let outs = directors.each_mut().map(|director| match step {
                 Step::Wait(ticks) => {
@@ -290,13 +344,27 @@ proptest! {
                     }
                     Out::default()
                 }
+                &Step::Set { counts, forwards } => {
+                    let mut settings = director.path.tables.settings;
+                    (settings.sysctls.conntrack.acct, settings.forwarding) = (counts.into(), forwards);
+                    set(director, generation, settings);
+                    Out::default()
+                }
+                &Step::Shorten(seconds) => {
+                    let timeout = Some(Timeout::from_secs(seconds.into()));
+                    for view in list(director).iter().filter(|view| view.is_tracked) {
+                        let order = Order::plain(Deed::Change(Change { timeout, ..Change::default() }));
+                        director.path.order(&view.original(), &order, director.now);
+                    }
+                    Out::default()
+                }
                 _ => frame(step).map(|(port, frame)| director.receive(port, &[frame])).unwrap_or_default(),
             });
             prop_assert_eq!(seen(&outs[0]), seen(&outs[1]), "{:?}", step);
             let counts = directors.each_ref().map(|director| director.counts(40));
             prop_assert_eq!(&counts[0], &counts[1], "{:?}", step);
-            let states = directors.each_ref().map(Director::states);
-            prop_assert_eq!(&states[0], &states[1], "{:?}", step);
+            let lists = directors.each_ref().map(list);
+            prop_assert_eq!(&lists[0], &lists[1], "{:?}", step);
             for &reason in DropReason::ALL {
                 let dropped = directors.each_ref().map(|director| director.dropped(reason));
                 prop_assert_eq!(dropped[0], dropped[1], "{:?}: {:?}", reason, step);

@@ -27,7 +27,7 @@ fn plain(director: &mut Director, generation: u32, set: fn(&mut Settings)) {
     director.path.adopt(Arc::new(tables));
 }
 
-fn list(director: &Director) -> Vec<FlowView> {
+pub(super) fn list(director: &Director) -> Vec<FlowView> {
     let mut views = Vec::new();
     director.path.list(0, u32::MAX, director.now, &mut |view| views.push(view));
     views
@@ -72,11 +72,11 @@ fn a_connection_knows_nothing_of_the_one_that_had_its_place_before() {
 #[test]
 fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
     let counting: fn(&mut Settings) = |settings| settings.sysctls.conntrack.acct = 1;
-    for has_rules in [true, false] {
+    for (has_rules, is_served) in [(true, false), (true, true), (false, true)] {
         let mut director = Director::new();
         let adopt: fn(&mut Director, u32, fn(&mut Settings)) = if has_rules { adopt } else { plain };
         let (mut to, mut from) = (through(4000, "S"), back(4000, "SA"));
-        if !has_rules {
+        if is_served {
             (to, from) = (from_client(4000, "S"), from_server(11, 4000, "SA"));
         }
         let bytes = |frame: &[u8]| frame.len() as u64 - 14;
@@ -86,12 +86,15 @@ fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
         adopt(&mut director, 2, counting);
         director.receive(WAN, &[to.clone(), to.clone()]);
         director.receive(LAN, &[from.clone()]);
-        let counted = Accounting { packets: [2, 1], bytes: [2 * bytes(&to), bytes(&from)] };
-        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules}");
+        // All of them are counted where rules need not be walked for each.
+        let ack = if is_served { from_client(4000, "A") } else { through(4000, "A") };
+        director.receive(WAN, &vec![ack.clone(); 5]);
+        let counted = Accounting { packets: [7, 1], bytes: [2 * bytes(&to) + 5 * bytes(&ack), bytes(&from)] };
+        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
         // Off again, the count stands still.
         adopt(&mut director, 3, |_| {});
         director.receive(WAN, &[to.clone()]);
-        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules}");
+        assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
     }
 }
 
