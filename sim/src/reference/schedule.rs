@@ -158,20 +158,26 @@ impl Place {
         packet: &Tuple,
         takes_new: impl Fn(&Server) -> bool,
     ) -> Option<usize> {
-        let tickets = |server: &Server| if takes_new(server) { u128::from(server.weight) } else { 0 };
-        let all: u128 = servers.iter().map(tickets).sum();
-        if all == 0 {
+        let weight = |server: &Server| u128::from(server.weight);
+        let left = |server: &Server| if takes_new(server) { weight(server) } else { 0 };
+        if servers.iter().map(weight).sum::<u128>() == 0 {
             return None;
         }
         self.picks = self.picks.wrapping_add(1);
         let client = u64::from(hashing::folded(packet.src)) * 65536 + u64::from(packet.sport);
-        let first = hashing::mixed(client.rotate_left(16) ^ (u64::from(self.picks) << 32));
-        let holder = |chance: u64| {
-            let ticket = u128::from(chance) * all / (1 << 64);
+        let mut chance = client.rotate_left(16) ^ (u64::from(self.picks) << 32);
+        let mut holder = |tickets: &dyn Fn(&Server) -> u128| {
+            chance = hashing::mixed(chance);
+            let ticket = u128::from(chance) * servers.iter().map(tickets).sum::<u128>() / (1 << 64);
             let upto = |index: usize| servers[..=index].iter().map(tickets).sum::<u128>();
             (0..servers.len()).find(|&index| ticket < upto(index))
         };
-        let (first, second) = (holder(first)?, holder(hashing::mixed(first))?);
+        // Eight times of all that have a weight, then of those that take connections.
+        let mut draw = || {
+            let drawn = (0..8).find_map(|_| holder(&weight).filter(|&index| takes_new(&servers[index])));
+            drawn.or_else(|| holder(&left))
+        };
+        let (first, second) = (draw()?, draw()?);
         let (a, b) = (&servers[first], &servers[second]);
         let is_second = u128::from(load(team, b)) * u128::from(a.weight)
             < u128::from(load(team, a)) * u128::from(b.weight);

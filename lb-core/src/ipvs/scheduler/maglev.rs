@@ -16,6 +16,7 @@
 //! Source: Eisenbud et al., "Maglev", NSDI 2016, §3.4.
 
 use std::hash::Hasher;
+use std::iter::repeat_n;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -93,7 +94,7 @@ impl Compiled {
         let size = change.table_size;
         match before {
             Some(before) if *before.holders == *holders && before.has_size(size) => before.clone(),
-            _ => Compiled { places: fill(size, &holders).into(), holders: holders.into() },
+            _ => Compiled { places: fill(size, &holders), holders: holders.into() },
         }
     }
 
@@ -108,37 +109,72 @@ struct Permutation {
     step: u32,
 }
 
+impl Permutation {
+    /// Its first place that is not taken, of which there is one, by walking it.
+    fn walk(&self, taken: &[u64], size: u32) -> u32 {
+        let mut place = self.next;
+        while taken[place as usize / 64] >> (place % 64) & 1 != 0 {
+            place = after(place, self.step, size);
+        }
+        place
+    }
+
+    /// The same out of the free places, by how many steps away each is.
+    fn nearest(&self, free: &[u32], size: u32) -> Option<usize> {
+        let size = u64::from(size);
+        let steps_of_one = inverse(self.step.into(), size);
+        let steps_to = |place: u32| (u64::from(place) + size - u64::from(self.next)) * steps_of_one % size;
+        (0..free.len()).min_by_key(|&index| steps_to(free[index]))
+    }
+}
+
+/// So many of the last places are found by [`Permutation::nearest`]: a walk passes hundreds or thousands of taken ones to each.
+const LAST: usize = 64;
+
 /// Deals the places out. `size` is prime, so that each permutation has all places.
-fn fill(size: u32, holders: &[Holder]) -> Vec<u32> {
+fn fill(size: u32, holders: &[Holder]) -> Arc<[u32]> {
     if holders.is_empty() {
-        return Vec::new();
+        return Arc::new([]);
     }
     let permutation = |holder: &Holder| Permutation {
         next: scaled(hash(BEGIN, holder.address, holder.port), size),
         step: scaled(hash(STEP, holder.address, holder.port), size - 1) + 1,
     };
     let mut permutations: Vec<Permutation> = holders.iter().map(permutation).collect();
-    let mut places = vec![0; size as usize];
+    let mut all: Arc<[u32]> = repeat_n(0, size as usize).collect();
+    let places = Arc::make_mut(&mut all);
     // One bit a place, so that looking for a free one stays in the nearest cache.
     let mut taken = vec![0u64; (size as usize).div_ceil(64)];
-    let mut left = size;
-    loop {
-        for (holder, permutation) in holders.iter().zip(&mut permutations) {
-            for _ in 0..holder.share {
-                let mut place = permutation.next;
-                while taken[place as usize / 64] >> (place % 64) & 1 != 0 {
-                    place = after(place, permutation.step, size);
-                }
-                permutation.next = after(place, permutation.step, size);
-                taken[place as usize / 64] |= 1 << (place % 64);
-                places[place as usize] = holder.index;
-                left -= 1;
-                if left == 0 {
-                    return places;
-                }
-            }
-        }
+    let mut turns = (0..holders.len()).cycle().flat_map(|turn| repeat_n(turn, holders[turn].share as usize));
+    for turn in turns.by_ref().take((size as usize).saturating_sub(LAST)) {
+        let permutation = &mut permutations[turn];
+        let place = permutation.walk(&taken, size);
+        permutation.next = after(place, permutation.step, size);
+        taken[place as usize / 64] |= 1 << (place % 64);
+        places[place as usize] = holders[turn].index;
     }
+    let is_free = |&place: &u32| taken[place as usize / 64] >> (place % 64) & 1 == 0;
+    let mut free: Vec<u32> = (0..size).filter(is_free).collect();
+    for turn in turns {
+        let permutation = &mut permutations[turn];
+        let Some(nearest) = permutation.nearest(&free, size) else { break };
+        let place = free.swap_remove(nearest);
+        permutation.next = after(place, permutation.step, size);
+        places[place as usize] = holders[turn].index;
+    }
+    all
+}
+
+/// The number whose product with `n` is 1 modulo `prime`, by Euclid's algorithm.
+fn inverse(n: u64, prime: u64) -> u64 {
+    let (mut rests, mut factors) = ((prime, n), (0, 1));
+    while rests.1 > 1 {
+        let times = rests.0 / rests.1;
+        rests = (rests.1, rests.0 % rests.1);
+        // Modulo `prime`, so that none is below 0.
+        factors = (factors.1, (factors.0 + (prime - times) * factors.1) % prime);
+    }
+    factors.1
 }
 
 /// The sum modulo `size`.
@@ -257,6 +293,47 @@ mod tests {
         let places = fill_of(&servers);
         let same = entry.iter().zip(places.iter()).filter(|(entry, place)| **entry == Some(**place)).count();
         assert_eq!(same, n);
+    }
+
+    /// The last places too, which are found in another way than the paper's.
+    #[test]
+    fn every_place_is_as_by_walking_the_permutations() {
+        for (size, servers) in [(61, 3), (67, 5), (1009, 1), (1009, 40), (4093, 700)] {
+            let share = |n: u32| 1 + n % 4 * (n % 3);
+            let holder = |n: u32| Holder {
+                address: Ipv4Addr::from(n).into(),
+                port: 80,
+                share: share(n),
+                index: servers - n,
+            };
+            let holders: Vec<Holder> = (0..servers).map(holder).collect();
+            let mut places = vec![None; size as usize];
+            let mut walks: Vec<_> = holders
+                .iter()
+                .map(|holder| {
+                    let begin = scaled(hash(BEGIN, holder.address, holder.port), size);
+                    let step = scaled(hash(STEP, holder.address, holder.port), size - 1) + 1;
+                    (0..).map(move |j| (begin + j * step) % size)
+                })
+                .collect();
+            let turns =
+                (0..servers).cycle().flat_map(|turn| repeat_n(turn as usize, share(turn) as usize));
+            for turn in turns.take(size as usize) {
+                let place = walks[turn].find(|&place| places[place as usize].is_none()).unwrap();
+                places[place as usize] = Some(holders[turn].index);
+            }
+            let places: Option<Vec<u32>> = places.into_iter().collect();
+            assert_eq!(places.as_deref(), Some(&*fill(size, &holders)), "{servers} servers, {size} places");
+        }
+    }
+
+    #[test]
+    fn a_number_times_its_inverse_is_one() {
+        for prime in [2, 3, 61, 65_537, 16_777_213] {
+            for n in (1..prime).step_by(prime as usize / 100 + 1) {
+                assert_eq!(n * inverse(n, prime) % prime, 1, "{n} modulo {prime}");
+            }
+        }
     }
 
     #[test]
