@@ -22,7 +22,7 @@ fn main() {
         .exchange("use rtrb::", "use crate::rtrb::", 1)
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 1)
         .exchange("use std::time::{Duration, Instant};", "use std::time::Duration;\nuse super::Instant;", 1)
-        .exchange("use lb_core::path::FlowView;", "use super::FlowView;", 1)
+        .exchange("use lb_core::path::{FlowView, Sought};", "use super::{FlowView, Sought};", 1)
         .exchange("std::thread::sleep(PAUSE)", "super::pause(PAUSE)", 1)
         .exchange("const RING: usize = 1024;", "const RING: usize = 1;", 1)
         .write("listing.rs");

@@ -14,7 +14,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow, Sought};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -67,7 +67,11 @@ impl Plane for Quiet {
         vec![PortState { link_up: true, ..PortState::default() }]
     }
 
-    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+    fn list_flows(
+        &self,
+        _: &Sought,
+        visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
+    ) -> Result<(), String> {
         let _ = visit(FlowView {
             is_template: false,
             is_tracked: false,
@@ -88,9 +92,10 @@ impl Plane for Quiet {
 
     fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String> {
-        self.list_flows(&mut |view| {
+        self.list_flows(sought, &mut |view| {
             choose(&view)?;
             ControlFlow::Continue(())
         })

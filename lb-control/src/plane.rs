@@ -9,7 +9,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::ServerId;
-use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow, Sought};
 use lb_core::rss::Spread;
 use lb_core::tables::{InterfaceId, Mac, Tables};
 
@@ -30,19 +30,24 @@ pub trait Plane: Send + Sync + 'static {
     /// The ports, in the order of the config.
     fn ports(&self) -> Vec<PortState>;
 
-    /// Shows every connection to `visit` until that breaks off. May take long: not for threads that serve others.
+    /// Shows every connection that is sought to `visit` until that breaks off. May take long: not for threads that serve others.
     ///
     /// # Errors
     /// A worker that does not answer, in words.
-    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String>;
+    fn list_flows(
+        &self,
+        sought: &Sought,
+        visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
+    ) -> Result<(), String>;
 
-    /// Shows every connection to `choose` until that breaks off, and does to them what it says. It is done when this returns. May take
+    /// Shows every connection that is sought to `choose` until that breaks off, and does to them what it says. It is done when this returns. May take
     /// long: not for threads that serve others.
     ///
     /// # Errors
     /// A worker that does not answer, in words; some may be done.
     fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String>;
 

@@ -40,7 +40,7 @@ use lb_core::flow::template::Uses;
 use lb_core::flow::{Hasher, Tuple};
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::mem::Region;
-use lb_core::path::{Beginning, FlowView, Order, Outcome, Owners, Path, PathConfig, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, Owners, Path, PathConfig, SharedFlow, Sought};
 use lb_core::rss::{Lack, Rss, Spread};
 use lb_core::tables::Tables;
 
@@ -50,6 +50,7 @@ pub use dpdk::mbuf::Mbuf;
 pub use dpdk::port::{PortInfo, PortStats};
 pub use error::{PortProblem, StartError};
 pub use heir::Succession;
+pub use memory::take_region;
 pub use memory_port::{HeapFrames, InMemory, MemoryPort, Wire, memory_port};
 pub use resolve::{Question, Questions};
 pub use stepped::Stepped;
@@ -251,15 +252,16 @@ impl Dataplane {
         self.team.resolve_requests()
     }
 
-    /// Visits the connections of all workers until `visit` breaks; see [`Team::list_flows`].
+    /// Visits those connections of all workers that are sought until `visit` breaks; see [`Team::list_flows`].
     ///
     /// # Errors
     /// `WorkerStalled` when a worker does not answer.
     pub fn list_flows(
         &self,
+        sought: &Sought,
         visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
     ) -> Result<(), WorkerStalled> {
-        self.team.list_flows(visit)
+        self.team.list_flows(sought, visit)
     }
 
     /// Has things done to connections; see [`Team::order_flows`].
@@ -268,9 +270,10 @@ impl Dataplane {
     /// `WorkerStalled` when a worker does not answer.
     pub fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), WorkerStalled> {
-        self.team.order_flows(choose)
+        self.team.order_flows(sought, choose)
     }
 
     /// Enters a connection; see [`Team::begin_flow`].

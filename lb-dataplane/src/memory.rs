@@ -42,7 +42,7 @@ impl Drop for Mapping {
 ///
 /// # Errors
 /// `Memory` when the kernel has none.
-pub(crate) fn take_region(bytes: usize, huge_pages: bool) -> Result<Region, StartError> {
+pub fn take_region(bytes: usize, huge_pages: bool) -> Result<Region, StartError> {
     let len = bytes.max(1).next_multiple_of(HUGE_PAGE);
     let mapping = map(len, huge_pages).map_err(|error| StartError::Memory { bytes, error })?;
     let start = mapping.start;

@@ -11,7 +11,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::{ServerId, WorkerId};
-use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow, Walk};
+use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow, Sought, Walk};
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
@@ -196,13 +196,14 @@ impl Team {
         &self.ties.questions
     }
 
-    /// Visits the connections of all workers, worker by worker, until `visit` breaks. What comes and goes
+    /// Visits those connections of all workers that are sought, worker by worker, until `visit` breaks. What comes and goes
     /// meanwhile may be missed, or be seen twice.
     ///
     /// # Errors
     /// `WorkerStalled` names the first worker that did not answer; the others' connections were visited.
     pub fn list_flows(
         &self,
+        sought: &Sought,
         visit: &mut dyn FnMut(WorkerId, FlowView) -> ControlFlow<()>,
     ) -> Result<(), WorkerStalled> {
         let Lists { last, readers } = &mut *self.ties.lists.lock();
@@ -210,7 +211,7 @@ impl Team {
         for (index, reader) in readers.iter_mut().enumerate() {
             let worker = WorkerId(index as u16);
             *last += 1;
-            match reader.read(*last, LIST_PATIENCE, &mut |view| visit(worker, view)) {
+            match reader.read(*last, sought, LIST_PATIENCE, &mut |view| visit(worker, view)) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
                 Err(_) => stalled = stalled.or(Some(WorkerStalled(worker))),
@@ -225,11 +226,12 @@ impl Team {
     /// `WorkerStalled` names a worker that did not answer; some of what was chosen may be done.
     pub fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), WorkerStalled> {
         let choosers = &mut *self.ties.choosers.lock();
         let mut stalled = None;
-        self.list_flows(&mut |worker, view| {
+        self.list_flows(sought, &mut |worker, view| {
             let Some(order) = choose(&view)? else { return ControlFlow::Continue(()) };
             if choosers[worker.index()].give(view.original(), order, LIST_PATIENCE).is_err() {
                 stalled = Some(WorkerStalled(worker));

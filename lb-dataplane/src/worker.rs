@@ -199,6 +199,8 @@ pub(crate) struct Worker<B: Backend, L> {
     incoming: Vec<Incoming<B::Packet>>,
     inbox: Inbox,
     lister: Lister,
+    /// When listing last ended, and for how long from then on packets come first, in cycles.
+    listed: (u64, u64),
     follower: Follower,
     sharer: Sharer,
     burst: Burst<B::Packet>,
@@ -207,6 +209,10 @@ pub(crate) struct Worker<B: Backend, L> {
 
 /// Turns without work before a worker takes it easier.
 const EMPTY_TURNS: u32 = 64;
+/// A busy worker lists for one part in so many of its time.
+const LISTS_ONE_IN: u64 = 32;
+/// Cycles, about a millisecond: when others had the CPU while it listed.
+const MOST_PAUSE: u64 = 1 << 21;
 /// A sleeping worker's nap.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -225,6 +231,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             incoming: rings.incoming.into_iter().flatten().collect(),
             inbox,
             lister,
+            listed: (0, 0),
             follower,
             sharer,
             burst: Burst::new(),
@@ -289,7 +296,10 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         }
         self.logic.turn(now, &mut self.io);
         self.io.flush();
-        had_work | self.list(now) | self.follow_orders(now) | (self.sharer.is_on() && self.share(now))
+        had_work
+            | (self.lister.is_asked() && self.list(now, had_work))
+            | self.follow_orders(now)
+            | (self.sharer.is_on() && self.share(now))
     }
 
     fn exchange_tables(&mut self) {
@@ -364,9 +374,19 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         &self.logic
     }
 
-    fn list(&mut self, now: Tick) -> bool {
+    /// Goes on with a list. While packets come it takes one part in so many of the time, however fast it is read.
+    #[cold]
+    fn list(&mut self, now: Tick, is_busy: bool) -> bool {
+        let (ended, pause) = self.listed;
+        let begun = cycles();
+        if is_busy && begun.wrapping_sub(ended) < pause {
+            return false;
+        }
         let logic = &self.logic;
-        self.lister.give(|from, budget, visit| logic.list(from, budget, now, visit))
+        let had_work = self.lister.give(|from, budget, visit| logic.list(from, budget, now, visit));
+        let over = cycles();
+        self.listed = (over, (over.wrapping_sub(begun) * LISTS_ONE_IN).min(MOST_PAUSE));
+        had_work
     }
 
     fn follow_orders(&mut self, now: Tick) -> bool {

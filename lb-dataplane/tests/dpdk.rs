@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Wire, Wiring};
 use lb_core::counters::PortCell;
 use lb_core::ids::PortId;
-use lb_core::path::PathConfig;
+use lb_core::path::{PathConfig, Sought};
 use lb_core::tables::Tables;
 use lb_dataplane::{Config, Dataplane, Idle, PortConfig};
 
@@ -106,7 +106,7 @@ fn forward() {
     until(|| dataplane.generation_everywhere(3));
     let mut flows = 0;
     dataplane
-        .list_flows(&mut |_, _| {
+        .list_flows(&Sought::default(), &mut |_, _| {
             flows += 1;
             ControlFlow::Continue(())
         })

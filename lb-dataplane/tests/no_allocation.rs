@@ -20,7 +20,7 @@ use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::packet::Packet;
-use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, PathConfig, Ports, Steer};
+use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, PathConfig, Ports, Sought, Steer};
 use lb_core::tables::{Protocol, Tables};
 use lb_core::time::Tick;
 use lb_dataplane::{Config, Dataplane, Idle, Logic, PortConfig};
@@ -186,7 +186,7 @@ fn workers_that_run_make_no_system_call() {
             listed += 1;
             ControlFlow::Continue(())
         };
-        dataplane.list_flows(&mut visit).unwrap();
+        dataplane.list_flows(&Sought::default(), &mut visit).unwrap();
         assert_eq!(listed, 5000 * cpus);
         let goal = sent(&dataplane) + 200_000;
         until(|| sent(&dataplane) >= goal);

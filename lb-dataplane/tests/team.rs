@@ -13,7 +13,7 @@ use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::packet::{Frame, Packet};
-use lb_core::path::{Deed, Order};
+use lb_core::path::{Deed, Order, Sought};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_dataplane::{HeapFrames, Idle, InMemory, Member, Queue, Seat, Team, Twin, Wire, memory_port};
 
@@ -170,10 +170,10 @@ fn connections_of_all_workers_are_listed_and_the_list_can_be_broken_off() {
         seen[worker.index()] += 1;
         ControlFlow::Continue(())
     };
-    team.list_flows(&mut visit).unwrap();
+    team.list_flows(&Sought::default(), &mut visit).unwrap();
     assert_eq!(seen, [FLOWS; 2]);
     let mut count = 0;
-    team.list_flows(&mut |_, _| {
+    team.list_flows(&Sought::default(), &mut |_, _| {
         count += 1;
         if count == 1200 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
@@ -191,11 +191,12 @@ fn connections_that_are_chosen_are_ended_by_their_workers() {
             listed.push(view.server_id.0);
             ControlFlow::Continue(())
         };
-        team.list_flows(list).unwrap();
+        team.list_flows(&Sought::default(), list).unwrap();
         listed
     };
     let end = |is_wanted: bool| is_wanted.then_some(Order::plain(Deed::End));
-    team.order_flows(&mut |view| ControlFlow::Continue(end(view.server_id.0 % 3 != 0))).unwrap();
+    team.order_flows(&Sought::default(), &mut |view| ControlFlow::Continue(end(view.server_id.0 % 3 != 0)))
+        .unwrap();
     let third: Vec<u32> = (0..FLOWS).step_by(3).collect();
     assert_eq!(listed(), [&third[..], &third[..]].concat());
     let mut left = 10;
@@ -203,7 +204,7 @@ fn connections_that_are_chosen_are_ended_by_their_workers() {
         left -= 1;
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(end(true)) }
     };
-    team.order_flows(some).unwrap();
+    team.order_flows(&Sought::default(), some).unwrap();
     assert_eq!(listed().len(), 2 * third.len() - 9, "what was chosen before the end");
 }
 

@@ -19,6 +19,16 @@ use source::{Lister, listing};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct FlowView(u32);
 
+/// All of them.
+#[derive(Clone, Copy, Default)]
+struct Sought(());
+
+impl Sought {
+    fn fits(&self, _: &FlowView) -> bool {
+        true
+    }
+}
+
 /// A clock that stands: no worker is ever given up.
 struct Instant;
 
@@ -61,7 +71,7 @@ fn read(views: &'static [usize]) {
     let worker = thread::spawn(move || give(&mut lister, &stopped));
     for (number, &wanted) in (1..).zip(views) {
         let mut got = Vec::new();
-        let end = reader.read(number, Duration::MAX, &mut |view| {
+        let end = reader.read(number, &Sought(()), Duration::MAX, &mut |view| {
             got.push(view.0);
             if got.len() == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

@@ -20,7 +20,7 @@ use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet};
-use lb_core::path::{Owners, Path, PathConfig};
+use lb_core::path::{Owners, Path, PathConfig, Sought};
 use lb_core::rss::{End, Means, Rss};
 use lb_core::rule::{Rules, text};
 use lb_core::tables::{
@@ -489,7 +489,7 @@ fn entered(director: &Director) -> BTreeMap<(IpAddr, u16, IpAddr, u16), WorkerId
         assert_eq!(all.insert(key, worker), None, "{view:?} is entered twice");
         ControlFlow::Continue(())
     };
-    director.team.list_flows(&mut visit).unwrap();
+    director.team.list_flows(&Sought::default(), &mut visit).unwrap();
     all
 }
 

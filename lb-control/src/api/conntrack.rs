@@ -12,7 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use lb_core::conntrack::{Accounting, Status, icmp};
-use lb_core::flow::Direction;
+use lb_core::flow::{Direction, Tuple};
 use lb_core::path::{EventKind, FlowEvent, FlowView};
 use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
@@ -161,22 +161,13 @@ impl fmt::Display for StatusBit {
 impl Tracked {
     /// `None`: a persistence template, which netfilter does not know, or what is only expected.
     ///
-    /// States of a virtual service's connection are those of IPVS, by netfilter's names. Answers that take another way than through the director are not
-    /// seen, and netfilter would expect them from the virtual service.
+    /// States of a virtual service's connection are those of IPVS, by netfilter's names.
     pub fn of(view: &FlowView) -> Option<Tracked> {
         if view.is_template || view.known.told_by.is_some() {
             return None;
         }
-        let is_one_way = view.method.is_one_way();
-        let answerer = if is_one_way { view.virtual_ } else { view.server };
-        let ends = |src: (IpAddr, u16), dst: (IpAddr, u16)| Ends {
-            src: src.0,
-            dst: dst.0,
-            sport: src.1,
-            dport: dst.1,
-        };
-        let (original, reply) =
-            (ends(view.client, view.virtual_), ends(answerer, view.local.unwrap_or(view.client)));
+        let ends = |Tuple { src, dst, sport, dport, .. }| Ends { src, dst, sport, dport };
+        let (original, reply) = (ends(view.original()), ends(view.reply()));
         let (state, status) = if view.is_tracked { tracking(view) } else { service(view) };
         let mut hasher = DefaultHasher::new();
         let zones = view.known.zones;

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use lb_core::path::FlowView;
+use lb_core::path::{FlowView, Sought};
 use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
@@ -253,7 +253,7 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Json<Vec<SyncDaemon>>
     (status = 503, description = "too many lists at a time", body = ErrorBody),
 ))]
 pub(super) async fn connections(State(api): State<Api>) -> Result<Response, ErrorBody> {
-    api.stream(|plane, lines| plane.list_flows(&mut |view| lines.add(&connection(&view))))
+    api.stream(|plane, lines| plane.list_flows(&Sought::default(), &mut |view| lines.add(&connection(&view))))
 }
 
 impl Api {
@@ -474,7 +474,7 @@ pub(super) async fn explain_packet(
     let Some(tuple) = tuple else { return Ok(Json(explained)) };
     let existing = api.ask_workers(move |plane| {
         let mut existing = None;
-        plane.list_flows(&mut |view| {
+        plane.list_flows(&Sought::default(), &mut |view| {
             existing = explain::existing(&view, &tuple);
             if existing.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

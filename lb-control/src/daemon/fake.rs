@@ -10,7 +10,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow, Sought};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -107,7 +107,11 @@ impl Plane for FakePlane {
         }]
     }
 
-    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+    fn list_flows(
+        &self,
+        sought: &Sought,
+        visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
+    ) -> Result<(), String> {
         for n in 0..self.flows.load(Relaxed) {
             self.listed.store(n + 1, Relaxed);
             let address = |first| (IpAddr::V4(Ipv4Addr::from(first + n)), 80);
@@ -126,7 +130,7 @@ impl Plane for FakePlane {
                 state: "ESTABLISHED",
                 expires_in: Timeout::from_secs(899),
             };
-            if visit(view).is_break() {
+            if sought.fits(&view) && visit(view).is_break() {
                 break;
             }
         }
@@ -135,9 +139,10 @@ impl Plane for FakePlane {
 
     fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String> {
-        self.list_flows(&mut |view| {
+        self.list_flows(sought, &mut |view| {
             choose(&view)?;
             ControlFlow::Continue(())
         })

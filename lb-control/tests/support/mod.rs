@@ -15,7 +15,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow};
+use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow, Sought};
 use lb_core::tables::{InterfaceId, Services, Tables};
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
@@ -48,20 +48,24 @@ impl Plane for Quiet {
         vec![PortState { mac: [2, 0, 0, 0, 0, 1], link_up: true, ..PortState::default() }]
     }
 
-    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+    fn list_flows(
+        &self,
+        sought: &Sought,
+        visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
+    ) -> Result<(), String> {
         let flows = self.flows.lock().expect("not poisoned").clone();
-        let _ = flows.into_iter().try_for_each(visit);
+        let _ = flows.into_iter().filter(|view| sought.fits(view)).try_for_each(visit);
         Ok(())
     }
 
     fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String> {
-        self.flows
-            .lock()
-            .expect("not poisoned")
-            .retain(|view| choose(view) != ControlFlow::Continue(Some(Order::plain(Deed::End))));
+        self.flows.lock().expect("not poisoned").retain(|view| {
+            !sought.fits(view) || choose(view) != ControlFlow::Continue(Some(Order::plain(Deed::End)))
+        });
         Ok(())
     }
 

@@ -57,6 +57,13 @@ impl FlowView {
         let ((src, sport), (dst, dport)) = (self.call.unwrap_or(self.client), self.virtual_);
         Tuple { src, dst, sport, dport, protocol: self.protocol }
     }
+
+    /// That of its answers. Where they take another way than through the director, they would be expected from the virtual service.
+    pub fn reply(&self) -> Tuple {
+        let (src, sport) = if self.method.is_one_way() { self.virtual_ } else { self.server };
+        let (dst, dport) = self.local.unwrap_or(self.client);
+        Tuple { src, dst, sport, dport, protocol: self.protocol }
+    }
 }
 
 impl<P: Packet> Path<P> {

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use lb_core::flow::Direction;
+use lb_core::path::{Sought, SoughtEnd};
+use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -134,6 +136,18 @@ impl Filter {
         self.src_nat.is_none_or(source)
             && self.dst_nat.is_none_or(destination)
             && self.any_nat.is_none_or(|to| source(to) || destination(to))
+    }
+
+    /// What of this the workers compare.
+    pub fn sought(&self) -> Sought {
+        let end = |net: Option<Net>, port| SoughtEnd { net: net.map(|net| (net.address, net.mask)), port };
+        Sought {
+            is_ipv6: self.family.map(|family| family == Family::Ipv6),
+            protocol: self.protocol.map(Protocol),
+            original: [end(self.src, self.sport), end(self.dst, self.dport)],
+            reply: [end(self.reply_src, self.reply_sport), end(self.reply_dst, self.reply_dport)],
+            mark: self.mark.map(|mark| (mark.value, mark.mask)),
+        }
     }
 
     /// As the query of an address: `?protocol=6&sport=80`; empty when all are meant.

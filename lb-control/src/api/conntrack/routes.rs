@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use lb_core::path::{Deed, FlowView, Order, Outcome};
+use lb_core::path::{Deed, FlowView, Order, Outcome, Sought};
 
 use super::{
     ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, Expectation,
@@ -28,7 +28,7 @@ pub(in crate::api) async fn conntrack(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.list_flows(&mut |view| match fitting(&filter, &view) {
+        plane.list_flows(&filter.sought(), &mut |view| match fitting(&filter, &view) {
             Some(tracked) => lines.add(&tracked),
             None => ControlFlow::Continue(()),
         })
@@ -81,7 +81,7 @@ pub(in crate::api) async fn end_conntrack(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.order_flows(&mut |view| match fitting(&filter, view) {
+        plane.order_flows(&filter.sought(), &mut |view| match fitting(&filter, view) {
             Some(tracked) => {
                 lines.add(&tracked)?;
                 ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::End }))
@@ -106,7 +106,7 @@ pub(in crate::api) async fn change_conntrack(
     let change: ConntrackChange = read_json(request).await?;
     change.check().map_err(bad_request)?;
     api.stream(move |plane, lines| {
-        plane.order_flows(&mut |view| {
+        plane.order_flows(&filter.sought(), &mut |view| {
             let Some(mut tracked) = fitting(&filter, view) else { return ControlFlow::Continue(None) };
             let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
             lines.add(&tracked)?;
@@ -127,7 +127,7 @@ pub(in crate::api) async fn expectations(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.list_flows(&mut |view| match filter.fitting(&view) {
+        plane.list_flows(&Sought::default(), &mut |view| match filter.fitting(&view) {
             Some(expectation) => lines.add(&expectation),
             None => ControlFlow::Continue(()),
         })
@@ -146,7 +146,7 @@ pub(in crate::api) async fn end_expectations(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.order_flows(&mut |view| match filter.fitting(view) {
+        plane.order_flows(&Sought::default(), &mut |view| match filter.fitting(view) {
             Some(expectation) => {
                 lines.add(&expectation)?;
                 ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Forget }))
@@ -169,7 +169,7 @@ pub(in crate::api) async fn count_conntrack(
     let filter = read_query(filter)?;
     let counted = api.ask_workers(move |plane| {
         let mut count = 0;
-        plane.list_flows(&mut |view| {
+        plane.list_flows(&filter.sought(), &mut |view| {
             count += u64::from(fitting(&filter, &view).is_some());
             ControlFlow::Continue(())
         })?;

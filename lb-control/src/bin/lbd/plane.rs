@@ -10,7 +10,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow};
+use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow, Sought};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_dataplane::{Dataplane, FlowMemory, PortConfig, StartError, Succession};
 
@@ -157,18 +157,23 @@ impl Plane for Dpdk {
         (0..self.ports).map(state).collect()
     }
 
-    fn list_flows(&self, visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>) -> Result<(), String> {
+    fn list_flows(
+        &self,
+        sought: &Sought,
+        visit: &mut dyn FnMut(FlowView) -> ControlFlow<()>,
+    ) -> Result<(), String> {
         self.dataplane
-            .list_flows(&mut |_, view| visit(view))
+            .list_flows(sought, &mut |_, view| visit(view))
             .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 
     fn order_flows(
         &self,
+        sought: &Sought,
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String> {
         self.dataplane
-            .order_flows(choose)
+            .order_flows(sought, choose)
             .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 
