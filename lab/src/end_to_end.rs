@@ -137,8 +137,12 @@ fn measure(through: Through, seconds: u16, runs: u16) -> Result<Vec<Figure>> {
     client::curl(client, &url)?;
     let mut kept = Vec::new();
     let mut single = Vec::new();
+    let mut costs = Vec::new();
     for _ in 0..runs {
-        kept.push(client::wrk(client, &url, CONNECTIONS, seconds, Reuse::KeptOpen)?);
+        let before = cpu_seconds()?;
+        let load = client::wrk(client, &url, CONNECTIONS, seconds, Reuse::KeptOpen)?;
+        costs.push((cpu_seconds()? - before) / (load.requests_per_second * f64::from(seconds)) * 1e6);
+        kept.push(load);
         single.push(client::wrk(client, &url, CONNECTIONS, seconds, Reuse::OneRequest)?);
     }
     if let Some(load) = kept.iter().chain(&single).find(|load| !load.errors.is_empty()) {
@@ -160,7 +164,29 @@ fn measure(through: Through, seconds: u16, runs: u16) -> Result<Vec<Figure>> {
         figure("connections_per_second", single.iter().map(|load| load.requests_per_second).collect()),
         figure("p50_ms", kept.iter().map(|load| load.p50_ms).collect()),
         figure("p99_ms", kept.iter().map(|load| load.p99_ms).collect()),
+        figure("cpu_seconds_per_million_requests", costs),
     ])
+}
+
+/// What all CPUs of this machine have worked, in seconds: both ends and the generator, alike for every way, and what directs.
+fn cpu_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    parse_cpu_seconds(&stat).context("/proc/stat does not say what the CPUs did")
+}
+
+/// user, nice and system; not idle and iowait; irq and softirq. In hundredths (`USER_HZ`).
+///
+/// Source: proc_stat(5).
+fn parse_cpu_seconds(stat: &str) -> Option<f64> {
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .map_while(|field| field.parse().ok())
+        .collect();
+    let busy = fields.get(..3)?.iter().chain(fields.get(5..7)?);
+    Some(busy.sum::<u64>() as f64 / 100.0)
 }
 
 fn print_table(figures: &[Figure], seconds: u16, runs: u16) {
@@ -173,19 +199,32 @@ fn print_table(figures: &[Figure], seconds: u16, runs: u16) {
         "\nHTTP over veth, {CONNECTIONS} connections, wrk with one thread, all on this machine; median of {runs} runs of {seconds} s"
     );
     println!(
-        "{:<10} {:>12} {:>14} {:>10} {:>10}",
-        "through", "requests/s", "connections/s", "p50 ms", "p99 ms"
+        "{:<10} {:>12} {:>14} {:>10} {:>10} {:>14}",
+        "through", "requests/s", "connections/s", "p50 ms", "p99 ms", "CPU s/million"
     );
     for through in Through::ALL {
         if through.missing().is_none() {
             println!(
-                "{:<10} {:>12.0} {:>14.0} {:>10.2} {:>10.2}",
+                "{:<10} {:>12.0} {:>14.0} {:>10.2} {:>10.2} {:>14.1}",
                 through.name(),
                 of(through, "requests_per_second"),
                 of(through, "connections_per_second"),
                 of(through, "p50_ms"),
                 of(through, "p99_ms"),
+                of(through, "cpu_seconds_per_million_requests"),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_waits_does_no_work() {
+        let stat = "cpu  1000 200 300 5000 600 70 8 9 0 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n";
+        assert_eq!(parse_cpu_seconds(stat), Some(15.78));
+        assert_eq!(parse_cpu_seconds("intr 1 2 3"), None);
     }
 }
