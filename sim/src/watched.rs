@@ -17,7 +17,7 @@
 //! # let uses = Arc::new(lb_core::flow::template::Uses::new(2, 100));
 //! # let config = |worker| PathConfig { worker: WorkerId(worker), counters: counters.clone(), max_connections: 100,
 //! #     uses: uses.clone(),
-//! #     max_ipv6_connections: 50, memory: Region::heap(memory_needed(100, 50)), hash_seed: 1, now: Tick(0) };
+//! #     max_ipv6_connections: 50, memory: Region::heap(memory_needed(100, 50)), hash_seed: 1, rss: None, now: Tick(0) };
 //! let mut workers: Vec<_> = (0..2).map(|n| Watched::new(config(n), &team, &verdict)).collect();
 //!
 //! # let tables = Arc::new(Tables { generation: 1, ..Tables::default() });
