@@ -203,6 +203,18 @@ fn a_packet_is_kept_as_it_came_with_what_its_rule_saw() {
     assert!(captures.lost.get() > 0);
 }
 
+#[test]
+fn lines_that_nobody_writes_are_lost_and_counted_and_there_is_room_again_when_they_are_written() {
+    let mut director = director(bound(&["filter FORWARD -j LOG"], &mut Named::new(1)));
+    let rules = director.path.tables.rules.clone();
+    let mut written = |times| {
+        (0..times).for_each(|_| drop(director.receive(WAN, &[through(4000, "S")])));
+        (std::iter::from_fn(|| rules.events.take()).count(), rules.events.lost.get())
+    };
+    assert_eq!(written(1030), (1024, 6));
+    assert_eq!(written(7), (7, 6));
+}
+
 proptest::proptest! {
     #[test]
     fn what_a_rule_saw_has_its_ends_hops_and_right_checksums(

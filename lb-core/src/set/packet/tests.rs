@@ -164,3 +164,15 @@ fn what_a_worker_cannot_do_it_leaves_to_the_control_plane() {
     assert_eq!((store.len(), sets.wishes.left.load(Relaxed)), (40, 1 + 24), "5 of 8 slots are given away");
     assert!(add(1, "10.0.0.1") && !add(1, "10.0.0.2"), "elements without a time stay");
 }
+
+#[test]
+fn changes_that_nobody_makes_are_lost_and_counted_and_there_is_room_again_when_they_are_made() {
+    let wishes = Wishes::default();
+    let kind = SetType::named("hash:ip").unwrap();
+    let wish = Wish { set: SetId(0), kind, family: Family::Ipv4, element: Element::default(), put: None };
+    for (left, made, lost) in [(CAPACITY + 3, CAPACITY, 3), (7, 7, 3)] {
+        (0..left).for_each(|_| wishes.leave(wish.clone()));
+        assert_eq!(std::iter::from_fn(|| wishes.take()).count(), made);
+        assert_eq!(wishes.lost.load(Relaxed), lost);
+    }
+}
