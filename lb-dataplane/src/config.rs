@@ -72,6 +72,6 @@ pub enum Idle {
     Poll,
     /// Polls, and lets the CPU's sibling thread run meanwhile.
     Pause,
-    /// Polls, and after a millisecond without work sleeps for 50 µs at a time.
+    /// Polls, and after a millisecond without work sleeps for 50 µs at a time, after a second for 200 µs.
     Sleep,
 }

@@ -21,13 +21,21 @@ impl CpuSet {
         }
     }
 
-    fn only(cpu: u32) -> CpuSet {
-        // SAFETY: a cpu_set_t is plain bits; CPU_SET ignores what is beyond its size.
+    pub(crate) fn of(cpus: &[u32]) -> CpuSet {
+        // SAFETY: a cpu_set_t is plain bits; CPU_SET is not asked for what is beyond its size.
         unsafe {
             let mut set: libc::cpu_set_t = zeroed();
-            libc::CPU_SET(cpu as usize, &mut set);
+            cpus.iter()
+                .filter(|cpu| (**cpu as usize) < Self::MOST)
+                .for_each(|cpu| libc::CPU_SET(*cpu as usize, &mut set));
             CpuSet(set)
         }
+    }
+
+    /// Those that are not among `cpus`; all when there are no others.
+    pub(crate) fn besides(&self, cpus: &[u32]) -> CpuSet {
+        let rest: Vec<u32> = self.iter().filter(|cpu| !cpus.contains(cpu)).collect();
+        if rest.is_empty() { self.clone() } else { CpuSet::of(&rest) }
     }
 
     pub(crate) fn has(&self, cpu: u32) -> bool {
@@ -69,7 +77,7 @@ impl CpuSet {
 
 /// Binds the calling thread to one CPU, and lets its short sleeps be as short as asked.
 pub(crate) fn pin(cpu: u32) -> io::Result<()> {
-    CpuSet::only(cpu).apply()?;
+    CpuSet::of(&[cpu]).apply()?;
     // SAFETY: sets this thread's timer slack to 1 ns; no memory is involved.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     Ok(())
@@ -129,13 +137,11 @@ mod tests {
 
     #[test]
     fn cpus_are_listed_in_ranges() {
-        let mut set = CpuSet::only(0);
-        for cpu in [1, 2, 5, 7, 8] {
-            // SAFETY: within the set.
-            unsafe { libc::CPU_SET(cpu, &mut set.0) };
-        }
+        let set = CpuSet::of(&[0, 1, 2, 5, 7, 8, u32::MAX]);
         assert_eq!(set.to_text(), "0-2,5,7-8");
         assert!(!set.has(u32::MAX));
+        assert_eq!(set.besides(&[1, 5, 9]).to_text(), "0,2,7-8");
+        assert_eq!(set.besides(&[0, 1, 2, 5, 7, 8]).to_text(), "0-2,5,7-8", "some must be left");
     }
 
     #[test]

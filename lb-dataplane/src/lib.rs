@@ -19,6 +19,7 @@ mod mailbox;
 mod memory;
 mod memory_port;
 mod orders;
+mod placement;
 mod preflight;
 mod resolve;
 mod ring;
@@ -59,6 +60,7 @@ pub use twin::{Host, TwinTroubles, memory_twin};
 pub use worker::{Logic, Queue, Seat, Twin};
 
 use claim::Claims;
+use cpu::CpuSet;
 use dpdk::Dpdk;
 use dpdk::eal::{Eal, EalConfig};
 use dpdk::mbuf::{self, MbufPool};
@@ -66,6 +68,7 @@ use dpdk::port::{self, Port};
 use dpdk::steering::plan;
 use heir::{Executor, Share};
 use keep::{Keep, Legacy};
+use placement::Cpu;
 use preflight::Memory;
 use twin::{Pump, TwinEnd};
 
@@ -84,6 +87,7 @@ pub struct Dataplane {
     infos: Vec<PortInfo>,
     cpus: Vec<u32>,
     notices: Vec<String>,
+    placement: Vec<String>,
     /// As the workers have it.
     owners: Owners,
 }
@@ -167,6 +171,7 @@ impl Dataplane {
             });
         }
         drop(share);
+        let placement = placement(&config.workers, &ports);
         let team = Team::start::<Dpdk, _, _>(members, counters, config.idle)?;
         eal.let_log_out();
         Ok(Dataplane {
@@ -180,6 +185,7 @@ impl Dataplane {
             infos,
             cpus: config.workers,
             notices,
+            placement,
             owners,
         })
     }
@@ -187,6 +193,11 @@ impl Dataplane {
     /// What the operator should know of the start, a line each.
     pub fn notices(&self) -> &[String] {
         &self.notices
+    }
+
+    /// Where the workers run, and what would be faster, a line each.
+    pub fn placement(&self) -> &[String] {
+        &self.placement
     }
 
     /// How taking over the connections of the process before ended: once, when it has.
@@ -326,6 +337,13 @@ impl Dataplane {
     pub fn worker_cpus(&self) -> &[u32] {
         &self.cpus
     }
+}
+
+fn placement(workers: &[u32], ports: &[Port]) -> Vec<String> {
+    let cpus: Vec<_> = workers.iter().map(|&number| Cpu::found(number)).collect();
+    let ports: Vec<_> = ports.iter().map(|port| (port.info.name.as_str(), port.node())).collect();
+    // This thread has what the control plane's will have.
+    CpuSet::usable().map(|rest| placement::remarks(&cpus, &ports, &rest)).unwrap_or_default()
 }
 
 /// DPDK's drivers of ports that are linked in: `net_ixgbe`. Release builds have those of network cards, of the ones that the installed DPDK has.

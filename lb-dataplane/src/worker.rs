@@ -213,8 +213,10 @@ const EMPTY_TURNS: u32 = 64;
 const LISTS_ONE_IN: u64 = 32;
 /// Cycles, about a millisecond: when others had the CPU while it listed.
 const MOST_PAUSE: u64 = 1 << 21;
-/// A sleeping worker's nap.
+/// A sleeping worker's nap, and its nap when there was no work for a second: then so many packets come to a port as its queue holds at
+/// five million a second before one is lost.
 const NAP: Duration = Duration::from_micros(50);
+const LONG_NAP: Duration = Duration::from_micros(200);
 
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
@@ -266,8 +268,9 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             if idle == Idle::Poll || empty_turns < EMPTY_TURNS {
                 continue;
             }
-            if idle == Idle::Sleep && now.wrapping_sub(idle_since) > a_millisecond {
-                std::thread::sleep(NAP);
+            let quiet = now.wrapping_sub(idle_since);
+            if idle == Idle::Sleep && quiet > a_millisecond {
+                std::thread::sleep(if quiet > clock.hz() { LONG_NAP } else { NAP });
                 // What comes during the nap must not make the nap count as work.
                 before = cycles();
                 let asleep = before.wrapping_sub(now);

@@ -60,6 +60,8 @@ pub(crate) fn check_arguments(arguments: &[String]) -> Result<(), StartError> {
 /// The EAL, up. Dropping it ends it.
 pub(crate) struct Eal {
     log: Log,
+    /// The CPUs that the thread had which started it.
+    usable: CpuSet,
 }
 
 static WAS_STARTED: AtomicBool = AtomicBool::new(false);
@@ -83,13 +85,14 @@ impl Eal {
         let pointers = pointers.leak();
         // SAFETY: an argument vector as C has it, which stays; the first and only call in this process.
         let outcome = unsafe { sys::rte_eal_init(count, pointers.as_mut_ptr()) };
-        // The EAL has bound this thread to its own CPU.
-        let _ = usable.apply();
+        // The EAL has bound this thread to its own CPU. Threads that it starts stay off the workers' CPUs, where there are others.
+        let _ = usable.besides(config.workers).apply();
         if outcome < 0 {
+            let _ = usable.apply();
             remove_runtime_directory();
             return Err(StartError::Eal(log.first_line().unwrap_or_else(super::last_error)));
         }
-        Ok(Eal { log })
+        Ok(Eal { log, usable })
     }
 
     /// Starts the driver of a vdev and returns the number of its port.
@@ -145,6 +148,7 @@ impl Drop for Eal {
         // SAFETY: the EAL is up, and ports and pool are gone (order of fields in `Dataplane`).
         unsafe { sys::rte_eal_cleanup() };
         remove_runtime_directory();
+        let _ = self.usable.apply();
     }
 }
 

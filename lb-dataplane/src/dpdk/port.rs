@@ -238,6 +238,12 @@ impl Port {
         Ok(())
     }
 
+    /// The NUMA node that its device is at, where the system says it.
+    pub(crate) fn node(&self) -> Option<u32> {
+        // SAFETY: no memory is involved.
+        u32::try_from(unsafe { sys::rte_eth_dev_socket_id(self.number) }).ok()
+    }
+
     /// The queue of each place of a table.
     fn table(&self, rss: &Rss, workers: u16, places: u16) -> Vec<u16> {
         let queue = |index| {

@@ -59,6 +59,9 @@ impl Dpdk {
         for notice in self.dataplane.notices() {
             tracing::warn!("{notice}");
         }
+        for remark in self.dataplane.placement() {
+            tracing::info!("{remark}");
+        }
         for port in self.dataplane.ports() {
             let (name, device, offloads) = (&port.name, &port.device, port.offloads.join(", "));
             tracing::info!(
