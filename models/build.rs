@@ -60,7 +60,7 @@ fn main() {
     source("lb-core/src/set/store.rs")
         .exchange("use std::sync::atomic::{", "use loom::sync::atomic::{", 1)
         .exchange("use crate::mem::", "use lb_core::mem::", 1)
-        .exchange("use crate::time::Tick;", "use lb_core::time::Tick;", 1)
+        .exchange("use crate::time::{", "use lb_core::time::{", 1)
         .exchange("[[AtomicUsize; 129]; 2]", "[[AtomicUsize; 2]; 2]", 1)
         .write("store.rs");
 }

@@ -298,7 +298,16 @@ impl IpSets {
                     let message = "Element cannot be added to the set: it's already added";
                     return Err(Refusal::new(message));
                 }
-                keep_counts(&mut extensions, &said, &set.store.extensions(slot));
+                let before = set.store.extensions(slot);
+                keep_counts(&mut extensions, &said, &before);
+                // Its time begins with its MAC: that which it was put in with, unless the line says another one.
+                if gets_mac && said.timeout.is_none_or(|seconds| Some(seconds) == definition.timeout) {
+                    extensions.until = IpSets::until(before.held, now);
+                }
+            }
+            if definition.kind.has(Part::MacValue) && element.mac == [0; 6] {
+                (extensions.until, extensions.held) =
+                    (None, said.timeout.or(definition.timeout).unwrap_or(0));
             }
             self.put(id, element, said.nomatch, &extensions, said.comment.as_deref(), now)
         })
@@ -481,6 +490,7 @@ fn extensions(definition: &Definition, said: &Said, now: Tick) -> Extensions {
     let seconds = said.timeout.or(definition.timeout).unwrap_or(0);
     Extensions {
         until: IpSets::until(seconds, now),
+        held: 0,
         packets: said.packets.unwrap_or(0),
         bytes: said.bytes.unwrap_or(0),
         comment: 0,

@@ -220,7 +220,8 @@ impl Listing {
             say("nomatch", String::new());
         }
         if shape.has_timeout {
-            let left = extensions.until.map_or(0, |until| until.since(now).div_ceil(Tick::PER_SECOND).max(1));
+            let left = |until: Tick| until.since(now).div_ceil(Tick::PER_SECOND).max(1);
+            let left = extensions.until.map_or(extensions.held, left);
             say("timeout", left.to_string());
         }
         if shape.has_counters {

@@ -55,13 +55,20 @@ pub struct Asking {
     /// Of the counts with this packet in them, where the set has counters.
     pub packets: Threshold,
     pub bytes: Threshold,
+    /// An address that was put in without a MAC does not get the packet's.
+    pub keeps_macs: bool,
 }
 
 impl Asking {
     /// The same of a packet that nobody sent: it is not counted, and not in the counts either.
     pub fn of(self, is_dry: bool) -> Asking {
         let Asking { skips_counters, skips_members, .. } = self;
-        Asking { skips_counters: skips_counters || is_dry, skips_members: skips_members || is_dry, ..self }
+        Asking {
+            skips_counters: skips_counters || is_dry,
+            skips_members: skips_members || is_dry,
+            keeps_macs: self.keeps_macs || is_dry,
+            ..self
+        }
     }
 }
 
@@ -150,19 +157,28 @@ impl Sets {
     ) -> Option<Found> {
         let set = self.get(id)?;
         if !set.kind.is_list() {
-            return set.holds(facts, sides, now, asking);
+            return self.ask(set, facts, sides, now, asking);
         }
         // Thresholds are of the list's own counts.
         let inner = Asking {
             skips_counters: asking.skips_counters || asking.skips_members,
             wants_nomatch: asking.wants_nomatch,
+            keeps_macs: asking.keeps_macs,
             ..Asking::default()
         };
         self.members(set, now).find_map(|(slot, member)| {
-            let found = member.holds(facts, sides, now, &inner)?;
+            let found = self.ask(member, facts, sides, now, &inner)?;
             set.counts(slot, facts, asking)
                 .then(|| if set.store.shape().has_skbinfo { set.found(slot) } else { found })
         })
+    }
+
+    fn ask(&self, set: &Set, facts: &Facts<'_>, sides: &[Side], now: Tick, asking: &Asking) -> Option<Found> {
+        let found = set.holds(facts, sides, now, asking)?;
+        if set.kind.has(Part::MacValue) && !asking.keeps_macs && set.learn(facts, sides, now) {
+            self.wishes.note_written();
+        }
+        Some(found)
     }
 
     /// Fetches what [`Sets::matches`] will read of a large set first. A list's sets are not fetched.
@@ -297,6 +313,23 @@ impl Set {
             self.search(&self.element(facts, sides)?, now, counts)?
         };
         (slot.is_nomatch == (asking.wants_nomatch && self.kind.has_nets())).then(|| self.found(slot))
+    }
+
+    /// Gives an address that was put in without a MAC that of the packet, from when on its time runs. Whether it did: where another has the pen the
+    /// next packet does.
+    #[inline(never)]
+    fn learn(&self, facts: &Facts<'_>, sides: &[Side], now: Tick) -> bool {
+        let Some(element) = self.element(facts, sides).filter(|element| element.mac != [0; 6]) else {
+            return false;
+        };
+        let key = element.key(self.kind, self.family);
+        let lacks_mac = || self.store.find(&key).filter(|&slot| self.store.value(slot) == 0);
+        if lacks_mac().is_none() {
+            return false;
+        }
+        let (Some(pen), Some(slot)) = (self.store.pen(), lacks_mac()) else { return false };
+        let extensions = self.store.extensions(slot).begun(now);
+        pen.put(&key, element.mac_value(), slot.is_nomatch, &extensions, element.lens(self.kind))
     }
 
     /// Counts the packet at an element that it is in, if it shall; whether its counts are as asked.

@@ -12,7 +12,7 @@ use std::sync::atomic::{
 };
 
 use crate::mem::{prefer_huge_pages, prefetch};
-use crate::time::Tick;
+use crate::time::{Tick, Timeout};
 
 /// Words of a store that is at hand anyway, 512 KiB: half of a core's second cache, or less.
 const NEAR: usize = 1 << 16;
@@ -29,6 +29,9 @@ const STATE: u64 = 0b11 << 62;
 const THERE: u64 = 0b01 << 62;
 const NOMATCH: u64 = 0b10 << 62;
 const GONE: u64 = 0b11 << 62;
+/// What the upper half of a timeout's word says of the lower one.
+const ENDS: u64 = 1;
+const HELD: u64 = 2;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What is compared: the first [`Shape::key`] words. The two highest bits of the first are 0.
@@ -91,11 +94,22 @@ pub enum Place {
 pub struct Extensions {
     /// The end of its life; `None`: it has none.
     pub until: Option<Tick>,
+    /// Seconds of a life that has not begun, where there is no end yet.
+    pub held: u32,
     pub packets: u64,
     pub bytes: u64,
     /// Which of the control plane's comments is its; 0: none.
     pub comment: u64,
     pub skb: SkbInfo,
+}
+
+impl Extensions {
+    /// A life that was held begins.
+    pub fn begun(self, now: Tick) -> Extensions {
+        let begins = |seconds: u32| now.after(Timeout(seconds.saturating_mul(Tick::PER_SECOND)));
+        let until = self.until.or_else(|| (self.held > 0).then(|| begins(self.held)));
+        Extensions { until, held: 0, ..self }
+    }
 }
 
 /// What the SET target may map onto a packet.
@@ -277,7 +291,17 @@ impl Store {
             return None;
         }
         let word = self.word(slot.index, self.shape.timeout_at()).load(Relaxed);
-        (word != 0).then_some(Tick(word as u32))
+        (word >> 32 == ENDS).then_some(Tick(word as u32))
+    }
+
+    /// Seconds of a life that has not begun; 0: it has, or has no end.
+    #[inline]
+    pub fn held(&self, slot: Slot) -> u32 {
+        if !self.shape.has_timeout {
+            return 0;
+        }
+        let word = self.word(slot.index, self.shape.timeout_at()).load(Relaxed);
+        if word >> 32 == HELD { word as u32 } else { 0 }
     }
 
     /// Counts a packet that matched; several workers may at once.
@@ -292,7 +316,8 @@ impl Store {
 
     #[inline]
     pub fn extensions(&self, slot: Slot) -> Extensions {
-        let mut extensions = Extensions { until: self.until(slot), ..Extensions::default() };
+        let mut extensions =
+            Extensions { until: self.until(slot), held: self.held(slot), ..Extensions::default() };
         let load = |word| self.word(slot.index, word).load(Relaxed);
         if self.shape.has_counters {
             let at = self.shape.counters_at();
@@ -401,7 +426,12 @@ impl Pen<'_> {
             store(usize::from(shape.key), value);
         }
         if shape.has_timeout {
-            store(shape.timeout_at(), extensions.until.map_or(0, |until| 1 << 32 | u64::from(until.0)));
+            let word = match extensions.until {
+                Some(until) => ENDS << 32 | u64::from(until.0),
+                None if extensions.held > 0 => HELD << 32 | u64::from(extensions.held),
+                None => 0,
+            };
+            store(shape.timeout_at(), word);
         }
         if shape.has_counters {
             store(shape.counters_at(), extensions.packets);

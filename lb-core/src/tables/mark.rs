@@ -45,6 +45,7 @@ const UNCOUNTED: Asking = Asking {
     wants_nomatch: false,
     packets: Threshold::Any,
     bytes: Threshold::Any,
+    keeps_macs: true,
 };
 
 fn is_in(set: SetId, packet: &Tuple, sides: &[Side], sets: &Sets, now: Tick) -> bool {

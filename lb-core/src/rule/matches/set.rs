@@ -104,7 +104,7 @@ impl SetMatch {
     fn put(&self, out: &mut String, dashes: &str) {
         out.push_str(not(self.is_not));
         self.set.put(out, &format!("{dashes}match-set"));
-        let Asking { skips_counters, skips_members, wants_nomatch, packets, bytes } = self.asking;
+        let Asking { skips_counters, skips_members, wants_nomatch, packets, bytes, .. } = self.asking;
         if wants_nomatch {
             put!(out, " {dashes}return-nomatch");
         }

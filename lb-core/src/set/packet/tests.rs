@@ -176,3 +176,45 @@ fn changes_that_nobody_makes_are_lost_and_counted_and_there_is_room_again_when_t
         assert_eq!(wishes.lost.load(Relaxed), lost);
     }
 }
+
+#[test]
+fn an_address_without_a_mac_gets_the_first_packets_and_its_time_begins() {
+    let kind = SetType::named("bitmap:ip,mac").unwrap();
+    let shape = Shape {
+        key: 1,
+        value: 1,
+        has_timeout: true,
+        has_counters: false,
+        has_comment: false,
+        has_skbinfo: false,
+        counts_interfaces: false,
+    };
+    let held = Set::with(kind, Family::Ipv4, Store::new(shape, Place::From(0x0a00_0000), 256));
+    let element = Element { address: 0x0a00_0001, ..Element::default() };
+    let key = element.key(kind, Family::Ipv4);
+    let extensions = Extensions { held: 7, ..Extensions::default() };
+    assert!(held.store.pen().unwrap().put(&key, 0, false, &extensions, [255; 2]));
+    let store = held.store.clone();
+    let sets = Sets { sets: vec![Some(Arc::new(held))], ..Sets::default() };
+    let ask = |mac: u8, asking: Asking| {
+        let facts = Facts {
+            source: [10, 0, 0, 1].into(),
+            destination: [10, 0, 0, 9].into(),
+            protocol: 17,
+            ports: None,
+            mark: 0,
+            in_interface: "",
+            out_interface: "",
+            macs: ([2, 0, 0, 0, 0, mac], [0; 6]),
+            len: 40,
+        };
+        sets.matches(SetId(0), &facts, &[Side::Source, Side::Source], Tick(100), &asking).is_some()
+    };
+    let slot = store.find(&key).unwrap();
+    assert!(ask(3, Asking::default().of(true)) && !sets.wishes.take_written());
+    assert_eq!((store.value(slot), store.held(slot), store.until(slot)), (0, 7, None));
+    assert!(ask(4, Asking::default()) && sets.wishes.take_written());
+    assert!(!ask(3, Asking::default()) && ask(4, Asking::default()) && !sets.wishes.take_written());
+    let until = Tick(100 + 7 * Tick::PER_SECOND);
+    assert_eq!((store.held(slot), store.until(slot)), (0, Some(until)));
+}

@@ -34,7 +34,8 @@ proptest! {
             } else {
                 let skb = SkbInfo { mark: x, mask: !x, priority: x.rotate_left(9), queue: x as u16 };
                 let until = (x % 3 > 0).then_some(Tick(x));
-                let extensions = Extensions { until, packets: x.into(), bytes: 9, comment: 7, skb };
+                let held = if until.is_none() { x % 5 } else { 0 };
+                let extensions = Extensions { until, held, packets: x.into(), bytes: 9, comment: 7, skb };
                 if store.pen().unwrap().put(&key(n), 0, what == 2, &extensions, [n as u8, 0xff]) {
                     map.insert(n, (what == 2, extensions));
                 } else {
