@@ -58,6 +58,12 @@ pub trait Plane: Send + Sync + 'static {
     /// A worker that does not answer, in words; it may be entered yet.
     fn begin_flow(&self, original: Tuple, zones: Zones, begin: &Beginning) -> Result<Outcome, String>;
 
+    /// Does it to the connection that begins so, at the worker that has it. May take long: not for threads that serve others.
+    ///
+    /// # Errors
+    /// A worker that does not answer, in words; it may be done yet.
+    fn ask_flow(&self, original: Tuple, order: Order) -> Result<Outcome, String>;
+
     /// The next neighbour that a worker wants resolved, if there is one.
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)>;
 

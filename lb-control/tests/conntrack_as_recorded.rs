@@ -6,7 +6,7 @@
 
 use lb_control::api::conntrack::{
     ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, EventName, Expectation,
-    ExpectationFilter, Filter, StatusBit, Tracked,
+    ExpectationEvent, ExpectationFilter, ExpectationNew, Filter, StatusBit, Tracked,
 };
 use lb_control::api::types::{ErrorBody, ErrorKind};
 use lb_control::cli::conntrack::{self, Each, Tracker};
@@ -116,6 +116,34 @@ impl Tracker for InProcess {
         self.expected(filter, each)?;
         self.1.retain(|one| !filter.matches(one));
         Ok(())
+    }
+
+    fn announce(&mut self, new: &ExpectationNew) -> Result<(), DirectorError> {
+        let (master, _) = new.read().expect("it can be expected");
+        let ends = |tracked: &&Tracked| {
+            let Ends { src, dst, sport, dport } = tracked.original;
+            (src, dst, sport, dport) == (master.src, master.dst, master.sport, master.dport)
+        };
+        let refuse = |kind| Err(DirectorError::Refused(ErrorBody::new(kind, "no")));
+        let Some(found) = self.0.iter().find(ends) else { return refuse(ErrorKind::NotFound) };
+        let Some(helper) = found.helper.clone() else { return refuse(ErrorKind::InvalidOperation) };
+        if self.1.iter().any(|one| one.expected == new.expected) {
+            return refuse(ErrorKind::ConnectionExists);
+        }
+        let ExpectationNew { protocol, expected, master, zone } = new.clone();
+        self.1.push(Expectation { protocol, expires: 300, expected, master, zone, helper });
+        Ok(())
+    }
+
+    fn expectation_events(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(ExpectationEvent) -> std::io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        let events = [EventName::New, EventName::Destroy];
+        let event = |(expectation, event)| ExpectationEvent { event, at: 1_795_994_070_245_773, expectation };
+        let fitting = self.1.iter().filter(|one| filter.matches(one)).cloned();
+        Ok(fitting.zip(events.into_iter().cycle()).map(event).try_for_each(each)?)
     }
 
     fn events(
@@ -436,17 +464,153 @@ fn what_is_expected_is_shown_counted_and_deleted() {
     assert!(does("-L -p udp -s 1.2.3.4").1.contains(" mark=0 helper=tftp use=1\n"));
 }
 
-#[test]
-fn what_is_not_built_says_so() {
-    for (line, why) in [
-        ("-G expect -s 1.1.1.1", "-G is not possible: an expectation is listed"),
-        ("-E expect", "-E is not possible: an expectation is listed"),
-    ] {
+/// Two that were expected of FTP's control connections, and the words of the recorded command about one of them.
+const FTP: &str = "proto=6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5555 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 \
+                   master-src=127.0.0.1 master-dst=127.0.0.1 sport=4000 dport=21 class=0 helper=ftp\n";
+
+/// A tracker with two connections, one of which has a helper that expects something, and what comes of a line.
+fn with_ftp() -> impl FnMut(&str) -> (u8, String, String) {
+    let ends = |sport, dport| {
+        let local = std::net::Ipv4Addr::LOCALHOST.into();
+        Ends { src: local, dst: local, sport, dport }
+    };
+    let connection = |original: Ends, reply: Ends, helper: Option<&str>| Tracked {
+        original,
+        reply,
+        helper: helper.map(str::to_owned),
+        ..connections()[0].clone()
+    };
+    let connections = vec![
+        connection(ends(4000, 21), ends(21, 4000), Some("ftp")),
+        connection(ends(4001, 21), ends(21, 4001), None),
+    ];
+    let (expected, master) = (ends(0, 5555), ends(4000, 21));
+    let one = Expectation { protocol: 6, expires: 299, expected, master, zone: 0, helper: "ftp".to_owned() };
+    let mut tracker = InProcess(connections, vec![one]);
+    move |line: &str| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let done = run(&words);
-        assert_eq!((done.code, done.out.as_str()), (1, ""), "{line}");
-        assert!(done.errors.contains(why), "{line}: {}", done.errors);
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = conntrack::run(&words, &mut tracker, &mut out, &mut errors);
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let (out, errors) = (text(out), text(errors));
+        let first = errors.lines().next().unwrap_or_default();
+        (code, out, first.trim_start_matches("conntrack v1.4.7 (conntrack-tools): ").to_owned())
     }
+}
+
+#[test]
+fn what_is_expected_is_shown_as_recorded_with_each_command() {
+    let mut does = with_ftp();
+    let shown = "1 expectations have been shown.".to_owned();
+    for format in ["", " -o extended", " -o id", " -o save"] {
+        let listed = does(&format!("-L expect{format}"));
+        assert_eq!(listed, (0, format!("299 {FTP}"), shown.clone()), "{format}");
+    }
+    let (_, stamped, _) = does("-L expect -o timestamp");
+    assert!(stamped.starts_with('[') && stamped.ends_with(&format!("]\t299 {FTP}")), "{stamped}");
+    let flow = "<layer3 protonum=\"2\" protoname=\"ipv4\"><expected><src>127.0.0.1</src><dst>127.0.0.1</dst></expected>\
+                <mask><src>255.255.255.255</src><dst>255.255.255.255</dst></mask><master><src>127.0.0.1</src><dst>127.0.0.1</dst></master></layer3>\
+                <layer4 protonum=\"6\" protoname=\"tcp\"><expected><sport>0</sport><dport>5555</dport></expected><mask><sport>0</sport>\
+                <dport>65535</dport></mask><master><sport>4000</sport><dport>21</dport></master></layer4><meta><helper-name>ftp</helper-name>\
+                <timeout>299</timeout><class>0</class></meta></flow>\n";
+    let framed = |kind: &str| {
+        format!("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<expect>\n<flow{kind}>{flow}</expect>\n")
+    };
+    assert_eq!(does("-L expect -o xml"), (0, framed(""), shown));
+    let events = "1 expectation events have been shown.".to_owned();
+    assert_eq!(does("-E expect"), (0, format!("    [NEW] 299 {FTP}"), events.clone()));
+    let stamped = format!("[1795994070.245773]\t    [NEW] 299 {FTP}");
+    assert_eq!(does("-E expect -o timestamp,id"), (0, stamped, events.clone()));
+    assert_eq!(does("-E expect -o xml"), (0, framed(" type=\"new\""), events));
+    let get = "-G expect -s 127.0.0.1 -d 127.0.0.1 -p tcp --sport 99 --dport";
+    let of_nothing = " --reply-port-src 5 --reply-port-dst 5";
+    assert_eq!(does(&format!("{get} 5555{of_nothing}")), (0, format!("299 {FTP}"), String::new()));
+    let none = "Operation failed: No such file or directory".to_owned();
+    assert_eq!(does(&format!("{get} 5556{of_nothing}")), (1, String::new(), none));
+    assert_eq!(does("-E expect -d 127.0.0.9").1, "");
+}
+
+#[test]
+fn one_is_announced_as_the_recorded_command_would_if_it_kept_the_protocol() {
+    let mut does = with_ftp();
+    let line = |sport: u16, dport: u16| {
+        format!(
+            "-I expect -s 127.0.0.1 -d 127.0.0.1 -p tcp --sport {sport} --dport 21 -t 50 --tuple-src 127.0.0.1 --tuple-dst 127.0.0.1 --mask-src \
+             255.255.255.255 --mask-dst 255.255.255.255 --tuple-port-src 0 --tuple-port-dst {dport} --mask-port-src 0 --mask-port-dst 65535"
+        )
+    };
+    let failed = |why: &str| (1, String::new(), format!("Operation failed: {why}"));
+    assert_eq!(does(&line(4000, 5000)), (0, String::new(), String::new()));
+    assert_eq!(does("-L expect").1, format!("299 {FTP}300 {}", FTP.replace("5555", "5000")));
+    assert_eq!(does(&line(4000, 5000)), failed("File exists"));
+    assert_eq!(does(&line(4001, 5001)), failed("Operation not supported"));
+    assert_eq!(does(&line(4002, 5001)), failed("master conntrack not found"));
+    for (from, to, why) in [
+        ("--mask-src 255.255.255.255", "--mask-src 255.255.255.0", "--mask-src 255.255.255.0: one address"),
+        ("--mask-port-src 0", "--mask-port-src 10", "--mask-port-src 10: 65535 is one port"),
+        ("--mask-port-dst 65535", "--mask-port-dst 300", "--mask-port-dst 300: one port"),
+        ("--mask-port-src 0", "--mask-port-src 65535", "Operation failed: invalid parameters"),
+    ] {
+        let (code, _, said) = does(&line(4000, 5002).replace(from, to));
+        assert!(code == 1 && said.starts_with(why), "{said}");
+    }
+    assert_eq!(does("-C expect").1, "2\n");
+}
+
+#[test]
+fn options_that_do_not_go_with_expectations_are_refused_as_recorded() {
+    let mut does = with_ftp();
+    let of = "-s 127.0.0.1 -d 127.0.0.1 -p tcp";
+    let tuple = "--tuple-src 127.0.0.1 --tuple-dst 127.0.0.1";
+    let masks = "--mask-src 255.255.255.255 --mask-dst 255.255.255.255";
+    for (line, option) in [
+        ("-G expect", "src"),
+        ("-G expect -s 1.2.3.4", "dst"),
+        ("-G expect -s 127.0.0.1 -d 127.0.0.1", "protonum"),
+        (&format!("-G expect {of}"), "sport"),
+        ("-I expect -s 1.2.3.4 -d 2.3.4.5", "protonum"),
+        (&format!("-I expect {of} --sport 4000 --dport 21"), "timeout"),
+        (&format!("-I expect {of} --sport 4000 --dport 21 -t 50"), "tuple-src"),
+        (&format!("-I expect {of} --sport 99 --dport 5555 -t 5 --tuple-src 1.2.3.4"), "tuple-dst"),
+        (&format!("-I expect {of} --sport 4000 --dport 21 -t 50 {tuple}"), "mask-src"),
+        (&format!("-I expect {of} --sport 4000 --dport 21 -t 50 {tuple} {masks}"), "mask-port-src"),
+        (&format!("-I expect {of} --dport 5555 -t 5 {tuple} {masks}"), "sport"),
+        (&format!("-I expect {of} --sport 99 -t 5 {tuple} {masks} --mask-port-src 1"), "dport"),
+    ] {
+        let said = format!("You need to supply the `--{option}' option for this command");
+        assert_eq!(does(line), (2, String::new(), said), "{line}");
+    }
+    for (line, option) in [
+        (&format!("-G expect {of} -t 4")[..], "timeout"),
+        (&format!("-G expect {of} -m 4"), "mark"),
+        ("-G expect -s 127.0.0.1/24 -d 127.0.0.1 -p tcp", "mask-src"),
+        (&format!("-G expect -i 4 {of}"), "id"),
+        (&format!("-G expect -f ipv4 {of}"), "family"),
+        (&format!("-G expect -w 4 {of}"), "zone"),
+        (&format!("-G expect {of} --sport 0 --dport 5001 -o xml"), "output"),
+        (&format!("-G expect {of} --sport 4000 --dport 21 --state NONE"), "state"),
+        ("-E expect -f ipv4 -t 3", "timeout"),
+        ("-E expect -e NEW", "event-mask"),
+        ("-E expect -b 3 -i 4", "id"),
+        ("-L expect -z", "zero"),
+        ("-L expect -w 3", "zone"),
+        ("-F expect -s 1.2.3.4", "src"),
+        ("-F expect -o xml", "output"),
+        ("-C expect -o xml", "output"),
+        ("-S expect -o xml", "output"),
+        (&format!("-I expect {of} --sport 4000 --dport 21 -t 5 -w 4 {tuple} {masks}"), "zone"),
+        ("-L -p tcp --tuple-port-dst 5", "tuple-port-dst"),
+    ] {
+        let said = format!("Illegal option `--{option}' with this command");
+        assert_eq!(does(line), (2, String::new(), said), "{line}");
+    }
+    for (line, said) in [
+        ("-U expect -s 1.2.3.4", "Can't do --update on expectations"),
+        ("-A expect -s 1.2.3.4", "Can't do --add on expectations"),
+    ] {
+        assert_eq!(does(line), (2, String::new(), said.to_owned()));
+    }
+    assert_eq!(does("-C expect").1, "1\n");
 }
 
 #[test]

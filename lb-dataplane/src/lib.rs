@@ -300,6 +300,14 @@ impl Dataplane {
         self.team.begin_flow(original, zones, begin)
     }
 
+    /// Does it to a connection; see [`Team::ask_flow`].
+    ///
+    /// # Errors
+    /// `WorkerStalled` when a worker does not answer.
+    pub fn ask_flow(&self, original: Tuple, order: Order) -> Result<Outcome, WorkerStalled> {
+        self.team.ask_flow(original, order)
+    }
+
     /// Has the workers tell of connections, and take over what they are [given](Dataplane::give), from here on or no more.
     pub fn set_sharing(&self, is_on: bool) {
         self.team.set_sharing(is_on);

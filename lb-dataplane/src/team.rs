@@ -258,21 +258,20 @@ impl Team {
         begin: &Beginning,
     ) -> Result<Outcome, WorkerStalled> {
         let choosers = &mut *self.ties.choosers.lock();
-        let mut ask_all = |deed, goes_on: Outcome| {
-            for (index, chooser) in choosers.iter_mut().enumerate() {
-                let asked = chooser.ask(original, Order { zones, deed }, LIST_PATIENCE);
-                match asked.map_err(|_| WorkerStalled(WorkerId(index as u16)))? {
-                    outcome if outcome == goes_on => {}
-                    outcome => return Ok(outcome),
-                }
-            }
-            Ok(goes_on)
-        };
-        match ask_all(Deed::Seek, Outcome::Absent)? {
+        let mut ask = |deed, goes_on| ask_all(choosers, original, Order { zones, deed }, goes_on);
+        match ask(Deed::Seek, Outcome::Absent)? {
             // Workers that use different tables need not agree on whose it is.
-            Outcome::Absent => ask_all(Deed::Begin(*begin), Outcome::Elsewhere),
+            Outcome::Absent => ask(Deed::Begin(*begin), Outcome::Elsewhere),
             found => Ok(found),
         }
+    }
+
+    /// Does it to the connection that begins so, at the worker that has it.
+    ///
+    /// # Errors
+    /// `WorkerStalled` names a worker that did not answer; it may be done yet.
+    pub fn ask_flow(&self, original: Tuple, order: Order) -> Result<Outcome, WorkerStalled> {
+        ask_all(&mut self.ties.choosers.lock(), original, order, Outcome::Absent)
     }
 
     /// Has the workers look into what is shared.
@@ -366,4 +365,21 @@ fn live<B: Backend, L: Logic<B::Packet>>(
             let _ = ready.send((cpu, Err(reason)));
         }
     }
+}
+
+/// Asks one worker after the other while they answer `goes_on`.
+fn ask_all(
+    choosers: &mut [Chooser],
+    original: Tuple,
+    order: Order,
+    goes_on: Outcome,
+) -> Result<Outcome, WorkerStalled> {
+    for (index, chooser) in choosers.iter_mut().enumerate() {
+        let asked = chooser.ask(original, order, LIST_PATIENCE);
+        match asked.map_err(|_| WorkerStalled(WorkerId(index as u16)))? {
+            outcome if outcome == goes_on => {}
+            outcome => return Ok(outcome),
+        }
+    }
+    Ok(goes_on)
 }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use lb_control::api::conntrack::{
     ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Counted, Ends, EventName,
-    Expectation, ExpectationFilter, Filter, StatusBit, Tracked,
+    Expectation, ExpectationEvent, ExpectationFilter, ExpectationNew, Filter, StatusBit, Tracked,
 };
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
@@ -93,6 +93,25 @@ impl Tracker for InProcess {
         _: &ExpectationFilter,
         _: &mut dyn FnMut(Expectation) -> std::io::Result<()>,
     ) -> Result<(), DirectorError> {
+        Ok(())
+    }
+
+    fn announce(&mut self, new: &ExpectationNew) -> Result<(), DirectorError> {
+        // What describes one survives its way.
+        let text = serde_json::to_string(new).expect("JSON");
+        assert_eq!(serde_json::from_str::<ExpectationNew>(&text).expect("the same"), *new);
+        let _ = new.read();
+        Ok(())
+    }
+
+    fn expectation_events(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(ExpectationEvent) -> std::io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        let query = filter.query();
+        assert!(query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'), "{query}");
+        let _ = each;
         Ok(())
     }
 

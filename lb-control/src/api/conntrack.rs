@@ -20,7 +20,7 @@ use utoipa::ToSchema;
 
 pub use beginning::{ConntrackNew, NatEnd};
 pub use change::ConntrackChange;
-pub use expectation::{Expectation, ExpectationFilter};
+pub use expectation::{Expectation, ExpectationEvent, ExpectationFilter, ExpectationNew};
 pub use filter::Filter;
 pub use values::{BadValue, Family, Masked, NatTo, Net, Statuses, mask};
 
@@ -74,13 +74,20 @@ pub enum EventName {
 }
 
 impl ConntrackEvent {
+    /// `None`: it is of one that is expected.
     pub fn of(event: &FlowEvent, at: u64) -> Option<ConntrackEvent> {
-        let name = match event.kind {
+        let name = event.kind.into();
+        Tracked::of(&event.view).map(|tracked| ConntrackEvent { event: name, at, tracked })
+    }
+}
+
+impl From<EventKind> for EventName {
+    fn from(kind: EventKind) -> EventName {
+        match kind {
             EventKind::New => EventName::New,
             EventKind::Update => EventName::Update,
             EventKind::Destroy => EventName::Destroy,
-        };
-        Tracked::of(&event.view).map(|tracked| ConntrackEvent { event: name, at, tracked })
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use lb_core::path::FlowEvents;
+use lb_core::path::{FlowEvent, FlowEvents};
+use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc};
 
-use super::conntrack::{ConntrackEvent, Filter};
+use super::conntrack::{ConntrackEvent, ExpectationEvent};
 use super::lines::Piece;
 use super::types::{ErrorBody, ErrorKind};
 
@@ -22,7 +23,23 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Who read events at a time. They stay, and so are counted apart from who list.
 const LISTENERS: usize = 16;
 
-type Sender = broadcast::Sender<Arc<ConntrackEvent>>;
+type Sender = broadcast::Sender<Arc<Event>>;
+
+/// What is told.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Event {
+    Connection(ConntrackEvent),
+    Expectation(ExpectationEvent),
+}
+
+impl Event {
+    /// `None`: it is of a persistence template.
+    fn of(event: &FlowEvent, at: u64) -> Option<Event> {
+        let expectation = || ExpectationEvent::of(event, at).map(Event::Expectation);
+        ConntrackEvent::of(event, at).map(Event::Connection).or_else(expectation)
+    }
+}
 
 /// Where readers meet.
 #[derive(Clone)]
@@ -54,7 +71,7 @@ impl Hub {
     pub(super) fn read(
         &self,
         events: Arc<FlowEvents>,
-        filter: Filter,
+        fits: impl Fn(&Event) -> bool + Send + 'static,
         pieces: mpsc::Sender<Piece>,
         place: OwnedSemaphorePermit,
     ) {
@@ -75,7 +92,7 @@ impl Hub {
                     }
                     Err(RecvError::Closed) => return,
                 };
-                if !filter.matches(&event.tracked) {
+                if !fits(&event) {
                     continue;
                 }
                 let Ok(mut line) = serde_json::to_vec(&*event) else { continue };
@@ -99,7 +116,7 @@ impl Hub {
             while hub.goes_on(&events) {
                 let batch = std::iter::from_fn(|| events.take()).take(BATCH);
                 let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
-                let sent = batch.filter_map(|event| ConntrackEvent::of(&event, at)).map(|event| {
+                let sent = batch.filter_map(|event| Event::of(&event, at)).map(|event| {
                     // Without a reader it is nobody's.
                     let _ = hub.sender.send(Arc::new(event));
                 });

@@ -15,7 +15,9 @@
 //! | `PATCH /v1/conntrack` | sets a [`ConntrackChange`](conntrack::ConntrackChange) of those, and lists the changed ones |
 //! | `GET /v1/conntrack/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |
 //! | `GET /v1/conntrack/expectations` | an [`Expectation`](conntrack::Expectation) a line, of those that an [`ExpectationFilter`](conntrack::ExpectationFilter) fits |
+//! | `POST /v1/conntrack/expectations` | has a connection's helper expect an [`ExpectationNew`](conntrack::ExpectationNew) |
 //! | `DELETE /v1/conntrack/expectations` | expects those no more, and lists them |
+//! | `GET /v1/conntrack/expectations/events` | an [`ExpectationEvent`](conntrack::ExpectationEvent) a line, of those, as they happen, without end |
 //! | `GET /v1/conntrack/events` | a [`ConntrackEvent`](conntrack::ConntrackEvent) a line, of those, as they happen, without end |
 //! | `GET /v1/conntrack/statistics` | list of [`ConntrackStatistics`](conntrack::ConntrackStatistics) |
 //! | `POST /v1/sets` with lines of `ipset`, `?exist=true` | [`SetsReply`](types::SetsReply), also when a line failed |

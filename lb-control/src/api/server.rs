@@ -75,7 +75,11 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
                 .patch(routes::change_conntrack),
         )
         .route("/v1/conntrack/count", get(routes::count_conntrack))
-        .route("/v1/conntrack/expectations", get(routes::expectations).delete(routes::end_expectations))
+        .route(
+            "/v1/conntrack/expectations",
+            get(routes::expectations).post(routes::add_expectation).delete(routes::end_expectations),
+        )
+        .route("/v1/conntrack/expectations/events", get(routes::expectation_events))
         .route("/v1/conntrack/events", get(routes::conntrack_events))
         .route("/v1/conntrack/statistics", get(routes::conntrack_statistics))
         .route("/v1/sets", get(sets).post(set_lines))

@@ -21,7 +21,7 @@ use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
 use crate::api::conntrack::{
     ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation,
-    ExpectationFilter, Filter, Tracked,
+    ExpectationEvent, ExpectationFilter, ExpectationNew, Filter, Tracked,
 };
 use crate::api::explain::{TraceLine, TraceQuery};
 use crate::api::types::{
@@ -300,6 +300,20 @@ impl Tracker for Client {
         each: &mut dyn FnMut(Expectation) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         self.lines("DELETE", &format!("/v1/conntrack/expectations{}", filter.query()), Bytes::new(), each)
+    }
+
+    fn announce(&mut self, new: &ExpectationNew) -> Result<(), DirectorError> {
+        let _: ExpectationNew = self.post("/v1/conntrack/expectations", new)?;
+        Ok(())
+    }
+
+    fn expectation_events(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(ExpectationEvent) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
+        let path = format!("/v1/conntrack/expectations/events{}", filter.query());
+        self.lines("GET", &path, Bytes::new(), each)
     }
 
     fn events(

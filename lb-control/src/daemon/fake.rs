@@ -152,6 +152,10 @@ impl Plane for FakePlane {
         Ok(Outcome::Full)
     }
 
+    fn ask_flow(&self, _: Tuple, _: Order) -> Result<Outcome, String> {
+        Ok(Outcome::Absent)
+    }
+
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         None
     }

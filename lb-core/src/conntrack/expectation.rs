@@ -6,6 +6,7 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_conntrack_expect.c`.
 
+use super::Told;
 use super::helper::{Follows, HelperId};
 use crate::flow::{FlowId, Hasher, Tuple};
 use crate::tables::Protocol;
@@ -35,6 +36,8 @@ pub struct Expectation {
     /// Not yet: it is to be confirmed.
     pub is_inactive: bool,
     pub zone: u16,
+    /// What of it is not told to those who read events: as of its master.
+    pub untold: Told,
     pub until: Tick,
 }
 
@@ -159,13 +162,21 @@ impl Expectations {
         None
     }
 
-    /// Expects it. One that looks the same is replaced, and the oldest of its master's and class where that would have more than `most_a_master`. False: there is
-    /// no room, of which `most` places may be used.
+    /// Expects it. One that looks the same is replaced, and the oldest of its master's and class where that would have more than `most_a_master`: those `ended`. False:
+    /// there is no room, of which `most` places may be used.
     #[must_use]
-    pub fn add(&mut self, new: &Expectation, most_a_master: u16, most: u16) -> bool {
-        self.remove(|held| held.is_like(new), &new.tuple);
-        if let Some(oldest) = self.oldest_of(new, most_a_master) {
-            self.end(&oldest);
+    pub fn add(
+        &mut self,
+        new: &Expectation,
+        most_a_master: u16,
+        most: u16,
+        mut ended: impl FnMut(&Expectation),
+    ) -> bool {
+        if let Some(like) = self.remove(|held| held.is_like(new), &new.tuple) {
+            ended(&like);
+        }
+        if let Some(oldest) = self.oldest_of(new, most_a_master).filter(|oldest| self.end(oldest)) {
+            ended(&oldest);
         }
         let place = self.free;
         if place == NONE || self.len >= most {
@@ -185,7 +196,7 @@ impl Expectations {
 
     /// Expects it no more. Returns whether it was there.
     pub fn end(&mut self, expected: &Expectation) -> bool {
-        self.remove(|held| held == expected, &expected.tuple)
+        self.remove(|held| held == expected, &expected.tuple).is_some()
     }
 
     /// One of those that a connection has told of.
@@ -205,20 +216,18 @@ impl Expectations {
         None
     }
 
-    /// Looks at a few places, and ends what is over. Returns how many those were.
-    pub fn sweep(&mut self, is_over: impl Fn(&Expectation) -> bool) -> u16 {
+    /// Looks at a few places, and ends what is over.
+    pub fn sweep(&mut self, is_over: impl Fn(&Expectation) -> bool, mut ended: impl FnMut(&Expectation)) {
         if self.is_empty() {
-            return 0;
+            return;
         }
-        let mut ended = 0;
         for _ in 0..SWEPT {
             self.swept = if self.swept + 1 < ROOM { self.swept + 1 } else { 0 };
             let held = self.places[usize::from(self.swept)].held;
-            if let Some(held) = held.filter(&is_over) {
-                ended += u16::from(self.end(&held));
+            if let Some(held) = held.filter(&is_over).filter(|held| self.end(held)) {
+                ended(&held);
             }
         }
-        ended
     }
 
     /// Those in so many places from `from` on.
@@ -267,7 +276,7 @@ impl Expectations {
     }
 
     /// Takes the first one out that `is_it`, of those in the bucket of `tuple`.
-    fn remove(&mut self, is_it: impl Fn(&Expectation) -> bool, tuple: &Tuple) -> bool {
+    fn remove(&mut self, is_it: impl Fn(&Expectation) -> bool, tuple: &Tuple) -> Option<Expectation> {
         let bucket = self.bucket(tuple);
         let (mut before, mut place) = (NONE, self.buckets[bucket]);
         while let Some(&Place { held, next, .. }) = self.places.get(usize::from(place)) {
@@ -281,11 +290,11 @@ impl Expectations {
                 self.places[usize::from(place)] = Place { held: None, next: self.free, older: NONE };
                 self.free = place;
                 self.len -= 1;
-                return true;
+                return Some(held);
             }
             (before, place) = (place, next);
         }
-        false
+        None
     }
 }
 
@@ -320,6 +329,7 @@ mod tests {
             is_permanent,
             is_inactive,
             zone: 0,
+            untold: Told::NONE,
             until,
         }
     }
@@ -351,14 +361,16 @@ mod tests {
                             held.tuple == new.tuple && (held.master, held.told_by) != (new.master, new.told_by)
                         };
                         prop_assert_eq!(table.is_anothers(&new), list.iter().any(is_anothers));
-                        list.retain(|held| held.tuple != new.tuple);
+                        let mut must: Vec<Expectation> = list.extract_if(.., |held| held.tuple == new.tuple).collect();
                         let kind = |held: &Expectation| (held.master, held.told_by, held.class);
                         let is_own = |held: &Expectation| kind(held) == kind(&new);
                         if list.iter().filter(|held| is_own(held)).count() >= most_a_master.into() {
-                            list.remove(list.iter().position(is_own).expect("the oldest"));
+                            must.push(list.remove(list.iter().position(is_own).expect("the oldest")));
                         }
                         let fits = list.len() < most.into();
-                        prop_assert_eq!(table.add(&new, most_a_master, most), fits);
+                        let mut ended = Vec::new();
+                        prop_assert_eq!(table.add(&new, most_a_master, most, |one| ended.push(*one)), fits);
+                        prop_assert_eq!(ended, must);
                         list.extend(fits.then_some(new));
                     }
                     Do::Begin(to, sport) => {
@@ -377,11 +389,11 @@ mod tests {
                     }
                     Do::Sweep => {
                         let is_over = |held: &Expectation| Tick(now).is_at_or_after(held.until);
-                        let rounds = ROOM / SWEPT;
-                        let ended: u16 = (0..rounds).map(|_| table.sweep(is_over)).sum();
+                        let mut ended = 0;
+                        (0..ROOM / SWEPT).for_each(|_| table.sweep(is_over, |_| ended += 1));
                         let before = list.len();
                         list.retain(|held| !is_over(held));
-                        prop_assert_eq!(usize::from(ended), before - list.len());
+                        prop_assert_eq!(ended, before - list.len());
                     }
                     Do::Wait(time) => now += time,
                 }

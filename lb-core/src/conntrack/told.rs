@@ -26,6 +26,10 @@ impl Told {
     pub const MARK: Told = Told(1 << 7);
     pub const NATSEQINFO: Told = Told(1 << 8);
     pub const SECMARK: Told = Told(1 << 9);
+    /// Ours: it announces another connection.
+    pub const EXPECT_NEW: Told = Told(1 << 10);
+    /// Ours: one that it announced is expected no more.
+    pub const EXPECT_DESTROY: Told = Told(1 << 11);
 
     /// Of a connection whose status and state are others than before.
     pub fn of_change(before: Status, after: Status, has_new_state: bool) -> Told {

@@ -1,4 +1,5 @@
-//! Connections that begin, change and end, told to whoever reads: workers put them into one bounded queue, the control plane takes them out.
+//! Connections that begin, change and end, and those that come to be expected and are so no more, told to whoever reads: workers put them into one bounded
+//! queue, the control plane takes them out.
 //!
 //! While nobody reads, whoever would tell looks at one flag, where a connection begins, changes its state or ends: no other packet does.
 
@@ -6,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
-use super::Path;
 use super::list::{FlowView, view};
-use crate::conntrack::Told;
+use super::{Path, helped};
+use crate::conntrack::{Expectation, Told};
 use crate::counters::Counter;
 use crate::flow::template::{EXPECTED, is_signpost};
 use crate::flow::{FlowId, Store};
@@ -30,8 +31,10 @@ pub enum EventKind {
 impl EventKind {
     fn of(told: Told) -> EventKind {
         match told {
-            told if told.has(Told::DESTROY) => EventKind::Destroy,
-            told if told.has(Told::NEW) || told.has(Told::RELATED) => EventKind::New,
+            told if told.has(Told::DESTROY) || told.has(Told::EXPECT_DESTROY) => EventKind::Destroy,
+            told if told.has(Told::NEW) || told.has(Told::RELATED) || told.has(Told::EXPECT_NEW) => {
+                EventKind::New
+            }
             _ => EventKind::Update,
         }
     }
@@ -92,7 +95,20 @@ impl FlowEvents {
         let entry = flows.entry(id);
         let protocol = entry.protocol();
         let is_connection = !entry.is_template() && protocol != EXPECTED && !is_signpost(protocol);
-        if is_connection && self.queue.push(FlowEvent { kind, view: view(flows, id, entry, now) }).is_err() {
+        if is_connection {
+            self.push(FlowEvent { kind, view: view(flows, id, entry, now) });
+        }
+    }
+
+    /// Tells of one that is expected, while somebody reads.
+    pub(super) fn tell_expected(&self, told: Told, expected: &Expectation, now: Tick) {
+        if self.is_read.load(Ordering::Relaxed) && !expected.untold.has(told) {
+            self.push(FlowEvent { kind: EventKind::of(told), view: helped::view(expected, now) });
+        }
+    }
+
+    fn push(&self, event: FlowEvent) {
+        if self.queue.push(event).is_err() {
             self.lost.add(1);
         }
     }

@@ -11,14 +11,14 @@
 
 use std::net::IpAddr;
 
-use super::Path;
 use super::hooks::Passage;
 use super::list::{FlowView, Known};
+use super::{Outcome, Path};
 use crate::conntrack::helper::sip;
 use crate::conntrack::helper::{Announced, Follows, Heard, Helper, HelperId, Reads};
-use crate::conntrack::{CtState, Expectation, Status, Zones};
+use crate::conntrack::{CtState, Expectation, Status, Told, Zones};
 use crate::drop::DropReason;
-use crate::flow::{Direction, FlowRef, Method, Store, Tuple};
+use crate::flow::{Direction, FlowId, FlowRef, Method, Store, Tuple};
 use crate::hook::Hook;
 use crate::ids::ServerId;
 use crate::nat::{Manip, Range};
@@ -98,6 +98,7 @@ impl<P: Packet> Path<P> {
             is_permanent: false,
             is_inactive: false,
             zone: self.flows.zones(id).id(),
+            untold: tracked.untold,
             until: now.after(patience),
         }
     }
@@ -107,27 +108,44 @@ impl<P: Packet> Path<P> {
     /// # Errors
     /// There is no room, and the packet that tells of it is to be dropped.
     pub(super) fn announce(&mut self, new: &Expectation) -> Result<(), DropReason> {
-        let most_a_master = new.helper.get().map_or(1, |helper| helper.class(new.class).most);
-        let before = self.expectations.len();
-        let is_expected = self.expectations.add(new, most_a_master, self.most_expected());
-        self.mine.flows.expect_create.add(is_expected.into());
-        let gone = u64::from(before + u16::from(is_expected) - self.expectations.len());
-        self.mine.flows.expect_delete.add(gone);
-        self.count_expected();
-        if is_expected { Ok(()) } else { Err(DropReason::ExpectationsFull) }
+        if self.expects(new) { Ok(()) } else { Err(DropReason::ExpectationsFull) }
     }
 
     /// Expects no more what such a connection has told of.
     pub(super) fn forget_told(&mut self, at: FlowRef, is_it: impl Fn(&Expectation) -> bool) {
         let told_by = self.flows.tuple(at.id(), Direction::Original);
         while let Some(&mut expected) = self.expectations.of_master(at.id(), &told_by, &is_it) {
-            let is_ended = self.expectations.end(&expected);
-            self.mine.flows.expect_delete.add(is_ended.into());
-            if !is_ended {
+            if !self.end_expected(&expected) {
                 break;
             }
         }
+    }
+
+    /// The same; false: there is no room.
+    fn expects(&mut self, new: &Expectation) -> bool {
+        let most_a_master = new.helper.get().map_or(1, |helper| helper.class(new.class).most);
+        let (most, now, mine, events) = (self.most_expected(), self.turned, &self.mine, &self.tables.events);
+        let is_expected = self.expectations.add(new, most_a_master, most, |gone| {
+            mine.flows.expect_delete.add(1);
+            events.tell_expected(Told::EXPECT_DESTROY, gone, now);
+        });
+        if is_expected {
+            mine.flows.expect_create.add(1);
+            events.tell_expected(Told::EXPECT_NEW, new, now);
+        }
         self.count_expected();
+        is_expected
+    }
+
+    /// Expects it no more. Returns whether it was.
+    fn end_expected(&mut self, expected: &Expectation) -> bool {
+        let is_ended = self.expectations.end(expected);
+        if is_ended {
+            self.mine.flows.expect_delete.add(1);
+            self.tables.events.tell_expected(Told::EXPECT_DESTROY, expected, self.turned);
+        }
+        self.count_expected();
+        is_ended
     }
 
     /// Whether a packet that says that it begins a connection may be expected, but not here.
@@ -168,11 +186,9 @@ impl<P: Packet> Path<P> {
             && let Some(expected) = self.find_expected(original, passage.zones, passage.now).copied()
         {
             if !expected.is_permanent {
-                self.expectations.end(&expected);
-                self.mine.flows.expect_delete.add(1);
+                self.end_expected(&expected);
             }
             self.mine.flows.expect_new.add(1);
-            self.count_expected();
             passage.state = CtState::Related;
             passage.connection_mark = self.flows.tracked(expected.master).mark;
             let (pair, is_helped) = self.call_of(&expected, original);
@@ -207,12 +223,48 @@ impl<P: Packet> Path<P> {
         if self.expectations.is_empty() {
             return;
         }
-        let flows = &self.flows;
+        let (flows, mine, events) = (&self.flows, &self.mine, &self.tables.events);
         let is_over =
             |expected: &Expectation| now.is_at_or_after(expected.until) || !is_alive(flows, expected);
-        let ended = self.expectations.sweep(is_over);
-        self.mine.flows.expect_delete.add(ended.into());
+        self.expectations.sweep(is_over, |gone| {
+            mine.flows.expect_delete.add(1);
+            events.tell_expected(Told::EXPECT_DESTROY, gone, now);
+        });
         self.count_expected();
+    }
+
+    /// As is ordered from outside: a tracked connection's helper expects one that begins so, and rules are asked how it is translated.
+    #[cold]
+    pub(super) fn announce_ordered(&mut self, master: FlowId, tuple: &Tuple, now: Tick) -> Outcome {
+        let tracked = self.flows.tracked(master);
+        let (helper, untold) = (tracked.helper(), tracked.untold);
+        let Some(patience) =
+            helper.get().filter(|_| self.flows.entry(master).is_tracked()).map(|it| it.class(0).patience)
+        else {
+            return Outcome::Impossible;
+        };
+        let (tuple, zone) = (*tuple, self.flows.zones(master).id());
+        let told_by = self.flows.tuple(master, Direction::Original);
+        let until = now.after(patience);
+        let (is_permanent, is_inactive) = (false, false);
+        let new = Expectation {
+            tuple,
+            follows: None,
+            master,
+            told_by,
+            helper,
+            class: 0,
+            is_permanent,
+            is_inactive,
+            zone,
+            untold,
+            until,
+        };
+        let is_like = |held: &Expectation| held.tuple == tuple && held.zone == zone;
+        if self.expectations.iter(0, u32::MAX).any(|held| is_like(held) && is_alive(&self.flows, held)) {
+            return Outcome::Exists;
+        }
+        if self.expects(&new) { Outcome::Done } else { Outcome::Full }
     }
 
     /// As is ordered from outside. Returns whether it was expected.
@@ -220,10 +272,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn forget_expected(&mut self, tuple: &Tuple, zone: u16) -> bool {
         let is_it = |expected: &&Expectation| expected.tuple == *tuple && expected.zone == zone;
         let found = self.expectations.iter(0, u32::MAX).find(is_it).copied();
-        let is_ended = found.is_some_and(|expected| self.expectations.end(&expected));
-        self.mine.flows.expect_delete.add(is_ended.into());
-        self.count_expected();
-        is_ended
+        found.is_some_and(|expected| self.end_expected(&expected))
     }
 
     fn count_expected(&self) {
@@ -274,7 +323,8 @@ fn data<'a, P: Packet>(packet: &'a P, headers: &Headers) -> Option<&'a [u8]> {
     frame.get(usize::from(headers.l4) + udp::LEN..end).filter(|_| is_datagram)
 }
 
-fn view(expected: &Expectation, now: Tick) -> FlowView {
+/// One that is expected, as listings and events have it.
+pub(super) fn view(expected: &Expectation, now: Tick) -> FlowView {
     let Tuple { src, dst, sport, dport, protocol } = expected.tuple;
     FlowView {
         is_template: false,

@@ -16,6 +16,8 @@ pub enum Deed {
     End,
     /// The tuple is that of a connection that is expected: no more.
     Forget,
+    /// Its helper expects one that begins with such a packet, source port 0: from any.
+    Announce(Tuple),
     Change(Change),
     /// Nothing: whether there is one.
     Seek,
@@ -44,7 +46,7 @@ pub enum Outcome {
     Done,
     /// There is no such connection.
     Absent,
-    /// There is one, or one whose answers look so, already.
+    /// There is one, or one whose answers look so, already; or one like it is expected.
     Exists,
     /// It would be another worker's.
     Elsewhere,
@@ -52,7 +54,7 @@ pub enum Outcome {
     Full,
     /// Its packets are a virtual service's.
     Served,
-    /// No packets can have such ends.
+    /// No packets can have such ends, or who is to expect them has no helper.
     Impossible,
 }
 
@@ -112,6 +114,8 @@ impl<P: Packet> Path<P> {
         match &order.deed {
             Deed::End | Deed::Forget => self.end(at.id()),
             Deed::Change(change) => self.change(at.id(), change, now),
+            Deed::Announce(tuple) if !can_be(tuple) => return Outcome::Impossible,
+            Deed::Announce(tuple) => return self.announce_ordered(at.id(), tuple, now),
             Deed::Seek | Deed::Begin(_) => {}
         }
         Outcome::Done

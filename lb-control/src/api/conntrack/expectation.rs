@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
-use lb_core::path::FlowView;
+use lb_core::flow::Tuple;
+use lb_core::path::{FlowEvent, FlowView};
+use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Ends, Family, Net};
+use super::{Ends, EventName, Family, Net};
 use crate::api::query::query;
 
 /// A line of the answer to `GET /v1/conntrack/expectations`.
@@ -49,6 +51,57 @@ impl Expectation {
         let port = |port: u16| if port == 0 { 0 } else { u16::MAX };
         let Ends { src, dst, sport, dport } = self.expected;
         Ends { src: all(src), dst: all(dst), sport: port(sport), dport: port(dport) }
+    }
+}
+
+/// A line of the answer to `GET /v1/conntrack/expectations/events`: what became of one, as it is then, or as it was when it ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ExpectationEvent {
+    /// `NEW` or `DESTROY`: it has come, its time was over, or the connection that told of it has ended.
+    pub event: EventName,
+    /// Microseconds since 1970 (UTC): when the daemon heard of it.
+    pub at: u64,
+    #[serde(flatten)]
+    pub expectation: Expectation,
+}
+
+impl ExpectationEvent {
+    /// `None`: it is of a connection.
+    pub fn of(event: &FlowEvent, at: u64) -> Option<ExpectationEvent> {
+        let expectation = Expectation::of(&event.view)?;
+        Some(ExpectationEvent { event: event.kind.into(), at, expectation })
+    }
+}
+
+/// Body of `POST /v1/conntrack/expectations`: what a connection's helper is to expect, for as long as that does.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectationNew {
+    /// The IP protocol's number, of both: TCP's, UDP's or SCTP's.
+    pub protocol: u8,
+    /// As its first packet will come; source port 0: from any.
+    pub expected: Ends,
+    /// The first packet of the connection, which has a helper.
+    pub master: Ends,
+    #[serde(default)]
+    pub zone: u16,
+}
+
+impl ExpectationNew {
+    /// Of the connection, and of what is to be expected.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn read(&self) -> Result<(Tuple, Tuple), String> {
+        let protocol = Protocol(self.protocol);
+        if !protocol.has_ports() {
+            return Err(format!("protocol {}: none with ports; 6, 17 and 132 are", self.protocol));
+        }
+        if self.expected.dport == 0 {
+            return Err("expected to port 0: outside 1..=65535".to_owned());
+        }
+        let tuple = |Ends { src, dst, sport, dport }: Ends| Tuple { src, dst, sport, dport, protocol };
+        Ok((tuple(self.master), tuple(self.expected)))
     }
 }
 

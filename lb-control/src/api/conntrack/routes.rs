@@ -6,12 +6,14 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use lb_core::conntrack::Zones;
 use lb_core::path::{Deed, FlowView, Order, Outcome, Sought};
 
 use super::{
     ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, Expectation,
-    ExpectationFilter, Filter, Tracked,
+    ExpectationEvent, ExpectationFilter, ExpectationNew, Filter, Tracked,
 };
+use crate::api::events::Event;
 use crate::api::lines;
 use crate::api::server::{Api, Asked, bad_request, read_json, read_query};
 use crate::api::types::{ErrorBody, ErrorKind};
@@ -156,6 +158,59 @@ pub(in crate::api) async fn end_expectations(
     })
 }
 
+/// Has a connection's helper expect another one, and says what it was told.
+#[utoipa::path(post, path = "/v1/conntrack/expectations", request_body = ExpectationNew, responses(
+    (status = 201, body = ExpectationNew),
+    (status = 400, description = "nothing that could be expected", body = ErrorBody),
+    (status = 404, description = "there is no such connection", body = ErrorBody),
+    (status = 409, description = "it is expected already", body = ErrorBody),
+    (status = 422, description = "the connection has no helper, or no packets can have such ends", body = ErrorBody),
+    (status = 503, description = "too many lists at a time, or a worker does not answer", body = ErrorBody),
+    (status = 507, description = "there is no room", body = ErrorBody),
+))]
+pub(in crate::api) async fn add_expectation(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<(StatusCode, Json<ExpectationNew>), ErrorBody> {
+    let new: ExpectationNew = read_json(request).await?;
+    let (master, expected) = new.read().map_err(bad_request)?;
+    let order = Order { zones: Zones::new(new.zone, None), deed: Deed::Announce(expected) };
+    let announced = api.ask_workers(move |plane| plane.ask_flow(master, order)).await?;
+    let (kind, why) = match announced {
+        Outcome::Done => return Ok((StatusCode::CREATED, Json(new))),
+        Outcome::Exists => {
+            (ErrorKind::ConnectionExists, "it expects such a one already, or another one does")
+        }
+        Outcome::Full => (ErrorKind::Full, "there is no room for what is expected"),
+        Outcome::Absent => (ErrorKind::NotFound, "there is no such connection"),
+        Outcome::Impossible | Outcome::Served | Outcome::Elsewhere => (
+            ErrorKind::InvalidOperation,
+            "it has no helper, or no packets can have the ends that it should expect",
+        ),
+    };
+    let (protocol, Ends { src, dst, sport, dport }) = (new.protocol, new.master);
+    Err(ErrorBody::new(
+        kind,
+        format!("connection of protocol {protocol} from {src} port {sport} to {dst} port {dport}: {why}"),
+    ))
+}
+
+/// Connections that come to be expected, of those that fit, and that are so no more, as it happens: one JSON object a line, without end. What there is no
+/// room for is counted in `lb_conntrack_events_lost_total`.
+#[utoipa::path(get, path = "/v1/conntrack/expectations/events", params(ExpectationFilter), responses(
+    (status = 200, content_type = "application/x-ndjson", body = ExpectationEvent),
+    (status = 400, description = "no such filter", body = ErrorBody),
+    (status = 503, description = "too many read events already", body = ErrorBody),
+))]
+pub(in crate::api) async fn expectation_events(
+    State(api): State<Api>,
+    filter: Asked<ExpectationFilter>,
+) -> Result<Response, ErrorBody> {
+    let filter = read_query(filter)?;
+    events(api, move |event| matches!(event, Event::Expectation(event) if filter.matches(&event.expectation)))
+        .await
+}
+
 /// How many connections fit.
 #[utoipa::path(get, path = "/v1/conntrack/count", params(Filter), responses(
     (status = 200, body = ConntrackCount),
@@ -190,10 +245,16 @@ pub(in crate::api) async fn conntrack_events(
     filter: Asked<Filter>,
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
+    events(api, move |event| matches!(event, Event::Connection(event) if filter.matches(&event.tracked)))
+        .await
+}
+
+/// Those that fit, without end.
+async fn events(api: Api, fits: impl Fn(&Event) -> bool + Send + 'static) -> Result<Response, ErrorBody> {
     let place = api.events.place()?;
     let events = api.control.ask(|control| control.flow_events()).await?;
     let (pieces, answer) = lines::answer();
-    api.events.read(events, filter, pieces, place);
+    api.events.read(events, fits, pieces, place);
     Ok(answer)
 }
 

@@ -186,6 +186,12 @@ impl Plane for Dpdk {
             .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
     }
 
+    fn ask_flow(&self, original: Tuple, order: Order) -> Result<Outcome, String> {
+        self.dataplane
+            .ask_flow(original, order)
+            .map_err(|stalled| format!("worker {} does not answer", stalled.0.0))
+    }
+
     fn next_question(&self) -> Option<(InterfaceId, IpAddr)> {
         self.dataplane.resolve_requests().pop()
     }

@@ -11,8 +11,8 @@ use super::options::{Family, Field, Opt, Row, TABLE, Takes, VERBS, Verb};
 pub(crate) enum Given<'a> {
     Verb(Verb),
     Opt(Opt, Option<&'a str>),
-    /// Of the protocol; the name as in its table.
-    Field(Field, &'static str, &'a str),
+    /// Of the protocol.
+    Field(Field, &'a str),
 }
 
 /// What a name means.
@@ -108,9 +108,9 @@ impl<'a> Words<'a> {
             Name::Verb(verb) => Ok(Given::Verb(verb)),
             Name::Opt(_, Takes::Nothing) if attached.is_some() => Err(self.unknown()),
             Name::Opt(opt, takes) => Ok(Given::Opt(opt, self.argument(takes, attached)?)),
-            Name::Field(field, name) => {
+            Name::Field(field, _) => {
                 let argument = self.argument(Takes::Argument, attached)?.unwrap_or_default();
-                Ok(Given::Field(field, name, argument))
+                Ok(Given::Field(field, argument))
             }
         }
     }

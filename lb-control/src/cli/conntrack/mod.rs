@@ -4,6 +4,7 @@
 //! and what is not there yet is listed in `docs/conntrack.md`.
 
 mod create;
+mod expected;
 mod getopt;
 mod options;
 mod print;
@@ -13,8 +14,8 @@ use std::io::{self, Write};
 
 use super::director::DirectorError;
 use crate::api::conntrack::{
-    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation, ExpectationFilter,
-    Filter, Tracked,
+    ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation, ExpectationEvent,
+    ExpectationFilter, ExpectationNew, Filter, Tracked,
 };
 use crate::api::types::ErrorKind;
 use options::Verb;
@@ -78,6 +79,22 @@ pub trait Tracker {
         &mut self,
         filter: &ExpectationFilter,
         each: &mut dyn FnMut(Expectation) -> io::Result<()>,
+    ) -> Result<(), DirectorError>;
+
+    /// Has a connection's helper expect another one.
+    ///
+    /// # Errors
+    /// `Refused` with why there can be none.
+    fn announce(&mut self, new: &ExpectationNew) -> Result<(), DirectorError>;
+
+    /// Gives each event of one that is expected, which the filter fits, as it happens, without end.
+    ///
+    /// # Errors
+    /// The first one of `each`, or no answer.
+    fn expectation_events(
+        &mut self,
+        filter: &ExpectationFilter,
+        each: &mut dyn FnMut(ExpectationEvent) -> io::Result<()>,
     ) -> Result<(), DirectorError>;
 
     /// Gives each event of a connection that the filter fits, as it happens, without end.
@@ -183,7 +200,7 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 const SILENT: Done = Done { code: 0, message: None };
 
 fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
-    let Request { verb, table, filter, change, new, events, format } = request;
+    let Request { verb, table, filter, change, new, announced, events, format } = request;
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
         (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,
@@ -194,23 +211,6 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             return said(0, format!("{} flow entries have been shown.", printer.count));
         }
         (Verb::List, Table::Between) => return said(0, "0 flow entries have been shown."),
-        (Verb::List, Table::Expectations) => {
-            let mut count = 0;
-            tracker.expected(&expectations(filter), &mut |expectation| {
-                count += 1;
-                print::expectation(output, &expectation, *format)
-            })?;
-            return said(0, format!("{count} expectations have been shown."));
-        }
-        (Verb::Delete, Table::Expectations) => {
-            let mut count = 0;
-            tracker.end_expected(&expectations(filter), &mut |_| {
-                count += 1;
-                Ok(())
-            })?;
-            let code = if count == 0 { FAILED } else { 0 };
-            return said(code, format!("{count} expectations have been deleted."));
-        }
         (Verb::Get, Table::Connections) => {
             let mut printer = Printer::new(output, *format);
             tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
@@ -251,31 +251,12 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             tracker.end_tracked(filter, &mut |_| Ok(()))?;
             return said(0, "connection tracking table has been emptied.");
         }
-        (Verb::Flush, Table::Expectations) => {
-            tracker.end_expected(&ExpectationFilter::default(), &mut |_| Ok(()))?;
-            return said(0, "expectation table has been emptied.");
-        }
         (Verb::Count, Table::Connections) => writeln!(output, "{}", tracker.count()?)?,
-        (Verb::Count, _) => {
-            let mut count = 0u64;
-            tracker.expected(&ExpectationFilter::default(), &mut |_| {
-                count += 1;
-                Ok(())
-            })?;
-            writeln!(output, "{count}")?;
-        }
         (Verb::Statistics, Table::Connections) => print::statistics(output, &tracker.statistics()?)?,
-        (Verb::Statistics, _) => {
-            for ConntrackStatistics { cpu, expect_new, expect_create, expect_delete, .. } in
-                tracker.statistics()?
-            {
-                writeln!(
-                    output,
-                    "cpu={cpu:<4}\texpect_new={expect_new} expect_create={expect_create} expect_delete={expect_delete} "
-                )?;
-            }
+        (verb, Table::Expectations) => {
+            return expected::done(*verb, filter, announced.as_ref(), *format, tracker, output);
         }
-        (verb, _) => return Err(not_built(*verb)),
+        (_, Table::Between) => {}
     }
     Ok(SILENT)
 }
@@ -291,17 +272,4 @@ fn begun(verb: Verb, outcome: Result<(), DirectorError>) -> Result<Done, Stop> {
         },
         Err(error) => Err(error.into()),
     }
-}
-
-/// Which expectations a line is about.
-fn expectations(filter: &Filter) -> ExpectationFilter {
-    let &Filter { family, protocol, src, dst, sport, dport, .. } = filter;
-    ExpectationFilter { family, protocol, src, dst, sport, dport }
-}
-
-fn not_built(verb: Verb) -> Stop {
-    let letter = options::VERBS.iter().find(|row| row.verb == verb).map_or('?', |row| row.short);
-    let message =
-        format!("-{letter} is not possible: an expectation is listed, counted and deleted, and nothing else");
-    Stop { code: FAILED, message, has_hint: false }
 }

@@ -78,7 +78,13 @@ pub(crate) const VERBS: &[VerbRow] = &[
     verb(Verb::Flush, 'F', &["flush"], "[TABLE]", "end all connections"),
     verb(Verb::Count, 'C', &["count"], "[TABLE]", "how many connections there are"),
     verb(Verb::Statistics, 'S', &["stats"], "[TABLE]", "what each worker counts"),
-    verb(Verb::Event, 'E', &["event"], "[OPTIONS]", "show what becomes of connections, as it happens"),
+    verb(
+        Verb::Event,
+        'E',
+        &["event"],
+        "[TABLE] [OPTIONS]",
+        "show what becomes of connections, as it happens",
+    ),
     verb(
         Verb::Create,
         'I',
@@ -175,10 +181,10 @@ pub(crate) const TABLE: &[Row] = &[
         help: "",
     },
     value(Opt::EventMask, 'e', &["event-mask"], "E", "EVENT[,…]", "NEW, UPDATE, DESTROY or ALL"),
-    value(Opt::TupleSrc, '\u{1}', &["tuple-src"], "", "", ""),
-    value(Opt::TupleDst, '\u{2}', &["tuple-dst"], "", "", ""),
-    value(Opt::MaskSrc, '\u{3}', &["mask-src"], "LDEU", "MASK", "of -s"),
-    value(Opt::MaskDst, '\u{4}', &["mask-dst"], "LDEU", "MASK", "of -d"),
+    value(Opt::TupleSrc, '\u{1}', &["tuple-src"], "", "ADDRESS", "of -I expect: whence it will come"),
+    value(Opt::TupleDst, '\u{2}', &["tuple-dst"], "", "ADDRESS", "and where to"),
+    value(Opt::MaskSrc, '\u{3}', &["mask-src"], "LDEU", "MASK", "of -s, with -I expect of --tuple-src"),
+    value(Opt::MaskDst, '\u{4}', &["mask-dst"], "LDEU", "MASK", "of -d, with -I expect of --tuple-dst"),
     value(Opt::NatRange, 'a', &["nat-range"], "LGDFECSIUA", "", ""),
     value(Opt::Mark, 'm', &["mark"], "LDEIUA", "MARK[/MASK]", "the connection's mark"),
     value(Opt::Id, 'i', &["id"], "GDU", "ID", "as -o id shows it"),
@@ -211,8 +217,11 @@ pub(crate) enum Field {
     /// Of a connection that is to be, by direction.
     OrigTag,
     ReplyTag,
-    /// Of expectations, or of what is not built.
-    Other,
+    /// Of a connection that is to be expected.
+    MaskSport,
+    MaskDport,
+    TupleSport,
+    TupleDport,
 }
 
 /// A protocol that `-p` has options for.
@@ -239,10 +248,10 @@ const PORTS: &[(&str, Field)] = &[
     ("orig-port-dst", Field::Dport),
     ("reply-port-src", Field::ReplySport),
     ("reply-port-dst", Field::ReplyDport),
-    ("mask-port-src", Field::Other),
-    ("mask-port-dst", Field::Other),
-    ("tuple-port-src", Field::Other),
-    ("tuple-port-dst", Field::Other),
+    ("mask-port-src", Field::MaskSport),
+    ("mask-port-dst", Field::MaskDport),
+    ("tuple-port-src", Field::TupleSport),
+    ("tuple-port-dst", Field::TupleDport),
 ];
 
 const STATE: &[(&str, Field)] = &[("state", Field::State)];

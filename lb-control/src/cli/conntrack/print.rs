@@ -5,9 +5,7 @@ use std::io::{self, Write};
 use lb_core::flow::Direction;
 
 use super::options::{OTHERS, PROTOCOLS, TABLE, VERBS};
-use crate::api::conntrack::{
-    ConntrackEvent, ConntrackStatistics, Ends, EventName, Expectation, StatusBit, Tracked,
-};
+use crate::api::conntrack::{ConntrackEvent, ConntrackStatistics, Ends, EventName, StatusBit, Tracked};
 
 /// As which version it speaks.
 pub(crate) const VERSION: &str = "1.4.7";
@@ -100,27 +98,8 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// One that is expected, in conntrack's words.
-pub(crate) fn expectation(out: &mut dyn Write, expectation: &Expectation, format: Format) -> io::Result<()> {
-    let Expectation { protocol, expires, expected, master, zone, helper } = expectation;
-    if format.extended {
-        let (name, number) = if expected.src.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) };
-        write!(out, "{name:<8} {number} ")?;
-    }
-    write!(out, "{expires} proto={protocol} ")?;
-    for (before, Ends { src, dst, sport, dport }) in
-        [("", *expected), ("mask-", expectation.mask()), ("master-", *master)]
-    {
-        write!(out, "{before}src={src} {before}dst={dst} sport={sport} dport={dport} ")?;
-    }
-    if *zone != 0 {
-        write!(out, "zone={zone} ")?;
-    }
-    writeln!(out, "class=0 helper={helper}")
-}
-
 /// The protocol's name as in listings; those that conntrack has no words for are `unknown`.
-fn name(protocol: u8) -> &'static str {
+pub(super) fn name(protocol: u8) -> &'static str {
     match protocol {
         47 => "gre",
         _ => {
@@ -334,12 +313,7 @@ pub(crate) fn help(out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(out, "\nOptions after -p:")?;
     PROTOCOLS.iter().try_for_each(|family| {
-        let known = family
-            .options
-            .iter()
-            .copied()
-            .flatten()
-            .filter(|(_, field)| *field != super::options::Field::Other);
+        let known = family.options.iter().copied().flatten();
         let names: Vec<String> = known.map(|(name, _)| format!("--{name}")).collect();
         writeln!(out, "  {:<8}  {}", family.name, names.join(" "))
     })

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use super::Stop;
 use super::create::{self, Beside};
+use super::expected::{self, Announcing};
 use super::getopt::{Given, Words};
 use super::options::{
     Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
 };
 use super::print::{Format, Kind};
 use crate::api::conntrack::{
-    self as api, ConntrackChange, ConntrackNew, EventName, Filter, Masked, NatTo, Net, StatusBit, Statuses,
-    mask,
+    self as api, ConntrackChange, ConntrackNew, EventName, ExpectationNew, Filter, Masked, NatTo, Net,
+    StatusBit, Statuses, mask,
 };
 
 /// What a command is about.
@@ -32,6 +33,8 @@ pub(crate) struct Request {
     pub(crate) change: ConntrackChange,
     /// What is to be begun.
     pub(crate) new: Option<ConntrackNew>,
+    /// Or to be expected.
+    pub(crate) announced: Option<ExpectationNew>,
     /// Which are shown.
     pub(crate) events: Vec<EventName>,
     pub(crate) format: Format,
@@ -46,6 +49,7 @@ struct Reading {
     fields: Vec<Field>,
     filter: Filter,
     beside: Beside,
+    announcing: Announcing,
     /// Whether `-s` and `-d` are more than one address.
     networks: [bool; 2],
     events: Vec<EventName>,
@@ -70,7 +74,7 @@ pub(crate) fn parse(words: &[String], warn: &mut dyn FnMut(&str)) -> Result<Requ
                 reading.option(opt, argument, warn)?;
                 words.protocol = reading.protocol;
             }
-            Given::Field(field, name, argument) => reading.field(field, name, argument)?,
+            Given::Field(field, argument) => reading.field(field, argument)?,
         }
     }
     reading.finish()
@@ -111,9 +115,8 @@ impl Reading {
             Opt::ReplyDst => self.filter.reply_dst = Some(self.host(text, "--reply-dst")?),
             Opt::MaskSrc => self.masks[0] = Some(self.address(text)?),
             Opt::MaskDst => self.masks[1] = Some(self.address(text)?),
-            Opt::TupleSrc | Opt::TupleDst => {
-                self.address(text)?;
-            }
+            Opt::TupleSrc => self.announcing.tuple[0] = Some(self.net(text)?.address),
+            Opt::TupleDst => self.announcing.tuple[1] = Some(self.net(text)?.address),
             Opt::Protocol => {
                 self.protocol = PROTOCOLS.iter().find(|family| family.name.eq_ignore_ascii_case(text));
                 let other =
@@ -156,7 +159,7 @@ impl Reading {
         Ok(())
     }
 
-    fn field(&mut self, field: Field, name: &'static str, text: &str) -> Result<(), Stop> {
+    fn field(&mut self, field: Field, text: &str) -> Result<(), Stop> {
         self.fields.push(field);
         // Decimal alone.
         let decimal = || digits(text, 10);
@@ -182,7 +185,10 @@ impl Reading {
             }
             Field::OrigTag => self.beside.tags[0] = number(text),
             Field::ReplyTag => self.beside.tags[1] = number(text),
-            Field::Other => return Err(illegal(name)),
+            Field::MaskSport => self.announcing.mask_ports[0] = port(),
+            Field::MaskDport => self.announcing.mask_ports[1] = port(),
+            Field::TupleSport => self.announcing.tuple_ports[0] = port(),
+            Field::TupleDport => self.announcing.tuple_ports[1] = port(),
         }
         Ok(())
     }
@@ -295,6 +301,10 @@ impl Reading {
     fn finish(mut self) -> Result<Request, Stop> {
         let verb = self.verb.unwrap_or(Verb::Help);
         let table = self.table.unwrap_or(Table::Connections);
+        let is_announced = verb == Verb::Create && table == Table::Expectations;
+        if is_announced {
+            self.announcing.mask = std::mem::take(&mut self.masks);
+        }
         for (opt, mask, net) in [
             (Opt::MaskSrc, self.masks[0], &mut self.filter.src),
             (Opt::MaskDst, self.masks[1], &mut self.filter.dst),
@@ -309,7 +319,7 @@ impl Reading {
             return Err(Stop::usage("Can't do that command with tables `dying' and `unconfirmed'"));
         }
         self.check(verb, table)?;
-        if verb == Verb::Get {
+        if verb == Verb::Get && table == Table::Connections {
             // It is looked up, and not sought in all zones.
             (self.filter.zone, self.filter.orig_zone) = (Some(0), Some(0));
         }
@@ -317,6 +327,10 @@ impl Reading {
         let is_begun = matches!(verb, Verb::Create | Verb::Add) && table == Table::Connections;
         let new = match is_begun {
             true => Some(create::read(&self.filter, &self.beside).ok_or_else(|| create::invalid(verb))?),
+            false => None,
+        };
+        let announced = match is_announced {
+            true => Some(expected::read(&self.filter, &self.announcing)?),
             false => None,
         };
         // Nothing to look for is not all.
@@ -327,7 +341,7 @@ impl Reading {
             self.events = events("ALL")?;
         }
         let (filter, events, format) = (self.filter, self.events, self.format);
-        Ok(Request { events, verb, table, filter, change, new, format })
+        Ok(Request { events, verb, table, filter, change, new, announced, format })
     }
 
     /// Of an update, what is to be set and not looked for.
@@ -347,12 +361,16 @@ impl Reading {
     fn check(&self, verb: Verb, table: Table) -> Result<(), Stop> {
         let needs_tuple = matches!(verb, Verb::Get | Verb::Create | Verb::Add);
         if table == Table::Expectations {
-            return match verb {
-                Verb::Get | Verb::Delete | Verb::Create | Verb::Add if !self.has(Opt::Src) => {
-                    Err(missing("src"))
-                }
-                _ => Ok(()),
-            };
+            return expected::check(verb, |opt| self.has(opt), &self.fields, self.networks);
+        }
+        let announcing = [
+            (Field::MaskSport, "mask-port-src"),
+            (Field::MaskDport, "mask-port-dst"),
+            (Field::TupleSport, "tuple-port-src"),
+            (Field::TupleDport, "tuple-port-dst"),
+        ];
+        if let Some((_, name)) = announcing.iter().find(|(field, _)| self.fields.contains(field)) {
+            return Err(illegal(name));
         }
         let tag = self.fields.iter().find(|field| matches!(field, Field::OrigTag | Field::ReplyTag));
         if let Some(tag) = tag.filter(|_| !matches!(verb, Verb::Create | Verb::Add)) {
@@ -437,11 +455,11 @@ fn bad_parameter(name: &str) -> Stop {
     Stop::usage(format!("Bad parameter `{name}'"))
 }
 
-fn missing(option: &str) -> Stop {
+pub(super) fn missing(option: &str) -> Stop {
     Stop::usage(format!("You need to supply the `--{option}' option for this command"))
 }
 
-fn illegal(option: &str) -> Stop {
+pub(super) fn illegal(option: &str) -> Stop {
     Stop::usage(format!("Illegal option `--{option}' with this command"))
 }
 

@@ -258,3 +258,84 @@ fn a_helper_is_of_its_protocol_and_known() {
     }
     assert_eq!(HelperId(200).get().map(|helper| helper.name), None, "of memory that holds anything");
 }
+
+/// What was told since the last time of those that are expected: what became of each, and the port from which it was announced.
+fn told(director: &Director) -> Vec<(EventKind, u16)> {
+    let events = director.path.tables.events.clone();
+    let all = std::iter::from_fn(move || events.take());
+    all.filter_map(|event| Some((event.kind, event.view.known.told_by?.sport))).collect()
+}
+
+#[test]
+fn it_is_told_when_one_comes_to_be_expected_and_when_it_is_so_no_more() {
+    use EventKind::{Destroy, New};
+    let mut director = director(&with(&[]));
+    director.path.tables.events.set_read(true);
+    director.receive(LAN, &[request(3000)]);
+    assert_eq!(told(&director), [(New, 3000)]);
+    // Told once more.
+    director.receive(LAN, &[request(3000)]);
+    assert_eq!(told(&director), [(Destroy, 3000), (New, 3000)]);
+    assert_eq!(director.receive(WAN, &[data(4000, ("10.0.0.11", 3000))]).sent.len(), 1);
+    assert_eq!(told(&director), [(Destroy, 3000)], "it has come");
+    director.receive(LAN, &[request(3001), request(3002)]);
+    assert_eq!(told(&director), [(New, 3001), (New, 3002)]);
+    let (connections, expected) = list(&director.path, director.now);
+    let from =
+        |views: &[FlowView], port| views.iter().find(|view| view.client.1 == port).map(FlowView::original);
+    let forgotten = expected.iter().find(|view| view.virtual_.1 == 3001).expect("it is listed").original();
+    assert_eq!(director.path.order(&forgotten, &Order::plain(Deed::Forget), director.now), Outcome::Done);
+    assert_eq!(told(&director), [(Destroy, 3001)], "as is ordered");
+    let master = from(&connections, 3002).expect("it is listed");
+    assert_eq!(director.path.order(&master, &Order::plain(Deed::End), director.now), Outcome::Done);
+    (0..200).for_each(|_| drop(director.turn()));
+    assert_eq!(told(&director), [(Destroy, 3002)], "its master has ended");
+    director.receive(LAN, &[request(3003)]);
+    told(&director);
+    director.now = director.now.after(Timeout::from_secs(301));
+    (0..200).for_each(|_| drop(director.turn()));
+    assert_eq!(told(&director), [(Destroy, 3003)], "its time is over");
+    director.path.tables.events.set_read(false);
+    director.receive(LAN, &[request(3004)]);
+    assert_eq!(told(&director), []);
+}
+
+#[test]
+fn of_what_is_expected_is_told_what_its_masters_rule_names() {
+    for (named, count) in [("", 2), (" --expevents new", 1), (" --ctevents new,destroy", 0)] {
+        let helper = format!("{HELPER}{named}");
+        let mut director = director(&[&[&helper[..]], &RELATED[..]].concat());
+        director.path.tables.events.set_read(true);
+        director.receive(LAN, &[request(3000)]);
+        assert_eq!(director.receive(WAN, &[data(4000, ("10.0.0.11", 3000))]).sent.len(), 1);
+        assert_eq!(told(&director).len(), count, "{named}");
+    }
+}
+
+#[test]
+fn as_is_ordered_a_connections_helper_expects_what_it_has_not_read() {
+    let mut director = director(&with(&[]));
+    director.receive(LAN, &[request(3000)]);
+    director.receive(WAN, &[udp(C2D, ("192.0.2.100", 5000), ("10.0.0.11", 69), ACK)]);
+    let tuple =
+        |src, sport, dst, dport| Tuple { src: ip(src), dst: ip(dst), sport, dport, protocol: Protocol::TCP };
+    let master = Tuple { protocol: Protocol::UDP, ..tuple("10.0.0.11", 3000, "192.0.2.100", 69) };
+    let new = tuple("192.0.2.100", 0, "10.0.0.11", 7000);
+    let mut announce = |master: Tuple, new: Tuple| {
+        director.path.order(&master, &Order::plain(Deed::Announce(new)), director.now)
+    };
+    assert_eq!(announce(Tuple { sport: 9, ..master }, new), Outcome::Absent);
+    assert_eq!(announce(master.reversed(), new), Outcome::Absent, "by its first packet alone");
+    assert_eq!(announce(master, Tuple { src: ip("0.0.0.0"), ..new }), Outcome::Impossible);
+    assert_eq!(announce(master, new), Outcome::Done);
+    assert_eq!(announce(master, new), Outcome::Exists);
+    let syn = |to| tcp(C2D, ("192.0.2.100", 4000), ("10.0.0.11", to), "S");
+    assert!(director.receive(WAN, &[syn(7001)]).sent.is_empty());
+    assert_eq!(director.receive(WAN, &[syn(7000)]).sent.len(), 1);
+    let (connections, _) = list(&director.path, director.now);
+    let begun = connections.iter().find(|view| view.virtual_.1 == 7000).expect("it is listed");
+    assert!(begun.known.status.has(Status::EXPECTED));
+    // A connection without a helper expects nothing.
+    let order = Order::plain(Deed::Announce(new));
+    assert_eq!(director.path.order(&begun.original(), &order, director.now), Outcome::Impossible);
+}

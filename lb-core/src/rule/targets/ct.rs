@@ -16,7 +16,7 @@ pub struct Ct {
     /// The events that are told, where it says so.
     told: Option<Told>,
     template: Template,
-    /// `--expevents new`: without `--ctevents` nothing is told of the connection, since nothing ever is of those that it announces.
+    /// `--expevents new`: without `--ctevents` nothing is told of the connection, but of those that it announces.
     has_expected: bool,
     /// As written: only when the rule is entered it must be there.
     helper: String,
@@ -58,7 +58,8 @@ impl Ct {
                 found.ok_or_else(|| Error::parameter(format!("Unknown event type \"{name}\"")))?;
             told = told.and(kind);
         }
-        (self.told, self.template.untold) = (Some(told), told.others());
+        self.told = Some(told);
+        self.leave_untold();
         Ok(())
     }
 
@@ -67,10 +68,14 @@ impl Ct {
             return Err(Error::parameter(format!("Unknown event type \"{other}\"")));
         }
         self.has_expected = true;
-        if self.told.is_none() {
-            self.template.untold = Told::NONE.others();
-        }
+        self.leave_untold();
         Ok(())
+    }
+
+    /// All that is named in neither.
+    fn leave_untold(&mut self) {
+        let expected = if self.has_expected { Told::EXPECT_NEW } else { Told::NONE };
+        self.template.untold = self.told.unwrap_or(Told::NONE).and(expected).others();
     }
 
     /// What of it is printed, with `dashes` before names.
