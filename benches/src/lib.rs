@@ -1,11 +1,13 @@
 //! Benchmarks of the packet path and the harness that compares it with its peers.
 //!
-//! [`traffic`] says what is sent, [`road`] sends it through the path alone. The program `bench` (`main.rs`) runs
+//! [`traffic`] says what is sent, [`road`] sends it through the path alone, [`team`] through workers. The program `bench` (`main.rs`) runs
 //! every measure of its list and writes the results down.
 
+mod frame;
 pub mod hand_over;
 pub mod measure;
 pub mod road;
 pub mod scaling;
+pub mod team;
 pub mod traffic;
 pub mod tsc;

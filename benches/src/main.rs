@@ -15,11 +15,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use clap::{Parser, Subcommand};
 use lb_benches::measure::Scenario;
+use lb_benches::team::{size, two};
+use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -33,7 +35,7 @@ use results::{INSTRUCTIONS, NS, RATIO, Row};
 #[command(version)]
 struct Arguments {
     /// What to measure; all when none is named: masq, testpmd, path, latency, methods, new, schedulers, spread, rules,
-    /// memory, instructions, lbd-ready, publish-one-server, restore, rules-load, set-lookup, end-to-end
+    /// memory, size, two-workers, instructions, lbd-ready, publish-one-server, restore, rules-load, set-lookup, end-to-end
     names: Vec<String>,
     /// Shorter runs: two minutes at most in all
     #[arg(long)]
@@ -61,6 +63,12 @@ enum Command {
         cpu: u32,
         huge_pages: String,
     },
+    /// Workers on ports in memory: two and one
+    #[command(hide = true)]
+    TwoWorkers { rounds: u32, huge_pages: String },
+    /// One worker with as many connections
+    #[command(hide = true)]
+    Size { flows: u32, windows: u32, milliseconds: u64, is_whole: String, cpu: u32, huge_pages: String },
 }
 
 fn main() -> ExitCode {
@@ -68,7 +76,16 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Some(Command::Worker { scenario, flows, rules, packets, runs, cpu, huge_pages }) => {
             let huge_pages = huge_pages == "true";
-            measure(worker::Plan { scenario, flows, rules, packets, runs, cpu, huge_pages })
+            print(worker::measure(worker::Plan { scenario, flows, rules, packets, runs, cpu, huge_pages }))
+        }
+        Some(Command::TwoWorkers { rounds, huge_pages }) => {
+            print(two::measure(two::FLOWS, rounds, huge_pages == "true").map_err(Error::msg))
+        }
+        Some(Command::Size { flows, windows, milliseconds, is_whole, cpu, huge_pages }) => {
+            let window = Duration::from_millis(milliseconds);
+            let (is_whole, huge_pages) = (is_whole == "true", huge_pages == "true");
+            let plan = size::Plan { flows, windows, window, is_whole, cpu, huge_pages };
+            print(size::measure(plan).map_err(Error::msg))
         }
         None => run(&arguments),
     };
@@ -81,8 +98,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(plan: worker::Plan) -> Result<()> {
-    println!("{}", serde_json::to_string(&worker::measure(plan)?)?);
+fn print(measured: Result<impl Serialize>) -> Result<()> {
+    println!("{}", serde_json::to_string(&measured?)?);
     Ok(())
 }
 

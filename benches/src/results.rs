@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use lb_benches::team::two::FLOWS;
 use serde::{Deserialize, Serialize};
 
 /// One figure of one measure.
@@ -99,6 +100,13 @@ pub(crate) const OVER_NONE: &str = "ns_over_none";
 pub(crate) const RATIO_TO_10_RULES: &str = "ratio_to_10_rules";
 pub(crate) const GREATEST_SHARE: &str = "greatest_share_to_mean";
 pub(crate) const MOVED: &str = "others_moved";
+pub(crate) const TO_ONE: &str = "throughput_to_one";
+pub(crate) const TO_A_TENTH: &str = "ns_to_a_tenth";
+pub(crate) const RESIDENT: &str = "resident_bytes";
+pub(crate) const LONGEST_US: &str = "longest_us";
+pub(crate) const LONGEST_CPU_US: &str = "longest_cpu_us";
+pub(crate) const COST: &str = "cost";
+pub(crate) const LISTED: &str = "listed_per_second";
 pub(crate) const RATIO: &str = "ratio_to_testpmd_5tswap";
 
 enum Bound {
@@ -134,6 +142,15 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("ruled-new-udp 10000", 100_000, RATIO_TO_10_RULES, Bound::AtMost(1.5)),
     ("maglev-fill 1000", 0, SECONDS, Bound::AtMost(0.0015)),
     ("masq-udp", 1_000_000, BYTES, Bound::AtMost(192.0)),
+    ("size", 10_000_000, RESIDENT, Bound::AtMost(2e9)),
+    ("size", 10_000_000, TO_A_TENTH, Bound::AtMost(1.5)),
+    ("size open", 10_000_000, LONGEST_CPU_US, Bound::AtMost(100.0)),
+    ("size list", 10_000_000, COST, Bound::AtMost(0.05)),
+    ("size search", 10_000_000, COST, Bound::AtMost(0.05)),
+    ("size expire", 10_000_000, COST, Bound::AtMost(0.1)),
+    ("two-workers own", FLOWS, TO_ONE, Bound::AtLeast(1.9)),
+    ("two-workers handed", FLOWS, TO_ONE, Bound::AtLeast(1.2)),
+    ("new-udp twos 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),
     ("lbd-ready", 1_000_000, SECONDS, Bound::AtMost(2.0)),
     ("publish-one-server 10000x10", 0, SECONDS, Bound::AtMost(0.001)),
     ("restore 10000x10", 0, SECONDS, Bound::AtMost(2.0)),

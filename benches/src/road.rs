@@ -12,89 +12,14 @@ use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
 use lb_core::ids::{PortId, WorkerId};
 use lb_core::mem::Region;
-use lb_core::packet::{NoRoom, Packet, RxChecksums};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
+use crate::frame::BenchFrame;
 use crate::measure::{Measured, Waited, resident_bytes};
-use crate::traffic::{Counted, LAN, LEN, Spread, Traffic, WAN, fill, tables};
+use crate::traffic::{Counted, LAN, Spread, Traffic, WAN, fill, tables};
 use crate::tsc;
-
-/// What DPDK leaves free before a frame.
-const HEADROOM: u16 = 128;
-
-/// A frame as DPDK lays one out: metadata, headroom, data.
-#[repr(align(64))]
-struct Slot {
-    port: PortId,
-    start: u16,
-    len: u16,
-    bytes: [u8; 320],
-}
-
-/// A frame that the path may own.
-struct BenchFrame(Box<Slot>);
-
-impl BenchFrame {
-    fn new() -> BenchFrame {
-        BenchFrame(Box::new(Slot { port: WAN, start: HEADROOM, len: LEN as u16, bytes: [0; 320] }))
-    }
-
-    /// As a port fills one.
-    #[inline]
-    fn reset(&mut self, port: PortId) {
-        (self.0.port, self.0.start, self.0.len) = (port, HEADROOM, LEN as u16);
-    }
-}
-
-impl Packet for BenchFrame {
-    #[inline]
-    fn data(&self) -> &[u8] {
-        let start = usize::from(self.0.start);
-        &self.0.bytes[start..start + usize::from(self.0.len)]
-    }
-    #[inline(always)]
-    fn data_mut(&mut self) -> &mut [u8] {
-        let start = usize::from(self.0.start);
-        &mut self.0.bytes[start..start + usize::from(self.0.len)]
-    }
-    #[inline]
-    fn frame_len(&self) -> usize {
-        usize::from(self.0.len)
-    }
-    fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
-        if usize::from(self.0.start) + len > self.0.bytes.len() {
-            return Err(NoRoom);
-        }
-        self.0.len = len as u16;
-        Ok(())
-    }
-    fn move_start(&mut self, by: isize) -> Result<(), NoRoom> {
-        let start = usize::from(self.0.start).checked_add_signed(by).ok_or(NoRoom)?;
-        let len = usize::from(self.0.len).checked_add_signed(-by).ok_or(NoRoom)?;
-        if start + len > self.0.bytes.len() {
-            return Err(NoRoom);
-        }
-        (self.0.start, self.0.len) = (start as u16, len as u16);
-        Ok(())
-    }
-    #[inline]
-    fn port(&self) -> PortId {
-        self.0.port
-    }
-    #[inline]
-    fn rx_checksums(&self) -> RxChecksums {
-        RxChecksums::default()
-    }
-    fn offload_l4_checksum(&mut self, _: usize, _: usize, _: bool, _: bool) -> bool {
-        false
-    }
-    #[inline]
-    fn prefetch(&self) {
-        lb_core::mem::prefetch(self.0.bytes.as_ptr().wrapping_add(usize::from(HEADROOM)));
-    }
-}
 
 /// The port that takes frames back.
 #[derive(Default)]

@@ -15,8 +15,10 @@ mod rules;
 mod rules_load;
 mod schedulers;
 mod set_lookup;
+mod size;
 mod spread;
 mod testpmd;
+mod two_workers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -50,6 +52,8 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "spread", run: spread::run },
     Bench { name: "rules", run: rules::run },
     Bench { name: "memory", run: memory::run },
+    Bench { name: "size", run: size::run },
+    Bench { name: "two-workers", run: two_workers::run },
     Bench { name: "instructions", run: instructions::run },
     Bench { name: "lbd-ready", run: lbd_ready::run },
     Bench { name: "publish-one-server", run: publish_one_server::run },
@@ -165,6 +169,13 @@ impl Context {
         }
         Ok(path)
     }
+}
+
+/// What this program measures in a process of its own, whose threads are on any CPU but where they say otherwise.
+fn own<T: DeserializeOwned>(arguments: &[&str]) -> Result<T> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments);
+    measured(command)
 }
 
 fn road_arguments(scenario: Scenario, flows: u32, packets: u64, runs: u32) -> Vec<String> {

@@ -21,7 +21,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
         return Ok(Found::left_out("testpmd", "dpdk-testpmd (package dpdk-dev) is not installed"));
     }
     // It takes three to start, and the first one of forwarding is not whole.
-    let seconds = context.choose(9, 15);
+    let seconds = context.choose(9, 12);
     let mut found = Found::default();
     for &mode in context.choose(&MODES[1..], &MODES[..]) {
         let ns = measure(context, mode, seconds).with_context(|| format!("testpmd --forward-mode={mode}"))?;

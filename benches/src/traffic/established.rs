@@ -136,7 +136,7 @@ impl Traffic for Established {
 }
 
 /// Fisher–Yates.
-fn shuffle(list: &mut [Recipe], seed: u64) {
+pub(super) fn shuffle<T>(list: &mut [T], seed: u64) {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed);
     for i in (1..list.len()).rev() {
         state ^= state << 13;

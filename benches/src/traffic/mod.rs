@@ -9,6 +9,7 @@ mod fresh;
 mod lives;
 mod recipe;
 pub mod ruleset;
+mod script;
 
 use std::sync::Arc;
 
@@ -26,7 +27,9 @@ pub use director::{SERVER_CAPACITY, Spread, tables};
 pub use established::Established;
 pub use fresh::Fresh;
 pub use lives::{Lives, PACKETS_A_LIFE};
+pub(crate) use recipe::client;
 pub use recipe::{Transport, template};
+pub(crate) use script::{Script, shuffled};
 
 /// Where clients are.
 pub const WAN: PortId = PortId(0);

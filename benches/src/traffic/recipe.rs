@@ -81,7 +81,7 @@ impl Recipe {
 }
 
 /// Address and port of the n-th client.
-pub(super) fn client(n: u32) -> (u32, u16) {
+pub(crate) fn client(n: u32) -> (u32, u16) {
     (u32::from(Ipv4Addr::new(10, 128, 0, 0)) + n / 50_000, (1024 + n % 50_000) as u16)
 }
 
