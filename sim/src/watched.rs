@@ -662,7 +662,7 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 18] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 20] = [
     ("quic routed", |counters| &counters.quic.routed),
     ("drop_entry", |counters| &counters.flows.drop_entry),
     ("entries", |counters| &counters.flows.entries),
@@ -677,6 +677,8 @@ const COUNTERS: [(&str, Of<WorkerCounters>); 18] = [
     ("index_full", |counters| &counters.flows.index_full),
     ("found", |counters| &counters.flows.found),
     ("missed", |counters| &counters.flows.missed),
+    ("edits full", |counters| &counters.edits.full),
+    ("toa_left_out", |counters| &counters.edits.toa_left_out),
     ("generation", |counters| &counters.turns.generation),
     ("icmp_sent", |counters| &counters.turns.icmp_sent),
     ("icmp_suppressed", |counters| &counters.turns.icmp_suppressed),

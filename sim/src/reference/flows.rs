@@ -27,6 +27,8 @@ pub(super) struct Connection {
     pub(super) template: Option<Template>,
     /// The template that counts it.
     pub(super) bound_by: Option<Serial>,
+    /// The real server is told who its client is, by an option of TCP.
+    pub(super) tells_client: bool,
 }
 
 impl Connection {
@@ -61,6 +63,8 @@ pub(super) struct Flows {
     capacity: usize,
     ipv6_capacity: usize,
     ipv6: usize,
+    /// Connections that tell of their client.
+    telling: usize,
     clock: Clock,
 }
 
@@ -86,6 +90,7 @@ impl Flows {
             capacity: capacity as usize,
             ipv6_capacity: ipv6_capacity as usize,
             ipv6: 0,
+            telling: 0,
             // Slots begin where ticks are multiples of their length.
             clock: Clock { tick: now, absolute: (1 << 40) + u64::from(now.0) },
         }
@@ -173,7 +178,18 @@ impl Flows {
         }
         self.by_due.remove(&(self.clock.absolute(connection.due()), number));
         self.ipv6 -= usize::from(connection.is_wide());
+        self.telling -= usize::from(connection.tells_client);
         connection
+    }
+
+    /// A connection tells of its client from now on, or no more. False: a quarter of all may, and these are as many.
+    pub(super) fn set_telling(&mut self, number: Number, tells: bool) -> bool {
+        if tells && self.telling == self.capacity.div_ceil(4) {
+            return false;
+        }
+        self.telling = if tells { self.telling + 1 } else { self.telling - 1 };
+        self.change(number, |connection| connection.tells_client = tells);
+        true
     }
 
     /// A template binds no more: it has other ports, and no look-up finds it.

@@ -47,6 +47,7 @@ mod sctp;
 mod steer;
 mod tcp;
 mod team;
+mod toa;
 mod waiting;
 pub mod world;
 

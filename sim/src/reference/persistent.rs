@@ -316,6 +316,7 @@ impl Reference {
             timeout,
             template: Some(template),
             bound_by: None,
+            tells_client: false,
         });
         self.touch(server);
         self.counters.server(server).persistent.add(1);
@@ -358,6 +359,7 @@ impl Reference {
         let Some(at) = self.bind(original, after.reversed(), method, server.id) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
+        self.begin_telling(at, service, &read);
         if let Some(serial) = serial.filter(|&serial| self.team.shared().take_template(serial)) {
             self.flows.change(at, |connection| connection.bound_by = Some(serial));
         }

@@ -144,7 +144,10 @@ impl Reference {
             return self.go_by_hash(packet, read, Choice { after, method, server: id }, service.id);
         }
         match self.bind(original, after.reversed(), method, id) {
-            Some(number) => self.established(packet, read, number, Direction::Original),
+            Some(number) => {
+                self.begin_telling(number, service, &read);
+                self.established(packet, read, number, Direction::Original);
+            }
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
     }
@@ -215,6 +218,7 @@ impl Reference {
             timeout: state.timeout(&self.tables.settings),
             template: None,
             bound_by: None,
+            tells_client: false,
         }
     }
 
@@ -299,6 +303,7 @@ impl Reference {
                 self.masquerade(first, read, number, direction);
             }
         }
+        let (packet, read) = self.tell_client(packet, read, number, direction);
         self.masquerade(packet, read, number, direction);
     }
 

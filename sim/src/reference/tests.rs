@@ -58,7 +58,8 @@ fn the_path_does_what_the_reference_says() {
     at_least("connections ended by time", seen.expired, 2000);
     at_least("ICMP errors", seen.icmp_sent, 1000);
     at_least("ICMP errors not sent", seen.icmp_suppressed, 100);
-    // Only the worker drops for these, which is not here, or a port whose buffers are chained; and no world edits streams, has rules, or real servers of the other family.
+    at_least("packets without their client's address", seen.toa_left_out, 3);
+    // Only the worker drops for these, which is not here, or a port whose buffers are chained; and no world puts data into streams, has rules, or real servers of the other family.
     let elsewhere = [
         DropReason::HandOverFull,
         DropReason::TwinFull,

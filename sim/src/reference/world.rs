@@ -113,6 +113,7 @@ pub(super) struct Seen {
     pub(super) full: u64,
     pub(super) icmp_sent: u64,
     pub(super) icmp_suppressed: u64,
+    pub(super) toa_left_out: u64,
     pub(super) drops: HashMap<DropReason, u64>,
 }
 
@@ -130,6 +131,7 @@ impl Seen {
             self.full += worker.flows.full.get();
             self.icmp_sent += worker.turns.icmp_sent.get();
             self.icmp_suppressed += worker.turns.icmp_suppressed.get();
+            self.toa_left_out += worker.edits.toa_left_out.get();
             for &reason in DropReason::ALL {
                 let count: u64 = Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum();
                 *self.drops.entry(reason).or_default() += count;
@@ -413,13 +415,20 @@ impl<L: Logic<Frame>> World<L> {
         Some(quic.into())
     }
 
-    /// Every third service is persistent, every fifth forgets each packet.
+    /// Every third service is persistent, every fifth forgets each packet, two of three tell of their clients.
     fn options(&mut self) -> ServiceOptions {
         let mask = self.rng.of(&[ClientMask::WHOLE, ClientMask::ipv4(Ipv4Addr::new(255, 255, 255, 0))]);
         let timeout = Timeout::from_secs(self.rng.of(&[1, 3, 100]));
         let persistence = self.rng.one_in(3).then_some(Persistence { timeout, mask });
         let engine = self.rng.one_in(4).then_some(Engine::Sip);
-        ServiceOptions { persistence, engine, one_packet: self.rng.one_in(5), ..ServiceOptions::default() }
+        let toa = !self.version.is_multiple_of(3);
+        ServiceOptions {
+            persistence,
+            engine,
+            one_packet: self.rng.one_in(5),
+            toa,
+            ..ServiceOptions::default()
+        }
     }
 
     /// Most services state none; some that are stated are not the director's, or are those of services too.
