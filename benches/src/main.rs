@@ -65,10 +65,10 @@ enum Command {
     },
     /// Workers on ports in memory: two and one
     #[command(hide = true)]
-    TwoWorkers { rounds: u32, huge_pages: String },
+    Pair { rounds: u32, huge_pages: String },
     /// One worker with as many connections
     #[command(hide = true)]
-    Size { flows: u32, windows: u32, milliseconds: u64, is_whole: String, cpu: u32, huge_pages: String },
+    Table { flows: u32, windows: u32, milliseconds: u64, is_whole: String, cpu: u32, huge_pages: String },
 }
 
 fn main() -> ExitCode {
@@ -78,10 +78,10 @@ fn main() -> ExitCode {
             let huge_pages = huge_pages == "true";
             print(worker::measure(worker::Plan { scenario, flows, rules, packets, runs, cpu, huge_pages }))
         }
-        Some(Command::TwoWorkers { rounds, huge_pages }) => {
+        Some(Command::Pair { rounds, huge_pages }) => {
             print(two::measure(two::FLOWS, rounds, huge_pages == "true").map_err(Error::msg))
         }
-        Some(Command::Size { flows, windows, milliseconds, is_whole, cpu, huge_pages }) => {
+        Some(Command::Table { flows, windows, milliseconds, is_whole, cpu, huge_pages }) => {
             let window = Duration::from_millis(milliseconds);
             let (is_whole, huge_pages) = (is_whole == "true", huge_pages == "true");
             let plan = size::Plan { flows, windows, window, is_whole, cpu, huge_pages };

@@ -11,7 +11,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     let (windows, window) = context.choose(("3", "200"), ("7", "300"));
     let (cpu, huge_pages) = (context.cpu.to_string(), context.huge_pages.to_string());
     let size = |flows: u32, is_whole: &str| -> Result<Size> {
-        own(&["size", &flows.to_string(), windows, window, is_whole, &cpu, &huge_pages])
+        own(&["table", &flows.to_string(), windows, window, is_whole, &cpu, &huge_pages])
     };
     let (few, many) = (size(flows / 10, "false")?, size(flows, "true")?);
     let row = |name: &str, metric, runs| Row::new(name, flows, metric, runs);

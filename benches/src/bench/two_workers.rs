@@ -12,7 +12,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     }
     let rounds = context.choose("7", "21");
     let Two { own: owned, handed, handed_share } =
-        own(&["two-workers", rounds, if context.huge_pages { "true" } else { "false" }])?;
+        own(&["pair", rounds, if context.huge_pages { "true" } else { "false" }])?;
     let row = |name, runs| Row { workers: 2, ..Row::new(name, FLOWS, TO_ONE, runs) };
     Ok(Found {
         rows: vec![row("two-workers own", owned), row("two-workers handed", handed)],

@@ -4,7 +4,7 @@
 //! client's endpoint under a secret seed, and a local endpoint is the worker's that its port names: a port's bits, read backwards, are a number of
 //! which each worker has an equal part.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::flow::Hasher;
@@ -30,6 +30,15 @@ impl Owners {
         match &self.rss {
             None => self.hashed(number(outside), port),
             Some(rss) => rss.owner(outside, port),
+        }
+    }
+
+    /// The same, of an IPv4 address.
+    #[inline(always)]
+    pub(super) fn of_ipv4(&self, outside: u32, port: u16) -> WorkerId {
+        match &self.rss {
+            None => self.hashed(outside.into(), port),
+            Some(rss) => rss.owner(Ipv4Addr::from(outside).into(), port),
         }
     }
 

@@ -22,27 +22,33 @@ use crate::wire::parse::{Fragment, Headers};
 
 impl<P: Packet> Path<P> {
     /// Takes out of the burst what is another worker's, and fragments that must wait.
-    #[cold]
+    #[inline(never)]
     pub(super) fn steer(&mut self, burst: &mut Burst<P>, all: &mut Sight, now: Tick, io: &mut impl Io<P>) {
-        let mut staying = Burst::new();
-        for (packet, place) in burst.drain(..).zip(0..) {
-            let seen = all[place];
-            let stays = if !is_gathered(&seen) {
-                let owner = self.owner(&packet, &seen);
-                self.stay_or_go(packet, seen, owner, Steer::Plain, io)
+        // Where ports bring packets to their workers this is all.
+        let mut seen = burst.iter().zip(all.iter());
+        let Some(first) = seen.position(|(packet, seen)| !self.is_plainly_mine(packet, seen)) else { return };
+        let rest: Burst<P> = burst.drain(first..).collect();
+        for (packet, place) in rest.into_iter().zip(first..) {
+            let stays = if !is_gathered(&all[place]) {
+                let owner = self.owner(&packet, &all[place]);
+                self.stay_or_go(packet, owner, Steer::Plain, io).map(|packet| (packet, all[place]))
             } else {
+                let seen = all[place];
                 let gatherer = self.gatherer(&packet, &seen.headers);
-                match self.stay_or_go(packet, seen, gatherer, Steer::Plain, io) {
-                    Some((packet, seen)) => self.gathered(packet, seen, now, io),
-                    None => None,
-                }
+                let packet = self.stay_or_go(packet, gatherer, Steer::Plain, io);
+                packet.and_then(|packet| self.gathered(packet, seen, now, io))
             };
             if let Some((packet, seen)) = stays {
-                all[staying.len()] = seen;
-                staying.push(packet);
+                all[burst.len()] = seen;
+                burst.push(packet);
             }
         }
-        *burst = staying;
+    }
+
+    /// Whether it stays as it is.
+    #[inline(always)]
+    fn is_plainly_mine(&self, packet: &P, seen: &Seen) -> bool {
+        !is_gathered(seen) && self.owner(packet, seen) == self.worker
     }
 
     /// Packets that another worker handed over are steered again: its tables may be others than ours, so that it did not know
@@ -55,8 +61,13 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let mut staying = Burst::new();
-        for ((packet, place), steer) in burst.drain(..).zip(0..).zip(steers) {
+        let mut plain = burst.iter().zip(all.iter()).zip(steers);
+        let is_plain = |((packet, seen), steer): ((&P, &Seen), &Steer)| {
+            *steer == Steer::Plain && self.is_plainly_mine(packet, seen)
+        };
+        let Some(first) = plain.position(|one| !is_plain(one)) else { return };
+        let rest: Burst<P> = burst.drain(first..).collect();
+        for ((packet, place), steer) in rest.into_iter().zip(first..).zip(&steers[first..]) {
             let mut seen = all[place];
             let stays = match *steer {
                 Steer::Ask(ports, passed) if self.is_flow_with(&mut seen, &packet, ports) => {
@@ -127,16 +138,15 @@ impl<P: Packet> Path<P> {
                 // agree on whose a packet is. Also a fragment that these tables drop and the other worker's did not.
                 _ if !is_gathered(&seen) => {
                     let owner = self.owner(&packet, &seen);
-                    self.stay_or_go(packet, seen, owner, Steer::Plain, io)
+                    self.stay_or_go(packet, owner, Steer::Plain, io).map(|packet| (packet, seen))
                 }
                 _ => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
-                all[staying.len()] = seen;
-                staying.push(packet);
+                all[burst.len()] = seen;
+                burst.push(packet);
             }
         }
-        *burst = staying;
     }
 
     /// A fragment at the worker that gathers its datagram: it stays if it can be told whose it is and that is here.
@@ -155,7 +165,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn to_owner(&self, packet: P, seen: Seen, io: &mut impl Io<P>) -> Option<(P, Seen)> {
         let owner = self.owner(&packet, &seen);
         let steer = Steer::Fragment(ports(&seen.headers));
-        self.stay_or_go(packet, seen, owner, steer, io)
+        self.stay_or_go(packet, owner, steer, io).map(|packet| (packet, seen))
     }
 
     /// Whether it is a packet of a connection, or of one to be; a later fragment gets the ports that it has not.
@@ -166,23 +176,31 @@ impl<P: Packet> Path<P> {
         seen.kind == Kind::Flow
     }
 
-    fn stay_or_go(
-        &self,
-        packet: P,
-        seen: Seen,
-        to: WorkerId,
-        steer: Steer,
-        io: &mut impl Io<P>,
-    ) -> Option<(P, Seen)> {
+    #[inline]
+    fn stay_or_go(&self, packet: P, to: WorkerId, steer: Steer, io: &mut impl Io<P>) -> Option<P> {
         if to == self.worker {
-            return Some((packet, seen));
+            return Some(packet);
         }
         io.hand_over(to, packet, steer);
         None
     }
 
     /// The owner of a packet's flow; packets of no flow stay where they are.
+    #[inline(always)]
     fn owner(&self, packet: &P, seen: &Seen) -> WorkerId {
+        let Headers { src, dst, sport, dport, is_ipv6, .. } = seen.headers;
+        if seen.kind != Kind::Flow || is_ipv6 || self.tables.have_local_endpoints() {
+            return self.owner_of_any(packet, seen);
+        }
+        // As in `owner_of_flow`.
+        match self.tables.routes.is_local_ipv4(dst) {
+            false => self.owners.of_ipv4(dst, dport),
+            true => self.owners.of_ipv4(src, sport),
+        }
+    }
+
+    #[inline(never)]
+    fn owner_of_any(&self, packet: &P, seen: &Seen) -> WorkerId {
         if self.counters.len() == 1 {
             return self.worker;
         }

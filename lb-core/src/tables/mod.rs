@@ -152,11 +152,17 @@ impl Tables {
     /// source NAT.
     #[inline]
     pub fn may_be_for_local_endpoint(&self, packet: &Tuple) -> bool {
-        (self.services.have_full_nat() || self.settings.sysctls.source_nat == 1)
+        self.have_local_endpoints()
             && packet.dport >= FIRST_LOCAL_PORT
             && self.services.is_server(packet.src)
             // All workers must say the same, whatever time it is for each.
             && self.service_for(packet, Tick::default()).is_none()
+    }
+
+    /// Whether connections may have come to real servers from addresses of this host.
+    #[inline]
+    pub fn have_local_endpoints(&self) -> bool {
+        self.services.have_full_nat() || self.settings.sysctls.source_nat == 1
     }
 
     /// The interface and neighbour by which packets to `to` leave.

@@ -166,6 +166,12 @@ impl Routes {
         matches!(self.find(address), Some(Route::Local))
     }
 
+    /// The same, of an IPv4 address.
+    #[inline]
+    pub fn is_local_ipv4(&self, address: u32) -> bool {
+        matches!(self.ipv4.lookup(address), Some(Route::Local))
+    }
+
     fn find(&self, to: IpAddr) -> Option<&Route> {
         match to {
             IpAddr::V4(to) => self.ipv4.lookup(to.into()),
