@@ -10,7 +10,7 @@ use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
-use lb_core::tables::{Protocol, Reachability, Server, ServiceKey, Tables, Way};
+use lb_core::tables::{Protocol, Reachability, Server, ServiceKey, ServiceOptions, Tables, Way};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
@@ -101,7 +101,7 @@ fn alone() -> Reference {
                 };
                 server.weight > 0 && server.upper_threshold == 0 && is_there == Some(Reachability::Reachable)
             };
-            service.options == Default::default()
+            service.options == ServiceOptions { toa: service.options.toa, ..Default::default() }
                 && !service.servers.is_empty()
                 && service.servers.iter().all(takes_all)
         })
