@@ -8,7 +8,7 @@ use crate::results::{COST, LISTED, LONGEST_CPU_US, LONGEST_US, NS, RESIDENT, Row
 
 pub(super) fn run(context: &Context) -> Result<Found> {
     let flows: u32 = context.choose(1_000_000, 10_000_000);
-    let (windows, window) = context.choose(("3", "200"), ("7", "300"));
+    let (windows, window) = context.choose(("3", "200"), ("3", "300"));
     let (cpu, huge_pages) = (context.cpu.to_string(), context.huge_pages.to_string());
     let size = |flows: u32, is_whole: &str| -> Result<Size> {
         own(&["table", &flows.to_string(), windows, window, is_whole, &cpu, &huge_pages])
