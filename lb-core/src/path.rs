@@ -107,7 +107,7 @@ use crate::rss::Rss;
 use crate::rule::Met;
 use crate::rule::copies::Copies;
 use crate::rule::counted::{Counted, Ticket};
-use crate::tables::{InterfaceId, Protocol, Tables};
+use crate::tables::{InterfaceId, Mac, Protocol, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
 use crate::wire::ethernet;
@@ -469,7 +469,7 @@ impl<P: Packet> Path<P> {
             packet.prefetch();
         }
         // A burst comes from one port, but for one that was handed over.
-        let (mut port, mut mac) = (PortId(u16::MAX), None);
+        let (mut port, mut mac) = (PortId(u16::MAX), OwnMac::ANY);
         let mut has_fragments = false;
         for (packet, seen) in burst.iter().zip(all) {
             if packet.port() != port {
@@ -478,7 +478,7 @@ impl<P: Packet> Path<P> {
             }
             let frame = packet.data();
             match parse_plain(frame, packet.frame_len(), packet.rx_checksums().ip) {
-                Some(found) if mac.is_none_or(|mac| mac == mac_word(frame)) => {
+                Some(found) if mac.is_of(frame) => {
                     let (sport, dport) = (found.sport, found.dport);
                     seen.hash =
                         self.flows.hasher().ipv4(found.src, found.dst, sport, dport, found.protocol.0);
@@ -497,7 +497,7 @@ impl<P: Packet> Path<P> {
 
     /// Stage 1 of a packet that is not of the most usual kind.
     #[inline(never)]
-    fn parse_any(&self, packet: &P, mac: Option<MacWord>) -> Seen {
+    fn parse_any(&self, packet: &P, mac: OwnMac) -> Seen {
         let frame = packet.data();
         let mut seen = Seen::NOTHING;
         match parse(frame, packet.frame_len(), packet.rx_checksums().ip) {
@@ -553,23 +553,29 @@ impl<P: Packet> Path<P> {
     fn go(&mut self, burst: &mut Burst<P>, all: &[Seen], now: Tick, io: &mut impl Io<P>) {
         let mut found = 0;
         for (packet, seen) in burst.drain(..).zip(all) {
-            if seen.kind != Kind::Flow {
-                self.go_otherwise(packet, seen, now, io);
-            } else if let Some(at) = self.find(&packet, seen).or_else(|| self.find_begun(&packet, seen)) {
+            if seen.kind == Kind::Flow
+                && let Some(at) = self.find_as_guessed(seen)
+            {
                 found += 1;
                 self.established(packet, &seen.headers, at, now, io);
             } else {
-                self.first(packet, &seen.headers, now, io);
+                self.go_otherwise(packet, seen, now, io);
             }
         }
         self.mine.flows.found.add(found);
     }
 
-    /// Stage 4 of what can be of no TCP, UDP or SCTP connection.
+    /// The same of IPv6, of what the index does not find at first sight, and of what can be of no TCP, UDP or SCTP connection.
     #[inline(never)]
     fn go_otherwise(&mut self, packet: P, seen: &Seen, now: Tick, io: &mut impl Io<P>) {
         match seen.kind {
-            Kind::Flow => {}
+            Kind::Flow => match self.find(&packet, seen).or_else(|| self.find_begun(&packet, seen)) {
+                Some(at) => {
+                    self.mine.flows.found.add(1);
+                    self.begun(packet, &seen.headers, at, now, io);
+                }
+                None => self.first(packet, &seen.headers, now, io),
+            },
             Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
             Kind::IcmpError => self.related(packet, &seen.headers, now, io),
             Kind::Routed => self.other(packet, &seen.headers, now, io),
@@ -578,17 +584,21 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Stage 3: is it the flow that it seems to be?
+    /// Stage 3: is it the flow that it seems to be? Of IPv4; IPv6 is looked at by [`Path::find`].
     #[inline(always)]
+    fn find_as_guessed(&self, seen: &Seen) -> Option<FlowRef> {
+        let (h, guess) = (&seen.headers, seen.guess?);
+        let is_it = !h.is_ipv6 && self.flows.is_ipv4(guess, h.src, h.dst, h.sport, h.dport, h.protocol.0);
+        is_it.then_some(guess)
+    }
+
+    /// Is it any of those that it may be?
     fn find(&self, packet: &P, seen: &Seen) -> Option<FlowRef> {
         let h = &seen.headers;
         if h.is_ipv6 {
             return self.find_ipv6(packet.data(), seen);
         }
-        let guess = seen.guess?;
-        if self.flows.is_ipv4(guess, h.src, h.dst, h.sport, h.dport, h.protocol.0) {
-            return Some(guess);
-        }
+        seen.guess?;
         self.flows.find_ipv4(seen.hash, h.src, h.dst, h.sport, h.dport, h.protocol.0)
     }
 
@@ -651,19 +661,16 @@ impl<P: Packet> Path<P> {
 
     /// A port's own MAC address, which its VLANs share.
     #[inline]
-    fn own_mac(&self, port: PortId) -> Option<MacWord> {
-        let interface = self.tables.interfaces.find(port, 0)?;
-        let [a, b, c, d, e, f] = self.tables.interfaces.get(interface)?.mac;
-        Some(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    fn own_mac(&self, port: PortId) -> OwnMac {
+        let interface = self.tables.interfaces.find(port, 0).and_then(|id| self.tables.interfaces.get(id));
+        interface.map_or(OwnMac::ANY, |interface| OwnMac::new(interface.mac))
     }
 }
 
 /// Which turning an IP packet takes.
 #[inline(always)]
-fn kind(frame: &[u8], headers: &Headers, mac: Option<MacWord>) -> Kind {
-    if let Some(mac) = mac
-        && mac != mac_word(frame)
-    {
+fn kind(frame: &[u8], headers: &Headers, mac: OwnMac) -> Kind {
+    if !mac.is_of(frame) {
         // Broadcast and multicast frames are Linux's, whatever is in them.
         let is_group = ethernet::is_group(&ethernet::destination(frame));
         return if is_group { Kind::Twin } else { Kind::Dropped(DropReason::OtherHost) };
@@ -686,11 +693,25 @@ fn kind_of_other(headers: &Headers) -> Kind {
     }
 }
 
-/// A MAC address as one number, to be compared at once.
-type MacWord = u64;
+/// A port's MAC address, with which frames' destination is compared at once.
+#[derive(Clone, Copy)]
+struct OwnMac {
+    word: u64,
+    mask: u64,
+}
 
-/// The first six bytes; 0 of a frame that is shorter than eight.
-#[inline]
-fn mac_word(frame: &[u8]) -> MacWord {
-    frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes) & 0xffff_ffff_ffff)
+impl OwnMac {
+    /// Of a port that has none: all frames are for it.
+    const ANY: OwnMac = OwnMac { word: 0, mask: 0 };
+
+    fn new([a, b, c, d, e, f]: Mac) -> OwnMac {
+        OwnMac { word: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), mask: 0xffff_ffff_ffff }
+    }
+
+    /// Whether a frame is for it; one that is shorter than eight bytes is not.
+    #[inline(always)]
+    fn is_of(self, frame: &[u8]) -> bool {
+        let word = frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        (word ^ self.word) & self.mask == 0
+    }
 }

@@ -187,6 +187,14 @@ pub struct Deltas {
     pub l4: u16,
 }
 
+/// New source and destination of an IPv4 packet that goes one way, and what that changes in its checksums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rewrite {
+    pub addresses: (u32, u32),
+    pub ports: (u16, u16),
+    pub deltas: Deltas,
+}
+
 /// A course past the rules (`path/courses.rs`): the highest bit, 15 of an era, and its number in that one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CourseId(u32);
@@ -367,18 +375,15 @@ impl Entry {
         self.deltas[direction.index()]
     }
 
-    /// New source and destination of an IPv4 packet that goes this way: the other direction's ends, swapped.
-    #[inline]
-    pub fn rewritten_ipv4(&self, direction: Direction) -> (u32, u32) {
+    /// How a packet that goes this way is changed: to the other direction's ends, swapped.
+    #[inline(always)]
+    pub fn rewrite(&self, direction: Direction) -> Rewrite {
         let other = &self.ends[direction.index() ^ 1];
-        (other.dst, other.src)
-    }
-
-    /// New source and destination port of a packet that goes this way.
-    #[inline]
-    pub fn rewritten_ports(&self, direction: Direction) -> (u16, u16) {
-        let other = &self.ends[direction.index() ^ 1];
-        (other.dport, other.sport)
+        Rewrite {
+            addresses: (other.dst, other.src),
+            ports: (other.dport, other.sport),
+            deltas: self.deltas(direction),
+        }
     }
 
     /// Exchanges what answers look like; IPv6 addresses are the caller's to exchange.
@@ -538,7 +543,9 @@ impl Entry {
     fn turned_off_by(&self) -> u16 {
         const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNSETTLED;
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
-        u16::from_le_bytes([self.flags, self.in_use]) & u16::from_le_bytes([FLAGS, IN_USE])
+        // Both are read at once.
+        let has = self.as_bytes().last_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes));
+        has & u16::from_le_bytes([FLAGS, IN_USE])
     }
 
     /// By direct routing or a tunnel, and nothing besides turns its packets off their way.

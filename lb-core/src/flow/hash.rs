@@ -83,7 +83,8 @@ impl Hasher {
 
     #[inline]
     fn finish(self, addresses: u64, sport: u16, dport: u16, protocol: u8) -> u64 {
-        let rest = u64::from(sport) << 32 | u64::from(dport) << 16 | u64::from(protocol);
+        let ports = u32::from(sport) << 16 | u32::from(dport);
+        let rest = u64::from(ports) << 16 | u64::from(protocol);
         fold(fold(addresses ^ self.seed, rest ^ SECOND) ^ addresses, self.seed ^ THIRD)
     }
 

@@ -244,10 +244,11 @@ impl Store {
     pub fn is_ipv4(&self, at: FlowRef, src: u32, dst: u32, sport: u16, dport: u16, protocol: u8) -> bool {
         let Some(entry) = self.entries.get(at.id().0 as usize) else { return false };
         let ends = &entry.ends[at.direction().index()];
-        ends.src == src
-            && ends.dst == dst
-            && ends.sport == sport
-            && ends.dport == dport
+        // Compared as two words, where four fields would be read one by one.
+        let addresses = |src: u32, dst: u32| u64::from(src) | u64::from(dst) << 32;
+        let ports = |sport: u16, dport: u16| u32::from(sport) | u32::from(dport) << 16;
+        addresses(ends.src, ends.dst) == addresses(src, dst)
+            && ports(ends.sport, ends.dport) == ports(sport, dport)
             && entry.is_plainly(protocol, false)
     }
 

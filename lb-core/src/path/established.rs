@@ -9,7 +9,7 @@ use super::{Io, Path, hooks};
 use crate::conntrack::Told;
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
-use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, Tuple};
+use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, Rewrite, Tuple};
 use crate::hook::Hook;
 use crate::ids::PortId;
 use crate::ipvs::sctp::SctpState;
@@ -36,25 +36,26 @@ impl<P: Packet> Path<P> {
             self.renew(at.id());
             entry = self.flows.entry(at.id());
         }
-        let mut hop = entry.hop_or_none(at.direction());
-        if !entry.is_plain() {
-            if entry.is_only_ruled()
-                && let Some((course, common)) = self.course(at, packet.port(), headers)
-                && let Some(known) = common.hop
-                && !self.may_be_followed(headers)
-            {
-                self.count_on_course(at, course, &common, headers);
-                hop = known;
-            } else if entry.is_only_one_way() {
-                return self.one_way(packet, headers, at, now, io);
-            } else if entry.method().is_one_way()
-                || entry.is_tracked()
-                || self.turns_off(at, packet.port(), headers)
-            {
-                return self.not_plain(packet, headers, at, now, io);
-            }
+        if entry.is_plain() {
+            let hop = entry.hop_or_none(at.direction());
+            self.straight_on(packet, headers, at, hop, now, io);
+        } else if entry.is_only_ruled()
+            && let Some((course, common)) = self.course(at, packet.port(), headers)
+            && let Some(hop) = common.hop
+            && !self.may_be_followed(headers)
+        {
+            self.count_on_course(at, course, &common, headers);
+            self.straight_on(packet, headers, at, hop, now, io);
+        } else if entry.is_only_one_way() {
+            self.one_way(packet, headers, at, now, io);
+        } else if entry.method().is_one_way()
+            || entry.is_tracked()
+            || self.turns_off(at, packet.port(), headers)
+        {
+            self.not_plain(packet, headers, at, now, io);
+        } else {
+            self.straight_on_rarely(packet, headers, at, now, io);
         }
-        self.straight_on(packet, headers, at, hop, now, io);
     }
 
     /// Takes the connection's state from a packet of a masqueraded one, rewrites and sends it.
@@ -127,7 +128,10 @@ impl<P: Packet> Path<P> {
         entry.touch(now);
         count(self.mine.server(entry.server()), at.direction(), headers);
         match self.tables.neighbours.get(hop) {
-            Some(hop) if is_open(hop, headers) => self.rewrite_and_send(packet, headers, at, hop, io),
+            Some(hop) if is_open(hop, headers) => {
+                let to = entry.rewrite(at.direction());
+                self.rewrite_and_send(packet, headers, at, to, hop, io);
+            }
             _ => self.off_line(packet, headers, at, now, io),
         }
     }
@@ -138,18 +142,36 @@ impl<P: Packet> Path<P> {
         mut packet: P,
         headers: &Headers,
         at: FlowRef,
+        to: Rewrite,
         hop: &NextHop,
         io: &mut impl Io<P>,
     ) {
-        let (entry, direction) = (self.flows.entry(at.id()), at.direction());
-        let (deltas, ports) = (entry.deltas(direction), entry.rewritten_ports(direction));
+        if rewrite::plain(packet.data_mut(), headers, hop, to) {
+            io.transmit(hop.port, packet);
+        } else {
+            self.rewrite_and_send_any(packet, headers, at, hop, io);
+        }
+    }
+
+    /// The same of a packet that is not as nearly all are.
+    #[inline(never)]
+    fn rewrite_and_send_any(
+        &self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        hop: &NextHop,
+        io: &mut impl Io<P>,
+    ) {
+        let entry = self.flows.entry(at.id());
+        let to = entry.rewrite(at.direction());
         let outcome = if entry.is_ipv6() {
             match self.flows.rewritten_ipv6(at) {
-                Some(addresses) => rewrite::ipv6(packet.data_mut(), headers, addresses, ports, deltas),
+                Some(addresses) => rewrite::ipv6(packet.data_mut(), headers, addresses, to.ports, to.deltas),
                 None => Outcome::Unreadable,
             }
         } else {
-            rewrite::ipv4(packet.data_mut(), headers, entry.rewritten_ipv4(direction), ports, deltas)
+            rewrite::ipv4(packet.data_mut(), headers, &to)
         };
         match outcome {
             Outcome::Done => {}
@@ -289,7 +311,7 @@ impl<P: Packet> Path<P> {
             self.route(packet, headers, now, io);
         } else if !entry.is_server_removed() || at.direction() == Direction::Reply {
             match entry.method().is_one_way() {
-                true => self.one_way(packet, headers, at, now, io),
+                true => self.one_way_rarely(packet, headers, at, now, io),
                 false => self.edited(packet, headers, at, now, io),
             }
         } else if self.is_followed(&packet, headers, at) || self.ends_without_server(headers) {
@@ -308,7 +330,8 @@ impl<P: Packet> Path<P> {
         if let Some(hop) = self.hop(at).and_then(|hop| self.tables.neighbours.get(hop))
             && is_open(hop, headers)
         {
-            return self.rewrite_and_send(packet, headers, at, hop, io);
+            let to = self.flows.entry(at.id()).rewrite(at.direction());
+            return self.rewrite_and_send(packet, headers, at, to, hop, io);
         }
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let deltas = self.flows.entry(at.id()).deltas(at.direction());

@@ -30,6 +30,19 @@ use crate::wire::{fragment, ipv4, ipv6};
 impl<P: Packet> Path<P> {
     /// As [`Path::established`], for a packet of such a connection: there are none but from the client.
     #[inline(never)]
+    pub(super) fn one_way_rarely(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.one_way(packet, headers, at, now, io);
+    }
+
+    /// The same, where many come by.
+    #[inline(always)]
     pub(super) fn one_way(
         &mut self,
         packet: P,
@@ -97,6 +110,25 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        let kept = self.flows.entry(at.id()).hop_or_none(at.direction());
+        match self.tables.neighbours.get(kept).filter(|hop| is_open(hop, headers)) {
+            Some(hop) if rewrite::plain_but_for_ttl(packet.data_mut(), headers, hop) => {
+                io.transmit(hop.port, packet);
+            }
+            _ => self.onward_as_it_is_rarely(packet, headers, at, now, io),
+        }
+    }
+
+    /// The same of a packet that is not as nearly all are, or whose next hop is not kept yet.
+    #[inline(never)]
+    fn onward_as_it_is_rarely(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let hop = self.hop(at).and_then(|hop| self.tables.neighbours.get(hop));
         let Some(hop) = hop.filter(|hop| is_open(hop, headers)) else {
             return self.onward_off_line(packet, headers, at, now, io);
@@ -106,7 +138,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Packets to one real server have all of their way in common: it is kept by real server, not by connection.
-    #[inline(always)]
+    #[inline(never)]
     fn onward_in_tunnel(
         &mut self,
         mut packet: P,

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use super::tracked::tuple_of;
-use crate::flow::{Deltas, Tuple};
+use crate::flow::{Deltas, Rewrite, Tuple};
 use crate::packet::Packet;
-use crate::tables::Protocol;
+use crate::tables::{NextHop, Protocol};
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ipv4::TTL_DECREMENT;
-use crate::wire::parse::{Fragment, Headers};
-use crate::wire::{icmp, ipv4, ipv6, sctp, tcp, udp};
+use crate::wire::parse::{Fragment, Headers, PLAIN};
+use crate::wire::{ethernet, icmp, ipv4, ipv6, sctp, tcp, udp};
 
 /// Whether a port may write a checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,18 +69,51 @@ pub(super) fn deltas_both_ways(original: &Tuple, after: &Tuple) -> [Deltas; 2] {
     [there, Deltas { ip, l4: Delta(there.l4).reversed().0 }]
 }
 
-/// Gives an IPv4 packet new addresses (source, destination) and ports, and one TTL less.
+/// As [`ipv4`], with the Ethernet addresses, of a TCP or UDP packet as nearly all are: see [`Headers::is_plain`]. False: it is another one, and nothing is
+/// written.
 #[inline(always)]
-pub(super) fn ipv4(
-    frame: &mut [u8],
-    headers: &Headers,
-    addresses: (u32, u32),
-    ports: (u16, u16),
-    deltas: Deltas,
-) -> Outcome {
+pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewrite) -> bool {
+    let Some(head) = frame.first_chunk_mut::<PLAIN>() else { return false };
+    let Some((ethernet, rest)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
+    let Some((ipv4, l4)) = rest.split_first_chunk_mut() else { return false };
+    if !headers.is_plain() || hop.vlan != 0 {
+        return false;
+    }
+    match headers.protocol {
+        Protocol::UDP => {
+            let Some(udp) = l4.first_chunk_mut() else { return false };
+            if udp::checksum(udp) == 0 {
+                return false;
+            }
+            udp::rewrite(udp, to.ports.0, to.ports.1, Delta(to.deltas.l4));
+        }
+        Protocol::TCP => {
+            let Some(tcp) = l4.first_chunk_mut() else { return false };
+            tcp::rewrite(tcp, to.ports.0, to.ports.1, Delta(to.deltas.l4));
+        }
+        _ => return false,
+    }
+    ipv4::rewrite(ipv4, to.addresses.0, to.addresses.1, Delta(to.deltas.ip));
+    ethernet::set_addresses(ethernet, &hop.dst_mac, &hop.src_mac);
+    true
+}
+
+/// As [`decrement_ttl`], with the Ethernet addresses, of such a packet.
+#[inline(always)]
+pub(super) fn plain_but_for_ttl(frame: &mut [u8], headers: &Headers, hop: &NextHop) -> bool {
+    let Some(head) = frame.first_chunk_mut::<{ ethernet::LEN + ipv4::LEN }>() else { return false };
+    let Some((ethernet, ip)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
+    let Some(ip) = ip.first_chunk_mut().filter(|_| headers.is_plain() && hop.vlan == 0) else { return false };
+    ipv4::decrement_ttl(ip);
+    ethernet::set_addresses(ethernet, &hop.dst_mac, &hop.src_mac);
+    true
+}
+
+/// Gives an IPv4 packet new addresses (source, destination) and ports, and one TTL less.
+pub(super) fn ipv4(frame: &mut [u8], headers: &Headers, to: &Rewrite) -> Outcome {
     let Some(ip) = ipv4::header_mut(frame, usize::from(headers.l3)) else { return Outcome::Unreadable };
-    ipv4::rewrite(ip, addresses.0, addresses.1, Delta(deltas.ip));
-    transport(frame, headers, ports, Delta(deltas.l4))
+    ipv4::rewrite(ip, to.addresses.0, to.addresses.1, Delta(to.deltas.ip));
+    transport(frame, headers, to.ports, Delta(to.deltas.l4))
 }
 
 /// Gives an IPv6 packet new addresses (source, destination) and ports, and one hop less.
@@ -103,7 +136,9 @@ pub(super) fn ipv6(
 pub(super) fn any(frame: &mut [u8], headers: &Headers, to: &Tuple, deltas: Deltas) -> Outcome {
     let ports = (to.sport, to.dport);
     match (to.src, to.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => ipv4(frame, headers, (src.into(), dst.into()), ports, deltas),
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            ipv4(frame, headers, &Rewrite { addresses: (src.into(), dst.into()), ports, deltas })
+        }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             ipv6(frame, headers, (&src.octets(), &dst.octets()), ports, deltas)
         }

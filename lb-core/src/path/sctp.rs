@@ -33,7 +33,7 @@ impl<P: Packet> Path<P> {
             self.end(at.id());
             return self.first(packet, headers, now, io);
         }
-        let ports = self.flows.entry(at.id()).rewritten_ports(at.direction());
+        let ports = self.flows.entry(at.id()).rewrite(at.direction()).ports;
         if headers.fragment == Fragment::First && ports != (headers.sport, headers.dport) {
             if let Err(reason) = self.fragments.keep_unsealed(packet, headers, now) {
                 self.drop(reason, Hook::Postrouting);

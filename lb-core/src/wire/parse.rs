@@ -56,12 +56,12 @@ pub struct Headers {
     pub protocol: Protocol,
     /// The TCP flags (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32); 0 for other protocols and in later fragments.
     pub tcp_flags: u8,
+    /// IPv4's DF bit; true for IPv6, which no router fragments.
+    pub dont_fragment: bool,
     /// Type of an ICMP or ICMPv6 message (echo reply is 0, as is everything that is no such message).
     pub icmp_type: u8,
     pub fragment: Fragment,
     pub is_ipv6: bool,
-    /// IPv4's DF bit; true for IPv6, which no router fragments.
-    pub dont_fragment: bool,
     /// Multicast, broadcast and link-local destinations: no service and no route is ever meant, Linux takes them.
     pub is_for_twin: bool,
 }
@@ -107,6 +107,14 @@ impl Headers {
     #[inline]
     pub fn vlan_len(&self) -> u8 {
         self.l3.saturating_sub(ETHERNET as u8)
+    }
+
+    /// Whether it is a whole IPv4 packet without options, in a frame without a tag: then its headers are where they are in nearly all.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        usize::from(self.l3) == ETHERNET
+            && usize::from(self.l4) == ETHERNET + 20
+            && self.fragment == Fragment::None
     }
 
     /// Where the IP packet ends in the frame.
@@ -217,7 +225,10 @@ pub fn parse_into(
 }
 
 /// Ethernet, IPv4 without options and TCP up to its options: what `parse_plain` looks at.
-const PLAIN: usize = ETHERNET + 20 + 20;
+pub const PLAIN: usize = ETHERNET + 20 + 20;
+
+/// The Ethernet type and, of the IP header, version and length; as read from the wire.
+const IPV4_OF_20_BYTES: u32 = u32::from_le_bytes([0x08, 0x00, 0x45, 0]);
 
 /// Reads a packet of the most usual kind in which nothing is wrong: TCP, UDP or SCTP in one piece, over IPv4 and without a tag, from one host to
 /// another.
@@ -228,10 +239,12 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
     let (ip, l4) = ip.split_first_chunk::<20>()?;
     let l4: &[u8; 20] = l4.first_chunk()?;
 
+    let ethertype_and_length = u32::from_le_bytes([head[12], head[13], ip[0], ip[1]]) & 0xff_ffff;
     let total = be16(ip[2], ip[3]);
-    let flags = be16(ip[6], ip[7]);
-    let src = u32::from_be_bytes([ip[12], ip[13], ip[14], ip[15]]);
-    let dst = u32::from_be_bytes([ip[16], ip[17], ip[18], ip[19]]);
+    // Each read at once.
+    let addresses = u64::from_be_bytes([ip[12], ip[13], ip[14], ip[15], ip[16], ip[17], ip[18], ip[19]]);
+    let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
+    let ports = u32::from_be_bytes([l4[0], l4[1], l4[2], l4[3]]);
     let payload = total.wrapping_sub(20);
 
     let is_tcp = ip[9] == Protocol::TCP.0;
@@ -251,11 +264,12 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
         RxChecksum::Bad => false,
     };
     // None of these is ever false for usual packets: a branch that is never taken costs less than its value.
-    let is_plain = u32::from_be_bytes([head[12], head[13], ip[0], ip[1]]) >> 8 == 0x0008_0045
-        && flags & 0x3fff == 0
+    let is_plain = ethertype_and_length == IPV4_OF_20_BYTES
+        && be16(ip[6], ip[7]) & 0x3fff == 0
         && total >= 20
         && ETHERNET + usize::from(total) <= frame_len
-        && IS_ORDINARY[usize::from(ip[12])] & IS_ORDINARY[usize::from(ip[16])]
+        && is_ordinary(src)
+        && is_ordinary(dst)
         && has_good_transport
         && has_good_checksum;
     if !is_plain {
@@ -268,8 +282,8 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
         ip_len: u32::from(total),
         fragment_offset: 0,
         datagram_len: 0,
-        sport: be16(l4[0], l4[1]),
-        dport: be16(l4[2], l4[3]),
+        sport: (ports >> 16) as u16,
+        dport: ports as u16,
         vlan: 0,
         inner_vlan: 0,
         l4: (ETHERNET + 20) as u16,
@@ -280,21 +294,17 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
         icmp_type: 0,
         fragment: Fragment::None,
         is_ipv6: false,
-        dont_fragment: flags & ipv4::DF != 0,
+        dont_fragment: ip[6] & (ipv4::DF >> 8) as u8 != 0,
         is_for_twin: false,
     })
 }
 
-/// By an address's first byte: false for 0/8, 127/8 and all from 224/3 on, which need a second look.
-static IS_ORDINARY: [bool; 256] = {
-    let mut is = [false; 256];
-    let mut net = 1;
-    while net < 224 {
-        is[net] = net != 127;
-        net += 1;
-    }
-    is
-};
+/// False for addresses in 0/8, 127/8 and all from 224/3 on, which need a second look.
+#[inline(always)]
+fn is_ordinary(address: u32) -> bool {
+    let net = address >> 24;
+    net.wrapping_sub(1) < 223 && net != 127
+}
 
 /// Reads any packet.
 #[inline(never)]
