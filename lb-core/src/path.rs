@@ -281,6 +281,7 @@ pub struct Path<P> {
 struct Seen {
     headers: Headers,
     hash: FlowHash,
+    /// Of what is no [`Kind::Flow`], none.
     guess: Option<FlowRef>,
     kind: Kind,
 }
@@ -553,9 +554,7 @@ impl<P: Packet> Path<P> {
     fn go(&mut self, burst: &mut Burst<P>, all: &[Seen], now: Tick, io: &mut impl Io<P>) {
         let mut found = 0;
         for (packet, seen) in burst.drain(..).zip(all) {
-            if seen.kind == Kind::Flow
-                && let Some(at) = self.find_as_guessed(seen)
-            {
+            if let Some(at) = self.find_as_guessed(seen) {
                 found += 1;
                 self.established(packet, &seen.headers, at, now, io);
             } else {

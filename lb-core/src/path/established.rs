@@ -9,7 +9,7 @@ use super::{Io, Path, hooks};
 use crate::conntrack::Told;
 use crate::counters::ServerCell;
 use crate::drop::DropReason;
-use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, Rewrite, Tuple};
+use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::ids::PortId;
 use crate::ipvs::sctp::SctpState;
@@ -117,7 +117,7 @@ impl<P: Packet> Path<P> {
     #[inline(always)]
     pub(super) fn masquerade_to(
         &mut self,
-        packet: P,
+        mut packet: P,
         headers: &Headers,
         at: FlowRef,
         hop: HopId,
@@ -128,34 +128,16 @@ impl<P: Packet> Path<P> {
         entry.touch(now);
         count(self.mine.server(entry.server()), at.direction(), headers);
         match self.tables.neighbours.get(hop) {
-            Some(hop) if is_open(hop, headers) => {
-                let to = entry.rewrite(at.direction());
-                self.rewrite_and_send(packet, headers, at, to, hop, io);
+            Some(hop) if rewrite::plain(packet.data_mut(), headers, hop, entry.rewrite(at.direction())) => {
+                io.transmit(hop.port, packet);
             }
             _ => self.off_line(packet, headers, at, now, io),
         }
     }
 
-    #[inline(always)]
-    fn rewrite_and_send(
-        &self,
-        mut packet: P,
-        headers: &Headers,
-        at: FlowRef,
-        to: Rewrite,
-        hop: &NextHop,
-        io: &mut impl Io<P>,
-    ) {
-        if rewrite::plain(packet.data_mut(), headers, hop, to) {
-            io.transmit(hop.port, packet);
-        } else {
-            self.rewrite_and_send_any(packet, headers, at, hop, io);
-        }
-    }
-
-    /// The same of a packet that is not as nearly all are.
+    /// Rewrites any packet, and sends it.
     #[inline(never)]
-    fn rewrite_and_send_any(
+    fn rewrite_and_send(
         &self,
         mut packet: P,
         headers: &Headers,
@@ -324,14 +306,18 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Not the straight line: the next hop is not kept yet or does not answer, or the packet does not fit, or it leaves in the other family.
-    #[cold]
-    fn off_line(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
-        if let Some(hop) = self.hop(at).and_then(|hop| self.tables.neighbours.get(hop))
-            && is_open(hop, headers)
-        {
+    /// Not the straight line: the packet is not as nearly all are, or does not fit; the next hop is not kept yet or does not answer; or it leaves in
+    /// the other family.
+    #[inline(never)]
+    fn off_line(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        if let Some(hop) = self.hop(at).and_then(|hop| self.tables.neighbours.get(hop)) {
             let to = self.flows.entry(at.id()).rewrite(at.direction());
-            return self.rewrite_and_send(packet, headers, at, to, hop, io);
+            if rewrite::plain(packet.data_mut(), headers, hop, to) {
+                return io.transmit(hop.port, packet);
+            }
+            if is_open(hop, headers) {
+                return self.rewrite_and_send(packet, headers, at, hop, io);
+            }
         }
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let deltas = self.flows.entry(at.id()).deltas(at.direction());

@@ -111,7 +111,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let kept = self.flows.entry(at.id()).hop_or_none(at.direction());
-        match self.tables.neighbours.get(kept).filter(|hop| is_open(hop, headers)) {
+        match self.tables.neighbours.get(kept) {
             Some(hop) if rewrite::plain_but_for_ttl(packet.data_mut(), headers, hop) => {
                 io.transmit(hop.port, packet);
             }

@@ -69,14 +69,14 @@ pub(super) fn deltas_both_ways(original: &Tuple, after: &Tuple) -> [Deltas; 2] {
     [there, Deltas { ip, l4: Delta(there.l4).reversed().0 }]
 }
 
-/// As [`ipv4`], with the Ethernet addresses, of a TCP or UDP packet as nearly all are: see [`Headers::is_plain`]. False: it is another one, and nothing is
-/// written.
+/// As [`ipv4`], with the Ethernet addresses, of a TCP or UDP packet as nearly all are: see [`Headers::is_plain`]. False: it is another one or cannot go
+/// there, and nothing is written.
 #[inline(always)]
 pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewrite) -> bool {
     let Some(head) = frame.first_chunk_mut::<PLAIN>() else { return false };
     let Some((ethernet, rest)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
     let Some((ipv4, l4)) = rest.split_first_chunk_mut() else { return false };
-    if !headers.is_plain() || hop.vlan != 0 {
+    if !goes_plainly(headers, hop) {
         return false;
     }
     match headers.protocol {
@@ -98,12 +98,18 @@ pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewr
     true
 }
 
+/// Whether it is such a packet, and can go to that next hop as it is.
+#[inline(always)]
+fn goes_plainly(headers: &Headers, hop: &NextHop) -> bool {
+    headers.ttl > 1 && headers.ip_len <= u32::from(hop.plain_room) && headers.is_plain()
+}
+
 /// As [`decrement_ttl`], with the Ethernet addresses, of such a packet.
 #[inline(always)]
 pub(super) fn plain_but_for_ttl(frame: &mut [u8], headers: &Headers, hop: &NextHop) -> bool {
     let Some(head) = frame.first_chunk_mut::<{ ethernet::LEN + ipv4::LEN }>() else { return false };
     let Some((ethernet, ip)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
-    let Some(ip) = ip.first_chunk_mut().filter(|_| headers.is_plain() && hop.vlan == 0) else { return false };
+    let Some(ip) = ip.first_chunk_mut().filter(|_| goes_plainly(headers, hop)) else { return false };
     ipv4::decrement_ttl(ip);
     ethernet::set_addresses(ethernet, &hop.dst_mac, &hop.src_mac);
     true

@@ -508,6 +508,7 @@ mod tests {
                 port: PortId(1),
                 vlan: 0,
                 mtu: 1500,
+                plain_room: 1500,
                 interface: InterfaceId(0),
                 state: Reachability::Reachable,
             },

@@ -32,6 +32,8 @@ pub struct NextHop {
     pub vlan: u16,
     /// Longest IP packet, in bytes.
     pub mtu: u16,
+    /// The same of what goes there in a frame without a tag: 0 where none does, or it does not answer.
+    pub plain_room: u16,
     pub interface: InterfaceId,
     pub state: Reachability,
 }
@@ -59,6 +61,7 @@ impl Neighbours {
                 port: out.port,
                 vlan: out.vlan,
                 mtu: out.mtu,
+                plain_room: if mac.is_some() && out.vlan == 0 { out.mtu } else { 0 },
                 interface,
                 state: if mac.is_some() { Reachability::Reachable } else { Reachability::Failed },
             });

@@ -27,6 +27,7 @@ pub enum Parsed {
 /// A burst of 32 of them stays in the first-level cache beside the tables and the frames' first lines, which is why it is kept to 40
 /// bytes (a test says so) and holds no IPv6 address: those are read from the frame when they are asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct Headers {
     /// IPv4 addresses; 0 for IPv6.
     pub src: u32,
@@ -50,6 +51,7 @@ pub struct Headers {
     pub l4: u16,
     /// Offset of the IP header in the frame.
     pub l3: u8,
+    pub fragment: Fragment,
     /// TTL or hop limit.
     pub ttl: u8,
     /// What follows the IP header and all extension headers that were read.
@@ -60,13 +62,13 @@ pub struct Headers {
     pub dont_fragment: bool,
     /// Type of an ICMP or ICMPv6 message (echo reply is 0, as is everything that is no such message).
     pub icmp_type: u8,
-    pub fragment: Fragment,
     pub is_ipv6: bool,
     /// Multicast, broadcast and link-local destinations: no service and no route is ever meant, Linux takes them.
     pub is_for_twin: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
 pub enum Fragment {
     #[default]
     /// A packet in one piece (IPv6 atomic fragments included, RFC 6946).
