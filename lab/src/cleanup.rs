@@ -149,7 +149,7 @@ pub fn sweep() -> Vec<Tag> {
 
 /// Asks the processes in a namespace to end, and kills those that do not within two seconds.
 fn end_processes(namespace: &str) {
-    for (signal, patience_ms) in [(Signal::SIGTERM, 2000), (Signal::SIGKILL, 2000)] {
+    for (signal, patience_ms) in [(Signal::SIGTERM, 2000), (Signal::SIGKILL, 20_000)] {
         for pid in processes_in(namespace) {
             let _gone_already = kill(pid, signal);
         }

@@ -7,6 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::namespace::Namespace;
+use crate::wait::PATIENCE;
+
+/// After so long a datagram without an answer is sent again: it, or its answer, may be lost.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// `http://192.0.2.10:80/…` or, for IPv6, with brackets.
 pub fn url(address: IpAddr, port: u16, path: &str) -> String {
@@ -16,31 +20,49 @@ pub fn url(address: IpAddr, port: u16, path: &str) -> String {
 /// Fetches a page with curl, over a connection of its own.
 ///
 /// # Errors
-/// What curl says, or when it took longer than 5 s; any status other than 200.
+/// What curl says, or when it took longer than 30 s; any status other than 200.
 pub fn curl(client: &Namespace, url: &str) -> Result<String> {
-    client.run(10, "curl", &["--silent", "--show-error", "--fail", "--max-time", "5", url])
+    client.run(60, "curl", &["--silent", "--show-error", "--fail", "--max-time", "30", url])
 }
 
-/// Sends `payload` from a new socket and returns the first answer, within a second.
+/// Sends `payload` from a new socket and returns the first answer; sends it again where none comes.
 ///
 /// # Errors
-/// The socket's: no answer in time, or what an ICMP error made of it (`ConnectionRefused` …).
-pub fn ask(client: &Namespace, server: SocketAddr, payload: &[u8]) -> std::io::Result<Vec<u8>> {
+/// The socket's: no answer to any, or what an ICMP error made of it (`ConnectionRefused` …).
+pub fn ask(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
+    exchange(client, server, payload, PATIENCE.as_secs() / AGAIN.as_secs())
+}
+
+/// The same for what is not to be answered: it is sent once, and nothing is to come within a second.
+///
+/// # Errors
+/// The socket's, as wanted.
+pub fn ask_once(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
+    exchange(client, server, payload, 1)
+}
+
+fn exchange(client: &Namespace, server: SocketAddr, payload: &[u8], tries: u64) -> io::Result<Vec<u8>> {
     let exchange = client.enter(|| {
         let any: IpAddr = match server {
             SocketAddr::V4(_) => [0; 4].into(),
             SocketAddr::V6(_) => [0; 16].into(),
         };
         let socket = UdpSocket::bind((any, 0))?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.set_read_timeout(Some(AGAIN))?;
         socket.connect(server)?;
-        socket.send(payload)?;
         let mut answer = vec![0; 65536];
-        let length = socket.recv(&mut answer)?;
-        answer.truncate(length);
+        let mut outcome = Err(io::ErrorKind::TimedOut.into());
+        for _ in 0..tries {
+            outcome = socket.send(payload).and_then(|_| socket.recv(&mut answer));
+            match &outcome {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => break,
+            }
+        }
+        answer.truncate(outcome?);
         Ok(answer)
     });
-    exchange.map_err(std::io::Error::other)?
+    exchange.map_err(io::Error::other)?
 }
 
 /// An HTTP connection that is kept open and used again.
@@ -50,14 +72,22 @@ pub struct KeptOpen {
 }
 
 impl KeptOpen {
-    /// Connects from the client's namespace; an answer is waited for 10 s at most.
+    /// Connects from the client's namespace.
     ///
     /// # Errors
     /// The socket's.
     pub fn connect(client: &Namespace, server: SocketAddr) -> io::Result<KeptOpen> {
-        let connected = client.enter(|| TcpStream::connect_timeout(&server, Duration::from_secs(5)));
+        KeptOpen::connect_within(client, server, PATIENCE)
+    }
+
+    /// The same, with a limit of the caller's own.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn connect_within(client: &Namespace, server: SocketAddr, limit: Duration) -> io::Result<KeptOpen> {
+        let connected = client.enter(|| TcpStream::connect_timeout(&server, limit));
         let stream = connected.map_err(io::Error::other)??;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(KeptOpen { stream: BufReader::new(stream) })
     }
 
@@ -124,16 +154,16 @@ impl KeptOpen {
     }
 }
 
-/// How many of `count` echo requests were answered within a second each.
+/// How many of `count` echo requests were answered within ten seconds each, or `extra` says otherwise (`-W`).
 ///
 /// # Errors
 /// When ping cannot be run.
 pub fn ping(client: &Namespace, address: IpAddr, count: u32, extra: &[&str]) -> Result<u32> {
     let (count, address) = (count.to_string(), address.to_string());
-    let mut arguments = vec!["-n", "-q", "-W", "1", "-i", "0.02", "-c", &count];
+    let mut arguments = vec!["-n", "-q", "-W", "10", "-i", "0.02", "-c", &count];
     arguments.extend(extra);
     arguments.push(&address);
-    let output = client.output(20, "ping", &arguments)?;
+    let output = client.output(60, "ping", &arguments)?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines()
         .find_map(|line| line.split(", ").find_map(|part| part.strip_suffix(" received")?.parse().ok()))
@@ -167,12 +197,12 @@ pub enum Reuse {
 /// What wrk says.
 pub fn wrk(client: &Namespace, url: &str, connections: u16, seconds: u16, reuse: Reuse) -> Result<Load> {
     let (connections, duration) = (connections.to_string(), format!("{seconds}s"));
-    let mut arguments = vec!["-t1", "-c", &connections, "-d", &duration, "--latency"];
+    let mut arguments = vec!["-t1", "-c", &connections, "-d", &duration, "--latency", "--timeout", "30s"];
     if reuse == Reuse::OneRequest {
         arguments.extend(["-H", "Connection: close"]);
     }
     arguments.push(url);
-    parse_wrk(&client.run(u32::from(seconds) + 15, "wrk", &arguments)?)
+    parse_wrk(&client.run(u32::from(seconds) + 60, "wrk", &arguments)?)
 }
 
 fn parse_wrk(text: &str) -> Result<Load> {

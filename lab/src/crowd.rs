@@ -37,7 +37,9 @@ const PAUSE: Duration = Duration::from_millis(4);
 /// Bytes that a client says: its number and the round.
 const WORD: usize = 8;
 const EVENTS: usize = 1024;
-const FIRST_ROUND: Duration = Duration::from_secs(60);
+/// Given to those that are not to answer.
+const A_MOMENT: Duration = Duration::from_secs(1);
+const FIRST_ROUND: Duration = Duration::from_secs(100);
 
 /// A TCP server that sends back what it gets.
 #[derive(Debug)]
@@ -150,7 +152,8 @@ struct Client {
 #[derive(Clone, Copy, Debug)]
 enum Command {
     Say,
-    Listen(Duration),
+    /// How long at most, and for how many answers: a second after these it ends.
+    Listen(Duration, usize),
 }
 
 /// How a round ended.
@@ -168,7 +171,7 @@ impl Crowd {
     /// no part of the crowd then.
     ///
     /// # Errors
-    /// What the first that fails says; when they are not open within a minute.
+    /// What the first that fails says; when they are not open in time.
     pub fn open(namespace: &Namespace, service: SocketAddrV4, count: usize) -> Result<Crowd> {
         namespace.sysctl("ipv4/ip_local_port_range", "10000 65000")?;
         for number in 0..count.div_ceil(OF_A_CLIENT) {
@@ -226,7 +229,16 @@ impl Crowd {
     /// # Errors
     /// When a connection hears what was not said on it.
     pub fn listen(&mut self, limit: Duration) -> Result<Round> {
-        self.command(Command::Listen(limit))
+        self.command(Command::Listen(limit, usize::MAX))
+    }
+
+    /// As [`Crowd::round`], of a crowd of one thread where others than `wanted` are not to answer: they are given a second more.
+    ///
+    /// # Errors
+    /// As [`Crowd::round`].
+    pub fn round_of(&mut self, wanted: usize, limit: Duration) -> Result<Round> {
+        self.say()?;
+        self.command(Command::Listen(limit, wanted))
     }
 
     fn command(&mut self, command: Command) -> Result<Round> {
@@ -277,7 +289,7 @@ impl Connections {
         {
             outcome = match order {
                 Command::Say => self.say(),
-                Command::Listen(limit) => self.listen(limit),
+                Command::Listen(limit, enough) => self.listen(limit, enough),
             };
         }
     }
@@ -294,8 +306,8 @@ impl Connections {
         Ok(Round::default())
     }
 
-    fn listen(&mut self, limit: Duration) -> Result<Round> {
-        let deadline = Instant::now() + limit;
+    fn listen(&mut self, limit: Duration, enough: usize) -> Result<Round> {
+        let mut deadline = Instant::now() + limit;
         let mut heard = vec![0_usize; self.streams.len()];
         let mut round = Round::default();
         let mut ended = self.streams.iter().filter(|stream| stream.is_none()).count();
@@ -317,6 +329,9 @@ impl Connections {
                         }
                         heard[number] += length;
                         round.answered += usize::from(heard[number] == WORD);
+                        if heard[number] == WORD && round.answered == enough {
+                            deadline = Instant::now() + A_MOMENT;
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     outcome => {
@@ -343,7 +358,7 @@ fn address(number: usize) -> Ipv4Addr {
 }
 
 fn connect_all(from: Ipv4Addr, service: SocketAddrV4, count: usize, epoll: &Epoll) -> Result<Vec<TcpStream>> {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + FIRST_ROUND;
     let mut streams: Vec<TcpStream> = Vec::with_capacity(count);
     let mut open = 0;
     let mut events = vec![EpollEvent::empty(); EVENTS];
@@ -368,7 +383,7 @@ fn connect_all(from: Ipv4Addr, service: SocketAddrV4, count: usize, epoll: &Epol
             open += 1;
         }
         if Instant::now() > deadline {
-            bail!("{open} of {count} connections are open after a minute");
+            bail!("{open} of {count} connections are open after {} s", FIRST_ROUND.as_secs());
         }
     }
     Ok(streams)

@@ -44,7 +44,7 @@ impl Decapsulator {
             "table inet tunnels {{\nchain in {{\ntype filter hook input priority -300;\n\
              meta l4proto {{ 4, 41, 47 }} drop\nudp dport {GUE_PORT} drop\n}}\n}}"
         );
-        server.run(10, "nft", &[&rules])?;
+        server.run(60, "nft", &[&rules])?;
         let outer = Tap::open(server, "eth0")?;
         let inner = Tap::open(server, INNER)?;
         let unpacked_mac = Tap::open(server, UNPACKED)?.mac();

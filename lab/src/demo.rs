@@ -137,11 +137,11 @@ fn requests_served(servers: &[Nginx]) -> Result<Vec<(String, usize)>> {
             .collect::<Result<Vec<_>>>()
     };
     let mut last = count()?;
-    wait::until("end of nginx's logs", Duration::from_secs(5), || {
+    wait::until("end of nginx's logs", wait::PATIENCE, || {
         // Longer than nginx holds lines back.
         std::thread::sleep(Duration::from_millis(150));
         let now = count().ok()?;
-        let is_settled = now == last;
+        let is_settled = now == last && now.iter().map(|(_, requests)| requests).sum::<usize>() >= PAGES;
         last = now;
         is_settled.then_some(())
     })?;

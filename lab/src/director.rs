@@ -22,9 +22,9 @@ use crate::wait;
 pub const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
 
 /// Longest start of `lbd` that is waited for.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = wait::PATIENCE;
 /// Longest orderly stop.
-const STOP_LIMIT: Duration = Duration::from_secs(15);
+const STOP_LIMIT: Duration = wait::PATIENCE;
 
 /// The DPDK driver on the director's links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -336,7 +336,7 @@ impl Director {
         let socket = self.socket();
         let mut all = vec!["--socket", utf8(&socket)?, "ipvsadm"];
         all.extend(arguments.split_whitespace());
-        self.namespace.output(10, utf8(&lbctl)?, &all)
+        self.namespace.output(60, utf8(&lbctl)?, &all)
     }
 
     /// `lbctl` with these words, yet to be run.
@@ -390,6 +390,14 @@ impl Director {
         }
     }
 
+    /// Waits until the metrics say so: what they count is done by other threads, which write it down when it is done.
+    ///
+    /// # Errors
+    /// Names `what`, when they do not.
+    pub fn until_metrics(&self, what: &str, mut holds: impl FnMut(&Metrics) -> bool) -> Result<()> {
+        wait::until(what, wait::PATIENCE, || self.metrics().ok().filter(&mut holds).map(drop))
+    }
+
     /// Fetches a page of the metrics and health server: status and body.
     ///
     /// # Errors
@@ -429,7 +437,7 @@ impl Director {
 /// When it cannot be run.
 pub fn forget(lab: &Lab) -> Result<Output> {
     let (lbd, config) = (program("lbd")?, lab.dir().join("lbd.toml"));
-    lab.director().output(10, utf8(&lbd)?, &["--config", utf8(&config)?, "--forget"])
+    lab.director().output(60, utf8(&lbd)?, &["--config", utf8(&config)?, "--forget"])
 }
 
 /// Where a lab's `lbd` keeps its connections for the next start.
@@ -461,14 +469,14 @@ pub fn silence_kernel(director: &Namespace) -> Result<()> {
         chain(WAN_LINK),
         chain(LAN_LINK)
     );
-    director.run(10, "nft", &[&rules])?;
+    director.run(60, "nft", &[&rules])?;
     Ok(())
 }
 
 /// A request without keep-alive: the body is what comes until the end.
 fn http_get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut stream = TcpStream::connect_timeout(&server, wait::PATIENCE)?;
+    stream.set_read_timeout(Some(wait::PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -3,7 +3,6 @@
 //! It proves the lab without `lbd`, and these are the peers of the end-to-end benchmark.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -97,7 +96,7 @@ stream {{
         let mut arguments = arguments.to_vec();
         arguments.push(file.to_str().context("the lab's directory is not UTF-8")?);
         let mut process = Process::spawn(lab.director(), lab.dir(), "proxy", program, &arguments)?;
-        wait::until(program, Duration::from_secs(10), || {
+        wait::until(program, wait::PATIENCE, || {
             if let Ok(Some(status)) = process.exited() {
                 return Some(Err(anyhow!("{program} ended with {status}: {}", process.log())));
             }
@@ -168,6 +167,6 @@ fn load_rules(lab: &Lab, director: &Namespace) -> Result<()> {
     );
     let file = lab.dir().join("director.nft");
     std::fs::write(&file, rules)?;
-    director.run(10, "nft", &["-f", file.to_str().context("the lab's directory is not UTF-8")?])?;
+    director.run(60, "nft", &["-f", file.to_str().context("the lab's directory is not UTF-8")?])?;
     Ok(())
 }

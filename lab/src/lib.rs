@@ -40,4 +40,4 @@ pub use kernel_director::KernelDirector;
 pub use namespace::Namespace;
 pub use scene::Scene;
 pub use topology::{Lab, Plan};
-pub use wait::until;
+pub use wait::{PATIENCE, until};

@@ -36,7 +36,7 @@ const WHOLE_MESSAGE: u8 = 3;
 const WINDOW: u32 = 1 << 20;
 
 /// How often the client sends a packet, and how long it waits for the answer each time.
-const TRIES: usize = 4;
+const TRIES: usize = 40;
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 struct Chunk {
@@ -266,11 +266,9 @@ impl Association {
     pub fn ask(&mut self, message: &[u8]) -> Result<String> {
         let tsn = self.tsn;
         self.tsn += 1;
-        let answer = self.exchange(DATA, || vec![Chunk::data(tsn, message)])?;
-        let acknowledged = answer.chunk(SACK).and_then(|sack| sack.word(0));
-        if acknowledged != Some(tsn) {
-            bail!("TSN {tsn:#x} was sent, {acknowledged:x?} acknowledged");
-        }
+        // An answer that came so late that its question was sent again comes twice.
+        let is_answer = |packet: &Packet| packet.chunk(SACK).and_then(|sack| sack.word(0)) == Some(tsn);
+        let answer = self.exchange_for(DATA, is_answer, || vec![Chunk::data(tsn, message)])?;
         let data = answer.chunk(DATA).context("no DATA")?;
         self.send(vec![Chunk::sack(data.word(0).context("no TSN")?)])?;
         Ok(String::from_utf8_lossy(data.value.get(12..).unwrap_or_default()).into_owned())
@@ -293,6 +291,16 @@ impl Association {
 
     /// Sends chunks until a packet with the expected one comes.
     fn exchange(&self, expected: u8, chunks: impl Fn() -> Vec<Chunk>) -> Result<Packet> {
+        self.exchange_for(expected, |_| true, chunks)
+    }
+
+    /// The same, for one that is the answer wanted.
+    fn exchange_for(
+        &self,
+        expected: u8,
+        is_answer: impl Fn(&Packet) -> bool,
+        chunks: impl Fn() -> Vec<Chunk>,
+    ) -> Result<Packet> {
         for _ in 0..TRIES {
             self.send(chunks())?;
             let start = Instant::now();
@@ -306,7 +314,7 @@ impl Association {
                 if packet.chunk(ABORT).is_some() {
                     bail!("{} aborts the association", self.server);
                 }
-                if packet.chunk(expected).is_some() {
+                if packet.chunk(expected).is_some() && is_answer(&packet) {
                     return Ok(packet);
                 }
             }

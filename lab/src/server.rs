@@ -50,7 +50,7 @@ impl Nginx {
         let config = config.to_str().context("the lab's directory is not UTF-8")?;
         let mut process =
             Process::spawn(namespace, lab.dir(), &format!("nginx-{role}"), "nginx", &["-c", config])?;
-        wait::until(&format!("nginx on {role}"), Duration::from_secs(10), || {
+        wait::until(&format!("nginx on {role}"), wait::PATIENCE, || {
             if let Ok(Some(status)) = process.exited() {
                 return Some(Err(anyhow!("nginx on {role} ended with {status}: {}", process.log())));
             }
@@ -223,7 +223,7 @@ impl Drop for Sink {
 
 fn swallow(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.set_read_timeout(Some(wait::PATIENCE))?;
     let bytes = std::io::copy(&mut stream, &mut std::io::sink())?;
     stream.write_all(bytes.to_string().as_bytes())
 }

@@ -287,7 +287,7 @@ fn wire_access(
     let near_v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
     endpoint(client, &[&format!("{CLIENT_BEHIND_ACCESS}/24"), "2001:db8:51::100/64"], Some((near, near_v6)))?;
     endpoint(access, &["192.0.2.2/24", "2001:db8::2/64"], None)?;
-    access.run(10, "ethtool", &["-K", "eth1", "tx", "off"])?;
+    access.run(60, "ethtool", &["-K", "eth1", "tx", "off"])?;
     access.ip(&format!("addr add {near}/24 dev eth1"))?;
     access.ip(&format!("addr add {near_v6}/64 dev eth1"))?;
     access.ip("link set eth1 up")?;
@@ -313,7 +313,7 @@ fn link(plan: &Plan, a: (&Namespace, &str, u16), b: (&Namespace, &str, u16)) -> 
 /// A host's `eth0`: addresses, default routes, and checksums computed by the host itself. A veth otherwise passes
 /// packets on with partial checksums; the DPDK drivers cannot tell, and whoever gets them next drops them.
 fn endpoint(host: &Namespace, addresses: &[&str], gateway: Option<(Ipv4Addr, Ipv6Addr)>) -> Result<()> {
-    host.run(10, "ethtool", &["-K", "eth0", "tx", "off"])?;
+    host.run(60, "ethtool", &["-K", "eth0", "tx", "off"])?;
     for address in addresses {
         host.ip(&format!("addr add {address} dev eth0"))?;
     }
@@ -328,7 +328,7 @@ fn endpoint(host: &Namespace, addresses: &[&str], gateway: Option<(Ipv4Addr, Ipv
 /// The director's end of a cable, as a NIC that the kernel says nothing on.
 fn nic(director: &Namespace, name: &str, queues: u8) -> Result<()> {
     director.sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    director.run(10, "ethtool", &["-K", name, "tx", "off"])?;
+    director.run(60, "ethtool", &["-K", name, "tx", "off"])?;
     let offered = director.ip(&format!("-d link show {name}"))?;
     if !offered.contains(&format!("numrxqueues {queues} ")) {
         bail!("{name}: {queues} queues asked for, the kernel says: {offered}");

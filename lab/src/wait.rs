@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// How long a fact is waited for that is on its way: far longer than it takes, as a machine may have other things to do first. It is
+/// spent only where the fact does not come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often a fact is looked at.
 const PERIOD: Duration = Duration::from_millis(20);
 

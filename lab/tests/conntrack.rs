@@ -2,12 +2,11 @@
 //! service; `lbctl conntrack` over a running `lbd`, and over the next one after a kill; a call between two phones, of which one is behind the director.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::server::ECHO_PORT;
 use lab::topology::{self, CLIENT, DIRECTOR, VIP};
-use lab::{Director, LbdPlan, Namespace, Plan, Scene};
+use lab::{Director, LbdPlan, Namespace, PATIENCE, Plan, Scene};
 use nix::sys::signal::Signal;
 
 fn lbctl(scene: &Scene, words: &str) -> Result<(i32, String)> {
@@ -33,7 +32,7 @@ fn connections_are_shown_changed_and_ended_and_go_on_after_a_kill() -> Result<()
     let socket = |to: std::net::Ipv4Addr| -> Result<UdpSocket> {
         let socket = scene.lab.client().enter(|| UdpSocket::bind((CLIENT, 0)))??;
         socket.connect(SocketAddr::new(to.into(), ECHO_PORT))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket)
     };
     let server = topology::server(0);
@@ -60,7 +59,7 @@ fn connections_are_shown_changed_and_ended_and_go_on_after_a_kill() -> Result<()
     }
 
     scene.director.process().signal(Signal::SIGKILL)?;
-    scene.director.process().wait(Duration::from_secs(60))?;
+    scene.director.process().wait(PATIENCE)?;
     scene.director = Director::start(&scene.lab, &LbdPlan::default())?;
     let (_, text) = lbctl(&scene, &of_routed)?;
     ensure!(text.contains("mark=5 ") && text.contains(&format!("sport={port} ")), "{text}");
@@ -125,7 +124,7 @@ fn where_a_rule_gives_sips_helper_a_call_through_masquerade_is_heard_both_ways()
     let alice = topology::server(0);
     let socket = |namespace: &Namespace, address: Ipv4Addr, port: u16| -> Result<UdpSocket> {
         let socket = namespace.enter(|| UdpSocket::bind((address, port)))??;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         Ok(socket)
     };
     let (phone, ear) = (socket(inside, alice, 5060)?, socket(inside, alice, 10000)?);

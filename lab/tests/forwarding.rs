@@ -3,15 +3,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::server::{self, ECHO_PORT, Sink};
 use lab::topology::{self, DIRECTOR, GATEWAY, VIP, VIP_V6};
 use lab::wire::Tap;
-use lab::{Driver, LbdPlan, Plan, Scene, client, until};
+use lab::{Driver, LbdPlan, PATIENCE, Plan, Scene, client, until};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const VIPS: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP_V6)];
 
 /// The port of the TCP sink behind the virtual service.
@@ -123,7 +121,7 @@ fn a_large_upload_learns_that_the_servers_side_takes_less() -> Result<()> {
     let _sink = Sink::start(&scene.lab.servers()[0], SocketAddr::new([0_u16; 8].into(), SINK_PORT))?;
     for vip in VIPS {
         let mut stream = scene.lab.client().enter(|| TcpStream::connect((vip, 9)))??;
-        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(&vec![0x2a; 2 << 20])?;
         stream.shutdown(Shutdown::Write)?;
         let mut count = String::new();
@@ -147,7 +145,7 @@ fn jumbo_frames_pass_whole() -> Result<()> {
     let tap = Tap::open(scene.lab.client(), "eth0")?;
     let mut connection = client::KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80))?;
     assert!(connection.get("/files/large")? == content, "the copy differs");
-    tap.receive("a frame of 9014 bytes", Duration::from_secs(1), |frame| frame.len() == 9014)?;
+    tap.receive("a frame of 9014 bytes", PATIENCE, |frame| frame.len() == 9014)?;
     Ok(())
 }
 
@@ -171,11 +169,12 @@ fn iperf3_runs_through_the_virtual_service() -> Result<()> {
     let server = &scene.lab.servers()[0];
     let _iperf = lab::process::Process::spawn(server, scene.lab.dir(), "iperf3", "iperf3", &["--server"])?;
     until("iperf3's server", PATIENCE, || {
-        let listening = server.run(5, "ss", &["-Hltn", "sport = :5201"]).ok()?;
+        let listening = server.run(60, "ss", &["-Hltn", "sport = :5201"]).ok()?;
         listening.contains("5201").then_some(())
     })?;
     let vip = VIP.to_string();
-    let said = scene.lab.client().run(20, "iperf3", &["--client", &vip, "--time", "2", "--format", "m"])?;
+    let said =
+        scene.lab.client().run(60, "iperf3", &["--client", &vip, "--bytes", "50M", "--format", "m"])?;
     let received = said.lines().find(|line| line.ends_with("receiver")).context("no receiver's line")?;
     println!("through lbd over veth: {received}");
     ensure!(!received.contains(" 0.00 Bytes"), "nothing arrived: {received}");

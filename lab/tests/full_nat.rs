@@ -4,12 +4,11 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::server::{self, ECHO_PORT, HTTP_PORT, Nginx, UdpEcho};
 use lab::topology::{self, CLIENT, GATEWAY, GATEWAY_V6, Plan, VIP, VIP_V6};
-use lab::{Director, Lab, LbdPlan, Namespace, client, sctp};
+use lab::{Director, Lab, LbdPlan, Namespace, PATIENCE, client, sctp};
 
 const SERVERS: u8 = 2;
 const UPLOAD_PORT: u16 = 9000;
@@ -78,7 +77,7 @@ fn content(length: usize) -> Vec<u8> {
 /// What comes back of an upload.
 fn uploaded(client: &Namespace, vip: IpAddr, content: &[u8]) -> Result<Vec<u8>> {
     let mut stream = client.enter(|| TcpStream::connect((vip, UPLOAD_PORT)))??;
-    stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let mut writer = stream.try_clone()?;
     std::thread::scope(|scope| {
         let sent = scope.spawn(move || {
@@ -117,7 +116,7 @@ fn lbctl(lab: &Lab, director: &Director, words: &str) -> Result<String> {
         lab::director::program("lbctl")?.display(),
         director.socket().display()
     );
-    lab.director().run(20, "sh", &["-c", &line])
+    lab.director().run(60, "sh", &["-c", &line])
 }
 
 /// The local endpoint that `lbctl connections` shows for the client's port.

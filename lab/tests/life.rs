@@ -2,14 +2,11 @@
 //! Method: what Linux says is there (links, programs, sockets) before, during and after.
 
 use std::process::ExitStatus;
-use std::time::Duration;
 
 use anyhow::Result;
 use lab::topology::{LAN_LINK, VIP, WAN_LINK};
-use lab::{Director, Driver, Lab, LbdPlan, Plan, Scene, director};
+use lab::{Director, Driver, Lab, LbdPlan, PATIENCE, Plan, Scene, director};
 use nix::sys::signal::Signal;
-
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The links of the director's namespace with their details, without the counters that change by themselves.
 fn links(lab: &Lab) -> Result<String> {

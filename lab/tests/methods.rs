@@ -11,9 +11,8 @@ use lab::decapsulate::{Decapsulator, GUE_PORT};
 use lab::server::{self, ECHO_PORT, HTTP_PORT, Nginx, Sink, UdpEcho};
 use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
 use lab::wire::Tap;
-use lab::{Director, Lab, LbdPlan, client, sctp, until};
+use lab::{Director, Lab, LbdPlan, PATIENCE, client, sctp, until};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const SINK_PORT: u16 = 9000;
 const SERVERS: u8 = 3;
 /// The client's end of the cable that answers come by.
@@ -56,7 +55,7 @@ fn answers_go_straight(lab: &Lab) -> Result<()> {
     let (client, switch) = (lab.client(), lab.switch());
     switch.ip(&format!("link add back type veth peer name back0 netns {}", client.name()))?;
     switch.ip("link set back master br0 up")?;
-    client.run(10, "ethtool", &["-K", "back0", "tx", "off"])?;
+    client.run(60, "ethtool", &["-K", "back0", "tx", "off"])?;
     client.ip(&format!("addr add {BACK}/24 dev back0"))?;
     client.ip(&format!("addr add {BACK_V6}/64 dev back0"))?;
     client.ip("link set back0 up")?;
@@ -107,7 +106,7 @@ fn clients_are_served(forward: &str, family: Family, takes: Option<u16>) -> Resu
 
         // Segments are as long as the client's link allows at first: it has to hear of the tunnel.
         let mut stream = lab.client().enter(|| TcpStream::connect((vip, SINK_PORT)))??;
-        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(&vec![0x2a; 1 << 20])?;
         stream.shutdown(Shutdown::Write)?;
         let mut count = String::new();

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::client::KeptOpen;
+use lab::metrics::Metrics;
 use lab::server::{self, ECHO_PORT, HTTP_PORT};
 use lab::topology::{self, VIP};
-use lab::{Director, LbdPlan, Plan, Scene, until};
+use lab::{Director, LbdPlan, PATIENCE, Plan, Scene, until};
 use nix::sys::signal::Signal;
-
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The TCP service on the VIP over the servers of these indices.
 fn service_over(servers: &[u8]) -> String {
@@ -27,6 +26,12 @@ fn service_over(servers: &[u8]) -> String {
 
 fn plan_over(servers: &[u8]) -> LbdPlan {
     LbdPlan { services: service_over(servers), ..LbdPlan::default() }
+}
+
+/// Whether all workers use the tables that were published last.
+fn are_up_to_date(metrics: &Metrics) -> bool {
+    let published = metrics.sum("lb_tables_generation", &[]);
+    metrics.with_prefix("lb_worker_generation").iter().all(|(_, used)| *used == published)
 }
 
 /// A connection that the given real server answers, found by opening as many as it takes.
@@ -51,7 +56,7 @@ fn the_connection_listing_is_what_is_really_open() -> Result<()> {
     }
     let mut open = BTreeSet::new();
     for (index, server) in (0_u8..).zip(scene.lab.servers()) {
-        for line in server.run(5, "ss", &["-Htn", "state", "established", "sport = :8080"])?.lines() {
+        for line in server.run(60, "ss", &["-Htn", "state", "established", "sport = :8080"])?.lines() {
             let peer = line.split_whitespace().nth(3).context("ss: no peer")?;
             open.insert((peer.to_owned(), format!("{}:{HTTP_PORT}", topology::server(index))));
         }
@@ -93,6 +98,7 @@ fn a_download_survives_a_reload_that_replaces_its_server_and_new_ones_go_elsewhe
     })?;
     reload?;
     assert!(copy == content, "the copy differs");
+    scene.director.until_metrics("workers that go by it", are_up_to_date)?;
     assert_eq!(scene.who_serves(VIP, 4)?, ["s1", "s1", "s3", "s3"]);
     other.set_patience(Duration::from_millis(500))?;
     assert!(other.get("/").is_err(), "the removed server still got requests");
@@ -132,7 +138,7 @@ fn a_removed_server_gets_nothing_until_it_is_added_again() -> Result<()> {
     assert!(held.read(&mut |_| ()).is_err(), "the removed server was asked");
     scene.director.ipvsadm("-a -t 192.0.2.10:80 -r 10.0.0.11:8080 -m")?;
     // The client's TCP sends the request again by itself.
-    held.set_patience(Duration::from_secs(10))?;
+    held.set_patience(PATIENCE)?;
     assert_eq!(held.read(&mut |_| ())?, b"s1\n");
     Ok(())
 }
@@ -226,14 +232,18 @@ fn a_rule_for_a_service_that_is_not_there_fails_as_ipvsadm_does() -> Result<()> 
 fn statistics_count_what_went_through() -> Result<()> {
     let scene = Scene::up(&Plan::default(), &plan_over(&[0, 1, 2]))?;
     scene.who_serves(VIP, 9)?;
+    let vip = ["local_address=\"192.0.2.10\"", "local_port=\"80\""];
+    // A client has its page before the last packets of its connection have come by.
+    scene.director.until_metrics("nine connections, all over", |metrics| {
+        metrics.sum("lb_ipvs_connections_total", &[]) == 9.0
+            // SYN, ACK, request, FIN, and the acknowledgement of the server's FIN at the least.
+            && metrics.sum("lb_ipvs_incoming_packets_total", &[]) >= 9.0 * 5.0
+            && metrics.sum("lb_ipvs_outgoing_bytes_total", &[]) > 9.0 * 200.0
+            && metrics.sum("lb_ipvs_backend_connections_inactive", &vip) == 9.0
+    })?;
     let metrics = scene.director.metrics()?;
     assert_eq!(metrics.sum("lb_ipvs_connections_total", &[]), 9.0);
-    // SYN, ACK, request, FIN, and the acknowledgement of the server's FIN at the least.
-    assert!(metrics.sum("lb_ipvs_incoming_packets_total", &[]) >= 9.0 * 5.0);
-    assert!(metrics.sum("lb_ipvs_outgoing_bytes_total", &[]) > 9.0 * 200.0);
-    let vip = ["local_address=\"192.0.2.10\"", "local_port=\"80\""];
     assert_eq!(metrics.sum("lb_ipvs_backend_weight", &vip), 3.0);
-    assert_eq!(metrics.sum("lb_ipvs_backend_connections_inactive", &vip), 9.0);
     let listing = scene.director.ipvsadm("-L -n --stats")?;
     for server in ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"] {
         let row = listing.lines().find(|line| line.contains(server)).context("no row of the server")?;
@@ -282,7 +292,9 @@ fn a_draining_director_serves_its_connections_and_no_others_until_a_second_signa
         _ => None,
     })?;
     assert!(said.starts_with("draining: ") && said.contains("connections are left"), "{said}");
-    assert!(KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80)).is_err());
+    let moment = Duration::from_secs(2);
+    let refused = KeptOpen::connect_within(scene.lab.client(), SocketAddr::new(VIP.into(), 80), moment);
+    assert!(refused.is_err());
     assert!(scene.director.metrics()?.sum("lb_drops_total", &["reason=\"draining\""]) > 0.0);
     // What the operator does meanwhile is done.
     scene.director.ipvsadm("-A -t 192.0.2.10:8081 -s rr")?;

@@ -3,13 +3,13 @@
 //! Method: a real director with such rules, one client that gets a page or an echo, the file, the log, and a real server's link.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::server::ECHO_PORT;
 use lab::topology::{self, CLIENT, VIP};
 use lab::wire::Tap;
-use lab::{LbdPlan, Plan, Scene, client};
+use lab::{LbdPlan, PATIENCE, Plan, Scene, client, until};
 
 /// Of the virtual service.
 const PORT: u16 = 80;
@@ -42,17 +42,14 @@ fn packets_are_kept_in_a_file_and_traced_in_the_log() -> Result<()> {
         "TRACE: filter:INPUT:rule:1 IN=wan OUT= MAC=".to_owned(),
         format!("SRC={CLIENT} DST={VIP} "),
     ];
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        let kept = fs::read(&file).unwrap_or_default();
-        let log = scene.director.log();
-        if wanted.iter().all(|part| contains(&kept, part)) && traced.iter().all(|part| log.contains(part)) {
-            ensure!(kept.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "a section begins the file");
-            return Ok(());
-        }
-        ensure!(Instant::now() < until, "{} bytes kept, logged:\n{log}", kept.len());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let kept = until("packets kept and traced", PATIENCE, || {
+        let (kept, log) = (fs::read(&file).ok()?, scene.director.log());
+        let is_kept = wanted.iter().all(|part| contains(&kept, part));
+        (is_kept && traced.iter().all(|part| log.contains(part))).then_some(kept)
+    });
+    let kept = kept.with_context(|| format!("logged:\n{}", scene.director.log()))?;
+    ensure!(kept.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "a section begins the file");
+    Ok(())
 }
 
 #[test]
@@ -64,16 +61,17 @@ fn a_copy_of_a_packet_comes_to_the_gateway_that_tee_names() -> Result<()> {
         &scene,
         &format!("-t mangle -A PREROUTING -p udp --dport {ECHO_PORT} -j TEE --gateway {gateway}"),
     )?;
-    // The director has to know the way there before there is something to copy.
-    client::ping(scene.lab.director(), gateway.into(), 1, &[])?;
     let link = Tap::open(witness, "eth0")?;
-    let answer = client::ask(scene.lab.client(), (VIP, ECHO_PORT).into(), b"for two")?;
-    assert_eq!(answer, b"s1 for two");
     // As the client sent it, to the witness's MAC address: neither its destination nor its data is another.
     let is_copy = |frame: &[u8]| {
         frame.get(26..34) == Some(&[CLIENT.octets(), VIP.octets()].concat()) && contains(frame, "for two")
     };
-    let copy = link.receive("the copy", Duration::from_secs(5), is_copy)?;
+    let copy = until("the copy", PATIENCE, || {
+        // Asked again: the director has to know the way there before there is something to copy.
+        let answer = client::ask(scene.lab.client(), (VIP, ECHO_PORT).into(), b"for two").ok()?;
+        assert_eq!(answer, b"s1 for two");
+        link.receive("the copy", Duration::from_millis(500), is_copy).ok()
+    })?;
     assert_eq!(copy[..6], link.mac());
     Ok(())
 }

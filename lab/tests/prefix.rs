@@ -7,9 +7,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 use lab::server::HTTP_PORT;
 use lab::topology::{VIP, VIP_V6};
-use lab::{LbdPlan, Plan, Scene, client, until};
-
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+use lab::{LbdPlan, PATIENCE, Plan, Scene, client, until};
 
 fn services() -> String {
     let service = |address: &str, servers: &[String]| {

@@ -9,9 +9,8 @@ use lab::raw::{Echo, Raw};
 use lab::sctp::{Association, Server};
 use lab::server::UdpEcho;
 use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
-use lab::{Director, Lab, LbdPlan, until};
+use lab::{Director, Lab, LbdPlan, PATIENCE, until};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const PORT: u16 = 2905;
 const SERVER_PORT: u16 = 9905;
 const ISAKMP: u16 = 500;

@@ -13,10 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use lab::server::Nginx;
 use lab::topology::VIP;
-use lab::{Director, Driver, Lab, LbdPlan, client, director, until};
+use lab::{Director, Driver, Lab, LbdPlan, PATIENCE, client, director, until};
 use nix::sys::signal::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Four ticks are due in it.
 const WATCHDOG: Duration = Duration::from_millis(400);
 
@@ -136,7 +135,7 @@ fn serves_with(capabilities: &BTreeSet<&str>, driver: Driver) -> Result<()> {
     }
     // The unit's LimitMEMLOCK=; where it cannot be had the capability that makes up for it.
     let unlimited = ["prlimit", "--memlock=unlimited"];
-    let is_limited = lab.director().run(5, "prlimit", &[unlimited[1], "true"]).is_err();
+    let is_limited = lab.director().run(60, "prlimit", &[unlimited[1], "true"]).is_err();
     let set: Vec<&str> = capabilities.iter().copied().chain(is_limited.then_some("ipc_lock")).collect();
     let bounding = format!("--bounding-set=-all,+{}", set.join(",+"));
     let restricted = ["setpriv", &bounding, "--no-new-privs"];

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 use lab::server::ECHO_PORT;
 use lab::topology::{CLIENT, VIP};
-use lab::{Director, LbdPlan, Plan, Scene, client};
+use lab::{Director, LbdPlan, PATIENCE, Plan, Scene, client, until};
 
 #[test]
 fn who_is_in_a_set_is_stopped_while_it_is_there() -> Result<()> {
@@ -23,13 +23,16 @@ fn who_is_in_a_set_is_stopped_while_it_is_there() -> Result<()> {
         scene.director.run_lbctl(words)?;
     }
     let is_served = |scene: &Scene| client::ask(scene.lab.client(), service, b"?").is_ok();
+    let is_stopped = |scene: &Scene| client::ask_once(scene.lab.client(), service, b"?").is_err();
     ensure!(is_served(&scene), "no set names the client");
-    let seen = scene.director.run_lbctl("ipset list seen")?;
-    ensure!(seen.contains(&format!("\n{CLIENT}\n")), "{seen}");
+    until("who came by", PATIENCE, || {
+        let seen = scene.director.run_lbctl("ipset list seen").ok()?;
+        seen.contains(&format!("\n{CLIENT}\n")).then_some(())
+    })?;
     let [a, b, c, _] = CLIENT.octets();
     let network = format!("{a}.{b}.{c}.0/24");
     scene.director.run_lbctl(&format!("ipset add bad {network}"))?;
-    ensure!(!is_served(&scene), "its network is in the set");
+    ensure!(is_stopped(&scene), "its network is in the set");
     let listed = scene.director.run_lbctl("ipset list bad")?;
     let counted = |line: &&str| line.starts_with(&network) && !line.contains("packets 0 ");
     ensure!(listed.lines().any(|line| counted(&line)), "{listed}");
@@ -40,7 +43,7 @@ fn who_is_in_a_set_is_stopped_while_it_is_there() -> Result<()> {
     ensure!(refused.is_err(), "a list names it");
     scene.director.stop()?;
     scene.director = Director::start(&scene.lab, &LbdPlan::default())?;
-    ensure!(!is_served(&scene), "sets and rules outlive the daemon's process");
+    ensure!(is_stopped(&scene), "sets and rules outlive the daemon's process");
     scene.director.run_lbctl("ipset flush bad")?;
     ensure!(is_served(&scene), "the set is empty");
     Ok(())

@@ -13,7 +13,7 @@ use lab::process::Process;
 use lab::raw::Raw;
 use lab::server::{HTTP_PORT, PROXY_PORT};
 use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
-use lab::{Director, Driver, LbdPlan, Plan, Scene, wait};
+use lab::{Director, Driver, LbdPlan, PATIENCE, Plan, Scene, wait};
 
 fn lbd() -> LbdPlan {
     LbdPlan { driver: Driver::AfPacket, workers: vec![0, 1], services: String::new(), ..LbdPlan::default() }
@@ -53,7 +53,7 @@ fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_ki
                 assert_eq!(told(&open.get("/")?)?, said, "{version}");
             }
             let url = client::url(vip, 80, "/");
-            let load = client::wrk(scene.lab.client(), &url, 20, 2, Reuse::OneRequest)?;
+            let load = client::wrk(scene.lab.client(), &url, 20, 1, Reuse::OneRequest)?;
             ensure!(load.errors.is_empty(), "{version}: {}", load.errors);
 
             scene.director.kill()?;
@@ -121,7 +121,7 @@ fn ftp_server(scene: &Scene, namespace: &lab::Namespace) -> Result<Process> {
     let config = config.to_str().context("the lab's directory is not UTF-8")?;
     let process = Process::spawn(namespace, scene.lab.dir(), &format!("vsftpd-{role}"), "vsftpd", &[config])?;
     let address = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 21));
-    wait::until(&format!("vsftpd on {role}"), Duration::from_secs(10), || {
+    wait::until(&format!("vsftpd on {role}"), PATIENCE, || {
         matches!(namespace.enter(|| TcpStream::connect(address).is_ok()), Ok(true)).then_some(())
     })?;
     Ok(process)
@@ -143,9 +143,9 @@ fn ways(own: &str) -> Vec<Vec<&str>> {
 /// What is got from there: whose it is.
 fn fetch(from: &lab::Namespace, at: SocketAddr, way: &[&str]) -> Result<String> {
     let url = format!("ftp://{at}/{FILE}");
-    let mut arguments = vec!["--silent", "--show-error", "--globoff", "--max-time", "15", "--url", &url];
+    let mut arguments = vec!["--silent", "--show-error", "--globoff", "--max-time", "60", "--url", &url];
     arguments.extend(way);
-    let text = from.run(20, "curl", &arguments).with_context(|| format!("{way:?} at {at}"))?;
+    let text = from.run(70, "curl", &arguments).with_context(|| format!("{way:?} at {at}"))?;
     ensure!(text.len() > 700_000, "{way:?}: {} bytes", text.len());
     Ok(text.split(' ').next().unwrap_or_default().to_owned())
 }

@@ -10,9 +10,7 @@ use anyhow::{Context, Result, ensure};
 use lab::crowd::{CROWD_PORT, Crowd, Echo};
 use lab::server::{ECHO_PORT, UdpEcho};
 use lab::topology::{self, Lab, SYNC_LINK, VIP, VIP_V6};
-use lab::{Director, LbdPlan, Plan, wait};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use lab::{Director, LbdPlan, PATIENCE, Plan, wait};
 
 /// The usual services and one for the crowd.
 fn plan(sync: &str) -> LbdPlan {
@@ -68,7 +66,7 @@ fn scene(first: &str, second: &str) -> Result<(Scene, Open)> {
             if number.is_multiple_of(2) { (VIP.into(), "0.0.0.0:0") } else { (VIP_V6.into(), "[::]:0") };
         let socket = lab.client().enter(|| UdpSocket::bind(any))??;
         socket.connect(SocketAddr::new(vip, ECHO_PORT))?;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
         let server = ask(&socket)?;
         Ok((socket, server))
     };
@@ -104,8 +102,7 @@ impl Open {
 
 /// A connection to the crowd's real servers that has answered.
 fn connect(lab: &Lab, service: SocketAddr) -> Result<TcpStream> {
-    let mut stream =
-        lab.client().enter(|| TcpStream::connect_timeout(&service, Duration::from_secs(5)))??;
+    let mut stream = lab.client().enter(|| TcpStream::connect_timeout(&service, PATIENCE))??;
     stream.set_read_timeout(Some(PATIENCE))?;
     talk(&mut stream)?;
     Ok(stream)

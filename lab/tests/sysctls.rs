@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use lab::server::ECHO_PORT;
 use lab::topology::{self, CLIENT, VIP};
-use lab::{LbdPlan, Plan, Scene, client};
+use lab::{LbdPlan, PATIENCE, Plan, Scene, client};
 
 #[test]
 fn drop_packet_drops_one_syn_in_so_many_and_every_client_comes_through() -> Result<()> {
@@ -48,7 +48,7 @@ fn nat_icmp_send_tells_a_real_server_that_nobody_waits_for_its_datagram() -> Res
         let answer = scene.lab.servers()[0].enter(|| -> std::io::Result<usize> {
             let socket = UdpSocket::bind((topology::server(0), port))?;
             socket.connect((CLIENT, 9))?;
-            socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+            socket.set_read_timeout(Some(if refused { PATIENCE } else { Duration::from_secs(2) }))?;
             socket.send(b"unasked")?;
             socket.recv(&mut [0; 10])
         })?;

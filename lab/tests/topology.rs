@@ -2,16 +2,13 @@
 //! Method: the kernel stands in the director's place.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use anyhow::Result;
 use lab::client::Reuse;
 use lab::server::{self, ECHO_PORT, Nginx, UdpEcho};
 use lab::topology::{CLIENT, DIRECTOR, DIRECTOR_V6, GATEWAY, VIP, VIP_V6};
 use lab::wire::Tap;
-use lab::{KernelDirector, Lab, Plan, Tag, cleanup, client, until};
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use lab::{KernelDirector, Lab, PATIENCE, Plan, Tag, cleanup, client, until};
 
 #[test]
 fn requests_are_spread_over_the_real_servers_and_keep_the_clients_address() -> Result<()> {
@@ -55,7 +52,7 @@ fn a_large_download_passes_the_access_router_with_the_smaller_mtu() -> Result<()
     let _servers = Nginx::start_all(&lab)?;
     let copy = lab.dir().join("copy");
     let url = client::url(VIP.into(), 80, "/files/large");
-    lab.client().run(20, "curl", &["-sSf", "-o", &copy.to_string_lossy(), &url])?;
+    lab.client().run(60, "curl", &["-sSf", "-o", &copy.to_string_lossy(), &url])?;
     assert!(std::fs::read(copy)? == content, "the copy differs");
     let cached = lab.servers().iter().map(|s| s.ip("route show cache")).collect::<Result<String>>()?;
     assert!(cached.contains("mtu 1400"), "no server learnt the path's MTU: {cached}");
@@ -124,9 +121,8 @@ fn nothing_is_left_of_a_lab_whose_test_panicked() -> Result<()> {
 
 #[test]
 fn the_next_lab_sweeps_what_a_killed_one_left() -> Result<()> {
-    let mut child = std::process::Command::new("true").spawn()?;
-    let dead = child.id();
-    child.wait()?;
+    // No process ever has this id.
+    let dead = i32::MAX;
     let name = format!("lblab-{dead}x0-client");
     let made = std::process::Command::new("ip").args(["netns", "add", &name]).status()?;
     assert!(made.success());
