@@ -125,7 +125,7 @@ fn take_links(lab: &Lab) -> Result<()> {
     }
     for (addresses, link) in [(WAN_ADDRESSES, WAN_LINK), (LAN_ADDRESSES, LAN_LINK)] {
         for address in addresses {
-            director.ip(&format!("addr add {address} dev {link}"))?;
+            director.ip(&format!("addr add {address} dev {link} nodad"))?;
         }
     }
     if lab.access().is_some() {

@@ -15,7 +15,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes the namespace, with its loopback up and IPv6 addresses usable at once (no duplicate detection).
+    /// Makes the namespace, with its loopback up and no duplicate detection of IPv6 addresses: they are tentative for a moment all the same,
+    /// but those that are added with `nodad`.
     ///
     /// # Errors
     /// What `ip netns add` says, for example without root.

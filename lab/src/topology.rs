@@ -21,11 +21,14 @@ use nix::unistd::Uid;
 
 use crate::cleanup::{self, Tag};
 use crate::namespace::Namespace;
+use crate::wait;
 
 /// The client's address on the wan.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
 /// The client's address when it sits behind the access router.
 pub const CLIENT_BEHIND_ACCESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
+/// The same of IPv6.
+pub const CLIENT_V6_BEHIND_ACCESS: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 0x100);
 /// The client's IPv6 address on the wan.
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
 /// The director's own address on the wan.
@@ -240,6 +243,12 @@ fn build(plan: &Plan) -> Result<Lab> {
         }
     }
 
+    let of_client = access.as_ref().map_or(CLIENT_V6, |_| CLIENT_V6_BEHIND_ACCESS);
+    until_local(&client, of_client)?;
+    for (index, server) in (0..).zip(&servers) {
+        until_local(server, server_v6(index))?;
+    }
+
     Ok(Lab {
         tag: plan.tag.clone(),
         client,
@@ -285,11 +294,15 @@ fn wire_access(
     link(plan, (access, "eth0", plan.wan_mtu), (director, WAN_LINK, plan.wan_mtu))?;
     let near = Ipv4Addr::new(198, 51, 100, 1);
     let near_v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
-    endpoint(client, &[&format!("{CLIENT_BEHIND_ACCESS}/24"), "2001:db8:51::100/64"], Some((near, near_v6)))?;
+    endpoint(
+        client,
+        &[&format!("{CLIENT_BEHIND_ACCESS}/24"), &format!("{CLIENT_V6_BEHIND_ACCESS}/64")],
+        Some((near, near_v6)),
+    )?;
     endpoint(access, &["192.0.2.2/24", "2001:db8::2/64"], None)?;
     access.run(60, "ethtool", &["-K", "eth1", "tx", "off"])?;
     access.ip(&format!("addr add {near}/24 dev eth1"))?;
-    access.ip(&format!("addr add {near_v6}/64 dev eth1"))?;
+    access.ip(&format!("addr add {near_v6}/64 dev eth1 nodad"))?;
     access.ip("link set eth1 up")?;
     access.sysctl("ipv4/ip_forward", "1")?;
     access.sysctl("ipv6/conf/all/forwarding", "1")
@@ -310,12 +323,12 @@ fn link(plan: &Plan, a: (&Namespace, &str, u16), b: (&Namespace, &str, u16)) -> 
     Ok(())
 }
 
-/// A host's `eth0`: addresses, default routes, and checksums computed by the host itself. A veth otherwise passes
+/// A host's `eth0`: addresses, which are not tentative at first, default routes, and checksums computed by the host itself. A veth otherwise passes
 /// packets on with partial checksums; the DPDK drivers cannot tell, and whoever gets them next drops them.
 fn endpoint(host: &Namespace, addresses: &[&str], gateway: Option<(Ipv4Addr, Ipv6Addr)>) -> Result<()> {
     host.run(60, "ethtool", &["-K", "eth0", "tx", "off"])?;
     for address in addresses {
-        host.ip(&format!("addr add {address} dev eth0"))?;
+        host.ip(&format!("addr add {address} dev eth0 nodad"))?;
     }
     host.ip("link set eth0 up")?;
     if let Some((v4, v6)) = gateway {
@@ -323,6 +336,14 @@ fn endpoint(host: &Namespace, addresses: &[&str], gateway: Option<(Ipv4Addr, Ipv
         host.ip(&format!("route add default via {v6}"))?;
     }
     Ok(())
+}
+
+/// An IPv6 address is the host's when the kernel has come to it, a moment after the link is up at both ends.
+fn until_local(host: &Namespace, address: Ipv6Addr) -> Result<()> {
+    wait::until(&format!("{address} of {}", host.role()), wait::PATIENCE, || {
+        let local = host.ip("-6 route show table local").ok()?;
+        local.contains(&format!("local {address} ")).then_some(())
+    })
 }
 
 /// The director's end of a cable, as a NIC that the kernel says nothing on.

@@ -57,13 +57,13 @@ fn answers_go_straight(lab: &Lab) -> Result<()> {
     switch.ip("link set back master br0 up")?;
     client.run(60, "ethtool", &["-K", "back0", "tx", "off"])?;
     client.ip(&format!("addr add {BACK}/24 dev back0"))?;
-    client.ip(&format!("addr add {BACK_V6}/64 dev back0"))?;
+    client.ip(&format!("addr add {BACK_V6}/64 dev back0 nodad"))?;
     client.ip("link set back0 up")?;
     for server in lab.servers() {
         server.sysctl("ipv4/conf/all/arp_ignore", "1")?;
         server.sysctl("ipv4/conf/all/arp_announce", "2")?;
         server.ip(&format!("addr add {VIP}/32 dev lo"))?;
-        server.ip(&format!("addr add {VIP_V6}/128 dev lo"))?;
+        server.ip(&format!("addr add {VIP_V6}/128 dev lo nodad"))?;
         // The echo answers from the address that the route names.
         server.ip(&format!("route add {CLIENT}/32 via {BACK} src {VIP}"))?;
         server.ip(&format!("route add {CLIENT_V6}/128 via {BACK_V6} src {VIP_V6}"))?;
