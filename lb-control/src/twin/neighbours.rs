@@ -212,8 +212,8 @@ mod tests {
         let built = table.build(&interfaces, &indices);
         let hop =
             built.find(InterfaceId(0), [10, 0, 0, 9].into()).and_then(|hop| built.get(hop)).expect("known");
-        assert_eq!(hop.dst_mac, [2, 0, 0, 0, 0, 10]);
-        assert_eq!((hop.src_mac, hop.port, hop.vlan), ([2, 0, 0, 0, 0, 1], PortId(3), 7));
+        assert_eq!(hop.macs, [2, 0, 0, 0, 0, 10, 2, 0, 0, 0, 0, 1]);
+        assert_eq!((hop.port, hop.vlan), (PortId(3), 7));
     }
 
     #[test]

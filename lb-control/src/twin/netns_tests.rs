@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lb_core::tables::{Mac, Reachability, Route, Tables, Way};
+use lb_core::wire::ethernet;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
@@ -151,7 +152,7 @@ async fn turn_over(twin: &Twin) {
 fn mac_of(view: &TwinView, to: &str) -> Option<Mac> {
     let Way::Hop(hop) = way(view, to) else { return None };
     let hop = view.neighbours.get(hop)?;
-    (hop.state == Reachability::Reachable).then_some(hop.dst_mac)
+    (hop.state == Reachability::Reachable).then(|| ethernet::destination(&hop.macs))
 }
 
 fn has_failed(view: &TwinView, to: &str) -> bool {

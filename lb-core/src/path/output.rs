@@ -134,7 +134,7 @@ impl<P: Packet> Path<P> {
         {
             return self.drop(DropReason::NoBuffer, Hook::Egress);
         }
-        ethernet::set_addresses(packet.data_mut(), &hop.dst_mac, &hop.src_mac);
+        ethernet::set_addresses(packet.data_mut(), &hop.macs);
         io.transmit(hop.port, packet);
     }
 

@@ -94,7 +94,7 @@ pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewr
         _ => return false,
     }
     ipv4::rewrite(ipv4, to.addresses.0, to.addresses.1, Delta(to.deltas.ip));
-    ethernet::set_addresses(ethernet, &hop.dst_mac, &hop.src_mac);
+    ethernet::set_addresses(ethernet, &hop.macs);
     true
 }
 
@@ -111,7 +111,7 @@ pub(super) fn plain_but_for_ttl(frame: &mut [u8], headers: &Headers, hop: &NextH
     let Some((ethernet, ip)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
     let Some(ip) = ip.first_chunk_mut().filter(|_| goes_plainly(headers, hop)) else { return false };
     ipv4::decrement_ttl(ip);
-    ethernet::set_addresses(ethernet, &hop.dst_mac, &hop.src_mac);
+    ethernet::set_addresses(ethernet, &hop.macs);
     true
 }
 

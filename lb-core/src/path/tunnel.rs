@@ -503,8 +503,7 @@ mod tests {
     fn a_tunnel_is_found_by_its_real_server_under_its_tables_alone() {
         let prepared = |room| Prepared {
             hop: NextHop {
-                dst_mac: [2; 6],
-                src_mac: [3; 6],
+                macs: ethernet::addresses([2; 6], [3; 6]),
                 port: PortId(1),
                 vlan: 0,
                 mtu: 1500,

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use super::{InterfaceId, Interfaces};
 use crate::ids::PortId;
+use crate::wire::ethernet;
 
 /// A MAC address, as on the wire.
 pub type Mac = [u8; 6];
@@ -25,8 +26,8 @@ pub enum Reachability {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(align(32))]
 pub struct NextHop {
-    pub dst_mac: Mac,
-    pub src_mac: Mac,
+    /// Destination and source, as a frame begins: written at once.
+    pub macs: [u8; 12],
     pub port: PortId,
     /// 0: untagged.
     pub vlan: u16,
@@ -56,8 +57,7 @@ impl Neighbours {
             let Some(out) = interfaces.get(interface) else { continue };
             let id = HopId(table.hops.len() as u32);
             table.hops.push(NextHop {
-                dst_mac: mac.unwrap_or_default(),
-                src_mac: out.mac,
+                macs: ethernet::addresses(mac.unwrap_or_default(), out.mac),
                 port: out.port,
                 vlan: out.vlan,
                 mtu: out.mtu,

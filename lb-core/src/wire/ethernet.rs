@@ -29,12 +29,19 @@ pub const fn is_group(mac: &Mac) -> bool {
     mac[0] & 1 != 0
 }
 
-/// Writes both addresses.
+/// Both addresses as they stand in a frame.
+pub fn addresses(destination: Mac, source: Mac) -> [u8; 12] {
+    let mut both = [0; 12];
+    both[..6].copy_from_slice(&destination);
+    both[6..].copy_from_slice(&source);
+    both
+}
+
+/// Writes both [`addresses`].
 #[inline]
-pub fn set_addresses(frame: &mut [u8], destination: &Mac, source: &Mac) {
-    if let Some(addresses) = frame.first_chunk_mut::<12>() {
-        addresses[..6].copy_from_slice(destination);
-        addresses[6..].copy_from_slice(source);
+pub fn set_addresses(frame: &mut [u8], addresses: &[u8; 12]) {
+    if let Some(place) = frame.first_chunk_mut::<12>() {
+        *place = *addresses;
     }
 }
 
@@ -117,10 +124,10 @@ mod tests {
         assert_eq!(destination(&frame), OUR_MAC);
         swap_addresses(&mut frame);
         assert_eq!(frame[..12], [CLIENT_MAC, OUR_MAC].concat());
-        set_addresses(&mut frame, &[1; 6], &[2; 6]);
+        set_addresses(&mut frame, &addresses([1; 6], [2; 6]));
         assert_eq!(frame[..12], [[1; 6], [2; 6]].concat());
         assert!(is_group(&[1; 6]) && !is_group(&[2; 6]));
-        set_addresses(&mut frame[..11], &[3; 6], &[4; 6]);
+        set_addresses(&mut frame[..11], &addresses([3; 6], [4; 6]));
         assert_eq!(frame[..6], [1; 6], "too short for addresses");
     }
 }

@@ -97,7 +97,7 @@ impl Reference {
 
     pub(super) fn send(&mut self, mut packet: Packet, read: &Read, hop: &NextHop) {
         let mut link = ArrayVec::<u8, 16>::new();
-        link.extend(hop.dst_mac.into_iter().chain(hop.src_mac));
+        link.extend(hop.macs);
         if hop.vlan != 0 {
             link.extend([0x8100, hop.vlan].map(u16::to_be_bytes).into_iter().flatten());
         }
