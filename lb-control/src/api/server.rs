@@ -150,7 +150,7 @@ pub(super) async fn commands(
         let message = format!("{} commands are more than {MAX_COMMANDS} at a time", batch.commands.len());
         return Err(ErrorBody::new(ErrorKind::TooLarge, message));
     }
-    Ok(Json(api.control.ask(move |control| control.batch(&batch)).await?))
+    Ok(Json(api.control.change(move |control| control.batch(&batch)).await?))
 }
 
 pub(super) async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, ErrorBody> {
@@ -347,7 +347,7 @@ pub(super) async fn set_lines(
     if text.lines().count() > MAX_COMMANDS {
         return Err(ErrorBody::new(ErrorKind::TooLarge, format!("more than {MAX_COMMANDS} lines at a time")));
     }
-    Ok(Json(api.control.ask(move |control| control.set_lines(&text, exist)).await?))
+    Ok(Json(api.control.change(move |control| control.set_lines(&text, exist)).await?))
 }
 
 /// The IP sets, without what is in them.
@@ -427,7 +427,7 @@ pub(super) async fn change_rules(
         let message = format!("{commands} commands are more than {MAX_COMMANDS} at a time");
         return Err(ErrorBody::new(ErrorKind::TooLarge, message));
     }
-    let failed = api.control.ask(move |control| control.change_rules(&batch)).await?.err();
+    let failed = api.control.change(move |control| control.change_rules(&batch)).await?.err();
     Ok(Json(RuleReply { failed }))
 }
 

@@ -67,6 +67,9 @@ const CARRYING_OVER: &str = "the connections of the run before are being carried
 /// How soon what workers leave to be done to sets is done.
 const GRANT_EVERY: Duration = Duration::from_millis(5);
 const WATCH_EVERY: Duration = Duration::from_millis(250);
+/// How long a change is not answered while workers have not adopted it, and how often they are looked at.
+const ADOPTION: Duration = Duration::from_secs(1);
+const ADOPTION_LOOK: Duration = Duration::from_millis(1);
 /// Changes of one reload that are logged one by one.
 const CHANGES_LOGGED: usize = 100;
 
@@ -637,13 +640,35 @@ impl Handle {
         answer.await.map_err(|_| stopping())
     }
 
+    /// Has a change made, and answers when all workers go by it: who asked for it may count on it with the next packet. A
+    /// worker that stands still is waited for no longer than [`ADOPTION`].
+    ///
+    /// # Errors
+    /// As [`Handle::ask`].
+    pub async fn change<A: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Control) -> A + Send + 'static,
+    ) -> Result<A, ErrorBody> {
+        let (answer, is_adopted) = self.ask(|control| (change(control), control.is_adopted())).await?;
+        let adopted = async {
+            // A daemon that stops meanwhile has done it all the same.
+            while !self.ask(|control| control.is_adopted()).await.unwrap_or(true) {
+                tokio::time::sleep(ADOPTION_LOOK).await;
+            }
+        };
+        if !is_adopted {
+            let _it_stands_still = tokio::time::timeout(ADOPTION, adopted).await;
+        }
+        Ok(answer)
+    }
+
     /// Does one command, as from the API.
     ///
     /// # Errors
     /// The model's, or `Unavailable`.
     pub async fn command(&self, command: Command) -> Result<(), ErrorBody> {
         let batch = Batch { commands: vec![command], on_error: OnError::Continue };
-        let reply = self.ask(move |control| control.batch(&batch)).await?;
+        let reply = self.change(move |control| control.batch(&batch)).await?;
         reply.failed.into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
     }
 }

@@ -373,3 +373,27 @@ fn a_port_without_link_or_twin_is_a_problem_while_it_lasts() {
     plane.is_twin_gone.store(true, Relaxed);
     assert_eq!(control.problems(), ["port wan: its twin is gone, restart lbd"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_answered_when_all_workers_go_by_it_and_none_holds_it_up_for_ever() {
+    let (control, plane, _) = start(SERVICE);
+    let handle = control.spawn();
+    plane.is_deaf.store(true, Relaxed);
+    let change = |server: &'static str| {
+        let handle = handle.clone();
+        tokio::spawn(async move { handle.command(delete(server)).await })
+    };
+    let asked = change("10.0.0.1:80");
+    tokio::time::sleep(ADOPTION / 2).await;
+    let published = plane.tables().generation.into();
+    plane.workers[0].turns.generation.set(published);
+    tokio::time::sleep(ADOPTION / 4).await;
+    assert!(plane.publications() == 2 && !asked.is_finished(), "one worker goes by what was before");
+    plane.workers[1].turns.generation.set(published);
+    tokio::time::sleep(ADOPTION / 8).await;
+    assert!(asked.is_finished());
+
+    let asked = change("10.0.0.2:80");
+    tokio::time::sleep(ADOPTION * 2).await;
+    assert!(asked.is_finished() && plane.publications() == 3, "they stand still");
+}
