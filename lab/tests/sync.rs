@@ -66,7 +66,7 @@ fn scene(first: &str, second: &str) -> Result<(Scene, Open)> {
             if number.is_multiple_of(2) { (VIP.into(), "0.0.0.0:0") } else { (VIP_V6.into(), "[::]:0") };
         let socket = lab.client().enter(|| UdpSocket::bind(any))??;
         socket.connect(SocketAddr::new(vip, ECHO_PORT))?;
-        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         let server = ask(&socket)?;
         Ok((socket, server))
     };
@@ -119,7 +119,7 @@ fn talk(stream: &mut TcpStream) -> Result<()> {
 /// Who answers, when asked several times if need be.
 fn ask(socket: &UdpSocket) -> Result<String> {
     let mut answer = [0; 64];
-    for _ in 0..20 {
+    for _ in 0..120 {
         // An ICMP error about an earlier datagram is no answer either.
         if socket.send(b"?").is_ok()
             && let Ok(length) = socket.recv(&mut answer)
@@ -127,7 +127,7 @@ fn ask(socket: &UdpSocket) -> Result<String> {
             return Ok(String::from_utf8_lossy(&answer[..length]).into_owned());
         }
     }
-    Err(anyhow::anyhow!("no answer to twenty datagrams"))
+    Err(anyhow::anyhow!("no answer to 120 datagrams"))
 }
 
 /// By connections taken over: the entries of the table are more, where a worker points to another's connection by FullNAT.
