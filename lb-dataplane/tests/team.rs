@@ -104,7 +104,8 @@ fn a_worker_without_a_queue_sends_through_the_one_that_has_it() {
     put(&b, frame(1, order::ACROSS));
     assert_eq!(take(&a).data(), [0, 1, 2, order::ACROSS]);
     let counters = team.counters();
-    assert_eq!(counters[0].turns.handed_over.get(), 1);
+    // A counter is written when what it counts is on its way already.
+    until(|| counters[0].turns.handed_over.get() == 1);
     until(|| counters[1].turns.handed_in.get() == 1 && counters[1].port(PortId(1)).tx_packets.get() == 1);
     assert_eq!(counters[0].port(PortId(1)).tx_packets.get(), 0, "counted by the worker that sends");
 }
@@ -115,7 +116,7 @@ fn a_packet_that_is_handed_over_arrives_with_what_was_found_out_about_it() {
     put(&a, frame(0, order::HAND_OVER));
     assert_eq!(take(&b).data(), [b'h', 1, 2, order::HAND_OVER]);
     until(|| team.counters()[1].turns.handed_in.get() == 1);
-    assert_eq!(team.counters()[0].turns.handed_over.get(), 1);
+    until(|| team.counters()[0].turns.handed_over.get() == 1);
 }
 
 #[test]
@@ -131,7 +132,7 @@ fn what_finds_no_room_is_counted_by_reason_and_hook() {
         put(&a, frame(0, order::ACROSS));
     }
     until(|| drops(DropReason::TxFull, Hook::Egress) == 40);
-    assert_eq!(team.counters()[0].port(PortId(1)).tx_packets.get(), CAPACITY as u64);
+    until(|| team.counters()[0].port(PortId(1)).tx_packets.get() == CAPACITY as u64);
     for _ in 0..CAPACITY {
         take(&b);
     }
@@ -210,13 +211,16 @@ fn connections_that_are_chosen_are_ended_by_their_workers() {
 
 #[test]
 fn a_neighbour_is_asked_for_once_for_many_packets() {
-    let (team, [a, _b]) = start(1, 0);
+    let (team, [a, b]) = start(1, 0);
+    let begun = Instant::now();
     for _ in 0..50 {
         put(&a, frame(0, order::RESOLVE));
     }
-    until(|| team.counters()[0].port(PortId(0)).rx_packets.get() == 50);
+    // Behind them all.
+    put(&a, frame(0, order::ACROSS));
+    take(&b);
     let (interface, _) = team.resolve_requests().pop().unwrap();
     assert_eq!(interface, InterfaceId(0));
-    // Fifty packets take less than a second, or a little more on a busy machine.
-    assert!(team.resolve_requests().len() <= 2);
+    // Once a second: fifty packets take less than one, but on a busy machine.
+    assert!(team.resolve_requests().len() as u64 <= begun.elapsed().as_secs() + 1);
 }

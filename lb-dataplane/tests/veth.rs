@@ -79,7 +79,7 @@ impl Lab {
         let host = &self.hosts[host];
         for (count, is_warm) in [(1, false), (20, true)] {
             let output = Command::new("ip")
-                .args(["netns", "exec", host, "ping", "-q", "-i", "0.02", "-w", "10"])
+                .args(["netns", "exec", host, "ping", "-q", "-i", "0.02", "-w", "60"])
                 .args(["-c", &count.to_string(), "-s", &size.to_string(), address])
                 .output()
                 .unwrap();
@@ -148,7 +148,7 @@ fn child() {
     let mut order = String::new();
     std::io::stdin().read_line(&mut order).unwrap();
     if order == "twin\n" {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !dataplane.twin_is_gone(last) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -351,7 +351,7 @@ fn hashed(rss: &Rss, port: usize, frame: &[u8]) -> usize {
 
 /// Waits for something that workers do.
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !done() {
         assert!(Instant::now() < deadline, "it never came to pass that {what}");
         std::thread::yield_now();
