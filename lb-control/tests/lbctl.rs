@@ -285,8 +285,8 @@ fn completions_and_man_pages_follow_from_the_commands() {
 fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     let daemon = Daemon::start(Vec::new());
     let all = "net.ipv4.vs.am_droprate = 10\nnet.ipv4.vs.amemthresh = 1024\nnet.ipv4.vs.backup_only = 0\nnet.ipv4.vs.conn_reuse_mode = 1\n\
-               net.ipv4.vs.conntrack = 0\nnet.ipv4.vs.drop_entry = 0\nnet.ipv4.vs.drop_packet = 0\nnet.ipv4.vs.expire_nodest_conn = 2\n\
-               net.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
+               net.ipv4.vs.conntrack = 0\nnet.ipv4.vs.drop_entry = 0\nnet.ipv4.vs.drop_newcomers = 1\nnet.ipv4.vs.drop_packet = 0\n\
+               net.ipv4.vs.expire_nodest_conn = 2\nnet.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
                net.ipv4.vs.schedule_icmp = 0\nnet.ipv4.vs.secure_tcp = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
                net.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_refresh_period = 10\nnet.ipv4.vs.sync_sock_size = 0\n";
     let shown = lbctl(&daemon, "sysctl");

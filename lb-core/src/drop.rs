@@ -92,6 +92,8 @@ reasons! {
     Draining = "draining",
     /// A masqueraded real server sent it for a connection that is not there, and was told so (sysctl `nat_icmp_send`).
     NoConnection = "no_connection",
+    /// No connection is known of it, and its worker is offered more than it can take (sysctl `drop_newcomers`).
+    WorkerBehind = "worker_behind",
     /// One of the new connections that sysctl `drop_packet` does not begin.
     Shed = "shed",
     /// The connection's real server was removed.

@@ -39,6 +39,7 @@ mod host;
 mod ipsec;
 mod known_hops;
 mod list;
+mod newcomers;
 mod one_packet;
 mod one_way;
 mod order;
@@ -231,6 +232,7 @@ pub struct Path<P> {
     waiting: waiting::Waiting<P>,
     icmp_limit: RateLimit,
     shed: shed::Shed,
+    newcomers: newcomers::Newcomers,
     defence: defence::Defence,
     /// Those of TCP's states.
     transitions: &'static Transitions,
@@ -355,6 +357,7 @@ impl<P: Packet> Path<P> {
             waiting: waiting::Waiting::new(),
             icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
             shed: shed::Shed::default(),
+            newcomers: newcomers::Newcomers::default(),
             defence: defence::Defence::new(config.now),
             transitions: &state::USUAL,
             changed: shared::Changed::new(),
@@ -406,6 +409,7 @@ impl<P: Packet> Path<P> {
     /// Takes a burst from a port.
     #[inline]
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        self.newcomers.came(burst.is_full());
         if self.tables.trace.is_some() {
             return self.receive_traced(burst, now, io);
         }
@@ -428,6 +432,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        self.newcomers.came(handed.is_full());
         if self.tables.trace.is_some() {
             return self.receive_handed_over_traced(handed, now, io);
         }
@@ -573,6 +578,9 @@ impl<P: Packet> Path<P> {
                     self.mine.flows.found.add(1);
                     self.begun(packet, &seen.headers, at, now, io);
                 }
+                None if self.newcomers.give_way() && !self.lets_in(&seen.headers) => {
+                    self.drop(DropReason::WorkerBehind, Hook::Prerouting);
+                }
                 None => self.first(packet, &seen.headers, now, io),
             },
             Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
@@ -631,6 +639,7 @@ impl<P: Packet> Path<P> {
         self.sweep_expected(now);
         self.count_fill();
         self.look_whether_short();
+        self.newcomers.turn(self.tables.settings.sysctls.drop_newcomers == 1);
     }
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.

@@ -100,12 +100,15 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
         service.local_addresses = LOCAL.map(IpAddr::from).to_vec();
         Arc::new(service)
     });
-    Tables {
+    let mut tables = Tables {
         generation: 1,
         interfaces: interfaces.into(),
         routes: routes.into(),
         neighbours: neighbours.into(),
         services: Services::new(services).into(),
         ..Tables::default()
-    }
+    };
+    // A generator that is never done looks like more than the worker can take.
+    tables.settings.sysctls.drop_newcomers = 0;
+    tables
 }

@@ -494,6 +494,13 @@ pub const SYSCTL: Section = Section {
             "half-open connections are ended: 1 and 2 when the flow table has little room left, 3 always",
         ),
         key(
+            "drop_newcomers",
+            "integer",
+            "1",
+            "0, 1",
+            "1: a worker that is offered more than it can take drops packets of no known connection",
+        ),
+        key(
             "drop_packet",
             "integer",
             "0",

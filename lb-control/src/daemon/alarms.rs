@@ -101,6 +101,12 @@ const ROWS: &[Row] = &[
         "packets dropped",
         "dataplane.memory_mb",
     ),
+    row(
+        Source::Dropped(DropReason::WorkerBehind),
+        "a worker is offered more than it can take",
+        "packets of no known connection dropped",
+        "more workers; dropping the flood before us",
+    ),
     row(Source::Received, "a port's receive ring is full or has no buffers", "packets lost", "more workers"),
     row(
         Source::Dropped(DropReason::TxFull),

@@ -19,6 +19,7 @@ mod ipsec;
 mod marked;
 mod methods;
 mod nat;
+mod newcomers;
 mod one_packet;
 mod persistent;
 mod quic;

@@ -1,4 +1,4 @@
-//! The switches that the kernel's IPVS has under `net.ipv4.vs`, with its names: one row each. Those of connection tracking,
+//! The switches that the kernel's IPVS has under `net.ipv4.vs`, with its names, and `drop_newcomers`, which it has not: one row each. Those of connection tracking,
 //! under `net.netfilter`, are in [`conntrack::Settings`].
 //!
 //! Source of what they do: Linux, `Documentation/networking/ipvs-sysctl.rst`, and recorded connections.
@@ -15,6 +15,8 @@ pub struct Sysctls {
     /// The kernel's `conntrack`.
     pub source_nat: u32,
     pub drop_entry: u32,
+    /// The kernel has none.
+    pub drop_newcomers: u32,
     pub drop_packet: u32,
     pub expire_nodest_conn: u32,
     pub expire_quiescent_template: u32,
@@ -96,6 +98,14 @@ impl Sysctls {
             meaning: "half-open connections are ended, a 32nd of the table a second, and UDP that rests for a minute: 0 never; 1 and 2 while \
                       the flow table has fewer places left than amemthresh; 3 always",
             value: |all| &mut all.drop_entry,
+        },
+        Sysctl {
+            name: "drop_newcomers",
+            prefix: PREFIX,
+            max: 1,
+            meaning: "1: a worker that is offered more than it can take lets in few packets of which it knows no connection, so that the others keep \
+                      their rate",
+            value: |all| &mut all.drop_newcomers,
         },
         Sysctl {
             name: "drop_packet",
@@ -255,6 +265,7 @@ impl Default for Sysctls {
             conn_reuse_mode: 1,
             source_nat: 0,
             drop_entry: 0,
+            drop_newcomers: 1,
             drop_packet: 0,
             expire_nodest_conn: 2,
             expire_quiescent_template: 0,

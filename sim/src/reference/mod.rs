@@ -33,6 +33,7 @@ mod forward;
 mod fragments;
 mod full_nat;
 mod hashing;
+mod newcomers;
 mod one_packet;
 mod output;
 mod parse;
@@ -65,7 +66,7 @@ use lb_core::drop::DropReason;
 use lb_core::flow::{Hasher, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
-use lb_core::path::{FlowView, Held, PathConfig, Steer};
+use lb_core::path::{BURST, FlowView, Held, PathConfig, Steer};
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
 
@@ -124,6 +125,7 @@ pub struct Reference {
     asking: one_packet::Recent<WorkerId>,
     waiting: waiting::Waiting,
     limit: answer::Limit,
+    newcomers: newcomers::Newcomers,
     /// New connections since the last one that `drop_packet` dropped.
     begun_since_shed: u32,
     /// When it was looked at how much room is left, and whether `secure_tcp` is on since.
@@ -174,6 +176,7 @@ impl Reference {
             asking: one_packet::Recent::new(),
             waiting: waiting::Waiting::default(),
             limit: answer::Limit::new(config.now),
+            newcomers: newcomers::Newcomers::default(),
             begun_since_shed: 0,
             looked: config.now,
             is_secure: false,
@@ -206,8 +209,9 @@ impl Reference {
     /// What must be done with a burst from a port.
     pub fn receive<'a>(&mut self, burst: impl Iterator<Item = (PortId, &'a [u8])>, now: Tick, taken: Taken) {
         self.begin(now, taken);
-        let burst = numbered(burst);
-        let staying: Vec<_> = burst.filter_map(|packet| self.steer(packet)).collect();
+        let burst: Vec<_> = numbered(burst).collect();
+        self.newcomers.came(burst.len() == BURST);
+        let staying = burst.into_iter().filter_map(|packet| self.steer(packet)).collect();
         self.go(staying);
     }
 
@@ -220,6 +224,7 @@ impl Reference {
         taken: Taken,
     ) {
         self.begin(now, taken);
+        self.newcomers.came(steers.len() == BURST);
         let burst = numbered(burst).zip(steers);
         let staying: Vec<_> = burst.filter_map(|(packet, steer)| self.join(packet, *steer)).collect();
         self.go(staying);
@@ -264,6 +269,7 @@ impl Reference {
         self.give_up_fragments();
         self.count_fill();
         self.look_whether_short();
+        self.newcomers.turn(self.tables.settings.sysctls.drop_newcomers == 1);
         Ok(())
     }
 

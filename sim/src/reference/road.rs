@@ -39,7 +39,8 @@ impl Reference {
                         self.counters.flows.found.add(1);
                         self.established(packet, read, number, direction);
                     }
-                    None => self.first(packet, read),
+                    None if self.lets_in(&read) => self.first(packet, read),
+                    None => self.drop(DropReason::WorkerBehind, Hook::Prerouting),
                 },
                 Kind::Ipsec(read) => match self.flows.find(&exchange(read.src, read.dst)) {
                     // Its answer would have no port to come back to.

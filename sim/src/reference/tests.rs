@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
+use lb_core::flow::template::Uses;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
+use lb_core::path::{BURST, Burst};
 use lb_core::tables::{Protocol, Reachability, Server, ServiceKey, ServiceOptions, Tables, Way};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
 use super::parse::{SYN, TCP};
-use super::world::{Seen, World, config, frames};
+use super::world::{Out, Seen, World, config, frames};
 use super::{Action, Reference, Taken, Team};
+use crate::watched::{Verdict, Watched};
 
 /// Steps of a run.
 const STEPS: usize = 1500;
@@ -77,20 +80,53 @@ fn the_path_does_what_the_reference_says() {
         DropReason::NotProxied,
         DropReason::ExpectationsFull,
         DropReason::BadSip,
+        // Below.
+        DropReason::WorkerBehind,
     ];
     for reason in DropReason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {
         at_least(reason.label(), seen.drops[reason], 1);
     }
 }
 
+#[test]
+fn a_worker_that_stays_behind_lets_few_newcomers_in_and_later_all_again_as_the_reference_says() {
+    const ROOM: u32 = 16_384;
+    let counters: Arc<[_]> = [Arc::new(WorkerCounters::new(64, 3))].into();
+    let (team, verdict) = (Arc::new(Team::new(&counters)), Verdict::default());
+    let config = config(0, &counters, &Arc::new(Uses::new(1, ROOM)), (ROOM, ROOM), 0, Tick(0));
+    let mut worker: Watched = Watched::new(config, &team, &verdict);
+    let tables = plain_tables();
+    team.tell(&tables);
+    worker.adopt(tables);
+    let (mut io, mut sports, mut dropped) = (Out::default(), 1024.., Vec::new());
+    for (turns, len) in [(256, BURST), (60, BURST), (1030, 1), (20, BURST)] {
+        let before = counters[0].dropped(DropReason::WorkerBehind, Hook::Prerouting).get();
+        for _ in 0..turns {
+            let frames = sports.by_ref().take(len).map(syn);
+            let mut burst: Burst<Frame> = frames.map(|(port, bytes)| Frame::new(port, &bytes)).collect();
+            worker.receive(&mut burst, Tick(0), &mut io);
+            worker.turn(Tick(0), &mut io);
+        }
+        verdict.assert_agreement();
+        let after = counters[0].dropped(DropReason::WorkerBehind, Hook::Prerouting).get();
+        dropped.push(after - before);
+    }
+    assert!(dropped[0] == 0 && dropped[1] > 1700 && (1..60).contains(&dropped[2]), "{dropped:?}");
+    assert_eq!(dropped[3], 0);
+}
+
 /// A reference without a path, with the tables of a world.
 fn alone() -> Reference {
     let counters: Arc<[_]> = [Arc::new(WorkerCounters::new(64, 3))].into();
     let team = Arc::new(Team::new(&counters));
-    let config =
-        config(0, &counters, &Arc::new(lb_core::flow::template::Uses::new(1, 20)), (20, 8), 0, Tick(0));
+    let config = config(0, &counters, &Arc::new(Uses::new(1, 20)), (20, 8), 0, Tick(0));
     let mut reference = Reference::new(&config, &team);
-    // Its first service takes any client at any time.
+    reference.adopt(plain_tables());
+    reference
+}
+
+/// Tables whose first service takes any client at any time.
+fn plain_tables() -> Arc<Tables> {
     let is_plain = |tables: &Arc<Tables>| {
         let key = ServiceKey::new(Protocol::TCP, [192, 0, 2, 10].into(), 80);
         tables.services.find(&key).is_some_and(|service| {
@@ -107,8 +143,7 @@ fn alone() -> Reference {
         })
     };
     let tables = (0..1000).map(|seed| World::new(seed).tables).find(is_plain);
-    reference.adopt(tables.expect("one of so many worlds has such a service"));
-    reference
+    tables.expect("one of so many worlds has such a service")
 }
 
 /// A client's SYN for the first service.

@@ -520,9 +520,12 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     fn change_sysctl(&mut self) {
-        let Sysctl { max, value, .. } = Sysctls::TABLE[self.rng.below(Sysctls::TABLE.len())];
-        let small = self.rng.below(max.min(3) as usize + 1) as u32;
-        let is_number = max > 3;
+        // No world is so full that newcomers would give way.
+        let drawn = || Sysctls::TABLE.iter().filter(|sysctl| sysctl.name != "drop_newcomers");
+        let at = self.rng.below(drawn().count());
+        let Some(Sysctl { max, value, .. }) = drawn().nth(at) else { return };
+        let small = self.rng.below((*max).min(3) as usize + 1) as u32;
+        let is_number = *max > 3;
         let number = self.rng.of(&[2, 5, 15, 400]);
         *value(&mut self.settings.sysctls) = if is_number { number } else { small };
     }
