@@ -505,6 +505,13 @@ impl Side {
     /// What becomes of connections under these rules.
     fn outcomes(&self, rules: &str, tries: &[Try], patience: Duration) -> Result<Vec<String>> {
         self.restore(NOTHING)?;
+        // Every ten seconds Linux begins elsewhere with its source ports, and may come to one again: what another ruleset made of that
+        // connection would go on.
+        match &self.director {
+            Some(director) => drop(director.run_lbctl("conntrack -F")?),
+            // Where that is installed.
+            None => drop(self.lab.director().output(60, "conntrack", &["-F"])?),
+        }
         self.restore(rules)?;
         tries.iter().map(|&what| outcome(&self.lab, what, patience)).collect()
     }
