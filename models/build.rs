@@ -65,12 +65,24 @@ fn main() {
         .write("store.rs");
 }
 
-/// The ring that production links, in one file. What nothing here uses, its chunks, is left out.
+/// The ring that production links, in one file.
 fn rtrb(folder: &Path) {
     let file = |name: &str| Source::read(&folder.join(name));
     let padded = file("cache_padded.rs");
     let shared =
         file("arc_ring_buffer.rs").exchange("use core::sync::atomic::", "use loom::sync::atomic::", 1);
+    // Loom knows of no access through a raw pointer, so each is told to it.
+    let place = |owner: &str, pointer: &str| {
+        format!(
+            "{owner}.buffer.places.access(unsafe {{ {pointer}.offset_from({owner}.buffer.data_ptr) }} as usize);"
+        )
+    };
+    let (written, read) = ("unsafe { ptr.add(i).write(item) };", "Some(unsafe { ptr.read() })");
+    let chunks = file("chunks.rs")
+        .exchange("use crate::", "use super::", 2)
+        .exchange("#[cfg(feature = \"std\")]\n", "", 3)
+        .exchange(written, &format!("{} {written}", place("self.producer", "ptr.add(i)")), 1)
+        .exchange(read, &format!("{} {read}", place("self.chunk.consumer", "ptr")), 1);
     let ring = file("lib.rs");
     ring.from("extern crate alloc;")
         .exchange("extern crate alloc;", "", 1)
@@ -79,9 +91,7 @@ fn rtrb(folder: &Path) {
         .exchange("mod arc_ring_buffer;", &format!("mod arc_ring_buffer {{ {} }}", shared.text), 1)
         .exchange("use alloc::", "use std::", 3)
         .exchange("#[cfg(feature = \"std\")]\n", "", 3)
-        .exchange("pub mod chunks;", "", 1)
-        .exchange("use chunks::WriteChunkUninit;", "", 1)
-        // Loom knows of no access through a raw pointer, so each is told to it.
+        .exchange("pub mod chunks;", &format!("pub mod chunks {{ {} }}", chunks.text), 1)
         .exchange("    data_ptr: *mut T,", "    data_ptr: *mut T,\n    places: crate::Places,", 1)
         .exchange(
             "            data_ptr: Man",

@@ -87,6 +87,11 @@ impl<P: Packet> Logic<P> for Heir<P> {
     }
 
     #[inline]
+    fn receive_plain(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        Logic::receive_plain(&mut self.path, burst, now, io);
+    }
+
+    #[inline]
     fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         self.path.receive_from_twin(port, burst, now, io);
     }

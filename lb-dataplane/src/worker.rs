@@ -46,6 +46,11 @@ pub trait Logic<P: Packet> {
         now: Tick,
         io: &mut impl Io<P>,
     );
+    /// The same of packets of which nothing was found out but that they are this worker's.
+    fn receive_plain(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        let mut handed = burst.drain(..).map(|packet| (packet, Steer::Plain)).collect();
+        self.receive_handed_over(&mut handed, now, io);
+    }
     fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
@@ -89,6 +94,12 @@ impl<P: Packet> Logic<P> for Path<P> {
         io: &mut impl Io<P>,
     ) {
         Path::receive_handed_over(self, burst, now, io);
+    }
+
+    /// They are steered as if they came from a port: whoever gathers a datagram's fragments does by any tables.
+    #[inline]
+    fn receive_plain(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        Path::receive(self, burst, now, io);
     }
 
     #[inline]
@@ -205,6 +216,8 @@ pub(crate) struct Worker<B: Backend, L> {
     sharer: Sharer,
     burst: Burst<B::Packet>,
     handed: ArrayVec<(B::Packet, Steer), BURST>,
+    /// Packets that a turn takes from another worker at most.
+    most: usize,
 }
 
 /// Turns without work before a worker takes it easier.
@@ -222,11 +235,23 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
         let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, follower, sharer } =
             equipment;
+        // Twice as many as that one can get in a turn: a ring that was filled while this worker had no CPU becomes empty again, and
+        // what comes by this worker's own ports waits for no more.
+        let most = 2 * BURST * seats.len().max(1);
         let lanes = seats
             .into_iter()
             .map(|seat| Lane { queue: seat.queue, twin: seat.twin, buffer: Burst::new() })
             .collect();
-        let io = WorkerIo { worker, counters, lanes, outgoing: rings.outgoing, pool, asker, now: Tick(0) };
+        let io = WorkerIo {
+            worker,
+            counters,
+            lanes,
+            outgoing: rings.outgoing,
+            has_staged: false,
+            pool,
+            asker,
+            now: Tick(0),
+        };
         Worker {
             logic,
             io,
@@ -238,6 +263,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             sharer,
             burst: Burst::new(),
             handed: ArrayVec::new(),
+            most,
         }
     }
 
@@ -297,6 +323,7 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             had_work |= self.receive(PortId(port as u16), now);
             had_work |= self.receive_from_twin(PortId(port as u16), now);
         }
+        self.io.send_staged();
         self.logic.turn(now, &mut self.io);
         self.io.flush();
         had_work
@@ -316,26 +343,33 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     }
 
     fn receive_handed_over(&mut self, now: Tick) -> bool {
+        let Worker { logic, io, incoming, burst, handed, most, .. } = self;
         let mut had_work = false;
-        for ring in &mut self.incoming {
-            let mut taken = 0;
-            while taken < BURST
-                && let Ok((packet, errand)) = ring.pop()
-            {
-                taken += 1;
-                match errand {
-                    Errand::Own(steer) => self.handed.push((packet, steer)),
-                    Errand::Transmit(port) => self.io.transmit(port, packet),
-                    Errand::ToTwin(port) => self.io.to_twin(port, packet),
-                }
+        for ring in incoming {
+            let waiting = ring.waiting().min(*most);
+            if waiting == 0 {
+                continue;
             }
-            if taken > 0 {
-                had_work = true;
-                self.io.counters.turns.handed_in.add(taken as u64);
-            }
-            if !self.handed.is_empty() {
-                self.logic.receive_handed_over(&mut self.handed, now, &mut self.io);
-                self.handed.clear();
+            had_work = true;
+            io.counters.turns.handed_in.add(waiting as u64);
+            for taken in (0..waiting).step_by(BURST) {
+                ring.take(BURST.min(waiting - taken), |packet, errand| match errand {
+                    Errand::Own(Steer::Plain) => {
+                        if !handed.is_empty() {
+                            take_on(logic, burst, handed, now, io);
+                        }
+                        burst.push(packet);
+                    }
+                    Errand::Own(steer) => {
+                        if !burst.is_empty() {
+                            take_on(logic, burst, handed, now, io);
+                        }
+                        handed.push((packet, steer));
+                    }
+                    Errand::Transmit(port) => io.transmit(port, packet),
+                    Errand::ToTwin(port) => io.to_twin(port, packet),
+                });
+                take_on(logic, burst, handed, now, io);
             }
         }
         had_work
@@ -403,6 +437,25 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     }
 }
 
+/// Gives the logic what was taken from a ring: one of the two holds nothing, so that packets stay in their order.
+#[inline(never)]
+fn take_on<P: Packet, L: Logic<P>>(
+    logic: &mut L,
+    plain: &mut Burst<P>,
+    told: &mut ArrayVec<(P, Steer), BURST>,
+    now: Tick,
+    io: &mut impl Io<P>,
+) {
+    if !plain.is_empty() {
+        logic.receive_plain(plain, now, io);
+        plain.clear();
+    }
+    if !told.is_empty() {
+        logic.receive_handed_over(told, now, io);
+        told.clear();
+    }
+}
+
 fn bytes<P: Packet>(burst: &[P]) -> u64 {
     burst.iter().map(|packet| packet.frame_len() as u64).sum()
 }
@@ -422,20 +475,33 @@ struct WorkerIo<B: Backend> {
     lanes: Vec<Lane<B>>,
     /// To each other worker.
     outgoing: Vec<Option<Outgoing<B::Packet>>>,
+    /// Something was put there that is not sent.
+    has_staged: bool,
     pool: B::Pool,
     asker: Asker,
     now: Tick,
 }
 
 impl<B: Backend> WorkerIo<B> {
-    /// Sends all transmit buffers and wakes the pumps that have something to do.
+    /// Sends all transmit buffers, lets the other workers have what is theirs, and wakes the pumps that have something to do.
     #[inline]
     fn flush(&mut self) {
+        self.send_staged();
         for (port, lane) in self.lanes.iter_mut().enumerate() {
             lane.send(PortId(port as u16), &self.counters);
             if let Twin::Own(twin) = &mut lane.twin {
                 twin.flush();
                 self.counters.port(PortId(port as u16)).to_twin.set(twin.given());
+            }
+        }
+    }
+
+    /// Lets the other workers have what is theirs.
+    #[inline]
+    fn send_staged(&mut self) {
+        if std::mem::take(&mut self.has_staged) {
+            for ring in self.outgoing.iter_mut().flatten() {
+                ring.send();
             }
         }
     }
@@ -449,16 +515,13 @@ impl<B: Backend> WorkerIo<B> {
 
     /// Gives a packet to another worker; returns it when there is no such worker or its ring is full. `handed_over` counts it
     /// whatever the errand: also those that only leave by a queue or a twin which that worker serves.
-    #[inline]
+    #[inline(always)]
     fn pass(&mut self, to: WorkerId, packet: B::Packet, errand: Errand) -> Result<(), B::Packet> {
         let Some(Some(ring)) = self.outgoing.get_mut(to.index()) else { return Err(packet) };
-        match ring.push((packet, errand)) {
-            Ok(()) => {
-                self.counters.turns.handed_over.add(1);
-                Ok(())
-            }
-            Err(rtrb::PushError::Full((packet, _))) => Err(packet),
-        }
+        ring.put(packet, errand)?;
+        self.has_staged = true;
+        self.counters.turns.handed_over.add(1);
+        Ok(())
     }
 }
 

@@ -131,6 +131,11 @@ impl<P: Packet> Logic<P> for Sealed {
                 Steer::Fragment(Ports { sport: 7, dport: 9, protocol: Protocol::UDP }),
             );
         }
+        if let Some(other) = self.other
+            && let Some(packet) = burst.pop()
+        {
+            io.hand_over(other, packet, Steer::Plain);
+        }
         self.logic.receive(burst, now, io);
     }
 
@@ -141,6 +146,10 @@ impl<P: Packet> Logic<P> for Sealed {
         io: &mut impl Io<P>,
     ) {
         self.logic.receive_handed_over(burst, now, io);
+    }
+
+    fn receive_plain(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
+        self.logic.receive_plain(burst, now, io);
     }
 
     fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {

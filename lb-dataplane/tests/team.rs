@@ -120,6 +120,36 @@ fn a_packet_that_is_handed_over_arrives_with_what_was_found_out_about_it() {
 }
 
 #[test]
+fn packets_that_are_handed_over_keep_their_order_with_and_without_something_to_be_told() {
+    const PACKETS: u32 = 3000;
+    let (team, [a, b]) = start(2, 0);
+    // Runs of both kinds, from one to hundreds long.
+    let is_plain = |n: u32| !n.isqrt().is_multiple_of(3);
+    let (mut put, mut got) = (0, 0);
+    until(|| {
+        // No more under way than any queue holds.
+        while put < PACKETS && put - got < CAPACITY as u32 {
+            let [_, m, l, _] = (put << 8).to_be_bytes();
+            let what = if is_plain(put) { order::HAND_OVER_PLAIN } else { order::HAND_OVER };
+            if a.put(Frame::new(PortId(0), &[0, m, l, what])).is_err() {
+                break;
+            }
+            put += 1;
+        }
+        while let Some(frame) = b.take() {
+            let mark = if is_plain(got) { b'p' } else { b'h' };
+            assert_eq!(frame.data()[0], mark, "packet {got}");
+            assert_eq!(frame.data()[1..3], ((got as u16).to_be_bytes()), "packet {got}");
+            got += 1;
+        }
+        got == PACKETS
+    });
+    let counters = team.counters();
+    assert_eq!(counters[0].turns.handed_over.get(), u64::from(PACKETS));
+    assert_eq!(counters[0].dropped(DropReason::HandOverFull, Hook::Ingress).get(), 0);
+}
+
+#[test]
 fn what_finds_no_room_is_counted_by_reason_and_hook() {
     let (team, [a, b]) = start(1, 0);
     let drops = |reason, hook| team.counters()[0].dropped(reason, hook).get();

@@ -28,14 +28,17 @@ impl Drop for Packet {
     }
 }
 
-const ERRAND: Errand = Errand::Own(Steer::Plain);
+/// Of every other packet there is something to be told.
+fn errand(number: u32) -> Errand {
+    Errand::Own(if number.is_multiple_of(2) { Steer::Plain } else { Steer::AskExpected })
+}
 
 fn ends() -> (RingEnds<Packet>, RingEnds<Packet>) {
     let mut ends = mesh::<Packet>(2, 2).into_iter();
     (ends.next().unwrap(), ends.next().unwrap())
 }
 
-/// Sends so many packets from worker 0; returns how many found no room.
+/// Sends so many packets from worker 0, two at a time; returns how many found no room.
 fn send(from: &mut RingEnds<Packet>, packets: u32, freed: &Arc<AtomicU32>) -> u32 {
     let ring = from.outgoing[1].as_mut().unwrap();
     let send = |number: u32| {
@@ -47,7 +50,11 @@ fn send(from: &mut RingEnds<Packet>, packets: u32, freed: &Arc<AtomicU32>) -> u3
                 *bytes = number + 100;
             }
         });
-        ring.push((packet, ERRAND)).is_ok()
+        let is_put = ring.put(packet, errand(number)).is_ok();
+        if number % 2 == 1 {
+            assert!(ring.send());
+        }
+        is_put
     };
     (0..packets).map(send).filter(|is_sent| !is_sent).count() as u32
 }
@@ -55,8 +62,9 @@ fn send(from: &mut RingEnds<Packet>, packets: u32, freed: &Arc<AtomicU32>) -> u3
 /// A worker's look at its ring, as in a turn; the packets' numbers.
 fn receive(to: &mut RingEnds<Packet>, got: &mut Vec<u32>) {
     let ring = to.incoming[0].as_mut().unwrap();
-    while let Ok((packet, errand)) = ring.pop() {
-        assert_eq!(errand, ERRAND);
+    let waiting = ring.waiting();
+    ring.take(waiting, |packet, found| {
+        assert_eq!(found, errand(packet.number));
         packet.bytes.with(|bytes| {
             // SAFETY: the packet is ours now; loom checks it.
             #[allow(unsafe_code)]
@@ -64,7 +72,7 @@ fn receive(to: &mut RingEnds<Packet>, got: &mut Vec<u32>) {
             assert_eq!(bytes, packet.number + 100);
         });
         got.push(packet.number);
-    }
+    });
 }
 
 #[test]

@@ -276,6 +276,12 @@ impl<L: Subject> Logic<Frame> for Heir<L> {
         looked_up.extend(burst.iter().map(|(frame, _)| frame.tag()));
         self.logic.receive_handed_over(burst, now, &mut Steered { io, looked_up, from });
     }
+    fn receive_plain(&mut self, burst: &mut Burst<Frame>, now: Tick, io: &mut impl Io<Frame>) {
+        let looked_up = self.looked_up.get_mut().expect("nobody panics with it");
+        let from = looked_up.len();
+        looked_up.extend(burst.iter().map(Frame::tag));
+        self.logic.receive_plain(burst, now, &mut Steered { io, looked_up, from });
+    }
     fn receive_from_twin(
         &mut self,
         port: PortId,

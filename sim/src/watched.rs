@@ -573,7 +573,16 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
         self.came.note(burst.iter().map(|(frame, _)| frame));
         let steers: ArrayVec<Steer, BURST> = burst.iter().map(|(_, steer)| *steer).collect();
         let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
-        self.path.receive_handed_over(burst, now, &mut recorder);
+        if steers.iter().all(|steer| *steer == Steer::Plain) {
+            // As a worker gives them.
+            self.path.receive_plain(
+                &mut burst.drain(..).map(|(frame, _)| frame).collect(),
+                now,
+                &mut recorder,
+            );
+        } else {
+            self.path.receive_handed_over(burst, now, &mut recorder);
+        }
         let taken = Taken { gone: gone(&self.path, before, now), ..recorder.end() };
         self.reference.receive_handed_over(self.came.iter(), &steers, now, taken);
         self.judge(self.compare(&Call { name: "receive_handed_over", now }));

@@ -189,6 +189,11 @@ impl Logic<BenchFrame> for Driven {
         self.path.receive_handed_over(burst, Tick(self.orders.now.load(Relaxed)), io);
     }
 
+    #[inline]
+    fn receive_plain(&mut self, burst: &mut Burst<BenchFrame>, _: Tick, io: &mut impl Io<BenchFrame>) {
+        self.path.receive_plain(burst, Tick(self.orders.now.load(Relaxed)), io);
+    }
+
     fn receive_from_twin(
         &mut self,
         port: PortId,

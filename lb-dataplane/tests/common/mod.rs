@@ -25,6 +25,8 @@ pub(crate) mod order {
     pub(crate) const RESOLVE: u8 = 3;
     /// A new buffer with one byte, across.
     pub(crate) const NEW: u8 = 4;
+    /// To worker 1 with nothing found out about it; that one marks it and sends it across.
+    pub(crate) const HAND_OVER_PLAIN: u8 = 5;
 }
 
 /// Ports from this one on are not ends of a wire but of the host: all frames go between them and their twin.
@@ -63,6 +65,7 @@ impl Wiring {
                     Steer::Fragment(Ports { sport: 7, dport: 9, protocol: Protocol::UDP }),
                 );
             }
+            order::HAND_OVER_PLAIN => io.hand_over(WorkerId(1), packet, Steer::Plain),
             order::RESOLVE => {
                 io.resolve(InterfaceId(packet.port().0), IpAddr::V4(Ipv4Addr::LOCALHOST));
             }
@@ -103,6 +106,13 @@ impl<P: Packet> Logic<P> for Wiring {
         for (mut packet, steer) in burst.drain(..) {
             assert_eq!(steer, Steer::Fragment(Ports { sport: 7, dport: 9, protocol: Protocol::UDP }));
             packet.data_mut()[0] = b'h';
+            Self::across(packet, io);
+        }
+    }
+
+    fn receive_plain(&mut self, burst: &mut Burst<P>, _: Tick, io: &mut impl Io<P>) {
+        for mut packet in burst.drain(..) {
+            packet.data_mut()[0] = b'p';
             Self::across(packet, io);
         }
     }
