@@ -8,12 +8,13 @@ use crate::traffic::{LEN, WAN};
 /// What DPDK leaves free before a frame.
 const HEADROOM: u16 = 128;
 
-/// A frame as DPDK lays one out: metadata, headroom, data.
-#[repr(align(64))]
+/// A frame as DPDK lays one out: two lines of metadata, headroom, data from a line's start on.
+#[repr(C, align(64))]
 struct Slot {
     port: PortId,
     start: u16,
     len: u16,
+    rest: [u8; 122],
     bytes: [u8; 320],
 }
 
@@ -22,7 +23,13 @@ pub(crate) struct BenchFrame(Box<Slot>);
 
 impl BenchFrame {
     pub(crate) fn new() -> BenchFrame {
-        BenchFrame(Box::new(Slot { port: WAN, start: HEADROOM, len: LEN as u16, bytes: [0; 320] }))
+        BenchFrame(Box::new(Slot {
+            port: WAN,
+            start: HEADROOM,
+            len: LEN as u16,
+            rest: [0; 122],
+            bytes: [0; 320],
+        }))
     }
 
     /// As a port fills one.

@@ -1,11 +1,10 @@
 //! What a packet costs that comes to another worker than its flow's owner: the two workers' paths, one after the other on one core. What a line
-//! costs that comes from another core is not in it, nor are the ports.
+//! costs that comes from another core is not in it, nor are the ports and the ring.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
@@ -15,7 +14,7 @@ use lb_core::packet::Frame;
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{Forward, InterfaceId};
 use lb_core::time::Tick;
-use rtrb::{Consumer, Producer, RingBuffer};
+use lb_dataplane::Logic;
 
 use crate::traffic::{Established, LEN, Spread, Traffic, Transport, WAN, tables};
 use crate::tsc;
@@ -30,7 +29,7 @@ pub struct HandOver {
     pub own: f64,
     /// Given to the owner by another worker.
     pub give: f64,
-    /// At the owner, out of the ring.
+    /// At the owner, which got it from that one.
     pub taken: f64,
 }
 
@@ -45,13 +44,13 @@ impl fmt::Display for HandOver {
     }
 }
 
-struct Rings {
-    to: Producer<(Frame, Steer)>,
-    from: Consumer<(Frame, Steer)>,
+#[derive(Default)]
+struct Out {
+    handed: Burst<Frame>,
     sent: Vec<Frame>,
 }
 
-impl Io<Frame> for Rings {
+impl Io<Frame> for Out {
     fn transmit(&mut self, _: PortId, packet: Frame) {
         self.sent.push(packet);
     }
@@ -59,7 +58,8 @@ impl Io<Frame> for Rings {
         self.sent.push(packet);
     }
     fn hand_over(&mut self, _: WorkerId, packet: Frame, steer: Steer) {
-        self.to.push((packet, steer)).expect("it is emptied after each burst");
+        assert_eq!(steer, Steer::Plain, "of an open connection there is nothing to be told");
+        self.handed.push(packet);
     }
     fn allocate(&mut self) -> Option<Frame> {
         None
@@ -92,8 +92,7 @@ pub fn measure() -> HandOver {
         path
     };
     let (mut other, mut owner) = (path(0), path(1));
-    let (to, from) = RingBuffer::new(BURST);
-    let mut io = Rings { to, from, sent: Vec::with_capacity(BURST) };
+    let mut io = Out::default();
     let frames = owned_by_the_second(&mut other, &mut io);
     let burst =
         |at: usize| -> Burst<Frame> { frames.iter().cycle().skip(at * BURST).take(BURST).cloned().collect() };
@@ -113,11 +112,8 @@ pub fn measure() -> HandOver {
         let start = tsc::now();
         other.receive(&mut packets, Tick(0), &mut io);
         let given = tsc::now();
-        let mut packets: ArrayVec<(Frame, Steer), BURST> = ArrayVec::new();
-        while let Ok(packet) = io.from.pop() {
-            packets.push(packet);
-        }
-        owner.receive_handed_over(&mut packets, Tick(0), &mut io);
+        let mut packets: Burst<Frame> = io.handed.drain(..).collect();
+        owner.receive_plain(&mut packets, Tick(0), &mut io);
         taken.push(tsc::now() - given);
         give.push(given - start);
         assert_eq!(io.sent.len(), BURST, "all came by the owner");
@@ -127,7 +123,7 @@ pub fn measure() -> HandOver {
 }
 
 /// Frames of which each is another flow's that the second worker owns.
-fn owned_by_the_second(first: &mut Path<Frame>, io: &mut Rings) -> Vec<Frame> {
+fn owned_by_the_second(first: &mut Path<Frame>, io: &mut Out) -> Vec<Frame> {
     let mut traffic = Established::new(Transport::Udp, Forward::Masq, FLOWS);
     let mut frames = Vec::new();
     while !traffic.is_open() {
@@ -135,9 +131,7 @@ fn owned_by_the_second(first: &mut Path<Frame>, io: &mut Rings) -> Vec<Frame> {
         crate::traffic::fill(&mut traffic, WAN, &mut burst);
         first.receive(&mut burst, Tick(0), io);
         io.sent.clear();
-        while let Ok((frame, _)) = io.from.pop() {
-            frames.push(frame);
-        }
+        frames.extend(io.handed.drain(..));
     }
     assert!(frames.len() > FLOWS as usize / 3, "a half of them, about");
     frames

@@ -5,6 +5,7 @@
 
 mod frame;
 pub mod hand_over;
+pub mod lines;
 pub mod measure;
 pub mod road;
 pub mod scaling;

@@ -35,7 +35,10 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new(port: PortId, orders: Arc<Orders>) -> Line {
-        Line { port, orders, free: Vec::with_capacity(FREE + BURST) }
+        // As many as rings between workers may keep are in stock, so that none is made anew on the way.
+        let mut free = Vec::with_capacity(FREE + BURST);
+        free.extend((0..FREE / 2).map(|_| BenchFrame::new()));
+        Line { port, orders, free }
     }
 }
 
