@@ -83,6 +83,7 @@ impl Packet for BenchFrame {
     }
     #[inline]
     fn prefetch(&self) {
-        lb_core::mem::prefetch(self.0.bytes.as_ptr().wrapping_add(usize::from(HEADROOM)));
+        // Where it begins is in the metadata, which are so fetched too, as an mbuf's are.
+        lb_core::mem::prefetch(self.0.bytes.as_ptr().wrapping_add(usize::from(self.0.start)));
     }
 }
