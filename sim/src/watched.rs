@@ -671,7 +671,7 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 20] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 25] = [
     ("quic routed", |counters| &counters.quic.routed),
     ("drop_entry", |counters| &counters.flows.drop_entry),
     ("entries", |counters| &counters.flows.entries),
@@ -688,6 +688,11 @@ const COUNTERS: [(&str, Of<WorkerCounters>); 20] = [
     ("missed", |counters| &counters.flows.missed),
     ("edits full", |counters| &counters.edits.full),
     ("toa_left_out", |counters| &counters.edits.toa_left_out),
+    ("edited", |counters| &counters.edits.entries),
+    ("cookies made", |counters| &counters.cookies.syn_received),
+    ("cookies valid", |counters| &counters.cookies.valid),
+    ("cookies invalid", |counters| &counters.cookies.invalid),
+    ("cookies retrans", |counters| &counters.cookies.retrans),
     ("generation", |counters| &counters.turns.generation),
     ("icmp_sent", |counters| &counters.turns.icmp_sent),
     ("icmp_suppressed", |counters| &counters.turns.icmp_suppressed),

@@ -203,7 +203,7 @@ impl<P: Packet> Path<P> {
         }
         if is_due && is_intact(&packet, &headers) {
             edit.note_sent();
-            if segment.data_len == 0 {
+            if segment.data_len == 0 && headers.fragment == Fragment::None {
                 seq = segment.seq;
                 headers = segment::put_data(&mut packet, &headers, &header).map_err(no_room)?;
             } else {

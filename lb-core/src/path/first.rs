@@ -228,9 +228,10 @@ impl<P: Packet> Path<P> {
     /// A connection that cannot be what its service says ends before it began: its real server would misread it.
     #[cold]
     pub(super) fn refuse_unedited(&mut self, id: FlowId) {
-        let is_masq = self.flows.entry(id).method() == Method::Masq;
+        let is_opened = self.passed.is_some_and(|passed| passed.opening.is_some());
+        let is_proxied = is_opened && self.flows.entry(id).method() != Method::Masq;
         self.end(id);
-        let reason = if is_masq { DropReason::EditTableFull } else { DropReason::NotProxied };
+        let reason = if is_proxied { DropReason::NotProxied } else { DropReason::EditTableFull };
         self.drop(reason, Hook::Input);
     }
 

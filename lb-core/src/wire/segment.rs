@@ -4,7 +4,7 @@
 //! What grows or shrinks returns the headers as they are then.
 
 use super::checksum::{self, Delta};
-use super::parse::{Fragment, Headers};
+use super::parse::{self, Fragment, Headers};
 use super::{array_mut, be16, ipv4, ipv6, tcp};
 use crate::flow::edit::Shift;
 use crate::packet::{NoRoom, Packet};
@@ -187,8 +187,8 @@ pub fn add_option<P: Packet>(packet: &mut P, headers: &Headers, option: &[u8]) -
     Ok(resize(frame, headers, by as isize, changed))
 }
 
-/// Makes an empty buffer a segment of its own, with the headers of `like` but for what says that something ends there, and with
-/// this data from the same sequence number on.
+/// Makes an empty buffer a segment of its own, with the headers of `like` but for what says that something ends there or is a fragment, and
+/// with this data from the same sequence number on.
 ///
 /// # Errors
 /// `NoRoom`.
@@ -202,6 +202,7 @@ pub fn make_like<P: Packet>(
     let (l3, at) = (usize::from(headers.l3), usize::from(headers.l4));
     buffer.set_len(segment.data + data.len())?;
     let head = like.data().get(..segment.data).ok_or(NoRoom)?;
+    let piece = parse::piece(head, headers);
     let frame = buffer.data_mut();
     frame.get_mut(..segment.data).ok_or(NoRoom)?.copy_from_slice(head);
     frame.get_mut(segment.data..).ok_or(NoRoom)?.copy_from_slice(data);
@@ -211,8 +212,14 @@ pub fn make_like<P: Packet>(
     if headers.is_ipv6 {
         let ip = ipv6::header_mut(frame, l3).ok_or(NoRoom)?;
         ip[4..6].copy_from_slice(&((ip_len - ipv6::LEN) as u16).to_be_bytes());
+        if let Some(piece) = piece {
+            // All of its datagram is no fragment (RFC 6946).
+            *frame.get_mut(piece.at - 5).ok_or(NoRoom)? &= !1;
+        }
     } else {
-        frame.get_mut(l3 + 2..l3 + 4).ok_or(NoRoom)?.copy_from_slice(&(ip_len as u16).to_be_bytes());
+        let ip = ipv4::header_mut(frame, l3).ok_or(NoRoom)?;
+        ip[2..4].copy_from_slice(&(ip_len as u16).to_be_bytes());
+        ip[6] &= !((ipv4::MF >> 8) as u8);
         ipv4::fill_checksum(&mut frame[l3..at]);
     }
     let header = tcp::header_mut(frame, at).ok_or(NoRoom)?;

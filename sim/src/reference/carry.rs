@@ -52,7 +52,7 @@ impl From<&Salvaged> for Left {
             timeout: found.timeout,
             template: is_template.then_some(template),
             bound_by: None,
-            tells_client: false,
+            edit: None,
         })
     }
 }

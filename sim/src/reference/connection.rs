@@ -52,6 +52,11 @@ impl Reference {
     }
 }
 
+/// Whether answers come by here too.
+pub(super) fn is_answered(method: Method) -> bool {
+    matches!(method, Method::Masq | Method::Translated)
+}
+
 /// What a connection's packets have told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
@@ -72,7 +77,7 @@ impl State {
 
     /// After a packet.
     pub(super) fn next(self, method: Method, is_from_client: bool, is_secure: bool, read: &Read) -> State {
-        let is_answered = method == Method::Masq;
+        let is_answered = is_answered(method);
         match (self, read.chunk) {
             _ if read.piece == Piece::Later => self,
             (State::Tcp(state), _) if is_secure => {
@@ -141,7 +146,7 @@ impl State {
         match self {
             State::Tcp(TcpState::TimeWait | TcpState::Close) => mode != 0 && read.tcp_flags & SYN != 0,
             State::Tcp(TcpState::FinWait) => {
-                mode & 2 != 0 && method != Method::Masq && read.tcp_flags & SYN != 0
+                mode & 2 != 0 && !is_answered(method) && read.tcp_flags & SYN != 0
             }
             State::Sctp(SctpState::Closed) => mode != 0 && read.chunk == Some(INIT),
             _ => false,

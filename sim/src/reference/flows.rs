@@ -8,7 +8,8 @@ use lb_core::ids::ServerId;
 use lb_core::time::{Tick, Timeout};
 
 use super::SLOT;
-use super::connection::State;
+use super::connection::{State, is_answered};
+use super::edited::Edit;
 use super::persistent::{Serial, Template};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,8 +28,8 @@ pub(super) struct Connection {
     pub(super) template: Option<Template>,
     /// The template that counts it.
     pub(super) bound_by: Option<Serial>,
-    /// The real server is told who its client is, by an option of TCP.
-    pub(super) tells_client: bool,
+    /// What is done to its segments besides.
+    pub(super) edit: Option<Edit>,
 }
 
 impl Connection {
@@ -41,9 +42,9 @@ impl Connection {
         is_wide(&self.original, &self.reply)
     }
 
-    /// Answers come by here too.
+    /// It has the tuple of its answers, too.
     fn is_two_way(&self) -> bool {
-        self.method == Method::Masq && self.template.is_none()
+        is_answered(self.method) && self.template.is_none()
     }
 }
 
@@ -63,8 +64,8 @@ pub(super) struct Flows {
     capacity: usize,
     ipv6_capacity: usize,
     ipv6: usize,
-    /// Connections that tell of their client.
-    telling: usize,
+    /// Connections that are edited.
+    edited: usize,
     clock: Clock,
 }
 
@@ -90,7 +91,7 @@ impl Flows {
             capacity: capacity as usize,
             ipv6_capacity: ipv6_capacity as usize,
             ipv6: 0,
-            telling: 0,
+            edited: 0,
             // Slots begin where ticks are multiples of their length.
             clock: Clock { tick: now, absolute: (1 << 40) + u64::from(now.0) },
         }
@@ -103,6 +104,10 @@ impl Flows {
     /// All, and of these the IPv6 ones.
     pub(super) fn len(&self) -> (usize, usize) {
         (self.connections.len() - self.free.len(), self.ipv6)
+    }
+
+    pub(super) fn edited(&self) -> usize {
+        self.edited
     }
 
     pub(super) fn is_full(&self, is_wide: bool) -> bool {
@@ -178,17 +183,18 @@ impl Flows {
         }
         self.by_due.remove(&(self.clock.absolute(connection.due()), number));
         self.ipv6 -= usize::from(connection.is_wide());
-        self.telling -= usize::from(connection.tells_client);
+        self.edited -= usize::from(connection.edit.is_some());
         connection
     }
 
-    /// A connection tells of its client from now on, or no more. False: a quarter of all may, and these are as many.
-    pub(super) fn set_telling(&mut self, number: Number, tells: bool) -> bool {
-        if tells && self.telling == self.capacity.div_ceil(4) {
+    /// A connection is edited so from now on, or no more. False: a quarter of all may be, and these are as many.
+    pub(super) fn set_edit(&mut self, number: Number, edit: Option<Edit>) -> bool {
+        let was = self.get(number).edit.is_some();
+        if !was && edit.is_some() && self.edited == self.capacity.div_ceil(4) {
             return false;
         }
-        self.telling = if tells { self.telling + 1 } else { self.telling - 1 };
-        self.change(number, |connection| connection.tells_client = tells);
+        self.edited = self.edited + usize::from(edit.is_some()) - usize::from(was);
+        self.change(number, |connection| connection.edit = edit);
         true
     }
 

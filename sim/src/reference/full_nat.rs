@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lb_core::flow::{Hasher, Tuple};
+use lb_core::flow::{Hasher, Method, Tuple};
 use lb_core::ids::WorkerId;
 use lb_core::tables::{Forward, Route, Service, Tables};
 use lb_core::time::Tick;
@@ -57,8 +57,10 @@ impl Reference {
         WorkerId((usize::from(backwards(port)) * workers / 65_536) as u16)
     }
 
-    /// A packet as it leaves for a real server, from a local endpoint that no other connection to it has.
-    pub(super) fn take_local_endpoint(&mut self, service: &Service, after: Tuple) -> Option<Tuple> {
+    /// A packet as it leaves for a real server, from a local endpoint that no other connection to it has; and by what method.
+    pub(super) fn take_local_endpoint(&mut self, service: &Service, after: Tuple) -> Option<(Tuple, Method)> {
+        let is_same_family = after.src.is_ipv6() == after.dst.is_ipv6();
+        let method = if is_same_family { Method::Masq } else { Method::Translated };
         let tables = self.tables.clone();
         let mut list = service.local_addresses.clone();
         list.retain(|address| address.is_ipv4() == after.dst.is_ipv4());
@@ -82,7 +84,7 @@ impl Reference {
                 && service_of(&tables, &endpoint.reversed()).is_none()
                 && self.flows.find(&endpoint.reversed()).is_none();
             if is_usable {
-                return Some(endpoint);
+                return Some((endpoint, method));
             }
         }
         None

@@ -27,7 +27,9 @@ mod by_hash;
 mod carry;
 mod checksum;
 mod connection;
+mod cookies;
 mod defence;
+mod edited;
 mod flows;
 mod forward;
 mod fragments;
@@ -49,6 +51,7 @@ mod steer;
 mod tcp;
 mod team;
 mod toa;
+mod translate;
 mod waiting;
 pub mod world;
 
@@ -135,6 +138,7 @@ pub struct Reference {
     is_short: bool,
     /// When a packet last went by hash alone, by service.
     hashed: HashMap<ServiceId, Tick>,
+    syns: HashMap<ServiceId, cookies::Syns>,
     /// Identification of the last outer header.
     outer_id: u16,
     draw: full_nat::Draw,
@@ -182,6 +186,7 @@ impl Reference {
             is_secure: false,
             is_short: false,
             hashed: HashMap::new(),
+            syns: HashMap::new(),
             draw: full_nat::Draw::new(Hasher::new(config.hash_seed), config.worker, config.now),
             outer_id: config.worker.0.wrapping_mul(1021),
             now: config.now,
@@ -261,6 +266,9 @@ impl Reference {
             self.expire(expired, is_left)?;
         } else {
             let left = is_left();
+            // `drop_entry` comes behind those whose time is over: a template stays that had a connection until then.
+            let due: Vec<_> = self.flows.due().map(|(number, _)| number).collect();
+            self.prolong_templates(&due, &left)?;
             self.drop_entries(dropped, &left)?;
             self.expire(expired, || left)?;
         }
@@ -277,6 +285,7 @@ impl Reference {
         let (entries, ipv6) = self.flows.len();
         self.counters.flows.entries.set(entries as u64);
         self.counters.flows.ipv6_entries.set(ipv6 as u64);
+        self.counters.edits.entries.set(self.flows.edited() as u64);
         self.counters.turns.waiting.set((self.waiting.len() + self.fragments.waiting()) as u64);
     }
 

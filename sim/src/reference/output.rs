@@ -30,6 +30,8 @@ pub(super) enum Before {
     Rewritten(Tuple),
     /// The same, but for the TTL; a tunnel is still to come.
     NotPacked(Tunnel),
+    /// The same; it is to be this in the other family.
+    NotTranslated(Tuple),
 }
 
 impl Reference {
@@ -87,6 +89,9 @@ impl Reference {
         let hop = hop.filter(|hop| hop.state == Reachability::Reachable);
         if let (Some(hop), Before::NotPacked(tunnel)) = (hop, before) {
             return self.pack_and_send(packet, read, tunnel, to, &hop);
+        }
+        if let (Some(hop), Before::NotTranslated(after)) = (hop, before) {
+            return self.send_translated(packet, read, &after, &hop);
         }
         match hop {
             None => self.wait(packet, read, to, before),

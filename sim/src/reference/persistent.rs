@@ -316,7 +316,7 @@ impl Reference {
             timeout,
             template: Some(template),
             bound_by: None,
-            tells_client: false,
+            edit: None,
         });
         self.touch(server);
         self.counters.server(server).persistent.add(1);
@@ -345,13 +345,12 @@ impl Reference {
         let keeps_port = original.dport != service.key.port || server.port == 0;
         let dport = if keeps_port { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };
-        let method = server.forward.method();
-        let after = match server.forward {
+        let (after, method) = match server.forward {
             Forward::FullNat => match self.take_local_endpoint(service, after) {
-                Some(after) => after,
+                Some(taken) => taken,
                 None => return self.drop(DropReason::NoLocalPort, Hook::Input),
             },
-            _ => after,
+            forward => (after, forward.method()),
         };
         if service.options.one_packet && read.protocol == UDP {
             return self.one_packet(packet, read, after, method, server.id);
@@ -359,7 +358,9 @@ impl Reference {
         let Some(at) = self.bind(original, after.reversed(), method, server.id) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
-        self.begin_telling(at, service, &read);
+        if !self.begin_edits(at, service, &read, None) {
+            return self.refuse_unedited(at);
+        }
         if let Some(serial) = serial.filter(|&serial| self.team.shared().take_template(serial)) {
             self.flows.change(at, |connection| connection.bound_by = Some(serial));
         }

@@ -9,6 +9,7 @@ use lb_core::tables::{Forward, Protocol, Way};
 use lb_core::time::Timeout;
 
 use super::checksum::{address_sum, fold, moved, moved_udp, of_sctp, place, sum};
+use super::edited::renumber_quoted;
 use super::flows::Number;
 use super::output::Before;
 use super::parse::{self, AH, ESP, ICMPV6, Piece, Read, SCTP, UDP, has_ports, word};
@@ -101,7 +102,6 @@ impl Reference {
         let tables = self.tables.clone();
         if tables.settings.sysctls.schedule_icmp != 1
             || tables.settings.draining
-            || !has_ports(original.protocol.0)
             || !tables.serves(read.is_ipv6())
             || !tables.routes.is_local(original.dst)
             || tables.routes.is_local(original.src)
@@ -144,6 +144,8 @@ impl Reference {
         let found = self.flows.find(&like);
         let (number, direction) = match found {
             Some(found) => found,
+            // What negotiates AH or ESP is begun by nobody else.
+            None if !has_ports(quoted.protocol) => return self.route(packet, read),
             None => match self.schedule_error(like, &read) {
                 Some(Ok(number)) => (number, Direction::Original),
                 Some(Err(reason)) => return self.drop(reason, Hook::Input),
@@ -156,11 +158,14 @@ impl Reference {
         }
         let connection = self.flows.get(number).clone();
         let services = &self.tables.services;
-        if !self.tables.serves(read.is_ipv6()) {
+        if !self.tables.serves(connection.original.dst.is_ipv6()) {
             return self.route(packet, read);
         }
         if direction == Direction::Original && services.server(connection.server).is_none() {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
+        if connection.method == Method::Translated {
+            return self.translate_error(packet, read, &quoted, &connection, direction);
         }
         if connection.method != Method::Masq {
             // What it is about went to the client by another way: the real server gets it as it is.
@@ -180,6 +185,7 @@ impl Reference {
             Err(refusal) => return self.refuse(packet, read, refusal),
         };
         self.count(connection.server, direction, &read);
+        renumber_quoted(&mut packet.bytes, &quoted, &connection, direction);
         translate(&mut packet.bytes, &read, &quoted, direction, &sent);
         if connection.local().is_some() {
             // The other end of it was rewritten too.

@@ -39,6 +39,10 @@ fn sctp_to(frame: &mut [u8], read: &Read, to: &Tuple) {
     write_address(frame, source_at(read), to.src);
     write_address(frame, destination_at(read), to.dst);
     seal(frame, read);
+    sctp_ports(frame, read, to);
+}
+
+pub(super) fn sctp_ports(frame: &mut [u8], read: &Read, to: &Tuple) {
     if read.piece == Piece::Later || (word(frame, read.l4), word(frame, read.l4 + 2)) == (to.sport, to.dport)
     {
         return;

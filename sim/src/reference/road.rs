@@ -7,12 +7,13 @@ use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
-use lb_core::tables::{Forward, Protocol, Service, Way};
+use lb_core::tables::{Forward, Protocol, Service, SynCookies, Way};
 use lb_core::time::Timeout;
 
 use super::answer::Problem;
 use super::by_hash::picks_alike;
-use super::connection::State;
+use super::connection::{State, is_answered};
+use super::cookies::Becomes;
 use super::flows::{Connection, Number, is_wide};
 use super::one_packet::Choice;
 use super::output::Before;
@@ -22,7 +23,7 @@ use super::steer::{ISAKMP, Kind, Staying};
 use super::{Packet, Reference, rewrite, schedule};
 
 /// Where an FTP server's data connections come from: none is begun from there, lest a real server's own is taken for a client's.
-const FTP_DATA: u16 = 20;
+pub(super) const FTP_DATA: u16 = 20;
 
 impl Reference {
     /// Those that stay of a burst, and then the fragments that waited for one of them.
@@ -98,6 +99,13 @@ impl Reference {
         }
         let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
         let Some(service) = service else { return self.route(packet, read) };
+        let (mut packet, mut read, mut opening) = (packet, read, None);
+        if service.options.syn_cookies != SynCookies::Off {
+            match self.by_cookie(packet, read, service) {
+                Some(left) => (packet, read, opening) = left,
+                None => return,
+            }
+        }
         let sysctls = tables.settings.sysctls;
         let begins = match read.protocol {
             TCP => (read.tcp_flags & SYN != 0 || sysctls.sloppy_tcp == 1) && read.tcp_flags & RST == 0,
@@ -130,23 +138,25 @@ impl Reference {
         };
         let dport = if server.port == 0 { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };
-        let (id, method) = (server.id, server.forward.method());
-        let after = match server.forward {
+        let id = server.id;
+        let (after, method) = match server.forward {
             Forward::FullNat => match self.take_local_endpoint(service, after) {
-                Some(after) => after,
+                Some(taken) => taken,
                 None => return self.drop(DropReason::NoLocalPort, Hook::Input),
             },
-            _ => after,
+            forward => (after, forward.method()),
         };
         if service.options.one_packet && read.protocol == UDP {
             return self.one_packet(packet, read, after, method, id);
         }
-        if self.is_short && picks_alike(service) && method != Method::Masq {
+        if self.is_short && picks_alike(service) && !is_answered(method) {
             return self.go_by_hash(packet, read, Choice { after, method, server: id }, service.id);
         }
         match self.bind(original, after.reversed(), method, id) {
             Some(number) => {
-                self.begin_telling(number, service, &read);
+                if !self.begin_edits(number, service, &read, opening) {
+                    return self.refuse_unedited(number);
+                }
                 self.established(packet, read, number, Direction::Original);
             }
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
@@ -219,7 +229,7 @@ impl Reference {
             timeout: state.timeout(&self.tables.settings),
             template: None,
             bound_by: None,
-            tells_client: false,
+            edit: None,
         }
     }
 
@@ -262,7 +272,7 @@ impl Reference {
         self.renew(number);
         let connection = self.flows.get(number).clone();
         let services = &self.tables.services;
-        if !self.tables.serves(read.is_ipv6()) {
+        if !self.tables.serves(connection.original.dst.is_ipv6()) {
             // Without a service of its family IPVS looks at nothing.
             return self.route(packet, read);
         }
@@ -282,6 +292,23 @@ impl Reference {
             // Silently, and the timer runs on: adding the server again resumes.
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
+        match self.before(packet, read, number, direction) {
+            Becomes::Goes(packet, read) => self.go_on(packet, read, number, direction),
+            Becomes::Opens(packet, read, is_first) => {
+                let state = connection.state.next(connection.method, is_from_client, self.is_secure, &read);
+                self.enter_state(number, state);
+                self.opened(packet, read, number, is_first);
+            }
+            Becomes::Gone => {}
+        }
+    }
+
+    /// A packet of a connection that is translated, or sent on to its real server.
+    pub(super) fn go_on(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
+        let connection = self.flows.get(number).clone();
+        let is_from_client = direction == Direction::Original;
+        let sysctls = self.tables.settings.sysctls;
+        let starts_anew = connection.state.starts_anew(&read, connection.method, &sysctls);
         let state = connection.state.next(connection.method, is_from_client, self.is_secure, &read);
         // A SYN that is an RST as well leaves a closed connection as it is.
         if state != connection.state && is_from_client && starts_anew {
@@ -290,7 +317,7 @@ impl Reference {
         }
         self.enter_state(number, state);
         self.assure_template(number, direction);
-        if connection.method == Method::Masq && read.protocol == SCTP {
+        if is_answered(connection.method) && read.protocol == SCTP {
             let ports = match direction {
                 Direction::Original => (connection.reply.dport, connection.reply.sport),
                 Direction::Reply => (connection.original.dport, connection.original.sport),
@@ -304,16 +331,17 @@ impl Reference {
                 self.masquerade(first, read, number, direction);
             }
         }
-        let (packet, read) = self.tell_client(packet, read, number, direction);
-        self.masquerade(packet, read, number, direction);
+        if let Some((packet, read)) = self.edit(packet, read, number, direction) {
+            self.masquerade(packet, read, number, direction);
+        }
     }
 
-    fn masquerade(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
+    pub(super) fn masquerade(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
         let connection = self.flows.get(number).clone();
         let is_from_client = direction == Direction::Original;
         let now = self.now;
         self.flows.change(number, |connection| connection.seen = now);
-        if connection.method != Method::Masq {
+        if !is_answered(connection.method) {
             return self.onward(packet, read, &connection);
         }
         self.count(connection.server, direction, &read);
@@ -322,6 +350,9 @@ impl Reference {
             Direction::Original => (connection.original, connection.reply.reversed()),
             Direction::Reply => (connection.reply, connection.original.reversed()),
         };
+        if connection.method == Method::Translated {
+            return self.translate(packet, read, after);
+        }
         self.send_as(packet, read, before, after, is_from_client);
     }
 

@@ -27,8 +27,8 @@ use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
     ClientMask, Engine, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks,
-    Neighbours, Persistence, Prefix, Protocol, Route, Routes, Server, Service, ServiceKey, ServiceOptions,
-    Services, Settings, Sysctl, Sysctls, Tables, Tunnel,
+    Neighbours, Persistence, Prefix, Protocol, ProxyVersion, Route, Routes, Server, Service, ServiceKey,
+    ServiceOptions, Services, Settings, SynCookies, Sysctl, Sysctls, Tables, Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -114,6 +114,8 @@ pub(super) struct Seen {
     pub(super) icmp_sent: u64,
     pub(super) icmp_suppressed: u64,
     pub(super) toa_left_out: u64,
+    pub(super) cookies: u64,
+    pub(super) asked_again: u64,
     pub(super) drops: HashMap<DropReason, u64>,
 }
 
@@ -132,6 +134,8 @@ impl Seen {
             self.icmp_sent += worker.turns.icmp_sent.get();
             self.icmp_suppressed += worker.turns.icmp_suppressed.get();
             self.toa_left_out += worker.edits.toa_left_out.get();
+            self.cookies += worker.cookies.valid.get();
+            self.asked_again += worker.cookies.retrans.get();
             for &reason in DropReason::ALL {
                 let count: u64 = Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum();
                 *self.drops.entry(reason).or_default() += count;
@@ -144,6 +148,10 @@ pub(super) struct World<L = Path<Frame>> {
     rng: Rng,
     /// What it does more of than of other things.
     mood: Mood,
+    /// Services of TCP may have PROXY headers and cookies, and then real servers of fewer methods.
+    has_headers: bool,
+    /// All services pick by hashes, and nothing else is asked, so that flood mode comes and goes.
+    is_hashing: bool,
     workers: Vec<Watched<L>>,
     pub(super) verdict: Verdict,
     counters: Arc<[Arc<WorkerCounters>]>,
@@ -257,16 +265,16 @@ pub(super) fn config(
     }
 }
 
-/// Tunnels last, from [`FIRST_TUNNEL`] on.
+/// Those that may lead to the other family last, from [`FIRST_TO_OTHER`] on.
 const FORWARDS: &[Forward] = &[
     Forward::Masq,
     Forward::Masq,
     Forward::Masq,
-    Forward::FullNat,
-    Forward::FullNat,
-    Forward::FullNat,
     Forward::Direct,
     Forward::Direct,
+    Forward::FullNat,
+    Forward::FullNat,
+    Forward::FullNat,
     Forward::Tunnel(Tunnel::Ipip),
     Forward::Tunnel(Tunnel::Ipip),
     Forward::Tunnel(Tunnel::Gue { port: 6080, checksum: GueChecksum::No }),
@@ -275,7 +283,16 @@ const FORWARDS: &[Forward] = &[
     Forward::Tunnel(Tunnel::Gre { checksum: true }),
 ];
 
-const FIRST_TUNNEL: usize = 8;
+const FIRST_TO_OTHER: usize = 5;
+
+/// Whether the control plane lets a service with these options have such a real server.
+fn may_have(options: &ServiceOptions, key: &ServiceKey, server: &Server) -> bool {
+    let is_other_family = server.address.is_ipv6() != key.address.is_ipv6();
+    let is_answered = matches!(server.forward, Forward::Masq | Forward::FullNat);
+    let has_cookies = options.syn_cookies != SynCookies::Off;
+    (is_answered || options.proxy_protocol.is_none() && !has_cookies)
+        && !(is_other_family && is_answered && (options.one_packet || has_cookies))
+}
 
 fn server_address(is_ipv6: bool, n: usize) -> IpAddr {
     ip(&if is_ipv6 { format!("fd00::{}", 11 + n) } else { format!("10.0.0.{}", 11 + n) })
@@ -304,7 +321,9 @@ impl<L: Logic<Frame>> World<L> {
         let team = Arc::new(Team::new(&counters));
         let verdict = Verdict::default();
         let now = Tick(rng.of(&[0, 1000, u32::MAX - 30_000, 0x7fff_ff00]));
+        let is_hashing = seed % 4 == 2;
         let (connections, ipv6) = rng.of(&[(2, 1), (20, 8), (300, 300), (2000, 1000)]);
+        let (connections, ipv6) = if is_hashing { (40, 20) } else { (connections, ipv6) };
         let uses = Arc::new(Uses::new(counters.len(), connections));
         let config = |worker| config(worker, &counters, &uses, (connections, ipv6), seed, now);
         let mut world = World {
@@ -313,6 +332,8 @@ impl<L: Logic<Frame>> World<L> {
                 .collect(),
             rng,
             mood,
+            has_headers: !seed.is_multiple_of(2),
+            is_hashing,
             verdict,
             counters: counters.clone(),
             team,
@@ -370,7 +391,10 @@ impl<L: Logic<Frame>> World<L> {
     /// Adds, removes or reschedules a service.
     fn change_service(&mut self, number: usize) {
         let version = self.next_version();
-        let scheduler = self.rng.of(SchedulerKind::ALL);
+        let scheduler = match self.rng.of(SchedulerKind::ALL) {
+            _ if self.is_hashing => SchedulerKind::Sh,
+            scheduler => scheduler,
+        };
         let id = ServiceId(number as u32);
         if self.rng.one_in(2) {
             self.marks = (0..self.rng.below(4)).map(|_| self.rng.below(6)).collect();
@@ -378,7 +402,7 @@ impl<L: Logic<Frame>> World<L> {
         self.services[number] = match self.services[number].take() {
             None => {
                 let mut service = Service::new(None, id, key(number), scheduler, vec![], version);
-                service.options = self.options();
+                service.options = self.options(&service.key);
                 service.local_addresses = self.local_addresses();
                 service.quic_lb = self.quic_lb(&service.servers);
                 Some(Arc::new(service))
@@ -388,7 +412,11 @@ impl<L: Logic<Frame>> World<L> {
                 let version = if scheduler == old.scheduler { old.version } else { version };
                 let mut service =
                     Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version);
-                service.options = self.options();
+                service.options = self.options(&old.key);
+                if !service.servers.iter().all(|server| may_have(&service.options, &old.key, server)) {
+                    service.options.one_packet = false;
+                    (service.options.proxy_protocol, service.options.syn_cookies) = (None, SynCookies::Off);
+                }
                 service.local_addresses = self.local_addresses();
                 service.quic_lb = self.quic_lb(&service.servers);
                 Some(Arc::new(service))
@@ -399,7 +427,7 @@ impl<L: Logic<Frame>> World<L> {
 
     /// Every third service reads connection IDs, one of them without knowing how. Each real server has an ID of each length.
     fn quic_lb(&mut self, servers: &[Server]) -> Option<Arc<QuicLb>> {
-        if !self.rng.one_in(3) {
+        if !self.rng.one_in(3) || self.is_hashing {
             return None;
         }
         let mut quic = QuicLb::default();
@@ -415,18 +443,27 @@ impl<L: Logic<Frame>> World<L> {
         Some(quic.into())
     }
 
-    /// Every third service is persistent, every fifth forgets each packet, two of three tell of their clients.
-    fn options(&mut self) -> ServiceOptions {
+    /// Every third service is persistent, every fifth forgets each packet, two of three tell of their clients by an option, in every second world one of
+    /// two by a header.
+    fn options(&mut self, key: &ServiceKey) -> ServiceOptions {
         let mask = self.rng.of(&[ClientMask::WHOLE, ClientMask::ipv4(Ipv4Addr::new(255, 255, 255, 0))]);
         let timeout = Timeout::from_secs(self.rng.of(&[1, 3, 100]));
         let persistence = self.rng.one_in(3).then_some(Persistence { timeout, mask });
+        let persistence = persistence.filter(|_| !self.is_hashing);
         let engine = self.rng.one_in(4).then_some(Engine::Sip);
         let toa = !self.version.is_multiple_of(3);
+        let is_tcp = self.has_headers && [Protocol::TCP, Protocol::ANY].contains(&key.protocol);
+        let proxy_protocol = self.rng.of(&[None, None, Some(ProxyVersion::V1), Some(ProxyVersion::V2)]);
+        let syn_cookies = self.rng.of(&[SynCookies::Off, SynCookies::On, SynCookies::Auto(3)]);
+        // What tells an acknowledgement of a cookie from one worker to another is not to be had here.
+        let may_have_cookies = is_tcp && persistence.is_none();
         ServiceOptions {
             persistence,
             engine,
-            one_packet: self.rng.one_in(5),
+            one_packet: self.rng.one_in(5) && !self.is_hashing,
             toa,
+            proxy_protocol: proxy_protocol.filter(|_| is_tcp),
+            syn_cookies: if may_have_cookies { syn_cookies } else { SynCookies::Off },
             ..ServiceOptions::default()
         }
     }
@@ -443,8 +480,7 @@ impl<L: Logic<Frame>> World<L> {
         let Some(old) = self.services[number].clone() else { return };
         let version = self.next_version();
         let n = self.rng.below(5);
-        // A tunnel may lead to the other family.
-        let is_other = self.rng.one_in(6);
+        let is_other = self.rng.one_in(4);
         let address = server_address(old.key.address.is_ipv6() != is_other, n);
         let before = self.known.get(&(old.key, address)).cloned();
         let place = old.servers.iter().position(|server| server.address == address);
@@ -455,8 +491,8 @@ impl<L: Logic<Frame>> World<L> {
             servers.remove(place);
         } else {
             let next_id = ServerId(self.known.len() as u32);
-            let upper_threshold = self.rng.of(&[0, 0, 0, 3, 10]);
-            let forward = self.rng.of(if is_other { &FORWARDS[FIRST_TUNNEL..] } else { FORWARDS });
+            let upper_threshold = if self.is_hashing { 0 } else { self.rng.of(&[0, 0, 0, 3, 10]) };
+            let forward = self.rng.of(if is_other { &FORWARDS[FIRST_TO_OTHER..] } else { FORWARDS });
             let mut server = Server {
                 id: before.as_ref().map_or(next_id, |before| before.id),
                 address,
@@ -468,6 +504,9 @@ impl<L: Logic<Frame>> World<L> {
                 lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),
                 overloaded: before.as_ref().map(|before| before.overloaded.clone()).unwrap_or_default(),
             };
+            if !may_have(&old.options, &old.key, &server) {
+                return;
+            }
             server.after_edit(before.map_or(0, |before| before.upper_threshold));
             match place {
                 Some(place) => servers[place] = server.clone(),
@@ -614,6 +653,7 @@ impl<L: Logic<Frame>> World<L> {
 
     pub(super) fn step(&mut self) {
         match self.rng.below(100) {
+            0..3 if self.has_headers => self.converse(),
             0..50 => self.burst(),
             50..75 => self.hand_over(),
             75..94 => self.turn(),
@@ -685,6 +725,24 @@ impl<L: Logic<Frame>> World<L> {
         let mut out = self.out();
         self.workers[worker].receive(&mut burst, self.now, &mut out);
         self.take(out);
+    }
+
+    /// A connection begins, and its ends say a few things to each other.
+    fn converse(&mut self) {
+        let mut next = Some(self.syn());
+        for _ in 0..8 {
+            let Some((port, frame)) = next else { return };
+            let worker = self.rng.below(self.workers.len());
+            let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, &frame)).collect();
+            self.packets += 1;
+            let mut out = self.out();
+            self.workers[worker].receive(&mut burst, self.now, &mut out);
+            self.take(out);
+            for worker in 0..self.workers.len() {
+                self.hand_over_to(worker);
+            }
+            next = self.next_of_stream();
+        }
     }
 
     fn twin_burst(&mut self) {

@@ -356,6 +356,33 @@ fn the_header_goes_with_the_clients_acknowledgement_and_again_until_it_is_acknow
 }
 
 #[test]
+fn the_header_before_data_in_fragments_is_none_of_them() {
+    for is_ipv6 in [false, true] {
+        let mut director = director(proxy_of(ProxyVersion::V2));
+        let seg = |seq, ack, flags| Seg { seq, ack, flags, ..Seg::default() };
+        director.receive(WAN, &[frame(is_ipv6, true, &seg(1000, 0, "S"))]);
+        director.receive(LAN, &[frame(is_ipv6, false, &seg(7000, 1001, "SA"))]);
+        let data = Seg { seq: 1001, ack: 7001, flags: "A", data: vec![7; 44], ..Seg::default() };
+        let mut first = frame(is_ipv6, true, &data);
+        // Where its header says that more fragments follow, and by which bit.
+        let (at, more) = if is_ipv6 { (57, 1) } else { (20, 0x20) };
+        if is_ipv6 {
+            first.splice(54..54, [6, 0, 0, 0, 0, 0, 0, 9]);
+            (first[18], first[19], first[20]) = (0, 20 + 44 + 8, 44);
+        }
+        first[at] |= more;
+        if !is_ipv6 {
+            crate::wire::ipv4::fill_checksum(&mut first[14..34]);
+        }
+        let out = director.receive(WAN, &[first]);
+        let pieces: Vec<bool> = out.sent.iter().map(|(_, frame)| frame.data()[at] & more != 0).collect();
+        assert_eq!(pieces, [false, true], "the header, and what came");
+        let (header, ..) = seen(&out.sent[0].1);
+        assert_eq!((header.seq, header.data.len()), (1001, if is_ipv6 { 52 } else { 28 }));
+    }
+}
+
+#[test]
 fn a_reset_after_the_handshake_is_one_that_the_real_server_takes() {
     let mut director = director(proxy_of(ProxyVersion::V2));
     let reset = Seg { seq: 1001, flags: "R", ..Seg::default() };

@@ -359,6 +359,18 @@ fn an_icmp_error_from_either_side_is_told_in_its_receivers_family() {
 }
 
 #[test]
+fn an_error_that_quotes_half_of_a_datagrams_header_names_its_senders_ports() {
+    let mut director = director();
+    let sent = datagram_of(C2D, ("2001:db8::100", 4000), ("2001:db8::10", 80), 40);
+    let out = director.receive(WAN, &[sent]);
+    // What is behind 24 bytes of the packet is an extension (RFC 4884 §4).
+    let about = error_about(&out.sent[0].1, (server_mac(11), OUR_LAN), "10.0.0.200", (3, 3), 6 << 16);
+    let out = director.receive(LAN, &[about]);
+    let [.., a, b, c, d] = *out.sent[0].1.data() else { panic!("a frame") };
+    assert_eq!((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])), (4000, 80));
+}
+
+#[test]
 fn a_packet_waits_as_it_came_and_its_sender_is_told_about_it() {
     for (ends, _) in BOTH {
         let mut director = director_of(translating(2, &[]));

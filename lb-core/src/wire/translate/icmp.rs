@@ -179,9 +179,8 @@ fn exchange_ports(quoted: &mut [u8], embedded: &Embedded, sent: &Tuple, back: De
     match embedded.protocol {
         Protocol::UDP => {
             if let Some(header) = udp::header_mut(quoted, 0) {
-                udp::rewrite(header, sent.sport, sent.dport, back);
+                return udp::rewrite(header, sent.sport, sent.dport, back);
             }
-            return;
         }
         Protocol::SCTP => {
             let len = embedded.whole_len.filter(|&len| usize::from(len) >= sctp::LEN);
@@ -189,7 +188,9 @@ fn exchange_ports(quoted: &mut [u8], embedded: &Embedded, sent: &Tuple, back: De
                 return sctp::rewrite(header, sent.sport, sent.dport, len);
             }
         }
-        _ => {}
+        Protocol::TCP => {}
+        // AH and ESP have none, of whoever negotiated them.
+        _ => return,
     }
     if let Some(ports) = array_mut::<4>(quoted, 0) {
         ports[..2].copy_from_slice(&sent.sport.to_be_bytes());

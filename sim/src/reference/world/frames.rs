@@ -139,10 +139,18 @@ pub(in crate::reference) fn segment(
     segment
 }
 
-pub(in crate::reference) fn tcp(ports: (u16, u16), flags: u8, options: usize, data: &[u8]) -> Vec<u8> {
+/// `numbers`: its own, and the one that it acknowledges. Options are a multiple of four bytes.
+pub(in crate::reference) fn tcp(
+    ports: (u16, u16),
+    numbers: (u32, u32),
+    flags: u8,
+    options: &[u8],
+    data: &[u8],
+) -> Vec<u8> {
     let mut out = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
-    out.extend([0, 0, 0, 1, 0, 0, 0, 2, ((5 + options) << 4) as u8, flags, 4, 0, 0, 0, 0, 0]);
-    out.extend(vec![1; options * 4]);
+    out.extend([numbers.0, numbers.1].map(u32::to_be_bytes).concat());
+    out.extend([((20 + options.len()) * 4) as u8, flags, 4, 0, 0, 0, 0, 0]);
+    out.extend(options);
     out.extend(data);
     out
 }

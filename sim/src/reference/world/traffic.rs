@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
+use lb_core::wire::tcp_options::TcpOptions;
 use lb_dataplane::Logic;
 
 use super::super::checksum;
 use super::super::parse::{
     self, ABORT, ACK, AH, COOKIE_ACK, COOKIE_ECHO, ESP, FIN, ICMP, ICMPV6, INIT, Piece, RST, Read, SCTP, SYN,
-    TCP, UDP, has_ports,
+    TCP, UDP, has_ports, word,
 };
 use super::frames::{Recipe, quic, sctp, segment, tcp, udp};
 use super::{KEYS, Mood, World, ip, port_mac};
@@ -204,12 +205,58 @@ impl<L: Logic<Frame>> World<L> {
         quic(long, &id, data)
     }
 
+    fn tcp_options(&mut self) -> Vec<u8> {
+        let edges = [2, 40, 100, 300].map(u32::to_be_bytes).concat();
+        let stamps = self.rng.one_in(2).then_some((7, 0));
+        let offer = TcpOptions {
+            mss: self.rng.of(&[None, Some(1460), Some(40)]),
+            scale: self.rng.of(&[None, Some(0), Some(9), Some(14)]),
+            sack: self.rng.one_in(2),
+            stamps,
+        };
+        match self.rng.below(8) {
+            0 => vec![1; 12],
+            1 | 2 => offer.bytes().to_vec(),
+            3 => [&[1, 1, 5, 18][..], &edges].concat(),
+            4 => [&[5, 10][..], &edges[4..12], &[1, 1]].concat(),
+            5 => [&[1, 5, 10][..], &edges[4..12], &[0]].concat(),
+            _ => vec![],
+        }
+    }
+
+    /// What the other end says to a segment that is right.
+    fn tcp_reply(&mut self, frame: &[u8], read: &Read) -> Vec<u8> {
+        let number = |at| u32::from(word(frame, at)) << 16 | u32::from(word(frame, at + 2));
+        let header_len = usize::from(frame[read.l4 + 12] >> 4) * 4;
+        let ends = [SYN, FIN].map(|flag| u32::from(read.tcp_flags & flag != 0));
+        let len = read.end.saturating_sub(read.l4 + header_len) as u32 + ends[0] + ends[1];
+        let (seq, ack) = (number(read.l4 + 4), number(read.l4 + 8));
+        let own = if read.tcp_flags & ACK != 0 { ack } else { self.rng.of(&[1000, u32::MAX]) };
+        let (answers, data) = (read.tcp_flags & (SYN | ACK) == SYN, self.data());
+        let flags = if answers { SYN | ACK } else { self.rng.of(&[ACK, ACK, ACK, FIN | ACK]) };
+        let said = TcpOptions::read(frame.get(read.l4 + 20..read.l4 + header_len).unwrap_or_default());
+        let stamps = said.stamps.map(|(clock, _)| (self.rng.below(1000) as u32, clock));
+        let options = if answers {
+            let scale = self.rng.of(&[None, Some(2), Some(7), Some(14)]);
+            TcpOptions { mss: Some(1400), scale, sack: self.rng.one_in(2), stamps }.bytes()
+        } else {
+            TcpOptions { stamps, ..TcpOptions::default() }.bytes()
+        };
+        let data = if answers || self.rng.one_in(2) { &[][..] } else { &data };
+        tcp((read.dport, read.sport), (own, seq.wrapping_add(len)), flags, &options, data)
+    }
+
     fn transport(&mut self, protocol: u8, ports: (u16, u16)) -> Vec<u8> {
         let data = self.data();
         match protocol {
             TCP => {
-                let options = self.rng.of(&[0, 0, 3]);
-                tcp(ports, self.flags(), options, &data)
+                // Most often what follows on a SYN with the first number.
+                let numbers = (
+                    self.rng.of(&[1, 1, 2, 2, 2, 2, 3, 30]),
+                    self.rng.of(&[2, 3, 29, 30, 31, 46, 54, 72, 500, u32::MAX]),
+                );
+                let (flags, options) = (self.flags(), self.tcp_options());
+                tcp(ports, numbers, flags, &options, &data)
             }
             UDP if self.rng.one_in(2) => udp(ports, &self.sip(&data)),
             UDP if self.rng.one_in(2) => udp(ports, &self.quic(&data)),
@@ -233,9 +280,31 @@ impl<L: Logic<Frame>> World<L> {
         Some((port, frame, read))
     }
 
+    /// A client's SYN for a service.
+    pub(super) fn syn(&mut self) -> (PortId, Vec<u8>) {
+        let (vip, dport) = self.rng.of(&[("192.0.2.10", 80), ("192.0.2.11", 443), ("2001:db8::10", 80)]);
+        let vip = ip(vip);
+        let client = ip(if vip.is_ipv6() { "2001:db8::100" } else { "192.0.2.100" });
+        let sport = 4000 + self.rng.below(25) as u16;
+        let options = self.tcp_options();
+        let bytes = tcp((sport, dport), (1, 0), SYN, &options, &[]);
+        (PortId(0), self.recipe(PortId(0), client, vip, TCP, bytes).build())
+    }
+
+    /// What the other end says to the segment that left last.
+    pub(super) fn next_of_stream(&mut self) -> Option<(PortId, Vec<u8>)> {
+        let (port, frame) = self.left.back().cloned()?;
+        let read = parse::read(&frame).ok().flatten()?;
+        if read.protocol != TCP || read.piece != Piece::Whole {
+            return None;
+        }
+        let bytes = self.tcp_reply(&frame, &read);
+        Some((port, self.recipe(port, read.dst, read.src, TCP, bytes).build()))
+    }
+
     /// A packet back to where something came from, or once more from the client.
     fn answer(&mut self) -> Option<(PortId, Recipe)> {
-        let (port, _, read) = self.left()?;
+        let (port, frame, read) = self.left()?;
         let is_ipsec = [ESP, AH].contains(&read.protocol);
         if read.piece == Piece::Later || !is_ipsec && !has_ports(read.protocol) {
             return None;
@@ -243,6 +312,8 @@ impl<L: Logic<Frame>> World<L> {
         let is_protected = is_ipsec || read.dport == 500 && self.rng.one_in(2);
         let (protocol, bytes) = if is_protected {
             (self.rng.of(&[ESP, AH]), self.data())
+        } else if read.protocol == TCP && self.rng.below(4) > usize::from(!self.has_headers) {
+            (TCP, self.tcp_reply(&frame, &read))
         } else {
             (read.protocol, self.transport(read.protocol, (read.dport, read.sport)))
         };
@@ -255,7 +326,16 @@ impl<L: Logic<Frame>> World<L> {
         let kinds: &[u8] = if read.is_ipv6() { &[1, 2, 3, 4, 137, 128] } else { &[3, 3, 4, 5, 11, 12, 8] };
         let most = self.rng.of(&[20, 28, 30, 40, 60, 548]);
         let quote = &frame[read.l3..read.end.min(read.l3 + most)];
-        let mut message = vec![self.rng.of(kinds), 1, 0, 0, 0, 0, 5, 0];
+        let code = self.rng.of(&[1, 1, 3, 0, 2, 3, 4, 13]);
+        let mut message = vec![self.rng.of(kinds), code, 0, 0];
+        message.extend(self.rng.of(&[
+            [0, 0, 5, 0],
+            [0, 0, 5, 0],
+            [0; 4],
+            [0, 6, 0, 0],
+            [9, 0, 0, 0],
+            [0, 0, 0, 24],
+        ]));
         message.extend(quote);
         if self.rng.one_in(10) {
             let place = 8 + self.rng.below(quote.len());
