@@ -208,6 +208,8 @@ pub struct TurnCounters {
     pub turns: Counter,
     /// Generation of the tables in use.
     pub generation: Counter,
+    /// The CPU that the worker runs on.
+    pub cpu: Counter,
     /// ICMP errors sent, and those not sent because enough were (RFC 1812 §4.3.2.8).
     pub icmp_sent: Counter,
     pub icmp_suppressed: Counter,

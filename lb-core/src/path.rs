@@ -249,6 +249,8 @@ pub struct Path<P> {
     early_cursor: u32,
     /// The flow table has few places left: see [`by_hash`].
     is_short: bool,
+    /// Packets and bytes of each connection are counted.
+    counts_connections: bool,
     /// Counts the choices that nobody shall foretell.
     chance: u64,
     /// Rules have let the packet at hand, which begins a connection, pass PREROUTING and INPUT.
@@ -367,6 +369,7 @@ impl<P: Packet> Path<P> {
             turned: config.now,
             early_cursor: 0,
             is_short: false,
+            counts_connections: false,
             chance: 0,
             passed: None,
             asking: persistent::Asking::new(),
@@ -387,6 +390,7 @@ impl<P: Packet> Path<P> {
     /// Uses `tables` from the next burst on; returns the ones used before, to be freed elsewhere.
     pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
         self.timeouts = Timeouts::new(&tables.settings);
+        self.counts_connections = tables.counts_connections();
         if !Arc::ptr_eq(&tables.rules, &self.tables.rules) {
             self.courses.close(&self.mine);
         }

@@ -369,6 +369,9 @@ fn paths(
     let workers = config.workers.len();
     let counters: Arc<[Arc<WorkerCounters>]> =
         (0..workers).map(|_| Arc::new(WorkerCounters::new(config.max_servers, config.ports.len()))).collect();
+    for (mine, &cpu) in counters.iter().zip(&config.workers) {
+        mine.turns.cpu.set(cpu.into());
+    }
     let (regions, legacy) = regions(config, memory.tables, keep, notices)?;
     // Who goes on with connections owns them as before: a FullNAT connection's local port is its worker's.
     let random = || RandomState::new().hash_one(std::process::id());

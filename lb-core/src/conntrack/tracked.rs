@@ -141,6 +141,11 @@ pub struct Accounting {
 }
 
 impl Accounting {
+    /// Of a connection that such a packet begins.
+    pub(crate) fn of_first(bytes: u32) -> Accounting {
+        Accounting { packets: [1, 0], bytes: [bytes.into(), 0] }
+    }
+
     /// A place that is free, and knows the next one.
     pub(crate) fn free(next: u32) -> Accounting {
         Accounting { packets: [next.into(), 0], bytes: [0; 2] }

@@ -194,7 +194,7 @@ impl<P: Packet> Path<P> {
             return;
         }
         let hop = self.hop(at);
-        let is_counted = self.tables.settings.sysctls.conntrack.acct != 0;
+        let is_counted = self.counts_connections;
         let common = Common { port, vlan: headers.vlan, state, is_counted, hop };
         let Some(rules) = self.met.of_flow() else { return };
         let mut found = self.courses.find(rules, common, &self.mine);

@@ -20,7 +20,7 @@ use std::net::IpAddr;
 use super::helped::{Expected, follow};
 use super::{Io, Path};
 use crate::conntrack::helper::HelperId;
-use crate::conntrack::{self, CtState, Status, Told, Zones};
+use crate::conntrack::{self, Accounting, CtState, Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, Entry, FlowId, FlowRef, Method, Tuple};
 use crate::hook::{Function, Hook};
@@ -348,7 +348,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         passage: &mut Passage,
     ) -> Verdict {
-        let connection = self.connection(passage);
+        let connection = self.connection(passage, headers);
         let flow = passage.of.filter(|&id| !self.is_over(id));
         let service = passage.at.and_then(|at| self.service_of(at)).or(passage.service);
         let mut headers = *headers;
@@ -363,6 +363,7 @@ impl<P: Packet> Path<P> {
         self.watch.note(|| Step::Asked(Asked { table, hook, tuple: *tuple, state, mark, input, output }));
         let mut view = View {
             tables: &self.tables,
+            cpu: self.mine.turns.cpu.get() as u32,
             frame: packet.data_mut(),
             headers: &mut headers,
             hook,
@@ -413,7 +414,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// What rules see of the packet's connection.
-    fn connection(&self, passage: &Passage) -> Option<Connection> {
+    fn connection(&self, passage: &Passage, headers: &Headers) -> Option<Connection> {
         if let Some(at) = passage.at {
             let (id, entry, tracked) = (at.id(), self.flows.entry(at.id()), self.flows.tracked(at.id()));
             let mut status = tracked.status;
@@ -431,6 +432,7 @@ impl<P: Packet> Path<P> {
                 zones: self.flows.zones(id),
                 told_by: tracked.told_by(),
                 expires: entry.expires().since(passage.now) / Tick::PER_SECOND,
+                counts: if self.counts_connections { self.flows.accounting(id).copied() } else { None },
             });
         }
         let original = passage.original.filter(|_| !passage.is_untracked)?;
@@ -449,6 +451,7 @@ impl<P: Packet> Path<P> {
             zones: passage.zones,
             told_by: passage.expected.map_or(HelperId::NONE, |expected| expected.helper),
             expires: 0,
+            counts: self.counts_connections.then(|| Accounting::of_first(headers.ip_len)),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
+mod asked;
 mod by_hash;
 mod calls;
 mod counted;

@@ -406,7 +406,7 @@ impl<P: Packet> Path<P> {
     /// Counts a packet of a connection, where that is wanted.
     #[inline]
     pub(super) fn account(&mut self, at: FlowRef, headers: &Headers) {
-        if self.tables.settings.sysctls.conntrack.acct != 0 {
+        if self.counts_connections {
             self.count_of_connection(at, headers);
         }
     }

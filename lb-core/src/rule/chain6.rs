@@ -22,8 +22,12 @@ pub(super) struct Chain6<'p> {
 impl<'p> Chain6<'p> {
     /// `None` for IPv4.
     pub(super) fn of(view: &'p View<'_>) -> Option<Chain6<'p>> {
-        let packet = view.packet();
-        let kind = *packet.get(6).filter(|_| view.headers.is_ipv6)?;
+        if view.headers.is_ipv6 { Chain6::of_packet(view.packet()) } else { None }
+    }
+
+    /// The same of the bytes of one.
+    pub(super) fn of_packet(packet: &'p [u8]) -> Option<Chain6<'p>> {
+        let kind = *packet.get(6)?;
         Some(Chain6 { rest: packet.get(ipv6::LEN..)?, kind, is_at_end: false })
     }
 

@@ -168,6 +168,11 @@ impl Rule {
         matches!(&self.jump, Jump::Target(target) if target.copies())
     }
 
+    /// [`Match::counts_connections`](super::matches::Match::counts_connections) of its matches.
+    pub(super) fn counts_connections(&self) -> bool {
+        self.matches.iter().any(AnyMatch::counts_connections)
+    }
+
     /// The target's column of a listing.
     pub fn target_name(&self) -> &str {
         match &self.jump {

@@ -6,6 +6,7 @@
 //!
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.
 
+mod bpf;
 pub mod capture;
 mod chain6;
 pub(crate) mod copies;
@@ -17,6 +18,7 @@ mod extension;
 mod header;
 mod icmp;
 mod index;
+mod jhash;
 mod line;
 mod list;
 mod matches;
@@ -27,6 +29,7 @@ mod per_key;
 mod ports;
 mod prelude;
 mod rate;
+mod seen;
 mod set_use;
 mod span;
 mod state;

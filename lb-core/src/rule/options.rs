@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Family;
+use super::header;
 use super::names::Names;
 use super::text::{Error, leading_number, number};
 
@@ -232,6 +233,37 @@ impl Given<'_, '_> {
         }
     }
 
+    /// How many bits of an address count: as their number, or as a mask.
+    pub(crate) fn prefix_len(&self, text: &str) -> Result<u8, Error> {
+        let family = self.around.family;
+        let as_mask = || address(text, family).and_then(|mask| header::prefix_len(mask, family));
+        // iptables takes 33 for 32.
+        let most = if family == Family::Ipv4 { 33 } else { 128 };
+        let as_len = number(text).filter(|len| *len <= most).map(|len| len as u32);
+        let len = as_len.or_else(as_mask).ok_or_else(|| {
+            Error::parameter(format!(
+                "{}: bad value for option \"--{}\", neither a valid network mask nor valid CIDR (0-{}).\n",
+                self.of,
+                self.option.name,
+                family.bits()
+            ))
+        })?;
+        Ok(len.min(family.bits()) as u8)
+    }
+
+    /// `host[/prefix]`.
+    pub(crate) fn prefix(&self) -> Result<Prefix, Error> {
+        let family = self.around.family;
+        let (host, len) = match self.value.split_once('/') {
+            Some((host, len)) => (host, self.prefix_len(len)?),
+            None => (self.value, family.bits() as u8),
+        };
+        let found = address(host, family)
+            .or_else(|| self.around.names.resolve(host, family).first().map(|found| bits(*found)));
+        let address = found.ok_or_else(|| Error::parameter(format!("host/network `{host}' not found")))?;
+        Ok(Prefix { address, len })
+    }
+
     /// A text of at most `max` bytes.
     pub(crate) fn text(&self, min: usize, max: usize) -> Result<String, Error> {
         if self.value.len() < min {
@@ -245,6 +277,23 @@ impl Given<'_, '_> {
             )));
         }
         Ok(self.value.to_owned())
+    }
+}
+
+/// An address, of which the first bits count. It is printed with all of them, as it was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Prefix {
+    pub(crate) address: u128,
+    pub(crate) len: u8,
+}
+
+impl Prefix {
+    pub(crate) fn has(&self, address: u128, family: Family) -> bool {
+        (address ^ self.address) & header::prefix_mask(self.len.into(), family) == 0
+    }
+
+    pub(crate) fn shown(&self, family: Family) -> impl std::fmt::Display {
+        format!("{}/{}", ip(self.address, family), self.len)
     }
 }
 

@@ -9,7 +9,7 @@ use super::event::{self, Event, Events, Said};
 use super::options::bits;
 use super::targets::Refusal;
 use crate::conntrack::helper::HelperId;
-use crate::conntrack::{CtState, Status, Template, Zones};
+use crate::conntrack::{Accounting, CtState, Status, Template, Zones};
 use crate::flow::{FlowId, Method, Tuple};
 use crate::hook::Hook;
 use crate::nat::{Manip, Range};
@@ -35,6 +35,8 @@ pub struct Connection {
     pub told_by: HelperId,
     /// Seconds until it ends, if nothing more comes.
     pub expires: u32,
+    /// What it has had, with this packet, where that is counted.
+    pub counts: Option<Accounting>,
 }
 
 /// The virtual service of a packet's connection.
@@ -50,6 +52,8 @@ pub struct Service {
 /// One packet at one hook. Rules read all of it, and write the mark, the connection's mark and the packet.
 pub struct View<'a> {
     pub tables: &'a Tables,
+    /// That of the worker.
+    pub cpu: u32,
     /// From the Ethernet header on; of a chained packet its first segment.
     pub frame: &'a mut [u8],
     pub headers: &'a mut Headers,

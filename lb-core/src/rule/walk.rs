@@ -78,6 +78,7 @@ struct Compiled {
     chains: Vec<Chain>,
     /// The first sets that its rules ask.
     asked: Vec<SetUse>,
+    counts_connections: bool,
     /// By hook: its built-in chain.
     first: [Option<u16>; Hook::ALL.len()],
 }
@@ -93,6 +94,7 @@ pub struct Rules {
     asked: ArrayVec<SetUse, MOST_FETCHED>,
     make_copies: bool,
     give_helpers: bool,
+    count_connections: bool,
     pub events: Arc<Events>,
 }
 
@@ -140,6 +142,12 @@ impl Rules {
         self.give_helpers
     }
 
+    /// Whether a rule asks how many packets, or bytes, connections have had.
+    #[inline]
+    pub(crate) fn count_connections(&self) -> bool {
+        self.count_connections
+    }
+
     /// These, with other chains in one table.
     ///
     /// # Errors
@@ -164,6 +172,7 @@ impl Rules {
         rules.hide_owners |=
             all.any(|(chain, hooks)| chain.rules.iter().any(|source| source.rule.hides_owner(hooks)));
         let compiled = rules.tables.iter().flatten().flatten();
+        rules.count_connections = compiled.clone().any(|compiled| compiled.counts_connections);
         let mut asked: Vec<SetUse> = compiled.flat_map(|compiled| compiled.asked.iter().cloned()).collect();
         asked.dedup();
         rules.asked = asked.into_iter().take(MOST_FETCHED).collect();
@@ -178,6 +187,7 @@ impl Rules {
                 *compiled = Arc::new(Compiled {
                     chains: Vec::new(),
                     asked: Vec::new(),
+                    counts_connections: false,
                     first: [None; Hook::ALL.len()],
                 });
             }
@@ -293,10 +303,11 @@ impl Compiled {
             depth(&chains, number, 0, &mut depths).ok_or_else(|| BadTable::Loop(source.name.to_string()))?;
         }
         let rules = sources.iter().flat_map(|source| &source.rules);
+        let counts_connections = rules.clone().any(|source| source.rule.counts_connections());
         let asked = rules.flat_map(|source| source.rule.asked_sets()).take(MOST_FETCHED).cloned().collect();
         let is_empty =
             sources.iter().all(|chain| chain.hook.is_none() || (!chain.drops && chain.rules.is_empty()));
-        Ok((!is_empty).then_some(Compiled { chains, asked, first }))
+        Ok((!is_empty).then_some(Compiled { chains, asked, counts_connections, first }))
     }
 
     fn run(

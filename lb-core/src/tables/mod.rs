@@ -131,6 +131,12 @@ impl Tables {
         self.rules.are_active() || self.settings.sysctls.conntrack.acct != 0
     }
 
+    /// Whether packets and bytes of each connection are counted.
+    #[inline]
+    pub fn counts_connections(&self) -> bool {
+        self.settings.sysctls.conntrack.acct != 0 || self.rules.count_connections()
+    }
+
     /// The virtual service that takes a connection which begins with such a packet: one by its mark before one by its destination, as
     /// in the kernel (`ip_vs_service_find`).
     #[inline]

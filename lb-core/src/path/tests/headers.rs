@@ -137,6 +137,48 @@ fn extension_headers_of_ipv6() {
 }
 
 #[test]
+fn segments_of_a_segment_routing_header() {
+    // As Linux 6.18 does, but for the tag, which that reads backwards.
+    let segments: [[u8; 16]; 3] = [0xa, 0xb, 0xc].map(|first: u128| (first << 112 | 1).to_be_bytes());
+    let frame = |kind: u8, left: u8, last: u8| {
+        let header = [&[17, 6, kind, left, last, 0, 0, 7][..], &segments.concat()].concat();
+        ipv6(0x100, 43, &[&header, &UDP])
+    };
+    check(
+        &frame(4, 1, 2),
+        &[
+            "-m srh",
+            "-m srh --srh-next-hdr 17 --srh-hdr-len-eq 6 --srh-segs-left-eq 1 --srh-last-entry-eq 2 --srh-tag 7",
+            "-m srh --srh-hdr-len-gt 5 ! --srh-segs-left-lt 1 --srh-last-entry-lt 3",
+            "-m srh --srh-psid c::/16 --srh-nsid a::1 --srh-lsid a::/64",
+            "-m srh ! --srh-psid d:: ! --srh-nsid d:: ! --srh-lsid d::",
+        ],
+        &[
+            "-m srh ! --srh-next-hdr 17",
+            "-m srh --srh-hdr-len-lt 6",
+            "-m srh ! --srh-tag 7",
+            "-m srh --srh-segs-left-gt 1",
+            "-m srh --srh-psid c::1/128 --srh-lsid b::",
+            "-m srh ! --srh-nsid a::/64",
+        ],
+    );
+    // The last segment has no next one, the first one none before, whether that is to be one or not.
+    check(
+        &frame(4, 0, 2),
+        &["-m srh --srh-psid b::1"],
+        &["-m srh --srh-nsid a::1", "-m srh ! --srh-nsid d::"],
+    );
+    check(
+        &frame(4, 2, 2),
+        &["-m srh --srh-nsid b::1"],
+        &["-m srh --srh-psid c::1", "-m srh ! --srh-psid d::"],
+    );
+    check(&frame(4, 1, 5), &["-m srh --srh-lsid a::1"], &["-m srh --srh-psid b::1"]);
+    check(&frame(4, 3, 2), &[], &["-m srh", "-m srh ! --srh-next-hdr 6"]);
+    check(&frame(3, 1, 2), &["-m rt --rt-type 3"], &["-m srh"]);
+}
+
+#[test]
 fn messages_of_mobile_ipv6_by_their_type() {
     check(
         &ipv6(0x100, 135, &[&[59, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]),
@@ -147,6 +189,15 @@ fn messages_of_mobile_ipv6_by_their_type() {
             "-p mh -m mh ! --mh-type 6:7",
         ],
         &["-p mh -m mh ! --mh-type binding-update", "-p mh -m mh --mh-type 0:4"],
+    );
+}
+
+#[test]
+fn no_packet_comes_by_an_ipsec_policy() {
+    check(
+        &ipv4([192, 0, 2, 100], 0, 17, &UDP),
+        &["-m policy --dir in --pol none"],
+        &["-m policy --dir in --pol ipsec", "-m policy --dir in --pol ipsec --proto esp"],
     );
 }
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::Match;
 use crate::rule::counted::Alive;
-use crate::rule::header::{prefix_len, prefix_mask};
-use crate::rule::options::{address, bits};
+use crate::rule::header::prefix_mask;
+use crate::rule::options::bits;
 use crate::rule::prelude::*;
-use crate::rule::text::number;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ConnLimit {
@@ -52,20 +51,7 @@ impl Extension for ConnLimit {
                 self.limit = given.u32()?;
                 self.is_upto = (id == 0) != given.is_negated;
             }
-            2 => {
-                let family = given.around.family;
-                let as_mask = || address(given.value, family).and_then(|mask| prefix_len(mask, family));
-                // iptables takes 33 for 32.
-                let most = if family == Family::Ipv4 { 33 } else { 128 };
-                let as_len = number(given.value).filter(|len| *len <= most).map(|len| len as u32);
-                let len = as_len.or_else(as_mask).ok_or_else(|| {
-                    Error::parameter(format!(
-                        "connlimit: bad value for option \"--connlimit-mask\", neither a valid network mask nor valid CIDR (0-{}).\n",
-                        family.bits()
-                    ))
-                })?;
-                self.prefix = Some(len.min(family.bits()) as u8);
-            }
+            2 => self.prefix = Some(given.prefix_len(given.value)?),
             id => self.is_destination = id == 4,
         }
         Ok(())

@@ -15,6 +15,11 @@ pub(crate) trait Match: Extension {
 
     /// Says what every packet that it matches has, as far as an index of rules asks that. Nothing that it does not match may hang on its being asked.
     fn narrow(&self, _to: &mut Narrowed<'_>) {}
+
+    /// Whether it asks how many packets, or bytes, a connection has had.
+    fn counts_connections(&self) -> bool {
+        false
+    }
 }
 
 extensions! {
@@ -22,10 +27,14 @@ extensions! {
     pub enum AnyMatch: Match {
         AddrType = addrtype,
         Ah = ah,
+        Bpf = bpf,
+        Cluster = cluster,
         Comment = comment,
+        ConnBytes = connbytes,
         ConnLimit = connlimit,
         ConnMark = connmark,
         ConnTrack = conntrack,
+        Cpu = cpu,
         Dccp = dccp,
         Dscp = dscp,
         Destination = dst,
@@ -50,6 +59,7 @@ extensions! {
         Mobility = mh,
         MultiPort = multiport,
         PktType = pkttype,
+        Policy = policy,
         Quota = quota,
         RateMatch = rateest,
         RecentMatch = recent,
@@ -57,6 +67,7 @@ extensions! {
         Routing = rt,
         Sctp = sctp,
         SetMatch = set,
+        SegmentRouting = srh,
         State = state,
         Statistic = statistic,
         StringMatch = string,
@@ -82,5 +93,9 @@ impl AnyMatch {
 
     pub(crate) fn narrow(&self, to: &mut Narrowed<'_>) {
         dispatch!(self, found => found.narrow(to));
+    }
+
+    pub(crate) fn counts_connections(&self) -> bool {
+        dispatch!(self, found => found.counts_connections())
     }
 }

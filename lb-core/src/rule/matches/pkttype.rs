@@ -12,11 +12,21 @@ pub struct PktType {
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-enum Kind {
+pub(super) enum Kind {
     #[default]
     Unicast,
     Broadcast,
     Multicast,
+}
+
+impl Kind {
+    pub(super) fn of(view: &View<'_>) -> Kind {
+        match array::<6>(view.frame, 0) {
+            Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => Kind::Broadcast,
+            Some([first, ..]) if first & 1 != 0 => Kind::Multicast,
+            _ => Kind::Unicast,
+        }
+    }
 }
 
 const KINDS: [(&str, Kind); 4] = [
@@ -60,11 +70,6 @@ impl Match for PktType {
     }
 
     fn matches(&self, view: &mut View<'_>) -> bool {
-        let found = match array::<6>(view.frame, 0) {
-            Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => Kind::Broadcast,
-            Some([first, ..]) if first & 1 != 0 => Kind::Multicast,
-            _ => Kind::Unicast,
-        };
-        (found == self.kind) != self.is_not
+        (Kind::of(view) == self.kind) != self.is_not
     }
 }

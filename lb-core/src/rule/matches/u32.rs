@@ -1,7 +1,8 @@
-//! `u32`: words of the packet, by a small language: `start [& mask | << n | >> n | @ n] … = from[:to],… [&& …]`.
+//! `u32`: words of the packet as it is at this hook, by a small language: `start [& mask | << n | >> n | @ n] … = from[:to],… [&& …]`.
 
 use super::Match;
 use crate::rule::prelude::*;
+use crate::rule::seen::Seen;
 use crate::rule::text::leading_number;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -149,8 +150,8 @@ impl U32 {
 
 impl Test {
     /// `None`: it looks beyond the packet.
-    fn holds(&self, packet: &[u8]) -> Option<bool> {
-        let word = |at: usize| packet.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    fn holds(&self, packet: &Seen<'_>) -> Option<bool> {
+        let word = |at: usize| packet.word(at);
         // Where the offsets count from: `@` moves it by the word.
         let mut base = 0_usize;
         let mut value = word(self.start as usize)?;
@@ -175,8 +176,8 @@ impl Match for U32 {
     }
 
     fn matches(&self, view: &mut View<'_>) -> bool {
-        let packet = view.packet();
-        let all = self.tests.iter().all(|test| test.holds(packet) == Some(true));
+        let packet = Seen::of(view);
+        let all = self.tests.iter().all(|test| test.holds(&packet) == Some(true));
         all != self.is_not
     }
 }

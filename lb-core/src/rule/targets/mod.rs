@@ -37,12 +37,14 @@ extensions! {
     /// A target of a rule.
     pub enum AnyTarget: Target {
         Audit = audit,
+        Checksum = checksum,
         ConnMarkTarget = connmark,
         Ct = ct,
         Dnat = dnat,
         DscpTarget = dscp,
         EcnTarget = ecn,
         HopLimitTarget = hl,
+        HashMark = hmark,
         Log = log,
         MarkTarget = mark,
         Masquerade = masquerade,

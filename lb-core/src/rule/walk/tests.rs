@@ -98,6 +98,8 @@ fn other(family: Family) -> BoxedStrategy<String> {
         "-m recent --set ",
         "-m recent --update --seconds 2 --hitcount 2 ",
         "-m mark --mark 1/1 ",
+        "-m cluster --cluster-total-nodes 2 --cluster-local-node 1 --cluster-hash-seed 1 ",
+        "-m cpu ! --cpu 0 ",
         "-m state --state NEW ",
         "-f ",
         "! -f ",
@@ -113,6 +115,7 @@ fn target(chain: usize) -> BoxedStrategy<String> {
         "-j RETURN",
         "-j MARK --or-mark 1",
         "-j MARK --and-mark 2",
+        "-j HMARK --hmark-tuple src,dst,sport --hmark-mod 4 --hmark-rnd 1",
         "-j LOG",
     ];
     targets.extend(["-j one", "-g one", "-j two", "-g two"].into_iter().skip(chain * 2));
@@ -229,9 +232,11 @@ fn walk(
         zones: Zones::NONE,
         told_by: HelperId::NONE,
         expires: 0,
+        counts: None,
     };
     let mut view = View {
         tables,
+        cpu: 0,
         frame: &mut [],
         headers: &mut headers,
         hook: Hook::Input,
