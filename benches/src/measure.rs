@@ -117,6 +117,19 @@ pub struct Waited {
     pub p999_us: Vec<f64>,
 }
 
+/// What packets of open connections kept under a flood: those that got through in a second, of each run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// Without a flood, with one, and with one while nobody gives way.
+    pub alone: Vec<f64>,
+    pub flooded: Vec<f64>,
+    pub undefended: Vec<f64>,
+    /// What a packet takes if no others come: of an open connection, of the flood, and of the flood when it gives way.
+    pub known_ns: f64,
+    pub new_ns: f64,
+    pub dropped_ns: f64,
+}
+
 /// The resident memory of this process, huge pages included, in bytes.
 ///
 /// # Panics

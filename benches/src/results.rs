@@ -92,6 +92,7 @@ pub(crate) const BYTES: &str = "bytes_per_connection";
 pub(crate) const BYTES_RESIDENT: &str = "bytes_per_connection_resident";
 pub(crate) const P50_US: &str = "p50_us";
 pub(crate) const P999_US: &str = "p999_us";
+pub(crate) const KEPT: &str = "share_kept";
 pub(crate) const NS_PER_LOOKUP: &str = "ns_per_lookup";
 pub(crate) const SECONDS: &str = "seconds";
 pub(crate) const OVER_MASQ: &str = "ns_over_masq";
@@ -134,6 +135,8 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("fullnat-udp", 1_000_000, OVER_MASQ, Bound::AtMost(15.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
     ("latency-udp", 1_000_000, P999_US, Bound::AtMost(20.0)),
+    ("flood-tcp", 100_000, KEPT, Bound::AtLeast(0.9)),
+    ("flood-udp", 100_000, KEPT, Bound::AtLeast(0.9)),
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(3e6)),
     ("new-tcp", 1_000_000, PER_SECOND, Bound::AtLeast(0.8e6)),
     ("new-udp lc 1000", 100_000, RATIO_TO_10, Bound::AtMost(2.0)),

@@ -1,6 +1,7 @@
 //! The measures: one file and one row of [`BENCHES`] each.
 
 mod end_to_end;
+mod flood;
 mod instructions;
 mod latency;
 mod lbd_ready;
@@ -46,6 +47,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "testpmd", run: testpmd::run },
     Bench { name: "path", run: path::run },
     Bench { name: "latency", run: latency::run },
+    Bench { name: "flood", run: flood::run },
     Bench { name: "methods", run: methods::run },
     Bench { name: "new", run: new::run },
     Bench { name: "schedulers", run: schedulers::run },

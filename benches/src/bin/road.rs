@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use lb_benches::flood::{self, Plan};
 use lb_benches::measure::{Scenario, Visit};
 use lb_benches::road::Road;
 use lb_benches::traffic::{Spread, Traffic};
@@ -36,6 +37,9 @@ struct Arguments {
     /// Measures how long packets wait and take that come at this share of the rate that the path can do
     #[arg(long, value_parser = load)]
     load: Option<f64>,
+    /// Measures what open connections keep of their rate while so many times the new ones come that the worker can take: masq-udp, masq-tcp
+    #[arg(long, conflicts_with_all = ["load", "rules"])]
+    flood: Option<f64>,
 }
 
 fn load(text: &str) -> Result<f64, String> {
@@ -48,18 +52,29 @@ fn scheduler(name: &str) -> Result<SchedulerKind, String> {
 }
 
 struct Measure {
+    scenario: Scenario,
+    flows: u32,
     capacity: u32,
     spread: Spread,
     rules: u32,
     packets: u64,
     runs: u32,
     load: Option<f64>,
+    flood: Option<f64>,
 }
 
 impl Visit for Measure {
     type Output = Result<String, String>;
 
     fn visit<T: Traffic + Send + 'static>(self, mut traffic: T) -> Self::Output {
+        if let Some(times) = self.flood {
+            let Scenario::Masq(transport) = self.scenario else {
+                return Err("--flood is for masq-udp and masq-tcp".to_owned());
+            };
+            let Measure { flows, capacity, packets, runs, .. } = self;
+            let kept = flood::measure(traffic, Plan { transport, flows, capacity, packets, runs, times });
+            return serde_json::to_string(&kept).map_err(|error| error.to_string());
+        }
         let mut road = Road::new(self.capacity, self.spread, self.rules);
         let done = match self.load {
             Some(load) => serde_json::to_string(&road.wait(&mut traffic, self.packets, self.runs, load)?),
@@ -70,11 +85,13 @@ impl Visit for Measure {
 }
 
 fn main() -> ExitCode {
-    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers, rules, load } =
+    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers, rules, load, flood } =
         Arguments::parse();
     let spread = Spread { scheduler, servers };
     let capacity = capacity.unwrap_or(scenario.capacity(flows));
-    match scenario.with(flows, Measure { capacity, spread, rules, packets, runs, load }) {
+    match scenario
+        .with(flows, Measure { scenario, flows, capacity, spread, rules, packets, runs, load, flood })
+    {
         Ok(measured) => {
             println!("{measured}");
             ExitCode::SUCCESS

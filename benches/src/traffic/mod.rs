@@ -5,6 +5,7 @@
 
 mod director;
 mod established;
+mod flood;
 mod fresh;
 mod lives;
 mod recipe;
@@ -25,6 +26,7 @@ use lb_core::time::Tick;
 
 pub use director::{SERVER_CAPACITY, Spread, tables};
 pub use established::Established;
+pub use flood::Flood;
 pub use fresh::Fresh;
 pub use lives::{Lives, PACKETS_A_LIFE};
 pub(crate) use recipe::client;
