@@ -1,5 +1,7 @@
 //! A frame in memory that the path may own, laid out as DPDK does.
 
+use std::cell::RefCell;
+
 use lb_core::ids::PortId;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
 
@@ -18,61 +20,96 @@ struct Slot {
     bytes: [u8; 320],
 }
 
-/// A frame that the path may own.
-pub(crate) struct BenchFrame(Box<Slot>);
+thread_local! {
+    /// What this thread dropped: so that none of them waits for another at the heap, as none does at DPDK's pools.
+    static SPARE: RefCell<Vec<BenchFrame>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Frames that a thread keeps so.
+const SPARES: usize = 8192;
+
+/// A frame that the path may own. It has its slot until it is dropped.
+pub(crate) struct BenchFrame(Option<Box<Slot>>);
 
 impl BenchFrame {
     pub(crate) fn new() -> BenchFrame {
-        BenchFrame(Box::new(Slot {
-            port: WAN,
-            start: HEADROOM,
-            len: LEN as u16,
-            rest: [0; 122],
-            bytes: [0; 320],
-        }))
+        let mut frame = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
+            let slot = Slot { port: WAN, start: 0, len: 0, rest: [0; 122], bytes: [0; 320] };
+            BenchFrame(Some(Box::new(slot)))
+        });
+        frame.reset(WAN);
+        frame
+    }
+
+    #[inline(always)]
+    fn slot(&self) -> &Slot {
+        self.0.as_deref().expect("it is not dropped")
+    }
+
+    #[inline(always)]
+    fn slot_mut(&mut self) -> &mut Slot {
+        self.0.as_deref_mut().expect("it is not dropped")
     }
 
     /// As a port fills one.
     #[inline]
     pub(crate) fn reset(&mut self, port: PortId) {
-        (self.0.port, self.0.start, self.0.len) = (port, HEADROOM, LEN as u16);
+        let slot = self.slot_mut();
+        (slot.port, slot.start, slot.len) = (port, HEADROOM, LEN as u16);
+    }
+}
+
+impl Drop for BenchFrame {
+    fn drop(&mut self) {
+        let Some(slot) = self.0.take() else { return };
+        // A thread that ends has none any more.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARES {
+                spare.push(BenchFrame(Some(slot)));
+            }
+        });
     }
 }
 
 impl Packet for BenchFrame {
     #[inline]
     fn data(&self) -> &[u8] {
-        let start = usize::from(self.0.start);
-        &self.0.bytes[start..start + usize::from(self.0.len)]
+        let slot = self.slot();
+        let start = usize::from(slot.start);
+        &slot.bytes[start..start + usize::from(slot.len)]
     }
     #[inline(always)]
     fn data_mut(&mut self) -> &mut [u8] {
-        let start = usize::from(self.0.start);
-        &mut self.0.bytes[start..start + usize::from(self.0.len)]
+        let slot = self.slot_mut();
+        let start = usize::from(slot.start);
+        &mut slot.bytes[start..start + usize::from(slot.len)]
     }
     #[inline]
     fn frame_len(&self) -> usize {
-        usize::from(self.0.len)
+        usize::from(self.slot().len)
     }
     fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
-        if usize::from(self.0.start) + len > self.0.bytes.len() {
+        let slot = self.slot_mut();
+        if usize::from(slot.start) + len > slot.bytes.len() {
             return Err(NoRoom);
         }
-        self.0.len = len as u16;
+        slot.len = len as u16;
         Ok(())
     }
     fn move_start(&mut self, by: isize) -> Result<(), NoRoom> {
-        let start = usize::from(self.0.start).checked_add_signed(by).ok_or(NoRoom)?;
-        let len = usize::from(self.0.len).checked_add_signed(-by).ok_or(NoRoom)?;
-        if start + len > self.0.bytes.len() {
+        let slot = self.slot_mut();
+        let start = usize::from(slot.start).checked_add_signed(by).ok_or(NoRoom)?;
+        let len = usize::from(slot.len).checked_add_signed(-by).ok_or(NoRoom)?;
+        if start + len > slot.bytes.len() {
             return Err(NoRoom);
         }
-        (self.0.start, self.0.len) = (start as u16, len as u16);
+        (slot.start, slot.len) = (start as u16, len as u16);
         Ok(())
     }
     #[inline]
     fn port(&self) -> PortId {
-        self.0.port
+        self.slot().port
     }
     #[inline]
     fn rx_checksums(&self) -> RxChecksums {
@@ -84,6 +121,7 @@ impl Packet for BenchFrame {
     #[inline]
     fn prefetch(&self) {
         // Where it begins is in the metadata, which are so fetched too, as an mbuf's are.
-        lb_core::mem::prefetch(self.0.bytes.as_ptr().wrapping_add(usize::from(self.0.start)));
+        let slot = self.slot();
+        lb_core::mem::prefetch(slot.bytes.as_ptr().wrapping_add(usize::from(slot.start)));
     }
 }
