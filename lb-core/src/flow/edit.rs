@@ -297,7 +297,7 @@ impl Shift {
         let begins = self.at.wrapping_add(self.before);
         if !is_less(begins, ack) {
             ack.wrapping_sub(self.before)
-        } else if is_less(ack, begins.wrapping_add(self.put.into())) {
+        } else if self.put > 0 && is_less(ack, begins.wrapping_add(self.put.into())) {
             self.at
         } else {
             ack.wrapping_sub(self.after())

@@ -74,13 +74,9 @@ impl Cookie {
         self.open.map_or(0, |open| self.isn.wrapping_sub(open.first))
     }
 
-    /// The way back. What is as far before the first number as behind it is taken for that.
+    /// The way back.
     pub(super) fn back(&self, number: u32) -> u32 {
-        match self.open {
-            Some(open) if number.wrapping_sub(self.isn) == 1 << 31 => open.first,
-            None if number == 1 << 31 => 0,
-            _ => number.wrapping_sub(self.moves()),
-        }
+        number.wrapping_sub(self.moves())
     }
 
     /// A segment with the clocks and the window that the other end knows.

@@ -268,11 +268,7 @@ impl Reference {
 
 /// A number of the server's stream, as the server knows it.
 fn servers(cookie: Option<Cookie>, number: u32) -> u32 {
-    match cookie {
-        Some(cookie) => cookie.back(number),
-        None if number == 1 << 31 => 0,
-        None => number,
-    }
+    cookie.map_or(number, |cookie| cookie.back(number))
 }
 
 /// Gives a segment that is quoted by an error, which goes this way, the number that its sender knows it by. Its checksum, which was over what is not
