@@ -398,30 +398,34 @@ impl Store {
         let tuple = |way: Direction| if way == Direction::Original { &new.original } else { &new.reply };
         let hash = |way| tuple(way).hash(self.hasher).in_zone(new.zones.of(way));
         let hashes = [hash(Direction::Original), hash(Direction::Reply)];
-        // On its way while the entry is written.
+        // On its way while the entry is written and the other tuple entered.
         self.index.prefetch(hashes[1]);
         let id = self.allocate(new);
-        let holder = ways.iter().find_map(|&way| {
+        let mut entered = 0;
+        let result = ways.iter().try_for_each(|&way| {
             let hash = hashes[way.index()];
             // Mostly nothing has even the hash.
-            self.index.guess(hash)?;
-            self.find_hashed(hash, tuple(way), new.zones.of(way))
-        });
-        if let Some(holder) = holder {
+            let holder =
+                self.index.guess(hash).and_then(|_| self.find_hashed(hash, tuple(way), new.zones.of(way)));
+            // Both tuples may be the same.
+            if let Some(holder) = holder.filter(|holder| Some(holder.id()) != id) {
+                return Err(InsertError::Taken(holder.id()));
+            }
             if let Some(id) = id {
-                self.free(id);
-            }
-            return Err(InsertError::Taken(holder.id()));
-        }
-        let id = id.ok_or(InsertError::Full)?;
-        for &way in ways {
-            if !self.index_insert(hashes[way.index()], FlowRef::new(id, way)) {
-                if way == Direction::Reply {
-                    self.index.remove(hashes[0], FlowRef::new(id, Direction::Original));
+                if !self.index_insert(hash, FlowRef::new(id, way)) {
+                    return Err(InsertError::IndexFull);
                 }
-                self.free(id);
-                return Err(InsertError::IndexFull);
+                entered += 1;
             }
+            Ok(())
+        });
+        let Some(id) = id else { return Err(result.err().unwrap_or(InsertError::Full)) };
+        if let Err(error) = result {
+            for &way in &ways[..entered] {
+                self.index.remove(hashes[way.index()], FlowRef::new(id, way));
+            }
+            self.free(id);
+            return Err(error);
         }
         Ok(id)
     }
@@ -447,7 +451,13 @@ impl Store {
         self.index_insert(reply.hash(self.hasher).in_zone(zone), at)
     }
 
+    #[inline]
     fn index_insert(&mut self, hash: FlowHash, reference: FlowRef) -> bool {
+        self.index.put(hash, reference) || self.index_insert_elsewhere(hash, reference)
+    }
+
+    #[cold]
+    fn index_insert_elsewhere(&mut self, hash: FlowHash, reference: FlowRef) -> bool {
         let Store { index, entries, addresses, more, edits, hasher, .. } = self;
         let beside = Beside { entries, addresses, more, edits, hasher: *hasher };
         index.insert(hash, reference, |at| beside.hash_of(at))
@@ -599,8 +609,8 @@ impl Store {
 
     /// What was counted of a connection's packets; `None`: nothing is.
     pub fn accounting(&self, id: FlowId) -> Option<&Accounting> {
-        let place = self.counted_at[id.0 as usize] as usize;
-        self.is_counted(id).then(|| self.accounting.get(place)).flatten()
+        let place = || self.counted_at[id.0 as usize] as usize;
+        self.is_counted(id).then(|| self.accounting.get(place())).flatten()
     }
 
     /// The same, from 0 on when nothing was counted yet. `None`: there is no room.

@@ -7,6 +7,7 @@
 //!
 //! Source of the idea: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", SOSP 1987.
 
+use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::mem::{Region, Slab};
@@ -92,7 +93,8 @@ impl Wheel {
         prepare: impl Fn(&T, u32),
         mut visit: impl FnMut(&mut T, u32) -> Due,
     ) -> usize {
-        const BATCH: usize = 16;
+        // As many as memory is fetched of in the time that the first of it takes to come.
+        const BATCH: usize = 32;
         let target = now.0 >> SLOT_TICKS_LOG2;
         let mut visited = 0;
         loop {
@@ -103,26 +105,23 @@ impl Wheel {
             let inner = self.position & (INNER - 1);
             let outer = INNER + ((self.position >> INNER_LOG2) & (OUTER - 1));
             let head = if inner == 0 && self.links[outer as usize].next != outer { outer } else { inner };
-            let mut batch = [0u32; BATCH];
-            let mut count = 0;
+            let mut batch = ArrayVec::<u32, BATCH>::new();
             let mut node = self.links[head as usize].next;
-            while node != head && count < BATCH && visited + count < budget {
-                batch[count] = node;
+            while node != head && visited + batch.len() < budget && batch.try_push(node).is_ok() {
                 prefetch(owner, node - SLOTS as u32);
-                count += 1;
                 node = self.links[node as usize].next;
             }
-            for &node in &batch[..count] {
+            for &node in &batch {
                 prepare(owner, node - SLOTS as u32);
             }
-            for &node in &batch[..count] {
+            for &node in &batch {
                 self.unlink(node);
                 let id = node - SLOTS as u32;
                 if let Due::At(due) = visit(owner, id) {
                     self.arm_after(id, due, head);
                 }
             }
-            visited += count;
+            visited += batch.len();
             if self.links[head as usize].next == head {
                 if head == inner {
                     if self.position == target {

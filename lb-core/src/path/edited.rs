@@ -36,10 +36,16 @@ use crate::wire::translate::GROWTH;
 const TOA_KIND: u8 = 254;
 
 impl<P: Packet> Path<P> {
-    /// What a new connection's packets need besides the rewrite. Returns false when there is no room for that: it must not be.
+    /// What a new connection's packets need besides the rewrite, which its service [`wants`]. Returns false when there is no room for
+    /// that: it must not be.
     #[must_use]
-    pub(super) fn begin_edits(&mut self, at: FlowRef, options: &ServiceOptions, headers: &Headers) -> bool {
-        let wants = wants(options);
+    #[inline]
+    pub(super) fn begin_edits(&mut self, at: FlowRef, wants: u8, headers: &Headers) -> bool {
+        wants == 0 && self.passed.is_none() || self.begin_these_edits(at, wants, headers)
+    }
+
+    #[inline(never)]
+    fn begin_these_edits(&mut self, at: FlowRef, wants: u8, headers: &Headers) -> bool {
         let is_tcp = headers.protocol == Protocol::TCP && !self.flows.entry(at.id()).method().is_one_way();
         if let Some(opening) = self.passed.and_then(|passed| passed.opening) {
             let is_masq = self.flows.entry(at.id()).method() == Method::Masq;
@@ -310,7 +316,9 @@ fn adjust(edit: &Edit, frame: &mut [u8], headers: &Headers, direction: Direction
     }
 }
 
-fn wants(options: &ServiceOptions) -> u8 {
+/// What is done to the streams of a service's connections.
+#[inline]
+pub(super) fn wants(options: &ServiceOptions) -> u8 {
     let proxy = match options.proxy_protocol {
         None => 0,
         Some(Version::V1) => PROXY_V1,

@@ -217,9 +217,14 @@ impl<P: Packet> Path<P> {
     }
 
     /// Whether a first packet may be of a connection that is expected: it is for no service, or for one that takes whatever is left.
+    #[inline]
     pub(super) fn may_be_expected(&self, original: &Tuple, headers: &Headers, now: Tick) -> bool {
-        self.tables.services.has_ftp()
-            && headers.protocol == Protocol::TCP
+        self.tables.services.has_ftp() && self.may_be_data_connection(original, headers, now)
+    }
+
+    #[inline(never)]
+    fn may_be_data_connection(&self, original: &Tuple, headers: &Headers, now: Tick) -> bool {
+        headers.protocol == Protocol::TCP
             && headers.tcp_flags & (SYN | RST | ACK) == SYN
             && headers.fragment == Fragment::None
             && !self.tables.settings.draining

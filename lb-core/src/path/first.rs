@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::edited;
 use super::fragment::ports;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
@@ -168,7 +169,7 @@ impl<P: Packet> Path<P> {
             return self.first_persistent(packet, headers, (original, seen), &service, persistence, now, io);
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
-        let (options, service_id) = (service.options, service.id);
+        let (wants, service_id) = (edited::wants(&service.options), service.id);
         let may_hash = self.is_short && service.picks_alike();
         let picked = pick(&mut self.schedulers, service, seen, &self.counters, &self.mine, now);
         self.watch.note(|| Step::Server(picked.map(|server| server.id)));
@@ -193,7 +194,7 @@ impl<P: Packet> Path<P> {
             };
         }
         match self.bind(original, &after, method, id, now) {
-            Some(at) if self.begin_edits(at, &options, headers) => self.begun(packet, headers, at, now, io),
+            Some(at) if self.begin_edits(at, wants, headers) => self.begun(packet, headers, at, now, io),
             Some(at) => self.refuse_unedited(at.id()),
             None => self.drop(DropReason::FlowTableFull, Hook::Input),
         }
@@ -275,6 +276,10 @@ impl<P: Packet> Path<P> {
         now: Tick,
     ) -> Option<FlowRef> {
         let reply = after.reversed();
+        if !method.is_one_way() {
+            // On its way while the rest is worked out.
+            self.flows.prefetch_bucket(reply.hash(self.flows.hasher()));
+        }
         let new = NewFlow {
             original: *original,
             reply,

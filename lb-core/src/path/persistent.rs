@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::edited;
 use super::first::{pick, service_of_first};
 use super::fragment::{Recent, datagram, ports};
 use super::one_packet::Choice;
@@ -313,7 +314,7 @@ impl<P: Packet> Path<P> {
         let Some(at) = self.bind(original, &after, method, id, now) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
-        if !self.begin_edits(at, &service.options, headers) {
+        if !self.begin_edits(at, edited::wants(&service.options), headers) {
             return self.refuse_unedited(at.id());
         }
         if let Some(template) = template.filter(|&template| self.uses.take(template)) {
