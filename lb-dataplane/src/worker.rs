@@ -223,7 +223,7 @@ pub(crate) struct Worker<B: Backend, L> {
 /// Turns without work before a worker takes it easier.
 const EMPTY_TURNS: u32 = 64;
 /// A busy worker lists for one part in so many of its time.
-const LISTS_ONE_IN: u64 = 32;
+const LISTS_ONE_IN: u64 = 64;
 /// Cycles, about a millisecond: when others had the CPU while it listed.
 const MOST_PAUSE: u64 = 1 << 21;
 /// A sleeping worker's nap, and its nap when there was no work for a second: then so many packets come to a port as its queue holds at
