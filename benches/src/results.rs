@@ -104,7 +104,6 @@ pub(crate) const MOVED: &str = "others_moved";
 pub(crate) const TO_ONE: &str = "throughput_to_one";
 pub(crate) const TO_A_TENTH: &str = "ns_to_a_tenth";
 pub(crate) const RESIDENT: &str = "resident_bytes";
-pub(crate) const LONGEST_US: &str = "longest_us";
 pub(crate) const LONGEST_CPU_US: &str = "longest_cpu_us";
 pub(crate) const COST: &str = "cost";
 pub(crate) const LISTED: &str = "listed_per_second";

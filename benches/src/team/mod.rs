@@ -25,6 +25,7 @@ use lb_core::time::Tick;
 use lb_dataplane::{Idle, Logic, Member, Queue, Seat, Team, Twin, take_region};
 
 use self::gear::{Gear, Line, NoFrames};
+use self::size::Turns;
 use crate::frame::BenchFrame;
 use crate::traffic::{LAN, Script, Spread, WAN, tables};
 use crate::tsc;
@@ -47,11 +48,16 @@ struct Orders {
     /// Packets made, and the cycles that it took.
     made: Counter,
     making: Counter,
+    /// How long the path took for a burst and the turn that it came in, during passes.
     stalls: Stalls,
+    /// How long those of [`Orders::SPIN`] took.
+    spins: Stalls,
 }
 
 impl Orders {
     const IDLE: u32 = u32::MAX;
+    /// Turns in which nothing is done for about as long as a burst takes.
+    const SPIN: u32 = u32::MAX - 1;
 
     fn new() -> Arc<Orders> {
         Arc::new(Orders { mode: AtomicU32::new(Orders::IDLE), ..Orders::default() })
@@ -83,40 +89,97 @@ impl Orders {
         Ok(())
     }
 
+    /// Turns in which nothing is done, for so long.
+    fn spin(&self, time: Duration) -> Result<(), String> {
+        let begun = Instant::now();
+        self.mode.store(Orders::SPIN, Relaxed);
+        while begun.elapsed() < time || self.spins.count() == 0 {
+            if begun.elapsed() > time + PATIENCE {
+                return Err("the worker does not get on".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.rest();
+        Ok(())
+    }
+
     fn is_given(&self, port: PortId) -> bool {
-        let mode = self.mode.load(Relaxed);
-        mode != Orders::IDLE && (mode.is_multiple_of(2) || port == WAN && self.left.load(Relaxed) > 0)
+        match self.mode.load(Relaxed) {
+            Orders::IDLE => false,
+            // So that the worker does not sleep.
+            Orders::SPIN => port == WAN,
+            mode => mode.is_multiple_of(2) || port == WAN && self.left.load(Relaxed) > 0,
+        }
     }
 }
 
-/// How long the path took for a burst and the turn that it came in, during passes.
+/// How long turns took, in which the worker had its CPU for itself.
 #[derive(Default)]
 struct Stalls {
     /// By the logarithm of the microseconds begun, from below 1 on.
     by_length: [Counter; 20],
-    /// In nanoseconds of the CPU's time, and in cycles.
-    longest_of_cpu: Counter,
+    /// In nanoseconds of the CPU's time.
     longest: Counter,
+    /// Others: the kernel, or whoever the machine belongs to, gave the CPU to somebody else, who left caches without what a worker needs.
+    put_aside: Counter,
+    longest_put_aside: Counter,
 }
 
 impl Stalls {
-    fn note(&self, cycles: u64, cpu_ns: u64, per_us: f64) {
-        let class = (cycles as f64 / per_us) as u64;
-        let class = (u64::BITS - class.leading_zeros()) as usize;
+    fn note(&self, cpu_ns: u64, is_put_aside: bool) {
+        if is_put_aside {
+            self.put_aside.add(1);
+            return self.longest_put_aside.set(self.longest_put_aside.get().max(cpu_ns));
+        }
+        let class = (u64::BITS - (cpu_ns / 1000).leading_zeros()) as usize;
         self.by_length[class.min(self.by_length.len() - 1)].add(1);
-        self.longest.set(self.longest.get().max(cycles));
-        self.longest_of_cpu.set(self.longest_of_cpu.get().max(cpu_ns));
+        self.longest.set(self.longest.get().max(cpu_ns));
+    }
+
+    fn count(&self) -> u64 {
+        self.by_length.iter().map(Counter::get).sum::<u64>() + self.put_aside.get()
+    }
+
+    fn seen(&self) -> Turns {
+        Turns {
+            by_length: self.by_length.iter().map(Counter::get).collect(),
+            longest_us: self.longest.get() as f64 / 1e3,
+            put_aside: self.put_aside.get(),
+            longest_put_aside_us: self.longest_put_aside.get() as f64 / 1e3,
+        }
     }
 }
+
+/// A moment: in cycles, and in nanoseconds that the thread had a CPU.
+#[derive(Clone, Copy, Default)]
+struct Moment {
+    cycles: u64,
+    cpu_ns: u64,
+}
+
+impl Moment {
+    fn now() -> Moment {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let cpu_ns = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
+        Moment { cycles: tsc::now(), cpu_ns }
+    }
+}
+
+/// Nanoseconds: of a turn without a path; and that somebody else has the CPU for at least.
+const A_SPIN: f64 = 10e3;
+const A_SWITCH: f64 = 3e3;
 
 /// The path, with the generator before it.
 struct Driven {
     path: Path<BenchFrame>,
     scripts: Vec<Script>,
     orders: Arc<Orders>,
-    per_us: f64,
-    /// In the turn so far, during a pass: cycles, and nanoseconds of the CPU's time.
-    spent: (u64, u64),
+    per_ns: f64,
+    /// Nanoseconds of the CPU's time that the path had in the turn so far, during a pass.
+    spent: u64,
+    /// When the last turn that was noted ended, and what is timed.
+    noted: Moment,
+    timed: Moment,
 }
 
 impl Driven {
@@ -144,19 +207,20 @@ impl Driven {
         is_pass
     }
 
-    fn watched<T>(&mut self, what: impl FnOnce(&mut Path<BenchFrame>) -> T) -> T {
-        let (cpu, start) = (cpu_ns(), tsc::now());
-        let done = what(&mut self.path);
-        let (cycles, cpu) = (tsc::now() - start, cpu_ns() - cpu);
-        self.spent = (self.spent.0 + cycles, self.spent.1 + cpu);
-        done
+    fn timed(&mut self, what: impl FnOnce(&mut Path<BenchFrame>)) {
+        let begun = Moment::now();
+        what(&mut self.path);
+        self.timed = Moment::now();
+        self.spent += self.timed.cpu_ns - begun.cpu_ns;
     }
-}
 
-/// The time that this thread had a CPU, in nanoseconds.
-fn cpu_ns() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    /// What was timed was a turn's.
+    fn note(&mut self, stalls: impl Fn(&Orders) -> &Stalls) {
+        let (before, now) = (std::mem::replace(&mut self.noted, self.timed), self.timed);
+        let passed = (now.cycles - before.cycles) as f64 / self.per_ns;
+        let had = (now.cpu_ns - before.cpu_ns) as f64;
+        stalls(&self.orders).note(std::mem::take(&mut self.spent), passed > had + A_SWITCH);
+    }
 }
 
 impl Logic<BenchFrame> for Driven {
@@ -172,7 +236,7 @@ impl Logic<BenchFrame> for Driven {
         self.orders.made.add(made as u64);
         self.orders.making.add(tsc::now() - start);
         if is_pass {
-            self.watched(|path| path.receive(burst, now, io));
+            self.timed(|path| path.receive(burst, now, io));
             let left = self.orders.left.load(Relaxed);
             self.orders.left.store(left - made as u32, Release);
         } else {
@@ -207,12 +271,16 @@ impl Logic<BenchFrame> for Driven {
     #[inline]
     fn turn(&mut self, _: Tick, io: &mut impl Io<BenchFrame>) {
         let now = Tick(self.orders.now.load(Relaxed));
-        if self.spent.0 == 0 {
+        if self.orders.mode.load(Relaxed) == Orders::SPIN {
+            let until = tsc::now() + (A_SPIN * self.per_ns) as u64;
+            self.timed(|_| while tsc::now() < until {});
+            return self.note(|orders| &orders.spins);
+        }
+        if self.spent == 0 {
             return self.path.turn(now, io);
         }
-        self.watched(|path| path.turn(now, io));
-        let (cycles, cpu) = std::mem::take(&mut self.spent);
-        self.orders.stalls.note(cycles, cpu, self.per_us);
+        self.timed(|path| path.turn(now, io));
+        self.note(|orders| &orders.stalls);
     }
 
     fn list(&self, cursor: u32, budget: u32, _: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
@@ -260,7 +328,7 @@ impl Crew {
             (0..workers).map(|_| Arc::new(WorkerCounters::new(SPREAD.server_capacity(), 2))).collect();
         let uses = Arc::new(Uses::new(workers, connections));
         let orders: Vec<Arc<Orders>> = cpus.iter().map(|_| Orders::new()).collect();
-        let per_us = tsc::per_nanosecond() * 1e3;
+        let per_ns = tsc::per_nanosecond();
         let mut members = Vec::new();
         for (index, scripts) in scripts.into_iter().enumerate() {
             let memory = take_region(memory_needed(connections, 0), huge_pages);
@@ -280,7 +348,15 @@ impl Crew {
                 Seat { queue: Queue::Own(line), twin: Twin::None }
             };
             let orders = orders[index].clone();
-            let logic = move || Driven { path: Path::new(config), scripts, orders, per_us, spent: (0, 0) };
+            let logic = move || Driven {
+                path: Path::new(config),
+                scripts,
+                orders,
+                per_ns,
+                spent: 0,
+                noted: Moment::default(),
+                timed: Moment::default(),
+            };
             members.push(Member {
                 cpu: Some(cpus[index]),
                 seats: [WAN, LAN].map(seat).into(),

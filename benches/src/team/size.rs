@@ -25,20 +25,29 @@ const TIMEOUT: u32 = 300 * Tick::PER_SECOND;
 /// Connections that are opened, and expire, in a second.
 const A_SECOND: u32 = 1_000_000;
 
+/// How long turns took.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Turns {
+    /// How many took so long, in the CPU's time: from below 1 microsecond on, each class to twice as many as the one before.
+    pub by_length: Vec<u64>,
+    pub longest_us: f64,
+    /// Those before or in which the worker had to wait for its CPU, which are not among the others.
+    pub put_aside: u64,
+    pub longest_put_aside_us: f64,
+}
+
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Size {
     /// By how much the process grew for the table.
     pub resident_bytes: u64,
     /// A new connection, the generator not counted.
     pub open_ns: f64,
-    /// Of bursts and the turns that they came in, while connections were opened: how many took so long. From below 1 microsecond on,
-    /// each class to twice as many as the one before.
-    pub stalls: Vec<u64>,
-    /// The longest, by the wall's clock and by the CPU's time of the worker.
-    pub longest_us: f64,
-    pub longest_of_cpu_us: f64,
-    /// How often the worker was put aside meanwhile.
-    pub put_aside: u64,
+    /// How long a burst and the turn that it came in took, while connections were opened.
+    pub turns: Turns,
+    /// The same of turns in which nothing was done for 10 microseconds, for as long: what the machine does by itself.
+    pub idle_turns: Turns,
+    /// How often the worker had to wait for a page of memory meanwhile.
+    pub page_faults: u64,
     /// Packets of all connections, a figure a window.
     pub lookup_ns: Vec<f64>,
     /// By how much a packet costs more while connections are listed: all, and such as there are none of.
@@ -82,20 +91,20 @@ pub fn measure(plan: Plan) -> Result<Size, String> {
     let per_ns = tsc::per_nanosecond();
     let second_of = |made: u64| Tick((made * u64::from(Tick::PER_SECOND) / u64::from(A_SECOND)) as u32);
 
-    let aside = put_aside();
-    let before = crew.done()[0];
+    let faults = page_faults();
+    let (before, begun) = (crew.done()[0], Instant::now());
     orders.pass(ALL, flows, second_of)?;
-    let after = crew.done()[0];
-    size.put_aside = put_aside() - aside;
+    let (after, took) = (crew.done()[0], begun.elapsed());
+    size.page_faults = page_faults() - faults;
     let opened = counters.flows.inserted.get();
     if opened != u64::from(flows) {
         return Err(format!("{flows} connections were to be opened, but {opened} were"));
     }
     size.open_ns =
         ((after.at - before.at) - (after.making - before.making)) as f64 / f64::from(flows) / per_ns;
-    size.stalls = orders.stalls.by_length.iter().map(|count| count.get()).collect();
-    size.longest_us = orders.stalls.longest.get() as f64 / per_ns / 1e3;
-    size.longest_of_cpu_us = orders.stalls.longest_of_cpu.get() as f64 / 1e3;
+    size.turns = orders.stalls.seen();
+    orders.spin(took)?;
+    size.idle_turns = orders.spins.seen();
 
     let ns = || 1.0 / crew.rate(window) / per_ns;
     orders.run(ALL);
@@ -111,13 +120,16 @@ pub fn measure(plan: Plan) -> Result<Size, String> {
             let plain = ns();
             let is_over = AtomicBool::new(false);
             let listing = std::thread::scope(|scope| {
-                // One that finds nothing ends by itself, or with the measure.
                 scope.spawn(|| list(&crew, &sought, || is_over.load(Relaxed)));
                 std::thread::sleep(window / 10);
                 let ns = ns();
                 is_over.store(true, Relaxed);
+                // One that finds nothing comes to its end soon.
+                crew.rest();
                 ns
             });
+            orders.run(ALL);
+            std::thread::sleep(window / 10);
             costs.push(listing / plain - 1.0);
         }
     }
@@ -196,14 +208,15 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// How often the kernel put the worker aside for another thread.
-fn put_aside() -> u64 {
+/// How many accesses of the worker's to memory had to wait for a page.
+fn page_faults() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let of = |task: std::fs::DirEntry| -> Option<u64> {
-        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
-        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"))?;
-        if name.starts_with("worker") { line.trim().parse().ok() } else { None }
+        let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+        // Minor and major ones: fields 10 and 12 of proc_pid_stat(5), of which the name is the second.
+        let field = |number: usize| rest.split(' ').nth(number - 3)?.parse::<u64>().ok();
+        name.starts_with("worker").then(|| Some(field(10)? + field(12)?)).flatten()
     };
     tasks.filter_map(of).sum()
 }
@@ -217,7 +230,8 @@ mod tests {
         let window = Duration::from_millis(20);
         let plan = Plan { flows: 5000, windows: 2, window, is_whole: true, cpu: 0, huge_pages: false };
         let size = measure(plan).unwrap();
+        let noted = |turns: &Turns| turns.by_length.iter().sum::<u64>() + turns.put_aside;
         assert_eq!([&size.lookup_ns, &size.list_cost, &size.search_cost].map(Vec::len), [2; 3]);
-        assert!(size.open_ns > 0.0 && size.longest_us > 0.0 && size.stalls.iter().sum::<u64>() >= 5000 / 32);
+        assert!(size.open_ns > 0.0 && noted(&size.turns) >= 5000 / 32 && noted(&size.idle_turns) > 0);
     }
 }
