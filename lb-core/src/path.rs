@@ -3,11 +3,12 @@
 //! ```text
 //! rx burst
 //!   → parse            bytes → headers, hash; malformed packets leave here with a drop reason
-//!   → steer            is this worker the flow's owner? if not: hand over
+//!   → gather           fragments go to the worker that gathers their datagram, or wait there for the first one
 //!   → look up          all buckets prefetched, then all entries, then compared
 //!   → known?  ── yes ─→ established: the entry holds the compiled rewrite and the next hop
-//!   │                   (not plain: rules look at it, its streams are edited, it goes through a tunnel …)
-//!   └ no ─→ PREROUTING → route → INPUT (virtual service: schedule, bind; else up the twin)
+//!   │                   (not plain: rules look at it, its streams are edited, it goes through a tunnel …; not current: tables changed since)
+//!   └ no ─→ steer      is this worker the flow's owner? if not: hand over
+//!       ─→ PREROUTING → route → INPUT (virtual service: schedule, bind; else up the twin)
 //!                              or FORWARD (routed)
 //!   → rewrite          addresses, ports, checksums, TTL, MAC
 //!   → tx burst
@@ -423,8 +424,8 @@ impl<P: Packet> Path<P> {
     fn receive_unseen(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         let mut all = self.sight.take().unwrap_or_else(new_sight);
         let has_fragments = self.parse(burst, &mut all);
-        if has_fragments || self.counters.len() > 1 {
-            self.steer(burst, &mut all, now, io);
+        if has_fragments {
+            self.gather_fragments(burst, &mut all, now, io);
         }
         self.go_on(burst, all, now, io);
     }
@@ -461,7 +462,7 @@ impl<P: Packet> Path<P> {
         self.go_on(&mut burst, all, now, io);
     }
 
-    /// The stages behind steering, of packets that are here to stay.
+    /// The stages behind fragments' gathering.
     #[inline(always)]
     fn go_on(&mut self, burst: &mut Burst<P>, mut all: Box<Sight>, now: Tick, io: &mut impl Io<P>) {
         let seen = &mut all[..burst.len()];
@@ -563,7 +564,9 @@ impl<P: Packet> Path<P> {
     fn go(&mut self, burst: &mut Burst<P>, all: &[Seen], now: Tick, io: &mut impl Io<P>) {
         let mut found = 0;
         for (packet, seen) in burst.drain(..).zip(all) {
-            if let Some(at) = self.find_as_guessed(seen) {
+            if let Some(at) = self.find_as_guessed(seen)
+                && self.is_current(at)
+            {
                 found += 1;
                 self.established(packet, &seen.headers, at, now, io);
             } else {
@@ -573,19 +576,23 @@ impl<P: Packet> Path<P> {
         self.mine.flows.found.add(found);
     }
 
-    /// The same of IPv6, of what the index does not find at first sight, and of what can be of no TCP, UDP or SCTP connection.
+    /// The same of IPv6, of what the index does not find at first sight, of connections without a packet since the tables changed, and of what can be of
+    /// no TCP, UDP or SCTP connection.
     #[inline(never)]
-    fn go_otherwise(&mut self, packet: P, seen: &Seen, now: Tick, io: &mut impl Io<P>) {
+    fn go_otherwise(&mut self, mut packet: P, seen: &Seen, now: Tick, io: &mut impl Io<P>) {
+        if seen.kind != Kind::Flow && self.counters.len() > 1 {
+            match self.steer_other(packet, seen, io) {
+                Some(stays) => packet = stays,
+                None => return,
+            }
+        }
         match seen.kind {
             Kind::Flow => match self.find(&packet, seen).or_else(|| self.find_begun(&packet, seen)) {
-                Some(at) => {
+                Some(at) if self.is_ours(at) => {
                     self.mine.flows.found.add(1);
                     self.begun(packet, &seen.headers, at, now, io);
                 }
-                None if self.newcomers.give_way() && !self.lets_in(&seen.headers) => {
-                    self.drop(DropReason::WorkerBehind, Hook::Prerouting);
-                }
-                None => self.first(packet, &seen.headers, now, io),
+                _ => self.newcomer(packet, &seen.headers, now, io),
             },
             Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
             Kind::IcmpError => self.related(packet, &seen.headers, now, io),

@@ -152,7 +152,8 @@ fn translations() -> Vec<Case> {
     [false, true].into_iter().flat_map(cases).collect()
 }
 
-fn tables(rules: Arc<Rules>) -> Tables {
+/// `has_exchanged`: the addresses that rules exchange for others are the host's.
+fn tables(generation: u32, rules: Arc<Rules>, has_exchanged: bool) -> Tables {
     let interface = |port: usize| Interface {
         name: ["wan", "lan"][port].to_owned(),
         port: PortId(port as u16),
@@ -179,8 +180,9 @@ fn tables(rules: Arc<Rules>) -> Tables {
             neighbours.extend(hosts.map(|host| (id, at(port, is_ipv6, host), Some(HOST_MAC))));
         }
         // Of the services and of what rules send elsewhere. The addresses of SNAT are not: what answers them names another worker.
-        let ours = [10, 30, 0x30].into_iter().chain(64..64 + HOSTS);
-        routes.extend(ours.map(|host| (prefix(at(WAN, is_ipv6, host), whole), Route::Local)));
+        let exchanged = [30, 0x30].into_iter().chain(64..64 + HOSTS).filter(|_| has_exchanged);
+        routes
+            .extend(exchanged.chain([10]).map(|host| (prefix(at(WAN, is_ipv6, host), whole), Route::Local)));
         let methods = METHODS.into_iter().zip(80..).map(|(forward, port)| (forward, port, is_ipv6));
         for (forward, port, server_is_ipv6) in methods.chain([(Forward::FullNat, 90, !is_ipv6)]) {
             let server = |n: u16| Server {
@@ -200,7 +202,7 @@ fn tables(rules: Arc<Rules>) -> Tables {
         }
     }
     Tables {
-        generation: 1,
+        generation,
         routes: Routes::new(routes).into(),
         neighbours: Neighbours::new(&interfaces, neighbours).into(),
         interfaces: interfaces.into(),
@@ -231,6 +233,7 @@ struct Director {
     wires: Vec<[Wire; 2]>,
     /// By what ports spread; without, each frame goes to another worker than the one before.
     rss: Option<Arc<Rss>>,
+    rules: Arc<Rules>,
     /// Which queue gets the next frame.
     turn: usize,
     /// Of the next datagram that is sent in pieces.
@@ -268,9 +271,14 @@ impl Director {
         let members = members.collect();
         let rules = if has_rules { nat_rules(&counters) } else { Arc::default() };
         let team = Team::start(members, counters, Idle::Auto).unwrap();
-        team.publish(Arc::new(tables(rules)));
-        until("all workers use the tables", || team.generation_everywhere(1));
-        Director { team, wires, rss, turn: 0, id: 0 }
+        let director = Director { team, wires, rss, rules, turn: 0, id: 0 };
+        director.publish(1, true);
+        director
+    }
+
+    fn publish(&self, generation: u32, has_exchanged: bool) {
+        self.team.publish(Arc::new(tables(generation, self.rules.clone(), has_exchanged)));
+        until("all workers use the tables", || self.team.generation_everywhere(generation));
     }
 
     fn owners(&self) -> Owners {
@@ -589,5 +597,29 @@ fn translated_packets_end_at_the_worker_that_has_their_connection_by_every_kind_
         let cases = translations();
         cases.iter().for_each(|case| talk(&mut director, case));
         every_connection_is_entered_once(&director, &cases);
+    }
+}
+
+/// To an address that is exchanged, which is the host's or is not: then it names the owner of what comes to it, and else the client does.
+#[test]
+fn connections_stay_at_one_worker_when_tables_name_another_owner() {
+    for workers in [2, 4, 16] {
+        let mut director = Director::new(workers, true, None);
+        let is_exchanged = |case: &Case| case.from == WAN && case.to.0 == WAN;
+        let mut cases = Vec::new();
+        for generation in 1..=4u16 {
+            director.publish(generation.into(), generation % 2 == 1);
+            let first = 100 + HOSTS * generation;
+            let new = translations().into_iter().filter(is_exchanged).map(|case| Case { first, ..case });
+            cases.extend(new);
+            for _ in 0..2 {
+                // Each packet comes to another worker than the last time.
+                director.turn += 1;
+                for case in &cases {
+                    ask(&mut director, case);
+                }
+            }
+            every_connection_is_entered_once(&director, &cases);
+        }
     }
 }

@@ -22,6 +22,7 @@ use crate::wire::sctp;
 use crate::wire::tcp::SYN;
 
 impl<P: Packet> Path<P> {
+    /// A packet of a connection that is [current](Path::is_current).
     #[inline(always)]
     pub(super) fn established(
         &mut self,
@@ -31,11 +32,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let mut entry = self.flows.entry(at.id());
-        if entry.generation() != self.tables.generation {
-            self.renew(at.id());
-            entry = self.flows.entry(at.id());
-        }
+        let entry = self.flows.entry(at.id());
         if entry.is_plain() {
             let hop = entry.hop_or_none(at.direction());
             self.straight_on(packet, headers, at, hop, now, io);
@@ -165,7 +162,7 @@ impl<P: Packet> Path<P> {
         self.send(packet, headers, hop, io);
     }
 
-    /// As [`Path::established`], for where few packets come by.
+    /// As [`Path::established`], for where few packets come by, and for those of a connection that need not be current.
     #[inline(never)]
     pub(super) fn begun(
         &mut self,
@@ -175,7 +172,16 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if !self.is_current(at) {
+            self.renew(at.id());
+        }
         self.established(packet, headers, at, now, io);
+    }
+
+    /// Whether a packet of it came since the tables changed: then nothing that it keeps is from those before.
+    #[inline(always)]
+    pub(super) fn is_current(&self, at: FlowRef) -> bool {
+        self.flows.entry(at.id()).generation() == self.tables.generation
     }
 
     /// The tables changed since the connection's last packet: what was cached is looked up again.

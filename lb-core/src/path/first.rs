@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::edited;
-use super::fragment::ports;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
 use super::quic;
 use super::rewrite;
-use super::{Io, Passed, Path, Steer};
+use super::{Io, Passed, Path};
 use crate::conntrack::{Told, Zones};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
@@ -60,14 +59,27 @@ impl Loads for AllWorkers<'_> {
 }
 
 impl<P: Packet> Path<P> {
-    /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
-    pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        self.mine.flows.missed.add(1);
-        if self.local_ports.has_signposts
-            && let Some(there) = self.pointed(&Tuple::of_packet(packet.data(), headers), now)
-        {
-            return io.hand_over(there, packet, Steer::Pointed(ports(headers)));
+    /// A packet of no known connection: its owner begins one, unless it is [behind](super::newcomers).
+    #[inline(always)]
+    pub(super) fn newcomer(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let Some(packet) = self.steer_first(packet, headers, now, io) else { return };
+        if self.newcomers.give_way() && !self.lets_in(headers) {
+            return self.drop(DropReason::WorkerBehind, Hook::Prerouting);
         }
+        self.first_at_owner(packet, headers, now, io);
+    }
+
+    /// A packet behind the connection that it was of.
+    pub(super) fn first(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if let Some(packet) = self.steer_first(packet, headers, now, io) {
+            self.first_at_owner(packet, headers, now, io);
+        }
+    }
+
+    /// PREROUTING and, when the packet is for a virtual service on this host, INPUT with IPVS: schedules and binds.
+    #[inline(never)]
+    fn first_at_owner(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        self.mine.flows.missed.add(1);
         if headers.fragment == Fragment::Later && !self.may_be_zoned(headers) {
             return self.later_fragment(packet, headers, now, io);
         }

@@ -1,7 +1,7 @@
 //! Who gives way when a worker is offered more than it can take: packets of no known connection (`drop_newcomers`).
 //!
 //! A port's ring that is full loses packets of all alike, and what begins a connection costs many times what a packet of a known one does. So a worker that is behind, that is whose
-//! bursts are full turn after turn, lets few of these in and drops the others as soon as it has looked for their connection in vain. How many it lets in it finds by itself, as TCP
+//! bursts are full turn after turn, lets few of these in and drops the others as soon as it has looked for their connection in vain and is their owner. How many it lets in it finds by itself, as TCP
 //! finds its window: fewer by half with each turn that leaves it behind, some more with each that does not, up to all. What may begin a connection, and what is in the middle of an unknown
 //! one (who acknowledges a SYN cookie, for example), have the same number each: neither takes the other's place
 //! ([0039](../../../docs/decisions/0039-newcomers-give-way.md)).

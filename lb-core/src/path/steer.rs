@@ -2,8 +2,14 @@
 //!
 //! The client's endpoint, the *outside* one, stands in both directions of a connection: as source on the way in, as
 //! destination on the way back. The owner follows from it ([`super::Owners`]), so that both directions come to the same worker whichever
-//! queue the port put them in. Behind FullNAT the answers do not name it: the local endpoint tells whose they are. Fragments first go to the worker that a hash of their datagram names, which knows
-//! the ports from the first one and takes them on to the owner.
+//! queue the port put them in. Behind FullNAT the answers do not name it: the local endpoint tells whose they are.
+//!
+//! A connection begins at its owner, so that whose a packet is need not be asked where its connection is: a packet whose connection is here stays.
+//! The owner is asked for when there is none ([`Path::newcomer`]), of what can be of none, and once of each connection that was here before
+//! the tables changed ([`Path::is_ours`]), by which another end may be the outside one
+//! ([0042](../../../docs/decisions/0042-owners-are-asked-for-late.md)).
+//!
+//! Fragments first go to the worker that a hash of their datagram names, which knows the ports from the first one and takes them on to the owner.
 
 use std::net::IpAddr;
 
@@ -13,7 +19,7 @@ use super::owners::number;
 use super::related::answer_to;
 use super::tracked::tuple_of;
 use super::{Burst, Io, Kind, Path, Ports, Seen, Sight, Steer};
-use crate::flow::Tuple;
+use crate::flow::{Direction, FlowId, FlowRef, Tuple};
 use crate::icmp;
 use crate::ids::WorkerId;
 use crate::packet::Packet;
@@ -21,22 +27,25 @@ use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 
 impl<P: Packet> Path<P> {
-    /// Takes out of the burst what is another worker's, and fragments that must wait.
+    /// Takes fragments out of the burst that come together at another worker, and those that must wait.
     #[inline(never)]
-    pub(super) fn steer(&mut self, burst: &mut Burst<P>, all: &mut Sight, now: Tick, io: &mut impl Io<P>) {
-        // Where ports bring packets to their workers this is all.
-        let mut seen = burst.iter().zip(all.iter());
-        let Some(first) = seen.position(|(packet, seen)| !self.is_plainly_mine(packet, seen)) else { return };
+    pub(super) fn gather_fragments(
+        &mut self,
+        burst: &mut Burst<P>,
+        all: &mut Sight,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        let Some(first) = all[..burst.len()].iter().position(is_gathered) else { return };
         let rest: Burst<P> = burst.drain(first..).collect();
         for (packet, place) in rest.into_iter().zip(first..) {
-            let stays = if !is_gathered(&all[place]) {
-                let owner = self.owner(&packet, &all[place]);
-                self.stay_or_go(packet, owner, Steer::Plain, io).map(|packet| (packet, all[place]))
-            } else {
-                let seen = all[place];
+            let seen = all[place];
+            let stays = if is_gathered(&seen) {
                 let gatherer = self.gatherer(&packet, &seen.headers);
                 let packet = self.stay_or_go(packet, gatherer, Steer::Plain, io);
                 packet.and_then(|packet| self.gathered(packet, seen, now, io))
+            } else {
+                Some((packet, seen))
             };
             if let Some((packet, seen)) = stays {
                 all[burst.len()] = seen;
@@ -45,14 +54,20 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Whether it stays as it is.
-    #[inline(always)]
-    fn is_plainly_mine(&self, packet: &P, seen: &Seen) -> bool {
-        !is_gathered(seen) && self.owner(packet, seen) == self.worker
+    /// Whether a connection that is here is this worker's, so that a packet of it stays. Under the tables that it was last used with it was.
+    pub(super) fn is_ours(&self, at: FlowRef) -> bool {
+        self.is_current(at) || self.leads_here(at.id())
     }
 
-    /// Packets that another worker handed over are steered again: its tables may be others than ours, so that it did not know
-    /// which end is outside. Fragments without their ports are gathered here.
+    /// Whether packets of one of its directions lead here, whatever those of the other do.
+    #[cold]
+    fn leads_here(&self, id: FlowId) -> bool {
+        let leads_here = |direction| self.owner_of_flow(&self.flows.tuple(id, direction)) == self.worker;
+        self.counters.len() == 1 || leads_here(Direction::Original) || leads_here(Direction::Reply)
+    }
+
+    /// Packets that another worker handed over: plain ones are as if a port had brought them, also because its tables may be others than ours, so
+    /// that it did not know which end is outside. Fragments without their ports are gathered here.
     pub(super) fn join_handed_over(
         &mut self,
         burst: &mut Burst<P>,
@@ -61,11 +76,9 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let mut plain = burst.iter().zip(all.iter()).zip(steers);
-        let is_plain = |((packet, seen), steer): ((&P, &Seen), &Steer)| {
-            *steer == Steer::Plain && self.is_plainly_mine(packet, seen)
-        };
-        let Some(first) = plain.position(|one| !is_plain(one)) else { return };
+        let mut all_steers = steers.iter().zip(all.iter());
+        let first = all_steers.position(|(steer, seen)| *steer != Steer::Plain || is_gathered(seen));
+        let Some(first) = first else { return };
         let rest: Burst<P> = burst.drain(first..).collect();
         for ((packet, place), steer) in rest.into_iter().zip(first..).zip(&steers[first..]) {
             let mut seen = all[place];
@@ -134,12 +147,8 @@ impl<P: Packet> Path<P> {
                     self.join_fragment(&mut seen, packet.data(), ports);
                     self.to_owner(packet, seen, io)
                 }
-                // Steered once more: tables reach one worker before the other, and two that use different ones need not
-                // agree on whose a packet is. Also a fragment that these tables drop and the other worker's did not.
-                _ if !is_gathered(&seen) => {
-                    let owner = self.owner(&packet, &seen);
-                    self.stay_or_go(packet, owner, Steer::Plain, io).map(|packet| (packet, seen))
-                }
+                // Also a fragment that these tables drop and the other worker's did not.
+                _ if !is_gathered(&seen) => Some((packet, seen)),
                 _ => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
@@ -168,6 +177,38 @@ impl<P: Packet> Path<P> {
         self.stay_or_go(packet, owner, steer, io).map(|packet| (packet, seen))
     }
 
+    /// A packet that can be of no TCP, UDP or SCTP connection goes to its owner, if that is not here.
+    pub(super) fn steer_other(&self, packet: P, seen: &Seen, io: &mut impl Io<P>) -> Option<P> {
+        let owner = self.owner(&packet, seen);
+        self.stay_or_go(packet, owner, Steer::Plain, io)
+    }
+
+    /// A packet of no such connection here goes to its owner, and from there to where its connection is, if it is known at another worker. A fragment was
+    /// taken to its owner before.
+    #[inline(always)]
+    pub(super) fn steer_first(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<P> {
+        if self.counters.len() == 1 { Some(packet) } else { self.steer_to_owner(packet, headers, now, io) }
+    }
+
+    #[inline(never)]
+    fn steer_to_owner(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) -> Option<P> {
+        let owner = self.owner_of_packet(&packet, headers);
+        let packet = self.stay_or_go(packet, owner, Steer::Plain, io)?;
+        if self.local_ports.has_signposts
+            && let Some(there) = self.pointed(&Tuple::of_packet(packet.data(), headers), now)
+        {
+            io.hand_over(there, packet, Steer::Pointed(ports(headers)));
+            return None;
+        }
+        Some(packet)
+    }
+
     /// Whether it is a packet of a connection, or of one to be; a later fragment gets the ports that it has not.
     fn is_flow_with(&self, seen: &mut Seen, packet: &P, ports: Ports) -> bool {
         if is_gathered(seen) && seen.headers.fragment == Fragment::Later {
@@ -185,12 +226,11 @@ impl<P: Packet> Path<P> {
         None
     }
 
-    /// The owner of a packet's flow; packets of no flow stay where they are.
-    #[inline(always)]
-    fn owner(&self, packet: &P, seen: &Seen) -> WorkerId {
-        let Headers { src, dst, sport, dport, is_ipv6, .. } = seen.headers;
-        if seen.kind != Kind::Flow || is_ipv6 || self.tables.have_local_endpoints() {
-            return self.owner_of_any(packet, seen);
+    /// The owner of a packet that may be of a connection of TCP, UDP or SCTP.
+    fn owner_of_packet(&self, packet: &P, headers: &Headers) -> WorkerId {
+        let &Headers { src, dst, sport, dport, is_ipv6, .. } = headers;
+        if is_ipv6 || self.tables.have_local_endpoints() {
+            return self.owner_of_flow(&Tuple::of_packet(packet.data(), headers));
         }
         // As in `owner_of_flow`.
         match self.tables.routes.is_local_ipv4(dst) {
@@ -199,17 +239,15 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// The owner of a packet's flow; packets of no flow stay where they are.
     #[inline(never)]
-    fn owner_of_any(&self, packet: &P, seen: &Seen) -> WorkerId {
+    fn owner(&self, packet: &P, seen: &Seen) -> WorkerId {
         if self.counters.len() == 1 {
             return self.worker;
         }
         let (frame, headers) = (packet.data(), &seen.headers);
         let (src, dst, sport, dport, protocol) = match seen.kind {
-            Kind::Flow => {
-                let (src, dst) = (headers.source(frame), headers.destination(frame));
-                (src, dst, headers.sport, headers.dport, headers.protocol)
-            }
+            Kind::Flow => return self.owner_of_packet(packet, headers),
             Kind::Ipsec => {
                 (headers.source(frame), headers.destination(frame), ISAKMP, ISAKMP, headers.protocol)
             }

@@ -31,6 +31,7 @@ mod sctp;
 mod sets;
 mod shared;
 mod source_nat;
+mod steer;
 mod syn_proxy;
 mod sysctls;
 mod targets;

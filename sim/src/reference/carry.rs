@@ -50,6 +50,7 @@ impl From<&Salvaged> for Left {
             is_active: state == State::Tcp(TcpState::None) || state.is_active(),
             seen: found.seen,
             timeout: found.timeout,
+            renewed: 0,
             template: is_template.then_some(template),
             bound_by: None,
             edit: None,
@@ -61,7 +62,7 @@ impl Reference {
     /// What this director's worker leaves.
     pub fn left(&self) -> impl Iterator<Item = Left> {
         let forget = |mut connection: Connection| {
-            connection.bound_by = None;
+            (connection.bound_by, connection.renewed) = (None, 0);
             if let Some(template) = &mut connection.template {
                 template.serial = 0;
             }

@@ -17,9 +17,10 @@ use super::{Reference, sctp, tcp};
 impl Reference {
     /// A packet has to do with a connection: from now on it may rest as long as the settings say now.
     pub(super) fn renew(&mut self, number: Number) {
-        let settings = self.tables.settings;
+        let (settings, generation) = (self.tables.settings, self.tables.generation);
         self.flows.change(number, |connection| {
             connection.timeout = connection.state.timeout(&settings);
+            connection.renewed = generation;
         });
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Connection {
     pub(super) is_active: bool,
     pub(super) seen: Tick,
     pub(super) timeout: Timeout,
+    /// The tables with which it was last used; 0 where that was by another director.
+    pub(super) renewed: u32,
     /// It is no connection but a persistence template.
     pub(super) template: Option<Template>,
     /// The template that counts it.

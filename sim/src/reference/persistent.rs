@@ -317,6 +317,7 @@ impl Reference {
             template: Some(template),
             bound_by: None,
             edit: None,
+            renewed: self.tables.generation,
         });
         self.touch(server);
         self.counters.server(server).persistent.add(1);

@@ -34,14 +34,19 @@ impl Reference {
 
     pub(super) fn take_roads(&mut self, staying: Vec<Staying>) {
         for Staying { packet, kind } in staying {
+            // Whose a packet is that may be of a connection is asked when there is none.
+            let staying = match kind {
+                Kind::Flow(_) => Some(packet),
+                _ => self.stay_or_go(packet, kind),
+            };
+            let Some(packet) = staying else { continue };
             match kind {
                 Kind::Flow(read) => match self.flows.find(&tuple(&read)) {
-                    Some((number, direction)) => {
+                    Some((number, direction)) if self.is_ours(number) => {
                         self.counters.flows.found.add(1);
                         self.established(packet, read, number, direction);
                     }
-                    None if self.lets_in(&read) => self.first(packet, read),
-                    None => self.drop(DropReason::WorkerBehind, Hook::Prerouting),
+                    _ => self.newcomer(packet, read),
                 },
                 Kind::Ipsec(read) => match self.flows.find(&exchange(read.src, read.dst)) {
                     // Its answer would have no port to come back to.
@@ -62,8 +67,18 @@ impl Reference {
         }
     }
 
-    /// A packet of no connection: PREROUTING, the routing decision, INPUT.
+    /// A packet of no connection: its owner begins one, unless it is behind.
+    fn newcomer(&mut self, packet: Packet, read: Read) {
+        match self.stay_or_go(packet, Kind::Flow(read)) {
+            Some(packet) if self.lets_in(&read) => self.first(packet, read),
+            Some(_) => self.drop(DropReason::WorkerBehind, Hook::Prerouting),
+            None => {}
+        }
+    }
+
+    /// A packet of no connection, at its owner: PREROUTING, the routing decision, INPUT.
     pub(super) fn first(&mut self, packet: Packet, read: Read) {
+        let Some(packet) = self.stay_or_go(packet, Kind::Flow(read)) else { return };
         self.counters.flows.missed.add(1);
         let tables = self.tables.clone();
         let is_link_local = matches!(read.src, std::net::IpAddr::V6(src) if src.is_unicast_link_local());
@@ -227,6 +242,7 @@ impl Reference {
             is_active: original.protocol == Protocol::TCP,
             seen: self.now,
             timeout: state.timeout(&self.tables.settings),
+            renewed: self.tables.generation,
             template: None,
             bound_by: None,
             edit: None,

@@ -8,6 +8,7 @@ use lb_core::ids::WorkerId;
 use lb_core::path::{Ports, Steer};
 use lb_core::tables::Protocol;
 
+use super::flows::{Connection, Number};
 use super::parse::{self, AH, ESP, Piece, Read, has_ports};
 use super::related::quoted;
 use super::{Action, Packet, Reference};
@@ -65,30 +66,36 @@ impl Reference {
         }
     }
 
-    /// A packet from a port: `None` when it goes to another worker, or waits.
+    /// A packet from a port: `None` when it is a fragment that goes to another worker, or waits.
     pub(super) fn steer(&mut self, packet: Packet) -> Option<Staying> {
         let kind = self.kind(&packet);
-        if let Some(read) = gathered(&kind) {
-            let gatherer = self.gatherer(&read);
-            if gatherer != self.worker {
-                self.hand_over(gatherer, packet, Steer::Plain);
-                return None;
-            }
-            return self.gather(packet, kind, read);
+        let Some(read) = gathered(&kind) else { return Some(Staying { packet, kind }) };
+        let gatherer = self.gatherer(&read);
+        if gatherer != self.worker {
+            self.hand_over(gatherer, packet, Steer::Plain);
+            return None;
         }
-        self.stay_or_go(packet, kind)
+        self.gather(packet, kind, read)
     }
 
-    fn stay_or_go(&mut self, packet: Packet, kind: Kind) -> Option<Staying> {
+    /// What is of no connection here: `None` when it goes to another worker.
+    pub(super) fn stay_or_go(&mut self, packet: Packet, kind: Kind) -> Option<Packet> {
         let owner = self.owner(&packet, &kind);
         if owner != self.worker {
             self.hand_over(owner, packet, Steer::Plain);
             return None;
         }
-        Some(Staying { packet, kind })
+        Some(packet)
     }
 
-    /// A packet from another worker, whose tables may be others than ours: it is steered again.
+    /// Whether a packet of this connection stays: under the tables that it was last used with it was ours, or one of its directions leads here.
+    pub(super) fn is_ours(&self, number: Number) -> bool {
+        let Connection { original, reply, renewed, .. } = self.flows.get(number);
+        *renewed == self.tables.generation
+            || [original, reply].iter().any(|tuple| self.owner_of_tuple(tuple) == self.worker)
+    }
+
+    /// A packet from another worker.
     pub(super) fn join(&mut self, packet: Packet, steer: Steer) -> Option<Staying> {
         let mut kind = self.kind(&packet);
         if let Some(read) = gathered(&kind).filter(|read| read.piece == Piece::Later)
@@ -112,7 +119,7 @@ impl Reference {
             // Of FTP's data connections, which no world here has, there are no fragments; those that seek tracked connections come of
             // rules alone, which are not here either.
             (Some(read), _) => self.gather(packet, kind, read),
-            (None, _) => self.stay_or_go(packet, kind),
+            (None, _) => Some(Staying { packet, kind }),
         }
     }
 
@@ -163,11 +170,15 @@ impl Reference {
             Kind::Host | Kind::Dropped(_) => return self.worker,
         };
         let protocol = Protocol(protocol);
-        let tuple = Tuple { src: src.0, dst: dst.0, sport: src.1, dport: dst.1, protocol };
-        if self.may_answer_local_endpoint(&tuple) {
-            return self.worker_of_port(dst.1);
+        self.owner_of_tuple(&Tuple { src: src.0, dst: dst.0, sport: src.1, dport: dst.1, protocol })
+    }
+
+    fn owner_of_tuple(&self, tuple: &Tuple) -> WorkerId {
+        let &Tuple { src, dst, sport, dport, .. } = tuple;
+        if self.may_answer_local_endpoint(tuple) {
+            return self.worker_of_port(dport);
         }
-        let client = if self.tables.routes.is_local(dst.0) { src } else { dst };
+        let client = if self.tables.routes.is_local(dst) { (src, sport) } else { (dst, dport) };
         self.hashed(number(client.0), client.1)
     }
 
