@@ -67,9 +67,11 @@ const CARRYING_OVER: &str = "the connections of the run before are being carried
 /// How soon what workers leave to be done to sets is done.
 const GRANT_EVERY: Duration = Duration::from_millis(5);
 const WATCH_EVERY: Duration = Duration::from_millis(250);
-/// How long a change is not answered while workers have not adopted it, and how often they are looked at.
+/// How long a change is not answered while workers have not adopted it; how often they are looked at, the first of these times without a pause: one
+/// that is awake, or naps, needs less than the timer's step, which is a millisecond.
 const ADOPTION: Duration = Duration::from_secs(1);
 const ADOPTION_LOOK: Duration = Duration::from_millis(1);
+const QUICK_LOOKS: u32 = 100;
 /// Changes of one reload that are logged one by one.
 const CHANGES_LOGGED: usize = 100;
 
@@ -652,8 +654,14 @@ impl Handle {
         let (answer, is_adopted) = self.ask(|control| (change(control), control.is_adopted())).await?;
         let adopted = async {
             // A daemon that stops meanwhile has done it all the same.
+            let mut looks = 0;
             while !self.ask(|control| control.is_adopted()).await.unwrap_or(true) {
-                tokio::time::sleep(ADOPTION_LOOK).await;
+                looks += 1;
+                if looks < QUICK_LOOKS {
+                    tokio::task::yield_now().await;
+                } else {
+                    tokio::time::sleep(ADOPTION_LOOK).await;
+                }
             }
         };
         if !is_adopted {
