@@ -58,8 +58,8 @@ pub struct Costs {
 impl Default for Costs {
     fn default() -> Costs {
         Costs {
-            established: 45.57,
-            life: 322.0,
+            established: 41.63,
+            life: 336.0,
             give: 22.5,
             take: 9.5,
             moved: 15.0,

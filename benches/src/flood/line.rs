@@ -9,7 +9,7 @@ use lb_core::packet::Packet;
 use lb_core::path::{BURST, Burst};
 use lb_dataplane::{Backend, Device, Pool};
 
-use super::buffer::Buffer;
+use crate::frame::BenchFrame;
 use crate::traffic::{Flood, Traffic, WAN};
 use crate::tsc;
 
@@ -21,7 +21,7 @@ const LONGEST_NS: f64 = 1e5;
 pub(super) struct InYard<T>(PhantomData<T>);
 
 impl<T: Traffic + Send + 'static> Backend for InYard<T> {
-    type Packet = Buffer;
+    type Packet = BenchFrame;
     type Device = Line<T>;
     type Pool = NoFrames;
 
@@ -152,7 +152,7 @@ impl<T: Traffic> Yard<T> {
         now
     }
 
-    fn give(&mut self, port: PortId, burst: &mut Burst<Buffer>) {
+    fn give(&mut self, port: PortId, burst: &mut Burst<BenchFrame>) {
         let now = self.clock.now();
         let count = match self.offer {
             Offer::Script => self.traffic.count(port),
@@ -170,7 +170,8 @@ impl<T: Traffic> Yard<T> {
                 Offer::Endless(kind) => kind,
                 Offer::Timed => self.rings[port.index()].waiting.pop_front().unwrap_or(Kind::Known),
             };
-            let mut frame = Buffer::new(port);
+            let mut frame = BenchFrame::new();
+            frame.reset(port);
             if let Some(bytes) = frame.data_mut().first_chunk_mut() {
                 match kind {
                     Kind::Known => self.traffic.write(port, bytes),
@@ -196,20 +197,20 @@ impl<T> Line<T> {
     }
 }
 
-impl<T: Traffic> Device<Buffer> for Line<T> {
-    fn receive(&mut self, burst: &mut Burst<Buffer>) {
+impl<T: Traffic> Device<BenchFrame> for Line<T> {
+    fn receive(&mut self, burst: &mut Burst<BenchFrame>) {
         self.yard.lock().unwrap_or_else(PoisonError::into_inner).give(self.port, burst);
     }
 
-    fn transmit(&mut self, burst: &mut Burst<Buffer>) {
+    fn transmit(&mut self, burst: &mut Burst<BenchFrame>) {
         burst.clear();
     }
 }
 
 pub(super) struct NoFrames;
 
-impl Pool<Buffer> for NoFrames {
-    fn allocate(&mut self) -> Option<Buffer> {
+impl Pool<BenchFrame> for NoFrames {
+    fn allocate(&mut self) -> Option<BenchFrame> {
         None
     }
 }

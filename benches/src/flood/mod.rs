@@ -4,7 +4,6 @@
 //! what they take: the clock stands still while packets are made, and while the machine does something else. Between two looks at a port comes what comes at equal
 //! distances in that time.
 
-mod buffer;
 mod line;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +18,8 @@ use lb_core::tables::Tables;
 use lb_core::time::Tick;
 use lb_dataplane::{Member, Queue, Seat, Stepped, Twin};
 
-use self::buffer::Buffer;
 use self::line::{InYard, Kind, Line, NoFrames, Offer, Yard};
+use crate::frame::BenchFrame;
 use crate::measure::Kept;
 use crate::traffic::{Flood, LAN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, tables};
 use crate::tsc;
@@ -77,7 +76,7 @@ pub fn measure<T: Traffic + Send + 'static>(traffic: T, plan: Plan) -> Kept {
 }
 
 struct Stand<T: Traffic + Send + 'static> {
-    worker: Stepped<InYard<T>, Path<Buffer>>,
+    worker: Stepped<InYard<T>, Path<BenchFrame>>,
     yard: Arc<Mutex<Yard<T>>>,
     counters: Arc<WorkerCounters>,
     /// Where nobody gives way, and where newcomers do.

@@ -29,19 +29,6 @@ use crate::wire::{fragment, ipv4, ipv6};
 
 impl<P: Packet> Path<P> {
     /// As [`Path::established`], for a packet of such a connection: there are none but from the client.
-    #[inline(never)]
-    pub(super) fn one_way_rarely(
-        &mut self,
-        packet: P,
-        headers: &Headers,
-        at: FlowRef,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
-        self.one_way(packet, headers, at, now, io);
-    }
-
-    /// The same, where many come by.
     #[inline(always)]
     pub(super) fn one_way(
         &mut self,
@@ -73,6 +60,19 @@ impl<P: Packet> Path<P> {
         }
         self.flows.entry_mut(at.id()).touch(now);
         self.onward(packet, headers, at, now, io);
+    }
+
+    /// As [`Path::one_way`], for where few packets come by.
+    #[inline(never)]
+    pub(super) fn one_way_rarely(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.one_way(packet, headers, at, now, io);
     }
 
     /// As [`Path::onward`], for what is rare: an ICMP error about the connection, a datagram that is all that there is of one.
