@@ -132,8 +132,13 @@ impl Message {
         Ok(Message { kind, codes, is_not })
     }
 
+    /// ICMP's 255 is all types, whatever the code.
     pub(super) fn is_any(&self) -> bool {
-        self.kind == 255 && self.codes.1 == 255
+        self.kind == 255
+    }
+
+    pub(super) fn sign(&self) -> &'static str {
+        not(self.is_not)
     }
 
     pub(super) fn save(&self, out: &mut String, option: &str) {

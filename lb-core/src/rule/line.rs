@@ -44,10 +44,10 @@ pub struct Rule {
 
 /// What stands in a line besides the rule.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Line {
-    /// One rule for each pair of a source and a destination.
-    sources: Vec<header::Net>,
-    destinations: Vec<header::Net>,
+struct Line<'w> {
+    /// What `-s` and `-d` say, and whether it is negated: one rule for each pair of a source and a destination.
+    sources: Option<(&'w str, bool)>,
+    destinations: Option<(&'w str, bool)>,
     /// `-c packets bytes`.
     counters: Option<Counts>,
 }
@@ -218,7 +218,7 @@ struct Reader<'w> {
     rule: Rule,
     opened: Vec<Open>,
     target_seen: u32,
-    line: Line,
+    line: Line<'w>,
     is_negated: bool,
     /// Letters of the options of every rule that were given.
     given: Vec<char>,
@@ -275,8 +275,12 @@ impl<'w> Reader<'w> {
         if let Jump::Target(target) = &mut self.rule.jump {
             target.finish(self.target_seen, around)?;
         }
-        let any = |nets: Vec<header::Net>| if nets.is_empty() { vec![header::Net::default()] } else { nets };
-        let (sources, destinations) = (any(self.line.sources), any(self.line.destinations));
+        // Hosts are asked for when all else is well.
+        let nets = |said: Option<(&str, bool)>| match said {
+            Some((text, is_not)) => header::nets(text, is_not, around),
+            None => Ok(vec![header::Net::default()]),
+        };
+        let (sources, destinations) = (nets(self.line.sources)?, nets(self.line.destinations)?);
         let mut rules = Vec::new();
         for &source in &sources {
             for &destination in &destinations {
@@ -344,8 +348,8 @@ impl<'w> Reader<'w> {
         }
         let is_not = self.is_negated;
         match letter {
-            's' => self.line.sources = header::nets(value, is_not, around)?,
-            'd' => self.line.destinations = header::nets(value, is_not, around)?,
+            's' => self.line.sources = Some((value, is_not)),
+            'd' => self.line.destinations = Some((value, is_not)),
             'i' => self.rule.header.input = interface(value, is_not)?,
             'o' => self.rule.header.output = interface(value, is_not)?,
             'f' if around.family == Family::Ipv6 => {

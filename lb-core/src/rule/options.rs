@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Family;
 use super::header;
 use super::names::Names;
-use super::text::{Error, leading_number, number};
+use super::text::{Error, aton, leading_number, number};
 
 /// One option of a match or target.
 #[derive(Clone, Copy, Debug)]
@@ -236,10 +236,12 @@ impl Given<'_, '_> {
     /// How many bits of an address count: as their number, or as a mask.
     pub(crate) fn prefix_len(&self, text: &str) -> Result<u8, Error> {
         let family = self.around.family;
-        let as_mask = || address(text, family).and_then(|mask| header::prefix_len(mask, family));
-        // iptables takes 33 for 32.
-        let most = if family == Family::Ipv4 { 33 } else { 128 };
-        let as_len = number(text).filter(|len| *len <= most).map(|len| len as u32);
+        // As in iptables a mask with holes is one of all bits: also 33, which is 0.0.0.33.
+        let as_mask = || {
+            let mask = address(text, family).or_else(|| of_ipv4(text, family))?;
+            Some(header::prefix_len(mask, family).unwrap_or(family.bits()))
+        };
+        let as_len = number(text).filter(|len| *len <= family.bits().into()).map(|len| len as u32);
         let len = as_len.or_else(as_mask).ok_or_else(|| {
             Error::parameter(format!(
                 "{}: bad value for option \"--{}\", neither a valid network mask nor valid CIDR (0-{}).\n",
@@ -258,10 +260,22 @@ impl Given<'_, '_> {
             Some((host, len)) => (host, self.prefix_len(len)?),
             None => (self.value, family.bits() as u8),
         };
-        let found = address(host, family)
-            .or_else(|| self.around.names.resolve(host, family).first().map(|found| bits(*found)));
-        let address = found.ok_or_else(|| Error::parameter(format!("host/network `{host}' not found")))?;
-        Ok(Prefix { address, len })
+        Ok(Prefix { address: self.host(host)?, len })
+    }
+
+    /// The first address of a host. IPv4 may be short: `10.1` is 10.0.0.1.
+    pub(crate) fn host(&self, text: &str) -> Result<u128, Error> {
+        let family = self.around.family;
+        let by_name = || self.around.names.resolve(text, family).first().map(|found| bits(*found));
+        address(text, family).or_else(|| of_ipv4(text, family)).or_else(by_name).ok_or_else(|| {
+            let is_of_other = text.parse::<IpAddr>().is_ok() || aton(text).is_some();
+            let why = if is_of_other {
+                "Address family for hostname not supported"
+            } else {
+                "Name or service not known"
+            };
+            Error::parameter(format!("getaddrinfo: {why}\n"))
+        })
     }
 
     /// A text of at most `max` bytes.
@@ -319,15 +333,17 @@ pub(crate) fn ports(text: &str, protocol: &str, names: &dyn Names) -> Result<(u1
     Ok((from, to))
 }
 
-/// As [`ports`], where iptables reads them by its table of options (`udp`, `dccp`): a range may end before it begins, and holds nothing then.
+/// As [`ports`], where iptables reads them by its table of options (`udp`, `dccp`, `conntrack`): a range may end before it begins, and holds nothing then; of a
+/// number the low 16 bits count.
 pub(crate) fn any_ports(given: &Given<'_, '_>, protocol: &str) -> Result<(u16, u16), Error> {
-    let names = given.around.names;
-    let read = |text: &str, unsaid: u16| match number(text) {
-        _ if text.is_empty() => Ok(unsaid),
-        None if names.service(text, protocol).is_none() => {
-            Err(Error::parameter(format!("Port \"{text}\" does not resolve to anything.\n")))
+    let read = |text: &str, unsaid: u16| {
+        if text.is_empty() {
+            return Ok(unsaid);
         }
-        _ => port(text, protocol, names),
+        let by_number =
+            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+        let found = by_number.map(|port| port as u16).or_else(|| given.around.names.service(text, protocol));
+        found.ok_or_else(|| Error::parameter(format!("Port \"{text}\" does not resolve to anything.\n")))
     };
     let (from, to) = given.value.split_once(':').map_or((given.value, None), |(from, to)| (from, Some(to)));
     if to.is_some_and(|to| to.contains(':')) {
@@ -343,6 +359,11 @@ pub(crate) fn address(text: &str, family: Family) -> Option<u128> {
         Family::Ipv4 => text.parse::<Ipv4Addr>().ok().map(|address| u32::from(address).into()),
         Family::Ipv6 => text.parse::<Ipv6Addr>().ok().map(u128::from),
     }
+}
+
+/// A short IPv4 address, where it is one of the family.
+fn of_ipv4(text: &str, family: Family) -> Option<u128> {
+    aton(text).filter(|_| family == Family::Ipv4).map(u128::from)
 }
 
 pub(crate) fn bits(address: IpAddr) -> u128 {

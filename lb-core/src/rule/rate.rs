@@ -1,6 +1,6 @@
 //! Packets in a time, as `limit` and `hashlimit` write it.
 
-use super::text::leading_number;
+use super::text::atoi;
 
 /// Units of 0.1 ms in a second.
 pub(super) const SCALE: u32 = 10_000;
@@ -23,16 +23,21 @@ pub(super) fn seconds(unit: &str) -> Option<u32> {
     UNITS.iter().find(is_it).map(|(_, seconds)| *seconds)
 }
 
+/// Packets, never 0, and the seconds in which they may come.
+pub(super) fn read(text: &str) -> Option<(u32, u32)> {
+    let (packets, unit) = text.split_once('/').unwrap_or((text, "second"));
+    let packets = match atoi(packets) {
+        0 => return None,
+        packets => u32::try_from(packets).unwrap_or(u32::MAX),
+    };
+    Some((packets, seconds(unit)?))
+}
+
 impl Rate {
-    /// `5`, `5/s`, `5/minute`.
+    /// `5`, `5/s`, `5/minute`. What stands between number and unit is passed over, as by iptables; a number below zero is very large.
     pub(super) fn read(text: &str) -> Option<Rate> {
-        let (packets, unit) =
-            text.split_once('/').map_or((text, "second"), |(packets, unit)| (packets, unit));
-        let (packets, rest) = leading_number(packets)?;
-        if !rest.is_empty() {
-            return None;
-        }
-        Some(Rate { packets: u32::try_from(packets).ok()?, unit: seconds(unit)? * SCALE })
+        let (packets, unit) = read(text)?;
+        Some(Rate { packets, unit: unit * SCALE })
     }
 
     /// What a packet costs, in units of 0.1 ms; 0: too fast to be counted.

@@ -194,10 +194,11 @@ impl Bucket {
     }
 }
 
-/// Times at which an address was seen that are remembered: more than any rule may ask for, since rules share a list and the first of them
-/// need not be the one that asks for the most.
-pub(crate) const STAMPS: usize = 256;
-/// Addresses that a list of `recent` has room for.
+/// Times at which an address was seen that are remembered, unless the rule that makes the list asks for more.
+const STAMPS: usize = 256;
+/// A rule asks for less than this.
+pub(crate) const MOST_STAMPS: usize = 1 << 16;
+/// Addresses that a list of `recent` has room for, each with its [`STAMPS`]; where these are more, addresses are fewer.
 pub(crate) const RECENT_ENTRIES: usize = 4096;
 
 /// A list of `recent`: addresses and when they were last seen.
@@ -211,18 +212,26 @@ struct RecentEntry {
     ttl: AtomicU32,
     /// How many times it was seen; the last stamps are kept.
     seen: AtomicU32,
-    stamps: [AtomicU32; STAMPS],
+    /// 2 to some power of them.
+    stamps: Box<[AtomicU32]>,
 }
 
 impl Recent {
-    pub(crate) fn new(keys: Keys) -> Recent {
+    /// `hits`: what the rule that makes it asks for.
+    pub(crate) fn new(keys: Keys, hits: u32) -> Recent {
+        let stamps = (hits as usize + 1).next_power_of_two().clamp(STAMPS, MOST_STAMPS);
         let entry = |_| RecentEntry {
             key: AtomicU64::new(0),
             ttl: AtomicU32::new(0),
             seen: AtomicU32::new(0),
-            stamps: std::array::from_fn(|_| AtomicU32::new(0)),
+            stamps: (0..stamps).map(|_| AtomicU32::new(0)).collect(),
         };
-        Recent { keys, entries: (0..RECENT_ENTRIES).map(entry).collect() }
+        Recent { keys, entries: (0..RECENT_ENTRIES * STAMPS / stamps).map(entry).collect() }
+    }
+
+    /// Whether it remembers so many times of an address.
+    pub(crate) fn holds(&self, hits: u32) -> bool {
+        self.entries.first().is_some_and(|entry| entry.stamps.len() > hits as usize)
     }
 
     pub(crate) fn keys(&self) -> Keys {
@@ -300,12 +309,12 @@ impl Recent {
 impl RecentEntry {
     fn stamp(&self, now: Tick) {
         let seen = self.seen.load(Relaxed);
-        self.stamps[seen as usize % STAMPS].store(now.0, Relaxed);
+        self.stamps[seen as usize % self.stamps.len()].store(now.0, Relaxed);
         self.seen.store(seen.saturating_add(1), Relaxed);
     }
 
     fn last(&self) -> Tick {
-        Tick(self.stamps[self.seen.load(Relaxed).wrapping_sub(1) as usize % STAMPS].load(Relaxed))
+        Tick(self.stamps[self.seen.load(Relaxed).wrapping_sub(1) as usize % self.stamps.len()].load(Relaxed))
     }
 }
 
@@ -369,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_list_knows_how_often_an_address_was_seen() {
-        let list = Recent::new(Keys(3));
+        let list = Recent::new(Keys(3), 0);
         for tick in [100, 200, 300] {
             list.note(9, 64, Tick(tick));
         }

@@ -36,6 +36,11 @@ impl Error {
         Error { kind: Kind::Other, text: text.into() }
     }
 
+    /// The kernel's "Invalid argument", of what cannot be written down to be refused later.
+    pub(crate) fn invalid() -> Error {
+        Error::other("Invalid argument. Run `dmesg' for more information.")
+    }
+
     /// What the program returns.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
@@ -134,6 +139,28 @@ pub(crate) fn leading_number(text: &str) -> Option<(u64, &str)> {
     Some((value, digits.get(end..)?))
 }
 
+/// A decimal number with a sign, as C's `atoi` reads it: what follows it is passed over, and without a digit it is 0. Beyond `i64` it is the largest or least.
+pub(crate) fn atoi(text: &str) -> i64 {
+    let (is_negative, digits) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let value = digits.bytes().map_while(|byte| char::from(byte).to_digit(10));
+    let value = value.fold(0_i64, |value, digit| value.saturating_mul(10).saturating_add(digit.into()));
+    if is_negative { -value } else { value }
+}
+
+/// An IPv4 address of one to four numbers, of which the last one fills the rest: `10.1` is 10.0.0.1 (POSIX `inet_aton`).
+pub(crate) fn aton(text: &str) -> Option<u32> {
+    let parts: Vec<u64> = text.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    let rest = 4_u32.checked_sub(first.len() as u32)?;
+    let is_fine = rest > 0 && first.iter().all(|part| *part < 256) && *last < 1 << (8 * rest);
+    let head = first.iter().fold(0, |head, part| head << 8 | part);
+    is_fine.then_some((head << (8 * rest) | last) as u32)
+}
+
 /// A whole word that is such a number.
 pub(crate) fn number(text: &str) -> Option<u64> {
     leading_number(text).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
@@ -155,6 +182,16 @@ mod tests {
         assert_eq!(leading_number("5/sec"), Some((5, "/sec")));
         assert_eq!(leading_number("sec"), None);
         assert_eq!(number("18446744073709551616"), None);
+    }
+
+    #[test]
+    fn short_numbers_and_addresses_are_read_as_c_reads_them() {
+        assert_eq!(["5x", "0x10", "010", "-3", "+3", "", "x"].map(atoi), [5, 0, 10, -3, 3, 0, 0]);
+        assert_eq!(
+            ["24", "1.2", "1.2.3", "1.2.3.4", "0x7f.1"].map(aton),
+            [24, 0x0100_0002, 0x0102_0003, 0x0102_0304, 0x7f00_0001].map(Some)
+        );
+        assert_eq!(["", "1.", "256.1", "1.2.3.256", "1.2.3.4.5", "4294967296", "x"].map(aton), [None; 7]);
     }
 
     proptest! {

@@ -18,6 +18,15 @@ pub(super) struct Translation {
     pub(super) is_persistent: bool,
 }
 
+/// What becomes of the base of a range of ports (`1000-2000/BASE`), by target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Base {
+    Kept,
+    /// It is 0, whatever it was: the kernel has no room for it there.
+    Lost,
+    Refused,
+}
+
 /// Of TCP, UDP, DCCP, SCTP, UDP-Lite.
 fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
@@ -25,7 +34,7 @@ fn has_ports(protocol: u8) -> bool {
 
 impl Translation {
     /// `address[-address][:port[-port][/base]]`, IPv6 with ports in brackets.
-    pub(super) fn take(&mut self, given: &Given<'_, '_>, may_have_base: bool) -> Result<(), Error> {
+    pub(super) fn take(&mut self, given: &Given<'_, '_>, base: Base) -> Result<(), Error> {
         let text = given.value;
         let (addresses, ports) = match given.around.family {
             Family::Ipv6 => match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -37,7 +46,11 @@ impl Translation {
                             .ok_or_else(|| Error::parameter("Invalid port:port syntax - use dash\n"))?,
                     ),
                 ),
-                None => (text, None),
+                // One colon is no address's.
+                None => match text.split_once(':').filter(|(_, rest)| !rest.contains(':')) {
+                    Some((addresses, ports)) => (addresses, Some(ports)),
+                    None => (text, None),
+                },
             },
             Family::Ipv4 => match text.split_once(':') {
                 Some((addresses, ports)) => (addresses, Some(ports)),
@@ -45,30 +58,22 @@ impl Translation {
             },
         };
         if let Some(ports) = ports {
-            self.take_ports(ports, given.around, may_have_base)?;
+            self.take_ports(ports, given.around, base)?;
         }
-        if !addresses.is_empty() {
+        if !addresses.is_empty() || ports.is_none() {
             let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
             let address = |text: &str| {
                 super::options::address(text, given.around.family)
                     .ok_or_else(|| Error::parameter(format!("Bad IP address \"{text}\"")))
             };
             let (first, last) = (address(first)?, address(last)?);
-            if first > last {
-                return Err(Error::parameter(format!("Bad IP range \"{addresses}\"\n")));
-            }
             self.addresses = Some((first, last));
         }
         Ok(())
     }
 
     /// `port[-port][/base]`.
-    pub(super) fn take_ports(
-        &mut self,
-        text: &str,
-        around: &Around<'_>,
-        may_have_base: bool,
-    ) -> Result<(), Error> {
+    pub(super) fn take_ports(&mut self, text: &str, around: &Around<'_>, wanted: Base) -> Result<(), Error> {
         if around.is_not_protocol || !has_ports(around.protocol) {
             return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
         }
@@ -101,12 +106,20 @@ impl Translation {
             return Err(Error::parameter(format!("Port range `{last}' funky")));
         }
         let base = match base {
-            Some(_) if !may_have_base => {
-                return Err(Error::parameter("Shifted portmap ranges not supported with this kernel"));
-            }
-            Some(base) => {
-                let found = if number(base).is_some() { port(base) } else { named(base) };
-                Some(found.filter(|found| *found > 0).ok_or_else(|| bad(base))?)
+            Some(text) => {
+                let found = if number(text).is_some() { port(text) } else { named(text) };
+                // A 0 is what was saved of any.
+                let found =
+                    found.filter(|found| *found > 0 || wanted == Base::Lost).ok_or_else(|| bad(text))?;
+                match wanted {
+                    Base::Refused => {
+                        return Err(Error::parameter(
+                            "Shifted portmap ranges not supported with this kernel",
+                        ));
+                    }
+                    Base::Lost => Some(0),
+                    Base::Kept => Some(found),
+                }
             }
             None => None,
         };
@@ -131,6 +144,9 @@ impl Translation {
                 put!(out, "-{last}");
             }
         }
+        if let Some(base) = self.base_port {
+            put!(out, "/{base}");
+        }
     }
 
     /// As `--to-…` has it.
@@ -150,9 +166,6 @@ impl Translation {
             }
         }
         self.put_ports(&mut out, ":");
-        if let Some(base) = self.base_port {
-            put!(out, "/{base}");
-        }
         out
     }
 
@@ -171,7 +184,10 @@ impl Translation {
 
     pub(super) fn range(&self, family: Family) -> Range {
         Range {
-            addresses: self.addresses.map(|(first, last)| (ip(first, family), ip(last, family))),
+            // Better: one that ends before it begins is the same as the other way round; the kernel leaves both behind.
+            addresses: self
+                .addresses
+                .map(|(one, other)| (ip(one.min(other), family), ip(one.max(other), family))),
             ports: self.ports,
             base_port: self.base_port,
             choice: if self.is_random || self.is_fully_random {
@@ -194,5 +210,17 @@ pub(super) fn interface_address(
     match view.family() {
         Family::Ipv4 => interface.ipv4.map(IpAddr::V4),
         Family::Ipv6 => interface.ipv6.map(IpAddr::V6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_ends_before_it_begins_is_printed_so_and_is_the_same_range() {
+        let backwards = Translation { addresses: Some((9, 3)), ..Translation::default() };
+        assert_eq!(backwards.shown(Family::Ipv4), "0.0.0.9-0.0.0.3");
+        assert_eq!(backwards.range(Family::Ipv4).addresses, Some((ip(3, Family::Ipv4), ip(9, Family::Ipv4))));
     }
 }

@@ -152,8 +152,15 @@ pub(super) fn lines(table: &TableView, request: &Request, only: Option<usize>, s
     out
 }
 
-/// A rule as a command line has it, its counts before the target.
+/// A rule as a command line has it, its counts before the target. As in iptables `-i +` says nothing; better: `! -i +`, which never matches, is said.
 fn words(rule: &Rule, counts: Option<RuleCounts>, style: &Style<'_>) -> String {
+    let mut rule = rule.clone();
+    let header = &mut rule.header;
+    for interface in [&mut header.input, &mut header.output] {
+        if interface.name == "+" && !interface.is_not {
+            *interface = Interface::default();
+        }
+    }
     let whole = rule.save(style.family, style.names);
     let Some(RuleCounts { packets, bytes }) = counts else { return whole };
     let without = Rule { jump: Jump::Nowhere, ..rule.clone() }.save(style.family, style.names);

@@ -381,12 +381,13 @@ fn check_rule(
     if is_given {
         return Err(Stop::parameter(format!("Can't use -{letter} with {chain}\n")));
     }
-    if let Jump::Chain { name, is_goto: false } = &rule.jump
-        && !has_chain(name)?
-    {
-        return Err(no_target(name));
+    match &rule.jump {
+        Jump::Chain { name, is_goto } if !has_chain(name)? => Err(match is_goto {
+            true => Stop::parameter(format!("goto '{name}' is not a chain")),
+            false => no_target(name),
+        }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn no_target(name: &str) -> Stop {

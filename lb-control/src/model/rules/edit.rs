@@ -107,6 +107,12 @@ impl Edit<'_> {
                 .collect(),
         };
         let sources: Vec<ChainSource> = chains.iter().map(source).collect();
+        let built_in: Vec<&str> =
+            chains.iter().filter(|chain| chain.hook.is_some()).map(|chain| &*chain.name).collect();
+        let rules = chains.iter().flat_map(|chain| &chain.rules);
+        if rules.filter_map(|held| held.rule.chain()).any(|name| built_in.contains(&name)) {
+            return Err(RuleError::Invalid.into());
+        }
         *compiled = compiled.with_table(self.of, table, &sources).map_err(|bad| match bad {
             BadTable::NoChain(_) => RuleError::NoSuchChain,
             BadTable::Loop(_) => RuleError::Loop,

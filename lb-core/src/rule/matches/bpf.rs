@@ -7,6 +7,7 @@ use super::pkttype;
 use crate::rule::bpf::{self, Bad, Data, Extra, Instruction};
 use crate::rule::prelude::*;
 use crate::rule::seen::Seen;
+use crate::rule::text::atoi;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Bpf {
@@ -24,7 +25,7 @@ impl Bpf {
 /// `length,code yes no k,…`
 fn read(text: &str) -> Result<Vec<Instruction>, Error> {
     let bad = |what: &str| Error::parameter(format!("bpf: {what}"));
-    let read = text.split_once(',').and_then(|(len, rest)| Some((len.trim_start().parse::<u16>().ok()?, rest)));
+    let read = text.split_once(',').and_then(|(len, rest)| Some((len.trim_start().parse::<i64>().ok()? as u16, rest)));
     let (len, rest) = read.ok_or_else(|| bad("error parsing program length"))?;
     let len = usize::from(len);
     if len == 0 {
@@ -47,16 +48,15 @@ fn read(text: &str) -> Result<Vec<Instruction>, Error> {
     }
 }
 
+/// Four numbers, of each of which as many bits count as there is room for; what follows them is passed over, as by iptables.
 fn instruction(text: &str) -> Option<Instruction> {
     let mut words = text.split_ascii_whitespace();
-    let mut word = || words.next();
-    let read = Instruction {
-        code: word()?.parse().ok()?,
-        yes: word()?.parse().ok()?,
-        no: word()?.parse().ok()?,
-        k: word()?.parse().ok()?,
+    let mut number = || {
+        let word = words.next()?;
+        let digits = word.strip_prefix(['-', '+']).unwrap_or(word);
+        digits.starts_with(|c: char| c.is_ascii_digit()).then(|| atoi(word))
     };
-    word().is_none().then_some(read)
+    Some(Instruction { code: number()? as u16, yes: number()? as u8, no: number()? as u8, k: number()? as u32 })
 }
 
 impl Extension for Bpf {

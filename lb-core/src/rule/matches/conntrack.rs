@@ -6,7 +6,7 @@ use crate::conntrack::Status;
 use crate::flow::Tuple;
 use crate::rule::header::{self, Net};
 use crate::rule::names;
-use crate::rule::options::{bits, ip, ports};
+use crate::rule::options::{Prefix, any_ports, bits, ip};
 use crate::rule::prelude::*;
 
 /// One thing that is asked, and whether the answer must be no.
@@ -80,14 +80,12 @@ impl Extension for ConnTrack {
                 self.protocol = Some((found.ok_or_else(unknown)?, is_not));
             }
             id @ 2..=5 => {
-                let nets = header::nets(given.value, is_not, given.around)?;
-                let [net] = nets[..] else {
-                    return Err(Error::parameter("multiple IP addresses not permitted\n"));
-                };
-                self.nets[usize::from(id) - 2] = Some(net);
+                let Prefix { address, len } = given.prefix()?;
+                let mask = header::prefix_mask(len.into(), given.around.family);
+                self.nets[usize::from(id) - 2] = Some(Net { address, mask, is_not });
             }
             id @ 6..=9 => {
-                let range = ports(given.value, "", given.around.names)?;
+                let range = any_ports(given, "")?;
                 self.ports[usize::from(id) - 6] = Some((range, is_not));
             }
             10 => {

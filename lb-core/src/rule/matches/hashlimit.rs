@@ -12,7 +12,7 @@ use crate::rule::per_key::{KeyedBy, PerKey, Price};
 use crate::rule::prelude::*;
 use crate::rule::rate;
 use crate::rule::state::shared;
-use crate::rule::text::leading_number;
+use crate::rule::text::{atoi, leading_number};
 
 /// Units in a second in which a packet's cost is given.
 const SCALE: u64 = 1_000_000;
@@ -189,20 +189,16 @@ impl HashLimit {
     /// `10/sec`, or `512kb/s`.
     fn rate(&mut self, given: &Given<'_, '_>) -> Result<(), Error> {
         let bad = || bad_value(given.option.name, given.value);
-        let (number, rest) = leading_number(given.value).ok_or_else(bad)?;
-        if let Some(factor) = unit_of_bytes(rest.split('/').next().unwrap_or_default()).filter(|_| rest.ends_with("/s")) {
-            let bytes = number.checked_mul(factor).filter(|bytes| *bytes > 0 && bytes >> 4 < u64::from(u32::MAX));
+        if let Some((number, factor)) = rate_of_bytes(given.value) {
+            let bytes = number.checked_mul(factor).filter(|bytes| bytes >> 4 < u64::from(u32::MAX));
             let bytes = bytes.ok_or_else(|| Error::parameter(format!("Rate too high \"{}\"", given.value)))?;
             (self.are_bytes, self.unit) = (true, BYTES_EXPIRE);
             self.cost = cost_of(bytes);
             return Ok(());
         }
-        let unit = rest.strip_prefix('/').or_else(|| rest.is_empty().then_some("second")).ok_or_else(bad)?;
-        self.unit = rate::seconds(unit).ok_or_else(bad)?;
-        if number == 0 {
-            return Err(bad());
-        }
-        self.cost = SCALE * u64::from(self.unit) / number;
+        let (packets, unit) = rate::read(given.value).ok_or_else(bad)?;
+        self.unit = unit;
+        self.cost = SCALE * u64::from(self.unit) / u64::from(packets);
         if self.cost == 0 {
             return Err(Error::parameter(format!("Rate too fast \"{}\"", given.value)));
         }
@@ -291,6 +287,19 @@ fn cost_of(bytes: u64) -> u64 {
 /// What a second pays for, in bytes.
 fn bytes_of(cost: u64) -> u64 {
     (u64::from(u32::MAX).checked_div(cost).unwrap_or(u64::from(u32::MAX)).max(1) - 1) << 4
+}
+
+/// `512kb/s`: a number and the factor of its unit. As in iptables any other letter before the `b` has none.
+fn rate_of_bytes(text: &str) -> Option<(u64, u64)> {
+    let at = text.find("b/s").filter(|at| *at > 0)?;
+    let factor = match text.as_bytes()[at - 1] {
+        b'k' => 1 << 10,
+        b'm' => 1 << 20,
+        _ => 1,
+    };
+    let number = u64::try_from(atoi(text)).unwrap_or(u64::MAX);
+    // Better: what is saved of less than 16 bytes can be read again.
+    (number > 0 || text == "0b/s").then_some((number, factor))
 }
 
 fn unit_of_bytes(text: &str) -> Option<u64> {

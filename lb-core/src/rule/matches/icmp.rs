@@ -21,7 +21,7 @@ impl Extension for Icmp {
 
     fn save(&self, out: &mut String, _: Family) {
         if self.0.is_any() {
-            out.push_str(" --icmp-type any");
+            put!(out, "{} --icmp-type any", self.0.sign());
         } else {
             self.0.save(out, "icmp-type");
         }

@@ -34,7 +34,7 @@ impl Extension for Limit {
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
             0 => {
-                let Some(rate) = Rate::read(given.value).filter(|rate| rate.packets > 0) else {
+                let Some(rate) = Rate::read(given.value) else {
                     return Err(Error::parameter(format!("bad rate \"{}\"'", given.value)));
                 };
                 if rate.cost() == 0 {

@@ -80,11 +80,12 @@ impl Extension for RateMatch {
     }
 
     fn finish(&mut self, _: u32, _: &Around<'_>) -> Result<(), Error> {
-        if self.names[0].is_empty() {
-            return Err(Error::parameter("rateest: no estimator specified"));
-        }
+        // The kernel is the one that asks this.
         if self.order.is_none() || !(self.bytes.is_asked || self.packets.is_asked) {
-            return Err(Error::parameter("rateest: a rate and one of --rateest-lt, -gt and -eq must be specified"));
+            return Err(Error::invalid());
+        }
+        if self.names[0].is_empty() {
+            return Err(Error::other("No chain/target/match by that name."));
         }
         // What is not compared with is not said.
         for rates in [&mut self.bytes, &mut self.packets] {

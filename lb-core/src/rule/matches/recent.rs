@@ -2,9 +2,9 @@
 
 use super::Match;
 use crate::rule::header::prefix_mask;
-use crate::rule::options::{address, bits, ip};
+use crate::rule::options::{bits, ip};
 use crate::rule::prelude::*;
-use crate::rule::state::{Keys, Recent, STAMPS, shared};
+use crate::rule::state::{Keys, MOST_STAMPS, Recent, shared};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Mode {
@@ -77,14 +77,10 @@ impl Extension for RecentMatch {
             5 => self.is_reaping = true,
             6 => self.hits = given.u32()?,
             7 => self.has_ttl = true,
-            8 => self.name = given.text(1, 199)?,
+            8 => self.name = given.text(0, 199)?,
             9 => self.is_destination = false,
             10 => self.is_destination = true,
-            _ => {
-                let family = given.around.family;
-                let mask = address(given.value, family);
-                self.mask = Some(mask.ok_or_else(|| given.out_of_range(0, family.bits().into()))?);
-            }
+            _ => self.mask = Some(given.host(given.value)?),
         }
         Ok(())
     }
@@ -95,12 +91,12 @@ impl Extension for RecentMatch {
         if seen & MODES == 0 {
             return Err(Error::parameter("recent: you must specify one of `--set', `--rcheck' `--update' or `--remove'"));
         }
-        Ok(())
+        if self.name.is_empty() { Err(Error::invalid()) } else { Ok(()) }
     }
 
     fn check(&self, _: &Place<'_>) -> Result<(), Refused> {
         let asks = matches!(self.mode, Mode::Check | Mode::Update);
-        if self.hits as usize >= STAMPS || self.name.contains('/') {
+        if self.hits as usize >= MOST_STAMPS || self.name.contains('/') {
             return Err(Refused::Invalid);
         }
         if (self.seconds != 0 || self.hits != 0) && !asks { Err(Refused::Invalid) } else { Ok(()) }
@@ -108,7 +104,11 @@ impl Extension for RecentMatch {
 
     fn bind(&mut self, named: &mut Named) -> Result<(), Refused> {
         let keys = named.keys();
-        self.list.set(shared(&mut named.recents, &self.name, || Recent::new(keys)));
+        let list = shared(&mut named.recents, &self.name, || Recent::new(keys, self.hits));
+        if !list.holds(self.hits) {
+            return Err(Refused::Invalid);
+        }
+        self.list.set(list);
         Ok(())
     }
 

@@ -26,6 +26,8 @@ pub struct Time {
 
 const ALL_WEEKDAYS: u8 = 0xfe;
 const ALL_MONTHDAYS: u32 = 0xffff_fffe;
+/// Taken as a day of the week, and none.
+const NO_DAY: u8 = 8;
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 impl Default for Time {
@@ -95,11 +97,18 @@ impl Extension for Time {
         }
         if self.monthdays != ALL_MONTHDAYS {
             out.push_str(" --monthdays ");
-            put_monthdays(out, self.monthdays, |_| "");
+            match self.monthdays {
+                // Better: what can be read again; iptables says nothing.
+                0 => out.push('0'),
+                days => put_monthdays(out, days, |_| ""),
+            }
         }
         if self.weekdays != ALL_WEEKDAYS {
             out.push_str(" --weekdays ");
-            put_weekdays(out, self.weekdays);
+            match self.weekdays {
+                0 => put!(out, "{NO_DAY}"),
+                days => put_weekdays(out, days),
+            }
         }
         if self.dates.0 != 0 {
             put!(out, " --datestart {}", stamp(self.dates.0, 'T'));
@@ -172,24 +181,30 @@ fn ordinal(day: u32) -> &'static str {
 fn weekdays(text: &str) -> Result<u8, Error> {
     let mut bits = 0;
     for word in text.split(',') {
-        let by_number = number(word).filter(|day| (1..=7).contains(day)).map(|day| day as u8);
+        let by_number = match number(word) {
+            Some(0) => return Err(Error::parameter("No, the week does NOT begin with Sunday.")),
+            day => day.filter(|day| *day <= NO_DAY.into()).map(|day| day as u8),
+        };
         let is_like = |name: &str| {
-            word.len() >= 2 && name.get(..word.len().min(3)).is_some_and(|start| *start == word[..word.len().min(3)])
+            let start = word.get(..word.len().min(3)).filter(|start| start.len() >= 2);
+            start.is_some_and(|start| name.starts_with(start))
         };
         let by_name = || WEEKDAYS.iter().position(|name| is_like(name)).map(|day| day as u8 + 1);
         let day = by_number.or_else(by_name);
-        bits |= 1 << day.ok_or_else(|| Error::parameter(format!("{word} is not a valid day specifier")))?;
+        let day = day.ok_or_else(|| Error::parameter(format!("{word} is not a valid day specifier")))?;
+        bits |= 1_u16 << day;
     }
-    Ok(bits)
+    Ok(bits as u8 & ALL_WEEKDAYS)
 }
 
 fn monthdays(text: &str) -> Result<u32, Error> {
     let mut bits = 0;
     for word in text.split(',') {
-        let day = number(word).filter(|day| (1..=31).contains(day));
+        let day = number(word).filter(|day| (0..=31).contains(day));
         bits |= 1 << day.ok_or_else(|| Error::parameter(format!("{word} is not a valid day for --monthdays")))?;
     }
-    Ok(bits)
+    // A day 0 there never is.
+    Ok(bits & ALL_MONTHDAYS)
 }
 
 /// `hh:mm[:ss]`.

@@ -3,7 +3,7 @@
 use super::Target;
 use crate::nat::Manip;
 use crate::rule::prelude::*;
-use crate::rule::translation::Translation;
+use crate::rule::translation::{Base, Translation};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -21,7 +21,7 @@ impl Extension for Dnat {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 => self.to.take(given, true)?,
+            0 => self.to.take(given, Base::Kept)?,
             flag => self.to.take_flag(flag),
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::Target;
 use crate::nat::{Manip, Range};
 use crate::rule::prelude::*;
-use crate::rule::translation::{Translation, interface_address};
+use crate::rule::translation::{Base, Translation, interface_address};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -20,7 +20,7 @@ impl Extension for Masquerade {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 => self.to.take_ports(given.value, given.around, false)?,
+            0 => self.to.take_ports(given.value, given.around, Base::Lost)?,
             flag => self.to.take_flag(flag),
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::Target;
 use crate::hook::Hook;
 use crate::nat::{Manip, Range};
 use crate::rule::header;
-use crate::rule::options::{address, ip};
+use crate::rule::options::{Prefix, ip};
 use crate::rule::prelude::*;
 use crate::rule::view::Verdict;
 
@@ -23,12 +23,9 @@ impl Extension for NetMap {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         let family = given.around.family;
-        let (net, mask) = match given.value.split_once('/') {
-            Some((net, mask)) => (net, header::mask(mask, family)?),
-            None => (given.value, header::prefix_mask(family.bits(), family)),
-        };
-        let net = address(net, family).ok_or_else(|| Error::parameter(format!("Bad IP address \"{net}\"\n")))?;
-        (self.address, self.mask) = (net & mask, mask);
+        let Prefix { address, len } = given.prefix()?;
+        let mask = header::prefix_mask(len.into(), family);
+        (self.address, self.mask) = (address & mask, mask);
         Ok(())
     }
 

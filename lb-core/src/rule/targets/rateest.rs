@@ -91,8 +91,8 @@ fn microseconds(text: &str) -> Option<u64> {
         "" | "us" | "usec" | "usecs" => 1.0,
         _ => return None,
     };
-    // Beyond the longest there is nothing to tell apart.
-    number.parse::<f64>().ok().map(|value| (value * factor) as u64)
+    // As in iptables 32 bits of it count.
+    number.parse::<f64>().ok().map(|value| u64::from((value * factor) as u64 as u32))
 }
 
 fn shown(microseconds: u64) -> String {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Target;
 use crate::nat::{Manip, Range};
 use crate::rule::prelude::*;
-use crate::rule::translation::{Translation, interface_address};
+use crate::rule::translation::{Base, Translation, interface_address};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -22,7 +22,7 @@ impl Extension for Redirect {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 => self.to.take_ports(given.value, given.around, false)?,
+            0 => self.to.take_ports(given.value, given.around, Base::Refused)?,
             flag => self.to.take_flag(flag),
         }
         Ok(())

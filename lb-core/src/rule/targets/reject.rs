@@ -70,6 +70,10 @@ impl Extension for Reject {
             !wanted.is_empty() && (name.starts_with(&*wanted) || others.iter().any(|other| other.starts_with(&*wanted)))
         });
         let Some((.., refusal)) = found else {
+            let is_old = |name: &str| name.starts_with(&*given.value.to_ascii_lowercase());
+            if given.around.family == Family::Ipv4 && (is_old("echo-reply") || is_old("echoreply")) {
+                given.around.warn("--reject-with echo-reply no longer supported");
+            }
             return Err(Error::parameter(format!("unknown reject type \"{}\"", given.value)));
         };
         self.with = Some(*refusal);

@@ -5,7 +5,7 @@ use crate::hook::Hook;
 use crate::nat::Manip;
 use crate::rule::hook_bit;
 use crate::rule::prelude::*;
-use crate::rule::translation::Translation;
+use crate::rule::translation::{Base, Translation};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -23,7 +23,7 @@ impl Extension for Snat {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         match given.id() {
-            0 => self.to.take(given, false)?,
+            0 => self.to.take(given, Base::Lost)?,
             flag => self.to.take_flag(flag),
         }
         Ok(())

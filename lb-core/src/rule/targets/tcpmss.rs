@@ -19,13 +19,12 @@ pub struct TcpMssTarget {
 
 impl Extension for TcpMssTarget {
     const NAME: &'static str = "TCPMSS";
-    const OPTIONS: &'static [Opt] = &[opt("set-mss", 0).not_with(2), flag("clamp-mss-to-pmtu", 1).not_with(1)];
+    const OPTIONS: &'static [Opt] = &[opt("set-mss", 0), flag("clamp-mss-to-pmtu", 1)];
     const PROTOCOL: Option<u8> = Some(6);
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        if given.id() == 0 {
-            self.mss = Some(given.u16()?);
-        }
+        // Of both the last one counts.
+        self.mss = if given.id() == 0 { Some(given.u16()?) } else { None };
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Target;
 use crate::hook::Hook;
 use crate::rule::copies::Copy;
-use crate::rule::options::{address, ip};
+use crate::rule::options::ip;
 use crate::rule::prelude::*;
 use crate::rule::text::name_to;
 use crate::rule::view::Verdict;
@@ -37,11 +37,7 @@ impl Extension for Tee {
             self.output = given.text(1, NAME)?;
             return Ok(());
         }
-        let family = given.around.family;
-        let by_name = || given.around.names.resolve(given.value, family).first().copied();
-        let read = address(given.value, family).map(|bits| ip(bits, family)).or_else(by_name);
-        let unknown = || Error::parameter(format!("TEE: --gateway {}: no such address or host", given.value));
-        self.gateway = read.ok_or_else(unknown)?;
+        self.gateway = ip(given.host(given.value)?, given.around.family);
         Ok(())
     }
 
