@@ -1,5 +1,5 @@
 //! Goal: real servers are told who the client is, by PROXY protocol headers that nginx reads and by a TCP option seen on the wire, and
-//! FTP works through a virtual service, active and passive, also where rules let in nothing else; and through NAT by rules with its helper.
+//! FTP works through a virtual service, active and passive, into the other address family, also where rules let in nothing else; and through NAT by rules with its helper.
 //! Method: curl and wrk against nginx's `listen … proxy_protocol`, `kill -9` of the director under an open connection; a raw socket at
 //! the real server; Debian's vsftpd on each real server, curl as its client; `ipvsadm` and `iptables` as an operator types them.
 
@@ -187,6 +187,25 @@ fn ftp_works_active_and_passive_by_both_families_also_behind_a_white_list() -> R
     for (vip, own) in [(IpAddr::from(VIP), IpAddr::from(CLIENT)), (VIP_V6.into(), CLIENT_V6.into())] {
         for way in ways(&own.to_string()) {
             fetch(scene.lab.client(), SocketAddr::new(vip, 21), &way)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn ftp_works_by_full_nat_and_between_the_families() -> Result<()> {
+    let scene = scene()?;
+    let _server = ftp_server(&scene, &scene.lab.servers()[0])?;
+    let servers = [IpAddr::from(topology::server(0)), topology::server_v6(0).into()];
+    for (vip, own) in [(IpAddr::from(VIP), IpAddr::from(CLIENT)), (VIP_V6.into(), CLIENT_V6.into())] {
+        let at = SocketAddr::new(vip, 21);
+        for server in servers {
+            scene.director.ipvsadm(&format!("-A -t {at} -s rr"))?;
+            scene.director.ipvsadm(&format!("-a -t {at} -r {} --fullnat", SocketAddr::new(server, 21)))?;
+            for way in ways(&own.to_string()) {
+                fetch(scene.lab.client(), at, &way).with_context(|| format!("to {server}"))?;
+            }
+            scene.director.ipvsadm(&format!("-D -t {at}"))?;
         }
     }
     Ok(())

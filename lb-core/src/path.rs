@@ -33,6 +33,7 @@ mod explain;
 mod first;
 mod first_ruled;
 mod fragment;
+mod ftp;
 mod full_nat;
 mod helped;
 mod hooks;
@@ -149,8 +150,10 @@ pub enum Steer {
     Answer(Ports, Option<Passed>, Option<Held>),
     /// A fragment.
     Fragment(Ports),
-    /// A rewritten packet that tells of a connection, at the worker that must know of it; it goes on from there.
-    Expect(Expect),
+    /// A packet that tells of a connection, at the worker that must know of it.
+    Announce(Expect),
+    /// Back: it knows, and the real server may come by this local port, if it is to have one (else 0). `None`: there is no room.
+    Announced(Option<u16>),
     /// A first packet for no service, at the worker that knows whether its client is expected.
     AskExpected,
     /// Back, with what is known of it if it is.

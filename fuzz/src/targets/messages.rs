@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::quic_lb::{Config, Fallback, Key, QuicLb, QuicServerId};
 use lb_core::wire::ftp::{self, Said};
+use lb_core::wire::ftp_families::{self, Asked, Line};
 use lb_core::wire::sip::message::{End, Message};
 use lb_core::wire::sip::sdp::Session;
 use lb_core::wire::{quic, sip};
@@ -89,6 +90,22 @@ fn sip(message: &[u8]) {
 }
 
 fn ftp(data: &[u8]) {
+    for (_, line) in ftp::lines(data) {
+        let clients = [false, true].map(|is_ipv6| ftp_families::client(line, is_ipv6));
+        let servers = (0..16u8)
+            .map(|n| ftp_families::server(line, n & 8 != 0, Asked::of_bits(n & 7)))
+            .filter(|heard| heard.instead.is_some());
+        for heard in clients.into_iter().chain(servers) {
+            // An end stands in some words of the other family alone.
+            let end = if matches!(heard.instead, Some(Line::Eprt)) {
+                IpAddr::from(Ipv6Addr::LOCALHOST)
+            } else {
+                IpAddr::from([203, 0, 113, 255])
+            };
+            let words = heard.instead.map(|line| line.words((end, 0x8001)));
+            assert!(words.is_none_or(|words| (4..=56).contains(&words.len())));
+        }
+    }
     type Reader = fn(&[u8]) -> Option<Said>;
     const READERS: [Reader; 2] = [ftp::passive, ftp::active];
     for reader in READERS {

@@ -123,7 +123,7 @@ fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {
 }
 
 /// A real server to which nothing can be said in the stream would take a client's for one without header; one whose answers do not come by would
-/// not be understood by a client that was answered with a cookie; and what FTP says of addresses has another form in each family.
+/// not be understood by a client that was answered with a cookie.
 pub(super) fn check_method(
     service: &ServiceAddress,
     server: SocketAddr,
@@ -137,8 +137,6 @@ pub(super) fn check_method(
         "syn_cookies are for masqueraded real servers"
     } else if options.syn_cookies != SynCookies::Off && is_mixed {
         "syn_cookies are for real servers of the service's address family"
-    } else if options.helper.is_some() && is_mixed && forward == Forward::FullNat {
-        "helper ftp is for real servers of the service's address family"
     } else {
         return Ok(());
     };

@@ -7,6 +7,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::entry::Direction;
+use crate::wire::ftp_families::Asked;
 use crate::wire::tcp_options::TcpOptions;
 
 /// What is done to a connection's packets, as bits of [`Edit::wants`].
@@ -31,13 +32,13 @@ pub struct Edit {
     /// Where the connection's persistence template is; of a free place, the next free one.
     pub(super) more: u32,
     pub wants: u8,
-    /// [`Edit::BEGUN`], [`Edit::SENT`], [`Edit::OPEN`].
+    /// [`Edit::BEGUN`], [`Edit::SENT`], [`Edit::OPEN`], and above them what a client of FTP has [asked for](Edit::asked).
     pub(super) stage: u8,
     /// By direction: windows are shifted to the left by so much, or to the right.
     pub(super) scales: [i8; 2],
     pub(super) shifts: [Shift; 2],
     pub proxied: Proxied,
-    /// By direction, of a tracked connection: the port that was put in last. A virtual service's is the real server's own.
+    /// By direction, of a tracked connection: the port that was put in last. Of a virtual service's, a client's local one; a real server's is its own.
     pub(super) ports: [u16; 2],
 }
 
@@ -68,6 +69,8 @@ impl Edit {
     const SENT: u8 = 2;
     /// Of a connection that is [`PROXIED`]: the server has answered.
     const OPEN: u8 = 4;
+    const ASKED_AT: u32 = 3;
+    const ASKED: u8 = 7 << Self::ASKED_AT;
 
     pub fn new(wants: u8) -> Edit {
         Edit { wants, ..Edit::default() }
@@ -96,6 +99,15 @@ impl Edit {
 
     pub fn set_port(&mut self, direction: Direction, port: u16) {
         self.ports[direction.index()] = port;
+    }
+
+    /// What the client of an FTP control connection into the other address family has asked for last.
+    pub fn asked(&self) -> Asked {
+        Asked::of_bits((self.stage & Self::ASKED) >> Self::ASKED_AT)
+    }
+
+    pub fn set_asked(&mut self, asked: Asked) {
+        self.stage = self.stage & !Self::ASKED | asked.bits() << Self::ASKED_AT;
     }
 
     /// The client's SYN came, whose data begins at `start`: there `put` bytes are to come first.
@@ -147,10 +159,10 @@ impl Edit {
             && self.wants & PROXY != PROXY
     }
 
-    /// As another director is told of it: whose it is here is nothing to it.
+    /// As another director is told of it: whose it is here is nothing to it, and what a client waits for it asks for again.
     #[must_use]
     pub(crate) fn told(&self) -> Edit {
-        Edit { flow: 0, more: 0, ..*self }
+        Edit { flow: 0, more: 0, stage: self.stage & !Self::ASKED, ..*self }
     }
 
     /// Another director's knowledge of the connection takes the place of ours.
@@ -275,6 +287,11 @@ impl Shift {
 
     pub fn put(&self) -> u8 {
         self.put
+    }
+
+    /// Nothing was taken out there: something stands before what came.
+    pub fn is_insertion(&self) -> bool {
+        self.taken == 0
     }
 
     pub fn is_acked(&self) -> bool {

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::established::side;
-use super::expected::Expect;
+use super::ftp::Heard;
 use super::{Io, Path};
 use crate::conntrack::Expectation;
 use crate::drop::DropReason;
@@ -91,6 +91,22 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        if self.flows.edit(at.id()).is_some_and(|edit| edit.wants & FTP != 0) {
+            return self.hear_and_send(packet, headers, at, now, io);
+        }
+        self.edit_heard(packet, headers, at, None, now, io);
+    }
+
+    /// The same, of what is known to say this of data connections.
+    pub(super) fn edit_heard(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        heard: Option<&Heard>,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let direction = at.direction();
         if headers.fragment != Fragment::Later && !self.follow_state(headers, at) {
             self.end(at.id());
@@ -101,16 +117,11 @@ impl<P: Packet> Path<P> {
             return self.masquerade(packet, headers, at, now, io);
         };
         let done = match direction {
-            Direction::Original => self.edit_clients(packet, headers, &segment, at, now, io),
-            Direction::Reply => self.edit_servers(packet, headers, &segment, at, now),
+            Direction::Original => self.edit_clients(packet, headers, &segment, at, heard, now, io),
+            Direction::Reply => self.edit_servers(packet, headers, &segment, at, heard, now),
         };
         match done {
-            Ok(Edited { packet, headers, expect: None, .. }) => {
-                self.masquerade(packet, &headers, at, now, io)
-            }
-            Ok(Edited { packet, headers, expect: Some(expect), .. }) => {
-                self.expect(packet, &headers, at, expect, now, io);
-            }
+            Ok(Edited { packet, headers, .. }) => self.masquerade(packet, &headers, at, now, io),
             Err(reason) => self.drop(reason, Hook::Forward),
         }
     }
@@ -139,8 +150,8 @@ impl<P: Packet> Path<P> {
     ) -> Result<(P, Headers, Option<Expectation>), DropReason> {
         let Some(segment) = Segment::of(packet.data(), headers) else { return Ok((packet, *headers, None)) };
         let edited = match at.direction() {
-            Direction::Original => self.edit_clients(packet, headers, &segment, at, now, io),
-            Direction::Reply => self.edit_servers(packet, headers, &segment, at, now),
+            Direction::Original => self.edit_clients(packet, headers, &segment, at, None, now, io),
+            Direction::Reply => self.edit_servers(packet, headers, &segment, at, None, now),
         };
         edited.map(|Edited { packet, headers, expectation, .. }| (packet, headers, expectation))
     }
@@ -176,6 +187,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         segment: &Segment,
         at: FlowRef,
+        heard: Option<&Heard>,
         now: Tick,
         io: &mut impl Io<P>,
     ) -> Result<Edited<P>, DropReason> {
@@ -201,7 +213,8 @@ impl<P: Packet> Path<P> {
             }
         }
         let (shift, reply) = (*edit.shift(Direction::Original), *edit.shift(Direction::Reply));
-        let is_first = edit.has_begun() && segment.seq == shift.at() && !shift.is_acked();
+        let is_first =
+            edit.has_begun() && segment.seq == shift.at() && shift.is_insertion() && !shift.is_acked();
         let is_due = is_first && headers.tcp_flags & (SYN | RST | ACK) == ACK && !header.is_empty();
         let mut seq = shift.onward(segment.seq);
         if headers.tcp_flags & RST != 0 && is_first && !edit.is_sent() {
@@ -223,17 +236,14 @@ impl<P: Packet> Path<P> {
         if wants & TOA != 0 && headers.tcp_flags & (SYN | RST) == 0 && headers.fragment == Fragment::None {
             headers = self.add_toa(&mut packet, &headers, &original, mtu);
         }
-        let (mut expect, mut expectation) = (None, None);
-        if wants & FTP != 0 {
-            match is_tracked {
-                true => {
-                    (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?
-                }
-                false => expect = self.active(&packet, &headers, at),
-            }
+        let mut expectation = None;
+        if wants & FTP != 0 && is_tracked {
+            (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?;
+        } else if let Some(heard) = heard {
+            headers = self.say(&mut packet, &headers, at, heard)?;
         }
         segment::renumber(packet.data_mut(), &headers, seq, &reply);
-        Ok(Edited { packet, headers, expect, expectation })
+        Ok(Edited { packet, headers, expectation })
     }
 
     fn edit_servers(
@@ -242,6 +252,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         segment: &Segment,
         at: FlowRef,
+        heard: Option<&Heard>,
         now: Tick,
     ) -> Result<Edited<P>, DropReason> {
         let id = at.id();
@@ -257,21 +268,19 @@ impl<P: Packet> Path<P> {
             if edit.wants == 0 {
                 // Nothing else was ever done to it: it is like any other from here on.
                 self.flows.end_edit(id);
-                return Ok(Edited { packet, headers, expect: None, expectation: None });
+                return Ok(Edited { packet, headers, expectation: None });
             }
         }
-        let (mut expect, mut expectation) = (None, None);
-        if self.flows.edit(id).is_some_and(|edit| edit.wants & FTP != 0) {
-            match self.flows.entry(id).is_tracked() {
-                true => {
-                    (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?
-                }
-                false => (headers, expect) = self.passive(&mut packet, &headers, segment, at)?,
-            }
+        let mut expectation = None;
+        let wants = self.flows.edit(id).map_or(0, |edit| edit.wants);
+        if wants & FTP != 0 && self.flows.entry(id).is_tracked() {
+            (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?;
+        } else if let Some(heard) = heard {
+            headers = self.say(&mut packet, &headers, at, heard)?;
         }
         let reply = self.flows.edit(id).map(|edit| *edit.shift(Direction::Reply)).unwrap_or_default();
         segment::renumber(packet.data_mut(), &headers, reply.onward(segment.seq), &original);
-        Ok(Edited { packet, headers, expect, expectation })
+        Ok(Edited { packet, headers, expectation })
     }
 
     /// Where there is no room in the header or on the link the packet goes without.
@@ -292,8 +301,7 @@ impl<P: Packet> Path<P> {
 struct Edited<P> {
     packet: P,
     headers: Headers,
-    /// A connection that it tells of: to the client's real server, or to be tracked.
-    expect: Option<Expect>,
+    /// A connection to be tracked that it tells of.
     expectation: Option<Expectation>,
 }
 

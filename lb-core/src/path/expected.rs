@@ -1,23 +1,21 @@
 //! Data connections of FTP, which its control connection tells of: they go to the same real server.
 //!
 //! Passive (227, 229): the client will come from a port that nobody knows, to one of the service's address at which no service is. The
-//! real server's port is offered under the service's address, in 227 in words; what is expected stands at the worker that a hash of the
+//! real server's port is offered under the service's address; what is expected stands at the worker that a hash of the
 //! client's address names, as a persistence template does (docs/decisions/0010), and the first packet asks there. Active (PORT,
-//! EPRT): both ends are known, so that the connection is entered at once, where it will be owned.
+//! EPRT): both ends are known, so that the connection is entered at once, where it will be owned. Behind FullNAT a data connection has a local
+//! endpoint of its control connection's address.
 //!
-//! The packet that tells goes on from the worker that has to know: so what follows on it finds that worker told.
+//! The packet that tells waits for the worker that has to know ([`ftp`](super::ftp)).
 //!
 //! To rules (`first_ruled.rs`) the packet that begins one is RELATED, with its control connection's mark; where it goes they are not asked. An active
 //! one comes from the real server, so that tracking sees its directions the other way round until it is answered.
 //!
-//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ftp.c`; RFC 959 §3.2; RFC 2428.
+//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ftp.c`; RFC 959 §3.2.
 
 use std::net::IpAddr;
 
-use super::established::count;
-use super::rewrite::{self, Outcome};
-use super::waiting::Going;
-use super::{Io, Path, Steer};
+use super::{Io, Path, Steer, full_nat, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Told, Zones};
 use crate::drop::DropReason;
@@ -29,9 +27,7 @@ use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
-use crate::wire::ftp::{self, Form, Said};
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::segment::Segment;
 use crate::wire::tcp::{ACK, RST, SYN};
 
 /// How long the client may take to come.
@@ -46,6 +42,8 @@ pub struct Expect {
     pub virtual_: (IpAddr, u16),
     /// The real server's port.
     pub port: u16,
+    /// Of a FullNAT connection: the local address that the real server sees. An active one's port, 0 while none is chosen.
+    pub local: Option<(IpAddr, u16)>,
     /// The control connection's mark.
     pub mark: u32,
 }
@@ -55,11 +53,18 @@ pub struct Expect {
 pub struct Awaited {
     /// The real server that waits.
     pub server: ServerId,
+    /// The local address that it sees, of FullNAT.
+    pub local: Option<IpAddr>,
     /// The control connection's mark.
     pub mark: u32,
 }
 
 impl Expect {
+    /// The real server comes; else the client does, by what port nobody knows.
+    pub(super) fn is_active(&self) -> bool {
+        self.client.1 != 0
+    }
+
     /// Its tuple, with the client's port 0 when that is not known yet.
     fn original(&self) -> Tuple {
         Tuple {
@@ -67,121 +72,43 @@ impl Expect {
             dst: self.virtual_.0,
             sport: self.client.1,
             dport: self.virtual_.1,
-            protocol: if self.client.1 == 0 { EXPECTED } else { Protocol::TCP },
+            protocol: if self.is_active() { Protocol::TCP } else { EXPECTED },
         }
     }
 }
 
 impl<P: Packet> Path<P> {
-    /// Reads what a client says of itself.
-    pub(super) fn active(&self, packet: &P, headers: &Headers, at: FlowRef) -> Option<Expect> {
-        let segment = Segment::of(packet.data(), headers)?;
-        let Said { address, port, .. } = ftp::active(segment.data_of(packet.data(), headers)?)?;
-        let address = address?;
-        let control = self.flows.tuple(at.id(), Direction::Original);
-        let reply = self.flows.tuple(at.id(), Direction::Reply);
-        // For nobody but itself (RFC 2577 §3), and no port that a service of its could have.
-        let is_its_own = address == control.src && reply.dst == control.src && port >= 1024;
-        is_its_own.then_some(Expect {
-            server: self.flows.entry(at.id()).server(),
-            client: (address, port),
-            // RFC 959 §3.2: the port next to that of the control connection.
-            virtual_: (control.dst, control.dport.wrapping_sub(1)),
-            port: reply.sport.wrapping_sub(1),
-            mark: self.flows.tracked(at.id()).mark,
-        })
-    }
-
-    /// Reads where a server waits, and says so to its client in the service's name.
-    ///
-    /// # Errors
-    /// Why the segment cannot go on now; the real server sends it again.
-    pub(super) fn passive(
-        &mut self,
-        packet: &mut P,
-        headers: &Headers,
-        segment: &Segment,
-        at: FlowRef,
-    ) -> Result<(Headers, Option<Expect>), DropReason> {
-        let Some((said, _)) = self.said(packet, headers, segment, at)? else { return Ok((*headers, None)) };
-        let control = self.flows.tuple(at.id(), Direction::Original);
-        let server = self.flows.entry(at.id()).server();
-        let (client, virtual_) = ((control.src, 0), (control.dst, said.port));
-        let mark = self.flows.tracked(at.id()).mark;
-        let expect = Expect { server, client, virtual_, port: said.port, mark };
-        let headers = match (said.form, virtual_.0) {
-            // The port is the same, and there is nothing to exchange.
-            (Form::Port, _) => *headers,
-            (_, IpAddr::V4(_)) => self.reword(packet, headers, segment, at, &said, virtual_)?,
-            (_, IpAddr::V6(_)) => return Ok((*headers, None)),
-        };
-        if self.tables.settings.is_sharing && said.form != Form::Port {
-            self.note_change(at.id());
-        }
-        Ok((headers, Some(expect)))
-    }
-
-    /// Sends a packet on that tells of a connection, once the worker knows of it that must.
-    pub(super) fn expect(
-        &mut self,
-        mut packet: P,
-        headers: &Headers,
-        at: FlowRef,
-        expect: Expect,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
-        let owner = self.owner_of(expect.client.0, expect.client.1);
-        if owner == self.worker {
-            self.enter_expected(&expect, now);
-            return self.masquerade(packet, headers, at, now, io);
-        }
-        let entry = self.flows.entry_mut(at.id());
-        entry.touch(now);
-        count(self.mine.server(entry.server()), at.direction(), headers);
-        let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
-        let deltas = self.flows.entry(at.id()).deltas(at.direction());
-        match rewrite::any(packet.data_mut(), headers, &after, deltas) {
-            Outcome::Done => io.hand_over(owner, packet, Steer::Expect(expect)),
-            Outcome::NeedsUdpChecksum | Outcome::Unreadable => {
-                self.drop(DropReason::Unsupported, Hook::Postrouting)
+    /// Enters what is expected, at a local port of this worker's if it is to have one. False: there is no room.
+    pub(super) fn expect(&mut self, expect: &mut Expect, now: Tick) -> bool {
+        let Some(server) = self.tables.services.server(expect.server) else { return false };
+        let original = expect.original();
+        let (src, sport) = expect.local.unwrap_or(expect.client);
+        let mut after =
+            Tuple { src, sport, dst: server.address, dport: expect.port, protocol: original.protocol };
+        if let Some(at) = self.flows.find(&original) {
+            let reply = self.flows.tuple(at.id(), Direction::Reply);
+            let is_any = expect.local.is_some() && sport == 0;
+            if reply == (Tuple { dport: if is_any { reply.dport } else { sport }, ..after.reversed() }) {
+                // Told once more.
+                expect.local = expect.local.map(|(address, _)| (address, reply.dport));
+                self.flows.tracked_mut(at.id()).mark = expect.mark;
+                self.flows.entry_mut(at.id()).touch(now);
+                return true;
             }
         }
-    }
-
-    /// As another worker asks for: what is expected is entered here, and the packet that told of it goes on.
-    #[cold]
-    pub(super) fn expect_for_another(
-        &mut self,
-        packet: P,
-        headers: &Headers,
-        expect: &Expect,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
-        self.enter_expected(expect, now);
-        let to = headers.destination(packet.data());
-        self.leave(packet, headers, to, Going::AsItIs, now, io);
-    }
-
-    fn enter_expected(&mut self, expect: &Expect, now: Tick) {
-        let Some(server) = self.tables.services.server(expect.server) else { return };
-        let original = expect.original();
-        let after = Tuple { dst: server.address, dport: expect.port, ..original };
-        let reply = after.reversed();
-        if let Some(at) = self.flows.find(&original)
-            && self.flows.tuple(at.id(), Direction::Reply) == reply
-        {
-            // Told once more.
-            self.flows.tracked_mut(at.id()).mark = expect.mark;
-            return self.flows.entry_mut(at.id()).touch(now);
+        // In the index once, where only the client's side is to be found.
+        let mut method = if expect.is_active() { Method::Masq } else { Method::Direct };
+        if let Some(local) = expect.local.as_mut().filter(|_| original.protocol == Protocol::TCP) {
+            let chosen = self.local_ports.choose_at(&self.flows, &self.tables, after, now);
+            let Some(chosen) = chosen else { return false };
+            (after, method) = (chosen, full_nat::method(original.src, chosen.dst));
+            *local = (after.src, after.sport);
         }
-        let is_known = original.protocol == Protocol::TCP;
+        let is_known = expect.is_active();
         let new = NewFlow {
             original,
-            reply,
-            // In the index once, where only the client's side is to be found.
-            method: if is_known { Method::Masq } else { Method::Direct },
+            reply: after.reversed(),
+            method,
             deltas: rewrite::deltas_both_ways(&original, &after),
             server: expect.server,
             state: TcpState::Listen as u8,
@@ -189,7 +116,7 @@ impl<P: Packet> Path<P> {
             now,
             zones: Zones::NONE,
         };
-        let Some(id) = self.insert(&new) else { return };
+        let Some(id) = self.insert(&new) else { return false };
         self.note_told_of(id, expect.mark);
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation, self.tables.looks_at_each());
@@ -199,6 +126,7 @@ impl<P: Packet> Path<P> {
         if is_known {
             self.mine.server(expect.server).connections.add(1);
         }
+        true
     }
 
     /// A control connection told of it.
@@ -286,7 +214,9 @@ impl<P: Packet> Path<P> {
     fn expected_at(&self, original: &Tuple) -> Option<Awaited> {
         let at = self.flows.find(&Tuple { sport: 0, protocol: EXPECTED, ..*original })?;
         let (entry, tracked) = (self.flows.entry(at.id()), self.flows.tracked(at.id()));
-        Some(Awaited { server: entry.server(), mark: tracked.mark })
+        let seen = self.flows.tuple(at.id(), Direction::Reply).dst;
+        let local = (seen != original.src).then_some(seen);
+        Some(Awaited { server: entry.server(), local, mark: tracked.mark })
     }
 
     /// The same, once it is known whether it is expected.
@@ -321,11 +251,20 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
         let (id, after) = (server.id, Tuple { dst: server.address, ..*original });
-        let Some(at) = self.enter(original, &after, Method::Masq, id, now) else {
+        let left = match awaited.local {
+            None => Some((after, Method::Masq)),
+            Some(src) => {
+                let after = Tuple { src, sport: 0, ..after };
+                let chosen = self.local_ports.choose_at(&self.flows, &self.tables, after, now);
+                chosen.map(|after| (after, full_nat::method(original.src, after.dst)))
+            }
+        };
+        let Some((after, method)) = left else { return self.drop(DropReason::NoLocalPort, Hook::Input) };
+        let Some(at) = self.enter(original, &after, method, id, now) else {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
         self.note_told_of(at.id(), self.passed.map_or(awaited.mark, |passed| passed.connection_mark));
-        self.count_entered(at, Told::RELATED, self.asks_for_source(Method::Masq, original, &after));
+        self.count_entered(at, Told::RELATED, self.asks_for_source(method, original, &after));
         self.begun(packet, headers, at, now, io);
     }
 }

@@ -149,7 +149,7 @@ impl<P: Packet> Path<P> {
             follows: None,
             source_port: 0,
             is_helped: false,
-            server: Some(awaited.server),
+            awaited: Some(awaited),
         });
         self.first_behind_raw(packet, headers, passage, io);
     }
@@ -226,9 +226,9 @@ impl<P: Packet> Path<P> {
         if self.tables.routes.is_local(original.src) {
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
-        let server = passage.expected.and_then(|expected| expected.server);
+        let awaited = passage.expected.and_then(|expected| expected.awaited);
         let way = match self.check(headers, seen.dst) {
-            _ if server.is_some() => Way::Local,
+            _ if awaited.is_some() => Way::Local,
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
@@ -242,13 +242,13 @@ impl<P: Packet> Path<P> {
             }
         }
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
-        if server.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
+        if awaited.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Passage { mark, connection_mark, is_traced, .. } = passage;
             let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
             let passed = Passed { destination, mark, connection_mark, is_traced, ticket, opening: None };
-            return self.with_passed(Some(passed), |path| match server {
-                Some(server) => {
-                    let awaited = Awaited { server, mark: connection_mark };
+            return self.with_passed(Some(passed), |path| match awaited {
+                Some(awaited) => {
+                    let awaited = Awaited { mark: connection_mark, ..awaited };
                     path.begin_awaited(packet, headers, &original, awaited, now, io);
                 }
                 None => path.serve_rarely(packet, headers, &original, &seen, now, io),

@@ -47,30 +47,68 @@ impl LocalPorts {
         now: Tick,
     ) -> Option<(Tuple, Method)> {
         let is_ipv6 = after.dst.is_ipv6();
-        let method = if after.src.is_ipv6() == is_ipv6 { Method::Masq } else { Method::Translated };
         let stated = || service.local_addresses.iter().filter(|address| address.is_ipv6() == is_ipv6);
         let count = stated().count();
         let own = if count == 0 { Some(interface_address(tables, after.dst)?) } else { None };
+        let place = |random: u32| ((u64::from(random) * count as u64) >> 32) as usize;
+        let address = |random| own.or_else(|| stated().nth(place(random)).copied());
+        let chosen = self.draw(flows, tables, after, own.is_some(), address, now)?;
+        Some((chosen, method(after.src, after.dst)))
+    }
+
+    /// The same from the address that `after` comes from; also from its port, if that is not 0.
+    pub(super) fn choose_at(
+        &mut self,
+        flows: &Store,
+        tables: &Tables,
+        after: Tuple,
+        now: Tick,
+    ) -> Option<Tuple> {
+        if after.sport != 0 {
+            return self.is_free(flows, tables, &after, now).then_some(after);
+        }
+        let is_low = interface_address(tables, after.dst) == Some(after.src);
+        self.draw(flows, tables, after, is_low, |_| Some(after.src), now)
+    }
+
+    /// The first free one of those that are drawn; `is_low`: of the lower half of ports alone.
+    fn draw(
+        &mut self,
+        flows: &Store,
+        tables: &Tables,
+        after: Tuple,
+        is_low: bool,
+        address: impl Fn(u32) -> Option<IpAddr>,
+        now: Tick,
+    ) -> Option<Tuple> {
         for _ in 0..PROBES {
             self.count = self.count.wrapping_add(1);
             let random = self.hasher.random(self.count);
-            let place = |of: usize| ((u64::from(random as u32) * of as u64) >> 32) as usize;
-            let Some(src) = own.or_else(|| stated().nth(place(count)).copied()) else { continue };
+            let Some(src) = address(random as u32) else { continue };
             // The upper half of the ports are Linux's own on its own address.
-            let drawn = self.owners.local_port(self.worker, src, own.is_some(), (random >> 32) as u32);
+            let drawn = self.owners.local_port(self.worker, src, is_low, (random >> 32) as u32);
             let Some(sport) = drawn.filter(|&sport| sport >= FIRST_LOCAL_PORT) else { continue };
             let after = Tuple { src, sport, ..after };
-            let answer = after.reversed();
-            let is_free = flows.find(&answer).is_none()
-                && !(self.has_signposts && signpost::find(flows, &answer).is_some())
-                && tables.service_for(&answer, now).is_none()
-                && tables.routes.is_local(src);
-            if is_free {
-                return Some((after, method));
+            if self.is_free(flows, tables, &after, now) {
+                return Some(after);
             }
         }
         None
     }
+
+    /// Whether answers to it would be nobody else's.
+    fn is_free(&self, flows: &Store, tables: &Tables, after: &Tuple, now: Tick) -> bool {
+        let answer = after.reversed();
+        flows.find(&answer).is_none()
+            && !(self.has_signposts && signpost::find(flows, &answer).is_some())
+            && tables.service_for(&answer, now).is_none()
+            && tables.routes.is_local(after.src)
+    }
+}
+
+/// By what method a client's packets go to a real server that sees a local endpoint.
+pub(super) fn method(client: IpAddr, server: IpAddr) -> Method {
+    if client.is_ipv6() == server.is_ipv6() { Method::Masq } else { Method::Translated }
 }
 
 /// The address of the interface by which packets to `to` leave.

@@ -11,6 +11,7 @@
 
 use std::net::IpAddr;
 
+use super::expected::Awaited;
 use super::hooks::Passage;
 use super::list::{FlowView, Known};
 use super::{Outcome, Path};
@@ -37,7 +38,7 @@ pub(super) struct Expected {
     /// `None`: the table `nat` is asked, as for any other.
     pub(super) follows: Option<Follows>,
     /// A virtual service's real server awaits it, whatever that table says.
-    pub(super) server: Option<ServerId>,
+    pub(super) awaited: Option<Awaited>,
     /// The port as which its sender's is known elsewhere, where that is expected itself: it comes from there. 0: any.
     pub(super) source_port: u16,
     /// The helper reads along in it.
@@ -197,7 +198,7 @@ impl<P: Packet> Path<P> {
             if let (Some(follows), Some((address, port))) = (&mut follows, pair) {
                 (follows.source, source_port) = (address, port);
             }
-            passage.expected = Some(Expected { helper, follows, source_port, is_helped, server: None });
+            passage.expected = Some(Expected { helper, follows, source_port, is_helped, awaited: None });
         }
         passage.state = self.assumed.unwrap_or(passage.state);
     }

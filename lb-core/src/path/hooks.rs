@@ -281,7 +281,7 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<Tuple, Stopped> {
         let Some(original) = passage.original else { return Ok(*tuple) };
-        if passage.expected.is_some_and(|expected| expected.server.is_some()) {
+        if passage.expected.is_some_and(|expected| expected.awaited.is_some()) {
             return Ok(*tuple);
         }
         let followed = passage.expected.and_then(|expected| expected.follows);

@@ -3,12 +3,10 @@
 //!
 //! Of a tracked connection that a helper reads (`helped.rs`): its sender's address and port become those by which the other end knows them, and what is announced is expected
 //! there. One's own port stays where it is free; with several workers it is one of those that are this worker's, as all that
-//! is translated here ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)). Of a virtual service's connection: the real server's end becomes the service's (`expected.rs`).
+//! is translated here ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)). Of a virtual service's connection: see `ftp.rs`.
 //!
 //! Tracking sees the client's numbers alone: what comes from the other end is edited before, what the client sends behind it and behind the
 //! rules ([0035](../../../docs/decisions/0035-tracking-sees-the-clients-numbers.md)).
-
-use std::net::IpAddr;
 
 use super::syn_proxy::Before;
 use super::{Io, Path};
@@ -21,9 +19,17 @@ use crate::hook::Hook;
 use crate::nat::{self, Manip, Range};
 use crate::packet::Packet;
 use crate::time::Tick;
-use crate::wire::ftp::{self, Said};
+use crate::wire::ftp::{self, Said, Words};
 use crate::wire::parse::Headers;
 use crate::wire::segment::{self, Segment};
+
+/// What is to be read of a segment.
+pub(super) enum Data<'p> {
+    /// All of it.
+    New(&'p [u8]),
+    /// What was exchanged before, and where it is.
+    Again { words: &'p [u8], place: (usize, usize) },
+}
 
 impl<P: Packet> Path<P> {
     /// What a segment says, and whether that was exchanged before: then it is known by its place.
@@ -37,22 +43,40 @@ impl<P: Packet> Path<P> {
         segment: &Segment,
         at: FlowRef,
     ) -> Result<Option<(Said, bool)>, DropReason> {
-        let direction = at.direction();
-        let Some(edit) = self.flows.edit(at.id()) else { return Ok(None) };
-        let overlap = edit.shift(direction).overlap(segment.seq, segment.data_len);
-        match (overlap, segment.data_of(packet.data(), headers)) {
-            (Overlap::None, None) => Ok(None),
-            (Overlap::None, Some(data)) => Ok(helper::said(data, direction).map(|said| (said, false))),
-            (Overlap::Whole { at, len }, Some(data)) => match ftp::again(&data[at..at + len]) {
-                Some(said) => Ok(Some((Said { place: (at, len), ..said }, true))),
+        match self.data(packet, headers, segment, at)? {
+            None => Ok(None),
+            Some(Data::New(data)) => Ok(helper::said(data, at.direction()).map(|said| (said, false))),
+            Some(Data::Again { words, place }) => match ftp::again(words) {
+                Some(said) => Ok(Some((Said { place, ..said }, true))),
                 // Its sender sends other bytes than before in the same place.
                 None => Err(DropReason::EditInPart),
             },
+        }
+    }
+
+    /// What is to be read of a segment.
+    ///
+    /// # Errors
+    /// As [`Path::said`].
+    pub(super) fn data<'p>(
+        &self,
+        packet: &'p P,
+        headers: &Headers,
+        segment: &Segment,
+        at: FlowRef,
+    ) -> Result<Option<Data<'p>>, DropReason> {
+        let Some(edit) = self.flows.edit(at.id()) else { return Ok(None) };
+        let overlap = edit.shift(at.direction()).overlap(segment.seq, segment.data_len);
+        match (overlap, segment.data_of(packet.data(), headers)) {
+            (Overlap::None, data) => Ok(data.map(Data::New)),
+            (Overlap::Whole { at, len }, Some(data)) => {
+                Ok(Some(Data::Again { words: &data[at..at + len], place: (at, len) }))
+            }
             (Overlap::Whole { .. }, None) | (Overlap::Part, _) => Err(DropReason::EditInPart),
         }
     }
 
-    /// Says something else there.
+    /// Says something else in this place of a segment's data.
     ///
     /// # Errors
     /// As [`Path::said`].
@@ -62,19 +86,22 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         segment: &Segment,
         at: FlowRef,
-        said: &Said,
-        new: (IpAddr, u16),
+        (from, len): (usize, usize),
+        words: &Words,
     ) -> Result<Headers, DropReason> {
         let Some(edit) = self.flows.edit_mut(at.id()) else { return Err(DropReason::Unsupported) };
-        let (from, len) = said.place;
+        let shift = edit.shift_mut(at.direction());
         let seq = segment.seq.wrapping_add(from as u32);
-        if !edit.shift(at.direction()).may_follow(seq) {
+        if !shift.may_follow(seq) {
             return Err(DropReason::EditUnacknowledged);
         }
-        let words = ftp::words(said.form, new.0, new.1);
-        let headers = segment::exchange(packet, headers, segment, from, len, &words)
+        if shift.at() == seq && !shift.is_insertion() && usize::from(shift.put()) != words.len() {
+            // Not the same as before.
+            return Err(DropReason::EditInPart);
+        }
+        let headers = segment::exchange(packet, headers, segment, from, len, words)
             .map_err(|_| DropReason::NoBuffer)?;
-        edit.shift_mut(at.direction()).follow(seq, len as u8, words.len() as u8);
+        shift.follow(seq, len as u8, words.len() as u8);
         Ok(headers)
     }
 
@@ -104,10 +131,10 @@ impl<P: Packet> Path<P> {
             Some(edit) if is_again => edit.port(at.direction()),
             _ => self.free_port(&new, at).ok_or(DropReason::NoLocalPort)?,
         };
-        let words = (new.tuple.dst, new.tuple.dport);
-        let headers = self.reword(packet, headers, segment, at, &said, words)?;
+        let words = ftp::words(said.form, new.tuple.dst, new.tuple.dport);
+        let headers = self.reword(packet, headers, segment, at, said.place, &words)?;
         if let Some(edit) = self.flows.edit_mut(at.id()) {
-            edit.set_port(at.direction(), words.1);
+            edit.set_port(at.direction(), new.tuple.dport);
         }
         Ok((headers, Some(new)))
     }

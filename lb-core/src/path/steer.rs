@@ -91,8 +91,12 @@ impl<P: Packet> Path<P> {
                     self.with_passed(passed, |path| path.answered(packet, &seen.headers, held, now, io));
                     None
                 }
-                Steer::Expect(expect) if seen.kind == Kind::Flow => {
-                    self.expect_for_another(packet, &seen.headers, &expect, now, io);
+                Steer::Announce(expect) if seen.kind == Kind::Flow => {
+                    self.announced(packet, &seen.headers, expect, now, io);
+                    None
+                }
+                Steer::Announced(port) if seen.kind == Kind::Flow => {
+                    self.announced_elsewhere(packet, &seen.headers, port, now, io);
                     None
                 }
                 Steer::AskExpected if seen.kind == Kind::Flow => {

@@ -9,6 +9,7 @@ mod defence;
 mod early_drop;
 mod edited;
 mod explain;
+mod ftp_full_nat;
 mod ftp_ruled;
 mod full_nat;
 mod headers;

@@ -13,8 +13,11 @@ use super::proxy::{write_address, write_number};
 /// Lines of one segment that are looked at, and bytes of each.
 const MOST_LINES: usize = 8;
 const MOST_BYTES: usize = 256;
-/// Longest words: an IPv6 address, a delimiter, a port.
-const LONGEST: usize = 45;
+/// Longest words: a whole 227, or EPRT with an IPv6 address.
+pub(super) const LONGEST: usize = 56;
+
+/// Other words than were said.
+pub type Words = ArrayVec<u8, LONGEST>;
 
 /// An end at which somebody waits for a data connection, as a control connection says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,48 +43,54 @@ pub enum Form {
 
 /// Finds the first 227 or 229 in a server's data: where it waits for the client's data connection.
 pub fn passive(data: &[u8]) -> Option<Said> {
-    lines(data).find_map(|(at, line)| {
-        if line.starts_with(b"227 ") {
-            return said_in_numbers(line, 4, at);
-        }
-        let rest = line.strip_prefix(b"229 ")?;
-        let open = rest.iter().position(|&byte| byte == b'(')?;
-        let [delimiter, second, third, port @ ..] = &rest[open + 1..] else { return None };
-        if !is_delimiter(*delimiter) || second != delimiter || third != delimiter {
-            return None;
-        }
-        let (number, len) = number(port)?;
-        let from = at + (line.len() - port.len());
-        (port.get(len) == Some(delimiter) && number != 0).then_some(Said {
-            address: None,
-            port: number,
-            form: Form::Port,
-            place: (from, len),
-        })
+    lines(data).find_map(|(at, line)| passive_in(line, at))
+}
+
+/// The same of a line that begins `at` in the data.
+pub(super) fn passive_in(line: &[u8], at: usize) -> Option<Said> {
+    if line.starts_with(b"227 ") {
+        return said_in_numbers(line, 4, at);
+    }
+    let rest = line.strip_prefix(b"229 ")?;
+    let open = rest.iter().position(|&byte| byte == b'(')?;
+    let [delimiter, second, third, port @ ..] = &rest[open + 1..] else { return None };
+    if !is_delimiter(*delimiter) || second != delimiter || third != delimiter {
+        return None;
+    }
+    let (number, len) = number(port)?;
+    let from = at + (line.len() - port.len());
+    (port.get(len) == Some(delimiter) && number != 0).then_some(Said {
+        address: None,
+        port: number,
+        form: Form::Port,
+        place: (from, len),
     })
 }
 
 /// Finds the first PORT or EPRT in a client's data: where it waits for the server's data connection.
 pub fn active(data: &[u8]) -> Option<Said> {
-    lines(data).find_map(|(at, line)| {
-        let (verb, rest) = line.split_at_checked(5)?;
-        if verb.eq_ignore_ascii_case(b"PORT ") {
-            return said_in_numbers(line, 5, at).filter(|said| said.place.0 == at + 5);
-        }
-        if !verb.eq_ignore_ascii_case(b"EPRT ") {
-            return None;
-        }
-        let [delimiter, family, second, words @ ..] = rest else { return None };
-        if !is_delimiter(*delimiter) || second != delimiter {
-            return None;
-        }
-        let end = words.iter().enumerate().filter(|(_, byte)| *byte == delimiter).nth(1)?.0;
-        let (address, port) = fields(&words[..end], *delimiter)?;
-        let is_right = matches!((family, address), (b'1', IpAddr::V4(_)) | (b'2', IpAddr::V6(_)));
-        let place = (at + line.len() - words.len(), end);
-        let form = Form::Fields(*delimiter);
-        is_right.then_some(Said { address: Some(address), port, form, place })
-    })
+    lines(data).find_map(|(at, line)| active_in(line, at))
+}
+
+/// The same of a line that begins `at` in the data.
+pub(super) fn active_in(line: &[u8], at: usize) -> Option<Said> {
+    let (verb, rest) = line.split_at_checked(5)?;
+    if verb.eq_ignore_ascii_case(b"PORT ") {
+        return said_in_numbers(line, 5, at).filter(|said| said.place.0 == at + 5);
+    }
+    if !verb.eq_ignore_ascii_case(b"EPRT ") {
+        return None;
+    }
+    let [delimiter, family, second, words @ ..] = rest else { return None };
+    if !is_delimiter(*delimiter) || second != delimiter {
+        return None;
+    }
+    let end = words.iter().enumerate().filter(|(_, byte)| *byte == delimiter).nth(1)?.0;
+    let (address, port) = fields(&words[..end], *delimiter)?;
+    let is_right = matches!((family, address), (b'1', IpAddr::V4(_)) | (b'2', IpAddr::V6(_)));
+    let place = (at + line.len() - words.len(), end);
+    let form = Form::Fields(*delimiter);
+    is_right.then_some(Said { address: Some(address), port, form, place })
 }
 
 /// What words say that were found before, and stand alone now.
@@ -102,8 +111,8 @@ pub fn again(words: &[u8]) -> Option<Said> {
 }
 
 /// An address and a port in other words.
-pub fn words(form: Form, address: IpAddr, port: u16) -> ArrayVec<u8, LONGEST> {
-    let mut words = ArrayVec::new();
+pub fn words(form: Form, address: IpAddr, port: u16) -> Words {
+    let mut words = Words::new();
     // The longest that there is fits.
     let _ = match (form, address) {
         (Form::Numbers, IpAddr::V4(address)) => write_numbers(&mut words, address, port),
@@ -115,7 +124,7 @@ pub fn words(form: Form, address: IpAddr, port: u16) -> ArrayVec<u8, LONGEST> {
     words
 }
 
-fn write_numbers(words: &mut ArrayVec<u8, LONGEST>, address: Ipv4Addr, port: u16) -> std::io::Result<()> {
+pub(super) fn write_numbers(words: &mut Words, address: Ipv4Addr, port: u16) -> std::io::Result<()> {
     let [a, b, c, d] = address.octets();
     let [high, low] = port.to_be_bytes();
     for (n, byte) in [a, b, c, d, high, low].into_iter().enumerate() {
@@ -128,7 +137,7 @@ fn write_numbers(words: &mut ArrayVec<u8, LONGEST>, address: Ipv4Addr, port: u16
 }
 
 /// RFC 2428 §2, §3: any of these, and what is between two of them has none.
-fn is_delimiter(byte: u8) -> bool {
+pub(super) fn is_delimiter(byte: u8) -> bool {
     (33..=126).contains(&byte) && !byte.is_ascii_hexdigit() && byte != b'.' && byte != b':'
 }
 
@@ -150,7 +159,7 @@ fn said_in_numbers(line: &[u8], from: usize, at: usize) -> Option<Said> {
 }
 
 /// Whole lines, without their ends, and where each begins.
-fn lines(data: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub fn lines(data: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = data.get(at..)?;

@@ -14,6 +14,7 @@ pub mod datagram;
 pub mod ethernet;
 pub mod fragment;
 pub mod ftp;
+pub mod ftp_families;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -21,7 +21,7 @@ pub(super) const HELPER: Helper = Helper {
 };
 
 /// The lowest port at which a client waits.
-const FIRST_OF_CLIENTS: u16 = 1024;
+pub(crate) const FIRST_OF_CLIENTS: u16 = 1024;
 
 fn announces(heard: &Heard<'_>) -> Option<Announced> {
     announced(heard, &said(heard.data, heard.direction)?)

@@ -15,7 +15,7 @@ pub(super) fn translating(generation: u32, resolved: &[u8]) -> Tables {
     with(generation, resolved, ServiceOptions::default())
 }
 
-fn with(generation: u32, resolved: &[u8], options: ServiceOptions) -> Tables {
+pub(super) fn with(generation: u32, resolved: &[u8], options: ServiceOptions) -> Tables {
     let tables = tables(generation, resolved, 1);
     let exchange = |address: IpAddr| match address {
         IpAddr::V4(a) => ip(&format!("fd00::{}", a.octets()[3])),
