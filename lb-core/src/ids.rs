@@ -21,6 +21,9 @@ pub struct ServiceId(pub u32);
 pub struct ServerId(pub u32);
 
 impl PortId {
+    /// Of a new buffer, that came in on none; as DPDK has it (`RTE_MBUF_PORT_INVALID`).
+    pub const NONE: PortId = PortId(u16::MAX);
+
     #[inline]
     pub fn index(self) -> usize {
         usize::from(self.0)

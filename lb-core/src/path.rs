@@ -132,7 +132,7 @@ pub trait Io<P> {
     fn to_twin(&mut self, port: PortId, packet: P);
     /// Gives a packet to the worker that owns its flow.
     fn hand_over(&mut self, to: WorkerId, packet: P, steer: Steer);
-    /// A new, empty packet buffer.
+    /// A new, empty packet buffer, of [no port](PortId::NONE).
     fn allocate(&mut self) -> Option<P>;
     /// Asks Linux to resolve a neighbour; the answer comes as new tables. May be called often for the same one.
     fn resolve(&mut self, interface: InterfaceId, address: IpAddr);

@@ -88,7 +88,7 @@ pub struct HeapFrames;
 
 impl Pool<Frame> for HeapFrames {
     fn allocate(&mut self) -> Option<Frame> {
-        Some(Frame::new(PortId::default(), &[]))
+        Some(Frame::new(PortId::NONE, &[]))
     }
 }
 

@@ -113,7 +113,7 @@ fn check_error(frame: &[u8], headers: &Headers) {
 fn check_fragments(frame: &[u8], headers: &Headers, mtu: u16) {
     let mut packet = Frame::new(PortId(0), frame);
     let mut later = Default::default();
-    let new = || Some(Frame::new(PortId(0), &[]));
+    let new = || Some(Frame::new(PortId::NONE, &[]));
     if fragment::split(&mut packet, headers, mtu, new, &mut later).is_err() {
         assert_eq!(packet.data(), frame, "not split, and yet the packet is another");
         return;

@@ -213,8 +213,8 @@ impl<P: Packet> Path<P> {
             }
         }
         let (shift, reply) = (*edit.shift(Direction::Original), *edit.shift(Direction::Reply));
-        let is_first =
-            edit.has_begun() && segment.seq == shift.at() && shift.is_insertion() && !shift.is_acked();
+        let is_at = edit.has_begun() && segment.seq == shift.at() && !shift.is_acked();
+        let is_first = is_at && shift.is_insertion();
         let is_due = is_first && headers.tcp_flags & (SYN | RST | ACK) == ACK && !header.is_empty();
         let mut seq = shift.onward(segment.seq);
         if headers.tcp_flags & RST != 0 && is_first && !edit.is_sent() {

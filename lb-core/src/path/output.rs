@@ -11,6 +11,7 @@ use super::{Io, Path};
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::icmp;
+use crate::ids::PortId;
 use crate::packet::Packet;
 use crate::tables::{NextHop, Reachability, Way};
 use crate::time::Tick;
@@ -171,7 +172,7 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Drops a packet and tells its sender why, unless enough were told already.
+    /// Drops a packet and tells its sender why, unless enough were told already. One of our own has none.
     pub(super) fn answer(
         &mut self,
         mut packet: P,
@@ -200,10 +201,10 @@ impl<P: Packet> Path<P> {
 
     /// The address that an answer to this packet comes from: the one that it was sent to, when that is ours, else the
     /// interface's (RFC 1812 §4.3.2.4).
-    fn answers_from(&self, frame: &[u8], port: crate::ids::PortId, headers: &Headers) -> Option<IpAddr> {
+    fn answers_from(&self, frame: &[u8], port: PortId, headers: &Headers) -> Option<IpAddr> {
         let to = headers.destination(frame);
         if self.tables.routes.is_local(to) {
-            return Some(to);
+            return Some(to).filter(|_| port != PortId::NONE);
         }
         let interface = self.tables.interfaces.get(self.tables.interfaces.find(port, headers.vlan)?)?;
         if headers.is_ipv6 { interface.ipv6.map(IpAddr::V6) } else { interface.ipv4.map(IpAddr::V4) }

@@ -89,7 +89,7 @@ impl Io<Frame> for Out {
         self.handed.push((to, packet, steer));
     }
     fn allocate(&mut self) -> Option<Frame> {
-        Some(Frame::new(WAN, &[]))
+        Some(Frame::new(PortId::NONE, &[]))
     }
     fn resolve(&mut self, _: InterfaceId, address: IpAddr) {
         self.resolve.push(address);

@@ -59,7 +59,7 @@ impl Io<Frame> for Out {
         self.handed.push_back((to, packet, steer));
     }
     fn allocate(&mut self) -> Option<Frame> {
-        Some(Frame::new(PortId(0), &[]))
+        Some(Frame::new(PortId::NONE, &[]))
     }
     fn resolve(&mut self, _: InterfaceId, _: IpAddr) {}
 }

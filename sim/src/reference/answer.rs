@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lb_core::drop::DropReason;
 use lb_core::hook::Hook;
+use lb_core::ids::PortId;
 use lb_core::time::Tick;
 
 use super::checksum::{address_sum, fold, seal_ipv4, sum};
@@ -98,6 +99,10 @@ impl Reference {
 
     /// The address that the packet was sent to, if it is ours; else that of the interface by which it came.
     fn answers_from(&self, packet: &Packet, read: &Read) -> Option<IpAddr> {
+        // Nobody sent one of our own.
+        if packet.port == PortId::NONE {
+            return None;
+        }
         if self.tables.routes.is_local(read.dst) {
             return Some(read.dst);
         }

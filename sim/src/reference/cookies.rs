@@ -393,7 +393,7 @@ impl Reference {
         let turned = with_stamps(theirs.stamps.map(|(clock, echo)| (echo, clock)));
         let (own, own_read) = bare(&link, &connection.original, (ack, next), ACK, cookie.window, &turned);
         // A buffer of the worker's own came by no port.
-        let own = Packet { bytes: own, port: PortId(0), ..packet.clone() };
+        let own = Packet { bytes: own, port: PortId::NONE, ..packet.clone() };
         self.go_on(own, own_read, at, Direction::Original);
         if is_first {
             let window = shifted(word(&packet.bytes, read.l4 + 14), -i32::from(theirs.scale.unwrap_or(0)));

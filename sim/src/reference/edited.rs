@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
+use lb_core::ids::PortId;
 use lb_core::ipvs::state::TcpState;
 use lb_core::tables::{Service, Way};
 use lb_core::wire::proxy::Version;
@@ -310,7 +311,7 @@ fn segment_like(packet: &Packet, read: &Read, at: usize, data: &[u8]) -> (Packet
     let place = place(TCP).expect("it has one");
     let field = !covered(&bytes, &own, TCP, place, (own.src, own.dst));
     bytes[own.l4 + place..own.l4 + place + 2].copy_from_slice(&field.to_be_bytes());
-    (Packet { bytes, ..packet.clone() }, own)
+    (Packet { bytes, port: PortId::NONE, ..packet.clone() }, own)
 }
 
 /// Gives a segment another number, and brings what it acknowledges and holds back to what the other end sent.

@@ -92,7 +92,7 @@ impl Io<Frame> for Out {
         self.handed.push((to, packet, steer));
     }
     fn allocate(&mut self) -> Option<Frame> {
-        (!self.has_no_buffers).then(|| Frame::new(PortId(0), &[]))
+        (!self.has_no_buffers).then(|| Frame::new(PortId::NONE, &[]))
     }
     fn resolve(&mut self, _: InterfaceId, _: IpAddr) {
         self.asked += 1;

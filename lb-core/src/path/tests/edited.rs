@@ -356,6 +356,25 @@ fn the_header_goes_with_the_clients_acknowledgement_and_again_until_it_is_acknow
 }
 
 #[test]
+fn a_client_is_told_of_its_own_segment_and_not_of_the_header_before_it() {
+    let mut director = director(proxy_of(ProxyVersion::V1));
+    handshake(&mut director);
+    let without = |generation, resolved| Tables {
+        neighbours: tables(generation, resolved, 1).neighbours,
+        ..with(generation, proxy_of(ProxyVersion::V1))
+    };
+    director.path.adopt(without(3, &[12]).into());
+    let data = Seg { seq: 1001, ack: 7001, flags: "A", data: b"GET /".to_vec(), ..Seg::default() };
+    assert!(director.receive(WAN, &[frame(false, true, &data)]).sent.is_empty(), "both wait");
+    director.now = Tick(director.now.0 + 500);
+    let out = director.turn();
+    let errors: Vec<_> = out.sent.iter().map(|(port, frame)| (*port, frame.data().len())).collect();
+    // Ethernet, IP, ICMP, and what came.
+    assert_eq!(errors, [(WAN, 14 + 20 + 8 + 45)]);
+    assert_eq!(director.dropped(DropReason::NeighbourFailed), 2);
+}
+
+#[test]
 fn the_header_before_data_in_fragments_is_none_of_them() {
     for is_ipv6 in [false, true] {
         let mut director = director(proxy_of(ProxyVersion::V2));

@@ -213,6 +213,23 @@ fn the_server_is_asked_with_what_the_client_said_once_it_has_acknowledged() {
 }
 
 #[test]
+fn a_connection_that_a_cookie_opens_is_told_as_new_also_where_rules_would_be_asked_for_its_source() {
+    for source_nat in [0, 1] {
+        let mut tables = cookies(SynCookies::On);
+        tables.settings.sysctls.source_nat = source_nat;
+        let mut director = Director::new();
+        director.path.adopt(tables.into());
+        let mut case = Case::new(director, VIP);
+        let events = case.director.path.tables.events.clone();
+        events.set_read(true);
+        let says = case.asks();
+        case.client(case.acknowledgement(&says));
+        let first = events.take().expect("it has begun");
+        assert_eq!((first.kind, first.view.client), (EventKind::New, (ip(CLIENT_END.0), CLIENT_END.1)));
+    }
+}
+
+#[test]
 fn when_the_server_answers_it_is_acknowledged_and_the_clients_window_opens() {
     for mut case in [forwarded(), served(), by_service(SynCookies::On)] {
         let (server, client) = case.opens();
