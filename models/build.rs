@@ -12,7 +12,10 @@ fn main() {
     let root = here.parent().unwrap();
     rtrb(&source_of_rtrb(root));
     let source = |path: &str| Source::read(&root.join(path));
-    source("lb-dataplane/src/ring.rs").exchange("use rtrb::", "use crate::rtrb::", 1).write("ring.rs");
+    source("lb-dataplane/src/ring.rs")
+        .exchange("use rtrb::", "use crate::rtrb::", 1)
+        .exchange("use crate::bell::", "use crate::bell::source::", 1)
+        .write("ring.rs");
     source("lb-dataplane/src/mailbox.rs")
         .exchange("use rtrb::", "use crate::rtrb::", 1)
         .exchange("use lb_core::tables::Tables;", "use super::Tables;", 1)

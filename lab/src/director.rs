@@ -33,6 +33,8 @@ pub enum Driver {
     AfXdp,
     /// The kernel sees a copy, which the lab drops.
     AfPacket,
+    /// Two TAP devices that `lbd` makes, bridged to the links when it is ready: the driver without a card that has receive interrupts.
+    Tap,
 }
 
 /// What a config file of `lbd` in the lab says.
@@ -44,6 +46,8 @@ pub struct LbdPlan {
     pub lan_mtu: u16,
     pub max_connections: u32,
     pub drain_secs: u32,
+    /// `dataplane.idle`.
+    pub idle: &'static str,
     /// `dataplane.flow_memory`; `None`: left out, so that connections and twins are kept.
     pub flow_memory: Option<&'static str>,
     /// The `[[virtual_service]]` blocks and whatever else comes after the ports, as TOML.
@@ -60,6 +64,7 @@ impl Default for LbdPlan {
             lan_mtu: 1500,
             max_connections: 65536,
             drain_secs: 0,
+            idle: "auto",
             flow_memory: None,
             services: LbdPlan::usual_services(3, "rr"),
         }
@@ -128,6 +133,7 @@ impl LbdPlan {
                 (format!("net_af_xdp0,iface={WAN_LINK}"), format!("net_af_xdp1,iface={LAN_LINK}"))
             }
             Driver::AfPacket => (self.af_packet(0, WAN_LINK), self.af_packet(1, LAN_LINK)),
+            Driver::Tap => (format!("net_tap0,iface={WAN_TAP}"), format!("net_tap1,iface={LAN_TAP}")),
         };
         format!(
             "[dataplane]
@@ -137,6 +143,7 @@ memory_mb = 256
 huge_pages = false
 max_connections = {max_connections}
 drain_secs = {drain_secs}
+idle = \"{idle}\"
 {flow_memory}
 
 [[port]]
@@ -159,6 +166,7 @@ http = \"{HTTP}\"
             workers = self.workers,
             max_connections = self.max_connections,
             drain_secs = self.drain_secs,
+            idle = self.idle,
             flow_memory =
                 self.flow_memory.map(|path| format!("flow_memory = \"{path}\"")).unwrap_or_default(),
             mtu = self.mtu,
@@ -215,6 +223,9 @@ impl Director {
     pub fn start(lab: &Lab, plan: &LbdPlan) -> Result<Director> {
         let mut director = Director::spawn(lab, plan, "lbd")?;
         director.until_ready()?;
+        if plan.driver == Driver::Tap {
+            bridge_taps(lab.director())?;
+        }
         Ok(director)
     }
 
@@ -470,6 +481,29 @@ pub fn silence_kernel(director: &Namespace) -> Result<()> {
         chain(LAN_LINK)
     );
     director.run(60, "nft", &[&rules])?;
+    Ok(())
+}
+
+/// The TAP devices of [`Driver::Tap`].
+const WAN_TAP: &str = "tapwan";
+const LAN_TAP: &str = "taplan";
+
+/// Bridges the TAP devices to the director's links, without a word from the kernel.
+fn bridge_taps(director: &Namespace) -> Result<()> {
+    for (index, (tap, link)) in [(WAN_TAP, WAN_LINK), (LAN_TAP, LAN_LINK)].into_iter().enumerate() {
+        let bridge = format!("br{index}");
+        director.ip(&format!("link add {bridge} type bridge mcast_snooping 0 stp_state 0"))?;
+        for silent in [&bridge, tap] {
+            director.sysctl(&format!("ipv6/conf/{silent}/disable_ipv6"), "1")?;
+        }
+        // The device has the port's own address, and what is for that a bridge would give to the kernel.
+        director.ip(&format!("link set {tap} address 02:00:00:00:00:{index:02x}"))?;
+        for part in [tap, link] {
+            director.ip(&format!("link set {part} master {bridge} up"))?;
+        }
+        // The kernel has the twins' addresses and would answer for them here too.
+        director.ip(&format!("link set {bridge} arp off up"))?;
+    }
     Ok(())
 }
 

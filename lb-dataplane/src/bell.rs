@@ -1,4 +1,4 @@
-//! Wakes the sleeping thread of a twin; costs the worker a system call only when it does sleep.
+//! Wakes a thread that sleeps, of a twin or a worker; costs who rings a system call only when it does sleep.
 //!
 //! `lb-models` checks it under every schedule.
 
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-/// Between a worker, which rings, and a pump, which sleeps.
+/// Between one thread that sleeps and those that put something down for it.
 pub(crate) struct Bell {
     /// An eventfd that never waits.
     event: File,
@@ -18,9 +18,14 @@ impl Bell {
         Bell { event, asleep: AtomicBool::new(false) }
     }
 
-    /// Wakes the pump, if it sleeps, to what was put down for it before.
+    /// What can be read when it was rung.
+    pub(crate) fn event(&self) -> &File {
+        &self.event
+    }
+
+    /// Wakes the sleeper, if it sleeps, to what was put down for it before.
     pub(crate) fn ring(&self) {
-        // Orders what was put down before the look at `asleep`; the pump orders the same two the other way round.
+        // Orders what was put down before the look at `asleep`; the sleeper orders the same two the other way round.
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) {
             // Once a sleep is enough.
@@ -29,13 +34,13 @@ impl Bell {
         }
     }
 
-    /// Wakes the pump from this sleep or from its next one.
+    /// Wakes the sleeper from this sleep or from its next one.
     pub(crate) fn wake(&self) {
         // It fails only when it is already rung 2⁶⁴ times.
         let _ = (&self.event).write(&1u64.to_ne_bytes());
     }
 
-    /// The pump's sleep: `wait`, until the event can be read among other things, unless there `is_work`.
+    /// The sleep: `wait`, until the event can be read among other things, unless there `is_work`.
     pub(crate) fn sleep<T>(
         &self,
         is_work: impl FnOnce() -> bool,

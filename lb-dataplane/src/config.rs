@@ -74,4 +74,7 @@ pub enum Idle {
     Pause,
     /// Polls, and after a millisecond without work sleeps for 50 µs at a time, after a second for 200 µs.
     Sleep,
+    /// Polls, and after a millisecond without work sleeps until something comes: at most for a tick. A worker with a port that has no receive
+    /// interrupts sleeps as [`Idle::Sleep`] does.
+    Interrupt,
 }

@@ -1,5 +1,7 @@
 //! What a worker needs around it: ports, packet buffers. DPDK is one such backend, memory another.
 
+use std::os::fd::BorrowedFd;
+
 use lb_core::packet::Packet;
 use lb_core::path::Burst;
 
@@ -10,6 +12,18 @@ pub trait Device<P> {
 
     /// Takes packets from `burst` in their order; what is left in it found no room, or is nothing that the device sends.
     fn transmit(&mut self, burst: &mut Burst<P>);
+
+    /// The receive interrupt: a file that becomes readable, again each time, when a packet comes to the queue while it is [armed](Device::arm).
+    /// `None`: it has none.
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Has packets that come from now on raise the interrupt. For those that are there already nobody calls.
+    fn arm(&mut self) {}
+
+    /// Has them raise it no more.
+    fn disarm(&mut self) {}
 }
 
 /// Where new packet buffers come from.

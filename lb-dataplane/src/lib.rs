@@ -1,7 +1,7 @@
 //! The data plane: poll-mode workers on DPDK ports, and the handle by which the control plane drives them.
 //!
 //! [`Dataplane::start`] makes, in this order: the tables' memory, DPDK, its ports, their Linux twins, the workers.
-//! [`worker`] is the loop in which each worker spends its life; what packets go through is [`lb_core::path`].
+//! [`idle`] is the loop in which each worker spends its life, [`worker`] a turn of it; what packets go through is [`lb_core::path`].
 
 mod bell;
 mod claim;
@@ -12,6 +12,7 @@ mod device;
 mod dpdk;
 mod error;
 mod heir;
+mod idle;
 mod keep;
 mod link;
 mod listing;
@@ -137,9 +138,17 @@ impl Dataplane {
             .collect();
         let plan = plan(&can, workers);
         let rss = plan.means().map(|means| Arc::new(Rss::new(paths[0].hash_seed, means, plan.bits, workers)));
+        let wants_interrupts = config.idle == Idle::Interrupt;
         for (index, (port, number)) in config.ports.iter().zip(numbers).enumerate() {
             let spread = (workers, plan.spreads[index], rss.as_deref());
-            ports.push(Port::start(&mut eal, number, PortId(index as u16), port, spread, &pool)?);
+            let id = PortId(index as u16);
+            ports.push(Port::start(&mut eal, number, id, port, spread, wants_interrupts, &pool)?);
+        }
+        for port in ports.iter().filter(|port| wants_interrupts && !port.has_interrupts) {
+            notices.push(format!(
+                "port {}: {} has no receive interrupts; workers that receive by it sleep for moments, as with idle = \"sleep\"",
+                port.info.name, port.info.driver
+            ));
         }
         for port in ports.iter().filter(|port| port.info.spread == Spread::BothEnds(Lack::Obedience)) {
             notices.push(format!(

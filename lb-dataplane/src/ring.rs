@@ -4,10 +4,14 @@
 //! second ring beside it, in their order. What a worker gives and takes goes in and out many packets at a time, so that the lines that
 //! both workers write go from one core to the other once for many packets, and the packets' own all at once.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use lb_core::ids::PortId;
 use lb_core::path::{BURST, Steer};
 use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::bell::Bell;
 
 /// Packets that one such ring holds.
 pub(crate) const HAND_OVER_RING: usize = 1024;
@@ -42,6 +46,8 @@ pub(crate) struct Outgoing<P> {
     staged: ArrayVec<(P, Mark), BURST>,
     /// Places of the ring that are known to be free, besides.
     room: usize,
+    /// Of the other worker, when it is one that sleeps.
+    bell: Option<Arc<Bell>>,
 }
 
 impl<P> Outgoing<P> {
@@ -75,8 +81,14 @@ impl<P> Outgoing<P> {
     /// Lets the other worker have what was put. Returns whether it has all.
     #[inline]
     pub(crate) fn send(&mut self) -> bool {
+        if self.staged.is_empty() {
+            return true;
+        }
         if let Ok(chunk) = self.packets.write_chunk_uninit(self.staged.len()) {
             chunk.fill_from_iter(self.staged.drain(..));
+        }
+        if let Some(bell) = &self.bell {
+            bell.ring();
         }
         self.staged.is_empty()
     }
@@ -119,6 +131,17 @@ pub(crate) struct RingEnds<P> {
     pub(crate) incoming: Vec<Option<Incoming<P>>>,
 }
 
+impl<P> RingEnds<P> {
+    /// Has each other worker woken by its bell, where it has one, to what it is sent.
+    pub(crate) fn wake_by(&mut self, bells: &[Option<Arc<Bell>>]) {
+        for (ring, bell) in self.outgoing.iter_mut().zip(bells) {
+            if let Some(ring) = ring {
+                ring.bell.clone_from(bell);
+            }
+        }
+    }
+}
+
 /// Makes the rings between `workers` workers.
 pub(crate) fn mesh<P>(workers: usize, capacity: usize) -> Vec<RingEnds<P>> {
     let mut ends: Vec<_> = (0..workers)
@@ -131,7 +154,8 @@ pub(crate) fn mesh<P>(workers: usize, capacity: usize) -> Vec<RingEnds<P>> {
         for to in (0..workers).filter(|&to| to != from) {
             let (packets, taken) = RingBuffer::new(capacity);
             let (told, heard) = RingBuffer::new(capacity);
-            ends[from].outgoing[to] = Some(Outgoing { packets, told, staged: ArrayVec::new(), room: 0 });
+            ends[from].outgoing[to] =
+                Some(Outgoing { packets, told, staged: ArrayVec::new(), room: 0, bell: None });
             ends[to].incoming[from] = Some(Incoming { packets: taken, told: heard });
         }
     }

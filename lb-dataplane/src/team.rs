@@ -1,5 +1,6 @@
 //! The workers of one data plane: their threads, what connects them, and what the control plane asks of them.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,18 +16,21 @@ use lb_core::path::{Beginning, Deed, FlowView, Order, Outcome, SharedFlow, Sough
 use lb_core::tables::Tables;
 use lb_core::time::Tick;
 
+use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::config::Idle;
 use crate::cpu;
 use crate::device::Backend;
 use crate::error::StartError;
+use crate::idle;
 use crate::listing::{ListReader, listing};
 use crate::mailbox::{Publisher, mailbox};
 use crate::orders::{Chooser, orders};
 use crate::resolve::{Asker, Questions, questions};
 use crate::ring::{HAND_OVER_RING, RingEnds, mesh};
 use crate::sharing::{ShareReader, sharing};
-use crate::worker::{Equipment, Logic, Seat, Worker};
+use crate::tap;
+use crate::worker::{Equipment, Logic, Seat, Twin, Worker};
 
 /// How long a list waits for a worker that gives nothing.
 const LIST_PATIENCE: Duration = Duration::from_secs(2);
@@ -108,6 +112,8 @@ impl Ties {
 pub struct Team {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// By worker, of those that sleep until they are woken.
+    bells: Vec<Option<Arc<Bell>>>,
     ties: Ties,
     hz: u64,
 }
@@ -153,18 +159,26 @@ impl Team {
         let mut team = Team {
             threads: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
+            bells: bells(members.len(), idle).map_err(|error| failed(None, &error.to_string()))?,
             ties: Ties::new(counters),
             hz: clock.hz(),
         };
         let (ready, is_ready) = mpsc::channel();
         let rings = mesh(members.len(), HAND_OVER_RING);
-        for (index, (member, rings)) in members.into_iter().zip(rings).enumerate() {
+        for (index, (member, mut rings)) in members.into_iter().zip(rings).enumerate() {
             let Member { cpu, seats, pool, logic } = member;
+            rings.wake_by(&team.bells);
+            let bell = team.bells[index].clone();
+            for seat in &seats {
+                if let (Twin::Own(end), Some(bell)) = (&seat.twin, &bell) {
+                    end.wake_by(bell.clone());
+                }
+            }
             let equipment = team.ties.equip(index, seats, pool, rings);
-            let (stop, ready, idle) = (team.stop.clone(), ready.clone(), settled(idle, cpu));
+            let (stop, ready) = (team.stop.clone(), ready.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker {index}"))
-                .spawn(move || live(cpu, equipment, logic, clock, idle, &stop, &ready))
+                .spawn(move || live(equipment, logic, clock, (idle, cpu, bell), &stop, &ready))
                 .map_err(|error| failed(cpu, &error.to_string()))?;
             team.threads.push(thread);
         }
@@ -183,6 +197,7 @@ impl Team {
     /// Leaves `tables` for all workers, and frees what they gave back. Never waits for a worker.
     pub fn publish(&self, tables: Arc<Tables>) {
         self.ties.publishers.lock().iter_mut().for_each(|publisher| publisher.publish(tables.clone()));
+        self.bells.iter().flatten().for_each(|bell| bell.ring());
     }
 
     /// Whether all workers use the tables of this generation. Frees what they gave back, and sends those that they left
@@ -322,6 +337,7 @@ impl Team {
 impl Drop for Team {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.bells.iter().flatten().for_each(|bell| bell.wake());
         for thread in self.threads.drain(..) {
             // A worker that panicked has already said so.
             let _ = thread.join();
@@ -333,21 +349,18 @@ fn failed(cpu: Option<u32>, reason: &str) -> StartError {
     StartError::Worker { cpu: cpu.unwrap_or_default(), reason: reason.to_owned() }
 }
 
-fn settled(idle: Idle, cpu: Option<u32>) -> Idle {
-    match idle {
-        Idle::Auto if cpu.is_some_and(cpu::is_isolated) => Idle::Pause,
-        Idle::Auto => Idle::Sleep,
-        other => other,
-    }
+/// Of workers that sleep until they are woken.
+fn bells(workers: usize, idle: Idle) -> io::Result<Vec<Option<Arc<Bell>>>> {
+    let bell = || tap::event().map(|event| Arc::new(Bell::new(event)));
+    (0..workers).map(|_| (idle == Idle::Interrupt).then(bell).transpose()).collect()
 }
 
 /// A worker's thread, from its first moment to its last.
 fn live<B: Backend, L: Logic<B::Packet>>(
-    cpu: Option<u32>,
     equipment: Equipment<B>,
     logic: impl FnOnce() -> L,
     clock: Clock,
-    idle: Idle,
+    (idle, cpu, bell): (Idle, Option<u32>, Option<Arc<Bell>>),
     stop: &AtomicBool,
     ready: &mpsc::Sender<(Option<u32>, Result<(), String>)>,
 ) {
@@ -358,7 +371,7 @@ fn live<B: Backend, L: Logic<B::Packet>>(
             let worker = Worker::new(equipment, logic());
             let _ = ready.send((cpu, Ok(())));
             // Its packets are freed before the thread leaves.
-            worker.run(clock, idle, stop);
+            idle::live(worker, clock, (idle, cpu, bell), stop);
             B::leave_thread();
         }
         Err(reason) => {

@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -52,6 +52,16 @@ pub struct TwinTroubles {
     pub too_long: u64,
 }
 
+/// The bell of the worker that serves a twin, when it is one that sleeps.
+type WorkersBell = Arc<OnceLock<Arc<Bell>>>;
+
+/// Wakes the worker to what came down.
+fn wake(worker: &WorkersBell) {
+    if let Some(bell) = worker.get() {
+        bell.ring();
+    }
+}
+
 /// The worker's end.
 pub struct TwinEnd<P> {
     pub(crate) up: Producer<P>,
@@ -60,6 +70,7 @@ pub struct TwinEnd<P> {
     bell: Option<Arc<Bell>>,
     has_rung: bool,
     counters: Arc<TwinCounters>,
+    worker: WorkersBell,
 }
 
 /// The host's end of a twin in memory.
@@ -67,6 +78,7 @@ pub struct Host<P> {
     up: Consumer<P>,
     down: Producer<P>,
     counters: Arc<TwinCounters>,
+    worker: WorkersBell,
 }
 
 /// Makes a twin whose ways hold `capacity` frames each, for tests and simulation: no kernel, no thread.
@@ -74,8 +86,10 @@ pub fn memory_twin<P>(capacity: usize) -> (TwinEnd<P>, Host<P>) {
     let (up, up_end) = RingBuffer::new(capacity);
     let (down_end, down) = RingBuffer::new(capacity);
     let counters = Arc::new(TwinCounters::default());
-    let end = TwinEnd { up, down, bell: None, has_rung: true, counters: counters.clone() };
-    (end, Host { up: up_end, down: down_end, counters })
+    let worker = WorkersBell::default();
+    let end =
+        TwinEnd { up, down, bell: None, has_rung: true, counters: counters.clone(), worker: worker.clone() };
+    (end, Host { up: up_end, down: down_end, counters, worker })
 }
 
 impl<P> Host<P> {
@@ -96,11 +110,19 @@ impl<P> Host<P> {
     /// # Errors
     /// Gives the frame back when the way down is full.
     pub fn put(&mut self, packet: P) -> Result<(), P> {
-        self.down.push(packet).map_err(|rtrb::PushError::Full(packet)| packet)
+        self.down.push(packet).map_err(|rtrb::PushError::Full(packet)| packet)?;
+        wake(&self.worker);
+        Ok(())
     }
 }
 
 impl<P> TwinEnd<P> {
+    /// Has what comes down wake the worker that has this end.
+    pub(crate) fn wake_by(&self, bell: Arc<Bell>) {
+        let is_first = self.worker.set(bell).is_ok();
+        debug_assert!(is_first, "an end has one worker");
+    }
+
     /// Puts a frame into the way up.
     #[inline]
     pub(crate) fn push(&mut self, packet: P) -> Result<(), P> {
@@ -149,6 +171,7 @@ impl Pump {
         let counters = Arc::new(TwinCounters::default());
         let (up, up_end) = RingBuffer::new(TWIN_RING);
         let (down_end, down) = RingBuffer::new(TWIN_RING);
+        let worker = WorkersBell::default();
         let carrier = Carrier {
             file,
             up: up_end,
@@ -158,13 +181,21 @@ impl Pump {
             spare: None,
             bell: bell.clone(),
             counters: counters.clone(),
+            worker: worker.clone(),
         };
         let is_gone = Arc::new(AtomicBool::new(false));
         let (stopped, gone) = (stop.clone(), is_gone.clone());
         let thread = std::thread::Builder::new()
             .name(format!("twin {name}"))
             .spawn(move || gone.store(carrier.run(&stopped) == Ending::Gone, Ordering::Relaxed))?;
-        let end = TwinEnd { up, down, bell: Some(bell.clone()), has_rung: true, counters: counters.clone() };
+        let end = TwinEnd {
+            up,
+            down,
+            bell: Some(bell.clone()),
+            has_rung: true,
+            counters: counters.clone(),
+            worker,
+        };
         Ok((Pump { stop, is_gone, bell, counters, thread: Some(thread) }, end))
     }
 
@@ -201,6 +232,7 @@ struct Carrier<P, A> {
     spare: Option<P>,
     bell: Arc<Bell>,
     counters: Arc<TwinCounters>,
+    worker: WorkersBell,
 }
 
 /// How carrying frames down ended.
@@ -285,6 +317,7 @@ impl<P: Packet, A: Pool<P>> Carrier<P, A> {
                 Ok(len) if len > 0 && packet.set_len(len).is_ok() => {
                     // Only this end pushes, and the ring was not full.
                     let _ = self.down.push(packet);
+                    wake(&self.worker);
                 }
                 outcome => {
                     self.spare = Some(packet);

@@ -1,4 +1,4 @@
-//! The worker's loop: receive, run the path, send. It allocates nothing, locks nothing and never waits.
+//! A worker's turn: receive, run the path, send. It allocates nothing, locks nothing and never waits.
 //!
 //! A turn looks once at each source of packets (other workers' rings, ports, twins), lets the path do what is due, and
 //! sends what is left in the transmit buffers.
@@ -6,11 +6,9 @@
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use lb_core::counters::{TurnClock, WorkerCounters};
+use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
@@ -20,8 +18,7 @@ use lb_core::path::{BURST, Burst, FlowView, Io, Order, Outcome, Path, SharedFlow
 use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
-use crate::clock::{Clock, cycles};
-use crate::config::Idle;
+use crate::clock::cycles;
 use crate::device::{Backend, Device, Pool};
 use crate::listing::Lister;
 use crate::mailbox::Inbox;
@@ -202,7 +199,7 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) sharer: Sharer,
 }
 
-/// A worker: [`Worker::run`] is its thread's life; without a thread, [`Worker::turn`] is called for each turn.
+/// A worker: [`crate::idle::live`] is its thread's life; without a thread, [`Worker::turn`] is called for each turn.
 pub(crate) struct Worker<B: Backend, L> {
     logic: L,
     io: WorkerIo<B>,
@@ -220,17 +217,10 @@ pub(crate) struct Worker<B: Backend, L> {
     most: usize,
 }
 
-/// Turns without work before a worker takes it easier.
-const EMPTY_TURNS: u32 = 64;
 /// A busy worker lists for one part in so many of its time.
 const LISTS_ONE_IN: u64 = 64;
 /// Cycles, about a millisecond: when others had the CPU while it listed.
 const MOST_PAUSE: u64 = 1 << 21;
-/// A sleeping worker's nap, and its nap when there was no work for a second: then so many packets come to a port as its queue holds at
-/// five million a second before one is lost.
-const NAP: Duration = Duration::from_micros(50);
-const LONG_NAP: Duration = Duration::from_micros(200);
-
 impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
         let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, follower, sharer } =
@@ -265,50 +255,6 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
             handed: ArrayVec::new(),
             most,
         }
-    }
-
-    /// Turns until `stop`; then sends what it holds. `idle` is not [`Idle::Auto`].
-    pub(crate) fn run(mut self, mut clock: Clock, idle: Idle, stop: &AtomicBool) {
-        let a_millisecond = clock.hz() / 1000;
-        let turn_clock = TurnClock::new(clock.hz());
-        let mut before = cycles();
-        let mut idle_since = before;
-        let mut empty_turns = 0u32;
-        while !stop.load(Ordering::Relaxed) {
-            let had_work = self.turn(clock.tick(before));
-            let now = cycles();
-            let turns = &self.io.counters.turns;
-            turns.turns.add(1);
-            let spent = now.wrapping_sub(before);
-            before = now;
-            if had_work {
-                turns.busy_cycles.add(spent);
-                turns.busy_turns[turn_clock.class(spent)].add(1);
-                idle_since = now;
-                empty_turns = 0;
-                continue;
-            }
-            turns.idle_cycles.add(spent);
-            turns.idle_turns[turn_clock.class(spent)].add(1);
-            empty_turns = empty_turns.saturating_add(1);
-            if idle == Idle::Poll || empty_turns < EMPTY_TURNS {
-                continue;
-            }
-            let quiet = now.wrapping_sub(idle_since);
-            if idle == Idle::Sleep && quiet > a_millisecond {
-                std::thread::sleep(if quiet > clock.hz() { LONG_NAP } else { NAP });
-                // What comes during the nap must not make the nap count as work.
-                before = cycles();
-                let asleep = before.wrapping_sub(now);
-                turns.idle_cycles.add(asleep);
-                turns.nap_cycles.add(asleep);
-            } else {
-                for _ in 0..8 {
-                    std::hint::spin_loop();
-                }
-            }
-        }
-        self.io.flush();
     }
 
     /// One turn. Returns whether there was work.
@@ -409,6 +355,23 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
 
     pub(crate) fn logic(&self) -> &L {
         &self.logic
+    }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.io.counters
+    }
+
+    /// Its queues.
+    pub(crate) fn devices(&mut self) -> impl Iterator<Item = &mut B::Device> {
+        self.io.lanes.iter_mut().filter_map(|lane| match &mut lane.queue {
+            Queue::Own(device) => Some(device),
+            Queue::Of(_) => None,
+        })
+    }
+
+    /// Sends what it holds.
+    pub(crate) fn flush(&mut self) {
+        self.io.flush();
     }
 
     /// Goes on with a list. While packets come it takes one part in so many of the time, however fast it is read.

@@ -1,5 +1,5 @@
 //! What threads share, checked by [loom](https://docs.rs/loom) under every schedule and every outcome that the memory model
-//! allows: hand-over rings, publishing of tables, listing and sharing of connections, a twin's bell, counters, thresholds,
+//! allows: hand-over rings, publishing of tables, listing and sharing of connections, the bells of those who sleep, counters, thresholds,
 //! the elements of IP sets.
 //!
 //! The sources are those that run in production, the ring of the crate `rtrb` among them: `build.rs` takes them as they are,
@@ -11,6 +11,7 @@
 // The sources are linted where they stand; loom's cells may not be shared between real threads, and are not.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::needless_borrow, clippy::arc_with_non_send_sync)]
 
+mod bell;
 mod counters;
 mod listing;
 mod mailbox;
@@ -18,7 +19,6 @@ mod ring;
 mod set;
 mod sharing;
 mod threshold;
-mod twin;
 
 /// The crate of this name, as linked, on loom's atomics.
 #[allow(unsafe_code, clippy::all)]

@@ -77,8 +77,8 @@ pub const DATAPLANE: Section = Section {
             "idle",
             "string",
             "\"auto\"",
-            "\"auto\", \"poll\", \"pause\", \"sleep\"",
-            "a worker without packets: poll; pause between polls; sleep for moments; auto: pause on isolated CPUs, else sleep",
+            "\"auto\", \"poll\", \"pause\", \"sleep\", \"interrupt\"",
+            "a worker without packets: poll; pause between polls; sleep for moments; sleep until something comes, by receive interrupts; auto: pause on isolated CPUs, else sleep",
         ),
         key(
             "forwarding",

@@ -89,10 +89,17 @@ pub enum Idle {
     Pause,
     /// It sleeps for moments.
     Sleep,
+    /// It sleeps until its ports' receive interrupts, or others, wake it.
+    Interrupt,
 }
 
-const IDLES: &[(&str, Idle)] =
-    &[("auto", Idle::Auto), ("poll", Idle::Poll), ("pause", Idle::Pause), ("sleep", Idle::Sleep)];
+const IDLES: &[(&str, Idle)] = &[
+    ("auto", Idle::Auto),
+    ("poll", Idle::Poll),
+    ("pause", Idle::Pause),
+    ("sleep", Idle::Sleep),
+    ("interrupt", Idle::Interrupt),
+];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Port {

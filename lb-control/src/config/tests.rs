@@ -153,7 +153,7 @@ fn every_error_is_reported_at_once_in_the_order_of_lines() {
             "line 2: dataplane: workers: 5000 is outside 0..=1023",
             "line 3: dataplane: memory_mb: 7 is outside 64..=1048576",
             "line 4: dataplane: huge_pages: expected true or false, found a string: \"yes\"",
-            "line 5: dataplane: idle: \"sleeep\" is unknown (did you mean \"sleep\"?); allowed: \"auto\", \"poll\", \"pause\", \"sleep\"",
+            "line 5: dataplane: idle: \"sleeep\" is unknown (did you mean \"sleep\"?); allowed: \"auto\", \"poll\", \"pause\", \"sleep\", \"interrupt\"",
             "line 6: dataplane: max_connections: expected an integer in 1024..=268435456, found a float: 1_000.5",
         ]
     );

@@ -9,6 +9,8 @@ pub(super) struct Steering {
     pub(super) spread: Spread,
     /// Of 100 packets that it received so far.
     pub(super) handed_over: u64,
+    /// Workers were to sleep until its receive interrupts, and it has none.
+    pub(super) naps: bool,
 }
 
 impl Steering {
@@ -16,7 +18,15 @@ impl Steering {
     const MANY: u64 = 20;
 
     pub(super) fn in_words(&self) -> String {
-        let Steering { workers, queues, spread, handed_over } = *self;
+        let way = self.way();
+        match self.naps {
+            true => format!("{way}; it has no receive interrupts, idle workers that receive by it nap"),
+            false => way,
+        }
+    }
+
+    fn way(&self) -> String {
+        let Steering { workers, queues, spread, handed_over, .. } = *self;
         if workers == 1 {
             return "one worker has all".to_owned();
         }
@@ -81,9 +91,14 @@ mod tests {
     #[test]
     fn what_costs_and_can_be_changed_is_said() {
         let say = |workers, queues, spread, handed_over| {
-            Steering { workers, queues, spread, handed_over }.in_words()
+            Steering { workers, queues, spread, handed_over, naps: false }.in_words()
         };
         assert_eq!(say(1, 1, Spread::OneQueue, 0), "one worker has all");
+        let naps = Steering { workers: 1, queues: 1, spread: Spread::OneQueue, handed_over: 0, naps: true };
+        assert_eq!(
+            naps.in_words(),
+            "one worker has all; it has no receive interrupts, idle workers that receive by it nap"
+        );
         assert_eq!(
             say(4, 1, Spread::OneQueue, 75),
             "one queue for 4 workers: 3 of them get all of it from others; give it 4 queues, where it can, or have fewer workers"
@@ -107,7 +122,8 @@ mod tests {
     fn a_port_that_looks_at_the_clients_end_says_which_one_it_is_and_what_is_wrong_when_much_is_handed_over()
     {
         let say = |end, means, handed_over| {
-            Steering { workers: 4, queues: 4, spread: Spread::OneEnd(end, means), handed_over }.in_words()
+            let spread = Spread::OneEnd(end, means);
+            Steering { workers: 4, queues: 4, spread, handed_over, naps: false }.in_words()
         };
         assert_eq!(say(End::Source, Means::Key, 0), "RSS by the source, the client's end");
         assert_eq!(say(End::Destination, Means::Fields, 19), "RSS by the destination, the client's end");

@@ -26,7 +26,7 @@ use crate::api::types::{
     CookieView, DropView, ErrorBody, ErrorKind, PortView, QuicKey, ServerView, ServiceAddress, ServiceView,
     Status, WorkerView,
 };
-use crate::config::Nflog;
+use crate::config::{Idle, Nflog};
 use crate::explain;
 use crate::model::{self, Change};
 use crate::packet_log;
@@ -160,6 +160,8 @@ impl Control {
                 queues: state.queues.into(),
                 spread: state.spread,
                 handed_over: (handed_over * 100).checked_div(received).unwrap_or(0),
+                naps: self.config.dataplane.idle == Idle::Interrupt
+                    && !state.offloads.contains(&"rx interrupt"),
             };
             PortView {
                 queues: state.queues,

@@ -1,6 +1,7 @@
 //! DPDK's ports: what they can do, how they are set up, how workers receive and send.
 
 use std::ffi::{CStr, c_void};
+use std::os::fd::{BorrowedFd, RawFd};
 use std::ptr::null;
 
 use dpdk_sys as sys;
@@ -64,6 +65,8 @@ pub(crate) struct Port {
     number: u16,
     pub(crate) info: PortInfo,
     pub(crate) writes_l4: bool,
+    /// All its queues have receive interrupts.
+    pub(crate) has_interrupts: bool,
     is_promiscuous: bool,
     /// By which it hashes, where that is ours to say: drivers keep a pointer to it.
     key: Vec<u8>,
@@ -92,13 +95,15 @@ fn chosen(offloads: &[(u64, &'static str)], can: u64) -> (u64, Vec<&'static str>
 }
 
 impl Port {
-    /// Sets up and starts DPDK's port `number`, to spread as it is said, with up to `workers` pairs of queues.
+    /// Sets up and starts DPDK's port `number`, to spread as it is said, with up to `workers` pairs of queues, and with receive interrupts
+    /// where they are wanted and can be had.
     pub(crate) fn start(
         eal: &mut Eal,
         number: u16,
         id: PortId,
         config: &PortConfig,
         (workers, spread, rss): (u16, Spread, Option<&Rss>),
+        wants_interrupts: bool,
         pool: &MbufPool,
     ) -> Result<Port, StartError> {
         eal.forget_log();
@@ -115,8 +120,20 @@ impl Port {
             offloads: Vec::new(),
             xdp_left: preflight::xdp_left(&config.device),
         };
-        let mut port = Port { number, info, writes_l4: false, is_promiscuous: false, key: Vec::new() };
-        port.set_up(eal, workers, rss, pool).map_err(|problem| StartError::Port {
+        let mut port = Port {
+            number,
+            info,
+            writes_l4: false,
+            has_interrupts: false,
+            is_promiscuous: false,
+            key: Vec::new(),
+        };
+        let mut outcome = port.set_up(eal, workers, rss, wants_interrupts, pool);
+        if wants_interrupts && outcome.is_err() {
+            // Some drivers do not start with what they cannot have, with a single vector for example.
+            outcome = port.set_up(eal, workers, rss, false, pool);
+        }
+        outcome.map_err(|problem| StartError::Port {
             port: config.name.clone(),
             device: config.device.clone(),
             problem,
@@ -129,6 +146,7 @@ impl Port {
         eal: &mut Eal,
         workers: u16,
         rss: Option<&Rss>,
+        wants_interrupts: bool,
         pool: &MbufPool,
     ) -> Result<(), PortProblem> {
         let number = self.number;
@@ -174,6 +192,7 @@ impl Port {
             conf.rx_adv_conf.rss_conf.rss_key = self.key.as_mut_ptr();
             conf.rx_adv_conf.rss_conf.rss_key_len = device.hash_key_size;
         }
+        conf.intr_conf.set_rxq(wants_interrupts.into());
         // SAFETY: DPDK copies the configuration; the key stays where it is until the port is closed.
         step("configuring", unsafe { sys::rte_eth_dev_configure(number, queues, queues, &conf) })?;
         let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
@@ -231,6 +250,10 @@ impl Port {
         }
         if types != 0 {
             names.push("rss");
+        }
+        self.has_interrupts = wants_interrupts && (0..queues).all(|queue| interrupt(number, queue).is_some());
+        if self.has_interrupts {
+            names.push("rx interrupt");
         }
         self.info.offloads = names;
         self.info.link = link(number);
@@ -302,6 +325,9 @@ impl Port {
             rx_queue,
             tx_queue,
             port: self.info.id,
+            number: self.number,
+            index,
+            interrupt: if self.has_interrupts { interrupt(self.number, index) } else { None },
         }
     }
 
@@ -320,6 +346,25 @@ impl Port {
             rx_no_buffer: stats.rx_nombuf,
             link: link(self.number),
         }
+    }
+}
+
+/// The file of a queue's receive interrupt, of a port that was started with them.
+///
+/// Some drivers have nothing to arm (`net_tap`): their files can be read whenever packets come.
+fn interrupt(number: u16, queue: u16) -> Option<RawFd> {
+    // SAFETY: no memory is involved.
+    unsafe {
+        let file = sys::rte_eth_dev_rx_intr_ctl_q_get_fd(number, queue);
+        if file < 0 {
+            return None;
+        }
+        match sys::rte_eth_dev_rx_intr_enable(number, queue) {
+            0 => sys::rte_eth_dev_rx_intr_disable(number, queue),
+            outcome if outcome == -libc::ENOTSUP => 0,
+            _ => return None,
+        };
+        Some(file)
     }
 }
 
@@ -396,6 +441,11 @@ pub(crate) struct PortQueue {
     rx_queue: *mut c_void,
     tx_queue: *mut c_void,
     port: PortId,
+    /// By which DPDK knows the queue.
+    number: u16,
+    index: u16,
+    /// The file of its receive interrupt, which is the driver's.
+    interrupt: Option<RawFd>,
 }
 
 // SAFETY: a queue is used by one thread at a time, whichever it is; this value is the only access.
@@ -442,6 +492,22 @@ impl Device<Mbuf> for PortQueue {
             std::ptr::copy(packets.add(sent), packets, count - sent);
             burst.set_len(count - sent);
         }
+    }
+
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: the driver closes it when the port is closed, before which this queue is dropped.
+        self.interrupt.map(|file| unsafe { BorrowedFd::borrow_raw(file) })
+    }
+
+    fn arm(&mut self) {
+        // It says so when there is nothing to arm, and else did once already.
+        // SAFETY: the port is started; no memory is involved.
+        unsafe { sys::rte_eth_dev_rx_intr_enable(self.number, self.index) };
+    }
+
+    fn disarm(&mut self) {
+        // SAFETY: as above.
+        unsafe { sys::rte_eth_dev_rx_intr_disable(self.number, self.index) };
     }
 }
 

@@ -48,6 +48,7 @@ impl Dpdk {
                 Idle::Poll => lb_dataplane::Idle::Poll,
                 Idle::Pause => lb_dataplane::Idle::Pause,
                 Idle::Sleep => lb_dataplane::Idle::Sleep,
+                Idle::Interrupt => lb_dataplane::Idle::Interrupt,
             },
             hash_seed: None,
         })?;

@@ -1,4 +1,4 @@
-//! No frame waits in a twin's ring while its pump sleeps.
+//! Nothing waits in a ring while who takes it sleeps: a twin's pump, a worker.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use loom::thread;
 use super::check_with;
 use crate::rtrb::RingBuffer;
 
-mod source {
+pub(crate) mod source {
     include!(concat!(env!("OUT_DIR"), "/bell.rs"));
 }
 use source::Bell;
 
 /// Stands for the eventfd.
 #[derive(Default)]
-struct Event {
+pub(crate) struct Event {
     is_rung: AtomicBool,
 }
 
@@ -64,5 +64,34 @@ fn a_pump_that_goes_to_sleep_hears_of_every_frame() {
             bell.ring();
         }
         pump.join().unwrap();
+    });
+}
+
+#[test]
+fn a_worker_that_goes_to_sleep_hears_of_each_that_puts_something_down_for_it() {
+    check_with(3, || {
+        let bell = Arc::new(Bell::new(Event::default()));
+        let (mut from_one, mut to_one) = RingBuffer::new(1);
+        let (mut from_other, mut to_other) = RingBuffer::new(1);
+        let (ones, others) = (bell.clone(), bell.clone());
+        let threads = [
+            thread::spawn(move || {
+                from_one.push(1).unwrap();
+                ones.ring();
+            }),
+            thread::spawn(move || {
+                from_other.push(2).unwrap();
+                others.ring();
+            }),
+        ];
+        let mut got = 0;
+        while got < 3 {
+            let before = got;
+            got += to_one.pop().unwrap_or(0) + to_other.pop().unwrap_or(0);
+            if got == before {
+                bell.sleep(|| !(to_one.is_empty() && to_other.is_empty()), Event::wait);
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
 }
