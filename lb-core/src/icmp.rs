@@ -95,7 +95,7 @@ pub fn quoted(message: &[u8], l3: usize, is_ipv6: bool) -> Result<Embedded, Drop
         (ipv6::source(ip).into(), ipv6::destination(ip).into(), walked.protocol, walked.l4, whole_end)
     } else {
         let ip = ipv4::header(message, l3).filter(|ip| ip[0] >> 4 == 4).ok_or(DropReason::BadIcmpPayload)?;
-        if ipv4::header_len(ip) < ipv4::LEN || ipv4::fragmentation(ip) & 0x1fff != 0 {
+        if ipv4::header_len(ip) < ipv4::LEN || ipv4::fragmentation(ip) & ipv4::OFFSET != 0 {
             return Err(DropReason::BadIcmpPayload);
         }
         let (src, dst) = (ipv4::source(ip).to_be_bytes(), ipv4::destination(ip).to_be_bytes());

@@ -289,14 +289,14 @@ pub struct Path<P> {
 struct Seen {
     headers: Headers,
     hash: FlowHash,
-    /// Of what is no [`Kind::Flow`], none.
-    guess: Option<FlowRef>,
+    /// [`FlowRef::NONE`] for what the index does not have, and of what is no [`Kind::Flow`]: an `Option` would be a second word.
+    guess: FlowRef,
     kind: Kind,
 }
 
 impl Seen {
     const NOTHING: Seen =
-        Seen { headers: Headers::NONE, hash: FlowHash::NONE, guess: None, kind: Kind::Twin };
+        Seen { headers: Headers::NONE, hash: FlowHash::NONE, guess: FlowRef::NONE, kind: Kind::Twin };
 }
 
 /// Of each packet of a burst.
@@ -557,7 +557,7 @@ impl<P: Packet> Path<P> {
     fn look_up(&self, all: &mut [Seen]) {
         for seen in all {
             if seen.kind == Kind::Flow {
-                seen.guess = self.flows.guess(seen.hash);
+                seen.guess = self.flows.guess(seen.hash).unwrap_or(FlowRef::NONE);
             }
         }
     }
@@ -608,9 +608,10 @@ impl<P: Packet> Path<P> {
     /// Stage 3: is it the flow that it seems to be? Of IPv4; IPv6 is looked at by [`Path::find`].
     #[inline(always)]
     fn find_as_guessed(&self, seen: &Seen) -> Option<FlowRef> {
-        let (h, guess) = (&seen.headers, seen.guess?);
-        let is_it = !h.is_ipv6 && self.flows.is_ipv4(guess, h.src, h.dst, h.sport, h.dport, h.protocol.0);
-        is_it.then_some(guess)
+        let h = &seen.headers;
+        let is_it =
+            !h.is_ipv6 && self.flows.is_ipv4(seen.guess, h.src, h.dst, h.sport, h.dport, h.protocol.0);
+        is_it.then_some(seen.guess)
     }
 
     /// Is it any of those that it may be?
@@ -619,7 +620,9 @@ impl<P: Packet> Path<P> {
         if h.is_ipv6 {
             return self.find_ipv6(packet.data(), seen);
         }
-        seen.guess?;
+        if seen.guess == FlowRef::NONE {
+            return None;
+        }
         self.flows.find_ipv4(seen.hash, h.src, h.dst, h.sport, h.dport, h.protocol.0)
     }
 
@@ -627,15 +630,17 @@ impl<P: Packet> Path<P> {
     #[cold]
     fn find_begun(&self, packet: &P, seen: &Seen) -> Option<FlowRef> {
         let guess = self.flows.guess(seen.hash)?;
-        self.find(packet, &Seen { guess: Some(guess), ..*seen })
+        self.find(packet, &Seen { guess, ..*seen })
     }
 
     fn find_ipv6(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
         let h = &seen.headers;
         let (src, dst) = (h.ipv6_source(frame), h.ipv6_destination(frame));
-        let guess = seen.guess?;
-        if self.flows.is_ipv6(guess, &src, &dst, h.sport, h.dport, h.protocol.0) {
-            return Some(guess);
+        if seen.guess == FlowRef::NONE {
+            return None;
+        }
+        if self.flows.is_ipv6(seen.guess, &src, &dst, h.sport, h.dport, h.protocol.0) {
+            return Some(seen.guess);
         }
         self.flows.find_ipv6(seen.hash, &src, &dst, h.sport, h.dport, h.protocol.0)
     }

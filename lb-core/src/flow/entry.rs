@@ -46,6 +46,9 @@ pub struct FlowId(pub u32);
 pub struct FlowRef(pub(super) u32);
 
 impl FlowRef {
+    /// Of no connection.
+    pub const NONE: FlowRef = FlowRef(u32::MAX);
+
     #[inline]
     pub fn new(id: FlowId, direction: Direction) -> FlowRef {
         FlowRef(id.0 << 1 | direction as u32)
@@ -195,25 +198,34 @@ pub struct Rewrite {
     pub deltas: Deltas,
 }
 
-/// A course past the rules (`path/courses.rs`): the highest bit, 15 of an era, and its number in that one.
+/// A course past the rules (`path/courses.rs`): its era, and its number in that one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CourseId(u32);
 
+/// Which courses are meant by their numbers. Its highest bit is always set, which tells a course from a next hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Era(u16);
+
+impl Era {
+    pub const FIRST: Era = Era(1 << 15);
+
+    /// 2¹⁵ eras from now on it is this one again.
+    #[must_use]
+    pub fn next(self) -> Era {
+        Era(self.0.wrapping_add(1) | Self::FIRST.0)
+    }
+}
+
 impl CourseId {
     const ERA_AT: u32 = 16;
-    const ERAS: u16 = 1 << 15;
 
-    pub fn new(era: u16, number: u16) -> CourseId {
-        CourseId(Entry::COURSE | u32::from(era % Self::ERAS) << Self::ERA_AT | u32::from(number))
-    }
-
-    pub fn next_era(era: u16) -> u16 {
-        (era + 1) % Self::ERAS
+    pub fn new(era: Era, number: u16) -> CourseId {
+        CourseId(u32::from(era.0) << Self::ERA_AT | u32::from(number))
     }
 
     #[inline]
-    pub fn era(self) -> u16 {
-        (self.0 >> Self::ERA_AT) as u16 % Self::ERAS
+    pub fn era(self) -> Era {
+        Era((self.0 >> Self::ERA_AT) as u16)
     }
 
     #[inline]
@@ -251,7 +263,7 @@ const _: () = assert!(std::mem::offset_of!(Entry, protocol) + 4 == size_of::<Ent
 impl Entry {
     pub(super) const NO_ADDRESSES: u32 = u32::MAX;
     const NO_HOP: u32 = u32::MAX;
-    /// In `hops`, and not [`NO_HOP`](Self::NO_HOP): a [`CourseId`] in the place of a hop.
+    /// From here on `hops` have a [`CourseId`] in the place of a hop, or [`NO_HOP`](Self::NO_HOP): no era has so many courses.
     const COURSE: u32 = 1 << 31;
     /// Counted as inactive at its real server.
     const INACTIVE: u8 = 1;
@@ -481,11 +493,10 @@ impl Entry {
         self.hops[direction.index()] = hop.0;
     }
 
-    /// What its packets that go this way meet of rules, and their next hop.
+    /// What its packets that go this way meet of rules, and their next hop; where it is not kept, a course that there is not.
     #[inline]
-    pub fn course(&self, direction: Direction) -> Option<CourseId> {
-        let course = self.hops[direction.index()];
-        (course >= Self::COURSE && course != Self::NO_HOP).then_some(CourseId(course))
+    pub fn course_or_none(&self, direction: Direction) -> CourseId {
+        CourseId(self.hops[direction.index()])
     }
 
     pub fn set_course(&mut self, direction: Direction, course: CourseId) {

@@ -16,7 +16,7 @@ mod wheel;
 
 use std::ops::{Deref, DerefMut};
 
-pub use entry::{CourseId, Deltas, Direction, Entry, FlowId, FlowRef, Method, NewFlow, Rewrite, Tuple};
+pub use entry::{CourseId, Deltas, Direction, Entry, Era, FlowId, FlowRef, Method, NewFlow, Rewrite, Tuple};
 pub use hash::{FlowHash, Hasher};
 pub use store::{InsertError, LAYOUT_VERSION, Store};
 use wheel::{Due, Wheel};

@@ -2,6 +2,7 @@
 //! knows of a connection, and large IP sets that rules ask.
 
 use super::{Burst, Kind, Path, Seen};
+use crate::flow::FlowRef;
 use crate::packet::Packet;
 use crate::set::Facts;
 
@@ -16,8 +17,8 @@ impl<P: Packet> Path<P> {
 
     #[inline(never)]
     fn fetch_tracked(&self, all: &[Seen]) {
-        let known = all.iter().filter(|seen| seen.kind == Kind::Flow).filter_map(|seen| seen.guess);
-        for at in known {
+        let is_known = |seen: &&Seen| seen.kind == Kind::Flow && seen.guess != FlowRef::NONE;
+        for at in all.iter().filter(is_known).map(|seen| seen.guess) {
             // The entry is on its way, and those of all others with it.
             if self.flows.entry(at.id()).is_followed() {
                 self.flows.prefetch_tracked(at.id());
@@ -35,7 +36,7 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     fn fetch_sets_of(&self, burst: &Burst<P>, all: &[Seen]) {
         // Known connections are mostly let by before a set is asked.
-        let unknown = |(_, seen): &(&P, &Seen)| seen.kind == Kind::Flow && seen.guess.is_none();
+        let unknown = |(_, seen): &(&P, &Seen)| seen.kind == Kind::Flow && seen.guess == FlowRef::NONE;
         for (packet, Seen { headers, .. }) in burst.iter().zip(all).filter(unknown) {
             let frame = packet.data();
             let facts = Facts {

@@ -18,7 +18,7 @@ use super::Path;
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, CtState};
 use crate::counters::{MOST_COURSES, WorkerCounters};
-use crate::flow::{CourseId, FlowRef};
+use crate::flow::{CourseId, Era, FlowRef};
 use crate::ids::PortId;
 use crate::packet::Packet;
 use crate::tables::HopId;
@@ -46,7 +46,7 @@ pub(super) struct Courses {
     known: HashTable<u16>,
     hasher: DefaultHashBuilder,
     /// Which courses these are: ids of those before are of nobody.
-    era: u16,
+    era: Era,
     begun: Tick,
     /// Keeps none.
     #[cfg(test)]
@@ -59,7 +59,7 @@ impl Courses {
             open: Vec::with_capacity(MOST_COURSES),
             known: HashTable::with_capacity(MOST_COURSES),
             hasher: DefaultHashBuilder::default(),
-            era: 0,
+            era: Era::FIRST,
             begun: now,
             #[cfg(test)]
             are_off: false,
@@ -103,7 +103,7 @@ impl Courses {
         counters.close_courses();
         self.open.clear();
         self.known.clear();
-        self.era = CourseId::next_era(self.era);
+        self.era = self.era.next();
     }
 }
 
@@ -111,7 +111,7 @@ impl<P: Packet> Path<P> {
     /// The course that a packet follows, and what it knows.
     #[inline(always)]
     pub(super) fn course(&self, at: FlowRef, port: PortId, headers: &Headers) -> Option<(CourseId, Common)> {
-        let course = self.flows.entry(at.id()).course(at.direction())?;
+        let course = self.flows.entry(at.id()).course_or_none(at.direction());
         // What is watched is shown rule by rule.
         if self.watch.is_on() {
             return None;
@@ -159,7 +159,7 @@ impl<P: Packet> Path<P> {
             return;
         }
         let other = at.direction().opposite();
-        let course = self.flows.entry(at.id()).course(other).and_then(|id| self.courses.get(id));
+        let course = self.courses.get(self.flows.entry(at.id()).course_or_none(other));
         let is_as_before = course.is_some_and(|common| common.state == CtState::Established);
         let entry = self.flows.entry_mut(at.id());
         if !is_as_before {
@@ -172,7 +172,7 @@ impl<P: Packet> Path<P> {
     #[inline]
     pub(super) fn kept_hop(&self, at: FlowRef) -> Option<HopId> {
         let entry = self.flows.entry(at.id());
-        let of_course = || self.courses.get(entry.course(at.direction())?)?.hop;
+        let of_course = || self.courses.get(entry.course_or_none(at.direction()))?.hop;
         entry.hop(at.direction()).or_else(of_course)
     }
 

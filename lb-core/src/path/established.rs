@@ -33,22 +33,28 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let entry = self.flows.entry(at.id());
-        if entry.is_plain() {
-            let hop = entry.hop_or_none(at.direction());
-            self.straight_on(packet, headers, at, hop, now, io);
+        let hop = if entry.is_plain() {
+            entry.hop_or_none(at.direction())
         } else if entry.is_only_ruled()
             && let Some((course, common)) = self.course(at, packet.port(), headers)
             && let Some(hop) = common.hop
             && !self.may_be_followed(headers)
         {
             self.count_on_course(at, course, &common, headers);
-            self.straight_on(packet, headers, at, hop, now, io);
+            hop
         } else if entry.is_only_one_way() {
-            self.one_way(packet, headers, at, now, io);
-        } else if entry.method().is_one_way()
-            || entry.is_tracked()
-            || self.turns_off(at, packet.port(), headers)
-        {
+            return self.one_way(packet, headers, at, now, io);
+        } else {
+            return self.turned_off(packet, headers, at, now, io);
+        };
+        self.straight_on(packet, headers, at, hop, now, io);
+    }
+
+    /// Something turns the connection's packets off the straight line, or some of them.
+    #[inline(never)]
+    fn turned_off(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        let entry = self.flows.entry(at.id());
+        if entry.method().is_one_way() || entry.is_tracked() || self.turns_off(at, packet.port(), headers) {
             self.not_plain(packet, headers, at, now, io);
         } else {
             self.straight_on_rarely(packet, headers, at, now, io);

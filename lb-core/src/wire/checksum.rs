@@ -28,15 +28,18 @@ pub fn sum(bytes: &[u8]) -> u16 {
     u16::from_be(fold(total))
 }
 
-/// Sum of a header of 20 bytes, such as IPv4's without options: two words of eight and one of four, carries added back in.
+/// As [`is_good`] of the [`sum`] of a header of 20 bytes that are not all 0, such as IPv4's without options: two words of eight and one of
+/// four, carries added back in, are then a multiple of 0xffff.
 #[inline]
-pub fn sum20(bytes: &[u8; 20]) -> u16 {
-    let ([a, b], rest) = bytes.as_chunks::<8>() else { return sum(bytes) };
+pub fn is_good20(bytes: &[u8; 20]) -> bool {
+    let ([a, b], rest) = bytes.as_chunks::<8>() else { return is_good(sum(bytes)) };
     let rest = rest.first_chunk().map_or(0, |rest| u32::from_ne_bytes(*rest));
     let (total, carry) = u64::from_ne_bytes(*a).overflowing_add(u64::from_ne_bytes(*b));
     // A sum that carried leaves room for the carry.
     let (total, carry) = total.overflowing_add(u64::from(rest) + u64::from(carry));
-    u16::from_be(fold(total + u64::from(carry)))
+    // What 0xffff divides is, by the inverse of that modulo 2⁶⁴, the quotient again.
+    const MOST: u64 = u64::MAX / 0xffff;
+    (total + u64::from(carry)).wrapping_mul(MOST.wrapping_neg()) <= MOST
 }
 
 /// Folds an accumulator of words to 16 bits, carries added back in.
@@ -55,6 +58,13 @@ pub const fn add(a: u16, b: u16) -> u16 {
     sum + carry as u16
 }
 
+/// One's-complement subtraction: the borrow is taken from the other end.
+#[inline]
+const fn subtract(a: u16, b: u16) -> u16 {
+    let (difference, borrow) = a.overflowing_sub(b);
+    difference - borrow as u16
+}
+
 /// The checksum field that belongs to a sum.
 #[inline]
 pub const fn finish(sum: u16) -> u16 {
@@ -64,10 +74,12 @@ pub const fn finish(sum: u16) -> u16 {
 /// As [`finish`], for UDP, where 0 means that there is no checksum and 0xffff is sent instead (RFC 768).
 #[inline]
 pub const fn finish_udp(sum: u16) -> u16 {
-    match !sum {
-        0 => 0xffff,
-        checksum => checksum,
-    }
+    or_all_ones(!sum)
+}
+
+#[inline]
+const fn or_all_ones(checksum: u16) -> u16 {
+    if checksum == 0 { 0xffff } else { checksum }
 }
 
 /// True when a sum that includes its checksum field says that the bytes are as they were sent.
@@ -172,19 +184,35 @@ impl Delta {
         Delta(finish_udp(self.0))
     }
 
-    /// The checksum field after the change: `~(~HC + ~m + m')`. A wrong checksum stays wrong by as much.
+    /// The checksum field after the change: `~(~HC + ~m + m')`, which is `HC - (~m + m')`. A wrong checksum stays wrong by as much.
     ///
     /// What it gives equals a computation over all bytes: with any non-zero word in them (a pseudo-header's protocol, an
     /// IP version) the sum `~HC` of the bytes is never 0, and then no addition makes it 0.
     #[inline]
     pub const fn apply(self, checksum: u16) -> u16 {
-        !add(!checksum, self.0)
+        subtract(checksum, self.0)
+    }
+
+    /// As [`apply`](Self::apply), to the field where it stands.
+    #[inline(always)]
+    pub const fn apply_to(self, field: &mut [u8; 2]) {
+        // In the byte order of the wire, which one's-complement arithmetic does not mind (RFC 1071 §2 (B)).
+        *field = subtract(u16::from_ne_bytes(*field), self.0.to_be()).to_ne_bytes();
     }
 
     /// As [`apply`](Self::apply), for UDP: 0 is no checksum and stays so, and a result of 0 is sent as 0xffff (RFC 768).
     #[inline]
     pub const fn apply_udp(self, checksum: u16) -> u16 {
-        if checksum == 0 { 0 } else { finish_udp(add(!checksum, self.0)) }
+        if checksum == 0 { 0 } else { or_all_ones(subtract(checksum, self.0)) }
+    }
+
+    /// As [`apply_udp`](Self::apply_udp), to the field where it stands.
+    #[inline(always)]
+    pub const fn apply_to_udp(self, field: &mut [u8; 2]) {
+        let checksum = u16::from_ne_bytes(*field);
+        if checksum != 0 {
+            *field = or_all_ones(subtract(checksum, self.0.to_be())).to_ne_bytes();
+        }
     }
 }
 
@@ -240,8 +268,22 @@ mod tests {
         }
 
         #[test]
-        fn sum_of_twenty_bytes_equals_its_slow_twin(bytes: [u8; 20]) {
-            prop_assert_eq!(sum20(&bytes), slow_sum(&bytes));
+        fn twenty_bytes_are_good_when_their_slow_twins_are(mut bytes: [u8; 20], is_right: bool) {
+            bytes[0] = 0x45;
+            if is_right {
+                ipv4::fill_checksum(&mut bytes);
+            }
+            prop_assert_eq!(is_good20(&bytes), is_good(slow_sum(&bytes)));
+        }
+
+        #[test]
+        fn fields_are_changed_where_they_stand_as_their_values_are(checksum: u16, delta: u16) {
+            let (mut field, mut udp) = (checksum.to_be_bytes(), checksum.to_be_bytes());
+            Delta(delta).apply_to(&mut field);
+            Delta(delta).apply_to_udp(&mut udp);
+            prop_assert_eq!(u16::from_be_bytes(field), Delta(delta).apply(checksum));
+            prop_assert_eq!(Delta(delta).apply(checksum), !add(!checksum, delta));
+            prop_assert_eq!(u16::from_be_bytes(udp), Delta(delta).apply_udp(checksum));
         }
 
         #[test]

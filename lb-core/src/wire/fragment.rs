@@ -57,7 +57,7 @@ pub fn split<P: Packet>(
     let flags = ipv4::fragmentation(fixed);
     // Only the last piece of the whole datagram has no others behind it.
     let last_has_more = flags & ipv4::MF;
-    let mut offset = (flags & 0x1fff) + (first.len() / 8) as u16;
+    let mut offset = (flags & ipv4::OFFSET) + (first.len() / 8) as u16;
     let mut chunks = rest.chunks(later_len).peekable();
     while let Some(chunk) = chunks.next() {
         let more = if chunks.peek().is_some() { ipv4::MF } else { last_has_more };
@@ -75,7 +75,7 @@ pub fn split<P: Packet>(
         return Err(DropReason::Unsupported);
     }
     if let Some(header) = packet.data_mut().get_mut(l3..l4) {
-        describe(header, first_len, (flags & 0x1fff) | ipv4::MF);
+        describe(header, first_len, (flags & ipv4::OFFSET) | ipv4::MF);
     }
     Ok(())
 }

@@ -9,6 +9,8 @@ pub const LEN: usize = 20;
 pub const MAX_LEN: usize = 60;
 pub const DF: u16 = 0x4000;
 pub const MF: u16 = 0x2000;
+/// Where a fragment's data belongs, in units of 8 bytes.
+pub const OFFSET: u16 = 0x1fff;
 
 /// The fixed part of a header.
 pub type Header = [u8; LEN];
@@ -82,8 +84,9 @@ pub const TTL_DECREMENT: Delta = Delta(!0x0100);
 pub fn rewrite(header: &mut Header, source: u32, destination: u32, delta: Delta) {
     debug_assert!(header[8] > 0, "a packet with TTL 0 is not forwarded");
     header[8] = header[8].wrapping_sub(1);
-    header[12..16].copy_from_slice(&source.to_be_bytes());
-    header[16..20].copy_from_slice(&destination.to_be_bytes());
+    // Both at once, as they are kept beside each other.
+    let addresses = u64::from(source) << 32 | u64::from(destination);
+    header[12..20].copy_from_slice(&addresses.to_be_bytes());
     update_checksum(header, delta);
 }
 
@@ -97,8 +100,9 @@ pub fn forbid_fragments(header: &mut Header) {
 /// Brings the checksum up to date with a change of the header.
 #[inline]
 pub fn update_checksum(header: &mut Header, delta: Delta) {
-    let checksum = delta.apply(be16(header[10], header[11]));
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    if let Some(field) = array_mut(header, 10) {
+        delta.apply_to(field);
+    }
 }
 
 /// Computes the checksum anew, over the header at the start of `header`, options included.

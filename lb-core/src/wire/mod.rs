@@ -41,6 +41,12 @@ pub(crate) fn array_mut<const N: usize>(bytes: &mut [u8], at: usize) -> Option<&
     bytes.get_mut(at..at.checked_add(N)?)?.first_chunk_mut()
 }
 
+/// Both ports as on the wire, made at once.
+#[inline(always)]
+fn ports(sport: u16, dport: u16) -> [u8; 4] {
+    (u32::from(sport) << 16 | u32::from(dport)).to_be_bytes()
+}
+
 #[inline]
 pub(crate) fn be16(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])

@@ -114,9 +114,8 @@ impl Headers {
     /// Whether it is a whole IPv4 packet without options, in a frame without a tag: then its headers are where they are in nearly all.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
-        usize::from(self.l3) == ETHERNET
-            && usize::from(self.l4) == ETHERNET + 20
-            && self.fragment == Fragment::None
+        // No tag leaves room for a shorter header, and no other header is as short.
+        usize::from(self.l4) == ETHERNET + ipv4::LEN && self.fragment == Fragment::None
     }
 
     /// Where the IP packet ends in the frame.
@@ -241,37 +240,35 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
     let (ip, l4) = ip.split_first_chunk::<20>()?;
     let l4: &[u8; 20] = l4.first_chunk()?;
 
-    let ethertype_and_length = u32::from_le_bytes([head[12], head[13], ip[0], ip[1]]) & 0xff_ffff;
-    let total = be16(ip[2], ip[3]);
-    // Each read at once.
-    let addresses = u64::from_be_bytes([ip[12], ip[13], ip[14], ip[15], ip[16], ip[17], ip[18], ip[19]]);
+    // Each read at once, not byte by byte.
+    let ethertype_and_length = u32::from_le_bytes(*array(head, 12)?);
+    let begin = u64::from_be_bytes(*array(ip, 0)?);
+    let addresses = u64::from_be_bytes(*array(ip, 12)?);
     let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
-    let ports = u32::from_be_bytes([l4[0], l4[1], l4[2], l4[3]]);
-    let payload = total.wrapping_sub(20);
-
+    let ports = u32::from_be_bytes(*array(l4, 0)?);
+    let total = u32::from(be16(ip[2], ip[3]));
     let is_tcp = ip[9] == Protocol::TCP.0;
     let is_udp = ip[9] == Protocol::UDP.0;
-    let tcp_header = u16::from(l4[12] >> 4) * 4;
-    let udp_len = be16(l4[4], l4[5]);
+    let tcp_header = u32::from(l4[12] >> 4) * 4;
+    let udp_len = u32::from(be16(l4[4], l4[5]));
     let has_good_transport = if is_tcp {
-        tcp_header >= 20 && tcp_header <= payload
+        tcp_header >= 20 && 20 + tcp_header <= total
     } else if is_udp {
-        udp_len >= 8 && udp_len <= payload
+        udp_len >= 8 && 20 + udp_len <= total
     } else {
-        ip[9] == Protocol::SCTP.0 && usize::from(payload) >= sctp::LEN + sctp::CHUNK
+        ip[9] == Protocol::SCTP.0 && total as usize >= 20 + sctp::LEN + sctp::CHUNK
     };
     let has_good_checksum = match ip_checksum {
         RxChecksum::Good => true,
-        RxChecksum::Unknown => checksum::is_good(checksum::sum20(ip)),
+        RxChecksum::Unknown => checksum::is_good20(ip),
         RxChecksum::Bad => false,
     };
     // None of these is ever false for usual packets: a branch that is never taken costs less than its value.
-    let is_plain = ethertype_and_length == IPV4_OF_20_BYTES
-        && be16(ip[6], ip[7]) & 0x3fff == 0
-        && total >= 20
-        && ETHERNET + usize::from(total) <= frame_len
-        && is_ordinary(src)
-        && is_ordinary(dst)
+    let is_plain = ethertype_and_length << 8 == IPV4_OF_20_BYTES << 8
+        && begin & u64::from(ipv4::MF | ipv4::OFFSET) == 0
+        && ETHERNET + total as usize <= frame_len
+        && IS_ORDINARY[usize::from((addresses >> 56) as u8)]
+            & IS_ORDINARY[usize::from((addresses >> 24) as u8)]
         && has_good_transport
         && has_good_checksum;
     if !is_plain {
@@ -280,8 +277,8 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
     Some(Headers {
         src,
         dst,
-        fragment_id: u32::from(be16(ip[4], ip[5])),
-        ip_len: u32::from(total),
+        fragment_id: u32::from((begin >> 16) as u16),
+        ip_len: total,
         fragment_offset: 0,
         datagram_len: 0,
         sport: (ports >> 16) as u16,
@@ -296,17 +293,21 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
         icmp_type: 0,
         fragment: Fragment::None,
         is_ipv6: false,
-        dont_fragment: ip[6] & (ipv4::DF >> 8) as u8 != 0,
+        dont_fragment: begin & u64::from(ipv4::DF) != 0,
         is_for_twin: false,
     })
 }
 
-/// False for addresses in 0/8, 127/8 and all from 224/3 on, which need a second look.
-#[inline(always)]
-fn is_ordinary(address: u32) -> bool {
-    let net = address >> 24;
-    net.wrapping_sub(1) < 223 && net != 127
-}
+/// By an address' first byte; false for those in 0/8, 127/8 and all from 224/3 on, which need a second look.
+static IS_ORDINARY: [bool; 256] = {
+    let mut is = [false; 256];
+    let mut net = 1;
+    while net < 224 {
+        is[net] = net != 127;
+        net += 1;
+    }
+    is
+};
 
 /// Reads any packet.
 #[inline(never)]
@@ -382,7 +383,7 @@ fn read_ipv4(
     let is_for_twin = ipv4_addresses(src, dst)?;
 
     let flags = be16(ip[6], ip[7]);
-    let offset = (flags & 0x1fff) << 3;
+    let offset = (flags & ipv4::OFFSET) << 3;
     let payload = usize::from(total) - header_len;
     let fragment = fragment(offset, flags & ipv4::MF != 0, payload)?;
     let mut headers = Headers {

@@ -2,7 +2,7 @@
 
 use super::checksum::Delta;
 use super::parse::Headers;
-use super::{array, array_mut, be16, ipv4, ipv6};
+use super::{array, array_mut, be16, ipv4, ipv6, ports};
 use crate::packet::Packet;
 
 /// Length without options.
@@ -42,9 +42,11 @@ pub fn acknowledgement(header: &Header) -> u32 {
 }
 
 /// Brings the checksum up to date.
+#[inline(always)]
 pub(crate) fn update_checksum(header: &mut Header, delta: Delta) {
-    let sum = delta.apply(checksum(header));
-    header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    if let Some(field) = array_mut(header, CHECKSUM) {
+        delta.apply_to(field);
+    }
 }
 
 /// Length with options.
@@ -151,12 +153,10 @@ pub(crate) fn add_mss<P: Packet>(packet: &mut P, headers: &Headers, mss: u16) {
 }
 
 /// Writes both ports and brings the checksum up to date with `delta`: the change of the addresses and of these ports.
-#[inline]
+#[inline(always)]
 pub fn rewrite(header: &mut Header, sport: u16, dport: u16, delta: Delta) {
-    header[0..2].copy_from_slice(&sport.to_be_bytes());
-    header[2..4].copy_from_slice(&dport.to_be_bytes());
-    let checksum = delta.apply(checksum(header));
-    header[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+    header[..4].copy_from_slice(&ports(sport, dport));
+    update_checksum(header, delta);
 }
 
 /// Writes the checksum field, as computed or as the pseudo-header's sum that a port wants to find there.

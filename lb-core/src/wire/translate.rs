@@ -82,7 +82,7 @@ impl Fields {
         let ip = ipv4::header(packet, l3)?;
         let header_len = ipv4::header_len(ip);
         let fragmentation = ipv4::fragmentation(ip);
-        let (offset, has_more) = ((fragmentation & 0x1fff) << 3, fragmentation & ipv4::MF != 0);
+        let (offset, has_more) = ((fragmentation & ipv4::OFFSET) << 3, fragmentation & ipv4::MF != 0);
         let piece = Piece { id: be16(ip[4], ip[5]).into(), offset, has_more };
         let fields = Fields {
             tos: ip[1],

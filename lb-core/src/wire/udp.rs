@@ -1,7 +1,7 @@
 //! The UDP header (RFC 768).
 
 use super::checksum::Delta;
-use super::{array, array_mut, be16};
+use super::{array, array_mut, be16, ports};
 
 pub const LEN: usize = 8;
 /// Offset of the checksum.
@@ -33,12 +33,12 @@ pub fn checksum(header: &Header) -> u16 {
 
 /// Writes both ports and brings the checksum, if there is one, up to date with `delta`: the change of the addresses and of
 /// these ports.
-#[inline]
+#[inline(always)]
 pub fn rewrite(header: &mut Header, sport: u16, dport: u16, delta: Delta) {
-    header[0..2].copy_from_slice(&sport.to_be_bytes());
-    header[2..4].copy_from_slice(&dport.to_be_bytes());
-    let checksum = delta.apply_udp(checksum(header));
-    header[CHECKSUM..].copy_from_slice(&checksum.to_be_bytes());
+    header[..4].copy_from_slice(&ports(sport, dport));
+    if let Some(field) = header.last_chunk_mut() {
+        delta.apply_to_udp(field);
+    }
 }
 
 /// Writes the checksum field, as computed or as the pseudo-header's sum that a port wants to find there.
