@@ -83,6 +83,18 @@ pub(crate) fn pin(cpu: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Does something on this CPU, where this process may run there: memory that it asks the kernel for is then of the CPU's NUMA node, as long as there
+/// is some.
+pub(crate) fn at<T>(cpu: u32, work: impl FnOnce() -> T) -> T {
+    let before = CpuSet::usable();
+    let _ = CpuSet::of(&[cpu]).apply();
+    let done = work();
+    if let Ok(before) = before {
+        let _ = before.apply();
+    }
+    done
+}
+
 /// True when the kernel keeps other threads away from this CPU (`isolcpus`).
 pub(crate) fn is_isolated(cpu: u32) -> bool {
     let list = fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default();
@@ -133,6 +145,17 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    #[test]
+    fn what_is_done_at_a_cpu_is_done_there_and_the_thread_has_its_cpus_again() {
+        let list = || CpuSet::usable().unwrap().to_text();
+        let before = list();
+        for cpu in CpuSet::usable().unwrap().iter() {
+            assert_eq!(at(cpu, list), cpu.to_string());
+            assert_eq!(list(), before);
+        }
+        assert_eq!(at(u32::MAX, list), before, "none such");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use lb_core::flow::carry::Salvage;
 use lb_core::mem::Region;
 
 use crate::config::FlowMemory;
+use crate::cpu;
 use crate::error::StartError;
 use crate::memory::{self, FileMapping, FileSystem, HUGE_PAGE};
 
@@ -147,23 +148,20 @@ impl Keep {
         memory::file_system(&self.path) == Some(FileSystem::Huge)
     }
 
-    /// Makes the new file with `bytes` for each worker, zeroed and all of it given by the kernel; reads what the old ones
-    /// are.
+    /// Makes the new file with `bytes` for each worker, zeroed and all of it given by the kernel, near the worker's CPU; reads what the
+    /// old ones are.
     ///
     /// # Errors
     /// `Memory` when there is no room.
-    pub(crate) fn create(
-        &mut self,
-        workers: usize,
-        bytes: usize,
-    ) -> Result<(Vec<Region>, Legacy), StartError> {
+    pub(crate) fn create(&mut self, cpus: &[u32], bytes: usize) -> Result<(Vec<Region>, Legacy), StartError> {
+        let workers = cpus.len();
         let stride = bytes.next_multiple_of(HUGE_PAGE);
         let len = HUGE_PAGE + workers * stride;
         for found in &mut self.found {
             found.read(&mut self.notices);
         }
         let failed = |error| StartError::Memory { bytes: len, error };
-        let mapping = match self.create_file(len) {
+        let mapping = match self.create_file(cpus, stride) {
             Err(error) if memory::is_no_room(&error) && self.has_legacy() => {
                 self.notices.push(format!(
                     "flow memory {}: there is no room for a second file of {} MB beside the old one, whose connections \
@@ -174,7 +172,7 @@ impl Keep {
                 for found in &mut self.found {
                     found.copy().map_err(failed)?;
                 }
-                match self.create_file(len) {
+                match self.create_file(cpus, stride) {
                     Ok(mapping) => mapping,
                     Err(error) => {
                         self.restore();
@@ -207,11 +205,17 @@ impl Keep {
         }
     }
 
-    fn create_file(&mut self, len: usize) -> io::Result<FileMapping> {
+    /// With `stride` bytes for the worker of each CPU.
+    fn create_file(&mut self, cpus: &[u32], stride: usize) -> io::Result<FileMapping> {
         let path = unfinished(&self.path);
         let file = options().create_new(true).open(&path)?;
         file.try_lock().map_err(io::Error::from)?;
-        let made = memory::allocate(&file, len).and_then(|()| FileMapping::writable(&file, len));
+        let place = |worker| HUGE_PAGE + worker * stride;
+        let mut made = memory::allocate(&file, 0, HUGE_PAGE);
+        for (worker, &cpu) in cpus.iter().enumerate() {
+            made = made.and_then(|()| cpu::at(cpu, || memory::allocate(&file, place(worker), stride)));
+        }
+        let made = made.and_then(|()| FileMapping::writable(&file, place(cpus.len())));
         match made {
             Ok(mapping) => {
                 self.new = Some(file);
@@ -314,7 +318,7 @@ impl Found {
 
     fn restore(&mut self) -> io::Result<()> {
         if let Content::Copied(bytes) = &self.content {
-            memory::allocate(&self.file, bytes.len())?;
+            memory::allocate(&self.file, 0, bytes.len())?;
             FileMapping::writable(&self.file, bytes.len())?.bytes_mut().copy_from_slice(bytes);
         }
         Ok(())
@@ -503,6 +507,7 @@ mod tests {
     use lb_core::time::Tick;
 
     use super::*;
+    use crate::cpu::CpuSet;
 
     /// A name of its own on /dev/shm, whose files go when this is dropped.
     struct Name(String);
@@ -527,10 +532,15 @@ mod tests {
         /// Opens and makes the file for `workers` workers with empty tables.
         fn serve(&self, workers: usize) -> (Keep, Legacy, Vec<FlowTable>) {
             let mut keep = self.open();
-            let (regions, legacy) = keep.create(workers, memory_needed(100, 10)).unwrap();
+            let (regions, legacy) = keep.create(&vec![cpu(); workers], memory_needed(100, 10)).unwrap();
             let table = |region| FlowTable::new(region, 100, 10, 7, Tick(0));
             (keep, legacy, regions.into_iter().map(table).collect())
         }
+    }
+
+    /// One that this process may use.
+    fn cpu() -> u32 {
+        CpuSet::usable().unwrap().iter().next().unwrap()
     }
 
     impl Drop for Name {
@@ -663,7 +673,7 @@ mod tests {
         drop((keep, tables));
         let before = fs::read(name.path()).unwrap();
         let mut keep = name.open();
-        assert!(keep.create(1, 1 << 46).is_err());
+        assert!(keep.create(&[cpu()], 1 << 46).is_err());
         assert_eq!(keep.take_legacy().salvages().len(), 1, "for who serves without a file");
         drop(keep);
         assert!(fs::read(name.path()).unwrap() == before);

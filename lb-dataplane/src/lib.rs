@@ -19,6 +19,7 @@ mod listing;
 mod mailbox;
 mod memory;
 mod memory_port;
+mod numa;
 mod orders;
 mod placement;
 mod preflight;
@@ -65,10 +66,11 @@ use cpu::CpuSet;
 use dpdk::Dpdk;
 use dpdk::eal::{Eal, EalConfig};
 use dpdk::mbuf::{self, MbufPool};
-use dpdk::port::{self, Port};
+use dpdk::port::{self, Port, Setup};
 use dpdk::steering::plan;
 use heir::{Executor, Share};
 use keep::{Keep, Legacy};
+use memory::HUGE_PAGE;
 use placement::Cpu;
 use preflight::Memory;
 use twin::{Pump, TwinEnd};
@@ -82,7 +84,7 @@ pub struct Dataplane {
     /// By port.
     pumps: Vec<Option<Pump>>,
     ports: Vec<Port>,
-    pool: MbufPool,
+    pools: Vec<MbufPool>,
     _eal: Eal,
     _claims: Claims,
     infos: Vec<PortInfo>,
@@ -128,7 +130,7 @@ impl Dataplane {
         let (mut paths, legacy) = paths(&config, &memory, &mut keep, &mut notices)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
-        let pool = MbufPool::new(memory.buffers, memory.data_room, memory.layout)?;
+        let pools = pools(&memory, &mut notices)?;
         let workers = config.workers.len() as u16;
         let mut ports = Vec::new();
         let can: Vec<_> = numbers
@@ -140,9 +142,16 @@ impl Dataplane {
         let rss = plan.means().map(|means| Arc::new(Rss::new(paths[0].hash_seed, means, plan.bits, workers)));
         let wants_interrupts = config.idle == Idle::Interrupt;
         for (index, (port, number)) in config.ports.iter().zip(numbers).enumerate() {
-            let spread = (workers, plan.spreads[index], rss.as_deref());
-            let id = PortId(index as u16);
-            ports.push(Port::start(&mut eal, number, id, port, spread, wants_interrupts, &pool)?);
+            let setup = Setup {
+                workers,
+                spread: plan.spreads[index],
+                rss: rss.as_deref(),
+                interrupts: wants_interrupts,
+                pool: &pools[memory.pools.of_port[index]],
+                node: preflight::node(&port.device),
+                has_all: memory.pools.is_one(),
+            };
+            ports.push(Port::start(&mut eal, number, PortId(index as u16), port, &setup)?);
         }
         for port in ports.iter().filter(|port| wants_interrupts && !port.has_interrupts) {
             notices.push(format!(
@@ -161,9 +170,11 @@ impl Dataplane {
         let rss = rss.filter(|_| ports.iter().any(does));
         paths.iter_mut().for_each(|path| path.rss.clone_from(&rss));
         mbuf::set_ports_write_l4(ports.iter().all(|port| port.writes_l4));
+        // The first worker serves the twins.
+        let pool_of = |worker: usize| &pools[memory.pools.of_worker[worker]];
         let infos: Vec<PortInfo> = ports.iter().map(|port| port.info.clone()).collect();
         let mark = config.flow_memory.mark();
-        let (pumps, mut twins) = start_twins(&config.ports, &infos, &pool, mark.as_deref())?;
+        let (pumps, mut twins) = start_twins(&config.ports, &infos, pool_of(0), mark.as_deref())?;
         notices.extend(remove_stale_twins(&config.ports, mark.as_deref()));
         let (executor, share) = Executor::start(config.workers.len(), legacy, keep)
             .map_err(|error| StartError::Worker { cpu: config.workers[0], reason: error.to_string() })?;
@@ -175,12 +186,12 @@ impl Dataplane {
             members.push(Member {
                 cpu: Some(config.workers[worker]),
                 seats: seats(worker, config.workers.len(), &ports, &mut twins),
-                pool: pool.clone(),
+                pool: pool_of(worker).clone(),
                 logic: move || logic(path, share),
             });
         }
         drop(share);
-        let placement = placement(&config.workers, &ports);
+        let placement = placement(&config);
         let team = Team::start::<Dpdk, _, _>(members, counters, config.idle)?;
         eal.let_log_out();
         Ok(Dataplane {
@@ -188,7 +199,7 @@ impl Dataplane {
             executor: Some(executor),
             pumps,
             ports,
-            pool,
+            pools,
             _eal: eal,
             _claims: claims,
             infos,
@@ -242,7 +253,7 @@ impl Dataplane {
 
     /// Packet buffers in use, in queues and caches too.
     pub fn buffers_in_use(&self) -> u32 {
-        self.pool.in_use()
+        self.pools.iter().map(MbufPool::in_use).sum()
     }
 
     /// What each worker counts.
@@ -356,9 +367,30 @@ impl Dataplane {
     }
 }
 
-fn placement(workers: &[u32], ports: &[Port]) -> Vec<String> {
-    let cpus: Vec<_> = workers.iter().map(|&number| Cpu::found(number)).collect();
-    let ports: Vec<_> = ports.iter().map(|port| (port.info.name.as_str(), port.node())).collect();
+/// The pools of packet buffers, each on its node where that has the memory.
+fn pools(memory: &Memory, notices: &mut Vec<String>) -> Result<Vec<MbufPool>, StartError> {
+    let make = |number: usize, node| {
+        MbufPool::new(number, memory.buffers[number], memory.data_room, memory.layout, node)
+    };
+    let pool = |(number, &node): (usize, &Option<u32>)| match (make(number, node), node) {
+        (Err(_), Some(node)) => {
+            let pool = make(number, None)?;
+            let pages = memory.dpdk.div_ceil(HUGE_PAGE);
+            notices.push(format!(
+                "NUMA node {node} has too little memory for its ports' packets, which are elsewhere; run: \
+                 echo {pages} > /sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"
+            ));
+            Ok(pool)
+        }
+        (outcome, _) => outcome,
+    };
+    memory.pools.nodes.iter().enumerate().map(pool).collect()
+}
+
+fn placement(config: &Config) -> Vec<String> {
+    let cpus: Vec<_> = config.workers.iter().map(|&number| Cpu::found(number)).collect();
+    let node = |port: &PortConfig| preflight::node(&port.device);
+    let ports: Vec<_> = config.ports.iter().map(|port| (port.name.as_str(), node(port))).collect();
     // This thread has what the control plane's will have.
     CpuSet::usable().map(|rest| placement::remarks(&cpus, &ports, &rest)).unwrap_or_default()
 }
@@ -400,7 +432,7 @@ fn paths(
     Ok((regions.into_iter().enumerate().map(path).collect(), legacy))
 }
 
-/// Memory of `bytes` for each worker: of the file, or anonymous where there is to be none or (at a place of our own choice)
+/// Memory of `bytes` for each worker, near its CPU: of the file, or anonymous where there is to be none or (at a place of our own choice)
 /// can be none.
 fn regions(
     config: &Config,
@@ -410,7 +442,7 @@ fn regions(
 ) -> Result<(Vec<Region>, Legacy), StartError> {
     let mut legacy = Legacy::default();
     if let Some(file) = keep {
-        let made = file.create(config.workers.len(), bytes);
+        let made = file.create(&config.workers, bytes);
         notices.append(&mut file.notices);
         match made {
             Ok(made) => return Ok(made),
@@ -426,7 +458,8 @@ fn regions(
         file.discard();
         *keep = None;
     }
-    let regions = config.workers.iter().map(|_| memory::take_region(bytes, config.huge_pages));
+    let take = || memory::take_region(bytes, config.huge_pages);
+    let regions = config.workers.iter().map(|&cpu| cpu::at(cpu, take));
     Ok((regions.collect::<Result<_, _>>()?, legacy))
 }
 

@@ -120,11 +120,10 @@ fn map_file(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapp
     Ok(Mapping { start: NonNull::new(start.cast::<u8>()).expect("the kernel maps nothing at 0"), len })
 }
 
-/// Gives a file `len` bytes of memory, an empty one zeroed.
-pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
-    file.set_len(len as u64)?;
+/// Gives `len` bytes of a file from `start` on memory, zeroed where there was none. It ends there at least.
+pub(crate) fn allocate(file: &File, start: usize, len: usize) -> io::Result<()> {
     // SAFETY: no memory is involved.
-    match unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as libc::off_t) } {
+    match unsafe { libc::fallocate(file.as_raw_fd(), 0, start as libc::off_t, len as libc::off_t) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -1,9 +1,9 @@
 //! Where the workers run: what was found at the start, and what would be faster, in words.
 
 use std::fs;
-use std::path::Path;
 
 use crate::cpu::{self, CpuSet};
+use crate::numa;
 
 /// What the machine says of a worker's CPU.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,16 +25,10 @@ impl Cpu {
         Cpu {
             number,
             is_isolated: cpu::is_isolated(number),
-            node: node(&directory),
+            node: numa::of_cpu(number),
             core: first.unwrap_or(number),
         }
     }
-}
-
-/// Of a CPU, whose directory has a link to its node's.
-fn node(directory: &str) -> Option<u32> {
-    let entries = fs::read_dir(Path::new(directory)).ok()?;
-    entries.flatten().find_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
 }
 
 /// What is found, first, and what would be faster. Of ports with their names and NUMA nodes, where these are known; `rest` are the CPUs that
@@ -65,6 +59,15 @@ pub(crate) fn remarks(workers: &[Cpu], ports: &[(&str, Option<u32>)], rest: &Cpu
                 other.number, cpu.number
             ));
         }
+    }
+    let mut nodes: Vec<u32> = ports.iter().filter_map(|(_, node)| *node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if nodes.len() > 1 {
+        remarks.push(format!(
+            "ports are at NUMA nodes {}: each receives into packet memory of its own node, and a transmit queue has no fast free",
+            nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+        ));
     }
     for (name, node) in ports {
         let far = list(&|cpu| matches!((cpu.node, node), (Some(of), Some(node)) if of != *node));
@@ -107,6 +110,7 @@ mod tests {
             "there is no CPU besides the workers'",
             "CPUs 2,10 are not isolated",
             "CPUs 2 and 10 are threads of one core",
+            "ports are at NUMA nodes 0, 1: each receives into packet memory of its own node",
             "port wan is at NUMA node 0, CPUs 3 are not",
             "port lan is at NUMA node 1, CPUs 2,10 are not",
         ];

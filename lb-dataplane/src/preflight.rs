@@ -15,6 +15,7 @@ use crate::error::{PortProblem, StartError};
 use crate::keep::Keep;
 use crate::link;
 use crate::memory::{HUGE_PAGE, huge_pages};
+use crate::numa::{self, Pools};
 use crate::ring::HAND_OVER_RING;
 use crate::tap;
 use crate::twin::TWIN_RING;
@@ -40,9 +41,11 @@ const GIVING_BACK: Duration = Duration::from_secs(1);
 const ADVISED_HUGE_PAGES: usize = 512;
 
 /// The memory that a configuration takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Memory {
-    pub(crate) buffers: u32,
+    pub(crate) pools: Pools,
+    /// Of each pool.
+    pub(crate) buffers: Vec<u32>,
     /// Bytes of each buffer's room, headroom included.
     pub(crate) data_room: u16,
     pub(crate) layout: Layout,
@@ -57,16 +60,26 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn of(config: &Config) -> Memory {
+        let workers: Vec<_> = config.workers.iter().map(|&cpu| numa::of_cpu(cpu)).collect();
+        let ports: Vec<_> = config.ports.iter().map(|port| node(&port.device)).collect();
+        Memory::with(config, Pools::of(&workers, &ports))
+    }
+
+    fn with(config: &Config, pools: Pools) -> Memory {
         let workers = config.workers.len();
-        let ports: usize = config
-            .ports
-            .iter()
-            .map(|port| {
-                let rings = if driver(&port.device) == "net_af_xdp" { AF_XDP_RINGS } else { 0 };
-                workers * (2 * usize::from(DESCRIPTORS) + rings) + 2 * TWIN_RING
-            })
-            .sum();
-        let buffers = ports + workers * (workers - 1) * HAND_OVER_RING + workers * HELD_BY_WORKER;
+        // What a port receives is in its own pool, what it sends may be of any.
+        let received = |port: &PortConfig| {
+            let rings = if driver(&port.device) == "net_af_xdp" { AF_XDP_RINGS } else { 0 };
+            workers * (usize::from(DESCRIPTORS) + rings)
+        };
+        let sent = config.ports.len() * (workers * usize::from(DESCRIPTORS) + 2 * TWIN_RING);
+        let others = sent + workers * (workers - 1) * HAND_OVER_RING + workers * HELD_BY_WORKER;
+        let of_pool = |pool| {
+            let its = config.ports.iter().zip(&pools.of_port).filter(|(_, of)| **of == pool);
+            (others + its.map(|(port, _)| received(port)).sum::<usize>()) as u32
+        };
+        let buffers: Vec<u32> = (0..pools.nodes.len()).map(of_pool).collect();
+        let all = buffers.iter().map(|&count| count as usize).sum::<usize>();
         let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         let data_room = MbufPool::data_room(mtu);
         let is_shared = |port: &PortConfig| !IN_PROCESS_DRIVERS.contains(&driver(&port.device));
@@ -78,10 +91,11 @@ impl Memory {
         let connections = config.max_connections.div_ceil(workers as u32);
         let ipv6_connections = config.max_ipv6_connections.div_ceil(workers as u32);
         Memory {
-            buffers: buffers as u32,
+            pools,
+            buffers,
             data_room,
             layout,
-            dpdk: buffers * MbufPool::bytes_each(data_room, layout) + EAL_OVERHEAD,
+            dpdk: all * MbufPool::bytes_each(data_room, layout) + EAL_OVERHEAD,
             tables: flow::memory_needed(connections, ipv6_connections),
             connections,
             ipv6_connections,
@@ -340,6 +354,11 @@ fn driver(device: &str) -> &str {
     device_name(device).trim_end_matches(|c: char| c.is_ascii_digit())
 }
 
+/// The NUMA node that a device is at, where the system says it.
+pub(crate) fn node(device: &str) -> Option<u32> {
+    numa::of_pci(&pci_address(device)?)
+}
+
 /// The address of a PCI device, in full (`0000:01:00.0`), when the device is one.
 pub(crate) fn pci_address(device: &str) -> Option<String> {
     let name = device_name(device);
@@ -405,6 +424,20 @@ mod tests {
         };
         assert_eq!(await_pages(30, Duration::MAX, count), (30, 100));
         assert_eq!(await_pages(usize::MAX, Duration::ZERO, || (7, 9)), (7, 9));
+    }
+
+    #[test]
+    fn each_node_that_has_a_port_has_buffers_for_what_its_ports_receive_and_for_all_that_is_sent() {
+        let mut config = config();
+        config.workers = vec![0, 1];
+        config.ports = vec![port("a", "net_null0"), port("b", "net_null1"), port("c", "net_null2")];
+        let of = |nodes: &[Option<u32>]| Memory::with(&config, Pools::of(&[Some(0), Some(1)], nodes));
+        let one = of(&[Some(0); 3]);
+        let two = of(&[Some(0), Some(1), Some(1)]);
+        let received = 2 * u32::from(DESCRIPTORS);
+        assert_eq!(one.buffers.len(), 1);
+        assert_eq!(two.buffers, [one.buffers[0] - 2 * received, one.buffers[0] - received]);
+        assert!(two.dpdk > one.dpdk, "they are counted in the budget");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! DPDK's packet buffers.
 
+use std::ffi::CString;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use dpdk_sys as sys;
 use lb_core::ids::PortId;
 use lb_core::packet::{NoRoom, Packet, RxChecksum, RxChecksums};
 
-use super::last_error;
+use super::{last_error, socket};
 use crate::device::Pool;
 use crate::error::StartError;
 
@@ -210,7 +211,7 @@ impl Drop for OwnedPool {
     }
 }
 
-/// Where packet buffers come from. One for all ports, so that a buffer can go out by any.
+/// Where packet buffers come from: one for each NUMA node that has a port. A buffer can go out by any port, and goes back to its own.
 #[derive(Clone)]
 pub(crate) struct MbufPool(Arc<OwnedPool>);
 
@@ -218,8 +219,16 @@ impl MbufPool {
     /// Buffers that a thread keeps for itself.
     const CACHE: u32 = 256;
 
-    /// Makes `count` buffers with `data_room` bytes each, headroom included.
-    pub(crate) fn new(count: u32, data_room: u16, layout: Layout) -> Result<MbufPool, StartError> {
+    /// Makes `count` buffers with `data_room` bytes each, headroom included, in the memory of a node (`None`: of any). `number` tells the pool from
+    /// others.
+    pub(crate) fn new(
+        number: usize,
+        count: u32,
+        data_room: u16,
+        layout: Layout,
+        node: Option<u32>,
+    ) -> Result<MbufPool, StartError> {
+        let name = CString::new(format!("packets{number}")).expect("it has no zero byte");
         let failed = || StartError::Buffers { count, reason: last_error() };
         let flags = match layout {
             Layout::Dense => sys::LB_MEMPOOL_NO_IOVA_CONTIG,
@@ -227,16 +236,16 @@ impl MbufPool {
         };
         let mut private =
             sys::rte_pktmbuf_pool_private { mbuf_data_room_size: data_room, ..Default::default() };
-        // SAFETY: the EAL is up; names end in a zero byte, and DPDK copies them and `private`. -1 is SOCKET_ID_ANY. The
+        // SAFETY: the EAL is up; names end in a zero byte, and DPDK copies them and `private`. The
         // steps are those of rte_pktmbuf_pool_create, which takes no flags.
         unsafe {
             let pool = sys::rte_mempool_create_empty(
-                c"packets".as_ptr(),
+                name.as_ptr(),
                 count,
                 (sys::LB_MBUF_SIZE + usize::from(data_room)) as u32,
                 Self::CACHE,
                 size_of::<sys::rte_pktmbuf_pool_private>() as u32,
-                -1,
+                socket(node),
                 flags,
             );
             // From here on an error frees it.

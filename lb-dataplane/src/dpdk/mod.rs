@@ -35,6 +35,11 @@ impl Backend for Dpdk {
     }
 }
 
+/// DPDK's number of a NUMA node: SOCKET_ID_ANY for none.
+pub(crate) fn socket(node: Option<u32>) -> i32 {
+    node.and_then(|node| i32::try_from(node).ok()).unwrap_or(-1)
+}
+
 /// What DPDK says about its error code, negative or not.
 pub(crate) fn error_text(code: i32) -> String {
     // SAFETY: DPDK returns a string that ends in a zero byte and stays until the thread's next call.

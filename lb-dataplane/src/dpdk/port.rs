@@ -12,6 +12,7 @@ use lb_core::tables::Mac;
 
 use super::eal::Eal;
 use super::mbuf::{Mbuf, MbufPool};
+use super::socket;
 use super::steering::{self, Can};
 use crate::config::PortConfig;
 use crate::device::Device;
@@ -59,6 +60,23 @@ pub struct PortStats {
     pub link: String,
 }
 
+/// What a port is to be.
+pub(crate) struct Setup<'a> {
+    /// It gets so many pairs of queues at most.
+    pub(crate) workers: u16,
+    pub(crate) spread: Spread,
+    /// By which it spreads, if by one end.
+    pub(crate) rss: Option<&'a Rss>,
+    /// It is to have receive interrupts, where they can be had.
+    pub(crate) interrupts: bool,
+    /// For what it receives.
+    pub(crate) pool: &'a MbufPool,
+    /// Where its descriptors are to be.
+    pub(crate) node: Option<u32>,
+    /// No buffer that it sends is of another pool.
+    pub(crate) has_all: bool,
+}
+
 /// A port that DPDK has found. Dropping it stops and closes it.
 pub(crate) struct Port {
     /// DPDK's number, not ours.
@@ -81,7 +99,7 @@ const RX_OFFLOADS: [(u64, &str); 3] = [
 const TX_OFFLOADS: [(u64, &str); 3] = [
     (sys::LB_TX_OFFLOAD_UDP_CKSUM, "tx udp checksum"),
     (sys::LB_TX_OFFLOAD_TCP_CKSUM, "tx tcp checksum"),
-    // All buffers come from one pool and none is shared, as this one demands.
+    // No buffer is shared; this one demands, too, that all come from one pool.
     (sys::LB_TX_OFFLOAD_MBUF_FAST_FREE, "tx fast free"),
 ];
 const TX_L4: u64 = sys::LB_TX_OFFLOAD_UDP_CKSUM | sys::LB_TX_OFFLOAD_TCP_CKSUM;
@@ -95,16 +113,13 @@ fn chosen(offloads: &[(u64, &'static str)], can: u64) -> (u64, Vec<&'static str>
 }
 
 impl Port {
-    /// Sets up and starts DPDK's port `number`, to spread as it is said, with up to `workers` pairs of queues, and with receive interrupts
-    /// where they are wanted and can be had.
+    /// Sets up and starts DPDK's port `number`.
     pub(crate) fn start(
         eal: &mut Eal,
         number: u16,
         id: PortId,
         config: &PortConfig,
-        (workers, spread, rss): (u16, Spread, Option<&Rss>),
-        wants_interrupts: bool,
-        pool: &MbufPool,
+        setup: &Setup<'_>,
     ) -> Result<Port, StartError> {
         eal.forget_log();
         let info = PortInfo {
@@ -116,7 +131,7 @@ impl Port {
             mtu: config.mtu,
             link: String::new(),
             queues: 0,
-            spread,
+            spread: setup.spread,
             offloads: Vec::new(),
             xdp_left: preflight::xdp_left(&config.device),
         };
@@ -128,10 +143,10 @@ impl Port {
             is_promiscuous: false,
             key: Vec::new(),
         };
-        let mut outcome = port.set_up(eal, workers, rss, wants_interrupts, pool);
-        if wants_interrupts && outcome.is_err() {
+        let mut outcome = port.set_up(eal, setup);
+        if setup.interrupts && outcome.is_err() {
             // Some drivers do not start with what they cannot have, with a single vector for example.
-            outcome = port.set_up(eal, workers, rss, false, pool);
+            outcome = port.set_up(eal, &Setup { interrupts: false, ..*setup });
         }
         outcome.map_err(|problem| StartError::Port {
             port: config.name.clone(),
@@ -141,14 +156,8 @@ impl Port {
         Ok(port)
     }
 
-    fn set_up(
-        &mut self,
-        eal: &mut Eal,
-        workers: u16,
-        rss: Option<&Rss>,
-        wants_interrupts: bool,
-        pool: &MbufPool,
-    ) -> Result<(), PortProblem> {
+    fn set_up(&mut self, eal: &mut Eal, setup: &Setup<'_>) -> Result<(), PortProblem> {
+        let Setup { workers, rss, interrupts, pool, node, .. } = *setup;
         let number = self.number;
         let mut step = |name: &'static str, outcome: i32| match outcome {
             0.. => Ok(()),
@@ -171,7 +180,8 @@ impl Port {
         let queues = if self.info.spread == Spread::OneQueue { 1 } else { workers.min(most) };
         let mut conf = sys::rte_eth_conf::default();
         let (rx, mut names) = chosen(&RX_OFFLOADS, device.rx_offload_capa);
-        let (tx, tx_names) = chosen(&TX_OFFLOADS, device.tx_offload_capa);
+        let fast_free = if setup.has_all { 0 } else { sys::LB_TX_OFFLOAD_MBUF_FAST_FREE };
+        let (tx, tx_names) = chosen(&TX_OFFLOADS, device.tx_offload_capa & !fast_free);
         names.extend(tx_names);
         // AF_PACKET names an Ethernet frame as its longest, whatever its rings hold, and passes on what they hold
         // (`preflight` has looked at that).
@@ -192,7 +202,7 @@ impl Port {
             conf.rx_adv_conf.rss_conf.rss_key = self.key.as_mut_ptr();
             conf.rx_adv_conf.rss_conf.rss_key_len = device.hash_key_size;
         }
-        conf.intr_conf.set_rxq(wants_interrupts.into());
+        conf.intr_conf.set_rxq(interrupts.into());
         // SAFETY: DPDK copies the configuration; the key stays where it is until the port is closed.
         step("configuring", unsafe { sys::rte_eth_dev_configure(number, queues, queues, &conf) })?;
         let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
@@ -200,22 +210,16 @@ impl Port {
         step("choosing the queues' lengths", unsafe {
             sys::rte_eth_dev_adjust_nb_rx_tx_desc(number, &mut rx_descriptors, &mut tx_descriptors)
         })?;
+        let near = socket(node).cast_unsigned();
         for queue in 0..queues {
-            // SAFETY: null asks for the driver's defaults; the pool lives until the port is closed. -1 is
-            // SOCKET_ID_ANY.
+            // SAFETY: null asks for the driver's defaults; the pool lives until the port is closed.
             let outcome = unsafe {
-                let outcome = sys::rte_eth_rx_queue_setup(
-                    number,
-                    queue,
-                    rx_descriptors,
-                    u32::MAX,
-                    null(),
-                    pool.as_ptr(),
-                );
+                let outcome =
+                    sys::rte_eth_rx_queue_setup(number, queue, rx_descriptors, near, null(), pool.as_ptr());
                 if outcome < 0 {
                     outcome
                 } else {
-                    sys::rte_eth_tx_queue_setup(number, queue, tx_descriptors, u32::MAX, null())
+                    sys::rte_eth_tx_queue_setup(number, queue, tx_descriptors, near, null())
                 }
             };
             if outcome < 0 {
@@ -251,7 +255,7 @@ impl Port {
         if types != 0 {
             names.push("rss");
         }
-        self.has_interrupts = wants_interrupts && (0..queues).all(|queue| interrupt(number, queue).is_some());
+        self.has_interrupts = interrupts && (0..queues).all(|queue| interrupt(number, queue).is_some());
         if self.has_interrupts {
             names.push("rx interrupt");
         }
@@ -259,12 +263,6 @@ impl Port {
         self.info.link = link(number);
         self.writes_l4 = tx & TX_L4 == TX_L4;
         Ok(())
-    }
-
-    /// The NUMA node that its device is at, where the system says it.
-    pub(crate) fn node(&self) -> Option<u32> {
-        // SAFETY: no memory is involved.
-        u32::try_from(unsafe { sys::rte_eth_dev_socket_id(self.number) }).ok()
     }
 
     /// The queue of each place of a table.
