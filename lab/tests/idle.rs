@@ -53,6 +53,21 @@ fn a_worker_that_sleeps_until_an_interrupt_takes_no_cpu_and_answers_after_a_sile
 }
 
 #[test]
+fn two_workers_that_sleep_wake_each_other_for_what_they_hand_over() -> Result<()> {
+    let lbd = LbdPlan { driver: Driver::Tap, workers: vec![0, 1], idle: "interrupt", ..LbdPlan::default() };
+    let scene = Scene::up(&Plan::default(), &lbd)?;
+    for _ in 0..20 {
+        scene.who_serves(VIP, 1)?;
+        scene.who_echoes(VIP, 1)?;
+        // Longer than a worker stays up.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let metrics = scene.director.metrics()?;
+    assert!(metrics.sum("lb_worker_handed_over_total", &[]) > 0.0, "{:?}", metrics.names());
+    Ok(())
+}
+
+#[test]
 fn a_port_without_interrupts_is_named_and_its_workers_nap_and_serve() -> Result<()> {
     let scene = Scene::up(&Plan::default(), &LbdPlan { idle: "interrupt", ..LbdPlan::default() })?;
     assert_eq!(scene.who_serves(VIP, 3)?, ["s1", "s2", "s3"]);
