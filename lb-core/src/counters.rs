@@ -143,6 +143,8 @@ pub struct FlowCounters {
     pub index_full: Counter,
     /// Connections that were not established, or not any more, and went to make room for new ones.
     pub early_drop: Counter,
+    /// Connections of limited services for which there was no room to be counted, and sources whose rate another one's had to go for.
+    pub unlimited: Counter,
     /// Connections of virtual services that the defence `drop_entry` ended.
     pub drop_entry: Counter,
     /// Packets that rules found INVALID: they fit no connection, and can begin none.

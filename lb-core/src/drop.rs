@@ -96,6 +96,12 @@ reasons! {
     WorkerBehind = "worker_behind",
     /// One of the new connections that sysctl `drop_packet` does not begin.
     Shed = "shed",
+    /// The virtual service has as many connections as it may have (`conn_limit`), or its client's source has (`source_conn_limit`).
+    ServiceConnLimit = "service_conn_limit",
+    SourceConnLimit = "source_conn_limit",
+    /// The virtual service has had as many new connections as it may have in this time (`conn_rate`), or its client's source has (`source_conn_rate`).
+    ServiceConnRate = "service_conn_rate",
+    SourceConnRate = "source_conn_rate",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
     /// FullNAT, or NAT by rules: no address and port was found to be free for a connection.

@@ -40,6 +40,7 @@ mod hooks;
 mod host;
 mod ipsec;
 mod known_hops;
+mod limited;
 mod list;
 mod newcomers;
 mod one_packet;
@@ -242,6 +243,8 @@ pub struct Path<P> {
     transitions: &'static Transitions,
     changed: shared::Changed,
     counted: Counted,
+    /// What connections of limited services count in.
+    limited: Counted,
     /// Those that rules have made of packets in this turn.
     copies: Copies,
     /// The packet at hand is one of these.
@@ -367,7 +370,9 @@ impl<P: Packet> Path<P> {
             defence: defence::Defence::new(config.now),
             transitions: &state::USUAL,
             changed: shared::Changed::new(),
-            counted: Counted::new(config.max_connections),
+            counted: Counted::new(config.max_connections, 1),
+            // In the service, and in the source.
+            limited: Counted::new(config.max_connections, 2),
             copies: Copies::default(),
             is_copying: false,
             turned: config.now,

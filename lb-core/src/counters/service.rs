@@ -1,7 +1,8 @@
-//! What one worker knows of a virtual service under a flood: how many SYNs come where clients may be answered with SYN cookies, what became of these, and what went by
-//! hash alone.
+//! What one worker knows of a virtual service under a flood: how many SYNs come where clients may be answered with SYN cookies, what became of these, what went by
+//! hash alone, and what was not let in.
 
 use super::Counter;
+use crate::ipvs::limiter::Limit;
 use crate::time::{Tick, Timeout};
 
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct ServiceCell {
     /// Packets that went by hash alone; the tick of the last one, and one more. 0: there was none.
     pub hashed: Counter,
     hashed_at: Counter,
+    /// New connections that were not let in, by the limit that they would have exceeded, in the order of [`Limit::ALL`].
+    pub limited: [Counter; Limit::ALL.len()],
 }
 
 impl ServiceCell {

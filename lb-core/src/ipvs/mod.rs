@@ -2,6 +2,7 @@
 
 mod cheapest;
 mod destinations;
+pub mod limiter;
 pub mod quic_lb;
 pub mod scheduler;
 pub mod sctp;

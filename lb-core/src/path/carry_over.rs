@@ -181,12 +181,12 @@ impl<P: Packet> Path<P> {
         match inserted {
             Ok(_) if is_tracked => {
                 self.mine.flows.tracked.add(1);
-                return &mut done.connections;
+                &mut done.connections
             }
             Ok(id) if template_of.is_some() => {
                 self.uses.begin(self.worker, id.0);
                 self.mine.server(server).persistent.add(1);
-                return &mut done.connections;
+                &mut done.connections
             }
             Ok(id) => {
                 if edit.is_some_and(|edit| !self.flows.begin_edit(id, edit)) {
@@ -194,12 +194,12 @@ impl<P: Packet> Path<P> {
                     return &mut done.no_room;
                 }
                 self.flows.entry_mut(id).set_inactive(!is_active);
+                self.count_bound(id, server, is_active);
+                &mut done.connections
             }
-            Err(InsertError::Taken(_)) => return &mut done.damaged,
-            Err(InsertError::Full | InsertError::IndexFull) => return &mut done.no_room,
+            Err(InsertError::Taken(_)) => &mut done.damaged,
+            Err(InsertError::Full | InsertError::IndexFull) => &mut done.no_room,
         }
-        self.count_bound(server, is_active);
-        &mut done.connections
     }
 }
 

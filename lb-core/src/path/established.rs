@@ -208,6 +208,9 @@ impl<P: Packet> Path<P> {
         if entry.timeout() != timeout {
             self.flows.set_timeout(id, timeout);
         }
+        if self.tables.services.have_limits() {
+            self.count_towards_limits(id);
+        }
     }
 
     /// The next hop of a packet that goes this way.
@@ -386,9 +389,6 @@ impl<P: Packet> Path<P> {
         if self.tables.settings.is_sharing {
             self.note_change(id);
         }
-        if state::is_over(protocol, state) {
-            self.counted.release(id);
-        }
         self.tell(Told::PROTOINFO, id);
     }
 
@@ -396,8 +396,9 @@ impl<P: Packet> Path<P> {
     #[inline]
     pub(super) fn set_state(&mut self, id: FlowId, state: u8) {
         let entry = self.flows.entry_mut(id);
-        entry.set_state(state);
         let protocol = entry.protocol();
+        let was_over = state::is_over(protocol, entry.state());
+        entry.set_state(state);
         let is_active = state::is_active(protocol, state);
         let cell = self.mine.server(entry.server());
         if is_active == entry.is_inactive() {
@@ -408,6 +409,12 @@ impl<P: Packet> Path<P> {
             to.add(1);
             from.sub(1);
             self.schedulers.touch(entry.server());
+        }
+        if state::is_over(protocol, state) {
+            self.counted.release(id);
+            self.limited.release(id);
+        } else if was_over && self.tables.services.have_limits() {
+            self.count_towards_limits(id);
         }
     }
 

@@ -121,7 +121,7 @@ impl<P: Packet> Path<P> {
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation, self.tables.looks_at_each());
         entry.set_inactive(true);
-        self.count_bound(expect.server, false);
+        self.count_bound(id, expect.server, false);
         self.mine.flows.inserted.add(1);
         if is_known {
             self.mine.server(expect.server).connections.add(1);

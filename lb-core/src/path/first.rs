@@ -169,6 +169,11 @@ impl<P: Packet> Path<P> {
         if sysctls.drop_packet != 0 && self.shed.drops(sysctls, free) {
             return self.drop(DropReason::Shed, Hook::Input);
         }
+        if let Some(limiter) = &service.limiter
+            && let Some(limit) = self.exceeds(limiter, service.id, original.src, now)
+        {
+            return self.drop(limit.reason(), Hook::Input);
+        }
         if let Some(quic) = &service.quic_lb
             && let Some(server) =
                 quic::named(quic, service, packet.data(), headers, &self.mine, &mut self.watch)
@@ -269,7 +274,7 @@ impl<P: Packet> Path<P> {
         let entry = self.flows.entry_mut(at.id());
         let (server, is_tcp) = (entry.server(), entry.protocol() == Protocol::TCP);
         entry.set_inactive(!is_tcp);
-        self.count_bound(server, is_tcp);
+        self.count_bound(at.id(), server, is_tcp);
         self.mine.server(server).connections.add(1);
         self.mine.flows.inserted.add(1);
         if !asks_for_source {
@@ -319,9 +324,12 @@ impl<P: Packet> Path<P> {
 
     /// A connection came to its real server.
     #[inline(always)]
-    pub(super) fn count_bound(&mut self, id: ServerId, is_active: bool) {
+    pub(super) fn count_bound(&mut self, flow: FlowId, id: ServerId, is_active: bool) {
         let cell = self.mine.server(id);
         if is_active { &cell.active } else { &cell.inactive }.add(1);
+        if self.tables.services.have_limits() {
+            self.count_towards_limits(flow);
+        }
         if let Some(server) = self.tables.services.server(id)
             && !self.is_dry
         {
@@ -376,6 +384,7 @@ impl<P: Packet> Path<P> {
             &mut self.schedulers,
         );
         self.counted.release(id);
+        self.limited.release(id);
         self.flows.remove(id);
     }
 
@@ -383,7 +392,8 @@ impl<P: Packet> Path<P> {
         let (mine, counters, services, uses) =
             (&self.mine, &self.counters, &self.tables.services, &self.uses);
         let events = &self.tables.events;
-        let (schedulers, worker, counted) = (&mut self.schedulers, self.worker, &mut self.counted);
+        let (schedulers, worker) = (&mut self.schedulers, self.worker);
+        let (counted, limited) = (&mut self.counted, &mut self.limited);
         self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
             if flows.entry(id).is_template() && !uses.end(worker, id.0) {
                 return Some(WITH_CONNECTIONS);
@@ -391,6 +401,7 @@ impl<P: Packet> Path<P> {
             events.tell(Told::DESTROY, flows, id, now);
             unbind(flows, id, mine, counters, services, uses, schedulers);
             counted.release(id);
+            limited.release(id);
             mine.flows.expired.add(1);
             None
         });

@@ -196,6 +196,11 @@ impl<P: Packet> Path<P> {
                 None => return self.hold_failed(packet, headers, DropReason::NoServer, now, io),
             },
         };
+        if let Some(limiter) = &service.limiter
+            && let Some(limit) = self.is_full_by_now(limiter, service.id, original.src)
+        {
+            return self.drop(limit.reason(), Hook::Input);
+        }
         self.begin_held(packet, headers, (&original, &seen), &service, server, template, now, io);
     }
 

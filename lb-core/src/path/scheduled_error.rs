@@ -70,6 +70,11 @@ impl<P: Packet> Path<P> {
         if self.shed.drops(&self.tables.settings.sysctls, free) {
             return Scheduled::Dropped(DropReason::Shed);
         }
+        if let Some(limiter) = &service.limiter
+            && let Some(limit) = self.exceeds(limiter, service.id, original.src, now)
+        {
+            return Scheduled::Dropped(limit.reason());
+        }
         let picked = pick(&mut self.schedulers, &service, &original, &self.counters, &self.mine, now);
         self.watch.note(|| Step::Server(picked.map(|server| server.id)));
         let Some(server) = picked else { return Scheduled::Dropped(DropReason::NoServer) };

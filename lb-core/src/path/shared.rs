@@ -250,7 +250,7 @@ impl<P: Packet> Path<P> {
         let entry = self.flows.entry_mut(id);
         entry.set_inactive(!is_active);
         entry.set_hearsay();
-        self.count_bound(server, is_active);
+        self.count_bound(id, server, is_active);
         Taken::New
     }
 

@@ -18,6 +18,7 @@ mod helped_ftp;
 mod helped_sip;
 mod hooks;
 mod ipsec;
+mod limited;
 mod marked;
 mod methods;
 mod nat;

@@ -1,6 +1,6 @@
-//! How many connections there are of an address (`connlimit`), exactly and without ever walking them.
+//! How many connections there are of an address (`connlimit`, limits of virtual services), exactly and without ever walking them.
 //!
-//! [`Alive`] has a number for each rule and address, shared by all workers: one more when a connection is entered whose packet the rule has
+//! [`Alive`] has a number for each rule, or service, and address, shared by all workers: one more when a connection is entered whose packet the rule has
 //! seen, one less when it is over. Each worker keeps in [`Counted`] which of these numbers its connections count in, so that each of them
 //! is taken back exactly once. Numbers are changed by atomic additions, so none is lost; looking at one and adding to it are two steps,
 //! so connections of one address that begin at several workers in the same moment may each find the limit not yet reached: as many too
@@ -54,7 +54,7 @@ impl Alive {
     }
 
     /// One more; where. `None`: there is no room.
-    fn add(&self, key: u64) -> Option<u32> {
+    pub(crate) fn add(&self, key: u64) -> Option<u32> {
         for _ in 0..TRIES {
             let word = |place: &usize| self.words[*place].load(Relaxed);
             let known = places(key, NUMBERS).find(|place| Alive::is_of(word(place), key));
@@ -71,7 +71,7 @@ impl Alive {
         None
     }
 
-    fn take_back(&self, place: u32) {
+    pub(crate) fn take_back(&self, place: u32) {
         self.words[place as usize].fetch_sub(1, Relaxed);
     }
 }
@@ -116,13 +116,13 @@ impl Ticket {
 const PARKED: usize = 256;
 
 impl Counted {
-    /// For the entries of one worker. Memory that is never used is never touched.
-    pub fn new(connections: u32) -> Counted {
+    /// For the entries of one worker, which count in so many numbers each on the average. Memory that is never used is never touched.
+    pub fn new(connections: u32, each: usize) -> Counted {
         let connections = connections as usize;
         Counted {
             alive: None,
             first: vec![0; connections].into(),
-            records: vec![[0; 4]; connections].into(),
+            records: vec![[0; 4]; connections.saturating_mul(each)].into(),
             free: 0,
             fresh: 0,
             in_use: 0,
@@ -134,9 +134,7 @@ impl Counted {
 
     /// Connections with this key, that of the packet at hand among them; it is to count, once and from now on.
     pub(crate) fn count(&mut self, alive: &Arc<Alive>, of: Option<FlowId>, key: u64) -> u32 {
-        if self.alive.as_ref().is_none_or(|used| !Arc::ptr_eq(used, alive)) {
-            self.begin(alive.clone());
-        }
+        self.use_numbers(alive);
         let total = alive.total(key);
         if of.is_some_and(|id| self.has(id, key)) {
             return total;
@@ -146,6 +144,18 @@ impl Counted {
             let _ = self.wanted.try_push(key);
         }
         total.saturating_add(1)
+    }
+
+    /// The connection counts in this number from now on, once. False: there is no room.
+    pub(crate) fn hold(&mut self, alive: &Arc<Alive>, id: FlowId, key: u64) -> bool {
+        self.use_numbers(alive);
+        self.add(alive, id, key)
+    }
+
+    fn use_numbers(&mut self, alive: &Arc<Alive>) {
+        if self.alive.as_ref().is_none_or(|used| !Arc::ptr_eq(used, alive)) {
+            self.begin(alive.clone());
+        }
     }
 
     /// Numbers of others: those of this worker are nobody's any more.
@@ -210,19 +220,25 @@ impl Counted {
     fn keep_wanted(&mut self, id: FlowId) {
         let Some(alive) = self.alive.clone() else { return };
         for key in std::mem::take(&mut self.wanted) {
-            if self.has(id, key) {
-                continue;
-            }
-            let Some(place) = alive.add(key) else { continue };
-            let Some(record) = self.record() else {
-                alive.take_back(place);
-                continue;
-            };
-            let first = &mut self.first[id.0 as usize];
-            self.records[record as usize] = [key as u32, (key >> 32) as u32, place, *first];
-            *first = record + 1;
-            self.in_use += 1;
+            // What finds no room is not counted.
+            let _ = self.add(&alive, id, key);
         }
+    }
+
+    fn add(&mut self, alive: &Alive, id: FlowId, key: u64) -> bool {
+        if self.has(id, key) {
+            return true;
+        }
+        let Some(place) = alive.add(key) else { return false };
+        let Some(record) = self.record() else {
+            alive.take_back(place);
+            return false;
+        };
+        let first = &mut self.first[id.0 as usize];
+        self.records[record as usize] = [key as u32, (key >> 32) as u32, place, *first];
+        *first = record + 1;
+        self.in_use += 1;
+        true
     }
 
     fn record(&mut self) -> Option<u32> {
@@ -295,7 +311,7 @@ mod tests {
         #[test]
         fn a_number_is_that_of_the_connections_that_are_there(steps in steps()) {
             let alive = Arc::new(Alive::new(Keys::default()));
-            let mut counted = Counted::new(64);
+            let mut counted = Counted::new(64, 1);
             let mut twin: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
             let mut there: BTreeSet<u32> = BTreeSet::new();
             for step in steps {
@@ -335,7 +351,7 @@ mod tests {
     #[test]
     fn keys_wait_for_their_packet_and_no_other_ones_count_in_them() {
         let alive = Arc::new(Alive::new(Keys::default()));
-        let mut counted = Counted::new(1024);
+        let mut counted = Counted::new(1024, 1);
         let keys: Vec<u64> = (1..=300u64).map(|key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
         let parked: Vec<Ticket> = keys
             .iter()
@@ -365,7 +381,7 @@ mod tests {
     fn several_workers_lose_no_connection() {
         let alive = Arc::new(Alive::new(Keys::default()));
         let work = |_| {
-            let mut counted = Counted::new(1000);
+            let mut counted = Counted::new(1000, 1);
             for turn in 0..20 {
                 for id in 0..1000 {
                     counted.count(&alive, None, u64::from(id % 7) << 40 | 1);
@@ -385,7 +401,7 @@ mod tests {
         let alive = Arc::new(Alive::new(Keys::default()));
         // All of the same places.
         let keys: Vec<u64> = (0..10).map(|key| key << 50 | 1).collect();
-        let mut counted = Counted::new(16);
+        let mut counted = Counted::new(16, 1);
         for (id, key) in keys.iter().enumerate() {
             counted.count(&alive, None, *key);
             counted.keep(FlowId(id as u32));
@@ -394,7 +410,7 @@ mod tests {
         (0..10).for_each(|id| counted.release(FlowId(id)));
         assert_eq!((keys.iter().map(|key| alive.total(*key)).sum::<u32>(), counted.in_use), (0, 0));
         // A worker's records come to an end before the places do.
-        let mut small = Counted::new(1);
+        let mut small = Counted::new(1, 1);
         for key in [1u64, 3 << 40 | 1] {
             small.count(&alive, None, key);
         }

@@ -22,8 +22,8 @@ pub(crate) const BYTE_SECOND: u64 = 1 << 32;
 /// What a packet costs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Price {
-    /// Of at most `cap`, in microseconds.
-    Packets { cost: u64, cap: u64 },
+    /// Of at most `cap`; a tick brings so much credit.
+    Packets { cost: u64, cap: u64, per_tick: u64 },
     /// Each 16 bytes, in 1/[`BYTE_SECOND`] s; there is credit for a second, and `refills` more times of it.
     Bytes { per_chunk: u64, refills: u32 },
     /// Packets or bytes, `rate` of them in so many seconds: over the rate for the whole next interval, or once there are more than `most`.
@@ -104,6 +104,11 @@ impl PerKey {
         copy.take(price, bytes, now)
     }
 
+    /// Whether another key, which is not forgotten yet, has to make room for this one.
+    pub(crate) fn is_full_for(&self, key: u64, now: Tick) -> bool {
+        self.known(key, now).is_none() && self.places(key).all(|entry| entry.idle(now) < self.expire)
+    }
+
     fn places(&self, key: u64) -> impl Iterator<Item = &Entry> {
         places(key, self.entries.len()).map(|place| &self.entries[place])
     }
@@ -151,8 +156,8 @@ impl Entry {
     fn take(&self, price: Price, bytes: u32, now: Tick) -> bool {
         let ticks = u64::from(now.since(Tick(self.since.load(Relaxed))));
         match price {
-            Price::Packets { cost, cap } => {
-                let gained = ticks.saturating_mul(1_000_000 / u64::from(Tick::PER_SECOND));
+            Price::Packets { cost, cap, per_tick } => {
+                let gained = ticks.saturating_mul(per_tick);
                 self.since.store(now.0, Relaxed);
                 pay(&self.value, cost, gained, cap)
             }
@@ -202,7 +207,7 @@ mod tests {
     #[test]
     fn each_key_has_a_bucket_of_its_own() {
         // Five a second, burst 5.
-        let table = table(64, 60_000, Price::Packets { cost: 200_000, cap: 1_000_000 });
+        let table = table(64, 60_000, Price::Packets { cost: 200_000, cap: 1_000_000, per_tick: 10_000 });
         for key in [3, 5] {
             let at_once = (0..9).filter(|_| table.take(key, 100, Tick(0))).count();
             assert_eq!(at_once, 5);
@@ -212,10 +217,16 @@ mod tests {
 
     #[test]
     fn a_key_that_was_long_idle_begins_anew_and_the_idlest_makes_room() {
-        let table = table(1, 1000, Price::Packets { cost: 1_000_000_000, cap: 1_000_000_000 });
+        let table =
+            table(1, 1000, Price::Packets { cost: 1_000_000_000, cap: 1_000_000_000, per_tick: 10_000 });
         assert!(table.take(3, 100, Tick(0)) && !table.take(3, 100, Tick(99)));
         assert!(!table.take(3, 100, Tick(198)), "each packet keeps it");
         assert!(table.take(3, 100, Tick(298)), "a second later");
+        assert!(
+            table.is_full_for(5, Tick(299))
+                && !table.is_full_for(3, Tick(299))
+                && !table.is_full_for(5, Tick(398))
+        );
         assert!(table.take(5, 100, Tick(299)) && table.take(3, 100, Tick(300)));
     }
 

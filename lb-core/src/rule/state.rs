@@ -101,7 +101,7 @@ impl Named {
     }
 
     pub(crate) fn keys(&self) -> Keys {
-        Keys(self.seed)
+        Keys::new(self.seed)
     }
 
     /// Where connections are counted, and by what one more rule knows its own there.
@@ -134,6 +134,10 @@ impl Named {
 pub(crate) struct Keys(u64);
 
 impl Keys {
+    pub(crate) fn new(seed: u64) -> Keys {
+        Keys(seed)
+    }
+
     /// Never 0, which marks a free place.
     #[inline]
     pub(crate) fn of(self, parts: [u128; 2], ports: u64) -> u64 {

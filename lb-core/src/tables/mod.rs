@@ -6,6 +6,7 @@
 //! and [`ServerId`](crate::ids::ServerId).
 
 mod interface;
+mod limits;
 mod mark;
 mod neighbour;
 mod options;
@@ -20,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use interface::{Interface, InterfaceId, Interfaces};
+pub use limits::{ConnLimits, ConnRate};
 pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
 pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions, SynCookies};

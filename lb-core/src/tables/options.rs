@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::ConnLimits;
 use crate::time::Timeout;
 use crate::wire::proxy::Version as ProxyVersion;
 
@@ -23,6 +24,8 @@ pub struct ServiceOptions {
     pub helper: Option<Helper>,
     /// Whether clients are answered with SYN cookies. Of TCP, masqueraded.
     pub syn_cookies: SynCookies,
+    /// How many connections it may have, and how many new ones in a second.
+    pub limits: ConnLimits,
 }
 
 /// When a service's clients are answered with a SYN cookie, so that its real servers hear of those alone that acknowledge it.

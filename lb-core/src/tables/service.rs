@@ -12,6 +12,7 @@ use super::{Prefix, ServiceOptions};
 use crate::flow::{Method, Tuple};
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
+use crate::ipvs::limiter::Limiter;
 use crate::ipvs::quic_lb::QuicLb;
 use crate::ipvs::scheduler::{self, Scheduler, SchedulerFlags};
 use crate::wire::{ipv4, ipv6};
@@ -238,6 +239,8 @@ pub struct Service {
     pub local_addresses: Vec<IpAddr>,
     /// How QUIC connection IDs name its real servers. `None`: they do not.
     pub quic_lb: Option<Arc<QuicLb>>,
+    /// Of the limits in its options: outlives the snapshot. `None`: nothing is limited.
+    pub limiter: Option<Arc<Limiter>>,
     /// Newest first: the order in which the kernel lists and scans them.
     pub servers: Vec<Server>,
     /// While a server warms up: the weights that the operator gave to those whose weight is another now.
@@ -293,6 +296,7 @@ impl Service {
             options: old.map_or_else(ServiceOptions::default, |old| old.options),
             local_addresses: old.map_or_else(Vec::new, |old| old.local_addresses.clone()),
             quic_lb: old.and_then(|old| old.quic_lb.clone()),
+            limiter: old.and_then(|old| old.limiter.clone()),
             servers,
             wanted_weights,
             version,

@@ -31,6 +31,7 @@ pub struct Services {
     /// Services whose scheduler remembers destinations.
     with_destinations: usize,
     with_full_nat: usize,
+    with_limits: usize,
 }
 
 /// Where a real server is.
@@ -182,6 +183,7 @@ impl Services {
         let keeps_destinations = service.scheduler.keeps_destinations();
         self.with_destinations = step(self.with_destinations, keeps_destinations.into());
         self.with_full_nat = step(self.with_full_nat, service.has_full_nat().into());
+        self.with_limits = step(self.with_limits, service.limiter.is_some().into());
     }
 
     #[inline]
@@ -298,6 +300,12 @@ impl Services {
     #[inline]
     pub fn have_full_nat(&self) -> bool {
         self.with_full_nat > 0
+    }
+
+    /// Whether connections of a service are limited.
+    #[inline]
+    pub fn have_limits(&self) -> bool {
+        self.with_limits > 0
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flow::carry::Salvage;
-use crate::tables::{Helper, ProxyVersion, ServiceOptions, SynCookies};
+use crate::tables::{ConnLimits, Helper, ProxyVersion, ServiceOptions, SynCookies};
 use crate::wire::proxy;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::{ACK, SYN};
@@ -46,6 +46,7 @@ pub(super) const FTP: ServiceOptions = ServiceOptions {
     clamp_mss: false,
     syn_cookies: SynCookies::Off,
     helper: Some(Helper::Ftp),
+    limits: ConnLimits::NONE,
 };
 const TOA: ServiceOptions = ServiceOptions { toa: true, helper: None, ..FTP };
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::tables::{ServiceOptions, Tunnel};
 
 /// 192.0.2.10:80 of UDP, whose datagrams are scheduled one by one between .11 and .12, or .12 alone.
-fn by(generation: u32, forward: Forward, servers: &[u8]) -> Tables {
+pub(super) fn by(generation: u32, forward: Forward, servers: &[u8]) -> Tables {
     let server = |&n: &u8| Server {
         id: ServerId(n.into()),
         address: ip(&format!("10.0.0.{n}")),

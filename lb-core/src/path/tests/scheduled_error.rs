@@ -2,6 +2,7 @@
 
 use super::hooks::rules;
 use super::*;
+use crate::ipvs::limiter::Limiters;
 use crate::time::Timeout;
 
 fn director(value: u32, edit: impl Fn(&mut Service)) -> Director {
@@ -117,4 +118,13 @@ fn rules_see_it_as_invalid_and_may_stop_it_before_it_begins_anything() {
         assert_eq!(director.receive(WAN, &[too_big(4000)]).sent.len() == 1, passes, "{line}");
         assert_eq!(director.states().is_empty(), line.contains("INVALID"), "{line}");
     }
+}
+
+#[test]
+fn it_is_asked_about_as_what_begins_a_connection() {
+    let limits = super::limited::at_most(1);
+    let limiter = std::cell::RefCell::new(Limiters::new(1));
+    let mut director = director(1, |service| service.limiter = limiter.borrow_mut().make(None, limits));
+    let sent = [4000, 4001].map(|port| director.receive(WAN, &[too_big(port)]).sent.len());
+    assert_eq!((sent, director.dropped(DropReason::ServiceConnLimit)), ([1, 0], 1));
 }

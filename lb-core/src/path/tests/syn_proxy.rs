@@ -7,6 +7,7 @@ use super::edited::{Dice, End, Seg, between, pieces, seen, talk};
 use super::hooks::rules;
 use super::*;
 use crate::flow::Tuple;
+use crate::ipvs::limiter::Limiters;
 use crate::tables::{ClientMask, Persistence, ProxyVersion, Settings, SynCookies};
 use crate::time::Timeout;
 use crate::wire::bare::Bare;
@@ -490,6 +491,29 @@ fn a_service_goes_on_as_without_cookies_with_what_acknowledges_none() {
     let says = case.asks();
     case.director.path.adopt(cookies(SynCookies::Auto(5)).into());
     assert_eq!(one(&case.client(case.acknowledgement(&says))).3.flags, SYN);
+}
+
+#[test]
+fn who_acknowledges_a_cookie_is_asked_about_when_the_connection_is_opened() {
+    let first = limited::with(&mut Limiters::new(1), tables(2, &[11, 12], 1), limited::at_most(1));
+    let services = first.services.iter().map(|service| {
+        let mut service = (**service).clone();
+        service.options.syn_cookies = SynCookies::On;
+        Arc::new(service)
+    });
+    let services = Services::new(services.collect::<Vec<_>>()).into();
+    let second = Tables { generation: 3, services, ..first.clone() };
+    let mut director = Director::new();
+    director.path.adopt(first.into());
+    director.receive(WAN, &[from_client(5000, "S")]);
+    director.path.adopt(second.into());
+    let mut case = Case::new(director, VIP);
+    let says = case.asks();
+    let refused = case.client(case.acknowledgement(&says));
+    assert_eq!((refused.sent.len(), case.director.dropped(DropReason::ServiceConnLimit)), (0, 1));
+    case.director.now = case.director.now.after(Timeout::from_secs(70));
+    case.director.turn();
+    assert_eq!(one(&case.client(case.acknowledgement(&says))).3.flags, SYN, "sent again it finds a place");
 }
 
 #[test]

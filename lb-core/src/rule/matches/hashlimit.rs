@@ -266,7 +266,10 @@ impl HashLimit {
                 Price::Window { most, rate, seconds: self.interval, are_bytes: false }
             }
             (false, true) => Price::Bytes { per_chunk: self.cost, refills: self.burst as u32 },
-            (false, false) => Price::Packets { cost: self.cost, cap: self.cost.saturating_mul(self.burst) },
+            (false, false) => {
+                let per_tick = SCALE / u64::from(crate::time::Tick::PER_SECOND);
+                Price::Packets { cost: self.cost, cap: self.cost.saturating_mul(self.burst), per_tick }
+            }
         }
     }
 }

@@ -246,7 +246,7 @@ fn walk(
         mark: 0,
         connection: Some(connection),
         flow: None,
-        counted: &mut Counted::new(0),
+        counted: &mut Counted::new(0, 1),
         hops: 0,
         is_untracked: false,
         service: None,
