@@ -27,11 +27,12 @@ use check::{
 use hashbrown::HashSet;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::limiter::Limiters;
 use lb_core::ipvs::quic_lb::QuicServerId;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::tables::{
-    self, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings, Sysctl,
-    Sysctls,
+    self, ConnRate, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings,
+    Sysctl, Sysctls,
 };
 use lb_core::time::Timeout;
 pub(crate) use quic::{configs_of as quic_configs_of, configs_spec as quic_configs_spec};
@@ -144,6 +145,7 @@ pub struct Model {
     service_ids: Ids,
     server_ids: Ids,
     limits: Limits,
+    limiters: Limiters,
     incarnations: u64,
     versions: u32,
     /// Since some moment.
@@ -168,10 +170,21 @@ impl Model {
             service_ids: Ids::new(limits.services),
             server_ids: Ids::new(limits.servers),
             limits,
+            limiters: Limiters::default(),
             incarnations: 0,
             versions: 0,
             now: Duration::ZERO,
             warming: BTreeSet::new(),
+        }
+    }
+
+    /// Keys the hashes of clients' addresses by which services' limits know them. To be done before any of it is published.
+    pub fn key_limits(&mut self, seed: u64) {
+        self.limiters = Limiters::new(seed);
+        for entry in self.services.values_mut().filter(|entry| entry.service.limiter.is_some()) {
+            let mut service = Service::clone(&entry.service);
+            service.limiter = self.limiters.make(None, service.options.limits);
+            entry.service = Arc::new(service);
         }
     }
 
@@ -360,6 +373,7 @@ impl Model {
         let version = self.new_version();
         let mut service = Service::new(None, ServiceId(id), key, scheduler, Vec::new(), version);
         service.options = options;
+        service.limiter = self.limiters.make(None, options.limits);
         service.local_addresses.clone_from(&spec.local_addresses);
         self.services.insert(
             place(&key),
@@ -685,6 +699,7 @@ impl Model {
             let mut service = Service::clone(&entry.service);
             service.scheduler_flags = flags;
             service.options = options;
+            service.limiter = self.limiters.make(service.limiter.as_ref(), options.limits);
             service.local_addresses.clone_from(&spec.local_addresses);
             entry.service = Arc::new(service);
         }
@@ -786,6 +801,11 @@ pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
     spec.clamp_mss = options.clamp_mss;
     spec.persistence_engine = options.engine.map(|engine| engine.name().to_owned());
     spec.syn_cookies = options.syn_cookies.text();
+    spec.conn_limit = options.limits.connections;
+    spec.conn_rate = options.limits.rate.map(ConnRate::text);
+    spec.source_conn_limit = options.limits.source_connections;
+    spec.source_conn_rate = options.limits.source_rate.map(ConnRate::text);
+    spec.source_prefix = options.limits.source_prefix;
     spec.helper = options.helper.map(|helper| helper.name().to_owned());
     spec.persistence = options.persistence.map(|persistence| Persistence {
         timeout: persistence.timeout.as_secs(),

@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 
 use lb_core::counters::{Counter, ServiceCell, WorkerCounters};
 use lb_core::ids::{ServerId, ServiceId};
+use lb_core::ipvs::limiter::Limit;
 use lb_core::tables::Service;
 
 use crate::api::types::{Counts, Rates};
@@ -17,6 +18,8 @@ use crate::compile::ServiceChange;
 
 /// Seconds between two calls of [`Statistics::estimate`]: the kernel's.
 pub const ESTIMATE_EVERY_SECS: u64 = 2;
+
+const LIMITS: usize = Limit::ALL.len();
 
 /// Statistics of all services and real servers.
 #[derive(Default)]
@@ -32,8 +35,9 @@ struct ServiceStatistics {
     service: Option<Arc<Service>>,
     /// Of real servers that are not its any more, and less by what was zeroed.
     carried: Counts,
-    /// As [`Statistics::flood`], of services that had its number before.
+    /// As [`Statistics::flood`] and [`Statistics::limited`], of services that had its number before.
     flood_baseline: [u64; 4],
+    limited_baseline: [u64; LIMITS],
     estimator: Estimator,
 }
 
@@ -58,6 +62,7 @@ impl Statistics {
         for service in changes.iter().filter_map(|change| change.new.as_ref()) {
             let known = self.services.entry(service.id).or_insert_with(|| ServiceStatistics {
                 flood_baseline: raw_flood(workers, service.id),
+                limited_baseline: raw_limited(workers, service.id),
                 ..ServiceStatistics::default()
             });
             let old = known.service.replace(service.clone());
@@ -118,6 +123,13 @@ impl Statistics {
         std::array::from_fn(|which| raw[which].wrapping_sub(known.flood_baseline[which]))
     }
 
+    /// New connections of a service that were not let in, by limit, in the order of [`Limit::ALL`].
+    pub fn limited(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; LIMITS] {
+        let Some(known) = self.services.get(&id) else { return Default::default() };
+        let raw = raw_limited(workers, id);
+        std::array::from_fn(|which| raw[which].wrapping_sub(known.limited_baseline[which]))
+    }
+
     fn service_counts(&self, known: &ServiceStatistics, workers: &[Arc<WorkerCounters>]) -> Counts {
         let servers = known.service.iter().flat_map(|service| &service.servers);
         servers.fold(known.carried, |sum, server| {
@@ -156,6 +168,13 @@ fn raw_flood(workers: &[Arc<WorkerCounters>], id: ServiceId) -> [u64; 4] {
         sum(|cell| &cell.cookies_rejected),
         sum(|cell| &cell.hashed),
     ]
+}
+
+fn raw_limited(workers: &[Arc<WorkerCounters>], id: ServiceId) -> [u64; LIMITS] {
+    std::array::from_fn(|which| {
+        let counts = workers.iter().map(|worker| worker.service(id).limited[which].get());
+        counts.fold(0, u64::wrapping_add)
+    })
 }
 
 fn ids(service: Option<&Service>) -> HashSet<ServerId> {
@@ -351,14 +370,18 @@ mod tests {
         bench.add_service();
         let id = bench.model.find(&service()).expect("it is there").id;
         bench.workers.iter().for_each(|worker| worker.service(id).cookies_sent.add(4));
+        bench.workers.iter().for_each(|worker| worker.service(id).limited[1].add(4));
         assert_eq!(bench.statistics.flood(id, &bench.workers), [8, 0, 0, 0]);
+        assert_eq!(bench.statistics.limited(id, &bench.workers), [0, 8, 0, 0]);
         bench.apply(Command::EditService(ServiceSpec::new(service(), "wrr")));
         assert_eq!(bench.statistics.flood(id, &bench.workers), [8, 0, 0, 0]);
         bench.apply(Command::DeleteService { service: service() });
         bench.add_service();
         assert_eq!(bench.model.find(&service()).expect("it is there").id, id);
         bench.workers[0].service(id).cookies_accepted.add(1);
+        bench.workers[0].service(id).limited[0].add(1);
         assert_eq!(bench.statistics.flood(id, &bench.workers), [0, 1, 0, 0]);
+        assert_eq!(bench.statistics.limited(id, &bench.workers), [1, 0, 0, 0]);
     }
 
     #[test]

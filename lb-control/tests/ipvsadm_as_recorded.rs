@@ -70,6 +70,7 @@ impl Director for InProcess {
             counts: Counts::default(),
             rates: Rates::default(),
             cookies: None,
+            limited: None,
             servers: service
                 .servers
                 .iter()

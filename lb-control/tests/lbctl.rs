@@ -56,7 +56,7 @@ const TABLE: &str = "\
 -A -u [2001:db8::1]:53 -s rr
 -A -u [2001:db8::2]:53 -s rr --laddr 2001:db8::8,2001:db8::9
 -a -u [2001:db8::2]:53 -r [fd00::1]:5353 --fullnat -w 1
--A -t 10.0.0.100:81 -s rr --syn-cookies auto:500
+-A -t 10.0.0.100:81 -s rr --syn-cookies auto:500 --conn-limit 9 --source-conn-limit 3 --conn-rate 5:2 --source-conn-rate 7 --source-prefix 24
 -A -u 10.0.0.100:443 -s rr --quic-lb 0:2:6:8f95f09245765f80256934e50c66207f,6:3:4
 -a -u 10.0.0.100:443 -r 10.0.0.200:443 -m -w 1 --quic-server-id 0a1b,0a1b2c
 ";

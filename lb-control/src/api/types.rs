@@ -220,6 +220,19 @@ pub struct ServiceSpec {
     /// When clients are answered with SYN cookies: `on`, `auto`, `auto:SYNS_A_SECOND`, `off` when left out. TCP, masqueraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syn_cookies: Option<String>,
+    /// Most connections at once, 1..=16000000; 0: any number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub conn_limit: u32,
+    /// Most new connections, `RATE` or `RATE:BURST`: in a second and at once, each in 1..=10000000. A burst of a second's worth when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conn_rate: Option<String>,
+    /// The same of each source: a client's address, or as many bits of it as `source_prefix` says (1..=32, IPv6: 1..=128).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub source_conn_limit: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_conn_rate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_prefix: Option<u8>,
     /// Of scheduler maglev: places in its table, a prime in 65537..=16777216. 65537 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table_size: Option<u32>,
@@ -299,6 +312,11 @@ impl ServiceSpec {
             clamp_mss: false,
             helper: None,
             syn_cookies: None,
+            conn_limit: 0,
+            conn_rate: None,
+            source_conn_limit: 0,
+            source_conn_rate: None,
+            source_prefix: None,
             table_size: None,
             warmup: 0,
             local_addresses: Vec::new(),
@@ -687,6 +705,9 @@ pub struct ServiceView {
     /// Where `syn_cookies` are `on` or `auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookies: Option<CookieView>,
+    /// Where connections are limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited: Option<LimitedView>,
     /// Newest first, as the kernel has them and the schedulers scan them.
     pub servers: Vec<ServerView>,
 }
@@ -701,6 +722,18 @@ pub struct CookieView {
     /// Acknowledgements of one, and of none, by packets of no connection.
     pub accepted: u64,
     pub rejected: u64,
+}
+
+/// Limits of a virtual service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LimitedView {
+    /// Connections that `conn_limit` counts now; 0 without one.
+    pub connections: u32,
+    /// New connections that were not let in since the service was added, by the limit that they would have exceeded.
+    pub conn_limit: u64,
+    pub conn_rate: u64,
+    pub source_conn_limit: u64,
+    pub source_conn_rate: u64,
 }
 
 /// A real server as it is.

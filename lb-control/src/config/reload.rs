@@ -339,12 +339,26 @@ fn options(spec: &ServiceSpec) -> String {
     let clamp = if spec.clamp_mss { ", MSS clamp" } else { "" };
     let cookies = spec.syn_cookies.as_ref().map_or(String::new(), |when| format!(", SYN cookies {when}"));
     let helper = spec.helper.as_ref().map_or(String::new(), |name| format!(", helper {name}"));
+    let limits = limits(spec);
     let local: Vec<_> = spec.local_addresses.iter().map(ToString::to_string).collect();
     let local = if local.is_empty() { String::new() } else { format!(", from {}", local.join(" ")) };
     let quic: Vec<_> = spec.quic_lb.iter().map(|config| config.config_id.to_string()).collect();
     let quic =
         if quic.is_empty() { String::new() } else { format!(", QUIC-LB configuration {}", quic.join(" ")) };
-    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &cookies + &local + &quic
+    persistence + &engine + one_packet + &proxy + toa + clamp + &helper + &cookies + &limits + &local + &quic
+}
+
+/// Its limits, as they are configured.
+fn limits(spec: &ServiceSpec) -> String {
+    let number = |limit: u32| (limit != 0).then(|| limit.to_string());
+    let said = [
+        ("conn_limit", number(spec.conn_limit)),
+        ("conn_rate", spec.conn_rate.clone()),
+        ("source_conn_limit", number(spec.source_conn_limit)),
+        ("source_conn_rate", spec.source_conn_rate.clone()),
+        ("source_prefix", spec.source_prefix.map(|len| len.to_string())),
+    ];
+    said.into_iter().filter_map(|(name, value)| Some(format!(", {name} {}", value?))).collect()
 }
 
 /// The QUIC server IDs of a real server, as its log lines end.

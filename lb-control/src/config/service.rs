@@ -11,8 +11,8 @@ use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, Protocol, ProxyVersion, ServiceKey,
-    ServiceOptions, SynCookies, Tunnel,
+    ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Helper, Persistence, Prefix, Protocol,
+    ProxyVersion, ServiceKey, ServiceOptions, SynCookies, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -20,7 +20,7 @@ use super::read::{Errors, Found, Table};
 use super::{keys, quic, sections};
 use crate::api::types::ForwardMethod;
 use crate::endpoint::{BadEndpoint, Endpoint};
-use crate::model::check::local_address;
+use crate::model::check::{NEEDS_SOURCE, local_address, rate_forms};
 use crate::model::{MAX_LOCAL_ADDRESSES, MAX_WARMUP};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,6 +95,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         let servers = servers(errors, &table, Some(key), quic_lb.as_deref());
         let one_packet = one_packet(errors, &table, key.protocol);
         let edits = edits(errors, &table, key.protocol, &servers);
+        let limits = limits(errors, &table, key.address.is_ipv6());
         let local_addresses = local_addresses(errors, &table);
         if one_packet
             && let Some(server) = servers.iter().find(|server| server.forward == Forward::FullNat)
@@ -124,7 +125,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         services.push(VirtualService {
             key,
             scheduler: Scheduler { kind: scheduler, flags, table_size, warmup },
-            options: ServiceOptions { persistence, engine, one_packet, ..edits },
+            options: ServiceOptions { persistence, engine, one_packet, limits, ..edits },
             local_addresses,
             quic_lb: quic_lb.unwrap_or_default(),
             servers,
@@ -216,6 +217,28 @@ fn syn_cookies(errors: &mut Errors<'_>, table: &Table<'_>) -> SynCookies {
         table.error(errors, &text.at, "syn_cookies", what);
         SynCookies::Off
     })
+}
+
+/// How many connections it may have, and how many new ones in a second.
+fn limits(errors: &mut Errors<'_>, table: &Table<'_>, is_ipv6: bool) -> ConnLimits {
+    let mut limit = |name| table.integer(errors, name, 0..=ConnLimits::MOST).unwrap_or(0);
+    let (connections, source_connections) = (limit("conn_limit"), limit("source_conn_limit"));
+    let mut rate = |name| {
+        let text = table.string(errors, name)?;
+        let rate = ConnRate::parse(text.value);
+        if rate.is_none() {
+            table.error(errors, &text.at, name, format!("\"{}\" is none of {}", text.value, rate_forms()));
+        }
+        rate
+    };
+    let (rate, source_rate) = (rate("conn_rate"), rate("source_conn_rate"));
+    let longest = Prefix::longest(is_ipv6);
+    let source_prefix = table.integer(errors, "source_prefix", 1..=u32::from(longest)).map(|len| len as u8);
+    let limits = ConnLimits { connections, rate, source_connections, source_rate, source_prefix };
+    if let Some(value) = table.get("source_prefix").filter(|_| !limits.are_by_source()) {
+        table.error(errors, &value.span(), "source_prefix", NEEDS_SOURCE);
+    }
+    limits
 }
 
 fn local_addresses(errors: &mut Errors<'_>, table: &Table<'_>) -> Vec<IpAddr> {

@@ -1,7 +1,9 @@
 //! Each thing that can be wrong with a config file, and the exact line that says so.
 
 use lb_core::ipvs::SchedulerKind;
-use lb_core::tables::{Forward, GueChecksum, MarkRule, Prefix, Protocol, ServiceKey, SynCookies, Tunnel};
+use lb_core::tables::{
+    ConnLimits, ConnRate, Forward, GueChecksum, MarkRule, Prefix, Protocol, ServiceKey, SynCookies, Tunnel,
+};
 
 use super::*;
 
@@ -608,6 +610,42 @@ fn a_service_says_when_it_answers_with_syn_cookies() {
         ),
     ] {
         assert_eq!(errors_with(&text(more, server)), [format!("line 10: {at}: {expected}")]);
+    }
+}
+
+#[test]
+fn a_service_says_how_many_connections_it_may_have() {
+    let text = |more: &str| {
+        format!(
+            "[[virtual_service]]\naddress = \"192.0.2.1:80\"\n{more}\nreal_servers = [{{ address = \"10.0.0.1\" }}]\n"
+        )
+    };
+    let rate = |per_second, burst| Some(ConnRate { per_second, burst });
+    for (more, limits) in [
+        ("", ConnLimits::NONE),
+        ("conn_limit = 0", ConnLimits::NONE),
+        ("conn_limit = 500", ConnLimits { connections: 500, ..ConnLimits::NONE }),
+        ("conn_rate = \"20\"", ConnLimits { rate: rate(20, 20), ..ConnLimits::NONE }),
+        (
+            "source_conn_limit = 9\nsource_conn_rate = \"20:5\"\nsource_prefix = 24",
+            ConnLimits {
+                source_connections: 9,
+                source_rate: rate(20, 5),
+                source_prefix: Some(24),
+                ..ConnLimits::NONE
+            },
+        ),
+    ] {
+        let config = Config::parse(&format!("{GOOD}{}", text(more))).expect("valid");
+        assert_eq!(config.services[0].options.limits, limits, "{more}");
+    }
+    for (more, expected) in [
+        ("conn_rate = \"20/s\"", "conn_rate: \"20/s\" is none of RATE, RATE:BURST, in 1..=10000000 each"),
+        ("source_prefix = 24", "source_prefix: is for source_conn_limit and source_conn_rate"),
+        ("conn_limit = 16000001", "conn_limit: 16000001 is outside 0..=16000000"),
+    ] {
+        let at = "virtual_service 192.0.2.1:80";
+        assert_eq!(errors_with(&text(more)), [format!("line 10: {at}: {expected}")]);
     }
 }
 

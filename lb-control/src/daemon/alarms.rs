@@ -107,6 +107,36 @@ const ROWS: &[Row] = &[
         "packets of no known connection dropped",
         "more workers; dropping the flood before us",
     ),
+    row(
+        Source::Dropped(DropReason::ServiceConnLimit),
+        "a virtual service has as many connections as it may have",
+        "new connections dropped",
+        "conn_limit of the service (lbctl services)",
+    ),
+    row(
+        Source::Dropped(DropReason::ServiceConnRate),
+        "new connections of a virtual service come faster than they may",
+        "new connections dropped",
+        "conn_rate of the service (lbctl services)",
+    ),
+    row(
+        Source::Dropped(DropReason::SourceConnLimit),
+        "sources have as many connections of a virtual service as they may have",
+        "new connections dropped",
+        "source_conn_limit, source_prefix of the service (lbctl services)",
+    ),
+    row(
+        Source::Dropped(DropReason::SourceConnRate),
+        "sources open connections of a virtual service faster than they may",
+        "new connections dropped",
+        "source_conn_rate, source_prefix of the service (lbctl services)",
+    ),
+    row(
+        Source::Worker(|worker| worker.flows.unlimited.get()),
+        "the places for sources of limited services are taken",
+        "connections not counted, or let in at a new rate",
+        "source_prefix of the service: nets, not addresses",
+    ),
     row(Source::Received, "a port's receive ring is full or has no buffers", "packets lost", "more workers"),
     row(
         Source::Dropped(DropReason::TxFull),
@@ -256,6 +286,7 @@ mod tests {
                     &worker.flows.index_full,
                     &worker.edits.full,
                     &worker.flows.uncounted,
+                    &worker.flows.unlimited,
                 ];
                 let counter = all.into_iter().find(|counter| {
                     let before = count(worker);

@@ -166,10 +166,14 @@ fn first_model(config: &Config, kept: Option<Kept>) -> Result<Model, ErrorBody> 
     Ok(model)
 }
 
+/// A key that nobody outside can know.
+fn secret() -> u64 {
+    RandomState::new().hash_one(0)
+}
+
 /// The rules of the run before. A rule with a set that is gone, or with an estimator whose rule comes only later, is left out, and said; what else can no more be, its whole batch.
 fn first_rules(batches: &[RuleBatch], sets: &mut IpSets, plane: &dyn Plane) -> RuleTables {
-    // A key that nobody outside can know.
-    let mut rules = RuleTables::new(RandomState::new().hash_one(0));
+    let mut rules = RuleTables::new(secret());
     rules.know_sets(sets.known());
     for batch in batches {
         let say = |RuleFailure { table, command, message, .. }: &RuleFailure, what: &str| {
@@ -208,9 +212,11 @@ impl Control {
         let mut kept = model_file.and_then(|path| keep::recall(path, limits(&config)));
         let rules = kept.as_mut().map(|kept| std::mem::take(&mut kept.rules)).unwrap_or_default();
         let mut sets = sets::first(model_file);
+        let mut model = first_model(&config, kept)?;
+        model.key_limits(secret());
         let mut control = Control {
             rules: first_rules(&rules, &mut sets, &*plane),
-            model: first_model(&config, kept)?,
+            model,
             statistics: Statistics::default(),
             compiler: Compiler::default(),
             settings: Settings { booted: crate::sets::booted(), ..config.settings() },

@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use lb_core::ids::{PortId, ServerId};
+use lb_core::ipvs::limiter::Limit;
 use lb_core::tables::{Interface, Interfaces};
 
 use std::net::IpAddr;
 
 use super::fake::{FakePlane, config, start, start_from};
 use super::*;
-use crate::api::types::{CookieView, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
+use crate::api::types::{CookieView, LimitedView, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
 
 const SERVICE: &str = r#"
 [[virtual_service]]
@@ -98,6 +99,32 @@ fn it_is_said_which_services_answer_with_syn_cookies_now() {
     }
     let (control, ..) = start(SERVICE);
     assert_eq!(cookies(&control), None);
+}
+
+#[test]
+fn it_is_said_what_a_service_refuses_by_its_limits() {
+    let file = format!("{SERVICE}conn_limit = 2\nsource_conn_rate = \"5\"\n");
+    let (mut control, plane, _) = start(&file);
+    let tables = plane.tables();
+    let limited = tables.services.iter().next().expect("one");
+    assert!(limited.limiter.is_some());
+    let view = |control: &Control| control.services(None).expect("one")[0].limited;
+    assert_eq!(view(&control), Some(LimitedView::default()));
+    plane.workers[0].service(limited.id).limited[Limit::SourceRate as usize].add(3);
+    plane.workers[1].service(limited.id).limited[Limit::Connections as usize].add(1);
+    let expected = LimitedView { conn_limit: 1, source_conn_rate: 3, ..LimitedView::default() };
+    assert_eq!(view(&control), Some(expected));
+    let metrics = crate::metrics::text(crate::metrics::gather(&control));
+    let labels = "local_address=\"192.0.2.1\",local_port=\"80\",proto=\"TCP\",local_mark=\"\"";
+    for line in [
+        format!("lb_ipvs_limited_connections_total{{{labels},limit=\"source_conn_rate\"}} 3\n"),
+        format!("lb_ipvs_limited_connections_total{{{labels},limit=\"conn_rate\"}} 0\n"),
+        format!("lb_ipvs_conn_limit_connections{{{labels}}} 0\n"),
+    ] {
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    control.batch(&batch(vec![Command::EditService(ServiceSpec::new(service(), "rr"))], OnError::Continue));
+    assert_eq!(view(&control), None);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
+use lb_core::ipvs::limiter::Limit;
 use lb_core::packet::Packet;
 use lb_core::path::{self, Assumed, FlowEvents};
 use lb_core::rule::capture::Captures;
@@ -23,8 +24,8 @@ use super::spread::Steering;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
-    CookieView, DropView, ErrorBody, ErrorKind, PortView, QuicKey, ServerView, ServiceAddress, ServiceView,
-    Status, WorkerView,
+    CookieView, DropView, ErrorBody, ErrorKind, LimitedView, PortView, QuicKey, ServerView, ServiceAddress,
+    ServiceView, Status, WorkerView,
 };
 use crate::config::{Idle, Nflog};
 use crate::explain;
@@ -74,6 +75,7 @@ impl Control {
             counts,
             rates,
             cookies: self.cookie_view(service),
+            limited: self.limited_view(service),
             servers: service.servers.iter().map(|server| self.server_view(service, server)).collect(),
         }
     }
@@ -137,6 +139,20 @@ impl Control {
         };
         let [sent, accepted, rejected, _] = self.statistics.flood(service.id, workers);
         Some(CookieView { on, sent, accepted, rejected })
+    }
+
+    /// What became of the connections of a service that is limited.
+    pub(crate) fn limited_view(&self, service: &Service) -> Option<LimitedView> {
+        let limiter = service.limiter.as_ref()?;
+        let refused = self.statistics.limited(service.id, self.plane.counters());
+        let of = |limit: Limit| refused[limit as usize];
+        Some(LimitedView {
+            connections: limiter.connections(),
+            conn_limit: of(Limit::Connections),
+            conn_rate: of(Limit::Rate),
+            source_conn_limit: of(Limit::SourceConnections),
+            source_conn_rate: of(Limit::SourceRate),
+        })
     }
 
     /// Whether packets of a service went by hash alone a moment ago, at one worker at least.

@@ -3,6 +3,7 @@
 //! As there, the totals have no labels and the `backend_` families one series a real server
 //! (source: node_exporter, collector/ipvs_linux.go). The other `backend_` counters are ours: what `ipvsadm --stats` shows.
 
+use lb_core::ipvs::limiter::Limit;
 use lb_core::tables::{Server, Service};
 
 use super::Family;
@@ -93,6 +94,7 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
     families.extend(backends);
     families.extend(cookies(control));
     families.push(by_hash(control));
+    families.extend(limited(control));
     families
 }
 
@@ -126,6 +128,36 @@ fn by_hash(control: &Control) -> Family {
         with_service_labels(service, |labels| family.add(labels, hashed));
     }
     family
+}
+
+/// Of virtual services whose connections are limited.
+fn limited(control: &Control) -> [Family; 3] {
+    let mut refused = Family::counter(
+        "lb_ipvs_limited_connections_total",
+        "New connections of a virtual service that were not let in, by the limit that they would have exceeded.",
+    );
+    let mut now = Family::gauge(
+        "lb_ipvs_conn_limit_connections",
+        "Connections of a virtual service that its conn_limit counts now.",
+    );
+    for service in control.model().services().filter(|service| service.limiter.is_some()) {
+        let counts = control.statistics().limited(service.id, control.plane().counters());
+        with_service_labels(service, |[address, port, proto, mark]| {
+            for limit in Limit::ALL {
+                let labels = [*address, *port, *proto, *mark, ("limit", limit.name())];
+                refused.add(&labels, counts[limit as usize]);
+            }
+        });
+        if let Some(limiter) = service.limiter.as_ref().filter(|_| service.options.limits.connections != 0) {
+            with_service_labels(service, |labels| now.add(labels, limiter.connections().into()));
+        }
+    }
+    let without_room = control.plane().counters().iter().map(|worker| worker.flows.unlimited.get()).sum();
+    let no_room = Family::counter(
+        "lb_ipvs_limits_without_room_total",
+        "Connections of limited services that were not counted, and sources whose rate was forgotten, for want of room.",
+    );
+    [refused, now, no_room.with(&[], without_room)]
 }
 
 /// node_exporter's label set.

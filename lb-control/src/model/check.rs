@@ -8,8 +8,8 @@ use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, Engine, Forward, GueChecksum, Helper, Persistence, ProxyVersion, ServiceOptions, SynCookies,
-    Tunnel,
+    ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Helper, Persistence, Prefix,
+    ProxyVersion, ServiceOptions, SynCookies, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -75,8 +75,52 @@ pub(super) fn check_service(spec: &ServiceSpec) -> Result<(Scheduler, ServiceOpt
     check_local_addresses(service, &spec.local_addresses)?;
     let scheduler = Scheduler { kind, flags, table_size, warmup: spec.warmup };
     let edits = check_edits(spec)?;
-    Ok((scheduler, ServiceOptions { persistence, engine, one_packet: spec.one_packet, ..edits }))
+    let limits = check_limits(spec)?;
+    Ok((scheduler, ServiceOptions { persistence, engine, one_packet: spec.one_packet, limits, ..edits }))
 }
+
+/// How many connections a service may have.
+fn check_limits(spec: &ServiceSpec) -> Result<ConnLimits, ErrorBody> {
+    let service = &spec.service;
+    let invalid = |what: String| {
+        let message = format!("virtual service {service}: {what}");
+        ErrorBody::new(ErrorKind::InvalidOperation, message)
+    };
+    for (name, limit) in [("conn_limit", spec.conn_limit), ("source_conn_limit", spec.source_conn_limit)] {
+        if limit > ConnLimits::MOST {
+            return Err(invalid(format!("{name} {limit} is outside 0..={}", ConnLimits::MOST)));
+        }
+    }
+    let rate = |name: &str, text: &Option<String>| {
+        let wrong = |text| invalid(format!("{name} {text:?} is none of {}", rate_forms()));
+        text.as_deref().map(|text| ConnRate::parse(text).ok_or_else(|| wrong(text))).transpose()
+    };
+    let limits = ConnLimits {
+        connections: spec.conn_limit,
+        rate: rate("conn_rate", &spec.conn_rate)?,
+        source_connections: spec.source_conn_limit,
+        source_rate: rate("source_conn_rate", &spec.source_conn_rate)?,
+        source_prefix: spec.source_prefix,
+    };
+    if let Some(len) = limits.source_prefix {
+        let longest = Prefix::longest(service.is_ipv6());
+        if !(1..=longest).contains(&len) {
+            return Err(invalid(format!("source_prefix {len} is outside 1..={longest}")));
+        }
+        if !limits.are_by_source() {
+            return Err(invalid(format!("source_prefix {NEEDS_SOURCE}")));
+        }
+    }
+    Ok(limits)
+}
+
+/// How a rate of connections is written.
+pub(crate) fn rate_forms() -> String {
+    format!("RATE, RATE:BURST, in 1..={} each", ConnRate::MOST)
+}
+
+/// Of a net that nothing is limited for.
+pub(crate) const NEEDS_SOURCE: &str = "is for source_conn_limit and source_conn_rate";
 
 /// What is put into the streams of a service's connections.
 fn check_edits(spec: &ServiceSpec) -> Result<ServiceOptions, ErrorBody> {

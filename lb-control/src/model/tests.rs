@@ -379,6 +379,52 @@ fn syn_cookies_are_for_tcp_and_for_real_servers_whose_answers_come_by_in_the_sam
 }
 
 #[test]
+fn a_service_is_limited_as_it_says_and_what_is_counted_outlives_an_edit() {
+    let mut model = with_servers(&[A]);
+    let mut with = |edit: &dyn Fn(&mut ServiceSpec)| {
+        let mut spec = ServiceSpec::new(service(WEB), "rr");
+        edit(&mut spec);
+        let done = model.apply(&Command::EditService(spec.clone()));
+        let known = model.find(&service(WEB)).expect("there");
+        done.map(|_| {
+            assert_eq!(service_spec(known), spec);
+            known.limiter.clone()
+        })
+    };
+    for (edit, said) in [
+        (
+            &(|spec: &mut ServiceSpec| spec.conn_limit = 16_000_001) as &dyn Fn(&mut ServiceSpec),
+            "conn_limit 16000001 is outside 0..=16000000",
+        ),
+        (
+            &|spec| spec.source_conn_rate = Some("5/s".to_owned()),
+            "source_conn_rate \"5/s\" is none of RATE, RATE:BURST, in 1..=10000000 each",
+        ),
+        (
+            &|spec| (spec.source_conn_limit, spec.source_prefix) = (5, Some(33)),
+            "source_prefix 33 is outside 1..=32",
+        ),
+        (
+            &|spec| (spec.conn_limit, spec.source_prefix) = (5, Some(24)),
+            "source_prefix is for source_conn_limit and source_conn_rate",
+        ),
+    ] {
+        let refusal = with(edit).expect_err(said);
+        assert_eq!(refusal.message, format!("virtual service {WEB}: {said}"));
+    }
+    let all = |spec: &mut ServiceSpec| {
+        (spec.conn_limit, spec.conn_rate) = (7, Some("100:20".to_owned()));
+        (spec.source_conn_limit, spec.source_conn_rate) = (2, Some("5".to_owned()));
+        spec.source_prefix = Some(24);
+    };
+    let limiter = with(&all).expect("right").expect("it is limited");
+    assert_eq!(limiter.connections(), 0);
+    let again = with(&|spec| (all(spec), spec.toa = true).1).expect("right").expect("it is limited");
+    assert!(Arc::ptr_eq(&limiter, &again), "nothing is limited otherwise");
+    assert!(with(&|_| ()).expect("right").is_none());
+}
+
+#[test]
 fn only_changes_that_a_scheduler_sees_change_the_version() {
     let mut model = with_servers(&[A]);
     let mut seen = vec![web(&model).version];
@@ -571,7 +617,10 @@ fn any_server_of(service: ServiceAddress) -> impl Strategy<Value = ServerSpec> {
 
 fn any_command() -> impl Strategy<Value = Command> {
     let scheduler = prop_oneof![Just("rr"), Just("wrr"), Just("lc"), Just("wlc")];
-    let service = || (any_service(), scheduler.clone()).prop_map(|(a, name)| ServiceSpec::new(a, name));
+    let service = || {
+        (any_service(), scheduler.clone(), 0..3u32)
+            .prop_map(|(a, name, conn_limit)| ServiceSpec { conn_limit, ..ServiceSpec::new(a, name) })
+    };
     let with_server = || any_service().prop_flat_map(|a| (Just(a), any_server_of(a)));
     prop_oneof![
         8 => service().prop_map(Command::AddService),

@@ -62,15 +62,22 @@ fn rows(service: &ServiceView) -> impl Iterator<Item = Vec<String>> {
     let active: u64 = service.servers.iter().map(|server| server.active).sum();
     let inactive: u64 = service.servers.iter().map(|server| server.inactive).sum();
     let takes = service.servers.iter().any(|server| server.spec.weight > 0 && !server.overloaded);
+    let connections = service.limited.map_or(0, |limited| limited.connections);
+    let is_full = service.spec.conn_limit != 0 && connections >= service.spec.conn_limit;
     let head = row(
         service.spec.service.to_string(),
         service.spec.scheduler.clone(),
         String::new(),
         (active, inactive),
-        String::new(),
+        if service.spec.conn_limit == 0 {
+            String::new()
+        } else {
+            format!("{connections}/{}", service.spec.conn_limit)
+        },
         (&service.counts, &service.rates),
         match service.cookies {
             _ if !takes => "no real server takes connections",
+            _ if is_full => "as many connections as it may have",
             Some(CookieView { on: true, .. }) => "answers with SYN cookies",
             _ => "",
         },

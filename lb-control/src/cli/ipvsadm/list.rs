@@ -308,6 +308,19 @@ fn edits(out: &mut dyn Write, spec: &ServiceSpec) -> io::Result<()> {
     if let Some(when) = &spec.syn_cookies {
         write!(out, " --syn-cookies {when}")?;
     }
+    for (option, limit) in [("conn-limit", spec.conn_limit), ("source-conn-limit", spec.source_conn_limit)] {
+        if limit != 0 {
+            write!(out, " --{option} {limit}")?;
+        }
+    }
+    for (option, rate) in [("conn-rate", &spec.conn_rate), ("source-conn-rate", &spec.source_conn_rate)] {
+        if let Some(rate) = rate {
+            write!(out, " --{option} {rate}")?;
+        }
+    }
+    if let Some(len) = spec.source_prefix {
+        write!(out, " --source-prefix {len}")?;
+    }
     if !spec.quic_lb.is_empty() {
         let configs: Vec<_> = spec.quic_lb.iter().map(quic_lb_text).collect();
         write!(out, " --quic-lb {}", configs.join(","))?;
@@ -577,6 +590,7 @@ mod tests {
             counts,
             rates: Default::default(),
             cookies: None,
+            limited: None,
             servers: vec![server],
         };
         let format = Format { numeric: true, stats: true, ..Format::default() };

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_core::tables::ConnLimits;
+
 use super::names::Names;
 use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
 use super::popt::Words;
@@ -72,6 +74,11 @@ struct Line {
     toa: bool,
     clamp_mss: bool,
     syn_cookies: Option<String>,
+    conn_limit: u32,
+    conn_rate: Option<String>,
+    source_conn_limit: u32,
+    source_conn_rate: Option<String>,
+    source_prefix: Option<u8>,
     helper: Option<String>,
     local_addresses: Vec<IpAddr>,
     quic_lb: Vec<QuicLb>,
@@ -230,6 +237,27 @@ impl Line {
             Opt::SynCookies => {
                 self.give(Subject::SynCookies)?;
                 self.syn_cookies = Some(text.to_owned());
+            }
+            Opt::ConnLimit => {
+                self.give(Subject::ConnLimit)?;
+                self.conn_limit = number(text, 0, ConnLimits::MOST, "illegal conn-limit specified")?;
+            }
+            Opt::ConnRate => {
+                self.give(Subject::ConnRate)?;
+                self.conn_rate = Some(text.to_owned());
+            }
+            Opt::SourceConnLimit => {
+                self.give(Subject::SourceConnLimit)?;
+                let most = ConnLimits::MOST;
+                self.source_conn_limit = number(text, 0, most, "illegal source-conn-limit specified")?;
+            }
+            Opt::SourceConnRate => {
+                self.give(Subject::SourceConnRate)?;
+                self.source_conn_rate = Some(text.to_owned());
+            }
+            Opt::SourcePrefix => {
+                self.give(Subject::SourcePrefix)?;
+                self.source_prefix = Some(number(text, 1, 128, "illegal source-prefix specified")? as u8);
             }
             Opt::Helper => {
                 self.give(Subject::Helper)?;
@@ -514,6 +542,11 @@ impl Line {
             toa: self.toa,
             clamp_mss: self.clamp_mss,
             syn_cookies: self.syn_cookies,
+            conn_limit: self.conn_limit,
+            conn_rate: self.conn_rate,
+            source_conn_limit: self.source_conn_limit,
+            source_conn_rate: self.source_conn_rate,
+            source_prefix: self.source_prefix,
             helper,
             table_size: None,
             warmup: 0,
