@@ -45,8 +45,9 @@ fn main() {
     let courses = source("lb-core/src/counters/courses.rs")
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 2)
         .exchange("MOST_COURSES: usize = 16_384;", "MOST_COURSES: usize = 2;", 1);
-    let service =
-        source("lb-core/src/counters/service.rs").exchange("use crate::time::", "use lb_core::time::", 1);
+    let service = source("lb-core/src/counters/service.rs")
+        .exchange("use crate::ipvs::limiter::", "use lb_core::ipvs::limiter::", 1)
+        .exchange("use crate::time::", "use lb_core::time::", 1);
     source("lb-core/src/counters.rs")
         .exchange("mod courses;", &format!("mod courses {{ {} }}", courses.text), 1)
         .exchange("mod service;", &format!("mod service {{ {} }}", service.text), 1)

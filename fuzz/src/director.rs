@@ -40,6 +40,7 @@ fn view(service: &Service) -> ServiceView {
         counts: Counts::default(),
         rates: Rates::default(),
         cookies: None,
+        limited: None,
         servers: service.servers.iter().map(server).collect(),
     }
 }

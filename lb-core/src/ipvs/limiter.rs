@@ -161,6 +161,11 @@ pub struct Limiter {
 }
 
 impl Limiter {
+    /// By what it is told from those of every other service that ever was; an edit leaves it.
+    pub fn number(&self) -> u64 {
+        self.numbers.of
+    }
+
     /// Connections that count now; 0 where their number is not limited.
     pub fn connections(&self) -> u32 {
         let Numbers { alive, total, reserved, .. } = &*self.numbers;

@@ -54,6 +54,7 @@ impl From<&Salvaged> for Left {
             template: is_template.then_some(template),
             bound_by: None,
             edit: None,
+            counts_in: Vec::new(),
         })
     }
 }
@@ -63,6 +64,7 @@ impl Reference {
     pub fn left(&self) -> impl Iterator<Item = Left> {
         let forget = |mut connection: Connection| {
             (connection.bound_by, connection.renewed) = (None, 0);
+            connection.counts_in = Vec::new();
             if let Some(template) = &mut connection.template {
                 template.serial = 0;
             }
@@ -120,7 +122,8 @@ impl Reference {
                 self.enter_template(original, reply, method, server, timeout, seen, template);
                 continue;
             }
-            self.flows.insert(Connection { server, ..connection.clone() });
+            let number = self.flows.insert(Connection { server, ..connection.clone() });
+            self.count_towards_limits(number);
             self.touch(server);
             let cell = self.counters.server(server);
             if connection.is_active { &cell.active } else { &cell.inactive }.add(1);

@@ -22,6 +22,7 @@ impl Reference {
             connection.timeout = connection.state.timeout(&settings);
             connection.renewed = generation;
         });
+        self.count_towards_limits(number);
     }
 
     pub(super) fn enter_state(&mut self, number: Number, state: State) {
@@ -38,6 +39,11 @@ impl Reference {
             to.add(1);
         }
         self.flows.change(number, |connection| (connection.state, connection.is_active) = (state, is));
+        if state.is_over() {
+            let mut counts_in = Vec::new();
+            self.flows.change(number, |connection| counts_in = std::mem::take(&mut connection.counts_in));
+            self.count_no_more(counts_in);
+        }
         self.renew(number);
     }
 

@@ -10,6 +10,7 @@ use lb_core::time::{Tick, Timeout};
 use super::SLOT;
 use super::connection::{State, is_answered};
 use super::edited::Edit;
+use super::limits::Counted;
 use super::persistent::{Serial, Template};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Connection {
     pub(super) bound_by: Option<Serial>,
     /// What is done to its segments besides.
     pub(super) edit: Option<Edit>,
+    /// Limits of services that count it.
+    pub(super) counts_in: Vec<Counted>,
 }
 
 impl Connection {

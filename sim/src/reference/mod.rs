@@ -35,6 +35,7 @@ mod forward;
 mod fragments;
 mod full_nat;
 mod hashing;
+mod limits;
 mod newcomers;
 mod one_packet;
 mod output;

@@ -225,15 +225,16 @@ impl Reference {
         else {
             return self.first(packet, read);
         };
-        match held {
-            Some(Held { server, template }) => {
-                let serial = self.team.shared().template_named(template);
-                self.begin_held(packet, read, service, server, serial);
-            }
+        let (server, serial) = match held {
+            Some(Held { server, template }) => (server, self.team.shared().template_named(template)),
             None => match self.pick(service, &original) {
-                Some(server) => self.begin_held(packet, read, service, server, None),
-                None => self.hold_failed(packet, read, DropReason::NoServer),
+                Some(server) => (server, None),
+                None => return self.hold_failed(packet, read, DropReason::NoServer),
             },
+        };
+        match self.is_full(service, read.src) {
+            Some(reason) => self.drop(reason, Hook::Input),
+            None => self.begin_held(packet, read, service, server, serial),
         }
     }
 
@@ -317,6 +318,7 @@ impl Reference {
             template: Some(template),
             bound_by: None,
             edit: None,
+            counts_in: Vec::new(),
             renewed: self.tables.generation,
         });
         self.touch(server);

@@ -116,6 +116,9 @@ impl Reference {
         if self.is_shed() {
             return Some(Err(DropReason::Shed));
         }
+        if let Some(reason) = self.exceeds(service, original.src) {
+            return Some(Err(reason));
+        }
         let picked = self.places.pick(&self.team, service, &original, self.now);
         let picked = picked.map(|index| &service.servers[index]);
         let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {

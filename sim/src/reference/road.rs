@@ -140,6 +140,9 @@ impl Reference {
         if self.is_shed() {
             return self.drop(DropReason::Shed, Hook::Input);
         }
+        if let Some(reason) = self.exceeds(service, read.src) {
+            return self.drop(reason, Hook::Input);
+        }
         if let Some(server) = self.named_server(&packet, &read, service) {
             return self.begin_held(packet, read, service, server, None);
         }
@@ -218,6 +221,7 @@ impl Reference {
         if is_tcp { &cell.active } else { &cell.inactive }.add(1);
         cell.connections.add(1);
         self.counters.flows.inserted.add(1);
+        self.count_towards_limits(number);
         if let Some(server) = self.tables.services.server(server) {
             schedule::after_bind(&self.team, server);
         }
@@ -246,6 +250,7 @@ impl Reference {
             template: None,
             bound_by: None,
             edit: None,
+            counts_in: Vec::new(),
         }
     }
 
@@ -272,6 +277,7 @@ impl Reference {
     /// Ends a connection.
     pub(super) fn end(&mut self, number: Number) {
         let connection = self.flows.remove(number);
+        self.count_no_more(connection.counts_in);
         self.touch(connection.server);
         if let Some(serial) = connection.bound_by {
             self.team.shared().give_template_back(serial);
@@ -470,7 +476,8 @@ impl Reference {
             gone.into_iter().partition(|&number| self.flows.get(number).template.is_some());
         connections.into_iter().for_each(|number| self.end(number));
         for number in templates {
-            let Connection { original, server, template, .. } = self.flows.remove(number);
+            let Connection { original, server, template, counts_in, .. } = self.flows.remove(number);
+            self.count_no_more(counts_in);
             let left = template.map(|template| self.team.shared().end_template(template.serial).connections);
             if left != Some(0) {
                 return Err(format!("a template ends that has {left:?} connections: {original:?}"));

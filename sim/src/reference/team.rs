@@ -11,6 +11,7 @@ use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Server, Service, ServiceKey, Services, Tables};
 
+use super::limits::{Bucket, Counted};
 use super::persistent::{Serial, Use};
 use super::schedule;
 
@@ -27,6 +28,9 @@ pub(super) struct Shared {
     histories: HashMap<ServiceId, Vec<Edition>>,
     /// Templates that are there, and all that ever were.
     uses: HashMap<Serial, Use>,
+    /// Connections that services' limits count, and what is left of their rates.
+    pub(super) limited: HashMap<Counted, u32>,
+    pub(super) buckets: HashMap<Counted, Bucket>,
     templates: Serial,
     names: Vec<(TemplateId, Serial)>,
     /// Tables told so far, and the generation of the last.

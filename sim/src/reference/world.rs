@@ -21,14 +21,15 @@ use lb_core::flow::template::Uses;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::limiter::Limiters;
 use lb_core::ipvs::quic_lb::{Config, QuicLb, QuicServerId};
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    ClientMask, Engine, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac, MarkRule, Marks,
-    Neighbours, Persistence, Prefix, Protocol, ProxyVersion, Route, Routes, Server, Service, ServiceKey,
-    ServiceOptions, Services, Settings, SynCookies, Sysctl, Sysctls, Tables, Tunnel,
+    ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac,
+    MarkRule, Marks, Neighbours, Persistence, Prefix, Protocol, ProxyVersion, Route, Routes, Server, Service,
+    ServiceKey, ServiceOptions, Services, Settings, SynCookies, Sysctl, Sysctls, Tables, Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -161,6 +162,9 @@ pub(super) struct World<L = Path<Frame>> {
     generation: u32,
     version: u32,
     services: Vec<Option<Arc<Service>>>,
+    limiters: Limiters,
+    /// Of each service, while it has limits: its rates and what a source is stay the same.
+    limits: Vec<ConnLimits>,
     /// Numbers of rules, in their order.
     marks: Vec<usize>,
     /// Each real server that there ever was, by service and address.
@@ -342,6 +346,8 @@ impl<L: Logic<Frame>> World<L> {
             generation: 0,
             version: 0,
             services: vec![None; KEYS.len()],
+            limiters: Limiters::new(seed),
+            limits: Vec::new(),
             marks: Vec::new(),
             known: HashMap::new(),
             neighbours: HashMap::new(),
@@ -358,6 +364,7 @@ impl<L: Logic<Frame>> World<L> {
             handed_over: 0,
             asked: 0,
         };
+        world.limits = (0..KEYS.len()).map(|number| world.draw_limits(&key(number))).collect();
         for _ in 0..world.rng.below(6) {
             world.change_sysctl();
         }
@@ -403,6 +410,8 @@ impl<L: Logic<Frame>> World<L> {
             None => {
                 let mut service = Service::new(None, id, key(number), scheduler, vec![], version);
                 service.options = self.options(&service.key);
+                service.options.limits = self.change_limits(number);
+                service.limiter = self.limiters.make(None, service.options.limits);
                 service.local_addresses = self.local_addresses();
                 service.quic_lb = self.quic_lb(&service.servers);
                 Some(Arc::new(service))
@@ -413,6 +422,8 @@ impl<L: Logic<Frame>> World<L> {
                 let mut service =
                     Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version);
                 service.options = self.options(&old.key);
+                service.options.limits = self.change_limits(number);
+                service.limiter = self.limiters.make(old.limiter.as_ref(), service.options.limits);
                 if !service.servers.iter().all(|server| may_have(&service.options, &old.key, server)) {
                     service.options.one_packet = false;
                     (service.options.proxy_protocol, service.options.syn_cookies) = (None, SynCookies::Off);
@@ -423,6 +434,30 @@ impl<L: Logic<Frame>> World<L> {
             }
         };
         self.compile();
+    }
+
+    /// What a service may be limited to: every fourth is.
+    fn draw_limits(&mut self, key: &ServiceKey) -> ConnLimits {
+        let prefixes =
+            if key.address.is_ipv6() { [None, Some(64), Some(124)] } else { [None, Some(24), Some(31)] };
+        let mut rate = || match self.rng.below(3) {
+            0 => Some(ConnRate { per_second: self.rng.of(&[3, 40]), burst: self.rng.of(&[2, 9]) }),
+            _ => None,
+        };
+        let (rate, source_rate) = (rate(), rate());
+        let source_prefix = self.rng.of(&prefixes);
+        let is_limited = self.rng.one_in(4);
+        let limits = ConnLimits { rate, source_rate, source_prefix, connections: 9, ..ConnLimits::NONE };
+        if is_limited { limits } else { ConnLimits::NONE }
+    }
+
+    /// As many connections as a service may have from now on; now and then any.
+    fn change_limits(&mut self, number: usize) -> ConnLimits {
+        let (connections, source_connections) = (self.rng.of(&[0, 3, 12]), self.rng.of(&[0, 2, 8]));
+        match self.limits[number] {
+            limits if limits == ConnLimits::NONE || self.rng.one_in(4) => ConnLimits::NONE,
+            limits => ConnLimits { connections, source_connections, ..limits },
+        }
     }
 
     /// Every third service reads connection IDs, one of them without knowing how. Each real server has an ID of each length.
