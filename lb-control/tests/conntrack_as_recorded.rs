@@ -131,7 +131,17 @@ impl Tracker for InProcess {
             return refuse(ErrorKind::ConnectionExists);
         }
         let ExpectationNew { protocol, expected, master, zone } = new.clone();
-        self.1.push(Expectation { protocol, expires: 300, expected, master, zone, helper });
+        self.1.push(Expectation {
+            protocol,
+            expires: 300,
+            expected,
+            master,
+            zone,
+            helper,
+            class: 0,
+            permanent: false,
+            inactive: false,
+        });
         Ok(())
     }
 
@@ -439,6 +449,9 @@ fn what_is_expected_is_shown_counted_and_deleted() {
         master: ends("10.0.0.1", "192.0.2.9", 3000, 69),
         zone: 0,
         helper: "tftp".to_owned(),
+        class: 0,
+        permanent: false,
+        inactive: false,
     };
     let mut helped = connections();
     helped[2].helper = Some("tftp".to_owned());
@@ -464,6 +477,52 @@ fn what_is_expected_is_shown_counted_and_deleted() {
     assert!(does("-L -p udp -s 1.2.3.4").1.contains(" mark=0 helper=tftp use=1\n"));
 }
 
+/// Lines of the library that the recorded command prints with, for the same expectation.
+#[test]
+fn a_registrations_kind_and_flags_are_shown() {
+    let ends = |last: u8, dport| Ends {
+        src: std::net::IpAddr::from([10, 0, 0, 1]),
+        dst: std::net::IpAddr::from([10, 0, 0, last]),
+        sport: 0,
+        dport,
+    };
+    let call = Expectation {
+        protocol: 17,
+        expires: 99,
+        expected: ends(2, 5060),
+        master: ends(2, 5060),
+        zone: 0,
+        helper: "sip".to_owned(),
+        class: 0,
+        permanent: true,
+        inactive: true,
+    };
+    let video = Expectation { class: 2, permanent: false, inactive: false, ..call.clone() };
+    let known = Expectation { inactive: false, ..call.clone() };
+    let mut tracker = InProcess(vec![], vec![call, video, known]);
+    let mut shown = |line: &str| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        conntrack::run(&words, &mut tracker, &mut out, &mut errors);
+        String::from_utf8(out).expect("text")
+    };
+    let text = shown("-L expect");
+    for (line, end) in text.lines().zip(["PERMANENT,INACTIVE class=0", "class=2", "PERMANENT class=0"]) {
+        assert!(
+            line.ends_with(&format!(" master-dst=10.0.0.2 sport=0 dport=5060 {end} helper=sip")),
+            "{line}"
+        );
+    }
+    let xml = shown("-L expect -o xml");
+    for end in [
+        "<class>0</class><permanent/><inactive/></meta>",
+        "<class>2</class></meta>",
+        "<class>0</class><permanent/></meta>",
+    ] {
+        assert!(xml.contains(end), "{xml}");
+    }
+}
+
 /// Two that were expected of FTP's control connections, and the words of the recorded command about one of them.
 const FTP: &str = "proto=6 src=127.0.0.1 dst=127.0.0.1 sport=0 dport=5555 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 \
                    master-src=127.0.0.1 master-dst=127.0.0.1 sport=4000 dport=21 class=0 helper=ftp\n";
@@ -485,7 +544,17 @@ fn with_ftp() -> impl FnMut(&str) -> (u8, String, String) {
         connection(ends(4001, 21), ends(21, 4001), None),
     ];
     let (expected, master) = (ends(0, 5555), ends(4000, 21));
-    let one = Expectation { protocol: 6, expires: 299, expected, master, zone: 0, helper: "ftp".to_owned() };
+    let one = Expectation {
+        protocol: 6,
+        expires: 299,
+        expected,
+        master,
+        zone: 0,
+        helper: "ftp".to_owned(),
+        class: 0,
+        permanent: false,
+        inactive: false,
+    };
     let mut tracker = InProcess(connections, vec![one]);
     move |line: &str| {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();

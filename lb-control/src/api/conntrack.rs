@@ -8,7 +8,6 @@ pub(super) mod routes;
 mod values;
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
 use lb_core::conntrack::{Accounting, Status, icmp};
@@ -45,7 +44,7 @@ pub struct Tracked {
     /// Of the reply direction alone.
     #[serde(default, skip_serializing_if = "is_default_zone")]
     pub reply_zone: u16,
-    /// That of a `CT --helper` rule.
+    /// That of a `CT --helper` rule, or of a virtual service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<String>,
     /// The same for as long as it lives.
@@ -113,7 +112,7 @@ impl From<Accounting> for Counted {
 
 /// What packets of one direction carry. Of ICMP the port of who asks is the identifier, the other one type · 256 + code of
 /// the question.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Ends {
     #[schema(value_type = String)]
     pub src: IpAddr,
@@ -151,6 +150,19 @@ impl StatusBit {
         (StatusBit::HwOffload, "HW_OFFLOAD"),
     ];
 
+    /// That of tracking; `None`: it is none of a connection's own, or nothing has it here.
+    fn of_netfilter(self) -> Option<Status> {
+        match self {
+            StatusBit::SeenReply => Some(Status::SEEN_REPLY),
+            StatusBit::Assured => Some(Status::ASSURED),
+            StatusBit::SrcNat => Some(Status::SRC_NAT),
+            StatusBit::DstNat => Some(Status::DST_NAT),
+            StatusBit::Expected => Some(Status::EXPECTED),
+            StatusBit::FixedTimeout => Some(Status::FIXED_TIMEOUT),
+            StatusBit::Unreplied | StatusBit::Offload | StatusBit::HwOffload => None,
+        }
+    }
+
     /// Upper or lower case.
     pub fn named(name: &str) -> Option<StatusBit> {
         let found = Self::ALL.iter().find(|(_, known)| known.eq_ignore_ascii_case(name));
@@ -170,21 +182,23 @@ impl Tracked {
     ///
     /// States of a virtual service's connection are those of IPVS, by netfilter's names.
     pub fn of(view: &FlowView) -> Option<Tracked> {
-        if view.is_template || view.known.told_by.is_some() {
+        if !view.is_connection() {
             return None;
         }
         let ends = |Tuple { src, dst, sport, dport, .. }| Ends { src, dst, sport, dport };
         let (original, reply) = (ends(view.original()), ends(view.reply()));
-        let (state, status) = if view.is_tracked { tracking(view) } else { service(view) };
-        let mut hasher = DefaultHasher::new();
+        let (known, is_unreplied) = view.netfilter_status();
+        let status = StatusBit::ALL.iter().map(|&(bit, _)| bit).filter(|bit| match bit.of_netfilter() {
+            Some(of) => known.has(of),
+            None => *bit == StatusBit::Unreplied && is_unreplied,
+        });
         let zones = view.known.zones;
-        (view.protocol.0, original, zones).hash(&mut hasher);
         let zone = |only| if zones.only() == only { zones.id() } else { 0 };
         Some(Tracked {
             protocol: view.protocol.0,
             expires: view.expires_in.as_secs(),
-            state: state.map(str::to_owned),
-            status,
+            state: view.netfilter_state().map(str::to_owned),
+            status: status.collect(),
             original,
             reply,
             mark: view.known.mark,
@@ -192,7 +206,7 @@ impl Tracked {
             orig_zone: zone(Some(Direction::Original)),
             reply_zone: zone(Some(Direction::Reply)),
             helper: view.known.helper.map(str::to_owned),
-            id: hasher.finish() as u32,
+            id: view.netfilter_id(),
             counted: view.known.accounting.map(Counted::from),
         })
     }
@@ -222,73 +236,6 @@ fn is_default_zone(zone: &u16) -> bool {
 
 fn is_icmp(protocol: Protocol) -> bool {
     [Protocol::ICMP, Protocol::ICMPV6].contains(&protocol)
-}
-
-/// State and status of a connection of no virtual service.
-fn tracking(view: &FlowView) -> (Option<&'static str>, Vec<StatusBit>) {
-    let has_states = matches!(view.protocol, Protocol::TCP | Protocol::SCTP);
-    let mut status = named(view.known.status);
-    if !view.known.status.has(Status::SEEN_REPLY) {
-        status.push(StatusBit::Unreplied);
-    }
-    (has_states.then_some(view.state), status)
-}
-
-/// State and status of a virtual service's connection.
-fn service(view: &FlowView) -> (Option<&'static str>, Vec<StatusBit>) {
-    let (state, is_answered) = state(view.protocol, view.state);
-    let mut status = match is_answered {
-        _ if view.method.is_one_way() => vec![StatusBit::Unreplied],
-        true => vec![StatusBit::SeenReply, StatusBit::Assured],
-        // Rules may have seen an answer.
-        false => named(view.known.status),
-    };
-    if !view.method.is_one_way() && view.server != view.virtual_ {
-        status.push(StatusBit::DstNat);
-    }
-    if view.local.is_some() {
-        status.push(StatusBit::SrcNat);
-    }
-    (state, status)
-}
-
-/// Those that have a name in listings.
-fn named(status: Status) -> Vec<StatusBit> {
-    let names = [
-        (Status::SEEN_REPLY, StatusBit::SeenReply),
-        (Status::ASSURED, StatusBit::Assured),
-        (Status::SRC_NAT, StatusBit::SrcNat),
-        (Status::DST_NAT, StatusBit::DstNat),
-        (Status::EXPECTED, StatusBit::Expected),
-        (Status::FIXED_TIMEOUT, StatusBit::FixedTimeout),
-    ];
-    names.iter().filter(|(bit, _)| status.has(*bit)).map(|&(_, name)| name).collect()
-}
-
-/// netfilter's name for a state of IPVS, and whether both ends have agreed in it.
-fn state(protocol: Protocol, state: &'static str) -> (Option<&'static str>, bool) {
-    match protocol {
-        Protocol::TCP => {
-            let is_answered =
-                matches!(state, "ESTABLISHED" | "FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK" | "TIME_WAIT");
-            (Some(if state == "SYNACK" { "SYN_RECV" } else { state }), is_answered)
-        }
-        Protocol::SCTP => {
-            let name = match state {
-                "C-SENT" | "COOKIE" => "COOKIE_WAIT",
-                "C-REPLIED" | "C-ECHOED" => "COOKIE_ECHOED",
-                "ESTABLISHED" => "ESTABLISHED",
-                // IPVS names who sends from the real server's side, netfilter from the client's.
-                "S-RECEIVED" => "SHUTDOWN_SENT",
-                "S-SENT" => "SHUTDOWN_RECD",
-                "S-ACK-SENT" => "SHUTDOWN_ACK_SENT",
-                "NONE" => "NONE",
-                _ => "CLOSED",
-            };
-            (Some(name), name == "ESTABLISHED" || name.starts_with("SHUTDOWN"))
-        }
-        _ => (None, false),
-    }
 }
 
 /// What a worker counts, by the names of `conntrack -S`.

@@ -79,6 +79,12 @@ impl Told {
         Told(!self.0)
     }
 
+    /// Those of them that are among `these`.
+    #[must_use]
+    pub const fn only(self, these: Told) -> Told {
+        Told(self.0 & these.0)
+    }
+
     #[must_use]
     pub const fn without(self, others: Told) -> Told {
         Told(self.0 & !others.0)

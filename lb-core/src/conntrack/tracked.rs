@@ -92,6 +92,17 @@ impl Tracked {
         self.private[PRIVATE - 1] = u32::from_ne_bytes([a, b, c, helper.0]);
     }
 
+    /// Of a virtual service's connection that is expected: the ports of the first packet of the one that told of it.
+    pub fn masters_ports(&self) -> (u16, u16) {
+        let [a, b, c, d] = self.private[0].to_ne_bytes();
+        (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
+    }
+
+    pub(crate) fn set_masters_ports(&mut self, (source, destination): (u16, u16)) {
+        let ([a, b], [c, d]) = (source.to_ne_bytes(), destination.to_ne_bytes());
+        self.private[0] = u32::from_ne_bytes([a, b, c, d]);
+    }
+
     #[inline]
     fn last_byte(&self) -> HelperId {
         let [.., last] = self.private[PRIVATE - 1].to_ne_bytes();

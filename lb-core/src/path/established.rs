@@ -3,6 +3,7 @@
 //! This is where nearly all packets go. The straight line is in `established`; whatever is not ordinary turns off it
 //! into a function of its own.
 
+use super::expected::is_awaited;
 use super::rewrite::{self, Offload, Outcome};
 use super::waiting::Going;
 use super::{Io, Path, hooks};
@@ -380,6 +381,11 @@ impl<P: Packet> Path<P> {
     /// Exchanges the connection's state, with what hangs on it: its timeout, what it counts as, and that other directors
     /// are to know.
     pub(super) fn change_state(&mut self, id: FlowId, state: u8) {
+        let comes = is_awaited(&self.flows, id);
+        if comes {
+            self.mine.flows.expect_new.add(1);
+            self.awaits_no_more(id);
+        }
         self.set_state(id, state);
         let protocol = self.flows.entry(id).protocol();
         self.flows.set_timeout(id, self.timeouts.of(protocol, state));
@@ -389,7 +395,7 @@ impl<P: Packet> Path<P> {
         if self.tables.settings.is_sharing {
             self.note_change(id);
         }
-        self.tell(Told::PROTOINFO, id);
+        self.tell(if comes { Told::RELATED } else { Told::PROTOINFO }, id);
     }
 
     /// Exchanges the connection's state and what it counts as.

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
+use super::expected::{self, is_awaited};
 use super::list::{FlowView, view};
 use super::{Path, helped};
 use crate::conntrack::{Expectation, Told};
 use crate::counters::Counter;
-use crate::flow::template::{EXPECTED, is_signpost};
+use crate::flow::template::is_signpost;
 use crate::flow::{FlowId, Store};
 use crate::packet::Packet;
 use crate::time::Tick;
@@ -87,15 +88,16 @@ impl FlowEvents {
 
     #[cold]
     fn put(&self, told: Told, flows: &Store, id: FlowId, now: Tick) {
-        let told = told.without(flows.tracked(id).untold);
-        if told == Told::NONE {
-            return;
-        }
-        let kind = EventKind::of(told);
         let entry = flows.entry(id);
-        let protocol = entry.protocol();
-        let is_connection = !entry.is_template() && protocol != EXPECTED && !is_signpost(protocol);
-        if is_connection {
+        let told = match expected::told_by(flows, id) {
+            // It ends as what it is.
+            Some(_) if told.has(Told::DESTROY) && is_awaited(flows, id) => Told::EXPECT_DESTROY,
+            Some(_) => told.only(Told::EXPECT_NEW.and(Told::EXPECT_DESTROY)),
+            None => told,
+        };
+        let told = told.without(flows.tracked(id).untold);
+        let kind = EventKind::of(told);
+        if told != Told::NONE && !entry.is_template() && !is_signpost(entry.protocol()) {
             self.push(FlowEvent { kind, view: view(flows, id, entry, now) });
         }
     }

@@ -19,8 +19,9 @@ use super::{Io, Path, Steer, full_nat, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Told, Zones};
 use crate::drop::DropReason;
+use crate::flow::edit::FTP;
 use crate::flow::template::EXPECTED;
-use crate::flow::{Direction, FlowId, FlowRef, Method, NewFlow, Tuple};
+use crate::flow::{Direction, FlowId, FlowRef, Method, NewFlow, Store, Tuple};
 use crate::hook::Hook;
 use crate::ids::ServerId;
 use crate::ipvs::state::TcpState;
@@ -44,8 +45,9 @@ pub struct Expect {
     pub port: u16,
     /// Of a FullNAT connection: the local address that the real server sees. An active one's port, 0 while none is chosen.
     pub local: Option<(IpAddr, u16)>,
-    /// The control connection's mark.
+    /// The control connection's mark, and the ports of its client's packets: their addresses are those here.
     pub mark: u32,
+    pub control: (u16, u16),
 }
 
 /// What is known of an expected connection where its first packet asks.
@@ -91,8 +93,9 @@ impl<P: Packet> Path<P> {
             if reply == (Tuple { dport: if is_any { reply.dport } else { sport }, ..after.reversed() }) {
                 // Told once more.
                 expect.local = expect.local.map(|(address, _)| (address, reply.dport));
-                self.flows.tracked_mut(at.id()).mark = expect.mark;
+                self.awaits_no_more(at.id());
                 self.flows.entry_mut(at.id()).touch(now);
+                self.note_awaited(at.id(), expect);
                 return true;
             }
         }
@@ -117,7 +120,6 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return false };
-        self.note_told_of(id, expect.mark);
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation, self.tables.looks_at_each());
         entry.set_inactive(true);
@@ -126,6 +128,36 @@ impl<P: Packet> Path<P> {
         if is_known {
             self.mine.server(expect.server).connections.add(1);
         }
+        self.note_awaited(id, expect);
+        true
+    }
+
+    fn note_awaited(&mut self, id: FlowId, expect: &Expect) {
+        self.note_told_of(id, expect.mark);
+        let tracked = self.flows.tracked_mut(id);
+        tracked.set_masters_ports(expect.control);
+        tracked.status.clear(Status::DYING);
+        self.mine.flows.expect_create.add(1);
+        self.tell(Told::EXPECT_NEW, id);
+    }
+
+    /// It has come, or is told of once more: who reads events hears that it was expected.
+    pub(super) fn awaits_no_more(&mut self, id: FlowId) {
+        if is_awaited(&self.flows, id) {
+            self.mine.flows.expect_delete.add(1);
+            self.tell(Told::EXPECT_DESTROY, id);
+        }
+        if self.flows.entry(id).protocol() == EXPECTED {
+            self.flows.tracked_mut(id).status.set(Status::DYING);
+        }
+    }
+
+    /// As is ordered from outside. Returns whether a virtual service's client, or a server of its, was expected so.
+    pub(super) fn forget_awaited(&mut self, original: &Tuple) -> bool {
+        let protocol = if original.sport == 0 { EXPECTED } else { original.protocol };
+        let found = self.flows.find(&Tuple { protocol, ..*original });
+        let Some(at) = found.filter(|at| is_awaited(&self.flows, at.id())) else { return false };
+        self.end(at.id());
         true
     }
 
@@ -178,7 +210,7 @@ impl<P: Packet> Path<P> {
         if holder != self.worker {
             return io.hand_over(holder, packet, Steer::AskExpected);
         }
-        let found = self.expected_at(&original);
+        let found = self.comes_expected(&original);
         self.first_asked(packet, headers, original, found, now, io);
     }
 
@@ -187,7 +219,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn asked_expected(&mut self, packet: P, headers: &Headers, io: &mut impl Io<P>) {
         let original = Tuple::of_packet(packet.data(), headers);
         let owner = self.owner_of_flow(&original);
-        let found = self.expected_at(&original);
+        let found = self.comes_expected(&original);
         io.hand_over(owner, packet, Steer::Expected(found));
     }
 
@@ -210,9 +242,13 @@ impl<P: Packet> Path<P> {
         self.first_asked(packet, headers, original, found, now, io);
     }
 
-    /// The real server that waits at the port of this client's connection.
-    fn expected_at(&self, original: &Tuple) -> Option<Awaited> {
+    /// The real server that waits at the port of this client's connection. It still does when this packet is lost.
+    fn comes_expected(&mut self, original: &Tuple) -> Option<Awaited> {
         let at = self.flows.find(&Tuple { sport: 0, protocol: EXPECTED, ..*original })?;
+        if is_awaited(&self.flows, at.id()) {
+            self.mine.flows.expect_new.add(1);
+            self.awaits_no_more(at.id());
+        }
         let (entry, tracked) = (self.flows.entry(at.id()), self.flows.tracked(at.id()));
         let seen = self.flows.tuple(at.id(), Direction::Reply).dst;
         let local = (seen != original.src).then_some(seen);
@@ -267,4 +303,32 @@ impl<P: Packet> Path<P> {
         self.count_entered(at, Told::RELATED, self.asks_for_source(method, original, &after));
         self.begun(packet, headers, at, now, io);
     }
+}
+
+/// Whether an entry stands for one that has not come.
+pub(super) fn is_awaited(flows: &Store, id: FlowId) -> bool {
+    told_by(flows, id).is_some() && !flows.tracked(id).status.has(Status::DYING)
+}
+
+/// Of an entry that stands for a connection which is expected: the first packet of the one that told of it. A passive one does so for a while after that
+/// has come.
+pub(super) fn told_by(flows: &Store, id: FlowId) -> Option<Tuple> {
+    let entry = flows.entry(id);
+    let is_active = || {
+        let listens = entry.protocol() == Protocol::TCP && entry.state() == TcpState::Listen as u8;
+        listens && !entry.is_tracked() && flows.tracked(id).status.has(Status::EXPECTED)
+    };
+    if entry.protocol() != EXPECTED && !is_active() {
+        return None;
+    }
+    let (sport, dport) = flows.tracked(id).masters_ports();
+    let Tuple { src, dst, .. } = flows.tuple(id, Direction::Original);
+    Some(Tuple { src, dst, sport, dport, protocol: Protocol::TCP })
+}
+
+/// The helper that reads along in a connection, or has read of one that is expected.
+pub(super) fn helper(flows: &Store, id: FlowId) -> HelperId {
+    let is_services =
+        || !flows.entry(id).is_tracked() && flows.edit(id).is_some_and(|edit| edit.wants & FTP != 0);
+    if told_by(flows, id).is_some() || is_services() { HelperId::FTP } else { flows.tracked(id).helper() }
 }

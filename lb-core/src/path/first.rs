@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::edited;
+use super::expected::is_awaited;
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
@@ -469,6 +470,7 @@ fn unbind(
     if entry.is_tracked() {
         return mine.flows.tracked.sub(1);
     }
+    mine.flows.expect_delete.add(is_awaited(flows, id).into());
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
     if let Some(server) = services.server(entry.server()) {

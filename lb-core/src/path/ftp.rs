@@ -262,6 +262,7 @@ impl<P: Packet> Path<P> {
             port: reply.sport.wrapping_sub(1),
             local: is_full_nat.then_some((reply.dst, known)),
             mark: self.flows.tracked(at.id()).mark,
+            control: (original.sport, original.dport),
         })
     }
 
@@ -275,6 +276,7 @@ impl<P: Packet> Path<P> {
             port,
             local: is_full_nat.then_some((reply.dst, 0)),
             mark: self.flows.tracked(at.id()).mark,
+            control: (original.sport, original.dport),
         }
     }
 

@@ -273,7 +273,10 @@ impl<P: Packet> Path<P> {
     pub(super) fn forget_expected(&mut self, tuple: &Tuple, zone: u16) -> bool {
         let is_it = |expected: &&Expectation| expected.tuple == *tuple && expected.zone == zone;
         let found = self.expectations.iter(0, u32::MAX).find(is_it).copied();
-        found.is_some_and(|expected| self.end_expected(&expected))
+        match found {
+            Some(expected) => self.end_expected(&expected),
+            None => self.forget_awaited(tuple),
+        }
     }
 
     fn count_expected(&self) {
@@ -334,6 +337,9 @@ pub(super) fn view(expected: &Expectation, now: Tick) -> FlowView {
             zones: Zones::new(expected.zone, None),
             helper: expected.helper.name(),
             told_by: Some(expected.told_by),
+            class: expected.class,
+            is_permanent: expected.is_permanent,
+            is_inactive: expected.is_inactive,
             ..Known::default()
         },
         protocol,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Path;
+use super::{Path, expected};
 use crate::conntrack::{self, Accounting, EXPECTATIONS, Status, Zones};
 use crate::flow::template::{EXPECTED, is_signpost, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Store, Tuple};
@@ -47,6 +47,11 @@ pub struct Known {
     pub helper: Option<&'static str>,
     /// No connection: one that is expected. The first packet of the connection that told of it.
     pub told_by: Option<Tuple>,
+    /// The kind of what is expected, as its helper has them.
+    pub class: u8,
+    /// Of what is expected: it may begin again and again; not yet.
+    pub is_permanent: bool,
+    pub is_inactive: bool,
     /// `None`: its packets are not counted.
     pub accounting: Option<Accounting>,
 }
@@ -122,9 +127,10 @@ pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowV
             status: tracked.status,
             mark: tracked.mark,
             zones: flows.zones(id),
-            helper: tracked.helper().name(),
-            told_by: None,
+            helper: expected::helper(flows, id).name(),
+            told_by: expected::told_by(flows, id),
             accounting: flows.accounting(id).copied(),
+            ..Known::default()
         },
         protocol,
         client: if is_template { ends.1 } else { ends.0 },

@@ -3,19 +3,56 @@
 use std::net::IpAddr;
 
 use super::FlowView;
+use crate::conntrack::{Status, Zones};
+use crate::flow::{Direction, Tuple};
 use crate::tables::Protocol;
 
 /// What a connection must be; what is not given, it need not.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Sought {
+    pub kind: SoughtKind,
     pub is_ipv6: Option<bool>,
     pub protocol: Option<Protocol>,
-    /// Source and destination of the original direction.
+    /// Source and destination of the original direction; of one that is expected, of its first packet.
     pub original: [SoughtEnd; 2],
     /// Those of its answers.
     pub reply: [SoughtEnd; 2],
     /// A value, and which of its bits count.
     pub mark: Option<(u32, u32)>,
+    /// By [netfilter's name](super::state_named).
+    pub state: Option<&'static str>,
+    /// All of these bits.
+    pub status: Status,
+    /// It is known that no packet came back.
+    pub is_unreplied: bool,
+    /// Of both directions, of the original one alone, of the reply alone; 0: of none of the kind.
+    pub zones: [Option<u16>; 3],
+    /// Type, code and identifier of ICMP's questions.
+    pub icmp: (Option<u8>, Option<u8>, Option<u16>),
+    /// Of the source, of the destination, of one of the two.
+    pub nat: [Option<SoughtNat>; 3],
+    pub id: Option<u32>,
+}
+
+/// What of all that is listed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum SoughtKind {
+    /// All: persistence templates too.
+    #[default]
+    Any,
+    /// What connection tracking would call one.
+    Connections,
+    /// Those that are expected.
+    Expected,
+    /// Nothing: what is asked for no connection has.
+    Nothing,
+}
+
+/// An address is translated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SoughtNat {
+    Any,
+    To(IpAddr),
 }
 
 /// One end of a direction.
@@ -28,7 +65,13 @@ pub struct SoughtEnd {
 
 impl Sought {
     pub fn fits(&self, view: &FlowView) -> bool {
-        let (original, reply) = (view.original(), view.reply());
+        let original = match self.kind {
+            SoughtKind::Any => Some(view.original()),
+            SoughtKind::Connections => view.is_connection().then(|| view.original()),
+            SoughtKind::Expected => view.expected(),
+            SoughtKind::Nothing => None,
+        };
+        let (Some(original), reply) = (original, view.reply()) else { return false };
         self.is_ipv6.is_none_or(|is_ipv6| is_ipv6 == original.src.is_ipv6())
             && self.protocol.is_none_or(|protocol| protocol == view.protocol)
             && self.mark.is_none_or(|(value, mask)| view.known.mark & mask == value & mask)
@@ -36,6 +79,56 @@ impl Sought {
             && self.original[1].fits(original.dst, original.dport)
             && self.reply[0].fits(reply.src, reply.sport)
             && self.reply[1].fits(reply.dst, reply.dport)
+            && self.state.is_none_or(|state| view.netfilter_state() == Some(state))
+            && self.fits_status(view)
+            && self.fits_zones(view.known.zones)
+            && self.fits_icmp(view)
+            && self.fits_nat(&original, &reply)
+            && self.id.is_none_or(|id| view.netfilter_id() == id)
+    }
+
+    fn fits_status(&self, view: &FlowView) -> bool {
+        if self.status == Status::NONE && !self.is_unreplied {
+            return true;
+        }
+        let (status, is_unreplied) = view.netfilter_status();
+        status.has(self.status) && is_unreplied >= self.is_unreplied
+    }
+
+    fn fits_zones(&self, zones: Zones) -> bool {
+        let of = [None, Some(Direction::Original), Some(Direction::Reply)];
+        of.into_iter().zip(self.zones).all(|(only, wanted)| {
+            wanted.is_none_or(|wanted| wanted == if zones.only() == only { zones.id() } else { 0 })
+        })
+    }
+
+    fn fits_icmp(&self, view: &FlowView) -> bool {
+        if self.icmp == (None, None, None) {
+            return true;
+        }
+        let Some((kind, code, id)) = view.icmp(Direction::Original) else { return false };
+        self.icmp.0.is_none_or(|wanted| wanted == kind)
+            && self.icmp.1.is_none_or(|wanted| wanted == code)
+            && self.icmp.2.is_none_or(|wanted| wanted == id)
+    }
+
+    fn fits_nat(&self, original: &Tuple, reply: &Tuple) -> bool {
+        let is_source = (original.src, original.sport) != (reply.dst, reply.dport);
+        let is_destination = (original.dst, original.dport) != (reply.src, reply.sport);
+        let source = |to: SoughtNat| is_source && to.is(reply.dst);
+        let destination = |to: SoughtNat| is_destination && to.is(reply.src);
+        self.nat[0].is_none_or(source)
+            && self.nat[1].is_none_or(destination)
+            && self.nat[2].is_none_or(|to| source(to) || destination(to))
+    }
+}
+
+impl SoughtNat {
+    fn is(self, address: IpAddr) -> bool {
+        match self {
+            SoughtNat::Any => true,
+            SoughtNat::To(wanted) => wanted == address,
+        }
     }
 }
 
@@ -93,6 +186,30 @@ mod tests {
         assert!(!Sought { protocol: Some(Protocol::UDP), ..all }.fits(&view()));
         assert!(Sought { mark: Some((0xf2, 0x0f)), ..all }.fits(&view()));
         assert!(!Sought { mark: Some((0xf2, 0xff)), ..all }.fits(&view()));
+    }
+
+    #[test]
+    fn state_status_zone_and_translation_are_compared() {
+        let all = Sought::default();
+        let view = FlowView {
+            known: Known { zones: Zones::new(7, Some(Direction::Reply)), ..view().known },
+            ..view()
+        };
+        let fits = |sought: Sought| sought.fits(&view);
+        assert!(fits(Sought { state: Some("ESTABLISHED"), status: Status::ASSURED, ..all }));
+        assert!(!fits(Sought { state: Some("CLOSE"), ..all }));
+        assert!(!fits(Sought { status: Status::EXPECTED, ..all }));
+        assert!(!fits(Sought { is_unreplied: true, ..all }));
+        assert!(fits(Sought { zones: [Some(0), Some(0), Some(7)], ..all }));
+        assert!(!fits(Sought { zones: [Some(7), None, None], ..all }));
+        let to = |last| Some(SoughtNat::To(IpAddr::from([10, 0, 0, last])));
+        assert!(fits(Sought { nat: [to(4), to(3), Some(SoughtNat::Any)], ..all }));
+        assert!(!fits(Sought { nat: [to(3), None, None], ..all }));
+        assert!(!fits(Sought { icmp: (None, None, Some(1000)), ..all }));
+        assert!(fits(Sought { id: Some(view.netfilter_id()), kind: SoughtKind::Connections, ..all }));
+        assert!(!fits(Sought { id: Some(!view.netfilter_id()), ..all }));
+        assert!(!fits(Sought { kind: SoughtKind::Expected, ..all }));
+        assert!(!fits(Sought { kind: SoughtKind::Nothing, ..all }));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lb_core::flow::Tuple;
-use lb_core::path::{FlowEvent, FlowView};
+use lb_core::path::{FlowEvent, FlowView, Sought, SoughtEnd, SoughtKind};
 use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -23,15 +23,23 @@ pub struct Expectation {
     /// The first packet of the connection that told of it.
     pub master: Ends,
     pub zone: u16,
-    /// The helper that read of it.
+    /// The helper that read of it, and the kind of what is expected, as that has them: of SIP 0 calls, 1 audio, 2 video, 3 an image.
     pub helper: String,
+    #[serde(default)]
+    pub class: u8,
+    /// It may begin again and again.
+    #[serde(default)]
+    pub permanent: bool,
+    /// Not yet: it is to be confirmed.
+    #[serde(default)]
+    pub inactive: bool,
 }
 
 impl Expectation {
     /// `None`: it is a connection, or a persistence template.
     pub fn of(view: &FlowView) -> Option<Expectation> {
         let master = view.known.told_by?;
-        let ((src, sport), (dst, dport)) = (view.client, view.virtual_);
+        let Tuple { src, dst, sport, dport, .. } = view.expected()?;
         Some(Expectation {
             protocol: view.protocol.0,
             expires: view.expires_in.as_secs(),
@@ -39,6 +47,9 @@ impl Expectation {
             master: Ends { src: master.src, dst: master.dst, sport: master.sport, dport: master.dport },
             zone: view.known.zones.id(),
             helper: view.known.helper.unwrap_or_default().to_owned(),
+            class: view.known.class,
+            permanent: view.known.is_permanent,
+            inactive: view.known.is_inactive,
         })
     }
 
@@ -132,10 +143,19 @@ pub struct ExpectationFilter {
 }
 
 impl ExpectationFilter {
-    pub(super) fn fitting(&self, view: &FlowView) -> Option<Expectation> {
-        Expectation::of(view).filter(|expectation| self.matches(expectation))
+    /// As the workers compare it.
+    pub fn sought(&self) -> Sought {
+        let end = |net: Option<Net>, port| SoughtEnd { net: net.map(|net| (net.address, net.mask)), port };
+        Sought {
+            kind: SoughtKind::Expected,
+            is_ipv6: self.family.map(|family| family == Family::Ipv6),
+            protocol: self.protocol.map(Protocol),
+            original: [end(self.src, self.sport), end(self.dst, self.dport)],
+            ..Sought::default()
+        }
     }
 
+    /// Whether it fits one that is known by its line.
     pub fn matches(&self, expectation: &Expectation) -> bool {
         let Ends { src, dst, sport, dport } = expectation.expected;
         let is = |wanted: Option<u16>, has: u16| wanted.is_none_or(|wanted| wanted == has);

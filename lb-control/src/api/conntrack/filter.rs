@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use lb_core::flow::Direction;
-use lb_core::path::{Sought, SoughtEnd};
+use lb_core::path::{Sought, SoughtEnd, SoughtKind, state_named};
 use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::{Family, Masked, NatTo, Net, Statuses, Tracked};
+use super::{Family, Masked, NatTo, Net, StatusBit, Statuses, Tracked};
 use crate::api::query::query;
 
 /// Which connections are meant: those that all that is given fits.
@@ -92,6 +92,7 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether it fits one that is known by its line.
     pub fn matches(&self, tracked: &Tracked) -> bool {
         let Tracked { original, reply, .. } = tracked;
         let is = |wanted: Option<u16>, has: u16| wanted.is_none_or(|wanted| wanted == has);
@@ -138,16 +139,37 @@ impl Filter {
             && self.any_nat.is_none_or(|to| source(to) || destination(to))
     }
 
-    /// What of this the workers compare.
+    /// The same as the workers compare it.
     pub fn sought(&self) -> Sought {
         let end = |net: Option<Net>, port| SoughtEnd { net: net.map(|net| (net.address, net.mask)), port };
-        Sought {
+        let mut sought = Sought {
+            kind: SoughtKind::Connections,
             is_ipv6: self.family.map(|family| family == Family::Ipv6),
             protocol: self.protocol.map(Protocol),
             original: [end(self.src, self.sport), end(self.dst, self.dport)],
             reply: [end(self.reply_src, self.reply_sport), end(self.reply_dst, self.reply_dport)],
             mark: self.mark.map(|mark| (mark.value, mark.mask)),
+            zones: [self.zone, self.orig_zone, self.reply_zone],
+            icmp: (self.icmp_type, self.icmp_code, self.icmp_id),
+            nat: [self.src_nat, self.dst_nat, self.any_nat].map(|to| to.map(NatTo::sought)),
+            id: self.id,
+            ..Sought::default()
+        };
+        if let Some(name) = &self.state {
+            sought.state = state_named(name);
+            // No connection is in a state that there is not.
+            if sought.state.is_none() {
+                sought.kind = SoughtKind::Nothing;
+            }
         }
+        for bit in self.status.iter().flat_map(|all| &all.0) {
+            match bit.of_netfilter() {
+                Some(known) => sought.status.set(known),
+                None if *bit == StatusBit::Unreplied => sought.is_unreplied = true,
+                None => sought.kind = SoughtKind::Nothing,
+            }
+        }
+        sought
     }
 
     /// As the query of an address: `?protocol=6&sport=80`; empty when all are meant.

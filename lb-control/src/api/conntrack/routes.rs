@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use lb_core::conntrack::Zones;
-use lb_core::path::{Deed, FlowView, Order, Outcome, Sought};
+use lb_core::path::{Deed, Order, Outcome};
 
 use super::{
     ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Ends, Expectation,
@@ -30,7 +30,7 @@ pub(in crate::api) async fn conntrack(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.list_flows(&filter.sought(), &mut |view| match fitting(&filter, &view) {
+        plane.list_flows(&filter.sought(), &mut |view| match Tracked::of(&view) {
             Some(tracked) => lines.add(&tracked),
             None => ControlFlow::Continue(()),
         })
@@ -83,7 +83,7 @@ pub(in crate::api) async fn end_conntrack(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.order_flows(&filter.sought(), &mut |view| match fitting(&filter, view) {
+        plane.order_flows(&filter.sought(), &mut |view| match Tracked::of(view) {
             Some(tracked) => {
                 lines.add(&tracked)?;
                 ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::End }))
@@ -109,7 +109,7 @@ pub(in crate::api) async fn change_conntrack(
     change.check().map_err(bad_request)?;
     api.stream(move |plane, lines| {
         plane.order_flows(&filter.sought(), &mut |view| {
-            let Some(mut tracked) = fitting(&filter, view) else { return ControlFlow::Continue(None) };
+            let Some(mut tracked) = Tracked::of(view) else { return ControlFlow::Continue(None) };
             let Some(change) = change.of(view, &mut tracked) else { return ControlFlow::Continue(None) };
             lines.add(&tracked)?;
             ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Change(change) }))
@@ -129,7 +129,7 @@ pub(in crate::api) async fn expectations(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.list_flows(&Sought::default(), &mut |view| match filter.fitting(&view) {
+        plane.list_flows(&filter.sought(), &mut |view| match Expectation::of(&view) {
             Some(expectation) => lines.add(&expectation),
             None => ControlFlow::Continue(()),
         })
@@ -148,7 +148,7 @@ pub(in crate::api) async fn end_expectations(
 ) -> Result<Response, ErrorBody> {
     let filter = read_query(filter)?;
     api.stream(move |plane, lines| {
-        plane.order_flows(&Sought::default(), &mut |view| match filter.fitting(view) {
+        plane.order_flows(&filter.sought(), &mut |view| match Expectation::of(view) {
             Some(expectation) => {
                 lines.add(&expectation)?;
                 ControlFlow::Continue(Some(Order { zones: view.known.zones, deed: Deed::Forget }))
@@ -225,7 +225,7 @@ pub(in crate::api) async fn count_conntrack(
     let counted = api.ask_workers(move |plane| {
         let mut count = 0;
         plane.list_flows(&filter.sought(), &mut |view| {
-            count += u64::from(fitting(&filter, &view).is_some());
+            count += u64::from(view.is_connection());
             ControlFlow::Continue(())
         })?;
         Ok(ConntrackCount { count })
@@ -264,8 +264,4 @@ pub(in crate::api) async fn conntrack_statistics(
     State(api): State<Api>,
 ) -> Result<Json<Vec<ConntrackStatistics>>, ErrorBody> {
     Ok(Json(api.control.ask(|control| control.conntrack_statistics()).await?))
-}
-
-fn fitting(filter: &Filter, view: &FlowView) -> Option<Tracked> {
-    Tracked::of(view).filter(|tracked| filter.matches(tracked))
 }

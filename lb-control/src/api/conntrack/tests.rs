@@ -50,23 +50,6 @@ fn templates_are_no_connections() {
 }
 
 #[test]
-fn every_state_of_ipvs_has_a_name_of_netfilter() {
-    use lb_core::conntrack::{sctp, tcp};
-    use lb_core::ipvs::sctp::SctpState;
-    use lb_core::ipvs::state::TcpState;
-    let names = tcp::TcpState::ALL.map(tcp::TcpState::name);
-    for ours in TcpState::ALL {
-        let (name, _) = state(Protocol::TCP, ours.name());
-        assert!(name.is_some_and(|name| names.contains(&name) || name == "LISTEN"), "{}", ours.name());
-    }
-    let names = sctp::SctpState::ALL.map(sctp::SctpState::name);
-    for ours in SctpState::ALL {
-        let (name, _) = state(Protocol::SCTP, ours.name());
-        assert!(name.is_some_and(|name| names.contains(&name)), "{}", ours.name());
-    }
-}
-
-#[test]
 fn a_filter_is_what_its_query_says() {
     let filter = Filter {
         family: Some(Family::Ipv6),
@@ -101,10 +84,12 @@ fn values_that_are_none_are_named() {
 
 #[test]
 fn each_part_of_a_filter_leaves_out_what_it_does_not_fit() {
-    let tracked = Tracked::of(&view(Protocol::TCP, "ESTABLISHED", Method::Masq)).unwrap();
+    let view = view(Protocol::TCP, "ESTABLISHED", Method::Masq);
+    let tracked = Tracked::of(&view).unwrap();
     let fits = |query: &str| {
         let uri: axum::http::Uri = format!("/?{query}").parse().unwrap();
         let axum::extract::Query(filter) = axum::extract::Query::<Filter>::try_from_uri(&uri).expect(query);
+        assert_eq!(filter.sought().fits(&view), filter.matches(&tracked), "as workers compare it: {query}");
         filter.matches(&tracked)
     };
     let id = format!("id={}", tracked.id);
@@ -149,6 +134,8 @@ fn each_part_of_a_filter_leaves_out_what_it_does_not_fit() {
         "reply_sport=80",
         "reply_dport=4",
         "state=CLOSE",
+        "state=OPEN",
+        "status=OFFLOAD",
         "status=UNREPLIED",
         "status=ASSURED,EXPECTED",
         "mark=1",
@@ -210,4 +197,61 @@ fn a_tracked_connection_is_shown_as_the_kernel_shows_its_own() {
     assert_eq!(shown.icmp(Direction::Original), Some((8, 3, 77)));
     assert_eq!(shown.icmp(Direction::Reply), Some((0, 3, 78)));
     assert_eq!(shown.reply.dst, IpAddr::from([192, 0, 2, 1]));
+    for (filter, fits) in [
+        (Filter { icmp_type: Some(8), icmp_code: Some(3), icmp_id: Some(77), ..Filter::default() }, true),
+        (Filter { icmp_type: Some(0), ..Filter::default() }, false),
+        (Filter { src_nat: Some(NatTo::Any), ..Filter::default() }, true),
+        (Filter { status: Some("UNREPLIED".parse().unwrap()), ..Filter::default() }, false),
+    ] {
+        assert_eq!((filter.sought().fits(&ping), filter.matches(&shown)), (fits, fits), "{filter:?}");
+    }
+}
+
+#[test]
+fn what_is_expected_is_no_connection_and_has_its_kind_and_flags() {
+    let master = view(Protocol::TCP, "ESTABLISHED", Method::Masq).original();
+    let known = Known {
+        told_by: Some(master),
+        helper: Some("sip"),
+        class: 2,
+        is_permanent: true,
+        is_inactive: true,
+        ..Known::default()
+    };
+    let at = (IpAddr::from([10, 0, 0, 100]), 5060);
+    let call = FlowView {
+        is_tracked: true,
+        known,
+        virtual_: at,
+        server: at,
+        ..view(Protocol::UDP, "NONE", Method::Masq)
+    };
+    assert_eq!(Tracked::of(&call), None);
+    assert!(!Filter::default().sought().fits(&call));
+    let shown = Expectation::of(&call).expect("one");
+    assert_eq!((shown.class, shown.permanent, shown.inactive, shown.expected.dport), (2, true, true, 5060));
+    for (filter, fits) in [
+        (ExpectationFilter::default(), true),
+        (ExpectationFilter { protocol: Some(17), dport: Some(5060), ..ExpectationFilter::default() }, true),
+        (ExpectationFilter { dport: Some(5061), ..ExpectationFilter::default() }, false),
+        (ExpectationFilter { family: Some(Family::Ipv6), ..ExpectationFilter::default() }, false),
+    ] {
+        assert_eq!((filter.sought().fits(&call), filter.matches(&shown)), (fits, fits), "{filter:?}");
+    }
+    assert!(!ExpectationFilter::default().sought().fits(&view(Protocol::TCP, "ESTABLISHED", Method::Masq)));
+}
+
+#[test]
+fn a_server_of_a_virtual_service_is_expected_as_its_packets_come() {
+    let view = view(Protocol::TCP, "LISTEN", Method::Masq);
+    let active = FlowView {
+        known: Known { told_by: Some(view.original()), helper: Some("ftp"), ..Known::default() },
+        ..view
+    };
+    let shown = Expectation::of(&active).expect("one");
+    assert_eq!((shown.expected.src, shown.expected.sport), (IpAddr::from([10, 0, 0, 200]), 8080));
+    assert_eq!((shown.expected.dst, shown.expected.dport), (IpAddr::from([10, 0, 0, 1]), 40_000));
+    let known = Known { status: Status::DYING, ..active.known };
+    let came = FlowView { known, ..active };
+    assert_eq!((Expectation::of(&came), Tracked::of(&came)), (None, None), "it has come");
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use lb_core::path::SoughtNat;
 use serde::{Deserialize, Serialize};
 
 use super::StatusBit;
@@ -150,6 +151,15 @@ impl NatTo {
         match self {
             NatTo::Any => true,
             NatTo::Address(wanted) => wanted == address,
+        }
+    }
+}
+
+impl NatTo {
+    pub(super) fn sought(self) -> SoughtNat {
+        match self {
+            NatTo::Any => SoughtNat::Any,
+            NatTo::Address(address) => SoughtNat::To(address),
         }
     }
 }

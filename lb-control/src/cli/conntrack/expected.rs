@@ -308,7 +308,7 @@ fn word(event: EventName) -> &'static str {
 }
 
 fn line(out: &mut dyn Write, shown: &Expectation) -> io::Result<()> {
-    let Expectation { protocol, expires, expected, master, zone, helper } = shown;
+    let Expectation { protocol, expires, expected, master, zone, helper, class, .. } = shown;
     write!(out, "{expires} proto={protocol} ")?;
     for (before, Ends { src, dst, sport, dport }) in
         [("", *expected), ("mask-", shown.mask()), ("master-", *master)]
@@ -318,11 +318,16 @@ fn line(out: &mut dyn Write, shown: &Expectation) -> io::Result<()> {
     if *zone != 0 {
         write!(out, "zone={zone} ")?;
     }
-    writeln!(out, "class=0 helper={helper}")
+    let flags = [(shown.permanent, "PERMANENT"), (shown.inactive, "INACTIVE")];
+    let flags: Vec<&str> = flags.iter().filter(|(is, _)| *is).map(|&(_, name)| name).collect();
+    if !flags.is_empty() {
+        write!(out, "{} ", flags.join(","))?;
+    }
+    writeln!(out, "class={class} helper={helper}")
 }
 
 fn xml(out: &mut dyn Write, shown: &Expectation, event: Option<EventName>) -> io::Result<()> {
-    let Expectation { protocol, expires, expected, master, zone, helper } = shown;
+    let Expectation { protocol, expires, expected, master, zone, helper, class, .. } = shown;
     let all = [("expected", *expected), ("mask", shown.mask()), ("master", *master)];
     match event {
         Some(event) => write!(out, "<flow type=\"{}\">", word(event))?,
@@ -341,5 +346,11 @@ fn xml(out: &mut dyn Write, shown: &Expectation, event: Option<EventName>) -> io
     if *zone != 0 {
         write!(out, "<zone>{zone}</zone>")?;
     }
-    writeln!(out, "<class>0</class></meta></flow>")
+    write!(out, "<class>{class}</class>")?;
+    for (is, word) in [(shown.permanent, "permanent"), (shown.inactive, "inactive")] {
+        if is {
+            write!(out, "<{word}/>")?;
+        }
+    }
+    writeln!(out, "</meta></flow>")
 }

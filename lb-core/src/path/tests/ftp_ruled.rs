@@ -2,9 +2,11 @@
 //! else. Method: a white list of a few words; both ends' control connections, line by line; with several workers too.
 
 use super::edited::{FTP, Seg, between, seen, with};
+use super::helped::list;
 use super::hooks::{Workers, rules};
 use super::*;
 use crate::conntrack::Status;
+use crate::flow::Tuple;
 use crate::tables::ServiceOptions;
 
 const WHITE_LIST: [&str; 8] = [
@@ -171,6 +173,78 @@ fn only_new_data_connections_are_related_and_established_ones_are_not() {
         Ends::V4.open_and_say(carry(&mut director), is_active, line);
         assert!(director.receive(first.0, &[first.1]).sent.is_empty(), "{chain}");
         assert_eq!(director.dropped(DropReason::Rule), 1);
+    }
+}
+
+/// What was told since the last time: what became of it, whether it is expected, and by which port it goes to.
+fn told(director: &Director) -> Vec<(EventKind, bool, u16)> {
+    let events = director.path.tables.events.clone();
+    let all = std::iter::from_fn(move || events.take()).map(|FlowEvent { kind, view }| {
+        let expected = view.known.told_by.and_then(|_| view.expected());
+        (kind, expected.is_some(), expected.unwrap_or_else(|| view.original()).dport)
+    });
+    all.collect()
+}
+
+#[test]
+fn what_a_services_helper_expects_is_listed_told_of_and_forgotten_as_is_ordered() {
+    use EventKind::{Destroy, New};
+    let control = Tuple {
+        src: ip("192.0.2.100"),
+        dst: ip("192.0.2.10"),
+        sport: 4000,
+        dport: 80,
+        protocol: Protocol::TCP,
+    };
+    for (is_client, says, from, to) in [
+        (false, "229 Passive (|||40000|)\r\n", ("192.0.2.100", 0), ("192.0.2.10", 40000)),
+        (true, "PORT 192,0,2,100,195,80\r\n", ("10.0.0.11", 8079), ("192.0.2.100", 50000)),
+    ] {
+        let mut director = director(tables_of(FTP, &WHITE_LIST));
+        Ends::V4.open_and_say(carry(&mut director), is_client, "NOOP\r\n");
+        director.path.tables.events.set_read(true);
+        let (port, frame) = Ends::V4.says(is_client, "A", says);
+        director.receive(port, std::slice::from_ref(&frame));
+        assert_eq!(told(&director), [(New, true, to.1)]);
+        let (connections, expected) = list(&director.path, director.now);
+        assert_eq!((connections.len(), connections[0].known.helper), (1, Some("ftp")));
+        let [view] = &expected[..] else { panic!("{expected:?}") };
+        assert_eq!((view.known.told_by, view.known.helper), (Some(control), Some("ftp")));
+        let tuple = view.expected().expect("it has not come");
+        assert_eq!((tuple.src, tuple.sport, tuple.dst, tuple.dport), (ip(from.0), from.1, ip(to.0), to.1));
+        director.receive(port, std::slice::from_ref(&frame));
+        assert_eq!(told(&director), [(Destroy, true, to.1), (New, true, to.1)], "told once more");
+        let forget = Order::plain(Deed::Forget);
+        assert_eq!(director.path.order(&view.original(), &forget, director.now), Outcome::Done);
+        assert_eq!(director.path.order(&view.original(), &forget, director.now), Outcome::Absent);
+        assert_eq!(told(&director), [(Destroy, true, to.1)]);
+        let (port_of_data, data) = match is_client {
+            false => (WAN, Ends::V4.passive(5000, "S")),
+            true => (LAN, tcp((server_mac(11), OUR_LAN), from, to, "S")),
+        };
+        assert!(
+            director.receive(port_of_data, std::slice::from_ref(&data)).sent.is_empty(),
+            "nobody is expected"
+        );
+        director.receive(port, std::slice::from_ref(&frame));
+        told(&director);
+        assert_eq!(director.receive(port_of_data, &[data]).sent.len(), 1);
+        if is_client {
+            // IPVS sees it when the server acknowledges.
+            director.receive(WAN, &[tcp(C2D, to, ("192.0.2.10", 79), "SA")]);
+            director.receive(LAN, &[tcp((server_mac(11), OUR_LAN), from, to, "A")]);
+        }
+        let kinds: Vec<_> =
+            told(&director).into_iter().map(|(kind, is_expected, _)| (kind, is_expected)).collect();
+        assert_eq!(kinds[..2], [(Destroy, true), (New, false)], "it has come");
+        let (connections, expected) = list(&director.path, director.now);
+        assert_eq!(expected.iter().filter_map(FlowView::expected).count(), 0);
+        assert_eq!(connections.len(), 2);
+        let data = connections.iter().find(|view| view.original().dport != 80).expect("it is listed");
+        assert!(data.known.status.has(Status::EXPECTED) && data.known.helper.is_none());
+        let counts = &director.path.mine.flows;
+        let counted = [&counts.expect_create, &counts.expect_new, &counts.expect_delete];
+        assert_eq!(counted.map(|count| count.get()), [3, 1, 3]);
     }
 }
 
