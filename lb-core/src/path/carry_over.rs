@@ -12,13 +12,15 @@ use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 use super::{BURST, Path, rewrite};
+use crate::conntrack::helper::HelperId;
+use crate::conntrack::{Status, Tracked};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
 use crate::flow::{Direction, InsertError, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
-use crate::tables::{Protocol, ServiceKey, Services};
+use crate::tables::{Helper, Protocol, Service, ServiceKey, Services};
 use crate::time::Tick;
 
 /// What became of the connections that were found.
@@ -146,8 +148,12 @@ impl<P: Packet> Path<P> {
             may_be_marked.then(|| find(any_mark(original.dst.is_ipv6()))).flatten()
         };
         let server = service.filter(|_| !is_invalid).and_then(|service| find(service.key)).or_else(of_a_mark);
-        let server = if is_tracked { Some(&ServerId::NONE) } else { server };
-        let Some(&server) = server else {
+        let server = match server {
+            _ if is_tracked => Some(ServerId::NONE),
+            Some(&server) => Some(server),
+            None => known.and_then(|known| self.awaited_by(&known, &original, reply.src)),
+        };
+        let Some(server) = server else {
             return &mut done.no_server;
         };
         let is_full_nat = !is_tracked
@@ -200,6 +206,21 @@ impl<P: Packet> Path<P> {
             Err(InsertError::Taken(_)) => &mut done.damaged,
             Err(InsertError::Full | InsertError::IndexFull) => &mut done.no_room,
         }
+    }
+}
+
+impl<P: Packet> Path<P> {
+    /// One of FTP's data connections, for whose port there is no service, is its control connection's real server's.
+    fn awaited_by(&self, known: &Tracked, original: &Tuple, server: IpAddr) -> Option<ServerId> {
+        let is_awaited = known.status.has(Status::EXPECTED) && known.told_by() == HelperId::FTP;
+        let is_its = |service: &Service| {
+            service.options.helper == Some(Helper::Ftp)
+                && (service.key.mark().is_some() || service.key.prefix().contains(original.dst))
+        };
+        let services = self.tables.services.iter().filter(|service| is_awaited && is_its(service));
+        let mut servers = services.flat_map(|service| &service.servers);
+        let found = servers.find(|its| its.address == server)?.id;
+        (found.index() < self.mine.server_capacity()).then_some(found)
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::edited::{Dice, End, FTP, Seg, between, pieces, seen, talk};
 use super::hooks::{Workers, rules};
 use super::*;
+use crate::flow::carry::Salvage;
 use crate::rule::Rules;
 
 /// A client of a virtual service, and a real server that sees `own` in its place.
@@ -305,6 +306,39 @@ fn a_data_connection_without_a_local_port_is_not_begun() {
     let (port, frame) = V6_TO_V4.of_client(4000, 80, &line);
     assert!(director.receive(port, &[frame]).sent.is_empty());
     assert_eq!(director.dropped(DropReason::NoLocalPort), 2);
+}
+
+#[test]
+fn a_killed_director_leaves_data_connections_as_they_are() {
+    for ends in ALL {
+        let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
+        let counters = counters(1);
+        let mut path = Path::new(PathConfig { memory, ..config(0, &counters, &Arc::new(Uses::new(1, 100))) });
+        path.adopt(ends.tables().into());
+        let mut old = Director { path, counters, now: Tick(100) };
+        let mut control = Control::open(ends, 4000, carry(&mut old));
+        let answer = if ends.is_mixed() && !ip(ends.server).is_ipv6() { PASSIVE } else { EXTENDED };
+        control.says(true, "EPSV\r\n");
+        control.says(false, answer);
+        control.passive(5000);
+        let v = if ip(ends.client).is_ipv6() { 2 } else { 1 };
+        let heard = control.says(true, &format!("EPRT |{v}|{}|50000|\r\n", ends.client));
+        let local = port_in(&heard);
+        control.active(local, 50000);
+        drop(control);
+        drop(old);
+
+        let mut new = ends.director();
+        let done = new.path.carry_over(&[Salvage::of(remains.bytes().unwrap()).unwrap()], Tick(200));
+        assert_eq!((done.connections, done.no_server, done.damaged), (3, 0, 0), "{ends:?}");
+        let (port, frame) = ends.of_server(8079, local, &seg(1, 1, "A", ""));
+        let sent = new.receive(port, &[frame]).sent;
+        assert_eq!(read(&sent[0].1), (ip(ends.service), 79, ip(ends.client), 50000, 63));
+        let (port, frame) = ends.of_client(5000, 40000, &seg(1, 1, "A", ""));
+        let sent = new.receive(port, &[frame]).sent;
+        assert_eq!(read(&sent[0].1).2, ip(ends.server));
+        assert_eq!(new.path.check_connections(), Ok(()));
+    }
 }
 
 #[test]
