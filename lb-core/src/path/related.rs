@@ -86,7 +86,11 @@ impl<P: Packet> Path<P> {
                 Scheduled::Dropped(reason) => return self.drop(reason, Hook::Input),
             },
         };
+        let has_begun = matches!(walked, Walked::All);
         self.related_to(packet, headers, &embedded, at, walked, now, io);
+        if has_begun {
+            self.wait_for_its_own(at.id());
+        }
     }
 
     /// Who else may have the connection that an error is about, of which `answer` is a packet: see [`Path::next_to_ask`].

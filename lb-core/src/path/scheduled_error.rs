@@ -12,7 +12,7 @@ use super::hooks::{INPUT, OUTPUT, PREROUTING, RAW, Stopped};
 use super::related::answer_to;
 use crate::conntrack::CtState;
 use crate::drop::DropReason;
-use crate::flow::{FlowRef, Tuple};
+use crate::flow::{FlowId, FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp::Embedded;
 use crate::packet::Packet;
@@ -89,9 +89,16 @@ impl<P: Packet> Path<P> {
             (passage.input, passage.output, passage.at) = (None, self.output(way), Some(at));
             let inner = Tuple { dst: after.dst, ..wire };
             if let Err(stopped) = self.pass(&OUTPUT, &inner, packet, headers, &mut passage) {
+                self.wait_for_its_own(at.id());
                 return Scheduled::Stopped(stopped);
             }
         }
         Scheduled::To(at)
+    }
+
+    /// What an error began has its own time from the next packet on, which finds that it is not current.
+    pub(super) fn wait_for_its_own(&mut self, id: FlowId) {
+        let before = self.tables.generation.wrapping_sub(1);
+        self.flows.entry_mut(id).renew(before, self.tables.looks_at_each());
     }
 }

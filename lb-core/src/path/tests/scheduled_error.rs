@@ -77,6 +77,33 @@ fn it_goes_where_a_hash_sends_the_connections_own_packets() {
 }
 
 #[test]
+fn what_it_began_has_the_time_of_its_own_packets_once_one_comes() {
+    for has_packet in [false, true] {
+        let mut director = director(1, |_| {});
+        let datagram = |src: [u8; 4], dst: [u8; 4], sport, dport| {
+            let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1).ipv4(src, dst, 64);
+            let mut frame = Vec::new();
+            builder.udp(sport, dport).write(&mut frame, b"payload").unwrap();
+            frame
+        };
+        let (client, service) = ([192, 0, 2, 100], [192, 0, 2, 10]);
+        let sent = datagram(service, client, 80, 4000);
+        let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1);
+        let mut error = Vec::new();
+        let builder = builder.ipv4([203, 0, 113, 7], service, 60).icmpv4_raw(3, 4, [0, 0, 5, 0]);
+        builder.write(&mut error, &sent[14..]).unwrap();
+        director.receive(WAN, &[error]);
+        assert_eq!(director.states().len(), 1);
+        if has_packet {
+            director.receive(WAN, &[datagram(client, service, 4000, 80)]);
+        }
+        director.now = director.now.after(Timeout::from_secs(5));
+        director.turn();
+        assert_eq!(director.states().len(), usize::from(has_packet));
+    }
+}
+
+#[test]
 fn services_whose_choice_is_known_elsewhere_schedule_no_error() {
     let full_nat = |service: &mut Service| {
         service.servers.iter_mut().for_each(|server| server.forward = Forward::FullNat);
