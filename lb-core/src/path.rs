@@ -38,6 +38,7 @@ mod full_nat;
 mod helped;
 mod hooks;
 mod host;
+mod in_stream;
 mod ipsec;
 mod known_hops;
 mod limited;
@@ -100,6 +101,7 @@ use self::ipsec::is_ipsec;
 use crate::conntrack::{CtState, Expectations};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
+use crate::flow::edit::Calls;
 use crate::flow::template::Uses;
 use crate::flow::{FlowHash, FlowRef, FlowTable, Hasher, Tuple};
 use crate::hook::Hook;
@@ -279,6 +281,8 @@ pub struct Path<P> {
     courses: courses::Courses,
     /// What helpers read of connections to come.
     expectations: Expectations,
+    /// Of a connection that has no room for them.
+    no_calls: Calls,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     owners: Owners,
@@ -391,6 +395,7 @@ impl<P: Packet> Path<P> {
             met: Met::default(),
             courses: courses::Courses::new(config.now),
             expectations,
+            no_calls: Calls::default(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
             known_hops: known_hops::KnownHops::new(),

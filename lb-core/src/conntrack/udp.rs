@@ -4,6 +4,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
 use super::tracked::PRIVATE;
 use super::{Move, Settings, Status, Tracked};
+use crate::flow::edit::Calls;
 use crate::time::{Tick, Timeout};
 
 /// Younger ones are questions with their answer.
@@ -16,14 +17,6 @@ struct Exchange {
     begun: u32,
     calls: Calls,
     unused: [u32; PRIVATE - 3],
-}
-
-/// What SIP's helper remembers of a connection: the numbers of the last requests of their kinds that it did something for.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Calls {
-    pub invite: u32,
-    pub register: u32,
 }
 
 /// Those of a connection of UDP.

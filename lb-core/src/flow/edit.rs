@@ -4,7 +4,7 @@
 //! A connection has one [`Edit`], in a pool that is a quarter of the table's size, and says so by a bit of its entry. All others
 //! pay nothing for it: the bit is one of those that [`Entry::is_plain`](super::Entry::is_plain) looks at.
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
 use super::entry::Direction;
 use crate::wire::ftp_families::Asked;
@@ -20,7 +20,7 @@ pub const TOA: u8 = 4;
 pub const FTP: u8 = 8;
 /// The client was answered with a SYN cookie.
 pub const PROXIED: u8 = 16;
-/// SIP by UDP, of which nothing is kept here.
+/// A connection of SIP.
 pub const SIP: u8 = 32;
 
 /// A connection's edits.
@@ -38,8 +38,17 @@ pub struct Edit {
     pub(super) scales: [i8; 2],
     pub(super) shifts: [Shift; 2],
     pub proxied: Proxied,
-    /// By direction, of a tracked connection: the port that was put in last. Of a virtual service's, a client's local one; a real server's is its own.
-    pub(super) ports: [u16; 2],
+    /// The helper's. Of FTP by direction, of a tracked connection: the port that was put in last; of a virtual service's, a client's local one, a real server's is
+    /// its own. Of SIP by TCP [`Calls`].
+    pub(super) kept: [u32; 2],
+}
+
+/// What SIP's helper remembers of a connection: the numbers of the last requests of their kinds that it did something for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Calls {
+    pub invite: u32,
+    pub register: u32,
 }
 
 /// What is kept of a connection whose client was answered with a SYN cookie.
@@ -94,11 +103,16 @@ impl Edit {
 
     /// The port that stands in the last edit of the packets that go this way.
     pub fn port(&self, direction: Direction) -> u16 {
-        self.ports[direction.index()]
+        self.kept[direction.index()] as u16
     }
 
     pub fn set_port(&mut self, direction: Direction, port: u16) {
-        self.ports[direction.index()] = port;
+        self.kept[direction.index()] = port.into();
+    }
+
+    /// Of a connection of SIP by TCP.
+    pub fn calls(&mut self) -> &mut Calls {
+        transmute_mut!(&mut self.kept)
     }
 
     /// What the client of an FTP control connection into the other address family has asked for last.
@@ -113,7 +127,7 @@ impl Edit {
     /// The client's SYN came, whose data begins at `start`: there `put` bytes are to come first.
     pub fn begin(&mut self, start: u32, put: u8) {
         self.stage = Self::BEGUN;
-        self.shifts = [Shift { at: start, put, ..Shift::default() }, Shift::default()];
+        self.shifts = [Shift { at: start, put: put.into(), ..Shift::default() }, Shift::default()];
     }
 
     pub fn has_begun(&self) -> bool {
@@ -159,10 +173,11 @@ impl Edit {
             && self.wants & PROXY != PROXY
     }
 
-    /// As another director is told of it: whose it is here is nothing to it, and what a client waits for it asks for again.
+    /// As another director is told of it: whose it is here, and what has gone on by here, is nothing to it, and what a client waits for it asks for again.
     #[must_use]
     pub(crate) fn told(&self) -> Edit {
-        Edit { flow: 0, more: 0, stage: self.stage & !Self::ASKED, ..*self }
+        let shifts = self.shifts.map(|shift| Shift { passed: 0, ..shift });
+        Edit { flow: 0, more: 0, stage: self.stage & !Self::ASKED, shifts, ..*self }
     }
 
     /// Another director's knowledge of the connection takes the place of ours.
@@ -235,11 +250,12 @@ pub struct Shift {
     at: u32,
     /// What is added to the sequence numbers up to there.
     before: u32,
-    /// Bytes that were taken out at `at`, and those put in: a PROXY header has 107 at most, an address in FTP's words 45.
-    taken: u8,
-    put: u8,
-    /// 1: the receiver has all of the edit.
-    acked: u16,
+    /// Behind the last of the sender's bytes that went on; 0: it is not known.
+    passed: u32,
+    /// Bytes that were taken out at `at`, and those put in: a PROXY header has 107 at most, an address in FTP's words 45, SIP's messages [`Shift::MOST`].
+    taken: u16,
+    /// With [`Shift::ACKED`]: the receiver has all of the edit.
+    put: u16,
 }
 
 /// Where a segment lies that is to be sent on.
@@ -254,16 +270,21 @@ pub enum Overlap {
 }
 
 impl Shift {
+    /// Of one in a message: none that is told of takes out, or puts in, more than 255 bytes.
     const BYTES: usize = 11;
+    const ACKED: u16 = 1 << 15;
+    /// Most bytes that are exchanged.
+    pub const MOST: usize = Shift::ACKED as usize - 1;
 
     fn to_bytes(self) -> [u8; Shift::BYTES] {
         let ([a, b, c, d], [e, f, g, h]) = (self.at.to_be_bytes(), self.before.to_be_bytes());
-        [a, b, c, d, e, f, g, h, self.taken, self.put, self.acked as u8]
+        [a, b, c, d, e, f, g, h, self.taken as u8, self.put() as u8, self.is_acked().into()]
     }
 
     fn from_bytes(&[a, b, c, d, e, f, g, h, taken, put, acked]: &[u8; Shift::BYTES]) -> Option<Shift> {
         let (at, before) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-        (acked <= 1).then_some(Shift { at, before, taken, put, acked: acked.into() })
+        let put = u16::from(put) | if acked == 1 { Shift::ACKED } else { 0 };
+        (acked <= 1).then_some(Shift { at, before, passed: 0, taken: taken.into(), put })
     }
 
     /// As the kernel's IPVS keeps it (`struct ip_vs_seq`): the last number that is moved as before the edit, by how much those behind it are moved,
@@ -276,17 +297,17 @@ impl Shift {
     /// The way back: how much was put in and how much taken out is not known, but for the difference. `None`: it is not of one edit.
     fn of_sequence([last, after, before]: [u32; 3]) -> Option<Shift> {
         let more = after.wrapping_sub(before) as i32;
-        let len = u8::try_from(more.unsigned_abs()).ok()?;
+        let len = u8::try_from(more.unsigned_abs()).ok()?.into();
         let (at, put, taken) = if more < 0 { (last, 0, len) } else { (last.wrapping_add(1), len, 0) };
-        Some(Shift { at, before, taken, put, acked: 1 })
+        Some(Shift { at, before, passed: 0, taken, put: put | Shift::ACKED })
     }
 
     pub fn at(&self) -> u32 {
         self.at
     }
 
-    pub fn put(&self) -> u8 {
-        self.put
+    pub fn put(&self) -> u16 {
+        self.put & !Shift::ACKED
     }
 
     /// Nothing was taken out there: something stands before what came.
@@ -295,12 +316,25 @@ impl Shift {
     }
 
     pub fn is_acked(&self) -> bool {
-        self.acked != 0
+        self.put & Shift::ACKED != 0
+    }
+
+    /// These bytes of the sender's go on.
+    pub fn note_passed(&mut self, seq: u32, len: usize) {
+        let end = seq.wrapping_add(len as u32).max(1);
+        if len > 0 && (self.passed == 0 || is_less(self.passed, end)) {
+            self.passed = end;
+        }
+    }
+
+    /// Whether bytes from this one on have gone on: others of another length can take their place no more.
+    pub fn has_passed(&self, seq: u32) -> bool {
+        self.passed != 0 && is_less(seq, self.passed)
     }
 
     /// What is added to the sequence numbers behind the edit.
     pub fn after(&self) -> u32 {
-        self.before.wrapping_add(self.put.into()).wrapping_sub(self.taken.into())
+        self.before.wrapping_add(self.put().into()).wrapping_sub(self.taken.into())
     }
 
     /// The number of a byte on the receiver's side. One that is put before all that was there is not meant.
@@ -314,7 +348,7 @@ impl Shift {
         let begins = self.at.wrapping_add(self.before);
         if !is_less(begins, ack) {
             ack.wrapping_sub(self.before)
-        } else if self.put > 0 && is_less(ack, begins.wrapping_add(self.put.into())) {
+        } else if self.put() > 0 && is_less(ack, begins.wrapping_add(self.put().into())) {
             self.at
         } else {
             ack.wrapping_sub(self.after())
@@ -323,9 +357,9 @@ impl Shift {
 
     /// Takes note of what the receiver acknowledges (its own number). Returns whether the edit was acknowledged by it.
     pub fn note_ack(&mut self, ack: u32) -> bool {
-        let ends = self.at.wrapping_add(self.before).wrapping_add(self.put.into());
-        let is_now = self.acked == 0 && self.put | self.taken != 0 && !is_less(ack, ends);
-        self.acked |= u16::from(is_now);
+        let ends = self.at.wrapping_add(self.before).wrapping_add(self.put().into());
+        let is_now = !self.is_acked() && self.put | self.taken != 0 && !is_less(ack, ends);
+        self.put |= if is_now { Shift::ACKED } else { 0 };
         is_now
     }
 
@@ -344,13 +378,15 @@ impl Shift {
 
     /// Whether there may be another edit at `seq`, or it is the one that there is, come again.
     pub fn may_follow(&self, seq: u32) -> bool {
-        (self.put == self.taken || self.is_acked()) || !is_less(self.at, seq)
+        self.put() == self.taken || self.is_acked() || !is_less(self.at, seq)
     }
 
-    /// At `at` of the sender's stream `taken` bytes became `put` others. One that came again changes nothing.
-    pub fn follow(&mut self, at: u32, taken: u8, put: u8) {
-        if self.put == self.taken && self.before == 0 || is_less(self.at, at) {
-            *self = Shift { at, before: self.after(), taken, put, acked: 0 };
+    /// At `at` of the sender's stream `taken` bytes became `put` others, [`Shift::MOST`] at most. One that came again changes nothing.
+    pub fn follow(&mut self, at: u32, taken: usize, put: usize) {
+        debug_assert!(taken.max(put) <= Shift::MOST);
+        if self.put() == self.taken && self.before == 0 || is_less(self.at, at) {
+            let (taken, put) = (taken as u16, put as u16 & !Shift::ACKED);
+            *self = Shift { at, before: self.after(), passed: self.passed, taken, put };
         }
     }
 }
@@ -366,8 +402,8 @@ pub(super) fn layout() -> String {
     use std::mem::offset_of;
 
     format!(
-        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}, SIP: {SIP}), stage at {}, scales at {}, shifts at {}, proxied at {}, ports at {}\n\
-         shift of {}: at at {}, before at {}, taken at {}, put at {}, acked at {}",
+        "edit of {}: flow at {}, wants at {} (PROXY: {PROXY_V1}, {PROXY_V2}, TOA: {TOA}, FTP: {FTP}, proxied: {PROXIED}, SIP: {SIP}), stage at {}, scales at {}, shifts at {}, proxied at {}, kept at {}\n\
+         shift of {}: at at {}, before at {}, passed at {}, taken at {}, put at {} (acked: {})",
         size_of::<Edit>(),
         offset_of!(Edit, flow),
         offset_of!(Edit, wants),
@@ -375,12 +411,13 @@ pub(super) fn layout() -> String {
         offset_of!(Edit, scales),
         offset_of!(Edit, shifts),
         offset_of!(Edit, proxied),
-        offset_of!(Edit, ports),
+        offset_of!(Edit, kept),
         size_of::<Shift>(),
         offset_of!(Shift, at),
         offset_of!(Shift, before),
+        offset_of!(Shift, passed),
         offset_of!(Shift, taken),
         offset_of!(Shift, put),
-        offset_of!(Shift, acked),
+        Shift::ACKED,
     )
 }

@@ -15,7 +15,7 @@ use crate::mem::{Region, Slab};
 use crate::tables::Protocol;
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 14;
+pub const LAYOUT_VERSION: u32 = 15;
 
 /// One in so many connections may be edited.
 const CONNECTIONS_AN_EDIT: u32 = 4;

@@ -17,7 +17,7 @@ use super::ftp::Heard;
 use super::{Io, Path};
 use crate::conntrack::Expectation;
 use crate::drop::DropReason;
-use crate::flow::edit::{Edit, FTP, PROXY, PROXY_V1, PROXY_V2, TOA};
+use crate::flow::edit::{Edit, FTP, PROXY, PROXY_V1, PROXY_V2, SIP, TOA};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::ipvs::state::TcpState;
@@ -166,7 +166,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// That of the next hop, if it is known: of the packet as it comes.
-    fn mtu(&mut self, at: FlowRef) -> Option<u32> {
+    pub(super) fn mtu(&mut self, at: FlowRef) -> Option<u32> {
         if self.flows.entry(at.id()).method() == Method::Translated {
             let to = self.leaves_to(at);
             let mtu = u32::from(self.tables.mtu_towards(to)?);
@@ -242,6 +242,10 @@ impl<P: Packet> Path<P> {
         } else if let Some(heard) = heard {
             headers = self.say(&mut packet, &headers, at, heard)?;
         }
+        if wants & SIP != 0 {
+            headers = self.signal_segment(&mut packet, &headers, segment, at, now)?;
+        }
+        self.note_passed(segment, at);
         segment::renumber(packet.data_mut(), &headers, seq, &reply);
         Ok(Edited { packet, headers, expectation })
     }
@@ -273,14 +277,24 @@ impl<P: Packet> Path<P> {
         }
         let mut expectation = None;
         let wants = self.flows.edit(id).map_or(0, |edit| edit.wants);
+        if wants & SIP != 0 {
+            headers = self.signal_segment(&mut packet, &headers, segment, at, now)?;
+        }
         if wants & FTP != 0 && self.flows.entry(id).is_tracked() {
             (headers, expectation) = self.reword_tracked(&mut packet, &headers, segment, at, now)?;
         } else if let Some(heard) = heard {
             headers = self.say(&mut packet, &headers, at, heard)?;
         }
+        self.note_passed(segment, at);
         let reply = self.flows.edit(id).map(|edit| *edit.shift(Direction::Reply)).unwrap_or_default();
         segment::renumber(packet.data_mut(), &headers, reply.onward(segment.seq), &original);
         Ok(Edited { packet, headers, expectation })
+    }
+
+    fn note_passed(&mut self, segment: &Segment, at: FlowRef) {
+        if let Some(edit) = self.flows.edit_mut(at.id()).filter(|edit| edit.wants & (FTP | SIP) != 0) {
+            edit.shift_mut(at.direction()).note_passed(segment.seq, segment.data_len);
+        }
     }
 
     /// Where there is no room in the header or on the link the packet goes without.

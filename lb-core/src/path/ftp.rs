@@ -306,7 +306,10 @@ impl<P: Packet> Path<P> {
         };
         let mut headers = *headers;
         if let Some(words) = words {
-            headers = self.reword(packet, &headers, &segment, at, heard.place, &words)?;
+            let Some(reworded) = self.reword(packet, &headers, &segment, at, heard.place, &words)? else {
+                return Ok(headers);
+            };
+            headers = reworded;
             if self.tables.settings.is_sharing {
                 self.note_change(at.id());
             }

@@ -60,7 +60,9 @@ impl<P: Packet> Path<P> {
     fn read_along(&mut self, helper: &Helper, packet: &P, headers: &Headers, at: FlowRef, now: Tick) -> bool {
         let tracked = self.flows.tracked(at.id());
         let is_translated = tracked.status.has(Status::SRC_NAT) || tracked.status.has(Status::DST_NAT);
-        if headers.protocol != helper.protocol || helper.edits != 0 && is_translated {
+        if !helper.protocols.contains(&headers.protocol)
+            || helper.edits_of(headers.protocol, is_translated) != 0
+        {
             return true;
         }
         let heard = match helper.reads {

@@ -76,7 +76,7 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Says something else in this place of a segment's data.
+    /// Says something else in this place of a segment's data. `None`: a part of it has gone on as it was, and what would be of another length comes too late.
     ///
     /// # Errors
     /// As [`Path::said`].
@@ -88,10 +88,14 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         (from, len): (usize, usize),
         words: &Words,
-    ) -> Result<Headers, DropReason> {
+    ) -> Result<Option<Headers>, DropReason> {
         let Some(edit) = self.flows.edit_mut(at.id()) else { return Err(DropReason::Unsupported) };
         let shift = edit.shift_mut(at.direction());
         let seq = segment.seq.wrapping_add(from as u32);
+        let is_again = shift.overlap(segment.seq, segment.data_len) == (Overlap::Whole { at: from, len });
+        if !is_again && words.len() != len && shift.has_passed(seq) {
+            return Ok(None);
+        }
         if !shift.may_follow(seq) {
             return Err(DropReason::EditUnacknowledged);
         }
@@ -101,8 +105,8 @@ impl<P: Packet> Path<P> {
         }
         let headers = segment::exchange(packet, headers, segment, from, len, words)
             .map_err(|_| DropReason::NoBuffer)?;
-        shift.follow(seq, len as u8, words.len() as u8);
-        Ok(headers)
+        shift.follow(seq, len, words.len());
+        Ok(Some(headers))
     }
 
     /// The same for a tracked connection's helper; and what is to be expected.
@@ -132,7 +136,9 @@ impl<P: Packet> Path<P> {
             _ => self.free_port(&new, at).ok_or(DropReason::NoLocalPort)?,
         };
         let words = ftp::words(said.form, new.tuple.dst, new.tuple.dport);
-        let headers = self.reword(packet, headers, segment, at, said.place, &words)?;
+        let Some(headers) = self.reword(packet, headers, segment, at, said.place, &words)? else {
+            return Ok((*headers, None));
+        };
         if let Some(edit) = self.flows.edit_mut(at.id()) {
             edit.set_port(at.direction(), new.tuple.dport);
         }

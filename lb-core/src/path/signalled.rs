@@ -5,7 +5,7 @@
 //! is its sender's own; who registers is expected to be called by the registrar. A sender behind one address keeps its ports where nobody else is expected there. With
 //! several workers a pair is one of those that are the worker's, so that no two expect the same; it is of as many pairs as there are workers every one.
 //!
-//! A message in fragments is not read ([0037](../../../docs/decisions/0037-calls-are-read-a-datagram-at-a-time.md)).
+//! Those of TCP are found in `in_stream.rs`. A datagram in fragments is not read ([0037](../../../docs/decisions/0037-calls-are-read-a-datagram-at-a-time.md)).
 
 use std::net::IpAddr;
 
@@ -14,12 +14,13 @@ use crate::conntrack::helper::sip::{self, Changes, Ends};
 use crate::conntrack::helper::{Announced, Follows};
 use crate::conntrack::{Expectation, Status, udp};
 use crate::drop::DropReason;
+use crate::flow::edit::{Calls, Edit};
 use crate::flow::{Direction, FlowRef, Tuple};
 use crate::nat::{self, Manip, Range};
 use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::time::{Tick, Timeout};
-use crate::wire::datagram;
+use crate::wire::datagram::{self, Change};
 use crate::wire::parse::Headers;
 use crate::wire::sip::message::{Message, Method, Start};
 use crate::wire::sip::sdp::{Address, Media, Session};
@@ -44,11 +45,10 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
     ) -> Result<Headers, DropReason> {
-        let mut changes = self.listen(packet, headers, at, now)?;
+        let changes = self.listen(packet, headers, at, now)?;
         if changes.is_empty() {
             return Ok(*headers);
         }
-        changes.sort_unstable_by_key(|change| change.place.at);
         datagram::exchange(packet, headers, &changes).map_err(|_| DropReason::NoBuffer)
     }
 
@@ -63,22 +63,47 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
     ) -> Result<Changes, DropReason> {
-        let mut changes = Changes::new();
         let Some(data) = datagram::data(packet, headers).filter(|data| !data.is_empty()) else {
-            return Ok(changes);
+            return Ok(Changes::new());
         };
         if !self.flows.tracked(at.id()).status.has(Status::FIXED_TIMEOUT) {
             self.flows.set_timeout(at.id(), sip::PATIENCE);
         }
-        let Some(message) = Message::read(data) else { return Ok(changes) };
+        match Message::read(data) {
+            Some(message) => self.heed(data, &message, at, now),
+            None => Ok(Changes::new()),
+        }
+    }
+
+    /// Does what a message asks for: what is to be exchanged in it, in the order of the places.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub(super) fn heed(
+        &mut self,
+        data: &[u8],
+        message: &Message,
+        at: FlowRef,
+        now: Tick,
+    ) -> Result<Changes, DropReason> {
+        let mut changes = Changes::new();
         let ends = Ends::of(&self.heard(data, at));
         let session = Session::read(data, message.body);
-        self.obey(&message, session.as_ref(), &ends, at, now, &mut changes)?;
+        self.obey(message, session.as_ref(), &ends, at, now, &mut changes)?;
         if is_translated(&ends) {
-            sip::exchange_ends(&message, &ends, &mut changes);
-            sip::fit_length(&message, &mut changes);
+            sip::exchange_ends(message, &ends, &mut changes);
+            sip::fit_length(message, &mut changes);
         }
+        changes.sort_unstable_by_key(|change| change.place.at);
         Ok(changes)
+    }
+
+    /// The numbers of the connection's last requests. Of TCP they are beside its edits, which it has for that.
+    fn calls(&mut self, at: FlowRef) -> &mut Calls {
+        match self.flows.entry(at.id()).protocol() {
+            Protocol::UDP => udp::calls(self.flows.tracked_mut(at.id())),
+            _ => self.flows.edit_mut(at.id()).map_or(&mut self.no_calls, Edit::calls),
+        }
     }
 
     fn obey(
@@ -95,9 +120,12 @@ impl<P: Packet> Path<P> {
             Start::Request(Method::Other) => Ok(()),
             Start::Request(Method::Invite) => {
                 let number = cseq?.number;
-                self.forget_media(at);
+                // One that comes again says the same.
+                if self.calls(at).invite != number {
+                    self.forget_media(at);
+                }
                 self.expect_media(session, ends, at, now, changes)?;
-                udp::calls(self.flows.tracked_mut(at.id())).invite = number;
+                self.calls(at).invite = number;
                 Ok(())
             }
             Start::Request(Method::Update | Method::Ack | Method::Prack) => {
@@ -118,7 +146,7 @@ impl<P: Packet> Path<P> {
                     self.expect_media(session, ends, at, now, changes)
                 }
                 Method::Invite | Method::Update | Method::Prack => {
-                    if udp::calls(self.flows.tracked_mut(at.id())).invite == cseq?.number {
+                    if self.calls(at).invite == cseq?.number {
                         self.forget_media(at);
                     }
                     Ok(())
@@ -223,8 +251,17 @@ impl<P: Packet> Path<P> {
         self.expectation(&Announced { tuple, follows }, at, now)
     }
 
-    /// The first of two ports at which nobody else is expected, and that are this worker's: the own ones if they are.
+    /// The port at which the same is expected already, of what the connection has told of.
+    fn told_port(&mut self, new: &Expectation) -> Option<u16> {
+        let is_it = |held: &Expectation| held.class == new.class && held.follows == new.follows;
+        self.expectations.of_master(new.master, &new.told_by, is_it).map(|held| held.tuple.dport)
+    }
+
+    /// The first of two ports at which nobody else is expected, and that are this worker's: those that were told already, or the own ones if they are.
     fn free_pair(&mut self, rtp: &Expectation) -> Option<u16> {
+        if let Some(port) = self.told_port(rtp) {
+            return Some(port);
+        }
         let random = self.random();
         let workers = self.counters.len();
         let own = rtp.tuple.dport - sip::FIRST_PORT;
@@ -284,12 +321,15 @@ impl<P: Packet> Path<P> {
             }
             self.announce(&new)?;
         }
-        udp::calls(self.flows.tracked_mut(at.id())).register = number;
+        self.calls(at).register = number;
         Ok(())
     }
 
     /// The port at which calls come: the same where nobody else is expected there. `own`: that which is the connection's own already.
     fn free_for_calls(&mut self, new: &Expectation, own: u16) -> Option<u16> {
+        if let Some(port) = self.told_port(new) {
+            return Some(port);
+        }
         let random = self.random();
         let workers = self.counters.len();
         let is_taken = |answer: &Tuple| {
@@ -311,7 +351,7 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
     ) {
-        if udp::calls(self.flows.tracked_mut(at.id())).register != number || matches!(code, 100..=199) {
+        if self.calls(at).register != number || matches!(code, 100..=199) {
             return;
         }
         if matches!(code, 200..=299) {
@@ -338,6 +378,11 @@ impl<P: Packet> Path<P> {
         }
         self.forget_told(at, |expected| expected.class == sip::SIGNALLING);
     }
+}
+
+/// By how many bytes they make a message longer.
+pub(super) fn grown_by(changes: &Changes) -> isize {
+    changes.iter().map(Change::growth).sum()
 }
 
 fn is_translated(ends: &Ends) -> bool {

@@ -16,6 +16,7 @@ mod headers;
 mod helped;
 mod helped_ftp;
 mod helped_sip;
+mod helped_sip_tcp;
 mod hooks;
 mod ipsec;
 mod limited;

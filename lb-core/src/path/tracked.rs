@@ -63,7 +63,8 @@ impl<P: Packet> Path<P> {
         }
         let timeout =
             step.timeout.unwrap_or(Timeout::from_secs(self.tables.settings.sysctls.conntrack.generic));
-        let edits = tracked.helper().get().filter(|_| original != after).map_or(0, |helper| helper.edits);
+        let helper = tracked.helper().get();
+        let edits = helper.map_or(0, |helper| helper.edits_of(original.protocol, original != after));
         let (used, capacity) = self.flows.edits();
         if edits != 0 && used == capacity {
             self.mine.edits.full.add(1);

@@ -131,6 +131,28 @@ pub fn cut_data<P: Packet>(packet: &mut P, headers: &Headers, segment: &Segment)
     Ok(resize(packet.data_mut(), headers, -(segment.data_len as isize), gone))
 }
 
+/// Takes all data out of a segment but its first `keep` bytes; and its FIN, which was behind them.
+///
+/// # Errors
+/// `NoRoom`: the segment is as it was.
+pub fn cut_behind<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    segment: &Segment,
+    keep: usize,
+) -> Result<Headers, NoRoom> {
+    let len = headers.end().checked_sub(segment.data + keep).ok_or(NoRoom)?;
+    let cut = exchange(packet, headers, segment, keep, len, &[])?;
+    let (frame, at) = (packet.data_mut(), usize::from(headers.l4));
+    if let Some(header) = tcp::header_mut(frame, at).filter(|header| header[13] & tcp::FIN != 0) {
+        let old = be16(header[12], header[13]);
+        header[13] &= !tcp::FIN;
+        let new = be16(header[12], header[13]);
+        apply(frame, at, Delta::word(old, new));
+    }
+    Ok(Headers { tcp_flags: headers.tcp_flags & !tcp::FIN, ..cut })
+}
+
 /// Exchanges `len` bytes of a segment's data from `at` on for others.
 ///
 /// # Errors

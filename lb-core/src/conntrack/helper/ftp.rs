@@ -14,7 +14,7 @@ use crate::wire::ftp::{self, Said};
 
 pub(super) const HELPER: Helper = Helper {
     name: "ftp",
-    protocol: Protocol::TCP,
+    protocols: &[Protocol::TCP],
     classes: &[Class { patience: Timeout::from_secs(300), most: 1 }],
     edits: FTP,
     reads: Reads::Announcement(announces),

@@ -20,11 +20,12 @@ use crate::time::Timeout;
 pub struct Helper {
     /// As rules and listings call it.
     pub name: &'static str,
-    /// The protocol of the connections that can have it.
-    pub protocol: Protocol,
+    /// The protocols of the connections that can have it.
+    pub protocols: &'static [Protocol],
     /// Kinds of connections that it announces.
     pub classes: &'static [Class],
-    /// What is done to its connections' packets where they are translated, as of [`Edit::wants`](crate::flow::edit::Edit::wants); 0: nothing.
+    /// What is done to its connections' packets where they are translated, as of [`Edit::wants`](crate::flow::edit::Edit::wants); 0: nothing. Where
+    /// it hears of calls by TCP, also where they are not.
     pub edits: u8,
     pub reads: Reads,
 }
@@ -102,6 +103,12 @@ pub struct Follows {
 }
 
 impl Helper {
+    /// What is done to the packets of such a connection.
+    pub fn edits_of(&self, protocol: Protocol, is_translated: bool) -> u8 {
+        let is_in_stream = matches!(self.reads, Reads::Calls) && protocol == Protocol::TCP;
+        if is_translated || is_in_stream { self.edits } else { 0 }
+    }
+
     /// What it thinks of connections of that class; of one that it does not know there is none.
     pub fn class(&self, class: u8) -> &'static Class {
         const NONE: Class = Class { patience: Timeout::from_secs(0), most: 1 };

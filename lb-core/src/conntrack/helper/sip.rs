@@ -21,7 +21,7 @@ use crate::wire::sip::{Place, Words, words_of_address, words_of_end, words_of_ho
 
 pub(super) const HELPER: Helper = Helper {
     name: "sip",
-    protocol: Protocol::UDP,
+    protocols: &[Protocol::UDP, Protocol::TCP],
     classes: &[
         Class { patience: PATIENCE, most: 1 },
         // Both ends', with their control (RTCP).

@@ -9,7 +9,7 @@ use crate::time::Timeout;
 
 pub(super) const HELPER: Helper = Helper {
     name: "tftp",
-    protocol: Protocol::UDP,
+    protocols: &[Protocol::UDP],
     classes: &[Class { patience: Timeout::from_secs(300), most: 1 }],
     edits: 0,
     reads: Reads::Announcement(announces),

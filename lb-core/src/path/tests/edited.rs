@@ -542,6 +542,33 @@ fn an_active_data_connection_comes_from_the_service() {
 }
 
 #[test]
+fn what_went_on_in_two_pieces_keeps_its_length_when_it_comes_whole() {
+    let line = "227 Entering Passive Mode (10,0,0,11,156,64).\r\n";
+    // Before the address, and in it: what can still be exchanged is.
+    for (cut, whole) in [(20, line.replace("10,0,0,11", "192,0,2,10")), (30, line.to_owned())] {
+        let mut director = director(FTP);
+        handshake(&mut director);
+        let piece = |from: usize, to: usize| {
+            let data = line.as_bytes()[from..to].to_vec();
+            frame(false, false, &Seg { seq: 7001 + from as u32, ack: 1001, flags: "A", data, sack: None })
+        };
+        let out = director.receive(LAN, &[piece(0, cut)]);
+        assert_eq!(seen(&out.sent[0].1).0.data, line.as_bytes()[..cut]);
+        let out = director.receive(LAN, &[piece(0, line.len())]);
+        assert_eq!(String::from_utf8(seen(&out.sent[0].1).0.data).unwrap(), whole, "cut at {cut}");
+        let next = Seg {
+            seq: 7001 + line.len() as u32,
+            ack: 1001,
+            flags: "A",
+            data: b"200\r\n".to_vec(),
+            sack: None,
+        };
+        let out = director.receive(LAN, &[frame(false, false, &next)]);
+        assert_eq!(seen(&out.sent[0].1).0.seq, 7001 + whole.len() as u32);
+    }
+}
+
+#[test]
 fn nobody_is_expected_for_another() {
     let mut director = director(FTP);
     handshake(&mut director);

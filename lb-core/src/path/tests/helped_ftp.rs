@@ -34,36 +34,36 @@ fn director(lines: &[&str]) -> Director {
     director
 }
 
-type Ends = (&'static str, u16);
+pub(super) type Ends = (&'static str, u16);
 
 /// One end of a control connection: where it is, and whom it talks to.
 #[derive(Clone, Copy, Debug)]
-struct Side {
-    port: PortId,
-    macs: (Mac, Mac),
-    own: Ends,
-    peer: Ends,
+pub(super) struct Side {
+    pub(super) port: PortId,
+    pub(super) macs: (Mac, Mac),
+    pub(super) own: Ends,
+    pub(super) peer: Ends,
     /// The first of its numbers.
-    isn: u32,
+    pub(super) isn: u32,
 }
 
 impl Side {
-    fn outside(own: Ends, peer: Ends, isn: u32) -> Side {
+    pub(super) fn outside(own: Ends, peer: Ends, isn: u32) -> Side {
         Side { port: WAN, macs: C2D, own, peer, isn }
     }
 
-    fn inside(n: u8, own: Ends, peer: Ends, isn: u32) -> Side {
+    pub(super) fn inside(n: u8, own: Ends, peer: Ends, isn: u32) -> Side {
         Side { port: LAN, macs: (server_mac(n), OUR_LAN), own, peer, isn }
     }
 
-    fn says(&self, seq: u32, ack: u32, flags: &'static str, data: &str) -> Vec<u8> {
+    pub(super) fn says(&self, seq: u32, ack: u32, flags: &'static str, data: &str) -> Vec<u8> {
         let seg = Seg { seq, ack, flags, data: data.as_bytes().to_vec(), sack: None };
         between(self.macs, self.own, self.peer, &seg)
     }
 }
 
-const CLIENT: u32 = 1000;
-const SERVER: u32 = 7000;
+pub(super) const CLIENT: u32 = 1000;
+pub(super) const SERVER: u32 = 7000;
 
 /// A client in the private network and a server outside.
 fn outward(sport: u16) -> (Side, Side) {
@@ -78,7 +78,7 @@ fn inward(sport: u16) -> (Side, Side) {
 }
 
 /// The handshake.
-fn open(mut carry: impl FnMut(PortId, &[u8]) -> Out, (client, server): (Side, Side)) {
+pub(super) fn open(mut carry: impl FnMut(PortId, &[u8]) -> Out, (client, server): (Side, Side)) {
     for (side, seq, ack, flags) in [(client, client.isn, 0, "S"), (server, server.isn, client.isn + 1, "SA")]
     {
         assert_eq!(carry(side.port, &side.says(seq, ack, flags, "")).sent.len(), 1, "{flags}");
@@ -92,11 +92,11 @@ fn line(mut carry: impl FnMut(PortId, &[u8]) -> Out, from: Side, to: Side, line:
     String::from_utf8(seen(&out.sent[0].1).0.data).expect("text")
 }
 
-fn carry(director: &mut Director) -> impl FnMut(PortId, &[u8]) -> Out {
+pub(super) fn carry(director: &mut Director) -> impl FnMut(PortId, &[u8]) -> Out {
     |port, frame| director.receive(port, &[frame.to_vec()])
 }
 
-fn syn(side: Side, own: u16, peer: u16) -> Vec<u8> {
+pub(super) fn syn(side: Side, own: u16, peer: u16) -> Vec<u8> {
     tcp(side.macs, (side.own.0, own), (side.peer.0, peer), "S")
 }
 

@@ -14,7 +14,7 @@ const HELPER: &str = "raw PREROUTING -p udp --dport 5060 -j CT --helper sip";
 const SNAT: &str = "nat POSTROUTING -o wan -j SNAT --to-source 192.0.2.1";
 const SNAT_V6: &str = "nat POSTROUTING -o wan -j SNAT --to-source 2001:db8::1";
 const DNAT: &str = "nat PREROUTING -i wan -p udp --dport 5060 -j DNAT --to-destination 10.0.0.11";
-const RELATED: [&str; 3] = [
+pub(super) const RELATED: [&str; 3] = [
     "filter FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
     "filter FORWARD -p udp --dport 5060 -j ACCEPT",
     "filter FORWARD -j DROP",
@@ -65,14 +65,14 @@ fn message(lines: &[&str], body: &str) -> String {
     format!("{}\r\nContent-Length: {}\r\n\r\n{body}", lines.join("\r\n"), body.len())
 }
 
-fn session(address: &str, streams: &[&str]) -> String {
+pub(super) fn session(address: &str, streams: &[&str]) -> String {
     let kind = if address.contains(':') { 6 } else { 4 };
     let lines: String = streams.iter().map(|stream| format!("m={stream}\r\n")).collect();
     format!("v=0\r\no=- 1 1 IN IP{kind} {address}\r\ns=-\r\nc=IN IP{kind} {address}\r\nt=0 0\r\n{lines}")
 }
 
 /// Hosts as in URIs: of who calls, and whom.
-fn invite(from: &str, to: &str, body: &str) -> String {
+pub(super) fn invite(from: &str, to: &str, body: &str) -> String {
     let lines = [
         &format!("INVITE sip:b@{to} SIP/2.0"),
         &format!("Via: SIP/2.0/UDP {from};branch=z9hG4bK1;rport"),
@@ -85,7 +85,7 @@ fn invite(from: &str, to: &str, body: &str) -> String {
     message(&lines.map(|line: &str| line), body)
 }
 
-fn answer(code: &str, from: &str, to: &str, own: &str, body: &str) -> String {
+pub(super) fn answer(code: &str, from: &str, to: &str, own: &str, body: &str) -> String {
     let port = from.rsplit(':').next().unwrap_or_default();
     let host = from.rsplit_once(':').map_or(from, |(host, _)| host).trim_matches(['[', ']']);
     let lines = [
@@ -103,10 +103,10 @@ fn short(method: &str) -> String {
     message(&[&format!("{method} sip:b@192.0.2.100:5060 SIP/2.0"), &format!("CSeq: 2 {method}")], "")
 }
 
-const AUDIO: &str = "audio 10000 RTP/AVP 0";
-const BOBS: &str = "audio 20000 RTP/AVP 0";
+pub(super) const AUDIO: &str = "audio 10000 RTP/AVP 0";
+pub(super) const BOBS: &str = "audio 20000 RTP/AVP 0";
 
-fn expected(director: &Director) -> Vec<(IpAddr, u16)> {
+pub(super) fn expected(director: &Director) -> Vec<(IpAddr, u16)> {
     let mut ends: Vec<_> = list(&director.path, director.now).1.iter().map(|view| view.virtual_).collect();
     ends.sort_unstable();
     ends
@@ -267,7 +267,7 @@ fn ipv6_is_named_in_brackets_and_without() {
     assert_eq!(read(&frame).2, ip("fd00::11"));
 }
 
-fn register(port: u16, expires: &str) -> String {
+pub(super) fn register(port: u16, expires: &str) -> String {
     message(
         &[
             "REGISTER sip:192.0.2.100 SIP/2.0",
@@ -278,7 +278,7 @@ fn register(port: u16, expires: &str) -> String {
     )
 }
 
-fn registered(code: &str, end: &str, expires: u32) -> String {
+pub(super) fn registered(code: &str, end: &str, expires: u32) -> String {
     message(
         &[
             &format!("SIP/2.0 {code}"),

@@ -144,7 +144,7 @@ impl Extension for Ct {
     fn check(&self, place: &Place<'_>) -> Result<(), Refused> {
         let helper = self.template.helper.get();
         let is_its_protocol = helper.is_some_and(|helper| {
-            helper.protocol.0 == place.header.protocol && !place.header.is_not_protocol
+            helper.protocols.iter().any(|its| its.0 == place.header.protocol) && !place.header.is_not_protocol
         });
         if self.helper.is_empty() || is_its_protocol { Ok(()) } else { Err(Refused::NotThere) }
     }

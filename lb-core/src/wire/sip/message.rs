@@ -175,6 +175,17 @@ impl Message {
     }
 }
 
+/// The message that a stream's bytes begin with, if it lies in them whole: line ends that come before it (§7.5), and its length by its Content-Length,
+/// which it must have (§18.3).
+pub fn framed(stream: &[u8]) -> Option<(usize, usize)> {
+    let skipped = stream.iter().take_while(|&&byte| is_end(byte)).count();
+    let rest = &stream[skipped..];
+    let Message { content_length, body, .. } = Message::read(rest)?;
+    let has_end = rest[..body].ends_with(b"\r\n\r\n") || rest[..body].ends_with(b"\n\n");
+    let len = body.checked_add(usize::try_from(content_length?.1).ok()?)?;
+    (has_end && len <= rest.len()).then_some((skipped, len))
+}
+
 /// A line of the header, with those that go on with it.
 struct Header<'a> {
     /// `None`: it is empty, and the body is next.
