@@ -64,6 +64,54 @@ fn play(name: &str, text: &str) {
     assert!(different.is_empty(), "\n{}", different.join("\n"));
 }
 
+/// Where ipset itself goes astray, what it says is not what we say: it goes on after a protocol of the other family, names a protocol by its
+/// number as a service's, and prints `after` for `before`; and Linux 6.18 refuses 0.0.0.0 with a port, which 6.1 takes. In what order two
+/// mistakes of one line are told is its own business.
+const NOT_AS_RECORDED: &[&str] = &[
+    "It's a bug, please report",
+    "Invalid add command: missing setname",
+    "Invalid argument",
+    "Protocol ICMP can be used",
+    "plain IP address must be supplied",
+    "IP address or IP/cidr must be specified",
+    ",ip:0",
+    "as a 6 port",
+    "as a 17 port",
+    " after ",
+    " can be used with pseudo port value 0 only.",
+];
+
+#[test]
+fn random_lines_are_taken_and_refused_as_recorded() {
+    let mut play = Play { sets: IpSets::new(7), now: Tick(0) };
+    let (mut equal, mut different) = (0, Vec::new());
+    for (at, line) in include_str!("oracle/ipset_lines.txt").lines().enumerate() {
+        let mut fields = line.split('\t');
+        let (Some(code), Some(line), Some(said)) = (fields.next(), fields.next(), fields.next()) else {
+            play.sets = IpSets::new(7);
+            continue;
+        };
+        play.sets.begin();
+        let found = match play.sets.line(line, false, play.now) {
+            Ok(said) => (0, said.unwrap_or_default()),
+            Err(refusal) => (refusal.code.max(1), refusal.message),
+        };
+        let found = (found.0.to_string(), found.1.replace('\n', "|"));
+        if (found.0.as_str(), found.1.as_str()) == (code, said) {
+            equal += 1;
+        } else if found.0 != code || !NOT_AS_RECORDED.iter().any(|other| said.contains(other)) {
+            different.push(format!(
+                "{}: {line}\n  recorded {code} {said}\n  found    {} {}",
+                at + 1,
+                found.0,
+                found.1
+            ));
+        }
+    }
+    assert!(different.is_empty(), "{} differ:\n{}", different.len(), different.join("\n"));
+    assert!(equal > 2350, "{equal}");
+}
+
 #[test]
 fn a_set_with_marks_always_says_their_mask() {
     let mut play = Play { sets: IpSets::new(7), now: Tick(0) };

@@ -34,6 +34,76 @@ pub struct Definition {
     pub size: u32,
 }
 
+/// Whether a type has an option, and whether a value follows it.
+fn option(kind: &SetType, name: &str) -> Option<bool> {
+    // Of versions before 6, which say nothing any more.
+    let is_old = matches!(kind.name, "hash:ip,port" | "hash:ip,port,ip" | "hash:ip,port,net");
+    let has_mask = matches!(kind.name, "hash:ip" | "hash:ip,port" | "hash:net,net");
+    let (is_there, has_value) = match name {
+        "-4" | "-6" => (kind.has_family(), false),
+        "forceadd" => (kind.is_hash(), false),
+        "counters" | "comment" | "skbinfo" => (true, false),
+        "timeout" => (true, true),
+        "family" => (kind.has_family(), true),
+        "hashsize" | "maxelem" | "bucketsize" | "initval" => (kind.is_hash(), true),
+        "netmask" => (has_mask || kind.name == "bitmap:ip", true),
+        "bitmask" => (has_mask, true),
+        "markmask" => (kind.has(Part::Mark), true),
+        "range" => (kind.is_bitmap(), true),
+        "from" | "to" => (kind.is_bitmap() || is_old, true),
+        "network" => (kind.is_bitmap() && !kind.has(Part::OnlyPort) || is_old, true),
+        "probes" | "resize" => (is_old || matches!(kind.name, "hash:ip" | "hash:net"), true),
+        "gc" => (kind.name == "hash:ip", true),
+        "size" => (kind.is_list(), true),
+        _ => return None,
+    };
+    is_there.then_some(has_value)
+}
+
+/// Whether a type has all the options that these words are, each with its value, whatever that is, and once: this is asked first.
+fn look_over(kind: &SetType, words: &[&str]) -> Result<(), Refusal> {
+    let mut said = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let name = word.strip_prefix("--").unwrap_or(word);
+        match option(kind, name) {
+            None => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
+            Some(false) => continue,
+            Some(true) if words.next().is_some() => said.push(name),
+            Some(true) => {
+                return Err(Refusal::parameter(format!("Missing mandatory argument of option `{word}'")));
+            }
+        }
+    }
+    let twice = said.iter().enumerate().find(|(at, name)| said[..*at].contains(name));
+    match twice {
+        Some((_, name)) => Err(Refusal::syntax(format!("{name} already specified"))),
+        None => Ok(()),
+    }
+}
+
+fn missing(option: &str) -> Refusal {
+    Refusal::parameter(format!("Mandatory option `{option}' is missing"))
+}
+
+/// From where to where a bitmap is: ports, or IPv4 addresses.
+fn bitmap_range(kind: &SetType, text: &str) -> Result<(u128, u128), Refusal> {
+    if kind.has(Part::OnlyPort) {
+        let ports = text::only_ports(text)?;
+        return Ok(((*ports.start()).into(), (*ports.end()).into()));
+    }
+    if !text.contains(['/', '-']) {
+        return Err(Refusal::syntax(format!("IP/cidr or IP-IP range must be specified: {text}")));
+    }
+    let (addresses, _) = text::addresses(text, Family::Ipv4)?;
+    Ok((*addresses.start(), *addresses.end()))
+}
+
+/// The length of the longest network that begins with the first address and has the last one in it; 0: there is none.
+fn shared_bits(first: u128, last: u128) -> u8 {
+    (1..32).rev().find(|&len| Family::Ipv4.network(last, len) == first).unwrap_or(0)
+}
+
 impl Definition {
     /// Reads what follows the type's name.
     pub(super) fn parse(kind: &'static SetType, words: &[&str], seed: u32) -> Result<Definition, Refusal> {
@@ -55,21 +125,23 @@ impl Definition {
             range: (0, 0),
             size: 8,
         };
-        let (is_hash, is_bitmap, is_list) = (kind.is_hash(), kind.is_bitmap(), kind.is_list());
+        let (is_hash, is_bitmap) = (kind.is_hash(), kind.is_bitmap());
         // The family says how addresses among the others are read.
-        if let Some(at) = words.iter().position(|&word| word == "family" || word == "-6") {
+        if let Some(at) =
+            words.iter().position(|&word| word == "family" || word == "-6").filter(|_| kind.has_family())
+        {
             let word =
                 if words[at] == "-6" { "inet6" } else { words.get(at + 1).copied().unwrap_or_default() };
             this.family = match word {
                 "inet" | "ipv4" | "-4" => Family::Ipv4,
                 "inet6" | "ipv6" => Family::Ipv6,
                 "unspec" => Family::Ipv4,
-                other => return Err(Refusal::syntax(format!("unknown INET family {other}"))),
+                other => return Err(Refusal::syntax(format!("unknown inet family {other}"))),
             };
         }
-        let has_mask = matches!(kind.name, "hash:ip" | "bitmap:ip" | "hash:ip,port" | "hash:net,net");
+        look_over(kind, words)?;
         let mut range = None;
-        let (mut from, mut to) = (None, None);
+        let (mut from, mut to, mut is_open) = (None, None, false);
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
             let mut value = || {
@@ -79,63 +151,78 @@ impl Definition {
             };
             let u32s = 0..=u64::from(u32::MAX);
             match word.trim_start_matches('-') {
-                "family" if kind.has_family() => {
+                "family" => {
                     value()?;
                 }
-                "4" | "6" if kind.has_family() => {}
-                "hashsize" if is_hash => this.hashsize = number(value()?, u32s)? as u32,
-                "maxelem" if is_hash => this.maxelem = number(value()?, u32s)? as u32,
-                "bucketsize" if is_hash => this.bucketsize = number(value()?, 0..=255)? as u8,
-                "initval" if is_hash => this.initval = number(value()?, u32s)? as u32,
-                "forceadd" if is_hash => this.forceadd = true,
+                "4" | "6" => {}
+                "hashsize" => this.hashsize = number(value()?, u32s)? as u32,
+                "maxelem" => this.maxelem = number(value()?, u32s)? as u32,
+                "bucketsize" => this.bucketsize = number(value()?, 0..=255)? as u8,
+                "initval" => this.initval = number(value()?, u32s)? as u32,
+                "forceadd" => this.forceadd = true,
                 "timeout" => this.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32),
                 "counters" => this.has_counters = true,
                 "comment" => this.has_comment = true,
                 "skbinfo" => this.has_skbinfo = true,
-                "netmask" if has_mask => {
-                    this.netmask = Some(number(value()?, 1..=this.family.bits().into())? as u8);
+                "netmask" => {
+                    let bits = this.family.bits();
+                    let netmask = number(value()?, 1..=bits.into()).map_err(|refusal| {
+                        let also = "Syntax error: netmask is out of the inclusive range of 1-";
+                        Refusal::new(format!("{}\n{also}{bits}", refusal.message))
+                    })?;
+                    this.netmask = Some(netmask as u8);
                 }
-                "bitmask" if is_hash && has_mask => {
-                    let mask = text::address(value()?, this.family)?;
+                "bitmask" => {
+                    let mask = text::address(value()?, this.family).map_err(|refusal| {
+                        let also = "Syntax error: bitmask is not valid for family =";
+                        Refusal::new(format!("{}\n{also} {}", refusal.message, this.family.name()))
+                    })?;
                     if mask == 0 {
                         return Err(Refusal::new("The value of the netmask parameter is invalid"));
                     }
                     this.bitmask = Some(mask);
                 }
-                "markmask" if kind.has(Part::Mark) => this.markmask = Some(number(value()?, u32s)? as u32),
+                "markmask" => this.markmask = Some(number(value()?, u32s)? as u32),
                 // The second, and the next two, as ipset wrote them before version 6.
-                "range" | "network" if is_bitmap => range = Some(value()?.to_owned()),
+                "range" | "network" if is_bitmap => {
+                    let text = value()?;
+                    range = Some(bitmap_range(kind, text)?);
+                    // A port alone is the first.
+                    is_open = kind.has(Part::OnlyPort) && !text.contains('-');
+                }
                 "from" if is_bitmap => from = Some(value()?),
                 "to" if is_bitmap => to = Some(value()?),
+                // Of versions before 6: they say nothing.
                 "from" | "to" | "network" | "probes" | "resize" | "gc" => {
                     value()?;
                 }
-                "size" if is_list => this.size = number(value()?, u32s)? as u32,
+                "size" => this.size = number(value()?, u32s)? as u32,
                 _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
             }
         }
         if this.netmask.is_some() && this.bitmask.is_some() {
-            return Err(Refusal::new("netmask and bitmask options are mutually exclusive, provide only one"));
+            return Err(Refusal::syntax("bitmask and netmask are mutually exclusive, provide only one"));
         }
         if is_hash {
             this.hashsize = this.hashsize.clamp(64, 1 << 31).next_power_of_two();
-            this.maxelem = if this.maxelem == 0 { 65_536 } else { this.maxelem };
         }
         if is_bitmap {
-            let range = range.or_else(|| Some(format!("{}-{}", from?, to?)));
-            let range = range.ok_or_else(|| Refusal::parameter("Mandatory option `range' is missing"))?;
-            this.range = if kind.has(Part::OnlyPort) {
-                let ports = text::ports(&range, "tcp")?;
-                (u128::from(*ports.start()), u128::from(*ports.end()))
-            } else {
-                let (addresses, _) = text::addresses(&range, this.family)?;
-                (*addresses.start(), *addresses.end())
+            this.range = match (range, from, to) {
+                (Some(_), ..) if is_open => return Err(missing("to")),
+                (Some(range), ..) => range,
+                (None, Some(from), Some(to)) => bitmap_range(kind, &format!("{from}-{to}"))?,
+                (None, Some(_), None) => return Err(missing("to")),
+                (None, None, _) => return Err(missing("range")),
             };
             let (first, last) = this.range;
             let step = 1 << (32 - this.netmask.unwrap_or(32));
+            let (begin, end) = (first / step * step, last / step * step + (step - 1));
+            if this.netmask.is_some_and(|netmask| netmask < 32 && netmask <= shared_bits(begin, end)) {
+                return Err(Refusal::new("Element is out of the range of the set"));
+            }
             this.range = (first / step * step, last);
             if (last - this.range.0) / step + 1 > MAX_RANGE {
-                return Err(Refusal::new("Range is too large: the set would have more than 65536 elements"));
+                return Err(Refusal::new("The range you specified exceeds the size limit of the set type"));
             }
         }
         Ok(this)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::definition::Definition;
 use super::text::{self, Refusal, number};
-use super::{Content, IpSets, MAX_EXPANDED, NO_SET};
+use super::{Content, IpSets, MAX_EXPANDED};
 
 /// Longest name of a set, bytes.
 pub const MAX_NAME: usize = 31;
@@ -59,14 +59,74 @@ struct Said {
     packets: Option<u64>,
     bytes: Option<u64>,
     comment: Option<String>,
-    skb: SkbInfo,
+    /// Mark and mask.
+    skb_mark: Option<(u32, u32)>,
+    skb_priority: Option<u32>,
+    skb_queue: Option<u16>,
     before: Option<String>,
     after: Option<String>,
     is_wildcard: bool,
 }
 
+impl Said {
+    fn skb(&self) -> SkbInfo {
+        let (mark, mask) = self.skb_mark.unwrap_or_default();
+        SkbInfo {
+            mark,
+            mask,
+            priority: self.skb_priority.unwrap_or_default(),
+            queue: self.skb_queue.unwrap_or_default(),
+        }
+    }
+
+    /// Whether a set was made to keep all of it; in the order in which the kernel asks.
+    fn is_kept_by(&self, definition: &Definition) -> Result<(), Refusal> {
+        let says_skb = self.skb_mark.is_some() || self.skb_priority.is_some() || self.skb_queue.is_some();
+        let asked = [
+            (self.timeout.is_some(), definition.timeout.is_some(), "Timeout", "timeout"),
+            (
+                self.packets.is_some() || self.bytes.is_some(),
+                definition.has_counters,
+                "Packet/byte counters",
+                "counter",
+            ),
+            (self.comment.is_some(), definition.has_comment, "Comment", "comment"),
+            (says_skb, definition.has_skbinfo, "Skbinfo mapping", "skbinfo"),
+        ];
+        match asked.into_iter().find(|&(is_said, is_kept, ..)| is_said && !is_kept) {
+            Some((.., what, which)) => {
+                Err(Refusal::new(format!("{what} cannot be used: set was created without {which} support")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// `0xMARK` or `0xMARK/0xMASK`: without `0x` a mask says nothing.
+fn skb_mark(text: &str) -> Result<(u32, u32), Refusal> {
+    let hex = |text: &str| {
+        let digits =
+            text.strip_prefix("0x").filter(|digits| digits.chars().all(|digit| digit.is_ascii_hexdigit()))?;
+        // What is too large is all ones.
+        (!digits.is_empty()).then(|| u32::from_str_radix(digits, 16).unwrap_or(u32::MAX))
+    };
+    let (mark, mask) = text.split_once('/').unwrap_or((text, ""));
+    let bad = "Invalid skbmark format, it should be:  MARK/MASK or MARK (see manpage)";
+    Ok((hex(mark).ok_or_else(|| Refusal::syntax(bad))?, hex(mask).unwrap_or(u32::MAX)))
+}
+
+/// `MAJOR:MINOR`, hexadecimal.
+fn skb_priority(text: &str) -> Result<u32, Refusal> {
+    let half = |text: &str| u32::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok();
+    let halves = text.split_once(':').and_then(|(major, minor)| Some((half(major)?, half(minor)?)));
+    let bad = "Invalid skbprio format, it should be:MAJOR:MINOR (see manpage)";
+    let (major, minor) = halves.ok_or_else(|| Refusal::syntax(bad))?;
+    Ok((major & 0xffff) << 16 | minor & 0xffff)
+}
+
 const NULL: &str = "Null-valued element, cannot be stored in a hash type of set";
-const NO_NEIGHBOUR: &str = "The set to which you referred with 'before' or 'after' is not added to the set";
+const NO_NEIGHBOUR: &str = "The set to which you referred with 'before' or 'after' is not added to the set.";
+const NO_NEIGHBOUR_SET: &str = "The set to which you referred with 'before' or 'after' does not exist.";
 
 impl IpSets {
     /// Does one line. `exist`: what is there already, or not there any more, is no error. Returns what `ipset test` says.
@@ -92,6 +152,10 @@ impl IpSets {
             return Err(Refusal::syntax(format!("setname '{name}' is longer than {MAX_NAME} characters")));
         }
         let word = |at: usize| words.get(at).copied().unwrap_or_default();
+        if command == "rename" && word(2).len() > MAX_NAME {
+            let to = word(2);
+            return Err(Refusal::syntax(format!("setname '{to}' is longer than {MAX_NAME} characters")));
+        }
         let rest = words.get(3..).unwrap_or_default();
         let done = match command {
             "create" => self.do_create(word(1), word(2), rest, exist),
@@ -166,9 +230,6 @@ impl IpSets {
 
     fn do_rename(&mut self, from: &str, to: &str) -> Result<(), Refusal> {
         let id = self.find(from)?;
-        if to.len() > MAX_NAME {
-            return Err(Refusal::syntax(format!("setname '{to}' is longer than {MAX_NAME} characters")));
-        }
         if self.references(id) > 0 {
             return Err(Refusal::new("Set cannot be renamed: it is in use by another system"));
         }
@@ -185,78 +246,56 @@ impl IpSets {
             .id(b)
             .ok_or_else(|| Refusal::new("Sets cannot be swapped: the second set does not exist"))?;
         let (of_a, of_b) = (&self.get(a).definition, &self.get(b).definition);
-        if of_a.kind != of_b.kind || of_a.family != of_b.family {
+        if features(of_a.kind) != features(of_b.kind) || of_a.family != of_b.family {
             return Err(Refusal::new("The sets cannot be swapped: their type does not match"));
         }
         self.swap(a, b);
         Ok(())
     }
 
-    fn said(&self, definition: &Definition, rest: &[&str]) -> Result<Said, Refusal> {
+    /// What follows an element, of which `command` takes some. Whether the set keeps it is [another question](Said::is_kept_by).
+    fn said(&self, command: &str, kind: &SetType, rest: &[&str]) -> Result<Said, Refusal> {
         let mut said = Said::default();
         let mut words = rest.iter().copied();
-        let without = |what: &str, which: &str| {
-            Refusal::new(format!("{what} cannot be used: set was created without {which} support"))
-        };
+        let (is_add, is_test) = (command == "add", command == "test");
+        // Each once.
+        fn put<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Refusal> {
+            match place.replace(value) {
+                Some(_) => Err(Refusal::syntax(format!("{name} already specified"))),
+                None => Ok(()),
+            }
+        }
         while let Some(word) = words.next() {
             let mut value = || {
                 words.next().ok_or_else(|| {
                     Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
                 })
             };
-            let needs = |is_there: bool, what: &str, which: &str| {
-                if is_there { Ok(()) } else { Err(without(what, which)) }
-            };
+            let counts = 0..=u64::MAX - 1;
             match word {
-                "timeout" => {
-                    said.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32);
-                    needs(definition.timeout.is_some(), "Timeout", "timeout")?;
+                "timeout" if is_add => {
+                    put(&mut said.timeout, word, number(value()?, 0..=MAX_TIMEOUT.into())? as u32)?;
                 }
-                "packets" => {
-                    said.packets = Some(number(value()?, 0..=u64::MAX)?);
-                    needs(definition.has_counters, "Packet counter", "counter")?;
-                }
-                "bytes" => {
-                    said.bytes = Some(number(value()?, 0..=u64::MAX)?);
-                    needs(definition.has_counters, "Byte counter", "counter")?;
-                }
-                "comment" => {
+                "packets" if is_add => put(&mut said.packets, word, number(value()?, counts)?)?,
+                "bytes" if is_add => put(&mut said.bytes, word, number(value()?, counts)?)?,
+                "comment" if is_add => {
                     let comment = value()?;
                     if comment.len() > MAX_COMMENT {
                         return Err(Refusal::syntax(format!(
                             "Comment is longer than the maximum allowed {MAX_COMMENT} characters"
                         )));
                     }
-                    said.comment = Some(comment.to_owned());
-                    needs(definition.has_comment, "Comment", "comment")?;
+                    put(&mut said.comment, word, comment.to_owned())?;
                 }
-                "nomatch" if definition.kind.has_nets() => said.nomatch = true,
-                "wildcard" if definition.kind.has(Part::Interface) => said.is_wildcard = true,
-                "skbmark" => {
-                    let text = value()?;
-                    let (mark, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-                    said.skb.mark = number(mark, 0..=u32::MAX.into())? as u32;
-                    said.skb.mask = number(mask, 0..=u32::MAX.into())? as u32;
-                    needs(definition.has_skbinfo, "Skbinfo mapping", "skbinfo")?;
+                "nomatch" if kind.has_nets() && (is_add || is_test) => said.nomatch = true,
+                "wildcard" if kind.has(Part::Interface) && !is_test => said.is_wildcard = true,
+                "skbmark" if is_add => put(&mut said.skb_mark, word, skb_mark(value()?)?)?,
+                "skbprio" if is_add => put(&mut said.skb_priority, word, skb_priority(value()?)?)?,
+                "skbqueue" if is_add => {
+                    put(&mut said.skb_queue, word, number(value()?, 0..=u16::MAX.into())? as u16)?;
                 }
-                "skbprio" => {
-                    let text = value()?;
-                    let bad = || {
-                        Refusal::syntax(format!(
-                            "Invalid skbprio format, it should be MAJOR:MINOR (see manpage): {text}"
-                        ))
-                    };
-                    let (major, minor) = text.split_once(':').ok_or_else(bad)?;
-                    let half = |text| u16::from_str_radix(text, 16).map_err(|_| bad());
-                    said.skb.priority = u32::from(half(major)?) << 16 | u32::from(half(minor)?);
-                    needs(definition.has_skbinfo, "Skbinfo mapping", "skbinfo")?;
-                }
-                "skbqueue" => {
-                    said.skb.queue = number(value()?, 0..=65535)? as u16;
-                    needs(definition.has_skbinfo, "Skbinfo mapping", "skbinfo")?;
-                }
-                "before" if definition.kind.is_list() => said.before = Some(value()?.to_owned()),
-                "after" if definition.kind.is_list() => said.after = Some(value()?.to_owned()),
+                "before" if kind.is_list() => said.before = Some(value()?.to_owned()),
+                "after" if kind.is_list() => said.after = Some(value()?.to_owned()),
                 _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
             }
         }
@@ -274,13 +313,20 @@ impl IpSets {
         let id = self.find(name)?;
         let definition = self.get(id).definition.clone();
         if definition.kind.is_list() {
-            let mut said = self.said(&definition, rest)?;
+            let mut said = self.said("add", definition.kind, rest)?;
             let entry = beside(entry, &mut said);
+            said.is_kept_by(&definition)?;
             return self.add_to_list(id, entry, &said, exist, now);
         }
         let is_wildcard = rest.contains(&"wildcard");
         let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
-        let said = self.said(&definition, rest)?;
+        let said = self.said("add", definition.kind, rest)?;
+        // The kernel asks a bitmap of ports in the other order.
+        if definition.kind.has(Part::OnlyPort) {
+            is_possible(&definition, &range)?;
+        }
+        said.is_kept_by(&definition)?;
+        is_possible(&definition, &range)?;
         let given = extensions(&definition, &said, now);
         expand(&definition, &range, &mut |element| {
             self.expand_one(entry)?;
@@ -325,7 +371,7 @@ impl IpSets {
         let definition = self.get(id).definition.clone();
         let absent = || Refusal::new("Element cannot be deleted from the set: it's not added");
         if definition.kind.is_list() {
-            let mut said = self.said(&definition, rest)?;
+            let mut said = self.said("del", definition.kind, rest)?;
             let element = self.member(beside(entry, &mut said))?;
             let set = self.get(id).set.clone();
             if !self.is_beside(&set, &element, &said)? {
@@ -343,10 +389,14 @@ impl IpSets {
         }
         let is_wildcard = rest.contains(&"wildcard");
         let range = text::range(entry, definition.kind, definition.family, is_wildcard)?;
-        self.said(&definition, rest)?;
+        self.said("del", definition.kind, rest)?;
+        is_possible(&definition, &range)?;
         expand(&definition, &range, &mut |element| {
             self.expand_one(entry)?;
             let set = self.get(id).set.clone();
+            if !set.takes(element) {
+                return Err(Refusal::new(NULL));
+            }
             let key = element.key(set.kind, set.family);
             match set.store.find(&key) {
                 Some(slot) if exist || !set.store.is_over(slot, now) => {
@@ -362,38 +412,54 @@ impl IpSets {
     fn do_test(&mut self, name: &str, entry: &str, rest: &[&str], now: Tick) -> Result<String, Refusal> {
         let id = self.find(name)?;
         let definition = self.get(id).definition.clone();
-        let mut said = self.said(&definition, rest)?;
         let set = self.get(id).set.clone();
-        let slot = if definition.kind.is_list() {
-            let element = self.member(beside(entry, &mut said))?;
-            let is_beside = self.is_beside(&set, &element, &said)?;
-            let slot = set.store.find(&element.key(set.kind, set.family));
-            slot.filter(|&slot| is_beside && !set.store.is_over(slot, now))
+        let kind = definition.kind;
+        let mut repeated = entry.to_owned();
+        let is_nomatch;
+        let slot = if kind.is_list() {
+            let mut said = self.said("test", kind, rest)?;
+            is_nomatch = said.nomatch;
+            // What is no set is in no list.
+            self.member(beside(entry, &mut said)).ok().and_then(|element| {
+                let is_beside = self.is_beside(&set, &element, &said).unwrap_or(false);
+                let slot = set.store.find(&element.key(set.kind, set.family));
+                slot.filter(|&slot| is_beside && !set.store.is_over(slot, now))
+            })
         } else {
-            let range = text::range(entry, definition.kind, definition.family, said.is_wildcard)?;
+            let range = text::range(entry, kind, definition.family, false)?;
+            is_nomatch = self.said("test", kind, rest)?.nomatch;
+            if let Some(refusal) = text::refused_range(entry, &range, kind, definition.family) {
+                return Err(refusal);
+            }
+            if kind.has(Part::Port) {
+                is_possible(&definition, &range)?;
+            }
+            repeated = text::repeated(entry, &range, kind, definition.family);
             let full = definition.family.bits();
             let mut element = first(&definition, &range);
-            if !set.takes(&element) {
-                return Err(Refusal::new(NULL));
+            if kind.name == "hash:ip" {
+                // The address as it was said, whatever follows.
+                let said = entry.split(['/', '-']).next().unwrap_or(entry);
+                element.address = text::address(said, definition.family)? & definition.address_mask();
             }
             // A network that is given by its length is looked for itself.
             let is_exact =
                 range.len.is_some_and(|len| len < full) || range.second_len.is_some_and(|len| len < full);
             if is_exact {
                 (element.len, element.second_len) = (
-                    if definition.kind.has(Part::Net) { range.len.unwrap_or(full) } else { 0 },
-                    if definition.kind.has(Part::SecondNet) { range.second_len.unwrap_or(full) } else { 0 },
+                    if kind.has(Part::Net) { range.len.unwrap_or(full) } else { 0 },
+                    if kind.has(Part::SecondNet) { range.second_len.unwrap_or(full) } else { 0 },
                 );
                 set.find_itself(&element, now)
             } else {
                 set.find(&element, now)
             }
         };
-        if slot.is_some_and(|slot| slot.is_nomatch == said.nomatch) {
-            return Ok(format!("Warning: {entry} is in set {name}."));
+        if slot.is_some_and(|slot| slot.is_nomatch == is_nomatch) {
+            return Ok(format!("Warning: {repeated} is in set {name}."));
         }
         // Without ipset's name before it.
-        Err(Refusal { code: 0, message: format!("{entry} is NOT in set {name}.") })
+        Err(Refusal { code: 0, message: format!("{repeated} is NOT in set {name}.") })
     }
 
     fn expand_one(&mut self, entry: &str) -> Result<(), Refusal> {
@@ -407,6 +473,10 @@ impl IpSets {
     }
 
     fn member(&self, name: &str) -> Result<Element, Refusal> {
+        if name.contains(',') {
+            let message = "you must specify elements as setname,[before|after],setname";
+            return Err(Refusal::new(message));
+        }
         let id = self
             .id(name)
             .ok_or_else(|| Refusal::new("Set to be added/deleted/tested as element does not exist."))?;
@@ -419,7 +489,7 @@ impl IpSets {
     /// Whether a list has the set of an element right before or after the one that the line says, if it says one.
     fn is_beside(&self, list: &Set, element: &Element, said: &Said) -> Result<bool, Refusal> {
         let Some(neighbour) = said.before.as_ref().or(said.after.as_ref()) else { return Ok(true) };
-        let neighbour = self.find(neighbour)?;
+        let neighbour = self.id(neighbour).ok_or_else(|| Refusal::new(NO_NEIGHBOUR_SET))?;
         let of_element = SetId(element.set as u16);
         let pair = if said.before.is_some() { [of_element, neighbour] } else { [neighbour, of_element] };
         Ok(list.members.windows(2).any(|two| two == pair))
@@ -437,19 +507,19 @@ impl IpSets {
         let member = SetId(element.set as u16);
         let mut members = self.get(id).set.members.to_vec();
         let there = members.iter().position(|&other| other == member);
-        if there.is_some() && !exist {
-            return Err(Refusal::new("Element cannot be added to the set: it's already added"));
-        }
         let neighbour = said.before.as_ref().or(said.after.as_ref());
         let at = match neighbour {
             None => members.len(),
             Some(name) => {
-                let id = self.find(name).map_err(|_| Refusal::new(NO_SET))?;
+                let id = self.id(name).ok_or_else(|| Refusal::new(NO_NEIGHBOUR_SET))?;
                 let at = members.iter().position(|&other| other == id);
                 let at = at.ok_or_else(|| Refusal::new(NO_NEIGHBOUR))?;
                 at + usize::from(said.before.is_none())
             }
         };
+        if there.is_some() && !exist {
+            return Err(Refusal::new("Element cannot be added to the set: it's already added"));
+        }
         if there.is_none() {
             if members.len() >= lb_core::set::MAX_LIST {
                 return Err(Refusal::new("Set is full, more elements cannot be added."));
@@ -467,6 +537,18 @@ impl IpSets {
         self.is_changed = true;
         Ok(())
     }
+}
+
+/// What sets must have in common to be exchanged: what their elements are of, not how they keep them. Source: the kernel's `IPSET_TYPE_…`.
+fn features(kind: &SetType) -> (Vec<Part>, bool) {
+    let feature = |part: &Part| match part {
+        Part::Net => Part::Address,
+        Part::SecondNet => Part::SecondAddress,
+        Part::OnlyPort => Part::Port,
+        Part::MacValue => Part::Mac,
+        other => *other,
+    };
+    (kind.parts.iter().map(feature).collect(), kind.has_nets())
 }
 
 /// The first word of `a,before,b`, which is the same as `a before b`.
@@ -494,7 +576,7 @@ fn extensions(definition: &Definition, said: &Said, now: Tick) -> Extensions {
         packets: said.packets.unwrap_or(0),
         bytes: said.bytes.unwrap_or(0),
         comment: 0,
-        skb: said.skb,
+        skb: said.skb(),
     }
 }
 
@@ -519,6 +601,23 @@ fn first(definition: &Definition, range: &text::Range) -> Element {
     }
 }
 
+/// Whether there can be elements of such a range: a bitmap has places for all of it, and ports are of a protocol.
+fn is_possible(definition: &Definition, range: &text::Range) -> Result<(), Refusal> {
+    let (least, most) = definition.range;
+    let (from, to) = if definition.kind.has(Part::OnlyPort) {
+        ((*range.ports.start()).into(), (*range.ports.end()).into())
+    } else {
+        (*range.addresses.start(), *range.addresses.end())
+    };
+    if definition.kind.is_bitmap() && (from < least || to > most) {
+        return Err(Refusal::new("Element is out of the range of the set"));
+    }
+    if definition.kind.has(Part::Port) && range.first.protocol == 0 {
+        return Err(Refusal::new("Invalid protocol specified"));
+    }
+    Ok(())
+}
+
 /// Gives each element of a range to `each`, until it refuses one. Of networks the fewest that are the range.
 fn expand(
     definition: &Definition,
@@ -526,18 +625,6 @@ fn expand(
     each: &mut dyn FnMut(&Element) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     let (kind, family) = (definition.kind, definition.family);
-    let outside = || Refusal::new("Element is out of the range of the set");
-    if kind.is_bitmap() {
-        let (least, most) = definition.range;
-        let (from, to) = if kind.has(Part::OnlyPort) {
-            ((*range.ports.start()).into(), (*range.ports.end()).into())
-        } else {
-            (*range.addresses.start(), *range.addresses.end())
-        };
-        if from < least || to > most {
-            return Err(outside());
-        }
-    }
     let all = [range.len, range.second_len].map(|len| len == Some(0));
     let is_refused = match kind.name {
         "hash:net" | "hash:net,port" | "hash:ip,port,net" => all.contains(&true),
@@ -552,7 +639,9 @@ fn expand(
         _ => 1,
     };
     let begin = first(definition, range);
-    let mut address = *range.addresses.start() / step * step;
+    // The kernel counts a bitmap's networks from the first address on, so that one that the last lies in may not be met.
+    let from = *range.addresses.start();
+    let mut address = if kind.is_bitmap() { from } else { from / step * step };
     loop {
         let (len, address_end) = if kind.has(Part::Net) {
             text::first_network(address, *range.addresses.end(), family)

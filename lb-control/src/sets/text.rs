@@ -47,17 +47,25 @@ pub(super) fn words(line: &str) -> Result<Vec<&str>, Refusal> {
     Ok(words)
 }
 
+/// A number, decimal, hexadecimal (`0x10`) or octal (`010`).
 pub(super) fn number(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, Refusal> {
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => u64::from_str_radix(digits, 16),
-        None => text.parse(),
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let number = parsed.map_err(|_| Refusal::syntax(format!("'{text}' is invalid as number")))?;
-    if allowed.contains(&number) {
-        return Ok(number);
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (digits, if digits.starts_with('0') { 8 } else { 10 }),
+    };
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(Refusal::syntax(format!("'{text}' is invalid as number")));
     }
-    let (least, most) = (allowed.start(), allowed.end());
-    Err(Refusal::syntax(format!("'{text}' is out of range {least}-{most}")))
+    // What is too large for a number is out of every range, as what is below zero.
+    let number = u64::from_str_radix(digits, radix).ok().filter(|&number| !is_negative || number == 0);
+    number.filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let (least, most) = (allowed.start(), allowed.end());
+        Refusal::syntax(format!("'{text}' is out of range {least}-{most}"))
+    })
 }
 
 pub(super) fn address(text: &str, family: Family) -> Result<u128, Refusal> {
@@ -180,8 +188,10 @@ fn service(name: &str, protocol: &str) -> Option<u16> {
         }
         services
     });
-    let listed = SERVICES.get(&(name.to_owned(), protocol.to_owned())).copied();
-    listed.or_else(|| KNOWN.iter().find(|(known, _)| *known == name).map(|&(_, port)| port))
+    if SERVICES.is_empty() {
+        return KNOWN.iter().find(|(known, _)| *known == name).map(|&(_, port)| port);
+    }
+    SERVICES.get(&(name.to_owned(), protocol.to_owned())).copied()
 }
 
 const PROTOCOLS: &[(&str, u8)] = &[
@@ -289,34 +299,53 @@ pub(super) fn ports(text: &str, protocol: &str) -> Result<RangeInclusive<u16>, R
     if let Some((first, last)) = text.split_once('-')
         && service(text, protocol).is_none()
     {
-        let (a, b) = (port(first, protocol)?, port(last, protocol)?);
+        // In this order ipset reads them, and tells of the first that it cannot.
+        let (b, a) = (port(last, protocol)?, port(first, protocol)?);
         return Ok(a.min(b)..=a.max(b));
     }
     let only = port(text, protocol)?;
     Ok(only..=only)
 }
 
-/// `[PROTOCOL:]PORT[-PORT]`, `icmp:TYPE`, `icmp:TYPE/CODE`.
-fn protocol_ports(text: &str) -> Result<(u8, RangeInclusive<u16>), Refusal> {
-    let Some((name, rest)) = text.split_once(':') else { return Ok((6, ports(text, "tcp")?)) };
+fn protocol(name: &str) -> Result<u8, Refusal> {
     let by_name = PROTOCOLS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, n)| n);
-    let protocol = match by_name {
-        Some(protocol) => protocol,
-        None => number(name, 0..=255)
-            .map_err(|_| Refusal::syntax(format!("cannot parse '{name}' as a protocol")))?
-            as u8,
+    by_name
+        .map_or_else(|| number(name, 0..=255).map(|number| number as u8), Ok)
+        .map_err(|_| Refusal::syntax(format!("cannot parse '{name}' as a protocol")))
+}
+
+/// `[tcp:|udp:]PORT[-PORT]`, where the protocol says nothing.
+pub(super) fn only_ports(text: &str) -> Result<RangeInclusive<u16>, Refusal> {
+    match protocol_ports(text, Family::Ipv4)? {
+        (6 | 17, ports) => Ok(ports),
+        _ => Err(Refusal::syntax("Only protocols TCP and UDP are valid")),
+    }
+}
+
+/// `[PROTOCOL:]PORT[-PORT]`, `icmp:NAME`, `icmp:TYPE/CODE`.
+fn protocol_ports(text: &str, family: Family) -> Result<(u8, RangeInclusive<u16>), Refusal> {
+    let Some((name, rest)) = text.split_once(':').filter(|(name, rest)| !name.is_empty() && !rest.is_empty())
+    else {
+        return Ok((6, ports(text, "tcp")?));
     };
+    let protocol = protocol(name)?;
     let ports = match protocol {
         6 | 17 | 132 | 136 => ports(rest, protocol_name(protocol).unwrap_or("tcp"))?,
         1 | 58 => {
-            let (table, what) = if protocol == 1 { (ICMP, "ICMP") } else { (ICMPV6, "ICMPv6") };
+            let (table, what, of, which) = match protocol {
+                1 => (ICMP, "ICMP", Family::Ipv4, "inet"),
+                _ => (ICMPV6, "ICMPv6", Family::Ipv6, "inet6"),
+            };
+            if family != of {
+                let message = format!("Protocol {what} can be used with family {which} only");
+                return Err(Refusal::syntax(message));
+            }
             let named = table.iter().find(|(known, ..)| *known == rest).map(|&(_, kind, code)| (kind, code));
             let (kind, code) = match (named, rest.split_once('/')) {
                 (Some(named), _) => named,
                 (None, Some((kind, code))) => (number(kind, 0..=255)? as u8, number(code, 0..=255)? as u8),
                 (None, None) => {
-                    let bad = |_| Refusal::syntax(format!("cannot parse {rest} as an {what} type"));
-                    (number(rest, 0..=255).map_err(bad)? as u8, 0)
+                    return Err(Refusal::new(format!("Cannot parse {rest} as an {what} type/code.")));
                 }
             };
             let only = u16::from(kind) << 8 | u16::from(code);
@@ -367,20 +396,20 @@ const ORDINALS: [&str; 4] = ["First", "Second", "Third", "Fourth"];
 pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: bool) -> Result<Range, Refusal> {
     let words: ArrayVec<&str, MOST_PARTS> = text.splitn(kind.parts.len().clamp(1, MOST_PARTS), ',').collect();
     let is_optional = kind.has(Part::MacValue);
-    if kind.parts.len() == 1 && text.contains(',') {
-        let message = format!("Elem separator in {text}, but settype {} supports none.", kind.name);
+    let said = text.split(',').count() - 1;
+    if said >= kind.parts.len().max(1) {
+        let which = ["Elem separator", "Two elem separators", "Three elem separators"];
+        let most = ["none", "one", "two"][kind.parts.len().clamp(1, MOST_PARTS) - 1];
+        let which = which[said.min(which.len()) - 1];
+        let message = format!("{which} in {text}, but settype {} supports {most}.", kind.name);
         return Err(Refusal::syntax(message));
     }
-    if words.len() < kind.parts.len() && !is_optional {
-        let which = ORDINALS[words.len().min(3)];
+    let missing = words.iter().position(|word| word.is_empty());
+    let missing = missing.or((words.len() < kind.parts.len()).then_some(words.len()));
+    if let Some(at) = missing.filter(|_| !is_optional) {
+        // The first that is not there, or the last where there is a comma for it.
+        let which = ORDINALS[if at < words.len() { 1 } else { at.min(3) }];
         return Err(Refusal::syntax(format!("{which} element is missing from {text}.")));
-    }
-    if let Some(last) = words.last().filter(|last| last.contains(',')) {
-        let number = if kind.parts.len() == 2 { "two" } else { "three" };
-        let _ = last;
-        let message =
-            format!("Elem separator in {text}, but settype {} supports {number} elements only.", kind.name);
-        return Err(Refusal::syntax(message));
     }
     let mut range = Range {
         first: Element::default(),
@@ -392,8 +421,9 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
     };
     let single = |text: &str| {
         let (found, len) = addresses(text, family)?;
-        // The kernel takes ranges of IPv4 addresses alone.
-        if family == Family::Ipv6 && found.start() != found.end() && len != Some(128) {
+        // The kernel takes ranges of IPv4 addresses alone, and none with a MAC.
+        let is_single = len.map_or(!text.contains('-'), |len| len == family.bits());
+        if (family == Family::Ipv6 || is_optional) && !is_single {
             return Err(Refusal::syntax(format!("plain IP address must be supplied: {text}")));
         }
         Ok((found, len))
@@ -404,11 +434,8 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
             Part::SecondAddress => range.seconds = single(word)?.0,
             Part::Net => (range.addresses, range.len) = addresses(word, family)?,
             Part::SecondNet => (range.seconds, range.second_len) = addresses(word, family)?,
-            Part::Port => (range.first.protocol, range.ports) = protocol_ports(word)?,
-            Part::OnlyPort => {
-                let word = word.strip_prefix("tcp:").or_else(|| word.strip_prefix("udp:")).unwrap_or(word);
-                range.ports = ports(word, "tcp")?;
-            }
+            Part::Port => (range.first.protocol, range.ports) = protocol_ports(word, family)?,
+            Part::OnlyPort => range.ports = only_ports(word)?,
             Part::Mac | Part::MacValue => range.first.mac = mac(word)?,
             Part::Mark => range.first.mark = number(word, 0..=u32::MAX.into())? as u32,
             Part::Interface => {
@@ -417,7 +444,7 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
                     None => (false, word),
                 };
                 let interface = Interface::new(name).filter(|name| !name.is_empty()).ok_or_else(|| {
-                    Refusal::syntax(format!("interface name {name} is longer than 15 characters"))
+                    Refusal::syntax(format!("interface name '{name}' is longer than 15 characters"))
                 })?;
                 range.first.interface = Interface { is_physdev, is_wildcard, ..interface };
             }
@@ -425,6 +452,70 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
         }
     }
     Ok(range)
+}
+
+/// `A`, `A-B` or `A/LEN` with its addresses as they are written in listings.
+fn as_written(text: &str, family: Family) -> String {
+    let written = |text: &str| match address(text, family) {
+        Ok(bits) => family.address(bits).to_string(),
+        Err(_) => text.to_owned(),
+    };
+    match (text.split_once('/'), text.split_once('-')) {
+        (Some((first, len)), _) => format!("{}/{len}", written(first)),
+        (None, Some((first, last))) => format!("{}-{}", written(first), written(last)),
+        (None, None) => written(text),
+    }
+}
+
+/// An element as `ipset test` repeats it: as `ipset list` would write it, but for networks, which stay as they were said.
+pub(super) fn repeated(text: &str, range: &Range, kind: &SetType, family: Family) -> String {
+    let full = format!("/{}", family.bits());
+    let words = text.split(',').zip(kind.parts.iter()).map(|(word, part)| {
+        let mut said = String::new();
+        let element = Element { port: *range.ports.start(), ..range.first };
+        // Writing to a string does not fail.
+        let _ = match part {
+            Part::SecondNet => {
+                let first = word.split('-').next().unwrap_or(word);
+                write!(said, "{}", as_written(first.trim_end_matches(&full), family))
+            }
+            Part::Address | Part::Net | Part::SecondAddress => {
+                write!(said, "{}", as_written(word.trim_end_matches(&full), family))
+            }
+            Part::Interface => write!(said, "{}", word.trim_start_matches("physdev:")),
+            Part::OnlyPort => write!(said, "{}", element.port),
+            Part::Port => write_port(&mut said, &element),
+            Part::Mac | Part::MacValue => write_mac(&mut said, element.mac),
+            Part::Mark => write!(said, "0x{:08x}", element.mark),
+            Part::Set => write!(said, "{word}"),
+        };
+        said
+    });
+    words.collect::<Vec<_>>().join(",")
+}
+
+/// What `ipset test` has to say of more than one element, which it is not asked about; networks are one.
+pub(super) fn refused_range(text: &str, range: &Range, kind: &SetType, family: Family) -> Option<Refusal> {
+    let address = match kind.parts.first() {
+        Some(Part::Address | Part::Net) => text.split(',').next().unwrap_or_default(),
+        _ => "",
+    };
+    let takes_net = kind.has(Part::Net) || kind.name == "hash:ip";
+    let what = match () {
+        () if address.contains('/') && !takes_net => "IP/CIDR",
+        () if address.contains('-') && kind.name != "hash:ip" => "FROM-TO IP",
+        () if range.ports.start() != range.ports.end() => "FROM-TO port",
+        () => return None,
+    };
+    let family = if kind.has_family() || kind.has(Part::Address) { family.name() } else { "unspec" };
+    let name = kind.name;
+    Some(Refusal::new(format!(
+        "{what} range is not allowed in command test with set type {name} and family {family}"
+    )))
+}
+
+fn write_mac(out: &mut String, [a, b, c, d, e, f]: [u8; 6]) -> std::fmt::Result {
+    write!(out, "{a:02X}:{b:02X}:{c:02X}:{d:02X}:{e:02X}:{f:02X}")
 }
 
 /// Writes an element as `ipset list` does.
@@ -457,10 +548,7 @@ pub(super) fn write_element(out: &mut String, element: &Element, kind: &SetType,
             }
             Part::OnlyPort => write!(out, "{}", element.port),
             Part::Port => write_port(out, element),
-            Part::Mac | Part::MacValue => {
-                let [a, b, c, d, e, f] = element.mac;
-                write!(out, "{a:02X}:{b:02X}:{c:02X}:{d:02X}:{e:02X}:{f:02X}")
-            }
+            Part::Mac | Part::MacValue => write_mac(out, element.mac),
             Part::Mark => write!(out, "0x{:08x}", element.mark),
             Part::Interface => {
                 let physdev = if element.interface.is_physdev { "physdev:" } else { "" };
