@@ -321,6 +321,9 @@ fn said(verdict: Verdict) -> String {
         Verdict::Accept => "accept".to_owned(),
         Verdict::Drop => "drop".to_owned(),
         Verdict::Reject(Refusal::TcpReset) => "reject, with a TCP reset".to_owned(),
+        Verdict::Reject(Refusal::Field(at)) => {
+            format!("reject, with an ICMPv6 parameter problem at byte {at}")
+        }
         Verdict::Reject(Refusal::Icmp(kind, code)) => format!("reject, with ICMP type {kind} code {code}"),
         Verdict::Nat(..) => "translate".to_owned(),
         Verdict::Queue => "drop, since no program listens".to_owned(),

@@ -279,6 +279,10 @@ pub enum Problem {
         kind: u8,
         code: u8,
     },
+    /// What stands at this byte of the IPv6 header cannot be.
+    Field {
+        at: u8,
+    },
 }
 
 impl Problem {
@@ -292,6 +296,8 @@ impl Problem {
             Problem::Prohibited => (3, 13, 0),
             Problem::TimeExceeded => (11, 0, 0),
             Problem::Told { kind, code } => (kind, code, 0),
+            // In the first byte of the four (RFC 792).
+            Problem::Field { at } => (12, 0, u32::from(at) << 24),
         }
     }
 
@@ -305,6 +311,7 @@ impl Problem {
             Problem::TooBig { mtu } => (2, 0, u32::from(mtu)),
             Problem::TimeExceeded => (3, 0, 0),
             Problem::Told { kind, code } => (kind, code, 0),
+            Problem::Field { at } => (4, 0, at.into()),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod ipvs;
 pub mod mem;
 pub mod nat;
+pub mod npt;
 pub mod packet;
 pub mod path;
 pub mod probe;

@@ -209,7 +209,8 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<Tuple, Stopped> {
         self.pass(&PREROUTING, original, packet, headers, passage)?;
-        self.ask_nat(Hook::Prerouting, original, packet, headers, passage)
+        let seen = passage.become_renumbered(*original);
+        self.ask_nat(Hook::Prerouting, &seen, packet, headers, passage)
     }
 
     /// The routing decision for what begins a connection: `original` is how it came, `seen` what it is behind PREROUTING.
@@ -217,7 +218,7 @@ impl<P: Packet> Path<P> {
         &mut self,
         mut packet: P,
         headers: &Headers,
-        (original, seen): (Tuple, Tuple),
+        (original, mut seen): (Tuple, Tuple),
         begun: &Begun,
         mut passage: Passage,
         io: &mut impl Io<P>,
@@ -240,9 +241,12 @@ impl<P: Packet> Path<P> {
             if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage) {
                 return self.stop(packet, headers, stopped, now, io);
             }
+            seen = passage.become_renumbered(seen);
         }
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if awaited.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
+            // A service's client keeps its address.
+            seen.src = original.src;
             let Passage { mark, connection_mark, is_traced, .. } = passage;
             let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
             let passed = Passed { destination, mark, connection_mark, is_traced, ticket, opening: None };
@@ -309,13 +313,16 @@ impl<P: Packet> Path<P> {
             self.mine.flows.invalid.add(1);
         }
         let wire = Tuple::of_packet(packet.data(), headers);
-        let way = match self.check(headers, wire.dst) {
+        if let Err(stopped) = self.pass(&PREROUTING, &wire, &mut packet, headers, &mut passage) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        let seen = passage.become_renumbered(wire);
+        let way = match self.check(headers, seen.dst) {
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
         self.watch.note(|| Step::Routed(way));
-        let passed = self.pass_tracked(&mut packet, headers, (&wire, &wire), way, &mut passage);
-        if let Err(stopped) = passed {
+        if let Err(stopped) = self.pass_routed(&mut packet, headers, &seen, way, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
         if matches!(way, Way::Local | Way::Linux) {
@@ -325,7 +332,7 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
         rewrite::decrement_ttl(packet.data_mut(), headers);
-        self.leave(packet, headers, wire.dst, Going::AsItIs, now, io);
+        self.leave(packet, headers, seen.dst, Going::AsItIs, now, io);
     }
 
     /// A packet of no connection that has ports, and not about one.

@@ -51,6 +51,8 @@ pub(super) struct Passage {
     /// Of what begins one: how it came, and how it goes on by what the table `nat` has said.
     pub(super) original: Option<Tuple>,
     pub(super) after: Option<Tuple>,
+    /// What a rule of table mangle that was asked last made of its ends (SNPT, DNPT).
+    pub(super) renumbered: Option<Tuple>,
     /// The packet's mark, and that of the connection that it begins.
     pub(super) mark: u32,
     pub(super) connection_mark: u32,
@@ -69,6 +71,15 @@ pub(super) struct Passage {
     /// Another connection announced the one that it begins.
     pub(super) expected: Option<Expected>,
     pub(super) now: Tick,
+}
+
+impl Passage {
+    /// What a packet that was `tuple` is behind tables that were asked: if it begins a connection, that is translated so.
+    pub(super) fn become_renumbered(&mut self, tuple: Tuple) -> Tuple {
+        let Some(after) = self.renumbered.take() else { return tuple };
+        self.after = Some(after);
+        after
+    }
 }
 
 /// A table at a hook.
@@ -187,6 +198,18 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
         self.pass(&PREROUTING, wire, packet, headers, passage)?;
+        self.pass_routed(packet, headers, inner, way, passage)
+    }
+
+    /// The road behind PREROUTING.
+    pub(super) fn pass_routed(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        inner: &Tuple,
+        way: Way,
+        passage: &mut Passage,
+    ) -> Result<(), Stopped> {
         if matches!(way, Way::Local | Way::Linux) {
             return self.pass(&INPUT, inner, packet, headers, passage);
         }
@@ -232,6 +255,7 @@ impl<P: Packet> Path<P> {
             of: None,
             original: None,
             after: None,
+            renumbered: None,
             mark: 0,
             connection_mark: 0,
             is_untracked: false,
@@ -253,7 +277,8 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Asks tables one after the other, up to the first that stops the packet, which is `tuple` there.
+    /// Asks tables one after the other, up to the first that stops the packet, which is `tuple` there, or behind a rule that says so what
+    /// [`Passage::renumbered`] is then.
     pub(super) fn pass(
         &mut self,
         road: &[Stop],
@@ -262,8 +287,13 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
+        passage.renumbered = None;
         for &(table, hook) in road {
-            match self.ask(table, hook, tuple, packet, headers, passage) {
+            let said = match passage.renumbered {
+                None => self.ask(table, hook, tuple, packet, headers, passage),
+                Some(tuple) => self.ask_chain(table, hook, &tuple, packet, headers, passage),
+            };
+            match said {
                 Verdict::Accept | Verdict::Nat(..) => {}
                 verdict => return Err((verdict, hook)),
             }
@@ -388,6 +418,9 @@ impl<P: Packet> Path<P> {
         };
         let verdict = self.tables.rules.run_noting(table, hook, &mut view, &self.mine, &mut self.met);
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
+        if view.tuple != *tuple {
+            passage.renumbered = Some(view.tuple);
+        }
         passage.is_traced = view.is_traced;
         if let Some(id) = flow {
             self.counted.keep(id);
@@ -404,6 +437,9 @@ impl<P: Packet> Path<P> {
             passage.helper = template.helper;
         }
         self.watch.note(|| Step::Said(verdict));
+        if let Some(after) = passage.renumbered {
+            self.watch.note(|| Step::Becomes(after));
+        }
         if let Some(connection) = connection.filter(|_| effects.has_connection_mark) {
             passage.connection_mark = connection.mark;
             if let Some(at) = passage.at {
@@ -494,8 +530,8 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         match verdict {
-            Verdict::Reject(Refusal::Icmp(kind, code)) => {
-                let problem = icmp::Problem::Told { kind, code };
+            Verdict::Reject(refusal @ (Refusal::Icmp(..) | Refusal::Field(_))) => {
+                let problem = problem(refusal);
                 self.answer(packet, headers, problem, DropReason::RuleRejects, hook, now, io);
             }
             Verdict::Reject(Refusal::TcpReset) => {
@@ -507,6 +543,15 @@ impl<P: Packet> Path<P> {
             Verdict::SynProxy(offer) => self.syn_proxy(packet, headers, offer, hook, now, io),
             _ => self.drop(why(verdict), hook),
         }
+    }
+}
+
+/// How a sender is told by ICMP; of a TCP reset, as that would be.
+pub(super) fn problem(refusal: Refusal) -> icmp::Problem {
+    match refusal {
+        Refusal::Icmp(kind, code) => icmp::Problem::Told { kind, code },
+        Refusal::Field(at) => icmp::Problem::Field { at },
+        Refusal::TcpReset => icmp::Problem::PortUnreachable,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::hooks::{Passage, Stop, Stopped, why};
+use super::hooks::{Passage, Stop, Stopped, problem, why};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{FromRaw, Io, Path, Steer};
@@ -141,7 +141,15 @@ impl<P: Packet> Path<P> {
         };
         let at = match left {
             Ok(Some(at)) => at,
-            Ok(None) => return io.transmit(port, packet),
+            Ok(None) if headers.destination(packet.data()) == wire.dst => return io.transmit(port, packet),
+            // Its destination's prefix was translated: that may be elsewhere.
+            Ok(None) => {
+                let to = headers.destination(packet.data());
+                return match self.tables.way(to) {
+                    Way::Local | Way::Linux => io.to_twin(port, packet),
+                    _ => self.leave(packet, headers, to, Going::AsItIs, now, io),
+                };
+            }
             Err(stopped) => return self.stop_host(port, packet, headers, stopped, now, io),
         };
         if !self.help(&packet, headers, at, now) {
@@ -240,11 +248,13 @@ impl<P: Packet> Path<P> {
         }
         passage.original = begun.map(|_| original);
         self.pass(&[(Table::Mangle, Hook::Output)], &original, packet, headers, passage)?;
-        let seen = self.ask_nat(Hook::Output, &original, packet, headers, passage)?;
+        let seen = passage.become_renumbered(original);
+        let seen = self.ask_nat(Hook::Output, &seen, packet, headers, passage)?;
         if seen.dst != original.dst {
             passage.output = self.output(self.tables.way(seen.dst));
         }
         self.pass(&OUT, &seen, packet, headers, passage)?;
+        let seen = passage.become_renumbered(seen);
         let Some(begun) = begun else { return Ok(None) };
         let after = self.ask_nat(Hook::Postrouting, &seen, packet, headers, passage)?;
         match self.track(original, after, headers, &begun, passage) {
@@ -271,10 +281,9 @@ impl<P: Packet> Path<P> {
         let source: IpAddr = headers.source(packet.data());
         let is_told = match refusal {
             Refusal::TcpReset => make_reset(&mut packet, headers),
-            Refusal::Icmp(kind, code) => {
+            Refusal::Icmp(..) | Refusal::Field(_) => {
                 self.icmp_limit.allow(now)
-                    && icmp::make_error(&mut packet, headers, icmp::Problem::Told { kind, code }, source)
-                        .is_ok()
+                    && icmp::make_error(&mut packet, headers, problem(refusal), source).is_ok()
             }
         };
         if is_told {

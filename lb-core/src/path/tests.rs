@@ -24,6 +24,7 @@ mod marked;
 mod methods;
 mod nat;
 mod newcomers;
+mod npt;
 mod one_packet;
 mod persistent;
 mod quic;

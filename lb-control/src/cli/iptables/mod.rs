@@ -176,11 +176,13 @@ fn read_back(words: &[String], family: Family) -> Rule {
     read.ok().and_then(|(rules, _)| rules.into_iter().next()).unwrap_or_default()
 }
 
-/// Whether `-j` takes this for a target and not for a chain.
+/// Whether `-j` takes this for a target and not for a chain, if only of the other family.
 fn is_target(name: &str) -> bool {
     let words = ["-j".to_owned(), name.to_owned()];
-    let read = Rule::read(&words, &mut Around::new(Family::Ipv4, &Numeric));
-    !read.is_ok_and(|(rules, _)| rules.iter().all(|rule| matches!(rule.jump, Jump::Chain { .. })))
+    Family::ALL.iter().any(|&family| {
+        let read = Rule::read(&words, &mut Around::new(family, &Numeric));
+        !read.is_ok_and(|(rules, _)| rules.iter().all(|rule| matches!(rule.jump, Jump::Chain { .. })))
+    })
 }
 
 /// Does one command line (without the program's name) and returns its exit code. `name`: iptables or ip6tables.

@@ -8,6 +8,8 @@ use super::view::{Verdict, View};
 pub enum Refusal {
     /// An ICMP or ICMPv6 error: type and code.
     Icmp(u8, u8),
+    /// An ICMPv6 parameter problem: this byte of the IPv6 header cannot be (RFC 4443 §3.4).
+    Field(u8),
     TcpReset,
 }
 
@@ -41,6 +43,7 @@ extensions! {
         ConnMarkTarget = connmark,
         Ct = ct,
         Dnat = dnat,
+        DestinationPrefix = dnpt,
         DscpTarget = dscp,
         EcnTarget = ecn,
         HopLimitTarget = hl,
@@ -58,6 +61,7 @@ extensions! {
         Reject = reject,
         SetTarget = set,
         Snat = snat,
+        SourcePrefix = snpt,
         SynProxy = synproxy,
         TcpMssTarget = tcpmss,
         TcpOptStrip = tcpoptstrip,

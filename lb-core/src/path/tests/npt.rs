@@ -1,0 +1,106 @@
+//! Goal: prefixes are translated both ways without any state, and connections that are tracked keep theirs. Method: rules for one network behind another prefix,
+//! packets there and back.
+
+use super::hooks::{director, ping, read_echo, rules};
+use super::*;
+
+const INNER: &str = "fd00::11";
+/// What that is outside, as [`crate::npt`] has it.
+const OUTER: &str = "2001:db8:99:0:ceae::11";
+const OUTSIDE: &str = "2001:db8::100";
+const S2C: (Mac, Mac) = ([2, 0, 0, 0, 2, 11], OUR_LAN);
+const SNPT: &str = "mangle POSTROUTING -s fd00::/64 -j SNPT --src-pfx fd00::/64 --dst-pfx 2001:db8:99::/64";
+const DNPT: &str =
+    "mangle PREROUTING -d 2001:db8:99::/64 -j DNPT --src-pfx 2001:db8:99::/64 --dst-pfx fd00::/64";
+const NOTRACK: &str = "raw PREROUTING -j CT --notrack";
+
+fn leaving(flags: &str) -> Vec<u8> {
+    tcp(S2C, (INNER, 5000), (OUTSIDE, 443), flags)
+}
+
+fn answer(flags: &str) -> Vec<u8> {
+    tcp(C2D, (OUTSIDE, 443), (OUTER, 5000), flags)
+}
+
+#[test]
+fn packets_of_no_connection_are_translated_one_by_one() {
+    let mut director = director(rules(&[NOTRACK, SNPT, DNPT]));
+    for flags in ["S", "A", "F"] {
+        let out = director.receive(LAN, &[leaving(flags)]);
+        assert_eq!(read(&out.sent[0].1), (ip(OUTER), 5000, ip(OUTSIDE), 443, 63));
+        let out = director.receive(WAN, &[answer(flags)]);
+        assert_eq!(read(&out.sent[0].1), (ip(OUTSIDE), 443, ip(INNER), 5000, 63));
+    }
+    assert_eq!(director.counters[0].flows.inserted.get(), 0);
+    let out = director.receive(LAN, &[ping(S2C, INNER, OUTSIDE, 7, false)]);
+    assert_eq!(read_echo(&out.sent[0].1), (ip(OUTER), ip(OUTSIDE), 7));
+}
+
+#[test]
+fn a_tracked_connection_is_translated_as_it_began_and_its_answers_back() {
+    // With and without a rule for the answers.
+    for rest in [&[][..], &[DNPT]] {
+        let mut director = director(rules(&[&[SNPT], rest].concat()));
+        for (there, back) in [("S", "SA"), ("A", "A")] {
+            let out = director.receive(LAN, &[leaving(there)]);
+            assert_eq!(read(&out.sent[0].1), (ip(OUTER), 5000, ip(OUTSIDE), 443, 63));
+            let out = director.receive(WAN, &[answer(back)]);
+            assert_eq!(read(&out.sent[0].1), (ip(OUTSIDE), 443, ip(INNER), 5000, 63));
+        }
+        assert_eq!(director.counters[0].flows.inserted.get(), 1);
+        director.path.check_connections().unwrap();
+    }
+}
+
+#[test]
+fn a_connection_from_outside_reaches_whom_its_destination_stands_for() {
+    let mut director = director(rules(&[DNPT]));
+    for (there, back) in [("S", "SA"), ("A", "A")] {
+        let out = director.receive(WAN, &[answer(there)]);
+        assert_eq!(read(&out.sent[0].1), (ip(OUTSIDE), 443, ip(INNER), 5000, 63));
+        let out = director.receive(LAN, &[leaving(back)]);
+        assert_eq!(read(&out.sent[0].1), (ip(OUTER), 5000, ip(OUTSIDE), 443, 63));
+    }
+}
+
+#[test]
+fn rules_behind_it_see_what_it_made() {
+    let drop = format!("filter FORWARD -d {INNER} -j DROP");
+    for rest in [&[][..], &[NOTRACK]] {
+        let mut director = director(rules(&[&[DNPT, &drop], rest].concat()));
+        assert!(director.receive(WAN, &[answer("S")]).sent.is_empty());
+        assert_eq!(director.dropped(DropReason::Rule), 1);
+    }
+}
+
+#[test]
+fn an_error_is_about_the_packet_that_its_receiver_has_sent() {
+    let mut director = director(rules(&[NOTRACK, SNPT, DNPT]));
+    let sent = director.receive(LAN, &[ping(S2C, INNER, OUTSIDE, 7, false)]);
+    let quoted = &sent.sent[0].1.data()[14..];
+    let [router, to] =
+        ["2001:db8::7", OUTER].map(|text| text.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    let mut error = Vec::new();
+    etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1)
+        .ipv6(router, to, 64)
+        .icmpv6_raw(3, 0, [0; 4])
+        .write(&mut error, quoted)
+        .unwrap();
+    let out = director.receive(WAN, &[error]);
+    let (_, _, to, ..) = read(&out.sent[0].1);
+    assert_eq!(to, ip(INNER));
+    let IpAddr::V6(inner) = ip(INNER) else { unreachable!("it is one") };
+    assert_eq!(out.sent[0].1.data()[14 + 40 + 8 + 8..][..16], inner.octets());
+}
+
+#[test]
+fn an_address_that_nothing_maps_is_told_so() {
+    let mut director = director(rules(&[SNPT]));
+    let nobody = "fd00::ffff:ffff:ffff:ffff";
+    let out = director.receive(LAN, &[tcp(S2C, (nobody, 5000), (OUTSIDE, 443), "S")]);
+    assert_eq!(director.dropped(DropReason::RuleRejects), 1);
+    let told = out.sent[0].1.data();
+    // Parameter problem, "erroneous header field", at the source.
+    assert_eq!(told[54..56], [4, 0]);
+    assert_eq!(told[58..62], [0, 0, 0, 8]);
+}
