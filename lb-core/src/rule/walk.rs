@@ -13,6 +13,7 @@ use super::line::{Jump, Rule};
 use super::matches::AnyMatch;
 use super::met::Met;
 use super::set_use::SetUse;
+use super::targets::AnyTarget;
 use super::view::{Verdict, View};
 use super::{Depends, Family, Table, hook_bit};
 use crate::counters::WorkerCounters;
@@ -253,6 +254,14 @@ impl<'c> Place<'c> {
         Place { chain, at: 0, index: index.map(|index| (index, index.search(view))) }
     }
 
+    /// The packet has other ends from here on.
+    #[cold]
+    fn search_again(&mut self, view: &View<'_>) {
+        if let Some((index, search)) = &mut self.index {
+            *search = index.search(view);
+        }
+    }
+
     /// The next rule that may match.
     #[inline]
     fn next(&mut self) -> Option<&'c Step> {
@@ -361,6 +370,10 @@ impl Compiled {
                 Jump::Target(target) => {
                     if let Some(verdict) = target.act(view, step.counter) {
                         return verdict;
+                    }
+                    if matches!(target, AnyTarget::SourcePrefix(_) | AnyTarget::DestinationPrefix(_)) {
+                        place.search_again(view);
+                        callers.iter_mut().for_each(|caller| caller.search_again(view));
                     }
                 }
             }

@@ -74,6 +74,19 @@ fn rules_behind_it_see_what_it_made() {
 }
 
 #[test]
+fn so_do_those_of_a_long_chain_that_are_found_by_an_index() {
+    let mut lines = vec![SNPT.to_owned()];
+    lines.extend(
+        (0..200).map(|n| format!("mangle POSTROUTING -s 2001:db8:99:0:ceae::{n} -j MARK --set-mark {n}")),
+    );
+    lines.push("mangle POSTROUTING -m mark --mark 11 -j DROP".to_owned());
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let mut director = director(rules(&lines));
+    assert!(director.receive(LAN, &[leaving("S")]).sent.is_empty(), "::11 is of rule 11");
+    assert_eq!(director.dropped(DropReason::Rule), 1);
+}
+
+#[test]
 fn an_error_is_about_the_packet_that_its_receiver_has_sent() {
     let mut director = director(rules(&[NOTRACK, SNPT, DNPT]));
     let sent = director.receive(LAN, &[ping(S2C, INNER, OUTSIDE, 7, false)]);
