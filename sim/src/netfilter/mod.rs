@@ -9,6 +9,7 @@
 //!
 //! What is not here: fragments, ICMP errors, windows of TCP, virtual services.
 
+mod hash;
 mod model;
 mod net;
 mod packet;

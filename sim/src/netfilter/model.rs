@@ -10,9 +10,10 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::rule::{Table, chain_name};
 
+use super::hash;
 use super::net::Net;
 use super::packet::{Packet, Says, number};
-use super::rule::{Choice, Does, Refusal, Rule, State, Test};
+use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
 use crate::wire::{ACK, RST, SYN, TCP, UDP};
 
 /// What matched: packets and bytes.
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     pub(super) zone: u16,
     is_answered: bool,
     mark: u32,
+    /// Packets and bytes, of either direction.
+    counts: [Counts; 2],
 }
 
 impl Connection {
@@ -170,6 +173,7 @@ impl Netfilter {
         if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
             return Ok(fate);
         }
+        let counts = self.counts_connections();
         let zone = passage.zone.unwrap_or(0);
         let known = self.by_tuple.get(&(zone, packet.ends)).copied().filter(|_| !passage.is_untracked);
         if passage.is_untracked {
@@ -177,13 +181,21 @@ impl Netfilter {
         } else if let Some((number, is_reply)) = known {
             let connection = self.connections[number].as_mut().expect("it is there");
             connection.is_answered |= is_reply;
+            if counts {
+                count(&mut connection.counts[usize::from(is_reply)], packet.len());
+            }
             passage.is_reply = is_reply;
             passage.state = if connection.is_answered { State::Established } else { State::New };
             passage.connection = Some(connection.clone());
         } else if self.may_begin(packet) {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
-            passage.connection = Some(Connection { original, reply, zone, is_answered: false, mark: 0 });
+            let mut connection =
+                Connection { original, reply, zone, is_answered: false, mark: 0, counts: Default::default() };
+            if counts {
+                count(&mut connection.counts[0], packet.len());
+            }
+            passage.connection = Some(connection);
         }
         let is_new = known.is_none() && passage.connection.is_some();
         let fate = match self.tables(hook, is_new, packet, left, &mut passage) {
@@ -376,14 +388,26 @@ impl Netfilter {
         }
     }
 
-    fn verdict(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Verdict {
-        let name = chain_name(hook);
-        // A table that does nothing counts nothing either.
-        let is_idle = |hook: &Hook| {
+    /// Whether a table does nothing.
+    fn is_idle(&self, table: Table) -> bool {
+        table.hooks().iter().all(|hook| {
             let chain = &self.chains[&(table, chain_name(*hook))];
             chain.rules.is_empty() && !chain.drops
-        };
-        if table.hooks().iter().all(is_idle) {
+        })
+    }
+
+    /// Whether a rule asks how much a connection has had, reached or not.
+    fn counts_connections(&self) -> bool {
+        self.chains.iter().any(|((table, _), chain)| {
+            let mut tests = chain.rules.iter().flat_map(|(rule, _)| &rule.tests);
+            !self.is_idle(*table) && tests.any(Test::counts)
+        })
+    }
+
+    fn verdict(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Verdict {
+        let name = chain_name(hook);
+        // It counts nothing either.
+        if self.is_idle(table) {
             return Verdict::Accept;
         }
         if let Some(verdict) = walk(&mut self.chains, table, name, passage) {
@@ -439,6 +463,17 @@ fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Pas
             Does::SetMark(mark) => passage.mark = mark,
             Does::OrMark(mark) => passage.mark |= mark,
             Does::SetConnMark(mark) => passage.connection.iter_mut().for_each(|of| of.mark = mark),
+            Does::HashMark { is_of_connection, has_ports, seed, below } => {
+                let connection = passage.connection.as_ref();
+                let hash = match connection {
+                    Some(connection) if is_of_connection => {
+                        Some(hash::of_connection(connection, has_ports, seed))
+                    }
+                    None if is_of_connection => None,
+                    _ => Some(hash::of_packet(&passage.ends, has_ports, seed)),
+                };
+                passage.mark = hash.map_or(passage.mark, |hash| hash::below(hash, below));
+            }
             Does::SaveMark => {
                 let mark = passage.mark;
                 passage.connection.iter_mut().for_each(|of| of.mark = mark);
@@ -476,6 +511,20 @@ fn holds(test: &Test, passage: &Passage) -> bool {
         Test::ReplySource(address) => of(&|connection| connection.reply.src == *address),
         Test::Mark { value, mask, is_not } => (passage.mark & mask == *value) != *is_not,
         Test::ConnMark(mark) => of(&|connection| connection.mark == *mark),
+        Test::Counted { from, to, are_bytes, way, is_not } => of(&|connection| {
+            let had = |(packets, bytes): Counts| if *are_bytes { bytes } else { packets };
+            let [there, back] = connection.counts.map(had);
+            let had = match way {
+                Way::Original => there,
+                Way::Reply => back,
+                Way::Both => there + back,
+            };
+            (from..=to).contains(&&had) != *is_not
+        }),
+        Test::Cluster { nodes, mask, seed, is_not } => of(&|connection| {
+            let node = hash::below(hash::of_source(connection.original.src, *seed), *nodes);
+            (mask >> node & 1 == 1) != *is_not
+        }),
     }
 }
 

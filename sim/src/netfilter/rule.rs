@@ -77,6 +77,29 @@ pub(super) enum Test {
         is_not: bool,
     },
     ConnMark(u32),
+    /// So many packets, or bytes, of a connection.
+    Counted {
+        from: u64,
+        to: u64,
+        are_bytes: bool,
+        way: Way,
+        is_not: bool,
+    },
+    /// Of the nodes of a cluster, by their bits, one is the connection's.
+    Cluster {
+        nodes: u32,
+        mask: u32,
+        seed: u32,
+        is_not: bool,
+    },
+}
+
+/// Which packets of a connection count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    Original,
+    Reply,
+    Both,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,6 +129,13 @@ pub(super) enum Does {
     SetMark(u32),
     OrMark(u32),
     SetConnMark(u32),
+    /// The mark is a hash of addresses, perhaps of protocol and ports too: the packet's, or the connection's.
+    HashMark {
+        is_of_connection: bool,
+        has_ports: bool,
+        seed: u32,
+        below: u32,
+    },
     SaveMark,
     RestoreMark,
     NoTrack,
@@ -119,6 +149,13 @@ pub(super) enum Does {
     Redirect {
         port: u16,
     },
+}
+
+impl Test {
+    /// Connections are counted while somebody asks.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self, Test::Counted { .. })
+    }
 }
 
 impl Does {
@@ -184,7 +221,7 @@ fn draw_test(draw: &mut Draw, net: &Net, table: Table, hook: Option<Hook>) -> Te
     let is_before_conntrack = table == Table::Raw;
     let interface = draw.below(2) as usize;
     loop {
-        let test = match draw.below(12) {
+        let test = match draw.below(14) {
             0 if !matches!(hook, Some(Hook::Output | Hook::Postrouting)) => Test::Input(interface),
             1 if !matches!(hook, Some(Hook::Prerouting | Hook::Input)) => Test::Output(interface),
             2 => Test::Source { prefix: net.prefix(draw), is_not: draw.below(4) == 0 },
@@ -203,6 +240,21 @@ fn draw_test(draw: &mut Draw, net: &Net, table: Table, hook: Option<Hook>) -> Te
                 is_not: draw.coin(),
             },
             11 if !is_before_conntrack => Test::ConnMark(draw.below(3) as u32),
+            12 if !is_before_conntrack => {
+                let are_bytes = draw.coin();
+                let (from, to) = if are_bytes {
+                    draw.pick(&[(60, 500), (200, 2000)])
+                } else {
+                    draw.pick(&[(1, 2), (3, 8)])
+                };
+                let way = draw.pick(&[Way::Original, Way::Reply, Way::Both]);
+                Test::Counted { from, to, are_bytes, way, is_not: draw.below(4) == 0 }
+            }
+            13 if !is_before_conntrack => {
+                let nodes = draw.between(1, 4) as u32;
+                let mask = draw.between(1, (1 << nodes) - 1) as u32;
+                Test::Cluster { nodes, mask, seed: draw.below(3) as u32, is_not: draw.below(4) == 0 }
+            }
             _ => continue,
         };
         return test;
@@ -233,7 +285,7 @@ fn draw_target(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Opti
         };
     }
     loop {
-        let does = match draw.below(14) {
+        let does = match draw.below(15) {
             0 | 1 => Does::Accept,
             2 if table != Table::Nat => Does::Drop,
             3 => Does::Return,
@@ -249,6 +301,12 @@ fn draw_target(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Opti
             12 if table == Table::Raw => Does::NoTrack,
             8..12 if table == Table::Raw => Does::Zone(draw.between(1, 2) as u16),
             13 => Does::Nothing,
+            14 if table == Table::Mangle => Does::HashMark {
+                is_of_connection: draw.coin(),
+                has_ports: draw.coin(),
+                seed: draw.below(3) as u32,
+                below: draw.between(1, 4) as u32,
+            },
             _ => continue,
         };
         return does;
@@ -327,6 +385,26 @@ impl fmt::Display for Rule {
                     write!(out, "-m mark {}--mark {value:#x}/{mask:#x} ", not(*is_not))?;
                 }
                 Test::ConnMark(value) => write!(out, "-m connmark --mark {value:#x} ")?,
+                Test::Counted { from, to, are_bytes, way, is_not } => {
+                    let mode = if *are_bytes { "bytes" } else { "packets" };
+                    let way = match way {
+                        Way::Original => "original",
+                        Way::Reply => "reply",
+                        Way::Both => "both",
+                    };
+                    let not = not(*is_not);
+                    write!(
+                        out,
+                        "-m connbytes {not}--connbytes {from}:{to} --connbytes-dir {way} --connbytes-mode {mode} "
+                    )?;
+                }
+                Test::Cluster { nodes, mask, seed, is_not } => {
+                    let not = not(*is_not);
+                    write!(
+                        out,
+                        "-m cluster --cluster-total-nodes {nodes} {not}--cluster-local-nodemask {mask} --cluster-hash-seed {seed} "
+                    )?;
+                }
             }
         }
         match &self.does {
@@ -341,6 +419,14 @@ impl fmt::Display for Rule {
             Does::SetMark(mark) => write!(out, "-j MARK --set-mark {mark}")?,
             Does::OrMark(mark) => write!(out, "-j MARK --or-mark {mark}")?,
             Does::SetConnMark(mark) => write!(out, "-j CONNMARK --set-mark {mark}")?,
+            Does::HashMark { is_of_connection, has_ports, seed, below } => {
+                let of = if *is_of_connection { "ct," } else { "" };
+                let ports = if *has_ports { ",proto,sport,dport" } else { "" };
+                write!(
+                    out,
+                    "-j HMARK --hmark-tuple {of}src,dst{ports} --hmark-rnd {seed} --hmark-mod {below}"
+                )?;
+            }
             Does::SaveMark => out.push_str("-j CONNMARK --save-mark"),
             Does::RestoreMark => out.push_str("-j CONNMARK --restore-mark"),
             Does::NoTrack => out.push_str("-j NOTRACK"),
