@@ -127,6 +127,7 @@ impl Plan {
             mac: OURS[port.index()],
             mtu: if self.is_narrow { 576 } else { 1500 },
             outside: port == WAN,
+            group: 0,
             ipv4: Some(ipv4.into()),
             ipv6: if let IpAddr::V6(address) = ipv6 { Some(address) } else { None },
         };

@@ -393,6 +393,7 @@ impl Director {
             mac,
             mtu,
             outside,
+            group: 0,
             ipv4: Some(ipv4.parse().expect("an address")),
             ipv6: Some(ipv6.parse().expect("an address")),
         };

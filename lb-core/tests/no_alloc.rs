@@ -183,6 +183,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         mac,
         mtu,
         outside: port == WAN,
+        group: 0,
         ipv4: Some(ipv4.into()),
         ipv6: Some(ipv6.parse().unwrap()),
     };

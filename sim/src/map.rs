@@ -126,6 +126,7 @@ impl Plan {
                 mac: [2, 0, 0, 0, 0, shape.port as u8],
                 mtu: shape.mtu,
                 outside: shape.is_outside,
+                group: 0,
                 ipv4: Some(ipv4),
                 ipv6: Some(ipv6),
             });

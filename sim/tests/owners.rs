@@ -161,6 +161,7 @@ fn tables(generation: u32, rules: Arc<Rules>, has_exchanged: bool) -> Tables {
         mac: own_mac(port),
         mtu: 1500,
         outside: port == WAN,
+        group: 0,
         ipv4: if let IpAddr::V4(own) = at(port, false, 9) { Some(own) } else { None },
         ipv6: if let IpAddr::V6(own) = at(port, true, 9) { Some(own) } else { None },
     };

@@ -62,6 +62,7 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
         mac,
         mtu: 1500,
         outside: port == WAN,
+        group: 0,
         ipv4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         ipv6: None,
     };

@@ -51,6 +51,7 @@ impl Bench {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             outside: true,
+            group: 0,
             ipv4: None,
             ipv6: None,
         };

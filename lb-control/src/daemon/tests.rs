@@ -275,6 +275,7 @@ fn what_linux_says_is_published_and_the_same_again_is_not() {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         outside: true,
+        group: 0,
         ipv4: None,
         ipv6: None,
     };

@@ -21,6 +21,7 @@ fn interfaces() -> Interfaces {
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         outside: true,
+        group: 0,
         ipv4: None,
         ipv6: None,
     };

@@ -27,6 +27,7 @@ struct Link {
     mtu: u32,
     /// Parent and 802.1Q id.
     vlan: Option<(IfIndex, u16)>,
+    group: u32,
     up: bool,
     carrier: bool,
 }
@@ -158,6 +159,7 @@ impl Links {
             mac: link.mac.unwrap_or_default(),
             mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX).min(port.mtu),
             outside: port.outside,
+            group: link.group,
             ipv4: source_ipv4(addresses),
             ipv6: source_ipv6(addresses),
         }
@@ -223,6 +225,7 @@ fn parse_link(message: &LinkMessage) -> Link {
         mac: None,
         mtu: 0,
         vlan: None,
+        group: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::Running),
     };
@@ -232,6 +235,7 @@ fn parse_link(message: &LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Address(bytes) => link.mac = Mac::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Group(group) => link.group = *group,
             LinkAttribute::Link(index) => parent = Some(*index),
             LinkAttribute::LinkNetNsId(_) => in_other_namespace = true,
             LinkAttribute::LinkInfo(info) => vlan_id = parse_vlan(info),
@@ -383,6 +387,16 @@ mod tests {
             let (interfaces, _) = links.interfaces(&ports());
             let wan = interfaces.get(InterfaceId(0)).expect("it is there");
             assert_eq!((wan.mac, wan.mtu), ([2, 0, 0, 0, 0, 10], expected));
+        }
+    }
+
+    #[test]
+    fn an_interface_is_of_the_group_that_its_link_is_of() {
+        let mut links = Links::default();
+        for (news, expected) in [(vec![], 0), (vec![LinkAttribute::Group(7)], 7)] {
+            links.apply_link(&link(10, "wan", news));
+            let (interfaces, _) = links.interfaces(&ports());
+            assert_eq!(interfaces.get(InterfaceId(0)).expect("it is there").group, expected);
         }
     }
 

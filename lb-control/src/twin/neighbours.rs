@@ -176,6 +176,7 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 1],
             mtu: 1500,
             outside: true,
+            group: 0,
             ipv4: None,
             ipv6: None,
         };

@@ -108,6 +108,7 @@ fn tables(generation: u32, resolved: &[u8], weight: u32) -> Tables {
         mac,
         mtu: 1500,
         outside: port == WAN,
+        group: 0,
         ipv4: Some(ipv4.parse().unwrap()),
         ipv6: Some(ipv6.parse().unwrap()),
     };

@@ -23,6 +23,8 @@ pub struct Interface {
     pub mtu: u16,
     /// Clients are out there (`outside` in the config): for the steering that a NIC does. Ours needs no such hint.
     pub outside: bool,
+    /// The group that it is of in Linux (`ip link set … group`); 0: the one of all at first.
+    pub group: u32,
     /// The addresses that ICMP errors made here come from.
     pub ipv4: Option<Ipv4Addr>,
     pub ipv6: Option<Ipv6Addr>,

@@ -113,6 +113,7 @@ impl Net {
             mac: Net::own_mac(n),
             mtu: MTU,
             outside: n == 0,
+            group: 0,
             ipv4: address(n).0,
             ipv6: address(n).1,
         };

@@ -617,6 +617,7 @@ impl<L: Logic<Frame>> World<L> {
             mac: port_mac(port),
             mtu,
             outside: port == 0,
+            group: 0,
             ipv4: Some(ipv4.parse().unwrap()),
             ipv6: ipv6.map(|address| address.parse().unwrap()),
         };

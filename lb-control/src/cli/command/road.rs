@@ -163,6 +163,7 @@ real_servers = [{ address = "10.0.0.11:8080" }]
             mac: [2, 0, 0, 0, 0, port as u8],
             mtu: 1500,
             outside: port == 0,
+            group: 0,
             ipv4: Some(ipv4.parse().expect("an address")),
             ipv6: None,
         };

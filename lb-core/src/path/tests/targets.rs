@@ -94,6 +94,33 @@ fn what_a_packet_says_of_congestion_is_rewritten() {
 }
 
 #[test]
+fn interfaces_are_told_apart_by_their_group_and_no_packet_comes_by_a_bridge() {
+    let passes = |rule: &str| {
+        let mut director = Director::new();
+        let mut tables = Tables { rules: Arc::new(rules(&[rule])), ..tables(2, &[11, 12], 1) };
+        let interfaces = tables.interfaces.iter().map(|(_, interface)| {
+            let group = if interface.name == "wan" { 7 } else { 0 };
+            Interface { group, ..interface.clone() }
+        });
+        tables.interfaces = Interfaces::new(interfaces.collect()).into();
+        director.path.adopt(tables.into());
+        director.receive(WAN, &[through(4000, "S")]).sent.len() == 1
+    };
+    for (asked, is_so) in [
+        ("devgroup --src-group 7", true),
+        ("devgroup --src-group 3/3", true),
+        ("devgroup ! --src-group 7", false),
+        ("devgroup --src-group 7 --dst-group default", true),
+        ("devgroup --src-group 7 ! --dst-group 0", false),
+        ("physdev --physdev-in wan", false),
+        ("physdev ! --physdev-in wan ! --physdev-is-bridged", true),
+        ("physdev ! --physdev-in wan --physdev-is-out", false),
+    ] {
+        assert_eq!(passes(&format!("filter FORWARD -m {asked} -j DROP")), !is_so, "{asked}");
+    }
+}
+
+#[test]
 fn a_syn_that_has_grown_is_whole_behind_a_tunnel() {
     let mut director = Director::new();
     let mut tables = tables(2, &[11, 12], 1);

@@ -161,6 +161,7 @@ fn interfaces() -> Tables {
         mac: [2; 6],
         mtu: 1500,
         outside: false,
+        group: 0,
         ipv4: None,
         ipv6: None,
     };
