@@ -64,12 +64,12 @@ fn flow(number: u32, now: Tick, timeout: Timeout) -> NewFlow {
 }
 
 #[test]
-fn an_ipv4_connection_takes_at_most_192_bytes_with_its_share_of_the_index() {
+fn an_ipv4_connection_takes_at_most_195_bytes_with_its_share_of_the_index() {
     let million = 1_000_000;
     let bytes = memory_needed(million, 0) as f64 / f64::from(million);
-    assert!(bytes <= 192.0, "{bytes}");
+    assert!(bytes <= 195.0, "{bytes}");
     let with_ipv6 = memory_needed(million, million) as f64 / f64::from(million);
-    assert!(with_ipv6 <= 260.0, "{with_ipv6}");
+    assert!(with_ipv6 <= 263.0, "{with_ipv6}");
 }
 
 #[test]
