@@ -88,7 +88,10 @@ pub fn translate(
     if !has_ports(tuple.protocol) {
         return (!is_taken(&tuple)).then_some(tuple);
     }
+    let is_icmp = matches!(tuple.protocol, Protocol::ICMP | Protocol::ICMPV6);
     let (first, last) = match (range.ports, manip) {
+        // The identifier is the asking end's.
+        (_, Manip::Destination) if is_icmp => return (!is_taken(&tuple)).then_some(tuple),
         (Some((first, last)), _) => (first, last.max(first)),
         (None, Manip::Destination) => return (!is_taken(&tuple)).then_some(tuple),
         (None, Manip::Source) => class(tuple.protocol, own_port),

@@ -117,12 +117,12 @@ impl Message {
         };
         let byte = |text: &str| number(text).and_then(|value| u8::try_from(value).ok());
         let Some(kind) = byte(kind) else {
-            return Err(Error::parameter(format!("Unknown {what} type `{kind}'")));
+            return Err(Error::parameter(format!("Unknown {what} type `{text}'")));
         };
         let codes = match codes {
             None => (0, 255),
             Some(codes) => {
-                let bad = || Error::parameter(format!("Unknown {what} code `{codes}'"));
+                let bad = || Error::parameter(format!("Unknown {what} code `{text}'"));
                 match codes.split_once(':') {
                     None => byte(codes).map(|code| (code, code)).ok_or_else(bad)?,
                     Some((from, to)) => (byte(from).ok_or_else(bad)?, byte(to).ok_or_else(bad)?),

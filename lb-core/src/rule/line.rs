@@ -15,6 +15,9 @@ use super::targets::AnyTarget;
 use super::text::{Error, name_to};
 use super::{Family, Refused, Table};
 
+/// Of IPv6, which are no packet's protocol here: routing, fragment, authentication, destination options.
+const EXTENSION_HEADERS: [u8; 4] = [43, 44, 51, 60];
+
 /// Where a rule sends what it matches.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub enum Jump {
@@ -365,6 +368,11 @@ impl<'w> Reader<'w> {
                 }
                 (self.rule.header.protocol, self.rule.header.is_not_protocol) = (found, is_not);
                 (around.protocol, around.is_not_protocol) = (found, is_not);
+                if around.family == Family::Ipv6 && !is_not && EXTENSION_HEADERS.contains(&found) {
+                    around.warn(format!(
+                        "Warning: never matched protocol: {lower}. use extension match instead."
+                    ));
+                }
             }
             'm' => self.load(value, around)?,
             'j' | 'g' => self.jump(value, letter == 'g', around)?,

@@ -278,19 +278,29 @@ impl Given<'_, '_> {
         })
     }
 
-    /// A text of at most `max` bytes.
+    /// Words between commas, each with all that follows: what a complaint repeats.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut rest = Some(self.value);
+        std::iter::from_fn(move || {
+            let from = rest?;
+            let (word, after) = match from.split_once(',') {
+                Some((word, after)) => (word, Some(after)),
+                None => (from, None),
+            };
+            rest = after;
+            Some((word, from))
+        })
+    }
+
+    /// A text, of which the first `max` bytes count.
     pub(crate) fn text(&self, min: usize, max: usize) -> Result<String, Error> {
         if self.value.len() < min {
             return Err(Error::parameter(format!(
                 "Argument must have a minimum length of {min} characters\n"
             )));
         }
-        if self.value.len() > max {
-            return Err(Error::parameter(format!(
-                "Argument must have a maximum length of {max} characters\n"
-            )));
-        }
-        Ok(self.value.to_owned())
+        let end = (0..=max.min(self.value.len())).rev().find(|&end| self.value.is_char_boundary(end));
+        Ok(self.value[..end.unwrap_or_default()].to_owned())
     }
 }
 

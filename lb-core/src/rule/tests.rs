@@ -149,11 +149,8 @@ fn what_cannot_be_is_refused_with_iptables_words() {
         ("-j SET", "You must specify either `--add-set' or `--del-set' or `--map-set'"),
         ("-j SET --del-set a src --timeout 5", "Option `--timeout' can be used with `--add-set' only"),
         ("-j SET --map-set a src", "You must specify flags `--map-mark' or `--map-prio` or `--map-queue'"),
-        ("-j NFQUEUE --queue-balance 6:6", "NFQUEUE: --queue-balance 6:6: 2 to 65535 queues, in order"),
-        (
-            "-j NFQUEUE --queue-balance 0:65535",
-            "NFQUEUE: --queue-balance 0:65535: 2 to 65535 queues, in order",
-        ),
+        ("-j NFQUEUE --queue-balance 6:6", "6 should be less than 6"),
+        ("-j NFQUEUE --queue-balance 0:65535", "Invalid argument. Run `dmesg' for more information."),
         (
             "-j SET --map-set a src --map-mark --map-queue",
             "SET: option \"--map-queue\" is not built: nothing here has a packet's priority, or asks for a queue",

@@ -22,7 +22,10 @@ pub(super) fn read(given: &Given<'_, '_>, mask: u8) -> Result<(u8, u8), Error> {
         let byte = |value: u64| u8::try_from(value).map_err(|_| unknown(text));
         let mask = match rest.strip_prefix('/') {
             None if rest.is_empty() => 0xff,
-            Some(mask) => byte(number(mask).unwrap_or(u64::MAX))?,
+            Some(mask) => {
+                let mask = number(mask).and_then(|mask| u8::try_from(mask).ok());
+                mask.ok_or_else(|| Error::parameter(format!("Illegal value: \"{text}\"")))?
+            }
             None => return Err(Error::parameter(format!("Illegal value: \"{text}\""))),
         };
         return Ok((byte(value)?, mask));

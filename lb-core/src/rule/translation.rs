@@ -27,9 +27,9 @@ pub(super) enum Base {
     Refused,
 }
 
-/// Of TCP, UDP, DCCP, SCTP, UDP-Lite.
+/// Of what ports may be said: ICMP, whose identifiers are meant, TCP, UDP, DCCP, SCTP. Also where the rule says `! -p`, as iptables does.
 fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+    matches!(protocol, 1 | 6 | 17 | 33 | 132)
 }
 
 impl Translation {
@@ -74,7 +74,7 @@ impl Translation {
 
     /// `port[-port][/base]`.
     pub(super) fn take_ports(&mut self, text: &str, around: &Around<'_>, wanted: Base) -> Result<(), Error> {
-        if around.is_not_protocol || !has_ports(around.protocol) {
+        if !has_ports(around.protocol) {
             return Err(Error::parameter("Need TCP, UDP, SCTP or DCCP with port specification"));
         }
         if text.contains(':') {

@@ -325,6 +325,17 @@ fn commands(
         }
         read => read?,
     };
+    let drops = |rule: &Rule| match &rule.jump {
+        Jump::Drop => true,
+        Jump::Chain { name, .. } => name == "DROP",
+        _ => false,
+    };
+    let is_policy = matches!(&request.action, Action::Policy(policy) if policy == "DROP");
+    if request.table == Table::Nat.name() && (is_policy || rules.iter().any(drops)) {
+        let message =
+            "\nThe \"nat\" table is not intended for filtering, the use of DROP is therefore inhibited.\n\n";
+        return Err(Stop::parameter(message));
+    }
     let (packets, bytes) = counters.unwrap_or_default();
     let counts = RuleCounts { packets, bytes };
     let named = chain.clone().unwrap_or_default();

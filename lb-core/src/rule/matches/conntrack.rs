@@ -67,10 +67,10 @@ impl Extension for ConnTrack {
         match given.id() {
             0 => {
                 let mut states = 0;
-                for word in given.value.split(',') {
+                for (word, rest) in given.words() {
                     let upper = word.to_ascii_uppercase();
                     let found = state_words().find(|(name, _)| !upper.is_empty() && name.starts_with(&upper));
-                    states |= found.ok_or_else(|| Error::parameter(format!("Bad ctstate \"{word}\"")))?.1;
+                    states |= found.ok_or_else(|| Error::parameter(format!("Bad ctstate \"{rest}\"")))?.1;
                 }
                 self.states = Some((states, is_not));
             }
@@ -90,12 +90,12 @@ impl Extension for ConnTrack {
             }
             10 => {
                 let mut status = 0;
-                for word in given.value.split(',') {
+                for (word, rest) in given.words() {
                     let upper = word.to_ascii_uppercase();
                     status |= match STATUSES.iter().find(|(name, _)| !upper.is_empty() && name.starts_with(&upper)) {
                         Some((_, bit)) => *bit,
                         None if upper == "NONE" => 0,
-                        None => return Err(Error::parameter(format!("Bad ctstatus \"{word}\""))),
+                        None => return Err(Error::parameter(format!("Bad ctstatus \"{rest}\""))),
                     };
                 }
                 self.status = Some((status, is_not));

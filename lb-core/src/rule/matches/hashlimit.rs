@@ -17,6 +17,8 @@ use crate::rule::text::{atoi, leading_number};
 /// Units in a second in which a packet's cost is given.
 const SCALE: u64 = 1_000_000;
 const MOST_BURST: u64 = 1_000_000;
+/// To which the kernel cuts sizes of its table.
+const MOST_KEYS: u32 = 1 << 20;
 const DEFAULT_BURST: u64 = 5;
 /// Milliseconds.
 const COLLECTION: u32 = 1000;
@@ -84,8 +86,9 @@ impl Extension for HashLimit {
                 self.rate(given)?;
             }
             2 => self.burst = burst(given.value)?,
-            3 => self.size = given.u32()?.min(1 << 20),
-            4 => self.most = given.u32()?,
+            3 => self.size = given.u32()?.min(MOST_KEYS),
+            // As the kernel cuts it.
+            4 => self.most = given.u32()?.min(MOST_KEYS),
             5 => self.collection = given.u32()?,
             6 => self.expire = given.u32()?,
             7 => self.name = given.text(1, 254)?,

@@ -17,6 +17,8 @@ pub(super) enum Kind {
     Unicast,
     Broadcast,
     Multicast,
+    /// Not to us: no such frame comes to a rule.
+    OtherHost,
 }
 
 impl Kind {
@@ -29,10 +31,14 @@ impl Kind {
     }
 }
 
-const KINDS: [(&str, Kind); 4] = [
+/// The first name of each is the one that is printed.
+const KINDS: [(&str, Kind); 7] = [
     ("unicast", Kind::Unicast),
     ("broadcast", Kind::Broadcast),
     ("multicast", Kind::Multicast),
+    ("otherhost", Kind::OtherHost),
+    ("bcast", Kind::Broadcast),
+    ("mcast", Kind::Multicast),
     ("host", Kind::Unicast),
 ];
 

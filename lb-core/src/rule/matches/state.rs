@@ -33,10 +33,14 @@ impl Extension for State {
     const OPTIONS: &'static [Opt] = &[opt("state", 0).must().negatable()];
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
-        for word in given.value.split(',') {
+        for (word, rest) in given.words() {
+            if rest.is_empty() {
+                let message = "\"--state\" requires a list of states with no spaces, e.g. ESTABLISHED,RELATED";
+                return Err(Error::parameter(message));
+            }
             let upper = word.to_ascii_uppercase();
             let found = STATES.iter().find(|state| !upper.is_empty() && state.name().starts_with(&upper));
-            let bad = || Error::parameter(format!("Bad state \"{word}\""));
+            let bad = || Error::parameter(format!("Bad state \"{rest}\""));
             self.states |= bit(*found.ok_or_else(bad)?);
         }
         self.is_not = given.is_negated;

@@ -76,7 +76,7 @@ impl Extension for StringMatch {
     }
 
     fn save(&self, out: &mut String, _: Family) {
-        let is_hex = !self.pattern.iter().all(|byte| (0x20..0x7f).contains(byte)) || self.pattern.first() == Some(&b'|');
+        let is_hex = self.is_hex();
         put!(out, "{} --{} ", not(self.is_not), if is_hex { "hex-string" } else { "string" });
         self.put(out, is_hex);
         put!(out, " --algo {}", self.algorithm);
@@ -92,7 +92,7 @@ impl Extension for StringMatch {
     }
 
     fn list(&self, out: &mut String, _: &Style<'_>, _: &Header) {
-        let is_hex = !self.pattern.iter().all(|byte| (0x20..0x7f).contains(byte)) || self.pattern.first() == Some(&b'|');
+        let is_hex = self.is_hex();
         out.push_str(if self.is_not { " STRING match ! " } else { " STRING match  " });
         self.put(out, is_hex);
         put!(out, " ALGO name {}", self.algorithm);
@@ -109,6 +109,11 @@ impl Extension for StringMatch {
 }
 
 impl StringMatch {
+    /// Whether it is printed in hexadecimal.
+    fn is_hex(&self) -> bool {
+        !self.pattern.iter().all(|byte| (0x20..0x7f).contains(byte)) || self.pattern.last() == Some(&b'\\')
+    }
+
     fn put(&self, out: &mut String, is_hex: bool) {
         if is_hex {
             out.push_str("\"|");
@@ -127,34 +132,45 @@ impl StringMatch {
     }
 }
 
-/// `GET |20 2f|x`: bytes in hexadecimal between bars.
+/// `GET |20 2f|x`: bytes in hexadecimal between bars. What follows a backslash, or a bar that ends such bytes, stands for itself.
 fn hex(text: &str) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let mut is_hex = false;
-    let mut digits = String::new();
-    let bad = || Error::parameter("Invalid hex block");
-    for c in text.chars() {
-        match c {
-            '|' if is_hex && !digits.is_empty() => return Err(bad()),
-            '|' => is_hex = !is_hex,
-            ' ' if is_hex => {}
-            c if is_hex => {
-                if !c.is_ascii_hexdigit() {
-                    return Err(Error::parameter(format!("Invalid hex char '{c}'")));
-                }
-                digits.push(c);
-                if digits.len() == 2 {
-                    bytes.push(u8::from_str_radix(&digits, 16).map_err(|_| bad())?);
-                    digits.clear();
-                }
-            }
-            c => bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+    if text.is_empty() {
+        return Err(Error::parameter("STRING must contain at least one char"));
+    }
+    let digit = |byte: u8| {
+        let bad = || Error::parameter(format!("Invalid hex char '{}'", char::from(byte)));
+        char::from(byte).to_digit(16).map(|digit| digit as u8).ok_or_else(bad)
+    };
+    let (mut bytes, mut is_hex, mut rest) = (Vec::new(), false, text.as_bytes());
+    while let Some((&first, after)) = rest.split_first() {
+        let is_bar = first == b'|';
+        if is_bar {
+            is_hex = !is_hex;
+            rest = if is_hex { after.trim_ascii_start() } else { after };
         }
+        rest = match rest {
+            [] => rest,
+            [_] if is_hex => return Err(Error::parameter("Odd number of hex digits")),
+            [_, _] if is_hex => return Err(Error::parameter("Invalid hex block")),
+            [high, low, after @ ..] if is_hex => {
+                bytes.push(digit(*high)? << 4 | digit(*low)?);
+                after.strip_prefix(b" ").unwrap_or(after)
+            }
+            [b'\\'] if !is_bar => return Err(Error::parameter("Bad literal placement at end of string")),
+            [b'\\', byte, after @ ..] if !is_bar => {
+                bytes.push(*byte);
+                after
+            }
+            [byte, after @ ..] => {
+                bytes.push(*byte);
+                after
+            }
+        };
     }
     if bytes.len() > LONGEST {
         return Err(Error::parameter(format!("STRING too long \"{text}\"")));
     }
-    if !digits.is_empty() { Err(bad()) } else { Ok(bytes) }
+    Ok(bytes)
 }
 
 impl Match for StringMatch {

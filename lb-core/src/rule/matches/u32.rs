@@ -55,17 +55,21 @@ fn read(text: &str) -> Result<Vec<Test>, Error> {
     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     let at = |rest: &str| compact.len() - rest.len();
     let bad = |rest: &str, what: &str| Error::parameter(format!("u32: at char {}: {what}", at(rest)));
-    let word = |rest: &str| -> Result<(u32, usize), Error> {
-        if rest.is_empty() {
-            return Err(Error::parameter("u32: abrupt end of input after location specifier"));
-        }
+    let value = |rest: &str| -> Result<(u32, usize), Error> {
         let read = leading_number(rest).and_then(|(value, after)| Some((u32::try_from(value).ok()?, after)));
         let (value, after) = read.ok_or_else(|| bad(rest, "not a number or out of range"))?;
         Ok((value, rest.len() - after.len()))
     };
+    let word = |rest: &str| match rest {
+        "" => Err(Error::parameter("u32: abrupt end of input after location specifier")),
+        _ => value(rest),
+    };
     let mut tests = Vec::new();
     let mut rest = compact.as_str();
     loop {
+        if rest.starts_with('=') {
+            return Err(bad(rest, "location spec missing"));
+        }
         let (start, used) = word(rest)?;
         rest = &rest[used..];
         let (mut steps, mut ranges) = (Vec::new(), Vec::new());
@@ -87,12 +91,15 @@ fn read(text: &str) -> Result<Vec<Test>, Error> {
             return Err(Error::parameter("u32: abrupt end of input after location specifier"));
         }
         rest = rest.strip_prefix('=').ok_or_else(|| bad(rest, "operator expected"))?;
+        if rest.is_empty() {
+            return Err(Error::parameter("u32: test ended with no value specified"));
+        }
         loop {
-            let (from, used) = word(rest)?;
+            let (from, used) = value(rest)?;
             rest = &rest[used..];
             let mut to = from;
             if let Some(after) = rest.strip_prefix(':') {
-                let (value, used) = word(after)?;
+                let (value, used) = value(after)?;
                 (to, rest) = (value, &after[used..]);
             }
             ranges.push((from, to));

@@ -35,10 +35,12 @@ impl Extension for NfQueue {
             NUMBER => self.first = given.u16()?,
             BALANCE => {
                 let (first, last) = given.range(u16::MAX.into())?;
-                let count = (last + 1).saturating_sub(first);
-                // The kernel takes no more than 65,535 of them, and two at least are a range.
-                if count < 2 || count > u16::MAX.into() {
-                    return Err(Error::parameter(format!("NFQUEUE: --queue-balance {}: 2 to 65535 queues, in order", given.value)));
+                if first >= last {
+                    return Err(Error::parameter(format!("{first} should be less than {last}")));
+                }
+                let count = last + 1 - first;
+                if count > u16::MAX.into() {
+                    return Err(Error::invalid());
                 }
                 (self.first, self.balanced) = (first as u16, count as u16);
             }

@@ -24,7 +24,12 @@ impl Extension for TcpMssTarget {
 
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         // Of both the last one counts.
-        self.mss = if given.id() == 0 { Some(given.u16()?) } else { None };
+        let headers = match given.around.family {
+            Family::Ipv4 => 20,
+            Family::Ipv6 => 40,
+        };
+        let most = u64::from(u16::MAX) - headers;
+        self.mss = if given.id() == 0 { Some(given.number(0, most)? as u16) } else { None };
         Ok(())
     }
 
