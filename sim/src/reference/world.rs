@@ -533,11 +533,8 @@ impl<L: Logic<Frame>> World<L> {
                 address,
                 port: self.rng.of(&[80, 8080, 0]),
                 weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
-                // One in four is reached by another method from then on.
-                forward: before
-                    .as_ref()
-                    .filter(|_| !self.rng.one_in(4))
-                    .map_or(forward, |before| before.forward),
+                // Drawn anew for one that was there, whose connections and templates stay.
+                forward,
                 upper_threshold,
                 lower_threshold: self.rng.of(&[0, 2]).min(upper_threshold),
                 overloaded: before.as_ref().map(|before| before.overloaded.clone()).unwrap_or_default(),
