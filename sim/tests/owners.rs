@@ -331,6 +331,10 @@ impl Director {
                     }
                 }
             }
+            let untold = worker.turns.icmp_suppressed.get();
+            if untold > 0 {
+                drops.push(("icmp_suppressed", "none", untold));
+            }
         }
         drops
     }
@@ -465,6 +469,10 @@ fn talk(director: &mut Director, case: &Case) {
     }
     assert!(at_servers.values().all(|left| *left == 0), "pieces go where the first datagram went");
 
+    if case.is_tunnelled {
+        // A worker tells clients of 50 errors at once and of ten more each tick: all of a director's may be one worker's.
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let errors = arrived.values().map(|(outer, _, _)| {
         let seen = wire::read(outer).unwrap();
         let is_ipv6 = seen.src.is_ipv6();
