@@ -143,7 +143,7 @@ impl World {
         for _ in 0..self.draw.below(40) {
             self.change();
         }
-        self.publish();
+        self.publish().expect("no connection has begun");
     }
 
     pub(super) fn packets(&self) -> u64 {
@@ -201,13 +201,21 @@ impl World {
             self.command(table, RuleCommand::Insert { chain, at: place + 1, rule, counts })
         };
         done.unwrap_or_else(|why| panic!("{why}"));
-        self.model.shares_ports |= self.workers.len() > 1 && self.rules.compiled().hide_owners();
     }
 
-    fn publish(&mut self) {
+    /// # Errors
+    /// As for [`World::end_all`].
+    fn publish(&mut self) -> Result<(), String> {
         self.generation += 1;
+        let shares_ports = self.workers.len() > 1 && self.rules.compiled().hide_owners();
+        // What began before has ports that are another worker's from now on.
+        if shares_ports && !self.model.shares_ports {
+            self.end_all()?;
+            self.model.shares_ports = true;
+        }
         let tables = Arc::new(self.net.tables(self.generation, self.rules.compiled(), self.settings));
         self.workers.iter_mut().for_each(|worker| drop(worker.adopt(tables.clone())));
+        Ok(())
     }
 
     /// # Errors
@@ -217,7 +225,7 @@ impl World {
         match self.draw.below(40) {
             0 => {
                 (0..=self.draw.below(3)).for_each(|_| self.change());
-                self.publish();
+                self.publish()?;
             }
             _ if self.steps.is_multiple_of(10 * LOOK) => self.end_all()?,
             _ => {
