@@ -55,7 +55,7 @@ impl Edit {
     fn back(&self, number: u32) -> u32 {
         match self.start {
             Some(start) if !is_before(start, number) => number,
-            Some(start) if is_before(number, start.wrapping_add(self.put)) => start,
+            Some(start) if self.put > 0 && is_before(number, start.wrapping_add(self.put)) => start,
             _ => number.wrapping_sub(self.put),
         }
     }
