@@ -628,6 +628,15 @@ impl Model {
 
     fn set_sysctl(&mut self, new: &SysctlValue) -> Result<Change, ErrorBody> {
         let SysctlValue { name, value } = new;
+        if let Some(fixed) = Sysctls::fixed_named(name) {
+            return match *value == fixed.value {
+                true => Ok(Change::default()),
+                false => {
+                    let message = format!("sysctl {name}: {value}: {}", fixed.refusal());
+                    Err(ErrorBody::new(ErrorKind::OutOfRange, message))
+                }
+            };
+        }
         let Some(sysctl) = Sysctls::named(name) else {
             let message = format!("no sysctl {name:?}; {}", Sysctls::why_not(name));
             return Err(ErrorBody::new(ErrorKind::InvalidOperation, message));

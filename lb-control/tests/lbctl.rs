@@ -282,13 +282,28 @@ fn completions_and_man_pages_follow_from_the_commands() {
 }
 
 #[test]
+fn a_fixed_sysctl_is_listed_and_takes_its_value_alone() {
+    let daemon = Daemon::start(Vec::new());
+    for (words, shown) in [
+        ("sysctl net.ipv4.vs.ignore_tunneled=1", "net.ipv4.vs.ignore_tunneled = 1\n"),
+        ("sysctl ignore_tunneled", "net.ipv4.vs.ignore_tunneled = 1\n"),
+        ("sysctl -w net/ipv4/vs/sync_ports=1", "net.ipv4.vs.sync_ports = 1\n"),
+        ("sysctl nf_conntrack_log_invalid=0", "net.netfilter.nf_conntrack_log_invalid = 0\n"),
+        ("sysctl snat_reroute=0", "net.ipv4.vs.snat_reroute = 0\n"),
+    ] {
+        assert_eq!(lbctl(&daemon, words), shown, "{words}");
+    }
+}
+
+#[test]
 fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     let daemon = Daemon::start(Vec::new());
-    let all = "net.ipv4.vs.am_droprate = 10\nnet.ipv4.vs.amemthresh = 1024\nnet.ipv4.vs.backup_only = 0\nnet.ipv4.vs.conn_reuse_mode = 1\n\
+    let all = "net.ipv4.vs.am_droprate = 10\nnet.ipv4.vs.amemthresh = 1024\nnet.ipv4.vs.backup_only = 0\nnet.ipv4.vs.cache_bypass = 0\nnet.ipv4.vs.conn_reuse_mode = 1\n\
                net.ipv4.vs.conntrack = 0\nnet.ipv4.vs.drop_entry = 0\nnet.ipv4.vs.drop_newcomers = 1\nnet.ipv4.vs.drop_packet = 0\n\
-               net.ipv4.vs.expire_nodest_conn = 2\nnet.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
+               net.ipv4.vs.expire_nodest_conn = 2\nnet.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.ignore_tunneled = 1\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
                net.ipv4.vs.schedule_icmp = 0\nnet.ipv4.vs.secure_tcp = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
-               net.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_refresh_period = 10\nnet.ipv4.vs.sync_sock_size = 0\n";
+               net.ipv4.vs.snat_reroute = 1\nnet.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_ports = 1\nnet.ipv4.vs.sync_refresh_period = 10\n\
+               net.ipv4.vs.sync_retries = 0\nnet.ipv4.vs.sync_sock_size = 0\nnet.ipv4.vs.sync_version = 1\n";
     let shown = lbctl(&daemon, "sysctl");
     let of_tracking = shown.strip_prefix(all).expect("those of IPVS come first");
     assert!(of_tracking.lines().all(|line| line.starts_with("net.netfilter.nf_conntrack_")), "{of_tracking}");
@@ -303,8 +318,14 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
         ("sysctl sloppy_sctp=1 sloppy_tcp=2", "allowed are 0..=1"),
         ("sysctl sloppy_sctp=yes", "allowed are 0..=1"),
         ("sysctl drop_entries=1", "there are am_droprate, amemthresh"),
-        ("sysctl ignore_tunneled=1", "unpacked by Linux"),
-        ("sysctl snat_reroute=1", "an answer's way is looked up by the client's address always"),
+        (
+            "sysctl ignore_tunneled=0",
+            "allowed is 1 alone: what came in a tunnel to the director is unpacked by Linux",
+        ),
+        ("sysctl cache_bypass=1", "takes packets to this host alone"),
+        ("sysctl ignore_tunneled=yes", "allowed is 1 alone"),
+        ("sysctl snat_reroute=2", "allowed are 0..=1"),
+        ("sysctl nf_conntrack_checksum=1", "no checksum of a packet that goes through is looked at"),
         ("sysctl nf_conntrack_tcp_loose=2", "allowed are 0..=1"),
         ("sysctl net.netfilter.nf_conntrack_buckets=1", "the index has the size of the flow table"),
         ("sysctl net.ipv4.vs.sync_threshold=3", "no packet is counted for it"),

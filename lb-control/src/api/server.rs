@@ -241,8 +241,8 @@ pub(super) async fn timeouts(State(api): State<Api>) -> Result<Json<Timeouts>, E
 #[utoipa::path(get, path = "/v1/sysctl", responses((status = 200, body = [SysctlValue])))]
 pub(super) async fn sysctl(State(api): State<Api>) -> Result<Json<Vec<SysctlValue>>, ErrorBody> {
     let sysctls = api.control.ask(|control| control.model().sysctls()).await?;
-    let values = sysctls.values();
-    Ok(Json(values.map(|(sysctl, value)| SysctlValue { name: sysctl.name.to_owned(), value }).collect()))
+    let values = sysctls.listed().into_iter();
+    Ok(Json(values.map(|(name, value)| SysctlValue { name: name.to_owned(), value }).collect()))
 }
 
 /// The sync daemons, the master first.

@@ -476,6 +476,11 @@ pub const QUIC_LB: Section = Section {
     ],
 };
 
+/// A sysctl with one value.
+const fn fixed(name: &'static str, value: &'static str, meaning: &'static str) -> Key {
+    key(name, "integer", value, value, meaning)
+}
+
 /// A timeout of connection tracking.
 const fn seconds(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
     key(name, "integer", default, "0..=2678400 seconds", meaning)
@@ -506,6 +511,11 @@ pub const SYSCTL: Section = Section {
             "0",
             "0, 1",
             "1: while a sync backup runs, no packet is for a virtual service",
+        ),
+        fixed(
+            "cache_bypass",
+            "0",
+            "always so: a service by mark takes packets to this host alone, and those have nowhere else to go",
         ),
         key("conn_reuse_mode", "integer", "1", "0..=3", "what a SYN does on a TCP connection that is over"),
         key(
@@ -550,6 +560,11 @@ pub const SYSCTL: Section = Section {
             "0, 1",
             "1: weight 0 ends the persistence of clients",
         ),
+        fixed(
+            "ignore_tunneled",
+            "1",
+            "always so: what came in a tunnel is unpacked by Linux, and never scheduled",
+        ),
         key(
             "nat_icmp_send",
             "integer",
@@ -580,6 +595,7 @@ pub const SYSCTL: Section = Section {
         ),
         key("sloppy_sctp", "integer", "0", "0, 1", "1: any SCTP packet begins a connection"),
         key("sloppy_tcp", "integer", "0", "0, 1", "1: any TCP packet without RST begins a connection"),
+        key("snat_reroute", "integer", "1", "0, 1", "the same with both: routes are by destination alone"),
         key(
             "sync_persist_mode",
             "integer",
@@ -587,6 +603,7 @@ pub const SYSCTL: Section = Section {
             "0, 1",
             "1: a master tells of persistent services' templates alone",
         ),
+        fixed("sync_ports", "1", "always so: one port is sent to and heard"),
         key(
             "sync_refresh_period",
             "integer",
@@ -594,6 +611,7 @@ pub const SYSCTL: Section = Section {
             "0..=3600 seconds",
             "how often a master tells of a connection that goes on; 0 is 1",
         ),
+        fixed("sync_retries", "0", "always so: what is lost is told of again within `sync_refresh_period`"),
         key(
             "sync_sock_size",
             "integer",
@@ -601,6 +619,7 @@ pub const SYSCTL: Section = Section {
             "0..=1073741824 bytes",
             "that may wait in the daemons' sockets; 0: 8 MiB to be read",
         ),
+        fixed("sync_version", "1", "always so: version 1 is sent, 0 and 1 are heard"),
         key(
             "nf_conntrack_acct",
             "integer",
@@ -608,6 +627,8 @@ pub const SYSCTL: Section = Section {
             "0, 1",
             "1: packets and bytes of each connection are counted",
         ),
+        fixed("nf_conntrack_checksum", "0", "always so: no checksum is looked at"),
+        fixed("nf_conntrack_events", "2", "always so: events are there for as long as somebody reads them"),
         key(
             "nf_conntrack_expect_max",
             "integer",
@@ -618,8 +639,14 @@ pub const SYSCTL: Section = Section {
         seconds("nf_conntrack_generic_timeout", "600", "a protocol without a row of its own"),
         seconds("nf_conntrack_gre_timeout", "30", "nothing came back yet"),
         seconds("nf_conntrack_gre_timeout_stream", "180", "packets of both directions"),
+        fixed("nf_conntrack_helper", "0", "always so: rules with `CT --helper` say who has one"),
         seconds("nf_conntrack_icmp_timeout", "30", "after a question or an answer"),
         seconds("nf_conntrack_icmpv6_timeout", "30", "after a question or an answer"),
+        fixed(
+            "nf_conntrack_log_invalid",
+            "0",
+            "always so: a LOG rule with `--ctstate INVALID` tells of them",
+        ),
         key(
             "nf_conntrack_max",
             "integer",
@@ -677,6 +704,7 @@ pub const SYSCTL: Section = Section {
             "300",
             "at most so long while data is not acknowledged",
         ),
+        fixed("nf_conntrack_timestamp", "0", "always so: no times of beginning and end are kept"),
         seconds("nf_conntrack_udp_timeout", "30", "a question and its answers"),
         seconds("nf_conntrack_udp_timeout_stream", "120", "packets of both directions for two seconds"),
     ],
@@ -763,9 +791,8 @@ mod tests {
 
     #[test]
     fn every_sysctl_has_a_key_with_its_default() {
-        let known = lb_core::tables::Sysctls::default()
-            .values()
-            .map(|(sysctl, value)| (sysctl.name, value.to_string()));
+        let listed = lb_core::tables::Sysctls::default().listed().into_iter();
+        let known = listed.map(|(name, value)| (name, value.to_string()));
         let keys = SYSCTL.keys.iter().map(|key| (key.name, key.default.to_owned()));
         assert!(known.eq(keys));
     }

@@ -254,6 +254,9 @@ fn sysctls(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Sysctls {
             *(sysctl.value)(&mut all) = value;
         }
     }
+    for fixed in Sysctls::fixed() {
+        table.integer(errors, fixed.name, fixed.value..=fixed.value);
+    }
     all
 }
 

@@ -674,6 +674,9 @@ fn sysctls_go_into_the_settings_and_are_kept_for_the_next_start() {
     assert_eq!(next.sysctls(), model.sysctls());
     let error = model.apply(&set("conn_reuse_mode", 4)).expect_err("too large");
     assert_eq!(error.message, "sysctl conn_reuse_mode: 4 is outside 0..=3");
+    assert!(!model.apply(&set("ignore_tunneled", 1)).expect("always so").publish);
+    let error = model.apply(&set("ignore_tunneled", 0)).expect_err("never so");
+    assert!(error.message.starts_with("sysctl ignore_tunneled: 0: allowed is 1 alone: "), "{error}");
     let error = model.apply(&set("drop_nothing", 1)).expect_err("not there");
     assert!(error.message.starts_with("no sysctl \"drop_nothing\"; there are am_droprate, "), "{error}");
 }

@@ -4,7 +4,7 @@
 
 use super::sctp::SctpState;
 use super::tcp::TcpState;
-use crate::tables::{Sysctl, Sysctls};
+use crate::tables::{Fixed, Sysctl, Sysctls};
 use crate::time::Timeout;
 
 /// Their values; timeouts in seconds, by state where the protocol has states.
@@ -37,6 +37,10 @@ const PREFIX: &str = "net.netfilter.";
 
 const fn switch(name: &'static str, meaning: &'static str, value: fn(&mut Sysctls) -> &mut u32) -> Sysctl {
     Sysctl { name, prefix: PREFIX, max: 1, meaning, value }
+}
+
+const fn fixed(name: &'static str, value: u32, why: &'static str) -> Fixed {
+    Fixed { name, prefix: PREFIX, value, why }
 }
 
 const fn timeout(name: &'static str, meaning: &'static str, value: fn(&mut Sysctls) -> &mut u32) -> Sysctl {
@@ -154,21 +158,27 @@ impl Settings {
         ),
     ];
 
-    /// Those of the kernel's that have nothing to switch here, and why.
+    /// As [`Sysctls::FIXED`].
+    pub const FIXED: &[Fixed] = &[
+        fixed("nf_conntrack_checksum", 0, "no checksum of a packet that goes through is looked at"),
+        fixed("nf_conntrack_events", 2, "events are there for as long as somebody reads them"),
+        fixed(
+            "nf_conntrack_helper",
+            0,
+            "no port has a helper by itself: a rule `-t raw -j CT --helper` says who has",
+        ),
+        fixed(
+            "nf_conntrack_log_invalid",
+            0,
+            "a LOG rule with `-m conntrack --ctstate INVALID` tells of what is invalid",
+        ),
+        fixed("nf_conntrack_timestamp", 0, "no times of beginning and end are kept"),
+    ];
+
+    /// Those of the kernel's that have nothing to switch here and no value that is always so, and why.
     pub const REFUSED: &[(&str, &str)] = &[
         ("nf_conntrack_buckets", "the index has the size of the flow table: max_connections of [dataplane]"),
-        (
-            "nf_conntrack_checksum",
-            "no checksum of a packet that goes through is looked at, as with 0 in the kernel",
-        ),
         ("nf_conntrack_count", "`conntrack -C` counts"),
-        ("nf_conntrack_events", "events are there for as long as somebody reads them"),
-        (
-            "nf_conntrack_helper",
-            "no port has a helper by itself, as with 0 in the kernel: a rule `-t raw -j CT --helper` says who has",
-        ),
-        ("nf_conntrack_log_invalid", "a LOG rule with `-m conntrack --ctstate INVALID` does so"),
-        ("nf_conntrack_timestamp", "no times of beginning and end are kept"),
     ];
 }
 

@@ -28,7 +28,7 @@ pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions, SynCo
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;
-pub use sysctl::{Sysctl, Sysctls};
+pub use sysctl::{Fixed, Sysctl, Sysctls};
 pub use zone::Zone;
 
 pub use crate::wire::proxy::Version as ProxyVersion;

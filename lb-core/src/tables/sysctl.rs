@@ -1,5 +1,5 @@
 //! The switches that the kernel's IPVS has under `net.ipv4.vs`, with its names, and `drop_newcomers`, which it has not: one row each. Those of connection tracking,
-//! under `net.netfilter`, are in [`conntrack::Settings`].
+//! under `net.netfilter`, are in [`conntrack::Settings`]. What is here always as with one value of the kernel's is [`Fixed`].
 //!
 //! Source of what they do: Linux, `Documentation/networking/ipvs-sysctl.rst`, and recorded connections.
 
@@ -26,6 +26,8 @@ pub struct Sysctls {
     pub secure_tcp: u32,
     pub sloppy_sctp: u32,
     pub sloppy_tcp: u32,
+    /// Read by nobody: with routes by destination alone an answer's way is the same with 0 and 1.
+    pub snat_reroute: u32,
     pub sync_persist_mode: u32,
     /// Seconds.
     pub sync_refresh_period: u32,
@@ -50,6 +52,24 @@ pub struct Sysctl {
     pub max: u32,
     pub meaning: &'static str,
     pub value: fn(&mut Sysctls) -> &mut u32,
+}
+
+/// One that cannot be switched: what is so here is what one value of the kernel's says. Setting that value changes nothing, and no other can
+/// be set.
+pub struct Fixed {
+    pub name: &'static str,
+    /// As in [`Sysctl`].
+    pub prefix: &'static str,
+    pub value: u32,
+    /// Why it has no other.
+    pub why: &'static str,
+}
+
+impl Fixed {
+    /// What is wrong with another value, in words.
+    pub fn refusal(&self) -> String {
+        format!("allowed is {} alone: {}", self.value, self.why)
+    }
 }
 
 impl Sysctls {
@@ -175,6 +195,14 @@ impl Sysctls {
             value: |all| &mut all.sloppy_tcp,
         },
         Sysctl {
+            name: "snat_reroute",
+            prefix: PREFIX,
+            max: 1,
+            meaning: "whether an answer's way is looked up once its source is the service's: the same with 0 and 1, since routes are by \
+                      destination alone",
+            value: |all| &mut all.snat_reroute,
+        },
+        Sysctl {
             name: "sync_persist_mode",
             prefix: PREFIX,
             max: 1,
@@ -199,32 +227,46 @@ impl Sysctls {
         },
     ];
 
-    /// Those of the kernel's that have nothing to switch here, and why.
+    /// Those whose behaviour with one of the kernel's values is what this director has, whatever it is told.
+    pub const FIXED: &[Fixed] = &[
+        Fixed {
+            name: "cache_bypass",
+            prefix: PREFIX,
+            value: 0,
+            why: "a service by mark takes packets to this host alone, and those have nowhere else to go: what is bound elsewhere is routed there",
+        },
+        Fixed {
+            name: "ignore_tunneled",
+            prefix: PREFIX,
+            value: 1,
+            why: "what came in a tunnel to the director is unpacked by Linux, and never scheduled",
+        },
+        Fixed { name: "sync_ports", prefix: PREFIX, value: 1, why: "one port is sent to and heard" },
+        Fixed {
+            name: "sync_retries",
+            prefix: PREFIX,
+            value: 0,
+            why: "what is lost is told of again within sync_refresh_period, and a backup that begins asks for all",
+        },
+        Fixed {
+            name: "sync_version",
+            prefix: PREFIX,
+            value: 1,
+            why: "messages of format version 1 are sent, those of 0 and 1 are heard",
+        },
+    ];
+
+    /// Those of the kernel's that have nothing to switch here and no value that is always so, and why.
     pub const REFUSED: &[(&str, &str)] = &[
-        (
-            "cache_bypass",
-            "it sends what a web cache without servers would get to where it was bound for, which needs a transparent proxy's routing",
-        ),
-        (
-            "ignore_tunneled",
-            "packets in tunnels to the director are unpacked by Linux, and what was in them is scheduled never, as with 1 in the kernel",
-        ),
-        ("snat_reroute", "an answer's way is looked up by the client's address always"),
-        ("sync_ports", "one port is sent to and heard, as with 1 in the kernel"),
         (
             "sync_qlen_max",
             "no message waits: what changes faster than it is told of is counted, and told of within sync_refresh_period",
-        ),
-        (
-            "sync_retries",
-            "what is lost is told of again within sync_refresh_period, and a backup that begins asks for all",
         ),
         (
             "sync_threshold",
             "no packet is counted for it: a connection is told of when it is established, and once a sync_refresh_period while it has \
              packets",
         ),
-        ("sync_version", "messages of format version 1 are sent, those of 0 and 1 are heard"),
     ];
 
     /// Why there is none of this name, in words.
@@ -233,22 +275,47 @@ impl Sysctls {
         match refused.find(|refused| refused.0 == name) {
             Some((_, why)) => (*why).to_owned(),
             None => {
-                let known: Vec<_> = Sysctls::all().map(|sysctl| sysctl.name).collect();
+                let fixed = Sysctls::fixed().map(|fixed| fixed.name);
+                let known: Vec<_> = Sysctls::all().map(|sysctl| sysctl.name).chain(fixed).collect();
                 format!("there are {}", known.join(", "))
             }
         }
+    }
+
+    pub fn fixed() -> impl Iterator<Item = &'static Fixed> {
+        Sysctls::FIXED.iter().chain(conntrack::Settings::FIXED)
+    }
+
+    /// One that is fixed.
+    pub fn fixed_named(name: &str) -> Option<&'static Fixed> {
+        Sysctls::fixed().find(|fixed| fixed.name == name)
     }
 
     pub fn named(name: &str) -> Option<&'static Sysctl> {
         Sysctls::all().find(|sysctl| sysctl.name == name)
     }
 
-    /// All of both prefixes.
+    /// All of both prefixes that can be switched.
     pub fn all() -> impl Iterator<Item = &'static Sysctl> {
         Sysctls::TABLE.iter().chain(conntrack::Settings::TABLE)
     }
 
-    /// All, with their values.
+    /// Names and values of all, those that are fixed among them, in the order of their full names.
+    pub fn listed(self) -> Vec<(&'static str, u32)> {
+        let fixed = Sysctls::fixed().map(|fixed| (fixed.prefix, fixed.name, fixed.value));
+        let kept = self.values().map(|(sysctl, value)| (sysctl.prefix, sysctl.name, value));
+        let mut all: Vec<_> = kept.chain(fixed).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, name, value)| (name, value)).collect()
+    }
+
+    /// What stands before a name in the kernel.
+    pub fn prefix_of(name: &str) -> &'static str {
+        let kept = Sysctls::named(name).map(|sysctl| sysctl.prefix);
+        kept.or(Sysctls::fixed_named(name).map(|fixed| fixed.prefix)).unwrap_or("")
+    }
+
+    /// All that are kept, with their values.
     pub fn values(mut self) -> impl Iterator<Item = (&'static Sysctl, u32)> {
         Sysctls::all().map(move |sysctl| (sysctl, *(sysctl.value)(&mut self)))
     }
@@ -275,6 +342,7 @@ impl Default for Sysctls {
             secure_tcp: 0,
             sloppy_sctp: 0,
             sloppy_tcp: 0,
+            snat_reroute: 1,
             sync_persist_mode: 0,
             sync_refresh_period: 10,
             sync_sock_size: 0,

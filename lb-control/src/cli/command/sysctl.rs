@@ -20,6 +20,13 @@ fn parse(text: &str) -> Result<(String, Option<u32>), String> {
     };
     let dotted = name.replace('/', ".");
     let name = PREFIXES.iter().find_map(|prefix| dotted.strip_prefix(prefix)).unwrap_or(&dotted);
+    if let Some(fixed) = Sysctls::fixed_named(name) {
+        return match value.map(str::parse) {
+            None => Ok((name.to_owned(), None)),
+            Some(Ok(value)) if value == fixed.value => Ok((name.to_owned(), Some(value))),
+            Some(_) => Err(fixed.refusal()),
+        };
+    }
     let Some(sysctl) = Sysctls::named(name) else {
         return Err(Sysctls::why_not(name));
     };
@@ -33,8 +40,10 @@ fn parse(text: &str) -> Result<(String, Option<u32>), String> {
 
 impl OwnCommand for Sysctl {
     fn command(&self) -> Command {
-        let rows: Vec<_> =
-            Sysctls::all().map(|sysctl| format!("{}\n    {}", sysctl.name, sysctl.meaning)).collect();
+        let fixed = Sysctls::fixed()
+            .map(|fixed| format!("{}\n    always {}: {}", fixed.name, fixed.value, fixed.why));
+        let kept = Sysctls::all().map(|sysctl| format!("{}\n    {}", sysctl.name, sysctl.meaning));
+        let rows: Vec<_> = kept.chain(fixed).collect();
         Command::new("sysctl")
             .about("Print switches of IPVS and of connection tracking by the kernel's names, or set them: NAME=VALUE")
             .arg(
@@ -69,7 +78,7 @@ impl OwnCommand for Sysctl {
             return context.print_json(&values);
         }
         for SysctlValue { name, value } in values {
-            let prefix = Sysctls::named(&name).map_or("", |sysctl| sysctl.prefix);
+            let prefix = Sysctls::prefix_of(&name);
             writeln!(context.output, "{prefix}{name} = {value}")?;
         }
         Ok(0)
