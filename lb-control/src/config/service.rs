@@ -107,16 +107,13 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         let mixed = servers.iter().find(|server| {
             server.forward == Forward::FullNat && server.address.is_ipv4() != key.address.is_ipv4()
         });
-        for (name, is_wanted) in
-            [("helper", edits.helper.is_some()), ("syn_cookies", edits.syn_cookies != SynCookies::Off)]
-        {
-            if let (Some(value), Some(server), true) = (table.get(name), mixed, is_wanted) {
-                let text = format!(
-                    "is for real servers of the service's address family, which {} is not",
-                    server.address
-                );
-                table.error(errors, &value.span(), name, text);
-            }
+        let has_cookies = edits.syn_cookies != SynCookies::Off;
+        if let (Some(value), Some(server), true) = (table.get("syn_cookies"), mixed, has_cookies) {
+            let text = format!(
+                "is for real servers of the service's address family, which {} is not",
+                server.address
+            );
+            table.error(errors, &value.span(), "syn_cookies", text);
         }
         let engines = Engine::ALL.map(|engine| (engine.name(), engine));
         let engine = table.choice(errors, "persistence_engine", &engines, &[]);

@@ -2,7 +2,8 @@
 
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{
-    ConnLimits, ConnRate, Forward, GueChecksum, MarkRule, Prefix, Protocol, ServiceKey, SynCookies, Tunnel,
+    ConnLimits, ConnRate, Forward, GueChecksum, Helper, MarkRule, Prefix, Protocol, ServiceKey, SynCookies,
+    Tunnel,
 };
 
 use super::*;
@@ -611,6 +612,14 @@ fn a_service_says_when_it_answers_with_syn_cookies() {
     ] {
         assert_eq!(errors_with(&text(more, server)), [format!("line 10: {at}: {expected}")]);
     }
+}
+
+#[test]
+fn ftp_is_for_real_servers_of_both_address_families() {
+    let text = "[[virtual_service]]\naddress = \"192.0.2.1:21\"\nhelper = \"ftp\"\nreal_servers = \
+        [{ address = \"[fd00::1]:21\", forward = \"fullnat\" }]\n";
+    let config = Config::parse(&format!("{GOOD}{text}")).expect("valid");
+    assert_eq!(config.services[0].options.helper, Some(Helper::Ftp));
 }
 
 #[test]
