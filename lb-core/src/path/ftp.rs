@@ -18,7 +18,7 @@ use super::{Io, Path, Steer};
 use crate::conntrack::Status;
 use crate::conntrack::helper::ftp::FIRST_OF_CLIENTS;
 use crate::drop::DropReason;
-use crate::flow::edit::is_less;
+use crate::flow::edit::{FTP, is_less};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::packet::Packet;
@@ -76,6 +76,10 @@ impl<P: Packet> Path<P> {
                 return io.hand_over(owner, packet, Steer::Announce(*expect));
             }
             is_known = self.expect(expect, now);
+            if self.flows.find(&Tuple::of_packet(packet.data(), headers)) != Some(at) {
+                // It went itself, so that there was room for what it told of.
+                return self.newcomer(packet, headers, now, io);
+            }
         }
         self.say_and_send(packet, headers, at, heard, is_known, now, io);
     }
@@ -105,11 +109,14 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let found = self.flows.find(&Tuple::of_packet(packet.data(), headers));
-        let Some(at) = found.filter(|at| self.flows.entry(at.id()).is_edited()) else {
+        let Some(at) = self.flows.find(&Tuple::of_packet(packet.data(), headers)) else {
             // It is over.
             return self.newcomer(packet, headers, now, io);
         };
+        if self.flows.edit(at.id()).is_none_or(|edit| edit.wants & FTP == 0) {
+            // The next one of these ends has begun since.
+            return self.begun(packet, headers, at, now, io);
+        }
         if !self.is_current(at) {
             self.renew(at.id());
         }

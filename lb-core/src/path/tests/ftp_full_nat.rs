@@ -9,6 +9,7 @@ use super::hooks::{Workers, rules};
 use super::*;
 use crate::flow::carry::Salvage;
 use crate::rule::Rules;
+use crate::tables::ServiceOptions;
 
 /// A client of a virtual service, and a real server that sees `own` in its place.
 #[derive(Clone, Copy, Debug)]
@@ -447,4 +448,40 @@ proptest! {
         prop_assert_eq!(at_client, answers);
         prop_assert_eq!(director.path.check_connections(), Ok(()));
     }
+}
+
+#[test]
+fn a_control_connection_that_goes_for_what_it_tells_of_is_over() {
+    let (counters, memory) = (counters(1), Region::heap(memory_needed(1, 1)));
+    let config = config(0, &counters, &Arc::new(Uses::new(1, 1)));
+    let config = PathConfig { max_connections: 1, max_ipv6_connections: 1, memory, ..config };
+    let mut director = Director { path: Path::new(config), counters, now: Tick(100) };
+    director.path.adopt(V4_TO_V4.tables().into());
+    let (port, frame) = V4_TO_V4.of_client(4000, 80, &seg(1000, 0, "S", ""));
+    let (_, local, ..) = read(&director.receive(port, &[frame]).sent[0].1);
+    // Half-open, it may go for another one.
+    let (port, frame) = V4_TO_V4.of_server(8080, local, &seg(7001, 1001, "A", PASSIVE));
+    let out = director.receive(port, &[frame]);
+    assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1), "a packet of no connection");
+    let flows = &director.counters[0].flows;
+    assert_eq!((flows.early_drop.get(), flows.expect_create.get(), flows.expect_delete.get()), (1, 1, 0));
+    assert_eq!(director.path.check_connections(), Ok(()));
+}
+
+#[test]
+fn a_connection_that_nobody_reads_is_not_read_because_the_one_before_it_was() {
+    let mut director = Director::new();
+    let toa = ServiceOptions { toa: true, ..ServiceOptions::default() };
+    director.path.adopt(super::edited::with(2, toa).into());
+    let (port, frame) = V4_TO_V4.of_client(4000, 80, &seg(1000, 0, "S", ""));
+    let (_, dport, dst, sport, _) = read(&director.receive(port, &[frame]).sent[0].1);
+    assert_eq!((dport, dst, sport), (4000, ip("10.0.0.11"), 8080));
+    let macs = (server_mac(11), OUR_LAN);
+    let said = seg(7001, 1001, "A", PASSIVE);
+    let frame = between(macs, (V4_TO_V4.server, 8080), (V4_TO_V4.client, 4000), &said);
+    let mut handed = [(Frame::new(LAN, &frame), Steer::Announced(Some(0)))].into_iter().collect();
+    let mut out = Out::default();
+    director.path.receive_handed_over(&mut handed, director.now, &mut out);
+    let (heard, ..) = seen(&out.sent[0].1);
+    assert_eq!(String::from_utf8(heard.data).expect("text"), PASSIVE);
 }
