@@ -99,8 +99,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) -> Option<P> {
-        self.account(at, headers);
         if !self.tables.rules.are_active() {
+            self.account(at, headers);
             return Some(packet);
         }
         let wire = self.flows.tuple(at.id(), at.direction());
@@ -115,29 +115,20 @@ impl<P: Packet> Path<P> {
             (wire, wire)
         };
         let passed = self.passed.take();
-        let direction = self.tracked_direction(at);
-        let tracked = self.flows.tracked_mut(at.id());
-        if passed.is_none() {
-            tracked.status.set(Status::CONFIRMED);
-        }
-        let is_first_answer = direction == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY);
-        if is_first_answer {
-            tracked.status.set(Status::SEEN_REPLY);
-            // Its packets are NEW no more.
-            self.flows.entry_mut(at.id()).forget_course(at.direction().opposite());
-        }
-        let state = self.flows.tracked(at.id()).is(direction);
+        let (direction, is_first) = (self.tracked_direction(at), passed.is_some());
         self.met.begin_anew();
+        let state = self.flows.tracked(at.id()).is(direction);
         let mut passage = self.passage(packet.port(), headers, state, now);
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         passage.mark = passed.map_or(0, |passed| passed.mark);
         passage.is_traced = passed.is_some_and(|passed| passed.is_traced);
-        let is_first = passed.is_some();
         let mut outcome = Ok(());
         if !is_first {
             outcome = self.pass(&RAW, &wire, &mut packet, headers, &mut passage);
         }
         if outcome.is_ok() {
+            // Conntrack sees what table raw lets pass.
+            passage.state = self.note_seen(at, headers, direction, is_first);
             let tuples = (&wire, &inner, &leaves);
             outcome = self.pass_service(&mut packet, headers, tuples, way, &mut passage, is_first);
         }
@@ -147,7 +138,7 @@ impl<P: Packet> Path<P> {
         match outcome {
             Ok(()) => {
                 if passed.is_none() {
-                    self.keep_course(at, packet.port(), headers, state, now);
+                    self.keep_course(at, packet.port(), headers, passage.state, now);
                 }
                 Some(packet)
             }
@@ -156,6 +147,21 @@ impl<P: Packet> Path<P> {
                 None
             }
         }
+    }
+
+    /// Conntrack takes note of a packet of a virtual service's connection. Returns what the packet is to rules.
+    fn note_seen(&mut self, at: FlowRef, headers: &Headers, direction: Direction, is_first: bool) -> CtState {
+        self.account(at, headers);
+        let tracked = self.flows.tracked_mut(at.id());
+        if !is_first {
+            tracked.status.set(Status::CONFIRMED);
+        }
+        if direction == Direction::Reply && !tracked.status.has(Status::SEEN_REPLY) {
+            tracked.status.set(Status::SEEN_REPLY);
+            // Its packets are NEW no more.
+            self.flows.entry_mut(at.id()).forget_course(at.direction().opposite());
+        }
+        self.flows.tracked(at.id()).is(direction)
     }
 
     /// The road of a packet of a virtual service's connection behind the table `raw`: it comes as `wire`, is `inner` once it is routed, and

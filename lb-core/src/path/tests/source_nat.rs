@@ -223,3 +223,13 @@ fn what_the_host_or_an_inner_host_asks_a_real_server_is_answered_at_its_worker()
         assert_eq!((is_answered.len(), is_answered.iter().all(|&is| is)), (60, true));
     }
 }
+
+#[test]
+fn what_table_raw_drops_of_a_connection_conntrack_has_not_seen() {
+    let mut director =
+        director(&["raw PREROUTING -i lan -j DROP", "filter INPUT -m state --state ESTABLISHED -j DROP"]);
+    let syn_frame = tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.10", 80), "S");
+    let syn = one(&director.receive(WAN, std::slice::from_ref(&syn_frame)));
+    assert!(director.receive(LAN, &[answer(syn, "SA")]).sent.is_empty());
+    assert_eq!(one(&director.receive(WAN, &[syn_frame])), syn, "nobody has answered");
+}
