@@ -46,7 +46,7 @@ use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
-use crate::reference::{Action, Expected, Left, Reference, Taken, Team};
+use crate::reference::{AWAITED, Action, Expected, Left, Reference, Taken, Team};
 
 /// The invariant that a [`Mismatch`] breaks.
 pub const AS_THE_REFERENCE_SAYS: &str = "as_the_reference_says";
@@ -660,7 +660,12 @@ fn gone(path: &impl Logic<Frame>, before: Vec<(Tuple, Timeout)>, now: Tick) -> V
 fn originals(path: &impl Logic<Frame>, now: Tick) -> Vec<(Tuple, Timeout)> {
     let mut all = Vec::new();
     path.list(0, u32::MAX, now, &mut |view| {
-        let protocol = if view.is_template { template_protocol(view.protocol) } else { view.protocol };
+        let is_awaited = view.known.told_by.is_some() && view.client.1 == 0;
+        let protocol = match view.is_template {
+            true => template_protocol(view.protocol),
+            false if is_awaited => AWAITED,
+            false => view.protocol,
+        };
         all.push((Tuple { protocol, ..view.original() }, view.expires_in));
     });
     all
@@ -671,7 +676,7 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 25] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 28] = [
     ("quic routed", |counters| &counters.quic.routed),
     ("drop_entry", |counters| &counters.flows.drop_entry),
     ("entries", |counters| &counters.flows.entries),
@@ -684,6 +689,9 @@ const COUNTERS: [(&str, Of<WorkerCounters>); 25] = [
     ("full", |counters| &counters.flows.full),
     ("early_drop", |counters| &counters.flows.early_drop),
     ("index_full", |counters| &counters.flows.index_full),
+    ("expect_create", |counters| &counters.flows.expect_create),
+    ("expect_delete", |counters| &counters.flows.expect_delete),
+    ("expect_new", |counters| &counters.flows.expect_new),
     ("found", |counters| &counters.flows.found),
     ("missed", |counters| &counters.flows.missed),
     ("edits full", |counters| &counters.edits.full),

@@ -54,6 +54,7 @@ impl From<&Salvaged> for Left {
             template: is_template.then_some(template),
             bound_by: None,
             edit: None,
+            told: None,
             counts_in: Vec::new(),
         })
     }
@@ -70,7 +71,8 @@ impl Reference {
             }
             Left(connection)
         };
-        self.flows.iter().cloned().map(forget)
+        // Who is awaited is forgotten.
+        self.flows.iter().filter(|connection| connection.state != State::Awaited).cloned().map(forget)
     }
 
     /// Takes this worker's connections of those that all workers of the one before left. Which of them find room the path chooses: it `has` them.
@@ -97,6 +99,7 @@ impl Reference {
             }
             let is_invalid = connection.template.is_some_and(|template| template.is_invalid);
             let named = self.named(&original, reply.src, reply.sport);
+            let named = named.or_else(|| self.told_by_service_of(connection));
             let Some(server) = named.filter(|_| !is_invalid) else {
                 done.no_server += 1;
                 continue;

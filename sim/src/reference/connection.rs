@@ -5,11 +5,12 @@ use lb_core::flow::{Direction, Method};
 use lb_core::ids::ServerId;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
-use lb_core::path::{FlowView, Known};
+use lb_core::path::FlowView;
 use lb_core::tables::{Protocol, Settings, Sysctls};
 use lb_core::time::{Tick, Timeout};
 
 use super::flows::{Connection, Number};
+use super::ftp::{AWAITED, PATIENCE};
 use super::parse::{INIT, Piece, Read, SYN};
 use super::tcp::Sender;
 use super::{Reference, sctp, tcp};
@@ -32,7 +33,8 @@ impl Reference {
             return;
         }
         let server = connection.server;
-        if connection.is_active != is {
+        self.comes(number);
+        if self.flows.get(number).is_active != is {
             let cell = self.counters.server(server);
             let (from, to) = if is { (&cell.inactive, &cell.active) } else { (&cell.active, &cell.inactive) };
             from.sub(1);
@@ -70,6 +72,8 @@ pub(super) enum State {
     Tcp(TcpState),
     Sctp(SctpState),
     Udp,
+    /// No connection: a client is awaited.
+    Awaited,
 }
 
 impl State {
@@ -104,7 +108,7 @@ impl State {
             }
             (State::Sctp(state), Some(chunk)) if is_answered => State::Sctp(sctp::after_server(state, chunk)),
             (State::Sctp(state), Some(chunk)) => State::Sctp(sctp::after_client_alone(state, chunk)),
-            (State::Sctp(_), None) | (State::Udp, _) => self,
+            (State::Sctp(_), None) | (State::Udp | State::Awaited, _) => self,
         }
     }
 
@@ -112,7 +116,7 @@ impl State {
         match self {
             State::Tcp(state) => tcp::is_active(state),
             State::Sctp(state) => state == SctpState::Established,
-            State::Udp => false,
+            State::Udp | State::Awaited => false,
         }
     }
 
@@ -130,7 +134,7 @@ impl State {
                     | SctpState::ShutdownReceived
                     | SctpState::ShutdownAckSent
             ),
-            State::Udp => false,
+            State::Udp | State::Awaited => false,
         }
     }
 
@@ -144,6 +148,7 @@ impl State {
             State::Tcp(state) => tcp::timeout(state, settings),
             State::Sctp(state) => sctp::timeout(state),
             State::Udp => settings.udp,
+            State::Awaited => PATIENCE,
         }
     }
 
@@ -165,6 +170,7 @@ impl State {
             State::Tcp(state) => state.name(),
             State::Sctp(state) => state.name(),
             State::Udp => "UDP",
+            State::Awaited => TcpState::Listen.name(),
         }
     }
 }
@@ -185,10 +191,13 @@ impl Reference {
 fn view(connection: &Connection, now: Tick) -> FlowView {
     let Connection { original, reply, server, state, .. } = *connection;
     FlowView {
-        protocol: templated(original.protocol).unwrap_or(original.protocol),
+        protocol: match original.protocol {
+            AWAITED => Protocol::TCP,
+            protocol => templated(protocol).unwrap_or(protocol),
+        },
         is_template: connection.template.is_some(),
         is_tracked: false,
-        known: Known::default(),
+        known: connection.known(),
         client: if connection.template.is_some() { (reply.dst, 0) } else { (original.src, original.sport) },
         call: (connection.template.is_some() && original.sport != 0)
             .then_some((original.src, original.sport)),

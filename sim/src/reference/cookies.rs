@@ -15,6 +15,7 @@ use super::edited::{Edit, changed, header_len, is_intact, number, renumbered};
 use super::flows::Number;
 use super::parse::{self, ACK, FIN, Piece, RST, Read, SYN, TCP, word};
 use super::road::{FTP_DATA, tuple};
+use super::stream::Stream;
 use super::{Packet, Reference};
 
 const ECE: u8 = 0x40;
@@ -61,7 +62,6 @@ pub(super) struct Cookie {
 /// How the server differs from what the client was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Open {
-    first: u32,
     /// Its clock, from ours.
     ahead: u32,
     /// Windows are shifted to the left by so much, of the client's packets and of the server's.
@@ -69,16 +69,6 @@ pub(super) struct Open {
 }
 
 impl Cookie {
-    /// What is added to the server's numbers for the client.
-    pub(super) fn moves(&self) -> u32 {
-        self.open.map_or(0, |open| self.isn.wrapping_sub(open.first))
-    }
-
-    /// The way back.
-    pub(super) fn back(&self, number: u32) -> u32 {
-        number.wrapping_sub(self.moves())
-    }
-
     /// A segment with the clocks and the window that the other end knows.
     pub(super) fn adjusted(&self, packet: Packet, read: Read, direction: Direction) -> (Packet, Read) {
         let Some(open) = self.open else { return (packet, read) };
@@ -363,8 +353,10 @@ impl Reference {
                 // Without a scale of the server's there is none.
                 (None, Some(told)) => [i32::from(cookie.asked.unwrap_or(14).min(14)), -i32::from(told)],
             };
-            let cookie = Cookie { open: Some(Open { first: seq, ahead, scales }), ..cookie };
-            self.flows.set_edit(at, Some(edit.of(cookie)));
+            let [clients, _] = edit.streams;
+            let streams = [clients, Stream::moved(seq, cookie.isn.wrapping_sub(seq))];
+            let cookie = Cookie { open: Some(Open { ahead, scales }), ..cookie };
+            self.flows.set_edit(at, Some(Edit { streams, ..edit.of(cookie) }));
         }
         let told = TcpOptions {
             mss: None,

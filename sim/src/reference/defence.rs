@@ -45,6 +45,7 @@ impl Reference {
         match connection.state {
             State::Tcp(state) => matches!(state, TcpState::SynRecv | TcpState::SynAck),
             State::Sctp(state) => matches!(state, SctpState::Init1 | SctpState::Init),
+            State::Awaited => false,
             State::Udp => self.now.since(connection.seen) >= 60 * Tick::PER_SECOND,
         }
     }

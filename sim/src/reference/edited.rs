@@ -1,6 +1,6 @@
 //! What is put into a connection's streams for the real server, which is to know its client: a PROXY header before the client's first byte, or an
-//! option of TCP ([`toa`](super::toa)). Numbers behind the header are moved by its length, and those of a server whose client was answered with a cookie to
-//! what that one said ([`cookies`](super::cookies)).
+//! option of TCP ([`toa`](super::toa)). What FTP says of data connections is exchanged there ([`ftp`](super::ftp)). Numbers behind that are moved by what is put
+//! in, and those of a server whose client was answered with a cookie to what that one said ([`cookies`](super::cookies)).
 //!
 //! Source of the header: W. Tarreau, "The PROXY protocol", HAProxy, 2020, §2.1 and §2.2.
 
@@ -11,15 +11,18 @@ use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::ipvs::state::TcpState;
-use lb_core::tables::{Service, Way};
+use lb_core::tables::{Helper, Service, Way};
 use lb_core::wire::proxy::Version;
 
 use super::checksum::{covered, fold, moved, place};
 use super::connection::{State, is_answered};
 use super::cookies::{Cookie, Opening};
 use super::flows::{Connection, Number};
+use super::ftp::{Heard, say};
+use super::ftp_words::Asked;
 use super::parse::{ACK, Piece, RST, Read, SYN, TCP, fragment, word};
 use super::related::Quoted;
+use super::stream::Stream;
 use super::translate::GROWTH;
 use super::{Packet, Reference, rewrite, toa};
 
@@ -33,46 +36,48 @@ pub(super) struct Edit {
     /// The real server has not answered yet, and is to be told by an option.
     pub(super) toa: bool,
     pub(super) proxy: Option<Version>,
-    /// The number of the client's first byte; known from its SYN on. Before it come so many bytes of the header.
+    /// It is a control connection.
+    pub(super) ftp: bool,
+    /// The number of the client's first byte; known from its SYN on.
     pub(super) start: Option<u32>,
-    put: u32,
-    /// The header was sent, and arrived.
-    is_sent: bool,
-    is_acked: bool,
+    /// The client's, before which the header comes, and the server's.
+    pub(super) streams: [Stream; 2],
+    /// The header was sent.
+    pub(super) is_sent: bool,
+    /// Of FTP: what the client asked for last, and the local port that it was said to wait at.
+    pub(super) asked: Asked,
+    pub(super) local_port: u16,
     pub(super) cookie: Option<Cookie>,
 }
 
 impl Edit {
-    /// A number of the client's as the real server sees it.
-    fn onward(&self, seq: u32) -> u32 {
-        match self.start {
-            Some(start) if !is_before(seq, start) => seq.wrapping_add(self.put),
-            _ => seq,
-        }
-    }
-
-    /// The way back. What is of the header is not of the client's.
-    fn back(&self, number: u32) -> u32 {
-        match self.start {
-            Some(start) if !is_before(start, number) => number,
-            Some(start) if self.put > 0 && is_before(number, start.wrapping_add(self.put)) => start,
-            _ => number.wrapping_sub(self.put),
-        }
-    }
-
     pub(super) fn of(self, cookie: Cookie) -> Edit {
         Edit { cookie: Some(cookie), ..self }
     }
+}
 
-    /// What is added to the server's numbers.
-    fn moves(&self) -> u32 {
-        self.cookie.map_or(0, |cookie| cookie.moves())
+/// What is in a segment that is whole, or in the first piece of one.
+pub(super) struct Segment {
+    pub(super) seq: u32,
+    pub(super) data: Vec<u8>,
+}
+
+impl Segment {
+    pub(super) fn of(packet: &Packet, read: &Read) -> Option<Segment> {
+        if read.protocol != TCP || read.piece == Piece::Later {
+            return None;
+        }
+        let data = packet.bytes.get(read.l4 + header_len(&packet.bytes, read)..read.end)?.to_vec();
+        Some(Segment { seq: number(&packet.bytes, read.l4 + 4), data })
     }
 }
 
-/// Of sequence numbers (RFC 9293 §3.4).
-fn is_before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) > u32::MAX / 2
+/// The way that a connection's packet takes.
+pub(super) struct Link {
+    /// Of packets as they come; they may leave in the other family.
+    mtu: Option<usize>,
+    /// It goes no further.
+    pub(super) is_refused: bool,
 }
 
 pub(super) fn number(bytes: &[u8], at: usize) -> u32 {
@@ -121,25 +126,50 @@ impl Reference {
         opening: Option<Opening>,
     ) -> bool {
         let (toa, proxy) = (service.options.toa, service.options.proxy_protocol);
+        let ftp = service.options.helper == Some(Helper::Ftp);
         let begins = read.protocol == TCP && read.tcp_flags & SYN != 0;
-        if !toa && proxy.is_none() && opening.is_none() || !begins || !is_answered(self.flows.get(at).method)
-        {
+        let is_as_it_is = !toa && proxy.is_none() && !ftp && opening.is_none();
+        if is_as_it_is || !begins || !is_answered(self.flows.get(at).method) {
             return true;
         }
         let (start, cookie) = opening.map(|opening| opening.begin()).unzip();
-        let edit = Edit { toa, proxy, start, put: 0, is_sent: false, is_acked: false, cookie };
+        let streams = [start.map_or(Stream::default(), |start| Stream::behind(start, 0)), Stream::default()];
+        let (asked, local_port) = (Asked::Nothing, 0);
+        let edit = Edit { toa, proxy, ftp, start, streams, is_sent: false, asked, local_port, cookie };
         if self.flows.set_edit(at, Some(edit)) {
             return true;
         }
         self.counters.edits.full.add(1);
         // It is the same stream without the option.
-        proxy.is_none() && opening.is_none()
+        proxy.is_none() && !ftp && opening.is_none()
     }
 
     /// A connection that cannot be as its service says ends.
     pub(super) fn refuse_unedited(&mut self, at: Number) {
         self.end(at);
         self.drop(DropReason::EditTableFull, Hook::Input);
+    }
+
+    /// The way of a packet that goes so.
+    pub(super) fn link(&self, at: Number, direction: Direction, read: &Read) -> Link {
+        let connection = self.flows.get(at);
+        let to = match direction {
+            Direction::Original => connection.reply.src,
+            Direction::Reply => connection.original.src,
+        };
+        let is_translated = connection.method == Method::Translated;
+        let mtu = match self.tables.way(to) {
+            _ if is_translated => self
+                .mtu_towards(to)
+                .and_then(|mtu| if to.is_ipv6() { mtu.checked_sub(GROWTH) } else { Some(mtu + GROWTH) }),
+            Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| usize::from(hop.mtu)),
+            _ => None,
+        };
+        let is_refused = match is_translated {
+            true => self.check_translated(read, to).is_err(),
+            false => read.ttl <= 1 || read.dont_fragment && mtu.is_some_and(|mtu| read.ip_len() > mtu),
+        };
+        Link { mtu, is_refused }
     }
 
     /// A packet as it shall go on, behind another one maybe, which goes before it. One that will not be sent on stays as it came. `None`: it was dropped.
@@ -149,36 +179,22 @@ impl Reference {
         read: Read,
         at: Number,
         direction: Direction,
+        heard: Option<&Heard>,
     ) -> Option<(Packet, Read)> {
         let connection = self.flows.get(at);
         let Some(edit) = connection.edit.filter(|_| read.piece != Piece::Later) else {
             return Some((packet, read));
         };
-        let (method, original) = (connection.method, connection.original);
-        let to = match direction {
-            Direction::Original => connection.reply.src,
-            Direction::Reply => original.src,
-        };
-        // As it comes; it may leave in the other family.
-        let mtu = match self.tables.way(to) {
-            _ if method == Method::Translated => self
-                .mtu_towards(to)
-                .and_then(|mtu| if to.is_ipv6() { mtu.checked_sub(GROWTH) } else { Some(mtu + GROWTH) }),
-            Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| usize::from(hop.mtu)),
-            _ => None,
-        };
-        let is_refused = match method {
-            Method::Translated => self.check_translated(&read, to).is_err(),
-            _ => read.ttl <= 1 || read.dont_fragment && mtu.is_some_and(|mtu| read.ip_len() > mtu),
-        };
+        let header = header(edit.proxy, &connection.original);
+        let Link { mtu, is_refused } = self.link(at, direction, &read);
         if is_refused || read.l4 + header_len(&packet.bytes, &read) > read.end {
             return Some((packet, read));
         }
-        let header = header(edit.proxy, &original);
-        match direction {
-            Direction::Original => self.edit_clients(packet, read, at, edit, &header, mtu),
-            Direction::Reply => Some(self.edit_servers(packet, read, at, edit)),
-        }
+        let edited = match direction {
+            Direction::Original => self.edit_clients(packet, read, at, edit, (&header, mtu), heard),
+            Direction::Reply => self.edit_servers(packet, read, at, edit, heard),
+        };
+        edited.map_err(|reason| self.drop(reason, Hook::Forward)).ok()
     }
 
     fn edit_clients(
@@ -187,9 +203,13 @@ impl Reference {
         mut read: Read,
         at: Number,
         mut edit: Edit,
-        header: &[u8],
-        mtu: Option<usize>,
-    ) -> Option<(Packet, Read)> {
+        (header, mtu): (&[u8], Option<usize>),
+        heard: Option<&Heard>,
+    ) -> Result<(Packet, Read), DropReason> {
+        let came = Segment::of(&packet, &read).expect("it has a header");
+        if read.tcp_flags & ACK != 0 {
+            edit.streams[1].note_ack(number(&packet.bytes, read.l4 + 8));
+        }
         if let Some(cookie) = edit.cookie {
             (packet, read) = cookie.adjusted(packet, read, Direction::Original);
         }
@@ -199,22 +219,24 @@ impl Reference {
             && self.flows.get(at).state == State::Tcp(TcpState::SynRecv)
             && edit.cookie.is_none_or(|cookie| cookie.open.is_none());
         if begins {
-            let (start, put) = (Some(seq.wrapping_add(1)), header.len() as u32);
-            edit = Edit { start, put, is_sent: false, is_acked: false, ..edit };
+            let start = seq.wrapping_add(1);
+            let streams = [Stream::behind(start, header.len()), Stream::default()];
+            edit = Edit { start: Some(start), streams, is_sent: false, asked: Asked::Nothing, ..edit };
         }
         if begins && data < read.end && !header.is_empty() {
             // It would be before the header. The client sends it again.
             packet.bytes.truncate(read.end);
             (packet, read) = changed(packet, read, |bytes| bytes.truncate(data));
         }
-        let begins_stream = edit.start == Some(seq) && !edit.is_acked;
+        let [clients, servers] = edit.streams;
+        let begins_stream =
+            edit.start.is_some() && clients.at == seq && clients.taken == 0 && !clients.is_acked;
         let is_before_header = flags & RST != 0 && begins_stream && !edit.is_sent;
-        let mut left = if is_before_header { seq } else { edit.onward(seq) };
+        let mut left = if is_before_header { seq } else { clients.onward(seq) };
         // Nothing is made after the numbers of a damaged segment.
         let asks = flags & (SYN | RST | ACK) == ACK && is_intact(&packet.bytes, &read);
         let is_due = begins_stream && asks && !header.is_empty();
-        let cookie = edit.cookie;
-        let back = |number: u32| servers(cookie, number);
+        let back = |number: u32| servers.back(number);
         edit.is_sent |= is_due;
         self.flows.set_edit(at, Some(edit));
         if is_due && data == read.end && read.piece == Piece::Whole {
@@ -223,8 +245,7 @@ impl Reference {
             (packet, read) = changed(packet, read, |bytes| bytes.extend(header));
         } else if is_due {
             if !self.taken.buffers.pop_front().unwrap_or(true) {
-                self.drop(DropReason::NoBuffer, Hook::Forward);
-                return None;
+                return Err(DropReason::NoBuffer);
             }
             let (own, own_read) = segment_like(&packet, &read, data, header);
             let (own, own_read) = renumbered(own, own_read, seq, back);
@@ -237,7 +258,12 @@ impl Reference {
                 None => self.counters.edits.toa_left_out.add(1),
             }
         }
-        Some(renumbered(packet, read, left, back))
+        if let Some(heard) = heard {
+            (packet, read) = say(packet, read, &mut edit, Direction::Original, heard)?;
+        }
+        edit.streams[0].note_passed(came.seq, came.data.len());
+        self.flows.set_edit(at, Some(edit));
+        Ok(renumbered(packet, read, left, back))
     }
 
     fn edit_servers(
@@ -246,30 +272,30 @@ impl Reference {
         mut read: Read,
         at: Number,
         mut edit: Edit,
-    ) -> (Packet, Read) {
+        heard: Option<&Heard>,
+    ) -> Result<(Packet, Read), DropReason> {
+        let came = Segment::of(&packet, &read).expect("it has a header");
         if let Some(cookie) = edit.cookie {
             (packet, read) = cookie.adjusted(packet, read, Direction::Reply);
         }
-        let (seq, ack) = (number(&packet.bytes, read.l4 + 4), number(&packet.bytes, read.l4 + 8));
-        if let Some(start) = edit.start
-            && read.tcp_flags & ACK != 0
-        {
-            edit.is_acked |= edit.put > 0 && !is_before(ack, start.wrapping_add(edit.put));
+        if read.tcp_flags & ACK != 0 {
+            edit.streams[0].note_ack(number(&packet.bytes, read.l4 + 8));
         }
         edit.toa &= read.tcp_flags & SYN != 0;
-        if !edit.toa && edit.proxy.is_none() && edit.cookie.is_none() {
+        if !edit.toa && edit.proxy.is_none() && !edit.ftp && edit.cookie.is_none() {
             // From here on it is as any other.
             self.flows.set_edit(at, None);
-            return (packet, read);
+            return Ok((packet, read));
         }
         self.flows.set_edit(at, Some(edit));
-        renumbered(packet, read, seq.wrapping_add(edit.moves()), |number| edit.back(number))
+        if let Some(heard) = heard {
+            (packet, read) = say(packet, read, &mut edit, Direction::Reply, heard)?;
+        }
+        edit.streams[1].note_passed(came.seq, came.data.len());
+        self.flows.set_edit(at, Some(edit));
+        let [clients, servers] = edit.streams;
+        Ok(renumbered(packet, read, servers.onward(came.seq), |number| clients.back(number)))
     }
-}
-
-/// A number of the server's stream, as the server knows it.
-fn servers(cookie: Option<Cookie>, number: u32) -> u32 {
-    cookie.map_or(number, |cookie| cookie.back(number))
 }
 
 /// Gives a segment that is quoted by an error, which goes this way, the number that its sender knows it by. Its checksum, which was over what is not
@@ -277,10 +303,9 @@ fn servers(cookie: Option<Cookie>, number: u32) -> u32 {
 pub(super) fn renumber_quoted(frame: &mut [u8], quoted: &Quoted, of: &Connection, direction: Direction) {
     if let Some(edit) = of.edit.filter(|_| quoted.protocol == TCP) {
         let at = quoted.l4 + 4;
-        let seq = match direction {
-            Direction::Original => servers(edit.cookie, number(frame, at)),
-            Direction::Reply => edit.back(number(frame, at)),
-        };
+        let [clients, servers] = edit.streams;
+        let stream = if direction == Direction::Original { servers } else { clients };
+        let seq = stream.back(number(frame, at));
         frame[at..at + 4].copy_from_slice(&seq.to_be_bytes());
     }
 }
@@ -338,6 +363,23 @@ pub(super) fn renumbered(packet: Packet, read: Read, seq: u32, back: impl Fn(u32
             let number = back(number(bytes, at));
             bytes[at..at + 4].copy_from_slice(&number.to_be_bytes());
         }
+    })
+}
+
+/// Exchanges bytes of a segment's data for others.
+pub(super) fn put_in_place(
+    packet: Packet,
+    read: Read,
+    from: usize,
+    len: usize,
+    with: &[u8],
+) -> (Packet, Read) {
+    let mut packet = packet;
+    // What the link filled up goes.
+    packet.bytes.truncate(read.end);
+    changed(packet, read, |bytes| {
+        let at = read.l4 + header_len(bytes, &read) + from;
+        bytes.splice(at..at + len, with.iter().copied());
     })
 }
 

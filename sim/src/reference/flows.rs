@@ -10,6 +10,7 @@ use lb_core::time::{Tick, Timeout};
 use super::SLOT;
 use super::connection::{State, is_answered};
 use super::edited::Edit;
+use super::ftp::Told;
 use super::limits::Counted;
 use super::persistent::{Serial, Template};
 
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     pub(super) bound_by: Option<Serial>,
     /// What is done to its segments besides.
     pub(super) edit: Option<Edit>,
+    /// It is a data connection that a control connection told of.
+    pub(super) told: Option<Told>,
     /// Limits of services that count it.
     pub(super) counts_in: Vec<Counted>,
 }

@@ -59,35 +59,56 @@ impl Reference {
 
     /// A packet as it leaves for a real server, from a local endpoint that no other connection to it has; and by what method.
     pub(super) fn take_local_endpoint(&mut self, service: &Service, after: Tuple) -> Option<(Tuple, Method)> {
-        let is_same_family = after.src.is_ipv6() == after.dst.is_ipv6();
-        let method = if is_same_family { Method::Masq } else { Method::Translated };
         let tables = self.tables.clone();
         let mut list = service.local_addresses.clone();
         list.retain(|address| address.is_ipv4() == after.dst.is_ipv4());
         let own = if list.is_empty() { Some(address_towards(&tables, after.dst)?) } else { None };
+        let address =
+            |which: u64| own.unwrap_or_else(|| list[(which * list.len() as u64 / (1 << 32)) as usize]);
+        let endpoint = self.draw_endpoint(after, own.is_some(), address)?;
+        Some((endpoint, method_of(after.src, after.dst)))
+    }
+
+    /// The same from the address that `after` has; and from its port, if it has one.
+    pub(super) fn take_local_port(&mut self, after: Tuple) -> Option<Tuple> {
+        if after.sport != 0 {
+            return self.is_free(&after).then_some(after);
+        }
+        let is_interfaces = address_towards(&self.tables, after.dst) == Some(after.src);
+        self.draw_endpoint(after, is_interfaces, |_| after.src)
+    }
+
+    /// One of those that are drawn; `is_beside_linux`: Linux has connections from this address as well.
+    fn draw_endpoint(
+        &mut self,
+        after: Tuple,
+        is_beside_linux: bool,
+        address: impl Fn(u64) -> IpAddr,
+    ) -> Option<Tuple> {
         let workers = self.team.counters.len() as u64;
         // The worker's ports are those that begin, backwards, within its part of all numbers of 16 bits.
         let begin = |worker: u64| (worker * 65_536).div_ceil(workers);
         let (first, end) = (begin(self.worker.0.into()), begin(u64::from(self.worker.0) + 1));
         for _ in 0..TRIES {
             let (which, where_) = self.draw.next();
-            let src = own.unwrap_or_else(|| list[(which * list.len() as u64 / (1 << 32)) as usize]);
             let drawn = first + where_ * (end - first) / (1 << 32);
             let mut sport = backwards(drawn as u16);
-            if own.is_some() && sport > LAST_PORT_BESIDE_LINUX {
+            if is_beside_linux && sport > LAST_PORT_BESIDE_LINUX {
                 sport -= LAST_PORT_BESIDE_LINUX + 1;
             }
-            let endpoint = Tuple { src, sport, ..after };
-            let is_usable = sport >= FIRST_PORT
-                && self.worker_of_port(sport) == self.worker
-                && tables.routes.is_local(src)
-                && service_of(&tables, &endpoint.reversed()).is_none()
-                && self.flows.find(&endpoint.reversed()).is_none();
-            if is_usable {
-                return Some((endpoint, method));
+            let endpoint = Tuple { src: address(which), sport, ..after };
+            let is_mine = self.worker_of_port(sport) == self.worker;
+            if sport >= FIRST_PORT && is_mine && self.is_free(&endpoint) {
+                return Some(endpoint);
             }
         }
         None
+    }
+
+    fn is_free(&self, endpoint: &Tuple) -> bool {
+        self.tables.routes.is_local(endpoint.src)
+            && service_of(&self.tables, &endpoint.reversed()).is_none()
+            && self.flows.find(&endpoint.reversed()).is_none()
     }
 
     /// Whether it may answer a connection from a local endpoint.
@@ -100,6 +121,11 @@ impl Reference {
             && servers().any(|server| server.address == packet.src)
             && service_of(&self.tables, packet).is_none()
     }
+}
+
+/// How a client's packets go to a real server that sees a local endpoint.
+pub(super) fn method_of(client: IpAddr, server: IpAddr) -> Method {
+    if client.is_ipv6() == server.is_ipv6() { Method::Masq } else { Method::Translated }
 }
 
 /// That of the interface by which packets to `to` leave.

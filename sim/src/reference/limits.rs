@@ -8,6 +8,7 @@ use lb_core::tables::{ConnLimits, ConnRate, Service};
 use lb_core::time::Tick;
 
 use super::Reference;
+use super::connection::State;
 use super::flows::Number;
 
 /// A service's limiter, and the source if it is each one's.
@@ -68,7 +69,7 @@ impl Reference {
         let connection = self.flows.get(number);
         let client = connection.original.src;
         let service = tables.services.of_server(connection.server);
-        if connection.template.is_some() || connection.state.is_over() {
+        if connection.template.is_some() || connection.state == State::Awaited || connection.state.is_over() {
             return;
         }
         let Some(service) = service.filter(|service| service.limiter.is_some()) else { return };

@@ -33,6 +33,8 @@ mod edited;
 mod flows;
 mod forward;
 mod fragments;
+mod ftp;
+mod ftp_words;
 mod full_nat;
 mod hashing;
 mod limits;
@@ -49,6 +51,7 @@ mod road;
 mod schedule;
 mod sctp;
 mod steer;
+mod stream;
 mod tcp;
 mod team;
 mod toa;
@@ -75,6 +78,7 @@ use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
 
 pub use carry::Left;
+pub(crate) use ftp::AWAITED;
 pub use team::Team;
 
 /// Something that a worker does with a packet, or asks for.

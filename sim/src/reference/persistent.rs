@@ -318,6 +318,7 @@ impl Reference {
             template: Some(template),
             bound_by: None,
             edit: None,
+            told: None,
             counts_in: Vec::new(),
             renewed: self.tables.generation,
         });

@@ -15,6 +15,7 @@ use super::by_hash::picks_alike;
 use super::connection::{State, is_answered};
 use super::cookies::Becomes;
 use super::flows::{Connection, Number, is_wide};
+use super::ftp::Heard;
 use super::one_packet::Choice;
 use super::output::Before;
 use super::parse::{ABORT, AH, ESP, INIT, Piece, RST, Read, SCTP, SYN, TCP, UDP};
@@ -68,7 +69,7 @@ impl Reference {
     }
 
     /// A packet of no connection: its owner begins one, unless it is behind.
-    fn newcomer(&mut self, packet: Packet, read: Read) {
+    pub(super) fn newcomer(&mut self, packet: Packet, read: Read) {
         match self.stay_or_go(packet, Kind::Flow(read)) {
             Some(packet) if self.lets_in(&read) => self.first(packet, read),
             Some(_) => self.drop(DropReason::WorkerBehind, Hook::Prerouting),
@@ -92,7 +93,15 @@ impl Reference {
             // A "land" attack.
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
-        let original = tuple(&read);
+        if self.may_be_awaited(&read) {
+            return self.first_awaited(packet, read);
+        }
+        self.first_unexpected(packet, read);
+    }
+
+    /// What no control connection told of.
+    pub(super) fn first_unexpected(&mut self, packet: Packet, read: Read) {
+        let (tables, original) = (self.tables.clone(), tuple(&read));
         if tables.settings.sysctls.nat_icmp_send == 1 {
             let sends = |service: &Service| {
                 service.key.protocol == original.protocol
@@ -250,6 +259,7 @@ impl Reference {
             template: None,
             bound_by: None,
             edit: None,
+            told: None,
             counts_in: Vec::new(),
         }
     }
@@ -276,6 +286,7 @@ impl Reference {
 
     /// Ends a connection.
     pub(super) fn end(&mut self, number: Number) {
+        self.await_no_more(number);
         let connection = self.flows.remove(number);
         self.count_no_more(connection.counts_in);
         self.touch(connection.server);
@@ -327,6 +338,21 @@ impl Reference {
 
     /// A packet of a connection that is translated, or sent on to its real server.
     pub(super) fn go_on(&mut self, packet: Packet, read: Read, number: Number, direction: Direction) {
+        match self.flows.get(number).edit {
+            Some(edit) if edit.ftp => self.hear_and_send(packet, read, number, direction),
+            _ => self.go_on_heard(packet, read, number, direction, None),
+        }
+    }
+
+    /// The same, of one that says this of data connections.
+    pub(super) fn go_on_heard(
+        &mut self,
+        packet: Packet,
+        read: Read,
+        number: Number,
+        direction: Direction,
+        heard: Option<&Heard>,
+    ) {
         let connection = self.flows.get(number).clone();
         let is_from_client = direction == Direction::Original;
         let sysctls = self.tables.settings.sysctls;
@@ -353,7 +379,7 @@ impl Reference {
                 self.masquerade(first, read, number, direction);
             }
         }
-        if let Some((packet, read)) = self.edit(packet, read, number, direction) {
+        if let Some((packet, read)) = self.edit(packet, read, number, direction, heard) {
             self.masquerade(packet, read, number, direction);
         }
     }

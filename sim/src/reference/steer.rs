@@ -112,12 +112,27 @@ impl Reference {
                 self.answered(packet, read, held);
                 return None;
             }
+            (Kind::Flow(read), Steer::Announce(expect)) => {
+                self.announced(packet, read, expect);
+                return None;
+            }
+            (Kind::Flow(read), Steer::Announced(port)) => {
+                self.announced_elsewhere(packet, read, port);
+                return None;
+            }
+            (Kind::Flow(read), Steer::AskExpected) => {
+                self.asked_awaited(packet, read);
+                return None;
+            }
+            (Kind::Flow(read), Steer::Expected(awaited)) => {
+                self.answered_awaited(packet, read, awaited);
+                return None;
+            }
             _ => {}
         }
         match (gathered(&kind), steer) {
             (Some(read), Steer::Fragment(ports)) => self.pass_to_owner(packet, joined(read, ports)),
-            // Of FTP's data connections, which no world here has, there are no fragments; those that seek tracked connections come of
-            // rules alone, which are not here either.
+            // Those that seek tracked connections come of rules alone, which are not here.
             (Some(read), _) => self.gather(packet, kind, read),
             (None, _) => Some(Staying { packet, kind }),
         }
@@ -173,7 +188,7 @@ impl Reference {
         self.owner_of_tuple(&Tuple { src: src.0, dst: dst.0, sport: src.1, dport: dst.1, protocol })
     }
 
-    fn owner_of_tuple(&self, tuple: &Tuple) -> WorkerId {
+    pub(super) fn owner_of_tuple(&self, tuple: &Tuple) -> WorkerId {
         let &Tuple { src, dst, sport, dport, .. } = tuple;
         if self.may_answer_local_endpoint(tuple) {
             return self.worker_of_port(dport);

@@ -3,6 +3,7 @@
 //! FullNAT, services by mark and prefix, QUIC, one-packet scheduling, every sysctl.
 
 pub(super) mod frames;
+mod ftp;
 mod traffic;
 
 use std::collections::VecDeque;
@@ -27,9 +28,10 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
 use lb_core::tables::{
-    ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Mac,
-    MarkRule, Marks, Neighbours, Persistence, Prefix, Protocol, ProxyVersion, Route, Routes, Server, Service,
-    ServiceKey, ServiceOptions, Services, Settings, SynCookies, Sysctl, Sysctls, Tables, Tunnel,
+    ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Helper, Interface, InterfaceId,
+    Interfaces, Mac, MarkRule, Marks, Neighbours, Persistence, Prefix, Protocol, ProxyVersion, Route, Routes,
+    Server, Service, ServiceKey, ServiceOptions, Services, Settings, SynCookies, Sysctl, Sysctls, Tables,
+    Tunnel,
 };
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
@@ -117,6 +119,8 @@ pub(super) struct Seen {
     pub(super) toa_left_out: u64,
     pub(super) cookies: u64,
     pub(super) asked_again: u64,
+    pub(super) announced: u64,
+    pub(super) awaited_came: u64,
     pub(super) drops: HashMap<DropReason, u64>,
 }
 
@@ -137,6 +141,8 @@ impl Seen {
             self.toa_left_out += worker.edits.toa_left_out.get();
             self.cookies += worker.cookies.valid.get();
             self.asked_again += worker.cookies.retrans.get();
+            self.announced += worker.flows.expect_create.get();
+            self.awaited_came += worker.flows.expect_new.get();
             for &reason in DropReason::ALL {
                 let count: u64 = Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum();
                 *self.drops.entry(reason).or_default() += count;
@@ -153,6 +159,8 @@ pub(super) struct World<L = Path<Frame>> {
     has_headers: bool,
     /// All services pick by hashes, and nothing else is asked, so that flood mode comes and goes.
     is_hashing: bool,
+    /// Services of TCP may read along in FTP, which clients and servers speak.
+    has_ftp: bool,
     workers: Vec<Watched<L>>,
     pub(super) verdict: Verdict,
     counters: Arc<[Arc<WorkerCounters>]>,
@@ -179,6 +187,8 @@ pub(super) struct World<L = Path<Frame>> {
     adopted: Vec<u32>,
     /// Frames that left a while ago, each with its port.
     left: VecDeque<(PortId, Vec<u8>)>,
+    /// Packets with lines of FTP that came, which may come again.
+    said: VecDeque<(PortId, frames::Recipe)>,
     packets: u64,
     sent: u64,
     to_twin: u64,
@@ -338,6 +348,7 @@ impl<L: Logic<Frame>> World<L> {
             mood,
             has_headers: !seed.is_multiple_of(2),
             is_hashing,
+            has_ftp: [1, 3].contains(&(seed % 5)),
             verdict,
             counters: counters.clone(),
             team,
@@ -358,6 +369,7 @@ impl<L: Logic<Frame>> World<L> {
             tables: Arc::default(),
             adopted: vec![0; usize::from(workers)],
             left: VecDeque::new(),
+            said: VecDeque::new(),
             packets: 0,
             sent: 0,
             to_twin: 0,
@@ -487,7 +499,9 @@ impl<L: Logic<Frame>> World<L> {
         let persistence = persistence.filter(|_| !self.is_hashing);
         let engine = self.rng.one_in(4).then_some(Engine::Sip);
         let toa = !self.version.is_multiple_of(3);
-        let is_tcp = self.has_headers && [Protocol::TCP, Protocol::ANY].contains(&key.protocol);
+        let may_be_tcp = [Protocol::TCP, Protocol::ANY].contains(&key.protocol);
+        let is_tcp = self.has_headers && may_be_tcp;
+        let is_ftp = self.has_ftp && may_be_tcp && !self.rng.one_in(3);
         let proxy_protocol = self.rng.of(&[None, None, Some(ProxyVersion::V1), Some(ProxyVersion::V2)]);
         let syn_cookies = self.rng.of(&[SynCookies::Off, SynCookies::On, SynCookies::Auto(3)]);
         // What tells an acknowledgement of a cookie from one worker to another is not to be had here.
@@ -497,6 +511,7 @@ impl<L: Logic<Frame>> World<L> {
             engine,
             one_packet: self.rng.one_in(5) && !self.is_hashing,
             toa,
+            helper: is_ftp.then_some(Helper::Ftp),
             proxy_protocol: proxy_protocol.filter(|_| is_tcp),
             syn_cookies: if may_have_cookies { syn_cookies } else { SynCookies::Off },
             ..ServiceOptions::default()
@@ -690,6 +705,7 @@ impl<L: Logic<Frame>> World<L> {
     pub(super) fn step(&mut self) {
         match self.rng.below(100) {
             0..3 if self.has_headers => self.converse(),
+            0..12 if self.has_ftp => self.speak_ftp(),
             0..50 => self.burst(),
             50..75 => self.hand_over(),
             75..94 => self.turn(),
@@ -768,16 +784,21 @@ impl<L: Logic<Frame>> World<L> {
         let mut next = Some(self.syn());
         for _ in 0..8 {
             let Some((port, frame)) = next else { return };
-            let worker = self.rng.below(self.workers.len());
-            let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, &frame)).collect();
-            self.packets += 1;
-            let mut out = self.out();
-            self.workers[worker].receive(&mut burst, self.now, &mut out);
-            self.take(out);
-            for worker in 0..self.workers.len() {
-                self.hand_over_to(worker);
-            }
+            self.bring(port, &frame);
             next = self.next_of_stream();
+        }
+    }
+
+    /// A packet comes, and goes all of its way.
+    fn bring(&mut self, port: PortId, frame: &[u8]) {
+        let worker = self.rng.below(self.workers.len());
+        let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, frame)).collect();
+        self.packets += 1;
+        let mut out = self.out();
+        self.workers[worker].receive(&mut burst, self.now, &mut out);
+        self.take(out);
+        for worker in 0..self.workers.len() {
+            self.hand_over_to(worker);
         }
     }
 

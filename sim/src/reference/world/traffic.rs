@@ -54,6 +54,7 @@ impl<L: Logic<Frame>> World<L> {
             _ => {}
         }
         let drawn = match self.rng.below(10) {
+            _ if self.has_ftp && self.rng.one_in(8) => self.said_again(),
             0..4 => Some(self.client_packet()),
             4..8 => self.answer(),
             8 => self.error(),
@@ -82,7 +83,14 @@ impl<L: Logic<Frame>> World<L> {
         frames.into_iter().map(|frame| (port, frame)).collect()
     }
 
-    fn recipe(&mut self, port: PortId, src: IpAddr, dst: IpAddr, protocol: u8, bytes: Vec<u8>) -> Recipe {
+    pub(super) fn recipe(
+        &mut self,
+        port: PortId,
+        src: IpAddr,
+        dst: IpAddr,
+        protocol: u8,
+        bytes: Vec<u8>,
+    ) -> Recipe {
         let rng = &mut self.rng;
         let options = match rng.below(30) {
             0 => vec![1, 1, 0, 9],
@@ -135,6 +143,9 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     fn data(&mut self) -> Vec<u8> {
+        if self.has_ftp && self.rng.one_in(4) {
+            return self.line_of_anybody();
+        }
         let len = self.rng.of(&[0, 1, 7, 64, 300, 1000, 1460]);
         self.rng.bytes(len)
     }
