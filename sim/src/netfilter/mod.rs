@@ -7,7 +7,9 @@
 //! counted and which connections there are. Rules are written as an operator writes them and go through the daemon's model, one command at a
 //! time, while traffic flows.
 //!
-//! What is not here: fragments, ICMP errors, windows of TCP, virtual services.
+//! In one world of three there is a virtual service of UDP, the sources of whose clients the table `nat` exchanges (`net.ipv4.vs.conntrack`).
+//!
+//! What is not here: fragments, ICMP errors, windows of TCP, other virtual services.
 
 mod hash;
 mod model;

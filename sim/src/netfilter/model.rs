@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub(super) original: Tuple,
     pub(super) reply: Tuple,
     pub(super) zone: u16,
+    /// A virtual service has given it its destination.
+    pub(super) is_served: bool,
     is_answered: bool,
     mark: u32,
     /// Packets and bytes, of either direction.
@@ -46,11 +48,19 @@ impl Connection {
         let leaves = self.reply.reversed();
         let (came, leaves) = (self.original, leaves);
         if is_destination {
-            (came.dst, came.dport) != (leaves.dst, leaves.dport)
+            // To conntrack that is no translation, as in the kernel.
+            !self.is_served && (came.dst, came.dport) != (leaves.dst, leaves.dport)
         } else {
             (came.src, came.sport) != (leaves.src, leaves.sport)
         }
     }
+}
+
+/// A virtual service of UDP with one real server, whose clients' source the table `nat` may exchange (`net.ipv4.vs.conntrack`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Service {
+    pub(super) address: (IpAddr, u16),
+    pub(super) server: (IpAddr, u16),
 }
 
 /// What becomes of a packet.
@@ -94,6 +104,19 @@ enum Verdict {
 
 type Passed<T = ()> = Result<T, Fate>;
 
+const INPUT: [(Table, Hook); 3] =
+    [(Table::Mangle, Hook::Input), (Table::Filter, Hook::Input), (Table::Security, Hook::Input)];
+const FORWARD: [(Table, Hook); 3] =
+    [(Table::Mangle, Hook::Forward), (Table::Filter, Hook::Forward), (Table::Security, Hook::Forward)];
+/// Of what a virtual service sends on, as of what the host sends.
+const OUTPUT: [(Table, Hook); 5] = [
+    (Table::Raw, Hook::Output),
+    (Table::Mangle, Hook::Output),
+    (Table::Filter, Hook::Output),
+    (Table::Security, Hook::Output),
+    (Table::Mangle, Hook::Postrouting),
+];
+
 pub(super) struct Netfilter {
     net: Net,
     pub(super) chains: Chains,
@@ -102,6 +125,7 @@ pub(super) struct Netfilter {
     by_tuple: HashMap<(u16, Tuple), (usize, bool)>,
     /// A segment that is no SYN may begin a connection.
     is_loose: bool,
+    pub(super) service: Option<Service>,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
     pub(super) shares_ports: bool,
 }
@@ -114,6 +138,7 @@ impl Netfilter {
             connections: Vec::new(),
             by_tuple: HashMap::new(),
             is_loose,
+            service: None,
             shares_ports: false,
         }
     }
@@ -190,8 +215,15 @@ impl Netfilter {
         } else if self.may_begin(packet) {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
-            let mut connection =
-                Connection { original, reply, zone, is_answered: false, mark: 0, counts: Default::default() };
+            let mut connection = Connection {
+                original,
+                reply,
+                zone,
+                is_served: false,
+                is_answered: false,
+                mark: 0,
+                counts: Default::default(),
+            };
             if counts {
                 count(&mut connection.counts[0], packet.len());
             }
@@ -244,12 +276,19 @@ impl Netfilter {
         passage: &mut Passage,
     ) -> Passed<Result<Fate, String>> {
         self.ask(Table::Mangle, hook, passage)?;
+        if passage.connection.as_ref().is_some_and(|connection| connection.is_served) {
+            self.pass_served(passage)?;
+            return Ok(Ok(Fate::Sent(Packet { ends: passage.ends, ttl: packet.ttl - 1, ..packet.clone() })));
+        }
         if is_new {
             let verdict = self.verdict(Table::Nat, hook, passage);
             self.translate_destination(verdict, passage);
         } else if let Some(connection) = &passage.connection {
             let leaves = leaves(connection, passage.is_reply);
             (passage.ends.dst, passage.ends.dport) = (leaves.dst, leaves.dport);
+        }
+        if is_new && hook == Hook::Prerouting && self.is_for_service(&passage.ends) {
+            return self.serve(packet, left, passage);
         }
         let is_in = self.net.is_own(passage.ends.dst);
         if !is_in || hook == Hook::Output {
@@ -288,6 +327,71 @@ impl Netfilter {
         let hops = u8::from(hook != Hook::Output && !is_up);
         let packet = Packet { ends, ttl: packet.ttl - hops, ..packet.clone() };
         Ok(Ok(if is_up { Fate::Up(packet) } else { Fate::Sent(packet) }))
+    }
+
+    fn is_for_service(&self, ends: &Tuple) -> bool {
+        self.service
+            .is_some_and(|service| ends.protocol.0 == UDP && (ends.dst, ends.dport) == service.address)
+    }
+
+    fn ask_all(&mut self, road: &[(Table, Hook)], passage: &mut Passage) -> Passed {
+        road.iter().try_for_each(|&(table, hook)| self.ask(table, hook, passage))
+    }
+
+    /// What begins a service's connection: behind INPUT it has the real server as its destination, and the way of what the host sends; there the table `nat`
+    /// says where it comes from, as far as the real server knows.
+    fn serve(
+        &mut self,
+        packet: &Packet,
+        left: Option<&Packet>,
+        passage: &mut Passage,
+    ) -> Passed<Result<Fate, String>> {
+        self.ask_all(&INPUT, passage)?;
+        let Service { server, .. } = self.service.expect("it is for it");
+        let leaves = Tuple { dst: server.0, dport: server.1, ..packet.ends };
+        let connection = passage.connection.as_mut().expect("it begins one");
+        (connection.reply, connection.is_served) = (leaves.reversed(), true);
+        // An older one that the real server could not tell from it goes.
+        for tuple in [packet.ends, leaves.reversed()] {
+            self.end(&tuple);
+        }
+        (passage.input, passage.output) = (None, Some(self.net.interface(server.0)));
+        passage.ends = leaves;
+        self.ask_all(&OUTPUT, passage)?;
+        let verdict = self.verdict(Table::Nat, Hook::Postrouting, passage);
+        if matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_)) {
+            match self.translate_source(verdict, passage, left) {
+                Ok(true) => {}
+                Ok(false) => return Err(Fate::NoPort(Hook::Postrouting)),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(Ok(Fate::Sent(Packet { ends: passage.ends, ttl: packet.ttl - 1, ..packet.clone() })))
+    }
+
+    /// What follows on it, behind PREROUTING.
+    fn pass_served(&mut self, passage: &mut Passage) -> Passed {
+        let leaves = leaves(passage.connection.as_ref().expect("it is of one"), passage.is_reply);
+        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..passage.ends };
+        if passage.is_reply {
+            (passage.ends, passage.output) = (inner, Some(self.net.interface(leaves.dst)));
+            self.ask_all(&FORWARD, passage)?;
+            passage.ends = leaves;
+            return self.ask(Table::Mangle, Hook::Postrouting, passage);
+        }
+        self.ask_all(&INPUT, passage)?;
+        (passage.input, passage.output) = (None, Some(self.net.interface(leaves.dst)));
+        passage.ends = inner;
+        self.ask_all(&OUTPUT, passage)?;
+        passage.ends = leaves;
+        Ok(())
+    }
+
+    fn end(&mut self, tuple: &Tuple) {
+        if let Some(&(number, _)) = self.by_tuple.get(&(0, *tuple)) {
+            self.connections[number] = None;
+            self.by_tuple.retain(|_, (other, _)| *other != number);
+        }
     }
 
     fn translate_destination(&self, verdict: Verdict, passage: &mut Passage) {

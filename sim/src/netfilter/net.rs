@@ -3,14 +3,19 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use lb_core::ids::PortId;
+use lb_core::ids::{PortId, ServerId, ServiceId};
+use lb_core::ipvs::SchedulerKind;
 use lb_core::rule::Rules;
-use lb_core::tables::{Interface, InterfaceId, Interfaces, Neighbours, Route, Routes, Settings, Tables};
+use lb_core::tables::{
+    Forward, Interface, InterfaceId, Interfaces, Neighbours, Protocol, Route, Routes, Server, ServiceKey,
+    Services, Settings, Tables,
+};
 
+use super::model::Service;
 use super::packet::number;
 use super::rule::Prefix;
 use crate::draw::Draw;
-use crate::wire::{ICMP, ICMPV6, Link, Mac};
+use crate::wire::{ICMP, ICMPV6, Link, Mac, UDP};
 
 pub(super) const INTERFACES: [&str; 2] = ["wan", "lan"];
 /// Hosts behind each.
@@ -101,7 +106,18 @@ impl Net {
         Link { dst: Net::own_mac(self.interface(from)), src: self.mac(from), vlan: 0 }
     }
 
-    pub(super) fn tables(&self, generation: u32, rules: &Arc<Rules>, settings: Settings) -> Tables {
+    /// Of UDP, at an address of the director's; its real server is a host behind the other interface.
+    pub(super) fn service(&self) -> Service {
+        Service { address: (self.own(0), 53), server: (self.at(1, 100), 80) }
+    }
+
+    pub(super) fn tables(
+        &self,
+        generation: u32,
+        rules: &Arc<Rules>,
+        settings: Settings,
+        service: Option<Service>,
+    ) -> Tables {
         let address = |interface| match self.own(interface) {
             IpAddr::V4(address) => (Some(address), None),
             IpAddr::V6(address) => (None, Some(address)),
@@ -136,8 +152,25 @@ impl Net {
             neighbours: Neighbours::new(&interfaces, neighbours).into(),
             interfaces: interfaces.into(),
             rules: rules.clone(),
+            services: Services::new(service.map(|service| Arc::new(compiled(&service)))).into(),
             settings,
             ..Tables::default()
         }
     }
+}
+
+fn compiled(service: &Service) -> lb_core::tables::Service {
+    let (address, port) = service.server;
+    let server = Server {
+        id: ServerId(0),
+        address,
+        port,
+        weight: 1,
+        forward: Forward::Masq,
+        upper_threshold: 0,
+        lower_threshold: 0,
+        overloaded: Arc::default(),
+    };
+    let key = ServiceKey::new(Protocol(UDP), service.address.0, service.address.1);
+    lb_core::tables::Service::new(None, ServiceId(0), key, SchedulerKind::Rr, vec![server], 1)
 }

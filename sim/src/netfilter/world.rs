@@ -108,12 +108,14 @@ impl World {
         // Where workers do not know of each other's connections, an end's port is to be of one connection alone.
         let is_once = workers > 1;
         let is_loose = !is_once && draw.coin();
+        // By a draw of its own: the other worlds are as they were without.
+        let has_service = Draw::new(!seed).below(3) == 0;
         let all = Table::ALL.into_iter().flat_map(|table| chains(table).map(move |(name, _)| (table, name)));
         let empty: Chains = all.map(|key| (key, Chain::default())).collect();
         let mut world = World {
             workers: (0..workers).map(path).collect(),
             rules: RuleTables::new(draw.number()),
-            settings: settings(is_loose),
+            settings: settings(is_loose, has_service),
             generation: 0,
             model: Netfilter::new(net(), empty, is_loose),
             traffic: Traffic::new(net(), is_once),
@@ -124,6 +126,9 @@ impl World {
             steps: 0,
             packets: 0,
         };
+        world.model.service = has_service.then(|| world.net.service());
+        // Real servers know clients by a port that leads back to the worker.
+        world.model.shares_ports = has_service && is_once;
         world.begin();
         world
     }
@@ -191,7 +196,7 @@ impl World {
         } else {
             let mut new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             // Nor may a client come to know a real server whose connection was translated.
-            while self.workers.len() > 1 && new.does.splits() {
+            while (self.workers.len() > 1 || self.model.service.is_some()) && new.does.splits() {
                 new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             }
             let rule = text::split(&new.to_string()).expect("no quotes");
@@ -213,7 +218,12 @@ impl World {
             self.end_all()?;
             self.model.shares_ports = true;
         }
-        let tables = Arc::new(self.net.tables(self.generation, self.rules.compiled(), self.settings));
+        let tables = Arc::new(self.net.tables(
+            self.generation,
+            self.rules.compiled(),
+            self.settings,
+            self.model.service,
+        ));
         self.workers.iter_mut().for_each(|worker| drop(worker.adopt(tables.clone())));
         Ok(())
     }
@@ -418,7 +428,7 @@ impl World {
 }
 
 /// Everything rests as long, and what does not fit the windows is what conntrack lets be.
-fn settings(is_loose: bool) -> Settings {
+fn settings(is_loose: bool, has_service: bool) -> Settings {
     let mut settings = Settings { forwarding: true, ..Settings::default() };
     let conntrack = &mut settings.sysctls.conntrack;
     conntrack.tcp = [LIFE; _];
@@ -427,6 +437,8 @@ fn settings(is_loose: bool) -> Settings {
     (conntrack.icmp, conntrack.icmpv6, conntrack.generic) = (LIFE, LIFE, LIFE);
     conntrack.tcp_be_liberal = 1;
     conntrack.tcp_loose = is_loose.into();
+    settings.sysctls.source_nat = has_service.into();
+    settings.udp = Timeout::from_secs(LIFE);
     settings
 }
 
