@@ -3,9 +3,9 @@
 //!
 //! | an IPv6 client says | its server hears | and answers | the client hears |
 //! |---|---|---|---|
-//! | EPSV, EPSV 2 | PASV | 227 | 229, the same port (§4) |
-//! | EPRT \|2\| | PORT | | (§5) |
-//! | EPSV ALL | NOOP | 200 | 504 (§4) |
+//! | EPSV, EPSV 2 | PASV | 227 | 229, the same port (§6) |
+//! | EPRT \|2\| | PORT | | (§7) |
+//! | EPSV ALL | NOOP | 200 | 504 (§6) |
 //! | EPSV, EPRT of another protocol | NOOP | 200 | 522 (RFC 2428 §2, §3) |
 //!
 //! | an IPv4 client says | its server hears | and answers | the client hears |
@@ -16,9 +16,9 @@
 //! | EPSV 1 | EPSV 2 | 229 | the same |
 //! | EPSV, EPRT of another protocol | NOOP | 200 | 522 |
 //!
-//! An answer is changed only if what was asked for was; all else goes as it is (§8). A command that the server is not to hear becomes NOOP, whose
-//! answer becomes that command's (§10): so nothing is made here, and each command keeps its answer. Once a server lets AUTH begin, nothing is read any
-//! more (§11).
+//! An answer is changed only if what was asked for was; all else goes as it is (§10). A command that the server is not to hear becomes NOOP, whose
+//! answer becomes that command's (§12): so nothing is made here, and each command keeps its answer. Once a server lets AUTH begin, nothing is read any
+//! more (§5).
 
 use std::io::Write;
 use std::net::IpAddr;
