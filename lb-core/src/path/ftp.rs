@@ -28,6 +28,7 @@ use crate::wire::ftp_families::{self as families, Asked, Line};
 use crate::wire::parse::Headers;
 use crate::wire::segment::Segment;
 use crate::wire::tcp::{RST, SYN};
+use crate::wire::telnet;
 
 /// What a segment says, and what is said instead.
 pub(super) struct Heard {
@@ -202,15 +203,15 @@ impl<P: Packet> Path<P> {
         let Some(edit) = self.flows.edit(at.id()) else { return Ok(None) };
         let (asked, edited) = (edit.asked(), *edit.shift(at.direction()));
         let read = |line: &[u8]| match is_clients {
-            true => families::client(line, is_ipv6),
-            false => families::server(line, is_ipv6, asked),
+            true => families::client(&telnet::plain(line), is_ipv6),
+            false => families::server(&telnet::plain(line), is_ipv6, asked),
         };
         let (mut heard, place, is_again) = match self.data(packet, headers, segment, at)? {
             None => return Ok(None),
             Some(Data::Again { words, place }) => {
                 let heard = match is_clients {
                     true => families::Heard { asked, ..read(words) },
-                    false => families::server_again(words, is_ipv6, asked),
+                    false => families::server_again(&telnet::plain(words), is_ipv6, asked),
                 };
                 if heard.instead.is_none() {
                     return Err(DropReason::EditInPart);

@@ -1,7 +1,8 @@
 //! What an FTP control connection says of data connections: PORT, EPRT, 227 and 229 (RFC 959 §4.1.2, §4.2; RFC 2428).
 //!
 //! Only whole lines are read, as many as one segment has and not more than [`MOST_LINES`]: a line that comes in two
-//! segments is passed over, as the kernel's helper does. Behind `AUTH TLS` (RFC 4217) nothing can be read.
+//! segments is passed over, as the kernel's helper does. Telnet's commands in a line are none of its words. Behind `AUTH TLS` (RFC 4217) nothing
+//! can be read.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,10 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use arrayvec::ArrayVec;
 
 use super::proxy::{write_address, write_number};
+use super::telnet::{self, IAC};
 
 /// Lines of one segment that are looked at, and bytes of each.
 const MOST_LINES: usize = 8;
-const MOST_BYTES: usize = 256;
+const MOST_BYTES: usize = telnet::MOST;
 /// Longest words: a whole 227, or EPRT with an IPv6 address.
 pub(super) const LONGEST: usize = 56;
 
@@ -43,7 +45,7 @@ pub enum Form {
 
 /// Finds the first 227 or 229 in a server's data: where it waits for the client's data connection.
 pub fn passive(data: &[u8]) -> Option<Said> {
-    lines(data).find_map(|(at, line)| passive_in(line, at))
+    lines(data).find_map(|(at, line)| plainly(line, at, passive_in))
 }
 
 /// The same of a line that begins `at` in the data.
@@ -69,7 +71,17 @@ pub(super) fn passive_in(line: &[u8], at: usize) -> Option<Said> {
 
 /// Finds the first PORT or EPRT in a client's data: where it waits for the server's data connection.
 pub fn active(data: &[u8]) -> Option<Said> {
-    lines(data).find_map(|(at, line)| active_in(line, at))
+    lines(data).find_map(|(at, line)| plainly(line, at, active_in))
+}
+
+/// Reads a line that begins `at` in the data without Telnet's commands.
+fn plainly(line: &[u8], at: usize, read: fn(&[u8], usize) -> Option<Said>) -> Option<Said> {
+    if !line.contains(&IAC) {
+        return read(line, at);
+    }
+    let said = read(&telnet::plain(line), 0)?;
+    let (from, len) = telnet::place_in(line, said.place);
+    Some(Said { place: (at + from, len), ..said })
 }
 
 /// The same of a line that begins `at` in the data.
@@ -96,6 +108,11 @@ pub(super) fn active_in(line: &[u8], at: usize) -> Option<Said> {
 /// What words say that were found before, and stand alone now.
 pub fn again(words: &[u8]) -> Option<Said> {
     let place = (0, words.len());
+    if words.contains(&IAC) {
+        let text = telnet::plain(words);
+        let said = if text.contains(&IAC) { None } else { again(&text) };
+        return said.map(|said| Said { place, ..said });
+    }
     if let Some((port, len)) = number(words)
         && len == words.len()
     {
@@ -158,16 +175,17 @@ fn said_in_numbers(line: &[u8], from: usize, at: usize) -> Option<Said> {
     (port != 0).then_some(Said { address, port, form: Form::Numbers, place: (at + begin, len) })
 }
 
-/// Whole lines, without their ends, and where each begins.
+/// Whole lines, without their ends and the commands of Telnet's before them, and where each begins.
 pub fn lines(data: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = data.get(at..)?;
         let end = rest.iter().position(|&byte| byte == b'\n')?;
         let line = &rest[..end];
-        let begin = at;
+        let (begin, skipped) = (at, telnet::leading(line));
         at += end + 1;
-        Some((begin, line.strip_suffix(b"\r").unwrap_or(line)))
+        let line = line.get(skipped..).unwrap_or_default();
+        Some((begin + skipped, line.strip_suffix(b"\r").unwrap_or(line)))
     })
     .take(MOST_LINES)
     .filter(|(_, line)| line.len() <= MOST_BYTES)
@@ -236,6 +254,19 @@ mod tests {
         ] {
             assert_eq!(found(nothing), None, "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn telnets_commands_are_skipped_and_go_with_the_words_that_they_stand_in() {
+        let port = |place| said(50000, Some("192.0.2.100"), Form::Numbers, place);
+        let synch = b"\xff\xf4\xff\xf2PORT 192,0,2,100,195,80\r\n";
+        assert_eq!(active(synch), port((9, 18)));
+        let within = b"PO\xff\xf1RT 192,0,\xff\xfd\x182,100,195,80\xff\xf1\r\n";
+        assert_eq!(active(within), port((7, 21)));
+        assert_eq!(again(&within[7..28]), port((0, 21)));
+        let two = b"ABOR\r\n\xff\xf1227 =10,0,0,11,0,21\r\n";
+        assert_eq!(passive(two), said(21, Some("10.0.0.11"), Form::Numbers, (13, 14)));
+        assert_eq!(again(b"\xff\xff\xff\xff"), None);
     }
 
     #[test]

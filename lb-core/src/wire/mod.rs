@@ -26,6 +26,7 @@ pub mod segment;
 pub mod sip;
 pub mod tcp;
 pub mod tcp_options;
+pub mod telnet;
 pub mod translate;
 pub mod udp;
 
