@@ -133,6 +133,24 @@ fn what_is_not_whole_in_its_segment_goes_on_as_it_is_and_is_not_changed_later() 
 }
 
 #[test]
+fn a_request_whose_first_word_was_split_goes_on_also_when_it_comes_again_whole() {
+    let says = call("10.0.0.11:5062", "10.0.0.11", &[AUDIO]);
+    for cut in 1..says.find(' ').expect("a request") {
+        let mut director = director(&with(&[SNAT]));
+        let (alice, bob) = phones("198.51.100.7");
+        open(carry(&mut director), (alice, bob));
+        let (first, second) = says.split_at(cut);
+        let mut read = String::new();
+        for (from, piece) in [(0, first), (cut, second)] {
+            let seq = CLIENT + 1 + from as u32;
+            read += &say(&mut director, &alice, seq, SERVER + 1, piece).expect("it goes on").2;
+        }
+        let again = say(&mut director, &alice, CLIENT + 1, SERVER + 1, &says).expect("it goes on").2;
+        assert_eq!(again, read, "cut at {cut}");
+    }
+}
+
+#[test]
 fn a_message_that_would_not_fit_into_its_packet_goes_on_as_it_is_and_one_behind_another_waits() {
     let says = call("10.0.0.11:5062", "10.0.0.11", &[AUDIO]);
     let padded = |len: usize| says.replace("Call-ID: 1", &format!("Call-ID: {}", "1".repeat(len)));
