@@ -151,10 +151,10 @@ pub struct FlowCounters {
     pub invalid: Counter,
     /// Packets that were to be counted at their connection, for which there was no room.
     pub uncounted: Counter,
-    /// Connections that are expected now, and those of TCP among them: while there are any, other workers ask.
+    /// Connections that tracked ones' helpers expect now, and those of TCP among them: while there are any, other workers ask.
     pub expected: Counter,
     pub expected_streams: Counter,
-    /// Expectations that helpers made, that ended in time or not, and packets that began what was expected.
+    /// Expectations that helpers made, those of virtual services too, that ended in time or not, and packets that began what was expected.
     pub expect_create: Counter,
     pub expect_delete: Counter,
     pub expect_new: Counter,

@@ -11,9 +11,6 @@ type Row = (&'static str, &'static str, fn(&FlowCounters) -> &Counter);
 const GAUGES: &[Row] = &[
     ("lb_conntrack_entries", "Connections now.", |flows| &flows.entries),
     ("lb_conntrack_tracked_entries", "Of these, those of no virtual service.", |flows| &flows.tracked),
-    ("lb_conntrack_expectations", "Connections that helpers announced and that have not begun.", |flows| {
-        &flows.expected
-    }),
     ("lb_conntrack_entries_limit", "Connections that there is room for.", |flows| &flows.capacity),
     ("lb_conntrack_ipv6_entries", "IPv6 connections now.", |flows| &flows.ipv6_entries),
     ("lb_conntrack_ipv6_entries_limit", "IPv6 connections that there is room for.", |flows| {
@@ -100,6 +97,15 @@ const COOKIE_COUNTERS: &[CookieRow] = &[
     ),
 ];
 
+/// Those of tracked connections' helpers, and of virtual services' clients and servers.
+fn expectations(control: &Control) -> Family {
+    // What ends meanwhile had begun.
+    let ended: u64 = control.plane().counters().iter().map(|worker| worker.flows.expect_delete.get()).sum();
+    let begun: u64 = control.plane().counters().iter().map(|worker| worker.flows.expect_create.get()).sum();
+    let help = "Connections that helpers announced and that have not begun.";
+    Family::gauge("lb_conntrack_expectations", help).with(&[], begun.saturating_sub(ended))
+}
+
 pub(super) fn gather(control: &Control) -> Vec<Family> {
     let sum = |count: &dyn Fn(&WorkerCounters) -> u64| -> u64 {
         control.plane().counters().iter().map(|worker| count(worker)).sum()
@@ -123,5 +129,5 @@ pub(super) fn gather(control: &Control) -> Vec<Family> {
         .map(counter)
         .chain(EDIT_COUNTERS.iter().map(edit_counter))
         .chain(COOKIE_COUNTERS.iter().map(cookie_counter));
-    gauges.chain(counters).chain([lost]).collect()
+    gauges.chain(counters).chain([expectations(control), lost]).collect()
 }

@@ -60,6 +60,8 @@ fn scrape() -> Scrape {
         worker.port(PortId(0)).rx_packets.set(7);
         worker.flows.entries.set(12);
         worker.flows.full.set(1);
+        worker.flows.expect_create.set(9);
+        worker.flows.expect_delete.set(7);
         worker.turns.turns.set(5);
         worker.turns.busy_cycles.set(300);
         worker.turns.busy_turns[0].set(90);
@@ -119,6 +121,7 @@ fn workers_ports_flows_and_drops_are_there() {
     assert_eq!(of("lb_conntrack_entries"), 24.0);
     assert_eq!(of("lb_conntrack_entries_limit"), 1000.0);
     assert_eq!(of("lb_conntrack_stat_drop"), 2.0);
+    assert_eq!(of("lb_conntrack_expectations"), 4.0);
     assert_eq!(of(r#"lb_drops_total{reason="no_route",hook="forward"}"#), 6.0);
     assert_eq!(of("lb_tables_services"), 2.0);
     let version = env!("CARGO_PKG_VERSION");
