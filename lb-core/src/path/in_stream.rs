@@ -60,6 +60,8 @@ impl<P: Packet> Path<P> {
         }
         let (mut headers, mtu) = (*headers, self.mtu(at));
         let mut edited: Option<Range> = None;
+        // Before what was changed, which does not fit behind that: it comes again by itself.
+        let mut is_cut = false;
         // Where the next message begins in the segment as it came, and by how much it is longer now.
         // What is before an edit that comes again may begin anywhere.
         let (mut from, mut grown) = (known.map_or(0, |(begin, _)| begin), 0);
@@ -98,6 +100,7 @@ impl<P: Packet> Path<P> {
                     May::NotYet => {
                         let keep = (from - skipped).saturating_add_signed(grown);
                         headers = segment::cut_behind(packet, &headers, segment, keep).map_err(no_room)?;
+                        is_cut = known.is_some_and(|(begin, _)| from - skipped <= begin);
                         break;
                     }
                 }
@@ -111,7 +114,9 @@ impl<P: Packet> Path<P> {
             from += len;
             grown += by;
         }
-        self.note_edit(&shift, segment.seq, known, edited, grown, at)?;
+        if !is_cut {
+            self.note_edit(&shift, segment.seq, known, edited, grown, at)?;
+        }
         Ok(headers)
     }
 

@@ -151,6 +151,37 @@ fn a_request_whose_first_word_was_split_goes_on_also_when_it_comes_again_whole()
 }
 
 #[test]
+fn what_fits_its_packet_alone_and_not_behind_what_was_sent_before_comes_again_by_itself() {
+    let says = |pad: usize| {
+        let call = call("10.0.0.11:5062", "10.0.0.11", &[AUDIO]);
+        call.replace("Call-ID: 1", &format!("Call-ID: {}", "1".repeat(1 + pad)))
+    };
+    let cut = 3;
+    let in_two = |says: &str| {
+        let mut director = director(&with(&[SNAT]));
+        let (alice, bob) = phones("198.51.100.7");
+        open(carry(&mut director), (alice, bob));
+        say(&mut director, &alice, CLIENT + 1, SERVER + 1, &says[..cut]).expect("it goes on");
+        let seq = CLIENT + 1 + cut as u32;
+        let read = say(&mut director, &alice, seq, SERVER + 1, &says[cut..]).expect("it goes on").2;
+        (director, alice, read)
+    };
+    let grown = in_two(&says(0)).2.len() - (says(0).len() - cut);
+    assert!(grown > 0);
+    // 40 bytes of headers in a packet of 1500.
+    let says = says(1460 - grown - (says(0).len() - cut));
+    let (mut director, alice, read) = in_two(&says);
+    assert_eq!(read.len(), 1460);
+    for _ in 0..2 {
+        let left = say(&mut director, &alice, CLIENT + 1, SERVER + 1, &says).expect("it goes on");
+        assert_eq!(left, (CLIENT + 1, SERVER + 1, says[..cut].to_owned()));
+        let seq = CLIENT + 1 + cut as u32;
+        let left = say(&mut director, &alice, seq, SERVER + 1, &says[cut..]).expect("it goes on");
+        assert_eq!(left, (seq, SERVER + 1, read.clone()));
+    }
+}
+
+#[test]
 fn a_message_that_would_not_fit_into_its_packet_goes_on_as_it_is_and_one_behind_another_waits() {
     let says = call("10.0.0.11:5062", "10.0.0.11", &[AUDIO]);
     let padded = |len: usize| says.replace("Call-ID: 1", &format!("Call-ID: {}", "1".repeat(len)));
