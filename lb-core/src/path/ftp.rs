@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use super::expected::Expect;
 use super::reworded::Data;
+use super::unfinished::Read;
 use super::{Io, Path, Steer};
 use crate::conntrack::Status;
 use crate::conntrack::helper::ftp::FIRST_OF_CLIENTS;
@@ -173,7 +174,9 @@ impl<P: Packet> Path<P> {
         if self.flows.entry(at.id()).method() == Method::Translated {
             return self.hear_other_family(packet, headers, &segment, at, &control);
         }
-        let Some((said, is_again)) = self.said(packet, headers, &segment, at)? else { return Ok(None) };
+        let Some(Read { said, is_again, is_gone }) = self.said(packet, headers, &segment, at)? else {
+            return Ok(None);
+        };
         let expect = match direction {
             Direction::Original => self.active(&control, said.address, said.port, at, is_again),
             Direction::Reply => Some(self.passive(&control, said.port, at)),
@@ -184,7 +187,8 @@ impl<P: Packet> Path<P> {
             (Direction::Reply, Form::Port) => None,
             (_, form) => Some(Instead::Words(form)),
         };
-        if said.form == Form::Numbers && original.src.is_ipv6() || expect.is_none() {
+        let is_late = is_gone && instead.is_some();
+        if said.form == Form::Numbers && original.src.is_ipv6() || expect.is_none() || is_late {
             return Ok(None);
         }
         Ok(Some(Heard { place: said.place, instead, expect, asked: Asked::Nothing }))
