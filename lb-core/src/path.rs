@@ -68,7 +68,6 @@ mod syn_proxy;
 mod tracked;
 mod translate;
 mod tunnel;
-mod unfinished;
 mod waiting;
 mod watched;
 mod zoned;
@@ -284,7 +283,6 @@ pub struct Path<P> {
     expectations: Expectations,
     /// Of a connection that has no room for them.
     no_calls: Calls,
-    unfinished: unfinished::Unfinished,
     /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
     next_outer_id: u16,
     owners: Owners,
@@ -398,7 +396,6 @@ impl<P: Packet> Path<P> {
             courses: courses::Courses::new(config.now),
             expectations,
             no_calls: Calls::default(),
-            unfinished: unfinished::Unfinished::new(),
             // Workers send to the same real servers: they begin apart.
             next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
             known_hops: known_hops::KnownHops::new(),

@@ -11,7 +11,6 @@ use std::ops::Add;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
-use super::expected::is_awaited;
 use super::{BURST, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Tracked};
@@ -202,7 +201,6 @@ impl<P: Packet> Path<P> {
                 }
                 self.flows.entry_mut(id).set_inactive(!is_active);
                 self.count_bound(id, server, is_active);
-                self.mine.flows.expect_create.add(is_awaited(&self.flows, id).into());
                 &mut done.connections
             }
             Err(InsertError::Taken(_)) => &mut done.damaged,

@@ -14,7 +14,6 @@ use arrayvec::ArrayVec;
 
 use super::established::side;
 use super::ftp::Heard;
-use super::unfinished::Line;
 use super::{Io, Path};
 use crate::conntrack::Expectation;
 use crate::drop::DropReason;
@@ -198,7 +197,6 @@ impl<P: Packet> Path<P> {
         let is_tracked = self.flows.entry(id).is_tracked();
         let mtu = self.mtu(at);
         let mut headers = *headers;
-        let left = self.left_to_hear(&packet, &headers, segment, at);
         let Some(edit) = self.flows.edit_mut(id) else { return Err(DropReason::Unsupported) };
         if headers.tcp_flags & ACK != 0 {
             edit.shift_mut(Direction::Reply).note_ack(segment.ack);
@@ -247,7 +245,7 @@ impl<P: Packet> Path<P> {
         if wants & SIP != 0 {
             headers = self.signal_segment(&mut packet, &headers, segment, at, now)?;
         }
-        self.note_passed(segment, at, left);
+        self.note_passed(segment, at);
         segment::renumber(packet.data_mut(), &headers, seq, &reply);
         Ok(Edited { packet, headers, expectation })
     }
@@ -263,7 +261,6 @@ impl<P: Packet> Path<P> {
     ) -> Result<Edited<P>, DropReason> {
         let id = at.id();
         let mut headers = *headers;
-        let left = self.left_to_hear(&packet, &headers, segment, at);
         let Some(edit) = self.flows.edit_mut(id) else { return Err(DropReason::Unsupported) };
         if headers.tcp_flags & ACK != 0 {
             edit.shift_mut(Direction::Original).note_ack(segment.ack);
@@ -288,23 +285,13 @@ impl<P: Packet> Path<P> {
         } else if let Some(heard) = heard {
             headers = self.say(&mut packet, &headers, at, heard)?;
         }
-        self.note_passed(segment, at, left);
+        self.note_passed(segment, at);
         let reply = self.flows.edit(id).map(|edit| *edit.shift(Direction::Reply)).unwrap_or_default();
         segment::renumber(packet.data_mut(), &headers, reply.onward(segment.seq), &original);
         Ok(Edited { packet, headers, expectation })
     }
 
-    /// What a segment leaves of a line of FTP's, as it came.
-    fn left_to_hear(&self, packet: &P, headers: &Headers, segment: &Segment, at: FlowRef) -> Option<Line> {
-        let edit = self.flows.edit(at.id()).filter(|edit| edit.wants & FTP != 0);
-        edit.and_then(|_| self.left_of_line(packet, headers, segment, at))
-    }
-
-    /// `left`: the beginning of a line that it ends with.
-    fn note_passed(&mut self, segment: &Segment, at: FlowRef, left: Option<Line>) {
-        if let Some(line) = left {
-            self.unfinished.keep(line);
-        }
+    fn note_passed(&mut self, segment: &Segment, at: FlowRef) {
         if let Some(edit) = self.flows.edit_mut(at.id()).filter(|edit| edit.wants & (FTP | SIP) != 0) {
             edit.shift_mut(at.direction()).note_passed(segment.seq, segment.data_len);
         }

@@ -14,7 +14,6 @@ use std::net::IpAddr;
 
 use super::expected::Expect;
 use super::reworded::Data;
-use super::unfinished::Read;
 use super::{Io, Path, Steer};
 use crate::conntrack::Status;
 use crate::conntrack::helper::ftp::FIRST_OF_CLIENTS;
@@ -174,9 +173,7 @@ impl<P: Packet> Path<P> {
         if self.flows.entry(at.id()).method() == Method::Translated {
             return self.hear_other_family(packet, headers, &segment, at, &control);
         }
-        let Some(Read { said, is_again, is_gone }) = self.said(packet, headers, &segment, at)? else {
-            return Ok(None);
-        };
+        let Some((said, is_again)) = self.said(packet, headers, &segment, at)? else { return Ok(None) };
         let expect = match direction {
             Direction::Original => self.active(&control, said.address, said.port, at, is_again),
             Direction::Reply => Some(self.passive(&control, said.port, at)),
@@ -187,8 +184,7 @@ impl<P: Packet> Path<P> {
             (Direction::Reply, Form::Port) => None,
             (_, form) => Some(Instead::Words(form)),
         };
-        let is_late = is_gone && instead.is_some();
-        if said.form == Form::Numbers && original.src.is_ipv6() || expect.is_none() || is_late {
+        if said.form == Form::Numbers && original.src.is_ipv6() || expect.is_none() {
             return Ok(None);
         }
         Ok(Some(Heard { place: said.place, instead, expect, asked: Asked::Nothing }))

@@ -67,31 +67,12 @@ impl<P: Packet> Path<P> {
         }
         let heard = match helper.reads {
             Reads::Announcement(announces) => {
-                let announced = self.read_announcement(announces, packet, headers, at);
+                let announced = data(packet, headers).and_then(|data| announces(&self.heard(data, at)));
                 announced.map_or(Ok(()), |announced| self.announce(&self.expectation(&announced, at, now)))
             }
             Reads::Calls => self.listen(packet, headers, at, now).map(drop),
         };
         heard.map_err(|reason| self.drop(reason, Hook::Postrouting)).is_ok()
-    }
-
-    /// What a packet announces, or what it ends of a line.
-    fn read_announcement(
-        &mut self,
-        announces: fn(&Heard<'_>) -> Option<Announced>,
-        packet: &P,
-        headers: &Headers,
-        at: FlowRef,
-    ) -> Option<Announced> {
-        let data = data(packet, headers)?;
-        let segment = Segment::of(packet.data(), headers).filter(|_| headers.protocol == Protocol::TCP);
-        let whole = segment.as_ref().and_then(|segment| self.ends_line(data, segment.seq, at));
-        let announced = whole.and_then(|line| announces(&self.heard(&line, at)));
-        let left = segment.and_then(|segment| self.left_of_line(packet, headers, &segment, at));
-        if let Some(line) = left {
-            self.unfinished.keep(line);
-        }
-        announced.or_else(|| announces(&self.heard(data, at)))
     }
 
     /// What a helper is given of a packet.

@@ -9,7 +9,6 @@
 //! rules ([0035](../../../docs/decisions/0035-tracking-sees-the-clients-numbers.md)).
 
 use super::syn_proxy::Before;
-use super::unfinished::Read;
 use super::{Io, Path};
 use crate::conntrack::helper::ftp as helper;
 use crate::conntrack::{CtState, Expectation};
@@ -33,7 +32,7 @@ pub(super) enum Data<'p> {
 }
 
 impl<P: Packet> Path<P> {
-    /// What a segment says. What was exchanged before is known by its place.
+    /// What a segment says, and whether that was exchanged before: then it is known by its place.
     ///
     /// # Errors
     /// Why the segment cannot go on now; its sender sends it again.
@@ -43,15 +42,12 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         segment: &Segment,
         at: FlowRef,
-    ) -> Result<Option<Read>, DropReason> {
+    ) -> Result<Option<(Said, bool)>, DropReason> {
         match self.data(packet, headers, segment, at)? {
             None => Ok(None),
-            Some(Data::New(data)) => Ok(self.read_lines(data, segment.seq, at)),
+            Some(Data::New(data)) => Ok(helper::said(data, at.direction()).map(|said| (said, false))),
             Some(Data::Again { words, place }) => match ftp::again(words) {
-                Some(said) => {
-                    let said = Said { place, ..said };
-                    Ok(Some(Read { said, is_again: true, is_gone: false }))
-                }
+                Some(said) => Ok(Some((Said { place, ..said }, true))),
                 // Its sender sends other bytes than before in the same place.
                 None => Err(DropReason::EditInPart),
             },
@@ -125,18 +121,15 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
     ) -> Result<(Headers, Option<Expectation>), DropReason> {
-        let read = self.said(packet, headers, segment, at)?;
-        let announced = read.as_ref().and_then(|read| helper::announced(&self.heard(&[], at), &read.said));
-        let (Some(Read { said, is_again, is_gone }), Some(announced)) = (read, announced) else {
+        let said = self.said(packet, headers, segment, at)?;
+        let announced = said.and_then(|(said, _)| helper::announced(&self.heard(&[], at), &said));
+        let (Some((said, is_again)), Some(announced)) = (said, announced) else {
             return Ok((*headers, None));
         };
         let mut new = self.expectation(&announced, at, now);
         if new.tuple.dst == announced.follows.destination.0 {
             // Its sender's end stands in both directions.
             return Ok((*headers, Some(new)));
-        }
-        if is_gone {
-            return Ok((*headers, None));
         }
         new.tuple.dport = match self.flows.edit(at.id()) {
             Some(edit) if is_again => edit.port(at.direction()),

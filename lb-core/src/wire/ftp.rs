@@ -1,7 +1,7 @@
 //! What an FTP control connection says of data connections: PORT, EPRT, 227 and 229 (RFC 959 §4.1.2, §4.2; RFC 2428).
 //!
-//! Only whole lines are read, as many as one segment has and not more than [`MOST_LINES`] (`path/unfinished.rs` puts together what comes in several
-//! segments). Telnet's commands in a line are none of its words. Behind `AUTH TLS` (RFC 4217) nothing
+//! Only whole lines are read, as many as one segment has and not more than [`MOST_LINES`]: a line that comes in two
+//! segments is passed over, as the kernel's helper does. Telnet's commands in a line are none of its words. Behind `AUTH TLS` (RFC 4217) nothing
 //! can be read.
 
 use std::io::Write;
@@ -103,14 +103,6 @@ pub(super) fn active_in(line: &[u8], at: usize) -> Option<Said> {
     let place = (at + line.len() - words.len(), end);
     let form = Form::Fields(*delimiter);
     is_right.then_some(Said { address: Some(address), port, form, place })
-}
-
-/// Whether a line that begins so may tell of a data connection.
-pub fn may_tell(begun: &[u8]) -> bool {
-    let text = telnet::plain(begun);
-    let verb = &text[..text.len().min(4)];
-    let is_begun = |known: &&[u8]| known[..verb.len()].eq_ignore_ascii_case(verb);
-    !verb.is_empty() && [&b"PORT"[..], b"EPRT", b"227 ", b"229 "].iter().any(is_begun)
 }
 
 /// What words say that were found before, and stand alone now.

@@ -130,32 +130,6 @@ fn a_passive_data_connection_is_related_and_nothing_else_comes_in() {
 }
 
 #[test]
-fn a_services_line_in_two_segments_is_read_and_exchanged_where_its_words_are_in_one() {
-    let (says, reads) = ("227 Passive (10,0,0,11,156,64).\r\n", "227 Passive (192,0,2,10,156,64).\r\n");
-    let extended = "229 Passive (|||40000|)\r\n";
-    for (says, reads, cut, is_read) in [
-        (says, reads, 3, true),
-        (says, reads, 13, true),
-        (says, says, 16, false),
-        (says, says, says.len() - 1, false),
-        (extended, extended, 2, true),
-        (extended, extended, 18, true),
-        (extended, extended, extended.len() - 1, true),
-    ] {
-        let mut director = director(tables_of(FTP, &WHITE_LIST));
-        let (ends, (first, second)) = (Ends::V4, says.split_at(cut));
-        let mut read = ends.open_and_say(carry(&mut director), false, first);
-        let data = second.as_bytes().to_vec();
-        let seg = Seg { seq: 7001 + cut as u32, ack: 1001, flags: "A", data, sack: None };
-        let frame = between((server_mac(11), OUR_LAN), ends.server, ends.seen, &seg);
-        read += &String::from_utf8(seen(&director.receive(LAN, &[frame]).sent[0].1).0.data).expect("text");
-        assert_eq!(read, reads, "cut at {cut}");
-        let comes = director.receive(WAN, &[ends.passive(5000, "S")]).sent;
-        assert_eq!(comes.len(), usize::from(is_read), "{says} cut at {cut}");
-    }
-}
-
-#[test]
 fn an_active_data_connection_is_related_and_nothing_else_goes_out() {
     for (ends, line) in [
         (Ends::V4, "PORT 192,0,2,100,195,80\r\n"),

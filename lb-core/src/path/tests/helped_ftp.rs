@@ -127,44 +127,6 @@ fn a_data_connection_is_related_to_its_control_connection_and_only_where_a_rule_
     }
 }
 
-/// A line in two segments, as the other end reads it.
-fn two(director: &mut Director, from: Side, to: Side, (first, second): (&str, &str)) -> String {
-    let mut read = String::new();
-    for (at, says) in [(0, first), (first.len(), second)] {
-        let out = director.receive(from.port, &[from.says(from.isn + 1 + at as u32, to.isn + 1, "A", says)]);
-        read += &String::from_utf8(seen(&out.sent[0].1).0.data).expect("text");
-    }
-    read
-}
-
-#[test]
-fn a_line_in_two_segments_is_read_wherever_it_is_split() {
-    let says = "227 Entering Passive Mode (10,0,0,11,156,64).\r\n";
-    for cut in [1, 4, 20, 27, 30, 40, says.len() - 2, says.len() - 1] {
-        let mut director = director(&with(&[]));
-        let client = Side::outside(("192.0.2.100", 4000), ("10.0.0.11", 21), CLIENT);
-        let server = Side::inside(11, ("10.0.0.11", 21), ("192.0.2.100", 4000), SERVER);
-        open(carry(&mut director), (client, server));
-        assert_eq!(two(&mut director, server, client, says.split_at(cut)), says);
-        let sent = director.receive(WAN, &[syn(client, 5000, 40000)]).sent;
-        assert_eq!(sent.len(), 1, "cut at {cut}");
-    }
-}
-
-#[test]
-fn words_in_one_of_a_lines_two_segments_are_exchanged_and_those_in_both_go_on() {
-    let (says, reads) = ("PORT 10,0,0,11,195,80\r\n", "PORT 192,0,2,1,195,80\r\n");
-    for (cut, is_exchanged) in [(2, true), (5, true), (6, false), (12, false), (says.len() - 1, false)] {
-        let mut director = director(&with(&[SNAT]));
-        let (client, server) = outward(3000);
-        open(carry(&mut director), (client, server));
-        let read = two(&mut director, client, server, says.split_at(cut));
-        assert_eq!(read, if is_exchanged { reads } else { says }, "cut at {cut}");
-        let comes = director.receive(WAN, &[syn(server, 20, 50000)]).sent;
-        assert_eq!(comes.len(), usize::from(is_exchanged), "cut at {cut}");
-    }
-}
-
 #[test]
 fn an_active_client_behind_one_address_is_reached() {
     let lines = with(&[SNAT, SNAT_V6]);
