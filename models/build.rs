@@ -61,6 +61,11 @@ fn main() {
         .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 2)
         .exchange("use crate::tables::Server;", "use super::Server;", 1)
         .write("threshold.rs");
+    source("lb-core/src/rule/bucket.rs")
+        .exchange("use std::sync::atomic::", "use loom::sync::atomic::", 2)
+        .exchange("use crate::time::", "use lb_core::time::", 1)
+        .exchange("#[derive(Default)]\n", "", 1)
+        .write("bucket.rs");
     source("lb-core/src/set/store.rs")
         .exchange("use std::sync::atomic::{", "use loom::sync::atomic::{", 1)
         .exchange("use crate::mem::", "use lb_core::mem::", 1)

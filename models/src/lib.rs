@@ -1,6 +1,6 @@
 //! What threads share, checked by [loom](https://docs.rs/loom) under every schedule and every outcome that the memory model
 //! allows: hand-over rings, publishing of tables, listing and sharing of connections, the bells of those who sleep, counters, thresholds,
-//! the elements of IP sets.
+//! token buckets, the elements of IP sets.
 //!
 //! The sources are those that run in production, the ring of the crate `rtrb` among them: `build.rs` takes them as they are,
 //! with loom's atomics, and makes rings so short that they are full and wrap. So a model says: with two
@@ -12,6 +12,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::needless_borrow, clippy::arc_with_non_send_sync)]
 
 mod bell;
+mod bucket;
 mod counters;
 mod listing;
 mod mailbox;

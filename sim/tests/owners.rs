@@ -3,41 +3,34 @@
 //! Method: worker threads on ports in memory that spread packets without looking at them, so that nearly all are handed over, or by RSS with the
 //! keys and the table of [`lb_core::rss`], so that nothing is; clients and servers that look at each packet that comes out.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lb_control::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleFamily, TableChange};
-use lb_control::model::rules::RuleTables;
+use lb_control::api::rules::RuleFamily;
 use lb_core::counters::WorkerCounters;
-use lb_core::drop::DropReason;
-use lb_core::flow::template::Uses;
-use lb_core::flow::{Hasher, memory_needed};
-use lb_core::hook::Hook;
+use lb_core::flow::Hasher;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
-use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet};
-use lb_core::path::{Owners, Path, PathConfig, Sought};
+use lb_core::path::{Owners, Sought};
 use lb_core::rss::{End, Means, Rss};
-use lb_core::rule::{Rules, text};
+use lb_core::rule::Rules;
 use lb_core::tables::{
-    Forward, GueChecksum, Interface, InterfaceId, Interfaces, Neighbours, Prefix, Protocol, Route, Routes,
-    Server, Service, ServiceKey, Services, Tables, Tunnel,
+    Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Services, Tables, Tunnel,
 };
-use lb_core::time::Tick;
 use lb_core::toeplitz;
-use lb_dataplane::{HeapFrames, Idle, InMemory, Member, Queue, Seat, Team, Twin, Wire, memory_port};
-use sim::wire::{self, Body, Ip, Link, Mac, Seen};
+use lb_dataplane::{Team, Wire};
+use sim::wire::{self, Body, Seen};
 
-const WAN: usize = 0;
-const LAN: usize = 1;
+use common::{LAN, SEED, WAN, at, drops, networks, packet, rules, start, until};
+
 /// Hosts of each case, of which each has a connection.
 const HOSTS: u16 = 12;
-const CONNECTIONS: u32 = 2000;
-const SEED: u64 = 7;
 const GUE_PORT: u16 = 6080;
 
 const METHODS: [Forward; 6] = [
@@ -64,26 +57,6 @@ const NAT: [[&str; 4]; 2] = [
         "PREROUTING -d 2001:db8::40/124 -j NETMAP --to fd00::40/124",
     ],
 ];
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn at(port: usize, is_ipv6: bool, host: u16) -> IpAddr {
-    let net = match (port, is_ipv6) {
-        (WAN, false) => "192.0.2.",
-        (_, false) => "10.0.0.",
-        (WAN, true) => "2001:db8::",
-        (_, true) => "fd00::",
-    };
-    ip(&if is_ipv6 { format!("{net}{host:x}") } else { format!("{net}{host}") })
-}
-
-fn own_mac(port: usize) -> Mac {
-    [2, 0, 0, 0, 0, port as u8]
-}
-
-const HOST_MAC: Mac = [2, 0, 0, 0, 1, 1];
 
 /// Connections of one kind: host by host from one side to an address on the other.
 #[derive(Clone, Copy, Debug)]
@@ -154,36 +127,11 @@ fn translations() -> Vec<Case> {
 
 /// `has_exchanged`: the addresses that rules exchange for others are the host's.
 fn tables(generation: u32, rules: Arc<Rules>, has_exchanged: bool) -> Tables {
-    let interface = |port: usize| Interface {
-        name: ["wan", "lan"][port].to_owned(),
-        port: PortId(port as u16),
-        vlan: 0,
-        mac: own_mac(port),
-        mtu: 1500,
-        outside: port == WAN,
-        group: 0,
-        ipv4: if let IpAddr::V4(own) = at(port, false, 9) { Some(own) } else { None },
-        ipv6: if let IpAddr::V6(own) = at(port, true, 9) { Some(own) } else { None },
-    };
-    let interfaces = Interfaces::new([WAN, LAN].map(interface).to_vec());
-    let prefix = |address, len| Prefix { address, len };
-    let mut routes = Vec::new();
-    let mut neighbours = Vec::new();
+    // Of the services and of what rules send elsewhere. The addresses of SNAT are not: what answers them names another worker.
+    let exchanged = [30, 0x30].into_iter().chain(64..64 + HOSTS).filter(|_| has_exchanged);
+    let own: Vec<u16> = exchanged.chain([10]).collect();
     let mut services = Vec::new();
     for is_ipv6 in [false, true] {
-        let (whole, net) = if is_ipv6 { (128, 64) } else { (32, 24) };
-        for port in [WAN, LAN] {
-            let id = InterfaceId(port as u16);
-            routes.push((prefix(at(port, is_ipv6, 0), net), Route::Via { interface: id, gateway: None }));
-            routes.push((prefix(at(port, is_ipv6, 9), whole), Route::Local));
-            // As large as a byte, whatever it is written in.
-            let hosts = (1..255).filter(|host| *host != 9 && (port == LAN || *host != 10));
-            neighbours.extend(hosts.map(|host| (id, at(port, is_ipv6, host), Some(HOST_MAC))));
-        }
-        // Of the services and of what rules send elsewhere. The addresses of SNAT are not: what answers them names another worker.
-        let exchanged = [30, 0x30].into_iter().chain(64..64 + HOSTS).filter(|_| has_exchanged);
-        routes
-            .extend(exchanged.chain([10]).map(|host| (prefix(at(WAN, is_ipv6, host), whole), Route::Local)));
         let methods = METHODS.into_iter().zip(80..).map(|(forward, port)| (forward, port, is_ipv6));
         for (forward, port, server_is_ipv6) in methods.chain([(Forward::FullNat, 90, !is_ipv6)]) {
             let server = |n: u16| Server {
@@ -202,29 +150,13 @@ fn tables(generation: u32, rules: Arc<Rules>, has_exchanged: bool) -> Tables {
             services.push(Arc::new(Service::new(None, id, key, SchedulerKind::ALL[0], servers, 1)));
         }
     }
-    Tables {
-        generation,
-        routes: Routes::new(routes).into(),
-        neighbours: Neighbours::new(&interfaces, neighbours).into(),
-        interfaces: interfaces.into(),
-        services: Services::new(services).into(),
-        rules,
-        ..Tables::default()
-    }
+    Tables { services: Services::new(services).into(), rules, ..networks(generation, [&own, &own]) }
 }
 
 fn nat_rules(counters: &Arc<[Arc<WorkerCounters>]>) -> Arc<Rules> {
-    let mut rules = RuleTables::new(SEED);
-    for (family, lines) in [RuleFamily::Ipv4, RuleFamily::Ipv6].into_iter().zip(NAT) {
-        let commands = lines.iter().map(|line| {
-            let mut words = text::split(line).unwrap();
-            RuleCommand::Append { chain: words.remove(0), rule: words, counts: RuleCounts::default() }
-        });
-        let table = TableChange { table: "nat".to_owned(), empty: false, commands: commands.collect() };
-        let batch = RuleBatch { family, tables: vec![table], test: false };
-        rules.apply(&batch, counters).unwrap();
-    }
-    rules.compiled().clone()
+    let of = |(family, lines): (RuleFamily, [&'static str; 4])| lines.map(|line| (family, line));
+    let lines: Vec<_> = [RuleFamily::Ipv4, RuleFamily::Ipv6].into_iter().zip(NAT).flat_map(of).collect();
+    rules(counters, "nat", &lines)
 }
 
 /// The workers, and the other ends of all their ports' queues.
@@ -244,34 +176,8 @@ struct Director {
 impl Director {
     fn new(workers: u16, has_rules: bool, means: Option<Means>) -> Director {
         let rss = means.map(|means| Arc::new(Rss::new(SEED, means, 7, workers)));
-        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(64, 2))).collect();
-        let uses = Arc::new(Uses::new(workers.into(), CONNECTIONS));
-        let mut wires = Vec::new();
-        let members = (0..workers).map(|worker| {
-            let [(a, a_wire), (b, b_wire)] = [memory_port(4096), memory_port(4096)];
-            wires.push([a_wire, b_wire]);
-            let config = PathConfig {
-                worker: WorkerId(worker),
-                counters: counters.clone(),
-                max_connections: CONNECTIONS,
-                max_ipv6_connections: CONNECTIONS,
-                uses: uses.clone(),
-                memory: Region::heap(memory_needed(CONNECTIONS, CONNECTIONS)),
-                hash_seed: SEED,
-                rss: rss.clone(),
-                now: Tick(0),
-            };
-            let seats = [a, b].map(|port| Seat::<InMemory> { queue: Queue::Own(port), twin: Twin::None });
-            Member {
-                cpu: None,
-                seats: seats.into(),
-                pool: HeapFrames,
-                logic: move || Path::<Frame>::new(config),
-            }
-        });
-        let members = members.collect();
-        let rules = if has_rules { nat_rules(&counters) } else { Arc::default() };
-        let team = Team::start(members, counters, Idle::Auto).unwrap();
+        let (team, wires) = start(workers, rss.as_ref());
+        let rules = if has_rules { nat_rules(team.counters()) } else { Arc::default() };
         let director = Director { team, wires, rss, rules, turn: 0, id: 0 };
         director.publish(1, true);
         director
@@ -311,32 +217,12 @@ impl Director {
         until(&format!("{what} come out"), || {
             let taken = self.wires.iter().flat_map(|wires| std::iter::from_fn(|| wires[1 - from].take()));
             out.extend(taken.map(|frame| frame.data().to_vec()));
-            let drops = self.drops();
+            let drops = drops(&self.team);
             assert!(drops.is_empty(), "{} of {count} {what} came out: {drops:?}", out.len());
             out.len() >= count
         });
         assert_eq!(out.len(), count, "{what}");
         out
-    }
-
-    fn drops(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let mut drops = Vec::new();
-        for worker in self.team.counters().iter() {
-            // An error about a tunnel's packet ends here, and its client is told by another.
-            for &reason in DropReason::ALL.iter().filter(|reason| **reason != DropReason::TunnelError) {
-                for hook in Hook::ALL {
-                    let count = worker.dropped(reason, hook).get();
-                    if count > 0 {
-                        drops.push((reason.label(), hook.name(), count));
-                    }
-                }
-            }
-            let untold = worker.turns.icmp_suppressed.get();
-            if untold > 0 {
-                drops.push(("icmp_suppressed", "none", untold));
-            }
-        }
-        drops
     }
 }
 
@@ -362,25 +248,9 @@ fn hashed(rss: &Rss, port: usize, frame: &[u8]) -> usize {
     toeplitz::hash(rss.key(end), &input) as usize
 }
 
-/// Waits for something that workers do.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !done() {
-        assert!(Instant::now() < deadline, "it never came to pass that {what}");
-        std::thread::yield_now();
-    }
-}
-
 fn udp(port: usize, src: (IpAddr, u16), dst: (IpAddr, u16), id: u16, payload: &[u8]) -> Vec<u8> {
     let body = Body::Udp { sport: src.1, dport: dst.1, is_summed: true, payload };
     packet(port, src.0, dst.0, id, &body)
-}
-
-fn packet(port: usize, src: IpAddr, dst: IpAddr, id: u16, body: &Body<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let link = Link { dst: own_mac(port), src: HOST_MAC, vlan: 0 };
-    wire::build(&mut out, &link, &Ip { src, dst, ttl: 64, id, dont_fragment: false, options: 0 }, body);
-    out
 }
 
 /// What a server gets: out of its tunnel, if it has one; with all that it says.

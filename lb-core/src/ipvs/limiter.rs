@@ -5,8 +5,8 @@
 //! in `TIME_WAIT` or `CLOSE`). They are asked and added to in two steps, so that connections which begin at several workers in the same moment may each
 //! find the last place free: as many too many as there are other workers, at most. Those that are there already when a limit is set count from their next packet on.
 //!
-//! Rates are token buckets as those of `hashlimit` ([`PerKey`]), one for the service and one for each source. What two workers take in the same moment one
-//! of them may take for nothing: within a time, a rate is exceeded by its burst for each other worker, at most.
+//! Rates are token buckets as those of `hashlimit` ([`PerKey`]), one for the service and one for each source. What one has is taken exactly; but where several workers
+//! begin it in the same moment, it has its burst once more for each other worker, at most.
 //!
 //! All of it is memory of a fixed size. A source for which there is no room is let in: its connections are not counted, and its bucket is the one of a source that came longest ago
 //! (whose next one is full). Else whoever makes up sources would keep clients out. A service's own number and bucket always have their place.

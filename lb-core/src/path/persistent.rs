@@ -180,6 +180,10 @@ impl<P: Packet> Path<P> {
             // It has become a backup meanwhile.
             return self.route(packet, headers, now, io);
         }
+        if !self.counted.holds() {
+            // Others have begun since rules let it pass: they are asked again about its next try.
+            return self.drop(DropReason::Rule, Hook::Input);
+        }
         let seen = self.seen_by_services(original);
         // Its tables may be others than ours: the service may be persistent there or here alone.
         let Some((service, _)) = self.persistent_service(&seen, now) else {

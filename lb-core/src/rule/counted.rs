@@ -4,7 +4,8 @@
 //! seen, one less when it is over. Each worker keeps in [`Counted`] which of these numbers its connections count in, so that each of them
 //! is taken back exactly once. Numbers are changed by atomic additions, so none is lost; looking at one and adding to it are two steps,
 //! so connections of one address that begin at several workers in the same moment may each find the limit not yet reached: as many too
-//! many as there are other workers, at most.
+//! many as there are other workers, at most. What goes to another worker and back between the two (the first packet of a persistent service's connection) is asked about once more
+//! when it is back ([`Counted::holds`]).
 //!
 //! All memory is taken at once and bounded: what finds no room is not counted.
 //!
@@ -85,6 +86,15 @@ impl std::fmt::Debug for Alive {
 /// Numbers that one packet may be the first to count in.
 const WANTED: usize = 8;
 
+/// A number that the packet at hand is to count in, if its connection is entered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Wanted {
+    key: u64,
+    /// What the rule asked: whether there are more than these.
+    limit: u32,
+    is_above: bool,
+}
+
 /// What one worker's connections count in.
 pub struct Counted {
     alive: Option<Arc<Alive>>,
@@ -97,10 +107,9 @@ pub struct Counted {
     /// Records from here on were never used.
     fresh: u32,
     in_use: u32,
-    /// Keys that the packet at hand is to count in, if its connection is entered.
-    wanted: ArrayVec<u64, WANTED>,
+    wanted: ArrayVec<Wanted, WANTED>,
     /// Those of packets that are on their way to another worker and back, by the last digits of their tickets.
-    parked: Box<[(Ticket, ArrayVec<u64, WANTED>)]>,
+    parked: Box<[(Ticket, ArrayVec<Wanted, WANTED>)]>,
     last_ticket: u32,
 }
 
@@ -132,18 +141,25 @@ impl Counted {
         }
     }
 
-    /// Connections with this key, that of the packet at hand among them; it is to count, once and from now on.
-    pub(crate) fn count(&mut self, alive: &Arc<Alive>, of: Option<FlowId>, key: u64) -> u32 {
+    /// Whether there are more than `limit` connections with this key, that of the packet at hand among them; it is to count, once and from now on.
+    pub(crate) fn is_above(&mut self, alive: &Arc<Alive>, of: Option<FlowId>, key: u64, limit: u32) -> bool {
         self.use_numbers(alive);
         let total = alive.total(key);
         if of.is_some_and(|id| self.has(id, key)) {
-            return total;
+            return total > limit;
         }
-        if !self.wanted.contains(&key) {
+        let is_above = total >= limit;
+        if self.wanted.iter().all(|wanted| wanted.key != key) {
             // Beyond that it is not counted.
-            let _ = self.wanted.try_push(key);
+            let _ = self.wanted.try_push(Wanted { key, limit, is_above });
         }
-        total.saturating_add(1)
+        is_above
+    }
+
+    /// Whether rules would still be told what they were told of the packet at hand, which has been elsewhere since.
+    pub(crate) fn holds(&self) -> bool {
+        let Some(alive) = &self.alive else { return true };
+        self.wanted.iter().all(|wanted| (alive.total(wanted.key) >= wanted.limit) == wanted.is_above)
     }
 
     /// The connection counts in this number from now on, once. False: there is no room.
@@ -219,7 +235,7 @@ impl Counted {
     #[cold]
     fn keep_wanted(&mut self, id: FlowId) {
         let Some(alive) = self.alive.clone() else { return };
-        for key in std::mem::take(&mut self.wanted) {
+        for Wanted { key, .. } in std::mem::take(&mut self.wanted) {
             // What finds no room is not counted.
             let _ = self.add(&alive, id, key);
         }
@@ -306,6 +322,10 @@ mod tests {
         prop::collection::vec(step, 0..200)
     }
 
+    fn want(counted: &mut Counted, alive: &Arc<Alive>, key: u64) {
+        counted.is_above(alive, None, key, u32::MAX);
+    }
+
     proptest! {
         /// The obvious twin: a set of connections by key.
         #[test]
@@ -322,18 +342,21 @@ mod tests {
                         for key in keys {
                             let with = twin.entry(key).or_default();
                             let expected = with.len() + usize::from(!with.contains(&id));
-                            prop_assert_eq!(counted.count(&alive, of, key) as usize, expected);
+                            let expected = expected as u32;
+                            prop_assert!(!counted.is_above(&alive, of, key, expected));
+                            prop_assert!(counted.is_above(&alive, of, key, expected - 1));
+                            prop_assert!(counted.holds());
                             if of.is_some() {
                                 counted.keep(FlowId(id));
                                 with.insert(id);
                             }
                         }
-                        let wanted: Vec<u64> = counted.wanted.iter().copied().collect();
+                        let wanted: Vec<u64> = counted.wanted.iter().map(|wanted| wanted.key).collect();
                         counted.keep(FlowId(id));
                         there.insert(id);
                         wanted.iter().for_each(|key| _ = twin.entry(*key).or_default().insert(id));
                     }
-                    Step::Stopped(keys) => keys.iter().for_each(|&key| _ = counted.count(&alive, None, key)),
+                    Step::Stopped(keys) => keys.iter().for_each(|&key| want(&mut counted, &alive, key)),
                     Step::Over(id) => {
                         counted.release(FlowId(id));
                         there.remove(&id);
@@ -357,12 +380,12 @@ mod tests {
             .iter()
             .map(|&key| {
                 counted.forget();
-                counted.count(&alive, None, key);
+                want(&mut counted, &alive, key);
                 counted.park()
             })
             .collect();
         // Another one's packet was at hand last.
-        counted.count(&alive, None, 7 << 50 | 1);
+        want(&mut counted, &alive, 7 << 50 | 1);
         for (id, ticket) in parked.iter().enumerate() {
             counted.resume(*ticket);
             counted.keep(FlowId(id as u32));
@@ -384,7 +407,7 @@ mod tests {
             let mut counted = Counted::new(1000, 1);
             for turn in 0..20 {
                 for id in 0..1000 {
-                    counted.count(&alive, None, u64::from(id % 7) << 40 | 1);
+                    want(&mut counted, &alive, u64::from(id % 7) << 40 | 1);
                     counted.keep(FlowId(id));
                 }
                 (0..if turn < 19 { 1000 } else { 500 }).for_each(|id| counted.release(FlowId(id)));
@@ -396,6 +419,44 @@ mod tests {
         assert_eq!((0..7u64).map(|key| alive.total(key << 40 | 1)).sum::<u32>(), 3 * 500);
     }
 
+    /// Goal: a limit is exceeded by one for each other worker, at most, and nothing is left when all is over. Method: threads that enter what they are told is within the limit,
+    /// end all and begin anew, while another looks at the number.
+    #[test]
+    fn workers_that_begin_connections_at_once_exceed_a_limit_by_one_each() {
+        const LIMIT: u32 = 40;
+        const KEY: u64 = 5 << 40 | 1;
+        for workers in [2, 4, 16] {
+            let alive = Arc::new(Alive::new(Keys::default()));
+            let working = std::sync::atomic::AtomicU32::new(workers);
+            let work = || {
+                let mut counted = Counted::new(2 * LIMIT, 1);
+                let mut entered = 0;
+                for id in (0..4000).map(|n| n % (2 * LIMIT)) {
+                    counted.forget();
+                    counted.release(FlowId(id));
+                    if !counted.is_above(&alive, None, KEY, LIMIT) {
+                        counted.keep(FlowId(id));
+                        entered += 1;
+                    }
+                }
+                (0..2 * LIMIT).for_each(|id| counted.release(FlowId(id)));
+                working.fetch_sub(1, Relaxed);
+                entered
+            };
+            let (entered, most) = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+                let mut most = 0;
+                while working.load(Relaxed) > 0 {
+                    most = most.max(alive.total(KEY));
+                }
+                (threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>(), most)
+            });
+            assert!(most < LIMIT + workers, "{workers} workers had {most} connections");
+            assert!(entered > 2 * LIMIT, "{entered}: room was found again");
+            assert_eq!(alive.total(KEY), 0, "{workers} workers");
+        }
+    }
+
     #[test]
     fn what_finds_no_room_is_not_counted_and_takes_nothing_back() {
         let alive = Arc::new(Alive::new(Keys::default()));
@@ -403,7 +464,7 @@ mod tests {
         let keys: Vec<u64> = (0..10).map(|key| key << 50 | 1).collect();
         let mut counted = Counted::new(16, 1);
         for (id, key) in keys.iter().enumerate() {
-            counted.count(&alive, None, *key);
+            want(&mut counted, &alive, *key);
             counted.keep(FlowId(id as u32));
         }
         assert_eq!(keys.iter().map(|key| alive.total(*key)).sum::<u32>(), 8);
@@ -412,7 +473,7 @@ mod tests {
         // A worker's records come to an end before the places do.
         let mut small = Counted::new(1, 1);
         for key in [1u64, 3 << 40 | 1] {
-            small.count(&alive, None, key);
+            want(&mut small, &alive, key);
         }
         small.keep(FlowId(0));
         assert_eq!((alive.total(1) + alive.total(3 << 40 | 1), small.in_use), (1, 1));

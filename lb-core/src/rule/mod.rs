@@ -7,6 +7,7 @@
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.
 
 mod bpf;
+mod bucket;
 pub mod capture;
 mod chain6;
 pub(crate) mod copies;

@@ -3,12 +3,16 @@
 //! As all state of rules ([`state`](super::state)) it is of a fixed size, shared by all workers, in relaxed atomics. A key has one of
 //! a few places; the one that came longest ago makes room, where the kernel would drop the packet.
 //!
+//! What a key has is taken exactly ([`Bucket`]). But workers that find no place of a key in the same moment each begin one for it: a new key, or one that was forgotten, may
+//! have its burst once more for each other worker, at most. What comes while an interval of bytes or packets ([`Price::Window`]) gives way to the next may be missing in the count of the next.
+//!
 //! Source of the facts: Linux, `net/netfilter/xt_hashlimit.c`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::state::{Keys, pay, places};
+use super::bucket::Bucket;
+use super::state::{Keys, places};
 use crate::time::Tick;
 
 /// Keys that a table has room for, unless it is told how many.
@@ -55,10 +59,11 @@ struct Entry {
     key: AtomicU64,
     /// When its last packet came.
     last: AtomicU32,
+    credit: Bucket,
     /// When its interval began.
     since: AtomicU32,
-    /// Credit; of a window what it has had.
-    value: AtomicU64,
+    /// What it has had in it.
+    had: AtomicU64,
     refills: AtomicU32,
     was_over: AtomicBool,
 }
@@ -125,8 +130,9 @@ impl Entry {
         Entry {
             key: AtomicU64::new(self.key.load(Relaxed)),
             last: AtomicU32::new(self.last.load(Relaxed)),
+            credit: self.credit.copy(),
             since: AtomicU32::new(self.since.load(Relaxed)),
-            value: AtomicU64::new(self.value.load(Relaxed)),
+            had: AtomicU64::new(self.had.load(Relaxed)),
             refills: AtomicU32::new(self.refills.load(Relaxed)),
             was_over: AtomicBool::new(self.was_over.load(Relaxed)),
         }
@@ -141,54 +147,55 @@ impl Entry {
     }
 
     fn begin(&self, key: u64, price: Price, now: Tick) {
-        let (value, refills) = match price {
+        let (credit, refills) = match price {
             Price::Packets { cap, .. } => (cap, 0),
             Price::Bytes { refills, .. } => (BYTE_SECOND, refills),
             Price::Window { .. } => (0, 0),
         };
+        self.credit.begin(credit, now);
         self.since.store(now.0, Relaxed);
-        self.value.store(value, Relaxed);
+        self.had.store(0, Relaxed);
         self.refills.store(refills, Relaxed);
         self.was_over.store(false, Relaxed);
         self.key.store(key, Relaxed);
     }
 
     fn take(&self, price: Price, bytes: u32, now: Tick) -> bool {
-        let ticks = u64::from(now.since(Tick(self.since.load(Relaxed))));
         match price {
-            Price::Packets { cost, cap, per_tick } => {
-                let gained = ticks.saturating_mul(per_tick);
-                self.since.store(now.0, Relaxed);
-                pay(&self.value, cost, gained, cap)
-            }
+            Price::Packets { cost, cap, per_tick } => self.credit.take(cost, per_tick, cap, now),
             Price::Bytes { per_chunk, .. } => {
                 let cost = (u64::from(bytes >> 4) + 1).saturating_mul(per_chunk).min(BYTE_SECOND);
-                let gained = ticks.saturating_mul(BYTE_SECOND) / u64::from(Tick::PER_SECOND);
-                self.since.store(now.0, Relaxed);
-                pay(&self.value, cost, gained, BYTE_SECOND)
-                    || self.refill() && pay(&self.value, cost, BYTE_SECOND, BYTE_SECOND)
+                self.credit.take(cost, BYTE_SECOND / u64::from(Tick::PER_SECOND), BYTE_SECOND, now)
+                    || self.refill() && self.credit.spend(cost)
             }
             Price::Window { most, rate, seconds, are_bytes } => {
-                let interval = u64::from(seconds.saturating_mul(Tick::PER_SECOND));
-                if ticks >= interval {
-                    let had = u128::from(self.value.load(Relaxed)) * u128::from(interval);
-                    self.was_over.store(had > u128::from(rate) * u128::from(ticks), Relaxed);
-                    self.value.store(0, Relaxed);
-                    self.since.store(now.0, Relaxed);
-                }
+                self.turn_window(rate, u64::from(seconds.saturating_mul(Tick::PER_SECOND)), now);
                 let amount = if are_bytes { u64::from(bytes) } else { 1 };
-                let has = self.value.load(Relaxed).saturating_add(amount);
-                self.value.store(has, Relaxed);
+                let has = self.had.fetch_add(amount, Relaxed).saturating_add(amount);
                 !self.was_over.load(Relaxed) && has <= most
             }
         }
     }
 
+    /// Begins the next interval, if it is time.
+    fn turn_window(&self, rate: u64, interval: u64, now: Tick) {
+        let since = self.since.load(Relaxed);
+        let ticks = u64::from(now.since(Tick(since)));
+        if ticks < interval || self.since.compare_exchange(since, now.0, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        let had = u128::from(self.had.swap(0, Relaxed)) * u128::from(interval);
+        self.was_over.store(had > u128::from(rate) * u128::from(ticks), Relaxed);
+    }
+
     /// Uses one of its seconds of credit, if it has one more.
     fn refill(&self) -> bool {
-        let left = self.refills.load(Relaxed);
-        self.refills.store(left.saturating_sub(1), Relaxed);
-        left > 0
+        let one_less = |left: u32| left.checked_sub(1);
+        let is_left = self.refills.fetch_update(Relaxed, Relaxed, one_less).is_ok();
+        if is_left {
+            self.credit.add(BYTE_SECOND, BYTE_SECOND);
+        }
+        is_left
     }
 }
 

@@ -1,9 +1,9 @@
 //! What matches and targets remember from packet to packet: rates, lists, counts.
 //!
 //! Made by the control plane when a rule is put in, kept while it stays there, and read and written by all workers: that is what
-//! makes `limit 5/sec` mean five a second of the whole host. It is memory of a fixed size, in relaxed atomics without locks: what two
-//! workers write in the same moment one of them loses, which costs a limit a packet and never its shape
-//! (`docs/decisions/0017-rules-are-walked-first.md`). Only packets that reach such a rule touch it.
+//! makes `limit 5/sec` mean five a second of the whole host (`docs/decisions/0017-rules-are-walked-first.md`). It is memory of a fixed
+//! size, in relaxed atomics without locks; what limits ([`bucket`](super::bucket), [`counted`](super::counted), [`Number::spend`]) is changed by
+//! read-modify-writes, so that no worker undoes what another has taken. Only packets that reach such a rule touch it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -156,46 +156,6 @@ const PLACES: usize = 8;
 #[inline]
 pub(super) fn places(key: u64, room: usize) -> impl Iterator<Item = usize> {
     (0..PLACES.min(room)).map(move |at| (key as usize >> 1).wrapping_add(at) % room)
-}
-
-/// Takes `cost` of a credit that has gained so much since it was last asked, if there is so much.
-pub(super) fn pay(credit: &AtomicU64, cost: u64, gained: u64, cap: u64) -> bool {
-    let has = credit.load(Relaxed).saturating_add(gained).min(cap);
-    let is_enough = has >= cost;
-    credit.store(if is_enough { has - cost } else { has }, Relaxed);
-    is_enough
-}
-
-/// A token bucket in units of 0.1 ms: a packet costs its share of the rate.
-#[derive(Default)]
-pub(crate) struct Bucket {
-    credit: AtomicU64,
-    last: AtomicU32,
-}
-
-/// Units of credit that a tick brings.
-const PER_TICK: u64 = 10_000 / Tick::PER_SECOND as u64;
-
-impl Bucket {
-    /// Full.
-    pub(crate) fn full(cap: u64) -> Bucket {
-        Bucket { credit: AtomicU64::new(cap), last: AtomicU32::new(0) }
-    }
-
-    /// Another one that goes on from here.
-    pub(crate) fn copy(&self) -> Bucket {
-        Bucket {
-            credit: AtomicU64::new(self.credit.load(Relaxed)),
-            last: AtomicU32::new(self.last.load(Relaxed)),
-        }
-    }
-
-    /// Takes `cost`, if there is so much.
-    pub(crate) fn take(&self, cost: u64, cap: u64, now: Tick) -> bool {
-        let gained = u64::from(now.since(Tick(self.last.load(Relaxed)))).saturating_mul(PER_TICK);
-        self.last.store(now.0, Relaxed);
-        pay(&self.credit, cost, gained, cap)
-    }
 }
 
 /// Times at which an address was seen that are remembered, unless the rule that makes the list asks for more.
@@ -362,16 +322,6 @@ impl Number {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bucket_lets_its_burst_and_then_its_rate_by() {
-        // 5 a second, burst 5: a packet costs 2,000 units of 0.1 ms.
-        let bucket = Bucket::full(10_000);
-        let allowed =
-            |ticks: std::ops::Range<u32>| ticks.filter(|tick| bucket.take(2000, 10_000, Tick(*tick))).count();
-        assert_eq!(allowed(0..1) + (0..9).filter(|_| bucket.take(2000, 10_000, Tick(0))).count(), 5);
-        assert_eq!(allowed(1..1001), 50, "ten seconds");
-    }
 
     #[test]
     fn a_quota_lets_no_small_packet_by_once_a_large_one_found_it_too_small() {

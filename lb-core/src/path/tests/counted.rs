@@ -159,3 +159,19 @@ fn connections_of_a_persistent_service_are_counted_for_their_own_clients_at_any_
     });
     assert_eq!(opened, [8, 8, 0]);
 }
+
+#[test]
+fn connections_of_one_client_that_are_at_their_template_at_once_do_not_exceed_its_limit() {
+    const WORKERS: usize = 3;
+    let rules = rules(&["filter INPUT -p tcp --syn -m connlimit --connlimit-above 10 -j DROP"]);
+    let tables = Arc::new(Tables { rules: Arc::new(rules), ..super::persistent::persistent(2, |_| ()) });
+    let (counters, uses) = (counters(WORKERS), Arc::new(Uses::new(WORKERS, 100)));
+    let mut paths: Vec<_> = (0..WORKERS).map(|n| path(n as u16, &counters, &uses)).collect();
+    paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+    for _ in 0..2 {
+        let syns: Vec<_> = (4000..4030).map(|port| from_client(port, "S")).collect();
+        assert_eq!(deliver_all(&mut paths, 0, WAN, &syns).len(), 10, "and their repetitions are let pass");
+    }
+    let refused: u64 = counters.iter().map(|of| of.dropped(DropReason::Rule, Hook::Input).get()).sum();
+    assert_eq!(refused, 40);
+}

@@ -94,10 +94,10 @@ impl Match for ConnLimit {
         let net = address & prefix_mask(self.prefix(family).into(), family);
         let zone = view.connection.map_or(0, |connection| connection.zones.id());
         let key = of.alive.keys().of([net, zone.into()], of.rule);
-        let count = match view.is_dry {
-            true => of.alive.total(key).saturating_add(1),
-            false => view.counted.count(&of.alive, view.flow, key),
+        let is_above = match view.is_dry {
+            true => of.alive.total(key) >= self.limit,
+            false => view.counted.is_above(&of.alive, view.flow, key, self.limit),
         };
-        (count > self.limit) != self.is_upto
+        is_above != self.is_upto
     }
 }

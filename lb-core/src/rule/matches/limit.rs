@@ -3,8 +3,9 @@
 use super::Match;
 use crate::rule::prelude::*;
 
+use crate::rule::bucket::Bucket;
 use crate::rule::rate::{self, Rate};
-use crate::rule::state::Bucket;
+use crate::time::Tick;
 
 #[derive(Clone, PartialEq, Debug)]
 pub struct Limit {
@@ -14,6 +15,8 @@ pub struct Limit {
 }
 
 const DEFAULT_BURST: u32 = 5;
+/// Units of credit that a tick brings.
+const PER_TICK: u64 = rate::SCALE as u64 / Tick::PER_SECOND as u64;
 
 impl Default for Limit {
     fn default() -> Limit {
@@ -53,7 +56,7 @@ impl Extension for Limit {
     }
 
     fn bind(&mut self, _: &mut Named) -> Result<(), Refused> {
-        self.bucket.set(std::sync::Arc::new(Bucket::full(self.cap())));
+        self.bucket.set(std::sync::Arc::new(Bucket::new(self.cap(), Tick(0))));
         Ok(())
     }
 
@@ -73,8 +76,8 @@ impl Match for Limit {
     fn matches(&self, view: &mut View<'_>) -> bool {
         let (cost, cap) = (self.rate.cost().into(), self.cap());
         self.bucket.get().is_some_and(|bucket| match view.is_dry {
-            true => bucket.copy().take(cost, cap, view.now),
-            false => bucket.take(cost, cap, view.now),
+            true => bucket.copy().take(cost, PER_TICK, cap, view.now),
+            false => bucket.take(cost, PER_TICK, cap, view.now),
         })
     }
 }
