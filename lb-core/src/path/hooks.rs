@@ -105,9 +105,14 @@ impl<P: Packet> Path<P> {
         }
         let wire = self.flows.tuple(at.id(), at.direction());
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
-        // IPVS translates a request behind INPUT, an answer behind FORWARD.
-        let way = self.tables.way(leaves.dst);
         let asks_for_source = self.asks_for_source(self.flows.entry(at.id()).method(), &wire, &leaves);
+        // What is asked at POSTROUTING is among what is at OUTPUT.
+        let is_asked = self.is_asked(&OUTPUT, headers) || self.is_asked(&FORWARD, headers);
+        let output = match is_asked || asks_for_source {
+            true => self.output(self.tables.way(leaves.dst)),
+            false => None,
+        };
+        // IPVS translates a request behind INPUT, an answer behind FORWARD.
         let (inner, leaves) = if leaves.dst.is_ipv6() == wire.dst.is_ipv6() {
             (Tuple { dst: leaves.dst, dport: leaves.dport, ..wire }, leaves)
         } else {
@@ -130,7 +135,7 @@ impl<P: Packet> Path<P> {
             // Conntrack sees what table raw lets pass.
             passage.state = self.note_seen(at, headers, direction, is_first);
             let tuples = (&wire, &inner, &leaves);
-            outcome = self.pass_service(&mut packet, headers, tuples, way, &mut passage, is_first);
+            outcome = self.pass_service(&mut packet, headers, tuples, output, &mut passage, is_first);
         }
         if asks_for_source {
             outcome = self.begin_with_source(outcome, at, &leaves, &mut packet, headers, &mut passage);
@@ -165,13 +170,13 @@ impl<P: Packet> Path<P> {
     }
 
     /// The road of a packet of a virtual service's connection behind the table `raw`: it comes as `wire`, is `inner` once it is routed, and
-    /// `leaves`.
+    /// `leaves`, by `output`.
     fn pass_service(
         &mut self,
         packet: &mut P,
         headers: &Headers,
         (wire, inner, leaves): (&Tuple, &Tuple, &Tuple),
-        way: Way,
+        output: Option<InterfaceId>,
         passage: &mut Passage,
         is_first: bool,
     ) -> Result<(), Stopped> {
@@ -183,7 +188,7 @@ impl<P: Packet> Path<P> {
             self.pass(&INPUT, wire, packet, headers, passage)?;
             self.is_at(Hook::Input, Function::RemoteRequest);
         }
-        passage.output = self.output(way);
+        passage.output = output;
         if is_answer {
             self.pass(&FORWARD, inner, packet, headers, passage)?;
             self.is_at(Hook::Forward, Function::Reply);
@@ -245,7 +250,8 @@ impl<P: Packet> Path<P> {
         }
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
-            return self.pass_service(packet, headers, (&wire, &inner, &inner), way, &mut passage, false);
+            let output = self.output(way);
+            return self.pass_service(packet, headers, (&wire, &inner, &inner), output, &mut passage, false);
         }
         self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage)
     }
@@ -284,7 +290,8 @@ impl<P: Packet> Path<P> {
     }
 
     /// Asks tables one after the other, up to the first that stops the packet, which is `tuple` there, or behind a rule that says so what
-    /// [`Passage::renumbered`] is then.
+    /// [`Passage::renumbered`] is then. Those that have no chain there are not asked, unless somebody watches.
+    #[inline]
     pub(super) fn pass(
         &mut self,
         road: &[Stop],
@@ -294,6 +301,21 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
         passage.renumbered = None;
+        match self.is_asked(road, headers) {
+            true => self.pass_chains(road, tuple, packet, headers, passage),
+            false => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn pass_chains(
+        &mut self,
+        road: &[Stop],
+        tuple: &Tuple,
+        packet: &mut P,
+        headers: &Headers,
+        passage: &mut Passage,
+    ) -> Result<(), Stopped> {
         for &(table, hook) in road {
             let said = match passage.renumbered {
                 None => self.ask(table, hook, tuple, packet, headers, passage),
@@ -368,10 +390,15 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         passage: &mut Passage,
     ) -> Verdict {
-        match self.tables.rules.has_chain(headers.is_ipv6, table, hook) || self.watch.is_on() {
+        match self.is_asked(&[(table, hook)], headers) {
             true => self.ask_chain(table, hook, tuple, packet, headers, passage),
             false => Verdict::Accept,
         }
+    }
+
+    #[inline]
+    fn is_asked(&self, road: &[Stop], headers: &Headers) -> bool {
+        self.tables.rules.have_chain_at(headers.is_ipv6, road) || self.watch.is_on()
     }
 
     #[inline(never)]
@@ -424,7 +451,7 @@ impl<P: Packet> Path<P> {
         };
         let verdict = self.tables.rules.run_noting(table, hook, &mut view, &self.mine, &mut self.met);
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
-        if view.tuple != *tuple {
+        if effects.has_tuple {
             passage.renumbered = Some(view.tuple);
         }
         passage.is_traced = view.is_traced;

@@ -95,6 +95,8 @@ pub struct View<'a> {
 pub struct Effects {
     /// [`View::mark`] was written.
     pub has_mark: bool,
+    /// [`View::tuple`] was written.
+    pub has_tuple: bool,
     /// [`Connection::mark`] was written: to be kept with the connection.
     pub has_connection_mark: bool,
     /// The packet is not to be tracked.

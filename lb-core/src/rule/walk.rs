@@ -88,6 +88,8 @@ struct Compiled {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     tables: [[Option<Arc<Compiled>>; Table::ALL.len()]; 2],
+    /// By family: the places ([`place_bit`]) that have a chain.
+    places: [u64; 2],
     are_active: bool,
     hide_owners: bool,
     /// By family.
@@ -106,12 +108,23 @@ impl Rules {
         self.are_active
     }
 
-    /// Whether `table` has a chain at `hook`: else whoever asks there passes, and nothing is counted.
+    /// Whether one of these tables has a chain at its hook: else whoever asks there passes, and nothing is counted.
     #[inline]
-    pub(crate) fn has_chain(&self, is_ipv6: bool, table: Table, hook: Hook) -> bool {
-        self.tables[usize::from(is_ipv6)][table as usize]
-            .as_ref()
-            .is_some_and(|compiled| compiled.first[hook as usize].is_some())
+    pub(crate) fn have_chain_at(&self, is_ipv6: bool, places: &[(Table, Hook)]) -> bool {
+        let wanted = places.iter().fold(0, |bits, &(table, hook)| bits | place_bit(table, hook));
+        self.places[usize::from(is_ipv6)] & wanted != 0
+    }
+
+    fn note_places(&mut self) {
+        let places = || Table::ALL.into_iter().flat_map(|table| Hook::ALL.map(|hook| (table, hook)));
+        for (bits, tables) in self.places.iter_mut().zip(&self.tables) {
+            let has_chain = |&(table, hook): &(Table, Hook)| {
+                let compiled = tables[table as usize].as_ref();
+                compiled.is_some_and(|compiled| compiled.first[hook as usize].is_some())
+            };
+            let having = places().filter(has_chain);
+            *bits = having.fold(0, |bits, (table, hook)| bits | place_bit(table, hook));
+        }
     }
 
     /// Whether answers may come to another worker than the connection's, or could by a rule that there was: its connections stay.
@@ -161,6 +174,7 @@ impl Rules {
     ) -> Result<Rules, BadTable> {
         let mut rules = self.clone();
         rules.tables[family as usize][table as usize] = Compiled::new(family, chains)?.map(Arc::new);
+        rules.note_places();
         rules.are_active = rules.tables.iter().flatten().any(Option::is_some);
         if table == Table::Raw {
             let mut all = chains.iter().flat_map(|chain| &chain.rules);
@@ -193,6 +207,7 @@ impl Rules {
                 });
             }
         }
+        rules.note_places();
         rules
     }
 
@@ -230,6 +245,12 @@ impl Rules {
             None => Verdict::Accept,
         }
     }
+}
+
+/// A table at a hook, among all.
+#[inline]
+const fn place_bit(table: Table, hook: Hook) -> u64 {
+    1 << (table as usize * Hook::ALL.len() + hook as usize)
 }
 
 /// How the rules of a chain are found that may match.

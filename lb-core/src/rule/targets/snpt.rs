@@ -93,6 +93,7 @@ impl<const DESTINATION: bool> Target for PrefixTranslation<DESTINATION> {
             // Where that end is in the IPv6 header.
             return Some(Verdict::Reject(Refusal::Field(if DESTINATION { 24 } else { 8 })));
         };
+        view.effects.has_tuple |= mapped != u128::from(address);
         *end = IpAddr::V6(mapped.into());
         // Another's frame is written when its connection says what it becomes.
         if view.connection.is_none() && view.service.is_none() {
