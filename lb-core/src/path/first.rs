@@ -315,7 +315,14 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let id = self.insert(&new)?;
-        self.flows.entry_mut(id).renew(self.tables.generation, self.tables.looks_at_each());
+        let entry = self.flows.entry_mut(id);
+        entry.renew(self.tables.generation, self.tables.looks_at_each());
+        // Most go to a real server that others went to.
+        if method != Method::Translated
+            && let Some(hop) = self.known_hops.get(after.dst)
+        {
+            entry.set_hop(Direction::Original, hop);
+        }
         self.counted.keep(id);
         if let Some(passed) = self.passed {
             self.flows.tracked_mut(id).mark = passed.connection_mark;
