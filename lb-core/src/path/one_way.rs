@@ -147,6 +147,29 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        let tunnel = self.tunnels.find(self.flows.entry(at.id()).server(), self.tables.generation);
+        let is_plain = |tunnel: &&Prepared| rewrite::goes_plainly(headers, tunnel.plain_room);
+        let Some(tunnel) = tunnel.filter(is_plain).filter(|_| headers.tcp_flags & SYN == 0) else {
+            return self.onward_in_tunnel_rarely(packet, headers, at, now, io);
+        };
+        self.next_outer_id = self.next_outer_id.wrapping_add(1);
+        let (outer, hop, id) = (&tunnel.outer, &tunnel.hop, self.next_outer_id);
+        match outer.put_before_plain(&mut packet, headers, &hop.macs, id) {
+            Ok(()) => io.transmit(hop.port, packet),
+            Err(reason) => self.drop(reason, Hook::Postrouting),
+        }
+    }
+
+    /// The same of a packet, or by a tunnel, that is not as nearly all are, or whose way is not kept yet.
+    #[inline(never)]
+    fn onward_in_tunnel_rarely(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         let (server, generation) = (self.flows.entry(at.id()).server(), self.tables.generation);
         if headers.tcp_flags & SYN != 0 {
             let (tunnel, to) = self.tunnel_to(server, at);
@@ -194,8 +217,10 @@ impl<P: Packet> Path<P> {
         let hop = self.tables.neighbours.get(hop).filter(|hop| hop.state == Reachability::Reachable);
         let Some(&hop) = hop else { return };
         let Some(ends) = self.ends(to, &hop) else { return };
-        let room = hop.mtu.saturating_sub(tunnel.overhead(to) as u16);
-        let prepared = Prepared { hop, room, outer: Outer::new(tunnel, ends, carries_ipv6) };
+        let left = |room: u16| room.saturating_sub(tunnel.overhead(to) as u16);
+        let outer = Outer::new(tunnel, ends, carries_ipv6);
+        let plain_room = if outer.is_plain() { left(hop.plain_room) } else { 0 };
+        let prepared = Prepared { hop, room: left(hop.mtu), plain_room, outer };
         self.tunnels.keep(server, self.tables.generation, prepared);
     }
 

@@ -76,7 +76,7 @@ pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewr
     let Some(head) = frame.first_chunk_mut::<PLAIN>() else { return false };
     let Some((ethernet, rest)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
     let Some((ipv4, l4)) = rest.split_first_chunk_mut() else { return false };
-    if !goes_plainly(headers, hop) {
+    if !goes_plainly(headers, hop.plain_room) {
         return false;
     }
     match headers.protocol {
@@ -98,10 +98,10 @@ pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewr
     true
 }
 
-/// Whether it is such a packet, and can go to that next hop as it is.
+/// Whether it is such a packet, and can go as it is where there is so much room for one.
 #[inline(always)]
-fn goes_plainly(headers: &Headers, hop: &NextHop) -> bool {
-    headers.ttl > 1 && headers.ip_len <= u32::from(hop.plain_room) && headers.is_plain()
+pub(super) fn goes_plainly(headers: &Headers, room: u16) -> bool {
+    headers.ttl > 1 && headers.ip_len <= u32::from(room) && headers.is_plain()
 }
 
 /// As [`decrement_ttl`], with the Ethernet addresses, of such a packet.
@@ -109,7 +109,9 @@ fn goes_plainly(headers: &Headers, hop: &NextHop) -> bool {
 pub(super) fn plain_but_for_ttl(frame: &mut [u8], headers: &Headers, hop: &NextHop) -> bool {
     let Some(head) = frame.first_chunk_mut::<{ ethernet::LEN + ipv4::LEN }>() else { return false };
     let Some((ethernet, ip)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
-    let Some(ip) = ip.first_chunk_mut().filter(|_| goes_plainly(headers, hop)) else { return false };
+    let Some(ip) = ip.first_chunk_mut().filter(|_| goes_plainly(headers, hop.plain_room)) else {
+        return false;
+    };
     ipv4::decrement_ttl(ip);
     ethernet::set_addresses(ethernet, &hop.macs);
     true

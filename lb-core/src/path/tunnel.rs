@@ -31,6 +31,7 @@ impl Ends {
 
 const ETHER_TYPE_LEN: usize = 2;
 const GUE_LEN: usize = Tunnel::Gue { port: 0, checksum: GueChecksum::No }.header_len();
+const GRE_LEN: usize = Tunnel::Gre { checksum: false }.header_len();
 
 /// All that goes before the packets of one tunnel, with 0 for what depends on the packet.
 #[derive(Clone, Debug)]
@@ -125,6 +126,52 @@ impl Outer {
         self.write(frame, headers, id)
     }
 
+    /// Whether these are as most are, and nothing in them hangs on what the packet carries.
+    pub(super) fn is_plain(&self) -> bool {
+        let has_sum = match self.tunnel {
+            Tunnel::Ipip => false,
+            Tunnel::Gue { checksum, .. } => checksum != GueChecksum::No,
+            Tunnel::Gre { checksum } => checksum,
+        };
+        !self.is_ipv6 && !self.carries_ipv6 && !has_sum
+    }
+
+    /// As [`put_before_forwarded`](Self::put_before_forwarded), with the Ethernet addresses, of a packet that [is plain](Headers::is_plain) and fits, where
+    /// these headers [are](Self::is_plain) as well.
+    #[inline(always)]
+    pub(super) fn put_before_plain<P: Packet>(
+        &self,
+        packet: &mut P,
+        headers: &Headers,
+        macs: &[u8; 12],
+        id: u16,
+    ) -> Result<(), DropReason> {
+        packet.move_start(-(self.len() as isize)).map_err(|_| DropReason::NoBuffer)?;
+        self.write_plain(packet.data_mut(), headers, macs, id).ok_or(DropReason::Unsupported)
+    }
+
+    #[inline(always)]
+    fn write_plain(&self, frame: &mut [u8], headers: &Headers, macs: &[u8; 12], id: u16) -> Option<()> {
+        let (outer, ip) = frame.split_at_mut_checked(ethernet::LEN + self.len())?;
+        let ip = ip.first_chunk_mut()?;
+        ipv4::decrement_ttl(ip);
+        let inner = Inner { tos: outer_tos(ip[1]), ttl: ip[8], dont_fragment: headers.dont_fragment };
+        let (addresses, outer) = outer.split_first_chunk_mut()?;
+        *addresses = *macs;
+        let (ip, own) = outer.split_first_chunk_mut()?;
+        let len = u16::from(self.len) + headers.ip_len as u16;
+        self.write_ipv4(ip, &inner, len, id);
+        match self.tunnel {
+            Tunnel::Ipip => {}
+            Tunnel::Gue { .. } => {
+                let source = source_port(headers.src, headers);
+                self.write_gue(own.first_chunk_mut()?, source, len - ipv4::LEN as u16);
+            }
+            Tunnel::Gre { .. } => *own.first_chunk_mut::<GRE_LEN>()? = *self.own.first_chunk()?,
+        }
+        Some(())
+    }
+
     /// Bytes by which a packet grows.
     #[inline]
     fn len(&self) -> usize {
@@ -167,11 +214,9 @@ impl Outer {
             Tunnel::Ipip => Ok(()),
             Tunnel::Gue { checksum, .. } => {
                 let payload = (l3 + len - l4) as u16;
-                let flow = source_port(frame, l3 + self.len(), headers);
-                let gue: &mut [u8; GUE_LEN] = array_mut(frame, l4).ok_or(DropReason::Unsupported)?;
-                *gue = self.own;
-                gue[..2].copy_from_slice(&flow.to_be_bytes());
-                gue[4..6].copy_from_slice(&payload.to_be_bytes());
+                let source = source_port(folded_source(frame, l3 + self.len(), headers), headers);
+                let gue = array_mut(frame, l4).ok_or(DropReason::Unsupported)?;
+                self.write_gue(gue, source, payload);
                 if checksum == GueChecksum::No {
                     return Ok(());
                 }
@@ -181,8 +226,8 @@ impl Outer {
                 Ok(())
             }
             Tunnel::Gre { checksum: false } => {
-                let gre: &mut [u8; 4] = array_mut(frame, l4).ok_or(DropReason::Unsupported)?;
-                gre.copy_from_slice(&self.own[..4]);
+                let gre: &mut [u8; GRE_LEN] = array_mut(frame, l4).ok_or(DropReason::Unsupported)?;
+                gre.copy_from_slice(&self.own[..GRE_LEN]);
                 Ok(())
             }
             Tunnel::Gre { checksum: true } => {
@@ -211,6 +256,14 @@ impl Outer {
             words.into_iter().fold(u64::from(self.sum) + u64::from(ttl), |sum, word| sum + u64::from(word));
         out[10] = inner.ttl;
         out[12..14].copy_from_slice(&checksum::finish(checksum::fold(sum)).to_be_bytes());
+    }
+
+    /// Without a checksum. `len`: of its UDP datagram.
+    #[inline(always)]
+    fn write_gue(&self, out: &mut [u8; GUE_LEN], source: u16, len: u16) {
+        *out = self.own;
+        out[..2].copy_from_slice(&source.to_be_bytes());
+        out[4..6].copy_from_slice(&len.to_be_bytes());
     }
 
     #[inline(always)]
@@ -255,6 +308,8 @@ pub(super) struct Prepared {
     pub(super) hop: NextHop,
     /// Longest IP packet that fits, in bytes.
     pub(super) room: u16,
+    /// The same of a [plain](Headers::is_plain) one behind [plain](Outer::is_plain) headers: else 0.
+    pub(super) plain_room: u16,
     pub(super) outer: Outer,
 }
 
@@ -310,19 +365,24 @@ pub(super) fn outer<P: Packet>(packet: &P) -> Option<Headers> {
 /// GUE's source port: one for each flow, so that routers and ports that spread packets by ports keep flows together
 /// (draft-ietf-intarea-gue §5.11). From the kernel's default range of local ports.
 #[inline]
-fn source_port(frame: &[u8], l3: usize, headers: &Headers) -> u16 {
+fn source_port(source: u32, headers: &Headers) -> u16 {
     const FIRST: u32 = 32_768;
     const PORTS: u64 = 60_999 - FIRST as u64 + 1;
-    let source = match ipv6::header(frame, l3) {
+    let ports = u32::from(headers.sport) << 16 | u32::from(headers.dport);
+    let mixed = u64::from(source ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (FIRST + ((mixed * PORTS) >> 32) as u32) as u16
+}
+
+/// A packet's source, of IPv6 all words of it in one.
+#[inline]
+fn folded_source(frame: &[u8], l3: usize, headers: &Headers) -> u32 {
+    match ipv6::header(frame, l3) {
         Some(ip) if headers.is_ipv6 => {
             let source = ipv6::source(ip);
             source.as_chunks::<4>().0.iter().fold(0, |folded, word| folded ^ u32::from_be_bytes(*word))
         }
         _ => headers.src,
-    };
-    let ports = u32::from(headers.sport) << 16 | u32::from(headers.dport);
-    let mixed = u64::from(source ^ ports.rotate_left(7)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (FIRST + ((mixed * PORTS) >> 32) as u32) as u16
+    }
 }
 
 /// What a tunnel carries, of which `within` is all that follows an outer IP header with this `protocol`: whether it is IPv6, and
@@ -442,10 +502,17 @@ mod tests {
             let mut packet = Frame::new(PortId(0), &frame);
             prop_assert_eq!(outer.put_before_forwarded(&mut packet, &before, id), Ok(()));
 
+            let unchanged = frame.clone();
             rewrite::decrement_ttl(&mut frame, &before);
             let mut as_it_is = Frame::new(PortId(0), &frame);
             prop_assert_eq!(outer.put_before(&mut as_it_is, &before, id), Ok(()));
             prop_assert!(packet == as_it_is, "with one hop less, either way");
+            if outer.is_plain() && before.is_plain() {
+                let mut plain = Frame::new(PortId(0), &unchanged);
+                prop_assert_eq!(outer.put_before_plain(&mut plain, &before, &[9; 12], id), Ok(()));
+                prop_assert_eq!(&plain.data()[..12], [9; 12]);
+                prop_assert_eq!(&plain.data()[12..], &packet.data()[12..]);
+            }
 
             let all = packet.data();
             let l4 = l3 + if over_ipv6 { ipv6::LEN } else { ipv4::LEN };
@@ -512,6 +579,7 @@ mod tests {
                 state: Reachability::Reachable,
             },
             room,
+            plain_room: room,
             outer: Outer::new(Tunnel::Ipip, ends(false), false),
         };
         let room = |tunnels: &Tunnels, server, generation| {
