@@ -120,7 +120,6 @@ pub(super) struct Seen {
     pub(super) cookies: u64,
     pub(super) asked_again: u64,
     pub(super) announced: u64,
-    pub(super) awaited_came: u64,
     pub(super) drops: HashMap<DropReason, u64>,
 }
 
@@ -142,7 +141,6 @@ impl Seen {
             self.cookies += worker.cookies.valid.get();
             self.asked_again += worker.cookies.retrans.get();
             self.announced += worker.flows.expect_create.get();
-            self.awaited_came += worker.flows.expect_new.get();
             for &reason in DropReason::ALL {
                 let count: u64 = Hook::ALL.iter().map(|&hook| worker.dropped(reason, hook).get()).sum();
                 *self.drops.entry(reason).or_default() += count;
