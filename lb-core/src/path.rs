@@ -26,6 +26,7 @@ mod courses;
 mod defence;
 mod early_drop;
 mod edited;
+mod error_of_host;
 mod established;
 mod events;
 mod expected;

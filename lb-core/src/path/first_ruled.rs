@@ -50,7 +50,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Where else a connection may be that a packet belongs to: first.
-    fn other_worker(&self, packet: &P, headers: &Headers, now: Tick) -> Option<WorkerId> {
+    pub(super) fn other_worker(&self, packet: &P, headers: &Headers, now: Tick) -> Option<WorkerId> {
         if self.counters.len() == 1 {
             return None;
         }
@@ -118,15 +118,25 @@ impl<P: Packet> Path<P> {
     /// A packet of no known connection.
     pub(super) fn first_here(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let original = tuple_of(packet.data(), headers).filter(|_| headers.fragment != Fragment::Later);
-        let Some(original) = original else {
-            let passage = self.passage(packet.port(), headers, CtState::Invalid, now);
-            return self.pass_untracked(packet, headers, passage, io);
-        };
+        let Some(original) = original else { return self.of_none(packet, headers, now, io) };
         let mut passage = self.first_passage(&packet, headers, &original, now);
         if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
         self.first_behind_raw(packet, headers, passage, io);
+    }
+
+    /// A packet that no connection can have, and that begins none.
+    pub(super) fn of_none(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        let wire = Tuple::of_packet(packet.data(), headers);
+        let mut passage = self.passage(packet.port(), headers, CtState::Invalid, now);
+        if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
+        if passage.is_untracked {
+            passage.state = CtState::Untracked;
+        }
+        self.pass_untracked(packet, headers, passage, io);
     }
 
     /// One of a connection that goes to a virtual service's real server, which awaits it.

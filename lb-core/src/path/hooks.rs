@@ -229,25 +229,33 @@ impl<P: Packet> Path<P> {
         self.pass(&POSTROUTING, inner, packet, headers, passage)
     }
 
-    /// An ICMP error about a packet of the connection `at`, which goes on to `to`. `passage`: as it is behind the table `raw`, if it has passed that.
+    /// The table `raw` for an ICMP error about a packet of the connection `at`: as it is behind that.
+    pub(super) fn raw_related(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+    ) -> Result<Passage, Stopped> {
+        let wire = Tuple::of_packet(packet.data(), headers);
+        let mut passage = self.passage(packet.port(), headers, CtState::Related, now);
+        passage.of = Some(at.id());
+        self.pass(&RAW, &wire, packet, headers, &mut passage)?;
+        Ok(passage)
+    }
+
+    /// The rest of its road; it goes on to `to`.
     pub(super) fn pass_related(
         &mut self,
         packet: &mut P,
         headers: &Headers,
         at: FlowRef,
         to: IpAddr,
-        passage: Option<Passage>,
-        now: Tick,
+        mut passage: Passage,
     ) -> Result<(), Stopped> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let inner = if to.is_ipv6() == headers.is_ipv6 { Tuple { dst: to, ..wire } } else { wire };
-        let is_behind_raw = passage.is_some();
-        let mut passage =
-            passage.unwrap_or_else(|| self.passage(packet.port(), headers, CtState::Related, now));
         (passage.at, passage.of) = (Some(at), Some(at.id()));
-        if !is_behind_raw {
-            self.pass(&RAW, &wire, packet, headers, &mut passage)?;
-        }
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
             let output = self.output(way);

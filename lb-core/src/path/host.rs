@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::error_of_host::answer_of_error;
 use super::hooks::{Passage, Stop, Stopped, problem, why};
 use super::tracked::tuple_of;
 use super::waiting::Going;
@@ -23,7 +24,7 @@ impl<P: Packet> Path<P> {
     /// A frame that the host sent by the twin of `port`, at the worker that serves this.
     #[cold]
     pub(super) fn sent_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
-        let to = read_host(&packet).map_or(self.worker, |(_, wire)| self.owner_of_host(&wire));
+        let to = known_by(&packet).map_or(self.worker, |wire| self.owner_of_host(&wire));
         if self.counters.len() == 1 || to == self.worker {
             return self.begun_by_host(port, packet, now, io);
         }
@@ -43,7 +44,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn begun_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
         let may_be_elsewhere = |wire: Tuple| self.flows.find(&wire).is_none();
         let is_first_asked = self.asks_all_for_host() && !self.zones_matter();
-        if is_first_asked && read_host(&packet).is_some_and(|(_, wire)| may_be_elsewhere(wire)) {
+        if is_first_asked && known_by(&packet).is_some_and(may_be_elsewhere) {
             let next = self.next_worker(self.worker);
             return io.hand_over(next, packet, Steer::FromHostElsewhere(port, None));
         }
@@ -64,7 +65,12 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some((headers, wire)) = read_host(&packet) else { return io.transmit(port, packet) };
+        let Some((headers, wire)) = read_host(&packet) else {
+            return match answer_of_error(&packet) {
+                Some(answer) => self.sought_error_of_host(port, packet, &answer, now, io),
+                None => io.transmit(port, packet),
+            };
+        };
         let mut passage = self.passage_of_host(port, &headers, now);
         raw.into_iter().for_each(|raw| raw.put(&mut passage));
         passage.of = self.flows.find_in(&wire, passage.zones).map(FlowRef::id);
@@ -81,7 +87,7 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    fn passage_of_host(&mut self, port: PortId, headers: &Headers, now: Tick) -> Passage {
+    pub(super) fn passage_of_host(&mut self, port: PortId, headers: &Headers, now: Tick) -> Passage {
         let mut passage = self.passage(port, headers, CtState::Established, now);
         passage.output = passage.input.take();
         passage
@@ -90,7 +96,9 @@ impl<P: Packet> Path<P> {
     /// OUTPUT, POSTROUTING, out of that port.
     #[cold]
     pub(super) fn out(&mut self, port: PortId, mut packet: P, now: Tick, io: &mut impl Io<P>) {
-        let Some((headers, wire)) = read_host(&packet) else { return io.transmit(port, packet) };
+        let Some((headers, wire)) = read_host(&packet) else {
+            return self.error_out(port, packet, now, io);
+        };
         let headers = &headers;
         let mut passage = self.passage_of_host(port, headers, now);
         passage.of = self.flows.find(&wire).map(FlowRef::id);
@@ -267,7 +275,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// A packet of the host that a rule stops: one that is rejected the host is told of.
-    fn stop_host(
+    pub(super) fn stop_host(
         &mut self,
         port: PortId,
         mut packet: P,
@@ -282,7 +290,8 @@ impl<P: Packet> Path<P> {
         let is_told = match refusal {
             Refusal::TcpReset => make_reset(&mut packet, headers),
             Refusal::Icmp(..) | Refusal::Field(_) => {
-                self.icmp_limit.allow(now)
+                icmp::may_answer(packet.data(), headers)
+                    && self.icmp_limit.allow(now)
                     && icmp::make_error(&mut packet, headers, problem(refusal), source).is_ok()
             }
         };
@@ -293,8 +302,13 @@ impl<P: Packet> Path<P> {
 }
 
 /// OUTPUT behind what `nat` translates, and POSTROUTING.
-const OUT: [Stop; 3] =
+pub(super) const OUT: [Stop; 3] =
     [(Table::Filter, Hook::Output), (Table::Security, Hook::Output), (Table::Mangle, Hook::Postrouting)];
+
+/// What a packet of the connection looks like that one of the host is of, or that it is about.
+fn known_by<P: Packet>(packet: &P) -> Option<Tuple> {
+    read_host(packet).map(|(_, wire)| wire).or_else(|| answer_of_error(packet))
+}
 
 /// What the host sends that a connection can be made of.
 fn read_host<P: Packet>(packet: &P) -> Option<(Headers, Tuple)> {

@@ -1,5 +1,7 @@
 //! ICMP errors about a connection's packets: translated and sent on to the end that sent them (RFC 5508 §4).
 
+use std::net::IpAddr;
+
 use super::established::count;
 use super::fragment::ports;
 use super::hooks::Passage;
@@ -7,6 +9,7 @@ use super::ipsec::{exchange, is_ipsec};
 use super::scheduled_error::Scheduled;
 use super::waiting::Going;
 use super::{Io, Path, Ports, Steer, rewrite, tunnel};
+use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
@@ -130,14 +133,21 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
         let (is_one_way, is_ruled, server) = (entry.method().is_one_way(), entry.is_ruled(), entry.server());
-        // As the embedded packet was when its sender sent it, and as it left.
-        let sent = self.flows.tuple(at.id(), at.direction().opposite());
-        let left = self.flows.tuple(at.id(), at.direction()).reversed();
-        let is_source_changed = !is_one_way && (sent.src, sent.sport) != (left.src, left.sport);
-        let destination = if is_source_changed { sent.src } else { headers.destination(packet.data()) };
+        let destination = self.told_about(at, headers.destination(packet.data()));
         if is_ruled && !matches!(walked, Walked::All) {
-            let passage = if let Walked::Raw(passage) = walked { Some(passage) } else { None };
-            let passed = self.pass_related(&mut packet, headers, at, destination, passage, now);
+            let passage = match walked {
+                Walked::Raw(passage) => Ok(passage),
+                _ => self.raw_related(&mut packet, headers, at, now),
+            };
+            let is_tracked = self.flows.entry(at.id()).is_tracked();
+            let passed = match passage {
+                Ok(passage) if passage.is_untracked && is_tracked => {
+                    let passage = Passage { state: CtState::Untracked, ..passage };
+                    return self.pass_untracked(packet, headers, passage, io);
+                }
+                Ok(passage) => self.pass_related(&mut packet, headers, at, destination, passage),
+                Err(stopped) => Err(stopped),
+            };
             if let Err(stopped) = passed {
                 return self.stop(packet, headers, stopped, now, io);
             }
@@ -156,25 +166,58 @@ impl<P: Packet> Path<P> {
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
         count(self.mine.server(server), at.direction(), headers);
-        // Whatever end of the embedded packet was translated is translated back, and the error's opposite one with it.
-        let ends = [
-            is_source_changed.then_some((End::Destination, sent.src, sent.sport)),
-            ((sent.dst, sent.dport) != (left.dst, left.dport)).then_some((End::Source, sent.dst, sent.dport)),
-        ];
-        for (end, address, port) in ends.into_iter().flatten() {
-            if let Err(reason) = icmp::translate(packet.data_mut(), headers, embedded, end, address, port) {
-                return self.drop(reason, Hook::Prerouting);
-            }
-        }
-        if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
-            let shift = edit.shift(at.direction().opposite());
-            icmp::renumber_quoted(packet.data_mut(), headers, embedded, |seq| shift.back(seq));
+        if let Err(reason) = self.translate_about(&mut packet, headers, embedded, at) {
+            return self.drop(reason, Hook::Prerouting);
         }
         if is_for_host {
             return io.to_twin(packet.port(), packet);
         }
         rewrite::decrement_ttl(packet.data_mut(), headers);
         self.leave(packet, headers, destination, Going::AsItIs, now, io);
+    }
+
+    /// The embedded packet of an error about the connection `at`, as it was when its sender sent it, and as it left here.
+    fn embedded_of(&self, at: FlowRef) -> (Tuple, Tuple) {
+        let sent = self.flows.tuple(at.id(), at.direction().opposite());
+        (sent, self.flows.tuple(at.id(), at.direction()).reversed())
+    }
+
+    /// Who is told by an error about the connection `at` that came for `to`.
+    pub(super) fn told_about(&self, at: FlowRef, to: IpAddr) -> IpAddr {
+        let (sent, left) = self.embedded_of(at);
+        let is_one_way = self.flows.entry(at.id()).method().is_one_way();
+        let is_source_changed = !is_one_way && (sent.src, sent.sport) != (left.src, left.sport);
+        if is_source_changed { sent.src } else { to }
+    }
+
+    /// Whatever end of the embedded packet was translated is translated back, and the error's opposite one with it.
+    ///
+    /// # Errors
+    /// As [`icmp::translate`].
+    pub(super) fn translate_about(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        embedded: &Embedded,
+        at: FlowRef,
+    ) -> Result<(), DropReason> {
+        if self.flows.entry(at.id()).method().is_one_way() {
+            return Ok(());
+        }
+        let (sent, left) = self.embedded_of(at);
+        let is_source_changed = (sent.src, sent.sport) != (left.src, left.sport);
+        let ends = [
+            is_source_changed.then_some((End::Destination, sent.src, sent.sport)),
+            ((sent.dst, sent.dport) != (left.dst, left.dport)).then_some((End::Source, sent.dst, sent.dport)),
+        ];
+        for (end, address, port) in ends.into_iter().flatten() {
+            icmp::translate(packet.data_mut(), headers, embedded, end, address, port)?;
+        }
+        if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
+            let shift = edit.shift(at.direction().opposite());
+            icmp::renumber_quoted(packet.data_mut(), headers, embedded, |seq| shift.back(seq));
+        }
+        Ok(())
     }
 
     /// The packet of a client that a quoted packet of one of our tunnels carried, as far as it is quoted.

@@ -8,6 +8,7 @@ mod courses;
 mod defence;
 mod early_drop;
 mod edited;
+mod errors;
 mod explain;
 mod ftp_full_nat;
 mod ftp_ruled;
