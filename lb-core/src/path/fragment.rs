@@ -4,6 +4,7 @@
 use arrayvec::ArrayVec;
 
 use super::ipsec::is_ipsec;
+use super::tracked::tuple_of;
 use super::{BURST, Burst, Io, Kind, Path, Ports, Seen};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
@@ -162,7 +163,12 @@ impl<P: Packet> Path<P> {
         let datagram = datagram(packet.data(), headers);
         let set = self.set_of(&datagram);
         if headers.fragment == Fragment::First {
-            let ports = ports(headers);
+            // Of an ICMP query what stands for them.
+            let ports = tuple_of(packet.data(), headers).map_or(ports(headers), |tuple| Ports {
+                sport: tuple.sport,
+                dport: tuple.dport,
+                protocol: headers.protocol,
+            });
             self.fragments.known.remember(set, datagram, ports, now);
             if self.fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
                 // A burst has no more packets than there is room.

@@ -15,7 +15,7 @@ use super::first::{pick, service_of_first};
 use super::fragment::{Recent, datagram, ports};
 use super::one_packet::Choice;
 use super::{Io, Passed, Path, Steer};
-use crate::conntrack::{CtState, Zones};
+use crate::conntrack::Zones;
 use crate::drop::DropReason;
 use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
@@ -87,13 +87,27 @@ impl<P: Packet> Path<P> {
     /// way to the template and back.
     #[cold]
     pub(super) fn later_fragment(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if let Some(packet) = self.follow_first(packet, headers, now, io) {
+            self.lost_fragment(packet, headers, now, io);
+        }
+    }
+
+    /// Sends a later fragment after its first one, where that is known: else it is here still.
+    pub(super) fn follow_first(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<P> {
         if let Some(choice) = self.choice_of(&packet, headers, now) {
-            return self.follow(packet, headers, choice, now, io);
+            self.follow(packet, headers, choice, now, io);
+        } else if let Some((passed, holder)) = self.holder_of_first(&packet, headers, now) {
+            io.hand_over(holder, packet, Steer::Ask(ports(headers), passed));
+        } else {
+            return Some(packet);
         }
-        if let Some((passed, holder)) = self.holder_of_first(&packet, headers, now) {
-            return io.hand_over(holder, packet, Steer::Ask(ports(headers), passed));
-        }
-        self.lost_fragment(packet, headers, now, io);
+        None
     }
 
     /// Where a later fragment's first one has gone, which begins a connection of a persistent service, if that is another worker.
@@ -120,13 +134,15 @@ impl<P: Packet> Path<P> {
         (holder != self.worker).then_some((None, holder))
     }
 
-    /// A later fragment of no connection.
+    /// A later fragment of no connection here; while there are rules, another worker may have it.
     pub(super) fn lost_fragment(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         if !self.tables.rules.are_active() {
             return self.route(packet, headers, now, io);
         }
-        let passage = self.passage(packet.port(), headers, CtState::Invalid, now);
-        self.pass_untracked(packet, headers, passage, io);
+        match self.other_worker(&packet, headers, now) {
+            Some(other) => io.hand_over(other, packet, Steer::Elsewhere(ports(headers), None)),
+            None => self.of_none(packet, headers, now, io),
+        }
     }
 
     /// The first packet of another worker's connection, whose template is here; or a fragment that follows on it.

@@ -23,6 +23,7 @@ use crate::flow::{Direction, FlowId, FlowRef, Tuple};
 use crate::icmp;
 use crate::ids::WorkerId;
 use crate::packet::Packet;
+use crate::tables::Protocol;
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 
@@ -36,11 +37,11 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some(first) = all[..burst.len()].iter().position(is_gathered) else { return };
+        let Some(first) = all[..burst.len()].iter().position(|seen| self.is_gathered(seen)) else { return };
         let rest: Burst<P> = burst.drain(first..).collect();
         for (packet, place) in rest.into_iter().zip(first..) {
             let seen = all[place];
-            let stays = if is_gathered(&seen) {
+            let stays = if self.is_gathered(&seen) {
                 let gatherer = self.gatherer(&packet, &seen.headers);
                 let packet = self.stay_or_go(packet, gatherer, Steer::Plain, io);
                 packet.and_then(|packet| self.gathered(packet, seen, now, io))
@@ -77,7 +78,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let mut all_steers = steers.iter().zip(all.iter());
-        let first = all_steers.position(|(steer, seen)| *steer != Steer::Plain || is_gathered(seen));
+        let first = all_steers.position(|(steer, seen)| *steer != Steer::Plain || self.is_gathered(seen));
         let Some(first) = first else { return };
         let rest: Burst<P> = burst.drain(first..).collect();
         for ((packet, place), steer) in rest.into_iter().zip(first..).zip(&steers[first..]) {
@@ -147,12 +148,12 @@ impl<P: Packet> Path<P> {
                     self.sought_of_host(port, packet, raw, now, io);
                     None
                 }
-                Steer::Fragment(ports) if is_gathered(&seen) => {
+                Steer::Fragment(ports) if self.is_gathered(&seen) => {
                     self.join_fragment(&mut seen, packet.data(), ports);
                     self.to_owner(packet, seen, io)
                 }
                 // Also a fragment that these tables drop and the other worker's did not.
-                _ if !is_gathered(&seen) => Some((packet, seen)),
+                _ if !self.is_gathered(&seen) => Some((packet, seen)),
                 _ => self.gathered(packet, seen, now, io),
             };
             if let Some((packet, seen)) = stays {
@@ -215,7 +216,7 @@ impl<P: Packet> Path<P> {
 
     /// Whether it is a packet of a connection, or of one to be; a later fragment gets the ports that it has not.
     fn is_flow_with(&self, seen: &mut Seen, packet: &P, ports: Ports) -> bool {
-        if is_gathered(seen) && seen.headers.fragment == Fragment::Later {
+        if self.is_gathered(seen) && seen.headers.fragment == Fragment::Later {
             self.join_fragment(seen, packet.data(), ports);
         }
         seen.kind == Kind::Flow
@@ -301,12 +302,18 @@ impl<P: Packet> Path<P> {
         let id = headers.fragment_id;
         self.owners.hashed(addresses, (id ^ id >> 16) as u16)
     }
-}
 
-/// Whether it is a fragment that is brought together with the others of its datagram: of TCP, UDP or SCTP; of IPv6 any, because a
-/// later one need not say what it is of.
-fn is_gathered(seen: &Seen) -> bool {
-    seen.headers.fragment != Fragment::None
-        && (seen.kind == Kind::Flow
-            || seen.headers.is_ipv6 && matches!(seen.kind, Kind::Routed | Kind::Ipsec))
+    /// Whether it is a fragment that is brought together with the others of its datagram: of TCP, UDP or SCTP; of ICMP while there are rules; of
+    /// IPv6 any, because a later one need not say what it is of.
+    fn is_gathered(&self, seen: &Seen) -> bool {
+        let is_icmp = matches!(seen.headers.protocol, Protocol::ICMP | Protocol::ICMPV6);
+        let is_followed = is_icmp && self.tables.rules.are_active();
+        seen.headers.fragment != Fragment::None
+            && match seen.kind {
+                Kind::Flow => true,
+                Kind::Routed | Kind::Ipsec => seen.headers.is_ipv6 || is_followed,
+                Kind::IcmpError => is_followed,
+                _ => false,
+            }
+    }
 }

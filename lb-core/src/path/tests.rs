@@ -28,6 +28,7 @@ mod newcomers;
 mod npt;
 mod one_packet;
 mod persistent;
+mod pieces;
 mod quic;
 mod regressions;
 mod room;

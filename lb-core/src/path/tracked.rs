@@ -442,9 +442,12 @@ pub(super) fn tuple_of(frame: &[u8], headers: &Headers) -> Option<Tuple> {
     let tuple = |sport, dport| Some(Tuple { src, dst, sport, dport, protocol: headers.protocol });
     match headers.protocol {
         protocol if protocol.has_ports() => tuple(headers.sport, headers.dport),
+        // As the first fragment had it.
+        Protocol::ICMP | Protocol::ICMPV6 if headers.fragment == Fragment::Later => {
+            tuple(headers.sport, headers.dport).filter(|_| (headers.sport, headers.dport) != (0, 0))
+        }
         Protocol::ICMP | Protocol::ICMPV6 => {
-            let header =
-                icmp::header(frame, headers.l4.into()).filter(|_| headers.fragment != Fragment::Later)?;
+            let header = icmp::header(frame, headers.l4.into())?;
             let id = icmp::identifier(header);
             let query = icmp::Query::of(headers.is_ipv6, headers.icmp_type)?;
             let port = query.port(icmp::code(header));

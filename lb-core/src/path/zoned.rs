@@ -86,7 +86,9 @@ impl<P: Packet> Path<P> {
         // Whatever it was to a connection of another zone.
         (passage.state, passage.original) = (CtState::New, Some(tuple));
         if headers.fragment == Fragment::Later {
-            return self.later_fragment(packet, headers, passage.now, io);
+            let Some(packet) = self.follow_first(packet, headers, passage.now, io) else { return };
+            (passage.state, passage.original) = (CtState::Invalid, None);
+            return self.pass_untracked(packet, headers, passage, io);
         }
         let owner = self.owner_of_flow(&tuple);
         let asks_nobody = begins_connection(headers)
