@@ -50,9 +50,10 @@ fn of_ends(addresses: [IpAddr; 2], ports: Option<[u16; 2]>, seed: u32) -> u32 {
     of_words(&[words[0], words[1], ports[1] << 16 | ports[0]], seed)
 }
 
-/// `has_ports`: of the ports too, of what has any, and of the protocol.
-pub(super) fn of_packet(ends: &Tuple, has_ports: bool, seed: u32) -> u32 {
-    let ports = [TCP, UDP].contains(&ends.protocol.0).then_some([ends.sport, ends.dport]);
+/// `has_ports`: of the ports too, of what is whole and has any, and of the protocol.
+pub(super) fn of_packet(ends: &Tuple, (has_ports, is_whole): (bool, bool), seed: u32) -> u32 {
+    let says_ports = is_whole && [TCP, UDP].contains(&ends.protocol.0);
+    let ports = says_ports.then_some([ends.sport, ends.dport]);
     let hash = of_ends([ends.src, ends.dst], ports.filter(|_| has_ports), seed);
     hash ^ if has_ports { ends.protocol.0.into() } else { 0 }
 }

@@ -9,13 +9,18 @@
 //!
 //! In one world of three there is a virtual service of UDP, the sources of whose clients the table `nat` exchanges (`net.ipv4.vs.conntrack`).
 //!
-//! What is not here: fragments, ICMP errors, windows of TCP, other virtual services.
+//! What is not here: fragments of TCP, of ICMP errors and of what the host sends; windows of TCP; other virtual services. Worlds with the service have no
+//! errors, pieces and exchanged prefixes.
 
+mod error;
+mod fragments;
 mod hash;
 mod model;
 mod net;
+mod npt;
 mod packet;
 mod rule;
+mod sets;
 mod traffic;
 mod world;
 

@@ -10,10 +10,13 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::rule::{Table, chain_name};
 
+use super::fragments::Piece;
 use super::hash;
 use super::net::Net;
+use super::npt;
 use super::packet::{Packet, Says, number};
 use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
+use super::sets::{Seen, Sets};
 use crate::wire::{ACK, RST, SYN, TCP, UDP};
 
 /// What matched: packets and bytes.
@@ -44,6 +47,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A packet of it, as it comes.
+    fn comes(&self, is_reply: bool) -> Tuple {
+        if is_reply { self.reply } else { self.original }
+    }
+
+    /// And as it leaves.
+    pub(super) fn leaves(&self, is_reply: bool) -> Tuple {
+        self.comes(!is_reply).reversed()
+    }
+
     fn is_translated(&self, is_destination: bool) -> bool {
         let leaves = self.reply.reversed();
         let (came, leaves) = (self.original, leaves);
@@ -65,28 +78,46 @@ pub(super) struct Service {
 
 /// What becomes of a packet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Fate {
+pub(super) enum Fate<T = Packet> {
     Dropped(Hook),
     /// No source was free for it.
     NoPort(Hook),
     Refused(Hook, Refusal),
     /// To the host.
-    Up(Packet),
-    Sent(Packet),
+    Up(T),
+    Sent(T),
+}
+
+impl<T> Fate<T> {
+    pub(super) fn with<U>(self, what: impl FnOnce(T) -> U) -> Fate<U> {
+        match self {
+            Fate::Dropped(hook) => Fate::Dropped(hook),
+            Fate::NoPort(hook) => Fate::NoPort(hook),
+            Fate::Refused(hook, refusal) => Fate::Refused(hook, refusal),
+            Fate::Up(ends) => Fate::Up(what(ends)),
+            Fate::Sent(ends) => Fate::Sent(what(ends)),
+        }
+    }
 }
 
 /// One packet on its road.
-struct Passage {
+pub(super) struct Passage {
     /// As it came, or as it is between the hooks.
     ends: Tuple,
     input: Option<usize>,
     output: Option<usize>,
-    state: State,
-    is_reply: bool,
-    /// The connection that it is of, or begins.
-    connection: Option<Connection>,
+    pub(super) state: State,
+    pub(super) is_reply: bool,
+    /// The connection that it is of, or about, or begins.
+    pub(super) connection: Option<Connection>,
+    /// It is an ICMP error: of its own ends only the addresses change, where the connection's do.
+    pub(super) is_error: bool,
+    /// What answers the packet that an error quotes: what goes as it goes.
+    pub(super) answer: Option<Tuple>,
+    /// It is one of a packet's.
+    pub(super) piece: Option<Piece>,
     mark: u32,
-    is_untracked: bool,
+    pub(super) is_untracked: bool,
     /// What the first rule said that said any.
     zone: Option<u16>,
     len: u64,
@@ -102,7 +133,7 @@ enum Verdict {
     Redirect(u16),
 }
 
-type Passed<T = ()> = Result<T, Fate>;
+pub(super) type Passed<T = ()> = Result<T, Fate<Tuple>>;
 
 const INPUT: [(Table, Hook); 3] =
     [(Table::Mangle, Hook::Input), (Table::Filter, Hook::Input), (Table::Security, Hook::Input)];
@@ -119,6 +150,7 @@ const OUTPUT: [(Table, Hook); 5] = [
 
 pub(super) struct Netfilter {
     net: Net,
+    pub(super) sets: Sets,
     pub(super) chains: Chains,
     connections: Vec<Option<Connection>>,
     /// By zone, too.
@@ -131,8 +163,9 @@ pub(super) struct Netfilter {
 }
 
 impl Netfilter {
-    pub(super) fn new(net: Net, chains: Chains, is_loose: bool) -> Netfilter {
+    pub(super) fn new(net: Net, sets: Sets, chains: Chains, is_loose: bool) -> Netfilter {
         Netfilter {
+            sets,
             net,
             chains,
             connections: Vec::new(),
@@ -170,7 +203,7 @@ impl Netfilter {
         packet: &Packet,
         left: Option<&Packet>,
     ) -> Result<Fate, String> {
-        self.pass(Some(input), packet, left)
+        self.pass(Some(input), packet, None, left)
     }
 
     /// A packet of the host.
@@ -178,41 +211,41 @@ impl Netfilter {
     /// # Errors
     /// As for [`Netfilter::receive`].
     pub(super) fn send(&mut self, packet: &Packet, left: Option<&Packet>) -> Result<Fate, String> {
-        self.pass(None, packet, left)
+        self.pass(None, packet, None, left)
     }
 
-    fn pass(&mut self, input: Option<usize>, packet: &Packet, left: Option<&Packet>) -> Result<Fate, String> {
+    /// `piece`: it is one of the packet's, and so long.
+    pub(super) fn pass(
+        &mut self,
+        input: Option<usize>,
+        packet: &Packet,
+        piece: Option<(Piece, u64)>,
+        left: Option<&Packet>,
+    ) -> Result<Fate, String> {
         let hook = if input.is_some() { Hook::Prerouting } else { Hook::Output };
-        let mut passage = Passage {
-            ends: packet.ends,
-            input,
-            output: input.is_none().then(|| self.net.interface(packet.ends.dst)),
-            state: State::Invalid,
-            is_reply: false,
-            connection: None,
-            mark: 0,
-            is_untracked: false,
-            zone: None,
-            len: packet.len(),
-        };
+        let len = piece.map_or(packet.len(), |(_, len)| len);
+        let mut passage = self.passage(packet.ends, input, len);
+        passage.piece = piece.map(|(piece, _)| piece);
+        let becomes = |ends, hops| Packet { ends, ttl: packet.ttl - hops, ..packet.clone() };
         if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
-            return Ok(fate);
+            return Ok(fate.with(|ends| becomes(ends, 0)));
         }
         let counts = self.counts_connections();
         let zone = passage.zone.unwrap_or(0);
-        let known = self.by_tuple.get(&(zone, packet.ends)).copied().filter(|_| !passage.is_untracked);
+        let known = self.number_of(&passage, &packet.ends);
         if passage.is_untracked {
             passage.state = State::Untracked;
         } else if let Some((number, is_reply)) = known {
             let connection = self.connections[number].as_mut().expect("it is there");
-            connection.is_answered |= is_reply;
+            // A later piece goes with its first one.
+            connection.is_answered |= is_reply && passage.piece != Some(Piece::Later);
             if counts {
-                count(&mut connection.counts[usize::from(is_reply)], packet.len());
+                count(&mut connection.counts[usize::from(is_reply)], len);
             }
             passage.is_reply = is_reply;
-            passage.state = if connection.is_answered { State::Established } else { State::New };
+            passage.state = if connection.is_answered || is_reply { State::Established } else { State::New };
             passage.connection = Some(connection.clone());
-        } else if self.may_begin(packet) {
+        } else if self.may_begin(packet) && passage.piece != Some(Piece::Later) {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
             let mut connection = Connection {
@@ -225,23 +258,58 @@ impl Netfilter {
                 counts: Default::default(),
             };
             if counts {
-                count(&mut connection.counts[0], packet.len());
+                count(&mut connection.counts[0], len);
             }
             passage.connection = Some(connection);
         }
         let is_new = known.is_none() && passage.connection.is_some();
-        let fate = match self.tables(hook, is_new, packet, left, &mut passage) {
+        let fate = match self.tables(hook, is_new, left, &mut passage) {
             Ok(fate) => fate?,
             Err(fate) => fate,
         };
         let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_));
         match (known, passage.connection) {
             // Its mark was written on the way.
-            (Some((number, _)), Some(connection)) => self.connections[number] = Some(connection),
+            (Some((number, _)), Some(connection)) => self.write_back(number, connection),
             (None, Some(connection)) if is_on_its_way => self.enter(connection)?,
             _ => {}
         }
-        Ok(fate)
+        let hops = u8::from(input.is_some() && matches!(fate, Fate::Sent(_)));
+        Ok(fate.with(|ends| becomes(ends, hops)))
+    }
+
+    /// A packet's, as it comes.
+    pub(super) fn passage(&self, ends: Tuple, input: Option<usize>, len: u64) -> Passage {
+        Passage {
+            ends,
+            input,
+            output: input.is_none().then(|| self.net.interface(ends.dst)),
+            state: State::Invalid,
+            is_reply: false,
+            connection: None,
+            is_error: false,
+            answer: None,
+            piece: None,
+            mark: 0,
+            is_untracked: false,
+            zone: None,
+            len,
+        }
+    }
+
+    /// Which connection has such packets, and whether they are answers, to one that has passed the table `raw`.
+    pub(super) fn number_of(&self, passage: &Passage, ends: &Tuple) -> Option<(usize, bool)> {
+        let known = self.by_tuple.get(&(passage.zone.unwrap_or(0), *ends));
+        known.copied().filter(|_| !passage.is_untracked)
+    }
+
+    pub(super) fn connection(&self, number: usize) -> Connection {
+        self.connections[number].clone().expect("it is there")
+    }
+
+    /// What rules wrote of it.
+    pub(super) fn write_back(&mut self, number: usize, connection: Connection) {
+        self.connections[number] = Some(connection);
     }
 
     fn may_begin(&self, packet: &Packet) -> bool {
@@ -267,28 +335,30 @@ impl Netfilter {
     }
 
     /// All behind conntrack. The outer error: what became of it before it could leave.
-    fn tables(
+    pub(super) fn tables(
         &mut self,
         hook: Hook,
         is_new: bool,
-        packet: &Packet,
         left: Option<&Packet>,
         passage: &mut Passage,
-    ) -> Passed<Result<Fate, String>> {
+    ) -> Passed<Result<Fate<Tuple>, String>> {
+        let came = passage.ends;
         self.ask(Table::Mangle, hook, passage)?;
+        let is_known = !is_new && passage.connection.is_some();
+        // Of a connection that is known, its own ends count, whatever a rule made of the packet's.
+        passage.ends = if is_known { came } else { passage.ends };
         if passage.connection.as_ref().is_some_and(|connection| connection.is_served) {
             self.pass_served(passage)?;
-            return Ok(Ok(Fate::Sent(Packet { ends: passage.ends, ttl: packet.ttl - 1, ..packet.clone() })));
+            return Ok(Ok(Fate::Sent(passage.ends)));
         }
         if is_new {
             let verdict = self.verdict(Table::Nat, hook, passage);
             self.translate_destination(verdict, passage);
-        } else if let Some(connection) = &passage.connection {
-            let leaves = leaves(connection, passage.is_reply);
-            (passage.ends.dst, passage.ends.dport) = (leaves.dst, leaves.dport);
+        } else {
+            passage.become_destination();
         }
         if is_new && hook == Hook::Prerouting && self.is_for_service(&passage.ends) {
-            return self.serve(packet, left, passage);
+            return self.serve(left, passage);
         }
         let is_in = self.net.is_own(passage.ends.dst);
         if !is_in || hook == Hook::Output {
@@ -310,7 +380,14 @@ impl Netfilter {
                 (Table::Mangle, Hook::Postrouting),
             ],
         };
-        road.iter().try_for_each(|&(table, hook)| self.ask(table, hook, passage))?;
+        let routed = passage.ends;
+        for &(table, at) in road {
+            if is_known && hook == Hook::Prerouting && at == Hook::Postrouting {
+                passage.ends = routed;
+            }
+            self.ask(table, at, passage)?;
+        }
+        passage.ends = if is_known { routed } else { passage.ends };
         let last = if is_in && hook != Hook::Output { Hook::Input } else { Hook::Postrouting };
         if is_new {
             let verdict = self.verdict(Table::Nat, last, passage);
@@ -319,14 +396,11 @@ impl Netfilter {
                 Ok(false) => return Err(Fate::NoPort(last)),
                 Err(why) => return Ok(Err(why)),
             }
-        } else if let Some(connection) = &passage.connection {
-            passage.ends = leaves(connection, passage.is_reply);
+        } else {
+            passage.become_source();
         }
-        let ends = passage.ends;
         let is_up = last == Hook::Input || hook == Hook::Output && is_in;
-        let hops = u8::from(hook != Hook::Output && !is_up);
-        let packet = Packet { ends, ttl: packet.ttl - hops, ..packet.clone() };
-        Ok(Ok(if is_up { Fate::Up(packet) } else { Fate::Sent(packet) }))
+        Ok(Ok(if is_up { Fate::Up(passage.ends) } else { Fate::Sent(passage.ends) }))
     }
 
     fn is_for_service(&self, ends: &Tuple) -> bool {
@@ -340,19 +414,15 @@ impl Netfilter {
 
     /// What begins a service's connection: behind INPUT it has the real server as its destination, and the way of what the host sends; there the table `nat`
     /// says where it comes from, as far as the real server knows.
-    fn serve(
-        &mut self,
-        packet: &Packet,
-        left: Option<&Packet>,
-        passage: &mut Passage,
-    ) -> Passed<Result<Fate, String>> {
+    fn serve(&mut self, left: Option<&Packet>, passage: &mut Passage) -> Passed<Result<Fate<Tuple>, String>> {
         self.ask_all(&INPUT, passage)?;
         let Service { server, .. } = self.service.expect("it is for it");
-        let leaves = Tuple { dst: server.0, dport: server.1, ..packet.ends };
         let connection = passage.connection.as_mut().expect("it begins one");
+        let came = connection.original;
+        let leaves = Tuple { dst: server.0, dport: server.1, ..came };
         (connection.reply, connection.is_served) = (leaves.reversed(), true);
         // An older one that the real server could not tell from it goes.
-        for tuple in [packet.ends, leaves.reversed()] {
+        for tuple in [came, leaves.reversed()] {
             self.end(&tuple);
         }
         (passage.input, passage.output) = (None, Some(self.net.interface(server.0)));
@@ -366,12 +436,12 @@ impl Netfilter {
                 Err(why) => return Ok(Err(why)),
             }
         }
-        Ok(Ok(Fate::Sent(Packet { ends: passage.ends, ttl: packet.ttl - 1, ..packet.clone() })))
+        Ok(Ok(Fate::Sent(passage.ends)))
     }
 
     /// What follows on it, behind PREROUTING.
     fn pass_served(&mut self, passage: &mut Passage) -> Passed {
-        let leaves = leaves(passage.connection.as_ref().expect("it is of one"), passage.is_reply);
+        let leaves = passage.connection.as_ref().expect("it is of one").leaves(passage.is_reply);
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..passage.ends };
         if passage.is_reply {
             (passage.ends, passage.output) = (inner, Some(self.net.interface(leaves.dst)));
@@ -484,7 +554,7 @@ impl Netfilter {
         Ok(Some(ends))
     }
 
-    fn ask(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Passed {
+    pub(super) fn ask(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Passed {
         match self.verdict(table, hook, passage) {
             Verdict::Drop => Err(Fate::Dropped(hook)),
             Verdict::Reject(refusal) => Err(Fate::Refused(hook, refusal)),
@@ -514,7 +584,7 @@ impl Netfilter {
         if self.is_idle(table) {
             return Verdict::Accept;
         }
-        if let Some(verdict) = walk(&mut self.chains, table, name, passage) {
+        if let Some(verdict) = walk(&mut self.chains, &mut self.sets, table, name, passage) {
             return verdict;
         }
         let chain = self.chains.get_mut(&(table, name)).expect("it is built in");
@@ -523,9 +593,47 @@ impl Netfilter {
     }
 }
 
-/// How a packet of a connection leaves.
-fn leaves(connection: &Connection, is_reply: bool) -> Tuple {
-    if is_reply { connection.original.reversed() } else { connection.reply.reversed() }
+impl Passage {
+    /// As sets see it.
+    fn seen(&self) -> Seen {
+        let has_ports = self.piece != Some(Piece::Later);
+        Seen { ends: self.ends, mark: self.mark, has_ports }
+    }
+
+    /// An end of what begins a connection, or is of none; with an error's, the opposite one of what it quotes.
+    fn exchange_prefix(&mut self, is_destination: bool) {
+        let (from, to) = if is_destination { (npt::OUTER, npt::INNER) } else { (npt::INNER, npt::OUTER) };
+        // Those of a connection's packets stay what the connection says.
+        let answer = self.answer.as_mut().filter(|_| self.connection.is_none());
+        for ends in [Some(&mut self.ends), answer].into_iter().flatten() {
+            let end = if is_destination { &mut ends.dst } else { &mut ends.src };
+            if npt::is_of(from, number(*end)) {
+                *end = IpAddr::V6(npt::map(number(*end), to).into());
+            }
+        }
+    }
+
+    /// A packet of a connection that is known, or an error about one, goes where that goes.
+    fn become_destination(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let (comes, leaves) = (connection.comes(self.is_reply), connection.leaves(self.is_reply));
+        if !self.is_error {
+            (self.ends.dst, self.ends.dport) = (leaves.dst, leaves.dport);
+        } else if (comes.dst, comes.dport) != (leaves.dst, leaves.dport) {
+            self.ends.dst = leaves.dst;
+        }
+    }
+
+    /// And it is from whom that is from.
+    fn become_source(&mut self) {
+        let Some(connection) = &self.connection else { return };
+        let (comes, leaves) = (connection.comes(self.is_reply), connection.leaves(self.is_reply));
+        if !self.is_error {
+            self.ends = leaves;
+        } else if (comes.src, comes.sport) != (leaves.src, leaves.sport) {
+            self.ends.src = leaves.src;
+        }
+    }
 }
 
 /// The ports that a source may get of which no rule says any: those of its own class. Identifiers have none.
@@ -544,10 +652,16 @@ fn count(counts: &mut Counts, len: u64) {
 }
 
 /// `None`: the packet came to the end.
-fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Passage) -> Option<Verdict> {
+fn walk(
+    chains: &mut Chains,
+    sets: &mut Sets,
+    table: Table,
+    name: &'static str,
+    passage: &mut Passage,
+) -> Option<Verdict> {
     for place in 0.. {
         let (rule, counts) = chains.get_mut(&(table, name))?.rules.get_mut(place)?;
-        if !rule.tests.iter().all(|test| holds(test, passage)) {
+        if !rule.tests.iter().all(|test| holds(test, passage, sets)) {
             continue;
         }
         count(counts, passage.len);
@@ -557,12 +671,12 @@ fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Pas
             Does::Drop => return Some(Verdict::Drop),
             Does::Return => return None,
             Does::Jump(chain) => {
-                if let Some(verdict) = walk(chains, table, chain, passage) {
+                if let Some(verdict) = walk(chains, sets, table, chain, passage) {
                     return Some(verdict);
                 }
             }
             // It does not come back here.
-            Does::Goto(chain) => return walk(chains, table, chain, passage),
+            Does::Goto(chain) => return walk(chains, sets, table, chain, passage),
             Does::Reject(refusal) => return Some(Verdict::Reject(refusal)),
             Does::SetMark(mark) => passage.mark = mark,
             Does::OrMark(mark) => passage.mark |= mark,
@@ -574,7 +688,11 @@ fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Pas
                         Some(hash::of_connection(connection, has_ports, seed))
                     }
                     None if is_of_connection => None,
-                    _ => Some(hash::of_packet(&passage.ends, has_ports, seed)),
+                    // An error counts as what it is about.
+                    _ => {
+                        let ends = passage.answer.map_or(passage.ends, |answer| answer.reversed());
+                        Some(hash::of_packet(&ends, (has_ports, passage.piece.is_none()), seed))
+                    }
                 };
                 passage.mark = hash.map_or(passage.mark, |hash| hash::below(hash, below));
             }
@@ -590,12 +708,18 @@ fn walk(chains: &mut Chains, table: Table, name: &'static str, passage: &mut Pas
             Does::Snat(choice) => return Some(Verdict::Source(choice)),
             Does::Masquerade { ports } => return Some(Verdict::Masquerade(ports)),
             Does::Redirect { port } => return Some(Verdict::Redirect(port)),
+            Does::Prefix { is_destination } => passage.exchange_prefix(is_destination),
+            Does::PutInto { set, is_source, adding } => {
+                sets.add(set, &passage.seen(), is_source, adding);
+            }
+            Does::TakeFrom { set, is_source } => sets.remove(set, &passage.seen(), is_source),
+            Does::FillChecksum => {}
         }
     }
     None
 }
 
-fn holds(test: &Test, passage: &Passage) -> bool {
+fn holds(test: &Test, passage: &Passage, sets: &Sets) -> bool {
     let ends = &passage.ends;
     let connection = passage.connection.as_ref();
     let of = |holds: &dyn Fn(&Connection) -> bool| connection.is_some_and(holds);
@@ -606,7 +730,8 @@ fn holds(test: &Test, passage: &Passage) -> bool {
         Test::Destination { prefix, is_not } => is_in(ends.dst, prefix.address, prefix.len) != *is_not,
         Test::Protocol(protocol) => ends.protocol.0 == *protocol,
         Test::Ports { is_source, first, last } => {
-            (first..=last).contains(&if *is_source { &ends.sport } else { &ends.dport })
+            let port = if *is_source { &ends.sport } else { &ends.dport };
+            passage.piece != Some(Piece::Later) && (first..=last).contains(&port)
         }
         Test::States(states) => states.contains(&passage.state),
         Test::Translated { is_destination } => of(&|connection| connection.is_translated(*is_destination)),
@@ -615,7 +740,11 @@ fn holds(test: &Test, passage: &Passage) -> bool {
         Test::ReplySource(address) => of(&|connection| connection.reply.src == *address),
         Test::Mark { value, mask, is_not } => (passage.mark & mask == *value) != *is_not,
         Test::ConnMark(mark) => of(&|connection| connection.mark == *mark),
+        // Of one that was not counted yet, which an error may be about, nothing is said.
         Test::Counted { from, to, are_bytes, way, is_not } => of(&|connection| {
+            if connection.counts == [(0, 0); 2] {
+                return false;
+            }
             let had = |(packets, bytes): Counts| if *are_bytes { bytes } else { packets };
             let [there, back] = connection.counts.map(had);
             let had = match way {
@@ -625,6 +754,14 @@ fn holds(test: &Test, passage: &Passage) -> bool {
             };
             (from..=to).contains(&&had) != *is_not
         }),
+        Test::Set { set, is_source, is_not } => sets.holds(*set, &passage.seen(), *is_source) != *is_not,
+        // Of IPv6 a piece's next header is that of fragments.
+        Test::Program(protocol) => {
+            ends.protocol.0 == *protocol && (passage.piece.is_none() || !ends.src.is_ipv6())
+        }
+        Test::Cpu(number) => *number == 0,
+        Test::Policy { is_none, .. } => *is_none,
+        Test::Segments => false,
         Test::Cluster { nodes, mask, seed, is_not } => of(&|connection| {
             let node = hash::below(hash::of_source(connection.original.src, *seed), *nodes);
             (mask >> node & 1 == 1) != *is_not

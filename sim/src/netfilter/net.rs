@@ -12,6 +12,7 @@ use lb_core::tables::{
 };
 
 use super::model::Service;
+use super::npt;
 use super::packet::number;
 use super::rule::Prefix;
 use crate::draw::Draw;
@@ -62,12 +63,28 @@ impl Net {
     pub(super) fn prefix(&self, draw: &mut Draw) -> Prefix {
         let whole = if self.is_ipv6 { 128 } else { 32 };
         let interface = draw.below(2) as usize;
-        match draw.below(4) {
+        match draw.below(4 + u64::from(self.is_ipv6)) {
             0 => Prefix { address: self.own(interface), len: whole },
+            4 => Prefix { address: IpAddr::V6(npt::OUTER.into()), len: 64 },
             1 => Prefix { address: self.host(interface, draw), len: whole },
             2 => Prefix { address: self.at(interface, 100), len: whole - 1 },
             _ => Prefix { address: self.at(interface, 0), len: whole - 8 },
         }
+    }
+
+    /// What an inner host, or the director there, is known by outside where prefixes are exchanged.
+    pub(super) fn outer(&self, draw: &mut Draw) -> IpAddr {
+        let inner = if draw.below(4) == 0 { self.own(1) } else { self.host(1, draw) };
+        IpAddr::V6(npt::map(number(inner), npt::OUTER).into())
+    }
+
+    /// An address by which an inner one is known outside: who answers to it has a router that knows the way.
+    fn is_outer(&self, address: IpAddr) -> bool {
+        self.is_ipv6 && npt::is_of(npt::OUTER, number(address))
+    }
+
+    fn router(&self) -> IpAddr {
+        self.at(0, 100)
     }
 
     pub(super) fn icmp(&self) -> u8 {
@@ -80,7 +97,7 @@ impl Net {
 
     /// The interface that leads to an address.
     pub(super) fn interface(&self, address: IpAddr) -> usize {
-        usize::from(number(address) >> 8 != number(self.own(0)) >> 8)
+        usize::from(!self.is_outer(address) && number(address) >> 8 != number(self.own(0)) >> 8)
     }
 
     /// A host of this address answers.
@@ -89,6 +106,7 @@ impl Net {
     }
 
     fn mac(&self, address: IpAddr) -> Mac {
+        let address = if self.is_outer(address) { self.router() } else { address };
         [2, 0, 0, 1, self.interface(address) as u8, number(address) as u8]
     }
 
@@ -140,6 +158,11 @@ impl Net {
             let via = Route::Via { interface: InterfaceId(n as u16), gateway: None };
             [(prefix(self.own(n), whole), Route::Local), (prefix(self.at(n, 0), whole - 8), via)]
         });
+        let gateway = self.is_ipv6.then(|| {
+            let via = Route::Via { interface: InterfaceId(0), gateway: Some(self.router()) };
+            (prefix(IpAddr::V6(npt::OUTER.into()), 64), via)
+        });
+        let routes = routes.chain(gateway);
         let neighbours = (0..INTERFACES.len()).flat_map(|n| {
             (20..20 + POOL).chain(100..100 + HOSTS).map(move |host| {
                 let address = self.at(n, host);

@@ -29,8 +29,25 @@ pub(super) fn echo_request(is_ipv6: bool) -> u16 {
     if is_ipv6 { 128 << 8 } else { 8 << 8 }
 }
 
+/// What leaves the director.
+pub(super) trait OnWire {
+    fn to(&self) -> IpAddr;
+    fn frame(&self, link: &Link) -> Vec<u8>;
+}
+
+impl OnWire for Packet {
+    fn to(&self) -> IpAddr {
+        self.ends.dst
+    }
+
+    fn frame(&self, link: &Link) -> Vec<u8> {
+        self.frame_with(link, 7, true)
+    }
+}
+
 impl Packet {
-    pub(super) fn frame(&self, link: &Link) -> Vec<u8> {
+    /// Its bytes, with such an identification, to be cut or not.
+    pub(super) fn frame_with(&self, link: &Link, id: u16, dont_fragment: bool) -> Vec<u8> {
         let Packet { ends: Tuple { src, dst, sport, dport, .. }, says, ttl, .. } = *self;
         let payload = &self.payload[..];
         let body = match says {
@@ -41,7 +58,7 @@ impl Packet {
             }
         };
         let mut out = Vec::new();
-        wire::build(&mut out, link, &Ip { src, dst, ttl, id: 7, dont_fragment: true, options: 0 }, &body);
+        wire::build(&mut out, link, &Ip { src, dst, ttl, id, dont_fragment, options: 0 }, &body);
         out
     }
 
@@ -55,7 +72,7 @@ impl Packet {
     /// `None`: an ICMP error, or nothing that is sent here.
     pub(super) fn read(frame: &[u8]) -> Option<Packet> {
         let seen = wire::read(frame).ok()?;
-        let bytes = frame.get(seen.l4..seen.end)?;
+        let bytes = frame.get(seen.l4..seen.end).filter(|_| seen.is_first())?;
         let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let long = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
         let is_ipv6 = seen.src.is_ipv6();

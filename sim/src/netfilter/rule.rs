@@ -1,12 +1,14 @@
 //! Rules as the model has them, drawn at random, and as the operator would write them.
 
 use std::fmt::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use lb_core::hook::Hook;
 use lb_core::rule::{Table, chain_name};
 
 use super::net::{INTERFACES, Net};
+use super::npt;
+use super::sets::{Adding, SETS};
 use crate::draw::Draw;
 use crate::wire::{ICMP, ICMPV6, TCP, UDP};
 
@@ -18,17 +20,20 @@ pub(super) const OWN: [&str; 3] = ["one", "two", "three"];
 pub(super) enum State {
     New,
     Established,
+    Related,
     Invalid,
     Untracked,
 }
 
 impl State {
-    const ALL: [State; 4] = [State::New, State::Established, State::Invalid, State::Untracked];
+    const ALL: [State; 5] =
+        [State::New, State::Established, State::Related, State::Invalid, State::Untracked];
 
     fn name(self) -> &'static str {
         match self {
             State::New => "NEW",
             State::Established => "ESTABLISHED",
+            State::Related => "RELATED",
             State::Invalid => "INVALID",
             State::Untracked => "UNTRACKED",
         }
@@ -92,6 +97,23 @@ pub(super) enum Test {
         seed: u32,
         is_not: bool,
     },
+    /// An IP set, by its place, holds the packet.
+    Set {
+        set: usize,
+        is_source: bool,
+        is_not: bool,
+    },
+    /// A program says that the packet is of this protocol.
+    Program(u8),
+    /// Here every worker says that it is CPU 0.
+    Cpu(u32),
+    /// No packet has been in IPsec, or shall be.
+    Policy {
+        is_in: bool,
+        is_none: bool,
+    },
+    /// None has a segment routing header.
+    Segments,
 }
 
 /// Which packets of a connection count.
@@ -149,6 +171,21 @@ pub(super) enum Does {
     Redirect {
         port: u16,
     },
+    /// An end's prefix becomes the other one.
+    Prefix {
+        is_destination: bool,
+    },
+    PutInto {
+        set: usize,
+        is_source: bool,
+        adding: Adding,
+    },
+    TakeFrom {
+        set: usize,
+        is_source: bool,
+    },
+    /// They are right.
+    FillChecksum,
 }
 
 impl Test {
@@ -179,6 +216,7 @@ impl Does {
 pub(super) struct Rule {
     pub(super) tests: Vec<Test>,
     pub(super) does: Does,
+    pub(super) is_ipv6: bool,
 }
 
 /// A rule for a chain of a table; `hook`: of a built-in one.
@@ -207,6 +245,14 @@ pub(super) fn draw(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: 
             tests.push(Test::Ports { is_source, first, last });
         }
     }
+    // Else addresses of anybody would become those of the network.
+    match does {
+        Does::Prefix { is_destination: false } => tests.push(Test::Source { prefix: INNER, is_not: false }),
+        Does::Prefix { is_destination: true } => {
+            tests.push(Test::Destination { prefix: OUTER, is_not: false })
+        }
+        _ => {}
+    }
     for _ in 0..draw.below(3) {
         let test = draw_test(draw, net, table, hook);
         let is_new = tests.iter().all(|other| std::mem::discriminant(other) != std::mem::discriminant(&test));
@@ -214,14 +260,17 @@ pub(super) fn draw(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: 
             tests.push(test);
         }
     }
-    Rule { tests, does }
+    Rule { tests, does, is_ipv6: net.is_ipv6 }
 }
+
+const INNER: Prefix = Prefix { address: IpAddr::V6(Ipv6Addr::from_bits(npt::INNER)), len: 64 };
+const OUTER: Prefix = Prefix { address: IpAddr::V6(Ipv6Addr::from_bits(npt::OUTER)), len: 64 };
 
 fn draw_test(draw: &mut Draw, net: &Net, table: Table, hook: Option<Hook>) -> Test {
     let is_before_conntrack = table == Table::Raw;
     let interface = draw.below(2) as usize;
     loop {
-        let test = match draw.below(14) {
+        let test = match draw.below(20) {
             0 if !matches!(hook, Some(Hook::Output | Hook::Postrouting)) => Test::Input(interface),
             1 if !matches!(hook, Some(Hook::Prerouting | Hook::Input)) => Test::Output(interface),
             2 => Test::Source { prefix: net.prefix(draw), is_not: draw.below(4) == 0 },
@@ -255,6 +304,26 @@ fn draw_test(draw: &mut Draw, net: &Net, table: Table, hook: Option<Hook>) -> Te
                 let mask = draw.between(1, (1 << nodes) - 1) as u32;
                 Test::Cluster { nodes, mask, seed: draw.below(3) as u32, is_not: draw.below(4) == 0 }
             }
+            14..=16 => Test::Set {
+                set: draw.below(SETS.len() as u64) as usize,
+                is_source: draw.coin(),
+                is_not: draw.below(3) == 0,
+            },
+            17 => Test::Program(draw.pick(&[TCP, UDP, net.icmp()])),
+            18 => match draw.below(3) {
+                0 if net.is_ipv6 => Test::Segments,
+                _ => Test::Cpu(draw.pick(&[0, 0, 1])),
+            },
+            19 => {
+                let is_none = draw.below(3) > 0;
+                match hook {
+                    Some(Hook::Prerouting | Hook::Input | Hook::Forward) => {
+                        Test::Policy { is_in: true, is_none }
+                    }
+                    Some(Hook::Output | Hook::Postrouting) => Test::Policy { is_in: false, is_none },
+                    _ => continue,
+                }
+            }
             _ => continue,
         };
         return test;
@@ -285,7 +354,7 @@ fn draw_target(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Opti
         };
     }
     loop {
-        let does = match draw.below(15) {
+        let does = match draw.below(20) {
             0 | 1 => Does::Accept,
             2 if table != Table::Nat => Does::Drop,
             3 => Does::Return,
@@ -307,6 +376,22 @@ fn draw_target(draw: &mut Draw, net: &Net, table: Table, chain: &str, hook: Opti
                 seed: draw.below(3) as u32,
                 below: draw.between(1, 4) as u32,
             },
+            15 | 16 if table == Table::Mangle && net.is_ipv6 => match hook {
+                Some(Hook::Prerouting | Hook::Output) => Does::Prefix { is_destination: true },
+                Some(Hook::Input | Hook::Postrouting) => Does::Prefix { is_destination: false },
+                _ => continue,
+            },
+            17 | 18 => {
+                let (set, is_source) = (draw.below(SETS.len() as u64) as usize, draw.coin());
+                let timeout =
+                    if SETS[set].stays() { None } else { draw.pick(&[None, None, Some(1), Some(4)]) };
+                let adding = Adding { exist: draw.coin(), timeout };
+                match draw.below(3) {
+                    0 => Does::TakeFrom { set, is_source },
+                    _ => Does::PutInto { set, is_source, adding },
+                }
+            }
+            19 if table == Table::Mangle => Does::FillChecksum,
             _ => continue,
         };
         return does;
@@ -398,6 +483,21 @@ impl fmt::Display for Rule {
                         "-m connbytes {not}--connbytes {from}:{to} --connbytes-dir {way} --connbytes-mode {mode} "
                     )?;
                 }
+                Test::Set { set, is_source, is_not } => {
+                    let (not, set) = (not(*is_not), SETS[*set]);
+                    write!(out, "-m set {not}--match-set {} {} ", set.name, set.sides(*is_source))?;
+                }
+                Test::Program(protocol) => {
+                    let at = if self.is_ipv6 { 6 } else { 9 };
+                    write!(out, "-m bpf --bytecode \"4,48 0 0 {at},21 0 1 {protocol},6 0 0 1,6 0 0 0\" ")?;
+                }
+                Test::Cpu(number) => write!(out, "-m cpu --cpu {number} ")?,
+                Test::Policy { is_in, is_none } => {
+                    let dir = if *is_in { "in" } else { "out" };
+                    let pol = if *is_none { "none" } else { "ipsec" };
+                    write!(out, "-m policy --dir {dir} --pol {pol} ")?;
+                }
+                Test::Segments => out.push_str("-m srh --srh-segs-left-eq 0 "),
                 Test::Cluster { nodes, mask, seed, is_not } => {
                     let not = not(*is_not);
                     write!(
@@ -443,6 +543,26 @@ impl fmt::Display for Rule {
                 }
             }
             Does::Redirect { port } => write!(out, "-j REDIRECT --to-ports {port}")?,
+            Does::Prefix { is_destination } => {
+                let (inner, outer) = (INNER.address, OUTER.address);
+                match is_destination {
+                    false => write!(out, "-j SNPT --src-pfx {inner}/64 --dst-pfx {outer}/64")?,
+                    true => write!(out, "-j DNPT --src-pfx {outer}/64 --dst-pfx {inner}/64")?,
+                }
+            }
+            Does::PutInto { set, is_source, adding: Adding { exist, timeout } } => {
+                let set = SETS[*set];
+                write!(out, "-j SET --add-set {} {}", set.name, set.sides(*is_source))?;
+                out.push_str(if *exist { " --exist" } else { "" });
+                if let Some(seconds) = timeout {
+                    write!(out, " --timeout {seconds}")?;
+                }
+            }
+            Does::TakeFrom { set, is_source } => {
+                let set = SETS[*set];
+                write!(out, "-j SET --del-set {} {}", set.name, set.sides(*is_source))?;
+            }
+            Does::FillChecksum => out.push_str("-j CHECKSUM --checksum-fill"),
         }
         f.write_str(out.trim_end())
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use lb_core::flow::Tuple;
 use lb_core::tables::Protocol;
 
+use super::error::Error;
 use super::net::{INTERFACES, Net};
 use super::packet::{Packet, Says, echo_request};
 use crate::draw::Draw;
@@ -99,12 +100,31 @@ impl Traffic {
         Some(Sending { is_host, packet: Packet { ends: packet.ends.reversed(), says, ttl: TTL, payload } })
     }
 
+    /// An error about one of the last packets that came to somebody, or about none that was ever sent. With whether the director's host tells it.
+    pub(super) fn error(&mut self, draw: &mut Draw) -> Option<(bool, Error)> {
+        let (is_host, about) = if draw.below(6) == 0 || self.arrived.is_empty() {
+            (false, self.begin(draw).packet)
+        } else {
+            self.arrived[draw.below(self.arrived.len() as u64) as usize].clone()
+        };
+        if is_host {
+            let src = about.ends.dst;
+            return (!self.net.is_own(about.ends.src)).then(|| (true, Error::about(about, src, draw)));
+        }
+        // Who was to get it, or a router on its way.
+        let router = self.net.host(self.net.interface(about.ends.dst), draw);
+        let is_end = self.net.is_host(about.ends.dst) && draw.coin();
+        let src = if is_end { about.ends.dst } else { router };
+        Some((false, Error::about(about, src, draw)))
+    }
+
     fn begin(&mut self, draw: &mut Draw) -> Sending {
         let from = draw.below(INTERFACES.len() as u64) as usize;
         let to = draw.below(INTERFACES.len() as u64) as usize;
         let is_host = draw.below(6) == 0;
         let dst: IpAddr = match draw.below(3) {
             0 if !is_host => self.net.own(to),
+            1 if self.net.is_ipv6 && !is_host && draw.coin() => self.net.outer(draw),
             _ => self.net.host(to, draw),
         };
         // Linux gives what it sends the address of the way that it goes.

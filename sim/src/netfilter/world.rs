@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use lb_control::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleFamily, TableChange};
 use lb_control::model::rules::RuleTables;
+use lb_control::sets::IpSets;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
 use lb_core::flow::template::Uses;
@@ -18,13 +19,16 @@ use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, FlowView, Io, Path, PathConfig, Steer};
 use lb_core::rule::{Table, text};
-use lb_core::tables::{InterfaceId, Settings};
+use lb_core::set::{Element, Sets};
+use lb_core::tables::{InterfaceId, Settings, Tables};
 use lb_core::time::{Tick, Timeout};
 
+use super::fragments::Cut;
 use super::model::{Chain, Chains, Counts, Fate, Netfilter};
 use super::net::Net;
-use super::packet::{Packet, Says};
+use super::packet::{OnWire, Packet, Says};
 use super::rule::{self, Refusal, chains};
+use super::sets::SETS;
 use super::traffic::Traffic;
 use crate::draw::Draw;
 use crate::wire::{self, ICMP, ICMPV6, RST};
@@ -35,8 +39,8 @@ const CONNECTIONS: u32 = 2000;
 const LIFE: u32 = 600;
 /// Rules in a chain.
 const MOST: usize = 6;
-/// Handed over more often, a packet goes round.
-const HAND_OVERS: usize = 8;
+/// Handed over more often, a packet goes round; a first piece may let others go with it.
+const HAND_OVERS: usize = 8 * 12;
 /// Steps between two looks at all counts and connections.
 const LOOK: u64 = 64;
 
@@ -67,12 +71,30 @@ impl Io<Frame> for Out {
 /// Packets dropped, by reason and hook, where there are any.
 type Drops = BTreeMap<(&'static str, &'static str), u64>;
 
+/// What came, and what workers did with it.
+struct Came {
+    /// It is of the host.
+    is_host: bool,
+    port: PortId,
+    out: Out,
+    /// What had been dropped, and how many errors nobody was sent.
+    before: (Drops, u64),
+}
+
+impl Came {
+    fn whence(&self) -> &'static str {
+        if self.is_host { "of the host" } else { "from a port" }
+    }
+}
+
 pub(super) struct World {
     draw: Draw,
     net: Net,
     workers: Vec<Path<Frame>>,
     counters: Arc<[Arc<WorkerCounters>]>,
     rules: RuleTables,
+    sets: IpSets,
+    published: Arc<Sets>,
     settings: Settings,
     generation: u32,
     model: Netfilter,
@@ -112,12 +134,15 @@ impl World {
         let has_service = Draw::new(!seed).below(3) == 0;
         let all = Table::ALL.into_iter().flat_map(|table| chains(table).map(move |(name, _)| (table, name)));
         let empty: Chains = all.map(|key| (key, Chain::default())).collect();
+        let sets = super::sets::Sets::new(is_ipv6, now);
         let mut world = World {
+            sets: IpSets::new(draw.number()),
+            published: Arc::default(),
             workers: (0..workers).map(path).collect(),
             rules: RuleTables::new(draw.number()),
             settings: settings(is_loose, has_service),
             generation: 0,
-            model: Netfilter::new(net(), empty, is_loose),
+            model: Netfilter::new(net(), sets, empty, is_loose),
             traffic: Traffic::new(net(), is_once),
             net: net(),
             counters,
@@ -140,10 +165,12 @@ impl World {
                 self.command(table, RuleCommand::NewChain { chain: chain.to_owned() }).expect("a new one");
             }
         }
+        self.model.sets.begin().iter().for_each(|line| self.set_line(line));
+        self.rules.know_sets(self.sets.known());
         let (chain, rule) = ("PREROUTING".to_owned(), Vec::new());
         let append = RuleCommand::Append { chain, rule, counts: RuleCounts::default() };
         self.command(Table::Raw, append).expect("it matches everything and does nothing");
-        let first = rule::Rule { tests: Vec::new(), does: rule::Does::Nothing };
+        let first = rule::Rule { tests: Vec::new(), does: rule::Does::Nothing, is_ipv6: self.net.is_ipv6 };
         self.chain(Table::Raw, "PREROUTING").rules.push((first, Counts::default()));
         for _ in 0..self.draw.below(40) {
             self.change();
@@ -175,8 +202,19 @@ impl World {
         }
     }
 
+    /// A line of the operator's to `ipset`.
+    fn set_line(&mut self, line: &str) {
+        // What is there already may be said again.
+        self.sets.line(line, true, self.now).unwrap_or_else(|why| panic!("{line}: {why:?}"));
+    }
+
     /// One change that an operator makes, here and in the model.
     fn change(&mut self) {
+        self.model.sets.now = self.now;
+        if self.draw.below(4) == 0 {
+            let line = self.model.sets.change(&mut self.draw, &self.net);
+            return self.set_line(&line);
+        }
         let table = self.draw.pick(&Table::ALL);
         let all: Vec<_> = chains(table).collect();
         let (name, hook) = self.draw.pick(&all);
@@ -196,10 +234,15 @@ impl World {
         } else {
             let mut new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             // Nor may a client come to know a real server whose connection was translated.
-            while (self.workers.len() > 1 || self.model.service.is_some()) && new.does.splits() {
+            let has_service = self.model.service.is_some();
+            let is_other = |does: rule::Does, workers: usize| {
+                (workers > 1 || has_service) && does.splits()
+                    || has_service && matches!(does, rule::Does::Prefix { .. })
+            };
+            while is_other(new.does, self.workers.len()) {
                 new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             }
-            let rule = text::split(&new.to_string()).expect("no quotes");
+            let rule = text::split(&new.to_string()).expect("all quotes end");
             let (place, counts) =
                 (first + self.draw.below((len - first) as u64 + 1) as usize, RuleCounts::default());
             self.chain(table, name).rules.insert(place, (new, Counts::default()));
@@ -218,12 +261,10 @@ impl World {
             self.end_all()?;
             self.model.shares_ports = true;
         }
-        let tables = Arc::new(self.net.tables(
-            self.generation,
-            self.rules.compiled(),
-            self.settings,
-            self.model.service,
-        ));
+        self.published = self.sets.take_change().unwrap_or(self.published.clone());
+        let (generation, rules) = (self.generation, self.rules.compiled());
+        let tables = self.net.tables(generation, rules, self.settings, self.model.service);
+        let tables = Arc::new(Tables { sets: self.published.clone(), ..tables });
         self.workers.iter_mut().for_each(|worker| drop(worker.adopt(tables.clone())));
         Ok(())
     }
@@ -240,49 +281,55 @@ impl World {
             _ if self.steps.is_multiple_of(10 * LOOK) => self.end_all()?,
             _ => {
                 self.now = self.now.after(Timeout(self.draw.below(10) as u32));
-                self.packet()?;
+                match self.draw.below(16) {
+                    _ if self.model.service.is_some() => self.packet()?,
+                    0 | 1 => self.error()?,
+                    2 => self.pieces()?,
+                    _ => self.packet()?,
+                }
             }
         }
+        self.model.sets.now = self.now;
+        self.grant()?;
         if self.steps.is_multiple_of(LOOK) {
             self.check_counts()?;
             self.check_connections()?;
+            self.check_sets()?;
         }
         Ok(())
+    }
+
+    /// What found no room in a set is put in now.
+    ///
+    /// # Errors
+    /// As for [`World::end_all`].
+    fn grant(&mut self) -> Result<(), String> {
+        self.sets.grant_wishes(self.now);
+        match self.sets.take_change() {
+            Some(grown) => {
+                self.published = grown;
+                self.publish()
+            }
+            None => Ok(()),
+        }
     }
 
     fn packet(&mut self) -> Result<(), String> {
         self.packets += 1;
         let sending = self.traffic.next(&mut self.draw);
         let packet = sending.packet;
-        let before = (self.drops(), self.suppressed());
-        let towards = if sending.is_host { packet.ends.dst } else { packet.ends.src };
-        let port = PortId(self.net.interface(towards) as u16);
-        let link = if sending.is_host {
-            self.net.link_to(packet.ends.dst)
-        } else {
-            self.net.link_from(packet.ends.src)
-        };
-        let mut out = Out::default();
-        let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, &packet.frame(&link))).collect();
-        let worker = self.draw.below(self.workers.len() as u64) as usize;
-        if sending.is_host {
-            self.workers[worker].receive_from_twin(port, &mut burst, self.now, &mut out);
-        } else {
-            self.workers[worker].receive(&mut burst, self.now, &mut out);
-        }
-        self.hand_over(&mut out)?;
-        let left = out.sent.iter().chain(&out.up).find_map(|(_, frame)| Packet::read(frame.data()));
+        let came = self.bring(sending.is_host, packet.ends.src, &packet)?;
+        let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
         // What is refused by a reset has not left.
         let left = left.filter(|left| left.flags() & RST == 0);
         let fate = if sending.is_host {
             self.model.send(&packet, left.as_ref())
         } else {
-            self.model.receive(usize::from(port.0), &packet, left.as_ref())
+            self.model.receive(usize::from(came.port.0), &packet, left.as_ref())
         };
-        let what = format!("{packet:?} {}", if sending.is_host { "of the host" } else { "from a port" });
-        let fate = fate.map_err(|why| format!("{what}: {why}"))?;
-        self.compare(&fate, &packet, sending.is_host, port, &out, &before)
-            .map_err(|why| format!("{what} must be {fate:?}: {why}"))?;
+        let fate = fate.map_err(|why| format!("{packet:?} {}: {why}", came.whence()))?;
+        self.compare(std::slice::from_ref(&fate), Some(&packet), &came)
+            .map_err(|why| format!("{packet:?} {} must be {fate:?}: {why}", came.whence()))?;
         let (is_host, packet) = match fate {
             Fate::Up(packet) => (true, packet),
             Fate::Sent(packet) => (false, packet),
@@ -295,6 +342,77 @@ impl World {
         Ok(())
     }
 
+    fn error(&mut self) -> Result<(), String> {
+        let Some((is_host, error)) = self.traffic.error(&mut self.draw) else { return Ok(()) };
+        self.packets += 1;
+        let came = self.bring(is_host, error.src, &error)?;
+        let input = (!is_host).then_some(usize::from(came.port.0));
+        let fate = self.model.tell(&self.net, input, &error);
+        let fate = fate.map_err(|why| format!("{error:?} {}: {why}", came.whence()))?;
+        self.compare(std::slice::from_ref(&fate), None, &came)
+            .map_err(|why| format!("{error:?} {} must be {fate:?}: {why}", came.whence()))
+    }
+
+    /// A packet in pieces, none of which is lost.
+    fn pieces(&mut self) -> Result<(), String> {
+        let sending = self.traffic.next(&mut self.draw);
+        let src = sending.packet.ends.src;
+        let Some(cut) = Cut::new(sending.packet, &mut self.draw).filter(|_| !sending.is_host) else {
+            return Ok(());
+        };
+        let pieces = cut.pieces(&mut self.draw);
+        let port = PortId(self.net.interface(src) as u16);
+        let before = (self.drops(), self.suppressed());
+        let mut came = Came { is_host: false, port, out: Out::default(), before };
+        for piece in &pieces {
+            self.packets += 1;
+            self.bring_more(&mut came, src, piece)?;
+        }
+        let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
+        let fates = self.model.gather(usize::from(port.0), &pieces, left.as_ref());
+        let fates = fates.map_err(|why| format!("{pieces:?}: {why}"))?;
+        self.compare(&fates, Some(&cut.packet), &came)
+            .map_err(|why| format!("{pieces:?} must be {fates:?}: {why}"))?;
+        let is_up = fates.iter().all(|fate| matches!(fate, Fate::Up(_)));
+        let is_sent = fates.iter().all(|fate| matches!(fate, Fate::Sent(_)));
+        if let Some(Fate::Up(piece) | Fate::Sent(piece)) = fates.into_iter().next()
+            && (is_up || is_sent)
+        {
+            self.traffic.arrives(is_up, piece.of.packet, &mut self.draw);
+        }
+        Ok(())
+    }
+
+    /// Lets something come from `src`, to any worker, and all workers do what they have to do with it.
+    ///
+    /// # Errors
+    /// It goes round between them.
+    fn bring(&mut self, is_host: bool, src: IpAddr, what: &impl OnWire) -> Result<Came, String> {
+        let port = PortId(self.net.interface(if is_host { what.to() } else { src }) as u16);
+        let before = (self.drops(), self.suppressed());
+        let mut came = Came { is_host, port, out: Out::default(), before };
+        self.bring_more(&mut came, src, what)?;
+        Ok(came)
+    }
+
+    /// And behind it something else.
+    ///
+    /// # Errors
+    /// As for [`World::bring`].
+    fn bring_more(&mut self, came: &mut Came, src: IpAddr, what: &impl OnWire) -> Result<(), String> {
+        self.model.sets.now = self.now;
+        let Came { is_host, port, ref mut out, .. } = *came;
+        let link = if is_host { self.net.link_to(what.to()) } else { self.net.link_from(src) };
+        let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, &what.frame(&link))).collect();
+        let worker = self.draw.below(self.workers.len() as u64) as usize;
+        if is_host {
+            self.workers[worker].receive_from_twin(port, &mut burst, self.now, out);
+        } else {
+            self.workers[worker].receive(&mut burst, self.now, out);
+        }
+        self.hand_over(out)
+    }
+
     fn hand_over(&mut self, out: &mut Out) -> Result<(), String> {
         for _ in 0..HAND_OVERS {
             let Some((to, frame, steer)) = out.handed.pop_front() else { return Ok(()) };
@@ -304,15 +422,14 @@ impl World {
         Err("a packet goes round between the workers".into())
     }
 
-    fn compare(
+    /// `packet`: if its sender is told when it is refused.
+    fn compare<T: OnWire>(
         &self,
-        fate: &Fate,
-        packet: &Packet,
-        is_of_host: bool,
-        port: PortId,
-        out: &Out,
-        (drops_before, suppressed_before): &(Drops, u64),
+        fates: &[Fate<T>],
+        packet: Option<&Packet>,
+        came: &Came,
     ) -> Result<(), String> {
+        let &Came { is_host, port, ref out, before: (ref drops_before, suppressed_before) } = came;
         let mut drops = self.drops();
         for (key, count) in drops_before {
             *drops.entry(*key).or_default() -= count;
@@ -321,30 +438,39 @@ impl World {
         let bytes = |all: &[(PortId, Frame)]| -> Vec<(PortId, Vec<u8>)> {
             all.iter().map(|(port, frame)| (*port, frame.data().to_vec())).collect()
         };
-        let (sent, up) = (bytes(&out.sent), bytes(&out.up));
-        let hook_of = |hook: Hook, reason: DropReason| Drops::from([((reason.label(), hook.name()), 1)]);
+        let (mut sent, mut up) = (bytes(&out.sent), bytes(&out.up));
         let mut must_sent = Vec::new();
         let mut must_up = Vec::new();
         let mut must_drop = Drops::new();
-        match fate {
-            Fate::Dropped(hook) => must_drop = hook_of(*hook, DropReason::Rule),
-            Fate::NoPort(hook) => must_drop = hook_of(*hook, DropReason::NoLocalPort),
-            Fate::Refused(hook, refusal) => {
-                same("dropped", &drops, &hook_of(*hook, DropReason::RuleRejects))?;
-                let answers = if is_of_host { &up } else { &sent };
-                return match &answers[..] {
-                    [(to, frame)] if *to == port && is_refusal(frame, *refusal, packet) => Ok(()),
+        let mut stops = |hook: Hook, reason: DropReason| {
+            *must_drop.entry((reason.label(), hook.name())).or_default() += 1
+        };
+        for (nth, fate) in fates.iter().enumerate() {
+            match fate {
+                Fate::Dropped(hook) => stops(*hook, DropReason::Rule),
+                Fate::NoPort(hook) => stops(*hook, DropReason::NoLocalPort),
+                Fate::Refused(hook, refusal) => {
+                    stops(*hook, DropReason::RuleRejects);
+                    // Of pieces the first is answered.
+                    let Some(packet) = packet.filter(|_| nth == 0) else { continue };
+                    let answers = if is_host { &mut up } else { &mut sent };
+                    let is_right =
+                        |(to, frame): &(PortId, Vec<u8>)| *to == port && is_refusal(frame, *refusal, packet);
                     // So many a second.
-                    [] if *refusal == Refusal::PortUnreachable && self.suppressed() > *suppressed_before => {
-                        Ok(())
+                    let is_silent =
+                        *refusal == Refusal::PortUnreachable && self.suppressed() > suppressed_before;
+                    match answers.iter().position(is_right) {
+                        Some(at) => drop(answers.remove(at)),
+                        None if is_silent => {}
+                        None => return Err(format!("it was refused with {answers:02x?}")),
                     }
-                    other => Err(format!("it was refused with {other:02x?}")),
-                };
-            }
-            Fate::Up(packet) => must_up.push((port, packet.frame(&self.net.link_to(packet.ends.dst)))),
-            Fate::Sent(packet) => {
-                let to = packet.ends.dst;
-                must_sent.push((PortId(self.net.interface(to) as u16), packet.frame(&self.net.link_to(to))));
+                }
+                Fate::Up(packet) => must_up.push((port, packet.frame(&self.net.link_to(packet.to())))),
+                Fate::Sent(packet) => {
+                    let to = packet.to();
+                    must_sent
+                        .push((PortId(self.net.interface(to) as u16), packet.frame(&self.net.link_to(to))));
+                }
             }
         }
         // The link of what the host gets is the one that it came with.
@@ -398,6 +524,24 @@ impl World {
         Ok(())
     }
 
+    /// What is in each set.
+    fn check_sets(&self) -> Result<(), String> {
+        for (place, name) in SETS.iter().enumerate() {
+            let id = self.sets.id(name.name).ok_or("a set is gone")?;
+            let set = self.published.get(id).ok_or("a set is not there")?;
+            let there = set.store.iter().filter(|&(_, slot)| !set.store.is_over(slot, self.now));
+            let are = there.map(|(key, slot)| {
+                let element = Element::of_key(&key, set.store.value(slot), set.kind, set.family);
+                let whole = if self.net.is_ipv6 { 128 } else { 32 };
+                let len = if name.name == "nets" { element.len } else { whole };
+                (element.address, len, element.mark, element.port)
+            });
+            let what = format!("in the set {}", name.name);
+            same(&what, &self.model.sets.without_fillers(are), &self.model.sets.elements(place))?;
+        }
+        Ok(())
+    }
+
     fn check_connections(&self) -> Result<(), String> {
         let mut are = Vec::new();
         for worker in &self.workers {
@@ -421,6 +565,7 @@ impl World {
             self.now = self.now.after(Timeout(20));
             self.workers.iter_mut().for_each(|worker| worker.turn(self.now, &mut out));
         }
+        self.model.sets.now = self.now;
         self.model.forget();
         self.traffic.forget();
         self.check_connections()

@@ -1,0 +1,123 @@
+//! Datagrams and pings in pieces, in any order: a later piece waits for the first one, which says whose all are. Each piece passes the rules, and those that leave are
+//! the pieces that came, with the ends of a packet of their connection.
+//!
+//! What only a whole packet has (ports as rules see them) a later piece has not; one whose first piece begins no connection is INVALID.
+
+use super::model::{Fate, Netfilter};
+use super::packet::{OnWire, Packet};
+use crate::draw::Draw;
+use crate::wire::{self, Link, TCP};
+
+/// What a packet is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Piece {
+    First,
+    Later,
+}
+
+/// A packet and how it is cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Cut {
+    pub(super) packet: Packet,
+    id: u32,
+    /// Bytes of each piece but the last.
+    most: usize,
+}
+
+/// One of its pieces.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct OnePiece {
+    pub(super) of: Cut,
+    pub(super) nth: usize,
+}
+
+impl Cut {
+    /// A packet's data, of which there is enough for some pieces.
+    pub(super) fn new(packet: Packet, draw: &mut Draw) -> Option<Cut> {
+        let payload = (0..draw.between(20, 80)).map(|n| n as u8 ^ 0x5a).collect();
+        let is_cut = packet.ends.protocol.0 != TCP;
+        let id = draw.number() as u32;
+        is_cut.then(|| Cut { packet: Packet { payload, ..packet }, id, most: draw.pick(&[16, 24, 40]) })
+    }
+
+    fn frames(&self, link: &Link) -> Vec<Vec<u8>> {
+        let whole = self.packet.frame_with(link, self.id as u16, false);
+        let seen = wire::read(&whole).expect("it is built right");
+        wire::pieces(&whole, &seen, self.id, self.most)
+    }
+
+    /// All pieces, in the order in which they come.
+    pub(super) fn pieces(&self, draw: &mut Draw) -> Vec<OnePiece> {
+        let link = Link { dst: [0; 6], src: [0; 6], vlan: 0 };
+        let mut left: Vec<usize> = (0..self.frames(&link).len()).collect();
+        let is_in_order = draw.coin();
+        let mut pieces = Vec::new();
+        while !left.is_empty() {
+            let at = if is_in_order { 0 } else { draw.below(left.len() as u64) as usize };
+            pieces.push(OnePiece { of: self.clone(), nth: left.remove(at) });
+        }
+        pieces
+    }
+}
+
+impl OnePiece {
+    pub(super) fn is_first(&self) -> bool {
+        self.nth == 0
+    }
+
+    fn len(&self) -> u64 {
+        let link = Link { dst: [0; 6], src: [0; 6], vlan: 0 };
+        (self.frame(&link).len() - 14) as u64
+    }
+
+    fn with(&self, packet: Packet) -> OnePiece {
+        OnePiece { of: Cut { packet, ..self.of.clone() }, nth: self.nth }
+    }
+}
+
+impl OnWire for OnePiece {
+    fn to(&self) -> std::net::IpAddr {
+        self.of.packet.ends.dst
+    }
+
+    fn frame(&self, link: &Link) -> Vec<u8> {
+        self.of.frames(link).swap_remove(self.nth)
+    }
+}
+
+impl Netfilter {
+    /// What becomes of pieces, which come in this order: when, that is behind which of them, and what. `left`: what the path made of the first, if it went on.
+    ///
+    /// # Errors
+    /// As for [`Netfilter::receive`].
+    pub(super) fn gather(
+        &mut self,
+        input: usize,
+        pieces: &[OnePiece],
+        left: Option<&Packet>,
+    ) -> Result<Vec<Fate<OnePiece>>, String> {
+        let (mut fates, mut waiting) = (Vec::new(), Vec::new());
+        let mut is_known = false;
+        for piece in pieces {
+            if piece.is_first() {
+                is_known = true;
+                let Cut { packet, .. } = &piece.of;
+                let fate = self.pass(Some(input), packet, Some((Piece::First, piece.len())), left)?;
+                fates.push(fate.with(|packet| piece.with(packet)));
+                for piece in waiting.drain(..) {
+                    fates.push(self.later(input, piece)?);
+                }
+            } else if is_known {
+                fates.push(self.later(input, piece)?);
+            } else {
+                waiting.push(piece);
+            }
+        }
+        Ok(fates)
+    }
+
+    fn later(&mut self, input: usize, piece: &OnePiece) -> Result<Fate<OnePiece>, String> {
+        let fate = self.pass(Some(input), &piece.of.packet, Some((Piece::Later, piece.len())), None)?;
+        Ok(fate.with(|packet| piece.with(packet)))
+    }
+}
