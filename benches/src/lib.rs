@@ -13,3 +13,4 @@ pub mod scaling;
 pub mod team;
 pub mod traffic;
 pub mod tsc;
+mod waits;

@@ -110,11 +110,32 @@ pub struct Measured {
     pub resident_bytes: u64,
 }
 
-/// How long packets wait and take: a figure of each run, in microseconds.
+/// How long packets wait and take.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Waited {
+    pub passed: Waits,
+    /// The same by what turns cost, in the CPU time of the thread where it had to leave its CPU.
+    pub own: Waits,
+    /// And in a loop that does nothing for as long as the path takes for its packets in the mean.
+    pub control: Waits,
+    /// The share of the turns in which the thread had to leave its CPU: with the path, and in the control.
+    pub switched: [f64; 2],
+}
+
+/// A figure of each run, in microseconds.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Waits {
     pub p50_us: Vec<f64>,
     pub p999_us: Vec<f64>,
+}
+
+impl Waits {
+    /// One more run, whose packets took so many cycles, in order.
+    pub(crate) fn add(&mut self, cycles: &[u32], per_ns: f64) {
+        let at = |share: f64| f64::from(cycles[(cycles.len() as f64 * share) as usize]) / (per_ns * 1e3);
+        self.p50_us.push(at(0.5));
+        self.p999_us.push(at(0.999));
+    }
 }
 
 /// What packets of open connections kept under a flood: those that got through in a second, of each run.

@@ -134,6 +134,7 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("fullnat-udp", 1_000_000, OVER_MASQ, Bound::AtMost(15.0)),
     ("masq-udp", 1_000, RATIO, Bound::AtMost(2.5)),
     ("latency-udp", 1_000_000, P999_US, Bound::AtMost(20.0)),
+    ("latency-udp cpu", 1_000_000, P999_US, Bound::AtMost(20.0)),
     ("flood-tcp", 100_000, KEPT, Bound::AtLeast(0.9)),
     ("flood-udp", 100_000, KEPT, Bound::AtLeast(0.9)),
     ("new-udp", 1_000_000, PER_SECOND, Bound::AtLeast(3e6)),

@@ -17,9 +17,10 @@ use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::Tick;
 
 use crate::frame::BenchFrame;
-use crate::measure::{Measured, Waited, resident_bytes};
+use crate::measure::{Measured, Waited, Waits, resident_bytes};
 use crate::traffic::{Counted, LAN, Spread, Traffic, WAN, fill, tables};
 use crate::tsc;
+use crate::waits::{Arrivals, Moment, own_cost};
 
 /// The port that takes frames back.
 #[derive(Default)]
@@ -139,14 +140,46 @@ impl Road {
         let before = self.counted();
         let Cost { path, generator } = self.send(traffic, packets);
         let apart = (path + generator) / load;
-        let runs: Vec<Vec<u32>> = (0..runs).map(|_| self.send_at_times(traffic, packets, apart)).collect();
+        let per_ns = tsc::per_nanosecond();
+        let [mut passed, mut own, mut control]: [Waits; 3] = Default::default();
+        let mut switched = [0.0; 2];
+        for _ in 0..runs {
+            passed.add(&self.send_at_times(traffic, packets, apart), per_ns);
+            let (times, share) = self.send_by_cost(traffic, packets, apart, per_ns);
+            own.add(&times, per_ns);
+            switched[0] += share / f64::from(runs);
+            let (times, share) = do_nothing(packets, apart, (path + generator, per_ns));
+            control.add(&times, per_ns);
+            switched[1] += share / f64::from(runs);
+        }
         traffic.check(&self.counted().since(before))?;
-        let per_us = tsc::per_nanosecond() * 1e3;
-        let at = |share: f64| {
-            let of = |run: &Vec<u32>| f64::from(run[(run.len() as f64 * share) as usize]) / per_us;
-            runs.iter().map(of).collect()
-        };
-        Ok(Waited { p50_us: at(0.5), p999_us: at(0.999) })
+        Ok(Waited { passed, own, control, switched })
+    }
+
+    /// The same as [`send_at_times`](Self::send_at_times), on a clock that a turn moves on by its [own cost](own_cost). And the share of the turns in which the thread had to leave its CPU.
+    fn send_by_cost(
+        &mut self,
+        traffic: &mut impl Traffic,
+        packets: u64,
+        apart: f64,
+        per_ns: f64,
+    ) -> (Vec<u32>, f64) {
+        let mut arrivals = Arrivals::new(apart, packets as usize + BURST);
+        let (mut turns, mut switched) = (0u64, 0u64);
+        while (arrivals.served() as u64) < packets {
+            for port in [WAN, LAN] {
+                let count = arrivals.waiting().min(BURST);
+                let begun = Moment::now();
+                self.make(traffic, port, count);
+                self.go_through(port, traffic.now());
+                let (cost, is_switched) = own_cost(Moment::end() - begun, per_ns);
+                arrivals.serve(count, cost);
+                turns += 1;
+                switched += u64::from(is_switched);
+            }
+        }
+        self.generated += arrivals.served() as u64;
+        (arrivals.sorted(), switched as f64 / turns as f64)
     }
 
     /// Sends at least so many packets, of which each comes `apart` cycles after the one before. Returns the cycles from each one's coming to its leaving, in order.
@@ -159,11 +192,7 @@ impl Road {
             for port in [WAN, LAN] {
                 let came = ((tsc::now() - begun) as f64 / apart) as usize;
                 let count = came.saturating_sub(times.len()).min(BURST);
-                for mut frame in self.sink.free.drain(self.sink.free.len() - count..) {
-                    frame.reset(port);
-                    self.burst.push(frame);
-                }
-                fill(traffic, port, &mut self.burst);
+                self.make(traffic, port, count);
                 self.go_through(port, traffic.now());
                 let left = (tsc::now() - begun) as f64;
                 let first = times.len();
@@ -187,11 +216,7 @@ impl Road {
             for port in [WAN, LAN] {
                 let start = tsc::now();
                 let count = traffic.count(port);
-                for mut frame in self.sink.free.drain(self.sink.free.len() - count..) {
-                    frame.reset(port);
-                    self.burst.push(frame);
-                }
-                fill(traffic, port, &mut self.burst);
+                self.make(traffic, port, count);
                 let filled = tsc::now();
                 self.go_through(port, traffic.now());
                 path += tsc::now() - filled;
@@ -201,6 +226,16 @@ impl Road {
         }
         self.generated += sent;
         Cost { path: path as f64 / sent as f64, generator: generator as f64 / sent as f64 }
+    }
+
+    /// A burst of so many packets.
+    #[inline]
+    fn make(&mut self, traffic: &mut impl Traffic, port: PortId, count: usize) {
+        for mut frame in self.sink.free.drain(self.sink.free.len() - count..) {
+            frame.reset(port);
+            self.burst.push(frame);
+        }
+        fill(traffic, port, &mut self.burst);
     }
 
     /// What is measured. Callgrind counts what goes on in this function, which it finds by name.
@@ -213,6 +248,23 @@ impl Road {
         }
         black_box(&mut self.sink);
     }
+}
+
+/// What [`Road::send_by_cost`] measures where nothing is done for `each` cycles a packet: the machine's part.
+fn do_nothing(packets: u64, apart: f64, (each, per_ns): (f64, f64)) -> (Vec<u32>, f64) {
+    let mut arrivals = Arrivals::new(apart, packets as usize + BURST);
+    let (mut turns, mut switched) = (0u64, 0u64);
+    while (arrivals.served() as u64) < packets {
+        let count = arrivals.waiting().min(BURST);
+        let begun = Moment::now();
+        let until = begun.cycles + (each * count as f64) as u64;
+        while tsc::now() < until {}
+        let (cost, is_switched) = own_cost(Moment::end() - begun, per_ns);
+        arrivals.serve(count, cost);
+        turns += 1;
+        switched += u64::from(is_switched);
+    }
+    (arrivals.sorted(), switched as f64 / turns as f64)
 }
 
 #[cfg(test)]
@@ -252,7 +304,10 @@ mod tests {
     #[test]
     fn packets_that_come_one_by_one_leave_and_some_take_longer() {
         let waited = Scenario::Masq(crate::traffic::Transport::Udp).with(2000, Wait).unwrap();
-        assert_eq!(waited.p50_us.len(), 2);
-        assert!(waited.p50_us.iter().zip(&waited.p999_us).all(|(half, most)| half <= most));
+        for waits in [&waited.passed, &waited.own, &waited.control] {
+            assert_eq!(waits.p50_us.len(), 2);
+            assert!(waits.p50_us.iter().zip(&waits.p999_us).all(|(half, most)| half <= most));
+        }
+        assert!(waited.switched.iter().all(|share| (0.0..=1.0).contains(share)));
     }
 }

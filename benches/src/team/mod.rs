@@ -29,6 +29,7 @@ use self::size::Turns;
 use crate::frame::BenchFrame;
 use crate::traffic::{LAN, Script, Spread, WAN, tables};
 use crate::tsc;
+use crate::waits::{A_SWITCH, Moment};
 
 const HASH_SEED: u64 = 0x5eed;
 /// One, so that it is known whom each client gets.
@@ -150,24 +151,8 @@ impl Stalls {
     }
 }
 
-/// A moment: in cycles, and in nanoseconds that the thread had a CPU.
-#[derive(Clone, Copy, Default)]
-struct Moment {
-    cycles: u64,
-    cpu_ns: u64,
-}
-
-impl Moment {
-    fn now() -> Moment {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let cpu_ns = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-        Moment { cycles: tsc::now(), cpu_ns }
-    }
-}
-
-/// Nanoseconds: of a turn without a path; and that somebody else has the CPU for at least.
+/// Nanoseconds of a turn without a path.
 const A_SPIN: f64 = 10e3;
-const A_SWITCH: f64 = 3e3;
 
 /// The path, with the generator before it.
 struct Driven {
