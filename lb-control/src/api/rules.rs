@@ -86,6 +86,10 @@ pub enum RuleCommand {
     NewChain {
         chain: String,
     },
+    /// The chain is there and empty: it is made, or its rules are removed.
+    BeginChain {
+        chain: String,
+    },
     /// Must be empty, and no rule may lead to it. Without a chain: all of the operator's.
     DeleteChain {
         #[serde(default)]

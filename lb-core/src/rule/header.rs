@@ -143,6 +143,9 @@ pub(crate) fn mask(text: &str, family: Family) -> Result<u128, Error> {
     if let Some(mask) = address(text, family) {
         return Ok(mask);
     }
+    if family == Family::Ipv4 && text.matches('.').count() == 3 {
+        return short_ipv4(text).map(u128::from).ok_or_else(bad);
+    }
     let len = number(text).filter(|len| *len <= family.bits().into()).ok_or_else(bad)?;
     Ok(prefix_mask(len as u32, family))
 }
@@ -187,8 +190,10 @@ fn hosts(text: &str, around: &Around<'_>) -> Result<Vec<u128>, Error> {
     Ok(all)
 }
 
-fn short_ipv4(text: &str) -> Option<u32> {
-    let parts: Vec<u8> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+/// One to four numbers as C reads them; of fewer the rest is 0.
+pub(crate) fn short_ipv4(text: &str) -> Option<u32> {
+    let part = |part: &str| number(part).and_then(|part| u8::try_from(part).ok());
+    let parts: Vec<u8> = text.split('.').map(part).collect::<Option<_>>()?;
     if parts.len() > 4 {
         return None;
     }

@@ -12,7 +12,7 @@ use super::prelude::put;
 use super::set_use::SetUse;
 use super::state::Named;
 use super::targets::AnyTarget;
-use super::text::{Error, name_to};
+use super::text::{Error, leading_decimal, name_to};
 use super::{Family, Refused, Table};
 
 /// Of IPv6, which are no packet's protocol here: routing, fragment, authentication, destination options.
@@ -378,7 +378,7 @@ impl<'w> Reader<'w> {
             'j' | 'g' => self.jump(value, letter == 'g', around)?,
             _ => {
                 let bytes = self.cursor.next_value();
-                let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
+                let number = |text: Option<&str>| text.and_then(leading_decimal);
                 let bytes = bytes.ok_or_else(|| Error::parameter("-c requires packet and byte counter"))?;
                 let packets =
                     number(Some(value)).ok_or_else(|| Error::parameter("-c packet counter not numeric"))?;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Family;
 use super::header;
 use super::names::Names;
-use super::text::{Error, aton, leading_number, number};
+use super::text::{Error, aton, is_blank, leading_number, number};
 
 /// One option of a match or target.
 #[derive(Clone, Copy, Debug)]
@@ -73,13 +73,17 @@ pub struct Around<'a> {
     /// The protocol that the line has named so far; 0: none.
     pub protocol: u8,
     pub is_not_protocol: bool,
+    /// Whether somebody typed the words. Of what iptables saves it does not read all again; what was saved is read here.
+    pub are_typed: bool,
     /// What is told, though the line is done.
     pub warnings: RefCell<Vec<String>>,
 }
 
 impl<'a> Around<'a> {
+    /// Of words as a rule is saved.
     pub fn new(family: Family, names: &'a dyn Names) -> Around<'a> {
-        Around { family, names, protocol: 0, is_not_protocol: false, warnings: RefCell::default() }
+        let warnings = RefCell::default();
+        Around { family, names, protocol: 0, is_not_protocol: false, are_typed: false, warnings }
     }
 
     pub(crate) fn warn(&self, text: impl Into<String>) {
@@ -221,15 +225,21 @@ impl Given<'_, '_> {
                 self.of, self.option.name
             ))
         };
-        let (value, rest) = leading_number(self.value).ok_or_else(bad)?;
-        let value = u32::try_from(value).map_err(|_| bad())?;
-        match rest.strip_prefix('/') {
-            None if rest.is_empty() => Ok((value, u32::MAX)),
-            None => Err(bad()),
-            Some(mask) => match number(mask).and_then(|mask| u32::try_from(mask).ok()) {
-                Some(mask) => Ok((value, mask)),
-                None => Err(bad()),
-            },
+        let read = |text| {
+            let (value, rest) = leading_number(text).ok_or_else(bad)?;
+            Ok((u32::try_from(value).map_err(|_| bad())?, rest))
+        };
+        let (value, rest) = read(self.value)?;
+        let (mask, rest) = match rest.strip_prefix('/') {
+            Some(mask) => read(mask)?,
+            None => (u32::MAX, rest),
+        };
+        match rest {
+            "" => Ok((value, mask)),
+            _ => Err(Error::parameter(format!(
+                "{}: trailing garbage after value for option \"--{}\".\n",
+                self.of, self.option.name
+            ))),
         }
     }
 
@@ -325,7 +335,9 @@ impl Prefix {
 pub(crate) fn port(text: &str, protocol: &str, names: &dyn Names) -> Result<u16, Error> {
     number(text)
         .and_then(|port| u16::try_from(port).ok())
-        .or_else(|| if number(text).is_some() { None } else { names.service(text, protocol) })
+        .or_else(
+            || if number(text).is_some() || text.is_empty() { None } else { names.service(text, protocol) },
+        )
         .ok_or_else(|| Error::parameter(format!("invalid port/service `{text}' specified")))
 }
 
@@ -350,8 +362,8 @@ pub(crate) fn any_ports(given: &Given<'_, '_>, protocol: &str) -> Result<(u16, u
         if text.is_empty() {
             return Ok(unsaid);
         }
-        let by_number =
-            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+        // As `getaddrinfo` reads it: blanks and a sign may stand before it, and it is always decimal.
+        let by_number = text.trim_start_matches(is_blank).parse::<u64>().ok();
         let found = by_number.map(|port| port as u16).or_else(|| given.around.names.service(text, protocol));
         found.ok_or_else(|| Error::parameter(format!("Port \"{text}\" does not resolve to anything.\n")))
     };

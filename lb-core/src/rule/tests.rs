@@ -105,6 +105,32 @@ const LINES: &[(&str, &str)] = &[
     ),
     ("-j SET --del-set b dst --add-set a src --exist", "-j SET --add-set a src --exist --del-set b dst"),
     ("-j SET --map-set m src,dst --map-mark", "-j SET --map-set m src,dst --map-mark"),
+    // Numbers as C reads them: blanks and a sign before, decimal, octal or hexadecimal; decimal alone where a name may stand.
+    ("-p tcp --sport \" 010:+20\" --dport \"\t0x50\"", "-p tcp -m tcp --sport 8:20 --dport 80"),
+    ("-p udp --sport \" 010: +20\" --dport +080", "-p udp -m udp --sport 10:20 --dport 80"),
+    ("-p tcp -m multiport --dports \" 80, +90: 0x63\"", "-p tcp -m multiport --dports 80,90:99"),
+    ("-s \" 0xa. 1\" -d 010.0.0.9/\" 24\"", "-s 10.1.0.0/32 -d 8.0.0.0/24"),
+    ("-s 192.0.2.9/0xff.255.\" 0\".0 -p \" +6\"", "-s 192.0.0.0/16 -p tcp"),
+    ("-m iprange --src-range 10.1-\" 0xb\"", "-m iprange --src-range 10.1.0.0-11.0.0.0"),
+    ("-m mark --mark \" 1/ 0x2\"", "-m mark --mark 0x1/0x2"),
+    ("-m limit --limit \" 5/s\" --limit-burst \" 7\"", "-m limit --limit 5/sec --limit-burst 7"),
+    (
+        "-m statistic --mode random --probability \" +.5\"",
+        "-m statistic --mode random --probability 0.50000000000",
+    ),
+    (
+        "-m statistic --mode random --probability nan",
+        "-m statistic --mode random --probability 0.00000000000",
+    ),
+    (
+        "-m time --timestart \" 9:+5\" --weekdays \" 1, 02\"",
+        "-m time --timestart 09:05:00 --timestop 23:59:59 --weekdays Mon,Tue --datestop 2038-01-19T03:14:07",
+    ),
+    (
+        "-p tcp -j DNAT --to-destination \"10.0.0.1: 80-+0x51\"",
+        "-p tcp -j DNAT --to-destination 10.0.0.1:80-81",
+    ),
+    ("-j MARK --set-mark \" 5/ 9\"", "-j MARK --set-xmark 0x5/0xd"),
     ("-j NFQUEUE", "-j NFQUEUE --queue-num 0"),
     ("-j NFQUEUE --queue-bypass --queue-num 65535", "-j NFQUEUE --queue-num 65535 --queue-bypass"),
     (
@@ -125,6 +151,23 @@ fn what_is_read_prints_as_recorded_and_reads_as_the_same_again() {
 }
 
 #[test]
+fn what_iptables_saves_and_does_not_take_is_read_unless_somebody_typed_it() {
+    for line in [
+        "-m cluster --cluster-local-nodemask 0x00000040 --cluster-total-nodes 8 --cluster-hash-seed 0x00000001",
+        "-m hashlimit --hashlimit-upto 0b/s --hashlimit-name h",
+        "-p tcp -j SNAT --to-source 192.0.2.1:1000-2000/0",
+        "-p tcp -j MASQUERADE --to-ports 1000-2000/0",
+    ] {
+        let rules = read(Family::Ipv4, line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(rules[0].save(Family::Ipv4, &Numeric).trim_start(), line);
+        let mut typed = Around::new(Family::Ipv4, &Numeric);
+        typed.are_typed = true;
+        let error = Rule::read(&text::split(line).unwrap(), &mut typed).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}: {error}");
+    }
+}
+
+#[test]
 fn each_source_and_destination_is_a_rule() {
     let rules = read(Family::Ipv4, "-s 10.0.0.1,10.0.0.2 -d 192.0.2.1,192.0.2.2 -j DROP").unwrap();
     assert_eq!(rules.len(), 4);
@@ -138,6 +181,13 @@ fn what_cannot_be_is_refused_with_iptables_words() {
         ("-j DNAT --to-destination 10.0.0.1:80", "Need TCP, UDP, SCTP or DCCP with port specification"),
         ("-p tcp -j DNAT", "DNAT: option \"--to-destination\" must be specified"),
         ("-j LOG --log-level 9", "log level \"9\" unknown"),
+        ("-p tcp --dport \"80 \"", "invalid port/service `80 ' specified"),
+        ("-p tcp --dport -80", "invalid port/service `-80' specified"),
+        ("-p udp --dport 0x50", "Port \"0x50\" does not resolve to anything."),
+        ("-s \"192.0.2.1 \"", "host/network `192.0.2.1 ' not found"),
+        ("-s 192.0.2.1/255.255", "invalid mask `255.255' specified"),
+        ("-m mark --mark \"1 /2\"", "mark: trailing garbage after value for option \"--mark\"."),
+        ("-m mark --mark 1/2x", "mark: trailing garbage after value for option \"--mark\"."),
         ("-m set -j DROP", "You must specify `--match-set' with proper arguments"),
         ("-m set --match-set a", "--match-set requires two args."),
         ("-m set --match-set a in", "You must spefify (the comma separated list of) 'src' or 'dst'."),

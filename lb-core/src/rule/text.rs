@@ -125,8 +125,9 @@ pub fn split(line: &str) -> Result<Vec<String>, Error> {
     Ok(words)
 }
 
-/// A number as C reads it: decimal, `0x…` or `0…`; and what follows it.
+/// A number as C reads it (`strtoul`): decimal, `0x…` or `0…`, blanks before it; and what follows it.
 pub(crate) fn leading_number(text: &str) -> Option<(u64, &str)> {
+    let text = text.trim_start_matches(is_blank);
     let text = text.strip_prefix('+').unwrap_or(text);
     let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let (digits, radix) = match hex {
@@ -139,8 +140,22 @@ pub(crate) fn leading_number(text: &str) -> Option<(u64, &str)> {
     Some((value, digits.get(end..)?))
 }
 
-/// A decimal number with a sign, as C's `atoi` reads it: what follows it is passed over, and without a digit it is 0. Beyond `i64` it is the largest or least.
+/// The decimal number that a word begins with, blanks and a plus before it (`scanf`).
+pub(crate) fn leading_decimal(text: &str) -> Option<u64> {
+    let text = text.trim_start_matches(is_blank);
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
+}
+
+/// C's `isspace`.
+pub(crate) fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
+}
+
+/// A decimal number with a sign, as C's `atoi` reads it: blanks before and what follows are passed over, and without a digit it is 0. Beyond `i64` it is the largest or least.
 pub(crate) fn atoi(text: &str) -> i64 {
+    let text = text.trim_start_matches(is_blank);
     let (is_negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
         Some(b'+') => (false, &text[1..]),
@@ -152,8 +167,9 @@ pub(crate) fn atoi(text: &str) -> i64 {
 }
 
 /// An IPv4 address of one to four numbers, of which the last one fills the rest: `10.1` is 10.0.0.1 (POSIX `inet_aton`).
-pub(crate) fn aton(text: &str) -> Option<u32> {
-    let parts: Vec<u64> = text.split('.').map(number).collect::<Option<_>>()?;
+pub fn aton(text: &str) -> Option<u32> {
+    let part = |part: &str| number(part).filter(|_| part.starts_with(|c: char| c.is_ascii_digit()));
+    let parts: Vec<u64> = text.split('.').map(part).collect::<Option<_>>()?;
     let (last, first) = parts.split_last()?;
     let rest = 4_u32.checked_sub(first.len() as u32)?;
     let is_fine = rest > 0 && first.iter().all(|part| *part < 256) && *last < 1 << (8 * rest);
@@ -182,16 +198,29 @@ mod tests {
         assert_eq!(leading_number("5/sec"), Some((5, "/sec")));
         assert_eq!(leading_number("sec"), None);
         assert_eq!(number("18446744073709551616"), None);
+        assert_eq!([" 80", "\t+80", " \n0x50"].map(number), [Some(80); 3]);
+        assert_eq!(["80 ", " ", "", " -80", "+ 80", "\u{a0}80"].map(number), [None; 6]);
+    }
+
+    #[test]
+    fn counts_are_the_digits_that_a_word_begins_with() {
+        assert_eq!(
+            ["6x", " +6", "06", "x", "", "-6"].map(leading_decimal),
+            [Some(6), Some(6), Some(6), None, None, None]
+        );
     }
 
     #[test]
     fn short_numbers_and_addresses_are_read_as_c_reads_them() {
-        assert_eq!(["5x", "0x10", "010", "-3", "+3", "", "x"].map(atoi), [5, 0, 10, -3, 3, 0, 0]);
+        assert_eq!(["5x", "0x10", "010", "-3", "+3", "", "x", " 7"].map(atoi), [5, 0, 10, -3, 3, 0, 0, 7]);
         assert_eq!(
             ["24", "1.2", "1.2.3", "1.2.3.4", "0x7f.1"].map(aton),
             [24, 0x0100_0002, 0x0102_0003, 0x0102_0304, 0x7f00_0001].map(Some)
         );
-        assert_eq!(["", "1.", "256.1", "1.2.3.256", "1.2.3.4.5", "4294967296", "x"].map(aton), [None; 7]);
+        assert_eq!(
+            ["", "1.", "256.1", "1.2.3.256", "1.2.3.4.5", "4294967296", "x", " 1.2", "+1"].map(aton),
+            [None; 9]
+        );
     }
 
     proptest! {

@@ -108,9 +108,9 @@ impl Translation {
         let base = match base {
             Some(text) => {
                 let found = if number(text).is_some() { port(text) } else { named(text) };
-                // A 0 is what was saved of any.
-                let found =
-                    found.filter(|found| *found > 0 || wanted == Base::Lost).ok_or_else(|| bad(text))?;
+                // A 0 is what was saved of any, which iptables does not take.
+                let is_saved = !around.are_typed && wanted == Base::Lost;
+                let found = found.filter(|found| *found > 0 || is_saved).ok_or_else(|| bad(text))?;
                 match wanted {
                     Base::Refused => {
                         return Err(Error::parameter(

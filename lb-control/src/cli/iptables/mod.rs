@@ -8,6 +8,7 @@ mod list;
 mod names;
 mod options;
 mod restore;
+mod verbose;
 
 use std::io::{BufRead, Write};
 use std::time::SystemTime;
@@ -84,6 +85,10 @@ impl Program {
 
     fn family(self) -> RuleFamily {
         if self.is_ipv6 { RuleFamily::Ipv6 } else { RuleFamily::Ipv4 }
+    }
+
+    fn reads_file(self) -> bool {
+        self.name.ends_with("-restore")
     }
 
     /// Without `-save` or `-restore`.
@@ -234,6 +239,12 @@ fn do_line(
     let mut has_chain =
         |name: &str| Ok(table_view(program, table, keeper)?.chains.iter().any(|chain| chain.name == name));
     let commands = commands(program, &request, around, &mut has_chain)?;
+    if request.is_verbose {
+        let view = table_view(program, table, keeper)?;
+        let all: Vec<_> = view.chains.into_iter().map(|chain| (chain.name, chain.policy.is_none())).collect();
+        let said: String = commands.iter().map(|command| verbose::chains(command, &all)).collect();
+        around.output.write_all(said.as_bytes())?;
+    }
     change(program, table, commands, keeper)
 }
 
@@ -307,6 +318,7 @@ fn commands(
         Action::Append | Action::Check | Action::Delete | Action::Insert(_) | Action::Replace(_)
     );
     let mut told = Around::new(family, around.names);
+    told.are_typed = !program.reads_file();
     let read = Rule::read(&request.words, &mut told);
     for warning in told.warnings.take() {
         writeln!(around.errors, "{}", warning.trim_end())?;
@@ -361,6 +373,11 @@ fn commands(
     }
     if matches!(request.action, Action::Replace(_)) && rules.len() > 1 {
         return Err(Stop::parameter("Replacement rule does not specify a unique address"));
+    }
+    if request.is_verbose {
+        let style = Style { family, is_numeric: true, names: around.names };
+        let said: String = rules.iter().map(|rule| verbose::rule(rule, &style)).collect();
+        around.output.write_all(said.as_bytes())?;
     }
     let command = |rule: &Rule| {
         let (chain, rule) = (named.clone(), text::split(&rule.save(family, &Numeric))?);

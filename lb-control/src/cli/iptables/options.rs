@@ -156,7 +156,20 @@ pub(super) fn parse(program: Program, words: &[String], table: Option<&str>) -> 
     }
     let Some((_, action)) = action else { return Err(Stop::parameter("no command specified")) };
     request.action = action;
+    check_listing(&request)?;
     Ok(request)
+}
+
+/// Whether what says how rules are listed goes with the command.
+fn check_listing(request: &Request) -> Result<(), Stop> {
+    if matches!(request.action, Action::List(_) | Action::Help | Action::Version) {
+        return Ok(());
+    }
+    let given = [('n', request.is_numeric), ('x', request.is_exact), ('0', request.is_numbered)];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((letter, _)) => Err(Stop::parameter(format!("Illegal option `-{letter}' with this command"))),
+        None => Ok(()),
+    }
 }
 
 struct Reader<'w> {
@@ -219,7 +232,7 @@ impl<'w> Reader<'w> {
             if letter == '0' || !OPTIONS.iter().any(|(known, _)| *known == letter) {
                 return Err(Stop::parameter(format!("unknown option \"{word}\"")));
             }
-            if takes_value(letter) && !rest.is_empty() {
+            if ends_word(letter) && !rest.is_empty() {
                 return self.option(letter, Some(rest), word);
             }
             self.option(letter, None, word)?;
@@ -344,9 +357,9 @@ impl<'w> Reader<'w> {
     }
 }
 
-/// Of the options that end a word of letters.
-fn takes_value(letter: char) -> bool {
-    !matches!(letter, 'n' | 'v' | 'x' | '4' | '6' | 'V' | 'h' | 'L' | 'S' | 'F' | 'Z' | 'X' | 'w')
+/// Whether what follows in a word of letters is the option's value: it has one, or may have.
+fn ends_word(letter: char) -> bool {
+    !matches!(letter, 'n' | 'v' | 'x' | '4' | '6' | 'V')
 }
 
 fn check_seconds(text: &str) -> Result<(), Stop> {

@@ -1,5 +1,6 @@
 //! `iptables-restore`: reads a whole file, then has all of it done at one moment. An error in any line changes nothing.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 
@@ -7,7 +8,9 @@ use hashbrown::HashSet;
 use lb_core::rule::{Table, text};
 
 use super::options::{self, Action};
-use super::{NO_ANSWER, PARAMETER, Program, RuleKeeper, Stop, Surroundings, VERSION, refusal, table_view};
+use super::{
+    NO_ANSWER, PARAMETER, Program, RuleKeeper, Stop, Surroundings, VERSION, refusal, table_view, verbose,
+};
 use crate::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleError, TableChange};
 
 /// Bytes of a file that are read.
@@ -18,6 +21,7 @@ const LONGEST: u64 = 64 << 20;
 struct Wishes {
     has_counts: bool,
     keeps: bool,
+    is_verbose: bool,
     is_test: bool,
     only: Option<String>,
     file: Option<String>,
@@ -30,6 +34,18 @@ struct Part {
     lines: Vec<usize>,
     chains: HashSet<String>,
     is_skipped: bool,
+}
+
+impl Part {
+    /// In the order of a listing, and whether they are the operator's.
+    fn all_chains(&self) -> Vec<(String, bool)> {
+        let hooks = Table::named(&self.change.table).map_or(&[][..], |table| table.hooks());
+        let built_in: Vec<&str> = hooks.iter().map(|&hook| lb_core::rule::chain_name(hook)).collect();
+        let own = self.chains.iter().filter(|name| !built_in.contains(&name.as_str()));
+        let own: BTreeSet<&String> = own.collect();
+        let built_in = built_in.iter().map(|&name| (name.to_owned(), false));
+        built_in.chain(own.into_iter().map(|name| (name.clone(), true))).collect()
+    }
 }
 
 /// A number of a line, if one is to blame.
@@ -74,30 +90,83 @@ pub(super) fn run(
     }
 }
 
+/// Letter and name of an option, and whether a value follows it: always, never, or only in the same word, or as the next word of digits.
+const OPTIONS: [(char, &str, Value); 12] = [
+    ('c', "counters", Value::No),
+    ('n', "noflush", Value::No),
+    ('t', "test", Value::No),
+    ('v', "verbose", Value::No),
+    ('4', "ipv4", Value::No),
+    ('6', "ipv6", Value::No),
+    ('V', "version", Value::No),
+    ('h', "help", Value::No),
+    ('w', "wait", Value::Maybe),
+    ('W', "wait-interval", Value::Must),
+    ('T', "table", Value::Must),
+    ('M', "modprobe", Value::Must),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Value {
+    No,
+    Maybe,
+    Must,
+}
+
+/// The options of a command line in their order, with their values, and the file, which has no letter.
+fn options(words: &[String]) -> Result<Vec<(Option<char>, Option<&str>)>, Stop> {
+    let mut found = Vec::new();
+    let mut words = words.iter().map(String::as_str).peekable();
+    while let Some(word) = words.next() {
+        let unknown = || Stop::parameter(format!("unknown option \"{word}\""));
+        let (letters, attached) = if let Some(long) = word.strip_prefix("--") {
+            let (name, value) =
+                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value)));
+            let is_it = |(_, known, kind): &&(char, &str, Value)| {
+                *known == name && (*kind != Value::No || value.is_none())
+            };
+            (OPTIONS.iter().find(is_it).ok_or_else(unknown)?.0.to_string(), value)
+        } else if let Some(short) = word.strip_prefix('-').filter(|short| !short.is_empty()) {
+            let takes =
+                |letter: char| OPTIONS.iter().any(|(known, _, kind)| *known == letter && *kind != Value::No);
+            let end = short.find(takes).map_or(short.len(), |at| at + 1);
+            (short[..end].to_owned(), Some(&short[end..]).filter(|rest| !rest.is_empty()))
+        } else {
+            found.push((None, Some(word)));
+            continue;
+        };
+        for letter in letters.chars() {
+            let (_, _, kind) = OPTIONS.iter().find(|(known, ..)| *known == letter).ok_or_else(unknown)?;
+            let value = match kind {
+                Value::No => None,
+                Value::Maybe => attached.or_else(|| words.next_if(|next| next.parse::<u32>().is_ok())),
+                Value::Must => {
+                    let missing = || Stop::parameter(format!("option \"{word}\" requires an argument"));
+                    Some(attached.or_else(|| words.next()).ok_or_else(missing)?)
+                }
+            };
+            found.push((Some(letter), value));
+        }
+    }
+    Ok(found)
+}
+
 /// `None`: all is said.
 fn wishes(program: Program, words: &[String], around: &mut Surroundings<'_>) -> Result<Option<Wishes>, Stop> {
     let mut wishes = Wishes::default();
-    let mut words = words.iter().peekable();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "-c" | "--counters" => wishes.has_counts = true,
-            "-n" | "--noflush" => wishes.keeps = true,
-            "-t" | "--test" => wishes.is_test = true,
-            "-v" | "--verbose" => {}
-            // Nobody waits for a lock.
-            "-w" | "--wait" => drop(words.next_if(|next| next.parse::<u32>().is_ok())),
-            "-T" | "--table" => {
-                let name = words.next().cloned();
-                wishes.only = Some(
-                    name.ok_or_else(|| Stop::parameter(format!("option \"{word}\" requires an argument")))?,
-                );
-            }
-            "-W" | "--wait-interval" | "-M" | "--modprobe" => drop(words.next()),
-            "-V" | "--version" => {
+    for (letter, value) in options(words)? {
+        match letter {
+            None => wishes.file = value.map(str::to_owned),
+            Some('c') => wishes.has_counts = true,
+            Some('n') => wishes.keeps = true,
+            Some('t') => wishes.is_test = true,
+            Some('v') => wishes.is_verbose = true,
+            Some('T') => wishes.only = value.map(str::to_owned),
+            Some('V') => {
                 writeln!(around.output, "{} v{VERSION} (legacy)", program.name)?;
                 return Ok(None);
             }
-            "-h" | "--help" => {
+            Some('h') => {
                 let name = program.name;
                 writeln!(
                     around.output,
@@ -105,12 +174,12 @@ fn wishes(program: Program, words: &[String], around: &mut Surroundings<'_>) -> 
                 )?;
                 return Ok(None);
             }
-            _ if word.starts_with('-') => {
-                return Err(Stop::parameter(format!("unknown option \"{word}\"")));
-            }
-            _ => wishes.file = Some(word.clone()),
+            // Nobody waits for a lock, and there is no module to load.
+            Some(_) => {}
         }
     }
+    // As iptables has it.
+    wishes.is_verbose &= !wishes.keeps;
     Ok(Some(wishes))
 }
 
@@ -132,7 +201,8 @@ fn parts(
         match &mut open {
             None => {
                 let name = line.strip_prefix('*').ok_or_else(|| failed(number))?.trim();
-                open = Some(begin(program, wishes, name, keeper).map_err(|stop| (Some(number), stop))?);
+                let part = begin(program, wishes, name, keeper, around);
+                open = Some(part.map_err(|stop| (Some(number), stop))?);
             }
             Some(part) if line.trim_end() == "COMMIT" => {
                 part.lines.push(number);
@@ -178,7 +248,13 @@ fn put(parts: &mut Vec<Part>, part: Part) {
     }
 }
 
-fn begin(program: Program, wishes: &Wishes, name: &str, keeper: &mut dyn RuleKeeper) -> Result<Part, Stop> {
+fn begin(
+    program: Program,
+    wishes: &Wishes,
+    name: &str,
+    keeper: &mut dyn RuleKeeper,
+    around: &mut Surroundings<'_>,
+) -> Result<Part, Stop> {
     let unknown =
         || Stop::parameter(format!("{}: unable to initialize table '{name}'\n", program.name).trim_end());
     let table = Table::named(name).ok_or_else(unknown)?;
@@ -188,6 +264,13 @@ fn begin(program: Program, wishes: &Wishes, name: &str, keeper: &mut dyn RuleKee
     } else {
         table.hooks().iter().map(|&hook| lb_core::rule::chain_name(hook).to_owned()).collect()
     };
+    if wishes.is_verbose && !is_skipped {
+        let view = table_view(program, table, keeper)?;
+        let all: Vec<_> = view.chains.into_iter().map(|chain| (chain.name, chain.policy.is_none())).collect();
+        for command in [RuleCommand::Flush { chain: None }, RuleCommand::DeleteChain { chain: None }] {
+            around.output.write_all(verbose::chains(&command, &all).as_bytes())?;
+        }
+    }
     let change = TableChange { table: name.to_owned(), empty: !wishes.keeps, commands: Vec::new() };
     Ok(Part { change, lines: Vec::new(), chains, is_skipped })
 }
@@ -202,11 +285,8 @@ fn begin_chain(part: &mut Part, line: &str, wishes: &Wishes) -> Result<Vec<RuleC
         return Err(Stop::parameter(format!("Invalid chain name `{chain}' (28 chars max)")));
     }
     if policy == "-" {
-        let is_new = part.chains.insert(chain.clone());
-        return Ok(vec![match is_new {
-            true => RuleCommand::NewChain { chain },
-            false => RuleCommand::Flush { chain: Some(chain) },
-        }]);
+        part.chains.insert(chain.clone());
+        return Ok(vec![RuleCommand::BeginChain { chain }]);
     }
     let counts = match words.next().map(counts) {
         Some(None) if wishes.has_counts => {
@@ -239,13 +319,19 @@ fn rule(
     if let Some(RuleCounts { packets, bytes }) = begin.filter(|_| wishes.has_counts) {
         words.extend(["-c".to_owned(), packets.to_string(), bytes.to_string()]);
     }
-    let request = match options::parse(program, &words, Some(&part.change.table)) {
+    let mut request = match options::parse(program, &words, Some(&part.change.table)) {
         // A line for the other family.
         Err(stop) if stop == Stop::bare() => return Ok(Vec::new()),
         parsed => parsed?,
     };
+    request.is_verbose |= wishes.is_verbose;
     let mut has_chain = |name: &str| Ok(part.chains.contains(name));
     let commands = super::commands(program, &request, around, &mut has_chain)?;
+    if request.is_verbose {
+        let all = part.all_chains();
+        let said: String = commands.iter().map(|command| verbose::chains(command, &all)).collect();
+        around.output.write_all(said.as_bytes())?;
+    }
     match (&request.action, &request.chain) {
         (Action::NewChain, Some(chain)) => _ = part.chains.insert(chain.clone()),
         (Action::Rename(to), _) => _ = part.chains.insert(to.clone()),

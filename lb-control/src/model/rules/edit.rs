@@ -202,6 +202,10 @@ impl Edit<'_> {
                 }
             }
             RuleCommand::NewChain { chain } => self.new_chain(chains, chain)?,
+            RuleCommand::BeginChain { chain } => match find(chains, chain) {
+                Ok(place) => chains[place].rules.clear(),
+                Err(_) => self.new_chain(chains, chain)?,
+            },
             RuleCommand::DeleteChain { chain: Some(chain) } => {
                 let place = find(chains, chain)?;
                 may_go(chains, place)?;

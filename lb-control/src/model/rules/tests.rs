@@ -30,6 +30,19 @@ fn new_chain(name: &str) -> RuleCommand {
 }
 
 #[test]
+fn a_chain_that_is_begun_is_there_and_empty_whether_it_was_there_or_not() {
+    let mut tables = RuleTables::new(1);
+    let begin = || RuleCommand::BeginChain { chain: "web".to_owned() };
+    let rules =
+        |tables: &RuleTables| filter(tables).iter().map(|chain| chain.rules.len()).collect::<Vec<_>>();
+    let commands = vec![begin(), append("web", "-j DROP"), append("INPUT", "-j web")];
+    tables.apply(&batch("filter", commands), &[]).expect("done");
+    assert_eq!(rules(&tables), [1, 0, 0, 1]);
+    tables.apply(&batch("filter", vec![begin()]), &[]).expect("done");
+    assert_eq!(rules(&tables), [1, 0, 0, 0]);
+}
+
+#[test]
 fn a_batch_that_fails_changes_nothing_and_says_where() {
     let mut tables = RuleTables::new(1);
     let (before, free) =

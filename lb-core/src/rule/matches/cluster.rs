@@ -54,7 +54,8 @@ impl Extension for Cluster {
             1 => (self.mask, self.is_not) = (1 << (given.number(1, MOST)? - 1), given.is_negated),
             _ => {
                 // iptables takes none above 32, and so not all that it saves.
-                let mask = given.u32().ok().filter(|mask| *mask != 0);
+                let most = if given.around.are_typed { MOST as u32 } else { u32::MAX };
+                let mask = given.u32().ok().filter(|mask| (1..=most).contains(mask));
                 self.mask = mask.ok_or_else(|| given.out_of_range(1, MOST))?;
                 self.is_not = given.is_negated;
             }

@@ -192,7 +192,7 @@ impl HashLimit {
     /// `10/sec`, or `512kb/s`.
     fn rate(&mut self, given: &Given<'_, '_>) -> Result<(), Error> {
         let bad = || bad_value(given.option.name, given.value);
-        if let Some((number, factor)) = rate_of_bytes(given.value) {
+        if let Some((number, factor)) = rate_of_bytes(given.value, given.around.are_typed) {
             let bytes = number.checked_mul(factor).filter(|bytes| bytes >> 4 < u64::from(u32::MAX));
             let bytes = bytes.ok_or_else(|| Error::parameter(format!("Rate too high \"{}\"", given.value)))?;
             (self.are_bytes, self.unit) = (true, BYTES_EXPIRE);
@@ -296,7 +296,7 @@ fn bytes_of(cost: u64) -> u64 {
 }
 
 /// `512kb/s`: a number and the factor of its unit. As in iptables any other letter before the `b` has none.
-fn rate_of_bytes(text: &str) -> Option<(u64, u64)> {
+fn rate_of_bytes(text: &str, is_typed: bool) -> Option<(u64, u64)> {
     let at = text.find("b/s").filter(|at| *at > 0)?;
     let factor = match text.as_bytes()[at - 1] {
         b'k' => 1 << 10,
@@ -304,8 +304,9 @@ fn rate_of_bytes(text: &str) -> Option<(u64, u64)> {
         _ => 1,
     };
     let number = u64::try_from(atoi(text)).unwrap_or(u64::MAX);
-    // Better: what is saved of less than 16 bytes can be read again.
-    (number > 0 || text == "0b/s").then_some((number, factor))
+    // What is saved of less than 16 bytes, which iptables does not read again.
+    let is_saved = text == "0b/s" && !is_typed;
+    (number > 0 || is_saved).then_some((number, factor))
 }
 
 fn unit_of_bytes(text: &str) -> Option<u64> {

@@ -3,6 +3,7 @@
 use super::Match;
 use crate::rule::prelude::*;
 
+use crate::rule::header::short_ipv4;
 use crate::rule::options::{address, ip};
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -35,7 +36,9 @@ impl Extension for IpRange {
     fn take(&mut self, given: &mut Given<'_, '_>) -> Result<(), Error> {
         let family = given.around.family;
         let read = |text: &str| {
-            address(text, family).ok_or_else(|| {
+            // As of `-s`, 10.1 is 10.1.0.0.
+            let short = || short_ipv4(text).filter(|_| family == Family::Ipv4).map(u128::from);
+            address(text, family).or_else(short).ok_or_else(|| {
                 Error::parameter(format!(
                     "iprange: Bad value for \"--{}\" option: \"{text}\"",
                     given.option.name

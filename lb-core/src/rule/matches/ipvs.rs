@@ -7,9 +7,9 @@
 use super::Match;
 use crate::flow::Method;
 use crate::hook::Hook;
-use crate::rule::header::{mask, prefix_len, prefix_mask};
+use crate::rule::header::{prefix_len, prefix_mask};
 use crate::rule::names;
-use crate::rule::options::{address, bits, ip, port};
+use crate::rule::options::{Prefix, bits, ip, port};
 use crate::rule::prelude::*;
 use crate::rule::view::Service;
 
@@ -57,13 +57,8 @@ impl Extension for Ipvs {
                 self.protocol = Some((protocol.ok_or_else(unknown)?, is_not));
             }
             2 => {
-                let (host, bits) = match text.split_once('/') {
-                    Some((host, bits)) => (host, mask(bits, around.family)?),
-                    None => (text, prefix_mask(around.family.bits(), around.family)),
-                };
-                let host = address(host, around.family);
-                let unknown = || Error::parameter(format!("host/network `{text}' not found"));
-                self.address = Some(((host.ok_or_else(unknown)?, bits), is_not));
+                let Prefix { address, len } = given.prefix()?;
+                self.address = Some(((address, prefix_mask(len.into(), around.family)), is_not));
             }
             3 => self.port = Some((port(text, "", around.names)?, is_not)),
             4 => {

@@ -3,6 +3,7 @@
 use super::Match;
 use crate::rule::estimator::{Estimator, LONGEST_NAME};
 use crate::rule::prelude::*;
+use crate::rule::text::is_blank;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct RateMatch {
@@ -201,6 +202,7 @@ fn bytes(text: &str) -> Result<u32, Error> {
         ("gibps", 8_589_934_592.0),
         ("gbps", 8e9),
     ];
+    let text = text.trim_start_matches(is_blank);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, factor)| factor);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Match;
 use crate::rule::prelude::*;
 use crate::rule::state::Number;
+use crate::rule::text::is_blank;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Statistic {
@@ -46,7 +47,9 @@ impl Extension for Statistic {
                 }
             }
             1 => {
-                let value = given.value.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
+                let value = given.value.trim_start_matches(is_blank).parse::<f64>().ok();
+                // No number is none of them, as in iptables.
+                let value = value.filter(|value| value.is_nan() || (0.0..=1.0).contains(value));
                 self.chance = (value.ok_or_else(|| given.out_of_range(0, 1))? * SCALE).round() as u32;
                 self.is_not = given.is_negated;
             }

@@ -4,7 +4,7 @@
 
 use super::Match;
 use crate::rule::prelude::*;
-use crate::rule::text::number;
+use crate::rule::text::{is_blank, number};
 
 const DAY: u32 = 86_400;
 /// Dates are 32-bit in iptables.
@@ -207,10 +207,14 @@ fn monthdays(text: &str) -> Result<u32, Error> {
     Ok(bits & ALL_MONTHDAYS)
 }
 
+fn decimal(text: &str) -> Option<u32> {
+    text.trim_start_matches(is_blank).parse().ok()
+}
+
 /// `hh:mm[:ss]`.
 fn time(text: &str) -> Result<u32, Error> {
     let bad = || Error::parameter(format!("invalid time \"{text}\" specified, should be hh:mm[:ss] format and within the boundaries"));
-    let parts: Vec<u32> = text.split(':').map(|part| part.parse().ok()).collect::<Option<_>>().ok_or_else(bad)?;
+    let parts: Vec<u32> = text.split(':').map(decimal).collect::<Option<_>>().ok_or_else(bad)?;
     match parts[..] {
         [hours, minutes] if hours < 24 && minutes < 60 => Ok((hours * 60 + minutes) * 60),
         [hours, minutes, seconds] if hours < 24 && minutes < 60 && seconds < 60 => {
@@ -225,7 +229,7 @@ fn date(text: &str) -> Result<u32, Error> {
     let bad = || Error::parameter(format!("Invalid date \"{text}\" specified. Should be YYYY[-MM[-DD[Thh[:mm[:ss]]]]]"));
     let (day, clock) = text.split_once('T').unwrap_or((text, ""));
     let numbers = |text: &str, separator: char| -> Option<Vec<u32>> {
-        text.split(separator).filter(|part| !text.is_empty() || !part.is_empty()).map(|part| part.parse().ok()).collect()
+        text.split(separator).filter(|part| !text.is_empty() || !part.is_empty()).map(decimal).collect()
     };
     let days = numbers(day, '-').ok_or_else(bad)?;
     let times = if clock.is_empty() { Vec::new() } else { numbers(clock, ':').ok_or_else(bad)? };

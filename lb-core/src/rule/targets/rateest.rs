@@ -4,6 +4,7 @@ use super::Target;
 use crate::rule::estimator::{Estimator, LONGEST_NAME};
 use crate::rule::prelude::*;
 use crate::rule::state::shared;
+use crate::rule::text::is_blank;
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -83,6 +84,7 @@ impl RateEst {
 
 /// `250ms`, `0.5s`, `8000us`; without a unit microseconds.
 fn microseconds(text: &str) -> Option<u64> {
+    let text = text.trim_start_matches(is_blank);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = match unit.to_ascii_lowercase().as_str() {
