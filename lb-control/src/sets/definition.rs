@@ -37,7 +37,8 @@ pub struct Definition {
 /// Whether a type has an option, and whether a value follows it.
 fn option(kind: &SetType, name: &str) -> Option<bool> {
     // Of versions before 6, which say nothing any more.
-    let is_old = matches!(kind.name, "hash:ip,port" | "hash:ip,port,ip" | "hash:ip,port,net");
+    let is_old =
+        matches!(kind.name, "hash:ip,mark" | "hash:ip,port" | "hash:ip,port,ip" | "hash:ip,port,net");
     let has_mask = matches!(kind.name, "hash:ip" | "hash:ip,port" | "hash:net,net");
     let (is_there, has_value) = match name {
         "-4" | "-6" => (kind.has_family(), false),
