@@ -701,3 +701,37 @@ fn the_help_names_every_option_that_is_built() {
     }
     assert_eq!((done.code, done.errors.as_str()), (0, ""));
 }
+
+#[test]
+fn a_file_of_changes_is_read_whole_and_done_line_by_line() {
+    let load = |name: &str, text: &str| {
+        let mut tracker = InProcess(connections(), Vec::new());
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let code = conntrack::load(name, &mut text.as_bytes(), &mut tracker, &mut out, &mut errors);
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let first = text(errors).lines().next().unwrap_or_default().to_owned();
+        let first = first.trim_start_matches("conntrack v1.4.7 (conntrack-tools): ").to_owned();
+        (code, text(out).lines().count(), first, connections().len() - tracker.0.len())
+    };
+    let silent = |count| (0, count, String::new(), count);
+    assert_eq!(load("-", "# one\n\n  -D -s \"1.2.3.4\" -p tcp\n-D -s 9.9.9.9\n"), silent(1));
+    assert_eq!(load("-", ""), silent(0));
+    let all = connections().len();
+    let emptied = "connection tracking table has been emptied.".to_owned();
+    assert_eq!(load("-", "-F\n-D\n"), (0, 0, emptied, all));
+    for (command, named) in [
+        ("-L", "-L"),
+        ("-S", "-S"),
+        ("-V", "-V"),
+        ("-C expect", "-C expect"),
+        ("-L dying", "-L"),
+        ("word", "unknown"),
+    ] {
+        let words = format!("Cannot use command `{named}' with --load-file");
+        assert_eq!(load("-", &format!("-F\n{command}\n")), (2, 0, words, 0));
+    }
+    assert_eq!(load("-", "-F\n-R -\n"), (2, 0, "unknown option `-R'".to_owned(), 0));
+    let missing = "Failed to open file /nowhere/changes for reading".to_owned();
+    assert_eq!(load("/nowhere/changes", "-F\n"), (2, 0, missing, 0));
+    assert_eq!(run(&["-R".to_owned()]).code, 2);
+}

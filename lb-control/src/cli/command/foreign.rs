@@ -41,7 +41,10 @@ impl OwnCommand for Foreign {
         let (input, errors) = (&mut BufReader::new(io::stdin()), &mut io::stderr());
         let output = &mut *context.output;
         Ok(match speaker {
-            Speaker::Conntrack => conntrack::run(&words, &mut client, output, errors),
+            Speaker::Conntrack => match conntrack::file(&words) {
+                Some(name) => conntrack::load(name, input, &mut client, output, errors),
+                None => conntrack::run(&words, &mut client, output, errors),
+            },
             Speaker::Ipset => {
                 ipset::run(&words, &mut client, &mut ipset::Surroundings { input, output, errors })
             }

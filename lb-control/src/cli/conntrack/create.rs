@@ -9,6 +9,8 @@ use super::Stop;
 use super::options::Verb;
 use crate::api::conntrack::{ConntrackNew, Ends, Filter, NatEnd, NatTo, Net, StatusBit, Statuses};
 
+const DCCP: u8 = 33;
+
 /// What was given beside what a [`Filter`] has.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Beside {
@@ -38,7 +40,7 @@ pub(super) fn read(filter: &Filter, beside: &Beside) -> Option<ConntrackNew> {
         original,
         reply,
         timeout: beside.timeout?,
-        state: filter.state.clone(),
+        state: filter.state.clone().filter(|_| protocol != DCCP),
         status: (!bits.is_empty()).then_some(Statuses(bits)),
         mark: filter.mark.map_or(0, |mark| mark.value),
         zone: zones[0],
@@ -65,10 +67,13 @@ fn both_ends(filter: &Filter, protocol: u8) -> Option<(Ends, Option<Ends>)> {
             let question = [filter.icmp_type?, filter.icmp_code.unwrap_or_default()];
             (filter.icmp_id.unwrap_or_default(), u16::from_be_bytes(question))
         }
+        // As in Linux since 6.16, which knows DCCP's connections by their addresses.
+        _ if protocol == DCCP => (0, 0),
         _ => (filter.sport.unwrap_or_default(), filter.dport.unwrap_or_default()),
     };
     let has_ports = filter.sport.is_some() || filter.dport.is_some();
     let (reply_sport, reply_dport) = match (filter.reply_sport, filter.reply_dport) {
+        _ if protocol == DCCP => (0, 0),
         (Some(sport), Some(dport)) => (sport, dport),
         // What has no ports but those of its question.
         _ if !has_ports => (dport, sport),

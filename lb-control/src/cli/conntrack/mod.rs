@@ -6,6 +6,7 @@
 mod create;
 mod expected;
 mod getopt;
+mod load;
 mod options;
 mod print;
 mod request;
@@ -18,6 +19,7 @@ use crate::api::conntrack::{
     ExpectationFilter, ExpectationNew, Filter, Tracked,
 };
 use crate::api::types::ErrorKind;
+pub use load::{file, load};
 use options::Verb;
 use print::{Printer, VERSION};
 use request::{Request, Table};
@@ -165,26 +167,24 @@ pub fn run(
         let _ = writeln!(errors, "{warning}");
     });
     let done = request.and_then(|request| done(&request, tracker, output));
+    finish(done, output, errors)
+}
+
+/// Says what there is to say at the end, and gives the exit code.
+fn finish(done: Result<Done, Stop>, output: &mut dyn Write, errors: &mut dyn Write) -> u8 {
+    let (code, message, has_hint) = match done {
+        Ok(Done { code, message }) => (code, message.unwrap_or_default(), false),
+        Err(Stop { code, message, has_hint }) => (code, message, has_hint),
+    };
     // Nobody is left to tell when standard error is closed.
-    match done {
-        Ok(Done { code, message }) => {
-            if let Some(message) = message {
-                let _ = output.flush();
-                let _ = writeln!(errors, "conntrack v{VERSION} (conntrack-tools): {message}");
-            }
-            code
-        }
-        Err(Stop { code, message, has_hint }) => {
-            if !message.is_empty() {
-                let _ = output.flush();
-                let _ = writeln!(errors, "conntrack v{VERSION} (conntrack-tools): {message}");
-            }
-            if has_hint {
-                let _ = writeln!(errors, "Try `conntrack -h' or 'conntrack --help' for more information.");
-            }
-            code
-        }
+    if !message.is_empty() {
+        let _ = output.flush();
+        let _ = writeln!(errors, "conntrack v{VERSION} (conntrack-tools): {message}");
     }
+    if has_hint {
+        let _ = writeln!(errors, "Try `conntrack -h' or 'conntrack --help' for more information.");
+    }
+    code
 }
 
 /// What is said at the end.
@@ -200,7 +200,7 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 const SILENT: Done = Done { code: 0, message: None };
 
 fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
-    let Request { verb, table, filter, change, new, announced, events, format } = request;
+    let Request { verb, table, filter, change, new, announced, events, format, .. } = request;
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
         (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,

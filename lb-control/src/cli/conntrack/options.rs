@@ -222,6 +222,12 @@ pub(crate) enum Field {
     MaskDport,
     TupleSport,
     TupleDport,
+    /// Keys of GRE, by direction; and whose side a DCCP connection is begun from.
+    SourceKey,
+    DestinationKey,
+    ReplySourceKey,
+    ReplyDestinationKey,
+    Role,
 }
 
 /// A protocol that `-p` has options for.
@@ -233,10 +239,17 @@ pub(crate) struct Family {
     pub(crate) needs: Needs,
 }
 
+impl Family {
+    /// A field's name in messages.
+    pub(crate) fn name_of(&self, field: Field) -> Option<&'static str> {
+        self.options.iter().copied().flatten().find(|(_, found)| *found == field).map(|(name, _)| *name)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Needs {
-    /// Both, by the first two options' names.
-    Ports(&'static str),
+    /// Both of one direction, by the messages about the original and the reply.
+    Pair(&'static [Field; 4], [&'static str; 2]),
     /// Each of the first two options.
     Each,
 }
@@ -265,14 +278,39 @@ const ICMP: &[(&str, Field)] =
 const ICMPV6: &[(&str, Field)] =
     &[("icmpv6-type", Field::Type), ("icmpv6-code", Field::Code), ("icmpv6-id", Field::Identifier)];
 
-const BOTH_PORTS: Needs = Needs::Ports("you have to specify `--sport' and `--dport'");
+/// Compared with nothing, as by the recorded command.
+const KEYS: &[(&str, Field)] = &[
+    ("srckey", Field::SourceKey),
+    ("dstkey", Field::DestinationKey),
+    ("orig-key-src", Field::SourceKey),
+    ("orig-key-dst", Field::DestinationKey),
+    ("reply-key-src", Field::ReplySourceKey),
+    ("reply-key-dst", Field::ReplyDestinationKey),
+    ("mask-key-src", Field::MaskSport),
+    ("mask-key-dst", Field::MaskDport),
+    ("tuple-key-src", Field::TupleSport),
+    ("tuple-key-dst", Field::TupleDport),
+];
+
+const ROLE: &[(&str, Field)] = &[("role", Field::Role)];
+
+const BOTH_PORTS: Needs = Needs::Pair(
+    &[Field::Sport, Field::Dport, Field::ReplySport, Field::ReplyDport],
+    ["`--sport' and `--dport'", "`--reply-src-port' and `--reply-dst-port'"],
+);
+
+const BOTH_KEYS: Needs = Needs::Pair(
+    &[Field::SourceKey, Field::DestinationKey, Field::ReplySourceKey, Field::ReplyDestinationKey],
+    ["`--srckey' and `--dstkey'", "`--reply-src-key' and `--reply-dst-key'"],
+);
 
 pub(crate) const PROTOCOLS: &[Family] = &[
     Family { name: "tcp", number: 6, options: &[PORTS, STATE], needs: BOTH_PORTS },
     Family { name: "udp", number: 17, options: &[PORTS], needs: BOTH_PORTS },
     Family { name: "sctp", number: 132, options: &[PORTS, STATE, TAGS], needs: BOTH_PORTS },
     Family { name: "udplite", number: 136, options: &[PORTS], needs: BOTH_PORTS },
-    Family { name: "dccp", number: 33, options: &[PORTS], needs: BOTH_PORTS },
+    Family { name: "dccp", number: 33, options: &[PORTS, STATE, ROLE], needs: BOTH_PORTS },
+    Family { name: "gre", number: 47, options: &[KEYS], needs: BOTH_KEYS },
     Family { name: "icmp", number: 1, options: &[ICMP], needs: Needs::Each },
     Family { name: "icmpv6", number: 58, options: &[ICMPV6], needs: Needs::Each },
 ];
@@ -284,7 +322,6 @@ pub(crate) const OTHERS: &[(&str, u8)] = &[
     ("ipencap", 4),
     ("egp", 8),
     ("ipv6", 41),
-    ("gre", 47),
     ("esp", 50),
     ("ah", 51),
     ("ipv6-icmp", 58),
@@ -320,4 +357,8 @@ pub(crate) const SCTP_STATES: &[&str] = &[
     "SHUTDOWN_RECD",
     "SHUTDOWN_ACK_SENT",
     "HEARTBEAT_SENT",
+];
+
+pub(crate) const DCCP_STATES: &[&str] = &[
+    "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE", "INVALID",
 ];

@@ -1,13 +1,15 @@
 //! What does a command line ask for? Options to a filter and a format, with the checks and messages of conntrack 1.4.7.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_core::rule::text::aton;
 
 use super::Stop;
 use super::create::{self, Beside};
 use super::expected::{self, Announcing};
 use super::getopt::{Given, Words};
 use super::options::{
-    Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
+    DCCP_STATES, Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
 };
 use super::print::{Format, Kind};
 use crate::api::conntrack::{
@@ -27,6 +29,8 @@ pub(crate) enum Table {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) verb: Verb,
+    /// Help is what a line without a command is about.
+    pub(crate) has_verb: bool,
     pub(crate) table: Table,
     pub(crate) filter: Filter,
     /// Of an update, what is set.
@@ -173,12 +177,13 @@ impl Reading {
             Field::Code => self.filter.icmp_code = Some(decimal() as u8),
             Field::Identifier => self.filter.icmp_id = Some(port()),
             Field::State => {
-                let (protocol, states) = match self.filter.protocol {
-                    Some(132) => ("SCTP", SCTP_STATES),
-                    _ => ("TCP", TCP_STATES),
+                let (what, states) = match self.filter.protocol {
+                    Some(132) => ("unknown SCTP", SCTP_STATES),
+                    Some(33) => ("Unknown DCCP", DCCP_STATES),
+                    _ => ("unknown TCP", TCP_STATES),
                 };
                 if !states.contains(&text) {
-                    return Err(Stop::usage(format!("unknown {protocol} state `{text}'")));
+                    return Err(Stop::usage(format!("{what} state `{text}'")));
                 }
                 let name = if text == "LISTEN" { "SYN_SENT2" } else { text };
                 self.filter.state = Some(name.to_owned());
@@ -189,6 +194,15 @@ impl Reading {
             Field::MaskDport => self.announcing.mask_ports[1] = port(),
             Field::TupleSport => self.announcing.tuple_ports[0] = port(),
             Field::TupleDport => self.announcing.tuple_ports[1] = port(),
+            // No connection here has any.
+            Field::SourceKey | Field::DestinationKey | Field::ReplySourceKey | Field::ReplyDestinationKey => {
+            }
+            Field::Role => {
+                let begun = text.to_ascii_lowercase();
+                if !["client", "server"].iter().any(|role| role.starts_with(&begun)) {
+                    return Err(Stop::usage(format!("Unknown DCCP role `{text}'")));
+                }
+            }
         }
         Ok(())
     }
@@ -201,8 +215,8 @@ impl Reading {
     }
 
     fn address(&mut self, text: &str) -> Result<IpAddr, Stop> {
-        let address: IpAddr =
-            text.parse().map_err(|_| Stop::usage(format!("Invalid IP address `{text}'")))?;
+        let invalid = || Stop::usage(format!("Invalid IP address `{text}'"));
+        let address = short_ipv4(text).or_else(|| text.parse().ok()).ok_or_else(invalid)?;
         self.family(if address.is_ipv4() { api::Family::Ipv4 } else { api::Family::Ipv6 })?;
         Ok(address)
     }
@@ -299,6 +313,7 @@ impl Reading {
     }
 
     fn finish(mut self) -> Result<Request, Stop> {
+        let has_verb = self.verb.is_some();
         let verb = self.verb.unwrap_or(Verb::Help);
         let table = self.table.unwrap_or(Table::Connections);
         let is_announced = verb == Verb::Create && table == Table::Expectations;
@@ -341,7 +356,7 @@ impl Reading {
             self.events = events("ALL")?;
         }
         let (filter, events, format) = (self.filter, self.events, self.format);
-        Ok(Request { events, verb, table, filter, change, new, announced, format })
+        Ok(Request { events, verb, has_verb, table, filter, change, new, announced, format })
     }
 
     /// Of an update, what is to be set and not looked for.
@@ -363,18 +378,14 @@ impl Reading {
         if table == Table::Expectations {
             return expected::check(verb, |opt| self.has(opt), &self.fields, self.networks);
         }
-        let announcing = [
-            (Field::MaskSport, "mask-port-src"),
-            (Field::MaskDport, "mask-port-dst"),
-            (Field::TupleSport, "tuple-port-src"),
-            (Field::TupleDport, "tuple-port-dst"),
-        ];
-        if let Some((_, name)) = announcing.iter().find(|(field, _)| self.fields.contains(field)) {
+        let announcing = [Field::MaskSport, Field::MaskDport, Field::TupleSport, Field::TupleDport];
+        let beginning = [Field::OrigTag, Field::ReplyTag, Field::Role];
+        let is_begun = matches!(verb, Verb::Create | Verb::Add);
+        let beside = beginning.iter().filter(|_| !is_begun).chain(&announcing);
+        let beside: Vec<Field> = beside.copied().filter(|field| self.fields.contains(field)).collect();
+        let of_protocol = |field: &Field| self.protocol.and_then(|family| family.name_of(*field));
+        if let Some(name) = beside.iter().find_map(of_protocol) {
             return Err(illegal(name));
-        }
-        let tag = self.fields.iter().find(|field| matches!(field, Field::OrigTag | Field::ReplyTag));
-        if let Some(tag) = tag.filter(|_| !matches!(verb, Verb::Create | Verb::Add)) {
-            return Err(illegal(if *tag == Field::OrigTag { "orig-vtag" } else { "reply-vtag" }));
         }
         let letter = VERBS.iter().find(|row| row.verb == verb).map_or('h', |row| row.short);
         for row in TABLE {
@@ -401,14 +412,18 @@ impl Reading {
         if !needs_tuple {
             return Ok(());
         }
-        self.check_tuple()?;
-        if verb == Verb::Get { Ok(()) } else { self.check_beginning() }
+        self.check_addresses()?;
+        if verb != Verb::Get {
+            self.check_beginning()?;
+        }
+        self.check_tuple()
     }
 
     /// What a connection of some protocols begins with.
     fn check_beginning(&self) -> Result<(), Stop> {
         let needs: &[_] = match self.filter.protocol {
             Some(6) => &[(Field::State, "state")],
+            Some(33) => &[(Field::State, "state"), (Field::Role, "role")],
             Some(132) => {
                 &[(Field::State, "state"), (Field::OrigTag, "orig-vtag"), (Field::ReplyTag, "reply-vtag")]
             }
@@ -418,26 +433,26 @@ impl Reading {
         missed.map_or(Ok(()), |(_, name)| Err(missing(name)))
     }
 
-    fn check_tuple(&self) -> Result<(), Stop> {
+    fn check_addresses(&self) -> Result<(), Stop> {
         let is_original = self.has(Opt::Src) && self.has(Opt::Dst);
         let is_reply = self.has(Opt::ReplySrc) && self.has(Opt::ReplyDst);
         if !is_original && !is_reply {
             return Err(Stop::usage("you have to specify `--src' and `--dst'"));
         }
+        Ok(())
+    }
+
+    fn check_tuple(&self) -> Result<(), Stop> {
         let has = |field| self.fields.contains(&field);
-        let Some(family) = self.protocol else {
-            let is_gre = self.filter.protocol == Some(47);
-            return if is_gre {
-                Err(Stop::usage("you have to specify `--srckey' and `--dstkey'"))
-            } else {
-                Ok(())
-            };
-        };
+        let Some(family) = self.protocol else { return Ok(()) };
         match family.needs {
-            Needs::Ports(message) => {
-                let is_whole = has(Field::Sport) && has(Field::Dport);
-                let is_reply = has(Field::ReplySport) && has(Field::ReplyDport);
-                if is_whole || is_reply { Ok(()) } else { Err(Stop::usage(message)) }
+            Needs::Pair(&[src, dst, reply_src, reply_dst], [original, reply]) => {
+                if has(src) && has(dst) || has(reply_src) && has(reply_dst) {
+                    return Ok(());
+                }
+                let is_of_reply = !has(src) && !has(dst) && (has(reply_src) || has(reply_dst));
+                let options = if is_of_reply { reply } else { original };
+                Err(Stop::usage(format!("you have to specify {options}")))
             }
             Needs::Each => {
                 let first = family.options.iter().copied().flatten().take(2).find(|(_, field)| !has(*field));
@@ -445,6 +460,12 @@ impl Reading {
             }
         }
     }
+}
+
+/// IPv4 as of `inet_aton`: `10.1` is 10.0.0.1, and what stands behind a blank is passed over.
+fn short_ipv4(text: &str) -> Option<IpAddr> {
+    let end = text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.len());
+    aton(&text[..end]).map(|bits| Ipv4Addr::from(bits).into())
 }
 
 fn unsupported(text: &str) -> Stop {
@@ -503,4 +524,62 @@ fn events(text: &str) -> Result<Vec<EventName>, Stop> {
 /// Whether it is more than one address.
 fn is_network(net: Option<Net>) -> bool {
     net.is_some_and(|net| Some(net.mask) != mask(net.address, if net.address.is_ipv4() { 32 } else { 128 }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Request, Stop> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        parse(&words, &mut |_| {})
+    }
+
+    #[test]
+    fn options_of_gre_and_dccp_are_read_and_checked_as_by_the_real_command() {
+        let illegal = |option: &str| format!("Illegal option `--{option}' with this command");
+        let missing = |option: &str| format!("You need to supply the `--{option}' option for this command");
+        let unspecified = |options: &str| format!("you have to specify {options}");
+        for line in [
+            "-L -p gre --srckey 7",
+            "-D -p 47 --orig-key-src 0x7 --orig-key-dst 8 --reply-key-src 9 --reply-key-dst x",
+            "-G -s 192.0.2.1 -d 192.0.2.2 -p gre --srck 7 --dstk 8",
+            "-L -p dccp --sport 7 --state PARTOPEN",
+        ] {
+            assert!(read(line).is_ok(), "{line}");
+        }
+        let new = "-I -s 192.0.2.1 -d 192.0.2.2 -t 9 -p";
+        for (line, message) in [
+            ("-L -p gre --mask-key-src 7", illegal("mask-key-src")),
+            ("-E -p gre --tuple-key-dst 7", illegal("tuple-key-dst")),
+            ("-L -p gre --sport 7", "unknown option `--sport'".to_owned()),
+            ("-L -p dccp --state partopen", "Unknown DCCP state `partopen'".to_owned()),
+            ("-L -p dccp --role server", illegal("role")),
+            ("-D -p dccp --role neither", "Unknown DCCP role `neither'".to_owned()),
+            (&format!("{new} gre"), unspecified("`--srckey' and `--dstkey'")),
+            (&format!("{new} gre --dstkey 7"), unspecified("`--srckey' and `--dstkey'")),
+            (&format!("{new} gre --reply-key-dst 7"), unspecified("`--reply-src-key' and `--reply-dst-key'")),
+            (&format!("{new} dccp --sport 7"), missing("state")),
+            (&format!("{new} dccp --sport 7 --dport 8 --state OPEN"), missing("role")),
+            (&format!("{new} dccp --state OPEN --role CLI"), unspecified("`--sport' and `--dport'")),
+            (&format!("{new} tcp --sport 7"), missing("state")),
+            (
+                &format!("{new} tcp --reply-port-src 7 --state NONE"),
+                unspecified("`--reply-src-port' and `--reply-dst-port'"),
+            ),
+        ] {
+            assert_eq!(read(line).err(), Some(Stop::usage(message)), "{line}");
+        }
+    }
+
+    #[test]
+    fn addresses_may_be_as_short_as_inet_aton_takes_them() {
+        let source = |text: &str| Reading::default().address(text);
+        for text in ["1.2.3.4", "0x1.2.0x304", "01.2.3.4", "1.131844", "16909060", "1.2.3.4 x"] {
+            assert_eq!(source(text), Ok(Ipv4Addr::new(1, 2, 3, 4).into()), "{text}");
+        }
+        for text in ["1.2.3.256", "1.2.3.4.", "+1", "", " 1", "x", "1.2.3.4:5"] {
+            assert_eq!(source(text), Err(Stop::usage(format!("Invalid IP address `{text}'"))));
+        }
+    }
 }
