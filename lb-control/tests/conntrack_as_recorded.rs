@@ -714,7 +714,7 @@ fn a_file_of_changes_is_read_whole_and_done_line_by_line() {
         (code, text(out).lines().count(), first, connections().len() - tracker.0.len())
     };
     let silent = |count| (0, count, String::new(), count);
-    assert_eq!(load("-", "# one\n\n  -D -s \"1.2.3.4\" -p tcp\n-D -s 9.9.9.9\n"), silent(1));
+    assert_eq!(load("-", "# one\n\n  -D -s \"1.2.3.4\" -p tcp\n-D -s 9.9.9.9\n"), silent(2));
     assert_eq!(load("-", ""), silent(0));
     let all = connections().len();
     let emptied = "connection tracking table has been emptied.".to_owned();
