@@ -148,16 +148,19 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let tunnel = self.tunnels.find(self.flows.entry(at.id()).server(), self.tables.generation);
-        let is_plain = |tunnel: &&Prepared| rewrite::goes_plainly(headers, tunnel.plain_room);
-        let Some(tunnel) = tunnel.filter(is_plain).filter(|_| headers.tcp_flags & SYN == 0) else {
-            return self.onward_in_tunnel_rarely(packet, headers, at, now, io);
-        };
-        self.next_outer_id = self.next_outer_id.wrapping_add(1);
-        let (outer, hop, id) = (&tunnel.outer, &tunnel.hop, self.next_outer_id);
-        match outer.put_before_plain(&mut packet, headers, &hop.macs, id) {
-            Ok(()) => io.transmit(hop.port, packet),
-            Err(reason) => self.drop(reason, Hook::Postrouting),
+        let is_syn = headers.tcp_flags & SYN != 0;
+        if let Some(tunnel) = tunnel
+            && !is_syn
+            && rewrite::goes_plainly(headers, tunnel.plain_room)
+        {
+            self.next_outer_id = self.next_outer_id.wrapping_add(1);
+            let (outer, hop, id) = (&tunnel.outer, &tunnel.hop, self.next_outer_id);
+            return match outer.put_before_plain(&mut packet, headers, &hop.macs, id) {
+                Ok(()) => io.transmit(hop.port, packet),
+                Err(reason) => self.drop(reason, Hook::Postrouting),
+            };
         }
+        self.onward_in_tunnel_rarely(packet, headers, at, now, io);
     }
 
     /// The same of a packet, or by a tunnel, that is not as nearly all are, or whose way is not kept yet.

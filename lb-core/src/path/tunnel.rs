@@ -248,12 +248,11 @@ impl Outer {
         }
         let (id, flags) = if inner.dont_fragment { (0, ipv4::DF) } else { (id, 0) };
         let words = [u16::from_be_bytes([0x45, inner.tos]), len, id, flags];
-        for (field, word) in out.as_chunks_mut().0[1..].iter_mut().zip(words) {
-            *field = word.to_be_bytes();
-        }
-        let ttl = u16::from(inner.ttl) << 8;
-        let sum =
-            words.into_iter().fold(u64::from(self.sum) + u64::from(ttl), |sum, word| sum + u64::from(word));
+        let begin = words.into_iter().fold(0, |all, word| all << 16 | u64::from(word));
+        out[2..10].copy_from_slice(&begin.to_be_bytes());
+        let ttl = u64::from(inner.ttl) << 8;
+        // Of words of four bytes, which is folded to that of words of two.
+        let sum = (begin >> 32) + u64::from(begin as u32) + ttl + u64::from(self.sum);
         out[10] = inner.ttl;
         out[12..14].copy_from_slice(&checksum::finish(checksum::fold(sum)).to_be_bytes());
     }
