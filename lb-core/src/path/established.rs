@@ -77,15 +77,31 @@ impl<P: Packet> Path<P> {
             let was = TcpState::from_u8(self.flows.entry(at.id()).state());
             let is = was.next(self.transitions, side(at.direction()), headers.tcp_flags);
             if was != is {
-                if self.starts_anew(was, at, headers) {
-                    self.end(at.id());
-                    return self.first(packet, headers, now, io);
-                }
-                self.change_state(at.id(), is as u8);
+                return self.on_in_another_state(packet, headers, at, hop, (was, is), now, io);
             }
         } else if headers.protocol == Protocol::SCTP {
             return self.sctp(packet, headers, at, now, io);
         }
+        self.masquerade_to(packet, headers, at, hop, now, io);
+    }
+
+    /// The same of a segment that brings its connection into another state.
+    #[inline(never)]
+    fn on_in_another_state(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        hop: HopId,
+        (was, is): (TcpState, TcpState),
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        if self.starts_anew(was, at, headers) {
+            self.end(at.id());
+            return self.first(packet, headers, now, io);
+        }
+        self.change_state(at.id(), is as u8);
         self.masquerade_to(packet, headers, at, hop, now, io);
     }
 

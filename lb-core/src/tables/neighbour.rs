@@ -41,7 +41,7 @@ pub struct NextHop {
 
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours {
-    hops: Vec<NextHop>,
+    hops: Box<[NextHop]>,
     by_address: HashMap<(InterfaceId, IpAddr), HopId>,
 }
 
@@ -52,11 +52,12 @@ impl Neighbours {
         interfaces: &Interfaces,
         neighbours: impl IntoIterator<Item = (InterfaceId, IpAddr, Option<Mac>)>,
     ) -> Neighbours {
-        let mut table = Neighbours::default();
+        let mut by_address = HashMap::new();
+        let mut hops = Vec::new();
         for (interface, address, mac) in neighbours {
             let Some(out) = interfaces.get(interface) else { continue };
-            let id = HopId(table.hops.len() as u32);
-            table.hops.push(NextHop {
+            let id = HopId(hops.len() as u32);
+            hops.push(NextHop {
                 macs: ethernet::addresses(mac.unwrap_or_default(), out.mac),
                 port: out.port,
                 vlan: out.vlan,
@@ -65,9 +66,9 @@ impl Neighbours {
                 interface,
                 state: if mac.is_some() { Reachability::Reachable } else { Reachability::Failed },
             });
-            table.by_address.insert((interface, address), id);
+            by_address.insert((interface, address), id);
         }
-        table
+        Neighbours { hops: hops.into(), by_address }
     }
 
     pub fn find(&self, interface: InterfaceId, address: IpAddr) -> Option<HopId> {
