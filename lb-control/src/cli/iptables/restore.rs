@@ -113,8 +113,11 @@ enum Value {
     Must,
 }
 
-/// The options of a command line in their order, with their values, and the file, which has no letter.
-fn options(words: &[String]) -> Result<Vec<(Option<char>, Option<&str>)>, Stop> {
+/// An option's letter and its value; the file has no letter.
+type Said<'a> = (Option<char>, Option<&'a str>);
+
+/// The options of a command line in their order.
+fn options(words: &[String]) -> Result<Vec<Said<'_>>, Stop> {
     let mut found = Vec::new();
     let mut words = words.iter().map(String::as_str).peekable();
     while let Some(word) = words.next() {
