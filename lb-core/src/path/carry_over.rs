@@ -11,6 +11,7 @@ use std::ops::Add;
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
+use super::expected::is_awaited;
 use super::{BURST, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Tracked};
@@ -201,6 +202,7 @@ impl<P: Packet> Path<P> {
                 }
                 self.flows.entry_mut(id).set_inactive(!is_active);
                 self.count_bound(id, server, is_active);
+                self.mine.flows.expect_create.add(is_awaited(&self.flows, id).into());
                 &mut done.connections
             }
             Err(InsertError::Taken(_)) => &mut done.damaged,

@@ -127,6 +127,7 @@ impl Reference {
             }
             let number = self.flows.insert(Connection { server, ..connection.clone() });
             self.count_towards_limits(number);
+            self.counters.flows.expect_create.add(connection.is_awaited().into());
             self.touch(server);
             let cell = self.counters.server(server);
             if connection.is_active { &cell.active } else { &cell.inactive }.add(1);

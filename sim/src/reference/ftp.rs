@@ -63,7 +63,7 @@ enum Instead {
 
 impl Connection {
     /// It stands for one that has not begun.
-    fn is_awaited(&self) -> bool {
+    pub(super) fn is_awaited(&self) -> bool {
         self.told.is_some_and(|told| match self.state {
             State::Awaited => !told.has_come,
             state => state == State::Tcp(TcpState::Listen),

@@ -343,6 +343,33 @@ fn a_killed_director_leaves_data_connections_as_they_are() {
 }
 
 #[test]
+fn what_is_awaited_over_a_restart_is_counted_until_it_comes() {
+    let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
+    let counters = counters(1);
+    let mut path = Path::new(PathConfig { memory, ..config(0, &counters, &Arc::new(Uses::new(1, 100))) });
+    path.adopt(V4_TO_V4.tables().into());
+    let mut old = Director { path, counters, now: Tick(100) };
+    let mut control = Control::open(V4_TO_V4, 4000, carry(&mut old));
+    let local = port_in(&control.says(true, &format!("EPRT |1|{}|50000|\r\n", V4_TO_V4.client)));
+    drop(control);
+    drop(old);
+
+    let mut new = V4_TO_V4.director();
+    let done = new.path.carry_over(&[Salvage::of(remains.bytes().unwrap()).unwrap()], Tick(200));
+    assert_eq!(done.connections, 2);
+    let counted = |new: &Director| {
+        let flows = &new.counters[0].flows;
+        (flows.expect_create.get(), flows.expect_delete.get())
+    };
+    assert_eq!(counted(&new), (1, 0));
+    let (port, frame) = V4_TO_V4.of_server(8079, local, &seg(1, 0, "S", ""));
+    assert_eq!(new.receive(port, &[frame]).sent.len(), 1);
+    let (port, frame) = V4_TO_V4.of_client(50000, 79, &seg(1, 2, "SA", ""));
+    assert_eq!(new.receive(port, &[frame]).sent.len(), 1);
+    assert_eq!(counted(&new), (1, 1));
+}
+
+#[test]
 fn rules_see_it_related_in_the_family_that_it_comes_in() {
     let white_list = [
         "filter INPUT -m state --state ESTABLISHED,RELATED -j ACCEPT",
