@@ -239,7 +239,9 @@ impl<P: Packet> Path<P> {
     ) -> Result<Option<FlowRef>, Stopped> {
         // The answer of a real server on this host to a client whose packets come by direct routing.
         let asked = self.flows.find(&original.reversed());
-        let is_answer = asked.is_some_and(|at| !self.flows.entry(at.id()).is_tracked());
+        let is_answer = asked.is_some_and(|at| {
+            at.direction() == Direction::Original && !self.flows.entry(at.id()).is_tracked()
+        });
         let is_known = self.flows.find_in(&original, passage.zones).is_some();
         passage.is_untracked |= self.assumed == Some(CtState::Untracked);
         let may_begin =
