@@ -181,17 +181,14 @@ impl<P: Packet> Path<P> {
     ) -> Option<Tuple> {
         let random = self.random();
         let flows = &self.flows;
-        let (workers, owners) = (self.counters.len(), &self.owners);
+        let workers = self.counters.len();
         // What goes to one destination may be several workers' where destinations are exchanged: each has ports of its own there. And where an
         // answer's port says whose it is.
         let may_be_anothers = workers > 1 && range.addresses.is_some();
         // Answers to it must be told from those to all others, and from packets that begin it.
         let is_taken = |leaving: &Tuple| {
             let answer = leaving.reversed();
-            let is_anothers = may_be_anothers
-                && leaving.sport != 0
-                && owners.of_local(leaving.src, leaving.sport) != self.worker
-                && (self.tables.rules.hide_owners() || self.tables.may_be_for_local_endpoint(&answer));
+            let is_anothers = may_be_anothers && self.is_anothers_port(leaving, &answer);
             is_anothers || answer == *original || flows.find_by(&answer, zones.of(Direction::Reply)).is_some()
         };
         // A destination alone need not be free: the source may still be exchanged at POSTROUTING.
@@ -199,6 +196,13 @@ impl<P: Packet> Path<P> {
             Manip::Destination => nat::translate(tuple, manip, range, random, |_| false),
             Manip::Source => nat::translate(tuple, manip, range, random, is_taken),
         }
+    }
+
+    /// Whether another worker gives this source port, where answers alone do not say whose they are.
+    pub(super) fn is_anothers_port(&self, leaving: &Tuple, answer: &Tuple) -> bool {
+        leaving.sport != 0
+            && self.owners.of_local(leaving.src, leaving.sport) != self.worker
+            && (self.tables.rules.hide_owners() || self.tables.may_be_for_local_endpoint(answer))
     }
 
     /// A packet of a tracked connection: rules look at it, its state follows it, and it goes on translated.
