@@ -320,7 +320,7 @@ fn seen(out: &Out) -> Vec<(Option<PortId>, Vec<u8>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
     fn with_and_without_courses_packets_and_counts_are_the_same(
         rulesets in [ruleset(), ruleset()],
