@@ -95,6 +95,8 @@ pub(super) struct World {
     rules: RuleTables,
     sets: IpSets,
     published: Arc<Sets>,
+    /// Rules have come by which answers may come to any worker.
+    hides_owners: bool,
     settings: Settings,
     generation: u32,
     model: Netfilter,
@@ -141,9 +143,10 @@ impl World {
             workers: (0..workers).map(path).collect(),
             rules: RuleTables::new(draw.number()),
             settings: settings(is_loose, has_service),
+            hides_owners: false,
             generation: 0,
             model: Netfilter::new(net(), sets, empty, is_loose),
-            traffic: Traffic::new(net(), is_once),
+            traffic: Traffic::new(net(), is_once, !(has_service && is_once)),
             net: net(),
             counters,
             now,
@@ -255,11 +258,11 @@ impl World {
     /// As for [`World::end_all`].
     fn publish(&mut self) -> Result<(), String> {
         self.generation += 1;
-        let shares_ports = self.workers.len() > 1 && self.rules.compiled().hide_owners();
+        let hides_owners = self.workers.len() > 1 && self.rules.compiled().hide_owners();
         // What began before has ports that are another worker's from now on.
-        if shares_ports && !self.model.shares_ports {
+        if hides_owners && !self.hides_owners {
             self.end_all()?;
-            self.model.shares_ports = true;
+            (self.hides_owners, self.model.shares_ports) = (true, true);
         }
         self.published = self.sets.take_change().unwrap_or(self.published.clone());
         let (generation, rules) = (self.generation, self.rules.compiled());
