@@ -309,7 +309,8 @@ impl<P: Packet> Path<P> {
         self.passed = None;
     }
 
-    /// A packet that no connection is made of, behind the table `raw`: it is not translated, and goes on as it is.
+    /// A packet that no connection is made of, behind the table `raw`: it is not translated, and goes on as it is, but for prefixes that rules
+    /// exchange. Its sender, who is told when it is refused, knows it as it came.
     pub(super) fn pass_untracked(
         &mut self,
         mut packet: P,
@@ -324,15 +325,20 @@ impl<P: Packet> Path<P> {
         }
         let wire = Tuple::of_packet(packet.data(), headers);
         if let Err(stopped) = self.pass(&PREROUTING, &wire, &mut packet, headers, &mut passage) {
+            rewrite::restore_ends(packet.data_mut(), headers, &wire);
             return self.stop(packet, headers, stopped, now, io);
         }
         let seen = passage.become_renumbered(wire);
         let way = match self.check(headers, seen.dst) {
             Ok(way) => way,
-            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+            Err(refusal) => {
+                rewrite::restore_ends(packet.data_mut(), headers, &wire);
+                return self.refuse(packet, headers, refusal, now, io);
+            }
         };
         self.watch.note(|| Step::Routed(way));
         if let Err(stopped) = self.pass_routed(&mut packet, headers, &seen, way, &mut passage) {
+            rewrite::restore_ends(packet.data_mut(), headers, &wire);
             return self.stop(packet, headers, stopped, now, io);
         }
         if matches!(way, Way::Local | Way::Linux) {

@@ -6,7 +6,7 @@ use super::error_of_host::answer_of_error;
 use super::hooks::{Passage, Stop, Stopped, problem, why};
 use super::tracked::tuple_of;
 use super::waiting::Going;
-use super::{FromRaw, Io, Path, Steer};
+use super::{FromRaw, Io, Path, Steer, rewrite};
 use crate::conntrack::{self, CtState, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Tuple};
@@ -158,7 +158,10 @@ impl<P: Packet> Path<P> {
                     _ => self.leave(packet, headers, to, Going::AsItIs, now, io),
                 };
             }
-            Err(stopped) => return self.stop_host(port, packet, headers, stopped, now, io),
+            Err(stopped) => {
+                rewrite::restore_ends(packet.data_mut(), headers, &wire);
+                return self.stop_host(port, packet, headers, stopped, now, io);
+            }
         };
         if !self.help(&packet, headers, at, now) {
             return;

@@ -211,6 +211,17 @@ pub(super) fn undo(frame: &mut [u8], headers: &Headers, before: &Tuple, deltas: 
     any(frame, headers, before, back);
 }
 
+/// Gives a packet the addresses back with which it came, for an answer to its sender: rules may have exchanged their prefixes (`SNPT`, `DNPT`), by which no
+/// checksum has changed.
+#[cold]
+pub(super) fn restore_ends(frame: &mut [u8], headers: &Headers, came: &Tuple) {
+    if let (IpAddr::V6(src), IpAddr::V6(dst)) = (came.src, came.dst)
+        && let Some(header) = ipv6::header_mut(frame, headers.l3.into())
+    {
+        let _none = ipv6::set_source(header, &src.octets()).and(ipv6::set_destination(header, &dst.octets()));
+    }
+}
+
 /// Makes a packet, or the beginning of one, what it is to rules that see it as `seen`, with `hops` (0 or 1) fewer left than it came with.
 /// An ICMP error stays as it came, but for its hops.
 pub fn as_seen(frame: &mut [u8], headers: &Headers, seen: &Tuple, hops: u8) {

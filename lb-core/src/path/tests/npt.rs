@@ -117,3 +117,45 @@ fn an_address_that_nothing_maps_is_told_so() {
     assert_eq!(told[54..56], [4, 0]);
     assert_eq!(told[58..62], [0, 0, 0, 8]);
 }
+
+/// As the sender of [`answer`] hears it.
+fn told(director: &mut Director) -> Vec<u8> {
+    let out = director.receive(WAN, &[answer("SA")]);
+    assert_eq!(out.sent.len(), 1);
+    out.sent[0].1.data().to_vec()
+}
+
+#[test]
+fn who_is_refused_behind_it_is_told_about_what_he_sent() {
+    let of_none = "raw PREROUTING -s 2001:db8::/64 -j CT --notrack";
+    // What begins nothing, and what is of no connection.
+    for rest in [&[][..], &[of_none]] {
+        let with = |rule: &'static str| director(rules(&[&[DNPT, rule], rest].concat()));
+        let reset = told(&mut with("filter FORWARD -p tcp -j REJECT --reject-with tcp-reset"));
+        assert_eq!(read(&Frame::new(WAN, &reset)), (ip(OUTER), 5000, ip(OUTSIDE), 443, 64));
+        let error = told(&mut with("filter FORWARD -p tcp -j REJECT"));
+        assert_eq!(error[54..56], [1, 4]);
+        assert_eq!(error[62..], answer("SA")[14..]);
+    }
+    // Nor does he know an address to which no way leads.
+    let mut director = director(rules(&[
+        "mangle PREROUTING -d 2001:db8:99::/64 -j DNPT --src-pfx 2001:db8:99::/64 --dst-pfx 2001:db8:98::/64",
+    ]));
+    let error = told(&mut director);
+    assert_eq!(error[54..56], [1, 0]);
+    assert_eq!(error[62..], answer("SA")[14..]);
+}
+
+#[test]
+fn so_is_the_host() {
+    let mut director = director(rules(&[
+        "raw OUTPUT -j CT --notrack",
+        "mangle OUTPUT -d 2001:db8:99::/64 -j DNPT --src-pfx 2001:db8:99::/64 --dst-pfx fd00::/64",
+        "filter OUTPUT -p tcp -j REJECT --reject-with tcp-reset",
+    ]));
+    let own = tcp((OUR_WAN, CLIENT), ("2001:db8::1", 5000), (OUTER, 443), "S");
+    let mut out = Out::default();
+    let mut burst: Burst<Frame> = [Frame::new(WAN, &own)].into_iter().collect();
+    director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+    assert_eq!(read(&out.to_twin[0]), (ip(OUTER), 443, ip("2001:db8::1"), 5000, 64));
+}
