@@ -102,7 +102,10 @@ impl Netfilter {
             if piece.is_first() {
                 is_known = true;
                 let Cut { packet, .. } = &piece.of;
-                let fate = self.pass(Some(input), packet, Some((Piece::First, piece.len())), left)?;
+                // What IPv4 does not cut is a packet like any other.
+                let is_whole = pieces.len() == 1 && packet.ends.src.is_ipv4();
+                let first = Some((Piece::First, piece.len())).filter(|_| !is_whole);
+                let fate = self.pass(Some(input), packet, first, left)?;
                 fates.push(fate.with(|packet| piece.with(packet)));
                 for piece in waiting.drain(..) {
                     fates.push(self.later(input, piece)?);
