@@ -444,7 +444,9 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
                     None => (false, word),
                 };
                 let interface = Interface::new(name).filter(|name| !name.is_empty()).ok_or_else(|| {
-                    Refusal::syntax(format!("interface name '{name}' is longer than 15 characters"))
+                    let why =
+                        if name.contains('\0') { "has a 0 byte" } else { "is longer than 15 characters" };
+                    Refusal::syntax(format!("interface name '{name}' {why}"))
                 })?;
                 range.first.interface = Interface { is_physdev, is_wildcard, ..interface };
             }
