@@ -31,7 +31,7 @@ const NAMES: [(&str, Scenario); 10] = [
     ("fullnat-udp", Scenario::FullNat),
     ("snat-udp", Scenario::Snat),
     ("direct-udp", Scenario::OneWay(Forward::Direct)),
-    ("ipip-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Ipip))),
+    ("tunnel-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Ipip))),
     ("gue-udp", Scenario::OneWay(Forward::Tunnel(GUE))),
     ("gre-udp", Scenario::OneWay(Forward::Tunnel(Tunnel::Gre { checksum: false }))),
     ("new-udp", Scenario::New(Transport::Udp)),
@@ -180,7 +180,7 @@ mod tests {
         }
         assert_eq!(
             "masq".parse::<Scenario>(),
-            Err("no measure masq; there are masq-udp, masq-tcp, fullnat-udp, snat-udp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp"
+            Err("no measure masq; there are masq-udp, masq-tcp, fullnat-udp, snat-udp, direct-udp, tunnel-udp, gue-udp, gre-udp, new-udp, new-tcp"
                 .to_owned())
         );
     }

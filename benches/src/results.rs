@@ -128,7 +128,7 @@ const MUST: &[(&str, u32, &str, Bound)] = &[
     ("masq-udp ruled", 10_000_000, NS, Bound::AtMost(70.0)),
     ("direct-udp", 1_000_000, NS, Bound::AtMost(45.0)),
     ("direct-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
-    ("ipip-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
+    ("tunnel-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("gue-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("gre-udp", 1_000_000, OVER_MASQ, Bound::AtMost(10.0)),
     ("fullnat-udp", 1_000_000, OVER_MASQ, Bound::AtMost(15.0)),

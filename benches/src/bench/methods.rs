@@ -33,8 +33,8 @@ pub(super) fn run(context: &Context) -> Result<Found> {
         }
     }
     found.notes.push(
-        "fullnat-udp: as masq-udp, in both directions, from four local addresses. snat-udp: so as well, of no virtual service: by `nat POSTROUTING -o lan -j SNAT`. direct-udp, ipip-udp, gue-udp, gre-udp: as masq-udp, of packets from clients alone, since real servers answer by another \
-         way; the other port is asked in vain. Tunnels over IPv4, without checksums of their own. Over masquerading: the \
+        "fullnat-udp: as masq-udp, in both directions, from four local addresses. snat-udp: so as well, of no virtual service: by `nat POSTROUTING -o lan -j SNAT`. direct-udp, tunnel-udp, gue-udp, gre-udp: as masq-udp, of packets from clients alone, since real servers answer by another \
+         way; the other port is asked in vain. tunnel-udp: IPIP. Tunnels over IPv4, without checksums of their own. Over masquerading: the \
          difference of the medians of each round, in which all of them are measured one after the other."
             .to_owned(),
     );

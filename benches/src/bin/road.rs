@@ -12,7 +12,7 @@ use lb_core::ipvs::SchedulerKind;
 
 #[derive(Parser)]
 struct Arguments {
-    /// masq-udp, masq-tcp, fullnat-udp, snat-udp, direct-udp, ipip-udp, gue-udp, gre-udp, new-udp, new-tcp
+    /// masq-udp, masq-tcp, fullnat-udp, snat-udp, direct-udp, tunnel-udp, gue-udp, gre-udp, new-udp, new-tcp
     scenario: Scenario,
     /// Connections that are open
     #[arg(long, default_value_t = 1000)]
