@@ -145,11 +145,13 @@ impl Road {
         let mut switched = [0.0; 2];
         for _ in 0..runs {
             passed.add(&self.send_at_times(traffic, packets, apart), per_ns);
-            let (times, share) = self.send_by_cost(traffic, packets, apart, per_ns);
-            own.add(&times, per_ns);
+            // Turns between which clocks are read cost more than others: what a packet costs in full bursts is measured in the same way.
+            let each = self.send_by_cost(traffic, packets, ALL_AT_ONCE, per_ns).0.cost();
+            let (arrivals, share) = self.send_by_cost(traffic, packets, each / load, per_ns);
+            own.add(&arrivals.sorted(), per_ns);
             switched[0] += share / f64::from(runs);
-            let (times, share) = do_nothing(packets, apart, (path + generator, per_ns));
-            control.add(&times, per_ns);
+            let (arrivals, share) = do_nothing(packets, each / load, (each, per_ns));
+            control.add(&arrivals.sorted(), per_ns);
             switched[1] += share / f64::from(runs);
         }
         traffic.check(&self.counted().since(before))?;
@@ -163,7 +165,7 @@ impl Road {
         packets: u64,
         apart: f64,
         per_ns: f64,
-    ) -> (Vec<u32>, f64) {
+    ) -> (Arrivals, f64) {
         let mut arrivals = Arrivals::new(apart, packets as usize + BURST);
         let (mut turns, mut switched) = (0u64, 0u64);
         while (arrivals.served() as u64) < packets {
@@ -179,7 +181,7 @@ impl Road {
             }
         }
         self.generated += arrivals.served() as u64;
-        (arrivals.sorted(), switched as f64 / turns as f64)
+        (arrivals, switched as f64 / turns as f64)
     }
 
     /// Sends at least so many packets, of which each comes `apart` cycles after the one before. Returns the cycles from each one's coming to its leaving, in order.
@@ -250,8 +252,11 @@ impl Road {
     }
 }
 
+/// Cycles between packets that come faster than any can be served.
+const ALL_AT_ONCE: f64 = 1.0;
+
 /// What [`Road::send_by_cost`] measures where nothing is done for `each` cycles a packet: the machine's part.
-fn do_nothing(packets: u64, apart: f64, (each, per_ns): (f64, f64)) -> (Vec<u32>, f64) {
+fn do_nothing(packets: u64, apart: f64, (each, per_ns): (f64, f64)) -> (Arrivals, f64) {
     let mut arrivals = Arrivals::new(apart, packets as usize + BURST);
     let (mut turns, mut switched) = (0u64, 0u64);
     while (arrivals.served() as u64) < packets {
@@ -264,7 +269,7 @@ fn do_nothing(packets: u64, apart: f64, (each, per_ns): (f64, f64)) -> (Vec<u32>
         turns += 1;
         switched += u64::from(is_switched);
     }
-    (arrivals.sorted(), switched as f64 / turns as f64)
+    (arrivals, switched as f64 / turns as f64)
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ impl Arrivals {
         self.times.extend((first..first + count).map(|n| (self.now - n as f64 * self.apart) as u32));
     }
 
+    /// What a packet has cost in the mean, where the worker was never idle.
+    pub(crate) fn cost(&self) -> f64 {
+        self.now / self.times.len() as f64
+    }
+
     /// From each packet's coming to the end of its turn, in order.
     pub(crate) fn sorted(mut self) -> Vec<u32> {
         self.times.sort_unstable();

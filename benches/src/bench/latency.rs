@@ -27,7 +27,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
              path-udp together can do them; what the machine does meanwhile is in it."
                 .to_owned(),
             format!(
-                "latency-udp cpu: the same packets through the same path, waiting calculated by Lindley's recursion from what each turn cost, generator and path: the cycles that passed or, in \
+                "latency-udp cpu: the same packets through the same path, at 70 % of the rate of full bursts measured in this way, waiting calculated by Lindley's recursion from what each turn cost, generator and path: the cycles that passed or, in \
                  turns in which the thread had to leave its CPU for more than 3 µs ({of_turns:.0} of a million), those of its CPU time. No turn is left out. What takes the CPU from a virtual machine without the \
                  kernel's seeing it is still in it. latency-udp control: the same of a loop that waits for as long as the path and its generator take in the mean and does \
                  nothing else ({of_control:.0} of a million): what of it is the machine's."
