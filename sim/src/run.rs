@@ -81,8 +81,9 @@ pub fn show<L: Subject>(seed: u64, steps: u64) -> Result<Summary, Box<Failure>> 
 
 fn run_both<L: Subject>(world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {
     let mut summary = run_world(world, seed, steps)?;
-    let failed = |why| failed(seed, "the world with rules", why);
-    summary.stats.packets += netfilter::run(seed, steps).map_err(failed)?;
+    summary.stats.packets += netfilter::run(seed, steps).map_err(|(step, violation, shown)| {
+        failed(seed, format!("the world with rules:\n{shown}"), (step, violation))
+    })?;
     Ok(summary)
 }
 
@@ -91,11 +92,11 @@ fn run_both<L: Subject>(world: World<L>, seed: u64, steps: u64) -> Result<Summar
 /// # Errors
 /// As for [`run`].
 pub fn run_frames(seed: u64, steps: u64) -> Result<u64, Box<Failure>> {
-    frames::run(seed, steps).map_err(|why| failed(seed, "the world of drawn frames", why))
+    frames::run(seed, steps).map_err(|why| failed(seed, "the world of drawn frames".to_owned(), why))
 }
 
-fn failed(seed: u64, world: &str, (step, violation): (u64, Violation)) -> Box<Failure> {
-    Box::new(Failure { seed, step, violation, events: Vec::new(), shape: world.to_owned() })
+fn failed(seed: u64, shape: String, (step, violation): (u64, Violation)) -> Box<Failure> {
+    Box::new(Failure { seed, step, violation, events: Vec::new(), shape })
 }
 
 fn run_world<L: Subject>(mut world: World<L>, seed: u64, steps: u64) -> Result<Summary, Box<Failure>> {

@@ -34,8 +34,8 @@ use world::World;
 /// Runs `steps` steps of the world of `seed`. Returns the packets that came.
 ///
 /// # Errors
-/// The step and what was wrong in it.
-pub fn run(seed: u64, steps: u64) -> Result<u64, (u64, Violation)> {
+/// The step, what was wrong in it, and what [there was then](World::shown).
+pub fn run(seed: u64, steps: u64) -> Result<u64, (u64, Violation, String)> {
     let mut world = World::new(seed);
     for step in 1..=steps {
         let outcome = catch_unwind(AssertUnwindSafe(|| world.step()));
@@ -44,7 +44,7 @@ pub fn run(seed: u64, steps: u64) -> Result<u64, (u64, Violation)> {
             Ok(Err(what)) => Violation { name: name::AS_NETFILTER_DOES, what },
             Err(panic) => Violation { name: "nothing_panics", what: message(panic.as_ref()) },
         };
-        return Err((step, violation));
+        return Err((step, violation, world.shown()));
     }
     Ok(world.packets())
 }
@@ -55,8 +55,8 @@ mod tests {
 
     fn all_hold(seeds: std::ops::Range<u64>) {
         for seed in seeds {
-            if let Err((step, violation)) = run(seed, 2000) {
-                panic!("seed {seed}, step {step}: {violation:?}");
+            if let Err((step, violation, shown)) = run(seed, 2000) {
+                panic!("seed {seed}, step {step}: {violation:?}\n{shown}");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The workers, their operator, and what is compared after each step.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Debug;
+use std::fmt::{Debug, Display, Formatter};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -545,6 +545,32 @@ impl World {
         Ok(())
     }
 
+    /// Rules, and which connections the model and each worker know: one in a line.
+    pub(super) fn shown(&self) -> String {
+        let mut out = Vec::new();
+        for table in Table::ALL {
+            for (chain, _) in chains(table) {
+                let model = &self.model.chains[&(table, chain)];
+                let policy = if model.drops { " drops at its end" } else { "" };
+                if model.drops || !model.rules.is_empty() {
+                    out.push(format!("{} {chain}{policy}", table.name()));
+                }
+                for (rule, counts) in &model.rules {
+                    out.push(format!("  {rule} {counts:?}"));
+                }
+            }
+        }
+        let mut known: Vec<_> = self.model.connections().collect();
+        known.sort_by_key(order);
+        out.extend(known.iter().map(|connection| format!("the model: {}", Shown(connection))));
+        for (number, worker) in self.workers.iter().enumerate() {
+            worker.list(0, u32::MAX, self.now, &mut |view| {
+                out.push(format!("worker {number}: {} mark {}", Shown(&tuples(&view)), view.known.mark));
+            });
+        }
+        out.join("\n")
+    }
+
     fn check_connections(&self) -> Result<(), String> {
         let mut are = Vec::new();
         for worker in &self.workers {
@@ -552,11 +578,8 @@ impl World {
             worker.list(0, u32::MAX, self.now, &mut |view| are.push(tuples(&view)));
         }
         let mut must: Vec<_> = self.model.connections().collect();
-        let key = |(a, b, zone): &(Tuple, Tuple, u16)| {
-            (a.src, a.sport, a.dst, a.dport, a.protocol.0, b.src, b.sport, *zone)
-        };
-        are.sort_by_key(key);
-        must.sort_by_key(key);
+        are.sort_by_key(order);
+        must.sort_by_key(order);
         same("connections", &are, &must)
     }
 
@@ -594,6 +617,24 @@ fn settings(is_loose: bool, has_service: bool) -> Settings {
 fn tuples(view: &FlowView) -> (Tuple, Tuple, u16) {
     let ((src, sport), (dst, dport)) = (view.server, view.local.unwrap_or(view.client));
     (view.original(), Tuple { src, dst, sport, dport, protocol: view.protocol }, view.known.zones.id())
+}
+
+fn order((a, b, zone): &(Tuple, Tuple, u16)) -> impl Ord + use<> {
+    (a.src, a.sport, a.dst, a.dport, a.protocol.0, b.src, b.sport, *zone)
+}
+
+/// A connection of [`tuples`], for people.
+struct Shown<'a>(&'a (Tuple, Tuple, u16));
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let (original, reply, zone) = self.0;
+        write!(f, "{}", original.protocol.0)?;
+        for Tuple { src, sport, dst, dport, .. } in [original, reply] {
+            write!(f, " {src} {sport} to {dst} {dport},")?;
+        }
+        write!(f, " zone {zone}")
+    }
 }
 
 fn same<T: PartialEq + Debug>(what: &str, is: &T, must: &T) -> Result<(), String> {
