@@ -352,6 +352,7 @@ impl Netfilter {
             return Ok(Ok(Fate::Sent(passage.ends)));
         }
         if is_new {
+            passage.note_prefixes();
             let verdict = self.verdict(Table::Nat, hook, passage);
             self.translate_destination(verdict, passage);
         } else {
@@ -390,6 +391,7 @@ impl Netfilter {
         passage.ends = if is_known { routed } else { passage.ends };
         let last = if is_in && hook != Hook::Output { Hook::Input } else { Hook::Postrouting };
         if is_new {
+            passage.note_prefixes();
             let verdict = self.verdict(Table::Nat, last, passage);
             match self.translate_source(verdict, passage, left) {
                 Ok(true) => {}
@@ -611,6 +613,12 @@ impl Passage {
                 *end = IpAddr::V6(npt::map(number(*end), to).into());
             }
         }
+    }
+
+    /// What begins a connection is to the table `nat` translated already where prefixes were exchanged.
+    fn note_prefixes(&mut self) {
+        let answer = self.ends.reversed();
+        self.connection.iter_mut().for_each(|connection| connection.reply = answer);
     }
 
     /// A packet of a connection that is known, or an error about one, goes where that goes.
