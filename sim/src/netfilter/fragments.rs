@@ -3,6 +3,8 @@
 //!
 //! What only a whole packet has (ports as rules see them) a later piece has not; one whose first piece begins no connection is INVALID.
 
+use hashbrown::HashSet;
+
 use super::model::{Fate, Netfilter};
 use super::packet::{OnWire, Packet};
 use crate::draw::Draw;
@@ -32,11 +34,15 @@ pub(super) struct OnePiece {
 }
 
 impl Cut {
-    /// A packet's data, of which there is enough for some pieces.
-    pub(super) fn new(packet: Packet, draw: &mut Draw) -> Option<Cut> {
+    /// A packet's data, of which there is enough for some pieces. `used`: identifications of other packets, whose pieces may still be waited for.
+    pub(super) fn new(packet: Packet, used: &mut HashSet<u16>, draw: &mut Draw) -> Option<Cut> {
         let payload = (0..draw.between(20, 80)).map(|n| n as u8 ^ 0x5a).collect();
         let is_cut = packet.ends.protocol.0 != TCP;
-        let id = draw.number() as u32;
+        let mut id = draw.number() as u32;
+        // IPv4 has no more bits of it.
+        while !used.insert(id as u16) {
+            id = id.wrapping_add(1);
+        }
         is_cut.then(|| Cut { packet: Packet { payload, ..packet }, id, most: draw.pick(&[16, 24, 40]) })
     }
 

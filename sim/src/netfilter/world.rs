@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use hashbrown::HashSet;
 use lb_control::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleFamily, TableChange};
 use lb_control::model::rules::RuleTables;
 use lb_control::sets::IpSets;
@@ -101,6 +102,8 @@ pub(super) struct World {
     generation: u32,
     model: Netfilter,
     traffic: Traffic,
+    /// Of packets in pieces.
+    identifications: HashSet<u16>,
     now: Tick,
     steps: u64,
     packets: u64,
@@ -148,6 +151,7 @@ impl World {
             model: Netfilter::new(net(), sets, empty, is_loose),
             traffic: Traffic::new(net(), is_once, !(has_service && is_once)),
             net: net(),
+            identifications: HashSet::new(),
             counters,
             now,
             draw,
@@ -360,7 +364,9 @@ impl World {
     fn pieces(&mut self) -> Result<(), String> {
         let sending = self.traffic.next(&mut self.draw);
         let src = sending.packet.ends.src;
-        let Some(cut) = Cut::new(sending.packet, &mut self.draw).filter(|_| !sending.is_host) else {
+        let Some(cut) =
+            Cut::new(sending.packet, &mut self.identifications, &mut self.draw).filter(|_| !sending.is_host)
+        else {
             return Ok(());
         };
         let pieces = cut.pieces(&mut self.draw);
@@ -594,6 +600,7 @@ impl World {
         self.model.sets.now = self.now;
         self.model.forget();
         self.traffic.forget();
+        self.identifications.clear();
         self.check_connections()
     }
 }
