@@ -89,7 +89,6 @@ impl<P: Packet> Path<P> {
             let answer = leaving.reversed();
             answer == original
                 || self.flows.find(&answer).is_some_and(|found| found.id() != at.id())
-                || has_others && self.owner_of_flow(&answer) != self.worker
                 || has_others && self.is_anothers_port(leaving, &answer)
                 || self.local_ports.has_signposts && signpost::find(&self.flows, &answer).is_some()
         };

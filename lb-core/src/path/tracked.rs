@@ -198,11 +198,16 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Whether another worker gives this source port, where answers alone do not say whose they are.
+    /// Whether another worker gives this source port: where rules hide whose answers are, each has its own at an address; where they may be answers to a
+    /// service's connection too, those that bring them here.
     pub(super) fn is_anothers_port(&self, leaving: &Tuple, answer: &Tuple) -> bool {
-        leaving.sport != 0
-            && self.owners.of_local(leaving.src, leaving.sport) != self.worker
-            && (self.tables.rules.hide_owners() || self.tables.may_be_for_local_endpoint(answer))
+        let hide_owners = self.tables.rules.hide_owners();
+        let giver = match self.tables.routes.is_local(leaving.src) {
+            true if hide_owners => self.owners.of_local(leaving.src, leaving.sport),
+            _ if hide_owners || self.tables.may_be_of_server(answer) => self.owner_of_flow(answer),
+            _ => return false,
+        };
+        leaving.sport != 0 && giver != self.worker
     }
 
     /// A packet of a tracked connection: rules look at it, its state follows it, and it goes on translated.

@@ -160,11 +160,15 @@ impl Tables {
     /// source NAT.
     #[inline]
     pub fn may_be_for_local_endpoint(&self, packet: &Tuple) -> bool {
-        self.have_local_endpoints()
+        self.may_be_of_server(packet)
             && packet.dport >= FIRST_LOCAL_PORT
-            && self.services.is_server(packet.src)
             // All workers must say the same, whatever time it is for each.
             && self.service_for(packet, Tick::default()).is_none()
+    }
+
+    /// Whether a packet comes from a real server that may know clients by other ends than their own.
+    pub fn may_be_of_server(&self, packet: &Tuple) -> bool {
+        self.have_local_endpoints() && self.services.is_server(packet.src)
     }
 
     /// Whether connections may have come to real servers from addresses of this host.

@@ -193,9 +193,11 @@ fn with_several_workers_answers_end_at_the_worker_of_the_connection() {
 
 #[test]
 fn what_the_host_or_an_inner_host_asks_a_real_server_is_answered_at_its_worker() {
-    let line = "nat POSTROUTING -o lan -j MASQUERADE";
-    let full_nat = by(Forward::FullNat, tables_with(2, &[line]));
-    for tables in [tables_with(2, &[line]), full_nat] {
+    let masquerade = tables_with(2, &["nat POSTROUTING -o lan -j MASQUERADE"]);
+    let full_nat = by(Forward::FullNat, masquerade.clone());
+    // No address of the host's.
+    let elsewhere = tables_with(2, &["nat POSTROUTING -o lan -j SNAT --to-source 198.51.100.7"]);
+    for tables in [masquerade, full_nat, by(Forward::FullNat, elsewhere.clone()), elsewhere] {
         let mut paths = workers(3, tables);
         for port in 40_000..40_030 {
             let asked = tcp((OUR_LAN, server_mac(11)), ("10.0.0.1", port), ("10.0.0.11", 9000), "S");
