@@ -210,6 +210,15 @@ impl Does {
     pub(super) fn splits(self) -> bool {
         matches!(self, Does::NoTrack | Does::Zone(_))
     }
+
+    /// Whether answers may come to another worker than the connection's, from such a chain.
+    pub(super) fn hides_owners(self, hook: Option<Hook>) -> bool {
+        match self {
+            Does::Dnat(_) | Does::Redirect { .. } | Does::Prefix { .. } => true,
+            Does::Snat(_) => hook == Some(Hook::Input),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -32,13 +32,11 @@ pub(super) struct Traffic {
     next_port: u16,
     /// Any other too: where workers do not know of each other's connections, what two of them have between the same ends cannot be told apart.
     is_once: bool,
-    /// The host begins connections too.
-    has_host: bool,
 }
 
 impl Traffic {
-    pub(super) fn new(net: Net, is_once: bool, has_host: bool) -> Traffic {
-        Traffic { net, arrived: Vec::new(), begun: Vec::new(), next_port: 0, is_once, has_host }
+    pub(super) fn new(net: Net, is_once: bool) -> Traffic {
+        Traffic { net, arrived: Vec::new(), begun: Vec::new(), next_port: 0, is_once }
     }
 
     /// Whoever is there gets it.
@@ -123,7 +121,7 @@ impl Traffic {
     fn begin(&mut self, draw: &mut Draw) -> Sending {
         let from = draw.below(INTERFACES.len() as u64) as usize;
         let to = draw.below(INTERFACES.len() as u64) as usize;
-        let is_host = draw.below(6) == 0 && self.has_host;
+        let is_host = draw.below(6) == 0;
         let dst: IpAddr = match draw.below(3) {
             0 if !is_host => self.net.own(to),
             1 if self.net.is_ipv6 && !is_host && draw.coin() => self.net.outer(draw),

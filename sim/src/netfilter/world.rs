@@ -96,6 +96,8 @@ pub(super) struct World {
     rules: RuleTables,
     sets: IpSets,
     published: Arc<Sets>,
+    /// No rule is drawn by which answers may come to any worker.
+    shows_owners: bool,
     /// Rules have come by which answers may come to any worker.
     hides_owners: bool,
     settings: Settings,
@@ -135,8 +137,9 @@ impl World {
         // Where workers do not know of each other's connections, an end's port is to be of one connection alone.
         let is_once = workers > 1;
         let is_loose = !is_once && draw.coin();
-        // By a draw of its own: the other worlds are as they were without.
-        let has_service = Draw::new(!seed).below(3) == 0;
+        // By draws of their own: the other worlds are as they were without.
+        let mut of_service = Draw::new(!seed);
+        let (has_service, shows_owners) = (of_service.below(3) == 0, of_service.coin());
         let all = Table::ALL.into_iter().flat_map(|table| chains(table).map(move |(name, _)| (table, name)));
         let empty: Chains = all.map(|key| (key, Chain::default())).collect();
         let sets = super::sets::Sets::new(is_ipv6, now);
@@ -146,10 +149,11 @@ impl World {
             workers: (0..workers).map(path).collect(),
             rules: RuleTables::new(draw.number()),
             settings: settings(is_loose, has_service),
+            shows_owners: has_service && is_once && shows_owners,
             hides_owners: false,
             generation: 0,
             model: Netfilter::new(net(), sets, empty, is_loose),
-            traffic: Traffic::new(net(), is_once, !(has_service && is_once)),
+            traffic: Traffic::new(net(), is_once),
             net: net(),
             identifications: HashSet::new(),
             counters,
@@ -245,6 +249,7 @@ impl World {
             let is_other = |does: rule::Does, workers: usize| {
                 (workers > 1 || has_service) && does.splits()
                     || has_service && matches!(does, rule::Does::Prefix { .. })
+                    || self.shows_owners && does.hides_owners(hook)
             };
             while is_other(new.does, self.workers.len()) {
                 new = rule::draw(&mut self.draw, &self.net, table, name, hook);
