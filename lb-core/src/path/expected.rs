@@ -265,10 +265,13 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        match (found, self.tables.rules.are_active()) {
+        // It may have become a backup meanwhile.
+        let serves = self.tables.serves(headers.is_ipv6);
+        match (found.filter(|_| serves), self.tables.rules.are_active()) {
             (Some(awaited), false) => self.begin_awaited(packet, headers, &original, awaited, now, io),
             (Some(awaited), true) => self.first_awaited(packet, headers, &original, awaited, now, io),
-            (None, false) => self.unexpected(packet, headers, &original, now, io),
+            (None, false) if serves => self.unexpected(packet, headers, &original, now, io),
+            (None, false) => self.route(packet, headers, now, io),
             (None, true) => self.first_unexpected(packet, headers, now, io),
         }
     }

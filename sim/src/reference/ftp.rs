@@ -428,6 +428,10 @@ impl Reference {
     }
 
     fn first_asked(&mut self, packet: Packet, read: Read, awaited: Option<Awaited>) {
+        // Tables may have come meanwhile with which no service is looked at.
+        if !self.tables.serves(read.is_ipv6()) {
+            return self.route(packet, read);
+        }
         match awaited {
             Some(awaited) => self.begin_awaited(packet, read, awaited),
             None => self.first_unexpected(packet, read),

@@ -9,7 +9,7 @@ use super::hooks::{Workers, rules};
 use super::*;
 use crate::flow::carry::Salvage;
 use crate::rule::Rules;
-use crate::tables::ServiceOptions;
+use crate::tables::{ServiceOptions, Settings};
 
 /// A client of a virtual service, and a real server that sees `own` in its place.
 #[derive(Clone, Copy, Debug)]
@@ -429,6 +429,59 @@ fn at_any_number_of_workers_it_is_the_same() {
         assert!(done > 2, "{number} workers");
         workers.paths.iter().for_each(|path| assert_eq!(path.check_connections(), Ok(())));
     }
+}
+
+#[test]
+fn who_is_a_backup_once_it_is_known_who_waits_gives_the_packet_to_the_host() {
+    let ends = V4_TO_V4;
+    let tables = |generation, is_standby| {
+        let tables = ends.tables();
+        // One takes what is left.
+        let rest = tables.services.iter().map(|service| {
+            let mut rest = Service::clone(service);
+            (rest.id, rest.key.port) = (ServiceId(rest.id.0 + 10), 0);
+            Arc::new(rest)
+        });
+        let services = Services::new(tables.services.iter().cloned().chain(rest));
+        let settings = Settings { is_standby, ..tables.settings };
+        Arc::new(Tables { generation, services: services.into(), settings, ..tables })
+    };
+    let mut workers = Workers::new(3, Rules::default());
+    workers.paths.iter_mut().for_each(|path| drop(path.adopt(tables(2, false))));
+    let is_listened_to = |client: &u16| {
+        let (port, syn) = ends.of_client(*client, 80, &seg(1000, 0, "S", ""));
+        read(&workers.carry(port, &syn, false).1.sent[0].1).2 == ip(ends.server)
+    };
+    let client = (4000..4010).find(is_listened_to).expect("both real servers have some");
+    let mut control = Control::open(ends, client, |port, frame: &[u8]| workers.carry(port, frame, false).1);
+    control.says(true, "EPSV\r\n");
+    assert_eq!(control.says(false, EXTENDED), EXTENDED);
+    drop(control);
+    let (before, mut asked) = (workers.inserted(), 0);
+    for (sport, dport) in (5000..5020).flat_map(|sport| [(sport, 40000), (sport, 41000)]) {
+        let (port, syn) = ends.of_client(sport, dport, &seg(1, 0, "S", ""));
+        let mut out = Out::default();
+        let mut handed = vec![(WorkerId(0), Frame::new(port, &syn), Steer::Plain)];
+        while let Some((to, packet, steer)) = handed.pop() {
+            let path = &mut workers.paths[to.index()];
+            let is_known = matches!(steer, Steer::Expected(_));
+            path.adopt(tables(3 + asked, is_known));
+            asked += u32::from(is_known);
+            let mut burst = [(packet, steer)].into_iter().collect();
+            path.receive_handed_over(&mut burst, Tick(100), &mut out);
+            if is_known {
+                assert_eq!(
+                    (out.to_twin.len(), out.sent.len(), out.handed.len()),
+                    (1, 0, 0),
+                    "{sport} {dport}"
+                );
+            }
+            handed.append(&mut out.handed);
+        }
+    }
+    assert!(asked > 10, "{asked}");
+    let of_others = 40 - u64::from(asked);
+    assert_eq!(workers.inserted() - before, of_others, "who knew itself who waits had no new tables");
 }
 
 proptest! {
