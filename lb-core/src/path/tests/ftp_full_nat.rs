@@ -456,7 +456,6 @@ fn who_is_a_backup_once_it_is_known_who_waits_gives_the_packet_to_the_host() {
     let mut control = Control::open(ends, client, |port, frame: &[u8]| workers.carry(port, frame, false).1);
     control.says(true, "EPSV\r\n");
     assert_eq!(control.says(false, EXTENDED), EXTENDED);
-    drop(control);
     let (before, mut asked) = (workers.inserted(), 0);
     for (sport, dport) in (5000..5020).flat_map(|sport| [(sport, 40000), (sport, 41000)]) {
         let (port, syn) = ends.of_client(sport, dport, &seg(1, 0, "S", ""));
