@@ -13,6 +13,8 @@ use crate::wire::{self, Link, TCP};
 /// What a packet is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Piece {
+    /// It is whole, of IPv6 with a header of fragments (RFC 6946).
+    Only,
     First,
     Later,
 }
@@ -108,10 +110,8 @@ impl Netfilter {
             if piece.is_first() {
                 is_known = true;
                 let Cut { packet, .. } = &piece.of;
-                // What IPv4 does not cut is a packet like any other.
-                let is_whole = pieces.len() == 1 && packet.ends.src.is_ipv4();
-                let first = Some((Piece::First, piece.len())).filter(|_| !is_whole);
-                let fate = self.pass(Some(input), packet, first, left)?;
+                let is = if pieces.len() == 1 { Piece::Only } else { Piece::First };
+                let fate = self.pass(Some(input), packet, Some((is, piece.len())), left)?;
                 fates.push(fate.with(|packet| piece.with(packet)));
                 for piece in waiting.drain(..) {
                     fates.push(self.later(input, piece)?);

@@ -699,7 +699,8 @@ fn walk(
                     // An error counts as what it is about.
                     _ => {
                         let ends = passage.answer.map_or(passage.ends, |answer| answer.reversed());
-                        Some(hash::of_packet(&ends, (has_ports, passage.piece.is_none()), seed))
+                        let is_whole = matches!(passage.piece, None | Some(Piece::Only));
+                        Some(hash::of_packet(&ends, (has_ports, is_whole), seed))
                     }
                 };
                 passage.mark = hash.map_or(passage.mark, |hash| hash::below(hash, below));
