@@ -38,6 +38,8 @@ struct Mutant {
     file: String,
     find: String,
     replace: String,
+    /// The world that found it last, where that is a late one: it is tried first.
+    seed: Option<u64>,
 }
 
 #[test]
@@ -49,10 +51,10 @@ fn every_mutant_is_found() {
     let program = build(root, &mutants);
     let (survivors, worlds) = (Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
     // MUTANTS=begin looks for those alone whose names begin so.
-    let only = std::env::var("MUTANTS").unwrap_or_default();
-    let is_wanted = |(_, mutant): &(usize, &Mutant)| mutant.name.starts_with(&only);
+    let begin = std::env::var("MUTANTS").unwrap_or_default();
+    let is_wanted = |(_, mutant): &(usize, &Mutant)| mutant.name.starts_with(&begin);
     let numbered: Vec<(usize, &Mutant)> = (1..).zip(&mutants).filter(is_wanted).collect();
-    on_all_cpus(&numbered, |(number, mutant)| match run(&program, *number, SEEDS) {
+    on_all_cpus(&numbered, |(number, mutant)| match look_for(&program, *number, mutant.seed) {
         Verdict::Found { how, worlds: found } => {
             println!("{}: {how}", mutant.name);
             worlds.lock().unwrap().insert(found);
@@ -92,6 +94,18 @@ enum Verdict {
     Unseen,
 }
 
+fn look_for(program: &Path, number: usize, seed: Option<u64>) -> Verdict {
+    match seed.map(|seed| run(program, number, &only(seed))) {
+        Some(found @ Verdict::Found { .. }) => found,
+        Some(Verdict::Unseen) | None => run(program, number, SEEDS),
+    }
+}
+
+/// One world, as `--seeds` takes several.
+fn only(seed: u64) -> String {
+    format!("{seed}..{}", seed + 1)
+}
+
 /// Runs the program with one mutant, or with none (0), in some worlds: FROM..TO.
 fn run(program: &Path, number: usize, seeds: &str) -> Verdict {
     let mut child = Command::new(program)
@@ -122,7 +136,7 @@ fn run(program: &Path, number: usize, seeds: &str) -> Verdict {
             let line = |start: &str| output.lines().find(|line| line.starts_with(start)).unwrap_or_default();
             let (what, place) = (line("invariant "), line("seed "));
             let seed = place.split([' ', ',']).nth(1).and_then(|seed| seed.parse::<u64>().ok());
-            let worlds = seed.map_or(seeds.to_owned(), |seed| format!("{seed}..{}", seed + 1));
+            let worlds = seed.map_or(seeds.to_owned(), only);
             Verdict::Found { how: format!("{what} ({place})"), worlds }
         }
         _ => Verdict::Found { how: format!("{status}"), worlds: seeds.to_owned() },
@@ -173,14 +187,17 @@ fn manifest(root: &Path, files: &mut BTreeMap<PathBuf, String>) -> Vec<String> {
         debug = false
         codegen-units = 15
     };
-    let mut profile: toml::Table =
-        PACKAGES.iter().map(|&name| (name.to_owned(), own.clone().into())).collect();
-    // No packet comes by the control plane, which is what takes longest to be optimised.
-    profile["lb-control"].as_table_mut().unwrap().insert("opt-level".to_owned(), 0.into());
-    manifest["profile"]["test"].as_table_mut().unwrap().insert("package".to_owned(), profile.into());
+    let profile = manifest["profile"]["test"].as_table_mut().unwrap();
+    let profiles = table_in(profile, "package");
+    PACKAGES.iter().for_each(|name| table_in(profiles, name).extend(own.clone()));
     files.insert("Cargo.toml".into(), manifest.to_string());
     files.insert("Cargo.lock".into(), fs::read_to_string(root.join("Cargo.lock")).unwrap());
     names
+}
+
+/// That of a name, made if it is not there.
+fn table_in<'a>(table: &'a mut toml::Table, name: &str) -> &'a mut toml::Table {
+    table.entry(name).or_insert_with(|| toml::Table::new().into()).as_table_mut().unwrap()
 }
 
 /// All text files below a folder.
