@@ -10,7 +10,7 @@ use super::{Context, FLOWS, Found};
 use crate::results::{NS, OVER_MASQ, Row};
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((1_000_000, 3), (4_000_000, 5));
+    let (packets, runs) = context.choose((1_000_000, 3), (2_000_000, 5));
     let rounds = context.choose(3, 5);
     let is_method = |s: &Scenario| matches!(s, Scenario::OneWay(_) | Scenario::FullNat | Scenario::Snat);
     let scenarios: Vec<Scenario> = Scenario::all().filter(is_method).collect();

@@ -15,7 +15,7 @@ const ALIVE: u32 = 100_000;
 const MANY: u32 = 10_000;
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((1_000_000, 3), (4_000_000, 5));
+    let (packets, runs) = context.choose((1_000_000, 3), (2_000_000, 5));
     let rounds = context.choose(3, 5);
     let mut found = Found::default();
     let mut add = |bench: &str, flows, rules, metric: &str, figures: Vec<f64>| {
