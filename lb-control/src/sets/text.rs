@@ -443,7 +443,9 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
                     Some(name) => (true, name),
                     None => (false, word),
                 };
-                let interface = Interface::new(name).filter(|name| !name.is_empty()).ok_or_else(|| {
+                // A 0 ends the name for whoever reads it.
+                let read = Interface::new(name).filter(|read| !read.is_empty() && read.text() == name);
+                let interface = read.ok_or_else(|| {
                     let why =
                         if name.contains('\0') { "has a 0 byte" } else { "is longer than 15 characters" };
                     Refusal::syntax(format!("interface name '{name}' {why}"))

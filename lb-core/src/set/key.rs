@@ -74,12 +74,9 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// `None`: longer than 15 bytes, or with a 0 in it, which is what a name ends with.
+    /// `None`: longer than 15 bytes.
     #[inline]
     pub fn new(text: &str) -> Option<Interface> {
-        if text.contains('\0') {
-            return None;
-        }
         let mut name = [0; 15];
         name.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         Some(Interface { name, ..Interface::default() })

@@ -160,8 +160,8 @@ impl Tables {
     /// source NAT.
     #[inline]
     pub fn may_be_for_local_endpoint(&self, packet: &Tuple) -> bool {
-        self.may_be_of_server(packet)
-            && packet.dport >= FIRST_LOCAL_PORT
+        packet.dport >= FIRST_LOCAL_PORT
+            && self.may_be_of_server(packet)
             // All workers must say the same, whatever time it is for each.
             && self.service_for(packet, Tick::default()).is_none()
     }
