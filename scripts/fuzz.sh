@@ -25,7 +25,7 @@ done
 scripts/setup.sh
 echo "fuzz: building (minutes the first time)"
 RUSTC_WORKSPACE_WRAPPER="$PWD/scripts/rustc-fuzz.sh" \
-  cargo build --quiet --locked --profile test --package lb-fuzz --features libfuzzer --bin fuzz
+  cargo build --quiet --locked --profile test --package lb-fuzz --features linked --bin fuzz
 out="$PWD/${CARGO_TARGET_DIR:-target}/fuzz"
 mkdir -p "$out/finds" "${targets[@]/#/$out/corpus/}"
 # A build by somebody else meanwhile does not change what runs here.
