@@ -75,7 +75,7 @@ const ROWS: &[Row] = &[
         Source::Worker(|worker| worker.edits.full.get()),
         "the places for edited connections are taken",
         "new connections dropped or not edited",
-        "dataplane.max_connections: a quarter of them",
+        "dataplane.max_connections: a fifth of them",
     ),
     row(
         Source::Dropped(DropReason::NoLocalPort),

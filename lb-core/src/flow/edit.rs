@@ -1,7 +1,7 @@
 //! What is kept of a connection into whose streams bytes are put, or that was opened twice, with the client and for it: how far its
 //! sequence numbers are apart on both sides.
 //!
-//! A connection has one [`Edit`], in a pool that is a quarter of the table's size, and says so by a bit of its entry. All others
+//! A connection has one [`Edit`], in a pool that is a fifth of the table's size, and says so by a bit of its entry. All others
 //! pay nothing for it: the bit is one of those that [`Entry::is_plain`](super::Entry::is_plain) looks at.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};

@@ -15,10 +15,10 @@ use crate::mem::{Region, Slab};
 use crate::tables::Protocol;
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 15;
+pub const LAYOUT_VERSION: u32 = 16;
 
 /// One in so many connections may be edited.
-const CONNECTIONS_AN_EDIT: u32 = 4;
+const CONNECTIONS_AN_EDIT: u32 = 5;
 /// One in so many connections may be counted.
 const CONNECTIONS_A_COUNT: u32 = 4;
 

@@ -195,10 +195,10 @@ impl Flows {
         connection
     }
 
-    /// A connection is edited so from now on, or no more. False: a quarter of all may be, and these are as many.
+    /// A connection is edited so from now on, or no more. False: a fifth of all may be, and these are as many.
     pub(super) fn set_edit(&mut self, number: Number, edit: Option<Edit>) -> bool {
         let was = self.get(number).edit.is_some();
-        if !was && edit.is_some() && self.edited == self.capacity.div_ceil(4) {
+        if !was && edit.is_some() && self.edited == self.capacity.div_ceil(5) {
             return false;
         }
         self.edited = self.edited + usize::from(edit.is_some()) - usize::from(was);

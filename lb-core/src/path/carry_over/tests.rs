@@ -326,7 +326,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
         change(&mut memory);
         Salvage::of(&memory).err().unwrap().to_string()
     };
-    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 15");
+    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 16");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[24] ^= 1), "its header is damaged");

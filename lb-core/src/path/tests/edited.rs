@@ -429,9 +429,9 @@ fn data_in_a_syn_does_not_come_before_the_header() {
 fn without_room_for_its_edits_a_connection_is_refused_but_for_an_option_that_may_be_left_out() {
     for (options, is_refused) in [(proxy_of(ProxyVersion::V1), true), (FTP, true), (TOA, false)] {
         let mut director = director(options);
-        // A quarter of 100.
-        let syns: Vec<_> = (0..26).map(|n| from_client(5000 + n, "S")).collect();
-        assert_eq!(director.receive(WAN, &syns).sent.len(), if is_refused { 25 } else { 26 });
+        // A fifth of 100.
+        let syns: Vec<_> = (0..21).map(|n| from_client(5000 + n, "S")).collect();
+        assert_eq!(director.receive(WAN, &syns).sent.len(), if is_refused { 20 } else { 21 });
         assert_eq!(director.dropped(DropReason::EditTableFull), u64::from(is_refused));
         assert_eq!(director.counters[0].edits.full.get(), 1);
         assert_eq!(director.path.check_connections(), Ok(()));

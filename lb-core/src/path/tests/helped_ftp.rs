@@ -325,11 +325,11 @@ fn a_server_on_this_host_is_reached_too() {
 #[test]
 fn a_translated_connection_for_whose_edits_there_is_no_room_is_refused() {
     let mut director = director(&with(&[SNAT]));
-    // A quarter of 100.
-    for n in 0..26 {
+    // A fifth of 100.
+    for n in 0..21 {
         let (client, _) = outward(3000 + n);
         let sent = director.receive(LAN, &[client.says(CLIENT, 0, "S", "")]).sent;
-        assert_eq!(sent.len(), usize::from(n < 25));
+        assert_eq!(sent.len(), usize::from(n < 20));
     }
     assert_eq!(director.dropped(DropReason::EditTableFull), 1);
     assert_eq!(director.path.check_connections(), Ok(()));

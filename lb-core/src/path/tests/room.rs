@@ -65,7 +65,7 @@ fn a_connection_that_is_edited_finds_the_place_of_one_that_is_over() {
     });
     let services = Services::new(services.collect::<Vec<_>>()).into();
     director.path.adopt(Tables { services, ..tables }.into());
-    for port in 0..25 {
+    for port in 0..20 {
         assert_eq!(director.receive(WAN, &[from_client(5000 + port, "S")]).sent.len(), 1);
     }
     assert!(director.receive(WAN, &[from_client(6000, "S")]).sent.is_empty());
