@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 scripts/setup.sh
 echo "bench: building (release; takes minutes the first time)" >&2
 cargo build --release --locked --package lb-benches --package lb-control --package lab --bins
-exec target/release/bench "$@"
+exec "${CARGO_TARGET_DIR:-target}/release/bench" "$@"

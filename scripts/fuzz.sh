@@ -26,7 +26,7 @@ scripts/setup.sh
 echo "fuzz: building (minutes the first time)"
 RUSTC_WORKSPACE_WRAPPER="$PWD/scripts/rustc-fuzz.sh" \
   cargo build --quiet --locked --profile test --package lb-fuzz --features linked --bin fuzz
-out="$PWD/${CARGO_TARGET_DIR:-target}/fuzz"
+out="$(realpath -m "${CARGO_TARGET_DIR:-target}")/fuzz"
 mkdir -p "$out/finds" "${targets[@]/#/$out/corpus/}"
 # A build by somebody else meanwhile does not change what runs here.
 cp "${CARGO_TARGET_DIR:-target}/debug/fuzz" "$out/fuzz"
