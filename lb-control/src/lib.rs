@@ -13,6 +13,8 @@ mod endpoint;
 mod explain;
 pub mod metrics;
 pub mod model;
+#[cfg(test)]
+mod netns;
 mod nflog;
 mod one_line;
 pub mod packet_log;

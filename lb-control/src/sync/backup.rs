@@ -18,7 +18,7 @@ use lb_core::time::Timeout;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::link::{Link, pause_after};
+use super::link::{LOOK_EVERY, Link, pause_after};
 use super::message::{Call, Connections, Message, Record, Sequence, flags};
 use super::{ENGINE, SyncCounters, SyncState, Wanted};
 use crate::api::types::SyncDaemon;
@@ -49,7 +49,7 @@ pub(super) async fn live(
 ) {
     loop {
         let link = Link::open(&daemon, &wanted, &state).await;
-        let Err(error) = serve(&daemon, &link, &wanted, &*plane, &state).await;
+        let Err(error) = serve(&daemon, link, &wanted, &*plane, &state).await;
         pause_after(&daemon, &state, &error).await;
     }
 }
@@ -67,7 +67,7 @@ struct Joining {
 
 async fn serve(
     daemon: &SyncDaemon,
-    link: &Link,
+    mut link: Link,
     wanted: &watch::Receiver<Wanted>,
     plane: &dyn Plane,
     state: &SyncState,
@@ -76,11 +76,15 @@ async fn serve(
     let mut servers = Servers::default();
     let mut joining = Joining::begin();
     loop {
+        link.check()?;
         if joining.is_due() {
             link.send(&Call::Ask { number: joining.number }.message(daemon.syncid)).await?;
             state.counters.asked.fetch_add(1, Relaxed);
         }
-        let Ok(received) = tokio::time::timeout(ASK_EVERY, link.receive(&mut buffer)).await else { continue };
+        let Ok(received) = tokio::time::timeout(ASK_EVERY.min(LOOK_EVERY), link.receive(&mut buffer)).await
+        else {
+            continue;
+        };
         let counters = &state.counters;
         counters.messages_received.fetch_add(1, Relaxed);
         match Message::read(&buffer[..received?]) {

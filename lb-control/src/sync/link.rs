@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, netdevice, socket_with, sockopt};
 use tokio::net::UdpSocket;
@@ -13,6 +13,8 @@ use crate::api::types::SyncDaemon;
 
 /// How long an interface that cannot be used is left alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often it is looked whether the interface is still the one that the group was opened on.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What may wait to be read: connections come in thousands when all are asked for.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -20,6 +22,9 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 pub(super) struct Link {
     socket: UdpSocket,
     group: SocketAddr,
+    interface: String,
+    index: u32,
+    look_at: Instant,
 }
 
 impl Link {
@@ -82,7 +87,25 @@ impl Link {
         let socket = UdpSocket::from_std(fd.into())?;
         // What other interfaces bring for the same group is not ours.
         socket.bind_device(Some(daemon.interface.as_bytes()))?;
-        Ok(Link { socket, group })
+        let look_at = Instant::now() + LOOK_EVERY;
+        Ok(Link { socket, group, interface: daemon.interface.clone(), index: interface, look_at })
+    }
+
+    /// Looks, when it is time, whether the interface is still the one that was opened. A membership ends with its device,
+    /// and who waits to receive is not told.
+    ///
+    /// # Errors
+    /// The interface is gone, or there is another one of its name.
+    pub(super) fn check(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if now < self.look_at {
+            return Ok(());
+        }
+        self.look_at = now + LOOK_EVERY;
+        if netdevice::name_to_index(&self.socket, &self.interface)? != self.index {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the interface was made again"));
+        }
+        Ok(())
     }
 
     pub(super) async fn send(&self, message: &[u8]) -> io::Result<()> {

@@ -50,7 +50,7 @@ pub(super) async fn live(
 ) {
     loop {
         let link = Link::open(&daemon, &wanted, &state).await;
-        let Err(error) = serve(&daemon, &link, &wanted, &*plane, &state).await;
+        let Err(error) = serve(&daemon, link, &wanted, &*plane, &state).await;
         state.counters.send_errors.fetch_add(1, Relaxed);
         pause_after(&daemon, &state, &error).await;
     }
@@ -58,7 +58,7 @@ pub(super) async fn live(
 
 async fn serve(
     daemon: &SyncDaemon,
-    link: &Link,
+    mut link: Link,
     wanted: &watch::Receiver<Wanted>,
     plane: &dyn Plane,
     state: &SyncState,
@@ -73,13 +73,14 @@ async fn serve(
         Walk { is_under_way: false, answers: None, sent: 0, next: Instant::now(), last_answer: None };
     loop {
         ticks.tick().await;
-        asked = hear(daemon, link, state)?.or(asked);
+        link.check()?;
+        asked = hear(daemon, &link, state)?.or(asked);
         let (refresh, tables) = {
             let wanted = wanted.borrow();
             (wanted.refresh, wanted.tables.clone())
         };
         if !walk.is_under_way {
-            walk.begin(&mut asked, refresh, plane, link, daemon).await?;
+            walk.begin(&mut asked, refresh, plane, &link, daemon).await?;
         }
         // Asked before the reading, so that what was told before the end is read.
         let is_over = walk.is_under_way && plane.is_walk_over();

@@ -146,4 +146,6 @@ pub async fn run(mut wanted: watch::Receiver<Wanted>, plane: Arc<dyn Plane>, sta
 }
 
 #[cfg(test)]
+mod netns_tests;
+#[cfg(test)]
 mod tests;

@@ -16,33 +16,11 @@ use std::time::Duration;
 
 use lb_core::tables::{Mac, Reachability, Route, Tables, Way};
 use lb_core::wire::ethernet;
-use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::netns::{in_namespace, sh};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Runs a test in a fresh network namespace, or says that it cannot.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: not root, and this test makes a network namespace");
-        return;
-    }
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root may unshare");
-        sh("ip link set lo up");
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// Runs a line of shell in the namespace of this thread.
-fn sh(line: &str) {
-    let output = Process::new("sh").args(["-ec", line]).output().expect("there is a shell");
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// A second namespace, where the neighbours are.
 struct Far {
