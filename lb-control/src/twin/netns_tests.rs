@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use lb_core::tables::{Mac, Reachability, Route, Tables, Way};
 use lb_core::wire::ethernet;
+use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 use crate::netns::{in_namespace, sh};
