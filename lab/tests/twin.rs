@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use anyhow::Result;
 use lab::server::Sink;
-use lab::topology::{CLIENT, DIRECTOR, DIRECTOR_V6, GATEWAY, GATEWAY_V6, VIP, VIP_V6};
+use lab::topology::{CLIENT, DIRECTOR, DIRECTOR_V6, GATEWAY, GATEWAY_V6, VIP, VIP_V6, WAN_LINK};
 use lab::{LbdPlan, PATIENCE, Plan, Scene, client, until};
 
 /// Where no answer is no failure: it is asked again, or not wanted.
@@ -59,6 +59,25 @@ fn an_address_added_on_the_twin_is_answered_and_a_removed_one_is_not() -> Result
     until("no answer to ping", PATIENCE, || {
         client::ping(scene.lab.client(), added, 1, QUICK).is_ok_and(|answers| answers == 0).then_some(())
     })
+}
+
+#[test]
+fn a_port_without_a_link_is_a_twin_without_a_carrier() -> Result<()> {
+    let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
+    let director = scene.lab.director();
+    let until_said = |ready: u16, says: &str, carrier: &str| {
+        until("readiness and the carrier", PATIENCE, || {
+            let (status, text) = scene.director.get("/readyz").ok()?;
+            let seen = director.ip("-br link show dev wan").ok()?;
+            ((status, text.contains(says), seen.contains(carrier)) == (ready, true, true)).then_some(())
+        })
+    };
+    director.ip(&format!("link set {WAN_LINK} down"))?;
+    until_said(503, "port wan: no link", "NO-CARRIER")?;
+    director.ip(&format!("link set {WAN_LINK} up"))?;
+    until_said(200, "", "LOWER_UP")?;
+    assert_eq!(scene.who_serves(VIP, 3)?, ["s1", "s2", "s3"]);
+    Ok(())
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub trait Plane: Send + Sync + 'static {
     /// What each worker counts, in the order of `dataplane.workers`.
     fn counters(&self) -> &[Arc<WorkerCounters>];
 
+    /// Has Linux see the ports' links at their twins: to be asked now and then.
+    fn follow_links(&self);
+
     /// The ports, in the order of the config.
     fn ports(&self) -> Vec<PortState>;
 

@@ -36,6 +36,8 @@ mod xdp;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
@@ -83,6 +85,8 @@ pub struct Dataplane {
     executor: Option<Executor>,
     /// By port.
     pumps: Vec<Option<Pump>>,
+    /// By port: its twin has a carrier.
+    carriers: Vec<AtomicBool>,
     ports: Vec<Port>,
     pools: Vec<MbufPool>,
     _eal: Eal,
@@ -165,6 +169,14 @@ impl Dataplane {
                 port.info.name, port.info.driver
             ));
         }
+        notices.extend(config.ports.iter().filter_map(|port| {
+            let interface = preflight::read_twice(&port.device)?;
+            Some(format!(
+                "port {}: Linux takes what comes to {interface} as well, and refuses connections to the twin's addresses unless it is dropped: \
+                 nft 'table netdev {interface} {{ chain in {{ type filter hook ingress device {interface} priority 0; policy drop; }} }}'",
+                port.name
+            ))
+        }));
         // Where no device did what it was asked to, there is nothing to go by.
         let does = |port: &Port| matches!(port.info.spread, Spread::OneEnd(..));
         let rss = rss.filter(|_| ports.iter().any(does));
@@ -197,6 +209,7 @@ impl Dataplane {
         Ok(Dataplane {
             team,
             executor: Some(executor),
+            carriers: pumps.iter().map(|_| AtomicBool::new(true)).collect(),
             pumps,
             ports,
             pools,
@@ -249,6 +262,19 @@ impl Dataplane {
     /// Whether the port has a twin that somebody deleted (`ip link del`): it stays away until the next start.
     pub fn twin_is_gone(&self, port: PortId) -> bool {
         self.pumps.get(port.index()).and_then(Option::as_ref).is_some_and(Pump::is_gone)
+    }
+
+    /// Gives the twins the links of their ports: to be asked now and then. One whose interface has another name by now stays as it is.
+    pub fn follow_links(&self) {
+        for ((port, pump), carrier) in self.ports.iter().zip(&self.pumps).zip(&self.carriers) {
+            let is_up = port.is_up();
+            if pump.is_some()
+                && is_up != carrier.load(Relaxed)
+                && link::set_carrier(&port.info.name, is_up).is_ok()
+            {
+                carrier.store(is_up, Relaxed);
+            }
+        }
     }
 
     /// Packet buffers in use, in queues and caches too.

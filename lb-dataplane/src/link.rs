@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 use crate::{cpu, tap};
 
@@ -46,6 +46,18 @@ pub(crate) fn marked(mark: &str) -> io::Result<Vec<String>> {
 pub(crate) fn set_mark(interface: &str, mark: &str) -> io::Result<()> {
     let mut link = by_name(interface)?;
     link.attributes.push(LinkAttribute::IfAlias(mark.to_owned()));
+    ask(RouteNetlinkMessage::SetLink(link), NLM_F_ACK).map(drop)
+}
+
+/// Whether an interface is there and has a link.
+pub(crate) fn is_up(interface: &str) -> bool {
+    of(interface).is_ok_and(|link| link.header.flags.contains(LinkFlags::Running))
+}
+
+/// Gives a TAP device a carrier, or takes it: what follows links (keepalived, BIRD, routes that are `linkdown`) sees it.
+pub(crate) fn set_carrier(interface: &str, is_on: bool) -> io::Result<()> {
+    let mut link = by_name(interface)?;
+    link.attributes.push(LinkAttribute::Carrier(is_on.into()));
     ask(RouteNetlinkMessage::SetLink(link), NLM_F_ACK).map(drop)
 }
 

@@ -332,6 +332,11 @@ pub(crate) fn interface(device: &str) -> Option<&str> {
     argument(device, "iface=")
 }
 
+/// The interface whose frames the kernel's own stack takes too: AF_PACKET gives out copies.
+pub(crate) fn read_twice(device: &str) -> Option<&str> {
+    interface(device).filter(|_| driver(device) == "net_af_packet")
+}
+
 /// The XDP program that is on the interface of an AF_XDP device before that is started. To be asked when the interface is
 /// claimed: then the program is nobody's. What the kernel does not tell is no reason not to start.
 pub(crate) fn xdp_left(device: &str) -> Option<u32> {

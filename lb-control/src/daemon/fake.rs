@@ -75,6 +75,8 @@ impl FakePlane {
 }
 
 impl Plane for FakePlane {
+    fn follow_links(&self) {}
+
     fn publish(&self, tables: Arc<Tables>) {
         if !self.is_deaf.load(Relaxed) {
             self.workers.iter().for_each(|worker| worker.turns.generation.set(tables.generation.into()));

@@ -282,6 +282,7 @@ impl Control {
                     self.look_after(now);
                     self.warm_up(now);
                     self.look_after_sets();
+                    self.plane.follow_links();
                 }
                 // Only rules have workers wish for something.
                 _ = grant.tick(), if self.sets.are_named_by(RULES) => self.grant_wishes(),

@@ -260,7 +260,7 @@ impl Port {
             names.push("rx interrupt");
         }
         self.info.offloads = names;
-        self.info.link = link(number);
+        self.info.link = self.link();
         self.writes_l4 = tx & TX_L4 == TX_L4;
         Ok(())
     }
@@ -342,10 +342,27 @@ impl Port {
             rx_errors: stats.ierrors,
             tx_errors: stats.oerrors,
             rx_no_buffer: stats.rx_nombuf,
-            link: link(self.number),
+            link: self.link(),
         }
     }
+
+    /// The link, in DPDK's words. An interface's is asked of the kernel: drivers that use one say that it is up always.
+    fn link(&self) -> String {
+        match preflight::interface(&self.info.device) {
+            Some(interface) if crate::link::is_up(interface) => LINK_UP.to_owned(),
+            Some(_) => "Link down".to_owned(),
+            None => link(self.number),
+        }
+    }
+
+    /// Whether it has a link.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link().starts_with(LINK_UP)
+    }
 }
+
+/// What DPDK's words for a link that is up begin with.
+const LINK_UP: &str = "Link up";
 
 /// The file of a queue's receive interrupt, of a port that was started with them.
 ///

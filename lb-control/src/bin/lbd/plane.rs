@@ -139,6 +139,10 @@ impl Plane for Dpdk {
         self.dataplane.counters()
     }
 
+    fn follow_links(&self) {
+        self.dataplane.follow_links();
+    }
+
     fn ports(&self) -> Vec<PortState> {
         let state = |index: usize| {
             let stats = self.dataplane.port_stats(PortId(index as u16)).unwrap_or_default();
