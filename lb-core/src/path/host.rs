@@ -7,7 +7,7 @@ use super::hooks::{Passage, Stop, Stopped, problem, why};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{FromRaw, Io, Path, Steer, rewrite};
-use crate::conntrack::{self, CtState, Zones};
+use crate::conntrack::{self, CtState, Expectation, Step, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Tuple};
 use crate::hook::{Function, Hook};
@@ -141,9 +141,31 @@ impl<P: Packet> Path<P> {
                 None => return,
             }
         }
-        let headers = &headers;
         self.is_at(Hook::Output, Function::Conntrack);
-        let left = match self.known_of_host(&packet, headers, &wire, &mut passage, now) {
+        let known = self.known_of_host(&packet, &headers, &wire, &mut passage, now);
+        let seen = known.map(|(at, _)| self.flows.entry(at.id()).seen());
+        let known_at = known.map(|(at, _)| at);
+        self.out_behind_conntrack(port, packet, &headers, wire, known_at, (told, opens), passage, io);
+        if let (Some((at, step)), Some(seen)) = (known, seen) {
+            self.close_step(at, &step, seen);
+        }
+    }
+
+    /// The same behind conntrack, which knows the connection or may know it from here on; a helper has `told` something of it, or the packet `opens` what
+    /// is edited.
+    fn out_behind_conntrack(
+        &mut self,
+        port: PortId,
+        mut packet: P,
+        headers: &Headers,
+        wire: Tuple,
+        known: Option<FlowRef>,
+        (told, opens): (Option<Expectation>, Option<bool>),
+        mut passage: Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let now = passage.now;
+        let left = match known {
             Some(at) => self.pass_out(&mut packet, headers, &wire, at, &mut passage).map(Some),
             None => self.first_out(&mut packet, headers, wire, &mut passage),
         };
@@ -195,15 +217,15 @@ impl<P: Packet> Path<P> {
         wire: &Tuple,
         passage: &mut Passage,
         now: Tick,
-    ) -> Option<FlowRef> {
+    ) -> Option<(FlowRef, Step)> {
         let found = self.flows.find_in(wire, passage.zones);
         let at = found.filter(|at| self.flows.entry(at.id()).is_tracked())?;
         let at = Some(at).filter(|_| !passage.is_untracked)?;
-        self.account(at, headers);
         let step = self.follows(packet.data(), headers, at, now);
+        self.account_step(at, headers, &step);
         passage.state = step.is;
         match step.verdict {
-            conntrack::Verdict::Fine | conntrack::Verdict::Ends => Some(at),
+            conntrack::Verdict::Fine | conntrack::Verdict::Ends => Some((at, step)),
             conntrack::Verdict::Reopens => {
                 self.end(at.id());
                 None

@@ -238,8 +238,8 @@ impl<P: Packet> Path<P> {
         let Some((course, common)) = self.course(at, packet.port(), headers) else {
             return self.look_and_walk(packet, headers, at, None, now, io);
         };
-        self.account(at, headers);
         let step = self.follows(packet.data(), headers, at, now);
+        self.account_step(at, headers, &step);
         let is_fine = matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends);
         if is_fine && common.state == step.is {
             self.mine.courses.count(course.number(), headers.ip_len.into());
@@ -283,8 +283,9 @@ impl<P: Packet> Path<P> {
         let step = match followed {
             Some(step) => step,
             None => {
-                self.account(at, headers);
-                self.follows(packet.data(), headers, at, now)
+                let step = self.follows(packet.data(), headers, at, now);
+                self.account_step(at, headers, &step);
+                step
             }
         };
         passage.state = step.is;
@@ -304,6 +305,7 @@ impl<P: Packet> Path<P> {
         if is_walked {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
                 self.stop(packet, headers, stopped, now, io);
+                self.end_with(at, &step);
                 return None;
             }
             if !self.help(&packet, headers, at, now) {
@@ -354,6 +356,12 @@ impl<P: Packet> Path<P> {
         if step.timeout.is_none() {
             self.flows.entry_mut(at.id()).touch(seen);
         }
+        self.end_with(at, step);
+    }
+
+    /// A packet that refuses its connection ends it, whether rules let it pass or not.
+    #[inline(always)]
+    pub(super) fn end_with(&mut self, at: FlowRef, step: &Step) {
         if step.verdict == conntrack::Verdict::Ends {
             self.end(at.id());
         }
@@ -417,6 +425,25 @@ impl<P: Packet> Path<P> {
     #[inline]
     pub(super) fn account(&mut self, at: FlowRef, headers: &Headers) {
         if self.counts_connections {
+            self.count_of_connection(at, headers);
+        }
+    }
+
+    /// The same of a packet that tracking has looked at.
+    #[inline]
+    pub(super) fn account_step(&mut self, at: FlowRef, headers: &Headers, step: &Step) {
+        if self.counts_connections {
+            self.count_of_step(at, headers, step);
+        }
+    }
+
+    /// What is INVALID, or passes without anything following from it, is none of the connection's packets: it prolongs nothing. A later fragment is
+    /// one with its first one, and where no packet prolongs the connection all that fit it count.
+    #[inline(never)]
+    fn count_of_step(&mut self, at: FlowRef, headers: &Headers, step: &Step) {
+        let is_fixed = self.flows.tracked(at.id()).status.has(Status::FIXED_TIMEOUT);
+        let prolongs = step.timeout.is_some() || is_fixed || headers.fragment == Fragment::Later;
+        if prolongs && matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends) {
             self.count_of_connection(at, headers);
         }
     }

@@ -150,12 +150,13 @@ impl<P: Packet> Path<P> {
             return self.begun(packet, headers, at, now, io);
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
-        self.account(at, headers);
         passage.of = Some(at.id());
+        let came = headers;
         let edited = self.edit_answer(packet, headers, at, now, io);
         let Some((mut packet, headers, told)) = edited else { return };
         let headers = &headers;
         let step = self.follows(packet.data(), headers, at, now);
+        self.account_step(at, came, &step);
         passage.state = step.is;
         match step.verdict {
             Verdict::Fine | Verdict::Ends => {}
@@ -170,7 +171,8 @@ impl<P: Packet> Path<P> {
         }
         let wire = self.flows.tuple(at.id(), at.direction());
         if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
-            return self.stop(packet, headers, stopped, now, io);
+            self.stop(packet, headers, stopped, now, io);
+            return self.end_with(at, &step);
         }
         if !self.help(&packet, headers, at, now) {
             return;

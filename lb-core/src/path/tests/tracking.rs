@@ -89,12 +89,65 @@ fn packets_and_bytes_are_counted_by_direction_while_that_is_on() {
         // All of them are counted where rules need not be walked for each.
         let ack = if is_served { from_client(4000, "A") } else { through(4000, "A") };
         director.receive(WAN, &vec![ack.clone(); 5]);
-        let counted = Accounting { packets: [7, 1], bytes: [2 * bytes(&to) + 5 * bytes(&ack), bytes(&from)] };
+        // Conntrack does not count a SYN that comes again.
+        let again = if is_served { 2 } else { 0 };
+        let sent = again * bytes(&to) + 5 * bytes(&ack);
+        let counted = Accounting { packets: [again + 5, 1], bytes: [sent, bytes(&from)] };
         assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
         // Off again, the count stands still.
         adopt(&mut director, 3, |_| {});
         director.receive(WAN, &[to.clone()]);
         assert_eq!(list(&director)[0].known.accounting, Some(counted), "{has_rules} {is_served}");
+    }
+}
+
+#[test]
+fn what_a_connection_is_not_prolonged_by_is_not_counted() {
+    let mut director = director(|settings| settings.sysctls.conntrack.acct = 1);
+    let mut counts = |port, frame: Vec<u8>| {
+        director.receive(port, &[frame]);
+        list(&director)[0].known.accounting.map(|counted| counted.packets)
+    };
+    assert_eq!(counts(WAN, through(4000, "S")), Some([1, 0]));
+    assert_eq!(counts(WAN, through(4000, "S")), Some([1, 0]), "it comes again");
+    assert_eq!(counts(LAN, back(4000, "SA")), Some([1, 1]));
+    assert_eq!(counts(WAN, through(4000, "A")), Some([2, 1]));
+    assert_eq!(counts(LAN, back(4000, "SA")), Some([2, 1]), "it may answer a SYN that nobody saw");
+    assert_eq!(counts(WAN, through(4000, "SF")), Some([2, 1]), "it is INVALID");
+    assert_eq!(counts(WAN, through(4000, "A")), Some([3, 1]));
+}
+
+#[test]
+fn a_refusal_ends_its_connection_also_where_a_rule_drops_it() {
+    for rule in
+        ["filter FORWARD -p tcp --dport 1 -j DROP", "filter FORWARD -p tcp --tcp-flags RST RST -j DROP"]
+    {
+        let mut director = Director::new();
+        let mut tables = tables(1, &[11, 12], 1);
+        tables.rules = Arc::new(rules(&[rule]));
+        director.path.adopt(Arc::new(tables));
+        director.receive(WAN, &[through(4000, "S")]);
+        assert_eq!(list(&director).len(), 1);
+        director.receive(LAN, &[back(4000, "RA")]);
+        assert_eq!(list(&director).len(), 0, "{rule}");
+    }
+}
+
+#[test]
+fn what_the_host_refuses_is_no_connection() {
+    for rule in
+        ["filter FORWARD -p tcp --dport 1 -j DROP", "filter OUTPUT -p tcp --tcp-flags RST RST -j DROP"]
+    {
+        let mut director = Director::new();
+        let mut tables = tables(1, &[11, 12], 1);
+        tables.rules = Arc::new(rules(&[rule]));
+        director.path.adopt(Arc::new(tables));
+        let out = director.receive(WAN, &[tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 23), "S")]);
+        assert_eq!((out.to_twin.len(), list(&director).len()), (1, 1));
+        let refusal = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 23), ("192.0.2.100", 4000), "RA");
+        let mut burst: Burst<Frame> = [Frame::new(WAN, &refusal)].into_iter().collect();
+        director.path.receive_from_twin(WAN, &mut burst, director.now, &mut Out::default());
+        assert_eq!(list(&director).len(), 0, "{rule}");
     }
 }
 
