@@ -240,8 +240,16 @@ impl<L: Subject> World<L> {
         let Some((sport, dport)) = seen.ports(bytes) else { return };
         let ack =
             segment.seq.wrapping_add(segment.payload.len() as u32 + u32::from(segment.flags & SYN != 0));
-        let body =
-            Body::Tcp { sport: dport, dport: sport, seq: segment.ack, ack, flags: RST | ACK, payload: &[] };
+        let body = Body::Tcp {
+            sport: dport,
+            dport: sport,
+            seq: segment.ack,
+            ack,
+            flags: RST | ACK,
+            window: u16::MAX,
+            options: &[],
+            payload: &[],
+        };
         let ip = Ip { src: seen.dst, dst: seen.src, ttl: 64, id: 0, dont_fragment: true, options: 0 };
         let sent = self.story(at, Side::Server, 64, false);
         self.send(host, &ip, &body, 1500, sent);

@@ -322,7 +322,16 @@ impl<L: Subject> World<L> {
                 let len = segment.payload.len() as u32 + u32::from(segment.flags & SYN != 0);
                 let ack = segment.seq.wrapping_add(len);
                 let (sport, dport) = (ports.1, ports.0);
-                let body = Body::Tcp { sport, dport, seq: segment.ack, ack, flags: RST | ACK, payload: &[] };
+                let body = Body::Tcp {
+                    sport,
+                    dport,
+                    seq: segment.ack,
+                    ack,
+                    flags: RST | ACK,
+                    window: u16::MAX,
+                    options: &[],
+                    payload: &[],
+                };
                 wire::build(&mut answer, &link, &ip, &body);
             }
             UDP => {

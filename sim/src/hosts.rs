@@ -198,7 +198,16 @@ impl<L: Subject> World<L> {
         let Some(conn) = self.conns.get(at) else { return };
         let ttl = conn.ttl;
         let Some((host, src, dst, sport, dport)) = self.ends(at, side) else { return };
-        let body = Body::Tcp { sport, dport, seq: send.seq, ack: send.ack, flags: send.flags, payload };
+        let body = Body::Tcp {
+            sport,
+            dport,
+            seq: send.seq,
+            ack: send.ack,
+            flags: send.flags,
+            window: u16::MAX,
+            options: &[],
+            payload,
+        };
         let ip = Ip { src, dst, ttl, id: 0, dont_fragment: true, options: 0 };
         self.send(host, &ip, &body, 2000, self.story(at, side, ttl, false));
     }

@@ -319,7 +319,16 @@ impl<L: Subject> World<L> {
         crate::tcp::fill(self.number, 0, &mut payload);
         let flags = self.draw.below(64) as u8 & !SYN;
         let body = match self.draw.below(3) {
-            0 => Body::Tcp { sport: 9, dport: 80, seq: 1, ack: 2, flags, payload: &payload },
+            0 => Body::Tcp {
+                sport: 9,
+                dport: 80,
+                seq: 1,
+                ack: 2,
+                flags,
+                window: u16::MAX,
+                options: &[],
+                payload: &payload,
+            },
             1 => Body::Udp { sport: 9, dport: 9, is_summed: true, payload: &payload },
             _ => Body::Error { kind: 3, code: 3, rest: 0, quote: &payload },
         };

@@ -45,6 +45,9 @@ pub enum Body<'a> {
         seq: u32,
         ack: u32,
         flags: u8,
+        window: u16,
+        /// A multiple of four bytes.
+        options: &'a [u8],
         payload: &'a [u8],
     },
     /// `is_summed`: with a checksum.
@@ -178,12 +181,15 @@ fn write_link(out: &mut Vec<u8>, link: &Link, is_ipv6: bool) {
 
 fn write_body(out: &mut Vec<u8>, body: &Body<'_>, is_ipv6: bool) {
     match *body {
-        Body::Tcp { sport, dport, seq, ack, flags, payload } => {
+        Body::Tcp { sport, dport, seq, ack, flags, window, options, payload } => {
             out.extend_from_slice(&sport.to_be_bytes());
             out.extend_from_slice(&dport.to_be_bytes());
             out.extend_from_slice(&seq.to_be_bytes());
             out.extend_from_slice(&ack.to_be_bytes());
-            out.extend_from_slice(&[0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+            out.extend_from_slice(&[0x50 + 4 * options.len() as u8, flags]);
+            out.extend_from_slice(&window.to_be_bytes());
+            out.extend_from_slice(&[0; 4]);
+            out.extend_from_slice(options);
             out.extend_from_slice(payload);
         }
         Body::Udp { sport, dport, payload, .. } => {
@@ -515,7 +521,16 @@ mod tests {
         for is_ipv6 in [false, true] {
             let mut frame = Vec::new();
             for body in [
-                Body::Tcp { sport: 1, dport: 2, seq: 3, ack: 4, flags: SYN, payload: b"odd" },
+                Body::Tcp {
+                    sport: 1,
+                    dport: 2,
+                    seq: 3,
+                    ack: 4,
+                    flags: SYN,
+                    window: 5,
+                    options: &[1; 4],
+                    payload: b"odd",
+                },
                 Body::Udp { sport: 1, dport: 2, is_summed: true, payload: b"even" },
                 Body::Echo { is_reply: false, id: 1, seq: 2, payload: b"ping" },
                 Body::Error { kind: 3, code: 1, rest: 0, quote: b"quoted" },

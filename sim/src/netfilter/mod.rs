@@ -9,7 +9,10 @@
 //!
 //! In one world of three there is a virtual service of UDP, the sources of whose clients the table `nat` exchanges (`net.ipv4.vs.conntrack`).
 //!
-//! What is not here: fragments of TCP, of ICMP errors and of what the host sends; windows of TCP; other virtual services. Worlds with the service have no
+//! In one of four TCP is followed by its windows: ends say what they should, and much else (`talk.rs`), and a model of its own says what conntrack makes of it
+//! (`tcp.rs`).
+//!
+//! What is not here: fragments of TCP, of ICMP errors and of what the host sends; other virtual services. Worlds with the service have no
 //! errors, pieces and exchanged prefixes.
 
 mod error;
@@ -20,7 +23,10 @@ mod net;
 mod npt;
 mod packet;
 mod rule;
+mod segment;
 mod sets;
+mod talk;
+mod tcp;
 mod traffic;
 mod world;
 

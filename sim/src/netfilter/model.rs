@@ -17,7 +17,8 @@ use super::npt;
 use super::packet::{Packet, Says, number};
 use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
 use super::sets::{Seen, Sets};
-use crate::wire::{ACK, RST, SYN, TCP, UDP};
+use super::tcp::{Bounds, Said, Tcp, Ways};
+use crate::wire::{TCP, UDP};
 
 /// What matched: packets and bytes.
 pub(super) type Counts = (u64, u64);
@@ -41,6 +42,7 @@ pub(super) struct Connection {
     /// A virtual service has given it its destination.
     pub(super) is_served: bool,
     is_answered: bool,
+    tcp: Option<Tcp>,
     mark: u32,
     /// Packets and bytes, of either direction.
     counts: [Counts; 2],
@@ -155,22 +157,21 @@ pub(super) struct Netfilter {
     connections: Vec<Option<Connection>>,
     /// By zone, too.
     by_tuple: HashMap<(u16, Tuple), (usize, bool)>,
-    /// A segment that is no SYN may begin a connection.
-    is_loose: bool,
+    ways: Ways,
     pub(super) service: Option<Service>,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
     pub(super) shares_ports: bool,
 }
 
 impl Netfilter {
-    pub(super) fn new(net: Net, sets: Sets, chains: Chains, is_loose: bool) -> Netfilter {
+    pub(super) fn new(net: Net, sets: Sets, chains: Chains, ways: Ways) -> Netfilter {
         Netfilter {
             sets,
             net,
             chains,
             connections: Vec::new(),
             by_tuple: HashMap::new(),
-            is_loose,
+            ways,
             service: None,
             shares_ports: false,
         }
@@ -185,6 +186,11 @@ impl Netfilter {
     /// Whether a TCP connection, which is in no zone, has such packets.
     pub(super) fn knows(&self, ends: &Tuple) -> bool {
         self.by_tuple.contains_key(&(0, *ends))
+    }
+
+    /// Whether they come as its first one did.
+    pub(super) fn is_request(&self, ends: &Tuple) -> bool {
+        self.by_tuple.get(&(0, *ends)).is_some_and(|(_, is_reply)| !is_reply)
     }
 
     /// All connections are over.
@@ -232,20 +238,30 @@ impl Netfilter {
         }
         let counts = self.counts_connections();
         let zone = passage.zone.unwrap_or(0);
-        let known = self.number_of(&passage, &packet.ends);
+        let mut known = self.number_of(&passage, &packet.ends);
+        let mut said = known.map(|of| self.follow(of, packet));
+        if let (Some((number, _)), Some(Said::Anew)) = (known, said) {
+            self.end_number(number);
+            (known, said) = (None, None);
+        }
         if passage.is_untracked {
             passage.state = State::Untracked;
         } else if let Some((number, is_reply)) = known {
-            let connection = self.connections[number].as_mut().expect("it is there");
-            // A later piece goes with its first one.
-            connection.is_answered |= is_reply && passage.piece != Some(Piece::Later);
-            if counts {
-                count(&mut connection.counts[usize::from(is_reply)], len);
+            if said != Some(Said::Invalid) {
+                let connection = self.connections[number].as_mut().expect("it is there");
+                // A later piece goes with its first one.
+                connection.is_answered |= is_reply && passage.piece != Some(Piece::Later);
+                if counts && said != Some(Said::LetBe) {
+                    count(&mut connection.counts[usize::from(is_reply)], len);
+                }
+                passage.is_reply = is_reply;
+                passage.state =
+                    if connection.is_answered || is_reply { State::Established } else { State::New };
+                passage.connection = Some(connection.clone());
             }
-            passage.is_reply = is_reply;
-            passage.state = if connection.is_answered || is_reply { State::Established } else { State::New };
-            passage.connection = Some(connection.clone());
-        } else if self.may_begin(packet) && passage.piece != Some(Piece::Later) {
+        } else if let Some(tcp) = self.begins(packet)
+            && passage.piece != Some(Piece::Later)
+        {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
             let mut connection = Connection {
@@ -254,6 +270,7 @@ impl Netfilter {
                 zone,
                 is_served: false,
                 is_answered: false,
+                tcp,
                 mark: 0,
                 counts: Default::default(),
             };
@@ -273,6 +290,9 @@ impl Netfilter {
             (Some((number, _)), Some(connection)) => self.write_back(number, connection),
             (None, Some(connection)) if is_on_its_way => self.enter(connection)?,
             _ => {}
+        }
+        if let (Some((number, _)), Some(Said::Ends)) = (known, said) {
+            self.end_number(number);
         }
         let hops = u8::from(input.is_some() && matches!(fate, Fate::Sent(_)));
         Ok(fate.with(|ends| becomes(ends, hops)))
@@ -312,13 +332,31 @@ impl Netfilter {
         self.connections[number] = Some(connection);
     }
 
-    fn may_begin(&self, packet: &Packet) -> bool {
-        match packet.says {
-            Says::Udp => true,
-            Says::Echo { is_reply, .. } => !is_reply,
-            Says::Tcp { flags, .. } if flags & RST != 0 => false,
-            Says::Tcp { flags, .. } => flags & (SYN | ACK) == SYN || self.is_loose && flags & SYN == 0,
+    /// What is known of the connection that a packet begins, if it is TCP. `None`: it begins none.
+    fn begins(&self, packet: &Packet) -> Option<Option<Tcp>> {
+        match &packet.says {
+            Says::Udp => Some(None),
+            Says::Echo { is_reply, .. } => (!is_reply).then_some(None),
+            Says::Tcp(segment) => Tcp::begin(segment, packet.payload.len(), self.ways).map(Some),
         }
+    }
+
+    /// What a packet is to its connection, which it changes.
+    fn follow(&mut self, (number, is_reply): (usize, bool), packet: &Packet) -> Said {
+        let connection = self.connections[number].as_mut().expect("it is there");
+        let is_answered = connection.is_answered;
+        match (&mut connection.tcp, packet.segment()) {
+            (Some(tcp), Some(segment)) => {
+                tcp.follow(segment, packet.payload.len(), is_reply, is_answered, self.ways)
+            }
+            _ => Said::Fits,
+        }
+    }
+
+    /// Where the bounds are for a segment, if a connection has such.
+    pub(super) fn bounds(&self, packet: &Packet) -> Option<Bounds> {
+        let &(number, is_reply) = self.by_tuple.get(&(0, packet.ends))?;
+        self.connection(number).tcp.map(|tcp| tcp.bounds(is_reply))
     }
 
     fn enter(&mut self, connection: Connection) -> Result<(), String> {
@@ -461,9 +499,13 @@ impl Netfilter {
 
     fn end(&mut self, tuple: &Tuple) {
         if let Some(&(number, _)) = self.by_tuple.get(&(0, *tuple)) {
-            self.connections[number] = None;
-            self.by_tuple.retain(|_, (other, _)| *other != number);
+            self.end_number(number);
         }
+    }
+
+    fn end_number(&mut self, number: usize) {
+        self.connections[number] = None;
+        self.by_tuple.retain(|_, (other, _)| *other != number);
     }
 
     fn translate_destination(&self, verdict: Verdict, passage: &mut Passage) {

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use lb_core::flow::Tuple;
 use lb_core::tables::Protocol;
 
+use super::segment::Segment;
 use crate::wire::{self, Body, ICMP, ICMPV6, Ip, Link, TCP, UDP};
 
 /// What a packet says besides its ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Says {
-    Tcp { flags: u8, seq: u32, ack: u32 },
+    Tcp(Segment),
     Udp,
     Echo { is_reply: bool, seq: u16 },
 }
@@ -50,8 +51,11 @@ impl Packet {
     pub(super) fn frame_with(&self, link: &Link, id: u16, dont_fragment: bool) -> Vec<u8> {
         let Packet { ends: Tuple { src, dst, sport, dport, .. }, says, ttl, .. } = *self;
         let payload = &self.payload[..];
+        let options = &self.segment().map(|segment| segment.options.bytes()).unwrap_or_default()[..];
         let body = match says {
-            Says::Tcp { flags, seq, ack } => Body::Tcp { sport, dport, seq, ack, flags, payload },
+            Says::Tcp(Segment { flags, seq, ack, window, .. }) => {
+                Body::Tcp { sport, dport, seq, ack, flags, window, options, payload }
+            }
             Says::Udp => Body::Udp { sport, dport, is_summed: true, payload },
             Says::Echo { is_reply, seq } => {
                 Body::Echo { is_reply, id: if is_reply { dport } else { sport }, seq, payload }
@@ -65,11 +69,19 @@ impl Packet {
     /// Bytes of the IP packet.
     pub(super) fn len(&self) -> u64 {
         let header = if self.ends.src.is_ipv6() { 40 } else { 20 };
-        let transport = if matches!(self.says, Says::Tcp { .. }) { 20 } else { 8 };
+        let transport = self.segment().map_or(8, |segment| 20 + segment.options.bytes().len());
         (header + transport + self.payload.len()) as u64
     }
 
-    /// `None`: an ICMP error, or nothing that is sent here.
+    /// Of TCP.
+    pub(super) fn segment(&self) -> Option<&Segment> {
+        match &self.says {
+            Says::Tcp(segment) => Some(segment),
+            _ => None,
+        }
+    }
+
+    /// `None`: an ICMP error, or nothing that is sent here. A segment's options are not read.
     pub(super) fn read(frame: &[u8]) -> Option<Packet> {
         let seen = wire::read(frame).ok()?;
         let bytes = frame.get(seen.l4..seen.end).filter(|_| seen.is_first())?;
@@ -78,8 +90,10 @@ impl Packet {
         let is_ipv6 = seen.src.is_ipv6();
         let (says, (sport, dport), at) = match seen.protocol {
             TCP => {
-                let says = Says::Tcp { flags: *bytes.get(13)?, seq: long(4)?, ack: long(8)? };
-                (says, (word(0)?, word(2)?), 20)
+                let header = usize::from(bytes.get(12)? >> 4) * 4;
+                let segment = Segment::plain(*bytes.get(13)?, long(4)?, long(8)?);
+                let says = Says::Tcp(Segment { window: word(14)?, ..segment });
+                (says, (word(0)?, word(2)?), header)
             }
             UDP => (Says::Udp, (word(0)?, word(2)?), 8),
             ICMP | ICMPV6 => {
@@ -100,10 +114,7 @@ impl Packet {
     }
 
     pub(super) fn flags(&self) -> u8 {
-        match self.says {
-            Says::Tcp { flags, .. } => flags,
-            _ => 0,
-        }
+        self.segment().map_or(0, |segment| segment.flags)
     }
 }
 

@@ -8,12 +8,13 @@ use lb_core::tables::Protocol;
 use super::error::Error;
 use super::net::{INTERFACES, Net};
 use super::packet::{Packet, Says, echo_request};
+use super::segment::Segment;
 use crate::draw::Draw;
 use crate::wire::{ACK, ICMP, ICMPV6, SYN, TCP, UDP};
 
 /// Packets that arrived and may be answered.
-const REMEMBERED: usize = 40;
-const TTL: u8 = 64;
+pub(super) const REMEMBERED: usize = 40;
+pub(super) const TTL: u8 = 64;
 
 /// Who is to send, and what.
 #[derive(Clone)]
@@ -25,7 +26,9 @@ pub(super) struct Sending {
 pub(super) struct Traffic {
     net: Net,
     /// With whether the director's host got it.
-    arrived: Vec<(bool, Packet)>,
+    pub(super) arrived: Vec<(bool, Packet)>,
+    /// What ends of TCP connections said lately, where they have windows.
+    pub(super) said: Vec<Sending>,
     /// What began lately.
     begun: Vec<Sending>,
     /// A TCP port is used once in a connection's life.
@@ -36,7 +39,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn new(net: Net, is_once: bool) -> Traffic {
-        Traffic { net, arrived: Vec::new(), begun: Vec::new(), next_port: 0, is_once }
+        Traffic { net, arrived: Vec::new(), said: Vec::new(), begun: Vec::new(), next_port: 0, is_once }
     }
 
     /// Whoever is there gets it.
@@ -49,6 +52,7 @@ impl Traffic {
 
     pub(super) fn forget(&mut self) {
         self.arrived.clear();
+        self.said.clear();
         self.begun.clear();
     }
 
@@ -65,7 +69,7 @@ impl Traffic {
             return self.begun.swap_remove(nth);
         }
         let sending = self.begin(draw);
-        if !matches!(sending.packet.says, Says::Tcp { .. }) && self.begun.len() < REMEMBERED {
+        if !matches!(sending.packet.says, Says::Tcp(_)) && self.begun.len() < REMEMBERED {
             self.begun.push(sending.clone());
         }
         sending
@@ -76,9 +80,7 @@ impl Traffic {
         let last = self.arrived.len() - 1;
         let nth = if draw.coin() { last } else { draw.below(last as u64 + 1) as usize };
         let (is_host, ref packet) = self.arrived[nth];
-        let is_here = is_host || self.net.is_host(packet.ends.dst);
-        // What Linux sends to itself comes by no twin.
-        if !is_here || is_host && self.net.is_own(packet.ends.src) {
+        if !self.may_answer(is_host, packet) {
             return None;
         }
         let payload = bytes(draw);
@@ -86,18 +88,23 @@ impl Traffic {
             Says::Udp => Says::Udp,
             Says::Echo { is_reply: false, seq } => Says::Echo { is_reply: true, seq },
             Says::Echo { is_reply: true, .. } => return None,
-            Says::Tcp { flags, seq, ack } => {
-                let next = seq.wrapping_add(packet.payload.len() as u32);
-                match flags & (SYN | ACK) {
-                    SYN => Says::Tcp { flags: SYN | ACK, seq: 5000, ack: next.wrapping_add(1) },
-                    ACK => Says::Tcp { flags: ACK, seq: ack, ack: next },
-                    _ => Says::Tcp { flags: ACK, seq: ack, ack: next.wrapping_add(1) },
-                }
+            Says::Tcp(ref segment) => {
+                let next = segment.end(packet.payload.len());
+                Says::Tcp(match segment.flags & (SYN | ACK) {
+                    SYN => Segment::plain(SYN | ACK, 5000, next),
+                    _ => Segment::plain(ACK, segment.ack, next),
+                })
             }
         };
-        let is_handshake = matches!(says, Says::Tcp { flags, .. } if flags & SYN != 0);
+        let is_handshake = matches!(says, Says::Tcp(segment) if segment.has(SYN));
         let payload = if is_handshake { Vec::new() } else { payload };
         Some(Sending { is_host, packet: Packet { ends: packet.ends.reversed(), says, ttl: TTL, payload } })
+    }
+
+    pub(super) fn may_answer(&self, is_host: bool, packet: &Packet) -> bool {
+        let is_here = is_host || self.net.is_host(packet.ends.dst);
+        // What Linux sends to itself comes by no twin.
+        is_here && !(is_host && self.net.is_own(packet.ends.src))
     }
 
     /// An error about one of the last packets that came to somebody, or about none that was ever sent. With whether the director's host tells it.
@@ -141,7 +148,7 @@ impl Traffic {
             }
             1..3 => {
                 let flags = draw.pick(&[SYN, SYN, SYN, ACK, SYN | ACK]);
-                let says = Says::Tcp { flags, seq: 1000, ack: 5000 };
+                let says = Says::Tcp(Segment::plain(flags, 1000, 5000));
                 (TCP, says, once, draw.pick(&[80, 22]))
             }
             _ => (UDP, Says::Udp, sport, draw.pick(&[80, 53])),
@@ -155,6 +162,6 @@ impl Traffic {
     }
 }
 
-fn bytes(draw: &mut Draw) -> Vec<u8> {
+pub(super) fn bytes(draw: &mut Draw) -> Vec<u8> {
     (0..draw.below(40)).map(|n| n as u8).collect()
 }

@@ -29,10 +29,12 @@ use super::model::{Chain, Chains, Counts, Fate, Netfilter};
 use super::net::Net;
 use super::packet::{OnWire, Packet, Says};
 use super::rule::{self, Refusal, chains};
+use super::segment::Kind;
 use super::sets::SETS;
-use super::traffic::Traffic;
+use super::tcp::Ways;
+use super::traffic::{Sending, Traffic};
 use crate::draw::Draw;
-use crate::wire::{self, ICMP, ICMPV6, RST};
+use crate::wire::{self, ACK, ICMP, ICMPV6, RST};
 
 /// Of each worker: no world has as many connections within a life.
 const CONNECTIONS: u32 = 2000;
@@ -101,6 +103,8 @@ pub(super) struct World {
     /// Rules have come by which answers may come to any worker.
     hides_owners: bool,
     settings: Settings,
+    /// TCP is followed by its windows.
+    has_windows: bool,
     generation: u32,
     model: Netfilter,
     traffic: Traffic,
@@ -140,6 +144,13 @@ impl World {
         // By draws of their own: the other worlds are as they were without.
         let mut of_service = Draw::new(!seed);
         let (has_service, shows_owners) = (of_service.below(3) == 0, of_service.coin());
+        let mut of_windows = Draw::new(seed.rotate_left(32));
+        let has_windows = of_windows.below(4) == 0;
+        let ways = Ways {
+            is_loose,
+            is_liberal: !has_windows || of_windows.below(4) == 0,
+            believes_resets: has_windows && of_windows.below(4) == 0,
+        };
         let all = Table::ALL.into_iter().flat_map(|table| chains(table).map(move |(name, _)| (table, name)));
         let empty: Chains = all.map(|key| (key, Chain::default())).collect();
         let sets = super::sets::Sets::new(is_ipv6, now);
@@ -148,11 +159,12 @@ impl World {
             published: Arc::default(),
             workers: (0..workers).map(path).collect(),
             rules: RuleTables::new(draw.number()),
-            settings: settings(is_loose, has_service),
+            settings: settings(ways, has_service),
+            has_windows,
             shows_owners: has_service && is_once && shows_owners,
             hides_owners: false,
             generation: 0,
-            model: Netfilter::new(net(), sets, empty, is_loose),
+            model: Netfilter::new(net(), sets, empty, ways),
             traffic: Traffic::new(net(), is_once),
             net: net(),
             identifications: HashSet::new(),
@@ -328,7 +340,7 @@ impl World {
 
     fn packet(&mut self) -> Result<(), String> {
         self.packets += 1;
-        let sending = self.traffic.next(&mut self.draw);
+        let sending = self.next();
         let packet = sending.packet;
         let came = self.bring(sending.is_host, packet.ends.src, &packet)?;
         let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
@@ -348,10 +360,33 @@ impl World {
             Fate::Dropped(_) | Fate::NoPort(_) | Fate::Refused(..) => return Ok(()),
         };
         // Conntrack knows every segment of a connection from its first one on: none begins in an answer to a stray one.
-        if !matches!(packet.says, Says::Tcp { .. }) || self.model.knows(&packet.ends.reversed()) {
+        if !matches!(packet.says, Says::Tcp(_)) || self.model.knows(&packet.ends.reversed()) {
             self.traffic.arrives(is_host, packet, &mut self.draw);
         }
         Ok(())
+    }
+
+    fn next(&mut self) -> Sending {
+        let World { traffic, model, draw, .. } = self;
+        if !self.has_windows {
+            return traffic.next(draw);
+        }
+        if draw.below(3) > 0
+            && let Some(mut sending) = traffic.say(draw, |packet| model.bounds(packet))
+        {
+            let Packet { ends, says, .. } = &mut sending.packet;
+            // A SYN asks no other worker (decision 26): that of the answering end would begin a connection of its own, or take another one's ends.
+            if let Says::Tcp(segment) = says
+                && self.workers.len() > 1
+                && segment.kind() == Some(Kind::Syn)
+                && !model.is_request(ends)
+            {
+                segment.flags |= ACK;
+            }
+            return sending;
+        }
+        let sending = traffic.next(draw);
+        if model.knows(&sending.packet.ends) { sending } else { traffic.offering(sending, draw) }
     }
 
     fn error(&mut self) -> Result<(), String> {
@@ -465,8 +500,9 @@ impl World {
                 Fate::NoPort(hook) => stops(*hook, DropReason::NoLocalPort),
                 Fate::Refused(hook, refusal) => {
                     stops(*hook, DropReason::RuleRejects);
-                    // Of pieces the first is answered.
-                    let Some(packet) = packet.filter(|_| nth == 0) else { continue };
+                    // Of pieces the first is answered, and no reset by another one.
+                    let is_told = |packet: &&Packet| *refusal != Refusal::Reset || packet.flags() & RST == 0;
+                    let Some(packet) = packet.filter(|_| nth == 0).filter(is_told) else { continue };
                     let answers = if is_host { &mut up } else { &mut sent };
                     let is_right =
                         |(to, frame): &(PortId, Vec<u8>)| *to == port && is_refusal(frame, *refusal, packet);
@@ -610,16 +646,17 @@ impl World {
     }
 }
 
-/// Everything rests as long, and what does not fit the windows is what conntrack lets be.
-fn settings(is_loose: bool, has_service: bool) -> Settings {
+/// Everything rests as long.
+fn settings(ways: Ways, has_service: bool) -> Settings {
     let mut settings = Settings { forwarding: true, ..Settings::default() };
     let conntrack = &mut settings.sysctls.conntrack;
     conntrack.tcp = [LIFE; _];
     (conntrack.tcp_unacknowledged, conntrack.tcp_max_retrans_timeout) = (LIFE, LIFE);
     (conntrack.udp, conntrack.udp_stream) = (LIFE, LIFE);
     (conntrack.icmp, conntrack.icmpv6, conntrack.generic) = (LIFE, LIFE, LIFE);
-    conntrack.tcp_be_liberal = 1;
-    conntrack.tcp_loose = is_loose.into();
+    conntrack.tcp_be_liberal = ways.is_liberal.into();
+    conntrack.tcp_loose = ways.is_loose.into();
+    conntrack.tcp_ignore_invalid_rst = ways.believes_resets.into();
     settings.sysctls.source_nat = has_service.into();
     settings.udp = Timeout::from_secs(LIFE);
     settings
