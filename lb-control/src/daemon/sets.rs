@@ -1,17 +1,20 @@
 //! IP sets in the daemon: lines done, tables published when they must be, the file by which the sets outlive the process.
 //!
 //! ```text
-//! lbd-sets 1 boot=<id> crc32=<of what follows, hex>⏎
+//! lbd-sets 2 boot=<id> at=<ticks since the boot> crc32=<of what follows, hex>⏎
 //! <lines of ipset save>
 //! ```
+//!
+//! The lines say what was left of an element's time when they were written: what passed since is taken off when they are read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use lb_core::set::{SetId, Wishes};
+use lb_core::set::{MAX_TIMEOUT, SetId, Wishes};
 use lb_core::tables::{MarkRule, Marks};
+use lb_core::time::Tick;
 use tracing::{info, warn};
 
 use super::{Control, keep};
@@ -20,7 +23,7 @@ use crate::config::MarkSets;
 use crate::model::Change;
 use crate::sets::{self, IpSets, Listing, Refusal, SetView};
 
-const MAGIC: &str = "lbd-sets 1";
+const MAGIC: &str = "lbd-sets 2";
 /// How many times as long as it took to write them the sets are not written again.
 const REST: u32 = 10;
 /// Who names sets, for [`IpSets::refer`].
@@ -76,22 +79,29 @@ fn restore(sets: &mut IpSets, text: &str) -> Result<(), String> {
     if words.next().and_then(|word| word.strip_prefix("boot=")) != Some(&boot) {
         return Err("it is from before the machine's last boot".to_owned());
     }
+    let at = words.next().and_then(|word| word.strip_prefix("at=")?.parse().ok());
+    let passed = sets::since_boot().saturating_sub(at.ok_or("it does not say when it was written")?);
     let checksum = format!("crc32={:08x}", crc32fast::hash(lines.as_bytes()));
     if words.next() != Some(&checksum) {
         return Err("it is damaged: its checksum".to_owned());
     }
+    // No time that an element has is longer than this.
+    let passed = passed.min(u64::from((MAX_TIMEOUT + 1) * Tick::PER_SECOND)) as u32;
     let now = sets::now();
+    let then = Tick(now.0.wrapping_sub(passed));
     for line in lines.lines() {
         sets.begin();
-        sets.line(line, true, now).map_err(|refusal| format!("{line}: {}", refusal.message))?;
+        sets.line(line, true, then).map_err(|refusal| format!("{line}: {}", refusal.message))?;
     }
+    sets.sweep_all(now);
     Ok(())
 }
 
 fn save(path: &Path, listing: &Listing) -> std::io::Result<()> {
-    let lines = listing.all(sets::now());
+    let at = sets::since_boot();
+    let lines = listing.all(sets::tick(at));
     let (boot, checksum) = (keep::boot_id()?, crc32fast::hash(lines.as_bytes()));
-    let head = format!("{MAGIC} boot={boot} crc32={checksum:08x}\n");
+    let head = format!("{MAGIC} boot={boot} at={at} crc32={checksum:08x}\n");
     keep::replace(path, &[head.as_bytes(), lines.as_bytes()].concat())
 }
 
@@ -418,5 +428,62 @@ mod tests {
         let without_times =
             |text: &str| text.replace("timeout 599", "timeout 600").replace("timeout 598", "timeout 600");
         assert_eq!(without_times(&after), without_times(&before));
+    }
+
+    /// As if the daemon had been away for so long.
+    fn age(model: &std::path::Path, seconds: u64) {
+        let path = super::beside(model);
+        let text = std::fs::read_to_string(&path).expect("it was written");
+        let at = text.split(' ').find_map(|word| word.strip_prefix("at=")).expect("when it was written");
+        let before = at.parse::<u64>().expect("ticks") - seconds * u64::from(super::Tick::PER_SECOND);
+        let aged = text.replacen(&format!("at={at} "), &format!("at={before} "), 1);
+        std::fs::write(&path, aged).expect("written");
+    }
+
+    #[test]
+    fn times_go_on_while_the_daemon_is_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        let lines = "create a hash:ip timeout 600\nadd a 10.0.0.1\nadd a 10.0.0.2 timeout 5\nadd a 10.0.0.3 timeout 0\n\
+                     create m bitmap:ip,mac range 10.0.0.0/24 timeout 5\nadd m 10.0.0.1\n";
+        assert_eq!(control.set_lines(lines, false).failed, None);
+        drop(control);
+        age(&model, 100);
+        let (control, ..) = fake::start_from("", Some(&model));
+        let entries: Vec<usize> = control.set_views().into_iter().map(|view| view.entries).collect();
+        assert_eq!(entries, [2, 1], "what is over is left out");
+        let left = |control: &Control| control.set_listing(None).expect("all").all(crate::sets::now());
+        let text = left(&control);
+        let is_there = |line: &str| text.lines().any(|other| other == line);
+        assert!(is_there("add a 10.0.0.1 timeout 500") || is_there("add a 10.0.0.1 timeout 499"), "{text}");
+        assert!(is_there("add a 10.0.0.3 timeout 0"), "{text}");
+        assert!(is_there("add m 10.0.0.1 timeout 5"), "time begins with the MAC: {text}");
+        // Nothing was changed, nothing is written: what passes counts none the less.
+        drop(control);
+        age(&model, 1000);
+        let (control, ..) = fake::start_from("", Some(&model));
+        assert!(left(&control).contains("add a 10.0.0.3 timeout 0"));
+        assert_eq!(control.set_views()[0].entries, 1);
+    }
+
+    #[test]
+    fn what_a_line_did_before_it_failed_outlives_the_process() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        let entries = |control: &Control| control.set_views()[0].entries;
+        assert_eq!(control.set_lines("create a hash:ip\nadd a 10.0.0.3\n", false).failed, None);
+        control.look_after_sets();
+        for (line, left) in [("add a 10.0.0.1-10.0.0.5", 3), ("del a 10.0.0.1-10.0.0.6", 0)] {
+            while control.sets_file.as_ref().is_some_and(|file| file.is_busy.load(super::Relaxed)) {
+                std::thread::yield_now();
+            }
+            assert!(control.set_lines(line, false).failed.is_some(), "one is there, or is not");
+            assert_eq!(entries(&control), left);
+            drop(control);
+            control = fake::start_from("", Some(&model)).0;
+            assert_eq!(entries(&control), left, "{line}");
+        }
     }
 }

@@ -57,8 +57,18 @@ struct Content {
 
 /// The time as the workers have it: of the system's clock that counts from its boot.
 pub fn now() -> Tick {
+    tick(since_boot())
+}
+
+/// Ticks since the machine's boot, which do not come round.
+pub fn since_boot() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
-    Tick((tv_sec as u64 * u64::from(Tick::PER_SECOND) + tv_nsec as u64 / 10_000_000) as u32)
+    tv_sec as u64 * u64::from(Tick::PER_SECOND) + tv_nsec as u64 / 10_000_000
+}
+
+/// Of so many ticks since the boot.
+pub fn tick(since_boot: u64) -> Tick {
+    Tick(since_boot as u32)
 }
 
 /// Seconds from 1970 (UTC) to the moment from which the workers' ticks count, as the clocks stand now.
@@ -322,6 +332,7 @@ impl IpSets {
                 }
             }
             let is_put = pen.put(&key, element.mac_value(), nomatch, &extensions, element.lens(kind));
+            self.is_dirty |= is_put;
             return if is_put { Ok(()) } else { Err(Refusal::new("Element is out of the range of the set")) };
         }
     }
@@ -363,6 +374,7 @@ impl IpSets {
     fn remove(&mut self, id: SetId, key: &Key, slot: Slot) {
         let store = self.get(id).set.store.clone();
         self.take_out(id, key, slot, &pen(&store));
+        self.is_dirty = true;
     }
 
     fn take_out(&mut self, id: SetId, key: &Key, slot: Slot, pen: &Pen<'_>) {
@@ -439,6 +451,16 @@ impl IpSets {
                 return;
             }
             self.swept = (which + 1, 0);
+        }
+    }
+
+    /// Removes all elements whose time is over.
+    pub fn sweep_all(&mut self, now: Tick) {
+        for id in self.order.clone() {
+            let store = self.get(id).set.store.clone();
+            if store.shape().has_timeout {
+                store.iter().for_each(|(key, slot)| self.remove_if_over(id, &key, slot, now));
+            }
         }
     }
 
