@@ -39,7 +39,7 @@ pub struct RuleBatch {
 pub struct TableChange {
     /// raw, mangle, nat, filter or security.
     pub table: String,
-    /// Begin with built-in chains alone that let everything pass.
+    /// Begin with built-in chains alone, without rules and with counts of zero; their policies stay.
     #[serde(default, skip_serializing_if = "is_false")]
     pub empty: bool,
     pub commands: Vec<RuleCommand>,

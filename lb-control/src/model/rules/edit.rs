@@ -72,7 +72,6 @@ impl Edit<'_> {
             chains.retain(|chain| chain.hook.is_some());
             for chain in &mut chains {
                 chain.rules.clear();
-                chain.drops = false;
                 chain.count = Count::showing(chain.count.number, RuleCounts::default(), self.sums);
             }
         }

@@ -43,6 +43,32 @@ fn a_chain_that_is_begun_is_there_and_empty_whether_it_was_there_or_not() {
 }
 
 #[test]
+fn tables_that_are_emptied_keep_their_policies_and_no_counts() {
+    let mut tables = RuleTables::new(1);
+    let counts = Some(RuleCounts { packets: 5, bytes: 500 });
+    let policy = |policy: &str| RuleCommand::SetPolicy {
+        chain: "INPUT".to_owned(),
+        policy: policy.to_owned(),
+        counts,
+    };
+    let there = vec![policy("DROP"), append("INPUT", "-p tcp -j ACCEPT"), new_chain("web")];
+    tables.apply(&batch("filter", there), &[]).expect("done");
+    let mut empty = |commands| {
+        let mut batch = batch("filter", commands);
+        batch.tables[0].empty = true;
+        tables.apply(&batch, &[]).expect("done");
+        filter(&tables).remove(0)
+    };
+    let input = empty(Vec::new());
+    assert_eq!((input.policy.as_deref(), input.counts), (Some("DROP"), RuleCounts::default()));
+    assert!(input.rules.is_empty());
+    let input = empty(vec![append("INPUT", "-p tcp -j ACCEPT")]);
+    assert_eq!((input.policy.as_deref(), input.rules.len()), (Some("DROP"), 1));
+    let input = empty(vec![policy("ACCEPT")]);
+    assert_eq!((input.policy.as_deref(), input.counts.packets), (Some("ACCEPT"), 5));
+}
+
+#[test]
 fn a_batch_that_fails_changes_nothing_and_says_where() {
     let mut tables = RuleTables::new(1);
     let (before, free) =
