@@ -119,9 +119,11 @@ reasons! {
     BadSip = "bad_sip",
     /// There is no room for another connection into whose stream something is put.
     EditTableFull = "edit_table_full",
-    /// A segment with a part of what is exchanged in the stream: sent again it comes whole.
+    /// A segment with a part of what is exchanged in the stream: sent again it comes whole. Or with data where the PROXY header is to stand, or with its TCP header in
+    /// two fragments.
     EditInPart = "edit_in_part",
-    /// A second exchange in a stream while the one before is not acknowledged: the segment will be sent again.
+    /// A second exchange in a stream while the one before is not acknowledged: the segment will be sent again. Or one of a client's that belongs to no handshake of
+    /// which its real server knows, before that has the PROXY header.
     EditUnacknowledged = "edit_unacknowledged",
     /// An ICMP error about a tunnel's packet: an error of ours told the client instead.
     TunnelError = "tunnel_error",

@@ -33,6 +33,7 @@ mod expected;
 mod explain;
 mod first;
 mod first_ruled;
+mod forged;
 mod fragment;
 mod ftp;
 mod full_nat;

@@ -73,7 +73,7 @@ impl Edit {
     /// Of one in a message.
     pub const BYTES: usize = 4 + 2 * Shift::BYTES + 12;
     pub(super) const NOBODY: u32 = u32::MAX;
-    /// The client's first sequence number is known.
+    /// The number is known that the server waits for first.
     const BEGUN: u8 = 1;
     const SENT: u8 = 2;
     /// Of a connection that is [`PROXIED`]: the server has answered.
@@ -124,10 +124,27 @@ impl Edit {
         self.stage = self.stage & !Self::ASKED | asked.bits() << Self::ASKED_AT;
     }
 
-    /// The client's SYN came, whose data begins at `start`: there `put` bytes are to come first.
+    /// The client's data begins at `start`: there `put` bytes are to come first.
     pub fn begin(&mut self, start: u32, put: u8) {
         self.stage = Self::BEGUN;
         self.shifts = [Shift { at: start, put: put.into(), ..Shift::default() }, Shift::default()];
+    }
+
+    /// The server has answered the client's SYN by its own, `isn`, and waits for `start`: there `put` bytes are to come first.
+    pub fn answered(&mut self, start: u32, put: u8, isn: u32) {
+        self.begin(start, put);
+        self.shifts[Direction::Reply.index()].at = isn;
+    }
+
+    /// Whether it was begun by such an answer of the server's.
+    pub fn is_answered_by(&self, start: u32, isn: u32) -> bool {
+        let [from, back] = &self.shifts;
+        self.has_begun() && (from.at, back.at) == (start, isn)
+    }
+
+    /// The client has sent another SYN: what the server waits for its answer will say.
+    pub fn forget(&mut self) {
+        (self.stage, self.shifts) = (0, Default::default());
     }
 
     pub fn has_begun(&self) -> bool {
@@ -330,6 +347,13 @@ impl Shift {
     /// Whether bytes from this one on have gone on: others of another length can take their place no more.
     pub fn has_passed(&self, seq: u32) -> bool {
         self.passed != 0 && is_less(seq, self.passed)
+    }
+
+    /// Whether the receiver can acknowledge so much of a stream that nothing was exchanged in: the sender's SYN, at `at`, and what has gone on since.
+    pub fn may_be_acked(&self, ack: u32) -> bool {
+        let first = self.at.wrapping_add(1);
+        let last = if self.passed == 0 { first } else { self.passed };
+        !is_less(ack, first) && !is_less(last, ack)
     }
 
     /// What is added to the sequence numbers behind the edit.

@@ -14,11 +14,11 @@ use arrayvec::ArrayVec;
 
 use super::established::side;
 use super::ftp::Heard;
-use super::{Io, Path};
+use super::{Io, Path, forged};
 use crate::conntrack::Expectation;
 use crate::drop::DropReason;
-use crate::flow::edit::{Edit, FTP, PROXY, PROXY_V1, PROXY_V2, SIP, TOA};
-use crate::flow::{Direction, FlowRef, Method, Tuple};
+use crate::flow::edit::{Edit, FTP, PROXIED, PROXY, PROXY_V1, PROXY_V2, SIP, TOA};
+use crate::flow::{Direction, FlowId, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::ipvs::state::TcpState;
 use crate::packet::Packet;
@@ -112,9 +112,13 @@ impl<P: Packet> Path<P> {
             self.end(at.id());
             return self.first(packet, headers, now, io);
         }
-        let segment = Segment::of(packet.data(), headers);
-        let Some(segment) = segment.filter(|_| !self.is_refused(headers, at)) else {
+        if headers.fragment == Fragment::Later || self.is_refused(headers, at) {
             return self.masquerade(packet, headers, at, now, io);
+        }
+        let segment = match forged::segment_of(packet.data(), headers) {
+            Ok(Some(segment)) => segment,
+            Ok(None) => return self.masquerade(packet, headers, at, now, io),
+            Err(reason) => return self.drop(reason, Hook::Forward),
         };
         let done = match direction {
             Direction::Original => self.edit_clients(packet, headers, &segment, at, heard, now, io),
@@ -124,6 +128,18 @@ impl<P: Packet> Path<P> {
             Ok(Edited { packet, headers, .. }) => self.masquerade(packet, &headers, at, now, io),
             Err(reason) => self.drop(reason, Hook::Forward),
         }
+    }
+
+    /// Whether a client's SYN begins another connection whatever the sysctl `conn_reuse_mode` says: its real server, to whom it is a new one, is told who the client is, or was
+    /// opened for it.
+    #[cold]
+    pub(super) fn is_told_anew(&self, id: FlowId) -> bool {
+        let entry = self.flows.entry(id);
+        let asks = |wants: u8| wants & (PROXY | TOA | PROXIED) != 0;
+        let is_edited = self.flows.edit(id).is_some_and(|edit| asks(edit.wants));
+        let service = || self.tables.services.of_server(entry.server());
+        !entry.method().is_one_way()
+            && (is_edited || service().is_some_and(|service| asks(wants(&service.options))))
     }
 
     /// The connection's state takes note of a packet. False: the packet begins the next one.
@@ -148,7 +164,9 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) -> Result<(P, Headers, Option<Expectation>), DropReason> {
-        let Some(segment) = Segment::of(packet.data(), headers) else { return Ok((packet, *headers, None)) };
+        let Some(segment) = forged::segment_of(packet.data(), headers)? else {
+            return Ok((packet, *headers, None));
+        };
         let edited = match at.direction() {
             Direction::Original => self.edit_clients(packet, headers, &segment, at, None, now, io),
             Direction::Reply => self.edit_servers(packet, headers, &segment, at, None, now),
@@ -205,19 +223,23 @@ impl<P: Packet> Path<P> {
         adjust(edit, packet.data_mut(), &headers, Direction::Original);
         let header = header(wants, &original);
         // A tracked one that begins anew is another one.
-        if headers.tcp_flags & SYN != 0 && state == TcpState::SynRecv && !edit.is_open() && !is_tracked {
-            edit.begin(segment.seq.wrapping_add(1), header.len() as u8);
-            if !header.is_empty() && segment.data_len > 0 {
-                // Data in a SYN (RFC 7413) would be before the header. The client sends it again.
-                headers = segment::cut_data(&mut packet, &headers, segment).map_err(no_room)?;
-            }
+        let is_syn = headers.tcp_flags & SYN != 0 && !is_tracked;
+        if !is_tracked {
+            forged::check_client(edit, &headers, segment)?;
+        }
+        if is_syn && state == TcpState::SynRecv {
+            forged::note_syn(edit, segment, header.len() as u8);
+        }
+        if is_syn && !header.is_empty() && segment.data_len > 0 {
+            // Data in a SYN (RFC 7413) would be before the header. The client sends it again.
+            headers = segment::cut_data(&mut packet, &headers, segment).map_err(no_room)?;
         }
         let (shift, reply) = (*edit.shift(Direction::Original), *edit.shift(Direction::Reply));
         let is_at = edit.has_begun() && segment.seq == shift.at() && !shift.is_acked();
         let is_first = is_at && shift.is_insertion();
         let is_due = is_first && headers.tcp_flags & (SYN | RST | ACK) == ACK && !header.is_empty();
         let mut seq = shift.onward(segment.seq);
-        if headers.tcp_flags & RST != 0 && is_first && !edit.is_sent() {
+        if headers.tcp_flags & RST != 0 && is_first && !edit.is_sent() || is_syn && !edit.is_proxied() {
             seq = segment.seq;
         }
         if is_due && is_intact(&packet, &headers) {
@@ -261,8 +283,14 @@ impl<P: Packet> Path<P> {
     ) -> Result<Edited<P>, DropReason> {
         let id = at.id();
         let mut headers = *headers;
+        let (tuple, is_tracked) =
+            (self.flows.tuple(id, Direction::Original), self.flows.entry(id).is_tracked());
         let Some(edit) = self.flows.edit_mut(id) else { return Err(DropReason::Unsupported) };
-        if headers.tcp_flags & ACK != 0 {
+        if !is_tracked {
+            let wants = edit.wants;
+            forged::note_server(edit, &headers, segment, || header(wants, &tuple).len() as u8);
+        }
+        if headers.tcp_flags & ACK != 0 && (edit.wants & PROXY == 0 || edit.is_sent()) {
             edit.shift_mut(Direction::Original).note_ack(segment.ack);
         }
         adjust(edit, packet.data_mut(), &headers, Direction::Reply);

@@ -460,13 +460,16 @@ impl<P: Packet> Path<P> {
     /// A client's SYN for a connection that is over begins a new one.
     #[inline]
     pub(super) fn starts_anew(&self, was: TcpState, at: FlowRef, headers: &Headers) -> bool {
+        if at.direction() != Direction::Original || headers.tcp_flags & SYN == 0 {
+            return false;
+        }
         let mode = self.tables.settings.sysctls.conn_reuse_mode;
-        let is_over = match was {
-            TcpState::TimeWait | TcpState::Close => mode > 0,
-            TcpState::FinWait => mode > 1 && self.flows.entry(at.id()).method().is_one_way(),
+        match was {
+            TcpState::TimeWait | TcpState::Close => mode > 0 || self.is_told_anew(at.id()),
+            TcpState::FinWait if self.flows.entry(at.id()).method().is_one_way() => mode > 1,
+            TcpState::FinWait | TcpState::CloseWait | TcpState::LastAck => self.is_told_anew(at.id()),
             _ => false,
-        };
-        is_over && at.direction() == Direction::Original && headers.tcp_flags & SYN != 0
+        }
     }
 
     /// Whether a client's packet ends its connection, whose real server was removed.

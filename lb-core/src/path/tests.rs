@@ -10,6 +10,7 @@ mod early_drop;
 mod edited;
 mod errors;
 mod explain;
+mod forged;
 mod ftp_full_nat;
 mod ftp_ruled;
 mod full_nat;

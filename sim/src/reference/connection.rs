@@ -152,14 +152,14 @@ impl State {
         }
     }
 
-    /// Whether a packet of the client, of a connection that is over, begins a new one.
-    pub(super) fn starts_anew(self, read: &Read, method: Method, sysctls: &Sysctls) -> bool {
+    /// Whether a packet of the client, of a connection that is over, begins a new one; one whose real server `is_told` of the client does in any case.
+    pub(super) fn starts_anew(self, read: &Read, method: Method, is_told: bool, sysctls: &Sysctls) -> bool {
         let mode = sysctls.conn_reuse_mode;
+        let is_syn = read.tcp_flags & SYN != 0;
         match self {
-            State::Tcp(TcpState::TimeWait | TcpState::Close) => mode != 0 && read.tcp_flags & SYN != 0,
-            State::Tcp(TcpState::FinWait) => {
-                mode & 2 != 0 && !is_answered(method) && read.tcp_flags & SYN != 0
-            }
+            State::Tcp(TcpState::TimeWait | TcpState::Close) => is_syn && (mode != 0 || is_told),
+            State::Tcp(TcpState::FinWait) => is_syn && (mode & 2 != 0 && !is_answered(method) || is_told),
+            State::Tcp(TcpState::CloseWait | TcpState::LastAck) => is_syn && is_told,
             State::Sctp(SctpState::Closed) => mode != 0 && read.chunk == Some(INIT),
             _ => false,
         }

@@ -18,6 +18,7 @@ use super::checksum::{covered, fold, moved, place};
 use super::connection::{State, is_answered};
 use super::cookies::{Cookie, Opening};
 use super::flows::{Connection, Number};
+use super::forged::check_client;
 use super::ftp::{Heard, say};
 use super::ftp_words::Asked;
 use super::parse::{ACK, Piece, RST, Read, SYN, TCP, fragment, word};
@@ -38,7 +39,7 @@ pub(super) struct Edit {
     pub(super) proxy: Option<Version>,
     /// It is a control connection.
     pub(super) ftp: bool,
-    /// The number of the client's first byte; known from its SYN on.
+    /// The number of the client's first byte; known from the real server's SYN on, or from a cookie.
     pub(super) start: Option<u32>,
     /// The client's, before which the header comes, and the server's.
     pub(super) streams: [Stream; 2],
@@ -53,6 +54,12 @@ pub(super) struct Edit {
 impl Edit {
     pub(super) fn of(self, cookie: Cookie) -> Edit {
         Edit { cookie: Some(cookie), ..self }
+    }
+
+    /// Nothing has been sent yet; the client's data begins here, behind so many other bytes, the server's SYN is there.
+    pub(super) fn begin(&mut self, start: Option<u32>, put: usize, server: u32) {
+        let streams = [Stream::behind(start.unwrap_or(0), put), Stream::behind(server, 0)];
+        *self = Edit { start, streams, is_sent: false, asked: Asked::Nothing, ..*self };
     }
 }
 
@@ -144,6 +151,15 @@ impl Reference {
         proxy.is_none() && !ftp && opening.is_none()
     }
 
+    /// Whether a connection's real server is told who its client is, now or at its beginning, or was asked for it.
+    pub(super) fn is_told(&self, connection: &Connection) -> bool {
+        let service = self.tables.services.of_server(connection.server);
+        let is_edited =
+            connection.edit.is_some_and(|edit| edit.toa || edit.proxy.is_some() || edit.cookie.is_some());
+        let tells = |service: &Service| service.options.toa || service.options.proxy_protocol.is_some();
+        is_answered(connection.method) && (is_edited || service.is_some_and(|service| tells(service)))
+    }
+
     /// A connection that cannot be as its service says ends.
     pub(super) fn refuse_unedited(&mut self, at: Number) {
         self.end(at);
@@ -187,12 +203,16 @@ impl Reference {
         };
         let header = header(edit.proxy, &connection.original);
         let Link { mtu, is_refused } = self.link(at, direction, &read);
-        if is_refused || read.l4 + header_len(&packet.bytes, &read) > read.end {
+        if is_refused || read.protocol != TCP {
             return Some((packet, read));
+        }
+        if read.l4 + header_len(&packet.bytes, &read) > read.end {
+            self.drop(DropReason::EditInPart, Hook::Forward);
+            return None;
         }
         let edited = match direction {
             Direction::Original => self.edit_clients(packet, read, at, edit, (&header, mtu), heard),
-            Direction::Reply => self.edit_servers(packet, read, at, edit, heard),
+            Direction::Reply => self.edit_servers(packet, read, at, edit, header.len(), heard),
         };
         edited.map_err(|reason| self.drop(reason, Hook::Forward)).ok()
     }
@@ -215,13 +235,15 @@ impl Reference {
         }
         let (flags, seq) = (read.tcp_flags, number(&packet.bytes, read.l4 + 4));
         let data = read.l4 + header_len(&packet.bytes, &read);
-        let begins = flags & SYN != 0
-            && self.flows.get(at).state == State::Tcp(TcpState::SynRecv)
-            && edit.cookie.is_none_or(|cookie| cookie.open.is_none());
-        if begins {
-            let start = seq.wrapping_add(1);
-            let streams = [Stream::behind(start, header.len()), Stream::default()];
-            edit = Edit { start: Some(start), streams, is_sent: false, asked: Asked::Nothing, ..edit };
+        let checked = check_client(&edit, &packet.bytes, &read, came.data.len());
+        if checked.is_err() {
+            // What it acknowledges is noted all the same.
+            self.flows.set_edit(at, Some(edit));
+        }
+        checked?;
+        let begins = flags & SYN != 0;
+        if begins && self.flows.get(at).state == State::Tcp(TcpState::SynRecv) {
+            edit.note_syn(seq, header.len());
         }
         if begins && data < read.end && !header.is_empty() {
             // It would be before the header. The client sends it again.
@@ -231,7 +253,8 @@ impl Reference {
         let [clients, servers] = edit.streams;
         let begins_stream =
             edit.start.is_some() && clients.at == seq && clients.taken == 0 && !clients.is_acked;
-        let is_before_header = flags & RST != 0 && begins_stream && !edit.is_sent;
+        let is_before_header =
+            flags & RST != 0 && begins_stream && !edit.is_sent || begins && edit.cookie.is_none();
         let mut left = if is_before_header { seq } else { clients.onward(seq) };
         // Nothing is made after the numbers of a damaged segment.
         let asks = flags & (SYN | RST | ACK) == ACK && is_intact(&packet.bytes, &read);
@@ -261,7 +284,9 @@ impl Reference {
         if let Some(heard) = heard {
             (packet, read) = say(packet, read, &mut edit, Direction::Original, heard)?;
         }
-        edit.streams[0].note_passed(came.seq, came.data.len());
+        if edit.ftp {
+            edit.streams[0].note_passed(came.seq, came.data.len());
+        }
         self.flows.set_edit(at, Some(edit));
         Ok(renumbered(packet, read, left, back))
     }
@@ -272,13 +297,15 @@ impl Reference {
         mut read: Read,
         at: Number,
         mut edit: Edit,
+        put: usize,
         heard: Option<&Heard>,
     ) -> Result<(Packet, Read), DropReason> {
         let came = Segment::of(&packet, &read).expect("it has a header");
+        edit.note_server(&packet.bytes, &read, came.data.len(), put);
         if let Some(cookie) = edit.cookie {
             (packet, read) = cookie.adjusted(packet, read, Direction::Reply);
         }
-        if read.tcp_flags & ACK != 0 {
+        if read.tcp_flags & ACK != 0 && (edit.proxy.is_none() || edit.is_sent) {
             edit.streams[0].note_ack(number(&packet.bytes, read.l4 + 8));
         }
         edit.toa &= read.tcp_flags & SYN != 0;
@@ -291,7 +318,9 @@ impl Reference {
         if let Some(heard) = heard {
             (packet, read) = say(packet, read, &mut edit, Direction::Reply, heard)?;
         }
-        edit.streams[1].note_passed(came.seq, came.data.len());
+        if edit.ftp {
+            edit.streams[1].note_passed(came.seq, came.data.len());
+        }
         self.flows.set_edit(at, Some(edit));
         let [clients, servers] = edit.streams;
         Ok(renumbered(packet, read, servers.onward(came.seq), |number| clients.back(number)))

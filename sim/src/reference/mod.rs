@@ -31,6 +31,7 @@ mod cookies;
 mod defence;
 mod edited;
 mod flows;
+mod forged;
 mod forward;
 mod fragments;
 mod ftp;

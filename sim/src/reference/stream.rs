@@ -68,6 +68,12 @@ impl Stream {
         self.is_acked |= self.put + self.taken > 0 && !is_before(number, end);
     }
 
+    /// Whether the receiver can have all before this number, where nothing was exchanged: of the sender's SYN, at `at`, and what went on.
+    pub(super) fn may_be_acked(&self, number: u32) -> bool {
+        let first = self.at.wrapping_add(1);
+        !is_before(number, first) && !is_before(self.passed.unwrap_or(first), number)
+    }
+
     /// These of the sender's bytes go on.
     pub(super) fn note_passed(&mut self, seq: u32, len: usize) {
         // The number 0 is not told from none.

@@ -27,7 +27,7 @@ pub(super) fn with(generation: u32, options: ServiceOptions) -> Tables {
     Tables { services: Services::new(services).into(), ..tables }
 }
 
-fn director(options: ServiceOptions) -> Director {
+pub(super) fn director(options: ServiceOptions) -> Director {
     let mut director = Director::new();
     director.path.adopt(with(2, options).into());
     director
@@ -48,7 +48,7 @@ pub(super) const FTP: ServiceOptions = ServiceOptions {
     helper: Some(Helper::Ftp),
     limits: ConnLimits::NONE,
 };
-const TOA: ServiceOptions = ServiceOptions { toa: true, helper: None, ..FTP };
+pub(super) const TOA: ServiceOptions = ServiceOptions { toa: true, helper: None, ..FTP };
 
 fn original(is_ipv6: bool) -> crate::flow::Tuple {
     let (src, dst) = if is_ipv6 { ("2001:db8::100", "2001:db8::10") } else { ("192.0.2.100", "192.0.2.10") };

@@ -11,7 +11,7 @@ use crate::ipvs::limiter::Limiters;
 use crate::tables::{ClientMask, Persistence, ProxyVersion, Settings, SynCookies};
 use crate::time::Timeout;
 use crate::wire::bare::Bare;
-use crate::wire::tcp::{ACK, RST, SYN};
+use crate::wire::tcp::{ACK, FIN, RST, SYN};
 use crate::wire::tcp_options::TcpOptions;
 
 const CLIENT_END: (&str, u16) = ("192.0.2.100", 4000);
@@ -427,6 +427,43 @@ fn a_real_server_whose_answers_do_not_come_by_is_not_asked() {
     assert!(case.client(case.acknowledgement(&says)).sent.is_empty());
     assert_eq!(case.director.dropped(DropReason::NotProxied), 1);
     assert!(case.director.states().is_empty());
+}
+
+#[test]
+fn the_header_is_for_the_number_that_the_client_acknowledged_a_cookie_with() {
+    let mut case = by_service(SynCookies::On);
+    let tables = cookies(SynCookies::On);
+    let services = tables.services.iter().map(|service| {
+        let mut service = (**service).clone();
+        service.options.proxy_protocol = Some(ProxyVersion::V1);
+        Arc::new(service)
+    });
+    let mut tables = Tables { services: Services::new(services.collect::<Vec<_>>()).into(), ..tables };
+    (tables.generation, tables.settings.sysctls.conn_reuse_mode) = (3, 0);
+    case.director.path.adopt(tables.into());
+    let says = case.asks();
+    case.client(case.acknowledgement(&says));
+    let another = Says { seq: 10, flags: SYN, options: CLIENTS, ..Says::default() };
+    assert!(case.client(another).sent.is_empty(), "the real server is asked by one number");
+    let answer = case.answer();
+    case.server(answer);
+    let data = |seq, ack, data: &[u8]| Seg { seq, ack, flags: "A", data: data.to_vec(), sack: None };
+    let sent = |case: &mut Case, seg: Seg| -> Vec<_> {
+        let out = case.director.receive(WAN, &[between(C2D, CLIENT_END, VIP, &seg)]);
+        out.sent.iter().map(|(_, frame)| seen(frame).0).map(|seg| (seg.seq, seg.data)).collect()
+    };
+    let isn = case.isn;
+    let header = b"PROXY TCP4 192.0.2.100 192.0.2.10 4000 80\r\n".to_vec();
+    let behind = 1001 + header.len() as u32;
+    assert_eq!(sent(&mut case, data(1000, isn + 1, b"XPROXY TCP4 1.2.3.4")), []);
+    assert!(case.client(another).sent.is_empty());
+    assert_eq!(sent(&mut case, data(1001, isn + 1, b"GET /")), [(1001, header), (behind, b"GET /".to_vec())]);
+    // Over for the real server, whatever `conn_reuse_mode` says: another connection is another cookie's.
+    case.server(Says { seq: 7001, ack: behind + 5, flags: ACK, ..Says::default() });
+    case.server(Says { seq: 7001, ack: behind + 5, flags: ACK | FIN, ..Says::default() });
+    case.seq = 5000;
+    let says = case.asks();
+    assert_eq!((says.ack, says.flags), (5001, SYN | ACK));
 }
 
 #[test]
