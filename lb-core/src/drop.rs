@@ -26,7 +26,7 @@ reasons! {
     BadVlan = "bad_vlan",
     /// An 802.1Q tag that no interface of this host has.
     UnknownVlan = "unknown_vlan",
-    /// A unicast frame for another host's MAC address.
+    /// A unicast frame for another host's MAC address; or one to many, with a packet of a connection that this host does not have.
     OtherHost = "other_host",
     TruncatedIpv4 = "truncated_ipv4",
     /// The version field is not that of the EtherType.

@@ -40,6 +40,7 @@ mod full_nat;
 mod helped;
 mod hooks;
 mod host;
+mod host_alone;
 mod in_stream;
 mod ipsec;
 mod known_hops;
@@ -47,6 +48,7 @@ mod limited;
 mod list;
 mod netfilter;
 mod newcomers;
+mod on_link;
 mod one_packet;
 mod one_way;
 mod order;
@@ -328,7 +330,7 @@ enum Kind {
     IcmpError,
     /// Any other IP packet.
     Routed,
-    /// Not IP, multicast, broadcast: Linux's.
+    /// Not IP, multicast, broadcast, link-local: Linux's, whatever a route says.
     Twin,
     Dropped(DropReason),
 }
@@ -614,7 +616,7 @@ impl<P: Packet> Path<P> {
             Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
             Kind::IcmpError => self.related(packet, &seen.headers, now, io),
             Kind::Routed => self.other(packet, &seen.headers, now, io),
-            Kind::Twin => io.to_twin(packet.port(), packet),
+            Kind::Twin => self.for_host_alone(packet, &seen.headers, now, io),
             Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
         }
     }

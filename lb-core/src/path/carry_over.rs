@@ -12,6 +12,7 @@ use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 use super::expected::is_awaited;
+use super::on_link::is_on_link;
 use super::{BURST, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Tracked};
@@ -102,6 +103,9 @@ impl<P: Packet> Path<P> {
     /// The worker that a connection's packets come to.
     fn carrier(&self, found: &Salvaged) -> WorkerId {
         let Tuple { src, dst, sport, dport, .. } = found.original;
+        if is_on_link(&found.original) {
+            return self.owner_on_link(&found.original);
+        }
         match found.is_tracked && !self.tables.routes.is_local(dst) {
             true => self.owner_of(dst, dport),
             false => self.owner_of(src, sport),

@@ -1,10 +1,14 @@
-//! ICMP errors that the host itself sends, while there are rules: OUTPUT, POSTROUTING, out of a port.
+//! What the host itself sends of no connection, while there are rules: ICMP errors, what goes to many, neighbour discovery. OUTPUT, POSTROUTING, out of a port.
 //!
 //! One about a packet of a connection is RELATED to it, and says of that packet what its sender knows: where the packet was translated on
-//! its way to the host, the error and what it quotes are translated back (RFC 5508 §4.2). Any other is INVALID, and leaves as it is.
+//! its way to the host, the error and what it quotes are translated back (RFC 5508 §4.2). Any other is INVALID, and leaves as it is. What goes to many is
+//! NEW, as in `host_alone.rs`; later fragments leave as they are.
 
 use super::host::OUT;
+use super::host_alone::{is_never_tracked, is_to_many, is_whole_error};
+use super::on_link::on_link;
 use super::related::answer_to;
+use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{Io, Path, Steer};
 use crate::conntrack::CtState;
@@ -35,12 +39,13 @@ impl<P: Packet> Path<P> {
         io.hand_over(next, packet, Steer::FromHostElsewhere(port, None));
     }
 
-    /// What of the host can be of no connection: an error has rules look at it, all else leaves as it is.
+    /// What of the host can be of no connection, but for errors about one.
     #[cold]
     pub(super) fn error_out(&mut self, port: PortId, mut packet: P, now: Tick, io: &mut impl Io<P>) {
         let Some((headers, embedded)) = read_error(&packet) else { return io.transmit(port, packet) };
         let headers = &headers;
-        let wire = Tuple::of_packet(packet.data(), headers);
+        let of_many = tuple_of(packet.data(), headers).filter(|_| is_to_many(packet.data(), headers));
+        let wire = of_many.unwrap_or(Tuple::of_packet(packet.data(), headers));
         let mut passage = self.passage_of_host(port, headers, now);
         passage.state = CtState::Invalid;
         let raw = [(Table::Raw, Hook::Output)];
@@ -48,8 +53,10 @@ impl<P: Packet> Path<P> {
             return self.stop_host(port, packet, headers, stopped, now, io);
         }
         self.is_at(Hook::Output, Function::Conntrack);
+        passage.is_untracked |= is_never_tracked(headers);
         let about = embedded.filter(|_| !passage.is_untracked).and_then(|embedded| {
-            let at = self.flows.find_in(&answer_to(&embedded), passage.zones)?;
+            let answer = on_link(answer_to(&embedded), port, headers.vlan);
+            let at = self.flows.find_in(&answer, passage.zones)?;
             Some((at, embedded))
         });
         let mut to = wire.dst;
@@ -59,6 +66,8 @@ impl<P: Packet> Path<P> {
             passage.state = CtState::Related;
             (passage.at, passage.of) = (Some(at), Some(at.id()));
             to = self.told_about(at, wire.dst);
+        } else if of_many.is_some() && self.begins(packet.data(), headers, now).is_some() {
+            (passage.state, passage.original) = (CtState::New, of_many);
         }
         let mut passed =
             self.pass(&[(Table::Mangle, Hook::Output)], &wire, &mut packet, headers, &mut passage);
@@ -93,21 +102,19 @@ impl<P: Packet> Path<P> {
 }
 
 /// What a packet of the connection looks like that goes where an error of the host goes. `None`: it is no error about one.
-pub(super) fn answer_of_error<P: Packet>(packet: &P) -> Option<Tuple> {
-    let (_, embedded) = read_error(packet)?;
-    embedded.map(|embedded| answer_to(&embedded))
+pub(super) fn answer_of_error<P: Packet>(packet: &P, port: PortId) -> Option<Tuple> {
+    let (headers, embedded) = read_error(packet)?;
+    embedded.map(|embedded| on_link(answer_to(&embedded), port, headers.vlan))
 }
 
-/// An error, and the packet that it quotes, if that can be read.
+/// What is no later fragment; of an error, with the packet that it quotes, if that can be read.
 fn read_error<P: Packet>(packet: &P) -> Option<(Headers, Option<Embedded>)> {
     match parse(packet.data(), packet.frame_len(), packet.rx_checksums().ip) {
-        Ok(Parsed::Ip(headers)) if is_error(&headers) => {
-            Some((headers, icmp::embedded(packet.data(), &headers).ok()))
+        Ok(Parsed::Ip(headers)) if headers.fragment != Fragment::Later => {
+            let embedded =
+                is_whole_error(&headers).then(|| icmp::embedded(packet.data(), &headers).ok()).flatten();
+            Some((headers, embedded))
         }
         _ => None,
     }
-}
-
-fn is_error(headers: &Headers) -> bool {
-    icmp::is_translatable(headers) && headers.fragment == Fragment::None && !headers.is_for_twin
 }

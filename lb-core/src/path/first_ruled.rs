@@ -8,6 +8,7 @@ use super::expected::Awaited;
 use super::fragment::ports;
 use super::helped::Expected;
 use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped, grown};
+use super::host_alone::is_never_tracked;
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
 use super::{Io, Passed, Path, Steer, rewrite};
@@ -133,6 +134,7 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
+        passage.is_untracked |= is_never_tracked(headers);
         if passage.is_untracked {
             passage.state = CtState::Untracked;
         }

@@ -200,6 +200,9 @@ impl<P: Packet> Path<P> {
     pub(super) fn join_fragment(&self, seen: &mut Seen, frame: &[u8], ports: Ports) {
         let Ports { sport, dport, protocol } = ports;
         (seen.headers.sport, seen.headers.dport, seen.headers.protocol) = (sport, dport, protocol);
+        if seen.kind == Kind::Twin {
+            return;
+        }
         if !protocol.has_ports() {
             seen.kind = if is_ipsec(protocol) { Kind::Ipsec } else { Kind::Routed };
             return;

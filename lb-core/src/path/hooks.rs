@@ -8,6 +8,8 @@
 //! from the host ─→ OUTPUT ─→ POSTROUTING ─→ out of a port
 //! ```
 //!
+//! What the host alone may take has PREROUTING and INPUT in [`for_host_alone`](Path::for_host_alone).
+//!
 //! Nobody comes here while there is no rule. With rules a packet of a virtual service's connection comes by [`ruled`](Path::ruled), one of another by
 //! [`tracked`](Path::tracked), unless it follows a course (`courses.rs`); one of none by [`first_ruled`](Path::first_ruled), one that the host sends by [`out`](Path::out). The table `nat` is asked once a connection,
 //! and a packet that conntrack does not follow is never translated. For a virtual service's connection it is asked at PREROUTING, and by [`source_nat`](super::source_nat)
@@ -18,6 +20,7 @@
 use std::net::IpAddr;
 
 use super::helped::{Expected, follow};
+use super::on_link::off_link;
 use super::{Io, Path};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, Accounting, CtState, Status, Told, Zones};
@@ -346,7 +349,9 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         passage: &mut Passage,
     ) -> Result<Tuple, Stopped> {
-        let Some(original) = passage.original else { return Ok(*tuple) };
+        // Where it is sent to means another one on each link, or many.
+        let original = passage.original.filter(|_| !headers.is_for_twin);
+        let Some(original) = original else { return Ok(*tuple) };
         if passage.expected.is_some_and(|expected| expected.awaited.is_some()) {
             return Ok(*tuple);
         }
@@ -419,7 +424,12 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         passage: &mut Passage,
     ) -> Verdict {
-        let connection = self.connection(passage, headers);
+        let mut connection = self.connection(passage, headers);
+        let mut tuple = *tuple;
+        if headers.is_for_twin {
+            tuple = off_link(tuple);
+            connection = connection.map(as_on_the_wire);
+        }
         let flow = passage.of.filter(|&id| !self.is_over(id));
         let service = passage.at.and_then(|at| self.service_of(at)).or(passage.service);
         let mut headers = *headers;
@@ -431,14 +441,14 @@ impl<P: Packet> Path<P> {
         let is_forwarded = passage.input.is_some() && matches!(hook, Hook::Forward | Hook::Postrouting);
         let booted = self.tables.settings.booted;
         let &mut Passage { input, output, state, mark, now, .. } = passage;
-        self.watch.note(|| Step::Asked(Asked { table, hook, tuple: *tuple, state, mark, input, output }));
+        self.watch.note(|| Step::Asked(Asked { table, hook, tuple, state, mark, input, output }));
         let mut view = View {
             tables: &self.tables,
             cpu: self.mine.turns.cpu.get() as u32,
             frame: packet.data_mut(),
             headers: &mut headers,
             hook,
-            tuple: *tuple,
+            tuple,
             input: passage.input,
             output: passage.output,
             mark: passage.mark,
@@ -585,6 +595,11 @@ impl<P: Packet> Path<P> {
             _ => self.drop(why(verdict), hook),
         }
     }
+}
+
+fn as_on_the_wire(connection: Connection) -> Connection {
+    let (original, reply) = (off_link(connection.original), off_link(connection.reply));
+    Connection { original, reply, ..connection }
 }
 
 /// How a sender is told by ICMP; of a TCP reset, as that would be.

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::error_of_host::answer_of_error;
 use super::hooks::{Passage, Stop, Stopped, problem, why};
+use super::host_alone::is_to_many;
+use super::on_link::{is_on_link, off_link, on_link};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{FromRaw, Io, Path, Steer, rewrite};
@@ -24,7 +26,7 @@ impl<P: Packet> Path<P> {
     /// A frame that the host sent by the twin of `port`, at the worker that serves this.
     #[cold]
     pub(super) fn sent_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
-        let to = known_by(&packet).map_or(self.worker, |wire| self.owner_of_host(&wire));
+        let to = known_by(&packet, port).map_or(self.worker, |wire| self.owner_of_host(&wire));
         if self.counters.len() == 1 || to == self.worker {
             return self.begun_by_host(port, packet, now, io);
         }
@@ -33,7 +35,7 @@ impl<P: Packet> Path<P> {
 
     /// The worker to which what answers such a packet of the host comes.
     pub(super) fn owner_of_host(&self, wire: &Tuple) -> WorkerId {
-        match self.tables.routes.is_local(wire.src) {
+        match is_on_link(wire) || self.tables.routes.is_local(wire.src) {
             true => self.owner_of_flow(&wire.reversed()),
             false => self.owner_of(wire.dst, wire.dport),
         }
@@ -44,7 +46,7 @@ impl<P: Packet> Path<P> {
     pub(super) fn begun_by_host(&mut self, port: PortId, packet: P, now: Tick, io: &mut impl Io<P>) {
         let may_be_elsewhere = |wire: Tuple| self.flows.find(&wire).is_none();
         let is_first_asked = self.asks_all_for_host() && !self.zones_matter();
-        if is_first_asked && known_by(&packet).is_some_and(may_be_elsewhere) {
+        if is_first_asked && known_by(&packet, port).is_some_and(may_be_elsewhere) {
             let next = self.next_worker(self.worker);
             return io.hand_over(next, packet, Steer::FromHostElsewhere(port, None));
         }
@@ -65,8 +67,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let Some((headers, wire)) = read_host(&packet) else {
-            return match answer_of_error(&packet) {
+        let Some((headers, wire)) = read_host(&packet, port) else {
+            return match answer_of_error(&packet, port) {
                 Some(answer) => self.sought_error_of_host(port, packet, &answer, now, io),
                 None => io.transmit(port, packet),
             };
@@ -96,7 +98,7 @@ impl<P: Packet> Path<P> {
     /// OUTPUT, POSTROUTING, out of that port.
     #[cold]
     pub(super) fn out(&mut self, port: PortId, mut packet: P, now: Tick, io: &mut impl Io<P>) {
-        let Some((headers, wire)) = read_host(&packet) else {
+        let Some((headers, wire)) = read_host(&packet, port) else {
             return self.error_out(port, packet, now, io);
         };
         let headers = &headers;
@@ -171,7 +173,9 @@ impl<P: Packet> Path<P> {
         };
         let at = match left {
             Ok(Some(at)) => at,
-            Ok(None) if headers.destination(packet.data()) == wire.dst => return io.transmit(port, packet),
+            Ok(None) if headers.destination(packet.data()) == off_link(wire).dst => {
+                return io.transmit(port, packet);
+            }
             // Its destination's prefix was translated: that may be elsewhere.
             Ok(None) => {
                 let to = headers.destination(packet.data());
@@ -181,7 +185,7 @@ impl<P: Packet> Path<P> {
                 };
             }
             Err(stopped) => {
-                rewrite::restore_ends(packet.data_mut(), headers, &wire);
+                rewrite::restore_ends(packet.data_mut(), headers, &off_link(wire));
                 return self.stop_host(port, packet, headers, stopped, now, io);
             }
         };
@@ -333,15 +337,16 @@ pub(super) const OUT: [Stop; 3] =
     [(Table::Filter, Hook::Output), (Table::Security, Hook::Output), (Table::Mangle, Hook::Postrouting)];
 
 /// What a packet of the connection looks like that one of the host is of, or that it is about.
-fn known_by<P: Packet>(packet: &P) -> Option<Tuple> {
-    read_host(packet).map(|(_, wire)| wire).or_else(|| answer_of_error(packet))
+fn known_by<P: Packet>(packet: &P, port: PortId) -> Option<Tuple> {
+    read_host(packet, port).map(|(_, wire)| wire).or_else(|| answer_of_error(packet, port))
 }
 
 /// What the host sends that a connection can be made of.
-fn read_host<P: Packet>(packet: &P) -> Option<(Headers, Tuple)> {
-    match parse(packet.data(), packet.frame_len(), packet.rx_checksums().ip) {
-        Ok(Parsed::Ip(headers)) if headers.fragment != Fragment::Later && !headers.is_for_twin => {
-            tuple_of(packet.data(), &headers).map(|wire| (headers, wire))
+fn read_host<P: Packet>(packet: &P, port: PortId) -> Option<(Headers, Tuple)> {
+    let frame = packet.data();
+    match parse(frame, packet.frame_len(), packet.rx_checksums().ip) {
+        Ok(Parsed::Ip(headers)) if headers.fragment != Fragment::Later && !is_to_many(frame, &headers) => {
+            tuple_of(frame, &headers).map(|wire| (headers, on_link(wire, port, headers.vlan)))
         }
         _ => None,
     }

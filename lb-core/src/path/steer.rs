@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use super::fragment::ports;
 use super::ipsec::ISAKMP;
+use super::on_link::is_on_link;
 use super::owners::number;
 use super::related::answer_to;
 use super::tracked::tuple_of;
@@ -273,6 +274,10 @@ impl<P: Packet> Path<P> {
                 Some(tuple) => (tuple.src, tuple.dst, tuple.sport, tuple.dport, tuple.protocol),
                 None => return self.worker,
             },
+            Kind::Twin => {
+                let known_by = self.known_by_for_host(packet, headers);
+                return known_by.map_or(self.worker, |tuple| self.owner_of_flow(&tuple));
+            }
             _ => return self.worker,
         };
         self.owner_of_flow(&Tuple { src, dst, sport, dport, protocol })
@@ -282,7 +287,11 @@ impl<P: Packet> Path<P> {
     pub(super) fn owner_of_flow(&self, packet: &Tuple) -> WorkerId {
         // What is for an address of ours comes from outside; all else that a connection may have goes there.
         if !self.tables.routes.is_local(packet.dst) {
-            return self.owner_of(packet.dst, packet.dport);
+            return if is_on_link(packet) {
+                self.owner_on_link(packet)
+            } else {
+                self.owner_of(packet.dst, packet.dport)
+            };
         }
         if self.tables.may_be_for_local_endpoint(packet) {
             return self.owners.of_local(packet.dst, packet.dport);
@@ -304,7 +313,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// Whether it is a fragment that is brought together with the others of its datagram: of TCP, UDP or SCTP; of ICMP while there are rules; of
-    /// IPv6 any, because a later one need not say what it is of.
+    /// IPv6 any, because a later one need not say what it is of, and with rules all that the host alone may take.
     fn is_gathered(&self, seen: &Seen) -> bool {
         let is_icmp = matches!(seen.headers.protocol, Protocol::ICMP | Protocol::ICMPV6);
         let is_followed = is_icmp && self.tables.rules.are_active();
@@ -313,7 +322,8 @@ impl<P: Packet> Path<P> {
                 Kind::Flow => true,
                 Kind::Routed | Kind::Ipsec => seen.headers.is_ipv6 || is_followed,
                 Kind::IcmpError => is_followed,
-                _ => false,
+                Kind::Twin => self.tables.rules.are_active(),
+                Kind::Dropped(_) => false,
             }
     }
 }

@@ -20,6 +20,7 @@ mod helped_ftp;
 mod helped_sip;
 mod helped_sip_tcp;
 mod hooks;
+mod host_alone;
 mod ipsec;
 mod limited;
 mod marked;

@@ -395,7 +395,14 @@ impl<P: Packet> Path<P> {
     }
 
     /// Gives a packet of a tracked connection to the host.
-    fn deliver(&mut self, mut packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+    pub(super) fn deliver(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         self.flows.entry_mut(at.id()).touch(now);
         if !self.translate_in_place(&mut packet, headers, at) {
             return self.drop(DropReason::Unsupported, Hook::Input);
