@@ -4,6 +4,7 @@
 //! baseline that the control plane keeps: `-Z` moves the baseline. A service's figures are those of its real
 //! servers while they were its, so that they do not shrink when one is removed (as in the kernel, which counts for both at each packet).
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -26,8 +27,73 @@ const LIMITS: usize = Limit::ALL.len();
 pub struct Statistics {
     services: HashMap<ServiceId, ServiceStatistics>,
     servers: HashMap<ServerId, ServerStatistics>,
+    baselines: Baselines,
+}
+
+/// What is taken off the workers' counts. A copy is cheap, and with it another thread can tell what was counted.
+#[derive(Clone, Default)]
+pub struct Baselines {
+    /// Of those for which it is not 0.
+    servers: Arc<HashMap<ServerId, Counts>>,
+    services: Arc<HashMap<ServiceId, ServiceBaseline>>,
     /// Largest server id that ever was, plus 1.
     servers_seen: usize,
+}
+
+/// As [`Baselines::flood`] and [`Baselines::limited`], of services that had the number before.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct ServiceBaseline {
+    flood: [u64; 4],
+    limited: [u64; LIMITS],
+}
+
+impl Baselines {
+    /// What a real server of the model counted.
+    pub fn server(&self, id: ServerId, workers: &[Arc<WorkerCounters>]) -> Counts {
+        raw(workers, id).less(self.servers.get(&id).copied().unwrap_or_default())
+    }
+
+    /// SYN cookies that the clients of a service of the model were sent, that they acknowledged, and acknowledgements of none; and packets that went by hash alone.
+    pub fn flood(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; 4] {
+        let (raw, before) = (raw_flood(workers, id), self.service(id).flood);
+        std::array::from_fn(|which| raw[which].wrapping_sub(before[which]))
+    }
+
+    /// New connections of a service of the model that were not let in, by limit, in the order of [`Limit::ALL`].
+    pub fn limited(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; LIMITS] {
+        let (raw, before) = (raw_limited(workers, id), self.service(id).limited);
+        std::array::from_fn(|which| raw[which].wrapping_sub(before[which]))
+    }
+
+    /// All that was ever counted, whatever was removed or zeroed since.
+    pub fn total(&self, workers: &[Arc<WorkerCounters>]) -> Counts {
+        (0..self.servers_seen).fold(Counts::default(), |sum, id| sum.plus(raw(workers, ServerId(id as u32))))
+    }
+
+    fn service(&self, id: ServiceId) -> ServiceBaseline {
+        self.services.get(&id).copied().unwrap_or_default()
+    }
+
+    fn set_server(&mut self, id: ServerId, baseline: Counts) {
+        set(&mut self.servers, id, baseline);
+    }
+
+    fn set_service(&mut self, id: ServiceId, baseline: ServiceBaseline) {
+        set(&mut self.services, id, baseline);
+    }
+}
+
+/// Does not copy the map of who has an older one for what stays as it is.
+fn set<K: Copy + Eq + Hash, V: Copy + Eq + Default>(map: &mut Arc<HashMap<K, V>>, key: K, value: V) {
+    if map.get(&key).copied().unwrap_or_default() == value {
+        return;
+    }
+    let map = Arc::make_mut(map);
+    if value == V::default() {
+        map.remove(&key);
+    } else {
+        map.insert(key, value);
+    }
 }
 
 #[derive(Default)]
@@ -35,15 +101,11 @@ struct ServiceStatistics {
     service: Option<Arc<Service>>,
     /// Of real servers that are not its any more, and less by what was zeroed.
     carried: Counts,
-    /// As [`Statistics::flood`] and [`Statistics::limited`], of services that had its number before.
-    flood_baseline: [u64; 4],
-    limited_baseline: [u64; LIMITS],
     estimator: Estimator,
 }
 
 #[derive(Default)]
 struct ServerStatistics {
-    baseline: Counts,
     /// What the service does not count: from before the server was added, or before the service was zeroed.
     service_baseline: Counts,
     estimator: Estimator,
@@ -57,13 +119,14 @@ impl Statistics {
             let id = |service: &Option<Arc<Service>>| service.as_ref().map(|service| service.id);
             if let Some(gone) = id(old).filter(|_| id(old) != id(new)) {
                 self.services.remove(&gone);
+                self.baselines.set_service(gone, ServiceBaseline::default());
             }
         }
         for service in changes.iter().filter_map(|change| change.new.as_ref()) {
-            let known = self.services.entry(service.id).or_insert_with(|| ServiceStatistics {
-                flood_baseline: raw_flood(workers, service.id),
-                limited_baseline: raw_limited(workers, service.id),
-                ..ServiceStatistics::default()
+            let known = self.services.entry(service.id).or_insert_with(|| {
+                let (flood, limited) = (raw_flood(workers, service.id), raw_limited(workers, service.id));
+                self.baselines.set_service(service.id, ServiceBaseline { flood, limited });
+                ServiceStatistics::default()
             });
             let old = known.service.replace(service.clone());
             let old_ids = ids(old.as_deref());
@@ -74,7 +137,7 @@ impl Statistics {
             }
             for &added in new_ids.difference(&old_ids) {
                 self.servers.entry(added).or_default().service_baseline = raw(workers, added);
-                self.servers_seen = self.servers_seen.max(added.index() + 1);
+                self.baselines.servers_seen = self.baselines.servers_seen.max(added.index() + 1);
             }
         }
     }
@@ -95,39 +158,29 @@ impl Statistics {
             }
         }
         for &id in servers {
-            let known = self.servers.entry(id).or_default();
-            known.baseline = raw(workers, id);
-            known.estimator = Estimator::default();
+            self.servers.entry(id).or_default().estimator = Estimator::default();
+            self.baselines.set_server(id, raw(workers, id));
         }
     }
 
     /// Forgets a real server whose id may be given to another one.
     pub fn forget(&mut self, id: ServerId) {
         self.servers.remove(&id);
+        self.baselines.set_server(id, Counts::default());
+    }
+
+    pub fn baselines(&self) -> &Baselines {
+        &self.baselines
     }
 
     pub fn server(&self, id: ServerId, workers: &[Arc<WorkerCounters>]) -> (Counts, Rates) {
         let Some(known) = self.servers.get(&id) else { return Default::default() };
-        (raw(workers, id).less(known.baseline), known.estimator.rates())
+        (self.baselines.server(id, workers), known.estimator.rates())
     }
 
     pub fn service(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> (Counts, Rates) {
         let Some(known) = self.services.get(&id) else { return Default::default() };
         (self.service_counts(known, workers), known.estimator.rates())
-    }
-
-    /// SYN cookies that a service's clients were sent, that they acknowledged, and acknowledgements of none; and packets that went by hash alone.
-    pub fn flood(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; 4] {
-        let Some(known) = self.services.get(&id) else { return Default::default() };
-        let raw = raw_flood(workers, id);
-        std::array::from_fn(|which| raw[which].wrapping_sub(known.flood_baseline[which]))
-    }
-
-    /// New connections of a service that were not let in, by limit, in the order of [`Limit::ALL`].
-    pub fn limited(&self, id: ServiceId, workers: &[Arc<WorkerCounters>]) -> [u64; LIMITS] {
-        let Some(known) = self.services.get(&id) else { return Default::default() };
-        let raw = raw_limited(workers, id);
-        std::array::from_fn(|which| raw[which].wrapping_sub(known.limited_baseline[which]))
     }
 
     fn service_counts(&self, known: &ServiceStatistics, workers: &[Arc<WorkerCounters>]) -> Counts {
@@ -136,11 +189,6 @@ impl Statistics {
             let baseline = self.servers.get(&server.id).map_or(Counts::default(), |s| s.service_baseline);
             sum.plus(raw(workers, server.id).less(baseline))
         })
-    }
-
-    /// All that was ever counted, whatever was removed or zeroed since.
-    pub fn total(&self, workers: &[Arc<WorkerCounters>]) -> Counts {
-        (0..self.servers_seen).fold(Counts::default(), |sum, id| sum.plus(raw(workers, ServerId(id as u32))))
     }
 
     /// Moves every estimator on; call it every [`ESTIMATE_EVERY_SECS`].
@@ -153,7 +201,7 @@ impl Statistics {
             }
         }
         for (&id, known) in &mut self.servers {
-            known.estimator.step(raw(workers, id).less(known.baseline));
+            known.estimator.step(self.baselines.server(id, workers));
         }
     }
 }
@@ -361,7 +409,7 @@ mod tests {
         assert_eq!(bench.of_service(), 7, "and they are not counted twice");
         bench.connect("10.0.0.2:80", 1);
         assert_eq!((bench.of_server("10.0.0.2:80"), bench.of_service()), (5, 8));
-        assert_eq!(bench.statistics.total(&bench.workers).connections, 8);
+        assert_eq!(bench.statistics.baselines().total(&bench.workers).connections, 8);
     }
 
     #[test]
@@ -371,17 +419,17 @@ mod tests {
         let id = bench.model.find(&service()).expect("it is there").id;
         bench.workers.iter().for_each(|worker| worker.service(id).cookies_sent.add(4));
         bench.workers.iter().for_each(|worker| worker.service(id).limited[1].add(4));
-        assert_eq!(bench.statistics.flood(id, &bench.workers), [8, 0, 0, 0]);
-        assert_eq!(bench.statistics.limited(id, &bench.workers), [0, 8, 0, 0]);
+        assert_eq!(bench.statistics.baselines().flood(id, &bench.workers), [8, 0, 0, 0]);
+        assert_eq!(bench.statistics.baselines().limited(id, &bench.workers), [0, 8, 0, 0]);
         bench.apply(Command::EditService(ServiceSpec::new(service(), "wrr")));
-        assert_eq!(bench.statistics.flood(id, &bench.workers), [8, 0, 0, 0]);
+        assert_eq!(bench.statistics.baselines().flood(id, &bench.workers), [8, 0, 0, 0]);
         bench.apply(Command::DeleteService { service: service() });
         bench.add_service();
         assert_eq!(bench.model.find(&service()).expect("it is there").id, id);
         bench.workers[0].service(id).cookies_accepted.add(1);
         bench.workers[0].service(id).limited[0].add(1);
-        assert_eq!(bench.statistics.flood(id, &bench.workers), [0, 1, 0, 0]);
-        assert_eq!(bench.statistics.limited(id, &bench.workers), [1, 0, 0, 0]);
+        assert_eq!(bench.statistics.baselines().flood(id, &bench.workers), [0, 1, 0, 0]);
+        assert_eq!(bench.statistics.baselines().limited(id, &bench.workers), [1, 0, 0, 0]);
     }
 
     #[test]
@@ -395,7 +443,11 @@ mod tests {
         assert_eq!(bench.workers[1].server(bench.id("10.0.0.1:80")).connections.get(), 9);
         bench.connect("10.0.0.1:80", 2);
         assert_eq!((bench.of_server("10.0.0.1:80"), bench.of_service()), (2, 2));
-        assert_eq!(bench.statistics.total(&bench.workers).connections, 11, "the total never falls");
+        assert_eq!(
+            bench.statistics.baselines().total(&bench.workers).connections,
+            11,
+            "the total never falls"
+        );
     }
 
     #[test]

@@ -21,9 +21,14 @@ pub(super) type Piece = io::Result<Bytes>;
 
 /// The answer, and where its pieces go in; it ends when nobody has that any more.
 pub(super) fn answer() -> (mpsc::Sender<Piece>, Response) {
+    answer_of("application/x-ndjson")
+}
+
+/// The same with something else than such lines.
+pub(super) fn answer_of(content_type: &'static str) -> (mpsc::Sender<Piece>, Response) {
     let (sender, receiver) = mpsc::channel(PIECES);
     let body = Body::from_stream(Pieces(receiver));
-    (sender, ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    (sender, ([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
 struct Pieces(mpsc::Receiver<Piece>);

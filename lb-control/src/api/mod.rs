@@ -50,6 +50,7 @@ pub mod openapi;
 mod page;
 pub(crate) mod query;
 pub mod rules;
+mod scrape;
 pub mod server;
 mod trace;
 pub mod types;

@@ -44,7 +44,7 @@ use super::types;
         server::explain_packet,
         trace::trace,
         server::describe,
-        server::scrape,
+        server::metrics,
         server::healthz,
         server::readyz,
     ),

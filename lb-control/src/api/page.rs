@@ -50,10 +50,10 @@ fn write(page: &mut String, control: &Control) -> fmt::Result {
         )?;
     }
     page.push_str("</table><h2>Virtual services</h2><table><tr><th>service<th>weight<th>active<th>inactive<th>connections</tr>");
-    let services = control.services(None).unwrap_or_default();
-    services.iter().take(SERVICES).try_for_each(|service| service_rows(page, service))?;
+    let services = control.first_services(SERVICES, SERVERS);
+    services.iter().try_for_each(|service| service_rows(page, service))?;
     page.push_str("</table>");
-    if let Some(more @ 1..) = services.len().checked_sub(SERVICES) {
+    if let Some(more @ 1..) = status.services.checked_sub(SERVICES) {
         write!(page, "<p>and {more} more")?;
     }
     page.push_str(
@@ -86,7 +86,7 @@ fn service_rows(page: &mut String, service: &ServiceView) -> fmt::Result {
         "<tr><td><b>{}</b> {}<td><td><td><td>{}</tr>",
         spec.service, spec.scheduler, counts.connections
     )?;
-    for server in service.servers.iter().take(SERVERS) {
+    for server in &service.servers {
         write!(
             page,
             "<tr><td>→ {}<td>{}<td>{}<td>{}<td>{}</tr>",

@@ -30,10 +30,9 @@ use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
     ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
-use super::{openapi, page, trace};
+use super::{openapi, page, scrape, trace};
 use crate::daemon::{Control, Handle};
 use crate::explain;
-use crate::metrics;
 use crate::plane::Plane;
 use crate::sets::{self, Format, SetView};
 
@@ -103,7 +102,7 @@ pub fn tcp_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
 fn public() -> Router<Api> {
     Router::new()
         .route("/", get(status_page))
-        .route("/metrics", get(scrape))
+        .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
 }
@@ -494,10 +493,9 @@ pub(super) async fn describe() -> Response {
 }
 
 /// Metrics in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", responses((status = 200, content_type = "text/plain", body = String)))]
-pub(super) async fn scrape(State(api): State<Api>) -> Result<Response, ErrorBody> {
-    let families = api.control.ask(|control| metrics::gather(control)).await?;
-    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(families)).into_response())
+#[utoipa::path(get, path = "/metrics", operation_id = "scrape", responses((status = 200, content_type = "text/plain", body = String)))]
+pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, ErrorBody> {
+    scrape::answer(&api.control).await
 }
 
 /// The process lives.

@@ -520,3 +520,19 @@ fn the_tcp_address_has_no_commands() {
         }
     });
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_waits_for_another_and_nothing_else_waits_for_either() {
+    let (control, plane) = fake::start_large(3000);
+    let bench = Arc::new(Bench::of(control, plane));
+    let turn = super::scrape::TURN.acquire().await.expect("it is not closed");
+    let asking = bench.clone();
+    let asked = tokio::spawn(async move { asking.get("/metrics").await });
+    for _ in 0..20 {
+        assert_eq!(bench.get("/readyz").await, (200, "ready\n".to_owned()));
+    }
+    assert!(!asked.is_finished());
+    drop(turn);
+    let (status, metrics) = asked.await.expect("an answer");
+    assert_eq!((status, metrics.matches("\nlb_ipvs_backend_weight{").count()), (200, 3000));
+}

@@ -264,3 +264,23 @@ pub(crate) fn start_from(more: &str, model_file: Option<&Path>) -> (Control, Arc
     .unwrap_or_else(|error| panic!("{error}"));
     (control, plane, host)
 }
+
+/// A daemon with so many real servers, a thousand to a service.
+pub(crate) fn start_large(servers: usize) -> (Control, Arc<FakePlane>) {
+    let server = |n: usize| format!("{{ address = \"10.{}.{}.{}:8080\" }}", n >> 16, (n >> 8) & 255, n & 255);
+    let service = |(number, servers): (usize, &[usize])| {
+        let servers: Vec<String> = servers.iter().copied().map(server).collect();
+        let servers = servers.join(", ");
+        format!("[[virtual_service]]\naddress = \"192.0.2.{}:80\"\nreal_servers = [{servers}]\n", number + 1)
+    };
+    let servers: Vec<usize> = (0..servers).collect();
+    let services: String = servers.chunks(1000).enumerate().map(service).collect();
+    let head = HEAD.replace("max_servers = 64", &format!("max_servers = {}", servers.len()));
+    let config = Config::parse(&(head + &services)).unwrap_or_else(|errors| panic!("{errors:?}"));
+    let mut plane = FakePlane::new(2);
+    let counters = || Arc::new(WorkerCounters::new(servers.len(), 2));
+    Arc::get_mut(&mut plane).expect("nobody has it yet").workers = vec![counters(), counters()];
+    let host = Box::new(FakeHost::default());
+    let control = Control::start(config, "lb.toml".into(), None, plane.clone(), host, &Network::default());
+    (control.unwrap_or_else(|error| panic!("{error}")), plane)
+}

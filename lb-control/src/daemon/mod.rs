@@ -40,7 +40,7 @@ use crate::api::rules::{RuleBatch, RuleError, RuleFailure, RuleFamily, TableView
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
 use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
-use crate::model::rules::RuleTables;
+use crate::model::rules::{RuleTables, Written};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
 use crate::relief;
@@ -56,7 +56,7 @@ pub(crate) use keep::KeepCounters;
 use keep::{Keeper, Kept, State};
 pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};
-pub(crate) use views::VERSION;
+pub(crate) use views::{VERSION, cookie_view};
 use watch::Watch;
 
 /// Requests that wait for the control task; whoever asks more waits.
@@ -363,9 +363,9 @@ impl Control {
         Ok(())
     }
 
-    /// Packets that rules have dropped: by family, table and chain, where there are such rules.
-    pub fn rule_drops(&self) -> Vec<(RuleFamily, Table, &str, u64)> {
-        self.rules.dropped(self.plane.counters())
+    /// The rules as they are, to be read elsewhere.
+    pub(crate) fn written_rules(&self) -> Written {
+        self.rules.written()
     }
 
     /// The rules of one table or of all.

@@ -92,7 +92,7 @@ fn it_is_said_which_services_answer_with_syn_cookies_now() {
     cell.cookies_sent.add(1);
     assert_eq!(control.status().syn_cookies, [service()]);
     assert_eq!(cookies(&control), Some(CookieView { on: true, sent: 1, ..CookieView::default() }));
-    let metrics = crate::metrics::text(crate::metrics::gather(&control));
+    let metrics = crate::metrics::text(&control);
     let labels = "{local_address=\"192.0.2.1\",local_port=\"80\",proto=\"TCP\",local_mark=\"\"} 1\n";
     for name in ["", "_sent_total"] {
         assert!(metrics.contains(&format!("lb_ipvs_syn_cookies{name}{labels}")), "{metrics}");
@@ -114,7 +114,7 @@ fn it_is_said_what_a_service_refuses_by_its_limits() {
     plane.workers[1].service(limited.id).limited[Limit::Connections as usize].add(1);
     let expected = LimitedView { conn_limit: 1, source_conn_rate: 3, ..LimitedView::default() };
     assert_eq!(view(&control), Some(expected));
-    let metrics = crate::metrics::text(crate::metrics::gather(&control));
+    let metrics = crate::metrics::text(&control);
     let labels = "local_address=\"192.0.2.1\",local_port=\"80\",proto=\"TCP\",local_mark=\"\"";
     for line in [
         format!("lb_ipvs_limited_connections_total{{{labels},limit=\"source_conn_rate\"}} 3\n"),
@@ -134,7 +134,7 @@ fn it_is_said_which_services_packets_go_by_hash_alone() {
     assert_eq!(control.status().by_hash, []);
     plane.workers[1].service(id).count_hashed(crate::sets::now());
     assert_eq!(control.status().by_hash, [service()]);
-    let metrics = crate::metrics::text(crate::metrics::gather(&control));
+    let metrics = crate::metrics::text(&control);
     let labels = "{local_address=\"192.0.2.1\",local_port=\"80\",proto=\"TCP\",local_mark=\"\"} 1\n";
     assert!(metrics.contains(&format!("lb_ipvs_by_hash_packets_total{labels}")), "{metrics}");
 }

@@ -32,7 +32,7 @@ use crate::explain;
 use crate::model::{self, Change};
 use crate::packet_log;
 use crate::sets;
-use crate::stats::{connections, templates};
+use crate::stats::{Baselines, connections, templates};
 
 /// The version, as every part of the program says it.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,9 +57,9 @@ impl Control {
     /// As there.
     pub fn whole_services(&self, which: Option<&ServiceAddress>) -> Result<Vec<ServiceView>, ErrorBody> {
         match which {
-            None => Ok(self.model.services().map(|service| self.service_view(service)).collect()),
+            None => Ok(self.model.services().map(|service| self.service_view(service, usize::MAX)).collect()),
             Some(address) => match self.model.find(address) {
-                Some(service) => Ok(vec![self.service_view(service)]),
+                Some(service) => Ok(vec![self.service_view(service, usize::MAX)]),
                 None => {
                     let message = format!("virtual service {address}: no such service");
                     Err(ErrorBody::new(ErrorKind::NoSuchService, message))
@@ -68,7 +68,13 @@ impl Control {
         }
     }
 
-    fn service_view(&self, service: &Service) -> ServiceView {
+    /// The first services, and of each the first real servers; with keys.
+    pub(crate) fn first_services(&self, services: usize, servers: usize) -> Vec<ServiceView> {
+        self.model.services().take(services).map(|service| self.service_view(service, servers)).collect()
+    }
+
+    /// With so many of its real servers at most.
+    fn service_view(&self, service: &Service, most: usize) -> ServiceView {
         let (counts, rates) = self.statistics.service(service.id, self.plane.counters());
         ServiceView {
             spec: model::service_spec(service),
@@ -76,7 +82,12 @@ impl Control {
             rates,
             cookies: self.cookie_view(service),
             limited: self.limited_view(service),
-            servers: service.servers.iter().map(|server| self.server_view(service, server)).collect(),
+            servers: service
+                .servers
+                .iter()
+                .take(most)
+                .map(|server| self.server_view(service, server))
+                .collect(),
         }
     }
 
@@ -126,25 +137,14 @@ impl Control {
         }
     }
 
-    /// What became of the SYN cookies of a service that may answer with them.
-    pub(crate) fn cookie_view(&self, service: &Service) -> Option<CookieView> {
-        let workers = self.plane.counters();
-        let on = match service.options.syn_cookies {
-            SynCookies::Off => return None,
-            SynCookies::On => true,
-            SynCookies::Auto(_) => {
-                let now = crate::sets::now();
-                workers.iter().any(|worker| worker.service(service.id).is_flooded(now))
-            }
-        };
-        let [sent, accepted, rejected, _] = self.statistics.flood(service.id, workers);
-        Some(CookieView { on, sent, accepted, rejected })
+    fn cookie_view(&self, service: &Service) -> Option<CookieView> {
+        cookie_view(service, self.statistics.baselines(), self.plane.counters())
     }
 
     /// What became of the connections of a service that is limited.
-    pub(crate) fn limited_view(&self, service: &Service) -> Option<LimitedView> {
+    fn limited_view(&self, service: &Service) -> Option<LimitedView> {
         let limiter = service.limiter.as_ref()?;
-        let refused = self.statistics.limited(service.id, self.plane.counters());
+        let refused = self.statistics.baselines().limited(service.id, self.plane.counters());
         let of = |limit: Limit| refused[limit as usize];
         Some(LimitedView {
             connections: limiter.connections(),
@@ -339,4 +339,22 @@ impl Control {
         }
         views
     }
+}
+
+/// What became of the SYN cookies of a service that may answer with them.
+pub(crate) fn cookie_view(
+    service: &Service,
+    baselines: &Baselines,
+    workers: &[Arc<WorkerCounters>],
+) -> Option<CookieView> {
+    let on = match service.options.syn_cookies {
+        SynCookies::Off => return None,
+        SynCookies::On => true,
+        SynCookies::Auto(_) => {
+            let now = crate::sets::now();
+            workers.iter().any(|worker| worker.service(service.id).is_flooded(now))
+        }
+    };
+    let [sent, accepted, rejected, _] = baselines.flood(service.id, workers);
+    Some(CookieView { on, sent, accepted, rejected })
 }

@@ -1,15 +1,19 @@
 //! What Prometheus scrapes: one file a family, one row in [`FAMILIES`].
 //!
-//! The families are gathered on the control task, from the workers' counters as they are; the text is made outside it.
+//! The control task hands over what costs it the same however many services and rules there are ([`Scrape::of`]). The rest is counted, and all of it
+//! written, elsewhere and piece by piece ([`Scrape::piece`]): the text of 60,000 real servers has 80 MB. What has as many samples as there are services or
+//! real servers is a [`Series`], which is written without anything kept of it; the prometheus crate encodes the others.
 
 mod build;
 mod conntrack;
 mod drops;
 mod ipvs;
+mod moment;
 mod nflog;
 mod port;
 mod quic;
 mod rules;
+mod series;
 mod set;
 mod sync;
 mod tables;
@@ -20,8 +24,10 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::daemon::Control;
+use moment::Moment;
+use series::{Place, Series};
 
-/// Content type of [`text`].
+/// Content type of the text.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 type Gather = fn(&Control) -> Vec<Family>;
@@ -43,22 +49,55 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("worker", worker::gather),
 ];
 
-/// All metrics as they are now.
-pub fn gather(control: &Control) -> Vec<Family> {
-    FAMILIES.iter().flat_map(|(_, gather)| gather(control)).collect()
+/// Families of few samples for which much is looked at.
+const LATER: &[fn(&Moment) -> Vec<Family>] = &[drops::later, ipvs::later, tables::later];
+
+/// Those of services and real servers.
+const SERIES: &[&[Series]] = &[ipvs::SERIES];
+
+/// Bytes of a piece of the text, or a few more: the whole text of most.
+const PIECE: usize = 256 * 1024;
+
+/// All metrics as they are now, on their way to who asked.
+pub struct Scrape {
+    few: Vec<Family>,
+    moment: Moment,
+    place: Place,
+    is_over: bool,
 }
 
-/// The text that a scrape gets.
-pub fn text(families: Vec<Family>) -> String {
+impl Scrape {
+    /// What has to be asked of the control task.
+    pub fn of(control: &Control) -> Scrape {
+        let few = FAMILIES.iter().flat_map(|(_, gather)| gather(control)).collect();
+        Scrape { few, moment: Moment::of(control), place: Place::default(), is_over: false }
+    }
+
+    /// The next piece of the text. It takes some milliseconds, of which the control task should not have to wait.
+    pub fn piece(&mut self) -> String {
+        let mut text = String::with_capacity(PIECE + 1024);
+        let few = std::mem::take(&mut self.few);
+        if !few.is_empty() {
+            let later = LATER.iter().flat_map(|count| count(&self.moment));
+            encode(few.into_iter().chain(later), &mut text);
+        }
+        self.is_over = !self.place.write(SERIES, &self.moment, &mut text, PIECE);
+        text
+    }
+
+    /// The text has no other piece.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+fn encode(families: impl Iterator<Item = Family>, text: &mut String) {
     // A family without a sample is an error to the encoder; a text without it says the same.
-    let families: Vec<_> =
-        families.into_iter().map(Family::finish).filter(|f| !f.get_metric().is_empty()).collect();
-    let mut text = String::new();
-    if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
+    let families: Vec<_> = families.map(Family::finish).filter(|f| !f.get_metric().is_empty()).collect();
+    if let Err(error) = TextEncoder::new().encode_utf8(&families, text) {
         // Names and kinds are ours and checked by a test.
         tracing::error!(%error, "metrics cannot be encoded");
     }
-    text
 }
 
 /// A metric with all its samples.
@@ -158,6 +197,17 @@ fn labelled(labels: &[(&str, &str)]) -> Metric {
         pair
     };
     Metric::from_label(labels.iter().map(pair).collect())
+}
+
+/// The whole text.
+#[cfg(test)]
+pub(crate) fn text(control: &Control) -> String {
+    let mut scrape = Scrape::of(control);
+    let mut text = scrape.piece();
+    while !scrape.is_over() {
+        text += &scrape.piece();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -3,16 +3,21 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Family;
+use super::moment::Moment;
 use crate::daemon::Control;
+
+/// Counts the real servers of each service.
+pub(super) fn later(moment: &Moment) -> Vec<Family> {
+    let servers: usize = moment.services().iter().map(|service| service.servers.len()).sum();
+    vec![Family::gauge("lb_tables_servers", "Real servers.").with(&[], servers as u64)]
+}
 
 pub(super) fn gather(control: &Control) -> Vec<Family> {
     let tables = control.tables();
-    let servers: usize = control.model().services().map(|service| service.servers.len()).sum();
     let gauge = |name, help, value: usize| Family::gauge(name, help).with(&[], value as u64);
     let mut families = vec![
         gauge("lb_tables_generation", "Generation of the tables published last.", tables.generation as usize),
         gauge("lb_tables_services", "Virtual services.", tables.services.len()),
-        gauge("lb_tables_servers", "Real servers.", servers),
         gauge(
             "lb_tables_removed_servers",
             "Removed real servers whose ids are kept for their connections.",

@@ -7,6 +7,7 @@ use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 
 use super::*;
+use crate::api::types::{Batch, Command, OnError};
 use crate::daemon::fake;
 
 const SERVICES: &str = r#"
@@ -20,14 +21,14 @@ real_servers = [{ address = "[2001:db8::11]:53" }]
 "#;
 
 /// Samples by name and labels; types by name.
-struct Scrape {
+struct Parsed {
     samples: BTreeMap<String, f64>,
     types: BTreeMap<String, String>,
 }
 
 /// Reads the text format as far as the program writes it; anything else is a failure.
-fn parse(text: &str) -> Scrape {
-    let mut scrape = Scrape { samples: BTreeMap::new(), types: BTreeMap::new() };
+fn parse(text: &str) -> Parsed {
+    let mut scrape = Parsed { samples: BTreeMap::new(), types: BTreeMap::new() };
     let mut current = String::new();
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -46,7 +47,7 @@ fn parse(text: &str) -> Scrape {
     scrape
 }
 
-fn scrape() -> Scrape {
+fn scrape() -> Parsed {
     let (control, plane, _) = fake::start(SERVICES);
     let server = control.model().services().next().expect("there").servers[0].id;
     for (n, worker) in plane.workers.iter().enumerate() {
@@ -73,7 +74,7 @@ fn scrape() -> Scrape {
         worker.turns.bursts[5].set(6);
         worker.dropped(DropReason::NoRoute, Hook::Forward).set(3);
     }
-    parse(&text(gather(&control)))
+    parse(&text(&control))
 }
 
 #[test]
@@ -148,7 +149,7 @@ fn drops_of_rules_are_there_by_hook_and_by_chain() {
         worker.dropped(DropReason::Rule, Hook::Input).set(2);
         worker.dropped(DropReason::RuleRejects, Hook::Input).set(1);
     }
-    let scrape = parse(&text(gather(&control)));
+    let scrape = parse(&text(&control));
     let drops = scrape.samples.iter().filter(|(name, _)| name.starts_with("lb_rule_drops_total"));
     let drops: Vec<_> = drops.map(|(name, packets)| (name.as_str(), *packets)).collect();
     assert_eq!(
@@ -179,6 +180,36 @@ fn every_file_of_the_folder_stands_in_the_table() {
         let path = entry.expect("readable").path();
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let is_listed = FAMILIES.iter().any(|(listed, _)| *listed == name);
-        assert!(is_listed || matches!(name.as_str(), "mod" | "tests"), "{name} is not in FAMILIES");
+        assert!(
+            is_listed || matches!(name.as_str(), "mod" | "moment" | "series" | "tests"),
+            "{name} is not in FAMILIES"
+        );
     }
+}
+
+#[test]
+fn the_text_of_many_real_servers_comes_in_pieces_and_is_that_of_when_it_was_asked_for() {
+    let (mut control, plane) = fake::start_large(3000);
+    let server = {
+        let mut servers = control.model().services().flat_map(|service| &service.servers);
+        servers.find(|server| server.address.to_string() == "10.0.7.215").expect("one of them").id
+    };
+    plane.workers[1].server(server).in_packets.set(5);
+    let mut scrape = Scrape::of(&control);
+    let batch = Batch { commands: vec![Command::Flush], on_error: OnError::Continue };
+    assert_eq!(control.batch(&batch).done, 1);
+    let mut pieces = Vec::new();
+    while !scrape.is_over() {
+        pieces.push(scrape.piece());
+    }
+    assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() < PIECE + 1024));
+    let Parsed { samples, .. } = parse(&pieces.concat());
+    for Series { name, of, .. } in ipvs::SERIES {
+        let is_it = |sample: &&String| sample.split_once('{').is_some_and(|(of, _)| of == *name);
+        let expected = if matches!(of, series::Of::Servers(_)) { 3000 } else { 0 };
+        assert_eq!(samples.keys().filter(is_it).count(), expected, "{name}");
+    }
+    assert_eq!(samples["lb_tables_servers"], 3000.0);
+    let labels = r#"{local_address="192.0.2.3",local_port="80",remote_address="10.0.7.215",remote_port="8080",proto="TCP",local_mark=""}"#;
+    assert_eq!(samples[&format!("lb_ipvs_backend_incoming_packets_total{labels}")], 5.0);
 }

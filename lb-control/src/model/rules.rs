@@ -240,25 +240,7 @@ impl RuleTables {
         })
     }
 
-    /// What rules that say DROP or REJECT, and policies that say DROP, have dropped: by family, table and chain, where there are any.
-    pub fn dropped(&self, workers: &[Arc<WorkerCounters>]) -> Vec<(RuleFamily, Table, &str, u64)> {
-        let sums = Sums::of(workers);
-        let of_chain = |chain: &Chain| {
-            let rules = chain.rules.iter().filter(|held| held.rule.drops()).map(|held| &held.count);
-            let counts = rules.chain(chain.drops.then_some(&chain.count));
-            counts.map(|count| count.read(&sums).packets).reduce(u64::wrapping_add)
-        };
-        let mut dropped = Vec::new();
-        for of in FAMILIES {
-            for (table, chains) in Table::ALL.into_iter().zip(&self.tables[family(of) as usize]) {
-                let chains = chains.iter();
-                dropped.extend(chains.filter_map(|chain| Some((of, table, &*chain.name, of_chain(chain)?))));
-            }
-        }
-        dropped
-    }
-
-    /// The tables as they are, to be written down when there is time for that.
+    /// The tables as they are, to be read when there is time for that. Costs the same whatever is in them.
     pub fn written(&self) -> Written {
         Written(self.tables.clone())
     }
@@ -269,6 +251,24 @@ impl RuleTables {
 pub struct Written(Tables);
 
 impl Written {
+    /// What rules that say DROP or REJECT, and policies that say DROP, have dropped: by family, table and chain, where there are any.
+    pub fn dropped(&self, workers: &[Arc<WorkerCounters>]) -> Vec<(RuleFamily, Table, &str, u64)> {
+        let sums = Sums::of(workers);
+        let of_chain = |chain: &Chain| {
+            let rules = chain.rules.iter().filter(|held| held.rule.drops()).map(|held| &held.count);
+            let counts = rules.chain(chain.drops.then_some(&chain.count));
+            counts.map(|count| count.read(&sums).packets).reduce(u64::wrapping_add)
+        };
+        let mut dropped = Vec::new();
+        for of in FAMILIES {
+            for (table, chains) in Table::ALL.into_iter().zip(&self.0[family(of) as usize]) {
+                let chains = chains.iter();
+                dropped.extend(chains.filter_map(|chain| Some((of, table, &*chain.name, of_chain(chain)?))));
+            }
+        }
+        dropped
+    }
+
     /// What would have to be said to empty tables to make these. Counts are of the process.
     pub fn batches(&self) -> Vec<RuleBatch> {
         let batch = |name: RuleFamily| {
