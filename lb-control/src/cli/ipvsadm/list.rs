@@ -11,6 +11,7 @@ use crate::api::types::{
     Transport,
 };
 use crate::endpoint::Endpoint;
+use lb_core::ipvs::scheduler::DEFAULT_TABLE_SIZE;
 use lb_core::tables::{Engine, Prefix};
 
 /// Longest name of an IPv4 service and of its real servers.
@@ -198,20 +199,22 @@ fn server(
     }
 }
 
-/// The command lines that make what is there. ipvsadm's own have no thresholds.
+/// The command lines that make what is there. ipvsadm's own have no thresholds, and marks as signed numbers; those that are
+/// whole have both as they are.
 pub(super) fn save(
     out: &mut dyn Write,
     services: Vec<ServiceView>,
     format: Format,
     names: &Names<'_>,
-    thresholds: bool,
+    is_whole: bool,
 ) -> io::Result<()> {
     let services = sorted(services, |a, b| compare_services(&a.spec.service, &b.spec.service));
     for service in services {
         let at = &service.spec.service;
         let name = match at {
             ServiceAddress::FwMark { mark, is_ipv6 } => {
-                format!("-f {}{}", *mark as i32, if *is_ipv6 { " -6" } else { "" })
+                let mark = if is_whole { mark.to_string() } else { (*mark as i32).to_string() };
+                format!("-f {mark}{}", if *is_ipv6 { " -6" } else { "" })
             }
             &ServiceAddress::Endpoint { transport, address, prefix_len, port } => {
                 let option = match transport {
@@ -254,7 +257,7 @@ pub(super) fn save(
                 };
                 write!(out, "{checksum}")?;
             }
-            if thresholds && server.spec.upper_threshold != 0 {
+            if is_whole && server.spec.upper_threshold != 0 {
                 write!(out, " -x {} -y {}", server.spec.upper_threshold, server.spec.lower_threshold)?;
             }
             if !server.spec.quic_server_ids.is_empty() {
@@ -296,6 +299,12 @@ fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [
 
 /// What the kernel has no words for, and a listing does not show.
 fn edits(out: &mut dyn Write, spec: &ServiceSpec) -> io::Result<()> {
+    if let Some(size) = spec.table_size.filter(|&size| size != DEFAULT_TABLE_SIZE) {
+        write!(out, " --table-size {size}")?;
+    }
+    if spec.warmup != 0 {
+        write!(out, " --warmup {}", spec.warmup)?;
+    }
     if let Some(version) = &spec.proxy_protocol {
         write!(out, " --proxy-protocol {version}")?;
     }

@@ -10,6 +10,8 @@ mod names;
 mod options;
 mod popt;
 mod request;
+#[cfg(test)]
+mod round_trip;
 
 use std::io::{self, BufRead, Write};
 
@@ -200,7 +202,7 @@ impl Session<'_, '_> {
             if words.is_empty() {
                 continue;
             }
-            let done = match request::parse(&words, &self.names) {
+            let done = match request::parse_saved(&words, &self.names) {
                 Ok(Request::Restore) => Err(Stop::try_help()),
                 Ok(request) => self.run(request),
                 Err(stop) => Err(stop),

@@ -46,6 +46,8 @@ pub(crate) enum Opt {
     QuicLb,
     QuicServerId,
     Helper,
+    TableSize,
+    Warmup,
     RealServer,
     Gatewaying,
     Ipip,
@@ -228,6 +230,20 @@ pub(crate) const TABLE: &[Row] = &[
         "what reads along for data connections; ftp for TCP port 21 if not given (not in ipvsadm)",
     ),
     value(
+        Opt::TableSize,
+        None,
+        "table-size",
+        "NUMBER",
+        "places in the table of scheduler maglev, a prime (not in the kernel)",
+    ),
+    value(
+        Opt::Warmup,
+        None,
+        "warmup",
+        "SECONDS",
+        "slow start: until a real server that comes has its full weight (not in the kernel)",
+    ),
+    value(
         Opt::QuicLb,
         None,
         "quic-lb",
@@ -344,10 +360,12 @@ pub(crate) enum Subject {
     LocalAddress,
     QuicLb,
     QuicServerId,
+    TableSize,
+    Warmup,
 }
 
 impl Subject {
-    const ALL: [Subject; 47] = [
+    const ALL: [Subject; 49] = [
         Subject::Numeric,
         Subject::Connection,
         Subject::Service,
@@ -395,6 +413,8 @@ impl Subject {
         Subject::LocalAddress,
         Subject::QuicLb,
         Subject::QuicServerId,
+        Subject::TableSize,
+        Subject::Warmup,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -446,6 +466,8 @@ impl Subject {
             Subject::LocalAddress => "laddr",
             Subject::QuicLb => "quic-lb",
             Subject::QuicServerId => "quic-server-id",
+            Subject::TableSize => "table-size",
+            Subject::Warmup => "warmup",
         }
     }
 }
@@ -512,6 +534,8 @@ impl Rules {
             S::Helper,
             S::LocalAddress,
             S::QuicLb,
+            S::TableSize,
+            S::Warmup,
         ];
         const SERVER: &[S] = &[
             S::Forward,

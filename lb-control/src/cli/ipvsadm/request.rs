@@ -57,6 +57,8 @@ pub(crate) enum Request {
 /// What was read so far.
 #[derive(Default)]
 struct Line {
+    /// It may have been printed by a save.
+    is_saved: bool,
     given: Given,
     format: Format,
     transport: Option<Transport>,
@@ -80,6 +82,8 @@ struct Line {
     source_conn_rate: Option<String>,
     source_prefix: Option<u8>,
     helper: Option<String>,
+    table_size: Option<u32>,
+    warmup: u32,
     local_addresses: Vec<IpAddr>,
     quic_lb: Vec<QuicLb>,
     quic_server_ids: Vec<String>,
@@ -99,9 +103,21 @@ struct Line {
 /// # Errors
 /// What to print and the exit code.
 pub(crate) fn parse(words: &[String], names: &Names<'_>) -> Result<Request, Stop> {
+    read(words, names, false)
+}
+
+/// The same of a line that may come from a save: it may name a scheduler that is not recorded of the kernel.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_saved(words: &[String], names: &Names<'_>) -> Result<Request, Stop> {
+    read(words, names, true)
+}
+
+fn read(words: &[String], names: &Names<'_>, is_saved: bool) -> Result<Request, Stop> {
     let mut words = Words::new(words);
     let Ok(Some((command, argument))) = words.next_option() else { return Err(Stop::try_help()) };
-    let mut line = Line::default();
+    let mut line = Line { is_saved, ..Line::default() };
     match command {
         Opt::Help => return Ok(Request::Help),
         Opt::Version => return Ok(Request::Version),
@@ -262,6 +278,14 @@ impl Line {
             Opt::Helper => {
                 self.give(Subject::Helper)?;
                 self.helper = Some(text.to_owned());
+            }
+            Opt::TableSize => {
+                self.give(Subject::TableSize)?;
+                self.table_size = Some(number(text, 1, MAX, "illegal table-size specified")?);
+            }
+            Opt::Warmup => {
+                self.give(Subject::Warmup)?;
+                self.warmup = number(text, 0, MAX, "illegal warmup specified")?;
             }
             Opt::QuicLb => {
                 self.give(Subject::QuicLb)?;
@@ -522,7 +546,7 @@ impl Line {
         }
         let scheduler =
             if self.scheduler.is_empty() { DEFAULT_SCHEDULER.to_owned() } else { self.scheduler.clone() };
-        if NOT_IN_THE_KERNEL.contains(&scheduler.as_str()) {
+        if !self.is_saved && scheduler == NOT_IN_THE_KERNEL {
             return Err(Stop::line(NOT_FOUND.to_owned()));
         }
         let helper = match self.helper.as_deref() {
@@ -548,8 +572,8 @@ impl Line {
             source_conn_rate: self.source_conn_rate,
             source_prefix: self.source_prefix,
             helper,
-            table_size: None,
-            warmup: 0,
+            table_size: self.table_size,
+            warmup: self.warmup,
             local_addresses: self.local_addresses,
             quic_lb: self.quic_lb,
         })
@@ -615,8 +639,8 @@ pub(super) fn default_helper(service: &ServiceAddress) -> Option<&'static str> {
     is_ftp.then_some("ftp")
 }
 
-/// Schedulers of ours that the kernel whose command lines were recorded does not have.
-const NOT_IN_THE_KERNEL: [&str; 2] = ["maglev", "twos"];
+/// A scheduler that the kernel whose command lines were recorded does not have: who asks for it is told what is recorded.
+const NOT_IN_THE_KERNEL: &str = "twos";
 
 /// Flags by name, `flag-1` to `flag-3` for any scheduler.
 fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop> {
@@ -626,6 +650,7 @@ fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop
             "flag-1" | "flag-2" | "flag-3" => scheduler,
             "sh-fallback" | "sh-port" => "sh",
             "mh-fallback" | "mh-port" => "mh",
+            "maglev-port" => "maglev",
             _ => return Err(Stop::usage(format!("invalid scheduler flag `{flag}'"))),
         };
         if of == scheduler {
