@@ -5,6 +5,7 @@
 
 pub mod keys;
 mod mark;
+mod merge;
 mod nflog;
 mod quic;
 mod read;

@@ -14,6 +14,7 @@ use lb_core::ipvs::quic_lb::QuicServerId;
 use lb_core::ipvs::scheduler::Scheduler;
 use lb_core::tables::{Marks, Service, Sysctls};
 
+use super::merge::Merge;
 use super::{Config, PortAddress, RealServer, VirtualService};
 use crate::api::types::{Command, ServerSpec, ServiceAddress, ServiceSpec, SyncRole, SysctlValue, Timeouts};
 use crate::model::{self, Model};
@@ -175,12 +176,9 @@ fn change_service(
     let address = model::address(&new.key);
     // What the file did not change stays as it runs.
     let mut wanted = new.clone();
-    if old.scheduler == new.scheduler {
-        wanted.scheduler = running.scheduler();
-    }
-    if old.options == new.options {
-        wanted.options = running.options;
-    }
+    wanted.scheduler =
+        Merge { old: old.scheduler, new: new.scheduler, running: running.scheduler() }.scheduler();
+    wanted.options = Merge { old: old.options, new: new.options, running: running.options }.options();
     if old.local_addresses == new.local_addresses {
         wanted.local_addresses.clone_from(&running.local_addresses);
     }
@@ -243,6 +241,9 @@ fn put_server(
         return;
     };
     let mut merged = server.clone();
+    if old.is_none_or(|old| old.forward != new.forward) {
+        (merged.forward, merged.tunnel) = (wanted.forward, wanted.tunnel.clone());
+    }
     let old = old.map(spec);
     let differs = |value: fn(&ServerSpec) -> u32| old.as_ref().is_none_or(|old| value(old) != value(&wanted));
     if differs(|spec| spec.weight) {
@@ -253,7 +254,6 @@ fn put_server(
         merged.upper_threshold = wanted.upper_threshold;
         merged.lower_threshold = wanted.lower_threshold;
     }
-    (merged.forward, merged.tunnel) = (wanted.forward, wanted.tunnel);
     if old.as_ref().is_none_or(|old| old.quic_server_ids != wanted.quic_server_ids) {
         merged.quic_server_ids = wanted.quic_server_ids;
     }
@@ -448,6 +448,7 @@ impl fmt::Display for PortAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::types::{ForwardMethod, Persistence};
     use crate::model::Limits;
 
     const HEAD: &str = "[dataplane]\nworkers = [1]\n[[port]]\nname = \"wan\"\ndevice = \"net_null0\"\n";
@@ -550,6 +551,37 @@ mod tests {
                 "real server 10.0.0.1:80 of tcp/192.0.2.1:80: forward is masq, weight is 0, thresholds are 9 and 4"
             ]
         );
+    }
+
+    #[test]
+    fn what_was_set_by_hand_outlives_a_change_of_other_words_in_the_file() {
+        let file = |persistence: u32, weight: u32| {
+            config(&format!(
+                "[[virtual_service]]\naddress = \"192.0.2.1:80\"\npersistence = {persistence}\n\
+                 real_servers = [{{ address = \"10.0.0.1\", weight = {weight} }}]\n"
+            ))
+        };
+        let (old, new) = (file(300, 5), file(600, 6));
+        let mut model = started(&old);
+        let spec = ServiceSpec {
+            syn_cookies: Some("on".to_owned()),
+            conn_limit: 1000,
+            warmup: 30,
+            ..model::service_spec(model.find(&address()).expect("it is there"))
+        };
+        by_hand(&mut model, Command::EditService(spec.clone()));
+        let server = ServerSpec {
+            forward: ForwardMethod::FullNat,
+            weight: 5,
+            ..ServerSpec::new("10.0.0.1:80".parse().expect("an address"))
+        };
+        by_hand(&mut model, Command::EditServer { service: address(), server: server.clone() });
+        said(&old, &new, &mut model);
+        let service = model.find(&address()).expect("it is there");
+        let persistence = spec.persistence.clone().map(|it| Persistence { timeout: 600, ..it });
+        assert_eq!(model::service_spec(service), ServiceSpec { persistence, ..spec });
+        let of_server = model::server_spec(service, &service.servers[0]);
+        assert_eq!(of_server, ServerSpec { weight: 6, ..server });
     }
 
     #[test]
