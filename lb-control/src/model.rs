@@ -24,7 +24,7 @@ use check::{
     check_one_packet, check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
     service_not_defined,
 };
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::limiter::Limiters;
@@ -245,6 +245,19 @@ impl Model {
     /// Real servers that were removed and whose ids are kept for their connections.
     pub fn removed_servers(&self) -> impl Iterator<Item = ServerId> {
         self.trash.values().map(|removed| removed.id)
+    }
+
+    /// Which service each real server is of; those included that were removed and have connections left.
+    pub fn services_by_server(&self) -> HashMap<ServerId, ServiceAddress> {
+        let of_service = |service: &Arc<Service>| {
+            let address = address(&service.key);
+            service.servers.iter().map(move |server| (server.id, address)).collect::<Vec<_>>()
+        };
+        let removed = self.trash.iter().map(|(&((protocol, of, prefix_len, port), ..), removed)| {
+            let key = ServiceKey { protocol: Protocol(protocol), address: of, prefix_len, port };
+            (removed.id, address(&key))
+        });
+        self.services().flat_map(of_service).chain(removed).collect()
     }
 
     /// Does one command, wholly or not at all.

@@ -64,7 +64,7 @@ const TABLE: &str = "\
 /// A TCP and a UDP connection.
 fn two_connections() -> Vec<FlowView> {
     let at = |last, port| (IpAddr::from([10, 0, 0, last]), port);
-    let flow = |protocol, state, seconds, client| FlowView {
+    let flow = |protocol, state, seconds, client, server| FlowView {
         is_template: false,
         is_tracked: false,
         known: Known::default(),
@@ -74,12 +74,12 @@ fn two_connections() -> Vec<FlowView> {
         server: at(200, 8080),
         local: None,
         call: None,
-        server_id: ServerId(0),
+        server_id: ServerId(server),
         method: Method::Masq,
         state,
         expires_in: Timeout::from_secs(seconds),
     };
-    vec![flow(Protocol::TCP, "ESTABLISHED", 834, 1), flow(Protocol::UDP, "UDP", 300, 2)]
+    vec![flow(Protocol::TCP, "ESTABLISHED", 834, 1, 0), flow(Protocol::UDP, "UDP", 300, 2, 3)]
 }
 
 fn with_services() -> Daemon {
@@ -182,7 +182,7 @@ fn connections_are_selected_and_counted() {
     let daemon = with_services();
     assert_eq!(lbctl(&daemon, "connections --count"), "2\n");
     assert_eq!(lbctl(&daemon, "connections --count --state established"), "1\n");
-    assert_eq!(lbctl(&daemon, "connections --count --service udp/10.0.0.100:80"), "1\n");
+    assert_eq!(lbctl(&daemon, "connections --count --service udp/10.0.0.100:443"), "1\n");
     assert_eq!(lbctl(&daemon, "connections --count --server 10.0.0.201:8080"), "0\n");
     assert_eq!(
         lbctl(&daemon, "ipvsadm -Lnc"),
@@ -191,6 +191,27 @@ fn connections_are_selected_and_counted() {
          TCP 13:54  ESTABLISHED 10.0.0.1:40000     10.0.0.100:80      10.0.0.200:8080\n\
          UDP 05:00  UDP         10.0.0.2:40000     10.0.0.100:80      10.0.0.200:8080\n"
     );
+}
+
+#[test]
+fn a_connection_is_listed_of_the_service_that_has_it() {
+    let tcp = two_connections().remove(0);
+    let of = |server| FlowView { server_id: ServerId(server), ..tcp.clone() };
+    let daemon = Daemon::start((0..5).map(of).collect());
+    let services =
+        ["-f 7", "-t 10.0.0.0/24:80", "-t 10.0.0.100:80", "-t 10.0.0.100:0 -p 60"].map(|service| {
+            let name = service.trim_end_matches(" -p 60");
+            format!("-A {service} -s rr\n-a {name} -r 10.0.0.200:0 -m\n")
+        });
+    let done = run(Path::new(LBCTL), "ipvsadm -R", &daemon.socket(), &services.concat());
+    assert_eq!((done.code, done.errors.as_str()), (Some(0), ""));
+    for service in ["fwmark/7", "tcp/10.0.0.0/24:80", "tcp/10.0.0.100:80", "tcp/10.0.0.100:0"] {
+        let listed = lbctl(&daemon, &format!("connections --json --service {service}"));
+        let of_it = format!("\"service\":\"{service}\"");
+        assert!(listed.lines().count() == 1 && listed.contains(&of_it), "{service}: {listed}");
+    }
+    assert_eq!(lbctl(&daemon, "connections --count"), "5\n", "and one of no service");
+    assert_eq!(lbctl(&daemon, "connections --count --service fwmark/8"), "0\n");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::lines::{self, Lines};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
     Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
-    ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
+    ServiceAddress, ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{openapi, page, scrape, trace};
 use crate::daemon::{Control, Handle};
@@ -256,7 +256,12 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Json<Vec<SyncDaemon>>
     (status = 503, description = "too many lists at a time", body = ErrorBody),
 ))]
 pub(super) async fn connections(State(api): State<Api>) -> Result<Response, ErrorBody> {
-    api.stream(|plane, lines| plane.list_flows(&Sought::default(), &mut |view| lines.add(&connection(&view))))
+    let services = api.control.ask(|control| control.model().services_by_server()).await?;
+    api.stream(move |plane, lines| {
+        plane.list_flows(&Sought::default(), &mut |view| {
+            lines.add(&connection(&view, services.get(&view.server_id).copied()))
+        })
+    })
 }
 
 impl Api {
@@ -299,7 +304,7 @@ impl Api {
     }
 }
 
-fn connection(view: &FlowView) -> Connection {
+fn connection(view: &FlowView, service: Option<ServiceAddress>) -> Connection {
     Connection {
         protocol: match view.protocol {
             Protocol::ANY => ConnectionProtocol::Ip,
@@ -317,6 +322,7 @@ fn connection(view: &FlowView) -> Connection {
             IpAddr::V4(digest) => format!("{:08x}{more:04x}", u32::from(digest)),
             IpAddr::V6(digest) => format!("{:032x}{more:04x}", u128::from(digest)),
         }),
+        service,
     }
 }
 

@@ -364,6 +364,7 @@ async fn connections_are_streamed_line_by_line() {
         serde_json::from_str(body.lines().last().expect("a line")).expect("JSON");
     assert_eq!((last.state.as_str(), last.expires), ("ESTABLISHED", 899));
     assert_eq!(last.client, "11.0.19.135:80".parse().expect("an address"));
+    assert_eq!(last.service, Some("tcp/192.0.2.1:80".parse().expect("a service")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

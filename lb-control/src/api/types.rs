@@ -775,6 +775,10 @@ pub struct Connection {
     /// Of the persistence template of a call: a digest of client and Call-ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
+    /// The service that has it, also when its real server was removed. None: it is of no service, or was begun while this answer
+    /// was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceAddress>,
 }
 
 /// Answer to `POST /v1/sets`.

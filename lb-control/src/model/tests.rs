@@ -473,6 +473,7 @@ fn a_removed_server_comes_back_with_id_and_counts_but_not_overloaded() {
     model.apply(&delete_server(WEB, A)).expect("there");
     assert_eq!(model.release(|_| true), [], "it has connections");
     assert_eq!(model.removed_servers().collect::<Vec<_>>(), [id]);
+    assert_eq!(model.services_by_server().get(&id), Some(&service(WEB)), "its connections are the service's");
     let change =
         model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
     assert!(change.zeroed_servers.is_empty(), "its counts are back");

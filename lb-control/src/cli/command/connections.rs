@@ -8,7 +8,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use super::{Context, Failure, OwnCommand};
 use crate::api::types::{Connection, ServiceAddress};
 use crate::cli::director::Director;
-use crate::model;
 
 pub(super) struct Connections;
 
@@ -18,7 +17,7 @@ impl OwnCommand for Connections {
             .long("service")
             .value_name("SERVICE")
             .value_parser(|text: &str| text.parse::<ServiceAddress>())
-            .help("Only those of tcp/ADDRESS:PORT, udp/ADDRESS:PORT …; ADDRESS may be ADDRESS/LENGTH");
+            .help("Only those that tcp/ADDRESS:PORT, udp/ADDRESS:PORT …, fwmark/MARK has; ADDRESS may be ADDRESS/LENGTH");
         let server = Arg::new("server")
             .long("server")
             .value_name("ADDRESS:PORT")
@@ -48,7 +47,7 @@ impl OwnCommand for Connections {
         let out = &mut *context.output;
         let mut found = 0u64;
         client.connections(&mut |connection| {
-            if service.is_some_and(|service| !is_of(service, &connection))
+            if service.is_some_and(|service| connection.service != Some(service))
                 || server.is_some_and(|server| server != connection.destination)
                 || state.is_some_and(|state| !state.eq_ignore_ascii_case(&connection.state))
             {
@@ -68,7 +67,7 @@ impl OwnCommand for Connections {
             if count {
                 return Ok(());
             }
-            let Connection { protocol, expires, state, client, virtual_, destination, local, call: _ } =
+            let Connection { protocol, expires, state, client, virtual_, destination, local, .. } =
                 connection;
             let [expires, client, virtual_, destination] =
                 [format!("{expires} s"), client.to_string(), virtual_.to_string(), destination.to_string()];
@@ -83,16 +82,6 @@ impl OwnCommand for Connections {
         }
         Ok(0)
     }
-}
-
-fn is_of(service: ServiceAddress, connection: &Connection) -> bool {
-    let key = model::key(&service);
-    let virtual_ = connection.virtual_;
-    // The virtual address of a mark's template says the mark.
-    let transport = connection.protocol.transport();
-    transport == key.mark().is_none().then(|| model::transport(key.protocol))
-        && key.prefix().contains(virtual_.ip())
-        && key.port == virtual_.port()
 }
 
 /// Fixed widths: the lines are printed as they come.

@@ -357,7 +357,8 @@ pub(super) fn connection(
     format: Format,
     names: &Names<'_>,
 ) -> io::Result<()> {
-    let Connection { protocol, expires, state, client, virtual_, destination, local: _, call } = connection;
+    let Connection { protocol, expires, state, client, virtual_, destination, local: _, call, service: _ } =
+        connection;
     let name = |at: SocketAddr| names.endpoint(at, protocol.transport(), format.numeric);
     write!(
         out,
@@ -547,6 +548,7 @@ mod tests {
             destination: at("10.2.0.11:8080"),
             local: None,
             call: None,
+            service: None,
         };
         let numeric = Format { numeric: true, ..Format::default() };
         assert_eq!(
