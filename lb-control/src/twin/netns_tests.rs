@@ -317,6 +317,35 @@ fn routes_that_linux_drops_without_a_word_are_gone() {
 }
 
 #[test]
+fn configured_addresses_outlive_a_twin_that_goes_down_and_up() {
+    in_namespace(|| {
+        let far = Far::new();
+        far.wire("wan");
+        let twin = Twin::start(vec![port("wan", 0)]).expect("starts");
+        block_on(async {
+            twin.set_addresses(PortId(0), &nets(&["192.0.2.1/24", "2001:db8::1/64"])).await.expect("sets");
+            sh("ip link set wan down");
+            wait_for(&twin, "no route while it is down", |view| {
+                view.routes.lookup(ip("192.0.2.9")).is_none()
+            })
+            .await;
+            sh("ip link set wan up");
+            wait_for(&twin, "both addresses and their networks", |view| {
+                ["192.0.2.1", "2001:db8::1"].iter().all(|at| view.routes.is_local(ip(at)))
+                    && ["192.0.2.9", "2001:db8::9"].iter().all(|to| view.routes.lookup(ip(to)) == via(None))
+            })
+            .await;
+            // What was taken away by hand stays away.
+            sh("ip addr del 2001:db8::1/64 dev wan; ip link set wan down; ip link set wan up");
+            wait_for(&twin, "one of them", |view| {
+                view.routes.lookup(ip("192.0.2.9")) == via(None) && !view.routes.is_local(ip("2001:db8::1"))
+            })
+            .await;
+        });
+    });
+}
+
+#[test]
 fn rules_choose_the_tables_in_their_order() {
     in_namespace(|| {
         let far = Far::new();

@@ -95,9 +95,14 @@ pub(super) fn settle(name: &str) {
     set(name, "ipv4/conf", "rp_filter", "0");
     set(name, "ipv4/conf", "promote_secondaries", "1");
     // While lbd is restarted the twin has no carrier. Older kernels than 5.16 forget the neighbours then, and ask again.
-    for (family, setting) in [("ipv4/conf", "arp_evict_nocarrier"), ("ipv6/conf", "ndisc_evict_nocarrier")] {
+    // When a link goes down Linux forgets its IPv6 addresses, and no IPv4 one: ours are the config's word.
+    for (family, setting, value) in [
+        ("ipv4/conf", "arp_evict_nocarrier", "0"),
+        ("ipv6/conf", "ndisc_evict_nocarrier", "0"),
+        ("ipv6/conf", "keep_addr_on_down", "1"),
+    ] {
         if std::path::Path::new(&format!("/proc/sys/net/{family}/{name}/{setting}")).exists() {
-            set(name, family, setting, "0");
+            set(name, family, setting, value);
         }
     }
     // The kernel takes the stricter of `all` and the interface's own.
