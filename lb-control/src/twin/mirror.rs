@@ -4,6 +4,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use super::links::{IfIndex, Links};
 use super::neighbours::{NeighbourChange, NeighbourTable};
+use super::nexthops::Nexthops;
 use super::routes::{RouteChange, RouteTables};
 use super::rules::Rules;
 use super::socket::Message;
@@ -13,6 +14,7 @@ pub(super) struct Mirror {
     pub(super) links: Links,
     pub(super) rules: Rules,
     pub(super) routes: RouteTables,
+    pub(super) nexthops: Nexthops,
     pub(super) neighbours: NeighbourTable,
 }
 
@@ -52,7 +54,13 @@ impl Mirror {
         let mut applied = Applied::default();
         let todo = &mut applied.todo;
         match message {
-            Message::NexthopGone => todo.dump_routes = self.routes.uses_nexthops(),
+            Message::Nexthop(id, nexthop) => {
+                todo.build_routes = self.nexthops.put(id, nexthop) && self.routes.uses_nexthops();
+            }
+            Message::NexthopGone(id) => {
+                self.nexthops.remove(id);
+                todo.dump_routes = self.routes.uses_nexthops();
+            }
             Message::Unreadable(why) => applied.unreadable = Some(why),
             Message::Route(header, inner) => match inner {
                 RouteNetlinkMessage::NewLink(link) => {
@@ -119,6 +127,7 @@ impl Mirror {
         self.links.absorb(other.links);
         self.rules.absorb(other.rules);
         self.routes.absorb(other.routes);
+        self.nexthops.absorb(other.nexthops);
         self.neighbours.absorb(other.neighbours);
     }
 

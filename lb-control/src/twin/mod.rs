@@ -11,7 +11,7 @@
 //! | file | does |
 //! |---|---|
 //! | `socket` | netlink: bytes ↔ messages |
-//! | `links`, `rules`, `routes`, `neighbours` | messages → own tables → tables of the workers |
+//! | `links`, `rules`, `routes`, `nexthops`, `neighbours` | messages → own tables → tables of the workers |
 //! | `mirror` | which message goes where, and what must be built anew for it |
 //! | `upkeep` | which neighbours are asked for, and when |
 //! | `setup` | what we change in the kernel |
@@ -20,6 +20,7 @@
 mod links;
 mod mirror;
 mod neighbours;
+mod nexthops;
 mod routes;
 mod rules;
 mod setup;

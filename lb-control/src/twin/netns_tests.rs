@@ -317,6 +317,51 @@ fn routes_that_linux_drops_without_a_word_are_gone() {
 }
 
 #[test]
+fn a_nexthop_object_that_is_replaced_is_followed_where_linux_tells_of_the_object_alone() {
+    in_namespace(|| {
+        let far = Far::new();
+        far.wire("wan");
+        sh("sysctl -qw net.ipv4.nexthop_compat_mode=0; ip link set wan up; ip addr add 192.0.2.1/24 dev wan");
+        sh("ip nexthop add id 7 via 192.0.2.254 dev wan; ip route add 10.0.0.0/8 nhid 7");
+        let twin = Twin::start(vec![port("wan", 0)]).expect("starts");
+        block_on(async {
+            let expect = async |line: &str, to: &str, route: Option<Route>| {
+                sh(line);
+                wait_for(&twin, &format!("{to} by {route:?} after `{line}`"), |view| {
+                    view.routes.lookup(ip(to)) == route
+                })
+                .await;
+            };
+            expect("true", "10.0.0.1", via(Some("192.0.2.254"))).await;
+            expect("ip nexthop replace id 7 via 192.0.2.253 dev wan", "10.0.0.1", via(Some("192.0.2.253")))
+                .await;
+            expect(
+                "ip nexthop add id 8 group 7; ip route add 11.0.0.0/8 nhid 8",
+                "11.0.0.1",
+                via(Some("192.0.2.253")),
+            )
+            .await;
+            expect("ip nexthop replace id 7 via 192.0.2.252 dev wan", "11.0.0.1", via(Some("192.0.2.252")))
+                .await;
+            expect(
+                "ip -6 nexthop add id 9 via fe80::9 dev wan; ip route add 2001:db8:9::/48 nhid 9",
+                "2001:db8:9::1",
+                via(Some("fe80::9")),
+            )
+            .await;
+            expect(
+                "ip nexthop add id 6 blackhole; ip route add 12.0.0.0/8 nhid 6",
+                "12.0.0.1",
+                Some(Route::Forbidden),
+            )
+            .await;
+            expect("ip nexthop del id 7", "10.0.0.1", None).await;
+            assert_eq!(twin.counters().unreadable.get(), 0);
+        });
+    });
+}
+
+#[test]
 fn configured_addresses_outlive_a_twin_that_goes_down_and_up() {
     in_namespace(|| {
         let far = Far::new();

@@ -16,6 +16,7 @@ use netlink_packet_route::route::{
 };
 
 use super::links::{IfIndex, Indices};
+use super::nexthops::Nexthops;
 use super::rules::{Lookup, Rules};
 
 /// `RT_TABLE_LOCAL`: the kernel keeps the host's own addresses there.
@@ -30,14 +31,32 @@ enum Kind {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Hop {
+pub(super) struct Hop {
     /// 0: none.
-    index: IfIndex,
-    gateway: Option<IpAddr>,
+    pub(super) index: IfIndex,
+    pub(super) gateway: Option<IpAddr>,
     /// The kernel does not use it now.
-    is_dead: bool,
+    pub(super) is_dead: bool,
     /// MPLS, SRv6 and the like: Linux can send this, we cannot.
-    has_encapsulation: bool,
+    pub(super) has_encapsulation: bool,
+}
+
+/// What hops and ids of nexthop objects stand for.
+#[derive(Clone, Copy)]
+pub(super) struct Ways<'a> {
+    pub(super) indices: &'a Indices,
+    pub(super) nexthops: &'a Nexthops,
+}
+
+impl Ways<'_> {
+    /// Where the first of these hops leads that is one of ours.
+    fn first<'h>(self, hops: impl Iterator<Item = &'h Hop>) -> (Route, Option<IfIndex>) {
+        let ours = hops.filter(|hop| !hop.is_dead && !hop.has_encapsulation).find_map(|hop| {
+            let interface = self.indices.id(hop.index)?;
+            Some((Route::Via { interface, gateway: hop.gateway }, Some(hop.index)))
+        });
+        ours.unwrap_or((Route::Linux, None))
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,18 +82,16 @@ impl Entry {
     }
 
     /// `None` for `throw`.
-    fn route(&self, indices: &Indices) -> Option<(Route, Option<IfIndex>)> {
+    fn route(&self, ways: Ways<'_>) -> Option<(Route, Option<IfIndex>)> {
+        if let Some(hops) = ways.nexthops.hops(self.nexthop) {
+            let is_blackhole = ways.nexthops.is_blackhole(self.nexthop);
+            return Some(if is_blackhole { (Route::Forbidden, None) } else { ways.first(hops) });
+        }
         match self.kind {
             Kind::Local => Some((Route::Local, None)),
             Kind::Forbidden => Some((Route::Forbidden, None)),
             Kind::Throw => None,
-            Kind::Unicast => {
-                let ours = self.hops().filter(|hop| !hop.is_dead && !hop.has_encapsulation).find_map(|hop| {
-                    let interface = indices.id(hop.index)?;
-                    Some((Route::Via { interface, gateway: hop.gateway }, Some(hop.index)))
-                });
-                Some(ours.unwrap_or((Route::Linux, None)))
-            }
+            Kind::Unicast => Some(ways.first(self.hops())),
         }
     }
 }
@@ -239,11 +256,11 @@ impl RouteTables {
         self.tables.values().flat_map(|table| table.entries.values().flatten()).any(is_wanted)
     }
 
-    pub(super) fn build(&self, rules: &Rules, indices: &Indices) -> Built {
+    pub(super) fn build(&self, rules: &Rules, ways: Ways<'_>) -> Built {
         let mut routes = Vec::with_capacity(self.len);
         let mut gateways = HashSet::new();
         for is_ipv6 in [false, true] {
-            self.build_family(is_ipv6, rules, indices, &mut routes, &mut gateways);
+            self.build_family(is_ipv6, rules, ways, &mut routes, &mut gateways);
         }
         Built { routes: Routes::new(routes), gateways }
     }
@@ -252,7 +269,7 @@ impl RouteTables {
         &self,
         is_ipv6: bool,
         rules: &Rules,
-        indices: &Indices,
+        ways: Ways<'_>,
         routes: &mut Vec<(Prefix, Route)>,
         gateways: &mut HashSet<(IfIndex, IpAddr)>,
     ) {
@@ -280,10 +297,10 @@ impl RouteTables {
                     continue;
                 }
                 let Some(entry) = entries.iter().find(|entry| entry.is_usable()) else { continue };
-                if answer(earlier, prefix, indices).is_some() {
+                if answer(earlier, prefix, ways).is_some() {
                     continue;
                 }
-                match entry.route(indices).or_else(|| answer(later, prefix, indices)) {
+                match entry.route(ways).or_else(|| answer(later, prefix, ways)) {
                     Some((route, index)) => push(prefix, route, index),
                     // `throw`, and no later table knows more: no route, which a hole in a covering prefix cannot say.
                     None => push(prefix, Route::Forbidden, None),
@@ -299,8 +316,8 @@ impl RouteTables {
 }
 
 /// What these tables, looked up one after the other, say of all of `prefix`.
-fn answer(tables: &[&Table], prefix: Prefix, indices: &Indices) -> Option<(Route, Option<IfIndex>)> {
-    tables.iter().find_map(|table| table.covering(prefix)?.route(indices))
+fn answer(tables: &[&Table], prefix: Prefix, ways: Ways<'_>) -> Option<(Route, Option<IfIndex>)> {
+    tables.iter().find_map(|table| table.covering(prefix)?.route(ways))
 }
 
 fn masked(address: IpAddr, len: u8) -> Prefix {

@@ -15,6 +15,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::nexthops::{self, Nexthop, Nexthops};
+
 /// Longest datagram that the kernel sends: dumps come in pieces of at most 32 KiB.
 const DATAGRAM_MAX: usize = 64 * 1024;
 
@@ -29,14 +31,17 @@ const GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1
 /// A message of rtnetlink, or what stands for one.
 pub(super) enum Message {
     Route(NetlinkHeader, RouteNetlinkMessage),
+    /// `RTM_NEWNEXTHOP`: an object that is new, or another one now.
+    Nexthop(u32, Nexthop),
     /// `RTM_DELNEXTHOP`: routes that used the nexthop object are gone without a word.
-    NexthopGone,
+    NexthopGone(u32),
     /// The parser did not understand it.
     Unreadable(String),
 }
 
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
+const RTM_GETNEXTHOP: u16 = 106;
 
 pub(super) struct Socket {
     fd: AsyncFd<OwnedFd>,
@@ -126,6 +131,27 @@ impl Socket {
         }
     }
 
+    /// Asks for all nexthop objects, as [`dump`](Socket::dump) for others.
+    pub(super) async fn dump_nexthops(&mut self) -> io::Result<Nexthops> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let mut nexthops = Nexthops::default();
+            self.sequence = self.sequence.wrapping_add(1);
+            self.send_bytes(&nexthops_request(self.sequence)).await?;
+            let interrupted = self
+                .read_dump(&mut nexthops, &mut |nexthops, message| {
+                    if let Message::Nexthop(id, nexthop) = message {
+                        nexthops.put(id, nexthop);
+                    }
+                })
+                .await?;
+            if !interrupted || attempt == DUMP_ATTEMPTS {
+                return Ok(nexthops);
+            }
+        }
+    }
+
     /// True: the kernel says that the dump is inconsistent.
     async fn read_dump<T>(
         &mut self,
@@ -142,6 +168,10 @@ impl Socket {
                     continue;
                 }
                 interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
+                if let Some(message) = of_nexthop(bytes) {
+                    each(result, message);
+                    continue;
+                }
                 match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
                     Ok(message) => match message.payload {
                         NetlinkPayload::Done(done) if done.code == 0 => return Ok(interrupted),
@@ -184,8 +214,12 @@ impl Socket {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
+        self.send_bytes(&bytes).await
+    }
+
+    async fn send_bytes(&self, bytes: &[u8]) -> io::Result<()> {
         self.fd
-            .async_io(Interest::WRITABLE, |fd| Ok(rustix::net::send(fd, &bytes, SendFlags::empty())?))
+            .async_io(Interest::WRITABLE, |fd| Ok(rustix::net::send(fd, bytes, SendFlags::empty())?))
             .await?;
         Ok(())
     }
@@ -201,13 +235,35 @@ fn os_error(negative_errno: i32) -> io::Error {
     io::Error::from_raw_os_error(negative_errno.wrapping_neg())
 }
 
+/// `RTM_GETNEXTHOP` of all of them: a netlink header and an empty `struct nhmsg`.
+fn nexthops_request(sequence: u32) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..4].copy_from_slice(&24u32.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&RTM_GETNEXTHOP.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    bytes
+}
+
+/// `None`: it is about something else.
+fn of_nexthop(bytes: &[u8]) -> Option<Message> {
+    let kind = NetlinkBuffer::new(bytes).message_type();
+    if kind != RTM_NEWNEXTHOP && kind != RTM_DELNEXTHOP {
+        return None;
+    }
+    Some(match nexthops::parse(bytes) {
+        Some((id, _)) if kind == RTM_DELNEXTHOP => Message::NexthopGone(id),
+        Some((id, nexthop)) => Message::Nexthop(id, nexthop),
+        None => Message::Unreadable("a nexthop object".to_owned()),
+    })
+}
+
 /// The messages of one datagram of events.
 fn parse(datagram: &[u8]) -> Vec<Message> {
     Split(datagram)
-        .filter_map(|bytes| match NetlinkBuffer::new(bytes).message_type() {
-            RTM_NEWNEXTHOP => None,
-            RTM_DELNEXTHOP => Some(Message::NexthopGone),
-            _ => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
+        .filter_map(|bytes| match of_nexthop(bytes) {
+            Some(message) => Some(message),
+            None => match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
                 Ok(message) => match message.payload {
                     NetlinkPayload::InnerMessage(inner) => Some(Message::Route(message.header, inner)),
                     _ => None,
@@ -248,7 +304,9 @@ mod tests {
         datagram.extend(message(16, RTM_NEWNEXTHOP));
         datagram.extend(message(16, RTM_DELNEXTHOP));
         assert_eq!(Split(&datagram).map(<[u8]>::len).collect::<Vec<_>>(), [17, 16, 16]);
-        assert_eq!(parse(&datagram).len(), 2, "two nexthops gone, one new one that says nothing");
+        let messages = parse(&datagram);
+        let are_unreadable = messages.iter().all(|message| matches!(message, Message::Unreadable(_)));
+        assert!(messages.len() == 3 && are_unreadable, "they say of no object");
     }
 
     #[test]
@@ -267,11 +325,14 @@ mod tests {
         let mut datagram = vec![0; 20];
         datagram[..4].copy_from_slice(&20u32.to_ne_bytes());
         datagram[4..6].copy_from_slice(&24u16.to_ne_bytes());
-        let mut next = vec![0; 16];
-        next[..4].copy_from_slice(&16u32.to_ne_bytes());
+        let mut next = vec![0; 32];
+        next[..4].copy_from_slice(&32u32.to_ne_bytes());
         next[4..6].copy_from_slice(&RTM_DELNEXTHOP.to_ne_bytes());
+        // NHA_ID 7.
+        next[24..].copy_from_slice(&[8u16.to_ne_bytes(), 1u16.to_ne_bytes(), [7, 0], [0, 0]].concat());
         datagram.extend(next);
         let messages = parse(&datagram);
-        assert!(matches!(messages[..], [Message::Unreadable(_), Message::NexthopGone]));
+        let id = u32::from_ne_bytes([7, 0, 0, 0]);
+        assert!(matches!(messages[..], [Message::Unreadable(_), Message::NexthopGone(gone)] if gone == id));
     }
 }

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use super::links::{IfIndex, Indices};
 use super::mirror::{Mirror, Todo};
 use super::neighbours::Key;
+use super::routes::Ways;
 use super::setup;
 use super::socket::{Message, Received, Socket};
 use super::upkeep::{Asked, Due, Upkeep};
@@ -293,7 +294,8 @@ impl Task {
         let routes_built = all || (todo.build_routes && routes_due);
         if routes_built {
             self.counters.routes_built.add(1);
-            let built = self.mirror.routes.build(&self.mirror.rules, &self.indices);
+            let ways = Ways { indices: &self.indices, nexthops: &self.mirror.nexthops };
+            let built = self.mirror.routes.build(&self.mirror.rules, ways);
             self.view.routes = Arc::new(built.routes);
             self.gateways = built.gateways;
             self.routes_not_before = Instant::now() + start.elapsed() * ROUTES_REST;

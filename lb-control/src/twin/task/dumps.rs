@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use tracing::{error, warn};
 
 use super::super::mirror::{Mirror, Todo};
+use super::super::nexthops::Nexthops;
 use super::super::routes::RouteTables;
 use super::super::rules::Rules;
 use super::super::setup;
@@ -61,6 +62,8 @@ impl Task {
         new.absorb(self.read(address, AddressFamily::Unspec).await?);
         let rules = self.read_rules().await?;
         let routes = self.read_routes().await?;
+        // After the routes: those name none that is not there yet.
+        let nexthops = self.read_nexthops().await?;
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut neighbour = NeighbourMessage::default();
             neighbour.header.family = family;
@@ -74,6 +77,10 @@ impl Task {
         (self.mirror.links, self.mirror.neighbours) = (new.links, new.neighbours);
         self.note(changed);
         self.take_rules(rules);
+        if nexthops != self.mirror.nexthops {
+            self.mirror.nexthops = nexthops;
+            self.note(Todo { build_routes: true, ..Todo::default() });
+        }
         self.take_routes(routes);
         let now = Instant::now();
         for (key, state) in self.mirror.neighbours.states() {
@@ -121,6 +128,14 @@ impl Task {
             new.absorb(self.read(RouteNetlinkMessage::GetRoute(route), family).await?);
         }
         Ok(new.routes)
+    }
+
+    /// Kernels before 5.3 have none.
+    async fn read_nexthops(&mut self) -> io::Result<Nexthops> {
+        match self.requests.dump_nexthops().await {
+            Err(error) if setup::is(&error, Errno::OPNOTSUPP) => Ok(Nexthops::default()),
+            result => result,
+        }
     }
 
     /// What one dump says. A kernel without IPv6 has nothing of it.
