@@ -2,7 +2,8 @@
 //!
 //! The file is never used in place. The next process makes a new one beside it, its workers take over what they find in
 //! the old one, and then the new one gets the old one's name: a process that is killed at any moment before leaves the old
-//! one as it was. Whoever uses a file holds its lock.
+//! one as it was. Where there is no room for two, the old one's content is in the new process alone meanwhile: a start that fails
+//! puts it back, one that is killed loses it. Whoever uses a file holds its lock.
 //!
 //! ```text
 //! 0          a page of text: what the file is, of which boot, how many workers, how much each has; with a sum
@@ -14,6 +15,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lb_core::flow::carry::Salvage;
 use lb_core::mem::Region;
@@ -42,6 +44,8 @@ pub(crate) struct Keep {
     /// The new file, until it has its name.
     new: Option<File>,
     is_committed: bool,
+    /// There will be none: who serves has other memory.
+    is_forgone: bool,
     /// What the operator should know.
     pub(crate) notices: Vec<String>,
 }
@@ -51,13 +55,15 @@ struct Found {
     file: File,
     is_new: bool,
     content: Content,
+    /// What was in it, where it had to make room.
+    copied: Option<Arc<[u8]>>,
 }
 
 enum Content {
     Nothing,
     Mapped(FileMapping),
     /// Where there was no room for two.
-    Copied(Box<[u8]>),
+    Copied(Arc<[u8]>),
 }
 
 /// What dead workers left, one piece each.
@@ -120,7 +126,17 @@ impl Keep {
             }
         }
         remove_unfinished(found.iter().map(|found| &found.path));
-        Ok((Some(Keep { path, found, new: None, is_committed: false, notices: Vec::new() }), notices))
+        Ok((
+            Some(Keep {
+                path,
+                found,
+                new: None,
+                is_committed: false,
+                is_forgone: false,
+                notices: Vec::new(),
+            }),
+            notices,
+        ))
     }
 
     /// The files that there are, without making any.
@@ -172,13 +188,7 @@ impl Keep {
                 for found in &mut self.found {
                     found.copy().map_err(failed)?;
                 }
-                match self.create_file(cpus, stride) {
-                    Ok(mapping) => mapping,
-                    Err(error) => {
-                        self.restore();
-                        return Err(failed(error));
-                    }
-                }
+                self.create_file(cpus, stride).map_err(failed)?
             }
             outcome => outcome.map_err(failed)?,
         };
@@ -189,20 +199,9 @@ impl Keep {
         Ok((regions, self.take_legacy()))
     }
 
-    /// Removes the files that there are.
-    pub(crate) fn discard(&mut self) {
-        for found in self.found.drain(..) {
-            let _ = fs::remove_file(&found.path);
-        }
-    }
-
-    /// Puts back what was [copied](Found::copy).
-    fn restore(&mut self) {
-        for found in &mut self.found {
-            if let Err(error) = found.restore() {
-                self.notices.push(format!("flow memory {} is lost: {error}", found.path.display()));
-            }
-        }
+    /// Whoever serves has other memory: what is in the files must not come back after it.
+    pub(crate) fn forgo(&mut self) {
+        self.is_forgone = true;
     }
 
     /// With `stride` bytes for the worker of each CPU.
@@ -258,7 +257,7 @@ impl Keep {
         legacy
     }
 
-    /// Gives the new file its name; from now on it is what the next process finds. Frees the old ones.
+    /// Gives the new file its name; from now on it is what the next process finds. Frees the old ones, or all if there is [to be none](Keep::forgo).
     ///
     /// # Errors
     /// The file and the kernel's reason.
@@ -268,7 +267,7 @@ impl Keep {
             fs::rename(unfinished(&self.path), &self.path).map_err(said)?;
         }
         self.is_committed = true;
-        for other in self.found.iter().skip(1) {
+        for other in self.found.iter().skip(usize::from(!self.is_forgone)) {
             let _ = fs::remove_file(&other.path);
         }
         self.found.clear();
@@ -281,8 +280,13 @@ impl Drop for Keep {
         if self.is_committed {
             return;
         }
-        if self.new.is_some() {
+        if self.new.take().is_some() {
             let _ = fs::remove_file(unfinished(&self.path));
+        }
+        for found in &self.found {
+            if let Err(error) = found.restore() {
+                eprintln!("flow memory {} is lost: {error}", found.path.display());
+            }
         }
         for made in self.found.iter().filter(|found| found.is_new) {
             let _ = fs::remove_file(&made.path);
@@ -310,14 +314,17 @@ impl Found {
     /// Frees the file, for which there is no room; its content stays in ordinary memory.
     fn copy(&mut self) -> io::Result<()> {
         if let Content::Mapped(mapping) = &self.content {
-            self.content = Content::Copied(mapping.bytes().into());
+            let bytes: Arc<[u8]> = mapping.bytes().into();
+            self.copied = Some(bytes.clone());
+            self.content = Content::Copied(bytes);
             self.file.set_len(0)?;
         }
         Ok(())
     }
 
-    fn restore(&mut self) -> io::Result<()> {
-        if let Content::Copied(bytes) = &self.content {
+    /// Puts back what was [copied](Found::copy).
+    fn restore(&self) -> io::Result<()> {
+        if let Some(bytes) = &self.copied {
             memory::allocate(&self.file, 0, bytes.len())?;
             FileMapping::writable(&self.file, bytes.len())?.bytes_mut().copy_from_slice(bytes);
         }
@@ -443,7 +450,13 @@ fn lock(path: &Path, make: bool) -> Result<Option<Found>, StartError> {
         // Its last owner may have replaced it since it was opened here.
         let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|file| (file.dev(), file.ino())).ok();
         if inode(file.metadata()) == inode(fs::symlink_metadata(path)) {
-            return Ok(Some(Found { path: path.to_owned(), file, is_new, content: Content::Nothing }));
+            return Ok(Some(Found {
+                path: path.to_owned(),
+                file,
+                is_new,
+                content: Content::Nothing,
+                copied: None,
+            }));
         }
     }
     Err(refused(path, IN_USE))
@@ -701,5 +714,44 @@ mod tests {
         }
         assert_eq!(fs::metadata(name.path()).unwrap().len(), 0, "its memory is free");
         assert_eq!(keep.take_legacy().salvages().len(), 1);
+    }
+
+    #[test]
+    fn a_start_that_fails_after_it_read_the_old_file_into_itself_puts_it_back() {
+        let name = Name::new("back");
+        let (mut keep, _, tables) = name.serve(1);
+        keep.commit().unwrap();
+        drop((keep, tables));
+        let before = fs::read(name.path()).unwrap();
+        for has_file in [true, false] {
+            let mut keep = name.open();
+            for found in &mut keep.found {
+                found.read(&mut Vec::new());
+                found.copy().unwrap();
+            }
+            if has_file {
+                keep.create_file(&[cpu()], HUGE_PAGE).unwrap();
+            } else {
+                keep.forgo();
+            }
+            let legacy = keep.take_legacy();
+            drop(keep);
+            assert_eq!(legacy.salvages().len(), 1);
+            assert!(fs::read(name.path()).unwrap() == before);
+            assert!(!unfinished(&name.path()).exists());
+        }
+    }
+
+    #[test]
+    fn where_whoever_serves_has_other_memory_no_file_is_left() {
+        let name = Name::new("forgone");
+        let (mut keep, _, tables) = name.serve(1);
+        keep.commit().unwrap();
+        drop((keep, tables));
+        let mut keep = name.open();
+        keep.forgo();
+        assert!(name.path().exists());
+        keep.commit().unwrap();
+        assert!(!name.path().exists());
     }
 }

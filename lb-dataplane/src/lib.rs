@@ -480,9 +480,7 @@ fn regions(
         }
         legacy = file.take_legacy();
         notices.append(&mut file.notices);
-        // What is in it must not come back after this process.
-        file.discard();
-        *keep = None;
+        file.forgo();
     }
     let take = || memory::take_region(bytes, config.huge_pages);
     let regions = config.workers.iter().map(|&cpu| cpu::at(cpu, take));

@@ -247,7 +247,7 @@ pub fn as_seen(frame: &mut [u8], headers: &Headers, seen: &Tuple, hops: u8) {
     any(frame, headers, seen, Deltas { ip: ip.0, l4 });
 }
 
-/// The opposite of what [`any`] does to the TTL, without the checksum.
+/// The opposite of what [`any`] does to the TTL, without the checksum; 255 becomes 0, and that 255 again.
 pub(super) fn raise_ttl(frame: &mut [u8], headers: &Headers) {
     let at = usize::from(headers.l3) + if headers.is_ipv6 { 7 } else { 8 };
     if let Some(ttl) = frame.get_mut(at) {

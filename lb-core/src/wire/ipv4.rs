@@ -79,10 +79,9 @@ pub fn decrement_ttl(header: &mut Header) {
 pub const TTL_DECREMENT: Delta = Delta(!0x0100);
 
 /// Writes both addresses, lowers the TTL by one and applies `delta` to the checksum, which must be that of both addresses and
-/// [`TTL_DECREMENT`]: a connection's rewrite, computed when it was made.
+/// [`TTL_DECREMENT`]: a connection's rewrite, computed when it was made. A TTL of 0 becomes 255: that of a packet for which it was raised before.
 #[inline]
 pub fn rewrite(header: &mut Header, source: u32, destination: u32, delta: Delta) {
-    debug_assert!(header[8] > 0, "a packet with TTL 0 is not forwarded");
     header[8] = header[8].wrapping_sub(1);
     // Both at once, as they are kept beside each other.
     let addresses = u64::from(source) << 32 | u64::from(destination);

@@ -45,10 +45,9 @@ pub fn set_destination(header: &mut Header, address: &[u8; 16]) -> Delta {
     delta
 }
 
-/// Lowers the hop limit by one. It must not be 0.
+/// Lowers the hop limit by one; of 0 it becomes 255: that of a packet for which it was raised before.
 #[inline]
 pub fn decrement_hop_limit(header: &mut Header) {
-    debug_assert!(header[7] > 0, "a packet with hop limit 0 is not forwarded");
     header[7] = header[7].wrapping_sub(1);
 }
 

@@ -69,6 +69,21 @@ fn a_packet_without_hops_left_to_a_server_behind_linux_is_dropped() {
 }
 
 #[test]
+fn what_is_redirected_to_the_host_may_have_255_hops_left() {
+    let mut d = Director::new();
+    let rules = hooks::rules(&["nat PREROUTING -p tcp --dport 22 -j REDIRECT --to-ports 2222"]);
+    d.path.adopt(Tables { rules: Arc::new(rules), ..tables(2, &[11, 12], 1) }.into());
+    for _ in 0..2 {
+        let mut frame = tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.1", 22), "S");
+        frame[22] = 255;
+        crate::wire::ipv4::fill_checksum(&mut frame[14..34]);
+        let arrived = d.receive(WAN, &[frame]).to_twin.remove(0);
+        let (.., port, hops) = read(&arrived);
+        assert_eq!((port, hops), (2222, 255));
+    }
+}
+
+#[test]
 fn a_syn_for_a_finished_connection_of_a_removed_server_is_scheduled_anew() {
     let mut d = Director::new();
     d.receive(WAN, &[from_client(4000, "S")]);
