@@ -58,8 +58,11 @@ pub struct ServerCell {
     pub out_bytes: Counter,
 }
 
-/// Rules, chains' policies included, that can be counted: of all tables together.
+/// Rules, chains' policies included, that there can be: of all tables together.
 pub const MOST_RULES: usize = 65_536;
+/// Numbers under which they are counted. Those of as many rules as there can be may still be counted under by workers with older tables
+/// while as many others take their place.
+pub const MOST_RULE_NUMBERS: usize = 2 * MOST_RULES;
 
 /// What one worker counts for one rule, or a chain's policy.
 #[derive(Debug, Default)]
@@ -277,7 +280,7 @@ impl WorkerCounters {
             servers: cells(servers + 1),
             ports: cells(ports),
             drops: cells(DropReason::ALL.len()),
-            rules: cells(MOST_RULES),
+            rules: cells(MOST_RULE_NUMBERS),
             // There are no more services than real servers; one more, for those that there is no room for.
             services: cells(servers + 1),
             courses: Courses::default(),
@@ -318,12 +321,12 @@ impl WorkerCounters {
     /// What a rule matched in walks: see [`RuleSource`](crate::rule::RuleSource). Of a number that there is no room for, the last one's.
     #[inline]
     pub fn rule(&self, number: u32) -> &RuleCell {
-        &self.rules[(number as usize).min(MOST_RULES - 1)]
+        &self.rules[(number as usize).min(MOST_RULE_NUMBERS - 1)]
     }
 
     /// Packets and bytes of no rule, by the rules' numbers: to be added to.
     pub fn no_rule_counts() -> Vec<(u64, u64)> {
-        vec![(0, 0); MOST_RULES]
+        vec![(0, 0); MOST_RULE_NUMBERS]
     }
 
     /// Adds what each rule matched, in walks and by courses. False, and nothing is added: the worker is at it, who asks must ask again.

@@ -351,6 +351,9 @@ impl Control {
     /// The first command that cannot be done.
     pub fn change_rules(&mut self, batch: &RuleBatch) -> Result<(), RuleFailure> {
         self.rules.know_sets(self.sets.known());
+        if self.plane.all_use(self.compiler.current().generation) {
+            self.rules.release();
+        }
         if self.rules.apply(batch, self.plane.counters())? {
             self.sets.refer(RULES, self.rules.sets());
             // The clock may have been set since.

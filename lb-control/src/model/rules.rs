@@ -14,7 +14,9 @@ use lb_core::counters::WorkerCounters;
 use lb_core::hook::Hook;
 use lb_core::rule::capture::Captures;
 use lb_core::rule::names::Numeric;
-use lb_core::rule::{Family, KnownSet, MOST_RULES, Named, Rule, Rules, SetUse, Table, chain_name, text};
+use lb_core::rule::{
+    Family, KnownSet, MOST_RULE_NUMBERS, MOST_RULES, Named, Rule, Rules, SetUse, Table, chain_name, text,
+};
 use lb_core::set::SetId;
 pub(crate) use place::Place;
 
@@ -36,7 +38,7 @@ const FAMILIES: [RuleFamily; 2] = [RuleFamily::Ipv4, RuleFamily::Ipv6];
 /// What is counted, and from where on.
 #[derive(Clone, Copy, Debug)]
 struct Count {
-    /// Among [`MOST_RULES`].
+    /// Among [`MOST_RULE_NUMBERS`].
     number: u32,
     /// What is taken off the workers' sum; wraps, so that a count may begin anywhere.
     base: RuleCounts,
@@ -77,7 +79,7 @@ pub struct RuleTables {
 impl RuleTables {
     /// `seed`: of the hashes that matches keep addresses under, see [`Named::new`].
     pub fn new(seed: u64) -> RuleTables {
-        let mut numbers = Ids::new(MOST_RULES);
+        let mut numbers = Ids::new(MOST_RULE_NUMBERS);
         let mut built_in = |table: Table| -> Arc<Vec<Chain>> {
             let chain = |&hook: &Hook| Chain {
                 name: chain_name(hook).into(),
@@ -143,7 +145,7 @@ impl RuleTables {
         leaves_out: &mut dyn FnMut(&RuleFailure) -> bool,
     ) -> Result<bool, RuleFailure> {
         let of = family(batch.family);
-        let sums = &Sums::of(workers);
+        let sums = &self.sums(workers);
         let mut edit = Edit {
             of,
             sums,
@@ -174,6 +176,12 @@ impl RuleTables {
             }
         }
         let taken = edit.taken;
+        // As where the kernel finds no memory for a table: at its COMMIT.
+        if done.is_ok() && self.count_with(of, &changed) > MOST_RULES {
+            let place = batch.tables.len().saturating_sub(1);
+            let end = batch.tables.last().map_or(0, |change| change.commands.len());
+            done = Err(failure(place, end, RuleError::Full.into()));
+        }
         if done.is_err() || batch.test {
             // No worker has seen them.
             self.numbers.free.extend(taken);
@@ -194,6 +202,25 @@ impl RuleTables {
         Ok(is_other)
     }
 
+    /// How many rules and chains there are once `changed` are the tables of a family.
+    fn count_with(&self, of: Family, changed: &[(Table, Vec<Chain>)]) -> usize {
+        let count = |chains: &[Chain]| chains.iter().map(|chain| 1 + chain.rules.len()).sum::<usize>();
+        let count_of = |other: Family, table: Table| {
+            let new = changed.iter().find(|(which, _)| other == of && *which == table);
+            new.map_or_else(
+                || count(&self.tables[other as usize][table as usize]),
+                |(_, chains)| count(chains),
+            )
+        };
+        let all = |other| Table::ALL.into_iter().map(move |table| (other, table));
+        Family::ALL.into_iter().flat_map(all).map(|(other, table)| count_of(other, table)).sum()
+    }
+
+    /// Of the numbers that were ever given.
+    fn sums(&self, workers: &[Arc<WorkerCounters>]) -> Sums {
+        Sums::of(workers, self.numbers.next as usize)
+    }
+
     /// One table, or all of a family.
     pub fn view(
         &self,
@@ -202,7 +229,7 @@ impl RuleTables {
         workers: &[Arc<WorkerCounters>],
     ) -> Vec<TableView> {
         let tables = Table::ALL.into_iter().filter(|table| only.is_none_or(|only| only == *table));
-        let sums = Sums::of(workers);
+        let sums = self.sums(workers);
         tables.map(|table| self.table_view(of, table, &sums)).collect()
     }
 
@@ -253,7 +280,8 @@ pub struct Written(Tables);
 impl Written {
     /// What rules that say DROP or REJECT, and policies that say DROP, have dropped: by family, table and chain, where there are any.
     pub fn dropped(&self, workers: &[Arc<WorkerCounters>]) -> Vec<(RuleFamily, Table, &str, u64)> {
-        let sums = Sums::of(workers);
+        let last = numbers(chains(&self.0)).max();
+        let sums = Sums::of(workers, last.map_or(0, |last| last as usize + 1));
         let of_chain = |chain: &Chain| {
             let rules = chain.rules.iter().filter(|held| held.rule.drops()).map(|held| &held.count);
             let counts = rules.chain(chain.drops.then_some(&chain.count));
@@ -322,8 +350,9 @@ fn words(rule: &Rule, of: Family) -> Vec<String> {
 struct Sums(Vec<(u64, u64)>);
 
 impl Sums {
-    fn of(workers: &[Arc<WorkerCounters>]) -> Sums {
+    fn of(workers: &[Arc<WorkerCounters>], numbers: usize) -> Sums {
         let mut sums = WorkerCounters::no_rule_counts();
+        sums.truncate(numbers);
         for worker in workers {
             while !worker.add_rule_counts(&mut sums) {
                 std::thread::yield_now();

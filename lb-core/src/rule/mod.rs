@@ -54,7 +54,7 @@ pub use text::{Error, Kind};
 pub use view::{Connection, Effects, Service, Verdict, View};
 pub use walk::{BadTable, ChainSource, RuleSource, Rules, reached_from};
 
-pub use crate::counters::MOST_RULES;
+pub use crate::counters::{MOST_RULE_NUMBERS, MOST_RULES};
 use crate::hook::Hook;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

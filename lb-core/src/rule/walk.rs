@@ -28,7 +28,7 @@ const MOST_FETCHED: usize = 2;
 #[derive(Clone, Debug)]
 pub struct RuleSource {
     pub rule: Arc<Rule>,
-    /// Its place among [`MOST_RULES`]: its own for as long as it is there.
+    /// Its place among [`MOST_RULE_NUMBERS`]: its own for as long as it is there.
     pub counter: u32,
 }
 

@@ -72,7 +72,7 @@ fn tables_that_are_emptied_keep_their_policies_and_no_counts() {
 fn a_batch_that_fails_changes_nothing_and_says_where() {
     let mut tables = RuleTables::new(1);
     let (before, free) =
-        (filter(&tables), tables.numbers.free.len() as u32 + MOST_RULES as u32 - tables.numbers.next);
+        (filter(&tables), tables.numbers.free.len() as u32 + MOST_RULE_NUMBERS as u32 - tables.numbers.next);
     let failed = refused(
         &mut tables,
         vec![new_chain("web"), append("INPUT", "-p tcp -j web"), append("NOSUCH", "-j DROP")],
@@ -80,7 +80,7 @@ fn a_batch_that_fails_changes_nothing_and_says_where() {
     assert_eq!((failed.command, failed.error), (2, RuleError::NoSuchChain));
     assert_eq!(filter(&tables), before);
     assert_eq!(
-        tables.numbers.free.len() as u32 + MOST_RULES as u32 - tables.numbers.next,
+        tables.numbers.free.len() as u32 + MOST_RULE_NUMBERS as u32 - tables.numbers.next,
         free,
         "numbers leak"
     );
@@ -139,6 +139,29 @@ fn a_number_is_not_given_again_before_workers_use_newer_tables() {
     assert_eq!((tables.freed.as_slice(), tables.numbers.free.contains(&number)), (&[number][..], false));
     tables.release();
     assert!(tables.freed.is_empty() && tables.numbers.free.contains(&number));
+}
+
+#[test]
+fn as_many_rules_as_there_can_be_may_take_the_place_of_as_many() {
+    let mut tables = RuleTables::new(1);
+    let built_in: usize = tables.tables.iter().flatten().map(|chains| chains.len()).sum();
+    let load = |tables: &mut RuleTables, rules: usize| {
+        let mut batch = batch("filter", vec![append("INPUT", "-j DROP"); rules]);
+        batch.tables[0].empty = true;
+        tables.apply(&batch, &[]).map_err(|failure| (failure.command, failure.error))
+    };
+    let most = MOST_RULES - built_in;
+    assert_eq!(load(&mut tables, most), Ok(true));
+    for _ in 0..2 {
+        assert_eq!(load(&mut tables, most), Ok(true), "workers may still count those before");
+        assert_eq!(filter(&tables)[0].rules.len(), most);
+        tables.release();
+    }
+    assert_eq!(load(&mut tables, most + 1), Err((most + 1, RuleError::Full)));
+    assert_eq!(filter(&tables)[0].rules.len(), most);
+    let one = batch("filter", vec![append("INPUT", "-j DROP")]);
+    assert_eq!(tables.apply(&one, &[]).map_err(|failure| failure.error), Err(RuleError::Full));
+    assert_eq!(load(&mut tables, 1), Ok(true));
 }
 
 #[test]
