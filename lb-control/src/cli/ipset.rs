@@ -9,7 +9,7 @@ use super::client::Client;
 use super::director::DirectorError;
 use crate::api::query::escaped;
 use crate::api::types::SetsReply;
-use crate::sets::command;
+use crate::sets::{check_count, command};
 
 const VERSION: &str = "ipset v7.17";
 /// Lines of a restore that go to the daemon together.
@@ -122,6 +122,7 @@ fn do_words(
         let message = format!("No command specified: unknown argument {first}");
         return Err(Stop::new(2, "", &message));
     };
+    check_count(command, words).map_err(|refusal| Stop::new(refusal.code, "", &refusal.message))?;
     let name = words.get(1).map(String::as_str);
     match command {
         "version" => write(around, &format!("{VERSION}, protocol version: 7\n")),

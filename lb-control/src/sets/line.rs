@@ -2,6 +2,7 @@
 
 use lb_core::set::{Element, Extensions, MAX_TIMEOUT, Part, Set, SetId, SetType, SkbInfo};
 use lb_core::time::Tick;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::definition::Definition;
@@ -13,21 +14,25 @@ pub const MAX_NAME: usize = 31;
 /// Longest comment, bytes.
 const MAX_COMMENT: usize = 255;
 
-/// Commands by name, with their old letter, and how many words must follow. Of a name its beginning will do: the first one that begins so.
-const COMMANDS: &[(&str, char, usize)] = &[
-    ("create", 'N', 2),
-    ("add", 'A', 2),
-    ("del", 'D', 2),
-    ("test", 'T', 2),
-    ("destroy", 'X', 0),
-    ("list", 'L', 0),
-    ("save", 'S', 0),
-    ("restore", 'R', 0),
-    ("flush", 'F', 0),
-    ("rename", 'E', 2),
-    ("swap", 'W', 2),
-    ("help", 'H', 0),
-    ("version", 'V', 0),
+/// Without an end that is known here.
+const ANY: usize = usize::MAX;
+
+/// Commands by name, with their old letter, and how many words must and may follow. Of a name its beginning will do: the first one that
+/// begins so.
+const COMMANDS: &[(&str, char, usize, usize)] = &[
+    ("create", 'N', 2, ANY),
+    ("add", 'A', 2, ANY),
+    ("del", 'D', 2, ANY),
+    ("test", 'T', 2, ANY),
+    ("destroy", 'X', 0, 1),
+    ("list", 'L', 0, 1),
+    ("save", 'S', 0, 1),
+    ("restore", 'R', 0, 0),
+    ("flush", 'F', 0, 1),
+    ("rename", 'E', 2, 2),
+    ("swap", 'W', 2, 2),
+    ("help", 'H', 0, ANY),
+    ("version", 'V', 0, ANY),
 ];
 
 /// The command that a word names: by its name or the beginning of it, also behind two dashes, or by its letter, in upper case behind one dash.
@@ -42,13 +47,31 @@ pub fn command(word: &str) -> Option<&'static str> {
     if let "-h" | "-v" = word {
         return Some(if word == "-h" { "help" } else { "version" });
     }
-    let is_it = |(name, letter, _): &&(&str, char, usize)| {
+    let is_it = |(name, letter, ..): &&(&str, char, usize, usize)| {
         let is_letter = |text: &str, letter: char| text.chars().eq([letter]);
         let is_short = word.strip_prefix('-').is_some_and(|short| is_letter(short, *letter))
             || is_letter(long, letter.to_ascii_lowercase());
         is_short || !long.is_empty() && name.starts_with(long)
     };
     COMMANDS.iter().find(is_it).map(|(name, ..)| *name)
+}
+
+/// Whether a command has as many words, itself among them, as it must and may have.
+///
+/// # Errors
+/// In ipset's words.
+pub fn check_count(command: &str, words: &[impl AsRef<str>]) -> Result<(), Refusal> {
+    let known = COMMANDS.iter().find(|(name, ..)| *name == command);
+    let (least, most) = known.map_or((0, ANY), |&(_, _, least, most)| (least, most));
+    if words.len() <= least {
+        let which = if words.len() == 1 { "" } else { "second " };
+        let message = format!("Missing {which}mandatory argument to command {command}");
+        return Err(Refusal::parameter(message));
+    }
+    match words.get(most.saturating_add(1)) {
+        Some(word) => Err(Refusal::parameter(format!("Unknown argument {}", word.as_ref()))),
+        None => Ok(()),
+    }
 }
 
 /// What an entry says besides the element.
@@ -142,12 +165,7 @@ impl IpSets {
         let Some(command) = command(first) else {
             return Err(Refusal::parameter(format!("No command specified: unknown argument {first}")));
         };
-        let needed = COMMANDS.iter().find(|(name, ..)| *name == command).map_or(0, |(.., needed)| *needed);
-        if words.len() <= needed {
-            let which = if words.len() == 1 { "" } else { "second " };
-            let message = format!("Missing {which}mandatory argument to command {command}");
-            return Err(Refusal::parameter(message));
-        }
+        check_count(command, &words)?;
         if let Some(name) = words.get(1).filter(|name| name.len() > MAX_NAME) {
             return Err(Refusal::syntax(format!("setname '{name}' is longer than {MAX_NAME} characters")));
         }
@@ -633,6 +651,14 @@ fn expand(
     };
     if is_refused {
         return Err(Refusal::new("The value of the CIDR parameter of the IP address is invalid"));
+    }
+    let is_whole = |part, addresses: &RangeInclusive<u128>, len: Option<u8>| {
+        kind.has(part) && len.is_none() && *addresses == (0..=text::mask(family))
+    };
+    if is_whole(Part::Net, &range.addresses, range.len)
+        || is_whole(Part::SecondNet, &range.seconds, range.second_len)
+    {
+        return Err(Refusal::new("Invalid range, covers the whole address space"));
     }
     let step = match definition.netmask {
         Some(len) if kind.has(Part::Address) => 1 << (family.bits() - len),

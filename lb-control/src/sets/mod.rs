@@ -23,7 +23,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use comments::Comments;
 pub use definition::Definition;
-pub use line::{MAX_NAME, command};
+pub use line::{MAX_NAME, check_count, command};
 pub use text::Refusal;
 pub use view::{Format, Listing, SetView};
 
@@ -471,23 +471,4 @@ impl IpSets {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_that_is_flushed_while_it_is_swept_is_swept_from_where_it_ends() {
-        let mut sets = IpSets::new(1);
-        let line = |sets: &mut IpSets, line: &str| sets.line(line, false, Tick(0)).expect("done");
-        line(&mut sets, "create a hash:ip timeout 1 maxelem 1000000");
-        line(&mut sets, "add a 10.0.0.0/14");
-        assert!(sets.get(SetId(0)).set.store.slots() > SWEPT, "too wide for one sweep");
-        sets.sweep(Tick(0));
-        line(&mut sets, "flush a");
-        line(&mut sets, "add a 10.0.0.1");
-        // To its end from where the other store was left, then to the beginning, and then from there.
-        for _ in 0..3 {
-            sets.sweep(Tick(1000));
-        }
-        assert!(sets.get(SetId(0)).set.store.is_empty());
-    }
-}
+mod tests;

@@ -68,7 +68,29 @@ pub(super) fn number(text: &str, allowed: RangeInclusive<u64>) -> Result<u64, Re
     })
 }
 
+/// What stands between brackets, which keep a name with a dash, or an address with colons, together.
+fn unbracketed(text: &str) -> &str {
+    text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text)
+}
+
+/// `A` or `A-B`; a dash between brackets parts nothing.
+///
+/// Source: ipset(8), "COMMENTS" and "hash:ip,port".
+fn ends(text: &str) -> Result<(&str, Option<&str>), Refusal> {
+    if !text.starts_with('[') {
+        return Ok(text.split_once('-').map_or((text, None), |(first, last)| (first, Some(last))));
+    }
+    let missing = || Refusal::syntax(format!("cannot find closing escape character ']' in {text}"));
+    let (first, rest) = text.split_at(text.find(']').ok_or_else(missing)? + 1);
+    match rest.strip_prefix('-') {
+        Some(last) => Ok((first, Some(last))),
+        None if rest.is_empty() => Ok((first, None)),
+        None => Err(Refusal::syntax(format!("range separator expected after '{first}'"))),
+    }
+}
+
 pub(super) fn address(text: &str, family: Family) -> Result<u128, Refusal> {
+    let text = unbracketed(text);
     let parsed = match family {
         Family::Ipv4 => {
             let whole = text.parse::<Ipv4Addr>().map(u32::from).ok();
@@ -113,10 +135,6 @@ fn prefix_len(text: &str, family: Family) -> Result<u8, Refusal> {
 
 /// `A`, `A-B` or `A/LEN`; and the length, if one was said.
 pub(super) fn addresses(text: &str, family: Family) -> Result<(RangeInclusive<u128>, Option<u8>), Refusal> {
-    if !text.bytes().any(|byte| matches!(byte, b'/' | b'-')) {
-        let only = address(text, family)?;
-        return Ok((only..=only, None));
-    }
     if let Some((first, len)) = text.split_once('/') {
         let len = prefix_len(len, family)?;
         let first = family.network(address(first, family)?, len);
@@ -124,15 +142,14 @@ pub(super) fn addresses(text: &str, family: Family) -> Result<(RangeInclusive<u1
             | (family.network(u128::MAX, family.bits()) & !family.network(u128::MAX, len) & mask(family));
         return Ok((first..=last, Some(len)));
     }
-    if let Some((first, last)) = text.split_once('-') {
-        let (a, b) = (address(first, family)?, address(last, family)?);
-        return Ok((a.min(b)..=a.max(b), None));
-    }
-    let only = address(text, family)?;
-    Ok((only..=only, None))
+    let (first, last) = ends(text)?;
+    let a = address(first, family)?;
+    let b = last.map_or(Ok(a), |last| address(last, family))?;
+    Ok((a.min(b)..=a.max(b), None))
 }
 
-fn mask(family: Family) -> u128 {
+/// All bits of an address.
+pub(super) fn mask(family: Family) -> u128 {
     if family == Family::Ipv4 { u32::MAX.into() } else { u128::MAX }
 }
 
@@ -284,7 +301,7 @@ fn port(text: &str, protocol: &str) -> Result<u16, Refusal> {
         Ok(port) => return Ok(port as u16),
         Err(refusal) => refusal,
     };
-    service(text, protocol).ok_or_else(|| {
+    service(unbracketed(text), protocol).ok_or_else(|| {
         // ipset tries the name after the number, and tells of both.
         let message = format!(
             "{}\nSyntax error: '{protocol}' is invalid as number\ncannot parse '{text}' as a {protocol} port",
@@ -294,10 +311,10 @@ fn port(text: &str, protocol: &str) -> Result<u16, Refusal> {
     })
 }
 
-/// `80`, `http`, `80-90`.
+/// `80`, `http`, `80-90`, `[ftp-data]-80`.
 pub(super) fn ports(text: &str, protocol: &str) -> Result<RangeInclusive<u16>, Refusal> {
-    if let Some((first, last)) = text.split_once('-')
-        && service(text, protocol).is_none()
+    if service(text, protocol).is_none()
+        && let (first, Some(last)) = ends(text)?
     {
         // In this order ipset reads them, and tells of the first that it cannot.
         let (b, a) = (port(last, protocol)?, port(first, protocol)?);
@@ -419,19 +436,25 @@ pub(super) fn range(text: &str, kind: &SetType, family: Family, is_wildcard: boo
         seconds: 0..=0,
         second_len: None,
     };
+    let not_plain = |text: &str| Refusal::syntax(format!("plain IP address must be supplied: {text}"));
     let single = |text: &str| {
         let (found, len) = addresses(text, family)?;
         // The kernel takes ranges of IPv4 addresses alone, and none with a MAC.
         let is_single = len.map_or(!text.contains('-'), |len| len == family.bits());
         if (family == Family::Ipv6 || is_optional) && !is_single {
-            return Err(Refusal::syntax(format!("plain IP address must be supplied: {text}")));
+            return Err(not_plain(text));
         }
         Ok((found, len))
     };
     for (&word, part) in words.iter().zip(kind.parts.iter()) {
         match part {
             Part::Address => range.addresses = single(word)?.0,
-            Part::SecondAddress => range.seconds = single(word)?.0,
+            Part::SecondAddress => {
+                range.seconds = single(word)?.0;
+                if range.seconds.start() != range.seconds.end() {
+                    return Err(not_plain(word));
+                }
+            }
             Part::Net => (range.addresses, range.len) = addresses(word, family)?,
             Part::SecondNet => (range.seconds, range.second_len) = addresses(word, family)?,
             Part::Port => (range.first.protocol, range.ports) = protocol_ports(word, family)?,

@@ -151,7 +151,7 @@ impl Set {
                 }
                 Part::Mac | Part::MacValue => {
                     element.mac = if *side == Side::Source { facts.macs.0 } else { facts.macs.1 };
-                    if *part == Part::Mac && element.mac == [0; 6] {
+                    if element.mac == [0; 6] {
                         return None;
                     }
                 }

@@ -319,9 +319,7 @@ impl Set {
     /// next packet does.
     #[inline(never)]
     fn learn(&self, facts: &Facts<'_>, sides: &[Side], now: Tick) -> bool {
-        let Some(element) = self.element(facts, sides).filter(|element| element.mac != [0; 6]) else {
-            return false;
-        };
+        let Some(element) = self.element(facts, sides) else { return false };
         let key = element.key(self.kind, self.family);
         let lacks_mac = || self.store.find(&key).filter(|&slot| self.store.value(slot) == 0);
         if lacks_mac().is_none() {

@@ -205,16 +205,18 @@ fn an_address_without_a_mac_gets_the_first_packets_and_its_time_begins() {
             mark: 0,
             in_interface: "",
             out_interface: "",
-            macs: ([2, 0, 0, 0, 0, mac], [0; 6]),
+            macs: (if mac == 0 { [0; 6] } else { [2, 0, 0, 0, 0, mac] }, [0; 6]),
             len: 40,
         };
         sets.matches(SetId(0), &facts, &[Side::Source, Side::Source], Tick(100), &asking).is_some()
     };
     let slot = store.find(&key).unwrap();
+    assert!(!ask(0, Asking::default()), "a packet without a MAC is in no such set");
     assert!(ask(3, Asking::default().of(true)) && !sets.wishes.take_written());
     assert_eq!((store.value(slot), store.held(slot), store.until(slot)), (0, 7, None));
     assert!(ask(4, Asking::default()) && sets.wishes.take_written());
     assert!(!ask(3, Asking::default()) && ask(4, Asking::default()) && !sets.wishes.take_written());
     let until = Tick(100 + 7 * Tick::PER_SECOND);
     assert_eq!((store.held(slot), store.until(slot)), (0, Some(until)));
+    assert!(!ask(0, Asking::default()));
 }
