@@ -231,5 +231,7 @@ fn chains_that_lead_into_themselves_are_no_table() {
         table(&[input.clone(), chain("a", None, "b"), chain("b", None, "a")]),
         Some(BadTable::Loop(_))
     ));
+    let apart = [chain("INPUT", Some(crate::hook::Hook::Input), "ACCEPT"), chain("a", None, "a")];
+    assert_eq!(table(&apart), None, "no hook leads there");
     assert_eq!(table(&[input]), Some(BadTable::NoChain("a".to_owned())));
 }

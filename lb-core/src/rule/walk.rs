@@ -329,7 +329,8 @@ impl Compiled {
             });
         }
         let mut depths = vec![Depth::Unknown; chains.len()];
-        for (number, source) in sources.iter().enumerate() {
+        // Where no hook leads, chains may lead into each other, as in the kernel.
+        for (number, source) in sources.iter().enumerate().filter(|(_, source)| source.hook.is_some()) {
             depth(&chains, number, 0, &mut depths).ok_or_else(|| BadTable::Loop(source.name.to_string()))?;
         }
         let rules = sources.iter().flat_map(|source| &source.rules);

@@ -31,7 +31,7 @@ const DNAT: u8 = 1 << 7;
 const NETS: [&str; 4] =
     ["ctorigsrc", "ctorigdst", "ctreplsrc", "ctrepldst"];
 const PORTS: [&str; 4] = ["ctorigsrcport", "ctorigdstport", "ctreplsrcport", "ctrepldstport"];
-/// `NONE` is that nothing of this is so.
+/// `NONE` is none of these: no connection has one of none, so that it matches nothing.
 const STATUSES: [(&str, u16); 4] = [
     ("EXPECTED", Status::EXPECTED.0),
     ("SEEN_REPLY", Status::SEEN_REPLY.0),
@@ -231,10 +231,9 @@ impl Match for ConnTrack {
                     (from..=to).contains(&end(original, reply, which).1) != is_not
                 })
             })
-            && self.status.is_none_or(|(status, is_not)| {
-                let is = if status == 0 { connection.status.0 == 0 } else { connection.status.0 & status != 0 };
-                is != is_not
-            })
+            && self
+                .status
+                .is_none_or(|(status, is_not)| (connection.status.0 & status != 0) != is_not)
             && self.expires.is_none_or(|((from, to), is_not)| (from..=to).contains(&connection.expires) != is_not)
             && self.direction.is_none_or(|(is_reply, _)| connection.is_reply == is_reply)
     }

@@ -307,6 +307,32 @@ proptest! {
 }
 
 #[test]
+fn no_connection_has_the_status_none() {
+    let sent = Sent {
+        ends: (1, 2),
+        ports: (4000, 80),
+        protocol: 6,
+        input: None,
+        output: None,
+        fragment: Fragment::None,
+        is_new: true,
+        after: 0,
+    };
+    for (line, verdict) in [
+        ("-m conntrack --ctstatus NONE -j DROP", Verdict::Accept),
+        ("-m conntrack ! --ctstatus NONE -j DROP", Verdict::Drop),
+        ("-m conntrack --ctstatus NONE,ASSURED -j DROP", Verdict::Accept),
+    ] {
+        let rules = compile(Family::Ipv4, &[vec![line.to_owned()], vec![], vec![]], false);
+        let counters = WorkerCounters::new(0, 0);
+        let found = walk(&sent, Family::Ipv4, Tick(0), &interfaces(), &rules, |view| {
+            rules.run(Table::Filter, Hook::Input, view, &counters)
+        });
+        assert_eq!(found.0, verdict, "{line}");
+    }
+}
+
+#[test]
 fn a_long_chain_asks_the_rules_that_may_match_alone() {
     let family = Family::Ipv4;
     let hosts = (0..10_000).map(|n| format!("-s 172.16.{}.{} -j DROP", n / 256, n % 256));
