@@ -211,12 +211,20 @@ fn restore(
 ) -> Result<(), Stop> {
     let mut before = 0;
     loop {
-        let (mut lines, mut count) = (String::new(), 0);
-        while count < TOGETHER && lines.len() < TOGETHER_BYTES {
-            let read = input.read_line(&mut lines);
-            match read.map_err(|error| Stop(1, format!("ipset: standard input: {error}")))? {
-                0 => break,
-                _ => count += 1,
+        let (mut lines, mut count, mut bad) = (String::new(), 0, None);
+        let mut line = Vec::new();
+        while count < TOGETHER && lines.len() < TOGETHER_BYTES && bad.is_none() {
+            line.clear();
+            let read = input.read_until(b'\n', &mut line);
+            if read.map_err(|error| Stop(1, format!("ipset: standard input: {error}")))? == 0 {
+                break;
+            }
+            count += 1;
+            match std::str::from_utf8(&line) {
+                Ok(line) => lines += line,
+                // Only its number counts.
+                Err(_) if line.trim_ascii_start().starts_with(b"#") => lines.push('\n'),
+                Err(_) => bad = Some(before + count),
             }
         }
         if count == 0 {
@@ -228,6 +236,10 @@ fn restore(
             let place = format!("Error in line {}: ", before + failed.line);
             let code = failed.code.max(1);
             return Err(Stop::new(code, &place, &failed.message));
+        }
+        if let Some(number) = bad {
+            let why = "Syntax error: bytes that are no UTF-8 are for comments of the file alone";
+            return Err(Stop::new(1, &format!("Error in line {number}: "), why));
         }
         before += count;
     }

@@ -377,7 +377,11 @@ impl<'w> Reader<'w> {
             'm' => self.load(value, around)?,
             'j' | 'g' => self.jump(value, letter == 'g', around)?,
             _ => {
-                let bytes = self.cursor.next_value();
+                let comma = value.char_indices().skip(1).find(|&(_, c)| c == ',');
+                let bytes = match comma {
+                    Some((at, _)) => Some(&value[at + 1..]),
+                    None => self.cursor.next_value(),
+                };
                 let number = |text: Option<&str>| text.and_then(leading_decimal);
                 let bytes = bytes.ok_or_else(|| Error::parameter("-c requires packet and byte counter"))?;
                 let packets =

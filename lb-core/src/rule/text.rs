@@ -177,8 +177,8 @@ pub fn aton(text: &str) -> Option<u32> {
     is_fine.then_some((head << (8 * rest) | last) as u32)
 }
 
-/// A whole word that is such a number.
-pub(crate) fn number(text: &str) -> Option<u64> {
+/// A whole word that is a number as C reads it.
+pub fn number(text: &str) -> Option<u64> {
     leading_number(text).filter(|(_, rest)| rest.is_empty()).map(|(value, _)| value)
 }
 

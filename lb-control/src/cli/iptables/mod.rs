@@ -8,6 +8,9 @@ mod list;
 mod names;
 mod options;
 mod restore;
+mod so_far;
+#[cfg(test)]
+mod tests;
 mod verbose;
 
 use std::io::{BufRead, Write};
@@ -233,11 +236,14 @@ fn do_line(
         _ => {}
     }
     let table = Table::named(&request.table).ok_or_else(|| no_table(program, &request.table))?;
-    if let Action::List(only) | Action::ListRules(only) = request.action {
-        return show(program, &request, table, only, keeper, around);
-    }
     let mut has_chain =
         |name: &str| Ok(table_view(program, table, keeper)?.chains.iter().any(|chain| chain.name == name));
+    if request.lists() {
+        read(program, &request, around, &mut has_chain)?;
+        let view = table_view(program, table, keeper)?;
+        let zero = show(program, &request, &view, around)?;
+        return zero.map_or(Ok(()), |zero| change(program, table, vec![zero], keeper));
+    }
     let commands = commands(program, &request, around, &mut has_chain)?;
     if request.is_verbose {
         let view = table_view(program, table, keeper)?;
@@ -276,15 +282,13 @@ fn change(
     }
 }
 
+/// Lists a table; what is to be done to it then.
 fn show(
     program: Program,
     request: &Request,
-    table: Table,
-    only: Option<usize>,
-    keeper: &mut dyn RuleKeeper,
+    view: &TableView,
     around: &mut Surroundings<'_>,
-) -> Result<(), Stop> {
-    let view = table_view(program, table, keeper)?;
+) -> Result<Option<RuleCommand>, Stop> {
     if let Some(name) = &request.chain
         && view.chains.iter().all(|chain| chain.name != *name)
     {
@@ -292,16 +296,44 @@ fn show(
     }
     let style =
         Style { family: family(program.family()), is_numeric: request.is_numeric, names: around.names };
+    let of_zero = request.zeroes.flatten();
     let text = match request.action {
-        Action::List(_) => list::columns(&view, request, only, &style),
-        _ => list::lines(&view, request, only, &style),
+        Action::ListRules(only) => list::lines(view, request, only.or(of_zero), &style),
+        Action::List(only) => list::columns(view, request, only.or(of_zero), &style),
+        _ => String::new(),
     };
     around.output.write_all(text.as_bytes())?;
-    if request.zeroes {
-        let zero = RuleCommand::Zero { chain: request.chain.clone(), at: only };
-        change(program, table, vec![zero], keeper)?;
+    Ok(request.zeroes.map(|at| RuleCommand::Zero { chain: request.chain.clone(), at }))
+}
+
+/// The rules in a line, and their counters. `has_chain`: whether there is one, asked when a rule leads to it.
+fn read(
+    program: Program,
+    request: &Request,
+    around: &mut Surroundings<'_>,
+    has_chain: &mut dyn FnMut(&str) -> Result<bool, Stop>,
+) -> Result<(Vec<Rule>, Option<(u64, u64)>), Stop> {
+    let mut told = Around::new(family(program.family()), around.names);
+    told.are_typed = !program.reads_file();
+    let read = Rule::read(&request.words, &mut told);
+    for warning in told.warnings.take() {
+        writeln!(around.errors, "{}", warning.trim_end())?;
     }
-    Ok(())
+    if let Err(error) = &read
+        && error.text.starts_with("unknown option")
+    {
+        // Its options are as unknown as the target.
+        let jump = request.words.windows(2).find(|pair| matches!(pair[0].as_str(), "-j" | "--jump"));
+        if let Some([_, name]) = jump
+            && !is_target(name)
+            && !has_chain(name)?
+        {
+            return Err(no_target(name));
+        }
+    }
+    let (rules, counters) = read?;
+    options::check_rule(request, counters.is_some())?;
+    Ok((rules, counters))
 }
 
 /// What a line changes. `has_chain`: whether there is one, asked when a rule leads to it.
@@ -317,26 +349,7 @@ fn commands(
         request.action,
         Action::Append | Action::Check | Action::Delete | Action::Insert(_) | Action::Replace(_)
     );
-    let mut told = Around::new(family, around.names);
-    told.are_typed = !program.reads_file();
-    let read = Rule::read(&request.words, &mut told);
-    for warning in told.warnings.take() {
-        writeln!(around.errors, "{}", warning.trim_end())?;
-    }
-    let (rules, counters) = match read {
-        // Its options are as unknown as the target.
-        Err(error) if error.text.starts_with("unknown option") => {
-            let jump = request.words.windows(2).find(|pair| matches!(pair[0].as_str(), "-j" | "--jump"));
-            if let Some([_, name]) = jump
-                && !is_target(name)
-                && !has_chain(name)?
-            {
-                return Err(no_target(name));
-            }
-            return Err(error.into());
-        }
-        read => read?,
-    };
+    let (rules, counters) = read(program, request, around, has_chain)?;
     let drops = |rule: &Rule| match &rule.jump {
         Jump::Drop => true,
         Jump::Chain { name, .. } => name == "DROP",
@@ -352,9 +365,6 @@ fn commands(
     let counts = RuleCounts { packets, bytes };
     let named = chain.clone().unwrap_or_default();
     if !has_rule {
-        if let Some(word) = request.words.first().filter(|word| !is_counters(word)) {
-            return Err(Stop::parameter(format!("Illegal option `{word}' with this command")));
-        }
         return Ok(vec![match request.action.clone() {
             Action::DeleteAt(at) => RuleCommand::DeleteAt { chain: named, at },
             Action::Flush => RuleCommand::Flush { chain },
@@ -390,10 +400,6 @@ fn commands(
         })
     };
     rules.iter().map(command).collect()
-}
-
-fn is_counters(word: &str) -> bool {
-    word.starts_with("-c") || word == "--set-counters"
 }
 
 /// What iptables itself looks at, before the kernel does.

@@ -1,7 +1,7 @@
 //! A command line of iptables: what it asks for, and the words of the rule in it, which [`Rule::read`](lb_core::rule::Rule::read)
 //! reads.
 
-use lb_core::rule::{Family, option_has_value};
+use lb_core::rule::{Family, option_has_value, text};
 
 use super::{Program, Stop, VERSION};
 
@@ -30,8 +30,8 @@ pub(super) enum Action {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Request {
     pub(super) action: Action,
-    /// With `-L` or `-S`: counts begin anew after it.
-    pub(super) zeroes: bool,
+    /// With `-L` or `-S`: counts begin anew after it, of one rule if `-Z` has its number.
+    pub(super) zeroes: Option<Option<usize>>,
     pub(super) chain: Option<String>,
     pub(super) table: String,
     pub(super) is_numeric: bool,
@@ -42,6 +42,12 @@ pub(super) struct Request {
     pub(super) words: Vec<String>,
     /// What is told first.
     pub(super) warnings: Vec<&'static str>,
+}
+
+impl Request {
+    pub(super) fn lists(&self) -> bool {
+        matches!(self.action, Action::List(_) | Action::ListRules(_))
+    }
 }
 
 /// Options that are not the rule's: letter, long name.
@@ -102,27 +108,18 @@ impl<'w> Words<'w> {
 
     /// The next word, if it is no option.
     fn value(&mut self) -> Option<&'w String> {
-        self.words.get(self.at).filter(|word| !word.starts_with('-') && *word != "!")?;
+        self.words.get(self.at).filter(|word| !word.starts_with(['-', '!']))?;
         self.next()
     }
 
     fn number(&mut self) -> Result<Option<usize>, Stop> {
-        let is_number = |word: &&String| word.starts_with(|c: char| c.is_ascii_digit());
-        match self.words.get(self.at).filter(is_number) {
-            None => Ok(None),
-            Some(word) => {
-                self.at += 1;
-                number(word).map(Some)
-            }
-        }
+        self.value().map(|word| number(word)).transpose()
     }
 }
 
 fn number(word: &str) -> Result<usize, Stop> {
-    match word.parse() {
-        Ok(at @ 1..) => Ok(at),
-        _ => Err(Stop::parameter(format!("Invalid rule number `{word}'"))),
-    }
+    let at = text::number(word).filter(|at| (1..=i32::MAX as u64).contains(at));
+    at.map(|at| at as usize).ok_or_else(|| Stop::parameter(format!("Invalid rule number `{word}'")))
 }
 
 /// Reads a line without the program's name. `table`: of a restore, which allows no other.
@@ -135,7 +132,7 @@ pub(super) fn parse(program: Program, words: &[String], table: Option<&str>) -> 
         has_interval: false,
         request: Request {
             action: Action::Help,
-            zeroes: false,
+            zeroes: None,
             chain: None,
             table: table.unwrap_or("filter").to_owned(),
             is_numeric: false,
@@ -158,6 +155,42 @@ pub(super) fn parse(program: Program, words: &[String], table: Option<&str>) -> 
     request.action = action;
     check_listing(&request)?;
     Ok(request)
+}
+
+/// A rule's options, in the order in which iptables looks for those that a command has no use for.
+const OF_RULES: &[(char, &[&str])] = &[
+    ('s', &["source", "src"]),
+    ('d', &["destination", "dst"]),
+    ('p', &["protocol", "proto"]),
+    ('j', &["jump", "goto"]),
+    ('i', &["in-interface"]),
+    ('o', &["out-interface"]),
+    ('f', &["fragments"]),
+];
+
+/// Whether the rule's options go with the command, once they are read. A match does with each, as in iptables, though it says nothing.
+pub(super) fn check_rule(request: &Request, has_counts: bool) -> Result<(), Stop> {
+    let illegal =
+        |letter: char| Err(Stop::parameter(format!("Illegal option `-{letter}' with this command")));
+    let (is_of_rule, takes_counts) = match request.action {
+        Action::Append | Action::Insert(_) | Action::Replace(_) => (true, true),
+        Action::Check | Action::Delete => (true, false),
+        Action::Policy(_) => (false, true),
+        _ => (false, false),
+    };
+    let is_given = |letter: char, names: &[&str]| {
+        request.words.iter().any(|word| match (word.strip_prefix("--"), word.strip_prefix('-')) {
+            (Some(long), _) => names.contains(&long.split('=').next().unwrap_or_default()),
+            (None, Some(short)) => short.starts_with(letter) || letter == 'j' && short.starts_with('g'),
+            (None, None) => false,
+        })
+    };
+    let found = OF_RULES.iter().find(|(letter, names)| !is_of_rule && is_given(*letter, names));
+    match found {
+        Some((letter, _)) if *letter != 'f' || !has_counts || takes_counts => illegal(*letter),
+        _ if has_counts && !takes_counts => illegal('c'),
+        _ => Ok(()),
+    }
 }
 
 /// Whether what says how rules are listed goes with the command.
@@ -185,6 +218,13 @@ struct Reader<'w> {
 impl<'w> Reader<'w> {
     fn read(&mut self) -> Result<(), Stop> {
         while let Some(word) = self.words.next() {
+            if word == "--" {
+                // Here options end, and there is nothing else to be said.
+                return match self.words.next() {
+                    None => Ok(()),
+                    Some(_) => Err(Stop::parameter("unknown arguments found on commandline")),
+                };
+            }
             if let Some(long) = word.strip_prefix("--").filter(|long| !long.is_empty()) {
                 self.long(word, long)?;
             } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
@@ -246,14 +286,14 @@ impl<'w> Reader<'w> {
     }
 
     fn act(&mut self, letter: char, action: Action) -> Result<(), Stop> {
-        match &self.action {
-            None => self.action = Some((letter, action)),
-            Some(('L' | 'S', _)) if letter == 'Z' => self.request.zeroes = true,
-            Some(('Z', _)) if matches!(letter, 'L' | 'S') => {
-                self.request.zeroes = true;
+        match (&self.action, action) {
+            (None, action) => self.action = Some((letter, action)),
+            (Some(('L' | 'S', _)), Action::Zero(at)) => self.request.zeroes = Some(at),
+            (Some((_, Action::Zero(at))), action @ (Action::List(_) | Action::ListRules(_))) => {
+                self.request.zeroes = Some(*at);
                 self.action = Some((letter, action));
             }
-            Some((other, _)) => {
+            (Some((other, _)), _) => {
                 return Err(Stop::parameter(format!("Cannot use -{letter} with -{other}\n").trim_end()));
             }
         }

@@ -9,10 +9,12 @@ use lb_core::rule::{Table, text};
 
 use super::options::{self, Action};
 use super::{
-    NO_ANSWER, PARAMETER, Program, RuleKeeper, Stop, Surroundings, VERSION, refusal, table_view, verbose,
+    NO_ANSWER, PARAMETER, Program, RuleKeeper, Stop, Surroundings, VERSION, refusal, so_far, table_view,
+    verbose,
 };
 use crate::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleError, TableChange};
 
+const NOT_UTF8: &str = "bytes that are no UTF-8 are for comments of the file alone";
 /// Bytes of a file that are read.
 const LONGEST: u64 = 64 << 20;
 
@@ -63,12 +65,12 @@ pub(super) fn run(
 ) -> Result<(), Blamed> {
     let nowhere = |stop: Stop| (None, stop);
     let Some(wishes) = wishes(program, words, around).map_err(nowhere)? else { return Ok(()) };
-    let mut content = String::new();
+    let mut content = Vec::new();
     let read = match &wishes.file {
         Some(path) => File::open(path)
-            .and_then(|file| BufReader::new(file).take(LONGEST).read_to_string(&mut content))
+            .and_then(|file| BufReader::new(file).take(LONGEST).read_to_end(&mut content))
             .map_err(|error| Stop::other(format!("{path}: {error}"))),
-        None => (&mut *around.input).take(LONGEST).read_to_string(&mut content).map_err(Stop::from),
+        None => (&mut *around.input).take(LONGEST).read_to_end(&mut content).map_err(Stop::from),
     };
     read.map_err(nowhere)?;
     let parts = parts(program, &wishes, &content, keeper, around)?;
@@ -189,18 +191,23 @@ fn wishes(program: Program, words: &[String], around: &mut Surroundings<'_>) -> 
 fn parts(
     program: Program,
     wishes: &Wishes,
-    content: &str,
+    content: &[u8],
     keeper: &mut dyn RuleKeeper,
     around: &mut Surroundings<'_>,
 ) -> Result<Vec<Part>, Blamed> {
     let mut parts: Vec<Part> = Vec::new();
     let mut open: Option<Part> = None;
     let mut last = 0;
-    for (line, number) in content.lines().zip(1..) {
+    let content = content.strip_suffix(b"\n").unwrap_or(content);
+    for (line, number) in content.split(|&byte| byte == b'\n').zip(1..) {
         last = number;
-        if line.is_empty() || line.starts_with('#') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
+        // What is passed over may be anything.
+        let read = std::str::from_utf8(line).ok().or(is_passed_over(open.as_ref(), line).then_some(""));
+        let line = read.ok_or_else(|| (Some(number), Stop::parameter(NOT_UTF8)))?;
         match &mut open {
             None => {
                 let name = line.strip_prefix('*').ok_or_else(|| failed(number))?.trim();
@@ -217,7 +224,7 @@ fn parts(
             Some(part) => {
                 let read = match line.strip_prefix(':') {
                     Some(chain) => begin_chain(part, chain, wishes),
-                    None => rule(program, part, line, wishes, around),
+                    None => rule(program, part, line, (wishes, number), keeper, around),
                 };
                 match read {
                     Ok(commands) => {
@@ -235,6 +242,10 @@ fn parts(
         None => Ok(parts),
         Some(_) => Err((None, Stop::other(format!("COMMIT expected at line {}", last + 1)))),
     }
+}
+
+fn is_passed_over(open: Option<&Part>, line: &[u8]) -> bool {
+    open.is_some_and(|part| part.is_skipped) && line.trim_ascii_end() != b"COMMIT"
 }
 
 /// A table that comes again goes on, or, where tables are emptied first, begins anew.
@@ -288,15 +299,17 @@ fn begin_chain(part: &mut Part, line: &str, wishes: &Wishes) -> Result<Vec<RuleC
         return Err(Stop::parameter(format!("Invalid chain name `{chain}' (28 chars max)")));
     }
     if policy == "-" {
-        part.chains.insert(chain.clone());
+        let hooks = Table::named(&part.change.table).map_or(&[][..], |table| table.hooks());
+        let is_built_in = hooks.iter().any(|&hook| lb_core::rule::chain_name(hook) == chain);
+        if !part.chains.insert(chain.clone()) && !wishes.keeps && !is_built_in {
+            return Err(Stop::parameter(format!("error creating chain '{chain}':File exists")));
+        }
         return Ok(vec![RuleCommand::BeginChain { chain }]);
     }
-    let counts = match words.next().map(counts) {
-        Some(None) if wishes.has_counts => {
-            return Err(Stop::parameter(format!("invalid policy counters for chain '{chain}'")));
-        }
-        Some(Some(counts)) if wishes.has_counts => counts,
-        _ => RuleCounts::default(),
+    let counts = match words.next().and_then(counts) {
+        _ if !wishes.has_counts => RuleCounts::default(),
+        Some(counts) => counts,
+        None => return Err(Stop::parameter(format!("invalid policy counters for chain '{chain}'"))),
     };
     Ok(vec![RuleCommand::SetPolicy { chain, policy, counts: Some(counts) }])
 }
@@ -311,17 +324,25 @@ fn rule(
     program: Program,
     part: &mut Part,
     line: &str,
-    wishes: &Wishes,
+    (wishes, number): (&Wishes, usize),
+    keeper: &mut dyn RuleKeeper,
     around: &mut Surroundings<'_>,
 ) -> Result<Vec<RuleCommand>, Stop> {
-    let (begin, line) = match line.starts_with('[').then(|| line.split_once(']')).flatten() {
-        Some((begin, rest)) => (counts(&format!("{begin}]")), rest),
-        None => (None, line),
+    // [PACKETS:BYTES]
+    let (counts, line) = match line.strip_prefix('[') {
+        Some(line) => {
+            let bad = || Stop::parameter(format!("Bad line {number}: need ]"));
+            let (counts, line) = line.split_once(']').ok_or_else(bad)?;
+            let (packets, bytes) = counts.split_once(':').ok_or_else(bad)?;
+            if packets.is_empty() || bytes.is_empty() {
+                return Err(bad());
+            }
+            (vec!["-c".to_owned(), packets.to_owned(), bytes.to_owned()], line)
+        }
+        None => (Vec::new(), line),
     };
-    let mut words = text::split(line)?;
-    if let Some(RuleCounts { packets, bytes }) = begin.filter(|_| wishes.has_counts) {
-        words.extend(["-c".to_owned(), packets.to_string(), bytes.to_string()]);
-    }
+    let mut words = if wishes.has_counts { counts } else { Vec::new() };
+    words.extend(text::split(line)?);
     let mut request = match options::parse(program, &words, Some(&part.change.table)) {
         // A line for the other family.
         Err(stop) if stop == Stop::bare() => return Ok(Vec::new()),
@@ -329,6 +350,11 @@ fn rule(
     };
     request.is_verbose |= wishes.is_verbose;
     let mut has_chain = |name: &str| Ok(part.chains.contains(name));
+    if request.lists() {
+        super::read(program, &request, around, &mut has_chain)?;
+        let view = so_far::view(program, &part.change, keeper)?;
+        return Ok(super::show(program, &request, &view, around)?.into_iter().collect());
+    }
     let commands = super::commands(program, &request, around, &mut has_chain)?;
     if request.is_verbose {
         let all = part.all_chains();
@@ -337,7 +363,15 @@ fn rule(
     }
     match (&request.action, &request.chain) {
         (Action::NewChain, Some(chain)) => _ = part.chains.insert(chain.clone()),
-        (Action::Rename(to), _) => _ = part.chains.insert(to.clone()),
+        (Action::DeleteChain, Some(chain)) => _ = part.chains.remove(chain),
+        (Action::DeleteChain, None) => {
+            let built_in = part.all_chains().into_iter().filter(|(_, is_own)| !is_own);
+            part.chains = built_in.map(|(name, _)| name).collect();
+        }
+        (Action::Rename(to), from) => {
+            from.iter().for_each(|from| _ = part.chains.remove(from));
+            part.chains.insert(to.clone());
+        }
         _ => {}
     }
     Ok(commands)
