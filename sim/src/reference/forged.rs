@@ -58,10 +58,8 @@ impl Edit {
         }
         let is_known = || (self.streams[0].at, self.streams[1].at) == (ack, seq);
         match read.tcp_flags & (SYN | ACK | RST) {
-            both if both == SYN | ACK => {
-                if self.start.is_none() || self.proxy.is_some() && !is_known() {
-                    self.begin(Some(ack), put, seq);
-                }
+            both if both == SYN | ACK && (self.start.is_none() || self.proxy.is_some() && !is_known()) => {
+                self.begin(Some(ack), put, seq);
             }
             0 | ACK if self.proxy.is_some() && is_before(self.streams[1].at, seq) => {
                 let whole = len + usize::from(read.tcp_flags & FIN);
