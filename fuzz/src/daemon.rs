@@ -63,6 +63,8 @@ impl Plane for Quiet {
         &self.workers
     }
 
+    fn follow_links(&self) {}
+
     fn ports(&self) -> Vec<PortState> {
         vec![PortState { link_up: true, ..PortState::default() }]
     }
