@@ -306,13 +306,16 @@ fn show(
     Ok(request.zeroes.map(|at| RuleCommand::Zero { chain: request.chain.clone(), at }))
 }
 
+/// Packets and bytes that a line says.
+type Counts = (u64, u64);
+
 /// The rules in a line, and their counters. `has_chain`: whether there is one, asked when a rule leads to it.
 fn read(
     program: Program,
     request: &Request,
     around: &mut Surroundings<'_>,
     has_chain: &mut dyn FnMut(&str) -> Result<bool, Stop>,
-) -> Result<(Vec<Rule>, Option<(u64, u64)>), Stop> {
+) -> Result<(Vec<Rule>, Option<Counts>), Stop> {
     let mut told = Around::new(family(program.family()), around.names);
     told.are_typed = !program.reads_file();
     let read = Rule::read(&request.words, &mut told);
