@@ -10,22 +10,18 @@
 //! handing over alone and a reader finds a whole state or the one before. It rests for [`REST`] times as long as it worked, a second
 //! at most: many changes of a large model in turn leave the processor to who makes them.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use rustix::process::geteuid;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use tracing::{info, warn};
 
 use lb_core::tables::{Service, Services, Sysctls};
 
+use super::file::{self, Unreadable};
 use crate::api::rules::RuleBatch;
 use crate::api::types::{Command, ErrorBody, SyncDaemon, Timeouts};
 use crate::config::Config;
@@ -37,13 +33,10 @@ const MAGIC: &str = "lbd-model";
 const VERSION: u32 = 1;
 /// Longest header, bytes.
 const MAX_HEADER: usize = 256;
-/// Longest file that is read, bytes: some ten times the largest config and model.
-const MAX_FILE: u64 = 4 << 30;
 const REST: u32 = 9;
 const LONGEST_REST: Duration = Duration::from_secs(1);
 const NOT_SAVED: &str =
     "cannot save the model: what was made by command will be missing after the next start";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What runs, as the operator wrote it.
 #[derive(Clone, Debug)]
@@ -57,10 +50,8 @@ pub(super) struct Kept {
 /// Why a model's file is not used.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error("cannot read it: {0}")]
-    Read(io::Error),
-    #[error("it is no regular file of the user that lbd runs as")]
-    Foreign,
+    #[error(transparent)]
+    File(Unreadable),
     #[error("it is no model of lbd's")]
     NotAModel,
     #[error("it has the format {0:?}, this lbd has {VERSION}")]
@@ -77,20 +68,9 @@ enum Unusable {
 
 /// Reads what the run before left; `None`: nothing.
 fn load(path: &Path, limits: Limits) -> Result<Option<Kept>, Unusable> {
-    let mut bytes = Vec::new();
-    // What is a link, or another user's, may have been put there to be taken for ours.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Unusable::Read(error)),
-    };
-    let metadata = file.metadata().map_err(Unusable::Read)?;
-    if !metadata.is_file() || metadata.uid() != geteuid().as_raw() {
-        return Err(Unusable::Foreign);
-    }
-    file.take(MAX_FILE).read_to_end(&mut bytes).map_err(Unusable::Read)?;
-    decode(&bytes, &boot_id().map_err(Unusable::Read)?, limits).map(Some)
+    let Some(bytes) = file::read(path).map_err(Unusable::File)? else { return Ok(None) };
+    let boot = file::boot_id().map_err(|error| Unusable::File(Unreadable::Read(error)))?;
+    decode(&bytes, &boot, limits).map(Some)
 }
 
 /// As [`load`]; what is unusable, and what is used, is said in one line.
@@ -109,10 +89,6 @@ pub(super) fn recall(path: &Path, limits: Limits) -> Option<Kept> {
             None
         }
     }
-}
-
-pub(super) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
 /// What runs, to be written.
@@ -246,7 +222,7 @@ impl Keeper {
     pub(super) fn start(path: &Path) -> Option<Keeper> {
         let shared = Arc::new(Shared::default());
         let (of_writer, file) = (shared.clone(), path.to_owned());
-        let writer = boot_id().and_then(|boot| {
+        let writer = file::boot_id().and_then(|boot| {
             let life = move || write_all(&of_writer, &file, &boot);
             thread::Builder::new().name("model".to_owned()).spawn(life)
         });
@@ -298,7 +274,7 @@ fn write_all(shared: &Shared, path: &Path, boot: &str) {
             }
         };
         let begun = worked();
-        match replace(path, &encode(&state, boot)) {
+        match file::replace(path, &encode(&state, boot)) {
             Ok(()) => {
                 shared.counters.written.fetch_add(1, Relaxed);
                 if is_failing {
@@ -326,23 +302,10 @@ fn worked() -> Duration {
     Duration::new(tv_sec.unsigned_abs(), u32::try_from(tv_nsec).unwrap_or_default())
 }
 
-/// Puts `bytes` in the file's place at one moment. Nothing is forced to a disk: the file is to outlive the process, not
-/// the machine's run.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    fs::rename(&beside, path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -492,7 +455,7 @@ mod tests {
         let path = directory.path().join("model");
         assert!(load(&path, LIMITS).expect("nothing is wrong").is_none());
         std::os::unix::fs::symlink("/etc/hostname", &path).expect("a link");
-        assert!(matches!(load(&path, LIMITS), Err(Unusable::Read(_))));
+        assert!(matches!(load(&path, LIMITS), Err(Unusable::File(_))));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod alarms;
 mod cookies;
 mod cpus;
+mod file;
 mod host;
 mod keep;
 mod manager;

@@ -17,7 +17,7 @@ use lb_core::tables::{MarkRule, Marks};
 use lb_core::time::Tick;
 use tracing::{info, warn};
 
-use super::{Control, keep};
+use super::{Control, file};
 use crate::api::types::{SetFailure, SetsReply};
 use crate::config::MarkSets;
 use crate::model::Change;
@@ -52,17 +52,19 @@ impl SetsFile {
 }
 
 fn beside(model: &Path) -> PathBuf {
-    let mut path = model.as_os_str().to_owned();
-    path.push(".sets");
-    path.into()
+    file::with_ending(model, ".sets")
 }
 
 /// The sets of the run before, or none.
 pub(super) fn first(model: Option<&Path>) -> IpSets {
     let mut sets = IpSets::new(std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u64));
     let Some(path) = model.map(beside) else { return sets };
-    let Ok(text) = std::fs::read_to_string(&path) else { return sets };
-    match restore(&mut sets, &text) {
+    let bytes = match file::read(&path) {
+        Ok(None) => return sets,
+        Ok(Some(bytes)) => Ok(bytes),
+        Err(why) => Err(why.to_string()),
+    };
+    match bytes.and_then(|bytes| restore(&mut sets, &bytes)) {
         Ok(()) => {
             info!(file = %path.display(), sets = sets.views().len(), "goes on with the sets of the run before")
         }
@@ -72,9 +74,10 @@ pub(super) fn first(model: Option<&Path>) -> IpSets {
     sets
 }
 
-fn restore(sets: &mut IpSets, text: &str) -> Result<(), String> {
+fn restore(sets: &mut IpSets, bytes: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("it is damaged: {error}"))?;
     let (head, lines) = text.split_once('\n').ok_or("it has no first line")?;
-    let boot = keep::boot_id().map_err(|error| error.to_string())?;
+    let boot = file::boot_id().map_err(|error| error.to_string())?;
     let mut words = head.strip_prefix(MAGIC).ok_or("it is no file of sets")?.split_whitespace();
     if words.next().and_then(|word| word.strip_prefix("boot=")) != Some(&boot) {
         return Err("it is from before the machine's last boot".to_owned());
@@ -100,9 +103,9 @@ fn restore(sets: &mut IpSets, text: &str) -> Result<(), String> {
 fn save(path: &Path, listing: &Listing) -> std::io::Result<()> {
     let at = sets::since_boot();
     let lines = listing.all(sets::tick(at));
-    let (boot, checksum) = (keep::boot_id()?, crc32fast::hash(lines.as_bytes()));
+    let (boot, checksum) = (file::boot_id()?, crc32fast::hash(lines.as_bytes()));
     let head = format!("{MAGIC} boot={boot} at={at} crc32={checksum:08x}\n");
-    keep::replace(path, &[head.as_bytes(), lines.as_bytes()].concat())
+    file::replace(path, &[head.as_bytes(), lines.as_bytes()].concat())
 }
 
 /// The rules for marks with the ids of the sets that they name. A rule with a set that is not there matches nothing: it is left out.
@@ -255,6 +258,7 @@ mod tests {
     use lb_core::flow::Tuple;
     use lb_core::set::{Adding, Facts, SetId, Side};
     use lb_core::tables::Protocol;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use crate::api::rules::{RuleBatch, RuleCommand, RuleCounts, RuleError, RuleFamily, TableChange};
     use crate::daemon::{Control, fake};
@@ -485,5 +489,24 @@ mod tests {
             control = fake::start_from("", Some(&model)).0;
             assert_eq!(entries(&control), left, "{line}");
         }
+    }
+
+    #[test]
+    fn what_somebody_else_put_in_the_place_of_the_sets_is_not_taken_and_holds_up_no_start() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(control.set_lines("create a hash:ip\n", false).failed, None);
+        drop(control);
+        let (ours, elsewhere) = (super::beside(&model), directory.path().join("elsewhere"));
+        std::fs::rename(&ours, &elsewhere).expect("it was written");
+        let sets = || super::first(Some(&model)).views().len();
+        std::os::unix::fs::symlink(&elsewhere, &ours).expect("a link");
+        assert_eq!(sets(), 0);
+        std::fs::remove_file(&ours).expect("there");
+        mknodat(CWD, &ours, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+        assert_eq!(sets(), 0);
+        std::fs::rename(&elsewhere, &ours).expect("there");
+        assert_eq!(sets(), 1);
     }
 }
