@@ -23,12 +23,12 @@ enum Source {
     Worker(fn(&WorkerCounters) -> u64),
     /// What the ports lost.
     Received,
-    Queue(fn(&mut Queues) -> &mut u64),
+    Control(fn(&mut Counted) -> &mut u64),
 }
 
-/// How often a queue from the workers to the control plane was full.
+/// How often something failed that the control plane counts itself: a queue of the workers to it was full, a file not written.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Queues {
+pub(super) struct Counted {
     /// Of connections that begin, change and end.
     pub(super) events: u64,
     /// Of lines that rules want logged, and of packets that they want kept.
@@ -36,6 +36,9 @@ pub(super) struct Queues {
     pub(super) packets: u64,
     /// Of changes of IP sets that are left to the control plane.
     pub(super) set_changes: u64,
+    /// Of files in which something outlives the process.
+    pub(super) unsaved_models: u64,
+    pub(super) unsaved_sets: u64,
 }
 
 struct Row {
@@ -175,28 +178,40 @@ const ROWS: &[Row] = &[
         "fewer packets in the rule",
     ),
     row(
-        Source::Queue(|queues| &mut queues.events),
+        Source::Control(|counted| &mut counted.events),
         "who reads what becomes of connections is too slow",
         "events lost",
         "fewer readers of conntrack -E, with filters",
     ),
     row(
-        Source::Queue(|queues| &mut queues.lines),
+        Source::Control(|counted| &mut counted.lines),
         "too many lines are to be logged by rules (LOG, TRACE)",
         "lines lost",
         "-m limit in the rule",
     ),
     row(
-        Source::Queue(|queues| &mut queues.packets),
+        Source::Control(|counted| &mut counted.packets),
         "too many packets are to be kept by rules (NFLOG)",
         "packets not kept",
         "-m limit or --nflog-range in the rule, a faster disk",
     ),
     row(
-        Source::Queue(|queues| &mut queues.set_changes),
+        Source::Control(|counted| &mut counted.set_changes),
         "too many changes of IP sets by rules wait",
         "changes lost",
         "fewer packets in the rule",
+    ),
+    row(
+        Source::Control(|counted| &mut counted.unsaved_models),
+        "the model cannot be saved for the next start",
+        "tries failed",
+        "room in /dev/shm; the log says what is wrong",
+    ),
+    row(
+        Source::Control(|counted| &mut counted.unsaved_sets),
+        "the IP sets cannot be saved for the next start",
+        "tries failed",
+        "room in /dev/shm; the log says what is wrong",
     ),
 ];
 
@@ -219,14 +234,14 @@ pub(super) struct Alarms([Seen; ROWS.len()]);
 
 impl Alarms {
     /// What was refused before is no alarm.
-    pub(super) fn new(plane: &dyn Plane, queues: Queues) -> Alarms {
-        Alarms(std::array::from_fn(|n| Seen { count: ROWS[n].count(plane, queues), alarm: None }))
+    pub(super) fn new(plane: &dyn Plane, counted: Counted) -> Alarms {
+        Alarms(std::array::from_fn(|n| Seen { count: ROWS[n].count(plane, counted), alarm: None }))
     }
 
     /// Looks at all counters; logs each alarm once when it begins and once when it is over.
-    pub(super) fn look(&mut self, plane: &dyn Plane, queues: Queues, now: Instant) {
+    pub(super) fn look(&mut self, plane: &dyn Plane, counted: Counted, now: Instant) {
         for (seen, row) in self.0.iter_mut().zip(ROWS) {
-            let count = row.count(plane, queues);
+            let count = row.count(plane, counted);
             let before = std::mem::replace(&mut seen.count, count);
             if count > before {
                 if seen.alarm.is_none() {
@@ -254,7 +269,7 @@ impl Alarms {
 }
 
 impl Row {
-    fn count(&self, plane: &dyn Plane, mut queues: Queues) -> u64 {
+    fn count(&self, plane: &dyn Plane, mut counted: Counted) -> u64 {
         let sum = |count: &dyn Fn(&WorkerCounters) -> u64| {
             plane.counters().iter().map(|worker| count(worker)).fold(0, u64::wrapping_add)
         };
@@ -264,7 +279,7 @@ impl Row {
             }
             Source::Worker(count) => sum(&count),
             Source::Received => plane.ports().iter().map(|port| port.rx_missed).sum(),
-            Source::Queue(full) => *full(&mut queues),
+            Source::Control(full) => *full(&mut counted),
         }
     }
 }
@@ -275,7 +290,7 @@ mod tests {
     use super::*;
 
     /// Has what a row counts be counted `times` more.
-    fn refuse(plane: &FakePlane, queues: &mut Queues, row: &Row, times: u64) {
+    fn refuse(plane: &FakePlane, counted: &mut Counted, row: &Row, times: u64) {
         let worker = &plane.workers[1];
         match row.source {
             Source::Dropped(reason) => worker.dropped(reason, Hook::Input).add(times),
@@ -298,7 +313,7 @@ mod tests {
                 counter.expect("one that is tried").add(times);
             }
             Source::Received => drop(plane.lost.fetch_add(times, std::sync::atomic::Ordering::Relaxed)),
-            Source::Queue(full) => *full(queues) += times,
+            Source::Control(full) => *full(counted) += times,
         }
     }
 
@@ -307,27 +322,27 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for row in ROWS {
-            let (plane, mut queues) = (FakePlane::new(2), Queues::default());
-            refuse(&plane, &mut queues, row, 7);
-            let mut alarms = Alarms::new(&*plane, queues);
-            alarms.look(&*plane, queues, at(60));
+            let (plane, mut counted) = (FakePlane::new(2), Counted::default());
+            refuse(&plane, &mut counted, row, 7);
+            let mut alarms = Alarms::new(&*plane, counted);
+            alarms.look(&*plane, counted, at(60));
             assert_eq!(alarms.lines(at(60)), [""; 0]);
-            refuse(&plane, &mut queues, row, 2);
-            alarms.look(&*plane, queues, at(100));
-            refuse(&plane, &mut queues, row, 3);
-            alarms.look(&*plane, queues, at(110));
+            refuse(&plane, &mut counted, row, 2);
+            alarms.look(&*plane, counted, at(100));
+            refuse(&plane, &mut counted, row, 3);
+            alarms.look(&*plane, counted, at(110));
             let Row { what, refused, help, .. } = row;
             let line = format!("{what}: 5 {refused} in 20 s; what helps: {help}");
             for (looked, is_on) in [(120, true), (169, true), (170, false), (200, false)] {
-                alarms.look(&*plane, queues, at(looked));
+                alarms.look(&*plane, counted, at(looked));
                 assert_eq!(
                     alarms.lines(at(120)),
                     if is_on { vec![line.clone()] } else { vec![] },
                     "{looked}"
                 );
             }
-            refuse(&plane, &mut queues, row, 1);
-            alarms.look(&*plane, queues, at(300));
+            refuse(&plane, &mut counted, row, 1);
+            alarms.look(&*plane, counted, at(300));
             assert_eq!(alarms.lines(at(300)).len(), 1, "it begins anew");
         }
     }

@@ -4,12 +4,15 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 /// Longest file that is read, bytes: some ten times the largest config and model.
 const MAX_FILE: u64 = 4 << 30;
+/// What could not be written is tried again after so long.
+pub(super) const RETRY: Duration = Duration::from_secs(2);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why a file is not read.

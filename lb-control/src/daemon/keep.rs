@@ -8,7 +8,8 @@
 //!
 //! A thread of its own writes the newest state beside the file and renames it, so that a change costs its author the
 //! handing over alone and a reader finds a whole state or the one before. It rests for [`REST`] times as long as it worked, a second
-//! at most: many changes of a large model in turn leave the processor to who makes them.
+//! at most: many changes of a large model in turn leave the processor to who makes them. What could not be written is tried again after
+//! [`file::RETRY`], and when it is over.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -257,15 +258,15 @@ impl Drop for Keeper {
     }
 }
 
-/// The writer's life: one state after the other, until it is over and none is left.
+/// The writer's life: one state after the other, until it is over and none is left, or the last cannot be written.
 fn write_all(shared: &Shared, path: &Path, boot: &str) {
     let mut is_failing = false;
     loop {
-        let state = {
+        let (state, is_over) = {
             let mut next = shared.next();
             loop {
                 if let Some(state) = next.state.take() {
-                    break state;
+                    break (state, next.is_over);
                 }
                 if next.is_over {
                     return;
@@ -288,9 +289,14 @@ fn write_all(shared: &Shared, path: &Path, boot: &str) {
                     warn!(file = %path.display(), %error, "{NOT_SAVED}");
                 }
                 is_failing = true;
+                if is_over {
+                    return;
+                }
+                shared.next().state.get_or_insert(state);
             }
         }
-        let rest = LONGEST_REST.min(worked().saturating_sub(begun) * REST);
+        let rest =
+            if is_failing { file::RETRY } else { LONGEST_REST.min(worked().saturating_sub(begun) * REST) };
         // It matters to nobody why it ends.
         drop(shared.has_changed.wait_timeout_while(shared.next(), rest, |next| !next.is_over));
     }
@@ -305,6 +311,7 @@ fn worked() -> Duration {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Instant;
 
     use proptest::prelude::*;
 
@@ -484,19 +491,29 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_and_tried_again_at_the_next_change() {
+    fn what_cannot_be_written_is_counted_and_tried_again_and_so_it_is_at_the_end() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("absent").join("model");
         let keeper = Keeper::start(&path).expect("a thread");
-        keeper.keep(state(&model()));
-        while keeper.counters().failed.load(Relaxed) == 0 {
-            thread::yield_now();
-        }
+        let fail = || {
+            let before = keeper.counters().failed.load(Relaxed);
+            keeper.keep(state(&model()));
+            while keeper.counters().failed.load(Relaxed) == before {
+                thread::yield_now();
+            }
+        };
+        fail();
         fs::create_dir(path.parent().expect("a parent")).expect("made");
-        keeper.keep(state(&model()));
         while keeper.counters().written.load(Relaxed) == 0 {
             thread::yield_now();
         }
+        assert!(load(&path, LIMITS).expect("readable").is_some());
+        fs::remove_dir_all(path.parent().expect("a parent")).expect("removed");
+        fail();
+        fs::create_dir(path.parent().expect("a parent")).expect("made");
+        let begun = Instant::now();
+        drop(keeper);
+        assert!(begun.elapsed() < file::RETRY / 2, "it does not rest then");
         assert!(load(&path, LIMITS).expect("readable").is_some());
     }
 }

@@ -51,7 +51,7 @@ use crate::sync::{self, SyncState};
 use crate::twin::TwinCounters;
 use crate::zone;
 
-use alarms::{Alarms, Queues};
+use alarms::{Alarms, Counted};
 pub use cpus::leave_to_workers;
 pub(crate) use keep::KeepCounters;
 use keep::{Keeper, Kept, State};
@@ -222,7 +222,7 @@ impl Control {
             compiler: Compiler::default(),
             settings: Settings { booted: crate::sets::booted(), ..config.settings() },
             watch: Watch::new(plane.counters(), Instant::now()),
-            alarms: Alarms::new(&*plane, Queues::default()),
+            alarms: Alarms::new(&*plane, Counted::default()),
             config_path,
             plane,
             host,
@@ -290,7 +290,7 @@ impl Control {
                 _ = rotate.tick() => self.rotate_cookies(),
                 _ = estimate.tick() => {
                     self.statistics.estimate(self.plane.counters());
-                    self.alarms.look(&*self.plane, self.full_queues(), Instant::now());
+                    self.alarms.look(&*self.plane, self.counted(), Instant::now());
                 }
             }
         }

@@ -26,28 +26,69 @@ use crate::sets::{self, IpSets, Listing, Refusal, SetView};
 const MAGIC: &str = "lbd-sets 2";
 /// How many times as long as it took to write them the sets are not written again.
 const REST: u32 = 10;
+const NOT_SAVED: &str = "cannot save the sets: what was changed will be missing after the next start";
 /// Who names sets, for [`IpSets::refer`].
 const MARKS: &str = "marks";
 
-/// The file of the sets, and whether a thread is writing it.
+/// The file of the sets.
 pub(super) struct SetsFile {
     path: PathBuf,
-    is_busy: Arc<AtomicBool>,
-    /// When it was written last, and for how long it is not to be written from then on, milliseconds.
+    /// When it was begun to be written last.
     begun: Option<Instant>,
-    rest: Arc<AtomicU64>,
+    writing: Arc<Writing>,
+}
+
+/// What the thread that writes the file, and the control task, know of it.
+#[derive(Default)]
+struct Writing {
+    is_busy: AtomicBool,
+    /// For how long it is not to be written again since it was begun, milliseconds.
+    rest: AtomicU64,
+    /// What is in the file is not what it should be.
+    is_failing: AtomicBool,
+    /// Times that it could not be written.
+    failed: AtomicU64,
 }
 
 impl SetsFile {
     /// Beside the model's.
     pub(super) fn beside(model: &Path) -> SetsFile {
-        SetsFile { path: beside(model), is_busy: Arc::default(), begun: None, rest: Arc::default() }
+        SetsFile { path: beside(model), begun: None, writing: Arc::default() }
     }
 
     /// Sets that packets change all the time are not written all the time.
     fn is_resting(&self) -> bool {
-        let rest = Duration::from_millis(self.rest.load(Relaxed));
+        let rest = Duration::from_millis(self.writing.rest.load(Relaxed));
         self.begun.is_some_and(|begun| begun.elapsed() < rest)
+    }
+
+    /// Times that the sets could not be saved.
+    pub(super) fn failed(&self) -> u64 {
+        self.writing.failed.load(Relaxed)
+    }
+}
+
+impl Writing {
+    /// Saves the sets; what does not work is said when it begins, and when it is over.
+    fn save(&self, path: &Path, listing: &Listing) {
+        let begun = Instant::now();
+        match save(path, listing) {
+            Ok(()) => {
+                self.rest.store((begun.elapsed() * REST).as_millis() as u64, Relaxed);
+                if self.is_failing.swap(false, Relaxed) {
+                    info!(file = %path.display(), "the sets are saved again");
+                }
+            }
+            Err(error) => self.fail(path, &error),
+        }
+    }
+
+    fn fail(&self, path: &Path, error: &std::io::Error) {
+        self.rest.store(file::RETRY.as_millis() as u64, Relaxed);
+        self.failed.fetch_add(1, Relaxed);
+        if !self.is_failing.swap(true, Relaxed) {
+            warn!(file = %path.display(), %error, "{NOT_SAVED}");
+        }
     }
 }
 
@@ -214,24 +255,21 @@ impl Control {
         self.sets.sweep(sets::now());
         self.publish_sets();
         let Some(file) = &mut self.sets_file else { return };
-        if file.is_busy.load(Relaxed) || file.is_resting() || !self.sets.take_dirty() {
+        let is_failing = file.writing.is_failing.load(Relaxed);
+        if file.writing.is_busy.load(Relaxed) || file.is_resting() || !(self.sets.take_dirty() | is_failing) {
             return;
         }
         let Ok(listing) = self.sets.listing(None) else { return };
-        file.is_busy.store(true, Relaxed);
+        file.writing.is_busy.store(true, Relaxed);
         file.begun = Some(Instant::now());
-        let (path, is_busy, rest) = (file.path.clone(), file.is_busy.clone(), file.rest.clone());
+        let (path, writing) = (file.path.clone(), file.writing.clone());
         let write = move || {
-            let begin = Instant::now();
-            if let Err(error) = save(&path, &listing) {
-                warn!(file = %path.display(), %error, "cannot save the sets: they will be missing after the next start");
-            }
-            rest.store((begin.elapsed() * REST).as_millis() as u64, Relaxed);
-            is_busy.store(false, Relaxed);
+            writing.save(&path, &listing);
+            writing.is_busy.store(false, Relaxed);
         };
         if let Err(error) = std::thread::Builder::new().name("sets".to_owned()).spawn(write) {
-            file.is_busy.store(false, Relaxed);
-            warn!(%error, "cannot save the sets");
+            file.writing.is_busy.store(false, Relaxed);
+            file.writing.fail(&file.path, &error);
         }
     }
 }
@@ -239,14 +277,13 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         let Some(file) = &self.sets_file else { return };
-        while file.is_busy.load(Relaxed) {
+        while file.writing.is_busy.load(Relaxed) {
             std::thread::yield_now();
         }
-        if self.sets.take_dirty()
+        if (self.sets.take_dirty() | file.writing.is_failing.load(Relaxed))
             && let Ok(listing) = self.sets.listing(None)
-            && let Err(error) = save(&file.path, &listing)
         {
-            warn!(file = %file.path.display(), %error, "cannot save the sets");
+            file.writing.save(&file.path, &listing);
         }
     }
 }
@@ -254,6 +291,7 @@ impl Drop for Control {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
+    use std::time::{Duration, Instant};
 
     use lb_core::flow::Tuple;
     use lb_core::set::{Adding, Facts, SetId, Side};
@@ -480,7 +518,7 @@ mod tests {
         assert_eq!(control.set_lines("create a hash:ip\nadd a 10.0.0.3\n", false).failed, None);
         control.look_after_sets();
         for (line, left) in [("add a 10.0.0.1-10.0.0.5", 3), ("del a 10.0.0.1-10.0.0.6", 0)] {
-            while control.sets_file.as_ref().is_some_and(|file| file.is_busy.load(super::Relaxed)) {
+            while control.sets_file.as_ref().is_some_and(|file| file.writing.is_busy.load(super::Relaxed)) {
                 std::thread::yield_now();
             }
             assert!(control.set_lines(line, false).failed.is_some(), "one is there, or is not");
@@ -508,5 +546,53 @@ mod tests {
         assert_eq!(sets(), 0);
         std::fs::rename(&elsewhere, &ours).expect("there");
         assert_eq!(sets(), 1);
+    }
+
+    #[test]
+    fn sets_and_a_model_that_cannot_be_saved_are_an_alarm_and_are_saved_as_soon_as_they_can() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let absent = directory.path().join("absent");
+        let model = absent.join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(control.set_lines("create a hash:ip\n", false).failed, None);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // They are tried again without a change.
+        let try_until = |control: &mut Control, is_done: &dyn Fn(&Control) -> bool| {
+            while !is_done(control) {
+                assert!(Instant::now() < deadline);
+                control.look_after_sets();
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        let failed = |control: &Control| {
+            let counted = control.counted();
+            (counted.unsaved_models, counted.unsaved_sets)
+        };
+        try_until(&mut control, &|control| failed(control).0 >= 1 && failed(control).1 >= 2);
+        control.alarms.look(&*control.plane, control.counted(), Instant::now());
+        let alarms = control.status().alarms;
+        for what in ["the model cannot be saved", "the IP sets cannot be saved"] {
+            assert!(alarms.iter().any(|alarm| alarm.starts_with(what)), "{what}: {alarms:?}");
+        }
+        std::fs::create_dir(&absent).expect("made");
+        try_until(&mut control, &|_| super::beside(&model).exists() && model.exists());
+        drop(control);
+        let (control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(control.set_views().len(), 1);
+    }
+
+    #[test]
+    fn sets_that_could_not_be_saved_are_saved_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("absent/model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(control.set_lines("create a hash:ip\n", false).failed, None);
+        while control.counted().unsaved_sets == 0 {
+            control.look_after_sets();
+            std::thread::yield_now();
+        }
+        std::fs::create_dir(directory.path().join("absent")).expect("made");
+        drop(control);
+        assert!(super::beside(&model).exists() && model.exists());
     }
 }

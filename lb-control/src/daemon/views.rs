@@ -19,7 +19,8 @@ use lb_core::time::Timeout;
 use lb_core::trace::Trace;
 
 use super::Control;
-use super::alarms::Queues;
+use super::alarms::Counted;
+use super::sets::SetsFile;
 use super::spread::Steering;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
@@ -239,13 +240,15 @@ impl Control {
         Some((captures, self.compiler.current().interfaces.clone(), self.config.nflog.clone()))
     }
 
-    /// How often the workers found a queue to the control plane full.
-    pub(super) fn full_queues(&self) -> Queues {
-        Queues {
+    /// How often something failed that is counted here.
+    pub(super) fn counted(&self) -> Counted {
+        Counted {
             events: self.flow_events().lost.get(),
             lines: self.rules.compiled().events.lost.get(),
             packets: self.rules.captures().map_or(0, |captures| captures.lost.get()),
             set_changes: self.set_wishes().lost.load(Relaxed),
+            unsaved_models: self.keep_counters().map_or(0, |counters| counters.failed.load(Relaxed)),
+            unsaved_sets: self.sets_file.as_ref().map_or(0, SetsFile::failed),
         }
     }
 
