@@ -11,6 +11,9 @@ use rustix::process::geteuid;
 
 /// Longest file that is read, bytes: some ten times the largest config and model.
 const MAX_FILE: u64 = 4 << 30;
+/// How the sets' file is called beside the model's, and a file that is being written beside the one whose place it takes.
+pub(super) const SETS: &str = ".sets";
+const BESIDE: &str = ".new";
 /// What could not be written is tried again after so long.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -50,7 +53,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
 /// Puts `bytes` in the file's place at one moment. Nothing is forced to a disk: the file is to outlive the process, not
 /// the machine's run.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = with_ending(path, ".new");
+    let beside = with_ending(path, BESIDE);
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -64,6 +67,20 @@ pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(ending);
     path.into()
+}
+
+/// Removes what a stopped daemon left in files, model and sets, and what one that was killed had begun to write of them; names each.
+///
+/// # Errors
+/// One line for each that cannot be removed.
+pub fn forget(model: &Path) -> impl Iterator<Item = Result<PathBuf, String>> {
+    let files = [model.to_owned(), with_ending(model, SETS)];
+    let files = files.into_iter().flat_map(|file| [with_ending(&file, BESIDE), file]);
+    files.filter_map(|file| match fs::remove_file(&file) {
+        Ok(()) => Some(Ok(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(Err(format!("cannot remove {}: {error}", file.display()))),
+    })
 }
 
 pub(super) fn boot_id() -> io::Result<String> {

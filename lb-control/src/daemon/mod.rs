@@ -53,6 +53,7 @@ use crate::zone;
 
 use alarms::{Alarms, Counted};
 pub use cpus::leave_to_workers;
+pub use file::forget;
 pub(crate) use keep::KeepCounters;
 use keep::{Keeper, Kept, State};
 pub use run::{Life, Setup, StartProblem, listen_http};

@@ -93,7 +93,7 @@ impl Writing {
 }
 
 fn beside(model: &Path) -> PathBuf {
-    file::with_ending(model, ".sets")
+    file::with_ending(model, file::SETS)
 }
 
 /// The sets of the run before, or none.
@@ -450,6 +450,25 @@ mod tests {
             tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules).collect();
         let sources: Vec<&str> = rules.iter().map(|view| view.rule[1].as_str()).collect();
         assert_eq!(sources, ["10.0.0.1/32", "10.0.0.2/32"]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let model = directory.path().join("model");
+        let (mut control, ..) = fake::start_from("", Some(&model));
+        assert_eq!(control.set_lines("create a hash:ip\n", false).failed, None);
+        drop(control);
+        for name in ["model.new", "model.sets.new"] {
+            std::fs::write(directory.path().join(name), "half of").expect("written");
+        }
+        let removed: Result<Vec<_>, _> = crate::daemon::forget(&model).collect();
+        assert_eq!(removed.expect("removed").len(), 4);
+        assert_eq!(std::fs::read_dir(directory.path()).expect("readable").count(), 0);
+        assert_eq!(crate::daemon::forget(&model).count(), 0);
+        std::fs::create_dir(&model).expect("made");
+        let refused = crate::daemon::forget(&model).next().expect("it is there").expect_err("no file");
+        assert!(refused.starts_with(&format!("cannot remove {}", model.display())), "{refused}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ struct Arguments {
     /// Only check the config file: prints what is wrong with it, exits 0 or 1.
     #[arg(long)]
     check: bool,
-    /// Removes what a stopped lbd left for its next start: connections and twins. Refused while one runs.
+    /// Removes what a stopped lbd left for its next start: connections, services, rules, IP sets and twins. Refused while one runs.
     #[arg(long, conflicts_with = "check")]
     forget: bool,
     /// Prints the drivers of ports that are linked in, of DPDK's.
@@ -106,10 +106,8 @@ fn forget(arguments: &Arguments) -> Result<(), StartProblem> {
         println!("removed: {removed}");
     }
     if let Some(model) = config.model_file() {
-        match std::fs::remove_file(&model) {
-            Ok(()) => println!("removed: {}", model.display()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("cannot remove {}: {error}", model.display()).into()),
+        for removed in daemon::forget(&model) {
+            println!("removed: {}", removed?.display());
         }
     }
     Ok(())
