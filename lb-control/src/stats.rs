@@ -70,6 +70,15 @@ impl Baselines {
         (0..self.servers_seen).fold(Counts::default(), |sum, id| sum.plus(raw(workers, ServerId(id as u32))))
     }
 
+    /// Connections of all real servers now, of those too that were removed.
+    pub fn connections(&self, workers: &[Arc<WorkerCounters>]) -> u64 {
+        let of_server = |id| {
+            let (active, inactive) = connections(workers, ServerId(id as u32));
+            active + inactive
+        };
+        (0..self.servers_seen).map(of_server).sum()
+    }
+
     fn service(&self, id: ServiceId) -> ServiceBaseline {
         self.services.get(&id).copied().unwrap_or_default()
     }

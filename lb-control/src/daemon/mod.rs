@@ -419,9 +419,10 @@ impl Control {
         Duration::from_secs(self.config.dataplane.drain_secs.into())
     }
 
-    /// Connections that the workers know, those included that are over and wait for their timer.
+    /// Connections of virtual services, those included that are over and wait for their timer. What a drain waits for: all else in the
+    /// flow tables is no service's, or is no connection (templates, connections that are expected).
     pub fn connections(&self) -> u64 {
-        self.plane.counters().iter().map(|worker| worker.flows.entries.get()).sum()
+        self.statistics.baselines().connections(self.plane.counters())
     }
 
     /// Whether every worker takes its turns.

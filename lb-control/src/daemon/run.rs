@@ -318,15 +318,19 @@ async fn drain(control: &Handle, manager: &Manager, signals: &mut Signals, confi
     info!(connections, why, after_secs = began.elapsed().as_secs(), "drained");
 }
 
-/// Waits until no worker has a connection and none can get one.
+/// Waits until no virtual service has a connection and none can get one.
 async fn no_connection(control: &Handle, manager: &Manager) {
+    // A connection that turns from active to inactive may be in neither count for a moment.
+    let mut was_over = false;
     loop {
         // Meanwhile systemd's own limit for stopping does not run out.
         manager.remind(&NotifyState::ExtendTimeoutUsec(STOP_TIMEOUT.as_micros() as u32));
         let is_over = control.ask(|control| control.is_adopted() && control.connections() == 0).await;
-        if is_over.unwrap_or(true) {
+        let is_over = is_over.unwrap_or(true);
+        if is_over && was_over {
             return;
         }
+        was_over = is_over;
         tokio::time::sleep(DRAIN_LOOK).await;
     }
 }

@@ -376,7 +376,20 @@ fn a_damaged_model_or_one_that_the_new_file_does_not_fit_leaves_the_file_alone()
 #[test]
 fn draining_is_published_and_told_and_no_change_ends_it() {
     let (mut control, plane, _) = start(SERVICE);
-    plane.workers[1].flows.entries.set(3);
+    // Two connections, one more of a server that is removed; a client's template, connections that are only routed.
+    let servers = &control.model().services().next().expect("one").servers;
+    let id = |address: &str| {
+        servers.iter().find(|server| server.address.to_string() == address).expect("there").id
+    };
+    let (stays, goes) = (id("10.0.0.1"), id("10.0.0.2"));
+    for worker in &plane.workers {
+        worker.flows.entries.set(9);
+        worker.server(stays).persistent.set(1);
+    }
+    plane.workers[1].server(stays).active.set(1);
+    plane.workers[0].server(stays).inactive.set(1);
+    plane.workers[0].server(goes).active.set(1);
+    assert_eq!(control.batch(&batch(vec![delete("10.0.0.2:80")], OnError::Continue)).done, 1);
     let mut new = config(SERVICE);
     new.dataplane.drain_secs = 60;
     control.reload(new).expect("right");
