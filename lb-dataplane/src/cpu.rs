@@ -21,6 +21,21 @@ impl CpuSet {
         }
     }
 
+    /// Those of the machine that are online; `None`: it does not say.
+    pub(crate) fn online() -> Option<CpuSet> {
+        Some(CpuSet::listed(&fs::read_to_string("/sys/devices/system/cpu/online").ok()?))
+    }
+
+    /// Those of a list of the kernel's: `0-3,8`.
+    fn listed(list: &str) -> CpuSet {
+        let number = |text: &str| text.parse::<u32>().ok();
+        let ranges = list.trim().split(',').filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(number(first)?..=number(last)?.min(Self::MOST as u32))
+        });
+        CpuSet::of(&ranges.flatten().collect::<Vec<_>>())
+    }
+
     pub(crate) fn of(cpus: &[u32]) -> CpuSet {
         // SAFETY: a cpu_set_t is plain bits; CPU_SET is not asked for what is beyond its size.
         unsafe {
@@ -97,11 +112,7 @@ pub(crate) fn at<T>(cpu: u32, work: impl FnOnce() -> T) -> T {
 
 /// True when the kernel keeps other threads away from this CPU (`isolcpus`).
 pub(crate) fn is_isolated(cpu: u32) -> bool {
-    let list = fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default();
-    list.trim().split(',').any(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(first), Ok(last)) if (first..=last).contains(&cpu))
-    })
+    CpuSet::listed(&fs::read_to_string("/sys/devices/system/cpu/isolated").unwrap_or_default()).has(cpu)
 }
 
 /// A Linux capability, by its number in `capabilities(7)`.
@@ -133,6 +144,14 @@ pub(crate) fn interface_index(name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_cpus_is_read_as_it_is_written() {
+        for list in ["", "0", "0-3,8", "1,3,5-7"] {
+            assert_eq!(CpuSet::listed(list).to_text(), list);
+        }
+        assert_eq!(CpuSet::listed("0-1,x,2-,7-4294967295\n").to_text(), "0-1,7-1023");
+    }
 
     #[test]
     fn a_thread_that_is_pinned_may_use_that_cpu_alone() {

@@ -9,6 +9,8 @@ pub enum StartError {
     NoWorker,
     #[error("dataplane.workers: CPU {cpu} is not there, this process may use CPUs {usable}")]
     NoCpu { cpu: u32, usable: String },
+    #[error("dataplane.workers: CPU {cpu} is not there, the machine has CPUs {online}")]
+    NotOnline { cpu: u32, online: String },
     #[error("dataplane.workers: CPU {0} is listed twice")]
     CpuTwice(u32),
     #[error("dataplane.workers: {given} workers, at most {most} are possible")]

@@ -77,6 +77,15 @@ use placement::Cpu;
 use preflight::Memory;
 use twin::{Pump, TwinEnd};
 
+/// Says whether a configuration could be started on this machine, as far as that depends on nothing but the machine's CPUs and NUMA nodes:
+/// nothing is opened or claimed, nothing needs a privilege, and neither devices nor huge pages are looked at.
+///
+/// # Errors
+/// What [`Dataplane::start`] would say; a CPU that this process may not use, and the machine has, is none.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    preflight::check_alone(config)
+}
+
 /// The running data plane. Dropping it is stopping it.
 // The order of the fields is the order in which they end: who holds packets first, the memory of packets last.
 pub struct Dataplane {

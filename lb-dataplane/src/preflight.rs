@@ -111,40 +111,75 @@ impl Memory {
 pub(crate) fn check(config: &Config, keep: Option<&Keep>) -> Result<Memory, StartError> {
     check_workers(&config.workers)?;
     eal::check_arguments(&config.driver_args)?;
-    if config.ports.len() > MOST_PORTS {
-        return Err(StartError::TooManyPorts { given: config.ports.len(), most: MOST_PORTS });
-    }
     let mark = config.flow_memory.mark();
-    for (index, port) in config.ports.iter().enumerate() {
-        check_port(port, &config.ports[..index], config.workers.len(), mark.as_deref()).map_err(
-            |problem| StartError::Port { port: port.name.clone(), device: port.device.clone(), problem },
-        )?;
-    }
+    check_ports(&config.ports, |port, others| {
+        check_port(port, others, config.workers.len(), mark.as_deref())
+    })?;
     let memory = Memory::of(config);
     check_memory(config, &memory, keep)?;
     Ok(memory)
 }
 
-fn check_workers(workers: &[u32]) -> Result<(), StartError> {
+/// The same without anything that another process, a device or a privilege may change.
+pub(crate) fn check_alone(config: &Config) -> Result<(), StartError> {
+    check_count(&config.workers)?;
+    // It may run elsewhere than this process, which is told to use some CPUs only: of a service manager.
+    if let Some(online) = CpuSet::online()
+        && let Some(&cpu) = config.workers.iter().find(|&&cpu| !online.has(cpu))
+    {
+        return Err(StartError::NotOnline { cpu, online: online.to_text() });
+    }
+    eal::check_arguments(&config.driver_args)?;
+    check_ports(&config.ports, |port, others| {
+        check_names(port, others)?;
+        check_queues(&port.device, "", 0, config.workers.len())?;
+        check_frame(&port.device, port.mtu)
+    })?;
+    check_budget(config, &Memory::of(config))
+}
+
+/// Checks the number of ports, and each with those before it.
+fn check_ports(
+    ports: &[PortConfig],
+    check: impl Fn(&PortConfig, &[PortConfig]) -> Result<(), PortProblem>,
+) -> Result<(), StartError> {
+    if ports.len() > MOST_PORTS {
+        return Err(StartError::TooManyPorts { given: ports.len(), most: MOST_PORTS });
+    }
+    for (index, port) in ports.iter().enumerate() {
+        check(port, &ports[..index]).map_err(|problem| StartError::Port {
+            port: port.name.clone(),
+            device: port.device.clone(),
+            problem,
+        })?;
+    }
+    Ok(())
+}
+
+fn check_count(workers: &[u32]) -> Result<(), StartError> {
     if workers.is_empty() {
         return Err(StartError::NoWorker);
     }
     if workers.len() > MOST_WORKERS {
         return Err(StartError::TooManyWorkers { given: workers.len(), most: MOST_WORKERS });
     }
-    let usable = CpuSet::usable().map_err(|error| StartError::Eal(error.to_string()))?;
-    for (index, &cpu) in workers.iter().enumerate() {
-        if !usable.has(cpu) {
-            return Err(StartError::NoCpu { cpu, usable: usable.to_text() });
-        }
-        if workers[..index].contains(&cpu) {
-            return Err(StartError::CpuTwice(cpu));
-        }
+    let mut others = (0..workers.len()).map(|index| (workers[index], &workers[..index]));
+    match others.find(|(cpu, others)| others.contains(cpu)) {
+        Some((cpu, _)) => Err(StartError::CpuTwice(cpu)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result<(), StartError> {
+fn check_workers(workers: &[u32]) -> Result<(), StartError> {
+    check_count(workers)?;
+    let usable = CpuSet::usable().map_err(|error| StartError::Eal(error.to_string()))?;
+    match workers.iter().find(|&&cpu| !usable.has(cpu)) {
+        Some(&cpu) => Err(StartError::NoCpu { cpu, usable: usable.to_text() }),
+        None => Ok(()),
+    }
+}
+
+fn check_budget(config: &Config, memory: &Memory) -> Result<(), StartError> {
     let tables = memory.tables * config.workers.len();
     let tables_mb = tables.div_ceil(1 << 20);
     let needed = memory.dpdk_mb() + tables_mb;
@@ -157,6 +192,11 @@ fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result
             connections: config.max_connections,
         });
     }
+    Ok(())
+}
+
+fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result<(), StartError> {
+    check_budget(config, memory)?;
     if config.huge_pages {
         let tables = memory.tables.div_ceil(HUGE_PAGE) * config.workers.len();
         let needed = memory.dpdk.div_ceil(HUGE_PAGE)
@@ -191,12 +231,7 @@ fn await_pages(needed: usize, patience: Duration, count: impl Fn() -> (usize, us
     }
 }
 
-fn check_port(
-    port: &PortConfig,
-    others: &[PortConfig],
-    workers: usize,
-    mark: Option<&str>,
-) -> Result<(), PortProblem> {
+fn check_names(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProblem> {
     let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':' && byte != b'%';
     if port.name.is_empty()
         || port.name.len() > tap::LONGEST_NAME
@@ -211,6 +246,16 @@ fn check_port(
     if others.iter().any(|other| device_name(&other.device) == device_name(&port.device)) {
         return Err(PortProblem::DeviceTwice);
     }
+    Ok(())
+}
+
+fn check_port(
+    port: &PortConfig,
+    others: &[PortConfig],
+    workers: usize,
+    mark: Option<&str>,
+) -> Result<(), PortProblem> {
+    check_names(port, others)?;
     check_device(&port.device, port.mtu, workers)?;
     if port.twin {
         if cpu::interface_index(&port.name).is_some() {
@@ -252,15 +297,21 @@ fn check_device(device: &str, mtu: u16, workers: usize) -> Result<(), PortProble
             Ok(_) => {}
         }
         check_queues(device, &interface, receive_queues(&interface), workers)?;
-        if driver(device) == "net_af_packet" && af_packet_mtu(device) < mtu {
-            let frame = (u32::from(mtu) + AF_PACKET_OVERHEAD).next_multiple_of(16);
-            // Blocks are whole pages, and the driver takes them for whole frames too.
-            let block = frame << 12_u32.saturating_sub(frame.trailing_zeros());
-            let advice = format!("framesz={frame},blocksz={block}");
-            return Err(PortProblem::FrameSize { mtu, most: af_packet_mtu(device), advice });
-        }
+        check_frame(device, mtu)?;
     }
     if cpu::has_capability(needs) { Ok(()) } else { Err(PortProblem::NoPrivilege(why)) }
+}
+
+/// Checks that the frames of `net_af_packet`'s rings hold what the port may receive.
+fn check_frame(device: &str, mtu: u16) -> Result<(), PortProblem> {
+    if driver(device) != "net_af_packet" || af_packet_mtu(device) >= mtu {
+        return Ok(());
+    }
+    let frame = (u32::from(mtu) + AF_PACKET_OVERHEAD).next_multiple_of(16);
+    // Blocks are whole pages, and the driver takes them for whole frames too.
+    let block = frame << 12_u32.saturating_sub(frame.trailing_zeros());
+    let advice = format!("framesz={frame},blocksz={block}");
+    Err(PortProblem::FrameSize { mtu, most: af_packet_mtu(device), advice })
 }
 
 /// Checks that a worker serves each queue that frames come to. The interface has `has` receive queues.
@@ -418,6 +469,39 @@ mod tests {
         let line = check(&config, None).unwrap_err().to_string();
         assert!(!line.contains('\n'), "{line}");
         line
+    }
+
+    #[test]
+    fn what_the_configuration_alone_says_is_refused_without_a_look_at_devices() {
+        let refusal = |change: &dyn Fn(&mut Config)| {
+            let mut config = config();
+            change(&mut config);
+            check_alone(&config).unwrap_err().to_string()
+        };
+        assert!(check_alone(&config()).is_ok());
+        let said = refusal(&|config| config.max_connections = 100_000_000);
+        assert!(said.starts_with("dataplane.memory_mb: 512 is too little, "), "{said}");
+        let said = refusal(&|config| config.driver_args = vec!["--no-huge".to_owned()]);
+        assert!(said.starts_with("dataplane.driver_args: --no-huge may not be given here"), "{said}");
+        let said = refusal(&|config| config.workers.push(1023));
+        assert!(
+            said.starts_with("dataplane.workers: CPU 1023 is not there, the machine has CPUs 0"),
+            "{said}"
+        );
+        let said = refusal(&|config| config.workers.push(config.workers[0]));
+        assert!(said.ends_with("is listed twice"), "{said}");
+        let said = refusal(&|config| config.ports.push(port("a", "net_null1")));
+        assert!(said.contains("the name is that of another port"), "{said}");
+        let absent = "net_af_packet0,iface=no-such-port";
+        let said = refusal(&|config| config.ports[0] = port("a", &format!("{absent},qpairs=2")));
+        assert!(said.contains("qpairs=2 is more than the 1 of dataplane.workers"), "{said}");
+        let mut good = config();
+        good.ports[0] = port("a", absent);
+        good.huge_pages = true;
+        assert!(check_alone(&good).is_ok(), "it may be there at the start");
+        good.ports[0].mtu = 9000;
+        let said = check_alone(&good).unwrap_err().to_string();
+        assert!(said.contains("mtu 9000 is more than the "), "{said}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ struct Arguments {
         hide_default_value = true
     )]
     config: PathBuf,
-    /// Only check the config file: prints what is wrong with it, exits 0 or 1.
+    /// Only check the config file, for this machine: prints what is wrong with it, exits 0 or 1.
     #[arg(long)]
     check: bool,
     /// Removes what a stopped lbd left for its next start: connections, services, rules, IP sets and twins. Refused while one runs.
@@ -89,6 +89,7 @@ fn load(arguments: &Arguments) -> Result<Config, StartProblem> {
 
 fn check(arguments: &Arguments) -> Result<(), StartProblem> {
     let config = load(arguments)?;
+    plane::check(&config).map_err(|error| format!("{}: {error}", arguments.config.display()))?;
     let servers: usize = config.services.iter().map(|service| service.servers.len()).sum();
     println!(
         "{}: valid: {} workers, {} ports, {} virtual services, {servers} real servers",

@@ -25,33 +25,7 @@ impl Dpdk {
     /// # Errors
     /// One line that names what does not start; nothing is left behind.
     pub(crate) fn start(config: &Config) -> Result<Dpdk, StartError> {
-        let port = |port: &lb_control::config::Port| PortConfig {
-            name: port.name.clone(),
-            device: port.device.clone(),
-            mtu: port.mtu,
-            outside: port.outside,
-            twin: true,
-        };
-        let wanted = &config.dataplane;
-        let dataplane = Dataplane::start(lb_dataplane::Config {
-            workers: wanted.workers.clone(),
-            driver_args: wanted.driver_args.clone(),
-            memory_mb: wanted.memory_mb,
-            huge_pages: wanted.huge_pages,
-            flow_memory: flow_memory(config),
-            max_connections: wanted.max_connections,
-            max_ipv6_connections: wanted.max_ipv6_connections,
-            max_servers: wanted.max_servers as usize,
-            ports: config.ports.iter().map(port).collect(),
-            idle: match wanted.idle {
-                Idle::Auto => lb_dataplane::Idle::Auto,
-                Idle::Poll => lb_dataplane::Idle::Poll,
-                Idle::Pause => lb_dataplane::Idle::Pause,
-                Idle::Sleep => lb_dataplane::Idle::Sleep,
-                Idle::Interrupt => lb_dataplane::Idle::Interrupt,
-            },
-            hash_seed: None,
-        })?;
+        let dataplane = Dataplane::start(wanted(config))?;
         Ok(Dpdk { dataplane, ports: config.ports.len() })
     }
 
@@ -88,6 +62,44 @@ impl Dpdk {
     /// Ends the workers, closes the ports.
     pub(crate) fn stop(self) {
         self.dataplane.stop();
+    }
+}
+
+/// Says what of a config cannot be started on this machine, as far as that can be said without starting it.
+///
+/// # Errors
+/// One line.
+pub(crate) fn check(config: &Config) -> Result<(), StartError> {
+    lb_dataplane::check(&wanted(config))
+}
+
+fn wanted(config: &Config) -> lb_dataplane::Config {
+    let port = |port: &lb_control::config::Port| PortConfig {
+        name: port.name.clone(),
+        device: port.device.clone(),
+        mtu: port.mtu,
+        outside: port.outside,
+        twin: true,
+    };
+    let wanted = &config.dataplane;
+    lb_dataplane::Config {
+        workers: wanted.workers.clone(),
+        driver_args: wanted.driver_args.clone(),
+        memory_mb: wanted.memory_mb,
+        huge_pages: wanted.huge_pages,
+        flow_memory: flow_memory(config),
+        max_connections: wanted.max_connections,
+        max_ipv6_connections: wanted.max_ipv6_connections,
+        max_servers: wanted.max_servers as usize,
+        ports: config.ports.iter().map(port).collect(),
+        idle: match wanted.idle {
+            Idle::Auto => lb_dataplane::Idle::Auto,
+            Idle::Poll => lb_dataplane::Idle::Poll,
+            Idle::Pause => lb_dataplane::Idle::Pause,
+            Idle::Sleep => lb_dataplane::Idle::Sleep,
+            Idle::Interrupt => lb_dataplane::Idle::Interrupt,
+        },
+        hash_seed: None,
     }
 }
 
