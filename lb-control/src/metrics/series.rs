@@ -159,7 +159,10 @@ impl Samples<'_> {
         let key = &self.service.key;
         put!(self.text, r#"{name}{{local_address=""#);
         match key.mark() {
-            // node_exporter has the mark from /proc/net/ip_vs, and no address with it.
+            // node_exporter has the mark from /proc/net/ip_vs, and no address with it. The same mark may have a service of each family.
+            Some(_) if key.address.is_ipv6() => {
+                put!(self.text, "::");
+            }
             Some(_) => {}
             None if key.is_prefix() => {
                 put!(self.text, "{}/{}", key.address, key.prefix_len);

@@ -7,7 +7,7 @@ use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 
 use super::*;
-use crate::api::types::{Batch, Command, OnError};
+use crate::api::types::{Batch, Command, ForwardMethod, OnError, ServerSpec};
 use crate::daemon::fake;
 
 const SERVICES: &str = r#"
@@ -212,4 +212,39 @@ fn the_text_of_many_real_servers_comes_in_pieces_and_is_that_of_when_it_was_aske
     assert_eq!(samples["lb_tables_servers"], 3000.0);
     let labels = r#"{local_address="192.0.2.3",local_port="80",remote_address="10.0.7.215",remote_port="8080",proto="TCP",local_mark=""}"#;
     assert_eq!(samples[&format!("lb_ipvs_backend_incoming_packets_total{labels}")], 5.0);
+}
+
+#[test]
+fn services_of_one_mark_are_told_apart_by_their_family() {
+    let service = |family: &str, server: &str| {
+        format!(
+            "[[virtual_service]]\nfwmark = 7\nfamily = \"{family}\"\nconn_limit = 5\nscheduler = \"mh\"\n\
+             real_servers = [{{ address = \"{server}\" }}]\n"
+        )
+    };
+    let same = "10.0.0.1";
+    let (mut control, ..) = fake::start(&(service("ipv4", same) + &service("ipv6", "2001:db8::11")));
+    let server =
+        ServerSpec { forward: ForwardMethod::Tunnel, ..ServerSpec::new("10.0.0.9:0".parse().expect("one")) };
+    let add = |service: &str| Command::AddServer {
+        service: service.parse().expect("an address"),
+        server: server.clone(),
+    };
+    let batch = Batch { commands: vec![add("fwmark/7"), add("fwmark6/7")], on_error: OnError::Continue };
+    assert_eq!(control.batch(&batch).failed, []);
+    // Nothing stands twice: that is looked at there.
+    let samples = parse(&text(&control)).samples;
+    for address in ["", "::"] {
+        let of_service = format!(r#"local_address="{address}",local_port="0""#);
+        let end = r#"proto="FWM",local_mark="00000007""#;
+        for sample in [
+            format!(
+                r#"lb_ipvs_backend_weight{{{of_service},remote_address="10.0.0.9",remote_port="0",{end}}}"#
+            ),
+            format!("lb_ipvs_conn_limit_connections{{{of_service},{end}}}"),
+            format!(r#"lb_ipvs_limited_connections_total{{{of_service},{end},limit="conn_limit"}}"#),
+        ] {
+            assert!(samples.contains_key(&sample), "{sample} in {samples:?}");
+        }
+    }
 }
