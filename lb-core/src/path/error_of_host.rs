@@ -4,7 +4,7 @@
 //! its way to the host, the error and what it quotes are translated back (RFC 5508 §4.2). Any other is INVALID, and leaves as it is. What goes to many is
 //! NEW, as in `host_alone.rs`; later fragments leave as they are.
 
-use super::host::OUT;
+use super::host::out_from;
 use super::host_alone::{is_never_tracked, is_to_many, is_whole_error};
 use super::on_link::on_link;
 use super::related::answer_to;
@@ -46,13 +46,14 @@ impl<P: Packet> Path<P> {
         let headers = &headers;
         let of_many = tuple_of(packet.data(), headers).filter(|_| is_to_many(packet.data(), headers));
         let wire = of_many.unwrap_or(Tuple::of_packet(packet.data(), headers));
-        let mut passage = self.passage_of_host(port, headers, now);
+        let mut passage = self.passage_of_host(port, headers, wire.src, now);
         passage.state = CtState::Invalid;
-        let raw = [(Table::Raw, Hook::Output)];
+        let begins_at = passage.begins_at;
+        let raw = [(Table::Raw, begins_at)];
         if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage) {
             return self.stop_host(port, packet, headers, stopped, now, io);
         }
-        self.is_at(Hook::Output, Function::Conntrack);
+        self.is_at(begins_at, Function::Conntrack);
         passage.is_untracked |= is_never_tracked(headers);
         let about = embedded.filter(|_| !passage.is_untracked).and_then(|embedded| {
             let answer = on_link(answer_to(&embedded), port, headers.vlan);
@@ -69,8 +70,7 @@ impl<P: Packet> Path<P> {
         } else if of_many.is_some() && self.begins(packet.data(), headers, now).is_some() {
             (passage.state, passage.original) = (CtState::New, of_many);
         }
-        let mut passed =
-            self.pass(&[(Table::Mangle, Hook::Output)], &wire, &mut packet, headers, &mut passage);
+        let mut passed = self.pass(&[(Table::Mangle, begins_at)], &wire, &mut packet, headers, &mut passage);
         if passed.is_ok() {
             let mut seen = passage.become_renumbered(wire);
             if about.is_some() {
@@ -80,7 +80,7 @@ impl<P: Packet> Path<P> {
             if to != wire.dst {
                 passage.output = self.output(self.tables.way(to));
             }
-            passed = self.pass(&OUT, &seen, &mut packet, headers, &mut passage);
+            passed = self.pass(out_from(begins_at), &seen, &mut packet, headers, &mut passage);
         }
         if let Err(stopped) = passed {
             return self.stop_host(port, packet, headers, stopped, now, io);

@@ -18,7 +18,9 @@ use crate::drop::DropReason;
 use crate::flow::Tuple;
 use crate::hook::{Function, Hook};
 use crate::ids::WorkerId;
+use crate::nat::{Manip, Range};
 use crate::packet::Packet;
+use crate::rule::Verdict;
 use crate::rule::counted::Ticket;
 use crate::tables::{Protocol, Way};
 use crate::time::Tick;
@@ -246,7 +248,9 @@ impl<P: Packet> Path<P> {
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
         };
         self.watch.note(|| Step::Routed(way));
-        let is_in = matches!(way, Way::Local | Way::Linux);
+        // A service's address may be one that Linux has a way to.
+        let is_in =
+            way == Way::Local || way == Way::Linux && self.is_served(&packet, headers, &seen, passage.mark);
         let roads: &[&[_]] = if is_in { &[&INPUT] } else { &[&FORWARD, &POSTROUTING] };
         passage.output = self.output(way);
         for road in roads {
@@ -271,11 +275,16 @@ impl<P: Packet> Path<P> {
             });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };
-        let after = match self.ask_nat(hook, &seen, &mut packet, headers, &mut passage) {
+        let after = match way {
+            Way::Linux => self.untranslated(&seen, hook, &original, &passage),
+            _ => self.ask_nat(hook, &seen, &mut packet, headers, &mut passage),
+        };
+        let after = match after {
             Ok(after) => after,
             Err(stopped) => return self.stop(packet, headers, stopped, now, io),
         };
-        if !is_in && !self.tables.settings.forwarding {
+        // What Linux routes, Linux forbids.
+        if !is_in && way != Way::Linux && !self.tables.settings.forwarding {
             return self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
         match self.track(original, after, headers, begun, &passage) {
@@ -294,6 +303,20 @@ impl<P: Packet> Path<P> {
             }
             Err(reason) => self.drop(reason, hook),
         }
+    }
+
+    /// What leaves by an interface of Linux, which takes its answers: it keeps its source, but for a port or identifier where another connection
+    /// would be answered alike.
+    fn untranslated(
+        &mut self,
+        seen: &Tuple,
+        hook: Hook,
+        original: &Tuple,
+        passage: &Passage,
+    ) -> Result<Tuple, Stopped> {
+        let (manip, range) = (Manip::Source, Range::KEEP);
+        let after = self.translated(seen, manip, &range, original, passage.zones);
+        after.ok_or((Verdict::Nat(manip, range), hook))
     }
 
     /// Whether a virtual service takes a packet to this host.

@@ -4,8 +4,9 @@
 //! ```text
 //! from a port ─→ PREROUTING ─→ route ─┬─→ INPUT ─┬─→ up the twin
 //!                raw, mangle, nat     │          └─→ a virtual service ─→ OUTPUT ─→ POSTROUTING ─→
-//!                                     └─→ FORWARD ─→ POSTROUTING ─→ out of a port
+//!                                     └─→ FORWARD ─→ POSTROUTING ─→ out of a port, or up the twin, to another interface of Linux
 //! from the host ─→ OUTPUT ─→ POSTROUTING ─→ out of a port
+//! from another interface of Linux, by the twin ─→ PREROUTING ─→ FORWARD ─→ POSTROUTING ─→ out of a port
 //! ```
 //!
 //! What the host alone may take has PREROUTING and INPUT in [`for_host_alone`](Path::for_host_alone).
@@ -46,6 +47,8 @@ use crate::wire::{array, ipv6};
 pub(super) struct Passage {
     pub(super) input: Option<InterfaceId>,
     pub(super) output: Option<InterfaceId>,
+    /// Where rules see it first: PREROUTING, or OUTPUT.
+    pub(super) begins_at: Hook,
     pub(super) state: CtState,
     /// The connection that it is of.
     pub(super) at: Option<FlowRef>,
@@ -224,7 +227,7 @@ impl<P: Packet> Path<P> {
         way: Way,
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
-        if matches!(way, Way::Local | Way::Linux) {
+        if way == Way::Local {
             return self.pass(&INPUT, inner, packet, headers, passage);
         }
         passage.output = self.output(way);
@@ -273,6 +276,7 @@ impl<P: Packet> Path<P> {
         Passage {
             input: self.tables.interfaces.find(port, headers.vlan),
             output: None,
+            begins_at: Hook::Prerouting,
             state,
             at: None,
             of: None,

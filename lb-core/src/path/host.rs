@@ -1,10 +1,13 @@
-//! What the host itself sends, by the twin of a port, while there are rules: OUTPUT, POSTROUTING, out of that port.
+//! What the host sends by the twin of a port, while there are rules: OUTPUT, POSTROUTING, out of that port.
+//!
+//! What has a source that is not this host's came by another interface of Linux, which routed it: PREROUTING, FORWARD, POSTROUTING. By which one nobody here
+//! knows: rules see none.
 
 use std::net::IpAddr;
 
 use super::error_of_host::answer_of_error;
 use super::hooks::{Passage, Stop, Stopped, problem, why};
-use super::host_alone::is_to_many;
+use super::host_alone::{is_never_tracked, is_to_many};
 use super::on_link::{is_on_link, off_link, on_link};
 use super::tracked::tuple_of;
 use super::waiting::Going;
@@ -37,7 +40,8 @@ impl<P: Packet> Path<P> {
     pub(super) fn owner_of_host(&self, wire: &Tuple) -> WorkerId {
         match is_on_link(wire) || self.tables.routes.is_local(wire.src) {
             true => self.owner_of_flow(&wire.reversed()),
-            false => self.owner_of(wire.dst, wire.dport),
+            // Also what answers what Linux routed, and what that answers, names this end.
+            false => self.owner_of(wire.src, wire.sport),
         }
     }
 
@@ -73,7 +77,7 @@ impl<P: Packet> Path<P> {
                 None => io.transmit(port, packet),
             };
         };
-        let mut passage = self.passage_of_host(port, &headers, now);
+        let mut passage = self.passage_of_host(port, &headers, wire.src, now);
         raw.into_iter().for_each(|raw| raw.put(&mut passage));
         passage.of = self.flows.find_in(&wire, passage.zones).map(FlowRef::id);
         let is_here = passage.of.is_some()
@@ -89,9 +93,20 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    pub(super) fn passage_of_host(&mut self, port: PortId, headers: &Headers, now: Tick) -> Passage {
+    pub(super) fn passage_of_host(
+        &mut self,
+        port: PortId,
+        headers: &Headers,
+        source: IpAddr,
+        now: Tick,
+    ) -> Passage {
         let mut passage = self.passage(port, headers, CtState::Established, now);
         passage.output = passage.input.take();
+        // Nobody passes on what only one link is to hear.
+        let is_own = headers.is_for_twin || is_ones_own(source) || is_never_tracked(headers);
+        if is_own || self.tables.routes.is_local(source) {
+            passage.begins_at = Hook::Output;
+        }
         passage
     }
 
@@ -102,9 +117,9 @@ impl<P: Packet> Path<P> {
             return self.error_out(port, packet, now, io);
         };
         let headers = &headers;
-        let mut passage = self.passage_of_host(port, headers, now);
+        let mut passage = self.passage_of_host(port, headers, wire.src, now);
         passage.of = self.flows.find(&wire).map(FlowRef::id);
-        let raw = [(Table::Raw, Hook::Output)];
+        let raw = [(Table::Raw, passage.begins_at)];
         if let Err(stopped) = self.pass(&raw, &wire, &mut packet, headers, &mut passage) {
             return self.stop_host(port, packet, headers, stopped, now, io);
         }
@@ -143,7 +158,7 @@ impl<P: Packet> Path<P> {
                 None => return,
             }
         }
-        self.is_at(Hook::Output, Function::Conntrack);
+        self.is_at(passage.begins_at, Function::Conntrack);
         let known = self.known_of_host(&packet, &headers, &wire, &mut passage, now);
         let seen = known.map(|(at, _)| self.flows.entry(at.id()).seen());
         let known_at = known.map(|(at, _)| at);
@@ -250,11 +265,11 @@ impl<P: Packet> Path<P> {
         passage.at = Some(at);
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..*wire };
-        self.pass(&[(Table::Mangle, Hook::Output)], wire, packet, headers, passage)?;
+        self.pass(&[(Table::Mangle, passage.begins_at)], wire, packet, headers, passage)?;
         if inner.dst != wire.dst {
             passage.output = self.output(self.tables.way(inner.dst));
         }
-        self.pass(&OUT, &inner, packet, headers, passage)?;
+        self.pass(out_from(passage.begins_at), &inner, packet, headers, passage)?;
         Ok(at)
     }
 
@@ -286,13 +301,14 @@ impl<P: Packet> Path<P> {
             self.note_expected(&original, passage);
         }
         passage.original = begun.map(|_| original);
-        self.pass(&[(Table::Mangle, Hook::Output)], &original, packet, headers, passage)?;
+        let begins_at = passage.begins_at;
+        self.pass(&[(Table::Mangle, begins_at)], &original, packet, headers, passage)?;
         let seen = passage.become_renumbered(original);
-        let seen = self.ask_nat(Hook::Output, &seen, packet, headers, passage)?;
+        let seen = self.ask_nat(begins_at, &seen, packet, headers, passage)?;
         if seen.dst != original.dst {
             passage.output = self.output(self.tables.way(seen.dst));
         }
-        self.pass(&OUT, &seen, packet, headers, passage)?;
+        self.pass(out_from(begins_at), &seen, packet, headers, passage)?;
         let seen = passage.become_renumbered(seen);
         let Some(begun) = begun else { return Ok(None) };
         let after = self.ask_nat(Hook::Postrouting, &seen, packet, headers, passage)?;
@@ -305,7 +321,7 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// A packet of the host that a rule stops: one that is rejected the host is told of.
+    /// A packet of the host that a rule stops: one that is rejected its sender is told of, through Linux, which takes no packet from itself.
     pub(super) fn stop_host(
         &mut self,
         port: PortId,
@@ -317,7 +333,10 @@ impl<P: Packet> Path<P> {
     ) {
         let Verdict::Reject(refusal) = verdict else { return self.drop(why(verdict), hook) };
         self.drop(DropReason::RuleRejects, hook);
-        let source: IpAddr = headers.source(packet.data());
+        let source = match hook {
+            Hook::Output => headers.source(packet.data()),
+            _ => headers.destination(packet.data()),
+        };
         let is_told = match refusal {
             Refusal::TcpReset => make_reset(&mut packet, headers),
             Refusal::Icmp(..) | Refusal::Field(_) => {
@@ -332,8 +351,26 @@ impl<P: Packet> Path<P> {
     }
 }
 
+/// What of the road is behind what `nat` translates at the hook where rules see a packet first.
+pub(super) fn out_from(hook: Hook) -> &'static [Stop] {
+    if hook == Hook::Output { &OUT } else { &THROUGH }
+}
+
+/// Addresses that are always the host's where it sends from them: of a link, and none yet.
+fn is_ones_own(source: IpAddr) -> bool {
+    source.is_unspecified() || matches!(source, IpAddr::V6(source) if source.is_unicast_link_local())
+}
+
+/// FORWARD and POSTROUTING.
+const THROUGH: [Stop; 4] = [
+    (Table::Mangle, Hook::Forward),
+    (Table::Filter, Hook::Forward),
+    (Table::Security, Hook::Forward),
+    (Table::Mangle, Hook::Postrouting),
+];
+
 /// OUTPUT behind what `nat` translates, and POSTROUTING.
-pub(super) const OUT: [Stop; 3] =
+const OUT: [Stop; 3] =
     [(Table::Filter, Hook::Output), (Table::Security, Hook::Output), (Table::Mangle, Hook::Postrouting)];
 
 /// What a packet of the connection looks like that one of the host is of, or that it is about.

@@ -161,15 +161,15 @@ impl<P: Packet> Path<P> {
     /// A packet of a tracked connection.
     fn known_for_host(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         at: FlowRef,
         mut passage: Passage,
         io: &mut impl Io<P>,
     ) {
         let now = passage.now;
-        self.account(at, headers);
         let step = self.follows(packet.data(), headers, at, now);
+        self.account_step(at, headers, &step);
         passage.state = step.is;
         match step.verdict {
             Followed::Fine | Followed::Ends => {}
@@ -184,6 +184,21 @@ impl<P: Packet> Path<P> {
                 return self.first_for_host(packet, headers, Some(original), passage, io);
             }
         }
+        let seen = self.flows.entry(at.id()).seen();
+        self.onward_for_host(packet, headers, at, passage, io);
+        self.close_step(at, &step, seen);
+    }
+
+    /// The same, whose state is known.
+    fn onward_for_host(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        mut passage: Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let now = passage.now;
         let wire = self.flows.tuple(at.id(), at.direction());
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         passage.at = Some(at);
@@ -194,7 +209,6 @@ impl<P: Packet> Path<P> {
         if !self.help(&packet, headers, at, now) {
             return;
         }
-        let seen = self.flows.entry(at.id()).seen();
         let is_for_host = headers.is_for_twin || self.leads_to_host(at);
         if !is_for_host || self.flows.entry(at.id()).is_edited() {
             // Nobody passes a frame to many on.
@@ -202,7 +216,6 @@ impl<P: Packet> Path<P> {
         } else {
             self.deliver(packet, headers, at, now, io);
         }
-        self.close_step(at, &step, seen);
     }
 
     /// An error about a packet of a connection.

@@ -271,7 +271,7 @@ impl<P: Packet> Path<P> {
     ) {
         const RAW: [Stop; 1] = [(Table::Raw, Hook::Output)];
         let mut passage = self.passage(packet.port(), headers, CtState::New, now);
-        passage.input = None;
+        (passage.input, passage.begins_at) = (None, Hook::Output);
         passage.output = self.output(self.tables.way(client.dst));
         let left = match self.pass(&RAW, &client, &mut packet, headers, &mut passage) {
             // In a zone it would not be found by its tuple alone.

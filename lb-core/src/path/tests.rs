@@ -23,6 +23,7 @@ mod hooks;
 mod host_alone;
 mod ipsec;
 mod limited;
+mod linux_ways;
 mod marked;
 mod methods;
 mod nat;

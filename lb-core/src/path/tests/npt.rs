@@ -153,9 +153,9 @@ fn so_is_the_host() {
         "mangle OUTPUT -d 2001:db8:99::/64 -j DNPT --src-pfx 2001:db8:99::/64 --dst-pfx fd00::/64",
         "filter OUTPUT -p tcp -j REJECT --reject-with tcp-reset",
     ]));
-    let own = tcp((OUR_WAN, CLIENT), ("2001:db8::1", 5000), (OUTER, 443), "S");
+    let own = tcp((OUR_WAN, CLIENT), ("2001:db8::10", 5000), (OUTER, 443), "S");
     let mut out = Out::default();
     let mut burst: Burst<Frame> = [Frame::new(WAN, &own)].into_iter().collect();
     director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
-    assert_eq!(read(&out.to_twin[0]), (ip(OUTER), 443, ip("2001:db8::1"), 5000, 64));
+    assert_eq!(read(&out.to_twin[0]), (ip(OUTER), 443, ip("2001:db8::10"), 5000, 64));
 }
