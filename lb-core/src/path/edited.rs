@@ -33,7 +33,7 @@ use crate::wire::tcp_options;
 use crate::wire::translate::GROWTH;
 
 /// The option's kind, as the modules that read it on real servers know it ("TCP option address").
-const TOA_KIND: u8 = 254;
+pub(super) const TOA_KIND: u8 = 254;
 
 impl<P: Packet> Path<P> {
     /// What a new connection's packets need besides the rewrite, which its service [`wants`]. Returns false when there is no room for
@@ -226,6 +226,7 @@ impl<P: Packet> Path<P> {
         let is_syn = headers.tcp_flags & SYN != 0 && !is_tracked;
         if !is_tracked {
             forged::check_client(edit, &headers, segment)?;
+            forged::take_out(edit, &mut packet, &headers);
         }
         if is_syn && state == TcpState::SynRecv {
             forged::note_syn(edit, segment, header.len() as u8);
@@ -295,7 +296,7 @@ impl<P: Packet> Path<P> {
         }
         adjust(edit, packet.data_mut(), &headers, Direction::Reply);
         let original = *edit.shift(Direction::Original);
-        if headers.tcp_flags & SYN == 0 && edit.wants & TOA != 0 {
+        if edit.wants & TOA != 0 && forged::is_told(edit, &headers, segment) {
             edit.wants &= !TOA;
             if edit.wants == 0 {
                 // Nothing else was ever done to it: it is like any other from here on.
@@ -325,7 +326,7 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Where there is no room in the header or on the link the packet goes without.
+    /// Where there is no room in the header or on the link the packet goes without; it has none of its own any more.
     fn add_toa(&self, packet: &mut P, headers: &Headers, original: &Tuple, mtu: Option<u32>) -> Headers {
         let option = toa(original);
         let fits = mtu.is_some_and(|mtu| headers.ip_len + option.len() as u32 <= mtu);

@@ -6,12 +6,14 @@
 //! said: a server that keeps nothing of a SYN (RFC 4987 §3.6, cookies) could take it for the end of another handshake. A segment whose TCP header is in two
 //! fragments (RFC 1858) cannot be looked at.
 
+use super::edited::TOA_KIND;
 use crate::drop::DropReason;
 use crate::flow::Direction;
-use crate::flow::edit::{Edit, PROXY, is_less};
+use crate::flow::edit::{Edit, PROXY, TOA, is_less};
+use crate::packet::Packet;
 use crate::tables::Protocol;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::segment::Segment;
+use crate::wire::segment::{self, Segment};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 
 /// Of one segment.
@@ -104,6 +106,22 @@ pub(super) fn note_server(edit: &mut Edit, headers: &Headers, segment: &Segment,
             _ => MOST_DATA,
         };
         edit.shift_mut(Direction::Reply).note_passed(segment.seq, len);
+    }
+}
+
+/// Whether a real server's segment says that it has the client's acknowledgement: from then on nobody reads who the client is. That it acknowledges, or refuses,
+/// what began the connection does not say so: anybody's wrong segment has it do that.
+pub(super) fn is_told(edit: &Edit, headers: &Headers, segment: &Segment) -> bool {
+    let flags = headers.tcp_flags;
+    let start = edit.shift(Direction::Original).at();
+    let has_more = edit.has_begun() && flags & ACK != 0 && is_less(start, segment.ack);
+    flags & (SYN | RST) == 0 && (segment.data_len > 0 || flags & FIN != 0 || has_more)
+}
+
+/// Takes out of a client's segment what says who it is, if that is ours to say.
+pub(super) fn take_out<P: Packet>(edit: &Edit, packet: &mut P, headers: &Headers) {
+    if edit.wants & TOA != 0 {
+        segment::blank_options(packet.data_mut(), headers, TOA_KIND);
     }
 }
 

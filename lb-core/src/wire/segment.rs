@@ -209,6 +209,34 @@ pub fn add_option<P: Packet>(packet: &mut P, headers: &Headers, option: &[u8]) -
     Ok(resize(frame, headers, by as isize, changed))
 }
 
+/// Puts NOPs in the place of a header's options of this kind.
+pub fn blank_options(frame: &mut [u8], headers: &Headers, kind: u8) {
+    let l4 = usize::from(headers.l4);
+    let Some(len) = tcp::header(frame, l4).map(tcp::header_len) else { return };
+    let Some(options) = frame.get_mut(l4 + tcp::LEN..l4 + len) else { return };
+    let before = checksum::sum(options);
+    let (mut at, mut has_any) = (0, false);
+    while let Some(&found) = options.get(at) {
+        if found == NOP {
+            at += 1;
+            continue;
+        }
+        let len = options.get(at + 1).map_or(0, |&len| usize::from(len));
+        if found == END_OF_OPTIONS || len < 2 || at + len > options.len() {
+            break;
+        }
+        if found == kind {
+            options[at..at + len].fill(NOP);
+            has_any = true;
+        }
+        at += len;
+    }
+    if has_any {
+        let changed = Delta::word(before, checksum::sum(options));
+        apply(frame, l4, changed);
+    }
+}
+
 /// Makes an empty buffer a segment of its own, with the headers of `like` but for what says that something ends there or is a fragment, and
 /// with this data from the same sequence number on.
 ///

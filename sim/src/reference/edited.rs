@@ -241,6 +241,9 @@ impl Reference {
             self.flows.set_edit(at, Some(edit));
         }
         checked?;
+        if edit.toa {
+            (packet, read) = toa::without(packet, read);
+        }
         let begins = flags & SYN != 0;
         if begins && self.flows.get(at).state == State::Tcp(TcpState::SynRecv) {
             edit.note_syn(seq, header.len());
@@ -308,7 +311,7 @@ impl Reference {
         if read.tcp_flags & ACK != 0 && (edit.proxy.is_none() || edit.is_sent) {
             edit.streams[0].note_ack(number(&packet.bytes, read.l4 + 8));
         }
-        edit.toa &= read.tcp_flags & SYN != 0;
+        edit.toa &= !edit.is_told_by(&packet.bytes, &read, came.data.len());
         if !edit.toa && edit.proxy.is_none() && !edit.ftp && edit.cookie.is_none() {
             // From here on it is as any other.
             self.flows.set_edit(at, None);

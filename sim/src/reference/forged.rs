@@ -50,6 +50,14 @@ impl Edit {
         }
     }
 
+    /// A real server's segment says that its client's acknowledgement has come: it has something to say, or to acknowledge besides the SYN.
+    pub(super) fn is_told_by(&self, frame: &[u8], read: &Read, len: usize) -> bool {
+        let ack = number(frame, read.l4 + 8);
+        let has_more =
+            self.start.is_some() && read.tcp_flags & ACK != 0 && is_before(self.streams[0].at, ack);
+        read.tcp_flags & (SYN | RST) == 0 && (len > 0 || read.tcp_flags & FIN != 0 || has_more)
+    }
+
     /// A real server's segment: its SYN says where the header is to be.
     pub(super) fn note_server(&mut self, frame: &[u8], read: &Read, len: usize, put: usize) {
         let (seq, ack) = (number(frame, read.l4 + 4), number(frame, read.l4 + 8));

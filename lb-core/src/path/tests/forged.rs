@@ -150,3 +150,81 @@ fn a_real_server_that_is_told_of_its_client_is_told_by_each_connection_of_it() {
         }
     }
 }
+
+/// A segment of the client's for port 80 with these options.
+fn with_options(seg: &Seg, options: &[u8]) -> Vec<u8> {
+    let builder =
+        etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1).ipv4([192, 0, 2, 100], [192, 0, 2, 10], 64);
+    let builder = builder.tcp(4000, 80, seg.seq, 60_000);
+    let builder = if seg.flags == "S" { builder.syn() } else { builder.ack(seg.ack) };
+    let mut frame = Vec::new();
+    builder.options_raw(options).unwrap().write(&mut frame, &seg.data).unwrap();
+    frame
+}
+
+/// What says that the client is 9.9.9.9:9.
+const LIE: [u8; 8] = [254, 8, 0, 9, 9, 9, 9, 9];
+
+#[test]
+fn a_client_does_not_say_itself_who_it_is() {
+    let ours = [254, 8, 0x0f, 0xa0, 192, 0, 2, 100];
+    let cases: [(Vec<u8>, Vec<u8>); 5] = [
+        (LIE.to_vec(), [ours, [1; 8]].concat()),
+        // No room for ours.
+        ([vec![1; 32], LIE.to_vec()].concat(), vec![1; 40]),
+        // At an odd place, twice, between others.
+        (
+            [&[1][..], &LIE, &[3, 3, 7], &LIE, &[1; 4]].concat(),
+            [&ours[..], &[1; 9], &[3, 3, 7], &[1; 12]].concat(),
+        ),
+        // It runs over the header's end, or has no end: nobody reads it.
+        (vec![1, 1, 254, 9], [&ours[..], &[1, 1, 254, 9]].concat()),
+        (vec![254, 0, 254, 4], [&ours[..], &[254, 0, 254, 4]].concat()),
+    ];
+    let plain = |seq, ack, flags, data: &[u8]| Seg { seq, ack, flags, data: data.to_vec(), sack: None };
+    for (sent, left) in cases {
+        let mut director = director(TOA);
+        let options = |director: &mut Director, seg: &Seg| {
+            seen(&director.receive(WAN, &[with_options(seg, &sent)]).sent[0].1).2
+        };
+        let syn = options(&mut director, &plain(1000, 0, "S", b""));
+        assert!(!syn.windows(8).any(|option| option == LIE));
+        director.receive(LAN, &[frame(false, false, &plain(7000, 1001, "SA", b""))]);
+        assert_eq!(options(&mut director, &plain(1001, 7001, "A", b"")), left);
+        // What the real server says to anybody's wrong segment is no answer to the client's.
+        for (seq, flags) in [(7001, "A"), (7001, "R"), (7000, "SA")] {
+            director.receive(LAN, &[frame(false, false, &plain(seq, 1001, flags, b""))]);
+            assert_eq!(options(&mut director, &plain(1001, 7001, "A", b"GET /")), left, "{flags}");
+        }
+        director.receive(LAN, &[frame(false, false, &plain(7001, 1006, "A", b""))]);
+        assert_eq!(options(&mut director, &plain(1006, 7001, "A", b"")), sent, "nobody reads it");
+    }
+}
+
+#[test]
+fn a_fragment_gets_no_option_and_says_nothing_else_of_its_client() {
+    let mut director = director(TOA);
+    let seg = |seq, ack, flags, len| Seg { seq, ack, flags, data: vec![7; len], sack: None };
+    director.receive(WAN, &[frame(false, true, &seg(1000, 0, "S", 0))]);
+    director.receive(LAN, &[frame(false, false, &seg(7000, 1001, "SA", 0))]);
+    let mut first = with_options(&seg(1001, 7001, "A", 80), &LIE);
+    let before = u16::from_be_bytes([first[50], first[51]]);
+    first.truncate(34 + 40);
+    first[16..18].copy_from_slice(&60u16.to_be_bytes());
+    first[20] |= 0x20;
+    crate::wire::ipv4::fill_checksum(&mut first[14..34]);
+    let out = director.receive(WAN, &[first]);
+    let left = out.sent[0].1.data();
+    assert_eq!(left[54..62], [1; 8]);
+    // By as much as the rewrite and the option differ.
+    let words = [0xfe08u16, 9, 0x0909, 0x0909, 0xc000, 0x020a, 80];
+    let after = [0x0101u16, 0x0101, 0x0101, 0x0101, 0x0a00, 0x000b, 8080];
+    let sum = |words: &[u16], not: bool| -> u64 {
+        words.iter().map(|&word| u64::from(if not { !word } else { word })).sum()
+    };
+    let mut total = u64::from(!before) + sum(&words, true) + sum(&after, false);
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    assert_eq!(u16::from_be_bytes([left[50], left[51]]), !(total as u16));
+}
