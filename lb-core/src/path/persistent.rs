@@ -323,7 +323,9 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
         let (id, mut method, forward) = (server.id, server.forward.method(), server.forward);
-        let is_its_port = seen.dport == service.key.port && server.port != 0;
+        // With persistence a port that the service does not name stays; else the real server's own is the one, as for what is scheduled.
+        let is_named = service.options.persistence.is_none() || seen.dport == service.key.port;
+        let is_its_port = is_named && server.port != 0;
         let dport = if is_its_port { server.port } else { seen.dport };
         let mut after = Tuple { dst: server.address, dport, ..*seen };
         if forward == Forward::FullNat {

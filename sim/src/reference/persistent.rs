@@ -346,7 +346,8 @@ impl Reference {
         let Some(server) = tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
-        let keeps_port = original.dport != service.key.port || server.port == 0;
+        let is_named = service.options.persistence.is_none() || original.dport == service.key.port;
+        let keeps_port = !is_named || server.port == 0;
         let dport = if keeps_port { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };
         let (after, method) = match server.forward {

@@ -4,7 +4,7 @@ use super::persistent::persistent;
 use super::*;
 use crate::ipvs::quic_lb::tests::{config, encode, id, quic_lb, short};
 use crate::ipvs::quic_lb::{Config, Fallback};
-use crate::tables::{ServiceOptions, Tunnel};
+use crate::tables::{MarkRule, Marks, ServiceOptions, Tunnel};
 use crate::trail::Step;
 
 const WORKERS: usize = 4;
@@ -139,6 +139,33 @@ fn without_configurations_nothing_is_read_into_a_connection_id() {
     });
     let servers = [1, 2].map(|n| server(&director.receive(WAN, &[from_port(n, &with_id(IDS[0], 1))])));
     assert_eq!((servers, counted(&director)), ([11, 12], (0, [0; 5])));
+}
+
+#[test]
+fn by_mark_too_it_goes_to_the_port_of_its_real_server() {
+    let director = || {
+        let tables = with(tables(2, &[11, 12], 1), |service| {
+            service.key = ServiceKey::of_mark(8, false);
+            service.servers.iter_mut().for_each(|server| server.port = 8443);
+        });
+        let rule = MarkRule {
+            mark: 8,
+            protocol: None,
+            source: None,
+            destination: None,
+            destination_ports: 0..=u16::MAX,
+            source_set: None,
+            destination_set: None,
+        };
+        let mut director = Director::new();
+        director.path.adopt(Tables { marks: Marks(vec![rule]).into(), ..tables }.into());
+        director
+    };
+    for data in [initial(&[9; 8]), with_id(IDS[0], 1)] {
+        let out = director().receive(WAN, &[from_port(4000, &data)]);
+        let (.., to, port, _) = read(&out.sent[0].1);
+        assert_eq!((to, port), (ip("10.0.0.11"), 8443));
+    }
 }
 
 #[test]
