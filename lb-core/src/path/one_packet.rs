@@ -47,16 +47,12 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass_alone(&mut packet, headers, &choice, now) {
             return self.stop(packet, headers, stopped, now, io);
         }
-        let Choice { original, after, method, server } = choice;
-        if method.is_one_way() {
-            // Its entry tells the way, and is in nobody's.
-            let Some(at) = self.bind(&original, &after, method, server, now) else {
-                return self.drop(DropReason::FlowTableFull, Hook::Input);
-            };
-            self.onward_rarely(packet, headers, at, now, io);
-            return self.end(at.id());
-        }
+        let Choice { method, server, .. } = choice;
         self.mine.server(server).connections.add(1);
+        if method.is_one_way() {
+            // It takes nobody's place.
+            return self.go_unkept(packet, headers, &choice, now, io);
+        }
         self.masquerade_once(packet, headers, &choice, now, io);
     }
 

@@ -71,15 +71,11 @@ impl Reference {
         if read.piece == Piece::First {
             self.choices.remember(self.hasher, &read, Choice { after, method, server }, self.now);
         }
-        if method != Method::Masq {
-            let Some(number) = self.bind(tuple(&read), after.reversed(), method, server) else {
-                return self.drop(DropReason::FlowTableFull, Hook::Input);
-            };
-            let connection = self.flows.get(number).clone();
-            self.onward(packet, read, &connection);
-            return self.end(number);
-        }
         self.counters.server(server).connections.add(1);
+        if method != Method::Masq {
+            let connection = self.unbound(tuple(&read), after.reversed(), method, server);
+            return self.onward(packet, read, &connection);
+        }
         self.count(server, Direction::Original, &read);
         self.send_as(packet, read, tuple(&read), after, true);
     }

@@ -1,5 +1,6 @@
 //! One-packet scheduling of datagrams that come in fragments.
 
+use super::shared;
 use super::*;
 use crate::tables::{ServiceOptions, Tunnel};
 
@@ -95,5 +96,31 @@ fn rules_at_output_and_postrouting_see_each_datagram_and_may_stop_it() {
         crate::wire::ipv4::fill_checksum(&mut other[14..34]);
         assert!(director.receive(WAN, &[other]).sent.is_empty(), "{forward:?}");
         assert_eq!(director.dropped(DropReason::Rule), 1);
+    }
+}
+
+#[test]
+fn in_a_full_table_datagrams_go_on_and_no_connection_goes_for_them() {
+    for forward in [Forward::Masq, Forward::Direct, Forward::Tunnel(Tunnel::Ipip)] {
+        for is_half_open in [false, true] {
+            let mut director = Director::new();
+            for port in 4000..4100 {
+                let of_a_connection =
+                    if is_half_open { from_client(port, "S") } else { shared::datagram(port) };
+                director.receive(WAN, &[of_a_connection]);
+            }
+            director.path.adopt(by(2, forward, &[11, 12]).into());
+            let out = director.receive(WAN, &[shared::datagram(5000), shared::datagram(5000)]);
+            let mut servers: Vec<_> = out.sent.iter().map(|(_, frame)| server(frame)).collect();
+            servers.sort_unstable();
+            assert_eq!(servers, [11, 12], "{forward:?}");
+            let flows = &director.counters[0].flows;
+            assert_eq!((flows.early_drop.get(), flows.full.get()), (0, 0), "{forward:?}");
+            let counted = [11, 12].map(|n| {
+                let cell = director.path.mine.server(ServerId(n));
+                (cell.connections.get(), cell.in_packets.get(), cell.inactive.get())
+            });
+            assert_eq!((counted, director.states().len()), ([(1, 1, 0); 2], 100));
+        }
     }
 }
