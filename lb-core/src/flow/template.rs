@@ -156,6 +156,17 @@ impl Uses {
         self.word(self.at(worker, entry)).fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
+    /// Whether the template has no connection, and none of those that it had was answered.
+    pub(crate) fn is_idle(&self, worker: WorkerId, entry: u32) -> bool {
+        self.word(self.at(worker, entry)).load(Relaxed) & (COUNT | ASSURED_WORD) == 0
+    }
+
+    /// The entry of `worker` in which the template is; `None`: it is another worker's, or ended.
+    pub(crate) fn entry_of(&self, worker: WorkerId, template: TemplateId) -> Option<u32> {
+        let entry = template.place.checked_sub(self.at(worker, 0).0).filter(|&entry| entry < self.stride)?;
+        (self.id(worker, entry) == template).then_some(entry)
+    }
+
     fn at(&self, worker: WorkerId, entry: u32) -> TemplatePlace {
         TemplatePlace(u32::from(worker.0) * self.stride + entry)
     }
@@ -188,17 +199,22 @@ mod tests {
         let worker = WorkerId(1);
         uses.begin(worker, 3);
         let template = uses.id(worker, 3);
+        assert!(uses.is_idle(worker, 3));
+        assert_eq!((uses.entry_of(worker, template), uses.entry_of(WorkerId(0), template)), (Some(3), None));
         assert!(uses.take(template) && uses.take(template));
+        assert!(!uses.is_idle(worker, 3), "it has connections");
         uses.assure(template.place());
         assert!(!uses.end(worker, 3));
         uses.give_back(template.place());
         assert!(!uses.end(worker, 3), "one is left");
         uses.give_back(template.place());
         assert!(uses.is_assured(worker, 3) && !uses.is_assured(WorkerId(0), 3));
+        assert!(!uses.is_idle(worker, 3), "it is assured");
         assert!(uses.end(worker, 3));
         assert!(!uses.take(template), "it ended between two workers");
         uses.begin(worker, 3);
         assert!(!uses.take(template), "another one has its place");
+        assert_eq!(uses.entry_of(worker, template), None);
         assert!(!uses.is_assured(worker, 3));
         assert!(uses.take(uses.id(worker, 3)));
     }

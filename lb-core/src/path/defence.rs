@@ -3,13 +3,14 @@
 //! With 3 a defence is on, with 1 and 2 while few places are left in the flow table, which is looked at once a second. While `drop_entry` is on a walk comes by a
 //! 32nd of the table a second, a few places a turn. It ends connections of virtual services that are half-open; and of others that had no packet for a minute those
 //! with few before: one in as many as there were, up to eight. That is known where packets are counted (`nf_conntrack_acct`); else UDP goes, and what is established stays.
-//! No packet pays for it.
+//! Persistence templates go that have no connection, and had none that was answered. No packet pays for it.
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_conn.c` (`todrop_entry`), `ip_vs_ctl.c` (`update_defense_level`), `ip_vs_proto_tcp.c`.
 
 use arrayvec::ArrayVec;
 
 use super::Path;
+use super::early_drop::is_idle_template;
 use crate::flow::{Direction, Entry, FlowId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{SECURE, TcpState, USUAL};
@@ -141,14 +142,21 @@ impl<P: Packet> Path<P> {
         let to = from.saturating_add(due).min(places);
         self.defence.cursor = to;
         let (flows, defence) = (&self.flows, &mut self.defence);
+        let (uses, worker) = (&self.uses, self.worker);
         let packets = |id| flows.accounting(id).map(|counted| counted.packets[Direction::Original.index()]);
         let ends: ArrayVec<FlowId, { PLACES_A_TURN as usize }> = flows
             .iter(from, to)
             .filter(|(_, entry)| !entry.is_tracked())
-            .filter(|&(id, entry)| defence.ends(entry, packets(id), now))
+            .filter(|&(id, entry)| match entry.is_template() {
+                true => is_idle_template(uses, worker, id, entry),
+                false => defence.ends(entry, packets(id), now),
+            })
             .map(|(id, _)| id)
             .collect();
         for id in ends {
+            if self.flows.entry(id).is_template() && !self.uses.end(self.worker, id.0) {
+                continue;
+            }
             self.mine.flows.drop_entry.add(1);
             self.end(id);
         }

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::early_drop::is_idle_template;
 use super::edited;
 use super::first::{pick, service_of_first};
 use super::fragment::{Recent, datagram, ports};
@@ -330,6 +331,7 @@ impl<P: Packet> Path<P> {
         let mut after = Tuple { dst: server.address, dport, ..*seen };
         if forward == Forward::FullNat {
             let Some(chosen) = self.local_ports.choose(&self.flows, &self.tables, service, after, now) else {
+                self.let_go(template);
                 return self.drop(DropReason::NoLocalPort, Hook::Input);
             };
             (after, method) = chosen;
@@ -338,21 +340,39 @@ impl<P: Packet> Path<P> {
             let choice = Choice { original: *original, after, method, server: id };
             return self.one_packet(packet, headers, choice, now, io);
         }
+        // With a connection, so that it does not make room for that.
+        let taken = template.filter(|&template| self.uses.take(template));
         let Some(at) = self.bind(original, &after, method, id, now) else {
+            if let Some(taken) = taken {
+                self.uses.give_back(taken.place());
+            }
+            self.let_go(template);
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
-        if !self.begin_edits(at, edited::wants(&service.options), headers) {
-            return self.refuse_unedited(at.id());
-        }
-        if let Some(template) = template.filter(|&template| self.uses.take(template)) {
-            self.flows.set_template(at.id(), template.place());
+        if let Some(taken) = taken {
+            self.flows.set_template(at.id(), taken.place());
             self.flows.entry_mut(at.id()).set_unanswered(original.protocol == Protocol::UDP);
+        }
+        if !self.begin_edits(at, edited::wants(&service.options), headers) {
+            self.refuse_unedited(at.id());
+            return self.let_go(template);
         }
         if !self.tables.serves(headers.is_ipv6) {
             // Services were looked at when it left for its template, and are no more.
             self.flows.entry_mut(at.id()).set_bypassed();
         }
         self.begun(packet, headers, at, now, io);
+    }
+
+    /// A connection that its template was made for does not come to be: if the template is here and serves nobody, it ends.
+    #[cold]
+    fn let_go(&mut self, template: Option<TemplateId>) {
+        let entry = template.and_then(|template| self.uses.entry_of(self.worker, template));
+        let Some(id) = entry.map(FlowId) else { return };
+        let entry = self.flows.entry(id);
+        if is_idle_template(&self.uses, self.worker, id, entry) && self.uses.end(self.worker, id.0) {
+            self.end(id);
+        }
     }
 
     /// The connection was answered: its template is one that lasts.

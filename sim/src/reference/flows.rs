@@ -128,13 +128,20 @@ impl Flows {
     }
 
     /// One of these that may go for a new one, for which there is no room.
-    pub(super) fn find_early(&self, gone: &[Tuple], is_wide: bool) -> Option<Number> {
+    pub(super) fn find_early(
+        &self,
+        gone: &[Tuple],
+        is_wide: bool,
+        is_idle: impl Fn(&Template) -> bool,
+    ) -> Option<Number> {
         let needs_addresses = is_wide && self.ipv6 == self.ipv6_capacity;
         gone.iter().filter_map(|tuple| self.find(tuple)).find_map(|(number, direction)| {
             let connection = self.get(number);
             let may_go = direction == Direction::Original
-                && connection.template.is_none()
-                && (connection.state.is_half_open() || connection.state.is_over())
+                && match &connection.template {
+                    Some(template) => is_idle(template),
+                    None => connection.state.is_half_open() || connection.state.is_over(),
+                }
                 && (!needs_addresses || connection.is_wide());
             may_go.then_some(number)
         })

@@ -275,8 +275,11 @@ impl Reference {
             // `drop_entry` comes behind those whose time is over: a template stays that had a connection until then.
             let due: Vec<_> = self.flows.due().map(|(number, _)| number).collect();
             self.prolong_templates(&due, &left)?;
-            self.drop_entries(dropped, &left)?;
+            let templates = self.drop_entries(dropped, &left)?;
             self.expire(expired, || left)?;
+            for serial in templates {
+                self.team.shared().end_template(serial);
+            }
         }
         self.defend();
         self.retry_waiting();

@@ -353,23 +353,59 @@ impl Reference {
         let (after, method) = match server.forward {
             Forward::FullNat => match self.take_local_endpoint(service, after) {
                 Some(taken) => taken,
-                None => return self.drop(DropReason::NoLocalPort, Hook::Input),
+                None => {
+                    self.let_go(serial);
+                    return self.drop(DropReason::NoLocalPort, Hook::Input);
+                }
             },
             forward => (after, forward.method()),
         };
         if service.options.one_packet && read.protocol == UDP {
             return self.one_packet(packet, read, after, method, server.id);
         }
+        // It is not the one that makes room.
+        let taken = serial.filter(|&serial| self.team.shared().take_template(serial));
         let Some(at) = self.bind(original, after.reversed(), method, server.id) else {
+            taken.into_iter().for_each(|serial| self.team.shared().give_template_back(serial));
+            self.let_go(serial);
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
+        self.flows.change(at, |connection| connection.bound_by = taken);
         if !self.begin_edits(at, service, &read, None) {
-            return self.refuse_unedited(at);
-        }
-        if let Some(serial) = serial.filter(|&serial| self.team.shared().take_template(serial)) {
-            self.flows.change(at, |connection| connection.bound_by = Some(serial));
+            self.refuse_unedited(at);
+            return self.let_go(serial);
         }
         self.established(packet, read, at, Direction::Original);
+    }
+
+    /// Whether a template serves nobody; of its connections so many are over.
+    pub(super) fn is_idle(&self, template: &Template, over: usize) -> bool {
+        let uses = self.team.shared().template_use(template.serial);
+        !template.is_invalid && !template.was_assured && !uses.is_assured && uses.connections == over
+    }
+
+    /// Ends a template that serves nobody.
+    pub(super) fn end_idle(&mut self, number: Number) {
+        let serial = self.forget_template(number);
+        self.team.shared().end_template(serial);
+    }
+
+    /// The same, whose connections end next.
+    pub(super) fn forget_template(&mut self, number: Number) -> Serial {
+        let Connection { server, template, .. } = self.flows.remove(number);
+        self.touch(server);
+        self.counters.server(server).persistent.sub(1);
+        template.expect("it is one").serial
+    }
+
+    /// A connection did not come to be: its template goes if it is here and serves nobody.
+    fn let_go(&mut self, serial: Option<Serial>) {
+        let is_it = |connection: &Connection| {
+            let template = connection.template.filter(|template| Some(template.serial) == serial);
+            template.is_some_and(|template| self.is_idle(&template, 0))
+        };
+        let found = self.flows.numbers().find(|&number| is_it(self.flows.get(number)));
+        found.into_iter().for_each(|number| self.end_idle(number));
     }
 
     /// A packet of a connection came: an established one, and a datagram that was answered, assure the template.

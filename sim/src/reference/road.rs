@@ -267,10 +267,14 @@ impl Reference {
     /// Whether one more can be entered, perhaps in the place of one with which nothing is lost, as the path chose it; counts when not.
     pub(super) fn has_room(&mut self, is_wide: bool) -> bool {
         while self.flows.is_full(is_wide)
-            && let Some(number) = self.flows.find_early(&self.taken.gone, is_wide)
+            && let Some(number) =
+                self.flows.find_early(&self.taken.gone, is_wide, |template| self.is_idle(template, 0))
         {
             self.counters.flows.early_drop.add(1);
-            self.end(number);
+            match self.flows.get(number).template {
+                Some(_) => self.end_idle(number),
+                None => self.end(number),
+            }
         }
         if self.flows.is_full(is_wide) {
             self.counters.flows.full.add(1);

@@ -47,6 +47,22 @@ fn half_open_connections_go_within_32_seconds_and_established_ones_stay() {
 }
 
 #[test]
+fn templates_of_half_open_connections_go_with_them_and_those_of_established_ones_stay() {
+    let mut director = Director::new();
+    let mut tables = super::persistent::persistent(2, |_| ());
+    tables.settings.sysctls.drop_entry = 3;
+    director.path.adopt(tables.into());
+    director.establish(4000);
+    for n in 0..20 {
+        director.receive(WAN, &[tcp(C2D, (&format!("198.18.{n}.1"), 4000), ("192.0.2.10", 80), "S")]);
+    }
+    assert_eq!(director.states().len(), 42);
+    director.rest(66);
+    assert_eq!((director.ended(), director.states().len()), (40, 2));
+    director.path.check_connections().unwrap();
+}
+
+#[test]
 fn without_the_defence_or_with_room_enough_half_open_connections_stay() {
     for (mode, amemthresh, goes) in
         [(0, 1024, false), (1, 50, false), (2, 50, false), (1, 99, true), (2, 99, true), (3, 0, true)]

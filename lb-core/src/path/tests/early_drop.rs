@@ -1,5 +1,6 @@
 //! A full table, there and back: who goes for a new connection, and who never does.
 
+use super::persistent::{listed, persistent};
 use super::shared::datagram;
 use super::*;
 use crate::time::Timeout;
@@ -79,4 +80,58 @@ fn where_addresses_of_ipv6_are_short_no_connection_of_ipv4_goes() {
     }
     assert_eq!((director.states().len(), counts(&director)), (90, (1, 0, 0)));
     assert_eq!(director.path.flows.len(), (90, 50));
+}
+
+/// A persistent service, each client of which has a template; and one at port 81 that is not persistent.
+fn with_templates(generation: u32) -> Tables {
+    let one_each = |service: &mut Service| {
+        let persistence = service.options.persistence.as_mut().unwrap();
+        persistence.mask = crate::tables::ClientMask::ipv4(std::net::Ipv4Addr::BROADCAST);
+    };
+    let tables = persistent(generation, one_each);
+    let mut services = (*tables.services).clone();
+    let mut other = Service::clone(services.iter().find(|it| it.key.protocol == Protocol::TCP).unwrap());
+    (other.id, other.options) = (ServiceId(30), crate::tables::ServiceOptions::default());
+    other.key = ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 81);
+    for (server, id) in other.servers.iter_mut().zip(30..) {
+        server.id = ServerId(id);
+    }
+    services.put(Arc::new(other));
+    Tables { services: services.into(), ..tables }
+}
+
+#[test]
+fn a_flood_of_syns_does_not_fill_the_table_with_templates() {
+    let mut director = Director::new();
+    director.path.adopt(with_templates(2).into());
+    director.establish(4000);
+    let mut is_let_in = 0;
+    for n in 0..200 {
+        let syn = tcp(C2D, (&format!("198.51.100.{n}"), 4000), ("192.0.2.10", 80), "S");
+        is_let_in += u32::from(is_forwarded(&mut director, syn));
+    }
+    assert_eq!(is_let_in, 200);
+    let other = tcp(C2D, ("192.0.2.100", 5000), ("192.0.2.10", 81), "S");
+    assert!(is_forwarded(&mut director, other));
+    let listed = listed(&director.path, director.now);
+    let established = listed.iter().filter(|line| line.contains(" 192.0.2.100:"));
+    let states: Vec<_> = established.map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(states, ["ASSURED", "ESTABLISHED", "SYN_RECV"], "who is served stays so");
+    assert_eq!((counts(&director).1, listed.len()), (0, 100));
+    director.path.check_connections().unwrap();
+}
+
+#[test]
+fn a_template_does_not_outlive_the_connection_that_found_no_room() {
+    let mut director = Director::new();
+    director.path.adopt(tables(2, &[11, 12], 1).into());
+    for port in 4000..4000 + PLACES - 1 {
+        director.receive(WAN, &[datagram(port)]);
+    }
+    director.path.adopt(with_templates(3).into());
+    for n in 1..4 {
+        assert!(!is_forwarded(&mut director, from_client(5000, "S")));
+        assert_eq!((director.path.flows.len().0, counts(&director).2), (99, n));
+    }
+    director.path.check_connections().unwrap();
 }
