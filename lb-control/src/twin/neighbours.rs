@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
-use lb_core::tables::{Interfaces, Mac, Neighbours};
+use lb_core::tables::{InterfaceId, Interfaces, Mac, Neighbours};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -109,7 +109,13 @@ impl NeighbourTable {
         self.entries.iter().map(|(&key, entry)| (key, entry.state))
     }
 
-    pub(super) fn build(&self, interfaces: &Interfaces, indices: &Indices) -> Neighbours {
+    /// `mtus`: those that routes say.
+    pub(super) fn build(
+        &self,
+        interfaces: &Interfaces,
+        indices: &Indices,
+        mtus: &[(InterfaceId, u16)],
+    ) -> Neighbours {
         let shown = self.entries.iter().filter_map(|(&(index, address), entry)| {
             let mac = match entry.shown {
                 Shown::Unknown => return None,
@@ -118,7 +124,7 @@ impl NeighbourTable {
             };
             Some((indices.id(index)?, address, mac))
         });
-        Neighbours::new(interfaces, shown)
+        Neighbours::with_mtus(interfaces, mtus, shown)
     }
 }
 
@@ -146,7 +152,7 @@ fn parse(message: &NeighbourMessage) -> Option<(Key, Option<Mac>)> {
 #[cfg(test)]
 mod tests {
     use lb_core::ids::PortId;
-    use lb_core::tables::{Interface, InterfaceId, Reachability};
+    use lb_core::tables::{Interface, Reachability};
 
     use super::*;
 
@@ -185,7 +191,7 @@ mod tests {
 
     fn reachability(table: &NeighbourTable) -> Option<Reachability> {
         let (interfaces, indices) = wan();
-        let built = table.build(&interfaces, &indices);
+        let built = table.build(&interfaces, &indices, &[]);
         built
             .find(InterfaceId(0), [10, 0, 0, 9].into())
             .map(|hop| built.get(hop).expect("it was found").state)
@@ -210,7 +216,7 @@ mod tests {
         let moved = message(WAN, [10, 0, 0, 9], NeighbourState::Stale, Some([2, 0, 0, 0, 0, 10]));
         assert!(table.apply(&moved).expect("a neighbour").is_shown);
         let (interfaces, indices) = wan();
-        let built = table.build(&interfaces, &indices);
+        let built = table.build(&interfaces, &indices, &[]);
         let hop =
             built.find(InterfaceId(0), [10, 0, 0, 9].into()).and_then(|hop| built.get(hop)).expect("known");
         assert_eq!(hop.macs, [2, 0, 0, 0, 0, 10, 2, 0, 0, 0, 0, 1]);
@@ -261,6 +267,6 @@ mod tests {
         assert_eq!(table.apply(&bridge), None);
         table.apply(&permanent(2, [10, 0, 0, 9]));
         let (interfaces, indices) = wan();
-        assert!(table.build(&interfaces, &indices).is_empty());
+        assert!(table.build(&interfaces, &indices, &[]).is_empty());
     }
 }

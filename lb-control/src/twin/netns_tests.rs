@@ -391,6 +391,49 @@ fn configured_addresses_outlive_a_twin_that_goes_down_and_up() {
 }
 
 #[test]
+fn a_packet_may_be_as_long_as_its_route_says() {
+    in_namespace(|| {
+        let far = Far::new();
+        far.wire("wan");
+        let twin = Twin::start(vec![port("wan", 0)]).expect("starts");
+        let mtu = |view: &TwinView, to: &str| {
+            let TwinView { interfaces, routes, neighbours } = view.clone();
+            Tables { interfaces, routes, neighbours, ..Tables::default() }.mtu_towards(ip(to))
+        };
+        block_on(async {
+            twin.set_addresses(PortId(0), &nets(&["192.0.2.1/24", "2001:db8::1/64"])).await.expect("sets");
+            sh(
+                "ip route add 192.0.2.11/32 dev wan mtu 1400; ip -6 route add 2001:db8:9::/48 via 2001:db8::9 mtu 1300",
+            );
+            let are = async |expected: [u16; 3]| {
+                wait_for(&twin, &format!("MTUs {expected:?}"), |view| {
+                    let to = ["192.0.2.11", "2001:db8:9::1", "192.0.2.12"];
+                    to.map(|to| mtu(view, to)) == expected.map(Some)
+                })
+                .await;
+            };
+            are([1400, 1300, 1500]).await;
+            let neighbours = ["192.0.2.11", "192.0.2.12", "2001:db8::9"];
+            for at in neighbours {
+                sh(&format!("ip neigh replace {at} lladdr 02:00:00:00:00:09 dev wan nud permanent"));
+            }
+            wait_for(&twin, "the neighbours", |view| {
+                neighbours.iter().all(|to| matches!(way(view, to), Way::Hop(_)))
+            })
+            .await;
+            are([1400, 1300, 1500]).await;
+            assert_eq!(mac_of(&twin.view(), "192.0.2.11"), NINE);
+            sh("ip route replace 192.0.2.11/32 dev wan mtu lock 1350; ip link set wan mtu 1320");
+            are([1320, 1300, 1320]).await;
+            sh("ip link set wan mtu 1500");
+            are([1350, 1300, 1500]).await;
+            sh("ip route del 192.0.2.11/32 dev wan; ip -6 route replace 2001:db8:9::/48 via 2001:db8::9");
+            are([1500; 3]).await;
+        });
+    });
+}
+
+#[test]
 fn rules_choose_the_tables_in_their_order() {
     in_namespace(|| {
         let far = Far::new();

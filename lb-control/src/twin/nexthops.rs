@@ -42,7 +42,7 @@ pub(super) struct Nexthops(HashMap<u32, Nexthop>);
 impl Nexthops {
     /// True: one that there was is another now. Routes that name a new one come after it.
     pub(super) fn put(&mut self, id: u32, new: Nexthop) -> bool {
-        self.0.get(&id).cloned() != Some(new.clone()) && self.0.insert(id, new).is_some()
+        self.0.get(&id) != Some(&new) && self.0.insert(id, new).is_some()
     }
 
     pub(super) fn remove(&mut self, id: u32) {

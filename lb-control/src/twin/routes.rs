@@ -7,12 +7,12 @@
 use std::net::IpAddr;
 
 use hashbrown::{HashMap, HashSet};
-use lb_core::tables::{Prefix, Route, Routes};
+use lb_core::tables::{InterfaceId, Prefix, Route, Routes};
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteType, RouteVia,
 };
 
 use super::links::{IfIndex, Indices};
@@ -41,6 +41,21 @@ pub(super) struct Hop {
     pub(super) has_encapsulation: bool,
 }
 
+/// Where a route leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Leads {
+    route: Route,
+    /// Of [`Route::Via`].
+    index: Option<IfIndex>,
+    mtu: u16,
+}
+
+impl Leads {
+    fn nowhere(route: Route) -> Leads {
+        Leads { route, index: None, mtu: 0 }
+    }
+}
+
 /// What hops and ids of nexthop objects stand for.
 #[derive(Clone, Copy)]
 pub(super) struct Ways<'a> {
@@ -50,12 +65,13 @@ pub(super) struct Ways<'a> {
 
 impl Ways<'_> {
     /// Where the first of these hops leads that is one of ours.
-    fn first<'h>(self, hops: impl Iterator<Item = &'h Hop>) -> (Route, Option<IfIndex>) {
+    fn first<'h>(self, hops: impl Iterator<Item = &'h Hop>, mtu: u16) -> Leads {
         let ours = hops.filter(|hop| !hop.is_dead && !hop.has_encapsulation).find_map(|hop| {
             let interface = self.indices.id(hop.index)?;
-            Some((Route::Via { interface, gateway: hop.gateway }, Some(hop.index)))
+            let route = Route::Via { interface, gateway: hop.gateway };
+            Some(Leads { route, index: Some(hop.index), mtu })
         });
-        ours.unwrap_or((Route::Linux, None))
+        ours.unwrap_or(Leads::nowhere(Route::Linux))
     }
 }
 
@@ -70,6 +86,8 @@ struct Entry {
     source: Option<IpAddr>,
     /// A nexthop object of Linux; 0: none.
     nexthop: u32,
+    /// Longest IP packet by what the route says, bytes; 0: it says nothing.
+    mtu: u16,
 }
 
 impl Entry {
@@ -82,16 +100,18 @@ impl Entry {
     }
 
     /// `None` for `throw`.
-    fn route(&self, ways: Ways<'_>) -> Option<(Route, Option<IfIndex>)> {
+    fn route(&self, ways: Ways<'_>) -> Option<Leads> {
         if let Some(hops) = ways.nexthops.hops(self.nexthop) {
-            let is_blackhole = ways.nexthops.is_blackhole(self.nexthop);
-            return Some(if is_blackhole { (Route::Forbidden, None) } else { ways.first(hops) });
+            if ways.nexthops.is_blackhole(self.nexthop) {
+                return Some(Leads::nowhere(Route::Forbidden));
+            }
+            return Some(ways.first(hops, self.mtu));
         }
         match self.kind {
-            Kind::Local => Some((Route::Local, None)),
-            Kind::Forbidden => Some((Route::Forbidden, None)),
+            Kind::Local => Some(Leads::nowhere(Route::Local)),
+            Kind::Forbidden => Some(Leads::nowhere(Route::Forbidden)),
             Kind::Throw => None,
-            Kind::Unicast => Some(ways.first(self.hops())),
+            Kind::Unicast => Some(ways.first(self.hops(), self.mtu)),
         }
     }
 }
@@ -154,7 +174,12 @@ pub(super) struct Built {
     pub(super) routes: Routes,
     /// The gateways in use.
     pub(super) gateways: HashSet<(IfIndex, IpAddr)>,
+    /// The MTUs that routes say, by interface; at most [`MTUS_MAX`].
+    pub(super) mtus: Vec<(InterfaceId, u16)>,
 }
+
+/// Each costs another next hop for each neighbour of its interface: routes with still other MTUs have the link's.
+const MTUS_MAX: usize = 64;
 
 impl RouteTables {
     /// `RTM_NEWROUTE`; `flags` of the netlink header.
@@ -262,7 +287,14 @@ impl RouteTables {
         for is_ipv6 in [false, true] {
             self.build_family(is_ipv6, rules, ways, &mut routes, &mut gateways);
         }
-        Built { routes: Routes::new(routes), gateways }
+        let said = routes.iter().filter_map(|&(_, route, mtu)| match route {
+            Route::Via { interface, .. } if mtu != 0 => Some((interface, mtu)),
+            _ => None,
+        });
+        let mut mtus: Vec<_> = said.collect::<HashSet<_>>().into_iter().collect();
+        mtus.sort_by_key(|&(interface, mtu)| (mtu, interface.0));
+        mtus.truncate(MTUS_MAX);
+        Built { routes: Routes::with_mtus(routes), gateways, mtus }
     }
 
     fn build_family(
@@ -270,7 +302,7 @@ impl RouteTables {
         is_ipv6: bool,
         rules: &Rules,
         ways: Ways<'_>,
-        routes: &mut Vec<(Prefix, Route)>,
+        routes: &mut Vec<(Prefix, Route, u16)>,
         gateways: &mut HashSet<(IfIndex, IpAddr)>,
     ) {
         let mut tables: Vec<&Table> = Vec::new();
@@ -284,11 +316,11 @@ impl RouteTables {
                 }
             }
         }
-        let mut push = |prefix, route, index: Option<IfIndex>| {
+        let mut push = |prefix, Leads { route, index, mtu }: Leads| {
             if let (Route::Via { gateway: Some(gateway), .. }, Some(index)) = (route, index) {
                 gateways.insert((index, gateway));
             }
-            routes.push((prefix, route));
+            routes.push((prefix, route, mtu));
         };
         for (at, table) in tables.iter().enumerate() {
             let (earlier, later) = (&tables[..at], &tables[at + 1..]);
@@ -301,22 +333,22 @@ impl RouteTables {
                     continue;
                 }
                 match entry.route(ways).or_else(|| answer(later, prefix, ways)) {
-                    Some((route, index)) => push(prefix, route, index),
+                    Some(leads) => push(prefix, leads),
                     // `throw`, and no later table knows more: no route, which a hole in a covering prefix cannot say.
-                    None => push(prefix, Route::Forbidden, None),
+                    None => push(prefix, Leads::nowhere(Route::Forbidden)),
                 }
             }
         }
         if ends_forbidden {
             let any = if is_ipv6 { IpAddr::from([0u16; 8]) } else { IpAddr::from([0u8; 4]) };
             // Last, so that a default route of a table before it comes first.
-            push(Prefix { address: any, len: 0 }, Route::Forbidden, None);
+            push(Prefix { address: any, len: 0 }, Leads::nowhere(Route::Forbidden));
         }
     }
 }
 
 /// What these tables, looked up one after the other, say of all of `prefix`.
-fn answer(tables: &[&Table], prefix: Prefix, ways: Ways<'_>) -> Option<(Route, Option<IfIndex>)> {
+fn answer(tables: &[&Table], prefix: Prefix, ways: Ways<'_>) -> Option<Leads> {
     tables.iter().find_map(|table| table.covering(prefix)?.route(ways))
 }
 
@@ -367,6 +399,7 @@ fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
         others: Box::default(),
         source: None,
         nexthop: 0,
+        mtu: 0,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -375,6 +408,7 @@ fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
             RouteAttribute::Priority(metric) => entry.metric = *metric,
             RouteAttribute::PrefSource(address) => entry.source = ip(address),
             RouteAttribute::NhId(id) => entry.nexthop = *id,
+            RouteAttribute::Metrics(metrics) => entry.mtu = mtu(metrics, unspecified.is_ipv6()),
             RouteAttribute::Oif(index) => entry.first.index = *index,
             RouteAttribute::MultiPath(hops) => multipath = hops,
             other => of_hop(&mut entry.first, other),
@@ -385,6 +419,15 @@ fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
         entry.others = others.iter().map(parse_hop).collect();
     }
     Some((table, masked(destination, header.destination_prefix_length), entry))
+}
+
+/// `RTAX_MTU`; 0: there is none. No link of IP takes less than 68 bytes (RFC 791 §3.2), of IPv6 1280 (RFC 8200 §5).
+fn mtu(metrics: &[RouteMetric], is_ipv6: bool) -> u16 {
+    let said = metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu @ 1..) => Some(u16::try_from(*mtu).unwrap_or(u16::MAX)),
+        _ => None,
+    });
+    said.map_or(0, |mtu| mtu.max(if is_ipv6 { 1280 } else { 68 }))
 }
 
 fn parse_hop(message: &RouteNextHop) -> Hop {

@@ -75,6 +75,8 @@ pub(super) struct Task {
     out: watch::Sender<TwinView>,
     counters: Arc<TwinCounters>,
     gateways: HashSet<Key>,
+    /// What routes say of the length of packets.
+    mtus: Vec<(InterfaceId, u16)>,
     hosts: Vec<IpAddr>,
     /// What we put on each twin.
     configured: HashMap<PortId, Vec<IpNet>>,
@@ -113,6 +115,7 @@ impl Task {
             out,
             counters,
             gateways: HashSet::new(),
+            mtus: Vec::new(),
             hosts: Vec::new(),
             configured: HashMap::new(),
             named_rules: HashSet::new(),
@@ -282,13 +285,7 @@ impl Task {
                 self.view.interfaces = Arc::new(interfaces);
             }
         }
-        // A next hop holds the MAC address and MTU of its interface.
-        if has_changed || todo.build_neighbours {
-            self.counters.neighbours_built.add(1);
-            self.view.neighbours =
-                Arc::new(self.mirror.neighbours.build(&self.view.interfaces, &self.indices));
-            has_changed = true;
-        }
+        let (interfaces_changed, mut mtus_changed) = (has_changed, false);
         let start = Instant::now();
         let routes_due = routes == Routes::AtOnce || self.routes_at().is_some_and(|at| at <= start);
         let routes_built = all || (todo.build_routes && routes_due);
@@ -298,9 +295,18 @@ impl Task {
             let built = self.mirror.routes.build(&self.mirror.rules, ways);
             self.view.routes = Arc::new(built.routes);
             self.gateways = built.gateways;
+            mtus_changed = self.mtus != built.mtus;
+            self.mtus = built.mtus;
             self.routes_not_before = Instant::now() + start.elapsed() * ROUTES_REST;
             self.routes_changed_at = None;
             self.todo.build_routes = false;
+            has_changed = true;
+        }
+        // A next hop holds the MAC address of its interface, and its MTU or a route's.
+        if interfaces_changed || mtus_changed || todo.build_neighbours {
+            self.counters.neighbours_built.add(1);
+            self.view.neighbours =
+                Arc::new(self.mirror.neighbours.build(&self.view.interfaces, &self.indices, &self.mtus));
             has_changed = true;
         }
         self.todo.build_interfaces = false;

@@ -60,12 +60,7 @@ impl<P: Packet> Path<P> {
         if headers.ttl <= 1 {
             return Err(Refusal::Ttl);
         }
-        let mtu = match way {
-            Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.mtu),
-            Way::Unresolved(interface, _) => self.tables.interfaces.get(interface).map(|i| i.mtu),
-            _ => None,
-        };
-        if let Some(mtu) = mtu
+        if let Some(mtu) = self.tables.mtu_of(way, to)
             && headers.ip_len > u32::from(mtu)
             && headers.dont_fragment
         {

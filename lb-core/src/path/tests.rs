@@ -35,6 +35,7 @@ mod pieces;
 mod quic;
 mod regressions;
 mod room;
+mod route_mtu;
 mod scheduled_error;
 mod sctp;
 mod sets;

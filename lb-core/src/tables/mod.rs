@@ -185,11 +185,20 @@ impl Tables {
         }
     }
 
-    /// Longest IP packet, in bytes, that the link takes by which packets to `to` leave.
+    /// Longest IP packet, in bytes, that the route and its link take by which packets to `to` leave.
     pub fn mtu_towards(&self, to: IpAddr) -> Option<u16> {
-        match self.way(to) {
+        self.mtu_of(self.way(to), to)
+    }
+
+    /// The same where the way to `to` is known.
+    pub fn mtu_of(&self, way: Way, to: IpAddr) -> Option<u16> {
+        match way {
             Way::Hop(hop) => self.neighbours.get(hop).map(|hop| hop.mtu),
-            Way::Unresolved(interface, _) => self.interfaces.get(interface).map(|interface| interface.mtu),
+            Way::Unresolved(interface, _) => {
+                let link = self.interfaces.get(interface)?.mtu;
+                let said = self.routes.lookup_with_mtu(to).map_or(0, |(_, mtu)| mtu);
+                Some(if said == 0 { link } else { link.min(said) })
+            }
             _ => None,
         }
     }
@@ -202,15 +211,15 @@ impl Tables {
 
     /// Looks up the route to `to` and its next hop.
     pub fn way(&self, to: IpAddr) -> Way {
-        match self.routes.lookup(to) {
-            None => Way::NoRoute,
-            Some(Route::Local) => Way::Local,
-            Some(Route::Linux) => Way::Linux,
-            Some(Route::Forbidden) => Way::Forbidden,
-            Some(Route::Via { interface, gateway }) => {
+        let Some((route, mtu)) = self.routes.lookup_with_mtu(to) else { return Way::NoRoute };
+        match route {
+            Route::Local => Way::Local,
+            Route::Linux => Way::Linux,
+            Route::Forbidden => Way::Forbidden,
+            Route::Via { interface, gateway } => {
                 let neighbour = gateway.unwrap_or(to);
                 match self.neighbours.find(interface, neighbour) {
-                    Some(hop) => Way::Hop(hop),
+                    Some(hop) => Way::Hop(self.neighbours.narrowed(hop, mtu)),
                     None => Way::Unresolved(interface, neighbour),
                 }
             }

@@ -43,6 +43,8 @@ pub struct NextHop {
 pub struct Neighbours {
     hops: Box<[NextHop]>,
     by_address: HashMap<(InterfaceId, IpAddr), HopId>,
+    /// The same neighbours where a route says less than the link's MTU.
+    narrow: HashMap<(HopId, u16), HopId>,
 }
 
 impl Neighbours {
@@ -52,12 +54,22 @@ impl Neighbours {
         interfaces: &Interfaces,
         neighbours: impl IntoIterator<Item = (InterfaceId, IpAddr, Option<Mac>)>,
     ) -> Neighbours {
+        Neighbours::with_mtus(interfaces, &[], neighbours)
+    }
+
+    /// The same with the `mtus` that [routes](super::Routes::with_mtus) by these interfaces say: each makes another hop of
+    /// each neighbour there, so that who has a hop need not ask for the route.
+    pub fn with_mtus(
+        interfaces: &Interfaces,
+        mtus: &[(InterfaceId, u16)],
+        neighbours: impl IntoIterator<Item = (InterfaceId, IpAddr, Option<Mac>)>,
+    ) -> Neighbours {
         let mut by_address = HashMap::new();
-        let mut hops = Vec::new();
+        let (mut hops, mut narrow) = (Vec::new(), HashMap::new());
         for (interface, address, mac) in neighbours {
             let Some(out) = interfaces.get(interface) else { continue };
             let id = HopId(hops.len() as u32);
-            hops.push(NextHop {
+            let hop = NextHop {
                 macs: ethernet::addresses(mac.unwrap_or_default(), out.mac),
                 port: out.port,
                 vlan: out.vlan,
@@ -65,14 +77,28 @@ impl Neighbours {
                 plain_room: if mac.is_some() && out.vlan == 0 { out.mtu } else { 0 },
                 interface,
                 state: if mac.is_some() { Reachability::Reachable } else { Reachability::Failed },
-            });
+            };
+            hops.push(hop);
             by_address.insert((interface, address), id);
+            for &(_, mtu) in mtus.iter().filter(|&&(of, mtu)| of == interface && mtu < out.mtu) {
+                narrow.insert((id, mtu), HopId(hops.len() as u32));
+                hops.push(NextHop { mtu, plain_room: hop.plain_room.min(mtu), ..hop });
+            }
         }
-        Neighbours { hops: hops.into(), by_address }
+        Neighbours { hops: hops.into(), by_address, narrow }
     }
 
     pub fn find(&self, interface: InterfaceId, address: IpAddr) -> Option<HopId> {
         self.by_address.get(&(interface, address)).copied()
+    }
+
+    /// The same neighbour where a route says `mtu`; 0: it says nothing.
+    #[inline]
+    pub fn narrowed(&self, id: HopId, mtu: u16) -> HopId {
+        if mtu == 0 {
+            return id;
+        }
+        self.narrow.get(&(id, mtu)).copied().unwrap_or(id)
     }
 
     #[inline]
@@ -81,10 +107,10 @@ impl Neighbours {
     }
 
     pub fn len(&self) -> usize {
-        self.hops.len()
+        self.by_address.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.hops.is_empty()
+        self.by_address.is_empty()
     }
 }

@@ -68,21 +68,29 @@ pub enum Route {
     Forbidden,
 }
 
+/// What a route says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Said {
+    route: Route,
+    /// Longest IP packet, bytes; 0: what the link takes.
+    mtu: u16,
+}
+
 /// Disjoint ranges in ascending order: from `starts[i]` up to the next start, `routes[i]` holds. `A` is an address as a number.
 #[derive(Clone, Debug, Default)]
 struct Ranges<A> {
     starts: Vec<A>,
-    routes: Vec<Option<Route>>,
+    routes: Vec<Option<Said>>,
 }
 
 impl Ranges<u128> {
     /// `prefixes`: first and last address of each, and its length in bits.
-    fn new(mut prefixes: Vec<(u128, u128, u8, Route)>) -> Ranges<u128> {
+    fn new(mut prefixes: Vec<(u128, u128, u8, Said)>) -> Ranges<u128> {
         // A parent sorts before its children, so that a stack of open prefixes names the longest at any point.
         prefixes.sort_by_key(|&(first, _, len, _)| (first, len));
         prefixes.dedup_by_key(|&mut (first, _, len, _)| (first, len));
         let mut table = Ranges::default();
-        let mut open: Vec<(u128, Route)> = Vec::new();
+        let mut open: Vec<(u128, Said)> = Vec::new();
         for (first, last, _, route) in prefixes {
             table.close_before(&mut open, Some(first));
             table.push(first, Some(route));
@@ -93,7 +101,7 @@ impl Ranges<u128> {
     }
 
     /// Ends the open prefixes that end before `next` (all, when there is no next).
-    fn close_before(&mut self, open: &mut Vec<(u128, Route)>, next: Option<u128>) {
+    fn close_before(&mut self, open: &mut Vec<(u128, Said)>, next: Option<u128>) {
         while let Some(&(last, _)) = open.last() {
             if next.is_some_and(|next| last >= next) {
                 return;
@@ -105,7 +113,7 @@ impl Ranges<u128> {
         }
     }
 
-    fn push(&mut self, start: u128, route: Option<Route>) {
+    fn push(&mut self, start: u128, route: Option<Said>) {
         if self.starts.last() == Some(&start) {
             self.starts.pop();
             self.routes.pop();
@@ -125,7 +133,7 @@ impl Ranges<u128> {
 
 impl<A: Copy + Ord> Ranges<A> {
     #[inline]
-    fn lookup(&self, address: A) -> Option<&Route> {
+    fn lookup(&self, address: A) -> Option<&Said> {
         let after = self.starts.partition_point(|&start| start <= address);
         self.routes.get(after.wrapping_sub(1))?.as_ref()
     }
@@ -141,8 +149,14 @@ pub struct Routes {
 impl Routes {
     /// Of two routes with the same prefix the first one is taken: give them in order of preference.
     pub fn new(routes: impl IntoIterator<Item = (Prefix, Route)>) -> Routes {
+        Routes::with_mtus(routes.into_iter().map(|(prefix, route)| (prefix, route, 0)))
+    }
+
+    /// The same of routes that may say how long an IP packet may be (`ip route … mtu`), in bytes; 0: as long as the link takes.
+    /// [`Neighbours`](super::Neighbours) must know these lengths too.
+    pub fn with_mtus(routes: impl IntoIterator<Item = (Prefix, Route, u16)>) -> Routes {
         let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
-        for (prefix, route) in routes {
+        for (prefix, route, mtu) in routes {
             let (list, bits) = match prefix.address {
                 IpAddr::V4(_) => (&mut ipv4, 32),
                 IpAddr::V6(_) => (&mut ipv6, 128),
@@ -150,7 +164,7 @@ impl Routes {
             let host_bits = bits - u32::from(prefix.len).min(bits);
             let host_mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
             let first = number(prefix.address) & !host_mask;
-            list.push((first, first | host_mask, prefix.len, route));
+            list.push((first, first | host_mask, prefix.len, Said { route, mtu }));
         }
         let len = ipv4.len() + ipv6.len();
         Routes { ipv4: Ranges::new(ipv4).narrow(), ipv6: Ranges::new(ipv6), len }
@@ -158,21 +172,27 @@ impl Routes {
 
     #[inline]
     pub fn lookup(&self, to: IpAddr) -> Option<Route> {
-        self.find(to).copied()
+        self.find(to).map(|said| said.route)
+    }
+
+    /// The same, and how long a packet may be by what the route says; 0: it says nothing.
+    #[inline]
+    pub fn lookup_with_mtu(&self, to: IpAddr) -> Option<(Route, u16)> {
+        self.find(to).map(|said| (said.route, said.mtu))
     }
 
     #[inline]
     pub fn is_local(&self, address: IpAddr) -> bool {
-        matches!(self.find(address), Some(Route::Local))
+        matches!(self.find(address), Some(Said { route: Route::Local, .. }))
     }
 
     /// The same, of an IPv4 address.
     #[inline]
     pub fn is_local_ipv4(&self, address: u32) -> bool {
-        matches!(self.ipv4.lookup(address), Some(Route::Local))
+        matches!(self.ipv4.lookup(address), Some(Said { route: Route::Local, .. }))
     }
 
-    fn find(&self, to: IpAddr) -> Option<&Route> {
+    fn find(&self, to: IpAddr) -> Option<&Said> {
         match to {
             IpAddr::V4(to) => self.ipv4.lookup(to.into()),
             IpAddr::V6(to) => self.ipv6.lookup(to.into()),
@@ -234,6 +254,22 @@ mod tests {
         ]);
         assert_eq!(routes.lookup(Ipv4Addr::BROADCAST.into()), Some(via(4)));
         assert_eq!(routes.lookup(Ipv6Addr::from(u128::MAX).into()), Some(via(6)));
+    }
+
+    #[test]
+    fn a_length_is_of_its_prefix_alone() {
+        let prefix = |text: &str, len| Prefix { address: text.parse().expect(text), len };
+        let routes = Routes::with_mtus([
+            (prefix("10.0.0.0", 24), via(1), 0),
+            (prefix("10.0.0.11", 32), via(1), 1400),
+            (prefix("2001:db8::", 32), via(1), 1300),
+        ]);
+        let of = |to: &str| routes.lookup_with_mtu(to.parse().expect(to));
+        assert_eq!(of("10.0.0.10"), Some((via(1), 0)));
+        assert_eq!(of("10.0.0.11"), Some((via(1), 1400)));
+        assert_eq!(of("10.0.0.12"), Some((via(1), 0)));
+        assert_eq!(of("2001:db8::9"), Some((via(1), 1300)));
+        assert_eq!(of("10.0.1.0"), None);
     }
 
     proptest! {

@@ -1,4 +1,3 @@
-use lb_core::tables::InterfaceId;
 use netlink_packet_core::NLM_F_CREATE;
 use proptest::prelude::*;
 
@@ -272,7 +271,7 @@ fn kernel_lookup(messages: &[(u32, RouteMessage)], order: &[u32], to: IpAddr) ->
         }
         match best.map(|(_, _, entry)| entry.route(ways(&indices()))) {
             None | Some(None) => {}
-            Some(Some((route, _))) => return Some(route),
+            Some(Some(leads)) => return Some(leads.route),
         }
     }
     None
