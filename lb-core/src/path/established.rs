@@ -309,10 +309,10 @@ impl<P: Packet> Path<P> {
             return self.first(packet, headers, now, io);
         }
         if entry.is_ruled() && !self.follow_course(at, packet.port(), headers) {
-            let Some(passed) = self.ruled(packet, headers, at, now, io) else { return };
+            let Some((passed, ttl)) = self.ruled(packet, headers, at, now, io) else { return };
             packet = passed;
-            if headers.tcp_flags & SYN != 0 {
-                behind = hooks::grown(&packet, headers);
+            if headers.tcp_flags & SYN != 0 || ttl != headers.ttl {
+                behind = Headers { ttl, ..hooks::grown(&packet, headers) };
                 headers = &behind;
             }
         }

@@ -242,6 +242,7 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::MartianAddress, Hook::Prerouting);
         }
         let awaited = passage.expected.and_then(|expected| expected.awaited);
+        let headers = &passage.as_routed(headers);
         let way = match self.check(headers, seen.dst) {
             _ if awaited.is_some() => Way::Local,
             Ok(way) => way,
@@ -259,6 +260,7 @@ impl<P: Packet> Path<P> {
             }
             seen = passage.become_renumbered(seen);
         }
+        let headers = &passage.as_routed(headers);
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if awaited.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             // A service's client keeps its address.
@@ -354,6 +356,7 @@ impl<P: Packet> Path<P> {
             return self.stop(packet, headers, stopped, now, io);
         }
         let seen = passage.become_renumbered(wire);
+        let headers = &passage.as_routed(headers);
         let way = match self.check(headers, seen.dst) {
             Ok(way) => way,
             Err(refusal) => {

@@ -49,6 +49,10 @@ pub(super) struct Passage {
     pub(super) output: Option<InterfaceId>,
     /// Where rules see it first: PREROUTING, or OUTPUT.
     pub(super) begins_at: Hook,
+    /// With what TTL the packet is routed: rules at PREROUTING, and at INPUT of what a virtual service takes, may have written it.
+    pub(super) ttl: u8,
+    /// A virtual service has taken a hop off it: what the kernel does before OUTPUT.
+    pub(super) is_sent_on: bool,
     pub(super) state: CtState,
     /// The connection that it is of.
     pub(super) at: Option<FlowRef>,
@@ -80,6 +84,11 @@ pub(super) struct Passage {
 }
 
 impl Passage {
+    /// The packet's headers, as it is routed.
+    pub(super) fn as_routed(&self, headers: &Headers) -> Headers {
+        Headers { ttl: self.ttl, ..*headers }
+    }
+
     /// What a packet that was `tuple` is behind tables that were asked: if it begins a connection, that is translated so.
     pub(super) fn become_renumbered(&mut self, tuple: Tuple) -> Tuple {
         let Some(after) = self.renumbered.take() else { return tuple };
@@ -95,7 +104,8 @@ pub(super) type Stop = (Table, Hook);
 pub(super) type Stopped = (Verdict, Hook);
 
 impl<P: Packet> Path<P> {
-    /// A packet of a virtual service's connection, which is counted or which rules look at: `None` when one stopped it.
+    /// A packet of a virtual service's connection, which is counted or which rules look at, and the TTL that they leave it to be routed with: `None`
+    /// when one stopped it.
     #[inline(never)]
     pub(super) fn ruled(
         &mut self,
@@ -104,10 +114,10 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
         io: &mut impl Io<P>,
-    ) -> Option<P> {
+    ) -> Option<(P, u8)> {
         if !self.tables.rules.are_active() {
             self.account(at, headers);
-            return Some(packet);
+            return Some((packet, headers.ttl));
         }
         let wire = self.flows.tuple(at.id(), at.direction());
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
@@ -151,7 +161,7 @@ impl<P: Packet> Path<P> {
                 if passed.is_none() {
                     self.keep_course(at, packet.port(), headers, passage.state, now);
                 }
-                Some(packet)
+                Some((packet, passage.ttl))
             }
             Err(stopped) => {
                 self.stop(packet, headers, stopped, now, io);
@@ -200,7 +210,7 @@ impl<P: Packet> Path<P> {
             self.is_at(Hook::Forward, Function::Reply);
             return self.pass(&POSTROUTING, leaves, packet, headers, passage);
         }
-        passage.input = None;
+        (passage.input, passage.is_sent_on) = (None, true);
         self.pass(&OUTPUT, inner, packet, headers, passage)
     }
 
@@ -250,7 +260,7 @@ impl<P: Packet> Path<P> {
         Ok(passage)
     }
 
-    /// The rest of its road; it goes on to `to`.
+    /// The rest of its road; it goes on to `to`. Returns the TTL that it is routed with.
     pub(super) fn pass_related(
         &mut self,
         packet: &mut P,
@@ -258,16 +268,18 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         to: IpAddr,
         mut passage: Passage,
-    ) -> Result<(), Stopped> {
+    ) -> Result<u8, Stopped> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let inner = if to.is_ipv6() == headers.is_ipv6 { Tuple { dst: to, ..wire } } else { wire };
         (passage.at, passage.of) = (Some(at), Some(at.id()));
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
             let output = self.output(way);
-            return self.pass_service(packet, headers, (&wire, &inner, &inner), output, &mut passage, false);
+            self.pass_service(packet, headers, (&wire, &inner, &inner), output, &mut passage, false)?;
+        } else {
+            self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage)?;
         }
-        self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage)
+        Ok(passage.ttl)
     }
 
     /// A packet's, when it comes.
@@ -277,6 +289,8 @@ impl<P: Packet> Path<P> {
             input: self.tables.interfaces.find(port, headers.vlan),
             output: None,
             begins_at: Hook::Prerouting,
+            ttl: headers.ttl,
+            is_sent_on: false,
             state,
             at: None,
             of: None,
@@ -459,7 +473,7 @@ impl<P: Packet> Path<P> {
             connection,
             flow,
             counted: &mut self.counted,
-            hops: is_forwarded.into(),
+            hops: (is_forwarded || passage.is_sent_on).into(),
             is_untracked: passage.is_untracked,
             service,
             now,
@@ -473,6 +487,9 @@ impl<P: Packet> Path<P> {
         };
         let verdict = self.tables.rules.run_noting(table, hook, &mut view, &self.mine, &mut self.met);
         let (effects, mark, connection) = (view.effects, view.mark, view.connection);
+        if matches!(hook, Hook::Prerouting | Hook::Input) {
+            passage.ttl = view.headers.ttl;
+        }
         if effects.has_tuple {
             passage.renumbered = Some(view.tuple);
         }

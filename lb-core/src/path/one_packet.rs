@@ -88,6 +88,7 @@ impl<P: Packet> Path<P> {
         let inner = Tuple { dst: after.dst, dport: after.dport, ..original };
         let mut passage = self.passage(packet.port(), headers, CtState::New, now);
         (passage.input, passage.output) = (None, self.output(self.tables.way(after.dst)));
+        passage.is_sent_on = true;
         (passage.original, passage.after) = (Some(original), Some(after));
         (passage.mark, passage.connection_mark) = (passed.mark, passed.connection_mark);
         passage.is_traced = passed.is_traced;

@@ -134,6 +134,7 @@ impl<P: Packet> Path<P> {
         }
         let (is_one_way, is_ruled, server) = (entry.method().is_one_way(), entry.is_ruled(), entry.server());
         let destination = self.told_about(at, headers.destination(packet.data()));
+        let mut behind = *headers;
         if is_ruled && !matches!(walked, Walked::All) {
             let passage = match walked {
                 Walked::Raw(passage) => Ok(passage),
@@ -148,10 +149,12 @@ impl<P: Packet> Path<P> {
                 Ok(passage) => self.pass_related(&mut packet, headers, at, destination, passage),
                 Err(stopped) => Err(stopped),
             };
-            if let Err(stopped) = passed {
-                return self.stop(packet, headers, stopped, now, io);
+            match passed {
+                Ok(ttl) => behind.ttl = ttl,
+                Err(stopped) => return self.stop(packet, headers, stopped, now, io),
             }
         }
+        let headers = &behind;
         if is_one_way {
             // About what the real server sent to the client by another way: it knows this packet as it is.
             return self.onward_rarely(packet, headers, at, now, io);

@@ -200,7 +200,9 @@ impl<P: Packet> Path<P> {
                 None => return,
             },
         };
-        let Some((packet, step)) = self.look_at_tracked(packet, &headers, at, now, io) else { return };
+        let looked_at = self.look_at_tracked(packet, &headers, at, now, io);
+        let Some((packet, step, ttl)) = looked_at else { return };
+        let headers = Headers { ttl, ..headers };
         let seen = self.flows.entry(at.id()).seen();
         match opens {
             Some(is_first) => self.opened(packet, &headers, (at, is_first), port, now, io),

@@ -47,6 +47,7 @@ mod sysctls;
 mod targets;
 mod tracking;
 mod translated;
+mod ttl;
 mod zones;
 
 use std::net::IpAddr;

@@ -220,12 +220,29 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if let Some((packet, step)) = self.look_at_tracked(packet, headers, at, now, io) {
+        let Some((packet, step, ttl)) = self.look_at_tracked(packet, headers, at, now, io) else { return };
+        if ttl == headers.ttl {
             self.leave_tracked(packet, headers, at, &step, now, io);
+        } else {
+            self.leave_with_ttl(packet, &Headers { ttl, ..*headers }, at, &step, now, io);
         }
     }
 
-    /// Its state follows a packet, and rules look at it: `None` if it goes no further, or another way.
+    /// As [`Path::leave_tracked`], for the few whose TTL rules have written.
+    #[cold]
+    fn leave_with_ttl(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        step: &Step,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
+        self.leave_tracked(packet, headers, at, step, now, io);
+    }
+
+    /// Its state follows a packet, and rules look at it: `None` if it goes no further, or another way. With the TTL that it is routed with.
     #[inline(always)]
     pub(super) fn look_at_tracked(
         &mut self,
@@ -234,7 +251,7 @@ impl<P: Packet> Path<P> {
         at: FlowRef,
         now: Tick,
         io: &mut impl Io<P>,
-    ) -> Option<(P, Step)> {
+    ) -> Option<(P, Step, u8)> {
         let Some((course, common)) = self.course(at, packet.port(), headers) else {
             return self.look_and_walk(packet, headers, at, None, now, io);
         };
@@ -246,7 +263,7 @@ impl<P: Packet> Path<P> {
             if headers.protocol == Protocol::UDP {
                 self.settle(at);
             }
-            return Some((packet, step));
+            return Some((packet, step, headers.ttl));
         }
         self.look_and_walk(packet, headers, at, Some(step), now, io)
     }
@@ -261,7 +278,7 @@ impl<P: Packet> Path<P> {
         followed: Option<Step>,
         now: Tick,
         io: &mut impl Io<P>,
-    ) -> Option<(P, Step)> {
+    ) -> Option<(P, Step, u8)> {
         let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
         passage.of = Some(at.id());
         // The table `raw` does not ask what a packet is to its connection.
@@ -313,7 +330,7 @@ impl<P: Packet> Path<P> {
             }
             self.keep_course(at, packet.port(), headers, step.is, now);
         }
-        Some((packet, step))
+        Some((packet, step, passage.ttl))
     }
 
     /// The road of a packet of a tracked connection behind conntrack.

@@ -177,6 +177,7 @@ impl<P: Packet> Path<P> {
         if !self.help(&packet, headers, at, now) {
             return;
         }
+        let headers = &passage.as_routed(headers);
         if let Some((packet, headers)) = self.edit_request(packet, headers, at, told, now, io) {
             self.leave_tracked(packet, &headers, at, &step, now, io);
         }
