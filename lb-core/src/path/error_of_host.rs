@@ -7,7 +7,7 @@
 use super::host::out_from;
 use super::host_alone::{is_never_tracked, is_to_many, is_whole_error};
 use super::on_link::on_link;
-use super::related::answer_to;
+use super::related::{answer_to, own_answer_to};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{Io, Path, Steer};
@@ -56,8 +56,9 @@ impl<P: Packet> Path<P> {
         self.is_at(begins_at, Function::Conntrack);
         passage.is_untracked |= is_never_tracked(headers);
         let about = embedded.filter(|_| !passage.is_untracked).and_then(|embedded| {
-            let answer = on_link(answer_to(&embedded), port, headers.vlan);
-            let at = self.flows.find_in(&answer, passage.zones)?;
+            let Tuple { src, dst, .. } = on_link(own_answer_to(&embedded), port, headers.vlan);
+            let known_as = Embedded { src: dst, dst: src, ..embedded };
+            let at = self.find_about(&known_as, passage.zones)?;
             Some((at, embedded))
         });
         let mut to = wire.dst;

@@ -9,7 +9,7 @@ use super::ipsec::{exchange, is_ipsec};
 use super::scheduled_error::Scheduled;
 use super::waiting::Going;
 use super::{Io, Path, Ports, Steer, rewrite, tunnel};
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
@@ -29,27 +29,36 @@ pub(super) enum Walked {
     All,
 }
 
+/// How far the search is for the worker that has an error's connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Search {
+    Begins,
+    GoesOn,
+    /// Nobody else has it.
+    Over,
+}
+
 impl<P: Packet> Path<P> {
     /// An ICMP error, at the worker that its connection's packets come to.
     #[cold]
     pub(super) fn related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        self.related_here(packet, headers, false, now, io);
+        self.related_here(packet, headers, Search::Begins, now, io);
     }
 
     /// One that another worker, which its connection's packets come to, has no connection for.
     pub(super) fn sought_related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        let answer = icmp::embedded(packet.data(), headers).map(|embedded| answer_to(&embedded));
+        let answer = icmp::embedded(packet.data(), headers).map(|embedded| own_answer_to(&embedded));
         // Its tables may be others than those of the worker that it comes from.
         let is_owner = answer.map_or(true, |answer| self.owner_of_flow(&answer) == self.worker);
-        self.related_here(packet, headers, is_owner, now, io);
+        let search = if is_owner { Search::Over } else { Search::GoesOn };
+        self.related_here(packet, headers, search, now, io);
     }
 
-    /// `is_last`: nobody else has its connection.
     pub(super) fn related_here(
         &mut self,
         mut packet: P,
         headers: &Headers,
-        is_last: bool,
+        search: Search,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -62,7 +71,7 @@ impl<P: Packet> Path<P> {
         if let Some(inner) = self.in_tunnel(packet.data(), headers, &embedded) {
             return self.about_tunnel(packet, headers, &embedded, &inner, now, io);
         }
-        if !is_last
+        if search != Search::Over
             && self.local_ports.has_signposts
             && let Some(there) = self.pointed(&answer_to(&embedded), now)
         {
@@ -71,12 +80,9 @@ impl<P: Packet> Path<P> {
         if self.tables.rules.are_active() && self.zones_matter() {
             return self.related_in_zone(packet, headers, &embedded, now, io);
         }
-        // The embedded packet left here; what answers it is a packet of the connection that goes as the error goes.
-        let answer = answer_to(&embedded);
-        let found = self.flows.find(&answer);
+        let found = self.find_about(&embedded, Zones::NONE);
         if found.is_none()
-            && !is_last
-            && let Some((next, steer)) = self.who_is_asked(&answer)
+            && let Some((next, steer)) = self.who_is_asked(&own_answer_to(&embedded), search)
         {
             return io.hand_over(next, packet, steer);
         }
@@ -97,17 +103,31 @@ impl<P: Packet> Path<P> {
     }
 
     /// Who else may have the connection that an error is about, of which `answer` is a packet: see [`Path::next_to_ask`].
-    fn who_is_asked(&self, answer: &Tuple) -> Option<(WorkerId, Steer)> {
-        if self.counters.len() == 1 || !self.tables.rules.are_active() {
+    fn who_is_asked(&self, answer: &Tuple, search: Search) -> Option<(WorkerId, Steer)> {
+        if self.counters.len() == 1 || !self.tables.rules.are_active() || search == Search::Over {
             return None;
         }
         let &Tuple { sport, dport, protocol, .. } = answer;
         let ports = Ports { sport, dport, protocol };
         let owner = self.owner_of_flow(answer);
-        match self.next_to_ask(answer) {
+        // An error about AH or ESP comes to the worker that would have the exchange: as if it had come to its owner.
+        let first = if search == Search::Begins { self.asked_after(owner, answer) } else { None };
+        let is_begun = search != Search::Begins || owner == self.worker || first == Some(self.worker);
+        match if is_begun { self.next_to_ask(answer) } else { first } {
             Some(next) => Some((next, Steer::Elsewhere(ports, None))),
             None => Some((owner, Steer::Nowhere(ports, None))).filter(|_| owner != self.worker),
         }
+    }
+
+    /// The connection of the packet that an error quotes: that packet left here, and what answers it goes as the error goes.
+    pub(super) fn find_about(&self, embedded: &Embedded, zones: Zones) -> Option<FlowRef> {
+        let found = self.flows.find_in(&answer_to(embedded), zones);
+        if !is_ipsec(embedded.protocol) {
+            return found;
+        }
+        // What no virtual service has is of a connection of its own.
+        let of_service = found.filter(|at| self.flows.entry(at.id()).server() != ServerId::NONE);
+        of_service.or_else(|| self.flows.find_in(&own_answer_to(embedded), zones))
     }
 
     /// An error about a packet of the connection `at`, which has `walked` past rules before.
@@ -273,6 +293,11 @@ pub(super) fn answer_to(embedded: &Embedded) -> Tuple {
     if is_ipsec(embedded.protocol) {
         return exchange(embedded.dst, embedded.src);
     }
+    own_answer_to(embedded)
+}
+
+/// What a packet looks like that answers the embedded one, whatever exchange that belongs to.
+pub(super) fn own_answer_to(embedded: &Embedded) -> Tuple {
     Tuple {
         src: embedded.dst,
         dst: embedded.src,

@@ -17,7 +17,7 @@ use super::fragment::ports;
 use super::ipsec::ISAKMP;
 use super::on_link::is_on_link;
 use super::owners::number;
-use super::related::answer_to;
+use super::related::{Search, answer_to};
 use super::tracked::tuple_of;
 use super::{Burst, Io, Kind, Path, Ports, Seen, Sight, Steer};
 use crate::flow::{Direction, FlowId, FlowRef, Tuple};
@@ -114,7 +114,7 @@ impl<P: Packet> Path<P> {
                     None
                 }
                 Steer::Nowhere(..) if seen.kind == Kind::IcmpError => {
-                    self.related_here(packet, &seen.headers, true, now, io);
+                    self.related_here(packet, &seen.headers, Search::Over, now, io);
                     None
                 }
                 Steer::Elsewhere(ports, raw) if self.tables.rules.are_active() => {
@@ -134,7 +134,7 @@ impl<P: Packet> Path<P> {
                     None
                 }
                 Steer::Pointed(_) if seen.kind == Kind::IcmpError => {
-                    self.related_here(packet, &seen.headers, true, now, io);
+                    self.related_here(packet, &seen.headers, Search::Over, now, io);
                     None
                 }
                 Steer::Pointed(ports) if self.is_flow_with(&mut seen, &packet, ports) => {

@@ -18,7 +18,7 @@ use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp::Embedded;
 use crate::packet::Packet;
-use crate::path::related::{Walked, answer_to};
+use crate::path::related::Walked;
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
 
@@ -198,7 +198,7 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, now, io);
         }
-        let found = self.flows.find_in(&answer_to(embedded), passage.zones);
+        let found = self.find_about(embedded, passage.zones);
         match found.filter(|_| !passage.is_untracked) {
             Some(at) => self.related_to(packet, headers, embedded, at, Walked::Raw(passage), now, io),
             None => {

@@ -288,3 +288,49 @@ fn they_begin_no_connection_also_where_a_mark_is_for_all_and_the_exchange_ends()
     assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1), "the host's");
     assert_eq!(director.states(), [""; 0]);
 }
+
+/// From worker to worker, until one sends it or drops it.
+fn carried(paths: &mut [Path<Frame>], port: PortId, frame: &[u8], worker: usize) -> Out {
+    let mut out = Out::default();
+    let burst = [Frame::new(port, frame)];
+    paths[worker].receive(&mut burst.into_iter().collect(), Tick(100), &mut out);
+    for _ in 0..20 {
+        let Some((to, frame, steer)) = out.handed.pop() else { break };
+        let mut handed = [(frame, steer)].into_iter().collect();
+        paths[to.index()].receive_handed_over(&mut handed, Tick(100), &mut out);
+    }
+    assert!(out.handed.is_empty(), "round and round");
+    out
+}
+
+#[test]
+fn an_error_about_one_that_is_routed_is_related_and_translated() {
+    let lines = [
+        "filter FORWARD -p icmp -m state --state RELATED -j ACCEPT",
+        "filter FORWARD -p icmp -j DROP",
+        "nat POSTROUTING -o wan -j SNAT --to-source 192.0.2.1",
+    ];
+    for number in [1, 4] {
+        let (counters, uses) = (counters(number), Arc::new(Uses::new(number, 100)));
+        let mut paths: Vec<_> = (0..number).map(|n| path(n as u16, &counters, &uses)).collect();
+        let rules = Arc::new(super::hooks::rules(&lines));
+        let tables = Arc::new(Tables { rules, ..tables(2, &[11], 1) });
+        paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+        for (worker, protocol) in (0..number).flat_map(|worker| [(worker, ESP), (worker, AH)]) {
+            // An exchange that no service has is another connection.
+            if worker == 0 && protocol == AH {
+                let exchange = packet(SERVER, "10.0.0.11", "192.0.2.100", 17, b"isakmp");
+                carried(&mut paths, LAN, &exchange, worker);
+            }
+            let sent = packet(SERVER, "10.0.0.11", "192.0.2.100", protocol, &[7; 40]);
+            let went = carried(&mut paths, LAN, &sent, worker).sent.remove(0).1;
+            assert_eq!(read(&went).0, ip("192.0.2.1"));
+            let error = super::hooks::time_exceeded(&went);
+            let out = carried(&mut paths, WAN, &error, number - 1 - worker);
+            assert_eq!((out.sent.len(), out.to_twin.len()), (1, 0), "{protocol} of {number}");
+            let frame = out.sent[0].1.data();
+            assert_eq!(read(&out.sent[0].1).1, ip("10.0.0.11"));
+            assert_eq!(frame[42 + 12..], sent[14 + 12..], "it quotes the packet as it was sent");
+        }
+    }
+}
