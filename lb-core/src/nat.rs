@@ -1,8 +1,8 @@
 //! Network address translation: which address and port a connection gets instead of its own.
 //!
 //! Asked once a connection, by its worker. A mapping keeps the port where it can (RFC 4787 REQ-3, RFC 5382 REQ-7), keeps its side of
-//! 1024 (RFC 4787 REQ-3), and gives one source the same outside port towards all destinations as long as nobody else has it there: mapping is
-//! by endpoint (RFC 4787 REQ-1) but for collisions.
+//! 1024 (RFC 4787 REQ-3), and gives one source the same outside address and port towards all destinations as long as nobody else has them there:
+//! mapping is by endpoint (RFC 4787 REQ-1) but for collisions. A source that is within the range already stays as it is.
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_nat_core.c`, `nf_nat_masquerade.c`, `nf_nat_redirect.c`, and the RFCs named.
 
@@ -82,9 +82,41 @@ pub fn translate(
     random: u64,
     is_taken: impl Fn(&Tuple) -> bool,
 ) -> Option<Tuple> {
-    let mut tuple = *as_it_comes;
+    if stays(as_it_comes, manip, range) && !is_taken(as_it_comes) {
+        return Some(*as_it_comes);
+    }
+    let become_one = |by, tries| {
+        let mut tuple = *as_it_comes;
+        *address_mut(&mut tuple, manip) = choose_address(as_it_comes, manip, range, by);
+        choose_port(tuple, manip, range, random, tries, &is_taken)
+    };
+    // One endpoint is one outside, as long as that is nobody else's there.
+    let is_by_endpoint = manip == Manip::Source && range.choice == PortChoice::Near && !range.is_persistent;
+    let by_endpoint = if is_by_endpoint { become_one(By::Endpoint, 1) } else { None };
+    by_endpoint.or_else(|| become_one(if range.is_persistent { By::Source } else { By::BothEnds }, TRIES))
+}
+
+/// Whether a source is within the range as it is.
+fn stays(tuple: &Tuple, manip: Manip, range: &Range) -> bool {
+    let has_address = range.addresses.is_none_or(|(first, last)| (first..=last).contains(&tuple.src));
+    let has_port = range.ports.is_none_or(|(first, last)| (first..=last).contains(&tuple.sport));
+    manip == Manip::Source
+        && range.choice == PortChoice::Near
+        && !range.is_netmap
+        && has_address
+        && (has_port || !has_ports(tuple.protocol))
+}
+
+/// The port for a connection whose address is chosen; `tries`: how many are looked at from the first on.
+fn choose_port(
+    mut tuple: Tuple,
+    manip: Manip,
+    range: &Range,
+    random: u64,
+    tries: u32,
+    is_taken: &impl Fn(&Tuple) -> bool,
+) -> Option<Tuple> {
     let own_port = port(&tuple, manip);
-    *address_mut(&mut tuple, manip) = choose_address(as_it_comes, manip, range);
     if !has_ports(tuple.protocol) {
         return (!is_taken(&tuple)).then_some(tuple);
     }
@@ -108,7 +140,7 @@ pub fn translate(
         (PortChoice::Near, None) if is_within => u32::from(own_port - first),
         (PortChoice::Near, None) => wrap(u32::from(own_port), count),
     };
-    for step in 0..count.min(TRIES) {
+    for step in 0..count.min(tries) {
         // Below twice `count`.
         let at = start + step;
         let at = if at >= count { at - count } else { at };
@@ -119,7 +151,7 @@ pub fn translate(
     }
     // The neighbourhood is full: anywhere.
     let mut random = random;
-    for _ in 0..TRIES {
+    for _ in 0..if tries > 1 { TRIES } else { 0 } {
         random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
         set_port(&mut tuple, manip, first + scale((random >> 32) as u32, count) as u16);
         if !is_taken(&tuple) {
@@ -139,8 +171,18 @@ fn class(protocol: Protocol, own: u16) -> (u16, u16) {
     }
 }
 
-/// By the source, and unless it is persistent by the destination, so that a client keeps its address.
-fn choose_address(tuple: &Tuple, manip: Manip, range: &Range) -> IpAddr {
+/// What an address of a range is chosen by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    /// The source's address and port.
+    Endpoint,
+    /// The source's address.
+    Source,
+    /// Both ends' addresses.
+    BothEnds,
+}
+
+fn choose_address(tuple: &Tuple, manip: Manip, range: &Range, by: By) -> IpAddr {
     let own = match manip {
         Manip::Source => tuple.src,
         Manip::Destination => tuple.dst,
@@ -156,7 +198,7 @@ fn choose_address(tuple: &Tuple, manip: Manip, range: &Range) -> IpAddr {
                 let host = first ^ last;
                 first | u32::from(own) & host
             } else {
-                first + scale_u64(hash(tuple, range.is_persistent), u64::from(last - first) + 1) as u32
+                first + scale_u64(hash(tuple, by), u64::from(last - first) + 1) as u32
             };
             Ipv4Addr::from(picked).into()
         }
@@ -166,7 +208,7 @@ fn choose_address(tuple: &Tuple, manip: Manip, range: &Range) -> IpAddr {
                 first | u128::from(own) & (first ^ last)
             } else {
                 let span = u64::try_from(last.wrapping_sub(first)).unwrap_or(u64::MAX - 1);
-                first + u128::from(scale_u64(hash(tuple, range.is_persistent), span + 1))
+                first + u128::from(scale_u64(hash(tuple, by), span + 1))
             };
             Ipv6Addr::from(picked).into()
         }
@@ -176,12 +218,17 @@ fn choose_address(tuple: &Tuple, manip: Manip, range: &Range) -> IpAddr {
 }
 
 /// Not secret: whoever knows a client's addresses may know which of ours it gets.
-fn hash(tuple: &Tuple, by_source_alone: bool) -> u64 {
+fn hash(tuple: &Tuple, by: By) -> u64 {
     let number = |address| match address {
         IpAddr::V4(a) => u128::from(u32::from(a)),
         IpAddr::V6(a) => u128::from(a),
     };
-    let (src, dst) = (number(tuple.src), if by_source_alone { 0 } else { number(tuple.dst) });
+    let src = number(tuple.src);
+    let dst = match by {
+        By::Endpoint => tuple.sport.into(),
+        By::Source => 0,
+        By::BothEnds => number(tuple.dst),
+    };
     let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
     for word in [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64] {
         let product = u128::from(hash ^ word) * 0xd6e8_feb8_6659_fd93_u128;
@@ -298,21 +345,52 @@ mod tests {
         assert_eq!(got, tuple("192.0.2.1", 4, "192.168.7.77", 80));
     }
 
+    fn pool(is_persistent: bool) -> Range {
+        let addresses = Some((ip("203.0.113.1"), ip("203.0.113.16")));
+        Range { addresses, is_persistent, ..Range::KEEP }
+    }
+
+    /// The sources of connections to 64 destinations, of which the ports follow one another, or stay.
+    fn sources(range: &Range, step: u16, is_taken: impl Fn(&Tuple) -> bool) -> HashSet<(IpAddr, u16)> {
+        (0..64)
+            .map(|n| tuple("10.0.0.5", 4000 + n * step, &format!("192.0.2.{n}"), 80))
+            .map(|ours| translate(&ours, Manip::Source, range, 1, &is_taken).unwrap())
+            .map(|tuple| (tuple.src, tuple.sport))
+            .collect()
+    }
+
     #[test]
-    fn a_persistent_source_has_one_address_for_all_destinations_and_others_spread() {
-        let range = |is_persistent| Range {
-            addresses: Some((ip("203.0.113.1"), ip("203.0.113.16"))),
-            is_persistent,
-            ..Range::KEEP
-        };
-        let addresses = |is_persistent| -> HashSet<IpAddr> {
-            (0..64)
-                .map(|n| tuple("10.0.0.5", 4000, &format!("192.0.2.{n}"), 80))
-                .map(|t| translate(&t, Manip::Source, &range(is_persistent), 1, |_| false).unwrap().src)
-                .collect()
-        };
-        assert_eq!(addresses(true).len(), 1);
-        assert!(addresses(false).len() > 8);
+    fn an_endpoint_has_one_address_of_a_pool_for_all_destinations_and_others_spread() {
+        let addresses =
+            |ends: HashSet<(IpAddr, u16)>| ends.iter().map(|end| end.0).collect::<HashSet<_>>().len();
+        let free = |_: &Tuple| false;
+        for is_persistent in [false, true] {
+            assert_eq!(sources(&pool(is_persistent), 0, free).len(), 1);
+        }
+        assert_eq!(addresses(sources(&pool(true), 1, free)), 1, "of a persistent source whatever its port");
+        assert!(addresses(sources(&pool(false), 1, free)) > 8);
+        let ported = Range { ports: Some((100, 5000)), ..pool(false) };
+        assert_eq!(sources(&ported, 0, free).len(), 1);
+        // Where its own is another's it has one by both ends.
+        let own = sources(&pool(false), 0, free).into_iter().next().unwrap();
+        let spread = sources(&pool(false), 0, |tuple| (tuple.src, tuple.sport) == own);
+        assert!(addresses(spread.clone()) > 8 && !spread.contains(&own));
+        let random = Range { choice: PortChoice::Random, ..pool(false) };
+        assert!(addresses(sources(&random, 0, free)) > 8);
+    }
+
+    #[test]
+    fn a_source_that_is_in_the_range_stays_unless_it_is_another_ones() {
+        let ours = tuple("203.0.113.9", 4000, "192.0.2.1", 80);
+        let got = |range: &Range| translate(&ours, Manip::Source, range, 1, |_| false).unwrap();
+        assert_eq!([got(&pool(false)), got(&pool(true))], [ours; 2]);
+        let ported = Range { ports: Some((5000, 5001)), ..pool(false) };
+        assert!((5000..=5001).contains(&got(&ported).sport));
+        assert_ne!(translate(&ours, Manip::Source, &pool(false), 1, |tuple| *tuple == ours), Some(ours));
+        // A destination is balanced, whatever it was.
+        let all = |n| tuple(&format!("192.0.2.{n}"), 4000, "203.0.113.9", 80);
+        let to = |n| translate(&all(n), Manip::Destination, &pool(false), 1, |_| false).unwrap().dst;
+        assert!((0..64).map(to).collect::<HashSet<_>>().len() > 8);
     }
 
     proptest! {
