@@ -333,10 +333,8 @@ impl<P: Packet> Path<P> {
     ) {
         let Verdict::Reject(refusal) = verdict else { return self.drop(why(verdict), hook) };
         self.drop(DropReason::RuleRejects, hook);
-        let source = match hook {
-            Hook::Output => headers.source(packet.data()),
-            _ => headers.destination(packet.data()),
-        };
+        // Linux takes no packet that it has the source of.
+        let source: IpAddr = headers.destination(packet.data());
         let is_told = match refusal {
             Refusal::TcpReset => make_reset(&mut packet, headers),
             Refusal::Icmp(..) | Refusal::Field(_) => {

@@ -110,3 +110,12 @@ fn an_error_that_rules_take_from_tracking_stays_as_it_is() {
         assert_eq!((out.sent.len(), out.to_twin.len()), if is_translated { (1, 0) } else { (0, 1) });
     }
 }
+
+#[test]
+fn a_host_whose_packet_is_rejected_is_told_by_who_it_was_for() {
+    let mut director = director(&["filter OUTPUT -d 192.0.2.100 -j REJECT"]);
+    let sent = tcp((OUR_WAN, CLIENT), ("192.0.2.1", 4000), ("192.0.2.100", 22), "S");
+    let out = of_host(&mut director, &sent);
+    let (src, _, dst, ..) = read(&out.to_twin[0]);
+    assert_eq!((src, dst), (ip("192.0.2.100"), ip("192.0.2.1")), "Linux takes no packet from itself");
+}
