@@ -304,8 +304,15 @@ impl<'a, I: Io<Frame>> Recorder<'a, I> {
 
     fn hold(&mut self, held: Held) {
         self.note();
-        if let Held::HandOver(_, _, Steer::Answer(_, _, Some(answer))) = held {
-            self.taken.answers.push_back(answer);
+        match &held {
+            Held::HandOver(_, _, Steer::Answer(_, _, Some(answer))) => self.taken.answers.push_back(*answer),
+            Held::HandOver(_, _, Steer::Announce(expect)) => {
+                self.taken.controls.push_back(expect.control_at);
+            }
+            Held::HandOver(_, _, Steer::Expected(Some(awaited))) => {
+                self.taken.controls.extend(awaited.control_at);
+            }
+            _ => {}
         }
         self.held.push(held);
     }

@@ -89,11 +89,15 @@ impl TemplateId {
     }
 }
 
-/// A place among all workers' templates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TemplatePlace(pub(crate) u32);
+/// A place among all workers' entries: of a template, or of a control connection of FTP, which stays as long as its data connections.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct TemplatePlace(pub(crate) u32);
 
-/// One word for each entry of each worker's table: connections of the template that it is, its age, whether it is assured.
+/// One word for each entry of each worker's table: connections of the template that it is, its age, whether it is assured. Of a control
+/// connection: what it has told of.
+///
+/// A control connection may be ended while it has data connections, which tell its place so when they end: what comes to be there stays at least
+/// as long as they do.
 #[derive(Debug)]
 pub struct Uses {
     words: Box<[AtomicU32]>,
@@ -116,11 +120,10 @@ impl Uses {
         Uses { words: (0..places).map(|_| AtomicU32::new(0)).collect(), stride: max_connections }
     }
 
-    /// A template is made in entry `entry` of `worker`: it has no connection, and is unlike those that were there before.
+    /// A template is made in entry `entry` of `worker`: it has no connection of its own, and is unlike those that were there before.
     pub(crate) fn begin(&self, worker: WorkerId, entry: u32) {
-        let word = self.word(self.at(worker, entry));
-        let age = age(word.load(Relaxed)).wrapping_add(1) & 0x7f;
-        word.store(u32::from(age) << AGE_AT, Relaxed);
+        let next = |word: u32| Some(older(word) | word & COUNT);
+        let _ = self.word(self.at(worker, entry)).fetch_update(Relaxed, Relaxed, next);
     }
 
     /// What a connection that is to be bound by the template needs to know.
@@ -133,6 +136,12 @@ impl Uses {
     pub(crate) fn take(&self, template: TemplateId) -> bool {
         let one_more = |word: u32| (age(word) == template.age && word & COUNT < COUNT).then(|| word + 1);
         self.word(template.place()).fetch_update(Relaxed, Relaxed, one_more).is_ok()
+    }
+
+    /// A data connection was told of by the control connection in this place. False: it has more than can be counted.
+    pub(crate) fn take_at(&self, control: TemplatePlace) -> bool {
+        let one_more = |word: u32| (word & COUNT < COUNT).then(|| word + 1);
+        self.word(control).fetch_update(Relaxed, Relaxed, one_more).is_ok()
     }
 
     /// A connection that was [taken](Uses::take) ended.
@@ -149,10 +158,14 @@ impl Uses {
         self.word(self.at(worker, entry)).load(Relaxed) & ASSURED_WORD != 0
     }
 
+    /// Whether it has connections.
+    pub(crate) fn is_used(&self, worker: WorkerId, entry: u32) -> bool {
+        self.word(self.at(worker, entry)).load(Relaxed) & COUNT != 0
+    }
+
     /// The template's time is over. True: it has no connection and gets none any more. False: it has, and stays.
     pub(crate) fn end(&self, worker: WorkerId, entry: u32) -> bool {
-        let next =
-            |word: u32| (word & COUNT == 0).then(|| u32::from(age(word).wrapping_add(1) & 0x7f) << AGE_AT);
+        let next = |word: u32| (word & COUNT == 0).then(|| older(word));
         self.word(self.at(worker, entry)).fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
@@ -167,13 +180,18 @@ impl Uses {
         (self.id(worker, entry) == template).then_some(entry)
     }
 
-    fn at(&self, worker: WorkerId, entry: u32) -> TemplatePlace {
+    pub(crate) fn at(&self, worker: WorkerId, entry: u32) -> TemplatePlace {
         TemplatePlace(u32::from(worker.0) * self.stride + entry)
     }
 
     fn word(&self, place: TemplatePlace) -> &AtomicU32 {
         &self.words[place.0 as usize]
     }
+}
+
+/// The word of the next one in a place, that has no connection.
+fn older(word: u32) -> u32 {
+    u32::from(age(word).wrapping_add(1) & 0x7f) << AGE_AT
 }
 
 fn age(word: u32) -> u8 {
@@ -217,5 +235,18 @@ mod tests {
         assert_eq!(uses.entry_of(worker, template), None);
         assert!(!uses.is_assured(worker, 3));
         assert!(uses.take(uses.id(worker, 3)));
+    }
+
+    #[test]
+    fn what_is_left_of_a_control_connection_that_was_ended_is_given_back_to_its_place() {
+        let (uses, worker) = (Uses::new(1, 10), WorkerId(0));
+        let control = uses.at(worker, 3);
+        assert!(uses.take_at(control) && uses.is_used(worker, 3));
+        uses.begin(worker, 3);
+        assert!(uses.take(uses.id(worker, 3)));
+        uses.give_back(control);
+        assert!(!uses.end(worker, 3), "its own is left");
+        uses.give_back(control);
+        assert!(!uses.is_used(worker, 3) && uses.end(worker, 3));
     }
 }

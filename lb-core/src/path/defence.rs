@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 
 use super::Path;
 use super::early_drop::is_idle_template;
+use super::first::is_held;
 use crate::flow::{Direction, Entry, FlowId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{SECURE, TcpState, USUAL};
@@ -144,12 +145,13 @@ impl<P: Packet> Path<P> {
         let (flows, defence) = (&self.flows, &mut self.defence);
         let (uses, worker) = (&self.uses, self.worker);
         let packets = |id| flows.accounting(id).map(|counted| counted.packets[Direction::Original.index()]);
+        let is_used = |id: FlowId| is_held(flows, id) && uses.is_used(worker, id.0);
         let ends: ArrayVec<FlowId, { PLACES_A_TURN as usize }> = flows
             .iter(from, to)
             .filter(|(_, entry)| !entry.is_tracked())
             .filter(|&(id, entry)| match entry.is_template() {
                 true => is_idle_template(uses, worker, id, entry),
-                false => defence.ends(entry, packets(id), now),
+                false => !is_used(id) && defence.ends(entry, packets(id), now),
             })
             .map(|(id, _)| id)
             .collect();

@@ -8,19 +8,23 @@
 //!
 //! The packet that tells waits for the worker that has to know ([`ftp`](super::ftp)).
 //!
+//! A control connection rests while its data is on its way. Its time does not end as long as one of its data connections, at whatever worker that is, or
+//! somebody who is awaited is there ([`Uses`](crate::flow::template::Uses)); then it is given 60 s more again and again.
+//!
 //! To rules (`first_ruled.rs`) the packet that begins one is RELATED, with its control connection's mark; where it goes they are not asked. An active
 //! one comes from the real server, so that tracking sees its directions the other way round until it is answered.
 //!
-//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ftp.c`; RFC 959 §3.2.
+//! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ftp.c` and `ip_vs_conn.c`; RFC 959 §3.2.
 
 use std::net::IpAddr;
 
+use super::persistent::WITH_CONNECTIONS;
 use super::{Io, Path, Steer, full_nat, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::FTP;
-use crate::flow::template::EXPECTED;
+use crate::flow::template::{EXPECTED, TemplatePlace};
 use crate::flow::{Direction, FlowId, FlowRef, Method, NewFlow, Store, Tuple};
 use crate::hook::Hook;
 use crate::ids::ServerId;
@@ -48,6 +52,8 @@ pub struct Expect {
     /// The control connection's mark, and the ports of its client's packets: their addresses are those here.
     pub mark: u32,
     pub control: (u16, u16),
+    /// Where the control connection is, which stays as long as this one.
+    pub control_at: TemplatePlace,
 }
 
 /// What is known of an expected connection where its first packet asks.
@@ -59,6 +65,8 @@ pub struct Awaited {
     pub local: Option<IpAddr>,
     /// The control connection's mark.
     pub mark: u32,
+    /// Where it is.
+    pub control_at: Option<TemplatePlace>,
 }
 
 impl Expect {
@@ -134,6 +142,7 @@ impl<P: Packet> Path<P> {
 
     fn note_awaited(&mut self, id: FlowId, expect: &Expect) {
         self.note_told_of(id, expect.mark);
+        self.hold_control(id, expect.control_at);
         let tracked = self.flows.tracked_mut(id);
         tracked.set_masters_ports(expect.control);
         tracked.status.clear(Status::DYING);
@@ -167,6 +176,27 @@ impl<P: Packet> Path<P> {
         tracked.mark = mark;
         tracked.status.set(Status::EXPECTED);
         tracked.set_helper(HelperId::FTP);
+    }
+
+    /// The control connection that told of it stays as long as it does, like a persistence template.
+    fn hold_control(&mut self, id: FlowId, control: TemplatePlace) {
+        let before = self.flows.template(id);
+        if before == Some(control) || !self.uses.take_at(control) {
+            return;
+        }
+        self.flows.set_template(id, control);
+        if let Some(before) = before {
+            self.uses.give_back(before);
+        }
+    }
+
+    /// A packet of a control connection: it rests as long as its state says, also where only its data connections have kept it.
+    pub(super) fn control_rests(&mut self, id: FlowId) {
+        let entry = self.flows.entry(id);
+        if entry.timeout() == WITH_CONNECTIONS {
+            let timeout = self.timeouts.of(entry.protocol(), entry.state());
+            self.flows.set_timeout(id, timeout);
+        }
     }
 
     /// The way that a packet goes as tracking sees it: what a real server opens begins with what is an answer to IPVS.
@@ -252,7 +282,8 @@ impl<P: Packet> Path<P> {
         let (entry, tracked) = (self.flows.entry(at.id()), self.flows.tracked(at.id()));
         let seen = self.flows.tuple(at.id(), Direction::Reply).dst;
         let local = (seen != original.src).then_some(seen);
-        Some(Awaited { server: entry.server(), local, mark: tracked.mark })
+        let control_at = self.flows.template(at.id());
+        Some(Awaited { server: entry.server(), local, mark: tracked.mark, control_at })
     }
 
     /// The same, once it is known whether it is expected.
@@ -303,6 +334,9 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::FlowTableFull, Hook::Input);
         };
         self.note_told_of(at.id(), self.passed.map_or(awaited.mark, |passed| passed.connection_mark));
+        if let Some(control) = awaited.control_at {
+            self.hold_control(at.id(), control);
+        }
         self.count_entered(at, Told::RELATED, self.asks_for_source(method, original, &after));
         self.begun(packet, headers, at, now, io);
     }

@@ -13,6 +13,7 @@ use super::{Io, Passed, Path};
 use crate::conntrack::{Told, Zones};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
+use crate::flow::edit::FTP;
 use crate::flow::template::{Uses, is_signpost};
 use crate::flow::{Direction, FlowId, FlowRef, InsertError, Method, NewFlow, Store, Tuple};
 use crate::hook::{Function, Hook};
@@ -403,7 +404,7 @@ impl<P: Packet> Path<P> {
         let (schedulers, worker) = (&mut self.schedulers, self.worker);
         let (counted, limited) = (&mut self.counted, &mut self.limited);
         self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
-            if flows.entry(id).is_template() && !uses.end(worker, id.0) {
+            if is_held(flows, id) && !uses.end(worker, id.0) {
                 return Some(WITH_CONNECTIONS);
             }
             events.tell(Told::DESTROY, flows, id, now);
@@ -452,6 +453,18 @@ pub(super) fn pick<'s>(
         Request { client: (original.src, original.sport), virtual_: (original.dst, original.dport), now };
     let index = schedulers.pick(service, &AllWorkers(counters), &request)?;
     service.servers.get(index).filter(|server| server.id.index() < mine.server_capacity())
+}
+
+/// Whether others may keep it whose time is over: a template, a control connection of FTP.
+#[inline]
+pub(super) fn is_held(flows: &Store, id: FlowId) -> bool {
+    let entry = flows.entry(id);
+    entry.is_template() || entry.is_edited() && !entry.is_tracked() && is_read_by_ftp(flows, id)
+}
+
+#[cold]
+fn is_read_by_ftp(flows: &Store, id: FlowId) -> bool {
+    flows.edit(id).is_some_and(|edit| edit.wants & FTP != 0)
 }
 
 /// A connection leaves its real server, or a template goes.

@@ -66,6 +66,7 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        self.control_rests(at.id());
         let mut heard = match self.hear(&packet, headers, at) {
             Ok(heard) => heard,
             Err(reason) => return self.drop(reason, Hook::Forward),
@@ -271,6 +272,7 @@ impl<P: Packet> Path<P> {
             local: is_full_nat.then_some((reply.dst, known)),
             mark: self.flows.tracked(at.id()).mark,
             control: (original.sport, original.dport),
+            control_at: self.uses.at(self.worker, at.id().0),
         })
     }
 
@@ -285,6 +287,7 @@ impl<P: Packet> Path<P> {
             local: is_full_nat.then_some((reply.dst, 0)),
             mark: self.flows.tracked(at.id()).mark,
             control: (original.sport, original.dport),
+            control_at: self.uses.at(self.worker, at.id().0),
         }
     }
 

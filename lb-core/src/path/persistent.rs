@@ -17,6 +17,7 @@ use super::fragment::{Recent, datagram, ports};
 use super::one_packet::Choice;
 use super::{Io, Passed, Path, Steer};
 use crate::conntrack::Zones;
+use crate::conntrack::helper::HelperId;
 use crate::drop::DropReason;
 use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
@@ -378,7 +379,9 @@ impl<P: Packet> Path<P> {
     /// The connection was answered: its template is one that lasts.
     pub(super) fn assure_template(&mut self, id: FlowId) {
         self.flows.entry_mut(id).set_unanswered(false);
-        if let Some(template) = self.flows.template(id) {
+        // What a control connection told of is kept by that, which is no template.
+        let is_told_of = self.flows.tracked(id).told_by() == HelperId::FTP;
+        if let Some(template) = self.flows.template(id).filter(|_| !is_told_of) {
             self.uses.assure(template);
         }
     }

@@ -11,6 +11,7 @@ mod edited;
 mod errors;
 mod explain;
 mod forged;
+mod ftp_control;
 mod ftp_full_nat;
 mod ftp_ruled;
 mod full_nat;

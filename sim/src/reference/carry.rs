@@ -53,6 +53,8 @@ impl From<&Salvaged> for Left {
             renewed: 0,
             template: is_template.then_some(template),
             bound_by: None,
+            controls: None,
+            controlled_by: None,
             edit: None,
             told: None,
             counts_in: Vec::new(),
@@ -65,6 +67,7 @@ impl Reference {
     pub fn left(&self) -> impl Iterator<Item = Left> {
         let forget = |mut connection: Connection| {
             (connection.bound_by, connection.renewed) = (None, 0);
+            (connection.controls, connection.controlled_by) = (None, None);
             connection.counts_in = Vec::new();
             if let Some(template) = &mut connection.template {
                 template.serial = 0;

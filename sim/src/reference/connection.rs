@@ -12,18 +12,28 @@ use lb_core::time::{Tick, Timeout};
 use super::flows::{Connection, Number};
 use super::ftp::{AWAITED, PATIENCE};
 use super::parse::{INIT, Piece, Read, SYN};
+use super::persistent::STAYS;
 use super::tcp::Sender;
 use super::{Reference, sctp, tcp};
 
 impl Reference {
     /// A packet has to do with a connection: from now on it may rest as long as the settings say now.
     pub(super) fn renew(&mut self, number: Number) {
-        let (settings, generation) = (self.tables.settings, self.tables.generation);
-        self.flows.change(number, |connection| {
-            connection.timeout = connection.state.timeout(&settings);
-            connection.renewed = generation;
-        });
+        let generation = self.tables.generation;
+        let connection = self.flows.get(number);
+        // Where its data connections have kept it, it has its own time again when it is read.
+        let is_kept = connection.is_control() && connection.timeout == STAYS;
+        if !is_kept || connection.renewed != generation {
+            self.rests(number);
+        }
+        self.flows.change(number, |connection| connection.renewed = generation);
         self.count_towards_limits(number);
+    }
+
+    /// It may rest as long as its state says.
+    pub(super) fn rests(&mut self, number: Number) {
+        let settings = self.tables.settings;
+        self.flows.change(number, |connection| connection.timeout = connection.state.timeout(&settings));
     }
 
     pub(super) fn enter_state(&mut self, number: Number, state: State) {
@@ -46,6 +56,7 @@ impl Reference {
             self.flows.change(number, |connection| counts_in = std::mem::take(&mut connection.counts_in));
             self.count_no_more(counts_in);
         }
+        self.rests(number);
         self.renew(number);
     }
 

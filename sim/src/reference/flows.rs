@@ -32,6 +32,9 @@ pub(super) struct Connection {
     pub(super) template: Option<Template>,
     /// The template that counts it.
     pub(super) bound_by: Option<Serial>,
+    /// It is a control connection, by this number, which data connections keep; or the one that it keeps itself.
+    pub(super) controls: Option<Serial>,
+    pub(super) controlled_by: Option<Serial>,
     /// What is done to its segments besides.
     pub(super) edit: Option<Edit>,
     /// It is a data connection that a control connection told of.
@@ -48,6 +51,20 @@ impl Connection {
     /// Takes one of the places for IPv6 addresses.
     fn is_wide(&self) -> bool {
         is_wide(&self.original, &self.reply)
+    }
+
+    /// Others may keep it when its time is over.
+    pub(super) fn may_be_kept(&self) -> bool {
+        self.template.is_some() || self.is_control()
+    }
+
+    pub(super) fn is_control(&self) -> bool {
+        self.edit.is_some_and(|edit| edit.ftp)
+    }
+
+    /// By what number these name it, if there ever was one.
+    pub(super) fn kept_as(&self) -> Option<Serial> {
+        self.template.map(|template| template.serial).or(self.controls)
     }
 
     /// It has the tuple of its answers, too.

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use lb_core::conntrack::Status;
 use lb_core::drop::DropReason;
+use lb_core::flow::template::TemplatePlace;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
@@ -24,7 +25,7 @@ use super::ftp_words::{
 };
 use super::full_nat::method_of;
 use super::parse::{ACK, Piece, RST, Read, SYN, TCP};
-use super::persistent::service_of;
+use super::persistent::{Serial, service_of};
 use super::road::tuple;
 use super::steer::number;
 use super::stream::{Holds, is_before};
@@ -93,17 +94,22 @@ impl Connection {
 impl Reference {
     /// A packet of a control connection: what it tells is known where it must be before it goes on.
     pub(super) fn hear_and_send(&mut self, packet: Packet, read: Read, at: Number, direction: Direction) {
+        self.rests(at);
         let mut heard = match self.hear(&packet, &read, at, direction) {
             Ok(heard) => heard,
             Err(reason) => return self.drop(reason, Hook::Forward),
         };
         let mut is_known = true;
         if let Some(expect) = heard.as_mut().and_then(|heard| heard.expect.as_mut()) {
+            let control = self.control_at(at);
             let owner = self.hashed(number(expect.client.0), expect.client.1);
             if owner != self.worker {
-                return self.hand_over(owner, packet, Steer::Announce(*expect));
+                // Where it is is the path's choice.
+                let Some(control_at) = self.taken.controls.pop_front() else { return };
+                self.team.shared().name_control(control_at, control);
+                return self.hand_over(owner, packet, Steer::Announce(Expect { control_at, ..*expect }));
             }
-            is_known = self.expect(expect);
+            is_known = self.expect(expect, Some(control));
             if self.flows.find(&tuple(&read)) != Some((at, direction)) {
                 // For what it told of there was room because it went.
                 return self.newcomer(packet, read);
@@ -112,9 +118,31 @@ impl Reference {
         self.say_and_send(packet, read, at, direction, heard, is_known);
     }
 
+    /// By what number those name this control connection that it tells of.
+    fn control_at(&mut self, at: Number) -> Serial {
+        let known = self.flows.get(at).controls;
+        let serial = known.unwrap_or_else(|| self.team.shared().new_template());
+        self.flows.change(at, |connection| connection.controls = Some(serial));
+        serial
+    }
+
+    /// The control connection is to outlive it.
+    fn keep_control(&mut self, at: Number, control: Option<Serial>) {
+        let before = self.flows.get(at).controlled_by;
+        let Some(control) = control.filter(|&control| before != Some(control)) else { return };
+        let mut shared = self.team.shared();
+        shared.take_control(control);
+        if let Some(before) = before {
+            shared.give_control_back(before);
+        }
+        drop(shared);
+        self.flows.change(at, |connection| connection.controlled_by = Some(control));
+    }
+
     /// The same, at the worker that must know of it.
     pub(super) fn announced(&mut self, packet: Packet, read: Read, mut expect: Expect) {
-        let is_known = self.expect(&mut expect);
+        let control = self.team.shared().control_named(expect.control_at);
+        let is_known = self.expect(&mut expect, control);
         let port = expect.local.map_or(0, |local| local.1);
         let owner = self.owner_of_tuple(&tuple(&read));
         self.hand_over(owner, packet, Steer::Announced(is_known.then_some(port)));
@@ -293,11 +321,12 @@ impl Reference {
             local: connection.local().map(|(address, _)| (address, known)),
             mark: 0,
             control: (original.sport, original.dport),
+            control_at: TemplatePlace::default(),
         })
     }
 
     /// From now on this data connection is known here. False: there is no room.
-    fn expect(&mut self, expect: &mut Expect) -> bool {
+    fn expect(&mut self, expect: &mut Expect, control: Option<Serial>) -> bool {
         let tables = self.tables.clone();
         let Some(server) = tables.services.server(expect.server) else { return false };
         let is_active = expect.client.1 != 0;
@@ -316,6 +345,7 @@ impl Reference {
                 expect.local = expect.local.map(|(address, _)| (address, reply.dport));
                 self.await_no_more(at);
                 self.flows.change(at, |known| (known.seen, known.told) = (now, Some(told)));
+                self.keep_control(at, control);
                 self.counters.flows.expect_create.add(1);
                 return true;
             }
@@ -344,6 +374,7 @@ impl Reference {
             return false;
         }
         let number = self.flows.insert(connection);
+        self.keep_control(number, control);
         self.touch(expect.server);
         let cell = self.counters.server(expect.server);
         cell.inactive.add(1);
@@ -399,14 +430,21 @@ impl Reference {
         if holder != self.worker {
             return self.hand_over(holder, packet, Steer::AskExpected);
         }
-        let awaited = self.who_waits(&tuple(&read));
-        self.first_asked(packet, read, awaited);
+        let (awaited, control) = self.who_waits(&tuple(&read)).unzip();
+        self.first_asked(packet, read, awaited, control.flatten());
     }
 
     pub(super) fn asked_awaited(&mut self, packet: Packet, read: Read) {
         let client = tuple(&read);
         let owner = self.owner_of_tuple(&client);
-        let awaited = self.who_waits(&client);
+        let mut awaited = None;
+        if let Some((known, control)) = self.who_waits(&client) {
+            let control_at = self.taken.controls.pop_front();
+            if let (Some(place), Some(control)) = (control_at, control) {
+                self.team.shared().name_control(place, control);
+            }
+            awaited = Some(Awaited { control_at, ..known });
+        }
         self.hand_over(owner, packet, Steer::Expected(awaited));
     }
 
@@ -415,30 +453,32 @@ impl Reference {
             self.counters.flows.found.add(1);
             return self.established(packet, read, at, direction);
         }
-        self.first_asked(packet, read, awaited);
+        let place = awaited.and_then(|awaited| awaited.control_at);
+        let control = place.and_then(|place| self.team.shared().control_named(place));
+        self.first_asked(packet, read, awaited, control);
     }
 
-    /// The real server that waits for this client, at this port.
-    fn who_waits(&mut self, client: &Tuple) -> Option<Awaited> {
+    /// The real server that waits for this client, at this port; and who told of it.
+    fn who_waits(&mut self, client: &Tuple) -> Option<(Awaited, Option<Serial>)> {
         let (at, _) = self.flows.find(&Tuple { sport: 0, protocol: AWAITED, ..*client })?;
         self.comes(at);
-        let Connection { server, reply, .. } = *self.flows.get(at);
+        let Connection { server, reply, controlled_by, .. } = *self.flows.get(at);
         let local = (reply.dst != client.src).then_some(reply.dst);
-        Some(Awaited { server, local, mark: 0 })
+        Some((Awaited { server, local, mark: 0, control_at: None }, controlled_by))
     }
 
-    fn first_asked(&mut self, packet: Packet, read: Read, awaited: Option<Awaited>) {
+    fn first_asked(&mut self, packet: Packet, read: Read, awaited: Option<Awaited>, control: Option<Serial>) {
         // Tables may have come meanwhile with which no service is looked at.
         if !self.tables.serves(read.is_ipv6()) {
             return self.route(packet, read);
         }
         match awaited {
-            Some(awaited) => self.begin_awaited(packet, read, awaited),
+            Some(awaited) => self.begin_awaited(packet, read, awaited, control),
             None => self.first_unexpected(packet, read),
         }
     }
 
-    fn begin_awaited(&mut self, packet: Packet, read: Read, awaited: Awaited) {
+    fn begin_awaited(&mut self, packet: Packet, read: Read, awaited: Awaited, control: Option<Serial>) {
         let (tables, original) = (self.tables.clone(), tuple(&read));
         let Some(server) = tables.services.server(awaited.server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
@@ -457,6 +497,7 @@ impl Reference {
         // Who told of it nobody asks any more.
         let told = Told { control: (0, 0), has_come: false };
         self.flows.change(at, |connection| connection.told = Some(told));
+        self.keep_control(at, control);
         self.established(packet, read, at, Direction::Original);
     }
 
@@ -534,5 +575,6 @@ fn passive(connection: &Connection, port: u16) -> Expect {
         local: connection.local().map(|(address, _)| (address, 0)),
         mark: 0,
         control: (original.sport, original.dport),
+        control_at: TemplatePlace::default(),
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Use {
 }
 
 /// How long a template stays whose time is over while it has connections.
-const STAYS: Timeout = Timeout::from_secs(60);
+pub(super) const STAYS: Timeout = Timeout::from_secs(60);
 
 /// The service that takes a packet: one by its mark, then one of the longest prefix; then one of its port before one of every port.
 pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<Service>> {
@@ -317,6 +317,8 @@ impl Reference {
             timeout,
             template: Some(template),
             bound_by: None,
+            controls: None,
+            controlled_by: None,
             edit: None,
             told: None,
             counts_in: Vec::new(),
@@ -421,7 +423,7 @@ impl Reference {
         }
     }
 
-    /// Templates whose time was over and to which the path gave more, as it says: `left` are those that it has, with their time.
+    /// Templates, and control connections, whose time was over and to which the path gave more, as it says: `left` are those that it has, with their time.
     ///
     /// # Errors
     /// One of them has no connection.
@@ -431,10 +433,9 @@ impl Reference {
         left: &[(Tuple, Timeout)],
     ) -> Result<Vec<Number>, String> {
         let uses = |at: Number| {
-            self.flows
-                .get(at)
-                .template
-                .map(|template| self.team.shared().template_use(template.serial).connections)
+            let connection = self.flows.get(at);
+            let uses = |serial| self.team.shared().template_use(serial).connections;
+            connection.may_be_kept().then(|| connection.kept_as().map_or(0, uses))
         };
         let mut templates: Vec<_> = due.iter().filter_map(|&at| Some((uses(at)?, at))).collect();
         // Of templates that bind no more several may look the same: those with all of their time are the ones with connections.
@@ -448,7 +449,7 @@ impl Reference {
             if self.flows.iter().filter(is_known).count() >= have {
                 continue;
             }
-            if connections == 0 {
+            if connections == 0 && !self.team.shared().has_orphans() {
                 return Err(format!("a template without connections stays: {:?}", self.flows.get(at)));
             }
             self.flows.change(at, |connection| (connection.seen, connection.timeout) = (now, STAYS));

@@ -258,6 +258,8 @@ impl Reference {
             renewed: self.tables.generation,
             template: None,
             bound_by: None,
+            controls: None,
+            controlled_by: None,
             edit: None,
             told: None,
             counts_in: Vec::new(),
@@ -296,6 +298,12 @@ impl Reference {
         self.touch(connection.server);
         if let Some(serial) = connection.bound_by {
             self.team.shared().give_template_back(serial);
+        }
+        if let Some(serial) = connection.controlled_by {
+            self.team.shared().give_control_back(serial);
+        }
+        if let Some(serial) = connection.controls {
+            self.team.shared().end_control(serial);
         }
         let cell = self.counters.server(connection.server);
         if connection.is_active { &cell.active } else { &cell.inactive }.sub(1);
@@ -445,8 +453,8 @@ impl Reference {
         is_left: impl FnOnce() -> Vec<(Tuple, Timeout)>,
     ) -> Result<(), String> {
         let mut due: Vec<_> = self.flows.due().collect();
-        let is_template = |due: &(Number, bool)| self.flows.get(due.0).template.is_some();
-        let is_left: Box<dyn FnOnce() -> Vec<(Tuple, Timeout)>> = if due.iter().any(is_template) {
+        let may_be_kept = |due: &(Number, bool)| self.flows.get(due.0).may_be_kept();
+        let is_left: Box<dyn FnOnce() -> Vec<(Tuple, Timeout)>> = if due.iter().any(may_be_kept) {
             let left = is_left();
             let numbers: Vec<Number> = due.iter().map(|due| due.0).collect();
             let prolonged = self.prolong_templates(&numbers, &left)?;
@@ -506,7 +514,17 @@ impl Reference {
         // A template's last connection may have ended before it.
         let (templates, connections): (Vec<Number>, Vec<Number>) =
             gone.into_iter().partition(|&number| self.flows.get(number).template.is_some());
+        // As may a control connection's.
+        let (controls, connections): (Vec<Number>, Vec<Number>) =
+            connections.into_iter().partition(|&number| self.flows.get(number).controls.is_some());
         connections.into_iter().for_each(|number| self.end(number));
+        for number in controls {
+            let serial = self.flows.get(number).kept_as().expect("it is a control connection");
+            if self.team.shared().template_use(serial).connections > 0 {
+                return Err(format!("its data connections live: {:?}", self.flows.get(number)));
+            }
+            self.end(number);
+        }
         for number in templates {
             let Connection { original, server, template, counts_in, .. } = self.flows.remove(number);
             self.count_no_more(counts_in);

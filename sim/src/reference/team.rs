@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
-use lb_core::flow::template::TemplateId;
+use lb_core::flow::template::{TemplateId, TemplatePlace};
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Server, Service, ServiceKey, Services, Tables};
@@ -33,6 +33,9 @@ pub(super) struct Shared {
     pub(super) buckets: HashMap<Counted, Bucket>,
     templates: Serial,
     names: Vec<(TemplateId, Serial)>,
+    /// Which control connection was where it was last told of, and data connections whose control connection was ended before.
+    controls: HashMap<TemplatePlace, Serial>,
+    orphans: usize,
     /// Tables told so far, and the generation of the last.
     told: usize,
     last_generation: Option<u32>,
@@ -151,6 +154,39 @@ impl Shared {
     pub(super) fn end_template(&mut self, serial: Serial) -> Use {
         self.names.retain(|(_, other)| *other != serial);
         self.uses.remove(&serial).expect("it is there")
+    }
+
+    /// The path says this place when it means the control connection.
+    pub(super) fn name_control(&mut self, place: TemplatePlace, serial: Serial) {
+        self.controls.insert(place, serial);
+    }
+
+    pub(super) fn control_named(&self, place: TemplatePlace) -> Option<Serial> {
+        self.controls.get(&place).copied()
+    }
+
+    /// A data connection keeps a control connection, or what has its place.
+    pub(super) fn take_control(&mut self, serial: Serial) {
+        match self.uses.get_mut(&serial) {
+            Some(control) => control.connections += 1,
+            None => self.orphans += 1,
+        }
+    }
+
+    pub(super) fn give_control_back(&mut self, serial: Serial) {
+        match self.uses.get_mut(&serial) {
+            Some(control) => control.connections -= 1,
+            None => self.orphans -= 1,
+        }
+    }
+
+    pub(super) fn end_control(&mut self, serial: Serial) {
+        let left = self.uses.remove(&serial).expect("it is there");
+        self.orphans += left.connections;
+    }
+
+    pub(super) fn has_orphans(&self) -> bool {
+        self.orphans > 0
     }
 
     /// A service as it is now; it is not the one that there was before if that was last in tables before `since`.

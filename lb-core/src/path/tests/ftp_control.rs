@@ -1,0 +1,193 @@
+//! Goal: a control connection of FTP outlives its data connections, which are at any worker, and each of these counts once for its real server.
+//! Method: a client that fetches files, with time that passes; what `ipvsadm -Ln` counts and `-Lnc` lists.
+
+use super::edited::{FTP, Seg, between, seen, with};
+use super::*;
+
+const SERVICE: &str = "192.0.2.10";
+const CLIENT: &str = "192.0.2.100";
+const CONTROL: u16 = 4000;
+
+/// Some workers, and the time.
+struct Site {
+    paths: Vec<Path<Frame>>,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    now: Tick,
+    /// Bytes that each of the control connection's ends has sent: the client, the server as it counts, and as the client hears it.
+    sent: [u32; 3],
+}
+
+impl Site {
+    fn new(workers: u16) -> Site {
+        Site::of(workers, with(2, FTP))
+    }
+
+    fn of(workers: u16, tables: Tables) -> Site {
+        let (counters, uses) = (counters(workers.into()), Arc::new(Uses::new(workers.into(), 100)));
+        let mut paths: Vec<_> = (0..workers).map(|worker| path(worker, &counters, &uses)).collect();
+        let tables = Arc::new(tables);
+        paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
+        Site { paths, counters, now: Tick(100), sent: [1000, 7000, 7000] }
+    }
+
+    fn carry(&mut self, port: PortId, frame: &[u8]) -> Vec<Frame> {
+        let mut out = Out::default();
+        let mut burst = [Frame::new(port, frame)].into_iter().collect();
+        self.paths[0].receive(&mut burst, self.now, &mut out);
+        while let Some((to, packet, steer)) = out.handed.pop() {
+            let mut handed = [(packet, steer)].into_iter().collect();
+            self.paths[to.index()].receive_handed_over(&mut handed, self.now, &mut out);
+        }
+        out.sent.into_iter().map(|(_, frame)| frame).collect()
+    }
+
+    /// What the other end hears of it, and from whom.
+    fn says(&mut self, is_client: bool, flags: &'static str, data: &str) -> (String, IpAddr) {
+        let [client, server, heard] = self.sent;
+        let (seq, ack) = if is_client { (client, heard) } else { (server, client) };
+        let seg = Seg { seq, ack, flags, data: data.as_bytes().to_vec(), sack: None };
+        let sent = self.carry_control(is_client, &seg);
+        assert_eq!(sent.len(), 1, "{flags} {data}");
+        let told = String::from_utf8(seen(&sent[0]).0.data).expect("text");
+        let syn = u32::from(flags.contains('S'));
+        if is_client {
+            self.sent[0] += syn + data.len() as u32;
+        } else {
+            self.sent[1] += syn + data.len() as u32;
+            self.sent[2] += syn + told.len() as u32;
+        }
+        (told, read(&sent[0]).0)
+    }
+
+    fn carry_control(&mut self, is_client: bool, seg: &Seg) -> Vec<Frame> {
+        let (port, frame) = match is_client {
+            true => (WAN, between(C2D, (CLIENT, CONTROL), (SERVICE, 80), seg)),
+            false => (LAN, between((server_mac(11), OUR_LAN), ("10.0.0.11", 8080), (CLIENT, CONTROL), seg)),
+        };
+        self.carry(port, &frame)
+    }
+
+    fn open(&mut self) {
+        for (is_client, flags) in [(true, "S"), (false, "SA"), (true, "A")] {
+            self.says(is_client, flags, "");
+        }
+    }
+
+    /// The server waits at a port of its.
+    fn waits_at(&mut self, port: u16) {
+        let says = format!("227 Passive (10,0,0,11,{},{}).\r\n", port / 256, port % 256);
+        let heard = format!("227 Passive (192,0,2,10,{},{}).\r\n", port / 256, port % 256);
+        assert_eq!(self.says(false, "A", &says), (heard, ip(SERVICE)));
+        self.says(true, "A", "");
+    }
+
+    fn data(&mut self, is_client: bool, (client, server): (u16, u16), flags: &str) {
+        // What a server opens comes from the port below its service's.
+        let virtual_ = if server == 8079 { 79 } else { server };
+        let (port, frame) = match is_client {
+            true => (WAN, tcp(C2D, (CLIENT, client), (SERVICE, virtual_), flags)),
+            false => (LAN, tcp((server_mac(11), OUR_LAN), ("10.0.0.11", server), (CLIENT, client), flags)),
+        };
+        assert_eq!(self.carry(port, &frame).len(), 1, "{client} {server} {flags}");
+    }
+
+    /// The client comes to where the server waits.
+    fn comes(&mut self, client: u16, server: u16) {
+        for (is_client, flags) in [(true, "S"), (false, "SA"), (true, "A")] {
+            self.data(is_client, (client, server), flags);
+        }
+    }
+
+    fn pass(&mut self, seconds: u32) {
+        for _ in 0..seconds {
+            self.now = Tick(self.now.0 + Tick::PER_SECOND);
+            let mut out = Out::default();
+            self.paths.iter_mut().for_each(|path| path.turn(self.now, &mut out));
+        }
+    }
+
+    /// Clients' and servers' ports of what is listed.
+    fn listed(&self) -> Vec<(u16, u16)> {
+        let mut all = Vec::new();
+        for path in &self.paths {
+            path.list(0, u32::MAX, self.now, &mut |view| all.push((view.client.1, view.server.1)));
+        }
+        all.sort_unstable();
+        all
+    }
+
+    fn active_and_inactive(&self) -> (u64, u64) {
+        let cells = || self.counters.iter().map(|worker| worker.server(ServerId(2)));
+        (cells().map(|cell| cell.active.get()).sum(), cells().map(|cell| cell.inactive.get()).sum())
+    }
+
+    fn check(&self) {
+        self.paths.iter().for_each(|path| assert_eq!(path.check_connections(), Ok(())));
+    }
+}
+
+#[test]
+fn a_control_connection_outlives_its_data_connections() {
+    for workers in 1..5 {
+        let mut site = Site::new(workers);
+        site.open();
+        site.waits_at(40000);
+        site.comes(5000, 40000);
+        for _ in 0..20 {
+            site.pass(100);
+            site.data(false, (5000, 40000), "A");
+        }
+        assert_eq!(site.listed(), [(4000, 8080), (5000, 40000)], "{workers} workers");
+        let (told, from) = site.says(false, "A", "226 Transfer complete.\r\n");
+        assert_eq!((told.as_str(), from), ("226 Transfer complete.\r\n", ip(SERVICE)));
+        assert_eq!(site.says(true, "A", "QUIT\r\n").1, ip(CLIENT));
+        // From its packets on it has its own time again.
+        for (is_client, flags) in [(true, "FA"), (false, "FA"), (true, "A")] {
+            site.data(is_client, (5000, 40000), flags);
+        }
+        site.pass(890);
+        assert_eq!(site.listed(), [(4000, 8080)]);
+        site.pass(80);
+        assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
+        site.check();
+    }
+}
+
+#[test]
+fn a_control_connection_outlives_what_its_server_opened_and_goes_a_minute_after_it() {
+    let mut site = Site::new(3);
+    site.open();
+    site.says(true, "A", "PORT 192,0,2,100,195,80\r\n");
+    for (is_client, flags) in [(false, "S"), (true, "SA"), (false, "A")] {
+        site.data(is_client, (50000, 8079), flags);
+    }
+    for _ in 0..12 {
+        site.pass(100);
+        site.data(false, (50000, 8079), "A");
+    }
+    assert_eq!(site.listed(), [(4000, 8080), (50000, 8079)]);
+    site.data(false, (50000, 8079), "R");
+    site.pass(80);
+    assert_eq!(site.listed(), [], "the time of the one was over long ago");
+    site.check();
+}
+
+#[test]
+fn a_control_connection_that_begins_anew_is_kept_by_what_the_one_before_told_of() {
+    let mut site = Site::new(1);
+    site.open();
+    site.waits_at(40000);
+    site.comes(5000, 40000);
+    for (is_client, flags) in [(true, "FA"), (false, "FA"), (true, "A")] {
+        site.says(is_client, flags, "");
+    }
+    site.sent = [1_000_000, 7_000_000, 7_000_000];
+    site.open();
+    site.pass(890);
+    site.data(false, (5000, 40000), "A");
+    site.pass(100);
+    assert_eq!(site.listed(), [(4000, 8080), (5000, 40000)]);
+    site.pass(1000);
+    assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
+    site.check();
+}
