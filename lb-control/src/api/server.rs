@@ -258,8 +258,9 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Json<Vec<SyncDaemon>>
 pub(super) async fn connections(State(api): State<Api>) -> Result<Response, ErrorBody> {
     let services = api.control.ask(|control| control.model().services_by_server()).await?;
     api.stream(move |plane, lines| {
-        plane.list_flows(&Sought::default(), &mut |view| {
-            lines.add(&connection(&view, services.get(&view.server_id).copied()))
+        plane.list_flows(&Sought::default(), &mut |view| match view.has_come() {
+            true => ControlFlow::Continue(()),
+            false => lines.add(&connection(&view, services.get(&view.server_id).copied())),
         })
     })
 }

@@ -102,6 +102,9 @@ impl<P: Packet> Path<P> {
                 // Told once more.
                 expect.local = expect.local.map(|(address, _)| (address, reply.dport));
                 self.awaits_no_more(at.id());
+                if original.protocol == EXPECTED {
+                    self.count_bound(at.id(), expect.server, false);
+                }
                 self.flows.entry_mut(at.id()).touch(now);
                 self.note_awaited(at.id(), expect);
                 return true;
@@ -150,13 +153,17 @@ impl<P: Packet> Path<P> {
         self.tell(Told::EXPECT_NEW, id);
     }
 
-    /// It has come, or is told of once more: who reads events hears that it was expected.
+    /// It has come, or is told of once more: who reads events hears that it was expected. What comes counts by itself.
     pub(super) fn awaits_no_more(&mut self, id: FlowId) {
-        if is_awaited(&self.flows, id) {
+        let was_awaited = is_awaited(&self.flows, id);
+        if was_awaited {
             self.mine.flows.expect_delete.add(1);
             self.tell(Told::EXPECT_DESTROY, id);
         }
         if self.flows.entry(id).protocol() == EXPECTED {
+            if was_awaited {
+                self.count_unbound(id);
+            }
             self.flows.tracked_mut(id).status.set(Status::DYING);
         }
     }

@@ -14,8 +14,8 @@ use crate::conntrack::{Told, Zones};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::edit::FTP;
-use crate::flow::template::{Uses, is_signpost};
-use crate::flow::{Direction, FlowId, FlowRef, InsertError, Method, NewFlow, Store, Tuple};
+use crate::flow::template::{EXPECTED, Uses, is_signpost};
+use crate::flow::{Direction, Entry, FlowId, FlowRef, InsertError, Method, NewFlow, Store, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
 use crate::ids::ServerId;
@@ -347,6 +347,12 @@ impl<P: Packet> Path<P> {
         self.schedulers.touch(id);
     }
 
+    /// What was bound to its real server stays here and counts no more.
+    pub(super) fn count_unbound(&mut self, id: FlowId) {
+        let entry = self.flows.entry(id);
+        leave(entry, &self.mine, &self.counters, &self.tables.services, &mut self.schedulers);
+    }
+
     /// Enters a connection. One that has a tuple in common goes: of two connections of a client that look the same
     /// to the real server, the newer one gets the answers, as in the kernel.
     #[inline]
@@ -490,7 +496,21 @@ fn unbind(
     if entry.is_tracked() {
         return mine.flows.tracked.sub(1);
     }
-    mine.flows.expect_delete.add(is_awaited(flows, id).into());
+    let is_awaited = is_awaited(flows, id);
+    mine.flows.expect_delete.add(is_awaited.into());
+    if is_awaited || entry.protocol() != EXPECTED {
+        leave(entry, mine, all, services, schedulers);
+    }
+}
+
+/// It counts no more for its real server.
+fn leave(
+    entry: &Entry,
+    mine: &WorkerCounters,
+    all: &[Arc<WorkerCounters>],
+    services: &crate::tables::Services,
+    schedulers: &mut States,
+) {
     let cell = mine.server(entry.server());
     if entry.is_inactive() { &cell.inactive } else { &cell.active }.sub(1);
     if let Some(server) = services.server(entry.server()) {

@@ -25,9 +25,14 @@ impl FlowView {
         !self.is_template && self.known.told_by.is_none()
     }
 
+    /// It stood for one that was expected and has come, which is listed by itself. It is kept lest that one's first packet was lost.
+    pub fn has_come(&self) -> bool {
+        self.known.told_by.is_some() && self.known.status.has(Status::DYING)
+    }
+
     /// Of one that is expected and has not come: its first packet, as it will come; source port 0: from any.
     pub fn expected(&self) -> Option<Tuple> {
-        let is_awaited = self.known.told_by.is_some() && !self.known.status.has(Status::DYING);
+        let is_awaited = self.known.told_by.is_some() && !self.has_come();
         // What a virtual service's real server begins looks like an answer to IPVS.
         let is_servers = !self.is_tracked && self.client.1 != 0;
         is_awaited.then(|| if is_servers { self.reply() } else { self.original() })

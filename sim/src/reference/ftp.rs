@@ -344,6 +344,11 @@ impl Reference {
             if reply == same.reversed() {
                 expect.local = expect.local.map(|(address, _)| (address, reply.dport));
                 self.await_no_more(at);
+                if !is_active {
+                    self.touch(expect.server);
+                    self.counters.server(expect.server).inactive.add(1);
+                    schedule::after_bind(&self.team, server);
+                }
                 self.flows.change(at, |known| (known.seen, known.told) = (now, Some(told)));
                 self.keep_control(at, control);
                 self.counters.flows.expect_create.add(1);
@@ -388,11 +393,16 @@ impl Reference {
 
     /// It has come, or ends, or is told of once more.
     pub(super) fn await_no_more(&mut self, at: Number) {
-        let connection = self.flows.get(at);
-        if connection.is_awaited() {
+        let Connection { server, state, .. } = *self.flows.get(at);
+        let was_awaited = self.flows.get(at).is_awaited();
+        if was_awaited {
             self.counters.flows.expect_delete.add(1);
         }
-        if connection.state == State::Awaited {
+        if state == State::Awaited && was_awaited {
+            // What comes counts by itself.
+            self.lose_one(server, false);
+        }
+        if state == State::Awaited {
             self.flows.change(at, |connection| {
                 connection.told = connection.told.map(|told| Told { has_come: true, ..told });
             });

@@ -305,9 +305,18 @@ impl Reference {
         if let Some(serial) = connection.controls {
             self.team.shared().end_control(serial);
         }
-        let cell = self.counters.server(connection.server);
-        if connection.is_active { &cell.active } else { &cell.inactive }.sub(1);
-        if let Some(server) = self.tables.services.server(connection.server) {
+        // Who is awaited has left by that.
+        if connection.state != State::Awaited {
+            self.lose_one(connection.server, connection.is_active);
+        }
+    }
+
+    /// The real server has one connection less.
+    pub(super) fn lose_one(&mut self, server: ServerId, is_active: bool) {
+        self.touch(server);
+        let cell = self.counters.server(server);
+        if is_active { &cell.active } else { &cell.inactive }.sub(1);
+        if let Some(server) = self.tables.services.server(server) {
             schedule::after_unbind(&self.team, server);
         }
     }

@@ -110,7 +110,11 @@ impl Site {
     fn listed(&self) -> Vec<(u16, u16)> {
         let mut all = Vec::new();
         for path in &self.paths {
-            path.list(0, u32::MAX, self.now, &mut |view| all.push((view.client.1, view.server.1)));
+            path.list(0, u32::MAX, self.now, &mut |view| {
+                if !view.has_come() {
+                    all.push((view.client.1, view.server.1));
+                }
+            });
         }
         all.sort_unstable();
         all
@@ -190,4 +194,43 @@ fn a_control_connection_that_begins_anew_is_kept_by_what_the_one_before_told_of(
     site.pass(1000);
     assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
     site.check();
+}
+
+#[test]
+fn a_client_that_has_come_is_counted_and_listed_once() {
+    for workers in 1..4 {
+        let tables = with(2, FTP);
+        let services = tables.services.iter().map(|service| {
+            let mut service = Service::clone(service);
+            service.servers.retain(|server| server.id == ServerId(2));
+            service.servers.iter_mut().for_each(|server| server.upper_threshold = 6);
+            Arc::new(service)
+        });
+        let services = Services::new(services.collect::<Vec<_>>());
+        let mut site = Site::of(workers, Tables { services: services.into(), ..tables });
+        site.open();
+        let is_full = |site: &Site| {
+            let service = site.paths[0].tables.services.iter().find(|it| !it.servers.is_empty());
+            service.expect("it has a server").servers[0].is_overloaded()
+        };
+        for (n, port) in (0..4).zip(40000..) {
+            site.waits_at(port);
+            assert_eq!(site.active_and_inactive(), (u64::from(n) + 1, 1), "who is awaited counts");
+            site.comes(5000 + n, port);
+            assert_eq!(site.active_and_inactive(), (u64::from(n) + 2, 0), "{workers} workers");
+        }
+        assert_eq!(site.listed(), [(4000, 8080), (5000, 40000), (5001, 40001), (5002, 40002), (5003, 40003)]);
+        assert!(!is_full(&site), "five are not six");
+        // It waits at a port of before once more.
+        site.waits_at(40000);
+        site.waits_at(40000);
+        assert_eq!(site.active_and_inactive(), (5, 1));
+        assert!(is_full(&site));
+        site.comes(5004, 40000);
+        site.comes(5005, 40000);
+        assert_eq!((site.active_and_inactive(), site.listed().len()), ((7, 0), 7));
+        site.pass(2000);
+        assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
+        site.check();
+    }
 }
