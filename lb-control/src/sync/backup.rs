@@ -36,8 +36,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PAUSES: u32 = 20;
 /// Of a template without one, as in the kernel.
 const TEMPLATE_TIMEOUT: Timeout = Timeout::from_secs(180);
-/// Where the kernel too looks for the service of a data connection.
-const FTP_CONTROL: u16 = 21;
 /// Longest datagram.
 const DATAGRAM: usize = 64 * 1024;
 
@@ -277,18 +275,19 @@ impl Servers {
         let by_mark =
             (flow.mark != 0).then(|| services.find(&ServiceKey::of_mark(flow.mark, original.dst.is_ipv6())));
         let of_ftp = || {
-            let control = ServiceKey { port: FTP_CONTROL, ..ServiceKey::of(original) };
-            services.find(&control).filter(|service| service.options.helper == Some(Helper::Ftp))
+            services
+                .find(&ServiceKey::of(original).of_ftp())
+                .filter(|service| service.options.helper == Some(Helper::Ftp))
         };
         let service = if flow.is_template {
-            services.templated(&ServiceKey::of(original))
+            services.templated(&ServiceKey::of(original)).next()
         } else {
             let by_rules = || self.tables.service_for(original, crate::sets::now());
             by_mark.flatten().or_else(by_rules)
         };
         // One of FTP's data connections is its control connection's service's, from whatever port of the real server.
         let (service, is_data) = match service {
-            Some(service) => (service, false),
+            Some(service) => (service, service.key.is_ftp() && original.dport != service.key.port),
             None => (of_ftp().filter(|_| !flow.is_template)?, true),
         };
         let (address, port) = flow.server;

@@ -63,7 +63,7 @@ impl Sum for CarriedOver {
     }
 }
 
-/// Real servers by virtual service, address and port; of a service of every port, or by mark, also by address alone, port 0.
+/// Real servers by virtual service, address and port; of a service of every port, of FTP, or by mark, also by address alone, port 0.
 type Servers = HashMap<(ServiceKey, IpAddr, u16), ServerId>;
 
 impl<P: Packet> Path<P> {
@@ -139,20 +139,22 @@ impl<P: Packet> Path<P> {
         }
         let template_of = templated(original.protocol);
         let services = &self.tables.services;
-        let service = match template_of {
-            Some(protocol) => services.templated(&ServiceKey::of(&Tuple { protocol, ..original })),
-            None => self.tables.service_for(&original, now),
-        };
+        let service = template_of.is_none().then(|| self.tables.service_for(&original, now)).flatten();
         let is_invalid = template_of.is_some() && state & INVALID != 0;
         let find = |key: ServiceKey| {
             let at = |port| servers.get(&(key, reply.src, port));
-            at(reply.sport).or_else(|| if key.port == 0 { at(0) } else { None })
+            let is_of_all = key.port == 0 || key.is_ftp() && original.dport != key.port;
+            at(reply.sport).or_else(|| if is_of_all { at(0) } else { None })
+        };
+        let of_template = || {
+            let key = ServiceKey::of(&Tuple { protocol: template_of?, ..original });
+            services.templated(&key).find_map(|service| find(service.key)).filter(|_| !is_invalid)
         };
         let of_a_mark = || {
             let may_be_marked = template_of.is_none() && self.tables.rules.are_active();
             may_be_marked.then(|| find(any_mark(original.dst.is_ipv6()))).flatten()
         };
-        let server = service.filter(|_| !is_invalid).and_then(|service| find(service.key)).or_else(of_a_mark);
+        let server = service.and_then(|service| find(service.key)).or_else(of_template).or_else(of_a_mark);
         let server = match server {
             _ if is_tracked => Some(ServerId::NONE),
             Some(&server) => Some(server),
@@ -245,7 +247,7 @@ fn servers(services: &Services, capacity: usize) -> Servers {
     for service in services.iter() {
         for server in service.servers.iter().filter(|server| server.id.index() < capacity) {
             servers.insert((service.key, server.address, server.port), server.id);
-            if service.key.port == 0 {
+            if service.key.template_port() == 0 {
                 servers.entry((service.key, server.address, 0)).or_insert(server.id);
             }
             if service.key.mark().is_some() {

@@ -230,7 +230,10 @@ impl<P: Packet> Path<P> {
             && self
                 .tables
                 .service_for(original, now)
-                .is_none_or(|service| service.key.port == 0 && service.options.persistence.is_none())
+                .is_none_or(|service| {
+                    service.key.port == 0 && service.options.persistence.is_none()
+                        || service.key.is_ftp() && service.key.port != original.dport
+                })
     }
 
     /// The first packet of a connection that may be expected, at its owner.

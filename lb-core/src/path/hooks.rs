@@ -29,7 +29,7 @@ use crate::drop::DropReason;
 use crate::flow::{Direction, Entry, FlowId, FlowRef, Method, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp;
-use crate::ids::{PortId, ServerId};
+use crate::ids::PortId;
 use crate::ipvs::state;
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
@@ -583,13 +583,15 @@ impl<P: Packet> Path<P> {
                 Method::Translated => Method::Masq,
                 method => method,
             },
-            held_by: entry.is_counted().then(|| self.port_of(entry.server())).flatten(),
+            held_by: entry.is_counted().then(|| self.port_of_holder(at.id())).flatten(),
         })
     }
 
-    /// That of a real server's service, unless it was removed.
-    fn port_of(&self, server: ServerId) -> Option<u16> {
-        self.tables.services.of_server(server).map(|service| service.key.port)
+    /// That of the connection's persistence template or control connection, unless their real server was removed.
+    fn port_of_holder(&self, id: FlowId) -> Option<u16> {
+        let key = self.tables.services.of_server(self.flows.entry(id).server())?.key;
+        let is_told_of = self.flows.tracked(id).told_by() == HelperId::FTP;
+        Some(if is_told_of { key.port } else { key.template_port() })
     }
 
     /// A packet that a rule stops.

@@ -97,7 +97,7 @@ impl<P: Packet> Path<P> {
             address: original.dst,
             port: original.dport,
             method,
-            held_by: persistent.map(|service| service.key.port),
+            held_by: persistent.map(|service| service.key.template_port()),
         });
         self.pass(&OUTPUT, &inner, packet, headers, &mut passage)
     }

@@ -1,6 +1,9 @@
 //! A new connection of a persistent service: its client keeps the real server that it has (`ipvsadm -p`). With `--pe sip` each of a
 //! client's calls does, by its Call-ID, and a datagram that names no call begins nothing.
 //!
+//! A service of FTP's port takes what may be its data connections too, so that they come to the control connection's real server also where answers, and
+//! with them what the server says, go another way: by direct routing or a tunnel.
+//!
 //! The client's template is at the worker that a hash of the client, or call, names, which need not be the owner of the connection. So a first
 //! packet may go there and back, with the template's answer ([`Steer::Ask`], [`Steer::Answer`]); all others of the connection
 //! go the straight line of any connection (docs/decisions/0010).
@@ -19,6 +22,7 @@ use super::{Io, Passed, Path, Steer};
 use crate::conntrack::Zones;
 use crate::conntrack::helper::HelperId;
 use crate::drop::DropReason;
+use crate::flow::edit::FTP;
 use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
 use crate::hook::Hook;
@@ -26,7 +30,7 @@ use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
 use crate::rule::counted::Ticket;
-use crate::tables::{Engine, Forward, Persistence, Protocol, Server, Service};
+use crate::tables::{Engine, Forward, Persistence, Protocol, Server, Service, ServiceKey};
 use crate::time::{Tick, Timeout};
 use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
@@ -247,12 +251,12 @@ impl<P: Packet> Path<P> {
         if let Some(at) = self.flows.find(&key) {
             let id = at.id();
             let is_assured = self.uses.is_assured(self.worker, id.0);
-            let entry = self.flows.entry_mut(id);
-            let server = entry.server();
+            let server = self.flows.entry(id).server();
             let leaves_quiesced = self.tables.settings.sysctls.expire_quiescent_template == 1;
             let stays = |server: &Server| server.weight > 0 || !leaves_quiesced;
             // A longer prefix may have been given a service since.
-            if self.tables.services.server_of(service, server).is_some_and(stays) {
+            if self.server_held(service, server).is_some_and(stays) {
+                let entry = self.flows.entry_mut(id);
                 entry.touch(now);
                 // Known at first hand, if another director told of it.
                 entry.renew(self.tables.generation, false);
@@ -264,7 +268,8 @@ impl<P: Packet> Path<P> {
         }
         let picked = pick(&mut self.schedulers, service, original, &self.counters, &self.mine, now);
         let server = picked.ok_or(DropReason::NoServer)?;
-        let port = if original.dport == service.key.port { server.port } else { 0 };
+        let is_its_port = original.dport == service.key.port && original.dport == service.key.template_port();
+        let port = if is_its_port { server.port } else { 0 };
         let new = NewFlow {
             original: key,
             reply: Tuple { src: server.address, dst: client, sport: port, dport: 0, protocol: key.protocol },
@@ -283,6 +288,17 @@ impl<P: Packet> Path<P> {
             self.note_change(id);
         }
         Ok(Held { server: new.server, template: self.uses.id(self.worker, id.0) })
+    }
+
+    /// A real server of the service, or of another one with the same templates: FTP's has those of every port of its address.
+    fn server_held(&self, service: &Service, id: ServerId) -> Option<&Server> {
+        let services = &self.tables.services;
+        services.server_of(service, id).or_else(|| {
+            let its = services.of_server(id)?.key;
+            let is_alike = its == ServiceKey { port: its.port, ..service.key }
+                && its.template_port() == service.key.template_port();
+            is_alike.then(|| services.server(id)).flatten()
+        })
     }
 
     fn hold_failed(
@@ -354,7 +370,12 @@ impl<P: Packet> Path<P> {
             self.flows.set_template(at.id(), taken.place());
             self.flows.entry_mut(at.id()).set_unanswered(original.protocol == Protocol::UDP);
         }
-        if !self.begin_edits(at, edited::wants(&service.options), headers) {
+        let mut wants = edited::wants(&service.options);
+        if service.key.is_ftp() && seen.dport != service.key.port {
+            // A data connection is not read.
+            wants &= !FTP;
+        }
+        if !self.begin_edits(at, wants, headers) {
             self.refuse_unedited(at.id());
             return self.let_go(template);
         }
@@ -426,7 +447,7 @@ fn template_of(
         // Each address of a prefix is a service to its clients. A mark's name stands in the place of its addresses.
         dst: if service.key.mark().is_some() { service.key.address } else { original.dst },
         sport,
-        dport: service.key.port,
+        dport: service.key.template_port(),
         protocol: template_protocol(service.key.protocol),
     };
     Some(Key { tuple, client })

@@ -160,6 +160,9 @@ impl Hash for ServiceKey {
 }
 
 impl ServiceKey {
+    /// FTP's control connections are to this port (RFC 959 §8).
+    pub const FTP: u16 = 21;
+
     /// Of one address.
     #[inline]
     pub const fn new(protocol: Protocol, address: IpAddr, port: u16) -> ServiceKey {
@@ -183,6 +186,23 @@ impl ServiceKey {
     #[inline]
     pub const fn is_prefix(&self) -> bool {
         self.prefix_len != Prefix::longest(self.address.is_ipv6())
+    }
+
+    /// Whether it is FTP's.
+    pub const fn is_ftp(&self) -> bool {
+        self.port == ServiceKey::FTP && self.protocol.0 == Protocol::TCP.0
+    }
+
+    /// That of FTP's service at the same address.
+    pub const fn of_ftp(&self) -> ServiceKey {
+        ServiceKey { port: ServiceKey::FTP, ..*self }
+    }
+
+    /// The port that persistence templates have: that of FTP's is 0, for its data connections as well (`ip_vs_sched_persist`, whatever the
+    /// protocol).
+    #[inline]
+    pub const fn template_port(&self) -> u16 {
+        if self.port == ServiceKey::FTP { 0 } else { self.port }
     }
 
     /// The same with as many bits of the address.

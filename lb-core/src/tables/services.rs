@@ -7,8 +7,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::shared::{Keyed, SharedList, SharedSet};
-use super::{Forward, Helper, Server, Service, ServiceKey};
+use super::{Forward, Helper, Protocol, Server, Service, ServiceKey};
 use crate::ids::{ServerId, ServiceId};
+
+/// Where an FTP server's data connections come from (RFC 959 §8).
+const FTP_DATA: u16 = 20;
+/// Ports from here on are anybody's.
+const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// All virtual services.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +27,8 @@ pub struct Services {
     ipv6: usize,
     /// Services that take every port of their address.
     of_every_port: usize,
+    /// Services of FTP's port: they have a say about data connections, with or without a helper.
+    of_ftp_port: usize,
     of_marks: usize,
     /// How long the prefixes are of services that are for one, and how many services have that length: the longest first. IPv4's,
     /// then IPv6's.
@@ -170,6 +177,7 @@ impl Services {
         let of_family = if service.key.address.is_ipv6() { &mut self.ipv6 } else { &mut self.ipv4 };
         *of_family = step(*of_family, 1);
         self.of_every_port = step(self.of_every_port, usize::from(service.key.port == 0));
+        self.of_ftp_port = step(self.of_ftp_port, usize::from(service.key.is_ftp()));
         self.of_marks = step(self.of_marks, usize::from(service.key.mark().is_some()));
         if service.key.is_prefix() {
             let lens = &mut self.prefix_lens[usize::from(service.key.address.is_ipv6())];
@@ -192,7 +200,9 @@ impl Services {
     }
 
     /// The service that takes a packet to this address and port: the longest prefix that the address is in, which is the address itself
-    /// at first; of one length the one of that port before the one of every port.
+    /// at first; of one length the one of that port, then FTP's for what may be a data connection of it, then the one of every port.
+    ///
+    /// FTP's that is not persistent takes no data connections, and leaves them to nobody but the host (`ip_vs_leave`).
     #[inline]
     pub fn taking(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
         self.by_key.get(key).or_else(|| self.taking_more(key))
@@ -201,21 +211,35 @@ impl Services {
     /// The same among those that are for more than this address and port.
     #[inline(never)]
     fn taking_more(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        let of_every_port = self.of_every_port > 0;
-        of_every_port
-            .then(|| self.by_key.get(&ServiceKey { port: 0, ..*key }))
+        let is_data = self.of_ftp_port > 0 && may_be_ftp_data(key);
+        let is_asked = is_data || self.of_every_port > 0;
+        is_asked
+            .then(|| self.of_more_ports(key, is_data))
             .flatten()
-            .or_else(|| self.prefixes(key).find_map(|key| self.of_port_or_every(&key)))
+            .or_else(|| self.prefixes(key).find_map(|key| self.of_prefix(&key, is_data)))
+            .flatten()
     }
 
-    /// The service whose persistence template, or one of whose, stands under this key.
-    pub fn templated(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.by_key.get(key).or_else(|| self.prefixes(key).find_map(|key| self.by_key.get(&key)))
+    /// Services whose persistence template, or one of whose, stands under this key.
+    pub fn templated(&self, key: &ServiceKey) -> impl Iterator<Item = &Arc<Service>> {
+        let of_ftp = (key.port == 0).then(|| key.of_ftp());
+        let keys = std::iter::once(*key).chain(of_ftp);
+        keys.filter_map(|key| {
+            self.by_key.get(&key).or_else(|| self.prefixes(&key).find_map(|key| self.by_key.get(&key)))
+        })
     }
 
+    /// `Some(None)`: no service, and none of a shorter prefix either.
     #[cold]
-    fn of_port_or_every(&self, key: &ServiceKey) -> Option<&Arc<Service>> {
-        self.by_key.get(key).or_else(|| self.by_key.get(&ServiceKey { port: 0, ..*key }))
+    fn of_prefix(&self, key: &ServiceKey, is_data: bool) -> Option<Option<&Arc<Service>>> {
+        self.by_key.get(key).map(Some).or_else(|| self.of_more_ports(key, is_data))
+    }
+
+    fn of_more_ports(&self, key: &ServiceKey, is_data: bool) -> Option<Option<&Arc<Service>>> {
+        match is_data.then(|| self.by_key.get(&key.of_ftp())).flatten() {
+            Some(ftp) => Some(Some(ftp).filter(|ftp| ftp.options.persistence.is_some())),
+            None => self.by_key.get(&ServiceKey { port: 0, ..*key }).map(Some),
+        }
     }
 
     /// Of prefixes that the key's address is in, as long as there are services for. As many as there are lengths.
@@ -321,6 +345,12 @@ impl Services {
     }
 }
 
+/// Whether FTP's service at this address has a say, where this port has no service: active data connections are from port 20, passive ones to any
+/// that needs no privilege (`ip_vs_service_find`).
+fn may_be_ftp_data(key: &ServiceKey) -> bool {
+    key.protocol == Protocol::TCP && (key.port == FTP_DATA || key.port >= FIRST_UNPRIVILEGED)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -330,7 +360,6 @@ mod tests {
 
     use super::*;
     use crate::ipvs::SchedulerKind;
-    use crate::tables::Protocol;
 
     /// Some are of every port, some for prefixes that the addresses are in.
     const KEYS: u8 = 10;
@@ -435,7 +464,7 @@ mod tests {
                         its.key.prefix().contains(asked.address) && its.key.port == asked.port
                     };
                     let templated = now.values().filter(holds).max_by_key(|its| its.key.prefix_len);
-                    prop_assert_eq!(all.templated(&asked).map(Arc::as_ptr), templated.map(Arc::as_ptr));
+                    prop_assert_eq!(all.templated(&asked).next().map(Arc::as_ptr), templated.map(Arc::as_ptr));
                     for number in 0..SERVERS {
                         let id = server(n, number).id;
                         let expected = expected.and_then(|s| s.servers.iter().find(|server| server.id == id));

@@ -10,7 +10,7 @@ use lb_core::ids::{ServerId, WorkerId};
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::CarriedOver;
-use lb_core::tables::{Prefix, Protocol, ServiceKey};
+use lb_core::tables::{Prefix, Protocol, Service, ServiceKey};
 use lb_core::time::Tick;
 
 use super::connection::State;
@@ -155,18 +155,28 @@ impl Reference {
         let service = match templated(original.protocol) {
             // Its tuple is the service's own.
             Some(protocol) => {
-                let holds = |key: &ServiceKey| {
-                    key.protocol == protocol
-                        && key.port == original.dport
-                        && is_within(Prefix { address: key.address, len: key.prefix_len }, original.dst)
-                };
-                let all = self.tables.services.iter().filter(|service| holds(&service.key));
-                all.max_by_key(|service| service.key.prefix_len)?
+                // FTP's stand under port 0 too.
+                let ports = [Some(original.dport), (original.dport == 0).then_some(21)];
+                return ports.into_iter().flatten().find_map(|port_of_service| {
+                    let holds = |key: &ServiceKey| {
+                        key.protocol == protocol
+                            && key.port == port_of_service
+                            && is_within(Prefix { address: key.address, len: key.prefix_len }, original.dst)
+                    };
+                    let all = self.tables.services.iter().filter(|service| holds(&service.key));
+                    let service = all.max_by_key(|service| service.key.prefix_len)?;
+                    self.named_in(service, original, address, port)
+                });
             }
             None => service_of(&self.tables, original)?,
         };
+        self.named_in(service, original, address, port)
+    }
+
+    fn named_in(&self, service: &Service, original: &Tuple, address: IpAddr, port: u16) -> Option<ServerId> {
         let there = || service.servers.iter().filter(|server| server.address == address);
-        let of_any_port = || there().next().filter(|_| service.key.port == 0);
+        let is_of_any_port = service.key.port == 0 || service.key.port == 21 && original.dport != 21;
+        let of_any_port = || there().next().filter(|_| is_of_any_port);
         let server = there().find(|server| server.port == port).or_else(of_any_port)?;
         (server.id.index() < self.counters.server_capacity()).then_some(server.id)
     }

@@ -133,7 +133,8 @@ impl Reference {
         opening: Option<Opening>,
     ) -> bool {
         let (toa, proxy) = (service.options.toa, service.options.proxy_protocol);
-        let ftp = service.options.helper == Some(Helper::Ftp);
+        let is_data = service.key.port == 21 && read.dport != 21;
+        let ftp = service.options.helper == Some(Helper::Ftp) && !is_data;
         let begins = read.protocol == TCP && read.tcp_flags & SYN != 0;
         let is_as_it_is = !toa && proxy.is_none() && !ftp && opening.is_none();
         if is_as_it_is || !begins || !is_answered(self.flows.get(at).method) {

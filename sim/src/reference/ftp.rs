@@ -423,6 +423,7 @@ impl Reference {
         let is_ftp = tables.services.iter().any(|service| service.options.helper == Some(Helper::Ftp));
         let is_left = match service_of(tables, &tuple(read)) {
             None => true,
+            Some(service) if service.key.port == 21 => read.dport != 21,
             Some(service) => service.key.port == 0 && service.options.persistence.is_none(),
         };
         is_ftp

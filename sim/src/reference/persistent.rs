@@ -69,13 +69,23 @@ pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<S
         tables.services.iter().find(|service| service.key == key)
     });
     by_mark.or_else(|| {
+        // FTP's may be asked for its data connections, and takes them if it is persistent: else they are nobody's.
+        let may_be_data = to.protocol == Protocol::TCP && (to.dport == 20 || to.dport >= 1024);
+        let rank = |port: u16| match port {
+            port if port == to.dport => Some(3),
+            21 if may_be_data => Some(2),
+            0 => Some(1),
+            _ => None,
+        };
         let takes = |key: &ServiceKey| {
             key.protocol == to.protocol
                 && is_within(Prefix { address: key.address, len: key.prefix_len }, to.dst)
-                && (key.port == to.dport || key.port == 0)
+                && rank(key.port).is_some()
         };
         let all = tables.services.iter().filter(|service| takes(&service.key));
-        all.max_by_key(|service| (service.key.prefix_len, service.key.port != 0))
+        let taker = all.max_by_key(|service| (service.key.prefix_len, rank(service.key.port)))?;
+        let is_for_data = taker.key.port == 21 && to.dport != 21;
+        (!is_for_data || taker.options.persistence.is_some()).then_some(taker)
     })
 }
 
@@ -108,10 +118,15 @@ fn template_of(service: &Service, packet: &Packet, read: &Read) -> Option<Key> {
         // As if each address of a prefix had a service of its own.
         dst: if service.key.protocol == Protocol::ANY { service.key.address } else { read.dst },
         sport,
-        dport: service.key.port,
+        dport: template_port(&service.key),
         protocol: template_protocol(service.key.protocol),
     };
     Some(Key { tuple, client })
+}
+
+/// FTP's templates are for every port.
+pub(super) fn template_port(key: &ServiceKey) -> u16 {
+    if key.port == 21 { 0 } else { key.port }
 }
 
 /// The Call-ID of a SIP message (RFC 3261 §7.3, §20.8): line by line.
@@ -263,8 +278,13 @@ impl Reference {
                 server.weight == 0 && self.tables.settings.sysctls.expire_quiescent_template == 1
             };
             // Not one of another service, which the client's address had before this one.
-            let its = service.servers.iter().find(|its| its.id == server);
-            if its.is_some() && self.tables.services.server(server).is_some_and(|server| !leaves(server)) {
+            let is_like_it = |other: &&Arc<Service>| {
+                let key = ServiceKey { port: service.key.port, ..other.key };
+                key == service.key && template_port(&other.key) == template_port(&service.key)
+            };
+            let mut alike = self.tables.services.iter().filter(is_like_it);
+            let is_its = alike.any(|other| other.servers.iter().any(|its| its.id == server));
+            if is_its && self.tables.services.server(server).is_some_and(|server| !leaves(server)) {
                 let is_assured = self.team.shared().template_use(template.serial).is_assured;
                 self.flows.change(at, |connection| {
                     connection.seen = now;
@@ -276,7 +296,8 @@ impl Reference {
         }
         let id = self.pick(service, original).ok_or(DropReason::NoServer)?;
         let server = service.servers.iter().find(|server| server.id == id).expect("it was picked");
-        let port = if original.dport == service.key.port { server.port } else { 0 };
+        let is_its_port = original.dport == service.key.port && service.key.port != 21;
+        let port = if is_its_port { server.port } else { 0 };
         let reply = Tuple { src: server.address, sport: port, dst: client, dport: 0, protocol: key.protocol };
         if !self.has_room(is_wide(&key, &reply)) {
             return Err(DropReason::FlowTableFull);

@@ -373,3 +373,105 @@ fn templates_outlive_a_restart() {
     assert_eq!(persistent, 1);
     assert_eq!(next.path.check_connections(), Ok(()));
 }
+
+/// Persistent FTP by this method, at the service's address; with `rest` another service, of every port.
+fn ftp(forward: Forward, is_persistent: bool, rest: Option<bool>) -> Director {
+    let tables = persistent(2, |_| ());
+    let services = tables.services.iter().filter(|service| service.key.protocol == Protocol::TCP);
+    let mut all: Vec<Arc<Service>> = Vec::new();
+    for service in services {
+        let mut ftp = Service::clone(service);
+        ftp.key.port = 21;
+        ftp.servers.iter_mut().for_each(|server| (server.port, server.forward) = (21, forward));
+        if let Some(is_persistent) = rest {
+            let mut rest = ftp.clone();
+            (rest.id, rest.key.port) = (ServiceId(rest.id.0 + 10), 0);
+            rest.servers.iter_mut().for_each(|server| server.id = ServerId(server.id.0 + 20));
+            rest.options.persistence = rest.options.persistence.filter(|_| is_persistent);
+            all.push(Arc::new(rest));
+        }
+        ftp.options.persistence = ftp.options.persistence.filter(|_| is_persistent);
+        all.push(Arc::new(ftp));
+    }
+    let mut director = Director::new();
+    director.path.adopt(Tables { services: Services::new(all).into(), ..tables }.into());
+    director
+}
+
+fn to_port(sport: u16, dport: u16) -> Vec<u8> {
+    tcp(C2D, ("192.0.2.100", sport), ("192.0.2.10", dport), "S")
+}
+
+#[test]
+fn data_connections_of_persistent_ftp_come_to_the_real_server_of_its_control_connection() {
+    for forward in [Forward::Direct, Forward::Masq] {
+        let mut director = ftp(forward, true, None);
+        let mac = |out: Out| out.sent[0].1.data()[..6].to_vec();
+        let first = mac(director.receive(WAN, &[to_port(4000, 21)]));
+        for (sport, dport) in [(4001, 40001), (4002, 1024), (4003, 20), (4004, 65535), (4005, 21)] {
+            let out = director.receive(WAN, &[to_port(sport, dport)]);
+            assert_eq!((read(&out.sent[0].1).3, mac(out)), (dport, first.clone()), "{forward:?}");
+        }
+        for dport in [22, 80, 1023] {
+            let out = director.receive(WAN, &[to_port(5000, dport)]);
+            assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1), "{dport}");
+        }
+        let lines = listed(&director.path, director.now);
+        let server = if first == server_mac(11) { "10.0.0.11" } else { "10.0.0.12" };
+        assert!(lines.contains(&format!("NONE 192.0.2.0:0 192.0.2.10:0 {server}:0")), "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("192.0.2.0:0")).count(), 1, "{lines:?}");
+        // The first one may have been a data connection.
+        let mut director = ftp(forward, true, None);
+        let first = mac(director.receive(WAN, &[to_port(4001, 40001)]));
+        assert_eq!(mac(director.receive(WAN, &[to_port(4000, 21)])), first);
+        let lines = listed(&director.path, director.now);
+        assert!(lines.iter().any(|line| line.contains("192.0.2.0:0 192.0.2.10:0 10.0.0.")), "{lines:?}");
+        assert_eq!(director.path.check_connections(), Ok(()));
+    }
+}
+
+#[test]
+fn other_ports_of_an_address_with_ftp_that_is_not_persistent_are_the_hosts() {
+    for rest in [None, Some(true), Some(false)] {
+        let mut director = ftp(Forward::Direct, false, rest);
+        assert_eq!(director.receive(WAN, &[to_port(4000, 21)]).sent.len(), 1);
+        for dport in [20, 1024, 40001] {
+            let out = director.receive(WAN, &[to_port(4001, dport)]);
+            assert_eq!((out.sent.len(), out.to_twin.len()), (0, 1), "{dport} {rest:?}");
+        }
+        let out = director.receive(WAN, &[to_port(4002, 443)]);
+        assert_eq!(out.sent.len(), usize::from(rest.is_some()), "{rest:?}");
+    }
+}
+
+#[test]
+fn ftp_and_every_other_port_have_one_template_where_both_are_persistent() {
+    let mut director = ftp(Forward::Direct, true, Some(true));
+    let mac = |out: Out| out.sent[0].1.data()[..6].to_vec();
+    let first = mac(director.receive(WAN, &[to_port(4000, 21)]));
+    for (sport, dport) in [(4001, 80), (4002, 40001), (4003, 443), (4004, 21)] {
+        assert_eq!(mac(director.receive(WAN, &[to_port(sport, dport)])), first, "{dport}");
+    }
+    let lines = listed(&director.path, director.now);
+    assert_eq!(lines.iter().filter(|line| line.contains("192.0.2.0:0")).count(), 1, "{lines:?}");
+}
+
+#[test]
+fn persistent_ftp_outlives_a_restart() {
+    let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
+    let counters = counters(1);
+    let config = PathConfig { memory, ..config(0, &counters, &Arc::new(Uses::new(1, 100))) };
+    let (mut next, path) = (ftp(Forward::Direct, true, None), Path::new(config));
+    let mut director = Director { path, counters, now: Tick(100) };
+    director.path.adopt(next.path.tables.clone());
+    let mac = |out: Out| out.sent[0].1.data()[..6].to_vec();
+    let first = mac(director.receive(WAN, &[to_port(4000, 21)]));
+    director.receive(WAN, &[to_port(4001, 40001)]);
+    let before = listed(&director.path, director.now);
+    drop(director);
+    let memory = remains.bytes().unwrap().to_vec();
+    let done = next.path.carry_over(&[Salvage::of(&memory).unwrap()], Tick(200));
+    assert_eq!(done, CarriedOver { connections: 3, ..CarriedOver::default() });
+    assert_eq!(listed(&next.path, Tick(200)), before);
+    assert_eq!(mac(next.receive(WAN, &[to_port(4002, 40002)])), first);
+}
