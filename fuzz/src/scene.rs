@@ -174,6 +174,7 @@ impl Plan {
                 address: server(m as u8, is_ipv6),
                 port: 8080,
                 weight: self.weight.into(),
+                last_weight: self.weight.into(),
                 forward: Forward::Masq,
                 upper_threshold: self.threshold.into(),
                 lower_threshold: 0,

@@ -547,6 +547,7 @@ impl Model {
             address: spec.server.ip(),
             port: spec.server.port(),
             weight: spec.weight,
+            last_weight: spec.weight,
             forward,
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
@@ -577,7 +578,7 @@ impl Model {
             (entry.service.servers[position].upper_threshold, entry.service.scheduler(), entry.service.key);
         self.change(address, scheduler, |servers| {
             let server = &mut servers[position];
-            server.weight = spec.weight;
+            server.set_weight(spec.weight);
             server.forward = forward;
             server.upper_threshold = spec.upper_threshold;
             server.lower_threshold = spec.lower_threshold;

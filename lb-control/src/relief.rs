@@ -41,6 +41,7 @@ mod tests {
             address,
             port: 80,
             weight: 1,
+            last_weight: 1,
             forward: Forward::Masq,
             upper_threshold,
             lower_threshold: u32::from(upper_threshold > 0),

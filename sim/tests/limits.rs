@@ -123,6 +123,7 @@ fn service(case: Case) -> Service {
         address: at(LAN, false, 11 + n),
         port: 80,
         weight: 1,
+        last_weight: 1,
         forward: Forward::Masq,
         upper_threshold: case.upper_threshold,
         lower_threshold: 0,

@@ -139,6 +139,7 @@ fn tables(generation: u32, rules: Arc<Rules>, has_exchanged: bool) -> Tables {
                 address: at(LAN, server_is_ipv6, 11 + n),
                 port,
                 weight: 1,
+                last_weight: 1,
                 forward,
                 upper_threshold: 0,
                 lower_threshold: 0,

@@ -38,6 +38,7 @@ fn service(scheduler: SchedulerKind, servers: impl Iterator<Item = u32>) -> Serv
         address: Ipv4Addr::from(0x0a00_0001 + n).into(),
         port: 8080,
         weight: 1,
+        last_weight: 1,
         forward: Forward::Masq,
         upper_threshold: 0,
         lower_threshold: 0,

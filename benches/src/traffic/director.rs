@@ -90,6 +90,7 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
             address: server(i).into(),
             port: 8080,
             weight: 1,
+            last_weight: 1,
             forward,
             upper_threshold: 0,
             lower_threshold: 0,

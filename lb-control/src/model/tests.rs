@@ -491,6 +491,21 @@ fn a_removed_server_comes_back_with_id_and_counts_but_not_overloaded() {
 }
 
 #[test]
+fn a_quiesced_server_has_its_last_weight_until_it_is_added_again() {
+    let mut model = with_servers(&[A]);
+    let weigh = |model: &mut Model, weight| {
+        let server = ServerSpec { weight, ..server(A) };
+        model.apply(&Command::EditServer { service: service(WEB), server }).expect("there");
+        (web(model).servers[0].weight, web(model).servers[0].last_weight)
+    };
+    assert_eq!([5, 0, 7, 0].map(|weight| weigh(&mut model, weight)), [(5, 5), (0, 5), (7, 7), (0, 7)]);
+    model.apply(&delete_server(WEB, A)).expect("there");
+    let added = ServerSpec { weight: 0, ..server(A) };
+    model.apply(&Command::AddServer { service: service(WEB), server: added }).expect("new");
+    assert_eq!(web(&model).servers[0].last_weight, 0);
+}
+
+#[test]
 fn a_higher_threshold_clears_overload_at_once() {
     let mut model = with_servers(&[A]);
     let set = |model: &mut Model, upper| {

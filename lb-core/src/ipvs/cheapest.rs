@@ -313,6 +313,7 @@ mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             port: 80,
             weight,
+            last_weight: weight,
             forward: Forward::Masq,
             upper_threshold: 0,
             lower_threshold: 0,

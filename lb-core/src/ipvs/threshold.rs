@@ -71,6 +71,7 @@ mod tests {
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             port: 80,
             weight: 1,
+            last_weight: 1,
             forward: Forward::Masq,
             upper_threshold: upper,
             lower_threshold: lower,

@@ -234,6 +234,8 @@ pub struct Server {
     pub port: u16,
     /// 0 quiesces: no new connections, the others go on. At most 2³¹ − 1.
     pub weight: u32,
+    /// The last weight above 0 that the operator gave it since it was added; 0: none. mh goes by it, whatever the scheduler was then.
+    pub last_weight: u32,
     pub forward: Forward,
     /// No new connections from this many on; 0: no limit.
     pub upper_threshold: u32,
@@ -275,6 +277,14 @@ pub struct Service {
 }
 
 impl Server {
+    /// The operator gives it another weight.
+    pub fn set_weight(&mut self, weight: u32) {
+        self.weight = weight;
+        if weight > 0 {
+            self.last_weight = weight;
+        }
+    }
+
     /// Takes new connections: neither quiesced nor overloaded.
     #[inline]
     pub fn takes_new(&self) -> bool {

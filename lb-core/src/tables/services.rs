@@ -387,6 +387,7 @@ mod tests {
             address: [10, 0, 0, server].into(),
             port: 80,
             weight: 1,
+            last_weight: 1,
             forward: if (n + server).is_multiple_of(3) { Forward::Direct } else { Forward::Masq },
             upper_threshold: 0,
             lower_threshold: 0,

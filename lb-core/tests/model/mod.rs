@@ -71,9 +71,13 @@ impl Model {
                         servers.insert(0, server);
                     }
                     "-e" => {
-                        let edited = self.server(key, &options);
+                        let mut edited = self.server(key, &options);
                         let place = servers.iter().position(|server| server.id == edited.id);
-                        servers[place.expect("it is there")] = edited;
+                        let place = &mut servers[place.expect("it is there")];
+                        if edited.weight == 0 {
+                            edited.last_weight = place.last_weight;
+                        }
+                        *place = edited;
                     }
                     "-d" => {
                         let id = self.known[&(key, options.address("-r"))].id;
@@ -112,6 +116,7 @@ impl Model {
             address: address.ip(),
             port: address.port(),
             weight: options.number("-w", 1),
+            last_weight: options.number("-w", 1),
             forward: options.forward(),
             upper_threshold: options.number("-x", 0),
             lower_threshold: options.number("-y", 0),

@@ -189,6 +189,7 @@ fn compiled(service: &Service) -> lb_core::tables::Service {
         address,
         port,
         weight: 1,
+        last_weight: 1,
         forward: Forward::Masq,
         upper_threshold: 0,
         lower_threshold: 0,

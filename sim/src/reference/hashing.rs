@@ -3,9 +3,7 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
 use lb_core::flow::Tuple;
-use lb_core::ids::ServerId;
 use lb_core::tables::{Server, Service};
 use siphasher::sip::SipHasher13;
 
@@ -105,17 +103,15 @@ pub(super) struct Maglev {
 }
 
 impl Maglev {
-    /// mh: the client's address, with its port if so flagged. `last`: each server's last weight above 0.
+    /// mh: the client's address, with its port if so flagged. Who is quiesced keeps its places.
     pub(super) fn pick(
         &mut self,
         service: &Service,
-        last: &HashMap<ServerId, u32>,
         packet: &Tuple,
         takes_new: impl Fn(&Server) -> bool,
     ) -> Option<usize> {
-        let weight = |server: &Server| last.get(&server.id).copied().unwrap_or(0);
-        let made_of: Vec<_> =
-            service.servers.iter().map(|server| (server.address, server.port, weight(server))).collect();
+        let of = |server: &Server| (server.address, server.port, server.last_weight);
+        let made_of: Vec<_> = service.servers.iter().map(of).collect();
         if made_of != self.made_of {
             self.owners = owners(&made_of, PLACES, |address, port| {
                 let number = folded(address).wrapping_add(port.into());

@@ -23,8 +23,7 @@ pub(super) struct Place {
     cursor: Option<ServerId>,
     /// wrr: servers of this weight or more are picked in this pass.
     level: u32,
-    /// mh: each server's last weight above 0, and the table.
-    weights: HashMap<ServerId, u32>,
+    /// mh and maglev: the table.
     maglev: Maglev,
     /// twos: what it picked so far.
     picks: u32,
@@ -93,7 +92,7 @@ impl Place {
             }),
             SchedulerKind::Dh => hashing::destination(service, packet, takes_new),
             SchedulerKind::Sh => hashing::source(service, packet, takes_new),
-            SchedulerKind::Mh => self.maglev.pick(service, &self.weights, packet, takes_new),
+            SchedulerKind::Mh => self.maglev.pick(service, packet, takes_new),
             SchedulerKind::Maglev => self.maglev.pick_canonical(service, packet, takes_new),
             SchedulerKind::Twos => self.two_choices(team, servers, packet, takes_new),
         }
@@ -109,7 +108,6 @@ impl Place {
         for (number, edition) in history.iter().enumerate().skip(self.followed) {
             let before = number.checked_sub(1).map(|number| &history[number]);
             steps_of(before, edition, &mut steps);
-            self.note_weights(edition);
         }
         self.followed = history.len();
         let begin = steps.iter().rposition(|step| matches!(step, Step::Begin));
@@ -135,19 +133,6 @@ impl Place {
             // Any change sends it to the head, also one that leaves the levels as they were.
             self.cursor = None;
         }
-    }
-
-    /// A weight of 0 leaves the last one above it noted.
-    fn note_weights(&mut self, edition: &Edition) {
-        let before = match edition.comes {
-            Comes::Changed => std::mem::take(&mut self.weights),
-            Comes::New | Comes::Rescheduled => HashMap::new(),
-        };
-        let noted = edition.servers.iter().filter_map(|&(id, weight)| match weight {
-            0 => Some((id, *before.get(&id)?)),
-            weight => Some((id, weight)),
-        });
-        self.weights = noted.collect();
     }
 
     /// Two tickets are drawn, of which each server has as many as its weight says; the less loaded wins.

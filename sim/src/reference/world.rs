@@ -541,11 +541,18 @@ impl<L: Logic<Frame>> World<L> {
             let next_id = ServerId(self.known.len() as u32);
             let upper_threshold = if self.is_hashing { 0 } else { self.rng.of(&[0, 0, 0, 3, 10]) };
             let forward = self.rng.of(if is_other { &FORWARDS[FIRST_TO_OTHER..] } else { FORWARDS });
+            let port = self.rng.of(&[80, 8080, 0]);
+            let weight = self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]);
+            let last_weight = match place {
+                Some(_) if weight == 0 => before.as_ref().map_or(0, |before| before.last_weight),
+                _ => weight,
+            };
             let mut server = Server {
                 id: before.as_ref().map_or(next_id, |before| before.id),
                 address,
-                port: self.rng.of(&[80, 8080, 0]),
-                weight: self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]),
+                port,
+                weight,
+                last_weight,
                 // Drawn anew for one that was there, whose connections and templates stay.
                 forward,
                 upper_threshold,

@@ -12,12 +12,10 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use super::sh::fold;
 use super::{Change, Loads, Request, Room};
-use crate::ids::ServerId;
 use crate::tables::{Server, Service};
 
 /// Places in the table: a prime.
@@ -39,20 +37,13 @@ fn hash(key: u64, address: IpAddr, port: u16, offset: u32) -> u32 {
 pub(super) struct Compiled {
     /// Indices into the list of servers; empty when no server ever had a weight.
     places: Box<[u32]>,
-    /// The last weight above 0 of each server: the table does not change when one is quiesced.
-    weights: HashMap<ServerId, u32>,
 }
 
 impl Compiled {
-    pub(super) fn new(before: Option<&Compiled>, change: &Change<'_>) -> Compiled {
-        let weight = |server: &Server| match server.weight {
-            0 => before.and_then(|before| before.weights.get(&server.id)).copied().unwrap_or(0),
-            weight => weight,
-        };
-        let weights: Vec<u32> = change.servers.iter().map(weight).collect();
-        let places = fill(change.servers, &shares(&weights));
-        let ids = change.servers.iter().map(|server| server.id);
-        Compiled { places, weights: ids.zip(weights).filter(|&(_, weight)| weight > 0).collect() }
+    /// The table does not change when a server is quiesced, under this scheduler or before it.
+    pub(super) fn new(_: Option<&Compiled>, change: &Change<'_>) -> Compiled {
+        let weights: Vec<u32> = change.servers.iter().map(|server| server.last_weight).collect();
+        Compiled { places: fill(change.servers, &shares(&weights)) }
     }
 }
 

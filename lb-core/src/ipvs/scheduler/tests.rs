@@ -43,6 +43,7 @@ pub(super) fn server(id: u32, weight: u32) -> Server {
         address: Ipv4Addr::LOCALHOST.into(),
         port: 80,
         weight,
+        last_weight: weight,
         forward: Forward::Masq,
         upper_threshold: 0,
         lower_threshold: 0,
@@ -125,7 +126,7 @@ pub(super) fn apply(service: &mut Service, op: &Op, mut seen: impl FnMut(&Servic
         }
         Op::Edit { place: at, weight } => {
             let Some(at) = place(at) else { return };
-            servers[at].weight = weight;
+            servers[at].set_weight(weight);
             change(service, &servers);
         }
         Op::Overload { place: at, on } => {
@@ -242,4 +243,28 @@ fn every_file_of_a_scheduler_has_its_row_and_every_row_its_name() {
     for &kind in SchedulerKind::ALL {
         assert_eq!(SchedulerKind::from_name(kind.name()), Some(kind));
     }
+}
+
+#[test]
+fn mh_knows_the_weight_that_a_server_had_under_another_scheduler() {
+    let address = |server: Server, n: u8| Server { address: [10, 0, 0, n].into(), ..server };
+    let servers = vec![address(server(2, 1), 2), address(server(1, 3), 1)];
+    let quiesced = {
+        let mut servers = servers.clone();
+        servers[1].set_weight(0);
+        servers
+    };
+    let clients = |service: &Service| {
+        let of = |n: u8| {
+            let request = Request { client: ([192, 0, 2, n].into(), 1), ..request() };
+            worker().pick(service, &Idle, &request)
+        };
+        (0..=255).map(of).collect::<Vec<_>>()
+    };
+    let mh = changed(None, SchedulerKind::Mh, servers.clone());
+    let must = clients(&changed(Some(&mh), SchedulerKind::Mh, quiesced.clone()));
+    let wrr = changed(None, SchedulerKind::Wrr, servers);
+    let wrr = changed(Some(&wrr), SchedulerKind::Wrr, quiesced.clone());
+    assert_eq!(clients(&changed(Some(&wrr), SchedulerKind::Mh, quiesced)), must);
+    assert!(must.iter().filter(|picked| picked.is_none()).count() > 128, "they are the quiesced one's");
 }

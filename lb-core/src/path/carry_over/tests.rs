@@ -40,6 +40,7 @@ fn tables(servers: u32, first: u32) -> Arc<Tables> {
             address: ip(&format!("{begin}{n}")),
             port: 8080,
             weight: 1,
+            last_weight: 1,
             forward: Forward::Masq,
             upper_threshold: 3,
             lower_threshold: 0,

@@ -17,6 +17,7 @@ fn by(generation: u32, kind: SchedulerKind, change: impl Fn(&mut Server)) -> Tab
             address: ip(&format!("10.0.0.{n}")),
             port: 80,
             weight: 1,
+            last_weight: 1,
             forward: Forward::Direct,
             upper_threshold: 0,
             lower_threshold: 0,

@@ -17,6 +17,7 @@ fn director(forward: Forward) -> Director {
             address: ip(server),
             port: 500,
             weight: 1,
+            last_weight: 1,
             forward,
             upper_threshold: 0,
             lower_threshold: 0,

@@ -22,6 +22,7 @@ fn by_mark(lines: &[&str], options: ServiceOptions) -> Tables {
             address: ip(address),
             port: 0,
             weight: 1,
+            last_weight: 1,
             forward: Forward::Masq,
             upper_threshold: 0,
             lower_threshold: 0,

@@ -20,6 +20,7 @@ fn by(generation: u32, forward: Forward, server: &str, resolved: &[u8]) -> Table
             address: ip(server),
             port: 80,
             weight: 1,
+            last_weight: 1,
             forward,
             upper_threshold: 0,
             lower_threshold: 0,

@@ -11,6 +11,7 @@ pub(super) fn by(generation: u32, forward: Forward, servers: &[u8]) -> Tables {
         address: ip(&format!("10.0.0.{n}")),
         port: 80,
         weight: 1,
+        last_weight: 1,
         forward,
         upper_threshold: 0,
         lower_threshold: 0,

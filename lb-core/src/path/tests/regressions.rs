@@ -94,6 +94,7 @@ fn a_syn_for_a_finished_connection_of_a_removed_server_is_scheduled_anew() {
         address: ip("10.0.0.12"),
         port: 8080,
         weight: 1,
+        last_weight: 1,
         forward: Forward::Masq,
         upper_threshold: 0,
         lower_threshold: 0,

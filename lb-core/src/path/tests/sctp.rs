@@ -18,6 +18,7 @@ fn by(generation: u32, forward: Forward, port: u16) -> Tables {
             address: ip(server),
             port,
             weight: 1,
+            last_weight: 1,
             forward,
             upper_threshold: 0,
             lower_threshold: 0,
