@@ -452,21 +452,23 @@ impl<P: Packet> Path<P> {
         match headers.protocol {
             Protocol::TCP => self.starts_anew(TcpState::from_u8(state), at, headers),
             Protocol::SCTP => sctp::chunk(packet.data(), headers)
-                .is_some_and(|chunk| self.is_reopened(SctpState::from_u8(state), at.direction(), chunk)),
+                .is_some_and(|chunk| self.is_reopened(SctpState::from_u8(state), at, chunk)),
             _ => false,
         }
     }
 
-    /// A client's SYN for a connection that is over begins a new one.
+    /// A client's SYN for a connection that is over begins a new one; where a template or a control connection has it, only if it must
+    /// (`is_new_conn_expected`).
     #[inline]
     pub(super) fn starts_anew(&self, was: TcpState, at: FlowRef, headers: &Headers) -> bool {
         if at.direction() != Direction::Original || headers.tcp_flags & SYN == 0 {
             return false;
         }
         let mode = self.tables.settings.sysctls.conn_reuse_mode;
+        let is_free = !self.flows.entry(at.id()).is_counted();
         match was {
-            TcpState::TimeWait | TcpState::Close => mode > 0 || self.is_told_anew(at.id()),
-            TcpState::FinWait if self.flows.entry(at.id()).method().is_one_way() => mode > 1,
+            TcpState::TimeWait | TcpState::Close => mode > 0 && is_free || self.is_told_anew(at.id()),
+            TcpState::FinWait if self.flows.entry(at.id()).method().is_one_way() => mode > 1 && is_free,
             TcpState::FinWait | TcpState::CloseWait | TcpState::LastAck => self.is_told_anew(at.id()),
             _ => false,
         }

@@ -58,7 +58,7 @@ impl<P: Packet> Path<P> {
     ) -> Sctp {
         let Some(chunk) = sctp::chunk(frame, headers) else { return Sctp::GoesOn };
         let was = SctpState::from_u8(self.flows.entry(at.id()).state());
-        if self.is_reopened(was, at.direction(), chunk) {
+        if self.is_reopened(was, at, chunk) {
             return Sctp::BeginsAnew;
         }
         let is = was.next(direction, chunk);
@@ -68,11 +68,12 @@ impl<P: Packet> Path<P> {
         Sctp::GoesOn
     }
 
-    /// A client's INIT for an association that is over begins a new one.
-    pub(super) fn is_reopened(&self, was: SctpState, direction: Direction, chunk: u8) -> bool {
+    /// A client's INIT for an association that is over begins a new one, unless a template has it.
+    pub(super) fn is_reopened(&self, was: SctpState, at: FlowRef, chunk: u8) -> bool {
         self.tables.settings.sysctls.conn_reuse_mode > 0
             && was == SctpState::Closed
-            && direction == Direction::Original
+            && at.direction() == Direction::Original
             && chunk == INIT
+            && !self.flows.entry(at.id()).is_counted()
     }
 }

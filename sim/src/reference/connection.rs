@@ -164,8 +164,7 @@ impl State {
     }
 
     /// Whether a packet of the client, of a connection that is over, begins a new one; one whose real server `is_told` of the client does in any case.
-    pub(super) fn starts_anew(self, read: &Read, method: Method, is_told: bool, sysctls: &Sysctls) -> bool {
-        let mode = sysctls.conn_reuse_mode;
+    fn starts_anew(self, read: &Read, method: Method, is_told: bool, mode: u32) -> bool {
         let is_syn = read.tcp_flags & SYN != 0;
         match self {
             State::Tcp(TcpState::TimeWait | TcpState::Close) => is_syn && (mode != 0 || is_told),
@@ -183,6 +182,15 @@ impl State {
             State::Udp => "UDP",
             State::Awaited => TcpState::Listen.name(),
         }
+    }
+}
+
+impl Connection {
+    /// The same, of one that no template and no control connection has.
+    pub(super) fn starts_anew(&self, read: &Read, is_told: bool, sysctls: &Sysctls) -> bool {
+        let is_free = self.bound_by.is_none() && self.controlled_by.is_none();
+        let mode = if is_free { sysctls.conn_reuse_mode } else { 0 };
+        self.state.starts_anew(read, self.method, is_told, mode)
     }
 }
 

@@ -333,7 +333,7 @@ impl Reference {
         let is_from_client = direction == Direction::Original;
         let sysctls = self.tables.settings.sysctls;
         let is_told = self.is_told(&connection);
-        let starts_anew = connection.state.starts_anew(&read, connection.method, is_told, &sysctls);
+        let starts_anew = connection.starts_anew(&read, is_told, &sysctls);
         if is_from_client && services.server(connection.server).is_none() {
             let is_ended = match sysctls.expire_nodest_conn {
                 1 => read.piece != Piece::Later,
@@ -379,7 +379,7 @@ impl Reference {
         let is_from_client = direction == Direction::Original;
         let sysctls = self.tables.settings.sysctls;
         let is_told = self.is_told(&connection);
-        let starts_anew = connection.state.starts_anew(&read, connection.method, is_told, &sysctls);
+        let starts_anew = connection.starts_anew(&read, is_told, &sysctls);
         let state = connection.state.next(connection.method, is_from_client, self.is_secure, &read);
         // A SYN that is an RST as well leaves a closed connection as it is.
         if state != connection.state && is_from_client && starts_anew {

@@ -234,3 +234,16 @@ fn a_client_that_has_come_is_counted_and_listed_once() {
         site.check();
     }
 }
+
+#[test]
+fn a_data_connection_does_not_begin_anew() {
+    let mut site = Site::new(1);
+    site.open();
+    site.waits_at(40000);
+    site.comes(5000, 40000);
+    for (is_client, flags) in [(true, "FA"), (false, "FA"), (true, "A"), (true, "S")] {
+        site.data(is_client, (5000, 40000), flags);
+    }
+    let connections = site.counters[0].server(ServerId(2)).connections.get();
+    assert_eq!((connections, site.listed()), (2, vec![(4000, 8080), (5000, 40000)]));
+}

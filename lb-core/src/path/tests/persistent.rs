@@ -475,3 +475,23 @@ fn persistent_ftp_outlives_a_restart() {
     assert_eq!(listed(&next.path, Tick(200)), before);
     assert_eq!(mac(next.receive(WAN, &[to_port(4002, 40002)])), first);
 }
+
+#[test]
+fn a_clients_syn_goes_on_with_its_connection_that_is_over_where_a_template_has_it() {
+    for is_persistent in [true, false] {
+        let mut director = Director::new();
+        if is_persistent {
+            director.path.adopt(persistent(2, |_| ()).into());
+        }
+        let server = server_of(&director.receive(WAN, &[from_client(4000, "S")]).sent[0].1);
+        let IpAddr::V4(address) = server else { panic!("{server}") };
+        let says = |flags| from_server(address.octets()[3], 4000, flags);
+        director.receive(LAN, &[says("SA")]);
+        director.receive(WAN, &[from_client(4000, "FA")]);
+        director.receive(LAN, &[says("FA")]);
+        director.receive(WAN, &[from_client(4000, "A")]);
+        director.receive(WAN, &[from_client(4000, "S")]);
+        let begun: u64 = (0..8).map(|id| director.counters[0].server(ServerId(id)).connections.get()).sum();
+        assert_eq!(begun, if is_persistent { 1 } else { 2 }, "persistent: {is_persistent}");
+    }
+}
