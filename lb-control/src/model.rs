@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use check::{
@@ -131,6 +132,9 @@ struct Entry {
 struct Removed {
     id: ServerId,
     incarnation: u64,
+    /// As its connections left it, with the threshold that this was by.
+    overloaded: Arc<AtomicBool>,
+    upper_threshold: u32,
 }
 
 /// The operator's wishes.
@@ -454,7 +458,8 @@ impl Model {
     }
 
     fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
-        let removed = Removed { id: server.id, incarnation };
+        let &Server { id, upper_threshold, ref overloaded, .. } = server;
+        let removed = Removed { id, incarnation, overloaded: overloaded.clone(), upper_threshold };
         self.trash.insert((place(&key), server.address, server.port), removed);
     }
 
@@ -525,24 +530,27 @@ impl Model {
         let forward = check::forward(address, spec)?;
         check::check_method(address, spec.server, &service.options, forward)?;
         let quic_ids = quic_ids?;
-        let id = match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
-            Some(removed) => {
-                // Its counts come back, unless it was removed with its service.
-                if removed.incarnation != incarnation {
-                    change.zeroed_servers.insert(removed.id);
+        let (id, before) =
+            match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
+                Some(removed) => {
+                    // Its counts come back, unless it was removed with its service.
+                    if removed.incarnation != incarnation {
+                        change.zeroed_servers.insert(removed.id);
+                    }
+                    (removed.id, Some((removed.overloaded, removed.upper_threshold)))
                 }
-                removed.id
-            }
-            None => {
-                let Some(id) = self.server_ids.take() else {
-                    return Err(full(name(address, spec.server), "real servers", self.limits.servers));
-                };
-                change.zeroed_servers.insert(ServerId(id));
-                ServerId(id)
-            }
-        };
+                None => {
+                    let Some(id) = self.server_ids.take() else {
+                        return Err(full(name(address, spec.server), "real servers", self.limits.servers));
+                    };
+                    change.zeroed_servers.insert(ServerId(id));
+                    (ServerId(id), None)
+                }
+            };
         known.insert(spec.server);
-        let server = Server {
+        // Connections that ended while it was away cleared nothing: the daemon looks at that ([`relief`](crate::relief)).
+        let (overloaded, old_upper) = before.unwrap_or_default();
+        let mut server = Server {
             id,
             address: spec.server.ip(),
             port: spec.server.port(),
@@ -551,9 +559,9 @@ impl Model {
             forward,
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
-            // Not that of before: nothing would clear it if its connections ended while it was away.
-            overloaded: Arc::default(),
+            overloaded,
         };
+        server.after_edit(old_upper);
         Ok((server, quic_ids))
     }
 

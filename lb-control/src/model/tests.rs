@@ -460,7 +460,7 @@ fn a_change_leaves_other_services_shared() {
 }
 
 #[test]
-fn a_removed_server_comes_back_with_id_and_counts_but_not_overloaded() {
+fn a_removed_server_comes_back_with_id_and_counts_and_is_as_full_as_it_was() {
     let mut model = model();
     model.apply(&add(WEB)).expect("new");
     let limited = ServerSpec { upper_threshold: 3, ..server(A) };
@@ -478,15 +478,29 @@ fn a_removed_server_comes_back_with_id_and_counts_but_not_overloaded() {
         model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
     assert!(change.zeroed_servers.is_empty(), "its counts are back");
     assert_eq!(web(&model).servers[0].id, id);
-    assert!(!web(&model).servers[0].overloaded.load(Relaxed), "nothing would clear it while it was away");
-    web(&model).servers[0].overloaded.store(true, Relaxed);
+    assert!(web(&model).servers[0].overloaded.load(Relaxed), "it has its connections");
     assert_eq!(model.removed_servers().count(), 0);
 
     // With its service it loses the statistics, but not the connections.
     model.apply(&Command::Flush).expect("always");
     model.apply(&add(WEB)).expect("new");
-    let change = model.apply(&Command::AddServer { service: service(WEB), server: limited }).expect("new");
+    let change =
+        model.apply(&Command::AddServer { service: service(WEB), server: limited.clone() }).expect("new");
     assert_eq!(change.zeroed_servers, HashSet::from([id]));
+    assert!(web(&model).servers[0].overloaded.load(Relaxed));
+
+    // With another threshold it is as if it had been edited.
+    for (upper_threshold, is_full) in [(2, true), (3, false), (0, false)] {
+        web(&model).servers[0].overloaded.store(true, Relaxed);
+        model.apply(&delete_server(WEB, A)).expect("there");
+        let server = ServerSpec { upper_threshold, ..limited.clone() };
+        model.apply(&Command::AddServer { service: service(WEB), server }).expect("new");
+        assert_eq!(web(&model).servers[0].overloaded.load(Relaxed), is_full, "{upper_threshold}");
+    }
+    // Without connections nothing is known of it any more.
+    model.apply(&delete_server(WEB, A)).expect("there");
+    model.release(|_| false);
+    model.apply(&Command::AddServer { service: service(WEB), server: limited }).expect("new");
     assert!(!web(&model).servers[0].overloaded.load(Relaxed));
 }
 

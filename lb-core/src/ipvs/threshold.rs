@@ -46,12 +46,12 @@ impl Server {
         }
     }
 
-    /// It was edited; `old_upper` is the upper threshold that it had. Runs in the control plane, before the server is
-    /// published. A higher limit, or none, lets connections in again at once (`__ip_vs_update_dest`): by a new
-    /// flag, as a worker with the tables of before may still set the old one.
+    /// It was edited, or removed and added again while it has connections; `old_upper` is the upper threshold that it had.
+    /// Runs in the control plane, before the server is published. A higher limit, or none, lets connections in again at once
+    /// (`__ip_vs_update_dest`): by a new flag, as a worker with the tables of before may still set the old one.
     ///
-    /// A server that is added again gets a new flag instead: nothing would clear the old one if its connections
-    /// ended while it was away. If they did not, it is set at the first connection that it gets.
+    /// Nothing clears the flag where a server's connections end while it is away: the control plane looks at each that is
+    /// overloaded once all workers have its tables.
     pub fn after_edit(&mut self, old_upper: u32) {
         if self.upper_threshold == 0 || self.upper_threshold > old_upper {
             self.overloaded = Arc::default();

@@ -241,8 +241,8 @@ pub struct Server {
     pub upper_threshold: u32,
     /// New connections again below this many; 0: below three quarters of `upper_threshold`.
     pub lower_threshold: u32,
-    /// Set at `upper_threshold`, cleared at `lower_threshold`, by the workers; outlives the snapshot. New when the
-    /// server is added (again), and when an edit lets connections in again.
+    /// Set at `upper_threshold`, cleared at `lower_threshold`, by the workers; outlives the snapshot, and the server as long as it
+    /// has connections. New when an edit lets connections in again.
     pub overloaded: Arc<AtomicBool>,
 }
 

@@ -65,10 +65,7 @@ impl Model {
                         }
                     }
                     "-a" => {
-                        let mut server = self.server(key, &options);
-                        server.overloaded = Default::default();
-                        self.known.insert((key, options.address("-r")), server.clone());
-                        servers.insert(0, server);
+                        servers.insert(0, self.server(key, &options));
                     }
                     "-e" => {
                         let mut edited = self.server(key, &options);

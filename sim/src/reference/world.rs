@@ -565,10 +565,7 @@ impl<L: Logic<Frame>> World<L> {
             server.after_edit(before.map_or(0, |before| before.upper_threshold));
             match place {
                 Some(place) => servers[place] = server.clone(),
-                None => {
-                    server.overloaded = Arc::default();
-                    servers.insert(0, server.clone());
-                }
+                None => servers.insert(0, server.clone()),
             }
             self.known.insert((old.key, address), server);
         }
