@@ -452,9 +452,16 @@ fn a_killed_director_leaves_connections_that_go_on() {
 
 /// The client's acknowledgement behind its SYN, which took one number.
 fn ack_of_syn_ack(ends: [&str; 2]) -> Vec<u8> {
-    let mut frame = to_service(ends, 4000, "A");
-    let at = if ip(ends[0]).is_ipv6() { 54 } else { 34 };
-    frame[at + 4..at + 8].copy_from_slice(&1001u32.to_be_bytes());
+    acknowledging(to_service(ends, 4000, "A"), 1001)
+}
+
+/// A segment, with the number behind a SYN's if it is none, that acknowledges so much.
+fn acknowledging(mut frame: Vec<u8>, ack: u32) -> Vec<u8> {
+    let at = usize::from(headers(&Frame::new(WAN, &frame)).l4);
+    if frame[at + 13] & crate::wire::tcp::SYN == 0 {
+        frame[at + 4..at + 8].copy_from_slice(&1001u32.to_be_bytes());
+    }
+    frame[at + 8..at + 12].copy_from_slice(&ack.to_be_bytes());
     frame[at + 16..at + 18].fill(0);
     let sum = checksum::of_transport(&frame, &headers(&Frame::new(WAN, &frame))).unwrap();
     frame[at + 16..at + 18].copy_from_slice(&checksum::finish(sum).to_be_bytes());
@@ -492,7 +499,7 @@ fn real_servers_are_told_the_client_in_its_own_family() {
         let proxy = ServiceOptions { proxy_protocol: Some(ProxyVersion::V1), ..ServiceOptions::default() };
         let mut director = director_of(with(2, &[11, 12], proxy));
         let syn = one(&director.receive(WAN, &[to_service(ends, 4000, "S")]), LAN);
-        director.receive(LAN, &[answer(syn, "SA")]);
+        director.receive(LAN, &[acknowledging(answer(syn, "SA"), 1001)]);
         let out = director.receive(WAN, &[ack_of_syn_ack(ends)]);
         let line = crate::wire::proxy::header(
             ProxyVersion::V1,
@@ -505,7 +512,7 @@ fn real_servers_are_told_the_client_in_its_own_family() {
         let toa = ServiceOptions { toa: true, ..ServiceOptions::default() };
         let mut director = director_of(with(2, &[11, 12], toa));
         let syn = one(&director.receive(WAN, &[to_service(ends, 4000, "S")]), LAN);
-        director.receive(LAN, &[answer(syn, "SA")]);
+        director.receive(LAN, &[acknowledging(answer(syn, "SA"), 1001)]);
         let out = director.receive(WAN, &[ack_of_syn_ack(ends)]);
         assert_eq!(one(&out, LAN), syn);
         let tcp_header = usize::from(headers(&out.sent[0].1).l4) + 20;
