@@ -157,7 +157,9 @@ fn that_a_connection_is_counted_is_no_status_that_rules_see() {
         let mut director = Director::new();
         let mut tables = tables(1, &[11, 12], 1);
         set(&mut tables.settings);
-        tables.rules = Arc::new(rules(&["filter INPUT -m conntrack --ctstatus NONE"]));
+        tables.rules = Arc::new(rules(&[
+            "filter INPUT -m conntrack ! --ctstatus EXPECTED,SEEN_REPLY,ASSURED,CONFIRMED",
+        ]));
         director.path.adopt(Arc::new(tables));
         director.receive(WAN, &[from_client(4000, "S"), from_client(4000, "S")]);
         director.counters[0].rule(1).packets.get()
