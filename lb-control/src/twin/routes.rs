@@ -4,7 +4,7 @@
 //! has one; our [`Routes`] is a single longest-prefix match. So a prefix of a later table is left out where an earlier
 //! table has a prefix that covers it, and a `throw` route stands for what the later tables say.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::{HashMap, HashSet};
 use lb_core::tables::{InterfaceId, Prefix, Route, Routes};
@@ -25,6 +25,7 @@ const LOCAL_TABLE: u32 = 255;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Local,
+    Broadcast,
     Unicast,
     Forbidden,
     Throw,
@@ -108,7 +109,7 @@ impl Entry {
             return Some(ways.first(hops, self.mtu));
         }
         match self.kind {
-            Kind::Local => Some(Leads::nowhere(Route::Local)),
+            Kind::Local | Kind::Broadcast => Some(Leads::nowhere(Route::Local)),
             Kind::Forbidden => Some(Leads::nowhere(Route::Forbidden)),
             Kind::Throw => None,
             Kind::Unicast => Some(ways.first(self.hops(), self.mtu)),
@@ -259,7 +260,7 @@ impl RouteTables {
     pub(super) fn has_local(&self, address: IpAddr) -> bool {
         let prefix = masked(address, if address.is_ipv6() { 128 } else { 32 });
         let entry = self.tables.get(&LOCAL_TABLE).and_then(|table| table.best(prefix));
-        entry.is_some_and(|entry| entry.kind == Kind::Local)
+        entry.is_some_and(|entry| matches!(entry.kind, Kind::Local | Kind::Broadcast))
     }
 
     /// Does any route leave by this link?
@@ -294,7 +295,19 @@ impl RouteTables {
         let mut mtus: Vec<_> = said.collect::<HashSet<_>>().into_iter().collect();
         mtus.sort_by_key(|&(interface, mtu)| (mtu, interface.0));
         mtus.truncate(MTUS_MAX);
-        Built { routes: Routes::with_mtus(routes), gateways, mtus }
+        Built { routes: Routes::with_mtus(routes).with_broadcasts(self.broadcasts()), gateways, mtus }
+    }
+
+    /// Of the networks of the host's addresses.
+    fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.tables.values().flat_map(|table| &table.entries).filter_map(|(prefix, entries)| {
+            match prefix.address {
+                IpAddr::V4(address) if prefix.len == 32 => {
+                    entries.iter().any(|entry| entry.kind == Kind::Broadcast).then_some(address)
+                }
+                _ => None,
+            }
+        })
     }
 
     fn build_family(
@@ -379,7 +392,8 @@ fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
     }
     let kind = match header.kind {
         RouteType::Unicast => Kind::Unicast,
-        RouteType::Local | RouteType::Broadcast | RouteType::Anycast => Kind::Local,
+        RouteType::Local | RouteType::Anycast => Kind::Local,
+        RouteType::Broadcast => Kind::Broadcast,
         RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => Kind::Forbidden,
         RouteType::Throw => Kind::Throw,
         _ => return None,

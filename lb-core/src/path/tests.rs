@@ -26,6 +26,7 @@ mod ipsec;
 mod limited;
 mod linux_ways;
 mod marked;
+mod matches;
 mod methods;
 mod nat;
 mod newcomers;

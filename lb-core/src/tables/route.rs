@@ -144,9 +144,22 @@ pub struct Routes {
     ipv4: Ranges<u32>,
     ipv6: Ranges<u128>,
     len: usize,
+    /// In ascending order.
+    broadcasts: Box<[Ipv4Addr]>,
 }
 
 impl Routes {
+    /// With the addresses by which all of a network are meant; each has a local route.
+    pub fn with_broadcasts(self, broadcasts: impl IntoIterator<Item = Ipv4Addr>) -> Routes {
+        let mut broadcasts: Vec<Ipv4Addr> = broadcasts.into_iter().collect();
+        broadcasts.sort_unstable();
+        Routes { broadcasts: broadcasts.into(), ..self }
+    }
+
+    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        address.is_broadcast() || self.broadcasts.binary_search(&address).is_ok()
+    }
+
     /// Of two routes with the same prefix the first one is taken: give them in order of preference.
     pub fn new(routes: impl IntoIterator<Item = (Prefix, Route)>) -> Routes {
         Routes::with_mtus(routes.into_iter().map(|(prefix, route)| (prefix, route, 0)))
@@ -167,7 +180,8 @@ impl Routes {
             list.push((first, first | host_mask, prefix.len, Said { route, mtu }));
         }
         let len = ipv4.len() + ipv6.len();
-        Routes { ipv4: Ranges::new(ipv4).narrow(), ipv6: Ranges::new(ipv6), len }
+        let (ipv4, ipv6) = (Ranges::new(ipv4).narrow(), Ranges::new(ipv6));
+        Routes { ipv4, ipv6, len, broadcasts: Box::default() }
     }
 
     #[inline]

@@ -109,6 +109,9 @@ fn each_type_of_route_has_its_meaning() {
     for (to, route) in expected {
         assert_eq!(lookup(&tables, to), route, "{to}");
     }
+    let routes = tables.build(&main_only(), ways(&indices())).routes;
+    let is_broadcast = |address: [u8; 4]| routes.is_broadcast(address.into());
+    assert_eq!([[10, 0, 0, 255], [10, 0, 0, 1], [255; 4]].map(is_broadcast), [true, false, true]);
 }
 
 #[test]

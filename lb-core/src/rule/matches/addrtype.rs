@@ -74,7 +74,7 @@ impl Types {
 fn kind(address: IpAddr, tables: &Tables, of: Option<InterfaceId>) -> usize {
     match address {
         IpAddr::V4(address) if address.is_unspecified() => UNSPECIFIED,
-        IpAddr::V4(address) if address.is_broadcast() => BROADCAST,
+        IpAddr::V4(address) if tables.routes.is_broadcast(address) => BROADCAST,
         _ if address.is_multicast() => MULTICAST,
         _ => match tables.way(address) {
             Way::Local if of.is_some_and(|of| !has(tables, of, address)) => UNICAST,

@@ -217,7 +217,8 @@ impl Match for ConnTrack {
         if !is_more {
             return true;
         }
-        let Some(connection) = view.connection else { return false };
+        // Of none, what is asked of its state says all.
+        let Some(connection) = view.connection else { return self.states.is_some() };
         let (original, reply) = (&connection.original, &connection.reply);
         let holds = |asked: Asked<u8>, is: u8| asked.is_none_or(|(wanted, is_not)| (wanted == is) != is_not);
         holds(self.protocol, original.protocol.0)

@@ -173,7 +173,7 @@ impl RecentMatch {
             Mode::Set => true,
             Mode::Remove => list.knows(key) && !is_forgotten,
             Mode::Check | Mode::Update => {
-                let ttl = self.has_ttl.then_some(view.ttl());
+                let ttl = self.has_ttl.then_some(view.headers.ttl);
                 !is_forgotten && list.check(key, self.seconds, self.hits, ttl, view.now)
             }
         }
@@ -195,19 +195,22 @@ impl Match for RecentMatch {
         if self.is_reaping {
             list.reap(key, self.seconds, view.now);
         }
-        let ttl = self.has_ttl.then_some(view.ttl());
+        // As it came, also where a hop is taken off by now.
+        let came = view.headers.ttl;
+        let ttl = self.has_ttl.then_some(came);
         let is = match self.mode {
             Mode::Unsaid => false,
             Mode::Set => {
-                list.note(key, view.ttl(), view.now);
+                list.note(key, came, view.now);
                 true
             }
             Mode::Remove => list.remove(key),
             Mode::Check | Mode::Update => list.check(key, self.seconds, self.hits, ttl, view.now),
         };
-        if self.mode == Mode::Update && is {
-            list.note(key, view.ttl(), view.now);
+        let matches = is != self.is_not;
+        if self.mode == Mode::Update && matches && list.check(key, 0, 0, ttl, view.now) {
+            list.note(key, came, view.now);
         }
-        is != self.is_not
+        matches
     }
 }

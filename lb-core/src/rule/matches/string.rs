@@ -7,7 +7,7 @@ use crate::rule::prelude::*;
 pub struct StringMatch {
     pattern: Vec<u8>,
     algorithm: String,
-    /// Offsets in the IP packet between which it begins.
+    /// Offsets in the IP packet between which it is, whole: so Linux has it since 6.7.
     from: u16,
     to: u16,
     is_not: bool,
@@ -180,7 +180,7 @@ impl Match for StringMatch {
 
     fn matches(&self, view: &mut View<'_>) -> bool {
         let packet = view.packet();
-        let to = usize::from(self.to).saturating_add(self.pattern.len()).min(packet.len());
+        let to = usize::from(self.to).min(packet.len());
         let part = packet.get(usize::from(self.from)..to).unwrap_or_default();
         let is = part.windows(self.pattern.len().max(1)).any(|window| match self.ignores_case {
             true => window.eq_ignore_ascii_case(&self.pattern),

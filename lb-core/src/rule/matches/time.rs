@@ -295,7 +295,8 @@ impl Match for Time {
         let mut days = (seconds / u64::from(DAY)) as u32;
         let of_day = (seconds % u64::from(DAY)) as u32;
         let (start, stop) = self.times;
-        if start <= stop {
+        // From one moment to the same is the whole day.
+        if start < stop {
             if of_day < start || of_day > stop {
                 return false;
             }
