@@ -158,6 +158,10 @@ impl View<'_> {
         let mut frame = [0; event::KEPT];
         let kept = self.frame.len().min(event::KEPT);
         frame[..kept].copy_from_slice(&self.frame[..kept]);
+        let ttl = usize::from(self.headers.l3) + if self.headers.is_ipv6 { 7 } else { 8 };
+        if let Some(ttl) = frame.get_mut(ttl) {
+            *ttl = ttl.saturating_sub(self.hops);
+        }
         self.events.put(Event {
             said,
             prefix: event::prefix(prefix),

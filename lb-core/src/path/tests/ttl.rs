@@ -90,3 +90,13 @@ fn a_hop_limit_that_is_raised_is_looked_at() {
         assert_eq!(left(&director.receive(WAN, std::slice::from_ref(&frame))), Some(5));
     }
 }
+
+#[test]
+fn the_log_says_the_ttl_that_linux_has_at_the_hook() {
+    let lines = ["mangle PREROUTING -j LOG", "filter FORWARD -j LOG", "mangle POSTROUTING -j LOG"];
+    let mut director = director(rules(&lines));
+    director.receive(WAN, &[syn(4000, 64)]);
+    let events = &director.path.tables.rules.events;
+    let ttls: Vec<u8> = std::iter::from_fn(|| events.take()).map(|event| event.frame[22]).collect();
+    assert_eq!(ttls, [64, 63, 63]);
+}
