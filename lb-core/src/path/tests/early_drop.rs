@@ -90,7 +90,9 @@ fn with_templates(generation: u32) -> Tables {
     };
     let tables = persistent(generation, one_each);
     let mut services = (*tables.services).clone();
-    let mut other = Service::clone(services.iter().find(|it| it.key.protocol == Protocol::TCP).unwrap());
+    let mut other = Service::clone(
+        services.iter().find(|it| it.key == ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 80)).unwrap(),
+    );
     (other.id, other.options) = (ServiceId(30), crate::tables::ServiceOptions::default());
     other.key = ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 81);
     for (server, id) in other.servers.iter_mut().zip(30..) {
