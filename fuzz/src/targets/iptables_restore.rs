@@ -3,7 +3,7 @@
 use crate::rules::{IPV4, IPV6, InProcess};
 
 /// What is there before.
-const BEFORE: &str = "*nat\n-A POSTROUTING -o wan -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP\n:web -\n\
+const BEFORE: &str = "*nat\n-A POSTROUTING -o wan -j MASQUERADE\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\n:web -\n\
     -A FORWARD -p tcp --dport 80 -j web\n-A web -j ACCEPT\nCOMMIT\n";
 
 pub(crate) fn run(data: &[u8]) {

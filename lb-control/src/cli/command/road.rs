@@ -175,6 +175,7 @@ real_servers = [{ address = "10.0.0.11:8080" }]
             ("192.0.2.0", 24, via(0)),
             ("192.0.2.10", 32, Route::Local),
             ("192.0.2.1", 32, Route::Local),
+            ("10.0.0.1", 32, Route::Local),
             ("10.0.0.0", 24, via(1)),
         ]
         .map(|(network, len, route)| (Prefix { address: address(network), len }, route));
