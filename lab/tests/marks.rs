@@ -106,6 +106,8 @@ fn two_ports_that_mangle_marks_are_one_persistent_service() -> Result<()> {
         ensure!(template == 1, "{workers:?}: {connections}");
         let refused = client::curl(client, &client::url(VIP.into(), 8080, "/"));
         ensure!(refused.is_err(), "what has no mark is not for the service: {refused:?}");
+        let (status, said) = scene.director.get("/readyz")?;
+        ensure!(status == 200, "the host refused it, whose answer went by both workers: {said}");
     }
     Ok(())
 }

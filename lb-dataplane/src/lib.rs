@@ -182,7 +182,7 @@ impl Dataplane {
             let interface = preflight::read_twice(&port.device)?;
             Some(format!(
                 "port {}: Linux takes what comes to {interface} as well, and refuses connections to the twin's addresses unless it is dropped: \
-                 nft 'table netdev {interface} {{ chain in {{ type filter hook ingress device {interface} priority 0; policy drop; }} }}'",
+                 nft 'add table netdev lb; add chain netdev lb {interface} {{ type filter hook ingress device {interface} priority 0; policy drop; }}'",
                 port.name
             ))
         }));

@@ -543,6 +543,8 @@ impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
         debug_assert_ne!(to, self.worker, "a packet of one's own is not handed over");
         let port = packet.port();
         match self.pass(to, packet, Errand::Own(steer)) {
+            // What the host sends came by none.
+            Ok(()) if port == PortId::NONE => {}
             Ok(()) => self.counters.port(port).handed_over.add(1),
             Err(packet) => self.refuse(DropReason::HandOverFull, Hook::Ingress, packet),
         }

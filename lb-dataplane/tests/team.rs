@@ -120,6 +120,15 @@ fn a_packet_that_is_handed_over_arrives_with_what_was_found_out_about_it() {
 }
 
 #[test]
+fn what_came_by_no_port_is_handed_over_too_and_is_no_ports() {
+    let (team, [a, _]) = start(2, 0);
+    put(&a, Frame::new(PortId::NONE, &[0, 1, 2, order::HAND_OVER]));
+    until(|| team.counters()[1].turns.handed_in.get() == 1);
+    until(|| team.counters()[0].turns.handed_over.get() == 1);
+    assert_eq!(team.counters()[0].port(PortId(0)).handed_over.get(), 0);
+}
+
+#[test]
 fn packets_that_are_handed_over_keep_their_order_with_and_without_something_to_be_told() {
     const PACKETS: u32 = 3000;
     let (team, [a, b]) = start(2, 0);

@@ -349,7 +349,7 @@ impl<L: Subject> World<L> {
         }
         let sent = Sent { way: Way::Host, ttl: 64, ..sent };
         let tag = self.tags.give(sent, self.now);
-        let frame = Frame::new(PortId(port as u16), &answer).tagged(tag);
+        let frame = Frame::new(PortId::NONE, &answer).tagged(tag);
         if self.director.hosts[port].put(frame).is_ok() {
             self.watch.down(port);
         }

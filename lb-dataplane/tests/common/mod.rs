@@ -92,7 +92,7 @@ impl<P: Packet> Logic<P> for Wiring {
 
     fn receive(&mut self, burst: &mut Burst<P>, _: Tick, io: &mut impl Io<P>) {
         for packet in burst.drain(..) {
-            if packet.port().0 >= self.wire.host_ports_from {
+            if packet.port() != PortId::NONE && packet.port().0 >= self.wire.host_ports_from {
                 io.to_twin(packet.port(), packet);
             } else if self.wire.obeys {
                 self.obey(packet, io);

@@ -452,7 +452,9 @@ impl World {
         self.model.sets.now = self.now;
         let Came { is_host, port, ref mut out, .. } = *came;
         let link = if is_host { self.net.link_to(what.to()) } else { self.net.link_from(src) };
-        let mut burst: Burst<Frame> = std::iter::once(Frame::new(port, &what.frame(&link))).collect();
+        // What comes from the host came by no port.
+        let by = if is_host { PortId::NONE } else { port };
+        let mut burst: Burst<Frame> = std::iter::once(Frame::new(by, &what.frame(&link))).collect();
         let worker = self.draw.below(self.workers.len() as u64) as usize;
         if is_host {
             self.workers[worker].receive_from_twin(port, &mut burst, self.now, out);
