@@ -5,13 +5,12 @@ use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 
 use lb_control::api::types::{
-    Batch, BatchReply, Connection, Counts, ErrorBody, ErrorKind, Failure, Rates, ServerView, ServiceAddress,
-    ServiceView, SyncDaemon, Timeouts, Transport,
+    Batch, BatchReply, Connection, ErrorBody, ErrorKind, Failure, ServiceAddress, ServiceView, SyncDaemon,
+    Timeouts, Transport,
 };
 use lb_control::cli::director::{Director, DirectorError};
 use lb_control::cli::ipvsadm::{self, Lookup, Surroundings};
 use lb_control::model::{self, Limits, Model};
-use lb_core::tables::Service;
 
 /// Few, so that full tables are met.
 const LIMITS: Limits = Limits { services: 20, servers: 40 };
@@ -22,27 +21,7 @@ pub(crate) fn model() -> Model {
 
 /// All that an operator can see of a model, in its order.
 pub(crate) fn listing(model: &Model) -> (Vec<ServiceView>, Timeouts) {
-    (model.services().map(|service| view(service)).collect(), model.timeouts())
-}
-
-fn view(service: &Service) -> ServiceView {
-    let server = |server| ServerView {
-        spec: model::server_spec(service, server),
-        active: 0,
-        inactive: 0,
-        persistent: 0,
-        overloaded: false,
-        counts: Counts::default(),
-        rates: Rates::default(),
-    };
-    ServiceView {
-        spec: model::service_spec(service),
-        counts: Counts::default(),
-        rates: Rates::default(),
-        cookies: None,
-        limited: None,
-        servers: service.servers.iter().map(server).collect(),
-    }
+    (model.services().map(|service| model::service_view(service)).collect(), model.timeouts())
 }
 
 pub(crate) struct InProcess(pub(crate) Model);
@@ -63,7 +42,7 @@ impl Director for InProcess {
         let service = self.0.find(&address).ok_or_else(|| {
             DirectorError::Refused(ErrorBody::new(ErrorKind::NoSuchService, "no such service"))
         })?;
-        Ok(vec![view(service)])
+        Ok(vec![model::service_view(service)])
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError> {

@@ -40,8 +40,8 @@ pub(crate) use quic::{configs_of as quic_configs_of, configs_spec as quic_config
 use warmup::Warming;
 
 use crate::api::types::{
-    Command, ErrorBody, ErrorKind, ForwardMethod, Persistence, ServerSpec, ServiceAddress, ServiceSpec,
-    SyncDaemon, SyncRole, SysctlValue, Timeouts, Transport, Tunnel,
+    Command, Counts, ErrorBody, ErrorKind, ForwardMethod, Persistence, Rates, ServerSpec, ServerView,
+    ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, SyncRole, SysctlValue, Timeouts, Transport, Tunnel,
 };
 use crate::endpoint::Endpoint;
 
@@ -842,6 +842,27 @@ pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
         timeout: persistence.timeout.as_secs(),
         netmask: persistence.mask.text(is_ipv6),
     });
+}
+
+/// A service as it is shown where no packets come.
+pub fn service_view(service: &Service) -> ServiceView {
+    let server = |server| ServerView {
+        spec: server_spec(service, server),
+        active: 0,
+        inactive: 0,
+        persistent: 0,
+        overloaded: false,
+        counts: Counts::default(),
+        rates: Rates::default(),
+    };
+    ServiceView {
+        spec: service_spec(service),
+        counts: Counts::default(),
+        rates: Rates::default(),
+        cookies: None,
+        limited: None,
+        servers: service.servers.iter().map(server).collect(),
+    }
 }
 
 /// What a command would have to say to make this real server of a service.

@@ -9,17 +9,15 @@ mod support;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use lb_control::api::types::{
-    Batch, BatchReply, Command, Connection, Counts, ErrorBody, ErrorKind, Failure, Rates, ServerView,
-    ServiceAddress, ServiceView, SyncDaemon, Timeouts, Transport,
+    Batch, BatchReply, Command, Connection, ErrorBody, ErrorKind, Failure, ServiceAddress, ServiceView,
+    SyncDaemon, Timeouts, Transport,
 };
 use lb_control::cli::client::Client;
 use lb_control::cli::director::{Director, DirectorError};
 use lb_control::cli::ipvsadm::{self, Lookup, Surroundings};
 use lb_control::model::{self, Limits, Model};
-use lb_core::tables::Service;
 use recording::Vector;
 use serde::Deserialize;
 use support::Daemon;
@@ -65,27 +63,7 @@ impl Director for InProcess {
                 DirectorError::Refused(ErrorBody::new(ErrorKind::NoSuchService, "no such service"))
             })?],
         };
-        let view = |service: &Arc<Service>| ServiceView {
-            spec: model::service_spec(service),
-            counts: Counts::default(),
-            rates: Rates::default(),
-            cookies: None,
-            limited: None,
-            servers: service
-                .servers
-                .iter()
-                .map(|server| ServerView {
-                    spec: model::server_spec(service, server),
-                    active: 0,
-                    inactive: 0,
-                    persistent: 0,
-                    overloaded: false,
-                    counts: Counts::default(),
-                    rates: Rates::default(),
-                })
-                .collect(),
-        };
-        Ok(services.into_iter().map(view).collect())
+        Ok(services.into_iter().map(|service| model::service_view(service)).collect())
     }
 
     fn timeouts(&mut self) -> Result<Timeouts, DirectorError> {

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::types::{
-    BatchReply, Connection, Counts, Failure, ForwardMethod, Persistence, QuicKey, QuicLb, Rates, ServerSpec,
-    ServerView, ServiceAddress, ServiceSpec, SyncDaemon, Timeouts, Tunnel,
+    BatchReply, Connection, Failure, ForwardMethod, Persistence, QuicKey, QuicLb, ServerSpec, ServiceAddress,
+    ServiceSpec, SyncDaemon, Timeouts, Tunnel,
 };
 use crate::model::{self, Limits, Model};
 
@@ -21,27 +21,7 @@ impl InProcess {
     }
 
     fn views(&self) -> Vec<ServiceView> {
-        let view = |service: &std::sync::Arc<lb_core::tables::Service>| ServiceView {
-            spec: model::service_spec(service),
-            counts: Counts::default(),
-            rates: Rates::default(),
-            cookies: None,
-            limited: None,
-            servers: service
-                .servers
-                .iter()
-                .map(|server| ServerView {
-                    spec: model::server_spec(service, server),
-                    active: 0,
-                    inactive: 0,
-                    persistent: 0,
-                    overloaded: false,
-                    counts: Counts::default(),
-                    rates: Rates::default(),
-                })
-                .collect(),
-        };
-        self.0.services().map(view).collect()
+        self.0.services().map(|service| model::service_view(service)).collect()
     }
 
     /// Services and their real servers, in no order of theirs.
