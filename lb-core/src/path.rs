@@ -192,6 +192,8 @@ pub struct Ports {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Passed {
     pub destination: (IpAddr, u16),
+    /// What it is to conntrack, which may be nothing (UNTRACKED, INVALID).
+    pub state: CtState,
     /// The packet's mark, and that of the connection to be.
     pub mark: u32,
     pub connection_mark: u32,

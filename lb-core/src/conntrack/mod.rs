@@ -62,6 +62,11 @@ impl CtState {
             CtState::Untracked => "UNTRACKED",
         }
     }
+
+    /// Whether conntrack has a connection for the packet, or makes one of it.
+    pub const fn is_followed(self) -> bool {
+        !matches!(self, CtState::Invalid | CtState::Untracked)
+    }
 }
 
 /// Why a packet is invalid.

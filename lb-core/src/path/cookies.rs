@@ -7,6 +7,7 @@ use super::edited::is_intact;
 use super::first::FTP_DATA;
 use super::syn_proxy::Opening;
 use super::{Io, Passed, Path};
+use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::Tuple;
 use crate::hook::Hook;
@@ -68,6 +69,7 @@ impl<P: Packet> Path<P> {
         };
         let passed = self.passed.unwrap_or_else(|| Passed {
             destination: (seen.dst, seen.dport),
+            state: CtState::New,
             mark: self.tables.marks.mark(seen, &self.tables.sets, now).unwrap_or(0),
             connection_mark: 0,
             is_traced: false,

@@ -263,17 +263,13 @@ impl<P: Packet> Path<P> {
         let headers = &passage.as_routed(headers);
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if awaited.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
-            // A service's client keeps its address.
-            seen.src = original.src;
-            let Passage { mark, connection_mark, is_traced, .. } = passage;
-            let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
-            let passed = Passed { destination, mark, connection_mark, is_traced, ticket, opening: None };
-            return self.with_passed(Some(passed), |path| match awaited {
-                Some(awaited) => {
-                    let awaited = Awaited { mark: connection_mark, ..awaited };
-                    path.begin_awaited(packet, headers, &original, awaited, now, io);
-                }
-                None => path.serve_rarely(packet, headers, &original, &seen, now, io),
+            let Some(awaited) = awaited else {
+                return self.serve_passed(packet, headers, (original, seen), &passage, io);
+            };
+            let passed = passed(&seen, &passage);
+            return self.with_passed(Some(passed), |path| {
+                let awaited = Awaited { mark: passed.connection_mark, ..awaited };
+                path.begin_awaited(packet, headers, &original, awaited, now, io);
             });
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };
@@ -307,6 +303,23 @@ impl<P: Packet> Path<P> {
         }
     }
 
+    /// IPVS takes what rules let pass: it came as `original`.
+    fn serve_passed(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        (original, seen): (Tuple, Tuple),
+        passage: &Passage,
+        io: &mut impl Io<P>,
+    ) {
+        // A service's client keeps its address.
+        let seen = Tuple { src: original.src, ..seen };
+        let passed = passed(&seen, passage);
+        self.with_passed(Some(passed), |path| {
+            path.serve_rarely(packet, headers, &original, &seen, passage.now, io);
+        });
+    }
+
     /// What leaves by an interface of Linux, which takes its answers: it keeps its source, but for a port or identifier where another connection
     /// would be answered alike.
     fn untranslated(
@@ -336,8 +349,8 @@ impl<P: Packet> Path<P> {
         self.passed = None;
     }
 
-    /// A packet that no connection is made of, behind the table `raw`: it is not translated, and goes on as it is, but for prefixes that rules
-    /// exchange. Its sender, who is told when it is refused, knows it as it came.
+    /// A packet that conntrack makes no connection of, behind the table `raw`: it is not translated, and goes on as it is, but for prefixes that rules
+    /// exchange. Its sender, who is told when it is refused, knows it as it came. A virtual service takes it all the same: IPVS asks conntrack nothing.
     pub(super) fn pass_untracked(
         &mut self,
         mut packet: P,
@@ -365,9 +378,19 @@ impl<P: Packet> Path<P> {
             }
         };
         self.watch.note(|| Step::Routed(way));
-        if let Err(stopped) = self.pass_routed(&mut packet, headers, &seen, way, &mut passage) {
+        let may_be_served = matches!(way, Way::Local | Way::Linux) && headers.fragment != Fragment::Later;
+        let is_served = may_be_served && self.is_served(&packet, headers, &seen, passage.mark);
+        let routed = if is_served { Way::Local } else { way };
+        if let Err(stopped) = self.pass_routed(&mut packet, headers, &seen, routed, &mut passage) {
             rewrite::restore_ends(packet.data_mut(), headers, &wire);
             return self.stop(packet, headers, stopped, now, io);
+        }
+        if may_be_served && self.is_served(&packet, headers, &seen, passage.mark) {
+            if self.tables.routes.is_local(wire.src) {
+                return self.drop(DropReason::MartianAddress, Hook::Prerouting);
+            }
+            let headers = &passage.as_routed(headers);
+            return self.serve_passed(packet, headers, (wire, seen), &passage, io);
         }
         if matches!(way, Way::Local | Way::Linux) {
             return io.to_twin(packet.port(), packet);
@@ -390,6 +413,13 @@ impl<P: Packet> Path<P> {
             None => self.first_ruled(packet, headers, now, io),
         }
     }
+}
+
+/// What rules let pass, as a virtual service sees it.
+fn passed(seen: &Tuple, passage: &Passage) -> Passed {
+    let &Passage { state, mark, connection_mark, is_traced, .. } = passage;
+    let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
+    Passed { destination, state, mark, connection_mark, is_traced, ticket, opening: None }
 }
 
 /// Whether a packet says that no connection has it yet.

@@ -148,8 +148,13 @@ impl<P: Packet> Path<P> {
             outcome = self.pass(&RAW, &wire, &mut packet, headers, &mut passage);
         }
         if outcome.is_ok() {
-            // Conntrack sees what table raw lets pass.
-            passage.state = self.note_seen(at, headers, direction, is_first);
+            // Conntrack sees what table raw lets pass, and does not leave out.
+            passage.state = match passed.map(|passed| passed.state) {
+                Some(state) if !state.is_followed() => state,
+                _ if passage.is_untracked => CtState::Untracked,
+                _ => self.note_seen(at, headers, direction, is_first),
+            };
+            passage.is_untracked = passage.state == CtState::Untracked;
             let tuples = (&wire, &inner, &leaves);
             outcome = self.pass_service(&mut packet, headers, tuples, output, &mut passage, is_first);
         }
@@ -523,6 +528,9 @@ impl<P: Packet> Path<P> {
 
     /// What rules see of the packet's connection.
     fn connection(&self, passage: &Passage, headers: &Headers) -> Option<Connection> {
+        if !passage.state.is_followed() {
+            return None;
+        }
         if let Some(at) = passage.at {
             let (id, entry, tracked) = (at.id(), self.flows.entry(at.id()), self.flows.tracked(at.id()));
             let mut status = tracked.status;

@@ -22,7 +22,8 @@ use crate::wire::parse::Headers;
 impl<P: Packet> Path<P> {
     /// Whether the packet at hand begins a connection whose source the table `nat` may exchange: it comes as `original`, and leaves as `after`.
     pub(super) fn asks_for_source(&self, method: Method, original: &Tuple, after: &Tuple) -> bool {
-        self.passed.is_some()
+        // Of what is not tracked nothing is translated.
+        self.passed.is_some_and(|passed| passed.state.is_followed())
             // Who acknowledged a cookie has passed something without rules, too.
             && self.tables.rules.are_active()
             && self.tables.settings.sysctls.source_nat == 1

@@ -250,6 +250,7 @@ impl<P: Packet> Path<P> {
         let destination = (client.dst, client.dport);
         let passed = Passed {
             destination,
+            state: CtState::New,
             mark,
             connection_mark: 0,
             is_traced: false,

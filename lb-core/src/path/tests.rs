@@ -50,6 +50,7 @@ mod targets;
 mod tracking;
 mod translated;
 mod ttl;
+mod untracked;
 mod zones;
 
 use std::net::IpAddr;

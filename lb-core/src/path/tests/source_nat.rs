@@ -102,6 +102,16 @@ fn without_the_switch_and_by_other_methods_than_masquerading_it_is_not_asked() {
 }
 
 #[test]
+fn it_is_not_asked_for_what_is_not_tracked() {
+    let mut director = director(&["raw PREROUTING -j NOTRACK", MASQUERADE]);
+    for flags in ["S", "A"] {
+        let sent = one(&director.receive(WAN, &[from_client(4000, flags)]));
+        assert_eq!((sent.0, sent.1), (ip("192.0.2.100"), 4000), "{flags}");
+    }
+    director.path.check_connections().unwrap();
+}
+
+#[test]
 fn clients_with_one_port_are_told_apart_behind_one_address() {
     let mut director = director(&[MASQUERADE]);
     let clients = ["192.0.2.100", "192.0.2.101", "192.0.2.102"];
