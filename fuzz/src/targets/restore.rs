@@ -1,4 +1,4 @@
-//! Any file can be given to `ipvsadm-restore`: what it makes is the same as its lines make one by one, and is saved
+//! Any file can be given to `ipvsadm -R`: what it makes is the same as its lines make one by one, and is saved
 //! and restored to the same.
 
 use crate::director::{InProcess, check_round_trip, ipvsadm, listing, model};
@@ -20,6 +20,14 @@ pub(crate) fn run(data: &[u8]) {
             if !words.is_empty() {
                 let alone = ipvsadm(&words, "", &mut one_by_one);
                 assert_eq!((alone.code, alone.errors.as_str()), (0, ""), "{words:?}");
+                // Help ends a restore.
+                let option = words.iter().find(|word| word.len() > 1 && word.starts_with('-'));
+                let is_help = |word: &String| {
+                    ["-h", "-v", "--help", "--version"].iter().any(|help| word.starts_with(help))
+                };
+                if option.is_some_and(is_help) {
+                    break;
+                }
             }
         }
         assert_eq!(listing(&director.0), listing(&one_by_one.0));

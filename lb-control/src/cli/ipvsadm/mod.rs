@@ -105,27 +105,16 @@ pub struct Surroundings<'a> {
 
 /// Does one command line (without the program's name) and returns its exit code.
 pub fn run(words: &[String], director: &mut dyn Director, around: &mut Surroundings<'_>) -> u8 {
-    let names = Names::new(around.names);
-    let mut session = Session { director, around, names, pending: Vec::new(), result: 0 };
-    let request = match words {
-        [] => Ok(Request::ListServices(Format::default(), None)),
-        words => request::parse(words, &session.names),
-    };
-    let done = request.and_then(|request| match request {
-        Request::Restore => session.restore(),
-        request => session.run(request),
-    });
-    let done = match session.send() {
-        Ok(()) => done,
-        Err(stop) => done.and(Err(stop)),
-    };
-    match done {
-        Ok(()) => session.result,
-        Err(stop) => {
-            session.complain(&stop.message);
-            stop.code
-        }
-    }
+    Session::whole(director, around, |session| {
+        let request = match words {
+            [] => Ok(Request::ListServices(Format::default(), None)),
+            words => request::parse(words, &session.names),
+        };
+        request.and_then(|request| match request {
+            Request::Restore => session.restore(|_| true),
+            request => session.run(request),
+        })
+    })
 }
 
 /// `ipvsadm-save`: `-n` for numbers.
@@ -140,11 +129,15 @@ pub fn run_save(words: &[String], director: &mut dyn Director, around: &mut Surr
     run(&line, director, around)
 }
 
-/// `ipvsadm-restore`: command lines from standard input.
+/// `ipvsadm-restore`: command lines from standard input make the whole table. As Debian's script of that name does, it begins
+/// with `-C` and passes over lines that begin with `#`.
 pub fn run_restore(words: &[String], director: &mut dyn Director, around: &mut Surroundings<'_>) -> u8 {
     match words.first() {
         Some(word) => script_usage(word, "ipvsadm-restore < FILE", around),
-        None => run(&["-R".to_owned()], director, around),
+        None => Session::whole(director, around, |session| {
+            session.run(Request::Change(Command::Flush))?;
+            session.restore(|line| !line.starts_with('#'))
+        }),
     }
 }
 
@@ -178,7 +171,29 @@ struct Session<'a, 'b> {
     result: u8,
 }
 
-impl Session<'_, '_> {
+impl<'a, 'b> Session<'a, 'b> {
+    /// Has `work` done from beginning to end; returns the exit code.
+    fn whole(
+        director: &'a mut dyn Director,
+        around: &'a mut Surroundings<'b>,
+        work: impl FnOnce(&mut Self) -> Result<(), Stop>,
+    ) -> u8 {
+        let names = Names::new(around.names);
+        let mut session = Session { director, around, names, pending: Vec::new(), result: 0 };
+        let done = work(&mut session);
+        let done = match session.send() {
+            Ok(()) => done,
+            Err(stop) => done.and(Err(stop)),
+        };
+        match done {
+            Ok(()) => session.result,
+            Err(stop) => {
+                session.complain(&stop.message);
+                stop.code
+            }
+        }
+    }
+
     fn complain(&mut self, message: &str) {
         if message.is_empty() {
             return;
@@ -187,23 +202,26 @@ impl Session<'_, '_> {
         let _ = writeln!(self.around.errors, "{message}");
     }
 
-    /// A restore goes on after the director's errors and ends at the first line that it cannot read.
-    fn restore(&mut self) -> Result<(), Stop> {
-        let mut line = String::new();
+    /// A restore goes on after the director's errors and ends at the first line that it cannot read, or that asks for help.
+    /// `is_read` says which lines are.
+    fn restore(&mut self, is_read: impl Fn(&str) -> bool) -> Result<(), Stop> {
+        let mut bytes = Vec::new();
         loop {
-            line.clear();
-            match self.around.input.read_line(&mut line) {
+            bytes.clear();
+            match self.around.input.read_until(b'\n', &mut bytes) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) => return Err(Stop::line(format!("ipvsadm: standard input: {error}"))),
             }
+            let line = String::from_utf8_lossy(&bytes);
             let words: Vec<String> =
                 line.split_ascii_whitespace().filter(|&word| word != "ipvsadm").map(str::to_owned).collect();
-            if words.is_empty() {
+            if words.is_empty() || !is_read(&line) {
                 continue;
             }
             let done = match request::parse_saved(&words, &self.names) {
                 Ok(Request::Restore) => Err(Stop::try_help()),
+                Ok(request @ (Request::Help | Request::Version)) => return self.run(request),
                 Ok(request) => self.run(request),
                 Err(stop) => Err(stop),
             };

@@ -12,12 +12,12 @@ use crate::api::types::{
 };
 use crate::model::{self, Limits, Model};
 
-/// A director without packets.
-struct InProcess(Model);
+/// A director without packets, and how many batches it did.
+struct InProcess(Model, usize);
 
 impl InProcess {
     fn new() -> InProcess {
-        InProcess(Model::new(Limits { services: 100, servers: 100 }))
+        InProcess(Model::new(Limits { services: 100, servers: 100 }), 0)
     }
 
     fn views(&self) -> Vec<ServiceView> {
@@ -37,6 +37,7 @@ impl InProcess {
 
 impl Director for InProcess {
     fn run(&mut self, batch: Batch) -> Result<BatchReply, DirectorError> {
+        self.1 += 1;
         let mut reply = BatchReply::default();
         for (index, command) in batch.commands.iter().enumerate() {
             match self.0.apply(command) {
@@ -66,12 +67,25 @@ impl Director for InProcess {
 
 /// Exit code, output, errors.
 fn ipvsadm(director: &mut InProcess, words: &[&str], input: &str) -> (u8, String, String) {
+    called(run, director, words, input.as_bytes())
+}
+
+/// The same of `ipvsadm-restore`.
+fn restore(director: &mut InProcess, input: &[u8]) -> (u8, String, String) {
+    called(run_restore, director, &[], input)
+}
+
+fn called(
+    program: impl FnOnce(&[String], &mut dyn Director, &mut Surroundings<'_>) -> u8,
+    director: &mut InProcess,
+    words: &[&str],
+    mut input: &[u8],
+) -> (u8, String, String) {
     let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
     let (mut output, mut errors) = (Vec::new(), Vec::new());
-    let mut input = input.as_bytes();
     let mut around =
         Surroundings { names: &System, input: &mut input, output: &mut output, errors: &mut errors };
-    let code = run(&words, director, &mut around);
+    let code = program(&words, director, &mut around);
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (code, text(output), text(errors))
 }
@@ -100,6 +114,38 @@ fn check(director: &mut InProcess) -> String {
     }
     assert_eq!(restored(&as_the_tool).all(), without_thresholds, "{as_the_tool}");
     whole
+}
+
+#[test]
+fn a_whole_table_is_put_in_the_place_of_the_one_that_is_there_at_one_moment() {
+    let old = "-A -t 192.0.2.1:80 -s rr\n-a -t 192.0.2.1:80 -r 10.0.0.1:80 -m -w 1\n-A -f 5 -s wlc\n";
+    let new = "-A -t 192.0.2.1:80 -s wrr\n-a -t 192.0.2.1:80 -r 10.0.0.2:80 -m -w 1\n";
+    let mut director = restored(old);
+    let input = format!("#\n#-A -t 192.0.2.9:80 -s rr\n{new}#\n");
+    let input = [b"# \xe4\n", input.as_bytes()].concat();
+    assert_eq!(restore(&mut director, &input), (0, String::new(), String::new()));
+    assert_eq!((check(&mut director).as_str(), director.1), (new, 2));
+    // `-R` alone adds, and a comment is no line of it.
+    let (code, _, errors) = ipvsadm(&mut director, &["-R"], old);
+    assert_eq!((code, errors.as_str()), (0, "Service already exists\n"));
+    assert_eq!(ipvsadm(&mut director, &["-R"], "# x\n").0, 255);
+    assert_eq!(director.views().len(), 2);
+    // What cannot be read ends it, when what was there is gone.
+    assert_eq!(restore(&mut director, b"-A -t 192.0.2.7:80 -s rr\n-q\n-A -f 1 -s rr\n").0, 255);
+    assert_eq!(check(&mut director), "-A -t 192.0.2.7:80 -s rr\n");
+    assert_eq!(restore(&mut director, b""), (0, String::new(), String::new()));
+    assert!(director.views().is_empty());
+}
+
+#[test]
+fn a_line_that_asks_for_help_ends_a_restore_well() {
+    for line in ["-v", "-h", "ipvsadm --version"] {
+        let mut director = InProcess::new();
+        let lines = format!("-A -f 1 -s rr\n-A -f 1 -s rr\n{line}\n-A -f 2 -s rr\n");
+        let (code, output, errors) = ipvsadm(&mut director, &["-R"], &lines);
+        assert_eq!((code, errors.as_str(), director.views().len()), (0, "Service already exists\n", 1));
+        assert!(output.contains("ipvsadm"), "{line}: {output}");
+    }
 }
 
 #[test]
