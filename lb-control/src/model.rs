@@ -567,11 +567,11 @@ impl Model {
 
     fn edit_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
         let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
+        self.check_families(address, spec)?;
         check_ranges(address, spec)?;
         let Some(position) = position(&entry.service, spec.server) else {
             return Err(no_such_server(address, spec.server));
         };
-        self.check_families(address, spec)?;
         check_server(address, spec)?;
         if entry.service.options.one_packet {
             check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;

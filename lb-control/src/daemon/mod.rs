@@ -323,7 +323,10 @@ impl Control {
                         ControlFlow::Continue(())
                     }));
                     first += commands.len();
-                    reply.failed.extend(refused.map(|error| Failure { index: first - 1, error }));
+                    // What does not go at all is said first.
+                    let of_model = |last| self.model.sync_refusal(last);
+                    let error = refused.map(|error| commands.last().and_then(of_model).unwrap_or(error));
+                    reply.failed.extend(error.map(|error| Failure { index: first - 1, error }));
                 }
                 reply.done = batch.commands.len() - reply.failed.len();
             }

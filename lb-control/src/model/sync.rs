@@ -7,7 +7,7 @@ use lb_core::tables::Forward;
 use super::check::name;
 use super::{Change, Model};
 use crate::api::types::{
-    ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, SyncDaemon, SyncRole,
+    Command, ErrorBody, ErrorKind, ForwardMethod, ServerSpec, ServiceAddress, SyncDaemon, SyncRole,
 };
 
 /// The IP packets that hold the longest message when nobody says how long it may be.
@@ -57,6 +57,12 @@ impl Model {
         }
     }
 
+    /// Why a daemon could not be started, wherever its interface is.
+    pub(crate) fn sync_refusal(&self, command: &Command) -> Option<ErrorBody> {
+        let Command::StartSync(daemon) = command else { return None };
+        self.check_sync(daemon).err()
+    }
+
     pub(super) fn start_sync(&mut self, daemon: &SyncDaemon) -> Result<Change, ErrorBody> {
         self.check_sync(daemon)?;
         let SyncDaemon { role, group, maxlen, .. } = *daemon;
@@ -100,7 +106,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{Command, ServiceSpec, SysctlValue};
+    use crate::api::types::{ServiceSpec, SysctlValue};
     use crate::model::Limits;
 
     fn model() -> Model {

@@ -7,9 +7,12 @@ use super::names::Names;
 use crate::api::types::Transport;
 use crate::endpoint::{self, BadEndpoint, Endpoint};
 
+/// As isspace has them.
+const BLANKS: [char; 6] = [' ', '\t', '\n', '\x0b', '\x0c', '\r'];
+
 /// A whole decimal number within `min..=max` (strtol).
 pub(crate) fn number(text: &str, min: i64, max: i64) -> Option<i64> {
-    let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let text = text.trim_start_matches(BLANKS);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -17,8 +20,29 @@ pub(crate) fn number(text: &str, min: i64, max: i64) -> Option<i64> {
     text.parse().ok().filter(|number| (min..=max).contains(number))
 }
 
-/// An IPv4 address of one to four parts, the last one filling what is left (inet_aton).
+/// The number that `text` begins with, whatever follows; 0 if it begins with none (atoi).
+pub(crate) fn leading_number(text: &str) -> i32 {
+    let text = text.trim_start_matches(BLANKS);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let end = digits.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(digits.len());
+    let most = if text.starts_with('-') { i64::MIN } else { i64::MAX };
+    let number = &text[..text.len() - digits.len() + end];
+    // What is too long for one word is cut for the other.
+    if end == 0 { 0 } else { number.parse().unwrap_or(most) as i32 }
+}
+
+/// An IPv6 address with its last four bytes as IPv4's where all others are 0 (inet_ntop).
+pub(crate) fn ipv6_text(address: Ipv6Addr) -> String {
+    let bits = u128::from(address);
+    if bits >> 32 == 0 && bits >> 16 != 0 {
+        return format!("::{}", Ipv4Addr::from(bits as u32));
+    }
+    address.to_string()
+}
+
+/// An IPv4 address of one to four parts, the last one filling what is left; behind a blank may be anything (inet_aton).
 pub(crate) fn ipv4(text: &str) -> Option<Ipv4Addr> {
+    let text = text.split(BLANKS).next()?;
     let parts: Vec<u32> = text.split('.').map(part).collect::<Option<_>>()?;
     let (&last, front) = parts.split_last()?;
     if front.len() > 3 || front.iter().any(|&part| part > 255) {
@@ -50,7 +74,7 @@ pub(crate) fn host(text: &str, names: &Names<'_>) -> Option<Ipv4Addr> {
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or `IPV6`; ports also by name. `transport` is what names of ports are looked up
-/// for.
+/// for. Of `[HOST]:PORT` the port is not read.
 pub(crate) fn endpoint(
     text: &str,
     transport: Option<Transport>,
@@ -61,12 +85,11 @@ pub(crate) fn endpoint(
     }
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;
-        let port = port(rest.strip_prefix(':')?, transport, names)?;
-        let address = match address.parse::<Ipv6Addr>() {
-            Ok(address) => address.into(),
-            Err(_) => host(address, names)?.into(),
+        let name = rest.strip_prefix(':')?;
+        return match address.parse::<Ipv6Addr>() {
+            Ok(address) => Some((address.into(), Some(port(name, transport, names)?))),
+            Err(_) => Some((host(address, names)?.into(), None)),
         };
-        return Some((address, Some(port)));
     }
     if let Ok(address) = text.parse::<Ipv6Addr>() {
         return Some((address.into(), None));
@@ -119,6 +142,32 @@ mod tests {
     }
 
     #[test]
+    fn a_number_at_the_beginning_is_read_and_cut() {
+        let cases = [("64", 64), ("+64x", 64), (" \t64 ", 64), ("-1", -1), ("4294967360", 64)];
+        let odd =
+            [("", 0), ("x", 0), ("+ 64", 0), ("99999999999999999999", -1), ("-99999999999999999999", 0)];
+        for (text, expected) in cases.into_iter().chain(odd) {
+            assert_eq!(leading_number(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_that_has_ipv4s_bytes_alone_ends_like_ipv4() {
+        for (text, shown) in [
+            ("::1.2.3.4", "::1.2.3.4"),
+            ("::1:2", "::0.1.0.2"),
+            ("::2", "::2"),
+            ("::0.0.1.0", "::100"),
+            ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
+            ("::ffff:0:1.2.3.4", "::ffff:0:102:304"),
+            ("64:ff9b::1.2.3.4", "64:ff9b::102:304"),
+            ("::", "::"),
+        ] {
+            assert_eq!(ipv6_text(text.parse().expect(text)), shown);
+        }
+    }
+
+    #[test]
     fn ipv4_addresses_may_lack_parts() {
         let cases = [
             ("1.2.3.4", Some([1, 2, 3, 4])),
@@ -135,6 +184,10 @@ mod tests {
             ("09.1", None),
             ("+1.2.3.4", None),
             ("", None),
+            ("1.2.3.4 x", Some([1, 2, 3, 4])),
+            ("1.2.3.4\n", Some([1, 2, 3, 4])),
+            (" 1.2.3.4", None),
+            ("1. 2", None),
         ];
         for (text, expected) in cases {
             assert_eq!(ipv4(text), expected.map(Ipv4Addr::from), "{text}");
@@ -149,8 +202,16 @@ mod tests {
         assert_eq!(endpoint("2001:db8::12"), Some((v6, None)));
         assert_eq!(endpoint("[2001:db8::12]:80"), Some((v6, Some(80))));
         assert_eq!(endpoint("10.0.0.1:http"), Some(([10, 0, 0, 1].into(), Some(80))));
+        assert_eq!(endpoint("10.0.0.1 x:80"), Some(([10, 0, 0, 1].into(), Some(80))));
+        for text in ["[10.0.0.1]:80", "[10.0.0.1]:", "[10.0.0.1]:nosuchservice"] {
+            assert_eq!(endpoint(text), Some(([10, 0, 0, 1].into(), None)), "{text}");
+        }
         for bad in [
             "[2001:db8::12]",
+            "[2001:db8::12]:nosuchservice",
+            "[10.0.0.1]",
+            "[10.0.0.1]x",
+            " 10.0.0.1:80",
             "80",
             "",
             "10.0.0.1:",

@@ -134,14 +134,14 @@ pub(super) fn services(
             }
             _ => {
                 write!(out, "{name} {}", service.spec.scheduler)?;
-                flags(out, &service.spec, &[" (", ")"], [" persistent ", " mask ", " pe ", " ops"])?;
+                let listed = listed_flags(&service.spec);
+                flags(out, &service.spec, listed, &[" (", ")"], [" persistent ", " mask ", " pe ", " ops"])?;
             }
         }
         writeln!(out)?;
-        let is_ipv6 = service.spec.service.is_ipv6();
         let transport = transport(&service.spec.service);
         for server in in_order(service.servers, format) {
-            self::server(out, &server, look, transport, is_ipv6, format, names)?;
+            self::server(out, &server, look, transport, format, names)?;
         }
     }
     Ok(())
@@ -152,12 +152,11 @@ fn server(
     server: &ServerView,
     look: Look,
     transport: Option<Transport>,
-    is_ipv6: bool,
     format: Format,
     names: &Names<'_>,
 ) -> io::Result<()> {
     let mut name = names.endpoint(server.spec.server, transport, format.numeric);
-    if !is_ipv6 {
+    if !server.spec.server.is_ipv6() {
         name = cut(&name, SERVER_WIDTH);
     }
     write!(out, "  -> {name:<SERVER_WIDTH$}")?;
@@ -227,7 +226,8 @@ pub(super) fn save(
             }
         };
         write!(out, "-A {name} -s {}", service.spec.scheduler)?;
-        flags(out, &service.spec, &[" -b ", ""], [" -p ", " -M ", " --pe ", " -o"])?;
+        let list = if is_whole { whole_flags(&service.spec) } else { listed_flags(&service.spec) };
+        flags(out, &service.spec, list, &[" -b ", ""], [" -p ", " -M ", " --pe ", " -o"])?;
         edits(out, &service.spec)?;
         let local: Vec<_> = service.spec.local_addresses.iter().map(ToString::to_string).collect();
         if !local.is_empty() {
@@ -269,13 +269,31 @@ pub(super) fn save(
     Ok(())
 }
 
+/// A scheduler's flags; `None`: there is none.
+fn whole_flags(spec: &ServiceSpec) -> Option<String> {
+    (!spec.scheduler_flags.is_empty()).then(|| spec.scheduler_flags.join(","))
+}
+
+/// The same as ipvsadm has it, which has no word for the third flag of these schedulers, but brackets or `-b` for it.
+fn listed_flags(spec: &ServiceSpec) -> Option<String> {
+    let has_no_word = |flag: &str| flag == "flag-3" && matches!(spec.scheduler.as_str(), "sh" | "mh");
+    let named: Vec<_> =
+        spec.scheduler_flags.iter().map(String::as_str).filter(|flag| !has_no_word(flag)).collect();
+    (!spec.scheduler_flags.is_empty()).then(|| named.join(","))
+}
+
 /// What stands behind a scheduler. The rule form has its flags after persistence, the listing before.
-fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [&str; 4]) -> io::Result<()> {
+fn flags(
+    out: &mut dyn Write,
+    spec: &ServiceSpec,
+    list: Option<String>,
+    brackets: &[&str; 2],
+    words: [&str; 4],
+) -> io::Result<()> {
     let [persistent, mask, engine, one_packet] = words;
     let [open, close] = brackets;
-    let list = spec.scheduler_flags.join(",");
     let is_rule = close.is_empty();
-    if !list.is_empty() && !is_rule {
+    if let Some(list) = list.as_ref().filter(|_| !is_rule) {
         write!(out, "{open}{list}{close}")?;
     }
     if let Some(persistence) = &spec.persistence {
@@ -291,7 +309,7 @@ fn flags(out: &mut dyn Write, spec: &ServiceSpec, brackets: &[&str; 2], words: [
     if spec.one_packet {
         write!(out, "{one_packet}")?;
     }
-    if !list.is_empty() && is_rule {
+    if let Some(list) = list.filter(|_| is_rule) {
         write!(out, "{open}{list}")?;
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use dns_lookup::{AddrFamily, AddrInfoHints, SockType, getaddrinfo, getnameinfo};
 
+use super::address::ipv6_text;
 use crate::api::types::Transport;
 use crate::endpoint::Endpoint;
 use lb_core::tables::Prefix;
@@ -90,17 +91,16 @@ impl<'a> Names<'a> {
 
     /// `host:port` for a listing. As with ipvsadm, an IPv6 host stays a number, and a port of no protocol.
     pub(crate) fn endpoint(&self, at: SocketAddr, transport: Option<Transport>, numeric: bool) -> String {
-        if numeric {
-            return at.to_string();
-        }
         let host = match at.ip() {
+            IpAddr::V4(address) if numeric => address.to_string(),
             IpAddr::V4(address) => {
                 let mut hosts = self.hosts.borrow_mut();
                 let name = hosts.entry(address).or_insert_with(|| self.lookup.host(address));
                 name.clone().unwrap_or_else(|| address.to_string())
             }
-            IpAddr::V6(address) => format!("[{address}]"),
+            IpAddr::V6(address) => format!("[{}]", ipv6_text(address)),
         };
+        let transport = transport.filter(|_| !numeric);
         format!("{host}:{}", self.port_name(at.port(), transport))
     }
 
@@ -136,6 +136,7 @@ mod tests {
     fn numbers_need_no_names() {
         assert_eq!(endpoint("[2001:db8::1]:53", true), "[2001:db8::1]:53");
         assert_eq!(endpoint("127.0.0.1:0", true), "127.0.0.1:0");
+        assert_eq!(endpoint("[::127.0.0.1]:53", true), "[::127.0.0.1]:53");
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl<'a> Words<'a> {
         }
         while let Some(word) = self.words.get(self.next) {
             self.next += 1;
-            if self.only_words || !word.starts_with('-') {
+            if self.only_words || !word.starts_with('-') || word == "-" {
                 self.left_over.push(word);
             } else if word == "--" {
                 self.only_words = true;
@@ -80,6 +80,9 @@ impl<'a> Words<'a> {
             .ok_or_else(|| self.bad("unknown option"))?;
         if row.takes != Takes::Nothing && !rest.is_empty() {
             return Ok((row.opt, Some(rest.strip_prefix('=').unwrap_or(rest).to_owned())));
+        }
+        if rest.starts_with('=') {
+            return Err(self.bad("option does not take an argument"));
         }
         self.cluster = (!rest.is_empty()).then_some(rest);
         self.with_argument(row, None)
@@ -181,12 +184,15 @@ mod tests {
             read("-L --numeric=3").1.as_deref(),
             Some("--numeric=3: option does not take an argument")
         );
-        assert_eq!(read("-L -").1.as_deref(), Some("-: unknown option"));
+        assert_eq!(read("-L -n=3").1.as_deref(), Some("-n=3: option does not take an argument"));
+        assert_eq!(read("-Lnc=").1.as_deref(), Some("-Lnc=: option does not take an argument"));
+        assert_eq!(read("-L -=").1.as_deref(), Some("-=: unknown option"));
     }
 
     #[test]
     fn other_words_are_left_over() {
         let (options, error, left_over) = read("a -L b -- -n");
         assert_eq!((options.len(), error, left_over), (1, None, vec!["a".into(), "b".into(), "-n".into()]));
+        assert_eq!(read("-A -p - -o").2, ["-"]);
     }
 }

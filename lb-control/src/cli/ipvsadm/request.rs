@@ -10,7 +10,7 @@ use lb_core::tables::ConnLimits;
 use super::names::Names;
 use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
 use super::popt::Words;
-use super::{NOT_FOUND, Stop, address};
+use super::{Stop, address};
 use crate::api::types::{
     Command, DEFAULT_SCHEDULER, ForwardMethod, Persistence, QuicKey, QuicLb, ServerSpec, ServiceAddress,
     ServiceSpec, SyncDaemon, SyncRole, Timeouts, Transport, Tunnel,
@@ -209,7 +209,10 @@ impl Line {
                 self.mark = number(text, 1, u32::MAX, &format!("invalid fwmark value `{text}' specified"))?;
                 self.transport = Some(Transport::Tcp);
             }
-            Opt::Ipv6 if self.mark != 0 => self.mark_is_ipv6 = true,
+            Opt::Ipv6 if self.mark != 0 => {
+                self.mark_is_ipv6 = true;
+                self.netmask = None;
+            }
             Opt::Ipv6 => return Err(Stop::usage("-6 used before -f\n")),
             Opt::Scheduler => {
                 self.give(Subject::Scheduler)?;
@@ -221,7 +224,7 @@ impl Line {
             }
             Opt::PersistenceEngine => {
                 self.give(Subject::PersistenceEngine)?;
-                self.engine = Some(cut(text));
+                self.engine = Some(cut(text)).filter(|name| !name.is_empty());
             }
             Opt::Persistent => {
                 self.give(Subject::Persistent)?;
@@ -433,6 +436,10 @@ impl Line {
                 Endpoint::of(SocketAddr::new(address, port.unwrap_or(0)))
             }
         };
+        if at.prefix.address.is_ipv6() {
+            // One before it would be IPv4's.
+            self.netmask = None;
+        }
         self.transport = Some(transport);
         self.at = Some(at);
         self.port = at.port;
@@ -461,10 +468,8 @@ impl Line {
                 .ok_or_else(|| Stop::usage("illegal virtual server persistent mask specified"))?;
             return Ok(mask.to_string());
         }
-        // Digits at the start count, whatever follows (atoi).
-        let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-        match text[..end].parse() {
-            Ok(1..=128u8) => Ok(text[..end].to_owned()),
+        match address::leading_number(text) {
+            bits @ 1..=128 => Ok(bits.to_string()),
             _ => Err(Stop::usage("illegal ipv6 netmask specified")),
         }
     }
@@ -546,9 +551,7 @@ impl Line {
         }
         let scheduler =
             if self.scheduler.is_empty() { DEFAULT_SCHEDULER.to_owned() } else { self.scheduler.clone() };
-        if !self.is_saved && scheduler == NOT_IN_THE_KERNEL {
-            return Err(Stop::line(NOT_FOUND.to_owned()));
-        }
+        let is_unknown = !self.is_saved && scheduler == NOT_IN_THE_KERNEL;
         let helper = match self.helper.as_deref() {
             None => default_helper(&service).map(str::to_owned),
             Some(NO_HELPER) => None,
@@ -557,7 +560,8 @@ impl Line {
         Ok(ServiceSpec {
             service,
             scheduler_flags: sched_flags(self.sched_flags.as_deref(), &scheduler)?,
-            scheduler,
+            // The daemon finds that there is none, after whether there is the service.
+            scheduler: if is_unknown { NO_SCHEDULER.to_owned() } else { scheduler },
             // The kernel ignores a mask without persistence.
             persistence: self.persistence.map(|timeout| Persistence { timeout, netmask: self.netmask }),
             persistence_engine: self.engine,
@@ -641,6 +645,8 @@ pub(super) fn default_helper(service: &ServiceAddress) -> Option<&'static str> {
 
 /// A scheduler that the kernel whose command lines were recorded does not have: who asks for it is told what is recorded.
 const NOT_IN_THE_KERNEL: &str = "twos";
+/// What no scheduler is called.
+const NO_SCHEDULER: &str = "-";
 
 /// Flags by name, `flag-1` to `flag-3` for any scheduler.
 fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop> {
@@ -667,7 +673,8 @@ fn multicast_group(text: &str) -> Result<IpAddr, Stop> {
         Ok(group) if IpAddr::is_multicast(&group) => return Ok(group),
         Ok(IpAddr::V4(_)) => "IPv4 ",
         Ok(IpAddr::V6(_)) => "IPv6 ",
-        Err(_) => "",
+        Err(_) if text.contains(':') => "IPv6 ",
+        Err(_) => "IPv4 ",
     };
     Err(Stop::usage(format!("invalid {family}mcast-group `{text}'")))
 }
