@@ -8,7 +8,8 @@
 //! | `GET /v1/timeouts` | [`Timeouts`](types::Timeouts) |
 //! | `GET /v1/sysctl` | the [`SysctlValue`](types::SysctlValue)s |
 //! | `GET /v1/sync` | the [`SyncDaemon`](types::SyncDaemon)s |
-//! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line |
+//! | `GET /v1/connections` | `application/x-ndjson`, streamed: one [`Connection`](types::Connection) a line of those that the query's [`ConnectionFilter`](connections::ConnectionFilter) fits |
+//! | `GET /v1/connections/count` | [`ConntrackCount`](conntrack::ConntrackCount) of those |
 //! | `GET /v1/conntrack` | the same of [`Tracked`](conntrack::Tracked), those that the query's [`Filter`](conntrack::Filter) fits |
 //! | `POST /v1/conntrack` | begins the connection of a [`ConntrackNew`](conntrack::ConntrackNew) |
 //! | `DELETE /v1/conntrack` | ends those, and lists them |
@@ -41,6 +42,7 @@
 //! ten thousand lines is one request and one new set of tables. A command is done wholly or not at all; with
 //! `"on_error": "rollback"` so is the batch.
 
+pub mod connections;
 pub mod conntrack;
 mod events;
 pub mod explain;

@@ -2,6 +2,7 @@
 
 use utoipa::OpenApi;
 
+use super::connections;
 use super::conntrack::routes as conntrack;
 use super::server;
 use super::trace;
@@ -20,7 +21,8 @@ use super::types;
         server::timeouts,
         server::sysctl,
         server::sync,
-        server::connections,
+        connections::connections,
+        connections::count_connections,
         conntrack::conntrack,
         conntrack::begin_conntrack,
         conntrack::end_conntrack,

@@ -1,7 +1,6 @@
 //! The API's routes: what each request asks the control task, and how the answer looks.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,18 +16,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use lb_core::path::{FlowView, Sought};
+use lb_core::path::Sought;
 use lb_core::rule::Table;
-use lb_core::tables::Protocol;
 
+use super::connections;
 use super::conntrack::routes;
 use super::events::Hub;
 use super::explain::{Explanation, Probe};
 use super::lines::{self, Lines};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
-    Batch, BatchReply, Connection, ConnectionProtocol, DropView, ErrorBody, ErrorKind, PortView,
-    ServiceAddress, ServicesReply, SetsReply, Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
+    Batch, BatchReply, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, SetsReply, Status,
+    SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{openapi, page, scrape, trace};
 use crate::daemon::{Control, Handle};
@@ -65,7 +64,8 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/timeouts", get(timeouts))
         .route("/v1/sysctl", get(sysctl))
         .route("/v1/sync", get(sync))
-        .route("/v1/connections", get(connections))
+        .route("/v1/connections", get(connections::connections))
+        .route("/v1/connections/count", get(connections::count_connections))
         .route(
             "/v1/conntrack",
             get(routes::conntrack)
@@ -250,21 +250,6 @@ pub(super) async fn sync(State(api): State<Api>) -> Result<Json<Vec<SyncDaemon>>
     Ok(Json(api.control.ask(|control| control.model().sync_daemons().cloned().collect()).await?))
 }
 
-/// Connections, one JSON object a line, as they are found: none twice, but some may have come or gone meanwhile.
-#[utoipa::path(get, path = "/v1/connections", responses(
-    (status = 200, content_type = "application/x-ndjson", body = Connection),
-    (status = 503, description = "too many lists at a time", body = ErrorBody),
-))]
-pub(super) async fn connections(State(api): State<Api>) -> Result<Response, ErrorBody> {
-    let services = api.control.ask(|control| control.model().services_by_server()).await?;
-    api.stream(move |plane, lines| {
-        plane.list_flows(&Sought::default(), &mut |view| match view.has_come() {
-            true => ControlFlow::Continue(()),
-            false => lines.add(&connection(&view, services.get(&view.server_id).copied())),
-        })
-    })
-}
-
 impl Api {
     fn place(&self) -> Result<OwnedSemaphorePermit, ErrorBody> {
         self.listings.clone().try_acquire_owned().map_err(|_| {
@@ -302,28 +287,6 @@ impl Api {
         });
         let unavailable = |why: String| ErrorBody::new(ErrorKind::Unavailable, why);
         asked.await.map_err(|error| unavailable(error.to_string()))?.map_err(unavailable)
-    }
-}
-
-fn connection(view: &FlowView, service: Option<ServiceAddress>) -> Connection {
-    Connection {
-        protocol: match view.protocol {
-            Protocol::ANY => ConnectionProtocol::Ip,
-            Protocol::UDP => ConnectionProtocol::Udp,
-            Protocol::SCTP => ConnectionProtocol::Sctp,
-            _ => ConnectionProtocol::Tcp,
-        },
-        expires: view.expires_in.as_secs(),
-        state: view.state.to_owned(),
-        client: view.client.into(),
-        virtual_: view.virtual_.into(),
-        destination: view.server.into(),
-        local: view.local.map(Into::into),
-        call: view.call.map(|(digest, more)| match digest {
-            IpAddr::V4(digest) => format!("{:08x}{more:04x}", u32::from(digest)),
-            IpAddr::V6(digest) => format!("{:032x}{more:04x}", u128::from(digest)),
-        }),
-        service,
     }
 }
 

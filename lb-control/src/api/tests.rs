@@ -368,6 +368,44 @@ async fn connections_are_streamed_line_by_line() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_filtered_and_counted_where_they_are() {
+    let bench = Bench::start();
+    bench.plane.flows.store(5000, Relaxed);
+    for (query, found) in [
+        ("", 5000),
+        ("?state=established", 5000),
+        ("?state=SYN_RECV", 0),
+        ("?protocol=tcp&service=tcp/192.0.2.1:80", 5000),
+        ("?protocol=udp", 0),
+        ("?service=tcp/192.0.2.9:80", 0),
+        ("?client=11.0.0.0/24", 256),
+        ("?server=10.0.0.7:80&virtual=192.0.2.1", 1),
+        ("?virtual=192.0.2.2", 0),
+        ("?server=10.0.0.7:81", 0),
+    ] {
+        let (status, body) = bench.get(&format!("/v1/connections{query}")).await;
+        assert_eq!((status, body.lines().count()), (200, found), "{query}");
+        let (status, body) = bench.get(&format!("/v1/connections/count{query}")).await;
+        assert_eq!((status, json(&body)["count"].as_u64()), (200, Some(found as u64)), "{query}");
+    }
+    for (query, why) in [
+        ("?bogus=1", "unknown field `bogus`"),
+        ("?state=FOO", "no state of a connection, those are ASSURED, "),
+        ("?server=10.0.0.1", "server"),
+        ("?protocol=icmp", "unknown variant `icmp`"),
+        ("?client=10.0.0.0/33", "10.0.0.0/33"),
+        ("?service=tcp/192.0.2.1", "service"),
+    ] {
+        for path in ["/v1/connections", "/v1/connections/count"] {
+            let (status, body) = bench.get(&format!("{path}{query}")).await;
+            let body = json(&body);
+            assert_eq!((status, body["error"].as_str()), (400, Some("bad_request")), "{query}");
+            assert!(body["message"].as_str().is_some_and(|said| said.contains(why)), "{query}: {body}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_goes_away_ends_the_list() {
     let bench = Bench::start();
     bench.plane.flows.store(200_000_000, Relaxed);

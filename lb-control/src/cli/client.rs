@@ -19,6 +19,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::conntrack::Tracker;
 use super::director::{Director, DirectorError};
+use crate::api::connections::ConnectionFilter;
 use crate::api::conntrack::{
     ConntrackChange, ConntrackCount, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation,
     ExpectationEvent, ExpectationFilter, ExpectationNew, Filter, Tracked,
@@ -51,6 +52,15 @@ impl Client {
     /// No answer, a refusal, or an answer that is not a `T`.
     pub fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, DirectorError> {
         self.ask("GET", path, Bytes::new())
+    }
+
+    /// How many connections fit.
+    ///
+    /// # Errors
+    /// When there is no answer, or a refusal.
+    pub fn count_connections(&mut self, filter: &ConnectionFilter) -> Result<u64, DirectorError> {
+        let path = format!("/v1/connections/count{}", filter.query());
+        Ok(self.get::<ConntrackCount>(&path)?.count)
     }
 
     /// # Errors
@@ -248,9 +258,10 @@ impl Director for Client {
 
     fn connections(
         &mut self,
+        filter: &ConnectionFilter,
         each: &mut dyn FnMut(Connection) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
-        self.lines("GET", "/v1/connections", Bytes::new(), each)
+        self.lines("GET", &format!("/v1/connections{}", filter.query()), Bytes::new(), each)
     }
 }
 
@@ -410,7 +421,7 @@ mod tests {
         let (_directory, mut client, asked) =
             daemon(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}"));
         let mut seen = Vec::new();
-        let done = client.connections(&mut |connection| {
+        let done = client.connections(&ConnectionFilter::default(), &mut |connection| {
             seen.push(format!("{} {}", connection.state, connection.destination));
             Ok(())
         });

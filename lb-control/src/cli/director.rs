@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::api::connections::ConnectionFilter;
 use crate::api::types::{
     Batch, BatchReply, Connection, ErrorBody, ServiceAddress, ServiceView, SyncDaemon, Timeouts,
 };
@@ -53,12 +54,13 @@ pub trait Director {
     /// When there is no answer.
     fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, DirectorError>;
 
-    /// Gives each connection to `each` as it comes.
+    /// Gives each connection that fits to `each` as it comes.
     ///
     /// # Errors
     /// The first one of `each`, or no answer.
     fn connections(
         &mut self,
+        filter: &ConnectionFilter,
         each: &mut dyn FnMut(Connection) -> io::Result<()>,
     ) -> Result<(), DirectorError>;
 }

@@ -108,6 +108,21 @@ impl<P: Packet> Path<P> {
     }
 }
 
+/// All that [`FlowView::state`] can be, each once.
+pub fn shown_states() -> Vec<&'static str> {
+    let all = || 0..=u8::MAX;
+    let of_ipvs = [Protocol::TCP, Protocol::SCTP, Protocol::UDP].into_iter();
+    let of_ipvs = of_ipvs.flat_map(|protocol| all().map(move |state| state::name(protocol, state)));
+    let tracked = [Protocol::TCP, Protocol::SCTP].into_iter();
+    let tracked =
+        tracked.flat_map(|protocol| all().filter_map(move |state| conntrack::name(protocol, state)));
+    // Of templates, and of what has no states.
+    let mut names: Vec<_> = of_ipvs.chain(tracked).chain(["NONE", "ASSURED"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// A connection, or a template whose state is still to be said.
 pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
     let original = flows.tuple(id, Direction::Original);

@@ -32,6 +32,18 @@ pub struct Sought {
     /// Of the source, of the destination, of one of the two.
     pub nat: [Option<SoughtNat>; 3],
     pub id: Option<u32>,
+    /// As IPVS lists it.
+    pub shown: SoughtShown,
+}
+
+/// The columns of a [`FlowView`] itself, as IPVS lists them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SoughtShown {
+    pub client: SoughtEnd,
+    pub virtual_: SoughtEnd,
+    pub server: SoughtEnd,
+    /// One of [`shown_states`](super::shown_states).
+    pub state: Option<&'static str>,
 }
 
 /// What of all that is listed.
@@ -85,6 +97,7 @@ impl Sought {
             && self.fits_icmp(view)
             && self.fits_nat(&original, &reply)
             && self.id.is_none_or(|id| view.netfilter_id() == id)
+            && self.shown.fits(view)
     }
 
     fn fits_status(&self, view: &FlowView) -> bool {
@@ -120,6 +133,15 @@ impl Sought {
         self.nat[0].is_none_or(source)
             && self.nat[1].is_none_or(destination)
             && self.nat[2].is_none_or(|to| source(to) || destination(to))
+    }
+}
+
+impl SoughtShown {
+    fn fits(&self, view: &FlowView) -> bool {
+        self.client.fits(view.client.0, view.client.1)
+            && self.virtual_.fits(view.virtual_.0, view.virtual_.1)
+            && self.server.fits(view.server.0, view.server.1)
+            && self.state.is_none_or(|state| view.state == state)
     }
 }
 
@@ -210,6 +232,21 @@ mod tests {
         assert!(!fits(Sought { id: Some(!view.netfilter_id()), ..all }));
         assert!(!fits(Sought { kind: SoughtKind::Expected, ..all }));
         assert!(!fits(Sought { kind: SoughtKind::Nothing, ..all }));
+    }
+
+    #[test]
+    fn what_is_shown_is_compared_as_it_is_shown() {
+        let end = |last, port| SoughtEnd {
+            net: Some((Ipv4Addr::new(10, 0, 0, last).into(), Ipv4Addr::BROADCAST.into())),
+            port: Some(port),
+        };
+        let fits = |shown| Sought { shown, ..Sought::default() }.fits(&view());
+        let nothing = SoughtShown::default();
+        assert!(fits(SoughtShown { client: end(1, 1000), server: end(3, 8080), ..nothing }));
+        assert!(fits(SoughtShown { virtual_: end(2, 80), state: Some("ESTABLISHED"), ..nothing }));
+        assert!(!fits(SoughtShown { server: end(3, 8081), ..nothing }));
+        assert!(!fits(SoughtShown { client: end(4, 4000), ..nothing }), "its other end is local");
+        assert!(!fits(SoughtShown { state: Some("SYN_RECV"), ..nothing }));
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{Context, Failure, OwnCommand};
-use crate::api::types::{Connection, ServiceAddress};
+use crate::api::connections::{ConnectionFilter, Shown};
+use crate::api::conntrack::Net;
+use crate::api::types::{Connection, ConnectionProtocol, ServiceAddress};
 use crate::cli::director::Director;
 
 pub(super) struct Connections;
@@ -26,7 +28,23 @@ impl OwnCommand for Connections {
         let state = Arg::new("state")
             .long("state")
             .value_name("STATE")
+            .value_parser(|text: &str| text.parse::<Shown>())
             .help("Only those in this state, such as ESTABLISHED");
+        let protocol = Arg::new("protocol")
+            .long("protocol")
+            .value_name("PROTOCOL")
+            .value_parser(["tcp", "udp", "sctp", "ip"])
+            .help("Only those over it; ip: persistence templates of firewall marks");
+        let client = Arg::new("client")
+            .long("client")
+            .value_name("ADDRESS[/LENGTH]")
+            .value_parser(|text: &str| text.parse::<Net>())
+            .help("Only those of this client, or of one of this network");
+        let virtual_ = Arg::new("virtual")
+            .long("virtual")
+            .value_name("ADDRESS[/LENGTH]")
+            .value_parser(|text: &str| text.parse::<Net>())
+            .help("Only those to this virtual address, or to one of this network");
         let count = Arg::new("count").long("count").action(ArgAction::SetTrue).help("Print only how many");
         let json = Arg::new("json")
             .long("json")
@@ -35,26 +53,21 @@ impl OwnCommand for Connections {
             .help("Print one JSON object a line");
         Command::new("connections")
             .about("Connections that lbd knows")
-            .args([service, server, state, count, json])
+            .args([service, server, state, protocol, client, virtual_, count, json])
     }
 
     fn run(&self, matches: &ArgMatches, context: &mut Context<'_>) -> Result<u8, Failure> {
-        let service = matches.get_one::<ServiceAddress>("service").copied();
-        let server = matches.get_one::<SocketAddr>("server").copied();
-        let state = matches.get_one::<String>("state").map(String::as_str);
-        let (count, json) = (matches.get_flag("count"), matches.get_flag("json"));
+        let filter = filter(matches);
+        let json = matches.get_flag("json");
         let mut client = context.client()?;
         let out = &mut *context.output;
-        let mut found = 0u64;
-        client.connections(&mut |connection| {
-            if service.is_some_and(|service| connection.service != Some(service))
-                || server.is_some_and(|server| server != connection.destination)
-                || state.is_some_and(|state| !state.eq_ignore_ascii_case(&connection.state))
-            {
-                return Ok(());
-            }
-            found += 1;
-            if found == 1 && !count && !json {
+        if matches.get_flag("count") {
+            writeln!(out, "{}", client.count_connections(&filter)?)?;
+            return Ok(0);
+        }
+        let mut is_first = true;
+        client.connections(&filter, &mut |connection| {
+            if std::mem::take(&mut is_first) && !json {
                 line(
                     out,
                     ["protocol", "expires", "state", "client", "virtual", "real server            local"],
@@ -63,9 +76,6 @@ impl OwnCommand for Connections {
             if json {
                 serde_json::to_writer(&mut *out, &connection)?;
                 return writeln!(out);
-            }
-            if count {
-                return Ok(());
             }
             let Connection { protocol, expires, state, client, virtual_, destination, local, .. } =
                 connection;
@@ -77,10 +87,24 @@ impl OwnCommand for Connections {
             };
             line(out, [protocol.name(), &expires, &state, &client, &virtual_, &destination])
         })?;
-        if count {
-            writeln!(out, "{found}")?;
-        }
         Ok(0)
+    }
+}
+
+fn filter(matches: &ArgMatches) -> ConnectionFilter {
+    let protocol = matches.get_one::<String>("protocol").map(|name| match name.as_str() {
+        "udp" => ConnectionProtocol::Udp,
+        "sctp" => ConnectionProtocol::Sctp,
+        "ip" => ConnectionProtocol::Ip,
+        _ => ConnectionProtocol::Tcp,
+    });
+    ConnectionFilter {
+        service: matches.get_one::<ServiceAddress>("service").copied(),
+        server: matches.get_one::<SocketAddr>("server").copied(),
+        state: matches.get_one::<Shown>("state").copied(),
+        protocol,
+        client: matches.get_one::<Net>("client").copied(),
+        virtual_: matches.get_one::<Net>("virtual").copied(),
     }
 }
 

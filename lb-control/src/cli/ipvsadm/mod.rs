@@ -18,6 +18,7 @@ use std::io::{self, BufRead, Write};
 pub use names::{Lookup, System};
 
 use super::director::{Director, DirectorError};
+use crate::api::connections::ConnectionFilter;
 use crate::api::types::{Batch, Command, ErrorBody, ErrorKind, OnError, ServiceView};
 use names::Names;
 use request::{Format, Request};
@@ -260,7 +261,7 @@ impl<'a, 'b> Session<'a, 'b> {
             Request::ListConnections(format) => {
                 // No title over an error.
                 let mut titled = false;
-                let done = self.director.connections(&mut |connection| {
+                let done = self.director.connections(&ConnectionFilter::default(), &mut |connection| {
                     if !std::mem::replace(&mut titled, true) {
                         list::connections_title(output, format)?;
                     }

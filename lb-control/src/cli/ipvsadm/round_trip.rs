@@ -60,7 +60,11 @@ impl Director for InProcess {
         Ok(Vec::new())
     }
 
-    fn connections(&mut self, _: &mut dyn FnMut(Connection) -> io::Result<()>) -> Result<(), DirectorError> {
+    fn connections(
+        &mut self,
+        _: &ConnectionFilter,
+        _: &mut dyn FnMut(Connection) -> io::Result<()>,
+    ) -> Result<(), DirectorError> {
         Ok(())
     }
 }
