@@ -233,6 +233,7 @@ fn do_line(
     match request.action {
         Action::Help => return Ok(around.output.write_all(options::help(program).as_bytes())?),
         Action::Version => return Ok(writeln!(around.output, "{} v{VERSION} (legacy)", program.name)?),
+        Action::Missing => return read(program, &request, around, &mut |_| Ok(true)).map(drop),
         _ => {}
     }
     let table = Table::named(&request.table).ok_or_else(|| no_table(program, &request.table))?;

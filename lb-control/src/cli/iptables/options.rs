@@ -24,6 +24,8 @@ pub(super) enum Action {
     Policy(String),
     Version,
     Help,
+    /// None is given: what else stands there is read all the same, and may be wrong by itself.
+    Missing,
 }
 
 /// A line as read.
@@ -151,8 +153,7 @@ pub(super) fn parse(program: Program, words: &[String], table: Option<&str>) -> 
         stop.warnings = request.warnings;
         return Err(stop);
     }
-    let Some((_, action)) = action else { return Err(Stop::parameter("no command specified")) };
-    request.action = action;
+    request.action = action.map_or(Action::Missing, |(_, action)| action);
     check_listing(&request)?;
     Ok(request)
 }
@@ -173,6 +174,7 @@ pub(super) fn check_rule(request: &Request, has_counts: bool) -> Result<(), Stop
     let illegal =
         |letter: char| Err(Stop::parameter(format!("Illegal option `-{letter}' with this command")));
     let (is_of_rule, takes_counts) = match request.action {
+        Action::Missing => return Err(Stop::parameter("no command specified")),
         Action::Append | Action::Insert(_) | Action::Replace(_) => (true, true),
         Action::Check | Action::Delete => (true, false),
         Action::Policy(_) => (false, true),
@@ -195,7 +197,7 @@ pub(super) fn check_rule(request: &Request, has_counts: bool) -> Result<(), Stop
 
 /// Whether what says how rules are listed goes with the command.
 fn check_listing(request: &Request) -> Result<(), Stop> {
-    if matches!(request.action, Action::List(_) | Action::Help | Action::Version) {
+    if matches!(request.action, Action::List(_) | Action::Help | Action::Version | Action::Missing) {
         return Ok(());
     }
     let given = [('n', request.is_numeric), ('x', request.is_exact), ('0', request.is_numbered)];

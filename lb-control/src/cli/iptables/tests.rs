@@ -72,6 +72,31 @@ fn a_listing_of_one_rule_zeroes_the_chain_and_zeroing_one_rule_that_one() {
 }
 
 #[test]
+fn without_a_command_what_is_wrong_by_itself_is_said_first() {
+    let mut keeper = InProcess::new();
+    for (line, why) in [
+        ("", "no command specified"),
+        ("-v", "no command specified"),
+        ("-j ACCEPT", "no command specified"),
+        ("-p tcp --dport 80", "no command specified"),
+        ("--foo", "unknown option \"--foo\""),
+        ("-t nat --foo", "unknown option \"--foo\""),
+        ("-s 1.2.3.4 --foo", "unknown option \"--foo\""),
+        ("--dport 80", "unknown option \"--dport\""),
+        ("-Q", "unknown option \"-Q\""),
+    ] {
+        let said = keeper.line(line);
+        let text = format!(
+            "iptables v1.8.9 (legacy): {why}\nTry `iptables -h' or 'iptables --help' for more information.\n"
+        );
+        assert_eq!(said, (2, String::new(), text), "{line}");
+    }
+    assert_eq!(keeper.line("foo").2.lines().next(), Some("Bad argument `foo'"));
+    let said = keeper.restore("", b"*filter\n--foo\nCOMMIT\n");
+    assert!(said.0 == 2 && said.2.contains("unknown option \"--foo\""), "{said:?}");
+}
+
+#[test]
 fn a_command_without_a_rule_takes_no_options_of_one() {
     let mut keeper = InProcess::new();
     for (line, why) in [
