@@ -34,6 +34,8 @@ pub(super) struct Counted {
     /// Of lines that rules want logged, and of packets that they want kept.
     pub(super) lines: u64,
     pub(super) packets: u64,
+    /// Of packets that rules want kept and whose file cannot be written.
+    pub(super) unwritten_packets: u64,
     /// Of changes of IP sets that are left to the control plane.
     pub(super) set_changes: u64,
     /// Of files in which something outlives the process.
@@ -194,6 +196,12 @@ const ROWS: &[Row] = &[
         "too many packets are to be kept by rules (NFLOG)",
         "packets not kept",
         "-m limit or --nflog-range in the rule, a faster disk",
+    ),
+    row(
+        Source::Control(|counted| &mut counted.unwritten_packets),
+        "the files of packets that rules want kept (NFLOG) cannot be written",
+        "packets not kept",
+        "room in nflog.directory; the log says what is wrong",
     ),
     row(
         Source::Control(|counted| &mut counted.set_changes),

@@ -242,10 +242,12 @@ impl Control {
 
     /// How often something failed that is counted here.
     pub(super) fn counted(&self) -> Counted {
+        let captures = self.rules.captures();
         Counted {
             events: self.flow_events().lost.get(),
             lines: self.rules.compiled().events.lost.get(),
-            packets: self.rules.captures().map_or(0, |captures| captures.lost.get()),
+            packets: captures.map_or(0, |captures| captures.lost.get()),
+            unwritten_packets: captures.map_or(0, |captures| captures.unwritten.get()),
             set_changes: self.set_wishes().lost.load(Relaxed),
             unsaved_models: self.keep_counters().map_or(0, |counters| counters.failed.load(Relaxed)),
             unsaved_sets: self.sets_file.as_ref().map_or(0, SetsFile::failed),
