@@ -79,6 +79,17 @@ pub enum FlowMemory {
     None,
 }
 
+impl FlowMemory {
+    /// In the words of the file.
+    pub fn text(&self) -> String {
+        match self {
+            FlowMemory::Derived => "named after api.socket".to_owned(),
+            FlowMemory::File(path) => path.display().to_string(),
+            FlowMemory::None => "none".to_owned(),
+        }
+    }
+}
+
 /// What a worker does when there is no packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Idle {
@@ -92,6 +103,13 @@ pub enum Idle {
     Sleep,
     /// It sleeps until its ports' receive interrupts, or others, wake it.
     Interrupt,
+}
+
+impl Idle {
+    /// In the words of the file.
+    pub fn name(self) -> &'static str {
+        IDLES.iter().find(|(_, idle)| *idle == self).map_or("", |(name, _)| name)
+    }
 }
 
 const IDLES: &[(&str, Idle)] = &[
@@ -202,14 +220,16 @@ impl Config {
             }
         }
         let (marks, mark_sets) = mark::marks(&mut errors, document);
+        let dataplane = dataplane(&mut errors, document);
+        let services = service::services(&mut errors, document, dataplane.max_servers);
         let config = Config {
-            dataplane: dataplane(&mut errors, document),
+            dataplane,
             ports: ports(&mut errors, document),
             api: api(&mut errors, document),
             timeouts: timeouts(&mut errors, document),
             sync: sync::sync(&mut errors, document),
             nflog: nflog::nflog(&mut errors, document),
-            services: service::services(&mut errors, document),
+            services,
             marks,
             mark_sets,
             sysctls: sysctls(&mut errors, document),
@@ -269,7 +289,7 @@ fn section<'d>(
     Table::new(errors, document.get(section.name)?, section, section.name.to_owned())
 }
 
-/// The tables of `[[section]]`, each named after its value of `named_by`.
+/// The tables of `[[section]]`, each named after its value of `named_by`, or after its firewall mark.
 fn sections<'d>(
     errors: &mut Errors<'_>,
     document: &'d DeTable<'d>,
@@ -285,10 +305,14 @@ fn sections<'d>(
         .enumerate()
         .filter_map(|(index, value)| {
             let name = match value.get_ref() {
-                DeValue::Table(table) => match table.get(named_by).map(|name| name.get_ref()) {
-                    Some(DeValue::String(name)) => format!("{} {name}", section.name),
-                    _ => format!("{} number {}", section.name, index + 1),
-                },
+                DeValue::Table(table) => {
+                    let value = |key| table.get(key).map(|value| value.get_ref());
+                    match (value(named_by), value("fwmark")) {
+                        (Some(DeValue::String(name)), _) => format!("{} {name}", section.name),
+                        (_, Some(DeValue::Integer(mark))) => format!("{} fwmark {mark}", section.name),
+                        _ => format!("{} number {}", section.name, index + 1),
+                    }
+                }
                 _ => section.name.to_owned(),
             };
             Table::new(errors, value, section, name)
@@ -423,6 +447,11 @@ fn ports(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<Port> {
                     let message = format!(
                         "\"{}\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
                         text.value
+                // Linux takes the one without a word and has nothing then, and refuses the other.
+                Some(PortAddress { address, .. }) if address.is_unspecified() || address.is_multicast() => {
+                    let message = format!("{address} is no unicast address");
+                    table.error(errors, &text.at, "addresses", message);
+                }
                     );
                     table.error(errors, &text.at, "addresses", message);
                 }

@@ -307,13 +307,14 @@ fn restarts(old: &Config, new: &Config) -> Vec<String> {
     compare("dataplane.driver_args".into(), &a.driver_args, &b.driver_args);
     compare("dataplane.memory_mb".into(), &a.memory_mb, &b.memory_mb);
     compare("dataplane.huge_pages".into(), &a.huge_pages, &b.huge_pages);
-    compare("dataplane.flow_memory".into(), &a.flow_memory, &b.flow_memory);
+    compare("dataplane.flow_memory".into(), &a.flow_memory.text(), &b.flow_memory.text());
     compare("dataplane.max_connections".into(), &a.max_connections, &b.max_connections);
     compare("dataplane.max_ipv6_connections".into(), &a.max_ipv6_connections, &b.max_ipv6_connections);
     compare("dataplane.max_servers".into(), &a.max_servers, &b.max_servers);
-    compare("dataplane.idle".into(), &a.idle, &b.idle);
+    compare("dataplane.idle".into(), &a.idle.name(), &b.idle.name());
     compare("api.socket".into(), &old.api.socket, &new.api.socket);
-    compare("api.http".into(), &old.api.http, &new.api.http);
+    let http = |config: &Config| config.api.http.map_or("none".to_owned(), |http| http.to_string());
+    compare("api.http".into(), &http(old), &http(new));
     let names = |config: &Config| config.ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
     compare("port".into(), &names(old), &names(new));
     for port in &new.ports {
@@ -693,6 +694,16 @@ mod tests {
                 "port wan: device: \"net_null0\" is in use, the file says \"net_null1\"",
             ]
         );
+        let words = text.replace("workers", "idle = \"pause\"\nflow_memory = \"/dev/shm/x\"\nworkers")
+            + "[api]\nhttp = \"127.0.0.1:9477\"\n";
+        let restart = Reload::between(&old, &Config::parse(&words).expect("valid"), &started(&old)).restart;
+        for line in [
+            "dataplane.flow_memory: \"named after api.socket\" is in use, the file says \"/dev/shm/x\"",
+            "dataplane.idle: \"auto\" is in use, the file says \"pause\"",
+            "api.http: \"none\" is in use, the file says \"127.0.0.1:9477\"",
+        ] {
+            assert!(restart.iter().any(|said| said == line), "{restart:?}");
+        }
         let changes: Vec<_> = reload.addresses.iter().map(|c| (c.address.to_string(), c.is_added)).collect();
         assert_eq!(changes, [("192.0.2.1/24".to_owned(), false), ("192.0.2.3/24".to_owned(), true)]);
         assert!(reload.commands.is_empty());

@@ -1,6 +1,7 @@
 //! `[[virtual_service]]` of the config file.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use toml::de::DeTable;
 
@@ -65,7 +66,13 @@ const MAX_WEIGHT: u32 = 65_535;
 /// The kernel keeps thresholds in 32 bits and ipvsadm takes them as a signed number.
 const MAX_THRESHOLD: u32 = i32::MAX as u32;
 
-pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<VirtualService> {
+/// `max_servers`: what there is room for, of services and of real servers of all of them.
+pub(super) fn services(
+    errors: &mut Errors<'_>,
+    document: &DeTable<'_>,
+    max_servers: u32,
+) -> Vec<VirtualService> {
+    let mut room = Room { max_servers: max_servers as usize, services: 0, servers: 0 };
     let mut known = hashbrown::HashMap::new();
     let mut services = Vec::new();
     let schedulers: Vec<_> = SchedulerKind::ALL.iter().map(|&kind| (kind.name(), kind)).collect();
@@ -91,6 +98,7 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
             };
             table.error(errors, &at, name, format!("{what} stands twice: also in line {other}"));
         }
+        room.take(errors, &table, &at);
         let quic_lb = quic::configs(errors, &table, key.protocol);
         let servers = servers(errors, &table, Some(key), quic_lb.as_deref());
         let one_packet = one_packet(errors, &table, key.protocol);
@@ -129,6 +137,32 @@ pub(super) fn services(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<V
         });
     }
     services
+}
+
+/// What the services up to here take of `dataplane.max_servers`.
+struct Room {
+    max_servers: usize,
+    services: usize,
+    servers: usize,
+}
+
+impl Room {
+    /// Takes one service's; the first of each kind for which there is no room is an error.
+    fn take(&mut self, errors: &mut Errors<'_>, table: &Table<'_>, service: &Range<usize>) {
+        let Room { max_servers, services, servers } = *self;
+        let listed = table.get("real_servers").and_then(|list| list.get_ref().as_array());
+        let listed = listed.map_or(&[][..], |list| &list[..]);
+        (self.services, self.servers) = (services + 1, servers + listed.len());
+        let full = |what: &str| format!("there is room for {max_servers} {what} (dataplane.max_servers)");
+        if services == max_servers {
+            table.error(errors, service, "address", full("virtual services"));
+        }
+        if servers <= max_servers
+            && let Some(first) = listed.get(max_servers - servers)
+        {
+            table.error(errors, &first.span(), "real_servers", full("real servers of all services"));
+        }
+    }
 }
 
 fn table_size(errors: &mut Errors<'_>, table: &Table<'_>, kind: SchedulerKind) -> u32 {
@@ -351,7 +385,7 @@ fn servers(
         let port = service.map_or(1, |service| service.port);
         let Some(address) = server_address(found.value, port) else {
             let text = format!(
-                "\"{}\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+                "\"{}\" is no address, alone or with port, such as \"10.0.0.11\", \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
                 found.value
             );
             server.error(errors, &found.at, "address", text);
@@ -448,7 +482,14 @@ fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
 fn server_address(typed: &str, service_port: u16) -> Option<SocketAddr> {
     let address = match typed.parse::<SocketAddr>() {
         Ok(address) => address,
-        Err(_) => SocketAddr::new(typed.parse::<IpAddr>().ok()?, service_port),
+        Err(_) => {
+            let bare = typed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let address = match bare {
+                Some(bare) => IpAddr::V6(bare.parse().ok()?),
+                None => typed.parse().ok()?,
+            };
+            SocketAddr::new(address, service_port)
+        }
     };
     let ip = address.ip();
     let has_port = address.port() != 0 || service_port == 0;

@@ -273,11 +273,78 @@ one_packet = true
         [
             "line 10: virtual_service 192.0.2.10:0: persistence: 0 is outside 1..=2678400",
             "line 15: virtual_service 192.0.2.10:80: persistence_mask: \"24\" is not a mask such as \"255.255.255.0\"",
-            "line 16: virtual_service 192.0.2.10:80: real server 10.0.0.11:0: address: \"10.0.0.11:0\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+            "line 16: virtual_service 192.0.2.10:80: real server 10.0.0.11:0: address: \"10.0.0.11:0\" is no address, alone or with port, such as \"10.0.0.11\", \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
             "line 19: virtual_service [2001:db8::10]:80: persistence_mask: there is no persistence",
             "line 22: virtual_service 192.0.2.11:80: one_packet: is for protocol \"udp\" and for `fwmark`",
         ]
     );
+}
+
+#[test]
+fn what_there_is_no_room_for_is_named_with_the_key_and_the_line() {
+    let servers = |count: u32| {
+        let list: Vec<_> = (1..=count).map(|n| format!("  {{ address = \"10.0.1.{n}\" }},\n")).collect();
+        format!("real_servers = [\n{}]\n", list.concat())
+    };
+    let text = |first, second| {
+        let service = |host, servers: String| {
+            format!("[[virtual_service]]\naddress = \"192.0.2.{host}:80\"\n{servers}")
+        };
+        let good = GOOD.replace("[dataplane]", "[dataplane]\nmax_servers = 16");
+        good + &service(1, servers(first)) + &service(2, servers(second))
+    };
+    assert!(Config::parse(&text(9, 7)).is_ok());
+    let errors = errors_of(&text(9, 9));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].ends_with(
+            ": virtual_service 192.0.2.2:80: real_servers: there is room for 16 real servers of all services (dataplane.max_servers)"
+        ),
+        "{errors:?}"
+    );
+    let lines = text(9, 9).lines().position(|line| line.contains("192.0.2.2:80")).expect("it is there");
+    assert!(errors[0].starts_with(&format!("line {}: ", lines + 1 + 1 + 8)), "{errors:?}");
+    let services: String =
+        (1..=17).map(|n| format!("[[virtual_service]]\naddress = \"192.0.2.{n}:80\"\n")).collect();
+    let errors = errors_of(&(GOOD.replace("[dataplane]", "[dataplane]\nmax_servers = 16") + &services));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("192.0.2.17:80: address: there is room for 16 virtual services"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn an_ipv6_real_server_may_stand_in_brackets_with_or_without_port() {
+    let text = r#"[[virtual_service]]
+address = "[2001:db8::10]:80"
+real_servers = [{ address = "[2001:db8::1]" }, { address = "2001:db8::2" }, { address = "[2001:db8::3]:80" }]
+"#;
+    let config = Config::parse(&format!("{GOOD}{text}")).expect("valid");
+    let servers: Vec<_> =
+        config.services[0].servers.iter().map(|server| server.address.to_string()).collect();
+    assert_eq!(servers, ["[2001:db8::1]:80", "[2001:db8::2]:80", "[2001:db8::3]:80"]);
+    for wrong in ["[10.0.0.1]", "[2001:db8::1", "[]"] {
+        let errors = errors_with(&text.replace("[2001:db8::1]", wrong));
+        assert!(errors[0].contains("is no address, alone or with port"), "{errors:?}");
+    }
+}
+
+#[test]
+fn an_address_of_a_port_is_a_unicast_one() {
+    for (wrong, address) in [
+        ("0.0.0.0/0", "0.0.0.0"),
+        ("0.0.0.0/32", "0.0.0.0"),
+        ("224.0.0.5/32", "224.0.0.5"),
+        ("::/64", "::"),
+        ("ff02::5/128", "ff02::5"),
+    ] {
+        let port = format!("[[port]]\nname = \"side\"\ndevice = \"net_null7\"\naddresses = [\"{wrong}\"]\n");
+        let errors = errors_with(&port);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let end = format!(": port side: addresses: {address} is no unicast address");
+        assert!(errors[0].ends_with(&end), "{errors:?}");
+    }
 }
 
 #[test]
@@ -336,7 +403,7 @@ real_servers = [{ address = "10.0.0.11:53" }, { address = "10.0.0.300" }]
             "line 16: virtual_service 192.0.2.10: address: \"192.0.2.10\" is no address with port, such as \"192.0.2.10:80\" or \"[2001:db8::10]:80\", and no prefix with one, such as \"192.0.2.0/24:80\"",
             "line 18: virtual_service 192.0.2.10:0: address: port 0 (every port) needs persistence",
             "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.11:53: address: 10.0.0.11:53 is not IPv6 as its service is: only a tunnel or FullNAT leads there",
-            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address with port, such as \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
+            "line 21: virtual_service [2001:db8::10]:53: real server 10.0.0.300: address: \"10.0.0.300\" is no address, alone or with port, such as \"10.0.0.11\", \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"",
         ]
     );
 }
@@ -434,7 +501,7 @@ fn a_zone_is_refused_not_dropped() {
         ]
     );
     let server = "[[virtual_service]]\naddress = \"[2001:db8::1]:80\"\nreal_servers = [{ address = \"[fe80::1%3]:80\" }]\n";
-    assert!(errors_with(server)[0].contains("is no address with port"));
+    assert!(errors_with(server)[0].contains("is no address, alone or with port"));
 }
 
 #[test]
@@ -561,10 +628,10 @@ destination = "2001:db8::/32"
 "#
         ),
         [
-            "line 9: virtual_service number 1: fwmark: 0 is outside 1..=4294967295",
+            "line 9: virtual_service fwmark 0: fwmark: 0 is outside 1..=4294967295",
             "line 12: virtual_service 192.0.2.10:80: address: does not go with `fwmark`",
-            "line 14: virtual_service number 3: fwmark: 7 stands twice: also in line 11",
-            "line 15: virtual_service number 3: real server fd00::11: address: [fd00::11]:0 is not IPv4 as its service is: only a tunnel or FullNAT leads there",
+            "line 14: virtual_service fwmark 7: fwmark: 7 stands twice: also in line 11",
+            "line 15: virtual_service fwmark 7: real server fd00::11: address: [fd00::11]:0 is not IPv4 as its service is: only a tunnel or FullNAT leads there",
             "line 18: virtual_service 192.0.2.10:80: family: goes with `fwmark` alone",
             "line 19: mark number 1: mark: missing; required: 1..=4294967295",
             "line 20: mark number 1: source: \"192.0.2.0/33\" is no prefix, such as \"192.0.2.0/24\" or \"2001:db8::/64\"",

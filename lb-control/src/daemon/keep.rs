@@ -428,7 +428,10 @@ mod tests {
         let said = decode(&whole(), BOOT, narrow).expect_err("no room").to_string();
         assert_eq!(
             said,
-            format!("real server [2001:db8::9]:53 of {}: there is room for 0 real servers", service())
+            format!(
+                "real server [2001:db8::9]:53 of {}: there is room for 0 real servers (dataplane.max_servers)",
+                service()
+            )
         );
         let config = Arc::from("[dataplane]\nworkers = [1]\ncolour = 3\n");
         let old_words = encode(&State { config, ..state(&model()) }, BOOT);

@@ -393,7 +393,13 @@ impl Control {
     pub fn reload(&mut self, new: Config) -> Result<Reload, ErrorBody> {
         self.warm_up(Instant::now());
         let reload = Reload::between(&self.config, &new, &self.model);
-        let mut change = self.model.apply_all(&reload.commands).map_err(|(_, error)| error)?;
+        let (running, wanted) = (self.config.dataplane.max_servers, new.dataplane.max_servers);
+        let mut change = self.model.apply_all(&reload.commands).map_err(|(_, mut error)| {
+            if error.error == ErrorKind::Full && wanted > running {
+                error.message += &format!(" until a restart, which takes the file's {wanted}");
+            }
+            error
+        })?;
         if let Some(forwarding) = reload.forwarding {
             self.settings.forwarding = forwarding;
             change.publish = true;

@@ -179,8 +179,12 @@ fn a_reload_that_cannot_be_done_changes_nothing() {
     let (mut control, plane, _) = start(SERVICE);
     let many: Vec<_> = (1..=70).map(|n| format!("{{ address = \"10.0.1.{n}\" }}")).collect();
     let more = SERVICE.replace("{ address = \"10.0.0.2\" }", &many.join(", "));
-    let error = control.reload(config(&more)).expect_err("64 servers at most");
+    let head = "[dataplane]\nworkers = [4, 6]\nmax_servers = 128\n[[port]]\nname = \"wan\"\ndevice = \"net_null0\"\n";
+    let more = Config::parse(&format!("{head}{more}")).expect("valid");
+    let error = control.reload(more).expect_err("64 servers at most");
     assert_eq!(error.error, ErrorKind::Full);
+    let end = ": there is room for 64 real servers (dataplane.max_servers) until a restart, which takes the file's 128";
+    assert!(error.to_string().ends_with(end), "{error}");
     assert_eq!(plane.publications(), 1);
     assert_eq!(control.services(None).unwrap()[0].servers.len(), 2);
     assert!(control.reload(config(SERVICE)).expect("the file of before").is_empty());

@@ -366,5 +366,8 @@ pub(super) fn no_such_server(service: &ServiceAddress, server: SocketAddr) -> Er
 }
 
 pub(super) fn full(who: String, what: &str, limit: usize) -> ErrorBody {
-    ErrorBody::new(ErrorKind::Full, format!("{who}: there is room for {limit} {what}"))
+    ErrorBody::new(
+        ErrorKind::Full,
+        format!("{who}: there is room for {limit} {what} (dataplane.max_servers)"),
+    )
 }
