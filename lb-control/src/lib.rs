@@ -21,6 +21,7 @@ pub mod packet_log;
 mod pcapng;
 pub mod plane;
 pub mod relief;
+mod sandbox;
 pub mod sets;
 pub mod stats;
 pub mod sync;

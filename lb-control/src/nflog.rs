@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::config::Nflog;
 use crate::pcapng::{self, Packet, Way};
+use crate::sandbox;
 
 /// Packets that wait to be written with others, at most, and how long.
 const THRESHOLD: u16 = 100;
@@ -122,7 +123,7 @@ impl Writer {
     fn fail(&mut self, error: &io::Error) {
         if self.pause.is_none() {
             let directory = self.config.directory.display();
-            warn!(%directory, %error, "packets of NFLOG rules are not kept");
+            warn!(%directory, %error, "packets of NFLOG rules are not kept{}", sandbox::hint(error));
         }
         self.pause = Some(Instant::now() + PAUSE);
     }

@@ -10,6 +10,8 @@ use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::umask;
 use tracing::warn;
 
+use crate::sandbox;
+
 /// Owner and group may speak to the daemon.
 const MODE: u32 = 0o660;
 /// Times that a lock file which its owner removes meanwhile is opened anew.
@@ -31,7 +33,7 @@ pub enum SocketError {
     Foreign(PathBuf),
     #[error("api.socket {}: there is a file that is no socket", .0.display())]
     NoSocket(PathBuf),
-    #[error("api.socket {}: {step}: {error}", .path.display())]
+    #[error("api.socket {}: {step}: {error}{}", .path.display(), sandbox::hint(.error))]
     Io { path: PathBuf, step: String, error: io::Error },
 }
 
