@@ -442,17 +442,17 @@ fn ports(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Vec<Port> {
         let mut addresses = Vec::new();
         for text in table.strings(errors, "addresses") {
             match PortAddress::parse(text.value) {
+                // Linux takes the one without a word and has nothing then, and refuses the other.
+                Some(PortAddress { address, .. }) if address.is_unspecified() || address.is_multicast() => {
+                    let message = format!("{address} is no unicast address");
+                    table.error(errors, &text.at, "addresses", message);
+                }
                 Some(address) => addresses.push(address),
                 None => {
                     let message = format!(
-                            "\"{}\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
-                            text.value
-                    // Linux takes the one without a word and has nothing then, and refuses the other.
-                    Some(PortAddress { address, .. }) if address.is_unspecified() || address.is_multicast() => {
-                        let message = format!("{address} is no unicast address");
-                        table.error(errors, &text.at, "addresses", message);
-                    }
-                        );
+                        "\"{}\" is no address with prefix length, such as \"192.0.2.1/24\" or \"2001:db8::1/64\"",
+                        text.value
+                    );
                     table.error(errors, &text.at, "addresses", message);
                 }
             }
