@@ -104,6 +104,8 @@ reasons! {
     SourceConnRate = "source_conn_rate",
     /// The connection's real server was removed.
     ServerRemoved = "server_removed",
+    /// Of a connection that a rule masquerades, and that leaves by another interface than it did: it ended.
+    LeavesElsewhere = "leaves_elsewhere",
     /// FullNAT, or NAT by rules: no address and port was found to be free for a connection.
     NoLocalPort = "no_local_port",
     /// It acknowledges no SYN cookie of ours, or is damaged.

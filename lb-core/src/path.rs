@@ -46,6 +46,7 @@ mod ipsec;
 mod known_hops;
 mod limited;
 mod list;
+mod masqueraded;
 mod netfilter;
 mod newcomers;
 mod on_link;

@@ -10,7 +10,7 @@ use lb_core::conntrack::Zones;
 use lb_core::counters::WorkerCounters;
 use lb_core::flow::{Method, Tuple};
 use lb_core::ids::{PortId, ServerId};
-use lb_core::path::{Beginning, FlowView, Known, Order, Outcome, SharedFlow, Sought};
+use lb_core::path::{Beginning, Deed, FlowView, Known, Order, Outcome, SharedFlow, Sought};
 use lb_core::tables::{InterfaceId, Protocol, Services, Tables};
 use lb_core::time::Timeout;
 
@@ -32,6 +32,10 @@ pub(crate) struct FakePlane {
     pub(crate) is_carrying_over: AtomicBool,
     /// Connections that are listed.
     pub(crate) flows: AtomicU32,
+    /// What tracking knows of each.
+    pub(crate) known: Mutex<Known>,
+    /// Those that were ended.
+    pub(crate) ended: Mutex<Vec<Tuple>>,
     /// How many of them were asked for.
     pub(crate) listed: AtomicU32,
     pub(crate) is_sharing: AtomicBool,
@@ -56,6 +60,8 @@ impl FakePlane {
             is_carrying_over: AtomicBool::new(false),
             is_twin_gone: AtomicBool::new(false),
             flows: AtomicU32::new(0),
+            known: Mutex::default(),
+            ended: Mutex::default(),
             listed: AtomicU32::new(0),
             is_sharing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -120,7 +126,7 @@ impl Plane for FakePlane {
             let view = FlowView {
                 is_template: false,
                 is_tracked: false,
-                known: Known::default(),
+                known: *self.known.lock().expect("not poisoned"),
                 protocol: Protocol::TCP,
                 client: address(0x0b00_0000),
                 virtual_: address(0xc000_0201 - n),
@@ -145,7 +151,9 @@ impl Plane for FakePlane {
         choose: &mut dyn FnMut(&FlowView) -> ControlFlow<(), Option<Order>>,
     ) -> Result<(), String> {
         self.list_flows(sought, &mut |view| {
-            choose(&view)?;
+            if choose(&view)? == Some(Order::plain(Deed::End)) {
+                self.ended.lock().expect("not poisoned").push(view.original());
+            }
             ControlFlow::Continue(())
         })
     }

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use lb_core::ids::PortId;
 use lb_core::tables::Services;
 
+use super::masqueraded::Lost;
 use super::{Handle, Host};
 use crate::compile::Network;
 use crate::config::{Config, PortAddress};
@@ -160,14 +161,16 @@ async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>, refusal
     }
 }
 
-/// Publishes what Linux says, at once and then not more often than every [`PUBLISH_EVERY`], until the twin ends.
-pub(super) async fn follow(twin: Arc<Twin>, control: Handle) {
+/// Publishes what Linux says, at once and then not more often than every [`PUBLISH_EVERY`], until the twin ends; and what is lost by it.
+pub(super) async fn follow(twin: Arc<Twin>, control: Handle, lost: Arc<Lost>) {
     let mut view = twin.changed();
     loop {
-        let network = Network::from(view.borrow_and_update().clone());
+        let (now, losses) = twin.news(&mut view);
+        let network = Network::from(now);
         if control.ask(move |control| control.use_network(&network)).await.is_err() {
             return;
         }
+        lost.add(losses);
         tokio::time::sleep(PUBLISH_EVERY).await;
         if view.changed().await.is_err() {
             let problem = Some("the mirror of Linux's routes and neighbours has stopped".to_owned());

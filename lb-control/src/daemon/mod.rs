@@ -15,6 +15,7 @@ mod file;
 mod host;
 mod keep;
 mod manager;
+mod masqueraded;
 mod run;
 mod sets;
 mod socket;
@@ -444,6 +445,11 @@ impl Control {
         if let Some(tables) = self.compiler.with_network(network) {
             self.plane.publish(tables);
         }
+    }
+
+    /// Whether rules are asked.
+    fn has_rules(&self) -> bool {
+        self.compiler.current().rules.are_active()
     }
 
     /// `Some`: the twins do not work, and why.

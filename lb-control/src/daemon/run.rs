@@ -14,6 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use super::host::{self, TwinHost};
 use super::manager::Manager;
+use super::masqueraded::{Lost, end_masqueraded};
 use super::{Control, Handle};
 use crate::api::{http, server};
 use crate::config::Config;
@@ -118,7 +119,9 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     let sync = tokio::spawn(sync::run(wanted_sync, plane.clone(), sync_state));
     let control = control.spawn();
     let (stop, stopped) = watch::channel(false);
-    let follower = tokio::spawn(host::follow(twin.clone(), control.clone()));
+    let lost = Arc::new(Lost::default());
+    let follower = tokio::spawn(host::follow(twin.clone(), control.clone(), lost.clone()));
+    let ender = tokio::spawn(end_masqueraded(lost, control.clone(), plane.clone()));
     let resolver = tokio::spawn(host::resolve(twin.clone(), plane.clone()));
     let packet_log = tokio::spawn(log_packets(control.clone()));
     let captures = tokio::spawn(keep_packets(control.clone(), stopped.clone()));
@@ -180,6 +183,7 @@ async fn live(setup: Setup, plane: Arc<dyn Plane>, mut signals: Signals) -> Resu
     }
     sync.abort();
     follower.abort();
+    ender.abort();
     resolver.abort();
     packet_log.abort();
     // It was told to stop, and has a file to end.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use lb_core::tables::{Interface, InterfaceId, Interfaces, Mac};
+use lb_core::tables::{Interface, InterfaceId, Interfaces, Mac, OwnAddress, Prefix};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol};
 use netlink_packet_route::link::{
@@ -35,6 +35,8 @@ struct Link {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Address {
     address: IpAddr,
+    /// Of a point-to-point link the other end; else the same.
+    peer: IpAddr,
     prefix_len: u8,
     scope: u8,
     flags: AddressFlags,
@@ -47,7 +49,12 @@ pub(super) struct Links {
     links: HashMap<IfIndex, Link>,
     /// In the kernel's order: the first one is the one that it prefers.
     addresses: HashMap<IfIndex, Vec<Address>>,
+    /// What interfaces lost since [`take_lost`](Links::take_lost).
+    lost: Vec<Lost>,
 }
+
+/// A link's address, or the link itself (`None`): down, or gone.
+pub(super) type Lost = (IfIndex, Option<IpAddr>);
 
 /// What a message about a link changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,6 +75,9 @@ impl Links {
         let old = self.links.insert(index, link);
         let new = &self.links[&index];
         let state_changed = old.as_ref().is_some_and(|old| (old.up, old.carrier) != (new.up, new.carrier));
+        if old.as_ref().is_some_and(|old| old.up) && !new.up {
+            self.lost.push((index, None));
+        }
         LinkChange { changed: old.as_ref() != Some(new), state_of: state_changed.then_some(index) }
     }
 
@@ -77,7 +87,11 @@ impl Links {
         }
         let index = message.header.index;
         self.addresses.remove(&index);
-        let known = self.links.remove(&index).is_some();
+        let link = self.links.remove(&index);
+        if link.as_ref().is_some_and(|link| link.up) {
+            self.lost.push((index, None));
+        }
+        let known = link.is_some();
         LinkChange { changed: known, state_of: known.then_some(index) }
     }
 
@@ -85,16 +99,25 @@ impl Links {
     pub(super) fn apply_address(&mut self, message: &AddressMessage) -> bool {
         let Some(new) = parse_address(message) else { return false };
         let list = self.addresses.entry(message.header.index).or_default();
-        match list.iter_mut().find(|a| (a.address, a.prefix_len) == (new.address, new.prefix_len)) {
-            Some(old) if *old == new => false,
-            Some(old) => {
-                *old = new;
-                true
-            }
-            None => {
+        let known = list.iter().position(|a| (a.address, a.prefix_len) == (new.address, new.prefix_len));
+        if known.is_some_and(|at| list[at] == new) {
+            return false;
+        }
+        match known {
+            Some(at) if is_promoted(&list[at], &new) => {
+                list.remove(at);
                 list.push(new);
-                true
             }
+            Some(at) => list[at] = new,
+            None => list.insert(place(list, &new), new),
+        }
+        true
+    }
+
+    /// One address of a dump: the kernel gives them in its order.
+    pub(super) fn add_dumped_address(&mut self, message: &AddressMessage) {
+        if let Some(address) = parse_address(message) {
+            self.addresses.entry(message.header.index).or_default().push(address);
         }
     }
 
@@ -104,7 +127,28 @@ impl Links {
         let list = self.addresses.get_mut(&message.header.index)?;
         let before = list.len();
         list.retain(|a| (a.address, a.prefix_len) != (gone.address, gone.prefix_len));
-        (list.len() < before).then_some(gone.address)
+        let is_gone = list.len() < before;
+        if is_gone {
+            self.lost.push((message.header.index, Some(gone.address)));
+        }
+        is_gone.then_some(gone.address)
+    }
+
+    /// What interfaces lost since this was last asked.
+    pub(super) fn take_lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// The same where `now` was read anew.
+    pub(super) fn lost_to(&self, now: &Links) -> Vec<Lost> {
+        let downs = self.links.iter().filter(|&(&index, link)| link.up && !now.is_up(index));
+        let downs = downs.map(|(&index, _)| (index, None));
+        let addresses = self.addresses.iter().flat_map(|(&index, list)| {
+            let left = now.addresses.get(&index).map(Vec::as_slice).unwrap_or_default();
+            let is_gone = |its: &&Address| left.iter().all(|other| other.address != its.address);
+            list.iter().filter(is_gone).map(move |its| (index, Some(its.address)))
+        });
+        downs.chain(addresses).collect()
     }
 
     /// The addresses on a link that an lbd put there.
@@ -146,7 +190,22 @@ impl Links {
         list.dedup_by_key(|(_, i)| (i.port, i.vlan));
         list.truncate(usize::from(u16::MAX));
         let (indices, interfaces): (Vec<_>, Vec<_>) = list.into_iter().unzip();
-        (Interfaces::new(interfaces), Indices::new(indices))
+        let indices = Indices::new(indices);
+        (Interfaces::new(interfaces).with_addresses(self.own_addresses(&indices)), indices)
+    }
+
+    /// All of this namespace, in the kernel's order.
+    fn own_addresses(&self, indices: &Indices) -> Vec<OwnAddress> {
+        let mut links: Vec<IfIndex> = self.addresses.keys().copied().collect();
+        links.sort_unstable();
+        let of = |index| {
+            let interface = indices.id(index);
+            let mut own: Vec<_> = self.addresses[&index].iter().map(|its| its.own(interface)).collect();
+            // Wider scopes come first, whenever they came.
+            own.sort_by_key(|&(scope, _)| scope);
+            own.into_iter().map(|(_, own)| own)
+        };
+        links.into_iter().flat_map(of).collect()
     }
 
     fn interface(&self, index: IfIndex, port: &TwinPort, vlan: u16) -> Interface {
@@ -164,6 +223,44 @@ impl Links {
             ipv6: source_ipv6(addresses),
         }
     }
+}
+
+/// `RT_SCOPE_UNIVERSE`: it counts everywhere.
+const GLOBAL: u8 = 0;
+
+impl Address {
+    /// With its scope, where order goes by that.
+    fn own(&self, interface: Option<InterfaceId>) -> (u8, OwnAddress) {
+        let has = |flag| self.flags.contains(flag);
+        let (is_ipv6, network) =
+            (self.address.is_ipv6(), Prefix { address: self.peer, len: self.prefix_len });
+        let is_eligible = match is_ipv6 {
+            true => is_usable(self),
+            false => self.scope == GLOBAL && !has(AddressFlags::Secondary),
+        };
+        let own = OwnAddress {
+            address: self.address,
+            network,
+            interface,
+            is_eligible,
+            is_deprecated: is_ipv6 && has(AddressFlags::Deprecated),
+            is_optimistic: is_ipv6 && has(AddressFlags::Optimistic),
+            is_temporary: is_ipv6 && has(AddressFlags::Secondary),
+        };
+        (if is_ipv6 { GLOBAL } else { self.scope }, own)
+    }
+}
+
+/// A secondary address of IPv4 that becomes primary, when that of its network goes, comes behind the others.
+fn is_promoted(old: &Address, new: &Address) -> bool {
+    let is_secondary = |a: &Address| a.flags.contains(AddressFlags::Secondary);
+    new.address.is_ipv4() && is_secondary(old) && !is_secondary(new)
+}
+
+/// Where the kernel has an address that comes: of IPv6 before those of its scope and narrower ones, of IPv4 behind the others.
+fn place(list: &[Address], new: &Address) -> usize {
+    let is_behind = |a: &Address| new.address.is_ipv6() && a.address.is_ipv6() && a.scope >= new.scope;
+    list.iter().position(is_behind).unwrap_or(list.len())
 }
 
 /// Which kernel link is which of our interfaces.
@@ -204,19 +301,21 @@ fn source_ipv4(addresses: &[Address]) -> Option<Ipv4Addr> {
 /// A global address, else a link-local one; one that is not deprecated, else one that is; none that duplicate address
 /// detection has not (yet) allowed (RFC 4862 §5.4).
 fn source_ipv6(addresses: &[Address]) -> Option<Ipv6Addr> {
-    let usable = |a: &Address| {
-        !a.flags.contains(AddressFlags::Dadfailed)
-            && (!a.flags.contains(AddressFlags::Tentative) || a.flags.contains(AddressFlags::Optimistic))
-    };
     addresses
         .iter()
-        .filter(|a| usable(a))
+        .filter(|a| is_usable(a))
         .filter_map(|a| match a.address {
             IpAddr::V4(_) => None,
             IpAddr::V6(v6) => Some(((a.scope, a.flags.contains(AddressFlags::Deprecated)), v6)),
         })
         .min_by_key(|&(key, _)| key)
         .map(|(_, v6)| v6)
+}
+
+/// Of IPv6: nobody else has it (RFC 4862 §5.4, RFC 4429).
+fn is_usable(a: &Address) -> bool {
+    !a.flags.contains(AddressFlags::Dadfailed)
+        && (!a.flags.contains(AddressFlags::Tentative) || a.flags.contains(AddressFlags::Optimistic))
 }
 
 fn parse_link(message: &LinkMessage) -> Link {
@@ -279,6 +378,7 @@ fn parse_address(message: &AddressMessage) -> Option<Address> {
     }
     Some(Address {
         address: local.or(peer)?,
+        peer: peer.or(local)?,
         prefix_len: message.header.prefix_len,
         scope: u8::from(message.header.scope),
         flags,
@@ -432,5 +532,89 @@ mod tests {
         assert_eq!(links.remove_address(&gone), Some("192.0.2.1".parse().expect("an address")));
         assert_eq!(links.remove_address(&gone), None);
         assert_eq!(sources(&links).0.as_deref(), Some("192.0.2.2"));
+    }
+
+    fn own(links: &Links) -> Vec<String> {
+        let (_, indices) = links.interfaces(&ports());
+        let all = links.own_addresses(&indices).into_iter().filter(|own| own.is_eligible);
+        all.map(|own| format!("{} {:?}", own.address, own.interface.map(|id| id.0))).collect()
+    }
+
+    #[test]
+    fn own_addresses_are_in_the_kernels_order_and_some_may_not_be_chosen() {
+        let (global, near, none) = (AddressScope::Universe, AddressScope::Link, AddressFlags::empty());
+        let mut links = Links::default();
+        links.apply_link(&link(10, "wan", []));
+        for (text, scope, flags) in [
+            ("169.254.1.1/16", near, none),
+            ("192.0.2.1/24", global, none),
+            ("192.0.2.2/24", global, AddressFlags::Secondary),
+            ("198.51.100.1/24", global, none),
+            ("fe80::1/64", near, none),
+            ("2001:db8::1/64", global, none),
+            ("2001:db8::2/64", global, AddressFlags::Tentative),
+            ("2001:db8::3/64", global, AddressFlags::Deprecated),
+        ] {
+            links.apply_address(&address(10, text, scope, flags));
+        }
+        links.apply_address(&address(1, "203.0.113.1/32", global, none));
+        let expected = [
+            "203.0.113.1 None",
+            "192.0.2.1 Some(0)",
+            "2001:db8::3 Some(0)",
+            "2001:db8::1 Some(0)",
+            "fe80::1 Some(0)",
+        ];
+        let sorted =
+            |all: Vec<String>, is_ipv6| all.into_iter().filter(|a| a.contains("::") == is_ipv6).collect();
+        let of = |links: &Links, is_ipv6| -> Vec<String> { sorted(own(links), is_ipv6) };
+        assert_eq!(of(&links, false), [expected[0], expected[1], "198.51.100.1 Some(0)"]);
+        assert_eq!(of(&links, true), expected[2..], "the newest first, and link-local ones behind");
+        // The primary one of a network goes, and the next one of it becomes primary, behind the others.
+        links.remove_address(&address(10, "192.0.2.1/24", global, none));
+        links.apply_address(&address(10, "192.0.2.2/24", global, none));
+        assert_eq!(of(&links, false), [expected[0], "198.51.100.1 Some(0)", "192.0.2.2 Some(0)"]);
+        // As a dump has them, they are.
+        let mut dumped = Links::default();
+        dumped.apply_link(&link(10, "wan", []));
+        for text in ["2001:db8::9/64", "2001:db8::8/64"] {
+            dumped.add_dumped_address(&address(10, text, global, none));
+        }
+        assert_eq!(own(&dumped), ["2001:db8::9 Some(0)", "2001:db8::8 Some(0)"]);
+    }
+
+    #[test]
+    fn what_goes_is_lost_and_so_is_what_is_not_there_when_all_is_read_anew() {
+        let (global, none) = (AddressScope::Universe, AddressFlags::empty());
+        let (first, second) =
+            (address(10, "192.0.2.1/24", global, none), address(10, "192.0.2.2/24", global, none));
+        let with = |all: &[&AddressMessage]| {
+            let mut links = Links::default();
+            links.apply_link(&link(10, "wan", []));
+            all.iter().for_each(|message| links.add_dumped_address(message));
+            links
+        };
+        let mut links = with(&[&first, &second]);
+        assert_eq!(links.take_lost(), []);
+        links.remove_address(&first);
+        let mut down = link(10, "wan", []);
+        down.header.flags = LinkFlags::empty();
+        let no_carrier = {
+            let mut it = down.clone();
+            it.header.flags = LinkFlags::Up;
+            it
+        };
+        links.apply_link(&no_carrier);
+        links.apply_link(&down);
+        links.remove_link(&down);
+        let lost = |text: &str| (10, text.parse().ok());
+        assert_eq!(links.take_lost(), [lost("192.0.2.1"), (10, None)], "a link that is down is lost no more");
+        let (before, after) = (with(&[&first, &second]), with(&[&second]));
+        assert_eq!(before.lost_to(&after), [lost("192.0.2.1")]);
+        assert_eq!(after.lost_to(&before), []);
+        let mut gone = with(&[]);
+        gone.apply_link(&down);
+        gone.take_lost();
+        assert_eq!(before.lost_to(&gone).len(), 3);
     }
 }

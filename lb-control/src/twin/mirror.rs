@@ -111,7 +111,7 @@ impl Mirror {
                 self.links.apply_link(&link);
             }
             RouteNetlinkMessage::NewAddress(address) => {
-                self.links.apply_address(&address);
+                self.links.add_dumped_address(&address);
             }
             RouteNetlinkMessage::NewRule(rule) => self.rules.add(&rule),
             RouteNetlinkMessage::NewRoute(route) => self.routes.add_dumped(&route),

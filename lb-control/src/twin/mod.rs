@@ -13,11 +13,13 @@
 //! | `socket` | netlink: bytes ↔ messages |
 //! | `links`, `rules`, `routes`, `nexthops`, `neighbours` | messages → own tables → tables of the workers |
 //! | `mirror` | which message goes where, and what must be built anew for it |
+//! | `losses` | what masqueraded connections have lost |
 //! | `upkeep` | which neighbours are asked for, and when |
 //! | `setup` | what we change in the kernel |
 //! | `task` | the thread: bursts, dumps, views, requests |
 
 mod links;
+mod losses;
 mod mirror;
 mod neighbours;
 mod nexthops;
@@ -42,6 +44,9 @@ use lb_core::ids::PortId;
 use lb_core::tables::{InterfaceId, Interfaces, Neighbours, Routes};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use losses::Loss;
+
+use losses::Losses;
 use task::{Command, Task};
 
 /// Requests that wait for the thread; further questions for neighbours are dropped (and counted).
@@ -129,6 +134,7 @@ pub struct TwinCounters {
 #[derive(Debug)]
 pub struct Twin {
     view: watch::Receiver<TwinView>,
+    losses: Arc<Losses>,
     commands: Option<mpsc::Sender<Command>>,
     counters: Arc<TwinCounters>,
     thread: Option<JoinHandle<()>>,
@@ -146,6 +152,8 @@ impl Twin {
         let (started, start) = std::sync::mpsc::channel();
         let counters = Arc::new(TwinCounters::default());
         let task_counters = counters.clone();
+        let losses = Arc::new(Losses::default());
+        let task_losses = losses.clone();
         let run = move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -155,7 +163,7 @@ impl Twin {
                 }
             };
             runtime.block_on(async {
-                match Task::new(ports, task::RECEIVE_BUFFER, task_counters, out).await {
+                match Task::new(ports, task::RECEIVE_BUFFER, task_counters, (out, task_losses)).await {
                     Ok(task) => {
                         let _ = started.send(Ok(()));
                         task.run(receiver).await;
@@ -171,7 +179,7 @@ impl Twin {
             .spawn(run)
             .map_err(|source| TwinError::Netlink { what: "cannot start a thread", source })?;
         start.recv().map_err(|_| TwinError::Stopped)??;
-        Ok(Twin { view, commands: Some(commands), counters, thread: Some(thread) })
+        Ok(Twin { view, losses, commands: Some(commands), counters, thread: Some(thread) })
     }
 
     /// What Linux has now.
@@ -182,6 +190,13 @@ impl Twin {
     /// Says when [`view`](Twin::view) changes; works in any runtime.
     pub fn changed(&self) -> watch::Receiver<TwinView> {
         self.view.clone()
+    }
+
+    /// What Linux has now by `view`, and what masqueraded connections have lost by it since somebody asked last.
+    pub fn news(&self, view: &mut watch::Receiver<TwinView>) -> (TwinView, Vec<Loss>) {
+        // Both are written at once.
+        let view = view.borrow_and_update();
+        (view.clone(), self.losses.take())
     }
 
     pub fn counters(&self) -> &Arc<TwinCounters> {

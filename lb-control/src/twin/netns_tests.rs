@@ -166,6 +166,72 @@ fn configured_addresses_make_the_twin_an_interface_with_local_and_connected_rout
     });
 }
 
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+#[test]
+fn what_interfaces_lose_is_told_once_with_the_view_that_is_without_it() {
+    in_namespace(|| {
+        let far = Far::new();
+        far.wire("wan");
+        sh("sysctl -qw net.ipv4.conf.wan.promote_secondaries=1");
+        let twin = Twin::start(vec![port("wan", 0)]).expect("starts");
+        block_on(async {
+            twin.set_addresses(PortId(0), &nets(&["192.0.2.1/24", "2001:db8::1/64"])).await.expect("sets");
+            sh("ip addr add 192.0.2.80/24 dev wan; ip addr add 198.51.100.1/24 dev wan");
+            sh("ip route add 203.0.113.0/24 via 192.0.2.254");
+            let source = |view: &TwinView, to: &str| {
+                let tables = Tables {
+                    interfaces: view.interfaces.clone(),
+                    routes: view.routes.clone(),
+                    ..Tables::default()
+                };
+                tables.source_towards(WAN, ip(to)).map(|address| address.to_string())
+            };
+            let is_from = |view: &TwinView, to: &str, from: &str| source(view, to).as_deref() == Some(from);
+            wait_for(&twin, "sources by network and next hop", |view| {
+                is_from(view, "198.51.100.9", "198.51.100.1")
+                    && is_from(view, "203.0.113.9", "192.0.2.1")
+                    && is_from(view, "2001:db8:9::9", "2001:db8::1")
+                    && view.routes.lookup(ip("203.0.113.9")) == via(Some("192.0.2.254"))
+            })
+            .await;
+            let mut changed = twin.changed();
+            assert!(twin.news(&mut changed).1.is_empty(), "nothing was lost");
+            // It goes and comes: lost all the same.
+            for (line, lost) in [
+                (
+                    "ip addr del 198.51.100.1/24 dev wan; ip addr add 198.51.100.1/24 dev wan",
+                    Some("198.51.100.1"),
+                ),
+                ("ip addr del 192.0.2.1/24 dev wan", Some("192.0.2.1")),
+                ("ip link set wan down", None),
+            ] {
+                sh(line);
+                let mut all = Vec::new();
+                while all.is_empty() {
+                    let heard = tokio::time::timeout(PATIENCE, changed.changed()).await;
+                    heard.expect("it is told").expect("it runs");
+                    let (view, losses) = twin.news(&mut changed);
+                    if lost == Some("192.0.2.1") && !losses.is_empty() {
+                        // The secondary address of its network is the primary one now.
+                        assert!(!view.routes.is_local(ip("192.0.2.1")), "{line}");
+                    }
+                    // Linux gives the link-local address away itself.
+                    let is_ours = |loss: &Loss| loss.address().is_none_or(|address| !is_link_local(address));
+                    all.extend(losses.into_iter().filter(is_ours));
+                }
+                assert_eq!(all.len(), 1, "{line}: {all:?}");
+                assert_eq!(all[0].address(), lost.map(ip), "{line}");
+            }
+            wait_for(&twin, "no route", |view| view.routes.lookup(ip("203.0.113.9")).is_none()).await;
+            let more = twin.news(&mut changed).1;
+            assert!(more.iter().all(|loss| loss.address().is_some_and(is_link_local)), "once: {more:?}");
+        });
+    });
+}
+
 #[test]
 fn a_port_without_its_interface_is_named() {
     in_namespace(|| {
@@ -467,7 +533,9 @@ fn rules_choose_the_tables_in_their_order() {
 async fn paused_task(receive_buffer: usize) -> (Task, watch::Receiver<TwinView>, Arc<TwinCounters>) {
     let (out, view) = watch::channel(TwinView::default());
     let counters = Arc::new(TwinCounters::default());
-    let task = Task::new(vec![port("wan", 0)], receive_buffer, counters.clone(), out).await.expect("starts");
+    let task = Task::new(vec![port("wan", 0)], receive_buffer, counters.clone(), (out, Arc::default()))
+        .await
+        .expect("starts");
     (task, view, counters)
 }
 

@@ -18,7 +18,8 @@ use lb_core::tables::{InterfaceId, Route};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::links::{IfIndex, Indices};
+use super::links::{IfIndex, Indices, Lost};
+use super::losses::{LOSSES_MAX, Loss, Losses};
 use super::mirror::{Mirror, Todo};
 use super::neighbours::Key;
 use super::routes::Ways;
@@ -73,6 +74,9 @@ pub(super) struct Task {
     indices: Indices,
     view: TwinView,
     out: watch::Sender<TwinView>,
+    /// Those that are published, and those that wait until the routes are without what was lost.
+    losses: Arc<Losses>,
+    losses_waiting: Vec<Loss>,
     counters: Arc<TwinCounters>,
     gateways: HashSet<Key>,
     /// What routes say of the length of packets.
@@ -99,7 +103,7 @@ impl Task {
         ports: Vec<TwinPort>,
         receive_buffer: usize,
         counters: Arc<TwinCounters>,
-        out: watch::Sender<TwinView>,
+        (out, losses): (watch::Sender<TwinView>, Arc<Losses>),
     ) -> Result<Task, TwinError> {
         let netlink = |source| TwinError::Netlink { what: "cannot open a netlink socket", source };
         let now = Instant::now();
@@ -113,6 +117,8 @@ impl Task {
             indices: Indices::default(),
             view: TwinView::default(),
             out,
+            losses,
+            losses_waiting: Vec::new(),
             counters,
             gateways: HashSet::new(),
             mtus: Vec::new(),
@@ -196,7 +202,14 @@ impl Task {
     /// When the changes that wait are to be published.
     fn publish_at(&self) -> Option<Instant> {
         let others = self.changed_at.map(|at| at + QUIET);
-        others.into_iter().chain(self.routes_at()).min()
+        let has_only_losses = !self.losses_waiting.is_empty() && others.is_none() && self.is_settled();
+        let losses_at = has_only_losses.then(Instant::now);
+        others.into_iter().chain(self.routes_at()).chain(losses_at).min()
+    }
+
+    /// Whether routes are as the kernel has them, as far as that is heard.
+    fn is_settled(&self) -> bool {
+        !self.todo.build_routes && !self.wants_dump()
     }
 
     fn routes_at(&self) -> Option<Instant> {
@@ -233,6 +246,8 @@ impl Task {
     fn apply(&mut self, message: Message) {
         self.counters.events.add(1);
         let applied = self.mirror.apply(message);
+        let lost = self.mirror.links.take_lost();
+        self.note_losses(lost);
         if let Some(why) = applied.unreadable {
             self.unreadable(&why);
         }
@@ -246,6 +261,17 @@ impl Task {
         {
             // A probe needs the kernel's answer: it is sent by the next turn.
             self.upkeep.soon(change.key, Instant::now());
+        }
+    }
+
+    /// Of interfaces that are not ours nothing is lost.
+    fn note_losses(&mut self, lost: Vec<Lost>) {
+        for (index, address) in lost {
+            let Some(interface) = self.indices.id(index) else { continue };
+            if self.losses_waiting.len() == LOSSES_MAX {
+                return;
+            }
+            self.losses_waiting.push(Loss { interface, address, before: self.view.clone() });
         }
     }
 
@@ -312,8 +338,19 @@ impl Task {
         self.todo.build_interfaces = false;
         self.todo.build_neighbours = false;
         self.changed_at = None;
-        if has_changed {
-            self.out.send_replace(self.view.clone());
+        let losses = if self.is_settled() { std::mem::take(&mut self.losses_waiting) } else { Vec::new() };
+        if has_changed || !losses.is_empty() {
+            let mut left_out = 0;
+            self.out.send_modify(|view| {
+                view.clone_from(&self.view);
+                left_out = self.losses.add(losses);
+            });
+            if left_out > 0 {
+                warn!(
+                    count = left_out,
+                    "addresses went too fast: masqueraded connections that had them go on"
+                );
+            }
         }
         if routes_built {
             self.keep_neighbours().await;

@@ -34,6 +34,8 @@ impl Status {
     pub const TEMPLATE: Status = Status(1 << 11);
     pub const NAT_CLASH: Status = Status(1 << 12);
     pub const HELPER: Status = Status(1 << 13);
+    /// Ours: its source is an address of this host that goes with the interface by which it leaves, and it ends where that goes.
+    pub const MASQUERADED: Status = Status(1 << 14);
     /// Ours: its packets are counted.
     pub const COUNTED: Status = Status(1 << 15);
 

@@ -195,8 +195,8 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if !self.is_current(at) {
-            self.renew(at.id());
+        if !self.is_current(at) && !self.goes_on(at) {
+            return;
         }
         self.established(packet, headers, at, now, io);
     }

@@ -63,6 +63,8 @@ pub(super) struct Passage {
     pub(super) after: Option<Tuple>,
     /// What a rule of table mangle that was asked last made of its ends (SNPT, DNPT).
     pub(super) renumbered: Option<Tuple>,
+    /// The connection that it begins is masqueraded.
+    pub(super) is_masqueraded: bool,
     /// The packet's mark, and that of the connection that it begins.
     pub(super) mark: u32,
     pub(super) connection_mark: u32,
@@ -302,6 +304,7 @@ impl<P: Packet> Path<P> {
             original: None,
             after: None,
             renumbered: None,
+            is_masqueraded: false,
             mark: 0,
             connection_mark: 0,
             is_untracked: false,
@@ -509,6 +512,7 @@ impl<P: Packet> Path<P> {
             passage.mark = mark;
         }
         passage.is_untracked |= effects.untracked;
+        passage.is_masqueraded |= effects.masquerades;
         if let Some(template) = effects.template {
             (passage.zones, passage.untold) = (template.zones(passage.mark), template.untold);
             passage.helper = template.helper;

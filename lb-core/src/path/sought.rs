@@ -25,6 +25,8 @@ pub struct Sought {
     pub status: Status,
     /// It is known that no packet came back.
     pub is_unreplied: bool,
+    /// A rule masquerades it.
+    pub is_masqueraded: bool,
     /// Of both directions, of the original one alone, of the reply alone; 0: of none of the kind.
     pub zones: [Option<u16>; 3],
     /// Type, code and identifier of ICMP's questions.
@@ -93,6 +95,7 @@ impl Sought {
             && self.reply[1].fits(reply.dst, reply.dport)
             && self.state.is_none_or(|state| view.netfilter_state() == Some(state))
             && self.fits_status(view)
+            && (!self.is_masqueraded || view.known.status.has(Status::MASQUERADED))
             && self.fits_zones(view.known.zones)
             && self.fits_icmp(view)
             && self.fits_nat(&original, &reply)

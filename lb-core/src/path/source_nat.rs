@@ -67,6 +67,9 @@ impl<P: Packet> Path<P> {
         };
         let none_is_free = (Verdict::Nat(manip, range), hook);
         let after = self.choose_source(at, leaves, &range).ok_or(none_is_free)?;
+        if passage.is_masqueraded {
+            self.flows.tracked_mut(at.id()).status.set(Status::MASQUERADED);
+        }
         if after == *leaves {
             return Ok(());
         }

@@ -26,6 +26,7 @@ mod ipsec;
 mod limited;
 mod linux_ways;
 mod marked;
+mod masqueraded;
 mod matches;
 mod methods;
 mod nat;

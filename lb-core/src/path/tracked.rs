@@ -47,6 +47,9 @@ impl<P: Packet> Path<P> {
         let Begun { mut tracked, step } = *begun;
         tracked.mark = connection_mark;
         tracked.untold = untold;
+        if passage.is_masqueraded {
+            tracked.status.set(Status::MASQUERADED);
+        }
         match expected {
             Some(expected) => {
                 tracked.status.set(Status::EXPECTED);

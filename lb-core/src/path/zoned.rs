@@ -142,8 +142,8 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let now = passage.now;
-        if self.flows.entry(at.id()).generation() != self.tables.generation {
-            self.renew(at.id());
+        if !self.is_current(at) && !self.goes_on(at) {
+            return;
         }
         if !self.flows.entry(at.id()).is_tracked() {
             // A virtual service's, at another worker than its packet came to: it passes `raw` there once more.

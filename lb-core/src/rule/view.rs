@@ -99,6 +99,8 @@ pub struct Effects {
     pub has_tuple: bool,
     /// [`Connection::mark`] was written: to be kept with the connection.
     pub has_connection_mark: bool,
+    /// The connection that it begins is masqueraded.
+    pub masquerades: bool,
     /// The packet is not to be tracked.
     pub untracked: bool,
     /// A SYN that says no maximum segment size is to say this one.

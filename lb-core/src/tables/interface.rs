@@ -1,10 +1,11 @@
 //! Interfaces: a port, or one VLAN of a port, as the Linux twin has them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::HashMap;
 
-use super::Mac;
+use super::own::{OwnAddress, OwnAddresses};
+use super::{Mac, Prefix};
 use crate::ids::PortId;
 
 /// Index into [`Interfaces`].
@@ -36,9 +37,11 @@ pub struct Interfaces {
     /// By port: its untagged interface.
     untagged: Vec<Option<InterfaceId>>,
     tagged: HashMap<(PortId, u16), InterfaceId>,
+    own: OwnAddresses,
 }
 
 impl Interfaces {
+    /// Their addresses are those that errors come from, until [`with_addresses`](Interfaces::with_addresses) says more.
     pub fn new(list: Vec<Interface>) -> Interfaces {
         let ports = list.iter().map(|i| i.port.index() + 1).max().unwrap_or(0);
         let mut untagged = vec![None; ports];
@@ -51,7 +54,26 @@ impl Interfaces {
                 tagged.insert((interface.port, interface.vlan), id);
             }
         }
-        Interfaces { list, untagged, tagged }
+        let own = OwnAddresses::new(list.iter().enumerate().flat_map(|(index, interface)| {
+            let addresses = [interface.ipv4.map(IpAddr::V4), interface.ipv6.map(IpAddr::V6)];
+            let plain = move |address: IpAddr| {
+                let len = Prefix::longest(address.is_ipv6());
+                OwnAddress::plain(address, len, Some(InterfaceId(index as u16)))
+            };
+            addresses.into_iter().flatten().map(plain)
+        }));
+        Interfaces { list, untagged, tagged, own }
+    }
+
+    /// With the addresses of this host, in the kernel's order: by interface, and of each as the kernel has them.
+    #[must_use]
+    pub fn with_addresses(self, addresses: impl IntoIterator<Item = OwnAddress>) -> Interfaces {
+        Interfaces { own: OwnAddresses::new(addresses), ..self }
+    }
+
+    /// The addresses of this host.
+    pub fn own(&self) -> &OwnAddresses {
+        &self.own
     }
 
     /// The interface that a frame on `port` with this VLAN id (0: none) came in by.

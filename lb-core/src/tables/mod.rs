@@ -10,6 +10,7 @@ mod limits;
 mod mark;
 mod neighbour;
 mod options;
+mod own;
 mod route;
 mod service;
 mod services;
@@ -25,6 +26,7 @@ pub use limits::{ConnLimits, ConnRate};
 pub use mark::{MarkRule, Marks};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
 pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions, SynCookies};
+pub use own::{OwnAddress, OwnAddresses};
 pub use route::{Prefix, Route, Routes};
 pub use service::{Forward, GueChecksum, Protocol, Server, Service, ServiceKey, Tunnel};
 pub use services::Services;
@@ -183,6 +185,17 @@ impl Tables {
             Route::Via { interface, gateway } => Some((interface, gateway.unwrap_or(to))),
             _ => None,
         }
+    }
+
+    /// The address of this host that is the source of what leaves by this interface for `to`, where the sender names none.
+    pub fn source_towards(&self, output: InterfaceId, to: IpAddr) -> Option<IpAddr> {
+        let next_hop = match self.neighbour_towards(to) {
+            Some((interface, next_hop)) if interface == output && next_hop.is_ipv4() == to.is_ipv4() => {
+                next_hop
+            }
+            _ => to,
+        };
+        self.interfaces.own().source(output, to, next_hop)
     }
 
     /// Longest IP packet, in bytes, that the route and its link take by which packets to `to` leave.

@@ -74,6 +74,8 @@ impl Task {
             build_neighbours: new.neighbours != self.mirror.neighbours,
             ..Todo::default()
         };
+        let lost = self.mirror.links.lost_to(&new.links);
+        self.note_losses(lost);
         (self.mirror.links, self.mirror.neighbours) = (new.links, new.neighbours);
         self.note(changed);
         self.take_rules(rules);

@@ -1,9 +1,12 @@
-//! `MASQUERADE`: the connection comes from the address of the interface that it leaves by.
+//! `MASQUERADE`: the connection comes from the address of this host that goes with the interface by which it leaves, and its next hop there
+//! ([`OwnAddresses`](crate::tables::OwnAddresses)). It is known as masqueraded from then on: where that address or interface goes, it ends.
+//!
+//! Source of the facts: Linux, `net/netfilter/nf_nat_masquerade.c`; iptables-extensions(8).
 
 use super::Target;
 use crate::nat::{Manip, Range};
 use crate::rule::prelude::*;
-use crate::rule::translation::{Base, Translation, interface_address};
+use crate::rule::translation::{Base, Translation};
 use crate::rule::view::Verdict;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -39,7 +42,9 @@ impl Extension for Masquerade {
 
 impl Target for Masquerade {
     fn act(&self, view: &mut View<'_>, _: u32) -> Option<Verdict> {
-        let Some(address) = interface_address(view, view.output) else { return Some(Verdict::Drop) };
+        let source = view.output.and_then(|output| view.tables.source_towards(output, view.tuple.dst));
+        let Some(address) = source else { return Some(Verdict::Drop) };
+        view.effects.masquerades = true;
         let range = Range { addresses: Some((address, address)), ..self.to.range(view.family()) };
         Some(Verdict::Nat(Manip::Source, range))
     }
