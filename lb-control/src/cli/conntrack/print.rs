@@ -112,14 +112,17 @@ fn family(tracked: &Tracked) -> (&'static str, u8) {
     if tracked.is_ipv6() { ("ipv6", 10) } else { ("ipv4", 2) }
 }
 
-/// `event`: what became of it; those say no use, and of one that is over a mark alone that it has.
+/// `event`: what became of it; those say no use, and of one that is over a mark alone that it has, and the time that it had left.
 fn line(out: &mut dyn Write, tracked: &Tracked, format: Format, event: Option<EventName>) -> io::Result<()> {
     if format.extended {
         let (name, number) = family(tracked);
         write!(out, "{name:<8} {number} ")?;
     }
     let protocol = tracked.protocol;
-    write!(out, "{:<8} {protocol} {} ", name(protocol), tracked.expires)?;
+    write!(out, "{:<8} {protocol} ", name(protocol))?;
+    if event != Some(EventName::Destroy) || tracked.expires != 0 {
+        write!(out, "{} ", tracked.expires)?;
+    }
     if let Some(state) = &tracked.state {
         write!(out, "{state} ")?;
     }
@@ -228,7 +231,10 @@ fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Resul
     if let Some(state) = &tracked.state {
         write!(out, "<state>{state}</state>")?;
     }
-    write!(out, "<timeout>{}</timeout><mark>{}</mark>", tracked.expires, tracked.mark)?;
+    if event != Some("destroy") || tracked.expires != 0 {
+        write!(out, "<timeout>{}</timeout>", tracked.expires)?;
+    }
+    write!(out, "<mark>{}</mark>", tracked.mark)?;
     if tracked.zone != 0 {
         write!(out, "<zone>{}</zone>", tracked.zone)?;
     }
