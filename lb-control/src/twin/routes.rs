@@ -26,6 +26,7 @@ const LOCAL_TABLE: u32 = 255;
 enum Kind {
     Local,
     Broadcast,
+    Anycast,
     Unicast,
     Forbidden,
     Throw,
@@ -109,7 +110,7 @@ impl Entry {
             return Some(ways.first(hops, self.mtu));
         }
         match self.kind {
-            Kind::Local | Kind::Broadcast => Some(Leads::nowhere(Route::Local)),
+            Kind::Local | Kind::Broadcast | Kind::Anycast => Some(Leads::nowhere(Route::Local)),
             Kind::Forbidden => Some(Leads::nowhere(Route::Forbidden)),
             Kind::Throw => None,
             Kind::Unicast => Some(ways.first(self.hops(), self.mtu)),
@@ -260,7 +261,7 @@ impl RouteTables {
     pub(super) fn has_local(&self, address: IpAddr) -> bool {
         let prefix = masked(address, if address.is_ipv6() { 128 } else { 32 });
         let entry = self.tables.get(&LOCAL_TABLE).and_then(|table| table.best(prefix));
-        entry.is_some_and(|entry| matches!(entry.kind, Kind::Local | Kind::Broadcast))
+        entry.is_some_and(|entry| matches!(entry.kind, Kind::Local | Kind::Broadcast | Kind::Anycast))
     }
 
     /// Does any route leave by this link?
@@ -295,18 +296,24 @@ impl RouteTables {
         let mut mtus: Vec<_> = said.collect::<HashSet<_>>().into_iter().collect();
         mtus.sort_by_key(|&(interface, mtu)| (mtu, interface.0));
         mtus.truncate(MTUS_MAX);
-        Built { routes: Routes::with_mtus(routes).with_broadcasts(self.broadcasts()), gateways, mtus }
+        let routes = Routes::with_mtus(routes).with_broadcasts(self.broadcasts());
+        Built { routes: routes.with_anycasts(self.single(Kind::Anycast)), gateways, mtus }
     }
 
     /// Of the networks of the host's addresses.
     fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.tables.values().flat_map(|table| &table.entries).filter_map(|(prefix, entries)| {
-            match prefix.address {
-                IpAddr::V4(address) if prefix.len == 32 => {
-                    entries.iter().any(|entry| entry.kind == Kind::Broadcast).then_some(address)
-                }
-                _ => None,
-            }
+        self.single(Kind::Broadcast).filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Single addresses that have a route of this kind.
+    fn single(&self, kind: Kind) -> impl Iterator<Item = IpAddr> {
+        let all = self.tables.values().flat_map(|table| &table.entries);
+        all.filter_map(move |(prefix, entries)| {
+            let is_single = prefix.len == Prefix::longest(prefix.address.is_ipv6());
+            (is_single && entries.iter().any(|entry| entry.kind == kind)).then_some(prefix.address)
         })
     }
 
@@ -392,7 +399,8 @@ fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
     }
     let kind = match header.kind {
         RouteType::Unicast => Kind::Unicast,
-        RouteType::Local | RouteType::Anycast => Kind::Local,
+        RouteType::Local => Kind::Local,
+        RouteType::Anycast => Kind::Anycast,
         RouteType::Broadcast => Kind::Broadcast,
         RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => Kind::Forbidden,
         RouteType::Throw => Kind::Throw,

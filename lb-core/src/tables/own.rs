@@ -98,6 +98,15 @@ impl OwnAddresses {
         self.all.contains(&(interface, address))
     }
 
+    /// Whether by it all of a network are meant that this interface has an address in.
+    pub fn has_broadcast(&self, interface: InterfaceId, address: Ipv4Addr) -> bool {
+        let its = self.ipv4.get(&interface).map(Vec::as_slice).unwrap_or_default();
+        its.iter().any(|(_, network)| {
+            let hosts = u32::MAX.checked_shr(network.len.into()).unwrap_or(0);
+            network.len < 31 && network.contains(address.into()) && u32::from(address) & hosts == hosts
+        })
+    }
+
     /// That of what leaves by this interface for `to`, by the neighbour `next_hop`.
     pub fn source(&self, output: InterfaceId, to: IpAddr, next_hop: IpAddr) -> Option<IpAddr> {
         match to {

@@ -146,6 +146,7 @@ pub struct Routes {
     len: usize,
     /// In ascending order.
     broadcasts: Box<[Ipv4Addr]>,
+    anycasts: Box<[IpAddr]>,
 }
 
 impl Routes {
@@ -154,6 +155,20 @@ impl Routes {
         let mut broadcasts: Vec<Ipv4Addr> = broadcasts.into_iter().collect();
         broadcasts.sort_unstable();
         Routes { broadcasts: broadcasts.into(), ..self }
+    }
+
+    /// With the addresses that several hosts have; each has a local route. Those of the routers of IPv6 networks whose members are neighbours (RFC 4291
+    /// §2.6.1) are among them.
+    #[must_use]
+    pub fn with_anycasts(self, anycasts: impl IntoIterator<Item = IpAddr>) -> Routes {
+        let mut all: Vec<IpAddr> = self.anycasts.iter().copied().chain(anycasts).collect();
+        all.sort_unstable();
+        Routes { anycasts: all.into(), ..self }
+    }
+
+    pub fn is_anycast(&self, address: IpAddr) -> bool {
+        self.anycasts.binary_search(&address).is_ok()
+            && !matches!(self.lookup(address), Some(Route::Via { gateway: Some(_), .. } | Route::Forbidden))
     }
 
     pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
@@ -168,7 +183,7 @@ impl Routes {
     /// The same of routes that may say how long an IP packet may be (`ip route … mtu`), in bytes; 0: as long as the link takes.
     /// [`Neighbours`](super::Neighbours) must know these lengths too.
     pub fn with_mtus(routes: impl IntoIterator<Item = (Prefix, Route, u16)>) -> Routes {
-        let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
+        let (mut ipv4, mut ipv6, mut anycasts) = (Vec::new(), Vec::new(), Vec::new());
         for (prefix, route, mtu) in routes {
             let (list, bits) = match prefix.address {
                 IpAddr::V4(_) => (&mut ipv4, 32),
@@ -177,11 +192,16 @@ impl Routes {
             let host_bits = bits - u32::from(prefix.len).min(bits);
             let host_mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
             let first = number(prefix.address) & !host_mask;
+            let is_on_link = matches!(route, Route::Via { gateway: None, .. });
+            if prefix.address.is_ipv6() && is_on_link && prefix.len < 127 {
+                anycasts.push(prefix.network());
+            }
             list.push((first, first | host_mask, prefix.len, Said { route, mtu }));
         }
         let len = ipv4.len() + ipv6.len();
         let (ipv4, ipv6) = (Ranges::new(ipv4).narrow(), Ranges::new(ipv6));
-        Routes { ipv4, ipv6, len, broadcasts: Box::default() }
+        anycasts.sort_unstable();
+        Routes { ipv4, ipv6, len, broadcasts: Box::default(), anycasts: anycasts.into() }
     }
 
     #[inline]

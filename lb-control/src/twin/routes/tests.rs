@@ -112,6 +112,8 @@ fn each_type_of_route_has_its_meaning() {
     let routes = tables.build(&main_only(), ways(&indices())).routes;
     let is_broadcast = |address: [u8; 4]| routes.is_broadcast(address.into());
     assert_eq!([[10, 0, 0, 255], [10, 0, 0, 1], [255; 4]].map(is_broadcast), [true, false, true]);
+    let is_anycast = |address| routes.is_anycast(ip(address));
+    assert_eq!(["2001:db8::", "10.0.0.1", "2001:db8::1"].map(is_anycast), [true, false, false]);
 }
 
 #[test]
