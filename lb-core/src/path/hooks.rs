@@ -123,19 +123,21 @@ impl<P: Packet> Path<P> {
         }
         let wire = self.flows.tuple(at.id(), at.direction());
         let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
-        let asks_for_source = self.asks_for_source(self.flows.entry(at.id()).method(), &wire, &leaves);
+        let method = self.flows.entry(at.id()).method();
+        let asks_for_source = self.asks_for_source(method, &wire, &leaves);
         // What is asked at POSTROUTING is among what is at OUTPUT.
         let is_asked = self.is_asked(&OUTPUT, headers) || self.is_asked(&FORWARD, headers);
         let output = match is_asked || asks_for_source {
             true => self.output(self.tables.way(leaves.dst)),
             false => None,
         };
-        // IPVS translates a request behind INPUT, an answer behind FORWARD.
-        let (inner, leaves) = if leaves.dst.is_ipv6() == wire.dst.is_ipv6() {
-            (Tuple { dst: leaves.dst, dport: leaves.dport, ..wire }, leaves)
-        } else {
-            // What leaves in the other family is seen as it came: the rules are those of the family in which it did.
+        // What leaves in the other family is seen as it came: the rules are those of the family in which it did.
+        let is_as_it_came = method == Method::Direct || leaves.dst.is_ipv6() != wire.dst.is_ipv6();
+        let (inner, leaves) = if is_as_it_came {
             (wire, wire)
+        } else {
+            // IPVS translates a request behind INPUT, an answer behind FORWARD.
+            (Tuple { dst: leaves.dst, dport: leaves.dport, ..wire }, leaves)
         };
         let passed = self.passed.take();
         let (direction, is_first) = (self.tracked_direction(at), passed.is_some());
@@ -542,12 +544,17 @@ impl<P: Packet> Path<P> {
             if !entry.is_tracked() && !entry.method().is_one_way() && is_assured(entry) {
                 status.set(Status::ASSURED);
             }
+            let original = self.flows.tuple(id, Direction::Original);
             return Some(Connection {
                 state: passage.state,
                 is_reply: at.direction() == Direction::Reply,
                 status,
-                original: self.flows.tuple(id, Direction::Original),
-                reply: self.flows.tuple(id, Direction::Reply),
+                original,
+                // By direct routing and tunnels it comes from the service, though not by here.
+                reply: match entry.method().is_one_way() {
+                    true => original.reversed(),
+                    false => self.flows.tuple(id, Direction::Reply),
+                },
                 mark: tracked.mark,
                 zones: self.flows.zones(id),
                 told_by: tracked.told_by(),

@@ -8,7 +8,6 @@ use super::established::count;
 use super::fragment::{Datagram, Recent, datagram};
 use super::hooks::{OUTPUT, Stopped};
 use super::{Io, Passed, Path, rewrite};
-use crate::conntrack::CtState;
 use crate::drop::DropReason;
 use crate::flow::{Direction, Method, Tuple};
 use crate::hook::Hook;
@@ -85,11 +84,16 @@ impl<P: Packet> Path<P> {
         now: Tick,
     ) -> Result<(), Stopped> {
         let &Choice { original, after, method, server } = choice;
-        let inner = Tuple { dst: after.dst, dport: after.dport, ..original };
-        let mut passage = self.passage(packet.port(), headers, CtState::New, now);
+        // As for a connection's: by direct routing it is what it was.
+        let inner = match method {
+            Method::Direct => original,
+            _ => Tuple { dst: after.dst, dport: after.dport, ..original },
+        };
+        let mut passage = self.passage(packet.port(), headers, passed.state, now);
         (passage.input, passage.output) = (None, self.output(self.tables.way(after.dst)));
         passage.is_sent_on = true;
-        (passage.original, passage.after) = (Some(original), Some(after));
+        (passage.original, passage.after) =
+            (Some(original), Some(if method.is_one_way() { original } else { after }));
         (passage.mark, passage.connection_mark) = (passed.mark, passed.connection_mark);
         passage.is_traced = passed.is_traced;
         let persistent = self.tables.services.of_server(server).filter(|it| it.options.persistence.is_some());

@@ -84,6 +84,35 @@ pub(super) fn back(dport: u16, flags: &str) -> Vec<u8> {
 }
 
 #[test]
+fn what_goes_by_direct_routing_is_to_the_service_at_output_and_its_answers_would_be_from_there() {
+    let lines = [
+        "filter OUTPUT ! -d 192.0.2.10 -j DROP",
+        "mangle POSTROUTING ! -d 192.0.2.10 -j DROP",
+        "mangle OUTPUT ! -o lan -j DROP",
+        "security OUTPUT -m conntrack ! --ctreplsrc 192.0.2.10 -j DROP",
+    ];
+    for one_packet in [false, true] {
+        let plain = tables(2, &[11, 12], 1);
+        let services = plain.services.iter().map(|service| {
+            let mut service = Service::clone(service);
+            service.options.one_packet = one_packet;
+            service.servers.iter_mut().for_each(|server| server.forward = Forward::Direct);
+            Arc::new(service)
+        });
+        let services = Services::new(services.collect::<Vec<_>>()).into();
+        let mut director = Director::new();
+        director.path.adopt(Tables { rules: Arc::new(rules(&lines)), services, ..plain }.into());
+        let frame = match one_packet {
+            false => from_client(4000, "S"),
+            true => super::helped::udp(C2D, ("192.0.2.100", 4000), ("192.0.2.10", 80), b"x"),
+        };
+        for _ in 0..2 {
+            assert_eq!(director.receive(WAN, std::slice::from_ref(&frame)).sent.len(), 1, "{one_packet}");
+        }
+    }
+}
+
+#[test]
 fn a_forwarded_connection_is_dropped_at_forward_alone() {
     let at = |hook| {
         let mut director = director(drop_port(hook, 22));

@@ -78,11 +78,12 @@ fn a_fragment_whose_first_one_went_to_a_server_that_is_gone_goes_to_nobody() {
 
 #[test]
 fn rules_at_output_and_postrouting_see_each_datagram_and_may_stop_it() {
-    for forward in [Forward::Masq, Forward::Direct] {
-        let lines = [
-            "filter OUTPUT -d 10.0.0.12 -j DROP",
-            "mangle POSTROUTING -m ipvs --vaddr 192.0.2.10 --vport 80",
-        ];
+    for (forward, drop) in [
+        (Forward::Masq, "filter OUTPUT -d 10.0.0.12 -j DROP"),
+        // By direct routing each is to the service still.
+        (Forward::Direct, "filter OUTPUT -d 192.0.2.10 -m statistic --mode nth --every 2 --packet 1 -j DROP"),
+    ] {
+        let lines = [drop, "mangle POSTROUTING -m ipvs --vaddr 192.0.2.10 --vport 80"];
         let mut director = Director::new();
         let rules = Arc::new(super::hooks::rules(&lines));
         director.path.adopt(Tables { rules, ..by(2, forward, &[11, 12]) }.into());
