@@ -12,13 +12,13 @@ pub(crate) mod check;
 mod quic;
 pub mod rules;
 mod sync;
+mod trash;
 mod warmup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use check::{
@@ -37,6 +37,7 @@ use lb_core::tables::{
 };
 use lb_core::time::Timeout;
 pub(crate) use quic::{configs_of as quic_configs_of, configs_spec as quic_configs_spec};
+use trash::{Removed, ServerIds};
 use warmup::Warming;
 
 use crate::api::types::{
@@ -59,7 +60,7 @@ pub const MAX_LOCAL_ADDRESSES: usize = 64;
 pub struct Limits {
     /// Bounds [`ServiceId`].
     pub services: usize,
-    /// Bounds [`ServerId`]; removed servers count while they have connections.
+    /// Bounds [`ServerId`] by [twice as many](lb_core::counters::server_ids): removed ones keep theirs while they have connections.
     pub servers: usize,
 }
 
@@ -70,6 +71,8 @@ pub struct Change {
     pub zeroed_services: HashSet<ServiceId>,
     /// Real servers whose statistics start at 0 from here on (their connections live on).
     pub zeroed_servers: HashSet<ServerId>,
+    /// Removed real servers that are known no more.
+    pub forgotten_servers: HashSet<ServerId>,
     /// Services that came, went, or are others now.
     pub services: HashSet<ServiceKey>,
     /// Tables have to be built and published.
@@ -84,6 +87,7 @@ impl Change {
     pub(crate) fn add(&mut self, other: Change) {
         self.zeroed_services.extend(other.zeroed_services);
         self.zeroed_servers.extend(other.zeroed_servers);
+        self.forgotten_servers.extend(other.forgotten_servers);
         self.services.extend(other.services);
         self.publish |= other.publish;
     }
@@ -110,6 +114,14 @@ impl Ids {
             })
         })
     }
+
+    fn give_back(&mut self, id: u32) {
+        self.free.push(id);
+    }
+
+    fn in_use(&self) -> usize {
+        self.next as usize - self.free.len()
+    }
 }
 
 /// Services sort by protocol, address, length of the prefix, port.
@@ -127,16 +139,6 @@ struct Entry {
     warming: Warming,
 }
 
-/// A removed real server that may still have connections.
-#[derive(Clone, Debug)]
-struct Removed {
-    id: ServerId,
-    incarnation: u64,
-    /// As its connections left it, with the threshold that this was by.
-    overloaded: Arc<AtomicBool>,
-    upper_threshold: u32,
-}
-
 /// The operator's wishes.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -144,10 +146,8 @@ pub struct Model {
     timeouts: Timeouts,
     sysctls: Sysctls,
     sync: BTreeMap<SyncRole, SyncDaemon>,
-    /// In a fixed order, so that the same commands always give the same ids.
-    trash: BTreeMap<(Place, IpAddr, u16), Removed>,
     service_ids: Ids,
-    server_ids: Ids,
+    server_ids: ServerIds,
     limits: Limits,
     limiters: Limiters,
     incarnations: u64,
@@ -170,9 +170,8 @@ impl Model {
             },
             sync: BTreeMap::new(),
             sysctls: Sysctls::default(),
-            trash: BTreeMap::new(),
             service_ids: Ids::new(limits.services),
-            server_ids: Ids::new(limits.servers),
+            server_ids: ServerIds::new(limits.servers),
             limits,
             limiters: Limiters::default(),
             incarnations: 0,
@@ -241,23 +240,29 @@ impl Model {
         commands(self.timeouts, self.sysctls, self.services(), self.sync_daemons())
     }
 
-    /// Real servers, those that were removed and have connections left included.
+    /// Real servers, those that were removed and are still known included.
     pub fn server_ids_in_use(&self) -> usize {
-        self.server_ids.next as usize - self.server_ids.free.len()
+        self.server_ids.in_use()
     }
 
-    /// Real servers that were removed and whose ids are kept for their connections.
+    /// Real servers that were removed and may have connections left.
     pub fn removed_servers(&self) -> impl Iterator<Item = ServerId> {
-        self.trash.values().map(|removed| removed.id)
+        let removed = self.server_ids.removed().map(|(_, removed)| removed);
+        removed.filter(|removed| removed.rests_since.is_none()).map(|removed| removed.id)
     }
 
-    /// Which service each real server is of; those included that were removed and have connections left.
+    /// Whether any is known that was removed.
+    pub fn has_removed_servers(&self) -> bool {
+        self.server_ids.removed().next().is_some()
+    }
+
+    /// Which service each real server is of; those included that were removed and are still known.
     pub fn services_by_server(&self) -> HashMap<ServerId, ServiceAddress> {
         let of_service = |service: &Arc<Service>| {
             let address = address(&service.key);
             service.servers.iter().map(move |server| (server.id, address)).collect::<Vec<_>>()
         };
-        let removed = self.trash.iter().map(|(&((protocol, of, prefix_len, port), ..), removed)| {
+        let removed = self.server_ids.removed().map(|(&((protocol, of, prefix_len, port), ..), removed)| {
             let key = ServiceKey { protocol: Protocol(protocol), address: of, prefix_len, port };
             (removed.id, address(&key))
         });
@@ -357,16 +362,13 @@ impl Model {
     /// Forgets the removed real servers of which `has_connections` says that none is left; their ids, which are returned, may be
     /// given again. Must be asked only after all workers have adopted tables without the server: before, one may still bind.
     pub fn release(&mut self, mut has_connections: impl FnMut(ServerId) -> bool) -> Vec<ServerId> {
-        let mut released = Vec::new();
-        self.trash.retain(|_, removed| {
-            let keep = has_connections(removed.id);
-            if !keep {
-                released.push(removed.id);
-            }
-            keep
-        });
-        self.server_ids.free.extend(released.iter().map(|id| id.0));
-        released
+        self.server_ids.release(|removed| has_connections(removed.id))
+    }
+
+    /// Takes note of removed real servers of which `is_idle` says that they have no connections; to be asked as [`Model::release`] is. They are known for
+    /// two minutes more, or until their ids are needed. Returns those that are forgotten.
+    pub fn rest(&mut self, is_idle: impl FnMut(ServerId) -> bool) -> Vec<ServerId> {
+        self.server_ids.rest(self.now, is_idle)
     }
 
     fn add_service(&mut self, spec: &ServiceSpec) -> Result<Change, ErrorBody> {
@@ -459,8 +461,9 @@ impl Model {
 
     fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
         let &Server { id, upper_threshold, ref overloaded, .. } = server;
-        let removed = Removed { id, incarnation, overloaded: overloaded.clone(), upper_threshold };
-        self.trash.insert((place(&key), server.address, server.port), removed);
+        let overloaded = overloaded.clone();
+        let removed = Removed { id, incarnation, overloaded, upper_threshold, rests_since: None };
+        self.server_ids.throw_away((place(&key), server.address, server.port), removed);
     }
 
     /// `failed` gets the place among `specs` and says whether the others are added.
@@ -530,8 +533,11 @@ impl Model {
         let forward = check::forward(address, spec)?;
         check::check_method(address, spec.server, &service.options, forward)?;
         let quic_ids = quic_ids?;
+        if !self.server_ids.has_room() {
+            return Err(full(name(address, spec.server), "real servers", self.limits.servers));
+        }
         let (id, before) =
-            match self.trash.remove(&(place(&service.key), spec.server.ip(), spec.server.port())) {
+            match self.server_ids.bring_back(&(place(&service.key), spec.server.ip(), spec.server.port())) {
                 Some(removed) => {
                     // Its counts come back, unless it was removed with its service.
                     if removed.incarnation != incarnation {
@@ -540,11 +546,12 @@ impl Model {
                     (removed.id, Some((removed.overloaded, removed.upper_threshold)))
                 }
                 None => {
-                    let Some(id) = self.server_ids.take() else {
-                        return Err(full(name(address, spec.server), "real servers", self.limits.servers));
+                    let Some(id) = self.server_ids.take(&mut change.forgotten_servers) else {
+                        let what = "real servers, and as many removed ones that have connections";
+                        return Err(full(name(address, spec.server), what, self.limits.servers));
                     };
-                    change.zeroed_servers.insert(ServerId(id));
-                    (ServerId(id), None)
+                    change.zeroed_servers.insert(id);
+                    (id, None)
                 }
             };
         known.insert(spec.server);

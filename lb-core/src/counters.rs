@@ -40,6 +40,12 @@ impl Counter {
     }
 }
 
+/// Numbers of real servers where there may be so many: those that were removed keep theirs while they have connections, and all may be exchanged for
+/// others at once.
+pub const fn server_ids(servers: usize) -> usize {
+    servers.saturating_mul(2)
+}
+
 /// What one worker counts for one real server: one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -270,14 +276,14 @@ impl TurnCounters {
 }
 
 impl WorkerCounters {
-    /// `servers` bounds [`ServerId`], `ports` bounds [`PortId`].
+    /// For so many real servers, whose [numbers](server_ids) are twice as many; `ports` bounds [`PortId`].
     pub fn new(servers: usize, ports: usize) -> WorkerCounters {
         fn cells<T: Default>(n: usize) -> Box<[T]> {
             (0..n).map(|_| T::default()).collect()
         }
         WorkerCounters {
             // One more, for connections of no real server.
-            servers: cells(servers + 1),
+            servers: cells(server_ids(servers) + 1),
             ports: cells(ports),
             drops: cells(DropReason::ALL.len()),
             rules: cells(MOST_RULE_NUMBERS),
@@ -298,7 +304,7 @@ impl WorkerCounters {
         self.servers.get(id.index()).unwrap_or_else(|| &self.servers[self.server_capacity()])
     }
 
-    /// How many real servers there is room for.
+    /// Bounds [`ServerId`].
     #[inline]
     pub fn server_capacity(&self) -> usize {
         self.servers.len() - 1
@@ -307,6 +313,11 @@ impl WorkerCounters {
     /// The virtual service's; of all that there is no room for, one that nobody reads.
     pub fn service(&self, id: ServiceId) -> &ServiceCell {
         &self.services[id.index().min(self.services.len() - 1)]
+    }
+
+    /// How many virtual services, and real servers at one time, there is room for.
+    pub fn service_capacity(&self) -> usize {
+        self.services.len() - 1
     }
 
     pub fn port_count(&self) -> usize {

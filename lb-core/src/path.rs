@@ -345,7 +345,7 @@ impl<P: Packet> Path<P> {
         mine.flows.capacity.set(config.max_connections.into());
         mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
         let mut schedulers = scheduler::States::new(mine.server_capacity());
-        schedulers.resize(mine.server_capacity());
+        schedulers.resize(mine.service_capacity());
         let tables = Arc::new(Tables::default());
         let flows = FlowTable::new(
             config.memory,

@@ -75,7 +75,7 @@ pub struct Shape {
     /// Of each worker.
     pub connections: u32,
     pub ipv6_connections: u32,
-    /// Bounds the ids of real servers.
+    /// Real servers at one time.
     pub server_ids: usize,
     pub clients: usize,
     pub servers: usize,

@@ -71,7 +71,7 @@ pub const DATAPLANE: Section = Section {
             "integer",
             "65536",
             "16..=1048576",
-            "real servers, removed ones with connections included",
+            "real servers, and virtual services. As many removed ones may have connections left",
         ),
         key(
             "idle",

@@ -549,6 +549,7 @@ impl Control {
     fn settle(&mut self, change: &Change) {
         let workers = self.plane.counters();
         let changes = self.compiler.changes(&self.model, change.services.iter().copied());
+        change.forgotten_servers.iter().for_each(|&id| self.statistics.forget(id));
         self.statistics.follow(&changes, workers);
         self.statistics.zero(&change.zeroed_services, &change.zeroed_servers, workers);
         if change.publish {
@@ -568,7 +569,7 @@ impl Control {
         }
     }
 
-    /// Notices workers that stand still, relieves real servers, and frees the ids of removed real servers without connections and templates.
+    /// Notices workers that stand still, relieves real servers, and lets removed real servers rest that have no connections and templates.
     fn look_after(&mut self, now: Instant) {
         let workers = self.plane.counters();
         let published = self.compiler.current().generation;
@@ -580,16 +581,15 @@ impl Control {
             relief::relieve(&self.compiler.current().services, workers, drop);
             self.relieved = published;
         }
-        if is_adopted && self.model.removed_servers().next().is_some() {
+        if is_adopted && self.model.has_removed_servers() {
             // A connection that turns from active to inactive may be in neither count for a moment.
             let is_idle = |&id: &ServerId| {
                 stats::connections(workers, id) == (0, 0) && stats::templates(workers, id) == 0
             };
             let idle: HashSet<ServerId> = self.model.removed_servers().filter(is_idle).collect();
             let was_idle = std::mem::take(&mut self.idle);
-            for released in self.model.release(|id| !(idle.contains(&id) && was_idle.contains(&id))) {
-                self.statistics.forget(released);
-            }
+            let forgotten = self.model.rest(|id| idle.contains(&id) && was_idle.contains(&id));
+            forgotten.into_iter().for_each(|id| self.statistics.forget(id));
             self.idle = idle.difference(&was_idle).copied().collect();
         }
     }

@@ -545,12 +545,15 @@ fn a_higher_threshold_clears_overload_at_once() {
 fn ids_are_bounded_and_come_back_when_no_connection_is_left() {
     let mut model = with_servers(&[A, B, "10.0.0.3:8080"]);
     let id = web(&model).servers[1].id;
-    model.apply(&delete_server(WEB, B)).expect("there");
     assert_eq!(refused(&mut model, add_server(WEB, "10.0.0.4:8080")), ErrorKind::Full);
-    assert_eq!(model.server_ids_in_use(), 3);
+    model.apply(&delete_server(WEB, B)).expect("there");
+    model.apply(&add_server(WEB, "10.0.0.4:8080")).expect("a removed one takes no room");
+    assert_eq!(refused(&mut model, add_server(WEB, B)), ErrorKind::Full);
+    assert_eq!(model.server_ids_in_use(), 4);
     assert_eq!(model.release(|asked| asked != id), [id]);
-    assert_eq!(model.server_ids_in_use(), 2);
-    let change = model.apply(&add_server(WEB, "10.0.0.4:8080")).expect("there is room again");
+    assert_eq!(model.server_ids_in_use(), 3);
+    model.apply(&delete_server(WEB, A)).expect("there");
+    let change = model.apply(&add_server(WEB, B)).expect("there is room");
     assert_eq!((web(&model).servers[0].id, change.zeroed_servers), (id, HashSet::from([id])));
 
     for port in [81, 82] {

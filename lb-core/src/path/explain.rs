@@ -63,7 +63,7 @@ pub fn explain(
     assumed: Assumed,
     now: Tick,
 ) -> Result<Observed, Box<Observed>> {
-    let servers = workers.first().map_or(0, |worker| worker.server_capacity());
+    let servers = workers.first().map_or(0, |worker| worker.service_capacity());
     let counters = WorkerCounters::new(servers, workers.first().map_or(0, |worker| worker.port_count()));
     counters.turns.cpu.set(workers.first().map_or(0, |worker| worker.turns.cpu.get()));
     for server in (0..servers as u32).map(ServerId) {

@@ -10,6 +10,8 @@ mod succession;
 mod turn;
 mod whole;
 
+use lb_core::counters::server_ids;
+
 use crate::conn::Outcome;
 use crate::director::Subject;
 use crate::shape::Shape;
@@ -101,7 +103,7 @@ impl Watch {
             taken: vec![0; ports],
             up: vec![0; ports],
             down: vec![0; ports],
-            connections: vec![vec![0; shape.server_ids]; workers],
+            connections: vec![vec![0; server_ids(shape.server_ids)]; workers],
             inserted: vec![0; workers],
             given: vec![0; workers],
             failed: None,

@@ -1,5 +1,6 @@
 //! All connections of all workers: who owns them, what they count as, and whether their time is over.
 
+use lb_core::counters::server_ids;
 use lb_core::ids::ServerId;
 use lb_core::tables::Protocol;
 use lb_core::time::Tick;
@@ -27,7 +28,7 @@ pub(super) fn check<L: Subject>(world: &mut World<L>) -> Checked {
     let mut owners: Map<Key, usize> = Map::default();
     let mut remembered = std::mem::take(&mut world.watch.whole.over);
     remembered.resize_with(world.director.workers(), Map::default);
-    let mut connections = vec![0; world.shape.server_ids];
+    let mut connections = vec![0; server_ids(world.shape.server_ids)];
     for (worker, remembered) in remembered.iter_mut().enumerate() {
         let counters = &world.director.counters[worker];
         let mut counts = vec![(0u64, 0u64, 0u64); counters.server_capacity()];

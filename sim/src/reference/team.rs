@@ -68,7 +68,7 @@ impl Team {
     /// For as many workers and real servers as `counters` have.
     pub fn new(counters: &[Arc<WorkerCounters>]) -> Team {
         let same_shape =
-            |worker: &Arc<WorkerCounters>| Arc::new(WorkerCounters::new(worker.server_capacity(), 0));
+            |worker: &Arc<WorkerCounters>| Arc::new(WorkerCounters::new(worker.service_capacity(), 0));
         Team { counters: counters.iter().map(same_shape).collect(), shared: Mutex::default() }
     }
 
