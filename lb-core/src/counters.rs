@@ -156,6 +156,8 @@ pub struct FlowCounters {
     pub unlimited: Counter,
     /// Connections of virtual services that the defence `drop_entry` ended.
     pub drop_entry: Counter,
+    /// Connections of virtual services that ended because their real server was removed (`expire_nodest_conn`), before their clients sent more.
+    pub bereft: Counter,
     /// Packets that rules found INVALID: they fit no connection, and can begin none.
     pub invalid: Counter,
     /// Packets that were to be counted at their connection, for which there was no room.

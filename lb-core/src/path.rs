@@ -18,6 +18,7 @@
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
 mod ahead;
+mod bereft;
 mod by_hash;
 mod carry_over;
 mod cookies;
@@ -250,6 +251,7 @@ pub struct Path<P> {
     shed: shed::Shed,
     newcomers: newcomers::Newcomers,
     defence: defence::Defence,
+    bereft: bereft::Bereft,
     /// Those of TCP's states.
     transitions: &'static Transitions,
     changed: shared::Changed,
@@ -381,6 +383,7 @@ impl<P: Packet> Path<P> {
             shed: shed::Shed::default(),
             newcomers: newcomers::Newcomers::default(),
             defence: defence::Defence::new(config.now),
+            bereft: bereft::Bereft::default(),
             transitions: &state::USUAL,
             changed: shared::Changed::new(),
             counted: Counted::new(config.max_connections, 1),
@@ -430,6 +433,7 @@ impl<P: Packet> Path<P> {
         }
         let before = std::mem::replace(&mut self.tables, tables);
         self.look_at_room();
+        self.bereft.look(&before, &self.tables);
         before
     }
 
@@ -672,6 +676,7 @@ impl<P: Packet> Path<P> {
         }
         self.expire(now);
         self.defend(now);
+        self.end_bereft(now);
         self.retry_waiting(now, io);
         self.fragments.give_up(now, &self.mine);
         self.sweep_expected(now);

@@ -343,6 +343,8 @@ struct Director {
     server_side_mtu: u16,
     /// Found not to answer.
     failed: HashSet<IpAddr>,
+    /// Those that sent anything last: the recording lists no others' connections.
+    clients: HashSet<(IpAddr, u16)>,
 }
 
 impl Director {
@@ -379,6 +381,7 @@ impl Director {
             generation: 0,
             server_side_mtu: if vector.name == "nat-mtu" { 1300 } else { 1500 },
             failed: HashSet::new(),
+            clients: HashSet::new(),
         };
         director.adopt();
         director
@@ -502,6 +505,7 @@ impl Director {
                 self.model.ipvsadm(line);
             }
             self.adopt();
+            self.path.turn(self.now, &mut self.io);
         }
         if !self.io.resolve.is_empty() {
             // Nobody answers; Linux has found out in the meantime.
@@ -510,6 +514,9 @@ impl Director {
             self.path.turn(self.now, &mut self.io);
         }
         let (mut differences, clients) = self.packets(step);
+        if !clients.is_empty() {
+            self.clients.clone_from(&clients);
+        }
         self.compare_flows(step, &clients, &mut differences);
         if let Some(counts) = &step.counts {
             self.compare_counts(counts, &mut differences);
@@ -584,6 +591,7 @@ impl Director {
         Some((!is_its_question).then(|| format!("the host could not answer this: {}", describe(&asked))))
     }
 
+    /// `clients`: those that sent anything in this step.
     fn compare_flows(&self, step: &Step, clients: &HashSet<(IpAddr, u16)>, differences: &mut Vec<String>) {
         let flows = self.flows();
         let mut listed = HashSet::new();
@@ -613,7 +621,7 @@ impl Director {
             }
         }
         for flow in
-            flows.iter().filter(|flow| clients.contains(&flow.client) && !listed.contains(&flow.client))
+            flows.iter().filter(|flow| self.clients.contains(&flow.client) && !listed.contains(&flow.client))
         {
             differences.push(format!("connection not recorded: {flow:?}"));
         }

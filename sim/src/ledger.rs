@@ -226,6 +226,28 @@ impl Ledger {
         lost
     }
 
+    /// Connections ended as their real server was removed; the director has those that `has` says. Returns another one that lives and is not there.
+    pub fn lost_servers(
+        &mut self,
+        has: impl Fn(&Key) -> bool,
+        is_removed: impl Fn(&Key, u32) -> bool,
+        now: Tick,
+        shortest: Shortest,
+    ) -> Option<Key> {
+        let mut lost = None;
+        for binding in self.bindings.iter_mut().filter(|binding| !has(&binding.key)) {
+            let is_removed = binding.server.is_some_and(|server| is_removed(&binding.key, server));
+            if binding.is_live(now, shortest) && !is_removed {
+                lost.get_or_insert(binding.key);
+            }
+            // Also one of which nothing has come out yet.
+            if is_removed || binding.is_unknown() {
+                binding.ended = binding.ended.max(self.latest + 1);
+            }
+        }
+        lost
+    }
+
     /// A client's packet went by hash alone, by the tables of this generation.
     ///
     /// # Errors

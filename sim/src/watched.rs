@@ -46,7 +46,7 @@ use lb_core::tables::{InterfaceId, Tables};
 use lb_core::time::{Tick, Timeout};
 use lb_dataplane::Logic;
 
-use crate::reference::{AWAITED, Action, Expected, Left, Reference, Taken, Team};
+use crate::reference::{AWAITED, Action, Expected, Gone, Left, Reference, Taken, Team};
 
 /// The invariant that a [`Mismatch`] breaks.
 pub const AS_THE_REFERENCE_SAYS: &str = "as_the_reference_says";
@@ -620,14 +620,17 @@ impl<L: Logic<Frame>> Logic<Frame> for Watched<L> {
             return self.path.turn(now, io);
         }
         let flows = &self.counters.flows;
-        let before = (flows.expired.get(), flows.drop_entry.get());
+        let before = (flows.expired.get(), flows.drop_entry.get(), flows.bereft.get());
         self.came.clear();
         let mut recorder = Recorder::new(io, &self.counters, &mut self.held);
         self.path.turn(now, &mut recorder);
         let taken = recorder.end();
         let flows = &self.counters.flows;
-        let gone =
-            (flows.expired.get().wrapping_sub(before.0), flows.drop_entry.get().wrapping_sub(before.1));
+        let gone = Gone {
+            expired: flows.expired.get().wrapping_sub(before.0),
+            dropped: flows.drop_entry.get().wrapping_sub(before.1),
+            bereft: flows.bereft.get().wrapping_sub(before.2),
+        };
         let is_left = || originals(&self.path, now);
         let call = Call { name: "turn", now };
         let compared = match self.reference.turn(now, taken, gone, is_left) {
@@ -683,9 +686,10 @@ const BY_THE_WORKER: [DropReason; 3] = [DropReason::HandOverFull, DropReason::Tw
 
 type Of<T> = fn(&T) -> &Counter;
 
-const COUNTERS: [(&str, Of<WorkerCounters>); 28] = [
+const COUNTERS: [(&str, Of<WorkerCounters>); 29] = [
     ("quic routed", |counters| &counters.quic.routed),
     ("drop_entry", |counters| &counters.flows.drop_entry),
+    ("bereft", |counters| &counters.flows.bereft),
     ("entries", |counters| &counters.flows.entries),
     ("capacity", |counters| &counters.flows.capacity),
     ("ipv6_entries", |counters| &counters.flows.ipv6_entries),

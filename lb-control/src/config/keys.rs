@@ -551,7 +551,7 @@ pub const SYSCTL: Section = Section {
             "integer",
             "2",
             "0..=2",
-            "what a packet does whose real server was removed; 2: as 1 for UDP, as 0 else",
+            "connections whose real server was removed: 0 stay, 1 end, 2 those of UDP end with their next packet",
         ),
         key(
             "expire_quiescent_template",

@@ -36,6 +36,11 @@ const COUNTERS: &[Row] = &[
         "Connections of virtual services that ended early to make room (sysctl drop_entry).",
         |flows| &flows.drop_entry,
     ),
+    (
+        "lb_conntrack_bereft_total",
+        "Connections of virtual services that ended as their real server was removed (sysctl expire_nodest_conn).",
+        |flows| &flows.bereft,
+    ),
     ("lb_conntrack_uncounted_total", "Packets whose connection there was no room to count at.", |flows| {
         &flows.uncounted
     }),

@@ -1,6 +1,7 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
 mod asked;
+mod bereft;
 mod by_hash;
 mod calls;
 mod counted;

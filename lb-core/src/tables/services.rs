@@ -270,6 +270,14 @@ impl Services {
         service.servers.get(place.index as usize)
     }
 
+    /// Whether a real server of `before` is not here.
+    pub fn lack_servers_of(&self, before: &Services) -> bool {
+        before
+            .by_server
+            .apart_from(&self.by_server)
+            .any(|(index, place)| place.is_some() && self.by_server.get(index).is_none_or(Option::is_none))
+    }
+
     /// The service whose server this is, unless it was removed.
     pub fn of_server(&self, id: ServerId) -> Option<&Arc<Service>> {
         let place = self.by_server.get(id.index())?.as_ref()?;

@@ -107,6 +107,13 @@ impl<T: Clone + Default> SharedList<T> {
         Arc::make_mut(&mut self.0[index / IN_A_PIECE])[index % IN_A_PIECE] = value;
     }
 
+    /// Its values by number, but for those that are known to be the same in `other`.
+    pub(super) fn apart_from(&self, other: &SharedList<T>) -> impl Iterator<Item = (usize, &T)> {
+        let is_shared = |at: usize, piece| other.0.get(at).is_some_and(|its| Arc::ptr_eq(its, piece));
+        let pieces = self.0.iter().enumerate().filter(move |&(at, piece)| !is_shared(at, piece));
+        pieces.flat_map(|(at, piece)| (at * IN_A_PIECE..).zip(piece.iter()))
+    }
+
     /// All that differs from the default is below this.
     pub(super) fn bound(&self) -> usize {
         self.0.len() * IN_A_PIECE

@@ -139,8 +139,8 @@ impl Sysctls {
             name: "expire_nodest_conn",
             prefix: PREFIX,
             max: 2,
-            meaning: "a packet for a real server that was removed: 0 is dropped, and adding the server again resumes; 1 ends the \
-                      connection; 2 does so for UDP",
+            meaning: "connections whose real server was removed: 0 stay, without what their clients send, and adding the server again \
+                      resumes; 1 end; 2 those of UDP end with their next packet",
             value: |all| &mut all.expire_nodest_conn,
         },
         Sysctl {

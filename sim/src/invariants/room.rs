@@ -1,11 +1,12 @@
 //! After a turn of a worker that is short of room: only half-open connections went for new ones, and none that was known goes by hash alone now.
+//! And of one that ended connections as their real servers were removed: no others went.
 
 use lb_core::ids::ServiceId;
 
 use super::name;
 use super::succession::connections;
 use crate::director::Subject;
-use crate::ledger::Effect;
+use crate::ledger::{Effect, Key};
 use crate::map::Map;
 use crate::tags::Sent;
 use crate::violation::{Checked, hold};
@@ -14,6 +15,8 @@ use crate::world::World;
 /// What a worker had counted before its turn.
 pub(crate) struct Room {
     early_drop: u64,
+    /// Connections that ended as their real server was removed.
+    bereft: u64,
     /// By service: packets that went by hash alone.
     by_hash: Vec<u64>,
 }
@@ -24,6 +27,7 @@ impl Room {
         let services = (0..=counters.server_capacity() as u32).map(ServiceId);
         Room {
             early_drop: counters.flows.early_drop.get(),
+            bereft: counters.flows.bereft.get(),
             by_hash: services.map(|id| counters.service(id).hashed.get()).collect(),
         }
     }
@@ -49,7 +53,8 @@ impl Room {
                 by_hash.entry(sent.binding).or_insert((*sent, went));
             }
         }
-        if !was_made && by_hash.is_empty() {
+        let are_bereft = world.director.counters[worker].flows.bereft.get() != self.bereft;
+        if !was_made && !are_bereft && by_hash.is_empty() {
             return Ok(());
         }
         let is_there = connections(world);
@@ -60,6 +65,14 @@ impl Room {
         }
         let generation = world.director.generation(worker);
         let published = world.control.published(generation);
+        if are_bereft && let Some(published) = published {
+            let is_removed = |key: &Key, host: u32| {
+                !world.control.has_server(published, &world.plan, key.place.into(), host as usize)
+            };
+            let (now, ledger) = (world.tick(), &mut world.ledger);
+            let lost = ledger.lost_servers(&is_there, is_removed, now, shortest);
+            hold!(lost.is_none(), name::KEPT, "{lost:?} ended and its real server was not removed");
+        }
         let is_secure = published.is_none_or(|published| published.tables.settings.sysctls.secure_tcp > 0);
         for (sent, went) in by_hash.into_values() {
             let Some(key) = world.ledger.key(sent.binding) else { continue };

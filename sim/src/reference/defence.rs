@@ -1,15 +1,16 @@
-//! `drop_entry` and `secure_tcp`. Which connections a walk comes by is the path's to choose; that they may go is what is checked.
+//! `drop_entry` and `secure_tcp`, and connections whose real server was removed. Which connections a walk comes by is the path's to choose; that they may go
+//! is what is checked.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use lb_core::flow::Tuple;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::time::{Tick, Timeout};
 
-use super::Reference;
 use super::connection::State;
 use super::flows::{Connection, Number};
 use super::persistent::Serial;
+use super::{Gone, Reference};
 
 impl Reference {
     pub(super) fn places_left(&self) -> u64 {
@@ -60,13 +61,29 @@ impl Reference {
         }
     }
 
-    /// Ends those that the path dropped. Returns the templates among them, which others may be about to leave.
+    /// Whether it may end because its real server was removed: not before those that it stands for.
+    fn is_bereft(&self, connection: &Connection, left: &HashMap<Tuple, Timeout>) -> bool {
+        let is_free = |serial: Serial| {
+            // Those whose time was over have ended before.
+            let is_over = |it: &&Connection| {
+                (it.bound_by == Some(serial) || it.controlled_by == Some(serial))
+                    && self.now.is_at_or_after(it.due())
+                    && !left.contains_key(&it.original)
+            };
+            self.team.shared().template_use(serial).connections == self.flows.iter().filter(is_over).count()
+        };
+        self.tables.settings.sysctls.expire_nodest_conn == 1
+            && self.tables.services.server(connection.server).is_none()
+            && connection.kept_as().is_none_or(is_free)
+    }
+
+    /// Ends those that the path dropped, and those whose real server was removed. Returns the templates among them, which others may be about to leave.
     ///
     /// # Errors
     /// One of them had to stay.
-    pub(super) fn drop_entries(
+    pub(super) fn end_early(
         &mut self,
-        dropped: u64,
+        gone: &Gone,
         left: &[(Tuple, Timeout)],
     ) -> Result<Vec<Serial>, String> {
         let left: HashMap<Tuple, Timeout> = left.iter().copied().collect();
@@ -74,28 +91,42 @@ impl Reference {
             let is_invalid = connection.template.is_some_and(|template| template.is_invalid);
             !is_invalid && !left.contains_key(&connection.original)
         };
-        let (over, early): (Vec<Number>, Vec<Number>) = self
-            .flows
-            .numbers()
-            .filter(|&number| is_gone(self.flows.get(number)))
-            .partition(|&number| self.now.is_at_or_after(self.flows.get(number).due()));
-        // Those whose time is over may have gone by that.
-        let over = over.into_iter().filter(|&number| self.may_go(self.flows.get(number), &left));
-        let gone: Vec<Number> = early.into_iter().chain(over).take(dropped as usize).collect();
-        if let Some(&number) = gone.iter().find(|&&number| !self.may_go(self.flows.get(number), &left)) {
-            return Err(format!("drop_entry ended {:?}", self.flows.get(number)));
-        }
-        if gone.len() as u64 != dropped {
-            return Err(format!("drop_entry ended {dropped} connections, {} are gone", gone.len()));
-        }
+        let mut ends: Vec<Number> =
+            self.flows.numbers().filter(|&number| is_gone(self.flows.get(number))).collect();
+        let is_over = |connection: &Connection| self.now.is_at_or_after(connection.due());
+        // Those whose time is over may have gone by that. A template goes after its connections.
+        ends.sort_by_key(|&number| {
+            let connection = self.flows.get(number);
+            (is_over(connection), connection.may_be_kept())
+        });
+        let may_be_dropped: HashSet<Number> = ends
+            .iter()
+            .copied()
+            .filter(|&number| gone.dropped > 0 && self.may_go(self.flows.get(number), &left))
+            .collect();
+        let mut still = gone.dropped + gone.bereft;
         let mut templates = Vec::new();
-        for number in gone {
-            self.counters.flows.drop_entry.add(1);
-            match self.flows.get(number).template {
+        for number in ends {
+            let connection = self.flows.get(number);
+            let may_go =
+                may_be_dropped.contains(&number) || gone.bereft > 0 && self.is_bereft(connection, &left);
+            match may_go {
+                _ if still == 0 => break,
+                true => {}
+                false if self.now.is_at_or_after(connection.due()) => continue,
+                false => return Err(format!("this had to stay: {connection:?}")),
+            }
+            still -= 1;
+            match connection.template {
                 Some(_) => templates.push(self.forget_template(number)),
                 None => self.end(number),
             }
         }
+        if still != 0 {
+            return Err(format!("{gone:?}, and {still} of them are not gone"));
+        }
+        self.counters.flows.drop_entry.add(gone.dropped);
+        self.counters.flows.bereft.add(gone.bereft);
         Ok(templates)
     }
 }

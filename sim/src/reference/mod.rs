@@ -11,6 +11,7 @@
 //! The reference follows what the path chose, within these bounds:
 //! - *Expiry*: an entry may outlive its time by the rest of a timer slot ([`SLOT`] ticks), and longer while the wheel, which visits a bounded number
 //!   of timers a turn, is behind ([`Reference::turn`]).
+//! - *Removed servers*: when a connection ends whose real server was removed while `expire_nodest_conn` is 1, unless its client sends a packet.
 //! - *Templates*: by what name a persistence template goes between workers; and when its time and its last connection's are over in the same turn, which of
 //!   the two ends first. The same of a control connection of FTP and its data connections. Where a control connection was ended before its data connections, these
 //!   keep what has its place then.
@@ -114,6 +115,17 @@ pub struct Taken {
     pub controls: VecDeque<TemplatePlace>,
     /// Where its table is nearly full: client's packets of the connections that ended.
     pub gone: Vec<Tuple>,
+}
+
+/// How many connections the path let go in a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone {
+    /// Their time was over.
+    pub expired: u64,
+    /// By `drop_entry`.
+    pub dropped: u64,
+    /// Their real server was removed.
+    pub bereft: u64,
 }
 
 /// Ticks of a slot of the timer wheel.
@@ -259,8 +271,7 @@ impl Reference {
         }
     }
 
-    /// What must be done as time passes, when the path let `expired` connections go whose time was over, and `dropped` by `drop_entry`; `is_left` says
-    /// which it still has.
+    /// What must be done as time passes, when the path let so many connections go; `is_left` says which it still has.
     ///
     /// # Errors
     /// What is wrong with those that it let go.
@@ -268,18 +279,19 @@ impl Reference {
         &mut self,
         now: Tick,
         taken: Taken,
-        (expired, dropped): (u64, u64),
+        gone: Gone,
         is_left: impl FnOnce() -> Vec<(Tuple, Timeout)>,
     ) -> Result<(), String> {
         self.begin(now, taken);
-        if dropped == 0 {
+        let expired = gone.expired;
+        if gone.dropped + gone.bereft == 0 {
             self.expire(expired, is_left)?;
         } else {
             let left = is_left();
-            // `drop_entry` comes behind those whose time is over: a template stays that had a connection until then.
+            // These come behind those whose time is over: a template stays that had a connection until then.
             let due: Vec<_> = self.flows.due().map(|(number, _)| number).collect();
             self.prolong_templates(&due, &left)?;
-            let templates = self.drop_entries(dropped, &left)?;
+            let templates = self.end_early(&gone, &left)?;
             self.expire(expired, || left)?;
             for serial in templates {
                 self.team.shared().end_template(serial);

@@ -18,7 +18,7 @@ use lb_dataplane::Logic;
 
 use super::parse::{SYN, TCP};
 use super::world::{Out, Seen, World, config, frames};
-use super::{Action, Reference, Taken, Team};
+use super::{Action, Gone, Reference, Taken, Team};
 use crate::watched::{Verdict, Watched};
 
 /// Steps of a run.
@@ -191,16 +191,17 @@ fn a_connection_for_which_the_path_found_no_room_in_its_index_is_none() {
 
 #[test]
 fn connections_end_when_the_path_lets_them_go_and_not_before_their_time() {
+    const OVER: Gone = Gone { expired: 1, dropped: 0, bereft: 0 };
     let slot_is_over = Tick(6000 + 16);
     let mut reference = alone();
     receive_syns(&mut reference, 1..3, Taken::default());
     let nobody = Vec::new;
-    let early = reference.turn(Tick(5999), Taken::default(), (1, 0), nobody);
+    let early = reference.turn(Tick(5999), Taken::default(), OVER, nobody);
     assert_eq!(early, Err("1 connections ended, of those whose time is over 0".into()));
     let all: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     let one = all[1..].to_vec();
     let left_by_path: Vec<_> = one.iter().map(|&original| (original, Timeout(0))).collect();
-    assert_eq!(reference.turn(slot_is_over, Taken::default(), (1, 0), || left_by_path.clone()), Ok(()));
+    assert_eq!(reference.turn(slot_is_over, Taken::default(), OVER, || left_by_path.clone()), Ok(()));
     assert_eq!(reference.expected(), []);
     let left: Vec<_> = reference.flows.iter().map(|connection| connection.original).collect();
     assert_eq!(left, one);

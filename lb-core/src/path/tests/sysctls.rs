@@ -5,7 +5,7 @@ use crate::tables::{ClientMask, Persistence, ServiceOptions, Settings, Sysctls};
 use crate::time::Timeout;
 
 /// [`tables`] with one switch at a value, and what `edit` makes of the services.
-fn with(generation: u32, name: &str, value: u32, edit: impl Fn(&mut Service)) -> Tables {
+pub(super) fn with(generation: u32, name: &str, value: u32, edit: impl Fn(&mut Service)) -> Tables {
     let tables = tables(generation, &[11, 12], 1);
     let mut sysctls = Sysctls::default();
     *(Sysctls::named(name).unwrap().value)(&mut sysctls) = value;
@@ -29,7 +29,7 @@ fn servers_of(out: &Out) -> Vec<IpAddr> {
 }
 
 /// The service has lost its first real server.
-fn removes_the_first(service: &mut Service) {
+pub(super) fn removes_the_first(service: &mut Service) {
     *service = Service::new(
         Some(service),
         service.id,
