@@ -5,6 +5,7 @@
 //! it behind [`plane::Plane`].
 
 pub mod api;
+pub mod arguments;
 pub mod cli;
 pub mod compile;
 pub mod config;

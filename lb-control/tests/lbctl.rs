@@ -184,6 +184,15 @@ fn connections_are_selected_and_counted() {
     assert_eq!(lbctl(&daemon, "connections --count --state established"), "1\n");
     assert_eq!(lbctl(&daemon, "connections --count --service udp/10.0.0.100:443"), "1\n");
     assert_eq!(lbctl(&daemon, "connections --count --server 10.0.0.201:8080"), "0\n");
+    assert_eq!(lbctl(&daemon, "connections --count --client 10.0.0.0/30 --protocol udp"), "1\n");
+    assert_eq!(lbctl(&daemon, "connections --count --virtual 10.0.0.101"), "0\n");
+    let refused = run(Path::new(LBCTL), "connections --state FOO", &daemon.socket(), "");
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.errors.contains("is no state of a connection, those are ASSURED, "),
+        "{}",
+        refused.errors
+    );
     assert_eq!(
         lbctl(&daemon, "ipvsadm -Lnc"),
         "IPVS connection entries\n\
@@ -299,7 +308,21 @@ fn completions_and_man_pages_follow_from_the_commands() {
     assert!(lbctl(&daemon, "man").contains(".TH lbctl 1"));
     let directory = tempfile::tempdir().expect("a directory");
     lbctl(&daemon, &format!("man --directory {}", directory.path().display()));
-    assert!(directory.path().join("lbctl-services.1").exists());
+    let page = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect(name);
+    assert!(page("lbctl-services.1").starts_with(".ie"));
+    for part in [".TH lbd 8", "\\-\\-forget", "LBD_LOG", "SIGHUP"] {
+        assert!(page("lbd.8").contains(part), "{part}");
+    }
+    assert!(page("lbctl.1").contains(".TP\n\\fBLB_SOCKET\\fR\n"));
+    assert!(page("lbctl-sysctl.1").contains(".TP\n\\fBam_droprate\\fR\nof how many new connections"));
+    for (name, part) in [
+        ("iptables", "\\-\\-append CHAIN rule"),
+        ("ipvsadm", "\\-\\-add\\-service"),
+        ("ipset", "create SET TYPE"),
+        ("conntrack", "Tables: conntrack, expect"),
+    ] {
+        assert!(page(&format!("lbctl-{name}.1")).contains(part), "{name}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! `lbd`, the daemon: arguments, the order of the start, the end. All else is in the library.
 
+mod log;
 mod plane;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
+use lb_control::arguments::Arguments;
 use lb_control::config::Config;
 use lb_control::daemon::{self, Life, Setup, Socket, StartProblem};
 
@@ -20,33 +20,6 @@ use plane::Dpdk;
 
 /// A list of connections may go on for so long after nobody reads it any more.
 const LAST_REQUESTS: Duration = Duration::from_secs(3);
-
-/// Layer-4 load balancer: IPVS-style virtual services on DPDK poll-mode workers.
-///
-/// SIGHUP reloads the config file, SIGTERM and SIGINT stop.
-#[derive(Parser)]
-#[command(name = "lbd", version)]
-struct Arguments {
-    /// The config file (TOML).
-    // The default stands for none, where none is looked at.
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "drivers",
-        default_value = "-",
-        hide_default_value = true
-    )]
-    config: PathBuf,
-    /// Only check the config file, for this machine: prints what is wrong with it, exits 0 or 1.
-    #[arg(long)]
-    check: bool,
-    /// Removes what a stopped lbd left for its next start: connections, services, rules, IP sets and twins. Refused while one runs.
-    #[arg(long, conflicts_with = "check")]
-    forget: bool,
-    /// Prints the drivers of ports that are linked in, of DPDK's.
-    #[arg(long, exclusive = true)]
-    drivers: bool,
-}
 
 fn main() -> ExitCode {
     let began = Instant::now();
@@ -116,7 +89,7 @@ fn forget(arguments: &Arguments) -> Result<(), StartProblem> {
 
 fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let config = load(&arguments)?;
-    log_to_stderr();
+    log::to_stderr();
     // From here on a signal does not end the process but asks it to: there will be traces to clean up.
     let mut life = Life::begin()?;
     // What another daemon may hold comes before anything that takes long or leaves traces.
@@ -180,14 +153,4 @@ fn announce_if_slow<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
     // It only waits and writes a line.
     let _ = announcer.join();
     result
-}
-
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("LBD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

@@ -1,10 +1,13 @@
 //! Commands of other tools: `lbctl ipvsadm …` is what `ipvsadm …` is when it is a link to `lbctl`.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Context, Failure, OwnCommand};
+use super::man::{Content, Section};
+use super::{Context, DEFAULT_SOCKET, Failure, OwnCommand};
+use crate::cli::client::Client;
 use crate::cli::director::Director;
 use crate::cli::{conntrack, ipset, iptables, ipvsadm};
 
@@ -34,29 +37,57 @@ impl OwnCommand for Foreign {
         Command::new(name).about(about).disable_help_flag(true).arg(words)
     }
 
+    /// Its own help, for which no daemon is asked.
+    fn manual(&self) -> Vec<Section> {
+        let word = match self.2 {
+            Speaker::Ipset => "help",
+            _ => "--help",
+        };
+        let mut text = Vec::new();
+        let client = Client::new(Path::new(DEFAULT_SOCKET));
+        let done = client.map(|mut client| {
+            self.speak(&[word.to_owned()], &mut client, &mut io::empty(), &mut text, &mut io::sink())
+        });
+        match String::from_utf8(text) {
+            Ok(text) if done.is_ok() && !text.is_empty() => {
+                vec![Section { title: "ARGUMENTS", content: Content::Lines(text) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn run(&self, matches: &ArgMatches, context: &mut Context<'_>) -> Result<u8, Failure> {
-        let &Foreign(name, _, speaker) = self;
         let words: Vec<String> = matches.get_many("words").into_iter().flatten().cloned().collect();
         let mut client = context.client()?;
         let (input, errors) = (&mut BufReader::new(io::stdin()), &mut io::stderr());
-        let output = &mut *context.output;
-        Ok(match speaker {
-            Speaker::Conntrack => match conntrack::file(&words) {
-                Some(name) => conntrack::load(name, input, &mut client, output, errors),
-                None => conntrack::run(&words, &mut client, output, errors),
+        Ok(self.speak(&words, &mut client, input, &mut *context.output, errors))
+    }
+}
+
+impl Foreign {
+    fn speak(
+        &self,
+        words: &[String],
+        client: &mut Client,
+        input: &mut dyn BufRead,
+        output: &mut dyn Write,
+        errors: &mut dyn Write,
+    ) -> u8 {
+        let &Foreign(name, _, speaker) = self;
+        match speaker {
+            Speaker::Conntrack => match conntrack::file(words) {
+                Some(name) => conntrack::load(name, input, client, output, errors),
+                None => conntrack::run(words, client, output, errors),
             },
-            Speaker::Ipset => {
-                ipset::run(&words, &mut client, &mut ipset::Surroundings { input, output, errors })
-            }
+            Speaker::Ipset => ipset::run(words, client, &mut ipset::Surroundings { input, output, errors }),
             Speaker::Ipvsadm(speak) => {
                 let names = &ipvsadm::System;
-                speak(&words, &mut client, &mut ipvsadm::Surroundings { names, input, output, errors })
+                speak(words, client, &mut ipvsadm::Surroundings { names, input, output, errors })
             }
             Speaker::Iptables(speak) => {
                 let names = &iptables::System;
-                let mut around = iptables::Surroundings { names, input, output, errors };
-                speak(name, &words, &mut client, &mut around)
+                speak(name, words, client, &mut iptables::Surroundings { names, input, output, errors })
             }
-        })
+        }
     }
 }

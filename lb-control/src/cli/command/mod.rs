@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::foreign::{Foreign, Speaker};
+use self::man::Section;
 use super::client::Client;
 use super::director::DirectorError;
 use super::{iptables, ipvsadm};
@@ -84,6 +85,11 @@ pub(super) const DEFAULT_SOCKET: &str = "/run/lb/api.sock";
 pub(super) trait OwnCommand: Sync {
     /// Name, help, arguments.
     fn command(&self) -> Command;
+
+    /// What its man page has besides.
+    fn manual(&self) -> Vec<Section> {
+        Vec::new()
+    }
 
     /// Returns the exit code.
     fn run(&self, matches: &ArgMatches, context: &mut Context<'_>) -> Result<u8, Failure>;

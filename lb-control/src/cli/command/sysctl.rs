@@ -3,6 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lb_core::tables::Sysctls;
 
+use super::man::{Content, Section};
 use super::{Context, Failure, OwnCommand, json};
 use crate::api::types::{Batch, Command as Change, OnError, SysctlValue};
 use crate::cli::director::{Director, DirectorError};
@@ -38,12 +39,17 @@ fn parse(text: &str) -> Result<(String, Option<u32>), String> {
     Ok((name.to_owned(), value))
 }
 
+/// All switches, and what they are for.
+fn rows() -> impl Iterator<Item = (String, String)> {
+    let fixed = Sysctls::fixed()
+        .map(|fixed| (fixed.name.to_owned(), format!("always {}: {}", fixed.value, fixed.why)));
+    let kept = Sysctls::all().map(|sysctl| (sysctl.name.to_owned(), sysctl.meaning.to_owned()));
+    kept.chain(fixed)
+}
+
 impl OwnCommand for Sysctl {
     fn command(&self) -> Command {
-        let fixed = Sysctls::fixed()
-            .map(|fixed| format!("{}\n    always {}: {}", fixed.name, fixed.value, fixed.why));
-        let kept = Sysctls::all().map(|sysctl| format!("{}\n    {}", sysctl.name, sysctl.meaning));
-        let rows: Vec<_> = kept.chain(fixed).collect();
+        let rows: Vec<_> = rows().map(|(name, meaning)| format!("{name}\n    {meaning}")).collect();
         Command::new("sysctl")
             .about("Print switches of IPVS and of connection tracking by the kernel's names, or set them: NAME=VALUE")
             .arg(
@@ -56,6 +62,10 @@ impl OwnCommand for Sysctl {
             .arg(Arg::new("write").short('w').action(ArgAction::SetTrue).hide(true))
             .arg(json())
             .after_help(rows.join("\n"))
+    }
+
+    fn manual(&self) -> Vec<Section> {
+        vec![Section { title: "SWITCHES", content: Content::Rows(rows().collect()) }]
     }
 
     fn run(&self, matches: &ArgMatches, context: &mut Context<'_>) -> Result<u8, Failure> {
