@@ -108,3 +108,26 @@ fn a_port_that_is_not_there_is_one_line_and_leaves_nothing_behind() {
     assert!(said.contains("port \"wan\""), "{said}");
     assert_eq!(fs::read_dir(directory.path().join("run")).expect("made").count(), 0);
 }
+
+#[test]
+fn an_argument_that_dpdk_does_not_know_is_one_line() {
+    // Before it comes to them a port needs what its twin needs.
+    let status = fs::read_to_string("/proc/self/status").expect("readable");
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("there").trim();
+    if u64::from_str_radix(capabilities, 16).expect("a number") & (1 << 12) == 0 {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("lb.toml");
+    for (argument, why) in [("--foo", "unrecognized option '--foo'"), ("-z", "invalid option -- 'z'")] {
+        let config = format!(
+            "[dataplane]\nworkers = [0]\ndriver_args = [{argument:?}]\nhuge_pages = false\nflow_memory = \"none\"\nmax_connections = 2000\n\
+             [[port]]\nname = \"lbdargs0\"\ndevice = \"net_null0\"\n[api]\nsocket = {:?}\n",
+            directory.path().join("api.sock")
+        );
+        fs::write(&path, config).expect("writable");
+        let output = lbd(&["--config", path.to_str().expect("UTF-8")]);
+        assert_eq!(text(&output.stderr), format!("lbd: dataplane.driver_args: {why}\n"));
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), ""));
+    }
+}

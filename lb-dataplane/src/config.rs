@@ -31,7 +31,7 @@ pub struct Config {
 pub enum FlowMemory {
     /// In the process alone; the twins go with it too.
     Forgotten,
-    /// In a file of this name on hugetlbfs or `/dev/shm`; when there can be none, in the process alone.
+    /// In a file of this name, `lbd-…`, on hugetlbfs or `/dev/shm`; when there can be none, in the process alone.
     Named(String),
     /// In this file, on hugetlbfs or tmpfs.
     File(PathBuf),
@@ -45,6 +45,15 @@ impl FlowMemory {
             FlowMemory::Named(name) => Some(name.clone()),
             FlowMemory::File(path) => Some(format!("lbd {}", path.display())),
         }
+    }
+
+    /// The flow memory that twins with this mark belong to; `None`: it is no lbd's.
+    pub(crate) fn of_mark(mark: &str) -> Option<FlowMemory> {
+        if let Some(path) = mark.strip_prefix("lbd ").filter(|path| path.starts_with('/')) {
+            return Some(FlowMemory::File(path.into()));
+        }
+        let is_name = mark.starts_with("lbd-") && !mark.contains('/');
+        is_name.then(|| FlowMemory::Named(mark.to_owned()))
     }
 }
 

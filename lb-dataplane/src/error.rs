@@ -17,6 +17,8 @@ pub enum StartError {
     TooManyWorkers { given: usize, most: usize },
     #[error("dataplane.driver_args: {argument} may not be given here, {instead} decides it")]
     DriverArgument { argument: String, instead: &'static str },
+    #[error("dataplane.driver_args: {0}")]
+    DriverArguments(String),
     #[error("{given} ports, at most {most} are possible")]
     TooManyPorts { given: usize, most: usize },
     #[error(
@@ -52,6 +54,8 @@ pub enum PortProblem {
     NameTwice,
     #[error("the device is that of another port")]
     DeviceTwice,
+    #[error("the interface {interface} is that of port \"{other}\"")]
+    InterfaceTwice { interface: String, other: String },
     #[error(
         "the name must be 1 to 15 bytes without blank or slash, as it is that of a network interface too"
     )]
@@ -83,11 +87,9 @@ pub enum PortProblem {
     NoPrivilege(&'static str),
     #[error("a network interface named {0} is there already, choose another name for the port")]
     TwinExists(String),
-    #[error(
-        "{name} is there already, kept by the lbd with the mark \"{mark}\"; stop that one and run: lbd --config FILE \
-         --forget, with its config file"
-    )]
-    TwinKept { name: String, mark: String },
+    /// `mend` says what to do.
+    #[error("{name} is there already, kept by the lbd with the mark \"{mark}\"; {mend}")]
+    TwinKept { name: String, mark: String, mend: String },
     #[error("no twin {name}: {error}")]
     Twin { name: String, error: io::Error },
     #[error("it does not start: {0}")]

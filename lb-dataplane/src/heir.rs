@@ -144,11 +144,13 @@ struct State {
 }
 
 impl Executor {
-    /// Returns what each of `workers` workers is to be given; when these are gone, the thread ends.
+    /// Returns what each of `workers` workers is to be given; when these are gone, the thread ends. `settle` is what is left to do once
+    /// this process is the heir.
     pub(crate) fn start(
         workers: usize,
         legacy: Legacy,
         keep: Option<Keep>,
+        settle: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<(Executor, Share)> {
         let (done, reports) = mpsc::channel();
         let is_open = Arc::new(AtomicBool::new(false));
@@ -168,6 +170,7 @@ impl Executor {
             }
             let took = began.map_or(Duration::ZERO, |began| began.elapsed());
             let problem = keep.as_mut().and_then(|keep| keep.commit().err());
+            settle();
             let outcome = Succession { carried: has_legacy.then_some(all), took, problem };
             *result.lock() = State { outcome: Some(outcome), _keep: keep };
             gate.store(true, Ordering::Release);

@@ -22,6 +22,7 @@ mod memory_port;
 mod numa;
 mod orders;
 mod placement;
+mod predecessor;
 mod preflight;
 mod resolve;
 mod ring;
@@ -57,6 +58,7 @@ pub use error::{PortProblem, StartError};
 pub use heir::Succession;
 pub use memory::take_region;
 pub use memory_port::{HeapFrames, InMemory, MemoryPort, Wire, memory_port};
+pub use predecessor::{Forgotten, forget};
 pub use resolve::{Question, Questions};
 pub use stepped::Stepped;
 pub use team::{Member, Team, WorkerStalled};
@@ -74,6 +76,7 @@ use heir::{Executor, Share};
 use keep::{Keep, Legacy};
 use memory::HUGE_PAGE;
 use placement::Cpu;
+use predecessor::Predecessors;
 use preflight::Memory;
 use twin::{Pump, TwinEnd};
 
@@ -104,6 +107,7 @@ pub struct Dataplane {
     cpus: Vec<u32>,
     notices: Vec<String>,
     placement: Vec<String>,
+    predecessors: Vec<String>,
     /// As the workers have it.
     owners: Owners,
 }
@@ -138,8 +142,18 @@ impl Dataplane {
         logic: impl Fn(PathConfig, Share) -> L + Clone + Send + 'static,
     ) -> Result<Dataplane, StartError> {
         let (mut keep, mut notices) = Keep::open(&config.flow_memory, config.huge_pages)?;
-        let memory = preflight::check(&config, keep.as_ref())?;
+        let mark = config.flow_memory.mark();
+        let mut before = Predecessors::find(&config.ports, mark.as_deref(), keep.as_ref())?;
+        notices.extend(before.notices());
+        if let Some(keep) = &mut keep {
+            keep.inherit(before.take_files());
+        }
+        let memory = preflight::check(&config, keep.as_ref(), before.huge_pages())?;
         let claims = Claims::take(&config.ports)?;
+        before.remove_files()?;
+        if mark.is_none() {
+            before.remove_twins()?;
+        }
         let (mut paths, legacy) = paths(&config, &memory, &mut keep, &mut notices)?;
         let mut eal = start_eal(&config, &memory)?;
         let numbers = probe(&mut eal, &config.ports)?;
@@ -194,10 +208,12 @@ impl Dataplane {
         // The first worker serves the twins.
         let pool_of = |worker: usize| &pools[memory.pools.of_worker[worker]];
         let infos: Vec<PortInfo> = ports.iter().map(|port| port.info.clone()).collect();
-        let mark = config.flow_memory.mark();
         let (pumps, mut twins) = start_twins(&config.ports, &infos, pool_of(0), mark.as_deref())?;
-        notices.extend(remove_stale_twins(&config.ports, mark.as_deref()));
-        let (executor, share) = Executor::start(config.workers.len(), legacy, keep)
+        let marks = mark.as_deref().into_iter().chain(before.marks());
+        marks.for_each(|mark| notices.extend(predecessor::remove_stale_twins(&config.ports, mark)));
+        let predecessors = before.names();
+        let settle = move || before.remark_twins(mark.as_deref());
+        let (executor, share) = Executor::start(config.workers.len(), legacy, keep, settle)
             .map_err(|error| StartError::Worker { cpu: config.workers[0], reason: error.to_string() })?;
         let counters = paths[0].counters.clone();
         let owners = Owners::new(Hasher::new(paths[0].hash_seed), paths.len(), rss);
@@ -228,6 +244,7 @@ impl Dataplane {
             cpus: config.workers,
             notices,
             placement,
+            predecessors,
             owners,
         })
     }
@@ -240,6 +257,12 @@ impl Dataplane {
     /// Where the workers run, and what would be faster, a line each.
     pub fn placement(&self) -> &[String] {
         &self.placement
+    }
+
+    /// The names of the [flow memory](FlowMemory::Named) of those that served before with another, whose twins and connections were
+    /// taken over, or removed.
+    pub fn predecessors(&self) -> &[String] {
+        &self.predecessors
     }
 
     /// How taking over the connections of the process before ended: once, when it has.
@@ -553,44 +576,6 @@ fn start_twins(
         ends.push(Some(end));
     }
     Ok((pumps, ends))
-}
-
-/// Removes twins with our mark whose ports are not in the config any more. Returns a line for each.
-fn remove_stale_twins(ports: &[PortConfig], mark: Option<&str>) -> Vec<String> {
-    let Some(mark) = mark else { return Vec::new() };
-    let mut said = Vec::new();
-    for name in link::marked(mark).unwrap_or_default() {
-        if !ports.iter().any(|port| port.twin && port.name == name) {
-            said.push(match tap::remove(&name) {
-                Ok(()) => format!("twin {name} is removed: no port has that name any more"),
-                Err(error) => format!("twin {name} cannot be removed, though no port has that name: {error}"),
-            });
-        }
-    }
-    said
-}
-
-/// Removes what a stopped data plane left for its next start: twins and flow memory. Returns what was removed.
-///
-/// # Errors
-/// `FlowMemory` when a process uses it; `Port` for a twin that cannot be removed.
-pub fn forget(flow_memory: &FlowMemory) -> Result<Vec<String>, StartError> {
-    let files = Keep::existing(flow_memory)?;
-    let mut removed = Vec::new();
-    for name in flow_memory.mark().and_then(|mark| link::marked(&mark).ok()).unwrap_or_default() {
-        tap::remove(&name).map_err(|error| StartError::Port {
-            port: name.clone(),
-            device: "its twin".to_owned(),
-            problem: PortProblem::Twin { name: name.clone(), error },
-        })?;
-        removed.push(format!("twin {name}"));
-    }
-    for (path, _lock) in files {
-        let gone = std::fs::remove_file(&path);
-        gone.map_err(|error| StartError::FlowMemory { path: path.clone(), reason: error.to_string() })?;
-        removed.push(path.display().to_string());
-    }
-    Ok(removed)
 }
 
 /// The ports as `worker` of `workers` sees them. Queues are dealt out in turns that start at another worker for each

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lb_core::flow;
 
-use crate::config::{Config, PortConfig};
+use crate::config::{Config, FlowMemory, PortConfig};
 use crate::cpu::{self, Capability, CpuSet};
 use crate::dpdk::eal;
 use crate::dpdk::mbuf::{Layout, MbufPool};
@@ -107,8 +107,9 @@ impl Memory {
     }
 }
 
-/// Checks all that can be checked without DPDK, and computes the memory. `keep` is the file of flow memory.
-pub(crate) fn check(config: &Config, keep: Option<&Keep>) -> Result<Memory, StartError> {
+/// Checks all that can be checked without DPDK, and computes the memory. `keep` is the file of flow memory; besides it `freed` huge
+/// pages are held by what is removed before they are needed.
+pub(crate) fn check(config: &Config, keep: Option<&Keep>, freed: usize) -> Result<Memory, StartError> {
     check_workers(&config.workers)?;
     eal::check_arguments(&config.driver_args)?;
     let mark = config.flow_memory.mark();
@@ -116,7 +117,7 @@ pub(crate) fn check(config: &Config, keep: Option<&Keep>) -> Result<Memory, Star
         check_port(port, others, config.workers.len(), mark.as_deref())
     })?;
     let memory = Memory::of(config);
-    check_memory(config, &memory, keep)?;
+    check_memory(config, &memory, keep, freed)?;
     Ok(memory)
 }
 
@@ -195,7 +196,12 @@ fn check_budget(config: &Config, memory: &Memory) -> Result<(), StartError> {
     Ok(())
 }
 
-fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result<(), StartError> {
+fn check_memory(
+    config: &Config,
+    memory: &Memory,
+    keep: Option<&Keep>,
+    freed: usize,
+) -> Result<(), StartError> {
     check_budget(config, memory)?;
     if config.huge_pages {
         let tables = memory.tables.div_ceil(HUGE_PAGE) * config.workers.len();
@@ -207,7 +213,7 @@ fn check_memory(config: &Config, memory: &Memory, keep: Option<&Keep>) -> Result
                 None => tables,
             };
         // What a process before this one left is given back before it comes to that.
-        let held = keep.map_or(0, Keep::huge_pages_held);
+        let held = keep.map_or(0, Keep::huge_pages_held) + freed;
         let patience = if held > 0 { GIVING_BACK } else { Duration::ZERO };
         let (free, all) = await_pages(needed.saturating_sub(held), patience, huge_pages);
         let free = free + held;
@@ -246,7 +252,13 @@ fn check_names(port: &PortConfig, others: &[PortConfig]) -> Result<(), PortProbl
     if others.iter().any(|other| device_name(&other.device) == device_name(&port.device)) {
         return Err(PortProblem::DeviceTwice);
     }
-    Ok(())
+    let Some(interface) = interface(&port.device) else { return Ok(()) };
+    match others.iter().find(|other| self::interface(&other.device) == Some(interface)) {
+        Some(other) => {
+            Err(PortProblem::InterfaceTwice { interface: interface.to_owned(), other: other.name.clone() })
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_port(
@@ -268,14 +280,13 @@ fn check_port(
     Ok(())
 }
 
-/// An interface that is there is ours when it has our mark.
+/// An interface that is there is taken when it has the mark of an lbd: whether that one still has it, [`Predecessors`] found out.
+///
+/// [`Predecessors`]: crate::predecessor::Predecessors
 fn check_kept(name: &str, ours: Option<&str>) -> Result<(), PortProblem> {
     let has = link::mark_of(name).map_err(|error| PortProblem::Twin { name: name.to_owned(), error })?;
-    match has {
-        Some(mark) if ours == Some(mark.as_str()) => Ok(()),
-        Some(mark) if mark.starts_with("lbd") => Err(PortProblem::TwinKept { name: name.to_owned(), mark }),
-        _ => Err(PortProblem::TwinExists(name.to_owned())),
-    }
+    let is_lbds = |mark: &str| ours == Some(mark) || FlowMemory::of_mark(mark).is_some();
+    if has.as_deref().is_some_and(is_lbds) { Ok(()) } else { Err(PortProblem::TwinExists(name.to_owned())) }
 }
 
 fn check_device(device: &str, mtu: u16, workers: usize) -> Result<(), PortProblem> {
@@ -433,7 +444,7 @@ pub(crate) fn pci_address(device: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{FlowMemory, Idle};
+    use crate::config::Idle;
 
     fn config() -> Config {
         let cpu = CpuSet::usable().unwrap().iter().next().unwrap();
@@ -466,7 +477,7 @@ mod tests {
     fn refusal(change: impl FnOnce(&mut Config)) -> String {
         let mut config = config();
         change(&mut config);
-        let line = check(&config, None).unwrap_err().to_string();
+        let line = check(&config, None, 0).unwrap_err().to_string();
         assert!(!line.contains('\n'), "{line}");
         line
     }
@@ -531,7 +542,7 @@ mod tests {
 
     #[test]
     fn a_sound_configuration_passes() {
-        check(&config(), None).unwrap();
+        check(&config(), None, 0).unwrap();
     }
 
     #[test]
@@ -562,7 +573,7 @@ mod tests {
         let needed: u32 = needed.split(' ').next().unwrap().parse().unwrap();
         let mut config = config();
         config.memory_mb = needed;
-        check(&config, None).unwrap();
+        check(&config, None, 0).unwrap();
     }
 
     #[test]
@@ -589,6 +600,12 @@ mod tests {
         assert_eq!(
             second("b", "net_null0,size=64"),
             r#"port "b", device "net_null0,size=64": the device is that of another port"#
+        );
+        let mut twice = config();
+        twice.ports = vec![port("a", "net_af_packet0,iface=eth0"), port("b", "net_af_xdp1,iface=eth0")];
+        assert_eq!(
+            check_alone(&twice).unwrap_err().to_string(),
+            r#"port "b", device "net_af_xdp1,iface=eth0": the interface eth0 is that of port "a""#
         );
         assert!(second("a name", "net_null1").contains("1 to 15 bytes without blank or slash"));
         assert!(second("a-name-that-is-long", "net_null1").contains("1 to 15 bytes"));

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lb_core::tables::Mac;
 
+use crate::config::FlowMemory;
 use crate::link;
 
 /// Longest name of a network interface, in bytes.
@@ -21,15 +22,16 @@ pub(crate) const LONGEST_NAME: usize = libc::IFNAMSIZ - 1;
 /// Makes the TAP device `name` with this MAC address (all zero: one of the kernel's choice) and MTU, up. Reading and writing its file never wait; each
 /// read and write is one Ethernet frame, without a header of TUN's own and with its checksums filled in.
 ///
-/// With a `mark` the device stays when its file is closed, and one that is there already with this mark (its alias, in
-/// the kernel's words) is taken.
+/// With a `mark` the device stays when its file is closed, and one that is there already with the mark of an lbd (its alias, in
+/// the kernel's words) is taken, if no process has its file: with its mark, be that another one.
 ///
 /// Source of the interface: the kernel's `Documentation/networking/tuntap.rst`.
 ///
 /// # Errors
 /// What the kernel says: no `/dev/net/tun`, no privilege, a name that is taken.
 pub(crate) fn open(name: &str, mac: Mac, mtu: u16, mark: Option<&str>) -> io::Result<File> {
-    let is_kept = mark.is_some() && link::mark_of(name)?.as_deref() == mark;
+    let is_lbds = |has: &str| Some(has) == mark || FlowMemory::of_mark(has).is_some();
+    let is_kept = mark.is_some() && link::mark_of(name)?.as_deref().is_some_and(is_lbds);
     let tap = attach(name, is_kept)?;
     if let Some(mark) = mark.filter(|_| !is_kept) {
         // In this order, so that none stays without its mark.
@@ -64,6 +66,15 @@ pub(crate) fn open(name: &str, mac: Mac, mtu: u16, mark: Option<&str>) -> io::Re
 /// Removes a device that stays by itself; an error when a process has its file.
 pub(crate) fn remove(name: &str) -> io::Result<()> {
     persist(&attach(name, true)?, false)
+}
+
+/// Whether a process has the file of a device that stays by itself.
+pub(crate) fn is_held(name: &str) -> io::Result<bool> {
+    match attach(name, true) {
+        Ok(_) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// The file of a device: of a new one, or of one that is there and that no process has.

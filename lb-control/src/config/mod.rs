@@ -248,7 +248,7 @@ impl Config {
     /// Where the model is kept for the next start, if connections are: always on tmpfs, since hugetlbfs has no files to write to.
     pub fn model_file(&self) -> Option<PathBuf> {
         let is_kept = self.dataplane.flow_memory != FlowMemory::None;
-        is_kept.then(|| Path::new("/dev/shm").join(format!("{}.model", self.flow_memory_name())))
+        is_kept.then(|| model_of(&self.flow_memory_name()))
     }
 
     /// The values that go into the tables.
@@ -265,6 +265,11 @@ impl Config {
             ..Settings::default()
         }
     }
+}
+
+/// The file of the model that goes with the flow memory of this [name](Config::flow_memory_name).
+pub fn model_of(flow_memory_name: &str) -> PathBuf {
+    Path::new("/dev/shm").join(format!("{flow_memory_name}.model"))
 }
 
 fn sysctls(errors: &mut Errors<'_>, document: &DeTable<'_>) -> Sysctls {

@@ -73,7 +73,7 @@ pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
 ///
 /// # Errors
 /// One line for each that cannot be removed.
-pub fn forget(model: &Path) -> impl Iterator<Item = Result<PathBuf, String>> {
+pub fn forget(model: &Path) -> impl Iterator<Item = Result<PathBuf, String>> + use<> {
     let files = [model.to_owned(), with_ending(model, SETS)];
     let files = files.into_iter().flat_map(|file| [with_ending(&file, BESIDE), file]);
     files.filter_map(|file| match fs::remove_file(&file) {
@@ -81,6 +81,25 @@ pub fn forget(model: &Path) -> impl Iterator<Item = Result<PathBuf, String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(Err(format!("cannot remove {}: {error}", file.display()))),
     })
+}
+
+/// Gives the files of a stopped daemon, model and sets, the names that another one looks for; not in place of what is there.
+///
+/// # Errors
+/// One line: the first that cannot be renamed.
+pub fn rename(old: &Path, new: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(new).is_ok() {
+        return Ok(());
+    }
+    // The model last: whoever has it has all.
+    [(with_ending(old, SETS), with_ending(new, SETS)), (old.to_owned(), new.to_owned())].iter().try_for_each(
+        |(old, new)| match fs::rename(old, new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("cannot rename {} to {}: {error}", old.display(), new.display()))
+            }
+            _ => Ok(()),
+        },
+    )
 }
 
 pub(super) fn boot_id() -> io::Result<String> {
@@ -121,5 +140,21 @@ mod tests {
 
         symlink("/etc/hostname", &path).expect("a link");
         assert!(matches!(read(&path), Err(Unreadable::Read(_))));
+    }
+
+    #[test]
+    fn what_was_kept_under_another_name_gets_the_new_one_and_replaces_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (old, new) = (directory.path().join("old"), directory.path().join("new"));
+        let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+        rename(&old, &new).expect("there is nothing");
+        fs::write(&old, "model").expect("written");
+        fs::write(with_ending(&old, SETS), "sets").expect("written");
+        rename(&old, &new).expect("renamed");
+        assert_eq!((read(&new).as_str(), read(&with_ending(&new, SETS)).as_str()), ("model", "sets"));
+        assert!(!old.exists());
+        fs::write(&old, "older").expect("written");
+        rename(&old, &new).expect("nothing to do");
+        assert_eq!(read(&new), "model");
     }
 }

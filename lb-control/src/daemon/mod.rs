@@ -54,7 +54,7 @@ use crate::zone;
 
 use alarms::{Alarms, Counted};
 pub use cpus::leave_to_workers;
-pub use file::forget;
+pub use file::{forget, rename};
 pub(crate) use keep::KeepCounters;
 use keep::{Keeper, Kept, State};
 pub use run::{Life, Setup, StartProblem, listen_http};

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::fs::File;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -83,13 +83,19 @@ impl Eal {
         let count = pointers.len() as c_int;
         pointers.push(null_mut());
         let pointers = pointers.leak();
+        // Nothing else prints usage and complaints.
+        let printed = (!config.arguments.is_empty()).then(Printed::keep_back).flatten();
         // SAFETY: an argument vector as C has it, which stays; the first and only call in this process.
         let outcome = unsafe { sys::rte_eal_init(count, pointers.as_mut_ptr()) };
+        let complaint = printed.and_then(|printed| printed.complaint(outcome < 0));
         // The EAL has bound this thread to its own CPU. Threads that it starts stay off the workers' CPUs, where there are others.
         let _ = usable.besides(config.workers).apply();
         if outcome < 0 {
             let _ = usable.apply();
             remove_runtime_directory();
+            if let Some(complaint) = complaint {
+                return Err(StartError::DriverArguments(complaint));
+            }
             return Err(StartError::Eal(log.first_line().unwrap_or_else(super::last_error)));
         }
         Ok(Eal { log, usable })
@@ -190,6 +196,63 @@ fn arguments(config: &EalConfig<'_>, usable: &CpuSet) -> Vec<String> {
     }
     arguments.extend(config.arguments.iter().cloned());
     arguments
+}
+
+/// What C's library prints of arguments that it does not know, and DPDK of those that there are: in a file without a name, until this is
+/// dropped.
+struct Printed {
+    file: File,
+    /// Standard output and standard error.
+    streams: [(OwnedFd, c_int); 2],
+}
+
+impl Printed {
+    /// `None`: it goes where it goes.
+    fn keep_back() -> Option<Printed> {
+        // SAFETY: the name ends in a zero byte; new descriptors are ours to own, and the two that are replaced are put back.
+        unsafe {
+            let file = match libc::memfd_create(c"printed".as_ptr(), libc::MFD_CLOEXEC) {
+                -1 => return None,
+                fd => File::from_raw_fd(fd),
+            };
+            let copy = |fd| match libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) {
+                -1 => None,
+                copy => Some((OwnedFd::from_raw_fd(copy), fd)),
+            };
+            let streams = [copy(libc::STDOUT_FILENO)?, copy(libc::STDERR_FILENO)?];
+            libc::fflush(null_mut());
+            for (_, fd) in &streams {
+                libc::dup2(file.as_raw_fd(), *fd);
+            }
+            Some(Printed { file, streams })
+        }
+    }
+
+    /// The first complaint about an argument. Where it did not fail, all is printed after all.
+    fn complaint(self, has_failed: bool) -> Option<String> {
+        // SAFETY: all streams of C's library, which writes what they hold.
+        unsafe { libc::fflush(null_mut()) };
+        let len = self.file.metadata().map_or(0, |file| file.len());
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = self.file.read_at(&mut bytes, 0).unwrap_or(0);
+        let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
+        drop(self);
+        if has_failed {
+            // The program's name stands before it, which is the first argument.
+            return text.lines().find_map(|line| line.strip_prefix("lbd: ")).map(str::to_owned);
+        }
+        eprint!("{text}");
+        None
+    }
+}
+
+impl Drop for Printed {
+    fn drop(&mut self) {
+        for (copy, fd) in &self.streams {
+            // SAFETY: both descriptors are open.
+            unsafe { libc::dup2(copy.as_raw_fd(), *fd) };
+        }
+    }
 }
 
 /// DPDK's log, in a file without a name.

@@ -13,7 +13,7 @@ use clap::Parser;
 use tracing::{info, warn};
 
 use lb_control::arguments::Arguments;
-use lb_control::config::Config;
+use lb_control::config::{Config, model_of};
 use lb_control::daemon::{self, Life, Setup, Socket, StartProblem};
 
 use plane::Dpdk;
@@ -76,15 +76,31 @@ fn check(arguments: &Arguments) -> Result<(), StartProblem> {
 
 fn forget(arguments: &Arguments) -> Result<(), StartProblem> {
     let config = load(arguments)?;
-    for removed in lb_dataplane::forget(&plane::flow_memory(&config))? {
+    let lb_dataplane::Forgotten { removed, predecessors } = plane::forget(&config)?;
+    for removed in removed {
         println!("removed: {removed}");
     }
-    if let Some(model) = config.model_file() {
-        for removed in daemon::forget(&model) {
-            println!("removed: {}", removed?.display());
-        }
+    let models = predecessors.iter().map(|name| model_of(name));
+    for removed in config.model_file().into_iter().chain(models).flat_map(|model| daemon::forget(&model)) {
+        println!("removed: {}", removed?.display());
     }
     Ok(())
+}
+
+/// Where the model is kept, whatever `api.socket` was before: nothing is lost by another name. Where nothing is to be kept, nothing
+/// is left that a later start would take for the newest.
+fn move_models(config: &Config, predecessors: &[String]) -> Option<PathBuf> {
+    let model_file = config.model_file();
+    let before = predecessors.iter().map(|name| model_of(name));
+    let moved: Vec<String> = match &model_file {
+        Some(model) => before.filter_map(|old| daemon::rename(&old, model).err()).collect(),
+        None => {
+            let own = model_of(&config.flow_memory_name());
+            before.chain([own]).flat_map(|old| daemon::forget(&old)).filter_map(Result::err).collect()
+        }
+    };
+    moved.iter().for_each(|problem| warn!("{problem}"));
+    model_file
 }
 
 fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
@@ -110,7 +126,7 @@ fn serve(arguments: Arguments, began: Instant) -> Result<(), StartProblem> {
     let result = if life.was_told_to_stop() {
         Ok(())
     } else {
-        let model_file = config.model_file();
+        let model_file = move_models(&config, plane.predecessors());
         let setup = Setup { config, config_path: arguments.config, unix, http, model_file, began };
         life.run(setup, plane.clone())
     };

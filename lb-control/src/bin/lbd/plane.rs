@@ -12,7 +12,7 @@ use lb_core::flow::Tuple;
 use lb_core::ids::{PortId, ServerId};
 use lb_core::path::{Beginning, FlowView, Order, Outcome, SharedFlow, Sought};
 use lb_core::tables::{InterfaceId, Tables};
-use lb_dataplane::{Dataplane, FlowMemory, PortConfig, StartError, Succession};
+use lb_dataplane::{Dataplane, FlowMemory, Forgotten, PortConfig, StartError, Succession};
 
 pub(crate) struct Dpdk {
     dataplane: Dataplane,
@@ -59,6 +59,11 @@ impl Dpdk {
         }
     }
 
+    /// As [`Dataplane::predecessors`].
+    pub(crate) fn predecessors(&self) -> &[String] {
+        self.dataplane.predecessors()
+    }
+
     /// Ends the workers, closes the ports.
     pub(crate) fn stop(self) {
         self.dataplane.stop();
@@ -73,7 +78,15 @@ pub(crate) fn check(config: &Config) -> Result<(), StartError> {
     lb_dataplane::check(&wanted(config))
 }
 
-fn wanted(config: &Config) -> lb_dataplane::Config {
+/// Removes what a stopped data plane left.
+///
+/// # Errors
+/// One line: one that runs has it.
+pub(crate) fn forget(config: &Config) -> Result<Forgotten, StartError> {
+    lb_dataplane::forget(&flow_memory(config), &ports(config))
+}
+
+fn ports(config: &Config) -> Vec<PortConfig> {
     let port = |port: &lb_control::config::Port| PortConfig {
         name: port.name.clone(),
         device: port.device.clone(),
@@ -81,6 +94,10 @@ fn wanted(config: &Config) -> lb_dataplane::Config {
         outside: port.outside,
         twin: true,
     };
+    config.ports.iter().map(port).collect()
+}
+
+fn wanted(config: &Config) -> lb_dataplane::Config {
     let wanted = &config.dataplane;
     lb_dataplane::Config {
         workers: wanted.workers.clone(),
@@ -91,7 +108,7 @@ fn wanted(config: &Config) -> lb_dataplane::Config {
         max_connections: wanted.max_connections,
         max_ipv6_connections: wanted.max_ipv6_connections,
         max_servers: wanted.max_servers as usize,
-        ports: config.ports.iter().map(port).collect(),
+        ports: ports(config),
         idle: match wanted.idle {
             Idle::Auto => lb_dataplane::Idle::Auto,
             Idle::Poll => lb_dataplane::Idle::Poll,
@@ -104,7 +121,7 @@ fn wanted(config: &Config) -> lb_dataplane::Config {
 }
 
 /// Where the config has connections kept.
-pub(crate) fn flow_memory(config: &Config) -> FlowMemory {
+fn flow_memory(config: &Config) -> FlowMemory {
     match &config.dataplane.flow_memory {
         config::FlowMemory::Derived => FlowMemory::Named(config.flow_memory_name()),
         config::FlowMemory::File(path) => FlowMemory::File(path.clone()),
