@@ -18,7 +18,7 @@ use super::packet::{Packet, Says, number};
 use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
 use super::sets::{Seen, Sets};
 use super::tcp::{Bounds, Said, Tcp, Ways};
-use crate::wire::{TCP, UDP};
+use crate::wire::{RST, SYN, TCP, UDP};
 
 /// What matched: packets and bytes.
 pub(super) type Counts = (u64, u64);
@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) zone: u16,
     /// A virtual service has given it its destination.
     pub(super) is_served: bool,
+    /// By direct routing, to this real server: nothing is exchanged, and answers do not come by.
+    direct: Option<(IpAddr, u16)>,
     is_answered: bool,
     tcp: Option<Tcp>,
     mark: u32,
@@ -49,6 +51,21 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// One that begins now, of a virtual service: its windows are not followed.
+    fn served(original: Tuple, reply: Tuple) -> Connection {
+        Connection {
+            original,
+            reply,
+            zone: 0,
+            is_served: true,
+            direct: None,
+            is_answered: false,
+            tcp: None,
+            mark: 0,
+            counts: Default::default(),
+        }
+    }
+
     /// A packet of it, as it comes.
     fn comes(&self, is_reply: bool) -> Tuple {
         if is_reply { self.reply } else { self.original }
@@ -71,11 +88,45 @@ impl Connection {
     }
 }
 
-/// A virtual service of UDP with one real server, whose clients' source the table `nat` may exchange (`net.ipv4.vs.conntrack`).
+/// Which packets are for a virtual service.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Takes {
+    /// Of a protocol, to an address and port.
+    Endpoint(u8, (IpAddr, u16)),
+    /// Of TCP and UDP to the director, with this mark.
+    Marked(u32),
+}
+
+/// A virtual service whose clients' source the table `nat` may exchange (`net.ipv4.vs.conntrack`). It picks by a hash of its client's address and port.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Service {
-    pub(super) address: (IpAddr, u16),
-    pub(super) server: (IpAddr, u16),
+    pub(super) takes: Takes,
+    /// A client keeps its real server.
+    pub(super) is_persistent: bool,
+    /// Its real servers are routed to, and not masqueraded.
+    pub(super) is_direct: bool,
+    /// The first so many.
+    pub(super) servers: [(IpAddr, u16); 3],
+    pub(super) count: usize,
+}
+
+impl Service {
+    /// The real server of a client: sh with `sh-port`, each of them with weight 1.
+    fn server(&self, client: (IpAddr, u16)) -> (IpAddr, u16) {
+        let number = number(client.0);
+        let folded = (0..4).fold(0, |folded, word| folded ^ (number >> (32 * word)) as u32);
+        let bucket = folded.wrapping_add(client.1.into()).wrapping_mul(0x61c8_8647) >> 24;
+        self.servers[bucket as usize % self.count]
+    }
+
+    /// Whether IPVS begins a connection by such a packet.
+    fn begins(packet: &Packet) -> bool {
+        match packet.says {
+            Says::Tcp(segment) => segment.flags & (SYN | RST) == SYN,
+            Says::Udp => true,
+            Says::Echo { .. } => false,
+        }
+    }
 }
 
 /// What becomes of a packet.
@@ -88,6 +139,8 @@ pub(super) enum Fate<T = Packet> {
     /// To the host.
     Up(T),
     Sent(T),
+    /// To the link address of another host than the one that it is for.
+    Routed(T, IpAddr),
 }
 
 impl<T> Fate<T> {
@@ -98,6 +151,7 @@ impl<T> Fate<T> {
             Fate::Refused(hook, refusal) => Fate::Refused(hook, refusal),
             Fate::Up(ends) => Fate::Up(what(ends)),
             Fate::Sent(ends) => Fate::Sent(what(ends)),
+            Fate::Routed(ends, by) => Fate::Routed(what(ends), by),
         }
     }
 }
@@ -112,6 +166,10 @@ pub(super) struct Passage {
     pub(super) is_reply: bool,
     /// The connection that it is of, or about, or begins.
     pub(super) connection: Option<Connection>,
+    /// A virtual service's that it is of, whether or not conntrack follows it.
+    served: Option<Connection>,
+    /// A virtual service may begin one by it.
+    may_be_served: bool,
     /// It is an ICMP error: of its own ends only the addresses change, where the connection's do.
     pub(super) is_error: bool,
     /// What answers the packet that an error quotes: what goes as it goes.
@@ -159,6 +217,8 @@ pub(super) struct Netfilter {
     by_tuple: HashMap<(u16, Tuple), (usize, bool)>,
     ways: Ways,
     pub(super) service: Option<Service>,
+    /// Which real server a client has, of one that is persistent.
+    kept: HashMap<IpAddr, (IpAddr, u16)>,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
     pub(super) shares_ports: bool,
 }
@@ -173,6 +233,7 @@ impl Netfilter {
             by_tuple: HashMap::new(),
             ways,
             service: None,
+            kept: HashMap::new(),
             shares_ports: false,
         }
     }
@@ -180,7 +241,10 @@ impl Netfilter {
     /// Both tuples of each connection, and its zone.
     pub(super) fn connections(&self) -> impl Iterator<Item = (Tuple, Tuple, u16)> {
         let all = self.connections.iter().flatten();
-        all.map(|connection| (connection.original, connection.reply, connection.zone))
+        all.map(|connection| {
+            let (src, sport) = connection.direct.unwrap_or((connection.reply.src, connection.reply.sport));
+            (connection.original, Tuple { src, sport, ..connection.reply }, connection.zone)
+        })
     }
 
     /// Whether a TCP connection, which is in no zone, has such packets.
@@ -196,6 +260,7 @@ impl Netfilter {
     /// All connections are over.
     pub(super) fn forget(&mut self) {
         self.connections.clear();
+        self.kept.clear();
         self.by_tuple.clear();
     }
 
@@ -244,6 +309,9 @@ impl Netfilter {
             self.end_number(number);
             (known, said) = (None, None);
         }
+        passage.may_be_served = self.service.is_some() && Service::begins(packet);
+        // IPVS finds it all the same.
+        passage.served = self.served(&packet.ends);
         if passage.is_untracked {
             passage.state = State::Untracked;
         } else if let Some((number, is_reply)) = known {
@@ -269,6 +337,7 @@ impl Netfilter {
                 reply,
                 zone,
                 is_served: false,
+                direct: None,
                 is_answered: false,
                 tcp,
                 mark: 0,
@@ -284,7 +353,7 @@ impl Netfilter {
             Ok(fate) => fate?,
             Err(fate) => fate,
         };
-        let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_));
+        let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_) | Fate::Routed(..));
         match (known, passage.connection) {
             // Its mark was written on the way.
             (Some((number, _)), Some(connection)) => self.write_back(number, connection),
@@ -294,7 +363,7 @@ impl Netfilter {
         if let (Some((number, _)), Some(Said::Ends)) = (known, said) {
             self.end_number(number);
         }
-        let hops = u8::from(input.is_some() && matches!(fate, Fate::Sent(_)));
+        let hops = u8::from(input.is_some() && matches!(fate, Fate::Sent(_) | Fate::Routed(..)));
         Ok(fate.with(|ends| becomes(ends, hops)))
     }
 
@@ -307,6 +376,8 @@ impl Netfilter {
             state: State::Invalid,
             is_reply: false,
             connection: None,
+            served: None,
+            may_be_served: false,
             is_error: false,
             answer: None,
             piece: None,
@@ -361,7 +432,11 @@ impl Netfilter {
 
     fn enter(&mut self, connection: Connection) -> Result<(), String> {
         let number = self.connections.len();
-        for (tuple, is_reply) in [(connection.original, false), (connection.reply, true)] {
+        // Nobody has the address of a service from which another host answers.
+        let tuples = if connection.direct.is_some() { 1 } else { 2 };
+        for (tuple, is_reply) in
+            [(connection.original, false), (connection.reply, true)].into_iter().take(tuples)
+        {
             if let Some((other, _)) = self.by_tuple.insert((connection.zone, tuple), (number, is_reply))
                 && other != number
             {
@@ -385,9 +460,13 @@ impl Netfilter {
         let is_known = !is_new && passage.connection.is_some();
         // Of a connection that is known, its own ends count, whatever a rule made of the packet's.
         passage.ends = if is_known { came } else { passage.ends };
-        if passage.connection.as_ref().is_some_and(|connection| connection.is_served) {
+        if passage.served.is_some() {
             self.pass_served(passage)?;
-            return Ok(Ok(Fate::Sent(passage.ends)));
+            let direct = passage.served.as_ref().and_then(|served| served.direct);
+            return Ok(Ok(match direct {
+                Some((server, _)) => Fate::Routed(passage.ends, server),
+                None => Fate::Sent(passage.ends),
+            }));
         }
         if is_new {
             passage.note_prefixes();
@@ -395,9 +474,6 @@ impl Netfilter {
             self.translate_destination(verdict, passage);
         } else {
             passage.become_destination();
-        }
-        if is_new && hook == Hook::Prerouting && self.is_for_service(&passage.ends) {
-            return self.serve(left, passage);
         }
         let is_in = self.net.is_own(passage.ends.dst);
         if !is_in || hook == Hook::Output {
@@ -427,6 +503,16 @@ impl Netfilter {
             self.ask(table, at, passage)?;
         }
         passage.ends = if is_known { routed } else { passage.ends };
+        if !is_known && hook == Hook::Prerouting && self.is_for_service(passage) {
+            if passage.may_be_served {
+                return self.serve(left, passage);
+            }
+            if is_new {
+                // In the middle of a connection that nobody knows: the host answers it as it came, and nothing is kept of it.
+                passage.connection = None;
+                return Ok(Ok(Fate::Up(came)));
+            }
+        }
         let last = if is_in && hook != Hook::Output { Hook::Input } else { Hook::Postrouting };
         if is_new {
             passage.note_prefixes();
@@ -443,30 +529,55 @@ impl Netfilter {
         Ok(Ok(if is_up { Fate::Up(passage.ends) } else { Fate::Sent(passage.ends) }))
     }
 
-    fn is_for_service(&self, ends: &Tuple) -> bool {
-        self.service
-            .is_some_and(|service| ends.protocol.0 == UDP && (ends.dst, ends.dport) == service.address)
+    /// Behind INPUT.
+    fn is_for_service(&self, passage: &Passage) -> bool {
+        let Tuple { dst, dport, protocol, .. } = passage.ends;
+        self.service.is_some_and(|service| match service.takes {
+            Takes::Marked(mark) => {
+                passage.mark == mark && self.net.is_own(dst) && [TCP, UDP].contains(&protocol.0)
+            }
+            Takes::Endpoint(of, address) => (protocol.0, (dst, dport)) == (of, address),
+        })
     }
 
     fn ask_all(&mut self, road: &[(Table, Hook)], passage: &mut Passage) -> Passed {
         road.iter().try_for_each(|&(table, hook)| self.ask(table, hook, passage))
     }
 
-    /// What begins a service's connection: behind INPUT it has the real server as its destination, and the way of what the host sends; there the table `nat`
+    /// What begins a service's connection: from INPUT on it has the real server as its destination, and the way of what the host sends; there the table `nat`
     /// says where it comes from, as far as the real server knows.
     fn serve(&mut self, left: Option<&Packet>, passage: &mut Passage) -> Passed<Result<Fate<Tuple>, String>> {
-        self.ask_all(&INPUT, passage)?;
-        let Service { server, .. } = self.service.expect("it is for it");
-        let connection = passage.connection.as_mut().expect("it begins one");
-        let came = connection.original;
+        let came = passage.connection.as_ref().map_or(passage.ends, |connection| connection.original);
+        let service = self.service.expect("it is for it");
+        let picked = service.server((came.src, came.sport));
+        let server = match service.is_persistent {
+            true => *self.kept.entry(came.src).or_insert(picked),
+            false => picked,
+        };
+        if service.is_direct {
+            return self.serve_direct(came, server.0, passage);
+        }
         let leaves = Tuple { dst: server.0, dport: server.1, ..came };
-        (connection.reply, connection.is_served) = (leaves.reversed(), true);
         // An older one that the real server could not tell from it goes.
         for tuple in [came, leaves.reversed()] {
             self.end(&tuple);
         }
+        let served = Connection::served(came, leaves.reversed());
+        let is_followed = passage.connection.is_some();
+        if let Some(connection) = &mut passage.connection {
+            let Connection { mark, counts, .. } = *connection;
+            *connection = Connection { mark, counts, ..served.clone() };
+        }
         (passage.input, passage.output) = (None, Some(self.net.interface(server.0)));
         passage.ends = leaves;
+        if !is_followed {
+            // Nothing is translated, and nobody asks whether it goes on.
+            if let Err(why) = self.enter(served) {
+                return Ok(Err(why));
+            }
+            self.ask_all(&OUTPUT, passage)?;
+            return Ok(Ok(Fate::Sent(passage.ends)));
+        }
         self.ask_all(&OUTPUT, passage)?;
         let verdict = self.verdict(Table::Nat, Hook::Postrouting, passage);
         if matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_)) {
@@ -479,11 +590,44 @@ impl Netfilter {
         Ok(Ok(Fate::Sent(passage.ends)))
     }
 
+    /// The same by direct routing: it stays as it came, and nobody asks whether its first packet goes on.
+    fn serve_direct(
+        &mut self,
+        came: Tuple,
+        server: IpAddr,
+        passage: &mut Passage,
+    ) -> Passed<Result<Fate<Tuple>, String>> {
+        self.end(&came);
+        let direct = Some((server, came.dport));
+        let served = Connection { direct, ..Connection::served(came, came.reversed()) };
+        let followed = passage.connection.take();
+        let (mark, counts) = followed.as_ref().map_or((0, Default::default()), |it| (it.mark, it.counts));
+        let served = Connection { mark, counts, ..served };
+        if let Err(why) = self.enter(served.clone()) {
+            return Ok(Err(why));
+        }
+        passage.connection = followed.is_some().then_some(served);
+        (passage.input, passage.output) = (None, Some(self.net.interface(server)));
+        let outcome = self.ask_all(&OUTPUT, passage);
+        if let Some(connection) = passage.connection.take() {
+            let (number, _) = self.by_tuple[&(0, came)];
+            self.write_back(number, connection);
+        }
+        outcome.map(|()| Ok(Fate::Routed(passage.ends, server)))
+    }
+
     /// What follows on it, behind PREROUTING.
     fn pass_served(&mut self, passage: &mut Passage) -> Passed {
-        let leaves = passage.connection.as_ref().expect("it is of one").leaves(passage.is_reply);
+        let served = passage.served.as_ref().expect("it is of one");
+        if let Some((server, _)) = served.direct {
+            self.ask_all(&INPUT, passage)?;
+            (passage.input, passage.output) = (None, Some(self.net.interface(server)));
+            return self.ask_all(&OUTPUT, passage);
+        }
+        let is_reply = served.reply == passage.ends;
+        let leaves = served.leaves(is_reply);
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..passage.ends };
-        if passage.is_reply {
+        if is_reply {
             (passage.ends, passage.output) = (inner, Some(self.net.interface(leaves.dst)));
             self.ask_all(&FORWARD, passage)?;
             passage.ends = leaves;
@@ -495,6 +639,11 @@ impl Netfilter {
         self.ask_all(&OUTPUT, passage)?;
         passage.ends = leaves;
         Ok(())
+    }
+
+    fn served(&self, ends: &Tuple) -> Option<Connection> {
+        let &(number, _) = self.by_tuple.get(&(0, *ends))?;
+        self.connections[number].clone().filter(|connection| connection.is_served)
     }
 
     fn end(&mut self, tuple: &Tuple) {

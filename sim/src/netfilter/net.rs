@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::rule::Rules;
 use lb_core::tables::{
-    Forward, Interface, InterfaceId, Interfaces, Neighbours, Protocol, Route, Routes, Server, ServiceKey,
-    Services, Settings, Tables,
+    ClientMask, Forward, Interface, InterfaceId, Interfaces, Neighbours, Persistence, Protocol, Route,
+    Routes, Server, ServiceKey, Services, Settings, Tables,
 };
+use lb_core::time::Timeout;
 
-use super::model::Service;
+use super::model::{Service, Takes};
 use super::npt;
 use super::packet::number;
 use super::rule::Prefix;
+use super::world::LIFE;
 use crate::draw::Draw;
-use crate::wire::{ICMP, ICMPV6, Link, Mac, UDP};
+use crate::wire::{ICMP, ICMPV6, Link, Mac, TCP, UDP};
 
 pub(super) const INTERFACES: [&str; 2] = ["wan", "lan"];
 /// Hosts behind each.
@@ -124,9 +127,19 @@ impl Net {
         Link { dst: Net::own_mac(self.interface(from)), src: self.mac(from), vlan: 0 }
     }
 
-    /// Of UDP, at an address of the director's; its real server is a host behind the other interface.
-    pub(super) fn service(&self) -> Service {
-        Service { address: (self.own(0), 53), server: (self.at(1, 100), 80) }
+    /// At an address of the director's, or by mark; its real servers are behind the other interface, two of them one host.
+    pub(super) fn service(&self, draw: &mut Draw, has_windows: bool) -> Service {
+        let count = draw.pick(&[1, 2, 3]);
+        // IPVS goes by states of its own, in which a connection that was reset or closed is soon over.
+        let is_tcp = draw.coin() && !has_windows;
+        let is_marked = draw.below(4) == 0 && !has_windows;
+        let servers = [(self.at(1, 100), 80), (self.at(1, 101), 80), (self.at(1, 100), 8080)];
+        let (protocol, port) = if is_tcp { (TCP, 80) } else { (UDP, 53) };
+        let takes = match is_marked {
+            true => Takes::Marked(1),
+            false => Takes::Endpoint(protocol, (self.own(0), port)),
+        };
+        Service { takes, is_persistent: draw.below(3) == 0, is_direct: draw.below(4) == 0, servers, count }
     }
 
     pub(super) fn tables(
@@ -183,18 +196,28 @@ impl Net {
 }
 
 fn compiled(service: &Service) -> lb_core::tables::Service {
-    let (address, port) = service.server;
-    let server = Server {
-        id: ServerId(0),
+    let server = |(id, &(address, port)): (u32, &(IpAddr, u16))| Server {
+        id: ServerId(id),
         address,
-        port,
+        // The one that the client asks for.
+        port: if service.is_direct { 0 } else { port },
         weight: 1,
         last_weight: 1,
-        forward: Forward::Masq,
+        forward: if service.is_direct { Forward::Direct } else { Forward::Masq },
         upper_threshold: 0,
         lower_threshold: 0,
         overloaded: Arc::default(),
     };
-    let key = ServiceKey::new(Protocol(UDP), service.address.0, service.address.1);
-    lb_core::tables::Service::new(None, ServiceId(0), key, SchedulerKind::Rr, vec![server], 1)
+    let servers = (0..).zip(&service.servers[..service.count]).map(server).collect();
+    let key = match service.takes {
+        Takes::Endpoint(protocol, (address, port)) => ServiceKey::new(Protocol(protocol), address, port),
+        Takes::Marked(mark) => ServiceKey::of_mark(mark, service.servers[0].0.is_ipv6()),
+    };
+    let kind = SchedulerKind::Sh;
+    let flags = SchedulerFlags::from_names(kind, ["sh-port"]).expect("it has this one");
+    let scheduler = Scheduler { flags, ..Scheduler::from(kind) };
+    let mut compiled = lb_core::tables::Service::new(None, ServiceId(0), key, scheduler, servers, 1);
+    let (timeout, mask) = (Timeout::from_secs(LIFE), ClientMask::WHOLE);
+    compiled.options.persistence = service.is_persistent.then_some(Persistence { timeout, mask });
+    compiled
 }

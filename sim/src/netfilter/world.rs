@@ -36,10 +36,14 @@ use super::traffic::{Sending, Traffic};
 use crate::draw::Draw;
 use crate::wire::{self, ACK, ICMP, ICMPV6, RST};
 
+/// Real servers.
+const SERVERS: usize = 3;
 /// Of each worker: no world has as many connections within a life.
 const CONNECTIONS: u32 = 2000;
 /// No connection rests as long, and after it all are over.
-const LIFE: u32 = 600;
+pub(super) const LIFE: u32 = 600;
+/// Seconds that a template stays whose time is over while it has connections.
+const STAYS: u32 = 60;
 /// Rules in a chain.
 const MOST: usize = 6;
 /// Handed over more often, a packet goes round; a first piece may let others go with it.
@@ -122,7 +126,7 @@ impl World {
         let net = || Net { is_ipv6 };
         let workers = draw.pick(&[1, 1, 2, 3, 5]);
         let now = Tick(draw.number() as u32);
-        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(1, 2))).collect();
+        let counters: Arc<[_]> = (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVERS, 2))).collect();
         let uses = Arc::new(Uses::new(workers.into(), CONNECTIONS));
         let hash_seed = draw.number();
         let path = |worker| {
@@ -174,7 +178,7 @@ impl World {
             steps: 0,
             packets: 0,
         };
-        world.model.service = has_service.then(|| world.net.service());
+        world.model.service = has_service.then(|| world.net.service(&mut of_service, has_windows));
         // Real servers know clients by a port that leads back to the worker.
         world.model.shares_ports = has_service && is_once;
         world.begin();
@@ -258,8 +262,11 @@ impl World {
             let mut new = rule::draw(&mut self.draw, &self.net, table, name, hook);
             // Nor may a client come to know a real server whose connection was translated.
             let has_service = self.model.service.is_some();
+            // Who answers by itself does so from the service's address, whatever the client asked for.
+            let is_direct = self.model.service.is_some_and(|service| service.is_direct);
             let is_other = |does: rule::Does, workers: usize| {
-                (workers > 1 || has_service) && does.splits()
+                is_direct && matches!(does, rule::Does::Dnat(_) | rule::Does::Redirect { .. })
+                    || does.splits() && (workers > 1 || has_service && does != rule::Does::NoTrack)
                     || has_service && matches!(does, rule::Does::Prefix { .. })
                     || self.shows_owners && does.hides_owners(hook)
             };
@@ -357,6 +364,8 @@ impl World {
         let (is_host, packet) = match fate {
             Fate::Up(packet) => (true, packet),
             Fate::Sent(packet) => (false, packet),
+            // It answers by another way.
+            Fate::Routed(..) => return Ok(()),
             Fate::Dropped(_) | Fate::NoPort(_) | Fate::Refused(..) => return Ok(()),
         };
         // Conntrack knows every segment of a connection from its first one on: none begins in an answer to a stray one.
@@ -518,6 +527,10 @@ impl World {
                     }
                 }
                 Fate::Up(packet) => must_up.push((port, packet.frame(&self.net.link_to(packet.to())))),
+                Fate::Routed(packet, by) => {
+                    let interface = PortId(self.net.interface(*by) as u16);
+                    must_sent.push((interface, packet.frame(&self.net.link_to(*by))));
+                }
                 Fate::Sent(packet) => {
                     let to = packet.to();
                     must_sent
@@ -624,7 +637,11 @@ impl World {
         let mut are = Vec::new();
         for worker in &self.workers {
             worker.check_connections()?;
-            worker.list(0, u32::MAX, self.now, &mut |view| are.push(tuples(&view)));
+            worker.list(0, u32::MAX, self.now, &mut |view| {
+                if !view.is_template {
+                    are.push(tuples(&view));
+                }
+            });
         }
         let mut must: Vec<_> = self.model.connections().collect();
         are.sort_by_key(order);
@@ -634,11 +651,14 @@ impl World {
 
     /// Nothing comes for so long that all connections end.
     fn end_all(&mut self) -> Result<(), String> {
-        self.now = self.now.after(Timeout::from_secs(LIFE + 60));
         let mut out = Out::default();
-        for _ in 0..2 * CONNECTIONS as usize / 256 + 4 {
-            self.now = self.now.after(Timeout(20));
-            self.workers.iter_mut().for_each(|worker| worker.turn(self.now, &mut out));
+        // Once more for a template whose time was over before its last connection's.
+        for rest in [LIFE + 60, STAYS + 1] {
+            self.now = self.now.after(Timeout::from_secs(rest));
+            for _ in 0..2 * CONNECTIONS as usize / 256 + 4 {
+                self.now = self.now.after(Timeout(20));
+                self.workers.iter_mut().for_each(|worker| worker.turn(self.now, &mut out));
+            }
         }
         self.model.sets.now = self.now;
         self.model.forget();
@@ -660,7 +680,7 @@ fn settings(ways: Ways, has_service: bool) -> Settings {
     conntrack.tcp_loose = ways.is_loose.into();
     conntrack.tcp_ignore_invalid_rst = ways.believes_resets.into();
     settings.sysctls.source_nat = has_service.into();
-    settings.udp = Timeout::from_secs(LIFE);
+    (settings.tcp, settings.udp) = (Timeout::from_secs(LIFE), Timeout::from_secs(LIFE));
     settings
 }
 

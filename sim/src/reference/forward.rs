@@ -2,17 +2,18 @@
 //! RFC 2784, draft-ietf-intarea-gue); what comes back goes by another way, but for errors about the tunnel.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use lb_core::drop::DropReason;
 use lb_core::flow::{Direction, Method};
 use lb_core::hook::Hook;
-use lb_core::tables::{Forward, GueChecksum, NextHop, Tunnel, Way};
+use lb_core::tables::{Forward, GueChecksum, NextHop, Service, Tunnel, Way};
 
 use super::answer::{Problem, error_about};
-use super::checksum::{address_sum, fold, seal_ipv4, sum};
+use super::checksum::{address_sum, covered, fold, moved, seal_ipv4, sum};
 use super::flows::Connection;
 use super::output::{Before, Refusal};
-use super::parse::{self, Piece, Read, UDP, word};
+use super::parse::{self, Piece, Read, SYN, TCP, UDP, word};
 use super::related::{Quoted, like_answer_to, quoted_at};
 use super::{Packet, Reference, pieces, rewrite};
 
@@ -52,6 +53,9 @@ impl Reference {
             }
         });
         let takes = tunnel.map_or(0, |tunnel| overhead(tunnel, to));
+        if tunnel.is_some() {
+            self.clamp_mss(&mut packet.bytes, &read, connection, takes);
+        }
         let is_split = tunnel.is_some() && self.splits_tunnelled(&read, to);
         let grown = Read { end: read.end + takes, dont_fragment: read.dont_fragment && !is_split, ..read };
         match self.check(&grown, to) {
@@ -71,6 +75,27 @@ impl Reference {
                 };
                 self.refuse(packet, read, refusal);
             }
+        }
+    }
+
+    /// A SYN asks for no longer segments than go through the tunnel whole, if its service says so: `takes` bytes more are before each packet.
+    fn clamp_mss(&self, frame: &mut [u8], read: &Read, connection: &Connection, takes: usize) {
+        let is_of_it = |service: &&Arc<Service>| service.servers.iter().any(|it| it.id == connection.server);
+        let service = self.tables.services.iter().find(is_of_it);
+        let clamps = service.is_some_and(|service| service.options.clamp_mss);
+        if !clamps || read.protocol != TCP || read.piece == Piece::Later || read.tcp_flags & SYN == 0 {
+            return;
+        }
+        let to = connection.reply.src;
+        let headers = if read.is_ipv6() { 40 + 20 } else { 20 + 20 };
+        let mss = self.mtu_towards(to).and_then(|mtu| mtu.checked_sub(takes + headers));
+        let (Some(mss), Some(at)) = (mss, mss_at(frame, read.l4)) else { return };
+        if usize::from(word(frame, at)) > mss {
+            let covered = |frame: &[u8]| covered(frame, read, TCP, 16, (read.src, read.dst));
+            let before = covered(frame);
+            frame[at..at + 2].copy_from_slice(&(mss as u16).to_be_bytes());
+            let field = moved(word(frame, read.l4 + 16), before, covered(frame));
+            frame[read.l4 + 16..read.l4 + 18].copy_from_slice(&field.to_be_bytes());
         }
     }
 
@@ -273,6 +298,22 @@ impl Reference {
             self.leave(Packet { bytes, ..packet }, error, inner.src, way, Before::Same);
         }
     }
+}
+
+/// Where a segment says its greatest size, if its first option of that kind has a number (RFC 9293 §3.2).
+fn mss_at(frame: &[u8], l4: usize) -> Option<usize> {
+    let end = l4 + usize::from(frame[l4 + 12] >> 4) * 4;
+    let header = frame.get(..end)?;
+    let mut at = l4 + 20;
+    while at < end {
+        match header[at] {
+            0 => return None,
+            1 => at += 1,
+            2 => return (header.get(at + 1) == Some(&4) && at + 4 <= end).then_some(at + 2),
+            _ => at += usize::from(*header.get(at + 1)?).max(2),
+        }
+    }
+    None
 }
 
 /// GUE's source port tells flows apart: from source and ports, within the kernel's range of local ports.

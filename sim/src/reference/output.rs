@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
-use lb_core::tables::{NextHop, Reachability, Tunnel, Way};
+use lb_core::tables::{InterfaceId, NextHop, Reachability, Tunnel, Way};
 
 use super::answer::Problem;
 use super::parse::Read;
@@ -56,7 +56,7 @@ impl Reference {
             Way::NoRoute => return Err(Refusal::NoRoute),
             Way::Forbidden => return Err(Refusal::Forbidden),
             Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.mtu),
-            Way::Unresolved(interface, _) => self.tables.interfaces.get(interface).map(|out| out.mtu),
+            Way::Unresolved(interface, _) => self.mtu_unresolved(interface, to),
         };
         if read.ttl <= 1 {
             return Err(Refusal::Ttl);
@@ -65,6 +65,13 @@ impl Reference {
             Some(mtu) if read.dont_fragment && read.ip_len() > usize::from(mtu) => Err(Refusal::TooBig(mtu)),
             _ => Ok(way),
         }
+    }
+
+    /// What the link takes, or less where the route says so.
+    pub(super) fn mtu_unresolved(&self, interface: InterfaceId, to: IpAddr) -> Option<u16> {
+        let link = self.tables.interfaces.get(interface)?.mtu;
+        let said = self.tables.routes.lookup_with_mtu(to).map(|(_, mtu)| mtu).filter(|&mtu| mtu > 0);
+        Some(said.map_or(link, |said| said.min(link)))
     }
 
     pub(super) fn refuse(&mut self, packet: Packet, read: Read, refusal: Refusal) {

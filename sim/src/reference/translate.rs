@@ -132,7 +132,7 @@ impl Reference {
     pub(super) fn mtu_towards(&self, to: IpAddr) -> Option<usize> {
         let mtu = match self.tables.way(to) {
             Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.mtu),
-            Way::Unresolved(interface, _) => self.tables.interfaces.get(interface).map(|out| out.mtu),
+            Way::Unresolved(interface, _) => self.mtu_unresolved(interface, to),
             Way::Local | Way::Linux | Way::NoRoute | Way::Forbidden => None,
         };
         mtu.map(usize::from)

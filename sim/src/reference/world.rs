@@ -24,6 +24,7 @@ use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::limiter::Limiters;
 use lb_core::ipvs::quic_lb::{Config, QuicLb, QuicServerId};
+use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
@@ -42,7 +43,10 @@ use crate::run::message;
 use crate::violation::Violation;
 use crate::watched::{AS_THE_REFERENCE_SAYS, Verdict, Watched};
 
+/// Numbers for real servers: fewer than there would be in time.
 const SERVERS: usize = 64;
+/// And where FTP's port has services too.
+const SERVERS_WITH_FTP: usize = 96;
 
 /// A step here is up to 32 packets: one for so many of the other worlds'.
 const STEPS_A_STEP: u64 = 4;
@@ -151,6 +155,8 @@ impl Seen {
 
 pub(super) struct World<L = Path<Frame>> {
     rng: Rng,
+    /// Of what came to be drawn later: all else is as it was without.
+    beside: Rng,
     /// What it does more of than of other things.
     mood: Mood,
     /// Services of TCP may have PROXY headers and cookies, and then real servers of fewer methods.
@@ -159,6 +165,8 @@ pub(super) struct World<L = Path<Frame>> {
     is_hashing: bool,
     /// Services of TCP may read along in FTP, which clients and servers speak.
     has_ftp: bool,
+    /// FTP's own port has services, and every port of TCP.
+    has_ftp_port: bool,
     workers: Vec<Watched<L>>,
     pub(super) verdict: Verdict,
     counters: Arc<[Arc<WorkerCounters>]>,
@@ -206,7 +214,7 @@ enum Mood {
     Unresolved,
 }
 
-const KEYS: [(u8, &str, u16); 16] = [
+const KEYS: [(u8, &str, u16); 20] = [
     (6, "192.0.2.10", 80),
     (17, "192.0.2.10", 80),
     (6, "192.0.2.11", 443),
@@ -225,7 +233,20 @@ const KEYS: [(u8, &str, u16); 16] = [
     (17, "192.0.2.8/29", 0),
     (6, "2001:db8::/64", 0),
     (17, "2001:db8::/120", 53),
+    // From here on in worlds alone where FTP's port has services.
+    (6, "192.0.2.10", 21),
+    (6, "2001:db8::10", 21),
+    (6, "192.0.2.10", 0),
+    (6, "192.0.2.8/29", 21),
 ];
+
+const WITHOUT_FTP_PORT: usize = 16;
+
+/// What some routes take.
+const NARROW: [u16; 2] = [600, 1290];
+
+/// The prime that follows on the least size of maglev's table.
+const LARGER_TABLE: u32 = 65_539;
 
 fn mark_rule(n: usize) -> MarkRule {
     let any = MarkRule {
@@ -318,7 +339,10 @@ impl World {
 
 impl<L: Logic<Frame>> World<L> {
     pub(super) fn around(seed: u64, make: impl Fn(PathConfig) -> L) -> World<L> {
-        let mut rng = Rng(seed);
+        let (mut rng, beside) = (Rng(seed), Rng(!seed));
+        let has_ftp = [1, 3].contains(&(seed % 5));
+        let has_ftp_port = has_ftp && (seed / 10).is_multiple_of(2);
+        let servers = if has_ftp_port { SERVERS_WITH_FTP } else { SERVERS };
         let mood = rng.of(&[
             Mood::Ordinary,
             Mood::Ordinary,
@@ -329,7 +353,7 @@ impl<L: Logic<Frame>> World<L> {
         ]);
         let workers = rng.of(&[1, 1, 2, 3, 4]);
         let counters: Arc<[Arc<WorkerCounters>]> =
-            (0..workers).map(|_| Arc::new(WorkerCounters::new(SERVERS, 3))).collect();
+            (0..workers).map(|_| Arc::new(WorkerCounters::new(servers, 3))).collect();
         let team = Arc::new(Team::new(&counters));
         let verdict = Verdict::default();
         let now = Tick(rng.of(&[0, 1000, u32::MAX - 30_000, 0x7fff_ff00]));
@@ -343,10 +367,12 @@ impl<L: Logic<Frame>> World<L> {
                 .map(|worker| Watched::around(&make, config(worker), &team, &verdict))
                 .collect(),
             rng,
+            beside,
             mood,
             has_headers: !seed.is_multiple_of(2),
             is_hashing,
-            has_ftp: [1, 3].contains(&(seed % 5)),
+            has_ftp,
+            has_ftp_port,
             verdict,
             counters: counters.clone(),
             team,
@@ -374,12 +400,12 @@ impl<L: Logic<Frame>> World<L> {
             handed_over: 0,
             asked: 0,
         };
-        world.limits = (0..KEYS.len()).map(|number| world.draw_limits(&key(number))).collect();
+        world.limits = (0..world.keys().len()).map(|number| world.draw_limits(&key(number))).collect();
         for _ in 0..world.rng.below(6) {
             world.change_sysctl();
         }
         world.settings.sysctls.nat_icmp_send = u32::from(seed.is_multiple_of(3));
-        for number in 0..KEYS.len() {
+        for number in 0..world.keys().len() {
             world.change_service(number);
             for _ in 0..3 {
                 world.change_server(number);
@@ -405,6 +431,20 @@ impl<L: Logic<Frame>> World<L> {
         self.version
     }
 
+    fn keys(&self) -> &'static [(u8, &'static str, u16)] {
+        &KEYS[..if self.has_ftp_port { KEYS.len() } else { WITHOUT_FTP_PORT }]
+    }
+
+    /// With flags, whether or not they mean something to it; maglev with one of two sizes of its table.
+    fn scheduler(&mut self, kind: SchedulerKind) -> Scheduler {
+        let names = self.beside.of(&[&[][..], &["flag-1"], &["flag-2"], &["flag-1", "flag-2", "flag-3"]]);
+        let flags = SchedulerFlags::from_names(kind, names.iter().copied()).expect("all have these");
+        let plain = Scheduler::from(kind);
+        let is_larger = kind == SchedulerKind::Maglev && self.beside.one_in(3);
+        let table_size = if is_larger { LARGER_TABLE } else { plain.table_size };
+        Scheduler { flags, table_size, ..plain }
+    }
+
     /// Adds, removes or reschedules a service.
     fn change_service(&mut self, number: usize) {
         let version = self.next_version();
@@ -412,6 +452,7 @@ impl<L: Logic<Frame>> World<L> {
             _ if self.is_hashing => SchedulerKind::Sh,
             scheduler => scheduler,
         };
+        let scheduler = self.scheduler(scheduler);
         let id = ServiceId(number as u32);
         if self.rng.one_in(2) {
             self.marks = (0..self.rng.below(4)).map(|_| self.rng.below(6)).collect();
@@ -428,7 +469,9 @@ impl<L: Logic<Frame>> World<L> {
             }
             Some(_) if self.rng.one_in(4) => None,
             Some(old) => {
-                let version = if scheduler == old.scheduler { old.version } else { version };
+                // Flags alone are no change to what a scheduler has made.
+                let is_same = Scheduler { flags: old.scheduler_flags, ..scheduler } == old.scheduler();
+                let version = if is_same { old.version } else { version };
                 let mut service =
                     Service::new(Some(&old), id, old.key, scheduler, old.servers.clone(), version);
                 service.options = self.options(&old.key);
@@ -509,6 +552,7 @@ impl<L: Logic<Frame>> World<L> {
             engine,
             one_packet: self.rng.one_in(5) && !self.is_hashing,
             toa,
+            clamp_mss: may_be_tcp && self.beside.one_in(2),
             helper: is_ftp.then_some(Helper::Ftp),
             proxy_protocol: proxy_protocol.filter(|_| is_tcp),
             syn_cookies: if may_have_cookies { syn_cookies } else { SynCookies::Off },
@@ -541,6 +585,14 @@ impl<L: Logic<Frame>> World<L> {
             let next_id = ServerId(self.known.len() as u32);
             let upper_threshold = if self.is_hashing { 0 } else { self.rng.of(&[0, 0, 0, 3, 10]) };
             let forward = self.rng.of(if is_other { &FORWARDS[FIRST_TO_OTHER..] } else { FORWARDS });
+            let forward = match forward {
+                Forward::Tunnel(Tunnel::Gue { port, checksum: GueChecksum::Yes })
+                    if self.beside.one_in(2) =>
+                {
+                    Forward::Tunnel(Tunnel::Gue { port, checksum: GueChecksum::Remote })
+                }
+                forward => forward,
+            };
             let port = self.rng.of(&[80, 8080, 0]);
             let weight = self.rng.of(&[0, 1, 1, 2, 3, 4, 6, 100]);
             let last_weight = match place {
@@ -569,7 +621,7 @@ impl<L: Logic<Frame>> World<L> {
             }
             self.known.insert((old.key, address), server);
         }
-        let mut service = Service::new(Some(&old), old.id, old.key, old.scheduler, servers, version);
+        let mut service = Service::new(Some(&old), old.id, old.key, old.scheduler(), servers, version);
         service.quic_lb = self.quic_lb(&service.servers);
         self.team.tell_service(&service);
         self.services[number] = Some(Arc::new(service));
@@ -643,7 +695,8 @@ impl<L: Logic<Frame>> World<L> {
         ]);
         let via =
             |n, gateway: Option<&str>| Route::Via { interface: InterfaceId(n), gateway: gateway.map(ip) };
-        let route = |address: &str, len, route| (Prefix { address: ip(address), len }, route);
+        let route = |address: &str, len, route| (Prefix { address: ip(address), len }, route, 0);
+        let narrow = |address: &str, len, mtu| (Prefix { address: ip(address), len }, via(1, None), mtu);
         let mut routes = match self.odd_route {
             1 => vec![route("10.0.0.0", 24, Route::Linux)],
             2 => vec![route("10.0.0.0", 24, Route::Forbidden)],
@@ -651,6 +704,11 @@ impl<L: Logic<Frame>> World<L> {
             4 => vec![route("192.0.2.10", 32, Route::Forbidden)],
             5 => vec![route("10.0.0.0", 24, via(2, None)), route("fd00::", 64, via(2, None))],
             6 => vec![route("fd00::", 64, Route::Linux)],
+            7 => vec![narrow("10.0.0.12", 32, NARROW[0]), narrow("fd00::12", 128, NARROW[1])],
+            8 => vec![narrow("10.0.0.0", 24, NARROW[1]), narrow("fd00::", 64, NARROW[1])],
+            9 => {
+                vec![(Prefix { address: ip("198.51.100.0"), len: 24 }, via(0, Some("192.0.2.1")), NARROW[0])]
+            }
             _ => vec![],
         };
         routes.extend([
@@ -679,11 +737,12 @@ impl<L: Logic<Frame>> World<L> {
         let neighbours = self.neighbours.iter().flat_map(|(address, mac)| {
             on(address).into_iter().map(move |interface| (InterfaceId(interface), *address, *mac))
         });
+        let narrowed = [(0, NARROW[0]), (1, NARROW[0]), (1, NARROW[1])].map(|(n, mtu)| (InterfaceId(n), mtu));
         self.tables = Arc::new(Tables {
             generation: self.generation,
-            neighbours: Neighbours::new(&interfaces, neighbours).into(),
+            neighbours: Neighbours::with_mtus(&interfaces, &narrowed, neighbours).into(),
             interfaces: interfaces.into(),
-            routes: Routes::new(routes).into(),
+            routes: Routes::with_mtus(routes).into(),
             services: Services::new(self.services.iter().flatten().cloned()).into(),
             rules: Arc::default(),
             marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
@@ -712,12 +771,12 @@ impl<L: Logic<Frame>> World<L> {
             50..75 => self.hand_over(),
             75..94 => self.turn(),
             94 => {
-                let number = self.rng.below(KEYS.len());
+                let number = self.rng.below(self.keys().len());
                 self.change_server(number);
             }
             95 => self.change_neighbour(),
             96 => {
-                let number = self.rng.below(KEYS.len());
+                let number = self.rng.below(self.keys().len());
                 if self.rng.one_in(3) {
                     self.change_service(number);
                 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lb_core::ids::PortId;
 use lb_core::packet::Frame;
+use lb_core::tables::ServiceKey;
 use lb_core::wire::tcp_options::TcpOptions;
 use lb_dataplane::Logic;
 
@@ -163,7 +164,13 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     fn client_packet(&mut self) -> (PortId, Recipe) {
-        let (protocol, vip, port) = self.rng.of(&KEYS[..10]);
+        let (mut protocol, mut vip, mut port) = self.rng.of(&KEYS[..10]);
+        if self.has_ftp_port && self.beside.one_in(3) {
+            protocol = TCP;
+            vip = self.beside.of(&["192.0.2.10", "192.0.2.10", "192.0.2.11", "2001:db8::10"]);
+            // Of control connections; and where a data connection is, or would be but for its port.
+            port = self.beside.of(&[21, 21, 21, 20, 1023, 1024, 50_000, 50_001]);
+        }
         let vip = ip(vip);
         let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
             (false, 0) => "192.0.2.101",
@@ -295,6 +302,7 @@ impl<L: Logic<Frame>> World<L> {
     pub(super) fn syn(&mut self) -> (PortId, Vec<u8>) {
         let (vip, dport) = self.rng.of(&[("192.0.2.10", 80), ("192.0.2.11", 443), ("2001:db8::10", 80)]);
         let vip = ip(vip);
+        let dport = if self.has_ftp_port && self.beside.one_in(2) { ServiceKey::FTP } else { dport };
         let client = ip(if vip.is_ipv6() { "2001:db8::100" } else { "192.0.2.100" });
         let sport = 4000 + self.rng.below(25) as u16;
         let options = self.tcp_options();
