@@ -32,17 +32,17 @@ pub struct Headers {
     /// IPv4 addresses; 0 for IPv6.
     pub src: u32,
     pub dst: u32,
-    /// Identification of the fragments of one datagram (IPv4: also there without fragments).
-    pub fragment_id: u32,
     /// Length of the IP packet, its header included. What the frame has beyond it is Ethernet padding.
     pub ip_len: u32,
+    /// TCP, UDP and SCTP ports; 0 for other protocols and in later fragments.
+    pub sport: u16,
+    pub dport: u16,
+    /// Identification of the fragments of one datagram (IPv4: also there without fragments).
+    pub fragment_id: u32,
     /// Where this fragment's data belongs, in bytes.
     pub fragment_offset: u16,
     /// Bytes of the whole that the first fragment of an SCTP packet is of, once its last one came; else 0.
     pub datagram_len: u16,
-    /// TCP, UDP and SCTP ports; 0 for other protocols and in later fragments.
-    pub sport: u16,
-    pub dport: u16,
     /// Identifier of the outermost 802.1Q or 802.1ad tag, priority tags (identifier 0) passed over; 0: none.
     pub vlan: u16,
     /// That of the tag within it; 0: none.
@@ -56,15 +56,15 @@ pub struct Headers {
     pub ttl: u8,
     /// What follows the IP header and all extension headers that were read.
     pub protocol: Protocol,
+    pub is_ipv6: bool,
+    /// Type of an ICMP or ICMPv6 message (echo reply is 0, as is everything that is no such message).
+    pub icmp_type: u8,
+    /// Multicast, broadcast and link-local destinations: no service and no route is ever meant, Linux takes them.
+    pub is_for_twin: bool,
     /// The TCP flags (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32); 0 for other protocols and in later fragments.
     pub tcp_flags: u8,
     /// IPv4's DF bit; true for IPv6, which no router fragments.
     pub dont_fragment: bool,
-    /// Type of an ICMP or ICMPv6 message (echo reply is 0, as is everything that is no such message).
-    pub icmp_type: u8,
-    pub is_ipv6: bool,
-    /// Multicast, broadcast and link-local destinations: no service and no route is ever meant, Linux takes them.
-    pub is_for_twin: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -114,8 +114,16 @@ impl Headers {
     /// Whether it is a whole IPv4 packet without options, in a frame without a tag: then its headers are where they are in nearly all.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
-        // No tag leaves room for a shorter header, and no other header is as short.
-        usize::from(self.l4) == ETHERNET + ipv4::LEN && self.fragment == Fragment::None
+        const PLAIN: u32 = (ETHERNET + ipv4::LEN) as u32 | (ETHERNET as u32) << 16;
+        // No tag leaves room for a shorter header, and no other header is as short. Compared as one word, where three fields would
+        // be read one by one.
+        u32::from(self.l4) | u32::from(self.l3) << 16 | (self.fragment as u32) << 24 == PLAIN
+    }
+
+    /// The protocol of an IPv4 packet; what is none of IPv4's protocols for an IPv6 packet.
+    #[inline(always)]
+    pub fn ipv4_protocol(&self) -> u16 {
+        u16::from(self.protocol.0) | u16::from(self.is_ipv6) << 8
     }
 
     /// Where the IP packet ends in the frame.
@@ -240,38 +248,33 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
     let (ip, l4) = ip.split_first_chunk::<20>()?;
     let l4: &[u8; 20] = l4.first_chunk()?;
 
-    // Each read at once, not byte by byte.
+    // Each read at once, not byte by byte. Nothing of what is asked is ever so in usual packets: a branch that is never taken costs
+    // less than its value.
     let ethertype_and_length = u32::from_le_bytes(*array(head, 12)?);
     let begin = u64::from_be_bytes(*array(ip, 0)?);
+    let total = u32::from((begin >> 32) as u16);
+    if ethertype_and_length << 8 != IPV4_OF_20_BYTES << 8
+        || begin & u64::from(ipv4::MF | ipv4::OFFSET) != 0
+        || ETHERNET + total as usize > frame_len
+    {
+        return None;
+    }
+    let has_good_checksum =
+        ip_checksum == RxChecksum::Good || ip_checksum == RxChecksum::Unknown && checksum::is_good20(ip);
+    if !has_good_checksum || !IS_ORDINARY[usize::from(ip[12])] || !IS_ORDINARY[usize::from(ip[16])] {
+        return None;
+    }
     let addresses = u64::from_be_bytes(*array(ip, 12)?);
     let (src, dst) = ((addresses >> 32) as u32, addresses as u32);
     let ports = u32::from_be_bytes(*array(l4, 0)?);
-    let total = u32::from(be16(ip[2], ip[3]));
-    let is_tcp = ip[9] == Protocol::TCP.0;
-    let is_udp = ip[9] == Protocol::UDP.0;
-    let tcp_header = u32::from(l4[12] >> 4) * 4;
-    let udp_len = u32::from(be16(l4[4], l4[5]));
-    let has_good_transport = if is_tcp {
-        tcp_header >= 20 && 20 + tcp_header <= total
-    } else if is_udp {
-        udp_len >= 8 && 20 + udp_len <= total
-    } else {
-        ip[9] == Protocol::SCTP.0 && total as usize >= 20 + sctp::LEN + sctp::CHUNK
+    let protocol = Protocol(ip[9]);
+    let (least, len, tcp_flags) = match protocol {
+        Protocol::UDP => (8, u32::from(be16(l4[4], l4[5])), 0),
+        Protocol::TCP => (20, u32::from(l4[12] >> 4) * 4, l4[13]),
+        Protocol::SCTP => (0, (sctp::LEN + sctp::CHUNK) as u32, 0),
+        _ => return None,
     };
-    let has_good_checksum = match ip_checksum {
-        RxChecksum::Good => true,
-        RxChecksum::Unknown => checksum::is_good20(ip),
-        RxChecksum::Bad => false,
-    };
-    // None of these is ever false for usual packets: a branch that is never taken costs less than its value.
-    let is_plain = ethertype_and_length << 8 == IPV4_OF_20_BYTES << 8
-        && begin & u64::from(ipv4::MF | ipv4::OFFSET) == 0
-        && ETHERNET + total as usize <= frame_len
-        && IS_ORDINARY[usize::from((addresses >> 56) as u8)]
-            & IS_ORDINARY[usize::from((addresses >> 24) as u8)]
-        && has_good_transport
-        && has_good_checksum;
-    if !is_plain {
+    if len < least || 20 + len > total {
         return None;
     }
     Some(Headers {
@@ -288,8 +291,8 @@ pub fn parse_plain(frame: &[u8], frame_len: usize, ip_checksum: RxChecksum) -> O
         l4: (ETHERNET + 20) as u16,
         l3: ETHERNET as u8,
         ttl: ip[8],
-        protocol: Protocol(ip[9]),
-        tcp_flags: if is_tcp { l4[13] } else { 0 },
+        protocol,
+        tcp_flags,
         icmp_type: 0,
         fragment: Fragment::None,
         is_ipv6: false,
