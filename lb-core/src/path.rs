@@ -631,10 +631,7 @@ impl<P: Packet> Path<P> {
     /// Stage 3: is it the flow that it seems to be? Of IPv4; IPv6 is looked at by [`Path::find`].
     #[inline(always)]
     fn find_as_guessed(&self, seen: &Seen) -> Option<FlowRef> {
-        let h = &seen.headers;
-        let is_it =
-            !h.is_ipv6 && self.flows.is_ipv4(seen.guess, h.src, h.dst, h.sport, h.dport, h.protocol.0);
-        is_it.then_some(seen.guess)
+        self.flows.is_ipv4(seen.guess, &seen.headers).then_some(seen.guess)
     }
 
     /// Is it any of those that it may be?

@@ -597,7 +597,7 @@ impl Entry {
 
     /// Whether what the index finds by a tuple of zone 0 can be this: of such a protocol and family, and in no zone.
     #[inline(always)]
-    pub(super) fn is_plainly(&self, protocol: u8, is_ipv6: bool) -> bool {
+    pub(super) fn is_plainly(&self, protocol: u16, is_ipv6: bool) -> bool {
         const FAMILY: u32 = u32::from_le_bytes([0, 0, Entry::IPV6, 0]);
         const COMPARED: u32 = u32::from_le_bytes([u8::MAX, 0, Entry::IPV6, Entry::ZONED]);
         // Read at once, where four fields would be read one by one.

@@ -14,7 +14,7 @@ impl FlowHash {
     /// What is compared in the index before an entry is looked at; never 0, which marks a free slot.
     #[inline]
     pub(super) fn tag(self) -> u16 {
-        ((self.0 >> 48) as u16).max(1)
+        (self.0 >> 48) as u16 | 1
     }
 
     /// The same tuple's in a zone; in zone 0 its own.
@@ -52,6 +52,9 @@ pub struct Hasher {
     seed: u64,
     /// For the other factor of a product: with a known one, a product could be made 0.
     second: u64,
+    /// What every packet's hash would have to work out of these again.
+    seed_of_ipv4: u64,
+    seed_of_rest: u64,
 }
 
 const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -61,14 +64,19 @@ const THIRD: u64 = 0xa076_1d64_78bd_642f;
 impl Hasher {
     pub fn new(seed: u64) -> Hasher {
         let seed = fold(seed ^ FIRST, THIRD);
-        Hasher { seed, second: fold(seed ^ SECOND, FIRST) }
+        Hasher {
+            seed,
+            second: fold(seed ^ SECOND, FIRST),
+            seed_of_ipv4: seed ^ FIRST,
+            seed_of_rest: seed ^ THIRD,
+        }
     }
 
     /// Addresses and ports in host order.
     #[inline]
     pub fn ipv4(self, src: u32, dst: u32, sport: u16, dport: u16, protocol: u8) -> FlowHash {
         let addresses = u64::from(src) << 32 | u64::from(dst);
-        FlowHash(self.finish(addresses ^ FIRST, sport, dport, protocol))
+        FlowHash(self.finish(addresses ^ self.seed_of_ipv4, sport, dport, protocol))
     }
 
     /// Addresses as on the wire, ports in host order.
@@ -78,14 +86,15 @@ impl Hasher {
         let (d1, d2) = halves(dst);
         let source = fold(s1 ^ self.seed, s2 ^ self.second);
         let destination = fold(d1 ^ self.seed.rotate_left(32), d2 ^ self.second.rotate_left(32));
-        FlowHash(self.finish(source ^ destination.rotate_left(23), sport, dport, protocol))
+        FlowHash(self.finish(source ^ destination.rotate_left(23) ^ self.seed, sport, dport, protocol))
     }
 
+    /// `seeded`: the addresses, under the seed.
     #[inline]
-    fn finish(self, addresses: u64, sport: u16, dport: u16, protocol: u8) -> u64 {
+    fn finish(self, seeded: u64, sport: u16, dport: u16, protocol: u8) -> u64 {
         let ports = u32::from(sport) << 16 | u32::from(dport);
         let rest = u64::from(ports) << 16 | u64::from(protocol);
-        fold(fold(addresses ^ self.seed, rest ^ SECOND) ^ addresses, self.seed ^ THIRD)
+        fold(fold(seeded, rest ^ SECOND) ^ seeded ^ self.seed, self.seed_of_rest)
     }
 
     /// A checksum of two words.

@@ -13,6 +13,7 @@ use super::template::{TemplatePlace, templated};
 use crate::conntrack::{Accounting, Status, Tracked, Zones};
 use crate::mem::{Region, Slab};
 use crate::tables::Protocol;
+use crate::wire::parse::Headers;
 
 /// Changes with every change of what is in the region, or of what its values mean.
 pub const LAYOUT_VERSION: u32 = 16;
@@ -239,17 +240,17 @@ impl Store {
         Some(guess)
     }
 
-    /// Third stage: whether the guess is right. What is in a zone is never found so.
-    #[inline]
-    pub fn is_ipv4(&self, at: FlowRef, src: u32, dst: u32, sport: u16, dport: u16, protocol: u8) -> bool {
+    /// Third stage: whether the guess is right. No IPv6 packet's is, nor what is in a zone: those are found otherwise.
+    #[inline(always)]
+    pub fn is_ipv4(&self, at: FlowRef, headers: &Headers) -> bool {
         let Some(entry) = self.entries.get(at.id().0 as usize) else { return false };
-        let ends = &entry.ends[at.direction().index()];
+        let (ends, h) = (&entry.ends[at.direction().index()], headers);
         // Compared as two words, where four fields would be read one by one.
         let addresses = |src: u32, dst: u32| u64::from(src) | u64::from(dst) << 32;
         let ports = |sport: u16, dport: u16| u32::from(sport) | u32::from(dport) << 16;
-        addresses(ends.src, ends.dst) == addresses(src, dst)
-            && ports(ends.sport, ends.dport) == ports(sport, dport)
-            && entry.is_plainly(protocol, false)
+        addresses(ends.src, ends.dst) == addresses(h.src, h.dst)
+            && ports(ends.sport, ends.dport) == ports(h.sport, h.dport)
+            && entry.is_plainly(h.ipv4_protocol(), false)
     }
 
     /// As [`FlowTable::is_ipv4`], with addresses as on the wire.
@@ -271,7 +272,7 @@ impl Store {
             && ends.dport == dport
             && have_src == src
             && have_dst == dst
-            && entry.is_plainly(protocol, true)
+            && entry.is_plainly(protocol.into(), true)
     }
 
     /// All stages at once, of zone 0.

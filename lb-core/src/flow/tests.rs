@@ -9,6 +9,7 @@ use super::*;
 use crate::conntrack::Zones;
 use crate::ids::ServerId;
 use crate::tables::Protocol;
+use crate::wire::parse::Headers;
 
 fn table(connections: u32) -> FlowTable {
     FlowTable::new(
@@ -233,8 +234,10 @@ proptest! {
                     // By its headers alone nothing is found that is in a zone.
                     if let (Some(at), IpAddr::V4(src), IpAddr::V4(dst)) = (found, tuple.src, tuple.dst) {
                         let Tuple { sport, dport, protocol, .. } = tuple;
-                        let is_it = table.is_ipv4(at, src.into(), dst.into(), sport, dport, protocol.0);
-                        prop_assert_eq!(is_it, table.zones(at.id()) == Zones::NONE);
+                        let headers = Headers { src: src.into(), dst: dst.into(), sport, dport, protocol, ..Headers::NONE };
+                        prop_assert_eq!(table.is_ipv4(at, &headers), table.zones(at.id()) == Zones::NONE);
+                        let as_ipv6 = Headers { is_ipv6: true, ..headers };
+                        prop_assert!(!table.is_ipv4(at, &as_ipv6));
                     }
                 }
             }

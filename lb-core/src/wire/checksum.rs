@@ -211,7 +211,8 @@ impl Delta {
     pub const fn apply_to_udp(self, field: &mut [u8; 2]) {
         let checksum = u16::from_ne_bytes(*field);
         if checksum != 0 {
-            *field = or_all_ones(subtract(checksum, self.0.to_be())).to_ne_bytes();
+            // Adding the complement gives, of what is not 0, all ones where subtracting gives 0.
+            *field = add(checksum, !self.0.to_be()).to_ne_bytes();
         }
     }
 }
