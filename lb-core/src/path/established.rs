@@ -4,17 +4,17 @@
 //! into a function of its own.
 
 use super::expected::is_awaited;
-use super::rewrite::{self, Offload, Outcome};
+use super::rewrite::{self, Offload, Outcome, Plain};
 use super::waiting::Going;
 use super::{Io, Path, hooks};
 use crate::conntrack::Told;
-use crate::counters::ServerCell;
+use crate::counters::{ServerCell, WorkerCounters};
 use crate::drop::DropReason;
-use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, Tuple};
+use crate::flow::{Deltas, Direction, Entry, FlowId, FlowRef, Method, Rewrite, Tuple};
 use crate::hook::Hook;
 use crate::ids::PortId;
 use crate::ipvs::sctp::SctpState;
-use crate::ipvs::state::{self, TcpState};
+use crate::ipvs::state::{self, TcpState, Transitions};
 use crate::packet::Packet;
 use crate::tables::{HopId, NextHop, Protocol, Reachability, Way};
 use crate::time::Tick;
@@ -34,21 +34,21 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let entry = self.flows.entry(at.id());
-        let hop = if entry.is_plain() {
-            entry.hop_or_none(at.direction())
+        if entry.is_plain() {
+            let hop = entry.hop_or_none(at.direction());
+            self.straight_on(packet, headers, at, hop, now, io);
         } else if entry.is_only_ruled()
             && let Some((course, common)) = self.course(at, packet.port(), headers)
             && let Some(hop) = common.hop
             && !self.may_be_followed(headers)
         {
             self.count_on_course(at, course, &common, headers);
-            hop
+            self.straight_on(packet, headers, at, hop, now, io);
         } else if entry.is_only_one_way() {
-            return self.one_way(packet, headers, at, now, io);
+            self.one_way(packet, headers, at, now, io);
         } else {
-            return self.turned_off(packet, headers, at, now, io);
-        };
-        self.straight_on(packet, headers, at, hop, now, io);
+            self.turned_off(packet, headers, at, now, io);
+        }
     }
 
     /// Something turns the connection's packets off the straight line, or some of them.
@@ -62,27 +62,51 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Takes the connection's state from a packet of a masqueraded one, rewrites and sends it.
+    /// Takes the connection's state from a packet of a masqueraded one, rewrites and sends it: all in one, of a packet as nearly all are to a next hop
+    /// that is known.
     #[inline(always)]
     fn straight_on(
         &mut self,
-        packet: P,
+        mut packet: P,
         headers: &Headers,
         at: FlowRef,
         hop: HopId,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
-            let was = TcpState::from_u8(self.flows.entry(at.id()).state());
-            let is = was.next(self.transitions, side(at.direction()), headers.tcp_flags);
-            if was != is {
-                return self.on_in_another_state(packet, headers, at, hop, (was, is), now, io);
-            }
-        } else if headers.protocol == Protocol::SCTP {
-            return self.sctp(packet, headers, at, now, io);
+        let entry = self.flows.entry_mut(at.id());
+        let hops = self.tables.neighbours.hops();
+        // As `get`, whose `Option` would be asked a second time.
+        if hop.index() >= hops.len() {
+            return self.straight_on_rarely(packet, headers, at, now, io);
         }
-        self.masquerade_to(packet, headers, at, hop, now, io);
+        let next = &hops[hop.index()];
+        let Some(mut plain) = Plain::of(packet.data_mut(), headers, next) else {
+            return self.straight_on_rarely(packet, headers, at, now, io);
+        };
+        let is_written = match headers.protocol {
+            Protocol::UDP => {
+                let Rewrite { ports, deltas, .. } = entry.rewrite(at.direction());
+                plain.udp(ports, deltas)
+            }
+            Protocol::TCP => {
+                let (was, is) = states(entry, self.transitions, at.direction(), headers);
+                if was != is {
+                    return self.on_in_another_state(packet, headers, at, hop, (was, is), now, io);
+                }
+                let Rewrite { ports, deltas, .. } = entry.rewrite(at.direction());
+                plain.tcp(ports, deltas)
+            }
+            _ => false,
+        };
+        if !is_written {
+            return self.straight_on_rarely(packet, headers, at, now, io);
+        }
+        // Read when it is written: registers are few.
+        let Rewrite { addresses, deltas, .. } = entry.rewrite(at.direction());
+        plain.send_to(next, addresses, deltas);
+        note(entry, &self.mine, at.direction(), headers, now);
+        io.transmit(next.port, packet);
     }
 
     /// The same of a segment that brings its connection into another state.
@@ -105,7 +129,7 @@ impl<P: Packet> Path<P> {
         self.masquerade_to(packet, headers, at, hop, now, io);
     }
 
-    /// As [`Path::straight_on`], for where few packets come by.
+    /// As [`Path::straight_on`], of any packet.
     #[inline(never)]
     fn straight_on_rarely(
         &mut self,
@@ -115,8 +139,18 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        let hop = self.flows.entry(at.id()).hop_or_none(at.direction());
-        self.straight_on(packet, headers, at, hop, now, io);
+        let entry = self.flows.entry_mut(at.id());
+        if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
+            let (was, is) = states(entry, self.transitions, at.direction(), headers);
+            if was != is {
+                let hop = entry.hop_or_none(at.direction());
+                return self.on_in_another_state(packet, headers, at, hop, (was, is), now, io);
+            }
+        } else if headers.protocol == Protocol::SCTP {
+            return self.sctp(packet, headers, at, now, io);
+        }
+        note(entry, &self.mine, at.direction(), headers, now);
+        self.off_line(packet, headers, at, now, io);
     }
 
     /// Rewrites and sends a packet that has told the connection's state.
@@ -145,8 +179,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let entry = self.flows.entry_mut(at.id());
-        entry.touch(now);
-        count(self.mine.server(entry.server()), at.direction(), headers);
+        note(entry, &self.mine, at.direction(), headers, now);
         match self.tables.neighbours.get(hop) {
             Some(hop) if rewrite::plain(packet.data_mut(), headers, hop, entry.rewrite(at.direction())) => {
                 io.transmit(hop.port, packet);
@@ -489,6 +522,25 @@ impl<P: Packet> Path<P> {
 #[inline(always)]
 pub(super) fn is_open(hop: &NextHop, headers: &Headers) -> bool {
     (headers.ttl > 1) & (headers.ip_len <= u32::from(hop.mtu)) & (hop.state == Reachability::Reachable)
+}
+
+/// Writes down that a packet of a connection came.
+#[inline(always)]
+fn note(entry: &mut Entry, mine: &WorkerCounters, direction: Direction, headers: &Headers, now: Tick) {
+    entry.touch(now);
+    count(mine.server(entry.server()), direction, headers);
+}
+
+/// The state that a TCP connection is in, and the one that a segment brings it into.
+#[inline(always)]
+fn states(
+    entry: &Entry,
+    transitions: &Transitions,
+    direction: Direction,
+    headers: &Headers,
+) -> (TcpState, TcpState) {
+    let was = TcpState::from_u8(entry.state());
+    (was, was.next(transitions, side(direction), headers.tcp_flags))
 }
 
 /// Counts a packet of a connection for its real server.

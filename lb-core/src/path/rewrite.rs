@@ -73,29 +73,59 @@ pub(super) fn deltas_both_ways(original: &Tuple, after: &Tuple) -> [Deltas; 2] {
 /// there, and nothing is written.
 #[inline(always)]
 pub(super) fn plain(frame: &mut [u8], headers: &Headers, hop: &NextHop, to: Rewrite) -> bool {
-    let Some(head) = frame.first_chunk_mut::<PLAIN>() else { return false };
-    let Some((ethernet, rest)) = head.split_first_chunk_mut::<{ ethernet::LEN }>() else { return false };
-    let Some((ipv4, l4)) = rest.split_first_chunk_mut() else { return false };
-    if !goes_plainly(headers, hop.plain_room) {
-        return false;
+    let Some(mut plain) = Plain::of(frame, headers, hop) else { return false };
+    let is_written = match headers.protocol {
+        Protocol::UDP => plain.udp(to.ports, to.deltas),
+        Protocol::TCP => plain.tcp(to.ports, to.deltas),
+        _ => false,
+    };
+    if is_written {
+        plain.send_to(hop, to.addresses, to.deltas);
     }
-    match headers.protocol {
-        Protocol::UDP => {
-            let Some(udp) = l4.first_chunk_mut() else { return false };
-            if udp::checksum(udp) == 0 {
-                return false;
-            }
-            udp::rewrite(udp, to.ports.0, to.ports.1, Delta(to.deltas.l4));
-        }
-        Protocol::TCP => {
-            let Some(tcp) = l4.first_chunk_mut() else { return false };
-            tcp::rewrite(tcp, to.ports.0, to.ports.1, Delta(to.deltas.l4));
-        }
-        _ => return false,
+    is_written
+}
+
+/// The headers of a packet as nearly all are, that can go to the next hop that is meant: first its transport header is written, then the others.
+pub(super) struct Plain<'f> {
+    ethernet: &'f mut [u8; ethernet::LEN],
+    ipv4: &'f mut ipv4::Header,
+    l4: &'f mut [u8; PLAIN - ethernet::LEN - ipv4::LEN],
+}
+
+impl<'f> Plain<'f> {
+    #[inline(always)]
+    pub(super) fn of(frame: &'f mut [u8], headers: &Headers, hop: &NextHop) -> Option<Plain<'f>> {
+        let head = frame.first_chunk_mut::<PLAIN>()?;
+        let (ethernet, rest) = head.split_first_chunk_mut()?;
+        let (ipv4, l4) = rest.split_first_chunk_mut()?;
+        let l4 = l4.first_chunk_mut()?;
+        goes_plainly(headers, hop.plain_room).then_some(Plain { ethernet, ipv4, l4 })
     }
-    ipv4::rewrite(ipv4, to.addresses.0, to.addresses.1, Delta(to.deltas.ip));
-    ethernet::set_addresses(ethernet, &hop.macs);
-    true
+
+    /// False: it came without a checksum, and nothing is written.
+    #[inline(always)]
+    pub(super) fn udp(&mut self, ports: (u16, u16), deltas: Deltas) -> bool {
+        let Some(udp) = self.l4.first_chunk_mut() else { return false };
+        if udp::checksum(udp) == 0 {
+            return false;
+        }
+        udp::rewrite(udp, ports.0, ports.1, Delta(deltas.l4));
+        true
+    }
+
+    #[inline(always)]
+    pub(super) fn tcp(&mut self, ports: (u16, u16), deltas: Deltas) -> bool {
+        let Some(tcp) = self.l4.first_chunk_mut() else { return false };
+        tcp::rewrite(tcp, ports.0, ports.1, Delta(deltas.l4));
+        true
+    }
+
+    #[inline(always)]
+    pub(super) fn send_to(self, hop: &NextHop, addresses: (u32, u32), deltas: Deltas) {
+        let Plain { ethernet, ipv4, .. } = self;
+        ipv4::rewrite(ipv4, addresses.0, addresses.1, Delta(deltas.ip));
+        ethernet::set_addresses(ethernet, &hop.macs);
+    }
 }
 
 /// Whether it is such a packet, and can go as it is where there is so much room for one.

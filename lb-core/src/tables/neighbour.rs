@@ -15,6 +15,13 @@ pub type Mac = [u8; 6];
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct HopId(pub u32);
 
+impl HopId {
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reachability {
     Reachable,
@@ -103,7 +110,13 @@ impl Neighbours {
 
     #[inline]
     pub fn get(&self, id: HopId) -> Option<&NextHop> {
-        self.hops.get(id.0 as usize)
+        self.hops.get(id.index())
+    }
+
+    /// All of them, by [`HopId::index`].
+    #[inline]
+    pub fn hops(&self) -> &[NextHop] {
+        &self.hops
     }
 
     pub fn len(&self) -> usize {
