@@ -469,6 +469,22 @@ impl<B: Backend> WorkerIo<B> {
         }
     }
 
+    /// Sends a packet with which a transmit buffer is full, or that does not leave by this worker's own queues.
+    #[inline(never)]
+    fn transmit_last(&mut self, port: PortId, packet: B::Packet) {
+        let Some(lane) = self.lanes.get_mut(port.index()) else {
+            return self.refuse(DropReason::TxFull, Hook::Egress, packet);
+        };
+        if let Queue::Of(worker) = lane.queue {
+            if let Err(packet) = self.pass(worker, packet, Errand::Transmit(port)) {
+                self.refuse(DropReason::HandOverFull, Hook::Egress, packet);
+            }
+            return;
+        }
+        lane.buffer.push(packet);
+        lane.send(port, &self.counters);
+    }
+
     /// Counts a packet that goes no further here, and frees it.
     #[cold]
     fn refuse(&self, reason: DropReason, hook: Hook, packet: B::Packet) {
@@ -510,20 +526,13 @@ impl<B: Backend> Lane<B> {
 }
 
 impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, port: PortId, packet: B::Packet) {
-        let Some(lane) = self.lanes.get_mut(port.index()) else {
-            return self.refuse(DropReason::TxFull, Hook::Egress, packet);
-        };
-        if let Queue::Of(worker) = lane.queue {
-            if let Err(packet) = self.pass(worker, packet, Errand::Transmit(port)) {
-                self.refuse(DropReason::HandOverFull, Hook::Egress, packet);
+        match self.lanes.get_mut(port.index()) {
+            Some(Lane { queue: Queue::Own(_), buffer, .. }) if buffer.len() < BURST - 1 => {
+                buffer.push(packet)
             }
-            return;
-        }
-        lane.buffer.push(packet);
-        if lane.buffer.is_full() {
-            lane.send(port, &self.counters);
+            _ => self.transmit_last(port, packet),
         }
     }
 
