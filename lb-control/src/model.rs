@@ -11,6 +11,8 @@
 pub(crate) mod check;
 mod quic;
 pub mod rules;
+mod servers;
+mod spec;
 mod sync;
 mod trash;
 mod warmup;
@@ -21,30 +23,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use check::{
-    check_one_packet, check_ranges, check_server, check_service, full, name, no_such_server, no_such_service,
-    service_not_defined,
-};
+use check::{check_one_packet, check_service, full, no_such_service};
 use hashbrown::{HashMap, HashSet};
 use lb_core::ids::{ServerId, ServiceId};
-use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::limiter::Limiters;
-use lb_core::ipvs::quic_lb::QuicServerId;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
-use lb_core::tables::{
-    self, ConnRate, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings,
-    Sysctl, Sysctls,
-};
+use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings, Sysctls};
 use lb_core::time::Timeout;
 pub(crate) use quic::{configs_of as quic_configs_of, configs_spec as quic_configs_spec};
-use trash::{Removed, ServerIds};
+pub use spec::{
+    address, commands, forward_spec, key, options_spec, server_spec, service_spec, service_view, transport,
+};
+use trash::ServerIds;
 use warmup::Warming;
 
 use crate::api::types::{
-    Command, Counts, ErrorBody, ErrorKind, ForwardMethod, Persistence, Rates, ServerSpec, ServerView,
-    ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, SyncRole, SysctlValue, Timeouts, Transport, Tunnel,
+    Command, ErrorBody, ErrorKind, ServiceAddress, ServiceSpec, SyncDaemon, SyncRole, SysctlValue, Timeouts,
 };
-use crate::endpoint::Endpoint;
 
 /// Weights are signed 32-bit numbers in the kernel.
 pub const MAX_WEIGHT: u32 = i32::MAX as u32;
@@ -459,166 +454,6 @@ impl Model {
         }
     }
 
-    fn throw_away(&mut self, key: ServiceKey, server: &Server, incarnation: u64) {
-        let &Server { id, upper_threshold, ref overloaded, .. } = server;
-        let overloaded = overloaded.clone();
-        let removed = Removed { id, incarnation, overloaded, upper_threshold, rests_since: None };
-        self.server_ids.throw_away((place(&key), server.address, server.port), removed);
-    }
-
-    /// `failed` gets the place among `specs` and says whether the others are added.
-    fn add_servers<'s>(
-        &mut self,
-        address: &ServiceAddress,
-        specs: impl Iterator<Item = &'s ServerSpec>,
-        change: &mut Change,
-        mut failed: impl FnMut(usize, ErrorBody) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let Some(Entry { service, incarnation, .. }) = self.entry(address).cloned() else {
-            return specs.enumerate().try_for_each(|(index, _)| failed(index, service_not_defined(address)));
-        };
-        let mut known: HashSet<SocketAddr> =
-            service.servers.iter().map(|server| SocketAddr::new(server.address, server.port)).collect();
-        let mut added = Vec::new();
-        let mut quic = service.quic_lb.as_deref().cloned().unwrap_or_default();
-        let mut names_more = false;
-        let mut flow = ControlFlow::Continue(());
-        for (index, spec) in specs.enumerate() {
-            let ids = quic::ids(address, spec, &service, &quic, None);
-            match self.new_server(address, &service, incarnation, spec, &mut known, ids, change) {
-                Ok((server, ids)) => {
-                    names_more |= !ids.is_empty();
-                    quic.set_ids(server.id, ids);
-                    added.push(server);
-                }
-                Err(error) => flow = failed(index, error),
-            }
-            if flow.is_break() {
-                break;
-            }
-        }
-        if !added.is_empty() {
-            change.add(Change::of(service.key));
-            self.change(address, service.scheduler(), |servers| {
-                servers.splice(..0, added.into_iter().rev());
-            });
-            if names_more {
-                self.change_quic(address, |now| *now = quic);
-            }
-        }
-        flow
-    }
-
-    /// A real server with an id. `known`: those of the service.
-    fn new_server(
-        &mut self,
-        address: &ServiceAddress,
-        service: &Service,
-        incarnation: u64,
-        spec: &ServerSpec,
-        known: &mut HashSet<SocketAddr>,
-        quic_ids: Result<Vec<QuicServerId>, ErrorBody>,
-        change: &mut Change,
-    ) -> Result<(Server, Vec<QuicServerId>), ErrorBody> {
-        self.check_families(address, spec)?;
-        check_ranges(address, spec)?;
-        if known.contains(&spec.server) {
-            let message = format!("{}: already exists", name(address, spec.server));
-            return Err(ErrorBody::new(ErrorKind::ServerExists, message));
-        }
-        check_server(address, spec)?;
-        if service.options.one_packet {
-            check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;
-        }
-        let forward = check::forward(address, spec)?;
-        check::check_method(address, spec.server, &service.options, forward)?;
-        let quic_ids = quic_ids?;
-        if !self.server_ids.has_room() {
-            return Err(full(name(address, spec.server), "real servers", self.limits.servers));
-        }
-        let (id, before) =
-            match self.server_ids.bring_back(&(place(&service.key), spec.server.ip(), spec.server.port())) {
-                Some(removed) => {
-                    // Its counts come back, unless it was removed with its service.
-                    if removed.incarnation != incarnation {
-                        change.zeroed_servers.insert(removed.id);
-                    }
-                    (removed.id, Some((removed.overloaded, removed.upper_threshold)))
-                }
-                None => {
-                    let Some(id) = self.server_ids.take(&mut change.forgotten_servers) else {
-                        let what = "real servers, and as many removed ones that have connections";
-                        return Err(full(name(address, spec.server), what, self.limits.servers));
-                    };
-                    change.zeroed_servers.insert(id);
-                    (id, None)
-                }
-            };
-        known.insert(spec.server);
-        // Connections that ended while it was away cleared nothing: the daemon looks at that ([`relief`](crate::relief)).
-        let (overloaded, old_upper) = before.unwrap_or_default();
-        let mut server = Server {
-            id,
-            address: spec.server.ip(),
-            port: spec.server.port(),
-            weight: spec.weight,
-            last_weight: spec.weight,
-            forward,
-            upper_threshold: spec.upper_threshold,
-            lower_threshold: spec.lower_threshold,
-            overloaded,
-        };
-        server.after_edit(old_upper);
-        Ok((server, quic_ids))
-    }
-
-    fn edit_server(&mut self, address: &ServiceAddress, spec: &ServerSpec) -> Result<Change, ErrorBody> {
-        let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
-        self.check_families(address, spec)?;
-        check_ranges(address, spec)?;
-        let Some(position) = position(&entry.service, spec.server) else {
-            return Err(no_such_server(address, spec.server));
-        };
-        check_server(address, spec)?;
-        if entry.service.options.one_packet {
-            check_one_packet(address, [spec].into_iter().map(asks_for_full_nat))?;
-        }
-        let forward = check::forward(address, spec)?;
-        check::check_method(address, spec.server, &entry.service.options, forward)?;
-        let (service, server) = (&entry.service, &entry.service.servers[position]);
-        let quic = service.quic_lb.as_deref().cloned().unwrap_or_default();
-        let ids = quic::ids(address, spec, service, &quic, Some(server))?;
-        let changed_ids = (ids != quic.ids(server.id)).then_some((server.id, ids));
-        let (old_upper, scheduler, key) =
-            (entry.service.servers[position].upper_threshold, entry.service.scheduler(), entry.service.key);
-        self.change(address, scheduler, |servers| {
-            let server = &mut servers[position];
-            server.set_weight(spec.weight);
-            server.forward = forward;
-            server.upper_threshold = spec.upper_threshold;
-            server.lower_threshold = spec.lower_threshold;
-            server.after_edit(old_upper);
-        });
-        if let Some((id, ids)) = changed_ids {
-            self.change_quic(address, |quic| quic.set_ids(id, ids));
-        }
-        Ok(Change::of(key))
-    }
-
-    fn delete_server(&mut self, address: &ServiceAddress, server: SocketAddr) -> Result<Change, ErrorBody> {
-        let Some(entry) = self.entry(address) else { return Err(service_not_defined(address)) };
-        let Some(position) = position(&entry.service, server) else {
-            return Err(no_such_server(address, server));
-        };
-        let (service, incarnation) = (entry.service.clone(), entry.incarnation);
-        self.change(address, service.scheduler(), |servers| drop(servers.remove(position)));
-        if service.quic_lb.is_some() {
-            self.change_quic(address, |quic| quic.set_ids(service.servers[position].id, Vec::new()));
-        }
-        self.throw_away(service.key, &service.servers[position], incarnation);
-        Ok(Change::of(service.key))
-    }
-
     fn zero(&self, address: Option<&ServiceAddress>) -> Result<Change, ErrorBody> {
         let mut change = Change::default();
         let mut zero = |service: &Service| {
@@ -751,176 +586,14 @@ impl Model {
     }
 }
 
-/// What would have to be said to an empty model to make these services, with these timeouts.
-pub fn commands<'s>(
-    timeouts: Timeouts,
-    sysctls: Sysctls,
-    services: impl Iterator<Item = &'s Arc<Service>>,
-    daemons: impl Iterator<Item = &'s SyncDaemon>,
-) -> impl Iterator<Item = Command> {
-    let of_service = |service: &Arc<Service>| {
-        let spec = service_spec(service);
-        let address = spec.service;
-        // The one that is added last stands first.
-        let servers: Vec<_> =
-            service.servers.iter().rev().map(|server| server_spec(service, server)).collect();
-        let add = move |server| Command::AddServer { service: address, server };
-        std::iter::once(Command::AddService(spec)).chain(servers.into_iter().map(add))
-    };
-    let set = |(sysctl, value): (&Sysctl, u32)| {
-        Command::SetSysctl(SysctlValue { name: sysctl.name.to_owned(), value })
-    };
-    std::iter::once(Command::SetTimeouts(timeouts))
-        .chain(sysctls.values().map(set))
-        .chain(services.flat_map(of_service))
-        .chain(daemons.cloned().map(Command::StartSync))
-}
-
-/// The key of a service.
-pub fn key(address: &ServiceAddress) -> ServiceKey {
-    let (transport, address, prefix_len, port) = match *address {
-        ServiceAddress::Endpoint { transport, address, prefix_len, port } => {
-            (transport, address, prefix_len, port)
-        }
-        ServiceAddress::FwMark { mark, is_ipv6 } => return ServiceKey::of_mark(mark, is_ipv6),
-    };
-    let protocol = match transport {
-        Transport::Tcp => Protocol::TCP,
-        Transport::Udp => Protocol::UDP,
-        Transport::Sctp => Protocol::SCTP,
-    };
-    ServiceKey { protocol, address, prefix_len, port }
-}
-
-/// The address of an existing service.
-pub fn address(key: &ServiceKey) -> ServiceAddress {
-    match key.mark() {
-        Some(mark) => ServiceAddress::FwMark { mark, is_ipv6: key.address.is_ipv6() },
-        None => {
-            let transport = transport(key.protocol);
-            ServiceAddress::at(transport, Endpoint { prefix: key.prefix(), port: key.port })
-        }
-    }
-}
-
-/// What a protocol is called that services and connections are of.
-pub fn transport(protocol: Protocol) -> Transport {
-    match protocol {
-        Protocol::UDP => Transport::Udp,
-        Protocol::SCTP => Transport::Sctp,
-        _ => Transport::Tcp,
-    }
-}
-
 /// Its real servers, with the weights that the operator gave.
 fn wanted(service: &Service) -> Vec<Server> {
     let wanted = |server: &Server| Server { weight: service.wanted_weight(server), ..server.clone() };
     service.servers.iter().map(wanted).collect()
 }
 
-/// What a command would have to say to make this service.
-pub fn service_spec(service: &Service) -> ServiceSpec {
-    let mut spec = ServiceSpec::new(address(&service.key), service.scheduler.name());
-    spec.scheduler_flags = service.scheduler_flags.names(service.scheduler).map(str::to_owned).collect();
-    spec.table_size = (service.scheduler == SchedulerKind::Maglev).then_some(service.table_size);
-    spec.warmup = service.warmup;
-    spec.local_addresses.clone_from(&service.local_addresses);
-    spec.quic_lb = quic_configs_spec(quic_configs_of(service));
-    options_spec(&mut spec, &service.options);
-    spec
-}
-
-/// Says these options.
-pub fn options_spec(spec: &mut ServiceSpec, options: &ServiceOptions) {
-    let is_ipv6 = spec.service.is_ipv6();
-    spec.one_packet = options.one_packet;
-    spec.proxy_protocol = options.proxy_protocol.map(|version| version.name().to_owned());
-    spec.toa = options.toa;
-    spec.clamp_mss = options.clamp_mss;
-    spec.persistence_engine = options.engine.map(|engine| engine.name().to_owned());
-    spec.syn_cookies = options.syn_cookies.text();
-    spec.conn_limit = options.limits.connections;
-    spec.conn_rate = options.limits.rate.map(ConnRate::text);
-    spec.source_conn_limit = options.limits.source_connections;
-    spec.source_conn_rate = options.limits.source_rate.map(ConnRate::text);
-    spec.source_prefix = options.limits.source_prefix;
-    spec.helper = options.helper.map(|helper| helper.name().to_owned());
-    spec.persistence = options.persistence.map(|persistence| Persistence {
-        timeout: persistence.timeout.as_secs(),
-        netmask: persistence.mask.text(is_ipv6),
-    });
-}
-
-/// A service as it is shown where no packets come.
-pub fn service_view(service: &Service) -> ServiceView {
-    let server = |server| ServerView {
-        spec: server_spec(service, server),
-        active: 0,
-        inactive: 0,
-        persistent: 0,
-        overloaded: false,
-        counts: Counts::default(),
-        rates: Rates::default(),
-    };
-    ServiceView {
-        spec: service_spec(service),
-        counts: Counts::default(),
-        rates: Rates::default(),
-        cookies: None,
-        limited: None,
-        servers: service.servers.iter().map(server).collect(),
-    }
-}
-
-/// What a command would have to say to make this real server of a service.
-pub fn server_spec(service: &Service, server: &Server) -> ServerSpec {
-    let (forward, tunnel) = forward_spec(server.forward);
-    ServerSpec {
-        server: SocketAddr::new(server.address, server.port),
-        weight: service.wanted_weight(server),
-        forward,
-        upper_threshold: server.upper_threshold,
-        lower_threshold: server.lower_threshold,
-        tunnel,
-        quic_server_ids: service
-            .quic_lb
-            .iter()
-            .flat_map(|quic| quic.ids(server.id))
-            .map(QuicServerId::to_string)
-            .collect(),
-    }
-}
-
-/// What a command would have to say to have this method.
-pub fn forward_spec(forward: Forward) -> (ForwardMethod, Option<Tunnel>) {
-    let tunnel = match forward {
-        Forward::Masq => return (ForwardMethod::Masq, None),
-        Forward::FullNat => return (ForwardMethod::FullNat, None),
-        Forward::Direct => return (ForwardMethod::Direct, None),
-        Forward::Tunnel(tunnel) => tunnel,
-    };
-    let (encapsulation, port, checksum) = match tunnel {
-        tables::Tunnel::Ipip => ("ipip", 0, None),
-        tables::Tunnel::Gue { port, checksum: GueChecksum::No } => ("gue", port, Some("none")),
-        tables::Tunnel::Gue { port, checksum: GueChecksum::Yes } => ("gue", port, Some("checksum")),
-        tables::Tunnel::Gue { port, checksum: GueChecksum::Remote } => ("gue", port, Some("remote")),
-        tables::Tunnel::Gre { checksum: false } => ("gre", 0, Some("none")),
-        tables::Tunnel::Gre { checksum: true } => ("gre", 0, Some("checksum")),
-    };
-    let (encapsulation, checksum) = (encapsulation.to_owned(), checksum.map(str::to_owned));
-    (ForwardMethod::Tunnel, Some(Tunnel { encapsulation, port, checksum }))
-}
-
 fn full_nat(server: &Server) -> (SocketAddr, bool) {
     (SocketAddr::new(server.address, server.port), server.forward == Forward::FullNat)
-}
-
-fn asks_for_full_nat(spec: &ServerSpec) -> (SocketAddr, bool) {
-    (spec.server, spec.forward == ForwardMethod::FullNat)
-}
-
-fn position(service: &Service, at: SocketAddr) -> Option<usize> {
-    service.servers.iter().position(|server| server.port == at.port() && server.address == at.ip())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::query::query;
-use super::types::is_false;
+use super::spec::is_false;
 
 /// Body of `POST /v1/explain`: a packet that nobody sent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]

@@ -42,8 +42,11 @@
 //! ten thousand lines is one request and one new set of tables. A command is done wholly or not at all; with
 //! `"on_error": "rollback"` so is the batch.
 
+mod address;
+mod command;
 pub mod connections;
 pub mod conntrack;
+mod error;
 mod events;
 pub mod explain;
 pub mod http;
@@ -54,8 +57,10 @@ pub(crate) mod query;
 pub mod rules;
 mod scrape;
 pub mod server;
+mod spec;
 mod trace;
 pub mod types;
+mod view;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::types::{ForwardMethod, Persistence, ServerSpec, Tunnel};
 
 pub(super) fn service(text: &str) -> ServiceAddress {
     text.parse().expect(text)
