@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use super::names::Names;
-use super::request::{Format, NO_HELPER, default_helper, quic_lb_text};
+use super::request::Format;
+use super::words::{NO_HELPER, default_helper, quic_lb_text};
 use crate::api::types::{
     Connection, ForwardMethod, ServerView, ServiceAddress, ServiceSpec, ServiceView, SyncDaemon, Timeouts,
     Transport,

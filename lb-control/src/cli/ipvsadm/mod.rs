@@ -12,6 +12,7 @@ mod popt;
 mod request;
 #[cfg(test)]
 mod round_trip;
+mod words;
 
 use std::io::{self, BufRead, Write};
 
