@@ -1,12 +1,15 @@
 //! The keys of the config file: one row each, from which "unknown key" messages and the table in
 //! `docs/config.md` follow.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use lb_core::tables::Sysctls;
+
 /// A table of the file and its keys.
 pub struct Section {
     /// As in the file: `dataplane`, `port` …
     pub name: &'static str,
-    /// `[[name]]`: may stand any number of times.
-    pub is_list: bool,
     pub keys: &'static [Key],
 }
 
@@ -15,10 +18,10 @@ pub struct Key {
     /// What it holds, in the words of TOML.
     pub holds: &'static str,
     /// `required`, or the value that holds when the key is absent.
-    pub default: &'static str,
+    pub default: Cow<'static, str>,
     /// Allowed values.
-    pub allowed: &'static str,
-    pub meaning: &'static str,
+    pub allowed: Cow<'static, str>,
+    pub meaning: Cow<'static, str>,
 }
 
 const fn key(
@@ -28,12 +31,12 @@ const fn key(
     allowed: &'static str,
     meaning: &'static str,
 ) -> Key {
-    Key { name, holds, default, allowed, meaning }
+    let (default, allowed) = (Cow::Borrowed(default), Cow::Borrowed(allowed));
+    Key { name, holds, default, allowed, meaning: Cow::Borrowed(meaning) }
 }
 
 pub const DATAPLANE: Section = Section {
     name: "dataplane",
-    is_list: false,
     keys: &[
         key(
             "workers",
@@ -99,7 +102,6 @@ pub const DATAPLANE: Section = Section {
 
 pub const PORT: Section = Section {
     name: "port",
-    is_list: true,
     keys: &[
         key(
             "name",
@@ -129,7 +131,6 @@ pub const PORT: Section = Section {
 
 pub const API: Section = Section {
     name: "api",
-    is_list: false,
     keys: &[
         key(
             "socket",
@@ -150,7 +151,6 @@ pub const API: Section = Section {
 
 pub const TIMEOUTS: Section = Section {
     name: "timeouts",
-    is_list: false,
     keys: &[
         key(
             "tcp",
@@ -166,7 +166,6 @@ pub const TIMEOUTS: Section = Section {
 
 pub const SYNC: Section = Section {
     name: "sync",
-    is_list: false,
     keys: &[
         key(
             "master",
@@ -210,7 +209,6 @@ pub const SYNC: Section = Section {
 
 pub const NFLOG: Section = Section {
     name: "nflog",
-    is_list: false,
     keys: &[
         key(
             "directory",
@@ -232,7 +230,6 @@ pub const NFLOG: Section = Section {
 
 pub const VIRTUAL_SERVICE: Section = Section {
     name: "virtual_service",
-    is_list: true,
     keys: &[
         key(
             "address",
@@ -397,7 +394,6 @@ pub const VIRTUAL_SERVICE: Section = Section {
 
 pub const REAL_SERVER: Section = Section {
     name: "real_servers",
-    is_list: true,
     keys: &[
         key(
             "address",
@@ -455,7 +451,6 @@ pub const REAL_SERVER: Section = Section {
 
 pub const QUIC_LB: Section = Section {
     name: "quic_lb",
-    is_list: true,
     keys: &[
         key("config_id", "integer", "required", "0..=6, each once", "first three bits of the connection IDs"),
         key("server_id_length", "integer", "required", "1..=15", "bytes of the server ID"),
@@ -476,243 +471,32 @@ pub const QUIC_LB: Section = Section {
     ],
 };
 
-/// A sysctl with one value.
-const fn fixed(name: &'static str, value: &'static str, meaning: &'static str) -> Key {
-    key(name, "integer", value, value, meaning)
-}
+/// What the packet path and the control plane know their sysctls by, as keys: in the order of their full names.
+pub static SYSCTL: LazyLock<Section> = LazyLock::new(|| Section { name: "sysctl", keys: &SYSCTL_KEYS });
 
-/// A timeout of connection tracking.
-const fn seconds(name: &'static str, default: &'static str, meaning: &'static str) -> Key {
-    key(name, "integer", default, "0..=2678400 seconds", meaning)
-}
+static SYSCTL_KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let kept = Sysctls::default().values().map(|(sysctl, default)| {
+        let allowed = match sysctl.max {
+            1 => "0, 1".to_owned(),
+            max => format!("0..={max}"),
+        };
+        (sysctl.prefix, sysctl_key(sysctl.name, default, allowed, sysctl.meaning.into()))
+    });
+    let fixed = Sysctls::fixed().map(|fixed| {
+        let always = format!("always so: {}", fixed.why);
+        (fixed.prefix, sysctl_key(fixed.name, fixed.value, fixed.value.to_string(), always.into()))
+    });
+    let mut keys: Vec<_> = kept.chain(fixed).collect();
+    keys.sort_by_key(|(prefix, key)| (*prefix, key.name));
+    keys.into_iter().map(|(_, key)| key).collect()
+});
 
-/// In words: [`lb_core::tables::Sysctls::all`] has their meaning.
-pub const SYSCTL: Section = Section {
-    name: "sysctl",
-    is_list: false,
-    keys: &[
-        key(
-            "am_droprate",
-            "integer",
-            "10",
-            "0..=2147483647",
-            "of how many new connections one is dropped while `drop_packet` is 3",
-        ),
-        key(
-            "amemthresh",
-            "integer",
-            "1024",
-            "0..=2147483647",
-            "places left, of `max_connections`, below which `drop_entry`, `drop_packet` and `secure_tcp` act with 1 and 2",
-        ),
-        key(
-            "backup_only",
-            "integer",
-            "0",
-            "0, 1",
-            "1: while a sync backup runs, no packet is for a virtual service",
-        ),
-        fixed(
-            "cache_bypass",
-            "0",
-            "always so: a service by mark takes packets to this host alone, and those have nowhere else to go",
-        ),
-        key("conn_reuse_mode", "integer", "1", "0..=3", "what a SYN does on a TCP connection that is over"),
-        key(
-            "conntrack",
-            "integer",
-            "0",
-            "0, 1",
-            "1: table `nat` is asked for the source of masqueraded connections of services",
-        ),
-        key(
-            "drop_entry",
-            "integer",
-            "0",
-            "0..=3",
-            "half-open connections are ended: 1 and 2 when the flow table has little room left, 3 always",
-        ),
-        key(
-            "drop_newcomers",
-            "integer",
-            "1",
-            "0, 1",
-            "1: a worker that is offered more than it can take drops packets of no known connection",
-        ),
-        key(
-            "drop_packet",
-            "integer",
-            "0",
-            "0..=3",
-            "new connections that are dropped: 1 and 2 when the flow table has little room left, 3 always",
-        ),
-        key(
-            "expire_nodest_conn",
-            "integer",
-            "2",
-            "0..=2",
-            "connections whose real server was removed: 0 stay, 1 end, 2 those of UDP end with their next packet",
-        ),
-        key(
-            "expire_quiescent_template",
-            "integer",
-            "0",
-            "0, 1",
-            "1: weight 0 ends the persistence of clients",
-        ),
-        fixed(
-            "ignore_tunneled",
-            "1",
-            "always so: what came in a tunnel is unpacked by Linux, and never scheduled",
-        ),
-        key(
-            "nat_icmp_send",
-            "integer",
-            "0",
-            "0, 1",
-            "1: a masqueraded real server is told of a connection that is not there",
-        ),
-        key(
-            "pmtu_disc",
-            "integer",
-            "1",
-            "0, 1",
-            "0: what does not fit into a tunnel over IPv4 is split, whatever it says",
-        ),
-        key(
-            "schedule_icmp",
-            "integer",
-            "0",
-            "0, 1",
-            "1: an ICMP error about a connection that is not known is scheduled",
-        ),
-        key(
-            "secure_tcp",
-            "integer",
-            "0",
-            "0..=3",
-            "a client alone establishes no masqueraded TCP connection: 1 and 2 when the flow table has little room left, 3 always",
-        ),
-        key("sloppy_sctp", "integer", "0", "0, 1", "1: any SCTP packet begins a connection"),
-        key("sloppy_tcp", "integer", "0", "0, 1", "1: any TCP packet without RST begins a connection"),
-        key("snat_reroute", "integer", "1", "0, 1", "the same with both: routes are by destination alone"),
-        key(
-            "sync_persist_mode",
-            "integer",
-            "0",
-            "0, 1",
-            "1: a master tells of persistent services' templates alone",
-        ),
-        fixed("sync_ports", "1", "always so: one port is sent to and heard"),
-        key(
-            "sync_refresh_period",
-            "integer",
-            "10",
-            "0..=3600 seconds",
-            "how often a master tells of a connection that goes on; 0 is 1",
-        ),
-        fixed("sync_retries", "0", "always so: what is lost is told of again within `sync_refresh_period`"),
-        key(
-            "sync_sock_size",
-            "integer",
-            "0",
-            "0..=1073741824 bytes",
-            "that may wait in the daemons' sockets; 0: 8 MiB to be read",
-        ),
-        fixed("sync_version", "1", "always so: version 1 is sent, 0 and 1 are heard"),
-        key(
-            "nf_conntrack_acct",
-            "integer",
-            "0",
-            "0, 1",
-            "1: packets and bytes of each connection are counted",
-        ),
-        fixed("nf_conntrack_checksum", "0", "always so: no checksum is looked at"),
-        fixed("nf_conntrack_events", "2", "always so: events are there for as long as somebody reads them"),
-        key(
-            "nf_conntrack_expect_max",
-            "integer",
-            "1024",
-            "0..=65536",
-            "connections that are expected in all workers together; at most 1024 in each",
-        ),
-        seconds("nf_conntrack_generic_timeout", "600", "a protocol without a row of its own"),
-        seconds("nf_conntrack_gre_timeout", "30", "nothing came back yet"),
-        seconds("nf_conntrack_gre_timeout_stream", "180", "packets of both directions"),
-        fixed("nf_conntrack_helper", "0", "always so: rules with `CT --helper` say who has one"),
-        seconds("nf_conntrack_icmp_timeout", "30", "after a question or an answer"),
-        seconds("nf_conntrack_icmpv6_timeout", "30", "after a question or an answer"),
-        fixed(
-            "nf_conntrack_log_invalid",
-            "0",
-            "always so: a LOG rule with `--ctstate INVALID` tells of them",
-        ),
-        key(
-            "nf_conntrack_max",
-            "integer",
-            "0",
-            "0..=2147483647",
-            "connections of no virtual service in all workers together; 0: as many as the flow table has places",
-        ),
-        seconds("nf_conntrack_sctp_timeout_closed", "10", "over, or an INIT alone"),
-        seconds("nf_conntrack_sctp_timeout_cookie_echoed", "3", "after COOKIE ECHO"),
-        seconds("nf_conntrack_sctp_timeout_cookie_wait", "3", "after INIT ACK"),
-        seconds("nf_conntrack_sctp_timeout_established", "210", "an established connection"),
-        seconds("nf_conntrack_sctp_timeout_heartbeat_sent", "30", "HEARTBEAT on another path"),
-        seconds("nf_conntrack_sctp_timeout_shutdown_ack_sent", "3", "after SHUTDOWN ACK"),
-        seconds("nf_conntrack_sctp_timeout_shutdown_recd", "3", "after the server's SHUTDOWN"),
-        seconds("nf_conntrack_sctp_timeout_shutdown_sent", "3", "after the client's SHUTDOWN"),
-        key(
-            "nf_conntrack_tcp_be_liberal",
-            "integer",
-            "0",
-            "0, 1",
-            "1: packets out of window are INVALID only if they are resets",
-        ),
-        key(
-            "nf_conntrack_tcp_ignore_invalid_rst",
-            "integer",
-            "0",
-            "0, 1",
-            "1: no reset is INVALID for its number",
-        ),
-        key(
-            "nf_conntrack_tcp_loose",
-            "integer",
-            "1",
-            "0, 1",
-            "1: a connection may be taken up in its middle",
-        ),
-        key(
-            "nf_conntrack_tcp_max_retrans",
-            "integer",
-            "3",
-            "0..=255",
-            "repetitions of a packet until nf_conntrack_tcp_timeout_max_retrans counts",
-        ),
-        seconds("nf_conntrack_tcp_timeout_close", "10", "after a reset"),
-        seconds("nf_conntrack_tcp_timeout_close_wait", "60", "one end's FIN is acknowledged"),
-        seconds("nf_conntrack_tcp_timeout_established", "432000", "an established connection"),
-        seconds("nf_conntrack_tcp_timeout_fin_wait", "120", "after the first FIN"),
-        seconds("nf_conntrack_tcp_timeout_last_ack", "30", "after the second FIN"),
-        seconds("nf_conntrack_tcp_timeout_max_retrans", "300", "at most so long after too many repetitions"),
-        seconds("nf_conntrack_tcp_timeout_syn_recv", "60", "after SYN and ACK"),
-        seconds("nf_conntrack_tcp_timeout_syn_sent", "120", "after SYN"),
-        seconds("nf_conntrack_tcp_timeout_time_wait", "120", "both FINs are acknowledged"),
-        seconds(
-            "nf_conntrack_tcp_timeout_unacknowledged",
-            "300",
-            "at most so long while data is not acknowledged",
-        ),
-        fixed("nf_conntrack_timestamp", "0", "always so: no times of beginning and end are kept"),
-        seconds("nf_conntrack_udp_timeout", "30", "a question and its answers"),
-        seconds("nf_conntrack_udp_timeout_stream", "120", "packets of both directions for two seconds"),
-    ],
-};
+fn sysctl_key(name: &'static str, default: u32, allowed: String, meaning: Cow<'static, str>) -> Key {
+    Key { name, holds: "integer", default: default.to_string().into(), allowed: allowed.into(), meaning }
+}
 
 pub const MARK: Section = Section {
     name: "mark",
-    is_list: true,
     keys: &[
         key("mark", "integer", "required", "1..=4294967295", "what a `[[virtual_service]]` says as `fwmark`"),
         key("protocol", "string", "any", "\"tcp\", \"udp\", \"sctp\"", "transport protocol"),
@@ -754,21 +538,6 @@ pub const MARK: Section = Section {
     ],
 };
 
-/// All tables, in the order of `docs/config.md`.
-pub const SECTIONS: &[&Section] = &[
-    &DATAPLANE,
-    &PORT,
-    &API,
-    &TIMEOUTS,
-    &SYSCTL,
-    &SYNC,
-    &NFLOG,
-    &VIRTUAL_SERVICE,
-    &QUIC_LB,
-    &REAL_SERVER,
-    &MARK,
-];
-
 /// Tables at the top of the file.
 pub const TOP: &[&str] =
     &["dataplane", "port", "api", "timeouts", "sysctl", "sync", "nflog", "virtual_service", "mark"];
@@ -790,19 +559,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_sysctl_has_a_key_with_its_default() {
-        let listed = lb_core::tables::Sysctls::default().listed().into_iter();
-        let known = listed.map(|(name, value)| (name, value.to_string()));
-        let keys = SYSCTL.keys.iter().map(|key| (key.name, key.default.to_owned()));
-        assert!(known.eq(keys));
-    }
-
-    #[test]
     fn the_documentation_holds_every_key_with_its_row() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config.md");
         let document = std::fs::read_to_string(path).expect(path);
         let mut missing = String::new();
-        for section in SECTIONS {
+        let sections: [&Section; 11] = [
+            &DATAPLANE,
+            &PORT,
+            &API,
+            &TIMEOUTS,
+            &SYSCTL,
+            &SYNC,
+            &NFLOG,
+            &VIRTUAL_SERVICE,
+            &QUIC_LB,
+            &REAL_SERVER,
+            &MARK,
+        ];
+        for section in sections {
             for key in section.keys {
                 let row = format!(
                     "| `{}` | {} | {} | {} | {} |",

@@ -201,7 +201,7 @@ impl<'d> Table<'d> {
 
     pub(super) fn missing(&self, errors: &mut Errors<'_>, key: &str) {
         let holds =
-            self.section.keys.iter().find(|known| known.name == key).map_or("", |known| known.allowed);
+            self.section.keys.iter().find(|known| known.name == key).map_or("", |known| &*known.allowed);
         self.error(errors, &self.at, key, format!("missing; required: {holds}"));
     }
 

@@ -89,7 +89,9 @@ impl Settings {
         timeout("nf_conntrack_sctp_timeout_cookie_wait", "seconds; after INIT ACK", |all| {
             sctp(all, SctpState::CookieWait)
         }),
-        timeout("nf_conntrack_sctp_timeout_established", "seconds", |all| sctp(all, SctpState::Established)),
+        timeout("nf_conntrack_sctp_timeout_established", "seconds; an established connection", |all| {
+            sctp(all, SctpState::Established)
+        }),
         timeout("nf_conntrack_sctp_timeout_heartbeat_sent", "seconds; HEARTBEAT on another path", |all| {
             sctp(all, SctpState::HeartbeatSent)
         }),
@@ -124,7 +126,9 @@ impl Settings {
         timeout("nf_conntrack_tcp_timeout_close_wait", "seconds; one end's FIN is acknowledged", |all| {
             tcp(all, TcpState::CloseWait)
         }),
-        timeout("nf_conntrack_tcp_timeout_established", "seconds", |all| tcp(all, TcpState::Established)),
+        timeout("nf_conntrack_tcp_timeout_established", "seconds; an established connection", |all| {
+            tcp(all, TcpState::Established)
+        }),
         timeout("nf_conntrack_tcp_timeout_fin_wait", "seconds; after the first FIN", |all| {
             tcp(all, TcpState::FinWait)
         }),

@@ -115,8 +115,9 @@ impl Sysctls {
             name: "drop_entry",
             prefix: PREFIX,
             max: 3,
-            meaning: "half-open connections are ended, a 32nd of the table a second, and UDP that rests for a minute: 0 never; 1 and 2 while \
-                      the flow table has fewer places left than amemthresh; 3 always",
+            meaning: "half-open connections are ended, a 32nd of the table a second, and UDP without a packet for a minute; where \
+                      nf_conntrack_acct counts packets, UDP and established connections that had few of them and rest: 0 never; 1 and 2 \
+                      while the flow table has fewer places left than amemthresh; 3 always",
             value: |all| &mut all.drop_entry,
         },
         Sysctl {
