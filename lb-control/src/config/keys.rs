@@ -556,7 +556,16 @@ pub fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>) -> Opt
 mod tests {
     use std::fmt::Write;
 
+    use lb_core::ipvs::SchedulerKind;
+
     use super::*;
+
+    #[test]
+    fn the_row_of_schedulers_names_them_all() {
+        let row = VIRTUAL_SERVICE.keys.iter().find(|key| key.name == "scheduler").expect("a row");
+        let names: Vec<_> = SchedulerKind::ALL.iter().map(|kind| format!("\"{}\"", kind.name())).collect();
+        assert_eq!(row.allowed, names.join(", "));
+    }
 
     #[test]
     fn the_documentation_holds_every_key_with_its_row() {

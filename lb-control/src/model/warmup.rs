@@ -15,7 +15,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use lb_core::ids::ServerId;
 use lb_core::ipvs::SchedulerKind;
-use lb_core::ipvs::scheduler::Scheduler;
+use lb_core::ipvs::scheduler::{Scheduler, Warms};
 use lb_core::tables::{Server, Service};
 
 use super::MAX_WEIGHT;
@@ -25,11 +25,10 @@ const SCALE: u32 = 32;
 
 /// Of how many parts a weight is while a server warms up; `None`: the scheduler has nothing warm up.
 fn scale(kind: SchedulerKind) -> Option<u32> {
-    use SchedulerKind::{Dh, Fo, Lblc, Lblcr, Lc, Maglev, Mh, Nq, Ovf, Rr, Sed, Sh, Twos, Wlc, Wrr};
-    match kind {
-        Wrr | Wlc | Sed | Nq | Twos | Maglev => Some(SCALE),
-        Ovf | Lblc | Lblcr => Some(1),
-        Rr | Lc | Dh | Sh | Mh | Fo => None,
+    match kind.warms() {
+        Warms::Parts => Some(SCALE),
+        Warms::Whole => Some(1),
+        Warms::Never => None,
     }
 }
 

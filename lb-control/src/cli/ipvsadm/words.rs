@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use lb_core::ipvs::SchedulerKind;
+use lb_core::ipvs::scheduler::SchedulerFlags;
+
 use super::{Stop, address};
 use crate::api::types::{QuicKey, QuicLb, ServiceAddress, Transport};
 
@@ -51,17 +54,13 @@ pub(super) fn default_helper(service: &ServiceAddress) -> Option<&'static str> {
 pub(super) fn sched_flags(flags: Option<&str>, scheduler: &str) -> Result<Vec<String>, Stop> {
     let Some(flags) = flags else { return Ok(Vec::new()) };
     let check = |flag: &str| {
-        let of = match flag {
-            "flag-1" | "flag-2" | "flag-3" => scheduler,
-            "sh-fallback" | "sh-port" => "sh",
-            "mh-fallback" | "mh-port" => "mh",
-            "maglev-port" => "maglev",
-            _ => return Err(Stop::usage(format!("invalid scheduler flag `{flag}'"))),
-        };
-        if of == scheduler {
+        let is_of = |kind: &SchedulerKind| kind.flag_names().contains(&flag);
+        let is_plain = SchedulerFlags::PLAIN.contains(&flag);
+        if is_plain || SchedulerKind::from_name(scheduler).is_some_and(|kind| is_of(&kind)) {
             return Ok(flag.to_owned());
         }
-        Err(Stop::usage(format!("incompatible scheduler flag `{flag}'")))
+        let what = if SchedulerKind::ALL.iter().any(is_of) { "incompatible" } else { "invalid" };
+        Err(Stop::usage(format!("{what} scheduler flag `{flag}'")))
     };
     flags.split(',').filter(|flag| !flag.is_empty()).map(check).collect()
 }

@@ -7,8 +7,10 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_dh.c`, and recorded picks.
 
 use super::sh::{bucket, deal, fold};
-use super::{Change, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room};
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts { is_stateless: true, ..Facts::USUAL };
 
 /// Indices into the list of servers; empty without servers.
 #[derive(Clone, Debug)]

@@ -4,29 +4,20 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_fo.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request, Room};
+use super::{ByCost, Cost, Facts, Loads};
 use crate::ipvs::cheapest::Price;
-use crate::tables::Service;
+use crate::tables::Server;
+
+pub(super) const FACTS: Facts = Facts::USUAL;
+
+pub(super) type State = ByCost<Fo>;
 
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Fo {}
 
-impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
+impl Cost for Fo {
     #[inline]
-    pub(super) fn pick(
-        &mut self,
-        _: &Compiled,
-        service: &Service,
-        loads: &impl Loads,
-        _: &Request,
-        room: &mut Room,
-    ) -> Option<usize> {
-        room.cheapest.pick(service, loads, |server| Price::of(server, 1))
+    fn price(server: &Server, _: &impl Loads) -> Price {
+        Price::of(server, 1)
     }
 }

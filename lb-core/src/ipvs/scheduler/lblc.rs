@@ -13,10 +13,12 @@
 
 use hashbrown::HashMap;
 
-use super::{Change, Loads, Request, Room, wlc};
+use super::{Change, Facts, Loads, Request, Room, Warms, wlc};
 use crate::ids::ServerId;
 use crate::ipvs::destinations::Key;
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts { keeps_destinations: true, warms: Warms::Whole, ..Facts::USUAL };
 
 #[derive(Clone, Debug)]
 pub(super) struct Compiled {

@@ -13,12 +13,14 @@
 pub(super) use super::lblc::Compiled;
 use super::lblc::is_busy;
 use super::lc::load;
-use super::{Loads, Request, Room, wlc};
+use super::{Facts, Loads, Request, Room, Warms, wlc};
 use crate::ids::ServerId;
 use crate::ipvs::cheapest::Price;
 use crate::ipvs::destinations::{Destination, EXPIRY};
 use crate::tables::{Server, Service};
 use crate::time::Tick;
+
+pub(super) const FACTS: Facts = Facts { keeps_destinations: true, warms: Warms::Whole, ..Facts::USUAL };
 
 #[derive(Clone, Debug)]
 pub(super) struct State;

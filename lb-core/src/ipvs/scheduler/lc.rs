@@ -4,10 +4,12 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_lc.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request, Room};
+use super::{ByCost, Cost, Facts, Loads};
 use crate::ids::ServerId;
 use crate::ipvs::cheapest::Price;
-use crate::tables::Service;
+use crate::tables::Server;
+
+pub(super) const FACTS: Facts = Facts::USUAL;
 
 /// An active connection weighs 256; each connection, active or not, weighs one more (Linux 6.1.192; until
 /// 6.1.170 only inactive ones did).
@@ -17,28 +19,17 @@ pub(super) fn load(loads: &impl Loads, server: ServerId) -> u64 {
     active * 256 + active + loads.inactive(server)
 }
 
+pub(super) type State = ByCost<Lc>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Lc {}
 
-impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
+impl Cost for Lc {
     #[inline]
-    pub(super) fn pick(
-        &mut self,
-        _: &Compiled,
-        service: &Service,
-        loads: &impl Loads,
-        _: &Request,
-        room: &mut Room,
-    ) -> Option<usize> {
-        room.cheapest.pick(service, loads, |server| match Price::of(server, load(loads, server.id)) {
+    fn price(server: &Server, loads: &impl Loads) -> Price {
+        match Price::of(server, load(loads, server.id)) {
             Price::NEVER => Price::NEVER,
             Price { cost, .. } => Price { cost, weight: 1 },
-        })
+        }
     }
 }

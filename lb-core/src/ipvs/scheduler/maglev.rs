@@ -23,8 +23,15 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 
 use super::mh::shares;
-use super::{Change, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room, Warms};
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts {
+    flags: ["flag-1", "maglev-port", "flag-3"],
+    is_stateless: true,
+    warms: Warms::Parts,
+    ..Facts::USUAL
+};
 
 pub const DEFAULT_SIZE: u32 = 65_537;
 /// A table of this size takes 64 MB.

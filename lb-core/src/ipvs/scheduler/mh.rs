@@ -15,8 +15,11 @@ use std::net::IpAddr;
 use siphasher::sip::SipHasher13;
 
 use super::sh::fold;
-use super::{Change, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room};
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts =
+    Facts { flags: ["mh-fallback", "mh-port", "flag-3"], is_stateless: true, ..Facts::USUAL };
 
 /// Places in the table: a prime.
 const PLACES: u32 = 4093;

@@ -5,7 +5,7 @@
 //! to one worker and one service, outlives the snapshots, and is what a pick moves (cursors, caches). A pick
 //! allocates nothing and may change its state alone.
 //!
-//! Each file holds `Compiled` with `new(&Change)`, and `State` with
+//! Each file holds its [`Facts`], `Compiled` with `new(&Change)`, and `State` with
 //! - `new(&Compiled, version)`: a worker meets the service, or its scheduler was exchanged;
 //! - `follow(&mut self, &Compiled, &Service, from)`: the service changed since version `from`;
 //! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request, &mut Room)`: an index into `service.servers`.
@@ -22,13 +22,14 @@
 //! most. With more servers than that [`cheapest`](super::cheapest) says how far off the latter are. lblc and lblcr remember destinations
 //! for each worker. dh, sh, mh and maglev keep nothing: all workers pick the same.
 
+use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use hashbrown::HashSet;
 
 pub use maglev::{DEFAULT_SIZE as DEFAULT_TABLE_SIZE, MAX_SIZE as MAX_TABLE_SIZE, is_size as is_table_size};
 
-use super::cheapest::Cheapest;
+use super::cheapest::{Cheapest, Price};
 use super::destinations::Destinations;
 use crate::ids::ServerId;
 use crate::tables::{Server, Service, Services};
@@ -54,7 +55,7 @@ impl SchedulerFlags {
     const FALLBACK: u8 = 1;
     const PORT: u8 = 2;
     /// What any scheduler takes, whether or not it means something to it.
-    const PLAIN: [&'static str; 3] = ["flag-1", "flag-2", "flag-3"];
+    pub const PLAIN: [&'static str; 3] = ["flag-1", "flag-2", "flag-3"];
 
     /// When the server is quiesced or overloaded, another one is looked for (`sh-fallback`, `mh-fallback`).
     #[inline]
@@ -159,6 +160,67 @@ impl<'a> Change<'a> {
     }
 }
 
+/// What is asked about a scheduler elsewhere.
+struct Facts {
+    /// What its three flags are called.
+    flags: [&'static str; 3],
+    /// It picks by a hash of the packet alone.
+    is_stateless: bool,
+    /// It remembers destinations.
+    keeps_destinations: bool,
+    warms: Warms,
+}
+
+impl Facts {
+    /// Those of a scheduler that says nothing else.
+    const USUAL: Facts = Facts {
+        flags: SchedulerFlags::PLAIN,
+        is_stateless: false,
+        keeps_destinations: false,
+        warms: Warms::Never,
+    };
+}
+
+/// What a real server that comes gets little by little, where a service has a slow start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Warms {
+    /// Nothing: weights do not matter, or each step would move clients or have a standby take over.
+    Never,
+    /// Weights that are numbers of connections.
+    Whole,
+    /// Weights of which the ratios matter.
+    Parts,
+}
+
+/// A scheduler that picks the real server with the lowest price: all that is its own.
+trait Cost {
+    fn price(server: &Server, loads: &impl Loads) -> Price;
+}
+
+/// `State` of such a scheduler.
+#[derive(Clone, Debug)]
+struct ByCost<C>(PhantomData<C>);
+
+impl<C: Cost> ByCost<C> {
+    fn new(_: &Nothing) -> ByCost<C> {
+        ByCost(PhantomData)
+    }
+
+    fn follow(&mut self, _: &Nothing, _: &Service, _: u32) {}
+
+    #[inline]
+    fn pick(
+        &mut self,
+        _: &Nothing,
+        service: &Service,
+        loads: &impl Loads,
+        _: &Request,
+        room: &mut Room,
+    ) -> Option<usize> {
+        room.cheapest.pick(service, loads, |server| C::price(server, loads))
+    }
+}
+
 /// `Compiled` of a scheduler for which the control plane makes nothing.
 #[derive(Clone, Debug)]
 struct Nothing;
@@ -183,6 +245,10 @@ macro_rules! schedulers {
             /// As in `ipvsadm -s`, in the config and in metric labels.
             pub const fn name(self) -> &'static str {
                 match self { $(SchedulerKind::$kind => stringify!($module),)* }
+            }
+
+            const fn facts(self) -> &'static Facts {
+                match self { $(SchedulerKind::$kind => &$module::FACTS,)* }
             }
         }
 
@@ -284,23 +350,21 @@ impl SchedulerKind {
 
     /// Whether it picks by a hash of the packet alone.
     pub(crate) fn is_stateless(self) -> bool {
-        use SchedulerKind::{Dh, Maglev, Mh, Sh};
-        matches!(self, Dh | Sh | Mh | Maglev)
+        self.facts().is_stateless
     }
 
     /// Whether it remembers destinations.
     pub(crate) fn keeps_destinations(self) -> bool {
-        matches!(self, SchedulerKind::Lblc | SchedulerKind::Lblcr)
+        self.facts().keeps_destinations
     }
 
     /// What its three flags are called.
-    fn flag_names(self) -> [&'static str; 3] {
-        match self {
-            SchedulerKind::Sh => ["sh-fallback", "sh-port", "flag-3"],
-            SchedulerKind::Mh => ["mh-fallback", "mh-port", "flag-3"],
-            SchedulerKind::Maglev => ["flag-1", "maglev-port", "flag-3"],
-            _ => SchedulerFlags::PLAIN,
-        }
+    pub fn flag_names(self) -> [&'static str; 3] {
+        self.facts().flags
+    }
+
+    pub fn warms(self) -> Warms {
+        self.facts().warms
     }
 }
 

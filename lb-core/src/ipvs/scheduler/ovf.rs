@@ -6,32 +6,21 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ovf.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request, Room};
+use super::{ByCost, Cost, Facts, Loads, Warms};
 use crate::ipvs::cheapest::Price;
-use crate::tables::Service;
+use crate::tables::Server;
+
+pub(super) const FACTS: Facts = Facts { warms: Warms::Whole, ..Facts::USUAL };
+
+pub(super) type State = ByCost<Ovf>;
 
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Ovf {}
 
-impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
+impl Cost for Ovf {
     #[inline]
-    pub(super) fn pick(
-        &mut self,
-        _: &Compiled,
-        service: &Service,
-        loads: &impl Loads,
-        _: &Request,
-        room: &mut Room,
-    ) -> Option<usize> {
-        room.cheapest.pick(service, loads, |server| {
-            let is_full = loads.active(server.id) > server.weight.into();
-            if is_full { Price::NEVER } else { Price::of(server, 1) }
-        })
+    fn price(server: &Server, loads: &impl Loads) -> Price {
+        let is_full = loads.active(server.id) > server.weight.into();
+        if is_full { Price::NEVER } else { Price::of(server, 1) }
     }
 }

@@ -7,9 +7,11 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_rr.c`, and recorded picks.
 
-use super::{Change, Loads, Request, Room, is_newer, push_bounded};
+use super::{Change, Facts, Loads, Request, Room, is_newer, push_bounded};
 use crate::ids::ServerId;
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts::USUAL;
 
 #[derive(Clone, Debug)]
 struct Removal {

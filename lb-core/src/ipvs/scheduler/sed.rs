@@ -4,29 +4,20 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_sed.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request, Room};
+use super::{ByCost, Cost, Facts, Loads, Warms};
 use crate::ipvs::cheapest::Price;
-use crate::tables::Service;
+use crate::tables::Server;
+
+pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
+
+pub(super) type State = ByCost<Sed>;
 
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Sed {}
 
-impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
+impl Cost for Sed {
     #[inline]
-    pub(super) fn pick(
-        &mut self,
-        _: &Compiled,
-        service: &Service,
-        loads: &impl Loads,
-        _: &Request,
-        room: &mut Room,
-    ) -> Option<usize> {
-        room.cheapest.pick(service, loads, |server| Price::of(server, loads.active(server.id) + 1))
+    fn price(server: &Server, loads: &impl Loads) -> Price {
+        Price::of(server, loads.active(server.id) + 1)
     }
 }

@@ -8,8 +8,11 @@
 
 use std::net::IpAddr;
 
-use super::{Change, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room};
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts =
+    Facts { flags: ["sh-fallback", "sh-port", "flag-3"], is_stateless: true, ..Facts::USUAL };
 
 pub(super) const BUCKETS: usize = 256;
 

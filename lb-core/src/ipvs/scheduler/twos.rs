@@ -12,8 +12,10 @@
 
 use super::lc::load;
 use super::sh::fold;
-use super::{Change, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room, Warms};
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
 
 /// Draws that may meet an overloaded server, for each of the two.
 const TRIES: usize = 8;

@@ -4,35 +4,26 @@
 
 use super::lc::load;
 pub(super) use super::Nothing as Compiled;
-use super::{Loads, Request, Room};
+use super::{ByCost, Cost, Facts, Loads, Room, Warms};
 use crate::ipvs::cheapest::Price;
-use crate::tables::Service;
+use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
+
+pub(super) type State = ByCost<Wlc>;
 
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Wlc {}
 
-impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
+impl Cost for Wlc {
     #[inline]
-    pub(super) fn pick(
-        &mut self,
-        _: &Compiled,
-        service: &Service,
-        loads: &impl Loads,
-        _: &Request,
-        room: &mut Room,
-    ) -> Option<usize> {
-        least_loaded(service, loads, room)
+    fn price(server: &Server, loads: &impl Loads) -> Price {
+        Price::of(server, load(loads, server.id))
     }
 }
 
 /// What wlc picks, and lblc and lblcr for a destination.
 #[inline]
 pub(super) fn least_loaded(service: &Service, loads: &impl Loads, room: &mut Room) -> Option<usize> {
-    room.cheapest.pick(service, loads, |server| Price::of(server, load(loads, server.id)))
+    room.cheapest.pick(service, loads, |server| Wlc::price(server, loads))
 }

@@ -11,8 +11,10 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_wrr.c`, and recorded picks.
 
-use super::{Change, Loads, Request, Room, gcd, is_newer, push_bounded};
+use super::{Change, Facts, Loads, Request, Room, Warms, gcd, is_newer, push_bounded};
 use crate::tables::{Server, Service};
+
+pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
 
 /// What a list of servers says about levels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
