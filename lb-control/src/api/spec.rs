@@ -168,6 +168,9 @@ pub enum ForwardMethod {
 }
 
 impl ForwardMethod {
+    pub const ALL: [ForwardMethod; 4] =
+        [ForwardMethod::Masq, ForwardMethod::Direct, ForwardMethod::Tunnel, ForwardMethod::FullNat];
+
     /// The real server may listen on another port than the virtual service.
     pub const fn changes_port(self) -> bool {
         matches!(self, ForwardMethod::Masq | ForwardMethod::FullNat)

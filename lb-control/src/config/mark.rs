@@ -4,17 +4,14 @@ use std::ops::RangeInclusive;
 
 use toml::de::DeTable;
 
-use lb_core::tables::{MarkRule, Marks, Prefix, Protocol};
+use lb_core::tables::{MarkRule, Marks, Prefix};
 
 use super::read::{Errors, Found, Table};
-use super::{PortAddress, keys, sections};
+use super::{PROTOCOLS, PortAddress, keys, sections};
 use crate::sets::MAX_NAME;
 
 /// Most rules: a packet of a new connection is held against one after the other.
 const MAX_RULES: usize = 1024;
-
-const PROTOCOLS: &[(&str, Protocol)] =
-    &[("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)];
 
 /// The sets that a rule names: the client's, and that of what it asks for.
 pub type MarkSets = [Option<String>; 2];

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use lb_core::tables::{Marks, Settings, Sysctls};
+use lb_core::tables::{Marks, Protocol, Settings, Sysctls};
 use lb_core::time::Timeout;
 
 pub use mark::MarkSets;
@@ -31,6 +31,8 @@ pub use reload::{AddressChange, Reload, Said};
 pub use service::{RealServer, VirtualService};
 pub use sync::Sync;
 
+use crate::api::types::Timeouts;
+
 /// A config file's content.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -38,6 +40,7 @@ pub struct Config {
     /// At least one.
     pub ports: Vec<Port>,
     pub api: Api,
+    /// 1..=2678400 each.
     pub timeouts: Timeouts,
     pub sync: Sync,
     pub nflog: Nflog,
@@ -142,13 +145,8 @@ pub struct Api {
     pub http: Option<SocketAddr>,
 }
 
-/// Seconds, 1..=2678400 each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Timeouts {
-    pub tcp: u32,
-    pub tcp_fin: u32,
-    pub udp: u32,
-}
+const PROTOCOLS: &[(&str, Protocol)] =
+    &[("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)];
 
 /// Longest file that is read, bytes.
 const MAX_FILE: u64 = 256 << 20;

@@ -49,8 +49,7 @@ impl Reload {
             marks: Some(new.marks.clone()),
             ..Reload::default()
         };
-        let t = new.timeouts;
-        reload.commands.push(Command::SetTimeouts(Timeouts { tcp: t.tcp, tcp_fin: t.tcp_fin, udp: t.udp }));
+        reload.commands.push(Command::SetTimeouts(new.timeouts));
         sysctls(&mut reload.commands, &Sysctls::default(), &new.sysctls);
         for service in &new.services {
             add_service(&mut reload.commands, service, model);

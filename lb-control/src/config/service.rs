@@ -18,7 +18,7 @@ use lb_core::tables::{
 use lb_core::time::Timeout;
 
 use super::read::{Errors, Found, Table};
-use super::{keys, quic, sections};
+use super::{PROTOCOLS, keys, quic, sections};
 use crate::api::types::ForwardMethod;
 use crate::endpoint::{BadEndpoint, Endpoint};
 use crate::model::check::{NEEDS_SOURCE, local_address, rate_forms};
@@ -47,22 +47,9 @@ pub struct RealServer {
     pub quic_server_ids: Vec<quic_lb::QuicServerId>,
 }
 
-const PROTOCOLS: &[(&str, Protocol)] =
-    &[("tcp", Protocol::TCP), ("udp", Protocol::UDP), ("sctp", Protocol::SCTP)];
-const FORWARDS: &[(&str, ForwardMethod)] = &[
-    ("masq", ForwardMethod::Masq),
-    ("direct", ForwardMethod::Direct),
-    ("tunnel", ForwardMethod::Tunnel),
-    ("fullnat", ForwardMethod::FullNat),
-];
-const TUNNELS: &[(&str, Tunnel)] = &[
-    ("ipip", Tunnel::Ipip),
-    ("gue", Tunnel::Gue { port: 0, checksum: GueChecksum::No }),
-    ("gre", Tunnel::Gre { checksum: false }),
-];
-const CHECKSUMS: &[(&str, GueChecksum)] =
-    &[("none", GueChecksum::No), ("checksum", GueChecksum::Yes), ("remote", GueChecksum::Remote)];
-const MAX_WEIGHT: u32 = 65_535;
+/// In the file a weight is a share that somebody thought of. Commands take all that `ipvsadm` does
+/// ([`MAX_WEIGHT`](crate::model::MAX_WEIGHT)), since what a director had saved must come back.
+const MAX_FILE_WEIGHT: u32 = 65_535;
 /// The kernel keeps thresholds in 32 bits and ipvsadm takes them as a signed number.
 const MAX_THRESHOLD: u32 = i32::MAX as u32;
 
@@ -375,7 +362,7 @@ fn servers(
             None => format!("{}: real server number {}", table.name, index + 1),
         };
         let Some(server) = Table::new(errors, value, &keys::REAL_SERVER, name) else { continue };
-        let weight = server.integer(errors, "weight", 0..=MAX_WEIGHT).unwrap_or(1);
+        let weight = server.integer(errors, "weight", 0..=MAX_FILE_WEIGHT).unwrap_or(1);
         let forward = forward(errors, &server);
         let upper_threshold = server.integer(errors, "upper_threshold", 0..=MAX_THRESHOLD).unwrap_or(0);
         let lower_threshold = server.integer(errors, "lower_threshold", 0..=upper_threshold).unwrap_or(0);
@@ -431,10 +418,13 @@ fn servers(
 
 /// The method and, of a tunnel, its kind.
 fn forward(errors: &mut Errors<'_>, server: &Table<'_>) -> Forward {
-    let method = server.choice(errors, "forward", FORWARDS, &[]).unwrap_or_default();
-    let kind = server.choice(errors, "tunnel", TUNNELS, &[]);
+    let forwards = ForwardMethod::ALL.map(|method| (method.name(), method));
+    let tunnels = Tunnel::ALL.map(|tunnel| (tunnel.name(), tunnel));
+    let checksums = GueChecksum::ALL.map(|checksum| (checksum.name(), checksum));
+    let method = server.choice(errors, "forward", &forwards, &[]).unwrap_or_default();
+    let kind = server.choice(errors, "tunnel", &tunnels, &[]);
     let port = server.integer(errors, "tunnel_port", 1..=u32::from(u16::MAX));
-    let checksum = server.choice(errors, "tunnel_checksum", CHECKSUMS, &[]);
+    let checksum = server.choice(errors, "tunnel_checksum", &checksums, &[]);
     let mut misplaced = |key: &str, what: &str| {
         if let Some(value) = server.get(key) {
             server.error(errors, &value.span(), key, what);

@@ -8,8 +8,8 @@ use lb_core::ipvs::scheduler::{
     DEFAULT_TABLE_SIZE, MAX_TABLE_SIZE, Scheduler, SchedulerFlags, is_table_size,
 };
 use lb_core::tables::{
-    ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Helper, Persistence, Prefix,
-    ProxyVersion, ServiceOptions, SynCookies, Tunnel,
+    ClientMask, ConnLimits, ConnRate, Engine, Forward, Helper, Persistence, Prefix, ProxyVersion,
+    ServiceOptions, SynCookies, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -313,26 +313,8 @@ pub(super) fn forward(service: &ServiceAddress, spec: &ServerSpec) -> Result<For
         (ForwardMethod::Tunnel, Some(tunnel)) => tunnel,
         (method, Some(_)) => return invalid(format!("a tunnel is asked for with forward {}", method.name())),
     };
-    let checksum = tunnel.checksum.as_deref().unwrap_or("none");
-    let kind = tunnel.encapsulation.as_str();
-    if kind != "gue" && tunnel.port != 0 {
-        return invalid(format!("a tunnel of type {kind} has no port"));
-    }
-    let what = match (kind, checksum) {
-        ("ipip", "none") => Tunnel::Ipip,
-        ("gue", _) if tunnel.port == 0 => {
-            return invalid("a tunnel of type gue needs a port other than 0".to_owned());
-        }
-        ("gue", "none") => Tunnel::Gue { port: tunnel.port, checksum: GueChecksum::No },
-        ("gue", "checksum") => Tunnel::Gue { port: tunnel.port, checksum: GueChecksum::Yes },
-        ("gue", "remote") => Tunnel::Gue { port: tunnel.port, checksum: GueChecksum::Remote },
-        ("gre", "none" | "checksum") => Tunnel::Gre { checksum: checksum == "checksum" },
-        ("ipip" | "gue" | "gre", _) => {
-            return invalid(format!("a tunnel of type {kind} has no checksum {checksum:?}"));
-        }
-        _ => return invalid(format!("no tunnel of type {kind:?}; there are ipip, gue, gre")),
-    };
-    Ok(Forward::Tunnel(what))
+    let made = Tunnel::from_parts(&tunnel.encapsulation, tunnel.port, tunnel.checksum.as_deref());
+    made.map(Forward::Tunnel).or_else(invalid)
 }
 
 /// What the kernel takes for a real server: not "this network" (0/8), multicast or broadcast (`inet_addr_type`);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::quic_lb::QuicServerId;
 use lb_core::tables::{
-    self, ConnRate, Forward, GueChecksum, Protocol, Server, Service, ServiceKey, ServiceOptions, Sysctl,
-    Sysctls,
+    ConnRate, Forward, Protocol, Server, Service, ServiceKey, ServiceOptions, Sysctl, Sysctls,
 };
 
 use super::quic::{configs_of as quic_configs_of, configs_spec as quic_configs_spec};
@@ -159,14 +158,7 @@ pub fn forward_spec(forward: Forward) -> (ForwardMethod, Option<Tunnel>) {
         Forward::Direct => return (ForwardMethod::Direct, None),
         Forward::Tunnel(tunnel) => tunnel,
     };
-    let (encapsulation, port, checksum) = match tunnel {
-        tables::Tunnel::Ipip => ("ipip", 0, None),
-        tables::Tunnel::Gue { port, checksum: GueChecksum::No } => ("gue", port, Some("none")),
-        tables::Tunnel::Gue { port, checksum: GueChecksum::Yes } => ("gue", port, Some("checksum")),
-        tables::Tunnel::Gue { port, checksum: GueChecksum::Remote } => ("gue", port, Some("remote")),
-        tables::Tunnel::Gre { checksum: false } => ("gre", 0, Some("none")),
-        tables::Tunnel::Gre { checksum: true } => ("gre", 0, Some("checksum")),
-    };
-    let (encapsulation, checksum) = (encapsulation.to_owned(), checksum.map(str::to_owned));
-    (ForwardMethod::Tunnel, Some(Tunnel { encapsulation, port, checksum }))
+    let (kind, port, checksum) = tunnel.parts();
+    let checksum = checksum.map(|checksum| checksum.name().to_owned());
+    (ForwardMethod::Tunnel, Some(Tunnel { encapsulation: kind.to_owned(), port, checksum }))
 }

@@ -105,7 +105,73 @@ pub enum GueChecksum {
     Remote,
 }
 
+impl GueChecksum {
+    pub const ALL: [GueChecksum; 3] = [GueChecksum::No, GueChecksum::Yes, GueChecksum::Remote];
+
+    /// As commands and the file write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            GueChecksum::No => "none",
+            GueChecksum::Yes => "checksum",
+            GueChecksum::Remote => "remote",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<GueChecksum> {
+        GueChecksum::ALL.into_iter().find(|checksum| checksum.name() == name)
+    }
+}
+
 impl Tunnel {
+    /// One of each kind, the parts of which are not said.
+    pub const ALL: [Tunnel; 3] =
+        [Tunnel::Ipip, Tunnel::Gue { port: 0, checksum: GueChecksum::No }, Tunnel::Gre { checksum: false }];
+
+    /// What its kind is called.
+    pub const fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    /// One of this kind, the parts of which are not said.
+    pub fn named(name: &str) -> Option<Tunnel> {
+        Tunnel::ALL.into_iter().find(|tunnel| tunnel.name() == name)
+    }
+
+    /// Kind, port, checksum; 0 and `None` where the kind has none.
+    pub const fn parts(self) -> (&'static str, u16, Option<GueChecksum>) {
+        match self {
+            Tunnel::Ipip => ("ipip", 0, None),
+            Tunnel::Gue { port, checksum } => ("gue", port, Some(checksum)),
+            Tunnel::Gre { checksum: false } => ("gre", 0, Some(GueChecksum::No)),
+            Tunnel::Gre { checksum: true } => ("gre", 0, Some(GueChecksum::Yes)),
+        }
+    }
+
+    /// The opposite of [`parts`](Self::parts), by names; no checksum is [`GueChecksum::No`].
+    ///
+    /// # Errors
+    /// Why there is none with these, in words.
+    pub fn from_parts(kind: &str, port: u16, checksum: Option<&str>) -> Result<Tunnel, String> {
+        let said = checksum.unwrap_or(GueChecksum::No.name());
+        if port != 0 && !matches!(Tunnel::named(kind), Some(Tunnel::Gue { .. })) {
+            return Err(format!("a tunnel of type {kind} has no port"));
+        }
+        match (Tunnel::named(kind), GueChecksum::named(said)) {
+            (None, _) => {
+                let known = Tunnel::ALL.map(Tunnel::name).join(", ");
+                Err(format!("no tunnel of type {kind:?}; there are {known}"))
+            }
+            (Some(Tunnel::Gue { .. }), _) if port == 0 => {
+                Err("a tunnel of type gue needs a port other than 0".to_owned())
+            }
+            (Some(Tunnel::Ipip), Some(GueChecksum::No)) => Ok(Tunnel::Ipip),
+            (Some(Tunnel::Gue { .. }), Some(checksum)) => Ok(Tunnel::Gue { port, checksum }),
+            (Some(Tunnel::Gre { .. }), Some(GueChecksum::No)) => Ok(Tunnel::Gre { checksum: false }),
+            (Some(Tunnel::Gre { .. }), Some(GueChecksum::Yes)) => Ok(Tunnel::Gre { checksum: true }),
+            _ => Err(format!("a tunnel of type {kind} has no checksum {said:?}")),
+        }
+    }
+
     /// Bytes behind the outer IP header.
     #[inline]
     pub const fn header_len(self) -> usize {

@@ -13,7 +13,7 @@ use crate::api::types::{
 };
 use crate::endpoint::Endpoint;
 use lb_core::ipvs::scheduler::DEFAULT_TABLE_SIZE;
-use lb_core::tables::{Engine, Prefix};
+use lb_core::tables::{Engine, GueChecksum, Prefix, Tunnel};
 
 /// Longest name of an IPv4 service and of its real servers.
 const SERVICE_WIDTH: usize = 33;
@@ -428,15 +428,16 @@ const fn forward_name(forward: ForwardMethod) -> &'static str {
 
 fn tunnel_info(server: &ServerView) -> String {
     let Some(tunnel) = &server.spec.tunnel else { return "n/a".to_owned() };
-    let checksum = match tunnel.checksum.as_deref() {
-        Some("checksum") => "+c",
-        Some("remote") => "r+c",
-        _ => "-c",
+    let checksum = match tunnel.checksum.as_deref().and_then(GueChecksum::named) {
+        Some(GueChecksum::Yes) => "+c",
+        Some(GueChecksum::Remote) => "r+c",
+        Some(GueChecksum::No) | None => "-c",
     };
-    match tunnel.encapsulation.as_str() {
-        "ipip" => "ipip".to_owned(),
-        "gue" => format!("gue:{}:{checksum}", tunnel.port),
-        other => format!("{other}:{checksum}"),
+    let kind = &tunnel.encapsulation;
+    match Tunnel::named(kind) {
+        Some(Tunnel::Ipip) => kind.clone(),
+        Some(Tunnel::Gue { .. }) => format!("{kind}:{}:{checksum}", tunnel.port),
+        Some(Tunnel::Gre { .. }) | None => format!("{kind}:{checksum}"),
     }
 }
 

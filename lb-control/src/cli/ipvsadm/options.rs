@@ -3,6 +3,8 @@
 //! One row an option: parsing and help follow from it. Names, letters and what combines are recorded behaviour and
 //! ipvsadm(8).
 
+use lb_core::tables::Tunnel;
+
 /// An option as typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Opt {
@@ -528,12 +530,13 @@ impl Rules {
 /// Which options go with a kind of tunnel; `None` for a kind that does not exist.
 pub(crate) fn tunnel_rules(kind: &str) -> Option<Rules> {
     use Subject as S;
-    match kind {
-        "ipip" => Some(Rules::of("ipip", &[], &[], &[])),
-        "gue" => Some(Rules::of("gue", &[S::TunPort], &[], &[S::TunNoCsum, S::TunCsum, S::TunRemCsum])),
-        "gre" => Some(Rules::of("gre", &[], &[], &[S::TunNoCsum, S::TunCsum])),
-        _ => None,
-    }
+    let tunnel = Tunnel::named(kind)?;
+    let (required, exclusive): (&[S], &[S]) = match tunnel {
+        Tunnel::Ipip => (&[], &[]),
+        Tunnel::Gue { .. } => (&[S::TunPort], &[S::TunNoCsum, S::TunCsum, S::TunRemCsum]),
+        Tunnel::Gre { .. } => (&[], &[S::TunNoCsum, S::TunCsum]),
+    };
+    Some(Rules::of(tunnel.name(), required, &[], exclusive))
 }
 
 /// Options that [`tunnel_rules`] are about.

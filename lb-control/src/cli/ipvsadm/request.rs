@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use lb_core::tables::ConnLimits;
+use lb_core::tables::{self, ConnLimits, GueChecksum};
 
 use super::names::Names;
 use super::options::{Given, Opt, Rules, Subject, TUNNEL, tunnel_rules};
@@ -20,7 +20,7 @@ use crate::endpoint::Endpoint;
 
 /// Of `-p` without a number, in seconds.
 const DEFAULT_PERSISTENCE: u32 = 360;
-const DEFAULT_TUNNEL: &str = "ipip";
+const DEFAULT_TUNNEL: &str = tables::Tunnel::Ipip.name();
 /// The kernel keeps 15 bytes of a scheduler's or an engine's name.
 const MAX_NAME: usize = 15;
 /// Longest synchronisation message: what a UDP datagram holds.
@@ -76,7 +76,7 @@ struct Line {
     quic_server_ids: Vec<String>,
     tun_type: Option<String>,
     tun_port: u16,
-    tun_checksum: Option<&'static str>,
+    tun_checksum: Option<GueChecksum>,
     daemon: Option<SyncDaemon>,
 }
 
@@ -376,9 +376,9 @@ impl Line {
                 self.give(Subject::TunPort)?;
                 self.tun_port = number(text, 1, 65_535, "illegal tunnel port specified")? as u16;
             }
-            Opt::TunNoCsum => self.checksum(Subject::TunNoCsum, "none")?,
-            Opt::TunCsum => self.checksum(Subject::TunCsum, "checksum")?,
-            Opt::TunRemCsum => self.checksum(Subject::TunRemCsum, "remote")?,
+            Opt::TunNoCsum => self.checksum(Subject::TunNoCsum, GueChecksum::No)?,
+            Opt::TunCsum => self.checksum(Subject::TunCsum, GueChecksum::Yes)?,
+            Opt::TunRemCsum => self.checksum(Subject::TunRemCsum, GueChecksum::Remote)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -486,9 +486,9 @@ impl Line {
         Ok(())
     }
 
-    fn checksum(&mut self, subject: Subject, name: &'static str) -> Result<(), Stop> {
+    fn checksum(&mut self, subject: Subject, checksum: GueChecksum) -> Result<(), Stop> {
         self.give(subject)?;
-        self.tun_checksum = Some(name);
+        self.tun_checksum = Some(checksum);
         Ok(())
     }
 
@@ -620,7 +620,7 @@ impl Line {
         let tunnel = (forward == ForwardMethod::Tunnel).then(|| Tunnel {
             encapsulation: self.tun_type.unwrap_or_else(|| DEFAULT_TUNNEL.to_owned()),
             port: self.tun_port,
-            checksum: self.tun_checksum.map(str::to_owned),
+            checksum: self.tun_checksum.map(|checksum| checksum.name().to_owned()),
         });
         Ok(ServerSpec {
             server,
