@@ -1,4 +1,5 @@
-//! All packet logic of the load balancer: wire formats, flows, IPVS, routes, tables.
+//! All packet logic of the load balancer: wire formats, flows, IPVS, rules, IP sets, connection tracking,
+//! NAT, routes, tables.
 //!
 //! No DPDK, no thread, no clock, no I/O. [`path`] is the page to read first.
 

@@ -1,7 +1,7 @@
 //! The one audited module with `unsafe` code: memory regions, typed arrays in them, prefetch.
 //!
 //! Flow tables live in a [`Region`] taken at start, with a versioned layout and no pointers in it, so that a later
-//! process can adopt the memory of a dead one. A region is carved into [`Slab`]s: arrays of plain data.
+//! process can read the memory of a dead one (decision 0005). A region is carved into [`Slab`]s: arrays of plain data.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::mm::{Advice, madvise};
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A block of initialised memory, zeroed or adopted, that starts on a page and belongs to this value and the slabs
+/// A block of zeroed memory that starts on a page and belongs to this value and the slabs
 /// taken from it.
 pub struct Region {
     start: NonNull<u8>,
@@ -157,12 +157,6 @@ impl<T> Slab<T> {
     #[inline]
     pub fn prefetch(&self, index: usize) {
         prefetch(self.start.as_ptr().wrapping_add(index));
-    }
-
-    /// As [`Slab::prefetch`], for the element's second cache line.
-    #[inline]
-    pub fn prefetch_second(&self, index: usize) {
-        prefetch(self.start.as_ptr().wrapping_add(index).cast::<u8>().wrapping_add(64));
     }
 }
 

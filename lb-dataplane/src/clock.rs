@@ -104,9 +104,9 @@ fn since_boot() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-/// The time-stamp counter.
+/// The time-stamp counter. Where there is none that can be read so cheaply, the system's clock in nanoseconds.
 #[inline]
-pub(crate) fn cycles() -> u64 {
+pub fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 CPU has the instruction, and Linux lets user space use it.
     unsafe {

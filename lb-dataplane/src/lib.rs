@@ -50,6 +50,7 @@ use lb_core::path::{Beginning, FlowView, Order, Outcome, Owners, Path, PathConfi
 use lb_core::rss::{Lack, Rss, Spread};
 use lb_core::tables::Tables;
 
+pub use clock::cycles;
 pub use config::{Config, FlowMemory, Idle, PortConfig};
 pub use device::{Backend, Device, Pool};
 pub use dpdk::mbuf::Mbuf;
@@ -104,7 +105,6 @@ pub struct Dataplane {
     _eal: Eal,
     _claims: Claims,
     infos: Vec<PortInfo>,
-    cpus: Vec<u32>,
     notices: Vec<String>,
     placement: Vec<String>,
     predecessors: Vec<String>,
@@ -241,7 +241,6 @@ impl Dataplane {
             _eal: eal,
             _claims: claims,
             infos,
-            cpus: config.workers,
             notices,
             placement,
             predecessors,
@@ -417,11 +416,6 @@ impl Dataplane {
     /// Cycles a second of the counters of busy and idle cycles.
     pub fn tsc_hz(&self) -> u64 {
         self.team.tsc_hz()
-    }
-
-    /// The CPU of each worker.
-    pub fn worker_cpus(&self) -> &[u32] {
-        &self.cpus
     }
 }
 

@@ -23,16 +23,10 @@ impl Status {
     pub const CONFIRMED: Status = Status(1 << 3);
     pub const SRC_NAT: Status = Status(1 << 4);
     pub const DST_NAT: Status = Status(1 << 5);
-    pub const SEQ_ADJUST: Status = Status(1 << 6);
-    pub const SRC_NAT_DONE: Status = Status(1 << 7);
-    pub const DST_NAT_DONE: Status = Status(1 << 8);
     /// It was ended.
     pub const DYING: Status = Status(1 << 9);
     /// No packet prolongs it.
     pub const FIXED_TIMEOUT: Status = Status(1 << 10);
-    /// Of a CT target, not of packets.
-    pub const TEMPLATE: Status = Status(1 << 11);
-    pub const NAT_CLASH: Status = Status(1 << 12);
     pub const HELPER: Status = Status(1 << 13);
     /// Ours: its source is an address of this host that goes with the interface by which it leaves, and it ends where that goes.
     pub const MASQUERADED: Status = Status(1 << 14);

@@ -51,8 +51,6 @@ pub(super) fn advance(tracked: &mut Tracked, now: Tick, settings: &Settings) -> 
     if !is_stream {
         return Move::to(0, settings.udp);
     }
-    if !status.has(Status::NAT_CLASH) {
-        status.set(Status::ASSURED);
-    }
+    status.set(Status::ASSURED);
     Move::to(0, settings.udp_stream)
 }

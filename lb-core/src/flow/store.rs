@@ -253,7 +253,7 @@ impl Store {
             && entry.is_plainly(h.ipv4_protocol(), false)
     }
 
-    /// As [`FlowTable::is_ipv4`], with addresses as on the wire.
+    /// As [`Store::is_ipv4`], with addresses as on the wire.
     #[inline]
     pub fn is_ipv6(
         &self,

@@ -1,7 +1,8 @@
 //! Rules: netfilter's tables and chains, the matches and targets in them, and what becomes of a packet that walks through.
 //!
 //! A rule is read from its words ([`Rule::read`]), checked for the place where it is put ([`Rule::check`]), and printed as it is listed and saved.
-//! The control plane builds [`Rules`] of whole tables; a worker asks them at each hook ([`Rules::run`]): one rule after the other, as written. One file a match
+//! The control plane builds [`Rules`] of whole tables; a worker asks them at each hook ([`Rules::run`]): one rule after the other, as written, and in a long
+//! chain those alone that can match (`index.rs`). One file a match
 //! (`matches/`), one a target (`targets/`): data, syntax, printing and evaluation together.
 //!
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.

@@ -3,6 +3,9 @@
 //! One row an option: parsing, checking and help follow from it. Names, letters and what combines are recorded behaviour and
 //! conntrack(8).
 
+use lb_core::conntrack::sctp::SctpState;
+use lb_core::conntrack::tcp::TcpState;
+
 /// A command, as a bit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verb {
@@ -332,32 +335,17 @@ pub(crate) const OTHERS: &[(&str, u8)] = &[
     ("l2tp", 115),
 ];
 
-/// States that `--state` knows; the kernel never has `LISTEN`, the other name of `SYN_SENT2`.
-pub(crate) const TCP_STATES: &[&str] = &[
-    "NONE",
-    "SYN_SENT",
-    "SYN_RECV",
-    "ESTABLISHED",
-    "FIN_WAIT",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "TIME_WAIT",
-    "CLOSE",
-    "LISTEN",
-    "SYN_SENT2",
-];
+/// The other name of `SYN_SENT2`, which the kernel never has.
+pub(crate) const LISTEN: &str = "LISTEN";
 
-pub(crate) const SCTP_STATES: &[&str] = &[
-    "NONE",
-    "CLOSED",
-    "COOKIE_WAIT",
-    "COOKIE_ECHOED",
-    "ESTABLISHED",
-    "SHUTDOWN_SENT",
-    "SHUTDOWN_RECD",
-    "SHUTDOWN_ACK_SENT",
-    "HEARTBEAT_SENT",
-];
+/// Whether `--state` knows it.
+pub(crate) fn is_tcp_state(name: &str) -> bool {
+    name == LISTEN || TcpState::ALL.iter().any(|state| state.name() == name)
+}
+
+pub(crate) fn is_sctp_state(name: &str) -> bool {
+    SctpState::ALL.iter().any(|state| state.name() == name)
+}
 
 pub(crate) const DCCP_STATES: &[&str] = &[
     "NONE", "REQUEST", "RESPOND", "PARTOPEN", "OPEN", "CLOSEREQ", "CLOSING", "TIMEWAIT", "IGNORE", "INVALID",

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use lb_core::flow::Direction;
 
-use super::options::{OTHERS, PROTOCOLS, TABLE, VERBS};
+use super::options::{PROTOCOLS, TABLE, VERBS};
 use crate::api::conntrack::{ConntrackEvent, ConntrackStatistics, Ends, EventName, StatusBit, Tracked};
 
 /// As which version it speaks.
@@ -100,12 +100,7 @@ impl<'a> Printer<'a> {
 
 /// The protocol's name as in listings; those that conntrack has no words for are `unknown`.
 pub(super) fn name(protocol: u8) -> &'static str {
-    match protocol {
-        47 => "gre",
-        _ => {
-            PROTOCOLS.iter().find(|family| family.number == protocol).map_or("unknown", |family| family.name)
-        }
-    }
+    PROTOCOLS.iter().find(|family| family.number == protocol).map_or("unknown", |family| family.name)
 }
 
 fn family(tracked: &Tracked) -> (&'static str, u8) {
@@ -273,10 +268,9 @@ fn save(out: &mut dyn Write, tracked: &Tracked) -> io::Result<()> {
     let option = |is_translated, plain, nat| if is_translated { nat } else { plain };
     write!(out, "{} {} ", option(reply.src != original.dst, "-r", "-g"), reply.src)?;
     write!(out, "{} {} ", option(reply.dst != original.src, "-q", "-n"), reply.dst)?;
-    let other = OTHERS.iter().find(|(name, number)| number == protocol && *name == "gre").map(|row| row.0);
-    match (name(*protocol), other) {
-        ("unknown", None) => write!(out, "-p {protocol}")?,
-        (name, _) => write!(out, "-p {name}")?,
+    match name(*protocol) {
+        "unknown" => write!(out, "-p {protocol}")?,
+        name => write!(out, "-p {name}")?,
     }
     if has_ports(*protocol) {
         write!(out, " --sport {} --dport {}", original.sport, original.dport)?;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use lb_core::conntrack::tcp::TcpState;
 use lb_core::rule::text::aton;
 
 use super::Stop;
@@ -9,7 +10,8 @@ use super::create::{self, Beside};
 use super::expected::{self, Announcing};
 use super::getopt::{Given, Words};
 use super::options::{
-    DCCP_STATES, Family, Field, Needs, OTHERS, Opt, PROTOCOLS, SCTP_STATES, TABLE, TCP_STATES, VERBS, Verb,
+    DCCP_STATES, Family, Field, LISTEN, Needs, OTHERS, Opt, PROTOCOLS, TABLE, VERBS, Verb, is_sctp_state,
+    is_tcp_state,
 };
 use super::print::{Format, Kind};
 use crate::api::conntrack::{
@@ -177,15 +179,15 @@ impl Reading {
             Field::Code => self.filter.icmp_code = Some(decimal() as u8),
             Field::Identifier => self.filter.icmp_id = Some(port()),
             Field::State => {
-                let (what, states) = match self.filter.protocol {
-                    Some(132) => ("unknown SCTP", SCTP_STATES),
-                    Some(33) => ("Unknown DCCP", DCCP_STATES),
-                    _ => ("unknown TCP", TCP_STATES),
+                let (what, is_known) = match self.filter.protocol {
+                    Some(132) => ("unknown SCTP", is_sctp_state(text)),
+                    Some(33) => ("Unknown DCCP", DCCP_STATES.contains(&text)),
+                    _ => ("unknown TCP", is_tcp_state(text)),
                 };
-                if !states.contains(&text) {
+                if !is_known {
                     return Err(Stop::usage(format!("{what} state `{text}'")));
                 }
-                let name = if text == "LISTEN" { "SYN_SENT2" } else { text };
+                let name = if text == LISTEN { TcpState::SynSent2.name() } else { text };
                 self.filter.state = Some(name.to_owned());
             }
             Field::OrigTag => self.beside.tags[0] = number(text),
