@@ -3,8 +3,10 @@
 //! A line travels as it was typed and is read here, where the types of the sets are known. What a line adds is in the workers' stores
 //! when it is done; only a set that is made, gone, swapped, or has outgrown its store needs new tables.
 
+mod command;
 mod comments;
 mod definition;
+mod entry;
 mod line;
 mod text;
 mod view;
@@ -21,9 +23,10 @@ use lb_core::set::{
 use lb_core::time::{Tick, Timeout};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+pub use command::{check_count, command};
 use comments::Comments;
 pub use definition::Definition;
-pub use line::{MAX_NAME, check_count, command};
+pub use line::MAX_NAME;
 pub use text::Refusal;
 pub use view::{Format, Listing, SetView};
 
