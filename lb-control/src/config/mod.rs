@@ -10,6 +10,7 @@ mod nflog;
 mod quic;
 mod read;
 mod reload;
+mod said;
 mod service;
 mod sync;
 
@@ -27,7 +28,8 @@ pub use mark::MarkSets;
 pub use nflog::Nflog;
 pub use read::ConfigError;
 use read::{Errors, Table};
-pub use reload::{AddressChange, Reload, Said};
+pub use reload::{AddressChange, Reload};
+pub use said::Said;
 pub use service::{RealServer, VirtualService};
 pub use sync::Sync;
 
