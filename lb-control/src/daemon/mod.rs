@@ -12,10 +12,12 @@ mod alarms;
 mod cookies;
 mod cpus;
 mod file;
+mod handle;
 mod host;
 mod keep;
 mod manager;
 mod masqueraded;
+mod reload;
 mod run;
 mod sets;
 mod socket;
@@ -29,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
@@ -41,7 +43,7 @@ use lb_core::tables::{Services, Settings, Tables};
 use crate::api::rules::{RuleBatch, RuleError, RuleFailure, RuleFamily, TableView};
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
-use crate::config::{AddressChange, Config, PortAddress, Reload, Said};
+use crate::config::{Config, PortAddress, Reload};
 use crate::model::rules::{RuleTables, Written};
 use crate::model::{Change, Limits, Model};
 use crate::plane::Plane;
@@ -55,8 +57,11 @@ use crate::zone;
 use alarms::{Alarms, Counted};
 pub use cpus::leave_to_workers;
 pub use file::{forget, rename};
+pub use handle::Handle;
+use handle::Job;
 pub(crate) use keep::KeepCounters;
 use keep::{Keeper, Kept, State};
+use reload::{log_commands, log_reload};
 pub use run::{Life, Setup, StartProblem, listen_http};
 pub use socket::{Socket, SocketError};
 pub(crate) use views::{VERSION, cookie_view};
@@ -70,13 +75,6 @@ const CARRYING_OVER: &str = "the connections of the run before are being carried
 /// How soon what workers leave to be done to sets is done.
 const GRANT_EVERY: Duration = Duration::from_millis(5);
 const WATCH_EVERY: Duration = Duration::from_millis(250);
-/// How long a change is not answered while workers have not adopted it; how often they are looked at, the first of these times without a pause: one
-/// that is awake, or naps, needs less than the timer's step, which is a millisecond.
-const ADOPTION: Duration = Duration::from_secs(1);
-const ADOPTION_LOOK: Duration = Duration::from_millis(1);
-const QUICK_LOOKS: u32 = 100;
-/// Changes of one reload that are logged one by one.
-const CHANGES_LOGGED: usize = 100;
 
 /// The Linux side of the ports, as far as the daemon tells it something. What it tells the daemon comes by
 /// [`Control::use_network`] and [`Control::set_twin_problem`].
@@ -592,120 +590,6 @@ impl Control {
             forgotten.into_iter().for_each(|id| self.statistics.forget(id));
             self.idle = idle.difference(&was_idle).copied().collect();
         }
-    }
-}
-
-impl Config {
-    /// `new`, with the values that need a restart as they are in use.
-    fn followed_by(&self, new: Config) -> Config {
-        let mut dataplane = self.dataplane.clone();
-        dataplane.forwarding = new.dataplane.forwarding;
-        dataplane.drain_secs = new.dataplane.drain_secs;
-        let mut ports = self.ports.clone();
-        for port in &mut ports {
-            if let Some(named) = new.ports.iter().find(|named| named.name == port.name) {
-                port.addresses.clone_from(&named.addresses);
-            }
-        }
-        Config { dataplane, ports, api: self.api.clone(), ..new }
-    }
-}
-
-fn log_reload(reload: &Reload) {
-    for key in &reload.restart {
-        warn!("reload: needs a restart: {key}");
-    }
-    log_commands("reload", &reload.commands);
-    for AddressChange { port, address, is_added } in &reload.addresses {
-        // The host says when it has done so.
-        let what = if *is_added { "is to be added" } else { "is to go" };
-        info!("reload: port {port}: address {address} {what}");
-    }
-    if let Some(forwarding) = reload.forwarding {
-        info!("reload: forwarding is {}", if forwarding { "on" } else { "off" });
-    }
-    if let Some(marks) = &reload.marks {
-        info!("reload: there are {} rules for marks", marks.0.len());
-    }
-    let changes = reload.commands.len()
-        + reload.addresses.len()
-        + usize::from(reload.forwarding.is_some())
-        + usize::from(reload.marks.is_some());
-    info!(changes, "reloaded");
-}
-
-fn log_commands(why: &str, commands: &[Command]) {
-    for command in commands.iter().take(CHANGES_LOGGED) {
-        info!("{why}: {}", Said(command));
-    }
-    if let Some(more @ 1..) = commands.len().checked_sub(CHANGES_LOGGED) {
-        info!("{why}: and {more} changes more");
-    }
-}
-
-type Job = Box<dyn FnOnce(&mut Control) + Send>;
-
-/// How everybody else asks the control task.
-#[derive(Clone)]
-pub struct Handle {
-    jobs: mpsc::Sender<Job>,
-}
-
-impl Handle {
-    /// Has `question` answered between two other requests.
-    ///
-    /// # Errors
-    /// `Unavailable` when the control task has ended.
-    pub async fn ask<A: Send + 'static>(
-        &self,
-        question: impl FnOnce(&mut Control) -> A + Send + 'static,
-    ) -> Result<A, ErrorBody> {
-        let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |control| {
-            // Nobody may be waiting any more.
-            let _ = reply.send(question(control));
-        });
-        let stopping = || ErrorBody::new(ErrorKind::Unavailable, "the daemon is stopping");
-        self.jobs.send(job).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())
-    }
-
-    /// Has a change made, and answers when all workers go by it: who asked for it may count on it with the next packet. A
-    /// worker that stands still is waited for no longer than [`ADOPTION`].
-    ///
-    /// # Errors
-    /// As [`Handle::ask`].
-    pub async fn change<A: Send + 'static>(
-        &self,
-        change: impl FnOnce(&mut Control) -> A + Send + 'static,
-    ) -> Result<A, ErrorBody> {
-        let (answer, is_adopted) = self.ask(|control| (change(control), control.is_adopted())).await?;
-        let adopted = async {
-            // A daemon that stops meanwhile has done it all the same.
-            let mut looks = 0;
-            while !self.ask(|control| control.is_adopted()).await.unwrap_or(true) {
-                looks += 1;
-                if looks < QUICK_LOOKS {
-                    tokio::task::yield_now().await;
-                } else {
-                    tokio::time::sleep(ADOPTION_LOOK).await;
-                }
-            }
-        };
-        if !is_adopted {
-            let _it_stands_still = tokio::time::timeout(ADOPTION, adopted).await;
-        }
-        Ok(answer)
-    }
-
-    /// Does one command, as from the API.
-    ///
-    /// # Errors
-    /// The model's, or `Unavailable`.
-    pub async fn command(&self, command: Command) -> Result<(), ErrorBody> {
-        let batch = Batch { commands: vec![command], on_error: OnError::Continue };
-        let reply = self.change(move |control| control.batch(&batch)).await?;
-        reply.failed.into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
     }
 }
 

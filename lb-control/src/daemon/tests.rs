@@ -9,6 +9,7 @@ use lb_core::tables::{Interface, Interfaces};
 use std::net::IpAddr;
 
 use super::fake::{FakePlane, config, start, start_from};
+use super::handle::ADOPTION;
 use super::*;
 use crate::api::types::{CookieView, LimitedView, ServerSpec, ServiceAddress, ServiceSpec, Timeouts};
 
