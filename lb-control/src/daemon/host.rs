@@ -139,25 +139,36 @@ async fn carry_out(twin: Arc<Twin>, mut wanted: watch::Receiver<Wanted>, refusal
                 locked(&refusals).remove(&port);
                 continue;
             }
-            match twin.set_addresses(port, &nets(addresses)).await {
-                Ok(()) => {
-                    info!(port = index, addresses = ?nets(addresses), "addresses are set");
-                    old.clone_from(addresses);
-                    locked(&refusals).remove(&port);
-                }
-                Err(error) => {
-                    let said = error.to_string();
-                    if locked(&refusals).insert(port, said.clone()).as_ref() != Some(&said) {
-                        warn!("{said}; it keeps the addresses that it had");
-                    }
-                }
-            }
+            put(&twin, port, addresses, old, &refusals).await;
         }
         if !next.services.has_addresses_of(&done.services) {
             // A twin that has stopped is reported where its views are followed.
             let _ = twin.keep_resolved(next.services.server_addresses().collect()).await;
         }
         done.services = next.services;
+    }
+}
+
+/// Puts addresses on a port's twin in the place of the `old` ones, or says once why not.
+async fn put(
+    twin: &Twin,
+    port: PortId,
+    addresses: &[PortAddress],
+    old: &mut Vec<PortAddress>,
+    refusals: &Refusals,
+) {
+    match twin.set_addresses(port, &nets(addresses)).await {
+        Ok(()) => {
+            info!(port = port.0, addresses = ?nets(addresses), "addresses are set");
+            addresses.clone_into(old);
+            locked(refusals).remove(&port);
+        }
+        Err(error) => {
+            let said = error.to_string();
+            if locked(refusals).insert(port, said.clone()).as_ref() != Some(&said) {
+                warn!("{said}; it keeps the addresses that it had");
+            }
+        }
     }
 }
 

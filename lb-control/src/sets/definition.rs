@@ -105,12 +105,67 @@ fn shared_bits(first: u128, last: u128) -> u8 {
     (1..32).rev().find(|&len| Family::Ipv4.network(last, len) == first).unwrap_or(0)
 }
 
+/// The family says how addresses among the other words are read.
+fn family(kind: &SetType, words: &[&str]) -> Result<Family, Refusal> {
+    let said = words.iter().position(|&word| word == "family" || word == "-6");
+    let Some(at) = said.filter(|_| kind.has_family()) else { return Ok(Family::Ipv4) };
+    match if words[at] == "-6" { "inet6" } else { words.get(at + 1).copied().unwrap_or_default() } {
+        "inet" | "ipv4" | "-4" | "unspec" => Ok(Family::Ipv4),
+        "inet6" | "ipv6" => Ok(Family::Ipv6),
+        other => Err(Refusal::syntax(format!("unknown inet family {other}"))),
+    }
+}
+
+/// What is said of a bitmap's range.
+#[derive(Default)]
+struct Ends<'w> {
+    range: Option<(u128, u128)>,
+    /// It is a port alone: the first.
+    is_open: bool,
+    from: Option<&'w str>,
+    to: Option<&'w str>,
+}
+
+impl Ends<'_> {
+    fn range(&self, kind: &SetType) -> Result<(u128, u128), Refusal> {
+        match (self.range, self.from, self.to) {
+            (Some(_), ..) if self.is_open => Err(missing("to")),
+            (Some(range), ..) => Ok(range),
+            (None, Some(from), Some(to)) => bitmap_range(kind, &format!("{from}-{to}")),
+            (None, Some(_), None) => Err(missing("to")),
+            (None, None, _) => Err(missing("range")),
+        }
+    }
+}
+
 impl Definition {
     /// Reads what follows the type's name.
     pub(super) fn parse(kind: &'static SetType, words: &[&str], seed: u32) -> Result<Definition, Refusal> {
-        let mut this = Definition {
+        let mut this = Definition::of(kind, family(kind, words)?, seed);
+        look_over(kind, words)?;
+        let mut ends = Ends::default();
+        let mut words = words.iter().copied();
+        while let Some(word) = words.next() {
+            let absent = || Refusal::parameter(format!("Missing mandatory argument of option `{word}'"));
+            this.take(word, || words.next().ok_or_else(absent), &mut ends)?;
+        }
+        if this.netmask.is_some() && this.bitmask.is_some() {
+            return Err(Refusal::syntax("bitmask and netmask are mutually exclusive, provide only one"));
+        }
+        if kind.is_hash() {
+            this.hashsize = this.hashsize.clamp(64, 1 << 31).next_power_of_two();
+        }
+        if kind.is_bitmap() {
+            this.cover(ends.range(kind)?)?;
+        }
+        Ok(this)
+    }
+
+    /// As a set is made of which nothing is said.
+    fn of(kind: &'static SetType, family: Family, seed: u32) -> Definition {
+        Definition {
             kind,
-            family: Family::Ipv4,
+            family,
             hashsize: 1024,
             maxelem: 65_536,
             timeout: None,
@@ -125,108 +180,81 @@ impl Definition {
             initval: seed,
             range: (0, 0),
             size: 8,
-        };
-        let (is_hash, is_bitmap) = (kind.is_hash(), kind.is_bitmap());
-        // The family says how addresses among the others are read.
-        if let Some(at) =
-            words.iter().position(|&word| word == "family" || word == "-6").filter(|_| kind.has_family())
-        {
-            let word =
-                if words[at] == "-6" { "inet6" } else { words.get(at + 1).copied().unwrap_or_default() };
-            this.family = match word {
-                "inet" | "ipv4" | "-4" => Family::Ipv4,
-                "inet6" | "ipv6" => Family::Ipv6,
-                "unspec" => Family::Ipv4,
-                other => return Err(Refusal::syntax(format!("unknown inet family {other}"))),
-            };
         }
-        look_over(kind, words)?;
-        let mut range = None;
-        let (mut from, mut to, mut is_open) = (None, None, false);
-        let mut words = words.iter().copied();
-        while let Some(word) = words.next() {
-            let mut value = || {
-                words.next().ok_or_else(|| {
-                    Refusal::parameter(format!("Missing mandatory argument of option `{word}'"))
-                })
-            };
-            let u32s = 0..=u64::from(u32::MAX);
-            match word.trim_start_matches('-') {
-                "family" => {
-                    value()?;
-                }
-                "4" | "6" => {}
-                "hashsize" => this.hashsize = number(value()?, u32s)? as u32,
-                "maxelem" => this.maxelem = number(value()?, u32s)? as u32,
-                "bucketsize" => this.bucketsize = number(value()?, 0..=255)? as u8,
-                "initval" => this.initval = number(value()?, u32s)? as u32,
-                "forceadd" => this.forceadd = true,
-                "timeout" => this.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32),
-                "counters" => this.has_counters = true,
-                "comment" => this.has_comment = true,
-                "skbinfo" => this.has_skbinfo = true,
-                "netmask" => {
-                    let bits = this.family.bits();
-                    let netmask = number(value()?, 1..=bits.into()).map_err(|refusal| {
-                        let also = "Syntax error: netmask is out of the inclusive range of 1-";
-                        Refusal::new(format!("{}\n{also}{bits}", refusal.message))
-                    })?;
-                    this.netmask = Some(netmask as u8);
-                }
-                "bitmask" => {
-                    let mask = text::address(value()?, this.family).map_err(|refusal| {
-                        let also = "Syntax error: bitmask is not valid for family =";
-                        Refusal::new(format!("{}\n{also} {}", refusal.message, this.family.name()))
-                    })?;
-                    if mask == 0 {
-                        return Err(Refusal::new("The value of the netmask parameter is invalid"));
-                    }
-                    this.bitmask = Some(mask);
-                }
-                "markmask" => this.markmask = Some(number(value()?, u32s)? as u32),
-                // The second, and the next two, as ipset wrote them before version 6.
-                "range" | "network" if is_bitmap => {
-                    let text = value()?;
-                    range = Some(bitmap_range(kind, text)?);
-                    // A port alone is the first.
-                    is_open = kind.has(Part::OnlyPort) && !text.contains('-');
-                }
-                "from" if is_bitmap => from = Some(value()?),
-                "to" if is_bitmap => to = Some(value()?),
-                // Of versions before 6: they say nothing.
-                "from" | "to" | "network" | "probes" | "resize" | "gc" => {
-                    value()?;
-                }
-                "size" => this.size = number(value()?, u32s)? as u32,
-                _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
+    }
+
+    /// Takes one option; `value` is the word behind it.
+    fn take<'w>(
+        &mut self,
+        word: &str,
+        mut value: impl FnMut() -> Result<&'w str, Refusal>,
+        ends: &mut Ends<'w>,
+    ) -> Result<(), Refusal> {
+        let (kind, is_bitmap) = (self.kind, self.kind.is_bitmap());
+        let u32s = 0..=u64::from(u32::MAX);
+        match word.trim_start_matches('-') {
+            "family" => {
+                value()?;
             }
-        }
-        if this.netmask.is_some() && this.bitmask.is_some() {
-            return Err(Refusal::syntax("bitmask and netmask are mutually exclusive, provide only one"));
-        }
-        if is_hash {
-            this.hashsize = this.hashsize.clamp(64, 1 << 31).next_power_of_two();
-        }
-        if is_bitmap {
-            this.range = match (range, from, to) {
-                (Some(_), ..) if is_open => return Err(missing("to")),
-                (Some(range), ..) => range,
-                (None, Some(from), Some(to)) => bitmap_range(kind, &format!("{from}-{to}"))?,
-                (None, Some(_), None) => return Err(missing("to")),
-                (None, None, _) => return Err(missing("range")),
-            };
-            let (first, last) = this.range;
-            let step = 1 << (32 - this.netmask.unwrap_or(32));
-            let (begin, end) = (first / step * step, last / step * step + (step - 1));
-            if this.netmask.is_some_and(|netmask| netmask < 32 && netmask <= shared_bits(begin, end)) {
-                return Err(Refusal::new("Element is out of the range of the set"));
+            "4" | "6" => {}
+            "hashsize" => self.hashsize = number(value()?, u32s)? as u32,
+            "maxelem" => self.maxelem = number(value()?, u32s)? as u32,
+            "bucketsize" => self.bucketsize = number(value()?, 0..=255)? as u8,
+            "initval" => self.initval = number(value()?, u32s)? as u32,
+            "forceadd" => self.forceadd = true,
+            "timeout" => self.timeout = Some(number(value()?, 0..=MAX_TIMEOUT.into())? as u32),
+            "counters" => self.has_counters = true,
+            "comment" => self.has_comment = true,
+            "skbinfo" => self.has_skbinfo = true,
+            "netmask" => {
+                let bits = self.family.bits();
+                let netmask = number(value()?, 1..=bits.into()).map_err(|refusal| {
+                    let also = "Syntax error: netmask is out of the inclusive range of 1-";
+                    Refusal::new(format!("{}\n{also}{bits}", refusal.message))
+                })?;
+                self.netmask = Some(netmask as u8);
             }
-            this.range = (first / step * step, last);
-            if (last - this.range.0) / step + 1 > MAX_RANGE {
-                return Err(Refusal::new("The range you specified exceeds the size limit of the set type"));
+            "bitmask" => {
+                let mask = text::address(value()?, self.family).map_err(|refusal| {
+                    let also = "Syntax error: bitmask is not valid for family =";
+                    Refusal::new(format!("{}\n{also} {}", refusal.message, self.family.name()))
+                })?;
+                if mask == 0 {
+                    return Err(Refusal::new("The value of the netmask parameter is invalid"));
+                }
+                self.bitmask = Some(mask);
             }
+            "markmask" => self.markmask = Some(number(value()?, u32s)? as u32),
+            // The second, and the next two, as ipset wrote them before version 6.
+            "range" | "network" if is_bitmap => {
+                let text = value()?;
+                ends.range = Some(bitmap_range(kind, text)?);
+                ends.is_open = kind.has(Part::OnlyPort) && !text.contains('-');
+            }
+            "from" if is_bitmap => ends.from = Some(value()?),
+            "to" if is_bitmap => ends.to = Some(value()?),
+            // Of versions before 6: they say nothing.
+            "from" | "to" | "network" | "probes" | "resize" | "gc" => {
+                value()?;
+            }
+            "size" => self.size = number(value()?, u32s)? as u32,
+            _ => return Err(Refusal::parameter(format!("Unknown argument: `{word}'"))),
         }
-        Ok(this)
+        Ok(())
+    }
+
+    /// Makes a bitmap of this range, in networks where it has a netmask.
+    fn cover(&mut self, (first, last): (u128, u128)) -> Result<(), Refusal> {
+        let step = 1 << (32 - self.netmask.unwrap_or(32));
+        let (begin, end) = (first / step * step, last / step * step + (step - 1));
+        if self.netmask.is_some_and(|netmask| netmask < 32 && netmask <= shared_bits(begin, end)) {
+            return Err(Refusal::new("Element is out of the range of the set"));
+        }
+        self.range = (begin, last);
+        if (last - begin) / step + 1 > MAX_RANGE {
+            return Err(Refusal::new("The range you specified exceeds the size limit of the set type"));
+        }
+        Ok(())
     }
 
     /// What is compared of an address.

@@ -3,6 +3,7 @@
 //! Bytes and messages only; what a message means to the mirror is [`super::mirror`]'s business.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{
@@ -168,21 +169,10 @@ impl Socket {
                     continue;
                 }
                 interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
-                if let Some(message) = of_nexthop(bytes) {
-                    each(result, message);
-                    continue;
-                }
-                match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
-                    Ok(message) => match message.payload {
-                        NetlinkPayload::Done(done) if done.code == 0 => return Ok(interrupted),
-                        NetlinkPayload::Done(done) => return Err(os_error(done.code)),
-                        NetlinkPayload::Error(error) => return Err(error.to_io()),
-                        NetlinkPayload::InnerMessage(inner) => {
-                            each(result, Message::Route(message.header, inner))
-                        }
-                        _ => {}
-                    },
-                    Err(error) => each(result, Message::Unreadable(error.to_string())),
+                match dumped(bytes)? {
+                    ControlFlow::Continue(Some(message)) => each(result, message),
+                    ControlFlow::Continue(None) => {}
+                    ControlFlow::Break(()) => return Ok(interrupted),
                 }
             }
         }
@@ -222,6 +212,25 @@ impl Socket {
             .async_io(Interest::WRITABLE, |fd| Ok(rustix::net::send(fd, bytes, SendFlags::empty())?))
             .await?;
         Ok(())
+    }
+}
+
+/// What a message says that comes in a dump; `Break`: it is the last one.
+fn dumped(bytes: &[u8]) -> io::Result<ControlFlow<(), Option<Message>>> {
+    let said = |message| Ok(ControlFlow::Continue(Some(message)));
+    if let Some(message) = of_nexthop(bytes) {
+        return said(message);
+    }
+    let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) {
+        Ok(message) => message,
+        Err(error) => return said(Message::Unreadable(error.to_string())),
+    };
+    match message.payload {
+        NetlinkPayload::Done(done) if done.code == 0 => Ok(ControlFlow::Break(())),
+        NetlinkPayload::Done(done) => Err(os_error(done.code)),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        NetlinkPayload::InnerMessage(inner) => said(Message::Route(message.header, inner)),
+        _ => Ok(ControlFlow::Continue(None)),
     }
 }
 
