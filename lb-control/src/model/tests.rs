@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering::Relaxed;
 
+use lb_core::tables;
 use proptest::prelude::*;
 
 use super::*;
