@@ -112,6 +112,14 @@ fn chosen(offloads: &[(u64, &'static str)], can: u64) -> (u64, Vec<&'static str>
     })
 }
 
+/// What DPDK says of a step.
+fn step(eal: &mut Eal, name: &'static str, outcome: i32) -> Result<(), PortProblem> {
+    match outcome {
+        0.. => Ok(()),
+        _ => Err(PortProblem::Setup { step: name, reason: eal.reason(outcome) }),
+    }
+}
+
 impl Port {
     /// Sets up and starts DPDK's port `number`.
     pub(crate) fn start(
@@ -157,25 +165,9 @@ impl Port {
     }
 
     fn set_up(&mut self, eal: &mut Eal, setup: &Setup<'_>) -> Result<(), PortProblem> {
-        let Setup { workers, rss, interrupts, pool, node, .. } = *setup;
-        let number = self.number;
-        let mut step = |name: &'static str, outcome: i32| match outcome {
-            0.. => Ok(()),
-            _ => Err(PortProblem::Setup { step: name, reason: eal.reason(outcome) }),
-        };
-        let mut device = sys::rte_eth_dev_info::default();
-        // SAFETY: DPDK writes one rte_eth_dev_info.
-        step("asking the device what it can do", unsafe { sys::rte_eth_dev_info_get(number, &mut device) })?;
-        // SAFETY: a static string of the driver, when there is one.
-        unsafe {
-            if !device.driver_name.is_null() {
-                self.info.driver = CStr::from_ptr(device.driver_name).to_string_lossy().into_owned();
-            }
-        }
-        let mtu = self.info.mtu;
-        if mtu < device.min_mtu || mtu > device.max_mtu {
-            return Err(PortProblem::Mtu { mtu, least: device.min_mtu, most: device.max_mtu });
-        }
+        let Setup { workers, rss, interrupts, .. } = *setup;
+        let (number, mtu) = (self.number, self.info.mtu);
+        let device = self.ask(eal)?;
         let most = device.max_rx_queues.min(device.max_tx_queues).max(1);
         let queues = if self.info.spread == Spread::OneQueue { 1 } else { workers.min(most) };
         let mut conf = sys::rte_eth_conf::default();
@@ -204,41 +196,14 @@ impl Port {
         }
         conf.intr_conf.set_rxq(interrupts.into());
         // SAFETY: DPDK copies the configuration; the key stays where it is until the port is closed.
-        step("configuring", unsafe { sys::rte_eth_dev_configure(number, queues, queues, &conf) })?;
-        let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
-        // SAFETY: DPDK reads and writes the two numbers.
-        step("choosing the queues' lengths", unsafe {
-            sys::rte_eth_dev_adjust_nb_rx_tx_desc(number, &mut rx_descriptors, &mut tx_descriptors)
-        })?;
-        let near = socket(node).cast_unsigned();
-        for queue in 0..queues {
-            // SAFETY: null asks for the driver's defaults; the pool lives until the port is closed.
-            let outcome = unsafe {
-                let outcome =
-                    sys::rte_eth_rx_queue_setup(number, queue, rx_descriptors, near, null(), pool.as_ptr());
-                if outcome < 0 {
-                    outcome
-                } else {
-                    sys::rte_eth_tx_queue_setup(number, queue, tx_descriptors, near, null())
-                }
-            };
-            if outcome < 0 {
-                // AF_XDP's driver says no more than that there is no socket.
-                let is_exclusive = self.info.driver == "net_af_xdp";
-                let hint = if is_exclusive { ", another process may hold it" } else { "" };
-                return Err(PortProblem::Queue { queue, hint, reason: eal.reason(outcome) });
-            }
-        }
-        let mut step = |name: &'static str, outcome: i32| match outcome {
-            0.. => Ok(()),
-            _ => Err(PortProblem::Setup { step: name, reason: eal.reason(outcome) }),
-        };
+        let outcome = unsafe { sys::rte_eth_dev_configure(number, queues, queues, &conf) };
+        step(eal, "configuring", outcome)?;
+        self.set_up_queues(eal, queues, setup)?;
         // SAFETY: DPDK writes one address, of six bytes.
-        step("reading the MAC address", unsafe {
-            sys::rte_eth_macaddr_get(number, (&raw mut self.info.mac).cast())
-        })?;
+        let outcome = unsafe { sys::rte_eth_macaddr_get(number, (&raw mut self.info.mac).cast()) };
+        step(eal, "reading the MAC address", outcome)?;
         // SAFETY: no memory is involved.
-        step("starting", unsafe { sys::rte_eth_dev_start(number) })?;
+        step(eal, "starting", unsafe { sys::rte_eth_dev_start(number) })?;
         // IPv6 neighbours and routing daemons speak by multicast. A failure (the driver has neither) is as good as it
         // gets: such drivers filter nothing.
         // SAFETY: no memory is involved.
@@ -262,6 +227,56 @@ impl Port {
         self.info.offloads = names;
         self.info.link = self.link();
         self.writes_l4 = tx & TX_L4 == TX_L4;
+        Ok(())
+    }
+
+    /// What the device can do, and whether it can have the port's MTU.
+    fn ask(&mut self, eal: &mut Eal) -> Result<sys::rte_eth_dev_info, PortProblem> {
+        let mut device = sys::rte_eth_dev_info::default();
+        // SAFETY: DPDK writes one rte_eth_dev_info.
+        let outcome = unsafe { sys::rte_eth_dev_info_get(self.number, &mut device) };
+        step(eal, "asking the device what it can do", outcome)?;
+        // SAFETY: a static string of the driver, when there is one.
+        unsafe {
+            if !device.driver_name.is_null() {
+                self.info.driver = CStr::from_ptr(device.driver_name).to_string_lossy().into_owned();
+            }
+        }
+        let mtu = self.info.mtu;
+        if mtu < device.min_mtu || mtu > device.max_mtu {
+            return Err(PortProblem::Mtu { mtu, least: device.min_mtu, most: device.max_mtu });
+        }
+        Ok(device)
+    }
+
+    fn set_up_queues(&self, eal: &mut Eal, queues: u16, setup: &Setup<'_>) -> Result<(), PortProblem> {
+        let Setup { pool, node, .. } = *setup;
+        let number = self.number;
+        let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
+        // SAFETY: DPDK reads and writes the two numbers.
+        let outcome = unsafe {
+            sys::rte_eth_dev_adjust_nb_rx_tx_desc(number, &mut rx_descriptors, &mut tx_descriptors)
+        };
+        step(eal, "choosing the queues' lengths", outcome)?;
+        let near = socket(node).cast_unsigned();
+        for queue in 0..queues {
+            // SAFETY: null asks for the driver's defaults; the pool lives until the port is closed.
+            let outcome = unsafe {
+                let outcome =
+                    sys::rte_eth_rx_queue_setup(number, queue, rx_descriptors, near, null(), pool.as_ptr());
+                if outcome < 0 {
+                    outcome
+                } else {
+                    sys::rte_eth_tx_queue_setup(number, queue, tx_descriptors, near, null())
+                }
+            };
+            if outcome < 0 {
+                // AF_XDP's driver says no more than that there is no socket.
+                let is_exclusive = self.info.driver == "net_af_xdp";
+                let hint = if is_exclusive { ", another process may hold it" } else { "" };
+                return Err(PortProblem::Queue { queue, hint, reason: eal.reason(outcome) });
+            }
+        }
         Ok(())
     }
 
