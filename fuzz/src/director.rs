@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::ops::ControlFlow;
 
+use lb_control::api::connections::ConnectionFilter;
 use lb_control::api::types::{
     Batch, BatchReply, Connection, ErrorBody, ErrorKind, Failure, ServiceAddress, ServiceView, SyncDaemon,
     Timeouts, Transport,
@@ -55,6 +56,7 @@ impl Director for InProcess {
 
     fn connections(
         &mut self,
+        _filter: &ConnectionFilter,
         _each: &mut dyn FnMut(Connection) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         Ok(())

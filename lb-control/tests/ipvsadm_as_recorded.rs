@@ -10,6 +10,7 @@ mod support;
 use std::io;
 use std::net::Ipv4Addr;
 
+use lb_control::api::connections::ConnectionFilter;
 use lb_control::api::types::{
     Batch, BatchReply, Command, Connection, ErrorBody, ErrorKind, Failure, ServiceAddress, ServiceView,
     SyncDaemon, Timeouts, Transport,
@@ -76,6 +77,7 @@ impl Director for InProcess {
 
     fn connections(
         &mut self,
+        _filter: &ConnectionFilter,
         _each: &mut dyn FnMut(Connection) -> io::Result<()>,
     ) -> Result<(), DirectorError> {
         Ok(())
