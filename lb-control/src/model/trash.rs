@@ -114,7 +114,7 @@ impl ServerIds {
 #[cfg(test)]
 mod tests {
     use super::super::*;
-    use crate::api::types::ServiceSpec;
+    use crate::api::types::{ServerSpec, ServiceSpec};
 
     const WEB: &str = "tcp/192.0.2.1:80";
 
