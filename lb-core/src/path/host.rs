@@ -200,6 +200,7 @@ impl<P: Packet> Path<P> {
                 };
             }
             Err(stopped) => {
+                known.into_iter().for_each(|at| self.flows.entry_mut(at.id()).touch(now));
                 rewrite::restore_ends(packet.data_mut(), headers, &off_link(wire));
                 return self.stop_host(port, packet, headers, stopped, now, io);
             }

@@ -204,6 +204,7 @@ impl<P: Packet> Path<P> {
         passage.at = Some(at);
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
         if let Err(stopped) = self.walk_for_host(&mut packet, headers, (&wire, &inner), &mut passage) {
+            self.flows.entry_mut(at.id()).touch(now);
             return self.stop_for_host(packet, headers, stopped, now, io);
         }
         if !self.help(&packet, headers, at, now) {

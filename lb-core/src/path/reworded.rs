@@ -206,11 +206,10 @@ impl<P: Packet> Path<P> {
         let seen = self.flows.entry(at.id()).seen();
         match opens {
             Some(is_first) => self.opened(packet, &headers, (at, is_first), port, now, io),
-            None => {
-                if let Some((packet, headers)) = self.edit_request(packet, &headers, at, told, now, io) {
-                    self.onward_tracked(packet, &headers, at, now, io);
-                }
-            }
+            None => match self.edit_request(packet, &headers, at, told, now, io) {
+                Some((packet, headers)) => self.onward_tracked(packet, &headers, at, now, io),
+                None => self.prolong(at, &step, now),
+            },
         }
         self.close_step(at, &step, seen);
     }

@@ -324,11 +324,13 @@ impl<P: Packet> Path<P> {
         }
         if is_walked {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
+                self.prolong(at, &step, now);
                 self.stop(packet, headers, stopped, now, io);
                 self.end_with(at, &step);
                 return None;
             }
             if !self.help(&packet, headers, at, now) {
+                self.prolong(at, &step, now);
                 return None;
             }
             self.keep_course(at, packet.port(), headers, step.is, now);
@@ -379,6 +381,14 @@ impl<P: Packet> Path<P> {
         self.end_with(at, step);
     }
 
+    /// A packet that goes no further behind tracking, which has seen it, has its connection rest as long as any other.
+    #[cold]
+    pub(super) fn prolong(&mut self, at: FlowRef, step: &Step, now: Tick) {
+        if step.timeout.is_some() {
+            self.flows.entry_mut(at.id()).touch(now);
+        }
+    }
+
     /// A packet that refuses its connection ends it, whether rules let it pass or not.
     #[inline(always)]
     pub(super) fn end_with(&mut self, at: FlowRef, step: &Step) {
@@ -403,6 +413,7 @@ impl<P: Packet> Path<P> {
             let hop = kept.unwrap_or(self.flows.entry(at.id()).hop_or_none(at.direction()));
             self.masquerade_to(packet, headers, at, hop, now, io);
         } else {
+            self.flows.entry_mut(at.id()).touch(now);
             self.drop(DropReason::ForwardingOff, Hook::Forward);
         }
     }

@@ -171,15 +171,17 @@ impl<P: Packet> Path<P> {
         }
         let wire = self.flows.tuple(at.id(), at.direction());
         if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
+            self.prolong(at, &step, now);
             self.stop(packet, headers, stopped, now, io);
             return self.end_with(at, &step);
         }
         if !self.help(&packet, headers, at, now) {
-            return;
+            return self.prolong(at, &step, now);
         }
         let headers = &passage.as_routed(headers);
-        if let Some((packet, headers)) = self.edit_request(packet, headers, at, told, now, io) {
-            self.leave_tracked(packet, &headers, at, &step, now, io);
+        match self.edit_request(packet, headers, at, told, now, io) {
+            Some((packet, headers)) => self.leave_tracked(packet, &headers, at, &step, now, io),
+            None => self.prolong(at, &step, now),
         }
     }
 

@@ -245,6 +245,45 @@ fn a_quarter_of_the_connections_can_be_counted_and_places_come_back() {
 }
 
 #[test]
+fn a_packet_that_a_rule_stops_behind_conntrack_prolongs_its_connection() {
+    const CLIENT_END: (&str, u16) = ("192.0.2.100", 4000);
+    let second = crate::time::Timeout::from_secs(1);
+    for (line, is_host, is_seen) in [
+        ("raw PREROUTING -p udp -j DROP", false, false),
+        ("mangle PREROUTING -p udp -j DROP", false, true),
+        ("filter FORWARD -p udp -j DROP", false, true),
+        ("filter FORWARD -p udp -j REJECT", false, true),
+        ("mangle POSTROUTING -p udp -j DROP", false, true),
+        ("raw OUTPUT -p udp -j DROP", true, false),
+        ("filter OUTPUT -p udp -j DROP", true, true),
+        ("mangle POSTROUTING -p udp -j DROP", true, true),
+    ] {
+        let mut director = director(|_| {});
+        let server = (if is_host { "192.0.2.1" } else { "10.0.0.11" }, 53);
+        let answer = |director: &mut Director| {
+            if !is_host {
+                let frame = datagram_between(([2, 0, 0, 0, 2, 11], OUR_LAN), server, CLIENT_END, 1).remove(0);
+                return director.receive(LAN, &[frame]);
+            }
+            let frame = datagram_between((OUR_WAN, CLIENT), server, CLIENT_END, 1).remove(0);
+            let (mut out, mut burst) = (Out::default(), [Frame::new(WAN, &frame)].into_iter().collect());
+            director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+            out
+        };
+        director.receive(WAN, &datagram_between(C2D, CLIENT_END, server, 1));
+        assert_eq!(answer(&mut director).sent.len(), 1);
+        let began = list(&director)[0].expires_in;
+        let rules = Arc::new(rules(&[line]));
+        director.path.adopt(Arc::new(Tables { rules, ..tables(3, &[11, 12], 1) }));
+        director.now = director.now.after(second);
+        let out = answer(&mut director);
+        assert!(out.sent.iter().all(|(port, _)| *port == LAN), "it is told of at most: {line}");
+        let left = list(&director)[0].expires_in;
+        assert_eq!(left, if is_seen { began } else { crate::time::Timeout(began.0 - second.0) }, "{line}");
+    }
+}
+
+#[test]
 fn mark_status_and_timeout_are_set_from_outside_and_the_rest_stays() {
     let mut director = director(|_| {});
     director.receive(WAN, &[through(4000, "S"), from_client(4001, "S")]);
