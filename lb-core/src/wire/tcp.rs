@@ -120,10 +120,11 @@ const LONGEST: usize = 60;
 pub(crate) fn add_mss<P: Packet>(packet: &mut P, headers: &Headers, mss: u16) {
     let (l3, l4, end) = (usize::from(headers.l3), usize::from(headers.l4), headers.end());
     let Some(len) = with_options(packet.data(), l4).map(<[u8]>::len) else { return };
-    let has_room = l4 + len == end && len + MSS_LEN <= LONGEST;
+    if l4 + len != end || len + MSS_LEN > LONGEST {
+        return;
+    }
     // What pads the frame may be room enough.
-    let is_longer = packet.frame_len() >= end + MSS_LEN || packet.set_len(end + MSS_LEN).is_ok();
-    if !has_room || !is_longer {
+    if packet.frame_len() < end + MSS_LEN && packet.set_len(end + MSS_LEN).is_err() {
         return;
     }
     let frame = packet.data_mut();
