@@ -49,15 +49,10 @@ pub fn renumber_quoted(
     }
 }
 
-/// True for errors that [`translate`] may pass on: destination unreachable, source quench, time exceeded, parameter problem,
-/// packet too big. A redirect speaks about its own link alone.
+/// True for errors that [`translate`] may pass on: destination unreachable, source quench, time exceeded, parameter problem, and all of
+/// ICMPv6, also those that nobody knows yet (RFC 4443 §2.4 (a)). A redirect speaks about its own link alone.
 pub fn is_translatable(headers: &Headers) -> bool {
-    headers.is_icmp_error()
-        && if headers.is_ipv6 {
-            matches!(headers.icmp_type, 1..=4)
-        } else {
-            matches!(headers.icmp_type, 3 | 4 | 11 | 12)
-        }
+    headers.is_icmp_error() && (headers.is_ipv6 || headers.icmp_type != icmp::REDIRECT)
 }
 
 /// Reads the packet that an ICMP error quotes, and checks the ICMP checksum (RFC 5508 §4.1). `headers` are the error's.
@@ -268,6 +263,8 @@ pub enum Problem {
     PortUnreachable,
     /// A route or a rule says no.
     Prohibited,
+    /// Its source means nothing where it would go. Of IPv4 there is no such word.
+    BeyondScope,
     /// Longer than this MTU, and not to be fragmented.
     TooBig {
         mtu: u16,
@@ -289,7 +286,7 @@ impl Problem {
     /// Type, code and the four bytes behind the checksum (RFC 792, RFC 1191 §4, RFC 1812 §5.2.7.1).
     fn icmp(self) -> (u8, u8, u32) {
         match self {
-            Problem::NetUnreachable => (3, 0, 0),
+            Problem::NetUnreachable | Problem::BeyondScope => (3, 0, 0),
             Problem::HostUnreachable => (3, 1, 0),
             Problem::PortUnreachable => (3, 3, 0),
             Problem::TooBig { mtu } => (3, 4, u32::from(mtu)),
@@ -306,6 +303,7 @@ impl Problem {
         match self {
             Problem::NetUnreachable => (1, 0, 0),
             Problem::Prohibited => (1, 1, 0),
+            Problem::BeyondScope => (1, 2, 0),
             Problem::HostUnreachable => (1, 3, 0),
             Problem::PortUnreachable => (1, 4, 0),
             Problem::TooBig { mtu } => (2, 0, u32::from(mtu)),

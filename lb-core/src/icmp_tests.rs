@@ -141,6 +141,7 @@ fn each_problem_has_its_type_and_code() {
         (Problem::HostUnreachable, (3, 1), (1, 3)),
         (Problem::PortUnreachable, (3, 3), (1, 4)),
         (Problem::Prohibited, (3, 13), (1, 1)),
+        (Problem::BeyondScope, (3, 0), (1, 2)),
         (Problem::TooBig { mtu: 1400 }, (3, 4), (2, 0)),
         (Problem::TimeExceeded, (11, 0), (3, 0)),
     ] {
@@ -250,7 +251,8 @@ fn redirects_are_not_translated() {
         (testing::v6(), 2, true),
         (testing::v6(), 3, true),
         (testing::v6(), 4, true),
-        (testing::v6(), 100, false),
+        (testing::v6(), 5, true),
+        (testing::v6(), 100, true),
         (testing::v6(), 137, false),
     ] {
         assert_eq!(is_translatable(&headers(&frame(ip, L4::Icmp { kind, code: 0 }, 40))), expected, "{kind}");

@@ -6,6 +6,9 @@ pub const LEN: usize = 8;
 /// Offset of the checksum.
 pub const CHECKSUM: usize = 2;
 
+/// Type of IPv4's redirect (RFC 792).
+pub const REDIRECT: u8 = 5;
+
 pub type Header = [u8; LEN];
 
 #[inline]
@@ -56,12 +59,13 @@ pub struct Query {
 }
 
 impl Query {
-    /// Echo, timestamp, information and address mask (RFC 792, RFC 950 appendix I); of ICMPv6 echo (RFC 4443 §4). `None`: no query.
+    /// Echo, timestamp, information and address mask (RFC 792, RFC 950 appendix I); of ICMPv6 echo (RFC 4443 §4) and node
+    /// information (RFC 4620 §4), whose type of question stands where the identifier does. `None`: no query.
     pub const fn of(is_ipv6: bool, icmp_type: u8) -> Option<Query> {
         let (request, is_answer) = match (is_ipv6, icmp_type) {
-            (false, 8 | 13 | 15 | 17) | (true, 128) => (icmp_type, false),
+            (false, 8 | 13 | 15 | 17) | (true, 128 | 139) => (icmp_type, false),
             (false, 0) => (8, true),
-            (false, 14 | 16 | 18) | (true, 129) => (icmp_type - 1, true),
+            (false, 14 | 16 | 18) | (true, 129 | 140) => (icmp_type - 1, true),
             _ => return None,
         };
         Some(Query { request, is_answer })

@@ -83,10 +83,9 @@ impl Read {
         is_error && self.piece != Piece::Later
     }
 
-    /// An error that a translator passes on: all but redirects and unknown ones.
+    /// An error that a translator passes on: all but redirects.
     pub(super) fn is_error_to_pass_on(&self) -> bool {
-        let kinds: &[u8] = if self.is_ipv6() { &[1, 2, 3, 4] } else { &[3, 4, 11, 12] };
-        self.is_icmp_error() && kinds.contains(&self.icmp_type)
+        self.is_icmp_error() && (self.is_ipv6() || [3, 4, 11, 12].contains(&self.icmp_type))
     }
 }
 
