@@ -243,7 +243,7 @@ impl<P: Packet> Path<P> {
         }
         let awaited = passage.expected.and_then(|expected| expected.awaited);
         let headers = &passage.as_routed(headers);
-        let way = match self.check(headers, seen.dst) {
+        let way = match self.check_link(&packet, headers, seen.dst) {
             _ if awaited.is_some() => Way::Local,
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
@@ -370,7 +370,7 @@ impl<P: Packet> Path<P> {
         }
         let seen = passage.become_renumbered(wire);
         let headers = &passage.as_routed(headers);
-        let way = match self.check(headers, seen.dst) {
+        let way = match self.check_link(&packet, headers, seen.dst) {
             Ok(way) => way,
             Err(refusal) => {
                 rewrite::restore_ends(packet.data_mut(), headers, &wire);

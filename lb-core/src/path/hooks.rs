@@ -38,9 +38,9 @@ use crate::rule::{Connection, Effects, Refusal, Service, Table, Verdict, View};
 use crate::tables::{InterfaceId, Way};
 use crate::time::Tick;
 use crate::trail::{Asked, Step};
-use crate::wire::parse::Headers;
+use crate::wire::parse::{Fragment, Headers};
 use crate::wire::tcp::{self, SYN};
-use crate::wire::{array, ipv6};
+use crate::wire::{array, checksum, ipv6};
 
 /// What rules know of a packet besides its bytes, while it is on its road.
 #[derive(Clone, Copy, Debug)]
@@ -624,12 +624,16 @@ impl<P: Packet> Path<P> {
     ) {
         match verdict {
             Verdict::Reject(refusal @ (Refusal::Icmp(..) | Refusal::Field(_))) => {
+                // Whom it is from is not sure then.
+                if checksum::is_wrong(packet.data(), headers) {
+                    return self.drop(DropReason::RuleRejects, hook);
+                }
                 let problem = problem(refusal);
                 self.answer(packet, headers, problem, DropReason::RuleRejects, hook, now, io);
             }
             Verdict::Reject(Refusal::TcpReset) => {
                 self.drop(DropReason::RuleRejects, hook);
-                if make_reset(&mut packet, headers) {
+                if !self.is_to_network(packet.data(), headers) && make_reset(&mut packet, headers) {
                     io.transmit(packet.port(), packet);
                 }
             }

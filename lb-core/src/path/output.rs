@@ -27,13 +27,15 @@ pub(super) enum Refusal {
     TooBig(u16),
     NoRoute,
     Forbidden,
+    /// From a link-local address, to another link.
+    OtherLink,
 }
 
 impl<P: Packet> Path<P> {
     /// A packet that belongs to no connection: to this host, or through it.
     pub(super) fn route(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let to = headers.destination(packet.data());
-        let way = self.check(headers, to);
+        let way = self.check_link(&packet, headers, to);
         if let Ok(way) = way {
             self.watch.note(|| Step::Routed(way));
         }
@@ -69,6 +71,18 @@ impl<P: Packet> Path<P> {
         Ok(way)
     }
 
+    /// The same of a packet that no connection takes: what comes from a link-local address stays on its link (RFC 4291 §2.5.6).
+    pub(super) fn check_link(&self, packet: &P, headers: &Headers, to: IpAddr) -> Result<Way, Refusal> {
+        let way = self.check(headers, to)?;
+        if headers.is_from_link_local(packet.data()) {
+            let output = self.output(way);
+            if output.is_some() && output != self.tables.interfaces.find(packet.port(), headers.vlan) {
+                return Err(Refusal::OtherLink);
+            }
+        }
+        Ok(way)
+    }
+
     #[cold]
     pub(super) fn refuse(
         &mut self,
@@ -83,6 +97,7 @@ impl<P: Packet> Path<P> {
             Refusal::TooBig(mtu) => (icmp::Problem::TooBig { mtu }, DropReason::TooBig),
             Refusal::NoRoute => (icmp::Problem::NetUnreachable, DropReason::NoRoute),
             Refusal::Forbidden => (icmp::Problem::Prohibited, DropReason::RouteForbids),
+            Refusal::OtherLink => (icmp::Problem::BeyondScope, DropReason::MartianAddress),
         };
         self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
     }
@@ -179,6 +194,9 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         self.drop(reason, hook);
+        if self.is_to_network(packet.data(), headers) {
+            return;
+        }
         let Some(source) = self.answers_from(packet.data(), packet.port(), headers) else { return };
         // What is not answered takes nothing from those that are.
         if !icmp::may_answer(packet.data(), headers) {
@@ -191,6 +209,14 @@ impl<P: Packet> Path<P> {
         if icmp::make_error(&mut packet, headers, problem, source).is_ok() {
             self.mine.turns.icmp_sent.add(1);
             io.transmit(packet.port(), packet);
+        }
+    }
+
+    /// Whether a packet went to all of a network, of whom none answers with an error or a reset (RFC 1122 §3.2.2, §4.2.3.10).
+    pub(super) fn is_to_network(&self, frame: &[u8], headers: &Headers) -> bool {
+        match headers.destination(frame) {
+            IpAddr::V4(to) => self.tables.routes.is_broadcast(to),
+            IpAddr::V6(_) => false,
         }
     }
 

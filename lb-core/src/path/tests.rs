@@ -37,6 +37,7 @@ mod one_packet;
 mod persistent;
 mod pieces;
 mod quic;
+mod refused;
 mod regressions;
 mod room;
 mod route_mtu;

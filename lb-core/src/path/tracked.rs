@@ -7,6 +7,7 @@
 use super::hooks::{Passage, RAW, Stopped, translation};
 use super::{Io, Path, rewrite};
 use crate::conntrack::helper::HelperId;
+use crate::conntrack::tcp::TcpState;
 use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::Edit;
@@ -16,12 +17,14 @@ use crate::hook::{Function, Hook};
 use crate::ids::ServerId;
 use crate::nat::{self, Manip, Range};
 use crate::packet::{Packet, RxChecksum};
+use crate::rule::{Refusal, Verdict};
 use crate::tables::{Protocol, Way};
 use crate::time::{Tick, Timeout};
 use crate::wire::checksum::Delta;
 use crate::wire::icmp;
 use crate::wire::ipv4::TTL_DECREMENT;
 use crate::wire::parse::{Fragment, Headers, Parsed, parse};
+use crate::wire::tcp::RST;
 
 /// A connection that is about to begin.
 #[derive(Clone, Copy, Debug)]
@@ -325,6 +328,7 @@ impl<P: Packet> Path<P> {
         if is_walked {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
                 self.prolong(at, &step, now);
+                self.close_reset(at, headers, stopped, now);
                 self.stop(packet, headers, stopped, now, io);
                 self.end_with(at, &step);
                 return None;
@@ -336,6 +340,24 @@ impl<P: Packet> Path<P> {
             self.keep_course(at, packet.port(), headers, step.is, now);
         }
         Some((packet, step, passage.ttl))
+    }
+
+    /// A connection of which a packet is answered with a reset is over, as at the end that it is told to (Linux: `nf_ct_set_closing`).
+    pub(super) fn close_reset(&mut self, at: FlowRef, headers: &Headers, (verdict, _): Stopped, now: Tick) {
+        let is_reset = matches!(verdict, Verdict::Reject(Refusal::TcpReset)) && headers.tcp_flags & RST == 0;
+        let (id, entry) = (at.id(), self.flows.entry(at.id()));
+        let is_closed = entry.state() == TcpState::Close as u8;
+        if !is_reset || entry.protocol() != Protocol::TCP || headers.fragment != Fragment::None || is_closed {
+            return;
+        }
+        self.flows.entry_mut(id).set_state(TcpState::Close as u8);
+        if !self.flows.tracked(id).status.has(Status::FIXED_TIMEOUT) {
+            self.flows.entry_mut(id).touch(now);
+            let seconds = self.tables.settings.sysctls.conntrack.tcp[TcpState::Close as usize];
+            self.flows.set_timeout(id, Timeout::from_secs(seconds));
+        }
+        self.counted.release(id);
+        self.tell(Told::PROTOINFO, id);
     }
 
     /// The road of a packet of a tracked connection behind conntrack.

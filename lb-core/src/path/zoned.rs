@@ -172,6 +172,7 @@ impl<P: Packet> Path<P> {
         let wire = self.flows.tuple(at.id(), at.direction());
         if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
             self.prolong(at, &step, now);
+            self.close_reset(at, headers, stopped, now);
             self.stop(packet, headers, stopped, now, io);
             return self.end_with(at, &step);
         }

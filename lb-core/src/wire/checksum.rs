@@ -130,6 +130,15 @@ pub fn of_transport(frame: &[u8], headers: &Headers) -> Option<u16> {
     Some(add(pseudo, sum(data)))
 }
 
+/// Whether a packet's checksum is wrong: that of a TCP, UDP or ICMP packet that is here as a whole. UDP need not have one (RFC 768).
+pub fn is_wrong(frame: &[u8], headers: &Headers) -> bool {
+    let has_one = match headers.protocol {
+        Protocol::UDP => udp::header(frame, headers.l4.into()).is_some_and(|udp| udp::checksum(udp) != 0),
+        protocol => matches!(protocol, Protocol::TCP | Protocol::ICMP | Protocol::ICMPV6),
+    };
+    has_one && of_transport(frame, headers).is_some_and(|sum| !is_good(sum))
+}
+
 /// Bytes from the transport header on that its checksum covers: UDP says so itself, others go to the packet's end.
 fn covered(frame: &[u8], headers: &Headers) -> usize {
     match udp::header(frame, usize::from(headers.l4)) {
