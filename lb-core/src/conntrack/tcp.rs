@@ -9,7 +9,7 @@
 mod segment;
 mod window;
 
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut, transmute_ref};
 
 use self::segment::Kind;
 pub use self::segment::Segment;
@@ -204,6 +204,16 @@ impl Ends {
     fn note(&mut self, kind: Kind, direction: Direction) {
         self.last_kind = kind as u8;
         self.last_direction = direction as u8;
+    }
+}
+
+impl Tracked {
+    /// Whether a SYN with this number is beyond all that the first end of a TCP connection sent.
+    pub(crate) fn is_outrun_by(&self, seq: u32) -> bool {
+        let ends: &Ends = transmute_ref!(&self.private);
+        // It takes a number itself.
+        let beyond = seq.wrapping_add(1).wrapping_sub(ends.end[0]);
+        beyond.cast_signed() > 0
     }
 }
 

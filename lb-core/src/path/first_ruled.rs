@@ -26,7 +26,7 @@ use crate::tables::{Protocol, Way};
 use crate::time::Tick;
 use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::tcp::{ACK, SYN};
+use crate::wire::tcp::{self, ACK, SYN};
 
 impl<P: Packet> Path<P> {
     /// A packet of no known connection here.
@@ -425,4 +425,10 @@ fn passed(seen: &Tuple, passage: &Passage) -> Passed {
 /// Whether a packet says that no connection has it yet.
 pub(super) fn begins_connection(headers: &Headers) -> bool {
     headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK) == SYN
+}
+
+/// The sequence number of a packet that begins a TCP connection.
+pub(super) fn syn_number(frame: &[u8], headers: &Headers) -> Option<u32> {
+    let header = tcp::header(frame, headers.l4.into());
+    header.filter(|_| begins_connection(headers)).map(tcp::sequence)
 }

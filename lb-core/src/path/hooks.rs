@@ -20,6 +20,7 @@
 
 use std::net::IpAddr;
 
+use super::first_ruled::syn_number;
 use super::helped::{Expected, follow};
 use super::on_link::off_link;
 use super::{Io, Path};
@@ -405,6 +406,10 @@ impl<P: Packet> Path<P> {
                 let any = Range { ports: None, ..range };
                 let is_followed = followed.is_some() && manip == Manip::Source;
                 is_followed.then(|| self.translated(tuple, manip, &any, &original, passage.zones)).flatten()
+            })
+            .or_else(|| {
+                let seq = syn_number(packet.data(), headers).filter(|_| manip == Manip::Source)?;
+                self.translated_anew(tuple, &range, &original, passage.zones, seq)
             })
             .ok_or((Verdict::Nat(manip, range), hook))?;
         passage.after = Some(after);

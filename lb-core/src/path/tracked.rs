@@ -12,7 +12,7 @@ use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracke
 use crate::drop::DropReason;
 use crate::flow::edit::Edit;
 use crate::flow::template::templated;
-use crate::flow::{Deltas, Direction, FlowId, FlowRef, Method, NewFlow, Tuple};
+use crate::flow::{Deltas, Direction, FlowId, FlowRef, FlowTable, Method, NewFlow, Tuple};
 use crate::hook::{Function, Hook};
 use crate::ids::ServerId;
 use crate::nat::{self, Manip, Range};
@@ -185,6 +185,44 @@ impl<P: Packet> Path<P> {
         original: &Tuple,
         zones: Zones,
     ) -> Option<Tuple> {
+        self.translated_past(tuple, manip, range, original, zones, |_, _| false)
+    }
+
+    /// The same of a SYN where all that was tried is taken: a port may be taken from a connection that is over, if the SYN's sequence number is beyond
+    /// all that this one sent, so that no segment of it that is still on its way is taken for one of the new one's (RFC 6191 §2; Linux: `nf_nat_used_tuple_harder`).
+    #[cold]
+    pub(super) fn translated_anew(
+        &mut self,
+        tuple: &Tuple,
+        range: &Range,
+        original: &Tuple,
+        zones: Zones,
+        seq: u32,
+    ) -> Option<Tuple> {
+        let gives_way = |flows: &FlowTable, at: FlowRef| {
+            let entry = flows.entry(at.id());
+            at.direction() == Direction::Reply
+                && entry.is_tracked()
+                && conntrack::is_over(entry.protocol(), entry.state())
+                && flows.tracked(at.id()).is_outrun_by(seq)
+        };
+        let after = self.translated_past(tuple, Manip::Source, range, original, zones, gives_way)?;
+        if let Some(at) = self.flows.find_by(&after.reversed(), zones.of(Direction::Reply)) {
+            self.end(at.id());
+        }
+        Some(after)
+    }
+
+    /// `gives_way` says whether a connection that is found in the place gives it.
+    fn translated_past(
+        &mut self,
+        tuple: &Tuple,
+        manip: Manip,
+        range: &Range,
+        original: &Tuple,
+        zones: Zones,
+        gives_way: impl Fn(&FlowTable, FlowRef) -> bool,
+    ) -> Option<Tuple> {
         let random = self.random();
         let flows = &self.flows;
         let workers = self.counters.len();
@@ -195,7 +233,8 @@ impl<P: Packet> Path<P> {
         let is_taken = |leaving: &Tuple| {
             let answer = leaving.reversed();
             let is_anothers = may_be_anothers && self.is_anothers_port(leaving, &answer);
-            is_anothers || answer == *original || flows.find_by(&answer, zones.of(Direction::Reply)).is_some()
+            let found = || flows.find_by(&answer, zones.of(Direction::Reply));
+            is_anothers || answer == *original || found().is_some_and(|at| !gives_way(flows, at))
         };
         // A destination alone need not be free: the source may still be exchanged at POSTROUTING.
         match manip {

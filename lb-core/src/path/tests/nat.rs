@@ -128,6 +128,35 @@ fn when_all_ports_are_taken_what_begins_is_dropped_and_counted_and_the_others_go
 }
 
 #[test]
+fn a_port_of_a_connection_that_is_over_is_given_to_one_that_begins_beyond_it() {
+    let mut director = nat(&["nat POSTROUTING -p tcp -j SNAT --to-source 192.0.2.1:5000"]);
+    let syn = |sport, seq| with_numbers(out(11, sport, ("192.0.2.100", 443), "S"), seq, 0);
+    let answer =
+        |flags, seq, ack| with_numbers(tcp(C2D, ("192.0.2.100", 443), (OUTSIDE, 5000), flags), seq, ack);
+    assert_eq!(director.receive(LAN, &[syn(4000, 1000)]).sent.len(), 1);
+    assert!(director.receive(LAN, &[syn(4001, 9000)]).sent.is_empty(), "it is open");
+    // A SYN with 7 bytes takes 8 numbers.
+    assert_eq!(director.receive(WAN, &[answer("SA", 500, 1008)]).sent.len(), 1);
+    assert_eq!(director.receive(WAN, &[answer("RA", 508, 1008)]).sent.len(), 1);
+    assert_eq!(director.states(), ["CLOSE"]);
+    assert!(director.receive(LAN, &[syn(4001, 1000)]).sent.is_empty(), "what is on its way may be of it");
+    assert_eq!(source(&director.receive(LAN, &[syn(4001, 2000)])), (ip(OUTSIDE), 5000));
+    assert_eq!(director.states(), ["SYN_SENT"]);
+}
+
+/// The same segment with other numbers.
+fn with_numbers(mut frame: Vec<u8>, seq: u32, ack: u32) -> Vec<u8> {
+    for (at, number) in [(38, seq), (42, ack)] {
+        let old = u32::from_be_bytes(*frame[at..].first_chunk().unwrap());
+        frame[at..at + 4].copy_from_slice(&number.to_be_bytes());
+        let sum = u16::from_be_bytes([frame[50], frame[51]]);
+        let sum = checksum::Delta::double_word(old, number).apply(sum);
+        frame[50..52].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
+#[test]
 fn ports_by_chance_are_within_the_range_and_not_the_next_ones() {
     for option in ["--random", "--random-fully"] {
         let rule = format!("nat POSTROUTING -p tcp -j SNAT --to-source 192.0.2.1:2000-60000 {option}");
