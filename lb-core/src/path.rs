@@ -57,6 +57,7 @@ mod order;
 mod output;
 mod owners;
 mod persistent;
+mod pieces;
 mod quic;
 mod related;
 mod reworded;

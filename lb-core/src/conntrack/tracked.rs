@@ -168,4 +168,10 @@ impl Accounting {
         self.packets[at] = self.packets[at].wrapping_add(1);
         self.bytes[at] = self.bytes[at].wrapping_add(u64::from(bytes));
     }
+
+    /// More of the packet that was counted last.
+    pub fn lengthen(&mut self, direction: Direction, bytes: u32) {
+        let at = direction.index();
+        self.bytes[at] = self.bytes[at].wrapping_add(u64::from(bytes));
+    }
 }

@@ -131,6 +131,9 @@ impl<P: Packet> Path<P> {
 
     /// A packet that no connection can have, and that begins none.
     pub(super) fn of_none(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        if let Some(stopped) = self.stopped_before(packet.data(), headers, now) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
         let wire = Tuple::of_packet(packet.data(), headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Invalid, now);
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {

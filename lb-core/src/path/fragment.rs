@@ -1,9 +1,10 @@
 //! Fragments follow their connection: the first one's ports are kept for the later ones, which wait for it, in a
-//! bounded number, when they come before it. Nothing is reassembled.
+//! bounded number, when they come before it. Nothing is reassembled. What rules say of the first one is said of them all ([`pieces`](super::pieces)).
 
 use arrayvec::ArrayVec;
 
 use super::ipsec::is_ipsec;
+use super::pieces::Ruled;
 use super::tracked::tuple_of;
 use super::{BURST, Burst, Io, Kind, Path, Ports, Seen};
 use crate::counters::WorkerCounters;
@@ -79,6 +80,8 @@ impl<T: Copy, const SETS: usize> Recent<T, SETS> {
 pub(super) struct Fragments<P> {
     /// What the first fragment carries; for IPv6 the later ones may not say the protocol.
     known: Recent<Ports, SETS>,
+    /// What rules made of it.
+    pub(super) ruled: Recent<Ruled, SETS>,
     waiting: Vec<Waiter<P>>,
     unsealed: Vec<Unsealed<P>>,
     /// First fragments of this burst for which others wait.
@@ -89,6 +92,7 @@ impl<P> Fragments<P> {
     pub(super) fn new() -> Fragments<P> {
         Fragments {
             known: Recent::new(),
+            ruled: Recent::new(),
             waiting: Vec::with_capacity(CAPACITY),
             unsealed: Vec::with_capacity(UNSEALED),
             release: ArrayVec::new(),

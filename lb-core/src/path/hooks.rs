@@ -83,6 +83,8 @@ pub(super) struct Passage {
     pub(super) helper: HelperId,
     /// Another connection announced the one that it begins.
     pub(super) expected: Option<Expected>,
+    /// Of a datagram's first fragment: which tables it has passed at which hooks.
+    pub(super) walked: u64,
     pub(super) now: Tick,
 }
 
@@ -151,6 +153,8 @@ impl<P: Packet> Path<P> {
         let mut outcome = Ok(());
         if !is_first {
             outcome = self.pass(&RAW, &wire, &mut packet, headers, &mut passage);
+        } else if headers.fragment == Fragment::First {
+            passage.walked = self.walked_before(packet.data(), headers, now);
         }
         if outcome.is_ok() {
             // Conntrack sees what table raw lets pass, and does not leave out.
@@ -317,6 +321,7 @@ impl<P: Packet> Path<P> {
             service: None,
             helper: HelperId::NONE,
             expected: None,
+            walked: 0,
             now,
         }
     }
@@ -349,6 +354,21 @@ impl<P: Packet> Path<P> {
 
     #[inline(never)]
     fn pass_chains(
+        &mut self,
+        road: &[Stop],
+        tuple: &Tuple,
+        packet: &mut P,
+        headers: &Headers,
+        passage: &mut Passage,
+    ) -> Result<(), Stopped> {
+        match headers.fragment {
+            Fragment::None => self.pass_each(road, tuple, packet, headers, passage),
+            _ => self.pass_piece(road, tuple, packet, headers, passage),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn pass_each(
         &mut self,
         road: &[Stop],
         tuple: &Tuple,
@@ -411,7 +431,11 @@ impl<P: Packet> Path<P> {
                 let seq = syn_number(packet.data(), headers).filter(|_| manip == Manip::Source)?;
                 self.translated_anew(tuple, &range, &original, passage.zones, seq)
             })
-            .ok_or((Verdict::Nat(manip, range), hook))?;
+            .ok_or((Verdict::Nat(manip, range), hook));
+        if let (Fragment::First, Err(stopped)) = (headers.fragment, after) {
+            self.note_untranslated(packet.data(), headers, stopped, passage);
+        }
+        let after = after?;
         passage.after = Some(after);
         if after != *tuple {
             self.watch.note(|| Step::Becomes(after));

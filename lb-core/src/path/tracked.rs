@@ -524,7 +524,7 @@ impl<P: Packet> Path<P> {
     #[inline]
     pub(super) fn account(&mut self, at: FlowRef, headers: &Headers) {
         if self.counts_connections {
-            self.count_of_connection(at, headers);
+            self.count_piece_or_whole(at, headers);
         }
     }
 
@@ -543,7 +543,17 @@ impl<P: Packet> Path<P> {
         let is_fixed = self.flows.tracked(at.id()).status.has(Status::FIXED_TIMEOUT);
         let prolongs = step.timeout.is_some() || is_fixed || headers.fragment == Fragment::Later;
         if prolongs && matches!(step.verdict, conntrack::Verdict::Fine | conntrack::Verdict::Ends) {
-            self.count_of_connection(at, headers);
+            self.count_piece_or_whole(at, headers);
+        }
+    }
+
+    /// A later fragment adds its data to its datagram, which is one packet.
+    fn count_piece_or_whole(&mut self, at: FlowRef, headers: &Headers) {
+        if headers.fragment != Fragment::Later {
+            return self.count_of_connection(at, headers);
+        }
+        if let Some(accounting) = self.flows.accounting_mut(at.id()) {
+            accounting.lengthen(at.direction(), headers.l4_len() as u32);
         }
     }
 

@@ -2,18 +2,24 @@
 
 use super::view::View;
 use crate::wire::checksum::Delta;
+use crate::wire::parse::Headers;
 use crate::wire::{array_mut, be16, ipv4, tcp};
 
 /// Writes the bits of `mask` of the TOS or traffic class.
 pub(crate) fn set_tos(view: &mut View<'_>, value: u8, mask: u8) {
     let tos = view.tos() & !mask ^ value;
-    let l3 = usize::from(view.headers.l3);
-    if view.headers.is_ipv6 {
-        if let Some(first) = array_mut::<2>(view.frame, l3) {
+    write_tos(view.frame, view.headers, tos);
+}
+
+/// Writes the TOS or traffic class.
+pub(crate) fn write_tos(frame: &mut [u8], headers: &Headers, tos: u8) {
+    let l3 = usize::from(headers.l3);
+    if headers.is_ipv6 {
+        if let Some(first) = array_mut::<2>(frame, l3) {
             first[0] = first[0] & 0xf0 | tos >> 4;
             first[1] = first[1] & 0x0f | tos << 4;
         }
-    } else if let Some(header) = array_mut::<20>(view.frame, l3) {
+    } else if let Some(header) = array_mut::<20>(frame, l3) {
         let delta = Delta::word(be16(header[0], header[1]), be16(header[0], tos));
         header[1] = tos;
         ipv4::update_checksum(header, delta);
@@ -71,15 +77,20 @@ pub(crate) fn strip_tcp_options(view: &mut View<'_>, is_one: impl Fn(u8) -> bool
 /// Writes the TTL or hop limit: so that it is this once the hops are taken off that are yet to be.
 pub(crate) fn set_ttl(view: &mut View<'_>, ttl: u8) {
     let ttl = ttl.saturating_add(view.hops);
-    let l3 = usize::from(view.headers.l3);
-    if view.headers.is_ipv6 {
-        if let Some(field) = view.frame.get_mut(l3 + 7) {
+    write_ttl(view.frame, view.headers, ttl);
+    view.headers.ttl = ttl;
+}
+
+/// Writes the TTL or hop limit.
+pub(crate) fn write_ttl(frame: &mut [u8], headers: &Headers, ttl: u8) {
+    let l3 = usize::from(headers.l3);
+    if headers.is_ipv6 {
+        if let Some(field) = frame.get_mut(l3 + 7) {
             *field = ttl;
         }
-    } else if let Some(header) = array_mut::<20>(view.frame, l3) {
+    } else if let Some(header) = array_mut::<20>(frame, l3) {
         let delta = Delta::word(be16(header[8], header[9]), be16(ttl, header[9]));
         header[8] = ttl;
         ipv4::update_checksum(header, delta);
     }
-    view.headers.ttl = ttl;
 }

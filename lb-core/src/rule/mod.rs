@@ -13,7 +13,7 @@ pub mod capture;
 mod chain6;
 pub(crate) mod copies;
 pub mod counted;
-mod edit;
+pub(crate) mod edit;
 mod estimator;
 pub mod event;
 mod extension;
@@ -52,7 +52,9 @@ pub use set_use::SetUse;
 pub use state::{KnownSet, Named};
 pub use targets::Refusal;
 pub use text::{Error, Kind};
+pub(crate) use view::tos;
 pub use view::{Connection, Effects, Service, Verdict, View};
+pub(crate) use walk::place_bits;
 pub use walk::{BadTable, ChainSource, RuleSource, Rules, reached_from};
 
 pub use crate::counters::{MOST_RULE_NUMBERS, MOST_RULES};

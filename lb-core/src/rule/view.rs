@@ -233,13 +233,13 @@ impl View<'_> {
         self.frame.get(usize::from(self.headers.l4)..end).unwrap_or_default()
     }
 
-    /// The ports of TCP, UDP, SCTP, DCCP and UDP-Lite, in a first or only fragment.
+    /// The ports of TCP, UDP, SCTP, DCCP and UDP-Lite; of a later fragment what its first one had, where that is known.
     #[inline]
     pub(crate) fn ports(&self) -> Option<(u16, u16)> {
-        if self.is_later_fragment() {
-            return None;
-        }
         match self.protocol() {
+            6 | 17 | 132 if self.is_later_fragment() && (self.tuple.sport, self.tuple.dport) == (0, 0) => {
+                None
+            }
             6 | 17 | 132 => Some((self.tuple.sport, self.tuple.dport)),
             33 | 136 => {
                 let [a, b, c, d] = *array(self.transport(), 0)?;
@@ -261,11 +261,15 @@ impl View<'_> {
 
     /// IPv4's TOS, IPv6's traffic class.
     pub(crate) fn tos(&self) -> u8 {
-        let packet = self.packet();
-        match packet {
-            [first, second, ..] if self.headers.is_ipv6 => first << 4 | second >> 4,
-            [_, second, ..] => *second,
-            _ => 0,
-        }
+        tos(self.packet(), self.headers.is_ipv6)
+    }
+}
+
+/// TOS or traffic class of an IP packet.
+pub(crate) fn tos(packet: &[u8], is_ipv6: bool) -> u8 {
+    match packet {
+        [first, second, ..] if is_ipv6 => first << 4 | second >> 4,
+        [_, second, ..] => *second,
+        _ => 0,
     }
 }

@@ -111,8 +111,7 @@ impl Rules {
     /// Whether one of these tables has a chain at its hook: else whoever asks there passes, and nothing is counted.
     #[inline]
     pub(crate) fn have_chain_at(&self, is_ipv6: bool, places: &[(Table, Hook)]) -> bool {
-        let wanted = places.iter().fold(0, |bits, &(table, hook)| bits | place_bit(table, hook));
-        self.places[usize::from(is_ipv6)] & wanted != 0
+        self.places[usize::from(is_ipv6)] & place_bits(places) != 0
     }
 
     fn note_places(&mut self) {
@@ -245,6 +244,12 @@ impl Rules {
             None => Verdict::Accept,
         }
     }
+}
+
+/// Tables at hooks, among all.
+#[inline]
+pub(crate) fn place_bits(places: &[(Table, Hook)]) -> u64 {
+    places.iter().fold(0, |bits, &(table, hook)| bits | place_bit(table, hook))
 }
 
 /// A table at a hook, among all.

@@ -1,7 +1,5 @@
-//! Datagrams and pings in pieces, in any order: a later piece waits for the first one, which says whose all are. Each piece passes the rules, and those that leave are
-//! the pieces that came, with the ends of a packet of their connection.
-//!
-//! What only a whole packet has (ports as rules see them) a later piece has not; one whose first piece begins no connection is INVALID.
+//! Datagrams and pings in pieces, in any order: a later piece waits for the first one, which says whose all are. The first one passes the rules, and what becomes of
+//! it becomes of all; only its sender is told once. Those that leave are the pieces that came, with the ends of a packet of their connection.
 
 use hashbrown::HashSet;
 
@@ -16,7 +14,6 @@ pub(super) enum Piece {
     /// It is whole, of IPv6 with a header of fragments (RFC 6946).
     Only,
     First,
-    Later,
 }
 
 /// A packet and how it is cut.
@@ -105,19 +102,19 @@ impl Netfilter {
         left: Option<&Packet>,
     ) -> Result<Vec<Fate<OnePiece>>, String> {
         let (mut fates, mut waiting) = (Vec::new(), Vec::new());
-        let mut is_known = false;
+        let mut first = None;
         for piece in pieces {
             if piece.is_first() {
-                is_known = true;
                 let Cut { packet, .. } = &piece.of;
                 let is = if pieces.len() == 1 { Piece::Only } else { Piece::First };
                 let fate = self.pass(Some(input), packet, Some((is, piece.len())), left)?;
-                fates.push(fate.with(|packet| piece.with(packet)));
+                first = Some(fate.clone());
+                fates.push(fate.clone().with(|packet| piece.with(packet)));
                 for piece in waiting.drain(..) {
-                    fates.push(self.later(input, piece)?);
+                    fates.push(self.later(&fate, piece));
                 }
-            } else if is_known {
-                fates.push(self.later(input, piece)?);
+            } else if let Some(fate) = &first {
+                fates.push(self.later(fate, piece));
             } else {
                 waiting.push(piece);
             }
@@ -125,8 +122,12 @@ impl Netfilter {
         Ok(fates)
     }
 
-    fn later(&mut self, input: usize, piece: &OnePiece) -> Result<Fate<OnePiece>, String> {
-        let fate = self.pass(Some(input), &piece.of.packet, Some((Piece::Later, piece.len())), None)?;
-        Ok(fate.with(|packet| piece.with(packet)))
+    fn later(&mut self, first: &Fate, piece: &OnePiece) -> Fate<OnePiece> {
+        let header = if piece.to().is_ipv6() { 48 } else { 20 };
+        self.lengthen(piece.len() - header);
+        match first.clone() {
+            Fate::Refused(hook, _) => Fate::Dropped(hook),
+            fate => fate.with(|packet| piece.with(packet)),
+        }
     }
 }

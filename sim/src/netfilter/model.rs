@@ -219,6 +219,8 @@ pub(super) struct Netfilter {
     pub(super) service: Option<Service>,
     /// Which real server a client has, of one that is persistent.
     kept: HashMap<IpAddr, (IpAddr, u16)>,
+    /// Of which connection the packet was that came last, and whether an answer, if it counted there.
+    counted: Option<(usize, bool)>,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
     pub(super) shares_ports: bool,
 }
@@ -234,6 +236,7 @@ impl Netfilter {
             ways,
             service: None,
             kept: HashMap::new(),
+            counted: None,
             shares_ports: false,
         }
     }
@@ -302,6 +305,7 @@ impl Netfilter {
             return Ok(fate.with(|ends| becomes(ends, 0)));
         }
         let counts = self.counts_connections();
+        self.counted = None;
         let zone = passage.zone.unwrap_or(0);
         let mut known = self.number_of(&passage, &packet.ends);
         let mut said = known.map(|of| self.follow(of, packet));
@@ -317,19 +321,17 @@ impl Netfilter {
         } else if let Some((number, is_reply)) = known {
             if said != Some(Said::Invalid) {
                 let connection = self.connections[number].as_mut().expect("it is there");
-                // A later piece goes with its first one.
-                connection.is_answered |= is_reply && passage.piece != Some(Piece::Later);
+                connection.is_answered |= is_reply;
                 if counts && said != Some(Said::LetBe) {
                     count(&mut connection.counts[usize::from(is_reply)], len);
+                    self.counted = known;
                 }
                 passage.is_reply = is_reply;
                 passage.state =
                     if connection.is_answered || is_reply { State::Established } else { State::New };
                 passage.connection = Some(connection.clone());
             }
-        } else if let Some(tcp) = self.begins(packet)
-            && passage.piece != Some(Piece::Later)
-        {
+        } else if let Some(tcp) = self.begins(packet) {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
             let mut connection = Connection {
@@ -357,7 +359,10 @@ impl Netfilter {
         match (known, passage.connection) {
             // Its mark was written on the way.
             (Some((number, _)), Some(connection)) => self.write_back(number, connection),
-            (None, Some(connection)) if is_on_its_way => self.enter(connection)?,
+            (None, Some(connection)) if is_on_its_way => {
+                self.enter(connection)?;
+                self.counted = self.by_tuple.get(&(zone, packet.ends)).copied().filter(|_| counts);
+            }
             _ => {}
         }
         if let (Some((number, _)), Some(Said::Ends)) = (known, said) {
@@ -365,6 +370,15 @@ impl Netfilter {
         }
         let hops = u8::from(input.is_some() && matches!(fate, Fate::Sent(_) | Fate::Routed(..)));
         Ok(fate.with(|ends| becomes(ends, hops)))
+    }
+
+    /// A later piece of the packet that came last, whose data is so long.
+    pub(super) fn lengthen(&mut self, len: u64) {
+        if let Some((number, is_reply)) = self.counted
+            && let Some(connection) = &mut self.connections[number]
+        {
+            connection.counts[usize::from(is_reply)].1 += len;
+        }
     }
 
     /// A packet's, as it comes.
@@ -763,6 +777,12 @@ impl Netfilter {
         })
     }
 
+    /// Whether a rule exchanges prefixes, reached or not.
+    pub(super) fn exchanges_prefixes(&self) -> bool {
+        let mut rules = self.chains.values().flat_map(|chain| &chain.rules);
+        rules.any(|(rule, _)| matches!(rule.does, Does::Prefix { .. }))
+    }
+
     /// Whether a rule asks how much a connection has had, reached or not.
     fn counts_connections(&self) -> bool {
         self.chains.iter().any(|((table, _), chain)| {
@@ -789,8 +809,7 @@ impl Netfilter {
 impl Passage {
     /// As sets see it.
     fn seen(&self) -> Seen {
-        let has_ports = self.piece != Some(Piece::Later);
-        Seen { ends: self.ends, mark: self.mark, has_ports }
+        Seen { ends: self.ends, mark: self.mark }
     }
 
     /// An end of what begins a connection, or is of none; with an error's, the opposite one of what it quotes.
@@ -931,7 +950,7 @@ fn holds(test: &Test, passage: &Passage, sets: &Sets) -> bool {
         Test::Protocol(protocol) => ends.protocol.0 == *protocol,
         Test::Ports { is_source, first, last } => {
             let port = if *is_source { &ends.sport } else { &ends.dport };
-            passage.piece != Some(Piece::Later) && (first..=last).contains(&port)
+            (first..=last).contains(&port)
         }
         Test::States(states) => states.contains(&passage.state),
         Test::Translated { is_destination } => of(&|connection| connection.is_translated(*is_destination)),

@@ -66,11 +66,10 @@ pub(super) struct Adding {
     pub(super) timeout: Option<u32>,
 }
 
-/// What sets look at of a packet; a later piece has no ports.
+/// What sets look at of a packet.
 pub(super) struct Seen {
     pub(super) ends: Tuple,
     pub(super) mark: u32,
-    pub(super) has_ports: bool,
 }
 
 /// By their place in [`SETS`].
@@ -165,13 +164,13 @@ impl Sets {
 
     /// What a packet is to a set. `None`: it has no such.
     fn element(&self, place: usize, seen: &Seen, is_source: bool) -> Option<Element> {
-        let Seen { ends, mark, has_ports } = *seen;
+        let Seen { ends, mark } = *seen;
         let (address, port) = if is_source { (ends.src, ends.sport) } else { (ends.dst, ends.dport) };
         match SETS[place].kind {
             Kind::Address | Kind::Net => Some((number(address), self.whole(), 0, 0)),
             Kind::AddressAndMark => Some((number(address), self.whole(), mark, 0)),
             Kind::Port => {
-                let has_any = has_ports && [TCP, UDP].contains(&ends.protocol.0);
+                let has_any = [TCP, UDP].contains(&ends.protocol.0);
                 has_any.then_some((0, self.whole(), 0, port))
             }
         }

@@ -315,7 +315,7 @@ impl World {
                 match self.draw.below(16) {
                     _ if self.model.service.is_some() => self.packet()?,
                     0 | 1 => self.error()?,
-                    2 => self.pieces()?,
+                    2 if !self.model.exchanges_prefixes() => self.pieces()?,
                     _ => self.packet()?,
                 }
             }

@@ -1,4 +1,5 @@
-//! Goal: fragments of what rules follow go with their first one, whichever worker has the connection, pings too, and no rule is passed by.
+//! Goal: fragments of what rules follow go with their first one, whichever worker has the connection, pings too, no rule is passed by, and none is
+//! asked twice about one datagram.
 //! Method: datagrams and pings in pieces, in any order, through NAT and through table raw.
 
 use super::hooks::{Workers, rules};
@@ -99,7 +100,7 @@ fn pieces_of_an_answer_find_the_connection_at_any_worker() {
 }
 
 #[test]
-fn table_raw_is_asked_about_each_piece() {
+fn no_piece_passes_table_raw_by() {
     let mut director = Director::new();
     let tables = Tables { rules: Arc::new(rules(&["raw PREROUTING -j DROP"])), ..tables(2, &[11, 12], 1) };
     director.path.adopt(tables.into());
@@ -109,4 +110,111 @@ fn table_raw_is_asked_about_each_piece() {
         assert_eq!(director.receive(WAN, &[piece]).sent.len(), 0);
     }
     assert_eq!(director.dropped(DropReason::Rule), 6);
+}
+
+fn director(lines: &[&str]) -> Director {
+    let mut director = Director::new();
+    let tables = Tables { rules: Arc::new(rules(lines)), ..tables(2, &[11, 12], 1) };
+    director.path.adopt(tables.into());
+    director
+}
+
+/// A datagram through the director, in three pieces.
+fn through(dport: u16) -> Vec<Vec<u8>> {
+    datagram_between(C2D, ("192.0.2.100", 4000), ("10.0.0.11", dport), 3)
+}
+
+const DEFAULT_DROP: [&str; 4] = [
+    "filter FORWARD -m state --state ESTABLISHED,RELATED -j ACCEPT",
+    "filter FORWARD -p udp --dport 514 -j ACCEPT",
+    "filter FORWARD -p icmp --icmp-type echo-request -j ACCEPT",
+    "filter FORWARD -j DROP",
+];
+
+#[test]
+fn pieces_pass_where_their_first_one_does() {
+    let ping = || ping_in_pieces(C2D, "192.0.2.100", "10.0.0.11", 7, false);
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        for (pieces, passed) in [(through(514), 3), (through(515), 0), (ping(), 3)] {
+            let mut director = director(&DEFAULT_DROP);
+            let came = order.map(|nth| director.receive(WAN, &[pieces[nth].clone()]).sent.len());
+            assert_eq!(came.iter().sum::<usize>(), passed, "{order:?}");
+            assert_eq!(director.dropped(DropReason::Rule), 3 - passed as u64);
+        }
+    }
+}
+
+#[test]
+fn pieces_of_a_datagram_whose_identification_was_anothers_follow_their_own_first_one() {
+    let mut director = director(&DEFAULT_DROP);
+    let sent = [514, 515, 514, 514, 515].map(|dport| director.receive(WAN, &through(dport)).sent.len());
+    assert_eq!(sent, [3, 0, 3, 3, 0]);
+}
+
+#[test]
+fn pieces_to_the_host_pass_where_their_first_one_does() {
+    let lines = DEFAULT_DROP.map(|line| line.replace("FORWARD", "INPUT"));
+    let mut director = director(&lines.each_ref().map(String::as_str));
+    for (dport, passed) in [(514, 3), (515, 0)] {
+        let pieces = datagram_between(C2D, ("192.0.2.100", 4000), (OUTSIDE, dport), 3);
+        assert_eq!(director.receive(WAN, &pieces).to_twin.len(), passed);
+    }
+}
+
+#[test]
+fn a_datagram_is_one_packet_to_rules() {
+    let mut director = director(&[
+        "filter FORWARD -f -j DROP",
+        "filter FORWARD -p udp -m statistic --mode nth --every 2 --packet 1 -j DROP",
+        "filter FORWARD -m connbytes --connbytes 3: --connbytes-dir original --connbytes-mode packets -j DROP",
+    ]);
+    let sent = [(); 4].map(|()| director.receive(WAN, &through(514)).sent.len());
+    // Dropped ones count too.
+    assert_eq!(sent, [3, 0, 0, 0]);
+    assert_eq!(director.dropped(DropReason::Rule), 9);
+}
+
+#[test]
+fn pieces_leave_with_the_mark_and_with_what_rules_wrote_of_the_first_one() {
+    let mut director = director(&[
+        "mangle PREROUTING -p udp --dport 514 -j MARK --set-mark 5",
+        "mangle PREROUTING -p udp --dport 514 -j TTL --ttl-set 40",
+        "mangle FORWARD -p udp --dport 514 -j TOS --set-tos 0x10",
+        "filter FORWARD -m mark ! --mark 5 -j DROP",
+    ]);
+    let sent = director.receive(WAN, &through(514)).sent;
+    assert_eq!(sent.len(), 3);
+    for (_, frame) in &sent {
+        assert_eq!((frame.data()[15], frame.data()[22]), (0x10, 39));
+        assert!(checksum::is_good(checksum::sum(&frame.data()[14..34])));
+    }
+}
+
+#[test]
+fn pieces_that_are_not_tracked_go_with_their_first_one_too() {
+    let mut director = director(&[
+        "raw PREROUTING -p udp --dport 514 -j NOTRACK",
+        "filter FORWARD -m state --state UNTRACKED -j ACCEPT",
+        "filter FORWARD -j DROP",
+    ]);
+    assert_eq!(director.receive(WAN, &through(514)).sent.len(), 3);
+    assert_eq!(director.receive(WAN, &through(515)).sent.len(), 0);
+}
+
+#[test]
+fn the_sender_of_a_refused_datagram_is_told_once() {
+    let mut director = director(&["filter FORWARD -p udp -j REJECT"]);
+    assert_eq!(director.receive(WAN, &through(514)).sent.len(), 1);
+    assert_eq!(director.dropped(DropReason::RuleRejects), 1);
+    assert_eq!(director.dropped(DropReason::Rule), 2);
+}
+
+#[test]
+fn pieces_of_what_finds_no_port_go_nowhere() {
+    let mut director = director(&["nat POSTROUTING -p udp -j SNAT --to-source 192.0.2.1:5000"]);
+    let macs = (server_mac(11), OUR_LAN);
+    let datagram = |sport| datagram_between(macs, ("10.0.0.11", sport), ("192.0.2.100", 53), 3);
+    assert_eq!(director.receive(LAN, &datagram(4000)).sent.len(), 3);
+    assert_eq!(director.receive(LAN, &datagram(4001)).sent.len(), 0);
+    assert_eq!(director.dropped(DropReason::NoLocalPort), 3);
 }
