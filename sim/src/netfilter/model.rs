@@ -301,11 +301,11 @@ impl Netfilter {
         let mut passage = self.passage(packet.ends, input, len);
         passage.piece = piece.map(|(piece, _)| piece);
         let becomes = |ends, hops| Packet { ends, ttl: packet.ttl - hops, ..packet.clone() };
+        self.counted = None;
         if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
             return Ok(fate.with(|ends| becomes(ends, 0)));
         }
         let counts = self.counts_connections();
-        self.counted = None;
         let zone = passage.zone.unwrap_or(0);
         let mut known = self.number_of(&passage, &packet.ends);
         let mut said = known.map(|of| self.follow(of, packet));

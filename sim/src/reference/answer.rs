@@ -17,6 +17,8 @@ pub(super) enum Problem {
     HostUnreachable,
     PortUnreachable,
     Prohibited,
+    /// Of IPv6 alone.
+    BeyondScope,
     TooBig(u16),
     TimeExceeded,
     /// Type and code of another's error, about a packet of the same family.
@@ -28,7 +30,7 @@ impl Problem {
     fn message(self, is_ipv6: bool) -> (u8, u8, u32) {
         let mtu = if let Problem::TooBig(mtu) = self { u32::from(mtu) } else { 0 };
         let (kind, code) = match (self, is_ipv6) {
-            (Problem::NetUnreachable, false) => (3, 0),
+            (Problem::NetUnreachable | Problem::BeyondScope, false) => (3, 0),
             (Problem::HostUnreachable, false) => (3, 1),
             (Problem::PortUnreachable, false) => (3, 3),
             (Problem::TooBig(_), false) => (3, 4),
@@ -36,6 +38,7 @@ impl Problem {
             (Problem::TimeExceeded, false) => (11, 0),
             (Problem::NetUnreachable, true) => (1, 0),
             (Problem::Prohibited, true) => (1, 1),
+            (Problem::BeyondScope, true) => (1, 2),
             (Problem::HostUnreachable, true) => (1, 3),
             (Problem::PortUnreachable, true) => (1, 4),
             (Problem::TooBig(_), true) => (2, 0),

@@ -19,6 +19,8 @@ pub(super) enum Refusal {
     Forbidden,
     Ttl,
     TooBig(u16),
+    /// From a link-local address, to another link.
+    OtherLink,
 }
 
 /// What a packet was before it got as it shall leave.
@@ -37,7 +39,8 @@ pub(super) enum Before {
 impl Reference {
     /// A packet of no connection: up to the host, or through.
     pub(super) fn route(&mut self, mut packet: Packet, read: Read) {
-        match self.check(&read, read.dst) {
+        let way = self.check(&read, read.dst);
+        match way.and_then(|way| self.stays_on_link(&packet, &read, way)) {
             Ok(Way::Local | Way::Linux) => self.up_the_twin(packet),
             _ if !self.tables.settings.forwarding => self.drop(DropReason::ForwardingOff, Hook::Forward),
             Err(refusal) => self.refuse(packet, read, refusal),
@@ -46,6 +49,18 @@ impl Reference {
                 self.leave(packet, read, read.dst, way, Before::Same);
             }
         }
+    }
+
+    /// RFC 4291 §2.5.6.
+    fn stays_on_link(&self, packet: &Packet, read: &Read, way: Way) -> Result<Way, Refusal> {
+        let leaves = match way {
+            Way::Hop(hop) => self.tables.neighbours.get(hop).map(|hop| hop.interface),
+            Way::Unresolved(interface, _) => Some(interface),
+            _ => None,
+        };
+        let is_link_local = matches!(read.src, IpAddr::V6(src) if src.is_unicast_link_local());
+        let came = self.tables.interfaces.find(packet.port, read.vlan);
+        if is_link_local && leaves.is_some() && leaves != came { Err(Refusal::OtherLink) } else { Ok(way) }
     }
 
     /// The way to `to`, if the packet may take it: first the route, then the TTL, then its length.
@@ -80,6 +95,7 @@ impl Reference {
             Refusal::Forbidden => (Problem::Prohibited, DropReason::RouteForbids),
             Refusal::Ttl => (Problem::TimeExceeded, DropReason::TtlExceeded),
             Refusal::TooBig(mtu) => (Problem::TooBig(mtu), DropReason::TooBig),
+            Refusal::OtherLink => (Problem::BeyondScope, DropReason::MartianAddress),
         };
         self.answer(packet, read, problem, reason, Hook::Forward);
     }
