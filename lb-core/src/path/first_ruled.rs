@@ -131,9 +131,6 @@ impl<P: Packet> Path<P> {
 
     /// A packet that no connection can have, and that begins none.
     pub(super) fn of_none(&mut self, mut packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        if let Some(stopped) = self.stopped_before(packet.data(), headers, now) {
-            return self.stop(packet, headers, stopped, now, io);
-        }
         let wire = Tuple::of_packet(packet.data(), headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Invalid, now);
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
@@ -363,6 +360,9 @@ impl<P: Packet> Path<P> {
     ) {
         let now = passage.now;
         (passage.at, passage.of) = (None, None);
+        if let Some(stopped) = self.stopped_before(packet.data(), headers, now) {
+            return self.stop(packet, headers, stopped, now, io);
+        }
         if passage.state == CtState::Invalid {
             self.mine.flows.invalid.add(1);
         }
