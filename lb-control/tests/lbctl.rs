@@ -333,6 +333,8 @@ fn a_fixed_sysctl_is_listed_and_takes_its_value_alone() {
         ("sysctl ignore_tunneled", "net.ipv4.vs.ignore_tunneled = 1\n"),
         ("sysctl -w net/ipv4/vs/sync_ports=1", "net.ipv4.vs.sync_ports = 1\n"),
         ("sysctl nf_conntrack_log_invalid=0", "net.netfilter.nf_conntrack_log_invalid = 0\n"),
+        ("sysctl -w net.ipv4.vs.lblcr_expiration=86400", "net.ipv4.vs.lblcr_expiration = 86400\n"),
+        ("sysctl run_estimation=1", "net.ipv4.vs.run_estimation = 1\n"),
         ("sysctl snat_reroute=0", "net.ipv4.vs.snat_reroute = 0\n"),
     ] {
         assert_eq!(lbctl(&daemon, words), shown, "{words}");
@@ -344,7 +346,8 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
     let daemon = Daemon::start(Vec::new());
     let all = "net.ipv4.vs.am_droprate = 10\nnet.ipv4.vs.amemthresh = 1024\nnet.ipv4.vs.backup_only = 0\nnet.ipv4.vs.cache_bypass = 0\nnet.ipv4.vs.conn_reuse_mode = 1\n\
                net.ipv4.vs.conntrack = 0\nnet.ipv4.vs.drop_entry = 0\nnet.ipv4.vs.drop_newcomers = 1\nnet.ipv4.vs.drop_packet = 0\n\
-               net.ipv4.vs.expire_nodest_conn = 2\nnet.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.ignore_tunneled = 1\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\n\
+               net.ipv4.vs.expire_nodest_conn = 2\nnet.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.ignore_tunneled = 1\n\
+               net.ipv4.vs.lblc_expiration = 86400\nnet.ipv4.vs.lblcr_expiration = 86400\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\nnet.ipv4.vs.run_estimation = 1\n\
                net.ipv4.vs.schedule_icmp = 0\nnet.ipv4.vs.secure_tcp = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
                net.ipv4.vs.snat_reroute = 1\nnet.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_ports = 1\nnet.ipv4.vs.sync_refresh_period = 10\n\
                net.ipv4.vs.sync_retries = 0\nnet.ipv4.vs.sync_sock_size = 0\nnet.ipv4.vs.sync_version = 1\n";
@@ -366,6 +369,8 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
             "sysctl ignore_tunneled=0",
             "allowed is 1 alone: what came in a tunnel to the director is unpacked by Linux",
         ),
+        ("sysctl lblc_expiration=60", "remembered for a day"),
+        ("sysctl run_estimation=0", "rates are estimated"),
         ("sysctl cache_bypass=1", "takes packets to this host alone"),
         ("sysctl ignore_tunneled=yes", "allowed is 1 alone"),
         ("sysctl snat_reroute=2", "allowed are 0..=1"),

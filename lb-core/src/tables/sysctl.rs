@@ -40,6 +40,10 @@ pub struct Sysctls {
 /// Before their names.
 const PREFIX: &str = "net.ipv4.vs.";
 
+/// Of `lblc` and `lblcr`.
+const DESTINATIONS: &str =
+    "a destination that nobody goes to is remembered for a day, or until its place is needed";
+
 /// The kernel keeps them in signed numbers.
 const MAX: u32 = i32::MAX as u32;
 
@@ -241,6 +245,14 @@ impl Sysctls {
             prefix: PREFIX,
             value: 1,
             why: "what came in a tunnel to the director is unpacked by Linux, and never scheduled",
+        },
+        Fixed { name: "lblc_expiration", prefix: PREFIX, value: 86_400, why: DESTINATIONS },
+        Fixed { name: "lblcr_expiration", prefix: PREFIX, value: 86_400, why: DESTINATIONS },
+        Fixed {
+            name: "run_estimation",
+            prefix: PREFIX,
+            value: 1,
+            why: "rates are estimated, and workers have nothing to do with it",
         },
         Fixed { name: "sync_ports", prefix: PREFIX, value: 1, why: "one port is sent to and heard" },
         Fixed {
