@@ -591,7 +591,7 @@ fn no_scheduler_takes_memory_from_the_heap_to_pick() {
             }
         }
     });
-    // To ovf all servers but a few are full.
-    assert!(picked >= (2 * kinds.len() - 2) * 50_000, "{picked}");
+    // To ovf all servers but a few are full, and none picks nobody.
+    assert!(picked >= (2 * kinds.len() - 4) * 50_000, "{picked}");
     assert_eq!(found.count_total, 0, "allocations, {} bytes", found.bytes_total);
 }

@@ -103,6 +103,7 @@ fn service(n: usize) -> ServiceAddress {
     ServiceAddress::new(transport, address, SERVICE_PORT)
 }
 
+/// All that pick anybody.
 const SCHEDULERS: [&str; 15] =
     ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "maglev", "twos"];
 

@@ -15,7 +15,7 @@ const SERVERS: [u32; 3] = [10, 100, 1_000];
 pub(super) fn run(context: &Context) -> Result<Found> {
     let (connections, runs) = context.choose((50_000, 3), (500_000, 5));
     let mut found = Found::default();
-    for &scheduler in SchedulerKind::ALL {
+    for &scheduler in SchedulerKind::ALL.iter().filter(|&&kind| kind != SchedulerKind::NoScheduler) {
         let mut with_ten = None;
         for servers in SERVERS {
             let name = format!("new-udp {} {servers}", scheduler.name());

@@ -252,7 +252,7 @@ pub const VIRTUAL_SERVICE: Section = Section {
             "scheduler",
             "string",
             "\"wlc\"",
-            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"lblc\", \"lblcr\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"maglev\", \"twos\"",
+            "\"rr\", \"wrr\", \"lc\", \"wlc\", \"lblc\", \"lblcr\", \"dh\", \"sh\", \"sed\", \"nq\", \"fo\", \"ovf\", \"mh\", \"maglev\", \"twos\", \"none\"",
             "which real server gets a new connection",
         ),
         key(

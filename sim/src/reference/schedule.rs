@@ -95,6 +95,7 @@ impl Place {
             SchedulerKind::Mh => self.maglev.pick(service, packet, takes_new),
             SchedulerKind::Maglev => self.maglev.pick_canonical(service, packet, takes_new),
             SchedulerKind::Twos => self.two_choices(team, servers, packet, takes_new),
+            SchedulerKind::NoScheduler => None,
         }
     }
 

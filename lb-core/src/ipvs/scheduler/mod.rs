@@ -341,6 +341,8 @@ schedulers! {
     maglev: Maglev,
     /// Power of two choices.
     twos: Twos,
+    /// No scheduler: no new connection.
+    none: NoScheduler,
 }
 
 impl SchedulerKind {

@@ -1,0 +1,33 @@
+//! none: no scheduler. The service gets no new connection; those that there are go on, and a client with a persistence template keeps its real
+//! server.
+//!
+//! Source of the facts: Linux since 4.3, `net/netfilter/ipvs/ip_vs_ctl.c` and `ip_vs_core.c` (`svc->scheduler`).
+
+pub(super) use super::Nothing as Compiled;
+use super::{Facts, Loads, Request, Room};
+use crate::tables::Service;
+
+pub(super) const FACTS: Facts = Facts::USUAL;
+
+#[derive(Clone, Debug)]
+pub(super) struct State;
+
+impl State {
+    pub(super) fn new(_: &Compiled) -> State {
+        State
+    }
+
+    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
+
+    #[inline]
+    pub(super) fn pick(
+        &mut self,
+        _: &Compiled,
+        _: &Service,
+        _: &impl Loads,
+        _: &Request,
+        _: &mut Room,
+    ) -> Option<usize> {
+        None
+    }
+}
