@@ -565,7 +565,11 @@ impl Netfilter {
         let service = self.service.expect("it is for it");
         let picked = service.server((came.src, came.sport));
         let server = match service.is_persistent {
-            true => *self.kept.entry(came.src).or_insert(picked),
+            true => {
+                let (address, port) = *self.kept.entry(came.src).or_insert(picked);
+                // By mark a client gets the port that it asked for (`ip_vs_sched_persist`).
+                (address, if matches!(service.takes, Takes::Marked(_)) { came.dport } else { port })
+            }
             false => picked,
         };
         if service.is_direct {
