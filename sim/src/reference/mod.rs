@@ -118,7 +118,7 @@ pub struct Taken {
 }
 
 /// How many connections the path let go in a turn.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Gone {
     /// Their time was over.
     pub expired: u64,

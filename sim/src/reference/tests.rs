@@ -207,7 +207,12 @@ fn connections_end_when_the_path_lets_them_go_and_not_before_their_time() {
     assert_eq!(left, one);
     // The wheel may be behind for a while, not for long.
     for _ in 0..3 {
-        assert_eq!(reference.turn(slot_is_over, Taken::default(), (0, 0), || left_by_path.clone()), Ok(()));
+        assert_eq!(
+            reference.turn(slot_is_over, Taken::default(), Gone::default(), || left_by_path.clone()),
+            Ok(())
+        );
     }
-    assert!(reference.turn(slot_is_over, Taken::default(), (0, 0), || left_by_path.clone()).is_err());
+    assert!(
+        reference.turn(slot_is_over, Taken::default(), Gone::default(), || left_by_path.clone()).is_err()
+    );
 }
