@@ -445,6 +445,9 @@ impl Netfilter {
     }
 
     fn enter(&mut self, connection: Connection) -> Result<(), String> {
+        if let Some(old) = self.gives_way(connection.reply, &connection) {
+            self.end_number(old);
+        }
         let number = self.connections.len();
         // Nobody has the address of a service from which another host answers.
         let tuples = if connection.direct.is_some() { 1 } else { 2 };
@@ -759,10 +762,20 @@ impl Netfilter {
         if may_stay && sport != came.sport {
             return Err(format!("{came:?} left as {:?}: its own port was free", left.ends));
         }
-        if !is_free(ends) {
+        let connection = passage.connection.as_ref().expect("it begins one");
+        if !is_free(ends) && self.gives_way(ends.reversed(), connection).is_none() {
             return Err(format!("{came:?} left as {:?}, whose answers are another connection's", left.ends));
         }
         Ok(Some(ends))
+    }
+
+    /// The connection with such answers, if it is over and a new one's SYN is beyond what it sent.
+    fn gives_way(&self, answer: Tuple, new: &Connection) -> Option<usize> {
+        let &(number, is_reply) = self.by_tuple.get(&(new.zone, answer))?;
+        let old = self.connections[number].as_ref()?;
+        let is_outrun =
+            old.tcp.as_ref().zip(new.tcp.as_ref()).is_some_and(|(old, new)| old.is_outrun_by(new));
+        (is_reply && !old.is_served && is_outrun).then_some(number)
     }
 
     pub(super) fn ask(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Passed {

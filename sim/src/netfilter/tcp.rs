@@ -185,6 +185,13 @@ impl Tcp {
         Some(tcp)
     }
 
+    /// Whether it is over, and a connection begins beyond all that its first end sent.
+    pub(super) fn is_outrun_by(&self, new: &Tcp) -> bool {
+        matches!(self.state, State::TimeWait | State::Closed)
+            && matches!(new.state, State::SynSent)
+            && is_before(self.ends[0].sent, new.ends[0].sent)
+    }
+
     /// The next segment. `is_answered`: one came back before it.
     pub(super) fn follow(
         &mut self,
