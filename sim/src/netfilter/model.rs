@@ -356,6 +356,13 @@ impl Netfilter {
             Err(fate) => fate,
         };
         let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_) | Fate::Routed(..));
+        let is_reset = matches!(fate, Fate::Refused(_, Refusal::Reset)) && packet.flags() & RST == 0;
+        // Whoever is told so takes it for over; the host says it itself.
+        if let Some(connection) = passage.connection.as_mut().filter(|of| is_reset && !of.is_served)
+            && let Some(tcp) = connection.tcp.as_mut().filter(|_| input.is_some())
+        {
+            tcp.close();
+        }
         match (known, passage.connection) {
             // Its mark was written on the way.
             (Some((number, _)), Some(connection)) => self.write_back(number, connection),

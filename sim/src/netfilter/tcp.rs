@@ -192,6 +192,11 @@ impl Tcp {
             && is_before(self.ends[0].sent, new.ends[0].sent)
     }
 
+    /// A segment was answered with a reset.
+    pub(super) fn close(&mut self) {
+        self.state = State::Closed;
+    }
+
     /// The next segment. `is_answered`: one came back before it.
     pub(super) fn follow(
         &mut self,
