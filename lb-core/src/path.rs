@@ -18,6 +18,7 @@
 //! worked on. The rest of the road is in the files of `path/`, one turning each.
 
 mod ahead;
+mod answer;
 mod bereft;
 mod by_hash;
 mod carry_over;

@@ -63,6 +63,12 @@ impl FlowRef {
     pub fn direction(self) -> Direction {
         if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply }
     }
+
+    /// The same connection, the other way.
+    #[must_use]
+    pub fn opposite(self) -> FlowRef {
+        FlowRef(self.0 ^ 1)
+    }
 }
 
 /// How a connection's packets get to the real server: as when it began, whatever the real server's method is now.

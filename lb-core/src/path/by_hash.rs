@@ -42,7 +42,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         if let Err(stopped) = self.pass_alone(&mut packet, headers, &choice, now) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, None, now, io);
         }
         self.mine.service(service).count_hashed(now);
         self.go_unkept(packet, headers, &choice, now, io);

@@ -50,7 +50,7 @@ impl<P: Packet> Path<P> {
             self.watch.note(|| Step::Service(id));
             self.watch.note(|| Step::Cookie { is_made: true });
             let offer = self.offer(client);
-            self.answer_syn(packet, headers, &offer, Hook::Input, now, io);
+            self.answer_syn(packet, headers, (&offer, Hook::Input), None, now, io);
             return None;
         }
         if flags & ACK == 0 || flags & (SYN | RST) != 0 || !is_intact(&packet, headers) {

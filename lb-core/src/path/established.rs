@@ -415,7 +415,7 @@ impl<P: Packet> Path<P> {
                     // The kernel's IPVS quotes the packet as it would have left.
                     rewrite::decrement_ttl(packet.data_mut(), headers);
                 }
-                return self.refuse(packet, headers, refusal, now, io);
+                return self.refuse(packet, headers, refusal, None, now, io);
             }
         }
         match rewrite::any(packet.data_mut(), headers, &after, deltas) {

@@ -114,7 +114,7 @@ impl<P: Packet> Path<P> {
     ) {
         if self.tables.settings.sysctls.nat_icmp_send == 1 && self.is_orphan(&packet, headers, original) {
             let (problem, reason) = (icmp::Problem::PortUnreachable, DropReason::NoConnection);
-            return self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
+            return self.answer(packet, headers, problem, (reason, Hook::Forward), None, now, io);
         }
         self.serve(packet, headers, original, original, now, io);
     }
@@ -194,7 +194,7 @@ impl<P: Packet> Path<P> {
         self.watch.note(|| Step::Server(picked.map(|server| server.id)));
         let Some(&Server { id, address, port, forward, .. }) = picked else {
             let problem = icmp::Problem::PortUnreachable;
-            return self.answer(packet, headers, problem, DropReason::NoServer, Hook::Input, now, io);
+            return self.answer(packet, headers, problem, (DropReason::NoServer, Hook::Input), None, now, io);
         };
         let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..*seen };
         let (after, method) = if forward == Forward::FullNat {

@@ -124,7 +124,7 @@ impl<P: Packet> Path<P> {
         let Some(original) = original else { return self.of_none(packet, headers, now, io) };
         let mut passage = self.first_passage(&packet, headers, &original, now);
         if let Err(stopped) = self.pass(&RAW, &original, &mut packet, headers, &mut passage) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         self.first_behind_raw(packet, headers, passage, io);
     }
@@ -134,7 +134,7 @@ impl<P: Packet> Path<P> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Invalid, now);
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         passage.is_untracked |= is_never_tracked(headers);
         if passage.is_untracked {
@@ -155,7 +155,7 @@ impl<P: Packet> Path<P> {
     ) {
         let mut passage = self.first_passage(&packet, headers, original, now);
         if let Err(stopped) = self.pass(&RAW, original, &mut packet, headers, &mut passage) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         passage.connection_mark = awaited.mark;
         passage.expected = Some(Expected {
@@ -210,7 +210,7 @@ impl<P: Packet> Path<P> {
         self.note_expected(&original, &mut passage);
         match self.first_prerouting(&mut packet, headers, &original, &mut passage) {
             Ok(seen) => self.first_routed(packet, headers, (original, seen), &begun, passage, io),
-            Err(stopped) => self.stop(packet, headers, stopped, now, io),
+            Err(stopped) => self.stop(packet, headers, stopped, Some(&passage), now, io),
         }
     }
 
@@ -246,7 +246,7 @@ impl<P: Packet> Path<P> {
         let way = match self.check_link(&packet, headers, seen.dst) {
             _ if awaited.is_some() => Way::Local,
             Ok(way) => way,
-            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+            Err(refusal) => return self.refuse(packet, headers, refusal, Some(&passage), now, io),
         };
         self.watch.note(|| Step::Routed(way));
         // A service's address may be one that Linux has a way to.
@@ -256,7 +256,7 @@ impl<P: Packet> Path<P> {
         passage.output = self.output(way);
         for road in roads {
             if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage) {
-                return self.stop(packet, headers, stopped, now, io);
+                return self.stop(packet, headers, stopped, Some(&passage), now, io);
             }
             seen = passage.become_renumbered(seen);
         }
@@ -279,7 +279,7 @@ impl<P: Packet> Path<P> {
         };
         let after = match after {
             Ok(after) => after,
-            Err(stopped) => return self.stop(packet, headers, stopped, now, io),
+            Err(stopped) => return self.stop(packet, headers, stopped, Some(&passage), now, io),
         };
         // What Linux routes, Linux forbids.
         if !is_in && way != Way::Linux && !self.tables.settings.forwarding {
@@ -361,7 +361,7 @@ impl<P: Packet> Path<P> {
         let now = passage.now;
         (passage.at, passage.of) = (None, None);
         if let Some(stopped) = self.stopped_before(packet.data(), headers, now) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         if passage.state == CtState::Invalid {
             self.mine.flows.invalid.add(1);
@@ -369,7 +369,7 @@ impl<P: Packet> Path<P> {
         let wire = Tuple::of_packet(packet.data(), headers);
         if let Err(stopped) = self.pass(&PREROUTING, &wire, &mut packet, headers, &mut passage) {
             rewrite::restore_ends(packet.data_mut(), headers, &wire);
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         let seen = passage.become_renumbered(wire);
         let headers = &passage.as_routed(headers);
@@ -377,7 +377,7 @@ impl<P: Packet> Path<P> {
             Ok(way) => way,
             Err(refusal) => {
                 rewrite::restore_ends(packet.data_mut(), headers, &wire);
-                return self.refuse(packet, headers, refusal, now, io);
+                return self.refuse(packet, headers, refusal, Some(&passage), now, io);
             }
         };
         self.watch.note(|| Step::Routed(way));
@@ -386,7 +386,7 @@ impl<P: Packet> Path<P> {
         let routed = if is_served { Way::Local } else { way };
         if let Err(stopped) = self.pass_routed(&mut packet, headers, &seen, routed, &mut passage) {
             rewrite::restore_ends(packet.data_mut(), headers, &wire);
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         if may_be_served && self.is_served(&packet, headers, &seen, passage.mark) {
             if self.tables.routes.is_local(wire.src) {

@@ -11,6 +11,8 @@
 //!
 //! What the host alone may take has PREROUTING and INPUT in [`for_host_alone`](Path::for_host_alone).
 //!
+//! What the director itself answers passes OUTPUT and POSTROUTING too: [`answer`](super::answer).
+//!
 //! Nobody comes here while there is no rule. With rules a packet of a virtual service's connection comes by [`ruled`](Path::ruled), one of another by
 //! [`tracked`](Path::tracked), unless it follows a course (`courses.rs`); one of none by [`first_ruled`](Path::first_ruled), one that the host sends by [`out`](Path::out). The table `nat` is asked once a connection,
 //! and a packet that conntrack does not follow is never translated. For a virtual service's connection it is asked at PREROUTING, and by [`source_nat`](super::source_nat)
@@ -34,7 +36,6 @@ use crate::ids::PortId;
 use crate::ipvs::state;
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
-use crate::reset::make_reset;
 use crate::rule::{Connection, Effects, Refusal, Service, Table, Verdict, View};
 use crate::tables::{InterfaceId, Way};
 use crate::time::Tick;
@@ -62,6 +63,8 @@ pub(super) struct Passage {
     /// Of what begins one: how it came, and how it goes on by what the table `nat` has said.
     pub(super) original: Option<Tuple>,
     pub(super) after: Option<Tuple>,
+    /// It answers one that was to, of so many bytes.
+    pub(super) answers: Option<u32>,
     /// What a rule of table mangle that was asked last made of its ends (SNPT, DNPT).
     pub(super) renumbered: Option<Tuple>,
     /// The connection that it begins is masqueraded.
@@ -178,7 +181,7 @@ impl<P: Packet> Path<P> {
                 Some((packet, passage.ttl))
             }
             Err(stopped) => {
-                self.stop(packet, headers, stopped, now, io);
+                self.stop(packet, headers, stopped, Some(&passage), now, io);
                 None
             }
         }
@@ -310,6 +313,7 @@ impl<P: Packet> Path<P> {
             of: None,
             original: None,
             after: None,
+            answers: None,
             renumbered: None,
             is_masqueraded: false,
             mark: 0,
@@ -467,7 +471,7 @@ impl<P: Packet> Path<P> {
     }
 
     #[inline]
-    fn is_asked(&self, road: &[Stop], headers: &Headers) -> bool {
+    pub(super) fn is_asked(&self, road: &[Stop], headers: &Headers) -> bool {
         self.tables.rules.have_chain_at(headers.is_ipv6, road) || self.watch.is_on()
     }
 
@@ -599,7 +603,7 @@ impl<P: Packet> Path<P> {
         }
         Some(Connection {
             state: passage.state,
-            is_reply: false,
+            is_reply: passage.answers.is_some(),
             status,
             original,
             reply: after.reversed(),
@@ -607,7 +611,9 @@ impl<P: Packet> Path<P> {
             zones: passage.zones,
             told_by: passage.expected.map_or(HelperId::NONE, |expected| expected.helper),
             expires: 0,
-            counts: self.counts_connections.then(|| Accounting::of_first(headers.ip_len)),
+            counts: self
+                .counts_connections
+                .then(|| Accounting::of_first(passage.answers.unwrap_or(headers.ip_len))),
         })
     }
 
@@ -642,31 +648,27 @@ impl<P: Packet> Path<P> {
         Some(if is_told_of { key.port } else { key.template_port() })
     }
 
-    /// A packet that a rule stops.
+    /// A packet that a rule stops. `of` is its passage, if it has begun one.
     pub(super) fn stop(
         &mut self,
-        mut packet: P,
+        packet: P,
         headers: &Headers,
         (verdict, hook): Stopped,
+        of: Option<&Passage>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        let rejects = (DropReason::RuleRejects, hook);
         match verdict {
             Verdict::Reject(refusal @ (Refusal::Icmp(..) | Refusal::Field(_))) => {
                 // Whom it is from is not sure then.
                 if checksum::is_wrong(packet.data(), headers) {
                     return self.drop(DropReason::RuleRejects, hook);
                 }
-                let problem = problem(refusal);
-                self.answer(packet, headers, problem, DropReason::RuleRejects, hook, now, io);
+                self.answer(packet, headers, problem(refusal), rejects, of, now, io);
             }
-            Verdict::Reject(Refusal::TcpReset) => {
-                self.drop(DropReason::RuleRejects, hook);
-                if !self.is_to_network(packet.data(), headers) && make_reset(&mut packet, headers) {
-                    io.transmit(packet.port(), packet);
-                }
-            }
-            Verdict::SynProxy(offer) => self.syn_proxy(packet, headers, offer, hook, now, io),
+            Verdict::Reject(Refusal::TcpReset) => self.reset(packet, headers, rejects, of, now, io),
+            Verdict::SynProxy(offer) => self.syn_proxy(packet, headers, (offer, hook), of, now, io),
             _ => self.drop(why(verdict), hook),
         }
     }

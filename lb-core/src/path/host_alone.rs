@@ -50,7 +50,7 @@ impl<P: Packet> Path<P> {
         passage.original = original;
         passage.of = known_by.and_then(|tuple| self.flows.find(&tuple)).map(FlowRef::id);
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-            return self.stop_for_host(packet, headers, stopped, now, io);
+            return self.stop_for_host(packet, headers, stopped, &passage, io);
         }
         self.is_at(Hook::Prerouting, Function::Conntrack);
         passage.is_untracked |= is_never_tracked(headers) || self.assumed == Some(CtState::Untracked);
@@ -126,7 +126,7 @@ impl<P: Packet> Path<P> {
         let after = match self.translated_for_host(&mut packet, headers, &original, &mut passage) {
             Ok(Some(after)) => after,
             Ok(None) => return self.drop(DropReason::OtherHost, Hook::Prerouting),
-            Err(stopped) => return self.stop_for_host(packet, headers, stopped, now, io),
+            Err(stopped) => return self.stop_for_host(packet, headers, stopped, &passage, io),
         };
         match self.track(original, after, headers, &begun, &passage) {
             Ok(at) => {
@@ -205,7 +205,7 @@ impl<P: Packet> Path<P> {
         let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..wire };
         if let Err(stopped) = self.walk_for_host(&mut packet, headers, (&wire, &inner), &mut passage) {
             self.flows.entry_mut(at.id()).touch(now);
-            return self.stop_for_host(packet, headers, stopped, now, io);
+            return self.stop_for_host(packet, headers, stopped, &passage, io);
         }
         if !self.help(&packet, headers, at, now) {
             return;
@@ -228,11 +228,10 @@ impl<P: Packet> Path<P> {
         mut passage: Passage,
         io: &mut impl Io<P>,
     ) {
-        let now = passage.now;
         let wire = Tuple::of_packet(packet.data(), headers);
         (passage.at, passage.original, passage.state) = (Some(at), None, CtState::Related);
         if let Err(stopped) = self.walk_for_host(&mut packet, headers, (&wire, &wire), &mut passage) {
-            return self.stop_for_host(packet, headers, stopped, now, io);
+            return self.stop_for_host(packet, headers, stopped, &passage, io);
         }
         if self.flows.entry(at.id()).is_tracked() {
             if self.told_about(at, wire.dst) != wire.dst {
@@ -256,10 +255,9 @@ impl<P: Packet> Path<P> {
         mut passage: Passage,
         io: &mut impl Io<P>,
     ) {
-        let now = passage.now;
         match self.walk_for_host(&mut packet, headers, (wire, wire), &mut passage) {
             Ok(()) => io.to_twin(packet.port(), packet),
-            Err(stopped) => self.stop_for_host(packet, headers, stopped, now, io),
+            Err(stopped) => self.stop_for_host(packet, headers, stopped, &passage, io),
         }
     }
 
@@ -275,13 +273,13 @@ impl<P: Packet> Path<P> {
         self.pass(&INPUT, inner, packet, headers, passage)
     }
 
-    /// One that a rule stops: nobody is told of what went to many.
+    /// One that a rule stops on its passage: nobody is told of what went to many.
     fn stop_for_host(
         &mut self,
         packet: P,
         headers: &Headers,
         stopped: Stopped,
-        now: Tick,
+        passage: &Passage,
         io: &mut impl Io<P>,
     ) {
         match stopped {
@@ -290,7 +288,7 @@ impl<P: Packet> Path<P> {
             }
             // Cookies are for those whom a route leads to.
             (Verdict::SynProxy(_), hook) => self.drop(DropReason::NotProxied, hook),
-            stopped => self.stop(packet, headers, stopped, now, io),
+            stopped => self.stop(packet, headers, stopped, Some(passage), passage.now, io),
         }
     }
 }

@@ -44,7 +44,7 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         if let Err(stopped) = self.pass_alone(&mut packet, headers, &choice, now) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, None, now, io);
         }
         let Choice { method, server, .. } = choice;
         self.mine.server(server).connections.add(1);

@@ -279,7 +279,7 @@ impl<P: Packet> Path<P> {
                     // The kernel's IPVS quotes the packet as it would have left.
                     rewrite::decrement_ttl(packet.data_mut(), headers);
                 }
-                return self.refuse(packet, headers, refusal, now, io);
+                return self.refuse(packet, headers, refusal, None, now, io);
             }
         }
         self.leave(packet, headers, to, tunnel.map_or(Going::AsItIs, Going::InTunnel), now, io);

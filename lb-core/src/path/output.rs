@@ -1,17 +1,16 @@
-//! The way out: the routing decision for what no connection takes, the next hop, fragmentation, and what the director
-//! itself answers.
+//! The way out: the routing decision for what no connection takes, the next hop, fragmentation, and why a packet may not go on.
 
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use super::hooks::Passage;
 use super::rewrite;
 use super::waiting::Going;
 use super::{Io, Path};
 use crate::drop::DropReason;
 use crate::hook::Hook;
 use crate::icmp;
-use crate::ids::PortId;
 use crate::packet::Packet;
 use crate::tables::{NextHop, Reachability, Way};
 use crate::time::Tick;
@@ -46,7 +45,7 @@ impl<P: Packet> Path<P> {
                 rewrite::decrement_ttl(packet.data_mut(), headers);
                 self.leave(packet, headers, to, Going::AsItIs, now, io);
             }
-            Err(refusal) => self.refuse(packet, headers, refusal, now, io),
+            Err(refusal) => self.refuse(packet, headers, refusal, None, now, io),
         }
     }
 
@@ -83,12 +82,14 @@ impl<P: Packet> Path<P> {
         Ok(way)
     }
 
+    /// Drops a packet that may not go on and tells its sender. `of` is its passage, if it has begun one.
     #[cold]
     pub(super) fn refuse(
         &mut self,
         packet: P,
         headers: &Headers,
         refusal: Refusal,
+        of: Option<&Passage>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -99,7 +100,7 @@ impl<P: Packet> Path<P> {
             Refusal::Forbidden => (icmp::Problem::Prohibited, DropReason::RouteForbids),
             Refusal::OtherLink => (icmp::Problem::BeyondScope, DropReason::MartianAddress),
         };
-        self.answer(packet, headers, problem, reason, Hook::Forward, now, io);
+        self.answer(packet, headers, problem, (reason, Hook::Forward), of, now, io);
     }
 
     /// Sends a packet, whose addresses and TTL are as they shall be, to the next hop towards `to`; if that is not known
@@ -182,52 +183,11 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Drops a packet and tells its sender why, unless enough were told already. One of our own has none.
-    pub(super) fn answer(
-        &mut self,
-        mut packet: P,
-        headers: &Headers,
-        problem: icmp::Problem,
-        reason: DropReason,
-        hook: Hook,
-        now: Tick,
-        io: &mut impl Io<P>,
-    ) {
-        self.drop(reason, hook);
-        if self.is_to_network(packet.data(), headers) {
-            return;
-        }
-        let Some(source) = self.answers_from(packet.data(), packet.port(), headers) else { return };
-        // What is not answered takes nothing from those that are.
-        if !icmp::may_answer(packet.data(), headers) {
-            return;
-        }
-        if !self.icmp_limit.allow(now) {
-            self.mine.turns.icmp_suppressed.add(1);
-            return;
-        }
-        if icmp::make_error(&mut packet, headers, problem, source).is_ok() {
-            self.mine.turns.icmp_sent.add(1);
-            io.transmit(packet.port(), packet);
-        }
-    }
-
     /// Whether a packet went to all of a network, of whom none answers with an error or a reset (RFC 1122 §3.2.2, §4.2.3.10).
     pub(super) fn is_to_network(&self, frame: &[u8], headers: &Headers) -> bool {
         match headers.destination(frame) {
             IpAddr::V4(to) => self.tables.routes.is_broadcast(to),
             IpAddr::V6(_) => false,
         }
-    }
-
-    /// The address that an answer to this packet comes from: the one that it was sent to, when that is ours, else the
-    /// interface's (RFC 1812 §4.3.2.4).
-    fn answers_from(&self, frame: &[u8], port: PortId, headers: &Headers) -> Option<IpAddr> {
-        let to = headers.destination(frame);
-        if self.tables.routes.is_local(to) {
-            return Some(to).filter(|_| port != PortId::NONE);
-        }
-        let interface = self.tables.interfaces.get(self.tables.interfaces.find(port, headers.vlan)?)?;
-        if headers.is_ipv6 { interface.ipv6.map(IpAddr::V6) } else { interface.ipv4.map(IpAddr::V4) }
     }
 }

@@ -311,15 +311,8 @@ impl<P: Packet> Path<P> {
     ) {
         if reason == DropReason::NoServer {
             self.watch.note(|| Step::Server(None));
-            return self.answer(
-                packet,
-                headers,
-                icmp::Problem::PortUnreachable,
-                reason,
-                Hook::Input,
-                now,
-                io,
-            );
+            let problem = icmp::Problem::PortUnreachable;
+            return self.answer(packet, headers, problem, (reason, Hook::Input), None, now, io);
         }
         self.drop(reason, Hook::Input);
     }

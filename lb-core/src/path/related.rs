@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::answer::Leaves;
 use super::established::count;
 use super::fragment::ports;
 use super::hooks::Passage;
@@ -91,7 +92,7 @@ impl<P: Packet> Path<P> {
             None => match self.schedule_error(&mut packet, headers, &embedded, now) {
                 Scheduled::To(at) => (at, Walked::All),
                 Scheduled::Not => return self.other(packet, headers, now, io),
-                Scheduled::Stopped(stopped) => return self.stop(packet, headers, stopped, now, io),
+                Scheduled::Stopped(stopped) => return self.stop(packet, headers, stopped, None, now, io),
                 Scheduled::Dropped(reason) => return self.drop(reason, Hook::Input),
             },
         };
@@ -171,7 +172,7 @@ impl<P: Packet> Path<P> {
             };
             match passed {
                 Ok(ttl) => behind.ttl = ttl,
-                Err(stopped) => return self.stop(packet, headers, stopped, now, io),
+                Err(stopped) => return self.stop(packet, headers, stopped, None, now, io),
             }
         }
         let headers = &behind;
@@ -186,7 +187,7 @@ impl<P: Packet> Path<P> {
             Ok(Way::Local | Way::Linux) if server == ServerId::NONE => true,
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => false,
-            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+            Err(refusal) => return self.refuse(packet, headers, refusal, None, now, io),
         };
         count(self.mine.server(server), at.direction(), headers);
         if let Err(reason) = self.translate_about(&mut packet, headers, embedded, at) {
@@ -281,9 +282,15 @@ impl<P: Packet> Path<P> {
             self.mine.turns.icmp_suppressed.add(1);
             return;
         }
+        let answer = self.answer_about(at, client, now);
         if let Some(error) = icmp::about_inner(&mut packet, headers, inner, problem) {
             self.mine.turns.icmp_sent.add(1);
-            self.leave(packet, &error, client, Going::AsItIs, now, io);
+            let to = match self.let_answer_pass(&mut packet, answer) {
+                Leaves::AsItIs => client,
+                Leaves::To(to, _) => to,
+                Leaves::Not => return,
+            };
+            self.leave(packet, &error, to, Going::AsItIs, now, io);
         }
     }
 }

@@ -183,7 +183,7 @@ impl<P: Packet> Path<P> {
                 let passage = self.passage(port, headers, CtState::Invalid, now);
                 return self.pass_untracked(packet, headers, passage, io);
             }
-            Before::Stray(packet) => return self.refuse_stray(packet, headers, port, io),
+            Before::Stray(packet) => return self.refuse_stray(packet, headers, now, io),
             Before::Dropped(reason) => return self.drop(reason, Hook::Prerouting),
         };
         let told;

@@ -14,13 +14,13 @@
 //! server again. From then on the server's numbers are moved by what its first one is apart from the cookie ([`Edit`]), as are timestamps and,
 //! where the client was told another scale than the server's, windows. Rules and conntrack see the client's numbers alone.
 //!
-//! The server's SYN passes OUTPUT and POSTROUTING, as what the host sends, and `nat` there; a virtual service schedules it. The
-//! other packets that are made here are of a connection that rules have let pass, and pass none.
+//! The server's SYN passes OUTPUT and POSTROUTING, as what the host sends, and `nat` there; a virtual service schedules it. So does the cookie, as any
+//! [answer](super::answer). The other packets that are made here are of a connection that rules have let pass, and pass none.
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_synproxy_core.c`.
 
 use super::edited::is_intact;
-use super::hooks::Stop;
+use super::hooks::{Passage, Stop};
 use super::{Io, Passed, Path};
 use crate::conntrack::{self, CtState, Expectation, Zones};
 use crate::drop::DropReason;
@@ -138,8 +138,8 @@ impl<P: Packet> Path<P> {
         &mut self,
         mut packet: P,
         headers: &Headers,
-        offer: Offer,
-        hook: Hook,
+        (offer, hook): (Offer, Hook),
+        of: Option<&Passage>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -147,7 +147,7 @@ impl<P: Packet> Path<P> {
             return self.drop(DropReason::BadCookie, hook);
         }
         if headers.tcp_flags & ACK == 0 {
-            return self.answer_syn(packet, headers, &offer, hook, now, io);
+            return self.answer_syn(packet, headers, (&offer, hook), of, now, io);
         }
         let client = Tuple::of_packet(packet.data(), headers);
         let Some(opening) = self.acknowledged(&packet, headers, &client, &offer, now) else {
@@ -177,8 +177,8 @@ impl<P: Packet> Path<P> {
         &mut self,
         mut packet: P,
         headers: &Headers,
-        offer: &Offer,
-        hook: Hook,
+        (offer, hook): (&Offer, Hook),
+        of: Option<&Passage>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -211,12 +211,13 @@ impl<P: Packet> Path<P> {
             None => TcpOptions { mss: told_mss, ..TcpOptions::default() },
         };
         let options = told.bytes();
+        let on_its_road = self.answer_to(&packet, headers, CtState::Established, of, now);
         let answer = Bare { seq: isn, ack: seq.wrapping_add(1), flags, window: 0, options: &options };
         if answer.write(&mut packet, headers.l3.into(), &client.reversed()).is_err() {
             return self.drop(DropReason::NoBuffer, hook);
         }
         ethernet::swap_addresses(packet.data_mut());
-        io.transmit(packet.port(), packet);
+        self.send_answer(packet, on_its_road, now, io);
     }
 
     /// What the acknowledgement of a cookie tells; `None`: it is of none.
@@ -291,7 +292,7 @@ impl<P: Packet> Path<P> {
             }
             // Rules say that it is not followed: nobody would move its numbers.
             Ok(None) => self.drop(DropReason::NotProxied, Hook::Output),
-            Err(stopped) => self.stop(packet, headers, stopped, now, io),
+            Err(stopped) => self.stop(packet, headers, stopped, Some(&passage), now, io),
         }
     }
 
@@ -511,23 +512,14 @@ impl<P: Packet> Path<P> {
                 self.follow_state(&headers, at);
                 self.opened(packet, &headers, (at, is_first), port, now, io);
             }
-            Before::Stray(packet) => self.refuse_stray(packet, headers, port, io),
+            Before::Stray(packet) => self.refuse_stray(packet, headers, now, io),
             Before::Dropped(reason) => self.drop(reason, Hook::Input),
         }
     }
 
     /// The server is told, as the client would, that what it acknowledges is of no connection (RFC 9293 §3.10.7.3).
-    pub(super) fn refuse_stray(
-        &mut self,
-        mut packet: P,
-        headers: &Headers,
-        port: PortId,
-        io: &mut impl Io<P>,
-    ) {
-        self.drop(DropReason::NoConnection, Hook::Forward);
-        if make_reset(&mut packet, headers) {
-            io.transmit(port, packet);
-        }
+    pub(super) fn refuse_stray(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
+        self.reset(packet, headers, (DropReason::NoConnection, Hook::Forward), None, now, io);
     }
 
     /// What a server on this host sends to a connection that is edited, with the client's numbers; what it tells of, and whether it opens it.

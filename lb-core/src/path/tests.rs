@@ -1,5 +1,6 @@
 //! The road from end to end: a director between clients and real servers, packets in, packets out.
 
+mod answers;
 mod asked;
 mod bereft;
 mod by_hash;

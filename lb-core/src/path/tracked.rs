@@ -333,7 +333,7 @@ impl<P: Packet> Path<P> {
         self.met.begin_anew();
         if is_walked {
             if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-                self.stop(packet, headers, stopped, now, io);
+                self.stop(packet, headers, stopped, Some(&passage), now, io);
                 return None;
             }
             if followed.is_none() && (passage.is_untracked || passage.zones != Zones::NONE) {
@@ -368,7 +368,7 @@ impl<P: Packet> Path<P> {
             if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
                 self.prolong(at, &step, now);
                 self.close_reset(at, headers, stopped, now);
-                self.stop(packet, headers, stopped, now, io);
+                self.stop(packet, headers, stopped, Some(&passage), now, io);
                 self.end_with(at, &step);
                 return None;
             }

@@ -41,7 +41,7 @@ impl<P: Packet> Path<P> {
             // As of what is rewritten: its answers would have to come back by the twin.
             Ok(Way::Local | Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => self.leave(packet, headers, after.dst, Going::Translated { after, deltas }, now, io),
-            Err(refusal) => self.refuse(packet, headers, refusal, now, io),
+            Err(refusal) => self.refuse(packet, headers, refusal, None, now, io),
         }
     }
 
@@ -138,7 +138,7 @@ impl<P: Packet> Path<P> {
         match self.check(headers, sent.src) {
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => {}
-            Err(refusal) => return self.refuse(packet, headers, refusal, now, io),
+            Err(refusal) => return self.refuse(packet, headers, refusal, None, now, io),
         }
         let entry = self.flows.entry(at.id());
         count(self.mine.server(entry.server()), at.direction(), headers);

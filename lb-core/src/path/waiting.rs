@@ -141,7 +141,7 @@ impl<P: Packet> Path<P> {
             rewrite::undo(held.packet.data_mut(), &held.headers, &before, deltas);
         }
         let (problem, reason) = (icmp::Problem::HostUnreachable, DropReason::NeighbourFailed);
-        self.answer(held.packet, &held.headers, problem, reason, Hook::Egress, now, io);
+        self.answer(held.packet, &held.headers, problem, (reason, Hook::Egress), None, now, io);
     }
 }
 

@@ -60,7 +60,7 @@ impl<P: Packet> Path<P> {
         let mut passage = self.first_passage(&packet, headers, &tuple, now);
         match self.pass(&RAW, &tuple, &mut packet, headers, &mut passage) {
             Ok(()) => self.behind_raw(packet, headers, passage, io),
-            Err(stopped) => self.stop(packet, headers, stopped, now, io),
+            Err(stopped) => self.stop(packet, headers, stopped, Some(&passage), now, io),
         }
     }
 
@@ -173,7 +173,7 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
             self.prolong(at, &step, now);
             self.close_reset(at, headers, stopped, now);
-            self.stop(packet, headers, stopped, now, io);
+            self.stop(packet, headers, stopped, Some(&passage), now, io);
             return self.end_with(at, &step);
         }
         if !self.help(&packet, headers, at, now) {
@@ -199,7 +199,7 @@ impl<P: Packet> Path<P> {
         let wire = Tuple::of_packet(packet.data(), headers);
         let mut passage = self.passage(packet.port(), headers, CtState::Related, now);
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
-            return self.stop(packet, headers, stopped, now, io);
+            return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
         let found = self.find_about(embedded, passage.zones);
         match found.filter(|_| !passage.is_untracked) {

@@ -126,7 +126,7 @@ impl Netfilter {
         let header = if piece.to().is_ipv6() { 48 } else { 20 };
         self.lengthen(piece.len() - header);
         match first.clone() {
-            Fate::Refused(hook, _) => Fate::Dropped(hook),
+            Fate::Refused(hook, ..) => Fate::Dropped(hook),
             fate => fate.with(|packet| piece.with(packet)),
         }
     }

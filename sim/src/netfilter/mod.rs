@@ -16,6 +16,7 @@
 //! What is not here: fragments of TCP, of ICMP errors and of what the host sends; other virtual services. Worlds with the service have no
 //! errors, pieces and exchanged prefixes, and nothing comes in pieces while rules exchange prefixes.
 
+mod answer;
 mod error;
 mod fragments;
 mod hash;

@@ -43,11 +43,11 @@ pub(super) struct Connection {
     pub(super) is_served: bool,
     /// By direct routing, to this real server: nothing is exchanged, and answers do not come by.
     direct: Option<(IpAddr, u16)>,
-    is_answered: bool,
+    pub(super) is_answered: bool,
     tcp: Option<Tcp>,
     mark: u32,
     /// Packets and bytes, of either direction.
-    counts: [Counts; 2],
+    pub(super) counts: [Counts; 2],
 }
 
 impl Connection {
@@ -129,13 +129,23 @@ impl Service {
     }
 }
 
+/// Who is told of a packet that is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    Nobody,
+    /// By an answer with these ends.
+    Sender(Tuple),
+    /// Nobody, as rules stop the answer.
+    Stopped(Hook),
+}
+
 /// What becomes of a packet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Fate<T = Packet> {
     Dropped(Hook),
     /// No source was free for it.
     NoPort(Hook),
-    Refused(Hook, Refusal),
+    Refused(Hook, Refusal, Told),
     /// To the host.
     Up(T),
     Sent(T),
@@ -148,7 +158,7 @@ impl<T> Fate<T> {
         match self {
             Fate::Dropped(hook) => Fate::Dropped(hook),
             Fate::NoPort(hook) => Fate::NoPort(hook),
-            Fate::Refused(hook, refusal) => Fate::Refused(hook, refusal),
+            Fate::Refused(hook, refusal, told) => Fate::Refused(hook, refusal, told),
             Fate::Up(ends) => Fate::Up(what(ends)),
             Fate::Sent(ends) => Fate::Sent(what(ends)),
             Fate::Routed(ends, by) => Fate::Routed(what(ends), by),
@@ -159,9 +169,9 @@ impl<T> Fate<T> {
 /// One packet on its road.
 pub(super) struct Passage {
     /// As it came, or as it is between the hooks.
-    ends: Tuple,
+    pub(super) ends: Tuple,
     input: Option<usize>,
-    output: Option<usize>,
+    pub(super) output: Option<usize>,
     pub(super) state: State,
     pub(super) is_reply: bool,
     /// The connection that it is of, or about, or begins.
@@ -179,11 +189,11 @@ pub(super) struct Passage {
     mark: u32,
     pub(super) is_untracked: bool,
     /// What the first rule said that said any.
-    zone: Option<u16>,
+    pub(super) zone: Option<u16>,
     len: u64,
 }
 
-enum Verdict {
+pub(super) enum Verdict {
     Accept,
     Drop,
     Reject(Refusal),
@@ -200,7 +210,7 @@ const INPUT: [(Table, Hook); 3] =
 const FORWARD: [(Table, Hook); 3] =
     [(Table::Mangle, Hook::Forward), (Table::Filter, Hook::Forward), (Table::Security, Hook::Forward)];
 /// Of what a virtual service sends on, as of what the host sends.
-const OUTPUT: [(Table, Hook); 5] = [
+pub(super) const OUTPUT: [(Table, Hook); 5] = [
     (Table::Raw, Hook::Output),
     (Table::Mangle, Hook::Output),
     (Table::Filter, Hook::Output),
@@ -209,10 +219,10 @@ const OUTPUT: [(Table, Hook); 5] = [
 ];
 
 pub(super) struct Netfilter {
-    net: Net,
+    pub(super) net: Net,
     pub(super) sets: Sets,
     pub(super) chains: Chains,
-    connections: Vec<Option<Connection>>,
+    pub(super) connections: Vec<Option<Connection>>,
     /// By zone, too.
     by_tuple: HashMap<(u16, Tuple), (usize, bool)>,
     ways: Ways,
@@ -221,6 +231,8 @@ pub(super) struct Netfilter {
     kept: HashMap<IpAddr, (IpAddr, u16)>,
     /// Of which connection the packet was that came last, and whether an answer, if it counted there.
     counted: Option<(usize, bool)>,
+    /// Enough errors were sent already.
+    pub(super) is_silent: bool,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
     pub(super) shares_ports: bool,
 }
@@ -237,6 +249,7 @@ impl Netfilter {
             service: None,
             kept: HashMap::new(),
             counted: None,
+            is_silent: false,
             shares_ports: false,
         }
     }
@@ -356,13 +369,14 @@ impl Netfilter {
             Err(fate) => fate,
         };
         let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_) | Fate::Routed(..));
-        let is_reset = matches!(fate, Fate::Refused(_, Refusal::Reset)) && packet.flags() & RST == 0;
+        let is_reset = matches!(fate, Fate::Refused(_, Refusal::Reset, _)) && packet.flags() & RST == 0;
         // Whoever is told so takes it for over; the host says it itself.
         if let Some(connection) = passage.connection.as_mut().filter(|of| is_reset && !of.is_served)
             && let Some(tcp) = connection.tcp.as_mut().filter(|_| input.is_some())
         {
             tcp.close();
         }
+        let attached = passage.connection.clone().map(|connection| (connection, passage.is_reply));
         match (known, passage.connection) {
             // Its mark was written on the way.
             (Some((number, _)), Some(connection)) => self.write_back(number, connection),
@@ -372,6 +386,15 @@ impl Netfilter {
             }
             _ => {}
         }
+        let fate = match fate {
+            Fate::Refused(hook, refusal, _) => {
+                let known = known.filter(|_| attached.is_some()).map(|(number, _)| number);
+                let to = (attached, known, passage.state == State::Invalid, zone);
+                let told = self.answer(input, packet, piece, refusal, to);
+                Fate::Refused(hook, refusal, told)
+            }
+            fate => fate,
+        };
         if let (Some((number, _)), Some(Said::Ends)) = (known, said) {
             self.end_number(number);
         }
@@ -434,7 +457,7 @@ impl Netfilter {
     }
 
     /// What a packet is to its connection, which it changes.
-    fn follow(&mut self, (number, is_reply): (usize, bool), packet: &Packet) -> Said {
+    pub(super) fn follow(&mut self, (number, is_reply): (usize, bool), packet: &Packet) -> Said {
         let connection = self.connections[number].as_mut().expect("it is there");
         let is_answered = connection.is_answered;
         match (&mut connection.tcp, packet.segment()) {
@@ -564,7 +587,7 @@ impl Netfilter {
         })
     }
 
-    fn ask_all(&mut self, road: &[(Table, Hook)], passage: &mut Passage) -> Passed {
+    pub(super) fn ask_all(&mut self, road: &[(Table, Hook)], passage: &mut Passage) -> Passed {
         road.iter().try_for_each(|&(table, hook)| self.ask(table, hook, passage))
     }
 
@@ -680,7 +703,7 @@ impl Netfilter {
         }
     }
 
-    fn end_number(&mut self, number: usize) {
+    pub(super) fn end_number(&mut self, number: usize) {
         self.connections[number] = None;
         self.by_tuple.retain(|_, (other, _)| *other != number);
     }
@@ -788,7 +811,7 @@ impl Netfilter {
     pub(super) fn ask(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Passed {
         match self.verdict(table, hook, passage) {
             Verdict::Drop => Err(Fate::Dropped(hook)),
-            Verdict::Reject(refusal) => Err(Fate::Refused(hook, refusal)),
+            Verdict::Reject(refusal) => Err(Fate::Refused(hook, refusal, Told::Nobody)),
             _ => Ok(()),
         }
     }
@@ -808,14 +831,14 @@ impl Netfilter {
     }
 
     /// Whether a rule asks how much a connection has had, reached or not.
-    fn counts_connections(&self) -> bool {
+    pub(super) fn counts_connections(&self) -> bool {
         self.chains.iter().any(|((table, _), chain)| {
             let mut tests = chain.rules.iter().flat_map(|(rule, _)| &rule.tests);
             !self.is_idle(*table) && tests.any(Test::counts)
         })
     }
 
-    fn verdict(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Verdict {
+    pub(super) fn verdict(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Verdict {
         let name = chain_name(hook);
         // It counts nothing either.
         if self.is_idle(table) {
@@ -888,7 +911,7 @@ fn class(ends: Tuple) -> (u16, u16) {
     }
 }
 
-fn count(counts: &mut Counts, len: u64) {
+pub(super) fn count(counts: &mut Counts, len: u64) {
     counts.0 += 1;
     counts.1 += len;
 }

@@ -25,7 +25,7 @@ use lb_core::tables::{InterfaceId, Settings, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::fragments::Cut;
-use super::model::{Chain, Chains, Counts, Fate, Netfilter};
+use super::model::{Chain, Chains, Counts, Fate, Netfilter, Told};
 use super::net::Net;
 use super::packet::{OnWire, Packet, Says};
 use super::rule::{self, Refusal, chains};
@@ -353,13 +353,14 @@ impl World {
         let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
         // What is refused by a reset has not left.
         let left = left.filter(|left| left.flags() & RST == 0);
+        self.model.is_silent = self.suppressed() > came.before.1;
         let fate = if sending.is_host {
             self.model.send(&packet, left.as_ref())
         } else {
             self.model.receive(usize::from(came.port.0), &packet, left.as_ref())
         };
         let fate = fate.map_err(|why| format!("{packet:?} {}: {why}", came.whence()))?;
-        self.compare(std::slice::from_ref(&fate), Some(&packet), &came)
+        self.compare(std::slice::from_ref(&fate), &came)
             .map_err(|why| format!("{packet:?} {} must be {fate:?}: {why}", came.whence()))?;
         let (is_host, packet) = match fate {
             Fate::Up(packet) => (true, packet),
@@ -405,7 +406,7 @@ impl World {
         let input = (!is_host).then_some(usize::from(came.port.0));
         let fate = self.model.tell(&self.net, input, &error);
         let fate = fate.map_err(|why| format!("{error:?} {}: {why}", came.whence()))?;
-        self.compare(std::slice::from_ref(&fate), None, &came)
+        self.compare(std::slice::from_ref(&fate), &came)
             .map_err(|why| format!("{error:?} {} must be {fate:?}: {why}", came.whence()))
     }
 
@@ -427,10 +428,10 @@ impl World {
             self.bring_more(&mut came, src, piece)?;
         }
         let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
+        self.model.is_silent = self.suppressed() > came.before.1;
         let fates = self.model.gather(usize::from(port.0), &pieces, left.as_ref());
         let fates = fates.map_err(|why| format!("{pieces:?}: {why}"))?;
-        self.compare(&fates, Some(&cut.packet), &came)
-            .map_err(|why| format!("{pieces:?} must be {fates:?}: {why}"))?;
+        self.compare(&fates, &came).map_err(|why| format!("{pieces:?} must be {fates:?}: {why}"))?;
         let is_up = fates.iter().all(|fate| matches!(fate, Fate::Up(_)));
         let is_sent = fates.iter().all(|fate| matches!(fate, Fate::Sent(_)));
         if let Some(Fate::Up(piece) | Fate::Sent(piece)) = fates.into_iter().next()
@@ -482,14 +483,8 @@ impl World {
         Err("a packet goes round between the workers".into())
     }
 
-    /// `packet`: if its sender is told when it is refused.
-    fn compare<T: OnWire>(
-        &self,
-        fates: &[Fate<T>],
-        packet: Option<&Packet>,
-        came: &Came,
-    ) -> Result<(), String> {
-        let &Came { is_host, port, ref out, before: (ref drops_before, suppressed_before) } = came;
+    fn compare<T: OnWire>(&self, fates: &[Fate<T>], came: &Came) -> Result<(), String> {
+        let &Came { is_host, port, ref out, before: (ref drops_before, _) } = came;
         let mut drops = self.drops();
         for (key, count) in drops_before {
             *drops.entry(*key).or_default() -= count;
@@ -505,24 +500,27 @@ impl World {
         let mut stops = |hook: Hook, reason: DropReason| {
             *must_drop.entry((reason.label(), hook.name())).or_default() += 1
         };
-        for (nth, fate) in fates.iter().enumerate() {
+        for fate in fates {
             match fate {
                 Fate::Dropped(hook) => stops(*hook, DropReason::Rule),
                 Fate::NoPort(hook) => stops(*hook, DropReason::NoLocalPort),
-                Fate::Refused(hook, refusal) => {
+                Fate::Refused(hook, refusal, told) => {
                     stops(*hook, DropReason::RuleRejects);
-                    // Of pieces the first is answered, and no reset by another one.
-                    let is_told = |packet: &&Packet| *refusal != Refusal::Reset || packet.flags() & RST == 0;
-                    let Some(packet) = packet.filter(|_| nth == 0).filter(is_told) else { continue };
-                    let answers = if is_host { &mut up } else { &mut sent };
+                    let ends = match told {
+                        Told::Nobody => continue,
+                        Told::Stopped(hook) => {
+                            stops(*hook, DropReason::Rule);
+                            continue;
+                        }
+                        Told::Sender(ends) => ends,
+                    };
+                    let is_up = is_host || self.net.is_own(ends.dst);
+                    let way = if is_up { port } else { PortId(self.net.interface(ends.dst) as u16) };
+                    let answers = if is_up { &mut up } else { &mut sent };
                     let is_right =
-                        |(to, frame): &(PortId, Vec<u8>)| *to == port && is_refusal(frame, *refusal, packet);
-                    // So many a second.
-                    let is_silent =
-                        *refusal == Refusal::PortUnreachable && self.suppressed() > suppressed_before;
+                        |(to, frame): &(PortId, Vec<u8>)| *to == way && is_refusal(frame, *refusal, ends);
                     match answers.iter().position(is_right) {
                         Some(at) => drop(answers.remove(at)),
-                        None if is_silent => {}
                         None => return Err(format!("it was refused with {answers:02x?}")),
                     }
                 }
@@ -712,15 +710,16 @@ fn same<T: PartialEq + Debug>(what: &str, is: &T, must: &T) -> Result<(), String
     if is == must { Ok(()) } else { Err(format!("{what}: is {is:02x?}, must be {must:02x?}")) }
 }
 
-/// Whether a frame tells the sender of a packet that it is refused so.
-fn is_refusal(frame: &[u8], refusal: Refusal, packet: &Packet) -> bool {
+/// Whether a frame is an answer with such ends that tells somebody that a packet is refused so.
+fn is_refusal(frame: &[u8], refusal: Refusal, ends: &Tuple) -> bool {
     let Ok(seen) = wire::read(frame) else { return false };
-    if seen.dst != packet.ends.src || !seen.is_sum_right(frame) {
+    if (seen.src, seen.dst) != (ends.src, ends.dst) || !seen.is_sum_right(frame) {
         return false;
     }
     match refusal {
-        Refusal::Reset => Packet::read(frame)
-            .is_some_and(|answer| answer.ends == packet.ends.reversed() && answer.flags() & RST != 0),
+        Refusal::Reset => {
+            Packet::read(frame).is_some_and(|answer| answer.ends == *ends && answer.flags() & RST != 0)
+        }
         Refusal::PortUnreachable => match seen.protocol {
             ICMP => frame[seen.l4..].starts_with(&[3, 3]),
             ICMPV6 => frame[seen.l4..].starts_with(&[1, 4]),
