@@ -70,7 +70,7 @@ fn a_template_goes_with_the_last_of_its_connections_whichever_worker_has_them() 
     let (mut now, mut out) = (Tick(100), Out::default());
     for _ in 0..WORKERS {
         paths.rotate_left(1);
-        paths[0].adopt(tables(2, |service| removes_the_first(service)));
+        paths[0].adopt(tables(2, removes_the_first));
         for _ in 0..10 {
             paths[0].turn(now, &mut out);
         }
