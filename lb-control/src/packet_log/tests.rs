@@ -34,7 +34,7 @@ fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
 
 fn tcp(options: &[u8]) -> Vec<u8> {
     let mut segment = vec![0x0f, 0xa0, 0, 22, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0xfa, 0xf0, 0, 0, 0, 0];
-    segment[12] = ((20 + options.len()) / 4 << 4) as u8;
+    segment[12] = (((20 + options.len()) / 4) << 4) as u8;
     segment.extend(options);
     segment
 }
