@@ -282,7 +282,10 @@ sent by lan to 02:00:00:00:02:0b: tcp 192.0.2.100:4000 > 10.0.0.11:8080 SYN, TTL
             "             web 1: -s 192.0.2.66/32 -j DROP\n             → drop\ndropped at INPUT: rule\n";
         assert!(text.ends_with(end), "{text}");
         let text = explained(&probe("192.0.2.100", "10.0.0.11", 443)).expect("a packet");
-        let told = "             FORWARD 2: -j REJECT --reject-with icmp-port-unreachable\n             → reject, with ICMP type 3 code 3\n\
+        let refused = "             FORWARD 2: -j REJECT --reject-with icmp-port-unreachable\n             → reject, with ICMP type 3 code 3\n\
+                       OUTPUT\n  raw        RELATED, 192.0.2.1 > 192.0.2.100\n";
+        assert!(text.contains(refused), "{text}");
+        let told = "             POSTROUTING end: ACCEPT\n\
                     dropped at FORWARD: rule_rejects\nits sender is told by wan to 02:00:00:00:00:00: icmp 192.0.2.1 > 192.0.2.100 type 3 code 3,";
         assert!(text.contains(told), "{text}");
     }
