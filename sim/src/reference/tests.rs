@@ -79,6 +79,7 @@ fn the_path_does_what_the_reference_says() {
         DropReason::QueueUnread,
         DropReason::CopyLost,
         DropReason::NotProxied,
+        DropReason::LeavesElsewhere,
         DropReason::ExpectationsFull,
         DropReason::BadSip,
         // Below.
