@@ -529,8 +529,8 @@ impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
     #[inline(always)]
     fn transmit(&mut self, port: PortId, packet: B::Packet) {
         match self.lanes.get_mut(port.index()) {
-            Some(Lane { queue: Queue::Own(_), buffer, .. }) if buffer.len() < BURST - 1 => {
-                buffer.push(packet)
+            Some(Lane { queue: Queue::Own(_), buffer: unsent, .. }) if unsent.len() < BURST - 1 => {
+                unsent.push(packet)
             }
             _ => self.transmit_last(port, packet),
         }
