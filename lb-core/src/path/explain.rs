@@ -66,7 +66,7 @@ pub fn explain(
     let servers = workers.first().map_or(0, |worker| worker.service_capacity());
     let counters = WorkerCounters::new(servers, workers.first().map_or(0, |worker| worker.port_count()));
     counters.turns.cpu.set(workers.first().map_or(0, |worker| worker.turns.cpu.get()));
-    for server in (0..servers as u32).map(ServerId) {
+    for server in (0..counters.server_capacity() as u32).map(ServerId) {
         let sum = |count: fn(&crate::counters::ServerCell) -> u64| {
             workers.iter().map(|worker| count(worker.server(server))).fold(0, u64::wrapping_add)
         };

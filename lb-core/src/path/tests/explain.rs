@@ -131,6 +131,25 @@ fn nothing_that_is_alive_changes_by_an_explanation() {
 }
 
 #[test]
+fn the_connections_of_each_real_server_are_known_whatever_its_number() {
+    let director = Director::new();
+    let mut tables = tables(2, &[11, 12], 1);
+    // As where all real servers were exchanged for others.
+    let most = director.counters[0].server_capacity() as u32;
+    let numbers = [ServerId(most - 2), ServerId(most - 1)];
+    let key = ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 80);
+    let mut servers = tables.services.find(&key).unwrap().servers.clone();
+    servers.iter_mut().zip(numbers).for_each(|(server, id)| server.id = id);
+    let service = Service::new(None, ServiceId(1), key, SchedulerKind::Lc, servers, 2);
+    tables.services = Services::new([Arc::new(service)]).into();
+    director.counters[0].server(numbers[0]).active.set(1);
+    let frame = Frame::new(WAN, &from_client(4000, "S"));
+    let road =
+        super::explain(&tables, &director.counters, frame, false, Assumed::First, director.now).unwrap();
+    assert!(road.trail.steps().contains(&Step::Server(Some(numbers[1]))));
+}
+
+#[test]
 fn a_full_real_server_is_not_made_full_by_an_explanation() {
     let mut director = Director::new();
     let mut tables = tables(2, &[11, 12], 1);
