@@ -7,7 +7,7 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_dh.c`, and recorded picks.
 
 use super::sh::{bucket, deal, fold};
-use super::{Change, Facts, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room, Stateless};
 use crate::tables::{Server, Service};
 
 pub(super) const FACTS: Facts = Facts { is_stateless: true, ..Facts::USUAL };
@@ -22,16 +22,12 @@ impl Compiled {
     }
 }
 
+pub(super) type State = Stateless<Dh>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Dh {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

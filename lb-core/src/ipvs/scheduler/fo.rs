@@ -4,13 +4,13 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_fo.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{ByCost, Cost, Facts, Loads};
+use super::{Cost, Facts, Loads, Stateless};
 use crate::ipvs::cheapest::Price;
 use crate::tables::Server;
 
 pub(super) const FACTS: Facts = Facts::USUAL;
 
-pub(super) type State = ByCost<Fo>;
+pub(super) type State = Stateless<Fo>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Fo {}

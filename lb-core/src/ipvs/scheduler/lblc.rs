@@ -13,7 +13,7 @@
 
 use hashbrown::HashMap;
 
-use super::{Change, Facts, Loads, Request, Room, Warms, wlc};
+use super::{Change, Facts, Loads, Request, Room, Stateless, Warms, wlc};
 use crate::ids::ServerId;
 use crate::ipvs::destinations::Key;
 use crate::tables::{Server, Service};
@@ -54,16 +54,12 @@ pub(super) fn is_busy(service: &Service, server: &Server, loads: &impl Loads) ->
         && service.servers.iter().any(|other| loads.active(other.id) * 2 < other.weight.into())
 }
 
+pub(super) type State = Stateless<Lblc>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Lblc {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

@@ -13,7 +13,7 @@
 pub(super) use super::lblc::Compiled;
 use super::lblc::is_busy;
 use super::lc::load;
-use super::{Facts, Loads, Request, Room, Warms, wlc};
+use super::{Facts, Loads, Request, Room, Stateless, Warms, wlc};
 use crate::ids::ServerId;
 use crate::ipvs::cheapest::Price;
 use crate::ipvs::destinations::{Destination, EXPIRY};
@@ -22,16 +22,12 @@ use crate::time::Tick;
 
 pub(super) const FACTS: Facts = Facts { keeps_destinations: true, warms: Warms::Whole, ..Facts::USUAL };
 
+pub(super) type State = Stateless<Lblcr>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Lblcr {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

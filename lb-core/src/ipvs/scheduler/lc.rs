@@ -4,7 +4,7 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_lc.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{ByCost, Cost, Facts, Loads};
+use super::{Cost, Facts, Loads, Stateless};
 use crate::ids::ServerId;
 use crate::ipvs::cheapest::Price;
 use crate::tables::Server;
@@ -19,7 +19,7 @@ pub(super) fn load(loads: &impl Loads, server: ServerId) -> u64 {
     active * 256 + active + loads.inactive(server)
 }
 
-pub(super) type State = ByCost<Lc>;
+pub(super) type State = Stateless<Lc>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Lc {}

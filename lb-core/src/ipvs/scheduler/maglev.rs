@@ -23,7 +23,7 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 
 use super::mh::shares;
-use super::{Change, Facts, Loads, Request, Room, Warms};
+use super::{Change, Facts, Loads, Request, Room, Stateless, Warms};
 use crate::tables::{Server, Service};
 
 pub(super) const FACTS: Facts = Facts {
@@ -191,16 +191,12 @@ fn after(place: u32, step: u32, size: u32) -> u32 {
     if sum >= size { sum - size } else { sum }
 }
 
+pub(super) type State = Stateless<Maglev>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Maglev {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

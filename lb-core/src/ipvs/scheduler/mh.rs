@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use siphasher::sip::SipHasher13;
 
 use super::sh::fold;
-use super::{Change, Facts, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room, Stateless};
 use crate::tables::{Server, Service};
 
 pub(super) const FACTS: Facts =
@@ -85,16 +85,12 @@ fn fill(servers: &[Server], shares: &[u32]) -> Box<[u32]> {
     }
 }
 
+pub(super) type State = Stateless<Mh>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Mh {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

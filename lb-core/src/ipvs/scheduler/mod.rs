@@ -10,6 +10,8 @@
 //! - `follow(&mut self, &Compiled, &Service, from)`: the service changed since version `from`;
 //! - `pick(&mut self, &Compiled, &Service, &impl Loads, &Request, &mut Room)`: an index into `service.servers`.
 //!
+//! Who keeps nothing between picks has a [`Stateless`] of its name for `State` and says `pick` alone; a price a server is a [`Cost`].
+//!
 //! What needs memory that grows with the servers or with what passes is in the worker's [`Room`], of a fixed size and for all its services
 //! together: lc, wlc, sed, nq, fo and ovf do not look at each server ([`cheapest`](super::cheapest)), lblc and lblcr remember
 //! [`destinations`](super::destinations).
@@ -192,22 +194,24 @@ pub enum Warms {
     Parts,
 }
 
+/// `State` of scheduler `S`, which keeps nothing from one pick to the next but what is in the worker's [`Room`].
+#[derive(Clone, Debug)]
+struct Stateless<S>(PhantomData<S>);
+
+impl<S> Stateless<S> {
+    fn new<C>(_: &C) -> Stateless<S> {
+        Stateless(PhantomData)
+    }
+
+    fn follow<C>(&mut self, _: &C, _: &Service, _: u32) {}
+}
+
 /// A scheduler that picks the real server with the lowest price: all that is its own.
 trait Cost {
     fn price(server: &Server, loads: &impl Loads) -> Price;
 }
 
-/// `State` of such a scheduler.
-#[derive(Clone, Debug)]
-struct ByCost<C>(PhantomData<C>);
-
-impl<C: Cost> ByCost<C> {
-    fn new(_: &Nothing) -> ByCost<C> {
-        ByCost(PhantomData)
-    }
-
-    fn follow(&mut self, _: &Nothing, _: &Service, _: u32) {}
-
+impl<S: Cost> Stateless<S> {
     #[inline]
     fn pick(
         &mut self,
@@ -217,7 +221,7 @@ impl<C: Cost> ByCost<C> {
         _: &Request,
         room: &mut Room,
     ) -> Option<usize> {
-        room.cheapest.pick(service, loads, |server| C::price(server, loads))
+        room.cheapest.pick(service, loads, |server| S::price(server, loads))
     }
 }
 

@@ -4,21 +4,17 @@
 //! Source of the facts: Linux since 4.3, `net/netfilter/ipvs/ip_vs_ctl.c` and `ip_vs_core.c` (`svc->scheduler`).
 
 pub(super) use super::Nothing as Compiled;
-use super::{Facts, Loads, Request, Room};
+use super::{Facts, Loads, Request, Room, Stateless};
 use crate::tables::Service;
 
 pub(super) const FACTS: Facts = Facts::USUAL;
 
+pub(super) type State = Stateless<Nobody>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Nobody {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

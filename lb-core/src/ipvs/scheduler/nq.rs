@@ -3,13 +3,13 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nq.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{ByCost, Cost, Facts, Loads, Warms};
+use super::{Cost, Facts, Loads, Stateless, Warms};
 use crate::ipvs::cheapest::Price;
 use crate::tables::Server;
 
 pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
 
-pub(super) type State = ByCost<Nq>;
+pub(super) type State = Stateless<Nq>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Nq {}

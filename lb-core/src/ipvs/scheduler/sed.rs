@@ -4,13 +4,13 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_sed.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;
-use super::{ByCost, Cost, Facts, Loads, Warms};
+use super::{Cost, Facts, Loads, Stateless, Warms};
 use crate::ipvs::cheapest::Price;
 use crate::tables::Server;
 
 pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
 
-pub(super) type State = ByCost<Sed>;
+pub(super) type State = Stateless<Sed>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Sed {}

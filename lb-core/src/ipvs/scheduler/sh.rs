@@ -8,7 +8,7 @@
 
 use std::net::IpAddr;
 
-use super::{Change, Facts, Loads, Request, Room};
+use super::{Change, Facts, Loads, Request, Room, Stateless};
 use crate::tables::{Server, Service};
 
 pub(super) const FACTS: Facts =
@@ -50,16 +50,12 @@ pub(super) fn deal(servers: &[Server], share: impl Fn(&Server) -> u32) -> Box<[u
     turns.cycle().take(BUCKETS).collect()
 }
 
+pub(super) type State = Stateless<Sh>;
+
 #[derive(Clone, Debug)]
-pub(super) struct State;
+pub(super) enum Sh {}
 
 impl State {
-    pub(super) fn new(_: &Compiled) -> State {
-        State
-    }
-
-    pub(super) fn follow(&mut self, _: &Compiled, _: &Service, _: u32) {}
-
     #[inline]
     pub(super) fn pick(
         &mut self,

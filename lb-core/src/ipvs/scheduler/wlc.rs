@@ -4,13 +4,13 @@
 
 use super::lc::load;
 pub(super) use super::Nothing as Compiled;
-use super::{ByCost, Cost, Facts, Loads, Room, Warms};
+use super::{Cost, Facts, Loads, Room, Stateless, Warms};
 use crate::ipvs::cheapest::Price;
 use crate::tables::{Server, Service};
 
 pub(super) const FACTS: Facts = Facts { warms: Warms::Parts, ..Facts::USUAL };
 
-pub(super) type State = ByCost<Wlc>;
+pub(super) type State = Stateless<Wlc>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Wlc {}
