@@ -39,6 +39,7 @@ mod forged;
 mod fragment;
 mod ftp;
 mod full_nat;
+mod handed;
 mod helped;
 mod hooks;
 mod host;
@@ -67,6 +68,7 @@ mod scheduled_error;
 mod sctp;
 mod shared;
 mod shed;
+mod sight;
 mod signalled;
 mod signpost;
 mod sought;
@@ -93,6 +95,7 @@ pub use carry_over::CarriedOver;
 pub use events::{EventKind, FlowEvent, FlowEvents};
 pub use expected::{Awaited, Expect};
 pub use explain::{Assumed, explain};
+pub use handed::{Passed, Ports, Steer};
 pub use list::{FlowView, Known, shown_states};
 pub use netfilter::state_named;
 pub use order::{Beginning, Change, Deed, Order, Outcome};
@@ -105,15 +108,15 @@ pub use syn_proxy::Opening;
 pub use tracked::tuple_of_frame;
 pub use zoned::FromRaw;
 
-use self::ipsec::is_ipsec;
+use self::sight::{Kind, OwnMac, Seen, Sight, kind, new_sight};
 use crate::conntrack::{CtState, Expectations};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
 use crate::flow::edit::Calls;
 use crate::flow::template::Uses;
-use crate::flow::{FlowHash, FlowRef, FlowTable, Hasher, Tuple};
+use crate::flow::{FlowRef, FlowTable, Hasher};
 use crate::hook::Hook;
-use crate::icmp::{RateLimit, is_translatable};
+use crate::icmp::RateLimit;
 use crate::ids::{PortId, WorkerId};
 use crate::ipvs::scheduler;
 use crate::ipvs::state::{self, Timeouts, Transitions};
@@ -122,12 +125,11 @@ use crate::packet::Packet;
 use crate::rss::Rss;
 use crate::rule::Met;
 use crate::rule::copies::Copies;
-use crate::rule::counted::{Counted, Ticket};
-use crate::tables::{InterfaceId, Mac, Protocol, Tables};
+use crate::rule::counted::Counted;
+use crate::tables::{InterfaceId, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
-use crate::wire::ethernet;
-use crate::wire::parse::{Fragment, Headers, Parsed, parse, parse_plain};
+use crate::wire::parse::{Fragment, Parsed, parse, parse_plain};
 
 /// How far apart two workers' first outer identifications are.
 const OUTER_IDS_APART: u16 = 1021;
@@ -151,294 +153,7 @@ pub trait Io<P> {
     fn resolve(&mut self, interface: InterfaceId, address: IpAddr);
 }
 
-/// What a worker that hands a packet over found out about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Steer {
-    /// The owner finds all in the packet itself.
-    Plain,
-    /// A first packet for a persistent service, at the worker that has its client's template; and the fragments that follow
-    /// on it, so that they do not overtake it. With what rules made of it, if there are any.
-    Ask(Ports, Option<Passed>),
-    /// Back, with what the template says; `None`: that worker knows of no persistent service, or of no template of its own.
-    Answer(Ports, Option<Passed>, Option<Held>),
-    /// A fragment.
-    Fragment(Ports),
-    /// A packet that tells of a connection, at the worker that must know of it.
-    Announce(Expect),
-    /// Back: it knows, and the real server may come by this local port, if it is to have one (else 0). `None`: there is no room.
-    Announced(Option<u16>),
-    /// A first packet for no service, at the worker that knows whether its client is expected.
-    AskExpected,
-    /// Back, with what is known of it if it is.
-    Expected(Option<Awaited>),
-    /// Of no connection at its owner; one that is only routed through us may be at its other end's worker. With what the table `raw` said, where
-    /// that was asked before.
-    Elsewhere(Ports, Option<FromRaw>),
-    /// Back: it is not there either.
-    Nowhere(Ports, Option<FromRaw>),
-    /// Of a connection that another worker has than the one that its packets of this way lead to; and that is told of at the latter.
-    Pointed(Ports),
-    /// Sent by the host, by the twin of this port.
-    FromHost(PortId),
-    /// The same, of no connection at its owner; another worker may have one.
-    FromHostElsewhere(PortId, Option<FromRaw>),
-}
-
-/// What stands in the first fragment of a datagram and not in the others.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ports {
-    pub sport: u16,
-    pub dport: u16,
-    pub protocol: Protocol,
-}
-
-/// What rules made of a first packet at PREROUTING and INPUT, where they let it pass: as IPVS sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Passed {
-    pub destination: (IpAddr, u16),
-    /// What it is to conntrack, which may be nothing (UNTRACKED, INVALID).
-    pub state: CtState,
-    /// The packet's mark, and that of the connection to be.
-    pub mark: u32,
-    pub connection_mark: u32,
-    /// What it meets is told to the log.
-    pub is_traced: bool,
-    /// For what its connection is to count in, at its owner.
-    pub ticket: Ticket,
-    /// How its connection was opened with the client, who was answered with a SYN cookie.
-    pub opening: Option<Opening>,
-}
-
-impl Passed {
-    fn seen(&self, original: Tuple) -> Tuple {
-        Tuple { dst: self.destination.0, dport: self.destination.1, ..original }
-    }
-}
-
-/// What a worker's path is made with.
-pub struct PathConfig {
-    pub worker: WorkerId,
-    /// Of all workers, in their order: this one writes its own and reads the others'.
-    pub counters: Arc<[Arc<WorkerCounters>]>,
-    /// Connections that this worker has room for.
-    pub max_connections: u32,
-    /// Of these, how many may be IPv6.
-    pub max_ipv6_connections: u32,
-    /// Of all workers' tables, each with room for `max_connections`.
-    pub uses: Arc<Uses>,
-    /// At least [`memory_needed`](crate::flow::memory_needed) bytes for these figures.
-    pub memory: Region,
-    /// Keys the hashes, so that nobody outside can aim at one bucket. The same for all workers.
-    pub hash_seed: u64,
-    /// By what ports spread packets, where they do it by the client's end alone; the same for all workers.
-    pub rss: Option<Arc<Rss>>,
-    /// The moment at which timers begin to run.
-    pub now: Tick,
-}
-
-/// One worker's share of the packet logic: its flows, its timers, the tables it uses.
-pub struct Path<P> {
-    worker: WorkerId,
-    tables: Arc<Tables>,
-    timeouts: Timeouts,
-    flows: FlowTable,
-    uses: Arc<Uses>,
-    schedulers: scheduler::States,
-    counters: Arc<[Arc<WorkerCounters>]>,
-    mine: Arc<WorkerCounters>,
-    fragments: fragment::Fragments<P>,
-    choices: one_packet::Choices,
-    waiting: waiting::Waiting<P>,
-    icmp_limit: RateLimit,
-    shed: shed::Shed,
-    newcomers: newcomers::Newcomers,
-    defence: defence::Defence,
-    bereft: bereft::Bereft,
-    /// Those of TCP's states.
-    transitions: &'static Transitions,
-    changed: shared::Changed,
-    counted: Counted,
-    /// What connections of limited services count in.
-    limited: Counted,
-    /// Those that rules have made of packets in this turn.
-    copies: Copies,
-    /// The packet at hand is one of these.
-    is_copying: bool,
-    tunnels: tunnel::Tunnels,
-    /// When its last turn was.
-    turned: Tick,
-    /// Where the next connection that may go is looked for.
-    early_cursor: u32,
-    /// The flow table has few places left: see [`by_hash`].
-    is_short: bool,
-    /// Packets and bytes of each connection are counted.
-    counts_connections: bool,
-    /// Counts the choices that nobody shall foretell.
-    chance: u64,
-    /// Rules have let the packet at hand, which begins a connection, pass PREROUTING and INPUT.
-    passed: Option<Passed>,
-    /// Datagrams whose first fragment, which passed them or names a call, is on its way to a persistence template and back.
-    asking: persistent::Asking,
-    /// Writes down what the packet at hand meets, when somebody asks.
-    watch: Watch,
-    /// Why, and where, the packet was dropped that was dropped last.
-    last_drop: Cell<Option<(DropReason, Hook)>>,
-    /// Nothing that others share is written: see [`explain`].
-    is_dry: bool,
-    /// What connection tracking is taken to say of a packet that no connection is known of: see [`explain`].
-    assumed: Option<CtState>,
-    /// What the packet at hand met of rules.
-    met: Met,
-    courses: courses::Courses,
-    /// What helpers read of connections to come.
-    expectations: Expectations,
-    /// Of a connection that has no room for them.
-    no_calls: Calls,
-    /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
-    next_outer_id: u16,
-    owners: Owners,
-    local_ports: full_nat::LocalPorts,
-    /// Of the tables in use.
-    known_hops: known_hops::KnownHops,
-    /// What the stages write, where no burst is on its way.
-    sight: Option<Box<Sight>>,
-}
-
-/// What the stages find out about one packet.
-#[derive(Clone, Copy)]
-struct Seen {
-    headers: Headers,
-    hash: FlowHash,
-    /// [`FlowRef::NONE`] for what the index does not have, and of what is no [`Kind::Flow`]: an `Option` would be a second word.
-    guess: FlowRef,
-    kind: Kind,
-}
-
-impl Seen {
-    const NOTHING: Seen =
-        Seen { headers: Headers::NONE, hash: FlowHash::NONE, guess: FlowRef::NONE, kind: Kind::Twin };
-}
-
-/// Of each packet of a burst.
-type Sight = [Seen; BURST];
-
-fn new_sight() -> Box<Sight> {
-    Box::new([Seen::NOTHING; BURST])
-}
-
-/// Which turning a packet takes after the parser.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    /// TCP, UDP or SCTP: it may belong to a connection.
-    Flow,
-    /// AH or ESP: it may belong to the connection that negotiated it.
-    Ipsec,
-    /// An ICMP error: its embedded packet may belong to one.
-    IcmpError,
-    /// Any other IP packet.
-    Routed,
-    /// Not IP, multicast, broadcast, link-local: Linux's, whatever a route says.
-    Twin,
-    Dropped(DropReason),
-}
-
 impl<P: Packet> Path<P> {
-    /// Takes all memory that it will ever use.
-    pub fn new(config: PathConfig) -> Path<P> {
-        let mine = config.counters[config.worker.index()].clone();
-        mine.flows.capacity.set(config.max_connections.into());
-        mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
-        let mut schedulers = scheduler::States::new(mine.server_capacity());
-        schedulers.resize(mine.service_capacity());
-        let tables = Arc::new(Tables::default());
-        let flows = FlowTable::new(
-            config.memory,
-            config.max_connections,
-            config.max_ipv6_connections,
-            config.hash_seed,
-            config.now,
-        );
-        mine.edits.capacity.set(flows.edits().1.into());
-        let expectations = Expectations::new(flows.hasher());
-        let owners = Owners::new(flows.hasher(), config.counters.len(), config.rss);
-        Path {
-            worker: config.worker,
-            timeouts: Timeouts::new(&tables.settings),
-            tables,
-            flows,
-            uses: config.uses,
-            local_ports: full_nat::LocalPorts::new(
-                Hasher::new(config.hash_seed),
-                config.worker,
-                owners.clone(),
-                config.now,
-            ),
-            owners,
-            schedulers,
-            tunnels: tunnel::Tunnels::new(mine.server_capacity()),
-            counters: config.counters,
-            mine,
-            fragments: fragment::Fragments::new(),
-            choices: one_packet::Choices::new(),
-            waiting: waiting::Waiting::new(),
-            icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
-            shed: shed::Shed::default(),
-            newcomers: newcomers::Newcomers::default(),
-            defence: defence::Defence::new(config.now),
-            bereft: bereft::Bereft::default(),
-            transitions: &state::USUAL,
-            changed: shared::Changed::new(),
-            counted: Counted::new(config.max_connections, 1),
-            // In the service, and in the source.
-            limited: Counted::new(config.max_connections, 2),
-            copies: Copies::default(),
-            is_copying: false,
-            turned: config.now,
-            early_cursor: 0,
-            is_short: false,
-            counts_connections: false,
-            chance: 0,
-            passed: None,
-            asking: persistent::Asking::new(),
-            watch: Watch::default(),
-            last_drop: Cell::new(None),
-            is_dry: false,
-            assumed: None,
-            met: Met::default(),
-            courses: courses::Courses::new(config.now),
-            expectations,
-            no_calls: Calls::default(),
-            // Workers send to the same real servers: they begin apart.
-            next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
-            known_hops: known_hops::KnownHops::new(),
-            sight: Some(new_sight()),
-        }
-    }
-
-    /// Uses `tables` from the next burst on; returns the ones used before, to be freed elsewhere.
-    pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
-        self.timeouts = Timeouts::new(&tables.settings);
-        self.counts_connections = tables.counts_connections();
-        if !Arc::ptr_eq(&tables.rules, &self.tables.rules) {
-            self.courses.close(&self.mine);
-        }
-        // Services mostly have a server each, so that there is room already.
-        self.schedulers.make_room(&tables.services);
-        self.mine.turns.generation.set(tables.generation.into());
-        self.waiting.look_again();
-        self.known_hops = known_hops::KnownHops::new();
-        if tables.trace.is_some() {
-            self.watch.make_room();
-        }
-        if tables.rules.make_copies() {
-            self.copies.make_room();
-        }
-        let before = std::mem::replace(&mut self.tables, tables);
-        self.look_at_room();
-        self.bereft.look(&before, &self.tables);
-        before
-    }
-
     /// Takes a burst from a port.
     #[inline]
     pub fn receive(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
@@ -557,26 +272,6 @@ impl<P: Packet> Path<P> {
         seen
     }
 
-    /// A tag must name a VLAN that is an interface of this host; one within another never does.
-    #[cold]
-    fn check_vlan(&self, port: PortId, seen: &mut Seen) {
-        let is_known = self.tables.interfaces.find(port, seen.headers.vlan).is_some();
-        if !is_known || seen.headers.inner_vlan != 0 {
-            seen.kind = Kind::Dropped(DropReason::UnknownVlan);
-        }
-    }
-
-    #[inline]
-    fn hash(&self, frame: &[u8], headers: &Headers) -> FlowHash {
-        let (sport, dport, protocol) = (headers.sport, headers.dport, headers.protocol.0);
-        if headers.is_ipv6 {
-            let (src, dst) = (headers.ipv6_source(frame), headers.ipv6_destination(frame));
-            self.flows.hasher().ipv6(&src, &dst, sport, dport, protocol)
-        } else {
-            self.flows.hasher().ipv4(headers.src, headers.dst, sport, dport, protocol)
-        }
-    }
-
     /// Stage 2: the index says which entries they most likely are; these are fetched.
     #[inline]
     fn look_up(&self, all: &mut [Seen]) {
@@ -630,43 +325,6 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// Stage 3: is it the flow that it seems to be? Of IPv4; IPv6 is looked at by [`Path::find`].
-    #[inline(always)]
-    fn find_as_guessed(&self, seen: &Seen) -> Option<FlowRef> {
-        self.flows.is_ipv4(seen.guess, &seen.headers).then_some(seen.guess)
-    }
-
-    /// Is it any of those that it may be?
-    fn find(&self, packet: &P, seen: &Seen) -> Option<FlowRef> {
-        let h = &seen.headers;
-        if h.is_ipv6 {
-            return self.find_ipv6(packet.data(), seen);
-        }
-        if seen.guess == FlowRef::NONE {
-            return None;
-        }
-        self.flows.find_ipv4(seen.hash, h.src, h.dst, h.sport, h.dport, h.protocol.0)
-    }
-
-    /// Looks a second time: an earlier packet of the same burst may have begun the connection.
-    #[cold]
-    fn find_begun(&self, packet: &P, seen: &Seen) -> Option<FlowRef> {
-        let guess = self.flows.guess(seen.hash)?;
-        self.find(packet, &Seen { guess, ..*seen })
-    }
-
-    fn find_ipv6(&self, frame: &[u8], seen: &Seen) -> Option<FlowRef> {
-        let h = &seen.headers;
-        let (src, dst) = (h.ipv6_source(frame), h.ipv6_destination(frame));
-        if seen.guess == FlowRef::NONE {
-            return None;
-        }
-        if self.flows.is_ipv6(seen.guess, &src, &dst, h.sport, h.dport, h.protocol.0) {
-            return Some(seen.guess);
-        }
-        self.flows.find_ipv6(seen.hash, &src, &dst, h.sport, h.dport, h.protocol.0)
-    }
-
     /// Does what is due: expires flows, gives up on packets that wait too long. A bounded amount of work a call.
     pub fn turn(&mut self, now: Tick, io: &mut impl Io<P>) {
         self.turned = now;
@@ -708,60 +366,191 @@ impl<P: Packet> Path<P> {
         self.mine.dropped(reason, hook).add(1);
         self.last_drop.set(Some((reason, hook)));
     }
-
-    /// A port's own MAC address, which its VLANs share.
-    #[inline]
-    fn own_mac(&self, port: PortId) -> OwnMac {
-        let interface = self.tables.interfaces.find(port, 0).and_then(|id| self.tables.interfaces.get(id));
-        interface.map_or(OwnMac::ANY, |interface| OwnMac::new(interface.mac))
-    }
 }
 
-/// Which turning an IP packet takes.
-#[inline(always)]
-fn kind(frame: &[u8], headers: &Headers, mac: OwnMac) -> Kind {
-    if !mac.is_of(frame) {
-        // Broadcast and multicast frames are Linux's, whatever is in them.
-        let is_group = ethernet::is_group(&ethernet::destination(frame));
-        return if is_group { Kind::Twin } else { Kind::Dropped(DropReason::OtherHost) };
-    }
-    match headers.protocol {
-        _ if headers.is_for_twin => Kind::Twin,
-        Protocol::TCP | Protocol::UDP => Kind::Flow,
-        _ => kind_of_other(headers),
-    }
+/// What a worker's path is made with.
+pub struct PathConfig {
+    pub worker: WorkerId,
+    /// Of all workers, in their order: this one writes its own and reads the others'.
+    pub counters: Arc<[Arc<WorkerCounters>]>,
+    /// Connections that this worker has room for.
+    pub max_connections: u32,
+    /// Of these, how many may be IPv6.
+    pub max_ipv6_connections: u32,
+    /// Of all workers' tables, each with room for `max_connections`.
+    pub uses: Arc<Uses>,
+    /// At least [`memory_needed`](crate::flow::memory_needed) bytes for these figures.
+    pub memory: Region,
+    /// Keys the hashes, so that nobody outside can aim at one bucket. The same for all workers.
+    pub hash_seed: u64,
+    /// By what ports spread packets, where they do it by the client's end alone; the same for all workers.
+    pub rss: Option<Arc<Rss>>,
+    /// The moment at which timers begin to run.
+    pub now: Tick,
 }
 
-/// The same of a packet that is neither TCP nor UDP.
-#[inline(never)]
-fn kind_of_other(headers: &Headers) -> Kind {
-    match headers.protocol {
-        Protocol::SCTP => Kind::Flow,
-        protocol if is_ipsec(protocol) => Kind::Ipsec,
-        _ if is_translatable(headers) => Kind::IcmpError,
-        _ => Kind::Routed,
-    }
+/// One worker's share of the packet logic: its flows, its timers, the tables it uses.
+pub struct Path<P> {
+    worker: WorkerId,
+    tables: Arc<Tables>,
+    timeouts: Timeouts,
+    flows: FlowTable,
+    uses: Arc<Uses>,
+    schedulers: scheduler::States,
+    counters: Arc<[Arc<WorkerCounters>]>,
+    mine: Arc<WorkerCounters>,
+    fragments: fragment::Fragments<P>,
+    choices: one_packet::Choices,
+    waiting: waiting::Waiting<P>,
+    icmp_limit: RateLimit,
+    shed: shed::Shed,
+    newcomers: newcomers::Newcomers,
+    defence: defence::Defence,
+    bereft: bereft::Bereft,
+    /// Those of TCP's states.
+    transitions: &'static Transitions,
+    changed: shared::Changed,
+    counted: Counted,
+    /// What connections of limited services count in.
+    limited: Counted,
+    /// Those that rules have made of packets in this turn.
+    copies: Copies,
+    /// The packet at hand is one of these.
+    is_copying: bool,
+    tunnels: tunnel::Tunnels,
+    /// When its last turn was.
+    turned: Tick,
+    /// Where the next connection that may go is looked for.
+    early_cursor: u32,
+    /// The flow table has few places left: see [`by_hash`].
+    is_short: bool,
+    /// Packets and bytes of each connection are counted.
+    counts_connections: bool,
+    /// Counts the choices that nobody shall foretell.
+    chance: u64,
+    /// Rules have let the packet at hand, which begins a connection, pass PREROUTING and INPUT.
+    passed: Option<Passed>,
+    /// Datagrams whose first fragment, which passed them or names a call, is on its way to a persistence template and back.
+    asking: persistent::Asking,
+    /// Writes down what the packet at hand meets, when somebody asks.
+    watch: Watch,
+    /// Why, and where, the packet was dropped that was dropped last.
+    last_drop: Cell<Option<(DropReason, Hook)>>,
+    /// Nothing that others share is written: see [`explain`].
+    is_dry: bool,
+    /// What connection tracking is taken to say of a packet that no connection is known of: see [`explain`].
+    assumed: Option<CtState>,
+    /// What the packet at hand met of rules.
+    met: Met,
+    courses: courses::Courses,
+    /// What helpers read of connections to come.
+    expectations: Expectations,
+    /// Of a connection that has no room for them.
+    no_calls: Calls,
+    /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
+    next_outer_id: u16,
+    owners: Owners,
+    local_ports: full_nat::LocalPorts,
+    /// Of the tables in use.
+    known_hops: known_hops::KnownHops,
+    /// What the stages write, where no burst is on its way.
+    sight: Option<Box<Sight>>,
 }
 
-/// A port's MAC address, with which frames' destination is compared at once.
-#[derive(Clone, Copy)]
-struct OwnMac {
-    word: u64,
-    mask: u64,
-}
-
-impl OwnMac {
-    /// Of a port that has none: all frames are for it.
-    const ANY: OwnMac = OwnMac { word: 0, mask: 0 };
-
-    fn new([a, b, c, d, e, f]: Mac) -> OwnMac {
-        OwnMac { word: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), mask: 0xffff_ffff_ffff }
+impl<P: Packet> Path<P> {
+    /// Takes all memory that it will ever use.
+    pub fn new(config: PathConfig) -> Path<P> {
+        let mine = config.counters[config.worker.index()].clone();
+        mine.flows.capacity.set(config.max_connections.into());
+        mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
+        let mut schedulers = scheduler::States::new(mine.server_capacity());
+        schedulers.resize(mine.service_capacity());
+        let tables = Arc::new(Tables::default());
+        let flows = FlowTable::new(
+            config.memory,
+            config.max_connections,
+            config.max_ipv6_connections,
+            config.hash_seed,
+            config.now,
+        );
+        mine.edits.capacity.set(flows.edits().1.into());
+        let expectations = Expectations::new(flows.hasher());
+        let owners = Owners::new(flows.hasher(), config.counters.len(), config.rss);
+        Path {
+            worker: config.worker,
+            timeouts: Timeouts::new(&tables.settings),
+            tables,
+            flows,
+            uses: config.uses,
+            local_ports: full_nat::LocalPorts::new(
+                Hasher::new(config.hash_seed),
+                config.worker,
+                owners.clone(),
+                config.now,
+            ),
+            owners,
+            schedulers,
+            tunnels: tunnel::Tunnels::new(mine.server_capacity()),
+            counters: config.counters,
+            mine,
+            fragments: fragment::Fragments::new(),
+            choices: one_packet::Choices::new(),
+            waiting: waiting::Waiting::new(),
+            icmp_limit: RateLimit::new(RateLimit::ICMP_PER_SECOND, RateLimit::ICMP_BURST, config.now),
+            shed: shed::Shed::default(),
+            newcomers: newcomers::Newcomers::default(),
+            defence: defence::Defence::new(config.now),
+            bereft: bereft::Bereft::default(),
+            transitions: &state::USUAL,
+            changed: shared::Changed::new(),
+            counted: Counted::new(config.max_connections, 1),
+            // In the service, and in the source.
+            limited: Counted::new(config.max_connections, 2),
+            copies: Copies::default(),
+            is_copying: false,
+            turned: config.now,
+            early_cursor: 0,
+            is_short: false,
+            counts_connections: false,
+            chance: 0,
+            passed: None,
+            asking: persistent::Asking::new(),
+            watch: Watch::default(),
+            last_drop: Cell::new(None),
+            is_dry: false,
+            assumed: None,
+            met: Met::default(),
+            courses: courses::Courses::new(config.now),
+            expectations,
+            no_calls: Calls::default(),
+            // Workers send to the same real servers: they begin apart.
+            next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
+            known_hops: known_hops::KnownHops::new(),
+            sight: Some(new_sight()),
+        }
     }
 
-    /// Whether a frame is for it; one that is shorter than eight bytes is not.
-    #[inline(always)]
-    fn is_of(self, frame: &[u8]) -> bool {
-        let word = frame.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        (word ^ self.word) & self.mask == 0
+    /// Uses `tables` from the next burst on; returns the ones used before, to be freed elsewhere.
+    pub fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
+        self.timeouts = Timeouts::new(&tables.settings);
+        self.counts_connections = tables.counts_connections();
+        if !Arc::ptr_eq(&tables.rules, &self.tables.rules) {
+            self.courses.close(&self.mine);
+        }
+        // Services mostly have a server each, so that there is room already.
+        self.schedulers.make_room(&tables.services);
+        self.mine.turns.generation.set(tables.generation.into());
+        self.waiting.look_again();
+        self.known_hops = known_hops::KnownHops::new();
+        if tables.trace.is_some() {
+            self.watch.make_room();
+        }
+        if tables.rules.make_copies() {
+            self.copies.make_room();
+        }
+        let before = std::mem::replace(&mut self.tables, tables);
+        self.look_at_room();
+        self.bereft.look(&before, &self.tables);
+        before
     }
 }

@@ -61,16 +61,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::flow::memory_needed;
+use crate::flow::{Tuple, memory_needed};
 use crate::ids::{ServerId, ServiceId};
 use crate::ipvs::SchedulerKind;
 use crate::packet::Frame;
 use crate::tables::{
-    Forward, Interface, Interfaces, Mac, Neighbours, Prefix, Route, Routes, Server, Service, ServiceKey,
-    Services,
+    Forward, Interface, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server, Service,
+    ServiceKey, Services,
 };
 use crate::wire::checksum;
-use crate::wire::parse::{Parsed, parse};
+use crate::wire::parse::{Headers, Parsed, parse};
 
 const WAN: PortId = PortId(0);
 const LAN: PortId = PortId(1);
