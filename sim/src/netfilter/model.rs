@@ -3,6 +3,10 @@
 //! Where the path is free, it follows it: which address of a range and which port of those that are free a source gets is read off
 //! the packet that left ([`Netfilter::choose`]).
 
+mod nat;
+mod served;
+mod walk;
+
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -10,6 +14,7 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::rule::{Table, chain_name};
 
+use self::walk::walk;
 use super::fragments::Piece;
 use super::hash;
 use super::net::Net;
@@ -18,7 +23,7 @@ use super::packet::{Packet, Says, number};
 use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
 use super::sets::{Seen, Sets};
 use super::tcp::{Bounds, Said, Tcp, Ways};
-use crate::wire::{RST, SYN, TCP, UDP};
+use crate::wire::{RST, SYN};
 
 /// What matched: packets and bytes.
 pub(super) type Counts = (u64, u64);
@@ -576,125 +581,8 @@ impl Netfilter {
         Ok(Ok(if is_up { Fate::Up(passage.ends) } else { Fate::Sent(passage.ends) }))
     }
 
-    /// Behind INPUT.
-    fn is_for_service(&self, passage: &Passage) -> bool {
-        let Tuple { dst, dport, protocol, .. } = passage.ends;
-        self.service.is_some_and(|service| match service.takes {
-            Takes::Marked(mark) => {
-                passage.mark == mark && self.net.is_own(dst) && [TCP, UDP].contains(&protocol.0)
-            }
-            Takes::Endpoint(of, address) => (protocol.0, (dst, dport)) == (of, address),
-        })
-    }
-
     pub(super) fn ask_all(&mut self, road: &[(Table, Hook)], passage: &mut Passage) -> Passed {
         road.iter().try_for_each(|&(table, hook)| self.ask(table, hook, passage))
-    }
-
-    /// What begins a service's connection: from INPUT on it has the real server as its destination, and the way of what the host sends; there the table `nat`
-    /// says where it comes from, as far as the real server knows.
-    fn serve(&mut self, left: Option<&Packet>, passage: &mut Passage) -> Passed<Result<Fate<Tuple>, String>> {
-        let came = passage.connection.as_ref().map_or(passage.ends, |connection| connection.original);
-        let service = self.service.expect("it is for it");
-        let picked = service.server((came.src, came.sport));
-        let server = match service.is_persistent {
-            true => {
-                let (address, port) = *self.kept.entry(came.src).or_insert(picked);
-                // By mark a client gets the port that it asked for (`ip_vs_sched_persist`).
-                (address, if matches!(service.takes, Takes::Marked(_)) { came.dport } else { port })
-            }
-            false => picked,
-        };
-        if service.is_direct {
-            return self.serve_direct(came, server.0, passage);
-        }
-        let leaves = Tuple { dst: server.0, dport: server.1, ..came };
-        // An older one that the real server could not tell from it goes.
-        for tuple in [came, leaves.reversed()] {
-            self.end(&tuple);
-        }
-        let served = Connection::served(came, leaves.reversed());
-        let is_followed = passage.connection.is_some();
-        if let Some(connection) = &mut passage.connection {
-            let Connection { mark, counts, .. } = *connection;
-            *connection = Connection { mark, counts, ..served.clone() };
-        }
-        (passage.input, passage.output) = (None, Some(self.net.interface(server.0)));
-        passage.ends = leaves;
-        if !is_followed {
-            // Nothing is translated, and nobody asks whether it goes on.
-            if let Err(why) = self.enter(served) {
-                return Ok(Err(why));
-            }
-            self.ask_all(&OUTPUT, passage)?;
-            return Ok(Ok(Fate::Sent(passage.ends)));
-        }
-        self.ask_all(&OUTPUT, passage)?;
-        let verdict = self.verdict(Table::Nat, Hook::Postrouting, passage);
-        if matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_)) {
-            match self.translate_source(verdict, passage, left) {
-                Ok(true) => {}
-                Ok(false) => return Err(Fate::NoPort(Hook::Postrouting)),
-                Err(why) => return Ok(Err(why)),
-            }
-        }
-        Ok(Ok(Fate::Sent(passage.ends)))
-    }
-
-    /// The same by direct routing: it stays as it came, and nobody asks whether its first packet goes on.
-    fn serve_direct(
-        &mut self,
-        came: Tuple,
-        server: IpAddr,
-        passage: &mut Passage,
-    ) -> Passed<Result<Fate<Tuple>, String>> {
-        self.end(&came);
-        let direct = Some((server, came.dport));
-        let served = Connection { direct, ..Connection::served(came, came.reversed()) };
-        let followed = passage.connection.take();
-        let (mark, counts) = followed.as_ref().map_or((0, Default::default()), |it| (it.mark, it.counts));
-        let served = Connection { mark, counts, ..served };
-        if let Err(why) = self.enter(served.clone()) {
-            return Ok(Err(why));
-        }
-        passage.connection = followed.is_some().then_some(served);
-        (passage.input, passage.output) = (None, Some(self.net.interface(server)));
-        let outcome = self.ask_all(&OUTPUT, passage);
-        if let Some(connection) = passage.connection.take() {
-            let (number, _) = self.by_tuple[&(0, came)];
-            self.write_back(number, connection);
-        }
-        outcome.map(|()| Ok(Fate::Routed(passage.ends, server)))
-    }
-
-    /// What follows on it, behind PREROUTING.
-    fn pass_served(&mut self, passage: &mut Passage) -> Passed {
-        let served = passage.served.as_ref().expect("it is of one");
-        if let Some((server, _)) = served.direct {
-            self.ask_all(&INPUT, passage)?;
-            (passage.input, passage.output) = (None, Some(self.net.interface(server)));
-            return self.ask_all(&OUTPUT, passage);
-        }
-        let is_reply = served.reply == passage.ends;
-        let leaves = served.leaves(is_reply);
-        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..passage.ends };
-        if is_reply {
-            (passage.ends, passage.output) = (inner, Some(self.net.interface(leaves.dst)));
-            self.ask_all(&FORWARD, passage)?;
-            passage.ends = leaves;
-            return self.ask(Table::Mangle, Hook::Postrouting, passage);
-        }
-        self.ask_all(&INPUT, passage)?;
-        (passage.input, passage.output) = (None, Some(self.net.interface(leaves.dst)));
-        passage.ends = inner;
-        self.ask_all(&OUTPUT, passage)?;
-        passage.ends = leaves;
-        Ok(())
-    }
-
-    fn served(&self, ends: &Tuple) -> Option<Connection> {
-        let &(number, _) = self.by_tuple.get(&(0, *ends))?;
-        self.connections[number].clone().filter(|connection| connection.is_served)
     }
 
     fn end(&mut self, tuple: &Tuple) {
@@ -706,106 +594,6 @@ impl Netfilter {
     pub(super) fn end_number(&mut self, number: usize) {
         self.connections[number] = None;
         self.by_tuple.retain(|_, (other, _)| *other != number);
-    }
-
-    fn translate_destination(&self, verdict: Verdict, passage: &mut Passage) {
-        let connection = passage.connection.as_mut().expect("it begins one");
-        let ends = &mut passage.ends;
-        match verdict {
-            Verdict::Destination(Choice { addresses: (first, _), ports, .. }) => {
-                ends.dst = first;
-                if let Some((port, _)) = ports {
-                    ends.dport = port;
-                }
-            }
-            Verdict::Redirect(port) => {
-                ends.dst = self.net.own(passage.input.expect("PREROUTING alone redirects"));
-                ends.dport = port;
-            }
-            _ => {}
-        }
-        connection.reply = ends.reversed();
-    }
-
-    /// False: no port is free.
-    fn translate_source(
-        &self,
-        verdict: Verdict,
-        passage: &mut Passage,
-        left: Option<&Packet>,
-    ) -> Result<bool, String> {
-        let ends = passage.ends;
-        let is_kept = !matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_));
-        let choice = match verdict {
-            Verdict::Source(choice) => choice,
-            Verdict::Masquerade(ports) => {
-                let own = self.net.own(passage.output.expect("POSTROUTING alone masquerades"));
-                Choice { addresses: (own, own), ports, is_random: false }
-            }
-            // Somebody else's translation may have taken what its answers would be known by.
-            _ => Choice { addresses: (ends.src, ends.src), ports: None, is_random: false },
-        };
-        let Some(ends) = self.choose(passage, choice, self.shares_ports && !is_kept, left)? else {
-            return Ok(false);
-        };
-        passage.ends = ends;
-        passage.connection.as_mut().expect("it begins one").reply = ends.reversed();
-        Ok(true)
-    }
-
-    /// The ends with the source that the path chose, if it was free to. `None`: it had no choice. `shares_ports`: some are for other workers
-    /// alone.
-    fn choose(
-        &self,
-        passage: &Passage,
-        choice: Choice,
-        shares_ports: bool,
-        left: Option<&Packet>,
-    ) -> Result<Option<Tuple>, String> {
-        let came = passage.ends;
-        let Connection { original, zone, .. } = *passage.connection.as_ref().expect("it begins one");
-        let ports = choice.ports.unwrap_or_else(|| class(came));
-        let is_free = |ends: Tuple| {
-            let answer = ends.reversed();
-            answer != original && !self.by_tuple.contains_key(&(zone, answer))
-        };
-        let Some(left) = left else {
-            // It searches as many as there are here, if it tries them all.
-            let is_any_free =
-                |src: IpAddr| (ports.0..=ports.1).any(|sport| is_free(Tuple { src, sport, ..came }));
-            let (first, last) = choice.addresses;
-            let has_few = shares_ports && ports.1 - ports.0 < 100;
-            let is_full = has_few || !is_any_free(first) || !is_any_free(last);
-            return if is_full { Ok(None) } else { Err(format!("{came:?} found no port, of {choice:?}")) };
-        };
-        let Tuple { src, sport, .. } = left.ends;
-        let ends = Tuple { src, sport, ..came };
-        let (first, last) = choice.addresses;
-        let is_within = (number(first)..=number(last)).contains(&number(src));
-        let is_port = (ports.0..=ports.1).contains(&sport) || sport == came.sport && choice.ports.is_none();
-        if !is_within || !is_port {
-            return Err(format!("{came:?} left as {:?}, which is none of {choice:?}", left.ends));
-        }
-        let own = Tuple { sport: came.sport, ..ends };
-        let may_stay =
-            !choice.is_random && !shares_ports && (ports.0..=ports.1).contains(&came.sport) && is_free(own);
-        if may_stay && sport != came.sport {
-            return Err(format!("{came:?} left as {:?}: its own port was free", left.ends));
-        }
-        let connection = passage.connection.as_ref().expect("it begins one");
-        if !is_free(ends) && self.gives_way(ends.reversed(), connection).is_none() {
-            return Err(format!("{came:?} left as {:?}, whose answers are another connection's", left.ends));
-        }
-        Ok(Some(ends))
-    }
-
-    /// The connection with such answers, if it is over and a new one's SYN is beyond what it sent.
-    fn gives_way(&self, answer: Tuple, new: &Connection) -> Option<usize> {
-        let &(number, is_reply) = self.by_tuple.get(&(new.zone, answer))?;
-        let old = self.connections[number].as_ref()?;
-        let is_outrun =
-            old.tcp.as_ref().zip(new.tcp.as_ref()).is_some_and(|(old, new)| old.is_outrun_by(new));
-        (is_reply && !old.is_served && is_outrun).then_some(number)
     }
 
     pub(super) fn ask(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Passed {
@@ -858,184 +646,9 @@ impl Passage {
     fn seen(&self) -> Seen {
         Seen { ends: self.ends, mark: self.mark }
     }
-
-    /// An end of what begins a connection, or is of none; with an error's, the opposite one of what it quotes.
-    fn exchange_prefix(&mut self, is_destination: bool) {
-        let (from, to) = if is_destination { (npt::OUTER, npt::INNER) } else { (npt::INNER, npt::OUTER) };
-        // Those of a connection's packets stay what the connection says.
-        let answer = self.answer.as_mut().filter(|_| self.connection.is_none());
-        for ends in [Some(&mut self.ends), answer].into_iter().flatten() {
-            let end = if is_destination { &mut ends.dst } else { &mut ends.src };
-            if npt::is_of(from, number(*end)) {
-                *end = IpAddr::V6(npt::map(number(*end), to).into());
-            }
-        }
-    }
-
-    /// What begins a connection is to the table `nat` translated already where prefixes were exchanged.
-    fn note_prefixes(&mut self) {
-        let answer = self.ends.reversed();
-        self.connection.iter_mut().for_each(|connection| connection.reply = answer);
-    }
-
-    /// A packet of a connection that is known, or an error about one, goes where that goes.
-    fn become_destination(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        let (comes, leaves) = (connection.comes(self.is_reply), connection.leaves(self.is_reply));
-        if !self.is_error {
-            (self.ends.dst, self.ends.dport) = (leaves.dst, leaves.dport);
-        } else if (comes.dst, comes.dport) != (leaves.dst, leaves.dport) {
-            self.ends.dst = leaves.dst;
-        }
-    }
-
-    /// And it is from whom that is from.
-    fn become_source(&mut self) {
-        let Some(connection) = &self.connection else { return };
-        let (comes, leaves) = (connection.comes(self.is_reply), connection.leaves(self.is_reply));
-        if !self.is_error {
-            self.ends = leaves;
-        } else if (comes.src, comes.sport) != (leaves.src, leaves.sport) {
-            self.ends.src = leaves.src;
-        }
-    }
-}
-
-/// The ports that a source may get of which no rule says any: those of its own class. Identifiers have none.
-fn class(ends: Tuple) -> (u16, u16) {
-    match ends.sport {
-        _ if ![TCP, UDP].contains(&ends.protocol.0) => (0, u16::MAX),
-        0..512 => (1, 511),
-        512..1024 => (600, 1023),
-        _ => (1024, u16::MAX),
-    }
 }
 
 pub(super) fn count(counts: &mut Counts, len: u64) {
     counts.0 += 1;
     counts.1 += len;
-}
-
-/// `None`: the packet came to the end.
-fn walk(
-    chains: &mut Chains,
-    sets: &mut Sets,
-    table: Table,
-    name: &'static str,
-    passage: &mut Passage,
-) -> Option<Verdict> {
-    for place in 0.. {
-        let (rule, counts) = chains.get_mut(&(table, name))?.rules.get_mut(place)?;
-        if !rule.tests.iter().all(|test| holds(test, passage, sets)) {
-            continue;
-        }
-        count(counts, passage.len);
-        match rule.does {
-            Does::Nothing => {}
-            Does::Accept => return Some(Verdict::Accept),
-            Does::Drop => return Some(Verdict::Drop),
-            Does::Return => return None,
-            Does::Jump(chain) => {
-                if let Some(verdict) = walk(chains, sets, table, chain, passage) {
-                    return Some(verdict);
-                }
-            }
-            // It does not come back here.
-            Does::Goto(chain) => return walk(chains, sets, table, chain, passage),
-            Does::Reject(refusal) => return Some(Verdict::Reject(refusal)),
-            Does::SetMark(mark) => passage.mark = mark,
-            Does::OrMark(mark) => passage.mark |= mark,
-            Does::SetConnMark(mark) => passage.connection.iter_mut().for_each(|of| of.mark = mark),
-            Does::HashMark { is_of_connection, has_ports, seed, below } => {
-                let connection = passage.connection.as_ref();
-                let hash = match connection {
-                    Some(connection) if is_of_connection => {
-                        Some(hash::of_connection(connection, has_ports, seed))
-                    }
-                    None if is_of_connection => None,
-                    // An error counts as what it is about.
-                    _ => {
-                        let ends = passage.answer.map_or(passage.ends, |answer| answer.reversed());
-                        let is_whole = matches!(passage.piece, None | Some(Piece::Only));
-                        Some(hash::of_packet(&ends, (has_ports, is_whole), seed))
-                    }
-                };
-                passage.mark = hash.map_or(passage.mark, |hash| hash::below(hash, below));
-            }
-            Does::SaveMark => {
-                let mark = passage.mark;
-                passage.connection.iter_mut().for_each(|of| of.mark = mark);
-            }
-            Does::RestoreMark => passage.connection.iter().for_each(|of| passage.mark = of.mark),
-            Does::NoTrack => passage.is_untracked |= passage.zone.is_none(),
-            Does::Zone(zone) if !passage.is_untracked => passage.zone = passage.zone.or(Some(zone)),
-            Does::Zone(_) => {}
-            Does::Dnat(choice) => return Some(Verdict::Destination(choice)),
-            Does::Snat(choice) => return Some(Verdict::Source(choice)),
-            Does::Masquerade { ports } => return Some(Verdict::Masquerade(ports)),
-            Does::Redirect { port } => return Some(Verdict::Redirect(port)),
-            Does::Prefix { is_destination } => passage.exchange_prefix(is_destination),
-            Does::PutInto { set, is_source, adding } => {
-                sets.add(set, &passage.seen(), is_source, adding);
-            }
-            Does::TakeFrom { set, is_source } => sets.remove(set, &passage.seen(), is_source),
-            Does::FillChecksum => {}
-        }
-    }
-    None
-}
-
-fn holds(test: &Test, passage: &Passage, sets: &Sets) -> bool {
-    let ends = &passage.ends;
-    let connection = passage.connection.as_ref();
-    let of = |holds: &dyn Fn(&Connection) -> bool| connection.is_some_and(holds);
-    match test {
-        Test::Input(interface) => passage.input == Some(*interface),
-        Test::Output(interface) => passage.output == Some(*interface),
-        Test::Source { prefix, is_not } => is_in(ends.src, prefix.address, prefix.len) != *is_not,
-        Test::Destination { prefix, is_not } => is_in(ends.dst, prefix.address, prefix.len) != *is_not,
-        Test::Protocol(protocol) => ends.protocol.0 == *protocol,
-        Test::Ports { is_source, first, last } => {
-            let port = if *is_source { &ends.sport } else { &ends.dport };
-            (first..=last).contains(&port)
-        }
-        Test::States(states) => states.contains(&passage.state),
-        Test::Translated { is_destination } => of(&|connection| connection.is_translated(*is_destination)),
-        Test::Direction { is_reply } => of(&|_| passage.is_reply == *is_reply),
-        Test::OriginalPort(port) => of(&|connection| connection.original.dport == *port),
-        Test::ReplySource(address) => of(&|connection| connection.reply.src == *address),
-        Test::Mark { value, mask, is_not } => (passage.mark & mask == *value) != *is_not,
-        Test::ConnMark(mark) => of(&|connection| connection.mark == *mark),
-        // Of one that was not counted yet, which an error may be about, nothing is said.
-        Test::Counted { from, to, are_bytes, way, is_not } => of(&|connection| {
-            if connection.counts == [(0, 0); 2] {
-                return false;
-            }
-            let had = |(packets, bytes): Counts| if *are_bytes { bytes } else { packets };
-            let [there, back] = connection.counts.map(had);
-            let had = match way {
-                Way::Original => there,
-                Way::Reply => back,
-                Way::Both => there + back,
-            };
-            (from..=to).contains(&&had) != *is_not
-        }),
-        Test::Set { set, is_source, is_not } => sets.holds(*set, &passage.seen(), *is_source) != *is_not,
-        // Of IPv6 a piece's next header is that of fragments.
-        Test::Program(protocol) => {
-            ends.protocol.0 == *protocol && (passage.piece.is_none() || !ends.src.is_ipv6())
-        }
-        Test::Cpu(number) => *number == 0,
-        Test::Policy { is_none, .. } => *is_none,
-        Test::Segments => false,
-        Test::Cluster { nodes, mask, seed, is_not } => of(&|connection| {
-            let node = hash::below(hash::of_source(connection.original.src, *seed), *nodes);
-            (mask >> node & 1 == 1) != *is_not
-        }),
-    }
-}
-
-fn is_in(address: IpAddr, net: IpAddr, len: u8) -> bool {
-    let rest = if net.is_ipv6() { 128 } else { 32 } - u32::from(len);
-    number(address) >> rest == number(net) >> rest
 }

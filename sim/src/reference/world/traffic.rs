@@ -14,7 +14,8 @@ use super::super::parse::{
     TCP, UDP, has_ports, word,
 };
 use super::frames::{Recipe, quic, sctp, segment, tcp, udp};
-use super::{KEYS, Mood, World, ip, port_mac};
+use super::operator::KEYS;
+use super::{Mood, World, ip, port_mac};
 
 impl<L: Logic<Frame>> World<L> {
     /// One packet, or the pieces of one.

@@ -1,0 +1,133 @@
+//! Packets of a virtual service: behind INPUT its connections begin.
+
+use std::net::IpAddr;
+
+use lb_core::flow::Tuple;
+use lb_core::hook::Hook;
+use lb_core::rule::Table;
+
+use super::{Connection, FORWARD, Fate, INPUT, Netfilter, OUTPUT, Packet, Passage, Passed, Takes, Verdict};
+use crate::wire::{TCP, UDP};
+
+impl Netfilter {
+    /// Behind INPUT.
+    pub(super) fn is_for_service(&self, passage: &Passage) -> bool {
+        let Tuple { dst, dport, protocol, .. } = passage.ends;
+        self.service.is_some_and(|service| match service.takes {
+            Takes::Marked(mark) => {
+                passage.mark == mark && self.net.is_own(dst) && [TCP, UDP].contains(&protocol.0)
+            }
+            Takes::Endpoint(of, address) => (protocol.0, (dst, dport)) == (of, address),
+        })
+    }
+
+    /// What begins a service's connection: from INPUT on it has the real server as its destination, and the way of what the host sends; there the table `nat`
+    /// says where it comes from, as far as the real server knows.
+    pub(super) fn serve(
+        &mut self,
+        left: Option<&Packet>,
+        passage: &mut Passage,
+    ) -> Passed<Result<Fate<Tuple>, String>> {
+        let came = passage.connection.as_ref().map_or(passage.ends, |connection| connection.original);
+        let service = self.service.expect("it is for it");
+        let picked = service.server((came.src, came.sport));
+        let server = match service.is_persistent {
+            true => {
+                let (address, port) = *self.kept.entry(came.src).or_insert(picked);
+                // By mark a client gets the port that it asked for (`ip_vs_sched_persist`).
+                (address, if matches!(service.takes, Takes::Marked(_)) { came.dport } else { port })
+            }
+            false => picked,
+        };
+        if service.is_direct {
+            return self.serve_direct(came, server.0, passage);
+        }
+        let leaves = Tuple { dst: server.0, dport: server.1, ..came };
+        // An older one that the real server could not tell from it goes.
+        for tuple in [came, leaves.reversed()] {
+            self.end(&tuple);
+        }
+        let served = Connection::served(came, leaves.reversed());
+        let is_followed = passage.connection.is_some();
+        if let Some(connection) = &mut passage.connection {
+            let Connection { mark, counts, .. } = *connection;
+            *connection = Connection { mark, counts, ..served.clone() };
+        }
+        (passage.input, passage.output) = (None, Some(self.net.interface(server.0)));
+        passage.ends = leaves;
+        if !is_followed {
+            // Nothing is translated, and nobody asks whether it goes on.
+            if let Err(why) = self.enter(served) {
+                return Ok(Err(why));
+            }
+            self.ask_all(&OUTPUT, passage)?;
+            return Ok(Ok(Fate::Sent(passage.ends)));
+        }
+        self.ask_all(&OUTPUT, passage)?;
+        let verdict = self.verdict(Table::Nat, Hook::Postrouting, passage);
+        if matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_)) {
+            match self.translate_source(verdict, passage, left) {
+                Ok(true) => {}
+                Ok(false) => return Err(Fate::NoPort(Hook::Postrouting)),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(Ok(Fate::Sent(passage.ends)))
+    }
+
+    /// The same by direct routing: it stays as it came, and nobody asks whether its first packet goes on.
+    fn serve_direct(
+        &mut self,
+        came: Tuple,
+        server: IpAddr,
+        passage: &mut Passage,
+    ) -> Passed<Result<Fate<Tuple>, String>> {
+        self.end(&came);
+        let direct = Some((server, came.dport));
+        let served = Connection { direct, ..Connection::served(came, came.reversed()) };
+        let followed = passage.connection.take();
+        let (mark, counts) = followed.as_ref().map_or((0, Default::default()), |it| (it.mark, it.counts));
+        let served = Connection { mark, counts, ..served };
+        if let Err(why) = self.enter(served.clone()) {
+            return Ok(Err(why));
+        }
+        passage.connection = followed.is_some().then_some(served);
+        (passage.input, passage.output) = (None, Some(self.net.interface(server)));
+        let outcome = self.ask_all(&OUTPUT, passage);
+        if let Some(connection) = passage.connection.take() {
+            let (number, _) = self.by_tuple[&(0, came)];
+            self.write_back(number, connection);
+        }
+        outcome.map(|()| Ok(Fate::Routed(passage.ends, server)))
+    }
+
+    /// What follows on it, behind PREROUTING.
+    pub(super) fn pass_served(&mut self, passage: &mut Passage) -> Passed {
+        let served = passage.served.as_ref().expect("it is of one");
+        if let Some((server, _)) = served.direct {
+            self.ask_all(&INPUT, passage)?;
+            (passage.input, passage.output) = (None, Some(self.net.interface(server)));
+            return self.ask_all(&OUTPUT, passage);
+        }
+        let is_reply = served.reply == passage.ends;
+        let leaves = served.leaves(is_reply);
+        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..passage.ends };
+        if is_reply {
+            (passage.ends, passage.output) = (inner, Some(self.net.interface(leaves.dst)));
+            self.ask_all(&FORWARD, passage)?;
+            passage.ends = leaves;
+            return self.ask(Table::Mangle, Hook::Postrouting, passage);
+        }
+        self.ask_all(&INPUT, passage)?;
+        (passage.input, passage.output) = (None, Some(self.net.interface(leaves.dst)));
+        passage.ends = inner;
+        self.ask_all(&OUTPUT, passage)?;
+        passage.ends = leaves;
+        Ok(())
+    }
+
+    pub(super) fn served(&self, ends: &Tuple) -> Option<Connection> {
+        let &(number, _) = self.by_tuple.get(&(0, *ends))?;
+        self.connections[number].clone().filter(|connection| connection.is_served)
+    }
+}
