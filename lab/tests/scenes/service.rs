@@ -19,7 +19,7 @@ use nix::sys::signal::Signal;
 /// Four ticks are due in it.
 const WATCHDOG: Duration = Duration::from_millis(400);
 
-const UNIT: &str = include_str!("../../packaging/lbd.service.in");
+const UNIT: &str = include_str!("../../../packaging/lbd.service.in");
 
 /// The value of a key that stands in the unit once.
 fn unit(key: &str) -> Result<&'static str> {
