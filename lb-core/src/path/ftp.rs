@@ -22,6 +22,7 @@ use crate::flow::edit::{FTP, is_less};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
 use crate::packet::Packet;
+use crate::rule::edit::lower_raised_ttl;
 use crate::time::Tick;
 use crate::wire::ftp::{self, Form, lines};
 use crate::wire::ftp_families::{self as families, Asked, Line};
@@ -60,7 +61,7 @@ impl<P: Packet> Path<P> {
     /// A packet of a control connection.
     pub(super) fn hear_and_send(
         &mut self,
-        packet: P,
+        mut packet: P,
         headers: &Headers,
         at: FlowRef,
         now: Tick,
@@ -75,6 +76,7 @@ impl<P: Packet> Path<P> {
         if let Some(expect) = heard.as_mut().and_then(|heard| heard.expect.as_mut()) {
             let owner = self.owner_of(expect.client.0, expect.client.1);
             if owner != self.worker {
+                lower_raised_ttl(packet.data_mut(), headers);
                 return io.hand_over(owner, packet, Steer::Announce(*expect));
             }
             is_known = self.expect(expect, now);

@@ -134,7 +134,9 @@ impl Ruled {
         let frame = packet.data_mut();
         let own = tos(frame.get(headers.l3.into()..).unwrap_or_default(), headers.is_ipv6);
         edit::write_tos(frame, headers, self.tos & !ECN | own & ECN);
-        edit::write_ttl(frame, headers, self.ttl);
+        // As the first one has it, also where that stands for 255 and a hop.
+        let hops = u8::from(self.ttl == 0 && self.routed > 1);
+        edit::write_ttl(frame, headers, self.ttl.wrapping_sub(hops), hops);
         passage.ttl = self.routed;
         passage.mark = self.mark;
         passage.zones = self.zones;

@@ -103,7 +103,7 @@ impl<P: Packet> Path<P> {
         let (fields, payload) = Fields::read(packet.data(), l3, headers.is_ipv6)?;
         let addresses = Addresses::of(after.src, after.dst).ok_or(DropReason::Unsupported)?;
         self.next_outer_id = self.next_outer_id.wrapping_add(1);
-        let fields = Fields { ttl: fields.ttl.saturating_sub(1), ..fields };
+        let fields = Fields { ttl: fields.ttl.wrapping_sub(1), ..fields };
         let header = fields.header(addresses, self.next_outer_id)?;
         translate::replace(packet, l3, payload, &header, !headers.is_ipv6)?;
         let (_, dont_fragment) = translate::translated_len(headers);

@@ -76,21 +76,35 @@ pub(crate) fn strip_tcp_options(view: &mut View<'_>, is_one: impl Fn(u8) -> bool
 
 /// Writes the TTL or hop limit: so that it is this once the hops are taken off that are yet to be.
 pub(crate) fn set_ttl(view: &mut View<'_>, ttl: u8) {
-    let ttl = ttl.saturating_add(view.hops);
-    write_ttl(view.frame, view.headers, ttl);
-    view.headers.ttl = ttl;
+    // What leaves by no interface of ours Linux routes, which takes the hop off itself.
+    let most = if view.output.is_some() { u8::MAX } else { u8::MAX - view.hops };
+    let ttl = ttl.min(most);
+    write_ttl(view.frame, view.headers, ttl, view.hops);
+    view.headers.ttl = ttl.wrapping_add(view.hops);
 }
 
-/// Writes the TTL or hop limit.
-pub(crate) fn write_ttl(frame: &mut [u8], headers: &Headers, ttl: u8) {
+/// Writes the TTL or hop limit that is left once `hops` (0 or 1) are taken off. 255 and a hop stand in the packet as 0, of which
+/// [`decrement_ttl`](ipv4::decrement_ttl) and its like make 255 again; the checksum is right then.
+pub(crate) fn write_ttl(frame: &mut [u8], headers: &Headers, ttl: u8, hops: u8) {
     let l3 = usize::from(headers.l3);
+    let raised = ttl.wrapping_add(hops);
     if headers.is_ipv6 {
         if let Some(field) = frame.get_mut(l3 + 7) {
-            *field = ttl;
+            *field = raised;
         }
     } else if let Some(header) = array_mut::<20>(frame, l3) {
-        let delta = Delta::word(be16(header[8], header[9]), be16(ttl, header[9]));
-        header[8] = ttl;
+        let before = header[8].wrapping_sub(hops);
+        let delta = Delta::word(be16(before, header[9]), be16(ttl, header[9]));
+        header[8] = raised;
         ipv4::update_checksum(header, delta);
+    }
+}
+
+/// Makes a packet that is routed one that can be parsed again: with 254 hops left where [`set_ttl`] has written 255.
+#[cold]
+pub(crate) fn lower_raised_ttl(frame: &mut [u8], headers: &Headers) {
+    let at = usize::from(headers.l3) + if headers.is_ipv6 { 7 } else { 8 };
+    if headers.ttl > 1 && frame.get(at) == Some(&0) {
+        write_ttl(frame, headers, u8::MAX - 1, 1);
     }
 }

@@ -162,7 +162,7 @@ impl View<'_> {
         frame[..kept].copy_from_slice(&self.frame[..kept]);
         let ttl = usize::from(self.headers.l3) + if self.headers.is_ipv6 { 7 } else { 8 };
         if let Some(ttl) = frame.get_mut(ttl) {
-            *ttl = ttl.saturating_sub(self.hops);
+            *ttl = self.left(*ttl);
         }
         self.events.put(Event {
             said,
@@ -191,7 +191,17 @@ impl View<'_> {
     /// TTL or hop limit, as the kernel has it at this hook.
     #[inline]
     pub(crate) fn ttl(&self) -> u8 {
-        self.headers.ttl.saturating_sub(self.hops)
+        self.left(self.headers.ttl)
+    }
+
+    /// What is left of the TTL that stands in the packet: 0 is 255 and a hop, where a hop is taken off behind the rules. What has none left does not come
+    /// here, unless it is not for us to say so.
+    #[inline]
+    fn left(&self, ttl: u8) -> u8 {
+        match self.output {
+            Some(_) => ttl.wrapping_sub(self.hops),
+            None => ttl.saturating_sub(self.hops),
+        }
     }
 
     #[inline]

@@ -67,10 +67,9 @@ pub fn set_destination(header: &mut Header, address: u32) -> Delta {
     delta
 }
 
-/// Lowers the TTL by one (RFC 1141). It must not be 0.
+/// Lowers the TTL by one (RFC 1141). 0 becomes 255, as by [`rewrite`].
 #[inline]
 pub fn decrement_ttl(header: &mut Header) {
-    debug_assert!(header[8] > 0, "a packet with TTL 0 is not forwarded");
     header[8] = header[8].wrapping_sub(1);
     update_checksum(header, TTL_DECREMENT);
 }

@@ -268,9 +268,13 @@ pub fn make_like<P: Packet>(
         }
     } else {
         let ip = ipv4::header_mut(frame, l3).ok_or(NoRoom)?;
+        let words =
+            |ip: &ipv4::Header| u32::from(be16(ip[2], ip[3])) << 16 | u32::from(ipv4::fragmentation(ip));
+        let before = words(ip);
         ip[2..4].copy_from_slice(&(ip_len as u16).to_be_bytes());
         ip[6] &= !((ipv4::MF >> 8) as u8);
-        ipv4::fill_checksum(&mut frame[l3..at]);
+        // Not anew: a hop may be yet to be taken off of more than the TTL can say.
+        ipv4::update_checksum(ip, Delta::double_word(before, words(ip)));
     }
     let header = tcp::header_mut(frame, at).ok_or(NoRoom)?;
     header[13] = flags;

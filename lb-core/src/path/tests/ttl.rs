@@ -5,7 +5,7 @@ use super::hooks::{director, rules, time_exceeded};
 use super::*;
 use crate::wire::testing;
 
-fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
+pub(super) fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
     frame[22] = ttl;
     testing::reseal(&mut frame);
     frame
@@ -68,6 +68,55 @@ fn what_is_said_behind_prerouting_is_what_leaves_and_brings_no_dead_packet_back(
 }
 
 #[test]
+fn all_hops_may_be_left_where_the_kernel_has_taken_one_off_by_then() {
+    for (rules_said, came, leaves) in [
+        (&["FORWARD -j TTL --ttl-set 255"][..], 64, 255),
+        (&["FORWARD -j TTL --ttl-inc 250"], 64, 255),
+        (&["FORWARD -j TTL --ttl-inc 191"], 64, 254),
+        (&["POSTROUTING -j TTL --ttl-inc 1"], 255, 255),
+        (&["FORWARD -j TTL --ttl-inc 255", "POSTROUTING -j TTL --ttl-dec 5"], 2, 250),
+        (&["FORWARD -j TTL --ttl-set 255", "POSTROUTING -m ttl --ttl-lt 255 -j DROP"], 9, 255),
+        (&["FORWARD -j TTL --ttl-set 255", "POSTROUTING -j TOS --set-tos 0x10"], 9, 255),
+        (&["FORWARD -j TTL --ttl-dec 200"], 64, 0),
+    ] {
+        let lines: Vec<String> = rules_said.iter().map(|said| format!("mangle {said}")).collect();
+        let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        for table_nat in [None, Some("nat POSTROUTING -j SNAT --to-source 10.0.0.1")] {
+            lines.extend(table_nat);
+            let mut director = director(rules(&lines));
+            for _ in 0..2 {
+                let out = director.receive(WAN, &[syn(4000, came)]);
+                assert_eq!(left(&out), Some(leaves), "{lines:?}");
+                let frame = out.sent[0].1.data();
+                assert!(checksum::is_good20(frame[14..34].try_into().unwrap()), "{lines:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_hops_may_be_left_of_what_a_virtual_service_sends_on_and_of_fragments() {
+    let lines = [
+        "mangle OUTPUT -j TTL --ttl-set 255",
+        "mangle FORWARD -j TTL --ttl-set 255",
+        "mangle POSTROUTING -m ttl ! --ttl-eq 255 -j DROP",
+    ];
+    let mut director = director(rules(&lines));
+    for _ in 0..2 {
+        let out = director.receive(WAN, &[with_ttl(from_client(4000, "S"), 64)]);
+        assert_eq!(left(&out), Some(255));
+        assert!(checksum::is_good20(out.sent[0].1.data()[14..34].try_into().unwrap()));
+    }
+    let pieces = datagram_between(C2D, ("192.0.2.100", 4000), ("10.0.0.11", 53), 3);
+    let out = director.receive(WAN, &pieces);
+    assert_eq!(out.sent.len(), 3);
+    for (_, frame) in &out.sent {
+        assert_eq!(frame.data()[22], 255);
+        assert!(checksum::is_good20(frame.data()[14..34].try_into().unwrap()));
+    }
+}
+
+#[test]
 fn an_error_lives_as_long_as_rules_say() {
     let lines = [
         "nat POSTROUTING -o wan -j SNAT --to-source 192.0.2.1",
@@ -88,6 +137,11 @@ fn a_hop_limit_that_is_raised_is_looked_at() {
     frame[21] = 1;
     for _ in 0..2 {
         assert_eq!(left(&director.receive(WAN, std::slice::from_ref(&frame))), Some(5));
+    }
+    let mut director = super::hooks::director(rules(&["mangle FORWARD -j HL --hl-set 255"]));
+    frame[21] = 64;
+    for _ in 0..2 {
+        assert_eq!(left(&director.receive(WAN, std::slice::from_ref(&frame))), Some(255));
     }
 }
 

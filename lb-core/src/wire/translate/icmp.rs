@@ -142,7 +142,7 @@ pub fn error<P: Packet>(
     let message_len = LEN + inner.len() + len;
     // RFC 7915 has errors hop on as all packets do.
     let outer = Fields {
-        ttl: outer.ttl.saturating_sub(1),
+        ttl: outer.ttl.wrapping_sub(1),
         payload_len: message_len as u16,
         protocol: if is_ipv6 { Protocol::ICMPV6 } else { Protocol::ICMP },
         piece: None,
