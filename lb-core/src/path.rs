@@ -61,6 +61,7 @@ mod owners;
 mod persistent;
 mod pieces;
 mod quic;
+mod refused;
 mod related;
 mod reworded;
 mod rewrite;

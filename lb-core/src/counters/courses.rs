@@ -97,6 +97,15 @@ impl Courses {
         }
     }
 
+    /// Takes a packet of a course back that was counted a moment ago: it has not met all of its rules.
+    #[cold]
+    pub(crate) fn take_back(&self, course: u16, bytes: u64) {
+        if let Some(course) = self.courses.get(usize::from(course)) {
+            course.packets.sub(1);
+            course.bytes.sub(bytes);
+        }
+    }
+
     /// Ends all courses.
     pub(super) fn close(&self, rules: &[RuleCell]) {
         let closings = self.closings.load(Relaxed);

@@ -100,7 +100,7 @@ impl<P: Packet> Path<P> {
     /// The same, of what is known to say this of data connections.
     pub(super) fn edit_heard(
         &mut self,
-        packet: P,
+        mut packet: P,
         headers: &Headers,
         at: FlowRef,
         heard: Option<&Heard>,
@@ -112,7 +112,11 @@ impl<P: Packet> Path<P> {
             self.end(at.id());
             return self.first(packet, headers, now, io);
         }
-        if headers.fragment == Fragment::Later || self.is_refused(headers, at) {
+        if headers.fragment == Fragment::Later {
+            return self.masquerade(packet, headers, at, now, io);
+        }
+        if self.is_refused(headers, at) {
+            self.turn_back(&mut packet, headers, at, now);
             return self.masquerade(packet, headers, at, now, io);
         }
         let segment = match forged::segment_of(packet.data(), headers) {

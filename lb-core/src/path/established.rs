@@ -387,18 +387,18 @@ impl<P: Packet> Path<P> {
         let after = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
         let deltas = self.flows.entry(at.id()).deltas(at.direction());
         if self.flows.entry(at.id()).method() == Method::Translated {
-            return self.translate(packet, headers, after, deltas, now, io);
+            return self.translate(packet, headers, at, after, deltas, now, io);
         }
         let before = self.flows.tuple(at.id(), at.direction());
-        self.rewrite_slowly(packet, headers, at.direction(), before, after, deltas, now, io);
+        self.rewrite_slowly(packet, headers, Some(at), before, after, deltas, now, io);
     }
 
-    /// Sends a packet that is `before` as `after`, by whatever way that goes.
+    /// Sends a packet that is `before`, of the connection `of` if of any, as `after`, by whatever way that goes.
     pub(super) fn rewrite_slowly(
         &mut self,
         mut packet: P,
         headers: &Headers,
-        direction: Direction,
+        of: Option<FlowRef>,
         before: Tuple,
         after: Tuple,
         deltas: Deltas,
@@ -411,11 +411,11 @@ impl<P: Packet> Path<P> {
             Ok(Way::Local | Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => {}
             Err(refusal) => {
-                if direction == Direction::Original && headers.ttl > 1 {
+                if headers.ttl > 1 && of.is_none_or(|at| self.is_sent_on(at)) {
                     // The kernel's IPVS quotes the packet as it would have left.
                     rewrite::decrement_ttl(packet.data_mut(), headers);
                 }
-                return self.refuse(packet, headers, refusal, None, now, io);
+                return self.refuse_of(packet, headers, refusal, of, now, io);
             }
         }
         match rewrite::any(packet.data_mut(), headers, &after, deltas) {
@@ -425,6 +425,11 @@ impl<P: Packet> Path<P> {
             Outcome::Unreadable => return self.drop(DropReason::Unsupported, Hook::Postrouting),
         }
         self.leave(packet, headers, after.dst, Going::Rewritten { before, deltas }, now, io);
+    }
+
+    /// Whether packets that go this way are sent on by a virtual service.
+    pub(super) fn is_sent_on(&self, at: FlowRef) -> bool {
+        at.direction() == Direction::Original && !self.flows.entry(at.id()).is_tracked()
     }
 
     /// Exchanges the connection's state, with what hangs on it: its timeout, what it counts as, and that other directors

@@ -252,7 +252,11 @@ impl<P: Packet> Path<P> {
         // A service's address may be one that Linux has a way to.
         let is_in =
             way == Way::Local || way == Way::Linux && self.is_served(&packet, headers, &seen, passage.mark);
-        let roads: &[&[_]] = if is_in { &[&INPUT] } else { &[&FORWARD, &POSTROUTING] };
+        let roads: &[&[_]] = match is_in {
+            true => &[&INPUT],
+            false if self.is_refused_by_linux(way, &passage) => &[],
+            false => &[&FORWARD, &POSTROUTING],
+        };
         passage.output = self.output(way);
         for road in roads {
             if let Err(stopped) = self.pass(road, &seen, &mut packet, headers, &mut passage) {

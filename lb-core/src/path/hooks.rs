@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use super::first_ruled::syn_number;
 use super::helped::{Expected, follow};
 use super::on_link::off_link;
+use super::output::Refusal as Refused;
 use super::{Io, Path};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{self, Accounting, CtState, Status, Told, Zones};
@@ -88,6 +89,8 @@ pub(super) struct Passage {
     pub(super) expected: Option<Expected>,
     /// Of a datagram's first fragment: which tables it has passed at which hooks.
     pub(super) walked: u64,
+    /// Why it goes no further than to the routing decision: what is behind was not asked.
+    pub(super) refused: Option<Refused>,
     pub(super) now: Tick,
 }
 
@@ -168,7 +171,9 @@ impl<P: Packet> Path<P> {
             };
             passage.is_untracked = passage.state == CtState::Untracked;
             let tuples = (&wire, &inner, &leaves);
-            outcome = self.pass_service(&mut packet, headers, tuples, output, &mut passage, is_first);
+            let refusal = |path: &Path<P>, headers: &Headers| path.refusal(headers, at);
+            outcome =
+                self.pass_service(&mut packet, headers, tuples, output, &mut passage, is_first, refusal);
         }
         if asks_for_source {
             outcome = self.begin_with_source(outcome, at, &leaves, &mut packet, headers, &mut passage);
@@ -181,6 +186,10 @@ impl<P: Packet> Path<P> {
                 Some((packet, passage.ttl))
             }
             Err(stopped) => {
+                // One without its source has ended.
+                if !asks_for_source && matches!(stopped.1, Hook::Output | Hook::Postrouting) {
+                    self.note_stopped(&packet, headers, at, now);
+                }
                 self.stop(packet, headers, stopped, Some(&passage), now, io);
                 None
             }
@@ -203,7 +212,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// The road of a packet of a virtual service's connection behind the table `raw`: it comes as `wire`, is `inner` once it is routed, and
-    /// `leaves`, by `output`.
+    /// `leaves`, by `output`, unless `refusal` says why it does not.
     fn pass_service(
         &mut self,
         packet: &mut P,
@@ -212,6 +221,7 @@ impl<P: Packet> Path<P> {
         output: Option<InterfaceId>,
         passage: &mut Passage,
         is_first: bool,
+        refusal: impl FnOnce(&Path<P>, &Headers) -> Option<Refused>,
     ) -> Result<(), Stopped> {
         if !is_first {
             self.pass(&PREROUTING, wire, packet, headers, passage)?;
@@ -222,6 +232,10 @@ impl<P: Packet> Path<P> {
             self.is_at(Hook::Input, Function::RemoteRequest);
         }
         passage.output = output;
+        let onward: &[Stop] = if is_answer { &ONWARD } else { &OUTPUT };
+        if self.is_refused_ahead(onward, headers, passage, refusal) {
+            return Ok(());
+        }
         if is_answer {
             self.pass(&FORWARD, inner, packet, headers, passage)?;
             self.is_at(Hook::Forward, Function::Reply);
@@ -232,7 +246,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// PREROUTING behind the table `raw`, and the rest of the road, for a packet of a tracked connection that comes as `wire`. `inner` is between
-    /// PREROUTING and POSTROUTING.
+    /// PREROUTING and POSTROUTING. One that is [refused](Passage::refused) passes no more.
     pub(super) fn pass_tracked(
         &mut self,
         packet: &mut P,
@@ -242,6 +256,11 @@ impl<P: Packet> Path<P> {
         passage: &mut Passage,
     ) -> Result<(), Stopped> {
         self.pass(&PREROUTING, wire, packet, headers, passage)?;
+        let refusal = |path: &Path<P>, headers: &Headers| path.check_way(headers, way, inner.dst).err();
+        let is_routed = way != Way::Local && self.tables.settings.forwarding;
+        if is_routed && self.is_refused_ahead(&ONWARD, headers, passage, refusal) {
+            return Ok(());
+        }
         self.pass_routed(packet, headers, inner, way, passage)
     }
 
@@ -256,6 +275,9 @@ impl<P: Packet> Path<P> {
     ) -> Result<(), Stopped> {
         if way == Way::Local {
             return self.pass(&INPUT, inner, packet, headers, passage);
+        }
+        if self.is_refused_by_linux(way, passage) {
+            return Ok(());
         }
         passage.output = self.output(way);
         self.pass(&FORWARD, inner, packet, headers, passage)?;
@@ -292,7 +314,13 @@ impl<P: Packet> Path<P> {
         let way = self.tables.way(to);
         if !self.flows.entry(at.id()).is_tracked() {
             let output = self.output(way);
-            self.pass_service(packet, headers, (&wire, &inner, &inner), output, &mut passage, false)?;
+            let is_one_way = self.flows.entry(at.id()).method().is_one_way();
+            let refusal = |path: &Path<P>, headers: &Headers| match is_one_way {
+                true => path.refusal(headers, at),
+                false => path.check_way(headers, way, to).err(),
+            };
+            let tuples = (&wire, &inner, &inner);
+            self.pass_service(packet, headers, tuples, output, &mut passage, false, refusal)?;
         } else {
             self.pass_tracked(packet, headers, (&wire, &inner), way, &mut passage)?;
         }
@@ -326,6 +354,7 @@ impl<P: Packet> Path<P> {
             helper: HelperId::NONE,
             expected: None,
             walked: 0,
+            refused: None,
             now,
         }
     }
@@ -699,6 +728,12 @@ pub(super) const INPUT: [Stop; 3] =
 
 pub(super) const FORWARD: [Stop; 3] =
     [(Table::Mangle, Hook::Forward), (Table::Filter, Hook::Forward), (Table::Security, Hook::Forward)];
+
+/// Both behind the routing decision.
+pub(super) const ONWARD: [Stop; 4] = {
+    let [mangle, filter, security] = FORWARD;
+    [mangle, filter, security, POSTROUTING[0]]
+};
 
 /// What of POSTROUTING each packet passes.
 pub(super) const POSTROUTING: [Stop; 1] = [(Table::Mangle, Hook::Postrouting)];

@@ -103,6 +103,10 @@ impl<P: Packet> Path<P> {
             method,
             held_by: persistent.map(|service| service.key.template_port()),
         });
+        let refusal = |path: &Path<P>, headers: &Headers| path.refusal_unkept(headers, choice);
+        if self.is_refused_ahead(&OUTPUT, headers, &mut passage, refusal) {
+            return Ok(());
+        }
         self.pass(&OUTPUT, &inner, packet, headers, &mut passage)
     }
 
@@ -145,6 +149,6 @@ impl<P: Packet> Path<P> {
         let &Choice { original, after, server, .. } = choice;
         count(self.mine.server(server), Direction::Original, headers);
         let deltas = rewrite::deltas(&original, &after);
-        self.rewrite_slowly(packet, headers, Direction::Original, original, after, deltas, now, io);
+        self.rewrite_slowly(packet, headers, None, original, after, deltas, now, io);
     }
 }

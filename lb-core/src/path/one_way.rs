@@ -232,7 +232,7 @@ impl<P: Packet> Path<P> {
     fn onward_off_line(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
         let to = self.flows.tuple(at.id(), Direction::Reply).src;
         let tunnel = self.tunnel(at).map(|(tunnel, _)| tunnel);
-        self.leave_one_way(packet, headers, to, tunnel, now, io);
+        self.leave_one_way(packet, headers, to, tunnel, Some(at), now, io);
     }
 
     /// Sends a packet of no connection that is kept on to the real server that was chosen, and counts it.
@@ -247,16 +247,27 @@ impl<P: Packet> Path<P> {
     ) {
         count(self.mine.server(server), Direction::Original, headers);
         let to = after.dst;
-        // As for a connection: the kind of tunnel that the real server has now.
+        let tunnel = self.tunnel_unkept(method, server);
+        if let Some(tunnel) = tunnel.filter(|_| headers.tcp_flags & SYN != 0) {
+            self.clamp_mss(&mut packet, headers, server, tunnel, to);
+        }
+        self.leave_one_way(packet, headers, to, tunnel, None, now, io);
+    }
+
+    /// As for a connection: the kind of tunnel that the real server has now.
+    fn tunnel_unkept(&self, method: Method, server: ServerId) -> Option<Tunnel> {
         let kind = || match self.tables.services.server(server).map(|server| server.forward) {
             Some(Forward::Tunnel(tunnel)) => tunnel,
             _ => Tunnel::Ipip,
         };
-        let tunnel = (method == Method::Tunnel).then(kind);
-        if let Some(tunnel) = tunnel.filter(|_| headers.tcp_flags & SYN != 0) {
-            self.clamp_mss(&mut packet, headers, server, tunnel, to);
-        }
-        self.leave_one_way(packet, headers, to, tunnel, now, io);
+        (method == Method::Tunnel).then(kind)
+    }
+
+    /// Why a packet of no connection that is kept goes no further.
+    pub(super) fn refusal_unkept(&self, headers: &Headers, choice: &Choice) -> Option<Refusal> {
+        let to = choice.after.dst;
+        let tunnel = self.tunnel_unkept(choice.method, choice.server);
+        self.check_within(headers, to, tunnel.map_or(0, |tunnel| tunnel.overhead(to))).err()
     }
 
     fn leave_one_way(
@@ -265,6 +276,7 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         to: IpAddr,
         tunnel: Option<Tunnel>,
+        of: Option<FlowRef>,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -279,14 +291,14 @@ impl<P: Packet> Path<P> {
                     // The kernel's IPVS quotes the packet as it would have left.
                     rewrite::decrement_ttl(packet.data_mut(), headers);
                 }
-                return self.refuse(packet, headers, refusal, None, now, io);
+                return self.refuse_of(packet, headers, refusal, of, now, io);
             }
         }
         self.leave(packet, headers, to, tunnel.map_or(Going::AsItIs, Going::InTunnel), now, io);
     }
 
     /// The tunnel that a connection's packets go through, and where it ends.
-    fn tunnel(&self, at: FlowRef) -> Option<(Tunnel, IpAddr)> {
+    pub(super) fn tunnel(&self, at: FlowRef) -> Option<(Tunnel, IpAddr)> {
         let entry = self.flows.entry(at.id());
         (entry.method() == Method::Tunnel).then(|| self.tunnel_to(entry.server(), at))
     }
@@ -383,7 +395,12 @@ impl<P: Packet> Path<P> {
     }
 
     /// Which way a packet to `to` goes, if it may with `overhead` bytes before it.
-    fn check_within(&self, headers: &Headers, to: IpAddr, overhead: usize) -> Result<Way, Refusal> {
+    pub(super) fn check_within(
+        &self,
+        headers: &Headers,
+        to: IpAddr,
+        overhead: usize,
+    ) -> Result<Way, Refusal> {
         let is_split = overhead > 0 && self.hides_df(headers.is_ipv6, to);
         let dont_fragment = headers.dont_fragment && !is_split;
         let grown = Headers { ip_len: headers.ip_len + overhead as u32, dont_fragment, ..*headers };

@@ -51,7 +51,11 @@ impl<P: Packet> Path<P> {
 
     /// Which way a packet to `to` goes, if it may.
     pub(super) fn check(&self, headers: &Headers, to: IpAddr) -> Result<Way, Refusal> {
-        let way = self.tables.way(to);
+        self.check_way(headers, self.tables.way(to), to)
+    }
+
+    /// The same where the way to `to` is known.
+    pub(super) fn check_way(&self, headers: &Headers, way: Way, to: IpAddr) -> Result<Way, Refusal> {
         match way {
             Way::Local | Way::Linux => return Ok(way),
             Way::NoRoute => return Err(Refusal::NoRoute),

@@ -12,7 +12,7 @@ use super::hooks::{INPUT, OUTPUT, PREROUTING, RAW, Stopped};
 use super::related::answer_to;
 use crate::conntrack::CtState;
 use crate::drop::DropReason;
-use crate::flow::{FlowId, FlowRef, Tuple};
+use crate::flow::{FlowId, FlowRef, Method, Tuple};
 use crate::hook::{Function, Hook};
 use crate::icmp::Embedded;
 use crate::packet::Packet;
@@ -88,7 +88,13 @@ impl<P: Packet> Path<P> {
             let way = self.tables.way(after.dst);
             (passage.input, passage.output, passage.at) = (None, self.output(way), Some(at));
             let inner = Tuple { dst: after.dst, ..wire };
-            if let Err(stopped) = self.pass(&OUTPUT, &inner, packet, headers, &mut passage) {
+            let refusal = |path: &Path<P>, headers: &Headers| match path.flows.entry(at.id()).method() {
+                Method::Masq => path.check(headers, path.told_about(at, wire.dst)).err(),
+                _ => path.refusal(headers, at),
+            };
+            if !self.is_refused_ahead(&OUTPUT, headers, &mut passage, refusal)
+                && let Err(stopped) = self.pass(&OUTPUT, &inner, packet, headers, &mut passage)
+            {
                 self.wait_for_its_own(at.id());
                 return Scheduled::Stopped(stopped);
             }

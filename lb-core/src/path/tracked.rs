@@ -365,10 +365,10 @@ impl<P: Packet> Path<P> {
             }
         }
         if is_walked {
-            if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
+            let walked = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage);
+            if walked.is_err() || passage.refused.is_some() {
                 self.prolong(at, &step, now);
-                self.close_reset(at, headers, stopped, now);
-                self.stop(packet, headers, stopped, Some(&passage), now, io);
+                self.stop_or_refuse(packet, headers, at, walked, &passage, io);
                 self.end_with(at, &step);
                 return None;
             }
@@ -381,8 +381,28 @@ impl<P: Packet> Path<P> {
         Some((packet, step, passage.ttl))
     }
 
+    /// What rules stop, or what is [refused](Passage::refused) between two of them.
+    #[cold]
+    pub(super) fn stop_or_refuse(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        walked: Result<(), Stopped>,
+        passage: &Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let now = passage.now;
+        if let Err(stopped) = walked {
+            self.close_reset(at, headers, stopped, now);
+            self.stop(packet, headers, stopped, Some(passage), now, io);
+        } else if let Some(refusal) = passage.refused {
+            self.refuse(packet, headers, refusal, Some(passage), now, io);
+        }
+    }
+
     /// A connection of which a packet is answered with a reset is over, as at the end that it is told to (Linux: `nf_ct_set_closing`).
-    pub(super) fn close_reset(&mut self, at: FlowRef, headers: &Headers, (verdict, _): Stopped, now: Tick) {
+    fn close_reset(&mut self, at: FlowRef, headers: &Headers, (verdict, _): Stopped, now: Tick) {
         let is_reset = matches!(verdict, Verdict::Reject(Refusal::TcpReset)) && headers.tcp_flags & RST == 0;
         let (id, entry) = (at.id(), self.flows.entry(at.id()));
         let is_closed = entry.state() == TcpState::Close as u8;

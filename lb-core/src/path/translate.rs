@@ -26,12 +26,13 @@ use crate::wire::translate::{self, Addresses, Fields, GROWTH, IPV4_PIECE, MIN_IP
 use crate::wire::{fragment, udp};
 
 impl<P: Packet> Path<P> {
-    /// Sends a packet as `after`, which is of the other family.
+    /// Sends a packet of the connection `at` as `after`, which is of the other family.
     #[inline(never)]
     pub(super) fn translate(
         &mut self,
         packet: P,
         headers: &Headers,
+        at: FlowRef,
         after: Tuple,
         deltas: Deltas,
         now: Tick,
@@ -41,7 +42,7 @@ impl<P: Packet> Path<P> {
             // As of what is rewritten: its answers would have to come back by the twin.
             Ok(Way::Local | Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => self.leave(packet, headers, after.dst, Going::Translated { after, deltas }, now, io),
-            Err(refusal) => self.refuse(packet, headers, refusal, None, now, io),
+            Err(refusal) => self.refuse_of(packet, headers, refusal, Some(at), now, io),
         }
     }
 

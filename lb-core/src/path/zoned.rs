@@ -170,10 +170,10 @@ impl<P: Packet> Path<P> {
             }
         }
         let wire = self.flows.tuple(at.id(), at.direction());
-        if let Err(stopped) = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage) {
+        let walked = self.walk_tracked(&mut packet, headers, at, &wire, &mut passage);
+        if walked.is_err() || passage.refused.is_some() {
             self.prolong(at, &step, now);
-            self.close_reset(at, headers, stopped, now);
-            self.stop(packet, headers, stopped, Some(&passage), now, io);
+            self.stop_or_refuse(packet, headers, at, walked, &passage, io);
             return self.end_with(at, &step);
         }
         if !self.help(&packet, headers, at, now) {

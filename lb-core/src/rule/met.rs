@@ -32,6 +32,12 @@ impl Met {
         self.is_of_packet |= !is_of_flow || self.rules.try_push(counter).is_err();
     }
 
+    /// The packet goes no further, and another one may: what it would have met is not known.
+    #[cold]
+    pub(crate) fn end_early(&mut self) {
+        self.is_of_packet = true;
+    }
+
     /// The rules; `None`: the next packet may meet others.
     pub(crate) fn of_flow(&self) -> Option<&[u32]> {
         (!self.is_of_packet).then_some(&self.rules[..])

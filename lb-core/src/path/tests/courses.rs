@@ -6,6 +6,7 @@ use proptest::sample::select;
 
 use super::hooks::rules;
 use super::tracking::list;
+use super::ttl::with_ttl;
 use super::*;
 use crate::flow::FlowId;
 use crate::rule::Rules;
@@ -198,12 +199,14 @@ enum Comes {
     Whole,
     ByOtherPort,
     AsFragment(bool),
+    /// With no hop left.
+    Dying,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let comes = || {
         prop_oneof![8 => Just(Comes::Whole), 1 => Just(Comes::ByOtherPort),
-            1 => any::<bool>().prop_map(Comes::AsFragment)]
+            1 => any::<bool>().prop_map(Comes::AsFragment), 1 => Just(Comes::Dying)]
     };
     let flags =
         || prop_oneof![2 => Just("S"), 6 => Just("A"), 1 => Just("SA"), 1 => Just("FA"), 1 => Just("RA")];
@@ -243,7 +246,12 @@ fn frame(step: &Step) -> Option<(PortId, Vec<u8>)> {
     let macs = (macs.0, mac);
     let whole =
         if is_udp { datagram_between(macs, from, to, 1).remove(0) } else { tcp(macs, from, to, flags) };
-    Some((port, if let Comes::AsFragment(is_first) = comes { fragment(whole, is_first) } else { whole }))
+    let frame = match comes {
+        Comes::AsFragment(is_first) => fragment(whole, is_first),
+        Comes::Dying => with_ttl(whole, 1),
+        Comes::Whole | Comes::ByOtherPort => whole,
+    };
+    Some((port, frame))
 }
 
 fn line() -> impl Strategy<Value = String> {

@@ -1,8 +1,11 @@
-//! Goal: who is told that a packet goes no further, and who is not; what becomes of its connection.
-//! Method: packets that rules or routes refuse, and their answers.
+//! Goal: who is told that a packet goes no further, and who is not; which rules see it; what becomes of its connection.
+//! Method: packets that rules or routes refuse, and their answers; what rules have counted.
 
 use super::hooks::{back, rules, through};
+use super::ttl::with_ttl;
 use super::*;
+use crate::time::Timeout;
+use crate::wire::testing;
 
 fn director(lines: &[&str]) -> Director {
     let mut director = Director::new();
@@ -91,4 +94,194 @@ fn a_connection_whose_packet_is_answered_with_a_reset_is_closed() {
     assert_eq!(out.sent[0].0, WAN, "it is told");
     let view = super::tracking::list(&director).remove(0);
     assert_eq!((view.state, view.expires_in), ("CLOSE", crate::time::Timeout::from_secs(10)));
+}
+
+/// One rule at each place, in the order of their numbers, that goes by `says`.
+fn counting(says: &str) -> Vec<String> {
+    let places = ["raw PREROUTING", "mangle PREROUTING", "mangle INPUT", "mangle FORWARD", "mangle OUTPUT"];
+    let more = ["mangle POSTROUTING", "filter INPUT", "filter FORWARD", "filter OUTPUT"];
+    places.iter().chain(&more).map(|place| format!("{place} {says}")).collect()
+}
+
+/// By how much the counts of [`counting`] grow: packets, whose bytes are as many times `len`.
+fn met(director: &mut Director, len: u64, work: impl FnOnce(&mut Director)) -> [u64; 9] {
+    let counts = |director: &Director| {
+        let mut counts = vec![(0, 0); 10];
+        assert!(director.counters[0].add_rule_counts(&mut counts));
+        counts.split_off(1)
+    };
+    let before = counts(director);
+    work(director);
+    let grown = counts(director).into_iter().zip(before).map(|(now, then)| (now.0 - then.0, now.1 - then.1));
+    let packets: Vec<u64> =
+        grown.map(|(packets, bytes)| (bytes == packets * len).then_some(packets).unwrap()).collect();
+    packets.try_into().unwrap()
+}
+
+/// What the rules of [`counting`] see of packets that are routed, and of those that a virtual service sends on.
+const ROUTED: [u64; 9] = [1, 1, 0, 1, 0, 1, 0, 1, 0];
+const REFUSED: [u64; 9] = [1, 1, 0, 0, 0, 0, 0, 0, 0];
+const SENT_ON: [u64; 9] = [1, 1, 1, 0, 1, 1, 1, 0, 1];
+const NOT_SENT_ON: [u64; 9] = [1, 1, 1, 0, 0, 0, 1, 0, 0];
+
+fn is_time_exceeded(out: &Out) -> bool {
+    let [(_, frame)] = &out.sent[..] else { return false };
+    let headers = testing::headers(frame.data());
+    (headers.protocol, headers.icmp_type) == (Protocol::ICMP, 11)
+}
+
+/// Rules that have a connection follow a course, and such that look at each packet.
+const EACH_WAY: [&str; 2] = ["-p tcp", "-p tcp -m ttl --ttl-gt 0"];
+
+#[test]
+fn a_packet_of_a_connection_that_has_no_hops_left_is_no_packet_for_forward() {
+    for says in EACH_WAY {
+        let lines = counting(says);
+        let mut director = director(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        director.receive(WAN, &[through(4000, "S")]);
+        director.receive(LAN, &[back(4000, "SA")]);
+        for (port, frame) in [(WAN, through(4000, "A")), (LAN, back(4000, "A"))] {
+            let len = frame.len() as u64 - 14;
+            let dying = with_ttl(frame.clone(), 1);
+            for _ in 0..3 {
+                let goes = |director: &mut Director| {
+                    assert_eq!(director.receive(port, std::slice::from_ref(&frame)).sent.len(), 1);
+                };
+                assert_eq!(met(&mut director, len, goes), ROUTED, "{says}");
+                let ends = |director: &mut Director| {
+                    assert!(is_time_exceeded(&director.receive(port, std::slice::from_ref(&dying))));
+                };
+                assert_eq!(met(&mut director, len, ends), REFUSED, "{says}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_virtual_service_cannot_send_on_is_no_packet_for_output_and_an_answer_none_for_forward() {
+    for says in EACH_WAY {
+        for forward in [Forward::Masq, Forward::Direct, Forward::Tunnel(crate::tables::Tunnel::Ipip)] {
+            let lines = counting(says);
+            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let plain = tables(2, &[11, 12], 1);
+            let services = plain.services.iter().map(|service| {
+                let mut service = Service::clone(service);
+                service.servers.iter_mut().for_each(|server| server.forward = forward);
+                Arc::new(service)
+            });
+            let services = Services::new(services.collect::<Vec<_>>()).into();
+            let mut director = Director::new();
+            director.path.adopt(Tables { rules: Arc::new(rules(&lines)), services, ..plain }.into());
+            director.receive(WAN, &[from_client(4000, "S")]);
+            let mut ways = vec![(WAN, from_client(4000, "A"), SENT_ON, NOT_SENT_ON)];
+            if forward == Forward::Masq {
+                director.receive(LAN, &[from_server(11, 4000, "SA")]);
+                ways.push((LAN, from_server(11, 4000, "A"), ROUTED, REFUSED));
+            }
+            for (port, frame, is_met, is_met_when_refused) in ways {
+                let len = frame.len() as u64 - 14;
+                let dying = with_ttl(frame.clone(), 1);
+                for _ in 0..3 {
+                    let goes = |director: &mut Director| {
+                        assert_eq!(director.receive(port, std::slice::from_ref(&frame)).sent.len(), 1);
+                    };
+                    assert_eq!(met(&mut director, len, goes), is_met, "{says} {forward:?}");
+                    let ends = |director: &mut Director| {
+                        assert!(is_time_exceeded(&director.receive(port, std::slice::from_ref(&dying))));
+                    };
+                    assert_eq!(met(&mut director, len, ends), is_met_when_refused, "{says} {forward:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A datagram that may not be split, of so many bytes.
+fn datagram_in_one_piece(sport: u16, len: u16) -> Vec<u8> {
+    let builder = etherparse::PacketBuilder::ethernet2(C2D.0, C2D.1);
+    let mut frame = Vec::new();
+    let builder = builder.ipv4([192, 0, 2, 100], [10, 0, 0, 11], 64).udp(sport, 53);
+    builder.write(&mut frame, &vec![7; usize::from(len) - 28]).unwrap();
+    frame[20] |= 0x40;
+    testing::reseal(&mut frame);
+    frame
+}
+
+#[test]
+fn what_is_too_big_for_the_next_hop_is_no_packet_for_forward() {
+    for says in ["-p udp", "-p udp -m ttl --ttl-gt 0"] {
+        let lines = counting(says);
+        let mut director = director(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        director.receive(WAN, &[datagram_in_one_piece(4000, 100)]);
+        for _ in 0..3 {
+            for (len, is_met) in [(1500, ROUTED), (1501, REFUSED)] {
+                let works = |director: &mut Director| {
+                    let out = director.receive(WAN, &[datagram_in_one_piece(4000, len)]);
+                    assert_eq!(out.sent[0].0, if len == 1500 { LAN } else { WAN });
+                };
+                assert_eq!(met(&mut director, len.into(), works), is_met, "{says} {len}");
+            }
+        }
+        assert_eq!(director.dropped(DropReason::TooBig), 3);
+    }
+}
+
+#[test]
+fn a_connection_is_prolonged_by_what_is_refused_behind_tracking_and_by_what_rules_drop_behind_ipvs() {
+    let expires = |director: &Director| super::tracking::list(director)[0].expires_in;
+    let rest = |director: &mut Director| {
+        director.now = director.now.after(Timeout::from_secs(20));
+        director.turn();
+    };
+    let mut director = director(&["filter FORWARD -p tcp"]);
+    director.receive(WAN, &[through(4000, "S")]);
+    director.receive(LAN, &[back(4000, "SA")]);
+    director.receive(WAN, &[through(4000, "A")]);
+    let whole = expires(&director);
+    rest(&mut director);
+    assert_ne!(expires(&director), whole);
+    director.receive(WAN, &[with_ttl(through(4000, "A"), 1)]);
+    assert_eq!(expires(&director), whole);
+
+    let begin = |lines: &[&str]| {
+        let mut director = super::hooks::director(rules(lines));
+        director.receive(WAN, &[from_client(4000, "S")]);
+        director.receive(LAN, &[from_server(11, 4000, "SA")]);
+        director.receive(WAN, &[from_client(4000, "A")]);
+        assert_eq!(director.states(), ["ESTABLISHED"]);
+        director
+    };
+    for (table, prolongs) in [
+        ("filter OUTPUT", true),
+        ("mangle POSTROUTING", true),
+        ("filter INPUT", false),
+        ("mangle PREROUTING", false),
+        ("raw PREROUTING", false),
+    ] {
+        let rule = format!("{table} -p tcp --tcp-flags FIN FIN -j DROP");
+        let mut director = begin(&[&rule]);
+        let packets = |director: &Director| director.counters[0].server(ServerId(2)).in_packets.get();
+        rest(&mut director);
+        let before = packets(&director);
+        assert!(director.receive(WAN, &[from_client(4000, "FA")]).sent.is_empty());
+        let (state, seconds) = if prolongs { ("CLOSE_WAIT", 60) } else { ("ESTABLISHED", 880) };
+        assert_eq!(director.states(), [state], "{table}");
+        assert_eq!(expires(&director), Timeout::from_secs(seconds), "{table}");
+        assert_eq!(packets(&director) - before, u64::from(prolongs), "{table}");
+    }
+    for (table, prolongs) in [("mangle POSTROUTING", true), ("filter FORWARD", false)] {
+        let rule = format!("{table} -p tcp --sport 8080 --tcp-flags FIN FIN -j DROP");
+        let other = format!("{table} -p tcp --sport 80 --tcp-flags FIN FIN -j DROP");
+        let mut director = begin(&[&rule, &other]);
+        assert!(director.receive(LAN, &[from_server(11, 4000, "FA")]).sent.is_empty(), "{table}");
+        assert_eq!(director.states() != ["ESTABLISHED"], prolongs, "{table}");
+    }
+}
+
+#[test]
+fn a_first_packet_that_output_drops_has_begun_its_connection() {
+    let mut director = super::hooks::director(rules(&["filter OUTPUT -p tcp --syn -j DROP"]));
+    assert!(director.receive(WAN, &[from_client(4000, "S")]).sent.is_empty());
+    assert_eq!(director.states(), ["SYN_RECV"]);
+    assert_eq!(director.counters[0].server(ServerId(2)).in_packets.get(), 1);
 }
