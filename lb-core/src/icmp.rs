@@ -73,6 +73,16 @@ pub fn embedded(frame: &[u8], headers: &Headers) -> Result<Embedded, DropReason>
     quoted(message, usize::from(headers.l4) + icmp::LEN, headers.is_ipv6)
 }
 
+/// As [`embedded`], of an error's first fragment: of the message, whose checksum nobody can look at, so much is there.
+///
+/// # Errors
+/// `BadIcmpPayload`, as there.
+pub fn embedded_in_piece(frame: &[u8], headers: &Headers) -> Result<Embedded, DropReason> {
+    debug_assert!(headers.is_icmp_error());
+    let message = frame.get(..headers.end()).ok_or(DropReason::BadIcmpPayload)?;
+    quoted(message, usize::from(headers.l4) + icmp::LEN, headers.is_ipv6)
+}
+
 /// Reads the quoted packet that begins at `l3` of a message, which is a frame up to the end of what is quoted.
 ///
 /// # Errors
@@ -228,6 +238,13 @@ fn reseal_sctp(frame: &mut [u8], headers: &Headers, embedded: &Embedded, end: En
     let after = before ^ crc32c::change_at_start(change, len).swap_bytes();
     *field = after.to_be_bytes();
     Delta::double_word(before, after)
+}
+
+/// Writes the address at one end of a later fragment, which covers it by no checksum but that of its IP header.
+pub fn set_end(frame: &mut [u8], headers: &Headers, end: End, address: IpAddr) {
+    if address.is_ipv6() == headers.is_ipv6 {
+        let _covered_in_the_first_one = set_address(frame, headers.l3.into(), end, address);
+    }
 }
 
 /// Writes an address of the IP header at `l3`, and its checksum. Returns the change of the address.

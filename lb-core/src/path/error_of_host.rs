@@ -56,9 +56,8 @@ impl<P: Packet> Path<P> {
         self.is_at(begins_at, Function::Conntrack);
         passage.is_untracked |= is_never_tracked(headers);
         let about = embedded.filter(|_| !passage.is_untracked).and_then(|embedded| {
-            let Tuple { src, dst, .. } = on_link(own_answer_to(&embedded), port, headers.vlan);
-            let known_as = Embedded { src: dst, dst: src, ..embedded };
-            let at = self.find_about(&known_as, passage.zones)?;
+            let answer = on_link(own_answer_to(&embedded), port, headers.vlan);
+            let at = self.find_about(&answer, passage.zones)?;
             Some((at, embedded))
         });
         let mut to = wire.dst;

@@ -1,14 +1,15 @@
 //! Fragments follow their connection: the first one's ports are kept for the later ones, which wait for it, in a
-//! bounded number, when they come before it. Nothing is reassembled. What rules say of the first one is said of them all ([`pieces`](super::pieces)).
+//! bounded number, when they come before it. Nothing is reassembled. What rules say of the first one is said of them all ([`pieces`](super::pieces)). ICMP errors: see [`quoted`].
 
 use arrayvec::ArrayVec;
 
 use super::ipsec::is_ipsec;
 use super::pieces::Ruled;
 use super::tracked::tuple_of;
-use super::{BURST, Burst, Io, Kind, Path, Ports, Seen};
+use super::{BURST, Burst, Io, Kind, Path, Ports, Seen, quoted};
 use crate::counters::WorkerCounters;
 use crate::drop::DropReason;
+use crate::flow::Tuple;
 use crate::hook::Hook;
 use crate::packet::Packet;
 use crate::time::{Tick, Timeout};
@@ -82,6 +83,8 @@ pub(super) struct Fragments<P> {
     known: Recent<Ports, SETS>,
     /// What rules made of it.
     pub(super) ruled: Recent<Ruled, SETS>,
+    /// What packets look like that answer the one which an ICMP error quotes.
+    pub(super) quotes: Recent<Tuple, { quoted::SETS }>,
     waiting: Vec<Waiter<P>>,
     unsealed: Vec<Unsealed<P>>,
     /// First fragments of this burst for which others wait.
@@ -93,6 +96,7 @@ impl<P> Fragments<P> {
         Fragments {
             known: Recent::new(),
             ruled: Recent::new(),
+            quotes: Recent::new(),
             waiting: Vec::with_capacity(CAPACITY),
             unsealed: Vec::with_capacity(UNSEALED),
             release: ArrayVec::new(),
@@ -174,6 +178,9 @@ impl<P: Packet> Path<P> {
                 protocol: headers.protocol,
             });
             self.fragments.known.remember(set, datagram, ports, now);
+            if seen.kind == Kind::IcmpError {
+                self.note_quote(packet.data(), headers, set, datagram, now);
+            }
             if self.fragments.waiting.iter().any(|waiter| waiter.datagram == datagram) {
                 // A burst has no more packets than there is room.
                 let _ = self.fragments.release.try_push((datagram, ports));
@@ -182,6 +189,7 @@ impl<P: Packet> Path<P> {
         }
         if let Some(ports) = self.fragments.known.recall(set, &datagram, now) {
             self.join_fragment(&mut seen, packet.data(), ports);
+            self.join_error(&mut seen, packet.data(), now);
             return Some((packet, seen));
         }
         let services = &self.tables.services;
@@ -236,7 +244,8 @@ impl<P: Packet> Path<P> {
             }
             let Waiter { packet, mut seen, .. } = self.fragments.waiting.remove(place);
             self.join_fragment(&mut seen, packet.data(), ports);
-            if let Some((packet, seen)) = self.to_owner(packet, seen, io) {
+            self.join_error(&mut seen, packet.data(), now);
+            if let Some((packet, seen)) = self.to_owner(packet, seen, now, io) {
                 burst.push(packet);
                 all.push(seen);
             }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::expected::{Awaited, Expect};
 use super::persistent::Held;
+use super::related::Search;
 use super::syn_proxy::Opening;
 use super::zoned::FromRaw;
 use crate::conntrack::CtState;
@@ -37,6 +38,8 @@ pub enum Steer {
     Elsewhere(Ports, Option<FromRaw>),
     /// Back: it is not there either.
     Nowhere(Ports, Option<FromRaw>),
+    /// A fragment of an ICMP error, with what a packet looks like that answers the quoted one; and how far the search for its connection is.
+    Quoted(Tuple, Search),
     /// Of a connection that another worker has than the one that its packets of this way lead to; and that is told of at the latter.
     Pointed(Ports),
     /// Sent by the host, by the twin of this port.

@@ -6,7 +6,8 @@ use super::answer::Leaves;
 use super::established::count;
 use super::fragment::ports;
 use super::hooks::Passage;
-use super::ipsec::{exchange, is_ipsec};
+use super::ipsec::is_ipsec;
+use super::quoted::exchange_or_own;
 use super::scheduled_error::Scheduled;
 use super::waiting::Going;
 use super::{Io, Path, Ports, Steer, rewrite, tunnel};
@@ -19,7 +20,7 @@ use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
 use crate::tables::{Protocol, Way};
 use crate::time::Tick;
-use crate::wire::parse::Headers;
+use crate::wire::parse::{Fragment, Headers};
 
 /// Which rules have looked at an error before its connection is known.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, of an error")]
@@ -32,7 +33,7 @@ pub(super) enum Walked {
 
 /// How far the search is for the worker that has an error's connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Search {
+pub enum Search {
     Begins,
     GoesOn,
     /// Nobody else has it.
@@ -43,7 +44,10 @@ impl<P: Packet> Path<P> {
     /// An ICMP error, at the worker that its connection's packets come to.
     #[cold]
     pub(super) fn related(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        self.related_here(packet, headers, Search::Begins, now, io);
+        match headers.fragment {
+            Fragment::None => self.related_here(packet, headers, Search::Begins, now, io),
+            _ => self.related_in_pieces(packet, headers, now, io),
+        }
     }
 
     /// One that another worker, which its connection's packets come to, has no connection for.
@@ -79,9 +83,15 @@ impl<P: Packet> Path<P> {
             return io.hand_over(there, packet, Steer::Pointed(ports(headers)));
         }
         if self.tables.rules.are_active() && self.zones_matter() {
-            return self.related_in_zone(packet, headers, &embedded, now, io);
+            return self.related_in_zone(
+                packet,
+                headers,
+                (&own_answer_to(&embedded), Some(&embedded)),
+                now,
+                io,
+            );
         }
-        let found = self.find_about(&embedded, Zones::NONE);
+        let found = self.find_about(&own_answer_to(&embedded), Zones::NONE);
         if found.is_none()
             && let Some((next, steer)) = self.who_is_asked(&own_answer_to(&embedded), search)
         {
@@ -97,14 +107,14 @@ impl<P: Packet> Path<P> {
             },
         };
         let has_begun = matches!(walked, Walked::All);
-        self.related_to(packet, headers, &embedded, at, walked, now, io);
+        self.related_to(packet, headers, Some(&embedded), at, walked, now, io);
         if has_begun {
             self.wait_for_its_own(at.id());
         }
     }
 
     /// Who else may have the connection that an error is about, of which `answer` is a packet: see [`Path::next_to_ask`].
-    fn who_is_asked(&self, answer: &Tuple, search: Search) -> Option<(WorkerId, Steer)> {
+    pub(super) fn who_is_asked(&self, answer: &Tuple, search: Search) -> Option<(WorkerId, Steer)> {
         if self.counters.len() == 1 || !self.tables.rules.are_active() || search == Search::Over {
             return None;
         }
@@ -120,24 +130,24 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// The connection of the packet that an error quotes: that packet left here, and what answers it goes as the error goes.
-    pub(super) fn find_about(&self, embedded: &Embedded, zones: Zones) -> Option<FlowRef> {
-        let found = self.flows.find_in(&answer_to(embedded), zones);
-        if !is_ipsec(embedded.protocol) {
+    /// The connection of the packet that an error quotes: that packet left here, and what answers it, as `answer`, goes as the error goes.
+    pub(super) fn find_about(&self, answer: &Tuple, zones: Zones) -> Option<FlowRef> {
+        let found = self.flows.find_in(&exchange_or_own(answer), zones);
+        if !is_ipsec(answer.protocol) {
             return found;
         }
         // What no virtual service has is of a connection of its own.
         let of_service = found.filter(|at| self.flows.entry(at.id()).server() != ServerId::NONE);
-        of_service.or_else(|| self.flows.find_in(&own_answer_to(embedded), zones))
+        of_service.or_else(|| self.flows.find_in(answer, zones))
     }
 
-    /// An error about a packet of the connection `at`, which has `walked` past rules before.
+    /// An error about a packet of the connection `at`, which has `walked` past rules before. `quoted`: that packet, unless this is a later fragment.
     #[inline]
     pub(super) fn related_to(
         &mut self,
         mut packet: P,
         headers: &Headers,
-        embedded: &Embedded,
+        quoted: Option<&Embedded>,
         at: FlowRef,
         walked: Walked,
         now: Tick,
@@ -181,7 +191,10 @@ impl<P: Packet> Path<P> {
             return self.onward_rarely(packet, headers, at, now, io);
         }
         if self.flows.entry(at.id()).method() == Method::Translated {
-            return self.translate_error(packet, headers, embedded, at, now, io);
+            return match quoted.filter(|_| headers.fragment == Fragment::None) {
+                Some(embedded) => self.translate_error(packet, headers, embedded, at, now, io),
+                None => self.drop(DropReason::Untranslatable, Hook::Postrouting),
+            };
         }
         let is_for_host = match self.check(headers, destination) {
             Ok(Way::Local | Way::Linux) if server == ServerId::NONE => true,
@@ -190,7 +203,7 @@ impl<P: Packet> Path<P> {
             Err(refusal) => return self.refuse(packet, headers, refusal, None, now, io),
         };
         count(self.mine.server(server), at.direction(), headers);
-        if let Err(reason) = self.translate_about(&mut packet, headers, embedded, at) {
+        if let Err(reason) = self.translate_whole_or_piece(&mut packet, headers, quoted, at) {
             return self.drop(reason, Hook::Prerouting);
         }
         if is_for_host {
@@ -214,6 +227,17 @@ impl<P: Packet> Path<P> {
         if is_source_changed { sent.src } else { to }
     }
 
+    /// The ends of an error about the connection `at` that are exchanged, for these.
+    pub(super) fn ends_about(&self, at: FlowRef) -> [Option<(End, IpAddr, u16)>; 2] {
+        let (sent, left) = self.embedded_of(at);
+        let is_source_changed = (sent.src, sent.sport) != (left.src, left.sport);
+        let is_destination_changed = (sent.dst, sent.dport) != (left.dst, left.dport);
+        [
+            is_source_changed.then_some((End::Destination, sent.src, sent.sport)),
+            is_destination_changed.then_some((End::Source, sent.dst, sent.dport)),
+        ]
+    }
+
     /// Whatever end of the embedded packet was translated is translated back, and the error's opposite one with it.
     ///
     /// # Errors
@@ -228,13 +252,7 @@ impl<P: Packet> Path<P> {
         if self.flows.entry(at.id()).method().is_one_way() {
             return Ok(());
         }
-        let (sent, left) = self.embedded_of(at);
-        let is_source_changed = (sent.src, sent.sport) != (left.src, left.sport);
-        let ends = [
-            is_source_changed.then_some((End::Destination, sent.src, sent.sport)),
-            ((sent.dst, sent.dport) != (left.dst, left.dport)).then_some((End::Source, sent.dst, sent.dport)),
-        ];
-        for (end, address, port) in ends.into_iter().flatten() {
+        for (end, address, port) in self.ends_about(at).into_iter().flatten() {
             icmp::translate(packet.data_mut(), headers, embedded, end, address, port)?;
         }
         if let Some(edit) = self.flows.edit(at.id()).filter(|_| embedded.protocol == Protocol::TCP) {
@@ -297,10 +315,7 @@ impl<P: Packet> Path<P> {
 
 /// What a packet looks like that answers the embedded one, or of the exchange that it belongs to.
 pub(super) fn answer_to(embedded: &Embedded) -> Tuple {
-    if is_ipsec(embedded.protocol) {
-        return exchange(embedded.dst, embedded.src);
-    }
-    own_answer_to(embedded)
+    exchange_or_own(&own_answer_to(embedded))
 }
 
 /// What a packet looks like that answers the embedded one, whatever exchange that belongs to.

@@ -149,9 +149,13 @@ impl<P: Packet> Path<P> {
                     self.sought_of_host(port, packet, raw, now, io);
                     None
                 }
+                Steer::Quoted(about, search) if self.is_gathered(&seen) => {
+                    self.related_piece_elsewhere(packet, &seen.headers, (about, search), now, io);
+                    None
+                }
                 Steer::Fragment(ports) if self.is_gathered(&seen) => {
                     self.join_fragment(&mut seen, packet.data(), ports);
-                    self.to_owner(packet, seen, io)
+                    self.to_owner(packet, seen, now, io)
                 }
                 // Also a fragment that these tables drop and the other worker's did not.
                 _ if !self.is_gathered(&seen) => Some((packet, seen)),
@@ -173,13 +177,21 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) -> Option<(P, Seen)> {
         let (packet, seen) = self.gather(packet, seen, now)?;
-        self.to_owner(packet, seen, io)
+        self.to_owner(packet, seen, now, io)
     }
 
     /// A fragment whose ports are known goes to its flow's owner, if that is not here.
-    pub(super) fn to_owner(&self, packet: P, seen: Seen, io: &mut impl Io<P>) -> Option<(P, Seen)> {
-        let owner = self.owner(&packet, &seen);
-        let steer = Steer::Fragment(ports(&seen.headers));
+    pub(super) fn to_owner(
+        &self,
+        packet: P,
+        seen: Seen,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) -> Option<(P, Seen)> {
+        let (owner, steer) = match self.owner_of_quote(packet.data(), &seen, now) {
+            Some(of_quote) => of_quote,
+            None => (self.owner(&packet, &seen), Steer::Fragment(ports(&seen.headers))),
+        };
         self.stay_or_go(packet, owner, steer, io).map(|packet| (packet, seen))
     }
 
@@ -257,6 +269,8 @@ impl<P: Packet> Path<P> {
             Kind::Ipsec => {
                 (headers.source(frame), headers.destination(frame), ISAKMP, ISAKMP, headers.protocol)
             }
+            // One in fragments was taken to its owner before.
+            Kind::IcmpError if headers.fragment != Fragment::None => return self.worker,
             Kind::IcmpError => match icmp::embedded(frame, headers) {
                 Ok(embedded) => {
                     let like = match self.in_tunnel(frame, headers, &embedded) {

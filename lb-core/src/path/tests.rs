@@ -38,6 +38,7 @@ mod one_packet;
 mod persistent;
 mod pieces;
 mod quic;
+mod quoted;
 mod refused;
 mod regressions;
 mod room;

@@ -186,13 +186,13 @@ impl<P: Packet> Path<P> {
         }
     }
 
-    /// An ICMP error, while zones matter.
+    /// An ICMP error about a packet that is answered by `about`, while zones matter. `quoted`: that packet, unless this is a later fragment.
     #[cold]
     pub(super) fn related_in_zone(
         &mut self,
         mut packet: P,
         headers: &Headers,
-        embedded: &Embedded,
+        (about, quoted): (&Tuple, Option<&Embedded>),
         now: Tick,
         io: &mut impl Io<P>,
     ) {
@@ -201,9 +201,9 @@ impl<P: Packet> Path<P> {
         if let Err(stopped) = self.pass(&RAW, &wire, &mut packet, headers, &mut passage) {
             return self.stop(packet, headers, stopped, Some(&passage), now, io);
         }
-        let found = self.find_about(embedded, passage.zones);
+        let found = self.find_about(about, passage.zones);
         match found.filter(|_| !passage.is_untracked) {
-            Some(at) => self.related_to(packet, headers, embedded, at, Walked::Raw(passage), now, io),
+            Some(at) => self.related_to(packet, headers, quoted, at, Walked::Raw(passage), now, io),
             None => {
                 passage.state = if passage.is_untracked { CtState::Untracked } else { CtState::Invalid };
                 self.pass_untracked(packet, headers, passage, io);
