@@ -15,12 +15,12 @@
 //! where the client was told another scale than the server's, windows. Rules and conntrack see the client's numbers alone.
 //!
 //! The server's SYN passes OUTPUT and POSTROUTING, as what the host sends, and `nat` there; a virtual service schedules it. So does the cookie, as any
-//! [answer](super::answer). The other packets that are made here are of a connection that rules have let pass, and pass none.
+//! [answer](super::answer), and so do the other packets that are made here, as ESTABLISHED.
 //!
 //! Source of the facts: Linux, `net/netfilter/nf_synproxy_core.c`.
 
 use super::edited::is_intact;
-use super::hooks::{Passage, Stop};
+use super::hooks::{OUTPUT, Passage, Stop, Stopped, why};
 use super::{Io, Passed, Path};
 use crate::conntrack::{self, CtState, Expectation, Zones};
 use crate::drop::DropReason;
@@ -459,29 +459,66 @@ impl<P: Packet> Path<P> {
             TcpOptions { stamps: options.stamps, ..TcpOptions::default() }.bytes(),
         );
         let update = Bare { seq: next, ack: segment.ack, flags: ACK, window, options: &options };
-        match update.write(&mut packet, headers.l3.into(), &ends) {
-            Ok(headers) if self.flows.entry(at.id()).is_tracked() => {
-                self.onward_tracked(packet, &headers, at, now, io);
-            }
-            Ok(headers) => self.masquerade(packet, &headers, at, now, io),
-            Err(NoRoom) => self.drop(DropReason::NoBuffer, Hook::Forward),
+        let Ok(headers) = update.write(&mut packet, headers.l3.into(), &ends) else {
+            return self.drop(DropReason::NoBuffer, Hook::Forward);
+        };
+        if let Err((verdict, hook)) = self.pass_as_ours(&mut packet, &headers, at, now) {
+            return self.drop(why(verdict), hook);
         }
+        match self.flows.entry(at.id()).is_tracked() {
+            true => self.onward_tracked(packet, &headers, at, now, io),
+            false => self.masquerade(packet, &headers, at, now, io),
+        }
+    }
+
+    /// OUTPUT and POSTROUTING for a packet of ours that goes this way of a connection: to rules it is one of that (Linux: `synproxy_send_tcp`).
+    fn pass_as_ours(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+    ) -> Result<(), Stopped> {
+        if !self.tables.rules.are_active() || !self.is_asked(&OUTPUT, headers) {
+            return Ok(());
+        }
+        let wire = self.flows.tuple(at.id(), at.direction());
+        let leaves = self.flows.tuple(at.id(), at.direction().opposite()).reversed();
+        // What goes to the client is from whom it has asked, and destinations are exchanged at OUTPUT.
+        let (begins, goes) = match at.direction() {
+            Direction::Original => (wire, Tuple { dst: leaves.dst, dport: leaves.dport, ..wire }),
+            Direction::Reply => (leaves, leaves),
+        };
+        let state = self.flows.tracked(at.id()).is(at.direction());
+        let mut passage = self.passage(packet.port(), headers, state, now);
+        (passage.input, passage.begins_at, passage.is_sent_on) = (None, Hook::Output, true);
+        passage.output = self.output(self.tables.way(leaves.dst));
+        (passage.at, passage.of) = (Some(at), Some(at.id()));
+        let (before, behind) = OUTPUT.split_at(2);
+        self.pass(before, &begins, packet, headers, &mut passage)?;
+        self.pass(behind, &goes, packet, headers, &mut passage)
     }
 
     /// Sends a packet of ours as the client's.
     pub(super) fn send_for_client(
         &mut self,
-        packet: P,
+        mut packet: P,
         headers: &Headers,
         client: FlowRef,
         port: PortId,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
-        if !self.flows.entry(client.id()).is_tracked() {
+        let is_tracked = self.flows.entry(client.id()).is_tracked();
+        if is_tracked {
+            self.follows(packet.data(), headers, client, now);
+        }
+        if let Err((verdict, hook)) = self.pass_as_ours(&mut packet, headers, client, now) {
+            return self.drop(why(verdict), hook);
+        }
+        if !is_tracked {
             return self.edit_and_send(packet, headers, client, now, io);
         }
-        self.follows(packet.data(), headers, client, now);
         match self.edit(packet, headers, client, now, io) {
             Ok((mut packet, headers, _)) if self.leads_to_host(client) => {
                 if self.translate_in_place(&mut packet, &headers, client) {

@@ -680,3 +680,27 @@ fn a_connection_goes_on_at_a_director_that_was_told_of_it() {
     assert_eq!(super::shared::take_over(&mut case.director, &told[0]), crate::path::Taken::New);
     assert_eq!(talk(&mut case), expected);
 }
+
+#[test]
+fn what_is_sent_for_either_end_passes_output_and_postrouting() {
+    for (chain, to) in [("FORWARD", SERVER), ("INPUT", VIP)] {
+        for place in
+            ["filter OUTPUT", "mangle OUTPUT", "mangle POSTROUTING -o lan", "mangle POSTROUTING -o wan"]
+        {
+            for (direction, goes_on) in [("ORIGINAL", WAN), ("REPLY", LAN)] {
+                let is_other_way = place.ends_with(if goes_on == WAN { "wan" } else { "lan" });
+                let rule = format!(
+                    "{place} -p tcp -m tcp --tcp-flags SYN,ACK ACK -m conntrack --ctstate ESTABLISHED --ctdir {direction} -j DROP"
+                );
+                let mut case = Case::new(director(chain, &[&rule]), to);
+                let says = case.asks();
+                let out = case.client(case.acknowledgement(&says));
+                assert_eq!(one(&out).3.flags, SYN, "{rule}");
+                let out = case.server(case.answer());
+                let ports: Vec<PortId> = left(&out).iter().map(|left| left.0).collect();
+                let expected = if is_other_way { vec![LAN, WAN] } else { vec![goes_on] };
+                assert_eq!(ports, expected, "{chain} {rule}");
+            }
+        }
+    }
+}
