@@ -89,6 +89,37 @@ mod tests {
         assert_eq!(there.map(number("fd01:203:405:1::1234")), Some(number("2001:db8:1:d550::1234")));
     }
 
+    #[test]
+    fn the_word_that_takes_up_the_difference_is_the_subnets_or_one_of_the_interface_identifier() {
+        // To /48 the fourth word; beyond that the first of the fifth to the eighth that is not all ones (RFC 6296 §3.4, §3.5).
+        for (from, to, address, expected) in [
+            ("fd00::/48", "fd01::/48", "fd00::1:2:3:4:5", 3),
+            ("fd00::/49", "fd01::/49", "fd00:0:0:7:2:3:4:5", 4),
+            ("fd00::/64", "fd01::/64", "fd00:0:0:7:ffff:3:4:5", 5),
+            ("fd00::/64", "fd01::/64", "fd00:0:0:7:ffff:ffff:4:5", 6),
+            ("fd00::/64", "fd01::/64", "fd00:0:0:7:ffff:ffff:ffff:5", 7),
+        ] {
+            let change = translation(from, to);
+            let address = number(address);
+            let got = change.map(address).unwrap();
+            let sums = [address, got].map(|address| checksum::sum(&address.to_be_bytes()) % u16::MAX);
+            assert_eq!(sums[0], sums[1], "{from} {to}");
+            let moved = address & u128::MAX >> change.from_len | change.to;
+            assert_eq!((moved ^ got).leading_zeros() / 16, expected, "{}", Ipv6Addr::from(got));
+        }
+        assert_eq!(translation("fd00::/64", "fd01::/64").map(number("fd00::ffff:ffff:ffff:ffff")), None);
+        assert_eq!(LONGEST, 64);
+    }
+
+    #[test]
+    fn an_address_is_of_a_prefix_by_that_ones_bits() {
+        let there = translation("2001:db8:8000::/33", "fd00::/48");
+        let has = ["2001:db8:8000::1", "2001:db8:ffff::1", "2001:db8:7fff::1"]
+            .map(|address| there.has(number(address)));
+        assert_eq!(has, [true, true, false]);
+        assert!(translation("::/0", "fd00::/48").has(u128::MAX));
+    }
+
     proptest::proptest! {
         #[test]
         fn what_comes_back_is_what_went_and_no_checksum_changes(address: u128, from: u128, to: u128, len in 0..=64_u8) {

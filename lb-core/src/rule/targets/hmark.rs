@@ -398,10 +398,7 @@ mod tests {
         ];
         for (options, expected) in [
             ("--hmark-tuple src,dst", [0x3aa7_699c; 4]),
-            (
-                "--hmark-tuple src,dst,sport,dport,proto",
-                [0xfb6b_3b6d, 0xfb6b_3b6d, 0xa131_fac2, 0x3aa7_69a6],
-            ),
+            ("--hmark-tuple src,dst,sport,dport,proto", [0xfb6b_3b6d, 0xfb6b_3b6d, 0xa131_fac2, 0x3aa7_69a6]),
             (
                 "--hmark-src-prefix 48 --hmark-dport-mask 0xffff",
                 [0x1870_e364, 0xc485_d603, 0xacfb_3eb3, 0xc859_df87],
@@ -411,6 +408,42 @@ mod tests {
             let got = packets.each_ref().map(|ends| target.mark(ends, Family::Ipv6));
             assert_eq!(got, expected, "{options}\n{got:x?}");
         }
+    }
+
+    #[test]
+    fn a_mark_is_below_the_modulus_and_begins_at_the_offset() {
+        // `(hash × modulus) >> 32`, of the first hash above.
+        let ends = Ends { source: 0xc000_0264, destination: 0xcb00_7107, protocol: 6, ports: None };
+        let of = |modulus, offset| {
+            let line = format!(
+                "-j HMARK --hmark-tuple src,dst --hmark-mod {modulus} --hmark-offset {offset} --hmark-rnd 0x12345678"
+            );
+            let words = text::split(&line).unwrap();
+            let rule = Rule::read(&words, &mut Around::new(Family::Ipv4, &Numeric)).unwrap().0.remove(0);
+            match rule.jump {
+                Jump::Target(AnyTarget::HashMark(target)) => target.mark(&ends, Family::Ipv4),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([of(10, 0), of(10, 100), of(1000, 7), of(1, 5)], [9, 109, 987, 5]);
+        assert_eq!(of(u32::MAX, 1), 0xfaf3_e3e3);
+        assert_eq!(of(2, u32::MAX), 0, "it goes round");
+    }
+
+    #[test]
+    fn ports_are_where_their_protocol_has_them() {
+        let payload = [1, 2, 3, 4, 5, 6, 7, 8];
+        for protocol in 0..=255 {
+            let expected = match protocol {
+                // TCP, UDP, DCCP, ESP, SCTP, UDP-Lite; AH, whose SPI is the second word (RFC 4302 §2).
+                6 | 17 | 33 | 50 | 132 | 136 => Some(0x0102_0304),
+                51 => Some(0x0506_0708),
+                _ => None,
+            };
+            assert_eq!(ports(protocol, &payload), expected, "{protocol}");
+        }
+        assert_eq!(ports(51, &payload[..7]), None);
+        assert_eq!(ports(6, &payload[..3]), None);
     }
 
     #[test]
