@@ -7,14 +7,16 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::namespace::ip_batch;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -106,13 +108,10 @@ pub(crate) fn forget(tag: &Tag) {
 /// Quiet about what is gone already.
 pub fn remove(tag: &Tag) {
     let namespaces = tag.namespaces();
-    for name in &namespaces {
-        end_processes(name);
-    }
-    for name in &namespaces {
-        // The kernel takes the links of a namespace with it; what still runs in there keeps it alive unnamed.
-        let _gone_already = Command::new("ip").args(["netns", "del", name]).output();
-    }
+    end_processes(&namespaces);
+    // The kernel takes the links of a namespace with it; what still runs in there keeps it alive unnamed.
+    let lines: String = namespaces.iter().map(|name| format!("netns del {name}\n")).collect();
+    let _gone_already = ip_batch(&["-force"], &lines);
     let _gone_already = fs::remove_dir_all(tag.dir());
     // What an lbd of the lab kept for its next start; twins went with their namespace.
     let kept = format!("lbd{}", tag.dir().display()).replace('/', "-");
@@ -147,15 +146,17 @@ pub fn sweep() -> Vec<Tag> {
     stale
 }
 
-/// Asks the processes in a namespace to end, and kills those that do not within two seconds.
-fn end_processes(namespace: &str) {
+/// Asks the processes in the namespaces to end, and kills those that do not within two seconds.
+fn end_processes(namespaces: &[String]) {
+    let identities: Vec<_> =
+        namespaces.iter().filter_map(|name| identity(&Path::new(NETNS_DIR).join(name))).collect();
     for (signal, patience_ms) in [(Signal::SIGTERM, 2000), (Signal::SIGKILL, 20_000)] {
-        for pid in processes_in(namespace) {
+        for pid in processes_in(&identities) {
             let _gone_already = kill(pid, signal);
         }
         let gone =
             crate::wait::until("end of processes", std::time::Duration::from_millis(patience_ms), || {
-                processes_in(namespace).is_empty().then_some(())
+                processes_in(&identities).is_empty().then_some(())
             });
         if gone.is_ok() {
             return;
@@ -163,15 +164,22 @@ fn end_processes(namespace: &str) {
     }
 }
 
-/// The processes whose main thread is in the namespace, other than ourselves.
-fn processes_in(namespace: &str) -> Vec<Pid> {
-    let Ok(output) = Command::new("ip").args(["netns", "pids", namespace]).output() else {
-        return Vec::new();
-    };
-    String::from_utf8_lossy(&output.stdout)
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
+/// What tells a network namespace from all others, by its name or by a process in it.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let of = fs::metadata(path).ok()?;
+    Some((of.dev(), of.ino()))
+}
+
+/// The processes whose main thread is in one of the namespaces, other than ourselves.
+fn processes_in(namespaces: &[(u64, u64)]) -> Vec<Pid> {
+    names_in(Path::new("/proc"))
+        .into_iter()
+        .filter_map(|name| name.parse().ok())
         .map(Pid::from_raw)
+        .filter(|pid| {
+            let namespace = identity(Path::new(&format!("/proc/{pid}/ns/net")));
+            namespace.is_some_and(|namespace| namespaces.contains(&namespace))
+        })
         .filter(|pid| *pid != Pid::this() && !is_zombie(*pid))
         .collect()
 }

@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use socket2::{Domain, Socket, Type};
 
 use crate::namespace::Namespace;
 use crate::wait::PATIENCE;
 
 /// After so long a datagram without an answer is sent again: it, or its answer, may be lost.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Where nobody is to answer.
+const IN_VAIN: Duration = Duration::from_millis(300);
 
 /// `http://192.0.2.10:80/…` or, for IPv6, with brackets.
 pub fn url(address: IpAddr, port: u16, path: &str) -> String {
@@ -25,30 +28,52 @@ pub fn curl(client: &Namespace, url: &str) -> Result<String> {
     client.run(60, "curl", &["--silent", "--show-error", "--fail", "--max-time", "30", url])
 }
 
+/// Fetches the page `/` over a connection of its own, without a program for it.
+///
+/// # Errors
+/// The socket's: no connection, no answer in time.
+pub fn fetch(client: &Namespace, server: SocketAddr) -> io::Result<String> {
+    let page = KeptOpen::connect(client, server)?.get("/")?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
 /// Sends `payload` from a new socket and returns the first answer; sends it again where none comes.
 ///
 /// # Errors
 /// The socket's: no answer to any, or what an ICMP error made of it (`ConnectionRefused` …).
 pub fn ask(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
-    exchange(client, server, payload, PATIENCE.as_secs() / AGAIN.as_secs())
+    exchange(client, server, payload, (PATIENCE.as_secs() / AGAIN.as_secs(), AGAIN))
 }
 
-/// The same for what is not to be answered: it is sent once, and nothing is to come within a second.
+/// The same, sent once; the answer is to come within a second.
+///
+/// # Errors
+/// The socket's.
+pub fn ask_once(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
+    exchange(client, server, payload, (1, AGAIN))
+}
+
+/// The same for what is not to be answered: it is sent once, and nothing is to come in many times what an answer takes.
 ///
 /// # Errors
 /// The socket's, as wanted.
-pub fn ask_once(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
-    exchange(client, server, payload, 1)
+pub fn ask_in_vain(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io::Result<Vec<u8>> {
+    exchange(client, server, payload, (1, IN_VAIN))
 }
 
-fn exchange(client: &Namespace, server: SocketAddr, payload: &[u8], tries: u64) -> io::Result<Vec<u8>> {
+fn exchange(
+    client: &Namespace,
+    server: SocketAddr,
+    payload: &[u8],
+    (tries, patience): (u64, Duration),
+) -> io::Result<Vec<u8>> {
     let exchange = client.enter(|| {
         let any: IpAddr = match server {
             SocketAddr::V4(_) => [0; 4].into(),
             SocketAddr::V6(_) => [0; 16].into(),
         };
         let socket = UdpSocket::bind((any, 0))?;
-        socket.set_read_timeout(Some(AGAIN))?;
+        socket.set_read_timeout(Some(patience))?;
         socket.connect(server)?;
         let mut answer = vec![0; 65536];
         let mut outcome = Err(io::ErrorKind::TimedOut.into());
@@ -63,6 +88,17 @@ fn exchange(client: &Namespace, server: SocketAddr, payload: &[u8], tries: u64) 
         Ok(answer)
     });
     exchange.map_err(io::Error::other)?
+}
+
+/// Connects from an address of this thread's namespace, which has it.
+///
+/// # Errors
+/// The socket's.
+pub fn connect_from(from: impl Into<IpAddr>, server: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from.into(), 0).into())?;
+    socket.connect_timeout(&server.into(), limit)?;
+    Ok(socket.into())
 }
 
 /// An HTTP connection that is kept open and used again.
@@ -85,7 +121,24 @@ impl KeptOpen {
     /// # Errors
     /// The socket's.
     pub fn connect_within(client: &Namespace, server: SocketAddr, limit: Duration) -> io::Result<KeptOpen> {
-        let connected = client.enter(|| TcpStream::connect_timeout(&server, limit));
+        KeptOpen::of(client.enter(|| TcpStream::connect_timeout(&server, limit)))
+    }
+
+    /// The same, from one of the client's addresses.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn connect_from(
+        client: &Namespace,
+        from: impl Into<IpAddr>,
+        server: SocketAddr,
+        limit: Duration,
+    ) -> io::Result<KeptOpen> {
+        let from = from.into();
+        KeptOpen::of(client.enter(|| connect_from(from, server, limit)))
+    }
+
+    fn of(connected: Result<io::Result<TcpStream>>) -> io::Result<KeptOpen> {
         let stream = connected.map_err(io::Error::other)??;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(KeptOpen { stream: BufReader::new(stream) })

@@ -32,8 +32,10 @@ const OF_AN_ECHO: usize = 8_000;
 /// Connections that a client thread is making at a time.
 const AT_ONCE: usize = 128;
 /// Connections of a thread that say something at once: not so many as overflow the queues on the way, before a pause.
-const WITHOUT_PAUSE: u32 = 32;
+const WITHOUT_PAUSE: usize = 32;
 const PAUSE: Duration = Duration::from_millis(4);
+/// As many words of a thread wait for their answers at a time, for the same reason.
+const UNDER_WAY: usize = 64;
 /// Bytes that a client says: its number and the round.
 const WORD: usize = 8;
 const EVENTS: usize = 1024;
@@ -111,7 +113,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) -> nix::Result<()> {
     let mut streams: Vec<Option<TcpStream>> = Vec::new();
     let mut events = vec![EpollEvent::empty(); EVENTS];
     while !stop.load(Ordering::Relaxed) {
-        let Ok(count) = epoll.wait(&mut events, EpollTimeout::from(50_u8)) else { continue };
+        let Ok(count) = epoll.wait(&mut events, EpollTimeout::from(10_u8)) else { continue };
         for event in &events[..count] {
             if event.data() == u64::MAX {
                 while let Ok((stream, _)) = listener.accept() {
@@ -152,6 +154,8 @@ struct Client {
 #[derive(Clone, Copy, Debug)]
 enum Command {
     Say,
+    /// Both at a time, for so long at most.
+    Talk(Duration),
     /// How long at most, and for how many answers: a second after these it ends.
     Listen(Duration, usize),
 }
@@ -212,11 +216,10 @@ impl Crowd {
     /// # Errors
     /// When a connection takes nothing any more, or hears what was not said on it.
     pub fn round(&mut self, limit: Duration) -> Result<Round> {
-        self.say()?;
-        self.listen(limit)
+        self.command(Command::Talk(limit))
     }
 
-    /// The first half of [`Crowd::round`].
+    /// The first half of [`Crowd::round`], whether anybody answers or not.
     ///
     /// # Errors
     /// When a connection takes nothing any more.
@@ -289,30 +292,46 @@ impl Connections {
         {
             outcome = match order {
                 Command::Say => self.say(),
-                Command::Listen(limit, enough) => self.listen(limit, enough),
+                Command::Talk(limit) => {
+                    self.round += 1;
+                    self.listen(limit, usize::MAX, 0)
+                }
+                Command::Listen(limit, enough) => self.listen(limit, enough, self.streams.len()),
             };
         }
     }
 
     fn say(&mut self) -> Result<Round> {
         self.round += 1;
-        for (number, stream) in (0..).zip(&mut self.streams) {
-            let Some(stream) = stream else { continue };
-            stream.write_all(&word(number, self.round)).with_context(|| format!("connection {number}"))?;
-            if number % WITHOUT_PAUSE == 0 {
+        for number in 0..self.streams.len() {
+            if self.say_on(number)? && number.is_multiple_of(WITHOUT_PAUSE) {
                 std::thread::sleep(PAUSE);
             }
         }
         Ok(Round::default())
     }
 
-    fn listen(&mut self, limit: Duration, enough: usize) -> Result<Round> {
+    /// False: it has ended.
+    fn say_on(&mut self, number: usize) -> Result<bool> {
+        let Some(stream) = &mut self.streams[number] else { return Ok(false) };
+        let word = word(number as u32, self.round);
+        stream.write_all(&word).with_context(|| format!("connection {number}"))?;
+        Ok(true)
+    }
+
+    /// `next`: the first connection on which the word of this round is yet to be said.
+    fn listen(&mut self, limit: Duration, enough: usize, mut next: usize) -> Result<Round> {
         let mut deadline = Instant::now() + limit;
         let mut heard = vec![0_usize; self.streams.len()];
         let mut round = Round::default();
         let mut ended = self.streams.iter().filter(|stream| stream.is_none()).count();
         let mut events = vec![EpollEvent::empty(); EVENTS];
+        let mut under_way: usize = 0;
         while round.answered + ended < self.streams.len() && Instant::now() < deadline {
+            while next < self.streams.len() && under_way < UNDER_WAY {
+                under_way += usize::from(self.say_on(next)?);
+                next += 1;
+            }
             let count = match self.epoll.wait(&mut events, EpollTimeout::from(100_u8)) {
                 Err(Errno::EINTR) => 0,
                 count => count?,
@@ -329,6 +348,7 @@ impl Connections {
                         }
                         heard[number] += length;
                         round.answered += usize::from(heard[number] == WORD);
+                        under_way = under_way.saturating_sub(usize::from(heard[number] == WORD));
                         if heard[number] == WORD && round.answered == enough {
                             deadline = Instant::now() + A_MOMENT;
                         }
@@ -336,6 +356,7 @@ impl Connections {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     outcome => {
                         ended += 1;
+                        under_way = under_way.saturating_sub(1);
                         self.streams[number] = None;
                         if round.problems.len() < 3 {
                             round.problems.push(format!("connection {number}: {outcome:?}"));

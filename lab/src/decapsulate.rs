@@ -54,7 +54,7 @@ impl Decapsulator {
             while !stopped.load(Ordering::Relaxed) {
                 let is_for_us =
                     |frame: &[u8]| frame.get(..6) == Some(&outer.mac()[..]) && carried(frame).is_some();
-                let Ok(frame) = outer.receive("a tunnel's packet", Duration::from_millis(50), is_for_us)
+                let Ok(frame) = outer.receive("a tunnel's packet", Duration::from_millis(10), is_for_us)
                 else {
                     continue;
                 };

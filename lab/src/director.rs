@@ -222,11 +222,17 @@ impl Director {
     /// When it ends instead: with its output.
     pub fn start(lab: &Lab, plan: &LbdPlan) -> Result<Director> {
         let mut director = Director::spawn(lab, plan, "lbd")?;
-        director.until_ready()?;
+        director.until_serving(lab, plan)?;
+        Ok(director)
+    }
+
+    /// Waits until it is ready, after [`Director::spawn`], and has packets come to it.
+    pub(crate) fn until_serving(&mut self, lab: &Lab, plan: &LbdPlan) -> Result<()> {
+        self.until_ready()?;
         if plan.driver == Driver::Tap {
             bridge_taps(lab.director())?;
         }
-        Ok(director)
+        Ok(())
     }
 
     /// Starts `lbd` without waiting; `name` distinguishes its log and config from another one's.

@@ -33,6 +33,7 @@ pub mod server;
 pub mod topology;
 pub mod wait;
 pub mod wire;
+mod wiring;
 
 pub use cleanup::Tag;
 pub use director::{Director, Driver, LbdPlan};

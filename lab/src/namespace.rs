@@ -1,11 +1,17 @@
 //! One network namespace: made, entered, and used to run programs in.
 
 use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::process::{Command, Output};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// A named network namespace. It stays until [`crate::cleanup::remove`] takes the whole lab away.
 #[derive(Clone, Debug)]
@@ -15,25 +21,27 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes the namespace, with its loopback up and no duplicate detection of IPv6 addresses: they are tentative for a moment all the same,
-    /// but those that are added with `nodad`.
+    /// Makes namespaces, given by name and role. Their loopbacks are down. There is no duplicate detection of IPv6 addresses: they are
+    /// tentative for a moment all the same, but those that are added with `nodad`.
     ///
     /// # Errors
     /// What `ip netns add` says, for example without root.
-    pub(crate) fn create(name: String, role: &str) -> Result<Namespace> {
-        ip(&["netns", "add", &name])?;
-        let namespace = Namespace { name, role: role.to_owned() };
-        namespace.ip("link set lo up")?;
-        for (key, value) in [
-            ("ipv4/ip_forward", "0"),
-            ("ipv6/conf/default/accept_dad", "0"),
-            ("ipv6/conf/default/accept_ra", "0"),
-            ("ipv4/conf/all/rp_filter", "0"),
-            ("ipv4/conf/default/rp_filter", "0"),
-        ] {
-            namespace.sysctl(key, value)?;
+    pub(crate) fn create_all(names: impl Iterator<Item = (String, String)>) -> Result<Vec<Namespace>> {
+        let all: Vec<Namespace> = names.map(|(name, role)| Namespace { name, role }).collect();
+        ip_batch(
+            &[],
+            &all.iter().map(|namespace| format!("netns add {}\n", namespace.name)).collect::<String>(),
+        )?;
+        for namespace in &all {
+            namespace.sysctls(&[
+                ("ipv4/ip_forward", "0"),
+                ("ipv6/conf/default/accept_dad", "0"),
+                ("ipv6/conf/default/accept_ra", "0"),
+                ("ipv4/conf/all/rp_filter", "0"),
+                ("ipv4/conf/default/rp_filter", "0"),
+            ])?;
         }
-        Ok(namespace)
+        Ok(all)
     }
 
     /// Its name, for `ip netns exec NAME`.
@@ -56,37 +64,72 @@ impl Namespace {
         ip(&all)
     }
 
+    /// Runs `ip` once for several commands, one a line, up to the first that fails. It prints details (`-d`).
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub fn ip_batch(&self, lines: &str) -> Result<String> {
+        ip_batch(&["-d", "-n", &self.name], lines)
+    }
+
     /// Writes `/proc/sys/net/<key>` of this namespace.
     ///
     /// # Errors
     /// The kernel's, with the key named.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        self.enter(|| fs::write(format!("/proc/sys/net/{key}"), value))?
-            .with_context(|| format!("{}: net.{} = {value}", self.role, key.replace('/', ".")))
+        self.sysctls(&[(key, value)])
     }
 
-    /// A command that will run in this namespace.
+    /// The same for several.
+    ///
+    /// # Errors
+    /// Those of the first that fails.
+    pub fn sysctls(&self, values: &[(&str, &str)]) -> Result<()> {
+        self.enter(|| {
+            values.iter().try_for_each(|(key, value)| {
+                fs::write(format!("/proc/sys/net/{key}"), value)
+                    .with_context(|| format!("{}: net.{} = {value}", self.role, key.replace('/', ".")))
+            })
+        })?
+    }
+
+    /// A command that will run in this namespace. What `/sys` tells it of links is not of this namespace.
     pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
+        command
+    }
+
+    /// The same, with the namespace's own `/sys`, which takes a while to be made.
+    pub fn command_with_sys(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name, program]);
         command
     }
 
-    /// Runs a program to its end, within `limit_secs`, and returns what it printed, whatever its exit code.
+    /// Runs a program to its end, within `limit_secs`, and returns what it printed, whatever its exit code. What `/sys` tells it of links
+    /// is not of this namespace.
     ///
     /// # Errors
     /// When it cannot be started or takes too long.
     pub fn output(&self, limit_secs: u32, program: &str, arguments: &[&str]) -> Result<Output> {
-        let output = self
-            .command("timeout")
-            .args(["-k", "2", &limit_secs.to_string(), program])
-            .args(arguments)
-            .output()
-            .with_context(|| format!("{}: {program}", self.role))?;
-        if output.status.code() == Some(124) {
-            bail!("{}: {program} {}: took more than {limit_secs} s", self.role, arguments.join(" "));
+        let started = self.enter(|| {
+            // A child is where the thread is that starts it.
+            Command::new(program)
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .process_group(0)
+                .spawn()
+        })?;
+        let ended = started.and_then(|child| within(child, Duration::from_secs(limit_secs.into())));
+        match ended.with_context(|| format!("{}: {program}", self.role))? {
+            Some(output) => Ok(output),
+            None => {
+                bail!("{}: {program} {}: took more than {limit_secs} s", self.role, arguments.join(" "))
+            }
         }
-        Ok(output)
     }
 
     /// Runs a program to its end, within `limit_secs`, and returns its standard output.
@@ -120,10 +163,41 @@ impl Namespace {
     }
 }
 
+/// The end of a program and what it printed. When it takes longer than `limit` it is killed with all that it started: `None`.
+fn within(child: Child, limit: Duration) -> io::Result<Option<Output>> {
+    let group = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let (ended, is_ended) = mpsc::channel::<()>();
+    let (output, is_late) = std::thread::scope(|scope| {
+        let watch = scope.spawn(move || {
+            let is_late = is_ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                let _gone_already = killpg(group, Signal::SIGKILL);
+            }
+            is_late
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        (output, watch.join())
+    });
+    let is_late = is_late.map_err(|_panic| io::Error::other("the watch over a program panicked"))?;
+    output.map(|output| (!is_late).then_some(output))
+}
+
 /// Runs `ip` and returns what it printed.
 fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip").args(arguments).output().context("ip (package iproute2)")?;
     checked(&format!("ip {}", arguments.join(" ")), &output)
+}
+
+/// Runs `ip` once for several commands, one a line, up to the first that fails.
+pub(crate) fn ip_batch(options: &[&str], lines: &str) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(options).args(["-batch", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("ip (package iproute2)")?;
+    // Where it has ended before it has read all of them it says why.
+    let _ended_early = child.stdin.take().context("its input")?.write_all(lines.as_bytes());
+    checked(&format!("ip {} -batch of\n{lines}", options.join(" ")), &child.wait_with_output()?)
 }
 
 /// The standard output of a program that succeeded.

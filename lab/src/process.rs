@@ -39,7 +39,7 @@ impl Process {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let child = namespace
-            .command(program)
+            .command_with_sys(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)

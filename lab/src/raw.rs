@@ -87,7 +87,7 @@ impl Echo {
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name(format!("raw-{role}")).spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if let Ok(Some((from, packet))) = raw.receive(Duration::from_millis(50)) {
+                if let Ok(Some((from, packet))) = raw.receive(Duration::from_millis(10)) {
                     let _lost_like_any_packet = raw.send(from, &[role.as_bytes(), b" ", &packet].concat());
                 }
             }

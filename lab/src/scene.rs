@@ -19,26 +19,27 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes the lab, starts nginx and UDP echo on every real server, then `lbd`, and waits for all of them.
+    /// Makes the lab, starts `lbd`, and nginx and UDP echo on every real server, and waits for all of them.
     ///
     /// # Errors
     /// What the first that fails says.
     pub fn up(plan: &Plan, lbd: &LbdPlan) -> Result<Scene> {
         let lab = Lab::with(plan)?;
+        let mut director = Director::spawn(&lab, lbd, "lbd")?;
         let nginx = Nginx::start_all(&lab)?;
         let echoes = UdpEcho::start_all(&lab)?;
-        let director = Director::start(&lab, lbd)?;
+        director.until_serving(&lab, lbd)?;
         Ok(Scene { director, nginx, echoes, lab })
     }
 
     /// Who answers `count` pages fetched one by one, each over a connection of its own, sorted.
     ///
     /// # Errors
-    /// What curl says.
+    /// The socket's.
     pub fn who_serves(&self, vip: impl Into<IpAddr>, count: usize) -> Result<Vec<String>> {
-        let url = client::url(vip.into(), 80, "/");
+        let service = SocketAddr::new(vip.into(), 80);
         let mut answers = (0..count)
-            .map(|_| Ok(client::curl(self.lab.client(), &url)?.trim().to_owned()))
+            .map(|_| Ok(client::fetch(self.lab.client(), service)?.trim().to_owned()))
             .collect::<Result<Vec<_>>>()?;
         answers.sort();
         Ok(answers)

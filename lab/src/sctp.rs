@@ -154,7 +154,7 @@ impl Server {
         let thread = std::thread::Builder::new().name(format!("sctp-{role}")).spawn(move || {
             let mut peers = HashMap::new();
             while !stopped.load(Ordering::Relaxed) {
-                let Ok(Some((from, bytes))) = raw.receive(Duration::from_millis(50)) else { continue };
+                let Ok(Some((from, bytes))) = raw.receive(Duration::from_millis(10)) else { continue };
                 let Some(packet) = Packet::read(&bytes).filter(|packet| packet.dport == address.port())
                 else {
                     continue;

@@ -39,6 +39,25 @@ impl Nginx {
     /// # Errors
     /// What nginx says.
     pub fn start(lab: &Lab, namespace: &Namespace) -> Result<Nginx> {
+        let mut nginx = Nginx::spawn(lab, namespace)?;
+        nginx.until_ready(namespace)?;
+        Ok(nginx)
+    }
+
+    /// Starts one on each real server of the lab, and waits for all of them.
+    ///
+    /// # Errors
+    /// What the first that fails says.
+    pub fn start_all(lab: &Lab) -> Result<Vec<Nginx>> {
+        let mut all =
+            lab.servers().iter().map(|namespace| Nginx::spawn(lab, namespace)).collect::<Result<Vec<_>>>()?;
+        for (nginx, namespace) in all.iter_mut().zip(lab.servers()) {
+            nginx.until_ready(namespace)?;
+        }
+        Ok(all)
+    }
+
+    fn spawn(lab: &Lab, namespace: &Namespace) -> Result<Nginx> {
         let role = namespace.role();
         let dir = lab.dir().join(role);
         let files = lab.dir().join("files");
@@ -48,8 +67,13 @@ impl Nginx {
         let config = dir.join("nginx.conf");
         fs::write(&config, nginx_config(role, &dir, &files, &access_log))?;
         let config = config.to_str().context("the lab's directory is not UTF-8")?;
-        let mut process =
+        let process =
             Process::spawn(namespace, lab.dir(), &format!("nginx-{role}"), "nginx", &["-c", config])?;
+        Ok(Nginx { role: role.to_owned(), process, access_log })
+    }
+
+    fn until_ready(&mut self, namespace: &Namespace) -> Result<()> {
+        let Nginx { role, process, .. } = self;
         wait::until(&format!("nginx on {role}"), wait::PATIENCE, || {
             if let Ok(Some(status)) = process.exited() {
                 return Some(Err(anyhow!("nginx on {role} ended with {status}: {}", process.log())));
@@ -57,16 +81,7 @@ impl Nginx {
             let address = SocketAddr::from((Ipv6Addr::LOCALHOST, HTTP_PORT));
             let connected = namespace.enter(|| TcpStream::connect(address).is_ok());
             matches!(connected, Ok(true)).then_some(Ok(()))
-        })??;
-        Ok(Nginx { role: role.to_owned(), process, access_log })
-    }
-
-    /// Starts one on each real server of the lab.
-    ///
-    /// # Errors
-    /// What the first that fails says.
-    pub fn start_all(lab: &Lab) -> Result<Vec<Nginx>> {
-        lab.servers().iter().map(|namespace| Nginx::start(lab, namespace)).collect()
+        })?
     }
 
     /// `s1`, `s2` …
@@ -127,6 +142,7 @@ http {{
 /// A UDP server that answers each datagram with `<role> ` and what it got, from the address it was sent to.
 #[derive(Debug)]
 pub struct UdpEcho {
+    socket: UdpSocket,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -150,17 +166,22 @@ impl UdpEcho {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let role = namespace.role().to_owned();
+        let own = socket.try_clone()?;
         let thread = std::thread::Builder::new().name(format!("echo-{role}")).spawn(move || {
             let mut datagram = vec![0; 65536];
-            while !stopped.load(Ordering::Relaxed) {
+            loop {
+                let received = own.recv_from(&mut datagram);
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
                 // Nothing in time, or an ICMP error about an earlier answer: on to the next datagram.
-                let Ok((length, from)) = socket.recv_from(&mut datagram) else { continue };
+                let Ok((length, from)) = received else { continue };
                 let mut answer = format!("{role} ").into_bytes();
                 answer.extend_from_slice(&datagram[..length]);
-                let _lost_like_any_datagram = socket.send_to(&answer, from);
+                let _lost_like_any_datagram = own.send_to(&answer, from);
             }
         })?;
-        Ok(UdpEcho { stop, thread: Some(thread) })
+        Ok(UdpEcho { socket, stop, thread: Some(thread) })
     }
 
     /// Starts one on each real server of the lab.
@@ -175,6 +196,11 @@ impl UdpEcho {
 impl Drop for UdpEcho {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // It looks now, not when it has waited in vain.
+        let _looks_later = self
+            .socket
+            .local_addr()
+            .and_then(|own| self.socket.send_to(&[], (Ipv6Addr::LOCALHOST, own.port())));
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();
         }

@@ -21,7 +21,7 @@ use nix::unistd::Uid;
 
 use crate::cleanup::{self, Tag};
 use crate::namespace::Namespace;
-use crate::wait;
+use crate::wiring;
 
 /// The client's address on the wan.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 100);
@@ -194,62 +194,21 @@ impl Drop for Lab {
 fn build(plan: &Plan) -> Result<Lab> {
     let dir = plan.tag.dir();
     fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    let make = |role: &str| Namespace::create(plan.tag.namespace(role), role);
+    let mut roles = vec!["client".to_owned(), "director".to_owned(), "switch".to_owned()];
+    roles.extend((1..=plan.servers).map(|n| format!("s{n}")));
+    let access_and_standby = [(plan.access_mtu.is_some(), "access"), (plan.standby, "standby")];
+    roles.extend(
+        access_and_standby.iter().filter(|(is_planned, _)| *is_planned).map(|(_, role)| (*role).to_owned()),
+    );
+    let mut all =
+        Namespace::create_all(roles.into_iter().map(|role| (plan.tag.namespace(&role), role)))?.into_iter();
+    let mut next = || all.next().context("a namespace is missing");
+    let (client, director, switch) = (next()?, next()?, next()?);
+    let servers = (0..plan.servers).map(|_| next()).collect::<Result<Vec<_>>>()?;
+    let access = plan.access_mtu.map(|_| next()).transpose()?;
+    let standby = plan.standby.then(next).transpose()?;
 
-    let client = make("client")?;
-    let director = make("director")?;
-    let switch = make("switch")?;
-    let servers = (1..=plan.servers).map(|n| make(&format!("s{n}"))).collect::<Result<Vec<_>>>()?;
-    let access = plan.access_mtu.map(|_| make("access")).transpose()?;
-    let standby = plan.standby.then(|| make("standby")).transpose()?;
-
-    match (&access, plan.access_mtu) {
-        (Some(access), Some(mtu)) => wire_access(plan, &client, access, &director, mtu)?,
-        _ if plan.standby => {
-            bridge(&switch, "brwan", plan.wan_mtu)?;
-            for (host, name, port) in [(&client, "eth0", "client"), (&director, WAN_LINK, "wan")] {
-                plug(plan, (host, name), &switch, port, "brwan", plan.wan_mtu)?;
-            }
-            endpoint(&client, &[&format!("{CLIENT}/24"), &format!("{CLIENT_V6}/64")], None)?;
-        }
-        _ => {
-            link(plan, (&client, "eth0", plan.wan_mtu), (&director, WAN_LINK, plan.wan_mtu))?;
-            endpoint(&client, &[&format!("{CLIENT}/24"), &format!("{CLIENT_V6}/64")], None)?;
-        }
-    }
-
-    bridge(&switch, "br0", plan.lan_mtu)?;
-    plug(plan, (&director, LAN_LINK), &switch, "director", "br0", plan.lan_mtu)?;
-    for (index, server_ns) in (0_u8..).zip(&servers) {
-        let port = server_ns.role().to_owned();
-        plug(plan, (server_ns, "eth0"), &switch, &port, "br0", plan.lan_mtu)?;
-        endpoint(
-            server_ns,
-            &[&format!("{}/24", server(index)), &format!("{}/64", server_v6(index))],
-            Some((GATEWAY, GATEWAY_V6)),
-        )?;
-    }
-    nic(&director, WAN_LINK, plan.queues)?;
-    nic(&director, LAN_LINK, plan.queues)?;
-    if let Some(standby) = &standby {
-        plug(plan, (standby, WAN_LINK), &switch, "standbywan", "brwan", plan.wan_mtu)?;
-        plug(plan, (standby, LAN_LINK), &switch, "standbylan", "br0", plan.lan_mtu)?;
-        nic(standby, WAN_LINK, plan.queues)?;
-        nic(standby, LAN_LINK, plan.queues)?;
-        link(plan, (&director, SYNC_LINK, 1500), (standby, SYNC_LINK, 1500))?;
-        for (host, address) in [(&director, "10.9.0.1/24"), (standby, "10.9.0.2/24")] {
-            host.ip(&format!("addr add {address} dev {SYNC_LINK}"))?;
-            host.ip(&format!("link set {SYNC_LINK} up"))?;
-        }
-    }
-
-    let of_client = access.as_ref().map_or(CLIENT_V6, |_| CLIENT_V6_BEHIND_ACCESS);
-    until_local(&client, of_client)?;
-    for (index, server) in (0..).zip(&servers) {
-        until_local(server, server_v6(index))?;
-    }
-
-    Ok(Lab {
+    let lab = Lab {
         tag: plan.tag.clone(),
         client,
         director,
@@ -259,101 +218,7 @@ fn build(plan: &Plan) -> Result<Lab> {
         servers,
         dir,
         is_left_behind: false,
-    })
-}
-
-fn bridge(switch: &Namespace, name: &str, mtu: u16) -> Result<()> {
-    switch.ip(&format!("link add {name} type bridge mcast_snooping 0 stp_state 0"))?;
-    switch.ip(&format!("link set {name} mtu {mtu} up"))?;
-    Ok(())
-}
-
-/// A cable from a host to a port of a bridge.
-fn plug(
-    plan: &Plan,
-    host: (&Namespace, &str),
-    switch: &Namespace,
-    port: &str,
-    bridge: &str,
-    mtu: u16,
-) -> Result<()> {
-    link(plan, (host.0, host.1, mtu), (switch, port, mtu))?;
-    switch.ip(&format!("link set {port} master {bridge} up"))?;
-    Ok(())
-}
-
-/// client ── access router ── director, with the small MTU on the router's link towards the client.
-fn wire_access(
-    plan: &Plan,
-    client: &Namespace,
-    access: &Namespace,
-    director: &Namespace,
-    mtu: u16,
-) -> Result<()> {
-    link(plan, (client, "eth0", plan.wan_mtu), (access, "eth1", mtu))?;
-    link(plan, (access, "eth0", plan.wan_mtu), (director, WAN_LINK, plan.wan_mtu))?;
-    let near = Ipv4Addr::new(198, 51, 100, 1);
-    let near_v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1);
-    endpoint(
-        client,
-        &[&format!("{CLIENT_BEHIND_ACCESS}/24"), &format!("{CLIENT_V6_BEHIND_ACCESS}/64")],
-        Some((near, near_v6)),
-    )?;
-    endpoint(access, &["192.0.2.2/24", "2001:db8::2/64"], None)?;
-    access.run(60, "ethtool", &["-K", "eth1", "tx", "off"])?;
-    access.ip(&format!("addr add {near}/24 dev eth1"))?;
-    access.ip(&format!("addr add {near_v6}/64 dev eth1 nodad"))?;
-    access.ip("link set eth1 up")?;
-    access.sysctl("ipv4/ip_forward", "1")?;
-    access.sysctl("ipv6/conf/all/forwarding", "1")
-}
-
-/// A cable: a veth pair, each end born in its own namespace.
-fn link(plan: &Plan, a: (&Namespace, &str, u16), b: (&Namespace, &str, u16)) -> Result<()> {
-    let queues = plan.queues;
-    a.0.ip(&format!(
-        "link add {} mtu {} numrxqueues {queues} numtxqueues {queues} type veth \
-         peer name {} mtu {} numrxqueues {queues} numtxqueues {queues} netns {}",
-        a.1,
-        a.2,
-        b.1,
-        b.2,
-        b.0.name()
-    ))?;
-    Ok(())
-}
-
-/// A host's `eth0`: addresses, which are not tentative at first, default routes, and checksums computed by the host itself. A veth otherwise passes
-/// packets on with partial checksums; the DPDK drivers cannot tell, and whoever gets them next drops them.
-fn endpoint(host: &Namespace, addresses: &[&str], gateway: Option<(Ipv4Addr, Ipv6Addr)>) -> Result<()> {
-    host.run(60, "ethtool", &["-K", "eth0", "tx", "off"])?;
-    for address in addresses {
-        host.ip(&format!("addr add {address} dev eth0 nodad"))?;
-    }
-    host.ip("link set eth0 up")?;
-    if let Some((v4, v6)) = gateway {
-        host.ip(&format!("route add default via {v4}"))?;
-        host.ip(&format!("route add default via {v6}"))?;
-    }
-    Ok(())
-}
-
-/// An IPv6 address is the host's when the kernel has come to it, a moment after the link is up at both ends.
-fn until_local(host: &Namespace, address: Ipv6Addr) -> Result<()> {
-    wait::until(&format!("{address} of {}", host.role()), wait::PATIENCE, || {
-        let local = host.ip("-6 route show table local").ok()?;
-        local.contains(&format!("local {address} ")).then_some(())
-    })
-}
-
-/// The director's end of a cable, as a NIC that the kernel says nothing on.
-fn nic(director: &Namespace, name: &str, queues: u8) -> Result<()> {
-    director.sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    director.run(60, "ethtool", &["-K", name, "tx", "off"])?;
-    let offered = director.ip(&format!("-d link show {name}"))?;
-    if !offered.contains(&format!("numrxqueues {queues} ")) {
-        bail!("{name}: {queues} queues asked for, the kernel says: {offered}");
-    }
-    director.ip(&format!("link set {name} up"))?;
-    Ok(())
+    };
+    wiring::wire(&lab, plan)?;
+    Ok(lab)
 }

@@ -8,8 +8,9 @@ use anyhow::{Result, bail};
 /// spent only where the fact does not come.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often a fact is looked at.
-const PERIOD: Duration = Duration::from_millis(20);
+/// When a fact is looked at again: soon at first, as most come soon, then less and less often up to this.
+const FIRST_PERIOD: Duration = Duration::from_millis(1);
+const LONGEST_PERIOD: Duration = Duration::from_millis(10);
 
 /// Waits until `fact` is `Some`, and returns what it holds.
 ///
@@ -17,6 +18,7 @@ const PERIOD: Duration = Duration::from_millis(20);
 /// Names `what` and `limit` when the fact did not come true in time.
 pub fn until<T>(what: &str, limit: Duration, mut fact: impl FnMut() -> Option<T>) -> Result<T> {
     let start = Instant::now();
+    let mut period = FIRST_PERIOD;
     loop {
         if let Some(value) = fact() {
             return Ok(value);
@@ -24,7 +26,8 @@ pub fn until<T>(what: &str, limit: Duration, mut fact: impl FnMut() -> Option<T>
         if start.elapsed() > limit {
             bail!("{what}: not within {} s", limit.as_secs_f32());
         }
-        std::thread::sleep(PERIOD);
+        std::thread::sleep(period);
+        period = (period * 3 / 2).min(LONGEST_PERIOD);
     }
 }
 
