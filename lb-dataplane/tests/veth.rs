@@ -79,7 +79,7 @@ impl Lab {
         let host = &self.hosts[host];
         for (count, is_warm) in [(1, false), (20, true)] {
             let output = Command::new("ip")
-                .args(["netns", "exec", host, "ping", "-q", "-i", "0.02", "-w", "60"])
+                .args(["netns", "exec", host, "ping", "-q", "-i", "0.005", "-w", "60"])
                 .args(["-c", &count.to_string(), "-s", &size.to_string(), address])
                 .output()
                 .unwrap();

@@ -22,7 +22,7 @@ fn a_trace_and_an_explanation_say_why_a_packet_was_dropped() -> Result<()> {
     let service = SocketAddr::new(VIP.into(), PORT);
     let mut was_dropped = true;
     while trace.try_wait()?.is_none() {
-        let patience = Duration::from_millis(500);
+        let patience = Duration::from_millis(100);
         was_dropped &=
             scene.lab.client().enter(|| TcpStream::connect_timeout(&service, patience).is_err())?;
     }

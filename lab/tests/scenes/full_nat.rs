@@ -93,8 +93,8 @@ fn uploaded(client: &Namespace, vip: IpAddr, content: &[u8]) -> Result<Vec<u8>> 
 
 /// A client downloads, asks and uploads by this address; returns the connection of the download.
 fn is_served(lab: &Lab, vip: IpAddr, file: &[u8], upload: &[u8]) -> Result<client::KeptOpen> {
-    let page = client::url(vip, HTTP_PORT, "/");
-    let mut who = (0..4).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
+    let page = SocketAddr::new(vip, HTTP_PORT);
+    let mut who = (0..4).map(|_| client::fetch(lab.client(), page)).collect::<std::io::Result<Vec<_>>>()?;
     who.sort();
     assert_eq!(who.concat(), "s1\ns1\ns2\ns2\n", "over {vip}");
     let echo = SocketAddr::new(vip, ECHO_PORT);

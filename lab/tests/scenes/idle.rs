@@ -5,12 +5,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lab::server::ECHO_PORT;
 use lab::topology::VIP;
 use lab::{Driver, LbdPlan, Plan, Scene, client};
 
-const SILENCE: Duration = Duration::from_secs(3);
+/// Behind it a worker naps for longer.
+const CALM: Duration = Duration::from_millis(1100);
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// What the director's worker had of a CPU so far, in nanoseconds.
 fn spent(scene: &mut Scene) -> Result<u64> {
@@ -22,7 +24,7 @@ fn spent(scene: &mut Scene) -> Result<u64> {
             return text.split(' ').next().unwrap_or_default().parse().context("a time");
         }
     }
-    anyhow::bail!("no worker")
+    bail!("no worker")
 }
 
 /// Serves by TAP, and says what the worker took of a CPU while nothing came.
@@ -30,13 +32,13 @@ fn of_a_silence(idle: &'static str) -> Result<u64> {
     let lbd = LbdPlan { driver: Driver::Tap, idle, ..LbdPlan::default() };
     let mut scene = Scene::up(&Plan::default(), &lbd)?;
     assert_eq!(scene.who_serves(VIP, 3)?, ["s1", "s2", "s3"]);
-    std::thread::sleep(SILENCE / 3);
+    std::thread::sleep(CALM);
     let before = spent(&mut scene)?;
     std::thread::sleep(SILENCE);
     let spent = spent(&mut scene)? - before;
     let service = SocketAddr::new(VIP.into(), ECHO_PORT);
     assert!(!client::ask_once(scene.lab.client(), service, b"still there?")?.is_empty());
-    std::thread::sleep(SILENCE / 10);
+    std::thread::sleep(SILENCE / 4);
     assert_eq!(client::ping(scene.lab.client(), lab::topology::DIRECTOR.into(), 3, &[])?, 3, "by the twin");
     assert_eq!(scene.who_serves(VIP, 6)?.len(), 6);
     let log = scene.director.log();
@@ -46,7 +48,13 @@ fn of_a_silence(idle: &'static str) -> Result<u64> {
 
 #[test]
 fn a_worker_that_sleeps_until_an_interrupt_takes_no_cpu_and_answers_after_a_silence() -> Result<()> {
-    let (naps, sleeps) = (of_a_silence("sleep")?, of_a_silence("interrupt")?);
+    let (naps, sleeps) = std::thread::scope(|scope| {
+        let naps = scope.spawn(|| of_a_silence("sleep"));
+        let sleeps = of_a_silence("interrupt");
+        (naps.join(), sleeps)
+    });
+    let (Ok(naps), sleeps) = (naps, sleeps?) else { bail!("a thread panicked") };
+    let naps = naps?;
     eprintln!("of {SILENCE:?}: {naps} ns with naps, {sleeps} ns with interrupts");
     assert!(sleeps * 3 < naps, "{sleeps} ns on a CPU, {naps} with naps");
     Ok(())

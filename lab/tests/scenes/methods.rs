@@ -72,7 +72,7 @@ fn answers_go_straight(lab: &Lab) -> Result<()> {
 }
 
 /// `takes`: bytes of a tunnel behind its outer IP header; none: there is no tunnel.
-fn clients_are_served(forward: &str, family: Family, takes: Option<u16>) -> Result<()> {
+fn clients_are_served(forward: &str, families: &[Family], takes: Option<u16>) -> Result<()> {
     let lab = Lab::new()?;
     answers_go_straight(&lab)?;
     let _nginx = Nginx::start_all(&lab)?;
@@ -82,12 +82,30 @@ fn clients_are_served(forward: &str, family: Family, takes: Option<u16>) -> Resu
         Some(_) => lab.servers().iter().map(Decapsulator::start).collect::<Result<Vec<_>>>()?,
         None => Vec::new(),
     };
-    let director =
-        Director::start(&lab, &LbdPlan { services: services(forward, family), ..LbdPlan::default() })?;
     let content = server::serve_file(&lab, "large", 2)?;
+    for &family in families {
+        are_served(&lab, &content, forward, family, takes)?;
+        // What the client has learnt of the way.
+        lab.client().ip("route flush cache")?;
+        lab.client().ip("-6 route flush cache")?;
+    }
+    if takes.is_some() {
+        ensure!(
+            ends.iter().all(|end| end.unpacked() > 0),
+            "a real server got nothing by its tunnel: {ends:?}"
+        );
+    }
+    Ok(())
+}
+
+fn are_served(lab: &Lab, content: &[u8], forward: &str, family: Family, takes: Option<u16>) -> Result<()> {
+    let services = services(forward, family);
+    let director =
+        Director::start(lab, &LbdPlan { services, flow_memory: Some("none"), ..LbdPlan::default() })?;
     for vip in [IpAddr::from(VIP), VIP_V6.into()] {
-        let page = client::url(vip, HTTP_PORT, "/");
-        let mut who = (0..6).map(|_| client::curl(lab.client(), &page)).collect::<Result<Vec<_>>>()?;
+        let page = SocketAddr::new(vip, HTTP_PORT);
+        let mut who =
+            (0..6).map(|_| client::fetch(lab.client(), page)).collect::<std::io::Result<Vec<_>>>()?;
         who.sort();
         assert_eq!(who.concat(), "s1\ns1\ns2\ns2\ns3\ns3\n", "over {vip}");
         let echo = SocketAddr::new(vip, ECHO_PORT);
@@ -122,23 +140,18 @@ fn clients_are_served(forward: &str, family: Family, takes: Option<u16>) -> Resu
             );
         }
     }
-    if takes.is_some() {
-        ensure!(
-            ends.iter().all(|end| end.unpacked() > 0),
-            "a real server got nothing by its tunnel: {ends:?}"
-        );
-    }
     let stats = director.ipvsadm("-L -n --stats --exact")?;
     for line in stats.lines().filter(|line| line.contains("->")).skip(1) {
         let numbers: Vec<&str> = line.split_whitespace().rev().take(5).collect();
         assert_eq!([numbers[2], numbers[0]], ["0", "0"], "answers came by the director: {line}");
     }
+    director.stop()?;
     Ok(())
 }
 
 #[test]
 fn clients_are_served_by_direct_routing() -> Result<()> {
-    clients_are_served("forward = \"direct\"", Family::Same, None)
+    clients_are_served("forward = \"direct\"", &[Family::Same], None)
 }
 
 #[test]
@@ -159,10 +172,7 @@ fn clients_are_served_through_gre() -> Result<()> {
 
 fn clients_are_served_over(kind: &str, more: &str, takes: u16) -> Result<()> {
     let forward = format!("forward = \"tunnel\", tunnel = \"{kind}\"{more}");
-    for family in [Family::Same, Family::Other] {
-        clients_are_served(&forward, family, Some(takes))?;
-    }
-    Ok(())
+    clients_are_served(&forward, &[Family::Same, Family::Other], Some(takes))
 }
 
 #[test]

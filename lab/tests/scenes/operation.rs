@@ -292,7 +292,7 @@ fn a_draining_director_serves_its_connections_and_no_others_until_a_second_signa
         _ => None,
     })?;
     assert!(said.starts_with("draining: ") && said.contains("connections are left"), "{said}");
-    let moment = Duration::from_secs(2);
+    let moment = Duration::from_millis(500);
     let refused = KeptOpen::connect_within(scene.lab.client(), SocketAddr::new(VIP.into(), 80), moment);
     assert!(refused.is_err());
     assert!(scene.director.metrics()?.sum("lb_drops_total", &["reason=\"draining\""]) > 0.0);

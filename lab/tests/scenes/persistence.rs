@@ -1,14 +1,15 @@
 //! Goal: clients of a persistent service keep their real server, whichever worker has the connection, over every port of the
 //! address, and over the director's death; one-packet scheduling sends each datagram on its own; a QUIC connection keeps its real server
 //! when its client's address changes.
-//! Method: two workers with two queues, curl from several addresses of the client, `ipvsadm` as an operator types it.
+//! Method: two workers with two queues, nginx, clients with several addresses, `ipvsadm` as an operator types it.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Result, ensure};
+use lab::client::KeptOpen;
 use lab::server::{ECHO_PORT, HTTP_PORT};
 use lab::topology::{self, VIP, VIP_V6};
-use lab::{Director, Driver, LbdPlan, PATIENCE, Plan, Scene, client};
+use lab::{Director, Driver, LbdPlan, PATIENCE, Plan, Scene};
 
 fn lbd() -> LbdPlan {
     LbdPlan { driver: Driver::AfPacket, workers: vec![0, 1], services: String::new(), ..LbdPlan::default() }
@@ -22,10 +23,11 @@ fn scene() -> Result<Scene> {
 const CLIENTS: [&str; 3] = ["192.0.2.101", "192.0.2.102", "192.0.2.201"];
 
 /// Who serves a page to the client with this address, `times` times; all the same one.
-fn keeps(scene: &Scene, from: &str, url: &str, times: usize) -> Result<String> {
-    let fetch = || {
-        let arguments = ["--silent", "--show-error", "--fail", "--max-time", "30", "--interface", from, url];
-        scene.lab.client().run(60, "curl", &arguments)
+fn keeps(scene: &Scene, from: &str, port: u16, times: usize) -> Result<String> {
+    let (from, service): (IpAddr, _) = (from.parse()?, SocketAddr::new(VIP.into(), port));
+    let fetch = || -> Result<String> {
+        let page = KeptOpen::connect_from(scene.lab.client(), from, service, PATIENCE)?.get("/")?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
     };
     let who = (0..times).map(|_| fetch()).collect::<Result<Vec<_>>>()?;
     ensure!(who.iter().all(|one| *one == who[0]), "{from} does not keep its real server: {who:?}");
@@ -55,11 +57,11 @@ fn a_client_keeps_its_real_server_until_it_is_removed_and_over_the_directors_dea
     let service = format!("-t {VIP}:80");
     scene.director.ipvsadm(&format!("-A {service} -s rr -p 100 -M 255.255.255.192"))?;
     add_servers(&scene.director, &service, HTTP_PORT, 0..3)?;
-    let page = client::url(VIP.into(), 80, "/");
-    let first = keeps(&scene, CLIENTS[0], &page, 12)?;
-    assert_eq!(keeps(&scene, CLIENTS[1], &page, 12)?, first, "they are one client");
+    let page = 80;
+    let first = keeps(&scene, CLIENTS[0], page, 12)?;
+    assert_eq!(keeps(&scene, CLIENTS[1], page, 12)?, first, "they are one client");
     // Each worker goes round by itself, so that another client's may be the same one.
-    let other = keeps(&scene, CLIENTS[2], &page, 12)?;
+    let other = keeps(&scene, CLIENTS[2], page, 12)?;
     let listed = scene.director.ipvsadm("-L -n -c")?;
     let templates: Vec<_> = listed.lines().filter(|line| line.contains(":0 ")).collect();
     ensure!(
@@ -71,16 +73,16 @@ fn a_client_keeps_its_real_server_until_it_is_removed_and_over_the_directors_dea
     let index = first[1..].parse::<u8>()? - 1;
     let server = format!("{service} -r {}:{HTTP_PORT}", topology::server(index));
     scene.director.ipvsadm(&format!("-e {server} -m -w 0"))?;
-    assert_eq!(keeps(&scene, CLIENTS[0], &page, 6)?, first);
+    assert_eq!(keeps(&scene, CLIENTS[0], page, 6)?, first);
 
     scene.director.kill()?;
     let director = Director::start(&scene.lab, &lbd())?;
     let scene = Scene { director, ..scene };
-    assert_eq!(keeps(&scene, CLIENTS[0], &page, 6)?, first, "after kill -9");
-    assert_eq!(keeps(&scene, CLIENTS[2], &page, 6)?, other, "after kill -9");
+    assert_eq!(keeps(&scene, CLIENTS[0], page, 6)?, first, "after kill -9");
+    assert_eq!(keeps(&scene, CLIENTS[2], page, 6)?, other, "after kill -9");
 
     scene.director.ipvsadm(&format!("-d {server}"))?;
-    assert_ne!(keeps(&scene, CLIENTS[0], &page, 6)?, first, "it is gone");
+    assert_ne!(keeps(&scene, CLIENTS[0], page, 6)?, first, "it is gone");
     Ok(())
 }
 
@@ -90,16 +92,15 @@ fn a_service_of_every_port_sends_a_client_to_one_server_whatever_it_asks_for() -
     let service = format!("-t {VIP}:0");
     scene.director.ipvsadm(&format!("-A {service} -s rr -p"))?;
     add_servers(&scene.director, &service, 0, 0..3)?;
-    let page = client::url(VIP.into(), HTTP_PORT, "/");
-    let who = keeps(&scene, &topology::CLIENT.to_string(), &page, 6)?;
+    let page = HTTP_PORT;
+    let who = keeps(&scene, &topology::CLIENT.to_string(), page, 6)?;
     // A service of its own port takes what goes there.
     let own = format!("-t {VIP}:80");
     scene.director.ipvsadm(&format!("-A {own} -s rr"))?;
     let another = (0..3).find(|index| format!("s{}", index + 1) != who).unwrap_or(0);
     add_servers(&scene.director, &own, HTTP_PORT, another..=another)?;
-    let page_80 = client::url(VIP.into(), 80, "/");
-    assert_eq!(keeps(&scene, &topology::CLIENT.to_string(), &page_80, 3)?, format!("s{}", another + 1));
-    assert_eq!(keeps(&scene, &topology::CLIENT.to_string(), &page, 3)?, who);
+    assert_eq!(keeps(&scene, &topology::CLIENT.to_string(), 80, 3)?, format!("s{}", another + 1));
+    assert_eq!(keeps(&scene, &topology::CLIENT.to_string(), page, 3)?, who);
     Ok(())
 }
 

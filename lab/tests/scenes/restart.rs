@@ -259,7 +259,7 @@ fn without_flow_memory_it_starts_cold_and_leaves_nothing() -> Result<()> {
     fs::remove_file(&file)?;
     scene.director = Director::start(&scene.lab, &plan())?;
     ensure!(!scene.director.log().contains("carried over"), "{}", scene.director.log());
-    held.set_patience(Duration::from_secs(2))?;
+    held.set_patience(Duration::from_millis(500))?;
     ensure!(held.get("/").is_err(), "nobody knows this connection");
     scene.director.stop()?;
     ensure!(file.exists());

@@ -23,7 +23,7 @@ fn who_is_in_a_set_is_stopped_while_it_is_there() -> Result<()> {
         scene.director.run_lbctl(words)?;
     }
     let is_served = |scene: &Scene| client::ask(scene.lab.client(), service, b"?").is_ok();
-    let is_stopped = |scene: &Scene| client::ask_once(scene.lab.client(), service, b"?").is_err();
+    let is_stopped = |scene: &Scene| client::ask_in_vain(scene.lab.client(), service, b"?").is_err();
     ensure!(is_served(&scene), "no set names the client");
     until("who came by", PATIENCE, || {
         let seen = scene.director.run_lbctl("ipset list seen").ok()?;

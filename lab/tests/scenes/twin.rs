@@ -9,7 +9,7 @@ use lab::topology::{CLIENT, DIRECTOR, DIRECTOR_V6, GATEWAY, GATEWAY_V6, VIP, VIP
 use lab::{LbdPlan, PATIENCE, Plan, Scene, client, until};
 
 /// Where no answer is no failure: it is asked again, or not wanted.
-const QUICK: &[&str] = &["-W", "1"];
+const QUICK: &[&str] = &["-W", "0.3"];
 
 #[test]
 fn pings_to_the_director_and_to_the_virtual_address_are_answered() -> Result<()> {
