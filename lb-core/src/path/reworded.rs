@@ -8,6 +8,7 @@
 //! Tracking sees the client's numbers alone: what comes from the other end is edited before, what the client sends behind it and behind the
 //! rules ([0035](../../../docs/decisions/0035-tracking-sees-the-clients-numbers.md)).
 
+use super::hooks::why;
 use super::syn_proxy::Before;
 use super::{Io, Path};
 use crate::conntrack::helper::ftp as helper;
@@ -185,6 +186,7 @@ impl<P: Packet> Path<P> {
             }
             Before::Stray(packet) => return self.refuse_stray(packet, headers, now, io),
             Before::Dropped(reason) => return self.drop(reason, Hook::Prerouting),
+            Before::Stopped((verdict, hook)) => return self.drop(why(verdict), hook),
         };
         let told;
         let (packet, headers) = match opens {

@@ -21,7 +21,7 @@
 
 use super::edited::is_intact;
 use super::hooks::{OUTPUT, Passage, Stop, Stopped, why};
-use super::{Io, Passed, Path};
+use super::{Io, Passed, Path, hooks};
 use crate::conntrack::{self, CtState, Expectation, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::{Edit, Proxied, Shift};
@@ -129,6 +129,8 @@ pub(super) enum Before<P> {
     /// The server took the SYN for another connection's: it is told that there is none.
     Stray(P),
     Dropped(DropReason),
+    /// By rules.
+    Stopped(Stopped),
 }
 
 impl<P: Packet> Path<P> {
@@ -332,10 +334,37 @@ impl<P: Packet> Path<P> {
             segment::renumber(packet.data_mut(), headers, seq, &Shift::default());
             return Before::Goes(packet, *headers);
         }
-        match self.ask_again(&mut packet, headers, &edit, at, now) {
-            Some(headers) => Before::Asks(packet, headers),
-            None => Before::Dropped(DropReason::BadCookie),
+        let Some(opening) = self.opening_again(&packet, headers, &edit, at, now) else {
+            return Before::Dropped(DropReason::BadCookie);
+        };
+        if let Err(stopped) = self.pass_probe(&mut packet, headers, at, now) {
+            return Before::Stopped(stopped);
         }
+        let client = self.flows.tuple(at.id(), Direction::Original);
+        match opening.write(&mut packet, headers, &client) {
+            Ok(headers) => Before::Asks(packet, headers),
+            Err(NoRoom) => Before::Dropped(DropReason::NoBuffer),
+        }
+    }
+
+    /// Rules see a client's packet before the server has answered, as one of its connection. A virtual service's they have seen by now.
+    fn pass_probe(
+        &mut self,
+        packet: &mut P,
+        headers: &Headers,
+        at: FlowRef,
+        now: Tick,
+    ) -> Result<(), Stopped> {
+        let entry = self.flows.entry(at.id());
+        if !(entry.is_tracked() && entry.is_ruled() && self.tables.rules.are_active()) {
+            return Ok(());
+        }
+        let wire = self.flows.tuple(at.id(), at.direction());
+        let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
+        passage.of = Some(at.id());
+        self.pass(&hooks::RAW, &wire, packet, headers, &mut passage)?;
+        passage.state = self.flows.tracked(at.id()).is(at.direction());
+        self.walk_tracked(packet, headers, at, &wire, &mut passage)
     }
 
     /// Whether a client's packet acknowledges the cookie of another connection with the same ends, when this one is over for conntrack, whose
@@ -352,16 +381,16 @@ impl<P: Packet> Path<P> {
             .is_some_and(|opening| opening.isn != edit.proxied.isn)
     }
 
-    /// Makes the client's packet its SYN once more, which the server has not answered yet: its acknowledgement came again, or it probes
+    /// What a client's packet tells that is to be made its SYN once more, which the server has not answered yet: its acknowledgement came again, or it probes
     /// the window, by a number before.
-    fn ask_again(
+    fn opening_again(
         &mut self,
-        packet: &mut P,
+        packet: &P,
         headers: &Headers,
         edit: &Edit,
         at: FlowRef,
         now: Tick,
-    ) -> Option<Headers> {
+    ) -> Option<Opening> {
         let client = self.flows.tuple(at.id(), Direction::Original);
         let seq = edit.shift(Direction::Original).at().wrapping_sub(1);
         let offer = Offer { timestamps: true, ..Offer::default() };
@@ -374,7 +403,7 @@ impl<P: Packet> Path<P> {
         };
         self.mine.cookies.valid.add(1);
         self.mine.cookies.retrans.add(1);
-        opening.write(packet, headers, &client).ok()
+        Some(opening)
     }
 
     /// Takes note of the server's answer to our SYN, which becomes one with the client's numbers.
@@ -542,7 +571,8 @@ impl<P: Packet> Path<P> {
         let port = packet.port();
         match self.before(packet, headers, at, now) {
             Before::Goes(packet, headers) => self.edit_and_send(packet, &headers, at, now, io),
-            Before::Asks(packet, headers) => self.send_for_client(packet, &headers, at, port, now, io),
+            // OUTPUT has seen the client's.
+            Before::Asks(packet, headers) => self.edit_and_send(packet, &headers, at, now, io),
             // Of a service's connection it is never asked.
             Before::Reopens(_) => self.drop(DropReason::BadCookie, Hook::Input),
             Before::Opens(packet, headers, is_first) => {
@@ -551,6 +581,7 @@ impl<P: Packet> Path<P> {
             }
             Before::Stray(packet) => self.refuse_stray(packet, headers, now, io),
             Before::Dropped(reason) => self.drop(reason, Hook::Input),
+            Before::Stopped((verdict, hook)) => self.drop(why(verdict), hook),
         }
     }
 
@@ -584,6 +615,7 @@ impl<P: Packet> Path<P> {
                 }
             }
             Before::Dropped(reason) => self.drop(reason, Hook::Output),
+            Before::Stopped((verdict, hook)) => self.drop(why(verdict), hook),
             // The client's, who is not here.
             Before::Asks(..) | Before::Reopens(_) => self.drop(DropReason::Unsupported, Hook::Output),
         }

@@ -704,3 +704,30 @@ fn what_is_sent_for_either_end_passes_output_and_postrouting() {
         }
     }
 }
+
+#[test]
+fn a_client_that_asks_again_is_seen_by_rules_as_new_and_its_syn_by_output() {
+    for (chain, to) in [("FORWARD", SERVER), ("INPUT", VIP)] {
+        let ack = "-p tcp -m tcp --tcp-flags SYN,ACK ACK -m conntrack --ctstate NEW";
+        let stops = format!("filter {chain} {ack} -j DROP");
+        for line in ["filter OUTPUT -p tcp --dport 8080", &stops] {
+            let is_stopped = line == stops;
+            let mut case = Case::new(director(chain, &[line]), to);
+            let says = case.asks();
+            let acknowledgement = case.acknowledgement(&says);
+            assert_eq!(one(&case.client(acknowledgement)).3.flags, SYN, "{line}");
+            let probe = Says { seq: acknowledgement.seq - 1, ..acknowledgement };
+            let out = case.client(probe);
+            if is_stopped {
+                assert!(out.sent.is_empty(), "{chain}");
+                assert_eq!(case.director.dropped(DropReason::Rule), 1);
+                continue;
+            }
+            assert_eq!(one(&out).3.flags, SYN, "{chain}");
+            let mut counts = vec![(0, 0); 20];
+            assert!(case.director.counters[0].add_rule_counts(&mut counts));
+            // NOTRACK, two of the chain, and this one.
+            assert_eq!(counts[4].0, 2, "{chain}: once each time");
+        }
+    }
+}
