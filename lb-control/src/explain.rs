@@ -256,6 +256,8 @@ impl Names<'_> {
             }
             Step::Becomes(_) => RoadStep::Becomes { source, destination },
             Step::Routed(way) => RoadStep::Routed { way: self.way(way) },
+            Step::ByMark(mark) => RoadStep::ByMark { mark },
+            Step::Bypass => RoadStep::Bypass,
             Step::Service(id) => {
                 let service = self.tables.services.iter().find(|service| service.id == id)?;
                 RoadStep::Service {

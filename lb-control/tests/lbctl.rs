@@ -336,6 +336,7 @@ fn a_fixed_sysctl_is_listed_and_takes_its_value_alone() {
         ("sysctl -w net.ipv4.vs.lblcr_expiration=86400", "net.ipv4.vs.lblcr_expiration = 86400\n"),
         ("sysctl run_estimation=1", "net.ipv4.vs.run_estimation = 1\n"),
         ("sysctl snat_reroute=0", "net.ipv4.vs.snat_reroute = 0\n"),
+        ("sysctl cache_bypass=1", "net.ipv4.vs.cache_bypass = 1\n"),
     ] {
         assert_eq!(lbctl(&daemon, words), shown, "{words}");
     }
@@ -371,7 +372,7 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
         ),
         ("sysctl lblc_expiration=60", "remembered for a day"),
         ("sysctl run_estimation=0", "rates are estimated"),
-        ("sysctl cache_bypass=1", "takes packets to this host alone"),
+        ("sysctl cache_bypass=2", "allowed are 0..=1"),
         ("sysctl ignore_tunneled=yes", "allowed is 1 alone"),
         ("sysctl snat_reroute=2", "allowed are 0..=1"),
         ("sysctl nf_conntrack_checksum=1", "no checksum of a packet that goes through is looked at"),

@@ -48,6 +48,9 @@ impl ServerId {
     /// Of a connection that no virtual service takes.
     pub const NONE: ServerId = ServerId(u32::MAX);
 
+    /// Of a connection past all real servers, to the destination that its packets have (sysctl `cache_bypass`).
+    pub const BYPASS: ServerId = ServerId(u32::MAX - 1);
+
     #[inline]
     pub fn index(self) -> usize {
         self.0 as usize

@@ -21,6 +21,8 @@ mod ahead;
 mod answer;
 mod bereft;
 mod by_hash;
+mod by_mark;
+mod bypass;
 mod carry_over;
 mod cookies;
 mod copies;

@@ -35,6 +35,8 @@ pub enum Step {
     Becomes(Tuple),
     /// The routing decision.
     Routed(Way),
+    /// It is for another host, and for this one by its mark.
+    ByMark(u32),
     /// A virtual service has it.
     Service(ServiceId),
     /// Whether its QUIC connection ID names a real server.
@@ -43,6 +45,8 @@ pub enum Step {
     Cookie { is_made: bool },
     /// The real server that its connection goes to; `None`: none takes it.
     Server(Option<ServerId>),
+    /// Without one it goes on to the destination that it has.
+    Bypass,
 }
 
 /// A packet's connection.

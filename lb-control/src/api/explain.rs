@@ -126,6 +126,8 @@ pub enum RoadStep {
     Becomes { source: String, destination: String },
     /// The routing decision.
     Routed { way: String },
+    /// It is for another host, and for this one by a route of its mark.
+    ByMark { mark: u32 },
     /// A virtual service has it.
     Service { service: String, scheduler: String },
     /// Its QUIC connection ID names a real server, or why it does not: `made_up`, `no_config` …
@@ -134,6 +136,8 @@ pub enum RoadStep {
     Cookie { made: bool },
     /// The real server that is picked, and how packets get there; without: none takes it.
     Server { server: Option<String>, forward: Option<String> },
+    /// Without a real server it goes straight on to the destination that it has (`cache_bypass`).
+    Bypass,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]

@@ -512,7 +512,7 @@ pub const MARK: Section = Section {
             "string",
             "any",
             "an address or prefix, such as \"2001:db8::/64\"",
-            "what the client connects to: an address of the director",
+            "what the client connects to",
         ),
         key(
             "destination_ports",

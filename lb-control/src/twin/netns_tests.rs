@@ -529,6 +529,38 @@ fn rules_choose_the_tables_in_their_order() {
     });
 }
 
+#[test]
+fn a_rule_by_mark_and_local_routes_in_its_table_make_packets_of_the_mark_local() {
+    in_namespace(|| {
+        let far = Far::new();
+        far.wire("wan");
+        let twin = Twin::start(vec![port("wan", 0)]).expect("starts");
+        block_on(async {
+            twin.set_addresses(PortId(0), &nets(&["192.0.2.1/24"])).await.expect("sets");
+            sh(
+                "ip route add local 0.0.0.0/0 dev lo table 100; ip -6 route add local 2001:db8::/32 dev lo table 100",
+            );
+            sh("ip rule add fwmark 0x7/0xf lookup 100; ip -6 rule add fwmark 7 lookup 100");
+            wait_for(&twin, "both families", |view| {
+                let is_local = |to, mark| view.routes.is_local_by_mark(ip(to), mark);
+                is_local("8.8.8.8", 0x17) && is_local("2001:db8::1", 7)
+            })
+            .await;
+            let routes = twin.view().routes;
+            let is_local = |to, mark| routes.is_local_by_mark(ip(to), mark);
+            assert!(!is_local("8.8.8.8", 8) && !is_local("8.8.8.8", 0) && !is_local("2001:db9::1", 7));
+            assert!(!is_local("2001:db8::1", 0x17), "without a mask the whole mark counts");
+            assert!(!is_local("192.0.2.1", 7), "an address of its own is local without it");
+            assert_eq!(routes.lookup(ip("8.8.8.8")), None);
+            sh("ip route add throw 8.0.0.0/8 table 100");
+            wait_for(&twin, "throw", |view| !view.routes.is_local_by_mark(ip("8.8.8.8"), 7)).await;
+            assert!(twin.view().routes.is_local_by_mark(ip("9.9.9.9"), 7));
+            sh("ip rule del fwmark 0x7/0xf lookup 100; ip -6 rule del fwmark 7 lookup 100");
+            wait_for(&twin, "no rule", |view| !view.routes.have_marked()).await;
+        });
+    });
+}
+
 /// The task itself, which does nothing until it is told to: what happens meanwhile is a burst, however long it takes.
 async fn paused_task(receive_buffer: usize) -> (Task, watch::Receiver<TwinView>, Arc<TwinCounters>) {
     let (out, view) = watch::channel(TwinView::default());

@@ -3,11 +3,13 @@
 //! The kernel looks through the tables one after the other and takes the longest prefix *within* the first table that
 //! has one; our [`Routes`] is a single longest-prefix match. So a prefix of a later table is left out where an earlier
 //! table has a prefix that covers it, and a `throw` route stands for what the later tables say.
+//!
+//! Tables that packets of a mark alone are looked up in have a match each, of their local routes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::{HashMap, HashSet};
-use lb_core::tables::{InterfaceId, Prefix, Route, Routes};
+use lb_core::tables::{InterfaceId, Marked, MarkedRoutes, Prefix, Route, Routes};
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
@@ -145,6 +147,13 @@ impl Table {
         self.entries.get(&prefix)?.iter().find(|entry| entry.is_usable())
     }
 
+    /// Whether there are routes of a family other than local ones.
+    fn leads_elsewhere(&self, is_ipv6: bool) -> bool {
+        let its = self.entries.iter().filter(|(prefix, _)| prefix.address.is_ipv6() == is_ipv6);
+        its.flat_map(|(_, entries)| entries)
+            .any(|entry| matches!(entry.kind, Kind::Unicast | Kind::Forbidden))
+    }
+
     /// The longest usable prefix that holds all of `prefix`.
     fn covering(&self, prefix: Prefix) -> Option<&Entry> {
         let lengths = &self.lengths[usize::from(prefix.address.is_ipv6())].0;
@@ -178,6 +187,8 @@ pub(super) struct Built {
     pub(super) gateways: HashSet<(IfIndex, IpAddr)>,
     /// The MTUs that routes say, by interface; at most [`MTUS_MAX`].
     pub(super) mtus: Vec<(InterfaceId, u16)>,
+    /// Rules by mark whose tables lead elsewhere than to this host, as a log line names them.
+    pub(super) not_followed: Vec<String>,
 }
 
 /// Each costs another next hop for each neighbour of its interface: routes with still other MTUs have the link's.
@@ -297,7 +308,35 @@ impl RouteTables {
         mtus.sort_by_key(|&(interface, mtu)| (mtu, interface.0));
         mtus.truncate(MTUS_MAX);
         let routes = Routes::with_mtus(routes).with_broadcasts(self.broadcasts());
-        Built { routes: routes.with_anycasts(self.single(Kind::Anycast)), gateways, mtus }
+        let mut not_followed = Vec::new();
+        let routes = routes.with_marked(self.by_mark(rules, ways, &mut not_followed));
+        Built { routes: routes.with_anycasts(self.single(Kind::Anycast)), gateways, mtus, not_followed }
+    }
+
+    /// What each rule by mark says that leads to this host.
+    fn by_mark(&self, rules: &Rules, ways: Ways<'_>, not_followed: &mut Vec<String>) -> Vec<MarkedRoutes> {
+        let mut all = Vec::new();
+        for is_ipv6 in [false, true] {
+            let mut before = Vec::new();
+            for lookup in rules.order(is_ipv6) {
+                match lookup {
+                    Lookup::Table(number) => before.extend(self.tables.get(&number)),
+                    Lookup::MarkedTable { mark, mask, table: number } => {
+                        let Some(table) = self.tables.get(&number) else { continue };
+                        if table.leads_elsewhere(is_ipv6) {
+                            let family = if is_ipv6 { "IPv6" } else { "IPv4" };
+                            not_followed.push(format!("{family} `fwmark {mark:#x} lookup {number}`"));
+                        }
+                        let said = marked(&before, table, is_ipv6, ways);
+                        if said.iter().any(|&(_, said)| said == Marked::Local) {
+                            all.push(MarkedRoutes::new(mark, mask, said));
+                        }
+                    }
+                    Lookup::Forbidden => break,
+                }
+            }
+        }
+        all
     }
 
     /// Of the networks of the host's addresses.
@@ -330,6 +369,7 @@ impl RouteTables {
         for lookup in rules.order(is_ipv6) {
             match lookup {
                 Lookup::Table(number) => tables.extend(self.tables.get(&number)),
+                Lookup::MarkedTable { .. } => {}
                 Lookup::Forbidden => {
                     ends_forbidden = true;
                     break;
@@ -370,6 +410,27 @@ impl RouteTables {
 /// What these tables, looked up one after the other, say of all of `prefix`.
 fn answer(tables: &[&Table], prefix: Prefix, ways: Ways<'_>) -> Option<Leads> {
     tables.iter().find_map(|table| table.covering(prefix)?.route(ways))
+}
+
+/// What the table of a rule by mark says behind the tables `before`, which all packets are looked up in.
+fn marked(before: &[&Table], table: &Table, is_ipv6: bool, ways: Ways<'_>) -> Vec<(Prefix, Marked)> {
+    let own = |prefix| {
+        table.covering(prefix).map_or(Marked::Next, |entry| match entry.kind {
+            Kind::Local | Kind::Broadcast | Kind::Anycast => Marked::Local,
+            Kind::Throw => Marked::Next,
+            Kind::Unicast | Kind::Forbidden => Marked::AsUnmarked,
+        })
+    };
+    let say = |&prefix: &Prefix| match answer(before, prefix, ways) {
+        Some(_) => Marked::AsUnmarked,
+        None => own(prefix),
+    };
+    let is_of_family = |prefix: &&Prefix| prefix.address.is_ipv6() == is_ipv6;
+    // Of those before, what lies in a local route alone makes a difference.
+    let earlier = before.iter().flat_map(|table| table.entries.keys());
+    let earlier = earlier.filter(|&&prefix| own(prefix) == Marked::Local);
+    let prefixes = table.entries.keys().chain(earlier).filter(is_of_family);
+    prefixes.map(|prefix| (*prefix, say(prefix))).collect()
 }
 
 fn masked(address: IpAddr, len: u8) -> Prefix {

@@ -1,7 +1,10 @@
 //! `ip rule` → the order in which tables are looked up.
 //!
-//! A rule without selectors is what can be mirrored: every packet passes it. One that looks at the source, a mark,
-//! an interface or the like is left out and said once in the log: our route lookup knows the destination only.
+//! A rule without selectors is what can be mirrored: every packet passes it. One that looks at a mark and at nothing besides is mirrored for the local routes
+//! of its table ([`MarkedRoutes`](lb_core::tables::MarkedRoutes)). One that looks at the source, an interface or the like is left out and said once in the log:
+//! our route lookup knows the destination only.
+//!
+//! Source of the facts: Linux, `net/core/fib_rules.c` (`fib_nl_fill_rule`), ip-rule(8).
 
 use hashbrown::HashSet;
 use netlink_packet_route::AddressFamily;
@@ -11,8 +14,23 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lookup {
     Table(u32),
+    /// With packets that have this mark, in the bits of the mask.
+    MarkedTable {
+        mark: u32,
+        mask: u32,
+        table: u32,
+    },
     /// blackhole, unreachable, prohibit.
     Forbidden,
+}
+
+/// Rules by mark of one family. The workers ask one after the other.
+const MARKED_MAX: usize = 64;
+
+impl Lookup {
+    fn is_marked(self) -> bool {
+        matches!(self, Lookup::MarkedTable { .. })
+    }
 }
 
 /// The rules of both families in ascending order of priority.
@@ -32,7 +50,14 @@ impl Rules {
             _ => return,
         };
         let priority = priority(message);
-        match lookup(message) {
+        let is_full = || list.iter().filter(|(_, other)| other.is_marked()).count() == MARKED_MAX;
+        let lookup = match lookup(message) {
+            Ok(lookup) if lookup.is_marked() && is_full() => {
+                Err(format!("of rules with `fwmark` {MARKED_MAX} are mirrored"))
+            }
+            lookup => lookup.map_err(str::to_owned),
+        };
+        match lookup {
             Ok(lookup) => {
                 // The kernel keeps rules of the same priority in the order in which they were made.
                 let at = list.partition_point(|&(p, _)| p <= priority);
@@ -83,22 +108,27 @@ fn lookup(message: &RuleMessage) -> Result<Lookup, &'static str> {
         return Err("`tos` is not mirrored");
     }
     let mut table = u32::from(header.table);
+    let (mut mark, mut mask) = (0, u32::MAX);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Table(number) => table = *number,
-            RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) | RuleAttribute::FwMask(_) => {}
+            RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) => {}
+            // A rule with a mask alone (`fwmark 0/0xff`) is for what has no mark, as nearly all packets.
+            RuleAttribute::FwMark(said) => mark = *said,
+            RuleAttribute::FwMask(said) => mask = *said,
             RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
-            RuleAttribute::L3MDev(false) | RuleAttribute::FwMark(0) => {}
+            RuleAttribute::L3MDev(false) => {}
             RuleAttribute::Iifname(_) => return Err("`iif` is not mirrored"),
             RuleAttribute::Oifname(_) => return Err("`oif` is not mirrored"),
-            RuleAttribute::FwMark(_) => return Err("`fwmark` is not mirrored"),
             RuleAttribute::L3MDev(true) => return Err("`l3mdev` is not mirrored"),
             RuleAttribute::SuppressPrefixLen(_) => return Err("`suppress_prefixlength` is not mirrored"),
             _ => return Err("its selector is not mirrored"),
         }
     }
     match header.action {
+        RuleAction::ToTable if mark != 0 => Ok(Lookup::MarkedTable { mark, mask, table }),
         RuleAction::ToTable => Ok(Lookup::Table(table)),
+        _ if mark != 0 => Err("`fwmark` is mirrored with a table alone"),
         RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit => Ok(Lookup::Forbidden),
         _ => Err("its action is not mirrored"),
     }
@@ -120,6 +150,12 @@ pub(super) mod tests {
         message
     }
 
+    pub(in crate::twin) fn marked_rule(priority: u32, table: u32, mark: u32) -> RuleMessage {
+        let mut message = rule(priority, table);
+        message.attributes.push(RuleAttribute::FwMark(mark));
+        message
+    }
+
     #[test]
     fn tables_are_looked_up_in_the_order_of_the_priorities() {
         let mut rules = Rules::default();
@@ -134,15 +170,42 @@ pub(super) mod tests {
     #[test]
     fn a_rule_with_a_selector_is_left_out_by_name() {
         let mut rules = Rules::default();
-        let mut marked = rule(50, 100);
-        marked.attributes.push(RuleAttribute::FwMark(7));
+        let mut marked = marked_rule(50, 100, 7);
+        marked.header.action = RuleAction::Blackhole;
         rules.add(&marked);
         let mut from = rule(51, 100);
         from.header.src_len = 24;
         rules.add(&from);
         assert_eq!(rules.order(false).count(), 0);
-        assert!(rules.left_out().contains("IPv4 rule 50: `fwmark` is not mirrored"));
+        assert!(rules.left_out().contains("IPv4 rule 50: `fwmark` is mirrored with a table alone"));
         assert!(rules.left_out().contains("IPv4 rule 51: `from` is not mirrored"));
+    }
+
+    #[test]
+    fn a_rule_by_mark_keeps_its_place_and_there_are_so_many_of_them() {
+        let mut rules = Rules::default();
+        rules.add(&rule(0, 255));
+        rules.add(&rule(32766, 254));
+        rules.add(&marked_rule(60, 100, 7));
+        let mut masked = marked_rule(50, 101, 0x10);
+        masked.attributes.push(RuleAttribute::FwMask(0xf0));
+        rules.add(&masked);
+        let mut unmarked = rule(55, 102);
+        unmarked.attributes.push(RuleAttribute::FwMask(0xff));
+        rules.add(&unmarked);
+        let marked = |mark, mask, table| Lookup::MarkedTable { mark, mask, table };
+        let order = [
+            Lookup::Table(255),
+            marked(0x10, 0xf0, 101),
+            Lookup::Table(102),
+            marked(7, u32::MAX, 100),
+            Lookup::Table(254),
+        ];
+        assert_eq!(rules.order(false).collect::<Vec<_>>(), order);
+        assert!(rules.left_out().is_empty());
+        (0..MARKED_MAX as u32 - 1).for_each(|n| rules.add(&marked_rule(100 + n, 100, 8)));
+        assert_eq!(rules.order(false).count(), MARKED_MAX + 3);
+        assert!(rules.left_out().contains("IPv4 rule 162: of rules with `fwmark` 64 are mirrored"));
     }
 
     #[test]

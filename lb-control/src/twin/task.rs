@@ -321,6 +321,11 @@ impl Task {
             let built = self.mirror.routes.build(&self.mirror.rules, ways);
             self.view.routes = Arc::new(built.routes);
             self.gateways = built.gateways;
+            for rule in built.not_followed {
+                if self.named_rules.insert(rule.clone()) {
+                    warn!(rule, "its routes are left out of the mirror, but for local ones");
+                }
+            }
             mtus_changed = self.mtus != built.mtus;
             self.mtus = built.mtus;
             self.routes_not_before = Instant::now() + start.elapsed() * ROUTES_REST;

@@ -12,6 +12,7 @@ use super::Path;
 use super::first::is_held;
 use crate::flow::template::{INVALID, is_signpost};
 use crate::flow::{Entry, FlowId};
+use crate::ids::ServerId;
 use crate::packet::Packet;
 use crate::tables::{Services, Tables};
 use crate::time::{Tick, Timeout};
@@ -98,6 +99,7 @@ fn is_bereft(services: &Services, entry: &Entry) -> bool {
     let is_invalid = || entry.is_template() && entry.state() & INVALID != 0;
     !entry.is_tracked()
         && !is_signpost(entry.protocol())
+        && entry.server() != ServerId::BYPASS
         && services.server(entry.server()).is_none()
         && !is_invalid()
 }

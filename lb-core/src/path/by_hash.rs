@@ -77,7 +77,7 @@ impl<P: Packet> Path<P> {
             ..
         }) = picked
         else {
-            return io.to_twin(packet.port(), packet);
+            return self.not_begun(packet, headers, seen, now, io);
         };
         let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..*seen };
         let choice = Choice { original: *original, after, method: forward.method(), server: id };

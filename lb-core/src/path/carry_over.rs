@@ -18,7 +18,7 @@ use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Tracked};
 use crate::flow::carry::{Salvage, Salvaged};
 use crate::flow::template::{INVALID, templated};
-use crate::flow::{Direction, InsertError, NewFlow, Tuple};
+use crate::flow::{Direction, InsertError, Method, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
@@ -158,6 +158,7 @@ impl<P: Packet> Path<P> {
         let server = match server {
             _ if is_tracked => Some(ServerId::NONE),
             Some(&server) => Some(server),
+            None if self.went_past(found) => Some(ServerId::BYPASS),
             None => known.and_then(|known| self.awaited_by(&known, &original, reply.src)),
         };
         let Some(server) = server else {
@@ -218,6 +219,14 @@ impl<P: Packet> Path<P> {
 }
 
 impl<P: Packet> Path<P> {
+    /// Whether a connection of no real server went straight on to its own destination.
+    fn went_past(&self, &Salvaged { original, reply, method, .. }: &Salvaged) -> bool {
+        method == Method::Direct
+            && templated(original.protocol).is_none()
+            && reply == original.reversed()
+            && !self.tables.routes.is_local(original.dst)
+    }
+
     /// One of FTP's data connections, for whose port there is no service, is its control connection's real server's.
     fn awaited_by(&self, known: &Tracked, original: &Tuple, server: IpAddr) -> Option<ServerId> {
         let is_awaited = known.status.has(Status::EXPECTED) && known.told_by() == HelperId::FTP;

@@ -36,7 +36,7 @@ impl<P: Packet> Path<P> {
     ) -> Option<P> {
         let is_whole = headers.protocol == Protocol::TCP && headers.fragment == Fragment::None;
         let is_opened = self.passed.is_some_and(|passed| passed.opening.is_some());
-        let is_served = self.tables.routes.is_local(seen.dst) && client.sport != FTP_DATA;
+        let is_served = self.is_for_services(seen, now) && client.sport != FTP_DATA;
         if !is_whole || is_opened || !is_served {
             return Some(packet);
         }
@@ -72,6 +72,7 @@ impl<P: Packet> Path<P> {
             state: CtState::New,
             mark: self.tables.marks.mark(seen, &self.tables.sets, now).unwrap_or(0),
             connection_mark: 0,
+            is_by_mark: !self.tables.routes.is_local(seen.dst),
             is_traced: false,
             ticket: Ticket::NONE,
             opening: None,

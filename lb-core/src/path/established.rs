@@ -12,7 +12,7 @@ use crate::counters::{ServerCell, WorkerCounters};
 use crate::drop::DropReason;
 use crate::flow::{Deltas, Direction, Entry, FlowId, FlowRef, Method, Rewrite, Tuple};
 use crate::hook::Hook;
-use crate::ids::PortId;
+use crate::ids::{PortId, ServerId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState, Transitions};
 use crate::packet::Packet;
@@ -285,8 +285,9 @@ impl<P: Packet> Path<P> {
             Some(hop) => hop,
             None => {
                 let Way::Hop(hop) = self.tables.way(to) else { return None };
-                // Clients are many, and would drive the real servers out.
-                if at.direction() == Direction::Original {
+                // Clients are many, and would drive the real servers out; so are destinations past them.
+                let is_past = self.flows.entry(at.id()).server() == ServerId::BYPASS;
+                if at.direction() == Direction::Original && !is_past {
                     self.known_hops.keep(to, hop);
                 }
                 hop
@@ -361,6 +362,8 @@ impl<P: Packet> Path<P> {
                 true => self.one_way_rarely(packet, headers, at, now, io),
                 false => self.edited(packet, headers, at, now, io),
             }
+        } else if entry.server() == ServerId::BYPASS {
+            self.go_past(packet, headers, at, now, io);
         } else if self.is_followed(&packet, headers, at) || self.ends_without_server(headers) {
             self.end(at.id());
             self.first(packet, headers, now, io);

@@ -226,7 +226,7 @@ impl<P: Packet> Path<P> {
             && headers.fragment == Fragment::None
             && !self.tables.settings.draining
             // Rules may have made an address of no host of ours the service's.
-            && (self.tables.routes.is_local(original.dst) || self.tables.rules.hide_owners())
+            && (self.is_for_services(original, now) || self.tables.rules.hide_owners())
             && self
                 .tables
                 .service_for(original, now)

@@ -141,9 +141,14 @@ impl<P: Packet> Path<P> {
             }
             service = service_of_first(&self.tables, self.passed, seen, now);
         }
-        let Some(service) = service.filter(|_| self.tables.routes.is_local(seen.dst)) else {
+        let Some(service) = service.filter(|_| self.is_for_services(seen, now)) else {
             return self.route(packet, headers, now, io);
         };
+        if self.watch.is_on()
+            && let Some(mark) = self.mark_that_brought(seen, now)
+        {
+            self.watch.note(|| Step::ByMark(mark));
+        }
         self.watch.note(|| Step::At { hook: Hook::Input, function: Function::RemoteRequest });
         self.watch.note(|| Step::Service(service.id));
         let sysctls = &self.tables.settings.sysctls;
@@ -160,8 +165,7 @@ impl<P: Packet> Path<P> {
                 let service = service.clone();
                 return self.take_up(packet, headers, (original, seen), &service, now, io);
             }
-            // The host's own stack answers, with an RST or an ABORT where one is due.
-            return io.to_twin(packet.port(), packet);
+            return self.not_begun(packet, headers, seen, now, io);
         }
         if self.tables.settings.draining {
             // Silently: the client sends its SYN again, perhaps to the director that takes over.
@@ -188,13 +192,12 @@ impl<P: Packet> Path<P> {
             return self.first_persistent(packet, headers, (original, seen), &service, persistence, now, io);
         }
         let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
-        let (wants, service_id) = (edited::wants(&service.options), service.id);
+        let (wants, service_id, key) = (edited::wants(&service.options), service.id, service.key);
         let may_hash = self.is_short && service.picks_alike();
         let picked = pick(&mut self.schedulers, service, seen, &self.counters, &self.mine, now);
         self.watch.note(|| Step::Server(picked.map(|server| server.id)));
         let Some(&Server { id, address, port, forward, .. }) = picked else {
-            let problem = icmp::Problem::PortUnreachable;
-            return self.answer(packet, headers, problem, (DropReason::NoServer, Hook::Input), None, now, io);
+            return self.without_server(packet, headers, (original, seen), (key, is_one_packet), now, io);
         };
         let after = Tuple { dst: address, dport: if port == 0 { seen.dport } else { port }, ..*seen };
         let (after, method) = if forward == Forward::FullNat {

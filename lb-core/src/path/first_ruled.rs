@@ -114,6 +114,12 @@ impl<P: Packet> Path<P> {
     pub(super) fn found_nowhere(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         match tuple_of(packet.data(), headers).and_then(|tuple| self.flows.find(&tuple)) {
             Some(at) => self.begun(packet, headers, at, now, io),
+            None if headers.fragment == Fragment::Later => {
+                // Meanwhile the first one may have gone to the worker of its client.
+                if let Some(packet) = self.follow_first(packet, headers, now, io) {
+                    self.of_none(packet, headers, now, io);
+                }
+            }
             None => self.first_here(packet, headers, now, io),
         }
     }
@@ -243,11 +249,15 @@ impl<P: Packet> Path<P> {
         }
         let awaited = passage.expected.and_then(|expected| expected.awaited);
         let headers = &passage.as_routed(headers);
+        let is_by_mark = self.is_served_by_mark(&packet, headers, &seen, passage.mark);
         let way = match self.check_link(&packet, headers, seen.dst) {
-            _ if awaited.is_some() => Way::Local,
+            _ if awaited.is_some() || is_by_mark => Way::Local,
             Ok(way) => way,
             Err(refusal) => return self.refuse(packet, headers, refusal, Some(&passage), now, io),
         };
+        if is_by_mark {
+            self.watch.note(|| Step::ByMark(passage.mark));
+        }
         self.watch.note(|| Step::Routed(way));
         // A service's address may be one that Linux has a way to.
         let is_in =
@@ -268,13 +278,17 @@ impl<P: Packet> Path<P> {
         let headers = &if headers.tcp_flags & SYN != 0 { grown(&packet, headers) } else { *headers };
         if awaited.is_some() || is_in && self.is_served(&packet, headers, &seen, passage.mark) {
             let Some(awaited) = awaited else {
-                return self.serve_passed(packet, headers, (original, seen), &passage, io);
+                return self.serve_passed(packet, headers, (original, seen), &passage, is_by_mark, io);
             };
             let passed = passed(&seen, &passage);
             return self.with_passed(Some(passed), |path| {
                 let awaited = Awaited { mark: passed.connection_mark, ..awaited };
                 path.begin_awaited(packet, headers, &original, awaited, now, io);
             });
+        }
+        if is_by_mark {
+            // Rules at INPUT have given it another mark.
+            return io.to_twin(packet.port(), packet);
         }
         let hook = if is_in { Hook::Input } else { Hook::Postrouting };
         let after = match way {
@@ -314,11 +328,15 @@ impl<P: Packet> Path<P> {
         headers: &Headers,
         (original, seen): (Tuple, Tuple),
         passage: &Passage,
+        is_by_mark: bool,
         io: &mut impl Io<P>,
     ) {
         // A service's client keeps its address.
         let seen = Tuple { src: original.src, ..seen };
         let passed = passed(&seen, passage);
+        if is_by_mark {
+            return self.bring(packet, headers, &original, passed, passage.now, io);
+        }
         self.with_passed(Some(passed), |path| {
             path.serve_rarely(packet, headers, &original, &seen, passage.now, io);
         });
@@ -377,13 +395,19 @@ impl<P: Packet> Path<P> {
         }
         let seen = passage.become_renumbered(wire);
         let headers = &passage.as_routed(headers);
+        let is_by_mark = headers.fragment != Fragment::Later
+            && self.is_served_by_mark(&packet, headers, &seen, passage.mark);
         let way = match self.check_link(&packet, headers, seen.dst) {
+            _ if is_by_mark => Way::Local,
             Ok(way) => way,
             Err(refusal) => {
                 rewrite::restore_ends(packet.data_mut(), headers, &wire);
                 return self.refuse(packet, headers, refusal, Some(&passage), now, io);
             }
         };
+        if is_by_mark {
+            self.watch.note(|| Step::ByMark(passage.mark));
+        }
         self.watch.note(|| Step::Routed(way));
         let may_be_served = matches!(way, Way::Local | Way::Linux) && headers.fragment != Fragment::Later;
         let is_served = may_be_served && self.is_served(&packet, headers, &seen, passage.mark);
@@ -397,7 +421,7 @@ impl<P: Packet> Path<P> {
                 return self.drop(DropReason::MartianAddress, Hook::Prerouting);
             }
             let headers = &passage.as_routed(headers);
-            return self.serve_passed(packet, headers, (wire, seen), &passage, io);
+            return self.serve_passed(packet, headers, (wire, seen), &passage, is_by_mark, io);
         }
         if matches!(way, Way::Local | Way::Linux) {
             return io.to_twin(packet.port(), packet);
@@ -426,7 +450,8 @@ impl<P: Packet> Path<P> {
 fn passed(seen: &Tuple, passage: &Passage) -> Passed {
     let &Passage { state, mark, connection_mark, is_traced, .. } = passage;
     let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
-    Passed { destination, state, mark, connection_mark, is_traced, ticket, opening: None }
+    let is_by_mark = false;
+    Passed { destination, state, mark, connection_mark, is_by_mark, is_traced, ticket, opening: None }
 }
 
 /// Whether a packet says that no connection has it yet.

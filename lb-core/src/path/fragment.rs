@@ -193,7 +193,9 @@ impl<P: Packet> Path<P> {
             return Some((packet, seen));
         }
         let services = &self.tables.services;
-        let may_be_ours = self.tables.routes.is_local(datagram.dst) && self.tables.serves(headers.is_ipv6)
+        let routes = &self.tables.routes;
+        let is_for_us = routes.is_local(datagram.dst) || routes.may_be_local_by_mark(datagram.dst);
+        let may_be_ours = is_for_us && self.tables.serves(headers.is_ipv6)
             || services.is_server(datagram.src)
             || self.tables.rules.are_active();
         if !may_be_ours {

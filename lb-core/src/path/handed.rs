@@ -40,6 +40,8 @@ pub enum Steer {
     Nowhere(Ports, Option<FromRaw>),
     /// A fragment of an ICMP error, with what a packet looks like that answers the quoted one; and how far the search for its connection is.
     Quoted(Tuple, Search),
+    /// A first packet for another host that rules let pass and a service takes by its mark, at its client's worker: with what rules made of it.
+    Brought(Ports, Passed),
     /// Of a connection that another worker has than the one that its packets of this way lead to; and that is told of at the latter.
     Pointed(Ports),
     /// Sent by the host, by the twin of this port.
@@ -65,6 +67,8 @@ pub struct Passed {
     /// The packet's mark, and that of the connection to be.
     pub mark: u32,
     pub connection_mark: u32,
+    /// It is for another host: its mark has brought it to this one.
+    pub is_by_mark: bool,
     /// What it meets is told to the log.
     pub is_traced: bool,
     /// For what its connection is to count in, at its owner.

@@ -1,6 +1,6 @@
 //! Listing connections, a few places at a time, between two bursts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Path, expected};
 use crate::conntrack::{self, Accounting, EXPECTATIONS, Status, Zones};
@@ -27,6 +27,7 @@ pub struct FlowView {
     /// Of a template by Call-ID: the [digest](crate::flow::template::of_call) that stands in the client's place.
     pub call: Option<(IpAddr, u16)>,
     pub virtual_: (IpAddr, u16),
+    /// Of a connection past all real servers ([`ServerId::BYPASS`]) none: 0.0.0.0 or ::, port 0.
     pub server: (IpAddr, u16),
     /// Of a FullNAT connection: the address and port that the real server sees.
     pub local: Option<(IpAddr, u16)>,
@@ -123,6 +124,10 @@ pub fn shown_states() -> Vec<&'static str> {
     names
 }
 
+fn unspecified(like: IpAddr) -> IpAddr {
+    if like.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
 /// A connection, or a template whose state is still to be said.
 pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowView {
     let original = flows.tuple(id, Direction::Original);
@@ -151,7 +156,11 @@ pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowV
         client: if is_template { ends.1 } else { ends.0 },
         call: (is_template && original.sport != 0).then_some(ends.0),
         virtual_: (original.dst, original.dport),
-        server: (reply.src, reply.sport),
+        server: if entry.server() == ServerId::BYPASS {
+            (unspecified(reply.src), 0)
+        } else {
+            (reply.src, reply.sport)
+        },
         local: (!is_template && flows.is_full_nat(id)).then_some(ends.1),
         server_id: entry.server(),
         method: entry.method(),

@@ -128,7 +128,8 @@ impl<P: Packet> Path<P> {
     ) {
         let Choice { after, method, server, .. } = choice;
         let is_there = |address| address == after.dst;
-        if !self.tables.services.server(server).is_some_and(|server| is_there(server.address)) {
+        let found = self.tables.services.server(server);
+        if server != ServerId::BYPASS && !found.is_some_and(|server| is_there(server.address)) {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
         if !method.is_one_way() {

@@ -38,13 +38,27 @@ impl<P: Packet> Path<P> {
         now: Tick,
         io: &mut impl Io<P>,
     ) {
+        self.one_way_by(packet, headers, at, state::Direction::InputOnly, now, io);
+    }
+
+    /// The same, where a connection's state follows this column of the table.
+    #[inline(always)]
+    pub(super) fn one_way_by(
+        &mut self,
+        packet: P,
+        headers: &Headers,
+        at: FlowRef,
+        side: state::Direction,
+        now: Tick,
+        io: &mut impl Io<P>,
+    ) {
         if at.direction() == Direction::Reply {
             // Its place was another connection's when the burst was looked up.
             return self.first(packet, headers, now, io);
         }
         if headers.protocol == Protocol::TCP && headers.fragment != Fragment::Later {
             let was = TcpState::from_u8(self.flows.entry(at.id()).state());
-            let is = was.next(self.transitions, state::Direction::InputOnly, headers.tcp_flags);
+            let is = was.next(self.transitions, side, headers.tcp_flags);
             if was != is {
                 if self.starts_anew(was, at, headers) {
                     self.end(at.id());
@@ -53,7 +67,7 @@ impl<P: Packet> Path<P> {
                 self.change_state(at.id(), is as u8);
             }
         } else if headers.protocol == Protocol::SCTP
-            && self.sctp_state(packet.data(), headers, at, state::Direction::InputOnly) == Sctp::BeginsAnew
+            && self.sctp_state(packet.data(), headers, at, side) == Sctp::BeginsAnew
         {
             self.end(at.id());
             return self.first(packet, headers, now, io);
@@ -283,6 +297,10 @@ impl<P: Packet> Path<P> {
         let overhead = tunnel.map_or(0, |tunnel| tunnel.overhead(to));
         match self.check_within(headers, to, overhead) {
             Ok(Way::Local) => return io.to_twin(packet.port(), packet),
+            // Of a connection past all real servers: Linux sends it on.
+            Ok(Way::Linux) if to == headers.destination(packet.data()) => {
+                return io.to_twin(packet.port(), packet);
+            }
             // Linux would take it for its own: the virtual service's address is there.
             Ok(Way::Linux) => return self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(_) => rewrite::decrement_ttl(packet.data_mut(), headers),

@@ -150,7 +150,7 @@ impl<P: Packet> Path<P> {
         if owner != self.worker {
             return Outcome::Elsewhere;
         }
-        if self.tables.routes.is_local(original.dst) && self.tables.service_for(original, now).is_some() {
+        if self.is_for_services(original, now) && self.tables.service_for(original, now).is_some() {
             return Outcome::Served;
         }
         let mut after = reply.reversed();

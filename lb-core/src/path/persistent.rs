@@ -26,7 +26,6 @@ use crate::flow::edit::FTP;
 use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
 use crate::flow::{FlowId, NewFlow, Tuple};
 use crate::hook::Hook;
-use crate::icmp;
 use crate::ids::{ServerId, WorkerId};
 use crate::packet::Packet;
 use crate::rule::counted::Ticket;
@@ -42,7 +41,7 @@ pub(super) const WITH_CONNECTIONS: Timeout = Timeout::from_secs(60);
 /// Sets of the datagrams that are known.
 const SETS: usize = 64;
 
-/// What rules made of a datagram's first fragment, and who has its template. Later fragments are not asked again, and name no call.
+/// What rules made of a datagram's first fragment, and who has its template; or its connection, where its mark has brought it there. Later fragments are not asked again, and name no call.
 pub(super) type Asking = Recent<(Option<Passed>, WorkerId), SETS>;
 
 /// What a template says of a connection that begins.
@@ -66,7 +65,15 @@ impl<P: Packet> Path<P> {
         io: &mut impl Io<P>,
     ) {
         let Some(key) = template_of(service, persistence, seen, packet.data(), headers) else {
-            return self.hold_failed(packet, headers, DropReason::NoCallId, now, io);
+            return self.hold_failed(
+                packet,
+                headers,
+                (original, seen),
+                service,
+                DropReason::NoCallId,
+                now,
+                io,
+            );
         };
         let holder = self.holder_of(&key.tuple);
         if holder != self.worker {
@@ -85,7 +92,7 @@ impl<P: Packet> Path<P> {
                 let both = (original, seen);
                 self.begin_held(packet, headers, both, service, server, Some(template), now, io);
             }
-            Err(reason) => self.hold_failed(packet, headers, reason, now, io),
+            Err(reason) => self.hold_failed(packet, headers, (original, seen), service, reason, now, io),
         }
     }
 
@@ -132,7 +139,7 @@ impl<P: Packet> Path<P> {
         }
         let original = Tuple::of_packet(packet.data(), headers);
         let (service, persistence) =
-            self.persistent_service(&original, now).filter(|_| self.tables.routes.is_local(original.dst))?;
+            self.persistent_service(&original, now).filter(|_| self.is_for_services(&original, now))?;
         let Some(key) = template_of(&service, persistence, &original, packet.data(), headers) else {
             return of_first();
         };
@@ -156,6 +163,9 @@ impl<P: Packet> Path<P> {
     pub(super) fn asked(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         let original = Tuple::of_packet(packet.data(), headers);
         let owner = self.owner_of(original.src, original.sport);
+        if owner == self.worker {
+            return self.follow_brought(packet, headers, &original, now, io);
+        }
         let (seen, passed) = (self.seen_by_services(original), self.passed);
         // Its tables may be others than ours: the template may have to be at yet another worker, by another mask.
         let held = self
@@ -171,7 +181,13 @@ impl<P: Packet> Path<P> {
         };
         match self.hold(key, &service, persistence, &seen, now) {
             Ok(held) => io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, Some(held))),
-            Err(reason) => self.hold_failed(packet, headers, reason, now, io),
+            // Its owner has none for it either.
+            Err(DropReason::NoServer) if self.may_go_past(&original, &seen, service.key) => {
+                io.hand_over(owner, packet, Steer::Answer(ports(headers), passed, None));
+            }
+            Err(reason) => {
+                self.hold_failed(packet, headers, (&original, &seen), &service, reason, now, io);
+            }
         }
     }
 
@@ -219,7 +235,10 @@ impl<P: Packet> Path<P> {
             Some(Held { server, template }) => (server, Some(template)),
             None => match pick(&mut self.schedulers, &service, &seen, &self.counters, &self.mine, now) {
                 Some(server) => (server.id, None),
-                None => return self.hold_failed(packet, headers, DropReason::NoServer, now, io),
+                None => {
+                    let (both, reason) = ((&original, &seen), DropReason::NoServer);
+                    return self.hold_failed(packet, headers, both, &service, reason, now, io);
+                }
             },
         };
         if let Some(limiter) = &service.limiter
@@ -305,14 +324,16 @@ impl<P: Packet> Path<P> {
         &mut self,
         packet: P,
         headers: &Headers,
+        both: (&Tuple, &Tuple),
+        service: &Service,
         reason: DropReason,
         now: Tick,
         io: &mut impl Io<P>,
     ) {
         if reason == DropReason::NoServer {
             self.watch.note(|| Step::Server(None));
-            let problem = icmp::Problem::PortUnreachable;
-            return self.answer(packet, headers, problem, (reason, Hook::Input), None, now, io);
+            let is_one_packet = service.options.one_packet && both.0.protocol == Protocol::UDP;
+            return self.without_server(packet, headers, both, (service.key, is_one_packet), now, io);
         }
         self.drop(reason, Hook::Input);
     }

@@ -160,7 +160,8 @@ impl<P: Packet> Path<P> {
         if entry.is_bypassed() {
             return self.route(packet, headers, now, io);
         }
-        if entry.is_server_removed() && at.direction() == Direction::Original {
+        let is_cut = entry.is_server_removed() && entry.server() != ServerId::BYPASS;
+        if is_cut && at.direction() == Direction::Original {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
         let (is_one_way, is_ruled, server) = (entry.method().is_one_way(), entry.is_ruled(), entry.server());

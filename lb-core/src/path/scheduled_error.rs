@@ -46,7 +46,7 @@ impl<P: Packet> Path<P> {
             && !settings.draining
             && embedded.protocol.has_ports()
             && self.tables.serves(headers.is_ipv6)
-            && self.tables.routes.is_local(original.dst)
+            && self.is_for_services(&original, now)
             && !self.tables.routes.is_local(original.src);
         let service = may_begin.then(|| self.tables.service_for(&original, now)).flatten();
         let chooses_alike = |service: &&std::sync::Arc<crate::tables::Service>| {

@@ -328,6 +328,8 @@ fn is_told(entry: &Entry) -> bool {
     match entry.protocol() {
         // Of no virtual service: nobody asks for it.
         _ if entry.is_tracked() => false,
+        // Its packets go the same way without it, if the other director routes.
+        _ if entry.server() == ServerId::BYPASS => false,
         Protocol::TCP => matches!(
             TcpState::from_u8(entry.state()),
             TcpState::Established

@@ -133,6 +133,10 @@ impl<P: Packet> Path<P> {
                     }
                     None
                 }
+                Steer::Brought(ports, passed) if self.is_flow_with(&mut seen, &packet, ports) => {
+                    self.brought(packet, &seen.headers, passed, now, io);
+                    None
+                }
                 Steer::Pointed(_) if seen.kind == Kind::IcmpError => {
                     self.related_here(packet, &seen.headers, Search::Over, now, io);
                     None
@@ -247,7 +251,7 @@ impl<P: Packet> Path<P> {
     /// The owner of a packet that may be of a connection of TCP, UDP or SCTP.
     fn owner_of_packet(&self, packet: &P, headers: &Headers) -> WorkerId {
         let &Headers { src, dst, sport, dport, is_ipv6, .. } = headers;
-        if is_ipv6 || self.tables.have_local_endpoints() {
+        if is_ipv6 || self.tables.have_local_endpoints() || self.tables.routes.have_marked() {
             return self.owner_of_flow(&Tuple::of_packet(packet.data(), headers));
         }
         // As in `owner_of_flow`.
@@ -299,8 +303,9 @@ impl<P: Packet> Path<P> {
 
     /// The owner of the flow of which such packets are.
     pub(super) fn owner_of_flow(&self, packet: &Tuple) -> WorkerId {
-        // What is for an address of ours comes from outside; all else that a connection may have goes there.
-        if !self.tables.routes.is_local(packet.dst) {
+        // What is for an address of ours, or comes by its mark, comes from outside; all else that a connection may have goes there.
+        let routes = &self.tables.routes;
+        if !routes.is_local(packet.dst) && !(routes.have_marked() && self.are_clients_by_mark(packet)) {
             return if is_on_link(packet) {
                 self.owner_on_link(packet)
             } else {

@@ -256,6 +256,7 @@ impl<P: Packet> Path<P> {
             state: CtState::New,
             mark,
             connection_mark: 0,
+            is_by_mark: false,
             is_traced: false,
             ticket: Ticket::NONE,
             opening: Some(opening),

@@ -4,6 +4,8 @@ mod answers;
 mod asked;
 mod bereft;
 mod by_hash;
+mod by_mark;
+mod bypass;
 mod calls;
 mod counted;
 mod courses;

@@ -8,6 +8,7 @@
 mod interface;
 mod limits;
 mod mark;
+mod marked;
 mod neighbour;
 mod options;
 mod own;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 pub use interface::{Interface, InterfaceId, Interfaces};
 pub use limits::{ConnLimits, ConnRate};
 pub use mark::{MarkRule, Marks};
+pub use marked::{Marked, MarkedRoutes};
 pub use neighbour::{HopId, Mac, Neighbours, NextHop, Reachability};
 pub use options::{ClientMask, Engine, Helper, Persistence, ServiceOptions, SynCookies};
 pub use own::{OwnAddress, OwnAddresses};
@@ -156,6 +158,13 @@ impl Tables {
         by_mark
             .and_then(|key| self.services.find(&key))
             .or_else(|| self.services.taking(&ServiceKey::of(packet)))
+    }
+
+    /// Whether a packet for another host is for this one because of the mark that the config gives its connection.
+    #[cold]
+    pub fn comes_by_mark(&self, packet: &Tuple, now: Tick) -> bool {
+        let mark = || self.marks.mark(packet, &self.sets, now).unwrap_or(0);
+        self.routes.have_marked() && self.routes.is_local_by_mark(packet.dst, mark())
     }
 
     /// Whether a packet to an address of this host may be a real server's answer to a connection that came to it from there: by FullNAT or

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::InterfaceId;
+use super::marked::{Marked, MarkedRoutes};
 
 /// An address and the length of its network part, in bits: 0..=32 or 0..=128. Host bits are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -76,21 +77,29 @@ struct Said {
     mtu: u16,
 }
 
-/// Disjoint ranges in ascending order: from `starts[i]` up to the next start, `routes[i]` holds. `A` is an address as a number.
-#[derive(Clone, Debug, Default)]
-struct Ranges<A> {
+/// Disjoint ranges in ascending order: from `starts[i]` up to the next start, `routes[i]` holds. `A` is an address as a number, `S` what is said of it.
+#[derive(Clone, Debug)]
+pub(super) struct Ranges<A, S> {
     starts: Vec<A>,
-    routes: Vec<Option<Said>>,
+    routes: Vec<Option<S>>,
 }
 
-impl Ranges<u128> {
-    /// `prefixes`: first and last address of each, and its length in bits.
-    fn new(mut prefixes: Vec<(u128, u128, u8, Said)>) -> Ranges<u128> {
+impl<A, S> Default for Ranges<A, S> {
+    fn default() -> Ranges<A, S> {
+        Ranges { starts: Vec::new(), routes: Vec::new() }
+    }
+}
+
+/// A prefix's first and last address, its length in bits, and what is said of it.
+pub(super) type Stretch<S> = (u128, u128, u8, S);
+
+impl<S: Copy> Ranges<u128, S> {
+    pub(super) fn new(mut prefixes: Vec<Stretch<S>>) -> Ranges<u128, S> {
         // A parent sorts before its children, so that a stack of open prefixes names the longest at any point.
         prefixes.sort_by_key(|&(first, _, len, _)| (first, len));
         prefixes.dedup_by_key(|&mut (first, _, len, _)| (first, len));
         let mut table = Ranges::default();
-        let mut open: Vec<(u128, Said)> = Vec::new();
+        let mut open: Vec<(u128, S)> = Vec::new();
         for (first, last, _, route) in prefixes {
             table.close_before(&mut open, Some(first));
             table.push(first, Some(route));
@@ -101,7 +110,7 @@ impl Ranges<u128> {
     }
 
     /// Ends the open prefixes that end before `next` (all, when there is no next).
-    fn close_before(&mut self, open: &mut Vec<(u128, Said)>, next: Option<u128>) {
+    fn close_before(&mut self, open: &mut Vec<(u128, S)>, next: Option<u128>) {
         while let Some(&(last, _)) = open.last() {
             if next.is_some_and(|next| last >= next) {
                 return;
@@ -113,7 +122,7 @@ impl Ranges<u128> {
         }
     }
 
-    fn push(&mut self, start: u128, route: Option<Said>) {
+    fn push(&mut self, start: u128, route: Option<S>) {
         if self.starts.last() == Some(&start) {
             self.starts.pop();
             self.routes.pop();
@@ -123,7 +132,7 @@ impl Ranges<u128> {
     }
 
     /// IPv4's: what begins behind the last address is nobody's.
-    fn narrow(self) -> Ranges<u32> {
+    pub(super) fn narrow(self) -> Ranges<u32, S> {
         let starts: Vec<u32> = self.starts.iter().map_while(|&start| u32::try_from(start).ok()).collect();
         let mut routes = self.routes;
         routes.truncate(starts.len());
@@ -131,9 +140,9 @@ impl Ranges<u128> {
     }
 }
 
-impl<A: Copy + Ord> Ranges<A> {
+impl<A: Copy + Ord, S> Ranges<A, S> {
     #[inline]
-    fn lookup(&self, address: A) -> Option<&Said> {
+    pub(super) fn lookup(&self, address: A) -> Option<&S> {
         let after = self.starts.partition_point(|&start| start <= address);
         self.routes.get(after.wrapping_sub(1))?.as_ref()
     }
@@ -141,12 +150,13 @@ impl<A: Copy + Ord> Ranges<A> {
 
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    ipv4: Ranges<u32>,
-    ipv6: Ranges<u128>,
+    ipv4: Ranges<u32, Said>,
+    ipv6: Ranges<u128, Said>,
     len: usize,
     /// In ascending order.
     broadcasts: Box<[Ipv4Addr]>,
     anycasts: Box<[IpAddr]>,
+    by_mark: Box<[MarkedRoutes]>,
 }
 
 impl Routes {
@@ -164,6 +174,29 @@ impl Routes {
         let mut all: Vec<IpAddr> = self.anycasts.iter().copied().chain(anycasts).collect();
         all.sort_unstable();
         Routes { anycasts: all.into(), ..self }
+    }
+
+    /// With those that packets of a mark have, in the order in which they are asked.
+    #[must_use]
+    pub fn with_marked(self, by_mark: impl IntoIterator<Item = MarkedRoutes>) -> Routes {
+        Routes { by_mark: by_mark.into_iter().collect(), ..self }
+    }
+
+    #[inline]
+    pub fn have_marked(&self) -> bool {
+        !self.by_mark.is_empty()
+    }
+
+    /// Whether a packet to this address is for this host because it has this mark.
+    pub fn is_local_by_mark(&self, to: IpAddr, mark: u32) -> bool {
+        let of_mark = self.by_mark.iter().filter(|routes| routes.are_for(mark));
+        let said = of_mark.map(|routes| routes.say(to)).find(|&said| said != Marked::Next);
+        said == Some(Marked::Local)
+    }
+
+    /// The same of any mark.
+    pub fn may_be_local_by_mark(&self, to: IpAddr) -> bool {
+        self.by_mark.iter().any(|routes| routes.say(to) == Marked::Local)
     }
 
     pub fn is_anycast(&self, address: IpAddr) -> bool {
@@ -185,23 +218,17 @@ impl Routes {
     pub fn with_mtus(routes: impl IntoIterator<Item = (Prefix, Route, u16)>) -> Routes {
         let (mut ipv4, mut ipv6, mut anycasts) = (Vec::new(), Vec::new(), Vec::new());
         for (prefix, route, mtu) in routes {
-            let (list, bits) = match prefix.address {
-                IpAddr::V4(_) => (&mut ipv4, 32),
-                IpAddr::V6(_) => (&mut ipv6, 128),
-            };
-            let host_bits = bits - u32::from(prefix.len).min(bits);
-            let host_mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
-            let first = number(prefix.address) & !host_mask;
+            let list = if prefix.address.is_ipv6() { &mut ipv6 } else { &mut ipv4 };
             let is_on_link = matches!(route, Route::Via { gateway: None, .. });
             if prefix.address.is_ipv6() && is_on_link && prefix.len < 127 {
                 anycasts.push(prefix.network());
             }
-            list.push((first, first | host_mask, prefix.len, Said { route, mtu }));
+            list.push(stretch(prefix, Said { route, mtu }));
         }
         let len = ipv4.len() + ipv6.len();
         let (ipv4, ipv6) = (Ranges::new(ipv4).narrow(), Ranges::new(ipv6));
         anycasts.sort_unstable();
-        Routes { ipv4, ipv6, len, broadcasts: Box::default(), anycasts: anycasts.into() }
+        Routes { ipv4, ipv6, len, anycasts: anycasts.into(), ..Routes::default() }
     }
 
     #[inline]
@@ -241,6 +268,15 @@ impl Routes {
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
+}
+
+/// All addresses of a prefix.
+pub(super) fn stretch<S>(prefix: Prefix, said: S) -> Stretch<S> {
+    let bits = u32::from(Prefix::longest(prefix.address.is_ipv6()));
+    let host_bits = bits - u32::from(prefix.len).min(bits);
+    let host_mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
+    let first = number(prefix.address) & !host_mask;
+    (first, first | host_mask, prefix.len, said)
 }
 
 fn number(address: IpAddr) -> u128 {

@@ -11,6 +11,7 @@ pub struct Sysctls {
     pub am_droprate: u32,
     pub amemthresh: u32,
     pub backup_only: u32,
+    pub cache_bypass: u32,
     pub conn_reuse_mode: u32,
     /// The kernel's `conntrack`.
     pub source_nat: u32,
@@ -99,6 +100,14 @@ impl Sysctls {
             max: 1,
             meaning: "1: while a sync backup runs, no packet is for a virtual service",
             value: |all| &mut all.backup_only,
+        },
+        Sysctl {
+            name: "cache_bypass",
+            prefix: PREFIX,
+            max: 1,
+            meaning: "1: a packet for another host that a service by mark has no real server for goes straight on to its destination, and its \
+                      connection with it",
+            value: |all| &mut all.cache_bypass,
         },
         Sysctl {
             name: "conn_reuse_mode",
@@ -235,12 +244,6 @@ impl Sysctls {
     /// Those whose behaviour with one of the kernel's values is what this director has, whatever it is told.
     pub const FIXED: &[Fixed] = &[
         Fixed {
-            name: "cache_bypass",
-            prefix: PREFIX,
-            value: 0,
-            why: "a service by mark takes packets to this host alone, and those have nowhere else to go: what is bound elsewhere is routed there",
-        },
-        Fixed {
             name: "ignore_tunneled",
             prefix: PREFIX,
             value: 1,
@@ -342,6 +345,7 @@ impl Default for Sysctls {
             am_droprate: 10,
             amemthresh: 1024,
             backup_only: 0,
+            cache_bypass: 0,
             conn_reuse_mode: 1,
             source_nat: 0,
             drop_entry: 0,

@@ -33,6 +33,10 @@ pub(super) fn print(out: &mut dyn Write, road: &Road) -> io::Result<()> {
                 hook = "";
                 writeln!(out, "routed: {way}")?;
             }
+            RoadStep::ByMark { mark } => {
+                hook = "";
+                writeln!(out, "to this host, by a route of its mark {mark:#x}")?;
+            }
             RoadStep::Service { service, scheduler } => {
                 line(out, "", &format!("virtual service {service}, scheduler {scheduler}"))?;
             }
@@ -51,6 +55,7 @@ pub(super) fn print(out: &mut dyn Write, road: &Road) -> io::Result<()> {
                 line(out, "", &format!("real server {server} ({how})"))?;
             }
             RoadStep::Server { server: None, .. } => line(out, "", "no real server takes it")?,
+            RoadStep::Bypass => line(out, "", "it goes straight on to its own destination (cache_bypass)")?,
         }
     }
     if road.left_out > 0 {

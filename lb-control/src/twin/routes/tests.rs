@@ -1,7 +1,7 @@
 use netlink_packet_core::NLM_F_CREATE;
 use proptest::prelude::*;
 
-use super::super::rules::tests::rule;
+use super::super::rules::tests::{marked_rule, rule};
 use super::*;
 
 const WAN: IfIndex = 10;
@@ -228,10 +228,6 @@ fn gateways_in_use_are_named_with_their_link() {
 
 #[test]
 fn throw_hands_over_to_the_next_table() {
-    let in_table = |table: u32, mut message: RouteMessage| {
-        message.attributes.push(RouteAttribute::Table(table));
-        message
-    };
     let tables = tables(&[
         in_table(100, unicast("10.0.0.0/8", "10.0.0.1", WAN, 0)),
         in_table(100, message("10.1.0.0/16", RouteType::Throw, [])),
@@ -248,6 +244,62 @@ fn throw_hands_over_to_the_next_table() {
     assert_eq!(routes.lookup(ip("10.1.2.9")), via("10.0.0.3"));
     assert_eq!(routes.lookup(ip("10.2.2.9")), via("10.0.0.1"), "main is not asked, however long its prefix");
     assert_eq!(routes.lookup(ip("11.1.1.1")), Some(Route::Forbidden), "nobody knows it");
+}
+
+fn in_table(table: u32, mut message: RouteMessage) -> RouteMessage {
+    message.attributes.push(RouteAttribute::Table(table));
+    message
+}
+
+/// Rules as the kernel has them from the start, of both families, and two by mark before the main table.
+fn with_marks() -> Rules {
+    let mut rules = main_only();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for mut message in [rule(0, LOCAL_TABLE), marked_rule(10, 100, 1), marked_rule(20, 101, 1)] {
+            message.header.family = family;
+            rules.add(&message);
+        }
+    }
+    rules
+}
+
+#[test]
+fn local_routes_of_a_rule_by_mark_are_for_its_mark_alone() {
+    let tables = tables(&[
+        in_table(LOCAL_TABLE, message("192.0.2.1/32", RouteType::Local, [])),
+        in_table(100, message("0.0.0.0/0", RouteType::Local, [RouteAttribute::Oif(1)])),
+        in_table(100, message("10.0.0.0/8", RouteType::Throw, [])),
+        in_table(100, message("11.0.0.0/8", RouteType::BlackHole, [])),
+        in_table(100, unicast("12.0.0.0/8", "10.0.0.1", WAN, 0)),
+        in_table(101, message("10.1.0.0/16", RouteType::Local, [])),
+        in_table(101, message("12.0.0.0/8", RouteType::Local, [])),
+        in_table(101, message("2001:db8::/32", RouteType::Local, [])),
+        unicast("0.0.0.0/0", "10.0.0.1", WAN, 0),
+    ]);
+    let built = tables.build(&with_marks(), ways(&indices()));
+    assert_eq!(built.not_followed, ["IPv4 `fwmark 0x1 lookup 100`"]);
+    let routes = &built.routes;
+    let is_local = |to, mark| routes.is_local_by_mark(ip(to), mark);
+    assert!(is_local("198.51.100.1", 1) && !is_local("198.51.100.1", 2));
+    assert!(!is_local("192.0.2.1", 1), "a table before says whose it is");
+    assert!(is_local("10.1.9.9", 1) && !is_local("10.2.9.9", 1), "thrown to the next rule");
+    assert!(!is_local("11.0.0.1", 1) && !is_local("12.0.0.1", 1), "what leads elsewhere is not followed");
+    assert!(is_local("2001:db8::1", 1) && !is_local("2001:db9::1", 1));
+    assert_eq!(routes.lookup(ip("198.51.100.1")), via("10.0.0.1"), "without a mark");
+    assert_eq!(routes.lookup(ip("12.0.0.1")), via("10.0.0.1"));
+}
+
+#[test]
+fn a_rule_by_mark_behind_a_default_route_says_nothing() {
+    let tables = tables(&[
+        in_table(100, message("0.0.0.0/0", RouteType::Local, [])),
+        unicast("0.0.0.0/0", "10.0.0.1", WAN, 0),
+    ]);
+    let mut rules = main_only();
+    rules.add(&marked_rule(32767, 100, 1));
+    assert!(!tables.build(&rules, ways(&indices())).routes.have_marked());
+    rules.add(&marked_rule(32765, 100, 1));
+    assert!(tables.build(&rules, ways(&indices())).routes.have_marked());
 }
 
 #[test]
@@ -297,6 +349,7 @@ proptest! {
                 let kind = match kind {
                     0 => RouteType::BlackHole,
                     1 => RouteType::Throw,
+                    2 => RouteType::Local,
                     _ => RouteType::Unicast,
                 };
                 // A metric of its own for each: which of two equal ones is first is not what is tested here.
@@ -316,6 +369,11 @@ proptest! {
         order.iter().zip(0..).for_each(|(&table, priority)| rules.add(&rule(priority, table)));
         let mut mirror = RouteTables::default();
         messages.iter().for_each(|(_, message)| mirror.add_dumped(message));
+        // The second of the tables is asked for a mark as well, before the third.
+        let mut marked = Rules::default();
+        let by_mark = [rule(0, 255), marked_rule(1, 254, 1), rule(2, 253)];
+        by_mark.iter().for_each(|rule| marked.add(rule));
+        let for_mark = mirror.build(&marked, ways(&indices())).routes;
         let built = mirror.build(&rules, ways(&indices())).routes;
         for bits in 0u32..16 {
             let to = IpAddr::from(std::net::Ipv4Addr::from(bits << 28 | 1));
@@ -324,6 +382,9 @@ proptest! {
             let got = built.lookup(to);
             let is_thrown_away = expected.is_none() && got == Some(Route::Forbidden);
             prop_assert!(got == expected || is_thrown_away, "{to}: {got:?}, the kernel says {expected:?}");
+            let is_before = kernel_lookup(&messages, &order[..1], to).is_some();
+            let is_marked = kernel_lookup(&messages, &order[..2], to) == Some(Route::Local);
+            prop_assert_eq!(for_mark.is_local_by_mark(to, 1), is_marked && !is_before, "{}", to);
         }
     }
 }

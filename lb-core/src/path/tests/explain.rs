@@ -6,7 +6,7 @@ use super::*;
 use crate::trace::{Filter, Trace};
 use crate::trail::{End, Observed, Step};
 
-fn explain(director: &Director, port: PortId, frame: &[u8]) -> Observed {
+pub(super) fn explain(director: &Director, port: PortId, frame: &[u8]) -> Observed {
     assuming(director, port, frame, Assumed::First).unwrap()
 }
 

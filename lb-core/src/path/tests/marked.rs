@@ -12,7 +12,7 @@ use crate::time::Timeout;
 const WORKERS: usize = 4;
 
 /// Services by mark 7 of both families, besides those of [`super::tables`]; their real servers have port 0.
-fn by_mark(lines: &[&str], options: ServiceOptions) -> Tables {
+pub(super) fn by_mark(lines: &[&str], options: ServiceOptions) -> Tables {
     let tables = tables(2, &[11, 12], 1);
     let mut services = (*tables.services).clone();
     for (n, servers) in [["10.0.0.11", "10.0.0.12"], ["fd00::11", "fd00::12"]].into_iter().enumerate() {
@@ -36,7 +36,7 @@ fn by_mark(lines: &[&str], options: ServiceOptions) -> Tables {
     Tables { services: services.into(), rules: Arc::new(rules(lines)), ..tables }
 }
 
-fn persistent() -> ServiceOptions {
+pub(super) fn persistent() -> ServiceOptions {
     let mask = ClientMask::ipv4(Ipv4Addr::BROADCAST);
     ServiceOptions {
         persistence: Some(Persistence { timeout: Timeout::from_secs(300), mask }),

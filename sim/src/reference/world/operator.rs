@@ -351,8 +351,9 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     pub(super) fn change_sysctl(&mut self) {
-        // No world is so full that newcomers would give way.
-        let drawn = || Sysctls::TABLE.iter().filter(|sysctl| sysctl.name != "drop_newcomers");
+        // No world is so full that newcomers would give way, and none has routes by mark.
+        let is_drawn = |name| !["drop_newcomers", "cache_bypass"].contains(&name);
+        let drawn = || Sysctls::TABLE.iter().filter(|sysctl| is_drawn(sysctl.name));
         let at = self.rng.below(drawn().count());
         let Some(Sysctl { max, value, .. }) = drawn().nth(at) else { return };
         let small = self.rng.below((*max).min(3) as usize + 1) as u32;
