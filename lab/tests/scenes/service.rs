@@ -17,7 +17,7 @@ use lab::{Director, Driver, Lab, LbdPlan, PATIENCE, client, director, until};
 use nix::sys::signal::Signal;
 
 /// Four ticks are due in it.
-const WATCHDOG: Duration = Duration::from_millis(400);
+const WATCHDOG: Duration = Duration::from_millis(200);
 
 const UNIT: &str = include_str!("../../../packaging/lbd.service.in");
 
