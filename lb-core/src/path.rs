@@ -336,15 +336,20 @@ impl<P: Packet> Path<P> {
         if !self.copies.is_empty() {
             self.send_copies(now, io);
         }
-        self.expire(now);
-        self.defend(now);
-        self.end_bereft(now);
+        self.is_behind = self.expire(now);
+        self.is_behind |= self.defend(now);
+        self.is_behind |= self.end_bereft(now);
         self.retry_waiting(now, io);
         self.fragments.give_up(now, &self.mine);
         self.sweep_expected(now);
         self.count_fill();
         self.look_whether_short();
         self.newcomers.turn(self.tables.settings.sysctls.drop_newcomers == 1);
+    }
+
+    /// Whether more was due than the last turn did, so that another one has to follow at once.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Takes frames that the host sent by the twin of `port`: OUTPUT, POSTROUTING, out of that port.
@@ -423,8 +428,9 @@ pub struct Path<P> {
     /// The packet at hand is one of these.
     is_copying: bool,
     tunnels: tunnel::Tunnels,
-    /// When its last turn was.
+    /// When its last turn was, and whether it has left something that was due.
     turned: Tick,
+    is_behind: bool,
     /// Where the next connection that may go is looked for.
     early_cursor: u32,
     /// The flow table has few places left: see [`by_hash`].
@@ -514,6 +520,7 @@ impl<P: Packet> Path<P> {
             copies: Copies::default(),
             is_copying: false,
             turned: config.now,
+            is_behind: false,
             early_cursor: 0,
             is_short: false,
             counts_connections: false,

@@ -101,6 +101,11 @@ impl<P: Packet> Logic<P> for Heir<P> {
         self.path.turn(now, io);
     }
 
+    #[inline]
+    fn is_behind(&self) -> bool {
+        self.path.is_behind()
+    }
+
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
         self.path.list(cursor, budget, now, &mut |view| visit(view))
     }

@@ -1,6 +1,6 @@
 //! A worker's life: turn after turn, and rest when there is nothing to do.
 //!
-//! A worker that was without work for a millisecond may sleep. With [`Idle::Interrupt`] it is woken by what comes to it: packets of its ports by
+//! A worker that was without work for a millisecond may sleep, unless more is due by time than a turn does. With [`Idle::Interrupt`] it is woken by what comes to it: packets of its ports by
 //! their receive interrupts, all else (packets from other workers and from twins, tables) by its [`Bell`], which those ring who put it
 //! down. What nobody rings for waits for the end of a sleep: what is due by time, lists, orders.
 
@@ -19,7 +19,7 @@ use crate::clock::{Clock, cycles};
 use crate::config::Idle;
 use crate::cpu;
 use crate::device::{Backend, Device};
-use crate::worker::{Logic, Worker};
+use crate::worker::{Logic, Turned, Worker};
 
 /// Turns without work before a worker takes it easier.
 const EMPTY_TURNS: u32 = 64;
@@ -68,34 +68,22 @@ pub(crate) fn live<B: Backend, L: Logic<B::Packet>>(
     stop: &AtomicBool,
 ) {
     let rest = Rest::of(idle, cpu, bell, &mut worker);
-    let (a_second, a_millisecond) = (clock.hz(), clock.hz() / 1000);
     let mut watch = Watch::new(clock);
-    let mut idle_since = watch.read;
-    let mut empty_turns = 0u32;
+    let mut lull = Lull::new(clock.hz(), watch.read);
     while !stop.load(Ordering::Relaxed) {
-        if watch.turn(&mut worker) {
-            idle_since = watch.read;
-            empty_turns = 0;
-            continue;
-        }
-        empty_turns = empty_turns.saturating_add(1);
-        if empty_turns < EMPTY_TURNS {
-            continue;
-        }
-        let quiet = watch.read.wrapping_sub(idle_since);
-        match &rest {
-            Rest::Poll => {}
-            Rest::Nap if quiet > a_millisecond => {
-                std::thread::sleep(if quiet > a_second { LONG_NAP } else { NAP });
+        let turned = watch.turn(&mut worker);
+        match (&rest, lull.after(turned, watch.read)) {
+            (Rest::Poll, _) | (_, Quiet::Not) => {}
+            (Rest::Nap, quiet @ (Quiet::Some | Quiet::Long)) => {
+                std::thread::sleep(if quiet == Quiet::Long { LONG_NAP } else { NAP });
                 watch.slept(&worker);
             }
-            Rest::Sleep(bed) if quiet > a_millisecond => {
+            (Rest::Sleep(bed), Quiet::Some | Quiet::Long) => {
                 if bed.sleep(&mut worker, &mut watch) {
-                    idle_since = watch.read;
-                    empty_turns = 0;
+                    lull.end(watch.read);
                 }
             }
-            Rest::Pause | Rest::Nap | Rest::Sleep(_) => {
+            (Rest::Pause | Rest::Nap | Rest::Sleep(_), _) => {
                 for _ in 0..8 {
                     std::hint::spin_loop();
                 }
@@ -103,6 +91,54 @@ pub(crate) fn live<B: Backend, L: Logic<B::Packet>>(
         }
     }
     worker.flush();
+}
+
+/// How quiet it is after a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Quiet {
+    /// The next turn is to follow at once.
+    Not,
+    /// For some turns.
+    Short,
+    /// For a millisecond.
+    Some,
+    /// For a second.
+    Long,
+}
+
+/// For how long a worker has been without work. What is due by time does not end it, but has to be done before it rests.
+struct Lull {
+    /// Cycles a second.
+    hz: u64,
+    since: u64,
+    empty_turns: u32,
+}
+
+impl Lull {
+    fn new(hz: u64, now: u64) -> Lull {
+        Lull { hz, since: now, empty_turns: 0 }
+    }
+
+    fn end(&mut self, now: u64) {
+        (self.since, self.empty_turns) = (now, 0);
+    }
+
+    #[inline]
+    fn after(&mut self, turned: Turned, now: u64) -> Quiet {
+        match turned {
+            Turned::Busy => self.end(now),
+            Turned::Behind => return Quiet::Not,
+            Turned::Idle => self.empty_turns = self.empty_turns.saturating_add(1),
+        }
+        if self.empty_turns < EMPTY_TURNS {
+            return Quiet::Not;
+        }
+        match now.wrapping_sub(self.since) {
+            quiet if quiet > self.hz => Quiet::Long,
+            quiet if quiet > self.hz / 1000 => Quiet::Some,
+            _ => Quiet::Short,
+        }
+    }
 }
 
 /// Has the worker turn, and counts where its time goes.
@@ -118,23 +154,21 @@ impl Watch {
         Watch { clock, classes: TurnClock::new(clock.hz()), read: cycles() }
     }
 
-    /// Returns whether there was work.
     #[inline]
-    fn turn<B: Backend, L: Logic<B::Packet>>(&mut self, worker: &mut Worker<B, L>) -> bool {
-        let had_work = worker.turn(self.clock.tick(self.read));
+    fn turn<B: Backend, L: Logic<B::Packet>>(&mut self, worker: &mut Worker<B, L>) -> Turned {
+        let turned = worker.turn(self.clock.tick(self.read));
         let now = cycles();
         let spent = now.wrapping_sub(self.read);
         self.read = now;
         let turns = &worker.counters().turns;
         turns.turns.add(1);
-        let (all, classes) = if had_work {
-            (&turns.busy_cycles, &turns.busy_turns)
-        } else {
-            (&turns.idle_cycles, &turns.idle_turns)
+        let (all, classes) = match turned {
+            Turned::Busy | Turned::Behind => (&turns.busy_cycles, &turns.busy_turns),
+            Turned::Idle => (&turns.idle_cycles, &turns.idle_turns),
         };
         all.add(spent);
         classes[self.classes.class(spent)].add(1);
-        had_work
+        turned
     }
 
     /// Time passed without a turn: what comes meanwhile must not make it count as work.
@@ -168,24 +202,25 @@ impl Bed {
         Some(Bed { wakers, bell })
     }
 
-    /// Sleeps until something comes, or a tick is over. Returns whether the worker should stay up: there is work, or will be in a moment.
+    /// Sleeps until something comes, or a tick is over; not at all while more is due by time. Returns whether the worker should stay up: there is work, or will be
+    /// in a moment.
     #[cold]
     fn sleep<B: Backend, L: Logic<B::Packet>>(&self, worker: &mut Worker<B, L>, watch: &mut Watch) -> bool {
         worker.devices().for_each(Device::arm);
         // What came before that calls nobody, so one more turn has to look, when all is armed: the bell too.
-        let mut had_work = false;
+        let mut turned = Turned::Idle;
         let outcome = self.bell.sleep(
             || {
-                had_work = watch.turn(worker);
-                had_work
+                turned = watch.turn(worker);
+                turned != Turned::Idle
             },
             |_| self.wait(),
         );
-        if !had_work {
+        if turned == Turned::Idle {
             watch.slept(worker);
         }
         worker.devices().for_each(Device::disarm);
-        outcome.unwrap_or(true)
+        outcome.unwrap_or(turned == Turned::Busy)
     }
 
     /// Returns whether it was woken, be it by a signal: by that the TAP driver learns that there are packets.
@@ -204,7 +239,7 @@ mod tests {
 
     use arrayvec::ArrayVec;
     use crossbeam::queue::SegQueue;
-    use lb_core::counters::WorkerCounters;
+    use lb_core::counters::{Counter, WorkerCounters};
     use lb_core::flow::Tuple;
     use lb_core::ids::{PortId, WorkerId};
     use lb_core::packet::Frame;
@@ -286,7 +321,11 @@ mod tests {
     }
 
     /// Sends all back by port 0.
-    struct Back;
+    #[derive(Default)]
+    struct Back {
+        /// Turns that what is due by time takes.
+        due: u32,
+    }
 
     impl Logic<Frame> for Back {
         fn adopt(&mut self, tables: Arc<Tables>) -> Arc<Tables> {
@@ -316,7 +355,13 @@ mod tests {
             self.receive(burst, now, io);
         }
 
-        fn turn(&mut self, _: Tick, _: &mut impl Io<Frame>) {}
+        fn turn(&mut self, _: Tick, _: &mut impl Io<Frame>) {
+            self.due = self.due.saturating_sub(1);
+        }
+
+        fn is_behind(&self) -> bool {
+            self.due > 0
+        }
 
         fn list(&self, _: u32, _: u32, _: Tick, _: &mut dyn FnMut(FlowView)) -> Option<u32> {
             None
@@ -359,6 +404,10 @@ mod tests {
 
     impl Scene {
         fn new() -> Scene {
+            Scene::with(Back::default())
+        }
+
+        fn with(logic: Back) -> Scene {
             let steps = Arc::new(SegQueue::new());
             let (first, wire, event) = card(&steps);
             // Of the second one nothing is written down.
@@ -375,7 +424,7 @@ mod tests {
             ];
             let mut ties = Ties::new([Arc::new(WorkerCounters::new(1, 2))].into());
             let equipment = ties.equip(0, seats, HeapFrames, rings.swap_remove(0));
-            let mut worker = Worker::new(equipment, Back);
+            let mut worker = Worker::new(equipment, logic);
             let bed = Bed::of(bell.clone(), &mut worker);
             let watch = Watch::new(Clock::calibrate());
             Scene { worker, bed, watch, steps, wire, event, host: Some(host), other, bell }
@@ -395,7 +444,7 @@ mod tests {
 
         /// Whether a turn finds something and sends it.
         fn works(&mut self) -> bool {
-            self.watch.turn(&mut self.worker) && self.wire.take().is_some()
+            self.watch.turn(&mut self.worker) == Turned::Busy && self.wire.take().is_some()
         }
     }
 
@@ -435,6 +484,69 @@ mod tests {
             assert!(scene.sleep(), "it came since the last sleep");
             assert!(!scene.sleep());
         }
+    }
+
+    #[test]
+    fn a_worker_sleeps_only_when_all_is_done_that_is_due_and_then_at_once() {
+        let mut scene = Scene::with(Back { due: 3 });
+        for is_left in [true, true, false] {
+            assert!(!scene.sleep(), "it need not stay up for a millisecond");
+            assert_eq!(scene.steps(), [Step::Arm, Step::Look(0), Step::Disarm]);
+            let turns = &scene.worker.counters().turns;
+            assert_eq!(turns.nap_cycles.get() == 0, is_left);
+        }
+        let turns = &scene.worker.counters().turns;
+        let counts =
+            [&turns.busy_turns, &turns.idle_turns].map(|all| all.iter().map(Counter::get).sum::<u64>());
+        assert_eq!(counts, [2, 1]);
+    }
+
+    /// Where a cycle is a nanosecond, turns take a microsecond each, and sleeps ten milliseconds: what a worker does in so many milliseconds of a lull while so
+    /// many turns are behind, turns and sleeps.
+    fn turns_and_sleeps(milliseconds: u64, mut behind: u32) -> (u32, u32) {
+        let (mut now, mut turns, mut sleeps) = (0, 0, 0);
+        let mut lull = Lull::new(1_000_000_000, now);
+        // The millisecond before the first sleep is none of it.
+        while lull.after(Turned::Idle, now) != Quiet::Some {
+            now += 1_000;
+        }
+        let until = now + milliseconds * 1_000_000;
+        while now < until {
+            let turned = if behind > 0 { Turned::Behind } else { Turned::Idle };
+            (behind, turns, now) = (behind.saturating_sub(1), turns + 1, now + 1_000);
+            if matches!(lull.after(turned, now), Quiet::Some | Quiet::Long) {
+                (sleeps, now) = (sleeps + 1, now + 10_000_000);
+            }
+        }
+        (turns, sleeps)
+    }
+
+    #[test]
+    fn what_is_due_by_time_is_done_as_fast_as_turns_are_and_a_worker_with_nothing_due_sleeps_after_each_turn()
+    {
+        assert_eq!(turns_and_sleeps(1000, 0), (100, 100));
+        // A million connections at 256 a turn.
+        assert_eq!(
+            turns_and_sleeps(4, 3907),
+            (3908, 1),
+            "no sleep before the last one, and one right after it"
+        );
+        assert_eq!(turns_and_sleeps(1000, 3907), (3907 + 100, 100));
+    }
+
+    #[test]
+    fn a_lull_has_turns_and_a_time_and_work_ends_it() {
+        let mut lull = Lull::new(1_000_000, 0);
+        for turn in 1..EMPTY_TURNS {
+            assert_eq!(lull.after(Turned::Idle, turn.into()), Quiet::Not, "{turn}");
+        }
+        assert_eq!(lull.after(Turned::Idle, 1_000), Quiet::Short);
+        assert_eq!(lull.after(Turned::Idle, 1_001), Quiet::Some);
+        assert_eq!(lull.after(Turned::Behind, 1_002), Quiet::Not);
+        assert_eq!(lull.after(Turned::Idle, 1_003), Quiet::Some, "it goes on");
+        assert_eq!(lull.after(Turned::Idle, 1_000_001), Quiet::Long);
+        assert_eq!(lull.after(Turned::Busy, 1_000_002), Quiet::Not);
+        assert_eq!(lull.after(Turned::Idle, 2_000_000), Quiet::Not);
     }
 
     #[test]
@@ -508,7 +620,7 @@ mod tests {
                 })
                 .collect(),
             pool: HeapFrames,
-            logic: || Back,
+            logic: Back::default,
         });
         let team = Team::start(members.collect(), counters, Idle::Interrupt).unwrap();
         for round in 0..20 {

@@ -12,7 +12,7 @@ use crate::device::Backend;
 use crate::resolve::Questions;
 use crate::ring::mesh;
 use crate::team::{Member, Ties};
-use crate::worker::{Logic, Worker};
+use crate::worker::{Logic, Turned, Worker};
 
 /// The workers of a [`Team`](crate::Team), standing.
 pub struct Stepped<B: Backend, L> {
@@ -36,9 +36,9 @@ impl<B: Backend, L: Logic<B::Packet>> Stepped<B, L> {
         Stepped { workers: workers.collect(), ties }
     }
 
-    /// One turn of a worker. Returns whether there was work.
+    /// One turn of a worker. Returns whether there was work but for what is due by time.
     pub fn turn(&mut self, worker: WorkerId, now: Tick) -> bool {
-        self.workers[worker.index()].turn(now)
+        self.workers[worker.index()].turn(now) == Turned::Busy
     }
 
     pub fn logic(&self, worker: WorkerId) -> &L {

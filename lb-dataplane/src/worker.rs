@@ -50,6 +50,11 @@ pub trait Logic<P: Packet> {
     }
     fn receive_from_twin(&mut self, port: PortId, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>);
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>);
+    /// See [`Path::is_behind`]. A logic to which nothing is due by time never is.
+    #[inline]
+    fn is_behind(&self) -> bool {
+        false
+    }
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32>;
 
     /// See [`Path::order`].
@@ -107,6 +112,11 @@ impl<P: Packet> Logic<P> for Path<P> {
     #[inline]
     fn turn(&mut self, now: Tick, io: &mut impl Io<P>) {
         Path::turn(self, now, io);
+    }
+
+    #[inline]
+    fn is_behind(&self) -> bool {
+        Path::is_behind(self)
     }
 
     fn list(&self, cursor: u32, budget: u32, now: Tick, visit: &mut dyn FnMut(FlowView)) -> Option<u32> {
@@ -184,6 +194,17 @@ pub struct Seat<B: Backend> {
     pub twin: Twin<B::Packet>,
 }
 
+/// What there was to do in a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turned {
+    /// Nothing, or all that was due.
+    Idle,
+    /// No packets, but more is due by time than fits into a turn.
+    Behind,
+    /// Packets, or what is asked from outside.
+    Busy,
+}
+
 /// All that a worker is made of, besides its logic.
 pub(crate) struct Equipment<B: Backend> {
     pub(crate) worker: WorkerId,
@@ -257,12 +278,11 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         }
     }
 
-    /// One turn. Returns whether there was work.
-    pub(crate) fn turn(&mut self, now: Tick) -> bool {
+    pub(crate) fn turn(&mut self, now: Tick) -> Turned {
         self.io.now = now;
         self.exchange_tables();
         if !self.logic.is_ready() {
-            return false;
+            return Turned::Idle;
         }
         let mut had_work = self.receive_handed_over(now);
         for port in 0..self.io.lanes.len() {
@@ -272,10 +292,14 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         self.io.send_staged();
         self.logic.turn(now, &mut self.io);
         self.io.flush();
-        had_work
-            | (self.lister.is_asked() && self.list(now, had_work))
-            | self.follow_orders(now)
-            | (self.sharer.is_on() && self.share(now))
+        had_work |= self.lister.is_asked() && self.list(now, had_work);
+        had_work |= self.follow_orders(now);
+        had_work |= self.sharer.is_on() && self.share(now);
+        match had_work {
+            true => Turned::Busy,
+            false if self.logic.is_behind() => Turned::Behind,
+            false => Turned::Idle,
+        }
     }
 
     fn exchange_tables(&mut self) {

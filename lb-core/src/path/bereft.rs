@@ -56,18 +56,16 @@ impl Bereft {
 }
 
 impl<P: Packet> Path<P> {
-    /// Goes on with the walk, if there is one.
+    /// Goes on with the walk, if there is one. Returns whether it has not come to its end.
     #[inline]
-    pub(super) fn end_bereft(&mut self, now: Tick) {
-        if self.bereft.is_on {
-            self.walk_bereft(now);
-        }
+    pub(super) fn end_bereft(&mut self, now: Tick) -> bool {
+        self.bereft.is_on && self.walk_bereft(now)
     }
 
     #[cold]
-    fn walk_bereft(&mut self, now: Tick) {
+    fn walk_bereft(&mut self, now: Tick) -> bool {
         if self.bereft.pause_until.is_some_and(|until| !now.is_at_or_after(until)) {
-            return;
+            return false;
         }
         self.bereft.pause_until = None;
         let from = self.bereft.cursor;
@@ -88,9 +86,11 @@ impl<P: Packet> Path<P> {
             self.end(id);
         }
         self.bereft.cursor = to;
-        if to >= self.flows.places() {
+        let is_at_end = to >= self.flows.places();
+        if is_at_end {
             self.bereft.end(now);
         }
+        !is_at_end
     }
 }
 

@@ -62,6 +62,11 @@ impl Defence {
         due as u32
     }
 
+    /// Whether the walk has not come by all that was due.
+    fn is_behind(&self) -> bool {
+        self.drops_entries && self.owed >= PLACE
+    }
+
     /// Whether a connection goes that the walk comes by. `packets` of its client, where they are counted.
     fn ends(&mut self, entry: &Entry, packets: Option<u64>, now: Tick) -> bool {
         let is_resting = now.since(entry.seen()) >= REST.0;
@@ -103,17 +108,15 @@ impl<P: Packet> Path<P> {
         free * self.counters.len() as u64
     }
 
-    /// Goes on with the defences that are asked for.
+    /// Goes on with the defences that are asked for. Returns whether they are behind.
     #[inline]
-    pub(super) fn defend(&mut self, now: Tick) {
+    pub(super) fn defend(&mut self, now: Tick) -> bool {
         let sysctls = &self.tables.settings.sysctls;
-        if sysctls.drop_entry | sysctls.secure_tcp != 0 {
-            self.defend_now(now);
-        }
+        sysctls.drop_entry | sysctls.secure_tcp != 0 && self.defend_now(now)
     }
 
     #[cold]
-    fn defend_now(&mut self, now: Tick) {
+    fn defend_now(&mut self, now: Tick) -> bool {
         if self.defence.drops_entries {
             self.walk_defending(now);
         }
@@ -121,6 +124,7 @@ impl<P: Packet> Path<P> {
             self.defence.looked = now;
             self.look_at_room();
         }
+        self.defence.is_behind()
     }
 
     /// Says which defences are on.
@@ -185,6 +189,16 @@ mod tests {
         let mut defence = Defence::new(Tick(0));
         let due: Vec<u32> = (0..60).map(|_| defence.due(100_000, Tick(1_000_000))).collect();
         assert_eq!((due[0], due.iter().sum()), (64, 3125), "after a long rest a second's part");
+    }
+
+    #[test]
+    fn the_walk_is_behind_until_it_has_come_by_all_that_is_due() {
+        let mut defence = Defence { drops_entries: true, ..Defence::new(Tick(0)) };
+        let mut walked = Vec::new();
+        while walked.is_empty() || defence.is_behind() {
+            walked.push(defence.due(1_000_000, Tick(1)));
+        }
+        assert_eq!(walked, [64, 64, 64, 64, 56]);
     }
 
     #[test]

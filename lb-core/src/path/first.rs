@@ -406,13 +406,14 @@ impl<P: Packet> Path<P> {
         self.flows.remove(id);
     }
 
-    pub(super) fn expire(&mut self, now: Tick) {
+    /// Returns whether more timers may be due.
+    pub(super) fn expire(&mut self, now: Tick) -> bool {
         let (mine, counters, services, uses) =
             (&self.mine, &self.counters, &self.tables.services, &self.uses);
         let events = &self.tables.events;
         let (schedulers, worker) = (&mut self.schedulers, self.worker);
         let (counted, limited) = (&mut self.counted, &mut self.limited);
-        self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
+        let visited = self.flows.expire(now, TIMERS_PER_TURN, |flows, id| {
             if is_held(flows, id) && !uses.end(worker, id.0) {
                 return Some(WITH_CONNECTIONS);
             }
@@ -423,6 +424,7 @@ impl<P: Packet> Path<P> {
             mine.flows.expired.add(1);
             None
         });
+        visited == TIMERS_PER_TURN
     }
 
     pub(super) fn count_fill(&self) {

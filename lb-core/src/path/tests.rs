@@ -2,6 +2,7 @@
 
 mod answers;
 mod asked;
+mod behind;
 mod bereft;
 mod by_hash;
 mod by_mark;
