@@ -17,8 +17,9 @@ use super::{BURST, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Tracked};
 use crate::flow::carry::{Salvage, Salvaged};
+use crate::flow::edit::Edit;
 use crate::flow::template::{INVALID, templated};
-use crate::flow::{Direction, InsertError, Method, NewFlow, Tuple};
+use crate::flow::{Direction, FlowId, InsertError, Method, NewFlow, Tuple};
 use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
@@ -187,7 +188,6 @@ impl<P: Packet> Path<P> {
             now: seen,
             zones,
         };
-        let is_active = is_active(original.protocol, state);
         let inserted = self.flows.insert(&new);
         if let (Ok(id), Some(known)) = (&inserted, known) {
             *self.flows.tracked_mut(*id) = known;
@@ -197,18 +197,11 @@ impl<P: Packet> Path<P> {
                 self.mine.flows.tracked.add(1);
                 &mut done.connections
             }
-            Ok(id) if template_of.is_some() => {
-                self.uses.begin(self.worker, id.0);
-                self.mine.server(server).persistent.add(1);
-                &mut done.connections
+            Ok(id) if !self.bind_entered(id, edit) => {
+                self.flows.remove(id);
+                &mut done.no_room
             }
             Ok(id) => {
-                if edit.is_some_and(|edit| !self.flows.begin_edit(id, edit)) {
-                    self.flows.remove(id);
-                    return &mut done.no_room;
-                }
-                self.flows.entry_mut(id).set_inactive(!is_active);
-                self.count_bound(id, server, is_active);
                 self.mine.flows.expect_create.add(is_awaited(&self.flows, id).into());
                 &mut done.connections
             }
@@ -227,6 +220,25 @@ impl<P: Packet> Path<P> {
             && !self.tables.routes.is_local(original.dst)
     }
 
+    /// A connection, or a template, that began elsewhere and was entered here is counted at its real server, and its streams are edited on. False: there is no
+    /// room for the latter.
+    #[must_use]
+    pub(super) fn bind_entered(&mut self, id: FlowId, edit: Option<Edit>) -> bool {
+        let entry = self.flows.entry(id);
+        let (server, is_active) = (entry.server(), is_active(entry.protocol(), entry.state()));
+        if entry.is_template() {
+            self.uses.begin(self.worker, id.0);
+            self.mine.server(server).persistent.add(1);
+            return true;
+        }
+        if edit.is_some_and(|edit| !self.flows.begin_edit(id, edit)) {
+            return false;
+        }
+        self.flows.entry_mut(id).set_inactive(!is_active);
+        self.count_bound(id, server, is_active);
+        true
+    }
+
     /// One of FTP's data connections, for whose port there is no service, is its control connection's real server's.
     fn awaited_by(&self, known: &Tracked, original: &Tuple, server: IpAddr) -> Option<ServerId> {
         let is_awaited = known.status.has(Status::EXPECTED) && known.told_by() == HelperId::FTP;
@@ -242,7 +254,7 @@ impl<P: Packet> Path<P> {
 }
 
 /// A TCP connection is active from its beginning on, before its first state.
-pub(super) fn is_active(protocol: Protocol, state: u8) -> bool {
+fn is_active(protocol: Protocol, state: u8) -> bool {
     state::is_active(protocol, state) || protocol == Protocol::TCP && state == TcpState::None as u8
 }
 

@@ -9,7 +9,6 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::carry_over::is_active;
 use super::{Owners, Path, rewrite};
 use crate::conntrack::Zones;
 use crate::flow::carry::is_unicast;
@@ -234,23 +233,13 @@ impl<P: Packet> Path<P> {
             zones: Zones::NONE,
         };
         let Some(id) = self.insert(&new) else { return Taken::NoRoom };
-        if edit.is_some_and(|edit| !self.flows.begin_edit(id, edit)) {
+        if !self.bind_entered(id, edit) {
             self.mine.edits.full.add(1);
             self.flows.remove(id);
             return Taken::NoRoom;
         }
         self.mine.flows.taken_over.add(1);
-        if is_template {
-            self.uses.begin(self.worker, id.0);
-            self.flows.entry_mut(id).set_hearsay();
-            self.mine.server(server).persistent.add(1);
-            return Taken::New;
-        }
-        let is_active = is_active(original.protocol, state);
-        let entry = self.flows.entry_mut(id);
-        entry.set_inactive(!is_active);
-        entry.set_hearsay();
-        self.count_bound(id, server, is_active);
+        self.flows.entry_mut(id).set_hearsay();
         Taken::New
     }
 
