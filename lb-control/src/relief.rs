@@ -37,15 +37,9 @@ mod tests {
     fn services(upper_threshold: u32) -> (Services, Server) {
         let address = std::net::IpAddr::from([10, 0, 0, 1]);
         let server = Server {
-            id: ID,
-            address,
-            port: 80,
-            weight: 1,
-            last_weight: 1,
-            forward: Forward::Masq,
             upper_threshold,
             lower_threshold: u32::from(upper_threshold > 0),
-            overloaded: Arc::default(),
+            ..Server::new(ID, (address, 80), 1, Forward::Masq)
         };
         let key = ServiceKey::new(Protocol::TCP, address, 80);
         let id = lb_core::ids::ServiceId(0);

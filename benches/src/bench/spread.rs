@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -33,17 +32,8 @@ impl Loads for Idle {
 }
 
 fn service(scheduler: SchedulerKind, servers: impl Iterator<Item = u32>) -> Service {
-    let server = |n: u32| Server {
-        id: ServerId(n),
-        address: Ipv4Addr::from(0x0a00_0001 + n).into(),
-        port: 8080,
-        weight: 1,
-        last_weight: 1,
-        forward: Forward::Masq,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        overloaded: Arc::default(),
-    };
+    let server =
+        |n: u32| Server::new(ServerId(n), (Ipv4Addr::from(0x0a00_0001 + n).into(), 8080), 1, Forward::Masq);
     let key = ServiceKey::new(Protocol::TCP, Ipv4Addr::new(192, 0, 2, 10).into(), 80);
     Service::new(None, ServiceId(0), key, scheduler, servers.map(server).collect(), 1)
 }

@@ -85,16 +85,8 @@ pub fn tables(spread: Spread, forward: Forward) -> Tables {
     let gateways = [(InterfaceId(0), gateway, Some([2, 0, 0, 0, 1, 1]))];
     let neighbours = Neighbours::new(&interfaces, servers.chain(gateways));
     let services = [Protocol::TCP, Protocol::UDP].into_iter().enumerate().map(|(n, protocol)| {
-        let servers = (0..spread.servers).map(|i| Server {
-            id: ServerId(n as u32 * spread.servers + i),
-            address: server(i).into(),
-            port: 8080,
-            weight: 1,
-            last_weight: 1,
-            forward,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
+        let servers = (0..spread.servers).map(|i| {
+            Server::new(ServerId(n as u32 * spread.servers + i), (server(i).into(), 8080), 1, forward)
         });
         let key = ServiceKey::new(protocol, VIP.into(), 80);
         let mut service =

@@ -114,15 +114,10 @@ impl Model {
         // Connections that ended while it was away cleared nothing: the daemon looks at that ([`relief`](crate::relief)).
         let (overloaded, old_upper) = before.unwrap_or_default();
         let mut server = Server {
-            id,
-            address: spec.server.ip(),
-            port: spec.server.port(),
-            weight: spec.weight,
-            last_weight: spec.weight,
-            forward,
             upper_threshold: spec.upper_threshold,
             lower_threshold: spec.lower_threshold,
             overloaded,
+            ..Server::new(id, (spec.server.ip(), spec.server.port()), spec.weight, forward)
         };
         server.after_edit(old_upper);
         Ok((server, quic_ids))

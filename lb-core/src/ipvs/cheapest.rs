@@ -308,17 +308,8 @@ mod tests {
     }
 
     fn service(id: u32, version: u32, servers: impl IntoIterator<Item = (u32, u32)>) -> Service {
-        let server = |(id, weight)| Server {
-            id: ServerId(id),
-            address: Ipv4Addr::LOCALHOST.into(),
-            port: 80,
-            weight,
-            last_weight: weight,
-            forward: Forward::Masq,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Default::default(),
-        };
+        let server =
+            |(id, weight)| Server::new(ServerId(id), (Ipv4Addr::LOCALHOST.into(), 80), weight, Forward::Masq);
         let key = ServiceKey::new(Protocol::TCP, Ipv4Addr::LOCALHOST.into(), 80);
         let servers = servers.into_iter().map(server).collect();
         Service::new(None, ServiceId(id), key, SchedulerKind::Rr, servers, version)

@@ -67,15 +67,9 @@ mod tests {
 
     fn server(upper: u32, lower: u32) -> Server {
         Server {
-            id: ServerId(0),
-            address: std::net::Ipv4Addr::LOCALHOST.into(),
-            port: 80,
-            weight: 1,
-            last_weight: 1,
-            forward: Forward::Masq,
             upper_threshold: upper,
             lower_threshold: lower,
-            overloaded: Default::default(),
+            ..Server::new(ServerId(0), (std::net::Ipv4Addr::LOCALHOST.into(), 80), 1, Forward::Masq)
         }
     }
 

@@ -157,16 +157,8 @@ fn tables(generation: u32, resolved: &[u8], weight: u32) -> Tables {
     let mut next = 0;
     let mut service = |protocol, address: &str, servers: [&str; 2]| {
         next += 1;
-        let servers = servers.into_iter().enumerate().map(|(n, address)| Server {
-            id: ServerId(next * 2 + n as u32),
-            address: ip(address),
-            port: 8080,
-            weight,
-            last_weight: weight,
-            forward: Forward::Masq,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
+        let servers = servers.into_iter().enumerate().map(|(n, address)| {
+            Server::new(ServerId(next * 2 + n as u32), (ip(address), 8080), weight, Forward::Masq)
         });
         let key = ServiceKey::new(protocol, ip(address), 80);
         Arc::new(Service::new(None, ServiceId(next), key, SchedulerKind::Rr, servers.collect(), generation))
@@ -483,17 +475,7 @@ fn a_connection_that_a_newer_one_pushes_out_is_gone_for_the_rest_of_the_burst() 
     // same real server, the newer one pushes the older out.
     let mut tables = tables(2, &[11], 1);
     let service = |id: u32, address: &str| {
-        let server = Server {
-            id: ServerId(id),
-            address: ip("10.0.0.11"),
-            port: 8080,
-            weight: 1,
-            last_weight: 1,
-            forward: Forward::Masq,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
-        };
+        let server = Server::new(ServerId(id), (ip("10.0.0.11"), 8080), 1, Forward::Masq);
         let key = ServiceKey::new(Protocol::TCP, ip(address), 80);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], 2))
     };

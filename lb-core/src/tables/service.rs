@@ -343,6 +343,21 @@ pub struct Service {
 }
 
 impl Server {
+    /// Without thresholds.
+    pub fn new(id: ServerId, (address, port): (IpAddr, u16), weight: u32, forward: Forward) -> Server {
+        Server {
+            id,
+            address,
+            port,
+            weight,
+            last_weight: weight,
+            forward,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            overloaded: Arc::default(),
+        }
+    }
+
     /// The operator gives it another weight.
     pub fn set_weight(&mut self, weight: u32) {
         self.weight = weight;

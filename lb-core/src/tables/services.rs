@@ -362,7 +362,6 @@ fn may_be_ftp_data(key: &ServiceKey) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::sync::atomic::AtomicBool;
 
     use proptest::prelude::*;
 
@@ -390,17 +389,12 @@ mod tests {
 
     /// Of the services with this key: their numbers are theirs alone, their addresses are not.
     fn server(n: u8, server: u8) -> Server {
-        Server {
-            id: ServerId(u32::from(n) * 200 + u32::from(server)),
-            address: [10, 0, 0, server].into(),
-            port: 80,
-            weight: 1,
-            last_weight: 1,
-            forward: if (n + server).is_multiple_of(3) { Forward::Direct } else { Forward::Masq },
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::new(AtomicBool::new(false)),
-        }
+        Server::new(
+            ServerId(u32::from(n) * 200 + u32::from(server)),
+            ([10, 0, 0, server].into(), 80),
+            1,
+            if (n + server).is_multiple_of(3) { Forward::Direct } else { Forward::Masq },
+        )
     }
 
     /// The service's key, number, real servers in their order, whether its scheduler remembers destinations.

@@ -107,29 +107,13 @@ impl<L: Loads> Set<'_, L> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::net::Ipv4Addr;
 
-    use super::super::tests::{changed, request, server, worker};
+    use super::super::tests::{Counts, changed, request, server, worker};
     use super::super::{SchedulerKind, States};
     use super::*;
     use crate::ipvs::destinations::SET;
     use crate::time::Timeout;
-
-    /// Active connections by id.
-    struct Counts(RefCell<[u64; 40]>);
-
-    impl Loads for Counts {
-        fn active(&self, server: ServerId) -> u64 {
-            self.0.borrow()[server.index()]
-        }
-        fn inactive(&self, _: ServerId) -> u64 {
-            0
-        }
-        fn is_shared(&self) -> bool {
-            false
-        }
-    }
 
     /// A worker with one service, whose servers have the ids from 0 on.
     struct Scene {
@@ -143,7 +127,7 @@ mod tests {
         fn new(kind: SchedulerKind, servers: u32, weight: u32) -> Scene {
             let servers = (0..servers).map(|id| server(id, weight)).collect();
             let service = changed(None, kind, servers);
-            Scene { worker: worker(), service, counts: Counts(RefCell::new([0; 40])), now: Tick(0) }
+            Scene { worker: worker(), service, counts: Counts::none(40), now: Tick(0) }
         }
 
         fn change(&mut self, servers: Vec<Server>) {

@@ -1,5 +1,6 @@
 //! What holds for all schedulers, and the lists that the tests of single ones are made of.
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -24,6 +25,27 @@ impl Loads for Idle {
     }
 }
 
+/// Active connections, by the server's id.
+pub(super) struct Counts(pub(super) RefCell<Vec<u64>>);
+
+impl Counts {
+    pub(super) fn none(servers: usize) -> Counts {
+        Counts(RefCell::new(vec![0; servers]))
+    }
+}
+
+impl Loads for Counts {
+    fn active(&self, server: ServerId) -> u64 {
+        self.0.borrow()[server.index()]
+    }
+    fn inactive(&self, _: ServerId) -> u64 {
+        0
+    }
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
 pub(super) fn request() -> Request {
     let anyone = IpAddr::from(Ipv4Addr::LOCALHOST);
     Request { client: (anyone, 1), virtual_: (anyone, 2), now: Tick(0) }
@@ -38,17 +60,7 @@ pub(super) fn worker() -> States {
 }
 
 pub(super) fn server(id: u32, weight: u32) -> Server {
-    Server {
-        id: ServerId(id),
-        address: Ipv4Addr::LOCALHOST.into(),
-        port: 80,
-        weight,
-        last_weight: weight,
-        forward: Forward::Masq,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        overloaded: Default::default(),
-    }
+    Server::new(ServerId(id), (Ipv4Addr::LOCALHOST.into(), 80), weight, Forward::Masq)
 }
 
 /// The service after a change from `old`.

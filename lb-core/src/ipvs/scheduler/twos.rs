@@ -127,26 +127,9 @@ fn mixed(n: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
-    use super::super::tests::{Idle, changed, request, server, worker};
+    use super::super::tests::{Counts, Idle, changed, request, server, worker};
     use super::super::SchedulerKind;
     use super::*;
-    use crate::ids::ServerId;
-
-    struct Counts(RefCell<Vec<u64>>);
-
-    impl Loads for Counts {
-        fn active(&self, server: ServerId) -> u64 {
-            self.0.borrow()[server.index()]
-        }
-        fn inactive(&self, _: ServerId) -> u64 {
-            0
-        }
-        fn is_shared(&self) -> bool {
-            false
-        }
-    }
 
     fn request_of(client: u16) -> Request {
         Request { client: (request().client.0, client), ..request() }
@@ -193,7 +176,7 @@ mod tests {
     #[test]
     fn two_choices_keep_held_connections_nearly_even() {
         let service = changed(None, SchedulerKind::Twos, (0..10).map(|id| server(id, 1)).collect());
-        let counts = Counts(RefCell::new(vec![0; 10]));
+        let counts = Counts::none(10);
         let mut state = worker();
         for client in 0..5000 {
             let picked = state.pick(&service, &counts, &request_of(client)).unwrap();

@@ -36,15 +36,13 @@ const SERVICES: [(Protocol, &str, &str); 3] = [
 fn tables(servers: u32, first: u32) -> Arc<Tables> {
     let service = |(number, (protocol, address, begin)): (usize, (Protocol, &str, &str))| {
         let server = |n| Server {
-            id: ServerId(first + number as u32 * servers + n),
-            address: ip(&format!("{begin}{n}")),
-            port: 8080,
-            weight: 1,
-            last_weight: 1,
-            forward: Forward::Masq,
             upper_threshold: 3,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
+            ..Server::new(
+                ServerId(first + number as u32 * servers + n),
+                (ip(&format!("{begin}{n}")), 8080),
+                1,
+                Forward::Masq,
+            )
         };
         let key = ServiceKey::new(protocol, ip(address), 80);
         let servers = (0..servers).map(server).collect();

@@ -12,17 +12,7 @@ fn by(generation: u32, kind: SchedulerKind, change: impl Fn(&mut Server)) -> Tab
     let tables = tables(generation, &[11, 12], 1);
     let udp = tables.services.iter().filter(|service| service.key.protocol == Protocol::UDP).cloned();
     let server = |n: u32| {
-        let mut server = Server {
-            id: ServerId(20 + n),
-            address: ip(&format!("10.0.0.{n}")),
-            port: 80,
-            weight: 1,
-            last_weight: 1,
-            forward: Forward::Direct,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
-        };
+        let mut server = Server::new(ServerId(20 + n), (ip(&format!("10.0.0.{n}")), 80), 1, Forward::Direct);
         change(&mut server);
         server
     };

@@ -12,17 +12,7 @@ const VIP6: &str = "2001:db8::10";
 /// ISAKMP of both families, on one real server each.
 fn director(forward: Forward) -> Director {
     let service = |(id, (vip, server)): (u32, (&str, &str))| {
-        let server = Server {
-            id: ServerId(id),
-            address: ip(server),
-            port: 500,
-            weight: 1,
-            last_weight: 1,
-            forward,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
-        };
+        let server = Server::new(ServerId(id), (ip(server), 500), 1, forward);
         let key = ServiceKey::new(Protocol::UDP, ip(vip), 500);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], 2))
     };

@@ -17,16 +17,8 @@ pub(super) fn by_mark(lines: &[&str], options: ServiceOptions) -> Tables {
     let mut services = (*tables.services).clone();
     for (n, servers) in [["10.0.0.11", "10.0.0.12"], ["fd00::11", "fd00::12"]].into_iter().enumerate() {
         let key = ServiceKey::of_mark(7, n == 1);
-        let server = |(index, address)| Server {
-            id: ServerId(20 + 2 * n as u32 + index),
-            address: ip(address),
-            port: 0,
-            weight: 1,
-            last_weight: 1,
-            forward: Forward::Masq,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
+        let server = |(index, address)| {
+            Server::new(ServerId(20 + 2 * n as u32 + index), (ip(address), 0), 1, Forward::Masq)
         };
         let servers = (0..).zip(servers).map(server).collect();
         let mut service = Service::new(None, ServiceId(20 + n as u32), key, SchedulerKind::Rr, servers, 1);

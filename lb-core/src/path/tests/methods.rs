@@ -15,17 +15,7 @@ const TUNNELS: [Tunnel; 5] = [
 /// The services [`VIPS`], port 80, TCP, on one real server.
 fn by(generation: u32, forward: Forward, server: &str, resolved: &[u8]) -> Tables {
     let service = |(id, address): (u32, &str)| {
-        let server = Server {
-            id: ServerId(id),
-            address: ip(server),
-            port: 80,
-            weight: 1,
-            last_weight: 1,
-            forward,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
-        };
+        let server = Server::new(ServerId(id), (ip(server), 80), 1, forward);
         let key = ServiceKey::new(Protocol::TCP, ip(address), 80);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], generation))
     };

@@ -6,17 +6,7 @@ use crate::tables::{ServiceOptions, Tunnel};
 
 /// 192.0.2.10:80 of UDP, whose datagrams are scheduled one by one between .11 and .12, or .12 alone.
 pub(super) fn by(generation: u32, forward: Forward, servers: &[u8]) -> Tables {
-    let server = |&n: &u8| Server {
-        id: ServerId(n.into()),
-        address: ip(&format!("10.0.0.{n}")),
-        port: 80,
-        weight: 1,
-        last_weight: 1,
-        forward,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        overloaded: Arc::default(),
-    };
+    let server = |&n: &u8| Server::new(ServerId(n.into()), (ip(&format!("10.0.0.{n}")), 80), 1, forward);
     let key = ServiceKey::new(Protocol::UDP, ip("192.0.2.10"), 80);
     let servers = servers.iter().map(server).collect();
     let mut service = Service::new(None, ServiceId(1), key, SchedulerKind::Rr, servers, generation);

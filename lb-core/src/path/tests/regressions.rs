@@ -89,17 +89,7 @@ fn a_syn_for_a_finished_connection_of_a_removed_server_is_scheduled_anew() {
     d.receive(WAN, &[from_client(4000, "S")]);
     d.receive(WAN, &[from_client(4000, "F")]);
     let mut t = tables(2, &[11, 12], 1);
-    let other = Server {
-        id: ServerId(40),
-        address: ip("10.0.0.12"),
-        port: 8080,
-        weight: 1,
-        last_weight: 1,
-        forward: Forward::Masq,
-        upper_threshold: 0,
-        lower_threshold: 0,
-        overloaded: Arc::default(),
-    };
+    let other = Server::new(ServerId(40), (ip("10.0.0.12"), 8080), 1, Forward::Masq);
     let key = ServiceKey::new(Protocol::TCP, ip("192.0.2.10"), 80);
     t.services = Arc::new(Services::new([Arc::new(Service::new(
         None,

@@ -13,17 +13,7 @@ const VIP6: &str = "2001:db8::10";
 /// SCTP port 80 of both families, on one real server each, port `port`.
 fn by(generation: u32, forward: Forward, port: u16) -> Tables {
     let service = |(id, (vip, server)): (u32, (&str, &str))| {
-        let server = Server {
-            id: ServerId(id),
-            address: ip(server),
-            port,
-            weight: 1,
-            last_weight: 1,
-            forward,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            overloaded: Arc::default(),
-        };
+        let server = Server::new(ServerId(id), (ip(server), port), 1, forward);
         let key = ServiceKey::new(Protocol::SCTP, ip(vip), 80);
         Arc::new(Service::new(None, ServiceId(id), key, SchedulerKind::Rr, vec![server], generation))
     };
