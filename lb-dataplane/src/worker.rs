@@ -1,7 +1,7 @@
 //! A worker's turn: receive, run the path, send. It allocates nothing, locks nothing and never waits.
 //!
-//! A turn looks once at each source of packets (other workers' rings, ports, twins), lets the path do what is due, and
-//! sends what is left in the transmit buffers.
+//! A turn looks once at each source of packets (other workers' rings, ports, twins), lets the path do what is
+//! due, and sends what is left in the transmit buffers.
 
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -98,7 +98,8 @@ impl<P: Packet> Logic<P> for Path<P> {
         Path::receive_handed_over(self, burst, now, io);
     }
 
-    /// They are steered as if they came from a port: whoever gathers a datagram's fragments does by any tables.
+    /// They are steered as if they came from a port: whoever gathers a datagram's fragments does by any
+    /// tables.
     #[inline]
     fn receive_plain(&mut self, burst: &mut Burst<P>, now: Tick, io: &mut impl Io<P>) {
         Path::receive(self, burst, now, io);
@@ -220,7 +221,8 @@ pub(crate) struct Equipment<B: Backend> {
     pub(crate) sharer: Sharer,
 }
 
-/// A worker: [`crate::idle::live`] is its thread's life; without a thread, [`Worker::turn`] is called for each turn.
+/// A worker: [`crate::idle::live`] is its thread's life; without a thread, [`Worker::turn`] is called for
+/// each turn.
 pub(crate) struct Worker<B: Backend, L> {
     logic: L,
     io: WorkerIo<B>,
@@ -246,8 +248,8 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     pub(crate) fn new(equipment: Equipment<B>, logic: L) -> Worker<B, L> {
         let Equipment { worker, counters, seats, rings, pool, asker, inbox, lister, follower, sharer } =
             equipment;
-        // Twice as many as that one can get in a turn: a ring that was filled while this worker had no CPU becomes empty again, and
-        // what comes by this worker's own ports waits for no more.
+        // Twice as many as that one can get in a turn: a ring that was filled while this worker had no CPU
+        // becomes empty again, and what comes by this worker's own ports waits for no more.
         let most = 2 * BURST * seats.len().max(1);
         let lanes = seats
             .into_iter()
@@ -313,36 +315,42 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     }
 
     fn receive_handed_over(&mut self, now: Tick) -> bool {
-        let Worker { logic, io, incoming, burst, handed, most, .. } = self;
         let mut had_work = false;
-        for ring in incoming {
-            let waiting = ring.waiting().min(*most);
+        for ring in 0..self.incoming.len() {
+            let waiting = self.incoming[ring].waiting().min(self.most);
             if waiting == 0 {
                 continue;
             }
             had_work = true;
-            io.counters.turns.handed_in.add(waiting as u64);
+            self.io.counters.turns.handed_in.add(waiting as u64);
             for taken in (0..waiting).step_by(BURST) {
-                ring.take(BURST.min(waiting - taken), |packet, errand| match errand {
-                    Errand::Own(Steer::Plain) => {
-                        if !handed.is_empty() {
-                            take_on(logic, burst, handed, now, io);
-                        }
-                        burst.push(packet);
-                    }
-                    Errand::Own(steer) => {
-                        if !burst.is_empty() {
-                            take_on(logic, burst, handed, now, io);
-                        }
-                        handed.push((packet, steer));
-                    }
-                    Errand::Transmit(port) => io.transmit(port, packet),
-                    Errand::ToTwin(port) => io.to_twin(port, packet),
-                });
-                take_on(logic, burst, handed, now, io);
+                self.take(ring, BURST.min(waiting - taken), now);
             }
         }
         had_work
+    }
+
+    /// Takes so many packets, no more than a burst, from one of the rings.
+    #[inline]
+    fn take(&mut self, ring: usize, count: usize, now: Tick) {
+        let Worker { logic, io, incoming, burst, handed, .. } = self;
+        incoming[ring].take(count, |packet, errand| match errand {
+            Errand::Own(Steer::Plain) => {
+                if !handed.is_empty() {
+                    take_on(logic, burst, handed, now, io);
+                }
+                burst.push(packet);
+            }
+            Errand::Own(steer) => {
+                if !burst.is_empty() {
+                    take_on(logic, burst, handed, now, io);
+                }
+                handed.push((packet, steer));
+            }
+            Errand::Transmit(port) => io.transmit(port, packet),
+            Errand::ToTwin(port) => io.to_twin(port, packet),
+        });
+        take_on(logic, burst, handed, now, io);
     }
 
     fn receive(&mut self, port: PortId, now: Tick) -> bool {
@@ -398,7 +406,8 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
         self.io.flush();
     }
 
-    /// Goes on with a list. While packets come it takes one part in so many of the time, however fast it is read.
+    /// Goes on with a list. While packets come it takes one part in so many of the time, however fast it is
+    /// read.
     #[cold]
     fn list(&mut self, now: Tick, is_busy: bool) -> bool {
         let (ended, pause) = self.listed;
@@ -424,7 +433,8 @@ impl<B: Backend, L: Logic<B::Packet>> Worker<B, L> {
     }
 }
 
-/// Gives the logic what was taken from a ring: one of the two holds nothing, so that packets stay in their order.
+/// Gives the logic what was taken from a ring: one of the two holds nothing, so that packets stay in their
+/// order.
 #[inline(never)]
 fn take_on<P: Packet, L: Logic<P>>(
     logic: &mut L,
@@ -470,7 +480,8 @@ struct WorkerIo<B: Backend> {
 }
 
 impl<B: Backend> WorkerIo<B> {
-    /// Sends all transmit buffers, lets the other workers have what is theirs, and wakes the pumps that have something to do.
+    /// Sends all transmit buffers, lets the other workers have what is theirs, and wakes the pumps that have
+    /// something to do.
     #[inline]
     fn flush(&mut self) {
         self.send_staged();
@@ -493,7 +504,8 @@ impl<B: Backend> WorkerIo<B> {
         }
     }
 
-    /// Sends a packet with which a transmit buffer is full, or that does not leave by this worker's own queues.
+    /// Sends a packet with which a transmit buffer is full, or that does not leave by this worker's own
+    /// queues.
     #[inline(never)]
     fn transmit_last(&mut self, port: PortId, packet: B::Packet) {
         let Some(lane) = self.lanes.get_mut(port.index()) else {
@@ -516,8 +528,9 @@ impl<B: Backend> WorkerIo<B> {
         drop(packet);
     }
 
-    /// Gives a packet to another worker; returns it when there is no such worker or its ring is full. `handed_over` counts it
-    /// whatever the errand: also those that only leave by a queue or a twin which that worker serves.
+    /// Gives a packet to another worker; returns it when there is no such worker or its ring is full.
+    /// `handed_over` counts it whatever the errand: also those that only leave by a queue or a twin which
+    /// that worker serves.
     #[inline(always)]
     fn pass(&mut self, to: WorkerId, packet: B::Packet, errand: Errand) -> Result<(), B::Packet> {
         let Some(Some(ring)) = self.outgoing.get_mut(to.index()) else { return Err(packet) };
