@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use zerocopy::FromBytes;
 
 use super::edit::Edit;
-use super::entry::{Addresses, Direction, Entry, Method, Tuple};
-use super::store::{LAYOUT_VERSION, Sizes};
+use super::entry::{Entry, Method};
+use super::header::{LAYOUT_VERSION, Sizes};
 use super::template::{ASSURED, EXPECTED, INVALID, is_signpost, templated};
+use super::tuple::{Addresses, Direction, Tuple};
 use crate::conntrack::{Status, Tracked, Zones};
 use crate::ipvs::state;
 use crate::tables::{FIRST_LOCAL_PORT, Protocol};

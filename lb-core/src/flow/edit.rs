@@ -6,7 +6,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, transmute_mut};
 
-use super::entry::Direction;
+use super::tuple::Direction;
 use crate::wire::ftp_families::Asked;
 use crate::wire::tcp_options::TcpOptions;
 

@@ -4,38 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use super::course::CourseId;
 use super::template::{self, templated};
+use super::tuple::{Addresses, Direction, Ends, Tuple};
 use super::{FlowHash, Hasher};
 use crate::conntrack::Zones;
 use crate::ids::ServerId;
 use crate::tables::{HopId, Protocol};
 use crate::time::{Tick, Timeout};
-use crate::wire::parse::Headers;
-
-/// Which way a packet of a connection goes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[repr(u8)]
-pub enum Direction {
-    /// As the connection's first packet: from the client.
-    Original = 0,
-    /// Back to the client.
-    Reply = 1,
-}
-
-impl Direction {
-    #[inline]
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    #[inline]
-    pub fn opposite(self) -> Direction {
-        match self {
-            Direction::Original => Direction::Reply,
-            Direction::Reply => Direction::Original,
-        }
-    }
-}
 
 /// A connection's entry, by its place in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,7 +47,8 @@ impl FlowRef {
     }
 }
 
-/// How a connection's packets get to the real server: as when it began, whatever the real server's method is now.
+/// How a connection's packets get to the real server: as when it began, whatever the real server's method is
+/// now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum Method {
@@ -79,110 +56,17 @@ pub enum Method {
     Masq = 0,
     Direct = 1,
     Tunnel = 2,
-    /// As masqueraded, and into the other address family: the answers' tuple is of the one that the client's is not.
+    /// As masqueraded, and into the other address family: the answers' tuple is of the one that the client's
+    /// is not.
     Translated = 3,
 }
 
 impl Method {
-    /// The real server answers the client by another way than through us. Its answers could not be told from those of
-    /// others: it may have many virtual services' addresses.
+    /// The real server answers the client by another way than through us. Its answers could not be told from
+    /// those of others: it may have many virtual services' addresses.
     #[inline]
     pub const fn is_one_way(self) -> bool {
         matches!(self, Method::Direct | Method::Tunnel)
-    }
-}
-
-/// What a packet carries, in one direction. Ports are 0 where the protocol has none.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Tuple {
-    pub src: IpAddr,
-    pub dst: IpAddr,
-    pub sport: u16,
-    pub dport: u16,
-    pub protocol: Protocol,
-}
-
-impl Tuple {
-    /// Of a packet as it is.
-    #[inline]
-    pub fn of_packet(frame: &[u8], headers: &Headers) -> Tuple {
-        Tuple {
-            src: headers.source(frame),
-            dst: headers.destination(frame),
-            sport: headers.sport,
-            dport: headers.dport,
-            protocol: headers.protocol,
-        }
-    }
-
-    /// The tuple of a packet that answers this one's.
-    #[must_use]
-    pub fn reversed(self) -> Tuple {
-        Tuple { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, protocol: self.protocol }
-    }
-
-    #[inline]
-    pub fn hash(&self, hasher: Hasher) -> FlowHash {
-        match (self.src, self.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                hasher.ipv4(src.into(), dst.into(), self.sport, self.dport, self.protocol.0)
-            }
-            _ => self.wide_hash(hasher),
-        }
-    }
-
-    #[inline(never)]
-    fn wide_hash(&self, hasher: Hasher) -> FlowHash {
-        hasher.ipv6(&octets(self.src), &octets(self.dst), self.sport, self.dport, self.protocol.0)
-    }
-}
-
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(a) => a.to_ipv6_mapped().octets(),
-        IpAddr::V6(a) => a.octets(),
-    }
-}
-
-/// One direction's addresses and ports. IPv6 addresses are in [`Addresses`], and 0 here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub(super) struct Ends {
-    pub src: u32,
-    pub dst: u32,
-    pub sport: u16,
-    pub dport: u16,
-}
-
-impl Ends {
-    fn of(tuple: &Tuple) -> Ends {
-        let number = |address| match address {
-            IpAddr::V4(a) => u32::from(a),
-            IpAddr::V6(_) => 0,
-        };
-        Ends { src: number(tuple.src), dst: number(tuple.dst), sport: tuple.sport, dport: tuple.dport }
-    }
-}
-
-/// The addresses of a connection that has an IPv6 end, as on the wire: by direction, source and
-/// destination. What is IPv4 is mapped (RFC 4291 §2.5.5.2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable)]
-#[repr(C, align(64))]
-pub(super) struct Addresses {
-    pub(super) ends: [[[u8; 16]; 2]; 2],
-}
-
-impl Addresses {
-    pub(super) fn new(original: &Tuple, reply: &Tuple) -> Addresses {
-        Addresses { ends: [original, reply].map(Addresses::of) }
-    }
-
-    fn of(tuple: &Tuple) -> [[u8; 16]; 2] {
-        [octets(tuple.src), octets(tuple.dst)]
-    }
-
-    pub(super) fn set_reply(&mut self, reply: &Tuple) {
-        self.ends[Direction::Reply.index()] = Addresses::of(reply);
     }
 }
 
@@ -202,42 +86,6 @@ pub struct Rewrite {
     pub addresses: (u32, u32),
     pub ports: (u16, u16),
     pub deltas: Deltas,
-}
-
-/// A course past the rules (`path/courses.rs`): its era, and its number in that one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CourseId(u32);
-
-/// Which courses are meant by their numbers. Its highest bit is always set, which tells a course from a next hop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Era(u16);
-
-impl Era {
-    pub const FIRST: Era = Era(1 << 15);
-
-    /// 2¹⁵ eras from now on it is this one again.
-    #[must_use]
-    pub fn next(self) -> Era {
-        Era(self.0.wrapping_add(1) | Self::FIRST.0)
-    }
-}
-
-impl CourseId {
-    const ERA_AT: u32 = 16;
-
-    pub fn new(era: Era, number: u16) -> CourseId {
-        CourseId(u32::from(era.0) << Self::ERA_AT | u32::from(number))
-    }
-
-    #[inline]
-    pub fn era(self) -> Era {
-        Era((self.0 >> Self::ERA_AT) as u16)
-    }
-
-    #[inline]
-    pub fn number(self) -> u16 {
-        self.0 as u16
-    }
 }
 
 /// A connection, whole: 64 bytes for IPv4, 64 more for IPv6 addresses.
@@ -269,7 +117,8 @@ const _: () = assert!(std::mem::offset_of!(Entry, protocol) + 4 == size_of::<Ent
 impl Entry {
     pub(super) const NO_ADDRESSES: u32 = u32::MAX;
     const NO_HOP: u32 = u32::MAX;
-    /// From here on `hops` have a [`CourseId`] in the place of a hop, or [`NO_HOP`](Self::NO_HOP): no era has so many courses.
+    /// From here on `hops` have a [`CourseId`] in the place of a hop, or [`NO_HOP`](Self::NO_HOP): no era has
+    /// so many courses.
     const COURSE: u32 = 1 << 31;
     /// Counted as inactive at its real server.
     const INACTIVE: u8 = 1;
@@ -291,16 +140,18 @@ impl Entry {
     const EDITED: u8 = 8;
     /// In `in_use`: it is of no virtual service, and tracked.
     const TRACKED: u8 = 0x80;
-    /// In `in_use`: rules look at each of its packets, or it is counted (under this generation of the tables).
+    /// In `in_use`: rules look at each of its packets, or it is counted (under this generation of the
+    /// tables).
     const RULED: u8 = 0x40;
     /// In `in_use`: it is tracked, and one of its directions at least in a zone that is not 0.
     const ZONED: u8 = 0x10;
-    /// In `in_use`: what is beside it of tracking is its own, and not that of the connection that had its place before.
+    /// In `in_use`: what is beside it of tracking is its own, and not that of the connection that had its
+    /// place before.
     const KNOWN: u8 = 0x20;
     /// The connection is counted at its persistence template.
     const COUNTED: u8 = 0x40;
-    /// A packet may change more than the connection's own state: of a virtual service's the first answer assures its template (TCP has a state for
-    /// that); of a tracked one each, what tracking knows.
+    /// A packet may change more than the connection's own state: of a virtual service's the first answer
+    /// assures its template (TCP has a state for that); of a tracked one each, what tracking knows.
     const UNSETTLED: u8 = 0x80;
 
     /// Not in use yet.
@@ -354,7 +205,8 @@ impl Entry {
         templated(self.protocol()).is_some()
     }
 
-    /// The directions whose tuples are in the index: of a template the client's alone, of one that binds no more none.
+    /// The directions whose tuples are in the index: of a template the client's alone, of one that binds no
+    /// more none.
     #[inline]
     pub(super) fn indexed(&self) -> &'static [Direction] {
         if self.is_invalid() { &[] } else { indexed(self.method(), self.is_template()) }
@@ -436,7 +288,8 @@ impl Entry {
         self.generation
     }
 
-    /// Forgets what was cached, and caches under `generation` from now on. `is_ruled`: something looks at each packet then.
+    /// Forgets what was cached, and caches under `generation` from now on. `is_ruled`: something looks at
+    /// each packet then.
     pub fn renew(&mut self, generation: u32, is_ruled: bool) {
         self.generation = generation;
         self.hops = [Self::NO_HOP; 2];
@@ -459,7 +312,8 @@ impl Entry {
         }
     }
 
-    /// Its packets change nothing any more of what tracking knows, until it is [`set_followed`](Entry::set_followed).
+    /// Its packets change nothing any more of what tracking knows, until it is
+    /// [`set_followed`](Entry::set_followed).
     pub fn set_settled(&mut self) {
         debug_assert!(self.is_tracked(), "a virtual service's says something else by this");
         self.set_flag(Self::UNSETTLED, false);
@@ -499,7 +353,8 @@ impl Entry {
         self.hops[direction.index()] = hop.0;
     }
 
-    /// What its packets that go this way meet of rules, and their next hop; where it is not kept, a course that there is not.
+    /// What its packets that go this way meet of rules, and their next hop; where it is not kept, a course
+    /// that there is not.
     #[inline]
     pub fn course_or_none(&self, direction: Direction) -> CourseId {
         CourseId(self.hops[direction.index()])
@@ -541,8 +396,8 @@ impl Entry {
         self.set_flag(Self::BYPASS, true);
     }
 
-    /// True when none of the two is set, it is masqueraded, no answer is waited for, and nothing looks at each packet: it goes
-    /// the ordinary way.
+    /// True when none of the two is set, it is masqueraded, no answer is waited for, and nothing looks at
+    /// each packet: it goes the ordinary way.
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.turned_off_by() == 0
@@ -601,7 +456,8 @@ impl Entry {
         self.in_use & Self::ZONED != 0
     }
 
-    /// Whether what the index finds by a tuple of zone 0 can be this: of such a protocol and family, and in no zone.
+    /// Whether what the index finds by a tuple of zone 0 can be this: of such a protocol and family, and in
+    /// no zone.
     #[inline(always)]
     pub(super) fn is_plainly(&self, protocol: u16, is_ipv6: bool) -> bool {
         const FAMILY: u32 = u32::from_le_bytes([0, 0, Entry::IPV6, 0]);
@@ -647,7 +503,8 @@ impl Entry {
     }
 
     pub(super) fn set_next_free(&mut self, next: u32) {
-        // A look-up that began before it was freed must not take it for what it was: no packet has protocol 0.
+        // A look-up that began before it was freed must not take it for what it was: no packet has protocol
+        // 0.
         self.protocol = 0;
         self.server = next;
     }
@@ -739,7 +596,8 @@ impl Entry {
         match direction {
             Direction::Original if self.is_ipv6() => (src, dst),
             Direction::Original => (Ipv4Addr::from(ends.src).into(), Ipv4Addr::from(ends.dst).into()),
-            // The real server, and what it answers to, may be of the other family; a mapped address is on no wire.
+            // The real server, and what it answers to, may be of the other family; a mapped address is on no
+            // wire.
             Direction::Reply => (src.to_canonical(), dst.to_canonical()),
         }
     }
@@ -749,7 +607,8 @@ impl Entry {
 #[derive(Clone, Debug)]
 pub struct NewFlow {
     pub original: Tuple,
-    /// As the answers come in: not yet translated. Its source is the real server, also where no answer comes in.
+    /// As the answers come in: not yet translated. Its source is the real server, also where no answer comes
+    /// in.
     pub reply: Tuple,
     pub method: Method,
     /// What translating a packet of each direction adds to its checksums.
@@ -762,8 +621,8 @@ pub struct NewFlow {
     pub zones: Zones,
 }
 
-/// The directions whose tuples are in the index. A real server that answers by itself stays out of it: it has one
-/// address for many virtual services; and of a template it is the client's alone.
+/// The directions whose tuples are in the index. A real server that answers by itself stays out of it: it has
+/// one address for many virtual services; and of a template it is the client's alone.
 #[inline]
 pub(super) const fn indexed(method: Method, is_template: bool) -> &'static [Direction] {
     if is_template || method.is_one_way() {

@@ -1,25 +1,33 @@
-//! Flows: one entry a connection, its tuples in one index: both, or the client's alone where the real server's answers go
-//! another way.
+//! Flows: one entry a connection, its tuples in one index: both, or the client's alone where the real
+//! server's answers go another way.
 //!
-//! A [`FlowTable`] belongs to one worker, which alone reads and writes it. All its memory is taken at start, in one
-//! [`Region`], with a versioned layout and no pointers: a header, the index, the entries, the IPv6 addresses, a word a connection for what
-//! it has more (an edit, zones, the template that counts it), the edits of those whose streams are changed, what tracking knows of each, packets and bytes of those that are
-//! counted, and the timer wheel. 192 bytes an IPv4 connection, 260 an IPv6 one. When the process is dead and its memory is not, [`carry`] reads it.
+//! A [`FlowTable`] belongs to one worker, which alone reads and writes it. All its memory is taken at start,
+//! in one [`Region`], with a versioned layout and no pointers: a header, the index, the entries, the IPv6
+//! addresses, a word a connection for what it has more (an edit, zones, the template that counts it), the
+//! edits of those whose streams are changed, what tracking knows of each, packets and bytes of those that are
+//! counted, and the timer wheel. 192 bytes an IPv4 connection, 260 an IPv6 one. When the process is dead and
+//! its memory is not, [`carry`] reads it.
 
 pub mod carry;
+mod course;
 pub mod edit;
 mod entry;
 mod hash;
+mod header;
 mod index;
 mod store;
 pub mod template;
+mod tuple;
 mod wheel;
 
 use std::ops::{Deref, DerefMut};
 
-pub use entry::{CourseId, Deltas, Direction, Entry, Era, FlowId, FlowRef, Method, NewFlow, Rewrite, Tuple};
+pub use course::{CourseId, Era};
+pub use entry::{Deltas, Entry, FlowId, FlowRef, Method, NewFlow, Rewrite};
 pub use hash::{FlowHash, Hasher};
-pub use store::{InsertError, LAYOUT_VERSION, Store};
+pub use header::LAYOUT_VERSION;
+pub use store::{InsertError, Store};
+pub use tuple::{Direction, Tuple};
 use wheel::{Due, Wheel};
 
 use crate::mem::Region;
@@ -93,7 +101,8 @@ impl FlowTable {
         self.store.forget(id);
     }
 
-    /// Walks through all of the table: whether index, lists, timers and counts agree with the entries. For tests; slow.
+    /// Walks through all of the table: whether index, lists, timers and counts agree with the entries. For
+    /// tests; slow.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -102,8 +111,9 @@ impl FlowTable {
         self.wheel.check(|id| self.store.is_in_use(id))
     }
 
-    /// Takes out the connections whose time is over, visiting at most `budget` timers. `over` is called for each
-    /// before it goes; one that it gives another timeout stays for so long. Returns how many timers were visited.
+    /// Takes out the connections whose time is over, visiting at most `budget` timers. `over` is called for
+    /// each before it goes; one that it gives another timeout stays for so long. Returns how many timers were
+    /// visited.
     pub fn expire(
         &mut self,
         now: Tick,

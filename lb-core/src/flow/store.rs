@@ -1,144 +1,22 @@
 //! Where connections are kept: index, entries and addresses, without the timers.
 
+mod beside;
+mod check;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
-
 use super::edit::Edit;
-use super::entry::{Addresses, Deltas, Direction, Entry, FlowId, FlowRef, NewFlow, Tuple, indexed};
+use super::entry::{Deltas, Entry, FlowId, FlowRef, NewFlow, indexed};
 use super::hash::{FlowHash, Hasher};
+use super::header::{CONNECTIONS_A_COUNT, Header, PoolHead, Sizes};
 use super::index::Index;
-use super::template::{TemplatePlace, templated};
-use crate::conntrack::{Accounting, Status, Tracked, Zones};
+use super::template::templated;
+use super::tuple::{Addresses, Direction, Tuple};
+use crate::conntrack::{Accounting, Tracked, Zones};
 use crate::mem::{Region, Slab};
 use crate::tables::Protocol;
 use crate::wire::parse::Headers;
-
-/// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 16;
-
-/// One in so many connections may be edited.
-const CONNECTIONS_AN_EDIT: u32 = 5;
-/// One in so many connections may be counted.
-const CONNECTIONS_A_COUNT: u32 = 4;
-
-/// What the region begins with: that it is ours, for what sizes, and the few values that are not in an array.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct Header {
-    sizes: Sizes,
-    /// Entries and IPv6 addresses in use.
-    entries: PoolHead,
-    addresses: PoolHead,
-    edits: PoolHead,
-    counts: PoolHead,
-}
-
-/// The part of the header that stays as it was written, and that a later process goes by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-pub(super) struct Sizes {
-    pub(super) magic: u64,
-    pub(super) version: u32,
-    pub(super) max_connections: u32,
-    pub(super) max_ipv6: u32,
-    /// Of all others: a header that was damaged is not believed.
-    pub(super) checksum: u32,
-    pub(super) hash_seed: u64,
-}
-
-impl Sizes {
-    pub(super) const MAGIC: u64 = u64::from_be_bytes(*b"lbflows\0");
-    /// A flow's reference has 31 bits.
-    pub(super) const MOST_CONNECTIONS: u32 = (1 << 31) - 1;
-
-    fn new(max_connections: u32, max_ipv6: u32, hash_seed: u64) -> Sizes {
-        let (magic, version) = (Self::MAGIC, LAYOUT_VERSION);
-        let sizes = Sizes { magic, version, max_connections, max_ipv6, checksum: 0, hash_seed };
-        Sizes { checksum: sizes.sum(), ..sizes }
-    }
-
-    /// What the checksum should be.
-    pub(super) fn sum(&self) -> u32 {
-        let low = u64::from(self.version) << 32 | u64::from(self.max_connections);
-        Hasher::new(self.magic ^ self.hash_seed).checksum(low, self.max_ipv6.into())
-    }
-
-    /// Connections that may be edited at one time.
-    pub(super) fn max_edits(&self) -> u32 {
-        self.max_connections.div_ceil(CONNECTIONS_AN_EDIT)
-    }
-
-    /// Where the entries, the IPv6 addresses, the places of more, the edits, and what tracking knows begin in the region, and where the
-    /// latter ends.
-    pub(super) fn places(&self) -> [usize; 6] {
-        let entries = Region::bytes_for::<Header>(1) + Index::bytes_for(self.max_connections);
-        let addresses = entries + Region::bytes_for::<Entry>(self.max_connections as usize);
-        let more = addresses + Region::bytes_for::<Addresses>(self.max_ipv6 as usize);
-        let edits = more + Region::bytes_for::<u32>(self.max_connections as usize);
-        let tracked = edits + Region::bytes_for::<Edit>(self.max_edits() as usize);
-        let end = tracked + Region::bytes_for::<Tracked>(self.max_connections as usize);
-        [entries, addresses, more, edits, tracked, end]
-    }
-}
-
-/// A pool of numbered places: those once used and free now are a list, the rest was never used.
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct PoolHead {
-    free: u32,
-    never_used: u32,
-    used: u32,
-}
-
-const NONE: u32 = u32::MAX;
-
-impl PoolHead {
-    const EMPTY: PoolHead = PoolHead { free: NONE, never_used: 0, used: 0 };
-
-    fn take(&mut self, capacity: u32, next: impl Fn(u32) -> u32) -> Option<u32> {
-        let place = if self.free != NONE {
-            let place = self.free;
-            self.free = next(place);
-            place
-        } else if self.never_used < capacity {
-            self.never_used += 1;
-            self.never_used - 1
-        } else {
-            return None;
-        };
-        self.used += 1;
-        Some(place)
-    }
-
-    /// Returns what the freed place must remember: the next free one.
-    fn give(&mut self, place: u32) -> u32 {
-        self.used -= 1;
-        std::mem::replace(&mut self.free, place)
-    }
-
-    /// Whether the list of free places and the counts agree; marks in `is_free` those that are not in use.
-    fn check(&self, capacity: u32, is_free: &mut [bool], next: impl Fn(u32) -> u32) -> Result<(), String> {
-        if self.never_used > capacity {
-            return Err(format!("{} of {capacity} places were used", self.never_used));
-        }
-        is_free[self.never_used as usize..].fill(true);
-        let mut place = self.free;
-        while place != NONE {
-            if place >= self.never_used || std::mem::replace(&mut is_free[place as usize], true) {
-                return Err(format!("free place {place} is listed twice, or was never used"));
-            }
-            place = next(place);
-        }
-        let used = is_free.iter().filter(|&&is_free| !is_free).count();
-        if used != self.used as usize {
-            Err(format!("{used} places are in use, not {}", self.used))
-        } else {
-            Ok(())
-        }
-    }
-}
 
 /// Why a connection was not entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,8 +36,8 @@ pub struct Store {
     addresses: Slab<Addresses>,
     /// Of a free place for addresses, the next free one.
     next_addresses: Slab<u32>,
-    /// Of a connection that is edited: where its edit is, which then says the following. Of one that is counted at its
-    /// persistence template: where that is. Of one that is in zones: these.
+    /// Of a connection that is edited: where its edit is, which then says the following. Of one that is
+    /// counted at its persistence template: where that is. Of one that is in zones: these.
     more: Slab<u32>,
     edits: Slab<Edit>,
     /// By connection whose packets are counted: where.
@@ -240,7 +118,8 @@ impl Store {
         Some(guess)
     }
 
-    /// Third stage: whether the guess is right. No IPv6 packet's is, nor what is in a zone: those are found otherwise.
+    /// Third stage: whether the guess is right. No IPv6 packet's is, nor what is in a zone: those are found
+    /// otherwise.
     #[inline(always)]
     pub fn is_ipv4(&self, at: FlowRef, headers: &Headers) -> bool {
         let Some(entry) = self.entries.get(at.id().0 as usize) else { return false };
@@ -285,7 +164,8 @@ impl Store {
         self.find_hashed(tuple.hash(self.hasher).in_zone(zone), tuple, zone)
     }
 
-    /// What a packet is of that is in these zones: of the original direction in its zone, or of the reply direction in the other's.
+    /// What a packet is of that is in these zones: of the original direction in its zone, or of the reply
+    /// direction in the other's.
     pub fn find_in(&self, tuple: &Tuple, zones: Zones) -> Option<FlowRef> {
         let of = |direction| {
             self.find_by(tuple, zones.of(direction)).filter(move |at| at.direction() == direction)
@@ -327,7 +207,8 @@ impl Store {
         Beside { entries, addresses, more, edits, hasher: *hasher }
     }
 
-    /// The rest of a look-up whose guess was wrong; or right, and of a connection into the other family, which the first look passes over.
+    /// The rest of a look-up whose guess was wrong; or right, and of a connection into the other family,
+    /// which the first look passes over.
     #[cold]
     pub fn find_ipv4(
         &self,
@@ -384,7 +265,8 @@ impl Store {
         entry.tuple(direction, self.addresses.get(entry.addresses as usize))
     }
 
-    /// Whether the real server sees a local endpoint where masquerading shows the client; of a template, whether it is a call's.
+    /// Whether the real server sees a local endpoint where masquerading shows the client; of a template,
+    /// whether it is a call's.
     pub fn is_full_nat(&self, id: FlowId) -> bool {
         let (original, reply) = (self.tuple(id, Direction::Original), self.tuple(id, Direction::Reply));
         (original.src, original.sport) != (reply.dst, reply.dport)
@@ -431,8 +313,8 @@ impl Store {
         Ok(id)
     }
 
-    /// Answers to a connection look otherwise from now on: nobody else's may look so. False: the index has no room for that, and the connection,
-    /// whose answers nobody finds, is to be removed.
+    /// Answers to a connection look otherwise from now on: nobody else's may look so. False: the index has no
+    /// room for that, and the connection, whose answers nobody finds, is to be removed.
     #[must_use]
     pub fn exchange_reply(&mut self, id: FlowId, reply: &Tuple, deltas: [Deltas; 2]) -> bool {
         let at = FlowRef::new(id, Direction::Reply);
@@ -488,7 +370,8 @@ impl Store {
             self.more[id as usize] = new.zones.to_bits();
             self.zoned += 1;
         }
-        // A process that is killed here leaves a free entry, never half of one: it is in use when all of it is there.
+        // A process that is killed here leaves a free entry, never half of one: it is in use when all of it
+        // is there.
         compiler_fence(Ordering::SeqCst);
         entry.set_in_use(is_zoned);
         Some(FlowId(id))
@@ -528,117 +411,6 @@ impl Store {
         self.entry_mut(id).invalidate();
     }
 
-    /// The template at which a connection is counted.
-    pub(crate) fn template(&self, id: FlowId) -> Option<TemplatePlace> {
-        self.entry(id).is_counted().then(|| TemplatePlace(self.beside().more(id)))
-    }
-
-    pub(crate) fn set_template(&mut self, id: FlowId, template: TemplatePlace) {
-        match self.edit_mut(id) {
-            Some(edit) => edit.more = template.0,
-            None => self.more[id.0 as usize] = template.0,
-        }
-        self.entry_mut(id).set_counted();
-    }
-
-    /// Connections that are edited, and how many can be.
-    pub fn edits(&self) -> (u32, u32) {
-        (self.header[0].edits.used, self.edits.len() as u32)
-    }
-
-    /// What is done to a connection's packets besides the rewrite.
-    #[inline]
-    pub fn edit(&self, id: FlowId) -> Option<&Edit> {
-        let place = self.more[id.0 as usize] as usize;
-        self.entry(id).is_edited().then(|| self.edits.get(place)).flatten()
-    }
-
-    #[inline]
-    pub fn edit_mut(&mut self, id: FlowId) -> Option<&mut Edit> {
-        let place = self.more[id.0 as usize] as usize;
-        if self.entry(id).is_edited() { self.edits.get_mut(place) } else { None }
-    }
-
-    /// A connection, which has none yet, is edited from now on. Returns false when there is no room.
-    #[must_use]
-    pub fn begin_edit(&mut self, id: FlowId, edit: Edit) -> bool {
-        debug_assert!(!self.entry(id).is_edited());
-        let (header, edits) = (&mut self.header[0], &self.edits);
-        let Some(place) = header.edits.take(edits.len() as u32, |place| edits[place as usize].more) else {
-            return false;
-        };
-        let more = std::mem::replace(&mut self.more[id.0 as usize], place);
-        self.edits[place as usize] = Edit { flow: id.0, more, ..edit };
-        // As with the entry: never half of one.
-        compiler_fence(Ordering::SeqCst);
-        self.entry_mut(id).set_edited(true);
-        true
-    }
-
-    /// The other way round; a connection that has none stays as it is.
-    pub fn end_edit(&mut self, id: FlowId) {
-        let Some(&Edit { more, .. }) = self.edit(id) else { return };
-        self.entry_mut(id).set_edited(false);
-        compiler_fence(Ordering::SeqCst);
-        let place = std::mem::replace(&mut self.more[id.0 as usize], more);
-        let next_free = self.header[0].edits.give(place);
-        self.edits[place as usize] = Edit { flow: Edit::NOBODY, more: next_free, ..Edit::default() };
-    }
-
-    /// What rules and tracking know of a connection: nothing of one that neither has come by.
-    #[inline]
-    pub fn tracked(&self, id: FlowId) -> &Tracked {
-        if self.entry(id).is_known() { &self.tracked[id.0 as usize] } else { &Tracked::NOTHING }
-    }
-
-    #[inline]
-    pub fn prefetch_tracked(&self, id: FlowId) {
-        self.tracked.prefetch(id.0 as usize);
-    }
-
-    #[inline]
-    pub fn tracked_mut(&mut self, id: FlowId) -> &mut Tracked {
-        let tracked = &mut self.tracked[id.0 as usize];
-        let entry = &mut self.entries[id.0 as usize];
-        if !entry.is_known() {
-            // What is there is of a connection that had this place before.
-            *tracked = Tracked::NOTHING;
-            entry.set_known();
-        }
-        tracked
-    }
-
-    /// What was counted of a connection's packets; `None`: nothing is.
-    pub fn accounting(&self, id: FlowId) -> Option<&Accounting> {
-        let place = || self.counted_at[id.0 as usize] as usize;
-        self.is_counted(id).then(|| self.accounting.get(place())).flatten()
-    }
-
-    /// The same, from 0 on when nothing was counted yet. `None`: there is no room.
-    pub fn accounting_mut(&mut self, id: FlowId) -> Option<&mut Accounting> {
-        if !self.is_counted(id) {
-            let (header, accounting) = (&mut self.header[0], &self.accounting);
-            let next = |place| accounting[place as usize].next_free();
-            let place = header.counts.take(accounting.len() as u32, next)?;
-            self.accounting[place as usize] = Accounting::default();
-            self.counted_at[id.0 as usize] = place;
-            self.tracked_mut(id).status.set(Status::COUNTED);
-        }
-        self.accounting.get_mut(self.counted_at[id.0 as usize] as usize)
-    }
-
-    fn is_counted(&self, id: FlowId) -> bool {
-        self.tracked(id).status.has(Status::COUNTED)
-    }
-
-    fn end_count(&mut self, id: FlowId) {
-        if self.is_counted(id) {
-            self.tracked_mut(id).status.clear(Status::COUNTED);
-            let place = self.counted_at[id.0 as usize];
-            self.accounting[place as usize] = Accounting::free(self.header[0].counts.give(place));
-        }
-    }
-
     /// Fetches what [`Store::forget`] will look at.
     pub(super) fn prefetch_buckets(&self, id: FlowId) {
         for &direction in self.entry(id).indexed() {
@@ -667,68 +439,6 @@ impl Store {
 
     pub(super) fn is_in_use(&self, id: u32) -> bool {
         self.entries[id as usize].is_in_use()
-    }
-
-    /// See [`FlowTable::check`](super::FlowTable::check).
-    pub(super) fn check(&self) -> Result<(), String> {
-        let Header { sizes, entries, addresses, edits, counts } = self.header[0];
-        let mut is_free = vec![false; self.entries.len()];
-        entries
-            .check(sizes.max_connections, &mut is_free, |place| self.entries[place as usize].next_free())?;
-        let mut is_free_address = vec![false; self.addresses.len()];
-        addresses.check(sizes.max_ipv6, &mut is_free_address, |place| self.next_addresses[place as usize])?;
-        let mut is_free_edit = vec![false; self.edits.len()];
-        edits.check(sizes.max_edits(), &mut is_free_edit, |place| self.edits[place as usize].more)?;
-        let mut is_free_count = vec![false; self.accounting.len()];
-        let next_count = |place| self.accounting[place as usize].next_free();
-        counts.check(self.accounting.len() as u32, &mut is_free_count, next_count)?;
-        for (id, _) in self.iter(0, u32::MAX).filter(|&(id, _)| self.is_counted(id)) {
-            if std::mem::replace(&mut is_free_count[self.counted_at[id.0 as usize] as usize], true) {
-                return Err(format!("the counts of {} are free, or another connection's", id.0));
-            }
-        }
-        if is_free_count.contains(&false) {
-            return Err("counts are no connection's".to_owned());
-        }
-        for (place, (entry, &is_free)) in self.entries.iter().zip(&is_free).enumerate() {
-            if entry.is_in_use() == is_free {
-                return Err(format!("entry {place}: free={is_free}"));
-            }
-            if entry.is_edited() {
-                let edit = self.more[place] as usize;
-                let is_its_own = self.edits.get(edit).is_some_and(|edit| edit.flow as usize == place);
-                if !is_its_own || std::mem::replace(&mut is_free_edit[edit], true) {
-                    return Err(format!("edit {edit} is free, or another connection's than {place}"));
-                }
-            }
-            if !is_free && (entry.is_ipv6() || entry.addresses != Entry::NO_ADDRESSES) {
-                let place = entry.addresses as usize;
-                if is_free_address.get(place).is_none_or(|&is_free| is_free) {
-                    return Err(format!("IPv6 addresses {place} are free, or another entry's"));
-                }
-                is_free_address[place] = true;
-            }
-        }
-        if is_free_edit.contains(&false) {
-            return Err("an edit is no connection's".to_owned());
-        }
-        if is_free_address.contains(&false) {
-            return Err("IPv6 addresses are in use by no entry".to_owned());
-        }
-        if self.iter(0, u32::MAX).filter(|(_, entry)| entry.is_zoned()).count() != self.zoned as usize {
-            return Err(format!("{} connections are in zones, it says", self.zoned));
-        }
-        let mut references = 0;
-        for (id, entry) in self.iter(0, u32::MAX) {
-            for &direction in entry.indexed() {
-                references += 1;
-                let zone = self.zones(id).of(direction);
-                if self.find_by(&self.tuple(id, direction), zone) != Some(FlowRef::new(id, direction)) {
-                    return Err(format!("entry {}: not found by its {direction:?} tuple", id.0));
-                }
-            }
-        }
-        self.index.check(references, |at| self.beside().hash_of(at))
     }
 
     /// One more than the highest place that was ever in use.
@@ -769,39 +479,4 @@ impl Beside<'_> {
         let edit = self.entries[id.0 as usize].is_edited().then(|| self.edits.get(more as usize)).flatten();
         edit.map_or(more, |edit| edit.more)
     }
-}
-
-/// What a later process relies on, in words.
-#[cfg(test)]
-pub(super) fn layout() -> String {
-    use std::mem::offset_of;
-
-    use super::template;
-    use crate::ipvs::state::TcpState;
-
-    let [entries, addresses, more, edits, tracked, end] = Sizes::new(1000, 100, 0).places();
-    let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]
-        .map(|protocol| format!("{}={}", protocol.0, template::template_protocol(protocol).0))
-        .into();
-    let states: Vec<_> =
-        TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
-    format!(
-        "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}, hash_seed at {}\n\
-         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, tracked at {tracked}, up to {end}\n\
-         {}\n{}\n{}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
-        size_of::<Header>(),
-        offset_of!(Sizes, magic),
-        offset_of!(Sizes, version),
-        offset_of!(Sizes, max_connections),
-        offset_of!(Sizes, max_ipv6),
-        offset_of!(Sizes, checksum),
-        offset_of!(Sizes, hash_seed),
-        super::entry::layout(),
-        super::edit::layout(),
-        crate::conntrack::layout(),
-        states.join(", "),
-        templates.join(", "),
-        template::ASSURED,
-        template::INVALID,
-    )
 }

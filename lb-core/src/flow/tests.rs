@@ -130,10 +130,10 @@ fn a_shorter_timeout_takes_effect_and_a_longer_one_too() {
 #[test]
 fn the_layout_is_that_of_its_version() {
     assert_eq!(
-        (LAYOUT_VERSION, store::layout().as_str()),
+        (LAYOUT_VERSION, header::layout().as_str()),
         (16, include_str!("layout.txt").trim_end()),
         "what is in flow memory has changed, so that another version of lbd must not read it: raise LAYOUT_VERSION in \
-         flow/store.rs, and write it here and the layout into flow/layout.txt"
+         flow/header.rs, and write it here and the layout into flow/layout.txt"
     );
 }
 
