@@ -1,8 +1,9 @@
 //! A worker's life: turn after turn, and rest when there is nothing to do.
 //!
-//! A worker that was without work for a millisecond may sleep, unless more is due by time than a turn does. With [`Idle::Interrupt`] it is woken by what comes to it: packets of its ports by
-//! their receive interrupts, all else (packets from other workers and from twins, tables) by its [`Bell`], which those ring who put it
-//! down. What nobody rings for waits for the end of a sleep: what is due by time, lists, orders.
+//! A worker that was without work for a millisecond may sleep, unless more is due by time than a turn does.
+//! With [`Idle::Interrupt`] it is woken by what comes to it: packets of its ports by their receive
+//! interrupts, all else (packets from other workers and from twins, tables) by its [`Bell`], which those ring
+//! who put it down. What nobody rings for waits for the end of a sleep: what is due by time, lists, orders.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::worker::{Logic, Turned, Worker};
 
 /// Turns without work before a worker takes it easier.
 const EMPTY_TURNS: u32 = 64;
-/// A sleeping worker's nap, and its nap when there was no work for a second: then so many packets come to a port as its queue holds at
-/// five million a second before one is lost.
+/// A sleeping worker's nap, and its nap when there was no work for a second: then so many packets come to a
+/// port as its queue holds at five million a second before one is lost.
 const NAP: Duration = Duration::from_micros(50);
 const LONG_NAP: Duration = Duration::from_micros(200);
 /// The longest sleep with interrupts: a tick, so that whatever is due by time is done in its tick.
@@ -106,7 +107,8 @@ enum Quiet {
     Long,
 }
 
-/// For how long a worker has been without work. What is due by time does not end it, but has to be done before it rests.
+/// For how long a worker has been without work. What is due by time does not end it, but has to be done
+/// before it rests.
 struct Lull {
     /// Cycles a second.
     hz: u64,
@@ -202,8 +204,8 @@ impl Bed {
         Some(Bed { wakers, bell })
     }
 
-    /// Sleeps until something comes, or a tick is over; not at all while more is due by time. Returns whether the worker should stay up: there is work, or will be
-    /// in a moment.
+    /// Sleeps until something comes, or a tick is over; not at all while more is due by time. Returns whether
+    /// the worker should stay up: there is work, or will be in a moment.
     #[cold]
     fn sleep<B: Backend, L: Logic<B::Packet>>(&self, worker: &mut Worker<B, L>, watch: &mut Watch) -> bool {
         worker.devices().for_each(Device::arm);
@@ -265,7 +267,8 @@ mod tests {
 
     type Happening = Box<dyn FnMut() + Send>;
 
-    /// A port in memory that pretends to have interrupts, writes down what is done with it, and has things happen right after it.
+    /// A port in memory that pretends to have interrupts, writes down what is done with it, and has things
+    /// happen right after it.
     struct Card {
         port: MemoryPort,
         event: Option<File>,
@@ -501,8 +504,8 @@ mod tests {
         assert_eq!(counts, [2, 1]);
     }
 
-    /// Where a cycle is a nanosecond, turns take a microsecond each, and sleeps ten milliseconds: what a worker does in so many milliseconds of a lull while so
-    /// many turns are behind, turns and sleeps.
+    /// Where a cycle is a nanosecond, turns take a microsecond each, and sleeps ten milliseconds: what a
+    /// worker does in so many milliseconds of a lull while so many turns are behind, turns and sleeps.
     fn turns_and_sleeps(milliseconds: u64, mut behind: u32) -> (u32, u32) {
         let (mut now, mut turns, mut sleeps) = (0, 0, 0);
         let mut lull = Lull::new(1_000_000_000, now);

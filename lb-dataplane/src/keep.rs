@@ -1,9 +1,10 @@
 //! Flow memory that outlives the process: a file in memory, which the next process reads.
 //!
-//! The file is never used in place. The next process makes a new one beside it, its workers take over what they find in
-//! the old one, and then the new one gets the old one's name: a process that is killed at any moment before leaves the old
-//! one as it was. Where there is no room for two, the old one's content is in the new process alone meanwhile: a start that fails
-//! puts it back, one that is killed loses it. Whoever uses a file holds its lock.
+//! The file is never used in place. The next process makes a new one beside it, its workers take over what
+//! they find in the old one, and then the new one gets the old one's name: a process that is killed at any
+//! moment before leaves the old one as it was. Where there is no room for two, the old one's content is in
+//! the new process alone meanwhile: a start that fails puts it back, one that is killed loses it. Whoever
+//! uses a file holds its lock.
 //!
 //! ```text
 //! 0          a page of text: what the file is, of which boot, how many workers, how much each has; with a sum
@@ -172,8 +173,8 @@ impl Keep {
         memory::file_system(&self.path) == Some(FileSystem::Huge)
     }
 
-    /// Makes the new file with `bytes` for each worker, zeroed and all of it given by the kernel, near the worker's CPU; reads what the
-    /// old ones are.
+    /// Makes the new file with `bytes` for each worker, zeroed and all of it given by the kernel, near the
+    /// worker's CPU; reads what the old ones are.
     ///
     /// # Errors
     /// `Memory` when there is no room.
@@ -248,24 +249,25 @@ impl Keep {
                 continue;
             }
             let name = found.path.display();
-            match pieces(content.bytes()) {
-                Err(reason) => self.notices.push(format!("flow memory {name} is not carried over: {reason}")),
-                Ok(pieces) => {
-                    for (worker, piece) in pieces.iter().enumerate() {
-                        if let Err(reason) = Salvage::of(&content.bytes()[piece.clone()]) {
-                            let what =
-                                format!("flow memory {name}, worker {worker}, is not carried over: {reason}");
-                            self.notices.push(what);
-                        }
-                    }
-                    legacy.pieces.push((content, pieces));
+            let pieces = match pieces(content.bytes()) {
+                Ok(pieces) => pieces,
+                Err(reason) => {
+                    self.notices.push(format!("flow memory {name} is not carried over: {reason}"));
+                    continue;
                 }
-            }
+            };
+            let refused = pieces.iter().enumerate().filter_map(|(worker, piece)| {
+                let reason = Salvage::of(&content.bytes()[piece.clone()]).err()?;
+                Some(format!("flow memory {name}, worker {worker}, is not carried over: {reason}"))
+            });
+            self.notices.extend(refused);
+            legacy.pieces.push((content, pieces));
         }
         legacy
     }
 
-    /// Gives the new file its name; from now on it is what the next process finds. Frees the old ones, or all if there is [to be none](Keep::forgo).
+    /// Gives the new file its name; from now on it is what the next process finds. Frees the old ones, or all
+    /// if there is [to be none](Keep::forgo).
     ///
     /// # Errors
     /// The file and the kernel's reason.
@@ -353,8 +355,8 @@ impl Found {
     }
 }
 
-/// The files that an lbd with other flow memory left, but those that `keep` has. What is there besides is left alone: only the alias
-/// of an interface says that it is flow memory.
+/// The files that an lbd with other flow memory left, but those that `keep` has. What is there besides is
+/// left alone: only the alias of an interface says that it is flow memory.
 ///
 /// # Errors
 /// `FlowMemory`: a process uses one.
@@ -382,7 +384,8 @@ fn unfinished(path: &Path) -> PathBuf {
     path.into()
 }
 
-/// Frees what a process left that was killed before it served. Whoever makes such a file has the lock of the one beside it.
+/// Frees what a process left that was killed before it served. Whoever makes such a file has the lock of the
+/// one beside it.
 fn remove_unfinished<'p>(locked: impl Iterator<Item = &'p PathBuf>) {
     for path in locked {
         // Mostly there is none.

@@ -1,10 +1,13 @@
-//! Connections whose real server was removed: with `expire_nodest_conn` 1 they end at once, not first when their client sends the next packet.
+//! Connections whose real server was removed: with `expire_nodest_conn` 1 they end at once, not first when
+//! their client sends the next packet.
 //!
-//! When tables come that lack a real server, a walk goes through the flow table, a few places a turn; no packet pays for it. A persistence template, or a
-//! control connection of FTP, goes when it has no connection left. Those may be other workers', so that while any has to stay the walk begins anew each
-//! second, for a minute. A server that is back before its worker saw it go keeps its connections.
+//! When tables come that lack a real server, a walk goes through the flow table, a few places a turn; no
+//! packet pays for it. A persistence template, or a control connection of FTP, goes when it has no connection
+//! left. Those may be other workers', so that while any has to stay the walk begins anew each second, for a
+//! minute. A server that is back before its worker saw it go keeps its connections.
 //!
-//! Source of the facts: Linux since 5.9, `net/netfilter/ipvs/ip_vs_conn.c` (`ip_vs_expire_nodest_conn_flush`).
+//! Source of the facts: Linux since 5.9, `net/netfilter/ipvs/ip_vs_conn.c`
+//! (`ip_vs_expire_nodest_conn_flush`).
 
 use arrayvec::ArrayVec;
 

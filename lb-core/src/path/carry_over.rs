@@ -1,8 +1,8 @@
 //! Connections of a process that is dead, entered into this one's tables before the first packet comes.
 //!
-//! Seed, number of workers and sizes may be others than they were: each worker reads all of the old memory and takes
-//! what is its own. A real server is found again by what the operator calls it: the virtual service, and its address and port
-//! there. Ids of the dead process mean nothing.
+//! Seed, number of workers and sizes may be others than they were: each worker reads all of the old memory
+//! and takes what is its own. A real server is found again by what the operator calls it: the virtual
+//! service, and its address and port there. Ids of the dead process mean nothing.
 
 use std::iter::Sum;
 use std::net::IpAddr;
@@ -37,7 +37,8 @@ pub struct CarriedOver {
     pub no_server: u64,
     /// The table is smaller than it was.
     pub no_room: u64,
-    /// By FullNAT or source NAT, from a local port that is another worker's now: there are more or fewer workers than there were.
+    /// By FullNAT or source NAT, from a local port that is another worker's now: there are more or fewer
+    /// workers than there were.
     pub no_port: u64,
     /// Entries that no connection could have, or a second one with the same addresses and ports.
     pub damaged: u64,
@@ -64,13 +65,15 @@ impl Sum for CarriedOver {
     }
 }
 
-/// Real servers by virtual service, address and port; of a service of every port, of FTP, or by mark, also by address alone, port 0.
+/// Real servers by virtual service, address and port; of a service of every port, of FTP, or by mark, also by
+/// address alone, port 0.
 type Servers = HashMap<(ServiceKey, IpAddr, u16), ServerId>;
 
 impl<P: Packet> Path<P> {
-    /// Takes this worker's connections out of the memory of all workers of a dead process. Each worker is to be called,
-    /// with the same memory and tables, before its first packet: the tables that name the real servers must be
-    /// [adopted](Path::adopt). Added over the workers, each entry of the memory is counted once.
+    /// Takes this worker's connections out of the memory of all workers of a dead process. Each worker is to
+    /// be called, with the same memory and tables, before its first packet: the tables that name the real
+    /// servers must be [adopted](Path::adopt). Added over the workers, each entry of the memory is counted
+    /// once.
     pub fn carry_over(&mut self, memory: &[Salvage<'_>], now: Tick) -> CarriedOver {
         let servers = servers(&self.tables.services, self.mine.server_capacity());
         let mut done = CarriedOver::default();
@@ -220,8 +223,8 @@ impl<P: Packet> Path<P> {
             && !self.tables.routes.is_local(original.dst)
     }
 
-    /// A connection, or a template, that began elsewhere and was entered here is counted at its real server, and its streams are edited on. False: there is no
-    /// room for the latter.
+    /// A connection, or a template, that began elsewhere and was entered here is counted at its real server,
+    /// and its streams are edited on. False: there is no room for the latter.
     #[must_use]
     pub(super) fn bind_entered(&mut self, id: FlowId, edit: Option<Edit>) -> bool {
         let entry = self.flows.entry(id);
@@ -239,7 +242,8 @@ impl<P: Packet> Path<P> {
         true
     }
 
-    /// One of FTP's data connections, for whose port there is no service, is its control connection's real server's.
+    /// One of FTP's data connections, for whose port there is no service, is its control connection's real
+    /// server's.
     fn awaited_by(&self, known: &Tracked, original: &Tuple, server: IpAddr) -> Option<ServerId> {
         let is_awaited = known.status.has(Status::EXPECTED) && known.told_by() == HelperId::FTP;
         let is_its = |service: &Service| {

@@ -1,8 +1,10 @@
-//! Connections shared with other directors: what this worker tells of its own, and what it takes over of theirs.
+//! Connections shared with other directors: what this worker tells of its own, and what it takes over of
+//! theirs.
 //!
-//! No packet pays for it: a connection is noted when its state changes, which is off the straight line, and a walk through
-//! the table, a few places a turn, finds those that had packets since the walk before by the time that each packet leaves in
-//! its entry anyway. What another director told of is not told on by walks, until a packet of it comes here.
+//! No packet pays for it: a connection is noted when its state changes, which is off the straight line, and a
+//! walk through the table, a few places a turn, finds those that had packets since the walk before by the
+//! time that each packet leaves in its entry anyway. What another director told of is not told on by walks,
+//! until a packet of it comes here.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -25,11 +27,13 @@ use crate::time::{Tick, Timeout};
 /// A connection, or a persistence template, as directors tell each other of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SharedFlow {
-    /// From the client to the virtual service. A template's client has port 0; of a call's there is a digest in its place.
+    /// From the client to the virtual service. A template's client has port 0; of a call's there is a digest
+    /// in its place.
     pub original: Tuple,
     pub is_template: bool,
     pub server: (IpAddr, u16),
-    /// What the real server sees as its client: the client, or a local endpoint. Of a template the client, with port 0.
+    /// What the real server sees as its client: the client, or a local endpoint. Of a template the client,
+    /// with port 0.
     pub local: (IpAddr, u16),
     /// Of the virtual service that has it, if that is one by mark; else 0.
     pub mark: u32,
@@ -53,8 +57,8 @@ impl SharedFlow {
         !self.is_template && self.local != (self.original.src, self.original.sport)
     }
 
-    /// The workers that are to be told of it: its owner, and before it the one that its answers come to, where that is another
-    /// one.
+    /// The workers that are to be told of it: its owner, and before it the one that its answers come to,
+    /// where that is another one.
     pub fn hearers(&self, owners: &Owners) -> ArrayVec<WorkerId, 2> {
         let owner = owners.of(self.original.src, self.original.sport);
         let answered = self.is_full_nat().then(|| owners.of_local(self.local.0, self.local.1));
@@ -67,8 +71,8 @@ impl SharedFlow {
 pub enum Walk {
     /// All that may be told of.
     Whole,
-    /// Those that had packets since then. One that has no states (UDP) must have been there at the walk before: most are over
-    /// sooner, and nobody would miss them.
+    /// Those that had packets since then. One that has no states (UDP) must have been there at the walk
+    /// before: most are over sooner, and nobody would miss them.
     Since(Tick),
 }
 
@@ -131,8 +135,8 @@ impl<P: Packet> Path<P> {
         count > 0
     }
 
-    /// Tells of connections, looking at up to `budget` places of the table from `cursor` on (0 at first). Returns the next
-    /// cursor, or `None` at the end.
+    /// Tells of connections, looking at up to `budget` places of the table from `cursor` on (0 at first).
+    /// Returns the next cursor, or `None` at the end.
     pub fn walk(
         &mut self,
         cursor: u32,
@@ -161,8 +165,8 @@ impl<P: Packet> Path<P> {
         (end < self.flows.places()).then_some(end)
     }
 
-    /// Takes over a connection that another director told of. `server` is the id of its real server, as whoever asks found it
-    /// in the tables; they may be others by now.
+    /// Takes over a connection that another director told of. `server` is the id of its real server, as
+    /// whoever asks found it in the tables; they may be others by now.
     pub fn take_over(&mut self, told: &SharedFlow, server: ServerId, now: Tick) -> Taken {
         let SharedFlow { mut original, is_template, server: (address, port), local, state, timeout, .. } =
             *told;
@@ -243,7 +247,8 @@ impl<P: Packet> Path<P> {
         Taken::New
     }
 
-    /// What the helper of its service needs, of a connection whose streams were not edited before: the kernel begins it there as well.
+    /// What the helper of its service needs, of a connection whose streams were not edited before: the kernel
+    /// begins it there as well.
     fn ftp_of(&self, original: &Tuple, server: ServerId) -> Option<Edit> {
         let service = self.tables.services.of_server(server)?;
         let is_control = original.protocol == Protocol::TCP && original.dport == service.key.port;
@@ -279,8 +284,8 @@ impl<P: Packet> Path<P> {
         true
     }
 
-    /// Whether other directors are told of it. Of one whose client was answered with a SYN cookie not before its server has answered as well:
-    /// the client asks again for that.
+    /// Whether other directors are told of it. Of one whose client was answered with a SYN cookie not before
+    /// its server has answered as well: the client asks again for that.
     fn is_told(&self, id: FlowId) -> bool {
         is_told(self.flows.entry(id))
             && self.flows.edit(id).is_none_or(|edit| !edit.is_proxied() || edit.is_open())
@@ -311,8 +316,8 @@ impl<P: Packet> Path<P> {
     }
 }
 
-/// Whether other directors are told of a connection in this state: not before it is established. Of a template while it
-/// binds.
+/// Whether other directors are told of a connection in this state: not before it is established. Of a
+/// template while it binds.
 fn is_told(entry: &Entry) -> bool {
     match entry.protocol() {
         // Of no virtual service: nobody asks for it.
