@@ -399,7 +399,7 @@ pub const REAL_SERVER: Section = Section {
             "address",
             "string",
             "required",
-            "\"address:port\" or \"address\": the service's port",
+            "\"address:port\" or \"address\": the service's port; unicast",
             "of the family of its service, but for \"tunnel\" and \"fullnat\"; \"masq\" and \"fullnat\" alone may change the port",
         ),
         key("weight", "integer", "1", "0..=65535", "share of new connections; 0 quiesces the server"),

@@ -21,8 +21,8 @@ use super::read::{Errors, Found, Table};
 use super::{PROTOCOLS, keys, quic, sections};
 use crate::api::types::ForwardMethod;
 use crate::endpoint::{BadEndpoint, Endpoint};
-use crate::model::check::{NEEDS_SOURCE, local_address, rate_forms};
-use crate::model::{MAX_LOCAL_ADDRESSES, MAX_WARMUP};
+use crate::model::check::{NEEDS_SOURCE, Unfit, local_address, rate_forms, unfit};
+use crate::model::{MAX_LOCAL_ADDRESSES, MAX_WARMUP, forward_spec};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VirtualService {
@@ -340,11 +340,6 @@ fn by_address(errors: &mut Errors<'_>, table: &Table<'_>, protocol: Protocol) ->
     None
 }
 
-/// `fe80::1%eth0`: link-local addresses are the same on every link, and the tables do not tell links apart.
-fn has_zone(address: SocketAddr) -> bool {
-    matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0)
-}
-
 /// `service` is `None` when its own address is wrong: the servers are checked all the same.
 fn servers(
     errors: &mut Errors<'_>,
@@ -378,28 +373,25 @@ fn servers(
             server.error(errors, &found.at, "address", text);
             continue;
         };
-        if let Some(service) = service
-            && service.address.is_ipv4() != address.is_ipv4()
-            && !matches!(forward, Forward::Tunnel(_) | Forward::FullNat)
-        {
-            let family = if service.address.is_ipv4() { "IPv4" } else { "IPv6" };
-            server.error(
-                errors,
-                &found.at,
-                "address",
-                format!("{address} is not {family} as its service is: only a tunnel or FullNAT leads there"),
-            );
-        }
-        if let Some(service) = service
-            && !matches!(forward, Forward::Masq | Forward::FullNat)
-            && service.mark().is_none()
-            && service.port != address.port()
-        {
-            let text = format!(
-                "{address} does not have its service's port {}, which only masquerading and FullNAT change",
-                service.port
-            );
-            server.error(errors, &found.at, "address", text);
+        let is_ipv6 = service.map_or(address.is_ipv6(), |service| service.address.is_ipv6());
+        let its_port = service.filter(|service| service.mark().is_none()).map(|service| service.port);
+        for unfit in unfit(is_ipv6, its_port, address, forward_spec(forward).0) {
+            let why = match unfit {
+                Unfit::OtherFamily => {
+                    let family = if is_ipv6 { "IPv6" } else { "IPv4" };
+                    format!("is not {family} as its service is: only a tunnel or FullNAT leads there")
+                }
+                Unfit::NotUnicast => "is not unicast".to_owned(),
+                Unfit::HasZone => {
+                    "has a zone: it cannot be told from the same one on another link".to_owned()
+                }
+                Unfit::OtherPort => {
+                    format!(
+                        "does not have its service's port {port}, which only masquerading and FullNAT change"
+                    )
+                }
+            };
+            server.error(errors, &found.at, "address", format!("{address} {why}"));
         }
         if !known.insert(address) {
             server.error(errors, &found.at, "address", format!("{address} stands twice in this service"));
@@ -481,7 +473,5 @@ fn server_address(typed: &str, service_port: u16) -> Option<SocketAddr> {
             SocketAddr::new(address, service_port)
         }
     };
-    let ip = address.ip();
-    let has_port = address.port() != 0 || service_port == 0;
-    (has_port && !has_zone(address) && !ip.is_unspecified() && !ip.is_multicast()).then_some(address)
+    (address.port() != 0 || service_port == 0).then_some(address)
 }

@@ -137,7 +137,7 @@ fn an_unknown_key_names_the_nearest_and_the_allowed_ones() {
         ),
         [
             "line 11: virtual_service 192.0.2.10:80: real server number 1: address: missing; \
-             required: \"address:port\" or \"address\": the service's port",
+             required: \"address:port\" or \"address\": the service's port; unicast",
             "line 11: virtual_service 192.0.2.10:80: real server number 1: adress: unknown key (did you mean address?); \
              allowed: address, weight, forward, tunnel, tunnel_port, tunnel_checksum, upper_threshold, lower_threshold, quic_server_ids",
         ]
@@ -501,7 +501,28 @@ fn a_zone_is_refused_not_dropped() {
         ]
     );
     let server = "[[virtual_service]]\naddress = \"[2001:db8::1]:80\"\nreal_servers = [{ address = \"[fe80::1%3]:80\" }]\n";
-    assert!(errors_with(server)[0].contains("is no address, alone or with port"));
+    let errors = errors_with(server);
+    assert!(errors[1].ends_with(
+        "address: [fe80::1%3]:80 has a zone: it cannot be told from the same one on another link"
+    ));
+}
+
+#[test]
+fn a_real_server_that_commands_may_not_add_is_refused_with_its_line() {
+    for address in ["0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "::ffff:10.0.0.1", "fe80::1"] {
+        let (service, at) = if address.contains(':') {
+            ("[2001:db8::10]", format!("[{address}]"))
+        } else {
+            ("192.0.2.10", address.into())
+        };
+        let text = format!(
+            "[[virtual_service]]\naddress = \"{service}:80\"\nreal_servers = [{{ address = \"{at}:80\" }}]\n"
+        );
+        let what = format!(
+            "line 10: virtual_service {service}:80: real server {at}:80: address: {at}:80 is not unicast"
+        );
+        assert_eq!(errors_with(&text), [what]);
+    }
 }
 
 #[test]

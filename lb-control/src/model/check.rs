@@ -270,33 +270,51 @@ pub(super) fn check_ranges(service: &ServiceAddress, spec: &ServerSpec) -> Resul
     Ok(())
 }
 
+/// Why a virtual service cannot have a real server at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unfit {
+    OtherFamily,
+    NotUnicast,
+    /// `fe80::1%eth0`: link-local addresses are the same on every link, and the tables do not tell links apart.
+    HasZone,
+    OtherPort,
+}
+
+/// All that is wrong with a real server of a service of this family and port; `None`: it is one by mark.
+pub(crate) fn unfit(
+    is_ipv6: bool,
+    port: Option<u16>,
+    server: SocketAddr,
+    method: ForwardMethod,
+) -> impl Iterator<Item = Unfit> {
+    let has_zone = matches!(server, SocketAddr::V6(v6) if v6.scope_id() != 0);
+    let is_other_port = port.is_some_and(|port| port != server.port());
+    let all = [
+        (Unfit::OtherFamily, server.is_ipv6() != is_ipv6 && !method.changes_family()),
+        (Unfit::NotUnicast, !is_unicast(server.ip())),
+        (Unfit::HasZone, has_zone),
+        (Unfit::OtherPort, is_other_port && !method.changes_port()),
+    ];
+    all.into_iter().filter(|(_, is_so)| *is_so).map(|(unfit, _)| unfit)
+}
+
 pub(super) fn check_server(service: &ServiceAddress, spec: &ServerSpec) -> Result<(), ErrorBody> {
-    let invalid = |what: &str| {
-        let message = format!("{}: {what}", name(service, spec.server));
-        Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
-    };
-    if spec.server.is_ipv6() != service.is_ipv6() && !spec.forward.changes_family() {
-        return invalid("only a tunnel or FullNAT leads to another address family");
-    }
-    if !is_unicast(spec.server.ip()) {
-        return invalid("the address is not unicast");
-    }
-    if matches!(spec.server, SocketAddr::V6(v6) if v6.scope_id() != 0) {
-        return invalid("an address with a zone cannot be told from the same one on another link");
-    }
-    match spec.forward {
-        ForwardMethod::Direct | ForwardMethod::Tunnel
-            if spec.server.port() != service.port() && !matches!(service, ServiceAddress::FwMark { .. }) =>
-        {
-            let what = format!(
-                "{} does not change the port: it must be the virtual service's, {}",
-                spec.forward.name(),
-                service.port()
-            );
-            invalid(&what)
+    let is_mark = matches!(service, ServiceAddress::FwMark { .. });
+    let port = (!is_mark).then(|| service.port());
+    let Some(unfit) = unfit(service.is_ipv6(), port, spec.server, spec.forward).next() else { return Ok(()) };
+    let what = match unfit {
+        Unfit::OtherFamily => "only a tunnel or FullNAT leads to another address family".to_owned(),
+        Unfit::NotUnicast => "the address is not unicast".to_owned(),
+        Unfit::HasZone => {
+            "an address with a zone cannot be told from the same one on another link".to_owned()
         }
-        _ => Ok(()),
-    }
+        Unfit::OtherPort => {
+            let (method, port) = (spec.forward.name(), service.port());
+            format!("{method} does not change the port: it must be the virtual service's, {port}")
+        }
+    };
+    let message = format!("{}: {what}", name(service, spec.server));
+    Err(ErrorBody::new(ErrorKind::InvalidOperation, message))
 }
 
 /// How packets get to the real server: the tunnel must go with the method, and its parts with each other.
