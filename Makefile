@@ -26,7 +26,7 @@ sim: ## the whole system simulated: SEED=7 (STEPS=…) replays, MINUTES=10 searc
 fuzz: ## coverage-guided fuzzing of every target, MINUTES=1 each; TARGETS='packet path' for some
 	@scripts/fuzz.sh --minutes $(or $(MINUTES),1) $(TARGETS)
 
-bench: ## measures, side by side with the peers on this machine; QUICK=1 takes two minutes at most
+bench: ## measures, side by side with the peers on this machine, in fifteen minutes at most; QUICK=1: in two
 	@scripts/bench.sh $(if $(QUICK),--quick)
 
 setup: ## installs what is missing on Debian 12 or 13 (root)

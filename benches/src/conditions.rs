@@ -26,6 +26,10 @@ impl Conditions {
         ])
     }
 
+    pub(crate) fn add(&mut self, name: &'static str, value: String) {
+        self.0.push((name, value));
+    }
+
     pub(crate) fn lines(&self, prefix: &str) -> String {
         self.0.iter().map(|(name, value)| format!("{prefix}{name}: {value}\n")).collect()
     }

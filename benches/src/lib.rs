@@ -9,6 +9,7 @@ pub mod hand_over;
 pub mod lines;
 pub mod measure;
 pub mod road;
+pub mod runs;
 pub mod scaling;
 pub mod team;
 pub mod traffic;

@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Error, Result, bail};
 use clap::{Parser, Subcommand};
 use lb_benches::measure::Scenario;
+use lb_benches::runs::Runs;
 use lb_benches::team::{size, two};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use bench::{BENCHES, Context, Recorded};
+use bench::{BENCHES, Bench, Context, Found, Recorded, SECONDS, Time};
 use conditions::Conditions;
 use huge_pages::HugePages;
 use results::{INSTRUCTIONS, NS, RATIO, Row};
@@ -37,7 +38,7 @@ struct Arguments {
     /// What to measure; all when none is named: masq, testpmd, path, latency, flood, methods, new, schedulers, spread, rules,
     /// memory, size, two-workers, instructions, lbd-ready, publish-one-server, restore, rules-load, set-lookup, end-to-end
     names: Vec<String>,
-    /// Shorter runs: two minutes at most in all
+    /// Shorter and fewer runs: two minutes at most in all
     #[arg(long)]
     quick: bool,
     /// Keep the results as the recorded ones, in benches/
@@ -60,12 +61,13 @@ enum Command {
         rules: u32,
         packets: u64,
         runs: u32,
+        milliseconds: u64,
         cpu: u32,
         huge_pages: String,
     },
     /// Workers on ports in memory: two and one
     #[command(hide = true)]
-    Pair { rounds: u32, huge_pages: String },
+    Pair { rounds: u32, milliseconds: u64, huge_pages: String },
     /// One worker with as many connections
     #[command(hide = true)]
     Table { flows: u32, windows: u32, milliseconds: u64, is_whole: String, cpu: u32, huge_pages: String },
@@ -73,12 +75,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let of_time = |most, milliseconds| Runs { most, time: Duration::from_millis(milliseconds) };
     let result = match arguments.command {
-        Some(Command::Worker { scenario, flows, rules, packets, runs, cpu, huge_pages }) => {
+        Some(Command::Worker { scenario, flows, rules, packets, runs, milliseconds, cpu, huge_pages }) => {
+            let runs = of_time(runs, milliseconds);
             let huge_pages = huge_pages == "true";
             print(worker::measure(worker::Plan { scenario, flows, rules, packets, runs, cpu, huge_pages }))
         }
-        Some(Command::Pair { rounds, huge_pages }) => {
+        Some(Command::Pair { rounds, milliseconds, huge_pages }) => {
+            let rounds = of_time(rounds, milliseconds);
             print(two::measure(two::FLOWS, rounds, huge_pages == "true").map_err(Error::msg))
         }
         Some(Command::Table { flows, windows, milliseconds, is_whole, cpu, huge_pages }) => {
@@ -119,19 +124,22 @@ fn run(arguments: &Arguments) -> Result<()> {
     let pages = &machine.pages;
     let (cpu, pinned) = conditions::measuring_cpu();
     let mode = if arguments.quick { "quick" } else { "full" };
-    let conditions = Conditions::gather(mode, &pages.describe(), &pinned);
+    let mut conditions = Conditions::gather(mode, &pages.describe(), &pinned);
     print!("{}", conditions.lines(""));
     let context = Context {
+        time: Time::default(),
         is_quick: arguments.quick,
         cpu,
         huge_pages: pages.is_there,
         programs,
         scratch: machine.scratch.clone(),
     };
-    let (rows, notes, failures) = run_all(&context, &arguments.names);
+    let begun = Instant::now();
+    let All { rows, notes, failures, cut } = run_all(&context, &arguments.names);
     machine.put_back();
 
-    println!("\n{}", results::table(&rows));
+    conditions.add("took", took(begun.elapsed(), &cut));
+    println!("\ntook: {}\n{}", took(begun.elapsed(), &cut), results::table(&rows));
     for note in &notes {
         println!("{note}");
     }
@@ -157,29 +165,63 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// What all measures found.
+#[derive(Default)]
+struct All {
+    rows: Vec<Row>,
+    notes: Vec<String>,
+    failures: usize,
+    /// Those that had fewer runs than they were to have.
+    cut: Vec<&'static str>,
+}
+
 /// Runs the measures that are named, or all. One that fails does not keep the others from being run.
-fn run_all(context: &Context, names: &[String]) -> (Vec<Row>, Vec<String>, usize) {
-    let (mut rows, mut notes, mut failures) = (Vec::new(), Vec::new(), 0);
+fn run_all(context: &Context, names: &[String]) -> All {
+    let (mut all, begun) = (All::default(), Instant::now());
     for bench in
         BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name))
     {
         eprint!("bench: {} … ", bench.name);
         let start = Instant::now();
-        match (bench.run)(context) {
+        match run_in_time(bench, context, begun.elapsed()) {
             Ok(found) => {
                 eprintln!("{:.1} s", start.elapsed().as_secs_f32());
-                rows.extend(found.rows);
-                notes.extend(found.notes);
+                all.rows.extend(found.rows);
+                all.notes.extend(found.notes);
             }
             Err(error) => {
                 eprintln!("failed");
-                notes.push(format!("FAILED: {}: {error:#}", bench.name));
-                failures += 1;
+                all.notes.push(format!("FAILED: {}: {error:#}", bench.name));
+                all.failures += 1;
             }
         }
+        all.cut.extend(context.time.is_cut().then_some(bench.name));
     }
-    rows.extend(ratio(&rows));
-    (rows, notes, failures)
+    all.rows.extend(ratio(&all.rows));
+    all
+}
+
+/// One measure, unless those before it have left too little time.
+fn run_in_time(bench: &Bench, context: &Context, passed: Duration) -> Result<Found> {
+    let mode = usize::from(!context.is_quick);
+    let [mine, all] = [bench.seconds[mode], SECONDS[mode]].map(|seconds| Duration::from_secs(seconds.into()));
+    context.time.begin(mine);
+    if passed + mine > all {
+        return Ok(Found::left_out(bench.name, "the others have taken its time"));
+    }
+    (bench.run)(context)
+}
+
+/// For people.
+fn took(time: Duration, cut: &[&str]) -> String {
+    let minutes = time.as_secs_f64() / 60.0;
+    match cut {
+        [] => format!("{minutes:.1} minutes"),
+        cut => format!(
+            "{minutes:.1} minutes; fewer runs than planned, since their time was over, had {}",
+            cut.join(", ")
+        ),
+    }
 }
 
 /// What a packet costs beside one that testpmd merely rewrites, of the same run.
@@ -254,6 +296,16 @@ mod tests {
         for bench in BENCHES {
             assert!(help.contains(bench.name), "{}", bench.name);
         }
+    }
+
+    #[test]
+    fn who_was_cut_short_is_named() {
+        let time = Duration::from_secs(90);
+        assert_eq!(took(time, &[]), "1.5 minutes");
+        assert_eq!(
+            took(time, &["masq", "new"]),
+            "1.5 minutes; fewer runs than planned, since their time was over, had masq, new"
+        );
     }
 
     #[test]

@@ -110,6 +110,29 @@ pub struct Measured {
     pub resident_bytes: u64,
 }
 
+/// What was measured in several runs.
+pub trait Repeated {
+    fn runs(&self) -> u32;
+}
+
+impl Repeated for Measured {
+    fn runs(&self) -> u32 {
+        self.ns.len() as u32
+    }
+}
+
+impl Repeated for Waited {
+    fn runs(&self) -> u32 {
+        self.passed.p50_us.len() as u32
+    }
+}
+
+impl Repeated for Kept {
+    fn runs(&self) -> u32 {
+        self.alone.len() as u32
+    }
+}
+
 /// How long packets wait and take.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Waited {

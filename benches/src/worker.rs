@@ -5,11 +5,12 @@
 //! back its buffer, the worker's turn, the path. DPDK starts once a process, so that each measure is a process.
 
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use arrayvec::ArrayVec;
 use lb_benches::measure::{Measured, Scenario, Visit};
+use lb_benches::runs::Runs;
 use lb_benches::traffic::{
     Counted, LAN, LEN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, fill, tables,
 };
@@ -34,7 +35,7 @@ pub(crate) struct Plan {
     /// In chain INPUT: see `ruleset`.
     pub(crate) rules: u32,
     pub(crate) packets: u64,
-    pub(crate) runs: u32,
+    pub(crate) runs: Runs,
     pub(crate) cpu: u32,
     pub(crate) huge_pages: bool,
 }
@@ -104,7 +105,9 @@ struct Driven<T> {
     traffic: T,
     stage: Stage,
     packets: u64,
-    runs: usize,
+    runs: Runs,
+    /// When the first of them began.
+    measuring_since: Instant,
     begun: Tick,
     tell: mpsc::Sender<Outcome>,
     /// Cycles that the generator took, and packets that it made.
@@ -140,19 +143,19 @@ impl<T: Traffic> Driven<T> {
         let mut path = Path::new(config);
         let rules = traffic.rules(plan.rules);
         path.adopt(Arc::new(Tables { rules, ..tables(Spread::default(), traffic.forward()) }));
-        let runs = plan.runs as usize;
         Driven {
             path,
             counters,
             traffic,
             stage: Stage::Open,
             packets: plan.packets,
-            runs,
+            runs: plan.runs,
+            measuring_since: Instant::now(),
             begun,
             tell,
             generating: 0,
             generated: 0,
-            costs: Vec::with_capacity(runs),
+            costs: Vec::with_capacity(plan.runs.most as usize),
             before: Counted::default(),
         }
     }
@@ -169,6 +172,7 @@ impl<T: Traffic> Driven<T> {
             }
             Stage::WarmUp(until) if self.generated >= until => {
                 self.before = self.counted();
+                self.measuring_since = Instant::now();
                 self.stage = self.run_from(now);
             }
             Stage::Run { since, generating, generated } if self.generated - generated >= self.packets => {
@@ -176,7 +180,7 @@ impl<T: Traffic> Driven<T> {
                 let own = self.generating - generating;
                 self.costs.push([(now - since - own) as f64 / packets, own as f64 / packets]);
                 self.stage = self.run_from(now);
-                if self.costs.len() == self.runs {
+                if !self.runs.goes_on(self.costs.len() as u32, self.measuring_since.elapsed()) {
                     self.stage = Stage::Over;
                     // When nobody listens any more the process is about to end.
                     let _nobody = self.tell.send(self.outcome());
@@ -202,7 +206,7 @@ impl<T: Traffic> Driven<T> {
         let generator: f64 = self.costs.iter().map(|cost| cost[1]).sum();
         Ok(Measured {
             ns: self.costs.iter().map(|cost| cost[0] / per_ns).collect(),
-            generator_ns: generator / per_ns / self.runs as f64,
+            generator_ns: generator / per_ns / self.costs.len() as f64,
             resident_bytes: 0,
         })
     }

@@ -18,7 +18,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
         }
     }
     let file = context.scratch.join("end-to-end.json");
-    let (seconds, runs) = context.choose(("1", "1"), ("2", "5"));
+    let (seconds, runs) = context.choose(("1", "1"), ("2", "3"));
     let mut command = Command::new("timeout");
     command.args(["--kill-after=10", "400"]).arg(lab);
     command.args(["end-to-end", "--seconds", seconds, "--runs", runs, "--json"]).arg(&file);

@@ -14,9 +14,10 @@ const CAPACITY: &str = "200000";
 const TIMES: &str = "5";
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((500_000, 5), (1_000_000, 11));
+    let (packets, runs) = context.choose((300_000, 5), (1_000_000, 11));
     let mut found = Found::default();
-    for transport in [Transport::Tcp, Transport::Udp] {
+    for (transport, left) in [(Transport::Tcp, 2), (Transport::Udp, 1)] {
+        let runs = context.time.part(runs, left);
         let scenario = Scenario::Masq(transport);
         let more = ["--capacity", CAPACITY, "--flood", TIMES];
         let kept: Kept = context.road_with(scenario, FLOWS, packets, runs, &more)?;

@@ -10,7 +10,8 @@ use crate::results::{P50_US, P999_US, Row};
 const FLOWS: u32 = 1_000_000;
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((1_000_000, 3), (4_000_000, 7));
+    let (packets, runs) = context.choose((1_000_000, 3), (2_000_000, 7));
+    let runs = context.time.part(runs, 1);
     let waited: Waited =
         context.road_with(Scenario::Masq(Transport::Udp), FLOWS, packets, runs, &["--load", "0.7"])?;
     let Waited { passed, own, control, switched } = waited;

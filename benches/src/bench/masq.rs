@@ -14,19 +14,20 @@ const MANY_FLOWS: u32 = 10_000_000;
 const RULES: u32 = 100;
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((2_000_000, 5), (8_000_000, 11));
+    let (packets, runs) = context.choose((1_000_000, 5), (4_000_000, 11));
     let mut found = Found::default();
-    for scenario in [Scenario::Masq(Transport::Udp), Scenario::Masq(Transport::Tcp)] {
-        for flows in FLOWS {
-            let measured = context.worker(scenario, flows, packets, runs)?;
-            found.rows.push(Row::new(scenario.name(), flows, NS, measured.ns));
-        }
+    let udp = Scenario::Masq(Transport::Udp);
+    let mut cases = Vec::new();
+    for (scenario, rules) in [(udp, 0), (Scenario::Masq(Transport::Tcp), 0), (udp, RULES)] {
+        cases.extend(FLOWS.map(|flows| (scenario, rules, flows)));
     }
-    let scenario = Scenario::Masq(Transport::Udp);
-    for flows in FLOWS.into_iter().chain((!context.is_quick).then_some(MANY_FLOWS)) {
-        let measured = context.worker_with_rules(scenario, RULES, flows, packets, runs)?;
-        let name = format!("{} ruled", scenario.name());
-        found.rows.push(Row { rules: RULES, ..Row::new(&name, flows, NS, measured.ns) });
+    cases.extend((!context.is_quick).then_some((udp, RULES, MANY_FLOWS)));
+    for (n, &(scenario, rules, flows)) in cases.iter().enumerate() {
+        let runs = context.time.part(runs, cases.len() - n);
+        let measured = context.worker_with_rules(scenario, rules, flows, packets, runs)?;
+        let ruled = if rules > 0 { " ruled" } else { "" };
+        let name = format!("{}{ruled}", scenario.name());
+        found.rows.push(Row { rules, ..Row::new(&name, flows, NS, measured.ns) });
     }
     found.notes.push(
         "masq-udp, masq-tcp (the headline): a worker on two null ports, DPDK's packet buffers taken and given back, bursts of \

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;
+use lb_benches::runs::Runs;
 use lb_benches::traffic::{Spread, Transport};
 use lb_core::flow::memory_needed;
 
@@ -14,7 +15,8 @@ const CONNECTIONS: u32 = 1_000_000;
 pub(super) fn run(context: &Context) -> Result<Found> {
     let each = |bytes: u64| bytes as f64 / f64::from(CONNECTIONS);
     // Measured, so that nothing is forgotten: a process with that many connections open.
-    let measured = context.road(Scenario::Masq(Transport::Udp), Spread::default(), CONNECTIONS, 1, 1)?;
+    let measured =
+        context.road(Scenario::Masq(Transport::Udp), Spread::default(), CONNECTIONS, 1, Runs::of(1))?;
     Ok(Found {
         rows: vec![
             Row::new(NAME, CONNECTIONS, BYTES, vec![each(memory_needed(CONNECTIONS, 0) as u64)]),

@@ -4,22 +4,28 @@
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;
+use lb_benches::runs::Runs;
 use lb_benches::traffic::Transport;
 
 use super::{Context, FLOWS, Found};
 use crate::results::{NS, OVER_MASQ, Row};
 
+/// In each round.
+const RUNS: u32 = 3;
+
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((1_000_000, 3), (2_000_000, 5));
-    let rounds = context.choose(3, 5);
+    let (packets, rounds) = context.choose((500_000, 3), (2_000_000, 5));
+    // A quick run does without the others.
+    let numbers = &FLOWS[context.choose(FLOWS.len() - 1, 0)..];
     let is_method = |s: &Scenario| matches!(s, Scenario::OneWay(_) | Scenario::FullNat | Scenario::Snat);
     let scenarios: Vec<Scenario> = Scenario::all().filter(is_method).collect();
     let mut found = Found::default();
-    for flows in FLOWS {
+    for (n, &flows) in numbers.iter().enumerate() {
         let mut costs = vec![(Vec::new(), Vec::new()); scenarios.len()];
-        for _ in 0..rounds {
-            let measure =
-                |scenario| -> Result<Vec<f64>> { Ok(context.worker(scenario, flows, packets, runs)?.ns) };
+        for _ in context.rounds(rounds, numbers.len() - n) {
+            let measure = |scenario| -> Result<Vec<f64>> {
+                Ok(context.worker(scenario, flows, packets, Runs::of(RUNS))?.ns)
+            };
             let masq = median(measure(Scenario::Masq(Transport::Udp))?);
             for (&scenario, (ns, over)) in scenarios.iter().zip(&mut costs) {
                 let cost = measure(scenario)?;

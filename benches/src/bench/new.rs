@@ -11,9 +11,11 @@ use crate::results::{PER_SECOND, Row};
 const ALIVE: u32 = 1_000_000;
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (connections, runs) = context.choose((500_000, 5), (2_000_000, 7));
+    let (connections, runs) = context.choose((300_000, 3), (2_000_000, 7));
     let mut found = Found::default();
-    for scenario in [Scenario::New(Transport::Udp), Scenario::New(Transport::Tcp)] {
+    for (transport, left) in [(Transport::Udp, 2), (Transport::Tcp, 1)] {
+        let scenario = Scenario::New(transport);
+        let runs = context.time.part(runs, left);
         let each = scenario.packets_each();
         let measured = context.worker(scenario, ALIVE, connections * each, runs)?;
         let per_second = measured.ns.iter().map(|ns| 1e9 / (ns * each as f64)).collect();

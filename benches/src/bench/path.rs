@@ -8,10 +8,13 @@ use super::{Context, FLOWS, Found};
 use crate::results::{NS, Row};
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((2_000_000, 5), (8_000_000, 11));
+    let (packets, runs) = context.choose((1_000_000, 5), (4_000_000, 11));
     let mut found = Found::default();
+    let mut left = 2 * FLOWS.len();
     for (name, transport) in [("path-udp", Transport::Udp), ("path-tcp", Transport::Tcp)] {
         for flows in FLOWS {
+            let runs = context.time.part(runs, left);
+            left -= 1;
             let measured =
                 context.road(Scenario::Masq(transport), Spread::default(), flows, packets, runs)?;
             found.rows.push(Row::new(name, flows, NS, measured.ns));

@@ -23,7 +23,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     }
     let lbd = Lbd::start(context, 0)?;
     let (mut restored, mut saved) = (Vec::new(), Vec::new());
-    for _ in 0..context.choose(3, 7) {
+    for _ in context.rounds(context.choose(3, 5), 1) {
         restored.push(restore(context, &lbd, SERVICES)?.as_secs_f64());
         let mut command = lbd.lbctl(context)?;
         command.args(["ipvsadm-save", "-n"]);

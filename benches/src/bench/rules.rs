@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;
+use lb_benches::runs::Runs;
 use lb_benches::traffic::Transport;
 
 use super::{Context, Found};
@@ -15,23 +16,25 @@ const ALIVE: u32 = 100_000;
 const MANY: u32 = 10_000;
 
 pub(super) fn run(context: &Context) -> Result<Found> {
-    let (packets, runs) = context.choose((1_000_000, 3), (2_000_000, 5));
     let rounds = context.choose(3, 5);
     let mut found = Found::default();
     let mut add = |bench: &str, flows, rules, metric: &str, figures: Vec<f64>| {
         found.rows.push(Row { rules, ..Row::new(bench, flows, metric, figures) });
     };
+    // Packets of a run, and runs. A connection that begins takes as long as twenty packets.
+    let length = context.choose((1_000_000, 3), (2_000_000, 5));
+    let length_of_new = context.choose((100_000, 3), (500_000, 3));
     let cases = [
-        ("ruled-udp", Scenario::Masq(Transport::Udp), FLOWS, [0, 10, MANY]),
-        ("ruled-new-udp", Scenario::New(Transport::Udp), ALIVE, [10, 1_000, MANY]),
+        ("ruled-udp", Scenario::Masq(Transport::Udp), FLOWS, [0, 10, MANY], length),
+        ("ruled-new-udp", Scenario::New(Transport::Udp), ALIVE, [10, 1_000, MANY], length_of_new),
     ];
-    for (bench, scenario, flows, counts) in cases {
+    for ((bench, scenario, flows, counts, (packets, runs)), left) in cases.into_iter().zip([2, 1]) {
         let mut costs = counts.map(|_| (Vec::new(), Vec::new()));
         let is_new = matches!(scenario, Scenario::New(_));
-        for _ in 0..rounds {
+        for _ in context.rounds(rounds, left) {
             let mut first = None;
             for (&rules, (ns, against)) in counts.iter().zip(&mut costs) {
-                let measured = context.road_with_rules(scenario, rules, flows, packets, runs)?.ns;
+                let measured = context.road_with_rules(scenario, rules, flows, packets, Runs::of(runs))?.ns;
                 let median = Row::new("", 0, NS, measured.clone()).median;
                 ns.extend(measured);
                 let first = *first.get_or_insert(median);

@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     fs::write(&file, format!("*filter\n{lines}COMMIT\n"))?;
     let lbd = Lbd::start(context, 0)?;
     let (mut ours, mut kernels) = (Vec::new(), Vec::new());
-    for _ in 0..context.choose(3, 7) {
+    for _ in context.rounds(context.choose(3, 7), 1) {
         let before = lbd.generation()?;
         let mut command = lbd.lbctl(context)?;
         command.arg("iptables-restore").arg(&file);

@@ -112,7 +112,7 @@ fn by_ipset(context: &Context, found: &mut Found) -> Result<()> {
         Ok::<_, anyhow::Error>(command)
     };
     let (mut restored, mut added) = (Vec::new(), Vec::new());
-    for _ in 0..context.choose(3, 7) {
+    for _ in context.rounds(context.choose(3, 7), 1) {
         let mut command = ipset(&["restore"])?;
         command.stdin(std::process::Stdio::piped());
         let before = lbd.generation()?;

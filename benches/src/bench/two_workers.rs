@@ -3,16 +3,18 @@
 use anyhow::Result;
 use lb_benches::team::two::{FLOWS, Two};
 
-use super::{Context, Found, own};
+use super::{Context, Found, milliseconds, own};
 use crate::results::{Row, TO_ONE};
 
 pub(super) fn run(context: &Context) -> Result<Found> {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return Ok(Found::left_out("two-workers", "there is one CPU"));
     }
-    let rounds = context.choose("7", "21");
-    let Two { own: owned, handed, handed_share } =
-        own(&["pair", rounds, if context.huge_pages { "true" } else { "false" }])?;
+    let rounds = context.time.part(context.choose(7, 21), 1);
+    let (most, time) = (rounds.most.to_string(), milliseconds(rounds));
+    let two: Two = own(&["pair", &most, &time, if context.huge_pages { "true" } else { "false" }])?;
+    let Two { own: owned, handed, handed_share } = two;
+    context.time.had(owned.len() as u32, rounds);
     let row = |name, runs| Row { workers: 2, ..Row::new(name, FLOWS, TO_ONE, runs) };
     Ok(Found {
         rows: vec![row("two-workers own", owned), row("two-workers handed", handed)],

@@ -2,11 +2,13 @@
 //! quick look at a change of `lb-core`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use lb_benches::flood::{self, Plan};
 use lb_benches::measure::{Scenario, Visit};
 use lb_benches::road::Road;
+use lb_benches::runs::Runs;
 use lb_benches::traffic::{Spread, Traffic};
 use lb_core::ipvs::SchedulerKind;
 
@@ -22,6 +24,9 @@ struct Arguments {
     packets: u64,
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Begins no run after so long, once there are three
+    #[arg(long)]
+    milliseconds: Option<u64>,
     /// Connections that the table has room for
     #[arg(long)]
     capacity: Option<u32>,
@@ -58,7 +63,7 @@ struct Measure {
     spread: Spread,
     rules: u32,
     packets: u64,
-    runs: u32,
+    runs: Runs,
     load: Option<f64>,
     flood: Option<f64>,
 }
@@ -85,8 +90,20 @@ impl Visit for Measure {
 }
 
 fn main() -> ExitCode {
-    let Arguments { scenario, flows, packets, runs, capacity, scheduler, servers, rules, load, flood } =
-        Arguments::parse();
+    let Arguments {
+        scenario,
+        flows,
+        packets,
+        runs,
+        milliseconds,
+        capacity,
+        scheduler,
+        servers,
+        rules,
+        load,
+        flood,
+    } = Arguments::parse();
+    let runs = Runs { most: runs, time: milliseconds.map_or(Duration::MAX, Duration::from_millis) };
     let spread = Spread { scheduler, servers };
     let capacity = capacity.unwrap_or(scenario.capacity(flows));
     match scenario

@@ -21,6 +21,7 @@ use lb_dataplane::{Member, Queue, Seat, Stepped, Twin};
 use self::line::{InYard, Kind, Line, NoFrames, Offer, Yard};
 use crate::frame::BenchFrame;
 use crate::measure::Kept;
+use crate::runs::Runs;
 use crate::traffic::{Flood, LAN, SERVER_CAPACITY, Spread, Traffic, Transport, WAN, tables};
 use crate::tsc;
 
@@ -37,7 +38,7 @@ pub struct Plan {
     pub capacity: u32,
     /// Packets of open connections in each window.
     pub packets: u64,
-    pub runs: u32,
+    pub runs: Runs,
     /// As many new connections as the worker can take, if nothing else came.
     pub times: f64,
 }
@@ -63,7 +64,7 @@ pub fn measure<T: Traffic + Send + 'static>(traffic: T, plan: Plan) -> Kept {
         new_ns: new / per_ns,
         dropped_ns: dropped / per_ns,
     };
-    for _ in 0..plan.runs {
+    for _ in plan.runs.each() {
         let mut window = |new, gives_way| {
             let a_cycle = stand.window(known_apart, new, gives_way, plan.packets);
             a_cycle * per_ns * 1e9
@@ -187,7 +188,8 @@ mod tests {
     #[test]
     fn packets_of_open_connections_are_told_from_those_of_the_flood() {
         for transport in [Transport::Tcp, Transport::Udp] {
-            let plan = Plan { transport, flows: 1000, capacity: 2000, packets: 10_000, runs: 2, times: 2.0 };
+            let runs = Runs::of(2);
+            let plan = Plan { transport, flows: 1000, capacity: 2000, packets: 10_000, runs, times: 2.0 };
             let kept = measure(Established::new(transport, Forward::Masq, plan.flows), plan);
             assert_eq!([&kept.alone, &kept.flooded, &kept.undefended].map(Vec::len), [2; 3]);
             assert!(kept.alone.iter().chain(&kept.flooded).all(|rate| *rate > 0.0), "{kept:?}");

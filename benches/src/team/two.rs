@@ -9,6 +9,7 @@ use lb_core::path::Owners;
 use serde::{Deserialize, Serialize};
 
 use super::{Crew, HASH_SEED};
+use crate::runs::Runs;
 use crate::traffic::{Script, client, shuffled};
 
 /// Connections, of all workers together.
@@ -24,11 +25,11 @@ pub struct Two {
     pub handed_share: f64,
 }
 
-/// Measures so many rounds on CPUs 0 and 1: each CPU's worker alone, both with their own packets, both with the other's.
+/// Measures rounds on CPUs 0 and 1: each CPU's worker alone, both with their own packets, both with the other's.
 ///
 /// # Errors
 /// When workers do not start or do not get on.
-pub fn measure(flows: u32, rounds: u32, huge_pages: bool) -> Result<Two, String> {
+pub fn measure(flows: u32, rounds: Runs, huge_pages: bool) -> Result<Two, String> {
     const CPUS: [u32; 2] = [0, 1];
     const OWN: u32 = 0;
     const OTHERS: u32 = 1;
@@ -65,19 +66,17 @@ pub fn measure(flows: u32, rounds: u32, huge_pages: bool) -> Result<Two, String>
     let made = || both.orders.iter().map(|orders| orders.made.get()).sum::<u64>();
     let mut two = Two::default();
     let (mut handed, mut of) = (0, 0);
-    // The first round warms up.
-    for round in 0..=rounds {
+    let mut round = || {
         let one = singles.iter().map(|crew| rate(crew, OWN)).sum::<f64>() / 2.0;
         let own = rate(&both, OWN) / one;
         let (before, made_before) = (moved(), made());
         let others = rate(&both, OTHERS) / one;
         handed += moved() - before;
         of += made() - made_before;
-        if round > 0 {
-            two.own.push(own);
-            two.handed.push(others);
-        }
-    }
+        (own, others)
+    };
+    let _warms_up = round();
+    (two.own, two.handed) = rounds.each().map(|_| round()).unzip();
     two.handed_share = handed as f64 / of.max(1) as f64;
     Ok(two)
 }
@@ -91,7 +90,7 @@ mod tests {
         if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
             return;
         }
-        let two = measure(2000, 1, false).unwrap();
+        let two = measure(2000, Runs::of(1), false).unwrap();
         assert!(two.own.iter().chain(&two.handed).all(|ratio| *ratio > 0.0), "{two:?}");
     }
 }
