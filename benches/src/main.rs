@@ -35,8 +35,9 @@ use results::{INSTRUCTIONS, NS, RATIO, Row};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// What to measure; all when none is named: masq, testpmd, path, latency, flood, methods, new, schedulers, spread, rules,
-    /// memory, size, two-workers, instructions, lbd-ready, publish-one-server, restore, rules-load, set-lookup, end-to-end
+    /// What to measure; all when none is named: masq, testpmd, path, latency, flood, methods, new,
+    /// schedulers, spread, rules, memory, size, two-workers, instructions, lbd-ready, publish-one-server,
+    /// restore, rules-load, set-lookup, end-to-end
     names: Vec<String>,
     /// Shorter and fewer runs: two minutes at most in all
     #[arg(long)]

@@ -13,11 +13,13 @@ use crate::traffic::{Established, Fresh, Lives, PACKETS_A_LIFE, Traffic, Transpo
 pub enum Scenario {
     /// Packets of so many open connections.
     Masq(Transport),
-    /// UDP packets of so many open connections, from the clients alone: the real servers answer by another way.
+    /// UDP packets of so many open connections, from the clients alone: the real servers answer by another
+    /// way.
     OneWay(Forward),
     /// UDP packets of so many open connections, both ways.
     FullNat,
-    /// UDP packets of so many open connections of no virtual service, both ways, whose source a rule exchanges.
+    /// UDP packets of so many open connections of no virtual service, both ways, whose source a rule
+    /// exchanges.
     Snat,
     /// Connections that begin and end; so many are alive.
     New(Transport),
@@ -55,8 +57,8 @@ impl Scenario {
         }
     }
 
-    /// Connections that the table has room for: what the configuration file says when it says nothing, or what the
-    /// measure needs if that is more.
+    /// Connections that the table has room for: what the configuration file says when it says nothing, or
+    /// what the measure needs if that is more.
     pub fn capacity(self, flows: u32) -> u32 {
         match self {
             Scenario::New(_) => (flows + flows / 4).max(1_000_000),
@@ -168,7 +170,8 @@ pub struct Kept {
     pub alone: Vec<f64>,
     pub flooded: Vec<f64>,
     pub undefended: Vec<f64>,
-    /// What a packet takes if no others come: of an open connection, of the flood, and of the flood when it gives way.
+    /// What a packet takes if no others come: of an open connection, of the flood, and of the flood when it
+    /// gives way.
     pub known_ns: f64,
     pub new_ns: f64,
     pub dropped_ns: f64,

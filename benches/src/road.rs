@@ -126,8 +126,8 @@ impl Road {
         resident
     }
 
-    /// How long packets of open connections wait and take, `packets` of them in each run, that come one by one at `load` (below 1) of the rate
-    /// at which they can be generated and worked on.
+    /// How long packets of open connections wait and take, `packets` of them in each run, that come one by
+    /// one at `load` (below 1) of the rate at which they can be generated and worked on.
     ///
     /// # Errors
     /// When something else went through than the traffic is about.
@@ -147,7 +147,8 @@ impl Road {
         let mut switched = [0.0; 2];
         for _ in runs.each() {
             passed.add(&self.send_at_times(traffic, packets, apart), per_ns);
-            // Turns between which clocks are read cost more than others: what a packet costs in full bursts is measured in the same way.
+            // Turns between which clocks are read cost more than others: what a packet costs in full bursts
+            // is measured in the same way.
             let each = self.send_by_cost(traffic, packets, ALL_AT_ONCE, per_ns).0.cost();
             let (arrivals, share) = self.send_by_cost(traffic, packets, each / load, per_ns);
             own.add(&arrivals.sorted(), per_ns);
@@ -161,7 +162,8 @@ impl Road {
         Ok(Waited { passed, own, control, switched })
     }
 
-    /// The same as [`send_at_times`](Self::send_at_times), on a clock that a turn moves on by its [own cost](own_cost). And the share of the turns in which the thread had to leave its CPU.
+    /// The same as [`send_at_times`](Self::send_at_times), on a clock that a turn moves on by its [own
+    /// cost](own_cost). And the share of the turns in which the thread had to leave its CPU.
     fn send_by_cost(
         &mut self,
         traffic: &mut impl Traffic,
@@ -187,7 +189,8 @@ impl Road {
         (arrivals, switched as f64 / turns as f64)
     }
 
-    /// Sends at least so many packets, of which each comes `apart` cycles after the one before. Returns the cycles from each one's coming to its leaving, in order.
+    /// Sends at least so many packets, of which each comes `apart` cycles after the one before. Returns the
+    /// cycles from each one's coming to its leaving, in order.
     fn send_at_times(&mut self, traffic: &mut impl Traffic, packets: u64, apart: f64) -> Vec<u32> {
         // Written to before, so that no page is waited for.
         let mut times = vec![u32::MAX; packets as usize + BURST];

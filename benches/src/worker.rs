@@ -1,8 +1,9 @@
 //! The packet path in a real worker: DPDK's null ports, packet buffers from its pool, the worker's own loop.
 //!
-//! A null port gives buffers without content and takes them back. The generator stands between the worker and the path: it writes
-//! the packets into the buffers, and its time is taken off. What is left is all that a packet costs a core: taking and giving
-//! back its buffer, the worker's turn, the path. DPDK starts once a process, so that each measure is a process.
+//! A null port gives buffers without content and takes them back. The generator stands between the worker and
+//! the path: it writes the packets into the buffers, and its time is taken off. What is left is all that a
+//! packet costs a core: taking and giving back its buffer, the worker's turn, the path. DPDK starts once a
+//! process, so that each measure is a process.
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};

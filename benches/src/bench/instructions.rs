@@ -1,8 +1,8 @@
-//! Instructions that the path executes for a packet, counted by callgrind: the same on a busy machine as on a quiet one, so
-//! that a change of a few per cent shows.
+//! Instructions that the path executes for a packet, counted by callgrind: the same on a busy machine as on a
+//! quiet one, so that a change of a few per cent shows.
 //!
-//! Only what goes on in `Road::go_through` is counted, and of that what comes after the connections were opened and the warming up.
-//! As many are counted at a time as there are CPUs.
+//! Only what goes on in `Road::go_through` is counted, and of that what comes after the connections were
+//! opened and the warming up. As many are counted at a time as there are CPUs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -59,8 +59,8 @@ pub(super) fn run(context: &Context) -> Result<Found> {
     Ok(found)
 }
 
-/// Few open connections. Of those that begin and end so many that several do in each tick of the timers' wheel: its turning
-/// is not to weigh more than in earnest.
+/// Few open connections. Of those that begin and end so many that several do in each tick of the timers'
+/// wheel: its turning is not to weigh more than in earnest.
 fn flows(scenario: Scenario) -> u32 {
     match scenario {
         Scenario::New(Transport::Udp) => 200 * FLOWS,

@@ -1,6 +1,7 @@
 //! What a client's packet costs by the method that it gets to its real server by, beside masquerading.
 //!
-//! In turns with masquerading, and held against the run beside it: what else the machine does meanwhile is in both.
+//! In turns with masquerading, and held against the run beside it: what else the machine does meanwhile is in
+//! both.
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;

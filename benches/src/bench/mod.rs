@@ -41,7 +41,8 @@ pub(crate) struct Bench {
     /// What `bench NAME` runs, and with underscores its file.
     pub(crate) name: &'static str,
     pub(crate) run: fn(&Context) -> Result<Found>,
-    /// What it may take in a quick run and in a full one: what it repeats it repeats less often where that is too short, see [`Runs`].
+    /// What it may take in a quick run and in a full one: what it repeats it repeats less often where that is
+    /// too short, see [`Runs`].
     pub(crate) seconds: [u16; 2],
 }
 
@@ -69,7 +70,8 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "end-to-end", run: end_to_end::run, seconds: [17, 90] },
 ];
 
-/// What all of them may take, in a quick run and in a full one: measures that would not be done by then are left out.
+/// What all of them may take, in a quick run and in a full one: measures that would not be done by then are
+/// left out.
 pub(crate) const SECONDS: [u16; 2] = [2 * 60, 15 * 60];
 
 /// What a measure found.
@@ -125,7 +127,8 @@ impl Time {
         self.is_cut.get()
     }
 
-    /// `most` runs, or as many as there are in an equal share of the time for each of the parts that are left, this one among them.
+    /// `most` runs, or as many as there are in an equal share of the time for each of the parts that are
+    /// left, this one among them.
     fn part(&self, most: u32, left: usize) -> Runs {
         let time = self.until.get().saturating_duration_since(Instant::now()) / left.max(1) as u32;
         Runs { most, time }
@@ -236,7 +239,8 @@ impl Context {
     }
 }
 
-/// What this program measures in a process of its own, whose threads are on any CPU but where they say otherwise.
+/// What this program measures in a process of its own, whose threads are on any CPU but where they say
+/// otherwise.
 fn own<T: DeserializeOwned>(arguments: &[&str]) -> Result<T> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments);

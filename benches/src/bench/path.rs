@@ -1,4 +1,5 @@
-//! The same packets through the path alone, without worker, ports and DPDK's buffers: what `lb-core` itself costs.
+//! The same packets through the path alone, without worker, ports and DPDK's buffers: what `lb-core` itself
+//! costs.
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;

@@ -1,6 +1,7 @@
 //! What rules cost the path: packets of open connections and connections that begin, with none and with many.
 //!
-//! All are measured one after the other in each round, and held against the same round's: what else the machine does meanwhile is in all of them.
+//! All are measured one after the other in each round, and held against the same round's: what else the
+//! machine does meanwhile is in all of them.
 
 use anyhow::Result;
 use lb_benches::measure::Scenario;

@@ -1,4 +1,5 @@
-//! IP sets: what a look-up costs among few addresses and among many, how long `ipset restore` of many takes, and one `ipset add` to them.
+//! IP sets: what a look-up costs among few addresses and among many, how long `ipset restore` of many takes,
+//! and one `ipset add` to them.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -98,7 +99,8 @@ fn look_up(sets: &Sets, set: SetId, size: u32, lookups: u32) -> f64 {
     ns
 }
 
-/// `ipset restore` of a million addresses, and one more by `ipset add`, under a worker that uses the set at once.
+/// `ipset restore` of a million addresses, and one more by `ipset add`, under a worker that uses the set at
+/// once.
 fn by_ipset(context: &Context, found: &mut Found) -> Result<()> {
     let most = SIZES[1];
     let lbd = Lbd::start(context, 0)?;

@@ -1,4 +1,5 @@
-//! How even the hashing schedulers are, how many clients move when a real server leaves, and how long a Maglev table takes.
+//! How even the hashing schedulers are, how many clients move when a real server leaves, and how long a
+//! Maglev table takes.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,10 +1,12 @@
-//! DPDK's own forwarder on the same null ports: `io` does nothing with a packet, `macswap` writes its MAC addresses, `5tswap`
-//! MAC and IP addresses and ports. The ratio to the last says what knowing connections costs.
+//! DPDK's own forwarder on the same null ports: `io` does nothing with a packet, `macswap` writes its MAC
+//! addresses, `5tswap` MAC and IP addresses and ports. The ratio to the last says what knowing connections
+//! costs.
 //!
-//! A null port's buffers have no content of their own. With `--tx-first` testpmd writes UDP packets into the first
-//! ones, and as null ports do not touch buffers (`copy=0`) and a pool gives back what was freed last, just these go round
-//! for ever, valid IPv4 and UDP each time. (Seen with `set verbose 3`: every packet forwarded is
-//! `L2_ETHER L3_IPV4 L4_UDP`. Without `--tx-first` they are all zeros, and 5tswap has nothing to do.)
+//! A null port's buffers have no content of their own. With `--tx-first` testpmd writes UDP packets into the
+//! first ones, and as null ports do not touch buffers (`copy=0`) and a pool gives back what was freed last,
+//! just these go round for ever, valid IPv4 and UDP each time. (Seen with `set verbose 3`: every packet
+//! forwarded is `L2_ETHER L3_IPV4 L4_UDP`. Without `--tx-first` they are all zeros, and 5tswap has nothing to
+//! do.)
 
 use std::process::Command;
 

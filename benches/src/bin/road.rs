@@ -1,5 +1,5 @@
-//! Measures the packet path alone, in this process, and prints one line of JSON: the program that callgrind runs, and a
-//! quick look at a change of `lb-core`.
+//! Measures the packet path alone, in this process, and prints one line of JSON: the program that callgrind
+//! runs, and a quick look at a change of `lb-core`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,7 +42,8 @@ struct Arguments {
     /// Measures how long packets wait and take that come at this share of the rate that the path can do
     #[arg(long, value_parser = load)]
     load: Option<f64>,
-    /// Measures what open connections keep of their rate while so many times the new ones come that the worker can take: masq-udp, masq-tcp
+    /// Measures what open connections keep of their rate while so many times the new ones come that the
+    /// worker can take: masq-udp, masq-tcp
     #[arg(long, conflicts_with_all = ["load", "rules"])]
     flood: Option<f64>,
 }

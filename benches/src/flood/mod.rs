@@ -1,8 +1,9 @@
 //! What packets of open connections keep of their rate while a flood of new ones comes.
 //!
-//! The worker is the real one, on ports in memory that lose what finds no room in their ring, as a NIC does. Its turns are taken here, one after the other, and time is
-//! what they take: the clock stands still while packets are made, and while the machine does something else. Between two looks at a port comes what comes at equal
-//! distances in that time.
+//! The worker is the real one, on ports in memory that lose what finds no room in their ring, as a NIC does.
+//! Its turns are taken here, one after the other, and time is what they take: the clock stands still while
+//! packets are made, and while the machine does something else. Between two looks at a port comes what comes
+//! at equal distances in that time.
 
 mod line;
 
@@ -43,7 +44,8 @@ pub struct Plan {
     pub times: f64,
 }
 
-/// Measures in this thread: in turns the open connections' packets alone, with the flood, and with the flood while nobody gives way.
+/// Measures in this thread: in turns the open connections' packets alone, with the flood, and with the flood
+/// while nobody gives way.
 pub fn measure<T: Traffic + Send + 'static>(traffic: T, plan: Plan) -> Kept {
     let mut stand = Stand::new(traffic, plan);
     stand.open();
@@ -162,7 +164,8 @@ impl<T: Traffic + Send + 'static> Stand<T> {
         }
     }
 
-    /// Packets of open connections that get through in a cycle, while at least so many come so far apart, each port with half of them, and new ones come to the clients' port.
+    /// Packets of open connections that get through in a cycle, while at least so many come so far apart,
+    /// each port with half of them, and new ones come to the clients' port.
     fn window(&mut self, known: f64, new: Option<f64>, gives_way: bool, packets: u64) -> f64 {
         self.publish(gives_way);
         let from = self.yard().begin_window(2.0 * known, new);

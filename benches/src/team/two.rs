@@ -25,7 +25,8 @@ pub struct Two {
     pub handed_share: f64,
 }
 
-/// Measures rounds on CPUs 0 and 1: each CPU's worker alone, both with their own packets, both with the other's.
+/// Measures rounds on CPUs 0 and 1: each CPU's worker alone, both with their own packets, both with the
+/// other's.
 ///
 /// # Errors
 /// When workers do not start or do not get on.

@@ -1,4 +1,5 @@
-//! The director under test: two ports, one virtual service for each transport, ten real servers if not said otherwise.
+//! The director under test: two ports, one virtual service for each transport, ten real servers if not said
+//! otherwise.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
