@@ -99,6 +99,16 @@ impl Tracked {
         self.private[0] = u32::from_ne_bytes([a, b, c, d]);
     }
 
+    /// Of a virtual service's connection that is [counted](crate::flow::template::Uses) at the control connection that told of it: the age of that.
+    pub(crate) fn masters_age(&self) -> Option<u8> {
+        let [age, is_known, ..] = self.private[1].to_ne_bytes();
+        (is_known == 1).then_some(age)
+    }
+
+    pub(crate) fn set_masters_age(&mut self, age: u8) {
+        self.private[1] = u32::from_ne_bytes([age, 1, 0, 0]);
+    }
+
     #[inline]
     fn last_byte(&self) -> HelperId {
         let [.., last] = self.private[PRIVATE - 1].to_ne_bytes();

@@ -74,11 +74,12 @@ pub fn of_call(client: IpAddr, call_id: &[u8]) -> (IpAddr, u16) {
 pub(crate) const ASSURED: u8 = 1;
 pub(crate) const INVALID: u8 = 2;
 
-/// A template as it was when a connection was bound by it, by its place among all workers'.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A template as it was when a connection was bound by it, by its place among all workers'. Or a control connection of FTP, as it was when it
+/// told of a data connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct TemplateId {
     place: u32,
-    /// Tells it from templates that had the place before.
+    /// Tells it from those that had the place before.
     age: u8,
 }
 
@@ -87,17 +88,27 @@ impl TemplateId {
     pub(crate) fn place(self) -> TemplatePlace {
         TemplatePlace(self.place)
     }
+
+    /// What a data connection keeps besides: a control connection may be ended while it has some.
+    pub(crate) fn age(self) -> u8 {
+        self.age
+    }
 }
 
 /// A place among all workers' entries: of a template, or of a control connection of FTP, which stays as long as its data connections.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TemplatePlace(pub(crate) u32);
+
+impl TemplatePlace {
+    pub(crate) fn of_age(self, age: u8) -> TemplateId {
+        TemplateId { place: self.0, age }
+    }
+}
 
 /// One word for each entry of each worker's table: connections of the template that it is, its age, whether it is assured. Of a control
 /// connection: what it has told of.
 ///
-/// A control connection may be ended while it has data connections, which tell its place so when they end: what comes to be there stays at least
-/// as long as they do.
+/// A control connection may be ended while it has data connections: these are of another age than what comes to be in its place, and count nowhere.
 #[derive(Debug)]
 pub struct Uses {
     words: Box<[AtomicU32]>,
@@ -120,10 +131,9 @@ impl Uses {
         Uses { words: (0..places).map(|_| AtomicU32::new(0)).collect(), stride: max_connections }
     }
 
-    /// A template is made in entry `entry` of `worker`: it has no connection of its own, and is unlike those that were there before.
+    /// A template is made in entry `entry` of `worker`: it has no connection, and is unlike those that were there before.
     pub(crate) fn begin(&self, worker: WorkerId, entry: u32) {
-        let next = |word: u32| Some(older(word) | word & COUNT);
-        let _ = self.word(self.at(worker, entry)).fetch_update(Relaxed, Relaxed, next);
+        self.abandon(worker, entry);
     }
 
     /// What a connection that is to be bound by the template needs to know.
@@ -132,21 +142,26 @@ impl Uses {
         TemplateId { place: place.0, age: age(self.word(place).load(Relaxed)) }
     }
 
-    /// A connection was bound by the template. False: it ended meanwhile, or has more connections than can be counted.
+    /// A connection was bound by the template, or told of by the control connection. False: that ended meanwhile, or has more than can be counted.
     pub(crate) fn take(&self, template: TemplateId) -> bool {
         let one_more = |word: u32| (age(word) == template.age && word & COUNT < COUNT).then(|| word + 1);
         self.word(template.place()).fetch_update(Relaxed, Relaxed, one_more).is_ok()
     }
 
-    /// A data connection was told of by the control connection in this place. False: it has more than can be counted.
-    pub(crate) fn take_at(&self, control: TemplatePlace) -> bool {
-        let one_more = |word: u32| (word & COUNT < COUNT).then(|| word + 1);
-        self.word(control).fetch_update(Relaxed, Relaxed, one_more).is_ok()
-    }
-
     /// A connection that was [taken](Uses::take) ended.
     pub(crate) fn give_back(&self, place: TemplatePlace) {
         self.word(place).fetch_sub(1, Relaxed);
+    }
+
+    /// The same of a data connection, whose control connection may have been [abandoned](Uses::abandon) since.
+    pub(crate) fn give_back_if_there(&self, control: TemplateId) {
+        let one_less = |word: u32| (age(word) == control.age && word & COUNT > 0).then(|| word - 1);
+        let _ = self.word(control.place()).fetch_update(Relaxed, Relaxed, one_less);
+    }
+
+    /// A control connection is ended, whatever it has told of, and tells of nothing more.
+    pub(crate) fn abandon(&self, worker: WorkerId, entry: u32) {
+        let _ = self.word(self.at(worker, entry)).fetch_update(Relaxed, Relaxed, |word| Some(older(word)));
     }
 
     /// A connection that was taken was answered.
@@ -238,15 +253,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_control_connection_that_was_ended_is_given_back_to_its_place() {
+    fn data_connections_of_a_control_connection_that_was_ended_keep_nothing_that_has_its_place() {
         let (uses, worker) = (Uses::new(1, 10), WorkerId(0));
-        let control = uses.at(worker, 3);
-        assert!(uses.take_at(control) && uses.is_used(worker, 3));
+        let control = uses.id(worker, 3);
+        assert!(uses.take(control) && uses.take(control) && uses.is_used(worker, 3));
+        uses.abandon(worker, 3);
+        assert!(!uses.is_used(worker, 3) && !uses.take(control), "it is told of no more");
         uses.begin(worker, 3);
-        assert!(uses.take(uses.id(worker, 3)));
-        uses.give_back(control);
+        assert!(uses.is_idle(worker, 3) && uses.take(uses.id(worker, 3)));
+        uses.give_back_if_there(control);
         assert!(!uses.end(worker, 3), "its own is left");
-        uses.give_back(control);
+        uses.give_back(control.place());
+        uses.give_back_if_there(control);
         assert!(!uses.is_used(worker, 3) && uses.end(worker, 3));
+        let next = uses.id(worker, 3);
+        assert!(uses.take(next));
+        uses.give_back_if_there(control);
+        assert!(uses.is_used(worker, 3));
+        uses.give_back_if_there(next);
+        uses.give_back_if_there(next);
+        assert_eq!(
+            (uses.is_used(worker, 3), uses.id(worker, 3)),
+            (false, next),
+            "it has no more than it had"
+        );
     }
 }

@@ -9,7 +9,8 @@
 //! The packet that tells waits for the worker that has to know ([`ftp`](super::ftp)).
 //!
 //! A control connection rests while its data is on its way. Its time does not end as long as one of its data connections, at whatever worker that is, or
-//! somebody who is awaited is there ([`Uses`](crate::flow::template::Uses)); then it is given 60 s more again and again.
+//! somebody who is awaited is there ([`Uses`](crate::flow::template::Uses)); then it is given 60 s more again and again. One that is ended all the same
+//! (its ports are used again, there is no room, somebody orders it) leaves them alone.
 //!
 //! To rules (`first_ruled.rs`) the packet that begins one is RELATED, with its control connection's mark; where it goes they are not asked. An active
 //! one comes from the real server, so that tracking sees its directions the other way round until it is answered.
@@ -24,7 +25,7 @@ use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::FTP;
-use crate::flow::template::{EXPECTED, TemplatePlace};
+use crate::flow::template::{EXPECTED, TemplateId, Uses};
 use crate::flow::{Direction, FlowId, FlowRef, Method, NewFlow, Store, Tuple};
 use crate::hook::Hook;
 use crate::ids::ServerId;
@@ -53,7 +54,7 @@ pub struct Expect {
     pub mark: u32,
     pub control: (u16, u16),
     /// Where the control connection is, which stays as long as this one.
-    pub control_at: TemplatePlace,
+    pub control_at: TemplateId,
 }
 
 /// What is known of an expected connection where its first packet asks.
@@ -66,7 +67,7 @@ pub struct Awaited {
     /// The control connection's mark.
     pub mark: u32,
     /// Where it is.
-    pub control_at: Option<TemplatePlace>,
+    pub control_at: Option<TemplateId>,
 }
 
 impl Expect {
@@ -185,16 +186,14 @@ impl<P: Packet> Path<P> {
         tracked.set_helper(HelperId::FTP);
     }
 
-    /// The control connection that told of it stays as long as it does, like a persistence template.
-    fn hold_control(&mut self, id: FlowId, control: TemplatePlace) {
-        let before = self.flows.template(id);
-        if before == Some(control) || !self.uses.take_at(control) {
+    /// The control connection that told of it stays as long as it does, like a persistence template; or was ended, and is kept by nobody.
+    fn hold_control(&mut self, id: FlowId, control: TemplateId) {
+        if held_control(&self.flows, id) == Some(control) || !self.uses.take(control) {
             return;
         }
-        self.flows.set_template(id, control);
-        if let Some(before) = before {
-            self.uses.give_back(before);
-        }
+        give_back_holder(&self.flows, id, &self.uses);
+        self.flows.set_template(id, control.place());
+        self.flows.tracked_mut(id).set_masters_age(control.age());
     }
 
     /// A packet of a control connection: it rests as long as its state says, also where only its data connections have kept it.
@@ -292,7 +291,7 @@ impl<P: Packet> Path<P> {
         let (entry, tracked) = (self.flows.entry(at.id()), self.flows.tracked(at.id()));
         let seen = self.flows.tuple(at.id(), Direction::Reply).dst;
         let local = (seen != original.src).then_some(seen);
-        let control_at = self.flows.template(at.id());
+        let control_at = held_control(&self.flows, at.id());
         Some(Awaited { server: entry.server(), local, mark: tracked.mark, control_at })
     }
 
@@ -349,6 +348,21 @@ impl<P: Packet> Path<P> {
         }
         self.count_entered(at, Told::RELATED, self.asks_for_source(method, original, &after));
         self.begun(packet, headers, at, now, io);
+    }
+}
+
+/// The control connection at which a data connection is counted.
+pub(super) fn held_control(flows: &Store, id: FlowId) -> Option<TemplateId> {
+    let place = flows.template(id)?;
+    flows.tracked(id).masters_age().map(|age| place.of_age(age))
+}
+
+/// A connection is counted no more at its template, or its control connection.
+pub(super) fn give_back_holder(flows: &Store, id: FlowId, uses: &Uses) {
+    match (held_control(flows, id), flows.template(id)) {
+        (Some(control), _) => uses.give_back_if_there(control),
+        (None, Some(template)) => uses.give_back(template),
+        (None, None) => {}
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::edited;
-use super::expected::is_awaited;
+use super::expected::{give_back_holder, is_awaited};
 use super::ipsec::is_ipsec;
 use super::one_packet::Choice;
 use super::persistent::WITH_CONNECTIONS;
@@ -392,6 +392,9 @@ impl<P: Packet> Path<P> {
     /// Ends a connection before its time.
     pub(super) fn end(&mut self, id: FlowId) {
         self.tell(Told::DESTROY, id);
+        if is_held(&self.flows, id) {
+            self.uses.abandon(self.worker, id.0);
+        }
         unbind(
             &self.flows,
             id,
@@ -495,9 +498,7 @@ fn unbind(
     if is_signpost(entry.protocol()) {
         return;
     }
-    if let Some(template) = flows.template(id) {
-        uses.give_back(template);
-    }
+    give_back_holder(flows, id, uses);
     if entry.is_tracked() {
         return mine.flows.tracked.sub(1);
     }

@@ -274,7 +274,7 @@ impl<P: Packet> Path<P> {
             local: is_full_nat.then_some((reply.dst, known)),
             mark: self.flows.tracked(at.id()).mark,
             control: (original.sport, original.dport),
-            control_at: self.uses.at(self.worker, at.id().0),
+            control_at: self.uses.id(self.worker, at.id().0),
         })
     }
 
@@ -289,7 +289,7 @@ impl<P: Packet> Path<P> {
             local: is_full_nat.then_some((reply.dst, 0)),
             mark: self.flows.tracked(at.id()).mark,
             control: (original.sport, original.dport),
-            control_at: self.uses.at(self.worker, at.id().0),
+            control_at: self.uses.id(self.worker, at.id().0),
         }
     }
 

@@ -22,6 +22,7 @@
 
 use std::net::IpAddr;
 
+use super::expected::held_control;
 use super::first_ruled::syn_number;
 use super::helped::{Expected, follow};
 use super::on_link::off_link;
@@ -673,7 +674,7 @@ impl<P: Packet> Path<P> {
     /// That of the connection's persistence template or control connection, unless their real server was removed.
     fn port_of_holder(&self, id: FlowId) -> Option<u16> {
         let key = self.tables.services.of_server(self.flows.entry(id).server())?.key;
-        let is_told_of = self.flows.tracked(id).told_by() == HelperId::FTP;
+        let is_told_of = held_control(&self.flows, id).is_some();
         Some(if is_told_of { key.port } else { key.template_port() })
     }
 

@@ -4,7 +4,7 @@ use super::Path;
 use crate::conntrack::{self, Status, Told, Zones};
 use crate::flow::carry::is_unicast;
 use crate::flow::template::{EXPECTED, is_signpost, templated};
-use crate::flow::{Direction, FlowId, Tuple};
+use crate::flow::{Direction, FlowId, FlowRef, Tuple};
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
 use crate::tables::Protocol;
@@ -108,9 +108,10 @@ impl<P: Packet> Path<P> {
             Deed::Seek if found.is_some() => return Outcome::Exists,
             _ => {}
         }
-        let Some(at) = found.filter(|at| at.direction() == Direction::Original) else {
-            return Outcome::Absent;
-        };
+        // A persistence template is no connection to whoever orders, and does not end before those that it has.
+        let is_meant =
+            |at: &FlowRef| at.direction() == Direction::Original && !self.flows.entry(at.id()).is_template();
+        let Some(at) = found.filter(is_meant) else { return Outcome::Absent };
         match &order.deed {
             Deed::End | Deed::Forget => self.end(at.id()),
             Deed::Change(change) => self.change(at.id(), change, now),

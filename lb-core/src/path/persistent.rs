@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use super::early_drop::is_idle_template;
 use super::edited;
+use super::expected::held_control;
 use super::first::{pick, service_of_first};
 use super::fragment::{Recent, datagram, ports};
 use super::one_packet::Choice;
 use super::{Io, Passed, Path, Steer};
 use crate::conntrack::Zones;
-use crate::conntrack::helper::HelperId;
 use crate::drop::DropReason;
 use crate::flow::edit::FTP;
 use crate::flow::template::{ASSURED, TemplateId, of_call, template_protocol};
@@ -415,8 +415,8 @@ impl<P: Packet> Path<P> {
     pub(super) fn assure_template(&mut self, id: FlowId) {
         self.flows.entry_mut(id).set_unanswered(false);
         // What a control connection told of is kept by that, which is no template.
-        let is_told_of = self.flows.tracked(id).told_by() == HelperId::FTP;
-        if let Some(template) = self.flows.template(id).filter(|_| !is_told_of) {
+        let is_told_of = || held_control(&self.flows, id).is_some();
+        if let Some(template) = self.flows.template(id).filter(|_| !is_told_of()) {
             self.uses.assure(template);
         }
     }

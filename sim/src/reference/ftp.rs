@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use lb_core::conntrack::Status;
 use lb_core::drop::DropReason;
-use lb_core::flow::template::TemplatePlace;
+use lb_core::flow::template::TemplateId;
 use lb_core::flow::{Direction, Method, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::ServerId;
@@ -104,7 +104,7 @@ impl Reference {
             let control = self.control_at(at);
             let owner = self.hashed(number(expect.client.0), expect.client.1);
             if owner != self.worker {
-                // Where it is is the path's choice.
+                // By what name it goes is the path's choice.
                 let Some(control_at) = self.taken.controls.pop_front() else { return };
                 self.team.shared().name_control(control_at, control);
                 return self.hand_over(owner, packet, Steer::Announce(Expect { control_at, ..*expect }));
@@ -126,17 +126,24 @@ impl Reference {
         serial
     }
 
-    /// The control connection is to outlive it.
+    /// The control connection is to outlive it, unless it has ended.
     fn keep_control(&mut self, at: Number, control: Option<Serial>) {
-        let before = self.flows.get(at).controlled_by;
-        let Some(control) = control.filter(|&control| before != Some(control)) else { return };
+        let Connection { controlled_by, bound_by, .. } = *self.flows.get(at);
+        let Some(control) = control.filter(|&control| controlled_by != Some(control)) else { return };
         let mut shared = self.team.shared();
-        shared.take_control(control);
-        if let Some(before) = before {
+        if !shared.take_template(control) {
+            return;
+        }
+        if let Some(before) = controlled_by {
             shared.give_control_back(before);
         }
+        if let Some(template) = bound_by {
+            shared.give_template_back(template);
+        }
         drop(shared);
-        self.flows.change(at, |connection| connection.controlled_by = Some(control));
+        self.flows.change(at, |connection| {
+            (connection.controlled_by, connection.bound_by) = (Some(control), None);
+        });
     }
 
     /// The same, at the worker that must know of it.
@@ -321,7 +328,7 @@ impl Reference {
             local: connection.local().map(|(address, _)| (address, known)),
             mark: 0,
             control: (original.sport, original.dport),
-            control_at: TemplatePlace::default(),
+            control_at: TemplateId::default(),
         })
     }
 
@@ -451,8 +458,8 @@ impl Reference {
         let mut awaited = None;
         if let Some((known, control)) = self.who_waits(&client) {
             let control_at = self.taken.controls.pop_front();
-            if let (Some(place), Some(control)) = (control_at, control) {
-                self.team.shared().name_control(place, control);
+            if let (Some(name), Some(control)) = (control_at, control) {
+                self.team.shared().name_control(name, control);
             }
             awaited = Some(Awaited { control_at, ..known });
         }
@@ -464,8 +471,8 @@ impl Reference {
             self.counters.flows.found.add(1);
             return self.established(packet, read, at, direction);
         }
-        let place = awaited.and_then(|awaited| awaited.control_at);
-        let control = place.and_then(|place| self.team.shared().control_named(place));
+        let name = awaited.and_then(|awaited| awaited.control_at);
+        let control = name.and_then(|name| self.team.shared().control_named(name));
         self.first_asked(packet, read, awaited, control);
     }
 
@@ -586,6 +593,6 @@ fn passive(connection: &Connection, port: u16) -> Expect {
         local: connection.local().map(|(address, _)| (address, 0)),
         mark: 0,
         control: (original.sport, original.dport),
-        control_at: TemplatePlace::default(),
+        control_at: TemplateId::default(),
     }
 }

@@ -13,8 +13,7 @@
 //!   of timers a turn, is behind ([`Reference::turn`]).
 //! - *Removed servers*: when a connection ends whose real server was removed while `expire_nodest_conn` is 1, unless its client sends a packet.
 //! - *Templates*: by what name a persistence template goes between workers; and when its time and its last connection's are over in the same turn, which of
-//!   the two ends first. The same of a control connection of FTP and its data connections. Where a control connection was ended before its data connections, these
-//!   keep what has its place then.
+//!   the two ends first. The same of a control connection of FTP and its data connections.
 //! - *Index*: a new connection may be refused for want of room in its buckets; the path counts it in `index_full`.
 //! - *Room*: which connections of the director before find room, when there is not enough for all, is the path's choice.
 //! - *Buffers*: the pieces of a fragmented packet need buffers, which the worker may not have.
@@ -73,7 +72,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
 use lb_core::drop::DropReason;
-use lb_core::flow::template::TemplatePlace;
+use lb_core::flow::template::TemplateId;
 use lb_core::flow::{Hasher, Tuple};
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, ServiceId, WorkerId};
@@ -111,8 +110,8 @@ pub struct Taken {
     pub index_full: VecDeque<usize>,
     /// What it told other workers of templates, in order.
     pub answers: VecDeque<Held>,
-    /// Where control connections are that it told other workers of, in order.
-    pub controls: VecDeque<TemplatePlace>,
+    /// By what name it told other workers of control connections, in order.
+    pub controls: VecDeque<TemplateId>,
     /// Where its table is nearly full: client's packets of the connections that ended.
     pub gone: Vec<Tuple>,
 }

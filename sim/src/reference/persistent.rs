@@ -470,7 +470,7 @@ impl Reference {
             if self.flows.iter().filter(is_known).count() >= have {
                 continue;
             }
-            if connections == 0 && !self.team.shared().has_orphans() {
+            if connections == 0 {
                 return Err(format!("a template without connections stays: {:?}", self.flows.get(at)));
             }
             self.flows.change(at, |connection| (connection.seen, connection.timeout) = (now, STAYS));

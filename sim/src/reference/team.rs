@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hashbrown::HashMap;
 use lb_core::counters::WorkerCounters;
-use lb_core::flow::template::{TemplateId, TemplatePlace};
+use lb_core::flow::template::TemplateId;
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{Server, Service, ServiceKey, Services, Tables};
@@ -26,16 +26,15 @@ pub struct Team {
 pub(super) struct Shared {
     overloaded: HashMap<usize, (Arc<AtomicBool>, bool)>,
     histories: HashMap<ServiceId, Vec<Edition>>,
-    /// Templates that are there, and all that ever were.
+    /// Templates, and control connections that told of something: those that are there, and how many there ever were.
     uses: HashMap<Serial, Use>,
     /// Connections that services' limits count, and what is left of their rates.
     pub(super) limited: HashMap<Counted, u32>,
     pub(super) buckets: HashMap<Counted, Bucket>,
     templates: Serial,
     names: Vec<(TemplateId, Serial)>,
-    /// Which control connection was where it was last told of, and data connections whose control connection was ended before.
-    controls: HashMap<TemplatePlace, Serial>,
-    orphans: usize,
+    /// Which control connection the path meant by a name when it last said it.
+    controls: HashMap<TemplateId, Serial>,
     /// Tables told so far, and the generation of the last.
     told: usize,
     last_generation: Option<u32>,
@@ -156,37 +155,24 @@ impl Shared {
         self.uses.remove(&serial).expect("it is there")
     }
 
-    /// The path says this place when it means the control connection.
-    pub(super) fn name_control(&mut self, place: TemplatePlace, serial: Serial) {
-        self.controls.insert(place, serial);
+    /// The path says this name when it means the control connection.
+    pub(super) fn name_control(&mut self, name: TemplateId, serial: Serial) {
+        self.controls.insert(name, serial);
     }
 
-    pub(super) fn control_named(&self, place: TemplatePlace) -> Option<Serial> {
-        self.controls.get(&place).copied()
+    pub(super) fn control_named(&self, name: TemplateId) -> Option<Serial> {
+        self.controls.get(&name).copied()
     }
 
-    /// A data connection keeps a control connection, or what has its place.
-    pub(super) fn take_control(&mut self, serial: Serial) {
-        match self.uses.get_mut(&serial) {
-            Some(control) => control.connections += 1,
-            None => self.orphans += 1,
-        }
-    }
-
+    /// The control connection may have ended since.
     pub(super) fn give_control_back(&mut self, serial: Serial) {
-        match self.uses.get_mut(&serial) {
-            Some(control) => control.connections -= 1,
-            None => self.orphans -= 1,
+        if let Some(control) = self.uses.get_mut(&serial) {
+            control.connections -= 1;
         }
     }
 
     pub(super) fn end_control(&mut self, serial: Serial) {
-        let left = self.uses.remove(&serial).expect("it is there");
-        self.orphans += left.connections;
-    }
-
-    pub(super) fn has_orphans(&self) -> bool {
-        self.orphans > 0
+        self.uses.remove(&serial).expect("it is there");
     }
 
     /// A service as it is now; it is not the one that there was before if that was last in tables before `since`.

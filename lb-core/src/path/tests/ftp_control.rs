@@ -177,7 +177,7 @@ fn a_control_connection_outlives_what_its_server_opened_and_goes_a_minute_after_
 }
 
 #[test]
-fn a_control_connection_that_begins_anew_is_kept_by_what_the_one_before_told_of() {
+fn a_control_connection_that_begins_anew_is_not_kept_by_what_the_one_before_told_of() {
     let mut site = Site::new(1);
     site.open();
     site.waits_at(40000);
@@ -189,11 +189,44 @@ fn a_control_connection_that_begins_anew_is_kept_by_what_the_one_before_told_of(
     site.open();
     site.pass(890);
     site.data(false, (5000, 40000), "A");
-    site.pass(100);
     assert_eq!(site.listed(), [(4000, 8080), (5000, 40000)]);
+    site.pass(100);
+    assert_eq!(site.listed(), [(5000, 40000)], "it has the place of the one before, and nothing of its");
     site.pass(1000);
     assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
     site.check();
+}
+
+#[test]
+fn a_data_connection_that_has_begun_goes_on_without_its_control_connection() {
+    for workers in 1..4 {
+        let mut site = Site::new(workers);
+        site.open();
+        site.waits_at(40000);
+        site.comes(5000, 40000);
+        let control =
+            Tuple { src: ip(CLIENT), dst: ip(SERVICE), sport: CONTROL, dport: 80, protocol: Protocol::TCP };
+        let now = site.now;
+        let end = |path: &mut Path<Frame>| path.order(&control, &Order::plain(Deed::End), now);
+        assert_eq!(site.paths.iter_mut().map(end).filter(|outcome| *outcome == Outcome::Done).count(), 1);
+        site.data(false, (5000, 40000), "A");
+        site.sent = [1000, 7000, 7000];
+        site.open();
+        site.waits_at(40001);
+        site.comes(5001, 40001);
+        // What the first one told of ends, and takes nothing from the second one, which has its place.
+        for (is_client, flags) in [(true, "FA"), (false, "FA"), (true, "A")] {
+            site.data(is_client, (5000, 40000), flags);
+        }
+        for _ in 0..10 {
+            site.pass(100);
+            site.data(false, (5001, 40001), "A");
+        }
+        assert_eq!(site.listed(), [(4000, 8080), (5001, 40001)], "{workers} workers");
+        site.pass(2000);
+        assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
+        site.check();
+    }
 }
 
 #[test]

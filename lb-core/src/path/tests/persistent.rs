@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::flow::carry::Salvage;
+use crate::flow::template::template_protocol;
 use crate::tables::{ClientMask, Persistence, ServiceOptions};
 use crate::time::Timeout;
 
@@ -196,6 +197,23 @@ fn no_worker_makes_a_template_that_is_anothers() {
             }
         }
     }
+}
+
+#[test]
+fn a_template_is_no_connection_to_whoever_orders() {
+    let mut director = director(|_| ());
+    director.receive(WAN, &[from_client(4000, "S")]);
+    let template = Tuple {
+        src: ip("192.0.2.0"),
+        dst: ip("192.0.2.10"),
+        sport: 0,
+        dport: 80,
+        protocol: template_protocol(Protocol::TCP),
+    };
+    assert!(director.path.flows.find(&template).is_some());
+    let end = Order::plain(Deed::End);
+    assert_eq!(director.path.order(&template, &end, director.now), Outcome::Absent);
+    assert_eq!(director.path.check_connections(), Ok(()));
 }
 
 #[test]
