@@ -99,7 +99,13 @@ impl<P: Packet> Path<P> {
         if let Some(at) = self.flows.find(&original) {
             let reply = self.flows.tuple(at.id(), Direction::Reply);
             let is_any = expect.local.is_some() && sport == 0;
-            if reply == (Tuple { dport: if is_any { reply.dport } else { sport }, ..after.reversed() }) {
+            let is_same =
+                reply == Tuple { dport: if is_any { reply.dport } else { sport }, ..after.reversed() };
+            let is_its = self.flows.entry(at.id()).server() == expect.server;
+            if is_same && !is_its && told_by(&self.flows, at.id()).is_some() {
+                // At the same host another service's waits there now.
+                self.end(at.id());
+            } else if is_same {
                 // Told once more.
                 expect.local = expect.local.map(|(address, _)| (address, reply.dport));
                 self.awaits_no_more(at.id());

@@ -348,7 +348,13 @@ impl Reference {
             let reply = self.flows.get(at).reply;
             let may_be_any_port = expect.local.is_some() && sport == 0;
             let same = if may_be_any_port { Tuple { sport: reply.dport, ..after } } else { after };
-            if reply == same.reversed() {
+            let known = self.flows.get(at);
+            let stands_for_one = known.state == State::Awaited
+                || known.told.is_some() && known.state == State::Tcp(TcpState::Listen);
+            if reply == same.reversed() && stands_for_one && known.server != expect.server {
+                // It is another service's by now.
+                self.end(at);
+            } else if reply == same.reversed() {
                 expect.local = expect.local.map(|(address, _)| (address, reply.dport));
                 self.await_no_more(at);
                 if !is_active {

@@ -431,7 +431,7 @@ fn heaviest(servers: &[Server], is_eligible: impl Fn(&Server) -> bool) -> Option
 /// When a real server is full: `ipvsadm -x` and `-y`.
 pub(super) fn after_bind(team: &Team, server: &Server) {
     let (active, inactive) = team.connections(server.id);
-    if server.upper_threshold > 0 && active + inactive >= u64::from(server.upper_threshold) {
+    if server.upper_threshold > 0 && active.wrapping_add(inactive) >= u64::from(server.upper_threshold) {
         team.shared().set_overloaded(server, true);
     }
 }
@@ -444,8 +444,8 @@ pub(super) fn after_unbind(team: &Team, server: &Server) {
     let (active, inactive) = team.connections(server.id);
     // Without a lower threshold, three quarters of the upper one.
     let is_below = match server.lower_threshold {
-        0 => 4 * (active + inactive) < 3 * u64::from(server.upper_threshold),
-        lower => active + inactive < u64::from(lower),
+        0 => active.wrapping_add(inactive).wrapping_mul(4) < 3 * u64::from(server.upper_threshold),
+        lower => active.wrapping_add(inactive) < u64::from(lower),
     };
     if is_below {
         team.shared().set_overloaded(server, false);

@@ -21,7 +21,7 @@ use lb_core::flow::memory_needed;
 use lb_core::flow::template::Uses;
 #[cfg(test)]
 use lb_core::hook::Hook;
-use lb_core::ids::{PortId, WorkerId};
+use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::ipvs::limiter::Limiters;
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
@@ -367,6 +367,11 @@ impl<L: Logic<Frame>> World<L> {
         }
         for worker in self.counters.iter() {
             assert_eq!(worker.flows.entries.get(), 0, "all connections have ended");
+            for id in (0..worker.server_capacity() as u32).map(ServerId) {
+                let cell = worker.server(id);
+                let counts = [cell.active.get(), cell.inactive.get(), cell.persistent.get()];
+                assert_eq!(counts, [0; 3], "nothing is counted for {id:?} any more");
+            }
         }
     }
 

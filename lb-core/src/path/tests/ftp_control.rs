@@ -7,12 +7,16 @@ use super::*;
 const SERVICE: &str = "192.0.2.10";
 const CLIENT: &str = "192.0.2.100";
 const CONTROL: u16 = 4000;
+/// Ports of the client, the service and the real server.
+const ENDS: (u16, u16, u16) = (CONTROL, 80, 8080);
 
 /// Some workers, and the time.
 struct Site {
     paths: Vec<Path<Frame>>,
     counters: Arc<[Arc<WorkerCounters>]>,
     now: Tick,
+    /// Of the control connection.
+    ends: (u16, u16, u16),
     /// Bytes that each of the control connection's ends has sent: the client, the server as it counts, and as the client hears it.
     sent: [u32; 3],
 }
@@ -27,7 +31,7 @@ impl Site {
         let mut paths: Vec<_> = (0..workers).map(|worker| path(worker, &counters, &uses)).collect();
         let tables = Arc::new(tables);
         paths.iter_mut().for_each(|path| drop(path.adopt(tables.clone())));
-        Site { paths, counters, now: Tick(100), sent: [1000, 7000, 7000] }
+        Site { paths, counters, now: Tick(100), ends: ENDS, sent: [1000, 7000, 7000] }
     }
 
     fn carry(&mut self, port: PortId, frame: &[u8]) -> Vec<Frame> {
@@ -60,9 +64,10 @@ impl Site {
     }
 
     fn carry_control(&mut self, is_client: bool, seg: &Seg) -> Vec<Frame> {
+        let (client, virtual_, server) = self.ends;
         let (port, frame) = match is_client {
-            true => (WAN, between(C2D, (CLIENT, CONTROL), (SERVICE, 80), seg)),
-            false => (LAN, between((server_mac(11), OUR_LAN), ("10.0.0.11", 8080), (CLIENT, CONTROL), seg)),
+            true => (WAN, between(C2D, (CLIENT, client), (SERVICE, virtual_), seg)),
+            false => (LAN, between((server_mac(11), OUR_LAN), ("10.0.0.11", server), (CLIENT, client), seg)),
         };
         self.carry(port, &frame)
     }
@@ -121,13 +126,30 @@ impl Site {
     }
 
     fn active_and_inactive(&self) -> (u64, u64) {
-        let cells = || self.counters.iter().map(|worker| worker.server(ServerId(2)));
+        self.counts_of(ServerId(2))
+    }
+
+    fn counts_of(&self, server: ServerId) -> (u64, u64) {
+        let cells = || self.counters.iter().map(|worker| worker.server(server));
         (cells().map(|cell| cell.active.get()).sum(), cells().map(|cell| cell.inactive.get()).sum())
     }
 
     fn check(&self) {
         self.paths.iter().for_each(|path| assert_eq!(path.check_connections(), Ok(())));
     }
+}
+
+/// The service has the first real server alone, with such an upper threshold.
+fn with_one_server(upper_threshold: u32) -> Tables {
+    let tables = with(2, FTP);
+    let services = tables.services.iter().map(|service| {
+        let mut service = Service::clone(service);
+        service.servers.retain(|server| server.id == ServerId(2));
+        service.servers.iter_mut().for_each(|server| server.upper_threshold = upper_threshold);
+        Arc::new(service)
+    });
+    let services = Services::new(services.collect::<Vec<_>>());
+    Tables { services: services.into(), ..tables }
 }
 
 #[test]
@@ -200,7 +222,7 @@ fn a_control_connection_that_begins_anew_is_not_kept_by_what_the_one_before_told
 #[test]
 fn a_data_connection_that_has_begun_goes_on_without_its_control_connection() {
     for workers in 1..4 {
-        let mut site = Site::new(workers);
+        let mut site = Site::of(workers, with_one_server(0));
         site.open();
         site.waits_at(40000);
         site.comes(5000, 40000);
@@ -232,15 +254,7 @@ fn a_data_connection_that_has_begun_goes_on_without_its_control_connection() {
 #[test]
 fn a_client_that_has_come_is_counted_and_listed_once() {
     for workers in 1..4 {
-        let tables = with(2, FTP);
-        let services = tables.services.iter().map(|service| {
-            let mut service = Service::clone(service);
-            service.servers.retain(|server| server.id == ServerId(2));
-            service.servers.iter_mut().for_each(|server| server.upper_threshold = 6);
-            Arc::new(service)
-        });
-        let services = Services::new(services.collect::<Vec<_>>());
-        let mut site = Site::of(workers, Tables { services: services.into(), ..tables });
+        let mut site = Site::of(workers, with_one_server(6));
         site.open();
         let is_full = |site: &Site| {
             let service = site.paths[0].tables.services.iter().find(|it| !it.servers.is_empty());
@@ -266,6 +280,30 @@ fn a_client_that_has_come_is_counted_and_listed_once() {
         assert_eq!((site.listed(), site.active_and_inactive()), (vec![], (0, 0)));
         site.check();
     }
+}
+
+#[test]
+fn where_another_services_control_connection_tells_of_the_same_port_its_real_server_waits() {
+    let tables = with_one_server(0);
+    let first = tables.services.iter().find(|it| !it.servers.is_empty()).expect("one is").clone();
+    let key = ServiceKey { port: 81, ..first.key };
+    let server = Server { id: ServerId(5), port: 8081, ..first.servers[0].clone() };
+    let mut second = Service::new(None, ServiceId(1), key, first.scheduler(), vec![server], 2);
+    second.options = first.options;
+    let services = Services::new([first, Arc::new(second)]);
+    let mut site = Site::of(1, Tables { services: services.into(), ..tables });
+    site.open();
+    site.waits_at(40000);
+    assert_eq!((site.counts_of(ServerId(2)), site.counts_of(ServerId(5))), ((1, 1), (0, 0)));
+    (site.ends, site.sent) = ((4001, 81, 8081), [1000, 7000, 7000]);
+    site.open();
+    site.waits_at(40000);
+    assert_eq!((site.counts_of(ServerId(2)), site.counts_of(ServerId(5))), ((1, 0), (1, 1)));
+    site.comes(5000, 40000);
+    assert_eq!((site.counts_of(ServerId(2)), site.counts_of(ServerId(5))), ((1, 0), (2, 0)));
+    site.pass(2000);
+    assert_eq!((site.counts_of(ServerId(2)), site.counts_of(ServerId(5))), ((0, 0), (0, 0)));
+    site.check();
 }
 
 #[test]
