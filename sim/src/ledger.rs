@@ -49,6 +49,15 @@ pub enum Effect {
     EndsAt(u32),
 }
 
+/// Why connections ended before their time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Early {
+    /// They went for new ones: half-open ones may.
+    pub made_room: bool,
+    /// Their real server was removed.
+    pub are_bereft: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Binding {
     key: Key,
@@ -211,37 +220,26 @@ impl Ledger {
         lost
     }
 
-    /// Connections went for new ones; the director has those that `has` says. Half-open ones may be gone; returns another one that lives and is not there.
-    pub fn made_room(&mut self, has: impl Fn(&Key) -> bool, now: Tick, shortest: Shortest) -> Option<Key> {
-        let mut lost = None;
-        for binding in self.bindings.iter_mut().filter(|binding| !has(&binding.key)) {
-            if binding.is_live(now, shortest) && !binding.is_half_open() {
-                lost.get_or_insert(binding.key);
-            }
-            if binding.key.is_tcp() {
-                // Also one that began in this very turn, of which nothing has come out yet.
-                binding.ended = binding.ended.max(self.latest + 1);
-            }
-        }
-        lost
-    }
-
-    /// Connections ended as their real server was removed; the director has those that `has` says. Returns another one that lives and is not there.
-    pub fn lost_servers(
+    /// Connections ended before their time; the director has those that `has` says. Returns one that had no reason to, lives and is not there.
+    pub fn ended_early(
         &mut self,
         has: impl Fn(&Key) -> bool,
+        Early { made_room, are_bereft }: Early,
         is_removed: impl Fn(&Key, u32) -> bool,
         now: Tick,
         shortest: Shortest,
     ) -> Option<Key> {
         let mut lost = None;
         for binding in self.bindings.iter_mut().filter(|binding| !has(&binding.key)) {
-            let is_removed = binding.server.is_some_and(|server| is_removed(&binding.key, server));
-            if binding.is_live(now, shortest) && !is_removed {
+            let is_removed =
+                are_bereft && binding.server.is_some_and(|server| is_removed(&binding.key, server));
+            let may_go = is_removed || made_room && binding.is_half_open();
+            if binding.is_live(now, shortest) && !may_go {
                 lost.get_or_insert(binding.key);
             }
-            // Also one of which nothing has come out yet.
-            if is_removed || binding.is_unknown() {
+            // Also one that began in this very turn, of which nothing has come out yet.
+            let may_have_gone = made_room && binding.key.is_tcp() || are_bereft && binding.is_unknown();
+            if is_removed || may_have_gone {
                 binding.ended = binding.ended.max(self.latest + 1);
             }
         }
@@ -465,17 +463,29 @@ mod tests {
     #[test]
     fn a_half_open_connection_goes_for_a_new_one_and_an_established_one_does_not() {
         let (mut ledger, place) = begun();
-        assert_eq!(ledger.clone().made_room(|_| true, Tick(110), SHORTEST), None);
+        let early = Early { made_room: true, are_bereft: false };
+        let made_room = |ledger: &mut Ledger, has: bool| {
+            ledger.ended_early(|_| has, early, |_, _| true, Tick(110), SHORTEST)
+        };
+        assert_eq!(made_room(&mut ledger.clone(), true), None);
         assert_eq!(ledger.live_server(place, at(2), SHORTEST), Some(A), "it is still there");
         let mut made = ledger.clone();
-        assert_eq!(made.made_room(|_| false, Tick(110), SHORTEST), None);
+        assert_eq!(made_room(&mut made, false), None);
         assert_eq!(made.live_server(place, at(2), SHORTEST), None);
         assert!(made.clone().to_server(place, B, at(2), false).is_err(), "nothing has begun one");
         made.looked_up(place, Effect::Opens, at(2), SHORTEST);
         assert_eq!(made.to_server(place, B, at(2), true), Ok(true));
         assert_eq!(made.live_server(place, at(3), SHORTEST), Some(B));
         assert_eq!(ledger.to_server(place, A, at(2), false), Ok(false));
-        assert!(ledger.made_room(|_| false, Tick(110), SHORTEST).is_some(), "it was established");
+        assert!(made_room(&mut ledger.clone(), false).is_some(), "it was established");
+        let early = Early { are_bereft: true, ..early };
+        let ended = |is_removed: bool| {
+            ledger.clone().ended_early(|_| false, early, |_, _| is_removed, Tick(110), SHORTEST)
+        };
+        assert!(
+            ended(false).is_some() && ended(true).is_none(),
+            "its real server was removed in the same turn"
+        );
     }
 
     #[test]

@@ -166,10 +166,9 @@ impl<L: Subject> World<L> {
             let is_flags = seen.protocol == wire::TCP && (at == l4 + 13 || at == l4 + 12);
             let is_end_or_protocol = at >= seen.l3 && at < l4 + 4;
             let is_ip6_next = seen.dst.is_ipv6() && at < l4;
-            if is_flags
-                || is_ip6_next
-                || is_opening_or_ending && is_end_or_protocol
-                || flags & ACK == 0 && at < l4 + 4
+            // Where any segment begins one, with other ends it would be another connection's beginning.
+            let begins = flags & ACK == 0 || self.control.sysctls().sloppy_tcp == 1;
+            if is_flags || is_ip6_next || is_opening_or_ending && is_end_or_protocol || begins && at < l4 + 4
             {
                 return false;
             }

@@ -6,7 +6,7 @@ use lb_core::ids::ServiceId;
 use super::name;
 use super::succession::connections;
 use crate::director::Subject;
-use crate::ledger::{Effect, Key};
+use crate::ledger::{Early, Effect, Key};
 use crate::map::Map;
 use crate::tags::Sent;
 use crate::violation::{Checked, hold};
@@ -59,19 +59,22 @@ impl Room {
         }
         let is_there = connections(world);
         let shortest = world.control.shortest;
-        if was_made {
-            let lost = world.ledger.made_room(&is_there, world.tick(), shortest);
-            hold!(lost.is_none(), name::KEPT, "{lost:?} went for a new connection and was not half-open");
-        }
         let generation = world.director.generation(worker);
         let published = world.control.published(generation);
-        if are_bereft && let Some(published) = published {
+        let early = Early { made_room: was_made, are_bereft: are_bereft && published.is_some() };
+        if early.made_room || early.are_bereft {
             let is_removed = |key: &Key, host: u32| {
-                !world.control.has_server(published, &world.plan, key.place.into(), host as usize)
+                published.is_some_and(|published| {
+                    !world.control.has_server(published, &world.plan, key.place.into(), host as usize)
+                })
             };
             let (now, ledger) = (world.tick(), &mut world.ledger);
-            let lost = ledger.lost_servers(&is_there, is_removed, now, shortest);
-            hold!(lost.is_none(), name::KEPT, "{lost:?} ended and its real server was not removed");
+            let lost = ledger.ended_early(&is_there, early, is_removed, now, shortest);
+            hold!(
+                lost.is_none(),
+                name::KEPT,
+                "{lost:?} ended, of {early:?}: it was not half-open, nor was its real server removed"
+            );
         }
         let is_secure = published.is_none_or(|published| published.tables.settings.sysctls.secure_tcp > 0);
         for (sent, went) in by_hash.into_values() {
