@@ -174,7 +174,8 @@ impl KeptOpen {
     /// # Errors
     /// The socket's.
     pub fn ask(&mut self, path: &str) -> io::Result<()> {
-        write!(self.stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n")
+        // In one piece: TCP would keep the second until the first is acknowledged (RFC 9293 §3.7.4), which the other end delays.
+        self.stream.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nHost: lab\r\n\r\n").as_bytes())
     }
 
     /// Reads the answer to [`KeptOpen::ask`]; `progress` is told of every 64 KiB how many bytes there are so far.

@@ -517,7 +517,9 @@ fn bridge_taps(director: &Namespace) -> Result<()> {
 fn http_get(server: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&server, wait::PATIENCE)?;
     stream.set_read_timeout(Some(wait::PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n")?;
+    // In one piece, see `KeptOpen::ask`.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse_answer(&String::from_utf8_lossy(&answer))
