@@ -137,12 +137,14 @@ fn clients_that_say_nothing_or_read_nothing_keep_nobody_out_and_cost_a_bounded_a
         }
     }
     assert_eq!(connection.get("/")?.len(), 3);
-    // 64 on each socket.
-    let descriptors_after = descriptors(&mut scene)?;
-    assert!(
-        descriptors_after <= descriptors_before + 2 * 64,
-        "from {descriptors_before} to {descriptors_after}"
-    );
+    // 64 on each socket; for a moment one that takes the place of the oldest.
+    let mut most = 0;
+    until(&format!("no more than 128 descriptors and the {descriptors_before} before"), PATIENCE, || {
+        let now = descriptors(&mut scene).ok()?;
+        most = most.max(now);
+        (now <= descriptors_before + 2 * 64).then_some(())
+    })?;
+    assert!(most <= descriptors_before + 2 * 64 + 8, "from {descriptors_before} to {most}");
     let memory_after = memory(&mut scene.director)?;
     assert!(memory_after < memory_before + SLACK_KIB, "from {memory_before} to {memory_after} KiB");
     Ok(())
