@@ -305,7 +305,8 @@ impl<P: Packet> Path<P> {
     pub(super) fn owner_of_flow(&self, packet: &Tuple) -> WorkerId {
         // What is for an address of ours, or comes by its mark, comes from outside; all else that a connection may have goes there.
         let routes = &self.tables.routes;
-        if !routes.is_local(packet.dst) && !(routes.have_marked() && self.are_clients_by_mark(packet)) {
+        let is_by_mark = || routes.have_marked() && self.are_clients_by_mark(packet);
+        if !routes.is_local(packet.dst) && !is_by_mark() {
             return if is_on_link(packet) {
                 self.owner_on_link(packet)
             } else {

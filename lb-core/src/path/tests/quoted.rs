@@ -154,20 +154,18 @@ fn one_about_no_connection_is_invalid() {
 
 #[test]
 fn one_from_behind_a_service_has_the_services_address() {
-    for lines in [&["filter FORWARD -m conntrack --ctstate INVALID -j DROP"][..]] {
-        let mut director = director(lines);
-        let left = director.receive(WAN, &[from_client(4000, "S")]).sent.remove(0).1;
-        let quoted = &left.data()[14..];
-        let builder = etherparse::PacketBuilder::ethernet2(server_mac(11), OUR_LAN);
-        let kind =
-            etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port);
-        let mut error = Vec::new();
-        builder.ipv4([10, 0, 0, 11], [192, 0, 2, 100], 60).icmpv4(kind).write(&mut error, quoted).unwrap();
-        let whole = director.receive(LAN, std::slice::from_ref(&error)).sent.remove(0).1;
-        let sent = director.receive(LAN, &pieces(&error, 48)).sent;
-        let (said, src, dst) = together(&sent);
-        assert_eq!((said, src, dst), (whole.data()[34..].to_vec(), ip("192.0.2.10"), ip("192.0.2.100")));
-    }
+    let mut director = director(&["filter FORWARD -m conntrack --ctstate INVALID -j DROP"]);
+    let left = director.receive(WAN, &[from_client(4000, "S")]).sent.remove(0).1;
+    let quoted = &left.data()[14..];
+    let builder = etherparse::PacketBuilder::ethernet2(server_mac(11), OUR_LAN);
+    let kind =
+        etherparse::Icmpv4Type::DestinationUnreachable(etherparse::icmpv4::DestUnreachableHeader::Port);
+    let mut error = Vec::new();
+    builder.ipv4([10, 0, 0, 11], [192, 0, 2, 100], 60).icmpv4(kind).write(&mut error, quoted).unwrap();
+    let whole = director.receive(LAN, std::slice::from_ref(&error)).sent.remove(0).1;
+    let sent = director.receive(LAN, &pieces(&error, 48)).sent;
+    let (said, src, dst) = together(&sent);
+    assert_eq!((said, src, dst), (whole.data()[34..].to_vec(), ip("192.0.2.10"), ip("192.0.2.100")));
 }
 
 #[test]
