@@ -282,10 +282,11 @@ impl<P: Packet> Path<P> {
         original: Tuple,
         passage: &mut Passage,
     ) -> Result<Option<FlowRef>, Stopped> {
-        // The answer of a real server on this host to a client whose packets come by direct routing.
+        // The answer of a real server on this host to a client whose packets come by direct routing: others' answers are not from the service's address.
         let asked = self.flows.find(&original.reversed());
         let is_answer = asked.is_some_and(|at| {
-            at.direction() == Direction::Original && !self.flows.entry(at.id()).is_tracked()
+            let entry = self.flows.entry(at.id());
+            at.direction() == Direction::Original && !entry.is_tracked() && entry.method().is_one_way()
         });
         let is_known = self.flows.find_in(&original, passage.zones).is_some();
         passage.is_untracked |= self.assumed == Some(CtState::Untracked);

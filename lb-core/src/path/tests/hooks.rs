@@ -445,6 +445,29 @@ fn the_host_does_not_take_the_source_that_another_connection_was_given() {
 }
 
 #[test]
+fn what_the_host_sends_to_a_services_client_is_an_answer_only_where_nothing_is_translated() {
+    for (forward, is_answer) in [(Forward::Masq, false), (Forward::Direct, true)] {
+        let (tables, mut director) = (tables(2, &[11, 12], 1), Director::new());
+        let services = tables.services.iter().map(|service| {
+            let mut service = Service::clone(service);
+            service.servers.iter_mut().for_each(|server| server.forward = forward);
+            Arc::new(service)
+        });
+        let services = Services::new(services.collect::<Vec<_>>()).into();
+        let rules = Arc::new(rules(&["nat POSTROUTING -s 10.0.0.0/8 -j SNAT --to-source 192.0.2.1"]));
+        director.path.adopt(Arc::new(Tables { services, rules, ..tables }));
+        director.receive(WAN, &[from_client(4000, "S")]);
+        let flags = if is_answer { "SA" } else { "S" };
+        let own = tcp((OUR_WAN, CLIENT), ("192.0.2.10", 80), ("192.0.2.100", 4000), flags);
+        let mut out = Out::default();
+        let mut burst: Burst<Frame> = [Frame::new(WAN, &own)].into_iter().collect();
+        director.path.receive_from_twin(WAN, &mut burst, director.now, &mut out);
+        let (src, port, ..) = read(&out.sent[0].1);
+        assert_eq!((src, port == 80), (ip("192.0.2.10"), is_answer), "{forward:?}");
+    }
+}
+
+#[test]
 fn a_packet_of_the_host_to_another_destination_leaves_by_that_ones_interface() {
     let mut director = director(rules(&[
         "nat OUTPUT -p tcp --dport 443 -j DNAT --to-destination 10.0.0.11",
