@@ -101,8 +101,11 @@ impl Road {
     ) -> Result<Measured, String> {
         let resident = self.open(traffic);
         let before = self.counted();
-        self.begin_to_count();
-        let costs: Vec<Cost> = runs.each().map(|_| self.send(traffic, packets)).collect();
+        let run = |_| {
+            self.begin_to_count();
+            self.send(traffic, packets)
+        };
+        let costs: Vec<Cost> = runs.each().map(run).collect();
         traffic.check(&self.counted().since(before))?;
         let per_ns = tsc::per_nanosecond();
         Ok(Measured {
