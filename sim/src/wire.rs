@@ -169,6 +169,31 @@ pub fn build(out: &mut Vec<u8>, link: &Link, ip: &Ip, body: &Body<'_>) {
     out[l4 + at..l4 + at + 2].copy_from_slice(&field.to_be_bytes());
 }
 
+/// A frame whose IP packet is within another one of the same family, by the same link: with its TTL, and not to be split (RFC 2003, RFC 2473).
+pub fn in_tunnel(link: &Link, (src, dst): (IpAddr, IpAddr), frame: &[u8]) -> Vec<u8> {
+    let inner = &frame[14..];
+    let mut out = Vec::new();
+    write_link(&mut out, link, dst.is_ipv6());
+    let l3 = out.len();
+    match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            out.extend_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, inner[8], IPIP, 0, 0]);
+            out.extend_from_slice(&src.octets());
+            out.extend_from_slice(&dst.octets());
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            out.extend_from_slice(&[0x60, 0, 0, 0, 0, 0, IPV6, inner[7]]);
+            out.extend_from_slice(&src.octets());
+            out.extend_from_slice(&dst.octets());
+        }
+        _ => unreachable!("one family"),
+    }
+    let l4 = out.len();
+    out.extend_from_slice(inner);
+    set_lengths(&mut out, l3, l4);
+    out
+}
+
 fn write_link(out: &mut Vec<u8>, link: &Link, is_ipv6: bool) {
     out.extend_from_slice(&link.dst);
     out.extend_from_slice(&link.src);

@@ -7,8 +7,8 @@
 //! counted and which connections there are. Rules are written as an operator writes them and go through the daemon's model, one command at a
 //! time, while traffic flows.
 //!
-//! In one world of three there is a virtual service, masqueraded or by direct routing. The table `nat` exchanges the sources of its clients
-//! (`net.ipv4.vs.conntrack`).
+//! In one world of three there is a virtual service: masqueraded, where the table `nat` exchanges the sources of its clients
+//! (`net.ipv4.vs.conntrack`), by FullNAT, by direct routing, or through a tunnel.
 //!
 //! In one of four TCP is followed by its windows: ends say what they should, and much else (`talk.rs`), and a model of its own says what conntrack makes of it
 //! (`tcp.rs`).

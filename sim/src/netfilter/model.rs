@@ -46,8 +46,11 @@ pub(super) struct Connection {
     pub(super) zone: u16,
     /// A virtual service has given it its destination.
     pub(super) is_served: bool,
-    /// By direct routing, to this real server: nothing is exchanged, and answers do not come by.
+    /// By direct routing or a tunnel, to this real server: nothing is exchanged, and answers do not come by.
     direct: Option<(IpAddr, u16)>,
+    is_tunnelled: bool,
+    /// By FullNAT, which is no translation to conntrack either.
+    is_full_nat: bool,
     pub(super) is_answered: bool,
     tcp: Option<Tcp>,
     mark: u32,
@@ -64,6 +67,8 @@ impl Connection {
             zone: 0,
             is_served: true,
             direct: None,
+            is_tunnelled: false,
+            is_full_nat: false,
             is_answered: false,
             tcp: None,
             mark: 0,
@@ -88,8 +93,26 @@ impl Connection {
             // To conntrack that is no translation, as in the kernel.
             !self.is_served && (came.dst, came.dport) != (leaves.dst, leaves.dport)
         } else {
-            (came.src, came.sport) != (leaves.src, leaves.sport)
+            !self.is_full_nat && (came.src, came.sport) != (leaves.src, leaves.sport)
         }
+    }
+}
+
+/// How a packet gets to a virtual service's real server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Forwarding {
+    Masquerading,
+    /// From an end of the director's, which the path chooses.
+    FullNat,
+    Direct,
+    /// IP in IP.
+    Tunnel,
+}
+
+impl Forwarding {
+    /// Answers do not come by.
+    pub(super) fn is_one_way(self) -> bool {
+        matches!(self, Forwarding::Direct | Forwarding::Tunnel)
     }
 }
 
@@ -108,8 +131,7 @@ pub(super) struct Service {
     pub(super) takes: Takes,
     /// A client keeps its real server.
     pub(super) is_persistent: bool,
-    /// Its real servers are routed to, and not masqueraded.
-    pub(super) is_direct: bool,
+    pub(super) forwarding: Forwarding,
     /// The first so many.
     pub(super) servers: [(IpAddr, u16); 3],
     pub(super) count: usize,
@@ -156,9 +178,19 @@ pub(super) enum Fate<T = Packet> {
     Sent(T),
     /// To the link address of another host than the one that it is for.
     Routed(T, IpAddr),
+    /// Within a packet to that host.
+    Tunnelled(T, IpAddr),
 }
 
 impl<T> Fate<T> {
+    fn is_up(&self) -> bool {
+        matches!(self, Fate::Up(_))
+    }
+
+    fn is_sent(&self) -> bool {
+        matches!(self, Fate::Sent(_) | Fate::Routed(..) | Fate::Tunnelled(..))
+    }
+
     pub(super) fn with<U>(self, what: impl FnOnce(T) -> U) -> Fate<U> {
         match self {
             Fate::Dropped(hook) => Fate::Dropped(hook),
@@ -167,6 +199,7 @@ impl<T> Fate<T> {
             Fate::Up(ends) => Fate::Up(what(ends)),
             Fate::Sent(ends) => Fate::Sent(what(ends)),
             Fate::Routed(ends, by) => Fate::Routed(what(ends), by),
+            Fate::Tunnelled(ends, to) => Fate::Tunnelled(what(ends), to),
         }
     }
 }
@@ -234,6 +267,8 @@ pub(super) struct Netfilter {
     pub(super) service: Option<Service>,
     /// Which real server a client has, of one that is persistent.
     kept: HashMap<IpAddr, (IpAddr, u16)>,
+    /// From which end of the director's the path has the connection of the packet that comes, by FullNAT.
+    pub(super) local: Option<(IpAddr, u16)>,
     /// Of which connection the packet was that came last, and whether an answer, if it counted there.
     counted: Option<(usize, bool)>,
     /// Enough errors were sent already.
@@ -253,6 +288,7 @@ impl Netfilter {
             ways,
             service: None,
             kept: HashMap::new(),
+            local: None,
             counted: None,
             is_silent: false,
             shares_ports: false,
@@ -358,6 +394,8 @@ impl Netfilter {
                 zone,
                 is_served: false,
                 direct: None,
+                is_tunnelled: false,
+                is_full_nat: false,
                 is_answered: false,
                 tcp,
                 mark: 0,
@@ -373,7 +411,7 @@ impl Netfilter {
             Ok(fate) => fate?,
             Err(fate) => fate,
         };
-        let is_on_its_way = matches!(fate, Fate::Up(_) | Fate::Sent(_) | Fate::Routed(..));
+        let is_on_its_way = fate.is_up() || fate.is_sent();
         let is_reset = matches!(fate, Fate::Refused(_, Refusal::Reset, _)) && packet.flags() & RST == 0;
         // Whoever is told so takes it for over; the host says it itself.
         if let Some(connection) = passage.connection.as_mut().filter(|of| is_reset && !of.is_served)
@@ -393,7 +431,9 @@ impl Netfilter {
         }
         let fate = match fate {
             Fate::Refused(hook, refusal, _) => {
-                let known = known.filter(|_| attached.is_some()).map(|(number, _)| number);
+                let begun = attached.as_ref().filter(|(connection, _)| connection.is_served);
+                let begun = begun.and_then(|(of, _)| self.by_tuple.get(&(0, of.original)));
+                let known = known.or(begun.copied()).filter(|_| attached.is_some()).map(|(number, _)| number);
                 let to = (attached, known, passage.state == State::Invalid, zone);
                 let told = self.answer(input, packet, piece, refusal, to);
                 Fate::Refused(hook, refusal, told)
@@ -403,7 +443,7 @@ impl Netfilter {
         if let (Some((number, _)), Some(Said::Ends)) = (known, said) {
             self.end_number(number);
         }
-        let hops = u8::from(input.is_some() && matches!(fate, Fate::Sent(_) | Fate::Routed(..)));
+        let hops = u8::from(input.is_some() && fate.is_sent());
         Ok(fate.with(|ends| becomes(ends, hops)))
     }
 
@@ -514,8 +554,9 @@ impl Netfilter {
         passage.ends = if is_known { came } else { passage.ends };
         if passage.served.is_some() {
             self.pass_served(passage)?;
-            let direct = passage.served.as_ref().and_then(|served| served.direct);
-            return Ok(Ok(match direct {
+            let served = passage.served.as_ref().expect("it is of one");
+            return Ok(Ok(match served.direct {
+                Some((server, _)) if served.is_tunnelled => Fate::Tunnelled(passage.ends, server),
                 Some((server, _)) => Fate::Routed(passage.ends, server),
                 None => Fate::Sent(passage.ends),
             }));

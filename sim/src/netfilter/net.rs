@@ -9,11 +9,11 @@ use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::rule::Rules;
 use lb_core::tables::{
     ClientMask, Forward, Interface, InterfaceId, Interfaces, Neighbours, Persistence, Protocol, Route,
-    Routes, Server, ServiceKey, Services, Settings, Tables,
+    Routes, Server, ServiceKey, Services, Settings, Tables, Tunnel,
 };
 use lb_core::time::Timeout;
 
-use super::model::{Service, Takes};
+use super::model::{Forwarding, Service, Takes};
 use super::npt;
 use super::packet::number;
 use super::rule::Prefix;
@@ -139,7 +139,16 @@ impl Net {
             true => Takes::Marked(1),
             false => Takes::Endpoint(protocol, (self.own(0), port)),
         };
-        Service { takes, is_persistent: draw.below(3) == 0, is_direct: draw.below(4) == 0, servers, count }
+        let is_persistent = draw.below(3) == 0;
+        let is_one_way = draw.below(4) == 0;
+        let is_other = draw.below(3) == 0;
+        let forwarding = match (is_one_way, is_other) {
+            (false, false) => Forwarding::Masquerading,
+            (false, true) => Forwarding::FullNat,
+            (true, false) => Forwarding::Direct,
+            (true, true) => Forwarding::Tunnel,
+        };
+        Service { takes, is_persistent, forwarding, servers, count }
     }
 
     pub(super) fn tables(
@@ -200,10 +209,15 @@ fn compiled(service: &Service) -> lb_core::tables::Service {
         id: ServerId(id),
         address,
         // The one that the client asks for.
-        port: if service.is_direct { 0 } else { port },
+        port: if service.forwarding.is_one_way() { 0 } else { port },
         weight: 1,
         last_weight: 1,
-        forward: if service.is_direct { Forward::Direct } else { Forward::Masq },
+        forward: match service.forwarding {
+            Forwarding::Masquerading => Forward::Masq,
+            Forwarding::FullNat => Forward::FullNat,
+            Forwarding::Direct => Forward::Direct,
+            Forwarding::Tunnel => Forward::Tunnel(Tunnel::Ipip),
+        },
         upper_threshold: 0,
         lower_threshold: 0,
         overloaded: Arc::default(),

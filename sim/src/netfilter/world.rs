@@ -1,5 +1,7 @@
 //! The workers, their operator, and what is compared after each step.
 
+mod compare;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{Debug, Display, Formatter};
 use std::net::IpAddr;
@@ -25,16 +27,16 @@ use lb_core::tables::{InterfaceId, Settings, Tables};
 use lb_core::time::{Tick, Timeout};
 
 use super::fragments::Cut;
-use super::model::{Chain, Chains, Counts, Fate, Netfilter, Told};
+use super::model::{Chain, Chains, Counts, Fate, Forwarding, Netfilter, Service};
 use super::net::Net;
 use super::packet::{OnWire, Packet, Says};
-use super::rule::{self, Refusal, chains};
+use super::rule::{self, chains};
 use super::segment::Kind;
 use super::sets::SETS;
 use super::tcp::Ways;
 use super::traffic::{Sending, Traffic};
 use crate::draw::Draw;
-use crate::wire::{self, ACK, ICMP, ICMPV6, RST};
+use crate::wire::{ACK, RST};
 
 /// Real servers.
 const SERVERS: usize = 3;
@@ -263,9 +265,9 @@ impl World {
             // Nor may a client come to know a real server whose connection was translated.
             let has_service = self.model.service.is_some();
             // Who answers by itself does so from the service's address, whatever the client asked for.
-            let is_direct = self.model.service.is_some_and(|service| service.is_direct);
+            let is_one_way = self.model.service.is_some_and(|service| service.forwarding.is_one_way());
             let is_other = |does: rule::Does, workers: usize| {
-                is_direct && matches!(does, rule::Does::Dnat(_) | rule::Does::Redirect { .. })
+                is_one_way && matches!(does, rule::Does::Dnat(_) | rule::Does::Redirect { .. })
                     || does.splits() && (workers > 1 || has_service && does != rule::Does::NoTrack)
                     || has_service && matches!(does, rule::Does::Prefix { .. })
                     || self.shows_owners && does.hides_owners(hook)
@@ -354,6 +356,7 @@ impl World {
         // What is refused by a reset has not left.
         let left = left.filter(|left| left.flags() & RST == 0);
         self.model.is_silent = self.suppressed() > came.before.1;
+        self.model.local = self.local_end(&packet.ends);
         let fate = if sending.is_host {
             self.model.send(&packet, left.as_ref())
         } else {
@@ -366,7 +369,7 @@ impl World {
             Fate::Up(packet) => (true, packet),
             Fate::Sent(packet) => (false, packet),
             // It answers by another way.
-            Fate::Routed(..) => return Ok(()),
+            Fate::Routed(..) | Fate::Tunnelled(..) => return Ok(()),
             Fate::Dropped(_) | Fate::NoPort(_) | Fate::Refused(..) => return Ok(()),
         };
         // Conntrack knows every segment of a connection from its first one on: none begins in an answer to a stray one.
@@ -374,6 +377,21 @@ impl World {
             self.traffic.arrives(is_host, packet, &mut self.draw);
         }
         Ok(())
+    }
+
+    /// From which end of the director's a connection by FullNAT is that has just begun, whose client's packets are such.
+    fn local_end(&self, ends: &Tuple) -> Option<(IpAddr, u16)> {
+        let is_full_nat = |service: &Service| service.forwarding == Forwarding::FullNat;
+        self.model.service.filter(|service| is_full_nat(service) && !self.model.knows(ends))?;
+        let mut local = None;
+        for worker in &self.workers {
+            worker.list(0, u32::MAX, self.now, &mut |view| {
+                if view.original() == *ends {
+                    local = view.local;
+                }
+            });
+        }
+        local
     }
 
     fn next(&mut self) -> Sending {
@@ -481,68 +499,6 @@ impl World {
             self.workers[to.index()].receive_handed_over(&mut handed, self.now, out);
         }
         Err("a packet goes round between the workers".into())
-    }
-
-    fn compare<T: OnWire>(&self, fates: &[Fate<T>], came: &Came) -> Result<(), String> {
-        let &Came { is_host, port, ref out, before: (ref drops_before, _) } = came;
-        let mut drops = self.drops();
-        for (key, count) in drops_before {
-            *drops.entry(*key).or_default() -= count;
-        }
-        drops.retain(|_, count| *count > 0);
-        let bytes = |all: &[(PortId, Frame)]| -> Vec<(PortId, Vec<u8>)> {
-            all.iter().map(|(port, frame)| (*port, frame.data().to_vec())).collect()
-        };
-        let (mut sent, mut up) = (bytes(&out.sent), bytes(&out.up));
-        let mut must_sent = Vec::new();
-        let mut must_up = Vec::new();
-        let mut must_drop = Drops::new();
-        let mut stops = |hook: Hook, reason: DropReason| {
-            *must_drop.entry((reason.label(), hook.name())).or_default() += 1
-        };
-        for fate in fates {
-            match fate {
-                Fate::Dropped(hook) => stops(*hook, DropReason::Rule),
-                Fate::NoPort(hook) => stops(*hook, DropReason::NoLocalPort),
-                Fate::Refused(hook, refusal, told) => {
-                    stops(*hook, DropReason::RuleRejects);
-                    let ends = match told {
-                        Told::Nobody => continue,
-                        Told::Stopped(hook) => {
-                            stops(*hook, DropReason::Rule);
-                            continue;
-                        }
-                        Told::Sender(ends) => ends,
-                    };
-                    let is_up = is_host || self.net.is_own(ends.dst);
-                    let way = if is_up { port } else { PortId(self.net.interface(ends.dst) as u16) };
-                    let answers = if is_up { &mut up } else { &mut sent };
-                    let is_right =
-                        |(to, frame): &(PortId, Vec<u8>)| *to == way && is_refusal(frame, *refusal, ends);
-                    match answers.iter().position(is_right) {
-                        Some(at) => drop(answers.remove(at)),
-                        None => return Err(format!("it was refused with {answers:02x?}")),
-                    }
-                }
-                Fate::Up(packet) => must_up.push((port, packet.frame(&self.net.link_to(packet.to())))),
-                Fate::Routed(packet, by) => {
-                    let interface = PortId(self.net.interface(*by) as u16);
-                    must_sent.push((interface, packet.frame(&self.net.link_to(*by))));
-                }
-                Fate::Sent(packet) => {
-                    let to = packet.to();
-                    must_sent
-                        .push((PortId(self.net.interface(to) as u16), packet.frame(&self.net.link_to(to))));
-                }
-            }
-        }
-        // The link of what the host gets is the one that it came with.
-        let unlinked = |all: &[(PortId, Vec<u8>)]| -> Vec<(PortId, Vec<u8>)> {
-            all.iter().map(|(port, frame)| (*port, frame[12..].to_vec())).collect()
-        };
-        same("dropped", &drops, &must_drop)?;
-        same("sent", &sent, &must_sent)?;
-        same("up the twin", &unlinked(&up), &unlinked(&must_up))
     }
 
     fn suppressed(&self) -> u64 {
@@ -708,22 +664,4 @@ impl Display for Shown<'_> {
 
 fn same<T: PartialEq + Debug>(what: &str, is: &T, must: &T) -> Result<(), String> {
     if is == must { Ok(()) } else { Err(format!("{what}: is {is:02x?}, must be {must:02x?}")) }
-}
-
-/// Whether a frame is an answer with such ends that tells somebody that a packet is refused so.
-fn is_refusal(frame: &[u8], refusal: Refusal, ends: &Tuple) -> bool {
-    let Ok(seen) = wire::read(frame) else { return false };
-    if (seen.src, seen.dst) != (ends.src, ends.dst) || !seen.is_sum_right(frame) {
-        return false;
-    }
-    match refusal {
-        Refusal::Reset => {
-            Packet::read(frame).is_some_and(|answer| answer.ends == *ends && answer.flags() & RST != 0)
-        }
-        Refusal::PortUnreachable => match seen.protocol {
-            ICMP => frame[seen.l4..].starts_with(&[3, 3]),
-            ICMPV6 => frame[seen.l4..].starts_with(&[1, 4]),
-            _ => false,
-        },
-    }
 }

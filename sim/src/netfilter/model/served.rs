@@ -6,7 +6,9 @@ use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::rule::Table;
 
-use super::{Connection, FORWARD, Fate, INPUT, Netfilter, OUTPUT, Packet, Passage, Passed, Takes, Verdict};
+use super::{
+    Connection, FORWARD, Fate, Forwarding, INPUT, Netfilter, OUTPUT, Packet, Passage, Passed, Takes, Verdict,
+};
 use crate::wire::{TCP, UDP};
 
 impl Netfilter {
@@ -39,10 +41,15 @@ impl Netfilter {
             }
             false => picked,
         };
-        if service.is_direct {
-            return self.serve_direct(came, server.0, passage);
-        }
         let leaves = Tuple { dst: server.0, dport: server.1, ..came };
+        match service.forwarding {
+            Forwarding::Masquerading => {}
+            Forwarding::FullNat => return self.serve_by_full_nat(came, leaves, passage),
+            Forwarding::Direct | Forwarding::Tunnel => {
+                let is_tunnelled = service.forwarding == Forwarding::Tunnel;
+                return self.serve_one_way(came, server.0, is_tunnelled, passage);
+            }
+        }
         // An older one that the real server could not tell from it goes.
         for tuple in [came, leaves.reversed()] {
             self.end(&tuple);
@@ -75,16 +82,55 @@ impl Netfilter {
         Ok(Ok(Fate::Sent(passage.ends)))
     }
 
-    /// The same by direct routing: it stays as it came, and nobody asks whether its first packet goes on.
-    fn serve_direct(
+    /// The same by direct routing or a tunnel: it stays as it came, and nobody asks whether its first packet goes on.
+    fn serve_one_way(
         &mut self,
         came: Tuple,
         server: IpAddr,
+        is_tunnelled: bool,
         passage: &mut Passage,
     ) -> Passed<Result<Fate<Tuple>, String>> {
-        self.end(&came);
         let direct = Some((server, came.dport));
-        let served = Connection { direct, ..Connection::served(came, came.reversed()) };
+        let served = Connection { direct, is_tunnelled, ..Connection::served(came, came.reversed()) };
+        let inner = if is_tunnelled { Tuple { dst: server, ..came } } else { came };
+        if let Err(why) = self.pass_first(served, inner, server, passage)? {
+            return Ok(Err(why));
+        }
+        passage.ends = came;
+        Ok(Ok(if is_tunnelled { Fate::Tunnelled(came, server) } else { Fate::Routed(came, server) }))
+    }
+
+    /// The same by FullNAT: `inner` leaves from the end that the path has chosen, which only its real server and answers to that see.
+    fn serve_by_full_nat(
+        &mut self,
+        came: Tuple,
+        inner: Tuple,
+        passage: &mut Passage,
+    ) -> Passed<Result<Fate<Tuple>, String>> {
+        let Some((src, sport)) = self.local else { return Ok(Err(format!("{came:?} has no local end"))) };
+        let leaves = Tuple { src, sport, ..inner };
+        let own = self.net.own(self.net.interface(inner.dst));
+        if src != own || sport < 1024 || self.by_tuple.contains_key(&(0, leaves.reversed())) {
+            return Ok(Err(format!("{came:?} leaves as {leaves:?}")));
+        }
+        let served = Connection { is_full_nat: true, ..Connection::served(came, leaves.reversed()) };
+        if let Err(why) = self.pass_first(served, inner, inner.dst, passage)? {
+            return Ok(Err(why));
+        }
+        passage.ends = leaves;
+        Ok(Ok(Fate::Sent(leaves)))
+    }
+
+    /// The way of what the host sends, of a packet that begins a connection which is there by then: `inner` as rules see it, and `to` its real server.
+    fn pass_first(
+        &mut self,
+        served: Connection,
+        inner: Tuple,
+        to: IpAddr,
+        passage: &mut Passage,
+    ) -> Passed<Result<(), String>> {
+        let came = served.original;
+        self.end(&came);
         let followed = passage.connection.take();
         let (mark, counts) = followed.as_ref().map_or((0, Default::default()), |it| (it.mark, it.counts));
         let served = Connection { mark, counts, ..served };
@@ -92,22 +138,30 @@ impl Netfilter {
             return Ok(Err(why));
         }
         passage.connection = followed.is_some().then_some(served);
-        (passage.input, passage.output) = (None, Some(self.net.interface(server)));
+        (passage.input, passage.output) = (None, Some(self.net.interface(to)));
+        passage.ends = inner;
         let outcome = self.ask_all(&OUTPUT, passage);
-        if let Some(connection) = passage.connection.take() {
+        if let Some(connection) = passage.connection.clone() {
             let (number, _) = self.by_tuple[&(0, came)];
             self.write_back(number, connection);
         }
-        outcome.map(|()| Ok(Fate::Routed(passage.ends, server)))
+        outcome?;
+        // What tells its sender that it goes no further would still be about it.
+        passage.connection = None;
+        Ok(Ok(()))
     }
 
     /// What follows on it, behind PREROUTING.
     pub(super) fn pass_served(&mut self, passage: &mut Passage) -> Passed {
         let served = passage.served.as_ref().expect("it is of one");
         if let Some((server, _)) = served.direct {
+            let (came, is_tunnelled) = (passage.ends, served.is_tunnelled);
             self.ask_all(&INPUT, passage)?;
             (passage.input, passage.output) = (None, Some(self.net.interface(server)));
-            return self.ask_all(&OUTPUT, passage);
+            passage.ends = if is_tunnelled { Tuple { dst: server, ..came } } else { came };
+            self.ask_all(&OUTPUT, passage)?;
+            passage.ends = came;
+            return Ok(());
         }
         let is_reply = served.reply == passage.ends;
         let leaves = served.leaves(is_reply);
