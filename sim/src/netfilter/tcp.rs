@@ -8,6 +8,8 @@ use crate::wire::{ACK, RST, SYN};
 
 /// An acknowledgement of what is not further back is never too old.
 const OLD: u32 = 66_000;
+/// No window is larger (RFC 7323, section 2.3), whatever ends say.
+const LARGEST: u32 = 1 << 30;
 
 /// The sysctls.
 #[derive(Clone, Copy, Debug)]
@@ -392,7 +394,7 @@ impl Tcp {
         }
         let window = self.window(segment, me);
         let sender = &mut self.ends[me];
-        sender.window = sender.window.max(window.wrapping_add(arrived.wrapping_sub(ack)));
+        sender.window = sender.window.max(window.saturating_add(arrived.wrapping_sub(ack)).min(LARGEST));
         if is_before(sender.sent, end) {
             sender.sent = end;
         }
@@ -403,7 +405,7 @@ impl Tcp {
         let may_send = sender.may_send;
         let receiver = &mut self.ends[other];
         if receiver.window > 0 && is_before(may_send, end) {
-            receiver.window = receiver.window.wrapping_add(end.wrapping_sub(may_send));
+            receiver.window = receiver.window.saturating_add(end.wrapping_sub(may_send)).min(LARGEST);
         }
         if !is_before(arrived.wrapping_add(window), receiver.may_send) {
             // A closed window is asked after with one byte.
