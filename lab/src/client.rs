@@ -61,6 +61,23 @@ pub fn ask_in_vain(client: &Namespace, server: SocketAddr, payload: &[u8]) -> io
     exchange(client, server, payload, (1, IN_VAIN))
 }
 
+/// Who answers on a connected socket, when asked several times if need be.
+///
+/// # Errors
+/// Nobody did, to 120 datagrams.
+pub fn who_answers(socket: &UdpSocket) -> Result<String> {
+    let mut answer = [0; 64];
+    for _ in 0..120 {
+        // An ICMP error about an earlier datagram is no answer either.
+        if socket.send(b"?").is_ok()
+            && let Ok(length) = socket.recv(&mut answer)
+        {
+            return Ok(String::from_utf8_lossy(&answer[..length]).into_owned());
+        }
+    }
+    bail!("no answer to 120 datagrams")
+}
+
 fn exchange(
     client: &Namespace,
     server: SocketAddr,

@@ -88,6 +88,29 @@ impl LbdPlan {
             .collect()
     }
 
+    /// Services in round robin on the VIP, IPv4 and IPv6, whose real servers are reached `by` a method (`forward = …`): of `all` a
+    /// protocol, a port, and over how many. With `is_mixed` they are of the other family.
+    pub fn services_by(by: &str, is_mixed: bool, all: &[(&str, u16, u8)]) -> String {
+        let mut text = String::new();
+        for vip in [IpAddr::from(topology::VIP), topology::VIP_V6.into()] {
+            let is_ipv6 = vip.is_ipv6() != is_mixed;
+            let address = |index| -> IpAddr {
+                if is_ipv6 { topology::server_v6(index).into() } else { topology::server(index).into() }
+            };
+            for &(protocol, port, servers) in all {
+                let servers: String = (0..servers)
+                    .map(|index| format!("{{ address = \"{}\", {by} }}, ", address(index)))
+                    .collect();
+                text += &format!(
+                    "\n[[virtual_service]]\naddress = \"{}\"\nprotocol = \"{protocol}\"\nscheduler = \"rr\"\n\
+                     real_servers = [{servers}]\n",
+                    SocketAddr::new(vip, port)
+                );
+            }
+        }
+        text
+    }
+
     /// One `[[virtual_service]]` with real servers and their weights.
     pub fn service(
         vip: SocketAddr,

@@ -72,6 +72,18 @@ impl Namespace {
         ip_batch(&["-d", "-n", &self.name], lines)
     }
 
+    /// The MAC address of an interface of this namespace.
+    ///
+    /// # Errors
+    /// What `ip` says, and what is no such address.
+    pub fn mac(&self, interface: &str) -> Result<[u8; 6]> {
+        let text = self.ip(&format!("link show {interface}"))?;
+        let mac = text.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+        let mac = mac.with_context(|| format!("{interface} has no MAC address"))?;
+        let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
+        bytes.try_into().map_err(|_| anyhow!("{mac} is no MAC address"))
+    }
+
     /// Writes `/proc/sys/net/<key>` of this namespace.
     ///
     /// # Errors

@@ -158,7 +158,7 @@ fn a_syn_flood_fills_the_table_and_no_more_and_connections_go_on() -> Result<()>
     scene.director.run_lbctl("sysctl drop_newcomers=0")?;
     let mut connection = held(&scene)?;
     let wire = Tap::open(scene.lab.client(), "eth0")?;
-    let director = mac_of(&scene.lab.director().ip("link show wan")?)?;
+    let director = scene.lab.director().mac("wan")?;
     let mut before = 0;
     let is_full = |scene: &Scene| -> Result<bool> {
         let gone = scene.director.metrics()?.sum("lb_conntrack_stat_early_drop", &[]);
@@ -221,11 +221,4 @@ fn readiness_says_so_when_a_twin_is_deleted() -> Result<()> {
     scene.lab.director().ip("link delete lan")?;
     not_ready(&scene, "port lan: its twin is gone")?;
     Ok(())
-}
-
-fn mac_of(link: &str) -> Result<[u8; 6]> {
-    let text =
-        link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("no address")?;
-    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
-    bytes.try_into().map_err(|_| anyhow::anyhow!("{text} is no MAC address"))
 }

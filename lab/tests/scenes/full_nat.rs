@@ -16,32 +16,13 @@ const SCTP_PORT: u16 = 2905;
 
 /// For both families; with `is_mixed` each by real servers of the other one.
 fn services(is_mixed: bool) -> String {
-    let mut text = String::new();
-    for vip in [IpAddr::from(VIP), VIP_V6.into()] {
-        let address = |index| -> IpAddr {
-            if vip.is_ipv6() != is_mixed {
-                topology::server_v6(index).into()
-            } else {
-                topology::server(index).into()
-            }
-        };
-        for (protocol, port, servers) in [
-            ("tcp", HTTP_PORT, SERVERS),
-            ("udp", ECHO_PORT, SERVERS),
-            ("tcp", UPLOAD_PORT, 1),
-            ("sctp", SCTP_PORT, 1),
-        ] {
-            let servers: String = (0..servers)
-                .map(|index| format!("{{ address = \"{}\", forward = \"fullnat\" }}, ", address(index)))
-                .collect();
-            text += &format!(
-                "\n[[virtual_service]]\naddress = \"{}\"\nprotocol = \"{protocol}\"\nscheduler = \"rr\"\n\
-                 real_servers = [{servers}]\n",
-                SocketAddr::new(vip, port)
-            );
-        }
-    }
-    text
+    let all = [
+        ("tcp", HTTP_PORT, SERVERS),
+        ("udp", ECHO_PORT, SERVERS),
+        ("tcp", UPLOAD_PORT, 1),
+        ("sctp", SCTP_PORT, 1),
+    ];
+    LbdPlan::services_by("forward = \"fullnat\"", is_mixed, &all)
 }
 
 fn forget_the_way_back(lab: &Lab) -> Result<()> {

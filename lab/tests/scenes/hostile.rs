@@ -57,7 +57,7 @@ fn random_frames_are_counted_by_reason_and_clients_are_served_on() -> Result<()>
     let scene = Scene::up(&Plan::default(), &LbdPlan::default())?;
     scene.who_serves(VIP, 3)?;
     let wire = Tap::open(scene.lab.client(), "eth0")?;
-    let director = mac_of(&scene.lab.director().ip("link show wan")?)?;
+    let director = scene.lab.director().mac("wan")?;
     let before = scene.director.metrics()?.sum("lb_drops_total", &[]);
     let mut noise = Noise(0x5EED);
     for number in 0..FRAMES {
@@ -126,11 +126,4 @@ fn random_json_on_the_api_is_a_400_that_says_why() -> Result<()> {
     assert!(!reason.is_empty(), "no reason is given");
     assert_eq!(scene.director.ipvsadm("-S -n")?, before);
     Ok(())
-}
-
-fn mac_of(link: &str) -> Result<[u8; 6]> {
-    let text =
-        link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).context("no address")?;
-    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
-    bytes.try_into().map_err(|_| anyhow::anyhow!("{text} is no MAC address"))
 }

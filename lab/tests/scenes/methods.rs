@@ -28,26 +28,8 @@ enum Family {
 
 /// All services of the test: pages, echo, and a sink on s1, over IPv4 and IPv6.
 fn services(forward: &str, family: Family) -> String {
-    let mut text = String::new();
-    for vip in [IpAddr::from(VIP), VIP_V6.into()] {
-        let is_ipv6 = vip.is_ipv6() == (family == Family::Same);
-        let address = |index| -> IpAddr {
-            if is_ipv6 { topology::server_v6(index).into() } else { topology::server(index).into() }
-        };
-        for (protocol, port, servers) in
-            [("tcp", HTTP_PORT, SERVERS), ("udp", ECHO_PORT, SERVERS), ("tcp", SINK_PORT, 1)]
-        {
-            let servers: String = (0..servers)
-                .map(|index| format!("{{ address = \"{}\", {forward} }}, ", address(index)))
-                .collect();
-            text += &format!(
-                "\n[[virtual_service]]\naddress = \"{}\"\nprotocol = \"{protocol}\"\nscheduler = \"rr\"\n\
-                 real_servers = [{servers}]\n",
-                SocketAddr::new(vip, port)
-            );
-        }
-    }
-    text
+    let all = [("tcp", HTTP_PORT, SERVERS), ("udp", ECHO_PORT, SERVERS), ("tcp", SINK_PORT, 1)];
+    LbdPlan::services_by(forward, family == Family::Other, &all)
 }
 
 /// What an operator does on a real server, and a way back to the client.

@@ -16,7 +16,7 @@ use lab::client::KeptOpen;
 use lab::crowd::{CROWD_PORT, Crowd, Echo};
 use lab::server::{ECHO_PORT, serve_file};
 use lab::topology::{self, VIP, VIP_V6};
-use lab::{Director, Driver, Lab, LbdPlan, PATIENCE, Plan, Scene, director, until};
+use lab::{Director, Driver, Lab, LbdPlan, PATIENCE, Plan, Scene, client, director, until};
 
 /// The usual services and one for the crowd.
 fn plan() -> LbdPlan {
@@ -57,24 +57,10 @@ fn flows(scene: &Scene, count: usize) -> Result<Vec<(UdpSocket, String)>> {
         let socket = scene.lab.client().enter(|| UdpSocket::bind(any))??;
         socket.connect(SocketAddr::new(vip, ECHO_PORT))?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-        let server = ask(&socket)?;
+        let server = client::who_answers(&socket)?;
         Ok((socket, server))
     };
     (0..count).map(flow).collect()
-}
-
-/// Who answers, when asked several times if need be.
-fn ask(socket: &UdpSocket) -> Result<String> {
-    let mut answer = [0; 64];
-    for _ in 0..120 {
-        // An ICMP error about an earlier datagram is no answer either.
-        if socket.send(b"?").is_ok()
-            && let Ok(length) = socket.recv(&mut answer)
-        {
-            return Ok(String::from_utf8_lossy(&answer[..length]).into_owned());
-        }
-    }
-    Err(anyhow::anyhow!("no answer to 120 datagrams"))
 }
 
 /// The longest time without an answer on one UDP flow that asks every millisecond, while `work` is done.
@@ -175,7 +161,7 @@ fn kill_9_under_open_connections_and_running_transfers_loses_none() -> Result<()
         ensure!(got == content, "a download differs");
     }
     for (socket, server) in &flows {
-        ensure!(ask(socket)? == *server, "a UDP flow went to another real server");
+        ensure!(client::who_answers(socket)? == *server, "a UDP flow went to another real server");
     }
     all_answer(&mut crowd)?;
     let log = scene.director.log();
@@ -202,7 +188,7 @@ fn a_stop_and_a_start_with_another_number_of_workers_loses_none() -> Result<()> 
         scene.director = Director::start(&scene.lab, &next)?;
         all_answer(&mut crowd)?;
         for (socket, server) in &flows {
-            ensure!(ask(socket)? == *server, "a UDP flow went to another real server");
+            ensure!(client::who_answers(socket)? == *server, "a UDP flow went to another real server");
         }
         is_nothing_lost(&scene.director.log())?;
     }

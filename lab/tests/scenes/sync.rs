@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use lab::crowd::{CROWD_PORT, Crowd, Echo};
 use lab::server::{ECHO_PORT, UdpEcho};
 use lab::topology::{self, Lab, SYNC_LINK, VIP, VIP_V6};
-use lab::{Director, LbdPlan, PATIENCE, Plan, wait};
+use lab::{Director, LbdPlan, PATIENCE, Plan, client, wait};
 
 /// The usual services and one for the crowd.
 fn plan(sync: &str) -> LbdPlan {
@@ -67,7 +67,7 @@ fn scene(first: &str, second: &str) -> Result<(Scene, Open)> {
         let socket = lab.client().enter(|| UdpSocket::bind(any))??;
         socket.connect(SocketAddr::new(vip, ECHO_PORT))?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-        let server = ask(&socket)?;
+        let server = client::who_answers(&socket)?;
         Ok((socket, server))
     };
     let crowd = Crowd::open(lab.client(), SocketAddrV4::new(VIP, CROWD_PORT), CROWD)?;
@@ -94,7 +94,7 @@ impl Open {
         ensure!(round.answered == count, "{} of {count}: {:?}", round.answered, round.problems);
         self.later.iter_mut().try_for_each(talk)?;
         for (socket, server) in &self.flows {
-            ensure!(ask(socket)? == *server, "a UDP flow went to another real server");
+            ensure!(client::who_answers(socket)? == *server, "a UDP flow went to another real server");
         }
         Ok(())
     }
@@ -114,20 +114,6 @@ fn talk(stream: &mut TcpStream) -> Result<()> {
     stream.read_exact(&mut heard)?;
     ensure!(heard == said, "{heard:?}");
     Ok(())
-}
-
-/// Who answers, when asked several times if need be.
-fn ask(socket: &UdpSocket) -> Result<String> {
-    let mut answer = [0; 64];
-    for _ in 0..120 {
-        // An ICMP error about an earlier datagram is no answer either.
-        if socket.send(b"?").is_ok()
-            && let Ok(length) = socket.recv(&mut answer)
-        {
-            return Ok(String::from_utf8_lossy(&answer[..length]).into_owned());
-        }
-    }
-    Err(anyhow::anyhow!("no answer to 120 datagrams"))
 }
 
 /// By connections taken over: the entries of the table are more, where a worker points to another's connection by FullNAT.
