@@ -125,7 +125,7 @@ impl Entry {
     /// The real server was removed (under this generation of the tables).
     const SERVER_REMOVED: u8 = 2;
     /// IPVS is off for this family (under this generation of the tables).
-    const BYPASS: u8 = 4;
+    const IPVS_OFF: u8 = 4;
     /// Client and virtual service are IPv6.
     const IPV6: u8 = 8;
     /// The [`Method`], and where it begins.
@@ -293,7 +293,7 @@ impl Entry {
     pub fn renew(&mut self, generation: u32, is_ruled: bool) {
         self.generation = generation;
         self.hops = [Self::NO_HOP; 2];
-        self.flags &= !(Self::SERVER_REMOVED | Self::BYPASS);
+        self.flags &= !(Self::SERVER_REMOVED | Self::IPVS_OFF);
         self.in_use &= !(Self::HEARSAY | Self::RULED);
         self.in_use |= if is_ruled { Self::RULED } else { 0 };
         self.set_followed();
@@ -388,12 +388,12 @@ impl Entry {
     }
 
     #[inline]
-    pub fn is_bypassed(&self) -> bool {
-        self.flags & Self::BYPASS != 0
+    pub fn is_ipvs_off(&self) -> bool {
+        self.flags & Self::IPVS_OFF != 0
     }
 
-    pub fn set_bypassed(&mut self) {
-        self.set_flag(Self::BYPASS, true);
+    pub fn set_ipvs_off(&mut self) {
+        self.set_flag(Self::IPVS_OFF, true);
     }
 
     /// True when none of the two is set, it is masqueraded, no answer is waited for, and nothing looks at
@@ -413,7 +413,7 @@ impl Entry {
     /// What turns its packets off the ordinary way: bits of `flags`, and above them of `in_use`.
     #[inline]
     fn turned_off_by(&self) -> u16 {
-        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS | Entry::METHOD | Entry::UNSETTLED;
+        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::IPVS_OFF | Entry::METHOD | Entry::UNSETTLED;
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
         // Both are read at once.
         let has = self.as_bytes().last_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes));
@@ -423,7 +423,7 @@ impl Entry {
     /// By direct routing or a tunnel, and nothing besides turns its packets off their way.
     #[inline]
     pub fn is_only_one_way(&self) -> bool {
-        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::BYPASS;
+        const FLAGS: u8 = Entry::SERVER_REMOVED | Entry::IPVS_OFF;
         const IN_USE: u8 = Entry::TRACKED | Entry::RULED | Entry::EDITED;
         const TURNS_OFF: u16 = u16::from_le_bytes([FLAGS, IN_USE]);
         u16::from_le_bytes([self.flags, self.in_use]) & TURNS_OFF == 0 && self.method().is_one_way()

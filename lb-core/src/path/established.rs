@@ -251,7 +251,7 @@ impl<P: Packet> Path<P> {
             return;
         }
         if !self.tables.serves(entry.is_ipv6()) {
-            entry.set_bypassed();
+            entry.set_ipvs_off();
         } else if services.server(entry.server()).is_none() {
             entry.set_server_removed();
         }
@@ -311,8 +311,8 @@ impl<P: Packet> Path<P> {
     /// Whether its real server was removed, or IPVS is off, so that a packet of a masqueraded connection is not translated.
     fn is_cut(&mut self, at: FlowRef) -> bool {
         let entry = self.flows.entry(at.id());
-        if entry.is_bypassed() || at.direction() == Direction::Original {
-            return entry.is_bypassed() || entry.is_server_removed();
+        if entry.is_ipvs_off() || at.direction() == Direction::Original {
+            return entry.is_ipvs_off() || entry.is_server_removed();
         }
         if entry.is_unanswered() {
             self.assure_template(at.id());
@@ -355,7 +355,7 @@ impl<P: Packet> Path<P> {
             return self.straight_on_rarely(packet, headers, at, now, io);
         }
         let entry = self.flows.entry(at.id());
-        if entry.is_bypassed() {
+        if entry.is_ipvs_off() {
             self.route(packet, headers, now, io);
         } else if !entry.is_server_removed() || at.direction() == Direction::Reply {
             match entry.method().is_one_way() {

@@ -395,7 +395,7 @@ impl<P: Packet> Path<P> {
         }
         if !self.tables.serves(headers.is_ipv6) {
             // Services were looked at when it left for its template, and are no more.
-            self.flows.entry_mut(at.id()).set_bypassed();
+            self.flows.entry_mut(at.id()).set_ipvs_off();
         }
         self.begun(packet, headers, at, now, io);
     }

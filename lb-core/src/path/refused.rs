@@ -121,7 +121,7 @@ impl<P: Packet> Path<P> {
     #[cold]
     pub(super) fn note_stopped(&mut self, packet: &P, headers: &Headers, at: FlowRef, now: Tick) {
         let entry = self.flows.entry(at.id());
-        if entry.is_bypassed() || entry.is_server_removed() && at.direction() == Direction::Original {
+        if entry.is_ipvs_off() || entry.is_server_removed() && at.direction() == Direction::Original {
             return;
         }
         let (server, was) = (entry.server(), entry.state());

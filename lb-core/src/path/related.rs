@@ -157,7 +157,7 @@ impl<P: Packet> Path<P> {
             self.renew(at.id());
         }
         let entry = self.flows.entry(at.id());
-        if entry.is_bypassed() {
+        if entry.is_ipvs_off() {
             return self.route(packet, headers, now, io);
         }
         let is_cut = entry.is_server_removed() && entry.server() != ServerId::BYPASS;
