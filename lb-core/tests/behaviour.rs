@@ -458,15 +458,7 @@ impl Director {
 
     /// The recorded director's mangle table: all of 10.8.0.0/16 has mark 7.
     fn mark() -> MarkRule {
-        MarkRule {
-            mark: 7,
-            protocol: None,
-            source: None,
-            destination: Some(Prefix { address: [10, 8, 0, 0].into(), len: 16 }),
-            destination_ports: 0..=u16::MAX,
-            source_set: None,
-            destination_set: None,
-        }
+        MarkRule { destination: Some(Prefix { address: [10, 8, 0, 0].into(), len: 16 }), ..MarkRule::any(7) }
     }
 
     fn sleep(&mut self, seconds: f32) {

@@ -24,6 +24,19 @@ pub struct MarkRule {
 }
 
 impl MarkRule {
+    /// For whatever comes.
+    pub fn any(mark: u32) -> MarkRule {
+        MarkRule {
+            mark,
+            protocol: None,
+            source: None,
+            destination: None,
+            destination_ports: 0..=u16::MAX,
+            source_set: None,
+            destination_set: None,
+        }
+    }
+
     fn matches(&self, packet: &Tuple, sets: &Sets, now: Tick) -> bool {
         self.protocol.is_none_or(|protocol| protocol == packet.protocol)
             && self.source.is_none_or(|source| source.contains(packet.src))
@@ -89,15 +102,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_in_all_that_it_says_gives_the_mark() {
-        let any = MarkRule {
-            mark: 1,
-            protocol: None,
-            source: None,
-            destination: None,
-            destination_ports: 0..=u16::MAX,
-            source_set: None,
-            destination_set: None,
-        };
+        let any = MarkRule::any(1);
         let marks = Marks(vec![
             MarkRule { mark: 7, protocol: Some(Protocol::TCP), destination_ports: 80..=81, ..any.clone() },
             MarkRule {
@@ -167,13 +172,9 @@ mod tests {
         let sets = vec![hash("hash:net", &clients), hash("hash:ip,port", &asked)];
         let sets = Sets { sets, ..Sets::default() };
         let marks = Marks(vec![MarkRule {
-            mark: 7,
-            protocol: None,
-            source: None,
-            destination: None,
-            destination_ports: 0..=u16::MAX,
             source_set: Some(SetId(0)),
             destination_set: Some(SetId(1)),
+            ..MarkRule::any(7)
         }]);
         let mark =
             |src, dst, dport, now| marks.mark(&packet(src, dst, dport, Protocol::TCP), &sets, Tick(now));

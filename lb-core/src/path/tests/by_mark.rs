@@ -26,15 +26,7 @@ pub(super) fn caching(lines: &[&str], options: ServiceOptions) -> Tables {
     let tables = by_mark(if lines.is_empty() { &["filter FORWARD -j ACCEPT"] } else { lines }, options);
     let all = |address: &str| (Prefix { address: ip(address), len: 0 }, Marked::Local);
     let marked = ["0.0.0.0", "::"].map(|any| MarkedRoutes::new(7, u32::MAX, [all(any)]));
-    let mark = MarkRule {
-        mark: 7,
-        protocol: None,
-        source: None,
-        destination: None,
-        destination_ports: 80..=80,
-        source_set: None,
-        destination_set: None,
-    };
+    let mark = MarkRule { destination_ports: 80..=80, ..MarkRule::any(7) };
     let marks = if lines.is_empty() { vec![mark] } else { Vec::new() };
     Tables {
         routes: Routes::clone(&tables.routes).with_marked(marked).into(),

@@ -256,15 +256,7 @@ fn they_begin_no_connection_also_where_a_mark_is_for_all_and_the_exchange_ends()
     };
     let all =
         Service::new(None, ServiceId(9), ServiceKey::of_mark(7, false), SchedulerKind::Rr, vec![server], 3);
-    let rule = MarkRule {
-        mark: 7,
-        protocol: None,
-        source: None,
-        destination: None,
-        destination_ports: 0..=u16::MAX,
-        source_set: None,
-        destination_set: None,
-    };
+    let rule = MarkRule::any(7);
     let sysctls = Sysctls { expire_nodest_conn: 1, ..Sysctls::default() };
     director.path.adopt(
         Tables {

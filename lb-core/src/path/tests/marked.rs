@@ -104,15 +104,7 @@ fn the_mark_that_counts_is_the_one_that_a_packet_has_behind_input() {
 
 #[test]
 fn rules_see_and_exchange_the_mark_that_the_config_gives() {
-    let mark = |mark| MarkRule {
-        mark,
-        protocol: None,
-        source: None,
-        destination: None,
-        destination_ports: 443..=443,
-        source_set: None,
-        destination_set: None,
-    };
+    let mark = |mark| MarkRule { destination_ports: 443..=443, ..MarkRule::any(mark) };
     let taken = |given, lines: &[&str]| {
         let tables = by_mark(lines, ServiceOptions::default());
         let mut director = director(Tables { marks: Arc::new(Marks(vec![mark(given)])), ..tables });

@@ -148,15 +148,7 @@ fn by_mark_too_it_goes_to_the_port_of_its_real_server() {
             service.key = ServiceKey::of_mark(8, false);
             service.servers.iter_mut().for_each(|server| server.port = 8443);
         });
-        let rule = MarkRule {
-            mark: 8,
-            protocol: None,
-            source: None,
-            destination: None,
-            destination_ports: 0..=u16::MAX,
-            source_set: None,
-            destination_set: None,
-        };
+        let rule = MarkRule::any(8);
         let mut director = Director::new();
         director.path.adopt(Tables { marks: Marks(vec![rule]).into(), ..tables }.into());
         director

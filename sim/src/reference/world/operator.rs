@@ -53,15 +53,7 @@ const NARROW: [u16; 2] = [600, 1290];
 const LARGER_TABLE: u32 = 65_539;
 
 pub(super) fn mark_rule(n: usize) -> MarkRule {
-    let any = MarkRule {
-        mark: 7,
-        protocol: None,
-        source: None,
-        destination: None,
-        destination_ports: 0..=u16::MAX,
-        source_set: None,
-        destination_set: None,
-    };
+    let any = MarkRule::any(7);
     let prefix = |address, len| Some(Prefix { address: ip(address), len });
     match n {
         0 => MarkRule { protocol: Some(Protocol::UDP), destination: prefix("192.0.2.10", 31), ..any },
