@@ -6,6 +6,7 @@
 //! Nothing here depends on how fast it is: waits end when what is waited for is there, or fail after [`PATIENCE`].
 
 mod neighbours;
+mod realms;
 
 use std::io::Write;
 use std::net::IpAddr;

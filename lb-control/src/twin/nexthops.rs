@@ -76,7 +76,8 @@ impl Nexthops {
 pub(super) fn parse(message: &[u8]) -> Option<(u32, Nexthop)> {
     let body = message.get(HEADER..)?;
     let flags = u32::from_ne_bytes(body.get(4..NHMSG)?.try_into().ok()?);
-    let mut hop = Hop { index: 0, gateway: None, is_dead: flags & DEAD != 0, has_encapsulation: false };
+    let mut hop =
+        Hop { index: 0, gateway: None, is_dead: flags & DEAD != 0, has_encapsulation: false, realms: 0 };
     let (mut id, mut group, mut is_blackhole) = (None, None, false);
     for (kind, value) in Attributes(body.get(NHMSG..)?) {
         match kind {
@@ -142,7 +143,7 @@ pub(super) mod tests {
     }
 
     fn hop(index: u32, gateway: Option<[u8; 4]>) -> Hop {
-        Hop { index, gateway: gateway.map(IpAddr::from), is_dead: false, has_encapsulation: false }
+        Hop { index, gateway: gateway.map(IpAddr::from), is_dead: false, has_encapsulation: false, realms: 0 }
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! has one; our [`Routes`] is a single longest-prefix match. So a prefix of a later table is left out where an earlier
 //! table has a prefix that covers it, and a `throw` route stands for what the later tables say.
 //!
+//! What routes, and the rules that lead to their tables, say of realms is built beside it where any of them says something.
+//!
 //! Tables that packets of a mark alone are looked up in have a match each, of their local routes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::{HashMap, HashSet};
-use lb_core::tables::{InterfaceId, Marked, MarkedRoutes, Prefix, Route, Routes};
+use lb_core::tables::{InterfaceId, Marked, MarkedRoutes, Prefix, Realms, Route, Routes};
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
@@ -19,7 +21,7 @@ use netlink_packet_route::route::{
 
 use super::links::{IfIndex, Indices};
 use super::nexthops::Nexthops;
-use super::rules::{Lookup, Rules};
+use super::rules::{Lookup, Rules, realm_bits};
 
 /// `RT_TABLE_LOCAL`: the kernel keeps the host's own addresses there.
 const LOCAL_TABLE: u32 = 255;
@@ -43,6 +45,8 @@ pub(super) struct Hop {
     pub(super) is_dead: bool,
     /// MPLS, SRv6 and the like: Linux can send this, we cannot.
     pub(super) has_encapsulation: bool,
+    /// `RTA_FLOW`; 0: none.
+    pub(super) realms: u32,
 }
 
 /// Where a route leads.
@@ -52,11 +56,12 @@ struct Leads {
     /// Of [`Route::Via`].
     index: Option<IfIndex>,
     mtu: u16,
+    realms: Realms,
 }
 
 impl Leads {
     fn nowhere(route: Route) -> Leads {
-        Leads { route, index: None, mtu: 0 }
+        Leads { route, index: None, mtu: 0, realms: Realms::NONE }
     }
 }
 
@@ -70,12 +75,14 @@ pub(super) struct Ways<'a> {
 impl Ways<'_> {
     /// Where the first of these hops leads that is one of ours.
     fn first<'h>(self, hops: impl Iterator<Item = &'h Hop>, mtu: u16) -> Leads {
-        let ours = hops.filter(|hop| !hop.is_dead && !hop.has_encapsulation).find_map(|hop| {
+        let mut usable = hops.filter(|hop| !hop.is_dead).peekable();
+        let of_linux = usable.peek().map_or(0, |hop| hop.realms);
+        let ours = usable.filter(|hop| !hop.has_encapsulation).find_map(|hop| {
             let interface = self.indices.id(hop.index)?;
             let route = Route::Via { interface, gateway: hop.gateway };
-            Some(Leads { route, index: Some(hop.index), mtu })
+            Some(Leads { route, index: Some(hop.index), mtu, realms: Realms::of_route(hop.realms) })
         });
-        ours.unwrap_or(Leads::nowhere(Route::Linux))
+        ours.unwrap_or(Leads { realms: Realms::of_route(of_linux), ..Leads::nowhere(Route::Linux) })
     }
 }
 
@@ -112,7 +119,11 @@ impl Entry {
             return Some(ways.first(hops, self.mtu));
         }
         match self.kind {
-            Kind::Local | Kind::Broadcast | Kind::Anycast => Some(Leads::nowhere(Route::Local)),
+            Kind::Local | Kind::Broadcast | Kind::Anycast => {
+                // The kernel gives broadcasts none.
+                let said = if self.kind == Kind::Broadcast { 0 } else { self.first.realms };
+                Some(Leads { realms: Realms::of_route(said), ..Leads::nowhere(Route::Local) })
+            }
             Kind::Forbidden => Some(Leads::nowhere(Route::Forbidden)),
             Kind::Throw => None,
             Kind::Unicast => Some(ways.first(self.hops(), self.mtu)),
@@ -161,6 +172,22 @@ impl Table {
             .rev()
             .filter(|&len| lengths[usize::from(len)] > 0)
             .find_map(|len| self.best(masked(prefix.address, len)))
+    }
+}
+
+/// A table as a rule leads to it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    table: &'a Table,
+    /// What the rule says of realms.
+    realms: u32,
+}
+
+impl Asked<'_> {
+    /// Where an entry of the table leads; `None` for `throw`.
+    fn route(self, entry: &Entry, ways: Ways<'_>) -> Option<Leads> {
+        let leads = entry.route(ways)?;
+        Some(Leads { realms: leads.realms.by_rule(self.realms), ..leads })
     }
 }
 
@@ -297,8 +324,19 @@ impl RouteTables {
     pub(super) fn build(&self, rules: &Rules, ways: Ways<'_>) -> Built {
         let mut routes = Vec::with_capacity(self.len);
         let mut gateways = HashSet::new();
+        let mut has_realms = false;
         for is_ipv6 in [false, true] {
-            self.build_family(is_ipv6, rules, ways, &mut routes, &mut gateways);
+            self.build_family(is_ipv6, rules, ways, |prefix, Leads { route, index, mtu, realms }| {
+                if let (Route::Via { gateway: Some(gateway), .. }, Some(index)) = (route, index) {
+                    gateways.insert((index, gateway));
+                }
+                has_realms |= realms != Realms::NONE;
+                routes.push((prefix, route, mtu));
+            });
+        }
+        let mut realms = Vec::new();
+        if has_realms {
+            self.build_family(false, rules, ways, |prefix, leads| realms.push((prefix, leads.realms)));
         }
         let said = routes.iter().filter_map(|&(_, route, mtu)| match route {
             Route::Via { interface, .. } if mtu != 0 => Some((interface, mtu)),
@@ -308,6 +346,7 @@ impl RouteTables {
         mtus.sort_by_key(|&(interface, mtu)| (mtu, interface.0));
         mtus.truncate(MTUS_MAX);
         let routes = Routes::with_mtus(routes).with_broadcasts(self.broadcasts());
+        let routes = if has_realms { routes.with_realms(realms) } else { routes };
         let mut not_followed = Vec::new();
         let routes = routes.with_marked(self.by_mark(rules, ways, &mut not_followed));
         Built { routes: routes.with_anycasts(self.single(Kind::Anycast)), gateways, mtus, not_followed }
@@ -320,7 +359,9 @@ impl RouteTables {
             let mut before = Vec::new();
             for lookup in rules.order(is_ipv6) {
                 match lookup {
-                    Lookup::Table(number) => before.extend(self.tables.get(&number)),
+                    Lookup::Table { table, realms } => {
+                        before.extend(self.tables.get(&table).map(|table| Asked { table, realms }));
+                    }
                     Lookup::MarkedTable { mark, mask, table: number } => {
                         let Some(table) = self.tables.get(&number) else { continue };
                         if table.leads_elsewhere(is_ipv6) {
@@ -361,14 +402,15 @@ impl RouteTables {
         is_ipv6: bool,
         rules: &Rules,
         ways: Ways<'_>,
-        routes: &mut Vec<(Prefix, Route, u16)>,
-        gateways: &mut HashSet<(IfIndex, IpAddr)>,
+        mut push: impl FnMut(Prefix, Leads),
     ) {
-        let mut tables: Vec<&Table> = Vec::new();
+        let mut tables: Vec<Asked<'_>> = Vec::new();
         let mut ends_forbidden = false;
         for lookup in rules.order(is_ipv6) {
             match lookup {
-                Lookup::Table(number) => tables.extend(self.tables.get(&number)),
+                Lookup::Table { table, realms } => {
+                    tables.extend(self.tables.get(&table).map(|table| Asked { table, realms }));
+                }
                 Lookup::MarkedTable { .. } => {}
                 Lookup::Forbidden => {
                     ends_forbidden = true;
@@ -376,15 +418,9 @@ impl RouteTables {
                 }
             }
         }
-        let mut push = |prefix, Leads { route, index, mtu }: Leads| {
-            if let (Route::Via { gateway: Some(gateway), .. }, Some(index)) = (route, index) {
-                gateways.insert((index, gateway));
-            }
-            routes.push((prefix, route, mtu));
-        };
-        for (at, table) in tables.iter().enumerate() {
+        for (at, asked) in tables.iter().enumerate() {
             let (earlier, later) = (&tables[..at], &tables[at + 1..]);
-            for (&prefix, entries) in &table.entries {
+            for (&prefix, entries) in &asked.table.entries {
                 if prefix.address.is_ipv6() != is_ipv6 {
                     continue;
                 }
@@ -392,7 +428,7 @@ impl RouteTables {
                 if answer(earlier, prefix, ways).is_some() {
                     continue;
                 }
-                match entry.route(ways).or_else(|| answer(later, prefix, ways)) {
+                match asked.route(entry, ways).or_else(|| answer(later, prefix, ways)) {
                     Some(leads) => push(prefix, leads),
                     // `throw`, and no later table knows more: no route, which a hole in a covering prefix cannot say.
                     None => push(prefix, Leads::nowhere(Route::Forbidden)),
@@ -408,12 +444,12 @@ impl RouteTables {
 }
 
 /// What these tables, looked up one after the other, say of all of `prefix`.
-fn answer(tables: &[&Table], prefix: Prefix, ways: Ways<'_>) -> Option<Leads> {
-    tables.iter().find_map(|table| table.covering(prefix)?.route(ways))
+fn answer(tables: &[Asked<'_>], prefix: Prefix, ways: Ways<'_>) -> Option<Leads> {
+    tables.iter().find_map(|asked| asked.route(asked.table.covering(prefix)?, ways))
 }
 
 /// What the table of a rule by mark says behind the tables `before`, which all packets are looked up in.
-fn marked(before: &[&Table], table: &Table, is_ipv6: bool, ways: Ways<'_>) -> Vec<(Prefix, Marked)> {
+fn marked(before: &[Asked<'_>], table: &Table, is_ipv6: bool, ways: Ways<'_>) -> Vec<(Prefix, Marked)> {
     let own = |prefix| {
         table.covering(prefix).map_or(Marked::Next, |entry| match entry.kind {
             Kind::Local | Kind::Broadcast | Kind::Anycast => Marked::Local,
@@ -427,7 +463,7 @@ fn marked(before: &[&Table], table: &Table, is_ipv6: bool, ways: Ways<'_>) -> Ve
     };
     let is_of_family = |prefix: &&Prefix| prefix.address.is_ipv6() == is_ipv6;
     // Of those before, what lies in a local route alone makes a difference.
-    let earlier = before.iter().flat_map(|table| table.entries.keys());
+    let earlier = before.iter().flat_map(|asked| asked.table.entries.keys());
     let earlier = earlier.filter(|&&prefix| own(prefix) == Marked::Local);
     let prefixes = table.entries.keys().chain(earlier).filter(is_of_family);
     prefixes.map(|prefix| (*prefix, say(prefix))).collect()
@@ -478,6 +514,7 @@ fn parse(message: &RouteMessage) -> Option<(u32, Prefix, Entry)> {
             gateway: None,
             is_dead: header.flags.contains(RouteFlags::Dead),
             has_encapsulation: false,
+            realms: 0,
         },
         others: Box::default(),
         source: None,
@@ -519,6 +556,7 @@ fn parse_hop(message: &RouteNextHop) -> Hop {
         gateway: None,
         is_dead: message.flags.contains(RouteNextHopFlags::Dead),
         has_encapsulation: false,
+        realms: 0,
     };
     for attribute in &message.attributes {
         of_hop(&mut hop, attribute);
@@ -532,6 +570,7 @@ fn of_hop(hop: &mut Hop, attribute: &RouteAttribute) {
         RouteAttribute::Via(RouteVia::Inet(address)) => hop.gateway = Some((*address).into()),
         RouteAttribute::Via(RouteVia::Inet6(address)) => hop.gateway = Some((*address).into()),
         RouteAttribute::EncapType(_) | RouteAttribute::Encap(_) => hop.has_encapsulation = true,
+        RouteAttribute::Realm(said) => hop.realms = realm_bits(*said),
         _ => {}
     }
 }

@@ -1,25 +1,26 @@
 //! `ip rule` → the order in which tables are looked up.
 //!
 //! A rule without selectors is what can be mirrored: every packet passes it. One that looks at a mark and at nothing besides is mirrored for the local routes
-//! of its table ([`MarkedRoutes`](lb_core::tables::MarkedRoutes)). One that looks at the source, an interface or the like is left out and said once in the log:
+//! of its table ([`MarkedRoutes`](lb_core::tables::MarkedRoutes)); its realms are not, since they would count for what it sends elsewhere. One that looks at the source, an interface or the like is left out and said once in the log:
 //! our route lookup knows the destination only.
 //!
 //! Source of the facts: Linux, `net/core/fib_rules.c` (`fib_nl_fill_rule`), ip-rule(8).
 
 use hashbrown::HashSet;
 use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::RouteRealm;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
 /// What one rule does with each packet that comes to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lookup {
-    Table(u32),
-    /// With packets that have this mark, in the bits of the mask.
-    MarkedTable {
-        mark: u32,
-        mask: u32,
+    Table {
         table: u32,
+        /// Those that it gives routes without (`FRA_FLOW`).
+        realms: u32,
     },
+    /// With packets that have this mark, in the bits of the mask.
+    MarkedTable { mark: u32, mask: u32, table: u32 },
     /// blackhole, unreachable, prohibit.
     Forbidden,
 }
@@ -108,7 +109,7 @@ fn lookup(message: &RuleMessage) -> Result<Lookup, &'static str> {
         return Err("`tos` is not mirrored");
     }
     let mut table = u32::from(header.table);
-    let (mut mark, mut mask) = (0, u32::MAX);
+    let (mut mark, mut mask, mut realms) = (0, u32::MAX, 0);
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Table(number) => table = *number,
@@ -116,6 +117,7 @@ fn lookup(message: &RuleMessage) -> Result<Lookup, &'static str> {
             // A rule with a mask alone (`fwmark 0/0xff`) is for what has no mark, as nearly all packets.
             RuleAttribute::FwMark(said) => mark = *said,
             RuleAttribute::FwMask(said) => mask = *said,
+            RuleAttribute::Realm(said) => realms = realm_bits(*said),
             RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
             RuleAttribute::L3MDev(false) => {}
             RuleAttribute::Iifname(_) => return Err("`iif` is not mirrored"),
@@ -127,16 +129,25 @@ fn lookup(message: &RuleMessage) -> Result<Lookup, &'static str> {
     }
     match header.action {
         RuleAction::ToTable if mark != 0 => Ok(Lookup::MarkedTable { mark, mask, table }),
-        RuleAction::ToTable => Ok(Lookup::Table(table)),
+        RuleAction::ToTable => Ok(Lookup::Table { table, realms }),
         _ if mark != 0 => Err("`fwmark` is mirrored with a table alone"),
         RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit => Ok(Lookup::Forbidden),
         _ => Err("its action is not mirrored"),
     }
 }
 
+/// As one number, as the kernel has them.
+pub(super) fn realm_bits(realms: RouteRealm) -> u32 {
+    u32::from(realms.source) << 16 | u32::from(realms.destination)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+
+    fn plain(table: u32) -> Lookup {
+        Lookup::Table { table, realms: 0 }
+    }
 
     pub(in crate::twin) fn rule(priority: u32, table: u32) -> RuleMessage {
         let mut message = RuleMessage::default();
@@ -163,8 +174,24 @@ pub(super) mod tests {
             rules.add(&rule(priority, table));
         }
         let order: Vec<_> = rules.order(false).collect();
-        assert_eq!(order, [255, 1000, 1001, 254, 253].map(Lookup::Table));
+        assert_eq!(order, [255, 1000, 1001, 254, 253].map(plain));
         assert_eq!(rules.order(true).count(), 0, "IPv6 has rules of its own");
+    }
+
+    #[test]
+    fn a_rules_realms_are_kept_with_its_table() {
+        let mut rules = Rules::default();
+        let mut message = rule(100, 254);
+        message.attributes.push(RuleAttribute::Realm(RouteRealm { source: 0x11, destination: 0x12 }));
+        rules.add(&message);
+        message.attributes.push(RuleAttribute::FwMark(7));
+        rules.add(&message);
+        let order = [
+            Lookup::Table { table: 254, realms: 0x11_0012 },
+            Lookup::MarkedTable { mark: 7, mask: u32::MAX, table: 254 },
+        ];
+        assert_eq!(rules.order(false).collect::<Vec<_>>(), order);
+        assert!(rules.left_out().is_empty());
     }
 
     #[test]
@@ -194,13 +221,7 @@ pub(super) mod tests {
         unmarked.attributes.push(RuleAttribute::FwMask(0xff));
         rules.add(&unmarked);
         let marked = |mark, mask, table| Lookup::MarkedTable { mark, mask, table };
-        let order = [
-            Lookup::Table(255),
-            marked(0x10, 0xf0, 101),
-            Lookup::Table(102),
-            marked(7, u32::MAX, 100),
-            Lookup::Table(254),
-        ];
+        let order = [plain(255), marked(0x10, 0xf0, 101), plain(102), marked(7, u32::MAX, 100), plain(254)];
         assert_eq!(rules.order(false).collect::<Vec<_>>(), order);
         assert!(rules.left_out().is_empty());
         (0..MARKED_MAX as u32 - 1).for_each(|n| rules.add(&marked_rule(100 + n, 100, 8)));
@@ -215,6 +236,6 @@ pub(super) mod tests {
         let mut forbid = rule(5, 0);
         forbid.header.action = RuleAction::Prohibit;
         rules.add(&forbid);
-        assert_eq!(rules.order(false).collect::<Vec<_>>(), [Lookup::Forbidden, Lookup::Table(254)]);
+        assert_eq!(rules.order(false).collect::<Vec<_>>(), [Lookup::Forbidden, plain(254)]);
     }
 }

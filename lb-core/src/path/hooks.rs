@@ -668,6 +668,7 @@ impl<P: Packet> Path<P> {
                 method => method,
             },
             held_by: entry.is_counted().then(|| self.port_of_holder(at.id())).flatten(),
+            server: entry.server(),
         })
     }
 

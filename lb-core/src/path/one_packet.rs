@@ -102,6 +102,7 @@ impl<P: Packet> Path<P> {
             port: original.dport,
             method,
             held_by: persistent.map(|service| service.key.template_port()),
+            server,
         });
         let refusal = |path: &Path<P>, headers: &Headers| path.refusal_unkept(headers, choice);
         if self.is_refused_ahead(&OUTPUT, headers, &mut passage, refusal) {

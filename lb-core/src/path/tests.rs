@@ -42,6 +42,7 @@ mod persistent;
 mod pieces;
 mod quic;
 mod quoted;
+mod realm;
 mod refused;
 mod regressions;
 mod room;

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use super::header::Header;
 use super::list::Style;
+use super::names::Names;
 use super::options::{Around, Given, Opt};
 use super::set_use::SetUse;
 use super::state::Named;
@@ -75,6 +76,11 @@ pub(crate) trait Extension: Default + Clone + PartialEq + Debug {
 
     /// Appends its options as `-S` prints them, each after a space.
     fn save(&self, out: &mut String, family: Family);
+
+    /// The same with the names of what has some.
+    fn save_named(&self, out: &mut String, family: Family, _names: &dyn Names) {
+        self.save(out, family);
+    }
 
     /// Appends itself as `-L` prints it, after a space.
     fn list(&self, out: &mut String, style: &Style<'_>, header: &Header);
@@ -233,9 +239,14 @@ macro_rules! extensions {
                 dispatch!(self, found => found.bind(named))
             }
 
-            pub(crate) fn save(&self, out: &mut String, family: $crate::rule::Family) {
+            pub(crate) fn save(
+                &self,
+                out: &mut String,
+                family: $crate::rule::Family,
+                names: &dyn $crate::rule::names::Names,
+            ) {
                 use $crate::rule::extension::Extension;
-                dispatch!(self, found => found.save(out, family))
+                dispatch!(self, found => found.save_named(out, family, names))
             }
 
             pub(crate) fn list(

@@ -132,7 +132,7 @@ impl Rule {
         self.header.save(&mut out, family, names);
         for found in &self.matches {
             put!(out, " -m {}", found.about().name);
-            found.save(&mut out, family);
+            found.save(&mut out, family, names);
         }
         match &self.jump {
             Jump::Nowhere => {}
@@ -145,7 +145,7 @@ impl Rule {
             }
             Jump::Target(target) => {
                 put!(out, " -j {}", target.about().name);
-                target.save(&mut out, family);
+                target.save(&mut out, family, names);
             }
         }
         out

@@ -1,4 +1,4 @@
-//! Names of protocols, services and hosts: asked of the system by a command, of nobody by the daemon.
+//! Names of protocols, services, hosts and realms: asked of the system by a command, of nobody by the daemon.
 
 use std::net::IpAddr;
 
@@ -17,6 +17,13 @@ pub trait Names {
     fn host_name(&self, address: IpAddr) -> Option<String>;
     /// A network of `/etc/networks`, by its first address.
     fn network_name(&self, _address: IpAddr) -> Option<String> {
+        None
+    }
+    /// `/etc/iproute2/rt_realms`.
+    fn realm(&self, _name: &str) -> Option<u32> {
+        None
+    }
+    fn realm_name(&self, _realm: u32) -> Option<String> {
         None
     }
 }

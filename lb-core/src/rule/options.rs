@@ -243,6 +243,23 @@ impl Given<'_, '_> {
         }
     }
 
+    /// The same, or a name that stands for a number of all bits.
+    pub(crate) fn marked_or(&self, named: impl Fn(&str) -> Option<u32>) -> Result<(u32, u32), Error> {
+        let is_number = leading_number(self.value).is_some_and(|(value, rest)| {
+            u32::try_from(value).is_ok() && (rest.is_empty() || rest.starts_with('/'))
+        });
+        if is_number {
+            return self.marked();
+        }
+        let number = named(self.value).ok_or_else(|| {
+            Error::parameter(format!(
+                "{}: could not map name {} to an integer value for option \"--{}\".\n",
+                self.of, self.value, self.option.name
+            ))
+        })?;
+        Ok((number, u32::MAX))
+    }
+
     /// How many bits of an address count: as their number, or as a mask.
     pub(crate) fn prefix_len(&self, text: &str) -> Result<u8, Error> {
         let family = self.around.family;

@@ -12,6 +12,7 @@ use crate::conntrack::helper::HelperId;
 use crate::conntrack::{Accounting, CtState, Status, Template, Zones};
 use crate::flow::{FlowId, Method, Tuple};
 use crate::hook::Hook;
+use crate::ids::ServerId;
 use crate::nat::{Manip, Range};
 use crate::syn_cookie::Offer;
 use crate::tables::{InterfaceId, Tables};
@@ -47,6 +48,7 @@ pub struct Service {
     pub method: Method,
     /// Of one that its client's persistence template holds: the port of the persistent service.
     pub held_by: Option<u16>,
+    pub server: ServerId,
 }
 
 /// One packet at one hook. Rules read all of it, and write the mark, the connection's mark and the packet.

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::InterfaceId;
 use super::marked::{Marked, MarkedRoutes};
+use super::realm::Realms;
 
 /// An address and the length of its network part, in bits: 0..=32 or 0..=128. Host bits are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -157,6 +158,8 @@ pub struct Routes {
     broadcasts: Box<[Ipv4Addr]>,
     anycasts: Box<[IpAddr]>,
     by_mark: Box<[MarkedRoutes]>,
+    /// Of IPv4; empty where no route has one.
+    realms: Ranges<u32, Realms>,
 }
 
 impl Routes {
@@ -180,6 +183,27 @@ impl Routes {
     #[must_use]
     pub fn with_marked(self, by_mark: impl IntoIterator<Item = MarkedRoutes>) -> Routes {
         Routes { by_mark: by_mark.into_iter().collect(), ..self }
+    }
+
+    /// With what all IPv4 routes say of realms, in the order of [`new`](Self::new).
+    ///
+    /// Nobody is reached by a route to all hosts of a link, nor by one to all multicast groups and more; what has no address yet comes from no realm (Linux, `__mkroute_output` and
+    /// `ip_route_input_slow` in `net/ipv4/route.c`).
+    #[must_use]
+    pub fn with_realms(self, realms: impl IntoIterator<Item = (Prefix, Realms)>) -> Routes {
+        let none = |first: [u8; 4], len| stretch(Prefix { address: first.into(), len }, Realms::NONE);
+        let mut all = vec![none([255; 4], 32)];
+        all.extend(realms.into_iter().map(|(prefix, realms)| stretch(prefix, realms)));
+        all.extend([none([0; 4], 8), none([224, 0, 0, 0], 4)]);
+        Routes { realms: Ranges::new(all).narrow(), ..self }
+    }
+
+    /// What the way to an address says of realms.
+    pub fn realms(&self, to: IpAddr) -> Realms {
+        match to {
+            IpAddr::V4(to) => self.realms.lookup(to.into()).copied().unwrap_or_default(),
+            IpAddr::V6(_) => Realms::NONE,
+        }
     }
 
     #[inline]
@@ -340,6 +364,34 @@ mod tests {
         assert_eq!(of("10.0.0.12"), Some((via(1), 0)));
         assert_eq!(of("2001:db8::9"), Some((via(1), 1300)));
         assert_eq!(of("10.0.1.0"), None);
+    }
+
+    #[test]
+    fn realms_are_those_of_the_longest_prefix_and_nobody_is_of_those_of_all() {
+        let route = |text: &str, len, said| {
+            (Prefix { address: text.parse().expect(text), len }, Realms::of_route(said))
+        };
+        let default = route("0.0.0.0", 0, 9);
+        let of = |routes: &Routes, to: &str| routes.realms(to.parse().expect(to)).of_sent();
+        let routes =
+            Routes::default().with_realms([default, route("10.0.0.0", 8, 0), route("10.1.0.0", 16, 7)]);
+        for (to, realm) in [
+            ("192.0.2.1", 9),
+            ("10.0.0.1", 0),
+            ("10.1.2.3", 7),
+            ("0.0.0.0", 0),
+            ("224.0.0.1", 0),
+            ("239.1.2.3", 0),
+            ("240.0.0.1", 9),
+            ("255.255.255.254", 9),
+            ("255.255.255.255", 0),
+            ("2001:db8::1", 0),
+        ] {
+            assert_eq!(of(&routes, to), realm, "{to}");
+        }
+        let routes = Routes::default().with_realms([default, route("224.0.0.0", 4, 6)]);
+        assert_eq!(of(&routes, "224.0.0.1"), 6);
+        assert_eq!(of(&Routes::default(), "192.0.2.1"), 0);
     }
 
     proptest! {

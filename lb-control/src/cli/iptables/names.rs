@@ -1,4 +1,4 @@
-//! Names of protocols, services and hosts, as this machine knows them (`/etc/protocols`, `/etc/services`, `/etc/hosts`, DNS).
+//! Names of protocols, services, hosts and realms, as this machine knows them (`/etc/protocols`, `/etc/services`, `/etc/hosts`, DNS, `/etc/iproute2/rt_realms`).
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +12,8 @@ use crate::cli::ipvsadm::{self, Lookup};
 
 const PROTOCOLS: &str = "/etc/protocols";
 const NETWORKS: &str = "/etc/networks";
+/// Where iproute2 has them; the second where the operator has said nothing.
+const REALMS: [&str; 2] = ["/etc/iproute2/rt_realms", "/usr/share/iproute2/rt_realms"];
 
 /// What the C library knows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +40,26 @@ fn protocols<T>(find: impl Fn(u8, &[&str]) -> Option<T>) -> Option<T> {
         }
         let number = words.remove(1).parse().ok()?;
         find(number, &words)
+    })
+}
+
+/// The first of these (number, name) that is wanted.
+fn realm<T>(find: impl Fn(u32, &str) -> Option<T>) -> Option<T> {
+    let text = REALMS.iter().find_map(|path| fs::read_to_string(path).ok())?;
+    realms(&text).find_map(|(realm, name)| find(realm, name))
+}
+
+/// A number up to 255, decimal or with `0x`, and a name; what else stands in a line does not count.
+fn realms(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let number = words.next()?;
+        let realm = match number.strip_prefix("0x") {
+            Some(hex) => u8::from_str_radix(hex, 16).ok()?,
+            None => number.parse().ok()?,
+        };
+        let name = words.next().filter(|name| !name.starts_with('#'))?;
+        Some((realm.into(), name))
     })
 }
 
@@ -87,5 +109,26 @@ impl Names for System {
             let name = words.next()?;
             (words.next()?.parse() == Ok(address)).then(|| name.to_owned())
         })
+    }
+
+    fn realm(&self, name: &str) -> Option<u32> {
+        realm(|realm, known| (known == name).then_some(realm))
+    }
+
+    fn realm_name(&self, number: u32) -> Option<String> {
+        realm(|realm, name| (realm == number).then(|| name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn realms_are_numbers_with_a_name_and_nothing_else_is() {
+        let text =
+            "# reserved\n0\tcosmos\n#1 no\n 0x2a  hex # more\n256 large\n-1 less\n7\n8 #none\nx y\n9 last";
+        let found: Vec<_> = realms(text).collect();
+        assert_eq!(found, [(0, "cosmos"), (42, "hex"), (9, "last")]);
     }
 }

@@ -1,4 +1,6 @@
 use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_route::route::RouteRealm;
+use netlink_packet_route::rule::RuleAttribute;
 use proptest::prelude::*;
 
 use super::super::rules::tests::{marked_rule, rule};
@@ -180,6 +182,62 @@ fn of_a_multipath_route_the_first_usable_hop_on_our_interfaces_is_taken() {
     );
     assert_eq!(multipath(vec![tunnel]), Some(Route::Linux), "Linux can encapsulate");
     assert_eq!(multipath(vec![hop("10.0.0.3", WAN, dead)]), None);
+}
+
+fn realm(source: u16, destination: u16) -> RouteAttribute {
+    RouteAttribute::Realm(RouteRealm { source, destination })
+}
+
+#[test]
+fn realms_are_those_of_the_route_that_is_taken_and_of_the_rule_that_leads_to_it() {
+    let with = |mut message: RouteMessage, said| {
+        message.attributes.push(said);
+        message
+    };
+    let hops = |last: RouteAttribute| {
+        let mut hops = [("10.0.0.2", OTHER), ("10.0.0.3", WAN), ("10.0.0.4", WAN)]
+            .map(|(gateway, index)| hop(gateway, index, RouteNextHopFlags::empty()));
+        hops[1].flags = RouteNextHopFlags::Dead;
+        hops[0].attributes.push(realm(0, 3));
+        hops[1].attributes.push(realm(0, 4));
+        hops[2].attributes.push(last);
+        message("11.0.0.0/8", RouteType::Unicast, [RouteAttribute::MultiPath(hops.to_vec())])
+    };
+    let mut all = tables(&[
+        with(unicast("10.0.0.0/8", "10.0.0.1", WAN, 0), realm(9, 7)),
+        unicast("10.1.0.0/16", "10.0.0.1", WAN, 0),
+        with(unicast("10.2.0.0/16", "10.0.0.9", OTHER, 0), realm(0, 2)),
+        hops(realm(1, 5)),
+        with(message("12.0.0.1/32", RouteType::Local, []), realm(0, 8)),
+        with(message("12.0.0.255/32", RouteType::Broadcast, []), realm(0, 8)),
+        in_table(100, with(unicast("10.3.0.0/16", "10.0.0.1", WAN, 0), realm(0, 6))),
+        in_table(100, unicast("10.4.0.0/16", "10.0.0.1", WAN, 0)),
+        in_table(100, message("10.5.0.0/16", RouteType::Throw, [])),
+    ]);
+    let mut rules = main_only();
+    let mut tagged = rule(100, 100);
+    tagged.attributes.push(RuleAttribute::Realm(RouteRealm { source: 0x11, destination: 0x12 }));
+    rules.add(&tagged);
+    let routes = all.build(&rules, ways(&indices())).routes;
+    for (to, sent, received) in [
+        ("10.9.9.9", 0x9_0007, 0x7_0000),
+        ("10.1.9.9", 0, 0),
+        ("10.2.9.9", 2, 0x2_0000),
+        ("11.1.1.1", 0x1_0005, 0x5_0000),
+        ("12.0.0.1", 8, 0x8_0000),
+        ("12.0.0.255", 0, 0),
+        ("10.3.9.9", 0x11_0006, 0x6_0011),
+        ("10.4.9.9", 0x11_0012, 0x12_0011),
+        ("10.5.9.9", 0x9_0007, 0x7_0000),
+        ("99.9.9.9", 0, 0),
+    ] {
+        let found = routes.realms(ip(to));
+        assert_eq!((found.of_sent(), found.of_received()), (sent, received), "{to}");
+    }
+    let another = with(unicast("10.0.0.0/8", "10.0.0.1", WAN, 0), realm(0, 1));
+    assert_eq!(all.add(&another, NLM_F_REPLACE), RouteChange::Changed, "another realm alone is news");
+    assert_eq!(all.build(&rules, ways(&indices())).routes.realms(ip("10.9.9.9")).of_sent(), 1);
+    assert_eq!(all.remove(&another), RouteChange::Changed);
 }
 
 #[test]

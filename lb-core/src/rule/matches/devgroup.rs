@@ -4,7 +4,6 @@
 
 use super::Match;
 use crate::rule::prelude::*;
-use crate::rule::text::{leading_number, number};
 use crate::tables::InterfaceId;
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -29,33 +28,8 @@ const WITH_OUTPUT: u8 = 4 | 8 | 16;
 impl Group {
     /// `number[/mask]`, or a name.
     fn read(given: &Given<'_, '_>) -> Result<Group, Error> {
-        let Given { of, option, value: text, is_negated: is_not, .. } = *given;
-        let small = |value: u64| u32::try_from(value).ok();
-        let group = |value, mask| Ok(Group { value, mask, is_not });
-        if text == DEFAULT.0 {
-            return group(DEFAULT.1, u32::MAX);
-        }
-        let unknown = || {
-            Error::parameter(format!(
-                "{of}: could not map name {text} to an integer value for option \"--{}\".\n",
-                option.name
-            ))
-        };
-        let (value, rest) = leading_number(text).ok_or_else(unknown)?;
-        let value = small(value).ok_or_else(unknown)?;
-        match rest.strip_prefix('/') {
-            None if rest.is_empty() => group(value, u32::MAX),
-            None => Err(unknown()),
-            Some(mask) => {
-                let bad = || {
-                    Error::parameter(format!(
-                        "{of}: bad integer value for option \"--{}\", or out of range.\n",
-                        option.name
-                    ))
-                };
-                group(value, number(mask).and_then(small).ok_or_else(bad)?)
-            }
-        }
+        let (value, mask) = given.marked_or(|name| (name == DEFAULT.0).then_some(DEFAULT.1))?;
+        Ok(Group { value, mask, is_not: given.is_negated })
     }
 
     fn put(&self, out: &mut String, name: &str, has_names: bool) {

@@ -64,6 +64,7 @@ extensions! {
         Policy = policy,
         Quota = quota,
         RateMatch = rateest,
+        Realm = realm,
         RecentMatch = recent,
         RpFilter = rpfilter,
         Routing = rt,
