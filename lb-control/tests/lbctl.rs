@@ -261,6 +261,11 @@ fn links_are_the_commands_that_they_are_named_after() {
     assert_eq!(rules.out, "-P INPUT ACCEPT\n-A INPUT -s 2001:db8::/32 -j DROP\n");
     let ipset = run(&link("ipset"), "list", &daemon.socket(), "");
     assert_eq!((ipset.code, ipset.errors.as_str()), (Some(0), ""));
+    let nfacct = link("nfacct");
+    let account = "{ pkts = 00000000000000000003, bytes = 00000000000000000040 } = web;\n";
+    let restored = run(&nfacct, "restore", &daemon.socket(), account);
+    assert_eq!((restored.code, restored.errors.as_str()), (Some(0), ""));
+    assert_eq!(run(&nfacct, "list", &daemon.socket(), "").out, account);
 }
 
 #[test]
@@ -320,6 +325,7 @@ fn completions_and_man_pages_follow_from_the_commands() {
         ("ipvsadm", "\\-\\-add\\-service"),
         ("ipset", "create SET TYPE"),
         ("conntrack", "Tables: conntrack, expect"),
+        ("nfacct", "add NAME [byte|packet LIMIT]"),
     ] {
         assert!(page(&format!("lbctl-{name}.1")).contains(part), "{name}");
     }

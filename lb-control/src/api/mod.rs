@@ -30,6 +30,9 @@
 //! | `GET /v1/drops` | list of [`DropView`](types::DropView), only those that are not 0 |
 //! | `POST /v1/rules` with [`RuleBatch`](rules::RuleBatch) | 200 [`RuleReply`](rules::RuleReply), also when the batch could not be done |
 //! | `GET /v1/rules?family=ipv4&table=filter` | [`RulesReply`](rules::RulesReply); without `table` all tables |
+//! | `GET /v1/nfacct` | [`AccountsReply`](accounts::AccountsReply): what rules count under a name |
+//! | `POST /v1/nfacct` with [`AccountBatch`](accounts::AccountBatch) | 200 [`AccountReply`](accounts::AccountReply), also when the batch could not be done |
+//! | `POST /v1/nfacct/reset?name=…` | [`AccountsReply`](accounts::AccountsReply): what they had counted; 404 when there is no such account. Without `name` all begin anew |
 //! | `POST /v1/explain` with [`Probe`](explain::Probe) | [`Explanation`](explain::Explanation): what would become of such a packet; nothing changes |
 //! | `GET /v1/trace?…` | `application/x-ndjson`, streamed: one [`TraceLine`](explain::TraceLine) a line of packets that the query fits |
 //! | `GET /v1/openapi.json` | this API, described |
@@ -42,6 +45,7 @@
 //! ten thousand lines is one request and one new set of tables. A command is done wholly or not at all; with
 //! `"on_error": "rollback"` so is the batch.
 
+pub mod accounts;
 mod address;
 mod command;
 pub mod connections;

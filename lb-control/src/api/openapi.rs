@@ -2,6 +2,7 @@
 
 use utoipa::OpenApi;
 
+use super::accounts;
 use super::connections;
 use super::conntrack::routes as conntrack;
 use super::server;
@@ -43,6 +44,9 @@ use super::types;
         server::drops,
         server::rules,
         server::change_rules,
+        accounts::accounts,
+        accounts::change_accounts,
+        accounts::reset_accounts,
         server::explain_packet,
         trace::trace,
         server::describe,

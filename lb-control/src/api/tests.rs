@@ -338,6 +338,55 @@ async fn random_bytes_are_answered_400_with_a_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_are_made_and_read_by_nfacct() {
+    use crate::cli::{client::Client, nfacct};
+    let bench = Bench::start();
+    let path = bench.path.clone();
+    let run_all = move || {
+        let mut client = Client::new(&path).expect("a runtime");
+        let lines = [
+            "add web/1 packet 5",
+            "add web/1",
+            "get web/1 reset",
+            "get other reset",
+            "list json foo",
+            "list",
+            "delete web/1",
+            "delete web/1",
+            "list",
+        ];
+        lines.map(|line| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let (mut output, mut errors) = (Vec::new(), Vec::new());
+            let input = &mut std::io::empty();
+            let mut around = nfacct::Surroundings { input, output: &mut output, errors: &mut errors };
+            let code = nfacct::run(&words, &mut client, &mut around);
+            (code, String::from_utf8([output, errors].concat()).expect("text"))
+        })
+    };
+    let done = tokio::task::spawn_blocking(run_all).await.expect("no panic");
+    let shown = "{ pkts = 00000000000000000000, bytes = 00000000000000000000, quota = 00000000000000000005, mode = packet, overquota = no } = web/1;\n";
+    let failed = |why: &str| (1, format!("nfacct v1.0.2: {why}\n"));
+    assert_eq!(
+        done,
+        [
+            (0, String::new()),
+            failed("error: Device or resource busy"),
+            (0, shown.to_owned()),
+            failed("error: No such file or directory"),
+            failed("unknown argument"),
+            (0, shown.to_owned()),
+            (0, String::new()),
+            failed("error: No such file or directory"),
+            (0, String::new()),
+        ]
+    );
+    let (status, _) =
+        bench.send(b"POST /v1/nfacct HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n[1]").await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_beyond_the_limit_is_refused() {
     let bench = Bench::start();
     let head =

@@ -2,8 +2,8 @@
 //! services (`docs/decisions/0006-model-outlives-the-process.md`).
 //!
 //! ```text
-//! lbd-model 1 boot=<id> config=<bytes> model=<bytes> rules=<bytes> crc32=<of all, hex>⏎
-//! <the config file's text as it was applied last><the commands that make the model, as JSON><those that make the rules>
+//! lbd-model 1 boot=<id> config=<bytes> model=<bytes> rules=<bytes> [accounts=<bytes>] crc32=<of all, hex>⏎
+//! <the config file's text as it was applied last><the commands that make the model, as JSON><those that make the rules><the accounts>
 //! ```
 //!
 //! A thread of its own writes the newest state beside the file and renames it, so that a change costs its author the
@@ -18,15 +18,17 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
+use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
 use lb_core::tables::{Service, Services, Sysctls};
 
 use super::file::{self, Unreadable};
+use crate::api::accounts::AccountCommand;
 use crate::api::rules::RuleBatch;
 use crate::api::types::{Command, ErrorBody, SyncDaemon, Timeouts};
 use crate::config::Config;
-use crate::model::rules::Written;
+use crate::model::rules::{Accounts, Written};
 use crate::model::{self, Limits, Model};
 
 const MAGIC: &str = "lbd-model";
@@ -46,6 +48,7 @@ pub(super) struct Kept {
     pub(super) config: Config,
     pub(super) model: Model,
     pub(super) rules: Vec<RuleBatch>,
+    pub(super) accounts: Vec<AccountCommand>,
 }
 
 /// Why a model's file is not used.
@@ -101,9 +104,11 @@ pub(super) struct State {
     pub(super) services: Arc<Services>,
     pub(super) daemons: Vec<SyncDaemon>,
     pub(super) rules: Written,
+    pub(super) accounts: Accounts,
 }
 
-fn encode(State { config, timeouts, sysctls, services, daemons, rules }: &State, boot: &str) -> Vec<u8> {
+fn encode(state: &State, boot: &str) -> Vec<u8> {
+    let State { config, timeouts, sysctls, services, daemons, rules, accounts } = state;
     let mut sorted: Vec<&Arc<Service>> = services.iter().collect();
     sorted.sort_unstable_by_key(|service| model::place(&service.key));
     let commands: Vec<Command> =
@@ -111,14 +116,22 @@ fn encode(State { config, timeouts, sysctls, services, daemons, rules }: &State,
     // They have no map with keys that are no strings, and nothing else fails.
     let model = serde_json::to_vec(&commands).unwrap_or_default();
     let rules = serde_json::to_vec(&rules.batches()).unwrap_or_default();
-    let checksum = checksum(&[config.as_bytes(), &model, &rules]);
+    // Who has none of them goes on in an older one, too.
+    let (of_accounts, accounts) = match accounts.is_empty() {
+        true => (String::new(), Vec::new()),
+        false => {
+            let accounts = serde_json::to_vec(&accounts.commands()).unwrap_or_default();
+            (format!(" accounts={}", accounts.len()), accounts)
+        }
+    };
+    let checksum = checksum(&[config.as_bytes(), &model, &rules, &accounts]);
     let header = format!(
-        "{MAGIC} {VERSION} boot={boot} config={} model={} rules={} crc32={checksum}\n",
+        "{MAGIC} {VERSION} boot={boot} config={} model={} rules={}{of_accounts} crc32={checksum}\n",
         config.len(),
         model.len(),
         rules.len()
     );
-    [header.as_bytes(), config.as_bytes(), &model, &rules].concat()
+    [header.as_bytes(), config.as_bytes(), &model, &rules, &accounts].concat()
 }
 
 fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
@@ -143,7 +156,7 @@ fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
     let of_boot = field("boot")?;
     let (config, model) = (field("config")?, field("model")?);
     // Older ones have none.
-    let rules = field("rules").unwrap_or("0");
+    let (rules, accounts) = (field("rules").unwrap_or("0"), field("accounts").unwrap_or("0"));
     let expected = field("crc32")?;
     if words.next().is_some() {
         return Err(damaged("its first line"));
@@ -152,13 +165,14 @@ fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
         return Err(Unusable::OtherBoot);
     }
     let length = |text: &str| text.parse::<usize>().map_err(|_| damaged("its first line"));
-    let (config, model, rules) = (length(config)?, length(model)?, length(rules)?);
-    if config.checked_add(model).and_then(|both| both.checked_add(rules)) != Some(rest.len()) {
+    let lengths = [length(config)?, length(model)?, length(rules)?, length(accounts)?];
+    if lengths.into_iter().try_fold(0_usize, usize::checked_add) != Some(rest.len()) {
         return Err(damaged("its length"));
     }
-    let (config, rest) = rest.split_at(config);
-    let (model, rules) = rest.split_at(model);
-    if expected != checksum(&[config, model, rules]) {
+    let (config, rest) = rest.split_at(lengths[0]);
+    let (model, rest) = rest.split_at(lengths[1]);
+    let (rules, accounts) = rest.split_at(lengths[2]);
+    if expected != checksum(&[config, model, rules, accounts]) {
         return Err(damaged("its checksum"));
     }
     let config = std::str::from_utf8(config).map_err(|error| Unusable::Damaged(error.to_string()))?;
@@ -170,11 +184,15 @@ fn decode(bytes: &[u8], boot: &str, limits: Limits) -> Result<Kept, Unusable> {
         serde_json::from_slice(model).map_err(|error| Unusable::Damaged(error.to_string()))?;
     let mut model = Model::new(limits);
     model.apply_all(&commands).map_err(|(_, error)| Unusable::Model(error))?;
-    let rules = match rules {
-        [] => Vec::new(),
-        rules => serde_json::from_slice(rules).map_err(|error| Unusable::Damaged(error.to_string()))?,
-    };
-    Ok(Kept { config, model, rules })
+    Ok(Kept { config, model, rules: list(rules)?, accounts: list(accounts)? })
+}
+
+/// A list as JSON; of no bytes there is none.
+fn list<T: DeserializeOwned>(bytes: &[u8]) -> Result<Vec<T>, Unusable> {
+    match bytes {
+        [] => Ok(Vec::new()),
+        bytes => serde_json::from_slice(bytes).map_err(|error| Unusable::Damaged(error.to_string())),
+    }
 }
 
 fn checksum(parts: &[&[u8]]) -> String {
@@ -348,11 +366,19 @@ mod tests {
         serde_json::from_value(rules).expect("right")
     }
 
+    fn accounts() -> Vec<AccountCommand> {
+        let accounts = serde_json::json!([
+            {"do": "add", "name": "a", "quota": {"unit": "packets", "limit": 9}, "counts": {"packets": 1, "bytes": 2}},
+        ]);
+        serde_json::from_value(accounts).expect("right")
+    }
+
     fn state(model: &Model) -> State {
         let services = Arc::new(Services::new(model.services().cloned()));
         let daemons = model.sync_daemons().cloned().collect();
         let mut tables = RuleTables::new(1);
         rules().iter().for_each(|batch| assert_eq!(tables.apply(batch, &[]), Ok(true)));
+        tables.change_accounts(&accounts()).expect("room");
         State {
             config: text(),
             timeouts: model.timeouts(),
@@ -360,6 +386,7 @@ mod tests {
             services,
             daemons,
             rules: tables.written(),
+            accounts: tables.known_accounts().clone(),
         }
     }
 
@@ -390,6 +417,16 @@ mod tests {
         assert_eq!(kept.config.text, text());
         assert_eq!(kept.rules, rules());
         assert_eq!(kept.model.find(&service()).expect("there").servers.len(), 1);
+    }
+
+    #[test]
+    fn accounts_are_read_again_and_without_any_the_file_is_as_before_there_were_some() {
+        let kept = decode(&whole(), BOOT, LIMITS).expect("undamaged");
+        assert_eq!((kept.accounts, kept.rules), (accounts(), rules()));
+        let without = encode(&State { accounts: Accounts::default(), ..state(&model()) }, BOOT);
+        assert!(!String::from_utf8_lossy(&without).contains("accounts"));
+        let kept = decode(&without, BOOT, LIMITS).expect("undamaged");
+        assert_eq!((kept.accounts, kept.rules), (Vec::new(), rules()));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! A request is a closure that runs on that task, between two others: no lock, and each sees a whole state.
 
+mod accounts;
 mod alarms;
 mod cookies;
 mod cpus;
@@ -40,6 +41,7 @@ use lb_core::ids::{PortId, ServerId};
 use lb_core::rule::Table;
 use lb_core::tables::{Services, Settings, Tables};
 
+use crate::api::accounts::AccountCommand;
 use crate::api::rules::{RuleBatch, RuleError, RuleFailure, RuleFamily, TableView};
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
@@ -173,9 +175,17 @@ fn secret() -> u64 {
 }
 
 /// The rules of the run before. A rule with a set that is gone, or with an estimator whose rule comes only later, is left out, and said; what else can no more be, its whole batch.
-fn first_rules(batches: &[RuleBatch], sets: &mut IpSets, plane: &dyn Plane) -> RuleTables {
+fn first_rules(
+    batches: &[RuleBatch],
+    accounts: &[AccountCommand],
+    sets: &mut IpSets,
+    plane: &dyn Plane,
+) -> RuleTables {
     let mut rules = RuleTables::new(secret());
     rules.know_sets(sets.known());
+    if let Err(failure) = rules.change_accounts(accounts) {
+        warn!(why = %failure.message, "the accounts of the run before are not used");
+    }
     for batch in batches {
         let say = |RuleFailure { table, command, message, .. }: &RuleFailure, what: &str| {
             let table = batch.tables.get(*table).map_or("", |change| &change.table);
@@ -212,11 +222,12 @@ impl Control {
     ) -> Result<Control, ErrorBody> {
         let mut kept = model_file.and_then(|path| keep::recall(path, limits(&config)));
         let rules = kept.as_mut().map(|kept| std::mem::take(&mut kept.rules)).unwrap_or_default();
+        let accounts = kept.as_mut().map(|kept| std::mem::take(&mut kept.accounts)).unwrap_or_default();
         let mut sets = sets::first(model_file);
         let mut model = first_model(&config, kept)?;
         model.key_limits(secret());
         let mut control = Control {
-            rules: first_rules(&rules, &mut sets, &*plane),
+            rules: first_rules(&rules, &accounts, &mut sets, &*plane),
             model,
             statistics: Statistics::default(),
             compiler: Compiler::default(),
@@ -535,6 +546,7 @@ impl Control {
                 services,
                 daemons: self.model.sync_daemons().cloned().collect(),
                 rules: self.rules.written(),
+                accounts: self.rules.known_accounts().clone(),
             });
         }
     }

@@ -276,6 +276,7 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
+        self.keep_counts();
         let Some(file) = &self.sets_file else { return };
         while file.writing.is_busy.load(Relaxed) {
             std::thread::yield_now();

@@ -9,6 +9,7 @@ mod conntrack;
 mod drops;
 mod ipvs;
 mod moment;
+mod nfacct;
 mod nflog;
 mod port;
 mod quic;
@@ -38,6 +39,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("conntrack", conntrack::gather),
     ("drops", drops::gather),
     ("ipvs", ipvs::gather),
+    ("nfacct", nfacct::gather),
     ("nflog", nflog::gather),
     ("port", port::gather),
     ("quic", quic::gather),

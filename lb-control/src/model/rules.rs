@@ -3,11 +3,13 @@
 //! Pure: no I/O. A batch changes copies of the tables that it names; they take the tables' place when all of it is right. Rules that stay
 //! are the same `Arc`, and so keep what their matches remember.
 
+mod accounts;
 mod edit;
 mod place;
 
 use std::sync::Arc;
 
+pub use accounts::Accounts;
 use edit::{Edit, failure};
 use hashbrown::{HashMap, HashSet};
 use lb_core::counters::WorkerCounters;
@@ -71,6 +73,8 @@ pub struct RuleTables {
     tables: Tables,
     compiled: Arc<Rules>,
     named: Named,
+    /// Those of `named`, in their order.
+    accounts: Accounts,
     numbers: Ids,
     /// Numbers that workers may still count under: free once all use newer tables.
     freed: Vec<u32>,
@@ -94,6 +98,7 @@ impl RuleTables {
             tables: [Table::ALL.map(&mut built_in), Table::ALL.map(&mut built_in)],
             compiled: Arc::default(),
             named: Named::new(seed),
+            accounts: Accounts::default(),
             numbers,
             freed: Vec::new(),
         }

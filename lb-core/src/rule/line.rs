@@ -101,6 +101,14 @@ impl Rule {
         self.asked_sets().chain(target)
     }
 
+    /// The accounts that it names, each as often as it does.
+    pub fn accounts(&self) -> impl Iterator<Item = &str> {
+        self.matches.iter().filter_map(|found| match found {
+            AnyMatch::NfAcct(found) => Some(found.name()),
+            _ => None,
+        })
+    }
+
     /// Those that it asks for a packet.
     pub(crate) fn asked_sets(&self) -> impl Iterator<Item = &SetUse> {
         self.matches.iter().flat_map(AnyMatch::sets)

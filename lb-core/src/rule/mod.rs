@@ -7,6 +7,7 @@
 //!
 //! Source of the facts: iptables(8), iptables-extensions(8), Linux `net/netfilter/xt_*.c` and `net/ipv4/netfilter/ip_tables.c`, and recorded command lines.
 
+mod account;
 mod bpf;
 mod bucket;
 pub mod capture;
@@ -42,6 +43,7 @@ mod translation;
 mod view;
 mod walk;
 
+pub use account::{Account, AccountQuota, LONGEST_ACCOUNT_NAME, MOST_ACCOUNTS};
 use extension::Depends;
 pub use header::{Header, Interface, Net};
 pub use line::{Counts, Jump, Rule, option_has_value};

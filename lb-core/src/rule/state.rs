@@ -14,6 +14,7 @@ use hashbrown::HashMap;
 use siphasher::sip::SipHasher13;
 
 use super::Family;
+use super::account::Account;
 use super::capture::Captures;
 use super::counted::Alive;
 use super::estimator::Estimator;
@@ -72,6 +73,8 @@ pub struct Named {
     captures: Option<Arc<Captures>>,
     /// Rules that have counted connections so far.
     counting: u64,
+    /// Those that rules may name from here on; each stays until the operator removes it.
+    pub accounts: HashMap<Box<str>, Arc<Account>>,
     /// The IP sets that rules may name from here on.
     pub sets: HashMap<String, KnownSet>,
 }

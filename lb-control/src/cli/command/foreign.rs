@@ -9,7 +9,7 @@ use super::man::{Content, Section};
 use super::{Context, DEFAULT_SOCKET, Failure, OwnCommand};
 use crate::cli::client::Client;
 use crate::cli::director::Director;
-use crate::cli::{conntrack, ipset, iptables, ipvsadm};
+use crate::cli::{conntrack, ipset, iptables, ipvsadm, nfacct};
 
 /// Name, what it is for, and what speaks its syntax.
 pub(super) struct Foreign(pub(super) &'static str, pub(super) &'static str, pub(super) Speaker);
@@ -18,6 +18,7 @@ pub(super) struct Foreign(pub(super) &'static str, pub(super) &'static str, pub(
 pub(super) enum Speaker {
     Conntrack,
     Ipset,
+    Nfacct,
     Ipvsadm(fn(&[String], &mut dyn Director, &mut ipvsadm::Surroundings<'_>) -> u8),
     Iptables(
         fn(&'static str, &[String], &mut dyn iptables::RuleKeeper, &mut iptables::Surroundings<'_>) -> u8,
@@ -40,7 +41,7 @@ impl OwnCommand for Foreign {
     /// Its own help, for which no daemon is asked.
     fn manual(&self) -> Vec<Section> {
         let word = match self.2 {
-            Speaker::Ipset => "help",
+            Speaker::Ipset | Speaker::Nfacct => "help",
             _ => "--help",
         };
         let mut text = Vec::new();
@@ -80,6 +81,9 @@ impl Foreign {
                 None => conntrack::run(words, client, output, errors),
             },
             Speaker::Ipset => ipset::run(words, client, &mut ipset::Surroundings { input, output, errors }),
+            Speaker::Nfacct => {
+                nfacct::run(words, client, &mut nfacct::Surroundings { input, output, errors })
+            }
             Speaker::Ipvsadm(speak) => {
                 let names = &ipvsadm::System;
                 speak(words, client, &mut ipvsadm::Surroundings { names, input, output, errors })

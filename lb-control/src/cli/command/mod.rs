@@ -75,6 +75,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     ),
     &Foreign("ipset", "IP sets in ipset's syntax", Speaker::Ipset),
     &Foreign("conntrack", "Connections in conntrack's syntax", Speaker::Conntrack),
+    &Foreign("nfacct", "What rules count under a name in nfacct's syntax", Speaker::Nfacct),
     &completions::Completions,
     &man::Man,
 ];
@@ -140,7 +141,7 @@ pub(super) fn lbctl() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Asks and tells lbd, the load balancer's daemon")
         .after_help(
-            "Called by a link named conntrack, ipset, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
+            "Called by a link named conntrack, ipset, nfacct, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
         )
         .arg(
             Arg::new("socket")

@@ -405,3 +405,30 @@ fn what_a_program_is_to_be_asked_about_is_dropped_since_none_listens_or_let_pass
     assert_eq!(sent("filter INPUT -j NFQUEUE --queue-balance 0:3 --queue-cpu-fanout"), (0, 1, 0));
     assert_eq!(sent("filter INPUT -j NFQUEUE --queue-bypass"), (1, 0, 0));
 }
+
+#[test]
+fn packets_are_counted_under_a_name_by_all_rules_that_name_it() {
+    use crate::rule::{Account, AccountQuota};
+    let mut named = Named::new(1);
+    let quota = Some(AccountQuota { is_of_packets: true, limit: 2 });
+    for (name, quota) in [("all", None), ("few", quota)] {
+        named.accounts.insert(name.into(), Arc::new(Account::new(quota, (0, 0))));
+    }
+    let lines = [
+        "mangle PREROUTING -p tcp -m nfacct --nfacct-name all",
+        "filter FORWARD -m nfacct --nfacct-name all",
+        "filter FORWARD -p tcp -m nfacct --nfacct-name few -j DROP",
+    ];
+    let mut director = director(bound(&lines, &mut named));
+    let passed: Vec<usize> =
+        (4000..4004).map(|port| director.receive(WAN, &[through(port, "S")]).sent.len()).collect();
+    assert_eq!(passed, [1, 1, 0, 0], "more than two");
+    director.receive(WAN, &[ping(C2D, "192.0.2.100", "10.0.0.11", 7, false)]);
+    let counted = |name: &str| named.accounts[name].counts();
+    let len = (through(4000, "S").len() - 14) as u64;
+    let ping_len = (ping(C2D, "192.0.2.100", "10.0.0.11", 7, false).len() - 14) as u64;
+    assert_eq!(counted("all"), (9, 8 * len + ping_len));
+    assert_eq!(counted("few"), (4, 4 * len));
+    director.receive(WAN, &[through(4000, "A"), through(4000, "A")]);
+    assert_eq!((counted("all").0, counted("few").0), (13, 6), "each packet of a connection");
+}

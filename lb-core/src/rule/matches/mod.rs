@@ -59,6 +59,7 @@ extensions! {
         Mark = mark,
         Mobility = mh,
         MultiPort = multiport,
+        NfAcct = nfacct,
         PhysDev = physdev,
         PktType = pkttype,
         Policy = policy,
