@@ -134,7 +134,7 @@ use crate::rule::counted::Counted;
 use crate::tables::{InterfaceId, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
-use crate::wire::parse::{Fragment, Parsed, parse, parse_plain};
+use crate::wire::parse::{Fragment, Headers, Parsed, parse, parse_plain};
 
 /// How far apart two workers' first outer identifications are.
 const OUTER_IDS_APART: u16 = 1021;
@@ -152,6 +152,11 @@ pub trait Io<P> {
     fn to_twin(&mut self, port: PortId, packet: P);
     /// Gives a packet to the worker that owns its flow.
     fn hand_over(&mut self, to: WorkerId, packet: P, steer: Steer);
+    /// The same of a plain one, as nearly all are.
+    #[inline]
+    fn give(&mut self, to: WorkerId, packet: P) {
+        self.hand_over(to, packet, Steer::Plain);
+    }
     /// A new, empty packet buffer, of [no port](PortId::NONE).
     fn allocate(&mut self) -> Option<P>;
     /// Asks Linux to resolve a neighbour; the answer comes as new tables. May be called often for the same one.
@@ -297,6 +302,8 @@ impl<P: Packet> Path<P> {
             {
                 found += 1;
                 self.established(packet, &seen.headers, at, now, io);
+            } else if self.is_strange(seen) {
+                self.stranger(packet, seen, now, io);
             } else {
                 self.go_otherwise(packet, seen, now, io);
             }
@@ -316,10 +323,7 @@ impl<P: Packet> Path<P> {
         }
         match seen.kind {
             Kind::Flow => match self.find(&packet, seen).or_else(|| self.find_begun(&packet, seen)) {
-                Some(at) if self.is_ours(at) => {
-                    self.mine.flows.found.add(1);
-                    self.begun(packet, &seen.headers, at, now, io);
-                }
+                Some(at) if self.is_ours(at) => self.found_late(packet, &seen.headers, at, now, io),
                 _ => self.newcomer(packet, &seen.headers, now, io),
             },
             Kind::Ipsec => self.ipsec(packet, &seen.headers, now, io),
@@ -328,6 +332,12 @@ impl<P: Packet> Path<P> {
             Kind::Twin => self.for_host_alone(packet, &seen.headers, now, io),
             Kind::Dropped(reason) => self.drop(reason, Hook::Ingress),
         }
+    }
+
+    #[inline(always)]
+    fn found_late(&mut self, packet: P, headers: &Headers, at: FlowRef, now: Tick, io: &mut impl Io<P>) {
+        self.mine.flows.found.add(1);
+        self.begun(packet, headers, at, now, io);
     }
 
     /// Does what is due: expires flows, gives up on packets that wait too long. A bounded amount of work a call.

@@ -528,6 +528,19 @@ impl<B: Backend> WorkerIo<B> {
         drop(packet);
     }
 
+    /// Gives a packet to its flow's owner. Where `steer` is known to say nothing, it is nothing to carry about either.
+    #[inline(always)]
+    fn give_with(&mut self, to: WorkerId, packet: B::Packet, steer: Steer) {
+        debug_assert_ne!(to, self.worker, "a packet of one's own is not handed over");
+        let port = packet.port();
+        match self.pass(to, packet, Errand::Own(steer)) {
+            // What the host sends came by none.
+            Ok(()) if port == PortId::NONE => {}
+            Ok(()) => self.counters.port(port).handed_over.add(1),
+            Err(packet) => self.refuse(DropReason::HandOverFull, Hook::Ingress, packet),
+        }
+    }
+
     /// Gives a packet to another worker; returns it when there is no such worker or its ring is full.
     /// `handed_over` counts it whatever the errand: also those that only leave by a queue or a twin which
     /// that worker serves.
@@ -584,16 +597,13 @@ impl<B: Backend> Io<B::Packet> for WorkerIo<B> {
         }
     }
 
-    #[inline]
     fn hand_over(&mut self, to: WorkerId, packet: B::Packet, steer: Steer) {
-        debug_assert_ne!(to, self.worker, "a packet of one's own is not handed over");
-        let port = packet.port();
-        match self.pass(to, packet, Errand::Own(steer)) {
-            // What the host sends came by none.
-            Ok(()) if port == PortId::NONE => {}
-            Ok(()) => self.counters.port(port).handed_over.add(1),
-            Err(packet) => self.refuse(DropReason::HandOverFull, Hook::Ingress, packet),
-        }
+        self.give_with(to, packet, steer);
+    }
+
+    #[inline]
+    fn give(&mut self, to: WorkerId, packet: B::Packet) {
+        self.give_with(to, packet, Steer::Plain);
     }
 
     #[inline]

@@ -64,7 +64,14 @@ impl<P: Packet> Path<P> {
     /// A packet of no known connection: its owner begins one, unless it is [behind](super::newcomers).
     #[inline(always)]
     pub(super) fn newcomer(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
-        let Some(packet) = self.steer_first(packet, headers, now, io) else { return };
+        if let Some(packet) = self.steer_first(packet, headers, now, io) {
+            self.newcomer_at_owner(packet, headers, now, io);
+        }
+    }
+
+    /// The same, at its owner.
+    #[inline(always)]
+    pub(super) fn newcomer_at_owner(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) {
         if self.newcomers.give_way() && !self.lets_in(headers) {
             return self.drop(DropReason::WorkerBehind, Hook::Prerouting);
         }

@@ -220,8 +220,22 @@ impl<P: Packet> Path<P> {
 
     #[inline(never)]
     fn steer_to_owner(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) -> Option<P> {
+        let packet = self.stay_or_go_to_owner(packet, headers, io)?;
+        self.follow_signpost(packet, headers, now, io)
+    }
+
+    #[inline(always)]
+    fn stay_or_go_to_owner(&self, packet: P, headers: &Headers, io: &mut impl Io<P>) -> Option<P> {
         let owner = self.owner_of_packet(&packet, headers);
-        let packet = self.stay_or_go(packet, owner, Steer::Plain, io)?;
+        if owner == self.worker {
+            return Some(packet);
+        }
+        io.give(owner, packet);
+        None
+    }
+
+    /// A packet at its owner goes on to the worker that has its connection, if that is known to be another one.
+    fn follow_signpost(&mut self, packet: P, headers: &Headers, now: Tick, io: &mut impl Io<P>) -> Option<P> {
         if self.local_ports.has_signposts
             && let Some(there) = self.pointed(&Tuple::of_packet(packet.data(), headers), now)
         {
@@ -229,6 +243,27 @@ impl<P: Packet> Path<P> {
             return None;
         }
         Some(packet)
+    }
+
+    /// Of TCP, UDP or SCTP, and nothing in the index is like it: where there are other workers it is mostly one's of these.
+    #[inline(always)]
+    pub(super) fn is_strange(&self, seen: &Seen) -> bool {
+        seen.guess == FlowRef::NONE && seen.kind == Kind::Flow && self.counters.len() > 1
+    }
+
+    /// Such a packet goes to its owner. Here, a packet of the same burst may have begun its connection.
+    #[inline(never)]
+    pub(super) fn stranger(&mut self, packet: P, seen: &Seen, now: Tick, io: &mut impl Io<P>) {
+        let headers = &seen.headers;
+        let Some(packet) = self.stay_or_go_to_owner(packet, headers, io) else { return };
+        match self.find_begun(&packet, seen) {
+            Some(at) if self.is_ours(at) => self.found_late(packet, headers, at, now, io),
+            _ => {
+                if let Some(packet) = self.follow_signpost(packet, headers, now, io) {
+                    self.newcomer_at_owner(packet, headers, now, io);
+                }
+            }
+        }
     }
 
     /// Whether it is a packet of a connection, or of one to be; a later fragment gets the ports that it has not.
@@ -249,6 +284,7 @@ impl<P: Packet> Path<P> {
     }
 
     /// The owner of a packet that may be of a connection of TCP, UDP or SCTP.
+    #[inline(always)]
     fn owner_of_packet(&self, packet: &P, headers: &Headers) -> WorkerId {
         let &Headers { src, dst, sport, dport, is_ipv6, .. } = headers;
         if is_ipv6 || self.tables.have_local_endpoints() || self.tables.routes.have_marked() {
