@@ -431,10 +431,12 @@ impl Netfilter {
         }
         let fate = match fate {
             Fate::Refused(hook, refusal, _) => {
+                // What IPVS has begun by what conntrack makes nothing of is nothing that was known.
+                let is_invalid = passage.state == State::Invalid && known.is_some();
                 let begun = attached.as_ref().filter(|(connection, _)| connection.is_served);
                 let begun = begun.and_then(|(of, _)| self.by_tuple.get(&(0, of.original)));
                 let known = known.or(begun.copied()).filter(|_| attached.is_some()).map(|(number, _)| number);
-                let to = (attached, known, passage.state == State::Invalid, zone);
+                let to = (attached, known, is_invalid, zone);
                 let told = self.answer(input, packet, piece, refusal, to);
                 Fate::Refused(hook, refusal, told)
             }
