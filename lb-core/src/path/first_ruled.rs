@@ -26,7 +26,7 @@ use crate::tables::{Protocol, Way};
 use crate::time::Tick;
 use crate::trail::Step;
 use crate::wire::parse::{Fragment, Headers};
-use crate::wire::tcp::{self, ACK, SYN};
+use crate::wire::tcp::{self, ACK, FIN, RST, SYN};
 
 impl<P: Packet> Path<P> {
     /// A packet of no known connection here.
@@ -454,9 +454,9 @@ fn passed(seen: &Tuple, passage: &Passage) -> Passed {
     Passed { destination, state, mark, connection_mark, is_by_mark, is_traced, ticket, opening: None }
 }
 
-/// Whether a packet says that no connection has it yet.
+/// Whether a packet says that no connection has it yet. A SYN that is an end as well begins none, and what it is about may be another worker's.
 pub(super) fn begins_connection(headers: &Headers) -> bool {
-    headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK) == SYN
+    headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK | FIN | RST) == SYN
 }
 
 /// The sequence number of a packet that begins a TCP connection.

@@ -177,6 +177,10 @@ impl<P: Packet> Path<P> {
                 self.pass_service(&mut packet, headers, tuples, output, &mut passage, is_first, refusal);
         }
         if asks_for_source {
+            if let Some(refusal) = self.refusal_of_first(&outcome, at, headers, &passage) {
+                self.refuse_first(packet, headers, refusal, at, &passage, io);
+                return None;
+            }
             outcome = self.begin_with_source(outcome, at, &leaves, &mut packet, headers, &mut passage);
         }
         match outcome {

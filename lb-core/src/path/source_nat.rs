@@ -8,7 +8,8 @@
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nfct.c`, `Documentation/networking/ipvs-sysctl.rst`.
 
 use super::hooks::{Passage, Stopped};
-use super::{Path, rewrite, signpost};
+use super::output::Refusal;
+use super::{Io, Path, rewrite, signpost};
 use crate::conntrack::{Status, Told};
 use crate::flow::{Direction, FlowRef, Method, Tuple};
 use crate::hook::Hook;
@@ -49,6 +50,41 @@ impl<P: Packet> Path<P> {
             self.end(at.id());
         }
         outcome
+    }
+
+    /// Why what begins such a connection goes no further than to the routing decision, which is before POSTROUTING.
+    #[cold]
+    pub(super) fn refusal_of_first(
+        &self,
+        outcome: &Result<(), Stopped>,
+        at: FlowRef,
+        headers: &Headers,
+        passage: &Passage,
+    ) -> Option<Refusal> {
+        outcome.as_ref().ok()?;
+        passage.refused.or_else(|| self.refusal(&passage.as_routed(headers), at))
+    }
+
+    /// Its sender is told, and the connection ends: nobody has said where it comes from.
+    #[cold]
+    pub(super) fn refuse_first(
+        &mut self,
+        mut packet: P,
+        headers: &Headers,
+        refusal: Refusal,
+        at: FlowRef,
+        passage: &Passage,
+        io: &mut impl Io<P>,
+    ) {
+        let headers = &passage.as_routed(headers);
+        if headers.ttl > 1 {
+            // As IPVS quotes it.
+            rewrite::decrement_ttl(packet.data_mut(), headers);
+        }
+        self.refuse(packet, headers, refusal, Some(passage), passage.now, io);
+        let is_expected = self.flows.tracked(at.id()).status.has(Status::EXPECTED);
+        self.tell(if is_expected { Told::RELATED } else { Told::NEW }, at.id());
+        self.end(at.id());
     }
 
     fn exchange_source(

@@ -1,7 +1,7 @@
 //! Goal: who is told that a packet goes no further, and who is not; which rules see it; what becomes of its connection.
 //! Method: packets that rules or routes refuse, and their answers; what rules have counted.
 
-use super::hooks::{back, rules, through};
+use super::hooks::{Workers, back, rules, through};
 use super::ttl::with_ttl;
 use super::*;
 use crate::time::Timeout;
@@ -132,6 +132,19 @@ fn is_time_exceeded(out: &Out) -> bool {
 
 /// Rules that have a connection follow a course, and such that look at each packet.
 const EACH_WAY: [&str; 2] = ["-p tcp", "-p tcp -m ttl --ttl-gt 0"];
+
+#[test]
+fn what_is_told_of_a_segment_without_sense_is_related_to_the_connection_of_its_ends_at_whatever_worker_that_is()
+ {
+    let mut workers = Workers::new(4, rules(&["mangle OUTPUT -p icmp -m state --state RELATED"]));
+    for (n, sport) in (1..).zip(4000..4020) {
+        workers.carry(WAN, &through(sport, "S"), false);
+        let (_, out) = workers.carry(LAN, &with_ttl(back(sport, "SF"), 1), false);
+        assert!(is_time_exceeded(&out));
+        let met: u64 = workers.counters.iter().map(|worker| worker.rule(1).packets.get()).sum();
+        assert_eq!(met, n, "{sport}");
+    }
+}
 
 #[test]
 fn a_packet_of_a_connection_that_has_no_hops_left_is_no_packet_for_forward() {

@@ -2,6 +2,7 @@
 //! the virtual service.
 
 use super::hooks::{rules, time_exceeded};
+use super::ttl::with_ttl;
 use super::*;
 use crate::conntrack::Status;
 
@@ -154,6 +155,30 @@ fn a_connection_whose_first_packet_is_stopped_or_finds_no_port_ends_and_its_next
         director.path.check_connections().unwrap();
         director.path.adopt(tables_with(3, &[MASQUERADE]).into());
         assert_eq!(one(&director.receive(WAN, &[from_client(4000, "S")])).0, ip("10.0.0.1"));
+    }
+}
+
+#[test]
+fn a_first_packet_without_a_hop_left_is_not_asked_about_and_its_connection_ends() {
+    for lines in [
+        &[MASQUERADE][..],
+        &[MASQUERADE, "mangle OUTPUT -p icmp -m state --state RELATED -j MARK --set-mark 1"],
+    ] {
+        let mut director = director(lines);
+        let out = director.receive(WAN, &[with_ttl(from_client(4000, "S"), 1)]);
+        let told: Vec<_> =
+            out.sent.iter().map(|(port, frame)| (*port, frame.data()[34..36].to_vec())).collect();
+        assert_eq!(told, [(WAN, vec![11, 0])], "time exceeded: {lines:?}");
+        assert_eq!((director.dropped(DropReason::TtlExceeded), director.states().len()), (1, 0));
+        let met = |director: &Director| {
+            (1..4).map(|rule| director.counters[0].rule(rule).packets.get()).sum::<u64>()
+        };
+        // The answer alone.
+        let of_answer = lines.len() as u64 - 1;
+        assert_eq!(met(&director), of_answer, "{lines:?}");
+        assert_eq!(one(&director.receive(WAN, &[from_client(4000, "S")])).0, ip("10.0.0.1"));
+        assert_eq!(met(&director), of_answer + 1, "{lines:?}");
+        director.path.check_connections().unwrap();
     }
 }
 
