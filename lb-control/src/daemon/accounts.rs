@@ -37,7 +37,7 @@ impl Control {
 mod tests {
     use crate::api::accounts::{AccountCommand, AccountView};
     use crate::api::rules::{RuleCounts, RuleFamily};
-    use crate::daemon::fake;
+    use crate::daemon::{Control, fake};
 
     #[test]
     fn accounts_outlive_the_process_with_what_they_have_counted_and_their_rules() {
@@ -66,5 +66,27 @@ mod tests {
         drop(control);
         let is_anew = |view: &AccountView| view.name != "web" || view.counts == RuleCounts::default();
         assert!(start().accounts().iter().all(is_anew));
+    }
+
+    fn writes(control: &Control) -> u64 {
+        control.keep_counters().expect("a file").written.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[test]
+    fn what_was_counted_since_the_last_change_is_kept_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("model");
+        let start = || fake::start_from("", Some(&file)).0;
+        let counts = RuleCounts { packets: 7, bytes: 700 };
+        let add = AccountCommand::Add { name: "web".to_owned(), quota: None, counts };
+        start().change_accounts(&[add]).expect("room");
+        let control = start();
+        while writes(&control) == 0 {
+            std::thread::yield_now();
+        }
+        // As packets change it: nothing is told of it.
+        control.rules.reset_accounts(None).expect("all");
+        drop(control);
+        assert_eq!(start().accounts()[0].counts, RuleCounts::default());
     }
 }

@@ -226,6 +226,10 @@ impl Control {
         let mut sets = sets::first(model_file);
         let mut model = first_model(&config, kept)?;
         model.key_limits(secret());
+        let key = cookies::key().map_err(|error| {
+            ErrorBody::new(ErrorKind::Unavailable, format!("no random numbers for SYN cookies: {error}"))
+        })?;
+        // Nothing fails from here on: dropped half made, it would save half a model.
         let mut control = Control {
             rules: first_rules(&rules, &accounts, &mut sets, &*plane),
             model,
@@ -249,9 +253,6 @@ impl Control {
             cookies_made: 0,
             config,
         };
-        let key = cookies::key().map_err(|error| {
-            ErrorBody::new(ErrorKind::Unavailable, format!("no random numbers for SYN cookies: {error}"))
-        })?;
         control.compiler.rotate_cookies(key);
         let marks = sets::marks(&mut control.sets, &control.config.marks, &control.config.mark_sets);
         control.compiler.set_marks(marks);

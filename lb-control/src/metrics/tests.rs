@@ -167,13 +167,20 @@ fn drops_of_rules_are_there_by_hook_and_by_chain() {
 fn what_rules_count_under_a_name_is_there_by_that_name() {
     let (mut control, ..) = fake::start("");
     assert!(!text(&control).contains("lb_nfacct"));
-    let add = r#"[{"do": "add", "name": "web \"1\"", "counts": {"packets": 3, "bytes": 400}}, {"do": "add", "name": "b"}]"#;
+    let add = r#"[
+        {"do": "add", "name": "web \"1\"", "counts": {"packets": 3, "bytes": 400}},
+        {"do": "add", "name": "b", "quota": {"unit": "packets", "limit": 3}},
+        {"do": "add", "name": "c\\", "quota": {"unit": "packets", "limit": 3}, "counts": {"packets": 3, "bytes": 0}}
+    ]"#;
     let add: Vec<crate::api::accounts::AccountCommand> = serde_json::from_str(add).expect("commands");
     control.change_accounts(&add).expect("room");
     let samples = parse(&text(&control)).samples;
     assert_eq!(samples[r#"lb_nfacct_packets_total{name="web \"1\""}"#], 3.0);
     assert_eq!(samples[r#"lb_nfacct_bytes_total{name="web \"1\""}"#], 400.0);
     assert_eq!(samples[r#"lb_nfacct_packets_total{name="b"}"#], 0.0);
+    assert_eq!(samples[r#"lb_nfacct_over_quota{name="b"}"#], 0.0);
+    assert_eq!(samples[r#"lb_nfacct_over_quota{name="c\\"}"#], 1.0);
+    assert_eq!(samples.keys().filter(|sample| sample.starts_with("lb_nfacct_over_quota")).count(), 2);
 }
 
 #[test]

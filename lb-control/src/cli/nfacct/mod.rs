@@ -147,7 +147,7 @@ fn do_words(words: &[String], keeper: &mut dyn AccountKeeper, around: &mut Surro
         Command::Help => say(around, HELP),
         Command::Restore => restore(keeper, around),
         Command::Monitor => Err(Stop::new(
-            "monitor is not built: nothing here tells that a quota is used up. Ask for it: list, or lb_nfacct_* of /metrics",
+            "monitor is not built: nothing here tells that a quota is used up. Ask for it: list, or lb_nfacct_over_quota of /metrics",
         )),
     }
 }
@@ -297,12 +297,14 @@ fn restore(keeper: &mut dyn AccountKeeper, around: &mut Surroundings<'_>) -> Don
     if commands.is_empty() { Ok(()) } else { change(keeper, commands) }
 }
 
-/// A line such as `{ pkts = 1, bytes = 20, quota = 30, mode = byte, overquota = no } = name;`: blanks are as one likes.
+/// A line such as `{ pkts = 1, bytes = 20, quota = 30, mode = byte, overquota = no } = name;`: blanks are as one likes, but for those of the name.
 fn restored(line: &str) -> Result<AccountCommand, Stop> {
     let (line, _) = line.rsplit_once(';').ok_or_else(|| Stop::new("invalid line"))?;
     let bad = || Stop::new("error reading input");
     let (fields, name) = line.strip_prefix('{').and_then(|line| line.split_once('}')).ok_or_else(bad)?;
-    let name = name.trim_start().strip_prefix('=').ok_or_else(bad)?.trim_start();
+    let name = name.trim_start().strip_prefix('=').ok_or_else(bad)?;
+    // More of them are the name's.
+    let name = name.strip_prefix(' ').unwrap_or(name);
     let mut values = Vec::new();
     for field in fields.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(bad)?;

@@ -105,7 +105,8 @@ fn words(line: &str) -> Vec<String> {
 fn what_is_listed_is_restored_with_quotas_and_blanks_in_names_and_all_or_nothing() {
     let mut keeper = InProcess(RuleTables::new(1));
     let text = "{ pkts = 00000000000000000012, bytes = 00000000000000000345, quota = 00000000000000000030, mode = packet, overquota = no } = a b;\n\
-                { pkts = 00000000000000000001, bytes = 00000000000000000002 } = c;d;\n";
+                { pkts = 00000000000000000001, bytes = 00000000000000000002 } = c;d;\n\
+                { pkts = 00000000000000000003, bytes = 00000000000000000004 } =   e} ;\n";
     let mut restore = |text: &str| run_line(&mut keeper, &words("nfacct restore"), text);
     for bad in [
         "{ pkts = 1, bytes = 2, quota = 3, mode = none, overquota = no } = q;",

@@ -97,7 +97,7 @@ impl RuleTables {
                     if by_name.contains_key(&**name) {
                         return fails(name, AccountError::Exists);
                     }
-                    if all.len() == MOST_ACCOUNTS {
+                    if by_name.len() == MOST_ACCOUNTS {
                         return fails(name, AccountError::Full);
                     }
                     let counts = (counts.packets, counts.bytes);
@@ -112,14 +112,12 @@ impl RuleTables {
                     if named.contains(&**name) {
                         return fails(name, AccountError::InUse);
                     }
-                    all.retain(|(known, _)| &**known != name);
                 }
-                AccountCommand::Flush {} => {
-                    all.retain(|(name, _)| named.contains(&**name));
-                    by_name.retain(|name, _| named.contains(&**name));
-                }
+                AccountCommand::Flush {} => by_name.retain(|name, _| named.contains(&**name)),
             }
         }
+        // A name that was removed may have been given to another one since.
+        all.retain(|(name, made)| by_name.get(name).is_some_and(|known| Arc::ptr_eq(known, made)));
         self.accounts = Accounts(all);
         self.named.accounts = by_name;
         Ok(())
@@ -210,6 +208,11 @@ mod tests {
         assert_eq!(error(tables.change_accounts(&[add("one more")])), (0, AccountError::Full));
         tables.change_accounts(&[delete("0"), add("one more")]).expect("room again");
         assert_eq!(names(&tables).last().map(String::as_str), Some("one more"));
+        let anew: Vec<_> = ["5", "5", "6"].iter().flat_map(|name| [delete(name), add(name)]).collect();
+        tables.change_accounts(&anew).expect("each makes room");
+        let names = names(&tables);
+        assert_eq!(names.len(), MOST_ACCOUNTS);
+        assert_eq!(names[names.len() - 3..], ["one more", "5", "6"]);
     }
 
     #[test]
