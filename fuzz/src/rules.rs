@@ -131,6 +131,8 @@ const MATCHES: &[&str] = &[
     "-p tcp -m multiport --ports 80,4000:4001",
     "-m mark --mark 1/3",
     "-m connmark --mark 1",
+    "-m connlabel --label 5 --set",
+    "-m connlabel ! --label 5",
     "-m limit --limit 1/s --limit-burst 2",
     "-m length --length 100:900",
     "-m ttl --ttl-lt 3",

@@ -11,6 +11,7 @@ use lb_control::cli::client::Client;
 use lb_control::cli::director::DirectorError;
 use lb_control::cli::ipset;
 use lb_control::cli::iptables::{self, RuleKeeper, Surroundings};
+use lb_control::cli::labels::LabelNames;
 use lb_control::model::rules::RuleTables;
 use lb_control::sets::IpSets;
 use lb_core::rule::names::{Names, Numeric};
@@ -126,7 +127,18 @@ impl Names for Known {
     fn host_name(&self, address: IpAddr) -> Option<String> {
         (address == Ipv4Addr::LOCALHOST).then(|| "localhost".to_owned())
     }
+
+    fn label(&self, name: &str) -> Option<u16> {
+        LabelNames::read(LABELS).bit(name)
+    }
+
+    fn label_name(&self, bit: u16) -> Option<String> {
+        LabelNames::read(LABELS).name(bit).map(str::to_owned)
+    }
 }
+
+/// `/etc/xtables/connlabel.conf`, where the lines about labels were recorded.
+const LABELS: &str = "0\tzero\n1 eth0-in\n3 three four\n11 5\n127 last\n128 toobig\n";
 
 /// Lines of a listing without dates.
 fn comparable(text: &str, is_sorted: bool) -> Vec<&str> {
@@ -366,6 +378,88 @@ fn a_word_of_letters_ends_with_an_option_that_may_have_a_value() {
     );
     assert_eq!(does("iptables -FINPUT", keeper), (0, String::new()));
     assert_eq!(does("iptables -SINPUT", keeper).1, "-P INPUT ACCEPT\n");
+}
+
+#[test]
+fn a_label_is_read_by_number_or_name_and_listed_by_name() {
+    // Recorded from iptables 1.8.9, with a file of these names.
+    let keeper = &mut in_process();
+    let mut add = |words: &[&str]| {
+        let argv = [&["iptables", "-A", "INPUT", "-m", "connlabel"], words].concat();
+        let argv: Vec<String> = argv.into_iter().map(str::to_owned).collect();
+        let (code, output, errors) = run(&argv, keeper);
+        (code, output + &errors)
+    };
+    for words in [
+        &["--label", "zero"][..],
+        &["--label", "three four", "--set"],
+        &["--label", "11"],
+        &["--label", "5"],
+        &["!", "--label", "0x7f"],
+        &["--set", "!", "--label", "50", "-j", "ACCEPT"],
+        &["--label", "65541"],
+        &["--label", "4294967296"],
+    ] {
+        assert_eq!(add(words), (0, String::new()), "{words:?}");
+    }
+    let help = "Try `iptables -h' or 'iptables --help' for more information.\n";
+    for (words, code, message) in [
+        (
+            &["--label", "nobody"][..],
+            2,
+            "iptables v1.8.9 (legacy): label 'nobody' not found or invalid value\n",
+        ),
+        (&["--label", "-1"], 2, "iptables v1.8.9 (legacy): label '-1' not found or invalid value\n"),
+        (
+            &["--label", "4294967295"],
+            2,
+            "iptables v1.8.9 (legacy): label '4294967295' not found or invalid value\n",
+        ),
+        (
+            &["--label", ""],
+            2,
+            "iptables v1.8.9 (legacy): Argument must have a minimum length of 1 characters\n\n",
+        ),
+        (&["--label", "128"], 1, "iptables: Numerical result out of range.\n"),
+        (&["--label", "toobig"], 1, "iptables: Numerical result out of range.\n"),
+        (&["--set"], 2, "iptables v1.8.9 (legacy): connlabel: option \"--label\" must be specified\n\n"),
+        (
+            &["--label", "5", "--label", "6"],
+            2,
+            "iptables v1.8.9 (legacy): connlabel: option \"--label\" can only be used once.\n\n",
+        ),
+        (
+            &["--label", "5", "!", "--set"],
+            2,
+            "iptables v1.8.9 (legacy): connlabel: option \"--set\" cannot be inverted.\n\n",
+        ),
+    ] {
+        let help = if code == 2 { help } else { "" };
+        assert_eq!(add(words), (code, format!("{message}{help}")), "{words:?}");
+    }
+    let saved = "-P INPUT ACCEPT
+-A INPUT -m connlabel --label \"zero\"
+-A INPUT -m connlabel --label \"three four\" --set
+-A INPUT -m connlabel --label \"5\"
+-A INPUT -m connlabel --label \"5\"
+-A INPUT -m connlabel ! --label \"last\"
+-A INPUT -m connlabel ! --label \"50\" --set -j ACCEPT
+-A INPUT -m connlabel --label \"5\"
+-A INPUT -m connlabel --label \"zero\"
+";
+    assert_eq!(does("iptables -S INPUT", keeper), (0, saved.to_owned()));
+    let listed = |line: &str, keeper: &mut InProcess| {
+        let ends = |line: &str| line.rsplit_once("  connlabel").map(|(_, end)| end.to_owned());
+        does(line, keeper).1.lines().filter_map(ends).collect::<Vec<_>>()
+    };
+    let by_name = [" 'zero'", " 'three four' set", " '5'", " 5", " ! 'last'", " ! 50 set", " 5", " 'zero'"];
+    assert_eq!(listed("iptables -L INPUT", keeper), by_name);
+    let by_number = [" 0", " 3 set", " 11", " 5", " ! 127", " ! 50 set", " 5", " 0"];
+    assert_eq!(listed("iptables -L INPUT -n", keeper), by_number);
+    let told = "  all opt -- in * out *  0.0.0.0/0  -> 0.0.0.0/0   connlabel 1\n";
+    assert_eq!(does("iptables -v -A INPUT -m connlabel --label eth0-in", keeper), (0, told.to_owned()));
+    assert_eq!(does("iptables -D INPUT -m connlabel --label zero", keeper).0, 0);
+    assert_eq!(does("iptables -C INPUT -m connlabel --label last", keeper).0, 1);
 }
 
 #[test]

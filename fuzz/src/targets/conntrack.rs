@@ -11,6 +11,7 @@ use lb_control::api::conntrack::{
 };
 use lb_control::cli::conntrack::{self, Each, Tracker};
 use lb_control::cli::director::DirectorError;
+use lb_control::cli::labels::LabelNames;
 
 /// A tracker of a few connections, which checks what it is asked.
 struct InProcess(Vec<Tracked>);
@@ -27,6 +28,7 @@ fn connections() -> Vec<Tracked> {
             original: Ends { src, dst, sport: 1000 + id as u16, dport: 80 },
             reply: Ends { src: to, dst: src, sport: 80, dport: 1000 + id as u16 },
             mark: id - 1,
+            labels: if id == 3 { vec![0, 127] } else { Vec::new() },
             zone: 0,
             orig_zone: if id == 4 { 5 } else { 0 },
             reply_zone: 0,
@@ -149,11 +151,12 @@ impl Tracker for InProcess {
 
 pub(crate) fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
+    let names = LabelNames::read("0 zero\n5 five\n127 last\n");
     for line in text.lines().take(100) {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut tracker = InProcess(connections());
         let (mut out, mut errors) = (Vec::new(), Vec::new());
-        let code = conntrack::run(&words, &mut tracker, &mut out, &mut errors);
+        let code = conntrack::run_with_names(&words, &names, &mut tracker, &mut out, &mut errors);
         let (out, errors) = (String::from_utf8(out).expect("text"), String::from_utf8(errors).expect("text"));
         assert!(matches!(code, 0..=2), "{words:?}: exit code {code}");
         let ended = connections().len() - tracker.0.len();

@@ -10,7 +10,7 @@ mod values;
 use std::fmt;
 use std::net::IpAddr;
 
-use lb_core::conntrack::{Accounting, Status, icmp};
+use lb_core::conntrack::{Accounting, Labels, Status, icmp};
 use lb_core::flow::{Direction, Tuple};
 use lb_core::path::{EventKind, FlowEvent, FlowView};
 use lb_core::tables::Protocol;
@@ -21,7 +21,7 @@ pub use beginning::{ConntrackNew, NatEnd};
 pub use change::ConntrackChange;
 pub use expectation::{Expectation, ExpectationEvent, ExpectationFilter, ExpectationNew};
 pub use filter::Filter;
-pub use values::{BadValue, Family, Masked, NatTo, Net, Statuses, mask};
+pub use values::{BadValue, Family, LabelBits, Masked, NatTo, Net, Statuses, mask};
 
 /// A line of the answer to `GET /v1/conntrack`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -36,6 +36,9 @@ pub struct Tracked {
     pub original: Ends,
     pub reply: Ends,
     pub mark: u32,
+    /// Labels that it has, by number: 0 to 127.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<u8>,
     /// Of both directions.
     pub zone: u16,
     /// Of the original direction alone, where that is in one.
@@ -202,6 +205,7 @@ impl Tracked {
             original,
             reply,
             mark: view.known.mark,
+            labels: view.known.labels.bits().collect(),
             zone: zone(None),
             orig_zone: zone(Some(Direction::Original)),
             reply_zone: zone(Some(Direction::Reply)),
@@ -227,6 +231,14 @@ impl Tracked {
             Direction::Reply => self.reply.dport,
         };
         is_icmp(Protocol(self.protocol)).then_some((kind, code, id))
+    }
+}
+
+/// Those of these numbers.
+fn labels(numbers: &[u8]) -> Result<Labels, String> {
+    match numbers.iter().find(|&&number| number >= Labels::BITS) {
+        Some(number) => Err(format!("label {number} is outside 0..={}", Labels::BITS - 1)),
+        None => Ok(Labels::of(numbers.iter().copied())),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod director;
 pub mod ipset;
 pub mod iptables;
 pub mod ipvsadm;
+pub mod labels;
 pub mod nfacct;
 
 use std::ffi::OsString;

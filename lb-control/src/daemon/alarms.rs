@@ -95,6 +95,12 @@ const ROWS: &[Row] = &[
         "dataplane.max_connections: a quarter of them; nf_conntrack_acct",
     ),
     row(
+        Source::Worker(|worker| worker.flows.unlabelled.get()),
+        "the places for sets of labels are taken",
+        "connections not labelled",
+        "dataplane.max_connections: one set for 128 of them; fewer different labels",
+    ),
+    row(
         Source::Dropped(DropReason::ExpectationsFull),
         "the places for announced connections are taken",
         "packets dropped",
@@ -309,6 +315,7 @@ mod tests {
                     &worker.flows.index_full,
                     &worker.edits.full,
                     &worker.flows.uncounted,
+                    &worker.flows.unlabelled,
                     &worker.flows.unlimited,
                 ];
                 let counter = all.into_iter().find(|counter| {

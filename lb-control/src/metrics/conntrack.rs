@@ -44,6 +44,11 @@ const COUNTERS: &[Row] = &[
     ("lb_conntrack_uncounted_total", "Packets whose connection there was no room to count at.", |flows| {
         &flows.uncounted
     }),
+    (
+        "lb_conntrack_unlabelled_total",
+        "Connections that were to get a label, or to keep theirs over a restart, for whose set of labels there was no room.",
+        |flows| &flows.unlabelled,
+    ),
     ("lb_conntrack_stat_invalid", "Packets that fit no connection and can begin none.", |flows| {
         &flows.invalid
     }),

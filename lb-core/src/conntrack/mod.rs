@@ -11,6 +11,7 @@ pub mod generic;
 pub mod gre;
 pub mod helper;
 pub mod icmp;
+mod label;
 pub mod sctp;
 mod settings;
 pub mod tcp;
@@ -20,6 +21,7 @@ pub mod udp;
 mod zone;
 
 pub use expectation::{Expectation, Expectations, ROOM as EXPECTATIONS};
+pub use label::Labels;
 pub use settings::Settings;
 pub use told::Told;
 #[cfg(test)]

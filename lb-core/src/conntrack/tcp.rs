@@ -168,13 +168,12 @@ struct Ends {
     /// Shift of its windows.
     scale: [u8; 2],
     flags: [u8; 2],
-    /// A [`Kind`].
-    last_kind: u8,
-    /// 0 or 1.
-    last_direction: u8,
-    /// What a SYN that was ignored offers.
-    syn_flags: u8,
-    syn_scale: u8,
+    /// A [`Kind`], and from [`WAY`] on which way it went: 0 or 1.
+    last: u8,
+    /// What a SYN that was ignored offers: flags, and from [`SYN_SCALE`] on the shift of its windows, of four bits.
+    syn: u8,
+    /// Not TCP's: of [`Tracked::label_set`].
+    _labels: [u8; 2],
     /// So often the last packet came again.
     repetitions: u8,
     /// Not TCP's: of [`Tracked::helper`].
@@ -191,20 +190,33 @@ const LIBERAL: u8 = 1 << 3;
 /// It sent what is not acknowledged.
 const UNACKNOWLEDGED: u8 = 1 << 4;
 const HAS_ACKED: u8 = 1 << 5;
-/// Among `syn_flags`: its answer may be a challenge (RFC 5961 §4), no acknowledgement of a FIN.
+/// In `last`.
+const WAY: u32 = 3;
+/// In `syn`, between the flags of an offer and the others.
+const SYN_SCALE: u32 = 2;
+const OFFERED: u8 = SCALES | SACKS;
+/// In `syn`: its answer may be a challenge (RFC 5961 §4), no acknowledgement of a FIN.
 const MAY_BE_CHALLENGED: u8 = 1 << 6;
-/// Among `syn_flags`: both ends sent a SYN.
+/// In `syn`: both ends sent a SYN.
 const BOTH_OPENED: u8 = 1 << 7;
 
 impl Ends {
     fn is_last(&self, kind: Kind, direction: Direction) -> bool {
-        self.last_kind == kind as u8 && usize::from(self.last_direction) == direction.index()
+        self.last == last(kind, direction)
     }
 
     fn note(&mut self, kind: Kind, direction: Direction) {
-        self.last_kind = kind as u8;
-        self.last_direction = direction as u8;
+        self.last = last(kind, direction);
     }
+
+    fn last_kind(&self) -> Kind {
+        Kind::from_u8(self.last & ((1 << WAY) - 1))
+    }
+}
+
+#[inline]
+fn last(kind: Kind, direction: Direction) -> u8 {
+    kind as u8 | (direction as u8) << WAY
 }
 
 impl Tracked {
@@ -326,20 +338,18 @@ impl Ends {
                 if was == LastAck
                     && kind == Kind::Ack
                     && self.is_last(Kind::Syn, direction.opposite())
-                    && self.syn_flags & MAY_BE_CHALLENGED != 0 =>
+                    && self.syn & MAY_BE_CHALLENGED != 0 =>
             {
-                self.syn_flags &= !MAY_BE_CHALLENGED;
+                self.syn &= !MAY_BE_CHALLENGED;
                 Way::Done(Move::ignored(was as u8))
             }
             To(SynSent2) => {
-                self.syn_flags |= BOTH_OPENED;
+                self.syn |= BOTH_OPENED;
                 Way::Measured(SynSent2)
             }
             // The ACK of the one that the other end's SYN with ACK was for.
             To(SynRecv)
-                if kind == Kind::Ack
-                    && direction == Direction::Reply
-                    && self.syn_flags & BOTH_OPENED != 0 =>
+                if kind == Kind::Ack && direction == Direction::Reply && self.syn & BOTH_OPENED != 0 =>
             {
                 Way::Measured(Established)
             }
@@ -363,10 +373,9 @@ impl Ends {
         self.last_window = segment.window;
         if kind == Kind::Syn && direction == Direction::Original {
             let offer = segment.offer();
-            self.syn_flags = offer.flags();
-            self.syn_scale = offer.scale();
+            self.syn = offer.flags() | offer.scale().min(15) << SYN_SCALE;
             if was == LastAck {
-                self.syn_flags |= MAY_BE_CHALLENGED;
+                self.syn |= MAY_BE_CHALLENGED;
             }
         }
         if was == SynSent && kind == Kind::Ack && direction == Direction::Reply {
@@ -392,7 +401,7 @@ impl Ends {
         let other = direction.opposite();
         let is_established = was == Established && status.has(Status::ASSURED);
         let mut is = Close;
-        if self.flags[other.index()] & HAS_ACKED != 0 && self.last_kind != Kind::Syn as u8 {
+        if self.flags[other.index()] & HAS_ACKED != 0 && self.last_kind() != Kind::Syn {
             let expected = self.acked[other.index()];
             if segment.seq == 0 && !is_established {
                 // It answers a SYN that was let through.
@@ -408,7 +417,7 @@ impl Ends {
             // The receiver may challenge it: the connection stays until that is answered.
             is = was;
         }
-        let answers_ignored = match Kind::from_u8(self.last_kind) {
+        let answers_ignored = match self.last_kind() {
             Kind::Syn => status.has(Status::SEEN_REPLY),
             Kind::Ack => !status.has(Status::ASSURED),
             _ => false,

@@ -26,6 +26,8 @@ impl Told {
     pub const MARK: Told = Told(1 << 7);
     pub const NATSEQINFO: Told = Told(1 << 8);
     pub const SECMARK: Told = Told(1 << 9);
+    /// Ours: rules and operators choose its labels. No rule has a word for it.
+    pub const LABEL: Told = Told(1 << 12);
     /// Ours: it announces another connection.
     pub const EXPECT_NEW: Told = Told(1 << 10);
     /// Ours: one that it announced is expected no more.
@@ -48,7 +50,8 @@ impl Told {
         .and(Told::PROTOINFO)
         .and(Told::HELPER)
         .and(Told::MARK)
-        .and(Told::NATSEQINFO);
+        .and(Told::NATSEQINFO)
+        .and(Told::LABEL);
 
     /// By the names of rules, in their order there.
     pub const NAMES: [(&'static str, Told); 10] = [

@@ -27,6 +27,8 @@ impl Status {
     pub const DYING: Status = Status(1 << 9);
     /// No packet prolongs it.
     pub const FIXED_TIMEOUT: Status = Status(1 << 10);
+    /// Ours: it has labels.
+    pub const LABELLED: Status = Status(1 << 12);
     pub const HELPER: Status = Status(1 << 13);
     /// Ours: its source is an address of this host that goes with the interface by which it leaves, and it ends where that goes.
     pub const MASQUERADED: Status = Status(1 << 14);
@@ -36,6 +38,11 @@ impl Status {
     #[inline]
     pub const fn has(self, all: Status) -> bool {
         self.0 & all.0 == all.0
+    }
+
+    #[inline]
+    pub const fn has_any(self, bits: Status) -> bool {
+        self.0 & bits.0 != 0
     }
 
     #[inline]
@@ -58,7 +65,7 @@ pub struct Tracked {
     /// What is not told of it to those who read events.
     pub untold: Told,
     pub status: Status,
-    /// The protocol's own; the last byte is the helper's.
+    /// The protocol's own; the last byte is the helper's, and the first two of the same word say which labels it has.
     pub(super) private: [u32; PRIVATE],
 }
 
@@ -86,6 +93,23 @@ impl Tracked {
     pub(crate) fn set_helper(&mut self, helper: HelperId) {
         let [a, b, c, _] = self.private[PRIVATE - 1].to_ne_bytes();
         self.private[PRIVATE - 1] = u32::from_ne_bytes([a, b, c, helper.0]);
+    }
+
+    /// Where the set of labels stands that it has.
+    #[inline]
+    pub(crate) fn label_set(&self) -> Option<u16> {
+        let [a, b, ..] = self.private[PRIVATE - 1].to_ne_bytes();
+        self.status.has(Status::LABELLED).then(|| u16::from_ne_bytes([a, b]))
+    }
+
+    pub(crate) fn set_label_set(&mut self, place: Option<u16>) {
+        let ([a, b], [_, _, c, d]) =
+            (place.unwrap_or_default().to_ne_bytes(), self.private[PRIVATE - 1].to_ne_bytes());
+        self.private[PRIVATE - 1] = u32::from_ne_bytes([a, b, c, d]);
+        match place {
+            Some(_) => self.status.set(Status::LABELLED),
+            None => self.status.clear(Status::LABELLED),
+        }
     }
 
     /// Of a virtual service's connection that is expected: the ports of the first packet of the one that told of it.
@@ -136,12 +160,13 @@ pub(crate) fn layout() -> String {
     use super::helper::HELPERS;
 
     format!(
-        "tracked of {}: mark at {}, untold at {}, status at {} (counted: {}), private at {}, helper in its last byte ({})",
+        "tracked of {}: mark at {}, untold at {}, status at {} (counted: {}, labelled: {}), private at {}, set of labels in the first half of its last word, helper in its last byte ({})",
         size_of::<Tracked>(),
         offset_of!(Tracked, mark),
         offset_of!(Tracked, untold),
         offset_of!(Tracked, status),
         Status::COUNTED.0,
+        Status::LABELLED.0,
         offset_of!(Tracked, private),
         HELPERS.iter().map(|helper| helper.name).collect::<Vec<_>>().join(", "),
     )

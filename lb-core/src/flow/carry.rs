@@ -13,9 +13,10 @@ use zerocopy::FromBytes;
 use super::edit::Edit;
 use super::entry::{Entry, Method};
 use super::header::{LAYOUT_VERSION, Sizes};
+use super::store::max_sets;
 use super::template::{ASSURED, EXPECTED, INVALID, is_signpost, templated};
 use super::tuple::{Addresses, Direction, Tuple};
-use crate::conntrack::{Status, Tracked, Zones};
+use crate::conntrack::{Labels, Status, Tracked, Zones};
 use crate::ipvs::state;
 use crate::tables::{FIRST_LOCAL_PORT, Protocol};
 use crate::time::{Tick, Timeout};
@@ -29,6 +30,7 @@ pub struct Salvage<'m> {
     more: &'m [u8],
     edits: &'m [u8],
     tracked: &'m [u8],
+    labels: &'m [u8],
 }
 
 /// Why flow memory is not read at all.
@@ -74,6 +76,7 @@ pub struct Salvaged {
     pub is_tracked: bool,
     /// What rules and tracking knew of it.
     pub known: Option<Tracked>,
+    pub labels: Labels,
     pub zones: Zones,
 }
 
@@ -101,7 +104,7 @@ impl<'m> Salvage<'m> {
         if sizes.checksum != sizes.sum() || sizes.max_connections > Sizes::MOST_CONNECTIONS {
             return Err(Refused::Header);
         }
-        let [entries, addresses, more, edits, tracked, end] = sizes.places();
+        let [entries, addresses, more, edits, tracked, labels, end] = sizes.places();
         let short = Refused::Short { has: memory.len(), needed: end };
         let array = |from: usize, bytes: usize| memory.get(from..end)?.get(..bytes);
         Ok(Salvage {
@@ -111,6 +114,8 @@ impl<'m> Salvage<'m> {
             more: array(more, sizes.max_connections as usize * size_of::<u32>()).ok_or(short)?,
             edits: array(edits, sizes.max_edits() as usize * size_of::<Edit>()).ok_or(short)?,
             tracked: array(tracked, sizes.max_connections as usize * size_of::<Tracked>()).ok_or(short)?,
+            labels: array(labels, max_sets(sizes.max_connections) as usize * size_of::<Labels>())
+                .ok_or(short)?,
         })
     }
 
@@ -136,7 +141,10 @@ impl<'m> Salvage<'m> {
             place => Some(self.addresses(place)?),
         };
         let edit = if entry.is_edited() { Some(self.edit(place)?) } else { None };
-        let known = if entry.is_known() { Some(self.tracked(place)?) } else { None };
+        let (known, labels) = match entry.is_known() {
+            true => self.tracked(place).map(|(known, labels)| (Some(known), labels))?,
+            false => (None, Labels::NONE),
+        };
         let zones = if entry.is_zoned() { self.zones(place, edit.as_ref())? } else { Zones::NONE };
         let tuple = |direction| entry.tuple(direction, addresses.as_ref());
         let (original, reply) = (tuple(Direction::Original), tuple(Direction::Reply));
@@ -168,6 +176,7 @@ impl<'m> Salvage<'m> {
             edit,
             is_tracked: entry.is_tracked(),
             known,
+            labels,
             zones,
         })
     }
@@ -177,12 +186,19 @@ impl<'m> Salvage<'m> {
         Addresses::read_from_bytes(bytes).ok()
     }
 
-    /// What was known of the connection in this place. Its counts are gone.
-    fn tracked(&self, place: usize) -> Option<Tracked> {
+    /// What was known of the connection in this place, and its labels. Its counts are gone.
+    fn tracked(&self, place: usize) -> Option<(Tracked, Labels)> {
         let bytes = self.tracked.chunks_exact(size_of::<Tracked>()).nth(place)?;
         let mut tracked = Tracked::read_from_bytes(bytes).ok()?;
         tracked.status.clear(Status::COUNTED);
-        Some(tracked)
+        let labels = tracked.label_set().map_or(Labels::NONE, |set| self.labels(set));
+        tracked.set_label_set(None);
+        Some((tracked, labels))
+    }
+
+    fn labels(&self, set: u16) -> Labels {
+        let bytes = self.labels.chunks_exact(size_of::<Labels>()).nth(set.into());
+        bytes.and_then(|bytes| Labels::read_from_bytes(bytes).ok()).unwrap_or_default()
     }
 
     fn more(&self, place: usize) -> Option<u32> {

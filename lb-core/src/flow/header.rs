@@ -6,12 +6,13 @@ use super::edit::Edit;
 use super::entry::Entry;
 use super::hash::Hasher;
 use super::index::Index;
+use super::store::max_sets;
 use super::tuple::Addresses;
-use crate::conntrack::Tracked;
+use crate::conntrack::{Labels, Tracked};
 use crate::mem::Region;
 
 /// Changes with every change of what is in the region, or of what its values mean.
-pub const LAYOUT_VERSION: u32 = 16;
+pub const LAYOUT_VERSION: u32 = 17;
 
 /// One in so many connections may be edited.
 const CONNECTIONS_AN_EDIT: u32 = 5;
@@ -65,16 +66,17 @@ impl Sizes {
         self.max_connections.div_ceil(CONNECTIONS_AN_EDIT)
     }
 
-    /// Where the entries, the IPv6 addresses, the places of more, the edits, and what tracking knows begin in
-    /// the region, and where the latter ends.
-    pub(super) fn places(&self) -> [usize; 6] {
+    /// Where the entries, the IPv6 addresses, the places of more, the edits, what tracking knows, and the sets
+    /// of labels begin in the region, and where the latter end.
+    pub(super) fn places(&self) -> [usize; 7] {
         let entries = Region::bytes_for::<Header>(1) + Index::bytes_for(self.max_connections);
         let addresses = entries + Region::bytes_for::<Entry>(self.max_connections as usize);
         let more = addresses + Region::bytes_for::<Addresses>(self.max_ipv6 as usize);
         let edits = more + Region::bytes_for::<u32>(self.max_connections as usize);
         let tracked = edits + Region::bytes_for::<Edit>(self.max_edits() as usize);
-        let end = tracked + Region::bytes_for::<Tracked>(self.max_connections as usize);
-        [entries, addresses, more, edits, tracked, end]
+        let labels = tracked + Region::bytes_for::<Tracked>(self.max_connections as usize);
+        let end = labels + Region::bytes_for::<Labels>(max_sets(self.max_connections) as usize);
+        [entries, addresses, more, edits, tracked, labels, end]
     }
 }
 
@@ -149,7 +151,7 @@ pub(super) fn layout() -> String {
     use crate::ipvs::state::TcpState;
     use crate::tables::Protocol;
 
-    let [entries, addresses, more, edits, tracked, end] = Sizes::new(1000, 100, 0).places();
+    let [entries, addresses, more, edits, tracked, labels, end] = Sizes::new(1000, 100, 0).places();
     let templates: Vec<_> = [Protocol::SCTP, Protocol::TCP, Protocol::UDP, Protocol::ANY]
         .map(|protocol| format!("{}={}", protocol.0, template::template_protocol(protocol).0))
         .into();
@@ -157,7 +159,7 @@ pub(super) fn layout() -> String {
         TcpState::ALL.iter().map(|&state| format!("{}={}", state.name(), state as u8)).collect();
     format!(
         "header of {}: magic at {}, version at {}, max_connections at {}, max_ipv6 at {}, checksum at {}, hash_seed at {}\n\
-         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, tracked at {tracked}, up to {end}\n\
+         for 1000 connections and 100 IPv6 ones: entries at {entries}, addresses at {addresses}, more at {more}, edits at {edits}, tracked at {tracked}, sets of labels at {labels}, up to {end}\n\
          {}\n{}\n{}\nstates: {}\ntemplates: protocols {}, assured={}, invalid={}",
         size_of::<Header>(),
         offset_of!(Sizes, magic),

@@ -4,8 +4,8 @@
 //! A [`FlowTable`] belongs to one worker, which alone reads and writes it. All its memory is taken at start,
 //! in one [`Region`], with a versioned layout and no pointers: a header, the index, the entries, the IPv6
 //! addresses, a word a connection for what it has more (an edit, zones, the template that counts it), the
-//! edits of those whose streams are changed, what tracking knows of each, packets and bytes of those that are
-//! counted, and the timer wheel. 192 bytes an IPv4 connection, 260 an IPv6 one. When the process is dead and
+//! edits of those whose streams are changed, what tracking knows of each, the sets of labels that they have,
+//! packets and bytes of those that are counted, and the timer wheel. 192 bytes an IPv4 connection, 260 an IPv6 one. When the process is dead and
 //! its memory is not, [`carry`] reads it.
 
 pub mod carry;

@@ -2,6 +2,7 @@
 
 mod beside;
 mod check;
+mod labels;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -17,6 +18,8 @@ use crate::conntrack::{Accounting, Tracked, Zones};
 use crate::mem::{Region, Slab};
 use crate::tables::Protocol;
 use crate::wire::parse::Headers;
+use labels::LabelSets;
+pub(super) use labels::max_sets;
 
 /// Why a connection was not entered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +48,7 @@ pub struct Store {
     accounting: Slab<Accounting>,
     /// By connection: what rules and tracking know of it.
     tracked: Slab<Tracked>,
+    labels: LabelSets,
     /// How many are in zones.
     zoned: u32,
     hasher: Hasher,
@@ -55,6 +59,7 @@ impl Store {
         let [.., end] = Sizes::new(max_connections, max_ipv6_connections, 0).places();
         end + Region::bytes_for::<u32>(max_ipv6_connections as usize)
             + Region::bytes_for::<u32>(max_connections as usize)
+            + Region::bytes_for::<u32>(max_sets(max_connections) as usize)
             + Region::bytes_for::<Accounting>(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize)
     }
 
@@ -82,6 +87,7 @@ impl Store {
             more: region.take(max_connections as usize),
             edits: region.take(max_edits as usize),
             tracked: region.take(max_connections as usize),
+            labels: LabelSets::take(region, max_connections, Hasher::new(seed)),
             next_addresses: region.take(max_ipv6_connections as usize),
             counted_at: region.take(max_connections as usize),
             accounting: region.take(max_connections.div_ceil(CONNECTIONS_A_COUNT) as usize),
@@ -379,7 +385,7 @@ impl Store {
 
     fn free(&mut self, id: FlowId) {
         self.end_edit(id);
-        self.end_count(id);
+        self.end_beside(id);
         let header = &mut self.header[0];
         let entry = &mut self.entries[id.0 as usize];
         self.zoned -= u32::from(entry.is_zoned());

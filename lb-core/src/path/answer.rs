@@ -16,7 +16,7 @@ use super::on_link::on_link;
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{Io, Path};
-use crate::conntrack::{CtState, Step, Zones};
+use crate::conntrack::{CtState, Labels, Step, Zones};
 use crate::drop::DropReason;
 use crate::flow::{FlowRef, Tuple};
 use crate::hook::{Function, Hook};
@@ -140,10 +140,10 @@ impl<P: Packet> Path<P> {
         } else if let Some(original) = begun {
             (passage.state, passage.original, passage.answers) =
                 (state, Some(original), Some(headers.ip_len));
-            (passage.after, passage.connection_mark) = match (of, self.passed) {
-                (Some(of), _) => (of.after, of.connection_mark),
-                (None, Some(passed)) => (Some(passed.seen(original)), passed.connection_mark),
-                (None, None) => (None, 0),
+            (passage.after, passage.connection_mark, passage.labels) = match (of, self.passed) {
+                (Some(of), _) => (of.after, of.connection_mark, of.labels),
+                (None, Some(passed)) => (Some(passed.seen(original)), passed.connection_mark, passed.labels),
+                (None, None) => (None, 0, Labels::NONE),
             };
             passage.zones = of.map_or(Zones::NONE, |of| of.zones);
             passage.expected = of.and_then(|of| of.expected);

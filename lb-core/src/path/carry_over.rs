@@ -136,8 +136,19 @@ impl<P: Packet> Path<P> {
         now: Tick,
         done: &'d mut CarriedOver,
     ) -> &'d mut u64 {
-        let Salvaged { original, reply, method, state, timeout, seen, edit, is_tracked, known, zones } =
-            *found;
+        let Salvaged {
+            original,
+            reply,
+            method,
+            state,
+            timeout,
+            seen,
+            edit,
+            is_tracked,
+            known,
+            labels,
+            zones,
+        } = *found;
         if now.is_at_or_after(seen.after(timeout)) {
             return &mut done.expired;
         }
@@ -194,6 +205,7 @@ impl<P: Packet> Path<P> {
         let inserted = self.flows.insert(&new);
         if let (Ok(id), Some(known)) = (&inserted, known) {
             *self.flows.tracked_mut(*id) = known;
+            self.label(*id, labels);
         }
         match inserted {
             Ok(_) if is_tracked => {

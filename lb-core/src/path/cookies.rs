@@ -7,7 +7,7 @@ use super::edited::is_intact;
 use super::first::FTP_DATA;
 use super::syn_proxy::Opening;
 use super::{Io, Passed, Path};
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, Labels};
 use crate::drop::DropReason;
 use crate::flow::Tuple;
 use crate::hook::Hook;
@@ -72,6 +72,7 @@ impl<P: Packet> Path<P> {
             state: CtState::New,
             mark: self.tables.marks.mark(seen, &self.tables.sets, now).unwrap_or(0),
             connection_mark: 0,
+            labels: Labels::NONE,
             is_by_mark: !self.tables.routes.is_local(seen.dst),
             is_traced: false,
             ticket: Ticket::NONE,

@@ -337,6 +337,7 @@ impl<P: Packet> Path<P> {
         self.counted.keep(id);
         if let Some(passed) = self.passed {
             self.flows.tracked_mut(id).mark = passed.connection_mark;
+            self.label(id, passed.labels);
         }
         Some(FlowRef::new(id, Direction::Original))
     }

@@ -448,10 +448,10 @@ impl<P: Packet> Path<P> {
 
 /// What rules let pass, as a virtual service sees it.
 fn passed(seen: &Tuple, passage: &Passage) -> Passed {
-    let &Passage { state, mark, connection_mark, is_traced, .. } = passage;
+    let &Passage { state, mark, connection_mark, labels, is_traced, .. } = passage;
     let (destination, ticket) = ((seen.dst, seen.dport), Ticket::NONE);
     let is_by_mark = false;
-    Passed { destination, state, mark, connection_mark, is_by_mark, is_traced, ticket, opening: None }
+    Passed { destination, state, mark, connection_mark, labels, is_by_mark, is_traced, ticket, opening: None }
 }
 
 /// Whether a packet says that no connection has it yet. A SYN that is an end as well begins none, and what it is about may be another worker's.

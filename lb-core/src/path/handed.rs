@@ -7,7 +7,7 @@ use super::persistent::Held;
 use super::related::Search;
 use super::syn_proxy::Opening;
 use super::zoned::FromRaw;
-use crate::conntrack::CtState;
+use crate::conntrack::{CtState, Labels};
 use crate::flow::Tuple;
 use crate::ids::PortId;
 use crate::rule::counted::Ticket;
@@ -67,6 +67,8 @@ pub struct Passed {
     /// The packet's mark, and that of the connection to be.
     pub mark: u32,
     pub connection_mark: u32,
+    /// The labels of the latter.
+    pub labels: Labels,
     /// It is for another host: its mark has brought it to this one.
     pub is_by_mark: bool,
     /// What it meets is told to the log.

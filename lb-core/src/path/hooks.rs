@@ -29,7 +29,7 @@ use super::on_link::off_link;
 use super::output::Refusal as Refused;
 use super::{Io, Path};
 use crate::conntrack::helper::HelperId;
-use crate::conntrack::{self, Accounting, CtState, Status, Told, Zones};
+use crate::conntrack::{self, Accounting, CtState, Labels, Status, Told, Zones};
 use crate::drop::DropReason;
 use crate::flow::{Direction, Entry, FlowId, FlowRef, Method, Tuple};
 use crate::hook::{Function, Hook};
@@ -38,7 +38,7 @@ use crate::ids::PortId;
 use crate::ipvs::state;
 use crate::nat::{Manip, Range};
 use crate::packet::Packet;
-use crate::rule::{Connection, Effects, Refusal, Service, Table, Verdict, View};
+use crate::rule::{Connection, Effects, Labelled, Refusal, Service, Table, Verdict, View};
 use crate::tables::{InterfaceId, Way};
 use crate::time::Tick;
 use crate::trail::{Asked, Step};
@@ -74,6 +74,8 @@ pub(super) struct Passage {
     /// The packet's mark, and that of the connection that it begins.
     pub(super) mark: u32,
     pub(super) connection_mark: u32,
+    /// And the labels of the latter.
+    pub(super) labels: Labels,
     /// A rule of table raw says that it is of no connection.
     pub(super) is_untracked: bool,
     /// Or in which zones its connection is.
@@ -351,6 +353,7 @@ impl<P: Packet> Path<P> {
             is_masqueraded: false,
             mark: 0,
             connection_mark: 0,
+            labels: Labels::NONE,
             is_untracked: false,
             zones: Zones::NONE,
             is_traced: false,
@@ -548,6 +551,12 @@ impl<P: Packet> Path<P> {
             output: passage.output,
             mark: passage.mark,
             connection,
+            labels: Labelled {
+                flows: &mut self.flows,
+                at: passage.at.map(FlowRef::id),
+                to_be: &mut passage.labels,
+                full: &self.mine.flows.unlabelled,
+            },
             flow,
             counted: &mut self.counted,
             hops: (is_forwarded || passage.is_sent_on).into(),
@@ -596,6 +605,11 @@ impl<P: Packet> Path<P> {
                 self.flows.tracked_mut(at.id()).mark = connection.mark;
             }
         }
+        if effects.has_label
+            && let Some(at) = passage.at
+        {
+            self.tell(Told::LABEL, at.id());
+        }
         verdict
     }
 
@@ -607,7 +621,8 @@ impl<P: Packet> Path<P> {
         if let Some(at) = passage.at {
             let (id, entry, tracked) = (at.id(), self.flows.entry(at.id()), self.flows.tracked(at.id()));
             let mut status = tracked.status;
-            status.clear(Status::COUNTED);
+            // Not netfilter's.
+            status.clear(Status(Status::COUNTED.0 | Status::LABELLED.0));
             if !entry.is_tracked() && !entry.method().is_one_way() && is_assured(entry) {
                 status.set(Status::ASSURED);
             }

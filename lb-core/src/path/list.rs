@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Path, expected};
-use crate::conntrack::{self, Accounting, EXPECTATIONS, Status, Zones};
+use crate::conntrack::{self, Accounting, EXPECTATIONS, Labels, Status, Zones};
 use crate::flow::template::{EXPECTED, is_signpost, templated};
 use crate::flow::{Direction, Entry, FlowId, Method, Store, Tuple};
 use crate::ids::ServerId;
@@ -43,6 +43,7 @@ pub struct FlowView {
 pub struct Known {
     pub status: Status,
     pub mark: u32,
+    pub labels: Labels,
     pub zones: Zones,
     /// Its helper's name; of an expectation that of the master's helper.
     pub helper: Option<&'static str>,
@@ -146,6 +147,7 @@ pub(super) fn view(flows: &Store, id: FlowId, entry: &Entry, now: Tick) -> FlowV
         known: Known {
             status: tracked.status,
             mark: tracked.mark,
+            labels: flows.labels(id),
             zones: flows.zones(id),
             helper: expected::helper(flows, id).name(),
             told_by: expected::told_by(flows, id),

@@ -95,7 +95,7 @@ impl<P: Packet> Path<P> {
         (passage.original, passage.after) =
             (Some(original), Some(if method.is_one_way() { original } else { after }));
         (passage.mark, passage.connection_mark) = (passed.mark, passed.connection_mark);
-        passage.is_traced = passed.is_traced;
+        (passage.labels, passage.is_traced) = (passed.labels, passed.is_traced);
         let persistent = self.tables.services.of_server(server).filter(|it| it.options.persistence.is_some());
         passage.service = Some(Service {
             address: original.dst,

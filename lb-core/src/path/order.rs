@@ -1,7 +1,7 @@
 //! What is done to connections from outside: they are begun or ended, or something that tracking knows of them is set.
 
 use super::Path;
-use crate::conntrack::{self, Status, Told, Zones};
+use crate::conntrack::{self, Labels, Status, Told, Zones};
 use crate::flow::carry::is_unicast;
 use crate::flow::template::{EXPECTED, is_signpost, templated};
 use crate::flow::{Direction, FlowId, FlowRef, Tuple};
@@ -78,6 +78,8 @@ pub struct Change {
     pub timeout: Option<Timeout>,
     /// Bits that are set. None is taken away.
     pub status: Status,
+    /// Labels that it has no more, and those that it has then.
+    pub labels: [Labels; 2],
 }
 
 /// A connection that begins without a packet.
@@ -92,6 +94,7 @@ pub struct Beginning {
     pub tags: [u32; 2],
     pub status: Status,
     pub mark: u32,
+    pub labels: Labels,
     pub timeout: Timeout,
 }
 
@@ -114,7 +117,7 @@ impl<P: Packet> Path<P> {
         let Some(at) = found.filter(is_meant) else { return Outcome::Absent };
         match &order.deed {
             Deed::End | Deed::Forget => self.end(at.id()),
-            Deed::Change(change) => self.change(at.id(), change, now),
+            Deed::Change(change) => return self.change(at.id(), change, now),
             Deed::Announce(tuple) if !can_be(tuple) => return Outcome::Impossible,
             Deed::Announce(tuple) => return self.announce_ordered(at.id(), tuple, now),
             Deed::Seek | Deed::Begin(_) => {}
@@ -122,8 +125,13 @@ impl<P: Packet> Path<P> {
         Outcome::Done
     }
 
-    fn change(&mut self, id: FlowId, change: &Change, now: Tick) {
-        let Change { mark, timeout, status } = *change;
+    fn change(&mut self, id: FlowId, change: &Change, now: Tick) -> Outcome {
+        let Change { mark, timeout, status, labels: [lost, gained] } = *change;
+        let labels = self.flows.labels(id).without(lost).and(gained);
+        if !self.flows.set_labels(id, labels) {
+            self.mine.flows.unlabelled.add(1);
+            return Outcome::Full;
+        }
         self.flows.entry_mut(id).set_followed();
         if mark.is_some() || status != Status::NONE {
             let tracked = self.flows.tracked_mut(id);
@@ -135,12 +143,14 @@ impl<P: Packet> Path<P> {
             self.flows.set_timeout(id, timeout);
         }
         self.tell(Told::FROM_OUTSIDE, id);
+        Outcome::Done
     }
 
     /// Enters a connection at the worker that its packets come to.
     #[cold]
     fn begin_ordered(&mut self, original: &Tuple, zones: Zones, beginning: &Beginning, now: Tick) -> Outcome {
-        let Beginning { reply, nat: [destination, source], state, tags, status, mark, timeout } = *beginning;
+        let Beginning { reply, nat: [destination, source], state, tags, status, mark, labels, timeout } =
+            *beginning;
         if !can_be(original) || !can_be(&reply) || original.protocol != reply.protocol {
             return Outcome::Impossible;
         }
@@ -170,11 +180,16 @@ impl<P: Packet> Path<P> {
         if reply == *original || !can_be(&reply) {
             return Outcome::Impossible;
         }
+        if !self.flows.can_have(labels) {
+            self.mine.flows.unlabelled.add(1);
+            return Outcome::Full;
+        }
         let mut tracked = conntrack::create(original.protocol, tags, now);
         tracked.status.set(status);
         tracked.mark = mark;
         match self.enter_tracked(*original, after, zones, tracked, (state, timeout), now) {
             Some(id) => {
+                self.label(id, labels);
                 self.tell(Told::NEW, id);
                 Outcome::Done
             }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::FlowView;
-use crate::conntrack::{Status, Zones};
+use crate::conntrack::{Labels, Status, Zones};
 use crate::flow::{Direction, Tuple};
 use crate::tables::Protocol;
 
@@ -19,6 +19,8 @@ pub struct Sought {
     pub reply: [SoughtEnd; 2],
     /// A value, and which of its bits count.
     pub mark: Option<(u32, u32)>,
+    /// All of these.
+    pub labels: Labels,
     /// By [netfilter's name](super::state_named).
     pub state: Option<&'static str>,
     /// All of these bits.
@@ -89,6 +91,7 @@ impl Sought {
         self.is_ipv6.is_none_or(|is_ipv6| is_ipv6 == original.src.is_ipv6())
             && self.protocol.is_none_or(|protocol| protocol == view.protocol)
             && self.mark.is_none_or(|(value, mask)| view.known.mark & mask == value & mask)
+            && view.known.labels.has_all(self.labels)
             && self.original[0].fits(original.src, original.sport)
             && self.original[1].fits(original.dst, original.dport)
             && self.reply[0].fits(reply.src, reply.sport)

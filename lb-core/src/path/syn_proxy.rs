@@ -22,7 +22,7 @@
 use super::edited::is_intact;
 use super::hooks::{OUTPUT, Passage, Stop, Stopped, why};
 use super::{Io, Passed, Path, hooks};
-use crate::conntrack::{self, CtState, Expectation, Zones};
+use crate::conntrack::{self, CtState, Expectation, Labels, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::{Edit, Proxied, Shift};
 use crate::flow::{Direction, FlowRef, Tuple};
@@ -256,6 +256,7 @@ impl<P: Packet> Path<P> {
             state: CtState::New,
             mark,
             connection_mark: 0,
+            labels: Labels::NONE,
             is_by_mark: false,
             is_traced: false,
             ticket: Ticket::NONE,

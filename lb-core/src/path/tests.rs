@@ -28,6 +28,7 @@ mod helped_sip_tcp;
 mod hooks;
 mod host_alone;
 mod ipsec;
+mod labelled;
 mod limited;
 mod linux_ways;
 mod marked;

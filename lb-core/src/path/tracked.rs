@@ -8,7 +8,7 @@ use super::hooks::{Passage, RAW, Stopped, translation};
 use super::{Io, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::tcp::TcpState;
-use crate::conntrack::{self, CtState, Facts, Invalid, Status, Step, Told, Tracked, Zones};
+use crate::conntrack::{self, CtState, Facts, Invalid, Labels, Status, Step, Told, Tracked, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::Edit;
 use crate::flow::template::templated;
@@ -46,7 +46,7 @@ impl<P: Packet> Path<P> {
         begun: &Begun,
         passage: &Passage,
     ) -> Result<FlowRef, DropReason> {
-        let &Passage { connection_mark, zones, untold, helper, expected, now, .. } = passage;
+        let &Passage { connection_mark, labels, zones, untold, helper, expected, now, .. } = passage;
         let Begun { mut tracked, step } = *begun;
         tracked.mark = connection_mark;
         tracked.untold = untold;
@@ -79,11 +79,19 @@ impl<P: Packet> Path<P> {
         let id = self
             .enter_tracked(original, after, zones, tracked, (step.state, timeout), now)
             .ok_or(DropReason::FlowTableFull)?;
+        self.label(id, labels);
         let is_begun = edits == 0 || self.flows.begin_edit(id, Edit::new(edits));
         debug_assert!(is_begun, "there is room");
         self.account(FlowRef::new(id, Direction::Original), headers);
         self.tell(if expected.is_some() { Told::RELATED } else { Told::NEW }, id);
         Ok(FlowRef::new(id, Direction::Original))
+    }
+
+    /// A connection that was just entered has these labels, if there is room.
+    pub(super) fn label(&mut self, id: FlowId, labels: Labels) {
+        if labels != Labels::NONE && !self.flows.set_labels(id, labels) {
+            self.mine.flows.unlabelled.add(1);
+        }
     }
 
     /// The same, with state and timeout given; nobody is told.

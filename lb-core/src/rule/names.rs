@@ -1,4 +1,4 @@
-//! Names of protocols, services, hosts and realms: asked of the system by a command, of nobody by the daemon.
+//! Names of protocols, services, hosts, realms and labels of connections: asked of the system by a command, of nobody by the daemon.
 
 use std::net::IpAddr;
 
@@ -15,6 +15,13 @@ pub trait Names {
     /// All addresses of a host.
     fn resolve(&self, host: &str, family: Family) -> Vec<IpAddr>;
     fn host_name(&self, address: IpAddr) -> Option<String>;
+    /// `/etc/xtables/connlabel.conf`; a number that is no label's is refused later.
+    fn label(&self, _name: &str) -> Option<u16> {
+        None
+    }
+    fn label_name(&self, _bit: u16) -> Option<String> {
+        None
+    }
     /// A network of `/etc/networks`, by its first address.
     fn network_name(&self, _address: IpAddr) -> Option<String> {
         None

@@ -65,6 +65,9 @@ const LINES: &[(&str, &str)] = &[
     ("-m statistic --mode nth --every 3 --packet 0", "-m statistic --mode nth --every 3 --packet 0"),
     ("-m recent --name r1 --set", "-m recent --set --name r1 --mask 255.255.255.255 --rsource"),
     ("-m u32 --u32 \"0&0xFF=0x1\"", "-m u32 --u32 \"0x0&0xff=0x1\""),
+    ("-m connlabel --set --label 5", "-m connlabel --label \"5\" --set"),
+    ("-m connlabel ! --label 0x7f", "-m connlabel ! --label \"127\""),
+    ("-m connlabel --label 65541", "-m connlabel --label \"5\""),
     ("-m addrtype --dst-type LOCAL", "-m addrtype --dst-type LOCAL"),
     (
         "-j LOG --log-prefix \"x: \" --log-level debug --log-tcp-options",

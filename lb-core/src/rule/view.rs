@@ -6,6 +6,7 @@ use super::Family;
 use super::copies::Copies;
 use super::counted::Counted;
 use super::event::{self, Event, Events, Said};
+use super::labelled::Labelled;
 use super::options::bits;
 use super::targets::Refusal;
 use crate::conntrack::helper::HelperId;
@@ -68,6 +69,8 @@ pub struct View<'a> {
     pub output: Option<InterfaceId>,
     pub mark: u32,
     pub connection: Option<Connection>,
+    /// Of the connection, where there is one.
+    pub labels: Labelled<'a>,
     /// Its entry, unless it is over or not entered yet; and what counts connections.
     pub flow: Option<FlowId>,
     pub counted: &'a mut Counted,
@@ -101,6 +104,8 @@ pub struct Effects {
     pub has_tuple: bool,
     /// [`Connection::mark`] was written: to be kept with the connection.
     pub has_connection_mark: bool,
+    /// It has a label that it had not.
+    pub has_label: bool,
     /// The connection that it begins is masqueraded.
     pub masquerades: bool,
     /// The packet is not to be tracked.

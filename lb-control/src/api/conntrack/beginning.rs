@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::change::settable;
-use super::{Ends, Statuses};
+use super::{Ends, Statuses, labels};
 
 /// Body of `POST /v1/conntrack`: a connection of no virtual service that is to be.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -35,6 +35,9 @@ pub struct ConntrackNew {
     pub status: Option<Statuses>,
     #[serde(default)]
     pub mark: u32,
+    /// Labels that it has, by number: 0 to 127.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<u8>,
     /// Of both directions. One of the three at most.
     #[serde(default)]
     pub zone: u16,
@@ -108,7 +111,8 @@ impl ConntrackNew {
         };
         let nat = [nat(self.dst_nat, "dst_nat")?, nat(self.src_nat, "src_nat")?];
         let timeout = Timeout::from_secs(self.timeout);
-        let beginning = Beginning { reply: tuple(reply), nat, state, tags, status, mark, timeout };
+        let labels = labels(&self.labels)?;
+        let beginning = Beginning { reply: tuple(reply), nat, state, tags, status, mark, labels, timeout };
         Ok((tuple(original), self.zones()?, beginning))
     }
 

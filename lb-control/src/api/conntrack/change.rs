@@ -1,12 +1,12 @@
 //! What is to be set of connections, and what that changes of one.
 
-use lb_core::conntrack::Status;
+use lb_core::conntrack::{Labels, Status};
 use lb_core::path::{Change, FlowView};
 use lb_core::time::Timeout;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Masked, StatusBit, Statuses, Tracked};
+use super::{Masked, StatusBit, Statuses, Tracked, labels};
 
 /// Body of `PATCH /v1/conntrack`: what becomes of the connections that fit. What is not given stays as it is.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, ToSchema)]
@@ -23,6 +23,12 @@ pub struct ConntrackChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub status: Option<Statuses>,
+    /// Labels that are taken away, by number: 0 to 127.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub label_del: Vec<u8>,
+    /// Labels that are set, after that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub label_add: Vec<u8>,
 }
 
 impl ConntrackChange {
@@ -32,6 +38,8 @@ impl ConntrackChange {
         if let Some(timeout) = self.timeout.filter(|&timeout| timeout > Timeout::MAX_SECS) {
             return Err(format!("timeout {timeout} is outside 0..={}", Timeout::MAX_SECS));
         }
+        labels(&self.label_del)?;
+        labels(&self.label_add)?;
         match self.bits().find(|bit| settable(*bit).is_none()) {
             Some(bit) => {
                 Err(format!("status {bit} cannot be set; SEEN_REPLY, ASSURED and FIXED_TIMEOUT can"))
@@ -49,13 +57,18 @@ impl ConntrackChange {
         let mark = self.mark.map(|mark| view.known.mark & !mark.mask ^ mark.value);
         let mut status = Status::NONE;
         self.bits().filter_map(settable).for_each(|bit| status.set(bit));
+        let [lost, gained] =
+            [&self.label_del, &self.label_add].map(|numbers| Labels::of(numbers.iter().copied()));
+        let labels = view.known.labels.without(lost).and(gained);
         let has_new = !view.known.status.has(status);
         let change = Change {
             mark: mark.filter(|&mark| mark != view.known.mark),
             timeout: self.timeout.map(Timeout::from_secs),
             status: if has_new { status } else { Status::NONE },
+            labels: if labels == view.known.labels { [Labels::NONE; 2] } else { [lost, gained] },
         };
         tracked.mark = mark.unwrap_or(tracked.mark);
+        tracked.labels = labels.bits().collect();
         tracked.expires = self.timeout.unwrap_or(tracked.expires);
         let missing: Vec<StatusBit> = self.bits().filter(|&bit| has_new && !tracked.has(bit)).collect();
         tracked.status.extend(missing);

@@ -8,7 +8,7 @@ use lb_core::tables::Protocol;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::{Family, Masked, NatTo, Net, StatusBit, Statuses, Tracked};
+use super::{Family, LabelBits, Masked, NatTo, Net, StatusBit, Statuses, Tracked};
 use crate::api::query::query;
 
 /// Which connections are meant: those that all that is given fits.
@@ -66,6 +66,10 @@ pub struct Filter {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub mark: Option<Masked>,
+    /// all of these, by number, with commas between: `5,127`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub labels: Option<LabelBits>,
     /// of both directions
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<u16>,
@@ -111,6 +115,7 @@ impl Filter {
             && self.state.as_ref().is_none_or(|state| tracked.state.as_ref() == Some(state))
             && self.status.as_ref().is_none_or(|all| all.0.iter().all(|&bit| tracked.has(bit)))
             && self.mark.is_none_or(|mark| tracked.mark & mark.mask == mark.value & mark.mask)
+            && self.labels.is_none_or(|all| all.0.bits().all(|bit| tracked.labels.contains(&bit)))
             && is(self.zone, tracked.zone)
             && is(self.orig_zone, tracked.orig_zone)
             && is(self.reply_zone, tracked.reply_zone)
@@ -149,6 +154,7 @@ impl Filter {
             original: [end(self.src, self.sport), end(self.dst, self.dport)],
             reply: [end(self.reply_src, self.reply_sport), end(self.reply_dst, self.reply_dport)],
             mark: self.mark.map(|mark| (mark.value, mark.mask)),
+            labels: self.labels.map(|all| all.0).unwrap_or_default(),
             zones: [self.zone, self.orig_zone, self.reply_zone],
             icmp: (self.icmp_type, self.icmp_code, self.icmp_id),
             nat: [self.src_nat, self.dst_nat, self.any_nat].map(|to| to.map(NatTo::sought)),

@@ -157,7 +157,7 @@ fn each_part_of_a_filter_leaves_out_what_it_does_not_fit() {
 fn a_change_is_what_is_other_than_before_and_only_what_can_be_set() {
     let before = FlowView {
         is_tracked: true,
-        known: Known { mark: 0x12, ..Known::default() },
+        known: Known { mark: 0x12, labels: Labels::of([5]), ..Known::default() },
         ..view(Protocol::UDP, "NONE", Method::Masq)
     };
     let change = |text: &str| {
@@ -172,10 +172,18 @@ fn a_change_is_what_is_other_than_before_and_only_what_can_be_set() {
     let (set, shown) = change(r#"{"timeout": 7, "status": "SEEN_REPLY,ASSURED"}"#).unwrap();
     let mut status = Status::SEEN_REPLY;
     status.set(Status::ASSURED);
-    assert_eq!(set.unwrap(), Change { timeout: Some(Timeout::from_secs(7)), status, mark: None });
+    let timeout = Some(Timeout::from_secs(7));
+    assert_eq!(set.unwrap(), Change { timeout, status, ..Change::default() });
     assert_eq!(shown.expires, 7);
     assert!(shown.has(StatusBit::Assured) && !shown.has(StatusBit::Unreplied), "{:?}", shown.status);
     assert_eq!(change(r#"{"timeout": 2678401}"#), Err("timeout 2678401 is outside 0..=2678400".to_owned()));
+    assert_eq!(change(r#"{"label_add": [5], "label_del": [7]}"#).unwrap().0, None);
+    let (set, shown) = change(r#"{"label_del": [5, 6], "label_add": [6, 127]}"#).unwrap();
+    assert_eq!(set.unwrap().labels, [Labels::of([5, 6]), Labels::of([6, 127])]);
+    assert_eq!(shown.labels, [6, 127]);
+    for text in [r#"{"label_add": [128]}"#, r#"{"label_del": [128]}"#] {
+        assert_eq!(change(text), Err("label 128 is outside 0..=127".to_owned()));
+    }
     assert!(change(r#"{"status": "EXPECTED"}"#).unwrap_err().starts_with("status EXPECTED cannot be set"));
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use lb_core::conntrack::Labels;
 use lb_core::path::SoughtNat;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(Net, Masked, NatTo, Statuses);
+as_text!(Net, Masked, NatTo, Statuses, LabelBits);
 
 /// A family of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -183,6 +184,29 @@ impl fmt::Display for NatTo {
             NatTo::Any => f.write_str("any"),
             NatTo::Address(address) => address.fmt(f),
         }
+    }
+}
+
+/// Several labels of a connection, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct LabelBits(pub Labels);
+
+impl FromStr for LabelBits {
+    type Err = BadValue;
+
+    fn from_str(text: &str) -> Result<LabelBits, BadValue> {
+        let bit = |text: &str| text.parse().ok().filter(|&bit: &u8| bit < Labels::BITS);
+        let bits: Option<Vec<u8>> = text.split(',').map(bit).collect();
+        let bad = || BadValue { value: text.to_owned(), allowed: "not labels, which are 0 to 127: 5,127" };
+        bits.map(|bits| LabelBits(Labels::of(bits))).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for LabelBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits: Vec<String> = self.0.bits().map(|bit| bit.to_string()).collect();
+        f.write_str(&bits.join(","))
     }
 }
 

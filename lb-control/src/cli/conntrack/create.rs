@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use lb_core::conntrack::Labels;
 use lb_core::tables::Protocol;
 
 use super::Stop;
@@ -12,12 +13,15 @@ use crate::api::conntrack::{ConntrackNew, Ends, Filter, NatEnd, NatTo, Net, Stat
 const DCCP: u8 = 33;
 
 /// What was given beside what a [`Filter`] has.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Beside {
     pub(super) timeout: Option<u32>,
     /// Behind the addresses of `-n` and `-g`.
     pub(super) ports: [Option<u16>; 2],
     pub(super) tags: [u32; 2],
+    /// Labels that are set, and that are taken away.
+    pub(super) label_add: Option<Labels>,
+    pub(super) label_del: Option<Labels>,
 }
 
 /// What a command line describes; `None`: nothing that could be.
@@ -43,6 +47,7 @@ pub(super) fn read(filter: &Filter, beside: &Beside) -> Option<ConntrackNew> {
         state: filter.state.clone().filter(|_| protocol != DCCP),
         status: (!bits.is_empty()).then_some(Statuses(bits)),
         mark: filter.mark.map_or(0, |mark| mark.value),
+        labels: beside.label_add.unwrap_or_default().bits().collect(),
         zone: zones[0],
         orig_zone: zones[1],
         reply_zone: zones[2],

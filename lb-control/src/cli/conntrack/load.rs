@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use super::options::{VERBS, Verb};
 use super::request::{self, Request, Table};
 use super::{Done, SILENT, Stop, Tracker, USAGE, done, finish};
+use crate::cli::labels::LabelNames;
 
 /// The file that a command line is about, `-` for standard input. The option must be the first word; what stands behind the name says nothing.
 pub fn file(words: &[String]) -> Option<&str> {
@@ -26,16 +27,17 @@ pub fn load(
     output: &mut dyn Write,
     errors: &mut dyn Write,
 ) -> u8 {
+    let names = LabelNames::of_system();
     let done = read(name, input).and_then(|text| {
         let mut requests = Vec::new();
         for words in text.lines().map(split).filter(|words| !words.is_empty()) {
-            let request = request::parse(&words, &mut |warning| {
+            let request = request::parse(&words, names, &mut |warning| {
                 let _ = writeln!(errors, "{warning}");
             })?;
             requests.push(allowed(request)?);
         }
         requests.iter().try_for_each(|request| {
-            let Done { message, .. } = done(request, tracker, output)?;
+            let Done { message, .. } = done(request, names, tracker, output)?;
             if request.verb == Verb::Flush {
                 finish(Ok(Done { code: 0, message }), output, errors);
             }

@@ -14,6 +14,7 @@ mod request;
 use std::io::{self, Write};
 
 use super::director::DirectorError;
+use super::labels::LabelNames;
 use crate::api::conntrack::{
     ConntrackChange, ConntrackEvent, ConntrackNew, ConntrackStatistics, Expectation, ExpectationEvent,
     ExpectationFilter, ExpectationNew, Filter, Tracked,
@@ -163,10 +164,21 @@ pub fn run(
     output: &mut dyn Write,
     errors: &mut dyn Write,
 ) -> u8 {
-    let request = request::parse(words, &mut |warning| {
+    run_with_names(words, LabelNames::of_system(), tracker, output, errors)
+}
+
+/// The same where labels have these names.
+pub fn run_with_names(
+    words: &[String],
+    names: &LabelNames,
+    tracker: &mut dyn Tracker,
+    output: &mut dyn Write,
+    errors: &mut dyn Write,
+) -> u8 {
+    let request = request::parse(words, names, &mut |warning| {
         let _ = writeln!(errors, "{warning}");
     });
-    let done = request.and_then(|request| done(&request, tracker, output));
+    let done = request.and_then(|request| done(&request, names, tracker, output));
     finish(done, output, errors)
 }
 
@@ -199,20 +211,25 @@ fn said(code: u8, message: impl Into<String>) -> Result<Done, Stop> {
 
 const SILENT: Done = Done { code: 0, message: None };
 
-fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) -> Result<Done, Stop> {
+fn done(
+    request: &Request,
+    names: &LabelNames,
+    tracker: &mut dyn Tracker,
+    output: &mut dyn Write,
+) -> Result<Done, Stop> {
     let Request { verb, table, filter, change, new, announced, events, format, .. } = request;
     match (verb, table) {
         (Verb::Help, _) => print::help(output)?,
         (Verb::Version, _) => writeln!(output, "conntrack v{VERSION} (conntrack-tools)")?,
         (Verb::List, Table::Connections) => {
-            let mut printer = Printer::new(output, *format);
+            let mut printer = Printer::new(output, *format, names);
             tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
             printer.end()?;
             return said(0, format!("{} flow entries have been shown.", printer.count));
         }
         (Verb::List, Table::Between) => return said(0, "0 flow entries have been shown."),
         (Verb::Get, Table::Connections) => {
-            let mut printer = Printer::new(output, *format);
+            let mut printer = Printer::new(output, *format, names);
             tracker.tracked(filter, &mut |tracked| printer.print(&tracked))?;
             printer.end()?;
             return match printer.count {
@@ -221,14 +238,14 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             };
         }
         (Verb::Delete, Table::Connections) => {
-            let mut printer = Printer::without_frame(output, *format);
+            let mut printer = Printer::without_frame(output, *format, names);
             tracker.end_tracked(filter, &mut |tracked| printer.print(&tracked))?;
             printer.end()?;
             let code = if printer.count == 0 { FAILED } else { 0 };
             return said(code, format!("{} flow entries have been deleted.", printer.count));
         }
         (Verb::Update, Table::Connections) => {
-            let mut printer = Printer::without_frame(output, *format);
+            let mut printer = Printer::without_frame(output, *format, names);
             tracker.change_tracked(filter, change, &mut |tracked| printer.print(&tracked))?;
             printer.end()?;
             let code = if printer.count == 0 { FAILED } else { 0 };
@@ -239,7 +256,7 @@ fn done(request: &Request, tracker: &mut dyn Tracker, output: &mut dyn Write) ->
             return begun(*verb, tracker.begin_tracked(new));
         }
         (Verb::Event, Table::Connections) => {
-            let mut printer = Printer::new(output, *format);
+            let mut printer = Printer::new(output, *format, names);
             tracker.events(filter, &mut |event| match events.contains(&event.event) {
                 true => printer.event(&event),
                 false => Ok(()),

@@ -6,6 +6,7 @@ use lb_core::flow::Direction;
 
 use super::options::{PROTOCOLS, TABLE, VERBS};
 use crate::api::conntrack::{ConntrackEvent, ConntrackStatistics, Ends, EventName, StatusBit, Tracked};
+use crate::cli::labels::LabelNames;
 
 /// As which version it speaks.
 pub(crate) const VERSION: &str = "1.4.7";
@@ -24,6 +25,8 @@ pub(crate) struct Format {
     /// The family before all else.
     pub(crate) extended: bool,
     pub(crate) id: bool,
+    /// Those that have a name.
+    pub(crate) labels: bool,
     /// Of an event: when it was.
     pub(crate) timestamp: bool,
 }
@@ -32,30 +35,36 @@ pub(crate) struct Format {
 pub(crate) struct Printer<'a> {
     out: &'a mut dyn Write,
     format: Format,
+    names: &'a LabelNames,
     /// XML has a first and a last line.
     has_frame: bool,
     pub(crate) count: u64,
 }
 
 impl<'a> Printer<'a> {
-    pub(crate) fn new(out: &'a mut dyn Write, format: Format) -> Printer<'a> {
-        Printer { out, format, has_frame: true, count: 0 }
+    pub(crate) fn new(out: &'a mut dyn Write, format: Format, names: &'a LabelNames) -> Printer<'a> {
+        Printer { out, format, names, has_frame: true, count: 0 }
     }
 
     /// As the recorded command shows what it deletes.
-    pub(crate) fn without_frame(out: &'a mut dyn Write, format: Format) -> Printer<'a> {
-        Printer { has_frame: false, ..Printer::new(out, format) }
+    pub(crate) fn without_frame(
+        out: &'a mut dyn Write,
+        format: Format,
+        names: &'a LabelNames,
+    ) -> Printer<'a> {
+        Printer { has_frame: false, ..Printer::new(out, format, names) }
     }
 
     pub(crate) fn print(&mut self, tracked: &Tracked) -> io::Result<()> {
         self.count += 1;
+        let labels = self.labels(tracked);
         match self.format.kind {
-            Kind::Line => line(self.out, tracked, self.format, None),
+            Kind::Line => line(self.out, tracked, labels.as_deref(), self.format, None),
             Kind::Xml => {
                 if self.count == 1 && self.has_frame {
                     writeln!(self.out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>")?;
                 }
-                xml(self.out, tracked, None)
+                xml(self.out, tracked, labels.as_deref(), None)
             }
             Kind::Save => save(self.out, tracked),
         }
@@ -70,13 +79,14 @@ impl<'a> Printer<'a> {
             EventName::Update => ("[UPDATE]", "update"),
             EventName::Destroy => ("[DESTROY]", "destroy"),
         };
+        let labels = self.labels(tracked);
         let at = self.format.timestamp.then_some((at / 1_000_000, at % 1_000_000));
         match self.format.kind {
             Kind::Xml => {
                 if self.count == 1 {
                     writeln!(self.out, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>")?;
                 }
-                xml(self.out, tracked, Some(xml_word))?;
+                xml(self.out, tracked, labels.as_deref(), Some(xml_word))?;
             }
             Kind::Save => save(self.out, tracked)?,
             Kind::Line => {
@@ -84,10 +94,16 @@ impl<'a> Printer<'a> {
                     write!(self.out, "[{seconds}.{micros:06}]\t")?;
                 }
                 write!(self.out, "{word:>9} ")?;
-                line(self.out, tracked, self.format, Some(*name))?;
+                line(self.out, tracked, labels.as_deref(), self.format, Some(*name))?;
             }
         }
         self.out.flush()
+    }
+
+    /// Names of its labels; `None`: it has none, or they are not shown.
+    fn labels(&self, tracked: &Tracked) -> Option<Vec<&'a str>> {
+        let is_shown = self.format.labels && !tracked.labels.is_empty();
+        is_shown.then(|| tracked.labels.iter().filter_map(|&bit| self.names.name(bit.into())).collect())
     }
 
     pub(crate) fn end(&mut self) -> io::Result<()> {
@@ -108,7 +124,13 @@ fn family(tracked: &Tracked) -> (&'static str, u8) {
 }
 
 /// `event`: what became of it; those say no use, and of one that is over a mark alone that it has, and the time that it had left.
-fn line(out: &mut dyn Write, tracked: &Tracked, format: Format, event: Option<EventName>) -> io::Result<()> {
+fn line(
+    out: &mut dyn Write,
+    tracked: &Tracked,
+    labels: Option<&[&str]>,
+    format: Format,
+    event: Option<EventName>,
+) -> io::Result<()> {
     if format.extended {
         let (name, number) = family(tracked);
         write!(out, "{name:<8} {number} ")?;
@@ -149,7 +171,13 @@ fn line(out: &mut dyn Write, tracked: &Tracked, format: Format, event: Option<Ev
     let uses = if event.is_none() { "use=1 " } else { "" };
     let id = if format.id { format!("id={} ", tracked.id) } else { String::new() };
     // Of a listing nothing follows, of an event the last blank stays.
-    let end = format!("{uses}{id}");
+    let labels = match labels {
+        None => String::new(),
+        // As the recorded command says that those it has have no name.
+        Some([]) => "labels ".to_owned(),
+        Some(names) => format!("labels={} ", names.join(",")),
+    };
+    let end = format!("{uses}{id}{labels}");
     writeln!(out, "{}", if event.is_none() { end.trim_end() } else { &end })
 }
 
@@ -194,7 +222,12 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
-fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Result<()> {
+fn xml(
+    out: &mut dyn Write,
+    tracked: &Tracked,
+    labels: Option<&[&str]>,
+    event: Option<&str>,
+) -> io::Result<()> {
     match event {
         Some(event) => write!(out, "<flow type=\"{event}\">")?,
         None => write!(out, "<flow>")?,
@@ -230,6 +263,10 @@ fn xml(out: &mut dyn Write, tracked: &Tracked, event: Option<&str>) -> io::Resul
         write!(out, "<timeout>{}</timeout>", tracked.expires)?;
     }
     write!(out, "<mark>{}</mark>", tracked.mark)?;
+    if let Some(names) = labels {
+        let names: String = names.iter().map(|name| format!("<label>{name}</label>")).collect();
+        write!(out, "<labels>{names}</labels>")?;
+    }
     if tracked.zone != 0 {
         write!(out, "<zone>{}</zone>", tracked.zone)?;
     }

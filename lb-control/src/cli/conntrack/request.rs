@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use lb_core::conntrack::Labels;
 use lb_core::conntrack::tcp::TcpState;
 use lb_core::rule::text::aton;
 
@@ -15,9 +16,10 @@ use super::options::{
 };
 use super::print::{Format, Kind};
 use crate::api::conntrack::{
-    self as api, ConntrackChange, ConntrackNew, EventName, ExpectationNew, Filter, Masked, NatTo, Net,
-    StatusBit, Statuses, mask,
+    self as api, ConntrackChange, ConntrackNew, EventName, ExpectationNew, Filter, LabelBits, Masked, NatTo,
+    Net, StatusBit, Statuses, mask,
 };
+use crate::cli::labels::LabelNames;
 
 /// What a command is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,14 +72,21 @@ struct Reading {
 ///
 /// # Errors
 /// As recorded.
-pub(crate) fn parse(words: &[String], warn: &mut dyn FnMut(&str)) -> Result<Request, Stop> {
+pub(crate) fn parse(
+    words: &[String],
+    names: &LabelNames,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Request, Stop> {
     let mut words = Words::new(words);
     let mut reading = Reading::default();
     while let Some(given) = words.next_option()? {
         match given {
             Given::Verb(verb) => reading.verb(verb, &mut words)?,
             Given::Opt(opt, argument) => {
-                reading.option(opt, argument, warn)?;
+                match opt {
+                    Opt::Label | Opt::LabelAdd | Opt::LabelDel => reading.label(opt, argument, names)?,
+                    _ => reading.option(opt, argument, warn)?,
+                }
                 words.protocol = reading.protocol;
             }
             Given::Field(field, argument) => reading.field(field, argument)?,
@@ -156,11 +165,35 @@ impl Reading {
             Opt::DstNat => (self.filter.dst_nat, self.beside.ports[1]) = self.nat(argument)?,
             Opt::AnyNat => (self.filter.any_nat, _) = self.nat(argument)?,
             Opt::NatRange => warn("WARNING: ignoring -a, deprecated option."),
-            Opt::Label | Opt::LabelAdd | Opt::LabelDel => {
-                return Err(Stop::usage(format!("unknown label '{text}'")));
-            }
             Opt::Timeout => self.beside.timeout = Some(number(text)),
-            Opt::Zero | Opt::Secmark | Opt::BufferSize => {}
+            Opt::Zero | Opt::Secmark | Opt::BufferSize | Opt::Label | Opt::LabelAdd | Opt::LabelDel => {}
+        }
+        Ok(())
+    }
+
+    /// Labels by name; of `--label-del` without any all.
+    fn label(&mut self, opt: Opt, argument: Option<&str>, names: &LabelNames) -> Result<(), Stop> {
+        self.given.push(opt);
+        self.format.labels = true;
+        let mut labels = if argument.is_none() { Labels::of(0..Labels::BITS) } else { Labels::NONE };
+        for name in argument.into_iter().flat_map(|names| names.split(',')) {
+            let bit = names.bit(name).and_then(|bit| u8::try_from(bit).ok());
+            let unknown = || Stop::usage(format!("unknown label '{name}'"));
+            labels = labels.with(bit.filter(|&bit| bit < Labels::BITS).ok_or_else(unknown)?);
+        }
+        let all = match opt {
+            Opt::LabelAdd => &mut self.beside.label_add,
+            Opt::LabelDel => &mut self.beside.label_del,
+            _ => {
+                let before = self.filter.labels.map(|all| all.0).unwrap_or_default();
+                self.filter.labels = Some(LabelBits(before.and(labels)));
+                return Ok(());
+            }
+        };
+        *all = Some(all.unwrap_or_default().and(labels));
+        if self.beside.label_add.is_some() && self.beside.label_del.is_some() {
+            let message = "cannot use --label-add and --label-del at the same time";
+            return Err(Stop { code: super::FAILED, message: message.to_owned(), has_hint: false });
         }
         Ok(())
     }
@@ -296,8 +329,9 @@ impl Reading {
                 "id" => self.format.id = true,
                 // Of events alone.
                 "timestamp" => self.format.timestamp = true,
-                // Of a kernel that notes times, of labels, of changes by programs: nothing here has any.
-                "ktimestamp" | "labels" | "userspace" => {}
+                "labels" => self.format.labels = true,
+                // Of a kernel that notes times, of changes by programs: nothing here has any.
+                "ktimestamp" | "userspace" => {}
                 _ => return Err(bad_parameter(name)),
             }
         }
@@ -357,6 +391,8 @@ impl Reading {
         if self.events.is_empty() {
             self.events = events("ALL")?;
         }
+        // The recorded command shows none of what it deletes.
+        self.format.labels &= verb != Verb::Delete;
         let (filter, events, format) = (self.filter, self.events, self.format);
         Ok(Request { events, verb, has_verb, table, filter, change, new, announced, format })
     }
@@ -371,6 +407,8 @@ impl Reading {
             mark: self.filter.mark.take(),
             timeout: self.beside.timeout,
             status: (!bits.is_empty()).then_some(Statuses(bits)),
+            label_del: self.beside.label_del.unwrap_or_default().bits().collect(),
+            label_add: self.beside.label_add.unwrap_or_default().bits().collect(),
         }
     }
 
@@ -534,7 +572,7 @@ mod tests {
 
     fn read(line: &str) -> Result<Request, Stop> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        parse(&words, &mut |_| {})
+        parse(&words, &LabelNames::default(), &mut |_| {})
     }
 
     #[test]

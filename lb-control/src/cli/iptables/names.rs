@@ -1,4 +1,5 @@
-//! Names of protocols, services, hosts and realms, as this machine knows them (`/etc/protocols`, `/etc/services`, `/etc/hosts`, DNS, `/etc/iproute2/rt_realms`).
+//! Names of protocols, services, hosts, realms and labels, as this machine knows them (`/etc/protocols`, `/etc/services`, `/etc/hosts`, DNS,
+//! `/etc/iproute2/rt_realms`, `/etc/xtables/connlabel.conf`).
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +10,7 @@ use lb_core::rule::names::Names;
 
 use crate::api::types::Transport;
 use crate::cli::ipvsadm::{self, Lookup};
+use crate::cli::labels::LabelNames;
 
 const PROTOCOLS: &str = "/etc/protocols";
 const NETWORKS: &str = "/etc/networks";
@@ -100,6 +102,14 @@ impl Names for System {
     fn host_name(&self, address: IpAddr) -> Option<String> {
         let at = SocketAddr::new(address, 0);
         getnameinfo(&at, libc::NI_NUMERICSERV | libc::NI_NAMEREQD).ok().map(|(host, _)| host)
+    }
+
+    fn label(&self, name: &str) -> Option<u16> {
+        LabelNames::of_system().bit(name)
+    }
+
+    fn label_name(&self, bit: u16) -> Option<String> {
+        LabelNames::of_system().name(bit).map(str::to_owned)
     }
 
     fn network_name(&self, address: IpAddr) -> Option<String> {

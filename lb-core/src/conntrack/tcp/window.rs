@@ -8,8 +8,8 @@
 //! windows (RFC 7323) and selective acknowledgements (RFC 2018) as in Linux.
 
 use super::{
-    Ends, HAS_ACKED, Kind, LIBERAL, MAY_BE_CHALLENGED, SACKS, SCALES, Segment, SynRecv, SynSent, TcpState,
-    UNACKNOWLEDGED,
+    Ends, HAS_ACKED, Kind, LIBERAL, MAY_BE_CHALLENGED, OFFERED, SACKS, SCALES, SYN_SCALE, Segment, SynRecv,
+    SynSent, TcpState, UNACKNOWLEDGED, WAY,
 };
 use crate::conntrack::{Invalid, Settings};
 use crate::flow::Direction;
@@ -70,9 +70,9 @@ impl Ends {
         self.end[o] = self.last_end;
         self.limit[o] = self.last_end;
         self.window[o] = u32::from(self.last_window).max(1);
-        self.scale[o] = self.syn_scale;
-        self.syn_flags &= !MAY_BE_CHALLENGED;
-        self.flags[o] = self.syn_flags;
+        self.scale[o] = self.syn >> SYN_SCALE & 15;
+        self.syn &= !MAY_BE_CHALLENGED;
+        self.flags[o] = self.syn & OFFERED;
         (self.end[a], self.limit[a], self.window[a], self.acked[a]) = (0, 0, 0, 0);
         self.scale[a] = 0;
         self.flags[a] &= LIBERAL;
@@ -207,14 +207,13 @@ impl Ends {
         ack: u32,
         end: u32,
     ) {
-        let is_same = usize::from(self.last_direction) == direction.index()
+        let is_same = self.last >> WAY == direction as u8
             && (self.last_seq, self.last_ack, self.last_end) == (seq, ack, end)
             && self.last_window == segment.window;
         if is_same {
             self.repetitions = self.repetitions.saturating_add(1);
         } else {
             (self.last_seq, self.last_ack, self.last_end) = (seq, ack, end);
-            self.last_direction = direction as u8;
             self.last_window = segment.window;
             self.repetitions = 0;
         }

@@ -1,5 +1,5 @@
 //! What is kept beside a connection's entry: its template's place, its edit, what tracking knows of it, its
-//! counts.
+//! counts; its labels are a file of their own.
 
 use std::sync::atomic::{Ordering, compiler_fence};
 
@@ -113,7 +113,18 @@ impl Store {
         self.tracked(id).status.has(Status::COUNTED)
     }
 
-    pub(super) fn end_count(&mut self, id: FlowId) {
+    /// A connection goes: nothing is counted of it any more, and it has no labels.
+    pub(super) fn end_beside(&mut self, id: FlowId) {
+        const KEPT: Status = Status(Status::COUNTED.0 | Status::LABELLED.0);
+        if self.tracked(id).status.has_any(KEPT) {
+            self.end_kept(id);
+        }
+    }
+
+    fn end_kept(&mut self, id: FlowId) {
+        if self.tracked(id).status.has(Status::LABELLED) {
+            self.end_labels(id);
+        }
         if self.is_counted(id) {
             self.tracked_mut(id).status.clear(Status::COUNTED);
             let place = self.counted_at[id.0 as usize];

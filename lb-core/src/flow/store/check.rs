@@ -26,6 +26,7 @@ impl Store {
         if is_free_count.contains(&false) {
             return Err("counts are no connection's".to_owned());
         }
+        self.check_labels()?;
         for (place, (entry, &is_free)) in self.entries.iter().zip(&is_free).enumerate() {
             if entry.is_in_use() == is_free {
                 return Err(format!("entry {place}: free={is_free}"));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use zerocopy::IntoBytes;
 
 use super::*;
-use crate::conntrack::{Status, Tracked, Zones};
+use crate::conntrack::{Labels, Status, Tracked, Zones};
 use crate::counters::WorkerCounters;
 use crate::flow::carry::Refused;
 use crate::flow::template::Uses;
@@ -160,6 +161,7 @@ impl Begun {
             edit: None,
             is_tracked: false,
             known: None,
+            labels: Labels::NONE,
             zones: Zones::NONE,
         }
     }
@@ -325,7 +327,7 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
         change(&mut memory);
         Salvage::of(&memory).err().unwrap().to_string()
     };
-    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 16");
+    assert_eq!(refused(&|memory| memory[8] = 77), "its layout is version 77, this program's is 17");
     assert_eq!(refused(&|memory| memory[12] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[20] ^= 1), "its header is damaged");
     assert_eq!(refused(&|memory| memory[24] ^= 1), "its header is damaged");
@@ -334,6 +336,43 @@ fn memory_of_another_version_or_with_a_damaged_header_is_refused_with_a_reason()
     let short = refused(&|memory| memory.truncate(5000));
     assert!(short.starts_with("it has 5000 bytes, its header says "), "{short}");
     assert!(matches!(Salvage::of(&[0; 100]), Err(Refused::Foreign)));
+}
+
+#[test]
+fn labels_go_on_and_those_of_a_damaged_set_are_lost() {
+    let shape = Shape { workers: 1, connections: 20, seed: 1 };
+    let tables = tables(5, 0);
+    let mut director = Director::new(shape, &tables, NOW);
+    let all = [Labels::of([5]), Labels::of([0, 127]), Labels::of([5]), Labels::NONE];
+    let tuples: Vec<Tuple> = (0..)
+        .zip(all)
+        .map(|(client, labels)| {
+            let begun = Begun { client, service: 0, server: 2, state: 1, timeout: 90_000, age: 100 };
+            let original = begun.enter(&mut director, 5).unwrap().original;
+            let flows = &mut director.paths[0].flows;
+            let id = flows.find(&original).unwrap().id();
+            flows.tracked_mut(id).mark = 7;
+            assert!(flows.set_labels(id, labels));
+            original
+        })
+        .collect();
+    let memory = director.kill().remove(0);
+    let carried = |memory: &[u8]| {
+        let mut next = Director::new(Shape { seed: 9, ..shape }, &tables, NOW);
+        next.carry_over(&[Salvage::of(memory).unwrap()], NOW);
+        next.check().unwrap();
+        let flows = &next.paths[0].flows;
+        let kept: Vec<Labels> =
+            tuples.iter().map(|tuple| flows.labels(flows.find(tuple).unwrap().id())).collect();
+        (kept, flows.label_sets().0)
+    };
+    assert_eq!(carried(&memory), (all.to_vec(), 2));
+    // Where no set stands.
+    let sets: Vec<usize> =
+        (0..memory.len() - 15).step_by(8).filter(|&at| memory[at..][..16] == *all[1].as_bytes()).collect();
+    let mut damaged = memory.clone();
+    sets.iter().for_each(|&at| damaged[at..][..16].fill(0));
+    assert_eq!(carried(&damaged), (vec![all[0], Labels::NONE, all[2], all[3]], 1));
 }
 
 #[test]

@@ -171,6 +171,24 @@ fn with_several_workers_all_ports_of_a_client_are_one_persistent_service() {
 }
 
 #[test]
+fn a_label_goes_with_a_first_packet_to_the_worker_of_its_template_and_back() {
+    let label = "mangle PREROUTING -p tcp --syn -m connlabel --label 5 --set";
+    let (mut paths, _) = workers(&by_mark(&[WEB, label], persistent()));
+    for n in 0..20u16 {
+        let sent = deliver(&mut paths, usize::from(n) % WORKERS, WAN, &to_port(4000 + n, 443, "S"));
+        assert_eq!(sent.len(), 1);
+    }
+    let mut labelled = 0;
+    for path in &paths {
+        path.list(0, u32::MAX, Tick(0), &mut |view| {
+            labelled += u32::from(view.known.labels.bits().eq([5]));
+        });
+        path.check_connections().unwrap();
+    }
+    assert_eq!(labelled, 20);
+}
+
+#[test]
 fn a_persistent_service_sees_what_nat_made_of_a_packet_at_every_worker() {
     let nat = "nat PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 192.0.2.10:80";
     let tables = super::persistent::persistent(2, |_| ());

@@ -30,6 +30,19 @@ fn director(lines: &[&str]) -> Director {
     director
 }
 
+#[test]
+fn a_connection_that_has_ended_gets_no_label_of_what_its_client_is_told() {
+    let mut director = director(&[
+        MASQUERADE,
+        "filter OUTPUT -m connlabel --label 5 --set",
+        "filter OUTPUT -d 10.0.0.0/24 -j REJECT",
+    ]);
+    let out = director.receive(WAN, &[from_client(4000, "S")]);
+    assert_eq!(out.sent.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [WAN], "an ICMP error");
+    assert_eq!((director.states().len(), director.path.flows.label_sets().0), (0, 0));
+    director.path.check_connections().unwrap();
+}
+
 type Ends = (IpAddr, u16, IpAddr, u16, u8);
 
 fn one(out: &Out) -> Ends {

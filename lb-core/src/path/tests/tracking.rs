@@ -3,7 +3,7 @@
 
 use super::hooks::{Workers, back, rules, through};
 use super::*;
-use crate::conntrack::{self, Accounting, Status};
+use crate::conntrack::{self, Accounting, Labels, Status};
 use crate::nat::Range;
 use crate::tables::Settings;
 
@@ -404,7 +404,7 @@ fn beginning(sport: u16, answers_to: &str) -> (Tuple, Beginning) {
     let reply = Tuple { dst: ip(answers_to), ..original.reversed() };
     let timeout = crate::time::Timeout::from_secs(500);
     let (tags, status, mark) = ([0; 2], Status::NONE, 7);
-    (original, Beginning { reply, nat: [None; 2], state, tags, status, mark, timeout })
+    (original, Beginning { reply, nat: [None; 2], state, tags, status, mark, labels: Labels::NONE, timeout })
 }
 
 fn begin(director: &mut Director, (original, beginning): (Tuple, Beginning)) -> Outcome {

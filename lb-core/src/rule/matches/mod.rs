@@ -31,6 +31,7 @@ extensions! {
         Cluster = cluster,
         Comment = comment,
         ConnBytes = connbytes,
+        ConnLabel = connlabel,
         ConnLimit = connlimit,
         ConnMark = connmark,
         ConnTrack = conntrack,

@@ -8,14 +8,17 @@ use proptest::sample::select;
 
 use super::super::counted::Counted;
 use super::super::index::SHORT;
+use super::super::labelled::Labelled;
 use super::super::names::Numeric;
 use super::super::view::Effects;
 use super::super::{Around, Connection, Named, text};
 use super::*;
 use crate::conntrack::helper::HelperId;
-use crate::conntrack::{CtState, Status, Zones};
-use crate::flow::Tuple;
+use crate::conntrack::{CtState, Labels, Status, Zones};
+use crate::counters::Counter;
+use crate::flow::{FlowTable, Tuple, memory_needed};
 use crate::ids::PortId;
+use crate::mem::Region;
 use crate::tables::{Interface, InterfaceId, Interfaces, Protocol, Tables};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
@@ -235,6 +238,7 @@ fn walk(
         expires: 0,
         counts: None,
     };
+    let mut flows = FlowTable::new(Region::heap(memory_needed(1, 0)), 1, 0, 0, now);
     let mut view = View {
         tables,
         cpu: 0,
@@ -246,6 +250,12 @@ fn walk(
         output: sent.output.map(InterfaceId),
         mark: 0,
         connection: Some(connection),
+        labels: Labelled {
+            flows: &mut flows,
+            at: None,
+            to_be: &mut Labels::default(),
+            full: &Counter::default(),
+        },
         flow: None,
         counted: &mut Counted::new(0, 1),
         hops: 0,
