@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
+use lb_control::api::accounts::{AccountCommand, AccountQuota, QuotaUnit};
 use lb_control::api::rules::{
     RuleBatch, RuleCommand, RuleCounts, RuleFamily, RuleReply, RulesReply, TableChange,
 };
@@ -16,8 +17,16 @@ use lb_core::rule::{Rules, Table, chain_name, text};
 pub(crate) struct InProcess(pub(crate) RuleTables);
 
 impl InProcess {
+    /// With what rules can count under.
     pub(crate) fn new() -> InProcess {
-        InProcess(RuleTables::new(7))
+        let mut rules = RuleTables::new(7);
+        let add = |name: &str, quota| {
+            let (name, counts) = (name.to_owned(), RuleCounts::default());
+            AccountCommand::Add { name, quota, counts }
+        };
+        let few = AccountQuota { unit: QuotaUnit::Packets, limit: 3 };
+        rules.change_accounts(&[add("all", None), add("few", Some(few))]).expect("room");
+        InProcess(rules)
     }
 }
 
@@ -154,6 +163,10 @@ const MATCHES: &[&str] = &[
     "-m pkttype --pkt-type unicast",
     "-m mac --mac-source 02:00:00:00:01:01",
     "-m time --timestart 00:00",
+    "-m nfacct --nfacct-name all",
+    "-m nfacct --nfacct-name few",
+    "-m realm --realm 1",
+    "-m realm ! --realm 0x20000/0xffff0000",
 ];
 
 const TARGETS: &[&str] = &[

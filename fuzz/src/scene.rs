@@ -9,8 +9,8 @@ use etherparse::{IpNumber, PacketBuilder};
 use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
 use lb_core::tables::{
-    Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Route, Routes, Server,
-    Service, ServiceKey, Services, Settings, Sysctls, Tables,
+    Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Realms, Route, Routes,
+    Server, Service, ServiceKey, Services, Settings, Sysctls, Tables,
 };
 use lb_core::time::Timeout;
 use lb_core::wire::{ethernet, ipv4, ipv6, parse, sctp};
@@ -149,14 +149,17 @@ impl Plan {
             _ => Some(via(1)),
         };
         let to_servers = to_servers.map(|way| route(Ipv4Addr::new(10, 0, 0, 0).into(), 24, way));
-        Routes::new(to_servers.into_iter().chain([
+        let realm =
+            |address: [u8; 4], said| (Prefix { address: address.into(), len: 24 }, Realms::of_route(said));
+        let routes = Routes::new(to_servers.into_iter().chain([
             route(virtual_(0, false), 31, Route::Local),
             route(virtual_(0, true), 127, Route::Local),
             route(Ipv4Addr::new(192, 0, 2, 0).into(), 24, via(0)),
             route(Ipv4Addr::new(198, 51, 100, 0).into(), 24, via(2)),
             route(v6(0x2001_0db8, 0), 64, via(0)),
             route(v6(0xfd00_0000, 0), 64, via(1)),
-        ]))
+        ]));
+        routes.with_realms([realm([192, 0, 2, 0], 1), realm([10, 0, 0, 0], 2)])
     }
 
     fn services(&self, generation: u32, before: &Services) -> Services {
