@@ -601,7 +601,8 @@ impl<P: Packet> Path<P> {
         }
         if let Some(connection) = connection.filter(|_| effects.has_connection_mark) {
             passage.connection_mark = connection.mark;
-            if let Some(at) = passage.at {
+            // It may have ended before what its client is told of that passes the rules.
+            if let Some(at) = passage.at.filter(|at| self.flows.is_live(at.id())) {
                 self.flows.tracked_mut(at.id()).mark = connection.mark;
             }
         }

@@ -4,7 +4,8 @@
 use super::hooks::{rules, time_exceeded};
 use super::ttl::with_ttl;
 use super::*;
-use crate::conntrack::Status;
+use crate::conntrack::{Status, Tracked};
+use crate::flow::FlowId;
 
 const MASQUERADE: &str = "nat POSTROUTING -m ipvs --vaddr 192.0.2.10 -j MASQUERADE";
 
@@ -31,15 +32,17 @@ fn director(lines: &[&str]) -> Director {
 }
 
 #[test]
-fn a_connection_that_has_ended_gets_no_label_of_what_its_client_is_told() {
+fn a_connection_that_has_ended_gets_no_mark_and_no_label_of_what_its_client_is_told() {
     let mut director = director(&[
         MASQUERADE,
         "filter OUTPUT -m connlabel --label 5 --set",
+        "filter OUTPUT -j CONNMARK --set-mark 7",
         "filter OUTPUT -d 10.0.0.0/24 -j REJECT",
     ]);
     let out = director.receive(WAN, &[from_client(4000, "S")]);
     assert_eq!(out.sent.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [WAN], "an ICMP error");
     assert_eq!((director.states().len(), director.path.flows.label_sets().0), (0, 0));
+    assert_eq!(director.path.flows.tracked(FlowId(0)), &Tracked::NOTHING, "its place is free, all of it");
     director.path.check_connections().unwrap();
 }
 
