@@ -261,13 +261,17 @@ fn add(words: &[String], keeper: &mut dyn AccountKeeper) -> Done {
 }
 
 fn quota(unit: &str, limit: &str) -> Result<AccountQuota, Stop> {
-    let unit = match unit {
-        "byte" => QuotaUnit::Bytes,
-        "packet" => QuotaUnit::Packets,
-        _ => return Err(Stop::new("argument must \"byte\" or \"packet\"")),
-    };
+    let unit = unit_of(unit)?;
     let (limit, _) = leading(limit).ok_or_else(|| Stop::new("error reading quota"))?;
     Ok(AccountQuota { unit, limit })
+}
+
+fn unit_of(word: &str) -> Result<QuotaUnit, Stop> {
+    match word {
+        "byte" => Ok(QuotaUnit::Bytes),
+        "packet" => Ok(QuotaUnit::Packets),
+        _ => Err(Stop::new("argument must \"byte\" or \"packet\"")),
+    }
 }
 
 /// The decimal number that a text begins with, as C's `scanf` reads it: blanks and a sign before it, less than 0 counted from the largest on, too large the largest; and what follows.
@@ -315,8 +319,7 @@ fn restored(line: &str) -> Result<AccountCommand, Stop> {
     let (packets, bytes, quota) = match values[..] {
         [("pkts", packets), ("bytes", bytes)] => (packets, bytes, None),
         [("pkts", packets), ("bytes", bytes), ("quota", limit), ("mode", unit), ("overquota", _)] => {
-            let limit = number(limit)?;
-            (packets, bytes, Some(AccountQuota { limit, ..self::quota(unit, "0")? }))
+            (packets, bytes, Some(AccountQuota { unit: unit_of(unit)?, limit: number(limit)? }))
         }
         _ => return Err(bad()),
     };

@@ -10,9 +10,9 @@ use crate::api::accounts::{AccountCommand, AccountError, AccountFailure, Account
 use crate::api::rules::RuleCounts;
 use crate::one_line::one_line;
 
-/// Those of one moment, in the order in which they were made: to be read when there is time for that.
+/// Those of one moment, in the order in which they were made: to be read when there is time for that. A copy costs the same however many there are.
 #[derive(Clone, Debug, Default)]
-pub struct Accounts(Vec<(Box<str>, Arc<Account>)>);
+pub struct Accounts(Arc<[(Box<str>, Arc<Account>)]>);
 
 impl Accounts {
     fn find(&self, name: &str) -> Option<usize> {
@@ -85,7 +85,7 @@ impl RuleTables {
                 rules.flat_map(|held| held.rule.accounts()).collect()
             }
         };
-        let mut all = self.accounts.0.clone();
+        let mut all = self.accounts.0.to_vec();
         let mut by_name: HashMap<Box<str>, Arc<Account>> = self.named.accounts.clone();
         for (number, command) in commands.iter().enumerate() {
             let fails = |name: &str, error| Err(failure(number, name, error));
@@ -118,7 +118,7 @@ impl RuleTables {
         }
         // A name that was removed may have been given to another one since.
         all.retain(|(name, made)| by_name.get(name).is_some_and(|known| Arc::ptr_eq(known, made)));
-        self.accounts = Accounts(all);
+        self.accounts = Accounts(all.into());
         self.named.accounts = by_name;
         Ok(())
     }
