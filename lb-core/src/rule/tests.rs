@@ -40,6 +40,27 @@ fn whatever_remembers_packets_leaves_it_as_it_is_when_nobody_sent_the_packet() {
     }
 }
 
+/// What stands in the docs between these two.
+fn told(begin: &str, end: &str) -> String {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/iptables.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let (_, rest) = docs.split_once(begin).expect(begin);
+    rest.split_once(end).expect(end).0.replace('\n', " ")
+}
+
+#[test]
+fn the_docs_name_the_matches_that_there_are_and_those_that_cost_connections_their_course() {
+    let first_words = |told: &str| -> BTreeSet<String> {
+        told.split(", ").map(|item| item.split(' ').next().unwrap_or_default().to_owned()).collect()
+    };
+    let built: BTreeSet<String> = AnyMatch::ALL.iter().map(|about| about.name.to_owned()).collect();
+    assert_eq!(first_words(&told("| matches | ", " |")), built);
+    let told = first_words(&told("have it compared packet by packet: ", "; all targets"));
+    let costs = |name: &&String| AnyMatch::begin(name).unwrap().depends() > Depends::Flow;
+    let untold: Vec<_> = built.iter().filter(costs).filter(|&name| !told.contains(name)).collect();
+    assert!(untold.is_empty(), "{untold:?}");
+}
+
 /// As written, and as `iptables -S` prints it (recorded).
 const LINES: &[(&str, &str)] = &[
     ("-s 192.0.2.7/24 -j ACCEPT", "-s 192.0.2.0/24 -j ACCEPT"),

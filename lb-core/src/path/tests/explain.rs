@@ -1,8 +1,9 @@
 //! Goal: what is explained is what happens, nothing that is alive changes by it, and a trace shows real packets and no others.
 //! Method: the same packets explained and sent, under the same rules.
 
-use super::hooks::{director, rules, through};
+use super::hooks::{bound, director, rules, through};
 use super::*;
+use crate::rule::{Account, AccountQuota, Named};
 use crate::trace::{Filter, Trace};
 use crate::trail::{End, Observed, Step};
 
@@ -96,6 +97,7 @@ fn an_explanation_names_service_server_and_rules() {
 #[test]
 fn nothing_that_is_alive_changes_by_an_explanation() {
     let lines = [
+        "filter FORWARD -m nfacct --nfacct-name few -j LOG",
         "filter FORWARD -p tcp --dport 22 -m limit --limit 1/hour --limit-burst 3 -j ACCEPT",
         "filter FORWARD -m recent --name r --update --seconds 60 --hitcount 2 -j DROP",
         "filter FORWARD -m recent --name r --set",
@@ -106,7 +108,11 @@ fn nothing_that_is_alive_changes_by_an_explanation() {
         "filter FORWARD -j LOG",
     ];
     let fates = |explains: bool| {
-        let mut director = director(rules(&lines));
+        let mut named = Named::new(1);
+        let quota = Some(AccountQuota { is_of_packets: true, limit: 9 });
+        let account = Arc::new(Account::new(quota, (0, 0)));
+        named.accounts.insert("few".into(), account.clone());
+        let mut director = director(bound(&lines, &mut named));
         let mut fates = Vec::new();
         for sport in 4000..4016 {
             if explains {
@@ -119,15 +125,17 @@ fn nothing_that_is_alive_changes_by_an_explanation() {
             let out = director.receive(WAN, &[from_client(sport, "S")]);
             fates.push(usize::from(out.sent[0].1.data()[5]));
         }
-        let counted: Vec<u64> = (0..8).map(|rule| director.counters[0].rule(rule).packets.get()).collect();
+        let counted: Vec<u64> = (0..9).map(|rule| director.counters[0].rule(rule).packets.get()).collect();
         let told = std::iter::from_fn(|| director.path.tables.rules.events.take()).count();
         let drops = director.dropped(DropReason::Rule);
         let active = director.counters[0].server(ServerId(2)).active.get();
-        (fates, counted, told, drops, active, director.counters[0].flows.entries.get())
+        let entries = director.counters[0].flows.entries.get();
+        (fates, counted, told, drops, active, entries, account.counts())
     };
     let (told, alone) = (fates(true), fates(false));
     assert_eq!(told, alone);
     assert!(alone.0.contains(&0) && alone.0.contains(&1), "rules that let some by");
+    assert!(alone.6.0 > 9, "a quota that is used up");
 }
 
 #[test]

@@ -411,11 +411,13 @@ fn packets_are_counted_under_a_name_by_all_rules_that_name_it() {
     use crate::rule::{Account, AccountQuota};
     let mut named = Named::new(1);
     let quota = Some(AccountQuota { is_of_packets: true, limit: 2 });
-    for (name, quota) in [("all", None), ("few", quota)] {
+    for (name, quota) in [("all", None), ("few", quota), ("before", None), ("behind", None)] {
         named.accounts.insert(name.into(), Arc::new(Account::new(quota, (0, 0))));
     }
     let lines = [
         "mangle PREROUTING -p tcp -m nfacct --nfacct-name all",
+        "mangle FORWARD -p tcp -m nfacct --nfacct-name before -m tcp --dport 1 -j DROP",
+        "mangle FORWARD -p tcp -m tcp --dport 1 -m nfacct --nfacct-name behind",
         "filter FORWARD -m nfacct --nfacct-name all",
         "filter FORWARD -p tcp -m nfacct --nfacct-name few -j DROP",
     ];
@@ -429,6 +431,7 @@ fn packets_are_counted_under_a_name_by_all_rules_that_name_it() {
     let ping_len = (ping(C2D, "192.0.2.100", "10.0.0.11", 7, false).len() - 14) as u64;
     assert_eq!(counted("all"), (9, 8 * len + ping_len));
     assert_eq!(counted("few"), (4, 4 * len));
+    assert_eq!((counted("before"), counted("behind")), ((4, 4 * len), (0, 0)), "what comes this far");
     director.receive(WAN, &[through(4000, "A"), through(4000, "A")]);
     assert_eq!((counted("all").0, counted("few").0), (13, 6), "each packet of a connection");
 }

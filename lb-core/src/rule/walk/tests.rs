@@ -11,7 +11,7 @@ use super::super::index::SHORT;
 use super::super::labelled::Labelled;
 use super::super::names::Numeric;
 use super::super::view::Effects;
-use super::super::{Around, Connection, Named, text};
+use super::super::{Account, AccountQuota, Around, Connection, Named, text};
 use super::*;
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::{CtState, Labels, Status, Zones};
@@ -97,6 +97,7 @@ fn other(family: Family) -> BoxedStrategy<String> {
         "-m limit --limit 5/sec --limit-burst 2 ",
         "-m statistic --mode nth --every 3 --packet 0 ",
         "-m quota --quota 1000 ",
+        "-m nfacct --nfacct-name few ",
         "-m hashlimit --hashlimit-upto 5/sec --hashlimit-burst 2 --hashlimit-mode srcip --hashlimit-name h ",
         "-m recent --set ",
         "-m recent --update --seconds 2 --hitcount 2 ",
@@ -138,6 +139,8 @@ fn lines(family: Family, chain: usize) -> impl Strategy<Value = Vec<String>> {
 
 fn compile(family: Family, lines: &[Vec<String>], drops: bool) -> Rules {
     let mut named = Named::new(1);
+    let quota = Some(AccountQuota { is_of_packets: true, limit: 3 });
+    named.accounts.insert("few".into(), Arc::new(Account::new(quota, (0, 0))));
     let mut counter = 0;
     let chain = |(name, lines): (&&str, &Vec<String>)| {
         let hook = (*name == "INPUT").then_some(Hook::Input);
