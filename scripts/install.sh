@@ -17,7 +17,7 @@ umask 022
 install -D -m 755 "$target/lbd" "$root/sbin/lbd"
 install -D -m 755 "$target/lbctl" "$root/sbin/lbctl"
 install -d "$root/lib/lb"
-for name in conntrack ipset nfacct ipvsadm{,-save,-restore} ip{,6}tables{,-legacy}{,-save,-restore}; do
+for name in conntrack ipset nfacct nfnl_osf ipvsadm{,-save,-restore} ip{,6}tables{,-legacy}{,-save,-restore}; do
   ln -sf ../../sbin/lbctl "$root/lib/lb/$name"
 done
 

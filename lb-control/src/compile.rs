@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use lb_core::rule::Rules;
+use lb_core::rule::fingerprint::Fingerprints;
 use lb_core::set::Sets;
 use lb_core::syn_cookie::{Key, Secrets};
 use lb_core::tables::{Interfaces, Marks, Neighbours, Routes, Service, ServiceKey, Settings, Tables, Zone};
@@ -38,6 +39,7 @@ pub struct Compiler {
     marks: Arc<Marks>,
     rules: Arc<Rules>,
     sets: Arc<Sets>,
+    fingerprints: Arc<Fingerprints>,
     trace: Option<Arc<Trace>>,
     zone: Arc<Zone>,
     cookies: Secrets,
@@ -62,6 +64,11 @@ impl Compiler {
     /// The IP sets of the snapshots to come.
     pub fn set_sets(&mut self, sets: Arc<Sets>) {
         self.sets = sets;
+    }
+
+    /// What operating systems' SYNs look like in the snapshots to come.
+    pub fn set_fingerprints(&mut self, fingerprints: Arc<Fingerprints>) {
+        self.fingerprints = fingerprints;
     }
 
     /// The time zone of the snapshots to come. True: it is another one than before.
@@ -104,6 +111,7 @@ impl Compiler {
         let gone = self.current.services.iter().map(|service| service.key);
         let gone = gone.filter(|key| model.at(key).is_none());
         let changes = self.changes(model, here.chain(gone));
+        self.set_fingerprints(model.fingerprints().clone());
         self.with_changes(&changes, model.settings(settings))
     }
 
@@ -123,6 +131,7 @@ impl Compiler {
             marks: self.marks.clone(),
             rules: self.rules.clone(),
             sets: self.sets.clone(),
+            fingerprints: self.fingerprints.clone(),
             settings,
             trace: self.trace.clone(),
             zone: self.zone.clone(),

@@ -9,6 +9,7 @@
 //! A service is kept as its compiled form, shared with the tables in use, so that a change rebuilds that service alone.
 
 pub(crate) mod check;
+mod fingerprints;
 mod quic;
 pub mod rules;
 mod servers;
@@ -28,6 +29,7 @@ use hashbrown::{HashMap, HashSet};
 use lb_core::ids::{ServerId, ServiceId};
 use lb_core::ipvs::limiter::Limiters;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
+use lb_core::rule::fingerprint::Fingerprints;
 use lb_core::tables::{Forward, Protocol, Server, Service, ServiceKey, ServiceOptions, Settings, Sysctls};
 use lb_core::time::Timeout;
 pub(crate) use quic::{configs_of as quic_configs_of, configs_spec as quic_configs_spec};
@@ -141,6 +143,7 @@ pub struct Model {
     timeouts: Timeouts,
     sysctls: Sysctls,
     sync: BTreeMap<SyncRole, SyncDaemon>,
+    fingerprints: Arc<Fingerprints>,
     service_ids: Ids,
     server_ids: ServerIds,
     limits: Limits,
@@ -164,6 +167,7 @@ impl Model {
                 udp: default.udp.as_secs(),
             },
             sync: BTreeMap::new(),
+            fingerprints: Arc::default(),
             sysctls: Sysctls::default(),
             service_ids: Ids::new(limits.services),
             server_ids: ServerIds::new(limits.servers),
@@ -232,7 +236,7 @@ impl Model {
 
     /// What would have to be said to an empty model to make this one. Removed real servers are not in it.
     pub fn commands(&self) -> impl Iterator<Item = Command> {
-        commands(self.timeouts, self.sysctls, self.services(), self.sync_daemons())
+        commands(self.timeouts, self.sysctls, self.services(), self.sync_daemons(), &self.fingerprints)
     }
 
     /// Real servers, those that were removed and are still known included.
@@ -289,6 +293,8 @@ impl Model {
             Command::SetSysctl(sysctl) => self.set_sysctl(sysctl),
             Command::StartSync(daemon) => self.start_sync(daemon),
             Command::StopSync { role } => self.stop_sync(*role),
+            Command::AddFingerprint { line } => self.add_fingerprint(line),
+            Command::RemoveFingerprint { line } => self.remove_fingerprint(line),
         }
     }
 

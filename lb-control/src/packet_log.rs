@@ -8,6 +8,7 @@ mod headers;
 
 use std::fmt::{self, Write};
 
+use lb_core::flow::Tuple;
 use lb_core::rule::event::{Event, Said};
 use lb_core::tables::{InterfaceId, Interfaces};
 
@@ -21,6 +22,8 @@ pub fn line(event: &Event, interfaces: &Interfaces, rules: &RuleTables) -> Strin
         Said::Audit => return audit(event),
         Said::Met(number) => trace(rules, number),
         Said::Headers { .. } => event.prefix.to_string(),
+        Said::System { name, hops } => format!("{name} : {} hops={hops} ", ends(event)),
+        Said::NoSystem => format!("Remote OS is not known: {} ", ends(event)),
     };
     let name = |id: Option<InterfaceId>| {
         id.and_then(|id| interfaces.get(id)).map_or("", |interface| interface.name.as_str())
@@ -42,6 +45,12 @@ fn audit(event: &Event) -> String {
     format!("type=NETFILTER_PKT mark={mark:#x} saddr={src} daddr={dst} proto={protocol}")
 }
 
+/// As `net/netfilter/nfnetlink_osf.c` names both, in the line before the one with the headers.
+fn ends(event: &Event) -> String {
+    let Tuple { src, dst, sport, dport, .. } = event.tuple;
+    format!("{src}:{sport} -> {dst}:{dport}")
+}
+
 /// As `net/ipv4/netfilter/ip_tables.c` begins the line of a traced packet.
 fn trace(rules: &RuleTables, number: u32) -> String {
     match rules.place(number) {
@@ -53,11 +62,11 @@ fn trace(rules: &RuleTables, number: u32) -> String {
     }
 }
 
-/// What is told too, as [`Said::Headers`] has it: of what is traced TCP sequence numbers and options, and IP options.
+/// What is told too, as [`Said::Headers`] has it: of what no rule says it of TCP sequence numbers and options, and IP options.
 fn options(event: &Event) -> u8 {
     match event.said {
         Said::Headers { options } => options,
-        Said::Met(_) => TCP_SEQUENCE | TCP_OPTIONS | IP_OPTIONS,
+        Said::Met(_) | Said::System { .. } | Said::NoSystem => TCP_SEQUENCE | TCP_OPTIONS | IP_OPTIONS,
         Said::Audit => 0,
     }
 }

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use lb_control::api::types::FingerprintView;
+use lb_control::cli::client::Client;
 use lb_core::flow::Method;
 use lb_core::ids::ServerId;
 use lb_core::path::{FlowView, Known};
@@ -259,6 +261,8 @@ fn links_are_the_commands_that_they_are_named_after() {
     assert_eq!((iptables.code, iptables.errors.as_str()), (Some(0), ""));
     let rules = run(&link("ip6tables"), "-S INPUT", &daemon.socket(), "");
     assert_eq!(rules.out, "-P INPUT ACCEPT\n-A INPUT -s 2001:db8::/32 -j DROP\n");
+    let missing = run(&link("nfnl_osf"), "-d", &daemon.socket(), "");
+    assert_eq!((missing.code, missing.out.as_str()), (Some(254), "Missing fingerprints file argument.\n"));
     let ipset = run(&link("ipset"), "list", &daemon.socket(), "");
     assert_eq!((ipset.code, ipset.errors.as_str()), (Some(0), ""));
     let nfacct = link("nfacct");
@@ -391,4 +395,58 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
         assert!(done.errors.contains(reason), "{words}: {}", done.errors);
     }
     assert_eq!(lbctl(&daemon, "sysctl sloppy_sctp"), "net.ipv4.vs.sloppy_sctp = 0\n");
+}
+
+#[test]
+fn fingerprints_are_loaded_and_taken_away_as_by_nfnl_osf() {
+    let daemon = Daemon::start(Vec::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("it is written");
+        path.display().to_string()
+    };
+    let good = file(
+        "good",
+        "# ours\n\nS10:64:1:60:M*,S,T,N,W7:\tOurs:2.6: sub:Details\n%8192:128:1:48:M*,N,N,S:@Other OS:XP::x",
+    );
+    let bad = file("bad", "bad:line\n*:255:0:40:.:Last:1::x\n");
+    let load = |words: &str| {
+        let done = run(Path::new(LBCTL), &format!("nfnl_osf {words}"), &daemon.socket(), "");
+        (done.code, done.out + &done.errors)
+    };
+    let genres = || {
+        let views: Vec<FingerprintView> =
+            Client::new(&daemon.socket()).expect("a client").get("/v1/fingerprints").expect("an answer");
+        views.into_iter().map(|view| view.genre).collect::<Vec<_>>()
+    };
+    let said = "Loading 'S10:64:1:60:M*,S,T,N,W7:\tOurs:2.6: sub:Details'.\nLoading '%8192:128:1:48:M*,N,N,S:@Other OS:XP::x'.\n";
+    for _ in 0..2 {
+        assert_eq!(load(&format!("-f {good}")), (Some(0), said.to_owned()));
+        assert_eq!(genres(), ["Ours", "Other OS"]);
+    }
+    let why = "Loading 'bad:line'.\nFailed to load line 1: fingerprint \"bad:line\": 2 fields, expected 9 with a colon between two.\n\
+               Loading '*:255:0:40:.:Last:1::x'.\n";
+    assert_eq!(load(&format!("-f {bad}")), (Some(234), why.to_owned()));
+    assert_eq!(genres(), ["Ours", "Other OS", "Last"]);
+    for _ in 0..2 {
+        assert_eq!(
+            load(&format!("-d -f {good}")),
+            (Some(0), said.to_owned()),
+            "what is gone already is no error"
+        );
+        assert_eq!(genres(), ["Last"]);
+    }
+    assert_eq!(load("-d"), (Some(254), "Missing fingerprints file argument.\n".to_owned()));
+    let missing = load("-f /nowhere/pf.os");
+    assert_eq!(missing.0, Some(255));
+    assert!(missing.1.starts_with("Failed to open file '/nowhere/pf.os': No such file"), "{}", missing.1);
+    assert_eq!(load("-x").0, Some(255));
+    let nobody = run(Path::new(LBCTL), &format!("nfnl_osf -f {good}"), Path::new("/nowhere"), "");
+    assert_eq!(
+        (nobody.code, nobody.errors.contains("no lbd at /nowhere")),
+        (Some(255), true),
+        "{}",
+        nobody.errors
+    );
 }

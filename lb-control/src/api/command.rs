@@ -136,6 +136,14 @@ pub enum Command {
     StopSync {
         role: SyncRole,
     },
+    /// What a system's SYN looks like, for rules that ask `osf`; one that is there already is no error.
+    AddFingerprint {
+        /// As in `pf.os`: window:ttl:df:size:options:genre:version:subtype:details.
+        line: String,
+    },
+    RemoveFingerprint {
+        line: String,
+    },
 }
 
 /// What happens after a command of a batch that fails.

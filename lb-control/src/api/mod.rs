@@ -24,6 +24,7 @@
 //! | `POST /v1/sets` with lines of `ipset`, `?exist=true` | [`SetsReply`](types::SetsReply), also when a line failed |
 //! | `GET /v1/sets` | the [`SetView`](crate::sets::SetView)s |
 //! | `GET /v1/sets/list?name=…&format=save` | text as `ipset list` prints it; 404 when there is no such set |
+//! | `GET /v1/fingerprints` | list of [`FingerprintView`](types::FingerprintView) |
 //! | `GET /v1/status` | [`Status`](types::Status) |
 //! | `GET /v1/ports` | list of [`PortView`](types::PortView) |
 //! | `GET /v1/workers` | list of [`WorkerView`](types::WorkerView) |

@@ -38,6 +38,7 @@ use super::types;
         server::set_lines,
         server::sets,
         server::list_sets,
+        server::fingerprints,
         server::status,
         server::ports,
         server::workers,

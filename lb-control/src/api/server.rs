@@ -26,8 +26,8 @@ use super::explain::{Explanation, Probe};
 use super::lines::{self, Lines};
 use super::rules::{RuleBatch, RuleFamily, RuleReply, RulesReply};
 use super::types::{
-    Batch, BatchReply, DropView, ErrorBody, ErrorKind, PortView, ServicesReply, SetsReply, Status,
-    SyncDaemon, SysctlValue, Timeouts, WorkerView,
+    Batch, BatchReply, DropView, ErrorBody, ErrorKind, FingerprintView, PortView, ServicesReply, SetsReply,
+    Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
 use super::{accounts, openapi, page, scrape, trace};
 use crate::daemon::{Control, Handle};
@@ -83,6 +83,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/conntrack/statistics", get(routes::conntrack_statistics))
         .route("/v1/sets", get(sets).post(set_lines))
         .route("/v1/sets/list", get(list_sets))
+        .route("/v1/fingerprints", get(fingerprints))
         .route("/v1/status", get(status))
         .route("/v1/ports", get(ports))
         .route("/v1/workers", get(workers))
@@ -356,6 +357,12 @@ pub(super) async fn list_sets(State(api): State<Api>, asked: Asked<ListSets>) ->
     let listing = listing.map_err(|refusal| ErrorBody::new(ErrorKind::NotFound, refusal.message))?;
     let text = tokio::task::spawn_blocking(move || listing.text(format, terse, sorted, sets::now())).await;
     text.map_err(|error| ErrorBody::new(ErrorKind::Internal, error.to_string()))
+}
+
+/// What systems' SYNs look like, in the order in which that was loaded.
+#[utoipa::path(get, path = "/v1/fingerprints", responses((status = 200, body = [FingerprintView])))]
+pub(super) async fn fingerprints(State(api): State<Api>) -> Result<Json<Vec<FingerprintView>>, ErrorBody> {
+    Ok(Json(api.control.ask(|control| control.fingerprint_views()).await?))
 }
 
 /// The daemon as it is.

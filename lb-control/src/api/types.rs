@@ -12,6 +12,6 @@ pub use super::spec::{
     DEFAULT_SCHEDULER, ForwardMethod, Persistence, QuicKey, QuicLb, ServerSpec, ServiceSpec, Tunnel,
 };
 pub use super::view::{
-    Connection, CookieView, Counts, DropView, LimitedView, PortView, Rates, ServerView, ServiceView,
-    ServicesReply, SetFailure, SetsReply, Status, WorkerView,
+    Connection, CookieView, Counts, DropView, FingerprintView, LimitedView, PortView, Rates, ServerView,
+    ServiceView, ServicesReply, SetFailure, SetsReply, Status, WorkerView,
 };

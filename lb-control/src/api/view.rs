@@ -228,3 +228,19 @@ pub struct WorkerView {
     pub handed_over: u64,
     pub handed_in: u64,
 }
+
+/// What a system's SYN looks like.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FingerprintView {
+    /// `*`: any; a number; `S4`: so many times the segment size; `T4`: so many times the packet size; `%8192`: a multiple.
+    pub window: String,
+    pub ttl: u8,
+    pub df: bool,
+    /// Bytes of the IP packet.
+    pub size: u16,
+    /// As in `pf.os`; `.`: none.
+    pub options: String,
+    pub genre: String,
+    pub version: String,
+    pub subtype: String,
+}

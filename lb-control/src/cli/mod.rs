@@ -12,6 +12,7 @@ pub mod iptables;
 pub mod ipvsadm;
 pub mod labels;
 pub mod nfacct;
+pub mod nfnl_osf;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};

@@ -105,6 +105,8 @@ impl fmt::Display for Said<'_> {
             }
             Command::SetSysctl(SysctlValue { name, value }) => write!(f, "sysctl {name} is {value}"),
             Command::StopSync { role } => write!(f, "sync {} stopped", role.name()),
+            Command::AddFingerprint { line } => write!(f, "fingerprint {line} added"),
+            Command::RemoveFingerprint { line } => write!(f, "fingerprint {line} removed"),
             Command::SetTimeouts(t) => {
                 let mut separator = "timeouts:";
                 for (name, seconds) in [("tcp", t.tcp), ("tcp_fin", t.tcp_fin), ("udp", t.udp)] {

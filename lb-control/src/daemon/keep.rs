@@ -21,6 +21,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde::de::DeserializeOwned;
 use tracing::{info, warn};
 
+use lb_core::rule::fingerprint::Fingerprints;
 use lb_core::tables::{Service, Services, Sysctls};
 
 use super::file::{self, Unreadable};
@@ -103,16 +104,17 @@ pub(super) struct State {
     pub(super) sysctls: Sysctls,
     pub(super) services: Arc<Services>,
     pub(super) daemons: Vec<SyncDaemon>,
+    pub(super) fingerprints: Arc<Fingerprints>,
     pub(super) rules: Written,
     pub(super) accounts: Accounts,
 }
 
 fn encode(state: &State, boot: &str) -> Vec<u8> {
-    let State { config, timeouts, sysctls, services, daemons, rules, accounts } = state;
+    let State { config, timeouts, sysctls, services, daemons, fingerprints, rules, accounts } = state;
     let mut sorted: Vec<&Arc<Service>> = services.iter().collect();
     sorted.sort_unstable_by_key(|service| model::place(&service.key));
     let commands: Vec<Command> =
-        model::commands(*timeouts, *sysctls, sorted.into_iter(), daemons.iter()).collect();
+        model::commands(*timeouts, *sysctls, sorted.into_iter(), daemons.iter(), fingerprints).collect();
     // They have no map with keys that are no strings, and nothing else fails.
     let model = serde_json::to_vec(&commands).unwrap_or_default();
     let rules = serde_json::to_vec(&rules.batches()).unwrap_or_default();
@@ -345,12 +347,15 @@ mod tests {
         "udp/[2001:db8::1]:53".parse().expect("an address")
     }
 
+    const FINGERPRINT: &str = "S4:64:1:60:M*,S,T,N,W7:Linux:2.6:8:";
+
     fn model() -> Model {
         let mut model = Model::new(LIMITS);
         let server = ServerSpec::new("[2001:db8::9]:53".parse().expect("an address"));
         let commands = [
             Command::AddService(ServiceSpec::new(service(), "rr")),
             Command::AddServer { service: service(), server },
+            Command::AddFingerprint { line: FINGERPRINT.to_owned() },
         ];
         model.apply_all(&commands).expect("right");
         model
@@ -385,6 +390,7 @@ mod tests {
             sysctls: model.sysctls(),
             services,
             daemons,
+            fingerprints: model.fingerprints().clone(),
             rules: tables.written(),
             accounts: tables.known_accounts().clone(),
         }
@@ -417,6 +423,8 @@ mod tests {
         assert_eq!(kept.config.text, text());
         assert_eq!(kept.rules, rules());
         assert_eq!(kept.model.find(&service()).expect("there").servers.len(), 1);
+        let fingerprints: Vec<String> = kept.model.fingerprints().iter().map(ToString::to_string).collect();
+        assert_eq!(fingerprints, [FINGERPRINT]);
     }
 
     #[test]

@@ -546,6 +546,7 @@ impl Control {
                 sysctls: self.model.sysctls(),
                 services,
                 daemons: self.model.sync_daemons().cloned().collect(),
+                fingerprints: self.model.fingerprints().clone(),
                 rules: self.rules.written(),
                 accounts: self.rules.known_accounts().clone(),
             });
@@ -564,6 +565,7 @@ impl Control {
         self.statistics.follow(&changes, workers);
         self.statistics.zero(&change.zeroed_services, &change.zeroed_servers, workers);
         if change.publish {
+            self.compiler.set_fingerprints(self.model.fingerprints().clone());
             let tables = self.compiler.with_changes(&changes, self.model.settings(self.settings));
             self.host.keep_neighbours(&tables.services);
             self.sync.send_replace(sync::Wanted {

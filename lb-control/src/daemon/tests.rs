@@ -363,6 +363,32 @@ fn what_was_made_by_command_is_there_after_a_restart_and_the_files_changes_are_a
 }
 
 #[test]
+fn fingerprints_are_in_the_tables_at_once_and_after_a_restart() {
+    const FIRST: &str = "S4:64:1:60:M*,S,T,N,W7:Linux:2.6:8:";
+    const SECOND: &str = "16384:64:0:40:.:ULTRIX:4.5::";
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("model");
+    let in_tables = |plane: &FakePlane| {
+        plane.tables().fingerprints.iter().map(ToString::to_string).collect::<Vec<String>>()
+    };
+    let add = |line: &str| Command::AddFingerprint { line: line.to_owned() };
+    let (mut control, plane, _) = start_from(SERVICE, Some(&file));
+    let both = batch(vec![add(FIRST), add("no:fingerprint"), add(SECOND)], OnError::Continue);
+    let reply = control.batch(&both);
+    assert_eq!((reply.done, reply.failed[0].index, plane.publications()), (2, 1, 2));
+    assert_eq!(in_tables(&plane), [FIRST, SECOND]);
+    assert_eq!((control.batch(&both).done, plane.publications()), (2, 2), "they are there");
+    let remove = Command::RemoveFingerprint { line: FIRST.to_owned() };
+    control.batch(&batch(vec![remove, add(FIRST), Command::Flush], OnError::Rollback));
+    assert_eq!(in_tables(&plane), [SECOND, FIRST]);
+    control.reload(config("[timeouts]\nudp = 10\n")).expect("right");
+    drop(control);
+    let (control, plane, _) = start_from("[timeouts]\nudp = 10\n", Some(&file));
+    assert_eq!(in_tables(&plane), [SECOND, FIRST]);
+    assert_eq!(control.fingerprint_views()[0].genre, "ULTRIX");
+}
+
+#[test]
 fn a_damaged_model_or_one_that_the_new_file_does_not_fit_leaves_the_file_alone() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("model");

@@ -14,6 +14,7 @@ use lb_core::ipvs::limiter::Limit;
 use lb_core::packet::Packet;
 use lb_core::path::{self, Assumed, FlowEvents};
 use lb_core::rule::capture::Captures;
+use lb_core::rule::fingerprint::Fingerprint;
 use lb_core::tables::{Interfaces, Server, Service, SynCookies};
 use lb_core::time::Timeout;
 use lb_core::trace::Trace;
@@ -25,8 +26,8 @@ use super::spread::Steering;
 use crate::api::conntrack::ConntrackStatistics;
 use crate::api::explain::{Explanation, Probe, Road, TraceQuery};
 use crate::api::types::{
-    CookieView, DropView, ErrorBody, ErrorKind, LimitedView, PortView, QuicKey, ServerView, ServiceAddress,
-    ServiceView, Status, WorkerView,
+    CookieView, DropView, ErrorBody, ErrorKind, FingerprintView, LimitedView, PortView, QuicKey, ServerView,
+    ServiceAddress, ServiceView, Status, WorkerView,
 };
 use crate::config::{Idle, Nflog};
 use crate::explain;
@@ -161,6 +162,21 @@ impl Control {
         const MOMENT: Timeout = Timeout::from_secs(10);
         let now = crate::sets::now();
         self.plane.counters().iter().any(|worker| worker.service(service.id).was_hashed(MOMENT, now))
+    }
+
+    /// In the order in which they were loaded.
+    pub fn fingerprint_views(&self) -> Vec<FingerprintView> {
+        let view = |one: &Fingerprint| FingerprintView {
+            window: one.window().to_string(),
+            ttl: one.ttl(),
+            df: one.has_df(),
+            size: one.size(),
+            options: one.options().to_owned(),
+            genre: one.genre().to_owned(),
+            version: one.version().to_owned(),
+            subtype: one.subtype().to_owned(),
+        };
+        self.model.fingerprints().iter().map(view).collect()
     }
 
     pub fn port_views(&self) -> Vec<PortView> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::quic_lb::QuicServerId;
+use lb_core::rule::fingerprint::Fingerprints;
 use lb_core::tables::{
     ConnRate, Forward, Protocol, Server, Service, ServiceKey, ServiceOptions, Sysctl, Sysctls,
 };
@@ -22,6 +23,7 @@ pub fn commands<'s>(
     sysctls: Sysctls,
     services: impl Iterator<Item = &'s Arc<Service>>,
     daemons: impl Iterator<Item = &'s SyncDaemon>,
+    fingerprints: &'s Fingerprints,
 ) -> impl Iterator<Item = Command> {
     let of_service = |service: &Arc<Service>| {
         let spec = service_spec(service);
@@ -39,6 +41,7 @@ pub fn commands<'s>(
         .chain(sysctls.values().map(set))
         .chain(services.flat_map(of_service))
         .chain(daemons.cloned().map(Command::StartSync))
+        .chain(fingerprints.iter().map(|one| Command::AddFingerprint { line: one.to_string() }))
 }
 
 /// The key of a service.

@@ -138,6 +138,25 @@ fn options_are_said_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_system_is_said_before_the_headers() {
+    let event = event(&[], &ipv4(6, 0, &[], &tcp(&[2, 4, 5, 180])), 0);
+    let of = |said_of| said(&Event { said: said_of, ..event.clone() });
+    let known = of(Said::System { name: prefix("Linux [2.6:.1-7]"), hops: -3 });
+    assert!(
+        known.starts_with(
+            "Linux [2.6:.1-7] : 192.0.2.100:4000 -> 10.0.0.11:22 hops=-3 IN= OUT= SRC=192.0.2.100"
+        ),
+        "{known}"
+    );
+    assert!(known.contains(" SEQ=1 ACK=0 ") && known.contains(" OPT (020405B4)"), "{known}");
+    let unknown = of(Said::NoSystem);
+    assert!(
+        unknown.starts_with("Remote OS is not known: 192.0.2.100:4000 -> 10.0.0.11:22 IN= OUT="),
+        "{unknown}"
+    );
+}
+
+#[test]
 fn the_rules_ends_are_said_and_not_those_that_the_packet_still_has() {
     let mut event = event(&[], &ipv4(17, 0, &[], &UDP), 0);
     event.tuple = Tuple { src: [203, 0, 113, 1].into(), sport: 9, ..event.tuple };

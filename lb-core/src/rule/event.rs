@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use arrayvec::ArrayString;
 use crossbeam::queue::ArrayQueue;
 
+use super::fingerprint::LONGEST_SYSTEM;
 use crate::counters::Counter;
 use crate::flow::Tuple;
 use crate::tables::InterfaceId;
@@ -18,6 +19,8 @@ pub const PREFIX: usize = 29;
 const CAPACITY: usize = 1024;
 /// Packets that TRACE tells of in a second: each says a line a rule.
 const TRACED: u32 = 50;
+/// Lines that `osf` says in a second: SYNs come in floods.
+const NAMED: u32 = 100;
 /// Bytes of a packet that are kept: the headers, and what an ICMP error quotes of another's.
 pub const KEPT: usize = 192;
 
@@ -30,9 +33,13 @@ pub enum Said {
     Audit,
     /// It met a rule, or the end of a chain, which counts under this number: what TRACE says.
     Met(u32),
+    /// A system that sends such a SYN, and how many hops away it is: what `osf` says.
+    System { name: ArrayString<LONGEST_SYSTEM>, hops: i16 },
+    /// No system that is known sends such a SYN.
+    NoSystem,
 }
 
-/// A packet came by a rule that says LOG or AUDIT, or behind one that says TRACE by any.
+/// A packet came by a rule that says LOG or AUDIT, or asks `osf` with `--log`, or behind one that says TRACE by any.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub said: Said,
@@ -63,14 +70,32 @@ pub fn prefix<const ROOM: usize>(text: &str) -> ArrayString<ROOM> {
     prefix
 }
 
+/// This second, and how many there were in it. Two workers that write at once lose one: then there is one more.
+#[derive(Debug, Default)]
+struct PerSecond(AtomicU64);
+
+impl PerSecond {
+    /// Whether this one is among the first `most` of its second.
+    fn takes_one(&self, now: Tick, most: u32) -> bool {
+        let second = u64::from(now.0 / Tick::PER_SECOND);
+        let last = self.0.load(Relaxed);
+        let count = if last >> 32 == second { last as u32 } else { 0 };
+        let may = count < most;
+        if may {
+            self.0.store(second << 32 | u64::from(count + 1), Relaxed);
+        }
+        may
+    }
+}
+
 /// The queue. What finds it full is counted and lost.
 #[derive(Debug)]
 pub struct Events {
     queue: ArrayQueue<Event>,
     /// Several workers write it: a lost count is one event.
     pub lost: Counter,
-    /// This second, and how many packets were traced in it. Two workers that write at once lose one: then there is one more.
-    traced: AtomicU64,
+    traced: PerSecond,
+    named: PerSecond,
     /// Packets that TRACE was said of, one too many in their second.
     pub untraced: Counter,
 }
@@ -80,7 +105,8 @@ impl Default for Events {
         Events {
             queue: ArrayQueue::new(CAPACITY),
             lost: Counter::default(),
-            traced: AtomicU64::new(0),
+            traced: PerSecond::default(),
+            named: PerSecond::default(),
             untraced: Counter::default(),
         }
     }
@@ -95,14 +121,18 @@ impl Events {
 
     /// Whether one more packet is traced in this second.
     pub(super) fn may_trace(&self, now: Tick) -> bool {
-        let second = u64::from(now.0 / Tick::PER_SECOND);
-        let last = self.traced.load(Relaxed);
-        let count = if last >> 32 == second { last as u32 } else { 0 };
-        let may = count < TRACED;
-        if may {
-            self.traced.store(second << 32 | u64::from(count + 1), Relaxed);
-        } else {
+        let may = self.traced.takes_one(now, TRACED);
+        if !may {
             self.untraced.add(1);
+        }
+        may
+    }
+
+    /// Whether `osf` says one more line in this second; one that it does not is lost.
+    pub(super) fn may_name(&self, now: Tick) -> bool {
+        let may = self.named.takes_one(now, NAMED);
+        if !may {
+            self.lost.add(1);
         }
         may
     }

@@ -18,6 +18,7 @@ pub(crate) mod edit;
 mod estimator;
 pub mod event;
 mod extension;
+pub mod fingerprint;
 mod header;
 mod icmp;
 mod index;

@@ -162,6 +162,15 @@ impl View<'_> {
         }
     }
 
+    /// Leaves word of the system that sends such a packet, as far as there may be one more line of that.
+    pub(crate) fn say_of_system(&self, said: Said) {
+        /// Notice, as of all that the kernel says by itself.
+        const LEVEL: u8 = 5;
+        if self.events.may_name(self.now) {
+            self.say(said, "", LEVEL);
+        }
+    }
+
     /// Leaves word of the packet for the log.
     pub(crate) fn say(&self, said: Said, prefix: &str, level: u8) {
         let mut frame = [0; event::KEPT];

@@ -42,6 +42,7 @@ pub use crate::wire::proxy::Version as ProxyVersion;
 use crate::flow::Tuple;
 use crate::path::FlowEvents;
 use crate::rule::Rules;
+use crate::rule::fingerprint::Fingerprints;
 use crate::set::Sets;
 use crate::syn_cookie::Secrets;
 use crate::time::{Tick, Timeout};
@@ -62,6 +63,8 @@ pub struct Tables {
     pub marks: Arc<Marks>,
     pub rules: Arc<Rules>,
     pub sets: Arc<Sets>,
+    /// What operating systems' SYNs look like.
+    pub fingerprints: Arc<Fingerprints>,
     pub settings: Settings,
     /// That of the host.
     pub zone: Arc<Zone>,

@@ -9,7 +9,7 @@ use super::man::{Content, Section};
 use super::{Context, DEFAULT_SOCKET, Failure, OwnCommand};
 use crate::cli::client::Client;
 use crate::cli::director::Director;
-use crate::cli::{conntrack, ipset, iptables, ipvsadm, nfacct};
+use crate::cli::{conntrack, ipset, iptables, ipvsadm, nfacct, nfnl_osf};
 
 /// Name, what it is for, and what speaks its syntax.
 pub(super) struct Foreign(pub(super) &'static str, pub(super) &'static str, pub(super) Speaker);
@@ -19,6 +19,7 @@ pub(super) enum Speaker {
     Conntrack,
     Ipset,
     Nfacct,
+    NfnlOsf,
     Ipvsadm(fn(&[String], &mut dyn Director, &mut ipvsadm::Surroundings<'_>) -> u8),
     Iptables(
         fn(&'static str, &[String], &mut dyn iptables::RuleKeeper, &mut iptables::Surroundings<'_>) -> u8,
@@ -42,13 +43,16 @@ impl OwnCommand for Foreign {
     fn manual(&self) -> Vec<Section> {
         let word = match self.2 {
             Speaker::Ipset | Speaker::Nfacct => "help",
+            Speaker::NfnlOsf => "-h",
             _ => "--help",
         };
-        let mut text = Vec::new();
+        let (mut text, mut usage) = (Vec::new(), Vec::new());
         let client = Client::new(Path::new(DEFAULT_SOCKET));
         let done = client.map(|mut client| {
-            self.speak(&[word.to_owned()], &mut client, &mut io::empty(), &mut text, &mut io::sink())
+            self.speak(&[word.to_owned()], &mut client, &mut io::empty(), &mut text, &mut usage)
         });
+        // As where it comes from, one of them says it as an error.
+        let text = if text.is_empty() { usage } else { text };
         match String::from_utf8(text) {
             Ok(text) if done.is_ok() && !text.is_empty() => {
                 vec![Section { title: "ARGUMENTS", content: Content::Lines(text) }]
@@ -84,6 +88,7 @@ impl Foreign {
             Speaker::Nfacct => {
                 nfacct::run(words, client, &mut nfacct::Surroundings { input, output, errors })
             }
+            Speaker::NfnlOsf => nfnl_osf::run(words, client, output, errors),
             Speaker::Ipvsadm(speak) => {
                 let names = &ipvsadm::System;
                 speak(words, client, &mut ipvsadm::Surroundings { names, input, output, errors })

@@ -74,6 +74,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
         Speaker::Iptables(iptables::run_restore),
     ),
     &Foreign("ipset", "IP sets in ipset's syntax", Speaker::Ipset),
+    &Foreign("nfnl_osf", "Load fingerprints of operating systems in nfnl_osf's syntax", Speaker::NfnlOsf),
     &Foreign("conntrack", "Connections in conntrack's syntax", Speaker::Conntrack),
     &Foreign("nfacct", "What rules count under a name in nfacct's syntax", Speaker::Nfacct),
     &completions::Completions,
@@ -141,7 +142,7 @@ pub(super) fn lbctl() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Asks and tells lbd, the load balancer's daemon")
         .after_help(
-            "Called by a link named conntrack, ipset, nfacct, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
+            "Called by a link named conntrack, ipset, nfacct, nfnl_osf, ipvsadm, iptables or ip6tables, or one of the last three with -save or -restore, it speaks that command's syntax.",
         )
         .arg(
             Arg::new("socket")

@@ -4,6 +4,7 @@
 use super::hooks::{bound, director, rules, through};
 use super::*;
 use crate::rule::Named;
+use crate::rule::fingerprint::{Fingerprint, Fingerprints};
 
 /// Whether a packet from the client is stopped by a rule at FORWARD.
 fn stops(rule: &str, frame: &[u8]) -> bool {
@@ -112,4 +113,44 @@ fn a_networks_broadcast_address_is_no_address_of_ours() {
     };
     assert_eq!([asked("LOCAL", "192.0.2.1"), asked("BROADCAST", "192.0.2.1")], [true, false]);
     assert_eq!([asked("LOCAL", "192.0.2.255"), asked("BROADCAST", "192.0.2.255")], [false, true]);
+}
+
+#[test]
+fn a_system_is_known_by_its_syns_and_the_ttl_that_they_have_at_the_hook() {
+    let mut fingerprints = Fingerprints::default();
+    // The window and the hops of the packets here.
+    let frame = through(4000, "S");
+    let headers = match crate::wire::parse::parse(&frame, frame.len(), Default::default()) {
+        Ok(crate::wire::parse::Parsed::Ip(headers)) => headers,
+        other => panic!("{other:?}"),
+    };
+    let df = u8::from(headers.dont_fragment);
+    for (genre, ttl) in [("Sent", headers.ttl), ("Near", headers.ttl - 1)] {
+        let line = format!("*:{ttl}:{df}:{}:.:{genre}:1::", headers.ip_len);
+        assert_eq!(fingerprints.add(Fingerprint::read(&line).unwrap()), Ok(true));
+    }
+    let fingerprints = Arc::new(fingerprints);
+    let passes = |line: &str, frame: &[u8]| {
+        let mut director = Director::new();
+        let rules = rules(&[&format!("{line} -j DROP")]).into();
+        let fingerprints = fingerprints.clone();
+        director.path.adopt(Tables { rules, fingerprints, ..tables(2, &[11, 12], 1) }.into());
+        director.receive(WAN, &[frame.to_vec()]).sent.len() == 1
+    };
+    for (line, dropped) in [
+        ("raw PREROUTING -p tcp -m osf --genre Sent", true),
+        ("raw PREROUTING -p tcp -m osf --genre Near", false),
+        ("filter FORWARD -p tcp -m osf --genre Sent", false),
+        ("filter FORWARD -p tcp -m osf --genre Near", true),
+        ("filter FORWARD -p tcp -m osf --genre Sent --ttl 1", true),
+        ("filter FORWARD -p tcp -m osf --genre Other --ttl 2", false),
+        ("filter FORWARD -p tcp -m osf --genre Other --ttl 2 --log 1", true),
+    ] {
+        assert_eq!(passes(line, &frame), !dropped, "{line}");
+    }
+    let line = "filter FORWARD -p tcp -m osf --genre Sent --ttl 2";
+    assert!(!passes(line, &frame) && passes(line, &through(4000, "A")), "a SYN alone is asked");
+    let service = tcp(C2D, ("192.0.2.100", 4000), ("192.0.2.10", 80), "S");
+    assert!(!passes("filter INPUT -p tcp -m osf --genre Sent", &service), "a virtual service's too");
+    assert!(passes("filter INPUT -p tcp -m osf --genre Near", &service));
 }

@@ -61,6 +61,7 @@ extensions! {
         Mobility = mh,
         MultiPort = multiport,
         NfAcct = nfacct,
+        Osf = osf,
         PhysDev = physdev,
         PktType = pkttype,
         Policy = policy,
