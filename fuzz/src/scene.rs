@@ -103,6 +103,7 @@ impl Plan {
             rules: Arc::default(),
             cookies: Default::default(),
             trace: None,
+            fingerprints: Arc::default(),
             zone: Arc::default(),
             events: before.events.clone(),
             settings: Settings {

@@ -431,6 +431,7 @@ impl<L: Logic<Frame>> World<L> {
             settings: self.settings,
             cookies: Default::default(),
             trace: None,
+            fingerprints: Arc::default(),
             zone: Arc::default(),
             events: Arc::default(),
         });
