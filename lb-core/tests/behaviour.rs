@@ -451,6 +451,7 @@ impl Director {
             settings: self.model.settings,
             cookies: Default::default(),
             trace: None,
+            fingerprints: Arc::default(),
             zone: Arc::default(),
             events: Arc::default(),
         }));

@@ -249,6 +249,7 @@ fn tables(generation: u32, is_late_known: bool) -> Tables {
         settings: Settings { is_sharing: true, ..Settings::default() },
         cookies: Default::default(),
         trace: None,
+        fingerprints: Arc::default(),
         zone: Arc::default(),
         events: Arc::default(),
     }
