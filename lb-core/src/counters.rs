@@ -162,7 +162,7 @@ pub struct FlowCounters {
     pub invalid: Counter,
     /// Packets that were to be counted at their connection, for which there was no room.
     pub uncounted: Counter,
-    /// Connections that were to get a label, or to keep some over a restart, for whose set of labels there was no room.
+    /// Times that a connection was to get a label, of each packet that a rule asks it for, or to keep some over a restart, and there was no room for such a set.
     pub unlabelled: Counter,
     /// Connections that tracked ones' helpers expect now, and those of TCP among them: while there are any, other workers ask.
     pub expected: Counter,

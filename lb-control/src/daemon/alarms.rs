@@ -97,7 +97,7 @@ const ROWS: &[Row] = &[
     row(
         Source::Worker(|worker| worker.flows.unlabelled.get()),
         "the places for sets of labels are taken",
-        "connections not labelled",
+        "labels not set",
         "dataplane.max_connections: one set for 128 of them; fewer different labels",
     ),
     row(

@@ -46,7 +46,7 @@ const COUNTERS: &[Row] = &[
     }),
     (
         "lb_conntrack_unlabelled_total",
-        "Connections that were to get a label, or to keep theirs over a restart, for whose set of labels there was no room.",
+        "Times that a connection was to get a label, which a rule may ask for each of its packets, or to keep its labels over a restart, and there was no room for such a set of labels.",
         |flows| &flows.unlabelled,
     ),
     ("lb_conntrack_stat_invalid", "Packets that fit no connection and can begin none.", |flows| {

@@ -25,6 +25,8 @@ use crate::wire::{be16, tcp};
 pub const MOST: usize = 4096;
 /// Of one [`Shape`].
 pub const MOST_OF_A_SHAPE: usize = 256;
+/// Bytes of a line: so many are read of one by the kernel's `nfnl_osf` too.
+pub const LONGEST_LINE: usize = 1023;
 /// Bytes of a genre, a version, a subtype: what is longer is cut off, as by the kernel.
 pub const LONGEST_NAME: usize = 31;
 /// Bytes of a system's name in the log: genre, version and subtype.
@@ -145,6 +147,12 @@ impl Fingerprint {
     /// # Errors
     /// The field that cannot be, and what it may be.
     pub fn read(line: &str) -> Result<Fingerprint, BadFingerprint> {
+        if line.len() > LONGEST_LINE {
+            let len = line.len();
+            return Err(BadFingerprint(format!(
+                "fingerprint of {len} bytes: expected {LONGEST_LINE} at most"
+            )));
+        }
         let fields: Vec<&str> = line.split(':').map(str::trim).collect();
         let &[window, ttl, df, size, options, genre, version, subtype, _] = &*fields else {
             let count = fields.len();
@@ -179,9 +187,9 @@ impl Fingerprint {
             shape,
             options: options.into(),
             // A sign says that it is no operating system's, or that of a class of programs.
-            genre: prefix(genre.strip_prefix(['@', '*']).unwrap_or(genre)),
-            version: prefix(version),
-            subtype: prefix(subtype),
+            genre: name(genre.strip_prefix(['@', '*']).unwrap_or(genre)),
+            version: name(version),
+            subtype: name(subtype),
         })
     }
 
@@ -232,10 +240,18 @@ impl Fingerprint {
 impl Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fingerprint { window, ttl, shape, options, genre, version, subtype } = self;
-        let sign = if genre.starts_with(['@', '*']) { "@" } else { "" };
+        // Before these a sign, or a blank, would be taken off.
+        let is_taken = |first: char| matches!(first, '@' | '*') || first.is_whitespace();
+        let sign = if genre.starts_with(is_taken) { "@" } else { "" };
         let df = u8::from(shape.has_df);
         write!(f, "{window}:{ttl}:{df}:{}:{options}:{sign}{genre}:{version}:{subtype}:", shape.size)
     }
+}
+
+/// As much of a name as is kept, without blanks behind: a line cannot say these.
+fn name(text: &str) -> ArrayString<LONGEST_NAME> {
+    let cut: ArrayString<LONGEST_NAME> = prefix(text);
+    prefix(cut.trim_end())
 }
 
 /// The kinds of options as a line has them; `None`: there are no such options.

@@ -176,6 +176,8 @@ fn a_line_reads_as_it_is_written() {
         ("S12:64:1:44:M1460:@Checkpoint:::x", "S12:64:1:44:M1460:Checkpoint:::"),
         ("S12:64:1:*:M1460:@*odd:::x", "S12:64:1:0:M1460:@*odd:::"),
         ("S*:1:2:3::RISC OS:::", "S0:1:1:3::RISC OS:::"),
+        ("*:1:1:40:.:@ Linux:::x", "*:1:1:40:.:@ Linux:::"),
+        ("*:1:1:40:.:@:::x", "*:1:1:40:.::::"),
     ] {
         assert_eq!(fingerprint(line).to_string(), written);
         assert_eq!(fingerprint(written), fingerprint(line), "{line}");
@@ -184,6 +186,8 @@ fn a_line_reads_as_it_is_written() {
     assert_eq!((long.genre().len(), long.version().len()), (30, 30), "a letter is not cut in two");
     let long = fingerprint(&format!("*:1:1:40:.:{0}:{0}:{0}:", "x".repeat(99)));
     assert_eq!(long.system().len(), LONGEST_SYSTEM);
+    let cut = fingerprint(&format!("*:1:1:40:.:{} y:::", "x".repeat(30)));
+    assert_eq!(cut.genre().len(), 30, "a blank at the end of what is kept is no part of it");
 }
 
 #[test]
@@ -213,6 +217,21 @@ fn a_line_that_cannot_be_is_refused_by_its_field() {
             refused.contains(what) && refused.starts_with(&format!("fingerprint {line:?}: ")),
             "{refused}"
         );
+    }
+}
+
+#[test]
+fn a_line_is_bounded_also_by_blanks_and_zeros() {
+    for filler in ["M%s1460", "M1460,%s N", "N%s"] {
+        let fill = if filler.ends_with('0') { "0" } else { " " };
+        let bare = format!("*:64:1:44:{}:x:::", filler.replace("%s", ""));
+        let line = |len: usize| {
+            let fill = fill.repeat(len - bare.len());
+            format!("*:64:1:44:{}:x:::", filler.replace("%s", &fill))
+        };
+        assert!(Fingerprint::read(&line(LONGEST_LINE)).is_ok(), "{filler}");
+        let refused = Fingerprint::read(&line(LONGEST_LINE + 1)).expect_err(filler).to_string();
+        assert_eq!(refused, "fingerprint of 1024 bytes: expected 1023 at most");
     }
 }
 
@@ -291,6 +310,12 @@ proptest! {
         let text = kinds.iter().map(letters).collect::<Vec<_>>().join(",");
         let expected = (at == bytes.len()).then(|| kinds_of(&text).unwrap());
         prop_assert_eq!(read_options(&bytes).map(|(kinds, _)| kinds), expected);
+    }
+
+    #[test]
+    fn any_names_read_as_they_are_written(names in prop::collection::vec("[@* a-cä]{0,34}", 3)) {
+        let read = fingerprint(&format!("*:64:1:60:.:{}:", names.join(":")));
+        prop_assert_eq!(Fingerprint::read(&read.to_string()), Ok(read));
     }
 
     #[test]
