@@ -52,7 +52,7 @@ impl Reference {
         let Some(server) = server.filter(|server| {
             server.id.index() < self.counters.server_capacity() && server.forward.method() != Method::Masq
         }) else {
-            return self.up_the_twin(packet);
+            return self.not_begun(packet, read);
         };
         let dport = if server.port == 0 { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };

@@ -1,12 +1,14 @@
 //! What a connection keeps: its state, its time, what it counts as.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use lb_core::flow::template::templated;
 use lb_core::flow::{Direction, Method};
 use lb_core::ids::ServerId;
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::FlowView;
-use lb_core::tables::{Protocol, Settings, Sysctls};
+use lb_core::tables::{Protocol, Services, Settings, Sysctls};
 use lb_core::time::{Tick, Timeout};
 
 use super::flows::{Connection, Number};
@@ -186,6 +188,16 @@ impl State {
 }
 
 impl Connection {
+    /// Its real server was removed; one past all real servers had none.
+    pub(super) fn lacks_server(&self, services: &Services) -> bool {
+        self.server != ServerId::BYPASS && services.server(self.server).is_none()
+    }
+
+    /// As of which method its state follows: nobody has said of one past all real servers that answers go another way.
+    pub(super) fn column(&self) -> Method {
+        if self.server == ServerId::BYPASS { Method::Masq } else { self.method }
+    }
+
     /// The same, of one that no template and no control connection has.
     pub(super) fn starts_anew(&self, read: &Read, is_told: bool, sysctls: &Sysctls) -> bool {
         let is_free = self.bound_by.is_none() && self.controlled_by.is_none();
@@ -221,7 +233,11 @@ fn view(connection: &Connection, now: Tick) -> FlowView {
         call: (connection.template.is_some() && original.sport != 0)
             .then_some((original.src, original.sport)),
         virtual_: (original.dst, original.dport),
-        server: (reply.src, reply.sport),
+        server: match (server, reply.src) {
+            (ServerId::BYPASS, IpAddr::V4(_)) => (Ipv4Addr::UNSPECIFIED.into(), 0),
+            (ServerId::BYPASS, IpAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED.into(), 0),
+            _ => (reply.src, reply.sport),
+        },
         local: connection.local(),
         server_id: server,
         method: connection.method,

@@ -315,19 +315,30 @@ impl Reference {
         }
         // It takes the SYN for another connection's, and hears that there is none.
         self.drop(DropReason::NoConnection, Hook::Forward);
-        if read.piece == Piece::Whole && is_intact(&packet.bytes, &read) {
-            let data = read.end - read.l4 - header_len(&packet.bytes, &read);
-            let len = data as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
-            let (seq, ack) = (number(&packet.bytes, read.l4 + 4), number(&packet.bytes, read.l4 + 8));
-            let (numbers, flags) = match flags & ACK {
-                0 => ((0, seq.wrapping_add(len)), RST | ACK),
-                _ => ((ack, 0), RST),
-            };
-            let link = swapped(&packet.bytes[..read.l3]);
-            let (bytes, _) = bare(&link, &tuple(&read).reversed(), numbers, flags, 0, &TcpOptions::default());
-            self.transmit(packet.port, Packet { bytes, ..packet });
-        }
+        self.reset(packet, &read);
         Becomes::Gone
+    }
+
+    /// Tells the sender of a segment that nobody knows its connection (RFC 9293 §3.10.7.1).
+    pub(super) fn reset(&mut self, packet: Packet, read: &Read) {
+        let flags = read.tcp_flags;
+        if read.protocol != TCP
+            || flags & RST != 0
+            || read.piece != Piece::Whole
+            || !is_intact(&packet.bytes, read)
+        {
+            return;
+        }
+        let data = read.end.saturating_sub(read.l4 + header_len(&packet.bytes, read));
+        let len = data as u32 + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0);
+        let (seq, ack) = (number(&packet.bytes, read.l4 + 4), number(&packet.bytes, read.l4 + 8));
+        let (numbers, flags) = match flags & ACK {
+            0 => ((0, seq.wrapping_add(len)), RST | ACK),
+            _ => ((ack, 0), RST),
+        };
+        let link = swapped(&packet.bytes[..read.l3]);
+        let (bytes, _) = bare(&link, &tuple(read).reversed(), numbers, flags, 0, &TcpOptions::default());
+        self.transmit(packet.port, Packet { bytes, ..packet });
     }
 
     /// The server's answer, as the client would have had it.

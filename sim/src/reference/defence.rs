@@ -73,7 +73,7 @@ impl Reference {
             self.team.shared().template_use(serial).connections == self.flows.iter().filter(is_over).count()
         };
         self.tables.settings.sysctls.expire_nodest_conn == 1
-            && self.tables.services.server(connection.server).is_none()
+            && connection.lacks_server(&self.tables.services)
             && connection.kept_as().is_none_or(is_free)
     }
 

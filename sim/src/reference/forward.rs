@@ -60,6 +60,8 @@ impl Reference {
         let grown = Read { end: read.end + takes, dont_fragment: read.dont_fragment && !is_split, ..read };
         match self.check(&grown, to) {
             Ok(Way::Local) => self.up_the_twin(packet),
+            // Past all real servers it is bound for another host, which Linux has a way to.
+            Ok(Way::Linux) if to == read.dst => self.up_the_twin(packet),
             Ok(Way::Linux) => self.drop(DropReason::Unsupported, Hook::Postrouting),
             Ok(way) => {
                 rewrite::lower_ttl(&mut packet.bytes, &read);

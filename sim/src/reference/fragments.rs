@@ -94,7 +94,9 @@ impl Reference {
             return self.pass_to_owner(packet, kind);
         }
         let services = &self.tables.services;
-        let is_for_a_service = self.tables.routes.is_local(read.dst) && self.tables.serves(read.is_ipv6());
+        let routes = &self.tables.routes;
+        let may_come_here = routes.is_local(read.dst) || routes.may_be_local_by_mark(read.dst);
+        let is_for_a_service = may_come_here && self.tables.serves(read.is_ipv6());
         if !is_for_a_service && !services.is_server(read.src) {
             // No connection can have to do with it.
             return Some(Staying { packet, kind: Kind::Routed(read) });

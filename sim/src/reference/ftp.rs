@@ -16,6 +16,7 @@ use lb_core::path::{Awaited, Expect, Known, Steer};
 use lb_core::tables::{Helper, Protocol};
 use lb_core::time::Timeout;
 
+use super::by_mark::comes_here;
 use super::connection::State;
 use super::edited::{Edit, Segment, put_in_place};
 use super::flows::{Connection, Number, is_wide};
@@ -445,7 +446,7 @@ impl Reference {
             && read.tcp_flags & (SYN | ACK | RST) == SYN
             && read.piece == Piece::Whole
             && !tables.settings.draining
-            && tables.routes.is_local(read.dst)
+            && comes_here(tables, &tuple(read))
     }
 
     /// Its packet: the worker that would know is asked.

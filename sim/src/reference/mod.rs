@@ -25,6 +25,7 @@
 
 mod answer;
 mod by_hash;
+mod by_mark;
 mod carry;
 mod checksum;
 mod connection;

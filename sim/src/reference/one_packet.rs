@@ -89,7 +89,7 @@ impl Reference {
     pub(super) fn follow(&mut self, packet: Packet, read: Read, choice: Choice) {
         let Choice { after, method, server } = choice;
         let address = self.tables.services.server(server).map(|server| server.address);
-        if address != Some(after.dst) {
+        if server != ServerId::BYPASS && address != Some(after.dst) {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
         if method == Method::Masq {

@@ -11,10 +11,10 @@ use lb_core::ids::{ServerId, WorkerId};
 use lb_core::ipvs::sctp::SctpState;
 use lb_core::ipvs::state::TcpState;
 use lb_core::path::{Held, Steer};
-use lb_core::tables::{Engine, Forward, Prefix, Protocol, Server, Service, ServiceKey, Tables};
+use lb_core::tables::{Engine, Forward, MarkRule, Prefix, Protocol, Server, Service, ServiceKey, Tables};
 use lb_core::time::{Tick, Timeout};
 
-use super::answer::Problem;
+use super::by_mark::comes_here;
 use super::connection::State;
 use super::flows::{Connection, Number, is_wide};
 use super::parse::{Piece, Read, UDP};
@@ -47,16 +47,7 @@ pub(super) const STAYS: Timeout = Timeout::from_secs(60);
 
 /// The service that takes a packet: one by its mark, then one of the longest prefix; then one of its port before one of every port.
 pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<Service>> {
-    let is_in =
-        |prefix: Option<Prefix>, address: IpAddr| prefix.is_none_or(|prefix| is_within(prefix, address));
-    let marked = tables.marks.0.iter().find(|rule| {
-        rule.protocol.is_none_or(|protocol| protocol == to.protocol)
-            && is_in(rule.source, to.src)
-            && is_in(rule.destination, to.dst)
-            && rule.destination_ports.contains(&to.dport)
-            // The simulated world has no sets, so that a rule which names one matches nothing.
-            && rule.source_set.or(rule.destination_set).is_none()
-    });
+    let marked = tables.marks.0.iter().find(|rule| is_of_rule(rule, to));
     let by_mark = marked.and_then(|rule| {
         let address = match to.dst {
             IpAddr::V4(_) => IpAddr::from(rule.mark.to_be_bytes()),
@@ -87,6 +78,18 @@ pub(super) fn service_of<'t>(tables: &'t Tables, to: &Tuple) -> Option<&'t Arc<S
         let is_for_data = taker.key.port == 21 && to.dport != 21;
         (!is_for_data || taker.options.persistence.is_some()).then_some(taker)
     })
+}
+
+/// Whether such a rule of the config marks a packet.
+pub(super) fn is_of_rule(rule: &MarkRule, packet: &Tuple) -> bool {
+    let is_in =
+        |prefix: Option<Prefix>, address: IpAddr| prefix.is_none_or(|prefix| is_within(prefix, address));
+    rule.protocol.is_none_or(|protocol| protocol == packet.protocol)
+        && is_in(rule.source, packet.src)
+        && is_in(rule.destination, packet.dst)
+        && rule.destination_ports.contains(&packet.dport)
+        // The simulated world has no sets, so that a rule which names one matches nothing.
+        && rule.source_set.or(rule.destination_set).is_none()
 }
 
 pub(super) fn is_within(prefix: Prefix, address: IpAddr) -> bool {
@@ -170,7 +173,7 @@ impl Reference {
         }
         match self.hold(key, service, &original) {
             Ok((server, serial)) => self.begin_held(packet, read, service, server, Some(serial)),
-            Err(reason) => self.hold_failed(packet, read, reason),
+            Err(reason) => self.hold_failed(packet, read, service, reason),
         }
     }
 
@@ -181,7 +184,7 @@ impl Reference {
         }
         let original = tuple(&read);
         let tables = self.tables.clone();
-        let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
+        let service = service_of(&tables, &original).filter(|_| comes_here(&tables, &original));
         let service = service.filter(|service| service.options.persistence.is_some());
         let holder = service.and_then(|service| match template_of(service, &packet, &read) {
             Some(key) => Some(self.holder_of(&key)),
@@ -215,7 +218,11 @@ impl Reference {
                     Steer::Answer(ports(&read), None, Some(Held { server, template })),
                 );
             }
-            Err(reason) => self.hold_failed(packet, read, reason),
+            // Its owner has no real server for it either, with which it goes past all.
+            Err(DropReason::NoServer) if self.may_go_past(&original, service) => {
+                self.hand_over(owner, packet, Steer::Answer(ports(&read), None, None));
+            }
+            Err(reason) => self.hold_failed(packet, read, service, reason),
         }
     }
 
@@ -244,7 +251,7 @@ impl Reference {
             Some(Held { server, template }) => (server, self.team.shared().template_named(template)),
             None => match self.pick(service, &original) {
                 Some(server) => (server, None),
-                None => return self.hold_failed(packet, read, DropReason::NoServer),
+                None => return self.hold_failed(packet, read, service, DropReason::NoServer),
             },
         };
         match self.is_full(service, read.src) {
@@ -349,9 +356,9 @@ impl Reference {
         self.counters.server(server).persistent.add(1);
     }
 
-    fn hold_failed(&mut self, packet: Packet, read: Read, reason: DropReason) {
+    fn hold_failed(&mut self, packet: Packet, read: Read, service: &Service, reason: DropReason) {
         if reason == DropReason::NoServer {
-            return self.answer(packet, read, Problem::PortUnreachable, reason, Hook::Input);
+            return self.without_server(packet, read, service, false);
         }
         self.drop(reason, Hook::Input);
     }

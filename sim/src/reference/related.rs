@@ -8,6 +8,7 @@ use lb_core::hook::Hook;
 use lb_core::tables::{Forward, Protocol, Way};
 use lb_core::time::Timeout;
 
+use super::by_mark::comes_here;
 use super::checksum::{address_sum, fold, moved, moved_udp, of_sctp, place, sum};
 use super::edited::renumber_quoted;
 use super::flows::Number;
@@ -103,7 +104,7 @@ impl Reference {
         if tables.settings.sysctls.schedule_icmp != 1
             || tables.settings.draining
             || !tables.serves(read.is_ipv6())
-            || !tables.routes.is_local(original.dst)
+            || !comes_here(&tables, &original)
             || tables.routes.is_local(original.src)
         {
             return None;
@@ -164,7 +165,7 @@ impl Reference {
         if !self.tables.serves(connection.original.dst.is_ipv6()) {
             return self.route(packet, read);
         }
-        if direction == Direction::Original && services.server(connection.server).is_none() {
+        if direction == Direction::Original && connection.lacks_server(services) {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         }
         if connection.method == Method::Translated {

@@ -12,6 +12,7 @@ use lb_core::time::Timeout;
 
 use super::answer::Problem;
 use super::by_hash::picks_alike;
+use super::by_mark::comes_here;
 use super::connection::{State, is_answered};
 use super::cookies::Becomes;
 use super::flows::{Connection, Number, is_wide};
@@ -121,7 +122,7 @@ impl Reference {
                 return self.answer(packet, read, problem, reason, Hook::Forward);
             }
         }
-        let service = service_of(&tables, &original).filter(|_| tables.routes.is_local(read.dst));
+        let service = service_of(&tables, &original).filter(|_| comes_here(&tables, &original));
         let Some(service) = service else { return self.route(packet, read) };
         let (mut packet, mut read, mut opening) = (packet, read, None);
         if service.options.syn_cookies != SynCookies::Off {
@@ -141,7 +142,7 @@ impl Reference {
             if !begins && self.may_go_by_hash(service, &read) {
                 return self.take_up(packet, read, service);
             }
-            return self.up_the_twin(packet);
+            return self.not_begun(packet, read);
         }
         if tables.settings.draining {
             return self.drop(DropReason::Draining, Hook::Input);
@@ -161,7 +162,7 @@ impl Reference {
         let picked =
             self.places.pick(&self.team, service, &original, self.now).map(|index| &service.servers[index]);
         let Some(server) = picked.filter(|server| server.id.index() < self.counters.server_capacity()) else {
-            return self.answer(packet, read, Problem::PortUnreachable, DropReason::NoServer, Hook::Input);
+            return self.without_server(packet, read, service, opening.is_some());
         };
         let dport = if server.port == 0 { original.dport } else { server.port };
         let after = Tuple { dst: server.address, dport, ..original };
@@ -334,7 +335,7 @@ impl Reference {
         let sysctls = self.tables.settings.sysctls;
         let is_told = self.is_told(&connection);
         let starts_anew = connection.starts_anew(&read, is_told, &sysctls);
-        if is_from_client && services.server(connection.server).is_none() {
+        if is_from_client && connection.lacks_server(services) {
             let is_ended = match sysctls.expire_nodest_conn {
                 1 => read.piece != Piece::Later,
                 2 => read.piece != Piece::Later && read.protocol == UDP,
@@ -350,7 +351,7 @@ impl Reference {
         match self.before(packet, read, number, direction) {
             Becomes::Goes(packet, read) => self.go_on(packet, read, number, direction),
             Becomes::Opens(packet, read, is_first) => {
-                let state = connection.state.next(connection.method, is_from_client, self.is_secure, &read);
+                let state = connection.state.next(connection.column(), is_from_client, self.is_secure, &read);
                 self.enter_state(number, state);
                 self.opened(packet, read, number, is_first);
             }
@@ -380,7 +381,7 @@ impl Reference {
         let sysctls = self.tables.settings.sysctls;
         let is_told = self.is_told(&connection);
         let starts_anew = connection.starts_anew(&read, is_told, &sysctls);
-        let state = connection.state.next(connection.method, is_from_client, self.is_secure, &read);
+        let state = connection.state.next(connection.column(), is_from_client, self.is_secure, &read);
         // A SYN that is an RST as well leaves a closed connection as it is.
         if state != connection.state && is_from_client && starts_anew {
             self.end(number);

@@ -193,7 +193,8 @@ impl Reference {
         if self.may_answer_local_endpoint(tuple) {
             return self.worker_of_port(dport);
         }
-        let client = if self.tables.routes.is_local(dst) { (src, sport) } else { (dst, dport) };
+        let is_from_client = self.tables.routes.is_local(dst) || self.is_clients_by_mark(tuple);
+        let client = if is_from_client { (src, sport) } else { (dst, dport) };
         self.hashed(number(client.0), client.1)
     }
 

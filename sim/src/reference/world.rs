@@ -161,6 +161,8 @@ pub(super) struct World<L = Path<Frame>> {
     has_ftp: bool,
     /// FTP's own port has services, and every port of TCP.
     has_ftp_port: bool,
+    /// Packets for other hosts come to services by their mark, now and then: caches.
+    has_caches: bool,
     workers: Vec<Watched<L>>,
     pub(super) verdict: Verdict,
     counters: Arc<[Arc<WorkerCounters>]>,
@@ -175,6 +177,9 @@ pub(super) struct World<L = Path<Frame>> {
     limits: Vec<ConnLimits>,
     /// Numbers of rules, in their order.
     marks: Vec<usize>,
+    has_marked_routes: bool,
+    /// They are for every address.
+    marks_all: bool,
     /// Each real server that there ever was, by service and address.
     known: HashMap<(ServiceKey, IpAddr), Server>,
     neighbours: HashMap<IpAddr, Option<Mac>>,
@@ -272,6 +277,7 @@ impl<L: Logic<Frame>> World<L> {
             is_hashing,
             has_ftp,
             has_ftp_port,
+            has_caches: seed % 5 == 4,
             verdict,
             counters: counters.clone(),
             team,
@@ -283,6 +289,8 @@ impl<L: Logic<Frame>> World<L> {
             limiters: Limiters::new(seed),
             limits: Vec::new(),
             marks: Vec::new(),
+            has_marked_routes: false,
+            marks_all: false,
             known: HashMap::new(),
             neighbours: HashMap::new(),
             settings: Settings::default(),
@@ -318,6 +326,9 @@ impl<L: Logic<Frame>> World<L> {
                 world.neighbours.insert(server_address(is_ipv6, n), Some([2, 0, 0, 0, 2, n as u8]));
             }
         }
+        if world.has_caches {
+            world.change_marked_routes();
+        }
         world.compile();
         for worker in 0..usize::from(workers) {
             world.adopt(worker);
@@ -333,6 +344,9 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     pub(super) fn step(&mut self) {
+        if self.has_caches && self.beside.one_in(80) {
+            self.change_marked_routes();
+        }
         match self.rng.below(100) {
             0..3 if self.has_headers => self.converse(),
             0..12 if self.has_ftp => self.speak_ftp(),

@@ -10,8 +10,9 @@ use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::packet::Frame;
 use lb_core::tables::{
     ClientMask, ConnLimits, ConnRate, Engine, Forward, GueChecksum, Helper, Interface, InterfaceId,
-    Interfaces, MarkRule, Marks, Neighbours, Persistence, Prefix, Protocol, ProxyVersion, Route, Routes,
-    Server, Service, ServiceKey, ServiceOptions, Services, SynCookies, Sysctl, Sysctls, Tables, Tunnel,
+    Interfaces, MarkRule, Marked, MarkedRoutes, Marks, Neighbours, Persistence, Prefix, Protocol,
+    ProxyVersion, Route, Routes, Server, Service, ServiceKey, ServiceOptions, Services, SynCookies, Sysctl,
+    Sysctls, Tables, Tunnel,
 };
 use lb_core::time::Timeout;
 use lb_dataplane::Logic;
@@ -46,6 +47,9 @@ pub(super) const KEYS: [(u8, &str, u16); 20] = [
 
 const WITHOUT_FTP_PORT: usize = 16;
 
+/// Those by mark.
+const BY_MARK: [usize; 2] = [10, 11];
+
 /// What some routes take.
 const NARROW: [u16; 2] = [600, 1290];
 
@@ -61,6 +65,12 @@ pub(super) fn mark_rule(n: usize) -> MarkRule {
         2 => MarkRule { destination: prefix("2001:db8::", 32), destination_ports: 50..=60, ..any },
         3 => MarkRule { mark: 8, source: prefix("2001:db8::100", 128), ..any },
         4 => MarkRule { mark: 9, destination_ports: 443..=443, ..any },
+        // Of what is bound for other hosts, where routes by mark are.
+        6 => MarkRule { destination: prefix("203.0.113.0", 24), ..any },
+        7 => MarkRule { source: prefix("198.51.100.0", 24), ..any },
+        8 => MarkRule { destination: prefix("3fff::", 16), ..any },
+        9 => MarkRule { source: prefix("2001:db8:1::", 48), ..any },
+        10 => MarkRule { destination: prefix("198.51.100.0", 24), destination_ports: 1..=1023, ..any },
         _ => MarkRule { source: prefix("0.0.0.0", 0), ..any },
     }
 }
@@ -136,6 +146,9 @@ impl<L: Logic<Frame>> World<L> {
         let id = ServiceId(number as u32);
         if self.rng.one_in(2) {
             self.marks = (0..self.rng.below(4)).map(|_| self.rng.below(6)).collect();
+        }
+        if self.has_caches && self.beside.one_in(2) {
+            self.marks = (0..1 + self.beside.below(4)).map(|_| self.beside.below(5) + 6).collect();
         }
         self.services[number] = match self.services[number].take() {
             None => {
@@ -343,7 +356,7 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     pub(super) fn change_sysctl(&mut self) {
-        // No world is so full that newcomers would give way, and none has routes by mark.
+        // No world is so full that newcomers would give way, and few have routes by mark, which draw by themselves.
         let is_drawn = |name| !["drop_newcomers", "cache_bypass"].contains(&name);
         let drawn = || Sysctls::TABLE.iter().filter(|sysctl| is_drawn(sysctl.name));
         let at = self.rng.below(drawn().count());
@@ -423,7 +436,7 @@ impl<L: Logic<Frame>> World<L> {
             generation: self.generation,
             neighbours: Neighbours::with_mtus(&interfaces, &narrowed, neighbours).into(),
             interfaces: interfaces.into(),
-            routes: Routes::with_mtus(routes).into(),
+            routes: Routes::with_mtus(routes).with_marked(self.marked_routes()).into(),
             services: Services::new(self.services.iter().flatten().cloned()).into(),
             rules: Arc::default(),
             marks: Marks(self.marks.iter().map(|&rule| mark_rule(rule)).collect()).into(),
@@ -436,5 +449,37 @@ impl<L: Logic<Frame>> World<L> {
             events: Arc::default(),
         });
         self.team.tell(&self.tables);
+    }
+
+    /// What is for other hosts and has the mark of a service may come here: all of it, or but for what is bound for the real servers' networks.
+    fn marked_routes(&self) -> Option<MarkedRoutes> {
+        let said = |address: &str, len, said| (Prefix { address: ip(address), len }, said);
+        let all = [said("0.0.0.0", 0, Marked::Local), said("::", 0, Marked::Local)];
+        let own = [said("10.0.0.0", 24, Marked::AsUnmarked), said("fd00::", 64, Marked::Next)];
+        let but = if self.marks_all { &[][..] } else { &own };
+        self.has_marked_routes
+            .then(|| MarkedRoutes::new(7, u32::MAX, all.into_iter().chain(but.iter().copied())))
+    }
+
+    /// Whether there are routes by mark, and of what; and whether what no real server takes goes on.
+    pub(super) fn change_marked_routes(&mut self) {
+        self.has_marked_routes = !self.beside.one_in(4);
+        self.marks_all = self.beside.one_in(2);
+        self.settings.sysctls.cache_bypass = u32::from(!self.beside.one_in(3));
+        if self.beside.one_in(3) {
+            // Caches are gone, or are back.
+            let number = self.beside.of(&BY_MARK);
+            self.without_servers(number);
+        }
+        self.compile();
+    }
+
+    fn without_servers(&mut self, number: usize) {
+        let Some(old) = self.services[number].clone() else { return };
+        let version = self.next_version();
+        let mut service = Service::new(Some(&old), old.id, old.key, old.scheduler(), Vec::new(), version);
+        service.quic_lb = None;
+        self.team.tell_service(&service);
+        self.services[number] = Some(Arc::new(service));
     }
 }

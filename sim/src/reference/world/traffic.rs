@@ -17,6 +17,11 @@ use super::frames::{Recipe, quic, sctp, segment, tcp, udp};
 use super::operator::KEYS;
 use super::{Mood, World, ip, port_mac};
 
+/// Hosts that clients ask and caches answer for: some that there is a way to, and some that there is none to.
+const SITES: [&str; 6] =
+    ["203.0.113.7", "198.51.100.7", "198.51.100.8", "10.0.0.12", "10.0.0.99", "10.8.0.1"];
+const SITES_IPV6: [&str; 4] = ["3fff::1", "2001:db8:1::7", "2001:db8:1::8", "fd00::12"];
+
 impl<L: Logic<Frame>> World<L> {
     /// One packet, or the pieces of one.
     pub(super) fn frames(&mut self) -> Vec<(PortId, Vec<u8>)> {
@@ -171,6 +176,9 @@ impl<L: Logic<Frame>> World<L> {
             vip = self.beside.of(&["192.0.2.10", "192.0.2.10", "192.0.2.11", "2001:db8::10"]);
             // Of control connections; and where a data connection is, or would be but for its port.
             port = self.beside.of(&[21, 21, 21, 20, 1023, 1024, 50_000, 50_001]);
+        }
+        if self.has_caches && self.beside.one_in(3) {
+            vip = if vip.contains(':') { self.beside.of(&SITES_IPV6) } else { self.beside.of(&SITES) };
         }
         let vip = ip(vip);
         let client = ip(match (vip.is_ipv6(), self.rng.below(12)) {
