@@ -8,9 +8,9 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
-const IPIP: u8 = 4;
-const IPV6: u8 = 41;
-const GRE: u8 = 47;
+pub const IPIP: u8 = 4;
+pub const IPV6: u8 = 41;
+pub const GRE: u8 = 47;
 
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
@@ -169,31 +169,6 @@ pub fn build(out: &mut Vec<u8>, link: &Link, ip: &Ip, body: &Body<'_>) {
     out[l4 + at..l4 + at + 2].copy_from_slice(&field.to_be_bytes());
 }
 
-/// A frame whose IP packet is within another one of the same family, by the same link: with its TTL, and not to be split (RFC 2003, RFC 2473).
-pub fn in_tunnel(link: &Link, (src, dst): (IpAddr, IpAddr), frame: &[u8]) -> Vec<u8> {
-    let inner = &frame[14..];
-    let mut out = Vec::new();
-    write_link(&mut out, link, dst.is_ipv6());
-    let l3 = out.len();
-    match (src, dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            out.extend_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, inner[8], IPIP, 0, 0]);
-            out.extend_from_slice(&src.octets());
-            out.extend_from_slice(&dst.octets());
-        }
-        (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            out.extend_from_slice(&[0x60, 0, 0, 0, 0, 0, IPV6, inner[7]]);
-            out.extend_from_slice(&src.octets());
-            out.extend_from_slice(&dst.octets());
-        }
-        _ => unreachable!("one family"),
-    }
-    let l4 = out.len();
-    out.extend_from_slice(inner);
-    set_lengths(&mut out, l3, l4);
-    out
-}
-
 fn write_link(out: &mut Vec<u8>, link: &Link, is_ipv6: bool) {
     out.extend_from_slice(&link.dst);
     out.extend_from_slice(&link.src);
@@ -255,6 +230,15 @@ fn set_lengths(frame: &mut [u8], l3: usize, l4: usize) {
     } else {
         let len = (frame.len() - l3 - 40) as u16;
         frame[l3 + 4..l3 + 6].copy_from_slice(&len.to_be_bytes());
+    }
+}
+
+/// Gives an IPv4 packet the identification and the flags of another one, as long as both can be read.
+pub fn identify_like(frame: &mut [u8], other: &[u8]) {
+    let (Ok(seen), Some(words)) = (read(frame), other.get(18..22)) else { return };
+    if seen.dst.is_ipv4() {
+        frame[seen.l3 + 4..seen.l3 + 8].copy_from_slice(words);
+        set_lengths(frame, seen.l3, seen.l4);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the director answers a packet with that a rule refuses: it passes OUTPUT and POSTROUTING.
+//! What the director answers a packet with that a rule refuses, or that has no hop left: it passes OUTPUT and POSTROUTING.
 //!
 //! It is RELATED to the connection of that packet, also to one that it was to begin. Where the packet was INVALID on the ends of a known connection, an error is
 //! RELATED, a reset what any segment would be to that. Neither is translated.
@@ -31,7 +31,7 @@ impl Netfilter {
     ) -> Told {
         let is_told = match refusal {
             Refusal::Reset => packet.flags() & RST == 0,
-            Refusal::PortUnreachable => !self.is_silent,
+            Refusal::PortUnreachable | Refusal::NoHop => !self.is_silent,
         };
         if !is_told {
             return Told::Nobody;
@@ -43,7 +43,7 @@ impl Netfilter {
                 let reset = reset(packet);
                 (self.passage(ends, None, reset.len()), Some(reset))
             }
-            Refusal::PortUnreachable => {
+            Refusal::PortUnreachable | Refusal::NoHop => {
                 let quoted = piece.map_or(packet.len(), |(_, len)| len);
                 (self.error(input, ends, quoted), None)
             }

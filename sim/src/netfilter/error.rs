@@ -10,6 +10,7 @@ use lb_core::hook::Hook;
 use lb_core::rule::Table;
 use lb_core::tables::Protocol;
 
+use super::fragments::{Piece, Whole};
 use super::model::{Fate, Netfilter};
 use super::net::Net;
 use super::packet::{OnWire, Packet};
@@ -48,6 +49,16 @@ impl Error {
         Error { src, dst, ttl: 64, says, about, quoted }
     }
 
+    /// As much of a longer packet between the same ends.
+    pub(super) fn about_more(self, draw: &mut Draw) -> Error {
+        let payload = (0..draw.between(60, 120)).map(|n| n as u8 ^ 0xa5).collect();
+        Error { about: Packet { payload, ..self.about }, quoted: usize::MAX, ..self }
+    }
+
+    pub(super) fn is_about_tcp(&self) -> bool {
+        self.about.segment().is_some()
+    }
+
     fn quote(&self) -> Vec<u8> {
         let mut frame = self.about.frame(&Link { dst: [0; 6], src: [0; 6], vlan: 0 });
         frame.truncate(ETHERNET.saturating_add(self.header_len()).saturating_add(self.quoted));
@@ -70,9 +81,15 @@ impl OnWire for Error {
     }
 
     fn frame(&self, link: &Link) -> Vec<u8> {
+        self.uncut(link, 9)
+    }
+}
+
+impl Whole for Error {
+    fn uncut(&self, link: &Link, id: u16) -> Vec<u8> {
         let Error { src, dst, ttl, says: (kind, code, rest), .. } = *self;
         let mut out = Vec::new();
-        let ip = Ip { src, dst, ttl, id: 9, dont_fragment: false, options: 0 };
+        let ip = Ip { src, dst, ttl, id, dont_fragment: false, options: 0 };
         wire::build(&mut out, link, &ip, &Body::Error { kind, code, rest, quote: &self.quote() });
         out
     }
@@ -90,17 +107,30 @@ impl Netfilter {
         input: Option<usize>,
         error: &Error,
     ) -> Result<Fate<Error>, String> {
+        self.tell_piece(net, input, error, None, true)
+    }
+
+    /// `piece`: it is the first of its pieces, and so long. `tells`: it is known what is quoted.
+    pub(super) fn tell_piece(
+        &mut self,
+        net: &Net,
+        input: Option<usize>,
+        error: &Error,
+        piece: Option<(Piece, u64)>,
+        tells: bool,
+    ) -> Result<Fate<Error>, String> {
         let hook = if input.is_some() { Hook::Prerouting } else { Hook::Output };
         let ends =
             Tuple { src: error.src, dst: error.dst, sport: 0, dport: 0, protocol: Protocol(net.icmp()) };
-        let mut passage = self.passage(ends, input, error.len());
-        passage.is_error = true;
+        let mut passage = self.passage(ends, input, piece.map_or(error.len(), |(_, len)| len));
+        (passage.is_error, passage.piece) = (true, piece.map(|(piece, _)| piece));
+        self.counted = None;
         if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
             return Ok(fate.with(|_| error.clone()));
         }
         // As a packet of the connection looks that goes where the error goes.
         let answer = error.about.ends.reversed();
-        let known = self.number_of(&passage, &answer).filter(|_| error.quoted >= LEAST);
+        let known = self.number_of(&passage, &answer).filter(|_| error.quoted >= LEAST && tells);
         passage.answer = Some(answer);
         let mut leaves = None;
         if passage.is_untracked {

@@ -8,12 +8,12 @@
 //! time, while traffic flows.
 //!
 //! In one world of three there is a virtual service: masqueraded, where the table `nat` exchanges the sources of its clients
-//! (`net.ipv4.vs.conntrack`), by FullNAT, by direct routing, or through a tunnel.
+//! (`net.ipv4.vs.conntrack`), by FullNAT, by direct routing, or through a tunnel. Its real servers may be of the other family.
 //!
 //! In one of four TCP is followed by its windows: ends say what they should, and much else (`talk.rs`), and a model of its own says what conntrack makes of it
 //! (`tcp.rs`).
 //!
-//! What is not here: fragments of TCP, of ICMP errors and of what the host sends; other virtual services. Worlds with the service have no
+//! What is not here: fragments of TCP and of what the host sends; packets that are too big; other virtual services. Worlds with the service have no
 //! errors, pieces and exchanged prefixes, and nothing comes in pieces while rules exchange prefixes.
 
 mod answer;

@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::rule::{Table, chain_name};
+use lb_core::tables::Tunnel;
 
 use self::walk::walk;
 use super::fragments::Piece;
@@ -23,6 +24,7 @@ use super::packet::{Packet, Says, number};
 use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
 use super::sets::{Seen, Sets};
 use super::tcp::{Bounds, Said, Tcp, Ways};
+use super::traffic::TTL;
 use crate::wire::{RST, SYN};
 
 /// What matched: packets and bytes.
@@ -105,14 +107,13 @@ pub(super) enum Forwarding {
     /// From an end of the director's, which the path chooses.
     FullNat,
     Direct,
-    /// IP in IP.
-    Tunnel,
+    Tunnel(Tunnel),
 }
 
 impl Forwarding {
     /// Answers do not come by.
     pub(super) fn is_one_way(self) -> bool {
-        matches!(self, Forwarding::Direct | Forwarding::Tunnel)
+        matches!(self, Forwarding::Direct | Forwarding::Tunnel(_))
     }
 }
 
@@ -229,6 +230,9 @@ pub(super) struct Passage {
     /// What the first rule said that said any.
     pub(super) zone: Option<u16>,
     len: u64,
+    ttl: u8,
+    /// It is of the other family.
+    is_foreign: bool,
 }
 
 pub(super) enum Verdict {
@@ -270,7 +274,7 @@ pub(super) struct Netfilter {
     /// From which end of the director's the path has the connection of the packet that comes, by FullNAT.
     pub(super) local: Option<(IpAddr, u16)>,
     /// Of which connection the packet was that came last, and whether an answer, if it counted there.
-    counted: Option<(usize, bool)>,
+    pub(super) counted: Option<(usize, bool)>,
     /// Enough errors were sent already.
     pub(super) is_silent: bool,
     /// There are several workers, and rules that make answers come to any of them, or were: each has source ports of its own.
@@ -354,6 +358,7 @@ impl Netfilter {
         let len = piece.map_or(packet.len(), |(_, len)| len);
         let mut passage = self.passage(packet.ends, input, len);
         passage.piece = piece.map(|(piece, _)| piece);
+        passage.ttl = packet.ttl;
         let becomes = |ends, hops| Packet { ends, ttl: packet.ttl - hops, ..packet.clone() };
         self.counted = None;
         if let Err(fate) = self.ask(Table::Raw, hook, &mut passage) {
@@ -476,6 +481,8 @@ impl Netfilter {
             is_untracked: false,
             zone: None,
             len,
+            ttl: TTL,
+            is_foreign: ends.src.is_ipv6() != self.net.is_ipv6,
         }
     }
 
@@ -591,6 +598,9 @@ impl Netfilter {
             ],
         };
         let routed = passage.ends;
+        if !is_in && hook == Hook::Prerouting {
+            passage.goes_on()?;
+        }
         for &(table, at) in road {
             if is_known && hook == Hook::Prerouting && at == Hook::Postrouting {
                 passage.ends = routed;
@@ -671,8 +681,8 @@ impl Netfilter {
 
     pub(super) fn verdict(&mut self, table: Table, hook: Hook, passage: &mut Passage) -> Verdict {
         let name = chain_name(hook);
-        // It counts nothing either.
-        if self.is_idle(table) {
+        // It counts nothing either. Nobody writes rules of the other family, in which real servers may be.
+        if self.is_idle(table) || passage.is_foreign {
             return Verdict::Accept;
         }
         if let Some(verdict) = walk(&mut self.chains, &mut self.sets, table, name, passage) {
@@ -685,6 +695,11 @@ impl Netfilter {
 }
 
 impl Passage {
+    /// The routing decision of what goes on to another host: the hooks behind it do not see what has no hop left (`ip_forward`).
+    fn goes_on(&self) -> Passed {
+        if self.ttl > 1 { Ok(()) } else { Err(Fate::Refused(Hook::Forward, Refusal::NoHop, Told::Nobody)) }
+    }
+
     /// As sets see it.
     fn seen(&self) -> Seen {
         Seen { ends: self.ends, mark: self.mark }

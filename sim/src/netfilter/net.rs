@@ -8,8 +8,8 @@ use lb_core::ipvs::SchedulerKind;
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::rule::Rules;
 use lb_core::tables::{
-    ClientMask, Forward, Interface, InterfaceId, Interfaces, Neighbours, Persistence, Protocol, Route,
-    Routes, Server, ServiceKey, Services, Settings, Tables, Tunnel,
+    ClientMask, Forward, GueChecksum, Interface, InterfaceId, Interfaces, Neighbours, Persistence, Protocol,
+    Route, Routes, Server, ServiceKey, Services, Settings, Tables, Tunnel,
 };
 use lb_core::time::Timeout;
 
@@ -28,7 +28,17 @@ const HOSTS: u8 = 4;
 const POOL: u8 = 2;
 const MTU: u16 = 1500;
 
-/// Of one family.
+const TUNNELS: [Tunnel; 6] = [
+    Tunnel::Ipip,
+    Tunnel::Gue { port: GUE, checksum: GueChecksum::No },
+    Tunnel::Gue { port: GUE, checksum: GueChecksum::Yes },
+    Tunnel::Gue { port: GUE, checksum: GueChecksum::Remote },
+    Tunnel::Gre { checksum: false },
+    Tunnel::Gre { checksum: true },
+];
+const GUE: u16 = 6080;
+
+/// Of one family; real servers may be of the other one.
 pub(super) struct Net {
     pub(super) is_ipv6: bool,
 }
@@ -46,6 +56,16 @@ impl Net {
     /// The director's own address.
     pub(super) fn own(&self, interface: usize) -> IpAddr {
         self.at(interface, 1)
+    }
+
+    /// The same, of the family of such an address.
+    pub(super) fn own_like(&self, like: IpAddr) -> IpAddr {
+        Net { is_ipv6: like.is_ipv6() }.own(self.interface(like))
+    }
+
+    /// The same network, of the other family.
+    fn other(&self) -> Net {
+        Net { is_ipv6: !self.is_ipv6 }
     }
 
     pub(super) fn host(&self, interface: usize, draw: &mut Draw) -> IpAddr {
@@ -100,12 +120,14 @@ impl Net {
 
     /// The interface that leads to an address.
     pub(super) fn interface(&self, address: IpAddr) -> usize {
-        usize::from(!self.is_outer(address) && number(address) >> 8 != number(self.own(0)) >> 8)
+        let wan = Net { is_ipv6: address.is_ipv6() }.own(0);
+        usize::from(!self.is_outer(address) && number(address) >> 8 != number(wan) >> 8)
     }
 
     /// A host of this address answers.
     pub(super) fn is_host(&self, address: IpAddr) -> bool {
-        (100..100 + HOSTS).any(|host| self.at(self.interface(address), host) == address)
+        let net = Net { is_ipv6: address.is_ipv6() };
+        (100..100 + HOSTS).any(|host| net.at(self.interface(address), host) == address)
     }
 
     fn mac(&self, address: IpAddr) -> Mac {
@@ -133,7 +155,7 @@ impl Net {
         // IPVS goes by states of its own, in which a connection that was reset or closed is soon over.
         let is_tcp = draw.coin() && !has_windows;
         let is_marked = draw.below(4) == 0 && !has_windows;
-        let servers = [(self.at(1, 100), 80), (self.at(1, 101), 80), (self.at(1, 100), 8080)];
+        let servers = |net: &Net| [(net.at(1, 100), 80), (net.at(1, 101), 80), (net.at(1, 100), 8080)];
         let (protocol, port) = if is_tcp { (TCP, 80) } else { (UDP, 53) };
         let takes = match is_marked {
             true => Takes::Marked(1),
@@ -146,8 +168,11 @@ impl Net {
             (false, false) => Forwarding::Masquerading,
             (false, true) => Forwarding::FullNat,
             (true, false) => Forwarding::Direct,
-            (true, true) => Forwarding::Tunnel,
+            (true, true) => Forwarding::Tunnel(draw.pick(&TUNNELS)),
         };
+        let may_be_other = matches!(forwarding, Forwarding::Tunnel(_) | Forwarding::FullNat);
+        let is_other_family = may_be_other && draw.below(3) == 0;
+        let servers = servers(&Net { is_ipv6: self.is_ipv6 != is_other_family });
         Service { takes, is_persistent, forwarding, servers, count }
     }
 
@@ -158,10 +183,11 @@ impl Net {
         settings: Settings,
         service: Option<Service>,
     ) -> Tables {
-        let address = |interface| match self.own(interface) {
-            IpAddr::V4(address) => (Some(address), None),
-            IpAddr::V6(address) => (None, Some(address)),
-        };
+        let has_other = service.is_some_and(|service| service.servers[0].0.is_ipv6() != self.is_ipv6);
+        let other = self.other();
+        let nets = || [self, &other].into_iter().take(1 + usize::from(has_other));
+        let ipv4 = |interface| nets().find(|net| !net.is_ipv6).map(|net| net.own(interface));
+        let ipv6 = |interface| nets().find(|net| net.is_ipv6).map(|net| net.own(interface));
         let interface = |n: usize| Interface {
             name: INTERFACES[n].to_owned(),
             port: PortId(n as u16),
@@ -170,24 +196,25 @@ impl Net {
             mtu: MTU,
             outside: n == 0,
             group: 0,
-            ipv4: address(n).0,
-            ipv6: address(n).1,
+            ipv4: ipv4(n).and_then(as_ipv4),
+            ipv6: ipv6(n).and_then(as_ipv6),
         };
         let interfaces = Interfaces::new((0..INTERFACES.len()).map(interface).collect());
-        let whole = if self.is_ipv6 { 128 } else { 32 };
         let prefix = |address, len| lb_core::tables::Prefix { address, len };
-        let routes = (0..INTERFACES.len()).flat_map(|n| {
+        let all = nets().flat_map(|net| (0..INTERFACES.len()).map(move |n| (net, n)));
+        let routes = all.clone().flat_map(|(net, n)| {
+            let whole = if net.is_ipv6 { 128 } else { 32 };
             let via = Route::Via { interface: InterfaceId(n as u16), gateway: None };
-            [(prefix(self.own(n), whole), Route::Local), (prefix(self.at(n, 0), whole - 8), via)]
+            [(prefix(net.own(n), whole), Route::Local), (prefix(net.at(n, 0), whole - 8), via)]
         });
         let gateway = self.is_ipv6.then(|| {
             let via = Route::Via { interface: InterfaceId(0), gateway: Some(self.router()) };
             (prefix(IpAddr::V6(npt::OUTER.into()), 64), via)
         });
         let routes = routes.chain(gateway);
-        let neighbours = (0..INTERFACES.len()).flat_map(|n| {
+        let neighbours = all.flat_map(|(net, n)| {
             (20..20 + POOL).chain(100..100 + HOSTS).map(move |host| {
-                let address = self.at(n, host);
+                let address = net.at(n, host);
                 (InterfaceId(n as u16), address, Some(self.mac(address)))
             })
         });
@@ -197,14 +224,22 @@ impl Net {
             neighbours: Neighbours::new(&interfaces, neighbours).into(),
             interfaces: interfaces.into(),
             rules: rules.clone(),
-            services: Services::new(service.map(|service| Arc::new(compiled(&service)))).into(),
+            services: Services::new(service.map(|service| Arc::new(compiled(&service, self.is_ipv6)))).into(),
             settings,
             ..Tables::default()
         }
     }
 }
 
-fn compiled(service: &Service) -> lb_core::tables::Service {
+fn as_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    if let IpAddr::V4(address) = address { Some(address) } else { None }
+}
+
+fn as_ipv6(address: IpAddr) -> Option<Ipv6Addr> {
+    if let IpAddr::V6(address) = address { Some(address) } else { None }
+}
+
+fn compiled(service: &Service, is_ipv6: bool) -> lb_core::tables::Service {
     let server = |(id, &(address, port)): (u32, &(IpAddr, u16))| Server {
         id: ServerId(id),
         address,
@@ -216,7 +251,7 @@ fn compiled(service: &Service) -> lb_core::tables::Service {
             Forwarding::Masquerading => Forward::Masq,
             Forwarding::FullNat => Forward::FullNat,
             Forwarding::Direct => Forward::Direct,
-            Forwarding::Tunnel => Forward::Tunnel(Tunnel::Ipip),
+            Forwarding::Tunnel(tunnel) => Forward::Tunnel(tunnel),
         },
         upper_threshold: 0,
         lower_threshold: 0,
@@ -225,7 +260,7 @@ fn compiled(service: &Service) -> lb_core::tables::Service {
     let servers = (0..).zip(&service.servers[..service.count]).map(server).collect();
     let key = match service.takes {
         Takes::Endpoint(protocol, (address, port)) => ServiceKey::new(Protocol(protocol), address, port),
-        Takes::Marked(mark) => ServiceKey::of_mark(mark, service.servers[0].0.is_ipv6()),
+        Takes::Marked(mark) => ServiceKey::of_mark(mark, is_ipv6),
     };
     let kind = SchedulerKind::Sh;
     let flags = SchedulerFlags::from_names(kind, ["sh-port"]).expect("it has this one");

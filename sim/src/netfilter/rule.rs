@@ -128,6 +128,8 @@ pub(super) enum Way {
 pub(super) enum Refusal {
     PortUnreachable,
     Reset,
+    /// No rule says so: it has no hop left.
+    NoHop,
 }
 
 /// What an end may become.
@@ -523,7 +525,7 @@ impl fmt::Display for Rule {
             Does::Return => out.push_str("-j RETURN"),
             Does::Jump(chain) => write!(out, "-j {chain}")?,
             Does::Goto(chain) => write!(out, "-g {chain}")?,
-            Does::Reject(Refusal::PortUnreachable) => out.push_str("-j REJECT"),
+            Does::Reject(Refusal::PortUnreachable | Refusal::NoHop) => out.push_str("-j REJECT"),
             Does::Reject(Refusal::Reset) => out.push_str("-j REJECT --reject-with tcp-reset"),
             Does::SetMark(mark) => write!(out, "-j MARK --set-mark {mark}")?,
             Does::OrMark(mark) => write!(out, "-j MARK --or-mark {mark}")?,

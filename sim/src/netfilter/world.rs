@@ -26,7 +26,8 @@ use lb_core::set::{Element, Sets};
 use lb_core::tables::{InterfaceId, Settings, Tables};
 use lb_core::time::{Tick, Timeout};
 
-use super::fragments::Cut;
+use super::error::Error;
+use super::fragments::{Cut, OnePiece, Whole};
 use super::model::{Chain, Chains, Counts, Fate, Forwarding, Netfilter, Service};
 use super::net::Net;
 use super::packet::{OnWire, Packet, Says};
@@ -98,6 +99,8 @@ impl Came {
 
 pub(super) struct World {
     draw: Draw,
+    /// Of what came to be drawn later: all else is as it was without.
+    beside: Draw,
     net: Net,
     workers: Vec<Path<Frame>>,
     counters: Arc<[Arc<WorkerCounters>]>,
@@ -177,6 +180,7 @@ impl World {
             counters,
             now,
             draw,
+            beside: Draw::new(!seed.rotate_left(32)),
             steps: 0,
             packets: 0,
         };
@@ -350,7 +354,11 @@ impl World {
     fn packet(&mut self) -> Result<(), String> {
         self.packets += 1;
         let sending = self.next();
-        let packet = sending.packet;
+        let mut packet = sending.packet;
+        let is_foreign = packet.ends.src.is_ipv6() != self.net.is_ipv6;
+        if !sending.is_host && !is_foreign && self.beside.below(25) == 0 {
+            packet.ttl = 1;
+        }
         let came = self.bring(sending.is_host, packet.ends.src, &packet)?;
         let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
         // What is refused by a reset has not left.
@@ -419,6 +427,9 @@ impl World {
 
     fn error(&mut self) -> Result<(), String> {
         let Some((is_host, error)) = self.traffic.error(&mut self.draw) else { return Ok(()) };
+        if !is_host && self.beside.below(4) == 0 && !self.model.exchanges_prefixes() {
+            return self.error_in_pieces(error);
+        }
         self.packets += 1;
         let came = self.bring(is_host, error.src, &error)?;
         let input = (!is_host).then_some(usize::from(came.port.0));
@@ -426,6 +437,32 @@ impl World {
         let fate = fate.map_err(|why| format!("{error:?} {}: {why}", came.whence()))?;
         self.compare(std::slice::from_ref(&fate), &came)
             .map_err(|why| format!("{error:?} {} must be {fate:?}: {why}", came.whence()))
+    }
+
+    /// None of which is lost.
+    fn error_in_pieces(&mut self, error: Error) -> Result<(), String> {
+        let src = error.src;
+        let cut = Cut::of_error(error, &mut self.identifications, &mut self.beside);
+        let pieces = cut.pieces(&mut self.beside);
+        let came = self.bring_pieces(src, &pieces)?;
+        let fates = self.model.gather_error(&self.net, usize::from(came.port.0), &pieces);
+        let fates = fates.map_err(|why| format!("{pieces:?}: {why}"))?;
+        self.compare(&fates, &came).map_err(|why| format!("{pieces:?} must be {fates:?}: {why}"))
+    }
+
+    /// Lets pieces come from `src`, one after the other, each to any worker.
+    ///
+    /// # Errors
+    /// As for [`World::bring`].
+    fn bring_pieces<T: Whole>(&mut self, src: IpAddr, pieces: &[OnePiece<T>]) -> Result<Came, String> {
+        let port = PortId(self.net.interface(src) as u16);
+        let before = (self.drops(), self.suppressed());
+        let mut came = Came { is_host: false, port, out: Out::default(), before };
+        for piece in pieces {
+            self.packets += 1;
+            self.bring_more(&mut came, src, piece)?;
+        }
+        Ok(came)
     }
 
     /// A packet in pieces, none of which is lost.
@@ -438,16 +475,10 @@ impl World {
             return Ok(());
         };
         let pieces = cut.pieces(&mut self.draw);
-        let port = PortId(self.net.interface(src) as u16);
-        let before = (self.drops(), self.suppressed());
-        let mut came = Came { is_host: false, port, out: Out::default(), before };
-        for piece in &pieces {
-            self.packets += 1;
-            self.bring_more(&mut came, src, piece)?;
-        }
+        let came = self.bring_pieces(src, &pieces)?;
         let left = came.out.sent.iter().chain(&came.out.up).find_map(|(_, frame)| Packet::read(frame.data()));
         self.model.is_silent = self.suppressed() > came.before.1;
-        let fates = self.model.gather(usize::from(port.0), &pieces, left.as_ref());
+        let fates = self.model.gather(usize::from(came.port.0), &pieces, left.as_ref());
         let fates = fates.map_err(|why| format!("{pieces:?}: {why}"))?;
         self.compare(&fates, &came).map_err(|why| format!("{pieces:?} must be {fates:?}: {why}"))?;
         let is_up = fates.iter().all(|fate| matches!(fate, Fate::Up(_)));

@@ -45,8 +45,8 @@ impl Netfilter {
         match service.forwarding {
             Forwarding::Masquerading => {}
             Forwarding::FullNat => return self.serve_by_full_nat(came, leaves, passage),
-            Forwarding::Direct | Forwarding::Tunnel => {
-                let is_tunnelled = service.forwarding == Forwarding::Tunnel;
+            Forwarding::Direct | Forwarding::Tunnel(_) => {
+                let is_tunnelled = service.forwarding != Forwarding::Direct;
                 return self.serve_one_way(came, server.0, is_tunnelled, passage);
             }
         }
@@ -67,9 +67,11 @@ impl Netfilter {
             if let Err(why) = self.enter(served) {
                 return Ok(Err(why));
             }
+            passage.goes_on()?;
             self.ask_all(&OUTPUT, passage)?;
             return Ok(Ok(Fate::Sent(passage.ends)));
         }
+        passage.goes_on()?;
         self.ask_all(&OUTPUT, passage)?;
         let verdict = self.verdict(Table::Nat, Hook::Postrouting, passage);
         if matches!(verdict, Verdict::Source(_) | Verdict::Masquerade(_)) {
@@ -92,12 +94,18 @@ impl Netfilter {
     ) -> Passed<Result<Fate<Tuple>, String>> {
         let direct = Some((server, came.dport));
         let served = Connection { direct, is_tunnelled, ..Connection::served(came, came.reversed()) };
-        let inner = if is_tunnelled { Tuple { dst: server, ..came } } else { came };
+        let inner = self.within(is_tunnelled, came, server);
         if let Err(why) = self.pass_first(served, inner, server, passage)? {
             return Ok(Err(why));
         }
         passage.ends = came;
         Ok(Ok(if is_tunnelled { Fate::Tunnelled(came, server) } else { Fate::Routed(came, server) }))
+    }
+
+    /// As rules see on its way what goes to a real server as it is: a tunnel's has that one's address, unless it is of the other family.
+    fn within(&self, is_tunnelled: bool, came: Tuple, server: IpAddr) -> Tuple {
+        let is_like_it = server.is_ipv6() == came.dst.is_ipv6();
+        if is_tunnelled && is_like_it { Tuple { dst: server, ..came } } else { came }
     }
 
     /// The same by FullNAT: `inner` leaves from the end that the path has chosen, which only its real server and answers to that see.
@@ -109,12 +117,14 @@ impl Netfilter {
     ) -> Passed<Result<Fate<Tuple>, String>> {
         let Some((src, sport)) = self.local else { return Ok(Err(format!("{came:?} has no local end"))) };
         let leaves = Tuple { src, sport, ..inner };
-        let own = self.net.own(self.net.interface(inner.dst));
+        let own = self.net.own_like(inner.dst);
         if src != own || sport < 1024 || self.by_tuple.contains_key(&(0, leaves.reversed())) {
             return Ok(Err(format!("{came:?} leaves as {leaves:?}")));
         }
         let served = Connection { is_full_nat: true, ..Connection::served(came, leaves.reversed()) };
-        if let Err(why) = self.pass_first(served, inner, inner.dst, passage)? {
+        // What leaves in the other family rules see as it came.
+        let seen = if inner.dst.is_ipv6() == came.dst.is_ipv6() { inner } else { came };
+        if let Err(why) = self.pass_first(served, seen, inner.dst, passage)? {
             return Ok(Err(why));
         }
         passage.ends = leaves;
@@ -140,7 +150,7 @@ impl Netfilter {
         passage.connection = followed.is_some().then_some(served);
         (passage.input, passage.output) = (None, Some(self.net.interface(to)));
         passage.ends = inner;
-        let outcome = self.ask_all(&OUTPUT, passage);
+        let outcome = passage.goes_on().and_then(|()| self.ask_all(&OUTPUT, passage));
         if let Some(connection) = passage.connection.clone() {
             let (number, _) = self.by_tuple[&(0, came)];
             self.write_back(number, connection);
@@ -157,22 +167,29 @@ impl Netfilter {
         if let Some((server, _)) = served.direct {
             let (came, is_tunnelled) = (passage.ends, served.is_tunnelled);
             self.ask_all(&INPUT, passage)?;
+            passage.goes_on()?;
             (passage.input, passage.output) = (None, Some(self.net.interface(server)));
-            passage.ends = if is_tunnelled { Tuple { dst: server, ..came } } else { came };
+            passage.ends = self.within(is_tunnelled, came, server);
             self.ask_all(&OUTPUT, passage)?;
             passage.ends = came;
             return Ok(());
         }
         let is_reply = served.reply == passage.ends;
         let leaves = served.leaves(is_reply);
-        let inner = Tuple { dst: leaves.dst, dport: leaves.dport, ..passage.ends };
+        let came = passage.ends;
+        let inner = match leaves.dst.is_ipv6() == came.dst.is_ipv6() {
+            true => Tuple { dst: leaves.dst, dport: leaves.dport, ..came },
+            false => came,
+        };
         if is_reply {
+            passage.goes_on()?;
             (passage.ends, passage.output) = (inner, Some(self.net.interface(leaves.dst)));
             self.ask_all(&FORWARD, passage)?;
             passage.ends = leaves;
             return self.ask(Table::Mangle, Hook::Postrouting, passage);
         }
         self.ask_all(&INPUT, passage)?;
+        passage.goes_on()?;
         (passage.input, passage.output) = (None, Some(self.net.interface(leaves.dst)));
         passage.ends = inner;
         self.ask_all(&OUTPUT, passage)?;

@@ -47,8 +47,9 @@ pub(super) fn walk(
                     None if is_of_connection => None,
                     // An error counts as what it is about.
                     _ => {
-                        let ends = passage.answer.map_or(passage.ends, |answer| answer.reversed());
                         let is_whole = matches!(passage.piece, None | Some(Piece::Only));
+                        let quoted = passage.answer.filter(|_| is_whole);
+                        let ends = quoted.map_or(passage.ends, |answer| answer.reversed());
                         Some(hash::of_packet(&ends, (has_ports, is_whole), seed))
                     }
                 };

@@ -1,16 +1,19 @@
 //! Whether what the workers did with a packet is what the model says.
 
+use std::net::IpAddr;
+
 use lb_core::drop::DropReason;
 use lb_core::flow::Tuple;
 use lb_core::hook::Hook;
 use lb_core::ids::PortId;
 use lb_core::packet::{Frame, Packet as _};
+use lb_core::tables::{GueChecksum, Tunnel};
 
-use super::super::model::{Fate, Told};
+use super::super::model::{Fate, Forwarding, Told};
 use super::super::packet::{OnWire, Packet};
 use super::super::rule::Refusal;
 use super::{Came, Drops, World, same};
-use crate::wire::{self, ICMP, ICMPV6, RST};
+use crate::wire::{self, ICMP, ICMPV6, RST, UDP};
 
 impl World {
     /// # Errors
@@ -37,7 +40,8 @@ impl World {
                 Fate::Dropped(hook) => stops(*hook, DropReason::Rule),
                 Fate::NoPort(hook) => stops(*hook, DropReason::NoLocalPort),
                 Fate::Refused(hook, refusal, told) => {
-                    stops(*hook, DropReason::RuleRejects);
+                    let is_hops = *refusal == Refusal::NoHop;
+                    stops(*hook, if is_hops { DropReason::TtlExceeded } else { DropReason::RuleRejects });
                     let ends = match told {
                         Told::Nobody => continue,
                         Told::Stopped(hook) => {
@@ -62,18 +66,24 @@ impl World {
                     must_sent.push((interface, packet.frame(&self.net.link_to(*by))));
                 }
                 Fate::Tunnelled(packet, server) => {
-                    let link = self.net.link_to(*server);
-                    let interface = self.net.interface(*server);
-                    let outer = (self.net.own(interface), *server);
-                    must_sent.push((
-                        PortId(interface as u16),
-                        wire::in_tunnel(&link, outer, &packet.frame(&link)),
-                    ));
+                    let (link, way) = (self.net.link_to(*server), PortId(self.net.interface(*server) as u16));
+                    let [(port, frame)] = &mut sent[..] else {
+                        return Err(format!("it did not leave through a tunnel: {sent:02x?}"));
+                    };
+                    *frame = self.unpacked(frame, *server)?;
+                    must_sent.push((way, packet.frame(&link)));
+                    same("through a tunnel by a port", port, &way)?;
                 }
                 Fate::Sent(packet) => {
                     let to = packet.to();
-                    must_sent
-                        .push((PortId(self.net.interface(to) as u16), packet.frame(&self.net.link_to(to))));
+                    let mut frame = packet.frame(&self.net.link_to(to));
+                    // What comes from IPv6 has an identification of its own, and may be split (RFC 7915 §5.1).
+                    if let [(_, sent)] = &sent[..]
+                        && self.is_translated_to_ipv4(to)
+                    {
+                        wire::identify_like(&mut frame, sent);
+                    }
+                    must_sent.push((PortId(self.net.interface(to) as u16), frame));
                 }
             }
         }
@@ -85,6 +95,48 @@ impl World {
         same("sent", &sent, &must_sent)?;
         same("up the twin", &unlinked(&up), &unlinked(&must_up))
     }
+}
+
+impl World {
+    /// Whether what goes there by the service comes from IPv6.
+    fn is_translated_to_ipv4(&self, to: IpAddr) -> bool {
+        let servers = self.model.service.map(|service| service.servers[0].0.is_ipv6());
+        to.is_ipv4() && servers.is_some_and(|servers| servers != self.net.is_ipv6)
+    }
+
+    /// What a frame carries to a real server through a tunnel, which must be one of the service's.
+    fn unpacked(&self, frame: &[u8], server: IpAddr) -> Result<Vec<u8>, String> {
+        let outer = wire::read(frame)?;
+        let kind = match self.model.service.map(|service| service.forwarding) {
+            Some(Forwarding::Tunnel(kind)) => kind,
+            _ => return Err("there is no tunnel".to_owned()),
+        };
+        let inner = wire::unpack(frame, &outer)?;
+        let seen = wire::read(&inner)?;
+        same("a tunnel's ends", &(outer.src, outer.dst), &(self.net.own_like(server), server))?;
+        same("its TTL", &outer.ttl, &seen.ttl)?;
+        let (word, is_ipv6) = (|at: usize| be16(&frame[outer.l4 + at..]), seen.dst.is_ipv6());
+        let plain = if is_ipv6 { wire::IPV6 } else { wire::IPIP };
+        match kind {
+            Tunnel::Ipip => same("a tunnel's protocol", &outer.protocol, &plain),
+            Tunnel::Gue { port, checksum } => {
+                let is_summed = checksum != GueChecksum::No;
+                let is = (outer.protocol, word(2), word(6) != 0);
+                same("GUE's protocol, port and checksum", &is, &(UDP, port, is_summed))
+            }
+            Tunnel::Gre { checksum } => {
+                same("GRE's protocol and flags", &(outer.protocol, word(0) != 0), &(wire::GRE, checksum))
+            }
+        }?;
+        if outer.dst.is_ipv4() && seen.dst.is_ipv4() {
+            same("whether it may be split", &outer.dont_fragment, &seen.dont_fragment)?;
+        }
+        Ok(inner)
+    }
+}
+
+fn be16(bytes: &[u8]) -> u16 {
+    bytes.first_chunk().map_or(0, |word| u16::from_be_bytes(*word))
 }
 
 /// Whether a frame is an answer with such ends that tells somebody that a packet is refused so.
@@ -100,6 +152,11 @@ fn is_refusal(frame: &[u8], refusal: Refusal, ends: &Tuple) -> bool {
         Refusal::PortUnreachable => match seen.protocol {
             ICMP => frame[seen.l4..].starts_with(&[3, 3]),
             ICMPV6 => frame[seen.l4..].starts_with(&[1, 4]),
+            _ => false,
+        },
+        Refusal::NoHop => match seen.protocol {
+            ICMP => frame[seen.l4..].starts_with(&[11, 0]),
+            ICMPV6 => frame[seen.l4..].starts_with(&[3, 0]),
             _ => false,
         },
     }
