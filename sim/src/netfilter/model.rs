@@ -22,6 +22,7 @@ use super::net::Net;
 use super::npt;
 use super::packet::{Packet, Says, number};
 use super::rule::{Choice, Does, Refusal, Rule, State, Test, Way};
+use super::segment::Kind;
 use super::sets::{Seen, Sets};
 use super::tcp::{Bounds, Said, Tcp, Ways};
 use super::traffic::TTL;
@@ -669,6 +670,14 @@ impl Netfilter {
     pub(super) fn exchanges_prefixes(&self) -> bool {
         let mut rules = self.chains.values().flat_map(|chain| &chain.rules);
         rules.any(|(rule, _)| matches!(rule.does, Does::Prefix { .. }))
+    }
+
+    /// Whether it is said here what its sender is told where it goes no further: not of what a service takes and conntrack does not follow.
+    pub(super) fn may_tell_of(&self, packet: &Packet) -> bool {
+        let mut rules = self.chains.values().flat_map(|chain| &chain.rules);
+        let is_begun = || packet.segment().is_none_or(|segment| segment.kind() == Some(Kind::Syn));
+        self.service.is_none()
+            || !rules.any(|(rule, _)| rule.does == Does::NoTrack) && (self.knows(&packet.ends) || is_begun())
     }
 
     /// Whether a rule asks how much a connection has had, reached or not.

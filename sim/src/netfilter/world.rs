@@ -356,7 +356,7 @@ impl World {
         let sending = self.next();
         let mut packet = sending.packet;
         let is_foreign = packet.ends.src.is_ipv6() != self.net.is_ipv6;
-        if !sending.is_host && !is_foreign && self.beside.below(25) == 0 {
+        if !sending.is_host && !is_foreign && self.beside.below(25) == 0 && self.model.may_tell_of(&packet) {
             packet.ttl = 1;
         }
         let came = self.bring(sending.is_host, packet.ends.src, &packet)?;
