@@ -167,6 +167,8 @@ const MATCHES: &[&str] = &[
     "-m nfacct --nfacct-name few",
     "-m realm --realm 1",
     "-m realm ! --realm 0x20000/0xffff0000",
+    "-p tcp -m osf --genre Some",
+    "-p tcp -m osf --genre Same --ttl 1 --log 0",
 ];
 
 const TARGETS: &[&str] = &[

@@ -8,6 +8,7 @@ use arbitrary::Arbitrary;
 use etherparse::{IpNumber, PacketBuilder};
 use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
+use lb_core::rule::fingerprint::{Fingerprint, Fingerprints};
 use lb_core::tables::{
     Forward, Interface, InterfaceId, Interfaces, Mac, Neighbours, Prefix, Protocol, Realms, Route, Routes,
     Server, Service, ServiceKey, Services, Settings, Sysctls, Tables,
@@ -103,7 +104,7 @@ impl Plan {
             rules: Arc::default(),
             cookies: Default::default(),
             trace: None,
-            fingerprints: Arc::default(),
+            fingerprints: fingerprints().into(),
             zone: Arc::default(),
             events: before.events.clone(),
             settings: Settings {
@@ -197,6 +198,16 @@ impl Plan {
         let (service, server) = (id / SERVERS, id % SERVERS);
         self.weight > 0 && self.services >> service & 1 == 1 && self.servers >> server & 1 == 1
     }
+}
+
+/// Of what [`frame`] makes, as rules know them: one of any window, one of that window alone, one with data.
+fn fingerprints() -> Fingerprints {
+    let mut all = Fingerprints::default();
+    for line in ["*:64:1:40:.:Some:1::", "64240:64:1:40:.:Same:1::", "%8:64:1:41:.:Some:2::"] {
+        let fingerprint = Fingerprint::read(line).expect("a fingerprint");
+        all.add(fingerprint).expect("room");
+    }
+    all
 }
 
 fn v6(net: u32, host: u128) -> IpAddr {
