@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::rules::RuleCounts;
-use super::server::{Api, Asked, read_json, read_query};
+use super::server::{Api, Asked, no_more_than, read_json, read_query};
 use super::spec::is_false;
 use super::types::{ErrorBody, ErrorKind};
 
@@ -136,10 +136,7 @@ pub(super) async fn change_accounts(
     request: Request,
 ) -> Result<Json<AccountReply>, ErrorBody> {
     let AccountBatch { commands } = read_json(request).await?;
-    if commands.len() > MAX_COMMANDS {
-        let message = format!("{} commands are more than {MAX_COMMANDS} at a time", commands.len());
-        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
-    }
+    no_more_than(MAX_COMMANDS, commands.len())?;
     let failed = api.control.ask(move |control| control.change_accounts(&commands)).await?.err();
     Ok(Json(AccountReply { failed }))
 }

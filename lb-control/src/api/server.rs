@@ -137,6 +137,15 @@ pub(super) fn bad_request(why: impl Into<String>) -> ErrorBody {
     ErrorBody::new(ErrorKind::BadRequest, why)
 }
 
+/// A request may have so many commands, and has `count`.
+pub(super) fn no_more_than(most: usize, count: usize) -> Result<(), ErrorBody> {
+    if count > most {
+        let message = format!("{count} commands are more than {most} at a time");
+        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
+    }
+    Ok(())
+}
+
 /// Does commands, in their order, all at one moment.
 #[utoipa::path(post, path = "/v1/commands", request_body = Batch, responses(
     (status = 200, description = "done, or done in part: see `failed`", body = BatchReply),
@@ -148,10 +157,7 @@ pub(super) async fn commands(
     request: Request,
 ) -> Result<Json<BatchReply>, ErrorBody> {
     let batch: Batch = read_json(request).await?;
-    if batch.commands.len() > MAX_COMMANDS {
-        let message = format!("{} commands are more than {MAX_COMMANDS} at a time", batch.commands.len());
-        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
-    }
+    no_more_than(MAX_COMMANDS, batch.commands.len())?;
     Ok(Json(api.control.change(move |control| control.batch(&batch)).await?))
 }
 
@@ -401,10 +407,7 @@ pub(super) async fn change_rules(
 ) -> Result<Json<RuleReply>, ErrorBody> {
     let batch: RuleBatch = read_json(request).await?;
     let commands: usize = batch.tables.iter().map(|change| change.commands.len()).sum();
-    if commands > MAX_COMMANDS {
-        let message = format!("{commands} commands are more than {MAX_COMMANDS} at a time");
-        return Err(ErrorBody::new(ErrorKind::TooLarge, message));
-    }
+    no_more_than(MAX_COMMANDS, commands)?;
     let failed = api.control.change(move |control| control.change_rules(&batch)).await?.err();
     Ok(Json(RuleReply { failed }))
 }

@@ -3,10 +3,61 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::counted::Counted;
+use super::event::Events;
 use super::matches::AnyMatch;
 use super::names::Numeric;
 use super::targets::AnyTarget;
 use super::*;
+use crate::conntrack::Labels;
+use crate::counters::Counter;
+use crate::flow::{FlowTable, Tuple, memory_needed};
+use crate::mem::Region;
+use crate::tables::Tables;
+use crate::time::Tick;
+use crate::wire::parse::Headers;
+
+/// Looks at a packet as rules see one that came by no interface, of no connection.
+pub(super) fn look_at<R>(
+    (frame, headers): (&mut [u8], &mut Headers),
+    tuple: Tuple,
+    tables: &Tables,
+    events: &Events,
+    now: Tick,
+    look: impl FnOnce(&mut View<'_>) -> R,
+) -> R {
+    look(&mut View {
+        tables,
+        cpu: 0,
+        frame,
+        headers,
+        hook: Hook::Input,
+        tuple,
+        input: None,
+        output: None,
+        mark: 0,
+        connection: None,
+        labels: Labelled {
+            flows: &mut FlowTable::new(Region::heap(memory_needed(1, 0)), 1, 0, 0, now),
+            at: None,
+            to_be: &mut Labels::default(),
+            full: &Counter::default(),
+        },
+        flow: None,
+        counted: &mut Counted::new(0, 1),
+        hops: 0,
+        is_untracked: false,
+        service: None,
+        now,
+        wall: 0,
+        events,
+        trail: None,
+        copies: None,
+        is_traced: false,
+        is_dry: false,
+        effects: Effects::default(),
+    })
+}
 
 fn read(family: Family, line: &str) -> Result<Vec<Rule>, Error> {
     Rule::read(&text::split(line)?, &mut Around::new(family, &Numeric)).map(|(rules, _)| rules)

@@ -4,17 +4,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
-use crate::conntrack::Labels;
-use crate::counters::Counter;
-use crate::flow::{FlowTable, memory_needed};
 use crate::hook::Hook;
-use crate::mem::Region;
-use crate::rule::counted::Counted;
 use crate::rule::event::{Events, Said};
-use crate::rule::labelled::Labelled;
 use crate::rule::matches::AnyMatch;
 use crate::rule::names::Numeric;
-use crate::rule::{Around, Effects, Family, Rule, text};
+use crate::rule::tests::look_at;
+use crate::rule::{Around, Family, Rule, text};
 use crate::tables::Tables;
 use crate::time::Tick;
 use crate::wire::parse::{Parsed, parse};
@@ -42,36 +37,9 @@ fn asked(asked: &AnyMatch, packet: &[u8], tables: &Tables, events: &Events, now:
         panic!("{packet:?}")
     };
     let tuple = crate::path::tuple_of_frame(&frame).unwrap();
-    asked.matches(&mut View {
-        tables,
-        cpu: 0,
-        frame: &mut frame,
-        headers: &mut headers,
-        hook: Hook::Prerouting,
-        tuple,
-        input: None,
-        output: None,
-        mark: 0,
-        connection: None,
-        labels: Labelled {
-            flows: &mut FlowTable::new(Region::heap(memory_needed(1, 0)), 1, 0, 0, now),
-            at: None,
-            to_be: &mut Labels::default(),
-            full: &Counter::default(),
-        },
-        flow: None,
-        counted: &mut Counted::new(0, 1),
-        hops: 0,
-        is_untracked: false,
-        service: None,
-        now,
-        wall: 0,
-        events,
-        trail: None,
-        copies: None,
-        is_traced: false,
-        is_dry: false,
-        effects: Effects::default(),
+    look_at((&mut frame, &mut headers), tuple, tables, events, now, |view| {
+        view.hook = Hook::Prerouting;
+        asked.matches(view)
     })
 }
 

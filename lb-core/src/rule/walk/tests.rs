@@ -6,19 +6,16 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::counted::Counted;
 use super::super::index::SHORT;
-use super::super::labelled::Labelled;
 use super::super::names::Numeric;
+use super::super::tests::look_at;
 use super::super::view::Effects;
 use super::super::{Account, AccountQuota, Around, Connection, Named, text};
 use super::*;
 use crate::conntrack::helper::HelperId;
-use crate::conntrack::{CtState, Labels, Status, Zones};
-use crate::counters::Counter;
-use crate::flow::{FlowTable, Tuple, memory_needed};
+use crate::conntrack::{CtState, Status, Zones};
+use crate::flow::Tuple;
 use crate::ids::PortId;
-use crate::mem::Region;
 use crate::tables::{Interface, InterfaceId, Interfaces, Protocol, Tables};
 use crate::time::Tick;
 use crate::wire::parse::{Fragment, Headers};
@@ -241,40 +238,12 @@ fn walk(
         expires: 0,
         counts: None,
     };
-    let mut flows = FlowTable::new(Region::heap(memory_needed(1, 0)), 1, 0, 0, now);
-    let mut view = View {
-        tables,
-        cpu: 0,
-        frame: &mut [],
-        headers: &mut headers,
-        hook: Hook::Input,
-        tuple,
-        input: sent.input.map(InterfaceId),
-        output: sent.output.map(InterfaceId),
-        mark: 0,
-        connection: Some(connection),
-        labels: Labelled {
-            flows: &mut flows,
-            at: None,
-            to_be: &mut Labels::default(),
-            full: &Counter::default(),
-        },
-        flow: None,
-        counted: &mut Counted::new(0, 1),
-        hops: 0,
-        is_untracked: false,
-        service: None,
-        now,
-        wall: 0,
-        events: &rules.events,
-        trail: None,
-        copies: None,
-        is_traced: false,
-        is_dry: false,
-        effects: Effects::default(),
-    };
-    let verdict = run(&mut view);
-    (verdict, view.mark, view.effects)
+    look_at((&mut [], &mut headers), tuple, tables, &rules.events, now, |view| {
+        view.input = sent.input.map(InterfaceId);
+        view.output = sent.output.map(InterfaceId);
+        view.connection = Some(connection);
+        (run(view), view.mark, view.effects)
+    })
 }
 
 fn tables() -> impl Strategy<Value = (Family, Vec<Vec<String>>)> {
