@@ -18,9 +18,10 @@ use crate::wait;
 
 /// The port that the nginx servers listen on; the virtual service's is 80, so that ports are translated too.
 pub const HTTP_PORT: u16 = 8080;
-/// A second port of theirs, which reads the PROXY protocol and answers with what that says: the client's address and port, and the
-/// address that it asked for.
-pub const PROXY_PORT: u16 = 8081;
+/// Other ports of theirs, which read the PROXY protocol and answer with what that says: the client's address and port, and the
+/// address that it asked for. Two services have no port in common: a client may come to both from one port of its own, and of two
+/// such connections to one real server only the newer lives.
+pub const PROXY_PORTS: [u16; 2] = [8081, 8082];
 /// The port of the UDP echo.
 pub const ECHO_PORT: u16 = 5353;
 
@@ -106,6 +107,7 @@ impl Nginx {
 
 fn nginx_config(role: &str, dir: &Path, files: &Path, access_log: &Path) -> String {
     let (dir, files, access_log) = (dir.display(), files.display(), access_log.display());
+    let [proxy, another] = PROXY_PORTS;
     format!(
         "daemon off;
 master_process off;
@@ -129,8 +131,10 @@ http {{
     location /files/ {{ alias {files}/; }}
   }}
   server {{
-    listen {PROXY_PORT} proxy_protocol backlog=4096;
-    listen [::]:{PROXY_PORT} proxy_protocol backlog=4096;
+    listen {proxy} proxy_protocol backlog=4096;
+    listen [::]:{proxy} proxy_protocol backlog=4096;
+    listen {another} proxy_protocol backlog=4096;
+    listen [::]:{another} proxy_protocol backlog=4096;
     location / {{ return 200 '$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr\\n'; }}
     location /files/ {{ alias {files}/; }}
   }}

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use lab::client::{self, KeptOpen, Reuse};
 use lab::process::Process;
 use lab::raw::Raw;
-use lab::server::{HTTP_PORT, PROXY_PORT};
+use lab::server::{HTTP_PORT, PROXY_PORTS};
 use lab::topology::{self, CLIENT, CLIENT_V6, VIP, VIP_V6};
 use lab::{Director, Driver, LbdPlan, PATIENCE, Plan, Scene, wait};
 
@@ -36,7 +36,7 @@ fn told(page: &[u8]) -> Result<(IpAddr, u16, IpAddr)> {
 fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_kill_9() -> Result<()> {
     let mut scene = scene()?;
     let mut services = Vec::new();
-    for (port, version) in [(80, "v1"), (81, "v2")] {
+    for (port, version, its) in [(80, "v1", PROXY_PORTS[0]), (81, "v2", PROXY_PORTS[1])] {
         for (vip, client) in [(IpAddr::from(VIP), IpAddr::from(CLIENT)), (VIP_V6.into(), CLIENT_V6.into())] {
             let at = SocketAddr::new(vip, port);
             scene.director.ipvsadm(&format!("-A -t {at} -s rr --proxy-protocol {version}"))?;
@@ -45,7 +45,7 @@ fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_ki
                     IpAddr::V4(_) => topology::server(index).into(),
                     IpAddr::V6(_) => IpAddr::from(topology::server_v6(index)),
                 };
-                let server = SocketAddr::new(server, PROXY_PORT);
+                let server = SocketAddr::new(server, its);
                 scene.director.ipvsadm(&format!("-a -t {at} -r {server} -m"))?;
             }
             let mut open = KeptOpen::connect(scene.lab.client(), at)?;
@@ -85,8 +85,8 @@ fn nginx_is_told_the_client_by_both_versions_of_the_proxy_protocol_also_after_ki
 fn much_comes_whole_behind_a_header() -> Result<()> {
     let scene = scene()?;
     scene.director.ipvsadm(&format!("-A -t {VIP}:80 -s rr --proxy-protocol v1"))?;
-    let server = topology::server(0);
-    scene.director.ipvsadm(&format!("-a -t {VIP}:80 -r {server}:{PROXY_PORT} -m"))?;
+    let server = SocketAddr::new(topology::server(0).into(), PROXY_PORTS[0]);
+    scene.director.ipvsadm(&format!("-a -t {VIP}:80 -r {server} -m"))?;
     let big: Vec<u8> = (0..20_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     fs::write(scene.lab.dir().join("files").join("big"), &big)?;
     let got = KeptOpen::connect(scene.lab.client(), SocketAddr::new(VIP.into(), 80))?.get("/files/big")?;
