@@ -156,6 +156,7 @@ mod tests {
         SharedFlow {
             original: Tuple { src, dst: src, sport: 1, dport: 2, protocol: Protocol::UDP },
             is_template: false,
+            is_past: false,
             server: (src, 3),
             local: (src, 1),
             mark: 0,

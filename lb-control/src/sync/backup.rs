@@ -186,20 +186,18 @@ pub(super) fn flow(record: &Record<'_>, settings: &Settings) -> Option<SharedFlo
         Some(call) => (call, client),
         None => (client, record.local.map_or(client, |local| (local.ip(), local.port()))),
     };
+    let method = record.flags & flags::METHOD;
+    let is_past = method == flags::BYPASS && !is_template;
+    let virtual_ = (record.virtual_.ip(), record.virtual_.port());
     Some(SharedFlow {
-        original: Tuple {
-            src,
-            dst: record.virtual_.ip(),
-            sport,
-            dport: record.virtual_.port(),
-            protocol: record.protocol,
-        },
+        original: Tuple { src, dst: virtual_.0, sport, dport: virtual_.1, protocol: record.protocol },
         is_template,
-        server: (record.server.ip(), record.server.port()),
+        server: if is_past { virtual_ } else { (record.server.ip(), record.server.port()) },
+        is_past,
         local,
         mark: record.fwmark,
-        method: match record.flags & flags::METHOD {
-            flags::DIRECT => Method::Direct,
+        method: match method {
+            flags::DIRECT | flags::BYPASS => Method::Direct,
             flags::TUNNEL => Method::Tunnel,
             _ if record.server.is_ipv6() != record.client.is_ipv6() => Method::Translated,
             _ => Method::Masq,
@@ -270,6 +268,9 @@ impl Servers {
 
     /// Where the teller knows no mark, or one that is not here, our own `[[mark]]` rules say which service it is.
     pub(super) fn find(&mut self, flow: &SharedFlow) -> Option<ServerId> {
+        if flow.is_past {
+            return Some(ServerId::BYPASS);
+        }
         let original = &flow.original;
         let services = &self.tables.services;
         let by_mark =

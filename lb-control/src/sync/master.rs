@@ -2,6 +2,7 @@
 //! those that go on; of all when it begins, and when a backup asks.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -192,20 +193,22 @@ fn read(
 
 /// `None`: a connection's template tells enough of it (`sync_persist_mode`).
 pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'static>> {
-    let SharedFlow { original, is_template, server, local, mark, state, is_active, timeout, edit, .. } =
+    let SharedFlow { original, is_template, is_past, local, mark, state, is_active, timeout, edit, .. } =
         *flow;
     let templates_alone = tables.settings.sysctls.sync_persist_mode == 1;
     let is_persistent =
         || tables.service_with(&original, mark).is_some_and(|it| it.options.persistence.is_some());
-    if templates_alone && !is_template && is_persistent() {
+    if templates_alone && !is_template && !is_past && is_persistent() {
         return None;
     }
     let method = match flow.method {
+        _ if is_past => flags::BYPASS,
         Method::Masq | Method::Translated => flags::MASQ,
         Method::Direct => flags::DIRECT,
         Method::Tunnel => flags::TUNNEL,
     };
     let (first, virtual_) = ((original.src, original.sport), (original.dst, original.dport));
+    let server = if is_past { nowhere(original.dst) } else { flow.server };
     // In a call's template the client stands where a connection has its local endpoint.
     let is_call = is_template && original.sport != 0;
     let client = if is_call { local } else { first };
@@ -229,6 +232,12 @@ pub(super) fn record(flow: &SharedFlow, tables: &Tables) -> Option<Record<'stati
         edit,
         ..Record::new(original.protocol, client.into(), virtual_.into(), server.into())
     })
+}
+
+/// Of a family, in the real server's place.
+fn nowhere(of: IpAddr) -> (IpAddr, u16) {
+    let address = if of.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    (address, 0)
 }
 
 fn moved(shift: &Shift) -> Sequence {

@@ -40,6 +40,7 @@ fn flow(protocol: Protocol, addresses: [IpAddr; 3], ports: [u16; 3]) -> SharedFl
     SharedFlow {
         original: Tuple { src, dst, sport, dport, protocol },
         is_template: false,
+        is_past: false,
         server: (server, port),
         local: (src, sport),
         mark: 0,
@@ -207,7 +208,7 @@ proptest! {
         (is_tcp, state, mark, is_active, is_hearsay, is_template) in any::<(bool, u8, u32, bool, bool, bool)>(),
         method in prop_oneof![Just(Method::Masq), Just(Method::Direct), Just(Method::Tunnel)],
         timeout in 1..=Timeout::MAX_SECS,
-        (behind, is_edited) in (prop::option::of(any::<(u32, u16)>()), any::<bool>()),
+        (behind, is_edited, is_past) in (prop::option::of(any::<(u32, u16)>()), any::<bool>(), any::<bool>()),
         sequences in any::<[[u32; 3]; 2]>(),
     ) {
         let protocol = if is_tcp { Protocol::TCP } else { Protocol::UDP };
@@ -235,6 +236,11 @@ proptest! {
                 SharedFlow { original, local: (client, 0), ..told }
             }
         };
+        let goes_past = told.method == Method::Direct && !is_template && behind.is_none() && told.edit.is_none();
+        let told = match goes_past && is_past {
+            true => SharedFlow { is_past, server: (original.dst, original.dport), ..told },
+            false => told,
+        };
         let record = master::record(&told, &Tables::default()).expect("one family");
         prop_assert_eq!(backup::flow(&record, &lb_core::tables::Settings::default()), Some(told));
     }
@@ -249,6 +255,31 @@ fn a_connection_is_told_of_twice_in_the_shortest_timeout() {
     };
     assert_eq!([300, 20, 7, 1].map(|udp| refresh(udp, 10)), [10, 10, 3, 1]);
     assert_eq!((refresh(300, 0), refresh(300, 100)), (1, 60), "half of the 120 s after a FIN");
+}
+
+#[test]
+fn a_connection_past_all_real_servers_is_told_as_the_kernel_does_and_comes_to_none() {
+    let (control, plane, _) = fake::start("");
+    let (wanted, counters) = (control.sync().0.borrow().clone(), SyncCounters::default());
+    for [client, site, nowhere] in
+        [["198.51.100.7", "203.0.113.9", "0.0.0.0"], ["2001:db8::7", "2001:db8:1::9", "::"]]
+            .map(|all| all.map(ip))
+    {
+        let told = SharedFlow {
+            is_past: true,
+            method: Method::Direct,
+            ..flow(Protocol::TCP, [client, site, site], [4000, 80, 80])
+        };
+        // Whatever there is of templates: it has none.
+        let mut tables = Tables::default();
+        tables.settings.sysctls.sync_persist_mode = 1;
+        let record = master::record(&told, &tables).expect("it is told of");
+        assert_eq!((record.flags & flags::METHOD, record.server), (4, (nowhere, 0).into()));
+        assert_eq!(record.audience(), Audience::All);
+        assert_eq!(given(&plane, &wanted, &message(&[record]), &counters), [(told, ServerId::BYPASS)]);
+        let template = Record { flags: flags::BYPASS | flags::TEMPLATE, ..record };
+        assert_eq!(given(&plane, &wanted, &message(&[template]), &counters), [], "there is no such template");
+    }
 }
 
 const MARKED: &str = r#"

@@ -32,6 +32,8 @@ pub struct SharedFlow {
     pub original: Tuple,
     pub is_template: bool,
     pub server: (IpAddr, u16),
+    /// It goes past all real servers ([`super::bypass`]): `server` is where its client sends to.
+    pub is_past: bool,
     /// What the real server sees as its client: the client, or a local endpoint. Of a template the client,
     /// with port 0.
     pub local: (IpAddr, u16),
@@ -185,23 +187,10 @@ impl<P: Packet> Path<P> {
             debug_assert_eq!(self.owners.of_local(local.0, local.1), self.worker);
             return self.point(&original, &reply, timeout, now);
         }
-        let is_still =
-            |found: &&Server| found.address == address && server.index() < self.mine.server_capacity();
-        let Some(found) = self.tables.services.server(server).filter(is_still) else {
-            return Taken::NoServer;
+        let method = match self.method_of(told, server) {
+            Ok(method) => method,
+            Err(why_not) => return why_not,
         };
-        let is_mixed = original.dst.is_ipv6() != address.is_ipv6();
-        let method = match found.forward {
-            // Whatever the receiver's own method is: the real server knows the connection by that endpoint.
-            _ if told.is_full_nat() && is_mixed => Method::Translated,
-            _ if told.is_full_nat() => Method::Masq,
-            Forward::FullNat if !is_template => return Taken::FullNat,
-            // Else that counts, as in the kernel.
-            forward => forward.method(),
-        };
-        if is_mixed && method == Method::Masq && !is_template {
-            return Taken::Unsound;
-        }
         let edit = told.edit.or_else(|| self.ftp_of(&original, server));
         let edit = edit.filter(|_| !method.is_one_way());
         if let Some(at) = self.flows.find(&original).filter(|at| at.direction() == Direction::Original) {
@@ -245,6 +234,32 @@ impl<P: Packet> Path<P> {
         self.mine.flows.taken_over.add(1);
         self.flows.entry_mut(id).set_hearsay();
         Taken::New
+    }
+
+    /// How its packets get to the real server by our tables.
+    fn method_of(&self, told: &SharedFlow, server: ServerId) -> Result<Method, Taken> {
+        let SharedFlow { original, is_template, server: (address, _), .. } = *told;
+        if told.is_past {
+            // What is for an address of ours goes past nobody.
+            let is_bound = server == ServerId::BYPASS && !self.tables.routes.is_local(original.dst);
+            return if is_bound { Ok(Method::Direct) } else { Err(Taken::Unsound) };
+        }
+        let is_still =
+            |found: &&Server| found.address == address && server.index() < self.mine.server_capacity();
+        let found = self.tables.services.server(server).filter(is_still).ok_or(Taken::NoServer)?;
+        let is_mixed = original.dst.is_ipv6() != address.is_ipv6();
+        let method = match found.forward {
+            // Whatever the receiver's own method is: the real server knows the connection by that endpoint.
+            _ if told.is_full_nat() && is_mixed => Method::Translated,
+            _ if told.is_full_nat() => Method::Masq,
+            Forward::FullNat if !is_template => return Err(Taken::FullNat),
+            // Else that counts, as in the kernel.
+            forward => forward.method(),
+        };
+        if is_mixed && method == Method::Masq && !is_template {
+            return Err(Taken::Unsound);
+        }
+        Ok(method)
     }
 
     /// What the helper of its service needs, of a connection whose streams were not edited before: the kernel
@@ -304,6 +319,7 @@ impl<P: Packet> Path<P> {
             },
             is_template,
             server: (reply.src, reply.sport),
+            is_past: entry.server() == ServerId::BYPASS,
             local: (reply.dst, reply.dport),
             mark: self.tables.services.of_server(entry.server()).and_then(|it| it.key.mark()).unwrap_or(0),
             method: entry.method(),
@@ -322,8 +338,6 @@ fn is_told(entry: &Entry) -> bool {
     match entry.protocol() {
         // Of no virtual service: nobody asks for it.
         _ if entry.is_tracked() => false,
-        // Its packets go the same way without it, if the other director routes.
-        _ if entry.server() == ServerId::BYPASS => false,
         Protocol::TCP => matches!(
             TcpState::from_u8(entry.state()),
             TcpState::Established
@@ -350,6 +364,7 @@ fn is_sound(told: &SharedFlow) -> bool {
     let SharedFlow { original, is_template, local, state, timeout, edit, .. } = *told;
     timeout.0 > 0
         && is_local_sound(told)
+        && (!told.is_past || is_past_soundly(told))
         && edit.is_none_or(|_| original.protocol == Protocol::TCP && !is_template)
         && (is_template || is_unicast(original.src))
         && is_unicast(original.dst)
@@ -362,6 +377,12 @@ fn is_sound(told: &SharedFlow) -> bool {
             }
             protocol => state::is_state(protocol, state),
         }
+}
+
+/// Whether what goes past all real servers is a connection to where its client sends to.
+fn is_past_soundly(told: &SharedFlow) -> bool {
+    let SharedFlow { original, is_template, server, edit, .. } = *told;
+    !is_template && server == (original.dst, original.dport) && !told.is_full_nat() && edit.is_none()
 }
 
 /// Whether answers could come to this local endpoint.

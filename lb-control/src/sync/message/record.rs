@@ -35,11 +35,13 @@ pub(super) const OPTION_MAY_BE_SKIPPED: u8 = 1 << 6;
 
 /// Bits of [`Record::flags`].
 pub mod flags {
-    /// The forwarding method is in these bits: [`MASQ`], [`TUNNEL`] or [`DIRECT`].
+    /// The forwarding method is in these bits: [`MASQ`], [`TUNNEL`], [`DIRECT`] or [`BYPASS`].
     pub const METHOD: u32 = 0x0007;
     pub const MASQ: u32 = 0;
     pub const TUNNEL: u32 = 2;
     pub const DIRECT: u32 = 3;
+    /// Past all real servers: the real server's address and port are zeros.
+    pub const BYPASS: u32 = 4;
     /// It counts as inactive at its real server.
     pub const INACTIVE: u32 = 0x0100;
     /// Sequence numbers of the real server's side are changed on the way.

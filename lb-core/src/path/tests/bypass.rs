@@ -6,8 +6,10 @@ use super::explain::explain;
 use super::hooks::Workers;
 use super::marked::persistent;
 use super::persistent::{listed, server_of};
+use super::shared::changed;
 use super::*;
 use crate::flow::carry::Salvage;
+use crate::path::{SharedFlow, Taken};
 use crate::rule::Rules;
 use crate::tables::ServiceOptions;
 use crate::trail::Step;
@@ -205,20 +207,14 @@ fn with_several_workers_it_is_its_clients_owners_persistent_or_not() {
 }
 
 #[test]
-fn it_outlives_a_restart_and_no_other_director_is_told() {
+fn it_outlives_a_restart() {
     let tables = without_caches(&[], ServiceOptions::default());
     let (memory, mut remains) = Region::heap_with_remains(memory_needed(100, 50));
     let mut before =
         Path::new(PathConfig { memory, ..config(0, &counters(1), &Arc::new(Uses::new(1, 100))) });
-    let mut sharing = tables.clone();
-    sharing.settings.is_sharing = true;
-    before.adopt(Arc::new(sharing));
+    before.adopt(Arc::new(tables.clone()));
     let frames = ["S", "A"].map(|flags| Frame::new(WAN, &to_site(4000, 80, flags)));
     before.receive(&mut frames.into_iter().collect(), Tick(100), &mut Out::default());
-    let mut told = 0;
-    before.tell_changed(9, &mut |_| told += 1);
-    before.walk(0, u32::MAX, Walk::Whole, &mut |_| told += 1);
-    assert_eq!(told, 0);
     drop(before);
     let memory = remains.bytes().unwrap().to_vec();
     let mut next = director(tables);
@@ -240,4 +236,51 @@ fn an_explanation_says_that_it_goes_past() {
         assert_eq!(steps[at + 1], Step::Bypass);
         assert_eq!(road.dropped, None);
     }
+}
+
+/// Its caches are gone, and other directors are told of its connections.
+fn sharing() -> Director {
+    let mut tables = without_caches(&[], ServiceOptions::default());
+    tables.settings.is_sharing = true;
+    director(tables)
+}
+
+#[test]
+fn another_director_that_was_told_lets_it_go_on_past_its_real_servers() {
+    let mut master = sharing();
+    master.receive(WAN, &[to_site(4000, 80, "S")]);
+    assert!(changed(&mut master).is_empty(), "not of the handshake");
+    master.receive(WAN, &[to_site(4000, 80, "A")]);
+    let told = changed(&mut master);
+    assert_eq!(
+        told.iter().map(|flow| (flow.is_past, flow.server)).collect::<Vec<_>>(),
+        [(true, (ip(SITE), 80))]
+    );
+    // That it has caches, and would not let anything past, is nothing to a connection that goes past.
+    let mut backup = director(Tables { generation: 3, ..caching(&[], ServiceOptions::default()) });
+    let mut take = |flow: SharedFlow, server| {
+        let taken = backup.path.take_over(&flow, server, backup.now);
+        backup.path.check_connections().unwrap();
+        taken
+    };
+    let ours = crate::flow::Tuple { dst: ip("192.0.2.1"), ..told[0].original };
+    let unsound = [
+        SharedFlow { server: (ip("10.0.0.11"), 80), ..told[0] },
+        SharedFlow { local: (ip("192.0.2.1"), 2000), ..told[0] },
+        SharedFlow { original: ours, server: (ours.dst, 80), ..told[0] },
+    ];
+    for flow in unsound {
+        assert_eq!(take(flow, ServerId::BYPASS), Taken::Unsound, "{flow:?}");
+    }
+    assert_eq!(take(told[0], ServerId(20)), Taken::Unsound, "no real server's");
+    assert_eq!(take(told[0], ServerId::BYPASS), Taken::New);
+    assert_eq!(take(told[0], ServerId::BYPASS), Taken::Updated);
+    let out = backup.receive(WAN, &[to_site(4000, 80, "A"), to_site(4001, 80, "S")]);
+    let to: Vec<_> = out.sent.iter().map(|(_, frame)| server_of(frame)).collect();
+    assert_eq!(to, [ip(SITE), ip("10.0.0.11")]);
+    assert!(
+        listed(&backup.path, backup.now)
+            .contains(&format!("ESTABLISHED 192.0.2.100:4000 {SITE}:80 0.0.0.0:0"))
+    );
+    backup.path.check_connections().unwrap();
 }
