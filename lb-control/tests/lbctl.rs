@@ -30,8 +30,12 @@ struct Done {
 }
 
 fn run(program: &Path, words: &str, socket: &Path, stdin: &str) -> Done {
+    run_words(program, &words.split_whitespace().collect::<Vec<_>>(), socket, stdin)
+}
+
+fn run_words(program: &Path, words: &[&str], socket: &Path, stdin: &str) -> Done {
     let mut child = Command::new(program)
-        .args(words.split_whitespace())
+        .args(words)
         .env("LB_SOCKET", socket)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -360,8 +364,9 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
                net.ipv4.vs.expire_nodest_conn = 2\nnet.ipv4.vs.expire_quiescent_template = 0\nnet.ipv4.vs.ignore_tunneled = 1\n\
                net.ipv4.vs.lblc_expiration = 86400\nnet.ipv4.vs.lblcr_expiration = 86400\nnet.ipv4.vs.nat_icmp_send = 0\nnet.ipv4.vs.pmtu_disc = 1\nnet.ipv4.vs.run_estimation = 1\n\
                net.ipv4.vs.schedule_icmp = 0\nnet.ipv4.vs.secure_tcp = 0\nnet.ipv4.vs.sloppy_sctp = 0\nnet.ipv4.vs.sloppy_tcp = 0\n\
-               net.ipv4.vs.snat_reroute = 1\nnet.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_ports = 1\nnet.ipv4.vs.sync_refresh_period = 10\n\
-               net.ipv4.vs.sync_retries = 0\nnet.ipv4.vs.sync_sock_size = 0\nnet.ipv4.vs.sync_version = 1\n";
+               net.ipv4.vs.snat_reroute = 1\nnet.ipv4.vs.sync_period = 0\nnet.ipv4.vs.sync_persist_mode = 0\nnet.ipv4.vs.sync_ports = 1\nnet.ipv4.vs.sync_refresh_period = 10\n\
+               net.ipv4.vs.sync_retries = 0\nnet.ipv4.vs.sync_sock_size = 0\nnet.ipv4.vs.sync_threshold = 0\t0\n\
+               net.ipv4.vs.sync_version = 1\n";
     let shown = lbctl(&daemon, "sysctl");
     let of_tracking = shown.strip_prefix(all).expect("those of IPVS come first");
     assert!(of_tracking.lines().all(|line| line.starts_with("net.netfilter.nf_conntrack_")), "{of_tracking}");
@@ -388,13 +393,39 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
         ("sysctl nf_conntrack_checksum=1", "no checksum of a packet that goes through is looked at"),
         ("sysctl nf_conntrack_tcp_loose=2", "allowed are 0..=1"),
         ("sysctl net.netfilter.nf_conntrack_buckets=1", "the index has the size of the flow table"),
-        ("sysctl net.ipv4.vs.sync_threshold=3", "no packet is counted for it"),
+        ("sysctl net.ipv4.vs.sync_qlen_max=3", "no message waits"),
     ] {
         let done = run(Path::new(LBCTL), words, &daemon.socket(), "");
         assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{words}");
         assert!(done.errors.contains(reason), "{words}: {}", done.errors);
     }
     assert_eq!(lbctl(&daemon, "sysctl sloppy_sctp"), "net.ipv4.vs.sloppy_sctp = 0\n");
+}
+
+#[test]
+fn sync_threshold_is_two_numbers_as_the_kernels() {
+    let daemon = Daemon::start(Vec::new());
+    let sysctl = |argument: &str| run_words(Path::new(LBCTL), &["sysctl", argument], &daemon.socket(), "");
+    for (argument, shown) in [
+        ("net.ipv4.vs.sync_threshold=3 50", "3\t50"),
+        ("net.ipv4.vs.sync_threshold", "3\t50"),
+        ("net/ipv4/vs/sync_threshold = 4", "4\t50"),
+        ("sync_threshold=7\t0", "7\t0"),
+    ] {
+        assert_eq!(sysctl(argument).out, format!("net.ipv4.vs.sync_threshold = {shown}\n"), "{argument}");
+    }
+    assert_eq!(sysctl("sync_period=9").out, "net.ipv4.vs.sync_period = 9\n");
+    for (argument, reason) in [
+        ("sync_threshold=50 50", "50 is not below 50, as it is to be unless that is 0"),
+        ("sync_threshold=1 2 3", "allowed are one or two numbers, 0..=2147483647"),
+        ("sync_threshold=", "allowed are one or two numbers, 0..=2147483647"),
+        ("sync_period=1 2", "allowed are 0..=2147483647"),
+    ] {
+        let done = sysctl(argument);
+        assert_eq!((done.code, done.out.as_str()), (Some(2), ""), "{argument}");
+        assert!(done.errors.contains(reason), "{argument}: {}", done.errors);
+    }
+    assert_eq!(sysctl("sync_threshold").out, "net.ipv4.vs.sync_threshold = 7\t9\n");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! No packet pays for it: a connection is noted when its state changes, which is off the straight line, and a
 //! walk through the table, a few places a turn, finds those that had packets since the walk before by the
-//! time that each packet leaves in its entry anyway. What another director told of is not told on by walks,
+//! time that each packet leaves in its entry anyway. Where packets are counted for another reason (`nf_conntrack_acct`), how many a client has sent can say it too
+//! (`sync_threshold`), as in the kernel. What another director told of is not told on by walks,
 //! until a packet of it comes here.
 
 use std::collections::VecDeque;
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::{Owners, Path, rewrite};
-use crate::conntrack::Zones;
+use crate::conntrack::{Accounting, Zones};
 use crate::flow::carry::is_unicast;
 use crate::flow::edit::{Edit, FTP};
 use crate::flow::template::{ASSURED, template_protocol, templated};
@@ -21,7 +22,7 @@ use crate::ids::{ServerId, WorkerId};
 use crate::ipvs::sctp::SctpState;
 use crate::ipvs::state::{self, TcpState};
 use crate::packet::Packet;
-use crate::tables::{FIRST_LOCAL_PORT, Forward, Helper, Protocol, Server};
+use crate::tables::{FIRST_LOCAL_PORT, Forward, Helper, Protocol, Server, Sysctls};
 use crate::time::{Tick, Timeout};
 
 /// A connection, or a persistence template, as directors tell each other of it.
@@ -121,6 +122,16 @@ impl<P: Packet> Path<P> {
             self.changed.ids.push_back(id);
         } else {
             self.mine.flows.changes_untold.add(1);
+        }
+    }
+
+    /// A client's packet was counted, the `packets`th of its connection.
+    pub(super) fn note_packet(&mut self, id: FlowId, packets: u64) {
+        let Sysctls { sync_threshold: first, sync_period: every, .. } = self.tables.settings.sysctls;
+        let (first, every) = (u64::from(first), u64::from(every));
+        let is_due = if every > 0 { packets % every == first } else { packets == first };
+        if is_due {
+            self.note_change(id);
         }
     }
 
@@ -304,6 +315,19 @@ impl<P: Packet> Path<P> {
     fn is_told(&self, id: FlowId) -> bool {
         is_told(self.flows.entry(id))
             && self.flows.edit(id).is_none_or(|edit| !edit.is_proxied() || edit.is_open())
+            && self.is_at_threshold(id)
+    }
+
+    /// Whether its client has sent as many packets as `sync_threshold` asks for. That is not known where none are counted; and what ends, and a template, are told of whatever they had.
+    fn is_at_threshold(&self, id: FlowId) -> bool {
+        let least = self.tables.settings.sysctls.sync_threshold;
+        let entry = self.flows.entry(id);
+        let goes_on = || match entry.protocol() {
+            Protocol::UDP => true,
+            protocol => state::is_established(protocol, entry.state()),
+        };
+        let has_few = |counted: &Accounting| counted.packets[Direction::Original.index()] < least.into();
+        least == 0 || entry.is_template() || !goes_on() || !self.flows.accounting(id).is_some_and(has_few)
     }
 
     fn shared(&self, id: FlowId) -> SharedFlow {

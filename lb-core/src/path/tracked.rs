@@ -588,7 +588,13 @@ impl<P: Packet> Path<P> {
     #[inline(never)]
     pub(super) fn count_of_connection(&mut self, at: FlowRef, headers: &Headers) {
         match self.flows.accounting_mut(at.id()) {
-            Some(accounting) => accounting.count(at.direction(), headers.ip_len),
+            Some(accounting) => {
+                accounting.count(at.direction(), headers.ip_len);
+                let packets = accounting.packets[at.direction().index()];
+                if self.tables.settings.is_sharing && at.direction() == Direction::Original {
+                    self.note_packet(at.id(), packets);
+                }
+            }
             None => self.mine.flows.uncounted.add(1),
         }
     }

@@ -29,11 +29,15 @@ pub struct Sysctls {
     pub sloppy_tcp: u32,
     /// Read by nobody: with routes by destination alone an answer's way is the same with 0 and 1.
     pub snat_reroute: u32,
+    /// Packets; the second number of the kernel's `sync_threshold`.
+    pub sync_period: u32,
     pub sync_persist_mode: u32,
     /// Seconds.
     pub sync_refresh_period: u32,
     /// Bytes.
     pub sync_sock_size: u32,
+    /// Packets.
+    pub sync_threshold: u32,
     /// How connections of no virtual service are followed.
     pub conntrack: conntrack::Settings,
 }
@@ -217,6 +221,14 @@ impl Sysctls {
             value: |all| &mut all.snat_reroute,
         },
         Sysctl {
+            name: "sync_period",
+            prefix: PREFIX,
+            max: MAX,
+            meaning: "where nf_conntrack_acct counts packets: a sync master tells of a connection again with every so manieth packet of \
+                      its client, from that of sync_threshold on; 0: once a sync_refresh_period alone",
+            value: |all| &mut all.sync_period,
+        },
+        Sysctl {
             name: "sync_persist_mode",
             prefix: PREFIX,
             max: 1,
@@ -238,6 +250,14 @@ impl Sysctls {
             meaning: "bytes that may wait in the sockets of sync daemons that start from now on; 0: 8 MiB to be read, and what the \
                       system gives to be sent",
             value: |all| &mut all.sync_sock_size,
+        },
+        Sysctl {
+            name: "sync_threshold",
+            prefix: PREFIX,
+            max: MAX,
+            meaning: "where nf_conntrack_acct counts packets: a sync master tells of a connection once its client has sent so many; 0: \
+                      as soon as it is established. Two numbers, as the kernel's: the second is sync_period",
+            value: |all| &mut all.sync_threshold,
         },
     ];
 
@@ -273,17 +293,13 @@ impl Sysctls {
     ];
 
     /// Those of the kernel's that have nothing to switch here and no value that is always so, and why.
-    pub const REFUSED: &[(&str, &str)] = &[
-        (
-            "sync_qlen_max",
-            "no message waits: what changes faster than it is told of is counted, and told of within sync_refresh_period",
-        ),
-        (
-            "sync_threshold",
-            "no packet is counted for it: a connection is told of when it is established, and once a sync_refresh_period while it has \
-             packets",
-        ),
-    ];
+    pub const REFUSED: &[(&str, &str)] = &[(
+        "sync_qlen_max",
+        "no message waits: what changes faster than it is told of is counted, and told of within sync_refresh_period",
+    )];
+
+    /// The one that is two numbers in the kernel, and what the second is called here.
+    pub const PAIR: (&str, &str) = ("sync_threshold", "sync_period");
 
     /// Why there is none of this name, in words.
     pub fn why_not(name: &str) -> String {
@@ -339,7 +355,7 @@ impl Sysctls {
 
 impl Default for Sysctls {
     /// The kernel's, but for `expire_nodest_conn`: a UDP client knows of no end and would be sent nowhere for as long as it asks. And for
-    /// `sync_refresh_period`, which is all that there is of `sync_threshold` here.
+    /// `sync_refresh_period`, as packets are not counted of themselves for `sync_threshold`.
     fn default() -> Sysctls {
         Sysctls {
             am_droprate: 10,
@@ -360,9 +376,11 @@ impl Default for Sysctls {
             sloppy_sctp: 0,
             sloppy_tcp: 0,
             snat_reroute: 1,
+            sync_period: 0,
             sync_persist_mode: 0,
             sync_refresh_period: 10,
             sync_sock_size: 0,
+            sync_threshold: 0,
             conntrack: conntrack::Settings::default(),
         }
     }

@@ -569,3 +569,54 @@ fn an_edit_reads_as_it_was_written_and_what_is_none_is_refused() {
         assert_eq!(Edit::from_bytes(&bytes), None, "{to} at {at}");
     }
 }
+
+/// A director that counts packets and tells of connections by their number.
+fn counting(sync_threshold: u32, sync_period: u32) -> Director {
+    let mut tables = Tables::clone(&sharing(2));
+    let sysctls = &mut tables.settings.sysctls;
+    (sysctls.sync_threshold, sysctls.sync_period, sysctls.conntrack.acct) = (sync_threshold, sync_period, 1);
+    let mut director = Director::new();
+    director.path.adopt(tables.into());
+    director
+}
+
+#[test]
+fn where_packets_are_counted_a_connection_is_told_of_when_its_client_has_sent_so_many() {
+    for (first, every, told_at) in
+        [(0, 0, &[2][..]), (3, 0, &[3]), (3, 4, &[3, 7]), (0, 4, &[2, 4, 8]), (2, 5, &[2, 7]), (9, 0, &[])]
+    {
+        let mut master = counting(first, every);
+        let mut told = Vec::new();
+        for packet in 1..=8 {
+            match packet {
+                1 => drop(master.receive(WAN, &[from_client(4000, "S")])),
+                _ => drop(master.receive(WAN, &[from_client(4000, "A")])),
+            }
+            // What the real server says counts for nothing.
+            master.receive(LAN, &[from_server(11, 4000, if packet == 1 { "SA" } else { "A" })]);
+            told.extend(changed(&mut master).iter().map(|_| packet));
+            let is_known = !walked(&mut master, Walk::Whole).is_empty();
+            assert_eq!(is_known, packet >= first.max(2), "{first} {every}: who joins at {packet}");
+        }
+        told.dedup();
+        assert_eq!(told, told_at, "{first} {every}");
+        master.receive(WAN, &[from_client(4000, "FA")]);
+        assert!(!changed(&mut master).is_empty(), "{first} {every}: that it ends is told at once");
+    }
+    let mut master = counting(3, 0);
+    for packet in 1..=3 {
+        master.receive(WAN, &[datagram(5000)]);
+        assert_eq!(changed(&mut master).len() == 1, packet == 3, "UDP, {packet}");
+    }
+}
+
+#[test]
+fn where_no_packets_are_counted_their_number_is_not_waited_for() {
+    let mut master = director();
+    let mut tables = Tables::clone(&sharing(3));
+    (tables.settings.sysctls.sync_threshold, tables.settings.sysctls.sync_period) = (3, 50);
+    master.path.adopt(tables.into());
+    establish(&mut master, 4000);
+    assert_eq!(changed(&mut master).len(), 1);
+    assert_eq!(walked(&mut master, Walk::Whole).len(), 1);
+}

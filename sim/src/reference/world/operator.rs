@@ -356,8 +356,9 @@ impl<L: Logic<Frame>> World<L> {
     }
 
     pub(super) fn change_sysctl(&mut self) {
-        // No world is so full that newcomers would give way, and few have routes by mark, which draw by themselves.
-        let is_drawn = |name| !["drop_newcomers", "cache_bypass"].contains(&name);
+        // No world is so full that newcomers would give way, few have routes by mark, which draw by themselves, and none has another director to be told.
+        let is_drawn =
+            |name| !["drop_newcomers", "cache_bypass", "sync_period", "sync_threshold"].contains(&name);
         let drawn = || Sysctls::TABLE.iter().filter(|sysctl| is_drawn(sysctl.name));
         let at = self.rng.below(drawn().count());
         let Some(Sysctl { max, value, .. }) = drawn().nth(at) else { return };
