@@ -220,12 +220,10 @@ fn last(kind: Kind, direction: Direction) -> u8 {
 }
 
 impl Tracked {
-    /// Whether a SYN with this number is beyond all that the first end of a TCP connection sent.
-    pub(crate) fn is_outrun_by(&self, seq: u32) -> bool {
+    /// Whether a SYN that ends before this number is beyond all that the first end of a TCP connection sent.
+    pub(crate) fn is_outrun_by(&self, end: u32) -> bool {
         let ends: &Ends = transmute_ref!(&self.private);
-        // It takes a number itself.
-        let beyond = seq.wrapping_add(1).wrapping_sub(ends.end[0]);
-        beyond.cast_signed() > 0
+        end.wrapping_sub(ends.end[0]).cast_signed() > 0
     }
 }
 

@@ -459,8 +459,9 @@ pub(super) fn begins_connection(headers: &Headers) -> bool {
     headers.protocol == Protocol::TCP && headers.tcp_flags & (SYN | ACK | FIN | RST) == SYN
 }
 
-/// The sequence number of a packet that begins a TCP connection.
-pub(super) fn syn_number(frame: &[u8], headers: &Headers) -> Option<u32> {
-    let header = tcp::header(frame, headers.l4.into());
-    header.filter(|_| begins_connection(headers)).map(tcp::sequence)
+/// The sequence number behind a packet that begins a TCP connection, which takes one itself, and its data.
+pub(super) fn syn_end(frame: &[u8], headers: &Headers) -> Option<u32> {
+    let header = tcp::header(frame, headers.l4.into()).filter(|_| begins_connection(headers))?;
+    let data = headers.l4_len().saturating_sub(tcp::header_len(header));
+    Some(tcp::sequence(header).wrapping_add(1 + data as u32))
 }

@@ -23,7 +23,7 @@
 use std::net::IpAddr;
 
 use super::expected::held_control;
-use super::first_ruled::syn_number;
+use super::first_ruled::syn_end;
 use super::helped::{Expected, follow};
 use super::on_link::off_link;
 use super::output::Refusal as Refused;
@@ -469,8 +469,8 @@ impl<P: Packet> Path<P> {
                 is_followed.then(|| self.translated(tuple, manip, &any, &original, passage.zones)).flatten()
             })
             .or_else(|| {
-                let seq = syn_number(packet.data(), headers).filter(|_| manip == Manip::Source)?;
-                self.translated_anew(tuple, &range, &original, passage.zones, seq)
+                let end = syn_end(packet.data(), headers).filter(|_| manip == Manip::Source)?;
+                self.translated_anew(tuple, &range, &original, passage.zones, end)
             })
             .ok_or((Verdict::Nat(manip, range), hook));
         if let (Fragment::First, Err(stopped)) = (headers.fragment, after) {

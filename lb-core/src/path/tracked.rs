@@ -196,7 +196,7 @@ impl<P: Packet> Path<P> {
         self.translated_past(tuple, manip, range, original, zones, |_, _| false)
     }
 
-    /// The same of a SYN where all that was tried is taken: a port may be taken from a connection that is over, if the SYN's sequence number is beyond
+    /// The same of a SYN where all that was tried is taken: a port may be taken from a connection that is over, if the SYN with its data ends beyond
     /// all that this one sent, so that no segment of it that is still on its way is taken for one of the new one's (RFC 6191 §2; Linux: `nf_nat_used_tuple_harder`).
     #[cold]
     pub(super) fn translated_anew(
@@ -205,14 +205,14 @@ impl<P: Packet> Path<P> {
         range: &Range,
         original: &Tuple,
         zones: Zones,
-        seq: u32,
+        end: u32,
     ) -> Option<Tuple> {
         let gives_way = |flows: &FlowTable, at: FlowRef| {
             let entry = flows.entry(at.id());
             at.direction() == Direction::Reply
                 && entry.is_tracked()
                 && conntrack::is_over(entry.protocol(), entry.state())
-                && flows.tracked(at.id()).is_outrun_by(seq)
+                && flows.tracked(at.id()).is_outrun_by(end)
         };
         let after = self.translated_past(tuple, Manip::Source, range, original, zones, gives_way)?;
         if let Some(at) = self.flows.find_by(&after.reversed(), zones.of(Direction::Reply)) {

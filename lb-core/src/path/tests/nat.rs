@@ -140,7 +140,11 @@ fn a_port_of_a_connection_that_is_over_is_given_to_one_that_begins_beyond_it() {
     assert_eq!(director.receive(WAN, &[answer("RA", 508, 1008)]).sent.len(), 1);
     assert_eq!(director.states(), ["CLOSE"]);
     assert!(director.receive(LAN, &[syn(4001, 1000)]).sent.is_empty(), "what is on its way may be of it");
-    assert_eq!(source(&director.receive(LAN, &[syn(4001, 2000)])), (ip(OUTSIDE), 5000));
+    assert_eq!(
+        source(&director.receive(LAN, &[syn(4001, 1001)])),
+        (ip(OUTSIDE), 5000),
+        "its data ends beyond"
+    );
     assert_eq!(director.states(), ["SYN_SENT"]);
 }
 
