@@ -1,6 +1,6 @@
 //! QUIC-LB: which real server the connection ID of a connection's first datagram names (draft-ietf-quic-load-balancers-21 §3, §4.2).
-//!
-//! Of connection IDs that are not enciphered: those that are have the draft's own test vectors.
+
+pub(super) mod cipher;
 
 use lb_core::ids::ServerId;
 use lb_core::ipvs::quic_lb::{Fallback, QuicLb};
@@ -58,10 +58,12 @@ fn named(datagram: &[u8], quic: &QuicLb, service: &Service) -> Result<ServerId, 
     let (first, rest) = connection_id.split_first().ok_or(Fallback::TooShort)?;
     let config = quic.configs().iter().find(|config| config.id() == first >> 5).ok_or(Fallback::NoConfig)?;
     let (id_len, nonce_len) = (usize::from(config.id_len()), usize::from(config.nonce_len()));
-    if rest.len() < id_len + nonce_len {
-        return Err(Fallback::TooShort);
-    }
-    let id: String = rest[..id_len].iter().map(|byte| format!("{byte:02x}")).collect();
+    let written = rest.get(..id_len + nonce_len).ok_or(Fallback::TooShort)?;
+    let plain = match config.key() {
+        Some(key) => cipher::decipher(&key.reveal(), written),
+        None => written.to_vec(),
+    };
+    let id: String = plain[..id_len].iter().map(|byte| format!("{byte:02x}")).collect();
     let has_it = |server: &ServerId| quic.ids(*server).iter().any(|its| its.to_string() == id);
     let servers = service.servers.iter().map(|server| server.id);
     servers.into_iter().find(has_it).ok_or(Fallback::NoServer)

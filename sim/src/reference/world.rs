@@ -23,6 +23,7 @@ use lb_core::flow::template::Uses;
 use lb_core::hook::Hook;
 use lb_core::ids::{PortId, ServerId, WorkerId};
 use lb_core::ipvs::limiter::Limiters;
+use lb_core::ipvs::quic_lb::Config as QuicConfig;
 use lb_core::mem::Region;
 use lb_core::packet::{Frame, Packet as _};
 use lb_core::path::{BURST, Burst, Io, Path, PathConfig, Steer};
@@ -157,6 +158,8 @@ pub(super) struct World<L = Path<Frame>> {
     has_headers: bool,
     /// All services pick by hashes, and nothing else is asked, so that flood mode comes and goes.
     is_hashing: bool,
+    /// How connection IDs of QUIC are written, of which a service knows none, one or both.
+    quic: [QuicConfig; 2],
     /// Services of TCP may read along in FTP, which clients and servers speak.
     has_ftp: bool,
     /// FTP's own port has services, and every port of TCP.
@@ -275,6 +278,7 @@ impl<L: Logic<Frame>> World<L> {
             mood,
             has_headers: !seed.is_multiple_of(2),
             is_hashing,
+            quic: frames::quic_configs(seed),
             has_ftp,
             has_ftp_port,
             has_caches: seed % 5 == 4,

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use lb_core::ipvs::quic_lb::{Config, Key};
+
 use crate::reference::checksum::{address_sum, fold, of_sctp, seal_ipv4, sum};
 use crate::reference::parse::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
@@ -173,13 +175,34 @@ pub(in crate::reference) fn sctp(ports: (u16, u16), chunks: [u8; 2], value: &[u8
     out
 }
 
-/// The server IDs of a real server, of one byte and of two, in hexadecimal digits.
-pub(in crate::reference) fn quic_ids(server: IpAddr) -> [String; 2] {
-    let last = match server {
-        IpAddr::V4(server) => server.octets()[3],
-        IpAddr::V6(server) => server.octets()[15],
+/// Of each two ways to write connection IDs, by the numbers 0 and 1: in odd worlds by a key, of a whole block, of an odd and of an even number of bytes,
+/// with server IDs that are longer and shorter than their half.
+pub(in crate::reference) fn quic_configs(seed: u64) -> [Config; 2] {
+    let lengths = match seed % 4 {
+        1 => [(1, 4), (2, 14)],
+        3 => [(1, 5), (5, 4)],
+        _ => [(1, 4), (2, 5)],
     };
-    [format!("{last:02x}"), format!("07{last:02x}")]
+    let key = (seed % 2 == 1).then(|| Key::parse("8f95f09245765f80256934e50c66207f").expect("32 digits"));
+    [0, 1].map(|id: usize| {
+        let (id_len, nonce_len) = lengths[id];
+        Config::new(id as u32, id_len, nonce_len, key).expect("within all bounds")
+    })
+}
+
+/// The server ID of so many bytes of the real server whose address ends so.
+pub(in crate::reference) fn quic_id(server: u8, len: u8) -> Vec<u8> {
+    let mut id = vec![7; len.into()];
+    id[usize::from(len) - 1] = server;
+    id
+}
+
+/// What an address ends with.
+pub(in crate::reference) fn last(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    }
 }
 
 /// A QUIC packet's beginning: a short header, or a long one of this kind and version.

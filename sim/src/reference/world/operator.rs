@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lb_core::ids::{PortId, ServerId, ServiceId};
 use lb_core::ipvs::SchedulerKind;
-use lb_core::ipvs::quic_lb::{Config, QuicLb, QuicServerId};
+use lb_core::ipvs::quic_lb::{QuicLb, QuicServerId};
 use lb_core::ipvs::scheduler::{Scheduler, SchedulerFlags};
 use lb_core::packet::Frame;
 use lb_core::tables::{
@@ -212,13 +212,14 @@ impl<L: Logic<Frame>> World<L> {
             return None;
         }
         let mut quic = QuicLb::default();
-        let configs = [(0, 1, 4), (1, 2, 5)].map(|(id, id_len, nonce_len)| {
-            Config::new(id, id_len, nonce_len, None).expect("within all bounds")
-        });
-        quic.set_configs(configs[..self.rng.of(&[0, 1, 2, 2])].to_vec()).expect("each has an ID of its own");
+        quic.set_configs(self.quic[..self.rng.of(&[0, 1, 2, 2])].to_vec())
+            .expect("each has an ID of its own");
         for server in servers {
-            let ids =
-                frames::quic_ids(server.address).map(|id| QuicServerId::parse(&id).expect("hexadecimal"));
+            let ids = self.quic.map(|config| {
+                let id = frames::quic_id(frames::last(server.address), config.id_len());
+                let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                QuicServerId::parse(&digits).expect("hexadecimal")
+            });
             quic.set_ids(server.id, ids.to_vec());
         }
         Some(quic.into())

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use lb_core::ids::PortId;
+use lb_core::ipvs::quic_lb::Config;
 use lb_core::packet::Frame;
 use lb_core::tables::ServiceKey;
 use lb_core::wire::tcp_options::TcpOptions;
@@ -13,7 +14,8 @@ use super::super::parse::{
     self, ABORT, ACK, AH, COOKIE_ACK, COOKIE_ECHO, ESP, FIN, ICMP, ICMPV6, INIT, Piece, RST, Read, SCTP, SYN,
     TCP, UDP, has_ports, word,
 };
-use super::frames::{Recipe, quic, sctp, segment, tcp, udp};
+use super::super::quic::cipher::encipher;
+use super::frames::{Recipe, quic, quic_id, sctp, segment, tcp, udp};
 use super::operator::KEYS;
 use super::{Mood, World, ip, port_mac};
 
@@ -220,12 +222,15 @@ impl<L: Logic<Frame>> World<L> {
     fn quic(&mut self, data: &[u8]) -> Vec<u8> {
         let config = self.rng.of(&[0, 0, 1, 1, 2, 7]);
         let server = 10 + self.rng.below(13) as u8;
-        let mut id = vec![config << 5];
-        if config == 1 {
-            id.push(7);
+        let way = self.quic.get(usize::from(config));
+        let mut written = quic_id(server, way.map_or(1, Config::id_len));
+        written.extend(self.rng.bytes(6));
+        if let Some((way, key)) = way.and_then(|way| Some((way, way.key()?))) {
+            written.resize((way.id_len() + way.nonce_len()).into(), 0);
+            written = encipher(&key.reveal(), &written);
         }
-        id.push(server);
-        id.extend(self.rng.bytes(6));
+        let mut id = vec![config << 5];
+        id.extend(written);
         id.truncate(self.rng.of(&[20, 20, 20, 4, 0]));
         let version = self.rng.of(&[1, 1, 0x6b33_43cf, 0xff00_001d]);
         let long = self.rng.one_in(2).then_some((self.rng.below(4) as u8, version));
