@@ -314,6 +314,11 @@ impl Netfilter {
         self.by_tuple.contains_key(&(0, *ends))
     }
 
+    /// Whether a client's packets are a service's that go to their real server as they are.
+    fn goes_direct(&self, ends: &Tuple) -> bool {
+        self.served(ends).is_some_and(|served| served.original == *ends && served.direct.is_some())
+    }
+
     /// Whether they come as its first one did.
     pub(super) fn is_request(&self, ends: &Tuple) -> bool {
         self.by_tuple.get(&(0, *ends)).is_some_and(|(_, is_reply)| !is_reply)
@@ -391,6 +396,9 @@ impl Netfilter {
                     if connection.is_answered || is_reply { State::Established } else { State::New };
                 passage.connection = Some(connection.clone());
             }
+        } else if input.is_none() && self.goes_direct(&packet.ends.reversed()) {
+            // What the host says to a client whose packets another answers is taken for that one's answer: one table has the connections of IPVS and of conntrack.
+            passage.state = State::Established;
         } else if let Some(tcp) = self.begins(packet) {
             passage.state = State::New;
             let (original, reply) = (packet.ends, packet.ends.reversed());
