@@ -140,6 +140,10 @@ impl<P: Packet> Path<P> {
         let Some(id) = self.insert(&new) else { return false };
         let entry = self.flows.entry_mut(id);
         entry.renew(self.tables.generation, self.tables.looks_at_each());
+        // The control connection's worker had older tables.
+        if !self.tables.serves(entry.is_ipv6()) {
+            entry.set_ipvs_off();
+        }
         entry.set_inactive(true);
         self.count_bound(id, expect.server, false);
         self.mine.flows.inserted.add(1);

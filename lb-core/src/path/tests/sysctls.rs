@@ -1,6 +1,7 @@
 //! The switches that the kernel has as sysctls: what each of their values does.
 
 use super::*;
+use crate::path::{Expect, Steer};
 use crate::tables::{ClientMask, Persistence, ServiceOptions, Settings, Sysctls};
 use crate::time::Timeout;
 
@@ -66,6 +67,34 @@ fn a_backup_that_is_no_more_gives_requests_to_the_host() {
     director.path.adopt(standby(3, false).into());
     let out = director.receive(WAN, &[from_client(4000, "A"), from_client(4001, "S")]);
     assert_eq!(servers_of(&out).len(), 2, "its connections were kept, and others begin");
+}
+
+#[test]
+fn a_backup_translates_no_data_connection_that_is_announced_by_a_worker_that_does_not_know_yet() {
+    let mut director = Director::new();
+    let standby = |generation, is_standby| {
+        let tables = tables(generation, &[11, 12], 1);
+        Arc::new(Tables { settings: Settings { is_standby, ..tables.settings }, ..tables })
+    };
+    director.path.adopt(standby(2, true));
+    let expect = Expect {
+        server: ServerId(2),
+        client: (ip("192.0.2.100"), 50002),
+        virtual_: (ip("192.0.2.10"), 20),
+        port: 20,
+        local: None,
+        mark: 0,
+        control: (4000, 80),
+        control_at: Default::default(),
+    };
+    let announced = Frame::new(WAN, &from_client(4000, "A"));
+    let mut handed = [(announced, Steer::Announce(expect))].into_iter().collect();
+    director.path.receive_handed_over(&mut handed, director.now, &mut Out::default());
+    let syn = tcp((server_mac(11), OUR_LAN), ("10.0.0.11", 20), ("192.0.2.100", 50002), "S");
+    let mut source = || read(&director.receive(LAN, &[syn.clone()]).sent[0].1).0;
+    assert_eq!(source(), ip("10.0.0.11"));
+    director.path.adopt(standby(3, false));
+    assert_eq!(read(&director.receive(LAN, &[syn.clone()]).sent[0].1).0, ip("192.0.2.10"), "it was kept");
 }
 
 #[test]
