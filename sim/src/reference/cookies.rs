@@ -325,6 +325,8 @@ impl Reference {
         if read.protocol != TCP
             || flags & RST != 0
             || read.piece != Piece::Whole
+            // It came in a frame to many.
+            || packet.bytes[0] & 1 == 1
             || !is_intact(&packet.bytes, read)
         {
             return;
