@@ -403,6 +403,38 @@ fn sysctls_have_the_kernels_names_and_are_set_all_or_none() {
 }
 
 #[test]
+fn idle_timers_are_listed_by_label() {
+    let daemon = Daemon::start(Vec::new());
+    assert_eq!(lbctl(&daemon, "idletimers --json"), "[]\n");
+    lbctl(&daemon, "iptables -A FORWARD -j IDLETIMER --timeout 36000 --label web");
+    lbctl(&daemon, "ip6tables -A FORWARD -p tcp -j IDLETIMER --timeout 7 --label web");
+    lbctl(&daemon, "iptables -A INPUT -j IDLETIMER --timeout 7200 --label phone --alarm");
+    assert_eq!(
+        lbctl(&daemon, "iptables -S INPUT"),
+        "-P INPUT ACCEPT\n-A INPUT -j IDLETIMER --timeout 7200 --label phone --alarm\n"
+    );
+    let listed = lbctl(&daemon, "iptables -L INPUT -n");
+    assert!(listed.ends_with(" timeout:7200 label:phone alarm\n"), "{listed}");
+    let shown = lbctl(&daemon, "idletimers");
+    let rows: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    let labels: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+    assert_eq!(labels, ["label", "phone", "web"], "{shown}");
+    assert!((7100..=7200).contains(&rows[1][1].parse::<u32>().expect(&shown)), "{shown}");
+    assert!(
+        (35_900..=36_000).contains(&rows[2][1].parse::<u32>().expect(&shown)),
+        "the first rule's time: {shown}"
+    );
+    let done = run(
+        Path::new(LBCTL),
+        "iptables -A INPUT -j IDLETIMER --timeout 9 --label phone",
+        &daemon.socket(),
+        "",
+    );
+    let refusal = "iptables: Invalid argument. Run `dmesg' for more information.\n";
+    assert_eq!((done.code, done.errors.as_str()), (Some(1), refusal));
+}
+
+#[test]
 fn sync_threshold_is_two_numbers_as_the_kernels() {
     let daemon = Daemon::start(Vec::new());
     let sysctl = |argument: &str| run_words(Path::new(LBCTL), &["sysctl", argument], &daemon.socket(), "");

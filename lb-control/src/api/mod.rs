@@ -31,6 +31,7 @@
 //! | `GET /v1/drops` | list of [`DropView`](types::DropView), only those that are not 0 |
 //! | `POST /v1/rules` with [`RuleBatch`](rules::RuleBatch) | 200 [`RuleReply`](rules::RuleReply), also when the batch could not be done |
 //! | `GET /v1/rules?family=ipv4&table=filter` | [`RulesReply`](rules::RulesReply); without `table` all tables |
+//! | `GET /v1/idletimers` | [`IdleTimersReply`](idle_timers::IdleTimersReply): how long it is until rules' timers run out |
 //! | `GET /v1/nfacct` | [`AccountsReply`](accounts::AccountsReply): what rules count under a name |
 //! | `POST /v1/nfacct` with [`AccountBatch`](accounts::AccountBatch) | 200 [`AccountReply`](accounts::AccountReply), also when the batch could not be done |
 //! | `POST /v1/nfacct/reset?name=…` | [`AccountsReply`](accounts::AccountsReply): what they had counted; 404 when there is no such account. Without `name` all begin anew |
@@ -55,6 +56,7 @@ mod error;
 mod events;
 pub mod explain;
 pub mod http;
+pub mod idle_timers;
 mod lines;
 pub mod openapi;
 mod page;

@@ -5,6 +5,7 @@ use utoipa::OpenApi;
 use super::accounts;
 use super::connections;
 use super::conntrack::routes as conntrack;
+use super::idle_timers;
 use super::server;
 use super::trace;
 use super::types;
@@ -45,6 +46,7 @@ use super::types;
         server::drops,
         server::rules,
         server::change_rules,
+        idle_timers::idle_timers,
         accounts::accounts,
         accounts::change_accounts,
         accounts::reset_accounts,

@@ -29,7 +29,7 @@ use super::types::{
     Batch, BatchReply, DropView, ErrorBody, ErrorKind, FingerprintView, PortView, ServicesReply, SetsReply,
     Status, SyncDaemon, SysctlValue, Timeouts, WorkerView,
 };
-use super::{accounts, openapi, page, scrape, trace};
+use super::{accounts, idle_timers, openapi, page, scrape, trace};
 use crate::daemon::{Control, Handle};
 use crate::explain;
 use crate::plane::Plane;
@@ -89,6 +89,7 @@ pub fn unix_router(control: Handle, plane: Arc<dyn Plane>) -> Router {
         .route("/v1/workers", get(workers))
         .route("/v1/drops", get(drops))
         .route("/v1/rules", get(rules).post(change_rules))
+        .route("/v1/idletimers", get(idle_timers::idle_timers))
         .route("/v1/nfacct", get(accounts::accounts).post(accounts::change_accounts))
         .route("/v1/nfacct/reset", post(accounts::reset_accounts))
         .route("/v1/explain", post(explain_packet))

@@ -42,6 +42,7 @@ use lb_core::rule::Table;
 use lb_core::tables::{Services, Settings, Tables};
 
 use crate::api::accounts::AccountCommand;
+use crate::api::idle_timers::IdleTimerView;
 use crate::api::rules::{RuleBatch, RuleError, RuleFailure, RuleFamily, TableView};
 use crate::api::types::{Batch, BatchReply, Command, ErrorBody, ErrorKind, Failure, OnError};
 use crate::compile::{Compiler, Network};
@@ -385,6 +386,11 @@ impl Control {
     /// The rules as they are, to be read elsewhere.
     pub(crate) fn written_rules(&self) -> Written {
         self.rules.written()
+    }
+
+    /// The timers of rules, and how long it is until they run out.
+    pub fn idle_timers(&self) -> Vec<IdleTimerView> {
+        self.rules.idle_timers(crate::sets::now())
     }
 
     /// The rules of one table or of all.

@@ -7,6 +7,7 @@
 mod build;
 mod conntrack;
 mod drops;
+mod idletimer;
 mod ipvs;
 mod moment;
 mod nfacct;
@@ -39,6 +40,7 @@ const FAMILIES: &[(&str, Gather)] = &[
     ("conntrack", conntrack::gather),
     ("drops", drops::gather),
     ("ipvs", ipvs::gather),
+    ("idletimer", idletimer::gather),
     ("nfacct", nfacct::gather),
     ("nflog", nflog::gather),
     ("port", port::gather),

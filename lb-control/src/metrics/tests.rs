@@ -184,6 +184,35 @@ fn what_rules_count_under_a_name_is_there_by_that_name() {
 }
 
 #[test]
+fn timers_of_rules_are_there_by_their_labels() {
+    let (mut control, ..) = fake::start("");
+    assert!(!text(&control).contains("lb_idletimer"));
+    let append = |timeout: &str, label: &str, more: &[&str]| {
+        let rule = [&["-j", "IDLETIMER", "--timeout", timeout, "--label", label], more].concat();
+        let batch = serde_json::json!({"family": "ipv4", "tables": [{"table": "filter", "commands": [
+            {"do": "append", "chain": "FORWARD", "rule": rule}]}]});
+        serde_json::from_value::<crate::api::rules::RuleBatch>(batch).expect("a batch")
+    };
+    control.change_rules(&append("3600", "two words", &[])).expect("right");
+    control.change_rules(&append("60", "phone", &["--alarm"])).expect("right");
+    for (timeout, label, more) in [
+        ("60", "phone", &[][..]),
+        ("0", "x", &[]),
+        ("2147483", "x", &[]),
+        ("1", "", &[]),
+        ("1", "a/b", &[]),
+        ("1", "power", &[]),
+    ] {
+        assert!(control.change_rules(&append(timeout, label, more)).is_err(), "{timeout} {label:?}");
+    }
+    let samples = parse(&text(&control)).samples;
+    let is_near = |sample: &str, value: f64| (value - 5.0..=value).contains(&samples[sample]);
+    assert!(is_near(r#"lb_idletimer_seconds{label="two words"}"#, 3600.0));
+    assert!(is_near(r#"lb_idletimer_seconds{label="phone"}"#, 60.0));
+    assert_eq!(samples.keys().filter(|sample| sample.starts_with("lb_idletimer")).count(), 2);
+}
+
+#[test]
 fn counters_end_in_total_and_nothing_else_does() {
     for (name, kind) in scrape().types {
         if !name.starts_with("lb_conntrack_stat_") {

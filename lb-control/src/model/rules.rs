@@ -17,12 +17,15 @@ use lb_core::hook::Hook;
 use lb_core::rule::capture::Captures;
 use lb_core::rule::names::Numeric;
 use lb_core::rule::{
-    Family, KnownSet, MOST_RULE_NUMBERS, MOST_RULES, Named, Rule, Rules, SetUse, Table, chain_name, text,
+    Family, IdleTimer, KnownSet, MOST_RULE_NUMBERS, MOST_RULES, Named, Rule, Rules, SetUse, Table,
+    chain_name, text,
 };
 use lb_core::set::SetId;
+use lb_core::time::Tick;
 pub(crate) use place::Place;
 
 use super::Ids;
+use crate::api::idle_timers::IdleTimerView;
 use crate::api::rules::{
     ChainView, RuleBatch, RuleCommand, RuleCounts, RuleError, RuleFailure, RuleFamily, RuleView, TableChange,
     TableView,
@@ -112,6 +115,18 @@ impl RuleTables {
     /// Where copies of packets wait to be written, if there is, or was, a rule that wants it.
     pub fn captures(&self) -> Option<&Arc<Captures>> {
         self.named.known_captures()
+    }
+
+    /// The timers that rules have, by their labels.
+    pub fn idle_timers(&self, now: Tick) -> Vec<IdleTimerView> {
+        let view = |(label, timer): (&str, &IdleTimer)| IdleTimerView {
+            label: label.to_owned(),
+            left: timer.left(now),
+            alarm: timer.is_alarm,
+        };
+        let mut all: Vec<_> = self.named.idle_timers().map(view).collect();
+        all.sort_unstable();
+        all
     }
 
     /// Says which IP sets rules may name from here on.

@@ -18,6 +18,7 @@ use super::account::Account;
 use super::capture::Captures;
 use super::counted::Alive;
 use super::estimator::Estimator;
+use super::idle_timer::IdleTimer;
 use super::per_key::PerKey;
 use crate::set::SetId;
 use crate::time::Tick;
@@ -67,6 +68,7 @@ pub struct Named {
     /// Of IPv4 and IPv6.
     pub(crate) rates: [HashMap<String, Arc<PerKey>>; 2],
     pub(crate) estimators: HashMap<String, Arc<Estimator>>,
+    pub(crate) idle_timers: HashMap<String, Arc<IdleTimer>>,
     /// One for all rules, from the first that counts connections on.
     alive: Option<Arc<Alive>>,
     /// The same, from the first on that wants packets kept.
@@ -129,6 +131,13 @@ impl Named {
         self.recents.retain(|_, state| Arc::strong_count(state) > 1);
         self.rates.iter_mut().for_each(|rates| rates.retain(|_, state| Arc::strong_count(state) > 1));
         self.estimators.retain(|_, state| Arc::strong_count(state) > 1);
+        self.idle_timers.retain(|_, state| Arc::strong_count(state) > 1);
+    }
+
+    /// Those that rules have, by their labels.
+    pub fn idle_timers(&self) -> impl Iterator<Item = (&str, &IdleTimer)> {
+        let used = self.idle_timers.iter().filter(|(_, timer)| Arc::strong_count(timer) > 1);
+        used.map(|(label, timer)| (label.as_str(), &**timer))
     }
 }
 

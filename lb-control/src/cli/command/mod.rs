@@ -6,6 +6,7 @@ mod drops;
 mod explain;
 mod foreign;
 mod hooks;
+mod idletimers;
 mod man;
 mod metrics;
 mod ports;
@@ -41,6 +42,7 @@ pub(super) const COMMANDS: &[&dyn OwnCommand] = &[
     &explain::Explain,
     &trace::Trace,
     &hooks::Hooks,
+    &idletimers::IdleTimers,
     &set::Set,
     &sysctl::Sysctl,
     &metrics::Metrics,

@@ -407,6 +407,40 @@ fn what_a_program_is_to_be_asked_about_is_dropped_since_none_listens_or_let_pass
 }
 
 #[test]
+fn a_timer_of_a_label_begins_anew_with_each_packet_that_meets_a_rule_of_it() {
+    let mut named = Named::new(1);
+    let lines = [
+        "mangle PREROUTING -p tcp -j IDLETIMER --timeout 30 --label web",
+        "filter FORWARD -p tcp --dport 1 -j IDLETIMER --timeout 90 --label other --alarm",
+        "filter FORWARD -p tcp --syn -j IDLETIMER --timeout 60 --label web",
+    ];
+    let mut director = director(bound(&lines, &mut named));
+    let left = |now: Tick| {
+        let mut all: Vec<_> =
+            named.idle_timers().map(|(label, timer)| (label, timer.left(now), timer.is_alarm)).collect();
+        all.sort_unstable();
+        all
+    };
+    let start = director.now;
+    let at = |seconds: u32| Tick(start.0.wrapping_add(seconds * Tick::PER_SECOND));
+    let first = left(start)[1].1;
+    assert!([30, 60].contains(&first), "{first}");
+    assert_eq!(left(start)[0], ("other", 90, true));
+    director.now = at(5);
+    assert_eq!(director.receive(WAN, &[through(4000, "S")]).sent.len(), 1, "it goes on");
+    assert_eq!(left(at(6)), [("other", 84, true), ("web", 59, false)], "the last rule's time");
+    director.now = at(10);
+    director.receive(WAN, &[through(4000, "A")]);
+    assert_eq!(left(at(10))[1].1, 30);
+    director.receive(WAN, &[ping(C2D, "192.0.2.100", "10.0.0.11", 7, false)]);
+    assert_eq!(left(at(40)), [("other", 50, true), ("web", 0, false)]);
+    assert_eq!(left(at(90)), [("other", 0, true), ("web", 0, false)]);
+    director.now = at(100);
+    director.receive(WAN, &[through(4000, "A")]);
+    assert_eq!(left(at(101))[1].1, 29);
+}
+
+#[test]
 fn packets_are_counted_under_a_name_by_all_rules_that_name_it() {
     use crate::rule::{Account, AccountQuota};
     let mut named = Named::new(1);

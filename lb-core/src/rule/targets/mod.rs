@@ -48,6 +48,7 @@ extensions! {
         EcnTarget = ecn,
         HopLimitTarget = hl,
         HashMark = hmark,
+        IdleTimerTarget = idletimer,
         Log = log,
         MarkTarget = mark,
         Masquerade = masquerade,
