@@ -49,6 +49,7 @@ impl Netfilter {
             }
         };
         passage.output = Some(input);
+        passage.quotes_piece = matches!(piece, Some((Piece::First, _)));
         let (came, is_attached) = (passage.ends, attached.is_some());
         // What a virtual service has taken passed POSTROUTING's translation already, or never does.
         let is_served = attached.as_ref().is_some_and(|(connection, _)| connection.is_served);

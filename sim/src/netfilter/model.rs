@@ -224,6 +224,8 @@ pub(super) struct Passage {
     pub(super) is_error: bool,
     /// What answers the packet that an error quotes: what goes as it goes.
     pub(super) answer: Option<Tuple>,
+    /// What is quoted is a piece, of which the ports are not looked at.
+    pub(super) quotes_piece: bool,
     /// It is one of a packet's.
     pub(super) piece: Option<Piece>,
     mark: u32,
@@ -485,6 +487,7 @@ impl Netfilter {
             may_be_served: false,
             is_error: false,
             answer: None,
+            quotes_piece: false,
             piece: None,
             mark: 0,
             is_untracked: false,

@@ -50,6 +50,7 @@ pub(super) fn walk(
                         let is_whole = matches!(passage.piece, None | Some(Piece::Only));
                         let quoted = passage.answer.filter(|_| is_whole);
                         let ends = quoted.map_or(passage.ends, |answer| answer.reversed());
+                        let is_whole = is_whole && !passage.quotes_piece;
                         Some(hash::of_packet(&ends, (has_ports, is_whole), seed))
                     }
                 };
