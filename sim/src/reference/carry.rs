@@ -107,7 +107,10 @@ impl Reference {
                 done.no_server += 1;
                 continue;
             };
-            if connection.local().is_some_and(|(_, port)| self.worker_of_port(port) != self.worker) {
+            // Where no service has local endpoints any more, answers go by the real server's end.
+            let is_answered_here =
+                |port| self.worker_of_port(port) == self.worker || self.owner_of_tuple(&reply) == self.worker;
+            if connection.local().is_some_and(|(_, port)| !is_answered_here(port)) {
                 done.no_port += 1;
                 continue;
             }
