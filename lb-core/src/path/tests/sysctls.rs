@@ -90,11 +90,10 @@ fn a_backup_translates_no_data_connection_that_is_announced_by_a_worker_that_doe
     let announced = Frame::new(WAN, &from_client(4000, "A"));
     let mut handed = [(announced, Steer::Announce(expect))].into_iter().collect();
     director.path.receive_handed_over(&mut handed, director.now, &mut Out::default());
-    let syn = tcp((server_mac(11), OUR_LAN), ("10.0.0.11", 20), ("192.0.2.100", 50002), "S");
-    let mut source = || read(&director.receive(LAN, &[syn.clone()]).sent[0].1).0;
-    assert_eq!(source(), ip("10.0.0.11"));
+    let syn = [tcp((server_mac(11), OUR_LAN), ("10.0.0.11", 20), ("192.0.2.100", 50002), "S")];
+    assert_eq!(read(&director.receive(LAN, &syn).sent[0].1).0, ip("10.0.0.11"));
     director.path.adopt(standby(3, false));
-    assert_eq!(read(&director.receive(LAN, &[syn.clone()]).sent[0].1).0, ip("192.0.2.10"), "it was kept");
+    assert_eq!(read(&director.receive(LAN, &syn).sent[0].1).0, ip("192.0.2.10"), "it was kept");
 }
 
 #[test]
