@@ -1,9 +1,11 @@
 //! A frame in memory that the path may own, laid out as DPDK does.
 
 use std::cell::RefCell;
+use std::sync::Mutex;
 
 use lb_core::ids::PortId;
 use lb_core::packet::{NoRoom, Packet, RxChecksums};
+use lb_core::path::Burst;
 
 use crate::traffic::{LEN, WAN};
 
@@ -20,25 +22,72 @@ struct Slot {
     bytes: [u8; 320],
 }
 
+/// Frames that nobody has, as DPDK's pools keep them: each thread has some of its own, and gives to all, or takes from there, what it has
+/// too many or too few of, in bulk.
+static COMMON: Mutex<Vec<Vec<BenchFrame>>> = Mutex::new(Vec::new());
+
 thread_local! {
-    /// What this thread dropped: so that none of them waits for another at the heap, as none does at DPDK's pools.
-    static SPARE: RefCell<Vec<BenchFrame>> = const { RefCell::new(Vec::new()) };
+    static OWN: RefCell<Vec<BenchFrame>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Frames that a thread keeps so.
-const SPARES: usize = 8192;
+/// Frames that go from a thread to all at once, and back.
+const BULK: usize = 512;
 
 /// A frame that the path may own. It has its slot until it is dropped.
 pub(crate) struct BenchFrame(Option<Box<Slot>>);
 
 impl BenchFrame {
     pub(crate) fn new() -> BenchFrame {
-        let mut frame = SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
-            let slot = Slot { port: WAN, start: 0, len: 0, rest: [0; 122], bytes: [0; 320] };
-            BenchFrame(Some(Box::new(slot)))
-        });
+        let mut frame = OWN.with_borrow_mut(Vec::pop).unwrap_or_else(BenchFrame::made);
         frame.reset(WAN);
         frame
+    }
+
+    fn made() -> BenchFrame {
+        BenchFrame(Some(Box::new(Slot { port: WAN, start: 0, len: 0, rest: [0; 122], bytes: [0; 320] })))
+    }
+
+    /// Fills a burst with frames that came by `port`.
+    #[inline]
+    pub(crate) fn fill(burst: &mut Burst<BenchFrame>, port: PortId) {
+        OWN.with_borrow_mut(|own| {
+            if own.len() < burst.remaining_capacity() {
+                BenchFrame::fetch(own);
+            }
+            for mut frame in own.drain(own.len() - burst.remaining_capacity()..) {
+                frame.reset(port);
+                burst.push(frame);
+            }
+        });
+    }
+
+    #[cold]
+    fn fetch(own: &mut Vec<BenchFrame>) {
+        let bulk = COMMON.lock().ok().and_then(|mut common| common.pop());
+        own.extend(bulk.unwrap_or_else(|| std::iter::repeat_with(BenchFrame::made).take(BULK).collect()));
+    }
+
+    /// Takes frames back.
+    #[inline]
+    pub(crate) fn take_back(frames: impl Iterator<Item = BenchFrame>) {
+        OWN.with_borrow_mut(|own| BenchFrame::keep(own, frames));
+    }
+
+    #[inline]
+    fn keep(own: &mut Vec<BenchFrame>, frames: impl Iterator<Item = BenchFrame>) {
+        own.extend(frames);
+        if own.len() > 2 * BULK {
+            BenchFrame::release(own);
+        }
+    }
+
+    #[cold]
+    fn release(own: &mut Vec<BenchFrame>) {
+        // Those that were longest out of use.
+        let bulk = own.drain(..BULK).collect();
+        if let Ok(mut common) = COMMON.lock() {
+            common.push(bulk);
+        }
     }
 
     #[inline(always)]
@@ -63,11 +112,8 @@ impl Drop for BenchFrame {
     fn drop(&mut self) {
         let Some(slot) = self.0.take() else { return };
         // A thread that ends has none any more.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < SPARES {
-                spare.push(BenchFrame(Some(slot)));
-            }
+        let _ = OWN.try_with(|own| {
+            BenchFrame::keep(&mut own.borrow_mut(), std::iter::once(BenchFrame(Some(slot))));
         });
     }
 }
