@@ -19,6 +19,7 @@
 
 mod ahead;
 mod answer;
+mod ask;
 mod bereft;
 mod by_hash;
 mod by_mark;
@@ -60,6 +61,7 @@ mod one_way;
 mod order;
 mod output;
 mod owners;
+mod passage;
 mod persistent;
 mod pieces;
 mod quic;

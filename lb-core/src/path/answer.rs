@@ -11,8 +11,9 @@
 
 use std::net::IpAddr;
 
-use super::hooks::{OUTPUT, Passage, Stop, Stopped, why};
+use super::hooks::why;
 use super::on_link::on_link;
+use super::passage::{OUTPUT, Passage, Stop, Stopped};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{Io, Path};

@@ -2,7 +2,8 @@
 //!
 //! Source of the facts: Linux, `net/ipv4/netfilter/nf_dup_ipv4.c`, `net/ipv6/netfilter/nf_dup_ipv6.c`.
 
-use super::hooks::{OUTPUT, why};
+use super::hooks::why;
+use super::passage::OUTPUT;
 use super::rewrite::{as_seen, decrement_ttl};
 use super::waiting::Going;
 use super::{Io, Path};

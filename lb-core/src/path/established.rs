@@ -6,7 +6,7 @@
 use super::expected::is_awaited;
 use super::rewrite::{self, Offload, Outcome, Plain};
 use super::waiting::Going;
-use super::{Io, Path, hooks};
+use super::{Io, Path, ask};
 use crate::conntrack::Told;
 use crate::counters::{ServerCell, WorkerCounters};
 use crate::drop::DropReason;
@@ -346,7 +346,7 @@ impl<P: Packet> Path<P> {
             let Some((passed, ttl)) = self.ruled(packet, headers, at, now, io) else { return };
             packet = passed;
             if headers.tcp_flags & SYN != 0 || ttl != headers.ttl {
-                behind = Headers { ttl, ..hooks::grown(&packet, headers) };
+                behind = Headers { ttl, ..ask::grown(&packet, headers) };
                 headers = &behind;
             }
         }

@@ -4,11 +4,12 @@
 //! Before that it is sought at the worker of its other end, where a connection is that is only routed through us, and where destinations are exchanged at
 //! all others ([0026](../../../docs/decisions/0026-translated-connections-are-sought.md)).
 
+use super::ask::grown;
 use super::expected::Awaited;
 use super::fragment::ports;
 use super::helped::Expected;
-use super::hooks::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped, grown};
 use super::host_alone::is_never_tracked;
+use super::passage::{FORWARD, INPUT, POSTROUTING, PREROUTING, Passage, RAW, Stopped};
 use super::tracked::{Begun, tuple_of};
 use super::waiting::Going;
 use super::{Io, Passed, Path, Steer, rewrite};

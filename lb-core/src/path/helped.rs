@@ -12,8 +12,8 @@
 use std::net::IpAddr;
 
 use super::expected::Awaited;
-use super::hooks::Passage;
 use super::list::{FlowView, Known};
+use super::passage::Passage;
 use super::{Outcome, Path};
 use crate::conntrack::helper::sip;
 use crate::conntrack::helper::{Announced, Follows, Heard, Helper, HelperId, Reads};

@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 
 use super::error_of_host::answer_of_error;
-use super::hooks::{Passage, Stop, Stopped, problem, why};
+use super::hooks::{problem, why};
 use super::host_alone::{is_never_tracked, is_to_many};
 use super::on_link::{is_on_link, off_link, on_link};
+use super::passage::{Passage, Stop, Stopped};
 use super::tracked::tuple_of;
 use super::waiting::Going;
 use super::{FromRaw, Io, Path, Steer, rewrite};

@@ -13,8 +13,8 @@
 
 use std::net::IpAddr;
 
-use super::hooks::{INPUT, PREROUTING, Passage, RAW, Stopped};
 use super::on_link::on_link;
+use super::passage::{INPUT, PREROUTING, Passage, RAW, Stopped};
 use super::related::answer_to;
 use super::tracked::tuple_of;
 use super::{Io, Path};

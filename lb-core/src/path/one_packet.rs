@@ -6,7 +6,7 @@
 
 use super::established::count;
 use super::fragment::{Datagram, Recent, datagram};
-use super::hooks::{OUTPUT, Stopped};
+use super::passage::{OUTPUT, Stopped};
 use super::{Io, Passed, Path, rewrite};
 use crate::drop::DropReason;
 use crate::flow::{Direction, Method, Tuple};

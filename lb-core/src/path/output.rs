@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use super::hooks::Passage;
+use super::passage::Passage;
 use super::rewrite;
 use super::waiting::Going;
 use super::{Io, Path};

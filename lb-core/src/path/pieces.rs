@@ -8,7 +8,7 @@
 
 use super::Path;
 use super::fragment::datagram;
-use super::hooks::{Passage, Stop, Stopped};
+use super::passage::{Passage, Stop, Stopped};
 use crate::conntrack::Zones;
 use crate::flow::Tuple;
 use crate::packet::Packet;

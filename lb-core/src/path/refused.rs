@@ -11,8 +11,8 @@
 //! Source of the facts: Linux, `net/ipv4/ip_forward.c`, `net/ipv6/ip6_output.c`, `net/netfilter/ipvs/ip_vs_xmit.c`, `ip_vs_core.c`.
 
 use super::established::{count, side};
-use super::hooks::{INPUT, ONWARD, OUTPUT, PREROUTING, Passage, RAW, Stop};
 use super::output::Refusal;
+use super::passage::{INPUT, ONWARD, OUTPUT, PREROUTING, Passage, RAW, Stop};
 use super::{Io, Path, rewrite};
 use crate::conntrack::CtState;
 use crate::flow::{Direction, Entry, FlowRef, Method};

@@ -8,7 +8,7 @@
 
 use super::Path;
 use super::first::pick;
-use super::hooks::{INPUT, OUTPUT, PREROUTING, RAW, Stopped};
+use super::passage::{INPUT, OUTPUT, PREROUTING, RAW, Stopped};
 use super::related::answer_to;
 use crate::conntrack::CtState;
 use crate::drop::DropReason;

@@ -7,8 +7,8 @@
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nfct.c`, `Documentation/networking/ipvs-sysctl.rst`.
 
-use super::hooks::{Passage, Stopped};
 use super::output::Refusal;
+use super::passage::{Passage, Stopped};
 use super::{Io, Path, rewrite, signpost};
 use crate::conntrack::{Status, Told};
 use crate::flow::{Direction, FlowRef, Method, Tuple};

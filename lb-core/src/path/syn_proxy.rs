@@ -20,8 +20,9 @@
 //! Source of the facts: Linux, `net/netfilter/nf_synproxy_core.c`.
 
 use super::edited::is_intact;
-use super::hooks::{OUTPUT, Passage, Stop, Stopped, why};
-use super::{Io, Passed, Path, hooks};
+use super::hooks::why;
+use super::passage::{OUTPUT, Passage, Stop, Stopped};
+use super::{Io, Passed, Path, passage};
 use crate::conntrack::{self, CtState, Expectation, Labels, Zones};
 use crate::drop::DropReason;
 use crate::flow::edit::{Edit, Proxied, Shift};
@@ -364,7 +365,7 @@ impl<P: Packet> Path<P> {
         let wire = self.flows.tuple(at.id(), at.direction());
         let mut passage = self.passage(packet.port(), headers, CtState::Established, now);
         passage.of = Some(at.id());
-        self.pass(&hooks::RAW, &wire, packet, headers, &mut passage)?;
+        self.pass(&passage::RAW, &wire, packet, headers, &mut passage)?;
         passage.state = self.flows.tracked(at.id()).is(at.direction());
         self.walk_tracked(packet, headers, at, &wire, &mut passage)
     }

@@ -4,7 +4,8 @@
 //! One is an entry like any other, of no real server. What the table `nat` decided is in its two tuples: they are
 //! translated, in both directions, by what translates a masqueraded connection.
 
-use super::hooks::{Passage, RAW, Stopped, translation};
+use super::ask::translation;
+use super::passage::{Passage, RAW, Stopped};
 use super::{Io, Path, rewrite};
 use crate::conntrack::helper::HelperId;
 use crate::conntrack::tcp::TcpState;

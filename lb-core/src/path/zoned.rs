@@ -9,7 +9,7 @@
 
 use super::first_ruled::begins_connection;
 use super::fragment::ports;
-use super::hooks::{Passage, RAW};
+use super::passage::{Passage, RAW};
 use super::tracked::tuple_of;
 use super::{Io, Path, Steer};
 use crate::conntrack::helper::HelperId;
