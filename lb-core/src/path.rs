@@ -59,6 +59,7 @@ mod on_link;
 mod one_packet;
 mod one_way;
 mod order;
+mod outer_ids;
 mod output;
 mod owners;
 mod passage;
@@ -137,9 +138,6 @@ use crate::tables::{InterfaceId, Tables};
 use crate::time::Tick;
 use crate::trail::Watch;
 use crate::wire::parse::{Fragment, Headers, Parsed, parse, parse_plain};
-
-/// How far apart two workers' first outer identifications are.
-const OUTER_IDS_APART: u16 = 1021;
 
 /// Packets that go down the road together.
 pub const BURST: usize = 32;
@@ -470,8 +468,7 @@ pub struct Path<P> {
     expectations: Expectations,
     /// Of a connection that has no room for them.
     no_calls: Calls,
-    /// Identification of the outer IPv4 header of the last tunnelled packet that may be split.
-    next_outer_id: u16,
+    outer_ids: outer_ids::OuterIds,
     owners: Owners,
     local_ports: full_nat::LocalPorts,
     /// Of the tables in use.
@@ -512,6 +509,7 @@ impl<P: Packet> Path<P> {
                 config.now,
             ),
             owners,
+            outer_ids: outer_ids::OuterIds::new(config.worker, config.counters.len(), config.now),
             schedulers,
             tunnels: tunnel::Tunnels::new(mine.server_capacity()),
             counters: config.counters,
@@ -547,8 +545,6 @@ impl<P: Packet> Path<P> {
             courses: courses::Courses::new(config.now),
             expectations,
             no_calls: Calls::default(),
-            // Workers send to the same real servers: they begin apart.
-            next_outer_id: config.worker.0.wrapping_mul(OUTER_IDS_APART),
             known_hops: known_hops::KnownHops::new(),
             sight: Some(new_sight()),
         }

@@ -167,8 +167,7 @@ impl<P: Packet> Path<P> {
             && !is_syn
             && rewrite::goes_plainly(headers, tunnel.plain_room)
         {
-            self.next_outer_id = self.next_outer_id.wrapping_add(1);
-            let (outer, hop, id) = (&tunnel.outer, &tunnel.hop, self.next_outer_id);
+            let (outer, hop, id) = (&tunnel.outer, &tunnel.hop, self.outer_ids.next());
             return match outer.put_before_plain(&mut packet, headers, &hop.macs, id) {
                 Ok(()) => io.transmit(hop.port, packet),
                 Err(reason) => self.drop(reason, Hook::Postrouting),
@@ -201,8 +200,7 @@ impl<P: Packet> Path<P> {
         else {
             return self.onward_off_line(packet, headers, at, now, io);
         };
-        self.next_outer_id = self.next_outer_id.wrapping_add(1);
-        match tunnel.outer.put_before_forwarded(&mut packet, headers, self.next_outer_id) {
+        match tunnel.outer.put_before_forwarded(&mut packet, headers, self.outer_ids.next()) {
             Ok(()) => self.send(packet, headers, &tunnel.hop, io),
             Err(reason) => self.drop(reason, Hook::Postrouting),
         }
@@ -348,10 +346,10 @@ impl<P: Packet> Path<P> {
         hop: &NextHop,
     ) -> Result<(), DropReason> {
         let ends = self.ends(to, hop).ok_or(DropReason::NoTunnelSource)?;
-        self.next_outer_id = self.next_outer_id.wrapping_add(1);
+        let id = self.outer_ids.next();
         let dont_fragment = headers.dont_fragment && !self.hides_df(headers.is_ipv6, to);
         let headers = &Headers { dont_fragment, ..*headers };
-        Outer::new(tunnel, ends, headers.is_ipv6).put_before(packet, headers, self.next_outer_id)
+        Outer::new(tunnel, ends, headers.is_ipv6).put_before(packet, headers, id)
     }
 
     /// Whether a packet in a tunnel to `to` may be split with the tunnel's, also if it says that it may not (`pmtu_disc`).

@@ -103,9 +103,9 @@ impl<P: Packet> Path<P> {
         let l3 = usize::from(headers.l3);
         let (fields, payload) = Fields::read(packet.data(), l3, headers.is_ipv6)?;
         let addresses = Addresses::of(after.src, after.dst).ok_or(DropReason::Unsupported)?;
-        self.next_outer_id = self.next_outer_id.wrapping_add(1);
+        let id = self.outer_ids.next();
         let fields = Fields { ttl: fields.ttl.wrapping_sub(1), ..fields };
-        let header = fields.header(addresses, self.next_outer_id)?;
+        let header = fields.header(addresses, id)?;
         translate::replace(packet, l3, payload, &header, !headers.is_ipv6)?;
         let (_, dont_fragment) = translate::translated_len(headers);
         let (src, dst) = match addresses {
@@ -152,8 +152,7 @@ impl<P: Packet> Path<P> {
             receiver: self.tables.mtu_towards(sent.src),
             destination: self.tables.mtu_towards(embedded.dst),
         };
-        self.next_outer_id = self.next_outer_id.wrapping_add(1);
-        let id = self.next_outer_id;
+        let id = self.outer_ids.next();
         if let Err(reason) = translate::icmp::error(&mut packet, headers, embedded, &sent, back, mtus, id) {
             return self.drop(reason, Hook::Postrouting);
         }

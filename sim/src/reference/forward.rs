@@ -157,7 +157,7 @@ impl Reference {
             IpAddr::V6(_) => interface.ipv6.map(IpAddr::from),
         });
         let from = from.ok_or(DropReason::NoTunnelSource)?;
-        self.outer_id = self.outer_id.wrapping_add(1);
+        self.count_outer_id();
         if read.ip_len() + overhead(tunnel, to) > 65_535 {
             return Err(DropReason::Unsupported);
         }

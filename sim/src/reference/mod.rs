@@ -67,6 +67,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -163,6 +164,8 @@ pub struct Reference {
     syns: HashMap<ServiceId, cookies::Syns>,
     /// Identification of the last outer header.
     outer_id: u16,
+    /// The worker's own.
+    outer_ids: Range<u32>,
     draw: full_nat::Draw,
     now: Tick,
     /// Turns since the wheel was last not behind.
@@ -189,6 +192,8 @@ impl Reference {
         let mine = team.counters[config.worker.index()].clone();
         mine.flows.capacity.set(config.max_connections.into());
         mine.flows.ipv6_capacity.set(config.max_ipv6_connections.into());
+        let begins = |worker: u16| 65_536 * u32::from(worker) / team.counters.len() as u32;
+        let outer_ids = begins(config.worker.0)..begins(config.worker.0 + 1);
         Reference {
             worker: config.worker,
             team: team.clone(),
@@ -210,7 +215,8 @@ impl Reference {
             hashed: HashMap::new(),
             syns: HashMap::new(),
             draw: full_nat::Draw::new(Hasher::new(config.hash_seed), config.worker, config.now),
-            outer_id: config.worker.0.wrapping_mul(1021),
+            outer_id: (outer_ids.start + config.now.0 % outer_ids.len() as u32) as u16,
+            outer_ids,
             now: config.now,
             turns_behind: 0,
             most_behind: 0,
@@ -218,6 +224,12 @@ impl Reference {
             expected: Vec::new(),
             touched: Vec::new(),
         }
+    }
+
+    /// Of a header that is written before a packet.
+    fn count_outer_id(&mut self) {
+        let next = u32::from(self.outer_id) + 1;
+        self.outer_id = if self.outer_ids.contains(&next) { next } else { self.outer_ids.start } as u16;
     }
 
     pub fn adopt(&mut self, tables: Arc<Tables>) {

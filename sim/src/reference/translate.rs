@@ -73,7 +73,7 @@ impl Reference {
                 self.drop(DropReason::Untranslatable, Hook::Postrouting);
                 continue;
             };
-            self.outer_id = self.outer_id.wrapping_add(1);
+            self.count_outer_id();
             let fields = Fields { ttl: fields.ttl - 1, ..fields };
             let Some(header) = fields.header(after.src, after.dst, self.outer_id) else {
                 self.drop(DropReason::Untranslatable, Hook::Postrouting);
@@ -118,7 +118,7 @@ impl Reference {
         };
         self.count(connection.server, direction, &read);
         renumber_quoted(&mut packet.bytes, quoted, connection, direction);
-        self.outer_id = self.outer_id.wrapping_add(1);
+        self.count_outer_id();
         let mtus = Mtus { receiver: self.mtu_towards(sent.src), destination: self.mtu_towards(quoted.dst) };
         let error = error(&packet.bytes, &read, quoted, &sent, mtus, self.outer_id);
         let bytes = error.unwrap_or_default();
