@@ -354,6 +354,13 @@ impl<P: Packet> Path<P> {
         let Some(server) = self.tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
+        let is_one_packet = service.options.one_packet && original.protocol == Protocol::UDP;
+        if is_one_packet && server.address.is_ipv6() != headers.is_ipv6 && server.forward == Forward::FullNat
+        {
+            // By the tables of whoever told of it the packet is of a service that keeps connections: without one nothing is translated.
+            self.let_go(template);
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
         let (id, mut method, forward) = (server.id, server.forward.method(), server.forward);
         // With persistence a port that the service does not name stays; else the real server's own is the one, as for what is scheduled.
         let is_named = service.options.persistence.is_none() || seen.dport == service.key.port;
@@ -367,7 +374,7 @@ impl<P: Packet> Path<P> {
             };
             (after, method) = chosen;
         }
-        if service.options.one_packet && original.protocol == Protocol::UDP {
+        if is_one_packet {
             let choice = Choice { original: *original, after, method, server: id };
             return self.one_packet(packet, headers, choice, now, io);
         }

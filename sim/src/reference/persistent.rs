@@ -371,11 +371,16 @@ impl Reference {
         server: ServerId,
         serial: Option<Serial>,
     ) {
-        let tables = self.tables.clone();
         let original = tuple(&read);
+        let tables = self.tables.clone();
         let Some(server) = tables.services.server(server) else {
             return self.drop(DropReason::ServerRemoved, Hook::Input);
         };
+        let forgets = service.options.one_packet && read.protocol == UDP;
+        if forgets && server.forward == Forward::FullNat && server.address.is_ipv6() != read.is_ipv6() {
+            self.let_go(serial);
+            return self.drop(DropReason::ServerRemoved, Hook::Input);
+        }
         let is_named = service.options.persistence.is_none() || original.dport == service.key.port;
         let keeps_port = !is_named || server.port == 0;
         let dport = if keeps_port { original.dport } else { server.port };

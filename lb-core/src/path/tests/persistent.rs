@@ -232,6 +232,31 @@ fn an_answer_about_a_template_that_ended_meanwhile_begins_the_connection_all_the
 }
 
 #[test]
+fn a_datagram_that_nothing_is_kept_of_is_not_sent_to_a_server_of_the_other_family() {
+    let (counters, uses) = (counters(2), Arc::new(Uses::new(2, 100)));
+    let mut path = path(0, &counters, &uses);
+    let mut tables = one_packet::by(2, Forward::Masq, &[11]);
+    let mut service = (**tables.services.iter().next().unwrap()).clone();
+    let mask = ClientMask::WHOLE;
+    service.options.persistence = Some(Persistence { timeout: Timeout::from_secs(100), mask });
+    let key = ServiceKey::new(Protocol::UDP, ip("192.0.2.11"), 80);
+    let server = Server::new(ServerId(40), (ip("fd00::11"), 80), 1, Forward::FullNat);
+    let other = Service::new(None, ServiceId(2), key, SchedulerKind::Rr, vec![server], 2);
+    tables.services = Services::new([service, other].map(Arc::new)).into();
+    path.adopt(tables.into());
+    // By the tables of whoever answers, the service keeps connections and has that server.
+    let held = Held { server: ServerId(40), template: uses.id(WorkerId(1), 7) };
+    let says = Ports { sport: 4000, dport: 80, protocol: Protocol::UDP };
+    let mut out = Out::default();
+    let frame = Frame::new(WAN, &datagram(1)[0]);
+    let mut burst: ArrayVec<_, BURST> =
+        [(frame, Steer::Answer(says, None, Some(held)))].into_iter().collect();
+    path.receive_handed_over(&mut burst, Tick(100), &mut out);
+    assert!(out.sent.is_empty());
+    assert_eq!(path.mine.dropped(DropReason::ServerRemoved, Hook::Input).get(), 1);
+}
+
+#[test]
 fn a_server_that_is_removed_is_replaced_and_one_that_is_full_is_kept() {
     let mut director = director(|_| ());
     let first = server_of(&director.receive(WAN, &[from_client(4000, "S")]).sent[0].1);
