@@ -200,6 +200,14 @@ impl Reference {
     pub(super) fn asked(&mut self, packet: Packet, read: Read) {
         let original = tuple(&read);
         let owner = self.hashed(number(original.src), original.sport);
+        if owner == self.worker {
+            // A later fragment after its first one, which tables had brought here by then.
+            return match (self.flows.find(&original), self.choice_of(&read)) {
+                (Some((at, direction)), _) => self.established(packet, read, at, direction),
+                (None, Some(choice)) => self.follow(packet, read, choice),
+                (None, None) => self.route(packet, read),
+            };
+        }
         let tables = self.tables.clone();
         let service = service_of(&tables, &original);
         let known = service.and_then(|service| Some((service, template_of(service, &packet, &read)?)));
