@@ -138,6 +138,7 @@ impl<P: Packet> Path<P> {
         };
         if let Some(at) = attached.map(FlowRef::opposite) {
             (passage.state, passage.at, passage.of) = (state, Some(at), Some(at.id()));
+            passage.ended = (!self.flows.is_live(at.id())).then_some(headers.ip_len);
         } else if let Some(original) = begun {
             (passage.state, passage.original, passage.answers) =
                 (state, Some(original), Some(headers.ip_len));

@@ -282,7 +282,11 @@ impl<P: Packet> Path<P> {
                 zones: self.flows.zones(id),
                 told_by: tracked.told_by(),
                 expires: entry.expires().since(passage.now) / Tick::PER_SECOND,
-                counts: if self.counts_connections { self.flows.accounting(id).copied() } else { None },
+                counts: match passage.ended {
+                    _ if !self.counts_connections => None,
+                    Some(len) => Some(Accounting::of_first(len)),
+                    None => self.flows.accounting(id).copied(),
+                },
             });
         }
         let original = passage.original.filter(|_| !passage.is_untracked)?;

@@ -35,6 +35,8 @@ pub(super) struct Passage {
     pub(super) after: Option<Tuple>,
     /// It answers one that was to, of so many bytes.
     pub(super) answers: Option<u32>,
+    /// Its connection ended with the first packet, of so many bytes.
+    pub(super) ended: Option<u32>,
     /// What a rule of table mangle that was asked last made of its ends (SNPT, DNPT).
     pub(super) renumbered: Option<Tuple>,
     /// The connection that it begins is masqueraded.
@@ -131,6 +133,7 @@ impl<P: Packet> Path<P> {
             original: None,
             after: None,
             answers: None,
+            ended: None,
             renumbered: None,
             is_masqueraded: false,
             mark: 0,

@@ -46,6 +46,19 @@ fn a_connection_that_has_ended_gets_no_mark_and_no_label_of_what_its_client_is_t
     director.path.check_connections().unwrap();
 }
 
+#[test]
+fn what_the_client_is_told_of_a_connection_that_has_ended_is_asked_with_what_that_has_counted() {
+    let mut director = director(&[
+        MASQUERADE,
+        "filter OUTPUT -d 10.0.0.0/24 -j REJECT",
+        "filter OUTPUT -m connbytes --connbytes 1:1 --connbytes-mode packets --connbytes-dir both -j DROP",
+    ]);
+    let out = director.receive(WAN, &[from_client(4000, "S")]);
+    assert!(out.sent.is_empty(), "nothing, not even an ICMP error");
+    assert!(director.states().is_empty());
+    assert_eq!(director.path.mine.dropped(DropReason::Rule, Hook::Output).get(), 1);
+}
+
 type Ends = (IpAddr, u16, IpAddr, u16, u8);
 
 fn one(out: &Out) -> Ends {

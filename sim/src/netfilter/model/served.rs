@@ -36,8 +36,8 @@ impl Netfilter {
         let server = match service.is_persistent {
             true => {
                 let (address, port) = *self.kept.entry(came.src).or_insert(picked);
-                // By mark a client gets the port that it asked for (`ip_vs_sched_persist`).
-                (address, if matches!(service.takes, Takes::Marked(_)) { came.dport } else { port })
+                // By mark a client gets the port that the packet is for at INPUT (`ip_vs_sched_persist`).
+                (address, if matches!(service.takes, Takes::Marked(_)) { passage.ends.dport } else { port })
             }
             false => picked,
         };
