@@ -309,8 +309,8 @@ simulated, and from what is assumed.
 - Without it all packets but one in as many as there are workers are handed over: who receives one pays for giving, who owns it for taking, and
   the packet's lines move from one core to the other. Of a turn's packets the fewer go into each ring the more rings there are, so that the
   lines of the rings' ends are shared by fewer packets.
-- `bench two-workers` measures two (100,000 connections, ports in memory, [RESULTS.md](../benches/RESULTS.md)): 1.92 times one's throughput where each gets its own packets, as
-  below; **0.51 times where all are handed over, about half of what is calculated below** ([0045](decisions/0045-what-is-handed-over-goes-in-bursts.md)): one worker is better there.
+- `bench two-workers` measures two (100,000 connections, ports in memory, [RESULTS.md](../benches/RESULTS.md)): 2.0 times one's throughput where each gets its own packets, as
+  below; **0.6 times where all are handed over, about half of what is calculated below** ([0045](decisions/0045-what-is-handed-over-goes-in-bursts.md)): one worker is better there.
 - With one queue the worker that receives gives all away, and owns nothing itself: what it can give is the most that goes through.
 - Flows are not of one size, and one flow is one worker's. The rate is that at which the busiest worker is full; the others are not. Sizes are
   Pareto's, the mean of several draws.
