@@ -1,6 +1,9 @@
 //! lc: the real server with the fewest connections, of several the first in the list. Weights other than 0 do
 //! not matter.
 //!
+//! Connections are counted over all workers: with several, one may miss what another has bound in the same burst, 32 connections at most, and with more than 16 servers
+//! what [`cheapest`](crate::ipvs::cheapest) says.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_lc.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;

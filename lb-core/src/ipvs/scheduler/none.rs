@@ -1,6 +1,8 @@
 //! none: no scheduler. The service gets no new connection; those that there are go on, and a client with a persistence template keeps its real
 //! server.
 //!
+//! Nothing is picked, so that workers share nothing.
+//!
 //! Source of the facts: Linux since 4.3, `net/netfilter/ipvs/ip_vs_ctl.c` and `ip_vs_core.c` (`svc->scheduler`).
 
 pub(super) use super::Nothing as Compiled;

@@ -1,5 +1,8 @@
 //! nq, never queue: the first real server in the list without an active connection; when there is none, as [`sed`](super::sed).
 //!
+//! Connections are counted over all workers: with several, one may miss what another has bound in the same burst, 32 connections at most, and with more than 16 servers
+//! what [`cheapest`](crate::ipvs::cheapest) says.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_nq.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;

@@ -3,6 +3,9 @@
 //!
 //! A UDP connection is never active, so that UDP does not overflow.
 //!
+//! Connections are counted over all workers: with several, one may miss what another has bound in the same burst, 32 connections at most, and with more than 16 servers
+//! what [`cheapest`](crate::ipvs::cheapest) says.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_ovf.c`, and recorded picks.
 
 pub(super) use super::Nothing as Compiled;

@@ -5,6 +5,8 @@
 //! Servers are known by their ids, so that a removed one that is added again at the head is not mistaken for
 //! the place where the cursor stood: `Compiled` remembers the last removals and what stood before each.
 //!
+//! Each worker has a cursor of its own: with `w` workers the numbers of connections of two servers differ by `w` at most, where one worker's differ by one.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_rr.c`, and recorded picks.
 
 use super::{Change, Facts, Loads, Request, Room, is_newer, push_bounded};

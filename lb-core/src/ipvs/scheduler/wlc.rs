@@ -1,5 +1,8 @@
 //! wlc: the real server with the fewest connections for its weight, of several the first in the list.
 //!
+//! Connections are counted over all workers: with several, one may miss what another has bound in the same burst, 32 connections at most, and with more than 16 servers
+//! what [`cheapest`](crate::ipvs::cheapest) says.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_wlc.c`, and recorded picks.
 
 use super::lc::load;

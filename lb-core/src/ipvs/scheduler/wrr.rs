@@ -9,6 +9,9 @@
 //! that no connection saw (servers that are added one by one): `Compiled` carries the level through all changes for
 //! workers that have not picked yet, and a log of the last changes for those that have.
 //!
+//! Each worker goes its own rounds: with `w` workers a server's connections differ from its share by what one round gives it, `w` times at most, where one worker's
+//! differ by it once.
+//!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_wrr.c`, and recorded picks.
 
 use super::{Change, Facts, Loads, Request, Room, Warms, gcd, is_newer, push_bounded};
