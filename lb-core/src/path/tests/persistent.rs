@@ -257,6 +257,30 @@ fn a_datagram_that_nothing_is_kept_of_is_not_sent_to_a_server_of_the_other_famil
 }
 
 #[test]
+fn clients_within_one_ipv6_prefix_have_one_server() {
+    let mut director = director(|_| ());
+    let mut tables = Tables::clone(&director.path.tables);
+    tables.generation += 1;
+    let services = tables.services.iter().map(|service| {
+        let mut service = Service::clone(service);
+        if let Some(persistence) = &mut service.options.persistence
+            && service.key.address.is_ipv6()
+        {
+            persistence.mask = ClientMask::ipv6(120).unwrap();
+        }
+        Arc::new(service)
+    });
+    tables.services = Services::new(services.collect::<Vec<_>>()).into();
+    director.path.adopt(tables.into());
+    let server = |client| {
+        let out = director.receive(WAN, &[tcp(C2D, (client, 4000), ("2001:db8::10", 80), "S")]);
+        server_of(&out.sent[0].1)
+    };
+    let [one, like_it, other] = ["2001:db8::100", "2001:db8::1ff", "2001:db8::200"].map(server);
+    assert!(one == like_it && one != other, "{one} {like_it} {other}");
+}
+
+#[test]
 fn a_server_that_is_removed_is_replaced_and_one_that_is_full_is_kept() {
     let mut director = director(|_| ());
     let first = server_of(&director.receive(WAN, &[from_client(4000, "S")]).sent[0].1);

@@ -214,6 +214,20 @@ fn only_an_init_begins_a_connection() {
 }
 
 #[test]
+fn with_sloppy_sctp_any_chunk_begins_a_connection() {
+    for chunk in [DATA, INIT_ACK, COOKIE_ECHO, ABORT, SHUTDOWN_ACK] {
+        let mut director = director(Forward::Masq, 8080);
+        let mut tables = Tables::clone(&director.path.tables);
+        tables.generation += 1;
+        tables.settings.sysctls.sloppy_sctp = 1;
+        director.path.adopt(tables.into());
+        let out = director.receive(WAN, &[from_client(&[chunk])]);
+        assert_eq!((out.sent.len(), out.to_twin.len()), (1, 0), "chunk {chunk}");
+        assert_eq!(director.states().len(), 1, "chunk {chunk}");
+    }
+}
+
+#[test]
 fn a_wrong_checksum_stays_wrong_by_as_much() {
     let mut director = director(Forward::Masq, 8080);
     let mut frame = from_client(&[INIT]);
