@@ -134,7 +134,7 @@ fn by_ipset(context: &Context, found: &mut Found) -> Result<()> {
         ensure!(listed.contains(&format!("Number of entries: {}", most + 10)), "{listed}");
         succeeded(&mut ipset(&["destroy"])?)?;
     }
-    // Once the host may have changed something meanwhile: links of the twin come up.
+    // Once the host may have changed something meanwhile, as when a link of the twin comes up.
     ensure!(renewed <= 1, "{renewed} of {} addresses made new tables", added.len());
     lbd.stop();
     found.rows.push(Row::new(&format!("set-lookup load {most}"), 0, SECONDS, restored));

@@ -20,6 +20,8 @@
 //!
 //! The order is that of [`ORDER`](crate::hook::ORDER).
 
+use std::net::IpAddr;
+
 use super::output::Refusal as Refused;
 use super::passage::{FORWARD, INPUT, ONWARD, OUTPUT, POSTROUTING, PREROUTING, Passage, RAW, Stop, Stopped};
 use super::{Io, Path};
@@ -35,7 +37,6 @@ use crate::time::Tick;
 use crate::trail::Step;
 use crate::wire::checksum;
 use crate::wire::parse::{Fragment, Headers};
-use std::net::IpAddr;
 
 impl<P: Packet> Path<P> {
     /// A packet of a virtual service's connection, which is counted or which rules look at, and the TTL that they leave it to be routed with: `None`

@@ -17,10 +17,9 @@ pub(super) struct OuterIds {
 impl OuterIds {
     /// The part of one of so many workers.
     pub(super) fn new(worker: WorkerId, workers: usize, now: Tick) -> OuterIds {
-        let workers = (workers as u32).max(1);
-        let begins = |worker: u32| worker * (1 << u16::BITS) / workers;
+        let begins = |worker: u32| worker * (1 << u16::BITS) / workers as u32;
         let (first, end) = (begins(worker.0.into()), begins(u32::from(worker.0) + 1));
-        let given = first + now.0 % (end - first).max(1);
+        let given = first + now.0 % (end - first);
         OuterIds { first: first as u16, last: (end - 1) as u16, given: given as u16 }
     }
 

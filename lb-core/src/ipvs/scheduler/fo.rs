@@ -1,7 +1,8 @@
 //! fo, weighted failover: the real server with the greatest weight, of several the first in the list. The others stand by until
 //! it is quiesced, overloaded or removed.
 //!
-//! Nothing is counted but what makes a server overloaded: all workers pick the same.
+//! Nothing is counted but what makes a server overloaded: all workers pick the same, but that with more than 16 servers one may learn late that a
+//! server is overloaded no more since another worker's connections ended ([`cheapest`](crate::ipvs::cheapest)).
 //!
 //! Source of the facts: Linux, `net/netfilter/ipvs/ip_vs_fo.c`, and recorded picks.
 
