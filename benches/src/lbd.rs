@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::bench::{Child, Context, text};
+use crate::bench::{Child, Context, succeeded, text};
 
 /// Connections that it has room for.
 pub(crate) const CONNECTIONS: u32 = 1_000_000;
@@ -49,6 +49,14 @@ impl Lbd {
     /// # Errors
     /// What it says when it ends, or that it is not ready in time.
     pub(crate) fn start(context: &Context, services: u32) -> Result<Lbd> {
+        Lbd::start_on(context, "net_null0,no-rx=1", services)
+    }
+
+    /// The same, where clients' packets come by this device.
+    ///
+    /// # Errors
+    /// As [`Lbd::start`].
+    pub(crate) fn start_on(context: &Context, wan: &str, services: u32) -> Result<Lbd> {
         let file = |name: &str| context.scratch.join(name);
         let (notify, config, log, socket) =
             (file("notify"), file("lbd.toml"), file("lbd.log"), file("api.sock"));
@@ -56,7 +64,7 @@ impl Lbd {
         let ready =
             UnixDatagram::bind(&notify).with_context(|| format!("listening on {}", notify.display()))?;
         ready.set_read_timeout(Some(Duration::from_millis(100)))?;
-        fs::write(&config, toml(context, &socket, services)?)?;
+        fs::write(&config, toml(context, wan, &socket, services)?)?;
         let output = fs::File::create(&log)?;
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-c", r#"ip link set lo up && exec "$0" --config "$1""#]);
@@ -90,8 +98,29 @@ impl Lbd {
     /// # Errors
     /// When it does not answer.
     pub(crate) fn generation(&self) -> Result<u64> {
-        let answer = self.ask("GET /v1/workers HTTP/1.1\r\n", "")?;
-        oldest(&answer).with_context(|| format!("lbd answers {answer:?}"))
+        oldest(&self.list("/v1/workers")?).context("lbd knows no worker's tables")
+    }
+
+    /// A list that the API has.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn list(&self, path: &str) -> Result<Vec<Value>> {
+        let answer = self.ask(&format!("GET {path} HTTP/1.1\r\n"), "")?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
+        body.and_then(|body| serde_json::from_str(body).ok())
+            .with_context(|| format!("lbd answers {answer:?}"))
+    }
+
+    /// Tells Linux, where lbd learns it from, where this address is on this interface.
+    ///
+    /// # Errors
+    /// What `ip` says.
+    pub(crate) fn neighbour(&self, address: &str, interface: &str) -> Result<()> {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "--target", &self.child.0.id().to_string(), "ip", "neighbour", "replace"]);
+        command.args([address, "lladdr", "02:00:00:00:00:02", "dev", interface, "nud", "permanent"]);
+        succeeded(&mut command).map(drop)
     }
 
     /// Waits until every worker uses tables newer than those of this generation.
@@ -136,13 +165,11 @@ impl Lbd {
     }
 }
 
-fn oldest(answer: &str) -> Option<u64> {
-    let body = answer.split_once("\r\n\r\n")?.1;
-    let workers: Vec<Value> = serde_json::from_str(body).ok()?;
+fn oldest(workers: &[Value]) -> Option<u64> {
     workers.iter().map(|worker| worker["generation"].as_u64()).min().flatten()
 }
 
-fn toml(context: &Context, socket: &Path, services: u32) -> Result<String> {
+fn toml(context: &Context, wan: &str, socket: &Path, services: u32) -> Result<String> {
     let (cpu, huge_pages, socket) = (context.cpu, context.huge_pages, text(socket)?);
     let mut toml = format!(
         r#"[dataplane]
@@ -156,8 +183,8 @@ max_servers = {MAX_SERVERS}
 
 [[port]]
 name = "wan"
-device = "net_null0,no-rx=1"
-addresses = ["192.0.2.1/24"]
+device = "{wan}"
+addresses = ["192.0.2.1/24", "192.0.2.10/32"]
 outside = true
 
 [[port]]
@@ -205,13 +232,14 @@ pub(crate) fn rules(services: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn the_worker_that_lags_behind_counts() {
-        let answer =
-            "HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n[{\"generation\":7,\"cpu\":1},{\"generation\":5}]";
-        assert_eq!(oldest(answer), Some(5));
-        assert_eq!(oldest("HTTP/1.1 200 OK\r\n\r\n[{}]"), None);
+        let workers = [json!({"generation": 7, "cpu": 1}), json!({"generation": 5})];
+        assert_eq!(oldest(&workers), Some(5));
+        assert_eq!(oldest(&[json!({})]), None);
     }
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod conditions;
 mod huge_pages;
+mod kernel;
 mod lbd;
 mod results;
 mod worker;
@@ -37,7 +38,7 @@ use results::{INSTRUCTIONS, NS, RATIO, Row};
 struct Arguments {
     /// What to measure; all when none is named: masq, testpmd, path, latency, flood, methods, new,
     /// schedulers, spread, rules, memory, size, two-workers, instructions, lbd-ready, publish-one-server,
-    /// restore, rules-load, set-lookup, end-to-end
+    /// restore, set-lookup, rules-load, rules-kernel, end-to-end
     names: Vec<String>,
     /// Shorter and fewer runs: two minutes at most in all
     #[arg(long)]
@@ -72,6 +73,9 @@ enum Command {
     /// One worker with as many connections
     #[command(hide = true)]
     Table { flows: u32, windows: u32, milliseconds: u64, is_whole: String, cpu: u32, huge_pages: String },
+    /// The kernel's netfilter in this network namespace
+    #[command(hide = true)]
+    KernelNew { packets: u32, runs: u32 },
 }
 
 fn main() -> ExitCode {
@@ -93,6 +97,7 @@ fn main() -> ExitCode {
             let plan = size::Plan { flows, windows, window, is_whole, cpu, huge_pages };
             print(size::measure(plan).map_err(Error::msg))
         }
+        Some(Command::KernelNew { packets, runs }) => print(kernel::measure(packets, runs)),
         None => run(&arguments),
     };
     match result {

@@ -19,7 +19,7 @@ mod netns;
 mod nflog;
 mod one_line;
 pub mod packet_log;
-mod pcapng;
+pub mod pcapng;
 pub mod plane;
 pub mod relief;
 mod sandbox;

@@ -20,14 +20,14 @@ const PACKET_FLAGS: u16 = 2;
 
 /// One way past the director, which is what packets come by or leave by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
+pub enum Way {
     Inbound,
     Outbound,
 }
 
 /// A packet as it is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Packet<'a> {
+pub struct Packet<'a> {
     /// Of the section, in the order in which they are described.
     pub interface: u32,
     /// Microseconds from 1970 (UTC).
@@ -40,7 +40,7 @@ pub(crate) struct Packet<'a> {
 }
 
 /// Begins a section, written by `application`.
-pub(crate) fn section(out: &mut Vec<u8>, application: &str) {
+pub fn section(out: &mut Vec<u8>, application: &str) {
     block(out, SECTION, |out| {
         out.extend(MAGIC.to_le_bytes());
         // Version 1.0; nobody knows how long it will be.
@@ -52,7 +52,7 @@ pub(crate) fn section(out: &mut Vec<u8>, application: &str) {
 }
 
 /// Describes the section's next interface, whose packets are Ethernet frames in full.
-pub(crate) fn interface(out: &mut Vec<u8>, name: &str) {
+pub fn interface(out: &mut Vec<u8>, name: &str) {
     block(out, INTERFACE, |out| {
         out.extend(ETHERNET.to_le_bytes());
         out.extend([0; 2]);
@@ -63,7 +63,7 @@ pub(crate) fn interface(out: &mut Vec<u8>, name: &str) {
     });
 }
 
-pub(crate) fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
+pub fn packet(out: &mut Vec<u8>, packet: &Packet<'_>) {
     block(out, PACKET, |out| {
         let frame = packet.frame;
         let [high, low] = [(packet.at >> 32) as u32, packet.at as u32];

@@ -13,6 +13,7 @@ mod path;
 mod publish_one_server;
 mod restore;
 mod rules;
+mod rules_kernel;
 mod rules_load;
 mod schedulers;
 mod set_lookup;
@@ -53,7 +54,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "path", run: path::run, seconds: [5, 25] },
     Bench { name: "latency", run: latency::run, seconds: [4, 40] },
     Bench { name: "flood", run: flood::run, seconds: [4, 25] },
-    Bench { name: "methods", run: methods::run, seconds: [11, 120] },
+    Bench { name: "methods", run: methods::run, seconds: [10, 120] },
     Bench { name: "new", run: new::run, seconds: [6, 35] },
     Bench { name: "schedulers", run: schedulers::run, seconds: [6, 70] },
     Bench { name: "spread", run: spread::run, seconds: [1, 3] },
@@ -67,6 +68,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench { name: "restore", run: restore::run, seconds: [5, 22] },
     Bench { name: "set-lookup", run: set_lookup::run, seconds: [5, 25] },
     Bench { name: "rules-load", run: rules_load::run, seconds: [1, 5] },
+    Bench { name: "rules-kernel", run: rules_kernel::run, seconds: [2, 20] },
     Bench { name: "end-to-end", run: end_to_end::run, seconds: [17, 90] },
 ];
 
@@ -266,7 +268,7 @@ fn measured<T: DeserializeOwned>(mut command: Command) -> Result<T> {
 }
 
 /// What a program printed that succeeded.
-fn succeeded(command: &mut Command) -> Result<String> {
+pub(crate) fn succeeded(command: &mut Command) -> Result<String> {
     let Output { status, stdout, stderr } = command.output().with_context(|| format!("{command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}: {}", String::from_utf8_lossy(&stderr).trim());
